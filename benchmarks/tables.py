@@ -1,0 +1,107 @@
+"""The tables of the README, written from the results; `python -m benchmarks.tables` does it by hand."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def seconds(row: dict) -> str:
+    return f"{time(row['median_s'])} ({time(row['p10_s'])} to {time(row['p90_s'])})"
+
+
+def time(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def shape(row: dict) -> str:
+    return f"{row['batch']} x {' x '.join(map(str, row['clip']))}"
+
+
+def times(row: dict, key: str) -> str:
+    return f"{row[key]:.2f}x" if key in row else "not measured"
+
+
+def forward_table(rows: list[dict]) -> str:
+    head = (
+        *("network", "clips", "arithmetic", "forward: median (10 % to 90 %)", "clips/s", "compile", "temporary memory"),
+        *("GFLOP", "of the matmul peak", "faster than torchvision", "than torch.compile", "largest difference"),
+    )
+    body = [
+        (
+            *(r["preset"], shape(r), r["dtype"], seconds(r), f"{r['batch'] / r['median_s']:.3g}"),
+            *(time(r["compile_s"]), f"{r['temp_mib']:.0f} MiB", r["gflop"]),
+            f"{100 * r['share_of_peak']:.0f} % of {r['peak_gflops']} GFLOP/s",
+            *(times(r, "torchvision_ratio"), times(r, "torchvision_compiled_ratio"), r.get("difference", "")),
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
+def gradients_table(rows: list[dict]) -> str:
+    head = (
+        *("network", "clips", "arithmetic", "what", "median (10 % to 90 %)", "in forward passes", "compile"),
+        *("temporary memory", "GFLOP", "of the matmul peak", "faster than torch autograd", "largest difference"),
+    )
+    body = [
+        (
+            *(
+                r["preset"],
+                shape(r),
+                r["dtype"],
+                r["what"],
+                seconds(r),
+                f"{r['times_forward']:.2f}",
+                time(r["compile_s"]),
+            ),
+            *(f"{r['temp_mib']:.0f} MiB", r["gflop"], f"{100 * r['share_of_peak']:.0f} %"),
+            *(times(r, "torchvision_ratio"), r.get("difference", "")),
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
+TABLES: dict[str, Callable[[list[dict]], str]] = {"forward": forward_table, "gradients": gradients_table}
+
+
+def results(name: str) -> str:
+    """Every device's table of one benchmark, each under a line that says where it was measured."""
+    parts = []
+    for path in sorted(RESULTS.glob(f"{name}_*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        first = rows[0]
+        versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
+        place = f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {first['date']}"
+        parts.append(f"{place}:\n\n{TABLES[name](rows)}")
+    return "\n\n".join(parts)
+
+
+def filled(text: str) -> str:
+    """`text` with what stands between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+    for name in TABLES:
+        start, end = f"<!-- table: {name} -->", "<!-- end -->"
+        before, _, rest = text.partition(start)
+        if not rest:
+            continue
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n\n{results(name)}\n\n{end}{after}"
+    return text
+
+
+def update_readme() -> Path:
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    return README
+
+
+if __name__ == "__main__":
+    update_readme()

@@ -1,0 +1,160 @@
+"""How long, how much memory, how close to the hardware: one way of measuring for all benchmarks.
+
+Compilation is timed by itself. Calls are timed after warm-ups, each until its result is there, on inputs that are on the
+device already. Things to compare are called in turn (A B A B ...), so that a machine whose speed drifts treats them
+alike, and their ratio is the median over pairs.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtcav_jax.models import video_swin
+
+RESULTS = Path(__file__).parent / "results"
+MATMULS = ((2048, 2048, 2048), (6272, 192, 768), (1568, 384, 1536), (1568, 1536, 384), (392, 768, 3072))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: its median and its 10th and 90th percentile; what compiling it took, what it needs."""
+
+    compile_s: float
+    median_s: float
+    p10_s: float
+    p90_s: float
+    repeats: int
+    temp_mib: float
+
+    @classmethod
+    def of(cls, seconds: list[float], compile_s: float = 0.0, temp_mib: float = 0.0) -> "Timing":
+        tenths = quantiles(seconds, n=10, method="inclusive")
+        return cls(compile_s, median(seconds), tenths[0], tenths[-1], len(seconds), temp_mib)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A jax function compiled for its arguments, ready to be called with them."""
+
+    call: Callable[[], Any]
+    compile_s: float
+    temp_mib: float
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> Compiled:
+    args = jax.block_until_ready(jax.device_put(args))
+    start = time.perf_counter()
+    executable = jax.jit(fn).lower(*args).compile()
+    compile_s = time.perf_counter() - start
+    memory = executable.memory_analysis()
+    temp_mib = memory.temp_size_in_bytes / 2**20 if memory else float("nan")
+    return Compiled(lambda: jax.block_until_ready(executable(*args)), compile_s, temp_mib)
+
+
+def in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int = 3) -> dict[str, list[float]]:
+    """Seconds of each of `repeats` calls; the functions take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmups + repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= warmups:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def measure(fn: Callable[..., Any], *args: Any, repeats: int = 20) -> Timing:
+    """Compiles and times a jax function by itself."""
+    ready = compiled(fn, *args)
+    return Timing.of(in_turn({"": ready.call}, repeats)[""], ready.compile_s, ready.temp_mib)
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """How many times as long: the median over calls made one after the other."""
+    return median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def gflop(fn: Callable[..., Any], *args: Any) -> float:
+    """Of one call, as XLA counts it.
+
+    XLA counts the body of a loop once, however often it runs; so this is asked of the program for an accelerator, which
+    is the same arithmetic without the loops over pieces.
+    """
+    with mock.patch.object(video_swin, "on_cpu", lambda: False):
+        jax.clear_caches()
+        cost = jax.jit(fn).lower(*args).cost_analysis()
+    jax.clear_caches()
+    return cost["flops"] / 1e9
+
+
+def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
+    """The best rate of any matrix product of the sizes that occur here (and of a large one on an accelerator), now."""
+    shapes = MATMULS if jax.default_backend() == "cpu" else ((8192, 8192, 8192), (16384, 4096, 4096))
+    rates = []
+    for m, k, n in shapes:
+        a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((m, k), (k, n)))
+        rates.append(2 * m * k * n / min(in_turn({"": compiled(jnp.matmul, a, b).call}, repeats)[""]) / 1e9)
+    return max(rates)
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what a measurement was made."""
+    versions = {}
+    for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent)
+    return {
+        "device": jax.devices()[0].device_kind if jax.default_backend() != "cpu" else processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": git.stdout.strip() or None,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write(benchmark: str, rows: list[dict[str, Any]]) -> Path:
+    """One JSON line per row, in a file per benchmark and kind of device; a new run replaces the old."""
+    place = environment()
+    name = f"{benchmark}_{jax.default_backend()}.jsonl"
+    RESULTS.mkdir(exist_ok=True)
+    text = "".join(json.dumps({"benchmark": benchmark, **row, **place}) + "\n" for row in rows)
+    (RESULTS / name).write_text(text, encoding="utf-8")
+    return RESULTS / name
+
+
+def as_row(timing: Timing) -> dict[str, Any]:
+    """Rounded to what the spread allows."""
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(timing).items()}
+
+
+def largest_difference(ours: Any, theirs: Any) -> float:
+    """Relative to the largest value: both sides of a comparison must produce the same numbers."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

@@ -1,0 +1,246 @@
+"""The tap on small models: derivation by hand, finite differences, targets, errors, and how often it compiles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.tree_util import Partial
+
+from vtcav_jax import tap
+
+SHAPE = (3, 4, 6, 6, 3)
+
+
+class Net(nnx.Module):
+    stages = ("stem", "middle", "pool")
+
+    def __init__(self, rngs, dtype=jnp.float32):
+        self.stem = nnx.Linear(3, 8, param_dtype=dtype, rngs=rngs)
+        self.middle = nnx.Linear(8, 5, param_dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(5, 4, param_dtype=dtype, rngs=rngs)
+
+    def __call__(self, video, tap=tap.keep):
+        x = tap("stem", jnp.tanh(self.stem(video)))
+        x = tap("middle", jnp.sin(self.middle(x)))
+        x = tap("pool", (x**2).mean((1, 2, 3)))
+        return self.head(x)
+
+
+def function_model(parameters, video, tap=tap.keep):
+    x = tap("a", jnp.tanh(video @ parameters["a"]))
+    x = tap("b", x.mean((1, 2, 3)))
+    return x @ parameters["b"]
+
+
+function_model.stages = ("a", "b")
+
+
+@pytest.fixture
+def net():
+    return Net(nnx.Rngs(0))
+
+
+@pytest.fixture
+def video():
+    return jax.random.normal(jax.random.key(1), SHAPE)
+
+
+@pytest.fixture
+def partial_model():
+    a, b = jax.random.normal(jax.random.key(2), (3, 7)), jax.random.normal(jax.random.key(3), (7, 4))
+    return Partial(function_model, {"a": a, "b": b})
+
+
+def test_activations_are_the_values_of_the_forward_pass(net, video):
+    logits, seen = tap.activations(net, video, ("pool", "stem"))
+    assert list(seen) == ["pool", "stem"]
+    np.testing.assert_allclose(seen["stem"], jnp.tanh(net.stem(video)), rtol=1e-6)
+    np.testing.assert_allclose(logits, net(video), rtol=1e-5)
+
+
+def test_gradients_equal_finite_differences(float64):
+    net, video = Net(nnx.Rngs(0), jnp.float64), jax.random.normal(jax.random.key(1), SHAPE, jnp.float64)
+    target = np.array([2, 0, 3])
+    tapped = tap.activations_and_gradients(net, video, target, Net.stages)
+    eps = 1e-5
+    for key, stage in enumerate(Net.stages):
+        direction = jax.random.normal(jax.random.key(key), tapped.activations[stage].shape, jnp.float64)
+        up, down = (tap.steered(net, video, stage, direction, e) for e in (eps, -eps))
+        slope = (up - down)[jnp.arange(3), target] / (2 * eps)
+        ours = (tapped.gradients[stage] * direction).reshape(3, -1).sum(1)
+        np.testing.assert_allclose(ours, slope, rtol=1e-8)  # error of a central difference: eps^2 f''' / 6
+
+
+def test_gradients_equal_the_chain_of_segments(net, video):
+    """The same derivation a person would write for a sequential model: one pullback per segment."""
+    segments = [
+        ("stem", lambda x: jnp.tanh(net.stem(x))),
+        ("middle", lambda x: jnp.sin(net.middle(x))),
+        ("pool", lambda x: (x**2).mean((1, 2, 3))),
+    ]
+    value, pullbacks = video, {}
+    for name, segment in segments:
+        value, pullbacks[name] = jax.vjp(segment, value)
+    gradient = jax.grad(lambda x: net.head(x)[:, 1].sum())(value)
+    tapped = tap.activations_and_gradients(net, video, np.array([1, 1, 1]), Net.stages)
+    for name in reversed(Net.stages):
+        np.testing.assert_allclose(tapped.gradients[name], gradient, rtol=1e-5, atol=1e-8)
+        (gradient,) = pullbacks[name](gradient)
+
+
+def test_partial_models_are_models(partial_model, video):
+    target = np.array([0, 1, 2])
+    tapped = tap.activations_and_gradients(partial_model, video, target, ("a", "b"))
+    expected = partial_model.args[0]["b"].T[target]  # the head is linear
+    np.testing.assert_allclose(tapped.gradients["b"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="no stage named 'c'.*there are: a, b"):
+        tap.activations(partial_model, video, "c")
+
+
+def test_a_clip_does_not_depend_on_its_batch(net, video):
+    together = tap.activations_and_gradients(net, video, np.array([3, 1, 2]), Net.stages)
+    for i, target in enumerate((3, 1, 2)):
+        alone = tap.activations_and_gradients(net, video[i : i + 1], np.array([target]), Net.stages)
+        for name in Net.stages:
+            np.testing.assert_allclose(together.gradients[name][i], alone.gradients[name][0], rtol=2e-6, atol=1e-9)
+
+
+def test_many_classes_from_one_forward_equal_one_at_a_time(net, video):
+    many = tap.gradients_for_classes(net, video, [0, 2, 3], Net.stages, at_once=2)
+    for i, k in enumerate((0, 2, 3)):
+        one = tap.activations_and_gradients(net, video, np.full(3, k), Net.stages)
+        for name in Net.stages:
+            np.testing.assert_allclose(many.gradients[name][i], one.gradients[name], rtol=2e-6, atol=1e-9)
+
+
+def log_probability(classes, logits):
+    return tap.class_logit(classes, jax.nn.log_softmax(logits))
+
+
+def margin(classes, logits):
+    others = jnp.where(jax.nn.one_hot(classes, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    return tap.class_logit(classes, logits) - others.max(-1)
+
+
+def contrast(logits):
+    return logits[:, 2] - logits[:, 0]
+
+
+def group(logits):
+    return logits[:, 1:3].mean(-1)
+
+
+def test_any_function_of_the_logits_is_a_target(net, video):
+    """Each target's gradient is the combination of class gradients that its derivative by the logits says."""
+    classes = jnp.array([2, 0, 3])
+    logits, _, by_class = tap.gradients_for_classes(net, video, range(4), ["middle"])
+    by_class = np.asarray(by_class["middle"])
+    best_other = np.argmax(np.where(np.eye(4)[classes] > 0, -np.inf, logits), -1)
+    onehot = np.eye(4)
+    expected = {
+        "log_probability": (Partial(log_probability, classes), onehot[classes] - np.asarray(jax.nn.softmax(logits))),
+        "margin": (Partial(margin, classes), onehot[classes] - onehot[best_other]),
+        "contrast": (contrast, np.tile([-1.0, 0, 1, 0], (3, 1))),
+        "group": (group, np.tile([0, 0.5, 0.5, 0], (3, 1))),
+    }
+    for name, (target, share) in expected.items():
+        ours = tap.activations_and_gradients(net, video, target, "middle").gradients["middle"]
+        np.testing.assert_allclose(
+            ours, np.einsum("bk,kb...->b...", share, by_class), rtol=1e-4, atol=1e-7, err_msg=name
+        )
+
+
+def test_the_second_call_does_not_compile(net, partial_model, video):
+    other = jax.random.normal(jax.random.key(9), SHAPE)
+    calls = {
+        tap._activations: lambda v, k, e: tap.activations(net, v, Net.stages),
+        tap._activations_and_gradients: lambda v, k, e: (
+            tap.activations_and_gradients(net, v, np.full(3, k), Net.stages),
+            tap.activations_and_gradients(net, v, Partial(margin, jnp.full(3, k)), Net.stages),
+            tap.activations_and_gradients(partial_model, v, contrast, "b"),
+        ),
+        tap._gradients_for_classes: lambda v, k, e: tap.gradients_for_classes(net, v, [k, 0], Net.stages),
+        tap._steered: lambda v, k, e: tap.steered(net, v, "pool", np.full(5, e, np.float32), e),
+    }
+    for compiled, call in calls.items():
+        call(video, 1, 0.1)
+        before = compiled._cache_size()
+        call(other, 2, 7)
+        assert compiled._cache_size() == before
+
+
+def test_one_forward_pass_serves_all_stages(video):
+    """The model's own code runs for one forward pass a program (and once for its shapes), whatever the stages."""
+    calls = []
+
+    def counting(video, tap=tap.keep):
+        calls.append(1)
+        for name in "abcd":
+            video = tap(name, jnp.sin(video))
+        return video.mean((1, 2, 3))
+
+    tap.activations_and_gradients(counting, video, np.zeros(3, int), ("a", "b", "c", "d"))
+    assert len(calls) == 2
+
+
+def test_inside_another_jit(net, video):
+    @jax.jit
+    def outer(model, video, target):
+        return tap.activations_and_gradients(model, video, target, "pool").gradients["pool"]
+
+    inside = outer(net, video, jnp.array([0, 1, 2]))
+    outside = tap.activations_and_gradients(net, video, np.array([0, 1, 2]), "pool").gradients["pool"]
+    np.testing.assert_allclose(inside, outside, rtol=1e-6)
+
+
+def test_steering_along_one_direction_for_all_clips(net, video):
+    direction = np.arange(5, dtype=np.float32)
+    shifted = net.head(tap.activations(net, video, "pool")[1]["pool"] + 0.5 * direction[None])
+    np.testing.assert_allclose(tap.steered(net, video, "pool", direction, 0.5), shifted, rtol=1e-5)
+
+
+def nameless(video, tap=tap.keep):
+    return tap("x", video).mean((1, 2, 3))
+
+
+def twice(video, tap=tap.keep):
+    return tap("x", tap("x", video)).mean((1, 2, 3))
+
+
+def boastful(video, tap=tap.keep):
+    return video.mean((1, 2, 3))
+
+
+boastful.stages = ("x",)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda net, v: tap.activations(net, v, ["midle", "pool"]),
+            r"no stage named 'midle' \(did you mean middle\?\)",
+        ),
+        (lambda net, v: tap.steered(net, v, "poool", 1.0, 1.0), "did you mean pool"),
+        (lambda net, v: tap.activations(net, v, ()), "name at least one stage"),
+        (lambda net, v: tap.activations(nameless, v, "y"), r"never called its tap with \['y'\]"),
+        (lambda net, v: tap.activations(boastful, v, "x"), r"never called its tap with \['x'\]"),
+        (lambda net, v: tap.activations(twice, v, "x"), "names two values 'x'"),
+        (lambda net, v: tap.activations_and_gradients(net, v, np.array([0, 1]), "pool"), r"shape \(3,\)\), got int64"),
+        (lambda net, v: tap.activations_and_gradients(net, v, np.array([0.0, 1, 2]), "pool"), "got float64"),
+        (
+            lambda net, v: tap.activations_and_gradients(net, v, np.array([0, 4, -1]), "pool"),
+            "0 to 3; there is no class -1, 4",
+        ),
+        (lambda net, v: tap.gradients_for_classes(net, v, [4], "pool"), "no class 4"),
+        (lambda net, v: tap.gradients_for_classes(net, v, [], "pool"), "expected a list of class indices"),
+        (
+            lambda net, v: tap.activations_and_gradients(net, v, jnp.sum, "pool"),
+            r"one score per clip, shape \(3,\); it gave \(\)",
+        ),
+    ],
+)
+def test_errors_say_what_was_expected(net, video, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(net, video)

@@ -1,0 +1,36 @@
+"""What clip a network expects."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ClipGeometry:
+    """How frames are taken from a video, and what they look like when they reach the network."""
+
+    frames: int
+    size: int  # of the square that the network sees
+    interval: int = 1  # between frames, in frames of the video
+    resize: int | None = None  # shorter side before the crop; None: straight to `size`
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of values in 0..1
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    sampling: Literal["clip", "uniform"] = "clip"  # consecutive at the interval, or spread over the whole video
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of one clip: time, height, width, colour."""
+        return (self.frames, self.size, self.size, 3)
+
+    @property
+    def spacing(self) -> str:
+        """How the frames lie in the video, in words."""
+        if self.sampling == "uniform":
+            return "frames spread over the whole video"
+        return "consecutive frames" if self.interval == 1 else f"frames {self.interval} apart"
+
+    def normalised(self, frames: np.ndarray) -> np.ndarray:
+        """float32 as the network was trained on, from uint8 frames `(..., 3)`."""
+        scale = 1 / (255 * np.asarray(self.std, np.float32))
+        return frames * scale - np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)

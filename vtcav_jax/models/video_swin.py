@@ -1,0 +1,299 @@
+"""Video Swin Transformer: attention inside shifted windows of space and time, on grids that halve three times.
+
+Ze Liu, Jia Ning, Yue Cao, Yixuan Wei, Zheng Zhang, Stephen Lin, Han Hu, "Video Swin Transformer", 2021,
+arXiv 2106.13230. Attributes are named as in the reference implementation, so that a weight, a stage and a column of a
+results table share one name. Dropout and stochastic depth are left out: a network that is explained runs without them.
+
+On a CPU, attention and the MLP go through the clip in pieces that stay in cache (`in_chunks`); an accelerator gets the
+whole clip at once. The numbers are the same to rounding.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Num
+
+from vtcav_jax.tap import Tap, keep
+
+Triple = tuple[int, int, int]  # of time, height, width
+
+# Per core of a CPU: rows of a linear map, and bytes of attention scores, that are worked on at once.
+TOKENS_AT_ONCE = 1024
+SCORE_BYTES_AT_ONCE = 1 << 20
+
+
+class VideoSwin(nnx.Module):
+    """Normalised video in, class scores out; clips and frames may have any size."""
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window: Triple,
+        num_classes: int,
+        patch: Triple = (2, 4, 4),
+        mlp_ratio: float = 4.0,
+        remat: bool = False,  # for the backward pass keep only each block's input; no gain on a CPU, its XLA undoes it
+        dtype: Any = jnp.float32,  # of the arithmetic; parameters, statistics, softmax and head are at least float32
+        rngs: nnx.Rngs,
+    ):
+        wide = at_least_float32(dtype)
+        make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
+        self.remat = remat
+        self.patch_embed = PatchEmbed(patch, embed_dim, **make)
+        self.layers = nnx.List([])
+        for i, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+            merging = i < len(depths) - 1
+            self.layers.append(Layer(embed_dim << i, depth, heads, window, mlp_ratio, merging, **make))
+        features = embed_dim << (len(depths) - 1)
+        self.norm = layer_norm(features, **make)
+        self.head = linear(features, num_classes, **(make | {"dtype": wide}))
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Every stage, in forward order. `layers.i` is the grid before merging, `layers.i.downsample` after it."""
+        names = ["patch_embed"]
+        for i, layer in enumerate(self.layers):
+            names += [f"layers.{i}.blocks.{j}" for j in range(len(layer.blocks))] + [f"layers.{i}"]
+            if layer.downsample is not None:
+                names.append(f"layers.{i}.downsample")
+        return (*names, "norm", "pool")
+
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+        run = jax.checkpoint(_call) if self.remat else _call
+        x = tap("patch_embed", self.patch_embed(video))
+        for i, layer in enumerate(self.layers):
+            for j, block in enumerate(layer.blocks):
+                x = tap(f"layers.{i}.blocks.{j}", run(block, x))
+            x = tap(f"layers.{i}", x)
+            if layer.downsample is not None:
+                x = tap(f"layers.{i}.downsample", layer.downsample(x))
+        x = tap("norm", self.norm(x))
+        x = tap("pool", x.mean((1, 2, 3)))
+        return self.head(x)
+
+
+@jax.jit  # blocks of the same shape are traced once
+def _call(block, x):
+    return block(x)
+
+
+class PatchEmbed(nnx.Module):
+    """Patches that do not overlap, one linear map for all; the last ones are filled with zeros."""
+
+    def __init__(self, patch: Triple, features: int, **make):
+        self.patch = patch
+        self.proj = nnx.Conv(3, features, patch, strides=patch, **make)
+        self.norm = layer_norm(features, **make)
+
+    def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
+        return self.norm(self.proj(pad_to_multiple(video, self.patch)))
+
+
+class Layer(nnx.Module):
+    """The blocks of one grid, and the way to the next grid: `downsample`, None in the last layer."""
+
+    def __init__(self, c: int, depth: int, heads: int, window: Triple, mlp_ratio: float, merging: bool, **make):
+        half: Triple = (window[0] // 2, window[1] // 2, window[2] // 2)
+        shifts = [half if j % 2 else (0, 0, 0) for j in range(depth)]
+        self.blocks = nnx.List([Block(c, heads, window, shift, mlp_ratio, **make) for shift in shifts])
+        self.downsample = PatchMerging(c, **make) if merging else None
+
+
+class Block(nnx.Module):
+    """Attention within windows, then an MLP on each token, each added to what came in."""
+
+    def __init__(self, c: int, heads: int, window: Triple, shift: Triple, mlp_ratio: float, **make):
+        self.window, self.shift = window, shift
+        self.norm1 = layer_norm(c, **make)
+        self.attn = WindowAttention(c, heads, window, **make)
+        self.norm2 = layer_norm(c, **make)
+        self.mlp = Mlp(c, int(c * mlp_ratio), **make)
+
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        b, t, h, w, c = x.shape
+        # An axis no longer than the window is one window, and is then not shifted.
+        sizes = [(min(n, size), s if n > size else 0) for n, size, s in zip((t, h, w), self.window, self.shift)]
+        window, shift = zip(*sizes)
+
+        y = pad_to_multiple(self.norm1(x), window)
+        grid = y.shape[1:4]
+        y = to_windows(jnp.roll(y, [-s for s in shift], (1, 2, 3)), window)
+        y = self.attn(y, jnp.tile(region_of_token(grid, window, shift), (b, 1)) if any(shift) else None)
+        y = jnp.roll(from_windows(y, b, grid, window), shift, (1, 2, 3))
+        x = x + y[:, :t, :h, :w]
+
+        return in_chunks(lambda x: x + self.mlp(self.norm2(x)), x.reshape(-1, c), 1).reshape(x.shape)
+
+
+class WindowAttention(nnx.Module):
+    """Multi-head attention among the tokens of each window, with a bias learnt per head and relative position."""
+
+    def __init__(self, c: int, heads: int, window: Triple, *, dtype, param_dtype, rngs):
+        self.heads, self.window, self.dtype = heads, window, dtype
+        self.qkv = linear(c, 3 * c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.proj = linear(c, c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        offsets = math.prod(2 * size - 1 for size in window)
+        table = jax.nn.initializers.truncated_normal(0.02)(rngs.params(), (offsets, heads), param_dtype)
+        self.relative_position_bias_table = nnx.Param(table)
+
+    def __call__(self, x: Float[Array, "m n c"], regions: Int[Array, "m n"] | None) -> Float[Array, "m n c"]:
+        """Attention in `m` windows of `n` tokens; where `regions` differ, tokens do not see each other."""
+        bias = self.bias(x.shape[1])
+        if regions is None:
+            return in_chunks(lambda x: self.attend(x, bias, None), x, x.shape[1])
+        return in_chunks(lambda xr: self.attend(xr[0], bias, xr[1]), (x, regions), x.shape[1])
+
+    def bias(self, n: int) -> Float[Array, "heads n n"]:
+        """The bias between the first `n` tokens of a full window.
+
+        A window that shrank keeps the full window's numbering, as in the reference: right in time, approximate when
+        height or width shrink. Slices and stacks of the table, along one axis at a time, cost a tenth of a gather.
+        """
+        t, h, w = self.window
+        steps = -(-n // (h * w))  # in time, enough for n tokens
+        table = self.relative_position_bias_table[...].astype(at_least_float32(self.dtype))
+        x = table.T.reshape(self.heads, 2 * t - 1, 2 * h - 1, 2 * w - 1)
+        x = jnp.stack([x[:, :, :, w - 1 - j : 2 * w - 1 - j] for j in range(w)], 4)  # heads dt dh w w'
+        x = jnp.stack([x[:, :, h - 1 - j : 2 * h - 1 - j] for j in range(h)], 4)  # heads dt h w h' w'
+        x = jnp.stack([x[:, t - 1 - j : t - 1 - j + steps] for j in range(steps)], 4)  # heads t h w t' h' w'
+        return x.reshape(self.heads, steps * h * w, steps * h * w)[:, :n, :n]
+
+    def attend(
+        self, x: Float[Array, "m n c"], bias: Float[Array, "heads n n"], regions: Int[Array, "m n"] | None
+    ) -> Float[Array, "m n c"]:
+        m, n, c = x.shape
+        d = c // self.heads
+        # One unit of work is `mu` windows by `hu` heads; a head's scores of one window are n x n.
+        at_once = SCORE_BYTES_AT_ONCE * cores() // (4 * n * n) if on_cpu() else m * self.heads
+        hu = largest_divisor(self.heads, at_once)
+        mu = largest_divisor(m, at_once // self.heads)
+        units, groups = m // mu, self.heads // hu
+        qkv = self.qkv(x).reshape(units, mu, n, 3, groups, hu, d).transpose(3, 0, 4, 1, 5, 2, 6)
+        qkv = qkv.reshape(3, units * groups, mu, hu, n, d)
+        bias = bias.reshape(groups, hu, n, n)
+
+        @jax.checkpoint  # recomputing the scores costs less than writing and reading them
+        def attention(unit):
+            i, q, k, v = unit
+            scores = jnp.einsum("mhnd,mhkd->mhnk", q * d**-0.5, k, preferred_element_type=bias.dtype)
+            scores = scores + bias[i % groups][None]
+            if regions is not None:
+                r = regions.reshape(units, mu, 1, n)[i // groups]
+                scores = scores + jnp.where(r[..., :, None] == r[..., None, :], 0.0, -100.0)
+            # The division after the product with v: fewer of them, and the backward pass needs no row sums.
+            e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+            y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=bias.dtype)
+            return (y / e.sum(-1, keepdims=True)).astype(v.dtype)
+
+        if units * groups == 1:
+            y = attention((0, *qkv[:, 0]))
+        else:
+            y = jax.lax.map(attention, (jnp.arange(units * groups), *qkv))
+        y = y.reshape(units, groups, mu, hu, n, d).transpose(0, 2, 4, 1, 3, 5)
+        return self.proj(y.reshape(m, n, c))
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with the exact (erf) GELU between them."""
+
+    def __init__(self, c: int, hidden: int, **make):
+        self.fc1 = linear(c, hidden, **make)
+        self.fc2 = linear(hidden, c, **make)
+
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        x = self.fc1(x)
+        return self.fc2(x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)))  # nnx.gelu's erfc is three times slower
+
+
+class PatchMerging(nnx.Module):
+    """Four neighbours in space become one token with twice the features; time is kept."""
+
+    def __init__(self, c: int, **make):
+        self.norm = layer_norm(4 * c, **make)
+        self.reduction = linear(4 * c, 2 * c, use_bias=False, **make)
+
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h2 w2 c2"]:
+        x = pad_to_multiple(x, (1, 2, 2))
+        b, t, h, w, c = x.shape
+        x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 5, 3, 6)  # the column varies slowest
+        return self.reduction(self.norm(x.reshape(b, t, h // 2, w // 2, 4 * c)))
+
+
+def linear(inputs: int, outputs: int, **make) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, kernel_init=jax.nn.initializers.truncated_normal(0.02), **make)
+
+
+def layer_norm(features: int, **make) -> nnx.LayerNorm:
+    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, **make)
+
+
+def at_least_float32(dtype: Any) -> Any:
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
+
+
+def pad_to_multiple(x: Float[Array, "b t h w c"], sizes: Sequence[int]) -> Float[Array, "b t2 h2 w2 c"]:
+    """Zeros at the far end of each axis, up to a multiple of its size."""
+    ends = [-n % size for n, size in zip(x.shape[1:4], sizes)]
+    return jnp.pad(x, [(0, 0), *((0, end) for end in ends), (0, 0)]) if any(ends) else x
+
+
+def to_windows(x: Num[Array, "b t h w c"], window: Sequence[int]) -> Num[Array, "m n c"]:
+    b, t, h, w, c = x.shape
+    p, q, r = window
+    x = x.reshape(b, t // p, p, h // q, q, w // r, r, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(-1, p * q * r, c)
+
+
+def from_windows(
+    x: Float[Array, "m n c"], b: int, grid: Sequence[int], window: Sequence[int]
+) -> Float[Array, "b t h w c"]:
+    (t, h, w), (p, q, r) = grid, window
+    x = x.reshape(b, t // p, h // q, w // r, p, q, r, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    return x.reshape(b, t, h, w, -1)
+
+
+def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Int[Array, "m n"]:
+    """Which piece of the grid each token of each shifted window comes from; rolled-in pieces have their own number."""
+    region = np.zeros(tuple(grid), np.int32)
+    for axis, (size, s) in enumerate(zip(window, shift)):
+        part = np.zeros(grid[axis], np.int32)
+        if s:
+            part[-size:-s], part[-s:] = 1, 2
+        region = 3 * region + part.reshape([-1 if a == axis else 1 for a in range(3)])
+    return to_windows(jnp.asarray(region)[None, ..., None], window)[..., 0]
+
+
+def in_chunks(f: Callable[[Any], Array], xs: Any, tokens: int) -> Array:
+    """`f(xs)` for an `f` that treats each row of the leading axis alone; on a CPU a few rows (of `tokens`) at a time.
+
+    What does not fit the cache costs more to write and read again than to compute. For the backward pass only the
+    results of linear maps are kept.
+    """
+    f = jax.checkpoint(f, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    rows = len(jax.tree.leaves(xs)[0])
+    at_once = largest_divisor(rows, TOKENS_AT_ONCE * cores() // tokens) if on_cpu() else rows
+    if at_once == rows:
+        return f(xs)
+    ys = jax.lax.map(f, jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), xs))
+    return ys.reshape(rows, *ys.shape[2:])
+
+
+def largest_divisor(n: int, most: int) -> int:
+    return max((d for d in range(1, min(n, most) + 1) if n % d == 0), default=1)
+
+
+def on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def cores() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,33 @@
+"""A line on the terminal for whatever takes more than two seconds: how far, how fast, how long still."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+T = TypeVar("T", bound=Sized)
+
+
+def progress(batches: Iterable[T], total: int, unit: str) -> Iterator[T]:
+    """Passes `batches` on and tells on stderr how many of `total` have come.
+
+    A terminal sees one line that moves; a log file a line every ten seconds, and nothing of what takes under two.
+    """
+    terminal = sys.stderr.isatty()
+    start = told = time.monotonic()
+    done, open_line = 0, terminal
+    if terminal:
+        sys.stderr.write(f"0/{total} {unit} ...")
+        sys.stderr.flush()
+    for batch in batches:
+        done += len(batch)
+        now = time.monotonic()
+        if now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):
+            rate = done / (now - start)
+            line = f"{done}/{total} {unit}, {rate:.3g} {unit}/s, {max(total - done, 0) / rate:.0f} s left"
+            sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
+            sys.stderr.flush()
+            told = now
+        yield batch
+    if open_line:
+        sys.stderr.write("\r\x1b[K")

@@ -1,0 +1,240 @@
+"""The only way into a model: an argument that is called with every named value of the forward pass.
+
+`model(video, tap)` calls `x = tap("layers.2", x)` wherever a value is worth naming. What the tap returns is what the
+model goes on with, so that reading, differentiating and intervening are one mechanism. A model is anything callable
+like this that is a pytree: an `nnx.Module`, or `jax.tree_util.Partial(function, parameters)`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import Partial
+from jaxtyping import Array, ArrayLike, Float
+
+from vtcav_jax.names import unknown
+
+Tap = Callable[[str, Array], Array]
+Model = Callable[..., Array]  # (video, tap) -> logits
+Stages = str | Sequence[str]
+Target = ArrayLike | Callable[[Array], Array]
+
+
+class Tapped(NamedTuple):
+    """What one forward and one backward pass give; dictionaries are keyed by stage."""
+
+    logits: Float[Array, "b k"]
+    activations: dict[str, Array]
+    gradients: dict[str, Array]
+
+
+def keep(name: str, value: Array) -> Array:
+    """The tap that changes nothing."""
+    return value
+
+
+def add(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
+    """The tap that adds `eps * direction` at `stage`; `direction` has the shape of one activation there, or of all."""
+
+    def tap(name: str, value: Array) -> Array:
+        if name != stage:
+            return value
+        step = jnp.asarray(eps, value.dtype) * jnp.asarray(direction, value.dtype)
+        return value + jnp.broadcast_to(step, value.shape)
+
+    return tap
+
+
+def stages_of(model: Model) -> tuple[str, ...]:
+    """The stages that a model says it has, in forward order; empty if it does not say."""
+    stages = getattr(model, "stages", None) or getattr(getattr(model, "func", None), "stages", None)
+    return tuple(stages or ())
+
+
+def activations(
+    model: Model, video: Float[ArrayLike, "b t h w c"], stages: Stages
+) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    """Logits, and the activation at each of `stages`, from one forward pass."""
+    stages = _known(model, stages)
+    logits, seen = _activations(_pytree(model), video, stages)
+    return logits, {name: seen[name] for name in stages}
+
+
+def activations_and_gradients(
+    model: Model, video: Float[ArrayLike, "b t h w c"], target: Target, stages: Stages
+) -> Tapped:
+    """The activation at each of `stages` and the gradient of each clip's target score, from one forward, one backward.
+
+    `target` is one class index per clip (the score is that logit), or a function from logits `(b, k)` to one score
+    per clip `(b,)`. A function is compiled in: use one defined once, with what varies bound by
+    `jax.tree_util.Partial(function, array)`; a new lambda at each call compiles at each call.
+
+    Adding a zero to an activation and differentiating by that zero gives the gradient by the activation, and zeros at
+    several stages give all of them in one backward pass. Clips must not interact: then the gradient of the sum of
+    their scores is each clip's own.
+    """
+    classes = None
+    if callable(target):
+        score = target
+    else:
+        classes = _class_indices(target, "one class index per clip", (len(np.shape(video)) and np.shape(video)[0],))
+        score = Partial(class_logit, classes)
+    stages = _known(model, stages)
+    tapped = _activations_and_gradients(_pytree(model), video, _pytree(score), stages)
+    _check_range(classes, tapped.logits)
+    return _in_order(tapped, stages)
+
+
+def gradients_for_classes(
+    model: Model,
+    video: Float[ArrayLike, "b t h w c"],
+    classes: ArrayLike | Sequence[int],
+    stages: Stages,
+    *,
+    at_once: int = 8,
+) -> Tapped:
+    """As `activations_and_gradients` for every class of `classes` at every clip, from one forward pass.
+
+    Gradients have a leading axis, one entry per class. `at_once` classes are pulled back together.
+    """
+    classes = _class_indices(classes, "a list of class indices", None)
+    stages = _known(model, stages)
+    tapped = _gradients_for_classes(_pytree(model), video, classes, stages, at_once)
+    _check_range(classes, tapped.logits)
+    return _in_order(tapped, stages)
+
+
+def steered(
+    model: Model, video: Float[ArrayLike, "b t h w c"], stage: str, direction: ArrayLike, eps: ArrayLike
+) -> Float[Array, "b k"]:
+    """Logits when `eps * direction` is added at `stage`."""
+    (stage,) = _known(model, stage)
+    return _steered(_pytree(model), video, stage, jnp.asarray(direction), jnp.asarray(eps, float))
+
+
+def class_logit(classes: Array, logits: Array) -> Array:
+    """Each clip's logit of its class: the target that class indices stand for."""
+    return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
+
+
+def _in_order(tapped: Tapped, stages: Sequence[str]) -> Tapped:
+    """jit sorts dictionaries by key; a reader wants the order that was asked for."""
+    logits, seen, gradients = tapped
+    return Tapped(logits, {name: seen[name] for name in stages}, {name: gradients[name] for name in stages})
+
+
+@partial(jax.jit, static_argnames="stages")
+def _activations(model, video, stages):
+    seen = {}
+    logits = model(video, partial(_record, seen, stages))
+    _check_seen(stages, seen)
+    return logits, seen
+
+
+def _record(seen: dict[str, Array], stages: Collection[str], name: str, value: Array) -> Array:
+    if name in stages:
+        if name in seen:
+            raise ValueError(f"the model names two values {name!r}; each stage needs a name of its own")
+        seen[name] = value
+    return value
+
+
+@partial(jax.jit, static_argnames="stages")
+def _activations_and_gradients(model, video, score, stages):
+    def total(zeros):
+        logits, seen = _run_shifted(model, video, zeros)
+        scores = score(logits)
+        if scores.shape != logits.shape[:1]:
+            raise ValueError(
+                f"the target function must give one score per clip, shape {logits.shape[:1]}; it gave {scores.shape}"
+            )
+        return scores.sum(), (logits, seen)
+
+    gradients, (logits, seen) = jax.grad(total, has_aux=True)(_zeros(model, video, stages))
+    return Tapped(logits, seen, gradients)
+
+
+@partial(jax.jit, static_argnames=("stages", "at_once"))
+def _gradients_for_classes(model, video, classes, stages, at_once):
+    run = partial(_run_shifted, model, video)
+    logits, pullback, seen = jax.vjp(run, _zeros(model, video, stages), has_aux=True)
+
+    def gradients_of(one_class):
+        return pullback(
+            jnp.broadcast_to(jax.nn.one_hot(one_class, logits.shape[-1], dtype=logits.dtype), logits.shape)
+        )[0]
+
+    return Tapped(logits, seen, jax.lax.map(gradients_of, classes, batch_size=min(at_once, len(classes))))
+
+
+@partial(jax.jit, static_argnames="stage")
+def _steered(model, video, stage, direction, eps):
+    seen = {}
+    change = add(stage, direction, eps)
+    logits = model(video, lambda name, value: change(name, _record(seen, (stage,), name, value)))
+    _check_seen((stage,), seen)
+    return logits
+
+
+def _run_shifted(model, video, zeros):
+    seen = {}
+    logits = model(
+        video, lambda name, value: _record(seen, zeros, name, value + zeros[name] if name in zeros else value)
+    )
+    return logits, seen
+
+
+def _zeros(model, video, stages):
+    shapes = jax.eval_shape(_activations, model, video, stages)[1]
+    return {name: jnp.zeros(a.shape, a.dtype) for name, a in shapes.items()}
+
+
+def _pytree(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as something that can be an argument of a compiled function."""
+    if not callable(function):
+        raise ValueError(f"expected something callable, got {type(function).__name__}")
+    if jax.tree_util.all_leaves([function]):  # not a pytree: a plain function, to be compiled in
+        return Partial(function)
+    return function
+
+
+def _known(model: Model, stages: Stages) -> tuple[str, ...]:
+    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    if not stages:
+        raise ValueError(f"name at least one stage; the model has {stages_of(model)}")
+    known = stages_of(model)
+    if known and (missing := [name for name in stages if name not in known]):
+        raise ValueError(unknown("stage", missing, known))
+    return tuple(dict.fromkeys(stages))
+
+
+def _check_seen(stages: Collection[str], seen: dict[str, Array]) -> None:
+    if missing := [name for name in stages if name not in seen]:
+        raise ValueError(f"the model never called its tap with {missing}; it may list stages that it does not have")
+
+
+def _class_indices(classes: ArrayLike | Sequence[int], expected: str, shape: tuple[int, ...] | None) -> Array:
+    if isinstance(classes, Tracer):
+        return classes.astype(jnp.int32)
+    array = np.asarray(classes)
+    if (
+        array.dtype.kind not in "iu"
+        or array.ndim != 1
+        or (shape is not None and array.shape != shape)
+        or not array.size
+    ):
+        where = f" (shape {shape})" if shape else ""
+        raise ValueError(f"expected {expected}{where}, got {array.dtype} of shape {array.shape}")
+    return jnp.asarray(array, jnp.int32)
+
+
+def _check_range(classes: Array | None, logits: Array) -> None:
+    if classes is None or isinstance(classes, Tracer) or isinstance(logits, Tracer):
+        return
+    k = logits.shape[-1]
+    if wrong := sorted({int(c) for c in np.asarray(classes)} - set(range(k))):
+        raise ValueError(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")

@@ -1,0 +1,159 @@
+"""Converts a public PyTorch checkpoint and proves that the network is the same.
+
+  python -m weights_conversion --preset=video_swin_t_k400 --checkpoint=swin3d_t.pth --out=weights/swin_t
+  python -m weights_conversion --preset=video_swin_t_k400 --download --out=weights/swin_t.safetensors
+
+Reads .pth / .pt (tensors only; no code in the file is run) or .safetensors, with torchvision's or the official names.
+Runs one clip through the converted network, and through torchvision's where it is installed, and prints the largest
+difference per stage. Writes only when all of it went well.
+"""
+
+import json
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from vtcav_jax import models, tap, weights
+from weights_conversion.convert import convert, official_name, unwrapped
+from weights_conversion.published import published_weights
+from weights_conversion.read import read_checkpoint, sha256
+
+_PRESET = flags.DEFINE_string("preset", None, required=True, help="network to fill, as video_swin_t_k400")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pth, .pt or .safetensors")
+_DOWNLOAD = flags.DEFINE_boolean("download", False, "fetch torchvision's published weights for the preset")
+_OUT = flags.DEFINE_string("out", None, required=True, help="new directory (orbax), or new file ending in .safetensors")
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "if the checkpoint's head is not the preset's", lower_bound=1)
+_LABELS = flags.DEFINE_string("labels", None, "text file, a class name a line, where the preset's are not known")
+
+TOLERANCE = 1e-4  # of the largest value at a stage; float32 networks of this depth agree to about 1e-6
+
+
+def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
+    """Converts, verifies, writes."""
+    about_file, weights_file = models.about_and_weights(out)
+    for path in {out, about_file, weights_file}:
+        if path.exists():
+            raise ValueError(f"{path} exists already; remove it or choose another --out")
+    state_dict = read_checkpoint(checkpoint)
+    arrays = convert(preset, state_dict, num_classes=num_classes)
+    model = weights.load(partial(models.make, preset, num_classes=num_classes), arrays)
+    classes = len(arrays["head.bias"])
+    about = {
+        "preset": preset,
+        "num_classes": classes,
+        "labels": labels(preset, classes, labels_file),
+        "source": checkpoint.name,
+        "source_sha256": sha256(checkpoint),
+    }
+    print(
+        f"{checkpoint.name} fits {preset}: {sum(a.size for a in arrays.values()):,} parameters in {len(arrays)} arrays"
+    )
+    verify(preset, model, state_dict, classes)
+    write(out, model, about)
+    print(f"wrote {weights_file} and {about_file}")
+
+
+def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
+    if labels_file is not None:
+        names = labels_file.read_text(encoding="utf-8").splitlines()
+        if len(names) != classes:
+            raise ValueError(f"{labels_file} has {len(names)} lines, the head {classes} classes; give one name a line")
+        return names
+    known = models.PRESETS[preset].labels
+    return list(known) if known and len(known) == classes else None
+
+
+def verify(preset: str, model, state_dict, classes: int) -> None:
+    """One random clip through both networks: the largest difference per stage, or at least finite numbers."""
+    shape = (1, *models.PRESETS[preset].geometry.shape)
+    print(f"running one clip of {'x'.join(map(str, shape[1:4]))} ...", flush=True)
+    video = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with jax.default_matmul_precision("highest"):  # not TF32 on a GPU
+        logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    ours = {name: np.asarray(a) for name, a in (ours | {"logits": logits}).items()}
+    if wrong := [name for name, a in ours.items() if not np.isfinite(a).all()]:
+        raise ValueError(
+            f"the converted network gives values that are not finite at {', '.join(wrong)}; nothing was written"
+        )
+    theirs = reference_stages(preset, state_dict, classes, video)
+    if theirs is None:
+        print("torchvision is not installed, so the networks were not compared: pip install 'vtcav-jax[convert]'")
+        return
+    print(f"{'stage':24}{'largest value':>16}{'largest difference':>20}{'relative':>12}")
+    worst = 0.0
+    for name in (*model.stages, "logits"):
+        a = ours[name]
+        difference, largest = np.abs(a - theirs[name]).max(), np.abs(theirs[name]).max()
+        worst = max(worst, difference / largest)
+        print(f"{name:24}{largest:16.4g}{difference:20.2e}{difference / largest:12.1e}")
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"the networks differ by {worst:.1e} of a stage's largest value, more than {TOLERANCE}; nothing was written"
+        )
+    print(f"the same network: at every stage within {worst:.1e} of its largest value (float32)")
+
+
+def reference_stages(preset: str, state_dict, classes: int, video: np.ndarray) -> dict[str, np.ndarray] | None:
+    """torchvision's values at our stages; None where torchvision is not installed."""
+    try:
+        import torch
+
+        from weights_conversion import reference
+
+        reference.video_models()
+    except ModuleNotFoundError:
+        return None
+    network = reference.swin(preset, classes)
+    named = {official_name(name): value for name, value in unwrapped(state_dict).items()}
+    named = {name: value for name, value in named.items() if not name.endswith("relative_position_index")}
+    reference.load_named_as_official(network, named)
+    with torch.no_grad():
+        logits, stages = reference.run(network, torch.from_numpy(video))
+    return {name: reference.our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
+
+
+def write(out: Path, model, about: dict) -> None:
+    """All or nothing: written beside `out` and then renamed."""
+    text = json.dumps(about, indent=1) + "\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".safetensors":
+        weights.save(out, model)
+        models.about_and_weights(out)[0].write_text(text, encoding="utf-8")
+        return
+    part = out.with_name(f"{out.name}.part{os.getpid()}")
+    try:
+        part.mkdir()
+        weights.save(part / "params", model)
+        (part / "model.json").write_text(text, encoding="utf-8")
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # orbax tells every step
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected {argv[1:]}; every argument is a flag, --name=value")
+    try:
+        models.find(_PRESET.value)
+        checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)
+        labels_file = Path(_LABELS.value) if _LABELS.value else None
+        run(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.register_multi_flags_validator(
+        ["checkpoint", "download"],
+        lambda values: bool(values["checkpoint"]) != values["download"],
+        message="give either --checkpoint=FILE or --download",
+    )
+    app.run(main)

@@ -1,0 +1,136 @@
+"""From a torch state dict to our parameters: names, layouts, and nothing left over on either side.
+
+Our attributes are named as the official implementation names its own, so that only the last component of a name changes
+(`weight` becomes `kernel` or `scale`). torchvision's names are brought to the official ones first.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from vtcav_jax import models, weights
+
+WRAPPERS = ("state_dict", "model_state", "model")
+AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
+
+
+def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None) -> dict[str, np.ndarray]:
+    """The parameters of `models.make(preset)` from a torch state dict, or an error that names all that does not fit.
+
+    Takes torchvision's names and the official (mmaction) ones, bare or under `state_dict`, with or without `module.`.
+    Buffers are compared with ours and dropped.
+    """
+    maker = partial(models.make, preset, num_classes=num_classes)
+    models.find(preset)
+    tensors = {official_name(name): as_numpy(name, value) for name, value in unwrapped(state_dict).items()}
+    return fitted(preset, maker, tensors)
+
+
+def fitted(preset: str, maker: Callable[[], nnx.Module], tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    model = nnx.eval_shape(maker)
+    wanted = weights.parameters(model)
+    arrays, wrong = {}, []
+    for name, tensor in tensors.items():
+        if name.endswith(".relative_position_index"):
+            wrong += compared_index(name, tensor, model)
+            continue
+        ours, array = our_layout(name, tensor)
+        if not np.isfinite(array).all():
+            wrong.append(f"{name} holds values that are not finite")
+        arrays[ours] = array
+    wrong = weights.problems(wanted, arrays) + wrong
+    if wrong:
+        raise ValueError(
+            f"these weights do not fit {preset}. {remedy(preset, wanted, arrays)}\n  " + "\n  ".join(wrong)
+        )
+    return arrays
+
+
+def unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping from names to tensors inside the wrappings that are known from the wild."""
+    for key in WRAPPERS:
+        if isinstance(inner := state_dict.get(key), Mapping):
+            return unwrapped(inner)
+    if state_dict and all(name.startswith("module.") for name in state_dict):
+        return unwrapped({name.removeprefix("module."): value for name, value in state_dict.items()})
+    if not state_dict:
+        raise ValueError(f"the checkpoint holds no tensors; expected names and tensors, bare or under {WRAPPERS}")
+    return state_dict
+
+
+def official_name(name: str) -> str:
+    """`layers.0.blocks.1.mlp.fc1.weight`, from torchvision's or the official name."""
+    name = re.sub(r"^cls_head\.fc_cls\.", "head.", re.sub(r"^backbone\.", "", name))
+    if match := re.match(r"features\.(\d+)\.(.*)", name):
+        number, rest = int(match[1]), match[2]
+        stage, merging = divmod(number, 2)
+        name = f"layers.{stage}.downsample.{rest}" if merging else f"layers.{stage}.blocks.{rest}"
+        name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+    return name
+
+
+def torchvision_name(name: str) -> str:
+    """The inverse of `official_name` towards torchvision, where the converter proves itself."""
+    name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name)
+    name = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1])}.", name)
+    return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
+
+
+def as_numpy(name: str, value: Any) -> np.ndarray:
+    """Half precision becomes float32, which changes no value; what is not a tensor is refused."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a tensor; give the model's state dict itself")
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
+
+
+def our_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+    stem, _, leaf = name.rpartition(".")
+    if leaf == "weight" and tensor.ndim in AXES:
+        leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(AXES[tensor.ndim])
+    return f"{stem}.{leaf}", np.ascontiguousarray(tensor)
+
+
+def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
+    """The reference stores which entry of the table each pair of tokens uses; ours must be the same."""
+    path = name.split(".")
+    try:
+        window = model.layers[int(path[1])].blocks[int(path[3])].attn.window
+    except (IndexError, ValueError):
+        return [f"unexpected {name}"]
+    expected = relative_position_index(window)
+    if tensor.size != expected.size or not np.array_equal(tensor.reshape(expected.shape), expected):
+        return [f"{name} is not that of a window of {window}: the weights were trained with another window"]
+    return []
+
+
+def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
+    """For tokens i and j of a window, the row of the bias table: their offset, in mixed radix."""
+    place = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
+    offset = place[:, :, None] - place[:, None, :] + (np.array(window) - 1)[:, None, None]
+    return np.asarray(np.ravel_multi_index(tuple(offset), [2 * size - 1 for size in window]))
+
+
+def remedy(preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """The sentence that says what to do: another class count, another preset, or what is known."""
+    classes = {name: a.shape[-1] for name, a in arrays.items() if name == "head.bias" and a.ndim == 1}
+    given = classes.get("head.bias")
+    body = {name for name in wanted if not name.startswith("head.")}
+    if given and all(name in arrays and arrays[name].shape == wanted[name].shape for name in body):
+        return (
+            f"The checkpoint has {given} classes, the preset {wanted['head.bias'].shape[0]}: "
+            f"pass num_classes={given} (--num_classes={given}) to keep its head."
+        )
+    shapes = {name: a.shape for name, a in arrays.items()}
+    for other in models.PRESETS:
+        maker = partial(models.make, other, num_classes=given)
+        if {name: a.shape for name, a in weights.parameters(nnx.eval_shape(maker)).items()} == shapes:
+            return f"They fit {other}."
+    return f"They fit none of {', '.join(models.PRESETS)}; torchvision's and the official names are known."

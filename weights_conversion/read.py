@@ -1,0 +1,76 @@
+"""Reading a checkpoint file without running anything that is in it."""
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The state dict in a `.pth` / `.pt` (tensors only, no code) or `.safetensors` file."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; expected a checkpoint ({', '.join(SUFFIXES)})")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path.name} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ValueError("reading a .pth file needs torch: pip install 'vtcav-jax[convert]'") from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if cut_short(path):
+            raise ValueError(truncated(path)) from error
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it refers to {refused[1]}, which reading would run" if refused else "it is not a plain state dict"
+        raise ValueError(
+            f"{path.name} was not read: {what}; expected names and tensors only. If you trust the file, save its state "
+            "dict alone as .safetensors, in an environment of its own."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ValueError(truncated(path) + f" ({first_line(error)})") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path.name} holds a {type(found).__name__}; expected a state dict: names and tensors")
+    return found
+
+
+def read_safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+
+    try:
+        from safetensors.torch import load_file  # knows bfloat16
+    except ModuleNotFoundError:
+        from safetensors.numpy import load_file
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(truncated(path) + f" ({first_line(error)})") from error
+
+
+def cut_short(path: Path) -> bool:
+    """A torch file is a zip, whose directory is at its end; an old one starts with a pickle's magic."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path) or path.stat().st_size < 16
+
+
+def truncated(path: Path) -> str:
+    return f"{path.name} ({path.stat().st_size:,} bytes) is damaged or cut short; copy or download it again."
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
