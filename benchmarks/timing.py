@@ -1,7 +1,7 @@
 """How long, how much memory, how close to the hardware: one way of measuring for all benchmarks.
 
-Compilation is timed by itself. Calls are timed after warm-ups, each until its result is there, on inputs that are on the
-device already. Things to compare are called in turn (A B A B ...), so that a machine whose speed drifts treats them
+Compilation is timed by itself. Calls are timed after warm-ups, each until its result is there, on inputs that are on
+the device already. Things to compare are called in turn (A B A B ...), so that a machine whose speed drifts treats them
 alike, and their ratio is the median over pairs.
 """
 
@@ -98,6 +98,8 @@ def gflop(fn: Callable[..., Any], *args: Any) -> float:
         jax.clear_caches()
         cost = jax.jit(fn).lower(*args).cost_analysis()
     jax.clear_caches()
+    if cost is None:
+        raise ValueError(f"XLA gives no cost analysis on {jax.default_backend()}")
     return cost["flops"] / 1e9
 
 

@@ -47,6 +47,7 @@ def test_half_precision_is_widened(state):
     np.testing.assert_array_equal(arrays["head.bias"], half["head.bias"].float())
 
 
+@pytest.mark.slow
 def test_missing_and_extra_and_misshapen_names_are_all_told(state):
     wrong = dict(state)
     del wrong["norm.weight"]

@@ -92,6 +92,7 @@ print("same on two devices, gradients on", len(two.gradients["layers.0"].shardin
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_restored_onto_two_devices(arrays, tmp_path, name):
     """In a process of its own: the number of devices is fixed when jax starts."""

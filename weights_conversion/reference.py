@@ -57,7 +57,7 @@ def load_named_as_official(network: Any, tensors: Mapping[str, Any]) -> None:
     """Fills torchvision's network from official names; its buffers are its own."""
     import torch
 
-    found = {torchvision_name(name): torch.as_tensor(np.asarray(value)) for name, value in tensors.items()}
+    found = {torchvision_name(name): torch.tensor(np.asarray(value)) for name, value in tensors.items()}
     buffers = dict(network.named_buffers())
     network.load_state_dict(found | buffers)
 

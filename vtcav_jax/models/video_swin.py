@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float
 
 from vtcav_jax.tap import Tap, keep
 
@@ -25,7 +25,7 @@ Triple = tuple[int, int, int]  # of time, height, width
 
 # Per core of a CPU: rows of a linear map, and bytes of attention scores, that are worked on at once.
 TOKENS_AT_ONCE = 1024
-SCORE_BYTES_AT_ONCE = 1 << 20
+SCORE_BYTES_AT_ONCE = 5 << 19
 
 
 class VideoSwin(nnx.Module):
@@ -145,53 +145,36 @@ class WindowAttention(nnx.Module):
         table = jax.nn.initializers.truncated_normal(0.02)(rngs.params(), (offsets, heads), param_dtype)
         self.relative_position_bias_table = nnx.Param(table)
 
-    def __call__(self, x: Float[Array, "m n c"], regions: Int[Array, "m n"] | None) -> Float[Array, "m n c"]:
+    def __call__(self, x: Float[Array, "m n c"], regions: Float[Array, "m n"] | None) -> Float[Array, "m n c"]:
         """Attention in `m` windows of `n` tokens; where `regions` differ, tokens do not see each other."""
-        bias = self.bias(x.shape[1])
         if regions is None:
-            return in_chunks(lambda x: self.attend(x, bias, None), x, x.shape[1])
-        return in_chunks(lambda xr: self.attend(xr[0], bias, xr[1]), (x, regions), x.shape[1])
+            return in_chunks(lambda x: self.attend(x, None), x, x.shape[1])
+        return in_chunks(lambda xr: self.attend(*xr), (x, regions), x.shape[1])
 
-    def bias(self, n: int) -> Float[Array, "heads n n"]:
-        """The bias between the first `n` tokens of a full window.
-
-        A window that shrank keeps the full window's numbering, as in the reference: right in time, approximate when
-        height or width shrink. Slices and stacks of the table, along one axis at a time, cost a tenth of a gather.
-        """
-        t, h, w = self.window
-        steps = -(-n // (h * w))  # in time, enough for n tokens
-        table = self.relative_position_bias_table[...].astype(at_least_float32(self.dtype))
-        x = table.T.reshape(self.heads, 2 * t - 1, 2 * h - 1, 2 * w - 1)
-        x = jnp.stack([x[:, :, :, w - 1 - j : 2 * w - 1 - j] for j in range(w)], 4)  # heads dt dh w w'
-        x = jnp.stack([x[:, :, h - 1 - j : 2 * h - 1 - j] for j in range(h)], 4)  # heads dt h w h' w'
-        x = jnp.stack([x[:, t - 1 - j : t - 1 - j + steps] for j in range(steps)], 4)  # heads t h w t' h' w'
-        return x.reshape(self.heads, steps * h * w, steps * h * w)[:, :n, :n]
-
-    def attend(
-        self, x: Float[Array, "m n c"], bias: Float[Array, "heads n n"], regions: Int[Array, "m n"] | None
-    ) -> Float[Array, "m n c"]:
+    def attend(self, x: Float[Array, "m n c"], regions: Float[Array, "m n"] | None) -> Float[Array, "m n c"]:
         m, n, c = x.shape
         d = c // self.heads
         # One unit of work is `mu` windows by `hu` heads; a head's scores of one window are n x n.
         at_once = SCORE_BYTES_AT_ONCE * cores() // (4 * n * n) if on_cpu() else m * self.heads
-        hu = largest_divisor(self.heads, at_once)
-        mu = largest_divisor(m, at_once // self.heads)
+        mu = largest_divisor(m, at_once)
+        hu = largest_divisor(self.heads, at_once // mu)
         units, groups = m // mu, self.heads // hu
         qkv = self.qkv(x).reshape(units, mu, n, 3, groups, hu, d).transpose(3, 0, 4, 1, 5, 2, 6)
         qkv = qkv.reshape(3, units * groups, mu, hu, n, d)
-        bias = bias.reshape(groups, hu, n, n)
+        wide = at_least_float32(self.dtype)
+        tables = self.relative_position_bias_table[...].astype(wide).T.reshape(groups, hu, -1)
 
         @jax.checkpoint  # recomputing the scores costs less than writing and reading them
         def attention(unit):
             i, q, k, v = unit
-            scores = jnp.einsum("mhnd,mhkd->mhnk", q * d**-0.5, k, preferred_element_type=bias.dtype)
-            scores = scores + bias[i % groups][None]
+            scores = jnp.einsum("mhnd,mhkd->mhnk", q * d**-0.5, k, preferred_element_type=wide)
+            scores = scores + relative_position_bias(tables[i % groups], self.window, n)[None]
             if regions is not None:
                 r = regions.reshape(units, mu, 1, n)[i // groups]
-                scores = scores + jnp.where(r[..., :, None] == r[..., None, :], 0.0, -100.0)
+                scores = scores - 100 * jnp.abs(r[..., :, None] - r[..., None, :])
             # The division after the product with v: fewer of them, and the backward pass needs no row sums.
             e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-            y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=bias.dtype)
+            y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=wide)
             return (y / e.sum(-1, keepdims=True)).astype(v.dtype)
 
         if units * groups == 1:
@@ -246,7 +229,7 @@ def pad_to_multiple(x: Float[Array, "b t h w c"], sizes: Sequence[int]) -> Float
     return jnp.pad(x, [(0, 0), *((0, end) for end in ends), (0, 0)]) if any(ends) else x
 
 
-def to_windows(x: Num[Array, "b t h w c"], window: Sequence[int]) -> Num[Array, "m n c"]:
+def to_windows(x: Float[Array, "b t h w c"], window: Sequence[int]) -> Float[Array, "m n c"]:
     b, t, h, w, c = x.shape
     p, q, r = window
     x = x.reshape(b, t // p, p, h // q, q, w // r, r, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
@@ -261,11 +244,26 @@ def from_windows(
     return x.reshape(b, t, h, w, -1)
 
 
-def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Int[Array, "m n"]:
+def relative_position_bias(table: Float[Array, "heads offsets"], window: Triple, n: int) -> Float[Array, "heads n n"]:
+    """The bias between the first `n` tokens of a full window.
+
+    A window that shrank keeps the full window's numbering, as in the reference: right in time, approximate when height
+    or width shrink. Slices and stacks of the table, along one axis at a time, cost a tenth of a gather.
+    """
+    t, h, w = window
+    steps = -(-n // (h * w))  # in time, enough for n tokens
+    x = table.reshape(-1, 2 * t - 1, 2 * h - 1, 2 * w - 1)
+    x = jnp.stack([x[:, :, :, w - 1 - j : 2 * w - 1 - j] for j in range(w)], 4)  # heads dt dh w w'
+    x = jnp.stack([x[:, :, h - 1 - j : 2 * h - 1 - j] for j in range(h)], 4)  # heads dt h w h' w'
+    x = jnp.stack([x[:, t - 1 - j : t - 1 - j + steps] for j in range(steps)], 4)  # heads t h w t' h' w'
+    return x.reshape(len(table), steps * h * w, steps * h * w)[:, :n, :n]
+
+
+def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Float[Array, "m n"]:
     """Which piece of the grid each token of each shifted window comes from; rolled-in pieces have their own number."""
-    region = np.zeros(tuple(grid), np.int32)
+    region = np.zeros(tuple(grid), np.float32)
     for axis, (size, s) in enumerate(zip(window, shift)):
-        part = np.zeros(grid[axis], np.int32)
+        part = np.zeros(grid[axis], np.float32)
         if s:
             part[-size:-s], part[-s:] = 1, 2
         region = 3 * region + part.reshape([-1 if a == axis else 1 for a in range(3)])
