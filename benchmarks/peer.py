@@ -32,7 +32,8 @@ class Peer:
 
     def compiled(self) -> tuple[Callable[[], Any], float] | None:
         """The compiled call and the seconds that compiling took; None where torch.compile cannot."""
-        network = self.torch.compile(self.network)
+        self.torch.compiler.reset()  # else a second shape is compiled for any shape, which takes it ten minutes
+        network = self.torch.compile(self.network, dynamic=False)
 
         def call() -> Any:
             with self.torch.no_grad():

@@ -68,7 +68,7 @@ def test_another_preset_is_recognised(state):
 
 def test_another_class_count(state):
     wider = state | {"head.weight": torch.zeros(9, 96), "head.bias": torch.zeros(9)}
-    assert "--num_classes=9" in refusal(wider, "The checkpoint has 9 classes, the preset 4")
+    assert "--num_classes=9" in refusal(wider, "The checkpoint has 9 classes, 4 were expected")
     assert convert(PRESET, wider, num_classes=9)["head.bias"].shape == (9,)
 
 
@@ -86,6 +86,11 @@ def test_numbers_must_be_finite(state):
 def test_no_tensors(state):
     refusal({}, "holds no tensors")
     refusal({"epoch": 3}, "epoch is a int, expected a tensor")
+    refusal({7: torch.zeros(3)}, "keys that are no names")
+
+
+def test_the_same_parameter_under_two_names(state):
+    refusal(state | {"cls_head.fc_cls.bias": torch.ones(4)}, "some parameters twice")
 
 
 class Runs:

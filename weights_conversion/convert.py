@@ -24,10 +24,12 @@ def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | No
     Takes torchvision's names and the official (mmaction) ones, bare or under `state_dict`, with or without `module.`.
     Buffers are compared with ours and dropped.
     """
-    maker = partial(models.make, preset, num_classes=num_classes)
     models.find(preset)
-    tensors = {official_name(name): as_numpy(name, value) for name, value in unwrapped(state_dict).items()}
-    return fitted(preset, maker, tensors)
+    state_dict = unwrapped(state_dict)
+    tensors = {official_name(name): as_numpy(name, value) for name, value in state_dict.items()}
+    if len(tensors) < len(state_dict):
+        raise ValueError("the checkpoint holds some parameters twice, under torchvision's and under the official names")
+    return fitted(preset, partial(models.make, preset, num_classes=num_classes), tensors)
 
 
 def fitted(preset: str, maker: Callable[[], nnx.Module], tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,6 +57,8 @@ def unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in WRAPPERS:
         if isinstance(inner := state_dict.get(key), Mapping):
             return unwrapped(inner)
+    if wrong := [name for name in state_dict if not isinstance(name, str)]:
+        raise ValueError(f"the checkpoint has keys that are no names ({wrong[:3]}); expected a state dict")
     if state_dict and all(name.startswith("module.") for name in state_dict):
         return unwrapped({name.removeprefix("module."): value for name, value in state_dict.items()})
     if not state_dict:
@@ -125,7 +129,7 @@ def remedy(preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     body = {name for name in wanted if not name.startswith("head.")}
     if given and all(name in arrays and arrays[name].shape == wanted[name].shape for name in body):
         return (
-            f"The checkpoint has {given} classes, the preset {wanted['head.bias'].shape[0]}: "
+            f"The checkpoint has {given} classes, {wanted['head.bias'].shape[0]} were expected: "
             f"pass num_classes={given} (--num_classes={given}) to keep its head."
         )
     shapes = {name: a.shape for name, a in arrays.items()}

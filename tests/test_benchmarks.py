@@ -1,0 +1,82 @@
+"""Benchmarks need tests too: that a timing times, a ratio compares, a count counts, a table holds what was measured."""
+
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import peer, tables, timing
+from vtcav_jax import models, weights
+from weights_conversion import convert, reference
+from weights_conversion.convert import official_name
+
+
+def test_a_timing_is_that_of_the_call_without_warm_ups():
+    calls = []
+
+    def sleepy():
+        time.sleep(0.05 if len(calls) < 2 else 0.002)
+        calls.append(1)
+
+    seconds = timing.in_turn({"sleepy": sleepy}, repeats=5, warmups=2)["sleepy"]
+    assert len(seconds) == 5 and len(calls) == 7
+    found = timing.Timing.of(seconds)
+    assert 0.002 <= found.p10_s <= found.median_s <= found.p90_s
+    assert found.median_s < 0.05
+
+
+def test_functions_take_turns():
+    order = []
+    timing.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
+    assert order == ["a", "b"] * 3
+
+
+def test_percentiles_and_ratio():
+    found = timing.Timing.of([float(i) for i in range(11)])
+    assert (found.p10_s, found.median_s, found.p90_s) == (1, 5, 9)
+    assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2
+
+
+def test_measure_compiles_and_waits_for_the_result():
+    found = timing.measure(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
+    assert found.compile_s > 0 and found.median_s > 0 and found.repeats == 3
+    assert found.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
+
+
+def test_operations_are_counted_outside_of_loops():
+    """Two products of the MLP and four of the attention, per token; elementwise work adds a little."""
+    model = models.make("video_swin_tiny")
+    counted = timing.gflop(lambda m, v: m(v), model, np.zeros((2, 8, 32, 32, 3), np.float32))
+    tokens, c, n = 2 * 4 * 8 * 8, 48, 64
+    by_hand = tokens * 2 * 96 * c  # patches
+    by_hand += 2 * tokens * (24 * c * c + 4 * n * c)
+    by_hand += tokens // 4 * 2 * (4 * c) * (2 * c)
+    by_hand += 2 * (tokens // 4) * (24 * (2 * c) ** 2 + 4 * n * 2 * c)
+    assert 1 < counted * 1e9 / by_hand < 1.15
+
+
+def test_the_peer_has_our_weights():
+    model = models.make("video_swin_tiny")
+    network = reference.swin("video_swin_tiny")
+    named = peer.torch_layout(weights.parameters(model))
+    reference.load_named_as_official(network, named)
+    back = convert("video_swin_tiny", {official_name(name): v for name, v in network.state_dict().items()})
+    for name, array in weights.parameters(model).items():
+        np.testing.assert_array_equal(array, back[name], err_msg=name)
+
+
+def test_tables_hold_the_results(tmp_path, monkeypatch):
+    row = {"preset": "p", "clip": [16, 224, 224], "batch": 2, "dtype": "float32", "gflop": 88.5, "peak_gflops": 200}
+    row |= timing.as_row(timing.Timing(3.21, 0.5, 0.4, 1.25, 20, 100.0)) | {"share_of_peak": 0.44, "torchvision_ratio": 2.1}
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    path = timing.write("forward", [row])
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["versions"]["jax"] and json.loads(line)["median_s"] == 0.5
+    text = tables.filled("a <!-- table: forward --> old <!-- end --> b")
+    assert text.startswith("a ") and text.endswith(" b") and "old" not in text
+    for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
+        assert f"| {cell} |" in text
+    assert tables.filled(text) == text
