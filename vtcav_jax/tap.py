@@ -21,7 +21,7 @@ from vtcav_jax.names import unknown
 Tap = Callable[[str, Array], Array]
 Model = Callable[..., Array]  # (video, tap) -> logits
 Stages = str | Sequence[str]
-Target = ArrayLike | Callable[[Array], Array]
+Target = ArrayLike | Sequence[int] | Callable[[Array], Array]
 
 
 class Tapped(NamedTuple):
