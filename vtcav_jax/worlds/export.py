@@ -1,0 +1,59 @@
+"""Clips as files, so that they go through the same door as any video: one mp4 each, and two tables beside them."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from vtcav_jax.progress import progress
+from vtcav_jax.worlds.generator import QUESTIONS, TRACKS, Clips
+
+BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
+
+
+def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = 25) -> list[Path]:
+    """Writes `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `labels.csv`; returns the videos' paths.
+
+    H.264 without loss in its own colours (4:4:4): what is read back differs by the rounding to 8 bits and to YUV, at
+    most 2 of 255 grey levels. A box is in pixels, its lower right end excluded; what crosses the border has a row for
+    each piece. `labels.csv` has the file and the answer to each question. Both tables come last: where they are, the
+    videos are whole.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"clip_{clips.seed}_{i:06d}.mp4" for i in clips.index]
+    jobs = ([job] for job in zip(paths, clips.video))
+    for ((path, video),) in progress(jobs, len(clips), "clips"):
+        _write_video(path, video, fps)
+
+    names = dict(zip(clips.index.tolist(), [path.name for path in paths]))
+    boxes = ([names[clip], frame, track, TRACKS[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
+    _write_table(folder / "boxes.csv", BOX_COLUMNS, boxes)
+    answers = zip(*([QUESTIONS[q][value] for value in values] for q, values in clips.labels.items()))
+    _write_table(folder / "labels.csv", ("file", *QUESTIONS), ([p.name, *a] for p, a in zip(paths, answers)))
+    return paths
+
+
+def _write_video(path: Path, video: np.ndarray, fps: int) -> None:
+    import av
+
+    part = path.with_name(f".{path.name}.part")
+    with av.open(part, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "0", "preset": "veryfast"})
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for frame in np.rint(255 * video).astype(np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    part.replace(path)
+
+
+def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    part.replace(path)
