@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
 .PHONY: quickstart test test-fast lint bench clean
 
@@ -10,10 +11,10 @@ quickstart: $(VENV)/installed-runtime
 	$(BIN)/python main.py --flagfile=flagfiles/quickstart.flags
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

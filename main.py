@@ -28,7 +28,7 @@ _OUT = flags.DEFINE_string("out", None, "predict: also write the table to this .
 _RANDOM_WEIGHTS = flags.DEFINE_boolean(
     "random_weights", False, "predict: let a preset answer without weights, to try it out"
 )
-_SEED = flags.DEFINE_integer("seed", 0, "for random weights")
+_SEED = flags.DEFINE_integer("seed", 0, "for --random_weights", lower_bound=0, upper_bound=2**32 - 1)
 
 
 def stages(name: str) -> None:
@@ -62,6 +62,8 @@ def predict(name: str) -> None:
         raise ValueError("--task=predict needs --clips=FILE.npy, an array (b, t, h, w, 3)")
     if _OUT.value is not None and Path(_OUT.value).suffix != ".csv":
         raise ValueError(f"--out={_OUT.value} must end in .csv")
+    if _OUT.value is not None and not Path(_OUT.value).absolute().parent.is_dir():
+        raise ValueError(f"--out={_OUT.value}: there is no folder {Path(_OUT.value).parent}; make it first")
     clips = read_clips(Path(_CLIPS.value))
     if name in models.PRESETS:
         if not _RANDOM_WEIGHTS.value:
@@ -95,10 +97,12 @@ def read_clips(path: Path):
         raise ValueError(f"there is no file {path}; expected a .npy array (b, t, h, w, 3)")
     try:
         clips = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a .npy array of numbers ({error})") from error
     if not isinstance(clips, np.ndarray) or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
         raise ValueError(f"{path} holds {getattr(clips, 'shape', 'several arrays')}; expected clips (b, t, h, w, 3)")
+    if clips.dtype == np.float32 and (wrong := [i for i, clip in enumerate(clips) if not np.isfinite(clip).all()]):
+        raise ValueError(f"{path}: clips {wrong[:10]} hold values that are not finite")
     if clips.dtype not in (np.uint8, np.float32):
         raise ValueError(f"{path} is {clips.dtype}; expected uint8 (0..255) or float32 (normalised)")
     return clips
@@ -130,19 +134,21 @@ TASKS = {"stages": stages, "predict": predict}
 
 
 def main(argv: list[str]) -> None:
-    from vtcav_jax.names import unknown
+    from vtcav_jax.names import printable, unknown
 
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {argv[1:]}; every argument is a flag, --name=value")
     try:
+        if _TASK.value is None:
+            raise ValueError(f"--task is missing: one of {', '.join(TASKS)}; see --help")
         if _TASK.value not in TASKS:
-            raise ValueError(unknown("task", [_TASK.value or ""], TASKS))
+            raise ValueError(unknown("task", [_TASK.value], TASKS))
         if _MODEL.value is None:
             raise ValueError("--model is missing: a preset, or what weights_conversion wrote; see --help")
         TASKS[_TASK.value](_MODEL.value)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

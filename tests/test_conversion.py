@@ -109,6 +109,12 @@ def files(state, tmp_path):
     torch.save({"state_dict": state, "hook": Runs(tmp_path / "ran")}, tmp_path / "code.pth")
     content = (tmp_path / "good.pth").read_bytes()
     (tmp_path / "short.pth").write_bytes(content[: len(content) // 2])
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(flipped)
+    torch.save(OrderedDict(state), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "old_short.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:200])
+    (tmp_path / "script.py").write_text("print()")
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pth").write_text("<html>404 not found</html>" * 9)
     torch.save([1, 2], tmp_path / "list.pth")
@@ -124,11 +130,13 @@ def files(state, tmp_path):
         ("short.pth", "damaged or cut short"),
         ("short.safetensors", "damaged or cut short"),
         ("empty.pt", r"empty.pt \(0 bytes\) is damaged or cut short"),
-        ("text.pth", "was not read|damaged"),
+        ("text.pth", "text.pth was not read: it is not a plain state dict"),
         ("list.pth", "holds a list; expected a state dict"),
         ("code.pth", "mkdir, which reading would run"),
         ("none.pth", "there is no file"),
-        ("tests.py", "there is no file|ends in"),
+        ("script.py", "script.py ends in '.py'; expected one of .pth"),
+        ("flipped.pth", "damaged or cut short"),
+        ("old_short.pth", "damaged or cut short"),
     ],
 )
 def test_files_that_cannot_be_read(files, name, message):
@@ -137,7 +145,7 @@ def test_files_that_cannot_be_read(files, name, message):
     assert not (files / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["good.pth", "good.safetensors"])
+@pytest.mark.parametrize("name", ["good.pth", "old.pth", "good.safetensors"])
 def test_files_that_can_be_read(files, state, name):
     found = read_checkpoint(files / name)
     assert found.keys() == state.keys()
@@ -179,7 +187,7 @@ def test_the_program_converts_verifies_and_writes(files, state, out):
         (["--preset=video_swin_tiny", "--download"], "no published weights named 'video_swin_tiny'"),
     ],
 )
-def test_the_program_refuses_and_writes_nothing(files, monkeypatch, flags, message):
+def test_the_program_refuses_and_writes_nothing(files, flags, message):
     before = sorted(files.iterdir())
     flags = [flag.replace("=", f"={files}/") if flag.startswith("--checkpoint") else flag for flag in flags]
     run = program(*flags, f"--out={files / 'out'}")
@@ -196,6 +204,10 @@ def test_published_weights_are_checked_and_a_missing_network_is_explained(tmp_pa
     (site / f"net-{digest}.pth").write_bytes(content)
     (site / "net-00000000.pth").write_bytes(content)
     assert published.fetch(f"file://{site}/net-{digest}.pth", cache, PRESET).read_bytes() == content
+    (cache / "net-11111111.pth").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is damaged"):
+        published.fetch(f"file://{site}/net-11111111.pth", cache, PRESET)
+    (cache / "net-11111111.pth").unlink()
     with pytest.raises(ValueError, match="arrived damaged"):
         published.fetch(f"file://{site}/net-00000000.pth", cache, PRESET)
     with pytest.raises(ValueError, match=f"put it at {cache}/net-12345678.pth"):

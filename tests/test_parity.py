@@ -34,8 +34,8 @@ def randomised(network: torch.nn.Module, seed: int) -> torch.nn.Module:
     return network
 
 
-def pair(preset: str, dtype=jnp.float32):
-    network = randomised(reference.swin(preset), seed=1)
+def pair(preset: str, dtype=jnp.float32, network=None):
+    network = network or randomised(reference.swin(preset), seed=1)
     arrays = {name: a.astype(dtype) for name, a in convert(preset, network.state_dict()).items()}
     return network.to(getattr(torch, jnp.dtype(dtype).name)), weights.load(
         partial(models.make, preset, dtype=dtype), arrays
@@ -52,8 +52,8 @@ def assert_close(ours, theirs: torch.Tensor, stage: str, tolerance: float) -> No
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=stage)
 
 
-def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float) -> None:
-    network, model = pair(preset, dtype)
+def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, network=None) -> None:
+    network, model = pair(preset, dtype, network)
     video = clip(shape, np.dtype(dtype))
     with torch.no_grad():
         their_logits, theirs = reference.run(network, torch.from_numpy(video))
@@ -98,6 +98,17 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
     for stage in model.stages:
         assert_close(tapped.gradients[stage], their_gradients[stage], stage, 1e-10)
         assert_close(tapped.activations[stage], theirs[stage], stage, 1e-10)
+
+
+@pytest.mark.parametrize("factor", [6, 10])
+def test_masks_are_the_references_where_scores_are_large(factor, float64):
+    """Scores near 100 reach through the mask of -100; a lower one would do as well elsewhere, not here."""
+    network = randomised(reference.swin("video_swin_tiny"), seed=1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("qkv.weight"):
+                parameter.mul_(factor)
+    compare("video_swin_tiny", (8, 32, 32), jnp.float64, 1e-10, network)
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
         tap._activations: lambda v, k, e: tap.activations(net, v, Net.stages),
         tap._activations_and_gradients: lambda v, k, e: (
             tap.activations_and_gradients(net, v, np.full(3, k), Net.stages),
-            tap.activations_and_gradients(net, v, Partial(margin, jnp.full(3, k)), Net.stages),
+            tap.activations_and_gradients(net, v, Partial(margin, jnp.full(3, k, jnp.int32)), Net.stages),
             tap.activations_and_gradients(partial_model, v, contrast, "b"),
         ),
         tap._gradients_for_classes: lambda v, k, e: tap.gradients_for_classes(net, v, [k, 0], Net.stages),
@@ -167,6 +167,7 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
         call(video, 1, 0.1)
         before = compiled._cache_size()
         call(other, 2, 7)
+        call(np.asarray(other), np.int64(3), np.float32(2))
         assert compiled._cache_size() == before
 
 
@@ -196,8 +197,11 @@ def test_inside_another_jit(net, video):
 
 def test_steering_along_one_direction_for_all_clips(net, video):
     direction = np.arange(5, dtype=np.float32)
+    by_clip = tap.steered(net, video, "pool", direction, np.array([[0.5], [0.0], [2.0]]))
+    np.testing.assert_allclose(by_clip[1], net(video)[1], rtol=1e-5)
     shifted = net.head(tap.activations(net, video, "pool")[1]["pool"] + 0.5 * direction[None])
     np.testing.assert_allclose(tap.steered(net, video, "pool", direction, 0.5), shifted, rtol=1e-5)
+    np.testing.assert_allclose(by_clip[0], shifted[0], rtol=1e-5)
 
 
 def nameless(video, tap=tap.keep):
@@ -234,6 +238,16 @@ boastful.stages = ("x",)
             "0 to 3; there is no class -1, 4",
         ),
         (lambda net, v: tap.gradients_for_classes(net, v, [4], "pool"), "no class 4"),
+        (lambda net, v: tap.activations_and_gradients(net, v, [2**32 + 1, 1, 1], "pool"), "no class 4294967297"),
+        (lambda net, v: tap.activations(net, v[0], "pool"), r"\(b, t, h, w, c\).*got float32 of shape \(4, 6, 6, 3\)"),
+        (lambda net, v: tap.activations(net, v[:0], "pool"), "at least one clip"),
+        (lambda net, v: tap.activations(net, v, [1]), "by its name"),
+        (lambda net, v: tap.activations(net.__call__, v, "pool"), "a method hides its parameters from jax"),
+        (lambda net, v: tap.steered(net, v, "pool", np.ones(7), 1.0), r"pool is \(3, 5\).*must broadcast to it"),
+        (
+            lambda net, v: jax.jit(lambda t: tap.activations_and_gradients(net, v, t, "pool"))(jnp.ones(3)),
+            "one class index per clip.*got float32",
+        ),
         (lambda net, v: tap.gradients_for_classes(net, v, [], "pool"), "expected a list of class indices"),
         (
             lambda net, v: tap.activations_and_gradients(net, v, jnp.sum, "pool"),

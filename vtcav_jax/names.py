@@ -1,7 +1,12 @@
-"""Names that a person typed: what to say when there is no such thing."""
+"""Names that a person typed or a file holds: what to say when there is no such thing, and how to say it safely."""
 
 import difflib
 from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: names from files may hold codes that would move its cursor or change its title."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> str:

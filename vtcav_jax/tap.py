@@ -1,12 +1,15 @@
 """The only way into a model: an argument that is called with every named value of the forward pass.
 
-`model(video, tap)` calls `x = tap("layers.2", x)` wherever a value is worth naming. What the tap returns is what the
-model goes on with, so that reading, differentiating and intervening are one mechanism. A model is anything callable
-like this that is a pytree: an `nnx.Module`, or `jax.tree_util.Partial(function, parameters)`.
+`model(video, tap)`, with a video `(b, t, h, w, c)`, calls `x = tap("layers.2", x)` wherever a value is worth naming.
+What the tap returns is what the model goes on with, so that reading, differentiating and intervening are one mechanism.
+A model is anything callable like this that is a pytree: an `nnx.Module`, or
+`jax.tree_util.Partial(function, parameters)`.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +23,9 @@ from vtcav_jax.names import unknown
 
 Tap = Callable[[str, Array], Array]
 Model = Callable[..., Array]  # (video, tap) -> logits
-Stages = str | Sequence[str]
-Target = ArrayLike | Sequence[int] | Callable[[Array], Array]
+Stages = str | Sequence[Any]  # names, checked where they are used
+Classes = ArrayLike | Sequence[Any]  # whole numbers, checked where they are used
+Target = Classes | Callable[[Array], Array]
 
 
 class Tapped(NamedTuple):
@@ -38,13 +42,19 @@ def keep(name: str, value: Array) -> Array:
 
 
 def add(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
-    """The tap that adds `eps * direction` at `stage`; `direction` has the shape of one activation there, or of all."""
+    """The tap that adds `eps * direction` at `stage`; both may be anything that broadcasts to the activation there."""
 
     def tap(name: str, value: Array) -> Array:
         if name != stage:
             return value
-        step = jnp.asarray(eps, value.dtype) * jnp.asarray(direction, value.dtype)
-        return value + jnp.broadcast_to(step, value.shape)
+        factors = [jnp.asarray(a, value.dtype) for a in (eps, direction)]
+        try:
+            return value + math.prod(jnp.broadcast_to(a, value.shape) for a in factors)
+        except ValueError as error:
+            shapes = " and ".join(str(a.shape) for a in factors)
+            raise ValueError(
+                f"{stage} is {value.shape}; eps and direction must broadcast to it, got {shapes}"
+            ) from error
 
     return tap
 
@@ -52,21 +62,17 @@ def add(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
 def stages_of(model: Model) -> tuple[str, ...]:
     """The stages that a model says it has, in forward order; empty if it does not say."""
     stages = getattr(model, "stages", None) or getattr(getattr(model, "func", None), "stages", None)
-    return tuple(stages or ())
+    return (stages,) if isinstance(stages, str) else tuple(stages or ())
 
 
-def activations(
-    model: Model, video: Float[ArrayLike, "b t h w c"], stages: Stages
-) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+def activations(model: Model, video: ArrayLike, stages: Stages) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     """Logits, and the activation at each of `stages`, from one forward pass."""
     stages = _known(model, stages)
-    logits, seen = _activations(_pytree(model), video, stages)
+    logits, seen = _activations(_pytree(model), _checked(video), tuple(sorted(stages)))
     return logits, {name: seen[name] for name in stages}
 
 
-def activations_and_gradients(
-    model: Model, video: Float[ArrayLike, "b t h w c"], target: Target, stages: Stages
-) -> Tapped:
+def activations_and_gradients(model: Model, video: ArrayLike, target: Target, stages: Stages) -> Tapped:
     """The activation at each of `stages` and the gradient of each clip's target score, from one forward, one backward.
 
     `target` is one class index per clip (the score is that logit), or a function from logits `(b, k)` to one score
@@ -77,22 +83,22 @@ def activations_and_gradients(
     several stages give all of them in one backward pass. Clips must not interact: then the gradient of the sum of
     their scores is each clip's own.
     """
+    video, stages = _checked(video), _known(model, stages)
     classes = None
     if callable(target):
         score = target
     else:
-        classes = _class_indices(target, "one class index per clip", (len(np.shape(video)) and np.shape(video)[0],))
-        score = Partial(class_logit, classes)
-    stages = _known(model, stages)
-    tapped = _activations_and_gradients(_pytree(model), video, _pytree(score), stages)
+        classes = _class_indices(target, "one class index per clip", video.shape[:1])
+        score = Partial(class_logit, jnp.asarray(classes, jnp.int32))
+    tapped = _activations_and_gradients(_pytree(model), video, _pytree(score), tuple(sorted(stages)))
     _check_range(classes, tapped.logits)
     return _in_order(tapped, stages)
 
 
 def gradients_for_classes(
     model: Model,
-    video: Float[ArrayLike, "b t h w c"],
-    classes: ArrayLike | Sequence[int],
+    video: ArrayLike,
+    classes: Classes,
     stages: Stages,
     *,
     at_once: int = 8,
@@ -101,19 +107,22 @@ def gradients_for_classes(
 
     Gradients have a leading axis, one entry per class. `at_once` classes are pulled back together.
     """
+    if at_once < 1:
+        raise ValueError(f"at_once must be at least 1, got {at_once}")
     classes = _class_indices(classes, "a list of class indices", None)
     stages = _known(model, stages)
-    tapped = _gradients_for_classes(_pytree(model), video, classes, stages, at_once)
+    indices = jnp.asarray(classes, jnp.int32)
+    tapped = _gradients_for_classes(_pytree(model), _checked(video), indices, tuple(sorted(stages)), at_once)
     _check_range(classes, tapped.logits)
     return _in_order(tapped, stages)
 
 
-def steered(
-    model: Model, video: Float[ArrayLike, "b t h w c"], stage: str, direction: ArrayLike, eps: ArrayLike
-) -> Float[Array, "b k"]:
-    """Logits when `eps * direction` is added at `stage`."""
-    (stage,) = _known(model, stage)
-    return _steered(_pytree(model), video, stage, jnp.asarray(direction), jnp.asarray(eps, float))
+def steered(model: Model, video: ArrayLike, stage: str, direction: ArrayLike, eps: ArrayLike) -> Float[Array, "b k"]:
+    """Logits when `eps * direction` is added at `stage`; both may be anything that broadcasts to it."""
+    if len(_known(model, stage)) != 1:
+        raise ValueError(f"expected one stage, got {stage}")
+    video = _checked(video)
+    return _steered(_pytree(model), video, stage, jnp.asarray(direction, video.dtype), jnp.asarray(eps, video.dtype))
 
 
 def class_logit(classes: Array, logits: Array) -> Array:
@@ -197,15 +206,32 @@ def _pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as something that can be an argument of a compiled function."""
     if not callable(function):
         raise ValueError(f"expected something callable, got {type(function).__name__}")
-    if jax.tree_util.all_leaves([function]):  # not a pytree: a plain function, to be compiled in
-        return Partial(function)
-    return function
+    if not jax.tree_util.all_leaves([function]):
+        return function
+    plain = getattr(function, "__wrapped__", function)  # jax.jit and functools.wraps keep what they wrap
+    if not isinstance(plain, FunctionType):
+        # Compiled in, its weights would be frozen as they are at the first call.
+        raise ValueError(
+            f"a {type(function).__name__} hides its parameters from jax; pass an nnx.Module itself, or "
+            "jax.tree_util.Partial(function, parameters) with a plain function"
+        )
+    return Partial(function)
+
+
+def _checked(video: ArrayLike) -> Array:
+    video = jnp.asarray(video)
+    if video.ndim != 5 or 0 in video.shape or not jnp.issubdtype(video.dtype, jnp.floating):
+        raise ValueError(
+            f"expected a normalised video (b, t, h, w, c) of floats with at least one clip, frame and pixel; "
+            f"got {video.dtype} of shape {video.shape}"
+        )
+    return video
 
 
 def _known(model: Model, stages: Stages) -> tuple[str, ...]:
     stages = (stages,) if isinstance(stages, str) else tuple(stages)
-    if not stages:
-        raise ValueError(f"name at least one stage; the model has {stages_of(model)}")
+    if not stages or not all(isinstance(name, str) for name in stages):
+        raise ValueError(f"name at least one stage, by its name, got {stages}; the model has {stages_of(model)}")
     known = stages_of(model)
     if known and (missing := [name for name in stages if name not in known]):
         raise ValueError(unknown("stage", missing, known))
@@ -217,24 +243,20 @@ def _check_seen(stages: Collection[str], seen: dict[str, Array]) -> None:
         raise ValueError(f"the model never called its tap with {missing}; it may list stages that it does not have")
 
 
-def _class_indices(classes: ArrayLike | Sequence[int], expected: str, shape: tuple[int, ...] | None) -> Array:
-    if isinstance(classes, Tracer):
-        return classes.astype(jnp.int32)
-    array = np.asarray(classes)
-    if (
-        array.dtype.kind not in "iu"
-        or array.ndim != 1
-        or (shape is not None and array.shape != shape)
-        or not array.size
-    ):
+def _class_indices(classes: Classes, expected: str, shape: tuple[int, ...] | None) -> Array | np.ndarray:
+    """As they came, but for a list: the range is checked before they become int32."""
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(classes))
+    array = jnp.asarray(classes) if traced else np.asarray(classes)
+    whole = jnp.issubdtype(array.dtype, jnp.integer)
+    if not whole or array.ndim != 1 or (shape is not None and array.shape != shape) or not array.size:
         where = f" (shape {shape})" if shape else ""
         raise ValueError(f"expected {expected}{where}, got {array.dtype} of shape {array.shape}")
-    return jnp.asarray(array, jnp.int32)
+    return array
 
 
-def _check_range(classes: Array | None, logits: Array) -> None:
+def _check_range(classes: Array | np.ndarray | None, logits: Array) -> None:
     if classes is None or isinstance(classes, Tracer) or isinstance(logits, Tracer):
-        return
+        return  # what is traced has no values yet; an index out of range then gives NaN or another class
     k = logits.shape[-1]
     if wrong := sorted({int(c) for c in np.asarray(classes)} - set(range(k))):
         raise ValueError(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")

@@ -43,20 +43,32 @@ def load(make_model: Callable[[], nnx.Module], arrays: Mapping[str, Any]) -> nnx
 def save(path: str | Path, model: nnx.Module) -> None:
     """Writes the parameters to a new file (`.safetensors`) or a new orbax directory (any other name)."""
     path = Path(path).absolute()
-    if path.exists():
-        raise ValueError(f"{path} exists already; remove it or choose another name")
+    check_writable(path)
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part{os.getpid()}")
-        save_file({name: np.asarray(a) for name, a in parameters(model).items()}, part)
-        os.replace(part, path)
+        try:
+            save_file({name: np.asarray(a) for name, a in parameters(model).items()}, part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     else:
         import orbax.checkpoint as ocp
 
         with ocp.StandardCheckpointer() as checkpointer:  # leaving the block waits for the write
             checkpointer.save(path, parameters(model))
+
+
+def check_writable(path: Path) -> None:
+    """Whether `save` can write there: nothing may be there yet."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it or choose another name")
+    if path.suffix != ".safetensors" and set("[]") & set(str(path.absolute())):
+        raise ValueError(
+            f"{path}: orbax loses files in a path with [ or ]; choose another name, or one .safetensors file"
+        )
 
 
 def restore(path: str | Path, make_model: Callable[[], nnx.Module], place: Place | None = None) -> nnx.Module:
@@ -70,22 +82,43 @@ def restore(path: str | Path, make_model: Callable[[], nnx.Module], place: Place
     one_device = SingleDeviceSharding(jax.devices()[0])
     wanted = parameters(nnx.eval_shape(make_model))
     shardings = {name: place(name, a) if place else one_device for name, a in wanted.items()}
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
+    try:
+        stored, read = _safetensors(path) if path.suffix == ".safetensors" else _orbax(path, shardings, one_device)
+        if found := problems(wanted, stored):
+            raise Misfit(f"{len(found)} parameters of {path} do not fit the model:\n  " + "\n  ".join(found))
+        arrays = read()
+    except Misfit:
+        raise
+    except Exception as error:  # orbax and safetensors raise whatever their parts raise, bare Exception included
+        raise ValueError(f"{path} is damaged, or is not what `save` wrote: {type(error).__name__}: {error}") from error
+    return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
 
-        arrays = load_file(path)
-        if not problems(wanted, arrays):  # else `load` says what they are
-            arrays = {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()}
-        return load(make_model, arrays)
+
+class Misfit(ValueError):
+    """The weights are sound and belong to another network."""
+
+
+def _safetensors(path: Path) -> tuple[Mapping[str, Any], Callable[[], Mapping[str, Any]]]:
+    from safetensors.numpy import load_file
+
+    arrays = load_file(path)
+    return arrays, lambda: arrays
+
+
+def _orbax(
+    path: Path, shardings: Mapping[str, Sharding], other: Sharding
+) -> tuple[Mapping[str, Any], Callable[[], Mapping[str, Any]]]:
+    """What is stored, and how to read it: asked for what we want, orbax would cast, or complain poorly."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        # What is on disk, not what we want: orbax casts and complains poorly, `load` does neither.
         stored = dict(checkpointer.metadata(path).item_metadata)
-        target = {
-            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings.get(name, one_device))
-            for name, a in stored.items()
-        }
-        if found := problems(wanted, target):
-            raise ValueError(f"{len(found)} parameters of {path} do not fit the model:\n  " + "\n  ".join(found))
-        return load(make_model, checkpointer.restore(path, target))
+    target = {
+        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings.get(name, other)) for name, a in stored.items()
+    }
+
+    def read() -> Mapping[str, Any]:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, target)
+
+    return target, read

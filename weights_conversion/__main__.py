@@ -10,8 +10,8 @@ difference per stage. Writes only when all of it went well.
 
 import json
 import os
-import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from vtcav_jax import models, tap, weights
+from vtcav_jax.names import printable
 from weights_conversion.convert import convert, official_name, unwrapped
 from weights_conversion.published import published_weights
 from weights_conversion.read import read_checkpoint, sha256
@@ -41,6 +42,8 @@ def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, label
     for path in {out, about_file, weights_file}:
         if path.exists():
             raise ValueError(f"{path} exists already; remove it or choose another --out")
+    weights.check_writable(weights_file)
+    out.parent.mkdir(parents=True, exist_ok=True)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = weights.load(partial(models.make, preset, num_classes=num_classes), arrays)
@@ -62,10 +65,11 @@ def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, label
 
 def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
     if labels_file is not None:
-        names = labels_file.read_text(encoding="utf-8").splitlines()
-        if len(names) != classes:
-            raise ValueError(f"{labels_file} has {len(names)} lines, the head {classes} classes; give one name a line")
-        return names
+        try:
+            text = labels_file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{labels_file} is not UTF-8 text ({error})") from error
+        return models.checked_labels(text.removesuffix("\n").split("\n"), classes, str(labels_file))
     known = models.PRESETS[preset].labels
     return list(known) if known and len(known) == classes else None
 
@@ -87,12 +91,13 @@ def verify(preset: str, model, state_dict, classes: int) -> None:
         print("torchvision is not installed, so the networks were not compared: pip install 'vtcav-jax[convert]'")
         return
     print(f"{'stage':24}{'largest value':>16}{'largest difference':>20}{'relative':>12}")
-    worst = 0.0
+    relative = []
     for name in (*model.stages, "logits"):
         a = ours[name]
         difference, largest = np.abs(a - theirs[name]).max(), np.abs(theirs[name]).max()
-        worst = max(worst, difference / largest)
-        print(f"{name:24}{largest:16.4g}{difference:20.2e}{difference / largest:12.1e}")
+        relative.append(difference / largest if largest else difference)
+        print(f"{name:24}{largest:16.4g}{difference:20.2e}{relative[-1]:12.1e}")
+    worst = float(np.max(relative))  # not a number, if one of them is not
     if not worst <= TOLERANCE:
         raise ValueError(
             f"the networks differ by {worst:.1e} of a stage's largest value, more than {TOLERANCE}; nothing was written"
@@ -120,21 +125,20 @@ def reference_stages(preset: str, state_dict, classes: int, video: np.ndarray) -
 
 
 def write(out: Path, model, about: dict) -> None:
-    """All or nothing: written beside `out` and then renamed."""
-    text = json.dumps(about, indent=1) + "\n"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".safetensors":
-        weights.save(out, model)
-        models.about_and_weights(out)[0].write_text(text, encoding="utf-8")
-        return
-    part = out.with_name(f"{out.name}.part{os.getpid()}")
-    try:
-        part.mkdir()
-        weights.save(part / "params", model)
-        (part / "model.json").write_text(text, encoding="utf-8")
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    """All or nothing: written beside `out` and then renamed, the weights last."""
+    about_file, weights_file = models.about_and_weights(out)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part") as folder:
+        part = Path(folder) / f"new{out.suffix}"
+        if part.suffix != ".safetensors":
+            part.mkdir()
+        part_about, part_weights = models.about_and_weights(part)
+        weights.save(part_weights, model)
+        part_about.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        if part.suffix == ".safetensors":
+            os.replace(part_about, about_file)
+            os.replace(part_weights, weights_file)
+        else:
+            os.replace(part, out)
 
 
 def main(argv: list[str]) -> None:
@@ -147,7 +151,7 @@ def main(argv: list[str]) -> None:
         labels_file = Path(_LABELS.value) if _LABELS.value else None
         run(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

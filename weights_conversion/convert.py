@@ -85,12 +85,15 @@ def torchvision_name(name: str) -> str:
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:
-    """Half precision becomes float32, which changes no value; what is not a tensor is refused."""
+    """Half precision is widened to float32, double precision rounded to it; what is not a dense tensor is refused."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise ValueError(f"{name} is a {type(value).__name__}, expected a tensor; give the model's state dict itself")
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+        try:
+            value = value.detach().cpu()
+            value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+        except (TypeError, NotImplementedError, RuntimeError) as error:
+            raise ValueError(f"{name} is no plain dense tensor ({error}); save it as one") from error
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
 
@@ -99,15 +102,17 @@ def our_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     stem, _, leaf = name.rpartition(".")
     if leaf == "weight" and tensor.ndim in AXES:
         leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(AXES[tensor.ndim])
-    return f"{stem}.{leaf}", np.ascontiguousarray(tensor)
+    return f"{stem}.{leaf}" if stem else leaf, np.ascontiguousarray(tensor)
 
 
 def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
     """The reference stores which entry of the table each pair of tokens uses; ours must be the same."""
-    path = name.split(".")
+    place = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index", name)
     try:
-        window = model.layers[int(path[1])].blocks[int(path[3])].attn.window
-    except (IndexError, ValueError):
+        window = model.layers[int(place[1])].blocks[int(place[2])].attn.window if place else None
+    except IndexError:
+        window = None
+    if window is None:
         return [f"unexpected {name}"]
     expected = relative_position_index(window)
     if tensor.size != expected.size or not np.array_equal(tensor.reshape(expected.shape), expected):
@@ -127,6 +132,8 @@ def remedy(preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     classes = {name: a.shape[-1] for name, a in arrays.items() if name == "head.bias" and a.ndim == 1}
     given = classes.get("head.bias")
     body = {name for name in wanted if not name.startswith("head.")}
+    if all(name in arrays and arrays[name].shape == wanted[name].shape for name in wanted):
+        return "All of the network is there; what follows is wrong or too much."
     if given and all(name in arrays and arrays[name].shape == wanted[name].shape for name in body):
         return (
             f"The checkpoint has {given} classes, {wanted['head.bias'].shape[0]} were expected: "

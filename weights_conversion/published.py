@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vtcav_jax.names import unknown
+from weights_conversion.read import sha256
 from weights_conversion.reference import video_models
 
 # Preset -> torchvision's name for the weights. `swin3d_b` has two; these are the more accurate ones.
@@ -38,9 +39,11 @@ def fetch(url: str, folder: Path, preset: str) -> Path:
     import torch
 
     target = folder / url.rsplit("/", 1)[1]
-    if target.exists():
-        return target
     prefix = target.stem.rsplit("-", 1)[1]
+    if target.exists():
+        if not sha256(target).startswith(prefix):
+            raise ValueError(f"{target} is damaged (its sha256 should begin with {prefix}); remove it and run again")
+        return target
     folder.mkdir(parents=True, exist_ok=True)
     print(f"downloading {target.name} ...", flush=True)
     try:

@@ -3,7 +3,9 @@
 import hashlib
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,18 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         import torch
     except ModuleNotFoundError as error:
         raise ValueError("reading a .pth file needs torch: pip install 'vtcav-jax[convert]'") from error
+    if cut_short(path):
+        raise ValueError(truncated(path))
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if cut_short(path):
-            raise ValueError(truncated(path)) from error
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        refused = re.search(r"GLOBAL ([\w.]+\w)", str(error))
         what = f"it refers to {refused[1]}, which reading would run" if refused else "it is not a plain state dict"
         raise ValueError(
             f"{path.name} was not read: {what}; expected names and tensors only. If you trust the file, save its state "
             "dict alone as .safetensors, in an environment of its own."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError, struct.error) as error:
         raise ValueError(truncated(path) + f" ({first_line(error)})") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path.name} holds a {type(found).__name__}; expected a state dict: names and tensors")
@@ -55,9 +57,15 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def cut_short(path: Path) -> bool:
-    """A torch file is a zip, whose directory is at its end; an old one starts with a pickle's magic."""
+    """A torch file is a zip: its directory, at the end, must be there, and every checksum right."""
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path) or path.stat().st_size < 16
+        if file.read(4) != b"PK\x03\x04":
+            return path.stat().st_size < 16  # an old one is a pickle, which only reading can judge
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, OSError, zlib.error):
+        return True
 
 
 def truncated(path: Path) -> str:

@@ -47,7 +47,7 @@ def swin(preset: str, num_classes: int | None = None) -> Any:
             depths=list(sizes["depths"]),
             num_heads=list(sizes["num_heads"]),
             window_size=list(sizes["window"]),
-            num_classes=num_classes or found.num_classes,
+            num_classes=found.num_classes if num_classes is None else num_classes,
         )
         .eval()
     )

@@ -86,7 +86,10 @@ def make(
 ) -> nnx.Module:
     """The network with random weights; its arithmetic in `dtype`."""
     found = find(preset)
-    return found.maker(num_classes=num_classes or found.num_classes, dtype=dtype, remat=remat, rngs=nnx.Rngs(seed))
+    num_classes = found.num_classes if num_classes is None else num_classes
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    return found.maker(num_classes=num_classes, dtype=dtype, remat=remat, rngs=nnx.Rngs(seed))
 
 
 def load(
@@ -112,17 +115,34 @@ def abstract(name_or_path: str) -> tuple[nnx.Module, Preset]:
 def read_about(path: Path) -> dict[str, Any]:
     """The JSON beside converted weights: preset, num_classes, labels, source."""
     about_file, _ = about_and_weights(path)
+    if str(path) in PRESETS and not path.exists():
+        raise ValueError(f"{path} is a network without weights: make it with `make`, or convert weights for it")
     if not path.exists():
         raise ValueError(unknown("preset", [str(path)], PRESETS) + "; nor is there a converted network of that path")
     try:
         about = json.loads(about_file.read_text(encoding="utf-8"))
-        find(about["preset"])
-        return {"preset": about["preset"], "num_classes": int(about["num_classes"]), "labels": about["labels"]}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        preset, num_classes, labels = about["preset"], about["num_classes"], about["labels"]
+        find(preset)
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes!r}")
+        if labels is not None:
+            checked_labels(labels, num_classes, "labels")
+        return {"preset": preset, "num_classes": num_classes, "labels": labels}
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a converted network: {about_file.name} is missing or damaged ({error!r}); make it with "
             "`python -m weights_conversion`"
         ) from error
+
+
+def checked_labels(labels: Any, num_classes: int, where: str) -> list[str]:
+    """One printable name per class, or an error."""
+    if not isinstance(labels, list) or len(labels) != num_classes:
+        count = f"{len(labels)} names" if isinstance(labels, list) else repr(labels)
+        raise ValueError(f"{where}: {count} for {num_classes} classes; expected one name a class")
+    if wrong := [i for i, name in enumerate(labels) if not isinstance(name, str) or not name or not name.isprintable()]:
+        raise ValueError(f"{where}: the names of classes {wrong[:10]} are empty or hold unprintable characters")
+    return labels
 
 
 def about_and_weights(path: Path) -> tuple[Path, Path]:

@@ -171,7 +171,7 @@ class WindowAttention(nnx.Module):
             scores = scores + relative_position_bias(tables[i % groups], self.window, n)[None]
             if regions is not None:
                 r = regions.reshape(units, mu, 1, n)[i // groups]
-                scores = scores - 100 * jnp.abs(r[..., :, None] - r[..., None, :])
+                scores = scores - jnp.minimum(100 * jnp.abs(r[..., :, None] - r[..., None, :]), 100)
             # The division after the product with v: fewer of them, and the backward pass needs no row sums.
             e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
             y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=wide)
