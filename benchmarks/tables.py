@@ -71,7 +71,29 @@ def gradients_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
-TABLES: dict[str, Callable[[list[dict]], str]] = {"forward": forward_table, "gradients": gradients_table}
+def decode_table(rows: list[dict]) -> str:
+    head = (
+        *("files", "read by", "clips/s (slowest run)", "than decoding all frames", "memory", "of the workers"),
+        *("an accelerator waits", "a model on this machine waits", "largest difference"),
+    )
+    body = [
+        (
+            *(r["video"], r["reader"], f"{r['clips_per_s']} ({r['slowest_clips_per_s']})"),
+            f"{r['times_all_frames']:.2f}x" if "times_all_frames" in r else "",
+            *(f"{r['memory_mib']} MiB", f"{r['workers_mib']} MiB", f"{100 * r['waits']:.0f} %"),
+            f"{100 * r['model_waits']:.0f} %" if "model_waits" in r else "not measured",
+            r.get("difference", ""),
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
+TABLES: dict[str, Callable[[list[dict]], str]] = {
+    "forward": forward_table,
+    "gradients": gradients_table,
+    "decode": decode_table,
+}
 
 
 def results(name: str) -> str:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import peer, tables, timing
+from benchmarks import decode, peer, tables, timing
 from vtcav_jax import models, weights
+from vtcav_jax.video import open_source
 from weights_conversion import convert, reference
 from weights_conversion.convert import official_name
 
@@ -81,3 +82,44 @@ def test_tables_hold_the_results(tmp_path, monkeypatch):
     for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
         assert f"| {cell} |" in text
     assert tables.filled(text) == text
+
+
+def test_waiting_is_told_from_working():
+    def slow():
+        while True:
+            time.sleep(0.02)
+            yield np.zeros((2, 2), np.uint8)
+
+    def quick():
+        while True:
+            yield np.zeros((2, 2), np.uint8)
+
+    seen = []
+    assert decode.waits(slow(), 8, 2, lambda video: seen.append(video.shape)) > 0.9
+    assert seen == [(2, 2, 2)] * 4
+    assert decode.waits(quick(), 8, 1, lambda _: time.sleep(0.02)) < 0.1
+    assert decode.seconds_of(slow(), 5) >= 0.1
+
+
+def test_memory_is_the_most_that_was_held():
+    with decode.Memory(decode._resident(decode.psutil.Process())) as found:
+        held = np.ones(2**23)  # 64 MiB
+        time.sleep(0.2)
+        del held
+    assert 50 < found.own < 200 and found.children == 0
+
+
+def test_both_readers_of_the_benchmark_give_the_same_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "FRAMES", 70)
+    decode.write_video(tmp_path / "0.mp4", (64, 96), 0)
+    source, geometry = open_source(tmp_path), models.find(decode.PRESET).geometry
+    clip = geometry.normalised(next(decode.ours(source, geometry, 0)))
+    assert timing.largest_difference(clip, next(decode.everything(source, geometry))) < 1e-6
+
+
+def test_the_table_of_decoding():
+    row = {"video": "320 x 240", "reader": "ours, 1 worker", "clips_per_s": 12.5, "slowest_clips_per_s": 11.0}
+    row |= {"memory_mib": 40, "workers_mib": 90, "waits": 0.07, "model_waits": 0.5, "times_all_frames": 1.8}
+    text = tables.decode_table([row, row | {"difference": 1e-7}])
+    for cell in ("12.5 (11.0)", "1.80x", "40 MiB", "90 MiB", "7 %", "50 %", "1e-07"):
+        assert f"| {cell} |" in text

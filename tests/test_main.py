@@ -42,10 +42,10 @@ def test_predict_writes_what_it_prints(tmp_path):
     text = main(*common, f"--clips={tmp_path / 'clips.npy'}", f"--out={tmp_path / 'top.csv'}")
     with open(tmp_path / "top.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert [line.split() for line in text.splitlines()] == [[cell for cell in row if cell] for row in rows]
+    assert [line.split() for line in text.splitlines()] == rows
     assert len(rows) == 1 + 3 * 4
     for clip in range(3):
-        assert sum(float(row[4]) for row in rows[1:] if row[0] == str(clip)) == pytest.approx(1, abs=1e-3)
+        assert sum(float(row[5]) for row in rows[1:] if row[0] == str(clip)) == pytest.approx(1, abs=1e-3)
     assert main(*common, f"--clips={tmp_path / 'floats.npy'}") == text
 
 
@@ -58,23 +58,23 @@ def test_a_flagfile_is_a_command():
     [
         (
             ["--task=stages", "--model=video_swin_b_k40"],
-            "no preset named 'video_swin_b_k40' (did you mean video_swin_b_k400",
+            "no network named 'video_swin_b_k40' (did you mean video_swin_b_k400",
         ),
         (["--task=stage", "--model=x"], "no task named 'stage' (did you mean stages?)"),
         (["--task=stages"], "--model is missing"),
         (["--modell=x"], "Did you mean: model"),
         (["--task=stages", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
         (["--task=predict", "--model=video_swin_tiny", "--clips=CLIPS"], "a network without weights"),
-        (["--task=predict", "--model=video_swin_tiny"], "needs --clips"),
+        (["--task=predict", "--model=video_swin_tiny"], "needs --videos=WHERE, or --clips"),
         (["--task=predict", "--model=video_swin_tiny", "--clips=no.npy"], "there is no file no.npy"),
         (["--task=predict", "--model=video_swin_tiny", "--clips=README.md"], "README.md is not a .npy array"),
         (["--task=predict", "--model=video_swin_tiny", "--clips=FLAT"], "expected clips (b, t, h, w, 3)"),
         (["--task=predict", "--model=video_swin_tiny", "--clips=INTS"], "expected uint8 (0..255) or float32"),
         (
             ["--task=predict", "--model=tests", "--clips=CLIPS"],
-            "tests is not a converted network: model.json is missing",
+            "tests is not a network that was converted or trained: model.json is missing",
         ),
-        (["--task=predict", "--model=tiny.safetensors", "--clips=CLIPS"], "nor is there a converted network"),
+        (["--task=predict", "--model=tiny.safetensors", "--clips=CLIPS"], "nor is there such a path"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):

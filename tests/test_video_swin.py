@@ -18,6 +18,7 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
 PARAMETERS = {
     "video_swin_tiny": 310_546,
     "video_swin_tiny_64": 310_546,
+    "small_cnn": 173_508,
     "video_swin_t_k400": 28_158_070,
     "video_swin_s_k400": 49_816_678,
     "video_swin_b_k400": 88_048_984,

@@ -15,7 +15,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from vtcav_jax import tap, worlds
 from vtcav_jax.worlds import generator
-from vtcav_jax.worlds.gates import HEADS, _run, gates
+from vtcav_jax.worlds.gating import HEADS, _run, gates
 
 SMALL = worlds.WORLDS["small"]
 MASK_OF = {"key": "key", "distractor": "dis", "key_event": "key_event", "distractor_event": "dis_event"}
@@ -377,10 +377,16 @@ def test_videos_come_back_from_the_disk(tmp_path):
     np.testing.assert_array_equal(painted["distractor"], clips.masks["dis_box"])
     np.testing.assert_array_equal(painted["key_event"], clips.masks["key_event"])
 
-    with (tmp_path / "out" / "labels.csv").open() as file:
+    with (tmp_path / "out" / "manifest.csv").open() as file:
         answers = list(csv.DictReader(file))
     for i, row in enumerate(answers):
-        assert row["file"] == paths[i].name
+        assert row["path"] == paths[i].name
         for question, names in worlds.QUESTIONS.items():
-            assert row[question] == names[clips.labels[question][i]]
+            assert row[f"label:{question}"] == names[clips.labels[question][i]]
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_needs_jax_is_there_when_asked_for():
+    assert set(worlds.__all__) <= {name for name in worlds.__all__ if getattr(worlds, name) is not None}
+    with pytest.raises(AttributeError, match="no attribute 'gate'"):
+        worlds.gate  # noqa: B018

@@ -1,9 +1,11 @@
 """What clip a network expects."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+Frames = TypeVar("Frames", bound=Any)  # numpy's or jax's: this file imports no jax, for the workers that decode
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class ClipGeometry:
             return "frames spread over the whole video"
         return "consecutive frames" if self.interval == 1 else f"frames {self.interval} apart"
 
-    def normalised(self, frames: np.ndarray) -> np.ndarray:
-        """float32 as the network was trained on, from uint8 frames `(..., 3)`."""
-        scale = 1 / (255 * np.asarray(self.std, np.float32))
-        return frames * scale - np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+    def normalised(self, frames: Frames) -> Frames:
+        """float32 as the network was trained on, from uint8 frames `(..., 3)` of numpy or of jax."""
+        colours = (1,) * (frames.ndim - 1) + (3,)
+        mean, std = (np.asarray(values, np.float32).reshape(colours) for values in (self.mean, self.std))
+        return frames.astype(np.float32) * (1 / (255 * std)) - mean / std

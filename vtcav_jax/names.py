@@ -15,5 +15,6 @@ def unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
     parts = []
     for name in names:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = near or [other for other in known if len(name) > 1 and name.lower() in other.lower()][:3]
         parts.append(f"{name!r}" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
     return f"no {kind} named {', '.join(parts)}; there are: {', '.join(known)}"

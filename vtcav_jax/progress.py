@@ -2,14 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
-T = TypeVar("T", bound=Sized)
+T = TypeVar("T")
 
 
-def progress(batches: Iterable[T], total: int, unit: str) -> Iterator[T]:
-    """Passes `batches` on and tells on stderr how many of `total` have come.
+def progress(
+    batches: Iterable[T],
+    total: int,
+    unit: str,
+    *,
+    size: Callable[[Any], int] = len,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[T]:
+    """Passes `batches` on and tells on stderr how many of `total` have come, and what `note` says.
 
     A terminal sees one line that moves; a log file a line every ten seconds, and nothing of what takes under two.
     """
@@ -20,11 +27,14 @@ def progress(batches: Iterable[T], total: int, unit: str) -> Iterator[T]:
         sys.stderr.write(f"0/{total} {unit} ...")
         sys.stderr.flush()
     for batch in batches:
-        done += len(batch)
+        done += size(batch)
         now = time.monotonic()
         if now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):
             rate = done / (now - start)
-            line = f"{done}/{total} {unit}, {rate:.3g} {unit}/s, {max(total - done, 0) / rate:.0f} s left"
+            said = note()
+            line = f"{done}/{total} {unit}, {rate:.3g} {unit}/s, {max(total - done, 0) / rate:.0f} s left" + (
+                f", {said}" if said else ""
+            )
             sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
             sys.stderr.flush()
             told = now

@@ -8,10 +8,7 @@ Runs one clip through the converted network, and through torchvision's where it 
 difference per stage. Writes only when all of it went well.
 """
 
-import json
-import os
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -38,29 +35,18 @@ TOLERANCE = 1e-4  # of the largest value at a stage; float32 networks of this de
 
 def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
     """Converts, verifies, writes."""
-    about_file, weights_file = models.about_and_weights(out)
-    for path in {out, about_file, weights_file}:
-        if path.exists():
-            raise ValueError(f"{path} exists already; remove it or choose another --out")
-    weights.check_writable(weights_file)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    models.check_free(out)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = weights.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
-    about = {
-        "preset": preset,
-        "num_classes": classes,
-        "labels": labels(preset, classes, labels_file),
-        "source": checkpoint.name,
-        "source_sha256": sha256(checkpoint),
-    }
+    heads = models.one_head(classes, labels(preset, classes, labels_file))
     print(
         f"{checkpoint.name} fits {preset}: {sum(a.size for a in arrays.values()):,} parameters in {len(arrays)} arrays"
     )
     verify(preset, model, state_dict, classes)
-    write(out, model, about)
-    print(f"wrote {weights_file} and {about_file}")
+    models.save(out, model, preset, heads, file=checkpoint.name, sha256=sha256(checkpoint))
+    print("wrote {1} and {0}".format(*models.about_and_weights(out)))
 
 
 def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
@@ -122,23 +108,6 @@ def reference_stages(preset: str, state_dict, classes: int, video: np.ndarray) -
     with torch.no_grad():
         logits, stages = reference.run(network, torch.from_numpy(video))
     return {name: reference.our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
-
-
-def write(out: Path, model, about: dict) -> None:
-    """All or nothing: written beside `out` and then renamed, the weights last."""
-    about_file, weights_file = models.about_and_weights(out)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part") as folder:
-        part = Path(folder) / f"new{out.suffix}"
-        if part.suffix != ".safetensors":
-            part.mkdir()
-        part_about, part_weights = models.about_and_weights(part)
-        weights.save(part_weights, model)
-        part_about.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        if part.suffix == ".safetensors":
-            os.replace(part_about, about_file)
-            os.replace(part_weights, weights_file)
-        else:
-            os.replace(part, out)
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Worlds whose cause is known: clips, what a network must go by in them, and one that is known exactly."""
 
-from vtcav_jax.worlds.analytic import MotionPairs, binary_clips, network, shapley_values
+from typing import TYPE_CHECKING, Any
+
 from vtcav_jax.worlds.export import write_clips
-from vtcav_jax.worlds.gates import Gates, gates
 from vtcav_jax.worlds.generator import (
     ENTITIES,
     QUESTIONS,
@@ -14,6 +14,10 @@ from vtcav_jax.worlds.generator import (
     redraw,
     remove,
 )
+
+if TYPE_CHECKING:
+    from vtcav_jax.worlds.analytic import MotionPairs, binary_clips, network, shapley_values
+    from vtcav_jax.worlds.gating import Gates, gates
 
 __all__ = [
     "ENTITIES",
@@ -33,3 +37,16 @@ __all__ = [
     "shapley_values",
     "write_clips",
 ]
+
+_NEED_JAX = {"Gates": "gating", "gates": "gating"} | dict.fromkeys(
+    ("MotionPairs", "binary_clips", "network", "shapley_values"), "analytic"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """What needs jax is imported when it is asked for: processes that only make clips stay small without it."""
+    if name not in _NEED_JAX:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_NEED_JAX[name]}"), name)

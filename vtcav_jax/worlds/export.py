@@ -10,16 +10,17 @@ import numpy as np
 from vtcav_jax.progress import progress
 from vtcav_jax.worlds.generator import QUESTIONS, TRACKS, Clips
 
+FPS = 25  # of the files, and of the clock that clips have without them
 BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
 
 
-def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = 25) -> list[Path]:
-    """Writes `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `labels.csv`; returns the videos' paths.
+def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> list[Path]:
+    """Writes `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `manifest.csv`; returns the videos' paths.
 
     H.264 without loss in its own colours (4:4:4): what is read back differs by the rounding to 8 bits and to YUV, at
     most 2 of 255 grey levels. A box is in pixels, its lower right end excluded; what crosses the border has a row for
-    each piece. `labels.csv` has the file and the answer to each question. Both tables come last: where they are, the
-    videos are whole.
+    each piece. `manifest.csv` has the file and the answer to each question, for `video.open_source`. Both tables come
+    last: where they are, the videos are whole.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,8 @@ def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = 25) -> li
     boxes = ([names[clip], frame, track, TRACKS[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
     _write_table(folder / "boxes.csv", BOX_COLUMNS, boxes)
     answers = zip(*([QUESTIONS[q][value] for value in values] for q, values in clips.labels.items()))
-    _write_table(folder / "labels.csv", ("file", *QUESTIONS), ([p.name, *a] for p, a in zip(paths, answers)))
+    columns = ("path", *(f"label:{question}" for question in QUESTIONS))
+    _write_table(folder / "manifest.csv", columns, ([p.name, *a] for p, a in zip(paths, answers)))
     return paths
 
 

@@ -209,9 +209,14 @@ def make_clips(world: str | World, n: int, seed: int, *, first: int = 0) -> Clip
     if n < 1 or first < 0 or seed < 0:
         raise ValueError(f"expected n of at least 1, first and seed of at least 0; got {n=}, {first=}, {seed=}")
     index = np.arange(first, first + n)
+    return _rendered(world, seed, index, drawn_factors(world, seed, index), frozenset())
+
+
+def drawn_factors(world: World, seed: int, index: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " n"]]:
+    """The factors of these clips of `seed`, without the pictures."""
     counts = list(world.factors.values())
     values = np.stack([_random(seed, FACTOR_STREAM, i).integers(counts) for i in index.tolist()], 1)
-    return _rendered(world, seed, index, dict(zip(world.factors, values, strict=True)), frozenset())
+    return dict(zip(world.factors, values, strict=True))
 
 
 def redraw(clips: Clips, factor: str, seed: int) -> Clips:

@@ -1,0 +1,219 @@
+"""How many clips per second come out of video files, in how much memory, and how long does a model wait for them?
+
+  python benchmarks/decode.py
+
+The other way is what a loader that knows nothing of seeking does: PyAV decodes every frame of the file, and
+torchvision's preset cuts the clip. Writes benchmarks/results/decode_BACKEND.jsonl and the table in the README.
+"""
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.metadata import version
+from itertools import cycle, islice
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import av
+import jax
+import numpy as np
+import psutil
+from absl import app, flags
+
+from benchmarks import tables, timing
+from vtcav_jax import models
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.video import How, Source, open_source, stream
+from weights_conversion.reference import video_models
+
+_CLIPS = flags.DEFINE_integer("clips", 16, "clips in each timed run", lower_bound=8)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of each; readers take turns", lower_bound=1)
+
+SIZES = ((240, 320), (720, 1280))
+FRAMES = 300
+FILES = 4
+WORKERS = (0, 1, 2)
+STEP = 0.1  # seconds that an accelerator is busy with a clip
+BATCH = 32  # of the model on this machine
+PRESET, MODEL = "video_swin_t_k400", "video_swin_tiny"
+HOW = How(normalise=False)
+
+
+def write_video(path: Path, size: tuple[int, int], seed: int) -> None:
+    """A texture that drifts, and noise: neither free nor impossible to predict from frame to frame."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    texture = random.integers(0, 256, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    noise = random.integers(-6, 7, (8, *texture.shape), np.int16)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for i in range(FRAMES):
+            moved = np.roll(texture, (i, 2 * i), (0, 1))
+            frame = np.clip(moved + noise[i % 8], 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def ours(source: Source, geometry: ClipGeometry, workers: int) -> Iterator[np.ndarray]:
+    for read in stream(source, geometry, HOW, wanted=cycle(range(len(source.items))), workers=workers):
+        assert read.clip is not None, read.failure
+        yield read.clip.video[0]
+
+
+def everything(source: Source, geometry: ClipGeometry) -> Iterator[np.ndarray]:
+    """Decodes whole files, with as many threads as FFmpeg likes; the frames are those of the clip in the middle."""
+    import torch
+
+    video_models()  # mends torchvision first
+    from torchvision.transforms._presets import VideoClassification
+
+    assert geometry.resize is not None
+    size = (geometry.size, geometry.size)
+    cut = VideoClassification(crop_size=size, resize_size=(geometry.resize,), mean=geometry.mean, std=geometry.std)
+    for item in cycle(source.items):
+        with av.open(str(item.path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        first = (len(frames) - geometry.frames * geometry.interval + 1) // 2
+        clip = frames[first :: geometry.interval][: geometry.frames]
+        yield cut(torch.from_numpy(clip).permute(0, 3, 1, 2)).permute(1, 2, 3, 0).numpy()
+
+
+class Memory:
+    """The most that this process held meanwhile, beyond `before`, and its children together; in MiB."""
+
+    def __init__(self, before: int):
+        self.before, self.process = before, psutil.Process()
+
+    def __enter__(self) -> "Memory":
+        self.own, self.children, self.stop = 0.0, 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.02):
+            self.own = max(self.own, (self.process.memory_info().rss - self.before) / 2**20)
+            self.children = max(self.children, sum(map(_resident, self.process.children())) / 2**20)
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def seconds_of(clips: Iterator[np.ndarray], count: int) -> float:
+    """For `count` clips once it runs: a start is paid once and not per clip."""
+    for _ in islice(clips, 8):
+        pass
+    start = time.perf_counter()
+    for _ in islice(clips, count):
+        pass
+    return time.perf_counter() - start
+
+
+def waits(clips: Iterator[np.ndarray], count: int, batch: int, use: Callable[[np.ndarray], Any]) -> float:
+    """The share of the time in which `use`, called with batches, has nothing to do."""
+    for _ in islice(clips, 8):
+        pass
+    waited, start = 0.0, time.perf_counter()
+    for _ in range(count // batch):
+        asked = time.perf_counter()
+        video = np.stack(list(islice(clips, batch)))
+        waited += time.perf_counter() - asked
+        use(video)
+    return waited / (time.perf_counter() - start)
+
+
+def small_model() -> tuple[Callable[[np.ndarray], Any], ClipGeometry]:
+    model, geometry = models.make(MODEL), models.find(MODEL).geometry
+    answer = jax.jit(lambda model, video: model(geometry.normalised(video)))
+    use = partial(_answered, answer, model)
+    use(np.zeros((BATCH, *geometry.shape), np.uint8))
+    return use, geometry
+
+
+def _answered(answer: Callable[..., jax.Array], model: Any, video: np.ndarray) -> None:
+    jax.block_until_ready(answer(model, video))
+
+
+def rows_of(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> list[dict[str, Any]]:
+    video_models()
+    before = _resident(psutil.Process())  # with all that is imported, before anything is read
+    name = f"{size[1]} x {size[0]}"
+    for i in range(FILES):
+        print(f"writing {name}, {i + 1} of {FILES} ...", file=sys.stderr, flush=True)
+        write_video(folder / f"{i}.mp4", size, i)
+    source, geometry = open_source(folder), models.find(PRESET).geometry
+    readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {
+        f"ours, {n} worker{'s' * (n != 1)}": partial(ours, source, geometry, n) for n in WORKERS
+    }
+    readers["all frames"] = partial(everything, source, geometry)
+    seconds: dict[str, list[float]] = {reader: [] for reader in readers}
+    memory: dict[str, Memory] = {}
+    for _ in range(repeats):
+        for reader, make in readers.items():
+            print(f"{name}, {reader} ...", file=sys.stderr, flush=True)
+            with Memory(before) as found:
+                seconds[reader].append(_closing(make(), lambda clips_: seconds_of(clips_, clips)))
+            memory.setdefault(reader, found)
+    mine, theirs = (next(readers[reader]()) for reader in ("ours, 0 workers", "all frames"))
+    difference = timing.largest_difference(geometry.normalised(mine), theirs)
+    use, small = small_model()
+    rows = []
+    for reader, make in readers.items():
+        spent = median(seconds[reader])
+        row: dict[str, Any] = {
+            "video": name,
+            "reader": reader,
+            "clips_per_s": float(f"{clips / spent:.3g}"),
+            "slowest_clips_per_s": float(f"{clips / max(seconds[reader]):.3g}"),
+            "memory_mib": round(memory[reader].own),
+            "workers_mib": round(memory[reader].children),
+            "waits": round(_closing(make(), lambda clips_: waits(clips_, clips, 1, lambda _: time.sleep(STEP))), 3),
+            "av": version("av"),
+        }
+        if reader == "all frames":
+            row["difference"] = float(f"{difference:.2g}")
+        else:
+            reading = ours(source, small, int(reader.split()[1]))
+            row["model_waits"] = round(_closing(reading, lambda clips_: waits(clips_, 2 * BATCH, BATCH, use)), 3)
+            row["times_all_frames"] = round(timing.ratio(seconds["all frames"], seconds[reader]), 2)
+        rows.append(row)
+    return rows
+
+
+def _closing(clips: Iterable[np.ndarray], measure: Callable[[Any], float]) -> float:
+    try:
+        return measure(clips)
+    finally:
+        clips.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    results = []
+    for size in SIZES:
+        # Each in a process of its own: what one has freed may not all have gone back, and would hide what the next needs.
+        with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
+            results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
+    print(tables.decode_table(results))
+    print(f"wrote {timing.write('decode', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app.run(main)

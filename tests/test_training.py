@@ -1,0 +1,223 @@
+"""Training: what is random follows from seed and step, so that an interrupted run ends as an unbroken one."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vtcav_jax import training, weights
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.report.curves import training_curves
+from vtcav_jax.tap import keep
+from vtcav_jax.training import Diverged, Recipe, train
+from vtcav_jax.video import Clip, Item, VideoError
+
+pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
+
+GEOMETRY = ClipGeometry(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+RECIPE = Recipe(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
+HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
+
+
+class MeanColour(nnx.Module):
+    """Two layers on the mean colour."""
+
+    stages = ("pool",)
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.body = nnx.Linear(3, 16, rngs=rngs)
+        self.head = nnx.Linear(16, 5, rngs=rngs)
+
+    def __call__(self, video, tap=keep):
+        x = tap("pool", video.mean((1, 2, 3)))
+        return self.head(jax.nn.relu(self.body(x)))
+
+
+def make():
+    return MeanColour(nnx.Rngs(0))
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Clips of one colour; every eleventh cannot be read, every seventh has no label for brightness."""
+
+    n: int = 50
+    spec: str = "colours"
+    identity: str = "colours"
+    heads = HEADS
+
+    @property
+    def items(self):
+        labels = [{"colour": i % 3} | ({} if i % 7 == 0 else {"bright": i // 3 % 2}) for i in range(self.n)]
+        return tuple(Item(f"clip {i}", known) for i, known in enumerate(labels))
+
+    def read(self, i, geometry, how):
+        if i % 11 == 10:
+            raise VideoError(f"clip {i} is broken")
+        video = np.zeros((1, *geometry.shape), np.uint8)
+        video[..., i % 3] = (60, 200)[i // 3 % 2]
+        return Clip(video, np.arange(2)[None], np.zeros((1, 2)), False, str(i))
+
+
+run = partial(train, make, Colours(), GEOMETRY, workers=0)
+
+
+def parameters(model):
+    return {name: np.asarray(a) for name, a in weights.parameters(model).items()}
+
+
+def test_every_clip_comes_once_per_epoch_and_each_epoch_has_its_own_order():
+    shuffled = training.Shuffled(Colours(5), RECIPE)
+    whole = [shuffled.place(i) for i in range(15)]
+    for epoch in range(3):
+        assert sorted(whole[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
+    assert whole[:5] != [(0, i) for _, i in whole[5:10]]
+    other = training.Shuffled(Colours(5), replace(RECIPE, seed=1))
+    assert [other.place(i) for i in range(15)] != whole
+    assert shuffled.items[7] == Colours(5).items[whole[7][1]]
+
+
+def test_a_random_start_is_another_one_in_each_epoch():
+    asked = []
+
+    class Asked(Colours):
+        def read(self, i, geometry, how):
+            asked.append((i, how.random_start))
+            return super().read(i, geometry, how)
+
+    for random_start in (True, False):
+        shuffled = training.Shuffled(Asked(5), replace(RECIPE, random_start=random_start))
+        for position in range(10):
+            shuffled.read(position, GEOMETRY, training.How(normalise=False))
+    assert len({seed for _, seed in asked[:5]}) == 1 and asked[0][1] != asked[5][1]
+    assert {seed for _, seed in asked[10:]} == {None}
+
+
+def test_it_learns(tmp_path):
+    recipe = replace(RECIPE, steps=120, checkpoint_every=120)
+    run(recipe, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["accuracy:colour"]) == 1.0 and float(last["accuracy:bright"]) == 1.0
+    assert float(last["loss"]) < 0.1
+    text = training_curves(tmp_path / "metrics.csv").read_text()
+    assert "colour" in text and text.count("<polyline") == 3
+
+
+def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypatch):
+    trained = run(RECIPE, tmp_path / "unbroken")
+    unbroken = parameters(trained.model)
+    assert [read.item.name for read in trained.failures] == ["clip 10", "clip 21", "clip 32", "clip 43"]
+
+    real = training._batches
+
+    def stopping(*args):
+        for i, batch in enumerate(real(*args)):
+            if i == 5:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(training, "_batches", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(RECIPE, tmp_path / "broken")
+    monkeypatch.setattr(training, "_batches", real)
+    continued = parameters(run(RECIPE, tmp_path / "broken").model)
+    for name, array in unbroken.items():
+        np.testing.assert_array_equal(continued[name], array)
+    metrics = (tmp_path / "unbroken" / "metrics.csv").read_bytes()
+    assert (tmp_path / "broken" / "metrics.csv").read_bytes() == metrics
+    assert metrics.count(b"\n") == 13
+
+
+def test_a_finished_run_is_only_read_again(tmp_path):
+    first = parameters(run(RECIPE, tmp_path).model)
+    again = parameters(train(make, Colours(), GEOMETRY, RECIPE, tmp_path, workers=0).model)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
+    run(replace(RECIPE, steps=4), tmp_path)
+    with pytest.raises(Diverged, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
+        run(replace(RECIPE, steps=60, warmup=0, learning_rate=1e30), tmp_path)
+
+
+def test_a_clip_without_a_label_does_not_count():
+    logits = jnp.array([[2.0, 0.0], [0.0, 3.0], [5.0, 0.0]])
+    loss, right = training._head(logits, jnp.array([0, 0, -1]))
+    expected = np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(3))])
+    assert float(loss) == pytest.approx(expected, abs=1e-6) and float(right) == 0.5
+    loss, right = training._head(logits, jnp.array([-1, -1, -1]))
+    assert (float(loss), float(right)) == (0.0, 0.0)
+
+
+def test_augmentation_only_moves_pixels():
+    video = np.arange(4 * 2 * 4 * 5 * 3).reshape(4, 2, 4, 5, 3).astype(np.uint8)
+    key = jax.random.key(1)
+    shifted = np.asarray(training.augmented(jnp.asarray(video), "torus", key))
+    for clip, new in zip(video, shifted):
+        assert any((np.roll(clip, (y, x), (1, 2)) == new).all() for y in range(4) for x in range(5))
+    assert (shifted != video).any()
+    flipped = np.asarray(training.augmented(jnp.asarray(video), "flip", key))
+    mirrored = [(new == clip[:, :, ::-1]).all() for clip, new in zip(video, flipped)]
+    same = [(new == clip).all() for clip, new in zip(video, flipped)]
+    assert all(a != b for a, b in zip(mirrored, same)) and any(mirrored) and any(same)
+    assert training.augmented(jnp.asarray(video), "none", key) is not None
+
+
+def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
+    with pytest.raises(ValueError, match="steps, batch_size.*warmup 5.*learning_rate"):
+        Recipe(steps=0, warmup=5, learning_rate=0.0)
+
+
+def test_what_has_no_labels_cannot_be_trained_on():
+    class Unlabelled(Colours):
+        heads = {}
+
+    with pytest.raises(ValueError, match="colours has no labels to train on"):
+        training.checked_heads(Unlabelled())
+
+    class OneClass(Colours):
+        heads = {"colour": ("red",)}
+
+    with pytest.raises(ValueError, match="one class only for colour"):
+        training.checked_heads(OneClass())
+
+
+def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
+    old = {name: a + 1 for name, a in weights.parameters(make()).items()}
+    old["head.bias"] = jnp.zeros(99)
+    start = training.with_new_head(old, make)
+    fresh = weights.parameters(make())
+    np.testing.assert_array_equal(start["body.kernel"], old["body.kernel"])
+    np.testing.assert_array_equal(start["head.kernel"], fresh["head.kernel"])
+    model = run(replace(RECIPE, steps=1, warmup=1), tmp_path, initial=start).model  # at a learning rate of 0
+    np.testing.assert_array_equal(parameters(model)["body.kernel"], old["body.kernel"])
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path):
+    program = (
+        "import jax, numpy as np, sys; from pathlib import Path\n"
+        "sys.path.insert(0, 'tests')\n"
+        "from test_training import run, RECIPE, parameters\n"
+        "model = run(RECIPE, Path(sys.argv[1] + '_run')).model\n"
+        "np.savez(sys.argv[1], devices=jax.device_count(), **parameters(model))\n"
+    )
+    found = []
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        subprocess.run([sys.executable, "-c", program, str(out)], env=env, check=True, timeout=300)
+        found.append(dict(np.load(f"{out}.npz")))
+    assert [int(arrays.pop("devices")) for arrays in found] == [1, 2]
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, atol=1e-5)  # sums in another order, 12 steps of Adam

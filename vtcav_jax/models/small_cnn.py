@@ -1,0 +1,53 @@
+"""A small 3D convolutional network for the synthetic worlds: as unlike a transformer as a video network can be.
+
+Three convolutions with ReLU, a mean over space and time, one linear map. No normalisation: every value of a layer then
+depends on its own receptive field alone, so that a map of a layer is a map of places.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vtcav_jax.models.convolution import Conv3d
+from vtcav_jax.models.video_swin import at_least_float32
+from vtcav_jax.tap import Tap, keep
+
+
+class SmallCnn(nnx.Module):
+    """Normalised video in, class scores out; clips and frames may have any size."""
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int],
+        kernels: Sequence[tuple[int, int, int]],
+        strides: Sequence[tuple[int, int, int]],
+        num_classes: int,
+        dtype: Any = jnp.float32,  # of the arithmetic; parameters and head are at least float32
+        remat: bool = False,  # accepted as every network's; with three layers there is nothing to gain
+        rngs: nnx.Rngs,
+    ):
+        wide = at_least_float32(dtype)
+        inputs = (3, *widths)
+        self.convs = nnx.List(
+            [
+                Conv3d(a, b, kernel, strides=stride, dtype=dtype, param_dtype=wide, rngs=rngs)
+                for a, b, kernel, stride in zip(inputs, widths, kernels, strides)
+            ]
+        )
+        self.head = nnx.Linear(widths[-1], num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*(f"convs.{i}" for i in range(len(self.convs))), "pool")
+
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+        x = video
+        for i, conv in enumerate(self.convs):
+            x = tap(f"convs.{i}", jax.nn.relu(conv(x)))
+        x = tap("pool", x.mean((1, 2, 3)))
+        return self.head(x.astype(self.head.kernel.dtype))

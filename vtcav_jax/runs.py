@@ -1,0 +1,69 @@
+"""A run's folder: what was asked, what came out, so that the same command continues it and another one is refused."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def open_run(folder: str | Path, asked: Mapping[str, Any], flags: str = "") -> Path:
+    """The folder of a run, new or to be continued; `asked` is all that its results depend on.
+
+    Writes `run.json` (what was asked, versions) and `flags.txt`. A folder that holds a run of something else is refused
+    with every difference.
+    """
+    folder = Path(folder)
+    asked = json.loads(json.dumps(asked))
+    about = folder / "run.json"
+    if about.exists():
+        try:
+            before = json.loads(about.read_text(encoding="utf-8"))["asked"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{about} is damaged; remove {folder}, or choose another --run") from error
+        if different := [name for name in sorted({*asked, *before}) if asked.get(name) != before.get(name)]:
+            told = "; ".join(f"{name} was {before.get(name)!r}, is {asked.get(name)!r}" for name in different)
+            raise ValueError(f"{folder} is a run of something else ({told}); choose another --run, or remove it")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and not a run; choose another --run")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not about.exists():
+        write_text(folder / "flags.txt", flags)
+        write_text(about, json.dumps({"asked": asked, "versions": versions()}, indent=1) + "\n")
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A CSV that is there whole or not at all."""
+    part = _part(path)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    os.replace(part, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    part = _part(path)
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part{os.getpid()}")

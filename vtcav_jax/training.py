@@ -1,0 +1,377 @@
+"""Training by optax on any source of labelled clips, with one head per question; a killed run continues as if unbroken.
+
+Everything that is random is a function of the seed and the step: which clips a batch has, how they are augmented. What
+a checkpoint holds is therefore parameters, optimiser and step, and nothing else.
+"""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
+
+from vtcav_jax import models, runs, weights
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.progress import progress
+from vtcav_jax.video import Clip, How, Item, Read, Source, stream
+
+Augmentation = Literal["none", "flip", "torus"]
+
+_LEFT_OUT = -1  # the label of a clip that has none, or could not be read: it does not count
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done at each step; with the source and the model, all that the result depends on."""
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 1e-3  # at its highest, after the warm-up; then down to 0 along a cosine
+    warmup: int = 100  # steps
+    weight_decay: float = 0.05  # not on biases and normalisation
+    clip_norm: float = 1.0  # of the gradient
+    augment: Augmentation = "none"  # flip: left and right, per clip; torus: a shift around a world's borders
+    random_start: bool = False  # of the clip within its video, another one each time
+    checkpoint_every: int = 200  # steps
+    seed: int = 0
+
+    def __post_init__(self):
+        problems = []
+        if min(self.steps, self.batch_size, self.checkpoint_every) < 1:
+            problems.append("steps, batch_size and checkpoint_every must be at least 1")
+        if not 0 <= self.warmup <= self.steps:
+            problems.append(f"warmup {self.warmup} must be within the {self.steps} steps")
+        if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
+            problems.append("learning_rate and clip_norm must be positive, weight_decay not negative")
+        if self.augment not in get_args(Augmentation):
+            problems.append(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
+        if problems:
+            raise ValueError(f"no training by this recipe: {'; '.join(problems)}")
+
+    def schedule(self) -> optax.Schedule:
+        # optax wants at least one step of decay after the warm-up
+        return optax.warmup_cosine_decay_schedule(
+            0.0, self.learning_rate, self.warmup, max(self.steps, self.warmup + 1)
+        )
+
+    def optimiser(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(self.schedule(), weight_decay=self.weight_decay, mask=_is_matrix),
+        )
+
+
+class Diverged(ValueError):
+    """The loss is not a number any more."""
+
+
+class Trained(NamedTuple):
+    model: nnx.Module
+    failures: tuple[Read, ...]  # clips that could not be read since the run was last started
+
+
+def train(
+    make_model: Callable[[], nnx.Module],
+    source: Source,
+    geometry: ClipGeometry,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    initial: dict[str, Array] | None = None,
+    workers: int = 2,
+) -> Trained:
+    """Trains until `recipe.steps`; `folder` holds checkpoints and `metrics.csv`.
+
+    Called again with the same arguments it goes on from the last checkpoint. `initial` are parameters to begin with.
+    A clip that cannot be read takes part in no loss.
+    """
+    heads = checked_heads(source)
+    devices = jax.devices()
+    if recipe.batch_size % len(devices):
+        raise ValueError(f"batch_size {recipe.batch_size} must be a multiple of the {len(devices)} devices")
+    mesh = Mesh(np.array(devices), ("b",))
+    everywhere, by_clip = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("b"))
+
+    parts = tuple((head, part.start, part.stop) for head, part in models.slices(heads).items())
+    graphdef, fresh = nnx.split(weights.load(make_model, initial) if initial else make_model())
+    state = State(
+        jax.device_put(fresh, everywhere, may_alias=False), jax.device_put(recipe.optimiser().init(fresh), everywhere)
+    )
+    table = Metrics(folder / "metrics.csv", heads)
+    failed: dict[str, Read] = {}
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state, first = checkpoints.restored(state)
+        table.rewind(first)
+        step_of = partial(_step, graphdef, recipe, geometry, parts)
+        schedule, told = recipe.schedule(), {}
+        pending: list[tuple[int, Any]] = []
+
+        def settle() -> None:
+            """Looks at the steps that were started: only here the host waits for the devices."""
+            for step, values in pending:
+                found = {name: float(value) for name, value in jax.device_get(values).items()}
+                if not all(map(math.isfinite, found.values())):
+                    good = checkpoints.latest()
+                    raise Diverged(
+                        f"the loss is {found['loss']} at step {step}; the last good checkpoint is "
+                        f"{'none' if good is None else f'step {good} in {checkpoints.folder}'}; lower the learning rate"
+                    )
+                table.add(step, found | {"learning_rate": float(schedule(step))})
+                told.update(found)
+            pending.clear()
+
+        batches = _batches(source, geometry, recipe, first, workers, failed)
+        units = progress(
+            zip(range(first, recipe.steps), batches),
+            (recipe.steps - first) * recipe.batch_size,
+            "clips",
+            size=lambda _: recipe.batch_size,
+            note=lambda: _note(told),
+        )
+        for step, (video, labels) in units:
+            video, labels = jax.device_put((video, labels), by_clip)
+            state, values = step_of(state, video, labels, jnp.asarray(step, jnp.int32))
+            pending.append((step, values))
+            last = step + 1 == recipe.steps
+            if len(pending) > 8 or last or (step + 1) % recipe.checkpoint_every == 0:
+                settle()
+            if last or (step + 1) % recipe.checkpoint_every == 0:
+                table.flush()
+                checkpoints.save(step + 1, state)
+    return Trained(nnx.merge(graphdef, state.parameters), tuple(failed[name] for name in sorted(failed)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    parameters: Any
+    optimiser: Any
+
+
+@partial(jax.jit, static_argnames=("graphdef", "recipe", "geometry", "heads"), donate_argnames="state")
+def _step(
+    graphdef: Any,
+    recipe: Recipe,
+    geometry: ClipGeometry,
+    heads: tuple[tuple[str, int, int], ...],
+    state: State,
+    video: UInt8[Array, "b t h w 3"],
+    labels: Int[Array, "b heads"],
+    step: Int[Array, ""],
+) -> tuple[State, dict[str, Float[Array, ""]]]:
+    """One step of gradient descent, and how it went."""
+    key = jax.random.fold_in(jax.random.key(recipe.seed), step)
+    clips = geometry.normalised(augmented(video, recipe.augment, key))
+
+    def loss_of(parameters):
+        logits = nnx.merge(graphdef, parameters)(clips).astype(jnp.float32)
+        losses, right = zip(*(_head(logits[:, a:z], labels[:, i]) for i, (_, a, z) in enumerate(heads)))
+        return sum(losses) / len(heads), right
+
+    (loss, right), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+    updates, optimiser = recipe.optimiser().update(gradients, state.optimiser, state.parameters)
+    values = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+    values |= {f"accuracy:{head}": share for (head, _, _), share in zip(heads, right)}
+    return State(optax.apply_updates(state.parameters, updates), optimiser), values
+
+
+def _head(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross entropy and share of right answers of one head, over the clips that have a label for it."""
+    counts = (labels != _LEFT_OUT).astype(jnp.float32)
+    total = jnp.maximum(counts.sum(), 1.0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    right = (logits.argmax(-1) == labels).astype(jnp.float32)
+    return (losses * counts).sum() / total, (right * counts).sum() / total
+
+
+def augmented(video: UInt8[Array, "b t h w 3"], how: Augmentation, key: Array) -> UInt8[Array, "b t h w 3"]:
+    """Every clip changed in a way that leaves all of its labels true."""
+    b, _, h, w, _ = video.shape
+    if how == "flip":
+        chosen = jax.random.bernoulli(key, 0.5, (b, 1, 1, 1, 1))
+        return jnp.where(chosen, video[:, :, :, ::-1], video)
+    if how == "torus":
+        shifts = jax.random.randint(key, (b, 2), 0, jnp.array([[h, w]]))
+        return jax.vmap(lambda clip, by: jnp.roll(clip, by, (1, 2)))(video, shifts)
+    return video
+
+
+def checked_heads(source: Source) -> dict[str, tuple[str, ...]]:
+    heads = {head: tuple(names) for head, names in source.heads.items()}
+    if not heads or not any(item.labels for item in source.items):
+        raise ValueError(
+            f"{source.spec} has no labels to train on; expected a folder of class folders, a manifest with a column "
+            "label or label:HEAD, tfds:NAME:SPLIT with a class label, or worlds:small"
+        )
+    if small := [head for head, names in heads.items() if len(names) < 2]:
+        raise ValueError(
+            f"{source.spec} has one class only for {', '.join(small)}; expected at least two to tell apart"
+        )
+    return heads
+
+
+def with_new_head(old: dict[str, Array], make_model: Callable[[], nnx.Module]) -> dict[str, Array]:
+    """The parameters of a trained network, with those of a head (named `head...`) that fits the new classes."""
+    fresh = weights.parameters(make_model())
+    return {name: a if name.split(".")[0] == "head" else old[name] for name, a in fresh.items()}
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """A source without end: every clip once, shuffled, and again in another order; position by position."""
+
+    source: Source
+    recipe: Recipe
+
+    @property
+    def spec(self) -> str:
+        return self.source.spec
+
+    @property
+    def heads(self) -> dict[str, tuple[str, ...]]:
+        return self.source.heads
+
+    @property
+    def identity(self) -> str:
+        return self.source.identity
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return Positions(self)
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Epoch and number of the clip."""
+        n = len(self.source.items)
+        return position // n, int(_order(n, self.recipe.seed, position // n)[position % n])
+
+    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+        epoch, number = self.place(i)
+        if self.recipe.random_start:
+            seed = np.random.SeedSequence(self.recipe.seed, spawn_key=(epoch,)).generate_state(1)
+            how = replace(how, random_start=int(seed[0]))
+        return self.source.read(number, geometry, how)
+
+
+@dataclass(frozen=True)
+class Positions(Sequence):
+    shuffled: Shuffled
+
+    def __len__(self) -> int:
+        return self.shuffled.recipe.steps * self.shuffled.recipe.batch_size
+
+    def __getitem__(self, position):
+        return self.shuffled.source.items[self.shuffled.place(position)[1]]
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n)
+
+
+def _batches(
+    source: Source, geometry: ClipGeometry, recipe: Recipe, first: int, workers: int, failed: dict[str, Read]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    shuffled = Shuffled(source, recipe)
+    wanted = range(first * recipe.batch_size, len(shuffled.items))
+    reads = stream(shuffled, geometry, How(normalise=False), wanted=wanted, workers=workers)
+    for _ in range(first, recipe.steps):
+        video = np.zeros((recipe.batch_size, *geometry.shape), np.uint8)
+        labels = np.full((recipe.batch_size, len(source.heads)), _LEFT_OUT, np.int32)
+        for row, read in enumerate(islice(reads, recipe.batch_size)):
+            if read.clip is None:
+                failed[read.item.name] = read
+                continue
+            video[row] = read.clip.video[0]
+            labels[row] = [read.item.labels.get(head, _LEFT_OUT) for head in source.heads]
+        yield video, labels
+
+
+def _is_matrix(parameters: Any) -> Any:
+    return jax.tree.map(lambda a: a.ndim > 1, parameters)
+
+
+def _note(told: dict[str, float]) -> str:
+    shown = {name.removeprefix("accuracy:"): value for name, value in told.items() if name != "gradient_norm"}
+    return ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+
+
+class Metrics:
+    """One row per step in a CSV, without times: an interrupted and an unbroken run write the same file."""
+
+    def __init__(self, path: Path, heads: Iterable[str]):
+        self.path = path
+        self.columns = ["step", "loss", "learning_rate", "gradient_norm", *(f"accuracy:{head}" for head in heads)]
+        self.rows: list[list[str]] = []
+
+    def rewind(self, step: int) -> None:
+        """Forgets what came after the checkpoint that the run goes on from."""
+        kept = []
+        if step:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                kept = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
+        runs.write_table(self.path, self.columns, kept)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])
+
+    def flush(self) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(self.rows)
+        self.rows.clear()
+
+
+class Checkpoints:
+    """The last two states of a training, by orbax, each array under its dotted name."""
+
+    def __init__(self, folder: Path):
+        import orbax.checkpoint as ocp
+
+        self.folder, self.ocp = folder.absolute(), ocp
+        self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.manager.close()  # waits for the write
+
+    def latest(self) -> int | None:
+        self.manager.wait_until_finished()
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: State) -> None:
+        self.manager.save(step, args=self.ocp.args.StandardSave(_named(state)))
+
+    def restored(self, state: State) -> tuple[State, int]:
+        """The last state, on the devices that `state` is on, and the step that comes next; else `state` and 0."""
+        step = self.latest()
+        if step is None:
+            return state, 0
+        wanted = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _named(state).items()
+        }
+        try:
+            found = self.manager.restore(step, args=self.ocp.args.StandardRestore(wanted))
+        except Exception as error:  # orbax raises whatever its parts raise
+            raise ValueError(
+                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to go "
+                "on from the one before"
+            ) from error
+        leaves = [found[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), step
+
+
+def _named(state: State) -> dict[str, Array]:
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
