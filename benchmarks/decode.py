@@ -208,7 +208,7 @@ def main(argv: list[str]) -> None:
     del argv
     results = []
     for size in SIZES:
-        # Each in a process of its own: what one has freed may not all have gone back, and would hide what the next needs.
+        # Each in a process of its own: what one has freed may not have gone back, and would hide what the next needs.
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -74,31 +75,13 @@ def parameters(model):
     return {name: np.asarray(a) for name, a in weights.parameters(model).items()}
 
 
-def test_every_clip_comes_once_per_epoch_and_each_epoch_has_its_own_order():
-    shuffled = training.Shuffled(Colours(5), RECIPE)
-    whole = [shuffled.place(i) for i in range(15)]
+def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
+    whole = list(islice(training.order(5, 1, 0), 15))
     for epoch in range(3):
         assert sorted(whole[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
     assert whole[:5] != [(0, i) for _, i in whole[5:10]]
-    other = training.Shuffled(Colours(5), replace(RECIPE, seed=1))
-    assert [other.place(i) for i in range(15)] != whole
-    assert shuffled.items[7] == Colours(5).items[whole[7][1]]
-
-
-def test_a_random_start_is_another_one_in_each_epoch():
-    asked = []
-
-    class Asked(Colours):
-        def read(self, i, geometry, how):
-            asked.append((i, how.random_start))
-            return super().read(i, geometry, how)
-
-    for random_start in (True, False):
-        shuffled = training.Shuffled(Asked(5), replace(RECIPE, random_start=random_start))
-        for position in range(10):
-            shuffled.read(position, GEOMETRY, training.How(normalise=False))
-    assert len({seed for _, seed in asked[:5]}) == 1 and asked[0][1] != asked[5][1]
-    assert {seed for _, seed in asked[10:]} == {None}
+    assert list(islice(training.order(5, 1, 7), 8)) == whole[7:]
+    assert list(islice(training.order(5, 2, 0), 15)) != whole
 
 
 def test_it_learns(tmp_path):

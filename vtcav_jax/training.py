@@ -6,9 +6,9 @@ a checkpoint holds is therefore parameters, optimiser and step, and nothing else
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from vtcav_jax import models, runs, weights
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.progress import progress
-from vtcav_jax.video import Clip, How, Item, Read, Source, stream
+from vtcav_jax.video import How, Read, Source, stream
 
 Augmentation = Literal["none", "flip", "torus"]
 
@@ -227,64 +227,22 @@ def with_new_head(old: dict[str, Array], make_model: Callable[[], nnx.Module]) -
     return {name: a if name.split(".")[0] == "head" else old[name] for name, a in fresh.items()}
 
 
-@dataclass(frozen=True)
-class Shuffled:
-    """A source without end: every clip once, shuffled, and again in another order; position by position."""
-
-    source: Source
-    recipe: Recipe
-
-    @property
-    def spec(self) -> str:
-        return self.source.spec
-
-    @property
-    def heads(self) -> dict[str, tuple[str, ...]]:
-        return self.source.heads
-
-    @property
-    def identity(self) -> str:
-        return self.source.identity
-
-    @property
-    def items(self) -> Sequence[Item]:
-        return Positions(self)
-
-    def place(self, position: int) -> tuple[int, int]:
-        """Epoch and number of the clip."""
-        n = len(self.source.items)
-        return position // n, int(_order(n, self.recipe.seed, position // n)[position % n])
-
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
-        epoch, number = self.place(i)
-        if self.recipe.random_start:
-            seed = np.random.SeedSequence(self.recipe.seed, spawn_key=(epoch,)).generate_state(1)
-            how = replace(how, random_start=int(seed[0]))
-        return self.source.read(number, geometry, how)
-
-
-@dataclass(frozen=True)
-class Positions(Sequence):
-    shuffled: Shuffled
-
-    def __len__(self) -> int:
-        return self.shuffled.recipe.steps * self.shuffled.recipe.batch_size
-
-    def __getitem__(self, position):
-        return self.shuffled.source.items[self.shuffled.place(position)[1]]
-
-
-@lru_cache(maxsize=2)
-def _order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n)
+def order(n: int, seed: int, first: int) -> Iterator[tuple[int, int]]:
+    """(epoch, clip) without end from position `first` on: every clip once, shuffled, and again in another order."""
+    epoch, skip = divmod(first, n)
+    while True:
+        shuffled = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n)
+        yield from ((epoch, int(i)) for i in shuffled[skip:])
+        epoch, skip = epoch + 1, 0
 
 
 def _batches(
     source: Source, geometry: ClipGeometry, recipe: Recipe, first: int, workers: int, failed: dict[str, Read]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    shuffled = Shuffled(source, recipe)
-    wanted = range(first * recipe.batch_size, len(shuffled.items))
-    reads = stream(shuffled, geometry, How(normalise=False), wanted=wanted, workers=workers)
+    positions = order(len(source.items), recipe.seed, first * recipe.batch_size)
+    positions = islice(positions, (recipe.steps - first) * recipe.batch_size)
+    how = How(normalise=False, random_start=recipe.seed if recipe.random_start else None)
+    reads = stream(source, geometry, how, wanted=positions, workers=workers)
     for _ in range(first, recipe.steps):
         video = np.zeros((recipe.batch_size, *geometry.shape), np.uint8)
         labels = np.full((recipe.batch_size, len(source.heads)), _LEFT_OUT, np.int32)
