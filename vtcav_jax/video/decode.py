@@ -69,6 +69,10 @@ def probe(path: str | Path, *, by_decoding: bool = False) -> VideoIndex:
 
 def decoded(index: VideoIndex, wanted: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
     """Each wanted frame once, with its number; in order unless a seek went wrong."""
+    from av.video.reformatter import VideoReformatter
+
+    # One for all frames, in this thread: a frame's own `to_ndarray` sets up a converter with threads each time.
+    converter = VideoReformatter()
     missing = sorted({int(number) for number in wanted})
     total = len(index.times)
     if missing and not 0 <= missing[0] <= missing[-1] < total:
@@ -76,17 +80,14 @@ def decoded(index: VideoIndex, wanted: Iterable[int]) -> Iterator[tuple[int, UIn
     for ways in (_after_seeking, _from_start) if index.keys else (_from_start,):
         for number, frame in ways(index, missing):
             missing.remove(number)
-            yield number, _upright(frame, index.rotation)
+            rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            yield number, np.ascontiguousarray(np.rot90(rgb, index.rotation // 90))
         if not missing:
             return
     raise FramesMissing(
         f"{index.path.name} gave no picture for frame {missing[0]} ({index.times[missing[0]]:.3f} s) of {total}; the "
         "file is damaged there, choose another start or write it anew"
     )
-
-
-def _upright(frame: Any, rotation: int) -> UInt8[np.ndarray, "h w 3"]:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90))
 
 
 def _after_seeking(index: VideoIndex, wanted: list[int]) -> Iterator[tuple[int, Any]]:
