@@ -1,0 +1,171 @@
+"""Boxes in tables, tracks out of boxes, clips and controls out of tracks: by pixels that say where they are from."""
+
+import numpy as np
+import pytest
+
+from vtcav_jax.concepts import crops
+from vtcav_jax.concepts.boxes import Box, overlap, pixels, read_boxes, write_boxes
+from vtcav_jax.concepts.tracks import cuts, histogram, tracks
+
+
+def addressed(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Each pixel holds its own x, y and the number of its frame, none of them black."""
+    y, x = np.indices((height, width))
+    return np.stack([x + 1, y + 1, np.full_like(x, number + 1)], -1).astype(np.uint8)
+
+
+def test_boxes_go_into_a_table_and_come_back(tmp_path):
+    boxes = {
+        "a, b.mp4": (Box(0, 3, "sports ball", 1.25, 2, 3.5, 4, 0.75), Box(2, None, 'a "b"', 0, 0, 9, 9)),
+        "c.mp4": (Box(7, 0, "ring", 0, 1, 2, 3),),
+    }
+    write_boxes(tmp_path / "boxes.csv", boxes)
+    assert read_boxes(tmp_path / "boxes.csv") == boxes
+
+
+def test_a_table_of_one_video_needs_neither_file_nor_confidence(tmp_path):
+    (tmp_path / "boxes.csv").write_text("frame,track,label,x1,y1,x2,y2\n3,1,ball,0,0,2,2\n\n4,,ball,0,0,2,2\n")
+    assert read_boxes(tmp_path / "boxes.csv") == {"": (Box(3, 1, "ball", 0, 0, 2, 2), Box(4, None, "ball", 0, 0, 2, 2))}
+
+
+def test_all_faulty_rows_are_told_at_once(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("frame,label,x1,y1,x2,y2\n0,a,0,0,2,2\nx,a,0,0,2,2\n1,a,5,0,2,2\n-1,a,0,0,2,2\n1,,0,0,1,1\n1,a,0\n")
+    with pytest.raises(ValueError, match="5 faulty rows of 6") as error:
+        read_boxes(path)
+    assert all(f"line {line}: " in str(error.value) for line in (3, 4, 5, 6, 7))
+    path.write_text("frame,lable,x1,y1,x2,y2\n")
+    with pytest.raises(ValueError, match="did you mean label"):
+        read_boxes(path)
+    path.write_text("frame,label,x1,y1\n")
+    with pytest.raises(ValueError, match="no column x2, y2"):
+        read_boxes(path)
+    with pytest.raises(ValueError, match="there is no file"):
+        read_boxes(tmp_path / "other.csv")
+
+
+def test_pixels_and_overlap():
+    assert pixels((-3.5, 1.2, 4.1, 99), 48, 64) == (0, 1, 5, 48)
+    assert pixels((64, 0, 70, 5), 48, 64) is None
+    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 2, 2), (2, 0, 3, 2)) == 0
+
+
+def followed(frames, number=1, label="ball", confidence=1.0):
+    return [Box(f, number, label, f, 0, f + 10, 10, confidence) for f in frames]
+
+
+def test_gaps_of_two_frames_are_filled_and_longer_ones_end_a_track():
+    first, second = tracks(followed([0, 1, 4, 5, 9, 10]))
+    assert list(first.frames) == [0, 1, 2, 3, 4, 5] and list(second.frames) == [9, 10]
+    np.testing.assert_allclose(first.boxes[:, 0], np.arange(6))
+    assert [len(track.boxes) for track in tracks(followed([0, 1, 4, 5]), gap=1)] == [2, 2]
+
+
+def test_a_cut_ends_a_track_also_within_a_gap():
+    assert [list(t.frames) for t in tracks(followed(range(6)), cuts=(3,))] == [[0, 1, 2], [3, 4, 5]]
+    assert [list(t.frames) for t in tracks(followed([0, 1, 4, 5]), cuts=(3,))] == [[0, 1], [4, 5]]
+
+
+def test_a_thing_in_pieces_has_no_box_and_is_not_filled_in():
+    torn = [Box(2, 1, "ball", 60, 0, 64, 10), Box(2, 1, "ball", 0, 0, 6, 10)]
+    assert [list(t.frames) for t in tracks(followed([0, 1]) + torn + followed([3, 4]))] == [[0, 1], [3, 4]]
+
+
+def test_a_wavering_label_costs_confidence():
+    boxes = followed([0, 2, 4], label="ball", confidence=0.9) + followed([1, 3], label="frisbee", confidence=0.5)
+    (track,) = tracks(boxes)
+    assert track.label == "ball"
+    np.testing.assert_allclose(track.confidence, [0.9, 0, 0.9, 0, 0.9])
+    assert tracks([Box(0, None, "ball", 0, 0, 1, 1)]) == []
+
+
+def test_cuts_are_found_and_motion_is_none():
+    random = np.random.default_rng(0)
+    shots = [random.integers(0, 120, (40, 60, 3)), random.integers(130, 250, (40, 60, 3))]
+
+    def seen(i):  # a picture that moves by ten pixels a frame, and a cut at 7
+        return np.roll(shots[i >= 7], 10 * i, axis=1).astype(np.uint8)
+
+    assert cuts(np.stack([histogram(seen(i)) for i in range(14)])) == (7,)
+    flicker = [np.full((20, 20, 3), 250 * (i % 2), np.uint8) for i in range(14)]
+    assert cuts(np.stack([histogram(frame) for frame in flicker])) == ()
+    assert cuts(histogram(shots[0].astype(np.uint8))[None]) == ()
+
+
+BOXES = [(5, 6, 15, 20), (7, 6, 19, 22), (10, 8, 20, 20), (12, 5, 23, 21), (15, 9, 24, 24)]
+FRAMES = [addressed(i) for i in range(5)]
+CLIP = crops.dynamic(FRAMES, BOXES)
+
+
+def rectangle(picture: np.ndarray) -> tuple[int, ...]:
+    rows, columns = np.nonzero(picture.any(-1))
+    return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_static_clip_is_one_crop():
+    clip = crops.static(FRAMES[2], BOXES[2], 4)
+    assert clip.shape == (4, 12, 10, 3) and (clip == clip[0]).all()
+    np.testing.assert_array_equal(clip[0], FRAMES[2][8:20, 10:20])
+
+
+def test_a_dynamic_clip_centres_each_crop_unscaled_on_the_largest_box():
+    assert CLIP.shape == (5, 16, 12, 3)
+    for picture, frame, (x1, y1, x2, y2) in zip(CLIP, FRAMES, BOXES):
+        left, top, right, bottom = rectangle(picture)
+        assert (right - left, bottom - top) == (x2 - x1, y2 - y1)
+        assert abs(left - (12 - right)) <= 1 and abs(top - (16 - bottom)) <= 1
+        np.testing.assert_array_equal(picture[top:bottom, left:right], frame[y1:y2, x1:x2])
+
+
+def test_the_frozen_control_has_no_motion():
+    clip = crops.frozen(CLIP)
+    assert clip.shape == CLIP.shape and not np.diff(clip.astype(int), axis=0).any()
+    np.testing.assert_array_equal(clip[0], CLIP[2])
+
+
+def test_the_reversed_control_reverses_and_the_shuffled_one_has_all_frames_out_of_order():
+    np.testing.assert_array_equal(crops.backwards(CLIP), np.stack([CLIP[i] for i in (4, 3, 2, 1, 0)]))
+    for seed in range(50):
+        for t in (2, 3, 5):
+            order = crops.out_of_order(t, seed)
+            assert sorted(order) == list(range(t)) and list(order) != list(range(t))
+            assert t == 2 or list(order) != list(range(t))[::-1]
+    assert sorted(p[0, 0].tobytes() for p in crops.shuffled(CLIP, 3)) == sorted(p[0, 0].tobytes() for p in CLIP)
+
+
+def test_the_jitter_control_is_one_crop_with_the_padding_of_the_boxes():
+    clip = crops.jitter(FRAMES[2], BOXES)
+    assert clip.shape == CLIP.shape
+    np.testing.assert_array_equal(clip[2], CLIP[2])
+    for picture, dynamic, (dx, dy) in zip(clip, CLIP, crops.wobble(BOXES)):
+        assert rectangle(picture) == rectangle(dynamic)
+        inside = picture[picture.any(-1)]
+        assert set(inside[:, 2]) == {3}  # all of it from frame 2
+        y, x = np.nonzero(picture.any(-1))
+        np.testing.assert_array_equal(inside[:, 0] - 1 - x, 10 - 1 - dx)  # by which the crop is moved, all of it alike
+        np.testing.assert_array_equal(inside[:, 1] - 1 - y, 8 - 2 - dy)
+
+
+def test_an_even_path_does_not_wobble():
+    assert set(crops.wobble([(2 * i, i, 2 * i + 8, i + 8) for i in range(9)])) == {(0, 0)}
+    shaken = [(2 * i + 3 * (i % 2), i, 2 * i + 3 * (i % 2) + 8, i + 8) for i in range(9)]
+    wobble = crops.wobble(shaken)
+    assert wobble[4] == (0, 0) and {abs(dx) for dx, _ in wobble[1::2]} <= {2} and not any(dy for _, dy in wobble)
+
+
+def test_jitter_at_the_border_shows_black_beyond_the_frame():
+    boxes = [(0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6)]
+    clip = crops.jitter(FRAMES[0], boxes)
+    assert clip.shape == (5, 12, 10, 3)
+    np.testing.assert_array_equal(clip[2], crops.dynamic(FRAMES, boxes)[2] & [255, 255, 1] | clip[2] & [0, 0, 255])
+    assert not clip[1, 0].any()  # above the frame
+
+
+def test_a_letterbox_shows_all_of_it():
+    tall = np.full((2, 40, 10, 3), 200, np.uint8)
+    square = crops.letterbox(tall, 20)
+    assert square.shape == (2, 20, 20, 3) and square.dtype == np.uint8
+    assert (square[:, :, 8:12] == 200).all() and not square[:, :, :7].any() and not square[:, :, 13:].any()
+    wide = crops.letterbox(np.full((1, 7, 7, 3), 9, np.uint8), 20)
+    assert (wide == 9).all()

@@ -1,0 +1,257 @@
+"""The one file that touches `ultralytics` (AGPL-3.0): detection and tracking of one video at a time.
+
+Each frame goes through the network once. What it finds makes static crops; the same goes on to a tracker, which keeps
+less (what it has not confirmed it drops) and gives it numbers. At our hands the library reaches for no network,
+installs nothing and writes no settings into the home directory.
+"""
+
+import atexit
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.settings import Mining, concepts
+from vtcav_jax.names import printable
+
+INSTALL = "pip install -c constraints.txt -e '.[detect]' (ultralytics is under the AGPL-3.0)"
+LEAST = 0.1  # confidence of what trackers are shown; the second pass of ByteTrack lives from unsure boxes
+# What reading a damaged pickle, or the file of another program, runs into.
+_DAMAGED = (
+    *(RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, EOFError),
+    *(AssertionError, IndexError, NotImplementedError, SyntaxError, pickle.UnpicklingError),
+)
+PICKLES, EXPORTED = (".pt", ".pth"), (".onnx",)
+
+
+@dataclass(frozen=True)
+class Ultralytics:
+    """A detector whose weights are loaded."""
+
+    path: Path
+    labels: tuple[str, ...]
+    sha256: str
+    identity: str
+    tracker: str
+    image_size: int
+    batch: int
+    device: str | None
+    model: Any
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def boxes(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> Iterator[Box]:
+        tracker = _tracker(self.tracker)
+        names = self.model.names
+        frames = iter(frames)
+        number = 0
+        while batch := [np.ascontiguousarray(frame[..., ::-1]) for frame in islice(frames, self.batch)]:
+            # Exported networks may have a fixed batch of one.
+            groups = [batch] if self.path.suffix in PICKLES else [[frame] for frame in batch]
+            for group in groups:
+                found = self.model.predict(
+                    group, conf=LEAST, imgsz=self.image_size, device=self.device, verbose=False, save=False
+                )
+                for frame, result in zip(group, found):
+                    yield from _numbered(result.boxes.cpu().numpy(), frame, number, tracker, names)
+                    number += 1
+
+
+def _numbered(found: Any, frame: np.ndarray, number: int, tracker: Any, names: dict[int, str]) -> Iterator[Box]:
+    """Where a tracker knows a thing, the detector's own box with the track's number: the tracker's is smoothed."""
+    tracks = tracker.update(found, frame)
+    track_of = {int(row[-1]): int(row[4]) for row in tracks}
+    for i in range(len(found)):
+        x1, y1, x2, y2 = (round(float(value), 2) for value in found.xyxy[i])
+        if x1 < x2 and y1 < y2:
+            confidence = min(round(float(found.conf[i]), 4), 1.0)
+            yield Box(number, track_of.get(i), names[int(found.cls[i])], x1, y1, x2, y2, confidence)
+
+
+def load(path: str | Path, settings: Mining | None = None) -> Ultralytics:
+    """The detector with these weights; all that is wrong with the file is said before the library sees it."""
+    path = Path(path)
+    settings = settings or Mining(concepts=concepts(["anything"]))
+    _check_file(path)
+    library = _library()
+    if path.suffix.lower() in PICKLES:
+        # A pickle can run any code: it is read only because somebody named this very file.
+        sys.stderr.write(f"loading {path}: it is a pickle, which can run code; only load files that you trust\n")
+    elif importlib.util.find_spec("onnxruntime") is None:
+        raise ValueError(f"{path.name} needs onnxruntime; pip install onnxruntime, or give the weights as .pt")
+    with path.open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        model = library.YOLO(str(path), task="detect")
+        names = dict(model.names)
+    except _DAMAGED as error:
+        why = printable(str(error).partition("\n")[0])[:160]
+        raise ValueError(
+            f"{path.name} cannot be loaded as a detector ({why}); expected weights of the ultralytics library, such as"
+            " yolov8n.pt"
+        ) from error
+    if path.suffix.lower() in PICKLES and model.task != "detect":
+        raise ValueError(f"{path.name} is for the task {model.task}; expected a detector, such as yolov8n.pt")
+    told = [weights, library.__version__, settings.tracker, settings.image_size, LEAST]
+    identity = hashlib.sha256(repr(told).encode()).hexdigest()
+    return Ultralytics(
+        path,
+        tuple(names[i] for i in sorted(names)),
+        weights,
+        identity,
+        settings.tracker,
+        settings.image_size,
+        settings.batch,
+        settings.device,
+        model,
+    )
+
+
+def list_labels(path: str | Path) -> tuple[str, ...]:
+    """What a detector can find."""
+    return load(path).labels
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {path}; expected a detector's weights, which we do not download: fetch yolov8n.pt from"
+            " Ultralytics, or give a CSV of boxes instead"
+        )
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        start = file.read(8)
+    if suffix not in PICKLES + EXPORTED:
+        raise ValueError(f"{path.name} is no detector that can be read; expected {', '.join(PICKLES + EXPORTED)}")
+    if suffix in PICKLES and not start.startswith((b"PK\x03\x04", b"\x80")):
+        raise ValueError(
+            f"{path.name} does not hold weights (it begins with {start!r}); expected a file that torch.save wrote"
+            + ("; this is a pointer of Git LFS, fetch the file itself" if start.startswith(b"version") else "")
+        )
+
+
+def _library() -> Any:
+    """`ultralytics`, told to leave the network, pip and the home directory alone."""
+    if importlib.util.find_spec("ultralytics") is None:
+        raise ValueError(f"finding things in videos needs ultralytics: {INSTALL}; or give a CSV of boxes instead")
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="vtcav_ultralytics_")
+        atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
+    os.environ.setdefault("MPLCONFIGDIR", os.environ["YOLO_CONFIG_DIR"])
+    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+    _mend_torchvision()
+    import ultralytics  # pyright: ignore[reportMissingImports]
+
+    ultralytics.settings.update({"sync": False})
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+    return ultralytics
+
+
+def _mend_torchvision() -> None:
+    """torchvision of another build than torch (CUDA beside CPU) lacks its compiled operators and fails when imported.
+
+    At import it looks for two of them by name only: declared first, all of it works that is not compiled. The one that
+    the detector calls is put in its place.
+    """
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(f"finding things in videos needs torch: {INSTALL}") from error
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        import torchvision  # pyright: ignore[reportMissingImports]
+
+        torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+        return
+    except (ImportError, OSError, RuntimeError, AttributeError):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    for name in ("nms", "qnms"):
+        try:
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            continue  # it is declared
+    import torchvision  # pyright: ignore[reportMissingImports]
+
+    torchvision.ops.nms = _suppressed
+
+
+def _suppressed(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    """The indices of boxes that no surer one covers too much of, surest first."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    order = scores.argsort(descending=True, stable=True)
+    x1, y1, x2, y2 = boxes[order].unbind(-1)
+    areas = (x2 - x1) * (y2 - y1)
+    left = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    kept = []
+    for i in range(len(order)):
+        if left[i]:
+            kept.append(i)
+            width = (torch.minimum(x2, x2[i]) - torch.maximum(x1, x1[i])).clamp(min=0)
+            height = (torch.minimum(y2, y2[i]) - torch.maximum(y1, y1[i])).clamp(min=0)
+            both = width * height
+            left &= both / (areas + areas[i] - both) <= iou_threshold
+    return order[torch.tensor(kept, dtype=torch.long, device=boxes.device)]
+
+
+def _tracker(name: str) -> Any:
+    """A fresh one: with that of another video, its numbers would run on."""
+    _provide_assignment()
+    from ultralytics.trackers.track import TRACKER_MAP  # pyright: ignore[reportMissingImports]
+    from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports]
+    from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports]
+
+    options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
+    return TRACKER_MAP[name](args=options)
+
+
+def _provide_assignment() -> None:
+    """The trackers need the package `lap` for one function, which the library does not install with itself."""
+    if importlib.util.find_spec("lap") is not None or "ultralytics.trackers" in sys.modules:
+        return
+    stand_in = types.ModuleType("lap")
+    stand_in.__dict__.update(__version__="0", lapjv=_assigned)
+    sys.modules["lap"] = stand_in
+    try:
+        importlib.import_module("ultralytics.trackers")
+    finally:
+        del sys.modules["lap"]
+
+
+def _assigned(cost: np.ndarray, extend_cost: bool, cost_limit: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """Rows to columns at the least total cost, where being left alone costs a row or a column half of the limit.
+
+    That is an assignment in a larger square: everyone may also choose a partner that stands for being left alone.
+    """
+    from ultralytics.utils.ops import linear_sum_assignment  # pyright: ignore[reportMissingImports]
+
+    n, m = cost.shape
+    square = np.full((n + m, n + m), cost_limit / 2)
+    square[:n, :m] = cost
+    square[n:, m:] = 0
+    rows, columns = linear_sum_assignment(square)
+    total = float(square[rows, columns].sum())
+    row_of = np.full(m, -1)
+    column_of = np.full(n, -1)
+    for row, column in zip(rows, columns):
+        if row < n and column < m:
+            column_of[row], row_of[column] = column, row
+    return total, column_of, row_of

@@ -1,0 +1,83 @@
+"""--task=train: a network from labelled videos, and how good it is."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from vtcav_jax import models, runs, training, weights
+from vtcav_jax.prediction import accuracy
+from vtcav_jax.report.curves import training_curves
+from vtcav_jax.tasks import say, videos
+from vtcav_jax.video import Source, failure_table, write_failures
+from vtcav_jax.worlds import gates
+
+NETWORK = "model.safetensors"
+
+
+def train(
+    model: str,
+    spec: str | None,
+    run: Path | None,
+    recipe: training.Recipe,
+    *,
+    held_out: str | None = None,
+    gate_clips: int = 0,
+    bfloat16: bool = False,
+    workers: int = 2,
+    flags: str = "",
+) -> None:
+    """Trains, or goes on with, the run in folder `run`; then tests it on `held_out`, a world's network at its gates too.
+
+    `model` is a preset, or a network whose body the new one begins with.
+    """
+    if run is None:
+        raise ValueError("--task=train needs --run=NAME, the folder of the run")
+    if spec is None:
+        raise ValueError("--task=train needs --videos=WHERE, labelled clips")
+    source = videos(spec)
+    heads = training.checked_heads(source)
+    others = None if held_out is None else videos(held_out)
+    world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
+    if recipe.augment == "torus" and world is None:
+        raise ValueError(f"--augment=torus is for worlds:..., whose borders meet; {source.spec} is not one")
+    if gate_clips and world is None:
+        raise ValueError(f"--gates checks a world's causes; --videos={source.spec} is not worlds:...")
+    start = models.load(model) if model not in models.PRESETS else None
+    preset = model if start is None else start.preset
+    geometry = models.PRESETS[preset].geometry
+    dtype = jnp.bfloat16 if bfloat16 else jnp.float32
+    make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=recipe.seed, dtype=dtype)
+    asked = asdict(recipe) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
+    folder = runs.open_run(run, asked, flags)
+    initial = None if start is None else training.with_new_head(weights.parameters(start.model), make)
+    trained = training.train(make, source, geometry, recipe, folder, initial=initial, workers=workers)
+    if trained.failures:
+        say(failure_table(trained.failures))
+        write_failures(folder / "failures.csv", trained.failures)
+    say(f"curves: {training_curves(folder / 'metrics.csv')}")
+    if not (folder / NETWORK).exists():
+        models.save(folder / NETWORK, trained.model, preset, heads, run=folder.name, videos=source.spec)
+    say(f"network: {folder / NETWORK}")
+    loaded = models.load(folder / NETWORK)
+    if others is not None:
+        test(loaded, others, folder, recipe.batch_size, workers)
+    if world is not None and gate_clips:
+        mean, std = np.float32(geometry.mean), np.float32(geometry.std)
+        found = gates(loaded.model, world, gate_clips, seed=recipe.seed + 2, prepare=lambda video: (video - mean) / std)
+        runs.write_text(folder / "gates.txt", found.table() + "\n")
+        say(found.table())
+        found.check()
+
+
+def test(loaded: models.Loaded, source: Source, folder: Path, batch_size: int, workers: int) -> None:
+    """Prints and writes the accuracy of every head, with its interval."""
+    failed = []
+    found = accuracy(loaded, source, batch_size, workers=workers, failed=failed)
+    rows = [(a.head, a.n, a.right, a.share, *a.interval) for a in found]
+    runs.write_table(folder / "accuracy.csv", ("head", "n", "right", "accuracy", "low", "high"), rows)
+    say(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
+    for head, n, _, share, low, high in rows:
+        say(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")

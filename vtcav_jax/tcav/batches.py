@@ -1,0 +1,96 @@
+"""Clips on their way to the devices: micro-batches of one shape, filled up at the end, halved where memory runs out."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Float
+
+from vtcav_jax.progress import progress
+
+Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """`count` clips of one `shape`, in an order that stays.
+
+    `batches()` starts anew and gives clips in portions of any size, each with a mask of which rows are real.
+    """
+
+    count: int
+    shape: tuple[int, int, int, int]
+    batches: Callable[[], Iterable[Batch]]
+    dtype: Any = np.float32
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, "t h w c"]]:
+        for videos, real in self.batches():
+            yield from np.asarray(videos)[np.asarray(real)]
+
+
+def held(videos: Float[np.ndarray, "b t h w c"]) -> Clips:
+    """Clips that are in memory already."""
+    return Clips(len(videos), videos.shape[1:], lambda: [(videos, np.ones(len(videos), bool))], videos.dtype)
+
+
+@dataclass
+class Work:
+    """What the network was asked: clips forward and backward, without those that only fill a batch up."""
+
+    forwards: int = 0
+    backwards: int = 0  # one per clip and class, for all stages together; per stage and step if integrated
+    micro_batch: int = 0  # what it ended at
+
+
+def through(
+    run: Callable[..., Any],
+    clips: Clips,
+    tables: Sequence[np.ndarray],
+    unit: str,
+    size: int,
+    mesh: Mesh,
+    work: Work,
+) -> Iterator[tuple[int, int, Any]]:
+    """`run(videos, *tables' rows)` over all clips: the first one's number, how many are real, and what came out.
+
+    Every call has `size` clips, divided by the mesh's devices; where memory runs out, from then on half as many.
+    """
+    devices = mesh.devices.size
+    size = max(devices, min(size, -(-clips.count // devices) * devices) // devices * devices)
+    by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def parts() -> Iterator[tuple[int, int, Any]]:
+        nonlocal size
+        start, source, waiting = 0, iter(clips), []
+        while waiting := [*waiting, *islice(source, size - len(waiting))]:
+            real = len(waiting)
+            if start + real > clips.count or any(video.shape != clips.shape for video in waiting):
+                shapes = sorted({video.shape for video in waiting})
+                raise ValueError(
+                    f"expected {clips.count} {unit} of shape {clips.shape}, got more, or of shape {shapes}"
+                )
+            rows = np.minimum(np.arange(size), real - 1)
+            videos = np.stack([waiting[i] for i in rows])
+            try:
+                placed = jax.device_put([videos, *(table[start + rows] for table in tables)], by_clip)
+                out = jax.tree.map(np.asarray, run(*placed))  # here, so that what fails fails here
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) or size == devices:
+                    raise
+                size = max(devices, size // 2 // devices * devices)
+                print(f"out of memory: going on with {size} clips at a time", file=sys.stderr)
+                # What was taken from the source waits for its turn
+                source, waiting = chain(waiting, source), []
+                continue
+            work.micro_batch = size
+            yield start, real, out
+            start, waiting = start + real, []
+        if start != clips.count:
+            raise ValueError(f"expected {clips.count} {unit}, got {start}")
+
+    return progress(parts(), clips.count, unit, size=lambda part: part[1])
