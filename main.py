@@ -62,6 +62,9 @@ _AUGMENT = flags.DEFINE_enum(
     ["none", "flip", "torus"],
     "train: flip mirrors half of the clips (not where left and right are classes); torus shifts worlds:... clips",
 )
+_TIMELESS = flags.DEFINE_float("timeless", 0.0, "train: share of clips that are frozen or shuffled in time")
+_TIMELESS_FROM = flags.DEFINE_integer("timeless_from", 0, "train: the step from which there are such clips")
+_TIMELESS_HEADS = flags.DEFINE_list("timeless_heads", [], "train: heads whose answers are still true of these clips")
 _RANDOM_START = flags.DEFINE_boolean("random_start", False, "train: another part of the video each time")
 _CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 200, "train: steps", lower_bound=1)
 _BFLOAT16 = flags.DEFINE_boolean("bfloat16", False, "train: compute in bfloat16; parameters stay float32")
@@ -127,6 +130,9 @@ def train() -> None:
         weight_decay=_WEIGHT_DECAY.value,
         clip_norm=_CLIP_NORM.value,
         augment=_AUGMENT.value,  # type: ignore[arg-type]
+        timeless=_TIMELESS.value,
+        timeless_from=_TIMELESS_FROM.value,
+        timeless_heads=tuple(_TIMELESS_HEADS.value),
         random_start=_RANDOM_START.value,
         checkpoint_every=_CHECKPOINT_EVERY.value,
         seed=_SEED.value,

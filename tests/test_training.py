@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -156,6 +157,28 @@ def test_augmentation_only_moves_pixels():
     assert training.augmented(jnp.asarray(video), "none", key) is not None
 
 
+def test_a_share_of_the_clips_loses_its_time():
+    video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
+    changed, chosen = training.without_time(video, 0.25, jax.random.key(0))
+    before, after = np.asarray(video)[..., 0, 0, 0], np.asarray(changed)[..., 0, 0, 0]
+    chosen = np.asarray(chosen)
+    assert 60 < chosen.sum() < 140
+    np.testing.assert_array_equal(after[~chosen], before[~chosen])
+    frozen = (after == after[:, :1]).all(1)
+    shuffled = (np.sort(after, 1) == np.sort(before, 1)).all(1)
+    assert (frozen | shuffled)[chosen].all() and 20 < frozen[chosen].sum() < chosen.sum() - 20
+    assert all(set(a) <= set(b) for a, b in zip(after, before))
+
+
+def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
+    recipe = replace(RECIPE, timeless=1.0, timeless_heads=("bright",))
+    run(recipe, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["accuracy:colour"] for row in rows} == {"0.0"}
+    assert any(float(row["accuracy:bright"]) > 0 for row in rows)
+
+
 def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
     with pytest.raises(ValueError, match="steps, batch_size.*warmup 5.*learning_rate"):
         Recipe(steps=0, warmup=5, learning_rate=0.0)
@@ -204,3 +227,24 @@ def test_two_devices_train_as_one(tmp_path):
     assert [int(arrays.pop("devices")) for arrays in found] == [1, 2]
     for name, array in found[0].items():
         np.testing.assert_allclose(found[1][name], array, atol=1e-5)  # sums in another order, 12 steps of Adam
+
+
+@pytest.mark.slow
+def test_the_command_killed_half_way_ends_as_an_unbroken_run(tmp_path):
+    common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--held_out=worlds:small:40:1"]
+    common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--workers=1", "--learning_rate=1e-3"]
+    folders = tmp_path / "unbroken", tmp_path / "killed"
+    commands = [[sys.executable, "main.py", *common, f"--run={folder}"] for folder in folders]
+    subprocess.run(commands[0], check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folders[1] / "checkpoints" / "10").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (folders[1] / "model.safetensors").exists()
+    subprocess.run(commands[1], check=True, capture_output=True, timeout=300)
+    for name in ("metrics.csv", "accuracy.csv", "model.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    other = subprocess.run([*commands[1], "--seed=1"], capture_output=True, text=True, timeout=300)
+    assert other.returncode == 1 and "is a run of something else (seed was 0, is 1)" in other.stderr

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vtcav_jax import models, runs, weights
 from vtcav_jax.geometry import ClipGeometry
@@ -42,6 +42,9 @@ class Recipe:
     weight_decay: float = 0.05  # not on biases and normalisation
     clip_norm: float = 1.0  # of the gradient
     augment: Augmentation = "none"  # flip: left and right, per clip; torus: a shift around a world's borders
+    timeless: float = 0.0  # share of clips that are shown as one frame, repeated, or with their frames shuffled
+    timeless_from: int = 0  # the step: such clips are harder, and nothing else is learnt while they are not understood
+    timeless_heads: tuple[str, ...] = ()  # whose answers are still true of such a clip; the others' do not count
     random_start: bool = False  # of the clip within its video, another one each time
     checkpoint_every: int = 200  # steps
     seed: int = 0
@@ -54,6 +57,8 @@ class Recipe:
             problems.append(f"warmup {self.warmup} must be within the {self.steps} steps")
         if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
             problems.append("learning_rate and clip_norm must be positive, weight_decay not negative")
+        if not 0 <= self.timeless <= 1 or (self.timeless and not self.timeless_heads):
+            problems.append("timeless must be a share, with the heads whose answers need no time")
         if self.augment not in get_args(Augmentation):
             problems.append(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
         if problems:
@@ -127,7 +132,7 @@ def train(
                         f"the loss is {found['loss']} at step {step}; the last good checkpoint is "
                         f"{'none' if good is None else f'step {good} in {checkpoints.folder}'}; lower the learning rate"
                     )
-                table.add(step, found | {"learning_rate": float(schedule(step))})
+                table.add(step, found | {"learning_rate": float(np.asarray(schedule(step)))})
                 told.update(found)
             pending.clear()
 
@@ -172,7 +177,13 @@ def _step(
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One step of gradient descent, and how it went."""
     key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-    clips = geometry.normalised(augmented(video, recipe.augment, key))
+    video = augmented(video, recipe.augment, key)
+    if recipe.timeless:
+        share = jnp.where(step >= recipe.timeless_from, recipe.timeless, 0.0)
+        video, chosen = without_time(video, share, jax.random.fold_in(key, 1))
+        needs_time = np.array([[head not in recipe.timeless_heads for head, _, _ in heads]])
+        labels = jnp.where(chosen[:, None] & needs_time, _LEFT_OUT, labels)
+    clips = geometry.normalised(video)
 
     def loss_of(parameters):
         logits = nnx.merge(graphdef, parameters)(clips).astype(jnp.float32)
@@ -205,6 +216,20 @@ def augmented(video: UInt8[Array, "b t h w 3"], how: Augmentation, key: Array) -
         shifts = jax.random.randint(key, (b, 2), 0, jnp.array([[h, w]]))
         return jax.vmap(lambda clip, by: jnp.roll(clip, by, (1, 2)))(video, shifts)
     return video
+
+
+def without_time(
+    video: UInt8[Array, "b t h w 3"], share: float | Float[Array, ""], key: Array
+) -> tuple[UInt8[Array, "b t h w 3"], Bool[Array, " b"]]:
+    """A `share` of the clips frozen at one frame or with their frames shuffled, half and half; and which they are."""
+    b, t = video.shape[:2]
+    which, still, frame, shuffle = jax.random.split(key, 4)
+    chosen = jax.random.bernoulli(which, share, (b,))
+    orders = jax.random.uniform(shuffle, (b, t)).argsort(1)
+    one = jax.random.randint(frame, (b, 1), 0, t)
+    orders = jnp.where(jax.random.bernoulli(still, 0.5, (b, 1)), one, orders)
+    orders = jnp.where(chosen[:, None], orders, jnp.arange(t)[None])
+    return jnp.take_along_axis(video, orders[:, :, None, None, None], 1), chosen
 
 
 def checked_heads(source: Source) -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,6 @@ import pickle
 import shutil
 import sys
 import tempfile
-import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -148,8 +147,9 @@ def _check_file(path: Path) -> None:
 
 def _library() -> Any:
     """`ultralytics`, told to leave the network, pip and the home directory alone."""
-    if importlib.util.find_spec("ultralytics") is None:
-        raise ValueError(f"finding things in videos needs ultralytics: {INSTALL}; or give a CSV of boxes instead")
+    if missing := [name for name in ("ultralytics", "lap") if importlib.util.find_spec(name) is None]:
+        needs = " and ".join(missing)
+        raise ValueError(f"finding things in videos needs {needs}: {INSTALL}; or give a CSV of boxes instead")
     if "YOLO_CONFIG_DIR" not in os.environ:
         os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="vtcav_ultralytics_")
         atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
@@ -214,44 +214,9 @@ def _suppressed(boxes: Any, scores: Any, iou_threshold: float) -> Any:
 
 def _tracker(name: str) -> Any:
     """A fresh one: with that of another video, its numbers would run on."""
-    _provide_assignment()
     from ultralytics.trackers.track import TRACKER_MAP  # pyright: ignore[reportMissingImports]
     from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports]
     from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports]
 
     options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
     return TRACKER_MAP[name](args=options)
-
-
-def _provide_assignment() -> None:
-    """The trackers need the package `lap` for one function, which the library does not install with itself."""
-    if importlib.util.find_spec("lap") is not None or "ultralytics.trackers" in sys.modules:
-        return
-    stand_in = types.ModuleType("lap")
-    stand_in.__dict__.update(__version__="0", lapjv=_assigned)
-    sys.modules["lap"] = stand_in
-    try:
-        importlib.import_module("ultralytics.trackers")
-    finally:
-        del sys.modules["lap"]
-
-
-def _assigned(cost: np.ndarray, extend_cost: bool, cost_limit: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """Rows to columns at the least total cost, where being left alone costs a row or a column half of the limit.
-
-    That is an assignment in a larger square: everyone may also choose a partner that stands for being left alone.
-    """
-    from ultralytics.utils.ops import linear_sum_assignment  # pyright: ignore[reportMissingImports]
-
-    n, m = cost.shape
-    square = np.full((n + m, n + m), cost_limit / 2)
-    square[:n, :m] = cost
-    square[n:, m:] = 0
-    rows, columns = linear_sum_assignment(square)
-    total = float(square[rows, columns].sum())
-    row_of = np.full(m, -1)
-    column_of = np.full(n, -1)
-    for row, column in zip(rows, columns):
-        if row < n and column < m:
-            column_of[row], row_of[column] = column, row
-    return total, column_of, row_of

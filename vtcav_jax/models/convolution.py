@@ -5,6 +5,7 @@ same sum written as one convolution with two axes, in which the frames that a ke
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from vtcav_jax.models.video_swin import on_cpu
 class Conv3d(nnx.Conv):
     """`nnx.Conv` over (t, h, w) with padding to the same size; parameters and numbers are the same, to rounding."""
 
-    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 d"]:
-        return stacked(x, self) if on_cpu() else super().__call__(x)
+    def __call__(self, x: Float[Array, "b t h w c"], out_sharding: Any = None) -> Float[Array, "b t2 h2 w2 d"]:
+        return stacked(x, self) if on_cpu() else super().__call__(x, out_sharding)
 
 
 def stacked(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:

@@ -45,7 +45,7 @@ _B = swin(128, (2, 2, 18, 2), (4, 8, 16, 32))
 _B_LONG = swin(128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7))
 _L = swin(192, (2, 2, 18, 2), (6, 12, 24, 48))
 
-_CNN = partial(
+_CNN: partial[nnx.Module] = partial(
     SmallCnn, widths=(32, 64, 64), kernels=((3, 5, 5), (3, 3, 3), (3, 3, 3)), strides=((1, 2, 2), (2, 2, 2), (1, 1, 1))
 )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models, runs, training, weights
+from vtcav_jax.names import unknown
 from vtcav_jax.prediction import accuracy
 from vtcav_jax.report.curves import training_curves
 from vtcav_jax.tasks import say, videos
@@ -29,7 +30,7 @@ def train(
     workers: int = 2,
     flags: str = "",
 ) -> None:
-    """Trains, or goes on with, the run in folder `run`; then tests it on `held_out`, a world's network at its gates too.
+    """Trains, or goes on with, the run in folder `run`; tests the network on `held_out`, a world's at its gates too.
 
     `model` is a preset, or a network whose body the new one begins with.
     """
@@ -41,6 +42,8 @@ def train(
     heads = training.checked_heads(source)
     others = None if held_out is None else videos(held_out)
     world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
+    if missing := [head for head in recipe.timeless_heads if head not in heads]:
+        raise ValueError(f"--timeless_heads: {unknown('head', missing, heads)}")
     if recipe.augment == "torus" and world is None:
         raise ValueError(f"--augment=torus is for worlds:..., whose borders meet; {source.spec} is not one")
     if gate_clips and world is None:
@@ -65,7 +68,7 @@ def train(
     if others is not None:
         test(loaded, others, folder, recipe.batch_size, workers)
     if world is not None and gate_clips:
-        mean, std = np.float32(geometry.mean), np.float32(geometry.std)
+        mean, std = (np.asarray(values, np.float32) for values in (geometry.mean, geometry.std))
         found = gates(loaded.model, world, gate_clips, seed=recipe.seed + 2, prepare=lambda video: (video - mean) / std)
         runs.write_text(folder / "gates.txt", found.table() + "\n")
         say(found.table())
