@@ -35,7 +35,8 @@ def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path)
 def test_without_the_library_the_remedy_is_named(tmp_path, monkeypatch):
     (tmp_path / "x.pt").write_bytes(b"PK\x03\x04")
     monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs ultralytics and lap: pip install .*\[detect\].*AGPL-3.0.*CSV of boxes"):
+    remedy = r"needs ultralytics and lap: pip install .*\[detect\].*AGPL-3.0.*CSV of boxes"
+    with pytest.raises(ValueError, match=remedy):
         detect.load(tmp_path / "x.pt")
 
 

@@ -1,7 +1,5 @@
 """Concept vectors from K alone against primal solutions: the oracle, weights, ragged sets, what is not needed."""
 
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,12 +204,3 @@ def test_lambda_path_is_leave_out_by_hand():
 def test_errors_say_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.eye(4))
-
-
-def test_the_oracle_here_is_the_one_that_is_shared():
-    path = Path(__file__).parents[2] / "shared/oracles/tcav.json"
-    if not path.exists():
-        pytest.skip("the shared oracles are not here")
-    shared = json.loads(path.read_text())
-    for lam, (w, b, loss) in ORACLE.items():
-        assert shared["B_logistic"][lam] == {"w": w, "b": b, "loss": loss}
