@@ -10,6 +10,10 @@
       decodes a corpus once; --videos=DIR reads it back
   python main.py --task=mine --videos=FOLDER --concepts=person,"sports ball" --detector=yolov8n.pt --out=DIR
       concept sets: static and dynamic clips of what a detector (or --boxes=FILE.csv) finds, controls, random sets
+  python main.py --task=tcav --model=worlds_swin --targets=direction:left --target_videos=W --concepts=DIR --run=NAME
+      which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold
+  python main.py --task=explain_concepts --model=worlds_swin --run=NAME --videos=W --targets=direction:left --out=DIR
+      the concepts of a --task=tcav run in other clips: how much of each, when, and what it does to the score
 
 Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end), a dataset
 (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED).
@@ -22,7 +26,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-_TASK = flags.DEFINE_string("task", None, "what to do: stages, predict, train, prepare or mine")
+_TASK = flags.DEFINE_string("task", None, "what to do: stages, predict, train, prepare, mine, tcav or explain_concepts")
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -38,16 +42,18 @@ _NUM_CLIPS = flags.DEFINE_integer("num_clips", 1, "predict: clips per video, spr
 _VIEWS = flags.DEFINE_enum("views", "centre", ["centre", "three"], "predict: crops per clip")
 _INTERVAL = flags.DEFINE_float("interval_seconds", None, "between frames, in place of the preset's in frames")
 _WORKERS = flags.DEFINE_integer("workers", 2, "processes that decode videos; 0: none but this one", lower_bound=0)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "clips at once (predict: 4, train: 64)", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "clips at once (predict: 4, train: 64, tcav: 8)", lower_bound=1)
 _TOP = flags.DEFINE_integer("top", 5, "predict: classes shown per clip and head", lower_bound=1)
 _OUT = flags.DEFINE_string(
-    "out", None, "predict: also write the table to this .csv; prepare, mine: the folder to write"
+    "out", None, "predict: also write the table to this .csv; prepare, mine, explain_concepts: the folder to write"
 )
 _RANDOM_WEIGHTS = flags.DEFINE_boolean(
-    "random_weights", False, "predict: let a preset answer without weights, to try it out"
+    "random_weights", False, "predict, tcav: let a preset answer without weights, to try it out"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
-_RUN = flags.DEFINE_string("run", None, "train: the folder of the run; without a slash, in runs/")
+_RUN = flags.DEFINE_string(
+    "run", None, "train, tcav, explain_concepts: the folder of the run; without a slash, in runs/"
+)
 _HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 _STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "train: after the warm-up, from where it falls to 0")
@@ -70,7 +76,10 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 200, "train: steps"
 _BFLOAT16 = flags.DEFINE_boolean("bfloat16", False, "train: compute in bfloat16; parameters stay float32")
 _GATES = flags.DEFINE_integer("gates", 0, "train, on a world: clips on which its causes are checked", lower_bound=0)
 _CONCEPTS = flags.DEFINE_list(
-    "concepts", [], "mine: LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, separated by commas, with quotes around blanks"
+    "concepts",
+    [],
+    "mine: LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, separated by commas, with quotes around blanks; tcav: the"
+    " folder of concept sets",
 )
 _DETECTOR = flags.DEFINE_string(
     "detector", None, "mine: weights of an ultralytics detector (a .pt is a pickle: code in it is run) or .onnx"
@@ -93,7 +102,50 @@ _MOST_PER_VIDEO = flags.DEFINE_integer("most_per_video", 5, "mine: clips of a co
 _MOST = flags.DEFINE_integer("most", 50, "mine: clips of a concept and kind in all", lower_bound=1)
 _RANDOM_SETS = flags.DEFINE_integer("random_sets", 10, "mine: disjoint sets of negatives", lower_bound=0)
 _NEGATIVES = flags.DEFINE_string("negatives", None, "mine: other videos for the random sets, as --videos")
-_TARGET_VIDEOS = flags.DEFINE_string("target_videos", None, "mine: clips of the class, which no concept may come from")
+_TARGET_VIDEOS = flags.DEFINE_string(
+    "target_videos", None, "mine: clips of the class, which no concept may come from; tcav: those that are explained"
+)
+_TARGETS = flags.DEFINE_list("targets", [], "tcav, explain_concepts: CLASS or HEAD:CLASS, separated by commas")
+_STAGES = flags.DEFINE_list(
+    "stages", [], "tcav: names or globs ('*': all); by default the ends of the network's parts, such as layers.2"
+)
+_TESTS = flags.DEFINE_list(
+    "tests",
+    ["absolute", "motion", "relative"],
+    "tcav: absolute (against random sets), motion (dynamic clips against their controls), relative (against the other"
+    " concepts), pairs (against each)",
+)
+_NULL = flags.DEFINE_enum("null", "labels", ["labels", "sets"], "tcav: what is exchanged: clips, or whole random sets")
+_STATISTIC = flags.DEFINE_enum(
+    "statistic", "step", ["step", "unit"], "tcav: of the tests: derivative times the step to the concept, or by itself"
+)
+_POOL = flags.DEFINE_enum("pool", "space", ["none", "space", "time", "all"], "tcav: over what activations are averaged")
+_TARGET_FN = flags.DEFINE_enum("target_fn", "logit", ["logit", "log_prob", "margin"], "tcav: what a class scores")
+_SENSITIVITY = flags.DEFINE_enum(
+    "sensitivity", "gradient", ["gradient", "integrated"], "tcav: at the clip, or averaged over the way to it from 0"
+)
+_ESTIMATOR = flags.DEFINE_enum(
+    "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
+)
+_LAM = flags.DEFINE_float("lam", 0.01, "tcav: penalty of the vectors' length, the same at every stage")
+_PERMUTATIONS = flags.DEFINE_integer(
+    "permutations", None, "tcav: of each test's labels; by default 999, or what its family needs", lower_bound=1
+)
+_ALPHA = flags.DEFINE_float("alpha", 0.05, "tcav: chance of a false finding, in the whole family")
+_CORRECTION = flags.DEFINE_enum("correction", "holm", ["holm", "bh", "bonferroni"], "tcav: for the number of tests")
+_N_TARGETS = flags.DEFINE_integer("n_targets", 100, "tcav: clips of each class, at most", lower_bound=1)
+_SELF_CHECK = flags.DEFINE_integer(
+    "self_check",
+    20,
+    "tcav: pseudo-concepts of each kind, tested to see how often nothing is found to be something",
+    lower_bound=0,
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "standard", ["standard", "paper"], "tcav: paper adds the tests of Saha et al. 2024, as they were made"
+)
+_EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
+_CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
 
 
 def stages() -> None:
@@ -190,6 +242,61 @@ def mine() -> None:
     )
 
 
+def tcav() -> None:
+    from vtcav_jax.tasks import tcav
+    from vtcav_jax.tcav.settings import Experiment
+
+    if len(_CONCEPTS.value) > 1:
+        raise ValueError(f"--concepts={','.join(_CONCEPTS.value)}: --task=tcav takes one folder of concept sets")
+    settings = Experiment(
+        stages=tuple(_STAGES.value),
+        tests=tuple(_TESTS.value),
+        null=_NULL.value,
+        statistic=_STATISTIC.value,
+        pool=_POOL.value,
+        target_fn=_TARGET_FN.value,
+        sensitivity=_SENSITIVITY.value,
+        estimator=_ESTIMATOR.value,
+        lam=_LAM.value,
+        permutations=_PERMUTATIONS.value,
+        alpha=_ALPHA.value,
+        correction=_CORRECTION.value,
+        n_targets=_N_TARGETS.value,
+        self_check=_SELF_CHECK.value,
+        protocol=_PROTOCOL.value,
+        export=_EXPORT.value,
+        seed=_SEED.value,
+        batch=_BATCH_SIZE.value or 8,
+    )
+    tcav.tcav(
+        needed(_MODEL, "a network that ships, or a path"),
+        _TARGETS.value,
+        _TARGET_VIDEOS.value,
+        next(iter(_CONCEPTS.value), None),
+        settings,
+        run_folder(),
+        cache=path(_CACHE),
+        dry_run=_DRY_RUN.value,
+        workers=_WORKERS.value,
+        random_seed=_SEED.value if _RANDOM_WEIGHTS.value else None,
+        flags=flags_text(),
+    )
+
+
+def explain_concepts() -> None:
+    from vtcav_jax.tasks import tcav
+
+    tcav.explain_concepts(
+        needed(_MODEL, "the network that the vectors are of"),
+        run_folder(),
+        _VIDEOS.value,
+        _TARGETS.value,
+        path(_OUT),
+        target_fn=_TARGET_FN.value,
+        workers=_WORKERS.value,
+    )
+
+
 def needed(flag: flags.FlagHolder, what: str) -> str:
     if flag.value is None:
         raise ValueError(f"--{flag.name} is missing: {what}; see --help")
@@ -217,7 +324,15 @@ def flags_text() -> str:
     return "".join(f"{flag.serialize()}\n" for flag in ours if flag.value is not None and flag.serialize())
 
 
-TASKS = {"stages": stages, "predict": predict, "train": train, "prepare": prepare, "mine": mine}
+TASKS = {
+    "stages": stages,
+    "predict": predict,
+    "train": train,
+    "prepare": prepare,
+    "mine": mine,
+    "tcav": tcav,
+    "explain_concepts": explain_concepts,
+}
 
 
 def main(argv: list[str]) -> None:

@@ -20,13 +20,15 @@ Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
 class Clips:
     """`count` clips of one `shape`, in an order that stays.
 
-    `batches()` starts anew and gives clips in portions of any size, each with a mask of which rows are real.
+    `batches()` starts anew and gives clips in portions of any size, each with a mask of which rows are real. Not
+    `exact`, some of them may turn out to be unreadable and are left out.
     """
 
     count: int
     shape: tuple[int, int, int, int]
     batches: Callable[[], Iterable[Batch]]
     dtype: Any = np.float32
+    exact: bool = True
 
     def __iter__(self) -> Iterator[Float[np.ndarray, "t h w c"]]:
         for videos, real in self.batches():
@@ -90,7 +92,7 @@ def through(
             work.micro_batch = size
             yield start, real, out
             start, waiting = start + real, []
-        if start != clips.count:
+        if start != clips.count and clips.exact:
             raise ValueError(f"expected {clips.count} {unit}, got {start}")
 
     return progress(parts(), clips.count, unit, size=lambda part: part[1])

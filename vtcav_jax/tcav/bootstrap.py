@@ -98,5 +98,6 @@ def _draw(
 def _interval(values: Float[np.ndarray, "c b"], level: float) -> Interval:
     real = ~np.isnan(values).all(1)
     low, high = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    low[real], high[real] = np.nanquantile(values[real], [(1 - level) / 2, (1 + level) / 2], axis=1)
+    if real.any():
+        low[real], high[real] = np.nanquantile(values[real], [(1 - level) / 2, (1 + level) / 2], axis=1)
     return Interval(low, high)

@@ -4,7 +4,7 @@ A concept clip goes forward as far as the deepest stage that is asked for; a tar
 per class, and that serves all stages.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,8 @@ def encode(
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
     table = class_table(classes, targets.count)
     model = taps._pytree(model)
-    shapes = _preflight(model, examples, targets, table, stages, reading)
+    _check(examples, targets)
+    shapes = checked_shapes(model, targets.shape, table, stages, reading, targets.dtype)
     per_class = table.shape[1]
     wanted = {f"examples/{stage}": (examples.count, *shapes[stage]) for stage in stages}
     wanted |= {f"gradients/{stage}": (per_class * targets.count, *shapes[stage]) for stage in stages}
@@ -116,25 +117,50 @@ def encode(
     activations = {stage: room[f"examples/{stage}"] for stage in stages}
     gradients = {stage: room[f"gradients/{stage}"] for stage in stages}
     model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
-    read = {"stages": tuple(sorted(stages)), "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
     work = Work()
-
-    run = partial(_activations, model, **read)
-    for start, real, seen in through(run, examples, (), "concept clips", reading.micro_batch, mesh, work):
-        work.forwards += real
+    for start, seen in activations_of(model, examples, stages, reading, mesh, work):
         for stage, features in activations.items():
-            features.write(start, seen[stage][:real])
+            features.write(start, seen[stage])
     scores = np.zeros((targets.count, per_class))
-    run = partial(_gradients, model, **read)
-    paths = reading.steps * len(stages) if reading.sensitivity == "integrated" else 0
-    for start, real, (score, slopes) in through(run, targets, (table,), "targets", reading.micro_batch, mesh, work):
-        work.forwards += real * (1 + paths)
-        work.backwards += real * per_class * max(1, paths)
-        scores[start : start + real] = score[:real]
+    for start, score, slopes in gradients_of(model, targets, table, stages, reading, mesh, work):
+        scores[start : start + len(score)] = score
         for stage, features in gradients.items():
             for c in range(per_class):
-                features.write(c * targets.count + start, slopes[stage][c, :real])
+                features.write(c * targets.count + start, slopes[stage][c])
     return Encoded(activations, gradients, scores, work)
+
+
+def activations_of(
+    model: taps.Model, clips: Clips, stages: Sequence[str], reading: Reading, mesh: Mesh, work: Work
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """By micro-batch: the first clip's number, and by stage the clips' activations."""
+    run = partial(_activations, model, **_compiled_for(stages, reading, mesh))
+    for start, real, seen in through(run, clips, (), "concept clips", reading.micro_batch, mesh, work):
+        work.forwards += real
+        yield start, {stage: seen[stage][:real] for stage in stages}
+
+
+def gradients_of(
+    model: taps.Model,
+    clips: Clips,
+    table: Int[np.ndarray, "n c"],
+    stages: Sequence[str],
+    reading: Reading,
+    mesh: Mesh,
+    work: Work,
+) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
+    """By micro-batch: the first clip's number, the scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
+    run = partial(_gradients, model, **_compiled_for(stages, reading, mesh))
+    paths = reading.steps * len(stages) if reading.sensitivity == "integrated" else 0
+    for start, real, (score, slopes) in through(run, clips, (table,), "targets", reading.micro_batch, mesh, work):
+        work.forwards += real * (1 + paths)
+        work.backwards += real * table.shape[1] * max(1, paths)
+        yield start, score[:real], {stage: slopes[stage][:, :real] for stage in stages}
+
+
+def _compiled_for(stages: Sequence[str], reading: Reading, mesh: Mesh) -> dict[str, Any]:
+    """Of the settings only what changes the program."""
+    return {"stages": tuple(sorted(stages)), "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
 
 
 @partial(jax.jit, static_argnames=("stages", "reading", "mesh"))
@@ -217,25 +243,38 @@ def class_table(classes: taps.Classes, count: int) -> Int[np.ndarray, "n c"]:
     return np.broadcast_to(table, (count, table.shape[-1])).astype(np.int64)
 
 
-def _preflight(model, examples, targets, table, stages, reading) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and type of one clip's value at each stage, and everything that can be wrong before anything is read."""
+def _check(examples: Clips, targets: Clips) -> None:
     problems = [
         f"there are no {unit}" for unit, clips in (("concept clips", examples), ("targets", targets)) if not clips.count
     ]
-    known = taps.stages_of(model)
-    if not stages:
-        problems.append("name at least one stage")
-    if known and (missing := [stage for stage in stages if stage not in known]):
-        problems.append(unknown("stage", missing, known))
     if examples.shape != targets.shape or examples.dtype != targets.dtype:
         told = " and ".join(f"{clips.dtype} {clips.shape}" for clips in (examples, targets))
         problems.append(f"concept clips and targets must be of one shape and type, got {told}")
     if problems:
         raise ValueError("; ".join(problems))
-    video = jax.ShapeDtypeStruct((1, *targets.shape), targets.dtype)
+
+
+def checked_shapes(
+    model: taps.Model,
+    clip: tuple[int, ...],
+    classes: Int[np.ndarray, "..."],
+    stages: Sequence[str],
+    reading: Reading,
+    dtype: Any = np.float32,
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of one clip's (pooled) value at each stage; nothing is computed for what can be wrong with it."""
+    problems = []
+    known = taps.stages_of(model)
+    if not stages:
+        problems.append("name at least one stage")
+    if known and (missing := [stage for stage in stages if stage not in known]):
+        problems.append(unknown("stage", missing, known))
+    if problems:
+        raise ValueError("; ".join(problems))
+    video = jax.ShapeDtypeStruct((1, *clip), dtype)
     logits, seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stages), model, video)
     k = logits.shape[-1]
-    if wrong := sorted({int(c) for c in table.ravel()} - set(range(k))):
+    if wrong := sorted({int(c) for c in classes.ravel()} - set(range(k))):
         problems.append(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")
     if reading.target_fn == "margin" and k < 2:
         problems.append("a margin needs another class to be above, the model has one; take target_fn=logit")

@@ -41,24 +41,46 @@ def quality(
     permutations: int = 199,
     splits: int = 20,
     seed: int | Sequence[int] = 0,
+    blocks: Int[np.ndarray, " m"] | None = None,
 ) -> Quality:
-    """A fold and a label are dealt out together when labels are permuted, so that all folds stay stratified."""
+    """A fold and a label are dealt out together when labels are permuted, so that all folds stay stratified.
+
+    Clips of one of the `blocks` (a clip and its twin) stay together: they share a fold and a half, and labels are
+    permuted within blocks.
+    """
     rng = np.random.default_rng(seed)
     used = np.flatnonzero(signed)
     kernel, signed = kernel[np.ix_(used, used)], signed[used]
-    fold = stratified(signed, folds, rng)
+    block = None if blocks is None else np.unique(blocks[used], return_inverse=True)[1]
+    fold = stratified(signed, folds, rng, block)
     count = int(fold.max()) + 1
     identity = np.arange(len(signed))
-    places = np.stack([identity, *(rng.permutation(len(signed)) for _ in range(permutations))])
+    order = np.arange(len(signed)) if block is None else np.argsort(block, kind="stable")
+    keys = np.zeros(len(signed), int) if block is None else block
+    places = np.tile(identity, (1 + permutations, 1))
+    places[1:, order] = np.argsort(keys + rng.random((permutations, len(signed))), axis=1)
     aucs = _held_out_aucs(kernel, signed, fold, places, training)
     p = (1 + int((aucs[1:] >= aucs[0] - 1e-12).sum())) / (1 + permutations)
-    cosine = split_half(kernel, signed, training, splits, rng)
+    cosine = split_half(kernel, signed, training, splits, rng, block)
     low, high = np.quantile(cosine, [0.025, 0.975])
     return Quality(float(aucs[0]), p, 1 / (1 + permutations), count, float(cosine.mean()), float(low), float(high))
 
 
-def stratified(signed: Float[np.ndarray, " m"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
-    """A fold for each example, with a share of either side in every one; fewer folds where a side has fewer clips."""
+def stratified(
+    signed: Float[np.ndarray, " m"],
+    folds: int,
+    rng: np.random.Generator,
+    blocks: Int[np.ndarray, " m"] | None = None,
+) -> Int[np.ndarray, " m"]:
+    """A fold for each example, with a share of either side in every one; fewer folds where a side has fewer clips.
+
+    With `blocks`, each of which has clips on both sides, they are dealt out whole.
+    """
+    if blocks is not None:
+        count = int(blocks.max()) + 1
+        if min(folds, count) < 2:
+            raise ValueError(f"folds need at least 2, and 2 blocks, got {count}")
+        return (rng.permutation(count) % min(folds, count))[blocks]
     sides = [np.flatnonzero(sign * signed > 0) for sign in (1, -1)]
     folds = min(folds, *(len(side) for side in sides))
     if folds < 2:
@@ -70,9 +92,14 @@ def stratified(signed: Float[np.ndarray, " m"], folds: int, rng: np.random.Gener
 
 
 def split_half(
-    kernel: Kernel, signed: Float[np.ndarray, " m"], training: Training, splits: int, rng: np.random.Generator
+    kernel: Kernel,
+    signed: Float[np.ndarray, " m"],
+    training: Training,
+    splits: int,
+    rng: np.random.Generator,
+    blocks: Int[np.ndarray, " m"] | None = None,
 ) -> Float[np.ndarray, " s"]:
-    halves = np.stack([stratified(signed, 2, rng) for _ in range(splits)])
+    halves = np.stack([stratified(signed, 2, rng, blocks) for _ in range(splits)])
     both = [fit(kernel, np.where(halves == half, signed, 0), training) for half in (0, 1)]
     return np.clip(np.einsum("vm,vm->v", both[0].unit @ kernel, both[1].unit), -1, 1)
 

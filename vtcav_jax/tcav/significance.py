@@ -27,7 +27,11 @@ TOLERANCE = 1e-5  # of vectors: what is the same function of the labels for ever
 class Test:
     """Of one label vector, for each class. Two-sided: how often is the statistic as far from neutral, or further.
 
-    `smallest` is the least that p could have been. NaN where the vector is 0.
+    `smallest` is the least that p could have been. NaN where the vector is 0. `step` is the derivative times the way
+    from the mean of the negatives to the mean of the concept along the vector: what that step adds to the score. Its
+    permutation p is as valid, and it sees what that of the derivative cannot: where the clips differ by little else
+    than the concept, every choice of clips has a vector along the concept, and only the step between its means is
+    small.
     """
 
     kind: Literal["labels", "sets"]
@@ -38,6 +42,8 @@ class Test:
     null: Float[np.ndarray, "b c"]  # mean derivatives of the permutations, or of the other sets
     smallest: float
     not_converged: int
+    step: Float[np.ndarray, " c"]
+    step_p: Float[np.ndarray, " c"]
 
 
 def label_test(
@@ -53,12 +59,26 @@ def label_test(
 
     Clips and their own twins are such blocks: for motion evidence a clip and its frozen copy change places, or not.
     """
+    return label_tests([gram], signed, training, permutations=permutations, seed=seed, blocks=blocks)[0]
+
+
+def label_tests(
+    grams: Sequence[Gram],
+    signed: Float[np.ndarray, " m"],
+    training: Training = LOGISTIC,
+    *,
+    permutations: int = 999,
+    seed: int | Sequence[int] = 0,
+    blocks: Int[np.ndarray, " m"] | None = None,
+) -> list[Test]:
+    """The same for several groups of targets, of any sizes, over one K: each vector is trained once for all."""
     drawn = permuted(signed, permutations, np.random.default_rng(seed), blocks)
-    observed, counts, failed = _statistics(gram, np.concatenate([signed[None], drawn]), training)
-    return _test("labels", observed, counts, failed, smallest_p(signed, permutations, blocks))
+    smallest = smallest_p(signed, permutations, blocks)
+    found = _statistics(grams, np.concatenate([signed[None], drawn]), training)
+    return [_test("labels", *each, smallest) for each in found]
 
 
-def set_test(gram: Gram, sets: Sequence[Int[np.ndarray, " s"]], training: Training = LOGISTIC) -> Test:
+def set_test(gram: Gram, sets: Sequence[Int[np.ndarray, " _"]], training: Training = LOGISTIC) -> Test:
     """The first set, against all the others, among each of those against all the rest.
 
     For random sets that were brought, where clips of a set may be more alike than clips of two sets are: sets are then
@@ -68,7 +88,7 @@ def set_test(gram: Gram, sets: Sequence[Int[np.ndarray, " s"]], training: Traini
         raise ValueError("a test of sets needs at least one set besides the concept")
     m = len(gram.kernel)
     signed = np.stack([labels(one, np.concatenate([*sets[:i], *sets[i + 1 :]]), m) for i, one in enumerate(sets)])
-    return _test("sets", *_statistics(gram, signed, training), 1 / len(sets))
+    return _test("sets", *_statistics([gram], signed, training)[0], 1 / len(sets))
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class SelfCheck:
 
 def self_check(
     gram: Gram,
-    sets: Sequence[Int[np.ndarray, " s"]],
+    sets: Sequence[Int[np.ndarray, " _"]],
     training: Training = LOGISTIC,
     *,
     permutations: int = 199,
@@ -152,22 +172,31 @@ def smallest_p(
 
 
 def _statistics(
-    gram: Gram, signed: Float[np.ndarray, "v m"], training: Training
-) -> tuple[Float[np.ndarray, "v c"], Float[np.ndarray, "v c"], int]:
+    grams: Sequence[Gram], signed: Float[np.ndarray, "v m"], training: Training
+) -> list[tuple[Float[np.ndarray, "v c"], Float[np.ndarray, "v c"], Float[np.ndarray, "v c"], int]]:
+    """Mean derivatives, sign counts, steps, and how many vectors did not converge; K is that of the first."""
     training = replace(training, tolerance=max(training.tolerance, TOLERANCE))
     used = np.flatnonzero(signed.any(0))
-    part = Gram(gram.kernel[np.ix_(used, used)], gram.products[:, :, used], gram.gradients)
-    lengths, means, counts, failed = gram.lengths, [], [], 0
+    kernel = grams[0].kernel[np.ix_(used, used)]
+    parts = [Gram(kernel, gram.products[:, :, used], gram.gradients) for gram in grams]
+    means, counts, gaps, failed = [[] for _ in grams], [[] for _ in grams], [], 0
     for start in range(0, len(signed), 256):  # derivatives of all of them at all targets are not held at once
-        vectors = fit(part.kernel, signed[start : start + 256, used], training)
-        along = derivatives(part, vectors.unit)
-        means.append(along.mean(1).T)
-        counts.append(sign_counts(along, lengths).T)
+        some = signed[start : start + 256, used]
+        vectors = fit(kernel, some, training)
+        sides = [np.where(sign * some > 0, np.abs(some), 0) for sign in (1, -1)]
+        between = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
+        gaps.append(np.einsum("vm,vm->v", between @ kernel, vectors.unit))
+        for i, part in enumerate(parts):
+            along = derivatives(part, vectors.unit)
+            means[i].append(along.mean(1).T)
+            counts[i].append(sign_counts(along, part.lengths).T)
         failed += int((~vectors.converged).sum())
-    return np.concatenate(means), np.concatenate(counts), failed
+    gap = np.concatenate(gaps)[:, None]
+    found = [(np.concatenate(mean), np.concatenate(count)) for mean, count in zip(means, counts)]
+    return [(mean, count, gap * mean, failed) for mean, count in found]
 
 
-def _test(kind, means, counts, failed, smallest) -> Test:
+def _test(kind, means, counts, steps, failed, smallest) -> Test:
     """The first row is what was observed."""
     return Test(
         kind,
@@ -178,6 +207,8 @@ def _test(kind, means, counts, failed, smallest) -> Test:
         means[1:],
         smallest,
         failed,
+        steps[0],
+        _p(np.abs(steps), smallest),
     )
 
 

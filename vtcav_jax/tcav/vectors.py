@@ -138,13 +138,15 @@ def _mean_difference(kernel: Kernel, signed: Labels) -> Vectors:
     sides = [np.where(sign * signed > 0, np.abs(signed), 0) for sign in (1, -1)]
     positive, negative = (side / side.sum(1, keepdims=True) for side in sides)
     a = positive - negative
-    middle = -np.einsum("vm,vm->v", a @ kernel, positive + negative) / 2
+    row = a @ kernel
+    middle = -np.einsum("vm,vm->v", row, positive + negative) / 2
+    norm = np.sqrt(np.maximum(np.einsum("vm,vm->v", row, a), 0))
     none, count = np.zeros(len(a)), len(a)
     return Vectors(
         "mean_difference",
         a,
         middle,
-        norms(kernel, a),
+        norm,
         np.full(count, np.nan),
         none,
         np.zeros(count, int),

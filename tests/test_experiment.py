@@ -1,0 +1,307 @@
+"""A whole experiment on a network whose answers are known: what it finds, what it refuses, how it is continued."""
+
+import csv
+import json
+import shutil
+from dataclasses import fields, replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vtcav_jax.concepts import read_sets
+from vtcav_jax.concepts.sets import encoded
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.models import Loaded
+from vtcav_jax.tap import keep
+from vtcav_jax.tcav import experiment, filling
+from vtcav_jax.tcav.cache import Cache, Kept, kept
+from vtcav_jax.tcav.explain import explain
+from vtcav_jax.tcav.export import stored
+from vtcav_jax.tcav.plan import plan
+from vtcav_jax.tcav.questions import Question
+from vtcav_jax.tcav.settings import Experiment, chosen_stages
+from vtcav_jax.tcav.table import Row
+from vtcav_jax.video import open_source
+
+GEOMETRY = ClipGeometry(frames=4, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+COLUMNS = (
+    "target,stage,concept,kind,against,n_targets,score,score_low,score_high,derivative,derivative_low,derivative_high,"
+    "p,p_adjusted,verdict"
+).split(",")
+QUICK = Experiment(
+    permutations=499,
+    estimator="mean_difference",
+    draws=50,
+    self_check=6,
+    n_targets=6,
+    correction="bh",
+    batch=4,
+    export=False,
+)
+
+
+class Planted(nnx.Module):
+    """`red` is raised by red and lowered by blue, `moves` by what changes, `flat` is linear, `deaf` hears nothing."""
+
+    stages = ("features", "pool")
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, video, tap=keep):
+        change = jnp.sqrt(jnp.square(video[:, 1:] - video[:, :-1]) + 1e-3)
+        x = tap("features", self.scale[...] * jnp.concatenate([video[:, 1:], change], -1))
+        x = tap("pool", x.mean((1, 2, 3)))
+        red, moves = jnp.tanh(x[:, 0]) - jnp.tanh(2 * x[:, 2]), jnp.tanh(x[:, 3] * x[:, 4] + x[:, 5])
+        return jnp.stack([red, moves, x[:, 1] - x[:, 2], 0 * red], -1)
+
+
+CLASSES = ("red", "moves", "flat", "deaf")
+MODEL = Loaded(Planted(), "small_cnn", {"label": CLASSES})
+COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
+
+
+def video(rng, name, flicker):
+    """A shade of its own over noise, that changes from frame to frame or does not."""
+    picture = rng.integers(80, 120, (1, 16, 16, 3)) + rng.integers(-15, 16, 3) + np.array(COLOURS[name])
+    frames = picture + (rng.integers(-40, 41, (4, 16, 16, 3)) if flicker else np.zeros((4, 1, 1, 1), int))
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def write(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(frames))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("planted")
+    for name in ("red", "blue"):
+        for i in range(8):
+            dynamic = video(rng, name, True)
+            write(folder / f"concepts/{name}/static/{i}.mp4", video(rng, name, False))
+            write(folder / f"concepts/{name}/dynamic/{i}.mp4", dynamic)
+            write(folder / f"concepts/{name}/frozen/{i}.mp4", dynamic[2:3].repeat(4, 0))
+    for s in range(3):
+        for i in range(6):
+            for kind in ("static", "dynamic"):
+                write(folder / f"concepts/random_{s}/{kind}/{i}.mp4", video(rng, "random", kind == "dynamic"))
+    for name in CLASSES:
+        for i in range(7):
+            write(folder / f"targets/{name}/{i}.mp4", video(rng, "random", True))
+    return folder
+
+
+def ask(made, folder, settings=QUICK, targets=CLASSES, sets=None, **more):
+    sets = sets or read_sets(made / "concepts")
+    source = open_source(made / "targets")
+    return experiment.run(MODEL, targets, source, sets, settings, folder, geometry=GEOMETRY, **more)
+
+
+@pytest.fixture(scope="module")
+def done(made, tmp_path_factory):
+    return ask(made, tmp_path_factory.mktemp("runs") / "one", replace(QUICK, export=True))
+
+
+CLIPS, TARGETS = 2 * 3 * 8 + 3 * 2 * 6, 4 * 6
+
+
+def test_what_was_planted_is_found_and_nothing_else(done):
+    rows = {(r.target, r.stage, r.concept, r.kind, r.against): r for r in done.rows}
+    for stage in Planted.stages:
+        for kind in ("static", "dynamic"):
+            assert rows["red", stage, "red", kind, "random"].verdict == "supports"
+            assert rows["red", stage, "blue", kind, "random"].verdict == "opposes"
+            assert rows["red", stage, "red", kind, "random"].score == 1
+            assert rows["red", stage, "blue", kind, "random"].score == 0
+            left, right = (rows["red", stage, name, kind, "others"].derivative for name in ("red", "blue"))
+            assert left == pytest.approx(-right, rel=1e-5)
+        assert rows["moves", stage, "red", "dynamic", "frozen"].verdict == "motion: +"
+        assert rows["moves", stage, "red", "static", "random"].verdict == "no derivative"
+        assert rows["red", stage, "red", "dynamic", "frozen"].verdict in ("not significant", "not encoded")
+        assert all(r.verdict == "no gradient" for r in done.rows if r.target == "deaf")
+    assert all(r.verdict == "degenerate stage" for r in done.rows if r.target == "flat")
+    assert all(r.derivative_low <= r.derivative <= r.derivative_high for r in done.rows if r.target == "red")
+    assert done.family == len(done.rows) == 80
+
+    first = rows["red", "features", "red", "static", "random"]
+    assert (first.sets, first.n_concept, first.n_against, first.n_targets) == (3, 8, 18, 6)
+    assert first.sets_low <= first.sets_high and first.p_smallest == 1 / 500
+    assert {check.kind for check in done.self_check} == {"static", "dynamic"}
+
+
+def test_the_run_folder_has_everything_in_full_precision(done):
+    with (done.folder / "scores.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0])[: len(COLUMNS)] == COLUMNS and len(table) == len(done.rows)
+    for line, row in zip(table, done.rows):
+        assert line["target"] == row.target and float(line["derivative"]) == row.derivative
+    about = json.loads((done.folder / "run.json").read_text())
+    assert about["work"] | {"micro_batch": 4} == {"forwards": CLIPS + TARGETS, "backwards": TARGETS, "micro_batch": 4}
+    assert about["family"]["tests"] == done.family and set(about["seconds"]) >= {"concept clips", "statistics"}
+    with (done.folder / "quality.csv").open(newline="") as file:
+        quality = list(csv.DictReader(file))
+    assert len(quality) == 2 * 10 and all(line["converged"] == "True" for line in quality)
+    with (done.folder / "derivatives.csv").open(newline="") as file:
+        clips = list(csv.DictReader(file))
+    assert len(clips) == len(done.rows) * 6
+    some = [float(c["derivative"]) for c in clips[:6]]
+    assert np.mean(some) == pytest.approx(next(r for r in done.rows if r.target == clips[0]["target"]).derivative)
+
+
+def test_the_same_again_asks_the_network_nothing(made, done):
+    before = (done.folder / "scores.csv").read_bytes()
+    again = ask(made, done.folder, replace(QUICK, export=True))
+    assert (again.work.forwards, again.work.backwards) == (0, 0)
+    assert (done.folder / "scores.csv").read_bytes() == before
+    other = ask(made, done.folder.parent / "two", replace(QUICK, seed=1, stages=("pool",)), ("red",))
+    assert other.work.forwards <= 6  # the cache is for all runs beside it; with another seed other targets are drawn
+    with pytest.raises(ValueError, match="permutations was 499, is 999"):
+        ask(made, done.folder, replace(QUICK, permutations=999, export=True))
+
+
+def test_one_changed_clip_is_encoded_anew_and_no_other(made, done, tmp_path):
+    shutil.copytree(made / "concepts", tmp_path / "concepts")
+    write(tmp_path / "concepts/red/static/3.mp4", video(np.random.default_rng(9), "red", False))
+    found = ask(made, tmp_path / "run", sets=read_sets(tmp_path / "concepts"), cache=done.folder.parent / "cache")
+    assert (found.work.forwards, found.work.backwards) == (1, 0)
+
+
+class Killed(BaseException):
+    """Like a signal: nothing catches it."""
+
+
+@pytest.mark.parametrize("phase", ["activations", "gradients", "products", "statistics", "tables"])
+def test_a_killed_run_continues_and_encodes_nothing_twice(made, done, tmp_path, monkeypatch, phase):
+    settings, targets = replace(QUICK, stages=("pool",)), ("red", "moves")
+    whole = ask(made, tmp_path / "whole", settings, targets)
+    put, left = Cache.put, {"activations": 30, "gradients": CLIPS + 9}.get(phase, 10**9)
+
+    def limited(self, key, value):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        put(self, key, value)
+
+    def killed(*args, **more):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "put", limited)
+        for name, function in (("products", "gram"), ("statistics", "measure"), ("tables", "write_rows")):
+            if phase == name:
+                patch.setattr(experiment, function, killed)
+        with pytest.raises(Killed):
+            ask(made, tmp_path / "part/run", settings, targets)
+    assert not (tmp_path / "part/run/scores.csv").exists()
+    assert not list((tmp_path / "part").rglob(".*.part*"))
+    found = ask(made, tmp_path / "part/run", settings, targets)
+    missing = {"activations": (CLIPS - 30 + 12, 12), "gradients": (12 - 4, 12 - 4)}.get(phase, (0, 0))
+    assert (found.work.forwards, found.work.backwards) == missing
+    assert (found.folder / "scores.csv").read_bytes() == (whole.folder / "scores.csv").read_bytes()
+
+
+def test_what_can_find_nothing_is_refused_before_anything_is_encoded(made, tmp_path, monkeypatch):
+    def never(*args, **more):
+        raise AssertionError("nothing may be encoded")
+
+    monkeypatch.setattr(filling, "stream", never)
+    with pytest.raises(ValueError, match="the smallest p possible is 0.05.* 1599 permutations would do"):
+        ask(made, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
+    with pytest.raises(ValueError, match="random sets would do"):
+        ask(made, tmp_path / "run", replace(QUICK, null="sets", tests=("absolute",)))
+    with pytest.raises(ValueError, match="did you mean features"):
+        ask(made, tmp_path / "run", replace(QUICK, stages=("feature", "pool")))
+    with pytest.raises(ValueError, match="no target named 'rad'.*did you mean red"):
+        ask(made, tmp_path / "run", targets=("rad",))
+    shutil.copytree(made / "concepts", tmp_path / "concepts")
+    shutil.copy(made / "targets/red/0.mp4", tmp_path / "concepts/red/static/9.mp4")
+    with pytest.raises(ValueError, match="red/static/9.mp4 is the target"):
+        ask(made, tmp_path / "run", replace(QUICK, n_targets=None), sets=read_sets(tmp_path / "concepts"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_says_what_would_be_done_and_does_nothing(made, tmp_path, monkeypatch):
+    (tmp_path / "concepts").symlink_to(made / "concepts")
+    sets, source, store = read_sets(made / "concepts"), open_source(made / "targets"), Cache(tmp_path / "cache")
+    found = plan(MODEL, ("red", "moves"), source, sets, replace(QUICK, permutations=None), store, GEOMETRY)
+    assert found.family == 2 * 2 * 10 and f"{CLIPS} concept clips and 12 targets" in found.text
+    assert "backwards      12" in found.text and not store.folder.exists()
+    holm = plan(MODEL, ("red",), source, sets, Experiment(stages=("*",), n_targets=None), store, GEOMETRY)
+    assert holm.settings.permutations == 999 and len(holm.looked.targets) == 7
+    assert holm.settings.enough(100) == 999 and Experiment().enough(100) == 1999
+    few = plan(MODEL, ("red",), source, sets, Experiment(permutations=19), store, GEOMETRY)
+    assert "REFUSED" in few.text
+
+
+def test_a_clip_that_cannot_be_read_is_reported_and_the_rest_goes_on(made, tmp_path):
+    shutil.copytree(made / "concepts", tmp_path / "concepts")
+    path = tmp_path / "concepts/red/static/3.mp4"
+    path.write_bytes(path.read_bytes()[:200])
+    found = ask(made, tmp_path / "run", replace(QUICK, stages=("pool",)), ("red",), read_sets(tmp_path / "concepts"))
+    about = json.loads((found.folder / "run.json").read_text())
+    assert list(about["unreadable"]) == ["red/static/3.mp4"]
+    assert {r.n_concept for r in found.rows if (r.concept, r.kind) == ("red", "static")} == {7}
+
+
+def test_activations_that_do_not_fit_are_read_in_blocks(tmp_path):
+    rng, store = np.random.default_rng(0), Cache(tmp_path)
+    rows = rng.normal(size=(6, 10, 100)).astype(np.float32)
+    for i, row in enumerate(rows):
+        store.put(f"{i:064d}", row)
+    keys = [f"{i:064d}" for i in range(6)]
+    whole = kept(store, keys, (10, 100), np.float32, 10**6, 6)
+    parts = kept(store, keys, (10, 100), np.float32, 10**4, 6)
+    assert isinstance(parts, Kept) and not isinstance(whole, Kept) and len(parts.columns) == 4
+    np.testing.assert_array_equal(np.concatenate(list(parts.blocks()), 1), rows.reshape(6, -1))
+    np.testing.assert_array_equal(np.concatenate(list(whole.blocks()), 1), rows.reshape(6, -1))
+
+
+def test_questions_have_seeds_of_their_own_and_stages_are_globs():
+    one = Question("absolute", "red", "static", "random", (0, 1), (2, 3))
+    assert one.seed != replace(one, kind="dynamic").seed and one.seed == replace(one, positive=(5, 6)).seed
+    known = ("patch_embed", "layers.0.blocks.0", "layers.0", "layers.1", "pool")
+    assert chosen_stages((), known) == ("layers.0", "layers.1")
+    assert chosen_stages(("*",), known) == known
+    assert chosen_stages(("pool", "layers.?"), known) == ("layers.0", "layers.1", "pool")
+    assert [field.name for field in fields(Row)][: len(COLUMNS)] == COLUMNS
+    with pytest.raises(ValueError, match="correction is one of.*; .*lam must be above 0"):
+        Experiment(correction="none", lam=0.0)
+
+
+def test_new_clips_are_explained_by_vectors_that_are_there(made, done):
+    vectors, source = stored(done.folder), open_source(made / "targets")
+    assert set(vectors.norm) == set(vectors.arrays) and vectors.pool == "space"
+    rows, moments, failed = explain(MODEL, vectors, source, ("red", "moves"), geometry=GEOMETRY)
+    assert not failed and len(rows) == 28 * 2 * 20
+    known = {(c.target, c.stage, f"{c.concept}/{c.kind}/{c.against}", c.clip): c for c in done.clips}
+    some = [(row, known[key]) for row in rows if (key := (row.target, row.stage, row.vector, row.clip)) in known]
+    assert len(some) == 2 * 6 * 20
+    for row, clip in some:
+        assert row.derivative == pytest.approx(clip.derivative, abs=1e-4 * clip.length + 1e-9)
+        assert row.class_score == pytest.approx(clip.class_score, abs=1e-6)
+    first = rows[0]
+    parts = [m for m in moments if (m.clip, m.stage, m.vector) == (first.clip, first.stage, first.vector)]
+    assert sum(m.projection for m in parts) == pytest.approx(first.projection) and len(parts) == 3
+    reds, blues = (open_source(made / "concepts" / name / "static") for name in ("red", "blue"))
+    for name, source in (("red", reds), ("blue", blues)):
+        inside = [r for r in explain(MODEL, vectors, source, ("red",), geometry=GEOMETRY)[0] if "/static/" in r.vector]
+        assert all(r.inside > 0 for r in inside if r.vector.startswith(name))
+        assert all(r.inside < 0 for r in inside if r.vector.endswith("others") and not r.vector.startswith(name))
+    other = Planted()
+    other.scale[...] = 2 * jnp.ones(())
+    with pytest.raises(ValueError, match="of another network"):
+        explain(replace(MODEL, model=other), vectors, reds, ("red",), geometry=GEOMETRY)
+
+
+def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path):
+    settings = replace(QUICK, protocol="paper", stages=("pool",), tests=("absolute",), permutations=None, alpha=0.1)
+    found = ask(made, tmp_path / "run", settings, ("red",))
+    with (found.folder / "paper.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 and {row["note"] for row in rows} == {"runs are not independent"}
+    assert {row["concept"] for row in rows} == {"red", "blue", "random"} and {row["runs"] for row in rows} == {"3"}

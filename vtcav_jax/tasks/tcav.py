@@ -1,0 +1,110 @@
+"""--task=tcav and --task=explain_concepts: which concepts a class uses, and which are in a clip."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vtcav_jax import models
+from vtcav_jax.concepts import read_sets
+from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tcav import experiment
+from vtcav_jax.tcav.cache import Cache
+from vtcav_jax.tcav.explain import Explained, Moment, explain
+from vtcav_jax.tcav.export import stored
+from vtcav_jax.tcav.plan import plan
+from vtcav_jax.tcav.settings import Experiment
+from vtcav_jax.tcav.table import sentences, terminal, write_rows
+from vtcav_jax.video import failure_table
+
+STRONGEST, SHOWN = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
+
+
+def tcav(
+    model: str,
+    targets: Sequence[str],
+    target_videos: str | None,
+    concepts: str | None,
+    settings: Experiment,
+    run: Path | None,
+    *,
+    cache: Path | None = None,
+    dry_run: bool = False,
+    workers: int = 2,
+    random_seed: int | None = None,
+    flags: str = "",
+) -> None:
+    """Runs an experiment into the folder `run` and prints its table; `dry_run` only prints what it would do."""
+    missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
+    missing |= {"--run=NAME": run or dry_run}
+    if lacking := [name for name, value in missing.items() if not value]:
+        raise ValueError(f"--task=tcav needs {', '.join(lacking)} as well; see --help")
+    assert target_videos is not None and concepts is not None
+    source, sets = videos(target_videos), read_sets(concepts)
+    loaded = with_weights(model, random_seed)
+    if dry_run:
+        store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
+        todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
+        say(todo.text)
+        return todo.require()
+    assert run is not None
+    found = experiment.run(
+        loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
+    )
+    say(summary(found, settings))
+
+
+def explain_concepts(
+    model: str,
+    run: Path | None,
+    spec: str | None,
+    targets: Sequence[str],
+    out: Path | None,
+    *,
+    target_fn: str = "logit",
+    workers: int = 2,
+) -> None:
+    """Scores the clips of `spec` by the vectors of a run, into the folder `out`."""
+    if run is None or spec is None or out is None:
+        raise ValueError(
+            "--task=explain_concepts needs --run=NAME (of a --task=tcav run), --videos=WHERE, --targets=CLASS,... and"
+            " --out=DIR"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already and is not empty; choose another --out")
+    vectors, source = stored(run), videos(spec)
+    rows, moments, failed = explain(with_weights(model), vectors, source, targets, target_fn=target_fn, workers=workers)
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(out / "projections.csv", Moment, moments)
+    write_rows(out / "explained.csv", Explained, rows)
+    say(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
+    ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
+    seen: dict[tuple[str, str], int] = {}
+    for row in ranked:
+        seen[row.clip, row.target] = seen.get((row.clip, row.target), 0) + 1
+        if seen[row.clip, row.target] <= STRONGEST and len(seen) <= SHOWN:
+            say(
+                f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.vector:32.32}{row.derivative:>11.3g}"
+                f"{row.inside:>9.2f}"
+            )
+    say(f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv")
+    if failed:
+        say(failure_table(failed))
+
+
+def summary(found: experiment.Results, settings: Experiment) -> str:
+    """The table, what was found in words, and what speaks against it."""
+    lines = [terminal(found.rows), ""]
+    lines.append(f"family: {found.family} tests, {settings.correction}, alpha {settings.alpha:g}")
+    for one in found.self_check:
+        what = "random sets" if one.sets == "sets" else "sets drawn out of the random clips"
+        lines.append(
+            f"self-check: of {one.trials} tests of {what} ({one.kind}) {one.found} had p at most {settings.alpha:g}:"
+            f" {one.rate:.3f} ({one.low:.3f} to {one.high:.3f})"
+        )
+    work = found.work
+    lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
+    lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in found.seconds.items()))
+    if found.failures:
+        lines.append(failure_table(found.failures))
+    lines += [f"note: {note}" for note in found.notes]
+    return "\n".join([*lines, "", *sentences(found.rows), "", f"all of it: {found.folder / 'scores.csv'}"])

@@ -1,0 +1,67 @@
+"""What a network costs, from shapes alone: nothing is computed but one product, for the speed of the device."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+EFFICIENCY = 0.35  # of a large product's speed that a network reaches, roughly
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one clip forward: operations of products and convolutions, and bytes of everything in between."""
+
+    flop: float
+    bytes: float
+
+
+def forward(model: Any, clip: tuple[int, ...]) -> Cost:
+    video = jax.ShapeDtypeStruct((1, *clip), np.float32)
+    return _cost(jax.make_jaxpr(lambda model, video: model(video))(model, video).jaxpr)
+
+
+def speed() -> float:
+    """Operations a second of a float32 product on the first device."""
+    a = jnp.ones((1024, 1024))
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a))
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(seconds)
+
+
+def _cost(jaxpr: Any) -> Cost:
+    flop = size = 0.0
+    for equation in jaxpr.eqns:
+        out = [v.aval for v in equation.outvars if hasattr(v.aval, "shape")]
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        inner = [part for value in equation.params.values() for part in _programs(value)]
+        if inner:
+            parts = [_cost(part) for part in inner]
+            flop += times * sum(part.flop for part in parts)
+            size += max(part.bytes for part in parts)  # of a loop's rounds one is there at a time
+            continue
+        size += sum(math.prod(a.shape) * a.dtype.itemsize for a in out)
+        left, right = ([*(v.aval.shape for v in equation.invars if hasattr(v.aval, "shape")), (), ()])[:2]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            flop += 2 * math.prod(out[0].shape) * math.prod(left[i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            channels = right[equation.params["dimension_numbers"].rhs_spec[0]]
+            flop += 2 * math.prod(out[0].shape) * math.prod(right) / channels
+    return Cost(flop, size)
+
+
+def _programs(value: Any) -> list[Any]:
+    """The programs within an equation's parameter: bodies of loops, branches, calls."""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    found = [getattr(each, "jaxpr", each) for each in values]
+    return [each for each in found if hasattr(each, "eqns")]

@@ -1,0 +1,82 @@
+"""From files to the cache: every clip that is not there yet goes through the network once, and is kept at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vtcav_jax import tap as taps
+from vtcav_jax.tcav.batches import Batch, Clips, Work
+from vtcav_jax.tcav.clips import Some
+from vtcav_jax.tcav.encoding import Reading, activations_of, gradients_of
+from vtcav_jax.tcav.plan import Plan
+from vtcav_jax.video.clip import How
+from vtcav_jax.video.reading import Read, stream
+
+
+def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int, failed: list[Read]) -> None:
+    """Of the concept clips: forward, as far as the deepest stage that any of them lacks."""
+    missing = list(plan.forward_missing.values())
+    if not missing:
+        return
+    rows = [same[0] for same in missing]
+    stages = [s for s in plan.stages if not all(plan.store.has(plan.example_key(row, s)) for row in rows)]
+    reading = _sized(plan.settings.reading, len(rows))
+    clips, read = _streamed(plan, plan.looked.concepts, rows, workers, failed)
+    model = _placed(plan, mesh)
+    for start, seen in activations_of(model, clips, stages, reading, mesh, work):
+        for stage in stages:
+            for i, value in enumerate(seen[stage]):
+                plan.store.put(plan.example_key(read[start + i], stage), value)
+
+
+def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int, failed: list[Read]) -> None:
+    """Of the targets: forward once, and backward once for each class, for all stages together."""
+    missing = plan.backward_missing
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, classes in missing.items():
+        groups.setdefault(classes, []).append(row)
+    stages = [
+        s
+        for s in plan.stages
+        if not all(plan.store.has(plan.gradient_key(row, k, s)) for row, classes in missing.items() for k in classes)
+    ] or list(plan.stages[:1])
+    reading = _sized(plan.settings.reading, len(missing))
+    if not groups:
+        return
+    model = _placed(plan, mesh)
+    for classes, rows in groups.items():
+        clips, read = _streamed(plan, plan.looked.targets, rows, workers, failed)
+        table = np.tile(np.array(classes, np.int64), (len(rows), 1))
+        for start, scores, slopes in gradients_of(model, clips, table, stages, reading, mesh, work):
+            for i, row in enumerate(read[start : start + len(scores)]):
+                for c, index in enumerate(classes):
+                    for stage in stages:
+                        plan.store.put(plan.gradient_key(row, index, stage), slopes[stage][c, i])
+                    plan.store.put(plan.gradient_key(row, index, None), np.asarray(scores[i, c]))
+
+
+def _placed(plan: Plan, mesh: Mesh) -> taps.Model:
+    return jax.device_put(taps._pytree(plan.loaded.model), NamedSharding(mesh, PartitionSpec()))
+
+
+def _sized(reading: Reading, count: int) -> Reading:
+    return replace(reading, micro_batch=min(reading.micro_batch, max(count, 1)))
+
+
+def _streamed(plan: Plan, some: Some, rows: Sequence[int], workers: int, failed: list[Read]) -> tuple[Clips, list[int]]:
+    """The clips in these rows, less those that fail; the list fills with the rows as their clips are read."""
+    read: list[int] = []
+    row_of = {some.items[row]: row for row in rows}
+
+    def batches() -> Iterator[Batch]:
+        for one in stream(some.source, plan.geometry, How(), wanted=[some.items[row] for row in rows], workers=workers):
+            if one.clip is None:
+                failed.append(one)
+                continue
+            read.append(row_of[one.index])
+            yield one.clip.video[:1], np.ones(1, bool)
+
+    return Clips(len(rows), plan.geometry.shape, batches, np.float32, exact=False), read
