@@ -58,6 +58,7 @@ def test_operations_are_counted_outside_of_loops():
     assert 1 < counted * 1e9 / by_hand < 1.15
 
 
+@pytest.mark.slow
 def test_the_peer_has_our_weights():
     model = models.make("video_swin_tiny")
     network = reference.swin("video_swin_tiny")

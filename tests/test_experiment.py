@@ -174,6 +174,7 @@ class Killed(BaseException):
     """Like a signal: nothing catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["activations", "gradients", "products", "statistics", "tables"])
 def test_a_killed_run_continues_and_encodes_nothing_twice(made, done, tmp_path, monkeypatch, phase):
     settings, targets = replace(QUICK, stages=("pool",)), ("red", "moves")
@@ -298,6 +299,7 @@ def test_new_clips_are_explained_by_vectors_that_are_there(made, done):
         explain(replace(MODEL, model=other), vectors, reds, ("red",), geometry=GEOMETRY)
 
 
+@pytest.mark.slow
 def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path):
     settings = replace(QUICK, protocol="paper", stages=("pool",), tests=("absolute",), permutations=None, alpha=0.1)
     found = ask(made, tmp_path / "run", settings, ("red",))

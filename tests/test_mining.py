@@ -184,6 +184,7 @@ concepts.mine(videos, t.settings(), {out!r}, detector=t.Squares({frames}))
 """
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_the_same_files(mined, videos, tmp_path):
     out = tmp_path / "out"
     for frames, files in ((2 * FRAMES + 5, 0), (0, 30), (0, 0)):
@@ -199,6 +200,7 @@ def test_killed_twice_it_ends_with_the_same_files(mined, videos, tmp_path):
     assert contents(out) == contents(mined.folder)
 
 
+@pytest.mark.slow
 def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
@@ -294,6 +296,7 @@ def test_boxes_of_a_table_do_without_a_detector(mined, videos, tmp_path):
         concepts.mine(videos, settings(), tmp_path, detector=Squares())
 
 
+@pytest.mark.slow
 def test_worlds_are_mined_by_their_boxes(tmp_path):
     from vtcav_jax.worlds import export, generator
 

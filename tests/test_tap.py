@@ -59,6 +59,7 @@ def test_activations_are_the_values_of_the_forward_pass(net, video):
     np.testing.assert_allclose(logits, net(video), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(float64):
     net, video = Net(nnx.Rngs(0), jnp.float64), jax.random.normal(jax.random.key(1), SHAPE, jnp.float64)
     target = np.array([2, 0, 3])

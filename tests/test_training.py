@@ -85,6 +85,7 @@ def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
     assert list(islice(training.order(5, 2, 0), 15)) != whole
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     recipe = replace(RECIPE, steps=120, checkpoint_every=120)
     run(recipe, tmp_path)
@@ -128,6 +129,7 @@ def test_a_finished_run_is_only_read_again(tmp_path):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
     run(replace(RECIPE, steps=4), tmp_path)
     with pytest.raises(Diverged, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
