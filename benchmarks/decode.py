@@ -33,7 +33,7 @@ from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.video import How, Source, open_source, stream
 from weights_conversion.reference import video_models
 
-_CLIPS = flags.DEFINE_integer("clips", 16, "clips in each timed run", lower_bound=8)
+_CLIPS = flags.DEFINE_integer("clips_per_run", 16, "clips in each timed run", lower_bound=8)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of each; readers take turns", lower_bound=1)
 
 SIZES = ((240, 320), (720, 1280))

@@ -194,7 +194,7 @@ def test_no_worker_outlives_the_program(tmp_path, how):
             os.killpg(program.pid, how)  # as a terminal does: to all
         else:
             program.send_signal(how)
-        assert program.wait(10) != 0
+        assert program.wait(120) != 0
         words = program.stderr.read().decode()
         assert words.count("Traceback") == (how == signal.SIGINT) and "Exception ignored" not in words
-    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
