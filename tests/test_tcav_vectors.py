@@ -1,6 +1,5 @@
 """Concept vectors from K alone against primal solutions: the oracle, weights, ragged sets, what is not needed."""
 
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
