@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,6 +57,12 @@ def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path)
     first = concepts.review_sets(tmp_path)[0].read_bytes()
     assert concepts.review_sets(tmp_path)[0].read_bytes() == first
     assert first.count(b"data:video/webm") == 1 and first.count(b"data:image/jpeg") == 1
+
+
+def test_previews_are_the_same_on_a_busy_machine():
+    video = np.random.default_rng(0).integers(0, 256, (32, 14, 14, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(review.webm, [video] * 32))) == 1
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):

@@ -83,8 +83,11 @@ def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def webm(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
-    """VP8, which every browser plays, without what differs from one time to the next."""
-    options = {"deadline": "realtime", "cpu-used": "4", "threads": "1", "crf": "12", "b": "400k"}
+    """VP8, which every browser plays, without what differs from one time to the next.
+
+    The speed is negative, which means fixed: with a positive one the encoder does less where the machine is busy.
+    """
+    options = {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
     return _compressed(video, "webm", "libvpx", "yuv420p", options)
 
 
