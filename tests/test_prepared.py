@@ -173,6 +173,28 @@ def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeyp
     assert (one / "dataset_info.json").read_bytes() == (other / "dataset_info.json").read_bytes()
 
 
+def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
+    from tensorflow_datasets.core import SequentialWriter
+
+    monkeypatch.setattr("vtcav_jax.video.prepared.SHARD_BYTES", 1)
+    geometry, write, left = ClipGeometry(frames=8, size=32), SequentialWriter.add_examples, [3]
+
+    def full(writer, examples):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("write() failed: No space left on device; Failed to close chunk_writer")
+        write(writer, examples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequentialWriter, "add_examples", full)
+        with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
+            prepare(Tricky(("fine",) * 5), geometry, KEPT, tmp_path, workers=0)
+    (unfinished,) = tmp_path.rglob(".progress.json")
+    (unfinished.parent / ".progress.json.part99").write_text("a disk that was full")
+    assert prepare(Tricky(("fine",) * 3 + ("fine",) * 2), geometry, KEPT, tmp_path, workers=0) == []
+    assert len(open_source(tmp_path).items) == 5 and not list(tmp_path.rglob(".*"))
+
+
 def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr("vtcav_jax.video.prepared.SHARD_BYTES", 1)
     geometry = ClipGeometry(frames=8, size=32)

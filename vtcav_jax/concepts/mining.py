@@ -4,13 +4,11 @@ Each video's survey and each clip is written once and at once, under a name made
 where it was, and ends with the same files as one that was not.
 """
 
-import errno
 import json
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,7 +31,7 @@ from vtcav_jax.concepts.survey import Detector, Drawn, Planned, Survey, plan, su
 from vtcav_jax.concepts.writing import written
 from vtcav_jax.names import printable
 from vtcav_jax.progress import progress
-from vtcav_jax.runs import versions, write_table, write_text
+from vtcav_jax.runs import told_when_full, versions, write_table, write_text
 from vtcav_jax.video.decode import VideoError
 from vtcav_jax.video.sources import Item
 from vtcav_jax.video.synthetic import Synthetic
@@ -97,7 +95,7 @@ def mine(
     material.check_labels(settings, finder, every)
     target = material.opened(targets)
     material.refuse_same_world(films, target)
-    with _told_when_full(out):
+    with told_when_full(out):
         _open(out, settings, finder)
         for film in films:
             film.write()
@@ -245,15 +243,3 @@ def _finish(
             for folder in list(path.parents)[:2]:
                 if not any(folder.iterdir()):
                     folder.rmdir()
-
-
-@contextmanager
-def _told_when_full(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ValueError(
-                f"the disk of {out} is full; free some space and give the same command again, what is done is kept"
-            ) from error
-        raise

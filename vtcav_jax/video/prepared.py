@@ -16,7 +16,7 @@ import numpy as np
 
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.progress import progress
-from vtcav_jax.runs import write_text
+from vtcav_jax.runs import told_when_full, write_text
 from vtcav_jax.video.clip import Clip, How, made
 from vtcav_jax.video.reading import Read, stream
 from vtcav_jax.video.sources import Item, Source, digest
@@ -89,32 +89,58 @@ def prepare(
     folder = Path(out_dir) / name / VERSION
     if folder.exists():
         raise ValueError(f"there is a dataset in {folder} already; remove it, or choose another name")
-    how = replace(how, normalise=False)
-    part = folder.with_name(f".{VERSION}.part")
-    asked = json.dumps([source.spec, source.identity, source.heads, asdict(geometry), asdict(how), split])
-    done = _done(part, asked)
+    job = _Job(source, geometry, replace(how, normalise=False), folder, split, workers)
+    try:
+        with told_when_full(folder):
+            return _prepared(job)
+    finally:
+        if not (job.part / PROGRESS).exists():
+            shutil.rmtree(job.part, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is made of what, and where."""
+
+    source: Source
+    geometry: ClipGeometry
+    how: How
+    folder: Path
+    split: str
+    workers: int
+
+    @property
+    def part(self) -> Path:
+        """The folder while it is not whole."""
+        return self.folder.with_name(f".{VERSION}.part")
+
+    @property
+    def asked(self) -> str:
+        """All that the clips depend on."""
+        identity = [self.source.spec, self.source.identity, self.source.heads]
+        return json.dumps([*identity, asdict(self.geometry), asdict(self.how), self.split])
+
+
+def _prepared(job: _Job) -> list[Read]:
+    source, part, done = job.source, job.part, _done(job)
     if done is None:  # nothing to go on with, or another dataset
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    try:
-        items, failures = _write(source, geometry, how, part, name, split, workers, asked, done or Done())
-        if not items:
-            raise ValueError(f"none of the {len(failures)} clips of {source.spec} can be read; {failures[0].failure}")
-        told = {
-            "source": source.spec,
-            "split": split,
-            "geometry": asdict(geometry),
-            "how": asdict(how),
-            "heads": source.heads,
-            "items": [{"name": item.name, "labels": item.labels} for item in items],
-            "failed": [{"name": read.item.name, "reason": read.failure} for read in failures],
-        }
-        (part / INDEX).write_text(json.dumps(told, indent=1), encoding="utf-8")
-        (part / PROGRESS).unlink(missing_ok=True)
-        part.rename(folder)
-    finally:
-        if not (part / PROGRESS).exists():
-            shutil.rmtree(part, ignore_errors=True)
+    items, failures = _write(job, done or Done())
+    if not items:
+        raise ValueError(f"none of the {len(failures)} clips of {source.spec} can be read; {failures[0].failure}")
+    told = {
+        "source": source.spec,
+        "split": job.split,
+        "geometry": asdict(job.geometry),
+        "how": asdict(job.how),
+        "heads": source.heads,
+        "items": [{"name": item.name, "labels": item.labels} for item in items],
+        "failed": [{"name": read.item.name, "reason": read.failure} for read in failures],
+    }
+    (part / INDEX).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    (part / PROGRESS).unlink(missing_ok=True)
+    part.rename(job.folder)
     return failures
 
 
@@ -130,41 +156,35 @@ class Done:
         return len(self.written) + len(self.failed)
 
 
-def _done(part: Path, asked: str) -> Done | None:
+def _done(job: _Job) -> Done | None:
     """What there is of just what is asked for; TFDS's own files are put back as they were when that was true."""
     try:
-        told = json.loads((part / PROGRESS).read_text(encoding="utf-8"))
+        told = json.loads((job.part / PROGRESS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if told["asked"] != asked:
+    if told["asked"] != job.asked:
         return None
+    for stale in job.part.glob(".*.part*"):
+        stale.unlink()
     for file, text in told["files"].items():
-        write_text(part / file, text)
+        write_text(job.part / file, text)
     return Done(tuple(told["written"]), tuple((i, why) for i, why in told["failed"]))
 
 
-def _keep(part: Path, asked: str, done: Done) -> None:
-    files = {path.name: path.read_text(encoding="utf-8") for path in part.iterdir() if _about(path)}
-    write_text(part / PROGRESS, json.dumps({"asked": asked, "files": files, **asdict(done)}))
+def _keep(job: _Job, done: Done) -> None:
+    files = {path.name: path.read_text(encoding="utf-8") for path in job.part.iterdir() if _about(path)}
+    write_text(job.part / PROGRESS, json.dumps({"asked": job.asked, "files": files, **asdict(done)}))
 
 
 def _about(path: Path) -> bool:
     return path.suffix in (".json", ".txt") and path.name != PROGRESS
 
 
-def _write(
-    source: Source,
-    geometry: ClipGeometry,
-    how: How,
-    part: Path,
-    name: str,
-    split: str,
-    workers: int,
-    asked: str,
-    done: Done,
-) -> tuple[list[Item], list[Read]]:
+def _write(job: _Job, done: Done) -> tuple[list[Item], list[Read]]:
     from tensorflow_datasets.core import DatasetIdentity, DatasetInfo, SequentialWriter
 
+    source, geometry, how, part, split = job.source, job.geometry, job.how, job.part, job.split
+    name = job.folder.parent.name
     columns = {head: re.sub(r"\W", "_", head) for head in source.heads}
     if len(set(columns.values())) < len(columns):
         raise ValueError(f"{source.spec} has heads whose names differ by signs only: {', '.join(columns)}")
@@ -176,7 +196,7 @@ def _write(
     writer = SequentialWriter(info, max_examples_per_shard=shard, file_format="array_record", overwrite=False)
     writer.initialize_splits([split], fail_if_exists=False)
     written, failures = list(done.written), [Read(i, source.items[i], None, why) for i, why in done.failed]
-    reads = stream(source, geometry, how, wanted=range(done.reads, len(source.items)), workers=workers)
+    reads = stream(source, geometry, how, wanted=range(done.reads, len(source.items)), workers=job.workers)
     note = f"{done.reads} from before" if done.reads else ""
     for read in progress(reads, len(source.items) - done.reads, "clips", size=lambda _: 1, note=lambda: note):
         if (clip := read.clip) is None:
@@ -190,7 +210,7 @@ def _write(
             example["labels"] = {column: read.item.labels.get(head, -1) for head, column in columns.items()}
         writer.add_examples({split: [example]})
         if sum(info.splits[split].shard_lengths) == len(written):  # all of it is in whole shards
-            _keep(part, asked, Done(tuple(written), tuple((read.index, str(read.failure)) for read in failures)))
+            _keep(job, Done(tuple(written), tuple((read.index, str(read.failure)) for read in failures)))
     writer.close_all()
     (part / "metadata.json").unlink(missing_ok=True)  # empty; TFDS writes it only where it goes on
     return [source.items[i] for i in written], failures
