@@ -10,6 +10,8 @@
       decodes a corpus once; --videos=DIR reads it back
   python main.py --task=mine --videos=FOLDER --concepts=person,"sports ball" --detector=yolov8n.pt --out=DIR
       concept sets: static and dynamic clips of what a detector (or --boxes=FILE.csv) finds, controls, random sets
+  python main.py --task=review --concepts=DIR
+      the page on which concept sets are looked at, for a folder that was made by hand
   python main.py --task=tcav --model=worlds_swin --targets=direction:left --target_videos=W --concepts=DIR --run=NAME
       which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold
   python main.py --task=explain_concepts --model=worlds_swin --run=NAME --videos=W --targets=direction:left --out=DIR
@@ -26,7 +28,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-_TASK = flags.DEFINE_string("task", None, "what to do: stages, predict, train, prepare, mine, tcav or explain_concepts")
+_TASK = flags.DEFINE_string("task", None, "stages, predict, train, prepare, mine, review, tcav or explain_concepts")
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -78,8 +80,8 @@ _GATES = flags.DEFINE_integer("gates", 0, "train, on a world: clips on which its
 _CONCEPTS = flags.DEFINE_list(
     "concepts",
     [],
-    "mine: LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, separated by commas, with quotes around blanks; tcav: the"
-    " folder of concept sets",
+    "mine: LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, separated by commas, with quotes around blanks; tcav,"
+    " review: the folder of concept sets",
 )
 _DETECTOR = flags.DEFINE_string(
     "detector", None, "mine: weights of an ultralytics detector (a .pt is a pickle: code in it is run) or .onnx"
@@ -242,12 +244,19 @@ def mine() -> None:
     )
 
 
+def review() -> None:
+    from vtcav_jax.tasks import corpora
+
+    folder = concepts_folder()
+    if folder is None:
+        raise ValueError("--concepts is missing: the folder of concept sets; see --help")
+    corpora.review(folder)
+
+
 def tcav() -> None:
     from vtcav_jax.tasks import tcav
     from vtcav_jax.tcav.settings import Experiment
 
-    if len(_CONCEPTS.value) > 1:
-        raise ValueError(f"--concepts={','.join(_CONCEPTS.value)}: --task=tcav takes one folder of concept sets")
     settings = Experiment(
         stages=tuple(_STAGES.value),
         tests=tuple(_TESTS.value),
@@ -272,7 +281,7 @@ def tcav() -> None:
         needed(_MODEL, "a network that ships, or a path"),
         _TARGETS.value,
         _TARGET_VIDEOS.value,
-        next(iter(_CONCEPTS.value), None),
+        concepts_folder(),
         settings,
         run_folder(),
         cache=path(_CACHE),
@@ -303,6 +312,13 @@ def needed(flag: flags.FlagHolder, what: str) -> str:
     return flag.value
 
 
+def concepts_folder() -> str | None:
+    if len(_CONCEPTS.value) > 1:
+        given = ",".join(_CONCEPTS.value)
+        raise ValueError(f"--concepts={given}: --task={_TASK.value} takes one folder of concept sets")
+    return next(iter(_CONCEPTS.value), None)
+
+
 def path(flag: flags.FlagHolder) -> Path | None:
     return None if flag.value is None else Path(flag.value)
 
@@ -330,6 +346,7 @@ TASKS = {
     "train": train,
     "prepare": prepare,
     "mine": mine,
+    "review": review,
     "tcav": tcav,
     "explain_concepts": explain_concepts,
 }
