@@ -94,10 +94,10 @@ def mine(
     finder = detector or _finder(settings, [*items, *others])
     _check_labels(settings, finder, [*items, *others])
     with _told_when_full(out):
-        _open(out, settings, finder)
+        open_folder(out, settings, finder.name, finder.identity)
         failures: dict[str, str] = {}
         plans = [_planned(item, finder, out, failures) for item, _ in [*items, *others]]
-        _refuse_targets({p.sha256: p.item.name for p in plans if p}, _items(targets))
+        refuse_targets({p.sha256: p.item.name for p in plans if p}, _items(targets))
         begun = time.monotonic()
         surveys = _surveys(plans, [known for _, known in [*items, *others]], finder, failures)
         seconds = time.monotonic() - begun
@@ -123,7 +123,7 @@ def mine(
         table = {key: {step: tally[*key, step] for step in STEPS} for key in _keys(settings)}
         notes += [f"there is no clip of {', '.join(key)}" for key, row in table.items() if not row["left"]]
         notes += [f"there is one clip only of {', '.join(key)}" for key, row in table.items() if row["left"] == 1]
-        _finish(out, clips, again, table, failures)
+        finish(out, clips, again, failures, table)
         if not isinstance(finder, Drawn):
             write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*here, *there]})
     kinds = Counter((clip.concept, clip.kind) for clip in clips if clip.review != "reject")
@@ -183,15 +183,15 @@ def _check_labels(settings: Mining, finder: Detector | Drawn, items: Sequence[An
         raise ValueError("\n".join(map(printable, faults)))
 
 
-def _open(out: Path, settings: Mining, finder: Detector | Drawn) -> None:
-    """The folder, new or one that was mined into before."""
+def open_folder(out: Path, settings: Mining, finder: str, identity: str) -> None:
+    """The folder, new or one that was mined into before; `finder` says where things are."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING).exists())):
         raise ValueError(f"{out} is not empty and was not mined into; choose another folder")
     (out / SURVEYS).mkdir(parents=True, exist_ok=True)
     for part in out.rglob(".*.part*"):  # what a killed run was writing
         part.unlink(missing_ok=True)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-    told = {"asked": asked, "boxes": {"of": finder.name, "identity": finder.identity}, "versions": versions()}
+    told = {"asked": asked, "boxes": {"of": finder, "identity": identity}, "versions": versions()}
     write_text(out / MINING, json.dumps(told, indent=1) + "\n")
 
 
@@ -242,7 +242,7 @@ def _once(surveys: Iterable[Survey | None], notes: list[str]) -> list[Survey]:
     return list(by_key.values())
 
 
-def _refuse_targets(names: Mapping[str, str], targets: Sequence[Answered]) -> None:
+def refuse_targets(names: Mapping[str, str], targets: Sequence[Answered]) -> None:
     faults = []
     for item, _ in targets:
         if item.path is None or not item.path.is_file():
@@ -282,12 +282,12 @@ def _chosen(
     return chosen, rejected
 
 
-def _finish(
+def finish(
     out: Path,
     clips: Sequence[ConceptClip],
     again: Sequence[ConceptClip],
-    table: Mapping[tuple[str, str], Mapping[str, int]],
     failures: Mapping[str, str],
+    table: Mapping[tuple[str, str], Mapping[str, int]],
 ) -> None:
     """The tables and the page; clips of an earlier choice are removed when the table no longer names them."""
     before = {row["file"] for _, row in rows(out / TABLE, ("file",))} if (out / TABLE).exists() else set()
