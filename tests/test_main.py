@@ -1,15 +1,19 @@
 """The command line as a user types it."""
 
 import csv
+import json
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 import main as main_module
+import options
 from vtcav_jax import models
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
@@ -50,7 +54,22 @@ def test_predict_writes_what_it_prints(tmp_path):
 
 
 def test_a_flagfile_is_a_command():
-    assert "layers.0.downsample" in main("--flagfile=flagfiles/quickstart.flags")
+    assert "layers.0.downsample" in main("--flagfile=flagfiles/stages.flags")
+
+
+@pytest.mark.parametrize("path", sorted(Path(ROOT, "flagfiles").iterdir()), ids=lambda path: path.stem)
+def test_flagfiles_hold_flags_of_their_task(path):
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    names = [line.removeprefix("--").partition("=")[0] for line in lines]
+    task = lines[0].removeprefix("--task=")
+    known = {flag.name: options.tasks_of(flag) for flag in options.ours()}
+    assert names[0] == "task" and task in options.TASKS and set(names) <= set(known)
+    assert all(task in (known[name] or [task]) for name in names)
+
+
+def test_there_is_a_flagfile_for_each_task():
+    first = [path.read_text().partition("--task=")[2].split()[0] for path in Path(ROOT, "flagfiles").iterdir()]
+    assert set(first) == set(options.TASKS)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +79,7 @@ def test_a_flagfile_is_a_command():
             ["--task=stages", "--model=video_swin_b_k40"],
             "no network named 'video_swin_b_k40' (did you mean video_swin_b_k400",
         ),
-        (["--task=stage", "--model=x"], "no task named 'stage' (did you mean stages?)"),
+        (["--task=stage", "--model=x"], "--task: no task named 'stage' (did you mean stages?)"),
         (["--task=stages"], "--model is missing"),
         (["--modell=x"], "Did you mean: model"),
         (["--task=stages", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
@@ -86,20 +105,86 @@ def test_errors_are_one_sentence(tmp_path, arguments, message):
     assert message in text
 
 
-def test_every_flag_is_in_the_help_and_explained():
-    text = main("--help", code=1)
-    own = flags.FLAGS.flags_by_module_dict()[main_module.__name__]
-    assert {flag.name for flag in own} >= {
-        "task",
-        "model",
-        "clips",
-        "batch_size",
-        "top",
-        "out",
-        "seed",
-        "random_weights",
-    }
-    for flag in own:
-        assert flag.help and re.search(rf"--(\[no\])?{flag.name}:", text), flag.name
+def test_every_flag_is_in_the_help_of_its_tasks():
+    text = main("--help")
+    assert set(options.TASKS) == set(main_module.TASKS) and len(options.ours()) > 50
     for task in main_module.TASKS:
         assert f"--task={task}" in text
+        of_task = options.help_text(task)
+        for flag in options.ours():
+            takes = task in (options.tasks_of(flag) or [task])
+            assert bool(re.search(rf"^  --(\[no\])?{flag.name}:", of_task, re.M)) == takes, (task, flag.name)
+    for flag in options.ours():
+        assert flag.help and re.search(rf"^  --(\[no\])?{flag.name}:", text, re.M), flag.name
+    for code in options.CODES:
+        assert f"  {code:>3}  " in text
+    assert "--detector" not in main("--help", "--task=report") and "exit codes" in main("--task=report", "--help")
+
+
+def ended(lines, *arguments):
+    """A main whose task `stages` does `lines`: exit code, stdout and stderr."""
+    program = f"import main\ndef task():\n    {lines}\nmain.TASKS['stages'] = task\nmain.start()"
+    command = [sys.executable, "-c", program, "--task=stages", "--model=a b", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return run.returncode, run.stdout, run.stderr
+
+
+def test_exit_codes_and_last_words():
+    assert ended("pass") == (0, "", "")
+    code, out, err = ended("raise ValueError('alpha is 3')")
+    assert (code, out, err) == (1, "", "error: --alpha is 3\n")
+    assert ended("raise OSError('the disk is full')")[::2] == (1, "error: the disk is full\n")
+    code, _, err = ended("raise KeyError('x')")
+    assert code == 70 and "Traceback" in err and "a fault of the program" in err
+    code, _, err = ended("raise KeyboardInterrupt")
+    assert code == 130 and "nothing was written" in err and "main.py --task=stages '--model=a b'" in err
+
+
+def test_a_log_in_json_ends_with_the_code():
+    code, out, err = ended("raise ValueError('no')", "--log_json")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["event"] for line in lines] == ["warning", "end"] and (code, lines[1]["code"], out) == (1, 1, "")
+
+
+def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
+    flags = ["--task=mine", "--videos=worlds:small:120:0", "--model=worlds_swin", "--concepts=@direction:left"]
+    flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=10", "--workers=0"]
+    run = subprocess.Popen([sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.rglob("*.mp4")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and "Traceback" not in err and "the same command goes on" in err
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+    assert "review.html" in main(*flags)
+    assert before and all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_flags_that_a_sentence_is_about_are_named():
+    flags = ["--task=tcav", "--model=worlds_swin", "--targets=direction:left", "--run=x"]
+    text = main(*flags, "--target_videos=nowhere", "--concepts=c", code=1)
+    assert text.startswith("error: --target_videos: there is no file or folder nowhere")
+    text = main(*flags, "--target_videos=worlds:small:9:0", "--concepts=nothere", code=1)
+    assert text.startswith("error: --concepts: there is no folder nothere")
+    text = main("--task=report", "--run=no/such", code=1)
+    assert text.startswith("error: --run=no/such: there is no no/such/run.json")
+
+
+@pytest.mark.slow
+def test_the_quickstart_tells_what_was_planted(tmp_path):
+    text = main("--task=quickstart", f"--run={tmp_path / 'quick'}")
+    assert "direction:left is raised by left where it moves" in text
+    assert "As a still picture it is not even told from the other clips" in text
+    assert "shape:ring is raised by ring, still or moving" in text
+    page = tmp_path / "quick" / "tcav" / "report" / "index.html"
+    assert f"the page: {page}" in text and page.stat().st_size < 20e6
+    assert "degenerate stage" in page.read_text() and "--task=explain_concepts" in text
+    with np.load(tmp_path / "quick/tcav/over_time.npz") as parts, open(tmp_path / "quick/tcav/derivatives.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "layers.0"]
+        names, clips = parts["layers.0|vectors"].tolist(), parts["direction:left|clips"].tolist()
+        for row in rows:
+            if row["target"] == "direction:left":
+                i = names.index(f"{row['concept']}/{row['kind']}/{row['against']}")
+                moments = parts["layers.0|direction:left"][i, clips.index(row["clip"])]
+                assert moments.sum() == pytest.approx(float(row["derivative"]), rel=1e-3, abs=1e-3)

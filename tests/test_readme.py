@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
+import options
 from benchmarks import tables
 from vtcav_jax import models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_python_blocks_run_one_after_the_other(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    blocks = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    assert len(blocks) == 4
     scope: dict = {"__name__": "readme"}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), scope)
@@ -36,11 +38,30 @@ def test_every_table_has_a_measurement(name):
     assert tables.results(name)
 
 
-def test_named_files_and_targets_exist():
-    for path in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / path).exists(), path
+def test_the_readme_is_short():
+    assert README.count("\n") <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_named_files_and_targets_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for path, place in re.findall(r"\]\(([^)#:]+)(#[^)]*)?\)", text):
+        assert (page.parent / path).exists(), path
+        headings = re.findall(r"^#+ (.*)$", (page.parent / path).read_text(encoding="utf-8"), re.M) if place else []
+        assert not place or place[1:] in [heading.lower().replace(" ", "-") for heading in headings], (path, place)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([a-z-]+)", README):
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    for preset in re.findall(r"--(?:model|preset)=(video_swin\w+)", README):
+    for path in re.findall(r'src="([^"]*)"', text):
+        assert (page.parent / path).exists(), path
+    for preset in re.findall(r"--(?:model|preset)=(video_swin\w+)", text):
         assert preset in models.PRESETS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_have_flags_that_their_task_takes(page):
+    known = {flag.name: options.tasks_of(flag) for flag in options.ours()}
+    for line in re.findall(r"main\.py (--task=.*)", page.read_text(encoding="utf-8")):
+        task = line.partition("--task=")[2].split()[0].strip("`")
+        for name in re.findall(r"--(\w+)", line.partition("   #")[0]):
+            assert task in (known[name] or [task]), (task, name)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from vtcav_jax.telling import event, style
+
 T = TypeVar("T")
 
 
@@ -18,9 +20,14 @@ def progress(
 ) -> Iterator[T]:
     """Passes `batches` on and tells on stderr how many of `total` have come, and what `note` says.
 
-    A terminal sees one line that moves; a log file a line every ten seconds, and nothing of what takes under two.
+    A terminal sees one line that moves; a log file a line every ten seconds, and nothing of what takes under two. How
+    it is told, if at all, is for `telling.style` to say.
     """
-    terminal = sys.stderr.isatty()
+    how = style.get()
+    if how == "quiet":
+        yield from batches
+        return
+    terminal = how == "plain" and sys.stderr.isatty()
     start = told = time.monotonic()
     done, open_line = 0, terminal
     if terminal:
@@ -31,13 +38,17 @@ def progress(
         now = time.monotonic()
         if now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):
             rate = done / (now - start)
-            said = note()
+            said, told = note(), now
+            if how == "json":
+                left = max(total - done, 0) / rate
+                event("progress", done=done, total=total, unit=unit, rate=rate, seconds_left=left, note=said)
+                yield batch
+                continue
             line = f"{done}/{total} {unit}, {rate:.3g} {unit}/s, {max(total - done, 0) / rate:.0f} s left" + (
                 f", {said}" if said else ""
             )
             sys.stderr.write(f"\r\x1b[K{line}" if terminal else f"{line}\n")
             sys.stderr.flush()
-            told = now
         yield batch
     if open_line:
         sys.stderr.write("\r\x1b[K")

@@ -6,6 +6,7 @@ from vtcav_jax.concepts.mining import Report, mine
 from vtcav_jax.concepts.review import review_sets
 from vtcav_jax.concepts.sets import ConceptClip, ConceptSets, letterboxed, pictures, read_sets, refuse_leaks
 from vtcav_jax.concepts.settings import Concept, Mining, concept, concepts
+from vtcav_jax.concepts.whole import whole_clips
 
 __all__ = [
     "CONTROLS",
@@ -25,5 +26,6 @@ __all__ = [
     "read_sets",
     "refuse_leaks",
     "review_sets",
+    "whole_clips",
     "write_boxes",
 ]

@@ -96,7 +96,7 @@ def mine(
     target = material.opened(targets)
     material.refuse_same_world(films, target)
     with told_when_full(out):
-        _open(out, settings, finder)
+        open_folder(out, settings, finder.name, finder.identity)
         for film in films:
             film.write()
         failures: dict[str, str] = {}
@@ -128,7 +128,7 @@ def mine(
         table = {key: {step: tally[*key, step] for step in STEPS} for key in _keys(settings)}
         notes += [f"there is no clip of {', '.join(key)}" for key, row in table.items() if not row["left"]]
         notes += [f"there is one clip only of {', '.join(key)}" for key, row in table.items() if row["left"] == 1]
-        _finish(out, clips, table, failures)
+        finish(out, clips, table, failures)
         if not isinstance(finder, Drawn):
             write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*here, *there]})
     kinds = Counter((clip.concept, clip.kind) for clip in reviewed(clips, verdicts) if clip.review != "reject")
@@ -136,15 +136,15 @@ def mine(
     return Report(out, table, dict(kinds), failures, tuple(notes), len(plans), frames, seconds)
 
 
-def _open(out: Path, settings: Mining, finder: Detector | Drawn) -> None:
-    """The folder, new or one that was mined into before."""
+def open_folder(out: Path, settings: Mining, finder: str, identity: str) -> None:
+    """The folder, new or one that was mined into before; `finder` says where things are."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING).exists())):
         raise ValueError(f"{out} is not empty and was not mined into; choose another folder")
     (out / SURVEYS).mkdir(parents=True, exist_ok=True)
     for part in out.rglob(".*.part*"):  # what a killed run was writing
         part.unlink(missing_ok=True)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-    told = {"asked": asked, "boxes": {"of": finder.name, "identity": finder.identity}, "versions": versions()}
+    told = {"asked": asked, "boxes": {"of": finder, "identity": identity}, "versions": versions()}
     write_text(out / MINING, json.dumps(told, indent=1) + "\n")
 
 
@@ -223,7 +223,7 @@ def _chosen(
     return chosen, rejected
 
 
-def _finish(
+def finish(
     out: Path,
     clips: Sequence[ConceptClip],
     table: Mapping[tuple[str, str], Mapping[str, int]],

@@ -79,7 +79,7 @@ def _card(clip: ConceptClip) -> dict:
 
 
 def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    return _compressed(picture[None], "image2pipe", "mjpeg", "yuvj420p", {"qmin": "3", "qmax": "3"})
+    return compressed(picture[None], "image2pipe", "mjpeg", "yuvj420p", {"qmin": "3", "qmax": "3"})
 
 
 def webm(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
@@ -88,15 +88,17 @@ def webm(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
     The speed is negative, which means fixed: with a positive one the encoder does less where the machine is busy.
     """
     options = {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
-    return _compressed(video, "webm", "libvpx", "yuv420p", options)
+    return compressed(video, "webm", "libvpx", "yuv420p", options)
 
 
-def _compressed(video: np.ndarray, container: str, codec: str, pixels: str, options: dict[str, str]) -> bytes:
+def compressed(
+    video: np.ndarray, container: str, codec: str, pixels: str, options: dict[str, str], rate: int = RATE
+) -> bytes:
     import av
 
     file = io.BytesIO()
     with av.open(file, "w", format=container, options={"fflags": "+bitexact"}) as output:
-        stream = output.add_stream(codec, rate=RATE, options=options | {"flags": "+bitexact"})
+        stream = output.add_stream(codec, rate=rate, options=options | {"flags": "+bitexact"})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = pixels

@@ -11,7 +11,8 @@ LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 @dataclass(frozen=True)
 class Concept:
-    """A name for the boxes with one label, in all videos or in those with one answer to one question."""
+    """A name for the boxes with one label, in all videos or in those with one answer to one question; without a label
+    for those videos as a whole."""
 
     name: str
     label: str
@@ -24,12 +25,16 @@ class Concept:
 
 
 def concept(text: str) -> Concept:
-    """`LABEL`, `NAME=LABEL`, or `NAME=LABEL@HEAD:ANSWER`, as in `left=key@direction:left` of the worlds."""
+    """`LABEL`, `NAME=LABEL`, or `NAME=LABEL@HEAD:ANSWER`, as in `left=key@direction:left` of the worlds; of whole clips
+    `@HEAD:ANSWER` or `NAME=@HEAD:ANSWER`."""
     name, equals, rest = text.partition("=") if "=" in text else ("", "", text)
     label, at, where = rest.partition("@")
     head, colon, answer = where.partition(":")
-    if not label.strip() or (equals and not name.strip()) or (at and not (head and colon and answer)):
-        raise ValueError(f"{text!r} is no concept; expected LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER")
+    if not (label.strip() or at) or (equals and not name.strip()) or (at and not (head and colon and answer)):
+        raise ValueError(
+            f"{text!r} is no concept; expected LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, or @HEAD:ANSWER or"
+            " NAME=@HEAD:ANSWER for whole clips"
+        )
     label, name = label.strip(), name.strip() or (f"{head} {answer}" if at else label.strip())
     return Concept(name, label, head.strip() or None, answer.strip() or None)
 
@@ -95,8 +100,17 @@ class Mining:
             faults.append("detector and boxes are two answers to one question; give one")
         if self.tracker not in TRACKERS:
             faults.append(f"there is no tracker {self.tracker!r}; expected {' or '.join(TRACKERS)}")
+        if self.whole and (boxed := [c.name for c in self.concepts if c.label]):
+            faults.append(f"{', '.join(boxed)} are of boxes, the others of whole clips; mine them into two folders")
+        if self.whole and (self.detector or self.boxes):
+            faults.append("concepts of whole clips (@HEAD:ANSWER) need no detector and no boxes; leave them out")
         if faults:
             raise ValueError("these settings cannot be mined with: " + "; ".join(faults))
+
+    @property
+    def whole(self) -> bool:
+        """Whether concepts are whole clips, by their labels."""
+        return any(not concept.label for concept in self.concepts)
 
     @property
     def span(self) -> int:

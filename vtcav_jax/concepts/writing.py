@@ -82,7 +82,7 @@ def _write_missing(missing: Sequence[Candidate], source: Survey, settings: Minin
                     pictures = found.pop(candidate.id)
                     for kind, video in _videos(candidate, pictures, jitter.pop(candidate.id, None)).items():
                         if kind in files:
-                            _write(out / files[kind], encoded(video, source.fps / settings.interval))
+                            write_file(out / files[kind], encoded(video, source.fps / settings.interval))
 
     try:
         cut(by_decoding=False)
@@ -99,7 +99,7 @@ def _videos(candidate: Candidate, pictures: Sequence[np.ndarray], jitter: np.nda
     return videos if jitter is None else videos | {"jitter": jitter}
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)

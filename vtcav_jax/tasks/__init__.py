@@ -1,12 +1,9 @@
 """What a command does: calls of the library in a row, and what a person is told of them."""
 
-from vtcav_jax.names import printable
+from vtcav_jax.telling import answer, say
 from vtcav_jax.video.sources import Source, open_source
 
-
-def say(text: str) -> None:
-    """Prints; names from files cannot move the cursor."""
-    print(printable(text), flush=True)
+__all__ = ["answer", "say", "videos"]
 
 
 def videos(spec: str) -> Source:

@@ -1,6 +1,5 @@
 """--task=stages and --task=predict: what is in a network, and what it says."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 from vtcav_jax import models, runs, tap, weights
 from vtcav_jax.prediction import predicted, probabilities
 from vtcav_jax.progress import progress
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import answer, say, videos
+from vtcav_jax.telling import warn
 from vtcav_jax.video import How, Source, failure_table
 
 COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
@@ -24,13 +24,13 @@ def stages(name: str) -> None:
     video = jax.ShapeDtypeStruct((1, *preset.geometry.shape), jnp.float32)
     logits, seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = sum(a.size for a in weights.parameters(model).values())
-    print(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    print(f"one clip is {' x '.join(map(str, preset.geometry.shape))}, {preset.geometry.spacing}\n")
+    answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
+    answer(f"one clip is {' x '.join(map(str, preset.geometry.shape))}, {preset.geometry.spacing}\n")
     rows = [(stage, seen[stage]) for stage in tap.stages_of(model)]
-    print(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
+    answer(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
     for stage, a in rows:
         shape = " x ".join(map(str, a.shape[1:]))
-        print(f"{stage:24}{shape:>22}{a.size:>12,}{readable(100 * a.size * a.dtype.itemsize):>12}")
+        answer(f"{stage:24}{shape:>22}{a.size:>12,}{readable(100 * a.size * a.dtype.itemsize):>12}")
 
 
 def readable(size: int) -> str:
@@ -65,13 +65,13 @@ def predict(
         assert source is not None
         answers = video_answers(loaded, source, how, batch_size, workers)
     rows: list[tuple] = []
-    say("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*COLUMNS))
+    answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*COLUMNS))
     for name, probability in answers:
         for head, part in loaded.slices.items():
             found = probability[part]
             for rank, k in enumerate(np.argsort(-found, kind="stable")[:top], start=1):
                 rows.append((name, head, rank, int(k), loaded.heads[head][k], f"{found[k]:.4f}"))
-                say("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
+                answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
     if out is not None:
         runs.write_table(out, COLUMNS, rows)
 
@@ -91,7 +91,7 @@ def with_weights(name: str, random_seed: int | None = None) -> models.Loaded:
 def array_answers(loaded: models.Loaded, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
     geometry = models.PRESETS[loaded.preset].geometry
     if clips.shape[1:] != geometry.shape:
-        print(f"note: clips are {clips.shape[1:]}, {loaded.preset} was made for {geometry.shape}", file=sys.stderr)
+        warn(f"note: clips are {clips.shape[1:]}, {loaded.preset} was made for {geometry.shape}")
     found = probabilities(loaded, (clip[None] for clip in clips), min(batch_size, len(clips)))
     for i, probability in enumerate(progress(found, len(clips), "clips", size=lambda _: 1)):
         yield str(i), probability

@@ -1,11 +1,24 @@
-"""--task=prepare, --task=mine and --task=review: from videos to clips that are there once and for all."""
+"""--task=worlds, prepare, mine and review: from videos to clips that are there once and for all."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from vtcav_jax import concepts, models, video
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.video import How, failure_table
+from vtcav_jax.video.synthetic import Synthetic
+from vtcav_jax.worlds import make_clips, write_clips
+
+
+def world(spec: str | None, out: Path | None) -> None:
+    """Clips of a world as mp4 files with their answers and boxes, so that they are videos like any other."""
+    source = None if spec is None else videos(spec)
+    if not isinstance(source, Synthetic) or out is None:
+        raise ValueError(
+            "--task=worlds needs --videos=worlds:NAME:COUNT:SEED, such as worlds:small:100:0, and --out=DIR"
+        )
+    paths = write_clips(make_clips(source.world, source.count, source.seed), out)
+    answer(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
 
 
 def prepare(spec: str | None, model: str, how: How, out: Path | None, *, workers: int = 2) -> None:
@@ -13,7 +26,7 @@ def prepare(spec: str | None, model: str, how: How, out: Path | None, *, workers
     if spec is None or out is None:
         raise ValueError("--task=prepare needs --videos=WHERE, --model=PRESET (for the clips' size) and --out=DIR")
     failed = video.prepare(videos(spec), models.abstract(model)[1].geometry, how, out, workers=workers)
-    say(f"wrote {out}; read it with --videos={out}")
+    answer(f"wrote {out}; read it with --videos={out}")
     if failed:
         say(failure_table(failed))
 
@@ -26,16 +39,27 @@ def mine(
     model: str | None = None,
     targets: str | None = None,
     negatives: str | None = None,
+    workers: int = 2,
 ) -> None:
     """Concept sets, their controls and random sets out of videos; clips as long as those that `model` sees."""
     if spec is None or out is None:
         raise ValueError("--task=mine needs --videos=WHERE, --concepts=NAME,... and --out=DIR")
-    if model is not None:
-        geometry = models.abstract(model)[1].geometry
+    geometry = None if model is None else models.abstract(model)[1].geometry
+    if settings.whole:
+        if geometry is None or negatives is not None:
+            raise ValueError(
+                "whole clips (@HEAD:ANSWER) are cut as a network sees them, and their random sets come from the same"
+                " videos; --task=mine needs --model=NETWORK and no --negatives for them"
+            )
+        there = None if targets is None else videos(targets)
+        found = concepts.whole_clips(videos(spec), settings, geometry, out, targets=there, workers=workers)
+        say(found.text)
+        return answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+    if geometry is not None:
         settings = replace(settings, frames=geometry.frames, interval=geometry.interval)
     report = concepts.mine(spec, settings, out, targets=targets or (), negatives=negatives)
     say(report.text)
-    say(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+    answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
 
 
 def review(folder: str) -> None:
@@ -50,4 +74,4 @@ def labels(detector: Path) -> None:
     """What a detector knows, a name a line."""
     from vtcav_jax.concepts.detect import list_labels
 
-    say("\n".join(list_labels(detector)))
+    answer("\n".join(list_labels(detector)))

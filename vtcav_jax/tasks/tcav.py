@@ -5,8 +5,10 @@ from pathlib import Path
 
 from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.report.films import gather
+from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav import experiment
 from vtcav_jax.tcav.cache import Cache
 from vtcav_jax.tcav.explain import Explained, Moment, explain
@@ -33,7 +35,7 @@ def tcav(
     random_seed: int | None = None,
     flags: str = "",
 ) -> None:
-    """Runs an experiment into the folder `run` and prints its table; `dry_run` only prints what it would do."""
+    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan."""
     missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
     missing |= {"--run=NAME": run or dry_run}
     if lacking := [name for name, value in missing.items() if not value]:
@@ -44,13 +46,15 @@ def tcav(
     if dry_run:
         store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
         todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
-        say(todo.text)
+        answer(todo.text)
         return todo.require()
     assert run is not None
     found = experiment.run(
         loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
     )
+    gather(found.folder, loaded, source, sets, found.rows, found.clips)
     say(summary(found, settings))
+    report([found.folder])
 
 
 def explain_concepts(
@@ -86,7 +90,9 @@ def explain_concepts(
                 f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.vector:32.32}{row.derivative:>11.3g}"
                 f"{row.inside:>9.2f}"
             )
-    say(f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv")
+    answer(
+        f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv"
+    )
     if failed:
         say(failure_table(failed))
 

@@ -11,7 +11,7 @@ from vtcav_jax import models, runs, training, weights
 from vtcav_jax.names import unknown
 from vtcav_jax.prediction import accuracy
 from vtcav_jax.report.curves import training_curves
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.video import Source, failure_table, write_failures
 from vtcav_jax.worlds import gates
 
@@ -63,7 +63,7 @@ def train(
     say(f"curves: {training_curves(folder / 'metrics.csv')}")
     if not (folder / NETWORK).exists():
         models.save(folder / NETWORK, trained.model, preset, heads, run=folder.name, videos=source.spec)
-    say(f"network: {folder / NETWORK}")
+    answer(f"network: {folder / NETWORK}")
     loaded = models.load(folder / NETWORK)
     if others is not None:
         test(loaded, others, folder, recipe.batch_size, workers)
@@ -71,7 +71,7 @@ def train(
         mean, std = (np.asarray(values, np.float32) for values in (geometry.mean, geometry.std))
         found = gates(loaded.model, world, gate_clips, seed=recipe.seed + 2, prepare=lambda video: (video - mean) / std)
         runs.write_text(folder / "gates.txt", found.table() + "\n")
-        say(found.table())
+        answer(found.table())
         found.check()
 
 
@@ -81,6 +81,6 @@ def test(loaded: models.Loaded, source: Source, folder: Path, batch_size: int, w
     found = accuracy(loaded, source, batch_size, workers=workers, failed=failed)
     rows = [(a.head, a.n, a.right, a.share, *a.interval) for a in found]
     runs.write_table(folder / "accuracy.csv", ("head", "n", "right", "accuracy", "low", "high"), rows)
-    say(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
+    answer(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
     for head, n, _, share, low, high in rows:
-        say(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")
+        answer(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from vtcav_jax.tcav.gram import Gram, gram
 from vtcav_jax.tcav.measures import Measured, measure
 from vtcav_jax.tcav.plan import Plan, plan, without_missing
 from vtcav_jax.tcav.settings import Experiment
+from vtcav_jax.tcav.shown import write_shown
 from vtcav_jax.tcav.table import Clip, Row, VectorRow, judged, write_rows
 from vtcav_jax.video.failures import write_failures
 from vtcav_jax.video.reading import Read
@@ -137,6 +138,10 @@ def run(
 
         with clock("paper"):
             write_paper(folder, todo, lambda stage: _products(todo, stage, mesh, _Clock()))
+    with clock("shown"):
+        write_shown(
+            folder, todo, lambda stage: _examples(todo, stage), lambda stage: _products(todo, stage, mesh, _Clock())
+        )
     if settings.export:
         with clock("export"):
             export(
@@ -190,6 +195,7 @@ def _measured(todo: Plan, stage: str, mesh: Mesh, clock: _Clock) -> Measured:
         "classes": [asdict(target) for target in todo.looked.classes],
         "names": todo.looked.targets.names,
         "random": todo.asked.random,
+        "columns": [[field.name for field in fields(kind)] for kind in (Row, VectorRow, Clip)],
     }
     key = key_of("measured", _products_key(todo, stage), asked)
     if todo.store.has(key, ".json"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float
 
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.bootstrap import Intervals, bootstrap
@@ -195,7 +196,14 @@ def _row(
         degenerate=bool(state.degenerate[0]),
         still=bool(state.still[0]),
         target_fn=s.target_fn,
+        **dict(zip(("null_low", "null_high"), _middle(test.step_null if s.statistic == "step" else test.null))),
     )
+
+
+def _middle(null: Float[np.ndarray, "b 1"]) -> tuple[float, float]:
+    """Of the values under exchange, the ends of their middle 95 %."""
+    known = null[~np.isnan(null)]
+    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else (NAN, NAN)
 
 
 def _vector_row(

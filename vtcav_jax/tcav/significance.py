@@ -44,6 +44,7 @@ class Test:
     not_converged: int
     step: Float[np.ndarray, " c"]
     step_p: Float[np.ndarray, " c"]
+    step_null: Float[np.ndarray, "b c"]
 
 
 def label_test(
@@ -209,6 +210,7 @@ def _test(kind, means, counts, steps, failed, smallest) -> Test:
         failed,
         steps[0],
         _p(np.abs(steps), smallest),
+        steps[1:],
     )
 
 

@@ -24,6 +24,7 @@ class Row:
     `p` is `p_step` or `p_unit`, that of the derivative along the unit vector, by the experiment's statistic.
     `sets_low` and `sets_high` are the least and the greatest derivative of a vector against one of the `sets` random
     sets. `turning` is how far the targets' gradients differ in direction: about 0 in a degenerate stage.
+    `null_low` and `null_high` hold the middle 95 % of what the experiment's statistic is under exchange.
     """
 
     target: str
@@ -69,6 +70,8 @@ class Row:
     degenerate: bool
     still: bool
     target_fn: str
+    null_low: float
+    null_high: float
 
     @property
     def name(self) -> str:

@@ -1,0 +1,308 @@
+"""Every flag of main.py, and what it says of itself: tasks with an example each, flags in groups, exit codes.
+
+The help of a flag begins with the tasks that take it, as in `tcav, predict: ...`; without any it is for all of them.
+"""
+
+import re
+import sys
+import textwrap
+from dataclasses import dataclass
+
+from absl import flags
+
+
+@dataclass(frozen=True)
+class About:
+    """A task: what it does, a command, and what is kept of it when it is stopped."""
+
+    what: str
+    example: str
+    kept: str = "nothing was written; give the command again"
+
+
+TASKS = {
+    "quickstart": About(
+        "the whole story in one command: synthetic clips, concepts out of them, Video-TCAV, its page",
+        "",
+        "each finished step; the same command goes on",
+    ),
+    "stages": About(
+        "every stage one can look into: its shape, features, memory per 100 clips", "--model=video_swin_b_k400"
+    ),
+    "predict": About(
+        "the likeliest classes of each clip, and which files could not be read",
+        "--model=worlds_swin --videos=worlds:small:4:0 --out=top.csv",
+    ),
+    "train": About(
+        "a network of one's own, trained or fine-tuned",
+        "--model=video_swin_tiny --videos=FOLDER --held_out=OTHER --run=NAME",
+        "all steps up to the last checkpoint; the same command goes on from there and ends the same",
+    ),
+    "prepare": About(
+        "a corpus decoded once; --videos=DIR reads it back",
+        "--videos=FOLDER --model=video_swin_t_k400 --out=DIR",
+        "nothing that is usable; give the command again",
+    ),
+    "worlds": About(
+        "synthetic clips whose cause is known, as mp4 files with their answers and boxes",
+        "--videos=worlds:small:100:0 --out=DIR",
+        "the files that are whole; the tables come last, so give the command again",
+    ),
+    "mine": About(
+        "concept sets: static and dynamic clips of what a detector (or --boxes=FILE.csv) finds, or whole labelled clips"
+        " (--concepts=@HEAD:ANSWER), with controls and random sets",
+        "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --out=DIR",
+        "every video that was looked through and every clip that was written; the same command goes on",
+    ),
+    "review": About(
+        "the page on which concept sets are looked at, for a folder that was made by hand",
+        "--concepts=DIR",
+    ),
+    "tcav": About(
+        "which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold; ends"
+        " with a page",
+        "--model=worlds_swin --targets=direction:left --target_videos=worlds:small:200:5 --concepts=DIR --run=NAME",
+        "every clip that went through the network, in the cache beside the run; the same command goes on",
+    ),
+    "explain_concepts": About(
+        "the concepts of a --task=tcav run in other clips: how much of each, when, and what it does to the score",
+        "--model=worlds_swin --run=NAME --videos=worlds:small:20:9 --targets=direction:left --out=DIR",
+    ),
+    "report": About(
+        "the page of a run, or of several side by side (--run=A,B)",
+        "--run=NAME",
+        "the run itself; its page is made again by the same command",
+    ),
+}
+CODES = {
+    0: "done",
+    1: "refused: a flag, a file or what was asked is wrong; one sentence on stderr says what to do",
+    70: "a fault of the program itself, with its traceback; please report it",
+    130: "stopped by Ctrl-C; what is safe and how to go on is told",
+}
+
+TASK = flags.DEFINE_string("task", None, f"what to do: {', '.join(TASKS)}")
+MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "a preset (video_swin_t_k400, ...), a trained network that ships (worlds_swin, worlds_cnn), or a path",
+)
+VIDEOS = flags.DEFINE_string("videos", None, "where clips come from: folder, file, .csv, tfds:..., worlds:...")
+CLIPS = flags.DEFINE_string(
+    "clips",
+    None,
+    "predict, instead of --videos: .npy file of clips (b, t, h, w, 3); uint8 is 0..255, float32 is normalised already",
+)
+NUM_CLIPS = flags.DEFINE_integer("num_clips", 1, "predict: clips per video, spread over it", lower_bound=1)
+VIEWS = flags.DEFINE_enum("views", "centre", ["centre", "three"], "predict: crops per clip")
+INTERVAL = flags.DEFINE_float("interval_seconds", None, "between frames, in place of the preset's in frames")
+WORKERS = flags.DEFINE_integer("workers", 2, "processes that decode videos; 0: none but this one", lower_bound=0)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "clips at once (predict: 4, train: 64, tcav: 8)", lower_bound=1)
+TOP = flags.DEFINE_integer("top", 5, "predict: classes shown per clip and head", lower_bound=1)
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "predict, prepare, worlds, mine, explain_concepts, report: the folder to write; of predict a .csv",
+)
+RANDOM_WEIGHTS = flags.DEFINE_boolean(
+    "random_weights", False, "predict, tcav: let a preset answer without weights, to try it out"
+)
+SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
+RUN = flags.DEFINE_string(
+    "run",
+    None,
+    "train, tcav, explain_concepts, report, quickstart: the folder of the run; without a slash, in runs/; report takes"
+    " several, separated by commas",
+)
+HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
+STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
+LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "train: after the warm-up, from where it falls to 0")
+WARMUP = flags.DEFINE_integer(
+    "warmup", None, "train: steps until the full learning rate; by default a tenth of all, at most 100", lower_bound=0
+)
+WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.05, "train: of AdamW")
+CLIP_NORM = flags.DEFINE_float("clip_norm", 1.0, "train: greatest norm of a gradient")
+AUGMENT = flags.DEFINE_enum(
+    "augment",
+    "none",
+    ["none", "flip", "torus"],
+    "train: flip mirrors half of the clips (not where left and right are classes); torus shifts worlds:... clips",
+)
+TIMELESS = flags.DEFINE_float("timeless", 0.0, "train: share of clips that are frozen or shuffled in time")
+TIMELESS_FROM = flags.DEFINE_integer("timeless_from", 0, "train: the step from which there are such clips")
+TIMELESS_HEADS = flags.DEFINE_list("timeless_heads", [], "train: heads whose answers are still true of these clips")
+RANDOM_START = flags.DEFINE_boolean("random_start", False, "train: another part of the video each time")
+CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 200, "train: steps", lower_bound=1)
+BFLOAT16 = flags.DEFINE_boolean("bfloat16", False, "train: compute in bfloat16; parameters stay float32")
+GATES = flags.DEFINE_integer("gates", 0, "train, on a world: clips on which its causes are checked", lower_bound=0)
+CONCEPTS = flags.DEFINE_list(
+    "concepts",
+    [],
+    "mine, review, tcav: mine takes LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, and NAME=@HEAD:ANSWER for whole clips,"
+    " separated by commas, with quotes around blanks; tcav the folder of concept sets",
+)
+DETECTOR = flags.DEFINE_string(
+    "detector", None, "mine: weights of an ultralytics detector (a .pt is a pickle: code in it is run) or .onnx"
+)
+LIST_LABELS = flags.DEFINE_boolean("list_labels", False, "mine: only print what --detector knows")
+BOXES = flags.DEFINE_string(
+    "boxes", None, "mine, instead of --detector: .csv (file, frame, track, label, x1, y1, x2, y2)"
+)
+TRACKER = flags.DEFINE_enum("tracker", "bytetrack", ["bytetrack", "botsort"], "mine: how boxes become tracks")
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 640, "mine: longer side at which the detector looks", lower_bound=32)
+FRAMES = flags.DEFINE_integer("frames", 16, "mine: of a clip; with --model, as many as that sees", lower_bound=1)
+CONTROLS = flags.DEFINE_boolean("controls", True, "mine: frozen, shuffled, reversed and jitter twins of dynamic clips")
+LEAST_CONFIDENCE = flags.DEFINE_float("least_confidence", 0.5, "mine: of a crop, on average")
+LEAST_AREA = flags.DEFINE_float("least_area", 0.001, "mine: of a box, as a part of the frame")
+LEAST_LENGTH = flags.DEFINE_integer(
+    "least_length", None, "mine: of a track in frames; by default a clip's", lower_bound=1
+)
+GREATEST_OVERLAP = flags.DEFINE_float("greatest_overlap", 0.5, "mine: between the boxes of two chosen clips")
+MOST_PER_VIDEO = flags.DEFINE_integer("most_per_video", 5, "mine: clips of a concept and kind", lower_bound=1)
+MOST = flags.DEFINE_integer("most", 50, "mine: clips of a concept and kind in all", lower_bound=1)
+RANDOM_SETS = flags.DEFINE_integer("random_sets", 10, "mine: disjoint sets of negatives", lower_bound=0)
+NEGATIVES = flags.DEFINE_string("negatives", None, "mine: other videos for the random sets, as --videos")
+TARGET_VIDEOS = flags.DEFINE_string(
+    "target_videos", None, "mine, tcav: clips of the class; no concept may come from them, and tcav explains them"
+)
+TARGETS = flags.DEFINE_list("targets", [], "tcav, explain_concepts: CLASS or HEAD:CLASS, separated by commas")
+STAGES = flags.DEFINE_list(
+    "stages", [], "tcav: names or globs ('*': all); by default the ends of the network's parts, such as layers.2"
+)
+TESTS = flags.DEFINE_list(
+    "tests",
+    ["absolute", "motion", "relative"],
+    "tcav: absolute (against random sets), motion (dynamic clips against their controls), relative (against the other"
+    " concepts), pairs (against each)",
+)
+NULL = flags.DEFINE_enum("null", "labels", ["labels", "sets"], "tcav: what is exchanged: clips, or whole random sets")
+STATISTIC = flags.DEFINE_enum(
+    "statistic", "step", ["step", "unit"], "tcav: of the tests: derivative times the step to the concept, or by itself"
+)
+POOL = flags.DEFINE_enum("pool", "space", ["none", "space", "time", "all"], "tcav: over what activations are averaged")
+TARGET_FN = flags.DEFINE_enum("target_fn", "logit", ["logit", "log_prob", "margin"], "tcav: what a class scores")
+SENSITIVITY = flags.DEFINE_enum(
+    "sensitivity", "gradient", ["gradient", "integrated"], "tcav: at the clip, or averaged over the way to it from 0"
+)
+ESTIMATOR = flags.DEFINE_enum(
+    "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
+)
+LAM = flags.DEFINE_float("lam", 0.01, "tcav: penalty of the vectors' length, the same at every stage")
+PERMUTATIONS = flags.DEFINE_integer(
+    "permutations", None, "tcav: of each test's labels; by default 999, or what its family needs", lower_bound=1
+)
+ALPHA = flags.DEFINE_float("alpha", 0.05, "tcav: chance of a false finding, in the whole family")
+CORRECTION = flags.DEFINE_enum("correction", "holm", ["holm", "bh", "bonferroni"], "tcav: for the number of tests")
+N_TARGETS = flags.DEFINE_integer("n_targets", 100, "tcav: clips of each class, at most", lower_bound=1)
+SELF_CHECK = flags.DEFINE_integer(
+    "self_check",
+    20,
+    "tcav: pseudo-concepts of each kind, tested to see how often nothing is found to be something",
+    lower_bound=0,
+)
+PROTOCOL = flags.DEFINE_enum(
+    "protocol", "standard", ["standard", "paper"], "tcav: paper adds the tests of Saha et al. 2024, as they were made"
+)
+EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
+CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
+DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
+QUIET = flags.DEFINE_boolean("quiet", False, "say nothing but answers and errors")
+LOG_JSON = flags.DEFINE_boolean(
+    "log_json", False, "tell progress, notes and errors as one JSON object a line on stderr; answers stay on stdout"
+)
+
+
+def tasks_of(flag: flags.Flag) -> list[str]:
+    """The tasks that take it; none are named for a flag of all of them."""
+    prefix, colon, _ = _help(flag).partition(": ")
+    return [word for word in prefix.split(", ") if word in TASKS] if colon else []
+
+
+def ours() -> list[flags.Flag]:
+    return flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
+
+
+def help_text(task: str | None = None) -> str:
+    """Of everything, or of one task."""
+    if task not in TASKS:
+        lines = ["python main.py --task=TASK ...   asks a video network what it has learnt", ""]
+        for name, about in TASKS.items():
+            lines += [f"  {command(name)}", *_wrapped(about.what, 6)]
+        lines += ["", "python main.py --task=TASK --help   tells the flags of one task", "", SOURCES, ""]
+    else:
+        about = TASKS[task]
+        lines = [
+            *_wrapped(about.what, 0),
+            "",
+            f"  {command(task)}",
+            "",
+            *_wrapped(f"When stopped, it keeps {about.kept}.", 0),
+        ]
+        lines += ["", SOURCES, ""]
+    groups: dict[str, list[flags.Flag]] = {}
+    for flag in ours():
+        takers = tasks_of(flag)
+        if task in TASKS and takers and task not in takers:
+            continue
+        groups.setdefault("every task" if not takers else takers[0] if task not in TASKS else task, []).append(flag)
+    for name in sorted(groups, key=lambda name: -1 if name == "every task" else list(TASKS).index(name)):
+        lines += [f"{name}:"]
+        for flag in groups[name]:
+            lines += _flag(flag)
+        lines.append("")
+    lines += ["exit codes:", *(f"  {code:>3}  {what}" for code, what in CODES.items()), ""]
+    return "\n".join(
+        [
+            *lines,
+            "Flags can be kept in a file, one --name=value a line: --flagfile=FILE; put it first, what"
+            " follows it wins.",
+        ]
+    )
+
+
+def command(task: str) -> str:
+    """An example that can be typed, but for names in capitals."""
+    return f"python main.py --task={task} {TASKS[task].example}".rstrip()
+
+
+def _flag(flag: flags.Flag) -> list[str]:
+    name = f"[no]{flag.name}" if flag.boolean else flag.name
+    usual = "" if flag.default is None or flag.default == [] else f" (default: {flag.default_as_str})"
+    values = getattr(flag.parser, "enum_values", None)
+    choices = f" <{'|'.join(values)}>" if values else ""
+    return [f"  --{name}:{choices}", *_wrapped(f"{_help(flag)}{usual}", 6)]
+
+
+def _help(flag: flags.Flag) -> str:
+    """Without the values that absl puts before it."""
+    return re.sub(r"^<[^>]*>: ", "", flag.help or "")
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
+a dataset (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED)."""
+
+
+def with_flags(text: str) -> str:
+    """A sentence of the library in the words of the command line: a setting that is a flag is written as one, and what
+    names none of them gets the flag that holds the name it speaks of in front."""
+    known = {flag.name for flag in ours()}
+
+    def flagged(found: re.Match) -> str:
+        return f"{found[1]}--{found[2]}" if found[2] in known else found[0]
+
+    text = re.sub(r"(^|; |: )(\w+)(?= (?:is|are|must|needs) )", flagged, text)
+    if "--" in text.partition("\n")[0]:
+        return text
+    given = [(value, flag.name) for flag in ours() if not flag.using_default_value for value in _values(flag)]
+    spoken = [(len(value), name) for value, name in given if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+    return f"--{max(spoken)[1]}: {text}" if spoken else text
+
+
+def _values(flag: flags.Flag) -> list[str]:
+    """What a flag was given, where it is a name."""
+    values = flag.value if isinstance(flag.value, list) else [flag.value]
+    return [value for value in values if isinstance(value, str) and flag.name != "task"]

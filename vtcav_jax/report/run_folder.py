@@ -1,0 +1,123 @@
+"""A run's folder as a page needs it: its tables with types, what was asked, and the small films beside them."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
+from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
+from vtcav_jax.tcav.table import Clip, Row, VectorRow
+
+T = TypeVar("T")
+MOST_FILMS = 9_000_000  # bytes; in a page they take a third more
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What lies in `folder`. Everything but run.json may be missing: then the list is empty."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return self.about.get("asked", {})
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        return read_rows(self.folder / "scores.csv", Row)
+
+    @cached_property
+    def vectors(self) -> tuple[VectorRow, ...]:
+        return read_rows(self.folder / "quality.csv", VectorRow)
+
+    @cached_property
+    def clips(self) -> tuple[Clip, ...]:
+        return read_rows(self.folder / "derivatives.csv", Clip)
+
+    @cached_property
+    def cosines(self) -> tuple[Cosine, ...]:
+        return read_rows(self.folder / COSINES, Cosine)
+
+    @cached_property
+    def films(self) -> tuple[Film, ...]:
+        """Those that are there, as far as a page has room for them."""
+        left, fit = MOST_FILMS, []
+        for film in read_rows(self.folder / FILMS, Film):
+            path = self.folder / film.file
+            left -= sum(p.stat().st_size for p in {path, path.with_suffix(".jpg")} if p.is_file())
+            if path.is_file() and left >= 0:
+                fit.append(film)
+        return tuple(fit)
+
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        return read_rows(self.folder / PREDICTIONS, Prediction)
+
+    @cached_property
+    def over_time(self) -> dict[str, np.ndarray]:
+        path = self.folder / OVER_TIME
+        if not path.is_file():
+            return {}
+        with np.load(path, allow_pickle=False) as found:
+            return dict(found)
+
+    @cached_property
+    def flags(self) -> str:
+        path = self.folder / "flags.txt"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @cached_property
+    def tables(self) -> tuple[Path, ...]:
+        return tuple(sorted(self.folder.glob("*.csv")))
+
+
+def open_folder(folder: Path) -> RunFolder:
+    """The run in `folder`, if it is one that has ended."""
+    about = folder / "run.json"
+    if not about.is_file():
+        raise ValueError(f"--run={folder}: there is no {about}; expected the folder of a run")
+    try:
+        found = json.loads(about.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{about} is damaged ({error}); give the run's command again in another folder") from error
+    return RunFolder(folder, found)
+
+
+def read_rows(path: Path, kind: type[T]) -> tuple[T, ...]:
+    """The rows of a table as `kind`; columns that it does not have are passed over, no file is no rows."""
+    if not path.is_file():
+        return ()
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        wanted = fields(kind)  # type: ignore[arg-type]
+        needed = [field.name for field in wanted if field.default is MISSING]
+        if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"{path} has no column {', '.join(missing)}; make the run anew with this version")
+        there = [field for field in wanted if field.name in (reader.fieldnames or ())]
+        try:
+            return tuple(
+                kind(**{field.name: _typed(line[field.name], field.type) for field in there}) for line in reader
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
+
+
+def _typed(text: str, kind: Any) -> Any:
+    if kind is bool:
+        return {"True": True, "False": False}[text] if text in ("True", "False") else bool(int(text))
+    return kind(text)
+
+
+def unique(names: Sequence[T]) -> list[T]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,265 @@
+"""What a page says about a run of Video-TCAV, from its folder: the answer first, then all that it stands on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vtcav_jax.concepts.settings import NEGATIVE
+from vtcav_jax.report import figures, page, words
+from vtcav_jax.report.effects import effect, number, p_value, percent, plain, signed, span, unit
+from vtcav_jax.report.films import ends, telling
+from vtcav_jax.report.page import Section
+from vtcav_jax.report.run_folder import RunFolder, unique
+from vtcav_jax.tcav.table import Row, found
+
+MOST_TIMES = 6  # figures over time of each class
+
+
+def sections(run: RunFolder) -> list[Section]:
+    if not run.rows:
+        return []
+    made = (answer, depth, motion, concepts, clips, moments, trust, scores)
+    return [section for make in made if (section := make(run)) is not None]
+
+
+def statistic(run: RunFolder) -> str:
+    return run.asked.get("statistic", "step")
+
+
+def by_target(run: RunFolder) -> dict[str, list[Row]]:
+    return {name: [row for row in run.rows if row.target == name] for name in unique([row.target for row in run.rows])}
+
+
+def by_concept(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    return {name: [row for row in rows if row.concept == name] for name in unique([row.concept for row in rows])}
+
+
+def answer(run: RunFolder) -> Section:
+    parts = []
+    for one in words.answers(run):
+        told = [*one.found, *([("", one.nothing)] if one.nothing else [])]
+        parts.append(page.heading(one.target) + page.box(page.leads(told), "answer"))
+    if warned := words.cautions(run):
+        parts.append(page.box(page.bullets(warned), "warn"))
+    for target, rows in by_target(run).items():
+        parts.append(page.heading(f"{target}, at a glance") + _glance(rows, statistic(run)))
+    parts.append(
+        page.paragraph(
+            "Numbers are what the step from the clips of the second column's side to those of the concept adds to the"
+            " class score, to first order; grey ones are not significant, or their test could not tell (the reason"
+            " stands beside them)."
+            if statistic(run) == "step"
+            else "Numbers are mean derivatives of the class score along the concept's vector of length 1; grey ones are"
+            " not significant, or their test could not tell (the reason stands beside them).",
+            "soft",
+        )
+    )
+    return Section("answer", "The answer", "".join(parts))
+
+
+def _glance(rows: Sequence[Row], statistic: str) -> str:
+    stages = unique([row.stage for row in rows])
+    useless = {stage for stage in stages if all(row.degenerate for row in rows if row.stage == stage)}
+    at = {(row.concept, row.kind, row.against, row.stage): row for row in rows}
+    lines = []
+    for concept, kind, against in unique([(row.concept, row.kind, row.against) for row in rows]):
+        cells = [concept, f"{kind} − {against}"]
+        for stage in stages:
+            row = at.get((concept, kind, against, stage))
+            cells.append("" if row is None else _cell(row, statistic))
+        lines.append(("", cells))
+    heads = [f"{stage} (degenerate)" if stage in useless else stage for stage in stages]
+    return page.table(("concept", "compared", *heads), lines)
+
+
+def _cell(row: Row, statistic: str) -> str:
+    value = signed(effect(row, statistic).value)
+    if found(row):
+        return f"{'up' if row.derivative > 0 else 'down'}\t{value}"
+    reason = "" if row.verdict in ("not significant", "degenerate stage") else f" ({row.verdict})"
+    return f"faint\t{value}{reason}"
+
+
+def depth(run: RunFolder) -> Section:
+    parts, drawn = [], []
+    for target, rows in by_target(run).items():
+        what = unit(statistic(run), rows[0].target_fn)
+        some = [figures.depth(part, statistic(run), what, rows) for part in by_concept(rows).values() if plain(part)[1]]
+        drawn += some
+        parts += [page.heading(target), page.figures(some)] if some else []
+    parts.insert(
+        0,
+        page.paragraph(
+            "How much each concept moves the class score, from the first stage to the last, with its 95 % interval over"
+            " other clips. Grey boxes hold the middle 95 % of what exchanging labels gives by chance; hollow grey"
+            " marks are not significant after correction.",
+            "soft",
+        ),
+    )
+    return Section("depth", "Effect over depth", "".join(parts), tuple(drawn))
+
+
+def motion(run: RunFolder) -> Section | None:
+    if not any(row.test == "motion" for row in run.rows) and len({row.kind for row in run.rows}) < 2:
+        return None
+    parts, drawn = [], []
+    for target, rows in by_target(run).items():
+        what = unit(statistic(run), rows[0].target_fn)
+        some = [figures.ladder(part, statistic(run), what) for part in by_concept(rows).values()]
+        drawn += some
+        parts += [page.heading(target), page.figures(some)]
+    text = (
+        "Still clips, moving ones, and moving ones against copies of themselves that only lack the motion: frozen (one"
+        " frame for as long), shuffled (the same frames out of order), reversed, jitter (a still crop that shakes as"
+        " the box does). Only what stands out against these copies is evidence of motion."
+    )
+    return Section("motion", "Look or motion?", page.paragraph(text, "soft") + "".join(parts), tuple(drawn))
+
+
+def concepts(run: RunFolder) -> Section | None:
+    sheets = [film for film in run.films if film.role == "concept"]
+    if not sheets:
+        return None
+    parts = []
+    for name in unique([film.name for film in sheets]):
+        title = "random clips, which concepts are told apart from" if name == NEGATIVE else name
+        some = [
+            page.film(run.folder / film.file, f"{film.kind}: {film.shown} of {film.total} clips")
+            for film in sheets
+            if film.name == name
+        ]
+        parts += [page.heading(title), f'<div class="grid">{"".join(some)}</div>']
+    return Section("concepts", "The concepts, as the network saw them", "".join(parts))
+
+
+def clips(run: RunFolder) -> Section | None:
+    films = {film.name: run.folder / film.file for film in run.films if film.role == "target"}
+    parts = []
+    for row in telling(run.rows):
+        high, low = ends(row, run.clips)
+        shown = [
+            page.film(films[clip.clip], f"{signed(clip.derivative)} {clip.clip}")
+            for clip in [*high, *low]
+            if clip.clip in films
+        ]
+        if shown:
+            title = f"{row.target}: {row.concept} ({row.kind}) against {row.against}, {row.stage}"
+            parts += [page.heading(title), f'<div class="films">{"".join(shown)}</div>']
+    if not parts:
+        return None
+    text = (
+        "For the strongest finding of each concept, the clips of the class whose score it moves most and least: the"
+        " derivative along the concept's vector, then the clip's name. What they have in common is a hint and no test."
+    )
+    inside = page.paragraph(text, "soft") + "".join(parts)
+    return Section("clips", "Clips with the highest and the lowest derivative", inside)
+
+
+def moments(run: RunFolder) -> Section | None:
+    parts, drawn = [], []
+    for target in by_target(run):
+        some = []
+        for row in [row for row in telling(run.rows) if row.target == target][:MOST_TIMES]:
+            values = _over_time(run, row)
+            if values is not None:
+                some.append(figures.over_time(row, values))
+        drawn += some
+        parts += [page.heading(target), page.figures(some)] if some else []
+    if not parts:
+        return None
+    text = (
+        "The derivative of each clip is a sum over the moments of the clip. The line is the mean over the clips of the"
+        " class, the band holds the middle half of them; all of it is in over_time.npz."
+    )
+    return Section("moments", "When in the clip", page.paragraph(text, "soft") + "".join(parts), tuple(drawn))
+
+
+def _over_time(run: RunFolder, row: Row) -> np.ndarray | None:
+    key, name = f"{row.stage}|{row.target}", f"{row.concept}/{row.kind}/{row.against}"
+    names = run.over_time.get(f"{row.stage}|vectors")
+    if names is None or key not in run.over_time or name not in names:
+        return None
+    values = run.over_time[key][int(np.flatnonzero(names == name)[0])]
+    return values if values.shape[1] > 1 else None
+
+
+def trust(run: RunFolder) -> Section:
+    parts = [page.bullets(words.trust(run))]
+    seen = unique([row.verdict for row in run.rows])
+    parts.append(page.details("What the verdicts mean", page.definitions((v, words.VERDICTS.get(v, "")) for v in seen)))
+    drawn = []
+    for stage in unique([one.stage for one in run.cosines]):
+        for test in ("absolute", "relative"):
+            some = [one for one in run.cosines if one.stage == stage and one.test == test]
+            if names := unique([one.left for one in some]):
+                grid = np.full((len(names), len(names)), np.nan)
+                for one in some:
+                    grid[names.index(one.left), names.index(one.right)] = one.cosine
+                short = [name.rpartition("/")[0].replace("/", ", ") for name in names]
+                drawn.append(figures.heat(short, grid, stage, test))
+    if drawn:
+        parts += [
+            page.heading("Entanglement"),
+            page.paragraph(
+                "Cosines between the vectors of different concepts, trained for the same test. Where two are far from"
+                " 0, what is said of one concept is partly said of the other.",
+                "soft",
+            ),
+            page.figures(drawn),
+        ]
+    if run.vectors:
+        lines = [
+            (
+                "faint" if v.auc <= 0.5 or v.auc_p > 0.05 else "",
+                (
+                    *(v.stage, f"{v.concept} ({v.kind}) − {v.against}", f"{v.n_concept} / {v.n_against}"),
+                    *(number(v.auc, 2), p_value(v.auc_p)),
+                    f"{number(v.split_half, 2)} ({span(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
+                    f"{v.nearest} {number(v.nearest_cosine, 2)}" if v.nearest else "",
+                ),
+            )
+            for v in run.vectors
+        ]
+        columns = ("stage", "vector", "clips", "AUC", "its p", "split-half cosine", "most like")
+        parts += [
+            page.heading("Quality of the vectors"),
+            page.paragraph(
+                "AUC: how well clips that the vector was not trained on are told apart (0.5 is chance). Split-half: how"
+                " alike two vectors are that were trained on one half of the clips each.",
+                "soft",
+            ),
+            page.details(f"{len(lines)} vectors", page.table(columns, lines)),
+        ]
+    return Section("trust", "How far to trust it", "".join(parts), tuple(drawn))
+
+
+def scores(run: RunFolder) -> Section:
+    parts = [
+        page.paragraph(
+            "The field's usual picture: the share of clips of the class whose derivative along the concept is positive."
+            " It says how many clips agree, not how much, and with one vector it is near 0 or 1 even by chance: colours"
+            " follow the tests above, and grey bars prove nothing.",
+            "soft",
+        )
+    ]
+    drawn = []
+    for target, rows in by_target(run).items():
+        some = [
+            figures.bars([row for row in rows if row.stage == stage])
+            for stage in unique([row.stage for row in rows])
+            if plain([row for row in rows if row.stage == stage])[1]
+        ]
+        drawn += some
+        parts += [page.heading(target), page.figures(some)] if some else []
+    lines = [("" if found(row) else "faint", _numbers(row, statistic(run))) for row in run.rows]
+    columns = ("class", "stage", "concept", "compared", "effect", "interval", "score", "p", "adjusted", "verdict")
+    parts += [page.heading("All tests"), page.details(f"{len(lines)} tests", page.table(columns, lines))]
+    return Section("scores", "TCAV scores", "".join(parts), tuple(drawn))
+
+
+def _numbers(row: Row, statistic: str) -> tuple[str, ...]:
+    e = effect(row, statistic)
+    return (
+        *(row.target, row.stage, row.concept, f"{row.kind} − {row.against}", signed(e.value, 3), span(e.low, e.high)),
+        *(percent(row.score), p_value(row.p), p_value(row.p_adjusted), row.verdict),
+    )

@@ -1,0 +1,104 @@
+"""The page of a run: what was asked, a section for each thing its folder holds, its tables, and how to repeat it.
+
+Another kind of result gets its part of the page by one more function in `MAKERS`, from a run's folder to sections; it
+returns none where the folder has nothing of its kind.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vtcav_jax.concepts.settings import NEGATIVE
+from vtcav_jax.report import compare, page, tcav_sections, words
+from vtcav_jax.report.page import Section
+from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
+from vtcav_jax.runs import write_text
+
+FOLDER, PAGE = "report", "index.html"
+MOST_TABLES = 4_000_000  # bytes of tables inside a page
+MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (tcav_sections.sections,)
+
+
+def write_report(folder: Path) -> Path:
+    """Writes `report/index.html` and its figures into the run's folder; returns the page's path."""
+    run = open_folder(folder)
+    sections = [section for make in MAKERS for section in make(run)]
+    if not sections:
+        raise ValueError(
+            f"--run={folder} has no results that a page can show, such as scores.csv; let the run end first: give its"
+            " command again"
+        )
+    sections += [tables(run), again(run)]
+    classes = unique([row.target for row in run.rows])
+    does = "does" if len(classes) == 1 else "do"
+    title = f"{run.name}: which concepts {does} {words.listed(classes)} use?" if classes else run.name
+    return _written(run.folder / FOLDER, page.document(title, asked(run), sections), sections)
+
+
+def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes a page with runs of the same concepts side by side, by default into the last one's folder."""
+    runs = [open_folder(folder) for folder in folders]
+    sections = compare.sections(runs)
+    names = words.listed(compare.names(runs))
+    place = out or runs[-1].folder / FOLDER / f"against_{'_'.join(run.name for run in runs[:-1])}"
+    return _written(place, page.document(f"{names} compared", compare.intro(runs), sections), sections)
+
+
+def _written(folder: Path, text: str, sections: Sequence[Section]) -> Path:
+    if len(text.encode()) > page.MOST_BYTES:
+        raise ValueError(
+            f"the page would have {len(text.encode()) / 1e6:.0f} MB, more than a browser opens well; explain fewer"
+            " classes, stages or concepts in one run"
+        )
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for figure in section.figures:
+            figure.write(folder / "figures")
+    write_text(folder / PAGE, text)
+    return folder / PAGE
+
+
+def asked(run: RunFolder) -> str:
+    """What was asked, for the head of the page."""
+    a = run.asked
+    rows = run.rows
+    pairs = [("network", str(a.get("model", "")))]
+    for target, some in words.by_target(run.predictions).items():
+        pairs.append((f"says {target}", f"on {words.accuracy(some)} of the class, those that are explained here"))
+    if rows:
+        classes = {row.target: row.n_targets for row in rows}
+        pairs.append(("classes", ", ".join(f"{name} ({n} clips)" for name, n in classes.items())))
+        sizes = {(row.concept, row.kind): row.n_concept for row in rows}
+        pairs.append(("concepts", ", ".join(f"{name}, {kind} ({n})" for (name, kind), n in sizes.items())))
+        if pool := {row.kind: (row.n_against, row.sets) for row in rows if row.against == NEGATIVE}:
+            told = ", ".join(f"{n} {kind} clips in {sets} random sets" for kind, (n, sets) in pool.items())
+            pairs.append(("negatives", told))
+        pairs.append(("stages", ", ".join(unique([row.stage for row in rows]))))
+    pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
+    return page.definitions(pairs)
+
+
+def tables(run: RunFolder) -> Section:
+    links, left = [], MOST_TABLES
+    for path in sorted(run.tables, key=lambda path: path.stat().st_size):
+        left -= path.stat().st_size
+        links.append(page.download(path, inside=left >= 0))
+    text = "All numbers in full precision; figures lie beside this page as SVG, in figures/."
+    return Section("tables", "Tables", page.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
+
+
+def again(run: RunFolder) -> Section:
+    about = run.about
+    pairs = [(name, str(version)) for name, version in about.get("versions", {}).items()]
+    pairs += [("devices", ", ".join(about["devices"]))] if about.get("devices") else []
+    hashes = about.get("hashes", {})
+    pairs += [(f"sha256 of {name}", hashes[name]) for name in ("weights", "code") if name in hashes]
+    pairs += [
+        (f"clips of {name}", f"{len(hashes[name])}, their hashes are in run.json")
+        for name in ("concepts", "targets")
+        if name in hashes
+    ]
+    if seconds := about.get("seconds"):
+        pairs.append(("seconds", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
+    parts = [page.code(f"python main.py --flagfile={run.folder}/flags.txt")]
+    parts += [page.details("flags.txt", page.code(run.flags))] if run.flags else []
+    return Section("again", "Versions, and the command that repeats it", "".join(parts) + page.definitions(pairs))
