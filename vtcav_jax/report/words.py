@@ -51,11 +51,11 @@ def answers(run: RunFolder) -> list[Answer]:
                 told[concept] = largest(rows, statistic), about(rows, statistic)
             else:
                 silent.append(concept)
-        ordered = sorted(told.items(), key=lambda item: -item[1][0])
+        ordered = sorted(told.items(), key=lambda item: (not item[1][0], -item[1][0]))
         sentences = []
         for _, (size, (lead, *rest)) in ordered:
             first, most = ordered[0][0], ordered[0][1][0]
-            if size < LITTLE * most:
+            if 0 < size < LITTLE * most:
                 rest.insert(0, f"That is little: {percent(size / most)} of what {first} does.")
             sentences.append((lead, " ".join(rest)))
         out.append(Answer(target, tuple(sentences), _nothing(some, silent, bool(told))))
@@ -63,9 +63,8 @@ def answers(run: RunFolder) -> list[Answer]:
 
 
 def largest(rows: Sequence[Row], statistic: str) -> float:
-    """Of the effects that were found, those of the concept by itself before those against its copies."""
-    plainly = [row for row in plain(rows)[1] if found(row)]
-    return max(abs(effect(row, statistic).value) for row in plainly or filter(found, rows))
+    """Of the effects that were found of the concept by itself, not against its copies; 0 if there is none."""
+    return max((abs(effect(row, statistic).value) for row in plain(rows)[1] if found(row)), default=0.0)
 
 
 def _nothing(rows: Sequence[Row], silent: Sequence[str], others: bool) -> str:

@@ -20,10 +20,10 @@ CONCEPTS = "left=@direction:left", "right=@direction:right", "ring=@shape:ring",
 
 def commands(folder: Path) -> Iterator[list[str]]:
     """The steps: clips as files, concepts out of them, and the experiment on other clips, which ends with a page."""
-    yield ["--task=worlds", "--videos=worlds:small:500:21", f"--out={folder / 'videos'}"]
+    yield ["--task=worlds", "--videos=worlds:small:600:21", f"--out={folder / 'videos'}"]
     yield [
         *("--task=mine", f"--videos={folder / 'videos' / 'manifest.csv'}", "--model=worlds_swin"),
-        *(f"--concepts={','.join(CONCEPTS)}", "--most=20", "--random_sets=5", f"--out={folder / 'concepts'}"),
+        *(f"--concepts={','.join(CONCEPTS)}", "--most=25", "--random_sets=5", f"--out={folder / 'concepts'}"),
     ]
     yield [
         *("--task=tcav", "--model=worlds_swin", f"--targets={','.join(TARGETS)}"),
