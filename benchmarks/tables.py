@@ -1,4 +1,4 @@
-"""The tables of the README, written from the results; `python -m benchmarks.tables` does it by hand."""
+"""The tables of the pages, written from the results; `python -m benchmarks.tables` does it by hand."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -149,10 +150,12 @@ def filled(text: str) -> str:
     return text
 
 
-def update_readme() -> Path:
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
-    return README
+def update_pages() -> str:
+    """Writes the tables; returns the pages' names."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return " and ".join(str(page.relative_to(ROOT)) for page in PAGES)
 
 
 if __name__ == "__main__":
-    update_readme()
+    update_pages()

@@ -5,7 +5,7 @@
 Four questions, each in a process of its own: one concept vector per pair of sets, on the same arrays; a whole
 experiment on the same network and clips; the whole command over the bare time of its forward and backward passes; peak
 memory when there are four times as many clips. Numbers are compared before times are. Writes
-benchmarks/results/tcav_BACKEND.jsonl and the table in the README.
+benchmarks/results/tcav_BACKEND.jsonl and its table.
 """
 
 import os
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
     if _ONLY.value:
         return
-    print(f"wrote {timing.write('tcav', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+    print(f"wrote {timing.write('tcav', results)} and the table in {tables.update_pages()}", file=sys.stderr)
 
 
 def _apart(make: Callable[..., Any], *args: Any) -> Any:
