@@ -107,7 +107,7 @@ def encode(
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
     table = class_table(classes, targets.count)
-    model = taps._pytree(model)
+    model = taps.as_pytree(model)
     _check(examples, targets)
     shapes = checked_shapes(model, targets.shape, table, stages, reading, targets.dtype)
     per_class = table.shape[1]

@@ -59,7 +59,7 @@ def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int, failed: lis
 
 
 def _placed(plan: Plan, mesh: Mesh) -> taps.Model:
-    return jax.device_put(taps._pytree(plan.loaded.model), NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(taps.as_pytree(plan.loaded.model), NamedSharding(mesh, PartitionSpec()))
 
 
 def _sized(reading: Reading, count: int) -> Reading:

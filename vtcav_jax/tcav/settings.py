@@ -10,7 +10,7 @@ from vtcav_jax.tcav.encoding import Reading
 from vtcav_jax.tcav.families import CORRECTIONS, attainable
 from vtcav_jax.tcav.vectors import Training
 
-TESTS = ("absolute", "motion", "relative", "pairs")
+TESTS = ("absolute", "motion", "relative", "group", "pairs")
 PROTOCOLS = ("standard", "paper")
 NULLS = ("labels", "sets")
 STATISTICS = ("step", "unit")
@@ -23,7 +23,8 @@ class Experiment:
     """The settings of `experiment.run`.
 
     `tests`: `absolute` is a concept against the pooled random clips; `motion` dynamic clips against their own twins;
-    `relative` a concept against all the others of its kind, `pairs` against each of them. `null` is what is exchanged:
+    `relative` a concept against all the others of its kind, `pairs` against each of them, `group` one concept among k:
+    against the others and the random clips, each with the same weight. `null` is what is exchanged:
     `labels` of clips, or whole `sets`, for random sets whose clips are more alike than clips of two sets are.
     `statistic` is what is compared with its values under exchange: the derivative along the `unit` vector, or times the
     `step` from the negatives to the concept (see `significance.Test`). Both p-values are in the table.
