@@ -91,7 +91,12 @@ def bootstraps(
             for start, stop, count in zip(ends, ends[1:], counts)
         ]
         centre = estimate if observed is None else observed[i][:, :, None]
-        changes = {"concept": moved[0], "negatives": moved[1], "targets": 0.0, "all": moved[0] + moved[1]}
+        changes: dict[Source, Any] = {
+            "concept": moved[0],
+            "negatives": moved[1],
+            "targets": 0.0,
+            "all": moved[0] + moved[1],
+        }
         found.append(_intervals(gram, centre, changes, draws, level, np.random.default_rng(for_targets), sources))
     return found
 

@@ -182,7 +182,7 @@ def narrowed(grams: Sequence[Gram], question: Question) -> tuple[list[Gram], Que
     return [reduced(gram, rows) for gram in grams], same
 
 
-def reduced(gram: Gram, rows: Sequence[int] | np.ndarray) -> Gram:
+def reduced(gram: Gram, rows: Sequence[int]) -> Gram:
     """Of these examples only."""
     return Gram(gram.kernel[np.ix_(rows, rows)], gram.products[:, :, rows], gram.gradients)
 
@@ -346,7 +346,7 @@ def self_checked(grams: Sequence[Gram], plan: Plan, along: Along | None = None) 
             if min(len(posing), len(pool) - len(posing)) < 2:
                 continue
             signed = labels(posing, np.setdiff1d(pool, posing), count)
-            used = np.flatnonzero(signed)
+            used = np.flatnonzero(signed).tolist()
             tests = label_tests(
                 [reduced(gram, used) for gram in grams],
                 signed[used],
@@ -354,7 +354,7 @@ def self_checked(grams: Sequence[Gram], plan: Plan, along: Along | None = None) 
                 permutations=CHECKED,
                 seed=[s.seed, trial, 1],
                 enough=REACHED,
-                along=None if along is None else widened(along, used.tolist(), count),
+                along=None if along is None else widened(along, used, count),
             )
             found[how] += [chosen(test, s) for test in tests]
         out[kind] = found

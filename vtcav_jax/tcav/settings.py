@@ -29,7 +29,9 @@ class Experiment:
     `statistic` is what is compared with its values under exchange: the derivative along the `unit` vector, or times the
     `step` from the negatives to the concept (see `significance.Test`). Both p-values are in the table.
     `self_check` pseudo-concepts of each kind are tested like concepts: the random sets, and further ones that are drawn
-    out of all of them. `budget` is bytes of memory for the activations of one stage; larger ones are read in blocks.
+    out of all of them. `steering` is how many random directions the moves along the vector of a finding are compared
+    with, each of them two forward passes of every target; 0: nothing is moved. `budget` is bytes of memory for the
+    activations of one stage; larger ones are read in blocks.
     """
 
     stages: tuple[str, ...] = ()  # names or globs; none: the ends of the network's parts, such as layers.2
@@ -48,6 +50,7 @@ class Experiment:
     n_targets: int | None = 100  # at most, of each class
     draws: int = 1000  # of each bootstrap
     self_check: int = 20
+    steering: int = 0
     protocol: str = "standard"
     export: bool = True  # vectors.safetensors
     seed: int = 0
@@ -72,7 +75,7 @@ class Experiment:
             problems.append(f"alpha is between 0 and 1, got {self.alpha:g}")
         if self.lam <= 0:
             problems.append(f"lam must be above 0, got {self.lam:g}")
-        least = {"permutations": 1, "draws": 2, "self_check": 0, "seed": 0}
+        least = {"permutations": 1, "draws": 2, "self_check": 0, "steering": 0, "seed": 0}
         problems += [
             f"{name} must be at least {low}, got {getattr(self, name)}"
             for name, low in least.items()

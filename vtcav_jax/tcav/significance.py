@@ -87,14 +87,15 @@ def label_tests(
     """
     drawn = permuted(signed, permutations, np.random.default_rng(seed), blocks)
     smallest = smallest_p(signed, permutations, blocks)
-    rows, found, start = np.concatenate([signed[None], drawn]), [], 0
-    size = PORTION
+    rows, start, size = np.concatenate([signed[None], drawn]), PORTION, PORTION
+    joined = _statistics(grams, rows[:start], training, along)
     while start < len(rows):
-        found.append(_statistics(grams, rows[start : start + size], training, along))
-        start, size = start + size, 4 * size
-        joined = [_joined(each) for each in zip(*found)]
         if enough is not None and all(_over(each, enough) for each in joined):
             break
+        size *= 4
+        more = _statistics(grams, rows[start : start + size], training, along)
+        joined = [_joined(*each) for each in zip(joined, more)]
+        start += size
     return [_test("labels", each, smallest, enough) for each in joined]
 
 
@@ -248,9 +249,11 @@ def _statistics(
     return [_Statistics(mean, count, gap[:, None] * mean, failed) for mean, count in found]
 
 
-def _joined(parts: Sequence[_Statistics]) -> _Statistics:
-    rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ("means", "counts", "steps"))
-    return _Statistics(*rows, sum(part.failed for part in parts))
+def _joined(some: _Statistics, more: _Statistics) -> _Statistics:
+    means, counts, steps = (
+        np.concatenate([getattr(some, name), getattr(more, name)]) for name in ("means", "counts", "steps")
+    )
+    return _Statistics(means, counts, steps, some.failed + more.failed)
 
 
 def _test(kind, found: _Statistics, smallest: float, enough: int | None) -> Test:

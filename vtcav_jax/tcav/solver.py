@@ -1,9 +1,9 @@
 """Regularised linear models without features: L-BFGS for many label vectors at once, on the examples' products alone.
 
 The optimum of an L2-regularised loss lies in the span of the examples, so that w is found as coordinates z in a factor
-K = ZZ'. Where all label vectors share K, Z are its eigenvectors, and there the Hessian at w = 0 is diagonal but for what
-the labels' weights differ: it is what L-BFGS starts from, and a few iterations are enough however much a few directions
-stand out. Where each has a K of its own, Z is Cholesky's, which is cheaper than what it saves. An iteration is two
+K = ZZ'. Where all label vectors share K, Z are its eigenvectors, and there the Hessian at w = 0 is diagonal, but for
+labels' weights that differ: L-BFGS starts from it, and a few iterations are enough however much a few directions stand
+out. Where each has a K of its own, Z is Cholesky's, which is cheaper than what eigenvectors save. An iteration is two
 products with Z whatever the line search does. The intercept is one more coordinate; it is not regularised.
 """
 
@@ -158,8 +158,8 @@ class _Problem:
 
     def only(self, rows: Bool[np.ndarray, " v"] | slice) -> "_Problem":
         factor = self.factor[rows] if self.factor.ndim == 3 else self.factor
-        parts = (part[rows] for part in (self.labels, self.weights, self.lam, self.scale))
-        return _Problem(factor, self.spectrum, *parts, self.loss)
+        labels, weights, lam, scale = (part[rows] for part in (self.labels, self.weights, self.lam, self.scale))
+        return _Problem(factor, self.spectrum, labels, weights, lam, scale, self.loss)
 
     @property
     def curvature(self) -> Rows:

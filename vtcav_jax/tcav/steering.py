@@ -97,8 +97,9 @@ def steer(
     *,
     controls: int = 19,
     reading: Reading = PLAIN,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     mesh: Mesh | None = None,
+    work: Work | None = None,
 ) -> Steering:
     """Moves the targets along +-v and along as many random directions within what the vector's examples span.
 
@@ -114,7 +115,7 @@ def steer(
     a = np.concatenate([vectors.unit[:, None], random], 1) * units[:, None, None]
     lengths = np.asarray(steps, float)
     moved = np.einsum("vrm,e->vrem", a, lengths).reshape(-1, signed.shape[1])
-    out = changes(model, targets, classes, stage, examples.combined(moved), reading, mesh=mesh)
+    out = changes(model, targets, classes, stage, examples.combined(moved), reading, mesh=mesh, work=work)
     out = out.reshape(*a.shape[:2], len(lengths), *out.shape[1:])
     return Steering(units, lengths, out[:, 0], out[:, 1:])
 
