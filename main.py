@@ -113,7 +113,7 @@ _TESTS = flags.DEFINE_list(
     "tests",
     ["absolute", "motion", "relative"],
     "tcav: absolute (against random sets), motion (dynamic clips against their controls), relative (against the other"
-    " concepts), pairs (against each)",
+    " concepts), pairs (against each), group (against the others and the random sets, each with the same weight)",
 )
 _NULL = flags.DEFINE_enum("null", "labels", ["labels", "sets"], "tcav: what is exchanged: clips, or whole random sets")
 _STATISTIC = flags.DEFINE_enum(
@@ -122,7 +122,10 @@ _STATISTIC = flags.DEFINE_enum(
 _POOL = flags.DEFINE_enum("pool", "space", ["none", "space", "time", "all"], "tcav: over what activations are averaged")
 _TARGET_FN = flags.DEFINE_enum("target_fn", "logit", ["logit", "log_prob", "margin"], "tcav: what a class scores")
 _SENSITIVITY = flags.DEFINE_enum(
-    "sensitivity", "gradient", ["gradient", "integrated"], "tcav: at the clip, or averaged over the way to it from 0"
+    "sensitivity",
+    "gradient",
+    ["gradient", "integrated", "finite"],
+    "tcav: at the clip; averaged over the way to it from 0; or where scores go when clips are moved by a whole step",
 )
 _ESTIMATOR = flags.DEFINE_enum(
     "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
@@ -144,6 +147,17 @@ _PROTOCOL = flags.DEFINE_enum(
     "protocol", "standard", ["standard", "paper"], "tcav: paper adds the tests of Saha et al. 2024, as they were made"
 )
 _EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
+_STEERING = flags.DEFINE_integer(
+    "steering",
+    0,
+    "tcav: move targets along the vectors of findings, and along so many random directions beside each; 19 will do",
+    lower_bound=0,
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "tcav, by several processes: HOST:PORT of the first one, or auto (what a cluster provides)"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "tcav, with --coordinator: how many", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "tcav, with --coordinator: which one this is", lower_bound=0)
 _CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
 
@@ -244,8 +258,10 @@ def mine() -> None:
 
 def tcav() -> None:
     from vtcav_jax.tasks import tcav
+    from vtcav_jax.tcav import hosts
     from vtcav_jax.tcav.settings import Experiment
 
+    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if len(_CONCEPTS.value) > 1:
         raise ValueError(f"--concepts={','.join(_CONCEPTS.value)}: --task=tcav takes one folder of concept sets")
     settings = Experiment(
@@ -263,6 +279,7 @@ def tcav() -> None:
         correction=_CORRECTION.value,
         n_targets=_N_TARGETS.value,
         self_check=_SELF_CHECK.value,
+        steering=_STEERING.value,
         protocol=_PROTOCOL.value,
         export=_EXPORT.value,
         seed=_SEED.value,
@@ -321,7 +338,8 @@ def run_folder() -> Path | None:
 def flags_text() -> str:
     """Every flag of ours as it was resolved, as a flagfile."""
     ours = flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
-    return "".join(f"{flag.serialize()}\n" for flag in ours if flag.value is not None and flag.serialize())
+    told = (flag for flag in ours if flag.value is not None and flag.name != _PROCESS_ID.name)
+    return "".join(f"{flag.serialize()}\n" for flag in told if flag.serialize())
 
 
 TASKS = {

@@ -7,7 +7,7 @@ from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
-from vtcav_jax.tcav import experiment
+from vtcav_jax.tcav import experiment, hosts
 from vtcav_jax.tcav.cache import Cache
 from vtcav_jax.tcav.explain import Explained, Moment, explain
 from vtcav_jax.tcav.export import stored
@@ -44,13 +44,15 @@ def tcav(
     if dry_run:
         store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
         todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
-        say(todo.text)
+        if hosts.first():
+            say(todo.text)
         return todo.require()
     assert run is not None
     found = experiment.run(
         loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
     )
-    say(summary(found, settings))
+    if hosts.first():
+        say(summary(found, settings))
 
 
 def explain_concepts(
@@ -102,6 +104,12 @@ def summary(found: experiment.Results, settings: Experiment) -> str:
             f" {one.rate:.3f} ({one.low:.3f} to {one.high:.3f})"
         )
     work = found.work
+    for one in found.steering:
+        lines.append(
+            f"steered: {one.target} at {one.stage} by {one.step:+g} {one.concept} ({one.kind}) against {one.against}:"
+            f" {one.change:+.3g}, expected {one.expected:+.3g}, random {one.random_low:+.3g} to {one.random_high:+.3g},"
+            f" p {one.p:.2g}"
+        )
     lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
     lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in found.seconds.items()))
     if found.failures:

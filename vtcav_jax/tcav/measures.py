@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vtcav_jax.progress import progress
-from vtcav_jax.tcav.bootstrap import Intervals, Source, bootstraps
+from vtcav_jax.tcav.at_stage import REACHED, AtStage, chosen, narrowed, reduced, used_by, widened
+from vtcav_jax.tcav.bootstrap import Intervals, Source
 from vtcav_jax.tcav.gram import Gram
 from vtcav_jax.tcav.plan import Plan
 from vtcav_jax.tcav.quality import Quality, quality
 from vtcav_jax.tcav.questions import Question
-from vtcav_jax.tcav.scores import Stage, derivatives, scores_of, stage
-from vtcav_jax.tcav.settings import Experiment
-from vtcav_jax.tcav.significance import Along, Test, gaps, label_tests, set_tests
+from vtcav_jax.tcav.scores import Stage, scores_of, stage
+from vtcav_jax.tcav.significance import Along, Test, label_tests
 from vtcav_jax.tcav.table import NAN, Clip, Row, VectorRow
 from vtcav_jax.tcav.vectors import Training, Vectors, cosines, fit, labels
 
 SHUFFLED = 99  # labels, to see what area under the curve comes by chance
-REACHED = 50  # permutations that are as far as the concept end a test: p is then above 50 in all, whatever follows
 CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 
 
@@ -57,7 +56,7 @@ def measure(
         used = list(used_by(question))
         own, (parts, question) = pick(vectors, i), narrowed(grams, question)
         own = replace(own, a=own.a[:, used])
-        asked = _Asked(question, parts, own, s, None if along is None else widened(along, used, count))
+        asked = AtStage(question, parts, own, s, None if along is None else widened(along, used, count))
         found, apart = _quality(asked, videos[used])
         tests, here = asked.tests(), asked.derivatives(own.unit, asked.signed[None])
         details.append(_vector_row(name, asked, found, apart, tests))
@@ -74,119 +73,6 @@ def measure(
     return Measured(rows, _entangled(details, questions, vectors, kernel), clips, self_checked(grams, plan, along))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One question at one stage, about all classes at once: what they share is computed once."""
-
-    question: Question
-    grams: Sequence[Gram]
-    vector: Vectors
-    settings: Experiment
-    along: Along | None
-
-    @property
-    def signed(self) -> np.ndarray:
-        return self.question.signed(len(self.grams[0].kernel))
-
-    @property
-    def blocks(self) -> np.ndarray | None:
-        return self.question.blocks(len(self.grams[0].kernel))
-
-    def derivatives(self, unit: np.ndarray, signed: np.ndarray) -> list[np.ndarray]:
-        """For each class `(1, n, v)`, along the unit vectors that come of the labels `signed`."""
-        if self.along is None:
-            return [derivatives(gram, unit) for gram in self.grams]
-        return list(self.along(unit, gaps(self.grams[0].kernel, signed, unit)))
-
-    def tests(self) -> list[Test]:
-        """By exchanging labels, or sets if those are asked for and there are any."""
-        s = self.settings
-        if s.null == "sets" and self.question.sets:
-            return self.set_tests()
-        return label_tests(
-            self.grams,
-            self.signed,
-            s.training,
-            permutations=s.enough(1),
-            seed=[s.seed, self.question.seed],
-            blocks=self.blocks,
-            enough=REACHED,
-            along=self.along,
-        )
-
-    def set_tests(self) -> list[Test]:
-        sets = [np.array(rows) for rows in (self.question.positive, *(rows for _, rows in self.question.sets))]
-        return set_tests(self.grams, sets, self.settings.training, along=self.along)
-
-    def intervals(self, observed: Sequence[np.ndarray]) -> list[dict[Source, Intervals]]:
-        s = self.settings
-        if not self.vector.norm[0] > 0:
-            return [{} for _ in self.grams]
-        return bootstraps(
-            self.grams,
-            self.signed,
-            s.training,
-            draws=s.draws,
-            seed=[s.seed, self.question.seed],
-            observed=None if self.along is None else [slopes[:, :, 0] for slopes in observed],
-        )
-
-    def single_sets(self) -> list[tuple[float, float, float]]:
-        """For each class the least and the greatest derivative of a vector against one random set, and the sets' p."""
-        if not self.question.sets:
-            return [(NAN, NAN, NAN) for _ in self.grams]
-        count = len(self.grams[0].kernel)
-        signed = np.stack([labels(self.question.positive, rows, count) for _, rows in self.question.sets])
-        unit = fit(self.grams[0].kernel, signed, self.settings.training).unit
-        found = []
-        for slopes, test in zip(self.derivatives(unit, signed), self.set_tests()):
-            each = slopes.mean(1)[0]
-            found.append((float(each.min()), float(each.max()), chosen(test, self.settings)))
-        return found
-
-
-def chosen(test: Test, settings: Experiment) -> float:
-    return float((test.step_p if settings.statistic == "step" else test.p)[0])
-
-
-def widened(along: Along, used: Sequence[int], count: int) -> Along:
-    """`along` for vectors of which only the coefficients of the `used` examples are given."""
-
-    def wide(unit: np.ndarray, gap: np.ndarray) -> Sequence[np.ndarray]:
-        whole = np.zeros((len(unit), count))
-        whole[:, used] = unit
-        return along(whole, gap)
-
-    return wide
-
-
-def used_by(question: Question) -> tuple[int, ...]:
-    return tuple(sorted((*question.positive, *question.negative)))
-
-
-def narrowed(grams: Sequence[Gram], question: Question) -> tuple[list[Gram], Question]:
-    """The same question about a K of its own clips only: what has no part in it costs nothing."""
-    rows = used_by(question)
-    at = {row: i for i, row in enumerate(rows)}
-
-    def places(some: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(at[row] for row in some)
-
-    same = replace(
-        question,
-        positive=places(question.positive),
-        negative=places(question.negative),
-        pairs=tuple((at[left], at[right]) for left, right in question.pairs),
-        sets=tuple((name, places(some)) for name, some in question.sets),
-    )
-    return [reduced(gram, rows) for gram in grams], same
-
-
-def reduced(gram: Gram, rows: Sequence[int]) -> Gram:
-    """Of these examples only."""
-    return Gram(gram.kernel[np.ix_(rows, rows)], gram.products[:, :, rows], gram.gradients)
-
-
 def pick(vectors: Vectors, i: int) -> Vectors:
     rows = slice(i, i + 1)
     parts = {
@@ -196,7 +82,7 @@ def pick(vectors: Vectors, i: int) -> Vectors:
     return replace(vectors, **parts)
 
 
-def _quality(asked: _Asked, videos: np.ndarray) -> tuple[Quality, int]:
+def _quality(asked: AtStage, videos: np.ndarray) -> tuple[Quality, int]:
     """And out of how many videos the clips of the side with fewer are: with one, folds cannot hold videos apart."""
     s, signed = asked.settings, asked.signed
     apart = min(len(np.unique(videos[sign * signed > 0])) for sign in (1, -1))
@@ -215,7 +101,7 @@ def _quality(asked: _Asked, videos: np.ndarray) -> tuple[Quality, int]:
 def _row(
     target: str,
     name: str,
-    asked: _Asked,
+    asked: AtStage,
     lengths: np.ndarray,
     state: Stage,
     test: Test,
@@ -276,7 +162,7 @@ def _row(
     )
 
 
-def _vector_row(name: str, asked: _Asked, found: Quality, videos: int, tests: Sequence[Test]) -> VectorRow:
+def _vector_row(name: str, asked: AtStage, found: Quality, videos: int, tests: Sequence[Test]) -> VectorRow:
     question, own, kernel = asked.question, asked.vector, asked.grams[0].kernel
     pattern = fit(kernel, asked.signed[None], Training("mean_difference"))
     return VectorRow(

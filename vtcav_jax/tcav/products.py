@@ -27,6 +27,8 @@ from vtcav_jax.tcav.table import Clip, Row, VectorRow
 
 IRRELEVANT = ("stages", "export", "batch", "budget", "correction", "alpha", "steering")  # to one stage's numbers
 
+STATISTICS = tuple(f"{name}.py" for name in "measures at_stage significance solver vectors bootstrap quality".split())
+
 
 @dataclass(frozen=True)
 class Products:
@@ -83,7 +85,7 @@ class Products:
             "names": plan.looked.targets.names,
             "random": plan.asked.random,
             "videos": plan.looked.videos.tolist(),
-            "code": _source("measures.py", "significance.py", "solver.py", "vectors.py", "bootstrap.py", "quality.py"),
+            "code": _source(*STATISTICS),
         }
         key = key_of("measured", self.key(stage), asked)
         if not plan.store.has(key, ".json"):
