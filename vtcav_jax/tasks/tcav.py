@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
 from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.tasks import say, videos
@@ -14,6 +18,7 @@ from vtcav_jax.tcav.export import stored
 from vtcav_jax.tcav.plan import plan
 from vtcav_jax.tcav.settings import Experiment
 from vtcav_jax.tcav.table import sentences, terminal, write_rows
+from vtcav_jax.tcav.trial import trial
 from vtcav_jax.video import failure_table
 
 STRONGEST, SHOWN = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
@@ -33,7 +38,8 @@ def tcav(
     random_seed: int | None = None,
     flags: str = "",
 ) -> None:
-    """Runs an experiment into the folder `run` and prints its table; `dry_run` only prints what it would do."""
+    """Runs an experiment into the folder `run` and prints its table; `dry_run` only prints what it would do,
+    after one batch of each kind that tells how long it takes."""
     missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
     missing |= {"--run=NAME": run or dry_run}
     if lacking := [name for name, value in missing.items() if not value]:
@@ -45,7 +51,10 @@ def tcav(
         store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
         todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
         if hosts.first():
-            say(todo.text)
+            mesh = Mesh(np.array(jax.local_devices()), ("b",))
+            worth_it = todo.asked.questions and todo.attainable.possible
+            absent = todo.forward_missing or todo.backward_missing
+            say(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
         return todo.require()
     assert run is not None
     found = experiment.run(

@@ -97,10 +97,6 @@ def run(
     is refused before a clip is encoded; `name` is what the network is called in run.json. Several processes
     (`hosts.connect`) share the work if all of them call this alike and see the cache; the first one writes the folder.
     """
-    if settings.protocol == "paper":
-        from vtcav_jax.tcav.paper import adapted
-
-        settings = adapted(settings)
     mesh = mesh or Mesh(np.array(jax.local_devices()), ("b",))
     clock = Clock()
     folder = Path(folder)

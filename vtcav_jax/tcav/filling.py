@@ -30,7 +30,7 @@ def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[R
     if own and stages:
         reading = _sized(plan.settings.reading, len(own))
         clips, read = _streamed(plan, plan.looked.concepts, own, workers, failed)
-        for start, seen in activations_of(_placed(plan, mesh), clips, stages, reading, mesh, work):
+        for start, seen in activations_of(placed(plan, mesh), clips, stages, reading, mesh, work):
             for stage in stages:
                 for i, value in enumerate(seen[stage]):
                     plan.store.put(plan.example_key(read[start + i], stage), value)
@@ -49,7 +49,7 @@ def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[Rea
     for row in hosts.share(list(missing)):
         groups.setdefault(missing[row], []).append(row)
     reading, failed = _sized(plan.settings.reading, sum(map(len, groups.values()))), []
-    model = _placed(plan, mesh) if groups else None
+    model = placed(plan, mesh) if groups else None
     for classes, rows in groups.items():
         clips, read = _streamed(plan, plan.looked.targets, rows, workers, failed)
         table = np.tile(np.array(classes, np.int64), (len(rows), 1))
@@ -80,7 +80,7 @@ def _failures(own: Sequence[Read], some: Some) -> list[Read]:
     return [Read(index, some.source.items[index], None, failure) for index, failure in told]
 
 
-def _placed(plan: Plan, mesh: Mesh) -> taps.Model:
+def placed(plan: Plan, mesh: Mesh) -> taps.Model:
     return jax.device_put(taps.as_pytree(plan.loaded.model), NamedSharding(mesh, PartitionSpec()))
 
 

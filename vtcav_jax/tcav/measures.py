@@ -13,12 +13,12 @@ from vtcav_jax.tcav.plan import Plan
 from vtcav_jax.tcav.quality import Quality, quality
 from vtcav_jax.tcav.questions import Question
 from vtcav_jax.tcav.scores import Stage, scores_of, stage
+from vtcav_jax.tcav.settings import CHECKED
 from vtcav_jax.tcav.significance import Along, Test, label_tests
 from vtcav_jax.tcav.table import NAN, Clip, Row, VectorRow
 from vtcav_jax.tcav.vectors import Training, Vectors, cosines, fit, labels
 
 SHUFFLED = 99  # labels, to see what area under the curve comes by chance
-CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 
 
 @dataclass(frozen=True)

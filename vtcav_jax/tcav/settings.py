@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtcav_jax.names import unknown
 from vtcav_jax.tcav.encoding import Reading
@@ -14,6 +14,8 @@ TESTS = ("absolute", "motion", "relative", "group", "pairs")
 PROTOCOLS = ("standard", "paper")
 NULLS = ("labels", "sets")
 STATISTICS = ("step", "unit")
+PAPER = "layers.1", "layers.2", "pool"  # stages
+CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 LEAST = 999  # permutations
 BOUNDARY = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
 
@@ -96,6 +98,14 @@ class Experiment:
         if self.permutations is not None:
             return self.permutations
         return max(LEAST, 0 if self.correction == "bh" else attainable(0.5, family, self.alpha, self.correction).needed)
+
+    def adapted(self, known: Sequence[str]) -> "Experiment":
+        """To the paper's protocol, if that is asked for: flattened activations, Bonferroni's correction, and where no
+        stages are named its three, the ends of the second and the third part before merging and the pooled features."""
+        if self.protocol != "paper":
+            return self
+        stages = self.stages or (PAPER if set(PAPER) <= set(known) else ())
+        return replace(self, pool="none", correction="bonferroni", stages=stages)
 
     @property
     def reading(self) -> Reading:
