@@ -236,7 +236,7 @@ def test_clips_of_one_video_share_a_fold():
     signed = labels(range(24), range(24, 48), 48)
     apart = quality(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
     mixed = quality(x @ x.T, signed, DIFFERENCE, permutations=39)
-    assert mixed.auc > 0.95 and mixed.split_half > 0.7 and mixed.p == 1 / 40
+    assert mixed.auc > 0.95 and mixed.split_half > 0.55 and mixed.p == 1 / 40
     assert apart.auc < 0.85 and apart.split_half < 0.5
     for seed in range(5):
         fold = stratified(signed, 5, np.random.default_rng(seed), video)

@@ -42,7 +42,7 @@ class Finite:
         """Along unit vectors, by steps of `gap` both ways."""
         length = np.where(np.abs(gap) > 0, np.abs(gap), np.nan)
         steps = np.nan_to_num(unit * length[:, None])
-        size = math.prod(self.examples.shape) * self.examples.dtype(0).itemsize
+        size = math.prod(self.examples.shape) * np.dtype(self.examples.dtype).itemsize
         at_once = max(1, min(MOVES, self.plan.settings.budget // (8 * size)))
         parts = [self._changes(steps[i : i + at_once], at_once) for i in range(0, len(steps), at_once)]
         slopes = np.concatenate(parts) / (2 * length[:, None, None])

@@ -1,4 +1,4 @@
-"""Every number about one stage, out of its products alone: no clip and no network is needed any more."""
+"""Every number about one stage, out of its products alone: only finite steps need clips and the network again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,6 @@ class Measured:
     vectors: list[VectorRow]
     clips: list[Clip]
     checked: dict[str, dict[str, list[float]]]
-    seconds: float = 0.0
 
 
 def split(whole: Gram, plan: Plan) -> list[Gram]:
