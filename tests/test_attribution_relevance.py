@@ -53,7 +53,7 @@ def video():
 
 def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
     net = cnn(biases=False)
-    found = attribution.explain(net, video, CLASSES, "lrp_epsilon", epsilon=0.0)
+    found = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.Rules(epsilon=0.0))
     gradient = attribution.gradient_x_input(net, video, CLASSES)
     size = np.abs(gradient.map).max()
     np.testing.assert_allclose(found.map, gradient.map, atol=1e-4 * size)
@@ -273,8 +273,8 @@ def test_errors_say_what_was_expected(swin, net, video):
         attribution.explain(swin, video, CLASSES, "guided_backprop")
     with pytest.raises(ValueError, match="alpha - beta must be 1"):
         rules.Rules("alpha_beta", alpha=2.0, beta=0.0)
-    with pytest.raises(ValueError, match="change nothing at convs.0"):
-        attribution.relevance(net, video, CLASSES, "convs.0", bounds=(0, 1))
+    with pytest.raises(ValueError, match="does not depend on convs.2"):
+        attribution.explain(net, video, attribution.Channel("convs.1", 1), "lrp_gamma", "convs.2")
 
     def curved(video, tap=tap.keep):
         return jnp.tanh(video).mean((1, 2, 3))

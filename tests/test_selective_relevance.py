@@ -107,33 +107,8 @@ def test_tiled_difference(dots):
         sr.tiled_difference(analytic.network, clips, target, "hirescam", stage="pairs")
 
 
-def test_temporal_probe(dots):
-    clips, target = dots
-    probe = sr.temporal_probe(analytic.network, clips, target, shuffles=3)
-    scores = dict(zip(probe.names, probe.changed.T))
-    own = np.asarray(analytic.network(jnp.asarray(clips)))[np.arange(3), target.classes]
-    np.testing.assert_allclose(probe.score, own)
-    assert (own == 50).all()  # ten dots, five steps
-    backwards = np.asarray(analytic.network(jnp.asarray(clips[:, ::-1].copy())))[np.arange(3), target.classes]
-    np.testing.assert_allclose(scores["reversed"], backwards)
-    assert all((scores[name] < own).all() for name in probe.names)
-    still = [np.asarray(analytic.network(jnp.asarray(np.repeat(clips[:, i : i + 1], 6, 1)))) for i in range(6)]
-    np.testing.assert_allclose(scores["frozen"], np.mean(still, 0)[np.arange(3), target.classes], rtol=1e-5)
-
-
-def test_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(3, 1, 200)
-    mean, low, high = sr.mean_with_interval(np.append(values, np.nan))
-    half = 1.96 * values.std() / 200**0.5
-    assert mean == pytest.approx(values.mean())
-    np.testing.assert_allclose([low, high], [mean - half, mean + half], atol=0.03)
-    assert np.isnan(sr.mean_with_interval(np.array([1.0]))[1:]).all()
-
-
 def test_errors_say_what_was_expected(dots):
     with pytest.raises(ValueError, match="n of at least 0"):
         sr.split(blob(0), -1.0)
     with pytest.raises(ValueError, match="1 time step has no change"):
         sr.split(blob(0, frames=1))
-    with pytest.raises(ValueError, match="at least one shuffled order"):
-        sr.temporal_probe(analytic.network, *dots, shuffles=0)

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float
 
 from vtcav_jax.attribution import BASELINES, Attribution, explain, explained
 from vtcav_jax.attribution.baselines import still
-from vtcav_jax.attribution.passes import Scored, on_host
+from vtcav_jax.attribution.probes import scores
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
@@ -134,18 +133,6 @@ def motion(
     return Motion(split(real, n), _selected(null, mask, n, "absolute", "edge"))
 
 
-def mean_with_interval(
-    values: Float[np.ndarray, " b"], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """The mean over clips and its bootstrap interval; what is NaN is left out."""
-    known = values[~np.isnan(values)]
-    if len(known) < 2:
-        return float(known.mean()) if len(known) else float("nan"), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
-    low, high = np.quantile(known[drawn].mean(1), ((1 - level) / 2, (1 + level) / 2))
-    return float(known.mean()), float(low), float(high)
-
-
 @dataclass(frozen=True, eq=False)
 class TiledDifference:
     """A map less what each frame has of its own when it stands still (D-DTD, Hiley et al., 2019): `temporal + spatial`.
@@ -174,42 +161,8 @@ def tiled_difference(
         )
     stills = [still(what.video, i) for i in range(frames)]
     spatial = np.stack([explain(model, clip, target, method, **options).map.mean(1) for clip in stills], 1)
-    scores = np.stack([_score(what.scored, clip) for clip in stills], 1)
-    return TiledDifference(whole - spatial, spatial, _score(what.scored, what.video), scores)
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """The score of each clip as it is, and with its time changed as `names` say."""
-
-    names: tuple[str, ...]
-    score: Float[np.ndarray, " b"]
-    changed: Float[np.ndarray, "b changes"]
-
-
-def temporal_probe(model: Model, clips: ArrayLike, target: Target, *, shuffles: int = 4, seed: int = 0) -> Probe:
-    """Scores of clips frozen (the mean over frames), shuffled (over orders), reversed, and at half their rate."""
-    if shuffles < 1:
-        raise ValueError(f"expected at least one shuffled order, got {shuffles}")
-    what = explained(model, clips, target)
-    t = what.video.shape[1]
-    orders = {
-        "frozen": [np.full(t, i) for i in range(t)],
-        "shuffled": [np.random.default_rng((seed, i)).permutation(t) for i in range(shuffles)],
-        "reversed": [np.arange(t)[::-1]],
-        "half_rate": [np.arange(t) // 2 * 2],
-    }
-    means = [np.mean([_score(what.scored, what.video[:, o]) for o in some], 0) for some in orders.values()]
-    return Probe(tuple(orders), _score(what.scored, what.video), np.stack(means, 1))
-
-
-def _score(scored: Scored, video: Array) -> np.ndarray:
-    return on_host(_compiled_score(scored, video))
-
-
-@jax.jit
-def _compiled_score(scored: Scored, video: Array) -> Array:
-    return scored.score(video)
+    still_scores = np.stack([scores(what.scored, clip) for clip in stills], 1)
+    return TiledDifference(whole - spatial, spatial, scores(what.scored, what.video), still_scores)
 
 
 def _floor(maps: Maps) -> np.ndarray:

@@ -4,23 +4,14 @@
 """
 
 from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout
-from vtcav_jax.attribution.baselines import BASELINES, black
+from vtcav_jax.attribution.baselines import BASELINES, pixel_bounds
 from vtcav_jax.attribution.cams import WEIGHINGS, cam, gradcam_framewise, saliency_tubes
 from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgrad
-from vtcav_jax.attribution.lrp import (
-    attn_lrp,
-    cp_lrp,
-    deep_taylor,
-    guided_backprop,
-    lrp_alpha_beta,
-    lrp_epsilon,
-    lrp_gamma,
-    lrp_z_plus,
-    relevance,
-)
+from vtcav_jax.attribution.lrp import RULES, deep_taylor, guided_backprop, relevance
 from vtcav_jax.attribution.methods import METHODS, SHARED, explain, explain_many
 from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.paths import Legs, expected_gradients, integrated_gradients, static_and_dynamic
+from vtcav_jax.attribution.probes import Probe, temporal_probe
 from vtcav_jax.attribution.removal import frame_shapley, occlusion, shapley
 from vtcav_jax.attribution.result import VIDEO, Attribution, per_patch
 from vtcav_jax.attribution.rules import Rules
@@ -29,6 +20,7 @@ from vtcav_jax.attribution.targets import Channel, Class, Concept, Contrast, Gro
 __all__ = [
     "BASELINES",
     "METHODS",
+    "RULES",
     "SHARED",
     "VIDEO",
     "WEIGHINGS",
@@ -40,12 +32,10 @@ __all__ = [
     "Group",
     "Legs",
     "Margin",
+    "Probe",
     "Rules",
     "attention_weights",
-    "attn_lrp",
-    "black",
     "cam",
-    "cp_lrp",
     "deep_taylor",
     "expected_gradients",
     "explain",
@@ -58,12 +48,9 @@ __all__ = [
     "guided_backprop",
     "integrated_gradients",
     "last_attention",
-    "lrp_alpha_beta",
-    "lrp_epsilon",
-    "lrp_gamma",
-    "lrp_z_plus",
     "occlusion",
     "per_patch",
+    "pixel_bounds",
     "relevance",
     "rollout",
     "saliency",
@@ -71,4 +58,5 @@ __all__ = [
     "shapley",
     "smoothgrad",
     "static_and_dynamic",
+    "temporal_probe",
 ]

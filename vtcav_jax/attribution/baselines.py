@@ -60,9 +60,10 @@ def still(video: Video, frame: ArrayLike) -> Video:
     return jnp.broadcast_to(one, video.shape)
 
 
-def black(geometry: ClipGeometry) -> Float[Array, " c"]:
-    """What black becomes when a clip is normalised."""
-    return -jnp.asarray(geometry.mean) / jnp.asarray(geometry.std)
+def pixel_bounds(geometry: ClipGeometry) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """What black and white become when a clip is normalised; black is a baseline as well."""
+    mean, std = jnp.asarray(geometry.mean), jnp.asarray(geometry.std)
+    return -mean / std, (1 - mean) / std
 
 
 def missing(video: Video, baseline: Baseline) -> Video:

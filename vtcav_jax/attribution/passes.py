@@ -58,10 +58,12 @@ class Explained(NamedTuple):
     shapes: dict[str, tuple[int, ...]]  # of every stage, in forward order, the video first
 
     def stage(self, wanted: str | None) -> str:
-        """`wanted` if it is a stage with time and space; by default the last of them."""
+        """`wanted` if it is a stage with time and space; by default the last of them on which the target depends."""
         grids = [name for name, shape in self.shapes.items() if len(shape) == 5]
         if wanted is None:
-            return grids[-1]
+            order = list(self.shapes)
+            end = order.index(self.scored.target.stage) if self.scored.target.stage else len(order)
+            return [name for name in grids if order.index(name) <= end][-1]
         if wanted not in self.shapes:
             raise ValueError(unknown("stage", [wanted], grids))
         if wanted not in grids:
@@ -69,6 +71,14 @@ class Explained(NamedTuple):
                 f"{wanted} is {self.shapes[wanted]}, without time and space; use one of {', '.join(grids)}"
             )
         return wanted
+
+    def require(self, stages: Sequence[str]) -> None:
+        """Refuses stages on which a target within the network cannot depend."""
+        order, end = list(self.shapes), self.scored.target.stage
+        if end is not None and (late := [s for s in stages if order.index(s) > order.index(end)]):
+            raise ValueError(
+                f"the target is at {end}, which does not depend on {', '.join(late)}; choose an earlier stage"
+            )
 
 
 class Passed(NamedTuple):
@@ -92,10 +102,7 @@ def explained(model: taps.Model, clips: ArrayLike, target: Target) -> Explained:
 
 def passed(what: Explained, stages: Sequence[str]) -> Passed:
     """Activation and gradient at each of `stages`, from one forward and one backward pass."""
-    order = list(what.shapes)
-    end = what.scored.target.stage
-    if end is not None and (late := [s for s in stages if order.index(s) > order.index(end)]):
-        raise ValueError(f"the target is at {end}, which does not depend on {', '.join(late)}; choose an earlier stage")
+    what.require(stages)
     return at_stages(what.scored, what.video, stages)
 
 

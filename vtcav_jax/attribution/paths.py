@@ -18,6 +18,7 @@ from vtcav_jax.attribution.baselines import Baseline, missing, still
 from vtcav_jax.attribution.passes import Scored, explained, on_host
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.intervals import ratio_of_means
 from vtcav_jax.tap import Model
 
 
@@ -83,9 +84,9 @@ class Legs:
     score: Float[np.ndarray, " b"]
 
     @property
-    def temporal_share(self) -> float:
-        """Of the score's rise, how much needs change over time; a ratio of means over clips, not clipped to 0..1."""
-        return float((self.score - self.still_score).mean() / (self.score - self.baseline_score).mean())
+    def temporal_share(self) -> tuple[float, float, float]:
+        """Of the score's rise, how much needs change over time: a ratio of means over clips, with its interval."""
+        return ratio_of_means(self.score - self.still_score, self.score - self.baseline_score)
 
 
 def static_and_dynamic(

@@ -1,5 +1,6 @@
 """What every explainer returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,10 @@ class Attribution:
     method: str
     residual: Float[np.ndarray, " b"] | None = None
 
+    def __getitem__(self, rows: slice) -> "Attribution":
+        """Of some of the clips."""
+        return replace(self, map=self.map[rows], residual=None if self.residual is None else self.residual[rows])
+
     @property
     def level(self) -> str:
         return "voxel" if self.stage == VIDEO else "token"
@@ -31,6 +36,16 @@ class Attribution:
     def positive(self) -> Float[np.ndarray, "b t h w"]:
         """What speaks for the target; the CAM family is usually shown like this."""
         return np.maximum(self.map, 0)
+
+
+def joined(parts: Sequence[Attribution]) -> Attribution:
+    """Of the clips of all `parts`, which are of one method and stage."""
+    residuals = [part.residual for part in parts if part.residual is not None]
+    return replace(
+        parts[0],
+        map=np.concatenate([part.map for part in parts]),
+        residual=np.concatenate(residuals) if residuals else None,
+    )
 
 
 def per_patch(attribution: Attribution, patch: tuple[int, int, int]) -> Attribution:
