@@ -24,6 +24,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.gradients
+	$(BIN)/python -m benchmarks.attribution
 
 clean:
 	rm -rf $(VENV)

@@ -14,6 +14,10 @@
       which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold
   python main.py --task=explain_concepts --model=worlds_swin --run=NAME --videos=W --targets=direction:left --out=DIR
       the concepts of a --task=tcav run in other clips: how much of each, when, and what it does to the score
+  python main.py --task=explain --model=worlds_swin --videos=W --methods=gradcam,attn_lrp --targets=direction --run=NAME
+      where and when: maps of each clip as .npz, films with the maps laid over; --limits: what the maps get wrong
+  python main.py --task=motion --model=worlds_swin --videos=W --targets=direction,shape --run=NAME
+      how much of each decision is motion, by class and clip, with intervals
 
 Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end), a dataset
 (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED).
@@ -26,7 +30,9 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-_TASK = flags.DEFINE_string("task", None, "what to do: stages, predict, train, prepare, mine, tcav or explain_concepts")
+_TASK = flags.DEFINE_string(
+    "task", None, "what to do: stages, predict, train, prepare, mine, tcav, explain_concepts, explain, motion"
+)
 _MODEL = flags.DEFINE_string(
     "model",
     None,
@@ -38,21 +44,25 @@ _CLIPS = flags.DEFINE_string(
     None,
     "predict, instead of --videos: .npy file of clips (b, t, h, w, 3); uint8 is 0..255, float32 is normalised already",
 )
-_NUM_CLIPS = flags.DEFINE_integer("num_clips", 1, "predict: clips per video, spread over it", lower_bound=1)
+_NUM_CLIPS = flags.DEFINE_integer(
+    "num_clips", 1, "predict, explain, motion: clips per video, spread over it", lower_bound=1
+)
 _VIEWS = flags.DEFINE_enum("views", "centre", ["centre", "three"], "predict: crops per clip")
 _INTERVAL = flags.DEFINE_float("interval_seconds", None, "between frames, in place of the preset's in frames")
 _WORKERS = flags.DEFINE_integer("workers", 2, "processes that decode videos; 0: none but this one", lower_bound=0)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "clips at once (predict: 4, train: 64, tcav: 8)", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "clips at once (predict, explain, motion: 4, train: 64, tcav: 8)", lower_bound=1
+)
 _TOP = flags.DEFINE_integer("top", 5, "predict: classes shown per clip and head", lower_bound=1)
 _OUT = flags.DEFINE_string(
     "out", None, "predict: also write the table to this .csv; prepare, mine, explain_concepts: the folder to write"
 )
 _RANDOM_WEIGHTS = flags.DEFINE_boolean(
-    "random_weights", False, "predict, tcav: let a preset answer without weights, to try it out"
+    "random_weights", False, "predict, tcav, explain, motion: let a preset answer without weights, to try it out"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
 _RUN = flags.DEFINE_string(
-    "run", None, "train, tcav, explain_concepts: the folder of the run; without a slash, in runs/"
+    "run", None, "train, tcav, explain_concepts, explain, motion: the folder of the run; without a slash, in runs/"
 )
 _HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 _STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
@@ -105,9 +115,17 @@ _NEGATIVES = flags.DEFINE_string("negatives", None, "mine: other videos for the 
 _TARGET_VIDEOS = flags.DEFINE_string(
     "target_videos", None, "mine: clips of the class, which no concept may come from; tcav: those that are explained"
 )
-_TARGETS = flags.DEFINE_list("targets", [], "tcav, explain_concepts: CLASS or HEAD:CLASS, separated by commas")
+_TARGETS = flags.DEFINE_list(
+    "targets",
+    [],
+    "tcav, explain_concepts: CLASS or HEAD:CLASS, separated by commas; explain, motion: also HEAD (its own answer),"
+    " 'A vs B', 'A or B', STAGE#CHANNEL, a vector of --vectors; by default every head",
+)
 _STAGES = flags.DEFINE_list(
-    "stages", [], "tcav: names or globs ('*': all); by default the ends of the network's parts, such as layers.2"
+    "stages",
+    [],
+    "tcav: names or globs ('*': all); by default the ends of the network's parts, such as layers.2; explain, motion:"
+    " where maps are made, by default where each method is at home",
 )
 _TESTS = flags.DEFINE_list(
     "tests",
@@ -145,6 +163,16 @@ _PROTOCOL = flags.DEFINE_enum(
 )
 _EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
 _CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
+_METHODS = flags.DEFINE_list(
+    "methods", [], "explain: METHOD or METHOD@STAGE, separated by commas; motion: the one whose maps are split"
+)
+_BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
+_WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip after clip to the video's end")
+_FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
+_LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
+_VECTORS = flags.DEFINE_string("vectors", None, "explain: folder of a --task=tcav run with concept vectors")
+_SIGMAS = flags.DEFINE_float("sigmas", 1.0, "motion: how fast a map must change to count as moving", lower_bound=0)
+_FLOW = flags.DEFINE_boolean("flow", False, "motion: also compare with optical flow (OpenCV)")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
 
 
@@ -297,6 +325,62 @@ def explain_concepts() -> None:
     )
 
 
+def explain() -> None:
+    from vtcav_jax.tasks import explain
+
+    explain.explain(
+        needed(_MODEL, "a network that ships, or a path"),
+        _VIDEOS.value,
+        run_folder(),
+        how(),
+        targets=_TARGETS.value,
+        methods=_METHODS.value,
+        stages=_STAGES.value,
+        baselines=_BASELINES.value,
+        vectors=path(_VECTORS),
+        whole=_WHOLE_VIDEO.value,
+        films=_FILMS.value,
+        limit_clips=_LIMITS.value,
+        batch=_BATCH_SIZE.value or 4,
+        workers=_WORKERS.value,
+        seed=_SEED.value,
+        random_weights=_RANDOM_WEIGHTS.value,
+        flags=flags_text(),
+    )
+
+
+def motion() -> None:
+    from vtcav_jax.attribution.decisions import Measuring
+    from vtcav_jax.tasks import motion
+
+    measuring = Measuring(
+        method=one(_METHODS, "gradient_x_input"),
+        stage=one(_STAGES, None),
+        n=_SIGMAS.value,
+        seed=_SEED.value,
+        flow=_FLOW.value,
+    )
+    motion.motion(
+        needed(_MODEL, "a network that ships, or a path"),
+        _VIDEOS.value,
+        run_folder(),
+        how(),
+        measuring,
+        targets=_TARGETS.value,
+        whole=_WHOLE_VIDEO.value,
+        batch=_BATCH_SIZE.value or 4,
+        workers=_WORKERS.value,
+        random_seed=_SEED.value if _RANDOM_WEIGHTS.value else None,
+        flags=flags_text(),
+    )
+
+
+def one(flag: flags.FlagHolder, usual: str | None) -> str | None:
+    if len(flag.value) > 1:
+        raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={_TASK.value} takes one")
+    return next(iter(flag.value), usual)
+
+
 def needed(flag: flags.FlagHolder, what: str) -> str:
     if flag.value is None:
         raise ValueError(f"--{flag.name} is missing: {what}; see --help")
@@ -332,6 +416,8 @@ TASKS = {
     "mine": mine,
     "tcav": tcav,
     "explain_concepts": explain_concepts,
+    "explain": explain,
+    "motion": motion,
 }
 
 

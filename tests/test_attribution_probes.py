@@ -31,16 +31,17 @@ def test_the_probe_is_the_networks_own_scores(dots):
     np.testing.assert_allclose(found.frozen, still)
     random = np.random.default_rng(4)
     shuffled = [own(clips[:, random.permutation(6)], target.classes) for _ in range(3)]
-    np.testing.assert_allclose(found.shuffled, np.mean(shuffled, 0), rtol=1e-6)
-    np.testing.assert_allclose(found.temporal_share, 1 - still.mean(1) / found.score, rtol=1e-5)
-    low, high = found.temporal_range
-    np.testing.assert_allclose(low, 1 - still.max(1) / found.score, rtol=1e-5)
-    assert (low <= found.temporal_share).all() and (found.temporal_share <= high).all() and (low < high).any()
+    np.testing.assert_allclose(found.shuffled, np.stack(shuffled, 1))
+    np.testing.assert_allclose(found.still_share, 1 - still.mean(1) / found.score, rtol=1e-5)
+    np.testing.assert_allclose(found.order_share, 1 - np.mean(shuffled, 0) / found.score, rtol=1e-5)
+    assert (found.order_share > 0.5).all()
+    nothing = attribution.temporal_probe(analytic.network, clips, target, baseline=None, shuffles=1)
+    assert (nothing.baseline == 0).all()
 
 
 def test_no_share_of_a_score_that_did_not_rise():
-    share = probes.temporal_share(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
-    np.testing.assert_allclose(share, [0.5, np.nan, np.nan])
+    found = probes.share(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
+    np.testing.assert_allclose(found, [0.5, np.nan, np.nan])
 
 
 def test_errors_say_what_was_expected(dots):

@@ -75,7 +75,7 @@ class Agreement:
     area: Float[np.ndarray, " b"]
 
 
-def agreement(selected: Selected, moves: Bool[np.ndarray, "b t h w"]) -> Agreement:
+def agreement(selected: Selected, moves: Bool[np.ndarray, "n t h w"]) -> Agreement:
     """How far the motion part of maps lies on what moves in their clips; NaN where one of the two is empty."""
     b, t, h, w = selected.mask.shape
     if len(moves) != b:

@@ -18,14 +18,15 @@ def frame_of_step(step: int, steps: int, frames: int) -> int:
 
 
 def shifted(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
-    """What has come to each place when everything moved by `displacement` (x, y), bilinear, the border repeated."""
+    """What has come to each place when everything moved by `displacement` (x, y), bilinear; from outside comes 0."""
     h, w = values.shape
-    y, x = np.mgrid[:h, :w]
-    x, y = np.clip(x - displacement[..., 0], 0, w - 1), np.clip(y - displacement[..., 1], 0, h - 1)
+    y, x = np.mgrid[1 : h + 1, 1 : w + 1]
+    x, y = np.clip(x - displacement[..., 0], 0, w + 1), np.clip(y - displacement[..., 1], 0, h + 1)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, low, a, b = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1), x - left, y - top
-    above = (1 - a) * values[top, left] + a * values[top, right]
-    return (1 - b) * above + b * ((1 - a) * values[low, left] + a * values[low, right])
+    right, low, a, b = np.minimum(left + 1, w + 1), np.minimum(top + 1, h + 1), x - left, y - top
+    padded = np.pad(values, 1)
+    above = (1 - a) * padded[top, left] + a * padded[top, right]
+    return (1 - b) * above + b * ((1 - a) * padded[low, left] + a * padded[low, right])
 
 
 def _shares(n: int, cells: int) -> Float[np.ndarray, "cells n"]:

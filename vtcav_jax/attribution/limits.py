@@ -52,11 +52,11 @@ def limits(
     *,
     things: Bool[np.ndarray, "b t h w"] | None = None,
     flow: Float[np.ndarray, "b t1 h w 2"] | None = None,
-    seed: int = 0,
+    shuffle: int = 0,
     **options: Any,
 ) -> Limits:
     """`things` are the pixels that the question is about; `flow`, in pixels (x, y), how what is seen in a frame has
-    moved since the frame before. Weights are shuffled by `seed`."""
+    moved since the frame before. Weights are shuffled by the seed `shuffle`."""
     video = explained(model, clips, target).video
 
     def maps_of(model: Model, video: ArrayLike) -> Maps:
@@ -65,7 +65,7 @@ def limits(
     found = explain(model, video, target, method, stage, **options)
     backwards = maps_of(model, video[:, ::-1])[:, ::-1]
     unknown = np.full(len(video), np.nan)
-    shuffled = shuffled_weights(model, seed)
+    shuffled = shuffled_weights(model, shuffle)
     background, elsewhere = (unknown, unknown) if things is None else outside(found.map, things)
     return Limits(
         found.method,
@@ -79,7 +79,7 @@ def limits(
     )
 
 
-def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 h w 2"] | None) -> Each:
+def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -> Each:
     """The mean over steps of the absolute change, in units of the map before; without `flow` nothing is carried along.
 
     Between two steps of a coarse map, things are taken to move on as between the last two frames.
@@ -99,7 +99,7 @@ def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 h w 2"] | None) -> Each:
     return np.where(size > 0, change / np.where(size > 0, size, 1), np.nan).mean(1)
 
 
-def outside(maps: Maps, things: Bool[np.ndarray, "b t h w"]) -> tuple[Each, Each]:
+def outside(maps: Maps, things: Bool[np.ndarray, "b frames height width"]) -> tuple[Each, Each]:
     """The share of absolute relevance outside of `things`, and the share of the volume."""
     away = 1 - by_area(things.astype(np.float32), maps.shape[1:])
     size = np.abs(maps)

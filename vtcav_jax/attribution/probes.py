@@ -22,29 +22,32 @@ class Probe:
     score: Scores
     baseline: Scores  # of nothing: what all scores are held against
     frozen: Float[np.ndarray, "b t"]  # of each frame, as long as the clip lasts
-    shuffled: Scores  # the mean over orders
+    shuffled: Float[np.ndarray, "b orders"]  # the same frames in another order
     reversed: Scores
     half_rate: Scores  # every second frame, shown twice
 
     @property
-    def temporal_share(self) -> Scores:
+    def still_share(self) -> Scores:
         """Of what raises the score above the baseline's, how much is gone when the clip stands still.
 
-        The mean over the frames at which it may. NaN where the clip does not raise the score: of nothing there is no
-        share. Below 0 where it scores higher standing still; above 1 where standing still it scores less than nothing.
+        The mean over the frames at which it may. What goes is motion, what is seen in other frames, and what a network
+        that never saw a still clip makes of one.
         """
-        return temporal_share(self.score, self.frozen.mean(1), self.baseline)
+        return share(self.score, self.frozen.mean(1), self.baseline)
 
     @property
-    def temporal_range(self) -> Float[np.ndarray, "2 b"]:
-        """The least and the greatest share over the frames: how much hangs on which one it stands still at."""
-        shares = np.stack([temporal_share(self.score, one, self.baseline) for one in self.frozen.T])
-        return np.stack([shares.min(0), shares.max(0)])
+    def order_share(self) -> Scores:
+        """As `still_share`, when the same frames come in another order: nothing seen is gone, but motion is."""
+        return share(self.score, self.shuffled.mean(1), self.baseline)
 
 
-def temporal_share(score: Scores, still: Scores, baseline: Scores) -> Scores:
+def share(score: Scores, changed: Scores, baseline: Scores) -> Scores:
+    """What is lost of the score's rise; NaN where it does not rise: of nothing there is no share.
+
+    Below 0 where the changed clip scores higher, above 1 where it scores less than nothing.
+    """
     rise = score - baseline
-    return np.where(rise > 0, (score - still) / np.where(rise > 0, rise, 1), np.nan)
+    return np.where(rise > 0, (score - changed) / np.where(rise > 0, rise, 1), np.nan)
 
 
 def temporal_probe(
@@ -52,11 +55,14 @@ def temporal_probe(
     clips: ArrayLike,
     target: Target,
     *,
-    baseline: Baseline = "zero",
-    shuffles: int = 4,
+    baseline: Baseline | None = "zero",
+    shuffles: int = 8,
     seed: int = 0,
 ) -> Probe:
-    """Scores of the clips, of `baseline`, and of the clips frozen, shuffled, reversed and at half their rate."""
+    """Scores of the clips, of `baseline`, and of the clips frozen, shuffled, reversed and at half their rate.
+
+    None as `baseline` is a score of 0: for a margin, that nothing is preferred.
+    """
     if shuffles < 1:
         raise ValueError(f"expected at least one shuffled order, got {shuffles}")
     what = explained(model, clips, target)
@@ -66,10 +72,10 @@ def temporal_probe(
     random = np.random.default_rng(seed)
     orders = [np.full(t, i) for i in range(t)] + [random.permutation(t) for _ in range(shuffles)]
     orders += [np.arange(t)[::-1], np.arange(t) // 2 * 2, np.arange(t)]
-    scores = on_host(_ordered(what.scored, what.video, jnp.asarray(np.stack(orders), jnp.int32)))
-    frozen, shuffled, (backwards, half, whole) = scores[:t], scores[t:-3], scores[-3:]
-    empty = on_host(_score(what.scored, missing(what.video, baseline)))
-    return Probe(whole, empty, frozen.T, shuffled.mean(0), backwards, half)
+    found = on_host(_ordered(what.scored, what.video, jnp.asarray(np.stack(orders), jnp.int32)))
+    backwards, half, whole = found[-3:]
+    empty = np.zeros_like(whole) if baseline is None else scores(what.scored, missing(what.video, baseline))
+    return Probe(whole, empty, found[:t].T, found[t:-3].T, backwards, half)
 
 
 def scores(scored: Scored, video: Array) -> Scores:

@@ -34,16 +34,21 @@ class Class:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Margin:
-    """The logit less the mean of the others; `among` are the first class of a head and the first behind it."""
+    """The logit less the mean of the others; `among` are the first class of a head and the first behind it.
+
+    These are no part of what is compiled: every head of a network is explained by one program.
+    """
 
     classes: Any
-    among: tuple[int, int] | None = field(default=None, metadata={"static": True})
+    among: Any = None
     stage: ClassVar[None] = None
 
     def __call__(self, logits: Array, seen: Seen) -> Array:
         own = class_logit(self.classes, logits)
-        rivals = logits if self.among is None else logits[:, slice(*self.among)]
-        return own - (rivals.sum(-1) - own) / max(rivals.shape[-1] - 1, 1)
+        first, behind = (0, logits.shape[-1]) if self.among is None else self.among
+        number = jnp.arange(logits.shape[-1])
+        rivals = jnp.where(((number >= first) & (number < behind))[None], logits, 0).sum(-1) - own
+        return own - rivals / jnp.maximum(behind - first - 1, 1).astype(logits.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -140,7 +145,8 @@ def as_target(target: Target, clips: int, k: int) -> Any:
     if isinstance(target, Class):
         return Class(_indices(target.classes, clips, k))
     if isinstance(target, Margin):
-        return Margin(_indices(target.classes, clips, k), target.among)
+        among = None if target.among is None else jnp.asarray(target.among, jnp.int32)
+        return Margin(_indices(target.classes, clips, k), among)
     if isinstance(target, Contrast):
         return Contrast(_indices(target.classes, clips, k), _indices(target.others, clips, k))
     if callable(target):

@@ -17,7 +17,7 @@ from vtcav_jax.attribution.methods import METHODS, OVER_BLOCKS, explain_many
 from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.probes import scores
 from vtcav_jax.attribution.result import Attribution, joined
-from vtcav_jax.attribution.windows import Batch, Window, batches, windows
+from vtcav_jax.attribution.windows import Window, asked_in_batches
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
 from vtcav_jax.video.clip import How
@@ -96,50 +96,28 @@ def explained_videos(
     """Of every video, or those with these `numbers`; a `Read` is one that could not be read."""
     geometry = models.PRESETS[loaded.preset].geometry
 
-    def maps(some: Batch) -> dict[str, tuple]:
-        video = jnp.asarray(geometry.normalised(some.video))
+    def ask(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
+        video = jnp.asarray(geometry.normalised(frames))
         logits = np.asarray(answered(loaded.model, video))
         found = {}
         for question in questions:
             target = question.target(logits)
             score = scores(explained(loaded.model, video, target).scored, video)
-            several = explain_many(loaded.model, video, target, methods, options)
-            found[question.name] = (question.answers(logits), score, several)
+            maps = explain_many(loaded.model, video, target, methods, options)
+            found[question.name] = (question.answers(logits), score, maps)
         return found
 
-    def whole_video(parts: list[tuple[Window, int, dict[str, tuple]]]) -> VideoMaps:
-        def each(name: str, which: int) -> list:
-            return [found[name][which] for _, _, found in parts]
-
-        rows = [slice(row, row + 1) for _, row, _ in parts]
-        names = [question.name for question in questions]
-        return VideoMaps(
-            tuple(window for window, _, _ in parts),
-            {name: np.concatenate([x[r] for x, r in zip(each(name, 0), rows)]) for name in names},
-            {name: np.concatenate([x[r] for x, r in zip(each(name, 1), rows)]) for name in names},
-            {name: tuple(joined([m[r] for m, r in zip(one, rows)]) for one in zip(*each(name, 2))) for name in names},
-        )
-
-    failed: list[Read] = []
-
-    def readable() -> Iterator[Window]:
-        for one in windows(source, geometry, how, whole=whole, workers=workers, wanted=numbers):
-            if isinstance(one, Read):
-                failed.append(one)
-            else:
-                yield one
-
-    parts: list[tuple[Window, int, dict[str, tuple]]] = []
-    for some in batches(readable(), batch):
-        found = maps(some)
-        for row, window in enumerate(some.windows):
-            parts.append((window, row, found))
-            if window.last:
-                yield whole_video(parts)
-                parts = []
-        yield from failed
-        failed.clear()
-    yield from failed
+    for one in asked_in_batches(source, geometry, how, ask, batch=batch, whole=whole, workers=workers, wanted=numbers):
+        if isinstance(one, Read):
+            yield one
+            continue
+        answers, score, maps = {}, {}, {}
+        for name in [question.name for question in questions]:
+            parts = [(*found[name], slice(row, row + 1)) for found, row in one.found]
+            answers[name] = np.concatenate([part[0][part[3]] for part in parts])
+            score[name] = np.concatenate([part[1][part[3]] for part in parts])
+            maps[name] = tuple(joined(of_one) for of_one in zip(*([m[part[3]] for m in part[2]] for part in parts)))
+        yield VideoMaps(one.windows, answers, score, maps)
 
 
 @jax.jit

@@ -3,9 +3,10 @@
 Every batch has the same shape, so that nothing is compiled for the last one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +16,8 @@ from vtcav_jax.video.clip import Clip, How
 from vtcav_jax.video.decode import VideoError
 from vtcav_jax.video.reading import Read, stream
 from vtcav_jax.video.sources import Source
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,11 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Windows, and their pixels, filled up with the last one's to a constant number."""
+class Answered(Generic[T]):
+    """All windows of a video, and for each what came of its batch, and its row there."""
 
     windows: tuple[Window, ...]
-    video: UInt8[np.ndarray, "b t h w 3"]
+    found: tuple[tuple[T, int], ...]
 
 
 def windows(
@@ -65,11 +68,40 @@ def windows(
             yield from _numbered(read, tuple(_apart(read.clip)))
 
 
-def batches(found: Iterable[Window], size: int) -> Iterator[Batch]:
-    found = iter(found)
-    while some := tuple(islice(found, size)):  # itertools.batched came with Python 3.12
+def asked_in_batches(
+    source: Source,
+    geometry: ClipGeometry,
+    how: How,
+    ask: Callable[[UInt8[np.ndarray, "b t h w 3"]], T],
+    *,
+    batch: int,
+    whole: bool = False,
+    workers: int = 2,
+    wanted: Iterable[int] | None = None,
+) -> Iterator[Answered[T] | Read]:
+    """`ask` of all windows, `batch` at once, and the answers video by video, in order; a `Read` is a failure."""
+    failed: list[Read] = []
+
+    def readable() -> Iterator[Window]:
+        for one in windows(source, geometry, how, whole=whole, workers=workers, wanted=wanted):
+            if isinstance(one, Read):
+                failed.append(one)
+            else:
+                yield one
+
+    clips = readable()
+    waiting: list[tuple[Window, tuple[T, int]]] = []
+    while some := list(islice(clips, batch)):  # itertools.batched came with Python 3.12
         video = np.stack([window.clip.video[0] for window in some])
-        yield Batch(some, np.concatenate([video, np.repeat(video[-1:], size - len(some), 0)]))
+        found = ask(np.concatenate([video, np.repeat(video[-1:], batch - len(some), 0)]))
+        for row, window in enumerate(some):
+            waiting.append((window, (found, row)))
+            if window.last:
+                yield Answered(*zip(*waiting))
+                waiting.clear()
+        yield from failed
+        failed.clear()
+    yield from failed
 
 
 def new_frames(windows: Iterable[Window]) -> list[np.ndarray]:
@@ -77,10 +109,10 @@ def new_frames(windows: Iterable[Window]) -> list[np.ndarray]:
     seen, out = -1, []
     for window in windows:
         frames = window.clip.frames[0]
-        # Frames that wrapped around to the beginning are there already, as are those that come twice
-        fresh = (frames > seen) & np.r_[True, np.diff(frames) > 0]
-        out.append(fresh)
-        seen = max(seen, int(frames.max()))
+        # In a short video frames wrap around to the beginning, or come twice
+        last = np.maximum.accumulate(np.r_[seen, frames])
+        out.append(frames > last[:-1])
+        seen = int(last[-1])
     return out
 
 

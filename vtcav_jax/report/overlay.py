@@ -19,7 +19,7 @@ ACROSS = 4  # panels side by side
 GAP, TITLE, BAR = 8, 26, 40
 INK, SOFT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 FINE = 28  # cells along a side: more are pixels, which are shown as they are
-CLIPPED = 0.999  # of a map's values are within its scale
+CLIPPED = 0.995  # of a map's values are within its scale
 OVER = 0.85  # of a pixel's colour is the map's where that is largest
 
 Film = UInt8[np.ndarray, "frames h w 3"]
@@ -36,11 +36,11 @@ class Panel:
 
     @property
     def largest(self) -> float:
-        """Where the scale ends: all but a thousandth of the values are within."""
+        """Where the scale ends: all but one value in two hundred are within."""
         return float(np.quantile(np.abs(self.map), CLIPPED)) or float(np.abs(self.map).max())
 
 
-def overlay(film: Film, panels: Sequence[Panel], caption: str) -> Film:
+def overlay(film: Film, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
     """The film and all panels, frame by frame, under `caption`."""
     scale = max(1, math.ceil(LEAST_SIDE / film.shape[2]))
     film = film.repeat(scale, 1).repeat(scale, 2)
@@ -78,7 +78,7 @@ def laid_over(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> Film:
     values = _at_frames(panel.map, panel.at, frames)
     values = np.stack([_enlarged(one, (h, w)) for one in values])
     largest = panel.largest
-    share = np.clip(np.abs(values) / (largest or 1), 0, 1)[..., None] * OVER
+    share = np.sqrt(np.clip(np.abs(values) / (largest or 1), 0, 1))[..., None] * OVER
     colours = coloured(values, largest, signed=panel.signed)
     return np.rint(share * colours + (1 - share) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
 
