@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vtcav_jax import attribution, models
-from vtcav_jax.attribution import decisions, kept, targets, videos
+from vtcav_jax.attribution import decisions, kept, targets, verdicts, videos
 from vtcav_jax.attribution.asking import asked
 from vtcav_jax.attribution.windows import Window, asked_in_batches, new_frames, windows
 from vtcav_jax.geometry import ClipGeometry
@@ -182,9 +182,18 @@ def test_the_film_of_a_long_video_shows_each_frame_once(film):
     assert len(frames) == 21 and rate == pytest.approx(10)
 
 
-def row(**given):
+def evidence(answer="left", favourite=0.0, **given):
+    """A clip with a margin of 4; changed clips of all classes have `favourite` more of left."""
     usual = dict.fromkeys(decisions.Motion.__dataclass_fields__, 0.0)
-    return decisions.Motion(**(usual | dict(clip="c", window=0, target="direction", answer="left", score=4.0) | given))
+    told = usual | dict(clip="c", window=0, target="direction", answer=answer, score=4.0) | given
+    one = decisions.Motion(**told)
+    margins = {
+        name: [
+            getattr(one, name) * (answer == c) + favourite * (name != "score") * (c == "left") for c in ("left", "up")
+        ]
+        for name in ("score", *decisions.CHANGES)
+    }
+    return decisions.Evidence(one, ("left", "up"), margins)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +206,22 @@ def row(**given):
     ],
 )
 def test_verdicts(shuffled, frozen, verdict):
-    rows = [row(shuffled=shuffled * w, frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)]
-    (whole, left) = decisions.by_class(rows)
+    some = [evidence(shuffled=shuffled * w, frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)]
+    whole, left = verdicts.by_class(some)
     assert (whole.answer, left.answer) == ("", "left") and whole.order == pytest.approx(1 - shuffled / 4)
-    assert decisions.sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
-    none = decisions.by_class([row(score=-1.0), row(score=0.5)])
-    assert "nothing can be said" in decisions.sentences(none)[0]
-    assert "one clip is too few" in decisions.sentences(decisions.by_class([row(shuffled=1.0)]))[0]
+    assert whole.against == "no preference" and whole.order_low <= whole.order <= whole.order_high
+    assert verdicts.sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
+    none = verdicts.by_class([evidence(score=-1.0), evidence(score=0.5)])
+    assert "nothing can be said" in verdicts.sentences(none)[0]
+    assert "one clip is too few" in verdicts.sentences(verdicts.by_class([evidence(shuffled=1.0)]))[0]
+
+
+def test_what_a_network_says_of_any_changed_clip_is_no_evidence():
+    """Frozen or shuffled, every clip has 3 more of left; of what is in the clips a quarter is left."""
+    some = [evidence(a, 3.0, shuffled=1.0, frozen=1.0, score=4.0) for a in ("left", "up") * 5]
+    rows = {row.answer: row for row in verdicts.by_class(some)}
+    assert all(row.order == row.still == pytest.approx(0.75) for row in rows.values())
+    assert all(row.against == "other clips" for row in rows.values()) and rows["up"].clips == 5
 
 
 @pytest.mark.slow

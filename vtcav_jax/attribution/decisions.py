@@ -1,4 +1,4 @@
-"""How much of a decision is motion? Clip by clip, and over the clips of each class, with intervals.
+"""How much of a decision is motion? Clip by clip; `verdicts` puts the clips of a class together.
 
 A score is asked twice. What goes of it when the clip stands still needs more than one moment: motion, an event, or that
 anything changes at all. What goes when the same frames come in another order needs their order, and that is motion. The
@@ -18,16 +18,18 @@ import numpy as np
 
 from vtcav_jax import models, optical_flow, selective_relevance
 from vtcav_jax.attribution.asking import Asked
-from vtcav_jax.attribution.probes import temporal_probe
-from vtcav_jax.attribution.videos import answered
+from vtcav_jax.attribution.probes import as_probe, logits_in_orders, orders, temporal_probe
+from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.windows import asked_in_batches
-from vtcav_jax.intervals import mean, ratio_of_means
 from vtcav_jax.models import Loaded
 from vtcav_jax.video.clip import How
 from vtcav_jax.video.reading import Read
 from vtcav_jax.video.sources import Source
 
-HIGH, LOW = 0.5, 0.25  # shares from which on a decision is called motion, and up to which it is not
+CHANGES = ("shuffled", "frozen", "reversed")
+
+
+Found = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # answers, values, margins, by clip
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,6 @@ class Measuring:
     shuffles: int = 8
     seed: int = 0
     flow: bool = False  # also against optical flow, which needs OpenCV
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,31 +78,13 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class ClassMotion:
-    """Over the clips of one answer, or of all answers to a question (`answer` is empty): bootstrap over clips.
+class Evidence:
+    """A clip's row and, of a question about one class among several, every class's margin: as the clip is, and with
+    each of `CHANGES`. With those of other clips they tell what a network says of changed clips anyway."""
 
-    `order`, `still` and `backwards` are what goes of the score when clips are shuffled, frozen, reversed: ratios of
-    means, so that clips which hardly speak for the class hardly count; the others are means.
-    """
-
-    target: str
-    answer: str
-    clips: int
-    order: float
-    order_low: float
-    order_high: float
-    still: float
-    still_low: float
-    still_high: float
-    backwards: float
-    backwards_low: float
-    backwards_high: float
-    moving: float
-    moving_low: float
-    moving_high: float
-    excess: float
-    excess_low: float
-    excess_high: float
+    row: Motion
+    classes: tuple[str, ...] = ()
+    margins: dict[str, list[float]] = field(default_factory=dict)
 
 
 def measured(
@@ -115,16 +98,17 @@ def measured(
     whole: bool = False,
     workers: int = 2,
     numbers: Sequence[int] | None = None,
-) -> Iterator[tuple[Read, list[Motion]]]:
+) -> Iterator[tuple[Read, list[Evidence]]]:
     """Of every video, or those with these `numbers`; one that could not be read has no rows."""
     geometry = models.PRESETS[loaded.preset].geometry
+    some = jnp.asarray(orders(geometry.frames, how.shuffles, how.seed))
     if how.flow:
         optical_flow.opencv()
 
-    def ask(video: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    def ask(video: np.ndarray) -> dict[str, Found]:
         clips = jnp.asarray(geometry.normalised(video))
         moves = np.stack([optical_flow.moving(clip) for clip in video]) if how.flow else None
-        logits = np.asarray(answered(loaded.model, clips))
+        logits = np.asarray(logits_in_orders(loaded.model, clips, some), np.float32)
         return {question.name: _asked(loaded, clips, question, logits, how, moves) for question in questions}
 
     for one in asked_in_batches(
@@ -133,25 +117,30 @@ def measured(
         if isinstance(one, Read):
             yield one, []
             continue
-        rows = []
-        for window, (found, row) in zip(one.windows, one.found):
-            for target, values in found.items():
-                numbers_of = {name: float(v[row]) for name, v in values.items() if name != "answer"}
-                said = int(values["answer"][row])
-                answer = loaded.labels[said] if said >= 0 else target
-                rows.append(Motion(window.read.item.name, window.number, target, answer, **numbers_of))
-        yield one.windows[0].read, rows
+        out = []
+        for window, (found, i) in zip(one.windows, one.found):
+            for target, (answers, values, margins) in found.items():
+                answer = loaded.labels[answers[i]] if answers[i] >= 0 else target
+                told = {name: float(value[i]) for name, value in values.items()}
+                row = Motion(window.read.item.name, window.number, target, answer, **told)
+                first, behind = next(q.among for q in questions if q.name == target)
+                labels = loaded.labels[first:behind] if margins else ()
+                out.append(Evidence(row, labels, {name: m[i].tolist() for name, m in margins.items()}))
+        yield one.windows[0].read, out
 
 
 def _asked(
     loaded: Loaded, clips: Any, question: Asked, logits: np.ndarray, how: Measuring, moves: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    target = question.target(logits)
-    nothing = None if question.fixed is None else "zero"  # a channel has a value for a clip without anything
-    probe = temporal_probe(loaded.model, clips, target, baseline=nothing, shuffles=how.shuffles, seed=how.seed)
-    found = selective_relevance.motion(loaded.model, clips, target, how.method, stage=how.stage, n=how.n, **how.options)
+) -> Found:
+    b, t = clips.shape[:2]
+    target = question.target(logits[-1])
+    if question.fixed is not None:  # a channel has a value for a clip without anything as well
+        probe = temporal_probe(loaded.model, clips, target, shuffles=how.shuffles, seed=how.seed)
+    else:
+        score = as_target(target, b, logits.shape[-1])
+        probe = as_probe(np.stack([np.asarray(score(jnp.asarray(one), {})) for one in logits]), t, None)
+    found = selective_relevance.motion(loaded.model, clips, target, how.method, stage=how.stage, n=how.n)
     out = {
-        "answer": question.answers(logits),
         "score": probe.score,
         "nothing": probe.baseline,
         "frozen": probe.frozen.mean(1),
@@ -170,64 +159,10 @@ def _asked(
         agreed = optical_flow.agreement(found.selected, moves)
         out |= {"flow_precision": agreed.precision, "flow_recall": agreed.recall, "flow_iou": agreed.iou}
         out |= {"flow_energy": agreed.energy}
-    return out
-
-
-def by_class(rows: Sequence[Motion]) -> list[ClassMotion]:
-    """First all clips of each question, then each answer."""
-    out = []
-    for target in dict.fromkeys(row.target for row in rows):
-        some = [row for row in rows if row.target == target]
-        answers = sorted({row.answer for row in some} - {target})
-        out += [_over_clips(target, "", some)]
-        out += [_over_clips(target, answer, [r for r in some if r.answer == answer]) for answer in answers]
-    return out
-
-
-def _over_clips(target: str, answer: str, rows: Sequence[Motion]) -> ClassMotion:
-    def column(name: str) -> np.ndarray:
-        return np.array([getattr(row, name) for row in rows], np.float64)
-
-    rise = column("score") - column("nothing")
-
-    def lost(name: str) -> tuple[float, float, float]:
-        if rise.mean() <= 0:  # on the whole nothing speaks for the class: there is nothing to have a share of
-            return math.nan, math.nan, math.nan
-        return ratio_of_means(column("score") - column(name), rise)
-
-    return ClassMotion(
-        *(target, answer, len(rows), *lost("shuffled"), *lost("frozen"), *lost("reversed")),
-        *(*mean(column("moving")), *mean(column("excess"))),
-    )
-
-
-def sentences(rows: Sequence[ClassMotion]) -> list[str]:
-    """What can be said of each question, and of each answer to it."""
-    return [_sentence(row) for row in rows]
-
-
-def _sentence(row: ClassMotion) -> str:
-    what = row.answer or row.target
-    clips = f"{row.clips} clip{'s' if row.clips > 1 else ''}"
-    if math.isnan(row.order):
-        return f"{what}: nothing can be said; on the whole these {clips} do not speak for it."
-    order, still = (
-        f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)" if row.clips > 1 else f"{100 * share:.0f} %"
-        for share, low, high in ((row.order, row.order_low, row.order_high), (row.still, row.still_low, row.still_high))
-    )
-    told = f"of its score over {clips}, {order} needs the order of the frames and {still} more than a still clip"
-    return f"{what}: {_verdict(row)}; {told}."
-
-
-def _verdict(row: ClassMotion) -> str:
-    if math.isnan(row.order_low):
-        return "one clip is too few for a verdict"
-    if row.order_low >= HIGH:
-        return "motion"
-    if row.order_high > LOW:
-        return "partly motion" if row.order_low > LOW else "not settled, the interval is too wide"
-    if row.still_high <= LOW:
-        return "look, not motion"
-    if row.still_low >= HIGH:
-        return "not motion, but what several moments show, in whatever order"
-    return "not motion"
+    margins = {}
+    if question.fixed is None and question.against is None and len(question.classes) < 2:
+        own = logits[..., slice(*question.among)]
+        k = own.shape[-1]
+        own = (own - own.mean(-1, keepdims=True)) * k / max(k - 1, 1)  # less the mean of the others
+        margins = {"score": own[-1], "shuffled": own[t:-3].mean(0), "frozen": own[:t].mean(0), "reversed": own[-3]}
+    return question.answers(logits[-1]), out, margins

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
 from vtcav_jax.attribution.passes import Scored, explained, on_host
@@ -63,23 +63,38 @@ def temporal_probe(
 
     None as `baseline` is a score of 0: for a margin, that nothing is preferred.
     """
+    what = explained(model, clips, target)
+    some = orders(what.video.shape[1], shuffles, seed)
+    found = on_host(_ordered(what.scored, what.video, jnp.asarray(some)))
+    empty = None if baseline is None else scores(what.scored, missing(what.video, baseline))
+    return as_probe(found, what.video.shape[1], empty)
+
+
+def orders(frames: int, shuffles: int, seed: int) -> Int[np.ndarray, "n frames"]:
+    """Each frame standing still, shuffled ones, backwards, every second frame twice, and as it was."""
     if shuffles < 1:
         raise ValueError(f"expected at least one shuffled order, got {shuffles}")
-    what = explained(model, clips, target)
-    t = what.video.shape[1]
-    if t < 2:
+    if frames < 2:
         raise ValueError("a clip of one frame has no time that could be changed; expected at least two frames")
-    random = np.random.default_rng(seed)
-    orders = [np.full(t, i) for i in range(t)] + [random.permutation(t) for _ in range(shuffles)]
-    orders += [np.arange(t)[::-1], np.arange(t) // 2 * 2, np.arange(t)]
-    found = on_host(_ordered(what.scored, what.video, jnp.asarray(np.stack(orders), jnp.int32)))
-    backwards, half, whole = found[-3:]
-    empty = np.zeros_like(whole) if baseline is None else scores(what.scored, missing(what.video, baseline))
-    return Probe(whole, empty, found[:t].T, found[t:-3].T, backwards, half)
+    random, t = np.random.default_rng(seed), np.arange(frames)
+    shuffled = [random.permutation(frames) for _ in range(shuffles)]
+    return np.stack([*(np.full(frames, i) for i in t), *shuffled, t[::-1], t // 2 * 2, t]).astype(np.int32)
+
+
+def as_probe(found: Float[np.ndarray, "n b"], frames: int, baseline: Scores | None) -> Probe:
+    """Of the scores of clips in all `orders`."""
+    frozen, shuffled, (backwards, half, whole) = found[:frames], found[frames:-3], found[-3:]
+    return Probe(whole, np.zeros_like(whole) if baseline is None else baseline, frozen.T, shuffled.T, backwards, half)
 
 
 def scores(scored: Scored, video: Array) -> Scores:
     return on_host(_score(scored, video))
+
+
+@jax.jit
+def logits_in_orders(model: Model, video: Array, orders: Array) -> Float[Array, "n b k"]:
+    """For all questions about classes at once."""
+    return jax.lax.map(lambda order: model(video[:, order]), orders)
 
 
 @jax.jit

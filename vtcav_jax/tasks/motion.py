@@ -8,7 +8,8 @@ from pathlib import Path
 from vtcav_jax import runs
 from vtcav_jax.attribution import kept
 from vtcav_jax.attribution.asking import asked
-from vtcav_jax.attribution.decisions import ClassMotion, Measuring, Motion, by_class, measured, sentences
+from vtcav_jax.attribution.decisions import Evidence, Measuring, Motion, measured
+from vtcav_jax.attribution.verdicts import ClassMotion, by_class, sentences
 from vtcav_jax.attribution.videos import wanted
 from vtcav_jax.progress import progress
 from vtcav_jax.tasks import say, videos
@@ -51,9 +52,10 @@ def motion(
             failed.append(read)
         else:
             runs.write_text(parts / f"{kept.stem(read)}.json", json.dumps([asdict(row) for row in some]))
-    rows = [Motion(**row) for path in sorted(parts.glob("*.json")) for row in json.loads(path.read_text("utf-8"))]
-    classes = by_class(rows)
-    write_rows(folder / "motion.csv", Motion, rows)
+    told_of = [one for path in sorted(parts.glob("*.json")) for one in json.loads(path.read_text("utf-8"))]
+    evidence = [Evidence(Motion(**one["row"]), tuple(one["classes"]), one["margins"]) for one in told_of]
+    classes = by_class(evidence, measuring.seed)
+    write_rows(folder / "motion.csv", Motion, [one.row for one in evidence])
     write_rows(folder / "motion_classes.csv", ClassMotion, classes)
     write_failures(folder / "failures.csv", failed)
     told = sentences(classes)
