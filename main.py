@@ -354,8 +354,8 @@ def motion() -> None:
     from vtcav_jax.tasks import motion
 
     measuring = Measuring(
-        method=one(_METHODS, "gradient_x_input"),
-        stage=one(_STAGES, None),
+        method=one(_METHODS) or "gradient_x_input",
+        stage=one(_STAGES),
         n=_SIGMAS.value,
         seed=_SEED.value,
         flow=_FLOW.value,
@@ -375,10 +375,10 @@ def motion() -> None:
     )
 
 
-def one(flag: flags.FlagHolder, usual: str | None) -> str | None:
+def one(flag: flags.FlagHolder) -> str | None:
     if len(flag.value) > 1:
         raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={_TASK.value} takes one")
-    return next(iter(flag.value), usual)
+    return next(iter(flag.value), None)
 
 
 def needed(flag: flags.FlagHolder, what: str) -> str:

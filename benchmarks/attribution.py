@@ -23,6 +23,7 @@ from absl import app, flags
 from benchmarks import tables, timing
 from benchmarks.map_peers import Peers
 from vtcav_jax import attribution, models
+from vtcav_jax.models.small_cnn import SmallCnn
 
 _REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each", lower_bound=2)
 
@@ -39,6 +40,7 @@ Call = Callable[[], object]
 def against_peers(repeats: int) -> list[dict]:
     preset, clip, batch = CNN
     model, video, classes = drawn(preset, clip, batch)
+    assert isinstance(model, SmallCnn)
     target = attribution.Class(classes)
     peers = Peers(model, np.asarray(video), classes)
     check("logits", np.asarray(jax.jit(lambda m, v: m(v))(model, video)), peers.logits())

@@ -31,12 +31,13 @@ class Peers:
                 layer.weight.copy_(torch.tensor(kernel))
                 layer.bias.copy_(torch.tensor(np.asarray(conv.bias[...])))  # type: ignore
             layers += [torch.nn.ConstantPad3d(tuple(pads), 0.0), layer, torch.nn.ReLU()]
-        head = torch.nn.Linear(*model.head.kernel[...].shape)
+        inputs, outputs = model.head.kernel[...].shape
+        head = torch.nn.Linear(inputs, outputs)
         with torch.no_grad():
             head.weight.copy_(torch.tensor(np.asarray(model.head.kernel[...]).T))
             head.bias.copy_(torch.tensor(np.asarray(model.head.bias[...])))  # type: ignore
         layers += [torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), head]
-        self.network = torch.nn.Sequential(*layers).eval()
+        self.network, self.outputs = torch.nn.Sequential(*layers).eval(), head.out_features
         self.last = layers[-4]
         self.video = torch.from_numpy(video).permute(0, 4, 1, 2, 3)
 
@@ -87,11 +88,12 @@ class Peers:
                 (types.Linear, given),
             ]
         )
-        one_hot = self.torch.nn.functional.one_hot(self.classes, self.network[-1].out_features)
+        one_hot = self.torch.nn.functional.one_hot(self.classes, self.outputs)
 
         def call() -> np.ndarray:
             with Gradient(self.network, composite) as method:
-                return self._summed(method(self.video.clone().requires_grad_(), lambda y: y * one_hot)[1])
+                _, found = method(self.video.clone().requires_grad_(), lambda logits: logits * one_hot)
+                return self._summed(found)
 
         return call
 

@@ -119,6 +119,7 @@ def test_rollout_is_the_dense_product(swin, video, seen):
     assert found.stage == "patch_embed" and 0 < found.residual[0] < 0.9 and not found.signed
 
 
+@pytest.mark.slow
 def test_last_attention(swin, video):
     block, before, after = list(steps(swin))[-1]
     x = np.asarray(tap.activations(swin, video, before)[1][before], np.float64)[0]

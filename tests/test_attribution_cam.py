@@ -135,6 +135,7 @@ def test_framewise_is_gradcam_of_still_clips(net, video):
         np.testing.assert_allclose(found.map[:, frame], alone[:, alone.shape[1] // 2], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(float64):
     sizes = dict(widths=(4,), kernels=((3, 3, 3),), strides=((1, 2, 2),))
     net = SmallCnn(**sizes, num_classes=4, dtype=jnp.float64, rngs=nnx.Rngs(0))
@@ -173,6 +174,7 @@ def plain():
     return Partial(curved, {k: jnp.asarray(random.normal(size=s), jnp.float32) for k, s in shapes.items()})
 
 
+@pytest.mark.slow
 def test_smoothgrad(plain, video):
     """Without noise it is the gradient; with noise, the mean over noise that depends on the seed alone."""
 
@@ -223,6 +225,7 @@ def test_where_a_concept_is(net, video):
     assert np.isfinite(earlier.map).all() and np.abs(earlier.map).max() > 0
 
 
+@pytest.mark.slow
 def test_many_maps_cost_one_pass(net, video):
     """Twelve maps run the model's own code as often as one: counted where python runs, and equal to one at a time."""
     runs = []

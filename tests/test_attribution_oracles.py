@@ -123,6 +123,7 @@ def oracles():
         return {name: pytest.importorskip(name) for name in ("captum.attr", "pytorch_grad_cam", "zennit.rules")}
 
 
+@pytest.mark.slow
 def test_captum(net, video, oracles):
     captum = oracles["captum.attr"]
     x, target = theirs(video), torch.tensor(CLASSES)
@@ -145,6 +146,7 @@ def test_captum(net, video, oracles):
     close(attribution.explain(net, video, TARGET, "gradcam", "sum").map, ours(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "theirs_name"), [("gradcam", "GradCAM"), ("hirescam", "HiResCAM"), ("layercam", "LayerCAM")]
 )
@@ -183,6 +185,7 @@ def zennit_map(video, rule, first=None):
     return ours(relevance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["epsilon", "gamma", "alpha_beta", "z_plus", "z_box"])
 def test_zennit(net, video, oracles, float64, case):
     """In float64: rounding alone would come near 1e-5."""

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from vtcav_jax import attribution, tap
-from vtcav_jax.attribution import propagation, rules, targets
+from vtcav_jax.attribution import lrp, propagation, rules, targets
 from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.models.video_swin import VideoSwin
 
@@ -60,6 +60,7 @@ def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
     np.testing.assert_allclose(found.residual, 0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "stage"), [("lrp_z_plus", s) for s in ("video", "convs.0", "convs.2")] + [("deep_taylor", "video")]
 )
@@ -152,6 +153,7 @@ def normed():
     return Partial(batch_normed, {k: jnp.asarray(v, jnp.float32) for k, v in drawn.items()})
 
 
+@pytest.mark.slow
 def test_a_norm_after_a_layer_is_part_of_it(normed, video):
     """The same network with the norm folded into weights and bias by hand has the same relevance, with every rule."""
     p = normed.args[0]
@@ -164,6 +166,7 @@ def test_a_norm_after_a_layer_is_part_of_it(normed, video):
         np.testing.assert_allclose(one, two, atol=2e-4 * np.abs(two).max())
 
 
+@pytest.mark.slow
 def test_sums_pools_and_groups_conserve(normed, video):
     score = np.asarray(normed(video))[[0, 1], CLASSES]
     for stage in ("video", "stem", "sum"):
@@ -212,6 +215,7 @@ def attention_net(parameters, video, tap=tap.keep):
     return x.mean(1) @ p["head"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
 def test_attention_rules_are_their_efficient_form(video, method):
     random = np.random.default_rng(6)
@@ -268,9 +272,25 @@ def test_guided_backprop_equals_torch(net, video):
     np.testing.assert_allclose(found.map, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def test_many_stages_of_the_same_rules_share_a_pass(net, video):
+    before = lrp._relevance._cache_size()
+    wanted = [("lrp_gamma", "video"), ("lrp_gamma", "convs.0"), ("lrp_gamma", None), ("lrp_gamma", "convs.2")]
+    many = attribution.explain_many(net, video, CLASSES, wanted)
+    assert lrp._relevance._cache_size() == before + 1
+    assert [one.stage for one in many] == ["video", "convs.0", "video", "convs.2"]
+    alone = attribution.explain(net, video, CLASSES, "lrp_gamma", "convs.0")
+    np.testing.assert_allclose(many[1].map, alone.map, atol=1e-5 * np.abs(alone.map).max())
+    np.testing.assert_allclose(many[1].residual, alone.residual, atol=1e-5)
+    assert {one.method for one in many} == {"lrp_gamma"}
+
+
 def test_errors_say_what_was_expected(swin, net, video):
     with pytest.raises(ValueError, match="needs a network with ReLUs"):
         attribution.explain(swin, video, CLASSES, "guided_backprop")
+    with pytest.raises(ValueError, match="deep_taylor needs bounds=... as well"):
+        attribution.explain(net, video, CLASSES, "deep_taylor")
+    with pytest.raises(ValueError, match=r"no option of lrp_gamma named 'rule' \(did you mean rules"):
+        attribution.explain(net, video, CLASSES, "lrp_gamma", rule=None)
     with pytest.raises(ValueError, match="alpha - beta must be 1"):
         rules.Rules("alpha_beta", alpha=2.0, beta=0.0)
     with pytest.raises(ValueError, match="does not depend on convs.2"):

@@ -31,14 +31,16 @@ def flow(
     cv2 = opencv()
     if frames.ndim != 4 or len(frames) < 2 or min(frames.shape[1:3]) < 12:  # smaller, and DIS has no coarse level
         raise ValueError(f"optical flow is between two frames of at least 12 x 12 pixels, got {frames.shape}")
-    if algorithm == "dis":
-        compute = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
-    else:
-        compute = lambda a, b, start: cv2.calcOpticalFlowFarneback(a, b, start, 0.5, 3, 15, 3, 5, 1.2, 0)  # noqa: E731
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    if backwards:
-        return np.stack([-np.asarray(compute(b, a, None)) for a, b in zip(grey, grey[1:])])
-    return np.stack([np.asarray(compute(a, b, None)) for a, b in zip(grey, grey[1:])])
+
+    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        empty = np.zeros((*a.shape, 2), np.float32)
+        if algorithm == "dis":
+            return np.asarray(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, empty))
+        return np.asarray(cv2.calcOpticalFlowFarneback(a, b, empty, 0.5, 3, 15, 3, 5, 1.2, 0))
+
+    pairs = zip(grey, grey[1:])
+    return np.stack([-between(b, a) if backwards else between(a, b) for a, b in pairs])
 
 
 def moving(

@@ -69,11 +69,12 @@ def _asked(loaded: Loaded, text: str) -> Asked:
     for sign in () if text in loaded.labels else (VERSUS, EITHER):
         if sign not in text:
             continue
-        classes = tuple([_class(loaded, name.strip()) for name in text.split(sign)])
-        if len(set(classes)) < len(classes) or (sign == VERSUS and len(classes) > 2):
+        classes: tuple[int, ...] = tuple(_class(loaded, name.strip()) for name in text.split(sign))
+        if len(set(classes)) < len(classes) or (sign == VERSUS and len(classes) != 2):
             raise ValueError(f"{text!r}: expected two classes with 'vs', two or more with 'or', all different")
         if sign == VERSUS:
-            return Asked(text, _head(loaded, classes[0]), classes[:1], classes[1])
+            one, other = classes
+            return Asked(text, _head(loaded, one), (one,), other)
         return Asked(text, _head(loaded, classes[0]), classes)
     stage, sign, channel = text.rpartition(CHANNEL)
     if sign and channel.isdecimal() and text not in loaded.labels:

@@ -66,7 +66,7 @@ def by_class(evidence: Sequence[Evidence], seed: int = 0) -> list[ClassMotion]:
             own = np.array([answer in ("", t) for t in told])
             wanted = [a for a in usable if answer in ("", a)]
             if wanted:
-                scores = [sum(_apart(some, name, a, weights) for a in wanted) for name in ("score", *CHANGES)]
+                scores = [np.sum([_apart(some, name, a, weights) for a in wanted], 0) for name in ("score", *CHANGES)]
             else:
                 scores = [_alone(some, name, own, weights) for name in ("score", *CHANGES)]
             shares = [_lost(scores[0], changed, int(own.sum())) for changed in scores[1:]]
