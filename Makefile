@@ -26,6 +26,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.gradients
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.tcav
+	$(BIN)/python -m benchmarks.attribution
 
 clean:
 	rm -rf $(VENV)

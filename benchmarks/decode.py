@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))
-    print(f"wrote {timing.write('decode', results)} and the table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('decode', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

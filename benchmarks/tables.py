@@ -118,11 +118,28 @@ def tcav_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def attribution_table(rows: list[dict]) -> str:
+    head = (
+        *("network", "clips", "what", "median (10 % to 90 %)", "maps/s", "first call", "against", "faster"),
+        *("largest difference", "in units of one Grad-CAM"),
+    )
+    body = [
+        (
+            *(r["preset"], shape(r), r["what"], seconds(r), r["maps_per_s"], time(r["compile_s"])),
+            *(r.get("peer", ""), f"{r['ratio']:.2f}x" if "ratio" in r else "", r.get("difference", "")),
+            f"{r['times_one']:.2f}" if "times_one" in r else "",
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
     "decode": decode_table,
     "tcav": tcav_table,
+    "attribution": attribution_table,
 }
 
 

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
     if _ONLY.value:
         return
-    print(f"wrote {timing.write('tcav', results)} and the table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('tcav', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 def _apart(make: Callable[..., Any], *args: Any) -> Any:
