@@ -149,6 +149,7 @@ def tcav() -> None:
         sensitivity=options.SENSITIVITY.value,
         estimator=options.ESTIMATOR.value,
         lam=options.LAM.value,
+        solver=options.SOLVER.value,
         permutations=options.PERMUTATIONS.value,
         alpha=options.ALPHA.value,
         correction=options.CORRECTION.value,

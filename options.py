@@ -212,6 +212,9 @@ ESTIMATOR = flags.DEFINE_enum(
     "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
 )
 LAM = flags.DEFINE_float("lam", 0.01, "tcav: penalty of the vectors' length, the same at every stage")
+SOLVER = flags.DEFINE_enum(
+    "solver", "host", ["host", "optax"], "tcav: what finds the vectors: the host's cores, or optax on jax's device"
+)
 PERMUTATIONS = flags.DEFINE_integer(
     "permutations", None, "tcav: of each test's labels; by default 999, or what its family needs", lower_bound=1
 )
