@@ -124,12 +124,19 @@ def mine() -> None:
     )
 
 
+def review() -> None:
+    from vtcav_jax.tasks import corpora
+
+    folder = concepts_folder()
+    if folder is None:
+        raise ValueError("--concepts is missing: the folder of concept sets; see --help")
+    corpora.review(folder)
+
+
 def tcav() -> None:
     from vtcav_jax.tasks import tcav
     from vtcav_jax.tcav.settings import Experiment
 
-    if len(options.CONCEPTS.value) > 1:
-        raise ValueError(f"--concepts={','.join(options.CONCEPTS.value)}: --task=tcav takes one folder of concept sets")
     settings = Experiment(
         stages=tuple(options.STAGES.value),
         tests=tuple(options.TESTS.value),
@@ -154,7 +161,7 @@ def tcav() -> None:
         needed(options.MODEL, "a network that ships, or a path"),
         options.TARGETS.value,
         options.TARGET_VIDEOS.value,
-        next(iter(options.CONCEPTS.value), None),
+        concepts_folder(),
         settings,
         run_folder(),
         cache=path(options.CACHE),
@@ -191,6 +198,13 @@ def needed(flag: flags.FlagHolder, what: str) -> str:
     return flag.value
 
 
+def concepts_folder() -> str | None:
+    if len(options.CONCEPTS.value) > 1:
+        given = ",".join(options.CONCEPTS.value)
+        raise ValueError(f"--concepts={given}: --task={options.TASK.value} takes one folder of concept sets")
+    return next(iter(options.CONCEPTS.value), None)
+
+
 def path(flag: flags.FlagHolder) -> Path | None:
     return None if flag.value is None else Path(flag.value)
 
@@ -221,6 +235,7 @@ TASKS: dict[str, Callable[[], int | None]] = {
     "prepare": prepare,
     "worlds": worlds,
     "mine": mine,
+    "review": review,
     "tcav": tcav,
     "explain_concepts": explain_concepts,
     "report": report,

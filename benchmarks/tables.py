@@ -89,10 +89,39 @@ def decode_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def tcav_table(rows: list[dict]) -> str:
+    head = ("what", "who", "clips or vectors", "time", "times ours", "each clip forward", "largest difference", "more")
+    body = []
+    for r in rows:
+        more = []
+        if r.get("extrapolated"):
+            more.append("extrapolated from 3 vectors")
+        if "times_ours_without_products" in r:
+            more.append(f"{r['times_ours_without_products']:.0f}x without our products")
+        if "first_s" in r:
+            more.append(f"{time(r['first_s'])} with compilation")
+        if "backwards_per_target" in r:
+            more.append(f"{r['backwards_per_target']:.0f} backward per target")
+        if "times_bare" in r:
+            more.append(f"{r['times_bare']:.2f}x its bare passes ({time(r['bare_s'])}), {r['tests']} tests")
+        if "peak_mib" in r:
+            more.append(f"{r['peak_mib']} MiB at its peak")
+        if "times_fewer_clips" in r:
+            more.append(f"{r['times_fewer_clips']:.2f}x that of a quarter of the clips")
+        ratio = f"{r['times_ours']:.0f}x" if "times_ours" in r else ""
+        what, who = (r["part"], r["what"]) if r["part"] == "vectors" else (r["what"], r.get("who", "ours"))
+        what = "465 vectors of 100,000 features" if r["part"] == "vectors" else what
+        forwards = r.get("forwards_per_clip", "")
+        cells = (what, who, r.get("clips", r.get("vectors", "")), time(r["total_s"]), ratio, forwards)
+        body.append((*cells, r.get("difference", ""), "; ".join(more)))
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
     "decode": decode_table,
+    "tcav": tcav_table,
 }
 
 

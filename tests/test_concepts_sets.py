@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vtcav_jax import concepts
-from vtcav_jax.concepts.sets import TABLE, ConceptClip, check_readable, encoded, write_sets
+from vtcav_jax.concepts.sets import TABLE, ConceptClip, encoded, write_sets
 from vtcav_jax.geometry import ClipGeometry
 
 GEOMETRY = ClipGeometry(frames=6, size=32, interval=2)
@@ -151,10 +151,23 @@ def test_folders_that_are_none_are_refused(tmp_path):
         concepts.read_sets(tmp_path)
 
 
-def test_one_clip_is_read_and_a_broken_one_is_found(tmp_path):
-    put(tmp_path, "ball/static/a.mp4", video(0))
-    (only,) = concepts.read_sets(tmp_path).clips
-    assert only.concept == "ball"
-    put(tmp_path, "ball/static/b.mp4", b"no video")
-    bad = check_readable(concepts.read_sets(tmp_path).clips)
-    assert [clip.file for clip, _ in bad] == ["ball/static/b.mp4"]
+def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
+    for i, name in enumerate(("dynamic/a", "frozen/a", "reversed/a", "dynamic/b", "frozen/b", "frozen/c")):
+        put(tmp_path, f"ball/{name}.mp4", video(i))
+    twins = {clip.file: clip.twin for clip in concepts.read_sets(tmp_path).clips}
+    assert twins["ball/frozen/a.mp4"] == twins["ball/reversed/a.mp4"] == "ball/dynamic/a.mp4"
+    assert twins["ball/frozen/b.mp4"] == "ball/dynamic/b.mp4" and twins["ball/frozen/c.mp4"] == ""
+    review(tmp_path, [("ball/dynamic/a.mp4", "", "reject")])
+    sets = concepts.read_sets(tmp_path)
+    names = ["ball/dynamic/a.mp4", "ball/frozen/a.mp4", "ball/reversed/a.mp4"]
+    assert sorted(clip.file for clip in sets.rejected) == names
+    assert sorted(clip.file for clip in sets.clips) == [f"ball/{n}.mp4" for n in ("dynamic/b", "frozen/b", "frozen/c")]
+
+
+def test_a_verdict_that_the_table_remembers_can_be_taken_back(tmp_path):
+    clips = [replace(clip, review="reject") for clip in mined(tmp_path)]
+    write_sets(tmp_path, clips)
+    review(tmp_path, [(clips[0].file, clips[0].sha256, ""), (clips[1].file, "", "keep")])
+    sets = concepts.read_sets(tmp_path)
+    assert [(clip.file, clip.review) for clip in sets.clips] == [(clips[0].file, ""), (clips[1].file, "keep")]
+    assert [clip.file for clip in sets.rejected] == [clips[2].file]

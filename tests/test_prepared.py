@@ -146,6 +146,65 @@ def test_nothing_to_write_leaves_nothing(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr("vtcav_jax.video.prepared.SHARD_BYTES", 2 * 8 * 32 * 32 * 3)  # two clips
+    geometry, folders = ClipGeometry(frames=8, size=32), [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    first, again, whole = (f"touch {folder}" for folder in folders)
+
+    def source(trick, *stop):
+        tricks = [trick, "refuse", *[trick] * 8]
+        tricks[7:8] = stop or tricks[7:8]
+        return Tricky(tuple(tricks))
+
+    with pytest.raises(ZeroDivisionError):
+        prepare(source(first, "bug"), geometry, KEPT, tmp_path / "broken", workers=0)
+    unfinished = tmp_path / "broken" / "clips" / ".1.0.0.part"
+    (unfinished / "dataset_info.json").write_text("half a fi")  # as a kill may leave it
+    (failed,) = prepare(source(again), geometry, KEPT, tmp_path / "broken", workers=0)
+    assert sorted(os.listdir(folders[1])) == ["7", "8", "9"] and failed.index == 1 and failed.failure == "refused"
+    prepare(source(whole), geometry, KEPT, tmp_path / "whole", workers=0)
+    one, other = (tmp_path / name / "clips" / "1.0.0" for name in ("broken", "whole"))
+    assert sorted(os.listdir(one)) == sorted(os.listdir(other)) and len(list(one.glob("*array_record*"))) == 5
+    for i in range(9):
+        ours, theirs = (open_source(place).read(i, geometry, KEPT) for place in (one, other))
+        assert np.array_equal(ours.video, theirs.video) and ours.identity == theirs.identity
+    assert (one / "dataset_info.json").read_bytes() == (other / "dataset_info.json").read_bytes()
+
+
+def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
+    from tensorflow_datasets.core import SequentialWriter
+
+    monkeypatch.setattr("vtcav_jax.video.prepared.SHARD_BYTES", 1)
+    geometry, write, left = ClipGeometry(frames=8, size=32), SequentialWriter.add_examples, [3]
+
+    def full(writer, examples):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("write() failed: No space left on device; Failed to close chunk_writer")
+        write(writer, examples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequentialWriter, "add_examples", full)
+        with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
+            prepare(Tricky(("fine",) * 5), geometry, KEPT, tmp_path, workers=0)
+    (unfinished,) = tmp_path.rglob(".progress.json")
+    (unfinished.parent / ".progress.json.part99").write_text("a disk that was full")
+    assert prepare(Tricky(("fine",) * 3 + ("fine",) * 2), geometry, KEPT, tmp_path, workers=0) == []
+    assert len(open_source(tmp_path).items) == 5 and not list(tmp_path.rglob(".*"))
+
+
+def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("vtcav_jax.video.prepared.SHARD_BYTES", 1)
+    geometry = ClipGeometry(frames=8, size=32)
+    with pytest.raises(ZeroDivisionError):
+        prepare(Tricky(("fine", "fine", "bug")), geometry, KEPT, tmp_path, workers=0)
+    assert list(tmp_path.rglob(".progress.json"))
+    prepare(open_source("worlds:small:2"), geometry, KEPT, tmp_path, workers=0)
+    assert len(open_source(tmp_path).items) == 2 and os.listdir(tmp_path / "clips") == ["1.0.0"]
+
+
 def test_what_is_half_written_looks_like_nothing(tmp_path):
     program = """
 import sys

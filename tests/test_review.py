@@ -4,13 +4,14 @@ import csv
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from vtcav_jax import concepts
 from vtcav_jax.concepts import review
-from vtcav_jax.concepts.sets import encoded
+from vtcav_jax.concepts.sets import ConceptClip, encoded, write_sets
 
 NASTY = "</script><script>document.body.dataset.broken = 1</script><!-- '\"&@data@script"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -53,9 +54,39 @@ def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path)
     for name, pixels in (("dynamic/a.mp4", moving), ("static/b.mp4", still)):
         (tmp_path / "ball" / name).parent.mkdir(parents=True)
         (tmp_path / "ball" / name).write_bytes(encoded(pixels))
-    first = concepts.review_sets(tmp_path).read_bytes()
-    assert concepts.review_sets(tmp_path).read_bytes() == first
+    first = concepts.review_sets(tmp_path)[0].read_bytes()
+    assert concepts.review_sets(tmp_path)[0].read_bytes() == first
     assert first.count(b"data:video/webm") == 1 and first.count(b"data:image/jpeg") == 1
+
+
+def test_previews_are_the_same_on_a_busy_machine():
+    video = np.random.default_rng(0).integers(0, 256, (32, 14, 14, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(review.webm, [video] * 32))) == 1
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
+    (tmp_path / "ball").mkdir()
+    (tmp_path / "ball" / "a.mp4").write_bytes(encoded(np.zeros((6, 20, 30, 3), np.uint8)))
+    (tmp_path / "ball" / "b.mp4").write_bytes(b"no video")
+    path, failures = concepts.review_sets(tmp_path)
+    assert list(failures) == ["ball/b.mp4"] and "no video" in failures["ball/b.mp4"]
+    assert '"file":"ball/a.mp4"' in path.read_text() and "b.mp4" not in path.read_text()
+
+
+def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a"):
+        path = tmp_path / "ball" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(random.integers(0, 256, (6, 20, 30, 3), np.uint8)))
+    page = concepts.review_sets(tmp_path)[0].read_text()
+    assert [f"ball/{name}.mp4" in page for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +126,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
             path = tmp_path / concept / "dynamic" / f"{i}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(random.integers(0, 256, (6, 30, 40, 3), np.uint8)))
-    page, said = opened(browser, concepts.review_sets(tmp_path))
+    page, said = opened(browser, concepts.review_sets(tmp_path)[0])
     names = page.eval_on_selector_all(".card", "cards => cards.map(card => card.clip.file)")
     assert names == [f"{concept}/dynamic/{i}.mp4" for concept in ("ball", "bat") for i in range(4)]
     until(page, "document.querySelectorAll('video').length == 8")
@@ -118,9 +149,28 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
     assert rows == dict(zip(names, verdicts)) and download.value.suggested_filename == "review.csv"
     sets = concepts.read_sets(tmp_path)
     assert [clip.file for clip in sets.rejected] == [names[1], names[5]] and len(sets.clips) == 6
-    again, _ = opened(browser, concepts.review_sets(tmp_path))
+    again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
     assert "4 kept, 2 rejected, 2 not looked at" in again.inner_text("#counts")
     assert not said
+
+
+def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
+    clips = []
+    for i in range(3):
+        path = tmp_path / "ball" / "dynamic" / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(np.random.default_rng(i).integers(0, 256, (6, 30, 40, 3), np.uint8)))
+        clips.append(ConceptClip("ball", "dynamic", path, "", f"ball/dynamic/{i}.mp4", review="reject" if i else ""))
+    write_sets(tmp_path, clips)
+    page, _ = opened(browser, concepts.review_sets(tmp_path)[0])
+    assert "2 rejected" in page.inner_text("#counts")
+    page.focus(".card >> nth=1")
+    page.keyboard.press("u")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "review.csv")
+    sets = concepts.read_sets(tmp_path)
+    assert [clip.file for clip in sets.rejected] == ["ball/dynamic/2.mp4"] and sets.clips[1].review == ""
 
 
 def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):

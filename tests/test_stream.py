@@ -111,6 +111,15 @@ def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
         assert reason in str(reads[index].failure)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_takes_for_ever_costs_its_own_clip(workers):
+    tricks = ("fine", "sleep 600", "fine", "sleep 600", "fine")
+    reads = list(stream(Tricky(tricks), SMALL, workers=workers, limit=2.0))
+    assert [read.clip is None for read in reads] == [trick != "fine" for trick in tricks]
+    assert reads[1].failure == ("1 sleep 600 could not be read within 2 s; leave it out, or wait for it with workers=0")
+    assert "2 could not be read" in failure_table(reads)
+
+
 def test_workers_are_other_processes_without_jax():
     assert "jax" in sys.modules
     reads = list(stream(Tricky(("jax",) * 8), SMALL, workers=2))
@@ -159,8 +168,8 @@ def test_closing_does_not_wait_for_what_is_being_read():
 
 
 def test_what_cannot_be_asked_says_why():
-    for given in (dict(workers=-1), dict(ahead=0)):
-        with pytest.raises(ValueError, match="at least 0 workers and 1 clip ahead"):
+    for given in (dict(workers=-1), dict(ahead=0), dict(limit=0.0)):
+        with pytest.raises(ValueError, match="at least 0 workers, 1 clip ahead and some time"):
             stream(Tricky(("fine",)), SMALL, **given)
 
     class Local(Tricky):

@@ -1,9 +1,11 @@
 """A run's folder: what was asked, what came out, so that the same command continues it and another one is refused."""
 
 import csv
+import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,20 @@ def write_text(path: Path, text: str) -> None:
     part = _part(path)
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+@contextmanager
+def told_when_full(place: Path) -> Iterator[None]:
+    """Says what to do where a disk is full, of whatever keeps what is done."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter from libraries that write by themselves
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or os.strerror(errno.ENOSPC) in str(error):
+            raise ValueError(
+                f"the disk of {place} is full; free some space and give the same command again, what is done is kept"
+            ) from error
+        raise
 
 
 def _part(path: Path) -> Path:

@@ -4,43 +4,40 @@ Each video's survey and each clip is written once and at once, under a name made
 where it was, and ends with the same files as one that was not.
 """
 
-import errno
-import hashlib
 import json
+import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vtcav_jax.concepts import crops
-from vtcav_jax.concepts.boxes import Box, read_boxes, write_boxes
+from vtcav_jax.concepts import crops, material
+from vtcav_jax.concepts.boxes import write_boxes
 from vtcav_jax.concepts.candidates import STEPS, Candidate, Tally, choose, dynamics, statics
+from vtcav_jax.concepts.material import Films, Videos
 from vtcav_jax.concepts.negatives import applies, random_sets
 from vtcav_jax.concepts.review import write_review
 from vtcav_jax.concepts.sets import (
     MINING,
-    TABLE,
     ConceptClip,
     once,
     read_verdicts,
-    rows,
+    reviewed,
     write_sets,
 )
 from vtcav_jax.concepts.settings import Mining
 from vtcav_jax.concepts.survey import Detector, Drawn, Planned, Survey, plan, survey
 from vtcav_jax.concepts.writing import written
-from vtcav_jax.names import printable, unknown
+from vtcav_jax.names import printable
 from vtcav_jax.progress import progress
-from vtcav_jax.runs import versions, write_table, write_text
+from vtcav_jax.runs import told_when_full, versions, write_table, write_text
 from vtcav_jax.video.decode import VideoError
-from vtcav_jax.video.sources import Item, Source, one_line, open_source, unique
+from vtcav_jax.video.sources import Item
+from vtcav_jax.video.synthetic import Synthetic
 
-SURVEYS = "surveys"
-
-Videos = Source | str | Path | Sequence[str | Path]  # what `open_source` takes, a source, or files
-Answered = tuple[Item, dict[str, str]]  # a video and what is known of it, by head
+SURVEYS, VIDEOS = "surveys", "videos"
+OURS = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip
 
 
 @dataclass(frozen=True)
@@ -90,18 +87,26 @@ def mine(
     other settings it chooses anew from what it knows of the videos, and a `review.csv` in the folder is honoured.
     """
     out = Path(out)
-    items, others = _items(videos), [] if negatives is None else _items(negatives)
-    finder = detector or _finder(settings, [*items, *others])
-    _check_labels(settings, finder, [*items, *others])
-    with _told_when_full(out):
+    sources = [material.opened(some) for some in (videos, negatives) if some is not None]
+    films = [Films(source, out / VIDEOS) for source in sources if isinstance(source, Synthetic)]
+    items, others = ([*(material.answered(source, out / VIDEOS) for source in sources), []])[:2]
+    every = [*items, *others]
+    finder = detector or material.finder(settings, every, films)
+    material.check_labels(settings, finder, every)
+    target = material.opened(targets)
+    material.refuse_same_world(films, target)
+    with told_when_full(out):
         open_folder(out, settings, finder.name, finder.identity)
+        for film in films:
+            film.write()
         failures: dict[str, str] = {}
-        plans = [_planned(item, finder, out, failures) for item, _ in [*items, *others]]
-        refuse_targets({p.sha256: p.item.name for p in plans if p}, _items(targets))
+        jobs = progress(([item] for item, _ in every), len(every), "videos")
+        plans = [_planned(item, finder, out, failures) for (item,) in jobs]
+        material.refuse_targets({p.sha256: p.item.name for p in plans if p}, target)
         begun = time.monotonic()
-        surveys = _surveys(plans, [known for _, known in [*items, *others]], finder, failures)
+        surveys = _surveys(plans, [known for _, known in every], finder, failures)
         seconds = time.monotonic() - begun
-        notes = _without(surveys, settings)
+        notes = [*material.unmatched(finder, every), *_without(surveys, settings)]
         here = _once(surveys[: len(items)], notes)
         there = here if negatives is None else _once(surveys[len(items) :], notes)
         if not here:
@@ -123,64 +128,12 @@ def mine(
         table = {key: {step: tally[*key, step] for step in STEPS} for key in _keys(settings)}
         notes += [f"there is no clip of {', '.join(key)}" for key, row in table.items() if not row["left"]]
         notes += [f"there is one clip only of {', '.join(key)}" for key, row in table.items() if row["left"] == 1]
-        finish(out, clips, again, failures, table)
+        finish(out, clips, table, failures)
         if not isinstance(finder, Drawn):
             write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*here, *there]})
-    kinds = Counter((clip.concept, clip.kind) for clip in clips if clip.review != "reject")
+    kinds = Counter((clip.concept, clip.kind) for clip in reviewed(clips, verdicts) if clip.review != "reject")
     frames = sum(len(planned.frames) for planned in plans if planned)
     return Report(out, table, dict(kinds), failures, tuple(notes), len(plans), frames, seconds)
-
-
-def _items(videos: Videos) -> list[Answered]:
-    if isinstance(videos, str | Path):
-        videos = open_source(videos)
-    if isinstance(videos, Sequence):
-        paths = [Path(path) for path in videos]
-        names = unique(one_line(path.name) for path in paths)
-        return [(Item(name, {}, path), {}) for name, path in zip(names, paths)]
-    return [(item, {head: videos.heads[head][value] for head, value in item.labels.items()}) for item in videos.items]
-
-
-def _finder(settings: Mining, items: Sequence[Answered]) -> Detector | Drawn:
-    """Who says where things are."""
-    if settings.detector:
-        from vtcav_jax.concepts import detect
-
-        return detect.load(settings.detector, settings)
-    if settings.boxes:
-        by_file = read_boxes(settings.boxes)
-        if "" in by_file and len(items) == 1:
-            by_file = {items[0][0].name: by_file[""]}
-        drawn = Drawn(settings.boxes.name, by_file)
-        if not any(drawn.of(item) for item, _ in items if item.path):
-            named, known = next(iter(by_file), ""), items[0][0].name
-            raise ValueError(
-                f"{settings.boxes.name} has no box of any of the {len(items)} videos; expected names such as {known!r}"
-                f" in its column file, got {named!r}"
-            )
-        return drawn
-    tables: dict[Path, dict[str, tuple[Box, ...]]] = {}
-    by_file = {}
-    for item, _ in items:
-        if item.boxes and item.path:
-            table = tables.setdefault(item.boxes, read_boxes(item.boxes))
-            by_file[item.name] = Drawn("", table).of(item) or table.get("", ())
-    if not by_file:
-        raise ValueError("nobody says where things are; give a detector's weights, or a CSV of boxes")
-    return Drawn("boxes", by_file)
-
-
-def _check_labels(settings: Mining, finder: Detector | Drawn, items: Sequence[Answered]) -> None:
-    """What is asked for must be there before anything is watched."""
-    faults = []
-    if strange := sorted({c.label for c in settings.concepts} - set(finder.labels)):
-        faults.append(f"{finder.name}: {unknown('label', strange, finder.labels)}")
-    known = {f"{head}:{answer}" for _, answers in items for head, answer in answers.items()}
-    asked = {f"{c.head}:{c.answer}" for c in settings.concepts if c.head}
-    if strange := sorted(asked - known):
-        faults.append(unknown("HEAD:ANSWER of the videos", strange, sorted(known) or ["none"]))
-    if faults:
-        raise ValueError("\n".join(map(printable, faults)))
 
 
 def open_folder(out: Path, settings: Mining, finder: str, identity: str) -> None:
@@ -242,20 +195,6 @@ def _once(surveys: Iterable[Survey | None], notes: list[str]) -> list[Survey]:
     return list(by_key.values())
 
 
-def refuse_targets(names: Mapping[str, str], targets: Sequence[Answered]) -> None:
-    faults = []
-    for item, _ in targets:
-        if item.path is None or not item.path.is_file():
-            continue
-        with item.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 in names:
-            faults.append(f"{names[sha256]} = target {item.name}")
-    if faults:
-        told = "; ".join(faults[:10]) + (f"; and {len(faults) - 10} more" if len(faults) > 10 else "")
-        raise ValueError(f"a target cannot give concepts or negatives as well; take out of one of both: {told}")
-
-
 def _keys(settings: Mining) -> list[tuple[str, str]]:
     return [(c.name, kind) for c in settings.concepts for kind in ("static", "dynamic")]
 
@@ -264,7 +203,9 @@ def _chosen(
     surveys: Sequence[Survey], settings: Mining, tally: Tally, verdicts: Mapping[str, str]
 ) -> tuple[list[Candidate], list[Candidate]]:
     by_id = {
-        Path(f).stem.rpartition("_")[2]: v for f, v in verdicts.items() if Path(f).parent.name not in crops.CONTROLS
+        Path(file).stem.rpartition("_")[2]: verdict
+        for file, verdict in verdicts.items()
+        if verdict and Path(file).parent.name not in crops.CONTROLS
     }
     chosen, rejected = [], []
     elsewhere = set()
@@ -285,33 +226,20 @@ def _chosen(
 def finish(
     out: Path,
     clips: Sequence[ConceptClip],
-    again: Sequence[ConceptClip],
-    failures: Mapping[str, str],
     table: Mapping[tuple[str, str], Mapping[str, int]],
+    failures: dict[str, str],
 ) -> None:
-    """The tables and the page; clips of an earlier choice are removed when the table no longer names them."""
-    before = {row["file"] for _, row in rows(out / TABLE, ("file",))} if (out / TABLE).exists() else set()
+    """The tables and the page; clips that another choice has left here, even one that was killed, are removed."""
+    failures |= write_review(out, clips)[1]
     write_table(
         out / "thresholds.csv", ("concept", "kind", *STEPS), ((*key, *row.values()) for key, row in table.items())
     )
     write_table(out / "failures.csv", ("video", "reason"), failures.items())
-    write_review(out, clips)
     write_sets(out, clips)
-    for file in (before | {clip.file for clip in again}) - {clip.file for clip in clips}:
-        if Path(file).suffix == ".mp4" and ".." not in Path(file).parts:
-            (out / file).unlink(missing_ok=True)
-            for folder in list((out / file).parents)[:2]:
-                if folder.is_dir() and not any(folder.iterdir()):
+    kept = {out / clip.file for clip in clips}
+    for path in out.glob("*/*/*.mp4"):
+        if path not in kept and path.parent.name in crops.KINDS and OURS.fullmatch(path.name):
+            path.unlink()
+            for folder in list(path.parents)[:2]:
+                if not any(folder.iterdir()):
                     folder.rmdir()
-
-
-@contextmanager
-def _told_when_full(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ValueError(
-                f"the disk of {out} is full; free some space and give the same command again, what is done is kept"
-            ) from error
-        raise

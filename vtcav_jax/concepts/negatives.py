@@ -37,13 +37,14 @@ def random_sets(
             continue
         pool = _pool(surveys, kind, like, chosen, size, settings)
         sets = _dealt(pool, size, settings)
-        if len(sets) < settings.random_sets:
+        whole = bool(sets) and len(sets[0]) == size
+        if len(sets) < settings.random_sets or not whole:
+            there = len({candidate.video for candidate in pool})
+            got = len(sets) if whole else f"one of {len(sets[0])} clips" if sets else "none"
             said.append(
-                f"{len(sets)} disjoint {kind} random sets instead of {settings.random_sets}: there are {len(pool)}"
-                f" clips that touch no concept, and a set takes {size}; give more videos, or smaller sets"
-                if sets and len(sets[0]) == size
-                else f"the videos give only {len(pool)} {kind} clips that touch no concept, less than the {size} of one"
-                " random set; give more videos, or smaller sets"
+                f"{kind} random sets: {got} instead of {settings.random_sets}, since a set takes {size} clips, at most"
+                f" {settings.most_per_video} of a video, and there are {len(pool)} that touch no concept, of {there}"
+                " videos; give more videos, or smaller sets"
             )
         for i, some in enumerate(sets):
             clips += [replace(candidate, concept=f"{NEGATIVE}_{i:03d}") for candidate in some]

@@ -19,27 +19,34 @@ from jaxtyping import UInt8
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.concepts.review_page import PAGE, SCRIPT, STYLE
 from vtcav_jax.concepts.sets import ConceptClip, pictures, read_sets
+from vtcav_jax.names import printable
 from vtcav_jax.progress import progress
 from vtcav_jax.runs import write_text
+from vtcav_jax.video.decode import VideoError
 
 SIZE = 112  # of a preview, in pixels
 MOST = 32  # frames of a preview
 RATE = 12  # frames per second
 
 
-def review_sets(folder: str | Path) -> Path:
-    """The page of a set that is there, made by hand or mined; returns its path."""
+def review_sets(folder: str | Path) -> tuple[Path, dict[str, str]]:
+    """The page of a set that is there, made by hand or mined; returns its path, and why clips are not on it."""
     sets = read_sets(folder)
     return write_review(sets.folder, [*sets.clips, *sets.rejected])
 
 
-def write_review(folder: Path, clips: Iterable[ConceptClip]) -> Path:
+def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict[str, str]]:
     shown = [clip for clip in clips if clip.kind not in CONTROLS or not clip.twin]
     shown.sort(key=lambda clip: (clip.negative, clip.concept, clip.kind != "static", clip.kind, clip.file))
-    cards = [_card(clip) for (clip,) in progress(([clip] for clip in shown), len(shown), "previews")]
+    cards, failures = [], {}
+    for (clip,) in progress(([clip] for clip in shown), len(shown), "previews"):
+        try:
+            cards.append(_card(clip))
+        except VideoError as error:
+            failures[clip.file] = str(error)
     path = folder / "review.html"
-    write_text(path, page(cards, folder.name))
-    return path
+    write_text(path, page(cards, printable(folder.resolve().name)))
+    return path, failures
 
 
 def page(cards: Sequence[dict], name: str) -> str:
@@ -76,8 +83,11 @@ def jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def webm(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
-    """VP8, which every browser plays, without what differs from one time to the next."""
-    options = {"deadline": "realtime", "cpu-used": "4", "threads": "1", "crf": "12", "b": "400k"}
+    """VP8, which every browser plays, without what differs from one time to the next.
+
+    The speed is negative, which means fixed: with a positive one the encoder does less where the machine is busy.
+    """
+    options = {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
     return compressed(video, "webm", "libvpx", "yuv420p", options)
 
 

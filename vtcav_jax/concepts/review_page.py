@@ -73,6 +73,7 @@ SCRIPT = r"""
 const clips = JSON.parse(document.getElementById('data').textContent);
 const by = id => document.getElementById(id);
 const keyOf = 'vtcav review ' + clips.map(c => c.sha256.slice(0, 6) + c.verdict).join('').slice(0, 4000);
+for (const clip of clips) clip.stored = clip.verdict;
 let unsaved = false;
 try {
   const drafts = JSON.parse(localStorage.getItem(keyOf) || '{}');
@@ -218,7 +219,8 @@ by('rest').addEventListener('click', () => {
 
 by('save').addEventListener('click', () => {
   const cell = text => '"' + text.replaceAll('"', '""') + '"';
-  const rows = clips.filter(c => c.verdict).map(c => [c.file, c.sha256, c.verdict].map(cell).join(','));
+  // What is taken back is named as well: the set's own table remembers the verdict.
+  const rows = clips.filter(c => c.verdict || c.stored).map(c => [c.file, c.sha256, c.verdict].map(cell).join(','));
   const link = make('a');
   link.href = URL.createObjectURL(new Blob(['file,sha256,verdict\n', rows.map(r => r + '\n').join('')],
     {type: 'text/csv'}));

@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.concepts.boxes import Pixels
-from vtcav_jax.concepts.crops import KINDS, letterbox
+from vtcav_jax.concepts.crops import CONTROLS, KINDS, letterbox
 from vtcav_jax.concepts.settings import NEGATIVE
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.names import printable, unknown
 from vtcav_jax.runs import write_table
-from vtcav_jax.video.decode import FramesMissing, VideoError, decoded, probe
+from vtcav_jax.video.decode import FramesMissing, decoded, probe
 from vtcav_jax.video.folder import BESIDE
 from vtcav_jax.video.frames import choose
 
@@ -173,16 +173,21 @@ def read_sets(folder: str | Path, targets: Mapping[str, str] | None = None) -> C
     else:
         clips, notes = _by_hand(folder)
     verdicts, stale = read_verdicts(folder, {clip.file: clip.sha256 for clip in clips})
-    clips = [replace(clip, review=verdicts.get(clip.file, clip.review)) for clip in clips]
-    dropped = {clip.file for clip in clips if clip.review == "reject"}
-    dropped |= {clip.file for clip in clips if clip.twin in dropped}
-    left = sorted((clip for clip in clips if clip.file not in dropped), key=_order)
+    clips = reviewed(clips, verdicts)
+    left = sorted((clip for clip in clips if clip.review != "reject"), key=_order)
     if not left:
         raise ValueError(f"there is no clip left in {folder}; expected CONCEPT/KIND/*.mp4, not all rejected")
     refuse_leaks(left, targets or {})
     if stale:
         notes = (*notes, f"{stale} verdicts of {REVIEW} are of clips that are not there, or have changed")
-    return ConceptSets(folder, tuple(left), tuple(clip for clip in clips if clip.file in dropped), notes)
+    return ConceptSets(folder, tuple(left), tuple(clip for clip in clips if clip.review == "reject"), notes)
+
+
+def reviewed(clips: Iterable[ConceptClip], verdicts: Mapping[str, str]) -> list[ConceptClip]:
+    """The clips with their verdicts; where a dynamic clip is rejected, so are its controls."""
+    clips = [replace(clip, review=verdicts.get(clip.file, clip.review)) for clip in clips]
+    rejected = {clip.file for clip in clips if clip.review == "reject"}
+    return [replace(clip, review="reject") if clip.twin in rejected else clip for clip in clips]
 
 
 def _by_table(folder: Path) -> list[ConceptClip]:
@@ -247,7 +252,7 @@ def _clip(row: dict[str, str], path: Path, digest: str) -> ConceptClip:
 
 
 def _by_hand(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
-    """What lies in a concept's own folder is dynamic, as whole videos are."""
+    """What lies in a concept's own folder is dynamic, as whole videos are; controls are of the clip with their name."""
     clips, strange = [], []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -263,6 +268,11 @@ def _by_hand(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
             f"{folder} has {len(strange)} videos that belong to no concept ({printable(strange[0])}); expected"
             " CONCEPT/KIND/*.mp4 or CONCEPT/*.mp4"
         )
+    dynamic = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.kind == "dynamic"}
+    clips = [
+        replace(clip, twin=dynamic.get((clip.concept, clip.path.name), "")) if clip.kind in CONTROLS else clip
+        for clip in clips
+    ]
     kinds = sorted({clip.kind for clip in clips} - set(KINDS))
     return clips, tuple(f"{printable(kind)} is no kind that mining makes ({', '.join(KINDS)})" for kind in kinds)
 
@@ -273,15 +283,16 @@ def _sha256(path: Path) -> str:
 
 
 def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple[dict[str, str], int]:
-    """Keep or reject by file, and how many verdicts are of none of `clips` (names and hashes)."""
+    """Keep, reject or nothing (which takes back what the table says) by file, and how many verdicts are of none of
+    `clips` (names and hashes)."""
     path = folder / REVIEW
     if not path.exists():
         return {}, 0
     verdicts, stale = {}, 0
     for line, row in rows(path, ("file", "verdict")):
-        if row["verdict"] not in VERDICTS:
+        if row["verdict"] not in ("", *VERDICTS):
             raise ValueError(
-                f"{path}, line {line}: {printable(row['verdict'])!r} is no verdict; expected keep or reject"
+                f"{path}, line {line}: {printable(row['verdict'])!r} is no verdict; expected keep, reject or nothing"
             )
         if clips is None or (row["file"] in clips and row.get("sha256", "") in ("", clips[row["file"]])):
             verdicts[row["file"]] = row["verdict"]
@@ -321,14 +332,3 @@ def once(clips: Iterable[ConceptClip]) -> tuple[list[ConceptClip], list[ConceptC
         if first.setdefault(clip.sha256, clip.family) != clip.family:
             again.add(clip.family)
     return [c for c in ordered if c.family not in again], [c for c in ordered if c.family in again]
-
-
-def check_readable(clips: Iterable[ConceptClip]) -> list[tuple[ConceptClip, str]]:
-    """The clips that cannot be read, with the reason; hand-made folders may hold anything."""
-    bad = []
-    for clip in clips:
-        try:
-            probe(clip.path)
-        except VideoError as error:
-            bad.append((clip, str(error)))
-    return bad

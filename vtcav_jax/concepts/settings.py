@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NEGATIVE = "random"  # a set whose name begins with it is a negative one, mined or made by hand
+LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Mining:
                 faults.append(
                     f"{other!r} and {name!r} would have the same folder; give one another name, as in x=LABEL"
                 )
+            if len(folder_name(name).encode()) > LONGEST:
+                faults.append(f"{name[:40]!r}... is too long for a folder; give it another name, as in x=LABEL")
             if name.lower().startswith(NEGATIVE):
                 faults.append(
                     f"{name!r} begins like the negative sets, {NEGATIVE}; give it another name, as in x=LABEL"

@@ -106,8 +106,7 @@ class Planned:
 
 def plan(item: Item, source: Detector | Drawn, folder: Path) -> Planned:
     """Finds out what there is to watch; what is no video raises `VideoError`."""
-    if item.path is None:
-        raise VideoError(f"{item.name} is no file; write the clips to a folder first (vtcav_jax.worlds.write_clips)")
+    assert item.path is not None
     if not item.path.is_file():
         raise VideoError(f"there is no file {item.path}; expected a video")
     with item.path.open("rb") as file:

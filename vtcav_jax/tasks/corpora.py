@@ -1,4 +1,4 @@
-"""--task=worlds, --task=prepare and --task=mine: from videos to clips that are there once and for all."""
+"""--task=worlds, prepare, mine and review: from videos to clips that are there once and for all."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +60,14 @@ def mine(
     report = concepts.mine(spec, settings, out, targets=targets or (), negatives=negatives)
     say(report.text)
     answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+
+
+def review(folder: str) -> None:
+    """The page of concept sets that are there, for those that were made by hand."""
+    path, failures = concepts.review_sets(folder)
+    answer(f"look at them, and reject what is wrong: {path}")
+    for name, why in failures.items():
+        say(f"not on it: {name}: {why}")
 
 
 def labels(detector: Path) -> None:

@@ -15,7 +15,9 @@ from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.video.clip import USUAL, Clip, How
 from vtcav_jax.video.decode import VideoError
 from vtcav_jax.video.sources import Item, Source
-from vtcav_jax.video.worker import Worker, WorkerDied
+from vtcav_jax.video.worker import TooSlow, Worker, WorkerDied
+
+LIMIT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,26 @@ def stream(
     wanted: Iterable[Position] | None = None,
     workers: int = 2,
     ahead: int | None = None,
+    limit: float = LIMIT,
 ) -> Iterator[Read]:
     """Reads the `wanted` items (else all of them; an endless sequence will do), in their order for any `workers`.
 
-    At most `ahead` clips are being read or waiting, four for each worker if not said. With 0 workers clips are read in
-    this process when they are asked for, and a decoder that crashes takes it along.
+    At most `ahead` clips are being read or waiting, four for each worker if not said. What takes longer than `limit`
+    seconds counts as not readable. With 0 workers clips are read in this process when they are asked for, however long
+    it takes, and a decoder that crashes takes it along.
     """
-    if workers < 0 or (ahead is not None and ahead < 1):
-        raise ValueError(f"expected at least 0 workers and 1 clip ahead, got {workers=}, {ahead=}")
+    if workers < 0 or (ahead is not None and ahead < 1) or not limit > 0:
+        raise ValueError(f"expected at least 0 workers, 1 clip ahead and some time, got {workers=}, {ahead=}, {limit=}")
     reader = Reader(source, geometry, how)
     positions = range(len(source.items)) if wanted is None else wanted
-    return _in_workers(reader, positions, workers, ahead or 4 * workers) if workers else map(reader, positions)
+    return _in_workers(reader, positions, workers, ahead or 4 * workers, limit) if workers else map(reader, positions)
 
 
-def _in_workers(reader: Reader, positions: Iterable[Position], workers: int, ahead: int) -> Iterator[Read]:
+def _in_workers(
+    reader: Reader, positions: Iterable[Position], workers: int, ahead: int, limit: float
+) -> Iterator[Read]:
     """One thread waits for each worker, so that what is ready is taken while the caller computes."""
-    crew = _Crew(reader, workers)
+    crew = _Crew(reader, workers, limit)
     pool = ThreadPoolExecutor(workers, "reader")
     try:
         yield from _ahead(pool, crew, positions, ahead)
@@ -97,8 +103,8 @@ def _ahead(pool: ThreadPoolExecutor, crew: "_Crew", positions: Iterable[Position
 class _Crew:
     """The workers; each is started when it is first needed, and again after it died."""
 
-    def __init__(self, reader: Reader, workers: int):
-        self.reader = reader
+    def __init__(self, reader: Reader, workers: int, limit: float):
+        self.reader, self.limit = reader, limit
         try:
             self.job = pickle.dumps(reader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -113,7 +119,7 @@ class _Crew:
         worker = self.places.get()
         try:
             worker = worker or self._start()
-            return worker.ask(position)
+            return worker.ask(position, self.limit)
         except WorkerDied as error:
             dead, worker = worker, None
             if dead is None:
@@ -124,7 +130,11 @@ class _Crew:
             self.alive.discard(dead)
             i = position[1] if isinstance(position, tuple) else position
             item = self.reader.source.items[i]
-            return Read(i, item, None, f"{item.name} brought down the process that read it ({error}); leave it out")
+            if isinstance(error, TooSlow):
+                why = f"could not be read within {self.limit:g} s; leave it out, or wait for it with workers=0"
+            else:
+                why = f"brought down the process that read it ({error}); leave it out"
+            return Read(i, item, None, f"{item.name} {why}")
         finally:
             self.places.put(worker)
 

@@ -22,6 +22,10 @@ class WorkerDied(RuntimeError):
     """With what is known of why."""
 
 
+class TooSlow(WorkerDied):
+    """It was ended, since it had not answered in time."""
+
+
 class Worker:
     """The other process, seen from here. `ask` is for one thread at a time."""
 
@@ -38,12 +42,16 @@ class Worker:
             self.close()
             raise
 
-    def ask(self, argument: Any) -> Any:
-        return self._receive(pickle.dumps(argument))
+    def ask(self, argument: Any, limit: float | None = None) -> Any:
+        """What the job gives for `argument`; a worker that takes more than `limit` seconds for it is ended."""
+        return self._receive(pickle.dumps(argument), limit)
 
-    def _receive(self, message: bytes) -> Any:
+    def _receive(self, message: bytes, limit: float | None = None) -> Any:
         try:
             self.connection.send_bytes(message)
+            if not self.connection.poll(limit):
+                self.close()
+                raise TooSlow(f"not within {limit:g} s")
             good, answer = self.connection.recv()
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise WorkerDied(self._end()) from error

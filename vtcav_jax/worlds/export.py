@@ -27,7 +27,7 @@ def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> l
     paths = [folder / f"clip_{clips.seed}_{i:06d}.mp4" for i in clips.index]
     jobs = ([job] for job in zip(paths, clips.video))
     for ((path, video),) in progress(jobs, len(clips), "clips"):
-        _write_video(path, video, fps)
+        write_video(path, video, fps)
 
     names = dict(zip(clips.index.tolist(), [path.name for path in paths]))
     boxes = ([names[clip], frame, track, TRACKS[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
@@ -38,7 +38,8 @@ def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> l
     return paths
 
 
-def _write_video(path: Path, video: np.ndarray, fps: int) -> None:
+def write_video(path: Path, video: np.ndarray, fps: int = FPS) -> None:
+    """One clip, 0..1, that is there whole or not at all."""
     import av
 
     part = path.with_name(f".{path.name}.part")

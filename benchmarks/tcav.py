@@ -1,0 +1,380 @@
+"""What does Video-TCAV cost beside captum and scikit-learn, beyond its passes through the network, and in memory?
+
+  python -m benchmarks.tcav
+
+Four questions, each in a process of its own: one concept vector per pair of sets, on the same arrays; a whole
+experiment on the same network and clips; the whole command over the bare time of its forward and backward passes; peak
+memory when there are four times as many clips. Numbers are compared before times are. Writes
+benchmarks/results/tcav_BACKEND.jsonl and the table in the README.
+"""
+
+import os
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import combinations
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs its part of a GPU's memory
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from benchmarks import tables, timing
+from benchmarks.peer import torch_layout
+from vtcav_jax import models, weights
+from vtcav_jax.concepts import read_sets
+from vtcav_jax.concepts.sets import encoded
+from vtcav_jax.tcav import encoding, experiment
+from vtcav_jax.tcav.batches import held
+from vtcav_jax.tcav.encoding import Encoded, Reading, encode
+from vtcav_jax.tcav.features import of
+from vtcav_jax.tcav.gram import Gram, gram
+from vtcav_jax.tcav.scores import Scores, scores
+from vtcav_jax.tcav.settings import Experiment
+from vtcav_jax.tcav.vectors import Training, Vectors, fit, labels
+from vtcav_jax.video import open_source
+from vtcav_jax.worlds import make_clips
+from weights_conversion import reference
+
+_PARTS = ("vectors", "experiment", "overhead", "memory")
+_ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "measure these only, and write nothing")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of ours", lower_bound=1)
+
+FEATURES, SETS, PER_SET, TARGETS = 100_000, 31, 50, 50
+PEERS_TIMED = 3  # vectors; the others are extrapolated
+LAM = 0.01
+
+PRESET, CLIP, CLASS = "video_swin_t_k400", (16, 112, 112), 7
+STAGES = ("layers.1", "layers.2", "layers.3")
+PER_CONCEPT = 16
+RANDOM_SETS = (4, 20)
+
+FOUR = ("layers.0", "layers.1", "layers.2", "layers.3")
+PERMUTATIONS = 500
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    asked = {"vectors": vectors_rows, "experiment": experiment_rows, "overhead": overhead_rows, "memory": memory_rows}
+    results = []
+    for name, make in asked.items():
+        if name not in (_ONLY.value or _PARTS):
+            continue
+        found = _apart(make, _REPEATS.value)
+        results += [{"part": name, **row} for row in found]
+        print(tables.tcav_table(results), file=sys.stderr, flush=True)
+    if _ONLY.value:
+        return
+    print(f"wrote {timing.write('tcav', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+
+
+def _apart(make: Callable[..., Any], *args: Any) -> Any:
+    """In a process of its own, which may have workers."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(make, *args).result()
+
+
+def _say(text: str) -> None:
+    print(f"{text} ...", file=sys.stderr, flush=True)
+
+
+# One vector per pair of sets, all on the same activations.
+
+
+def vectors_rows(repeats: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(SETS * PER_SET, FEATURES)).astype(np.float32)
+    x[:PER_SET] += 0.05 * random.normal(size=FEATURES).astype(np.float32)  # the first set is a concept
+    g = random.normal(size=(TARGETS, FEATURES)).astype(np.float32)
+    sets = np.arange(SETS * PER_SET).reshape(SETS, PER_SET)
+    pairs = list(combinations(range(SETS), 2))
+    signed = np.stack([labels(sets[i], sets[j], len(x)) for i, j in pairs])
+
+    def all_vectors(products: Gram) -> tuple[Vectors, Scores]:
+        found = fit(products.kernel, signed, Training("logistic", LAM))
+        return found, scores(products, found)
+
+    _say("products and vectors")
+    gram_s, fit_s = [], []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        products = gram(of(x), of(g))
+        middle = time.perf_counter()
+        ours, found = all_vectors(products)
+        gram_s.append(middle - start)
+        fit_s.append(time.perf_counter() - middle)
+    assert ours.converged.all()
+    rows = [
+        _vector_row("ours, products", gram_s[1:], len(pairs), len(pairs)),
+        _vector_row("ours, vectors and scores", fit_s[1:], len(pairs), len(pairs)),
+    ]
+    total = median(gram_s[1:]) + median(fit_s[1:])
+    for name, one in (("scikit-learn, lbfgs", _sklearn), ("captum's default classifier", _captum)):
+        seconds, differences = [], []
+        for k in range(PEERS_TIMED):
+            _say(f"{name}, {k + 1} of {PEERS_TIMED}")
+            rows_of = np.flatnonzero(signed[k])
+            here, label = x[rows_of], (signed[k, rows_of] > 0).astype(int)
+            start = time.perf_counter()
+            w = one(here, label, float(ours.lam[k]))
+            along = g @ (w / np.linalg.norm(w))
+            seconds.append(time.perf_counter() - start)
+            differences.append(abs(float((along > 0).mean()) - found.sign_count[0, k]))
+            if name.startswith("scikit"):
+                mine = ours.a[k] @ (x - x.mean(0))
+                difference = np.linalg.norm(w - mine) / np.linalg.norm(mine)
+                assert difference < 1e-4, f"not the same optimum: {difference:.2g} of its length apart"
+                differences[-1] = float(difference)
+        row = _vector_row(name, seconds, 1, len(pairs))
+        row |= {"times_ours": round(row["total_s"] / total, 1)}
+        row |= {"times_ours_without_products": round(row["total_s"] / median(fit_s[1:]), 1)}
+        if name.startswith("scikit"):
+            row["difference"] = float(f"{max(differences):.2g}")
+        rows.append(row)
+    return rows
+
+
+def _vector_row(name: str, seconds: Sequence[float], each: int, count: int) -> dict[str, Any]:
+    total = median(seconds) / each * count
+    return {"what": name, "vectors": count, "total_s": float(f"{total:.4g}"), "extrapolated": each < count}
+
+
+def _sklearn(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
+    """The same objective: mean log-loss and lam/2 |w|^2; scikit-learn's is their sum over examples with C before it."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1 / (lam * len(x)), tol=1e-7, max_iter=1000)
+    return model.fit(x.astype(np.float64), label).coef_[0]
+
+
+def _captum(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
+    del lam  # its own
+    import torch
+    from captum.concept._utils.classifier import DefaultClassifier
+    from torch.utils.data import DataLoader, TensorDataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier = DefaultClassifier()
+        classifier.train_and_eval(DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(label)), 64))
+    return classifier.weights()[1].numpy()
+
+
+# A whole experiment: one network, one concept, R random sets, three stages.
+
+
+def experiment_rows(repeats: int) -> list[dict[str, Any]]:
+    return [row for sets in RANDOM_SETS for row in _experiment(sets, repeats)]
+
+
+def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
+    import torch
+
+    model = models.make(PRESET)
+    random = np.random.default_rng(0)
+    clips = random.normal(size=((1 + sets) * PER_CONCEPT, *CLIP, 3)).astype(np.float32)
+    clips[:PER_CONCEPT] += 0.5
+    targets = random.normal(size=(PER_CONCEPT, *CLIP, 3)).astype(np.float32)
+    numbers = np.arange(len(clips)).reshape(1 + sets, PER_CONCEPT)
+
+    def ours() -> tuple[Encoded, dict[str, tuple[Vectors, Scores]]]:
+        seen = encode(model, held(clips), held(targets), [CLASS], STAGES, Reading(pool="none"))
+        signed = np.stack([labels(numbers[0], row, len(clips)) for row in numbers[1:]])
+        found = {}
+        for stage in STAGES:
+            products = gram(seen.examples[stage], seen.gradients[stage])
+            vectors = fit(products.kernel, signed, Training("logistic", LAM))
+            found[stage] = vectors, scores(products, vectors)
+        return seen, found
+
+    spent = []
+    for i in range(repeats + 1):
+        _say(f"ours with {sets} random sets, {'compiling' if i == 0 else i}")
+        start = time.perf_counter()
+        seen, found = ours()
+        spent.append(time.perf_counter() - start)
+    network = reference.swin(PRESET)
+    reference.load_named_as_official(network, torch_layout(weights.parameters(model)))
+    theirs = _Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers)
+    _say("captum with our vectors: do the scores agree?")
+    fixed = {stage: seen.examples[stage].combined(found[stage][0].unit) for stage in STAGES}
+    compared = theirs.run({theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
+    differences = []
+    for stage in STAGES:
+        mine = found[stage][1].derivative[0]
+        other = [compared[f"0-{i}"][theirs.layers[stage]]["magnitude"][0] for i in range(1, sets + 1)]
+        differences.append(timing.largest_difference(mine, other))
+    _say(f"captum as it is, {sets} random sets")
+    theirs.forwards = 0
+    start = time.perf_counter()
+    theirs.run(None)
+    captum_s = time.perf_counter() - start
+    distinct = len(clips) + len(targets)
+    row = {"what": f"1 concept, {sets} random sets, 3 stages", "clips": distinct}
+    return [
+        row
+        | {"who": "ours", "total_s": float(f"{median(spent[1:]):.4g}"), "first_s": float(f"{spent[0]:.4g}")}
+        | {"forwards_per_clip": round(seen.work.forwards / distinct, 2)}
+        | {"backwards_per_target": seen.work.backwards / len(targets)},
+        row
+        | {"who": "captum 0.9.0", "total_s": float(f"{captum_s:.4g}")}
+        | {"forwards_per_clip": round(theirs.forwards / distinct, 2), "backwards_per_target": float(len(STAGES))}
+        | {"times_ours": round(captum_s / median(spent[1:]), 1), "times_ours_first": round(captum_s / spent[0], 1)}
+        | {"difference": float(f"{max(differences):.2g}")},
+    ]
+
+
+class _Captum:
+    """captum's TCAV of the same clips, with its own classifier or with vectors that are given."""
+
+    layers = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
+
+    def __init__(self, network: Any, clips: Any, targets: Any, numbers: np.ndarray):
+        self.network, self.clips, self.targets, self.numbers, self.forwards = network, clips, targets, numbers, 0
+        network.register_forward_pre_hook(self._count)
+
+    def _count(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        self.forwards += len(inputs[0])
+
+    def run(self, fixed: dict[str, np.ndarray] | None) -> Any:
+        from captum.concept import TCAV, Concept
+        from torch.utils.data import DataLoader
+
+        sets = [
+            Concept(i, f"set_{i}", DataLoader(self.clips[rows].permute(0, 4, 1, 2, 3), batch_size=PER_CONCEPT))
+            for i, rows in enumerate(self.numbers)
+        ]
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layers = [self.layers[stage] for stage in STAGES]
+            tcav = TCAV(self.network, layers, save_path=folder, classifier=_given(fixed) if fixed else None)
+            pairs = [[sets[0], other] for other in sets[1:]]
+            return tcav.interpret(self.targets.permute(0, 4, 1, 2, 3), pairs, target=CLASS)
+
+
+def _given(fixed: dict[str, np.ndarray]) -> Any:
+    """A classifier that learns nothing: its vector follows from the labels that it is shown."""
+    import torch
+    from captum.concept import Classifier
+
+    by_size = {vectors.shape[1]: vectors for vectors in fixed.values()}
+
+    class Given(Classifier):
+        def __init__(self) -> None:
+            pass
+
+        def train_and_eval(self, dataloader: Any, **_: Any) -> dict:
+            seen = [(inputs.shape[1], label) for inputs, label in dataloader]
+            self.ids = sorted({int(i) for _, label in seen for i in label})
+            self.vector = torch.from_numpy(np.asarray(by_size[seen[0][0]][self.ids[1] - 1], np.float32))
+            return {"accs": torch.tensor(1.0)}
+
+        def weights(self) -> Any:
+            return torch.stack([self.vector, -self.vector])
+
+        def classes(self) -> list[int]:
+            return self.ids
+
+    return Given()
+
+
+# The whole command: files in, run folder out.
+
+
+def _corpus(folder: Path, per_set: int, targets: int) -> None:
+    """Two concepts and three random sets as a folder made by hand, and a folder of targets."""
+    names = ("one", "two", "random_0", "random_1", "random_2")
+    clips = make_clips("large", len(names) * per_set + targets, 0).video
+    for i, frames in enumerate(np.rint(255 * clips).astype(np.uint8)):
+        which, number = divmod(i, per_set)
+        place = f"concepts/{names[which]}/dynamic" if which < len(names) else "targets"
+        path = folder / place / f"{number:03d}_{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(frames))
+
+
+def _whole(folder: Path, run: str, **settings: Any) -> experiment.Results:
+    model = models.untrained(PRESET)
+    geometry = replace(models.find(PRESET).geometry, frames=CLIP[0], size=CLIP[1], resize=CLIP[1], interval=1)
+    asked = Experiment(stages=FOUR, permutations=PERMUTATIONS, n_targets=None, **settings)
+    source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
+    target, place = model.labels[CLASS], folder / run
+    return experiment.run(
+        model, [target], source, sets, asked, place, cache=place / "cache", geometry=geometry, workers=1
+    )
+
+
+def overhead_rows(repeats: int) -> list[dict[str, Any]]:
+    per_set, targets, batch = 20, 32, 4
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _corpus(folder, per_set, targets)
+        whole = []
+        for i in range(repeats + 1):
+            _say(f"whole run, {'compiling' if i == 0 else i}")
+            start = time.perf_counter()
+            found = _whole(folder, f"run_{i}", batch=batch)
+            whole.append(time.perf_counter() - start)
+        _say("bare passes")
+        forward, backward = _bare(batch, repeats)
+    bare = found.work.forwards - targets, targets  # clips
+    bare_s = bare[0] * forward / batch + bare[1] * backward / batch
+    for what, seconds in (("whole run", median(whole[1:])), ("whole run, compilation included", whole[0])):
+        row = {"what": what, "clips": sum(bare), "stages": len(FOUR), "permutations": PERMUTATIONS}
+        row |= {"tests": len(found.rows), "total_s": float(f"{seconds:.4g}"), "bare_s": float(f"{bare_s:.4g}")}
+        rows.append(row | {"times_bare": round(seconds / bare_s, 2)})
+    rows[0]["phases_s"] = {phase: float(f"{seconds:.3g}") for phase, seconds in found.seconds.items()}
+    return rows
+
+
+def _bare(batch: int, repeats: int) -> tuple[float, float]:
+    """Seconds of a micro-batch forward to the last stage, and of one forward and backward; nothing else around it."""
+    model = models.make(PRESET)
+    video = np.random.default_rng(0).normal(size=(batch, *CLIP, 3)).astype(np.float32)
+    mesh = jax.make_mesh((1,), ("b",))
+    table = encoding.class_table([CLASS], batch)
+    reading = Reading(pool="space")
+    asked = {"stages": FOUR, "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
+    calls: dict[str, Callable[[], Any]] = {
+        "forward": lambda: jax.block_until_ready(encoding._activations(model, video, **asked)),
+        "both": lambda: jax.block_until_ready(encoding._gradients(model, video, table, **asked)),
+    }
+    seconds = timing.in_turn(calls, 3 * repeats, 1)
+    return median(seconds["forward"]), median(seconds["both"])
+
+
+def memory_rows(repeats: int) -> list[dict[str, Any]]:
+    del repeats
+    rows = []
+    for per_set, targets in ((8, 10), (32, 40)):
+        _say(f"memory with {5 * per_set + targets} clips")
+        rows.append(_apart(_memory, per_set, targets))
+    rows[1]["times_fewer_clips"] = round(rows[1]["peak_mib"] / rows[0]["peak_mib"], 2)
+    return rows
+
+
+def _memory(per_set: int, targets: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        _corpus(Path(name), per_set, targets)
+        found = _whole(Path(name), "run", pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    device = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    row = {"what": "whole run, budget of 64 MiB", "clips": 5 * per_set + targets, "peak_mib": round(peak)}
+    row["total_s"] = float(f"{sum(found.seconds.values()):.4g}")
+    return row | ({"device_mib": round(device["peak_bytes_in_use"] / 2**20)} if device else {})
+
+
+if __name__ == "__main__":
+    app.run(main)
