@@ -135,8 +135,10 @@ def review() -> None:
 
 def tcav() -> None:
     from vtcav_jax.tasks import tcav
+    from vtcav_jax.tcav import hosts
     from vtcav_jax.tcav.settings import Experiment
 
+    hosts.connect(options.COORDINATOR.value, options.NUM_PROCESSES.value, options.PROCESS_ID.value)
     settings = Experiment(
         stages=tuple(options.STAGES.value),
         tests=tuple(options.TESTS.value),
@@ -152,6 +154,7 @@ def tcav() -> None:
         correction=options.CORRECTION.value,
         n_targets=options.N_TARGETS.value,
         self_check=options.SELF_CHECK.value,
+        steering=options.STEERING.value,
         protocol=options.PROTOCOL.value,
         export=options.EXPORT.value,
         seed=options.SEED.value,
@@ -223,7 +226,8 @@ def run_folder(name: str | None = None) -> Path | None:
 def flags_text() -> str:
     """Every flag that the task takes, as it was resolved, as a flagfile."""
     mine = [flag for flag in options.ours() if options.TASK.value in (options.tasks_of(flag) or [options.TASK.value])]
-    return "".join(f"{flag.serialize()}\n" for flag in mine if flag.value is not None and flag.serialize())
+    told = (flag for flag in mine if flag.value is not None and flag.name != options.PROCESS_ID.name)
+    return "".join(f"{flag.serialize()}\n" for flag in told if flag.serialize())
 
 
 REFUSED, FAULT, STOPPED = 1, 70, 130  # exit codes; see options.CODES

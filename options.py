@@ -174,7 +174,7 @@ TESTS = flags.DEFINE_list(
     "tests",
     ["absolute", "motion", "relative"],
     "tcav: absolute (against random sets), motion (dynamic clips against their controls), relative (against the other"
-    " concepts), pairs (against each)",
+    " concepts), pairs (against each), group (against the others and the random sets, each with the same weight)",
 )
 NULL = flags.DEFINE_enum("null", "labels", ["labels", "sets"], "tcav: what is exchanged: clips, or whole random sets")
 STATISTIC = flags.DEFINE_enum(
@@ -183,7 +183,10 @@ STATISTIC = flags.DEFINE_enum(
 POOL = flags.DEFINE_enum("pool", "space", ["none", "space", "time", "all"], "tcav: over what activations are averaged")
 TARGET_FN = flags.DEFINE_enum("target_fn", "logit", ["logit", "log_prob", "margin"], "tcav: what a class scores")
 SENSITIVITY = flags.DEFINE_enum(
-    "sensitivity", "gradient", ["gradient", "integrated"], "tcav: at the clip, or averaged over the way to it from 0"
+    "sensitivity",
+    "gradient",
+    ["gradient", "integrated", "finite"],
+    "tcav: at the clip; averaged over the way to it from 0; or where scores go when clips are moved by a whole step",
 )
 ESTIMATOR = flags.DEFINE_enum(
     "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
@@ -205,6 +208,17 @@ PROTOCOL = flags.DEFINE_enum(
     "protocol", "standard", ["standard", "paper"], "tcav: paper adds the tests of Saha et al. 2024, as they were made"
 )
 EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
+STEERING = flags.DEFINE_integer(
+    "steering",
+    0,
+    "tcav: move targets along the vectors of findings, and along so many random directions beside each; 19 will do",
+    lower_bound=0,
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "tcav, by several processes: HOST:PORT of the first one, or auto (what a cluster provides)"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "tcav, with --coordinator: how many", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "tcav, with --coordinator: which one this is", lower_bound=0)
 CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
 QUIET = flags.DEFINE_boolean("quiet", False, "say nothing but answers and errors")

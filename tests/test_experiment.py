@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import jax.numpy as jnp
@@ -14,8 +18,8 @@ from vtcav_jax.concepts import read_sets
 from vtcav_jax.concepts.sets import encoded
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.models import Loaded
-from vtcav_jax.tap import keep
-from vtcav_jax.tcav import experiment, filling
+from vtcav_jax.tap import keep, steered
+from vtcav_jax.tcav import experiment, filling, questions
 from vtcav_jax.tcav.cache import Cache, Kept, kept
 from vtcav_jax.tcav.explain import explain
 from vtcav_jax.tcav.export import stored
@@ -23,7 +27,8 @@ from vtcav_jax.tcav.plan import plan
 from vtcav_jax.tcav.questions import Question
 from vtcav_jax.tcav.settings import Experiment, chosen_stages
 from vtcav_jax.tcav.table import Row
-from vtcav_jax.video import open_source
+from vtcav_jax.tcav.table import found as is_found
+from vtcav_jax.video import How, open_source
 
 GEOMETRY = ClipGeometry(frames=4, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 COLUMNS = (
@@ -170,40 +175,50 @@ def test_one_changed_clip_is_encoded_anew_and_no_other(made, done, tmp_path):
     assert (found.work.forwards, found.work.backwards) == (1, 0)
 
 
-class Killed(BaseException):
-    """Like a signal: nothing catches it."""
+SCRIPT = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, "tests")
+import test_experiment as t
+from vtcav_jax.tcav import experiment, products, steered
+from vtcav_jax.tcav.cache import Cache
+made, run, phase, left = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+def killed(*args, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def limited(self, key, value, put=Cache.put):
+    global left
+    left -= 1
+    (killed if left < 0 else put)(self, key, value)
+
+Cache.put = limited
+places = {"products": (products, "gram"), "statistics": (products, "measure"), "steering": (steered, "steer")}
+places |= {"tables": (experiment, "write_rows")}
+if phase in places:
+    setattr(*places[phase], killed)
+t.ask(made, run, t.KILLED, ("red", "moves"))
+"""
+KILLED = replace(QUICK, stages=("pool",), steering=2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["activations", "gradients", "products", "statistics", "tables"])
-def test_a_killed_run_continues_and_encodes_nothing_twice(made, done, tmp_path, monkeypatch, phase):
-    settings, targets = replace(QUICK, stages=("pool",)), ("red", "moves")
-    whole = ask(made, tmp_path / "whole", settings, targets)
-    put, left = Cache.put, {"activations": 30, "gradients": CLIPS + 9}.get(phase, 10**9)
-
-    def limited(self, key, value):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        put(self, key, value)
-
-    def killed(*args, **more):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Cache, "put", limited)
-        for name, function in (("products", "gram"), ("statistics", "measure"), ("tables", "write_rows")):
-            if phase == name:
-                patch.setattr(experiment, function, killed)
-        with pytest.raises(Killed):
-            ask(made, tmp_path / "part/run", settings, targets)
+@pytest.mark.parametrize("phase", ["activations", "gradients", "products", "statistics", "steering", "tables"])
+def test_a_killed_run_continues_and_encodes_nothing_twice(made, tmp_path, phase):
+    """By SIGKILL, which nothing can catch."""
+    whole = ask(made, tmp_path / "whole/run", KILLED, ("red", "moves"))
+    left = {"activations": 30, "gradients": CLIPS + 9}.get(phase, 10**9)
+    command = [sys.executable, "-c", SCRIPT, *map(str, (made, tmp_path / "part/run", phase, left))]
+    killed = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "part/run/scores.csv").exists()
-    assert not list((tmp_path / "part").rglob(".*.part*"))
-    found = ask(made, tmp_path / "part/run", settings, targets)
+    found = ask(made, tmp_path / "part/run", KILLED, ("red", "moves"))
+    steered = 0 if phase == "tables" else whole.work.forwards - CLIPS - 12
     missing = {"activations": (CLIPS - 30 + 12, 12), "gradients": (12 - 4, 12 - 4)}.get(phase, (0, 0))
-    assert (found.work.forwards, found.work.backwards) == missing
-    assert (found.folder / "scores.csv").read_bytes() == (whole.folder / "scores.csv").read_bytes()
+    assert (found.work.forwards - steered, found.work.backwards) == missing
+    for name in ("scores.csv", "steering.csv", "quality.csv"):
+        assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_what_can_find_nothing_is_refused_before_anything_is_encoded(made, tmp_path, monkeypatch):
@@ -299,11 +314,118 @@ def test_new_clips_are_explained_by_vectors_that_are_there(made, done):
         explain(replace(MODEL, model=other), vectors, reds, ("red",), geometry=GEOMETRY)
 
 
+SMALL = replace(QUICK, stages=("pool",), tests=("absolute",), permutations=99, self_check=0)
+
+
+@pytest.mark.slow
+def test_a_finite_step_is_what_really_happens(made, tmp_path):
+    """And its p is that of the same step along vectors of permuted labels."""
+    found = ask(made, tmp_path / "run", replace(SMALL, sensitivity="finite", export=True), ("red", "moves"))
+    rows = {(r.target, r.concept, r.kind): r for r in found.rows}
+    assert {r.sensitivity for r in found.rows} == {"finite"}
+    assert rows["red", "red", "static"].verdict == "supports" and rows["red", "blue", "static"].verdict == "opposes"
+    assert rows["moves", "red", "static"].verdict == "no derivative"
+    assert found.work.forwards > CLIPS + 12 + 100 * 12
+    row, vectors = rows["red", "red", "static"], stored(found.folder)
+    length, v = row.step / row.derivative, vectors.arrays["pool|red/static/random"]
+    source = open_source(made / "targets")
+    clips = {
+        clip.clip: clip for clip in found.clips if (clip.target, clip.concept, clip.kind) == ("red", "red", "static")
+    }
+    assert len(clips) == 6
+    for i, item in enumerate(source.items):
+        if item.name in clips:
+            video = source.read(i, GEOMETRY, How()).video[:1]
+            up, down = (steered(MODEL.model, video, "pool", v, sign * length)[0, 0] for sign in (1, -1))
+            assert clips[item.name].derivative == pytest.approx(float(up - down) / (2 * length), rel=1e-3)
+    shared = {"cache": tmp_path / "cache"}
+    gradient = ask(made, tmp_path / "gradient", SMALL, ("red",), **shared)
+    assert gradient.work.forwards == 0  # the cache has them, gradients are the same
+    again = next(r for r in gradient.rows if (r.concept, r.kind) == ("red", "static"))
+    assert again.derivative > 1.02 * row.derivative > 0  # tanh bends
+    same = ask(
+        made, tmp_path / "same", replace(SMALL, sensitivity="finite"), ("red", "moves"), cache=tmp_path / "cache"
+    )
+    assert same.work.forwards == 0 and same.rows == found.rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"sensitivity": "integrated"}, False),
+        ({"target_fn": "log_prob"}, False),
+        ({"target_fn": "margin"}, True),  # the best other class is the deaf one, and stays where it is
+        ({"pool": "none", "stages": ("features",)}, False),
+        ({"pool": "time", "stages": ("features",)}, False),
+        ({"pool": "all", "stages": ("features",)}, True),  # which is what the next stage does
+    ],
+)
+def test_ways_of_reading_go_through_a_whole_run(made, done, tmp_path, change, same):
+    found = ask(made, tmp_path / "run", replace(SMALL, **change), ("red",))
+    about = json.loads((found.folder / "run.json").read_text())["asked"]
+    assert {name: tuple(about[name]) if name == "stages" else about[name] for name in change} == change
+    rows = {(r.concept, r.kind): r for r in found.rows}
+    assert rows["red", "static"].verdict == "supports" and rows["blue", "static"].verdict == "opposes"
+    usual = next(r for r in done.rows if (r.target, r.stage, r.concept, r.kind) == ("red", "pool", "red", "static"))
+    assert (rows["red", "static"].derivative == pytest.approx(usual.derivative, rel=1e-4)) == same
+    assert {r.target_fn for r in found.rows} == {change.get("target_fn", "logit")}
+
+
+def test_findings_are_steered_and_the_scores_follow(made, tmp_path):
+    found = ask(made, tmp_path / "run", replace(SMALL, steering=19), ("red", "moves"))
+    verdicts = {(r.target, r.concept, r.kind): r for r in found.rows}
+    assert {(s.target, s.concept, s.kind) for s in found.steering} == {k for k, r in verdicts.items() if is_found(r)}
+    assert {s.step for s in found.steering} == {-1.0, 1.0} and len(found.steering) >= 8
+    for one in found.steering:
+        row = verdicts[one.target, one.concept, one.kind]
+        assert one.expected == pytest.approx(one.step * row.step, rel=1e-5) and one.change * one.expected > 0
+        assert 0.05 <= one.p <= 1 and one.random_low <= one.random_high
+    with (found.folder / "steering.csv").open(newline="") as file:
+        assert [float(line["change"]) for line in csv.DictReader(file)] == [one.change for one in found.steering]
+
+
+def test_concepts_against_each_other_and_one_among_k(made, tmp_path):
+    found = ask(
+        made, tmp_path / "run", replace(SMALL, tests=("pairs", "group", "relative"), permutations=499), ("red",)
+    )
+    rows = {(r.test, r.concept, r.kind, r.against): r for r in found.rows}
+    assert set(rows) == {
+        *(("group", name, kind, "group") for name in ("red", "blue") for kind in ("static", "dynamic")),
+        *(("relative", name, kind, "others") for name in ("red", "blue") for kind in ("static", "dynamic")),
+        *(("pairs", "blue", kind, "red") for kind in ("static", "dynamic")),
+    }
+    assert rows["group", "red", "static", "group"].verdict == "supports"
+    assert (
+        rows["pairs", "blue", "static", "red"].verdict == rows["group", "blue", "static", "group"].verdict == "opposes"
+    )
+    one = rows["group", "red", "static", "group"]
+    assert (one.n_concept, one.n_against) == (8, 8 + 18)
+    sets = read_sets(made / "concepts")
+    question = questions.ask(sets.clips, replace(SMALL, tests=("group",))).questions[0]
+    signed, names = question.signed(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
+    assert question.concept == "blue" and signed[signed > 0].sum() == 8
+    assert signed[names == "red"].sum() == pytest.approx(-4) == signed[np.char.startswith(names, "random")].sum()
+
+
 @pytest.mark.slow
 def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path):
     settings = replace(QUICK, protocol="paper", stages=("pool",), tests=("absolute",), permutations=None, alpha=0.1)
     found = ask(made, tmp_path / "run", settings, ("red",))
     with (found.folder / "paper.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 and {row["note"] for row in rows} == {"runs are not independent"}
-    assert {row["concept"] for row in rows} == {"red", "blue", "random"} and {row["runs"] for row in rows} == {"3"}
+    groups = {row["group"]: [r["concept"] + r["kind"] for r in rows if r["group"] == row["group"]] for row in rows}
+    assert groups == {
+        "static blue, static red, static random": ["bluestatic", "redstatic", "random"],
+        "dynamic blue, dynamic red, dynamic random": ["bluedynamic", "reddynamic", "random"],
+        "static blue, dynamic blue, dynamic random": ["bluestatic", "bluedynamic", "random"],
+        "static red, dynamic red, dynamic random": ["redstatic", "reddynamic", "random"],
+    }
+    assert {row["note"] for row in rows} == {"runs are not independent"} and {row["runs"] for row in rows} == {"3"}
+    red = [row for row in rows if row["concept"] == "red" and "blue" in row["group"]]
+    assert len(red) == 2 and all(float(row["score"]) == 1 for row in red)  # at each run, so that nothing varies
+    assert all(row["p"] == row["p_adjusted"] == row["p_printed"] == "nan" for row in red)
+    known = ("layers.0", "layers.1", "layers.2", "layers.3", "pool")
+    assert Experiment(protocol="paper").adapted(known).stages == ("layers.1", "layers.2", "pool")
+    assert Experiment(protocol="paper", stages=("pool",)).adapted(known).stages == ("pool",)
+    assert Experiment(stages=("pool",)).adapted(known).pool == "space"

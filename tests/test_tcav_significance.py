@@ -136,6 +136,36 @@ def test_p_values_of_random_choices_are_uniform(estimator):
     assert (np.array(sign_p) <= 0.1).mean() <= 0.25
 
 
+def test_a_test_that_ends_early_is_the_same_where_something_is_found():
+    """`enough` over how many that took, by hand; the same permutations are drawn."""
+    found, signed = toy(4, m=30, n=12, tilt=0.6), labels(range(10), range(10, 30), 30)
+    whole, early = (label_test(found, signed, DIFFERENCE, permutations=999, enough=e) for e in (None, 20))
+    for name, values in (("p", whole.null), ("step_p", None)):
+        for c, p in enumerate(getattr(whole, name)):
+            if p <= 20 / 1000:
+                assert getattr(early, name)[c] == p
+            elif values is not None:
+                further = np.flatnonzero(np.abs(values[:, c]) >= abs(whole.derivative[c]) * (1 - 1e-6))
+                assert early.p[c] == 20 / (1 + further[19])
+    assert (whole.p > 0.05).any() and len(early.null) < 999
+    strong = toy(m=60, shift=8.0, tilt=2.0)
+    assert (label_test(strong, labels(range(30), range(30, 60), 60), permutations=499, enough=20).p == 1 / 500).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("enough", [None, 8])
+def test_what_is_no_concept_is_found_as_often_as_alpha_says(enough):
+    """400 trials, of logistic vectors; with 199 permutations exactly 5 % of p-values may be at most 0.05."""
+    p, step_p = np.empty(400), np.empty(400)
+    for seed in range(400):
+        found = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
+        test = label_test(found, labels(range(12), range(12, 36), 36), permutations=199, seed=seed, enough=enough)
+        p[seed], step_p[seed] = test.p[0], test.step_p[0]
+    for values in (p, step_p):
+        assert stats.binomtest(int((values <= 0.05).sum()), 400, 0.05).pvalue > 0.01
+        assert stats.binomtest(int((values <= 0.5).sum()), 400, 0.5).pvalue > 0.01
+
+
 def test_a_planted_concept_is_found_by_labels_and_by_sets():
     found = toy(m=120, shift=8.0, tilt=2.0)
     result = label_test(found, labels(range(60), range(60, 120), 120), permutations=199)
@@ -196,6 +226,27 @@ def test_quality_knows_a_concept_from_a_choice_of_clips():
     ]
     assert abs(np.mean([q.auc for q in nothing]) - 0.5) < 0.06 and np.mean([q.encoded() for q in nothing]) <= 0.2
     assert abs(np.mean([q.split_half for q in nothing])) < 0.06
+
+
+def test_clips_of_one_video_share_a_fold():
+    """Each video has a look of its own and is on one side: to know it again is not to know the concept."""
+    rng = np.random.default_rng(0)
+    video = np.repeat(np.arange(12), 4)
+    x = 3 * rng.normal(size=(12, 200))[video] + rng.normal(size=(48, 200))
+    signed = labels(range(24), range(24, 48), 48)
+    apart = quality(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
+    mixed = quality(x @ x.T, signed, DIFFERENCE, permutations=39)
+    assert mixed.auc > 0.95 and mixed.split_half > 0.55 and mixed.p == 1 / 40
+    assert apart.auc < 0.85 and apart.split_half < 0.5
+    for seed in range(5):
+        fold = stratified(signed, 5, np.random.default_rng(seed), video)
+        assert all(len(set(fold[video == v])) == 1 for v in range(12))
+        assert all((np.bincount(fold[side], minlength=5) >= 4).all() for side in (signed > 0, signed < 0))
+    twins = np.r_[np.arange(24), np.arange(24)]  # and each clip of one side has its twin on the other
+    both = quality(x @ x.T, signed, DIFFERENCE, permutations=19, blocks=twins, groups=np.arange(48) // 24 * 50 + video)
+    assert both.folds == 5 and 0 <= both.auc <= 1
+    with pytest.raises(ValueError, match=r"clips out of 2 videos .* on each side, got \[1, 3\]"):
+        stratified(signed, 5, rng, np.r_[np.zeros(24, int), 1 + np.arange(24) % 3])
 
 
 def test_held_out_auc_by_hand():

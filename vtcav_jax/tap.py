@@ -68,7 +68,7 @@ def stages_of(model: Model) -> tuple[str, ...]:
 def activations(model: Model, video: ArrayLike, stages: Stages) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     """Logits, and the activation at each of `stages`, from one forward pass."""
     stages = _known(model, stages)
-    logits, seen = _activations(_pytree(model), _checked(video), tuple(sorted(stages)))
+    logits, seen = _activations(as_pytree(model), _checked(video), tuple(sorted(stages)))
     return logits, {name: seen[name] for name in stages}
 
 
@@ -90,7 +90,7 @@ def activations_and_gradients(model: Model, video: ArrayLike, target: Target, st
     else:
         classes = _class_indices(target, "one class index per clip", video.shape[:1])
         score = Partial(class_logit, jnp.asarray(classes, jnp.int32))
-    tapped = _activations_and_gradients(_pytree(model), video, _pytree(score), tuple(sorted(stages)))
+    tapped = _activations_and_gradients(as_pytree(model), video, as_pytree(score), tuple(sorted(stages)))
     _check_range(classes, tapped.logits)
     return _in_order(tapped, stages)
 
@@ -112,7 +112,7 @@ def gradients_for_classes(
     classes = _class_indices(classes, "a list of class indices", None)
     stages = _known(model, stages)
     indices = jnp.asarray(classes, jnp.int32)
-    tapped = _gradients_for_classes(_pytree(model), _checked(video), indices, tuple(sorted(stages)), at_once)
+    tapped = _gradients_for_classes(as_pytree(model), _checked(video), indices, tuple(sorted(stages)), at_once)
     _check_range(classes, tapped.logits)
     return _in_order(tapped, stages)
 
@@ -122,7 +122,7 @@ def steered(model: Model, video: ArrayLike, stage: str, direction: ArrayLike, ep
     if len(_known(model, stage)) != 1:
         raise ValueError(f"expected one stage, got {stage}")
     video = _checked(video)
-    return _steered(_pytree(model), video, stage, jnp.asarray(direction, video.dtype), jnp.asarray(eps, video.dtype))
+    return _steered(as_pytree(model), video, stage, jnp.asarray(direction, video.dtype), jnp.asarray(eps, video.dtype))
 
 
 def class_logit(classes: Array, logits: Array) -> Array:
@@ -202,7 +202,7 @@ def _zeros(model, video, stages):
     return {name: jnp.zeros(a.shape, a.dtype) for name, a in shapes.items()}
 
 
-def _pytree(function: Callable[..., Any]) -> Callable[..., Any]:
+def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` as something that can be an argument of a compiled function."""
     if not callable(function):
         raise ValueError(f"expected something callable, got {type(function).__name__}")

@@ -3,19 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
 from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.report.films import gather
 from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
-from vtcav_jax.tcav import experiment
+from vtcav_jax.tcav import experiment, hosts
 from vtcav_jax.tcav.cache import Cache
 from vtcav_jax.tcav.explain import Explained, Moment, explain
 from vtcav_jax.tcav.export import stored
 from vtcav_jax.tcav.plan import plan
 from vtcav_jax.tcav.settings import Experiment
 from vtcav_jax.tcav.table import sentences, terminal, write_rows
+from vtcav_jax.tcav.trial import trial
 from vtcav_jax.video import failure_table
 
 STRONGEST, SHOWN = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
@@ -35,7 +40,8 @@ def tcav(
     random_seed: int | None = None,
     flags: str = "",
 ) -> None:
-    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan."""
+    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan,
+    after one batch of each kind that tells how long it takes."""
     missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
     missing |= {"--run=NAME": run or dry_run}
     if lacking := [name for name, value in missing.items() if not value]:
@@ -46,15 +52,20 @@ def tcav(
     if dry_run:
         store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
         todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
-        answer(todo.text)
+        if hosts.first():
+            mesh = Mesh(np.array(jax.local_devices()), ("b",))
+            worth_it = todo.asked.questions and todo.attainable.possible
+            absent = todo.forward_missing or todo.backward_missing
+            answer(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
         return todo.require()
     assert run is not None
     found = experiment.run(
         loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
     )
-    gather(found.folder, loaded, source, sets, found.rows, found.clips)
-    say(summary(found, settings))
-    report([found.folder])
+    if hosts.first():
+        gather(found.folder, loaded, source, sets, found.rows, found.clips)
+        say(summary(found, settings))
+        report([found.folder])
 
 
 def explain_concepts(
@@ -108,6 +119,12 @@ def summary(found: experiment.Results, settings: Experiment) -> str:
             f" {one.rate:.3f} ({one.low:.3f} to {one.high:.3f})"
         )
     work = found.work
+    for one in found.steering:
+        lines.append(
+            f"steered: {one.target} at {one.stage} by {one.step:+g} {one.concept} ({one.kind}) against {one.against}:"
+            f" {one.change:+.3g}, expected {one.expected:+.3g}, random {one.random_low:+.3g} to {one.random_high:+.3g},"
+            f" p {one.p:.2g}"
+        )
     lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
     lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in found.seconds.items()))
     if found.failures:

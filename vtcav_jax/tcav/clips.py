@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
 from vtcav_jax.concepts.sets import ConceptClip, ConceptSets, letterboxed, refuse_leaks
 from vtcav_jax.geometry import ClipGeometry
@@ -95,6 +96,11 @@ class Looked:
     targets: Some
     classes: tuple[Target, ...]
     preflight: Preflight
+
+    @property
+    def videos(self) -> Int[np.ndarray, " m"]:
+        """A number for the video that each concept clip was cut out of; its own where that is not known."""
+        return np.unique([clip.source_sha256 or clip.family for clip in self.clips], return_inverse=True)[1]
 
 
 def look(

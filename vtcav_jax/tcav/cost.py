@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-EFFICIENCY = 0.35  # of a large product's speed that a network reaches, roughly
+EFFICIENCY = 0.6, 0.15  # of a large product's speed that networks reach, large ones and small
 
 
 @dataclass(frozen=True)

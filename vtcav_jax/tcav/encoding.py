@@ -23,7 +23,7 @@ from vtcav_jax.tcav.batches import Clips, Work, through
 from vtcav_jax.tcav.features import Features, place
 from vtcav_jax.tcav.pooling import POOLS, axes, pooled, summed
 
-SENSITIVITIES = "gradient", "integrated"
+SENSITIVITIES = "gradient", "integrated", "finite"
 
 
 def _margin(scores: Float[Array, "b k"]) -> Float[Array, "b k"]:
@@ -44,8 +44,9 @@ class Reading:
 
     `target_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
     `sensitivity`: `gradient` is the gradient at the clip; `integrated` its mean over the straight line from an
-    activation of 0 to the clip's, at each stage on its own, with `steps` points of Gauss and Legendre. `budget` is
-    bytes of host memory for activations and gradients; what is above it goes to a folder.
+    activation of 0 to the clip's, at each stage on its own, with `steps` points of Gauss and Legendre; `finite`: steps
+    that are not small, which are made when there are vectors (`finite.Finite`); what is read is the gradient.
+    `budget` is bytes of host memory for activations and gradients; what is above it goes to a folder.
     """
 
     pool: str = "none"
@@ -107,7 +108,7 @@ def encode(
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
     table = class_table(classes, targets.count)
-    model = taps._pytree(model)
+    model = taps.as_pytree(model)
     _check(examples, targets)
     shapes = checked_shapes(model, targets.shape, table, stages, reading, targets.dtype)
     per_class = table.shape[1]

@@ -6,12 +6,10 @@ examples, a stage at a time.
 """
 
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import jax
 import numpy as np
@@ -22,16 +20,18 @@ from vtcav_jax.concepts.sets import ConceptSets
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.intervals import wilson
 from vtcav_jax.models import Loaded
+from vtcav_jax.tcav import hosts
 from vtcav_jax.tcav.batches import Work
-from vtcav_jax.tcav.cache import Cache, code_version, kept, key_of
+from vtcav_jax.tcav.cache import Cache, code_version
+from vtcav_jax.tcav.clock import Clock
 from vtcav_jax.tcav.export import export
-from vtcav_jax.tcav.features import Features
 from vtcav_jax.tcav.filling import fill_activations, fill_gradients
-from vtcav_jax.tcav.gram import Gram, gram
-from vtcav_jax.tcav.measures import Measured, measure
+from vtcav_jax.tcav.measures import Measured
 from vtcav_jax.tcav.plan import Plan, plan, without_missing
+from vtcav_jax.tcav.products import Products
 from vtcav_jax.tcav.settings import Experiment
 from vtcav_jax.tcav.shown import write_shown
+from vtcav_jax.tcav.steered import Steered, steered_rows
 from vtcav_jax.tcav.table import Clip, Row, VectorRow, judged, write_rows
 from vtcav_jax.video.failures import write_failures
 from vtcav_jax.video.reading import Read
@@ -67,6 +67,7 @@ class Results:
     rows: tuple[Row, ...]
     vectors: tuple[VectorRow, ...]
     clips: tuple[Clip, ...]
+    steering: tuple[Steered, ...]
     family: int
     self_check: tuple[Checked, ...]
     work: Work
@@ -94,17 +95,15 @@ def run(
 
     `target_videos` are clips of the classes: those labelled with a class are used for it, or all if none is labelled.
     The cache is a folder beside the run's, if not said, for all runs there. What cannot work, or cannot find anything,
-    is refused before a clip is encoded; `name` is what the network is called in run.json.
+    is refused before a clip is encoded; `name` is what the network is called in run.json. Several processes
+    (`hosts.connect`) share the work if all of them call this alike and see the cache; the first one writes the folder.
     """
-    if settings.protocol == "paper":
-        from vtcav_jax.tcav.paper import adapted
-
-        settings = adapted(settings)
     mesh = mesh or Mesh(np.array(jax.local_devices()), ("b",))
-    clock = _Clock()
+    clock = Clock()
     folder = Path(folder)
     store = Cache(Path(cache) if cache else folder.parent / "cache")
     with clock("plan"):
+        _shared(store)
         todo = plan(model, targets, target_videos, concepts, settings, store, geometry)
         todo.require()
         asked = {
@@ -114,139 +113,80 @@ def run(
             "concepts": str(concepts.folder),
             **asdict(settings),
         }
-        folder = runs.open_run(folder, asked, flags)
+        hosts.once(lambda: runs.open_run(folder, asked, flags))
     total = len(set(todo.looked.concepts.keys)), len(todo.looked.targets)
-    work, failed = Work(), []
+    work = Work()
     with clock("concept clips"):
-        fill_activations(todo, mesh, work, workers, failed)
+        failed = fill_activations(todo, mesh, work, workers)
     with clock("targets"):
-        fill_gradients(todo, mesh, work, workers, failed)
-    write_failures(folder / "failures.csv", failed)
+        failed += fill_gradients(todo, mesh, work, workers)
     todo = without_missing(todo)
     settings = todo.settings
-    measured = {stage: _measured(todo, stage, mesh, clock) for stage in todo.stages}
-    with clock("tables"):
-        rows = judged([row for one in measured.values() for row in one.rows], settings.alpha, settings.correction)
-        vectors = [row for one in measured.values() for row in one.vectors]
-        clips = [clip for one in measured.values() for clip in one.clips]
-        order = {target.name: i for i, target in enumerate(todo.looked.classes)}
-        rows.sort(key=lambda row: order[row.target])
-        write_rows(folder / "derivatives.csv", Clip, clips)
-        write_rows(folder / "quality.csv", VectorRow, vectors)
-    if settings.protocol == "paper":
-        from vtcav_jax.tcav.paper import write_paper
-
-        with clock("paper"):
-            write_paper(folder, todo, lambda stage: _products(todo, stage, mesh, _Clock()))
-    with clock("shown"):
-        write_shown(
-            folder, todo, lambda stage: _examples(todo, stage), lambda stage: _products(todo, stage, mesh, _Clock())
-        )
-    if settings.export:
-        with clock("export"):
-            export(
-                folder,
-                todo,
-                lambda stage: _examples(todo, stage),
-                lambda stage: _products(todo, stage, mesh, _Clock()),
-            )
+    products = Products(todo, mesh, work, workers, clock)
+    measured = products.measured(todo.stages)
+    rows = judged([row for one in measured.values() for row in one.rows], settings.alpha, settings.correction)
+    order = {target.name: i for i, target in enumerate(todo.looked.classes)}
+    rows.sort(key=lambda row: order[row.target])
+    with clock("steering"):
+        steered = steered_rows(products, rows) if settings.steering else []
     found = Results(
         folder,
         tuple(rows),
-        tuple(vectors),
-        tuple(clips),
+        tuple(row for one in measured.values() for row in one.vectors),
+        tuple(clip for one in measured.values() for clip in one.clips),
+        tuple(steered),
         sum(row.p == row.p for row in rows),
         _checked(measured, settings.alpha),
-        work,
+        _all(work),
         clock.seconds,
         tuple(failed),
         (*todo.looked.preflight.notes, *todo.asked.notes),
     )
-    _finish(folder, todo, found, total)
-    write_rows(folder / "scores.csv", Row, rows)  # last: where it is, everything else is there
+    hosts.once(lambda: _write(found, products, total))
     return found
 
 
-class _Clock:
-    """Seconds of each phase, added up."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+def _shared(store: Cache) -> None:
+    """Refuses processes that do not see each other's cache: each would wait for clips that only others have."""
+    if jax.process_count() == 1:
+        return
+    token = hosts.agreed(uuid4().hex)
+    hosts.once(lambda: store.put_json(token, "all processes of a run must see this"))
+    seen = hosts.gathered(store.has(token, ".json"))
+    hosts.once(lambda: store.path(token, ".json").unlink(missing_ok=True))
+    if not all(seen):
+        blind = ", ".join(str(i) for i, there in enumerate(seen) if not there)
+        raise ValueError(f"{store.folder} of process 0 is not what process {blind} sees; name a --cache that all share")
 
 
-def _measured(todo: Plan, stage: str, mesh: Mesh, clock: _Clock) -> Measured:
-    """A stage's numbers: those that are there for the same clips and questions, or new ones."""
-    s = todo.settings
-    asked = {
-        **{
-            k: v
-            for k, v in asdict(s).items()
-            if k not in ("stages", "export", "batch", "budget", "correction", "alpha")
-        },
-        "questions": [asdict(question) for question in todo.asked.questions],
-        "classes": [asdict(target) for target in todo.looked.classes],
-        "names": todo.looked.targets.names,
-        "random": todo.asked.random,
-        "columns": [[field.name for field in fields(kind)] for kind in (Row, VectorRow, Clip)],
-    }
-    key = key_of("measured", _products_key(todo, stage), asked)
-    if todo.store.has(key, ".json"):
-        found = todo.store.get_json(key)
-        kinds: dict[str, type] = {"rows": Row, "vectors": VectorRow, "clips": Clip}
-        parts: dict[str, Any] = {part: [kind(**each) for each in found[part]] for part, kind in kinds.items()}
-        return Measured(**parts, checked=found["checked"])
-    products = _products(todo, stage, mesh, clock)
-    with clock("statistics"):
-        scores = [
-            np.array([todo.store.get(todo.gradient_key(row, target.index, None)) for row in target.rows])
-            for target in todo.looked.classes
-        ]
-        out = measure(todo, stage, products, scores)
-        todo.store.put_json(key, asdict(out))
-    return out
+def _all(work: Work) -> Work:
+    """Of all processes."""
+    parts = [Work(**each) for each in hosts.gathered(asdict(work))]
+    smallest = min((part.micro_batch for part in parts if part.micro_batch), default=0)
+    return Work(sum(part.forwards for part in parts), sum(part.backwards for part in parts), smallest)
 
 
-def _examples(todo: Plan, stage: str) -> Features:
-    keys = [todo.example_key(row, stage) for row in range(len(todo.looked.concepts))]
-    return kept(todo.store, keys, *todo.shapes[stage], todo.settings.budget, _rows(todo))
+def _write(found: Results, products: Products, total: tuple[int, int]) -> None:
+    """The run folder; scores.csv comes last: where it is, everything else is there."""
+    folder, todo, clock = found.folder, products.plan, products.clock
+    write_failures(folder / "failures.csv", found.failures)
+    with clock("tables"):
+        write_rows(folder / "derivatives.csv", Clip, found.clips)
+        write_rows(folder / "quality.csv", VectorRow, found.vectors)
+        if todo.settings.steering:
+            write_rows(folder / "steering.csv", Steered, found.steering)
+    if todo.settings.protocol == "paper":
+        from vtcav_jax.tcav.paper import write_paper
 
-
-def _rows(todo: Plan) -> int:
-    return len(todo.looked.concepts) + sum(len(target.rows) for target in todo.looked.classes)
-
-
-def _gradient_keys(todo: Plan, stage: str) -> list[str]:
-    return [todo.gradient_key(row, target.index, stage) for target in todo.looked.classes for row in target.rows]
-
-
-def _products_key(todo: Plan, stage: str) -> str:
-    keys = [todo.example_key(row, stage) for row in range(len(todo.looked.concepts))]
-    return key_of("products", _source("gram.py", "features.py"), keys, _gradient_keys(todo, stage))
-
-
-def _products(todo: Plan, stage: str, mesh: Mesh, clock: _Clock) -> Gram:
-    """Of all classes' gradients, one class after the other."""
-    key = _products_key(todo, stage)
-    with clock("products"):
-        if not todo.store.has(key, ".npz"):
-            slopes = kept(
-                todo.store, _gradient_keys(todo, stage), *todo.shapes[stage], todo.settings.budget, _rows(todo)
-            )
-            found = gram(_examples(todo, stage), slopes, 1, mesh if mesh.devices.size > 1 else None)
-            todo.store.put_arrays(key, asdict(found))
-        return Gram(**todo.store.get_arrays(key))
-
-
-def _source(*names: str) -> list[str]:
-    return [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in names]
+        with clock("paper"):
+            write_paper(folder, todo, products.there)
+    with clock("shown"):
+        write_shown(folder, todo, products.examples, products.there)
+    if todo.settings.export:
+        with clock("export"):
+            export(folder, todo, products.examples, products.there)
+    _finish(folder, todo, found, total)
+    write_rows(folder / "scores.csv", Row, found.rows)
 
 
 def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]:

@@ -7,6 +7,7 @@ coefficients that add up to 0 do not see it. Products are float32 at the highest
 across blocks.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,15 +36,25 @@ class Gram:
         return np.sqrt(np.maximum(np.diagonal(self.gradients, axis1=1, axis2=2), 0))
 
 
-def gram(examples: Features, gradients: Features, classes: int = 1, mesh: Mesh | None = None) -> Gram:
-    """`gradients` has the rows of the first class, then those of the second, ...
+def gram(
+    examples: Features,
+    gradients: Features,
+    classes: int = 1,
+    mesh: Mesh | None = None,
+    *,
+    blocks: Sequence[int] | None = None,
+) -> Gram:
+    """`gradients` has the rows of the first class, then those of the second, ... Of some `blocks` of features only, it
+    is a part: what all blocks give is the sum.
 
     With a mesh, each block is spread over its devices by features, and they add up what they find. Without one it is
     the first device, or, where that is the host, numpy, whose product of a matrix with itself takes half the time.
     """
     _check(examples, gradients, classes)
+    blocks = range(len(examples.columns)) if blocks is None else blocks
+    pairs = ((examples.block(i), gradients.block(i)) for i in blocks)
     if mesh is None and jax.default_backend() == "cpu":
-        return _on_host(examples, gradients, classes)
+        return _on_host(pairs, examples.rows, gradients.rows // classes, classes)
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     by_feature = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
     m, n = examples.rows, gradients.rows // classes
@@ -52,7 +63,7 @@ def gram(examples: Features, gradients: Features, classes: int = 1, mesh: Mesh |
     devices = mesh.devices.size
     width = -(-min(examples.width, examples.size) // devices) * devices
     with jax.enable_x64(examples.dtype == np.float64):
-        for x, g in zip(examples.blocks(), gradients.blocks()):
+        for x, g in pairs:
             short = width - x.shape[1]  # filled up with features that are always 0, so that there is one shape
             x, g = (jax.device_put(np.pad(a, ((0, 0), (0, short))) if short else a, by_feature) for a in (x, g))
             upper, cross, inner = _products(x, g, classes, tiles)
@@ -71,10 +82,9 @@ def centred(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) 
     return kernel - row - row[:, None] + share @ row
 
 
-def _on_host(examples: Features, gradients: Features, classes: int) -> Gram:
-    m, n = examples.rows, gradients.rows // classes
+def _on_host(pairs: Iterable[tuple[np.ndarray, np.ndarray]], m: int, n: int, classes: int) -> Gram:
     kernel, products, squares = np.zeros((m, m)), np.zeros((classes, n, m)), np.zeros((classes, n, n))
-    for x, g in zip(examples.blocks(), gradients.blocks()):
+    for x, g in pairs:
         x, g = x - x.mean(0), g.reshape(classes, n, -1)
         kernel += x @ x.T
         products += g @ x.T

@@ -1,4 +1,4 @@
-"""Every number about one stage, out of its products alone: no clip and no network is needed any more."""
+"""Every number about one stage, out of its products alone: only finite steps need clips and the network again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,18 +7,19 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.progress import progress
-from vtcav_jax.tcav.bootstrap import Intervals, bootstrap
+from vtcav_jax.tcav.at_stage import REACHED, AtStage, chosen, narrowed, reduced, used_by, widened
+from vtcav_jax.tcav.bootstrap import Intervals, Source
 from vtcav_jax.tcav.gram import Gram
 from vtcav_jax.tcav.plan import Plan
 from vtcav_jax.tcav.quality import Quality, quality
 from vtcav_jax.tcav.questions import Question
-from vtcav_jax.tcav.scores import Stage, derivatives, scores, stage
-from vtcav_jax.tcav.significance import Test, label_tests, set_test
+from vtcav_jax.tcav.scores import Stage, scores_of, stage
+from vtcav_jax.tcav.settings import CHECKED
+from vtcav_jax.tcav.significance import Along, Test, label_tests
 from vtcav_jax.tcav.table import NAN, Clip, Row, VectorRow
 from vtcav_jax.tcav.vectors import Training, Vectors, cosines, fit, labels
 
 SHUFFLED = 99  # labels, to see what area under the curve comes by chance
-CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Measured:
     vectors: list[VectorRow]
     clips: list[Clip]
     checked: dict[str, dict[str, list[float]]]
-    seconds: float = 0.0
 
 
 def split(whole: Gram, plan: Plan) -> list[Gram]:
@@ -42,52 +42,35 @@ def split(whole: Gram, plan: Plan) -> list[Gram]:
     return parts
 
 
-def measure(plan: Plan, name: str, whole: Gram, class_scores: Sequence[np.ndarray]) -> Measured:
-    """`class_scores` are those of each class's targets."""
+def measure(
+    plan: Plan, name: str, whole: Gram, class_scores: Sequence[np.ndarray], along: Along | None = None
+) -> Measured:
+    """`class_scores` are those of each class's targets; `along` gives derivatives where they are not gradients'."""
     grams, s = split(whole, plan), plan.settings
     kernel, count = whole.kernel, len(whole.kernel)
     states = [stage(gram) for gram in grams]
-    questions = plan.asked.questions
+    questions, videos = plan.asked.questions, plan.looked.videos
     vectors = fit(kernel, np.stack([q.signed(count) for q in questions]), s.training)
     rows, details, clips = [], [], []
     for i, question in enumerate(progress(questions, len(questions), f"tests at {name}", size=lambda _: 1)):
+        used = list(used_by(question))
         own, (parts, question) = pick(vectors, i), narrowed(grams, question)
-        own = replace(own, a=own.a[:, list(used_by(questions[i]))])
-        found = _quality(parts[0].kernel, question, s.training, s.seed)
-        tests = _tests(parts, question, plan)
-        details.append(_vector_row(name, question, found, own, tests, parts[0].kernel))
-        for target, gram, state, test, logits in zip(plan.looked.classes, parts, states, tests, class_scores):
-            rows.append(_row(target.name, name, question, gram, state, test, found, own, plan))
-            along = derivatives(gram, own.unit)[0, :, 0]
+        own = replace(own, a=own.a[:, used])
+        asked = AtStage(question, parts, own, s, None if along is None else widened(along, used, count))
+        found, apart = _quality(asked, videos[used])
+        tests, here = asked.tests(), asked.derivatives(own.unit, asked.signed[None])
+        details.append(_vector_row(name, asked, found, apart, tests))
+        for target, gram, state, test, slopes, interval, single, logits in zip(
+            plan.looked.classes, grams, states, tests, here, asked.intervals(here), asked.single_sets(), class_scores
+        ):
+            lengths = gram.lengths
+            rows.append(_row(target.name, name, asked, lengths, state, test, found, slopes, interval, single))
             names = [plan.looked.targets.names[row] for row in target.rows]
             clips += [
                 Clip(target.name, name, question.concept, question.kind, question.against, *values)
-                for values in zip(names, map(float, logits), map(float, along), map(float, gram.lengths[0]))
+                for values in zip(names, map(float, logits), map(float, slopes[0, :, 0]), map(float, lengths[0]))
             ]
-    return Measured(rows, _entangled(details, questions, vectors, kernel), clips, self_checked(grams, plan))
-
-
-def used_by(question: Question) -> tuple[int, ...]:
-    return tuple(sorted((*question.positive, *question.negative)))
-
-
-def narrowed(grams: Sequence[Gram], question: Question) -> tuple[list[Gram], Question]:
-    """The same question about a K of its own clips only: what has no part in it costs nothing."""
-    rows = used_by(question)
-    at = {row: i for i, row in enumerate(rows)}
-
-    def places(some: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(at[row] for row in some)
-
-    kernel = grams[0].kernel[np.ix_(rows, rows)]
-    same = replace(
-        question,
-        positive=places(question.positive),
-        negative=places(question.negative),
-        pairs=tuple((at[left], at[right]) for left, right in question.pairs),
-        sets=tuple((name, places(some)) for name, some in question.sets),
-    )
-    return [Gram(kernel, gram.products[:, :, rows], gram.gradients) for gram in grams], same
+    return Measured(rows, _entangled(details, questions, vectors, kernel), clips, self_checked(grams, plan, along))
 
 
 def pick(vectors: Vectors, i: int) -> Vectors:
@@ -99,65 +82,44 @@ def pick(vectors: Vectors, i: int) -> Vectors:
     return replace(vectors, **parts)
 
 
-def _quality(kernel: np.ndarray, question: Question, training: Training, seed: int) -> Quality:
-    signed, blocks = question.signed(len(kernel)), question.blocks(len(kernel))
-    loose = replace(training, tolerance=1e-5)
-    return quality(kernel, signed, loose, permutations=SHUFFLED, seed=[seed, question.seed], blocks=blocks)
-
-
-def _tests(grams: Sequence[Gram], question: Question, plan: Plan) -> list[Test]:
-    """By exchanging labels, or sets if those are asked for and there are any."""
-    s, count = plan.settings, len(grams[0].kernel)
-    if s.null == "sets" and question.sets:
-        return [_set_test(gram, question, s.training) for gram in grams]
-    return label_tests(
-        grams,
-        question.signed(count),
-        s.training,
-        permutations=s.enough(1),
-        seed=[s.seed, question.seed],
-        blocks=question.blocks(count),
+def _quality(asked: AtStage, videos: np.ndarray) -> tuple[Quality, int]:
+    """And out of how many videos the clips of the side with fewer are: with one, folds cannot hold videos apart."""
+    s, signed = asked.settings, asked.signed
+    apart = min(len(np.unique(videos[sign * signed > 0])) for sign in (1, -1))
+    found = quality(
+        asked.grams[0].kernel,
+        signed,
+        replace(s.training, tolerance=1e-3),
+        permutations=SHUFFLED,
+        seed=[s.seed, asked.question.seed],
+        blocks=asked.blocks,
+        groups=videos if apart > 1 else None,
     )
-
-
-def _set_test(gram: Gram, question: Question, training: Training) -> Test:
-    return set_test(
-        gram, [np.array(rows) for rows in (question.positive, *(rows for _, rows in question.sets))], training
-    )
+    return found, apart
 
 
 def _row(
     target: str,
     name: str,
-    question: Question,
-    gram: Gram,
+    asked: AtStage,
+    lengths: np.ndarray,
     state: Stage,
     test: Test,
     found: Quality,
-    own: Vectors,
-    plan: Plan,
+    slopes: np.ndarray,
+    intervals: dict[Source, Intervals],
+    single: tuple[float, float, float],
 ) -> Row:
-    s, count = plan.settings, len(gram.kernel)
-    score = scores(gram, own)
-    real = own.norm[0] > 0
-    intervals = (
-        bootstrap(gram, question.signed(count), s.training, draws=s.draws, seed=[s.seed, question.seed]) if real else {}
-    )
+    question, s = asked.question, asked.settings
+    score = scores_of(slopes, lengths)
 
-    def interval(source: str, what: str) -> tuple[float, float]:
+    def interval(source: Source, what: str) -> tuple[float, float]:
         if source not in intervals:
             return NAN, NAN
-        given: Intervals = intervals[source]
-        part = getattr(given, what)
+        part = getattr(intervals[source], what)
         return float(part.low[0]), float(part.high[0])
 
-    single = [NAN]
-    p_sets = NAN
-    if question.sets:
-        signed = np.stack([labels(question.positive, rows, count) for _, rows in question.sets])
-        single = scores(gram, fit(gram.kernel, signed, s.training)).derivative[0].tolist()
-        among = _set_test(gram, question, s.training)
-        p_sets = float((among.step_p if s.statistic == "step" else among.p)[0])
+    sets_low, sets_high, p_sets = single
     return Row(
         target=target,
         stage=name,
@@ -169,7 +131,7 @@ def _row(
         **dict(zip(("score_low", "score_high"), interval("all", "sign_count"))),
         derivative=float(score.derivative[0, 0]),
         **dict(zip(("derivative_low", "derivative_high"), interval("all", "derivative"))),
-        p=float((test.step_p if s.statistic == "step" else test.p)[0]),
+        p=chosen(test, s),
         p_adjusted=NAN,
         verdict="",
         test=question.test,
@@ -184,8 +146,8 @@ def _row(
         p_sign=float(test.sign_p[0]),
         p_sets=p_sets,
         sets=len(question.sets),
-        sets_low=float(np.min(single)),
-        sets_high=float(np.max(single)),
+        sets_low=sets_low,
+        sets_high=sets_high,
         **dict(zip(("low_of_concept", "high_of_concept"), interval("concept", "derivative"))),
         **dict(zip(("low_of_negatives", "high_of_negatives"), interval("negatives", "derivative"))),
         **dict(zip(("low_of_targets", "high_of_targets"), interval("targets", "derivative"))),
@@ -196,6 +158,7 @@ def _row(
         degenerate=bool(state.degenerate[0]),
         still=bool(state.still[0]),
         target_fn=s.target_fn,
+        sensitivity=s.sensitivity,
         **dict(zip(("null_low", "null_high"), _middle(test.step_null if s.statistic == "step" else test.null))),
     )
 
@@ -206,10 +169,9 @@ def _middle(null: Float[np.ndarray, "b 1"]) -> tuple[float, float]:
     return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else (NAN, NAN)
 
 
-def _vector_row(
-    name: str, question: Question, found: Quality, own: Vectors, tests: Sequence[Test], kernel: np.ndarray
-) -> VectorRow:
-    pattern = fit(kernel, question.signed(len(kernel))[None], Training("mean_difference"))
+def _vector_row(name: str, asked: AtStage, found: Quality, videos: int, tests: Sequence[Test]) -> VectorRow:
+    question, own, kernel = asked.question, asked.vector, asked.grams[0].kernel
+    pattern = fit(kernel, asked.signed[None], Training("mean_difference"))
     return VectorRow(
         stage=name,
         test=question.test,
@@ -222,6 +184,7 @@ def _vector_row(
         auc_p=found.p,
         auc_p_smallest=found.smallest,
         folds=found.folds,
+        videos=videos,
         split_half=found.split_half,
         split_half_low=found.split_low,
         split_half_high=found.split_high,
@@ -255,7 +218,7 @@ def _entangled(
     return out
 
 
-def self_checked(grams: Sequence[Gram], plan: Plan) -> dict[str, dict[str, list[float]]]:
+def self_checked(grams: Sequence[Gram], plan: Plan, along: Along | None = None) -> dict[str, dict[str, list[float]]]:
     """p-values of what is no concept, by the test of concepts: too many small ones, and that test promises too much.
 
     First each random set against the others; what is asked for beyond that is drawn out of all their clips, with as
@@ -276,7 +239,16 @@ def self_checked(grams: Sequence[Gram], plan: Plan) -> dict[str, dict[str, list[
             if min(len(posing), len(pool) - len(posing)) < 2:
                 continue
             signed = labels(posing, np.setdiff1d(pool, posing), count)
-            tests = label_tests(grams, signed, s.training, permutations=CHECKED, seed=[s.seed, trial, 1])
-            found[how] += [float((t.step_p if s.statistic == "step" else t.p)[0]) for t in tests]
+            used = np.flatnonzero(signed).tolist()
+            tests = label_tests(
+                [reduced(gram, used) for gram in grams],
+                signed[used],
+                s.training,
+                permutations=CHECKED,
+                seed=[s.seed, trial, 1],
+                enough=REACHED,
+                along=None if along is None else widened(along, used, count),
+            )
+            found[how] += [chosen(test, s) for test in tests]
         out[kind] = found
     return out

@@ -17,11 +17,12 @@ from vtcav_jax.tcav.clips import Looked, look
 from vtcav_jax.tcav.encoding import checked_shapes
 from vtcav_jax.tcav.families import Attainable, attainable
 from vtcav_jax.tcav.questions import Asked, ask
-from vtcav_jax.tcav.settings import Experiment, chosen_stages
+from vtcav_jax.tcav.settings import CHECKED, Experiment, chosen_stages
 from vtcav_jax.video.sources import Source
 
 SHOWN = 8
-VECTOR = 1.2e-8  # seconds of one vector for each pair of examples, on a core of 2020
+# Seconds of a vector, more for each pair of examples, and of a row, on a core of 2020
+VECTOR, PAIR, ROW = 2e-5, 3e-9, 1e-2
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Plan:
             1 + (0 if s.null == "sets" and q.sets else s.permutations or 0) + 500 + 40 + 100 + 2 * len(q.sets)
             for q in self.asked.questions
         )
-        return len(self.stages) * (each + 199 * s.self_check * len(self.asked.random))
+        return len(self.stages) * (each + CHECKED * s.self_check * len(self.asked.random))
 
     @property
     def disk(self) -> int:
@@ -109,17 +110,34 @@ class Plan:
         largest = max(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
         return min((m + n) * largest, 2 * self.settings.budget) + 16 * (m * m + m * n + n * n)
 
-    def seconds(self) -> tuple[float, float]:
-        """Roughly, of encoding and of the statistics."""
-        each = cost.forward(self.loaded.model, self.geometry.shape).flop / (cost.EFFICIENCY * cost.speed())
+    @property
+    def moves(self) -> int:
+        """Forward passes of targets along vectors, at most: for finite steps, and for the steering of findings."""
+        s, n = self.settings, len({row for target in self.looked.classes for row in target.rows})
+        tests = len(self.asked.questions) * len(self.stages)
+        each = 1 + (s.permutations or 0) if s.sensitivity == "finite" else 0
+        checks = CHECKED * s.self_check * len(self.asked.random) * len(self.stages) if each else 0
+        return 2 * n * (tests * (each + (1 + s.steering if s.steering else 0)) + checks)
+
+    def encoding_seconds(self) -> tuple[float, float]:
+        """Between which it will be, by the network's operations; `trial.trial` measures instead."""
+        flop, speed = cost.forward(self.loaded.model, self.geometry.shape).flop, cost.speed()
         paths = self.settings.steps * len(self.stages) if self.settings.sensitivity == "integrated" else 1
         backward = sum(1 + 2 * paths * len(classes) for classes in self.backward_missing.values())
+        fast, slow = (flop / speed / share * (len(self.forward_missing) + backward) for share in cost.EFFICIENCY)
+        return fast, slow
+
+    def statistics_seconds(self) -> float:
+        """At most: tests that find nothing end early."""
         used = [len(q.positive) + len(q.negative) for q in self.asked.questions] or [0]
-        return each * (len(self.forward_missing) + backward), self.vectors * (VECTOR * float(np.mean(used)) ** 2 + 2e-4)
+        return self.vectors * (VECTOR + PAIR * float(np.mean(used)) ** 2) + ROW * self.family
 
     @property
     def text(self) -> str:
-        """All of it for a person; `require` says what is in the way."""
+        return self.told(None)
+
+    def told(self, encoding: float | None) -> str:
+        """All of it for a person; `require` says what is in the way. `encoding`: its seconds, if they were measured."""
         looked, s = self.looked, self.settings
         clips, flight = looked.concepts, looked.preflight
         forwards, backwards = self.forward_missing, self.backward_missing
@@ -128,7 +146,7 @@ class Plan:
         tests = ", ".join(f"{n} {test}" for test, n in Counter(q.test for q in self.asked.questions).items())
         through = cost.forward(self.loaded.model, self.geometry.shape)
         device = s.batch * (through.bytes + 4 * math.prod(self.geometry.shape))
-        encoding, statistics = self.seconds()
+        roughly = " to ".join(map(_time, self.encoding_seconds() if encoding is None else (encoding,)))
         lines = [
             f"targets        {classes}; {s.target_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
@@ -142,7 +160,9 @@ class Plan:
             f"vectors        {self.vectors:,}, with {s.permutations} permutations a test",
             f"memory         {_bytes(self.memory)} of the host for products, up to {_bytes(device)} of the device",
             f"disk           {_bytes(self.disk)} more in {self.store.folder}",
-            f"time           roughly {_time(encoding)} for encoding, {_time(statistics)} for statistics",
+            *([f"moves          up to {self.moves:,} forwards of targets along vectors"] if self.moves else []),
+            f"time           roughly {roughly} for encoding{'' if encoding is None else ', by one batch,'} and up to"
+            f" {_time(self.statistics_seconds())} for statistics",
             *_listed("cannot be read", [f"{name}: {why}" for name, why in flight.unreadable.items()]),
             *_listed("shorter than a clip, frames come twice", flight.short),
             *_listed("the same clip as another target, left out", flight.twice),
@@ -168,7 +188,9 @@ def plan(
 ) -> Plan:
     """Reads no more than the files' bytes and indices."""
     geometry = geometry or models.PRESETS[loaded.preset].geometry
-    stages = chosen_stages(settings.stages, tap.stages_of(loaded.model))
+    known = tap.stages_of(loaded.model)
+    settings = settings.adapted(known)
+    stages = chosen_stages(settings.stages, known)
     looked = look(loaded, targets, source, sets, geometry, most=settings.n_targets, seed=settings.seed)
     classes = np.array([target.index for target in looked.classes])
     shapes = checked_shapes(loaded.model, geometry.shape, classes, stages, settings.reading)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.tcav.vectors import LOGISTIC, Kernel, Labels, Training, fit, values
 
@@ -42,53 +42,99 @@ def quality(
     splits: int = 20,
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
+    groups: Int[np.ndarray, " m"] | None = None,
 ) -> Quality:
     """A fold and a label are dealt out together when labels are permuted, so that all folds stay stratified.
 
     Clips of one of the `blocks` (a clip and its twin) stay together: they share a fold and a half, and labels are
-    permuted within blocks.
+    permuted within blocks. So do clips of one of the `groups`, those cut out of one video, or a vector would be
+    praised for knowing the video again; folds are then made anew for each permutation.
     """
     rng = np.random.default_rng(seed)
     used = np.flatnonzero(signed)
     kernel, signed = kernel[np.ix_(used, used)], signed[used]
-    block = None if blocks is None else np.unique(blocks[used], return_inverse=True)[1]
-    fold = stratified(signed, folds, rng, block)
+    block, group = (
+        None if some is None else np.unique(some[used], return_inverse=True)[1] for some in (blocks, groups)
+    )
+    together = _together(block, group)
+    fold = stratified(signed, folds, rng, together)
     count = int(fold.max()) + 1
-    identity = np.arange(len(signed))
     order = np.arange(len(signed)) if block is None else np.argsort(block, kind="stable")
     keys = np.zeros(len(signed), int) if block is None else block
-    places = np.tile(identity, (1 + permutations, 1))
+    places = np.tile(np.arange(len(signed)), (1 + permutations, 1))
     places[1:, order] = np.argsort(keys + rng.random((permutations, len(signed))), axis=1)
-    aucs = _held_out_aucs(kernel, signed, fold, places, training)
-    p = (1 + int((aucs[1:] >= aucs[0] - 1e-12).sum())) / (1 + permutations)
-    cosine = split_half(kernel, signed, training, splits, rng, block)
+    dealt = np.empty((1 + permutations, len(signed)))
+    np.put_along_axis(dealt, places, np.broadcast_to(signed, dealt.shape), 1)
+    fold_of = np.empty(dealt.shape, int)
+    if together is None:
+        np.put_along_axis(fold_of, places, np.broadcast_to(fold, dealt.shape), 1)
+    else:
+        fold_of[0] = fold
+        for row, some in zip(fold_of[1:], dealt[1:]):
+            row[:] = _dealt_whole(some, count, rng, together)
+    aucs = _held_out_aucs(kernel, dealt, fold_of, training)
+    p = (1 + int((~(aucs[1:] < aucs[0] - 1e-12)).sum())) / (1 + permutations)
+    cosine = split_half(kernel, signed, training, splits, rng, together)
     low, high = np.quantile(cosine, [0.025, 0.975])
     return Quality(float(aucs[0]), p, 1 / (1 + permutations), count, float(cosine.mean()), float(low), float(high))
+
+
+def _together(block: np.ndarray | None, group: np.ndarray | None) -> Int[np.ndarray, " m"] | None:
+    """What must share a fold: clips that a block, a group or a chain of them links. None where all are alone."""
+    parts = [part for part in (block, group) if part is not None and len(np.unique(part)) < len(part)]
+    if not parts:
+        return None
+    label = np.arange(len(parts[0]))
+    while True:
+        before = label.copy()
+        for part in parts:
+            least = np.full(int(part.max()) + 1, len(label))
+            np.minimum.at(least, part, label)
+            label = least[part]
+        if (label == before).all():
+            return np.unique(label, return_inverse=True)[1]
 
 
 def stratified(
     signed: Float[np.ndarray, " m"],
     folds: int,
     rng: np.random.Generator,
-    blocks: Int[np.ndarray, " m"] | None = None,
+    together: Int[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " m"]:
     """A fold for each example, with a share of either side in every one; fewer folds where a side has fewer clips.
 
-    With `blocks`, each of which has clips on both sides, they are dealt out whole.
+    Clips that stay `together` are dealt out whole, the largest lots first, each to the fold that has least of them.
     """
-    if blocks is not None:
-        count = int(blocks.max()) + 1
-        if min(folds, count) < 2:
-            raise ValueError(f"folds need at least 2, and 2 blocks, got {count}")
-        return (rng.permutation(count) % min(folds, count))[blocks]
     sides = [np.flatnonzero(sign * signed > 0) for sign in (1, -1)]
-    folds = min(folds, *(len(side) for side in sides))
+    if together is None:
+        folds = min(folds, *(len(side) for side in sides))
+        if folds < 2:
+            raise ValueError(
+                f"folds need at least 2, and 2 clips on each side, got {[len(side) for side in sides]} clips"
+            )
+        out = np.full(len(signed), -1)
+        for side in sides:
+            out[rng.permutation(side)] = np.arange(len(side)) % folds
+        return out
+    folds = min(folds, *(len(np.unique(together[side])) for side in sides))
     if folds < 2:
-        raise ValueError(f"folds need at least 2, and 2 clips on each side, got {[len(side) for side in sides]} clips")
-    out = np.full(len(signed), -1)
-    for side in sides:
-        out[rng.permutation(side)] = np.arange(len(side)) % folds
-    return out
+        told = [len(np.unique(together[side])) for side in sides]
+        raise ValueError(f"folds need at least 2, and clips out of 2 videos (or pairs) on each side, got {told}")
+    return _dealt_whole(signed, folds, rng, together)
+
+
+def _dealt_whole(
+    signed: Float[np.ndarray, " m"], folds: int, rng: np.random.Generator, together: Int[np.ndarray, " m"]
+) -> Int[np.ndarray, " m"]:
+    lots = np.stack([np.bincount(together, sign * signed > 0) for sign in (1, -1)], 1)
+    share, full = lots / lots.sum(0), np.zeros((folds, 2))
+    fold_of = np.empty(len(lots), int)
+    shuffled = rng.permutation(len(lots))
+    for lot in shuffled[np.argsort(-share[shuffled].max(1), kind="stable")]:
+        room = full @ share[lot]  # how much of the sides that this lot has is there already
+        fold = int(np.lexsort((full.sum(1), room))[0])
+        fold_of[lot], full[fold] = fold, full[fold] + share[lot]
+    return fold_of[together]
 
 
 def split_half(
@@ -97,11 +143,11 @@ def split_half(
     training: Training,
     splits: int,
     rng: np.random.Generator,
-    blocks: Int[np.ndarray, " m"] | None = None,
+    together: Int[np.ndarray, " m"] | None = None,
 ) -> Float[np.ndarray, " s"]:
-    halves = np.stack([stratified(signed, 2, rng, blocks) for _ in range(splits)])
-    both = [fit(kernel, np.where(halves == half, signed, 0), training) for half in (0, 1)]
-    return np.clip(np.einsum("vm,vm->v", both[0].unit @ kernel, both[1].unit), -1, 1)
+    halves = np.stack([stratified(signed, 2, rng, together) for _ in range(splits)])
+    unit = fit(kernel, np.concatenate([np.where(halves == half, signed, 0) for half in (0, 1)]), training).unit
+    return np.clip(np.einsum("vm,vm->v", unit[:splits] @ kernel, unit[splits:]), -1, 1)
 
 
 @dataclass(frozen=True)
@@ -145,20 +191,26 @@ def lambda_path(
 
 
 def _held_out_aucs(
-    kernel: Kernel,
-    signed: Float[np.ndarray, " m"],
-    fold: Int[np.ndarray, " m"],
-    places: Int[np.ndarray, "v m"],
-    training: Training,
+    kernel: Kernel, signed: Float[np.ndarray, "v m"], fold: Int[np.ndarray, "v m"], training: Training
 ) -> Float[np.ndarray, " v"]:
-    """Row v has slot i's label and fold at example places[v, i]. Scores of different folds are not compared."""
-    rows = np.arange(len(places))[:, None]
-    won, pairs = np.zeros(len(places)), 0
-    for f in range(int(fold.max()) + 1):
-        train = np.zeros(places.shape)
-        train[rows, places] = np.where(fold == f, 0, signed)
-        scores = np.take_along_axis(values(kernel, fit(kernel, train, training)), places, 1)
-        up, down = (scores[:, (fold == f) & (sign * signed > 0)] for sign in (1, -1))
-        won += (np.sign(up[:, :, None] - down[:, None, :]) + 1).sum((1, 2)) / 2
-        pairs += up.shape[1] * down.shape[1]
-    return won / pairs
+    """Each row has its own labels and folds. Scores of different folds are not compared."""
+    count = int(fold.max()) + 1
+    train = np.concatenate([np.where(fold == f, 0, signed) for f in range(count)])
+    # A fold that has one side only, or leaves one side only, has no pairs
+    real = (train > 0).any(1) & (train < 0).any(1)
+    scores = np.zeros(train.shape)
+    scores[real] = values(kernel, fit(kernel, train[real], training))
+    won, pairs = np.zeros(len(signed)), np.zeros(len(signed))
+    for f, (part, there) in enumerate(zip(np.split(scores, count), np.split(real, count))):
+        held = (fold == f) & there[:, None]
+        up, down = (_picked(part, held & (sign * signed > 0)) for sign in (1, -1))
+        above = (up[:, :, None] > down[:, None]) + 0.5 * (up[:, :, None] == down[:, None])
+        won += above.sum((1, 2))
+        pairs += (~np.isnan(up)).sum(1) * (~np.isnan(down)).sum(1)
+    return won / np.where(pairs > 0, pairs, np.nan)
+
+
+def _picked(scores: Float[np.ndarray, "v m"], which: Bool[np.ndarray, "v m"]) -> Float[np.ndarray, "v k"]:
+    """The chosen ones of each row, and NaN where a row has fewer than another."""
+    order = np.argsort(~which, axis=1, kind="stable")[:, : int(which.sum(1).max())]
+    return np.where(np.take_along_axis(which, order, 1), np.take_along_axis(scores, order, 1), np.nan)

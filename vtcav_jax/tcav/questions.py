@@ -16,13 +16,15 @@ from vtcav_jax.tcav.significance import smallest_p
 from vtcav_jax.tcav.vectors import labels
 
 OTHERS = "others"  # the union of the other concepts
+GROUP = "group"  # the other concepts and the random clips, each with the same weight
 
 
 @dataclass(frozen=True)
 class Question:
     """Is the class more sensitive to these clips than to those? Asked of each class and stage.
 
-    `blocks` pairs a clip with its twin; `sets` are the random sets that `negative` consists of, by name.
+    `pairs` are clips with their twins; `sets` are the random sets that `negative` consists of, by name; `weights` are
+    those of the negatives, where they differ.
     """
 
     test: str
@@ -33,6 +35,7 @@ class Question:
     negative: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...] = ()
     sets: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    weights: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,7 +47,10 @@ class Question:
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8])
 
     def signed(self, count: int) -> Float[np.ndarray, " m"]:
-        return labels(self.positive, self.negative, count)
+        out = labels(self.positive, self.negative, count)
+        if self.weights:
+            out[list(self.negative)] *= self.weights
+        return out
 
     def blocks(self, count: int) -> Int[np.ndarray, " m"] | None:
         if not self.pairs:
@@ -102,6 +108,10 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
             if "relative" in settings.tests and others:
                 union = sum((rows for _, rows in others), ())
                 asked.append(Question("relative", concept, kind, OTHERS, here, union))
+            if "group" in settings.tests and (others or random[kind]):
+                members = [rows for _, rows in others] + [sum(random[kind].values(), ())] * bool(random[kind])
+                rest, weights = _alike(here, members)
+                asked.append(Question("group", concept, kind, GROUP, here, rest, weights=weights))
             if "pairs" in settings.tests:
                 asked += [Question("pairs", concept, kind, name, here, rows) for name, rows in others if concept < name]
         if "motion" in settings.tests:
@@ -116,6 +126,12 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
         for question in few
     ]
     return Asked(tuple(question for question in asked if question not in few), tuple(notes), random)
+
+
+def _alike(here: Sequence[int], members: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The clips of all members, and weights by which each member counts as much and all of them as much as `here`."""
+    rest = tuple(i for rows in members for i in rows)
+    return rest, tuple(len(here) / len(members) / len(rows) for rows in members for _ in rows)
 
 
 def twins(clips: Sequence[ConceptClip], dynamic: Sequence[int], controls: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -50,8 +50,11 @@ def derivatives(gram: Gram, unit: Float[np.ndarray, "v m"]) -> Float[np.ndarray,
 
 
 def scores(gram: Gram, vectors: Vectors) -> Scores:
-    along = derivatives(gram, vectors.unit)
-    lengths = gram.lengths
+    return scores_of(derivatives(gram, vectors.unit), gram.lengths)
+
+
+def scores_of(along: Float[np.ndarray, "c n v"], lengths: Float[np.ndarray, "c n"]) -> Scores:
+    """Of derivatives, however they were found."""
     ties = (np.abs(along) <= TIE * lengths[..., None]).sum(1)
     mean = along.mean(1)
     return Scores(sign_counts(along, lengths), ties, mean, share(mean, lengths), along.shape[1])

@@ -3,17 +3,19 @@
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtcav_jax.names import unknown
 from vtcav_jax.tcav.encoding import Reading
 from vtcav_jax.tcav.families import CORRECTIONS, attainable
 from vtcav_jax.tcav.vectors import Training
 
-TESTS = ("absolute", "motion", "relative", "pairs")
+TESTS = ("absolute", "motion", "relative", "group", "pairs")
 PROTOCOLS = ("standard", "paper")
 NULLS = ("labels", "sets")
 STATISTICS = ("step", "unit")
+PAPER = "layers.1", "layers.2", "pool"  # stages
+CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 LEAST = 999  # permutations
 BOUNDARY = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
 
@@ -23,12 +25,15 @@ class Experiment:
     """The settings of `experiment.run`.
 
     `tests`: `absolute` is a concept against the pooled random clips; `motion` dynamic clips against their own twins;
-    `relative` a concept against all the others of its kind, `pairs` against each of them. `null` is what is exchanged:
+    `relative` a concept against all the others of its kind, `pairs` against each of them, `group` one concept among k:
+    against the others and the random clips, each with the same weight. `null` is what is exchanged:
     `labels` of clips, or whole `sets`, for random sets whose clips are more alike than clips of two sets are.
     `statistic` is what is compared with its values under exchange: the derivative along the `unit` vector, or times the
     `step` from the negatives to the concept (see `significance.Test`). Both p-values are in the table.
     `self_check` pseudo-concepts of each kind are tested like concepts: the random sets, and further ones that are drawn
-    out of all of them. `budget` is bytes of memory for the activations of one stage; larger ones are read in blocks.
+    out of all of them. `steering` is how many random directions the moves along the vector of a finding are compared
+    with, each of them two forward passes of every target; 0: nothing is moved. `budget` is bytes of memory for the
+    activations of one stage; larger ones are read in blocks.
     """
 
     stages: tuple[str, ...] = ()  # names or globs; none: the ends of the network's parts, such as layers.2
@@ -47,6 +52,7 @@ class Experiment:
     n_targets: int | None = 100  # at most, of each class
     draws: int = 1000  # of each bootstrap
     self_check: int = 20
+    steering: int = 0
     protocol: str = "standard"
     export: bool = True  # vectors.safetensors
     seed: int = 0
@@ -71,7 +77,7 @@ class Experiment:
             problems.append(f"alpha is between 0 and 1, got {self.alpha:g}")
         if self.lam <= 0:
             problems.append(f"lam must be above 0, got {self.lam:g}")
-        least = {"permutations": 1, "draws": 2, "self_check": 0, "seed": 0}
+        least = {"permutations": 1, "draws": 2, "self_check": 0, "steering": 0, "seed": 0}
         problems += [
             f"{name} must be at least {low}, got {getattr(self, name)}"
             for name, low in least.items()
@@ -92,6 +98,14 @@ class Experiment:
         if self.permutations is not None:
             return self.permutations
         return max(LEAST, 0 if self.correction == "bh" else attainable(0.5, family, self.alpha, self.correction).needed)
+
+    def adapted(self, known: Sequence[str]) -> "Experiment":
+        """To the paper's protocol, if that is asked for: flattened activations, Bonferroni's correction, and where no
+        stages are named its three, the ends of the second and the third part before merging and the pooled features."""
+        if self.protocol != "paper":
+            return self
+        stages = self.stages or (PAPER if set(PAPER) <= set(known) else ())
+        return replace(self, pool="none", correction="bonferroni", stages=stages)
 
     @property
     def reading(self) -> Reading:

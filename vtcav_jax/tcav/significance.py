@@ -7,20 +7,25 @@ mean derivative along the vector of length 1; lengths differ between permutation
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.intervals import wilson
 from vtcav_jax.tcav.gram import Gram
-from vtcav_jax.tcav.scores import derivatives, sign_counts
+from vtcav_jax.tcav.scores import sign_counts
 from vtcav_jax.tcav.vectors import LOGISTIC, Training, fit, labels
 
 SLACK = 1e-6  # relative; the same choice of clips drawn again must count as equal
-TOLERANCE = 1e-5  # of vectors: what is the same function of the labels for every choice need not be exact
+TOLERANCE = 1e-3  # of vectors: what is the same function of the labels for every choice need not be exact
+PORTION = 256  # vectors: derivatives of all of them at all targets are not held at once
+
+# The derivatives (class, target, vector) for each group of targets, along unit vectors; the second argument is how far
+# the concept is from the negatives along each.
+Along = Callable[[Float[np.ndarray, "v m"], Float[np.ndarray, " v"]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,13 @@ def label_test(
     permutations: int = 999,
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
+    enough: int | None = None,
 ) -> Test:
     """Permutes which clips are the concept; with `blocks` only among clips of the same block.
 
     Clips and their own twins are such blocks: for motion evidence a clip and its frozen copy change places, or not.
     """
-    return label_tests([gram], signed, training, permutations=permutations, seed=seed, blocks=blocks)[0]
+    return label_tests([gram], signed, training, permutations=permutations, seed=seed, blocks=blocks, enough=enough)[0]
 
 
 def label_tests(
@@ -71,12 +77,27 @@ def label_tests(
     permutations: int = 999,
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
+    enough: int | None = None,
+    along: Along | None = None,
 ) -> list[Test]:
-    """The same for several groups of targets, of any sizes, over one K: each vector is trained once for all."""
+    """The same for several groups of targets, of any sizes, over one K: each vector is trained once for all.
+
+    Besag and Clifford's sequential test: when `enough` permutations have been as far as what was observed, p is
+    `enough` over how many that took, which is as valid as going on to the end, and costs a fraction where there is
+    nothing. `along` gives derivatives where they are not `scores.derivatives`.
+    """
     drawn = permuted(signed, permutations, np.random.default_rng(seed), blocks)
     smallest = smallest_p(signed, permutations, blocks)
-    found = _statistics(grams, np.concatenate([signed[None], drawn]), training)
-    return [_test("labels", *each, smallest) for each in found]
+    rows, start, size = np.concatenate([signed[None], drawn]), PORTION, PORTION
+    joined = _statistics(grams, rows[:start], training, along)
+    while start < len(rows):
+        if enough is not None and all(_over(each, enough) for each in joined):
+            break
+        size *= 4
+        more = _statistics(grams, rows[start : start + size], training, along)
+        joined = [_joined(*each) for each in zip(joined, more)]
+        start += size
+    return [_test("labels", each, smallest, enough) for each in joined]
 
 
 def set_test(gram: Gram, sets: Sequence[Int[np.ndarray, " _"]], training: Training = LOGISTIC) -> Test:
@@ -85,11 +106,23 @@ def set_test(gram: Gram, sets: Sequence[Int[np.ndarray, " _"]], training: Traini
     For random sets that were brought, where clips of a set may be more alike than clips of two sets are: sets are then
     what can be exchanged. Sets should be of one size.
     """
+    return set_tests([gram], sets, training)[0]
+
+
+def set_tests(
+    grams: Sequence[Gram],
+    sets: Sequence[Int[np.ndarray, " _"]],
+    training: Training = LOGISTIC,
+    *,
+    along: Along | None = None,
+) -> list[Test]:
+    """The same for several groups of targets over one K."""
     if len(sets) < 2:
         raise ValueError("a test of sets needs at least one set besides the concept")
-    m = len(gram.kernel)
+    m = len(grams[0].kernel)
     signed = np.stack([labels(one, np.concatenate([*sets[:i], *sets[i + 1 :]]), m) for i, one in enumerate(sets)])
-    return _test("sets", *_statistics([gram], signed, training)[0], 1 / len(sets))
+    found = _statistics(grams, signed, training, along)
+    return [_test("sets", each, 1 / len(sets), None) for each in found]
 
 
 @dataclass(frozen=True)
@@ -172,50 +205,94 @@ def smallest_p(
     return max(1 / (permutations + 1), (2 if balanced else 1) / choices)
 
 
+def gaps(
+    kernel: Float[np.ndarray, "m m"], signed: Float[np.ndarray, "v m"], unit: Float[np.ndarray, "v m"]
+) -> Float[np.ndarray, " v"]:
+    """How far the mean of the concept is from that of the negatives, along each vector."""
+    sides = [np.where(sign * signed > 0, np.abs(signed), 0) for sign in (1, -1)]
+    between = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
+    return np.einsum("vm,vm->v", between @ kernel, unit)
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Of vectors, the first of which is what was observed, and each class."""
+
+    means: Float[np.ndarray, "v c"]
+    counts: Float[np.ndarray, "v c"]
+    steps: Float[np.ndarray, "v c"]
+    failed: int  # vectors that did not converge
+
+
 def _statistics(
-    grams: Sequence[Gram], signed: Float[np.ndarray, "v m"], training: Training
-) -> list[tuple[Float[np.ndarray, "v c"], Float[np.ndarray, "v c"], Float[np.ndarray, "v c"], int]]:
-    """Mean derivatives, sign counts, steps, and how many vectors did not converge; K is that of the first."""
+    grams: Sequence[Gram], signed: Float[np.ndarray, "v m"], training: Training, along: Along | None
+) -> list[_Statistics]:
+    """For each group of targets; K is that of the first."""
     training = replace(training, tolerance=max(training.tolerance, TOLERANCE))
     used = np.flatnonzero(signed.any(0))
-    kernel = grams[0].kernel[np.ix_(used, used)]
-    parts = [Gram(kernel, gram.products[:, :, used], gram.gradients) for gram in grams]
-    means, counts, gaps, failed = [[] for _ in grams], [[] for _ in grams], [], 0
-    for start in range(0, len(signed), 256):  # derivatives of all of them at all targets are not held at once
-        some = signed[start : start + 256, used]
-        vectors = fit(kernel, some, training)
-        sides = [np.where(sign * some > 0, np.abs(some), 0) for sign in (1, -1)]
-        between = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
-        gaps.append(np.einsum("vm,vm->v", between @ kernel, vectors.unit))
-        for i, part in enumerate(parts):
-            along = derivatives(part, vectors.unit)
-            means[i].append(along.mean(1).T)
-            counts[i].append(sign_counts(along, part.lengths).T)
-        failed += int((~vectors.converged).sum())
-    gap = np.concatenate(gaps)[:, None]
+    kernel, some = grams[0].kernel[np.ix_(used, used)], signed[:, used]
+    vectors = fit(kernel, some, training)
+    gap = gaps(kernel, some, vectors.unit)
+    means, counts = [[] for _ in grams], [[] for _ in grams]
+    for start in range(0, len(signed), PORTION):
+        rows = slice(start, start + PORTION)
+        if along is None:
+            parts = [gram.products[:, :, used] @ vectors.unit[rows].T for gram in grams]
+        else:
+            unit = np.zeros((len(vectors.unit[rows]), signed.shape[1]))
+            unit[:, used] = vectors.unit[rows]
+            parts = along(unit, gap[rows])
+        for i, (gram, part) in enumerate(zip(grams, parts)):
+            means[i].append(part.mean(1).T)
+            counts[i].append(sign_counts(part, gram.lengths).T)
+    failed = int((~vectors.converged).sum())
     found = [(np.concatenate(mean), np.concatenate(count)) for mean, count in zip(means, counts)]
-    return [(mean, count, gap * mean, failed) for mean, count in found]
+    return [_Statistics(mean, count, gap[:, None] * mean, failed) for mean, count in found]
 
 
-def _test(kind, means, counts, steps, failed, smallest) -> Test:
-    """The first row is what was observed."""
+def _joined(some: _Statistics, more: _Statistics) -> _Statistics:
+    means, counts, steps = (
+        np.concatenate([getattr(some, name), getattr(more, name)]) for name in ("means", "counts", "steps")
+    )
+    return _Statistics(means, counts, steps, some.failed + more.failed)
+
+
+def _test(kind, found: _Statistics, smallest: float, enough: int | None) -> Test:
+    def p(distance):
+        return _p(distance, smallest, enough)
+
+    means, counts, steps = found.means, found.counts, found.steps
     return Test(
         kind,
         means[0],
-        _p(np.abs(means), smallest),
+        p(np.abs(means)),
         counts[0],
-        _p(np.abs(counts - 0.5), smallest),
+        p(np.abs(counts - 0.5)),
         means[1:],
         smallest,
-        failed,
+        found.failed,
         steps[0],
-        _p(np.abs(steps), smallest),
+        p(np.abs(steps)),
         steps[1:],
     )
 
 
-def _p(distance: Float[np.ndarray, "v c"], smallest: float) -> Float[np.ndarray, " c"]:
-    """What was observed counts as one of the choices; one without a value counts as further away."""
-    further = ~(distance[1:] < distance[0] * (1 - SLACK))
-    p = np.maximum((1 + further.sum(0)) / len(distance), smallest)
-    return np.where(np.isnan(distance[0]), np.nan, p)
+def _over(found: _Statistics, enough: int) -> bool:
+    """Whether `enough` have been as far, in every respect."""
+    distances = np.stack([np.abs(found.means), np.abs(found.counts - 0.5), np.abs(found.steps)])
+    return bool((_further(distances).sum(1) >= enough).all())
+
+
+def _further(distance: Float[np.ndarray, "*s v c"]) -> Bool[np.ndarray, "*s w c"]:
+    """What has no value counts as further away."""
+    return ~(distance[..., 1:, :] < distance[..., :1, :] * (1 - SLACK))
+
+
+def _p(distance: Float[np.ndarray, "v c"], smallest: float, enough: int | None) -> Float[np.ndarray, " c"]:
+    """What was observed counts as one of the choices."""
+    further = _further(distance)
+    p = (1 + further.sum(0)) / len(distance)
+    if enough is not None:
+        so_far = further.cumsum(0)
+        p = np.where(so_far[-1] >= enough, enough / (1 + (so_far >= enough).argmax(0)), p)
+    return np.where(np.isnan(distance[0]), np.nan, np.maximum(p, smallest))

@@ -1,10 +1,10 @@
 """Regularised linear models without features: L-BFGS for many label vectors at once, on the examples' products alone.
 
-The optimum of an L2-regularised loss lies in the span of the examples, w = X'a, and with the inner product
-<X'a, X'b> = a'Kb everything that L-BFGS does to w can be done to a. That is the same as working with any factor
-K = ZZ', but there is nothing to factorise, and a singular K is no special case. An element is held twice, as its
-coefficients and as its values at the examples, so that an iteration costs one product with K whatever the line search
-does. The intercept is one more coordinate; it is not regularised.
+The optimum of an L2-regularised loss lies in the span of the examples, so that w is found as coordinates z in a factor
+K = ZZ'. Where all label vectors share K, Z are its eigenvectors, and there the Hessian at w = 0 is diagonal, but for
+labels' weights that differ: L-BFGS starts from it, and a few iterations are enough however much a few directions stand
+out. Where each has a K of its own, Z is Cholesky's, which is cheaper than what eigenvectors save. An iteration is two
+products with Z whatever the line search does. The intercept is one more coordinate; it is not regularised.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 Loss = Literal["logistic", "squares"]
-Rows = Float[np.ndarray, "v e"]  # one more than the examples: the intercept is last
+Kernels = Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"]
+Rows = Float[np.ndarray, "v e"]  # one more than the factor has columns: the intercept is last
 
-HISTORY = 6
+HISTORY = 4
+AT_ONCE = 2**15  # numbers of an array that is worked on, so that all of them stay in cache
+NOTHING = 1e-14  # of the greatest eigenvalue: rounding
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Solved:
 
 
 def minimise(
-    kernel: Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"],
+    kernel: Kernels,
     signed: Float[np.ndarray, "v s"],
     lam: Float[np.ndarray, " v"],
     loss: Loss = "logistic",
@@ -48,143 +51,166 @@ def minimise(
     `kernel` is one for all rows, or one each. A row is done when its residual is below `tolerance`; others go on
     without it.
     """
-    count, size = signed.shape
-    labels, weights = np.sign(signed), np.abs(signed)
-    weights = weights / weights.sum(1, keepdims=True)
-    diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+    weights = np.abs(signed) / np.abs(signed).sum(1, keepdims=True)
     # What one unit of the intercept weighs in the inner product: as much as an example.
-    scale = np.sqrt((weights * diagonal).sum(1))
+    scale = np.sqrt((weights * np.diagonal(kernel, axis1=-2, axis2=-1)).sum(1))
     scale[scale == 0] = 1.0
-    problem = _Problem(kernel, labels, weights, lam, scale, loss)
+    factor, spectrum = _eigenvectors(kernel) if kernel.ndim == 2 else _cholesky(kernel)
+    whole = _Problem(factor, spectrum, np.sign(signed) * weights, weights, lam, scale, loss)
+    step = max(1, AT_ONCE // signed.shape[1])
+    parts = [
+        _minimised(whole.only(slice(start, start + step)), tolerance, limit) for start in range(0, len(signed), step)
+    ]
+    return Solved(*(np.concatenate(each) for each in zip(*parts)))
 
-    state = np.zeros((count, size + 1))  # the slopes, and the intercept
-    residual, iterations = np.full(count, np.inf), np.zeros(count, int)
+
+def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "s r"], Float[np.ndarray, " r"]]:
+    """As a factor of K, without its null space, and the eigenvalues."""
+    values, vectors = np.linalg.eigh(kernel)
+    real = values > NOTHING * len(values) * max(values[-1], 0)
+    return vectors[:, real] * np.sqrt(values[real]), values[real]
+
+
+def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v s s"], None]:
+    """Of K and a little more on its diagonal, as K has no inverse: a billionth of what the tolerance is of."""
+    size = kernel.shape[-1]
+    more = NOTHING * size * np.trace(kernel, axis1=1, axis2=2)
+    more = np.where(more > 0, more, 1.0)
+    return np.linalg.cholesky(kernel + more[:, None, None] * np.eye(size)), None
+
+
+def _minimised(problem: "_Problem", tolerance: float, limit: int) -> tuple[np.ndarray, ...]:
+    """The fields of `Solved`."""
+    lam, scale, count = problem.lam, problem.scale, len(problem.lam)
+    slopes_of, intercept = np.zeros(problem.weights.shape), np.zeros(count)
+    residual, iterations = np.full(count, np.inf), np.full(count, limit)
     converged = np.zeros(count, bool)
     rows = np.arange(count)
-    x = np.zeros((count, size + 1)), np.zeros((count, size + 1))
-    g = problem.gradient(x)
+    x, f = np.zeros((count, problem.factor.shape[-1] + 1)), np.zeros(problem.weights.shape)
+    slopes = problem.slopes(f)
+    g = problem.gradient(x, slopes)
     start = _size(g)
-    history: list[tuple[_Element, _Element]] = []
+    history: list[tuple[Rows, Rows]] = []
     for iteration in range(limit + 1):
-        norm, slope = _size(x, 1), _size(g)
-        reached = np.maximum(problem.lam * norm, 1e-8 * start)
-        residual[rows] = np.where(slope > 0, 2 * slope / np.where(reached > 0, reached, 1.0), 0.0)
-        done = residual[rows] <= tolerance
-        state[rows, :-1], state[rows, -1] = g[0][:, :-1] - problem.lam[:, None] * x[0][:, :-1], x[0][:, -1]
-        iterations[rows], converged[rows] = iteration, done
-        if done.all() or iteration == limit:
+        reached = np.maximum(problem.lam * _size(x[:, :-1]), 1e-8 * start)
+        slope = _size(g)
+        error = np.where(slope > 0, 2 * slope / np.where(reached > 0, reached, 1.0), 0.0)
+        # A row's result is that of its own first time, however long it stays for the others' sake.
+        new = ~converged[rows]
+        at = rows[new]
+        residual[at], slopes_of[at], intercept[at] = error[new], slopes[new], x[new, -1]
+        iterations[at], converged[at] = iteration, error[new] <= tolerance
+        left = ~converged[rows]
+        if not left.any() or iteration == limit:
             break
-        if done.mean() > 0.25:  # not at each one: that copies what is left
-            left = ~done
+        if left.mean() < 0.75:  # not at each one: that copies what is left
             rows, start, problem = rows[left], start[left], problem.only(left)
-            x, g = _only(x, left), _only(g, left)
-            history = [(_only(s, left), _only(y, left)) for s, y in history]
-        direction = _direction(g, history)
-        length = problem.line_search(x, direction)
-        step = _times(direction, length)
-        x, before = _plus(x, step), g
-        g = problem.gradient(x)
-        history = [*history[1 - HISTORY :], (step, _plus(g, before, -1.0))]
-    return Solved(-state[:, :-1] / lam[:, None], state[:, -1] * scale, residual, iterations, converged)
+            x, f, g = x[left], f[left], g[left]
+            history = [(s[left], y[left]) for s, y in history]
+        direction = _direction(g, history, problem.curvature)
+        along = problem.values(direction)
+        length, slopes = problem.line_search(x, g, direction, f, along)
+        step = length[:, None] * direction
+        x, f, before = x + step, f + length[:, None] * along, g
+        g = problem.gradient(x, slopes)
+        history = [*history[1 - HISTORY :], (step, g - before)]
+    return -slopes_of / lam[:, None], intercept * scale, residual, iterations, converged
 
 
-_Element = tuple[Rows, Rows]  # coefficients and values; the intercept's coordinate is the same in both
+def _dot(u: Rows, v: Rows) -> Float[np.ndarray, " v"]:
+    return np.einsum("ve,ve->v", u, v)
 
 
-def _dot(u: _Element, v: _Element, without: int = 0) -> Float[np.ndarray, " v"]:
-    """The inner product, with or `without` the one coordinate of the intercept."""
-    end = u[0].shape[1] - without
-    return np.einsum("ve,ve->v", u[0][:, :end], v[1][:, :end])
+def _size(u: Rows) -> Float[np.ndarray, " v"]:
+    return np.sqrt(_dot(u, u))
 
 
-def _size(u: _Element, without: int = 0) -> Float[np.ndarray, " v"]:
-    return np.sqrt(np.maximum(_dot(u, u, without), 0))  # rounding may leave a little less than nothing
-
-
-def _plus(u: _Element, v: _Element, by: float = 1.0) -> _Element:
-    return u[0] + by * v[0], u[1] + by * v[1]
-
-
-def _times(u: _Element, by: Float[np.ndarray, " v"]) -> _Element:
-    return u[0] * by[:, None], u[1] * by[:, None]
-
-
-def _only(u: _Element, rows: Bool[np.ndarray, " v"]) -> tuple[Float[np.ndarray, "w e"], Float[np.ndarray, "w e"]]:
-    return u[0][rows], u[1][rows]
-
-
-def _direction(g: _Element, history: list[tuple[_Element, _Element]]) -> _Element:
-    """Minus the gradient times the inverse Hessian as the last steps show it (the two loops of L-BFGS)."""
-    q = -g[0], -g[1]
+def _direction(g: Rows, history: list[tuple[Rows, Rows]], curvature: Rows) -> Rows:
+    """Minus the gradient times the inverse Hessian as `curvature` and the last steps show it (L-BFGS's two loops)."""
+    q = -g
     shares = []
     for s, y in reversed(history):
-        curvature = _dot(s, y)
-        inverse = np.divide(1.0, curvature, out=np.zeros_like(curvature), where=curvature > 0)
+        bend = _dot(s, y)
+        inverse = np.divide(1.0, bend, out=np.zeros_like(bend), where=bend > 0)
         share = inverse * _dot(s, q)
         shares.append((inverse, share))
-        q = _subtract(q, y, share)
+        q -= share[:, None] * y
+    q /= curvature
     if history:
         s, y = history[-1]
-        size = _dot(y, y)
+        size = _dot(y, y / curvature)
         ratio = np.divide(_dot(s, y), size, out=np.ones_like(size), where=size > 0)
-        q = _times(q, np.where(ratio > 0, ratio, 1.0))
+        q *= np.where(ratio > 0, ratio, 1.0)[:, None]
     for (s, y), (inverse, share) in zip(history, reversed(shares)):
-        q = _subtract(q, s, inverse * _dot(y, q) - share)
+        q += (share - inverse * _dot(y, q))[:, None] * s
     return q
-
-
-def _subtract(q: _Element, u: _Element, by: Float[np.ndarray, " v"]) -> _Element:
-    return q[0] - by[:, None] * u[0], q[1] - by[:, None] * u[1]
 
 
 @dataclass(frozen=True)
 class _Problem:
-    kernel: Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"]
-    labels: Float[np.ndarray, "v s"]
+    factor: Float[np.ndarray, "s r"] | Float[np.ndarray, "v s r"]
+    spectrum: Float[np.ndarray, " r"] | None
+    labels: Float[np.ndarray, "v s"]  # times weights
     weights: Float[np.ndarray, "v s"]
     lam: Float[np.ndarray, " v"]
     scale: Float[np.ndarray, " v"]
     loss: Loss
 
-    def only(self, rows: Bool[np.ndarray, " v"]) -> "_Problem":
-        kernel = self.kernel[rows] if self.kernel.ndim == 3 else self.kernel
-        return _Problem(kernel, self.labels[rows], self.weights[rows], self.lam[rows], self.scale[rows], self.loss)
+    def only(self, rows: Bool[np.ndarray, " v"] | slice) -> "_Problem":
+        factor = self.factor[rows] if self.factor.ndim == 3 else self.factor
+        labels, weights, lam, scale = (part[rows] for part in (self.labels, self.weights, self.lam, self.scale))
+        return _Problem(factor, self.spectrum, labels, weights, lam, scale, self.loss)
 
-    def gradient(self, x: _Element) -> _Element:
-        slope, _ = self._by_value(x[1][:, :-1] + (self.scale * x[1][:, -1])[:, None])
-        a = slope + self.lam[:, None] * x[0][:, :-1]
-        values = a @ self.kernel if self.kernel.ndim == 2 else np.matmul(self.kernel, a[:, :, None])[:, :, 0]
-        last = (self.scale * slope.sum(1))[:, None]
-        return np.concatenate([a, last], 1), np.concatenate([values, last], 1)
+    @property
+    def curvature(self) -> Rows:
+        """Of the objective at 0 along each coordinate, as it would be with the same weight for all examples."""
+        if self.spectrum is None:
+            return np.ones((len(self.lam), self.factor.shape[-1] + 1))
+        bend = 0.25 if self.loss == "logistic" else 1.0
+        inside = bend / self.weights.shape[1] * self.spectrum + self.lam[:, None]
+        return np.concatenate([inside, (bend * self.scale**2)[:, None]], 1)
 
-    def line_search(self, x: _Element, d: _Element) -> Float[np.ndarray, " v"]:
-        """How far along `d`: Newton's method in one dimension, kept between bounds by halving."""
-        at = x[1][:, :-1] + (self.scale * x[1][:, -1])[:, None]
-        along = d[1][:, :-1] + (self.scale * d[1][:, -1])[:, None]
-        linear, square = self.lam * _dot(x, d, 1), self.lam * _dot(d, d, 1)
-        t = np.ones(len(at))
-        low, high = np.zeros(len(at)), np.full(len(at), np.inf)
-        first = None
+    def values(self, x: Rows) -> Float[np.ndarray, "v s"]:
+        """At the examples."""
+        z = x[:, :-1]
+        inside = z @ self.factor.T if self.factor.ndim == 2 else np.matmul(self.factor, z[:, :, None])[:, :, 0]
+        return inside + (self.scale * x[:, -1])[:, None]
+
+    def gradient(self, x: Rows, slopes: Float[np.ndarray, "v s"]) -> Rows:
+        factor = self.factor
+        inside = slopes @ factor if factor.ndim == 2 else np.matmul(slopes[:, None], factor)[:, 0]
+        inside += self.lam[:, None] * x[:, :-1]
+        return np.concatenate([inside, (self.scale * slopes.sum(1))[:, None]], 1)
+
+    def line_search(
+        self, x: Rows, g: Rows, d: Rows, f: Float[np.ndarray, "v s"], along: Float[np.ndarray, "v s"]
+    ) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, "v s"]]:
+        """How far along `d`, and the slopes there: Newton's method in one dimension, kept between bounds by halving."""
+        linear, square = self.lam * _dot(x[:, :-1], d[:, :-1]), self.lam * _dot(d[:, :-1], d[:, :-1])
+        first = np.abs(_dot(g, d))
+        t = np.ones(len(f))
+        low, high = np.zeros(len(f)), np.full(len(f), np.inf)
+        slopes = self.slopes(f + along)
         for _ in range(20):
-            slopes, bends = self._by_value(at + t[:, None] * along)
-            slope = np.einsum("vs,vs->v", slopes, along) + linear + t * square
-            bend = np.einsum("vs,vs,vs->v", bends, along, along) + square
-            if first is None:
-                zero, _ = self._by_value(at)
-                first = np.abs(np.einsum("vs,vs->v", zero, along) + linear)
-            close = np.abs(slope) <= 0.1 * first
+            slope = _dot(slopes, along) + linear + t * square
+            close = (slope <= 0.1 * first) & (slope >= -0.5 * first)
             if close.all():
                 break
+            bend = _dot(self.bends(f + t[:, None] * along) * along, along) + square
             low, high = np.where(slope < 0, t, low), np.where(slope > 0, t, high)
             newton = t - np.divide(slope, bend, out=np.zeros_like(slope), where=bend > 0)
             middle = np.where(np.isfinite(high), (low + high) / 2, 2 * t)
             inside = (newton > low) & (newton < np.minimum(high, 10 * t))
             t = np.where(close, t, np.where(inside, newton, middle))
-        return t
+            slopes = self.slopes(f + t[:, None] * along)
+        return t, slopes
 
-    def _by_value(self, f: Float[np.ndarray, "v s"]) -> tuple[Float[np.ndarray, "v s"], Float[np.ndarray, "v s"]]:
-        """First and second derivative of the mean loss by each example's value."""
+    def slopes(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
+        """Derivative of the mean loss by each example's value."""
         if self.loss == "squares":
-            return self.weights * (f - self.labels), self.weights
-        wrong = 1 / (1 + np.exp(np.clip(self.labels * f, -500, 500)))
-        return -self.weights * self.labels * wrong, self.weights * wrong * (1 - wrong)
+            return self.weights * f - self.labels
+        return (self.weights * np.tanh(f / 2) - self.labels) / 2
+
+    def bends(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
+        """Second derivative."""
+        return self.weights if self.loss == "squares" else self.weights * (1 - np.tanh(f / 2) ** 2) / 4

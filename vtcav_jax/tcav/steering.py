@@ -19,6 +19,7 @@ from vtcav_jax.tcav.encoding import PLAIN, TARGETS, Reading, class_table, wide_t
 from vtcav_jax.tcav.features import Features
 from vtcav_jax.tcav.gram import Gram
 from vtcav_jax.tcav.pooling import pooled, spread_out
+from vtcav_jax.tcav.significance import gaps
 from vtcav_jax.tcav.vectors import Vectors, norms
 
 
@@ -63,7 +64,7 @@ def changes(
     at every position.
     """
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
-    model = taps._pytree(model)
+    model = taps.as_pytree(model)
     table = class_table(classes, targets.count)
     video = jax.ShapeDtypeStruct((1, *targets.shape), targets.dtype)
     seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
@@ -96,17 +97,16 @@ def steer(
     *,
     controls: int = 19,
     reading: Reading = PLAIN,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     mesh: Mesh | None = None,
+    work: Work | None = None,
 ) -> Steering:
     """Moves the targets along +-v and along as many random directions within what the vector's examples span.
 
     A random direction has random coefficients on the examples, so that it goes where activations do go.
     """
     rng = np.random.default_rng(seed)
-    sides = [np.where(sign * signed > 0, np.abs(signed), 0) for sign in (1, -1)]
-    gap = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
-    units = np.einsum("vm,vm->v", gap @ gram.kernel, vectors.unit)
+    units = gaps(gram.kernel, signed, vectors.unit)
     used = signed[:, None] != 0
     random = np.where(used, rng.normal(size=(len(signed), controls, signed.shape[1])), 0)
     random -= np.where(used, random.sum(-1, keepdims=True) / used.sum(-1, keepdims=True), 0)
@@ -115,7 +115,7 @@ def steer(
     a = np.concatenate([vectors.unit[:, None], random], 1) * units[:, None, None]
     lengths = np.asarray(steps, float)
     moved = np.einsum("vrm,e->vrem", a, lengths).reshape(-1, signed.shape[1])
-    out = changes(model, targets, classes, stage, examples.combined(moved), reading, mesh=mesh)
+    out = changes(model, targets, classes, stage, examples.combined(moved), reading, mesh=mesh, work=work)
     out = out.reshape(*a.shape[:2], len(lengths), *out.shape[1:])
     return Steering(units, lengths, out[:, 0], out[:, 1:])
 
@@ -135,7 +135,7 @@ def carried(
     The cosine to the vector of the same concept at `later` says whether the concept is passed on.
     """
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
-    model = taps._pytree(model)
+    model = taps.as_pytree(model)
     video = jax.ShapeDtypeStruct((1, *clips.shape), clips.dtype)
     seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
     shape, dtype = seen[stage].shape[1:], seen[stage].dtype

@@ -70,6 +70,7 @@ class Row:
     degenerate: bool
     still: bool
     target_fn: str
+    sensitivity: str
     null_low: float
     null_high: float
 
@@ -83,7 +84,8 @@ class VectorRow:
     """One concept vector and how far it can be trusted.
 
     `nearest` is the other concept whose vector, trained for the same test, is most like this one, up to sign;
-    `pattern_cosine` is to the difference of the means, which a classifier need not follow.
+    `pattern_cosine` is to the difference of the means, which a classifier need not follow. Clips out of one video share
+    a fold, unless all clips of a side are out of one: `videos` is how many there are on the side with fewer.
     """
 
     stage: str
@@ -97,6 +99,7 @@ class VectorRow:
     auc_p: float
     auc_p_smallest: float
     folds: int
+    videos: int
     split_half: float
     split_half_low: float
     split_half_high: float

@@ -162,7 +162,7 @@ def _parts(used: Bool[np.ndarray, "v m"]) -> list[tuple[slice, bool]]:
     """
     size, union = int(used.sum(1).max()), int(used.any(0).sum())
     own = 12 * size**2 < union**2
-    step = max(1, AT_ONCE // size**2) if own else max(64, AT_ONCE // (8 * union))
+    step = max(1, AT_ONCE // size**2) if own else max(1024, AT_ONCE // (8 * union))
     return [(slice(i, i + step), own) for i in range(0, len(used), step)]
 
 
