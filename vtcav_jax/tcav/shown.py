@@ -34,8 +34,8 @@ def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], p
 
     The second holds, for each stage whose features have a time, `STAGE|vectors` (names), and for each class
     `STAGE|TARGET` of shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips`
-    (names). Stages whose vectors are more than the memory that may be used are left out, and all if derivatives are those
-    of whole steps, which are no sums over moments.
+    (names). Stages whose vectors are more than the memory that may be used are left out, and all stages where
+    derivatives are those of whole steps, which are no sums over moments.
     """
     rows: list[Cosine] = []
     arrays: dict[str, np.ndarray] = {}
