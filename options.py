@@ -41,7 +41,7 @@ TASKS = {
     "prepare": About(
         "a corpus decoded once; --videos=DIR reads it back",
         "--videos=FOLDER --model=video_swin_t_k400 --out=DIR",
-        "nothing that is usable; give the command again",
+        "every whole file of records; the same command goes on",
     ),
     "worlds": About(
         "synthetic clips whose cause is known, as mp4 files with their answers and boxes",
@@ -57,6 +57,7 @@ TASKS = {
     "review": About(
         "the page on which concept sets are looked at, for a folder that was made by hand",
         "--concepts=DIR",
+        "nothing; give the command again",
     ),
     "tcav": About(
         "which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold; ends"
@@ -152,7 +153,7 @@ CONCEPTS = flags.DEFINE_list(
     "concepts",
     [],
     "mine, review, tcav: mine takes LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, and NAME=@HEAD:ANSWER for whole clips,"
-    " separated by commas, with quotes around blanks; tcav the folder of concept sets",
+    " separated by commas, with quotes around blanks; the others the folder of concept sets",
 )
 DETECTOR = flags.DEFINE_string(
     "detector", None, "mine: weights of an ultralytics detector (a .pt is a pickle: code in it is run) or .onnx"

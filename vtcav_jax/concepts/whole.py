@@ -14,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax.concepts import crops
-from vtcav_jax.concepts.material import refuse_targets
+from vtcav_jax.concepts import crops, material
 from vtcav_jax.concepts.mining import finish, open_folder
-from vtcav_jax.concepts.sets import ConceptClip, encoded, once, read_verdicts
+from vtcav_jax.concepts.sets import ConceptClip, encoded, once, read_verdicts, reviewed
 from vtcav_jax.concepts.settings import NEGATIVE, Concept, Mining, folder_name
 from vtcav_jax.concepts.writing import write_file
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.names import printable, unknown
 from vtcav_jax.progress import progress
+from vtcav_jax.runs import told_when_full
 from vtcav_jax.video.clip import Clip, How
 from vtcav_jax.video.reading import stream
 from vtcav_jax.video.sources import Item, Source
+from vtcav_jax.video.synthetic import Synthetic
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,26 @@ def whole_clips(
     """
     places, notes = dealt(source, settings)
     if targets is not None:
-        refuse_targets(_hashes(source.items[i] for i in places), targets)
-    open_folder(out, settings, "labels", source.identity)
+        films = [material.Films(source, out)] if isinstance(source, Synthetic) else []
+        material.refuse_same_world(films, targets)
+        material.refuse_targets(_hashes(source.items[i] for i in places), targets)
     clips, failures = [], {}
-    reads = stream(source, geometry, How(normalise=False), wanted=sorted(places), workers=workers)
-    for read in progress(reads, len(places), "clips", size=lambda _: 1):
-        if read.clip is None:
-            failures[read.item.name] = read.failure or ""
-        else:
-            clips += _written(read.item, read.clip, places[read.index], settings, out)
-    verdicts, _ = read_verdicts(out)
-    clips, again = once(replace(clip, review=verdicts.get(clip.file, "")) for clip in clips)
-    if again:
-        notes.append(f"{len(again)} clips equal another to the pixel and are left out, such as {again[0].file}")
-    if not clips:
-        raise ValueError(f"none of the {len(places)} clips can be read; the first: {next(iter(failures.values()))}")
-    finish(out, clips, {}, failures)
+    with told_when_full(out):
+        open_folder(out, settings, "labels", source.identity)
+        reads = stream(source, geometry, How(normalise=False), wanted=sorted(places), workers=workers)
+        for read in progress(reads, len(places), "clips", size=lambda _: 1):
+            if read.clip is None:
+                failures[read.item.name] = read.failure or ""
+            else:
+                clips += _written(read.item, read.clip, places[read.index], settings, out)
+        verdicts, _ = read_verdicts(out)
+        clips, again = once(replace(clip, review=verdicts.get(clip.file, "")) for clip in clips)
+        if again:
+            notes.append(f"{len(again)} clips equal another to the pixel and are left out, such as {again[0].file}")
+        if not clips:
+            raise ValueError(f"none of the {len(places)} clips can be read; the first: {next(iter(failures.values()))}")
+        finish(out, clips, {}, failures)
+    clips = [clip for clip in reviewed(clips, verdicts) if clip.review != "reject"]
     counts = Counter((NEGATIVE if clip.negative else clip.concept, clip.kind) for clip in clips)
     return Gathered(dict(counts), failures, tuple(notes))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
+from vtcav_jax.tcav.steered import Steered
 from vtcav_jax.tcav.table import Clip, Row, VectorRow
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ class RunFolder:
     @cached_property
     def cosines(self) -> tuple[Cosine, ...]:
         return read_rows(self.folder / COSINES, Cosine)
+
+    @cached_property
+    def steering(self) -> tuple[Steered, ...]:
+        return read_rows(self.folder / "steering.csv", Steered)
 
     @cached_property
     def films(self) -> tuple[Film, ...]:

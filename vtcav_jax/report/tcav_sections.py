@@ -18,7 +18,7 @@ MOST_TIMES = 6  # figures over time of each class
 def sections(run: RunFolder) -> list[Section]:
     if not run.rows:
         return []
-    made = (answer, depth, motion, concepts, clips, moments, trust, scores)
+    made = (answer, depth, motion, steering, concepts, clips, moments, trust, scores)
     return [section for make in made if (section := make(run)) is not None]
 
 
@@ -45,16 +45,19 @@ def answer(run: RunFolder) -> Section:
         parts.append(page.heading(f"{target}, at a glance") + _glance(rows, statistic(run)))
     parts.append(
         page.paragraph(
-            "Numbers are what the step from the clips of the second column's side to those of the concept adds to the"
-            " class score, to first order; grey ones are not significant, or their test could not tell (the reason"
-            " stands beside them)."
-            if statistic(run) == "step"
-            else "Numbers are mean derivatives of the class score along the concept's vector of length 1; grey ones are"
-            " not significant, or their test could not tell (the reason stands beside them).",
+            f"Numbers are {_meaning(run)}. Grey ones are not significant, or their test could not tell (the reason"
+            " stands beside them, or at the stage).",
             "soft",
         )
     )
     return Section("answer", "The answer", "".join(parts))
+
+
+def _meaning(run: RunFolder) -> str:
+    if statistic(run) != "step":
+        return "mean derivatives of the class score along the concept's vector of length 1"
+    order = "" if run.asked.get("sensitivity") == "finite" else ", to first order"
+    return f"what the step from the clips behind the minus sign to those of the concept adds to the class score{order}"
 
 
 def _glance(rows: Sequence[Row], statistic: str) -> str:
@@ -114,6 +117,29 @@ def motion(run: RunFolder) -> Section | None:
         " the box does). Only what stands out against these copies is evidence of motion."
     )
     return Section("motion", "Look or motion?", page.paragraph(text, "soft") + "".join(parts), tuple(drawn))
+
+
+def steering(run: RunFolder) -> Section | None:
+    """Where --steering has moved the clips; a finding that does not hold there is greyed."""
+    if not run.steering:
+        return None
+    lines = [
+        (
+            "" if one.p <= 0.05 else "faint",
+            (
+                *(one.target, one.stage, f"{one.concept}, {one.kind} − {one.against}", signed(one.step, 1)),
+                *(signed(one.change), signed(one.expected), span(one.random_low, one.random_high), p_value(one.p)),
+            ),
+        )
+        for one in run.steering
+    ]
+    text = (
+        "Clips of the class moved at the stage, by so many times the step from the others to the concept: where the"
+        " class score goes, where the derivative says it should, and where steps of the same length lead in random"
+        " directions."
+    )
+    columns = ("class", "stage", "along", "steps", "change", "expected", "random directions", "p")
+    return Section("steering", "Where scores really go", page.paragraph(text, "soft") + page.table(columns, lines))
 
 
 def concepts(run: RunFolder) -> Section | None:

@@ -65,7 +65,7 @@ def mine(
 def review(folder: str) -> None:
     """The page of concept sets that are there, for those that were made by hand."""
     path, failures = concepts.review_sets(folder)
-    say(f"look at them, and reject what is wrong: {path}")
+    answer(f"look at them, and reject what is wrong: {path}")
     for name, why in failures.items():
         say(f"not on it: {name}: {why}")
 

@@ -28,7 +28,7 @@ def commands(folder: Path) -> Iterator[list[str]]:
     yield [
         *("--task=tcav", "--model=worlds_swin", f"--targets={','.join(TARGETS)}"),
         *("--target_videos=worlds:small:160:5", "--n_targets=30", f"--concepts={folder / 'concepts'}"),
-        *("--stages=layers.0,layers.1,pool", "--tests=absolute,motion", "--estimator=mean_difference"),
+        *("--stages=layers.0,layers.1,pool", "--tests=absolute,motion"),
         f"--run={folder / 'tcav'}",
     ]
 

@@ -34,7 +34,8 @@ def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], p
 
     The second holds, for each stage whose features have a time, `STAGE|vectors` (names), and for each class
     `STAGE|TARGET` of shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips`
-    (names). Stages whose vectors are more than the memory that may be used are left out.
+    (names). Stages whose vectors are more than the memory that may be used are left out, and all stages where
+    derivatives are those of whole steps, which are no sums over moments.
     """
     rows: list[Cosine] = []
     arrays: dict[str, np.ndarray] = {}
@@ -53,7 +54,10 @@ def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], p
             if i != j and left.test == right.test
         ]
         shape = plan.shapes[stage][0]
-        if not _timed(shape, plan.settings.pool) or 4 * len(questions) * math.prod(shape) > plan.settings.budget:
+        settings = plan.settings
+        if settings.sensitivity == "finite" or not _timed(shape, settings.pool):
+            continue
+        if 4 * len(questions) * math.prod(shape) > settings.budget:
             continue
         directions = examples(stage).combined(np.nan_to_num(vectors.unit))
         arrays[f"{stage}|vectors"] = names
