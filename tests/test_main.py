@@ -151,8 +151,8 @@ def test_a_log_in_json_ends_with_the_code():
 
 
 def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
-    flags = ["--task=mine", "--videos=worlds:small:120:0", "--model=worlds_swin", "--concepts=@direction:left"]
-    flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=10", "--workers=0"]
+    flags = ["--task=mine", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
+    flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=40", "--workers=0"]  # some seconds of work
     run = subprocess.Popen([sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.rglob("*.mp4")):
         assert run.poll() is None
