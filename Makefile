@@ -24,6 +24,9 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.forward
 	$(BIN)/python -m benchmarks.gradients
+	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.tcav
+	$(BIN)/python -m benchmarks.attribution
 
 clean:
 	rm -rf $(VENV)

@@ -149,6 +149,7 @@ def tcav() -> None:
         sensitivity=options.SENSITIVITY.value,
         estimator=options.ESTIMATOR.value,
         lam=options.LAM.value,
+        solver=options.SOLVER.value,
         permutations=options.PERMUTATIONS.value,
         alpha=options.ALPHA.value,
         correction=options.CORRECTION.value,
@@ -195,6 +196,62 @@ def report() -> None:
     report([folder for name in (options.RUN.value or "").split(",") if (folder := run_folder(name))], path(options.OUT))
 
 
+def explain() -> None:
+    from vtcav_jax.tasks import explain
+
+    explain.explain(
+        needed(options.MODEL, "a network that ships, or a path"),
+        options.VIDEOS.value,
+        run_folder(),
+        how(),
+        targets=options.TARGETS.value,
+        methods=options.METHODS.value,
+        stages=options.STAGES.value,
+        baselines=options.BASELINES.value,
+        vectors=path(options.VECTORS),
+        whole=options.WHOLE_VIDEO.value,
+        films=options.FILMS.value,
+        limit_clips=options.LIMITS.value,
+        batch=options.BATCH_SIZE.value or 4,
+        workers=options.WORKERS.value,
+        seed=options.SEED.value,
+        random_weights=options.RANDOM_WEIGHTS.value,
+        flags=flags_text(),
+    )
+
+
+def motion() -> None:
+    from vtcav_jax.attribution.decisions import Measuring
+    from vtcav_jax.tasks import motion
+
+    measuring = Measuring(
+        method=one(options.METHODS) or "gradient_x_input",
+        stage=one(options.STAGES),
+        n=options.SIGMAS.value,
+        seed=options.SEED.value,
+        flow=options.FLOW.value,
+    )
+    motion.motion(
+        needed(options.MODEL, "a network that ships, or a path"),
+        options.VIDEOS.value,
+        run_folder(),
+        how(),
+        measuring,
+        targets=options.TARGETS.value,
+        whole=options.WHOLE_VIDEO.value,
+        batch=options.BATCH_SIZE.value or 4,
+        workers=options.WORKERS.value,
+        random_seed=options.SEED.value if options.RANDOM_WEIGHTS.value else None,
+        flags=flags_text(),
+    )
+
+
+def one(flag: flags.FlagHolder) -> str | None:
+    if len(flag.value) > 1:
+        raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={options.TASK.value} takes one")
+    return next(iter(flag.value), None)
+
+
 def needed(flag: flags.FlagHolder, what: str) -> str:
     if flag.value is None:
         raise ValueError(f"--{flag.name} is missing: {what}; see --help")
@@ -226,7 +283,7 @@ def run_folder(name: str | None = None) -> Path | None:
 def flags_text() -> str:
     """Every flag that the task takes, as it was resolved, as a flagfile."""
     mine = [flag for flag in options.ours() if options.TASK.value in (options.tasks_of(flag) or [options.TASK.value])]
-    told = (flag for flag in mine if flag.value is not None and flag.name != options.PROCESS_ID.name)
+    told = [flag for flag in mine if flag.value is not None and flag.name != options.PROCESS_ID.name]
     return "".join(f"{flag.serialize()}\n" for flag in told if flag.serialize())
 
 
@@ -242,6 +299,8 @@ TASKS: dict[str, Callable[[], int | None]] = {
     "review": review,
     "tcav": tcav,
     "explain_concepts": explain_concepts,
+    "explain": explain,
+    "motion": motion,
     "report": report,
 }
 

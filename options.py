@@ -57,7 +57,6 @@ TASKS = {
     "review": About(
         "the page on which concept sets are looked at, for a folder that was made by hand",
         "--concepts=DIR",
-        "nothing; give the command again",
     ),
     "tcav": About(
         "which concepts raise or lower a class's score, at which stage, with intervals and p-values that hold; ends"
@@ -68,6 +67,15 @@ TASKS = {
     "explain_concepts": About(
         "the concepts of a --task=tcav run in other clips: how much of each, when, and what it does to the score",
         "--model=worlds_swin --run=NAME --videos=worlds:small:20:9 --targets=direction:left --out=DIR",
+    ),
+    "explain": About(
+        "where and when: maps of each clip as .npz, films with the maps laid over; --limits: what the maps get wrong",
+        "--model=worlds_swin --videos=worlds:small:8:7 --methods=gradcam,attn_lrp --targets=direction --run=NAME",
+        "the maps of every batch that is done; the same command goes on",
+    ),
+    "motion": About(
+        "how much of each decision is motion, by class and clip, with intervals",
+        "--model=worlds_swin --videos=worlds:small:64:7 --targets=direction,shape --run=NAME",
     ),
     "report": About(
         "the page of a run, or of several side by side (--run=A,B)",
@@ -94,11 +102,15 @@ CLIPS = flags.DEFINE_string(
     None,
     "predict, instead of --videos: .npy file of clips (b, t, h, w, 3); uint8 is 0..255, float32 is normalised already",
 )
-NUM_CLIPS = flags.DEFINE_integer("num_clips", 1, "predict: clips per video, spread over it", lower_bound=1)
+NUM_CLIPS = flags.DEFINE_integer(
+    "num_clips", 1, "predict, explain, motion: clips per video, spread over it", lower_bound=1
+)
 VIEWS = flags.DEFINE_enum("views", "centre", ["centre", "three"], "predict: crops per clip")
 INTERVAL = flags.DEFINE_float("interval_seconds", None, "between frames, in place of the preset's in frames")
 WORKERS = flags.DEFINE_integer("workers", 2, "processes that decode videos; 0: none but this one", lower_bound=0)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "clips at once (predict: 4, train: 64, tcav: 8)", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "clips at once; by default 4, to train 64, for tcav 8", lower_bound=1
+)
 TOP = flags.DEFINE_integer("top", 5, "predict: classes shown per clip and head", lower_bound=1)
 OUT = flags.DEFINE_string(
     "out",
@@ -106,14 +118,14 @@ OUT = flags.DEFINE_string(
     "predict, prepare, worlds, mine, explain_concepts, report: the folder to write; of predict a .csv",
 )
 RANDOM_WEIGHTS = flags.DEFINE_boolean(
-    "random_weights", False, "predict, tcav: let a preset answer without weights, to try it out"
+    "random_weights", False, "predict, tcav, explain, motion: let a preset answer without weights, to try it out"
 )
 SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
 RUN = flags.DEFINE_string(
     "run",
     None,
-    "train, tcav, explain_concepts, report, quickstart: the folder of the run; without a slash, in runs/; report takes"
-    " several, separated by commas",
+    "train, tcav, explain_concepts, explain, motion, report, quickstart: the folder of the run; without a slash, in"
+    " runs/; report takes several, separated by commas",
 )
 HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
@@ -166,9 +178,17 @@ NEGATIVES = flags.DEFINE_string("negatives", None, "mine: other videos for the r
 TARGET_VIDEOS = flags.DEFINE_string(
     "target_videos", None, "mine, tcav: clips of the class; no concept may come from them, and tcav explains them"
 )
-TARGETS = flags.DEFINE_list("targets", [], "tcav, explain_concepts: CLASS or HEAD:CLASS, separated by commas")
+TARGETS = flags.DEFINE_list(
+    "targets",
+    [],
+    "tcav, explain_concepts, explain, motion: CLASS or HEAD:CLASS, separated by commas; explain and motion also take"
+    " HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, a vector of --vectors; by default every head",
+)
 STAGES = flags.DEFINE_list(
-    "stages", [], "tcav: names or globs ('*': all); by default the ends of the network's parts, such as layers.2"
+    "stages",
+    [],
+    "tcav, explain, motion: names or globs ('*': all); by default the ends of the network's parts, such as layers.2,"
+    " and for maps where each method is at home",
 )
 TESTS = flags.DEFINE_list(
     "tests",
@@ -192,6 +212,9 @@ ESTIMATOR = flags.DEFINE_enum(
     "estimator", "logistic", ["logistic", "ridge", "mean_difference"], "tcav: how a concept becomes a vector"
 )
 LAM = flags.DEFINE_float("lam", 0.01, "tcav: penalty of the vectors' length, the same at every stage")
+SOLVER = flags.DEFINE_enum(
+    "solver", "host", ["host", "optax"], "tcav: what finds the vectors: the host's cores, or optax on jax's device"
+)
 PERMUTATIONS = flags.DEFINE_integer(
     "permutations", None, "tcav: of each test's labels; by default 999, or what its family needs", lower_bound=1
 )
@@ -208,6 +231,18 @@ PROTOCOL = flags.DEFINE_enum(
     "protocol", "standard", ["standard", "paper"], "tcav: paper adds the tests of Saha et al. 2024, as they were made"
 )
 EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --task=explain_concepts")
+METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "explain, motion: METHOD or METHOD@STAGE, separated by commas; motion takes one, whose maps are split",
+)
+BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
+WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip after clip to the video's end")
+FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
+LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
+VECTORS = flags.DEFINE_string("vectors", None, "explain: folder of a --task=tcav run with concept vectors")
+SIGMAS = flags.DEFINE_float("sigmas", 1.0, "motion: how fast a map must change to count as moving", lower_bound=0)
+FLOW = flags.DEFINE_boolean("flow", False, "motion: also compare with optical flow (OpenCV)")
 STEERING = flags.DEFINE_integer(
     "steering",
     0,
@@ -215,10 +250,10 @@ STEERING = flags.DEFINE_integer(
     lower_bound=0,
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "tcav, by several processes: HOST:PORT of the first one, or auto (what a cluster provides)"
+    "coordinator", None, "tcav: by several processes, HOST:PORT of the first one, or auto (what a cluster provides)"
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "tcav, with --coordinator: how many", lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "tcav, with --coordinator: which one this is", lower_bound=0)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "tcav: with --coordinator, how many", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "tcav: with --coordinator, which one this is", lower_bound=0)
 CACHE = flags.DEFINE_string("cache", None, "tcav: folder of what was encoded; by default cache, beside the run")
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "tcav: only say what would be done, and what is in the way")
 QUIET = flags.DEFINE_boolean("quiet", False, "say nothing but answers and errors")

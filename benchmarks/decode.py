@@ -3,7 +3,7 @@
   python benchmarks/decode.py
 
 The other way is what a loader that knows nothing of seeking does: PyAV decodes every frame of the file, and
-torchvision's preset cuts the clip. Writes benchmarks/results/decode_BACKEND.jsonl and the table in the README.
+torchvision's preset cuts the clip. Writes benchmarks/results/decode_BACKEND.jsonl and its table.
 """
 
 import sys
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))
-    print(f"wrote {timing.write('decode', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+    print(f"wrote {timing.write('decode', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

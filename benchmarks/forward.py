@@ -3,7 +3,7 @@
   python benchmarks/forward.py                       the shapes that fit this machine
   python benchmarks/forward.py --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
 
-Writes benchmarks/results/forward_BACKEND.jsonl and the table in the README.
+Writes benchmarks/results/forward_BACKEND.jsonl and its table.
 """
 
 import os
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     results = [row(*each, repeats=_REPEATS.value, search=search) for each in rows]
     print(tables.forward_table(results))
     if not _PRESET.value:
-        print(f"wrote {timing.write('forward', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+        print(f"wrote {timing.write('forward', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

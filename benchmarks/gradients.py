@@ -2,7 +2,7 @@
 
   python benchmarks/gradients.py
 
-Writes benchmarks/results/gradients_BACKEND.jsonl and the table in the README.
+Writes benchmarks/results/gradients_BACKEND.jsonl and its table.
 """
 
 import os
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     )
     results = [row for case in cases for row in rows("video_swin_t_k400", *case, repeats=_REPEATS.value)]
     print(tables.gradients_table(results))
-    print(f"wrote {timing.write('gradients', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+    print(f"wrote {timing.write('gradients', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of the README, written from the results; `python -m benchmarks.tables` does it by hand."""
+"""The tables of the pages, written from the results; `python -m benchmarks.tables` does it by hand."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -117,11 +118,28 @@ def tcav_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def attribution_table(rows: list[dict]) -> str:
+    head = (
+        *("network", "clips", "what", "median (10 % to 90 %)", "maps/s", "first call", "against", "faster"),
+        *("largest difference", "in units of one Grad-CAM"),
+    )
+    body = [
+        (
+            *(r["preset"], shape(r), r["what"], seconds(r), r["maps_per_s"], time(r["compile_s"])),
+            *(r.get("peer", ""), f"{r['ratio']:.2f}x" if "ratio" in r else "", r.get("difference", "")),
+            f"{r['times_one']:.2f}" if "times_one" in r else "",
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
     "decode": decode_table,
     "tcav": tcav_table,
+    "attribution": attribution_table,
 }
 
 
@@ -149,10 +167,12 @@ def filled(text: str) -> str:
     return text
 
 
-def update_readme() -> Path:
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
-    return README
+def update_pages() -> str:
+    """Writes the tables; returns the pages' names."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return " and ".join(str(page.relative_to(ROOT)) for page in PAGES)
 
 
 if __name__ == "__main__":
-    update_readme()
+    update_pages()

@@ -5,7 +5,7 @@
 Four questions, each in a process of its own: one concept vector per pair of sets, on the same arrays; a whole
 experiment on the same network and clips; the whole command over the bare time of its forward and backward passes; peak
 memory when there are four times as many clips. Numbers are compared before times are. Writes
-benchmarks/results/tcav_BACKEND.jsonl and the table in the README.
+benchmarks/results/tcav_BACKEND.jsonl and its table.
 """
 
 import os
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, count
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ from vtcav_jax.tcav import encoding, experiment
 from vtcav_jax.tcav.batches import held
 from vtcav_jax.tcav.encoding import Encoded, Reading, encode
 from vtcav_jax.tcav.features import of
-from vtcav_jax.tcav.gram import Gram, gram
+from vtcav_jax.tcav.gram import gram
 from vtcav_jax.tcav.scores import Scores, scores
 from vtcav_jax.tcav.settings import Experiment
 from vtcav_jax.tcav.vectors import Training, Vectors, fit, labels
@@ -76,13 +76,24 @@ def main(argv: list[str]) -> None:
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
     if _ONLY.value:
         return
-    print(f"wrote {timing.write('tcav', results)} and the table in {tables.update_readme()}", file=sys.stderr)
+    print(f"wrote {timing.write('tcav', results)} and its table in {tables.update_pages()}", file=sys.stderr)
 
 
 def _apart(make: Callable[..., Any], *args: Any) -> Any:
     """In a process of its own, which may have workers."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(make, *args).result()
+
+
+def _timed(what: str, make: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
+    """What came out, the seconds of the first call, which compiles, and the median of the others'."""
+    found, seconds = None, []
+    for i in range(repeats + 1):
+        _say(f"{what}, {i or 'compiling'}")
+        start = time.perf_counter()
+        found = make()
+        seconds.append(time.perf_counter() - start)
+    return found, seconds[0], median(seconds[1:])
 
 
 def _say(text: str) -> None:
@@ -101,25 +112,23 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
     pairs = list(combinations(range(SETS), 2))
     signed = np.stack([labels(sets[i], sets[j], len(x)) for i, j in pairs])
 
-    def all_vectors(products: Gram) -> tuple[Vectors, Scores]:
+    def all_vectors() -> tuple[Vectors, Scores]:
         found = fit(products.kernel, signed, Training("logistic", LAM))
         return found, scores(products, found)
 
-    _say("products and vectors")
-    gram_s, fit_s = [], []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        products = gram(of(x), of(g))
-        middle = time.perf_counter()
-        ours, found = all_vectors(products)
-        gram_s.append(middle - start)
-        fit_s.append(time.perf_counter() - middle)
+    products, _, gram_s = _timed("products", lambda: gram(of(x), of(g)), repeats)
+    (ours, found), _, fit_s = _timed("vectors and scores", all_vectors, repeats)
     assert ours.converged.all()
     rows = [
-        _vector_row("ours, products", gram_s[1:], len(pairs), len(pairs)),
-        _vector_row("ours, vectors and scores", fit_s[1:], len(pairs), len(pairs)),
+        _vector_row("ours, products", [gram_s], len(pairs), len(pairs)),
+        _vector_row("ours, vectors and scores", [fit_s], len(pairs), len(pairs)),
     ]
-    total = median(gram_s[1:]) + median(fit_s[1:])
+    device = replace(Training("logistic", LAM), solver="optax")
+    _, first_s, optax_s = _timed("vectors by optax", lambda: fit(products.kernel, signed, device), 1)
+    rows.append(
+        _vector_row(f"ours, vectors by optax ({first_s:.1f} s with compilation)", [optax_s], len(pairs), len(pairs))
+    )
+    total = gram_s + fit_s
     for name, one in (("scikit-learn, lbfgs", _sklearn), ("captum's default classifier", _captum)):
         seconds, differences = [], []
         for k in range(PEERS_TIMED):
@@ -138,16 +147,16 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
                 differences[-1] = float(difference)
         row = _vector_row(name, seconds, 1, len(pairs))
         row |= {"times_ours": round(row["total_s"] / total, 1)}
-        row |= {"times_ours_without_products": round(row["total_s"] / median(fit_s[1:]), 1)}
+        row |= {"times_ours_without_products": round(row["total_s"] / fit_s, 1)}
         if name.startswith("scikit"):
             row["difference"] = float(f"{max(differences):.2g}")
         rows.append(row)
     return rows
 
 
-def _vector_row(name: str, seconds: Sequence[float], each: int, count: int) -> dict[str, Any]:
-    total = median(seconds) / each * count
-    return {"what": name, "vectors": count, "total_s": float(f"{total:.4g}"), "extrapolated": each < count}
+def _vector_row(name: str, seconds: Sequence[float], each: int, wanted: int) -> dict[str, Any]:
+    total = median(seconds) / each * wanted
+    return {"what": name, "vectors": wanted, "total_s": float(f"{total:.4g}"), "extrapolated": each < wanted}
 
 
 def _sklearn(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
@@ -198,12 +207,7 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
             found[stage] = vectors, scores(products, vectors)
         return seen, found
 
-    spent = []
-    for i in range(repeats + 1):
-        _say(f"ours with {sets} random sets, {'compiling' if i == 0 else i}")
-        start = time.perf_counter()
-        seen, found = ours()
-        spent.append(time.perf_counter() - start)
+    (seen, found), first_s, ours_s = _timed(f"ours with {sets} random sets", ours, repeats)
     network = reference.swin(PRESET)
     reference.load_named_as_official(network, torch_layout(weights.parameters(model)))
     theirs = _Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers)
@@ -224,13 +228,13 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
     row = {"what": f"1 concept, {sets} random sets, 3 stages", "clips": distinct}
     return [
         row
-        | {"who": "ours", "total_s": float(f"{median(spent[1:]):.4g}"), "first_s": float(f"{spent[0]:.4g}")}
+        | {"who": "ours", "total_s": float(f"{ours_s:.4g}"), "first_s": float(f"{first_s:.4g}")}
         | {"forwards_per_clip": round(seen.work.forwards / distinct, 2)}
         | {"backwards_per_target": seen.work.backwards / len(targets)},
         row
         | {"who": "captum 0.9.0", "total_s": float(f"{captum_s:.4g}")}
         | {"forwards_per_clip": round(theirs.forwards / distinct, 2), "backwards_per_target": float(len(STAGES))}
-        | {"times_ours": round(captum_s / median(spent[1:]), 1), "times_ours_first": round(captum_s / spent[0], 1)}
+        | {"times_ours": round(captum_s / ours_s, 1), "times_ours_first": round(captum_s / first_s, 1)}
         | {"difference": float(f"{max(differences):.2g}")},
     ]
 
@@ -321,17 +325,13 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _corpus(folder, per_set, targets)
-        whole = []
-        for i in range(repeats + 1):
-            _say(f"whole run, {'compiling' if i == 0 else i}")
-            start = time.perf_counter()
-            found = _whole(folder, f"run_{i}", batch=batch)
-            whole.append(time.perf_counter() - start)
+        names = (f"run_{i}" for i in count())  # each its own cache
+        found, first_s, whole_s = _timed("whole run", lambda: _whole(folder, next(names), batch=batch), repeats)
         _say("bare passes")
         forward, backward = _bare(batch, repeats)
     bare = found.work.forwards - targets, targets  # clips
     bare_s = bare[0] * forward / batch + bare[1] * backward / batch
-    for what, seconds in (("whole run", median(whole[1:])), ("whole run, compilation included", whole[0])):
+    for what, seconds in (("whole run", whole_s), ("whole run, compilation included", first_s)):
         row = {"what": what, "clips": sum(bare), "stages": len(FOUR), "permutations": PERMUTATIONS}
         row |= {"tests": len(found.rows), "total_s": float(f"{seconds:.4g}"), "bare_s": float(f"{bare_s:.4g}")}
         rows.append(row | {"times_bare": round(seconds / bare_s, 2)})

@@ -94,6 +94,10 @@ def test_there_is_a_flagfile_for_each_task():
             "tests is not a network that was converted or trained: model.json is missing",
         ),
         (["--task=predict", "--model=tiny.safetensors", "--clips=CLIPS"], "nor is there such a path"),
+        (["--task=explain", "--model=worlds_cnn"], "needs --videos=WHERE and --run=NAME"),
+        (["--task=explain", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"], "(did you"),
+        (["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--targets=up"], "no target"),
+        (["--task=motion", "--model=worlds_cnn", "--videos=v", "--run=x", "--methods=cam,gradcam"], "takes one"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):

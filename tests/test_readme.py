@@ -29,13 +29,16 @@ def test_the_own_model_takes_twenty_lines():
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
 
 
-def test_the_tables_are_those_of_the_results():
-    assert tables.filled(README) == README
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.stem)
+def test_the_tables_are_those_of_the_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert tables.filled(text) == text
 
 
 @pytest.mark.parametrize("name", tables.TABLES)
-def test_every_table_has_a_measurement(name):
+def test_every_table_has_a_measurement_and_a_place(name):
     assert tables.results(name)
+    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in tables.PAGES)
 
 
 def test_the_readme_is_short():

@@ -166,6 +166,22 @@ def test_an_iteration_is_one_product(monkeypatch):
     assert len(counts) == found.iterations[0] + 1
 
 
+@pytest.mark.parametrize("estimator", ["logistic", "ridge"])
+@pytest.mark.parametrize("own", [False, True], ids=["one K", "each its own"])
+@pytest.mark.usefixtures("usual_promotion")  # optax mixes int32 and int64
+def test_optax_finds_the_same_vectors(estimator, own):
+    x = clips(400 if own else 24, 60, 6, 0.3)
+    rng = np.random.default_rng(1)
+    chosen = [rng.permutation(len(x))[:24] if own else rng.permutation(24) for _ in range(3)]
+    signed = np.stack([labels(rows[:10], rows[10:], len(x), balanced=True) for rows in chosen])
+    host, device = (fit(x @ x.T, signed, Training(estimator, solver=solver)) for solver in ("host", "optax"))
+    assert device.converged.all() and (device.residual <= 1e-7).all()
+    # Each is within its residual of the optimum
+    ours, other = (found.a @ x for found in (host, device))
+    assert (np.linalg.norm(ours - other, axis=1) <= 2e-7 * host.norm).all()
+    np.testing.assert_allclose(device.intercept, host.intercept, atol=1e-6)
+
+
 def test_balanced_labels_weigh_both_sides_alike():
     row = labels([0, 1], [2, 3, 4, 5, 6, 7], 9, balanced=True)
     np.testing.assert_allclose([row[row > 0].sum(), row[row < 0].sum(), row[8]], [4, -4, 0])

@@ -40,8 +40,8 @@ def tcav(
     random_seed: int | None = None,
     flags: str = "",
 ) -> None:
-    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan,
-    after one batch of each kind that tells how long it takes."""
+    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints what it
+    would do, after one batch of each kind that tells how long it takes."""
     missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
     missing |= {"--run=NAME": run or dry_run}
     if lacking := [name for name, value in missing.items() if not value]:

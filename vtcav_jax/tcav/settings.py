@@ -46,6 +46,7 @@ class Experiment:
     steps: int = 16
     estimator: str = "logistic"
     lam: float = 0.01
+    solver: str = "host"
     permutations: int | None = None  # None: 999, or as many as one finding needs to pass alone in its family
     alpha: float = 0.05
     correction: str = "holm"
@@ -113,7 +114,7 @@ class Experiment:
 
     @property
     def training(self) -> Training:
-        return Training(self.estimator, self.lam)
+        return Training(self.estimator, self.lam, solver=self.solver)
 
 
 def chosen_stages(globs: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -51,17 +51,22 @@ def minimise(
     `kernel` is one for all rows, or one each. A row is done when its residual is below `tolerance`; others go on
     without it.
     """
-    weights = np.abs(signed) / np.abs(signed).sum(1, keepdims=True)
-    # What one unit of the intercept weighs in the inner product: as much as an example.
-    scale = np.sqrt((weights * np.diagonal(kernel, axis1=-2, axis2=-1)).sum(1))
-    scale[scale == 0] = 1.0
-    factor, spectrum = _eigenvectors(kernel) if kernel.ndim == 2 else _cholesky(kernel)
-    whole = _Problem(factor, spectrum, np.sign(signed) * weights, weights, lam, scale, loss)
+    whole = problem(kernel, signed, lam, loss)
     step = max(1, AT_ONCE // signed.shape[1])
     parts = [
         _minimised(whole.only(slice(start, start + step)), tolerance, limit) for start in range(0, len(signed), step)
     ]
     return Solved(*(np.concatenate(each) for each in zip(*parts)))
+
+
+def problem(kernel: Kernels, signed: Float[np.ndarray, "v s"], lam: Float[np.ndarray, " v"], loss: Loss) -> "_Problem":
+    """In coordinates of a factor of K."""
+    weights = np.abs(signed) / np.abs(signed).sum(1, keepdims=True)
+    # What one unit of the intercept weighs in the inner product: as much as an example.
+    scale = np.sqrt((weights * np.diagonal(kernel, axis1=-2, axis2=-1)).sum(1))
+    scale[scale == 0] = 1.0
+    factor, spectrum = _eigenvectors(kernel) if kernel.ndim == 2 else _cholesky(kernel)
+    return _Problem(factor, spectrum, np.sign(signed) * weights, weights, lam, scale, loss)
 
 
 def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "s r"], Float[np.ndarray, " r"]]:

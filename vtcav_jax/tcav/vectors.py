@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from vtcav_jax.tcav import solver
 
 ESTIMATORS = "logistic", "ridge", "mean_difference"
+SOLVERS = "host", "optax"
 Kernel = Float[np.ndarray, "m m"]
 Labels = Float[np.ndarray, "v m"]
 
@@ -28,7 +29,8 @@ class Training:
     logistic: mean log-loss + lam/2 |w|^2. ridge: mean of half the squared distance to the labels -1 and 1, and the same
     penalty. Both with a free intercept. mean_difference: mean of the concept minus mean of the others. `lam` is in
     units of the mean squared distance of a vector's examples from their mean, so that it says the same at every stage;
-    not `relative`, it is the objective's own. Iterations end when `tolerance` bounds the relative error of w.
+    not `relative`, it is the objective's own. Iterations end when `tolerance` bounds the relative error of w. `solver`
+    finds the same optimum on the host's cores, or by optax on jax's device.
     """
 
     estimator: str = "logistic"
@@ -36,10 +38,13 @@ class Training:
     relative: bool = True
     tolerance: float = 1e-7
     limit: int = 500
+    solver: str = "host"
 
     def __post_init__(self):
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator is one of {', '.join(ESTIMATORS)}, got {self.estimator!r}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver is one of {', '.join(SOLVERS)}, got {self.solver!r}")
 
 
 LOGISTIC = Training()
@@ -190,7 +195,10 @@ def _solved(
         row = part @ centre
         part += centre @ row - row - row[:, None]
     loss = "logistic" if training.estimator == "logistic" else "squares"
-    found = solver.minimise(part, here, lam, loss, tolerance=training.tolerance, limit=training.limit)
+    minimise = solver.minimise
+    if training.solver == "optax":
+        from vtcav_jax.tcav.by_optax import minimise
+    found = minimise(part, here, lam, loss, tolerance=training.tolerance, limit=training.limit)
     a = found.a - found.a.sum(1, keepdims=True) * weights  # what is left of the sum, which is 0 at the optimum
     intercept = found.intercept - (a * row).sum(1)
     everywhere = np.zeros_like(signed)

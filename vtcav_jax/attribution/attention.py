@@ -1,0 +1,188 @@
+"""What Video Swin's tokens look at, followed from the pooled answer back to the patches.
+
+Attention is not kept by the network: from a block's input, which the tap gives, its weights are computed once more.
+Only the row of the pooled readout is carried back (Abnar and Zuidema's rollout, 2020, as a vector), through windows,
+shifts and merges: a matrix over all tokens would need gigabytes for each block.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from vtcav_jax.attribution.passes import Explained, Passed, explained, on_host, passed
+from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models.video_swin import (
+    Block,
+    Triple,
+    VideoSwin,
+    from_windows,
+    pad_to_multiple,
+    region_of_token,
+    relative_position_bias,
+    to_windows,
+)
+from vtcav_jax.tap import Model
+
+Row = Float[Array, "b t h w"]  # how much of the readout is each token's
+
+
+class Step(NamedTuple):
+    """A block, or the merge behind a layer if `block` is None, between two stages."""
+
+    block: Block | None
+    before: str
+    after: str
+
+
+def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | None = None) -> Attribution:
+    """Half of each token is itself and half what it attends to, the mean over heads, block by block back to `stage`.
+
+    The target does not matter. `residual` is what attention to the padding of windows lost of 1.
+    """
+    what = explained(model, clips, target)
+    return rollout_of_pass(what, passed(what, stages_needed(what, stage)), stage)
+
+
+def gradient_rollout(model: Model, clips: ArrayLike, target: Target, stage: str | None = None) -> Attribution:
+    """Attention times its gradient where positive (Chefer et al., 2021), added up over paths, that of no attention left
+    out: it is the same for all tokens and would hide the others.
+    """
+    what = explained(model, clips, target)
+    return gradient_rollout_of_pass(what, passed(what, stages_needed(what, stage)), stage)
+
+
+def last_attention(model: Model, clips: ArrayLike, target: Target = 0) -> Attribution:
+    """What the last block's tokens look at, the mean over tokens and heads: a baseline, of one layer and no class."""
+    what = explained(model, clips, target)
+    *_, last = _steps(what)
+    got = passed(what, [last.before])
+    assert last.block is not None
+    x = got.activations[last.before]
+    values = _attend(last.block, x, _even(x))
+    return Attribution(on_host(values), last.after, False, 1, "last_attention")
+
+
+def rollout_of_pass(what: Explained, got: Passed, stage: str | None) -> Attribution:
+    steps, x = _path(what, stage), got.activations
+    row = _even(x[steps[-1].before])
+    for block, before, _ in reversed(steps):
+        row = _split(row, x[before].shape[1:4]) if block is None else (row + _attend(block, x[before], row)) / 2
+    values = on_host(row)
+    return Attribution(values, steps[0].before, False, 1, "rollout", 1 - values.sum((1, 2, 3)))
+
+
+def gradient_rollout_of_pass(what: Explained, got: Passed, stage: str | None) -> Attribution:
+    steps, x = _path(what, stage), got.activations
+    row = straight = _even(x[steps[-1].before])
+    for block, before, after in reversed(steps):
+        if block is None:
+            row, straight = (_split(r, x[before].shape[1:4]) for r in (row, straight))
+        else:
+            row = row + _attend(block, x[before], row, got.gradients[after])
+    return Attribution(on_host(row - straight), steps[0].before, False, 3, "gradient_rollout")
+
+
+def stages_needed(what: Explained, stage: str | None) -> list[str]:
+    """Inputs and outputs of all blocks on the way back to `stage`."""
+    return list(dict.fromkeys(name for step in _path(what, stage) for name in (step.before, step.after)))
+
+
+def attention_weights(block: Block, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
+    """Of each window of a block with input x: how much each token (row) takes from each other."""
+    return _weights_and_values(block, *_windows(block, block.norm1(x)))[0]
+
+
+def _steps(what: Explained) -> list[Step]:
+    model = what.scored.model
+    if not isinstance(model, VideoSwin):
+        raise ValueError(
+            f"attention is followed through a VideoSwin, got a {type(model).__name__}; attn_lrp works for any network"
+        )
+    steps, before = [], "patch_embed"
+    for i, layer in enumerate(model.layers):
+        for j, block in enumerate(layer.blocks):
+            steps.append(Step(block, before, after := f"layers.{i}.blocks.{j}"))
+            before = after
+        if layer.downsample is not None:
+            steps.append(Step(None, before, before := f"layers.{i}.downsample"))
+    return steps
+
+
+def _path(what: Explained, stage: str | None) -> list[Step]:
+    steps = _steps(what)
+    starts = [step.before for step in steps]
+    if stage is not None and stage not in starts:
+        raise ValueError(f"attention can be followed back to {', '.join(starts)}; got {stage}")
+    return steps if stage is None else steps[starts.index(stage) :]
+
+
+@jax.jit
+def _even(x: Float[Array, "b t h w c"]) -> Row:
+    shape = x.shape[:4]
+    return jnp.full(shape, 1 / (shape[1] * shape[2] * shape[3]))
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _split(row: Row, sizes: tuple[int, int, int]) -> Float[Array, "b t h2 w2"]:
+    """A merged token's part, evenly to those of its four that are there."""
+    wide = row.repeat(2, 2).repeat(2, 3)[:, :, : sizes[1], : sizes[2]]
+    there = [jnp.minimum(2, n - jnp.arange(n) // 2 * 2).astype(row.dtype) for n in sizes[1:]]
+    return wide / (there[0][:, None] * there[1][None, :])[None, None]
+
+
+@jax.jit
+def _attend(block: Block, x: Array, row: Row, gradient: Array | None = None) -> Row:
+    """The row times the block's attention, the mean over heads; with the gradient at the block's output, Chefer's."""
+    b, t, h, w = row.shape
+    windows, regions, grid, window, shift = _windows(block, block.norm1(x))
+    weights, values = _weights_and_values(block, windows, regions, grid, window, shift)
+    if gradient is not None:
+        weights = jax.nn.relu(weights * _gradient_of_weights(block, x, gradient, weights, values))
+    parts = _windows(block, row[..., None])[0][..., 0]
+    parts = jnp.einsum("mn,mhnk->mk", parts, weights) / block.attn.heads
+    back = jnp.roll(from_windows(parts[..., None], b, grid, window), shift, (1, 2, 3))
+    return back[:, :t, :h, :w, 0]
+
+
+def _windows(block: Block, x: Array) -> tuple[Array, Array | None, Triple, Triple, Triple]:
+    """Windows of x as the block cuts them, regions, and the padded grid, window and shift."""
+    sizes = [(min(n, w), s if n > w else 0) for n, w, s in zip(x.shape[1:4], block.window, block.shift)]
+    (p, a), (q, b), (r, c) = sizes
+    window, shift = (p, q, r), (a, b, c)
+    x = pad_to_multiple(x, window)
+    grid = (x.shape[1], x.shape[2], x.shape[3])
+    regions = jnp.tile(region_of_token(grid, window, shift), (len(x), 1)) if any(shift) else None
+    return to_windows(jnp.roll(x, [-s for s in shift], (1, 2, 3)), window), regions, grid, window, shift
+
+
+def _weights_and_values(block: Block, x: Array, regions: Array | None, *_) -> tuple[Array, Array]:
+    attn = block.attn
+    m, n, c = x.shape
+    q, k, v = attn.qkv(x).reshape(m, n, 3, attn.heads, -1).transpose(2, 0, 3, 1, 4)
+    table = attn.relative_position_bias_table[...].T
+    scores = jnp.einsum("mhnd,mhkd->mhnk", q * (c // attn.heads) ** -0.5, k)
+    scores = scores + relative_position_bias(table, attn.window, n)[None]
+    if regions is not None:
+        r = regions[:, None]
+        scores = scores - jnp.minimum(100 * jnp.abs(r[..., :, None] - r[..., None, :]), 100)
+    return jax.nn.softmax(scores), v
+
+
+def _gradient_of_weights(block: Block, x: Array, gradient: Array, weights: Array, values: Array) -> Array:
+    """From the gradient at the block's output, back through its MLP and its projection."""
+    m, heads, n, d = values.shape
+    mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(m, n, heads * d)
+    _, _, grid, window, shift = _windows(block, x)
+    b, t, h, w, c = x.shape
+
+    def rest(mixed: Array) -> Array:
+        y = from_windows(block.attn.proj(mixed), b, grid, window)
+        y = x + jnp.roll(y, shift, (1, 2, 3))[:, :t, :h, :w]
+        return y + block.mlp(block.norm2(y).reshape(-1, c)).reshape(y.shape)
+
+    by_mixed = jax.vjp(rest, mixed)[1](gradient)[0].reshape(m, n, heads, d)
+    return jnp.einsum("mnhd,mhkd->mhnk", by_mixed, values)

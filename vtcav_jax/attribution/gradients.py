@@ -1,0 +1,69 @@
+"""Gradients by the pixels, or by the activation of any stage."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike
+
+from vtcav_jax.attribution.passes import Passed, Scored, explained, on_host, passed
+from vtcav_jax.attribution.result import VIDEO, Attribution
+from vtcav_jax.attribution.targets import Target
+from vtcav_jax.tap import Model
+
+
+def saliency(model: Model, clips: ArrayLike, target: Target, stage: str = VIDEO) -> Attribution:
+    """How strongly the score reacts at each place (Simonyan et al., 2014): absolute gradients, added over channels."""
+    what = explained(model, clips, target)
+    return saliency_of_pass(passed(what, [what.stage(stage)]), stage)
+
+
+def gradient_x_input(model: Model, clips: ArrayLike, target: Target, stage: str = VIDEO) -> Attribution:
+    """The score's linear part, place by place: the whole score where the network is linear without biases."""
+    what = explained(model, clips, target)
+    return gradient_x_input_of_pass(passed(what, [what.stage(stage)]), stage)
+
+
+def saliency_of_pass(got: Passed, stage: str) -> Attribution:
+    return Attribution(on_host(jnp.abs(got.gradients[stage]).sum(-1)), stage, False, 3, "saliency")
+
+
+def gradient_x_input_of_pass(got: Passed, stage: str) -> Attribution:
+    values = on_host((got.activations[stage] * got.gradients[stage]).sum(-1))
+    residual = on_host(got.score) - values.sum((1, 2, 3))
+    return Attribution(values, stage, True, 3, "gradient_x_input", residual)
+
+
+def smoothgrad(
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+    squared: bool = False,
+) -> Attribution:
+    """The mean gradient, or its mean square, of noisy copies (Smilkov et al., 2017).
+
+    `noise` is the standard deviation as a share of each clip's range. All clips get the same noise, so that a clip's
+    map depends neither on its place in the batch nor on the batch's size.
+    """
+    if samples < 1 or noise < 0:
+        raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
+    what = explained(model, clips, target)
+    values = _smoothed(what.scored, what.video, noise, jax.random.key(seed), samples, squared)
+    name = "smoothgrad_squared" if squared else "smoothgrad"
+    return Attribution(on_host(values), VIDEO, not squared, 3 * samples, name)
+
+
+@partial(jax.jit, static_argnames=("samples", "squared"))
+def _smoothed(scored: Scored, video: Array, noise: ArrayLike, key: Array, samples: int, squared: bool) -> Array:
+    spans = video.max((1, 2, 3, 4), keepdims=True) - video.min((1, 2, 3, 4), keepdims=True)
+
+    def step(total: Array, i: Array) -> tuple[Array, None]:
+        drawn = jax.random.normal(jax.random.fold_in(key, i), video.shape[1:], video.dtype)
+        gradient = scored.gradient(video + jnp.asarray(noise, video.dtype) * spans * drawn[None])
+        return total + (gradient**2 if squared else gradient).sum(-1), None
+
+    return jax.lax.scan(step, jnp.zeros_like(video[..., 0]), jnp.arange(samples))[0] / samples

@@ -1,0 +1,37 @@
+"""From the pixels of a clip to the coarser grid of a map: things are compared at the map's own resolution."""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def by_area(values: Float[np.ndarray, "b t h w *c"], sizes: tuple[int, int, int]) -> Float[np.ndarray, "b t2 h2 w2 *c"]:
+    """The mean over each cell of a grid of `sizes` that covers the clip; what lies across a border counts in parts."""
+    for axis, size in enumerate(sizes, start=1):
+        if values.shape[axis] != size:
+            values = np.moveaxis(np.tensordot(_shares(values.shape[axis], size), values, (1, axis)), 0, axis)
+    return values.astype(np.float32)
+
+
+def frame_of_step(step: int, steps: int, frames: int) -> int:
+    """The frame in the middle of a step of a map with `steps` steps."""
+    return int((step + 0.5) * frames / steps)
+
+
+def shifted(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
+    """What has come to each place when everything moved by `displacement` (x, y), bilinear; from outside comes 0."""
+    h, w = values.shape
+    y, x = np.mgrid[1 : h + 1, 1 : w + 1]
+    x, y = np.clip(x - displacement[..., 0], 0, w + 1), np.clip(y - displacement[..., 1], 0, h + 1)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, low, a, b = np.minimum(left + 1, w + 1), np.minimum(top + 1, h + 1), x - left, y - top
+    padded = np.pad(values, 1)
+    above = (1 - a) * padded[top, left] + a * padded[top, right]
+    return (1 - b) * above + b * ((1 - a) * padded[low, left] + a * padded[low, right])
+
+
+def _shares(n: int, cells: int) -> Float[np.ndarray, "cells n"]:
+    """How much of each of `cells` equal parts of a line is each of its `n` pixels."""
+    start, end = (np.arange(cells)[:, None] + side for side in (0, 1))
+    pixel = np.arange(n)[None] * cells / n
+    overlap = np.minimum(end, pixel + cells / n) - np.maximum(start, pixel)
+    return np.maximum(overlap, 0)

@@ -1,0 +1,58 @@
+"""What every explainer returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+VIDEO = "video"  # the stage that a map over the pixels belongs to
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """One value per voxel or token: signed where the method is, not scaled, not clipped, not resized.
+
+    `cost` counts forward passes of each clip, a backward pass as two. `residual` is, for methods that owe a sum, what
+    each map's sum misses of it, in units of the target's score.
+    """
+
+    map: Float[np.ndarray, "b t h w"]
+    stage: str  # VIDEO or where in the network
+    signed: bool
+    cost: int
+    method: str
+    residual: Float[np.ndarray, " b"] | None = None
+
+    def __getitem__(self, rows: slice) -> "Attribution":
+        """Of some of the clips."""
+        return replace(self, map=self.map[rows], residual=None if self.residual is None else self.residual[rows])
+
+    @property
+    def level(self) -> str:
+        return "voxel" if self.stage == VIDEO else "token"
+
+    @property
+    def positive(self) -> Float[np.ndarray, "b t h w"]:
+        """What speaks for the target; the CAM family is usually shown like this."""
+        return np.maximum(self.map, 0)
+
+
+def joined(parts: Sequence[Attribution]) -> Attribution:
+    """Of the clips of all `parts`, which are of one method and stage."""
+    residuals = [part.residual for part in parts if part.residual is not None]
+    return replace(
+        parts[0],
+        map=np.concatenate([part.map for part in parts]),
+        residual=np.concatenate(residuals) if residuals else None,
+    )
+
+
+def per_patch(attribution: Attribution, patch: tuple[int, int, int]) -> Attribution:
+    """Sums over patches of (t, h, w): gradients of a network that cuts its input up carry the pattern of the cuts."""
+    b, *sizes = attribution.map.shape
+    if any(n % p for n, p in zip(sizes, patch)):
+        raise ValueError(f"a map of {tuple(sizes)} does not divide into patches of {patch}; choose divisors")
+    t, h, w = (n // p for n, p in zip(sizes, patch))
+    parts = attribution.map.reshape(b, t, patch[0], h, patch[1], w, patch[2])
+    return replace(attribution, map=parts.sum((2, 4, 6)))

@@ -1,0 +1,169 @@
+"""How a layer hands its relevance back to what went into it (layer-wise relevance propagation, Bach et al., 2015).
+
+Relevance is written R = x c: the value times a coefficient. Then what moves, cuts, pads or adds values passes c on as
+an ordinary gradient, and only layers with weights need rules. A layer is z = s f(x, w) + b, with the scale s and the
+shift b of a norm that follows; its P and N are the sums of the positive and of the negative products x w s.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Linear = Literal["epsilon", "gamma", "alpha_beta"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the backward pass does.
+
+    `bias`: whether biases take their share, in the denominator (else all relevance goes on). `attention`: "attn" shares
+    products of values evenly and sends relevance through the softmax (AttnLRP, Achtibat et al., 2024), "cp" treats
+    attention as constant (Ali et al., 2022). `guided`: an ordinary gradient but at ReLUs, where only what is positive
+    on both ways goes on (Springenberg et al., 2015).
+    """
+
+    linear: Linear = "epsilon"
+    epsilon: float = 1e-6
+    gamma: float = 0.25
+    alpha: float = 1.0
+    beta: float = 0.0
+    bias: bool = True
+    attention: Literal["attn", "cp"] = "attn"
+    guided: bool = False
+
+    def __post_init__(self):
+        if self.linear not in ("epsilon", "gamma", "alpha_beta") or self.attention not in ("attn", "cp"):
+            raise ValueError(
+                f"rules are epsilon, gamma and alpha_beta, attention is attn or cp; got {self.linear!r} and "
+                f"{self.attention!r}"
+            )
+        if self.linear == "alpha_beta" and abs(self.alpha - self.beta - 1) > 1e-6:
+            raise ValueError(f"alpha - beta must be 1 to conserve relevance, got {self.alpha} and {self.beta}")
+        if min(self.epsilon, self.gamma, self.beta) < 0:
+            raise ValueError("epsilon, gamma and beta must be at least 0")
+
+
+def linear(f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array, s: Array, b: Array) -> Array:
+    """`s f(x, w) + b` for an `f` linear in both, with the rule's backward pass for x and none for the parameters."""
+
+    @jax.custom_vjp
+    def apply(x, w, s, b):
+        return s * f(x, w) + b
+
+    def forward(x, w, s, b):
+        return apply(x, w, s, b), (x, w, s, b)
+
+    def backward(kept, c):
+        x, w, s, b = kept
+        z, plain = jax.vjp(lambda x: s * f(x, w), x)
+        z = z + b
+        relevance = z * c
+        if rules.linear == "epsilon":
+            stabilised = z if rules.bias else z - b
+            (out,) = plain(relevance / (stabilised + jnp.where(stabilised < 0, -1, 1) * _tiny(rules.epsilon, z)))
+            return out, *map(jnp.zeros_like, (w, s, b))
+        (p, n), signed = jax.vjp(lambda xp, xn: _parts(f, xp, xn, w, s), jnp.maximum(x, 0), jnp.minimum(x, 0))
+        share = b if rules.bias else jnp.zeros_like(b)
+        p, n = p + jnp.maximum(share, 0), n + jnp.minimum(share, 0)
+        if rules.linear == "alpha_beta":
+            above, below = signed((rules.alpha * _ratio(relevance, p), -rules.beta * _ratio(relevance, n)))
+        else:
+            total = p + n
+            ratio = _ratio(relevance, total + rules.gamma * jnp.where(total > 0, p, n))
+            up, down = jnp.where(total > 0, ratio, 0), jnp.where(total > 0, 0, ratio)
+            above, below = signed((ratio + rules.gamma * up, ratio + rules.gamma * down))
+        return jnp.where(x > 0, above, jnp.where(x < 0, below, 0)), *map(jnp.zeros_like, (w, s, b))
+
+    apply.defvjp(forward, backward)
+    return apply(x, w, s, b)
+
+
+def bounded(
+    f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array, s: Array, b: Array, low: Array, high: Array
+) -> Array:
+    """The first layer, with inputs between `low` and `high` (z-B): the gradient by x is the relevance of x itself."""
+
+    @jax.custom_vjp
+    def apply(x, w, s, b):
+        return s * f(x, w) + b
+
+    def forward(x, w, s, b):
+        return apply(x, w, s, b), (x, w, s, b, low, high)
+
+    def backward(kept, c):
+        x, w, s, b, low, high = kept
+        z, plain = jax.vjp(lambda x: s * f(x, w), x)
+        p, from_low = jax.vjp(lambda x: _signed_weights(f, x, w, s, jnp.maximum, jnp.minimum), low)
+        n, from_high = jax.vjp(lambda x: _signed_weights(f, x, w, s, jnp.minimum, jnp.maximum), high)
+        ratio = _ratio((z + b) * c, z - p - n)
+        out = x * plain(ratio)[0] - low * from_low(ratio)[0] - high * from_high(ratio)[0]
+        return out, *map(jnp.zeros_like, (w, s, b))
+
+    apply.defvjp(forward, backward)
+    return apply(x, w, s, b)
+
+
+def relu(x: Array, floor: Array, guided: bool) -> Array:
+    """The larger of the two; x's coefficient goes on where x is the larger and, if `guided`, is itself positive."""
+
+    @jax.custom_vjp
+    def apply(x, floor):
+        return jnp.maximum(x, floor)
+
+    def backward(kept, c):
+        x, floor = kept
+        return jnp.where(x > floor, jnp.maximum(c, 0) if guided else c, 0), jnp.zeros_like(floor)
+
+    apply.defvjp(lambda x, floor: (apply(x, floor), (x, floor)), backward)
+    return apply(x, floor)
+
+
+def by_slope(f: Callable[[Array], Array], x: Array) -> Array:
+    """A curve, element by element: all of its relevance is its input's, as if it were the line through 0."""
+
+    @jax.custom_vjp
+    def apply(x):
+        return f(x)
+
+    def forward(x):
+        y = f(x)
+        at_zero = jax.jvp(f, (x,), (jnp.ones_like(x),))[1]
+        return y, jnp.where(x == 0, at_zero, y / jnp.where(x == 0, 1, x))
+
+    apply.defvjp(forward, lambda slope, c: (slope * c,))
+    return apply(x)
+
+
+@jax.custom_vjp
+def half(x: Array) -> Array:
+    """x, with half of its coefficient: one of two factors."""
+    return x
+
+
+half.defvjp(lambda x: (x, None), lambda _, c: (c / 2,))
+
+
+def _parts(f, xp: Array, xn: Array, w: Array, s: Array) -> tuple[Array, Array]:
+    """The sums of positive and of negative products of `s f(x, w)` for x = xp + xn."""
+    wp, wn = jnp.maximum(w, 0), jnp.minimum(w, 0)
+    same, opposite = f(xp, wp) + f(xn, wn), f(xp, wn) + f(xn, wp)
+    sp, sn = jnp.maximum(s, 0), jnp.minimum(s, 0)
+    return sp * same + sn * opposite, sp * opposite + sn * same
+
+
+def _signed_weights(f, x: Array, w: Array, s: Array, first, second) -> Array:
+    """With the positive (`first` is maximum) or the negative ones of the weights w s only."""
+    return jnp.maximum(s, 0) * f(x, first(w, 0)) + jnp.minimum(s, 0) * f(x, second(w, 0))
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def _tiny(epsilon: float, z: Array) -> float:
+    """Never 0: where nothing came in, nothing is divided."""
+    return max(epsilon, float(jnp.finfo(z.dtype).tiny))

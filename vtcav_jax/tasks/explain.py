@@ -1,0 +1,249 @@
+"""--task=explain: where and when, as maps in files and films to look at, and what the maps themselves get wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vtcav_jax import attribution, intervals, models, runs
+from vtcav_jax.attribution import kept
+from vtcav_jax.attribution.asking import Asked, asked
+from vtcav_jax.attribution.limits import Limits, limits
+from vtcav_jax.attribution.things import displacement, things
+from vtcav_jax.attribution.videos import VideoMaps, Wanted, answered, explained_videos, wanted
+from vtcav_jax.attribution.windows import Window, windows
+from vtcav_jax.models import Loaded
+from vtcav_jax.names import unknown
+from vtcav_jax.progress import progress
+from vtcav_jax.report import map_films
+from vtcav_jax.report.overlay import write_film
+from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tcav.table import write_rows
+from vtcav_jax.video import How, Source, failure_table, write_failures
+
+USUAL = ("gradcam", "hirescam", "gradient_x_input", "attn_lrp")
+REFERENCES = 8  # other clips that expected gradients start from
+SHOWN = 40  # rows on the terminal
+MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
+
+    target: str
+    method: str
+    stage: str
+    measure: str
+    mean: float
+    low: float
+    high: float
+    clips: int
+
+
+def explain(
+    model: str,
+    spec: str | None,
+    run: Path | None,
+    how: How,
+    *,
+    targets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    baselines: Sequence[str] = ("zero",),
+    vectors: Path | None = None,
+    whole: bool = False,
+    films: str = "webp",
+    limit_clips: int = 0,
+    batch: int = 4,
+    workers: int = 2,
+    seed: int = 0,
+    random_weights: bool = False,
+    flags: str = "",
+) -> None:
+    """Maps of every video of `spec`, `.npz` and films, into the folder `run`; the same command continues it.
+
+    With `limit_clips` the first so many clips are used to measure what each method gets wrong.
+    """
+    if spec is None or run is None:
+        raise ValueError("--task=explain needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
+    if strange := [name for name in baselines if name not in attribution.BASELINES]:
+        raise ValueError(f"--baselines: {unknown('baseline', strange, attribution.BASELINES)}")
+    source, loaded = videos(spec), with_weights(model, seed if random_weights else None)
+    vector_names = [text for text in targets if "|" in text]
+    others = [text for text in targets if "|" not in text]
+    questions = asked(loaded, others) if others or not vector_names else ()
+    questions += concepts(vector_names, vectors, loaded)
+    chosen = wanted(loaded, methods or USUAL, stages, questions)
+    options = _options(chosen, loaded, source, baselines, workers, seed)
+    about = {"task": "explain", "model": model, "videos": source.spec, "clips": source.identity, "whole": whole}
+    about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
+    about |= {"num_clips": how.clips, "interval_seconds": how.interval_seconds, "films": films, "seed": seed}
+    folder = runs.open_run(run, about, flags)
+    for part in ("maps", "films"):
+        (folder / part).mkdir(exist_ok=True)
+    labels = loaded.labels
+    done = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
+    todo = [i for i in range(len(source.items)) if i not in done]
+    found = explained_videos(
+        loaded, source, questions, chosen, how, whole=whole, batch=batch, workers=workers, numbers=todo, options=options
+    )
+    failed = []
+    for one in progress(found, len(todo), "videos", size=lambda _: 1):
+        if not isinstance(one, VideoMaps):
+            failed.append(one)
+            continue
+        name = kept.stem(one.read)
+        if films != "none":
+            for question in questions:
+                answer = int(one.answers[question.name][0])
+                film, rate = map_films.film(one, question.name, labels[answer] if answer >= 0 else question.name)
+                write_film(folder / "films" / f"{name}--{_plain(question.name)}.{films}", film, rate)
+        kept.write(folder / "maps" / f"{name}.npz", one, labels)
+    rows = [row for path in sorted((folder / "maps").glob("*.npz")) for row in kept.rows(path)]
+    write_rows(folder / "explain.csv", kept.Row, rows)
+    write_failures(folder / "failures.csv", failed)
+    say(table(rows))
+    if failed:
+        say(failure_table(failed))
+    say(f"\nmaps: {folder / 'maps'}, films: {folder / 'films'}, all in numbers: {folder / 'explain.csv'}")
+    if limit_clips:
+        measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
+        write_rows(folder / "limits.csv", LimitRow, measured)
+        say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
+
+
+def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
+    """Concept vectors of a --task=tcav run as targets, `STAGE|CONCEPT/KIND/AGAINST`: where and when is the concept?"""
+    if not texts:
+        return ()
+    if run is None:
+        raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --vectors=RUN")
+    from vtcav_jax import tap
+    from vtcav_jax.tcav.cache import fingerprint
+    from vtcav_jax.tcav.export import stored
+    from vtcav_jax.tcav.pooling import spread_out
+
+    found = stored(run)
+    if fingerprint(loaded.model) != found.weights:
+        raise ValueError(f"the vectors in {run} are of another network; give the --model that they were made with")
+    if strange := [text for text in texts if text not in found.arrays]:
+        raise ValueError(unknown("concept vector", strange, found.arrays))
+    video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))
+    out = []
+    for text in texts:
+        stage = text.split("|")[0]
+        shape = tap.activations(loaded.model, video, stage)[1][stage].shape[1:]
+        if len(shape) != 4:
+            raise ValueError(f"{text} is at {stage}, {shape}, without time and space; choose a vector of another stage")
+        vector = spread_out(found.arrays[text], shape, found.pool)
+        places = np.prod([n for n, m in zip(shape, vector.shape) if m == 1])
+        spread = np.broadcast_to(vector, shape) / np.float32(places)
+        out.append(Asked(text, fixed=attribution.Concept(stage, jnp.asarray(spread))))
+    return tuple(out)
+
+
+def measure(
+    loaded: Loaded,
+    source: Source,
+    questions: Sequence[Asked],
+    methods: Wanted,
+    how: How,
+    count: int,
+    batch: int,
+    workers: int,
+    seed: int,
+    options: dict[str, dict[str, Any]],
+) -> list[LimitRow]:
+    """`Limits` of every question and method over the first `count` clips."""
+    geometry = models.PRESETS[loaded.preset].geometry
+    clips: list[Window] = []
+    for one in windows(source, geometry, how, workers=workers):
+        if isinstance(one, Window):
+            clips.append(one)
+        if len(clips) == count:
+            break
+    parts: dict[tuple[str, str], list[Limits]] = {}
+    groups = [clips[i : i + batch] for i in range(0, len(clips), batch)]
+    jobs = [(some, question, name, stage) for some in groups for question in questions for name, stage in methods]
+    for job in progress(jobs, len(jobs), "measurements", size=lambda _: 1):
+        some, question, name, stage = job
+        video = jnp.asarray(geometry.normalised(np.concatenate([window.clip.video for window in some])))
+        target = question.target(np.asarray(answered(loaded.model, video)))
+        found = limits(
+            *(loaded.model, video, target, name, stage),
+            things=_stacked([things(source, window, geometry) for window in some]),
+            flow=_stacked([displacement(source, window) for window in some]),
+            shuffle=seed,
+            **options.get(name, {}),
+        )
+        parts.setdefault((question.name, f"{name}@{found.stage}"), []).append(found)
+    out = []
+    for (target, _), some in parts.items():
+        for name in MEASURES:
+            values = np.concatenate([getattr(one, name) for one in some])
+            told = int((~np.isnan(values)).sum())
+            out.append(LimitRow(target, some[0].method, some[0].stage, name, *intervals.mean(values), told))
+    return out
+
+
+def table(rows: Sequence[kept.Row]) -> str:
+    """The first rows for a person."""
+    lines = [
+        f"{'clip':24} {'target':18} {'answer':16} {'score':>7}  {'method':20} {'stage':14} "
+        f"{'residual':>9} {'peak at':>8}"
+    ]
+    for row in rows[:SHOWN]:
+        residual = "" if np.isnan(row.residual) else f"{row.residual:.2g}"
+        lines.append(
+            f"{row.clip:24.24} {row.target:18.18} {row.answer:16.16} {row.score:>7.2f}  {row.method:20.20} "
+            f"{row.stage:14.14} {residual:>9} {row.peak:>6.2f} s"
+        )
+    return "\n".join([*lines, *([f"and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])])
+
+
+def limits_table(rows: Sequence[LimitRow]) -> str:
+    """One line for each question and method: means with their intervals."""
+    lines = [f"{'target':16} {'method':18} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
+    by_method: dict[tuple[str, str, str], dict[str, LimitRow]] = {}
+    for row in rows:
+        by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
+    for (target, method, stage), some in by_method.items():
+        cells = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r.clips else "" for r in map(some.get, MEASURES) if r]
+        lines.append(f"{target:16.16} {method:18.18} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _options(
+    methods: Wanted, loaded: Loaded, source: Source, baselines: Sequence[str], workers: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """What methods need besides a clip: the range of pixels, other clips."""
+    geometry = models.PRESETS[loaded.preset].geometry
+    names, out = {name for name, _ in methods}, {}
+    if "deep_taylor" in names:
+        out["deep_taylor"] = {"bounds": attribution.pixel_bounds(geometry)}
+    if "integrated_gradients" in names:
+        out["integrated_gradients"] = {"baseline": tuple(baselines)}
+    if "expected_gradients" in names:
+        random = np.random.default_rng(seed)
+        count = len(source.items)
+        numbers = sorted(random.choice(count, min(REFERENCES, count), replace=False).tolist())
+        found = windows(source, geometry, How(), workers=workers, wanted=numbers)
+        clips = [one.clip.video for one in found if isinstance(one, Window)]
+        if not clips:
+            raise ValueError("expected_gradients starts from other clips of --videos, and none could be read")
+        out["expected_gradients"] = {"references": geometry.normalised(np.concatenate(clips)), "seed": seed}
+    return out
+
+
+def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.stack(known) if len(known) == len(parts) else None
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
