@@ -166,7 +166,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mining, "_finish", killed)
+        patch.setattr(mining, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             concepts.mine(videos[:2], settings("blue"), tmp_path / "a" / "out", detector=Squares())
     assert list((tmp_path / "a" / "out" / "blue").rglob("*.mp4"))
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "_write", full)
+        patch.setattr(writing, "write_file", full)
         with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
             concepts.mine(videos, settings(), tmp_path / "out", detector=Squares())
     again = Squares()
