@@ -166,6 +166,18 @@ def test_an_iteration_is_one_product(monkeypatch):
     assert len(counts) == found.iterations[0] + 1
 
 
+def test_products_that_rounding_left_below_zero():
+    """Small sets out of many clips are solved each with its own K, of which float32 may leave no Cholesky factor."""
+    x = clips(400, 3, 7)  # clips that differ along a few directions, as frozen ones do
+    kernel = x @ x.T
+    wrong = 1e-7 * np.abs(kernel).max() * np.random.default_rng(0).normal(size=kernel.shape)
+    signed = np.stack([labels(range(i, i + 12), range(i + 200, i + 212), 400) for i in range(0, 180, 15)])
+    clean, rounded = fit(kernel, signed), fit(kernel + (wrong + wrong.T) / 2, signed)
+    assert rounded.converged.all()
+    ours, other = (found.a @ x for found in (clean, rounded))
+    assert (np.linalg.norm(ours - other, axis=1) <= 1e-3 * clean.norm).all()
+
+
 @pytest.mark.parametrize("estimator", ["logistic", "ridge"])
 @pytest.mark.parametrize("own", [False, True], ids=["one K", "each its own"])
 @pytest.mark.usefixtures("usual_promotion")  # optax mixes int32 and int64
