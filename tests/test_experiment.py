@@ -249,7 +249,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(made, tmp_path, monke
     assert "backwards      12" in found.text and not store.folder.exists()
     holm = plan(MODEL, ("red",), source, sets, Experiment(stages=("*",), n_targets=None), store, GEOMETRY)
     assert holm.settings.permutations == 999 and len(holm.looked.targets) == 7
-    assert holm.settings.enough(100) == 999 and Experiment().enough(100) == 1999
+    assert holm.settings.enough(100) == 999 and Experiment().enough(100) == 3999
     few = plan(MODEL, ("red",), source, sets, Experiment(permutations=19), store, GEOMETRY)
     assert "REFUSED" in few.text
 

@@ -47,7 +47,7 @@ class Experiment:
     estimator: str = "logistic"
     lam: float = 0.01
     solver: str = "host"
-    permutations: int | None = None  # None: 999, or as many as one finding needs to pass alone in its family
+    permutations: int | None = None  # None: 999, or twice what one finding needs to pass alone in its family
     alpha: float = 0.05
     correction: str = "holm"
     n_targets: int | None = 100  # at most, of each class
@@ -95,10 +95,12 @@ class Experiment:
             raise ValueError("; ".join(problems))
 
     def enough(self, family: int) -> int:
-        """Permutations, where they are not given."""
+        """Permutations, where they are not given: a finding can then pass alone with half of alpha, not just."""
         if self.permutations is not None:
             return self.permutations
-        return max(LEAST, 0 if self.correction == "bh" else attainable(0.5, family, self.alpha, self.correction).needed)
+        return max(
+            LEAST, 0 if self.correction == "bh" else attainable(0.5, family, self.alpha / 2, self.correction).needed
+        )
 
     def adapted(self, known: Sequence[str]) -> "Experiment":
         """To the paper's protocol, if that is asked for: flattened activations, Bonferroni's correction, and where no
