@@ -77,11 +77,18 @@ def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "
 
 
 def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v s s"], None]:
-    """Of K and a little more on its diagonal, as K has no inverse: a billionth of what the tolerance is of."""
+    """Of K and a little more on its diagonal, as K has no inverse: a billionth of what the tolerance is of.
+
+    A K of few features out of products in float32 can be below 0 by their rounding; then it takes as much more as that.
+    """
     size = kernel.shape[-1]
     more = NOTHING * size * np.trace(kernel, axis1=1, axis2=2)
     more = np.where(more > 0, more, 1.0)
-    return np.linalg.cholesky(kernel + more[:, None, None] * np.eye(size)), None
+    try:
+        return np.linalg.cholesky(kernel + more[:, None, None] * np.eye(size)), None
+    except np.linalg.LinAlgError:
+        more += 2 * np.maximum(-np.linalg.eigvalsh(kernel)[:, 0], 0)
+        return np.linalg.cholesky(kernel + more[:, None, None] * np.eye(size)), None
 
 
 def _minimised(problem: "_Problem", tolerance: float, limit: int) -> tuple[np.ndarray, ...]:
