@@ -117,7 +117,7 @@ import squares as t
 from pathlib import Path
 from vtcav_jax import concepts
 from vtcav_jax.concepts import writing
-write, left = writing._write, [{files}]
+write, left = writing.write_file, [{files}]
 def killed(path, data):
     left[0] -= 1
     if not left[0]:
@@ -125,7 +125,7 @@ def killed(path, data):
         path.with_name("." + path.name + ".part").write_bytes(data[:100])
         os.kill(os.getpid(), 9)
     write(path, data)
-writing._write = killed
+writing.write_file = killed
 videos = sorted(Path({videos!r}).iterdir())
 concepts.mine(videos, t.settings(), {out!r}, detector=t.Squares({frames}))
 """

@@ -148,6 +148,21 @@ def test_examples_that_are_all_the_same_give_a_vector_of_length_0():
     assert zero.norm[0] == 0 and np.isnan(zero.unit).all()
 
 
+def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
+    """Sets of their own, fewer features than clips: what is below 0 must not end the run, nor move the vectors."""
+    x = np.random.default_rng(0).normal(size=(300, 12))
+    x[:, 0] += 8
+    exact = x @ x.T
+    rough = exact + np.random.default_rng(1).normal(size=exact.shape) * 3e-7 * np.abs(exact).max()
+    rough = (rough + rough.T) / 2
+    signed = np.stack([labels(range(i, i + 6), range(i + 6, i + 24), 300) for i in range(0, 270, 30)])
+    assert np.linalg.eigvalsh(rough)[0] < -1e-4
+    own, true = fit(rough, signed), fit(exact, signed)
+    assert own.converged.all()
+    both = np.einsum("vm,mn,vn->v", own.unit, exact, true.unit)
+    assert np.all(both > 0.999)
+
+
 def test_what_does_not_converge_says_so():
     x = clips(30, 100, 4)
     found = fit(x @ x.T, labels(range(15), range(15, 30), 30)[None], Training(lam=1e-3, limit=3))

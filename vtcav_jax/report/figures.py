@@ -41,7 +41,7 @@ def depth(rows: Sequence[Row], statistic: str, unit: str, like: Sequence[Row] = 
     y = scale(every, bottom, 46)
     _left_axis(canvas, y, 46, WIDTH - 8, unit)
     first = rows[0]
-    canvas.text(8, 16, first.concept, "title", most=24)
+    canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
     for k, kind in enumerate(kinds):
         canvas.dot(WIDTH - 76 * (len(kinds) - k), 12, colour(kind), kind)
         canvas.text(WIDTH - 76 * (len(kinds) - k) + 9, 16, kind, "soft", most=10)
@@ -78,7 +78,7 @@ def ladder(rows: Sequence[Row], statistic: str, unit: str) -> Figure:
     height = 52 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
     canvas, first = Canvas(WIDTH, height), rows[0]
     x = scale([value for row in rows for value in effect(row, statistic).numbers], 148, WIDTH - 12)
-    canvas.text(8, 16, first.concept, "title", most=40)
+    canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
     for value in x.ticks:
         canvas.line(x(value), 34, x(value), height - 26, "axis" if value else "zero")
         canvas.text(x(value), height - 12, tick(value), "soft", "middle")
