@@ -29,7 +29,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each", lower_boun
 
 AGREE = 1e-4  # of a map's largest value: float32 through a network, in two orders
 NODES = 16
-CNN = ("small_cnn", (16, 112, 112), 4)  # preset, clip, clips at once
+CNN = ("small_cnn", (16, 112, 112), 1)  # preset, clip, clips at once
 SWIN = ("video_swin_t_k400", (16, 224, 224), 1)
 CAMS = tuple(attribution.WEIGHINGS)
 TWELVE = {"small_cnn": ("convs.1", "convs.2"), "video_swin_t_k400": ("layers.3", "norm")}

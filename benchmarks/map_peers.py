@@ -39,7 +39,7 @@ class Peers:
         layers += [torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), head]
         self.network, self.outputs = torch.nn.Sequential(*layers).eval(), head.out_features
         self.last = layers[-4]
-        self.video = torch.from_numpy(video).permute(0, 4, 1, 2, 3)
+        self.video = torch.tensor(video).permute(0, 4, 1, 2, 3)
 
     def logits(self) -> np.ndarray:
         with self.torch.no_grad():
