@@ -271,6 +271,7 @@ def test_errors_say_what_was_expected(net, video, call, message):
         call(net, video)
 
 
+@pytest.mark.slow
 def test_the_second_call_does_not_compile(net, video):
     from vtcav_jax.attribution import cams, gradients, paths
 
