@@ -39,7 +39,7 @@ class Peers:
         layers += [torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), head]
         self.network, self.outputs = torch.nn.Sequential(*layers).eval(), head.out_features
         self.last = layers[-4]
-        self.video = torch.from_numpy(video).permute(0, 4, 1, 2, 3)
+        self.video = torch.tensor(video).permute(0, 4, 1, 2, 3)
 
     def logits(self) -> np.ndarray:
         with self.torch.no_grad():
@@ -71,15 +71,16 @@ class Peers:
 
         return call
 
-    def zennit_lrp(self, rule: str) -> Callable[[], np.ndarray]:
-        """`epsilon` or `z_plus` in every layer."""
+    def zennit_lrp(self, epsilon: float | None) -> Callable[[], np.ndarray]:
+        """The epsilon rule in every layer; None: z-plus."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reference.video_models()
             from zennit import rules, types
             from zennit.attribution import Gradient
             from zennit.composites import LayerMapComposite
-        given = rules.Epsilon(epsilon=1e-6) if rule == "epsilon" else rules.ZPlus(stabilizer=1e-9, zero_params="bias")
+        z_plus = rules.ZPlus(stabilizer=1e-9, zero_params="bias")
+        given = z_plus if epsilon is None else rules.Epsilon(epsilon=epsilon)
         composite = LayerMapComposite(
             layer_map=[
                 (types.Activation, rules.Pass()),

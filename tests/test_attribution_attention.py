@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_networks import drawn
 from flax import nnx
 
 from vtcav_jax import attribution, tap
@@ -20,14 +21,7 @@ CLASSES = np.array([2])
 @pytest.fixture(scope="module")
 def swin():
     sizes = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
-    graph, state = nnx.split(nnx.eval_shape(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0))))
-    random = np.random.default_rng(0)
-
-    def draw(x):
-        wide = math.prod(x.shape[:-1]) ** -0.5 if len(x.shape) > 1 else 0.2
-        return jnp.asarray(wide * random.normal(size=x.shape) + 0.2 * (len(x.shape) == 1), x.dtype)
-
-    return nnx.merge(graph, jax.tree.map(draw, state))
+    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")

@@ -1,47 +1,30 @@
 """CAMs, gradients, targets: identities that the formulas owe, an independent numpy, finite differences, costs."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_networks import small_cnn, small_swin
 from flax import nnx
 from jax.tree_util import Partial
 
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import targets
 from vtcav_jax.models.small_cnn import SmallCnn
-from vtcav_jax.models.video_swin import VideoSwin
 from vtcav_jax.worlds import analytic
 
 SHAPE = (2, 4, 12, 12, 3)
 CLASSES = np.array([2, 0])
 
 
-def drawn(make):
-    """A network with every parameter drawn: biases of 0 hide mistakes, and a norm of nothing but 0 has no slope."""
-    graph, state = nnx.split(nnx.eval_shape(make))
-    random = np.random.default_rng(0)
-
-    def draw(x):
-        wide = math.prod(x.shape[:-1]) ** -0.5 if len(x.shape) > 1 else 0.2
-        one = 1.0 if len(x.shape) == 1 else 0.0  # norms' scales, and biases that keep ReLUs alive
-        return jnp.asarray(one * 0.2 + wide * random.normal(size=x.shape), x.dtype)
-
-    return nnx.merge(graph, jax.tree.map(draw, state))
-
-
 @pytest.fixture(scope="module")
 def net():
-    sizes = dict(widths=(5, 8, 6), kernels=((3, 3, 3),) * 3, strides=((1, 2, 2), (2, 1, 1), (1, 1, 1)))
-    return drawn(lambda: SmallCnn(**sizes, num_classes=4, rngs=nnx.Rngs(0)))
+    return small_cnn()
 
 
 @pytest.fixture(scope="module")
 def swin():
-    sizes = dict(embed_dim=8, depths=(2, 1), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
-    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
+    return small_swin()
 
 
 @pytest.fixture(scope="module")
@@ -288,15 +271,17 @@ def test_errors_say_what_was_expected(net, video, call, message):
         call(net, video)
 
 
+@pytest.mark.slow
 def test_the_second_call_does_not_compile(net, video):
-    from vtcav_jax.attribution import cams, gradients
+    from vtcav_jax.attribution import cams, gradients, paths
 
-    watched = (cams._weighed, cams._framewise, gradients._smoothed, tap._activations_and_gradients)
+    watched = (cams._weighed, gradients._with_noisy, paths._with_node, tap._activations_and_gradients)
 
     def calls(video, classes, seed):
         for name in ("gradcam", "gradcam_framewise", "cam"):
             explain(net, video, name, target=classes)
         attribution.smoothgrad(net, video, classes, samples=2, seed=seed, noise=0.1 + seed)
+        attribution.integrated_gradients(net, video, classes, nodes=2 + seed)
 
     calls(video, CLASSES, 1)
     before = [f._cache_size() for f in watched]

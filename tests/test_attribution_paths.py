@@ -7,41 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from drawn_networks import small_cnn, small_swin
 
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import removal, targets
 from vtcav_jax.geometry import ClipGeometry
-from vtcav_jax.models.small_cnn import SmallCnn
-from vtcav_jax.models.video_swin import VideoSwin
 from vtcav_jax.worlds import analytic
 
 CLASSES = np.array([2, 0])
 
 
-def drawn(make):
-    """A network with every parameter drawn: biases of 0 hide mistakes, and a norm of nothing but 0 has no slope."""
-    graph, state = nnx.split(nnx.eval_shape(make))
-    random = np.random.default_rng(0)
-
-    def draw(x):
-        wide = math.prod(x.shape[:-1]) ** -0.5 if len(x.shape) > 1 else 0.2
-        one = 1.0 if len(x.shape) == 1 else 0.0  # norms' scales, and biases that keep ReLUs alive
-        return jnp.asarray(one * 0.2 + wide * random.normal(size=x.shape), x.dtype)
-
-    return nnx.merge(graph, jax.tree.map(draw, state))
-
-
 @pytest.fixture(scope="module")
 def net():
-    sizes = dict(widths=(5, 8, 6), kernels=((3, 3, 3),) * 3, strides=((1, 2, 2), (2, 1, 1), (1, 1, 1)))
-    return drawn(lambda: SmallCnn(**sizes, num_classes=4, rngs=nnx.Rngs(0)))
+    return small_cnn()
 
 
 @pytest.fixture(scope="module")
 def swin():
-    sizes = dict(embed_dim=8, depths=(2, 1), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
-    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
+    return small_swin()
 
 
 @pytest.fixture(scope="module")

@@ -1,49 +1,27 @@
 """Relevance: the rules by numpy loops over single weights, conservation, gradient x input, and torch's guided pass."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_networks import small_cnn, small_swin
 from flax import nnx
 from jax.tree_util import Partial
 
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import lrp, propagation, rules, targets
-from vtcav_jax.models.small_cnn import SmallCnn
-from vtcav_jax.models.video_swin import VideoSwin
 
 CLASSES = np.array([2, 0])
 
 
-def drawn(make, biases=True):
-    """A network with every parameter drawn."""
-    graph, state = nnx.split(nnx.eval_shape(make))
-    random = np.random.default_rng(0)
-
-    def draw(x):
-        many = len(x.shape) > 1
-        wide = math.prod(x.shape[:-1]) ** -0.5 if many else 0.2
-        return jnp.asarray((wide * random.normal(size=x.shape) + 0.2 * (not many)) * (biases or many), x.dtype)
-
-    return nnx.merge(graph, jax.tree.map(draw, state))
-
-
-def cnn(biases=True):
-    sizes = dict(widths=(5, 8, 6), kernels=((3, 3, 3),) * 3, strides=((1, 2, 2), (2, 1, 1), (1, 1, 1)))
-    return drawn(lambda: SmallCnn(**sizes, num_classes=4, rngs=nnx.Rngs(0)), biases)
-
-
 @pytest.fixture(scope="module")
 def net():
-    return cnn()
+    return small_cnn()
 
 
 @pytest.fixture(scope="module")
 def swin():
-    sizes = dict(embed_dim=8, depths=(2, 1), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
-    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
+    return small_swin()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +30,7 @@ def video():
 
 
 def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
-    net = cnn(biases=False)
+    net = small_cnn(biases=False)
     found = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.Rules(epsilon=0.0))
     gradient = attribution.gradient_x_input(net, video, CLASSES)
     size = np.abs(gradient.map).max()

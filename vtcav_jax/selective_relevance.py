@@ -15,7 +15,7 @@ from jaxtyping import ArrayLike, Bool, Float
 
 from vtcav_jax.attribution import BASELINES, Attribution, explain, explained
 from vtcav_jax.attribution.baselines import still
-from vtcav_jax.attribution.probes import scores
+from vtcav_jax.attribution.passes import scores
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.attribution.passes import Passed, Scored, at_stages, explained, on_host, passed
+from vtcav_jax.attribution.baselines import still
+from vtcav_jax.attribution.passes import Passed, at_stages, explained, on_host, passed
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
@@ -113,16 +114,9 @@ def gradcam_framewise(model: Model, clips: ArrayLike, target: Target, stage: str
     """
     what = explained(model, clips, target)
     stage = what.stage(stage)
-    values = on_host(_framewise(what.scored, what.video, stage))
-    return Attribution(values, stage, True, 3 * what.video.shape[1], "gradcam_framewise")
-
-
-@partial(jax.jit, static_argnames="stage")
-def _framewise(scored: Scored, video: Array, stage: str) -> Array:
-    def of_frame(frame: Array) -> Array:
-        still = jnp.broadcast_to(frame[:, None], video.shape)
-        got = at_stages(scored, still, (stage,))
-        values = _weighed(got.activations[stage], got.gradients[stage], gradcam)
-        return values[:, values.shape[1] // 2]
-
-    return jnp.moveaxis(jax.lax.map(of_frame, jnp.moveaxis(video, 1, 0)), 0, 1)
+    frames = []
+    for i in range(what.video.shape[1]):
+        got = at_stages(what.scored, still(what.video, i), (stage,))
+        values = on_host(_weighed(got.activations[stage], got.gradients[stage], gradcam))
+        frames.append(values[:, values.shape[1] // 2])
+    return Attribution(np.stack(frames, 1), stage, True, 3 * what.video.shape[1], "gradcam_framewise")

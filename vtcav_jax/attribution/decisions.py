@@ -101,14 +101,14 @@ def measured(
 ) -> Iterator[tuple[Read, list[Evidence]]]:
     """Of every video, or those with these `numbers`; one that could not be read has no rows."""
     geometry = models.PRESETS[loaded.preset].geometry
-    some = jnp.asarray(orders(geometry.frames, how.shuffles, how.seed))
+    some = orders(geometry.frames, how.shuffles, how.seed)
     if how.flow:
         optical_flow.opencv()
 
     def ask(video: np.ndarray) -> dict[str, Found]:
         clips = jnp.asarray(geometry.normalised(video))
         moves = np.stack([optical_flow.moving(clip) for clip in video]) if how.flow else None
-        logits = np.asarray(logits_in_orders(loaded.model, clips, some), np.float32)
+        logits = logits_in_orders(loaded.model, clips, some)
         return {question.name: _asked(loaded, clips, question, logits, how, moves) for question in questions}
 
     for one in asked_in_batches(

@@ -52,18 +52,19 @@ def smoothgrad(
     if samples < 1 or noise < 0:
         raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
     what = explained(model, clips, target)
-    values = _smoothed(what.scored, what.video, noise, jax.random.key(seed), samples, squared)
+    values, key = jnp.zeros_like(what.video[..., 0]), jax.random.key(seed)
+    for i in range(samples):
+        values = _with_noisy(what.scored, what.video, noise, values, key, i, squared)
     name = "smoothgrad_squared" if squared else "smoothgrad"
-    return Attribution(on_host(values), VIDEO, not squared, 3 * samples, name)
+    return Attribution(on_host(values / samples), VIDEO, not squared, 3 * samples, name)
 
 
-@partial(jax.jit, static_argnames=("samples", "squared"))
-def _smoothed(scored: Scored, video: Array, noise: ArrayLike, key: Array, samples: int, squared: bool) -> Array:
+@partial(jax.jit, static_argnames="squared")
+def _with_noisy(
+    scored: Scored, video: Array, noise: ArrayLike, total: Array, key: Array, i: ArrayLike, squared: bool
+) -> Array:
+    """`total`, and the gradient at the i-th noisy copy."""
     spans = video.max((1, 2, 3, 4), keepdims=True) - video.min((1, 2, 3, 4), keepdims=True)
-
-    def step(total: Array, i: Array) -> tuple[Array, None]:
-        drawn = jax.random.normal(jax.random.fold_in(key, i), video.shape[1:], video.dtype)
-        gradient = scored.gradient(video + jnp.asarray(noise, video.dtype) * spans * drawn[None])
-        return total + (gradient**2 if squared else gradient).sum(-1), None
-
-    return jax.lax.scan(step, jnp.zeros_like(video[..., 0]), jnp.arange(samples))[0] / samples
+    drawn = jax.random.normal(jax.random.fold_in(key, i), video.shape[1:], video.dtype)
+    gradient = scored.gradient(video + jnp.asarray(noise, video.dtype) * spans * drawn[None])
+    return total + (gradient**2 if squared else gradient).sum(-1)

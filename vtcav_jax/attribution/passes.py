@@ -111,6 +111,20 @@ def at_stages(scored: Scored, video: Array, stages: Sequence[str]) -> Passed:
     return Passed(tapped.logits[:, 0], tapped.activations, tapped.gradients)
 
 
+def scores(scored: Scored, video: Array) -> np.ndarray:
+    """Of each clip `(b,)`, from one forward pass.
+
+    Many passes are calls in a row and no loop inside a compiled function: there, XLA's CPU compiler is three times
+    slower with convolutions, and the clips that are changed one after the other would have to fit in memory at once.
+    """
+    return on_host(_score(scored, video))
+
+
+@jax.jit
+def _score(scored: Scored, video: Array) -> Array:
+    return scored.score(video)
+
+
 def on_host(values: Array) -> np.ndarray:
     """As numpy, float32 at least."""
     array = np.asarray(values)

@@ -7,7 +7,6 @@ that moves, so that what is seen and what changes are told apart with a conserva
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.attribution.baselines import Baseline, missing, still
-from vtcav_jax.attribution.passes import Scored, explained, on_host
+from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.intervals import ratio_of_means
@@ -38,11 +37,12 @@ def integrated_gradients(
     several = baseline if isinstance(baseline, tuple) else (baseline,)
     if not several:
         raise ValueError("name at least one baseline, got none")
-    starts = jnp.stack([missing(what.video, one) for one in several])
-    values, rise = _integrated_from(what.scored, starts, what.video, *_gauss_legendre(nodes))
-    residual = on_host(rise) - on_host(values).sum((1, 2, 3))
+    line = _gauss_legendre(nodes)
+    starts = [missing(what.video, one) for one in several]
+    values = np.mean([_integral(what.scored, start, what.video, *line) for start in starts], 0)
+    rise = scores(what.scored, what.video) - np.mean([scores(what.scored, start) for start in starts], 0)
     cost = 1 + len(several) * (3 * nodes + 1)
-    return Attribution(on_host(values), VIDEO, True, cost, "integrated_gradients", residual)
+    return Attribution(values, VIDEO, True, cost, "integrated_gradients", rise - values.sum((1, 2, 3)))
 
 
 def expected_gradients(
@@ -65,9 +65,13 @@ def expected_gradients(
             f"expected at least one sample, and references of clips {what.video.shape[1:]}; got {samples} and "
             f"references of shape {others.shape}"
         )
-    values, rise = _expected(what.scored, what.video, others, jax.random.key(seed), samples)
-    residual = on_host(rise) - on_host(values).sum((1, 2, 3))
-    return Attribution(on_host(values), VIDEO, True, 3 * samples + len(others) + 1, "expected_gradients", residual)
+    total, key = jnp.zeros_like(what.video[..., 0]), jax.random.key(seed)
+    for i in range(samples):
+        total = _with_drawn(what.scored, total, what.video, others, key, i, samples)
+    values = on_host(total / samples)
+    each = [scores(what.scored, jnp.broadcast_to(one[None], what.video.shape)) for one in others]
+    residual = scores(what.scored, what.video) - np.mean(each, 0) - values.sum((1, 2, 3))
+    return Attribution(values, VIDEO, True, 3 * samples + len(others) + 1, "expected_gradients", residual)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,77 +110,49 @@ def static_and_dynamic(
     t = what.video.shape[1]
     if not 1 <= frames <= t:
         raise ValueError(f"expected 1 to {t} frames to freeze, as the clip has them, got {frames}")
-    chosen = jnp.asarray((np.arange(frames) + 0.5) * t / frames, jnp.int32)
-    got = _two_legs(what.scored, missing(what.video, baseline), what.video, chosen, *_gauss_legendre(nodes))
-    before, between, score = on_host(got.baseline), on_host(got.still), on_host(got.score)
+    start, line = missing(what.video, baseline), _gauss_legendre(nodes)
+    stills = [still(what.video, int((i + 0.5) * t / frames)) for i in range(frames)]
+    first = np.mean([_integral(what.scored, start, middle, *line) for middle in stills], 0)
+    second = np.mean([_integral(what.scored, middle, what.video, *line) for middle in stills], 0)
+    before, score = scores(what.scored, start), scores(what.scored, what.video)
+    between = np.mean([scores(what.scored, middle) for middle in stills], 0)
 
     def leg(values: np.ndarray, start: np.ndarray, end: np.ndarray, name: str) -> Attribution:
         residual = end - start - values.sum((1, 2, 3))
         return Attribution(values, VIDEO, True, frames * (3 * nodes + 1) + 1, name, residual)
 
-    static = leg(on_host(got.static), before, between, "static_leg")
-    return Legs(static, leg(on_host(got.dynamic), between, score, "dynamic_leg"), before, between, score)
+    static = leg(first, before, between, "static_leg")
+    return Legs(static, leg(second, between, score, "dynamic_leg"), before, between, score)
 
 
-def _gauss_legendre(nodes: int) -> tuple[Array, Array]:
+def _gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Places between 0 and 1 and weights that integrate polynomials up to degree `2 nodes - 1` exactly."""
     if nodes < 1:
         raise ValueError(f"expected at least one node, got {nodes}")
     places, weights = np.polynomial.legendre.leggauss(nodes)
-    return jnp.asarray((places + 1) / 2), jnp.asarray(weights / 2)
+    return (places + 1) / 2, weights / 2
 
 
-def _integral(scored: Scored, start: Array, end: Array, places: Array, weights: Array) -> Array:
+def _integral(scored: Scored, start: Array, end: Array, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Of the gradient along the straight line, times the line."""
-
-    def step(total: Array, node: tuple[Array, Array]) -> tuple[Array, None]:
-        place, weight = (a.astype(start.dtype) for a in node)
-        return total + weight * scored.gradient(start + place * (end - start)), None
-
-    total = jax.lax.scan(step, jnp.zeros_like(start), (places, weights))[0]
-    return ((end - start) * total).sum(-1)
+    total = jnp.zeros_like(start)
+    for place, weight in zip(places, weights):
+        total = _with_node(scored, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
+    return on_host(((end - start) * total).sum(-1))
 
 
 @jax.jit
-def _integrated_from(scored: Scored, starts: Array, video: Array, places: Array, weights: Array):
-    def one(start: Array) -> tuple[Array, Array]:
-        return _integral(scored, start, video, places, weights), scored.score(start)
-
-    values, scores = jax.lax.map(one, starts)
-    return values.mean(0), scored.score(video) - scores.mean(0)
+def _with_node(scored: Scored, total: Array, start: Array, end: Array, place: Array, weight: Array) -> Array:
+    return total + weight * scored.gradient(start + place * (end - start))
 
 
 @partial(jax.jit, static_argnames="samples")
-def _expected(scored: Scored, video: Array, others: Array, key: Array, samples: int) -> tuple[Array, Array]:
-    def step(total: Array, i: Array) -> tuple[Array, None]:
-        which, where = jax.random.split(jax.random.fold_in(key, i))
-        # One place in each of `samples` equal parts of the path: less scatter than free ones
-        place = (i.astype(video.dtype) + jax.random.uniform(where, (), video.dtype)) / samples
-        start = others[jax.random.randint(which, (), 0, len(others))][None]
-        path = video - start
-        return total + (path * scored.gradient(start + place * path)).sum(-1), None
-
-    def reference_score(one: Array) -> Array:  # for each clip, as each has its own target
-        return scored.score(jnp.broadcast_to(one[None], video.shape))
-
-    total = jax.lax.scan(step, jnp.zeros_like(video[..., 0]), jnp.arange(samples))[0]
-    return total / samples, scored.score(video) - jax.lax.map(reference_score, others).mean(0)
-
-
-class _TwoLegs(NamedTuple):
-    static: Array
-    dynamic: Array
-    baseline: Array
-    still: Array
-    score: Array
-
-
-@jax.jit
-def _two_legs(scored: Scored, start: Array, video: Array, chosen: Array, places: Array, weights: Array) -> _TwoLegs:
-    def one(frame: Array) -> tuple[Array, Array, Array]:
-        middle = still(video, frame)
-        first = _integral(scored, start, middle, places, weights)
-        return first, _integral(scored, middle, video, places, weights), scored.score(middle)
-
-    static, dynamic, between = jax.lax.map(one, chosen)
-    return _TwoLegs(static.mean(0), dynamic.mean(0), scored.score(start), between.mean(0), scored.score(video))
+def _with_drawn(
+    scored: Scored, total: Array, video: Array, others: Array, key: Array, i: ArrayLike, samples: int
+) -> Array:
+    which, where = jax.random.split(jax.random.fold_in(key, i))
+    # One place in each of `samples` equal parts of the path: less scatter than free ones
+    place = (jnp.asarray(i, video.dtype) + jax.random.uniform(where, (), video.dtype)) / samples
+    start = others[jax.random.randint(which, (), 0, len(others))][None]
+    path = video - start
+    return total + (path * scored.gradient(start + place * path)).sum(-1)

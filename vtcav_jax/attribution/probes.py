@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
-from vtcav_jax.attribution.passes import Scored, explained, on_host
+from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
@@ -65,7 +65,7 @@ def temporal_probe(
     """
     what = explained(model, clips, target)
     some = orders(what.video.shape[1], shuffles, seed)
-    found = on_host(_ordered(what.scored, what.video, jnp.asarray(some)))
+    found = np.stack([on_host(_ordered(what.scored, what.video, jnp.asarray(order))) for order in some])
     empty = None if baseline is None else scores(what.scored, missing(what.video, baseline))
     return as_probe(found, what.video.shape[1], empty)
 
@@ -87,21 +87,16 @@ def as_probe(found: Float[np.ndarray, "n b"], frames: int, baseline: Scores | No
     return Probe(whole, np.zeros_like(whole) if baseline is None else baseline, frozen.T, shuffled.T, backwards, half)
 
 
-def scores(scored: Scored, video: Array) -> Scores:
-    return on_host(_score(scored, video))
-
-
-@jax.jit
-def logits_in_orders(model: Model, video: Array, orders: Array) -> Float[Array, "n b k"]:
+def logits_in_orders(model: Model, video: Array, orders: Int[np.ndarray, "n frames"]) -> Float[np.ndarray, "n b k"]:
     """For all questions about classes at once."""
-    return jax.lax.map(lambda order: model(video[:, order]), orders)
+    return np.stack([np.asarray(_reordered(model, video, jnp.asarray(order)), np.float32) for order in orders])
 
 
 @jax.jit
-def _ordered(scored: Scored, video: Array, orders: Array) -> Float[Array, "orders b"]:
-    return jax.lax.map(lambda order: scored.score(video[:, order]), orders)
+def _reordered(model: Model, video: Array, order: Array) -> Float[Array, "b k"]:
+    return model(video[:, order])
 
 
 @jax.jit
-def _score(scored: Scored, video: Array) -> Float[Array, " b"]:
-    return scored.score(video)
+def _ordered(scored: Scored, video: Array, order: Array) -> Float[Array, " b"]:
+    return scored.score(video[:, order])

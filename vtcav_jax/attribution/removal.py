@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
-from vtcav_jax.attribution.passes import Scored, explained, on_host
+from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
@@ -42,7 +42,11 @@ def occlusion(
             f"got window {window}, stride {steps}"
         )
     corners = np.array(list(itertools.product(*(_starts(n, w, s) for n, w, s in zip(sizes, window, steps)))), np.int32)
-    values = _occluded(what.scored, what.video, missing(what.video, baseline), jnp.asarray(corners), window)
+    start = missing(what.video, baseline)
+    total, count = jnp.zeros(what.video.shape[:4], what.video.dtype), jnp.zeros(sizes, what.video.dtype)
+    for corner in jnp.asarray(corners):
+        total, count = _without(what.scored, what.video, start, corner, total, count, window)
+    values = jnp.asarray(scores(what.scored, what.video), what.video.dtype)[:, None, None, None] - total / count[None]
     return Attribution(on_host(values), VIDEO, True, len(corners) + 1, "occlusion")
 
 
@@ -77,14 +81,15 @@ def shapley(
         raise ValueError(f"expected at least 2 orders, one and the same backwards, got {orders}")
     exact = count <= EXACT_UP_TO
     games = subsets(count) if exact else _prefixes(count, orders, seed)
-    kept = jnp.asarray(games[:, numbers])
     # With no frame left to hold, all are the mean colour
     start = jnp.zeros_like(what.video) if baseline == "hold" else missing(what.video, baseline)
-    scores = np.asarray(_played(what.scored, what.video, start, kept, baseline == "hold"), np.float64)
-    owned = _exact(scores, count) if exact else _over_orders(scores, games, count)
+    hold = baseline == "hold"
+    found = [_played(what.scored, what.video, start, jnp.asarray(game[numbers]), hold) for game in games]
+    played = np.stack([np.asarray(score, np.float64) for score in found])
+    owned = _exact(played, count) if exact else _over_orders(played, games, count)
     sizes = np.bincount(numbers.ravel())
     values = (owned / sizes[:, None])[numbers].transpose(3, 0, 1, 2)
-    rise = scores[games.all(1)][0] - scores[~games.any(1)][0]
+    rise = played[games.all(1)][0] - played[~games.any(1)][0]
     residual = rise - values.sum((1, 2, 3))
     return Attribution(_like(values, what.video), VIDEO, True, len(games), "shapley", _like(residual, what.video))
 
@@ -152,33 +157,24 @@ def _like(values: np.ndarray, video: Array) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="window")
-def _occluded(scored: Scored, video: Array, start: Array, corners: Array, window: tuple[int, int, int]) -> Array:
-    whole = scored.score(video)
-    places = [jnp.arange(n) for n in video.shape[1:4]]
-
-    def step(sums: tuple[Array, Array], corner: Array) -> tuple[tuple[Array, Array], None]:
-        t, h, w = ((p >= c) & (p < c + n) for p, c, n in zip(places, corner, window))
-        inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
-        fall = whole - scored.score(jnp.where(inside[None, ..., None], start, video))
-        one = inside.astype(video.dtype)
-        return (sums[0] + fall[:, None, None, None] * one[None], sums[1] + one), None
-
-    empty = jnp.zeros(video.shape[:4], video.dtype), jnp.zeros(video.shape[1:4], video.dtype)
-    (total, count), _ = jax.lax.scan(step, empty, corners)
-    return total / count[None]
+def _without(
+    scored: Scored, video: Array, start: Array, corner: Array, total: Array, count: Array, window: tuple[int, int, int]
+) -> tuple[Array, Array]:
+    """Sums over windows so far: of each voxel the scores without it, and how many these are."""
+    t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
+    inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
+    left = scored.score(jnp.where(inside[None, ..., None], start, video))
+    one = inside.astype(video.dtype)
+    return total + left[:, None, None, None] * one[None], count + one
 
 
 @partial(jax.jit, static_argnames="hold")
-def _played(scored: Scored, video: Array, start: Array, kept: Array, hold: bool) -> Array:
-    """The scores `(games, b)` of clips in which only `kept` is left."""
-
-    def play(keep: Array) -> Array:
-        if not hold:
-            return scored.score(jnp.where(keep[None, ..., None], video, start))
-        frames = jnp.arange(video.shape[1])
-        last = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
-        first = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
-        shown = video[:, jnp.where(last < 0, first, last)]
-        return scored.score(jnp.where(keep.any(), shown, start))
-
-    return jax.lax.map(play, kept)
+def _played(scored: Scored, video: Array, start: Array, keep: Array, hold: bool) -> Array:
+    """The scores `(b,)` of clips in which only what `keep` says is left."""
+    if not hold:
+        return scored.score(jnp.where(keep[None, ..., None], video, start))
+    frames = jnp.arange(video.shape[1])
+    last = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
+    first = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
+    shown = video[:, jnp.where(last < 0, first, last)]
+    return scored.score(jnp.where(keep.any(), shown, start))

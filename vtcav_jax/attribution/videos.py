@@ -14,8 +14,7 @@ from vtcav_jax import models
 from vtcav_jax.attribution.asking import Asked
 from vtcav_jax.attribution.attention import stages_needed
 from vtcav_jax.attribution.methods import METHODS, OVER_BLOCKS, explain_many
-from vtcav_jax.attribution.passes import explained
-from vtcav_jax.attribution.probes import scores
+from vtcav_jax.attribution.passes import explained, scores
 from vtcav_jax.attribution.result import Attribution, joined
 from vtcav_jax.attribution.windows import Window, asked_in_batches
 from vtcav_jax.models import Loaded
