@@ -8,6 +8,7 @@ memory when there are four times as many clips. Numbers are compared before time
 benchmarks/results/tcav_BACKEND.jsonl and its table.
 """
 
+import json
 import os
 import resource
 import sys
@@ -48,7 +49,10 @@ from vtcav_jax.worlds import make_clips
 from weights_conversion import reference
 
 _PARTS = ("vectors", "experiment", "overhead", "memory")
-_ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "measure these only, and write nothing")
+_ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "measure these only; the rows of the others stay as they were")
+_SETS = flags.DEFINE_integer(
+    "most_sets", 20, "random sets of the larger experiment; captum needs minutes", lower_bound=2
+)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of ours", lower_bound=1)
 
 FEATURES, SETS, PER_SET, TARGETS = 100_000, 31, 50, 50
@@ -58,7 +62,6 @@ LAM = 0.01
 PRESET, CLIP, CLASS = "video_swin_t_k400", (16, 112, 112), 7
 STAGES = ("layers.1", "layers.2", "layers.3")
 PER_CONCEPT = 16
-RANDOM_SETS = (4, 20)
 
 FOUR = ("layers.0", "layers.1", "layers.2", "layers.3")
 PERMUTATIONS = 500
@@ -71,12 +74,19 @@ def main(argv: list[str]) -> None:
     for name, make in asked.items():
         if name not in (_ONLY.value or _PARTS):
             continue
-        found = _apart(make, _REPEATS.value)
+        found = _apart(make, _REPEATS.value, *([_SETS.value] if name == "experiment" else []))
         results += [{"part": name, **row} for row in found]
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
-    if _ONLY.value:
-        return
+    results = sorted([*_others({row["part"] for row in results}), *results], key=lambda row: _PARTS.index(row["part"]))
     print(f"wrote {timing.write('tcav', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+
+
+def _others(measured: set[str]) -> list[dict[str, Any]]:
+    """Rows of parts that were measured before on such a device, without what tells where."""
+    path = timing.RESULTS / f"tcav_{jax.default_backend()}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [{k: v for k, v in json.loads(line).items() if k not in timing.environment()} for line in lines]
+    return [row for row in rows if row["part"] not in measured]
 
 
 def _apart(make: Callable[..., Any], *args: Any) -> Any:
@@ -183,8 +193,8 @@ def _captum(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
 # A whole experiment: one network, one concept, R random sets, three stages.
 
 
-def experiment_rows(repeats: int) -> list[dict[str, Any]]:
-    return [row for sets in RANDOM_SETS for row in _experiment(sets, repeats)]
+def experiment_rows(repeats: int, most: int) -> list[dict[str, Any]]:
+    return [row for sets in sorted({min(4, most), most}) for row in _experiment(sets, repeats)]
 
 
 def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
