@@ -250,6 +250,7 @@ def test_guided_backprop_equals_torch(net, video):
     np.testing.assert_allclose(found.map, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_many_stages_of_the_same_rules_share_a_pass(net, video):
     before = lrp._relevance._cache_size()
     wanted = [("lrp_gamma", "video"), ("lrp_gamma", "convs.0"), ("lrp_gamma", None), ("lrp_gamma", "convs.2")]

@@ -46,6 +46,7 @@ def test_measure_compiles_and_waits_for_the_result():
     assert found.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
 
 
+@pytest.mark.slow
 def test_operations_are_counted_outside_of_loops():
     """Two products of the MLP and four of the attention, per token; elementwise work adds a little."""
     model = models.make("video_swin_tiny")

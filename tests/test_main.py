@@ -28,6 +28,7 @@ def main(*arguments, code=0):
     return run.stdout if code == 0 else run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_stages_of_a_large_network():
     text = main("--task=stages", "--model=video_swin_b_k400")
     assert "88,048,984 parameters, 400 classes" in text
@@ -37,6 +38,7 @@ def test_stages_of_a_large_network():
     assert re.search(r"16 x 14 x 14 x 512 +1,605,632 +612.50 MiB", rows["layers.2"])
 
 
+@pytest.mark.slow
 def test_predict_writes_what_it_prints(tmp_path):
     clips = np.random.default_rng(0).integers(0, 256, (3, 8, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "clips.npy", clips)
@@ -150,10 +152,18 @@ def test_a_log_in_json_ends_with_the_code():
     assert [line["event"] for line in lines] == ["warning", "end"] and (code, lines[1]["code"], out) == (1, 1, "")
 
 
+def interruptible():
+    """What is started in a shell's background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
     flags = ["--task=mine", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
     flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=40", "--workers=0"]  # some seconds of work
-    run = subprocess.Popen([sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     while not list(tmp_path.rglob("*.mp4")):
         assert run.poll() is None
         time.sleep(0.01)
@@ -165,6 +175,7 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
     assert before and all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+@pytest.mark.slow
 def test_flags_that_a_sentence_is_about_are_named():
     flags = ["--task=tcav", "--model=worlds_swin", "--targets=direction:left", "--run=x"]
     text = main(*flags, "--target_videos=nowhere", "--concepts=c", code=1)

@@ -83,6 +83,7 @@ def test_deeper_and_wider_networks_float32(preset):
 
 
 @pytest.mark.parametrize("shape", [(8, 32, 32), (11, 37, 50)], ids=["fits", "padded_and_shifted"])
+@pytest.mark.slow
 def test_tiny_float64(shape, float64):
     compare("video_swin_tiny", shape, jnp.float64, 1e-10)
 
@@ -117,6 +118,7 @@ def test_swin_t_gradients_at_every_stage(shape, float64):
     compare_gradients("video_swin_t_k400", shape)
 
 
+@pytest.mark.slow
 def test_tiny_gradients_at_every_stage(float64):
     compare_gradients("video_swin_tiny", (11, 37, 50))
 

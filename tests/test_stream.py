@@ -112,6 +112,7 @@ def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_what_takes_for_ever_costs_its_own_clip(workers):
     tricks = ("fine", "sleep 600", "fine", "sleep 600", "fine")
     reads = list(stream(Tricky(tricks), SMALL, workers=workers, limit=2.0))
@@ -189,11 +190,18 @@ for read in stream(open_source("worlds:large:100000"), ClipGeometry(frames=16, s
 """
 
 
+def interruptible():
+    """What is started in a shell's background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_program(tmp_path, how):
     (tmp_path / "program.py").write_text(PROGRAM)  # without the guard that multiprocessing would want
     command = [sys.executable, str(tmp_path / "program.py")]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=interruptible
+    )
     assert program.stdout and program.stderr
     with program.stdout, program.stderr:
         assert [int(program.stdout.readline()) for _ in range(3)] == [0, 1, 2]

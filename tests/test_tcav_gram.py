@@ -242,6 +242,7 @@ np.savez(sys.argv[1], devices=jax.device_count(), **arrays)
 """
 
 
+@pytest.mark.slow
 def test_four_devices_give_what_one_gives(model, videos, tmp_path):
     path = tmp_path / "four.npz"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}

@@ -196,6 +196,7 @@ def test_products_that_rounding_left_below_zero():
 @pytest.mark.parametrize("estimator", ["logistic", "ridge"])
 @pytest.mark.parametrize("own", [False, True], ids=["one K", "each its own"])
 @pytest.mark.usefixtures("usual_promotion")  # optax mixes int32 and int64
+@pytest.mark.slow
 def test_optax_finds_the_same_vectors(estimator, own):
     x = clips(400 if own else 24, 60, 6, 0.3)
     rng = np.random.default_rng(1)

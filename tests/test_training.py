@@ -97,6 +97,7 @@ def test_it_learns(tmp_path):
     assert "colour" in text and text.count("<polyline") == 3
 
 
+@pytest.mark.slow
 def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypatch):
     trained = run(RECIPE, tmp_path / "unbroken")
     unbroken = parameters(trained.model)

@@ -45,6 +45,7 @@ def test_labels_match_the_head(preset):
     assert found.labels is None or len(set(found.labels)) == found.num_classes
 
 
+@pytest.mark.slow
 def test_stages_are_tapped_in_their_order():
     model = models.make("video_swin_tiny")
     names = []
@@ -80,6 +81,7 @@ def affine(x, layer):
     return x @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...])
 
 
+@pytest.mark.slow
 def test_a_shifted_block_token_by_token(tiny):
     """Each token attends to those of its shifted window that the roll did not bring from the other end."""
     block = tiny[0].layers[0].blocks[1]
@@ -127,6 +129,7 @@ def assert_same(one, other, tolerance):
 
 
 @pytest.mark.parametrize(("tokens", "score_bytes"), [(64, 1 << 14), slow(1, 1), slow(200, 1 << 15)])
+@pytest.mark.slow
 def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch, tokens, score_bytes):
     model, video = tiny
     monkeypatch.setattr(video_swin, "on_cpu", lambda: False)
@@ -155,6 +158,7 @@ def test_remat_changes_memory_not_numbers(tiny):
     assert kept(lean) < 0.5 * kept(model)
 
 
+@pytest.mark.slow
 def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
     model, video = tiny
     half = weights.load(partial(models.make, "video_swin_tiny", dtype=jnp.bfloat16), weights.parameters(model))
@@ -166,6 +170,7 @@ def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.03 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_unshifted_windows_do_not_see_each_other(tiny):
     block = tiny[0].layers[0].blocks[0]
     x = jax.random.normal(jax.random.key(5), (1, 4, 8, 8, 48))

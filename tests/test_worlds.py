@@ -308,6 +308,7 @@ def oracle(seen, video):
     return jnp.concatenate([shape, direction, flash, scene], -1)
 
 
+@pytest.mark.slow
 def test_an_oracle_passes_every_gate():
     model = Partial(lambda video: oracle({"shape": "key", "flash": "key"}, video))
     result = gates(model, n=72, seed=2)  # 72 is no multiple of a batch
