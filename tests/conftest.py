@@ -1,5 +1,7 @@
 """The strictest jax: no silent broadcasting between ranks, no silent promotion between types."""
 
+import signal
+
 import jax
 import pytest
 
@@ -18,3 +20,11 @@ def usual_promotion():
 def float64(usual_promotion):
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def interruptible():
+    """What is started in a shell's background ignores Ctrl-C, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -84,6 +84,7 @@ ALL_RULES = [
 
 
 @pytest.mark.parametrize("rule", ALL_RULES, ids=str)
+@pytest.mark.slow
 def test_rules_by_loops(rule):
     random = np.random.default_rng(3)
     x, w, s, b, c = (random.normal(size=n) for n in (7, (5, 7), 5, 5, 5))

@@ -152,18 +152,12 @@ def test_a_log_in_json_ends_with_the_code():
     assert [line["event"] for line in lines] == ["warning", "end"] and (code, lines[1]["code"], out) == (1, 1, "")
 
 
-def interruptible():
-    """What is started in a shell's background ignores Ctrl-C, and so would what it starts."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
     flags = ["--task=mine", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
     flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=40", "--workers=0"]  # some seconds of work
-    run = subprocess.Popen(
-        [sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
-    )
+    run = subprocess.Popen([sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.rglob("*.mp4")):
         assert run.poll() is None
         time.sleep(0.01)

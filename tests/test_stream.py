@@ -190,18 +190,12 @@ for read in stream(open_source("worlds:large:100000"), ClipGeometry(frames=16, s
 """
 
 
-def interruptible():
-    """What is started in a shell's background ignores Ctrl-C, and so would what it starts."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.usefixtures("interruptible")
 def test_no_worker_outlives_the_program(tmp_path, how):
     (tmp_path / "program.py").write_text(PROGRAM)  # without the guard that multiprocessing would want
     command = [sys.executable, str(tmp_path / "program.py")]
-    program = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=interruptible
-    )
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert program.stdout and program.stderr
     with program.stdout, program.stderr:
         assert [int(program.stdout.readline()) for _ in range(3)] == [0, 1, 2]
