@@ -55,7 +55,7 @@ class VideoSwin(nnx.Module):
             self.layers.append(Layer(embed_dim << i, depth, heads, window, mlp_ratio, merging, **make))
         features = embed_dim << (len(depths) - 1)
         self.norm = layer_norm(features, **make)
-        self.head = linear(features, num_classes, **(make | {"dtype": wide}))
+        self.head = nnx.Linear(features, num_classes, **(make | {"dtype": wide}))
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -150,8 +150,8 @@ class WindowAttention(nnx.Module):
 
     def __init__(self, c: int, heads: int, window: Triple, *, dtype, param_dtype, rngs):
         self.heads, self.window, self.dtype = heads, window, dtype
-        self.qkv = linear(c, 3 * c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.proj = linear(c, c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.qkv = nnx.Linear(c, 3 * c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.proj = nnx.Linear(c, c, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         offsets = math.prod(2 * size - 1 for size in window)
         table = jax.nn.initializers.truncated_normal(0.02)(rngs.params(), (offsets, heads), param_dtype)
         self.relative_position_bias_table = nnx.Param(table)
@@ -200,8 +200,8 @@ class Mlp(nnx.Module):
     """Two linear maps with the exact (erf) GELU between them."""
 
     def __init__(self, c: int, hidden: int, **make):
-        self.fc1 = linear(c, hidden, **make)
-        self.fc2 = linear(hidden, c, **make)
+        self.fc1 = nnx.Linear(c, hidden, **make)
+        self.fc2 = nnx.Linear(hidden, c, **make)
 
     def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
         x = self.fc1(x)
@@ -213,17 +213,13 @@ class PatchMerging(nnx.Module):
 
     def __init__(self, c: int, **make):
         self.norm = layer_norm(4 * c, **make)
-        self.reduction = linear(4 * c, 2 * c, use_bias=False, **make)
+        self.reduction = nnx.Linear(4 * c, 2 * c, use_bias=False, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h2 w2 c2"]:
         x = pad_to_multiple(x, (1, 2, 2))
         b, t, h, w, c = x.shape
         x = x.reshape(b, t, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 5, 3, 6)  # the column varies slowest
         return self.reduction(self.norm(x.reshape(b, t, h // 2, w // 2, 4 * c)))
-
-
-def linear(inputs: int, outputs: int, **make) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=jax.nn.initializers.truncated_normal(0.02), **make)
 
 
 def layer_norm(features: int, **make) -> nnx.LayerNorm:
