@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 
 from benchmarks import tables, timing
 from benchmarks.peer import torch_layout
@@ -61,6 +62,7 @@ LAM = 0.01
 
 PRESET, CLIP, CLASS = "video_swin_t_k400", (16, 112, 112), 7
 STAGES = ("layers.1", "layers.2", "layers.3")
+WIDE = (16, 224, 224)  # where a whole command is compared with its passes
 PER_CONCEPT = 16
 
 FOUR = ("layers.0", "layers.1", "layers.2", "layers.3")
@@ -318,9 +320,9 @@ def _corpus(folder: Path, per_set: int, targets: int) -> None:
         path.write_bytes(encoded(frames))
 
 
-def _whole(folder: Path, run: str, **settings: Any) -> experiment.Results:
+def _whole(folder: Path, run: str, clip: tuple[int, int, int], **settings: Any) -> experiment.Results:
     model = models.untrained(PRESET)
-    geometry = replace(models.find(PRESET).geometry, frames=CLIP[0], size=CLIP[1], resize=CLIP[1], interval=1)
+    geometry = replace(models.find(PRESET).geometry, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     asked = Experiment(stages=FOUR, permutations=PERMUTATIONS, n_targets=None, **settings)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
     target, place = model.labels[CLASS], folder / run
@@ -330,30 +332,45 @@ def _whole(folder: Path, run: str, **settings: Any) -> experiment.Results:
 
 
 def overhead_rows(repeats: int) -> list[dict[str, Any]]:
-    per_set, targets, batch = 20, 32, 4
-    rows = []
+    """The whole command over its bare passes, which are timed before and after each run: machines change."""
+    per_set, targets, batch = 8, 12, 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _corpus(folder, per_set, targets)
         names = (f"run_{i}" for i in count())  # each its own cache
-        found, first_s, whole_s = _timed("whole run", lambda: _whole(folder, next(names), batch=batch), repeats)
-        _say("bare passes")
-        forward, backward = _bare(batch, repeats)
-    bare = found.work.forwards - targets, targets  # clips
-    bare_s = bare[0] * forward / batch + bare[1] * backward / batch
-    for what, seconds in (("whole run", whole_s), ("whole run, compilation included", first_s)):
-        row = {"what": what, "clips": sum(bare), "stages": len(FOUR), "permutations": PERMUTATIONS}
-        row |= {"tests": len(found.rows), "total_s": float(f"{seconds:.4g}"), "bare_s": float(f"{bare_s:.4g}")}
-        rows.append(row | {"times_bare": round(seconds / bare_s, 2)})
-    rows[0]["phases_s"] = {phase: float(f"{seconds:.3g}") for phase, seconds in found.seconds.items()}
-    return rows
+        _say("whole run, compiling")
+        start = time.perf_counter()
+        found = _whole(folder, next(names), WIDE, batch=batch)
+        first_s = time.perf_counter() - start
+        bare, whole = [_bare(WIDE, batch)], []
+        for i in range(repeats):
+            _say(f"whole run, {i + 1} of {repeats}")
+            start = time.perf_counter()
+            found = _whole(folder, next(names), WIDE, batch=batch)
+            whole.append(time.perf_counter() - start)
+            bare.append(_bare(WIDE, batch))
+    batches = (found.work.forwards - targets) / batch, targets / batch
+    passes = [batches[0] * forward + batches[1] * both for forward, both in bare]
+    around = [(a + b) / 2 for a, b in zip(passes, passes[1:])]
+    times = median(w / b for w, b in zip(whole, around))
+    row = {"clips": found.work.forwards, "stages": len(FOUR), "permutations": PERMUTATIONS, "clip": list(WIDE)}
+    row |= {"tests": len(found.rows), "bare_s": float(f"{median(around):.4g}")}
+    phases = {phase: float(f"{seconds:.3g}") for phase, seconds in found.seconds.items()}
+    return [
+        row
+        | {"what": "whole run", "total_s": float(f"{median(whole):.4g}"), "times_bare": round(times, 2)}
+        | {"phases_s": phases, "each": [round(w / b, 2) for w, b in zip(whole, around)]},
+        row
+        | {"what": "whole run, compilation included", "total_s": float(f"{first_s:.4g}")}
+        | {"times_bare": round(first_s / median(around), 2)},
+    ]
 
 
-def _bare(batch: int, repeats: int) -> tuple[float, float]:
+def _bare(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
     """Seconds of a micro-batch forward to the last stage, and of one forward and backward; nothing else around it."""
     model = models.make(PRESET)
-    video = np.random.default_rng(0).normal(size=(batch, *CLIP, 3)).astype(np.float32)
-    mesh = jax.make_mesh((1,), ("b",))
+    video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
+    mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))
     table = encoding.class_table([CLASS], batch)
     reading = Reading(pool="space")
     asked = {"stages": FOUR, "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
@@ -361,7 +378,7 @@ def _bare(batch: int, repeats: int) -> tuple[float, float]:
         "forward": lambda: jax.block_until_ready(encoding._activations(model, video, **asked)),
         "both": lambda: jax.block_until_ready(encoding._gradients(model, video, table, **asked)),
     }
-    seconds = timing.in_turn(calls, 3 * repeats, 1)
+    seconds = timing.in_turn(calls, 3, 1)
     return median(seconds["forward"]), median(seconds["both"])
 
 
@@ -378,7 +395,7 @@ def memory_rows(repeats: int) -> list[dict[str, Any]]:
 def _memory(per_set: int, targets: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         _corpus(Path(name), per_set, targets)
-        found = _whole(Path(name), "run", pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False)
+        found = _whole(Path(name), "run", CLIP, pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     device = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     row = {"what": "whole run, budget of 64 MiB", "clips": 5 * per_set + targets, "peak_mib": round(peak)}
