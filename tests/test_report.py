@@ -6,12 +6,12 @@ import io
 import json
 import math
 import re
-import shutil
 from dataclasses import fields, replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pages import downloaded, opened_alone, playing
 
 from vtcav_jax.report import compare, drawing, figures, films, words
 from vtcav_jax.report.effects import effect, number, with_interval
@@ -23,7 +23,6 @@ from vtcav_jax.tcav.table import Clip, Row, write_rows
 
 NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
 NAN = math.nan
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def row(concept, kind, against, step, verdict, target="direction:left", stage="layers.0", test="absolute", **more):
@@ -83,7 +82,7 @@ def run_folder(folder, rows=ROWS):
     write_rows(folder / "scores.csv", Row, rows)
     (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
     about = {
-        "asked": {"model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
+        "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
         "versions": {"jax": "0"},
         "family": {"tests": len(rows), "correction": "holm", "alpha": 0.05},
         "self_check": [
@@ -157,7 +156,7 @@ def test_nothing_is_hidden_and_tables_are_in_the_page(page):
 def test_figures_are_files_that_any_program_reads(page):
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
     assert "depth_direction_left_left.svg" in written and "entanglement_layers.0_absolute.svg" in written
-    for path in (page.parent / "figures").iterdir():
+    for path in (page.parent / "figures").glob("*.svg"):
         svg = ElementTree.fromstring(path.read_text())
         assert svg.get("aria-label") and "prefers-color-scheme" in path.read_text()
         places = re.findall(r' (?:cx|cy|x|y|width)="([^"%]*)"', path.read_text())
@@ -249,37 +248,8 @@ def test_sheets_and_films():
         assert container.streams.video[0].codec_context.name == "h264"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="opening the page needs playwright (pip install playwright)"
-    )
-    if CHROMIUM is None:
-        pytest.skip("opening the page needs a Chromium (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_a_browser_opens_it_alone(browser, page, width, scheme):
-    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
-    said, asked = [], []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("request", lambda request: asked.append(request.url))
-    view.goto(page.as_uri())
-    view.evaluate("document.querySelector('#concepts').scrollIntoView()")
-    for _ in range(100):
-        if view.evaluate("[...document.querySelectorAll('#concepts video')].every(video => video.currentTime > 0)"):
-            break
-        view.wait_for_timeout(100)
-    else:
-        pytest.fail("the films of the concepts do not play")
-    assert not said and not view.evaluate("'broken' in document.body.dataset")
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    light = view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert light == (scheme == "light")
-    with view.expect_download() as download:
-        view.click("a[download='scores.csv']")
-    assert download.value.suggested_filename == "scores.csv"
+    view = opened_alone(browser, page, width, scheme)
+    assert playing(view, "#concepts")
+    assert downloaded(view, "scores.csv").startswith("target,")

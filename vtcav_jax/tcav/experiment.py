@@ -107,6 +107,7 @@ def run(
         todo = plan(model, targets, target_videos, concepts, settings, store, geometry)
         todo.require()
         asked = {
+            "task": "tcav",
             "model": name or model.preset,
             "targets": list(targets),
             "target_videos": target_videos.spec,
@@ -204,7 +205,8 @@ def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]
 
 def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) -> None:
     """Adds to run.json what was done."""
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    path, _ = runs.record(folder, "tcav")
+    about = json.loads(path.read_text(encoding="utf-8"))
     concepts, targets = todo.looked.concepts, todo.looked.targets
     about |= {
         "devices": [str(device) for device in jax.devices()],
@@ -230,4 +232,4 @@ def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) ->
         "self_check": [asdict(one) | {"rate": one.rate} for one in found.self_check],
         "notes": list(found.notes),
     }
-    runs.write_text(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    runs.write_text(path, json.dumps(about, indent=1) + "\n")
