@@ -10,7 +10,7 @@ from typing import Any
 
 from vtcav_jax.concepts.settings import NEGATIVE
 from vtcav_jax.progress import progress
-from vtcav_jax.report import compare, map_sections, motion_sections, page, tcav_sections, words
+from vtcav_jax.report import compare, map_sections, motion_sections, page, raster, tcav_sections, words
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
 from vtcav_jax.runs import write_text
@@ -57,6 +57,8 @@ def _written(folder: Path, text: str, sections: Sequence[Section]) -> Path:
     drawn = [figure for section in sections for figure in section.figures]
     for figure in progress(drawn, len(drawn), "figures", size=lambda _: 1):
         figure.write(folder / "figures")
+        if raster.possible():
+            raster.write_png(figure, folder / "figures")
     write_text(folder / PAGE, text)
     return folder / PAGE
 
@@ -113,7 +115,8 @@ def tables(run: RunFolder) -> Section:
     for path in sorted(run.tables, key=lambda path: path.stat().st_size):
         left -= path.stat().st_size
         links.append(page.download(path, inside=left >= 0))
-    text = "All numbers in full precision; figures lie beside this page as SVG, in figures/."
+    png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install 'vtcav-jax[png]')"
+    text = f"All numbers in full precision; figures lie beside this page as {png}, in figures/."
     return Section("tables", "Tables", page.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
 
 
