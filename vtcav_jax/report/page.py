@@ -149,5 +149,10 @@ def download(path: Path, inside: bool = True) -> str:
     name = escape(path.name)
     if not inside:
         return f'<a href="../{name}">{name}</a> (beside the page, {path.stat().st_size / 1e6:.0f} MB)'
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<a download="{name}" href="data:text/csv;base64,{data}">{name}</a>'
+    return held(path.name, path.read_bytes())
+
+
+def held(name: str, table: bytes) -> str:
+    """A table that is in the page and nowhere else."""
+    data = base64.b64encode(table).decode()
+    return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">{escape(name)}</a>'

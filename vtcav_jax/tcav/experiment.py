@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtcav_jax import runs
+from vtcav_jax import runs, tap
 from vtcav_jax.concepts.sets import ConceptSets
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.intervals import wilson
@@ -217,6 +217,7 @@ def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) ->
             "targets": dict(zip(targets.names, targets.keys)),
         },
         "stages": list(todo.stages),
+        "network_stages": list(tap.stages_of(todo.loaded.model)),
         "clips": {"concepts": len(concepts), "different": total[0], "targets": total[1]},
         "work": asdict(found.work),
         "failed": {read.item.name: read.failure for read in found.failures},
