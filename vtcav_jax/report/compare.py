@@ -27,7 +27,9 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
 
 def sections(runs: Sequence[RunFolder]) -> list[Section]:
     if empty := [str(run.folder) for run in runs if not run.rows]:
-        raise ValueError(f"--run: {', '.join(empty)} has no scores.csv to compare; let the run end first")
+        raise ValueError(
+            f"--run: there is no scores.csv in {', '.join(empty)}; what can be compared are ended runs of --task=tcav"
+        )
     places = _places(runs)
     tables = [table(run, stages) for run, stages in zip(runs, places)]
     common = [k for k in tables[0] if all(k in one for one in tables[1:])]
