@@ -71,7 +71,7 @@ def _how_to_read() -> str:
 
 def _films(run: RunFolder) -> str:
     """Of each question a few clips with every answer, as far as there is room beside the films of the concepts."""
-    left = MOST_FILMS - sum((run.folder / film.file).stat().st_size for film in run.films)
+    left = MOST_FILMS - sum(_bytes(run.folder / film.file) for film in run.films)
     questions = unique([row.target for row in run.maps])
     some = {target: chosen([row for row in run.maps if row.target == target]) for target in questions}
     shown: dict[str, list[str]] = {target: [] for target in questions}
