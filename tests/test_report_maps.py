@@ -185,6 +185,7 @@ def test_random_weights_are_told(tmp_path):
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
     run = open_folder(folder)
     assert "weights are random" in motion_sections.sections(run)[0].html
+    assert "weights are random" not in map_sections.sections(run)[0].html  # of another task in the same folder
 
 
 def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):

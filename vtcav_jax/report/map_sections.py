@@ -55,7 +55,7 @@ def _words(run: RunFolder) -> str:
         told = [map_words.answered(rows)]
         told += [(f"{of[1]} at {of[2]}:", map_words.told(run, of)) for of in unique([map_words.key(r) for r in rows])]
         parts.append(page.heading(target) + page.box(page.leads(told), "answer"))
-    if run.random_weights:
+    if run.random_weights("explain"):
         text = "The network's weights are random: no map here means anything; the run only shows the machinery."
         parts.append(page.box(page.paragraph(text), "warn"))
     return "".join(parts)

@@ -35,7 +35,7 @@ def sections(run: RunFolder) -> list[Section]:
         classes.append(share_figures.by_class(rows))
         if any(not math.isnan(row.order) for row in each):
             clips.append(share_figures.by_clip(each))
-    if run.random_weights:
+    if run.random_weights("motion"):
         text = "The network's weights are random: no share here means anything; the run only shows the machinery."
         parts.append(page.box(page.paragraph(text), "warn"))
     text = (

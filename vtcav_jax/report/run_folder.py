@@ -132,9 +132,10 @@ class RunFolder:
         with np.load(path, allow_pickle=False) as found:
             return dict(found)
 
-    @property
-    def random_weights(self) -> bool:
-        return any("--random_weights" in one.told.split() for one in self.records)
+    def random_weights(self, task: str) -> bool:
+        """Whether the network of that task knew nothing."""
+        one = self.record(task)
+        return one is not None and "--random_weights" in one.told.split()
 
     @cached_property
     def tables(self) -> tuple[Path, ...]:
