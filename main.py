@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import options
+import refusals
 
 
 def quickstart() -> int:
@@ -287,7 +288,7 @@ def flags_text() -> str:
     return "".join(f"{flag.serialize()}\n" for flag in told if flag.serialize())
 
 
-REFUSED, FAULT, STOPPED = 1, 70, 130  # exit codes; see options.CODES
+FAULT, STOPPED = 70, 130  # exit codes; see options.CODES
 TASKS: dict[str, Callable[[], int | None]] = {
     "quickstart": quickstart,
     "stages": stages,
@@ -309,12 +310,10 @@ def main(argv: list[str]) -> int:
     from vtcav_jax import telling
 
     logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected {argv[1:]}; every argument is a flag, --name=value")
     telling.style.set("json" if options.LOG_JSON.value else "quiet" if options.QUIET.value else "plain")
     started = time.monotonic()
     try:
-        code = done()
+        code = done(argv[1:])
     except KeyboardInterrupt:
         kept = options.TASKS[options.TASK.value].kept if options.TASK.value in options.TASKS else "nothing"
         telling.warn(f"\nstopped; kept: {kept}\n  python main.py {shlex.join(sys.argv[1:])}")
@@ -323,20 +322,22 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def done() -> int:
+def done(unexpected: list[str]) -> int:
     """Does the task; what is refused is told in a sentence."""
     from vtcav_jax import telling
     from vtcav_jax.names import unknown
 
     try:
+        if unexpected:
+            raise ValueError(f"unexpected {unexpected}; every argument is a flag, --name=value; see --help")
         if options.TASK.value is None:
             raise ValueError(f"--task is missing: one of {', '.join(TASKS)}; see --help")
         if options.TASK.value not in TASKS:
             raise ValueError("--task: " + unknown("task", [options.TASK.value], TASKS))
         return TASKS[options.TASK.value]() or 0
     except (ValueError, OSError) as error:
-        telling.warn(f"error: {options.with_flags(str(error))}")
-        return REFUSED
+        telling.warn(f"error: {refusals.with_flags(str(error))}")
+        return refusals.CODE
     except Exception:
         telling.warn(f"{traceback.format_exc()}\nthis is a fault of the program; please report it with the lines above")
         return FAULT
@@ -349,7 +350,7 @@ def start() -> None:
         named = [word.partition("=")[2] for word in sys.argv if word.startswith("--task=")]
         print(options.help_text(named[-1] if named else None))
         sys.exit(0)
-    app.run(main)
+    app.run(main, flags_parser=refusals.parsed)
 
 
 if __name__ == "__main__":

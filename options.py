@@ -335,25 +335,3 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
 a dataset (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED)."""
-
-
-def with_flags(text: str) -> str:
-    """A sentence of the library in the words of the command line: a setting that is a flag is written as one, and what
-    names none of them gets the flag that holds the name it speaks of in front."""
-    known = {flag.name for flag in ours()}
-
-    def flagged(found: re.Match) -> str:
-        return f"{found[1]}--{found[2]}" if found[2] in known else found[0]
-
-    text = re.sub(r"(^|; |: )(\w+)(?= (?:is|are|must|needs) )", flagged, text)
-    if "--" in text.partition("\n")[0]:
-        return text
-    given = [(value, flag.name) for flag in ours() if not flag.using_default_value for value in _values(flag)]
-    spoken = [(len(value), name) for value, name in given if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
-    return f"--{max(spoken)[1]}: {text}" if spoken else text
-
-
-def _values(flag: flags.Flag) -> list[str]:
-    """What a flag was given, where it is a name."""
-    values = flag.value if isinstance(flag.value, list) else [flag.value]
-    return [value for value in values if isinstance(value, str) and flag.name != "task"]

@@ -1,5 +1,6 @@
 """The strictest jax: no silent broadcasting between ranks, no silent promotion between types."""
 
+import shutil
 import signal
 
 import jax
@@ -28,3 +29,16 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window, where there is one."""
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="opening the page needs playwright (pip install playwright)"
+    )
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("opening the page needs a Chromium (apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

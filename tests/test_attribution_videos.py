@@ -164,6 +164,11 @@ def test_the_explain_task(run, cnn, capsys):
     after = {path: path.stat().st_mtime_ns for path in (folder / "maps").glob("*.npz")}
     assert {p for p in before if before[p] != after[p]} == {victim}
     assert "maps: " in capsys.readouterr().out
+    text = (folder / "report" / "index.html").read_text()
+    assert text.count('src="data:image/webp;base64,') == 10 and "What the maps get wrong" in text
+    with (folder / "profile.csv").open(newline="") as file:
+        steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
+    assert len(steps) == 8 and sum(float(r["share"]) for r in steps) == pytest.approx(1)
     with pytest.raises(ValueError, match="a run of something else"):
         run(methods=["gradcam"])
 
@@ -245,6 +250,9 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     assert mine["answer"] == cnn.labels[answer]
     for name, expected in (("score", probe.score), ("order", probe.order_share), ("still", probe.still_share)):
         assert float(mine[name]) == pytest.approx(float(expected[0]), rel=1e-3)
+    shares = 1 - probe.shuffled[0] / float(probe.score[0])
+    found = float(mine["order_low"]), float(mine["order_high"])  # of three orders all the same one is 1 in 27 draws
+    assert found == pytest.approx((shares.min(), shares.max()), rel=1e-3)
     assert 0 <= float(mine["flow_precision"]) <= 1 and float(mine["excess"]) > -1
     with (folder / "motion_classes.csv").open(newline="") as file:
         classes = {(r["target"], r["answer"]): r for r in csv.DictReader(file)}
@@ -253,6 +261,8 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     again()
     assert (folder / "motion.csv").exists()
     assert capsys.readouterr().out.count("direction: ") == 2
+    text = (folder / "report" / "index.html").read_text()
+    assert "<strong>scene: look, not motion;</strong>" in text and "of what moves lies in it" in text
 
 
 def test_tables_of_a_video_are_read_back(tmp_path):

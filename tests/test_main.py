@@ -100,6 +100,26 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=explain", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"], "(did you"),
         (["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--targets=up"], "no target"),
         (["--task=motion", "--model=worlds_cnn", "--videos=v", "--run=x", "--methods=cam,gradcam"], "takes one"),
+        (
+            ["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--stages=pool"],
+            ": pool is (1,",
+        ),
+        (
+            ["--task=explain", "--model=README.md", "--videos=worlds:small:1", "--run=x"],
+            "error: --model: README.md is not",
+        ),
+        (
+            ["--task=predict", "--model=worlds_cnn", "--videos=worlds:tiny:2"],
+            "error: --videos: worlds:tiny:2: no world",
+        ),
+        (
+            ["--task=predict", "--model=worlds_cnn", "--interval_seconds=-1"],
+            "error: --interval_seconds is -1; expected",
+        ),
+        (["--task=mine", "--num_clips=zero"], "error: --num_clips=zero: expected a whole number"),
+        (["--task=tcav", "--alpha=x"], "error: --alpha=x: expected a number"),
+        (["--task=motion", "--flow=maybe"], "error: --flow=maybe: expected true or false"),
+        (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):

@@ -76,7 +76,7 @@ def test_what_is_saved_is_loaded(tmp_path, network, name):
         ({"heads": {"a:b": ["x", "y"]}}, "a head is called 'a:b'"),
         ({"heads": {"a": ["x", "x"]}}, "several classes are called x"),
         ({"heads": {"a": [1, 2]}}, "the names of classes"),
-        ({"heads": {"a": 5}}, "missing or damaged"),
+        ({"heads": {"a": 5}}, "is damaged"),
         ({"preset": "small_cn"}, "did you mean small_cnn"),
     ],
 )

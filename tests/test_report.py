@@ -6,14 +6,14 @@ import io
 import json
 import math
 import re
-import shutil
 from dataclasses import fields, replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pages import downloaded, opened_alone, playing
 
-from vtcav_jax.report import compare, drawing, figures, films, words
+from vtcav_jax.report import compare, depths, drawing, figures, films, words
 from vtcav_jax.report.effects import effect, number, with_interval
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.report.run_folder import open_folder
@@ -23,7 +23,6 @@ from vtcav_jax.tcav.table import Clip, Row, write_rows
 
 NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
 NAN = math.nan
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def row(concept, kind, against, step, verdict, target="direction:left", stage="layers.0", test="absolute", **more):
@@ -83,7 +82,7 @@ def run_folder(folder, rows=ROWS):
     write_rows(folder / "scores.csv", Row, rows)
     (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
     about = {
-        "asked": {"model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
+        "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
         "versions": {"jax": "0"},
         "family": {"tests": len(rows), "correction": "holm", "alpha": 0.05},
         "self_check": [
@@ -157,7 +156,7 @@ def test_nothing_is_hidden_and_tables_are_in_the_page(page):
 def test_figures_are_files_that_any_program_reads(page):
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
     assert "depth_direction_left_left.svg" in written and "entanglement_layers.0_absolute.svg" in written
-    for path in (page.parent / "figures").iterdir():
+    for path in (page.parent / "figures").glob("*.svg"):
         svg = ElementTree.fromstring(path.read_text())
         assert svg.get("aria-label") and "prefers-color-scheme" in path.read_text()
         places = re.findall(r' (?:cx|cy|x|y|width)="([^"%]*)"', path.read_text())
@@ -218,18 +217,68 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 
 def test_runs_side_by_side(tmp_path):
-    changed = [replace(ROWS[0], share=0.9, share_low=0.8, share_high=0.95), *ROWS[1:3]]
+    changed = [replace(ROWS[1], share=0.9, share_low=0.8, share_high=0.95), ROWS[0], ROWS[2]]
     folders = [run_folder(tmp_path / "seed 0"), run_folder(tmp_path / "seed 1", changed)]
-    text = write_comparison(folders).read_text()
-    assert "seed 0 less seed 1" in text and "1 of 3 differences have an interval without 0" in text
-    assert "<td>−0.89</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
-    one = compare.difference(ROWS[0], changed[0])
-    assert one.low == pytest.approx(-0.89 - math.hypot(0.05, 0.05)) and one.high == pytest.approx(
-        -0.89 + math.hypot(0.05, 0.1)
+    page = write_comparison(folders)
+    text = page.read_text()
+    assert "seed 0 less seed 1" in text and "1 of 2 differences have an interval without 0" in text
+    assert "1 more are of tests that could not tell" in text
+    assert "<td>−0.5</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
+    assert "it raises the score in both; its motion matters in both; 1 of 2 differences" in text
+    one = compare.difference(compare.Key(*"abcde"), ("a", "b"), ROWS[1], changed[0])
+    assert one.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and one.high == pytest.approx(
+        -0.5 + math.hypot(0.05, 0.1)
     )
+    found = re.search(r'download="differences.csv" href="data:text/csv;base64,([^"]*)"', text)
+    assert found
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    assert [row["cannot_tell"] for row in rows] == ["not encoded", "", ""] and rows[1]["left"] == "seed 0"
+    assert float(rows[1]["difference"]) == pytest.approx(-0.5)
     other = run_folder(tmp_path / "other", [replace(r, stage="features") for r in ROWS])
     with pytest.raises(ValueError, match="no class, stage and concept in common"):
         write_comparison([folders[0], other])
+
+
+def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
+    far = replace(ROWS[0], share=0.9, share_low=0.88, share_high=0.92)
+    one = compare.difference(compare.Key(*"abcde"), ("a", "b"), far, ROWS[1])
+    assert one.low > 0 and not one.sure and one.why_not == "not encoded"
+
+
+def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
+    turned = [replace(r, step=-r.step, derivative=-r.derivative, share=-r.share) for r in ROWS if r.test == "absolute"]
+    folders = [run_folder(tmp_path / "a"), run_folder(tmp_path / "b", turned)]
+    nothing = [replace(r, verdict="not significant") for r in ROWS]
+    text = write_comparison(folders).read_text()
+    assert "it raises the score in a, it lowers the score in b; that its motion matters is shown in none" in text
+    assert "<strong>No run shows an effect of</strong> ring for direction:left." in text
+    text = write_comparison([folders[0], run_folder(tmp_path / "c", nothing)]).read_text()
+    assert "it raises the score in a, no effect is shown in c; its motion matters in a only" in text
+
+
+def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
+    swin, cnn = [f"layers.{i}" for i in range(5)], ["convs.0", "convs.1", "convs.2"]
+    deep = [depths.relative(swin), depths.relative(cnn)]
+    assert deep[1] == {"convs.0": 0, "convs.1": 0.5, "convs.2": 1}
+    assert depths.matched(["layers.0", "layers.2"], ["convs.1", "convs.2"], (deep[0], deep[1])) == {
+        "layers.2": "convs.1"
+    }
+    assert depths.matched(["layers.3", "layers.4"], cnn, (deep[0], deep[1])) == {
+        "layers.4": "convs.2",
+        "layers.3": "convs.1",
+    }
+    assert depths.matched(["layers.1"], ["layers.2"], (deep[0], deep[0])) == {}  # two stages of one network
+    assert depths.matched(["layers.1", "a"], ["a", "b"], ({}, {})) == {"a": "a"}
+    folders = [
+        run_folder(tmp_path / "swin"),
+        run_folder(tmp_path / "cnn", [replace(r, stage="convs.0") for r in ROWS[:3]]),
+    ]
+    for folder, stages in zip(folders, (swin, cnn)):
+        about = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(about | {"network_stages": stages}))
+    text = write_comparison(folders).read_text()
+    assert "layers.0 / convs.0. That they stand for each other is an assumption." in text
+    assert "in the order swin, cnn:" in text and "it raises the score in both" in text
 
 
 def test_sheets_and_films():
@@ -249,37 +298,8 @@ def test_sheets_and_films():
         assert container.streams.video[0].codec_context.name == "h264"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="opening the page needs playwright (pip install playwright)"
-    )
-    if CHROMIUM is None:
-        pytest.skip("opening the page needs a Chromium (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_a_browser_opens_it_alone(browser, page, width, scheme):
-    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
-    said, asked = [], []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("request", lambda request: asked.append(request.url))
-    view.goto(page.as_uri())
-    view.evaluate("document.querySelector('#concepts').scrollIntoView()")
-    for _ in range(100):
-        if view.evaluate("[...document.querySelectorAll('#concepts video')].every(video => video.currentTime > 0)"):
-            break
-        view.wait_for_timeout(100)
-    else:
-        pytest.fail("the films of the concepts do not play")
-    assert not said and not view.evaluate("'broken' in document.body.dataset")
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    light = view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert light == (scheme == "light")
-    with view.expect_download() as download:
-        view.click("a[download='scores.csv']")
-    assert download.value.suggested_filename == "scores.csv"
+    view = opened_alone(browser, page, width, scheme)
+    assert playing(view, "#concepts")
+    assert downloaded(view, "scores.csv").startswith("target,")

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +13,6 @@ from vtcav_jax.concepts import review
 from vtcav_jax.concepts.sets import ConceptClip, encoded, write_sets
 
 NASTY = "</script><script>document.body.dataset.broken = 1</script><!-- '\"&@data@script"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def cards(n):
@@ -87,17 +85,6 @@ def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
         True,
         False,
     ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="driving the page needs playwright (pip install playwright)"
-    )
-    if CHROMIUM is None:
-        pytest.skip("driving the page needs a Chromium (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 def opened(browser, path):

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+RECORD = "run.json"
+SHARING = ("tcav", "explain", "motion")  # tasks whose results may lie in one folder
 PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -17,26 +19,42 @@ def open_run(folder: str | Path, asked: Mapping[str, Any], flags: str = "") -> P
     """The folder of a run, new or to be continued; `asked` is all that its results depend on.
 
     Writes `run.json` (what was asked, versions) and `flags.txt`. A folder that holds a run of something else is refused
-    with every difference.
+    with every difference; but what another task is asked is written beside it, so that several can share a page.
     """
     folder = Path(folder)
     asked = json.loads(json.dumps(asked))
-    about = folder / "run.json"
+    about, flags_file = record(folder, asked.get("task"))
     if about.exists():
-        try:
-            before = json.loads(about.read_text(encoding="utf-8"))["asked"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{about} is damaged; remove {folder}, or choose another --run") from error
+        before = _asked(about)
+        if asked.get("task") != before.get("task"):
+            was = before.get("task") or "another kind"
+            raise ValueError(f"{folder} is a run of something else (of {was}); choose another --run, or remove it")
         if different := [name for name in sorted({*asked, *before}) if asked.get(name) != before.get(name)]:
             told = "; ".join(f"{name} was {before.get(name)!r}, is {asked.get(name)!r}" for name in different)
             raise ValueError(f"{folder} is a run of something else ({told}); choose another --run, or remove it")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif about.name == RECORD and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and not a run; choose another --run")
     folder.mkdir(parents=True, exist_ok=True)
     if not about.exists():
-        write_text(folder / "flags.txt", flags)
+        write_text(flags_file, flags)
         write_text(about, json.dumps({"asked": asked, "versions": versions()}, indent=1) + "\n")
     return folder
+
+
+def record(folder: Path, task: str | None) -> tuple[Path, Path]:
+    """Where the folder keeps what a task was asked, and its flags: the first one's run.json is told from the others'
+    by their names."""
+    first = folder / RECORD
+    if first.exists() and (before := _asked(first).get("task")) != task and task in SHARING and before in SHARING:
+        return folder / f"run_{task}.json", folder / f"flags_{task}.txt"
+    return first, folder / "flags.txt"
+
+
+def _asked(about: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(about.read_text(encoding="utf-8"))["asked"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{about} is damaged; remove {about.parent}, or choose another --run") from error
 
 
 def versions() -> dict[str, str]:

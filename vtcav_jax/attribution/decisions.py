@@ -16,9 +16,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import models, optical_flow, selective_relevance
+from vtcav_jax import intervals, models, optical_flow, selective_relevance
 from vtcav_jax.attribution.asking import Asked
-from vtcav_jax.attribution.probes import as_probe, logits_in_orders, orders, temporal_probe
+from vtcav_jax.attribution.probes import as_probe, logits_in_orders, orders, share, temporal_probe
 from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.windows import asked_in_batches
 from vtcav_jax.models import Loaded
@@ -49,9 +49,10 @@ class Motion:
     """Of one clip and question; nan is what cannot be told.
 
     Scores: of the clip, of nothing, of the clip frozen (the mean over its frames), shuffled (over orders), reversed, at
-    half rate. `still` is the share that goes when it stands still, `order` that which goes when it is shuffled.
+    half rate. `still` is the share that goes when it stands still, `order` that which goes when it is shuffled; their
+    intervals are of the mean over frames at which it may stand, and over orders.
     `moving` is the share of relevance that changes over time, `moving_frozen` the same of the clip frozen, `excess` the
-    difference; `area` and `lift` are of the changing part. The last four: does it lie on what moves?
+    difference; `area` and `lift` are of the changing part. The four of the flow: does it lie on what moves?
     """
 
     clip: str
@@ -75,6 +76,10 @@ class Motion:
     flow_recall: float = math.nan
     flow_iou: float = math.nan
     flow_energy: float = math.nan
+    order_low: float = math.nan
+    order_high: float = math.nan
+    still_low: float = math.nan
+    still_high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,9 @@ def _asked(
         "area": found.selected.area,
         "lift": found.selected.lift,
     }
+    for name, changed in (("order", probe.shuffled), ("still", probe.frozen)):
+        shares = np.stack([share(probe.score, one, probe.baseline) for one in changed.T], 1)
+        _, out[f"{name}_low"], out[f"{name}_high"] = np.array([intervals.mean(clip) for clip in shares]).T
     if moves is not None:
         agreed = optical_flow.agreement(found.selected, moves)
         out |= {"flow_precision": agreed.precision, "flow_recall": agreed.recall, "flow_iou": agreed.iou}

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from vtcav_jax.attribution.grids import frame_of_step
 from vtcav_jax.attribution.videos import VideoMaps
@@ -20,7 +21,8 @@ class Row:
     """One map of one clip of a video, told in numbers.
 
     `total` is the map's sum, `residual` what is missing from it of what the method owes, `peak` the moment, in seconds,
-    at which most of the absolute map lies, `peak_share` how much of it lies in that step.
+    at which most of the absolute map lies, `peak_share` how much of it lies in that step. `half` is the smallest part
+    of the clip's time that holds half of the absolute map: 0.5 where it is spread evenly.
     """
 
     clip: str
@@ -38,6 +40,7 @@ class Row:
     residual: float
     peak: float
     peak_share: float
+    half: float
     file: str
 
 
@@ -69,23 +72,55 @@ def write(path: Path, found: VideoMaps, labels: Sequence[str]) -> None:
     part.replace(path)
 
 
-def rows(path: Path) -> list[Row]:
-    out = []
-    with np.load(path, allow_pickle=False) as kept:
-        about, times = json.loads(str(kept["about"])), kept["times"]
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One question's maps by one method, of all clips of a video, as they were written."""
+
+    clip: str
+    target: str
+    answers: list[str]
+    method: str
+    stage: str
+    signed: bool
+    cost: int
+    maps: Float[np.ndarray, "n t h w"]
+    scores: Float[np.ndarray, " n"]
+    residual: Float[np.ndarray, " n"]
+    times: Float[np.ndarray, "n frames"]
+
+
+def stored(path: Path) -> Iterator[Stored]:
+    with np.load(path, allow_pickle=False) as arrays:
+        about, times = json.loads(str(arrays["about"])), arrays["times"]
         for target, method, stage, signed, cost, answers in about["maps"]:
             key = SEPARATOR.join((target, method, stage))
-            maps, scores = kept[f"map|{key}"], kept[f"score|{target}"]
-            residual = kept[f"residual|{key}"] if f"residual|{key}" in kept else np.full(len(maps), np.nan)
-            for w, (one, when) in enumerate(zip(maps, times)):
-                course = np.abs(one).sum((1, 2))
-                peak = int(course.argmax())
-                share = float(course[peak] / course.sum()) if course.any() else float("nan")
-                moment = float(when[frame_of_step(peak, len(course), len(when))])
-                out.append(
-                    Row(
-                        *(about["clip"], w, float(when[0]), float(when[-1]), target, answers[w], float(scores[w])),
-                        *(method, stage, signed, cost, float(one.sum()), float(residual[w]), moment, share, path.name),
-                    )
+            maps, scores = arrays[f"map|{key}"], arrays[f"score|{target}"]
+            residual = arrays[f"residual|{key}"] if f"residual|{key}" in arrays else np.full(len(maps), np.nan)
+            yield Stored(about["clip"], target, answers, method, stage, signed, cost, maps, scores, residual, times)
+
+
+def rows(path: Path) -> list[Row]:
+    out = []
+    for one in stored(path):
+        for w, (maps, when) in enumerate(zip(one.maps, one.times)):
+            course = np.abs(maps).sum((1, 2))
+            peak = int(course.argmax())
+            share = float(course[peak] / course.sum()) if course.any() else float("nan")
+            moment = float(when[frame_of_step(peak, len(course), len(when))])
+            out.append(
+                Row(
+                    *(one.clip, w, float(when[0]), float(when[-1]), one.target, one.answers[w], float(one.scores[w])),
+                    *(one.method, one.stage, one.signed, one.cost, float(maps.sum()), float(one.residual[w])),
+                    *(moment, share, half(course), path.name),
                 )
+            )
     return out
+
+
+def half(course: Float[np.ndarray, " t"]) -> float:
+    """The smallest part of the steps that holds half of it, a step in part where less would do; NaN of nothing."""
+    if not course.any():
+        return float("nan")
+    falling = -np.sort(-course.astype(np.float64))
+    reached = np.r_[0, np.cumsum(falling)]
+    return float(np.interp(reached[-1] / 2, reached, np.arange(len(reached))) / len(course))

@@ -18,6 +18,8 @@ from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
+MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
+
 Maps = Float[np.ndarray, "b t h w"]
 Each = Float[np.ndarray, " b"]
 
@@ -41,6 +43,20 @@ class Limits:
     background: Each
     elsewhere: Each
     randomised: Each
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
+
+    target: str
+    method: str
+    stage: str
+    measure: str
+    mean: float
+    low: float
+    high: float
+    clips: int
 
 
 def limits(

@@ -114,20 +114,23 @@ def _mean(rows: Sequence[Motion], name: str) -> Interval:
 
 def sentences(rows: Sequence[ClassMotion]) -> list[str]:
     """What can be said of each question, and of each answer to it."""
-    return [_sentence(row) for row in rows]
+    return [" ".join(verdict(row)) for row in rows]
 
 
-def _sentence(row: ClassMotion) -> str:
+def verdict(row: ClassMotion) -> tuple[str, str]:
+    """What it is called, and the numbers that this stands on."""
     what = row.answer or row.target
     clips = f"{row.clips} clip{'s' if row.clips > 1 else ''}"
     if math.isnan(row.order):
-        return f"{what}: nothing can be said; on the whole these {clips} do not speak for it."
+        return f"{what}: nothing can be said;", f"on the whole these {clips} do not speak for it."
     order, still = (
-        f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)" if row.clips > 1 else f"{100 * share:.0f} %"
+        f"{round(100 * share)} % ({round(100 * low)} to {round(100 * high)} %)"
+        if row.clips > 1
+        else f"{round(100 * share)} %"
         for share, low, high in ((row.order, row.order_low, row.order_high), (row.still, row.still_low, row.still_high))
     )
-    told = f"of its score over {clips}, {order} needs the order of the frames and {still} more than a still clip"
-    return f"{what}: {_verdict(row)}; {told}."
+    told = f"of its score over {clips}, {order} needs the order of the frames and {still} more than a still clip."
+    return f"{what}: {_verdict(row)};", told
 
 
 def _verdict(row: ClassMotion) -> str:

@@ -149,12 +149,12 @@ def _hashes(items: Iterable[Item]) -> dict[str, str]:
 
 
 def _fault(concept: Concept, source: Source) -> str | None:
+    asked = f"{concept.name}=@{concept.head}:{concept.answer}"
     if concept.head not in source.heads:
-        return f"{concept.name}: " + unknown("question of the videos", [str(concept.head)], source.heads or ["none"])
+        return f"{asked}: {unknown('question of the videos', [str(concept.head)], source.heads or ['none'])}"
     if concept.answer not in source.heads[concept.head]:
-        return f"{concept.name}: " + unknown(
-            f"answer to {concept.head}", [str(concept.answer)], source.heads[concept.head]
-        )
+        what = f"answer to {concept.head}"
+        return f"{asked}: {unknown(what, [str(concept.answer)], source.heads[concept.head])}"
     return None
 
 

@@ -169,9 +169,10 @@ def read_about(path: Path) -> dict[str, Any]:
                 raise ValueError(f"a head is called {head!r}")
         return {"preset": preset, "heads": heads, "source": about.get("source")}
     except (OSError, KeyError, TypeError, ValueError) as error:
+        fault = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else f"damaged ({error!r})"
         raise ValueError(
-            f"{path} is not a network that was converted or trained: {about_file.name} is missing or damaged "
-            f"({error!r}); make it with `python -m weights_conversion` or --task=train"
+            f"{path} is not a network that was converted or trained: {about_file.name} is "
+            f"{fault}; make it with `python -m weights_conversion` or --task=train"
         ) from error
 
 

@@ -1,54 +1,22 @@
-"""Several runs of the same concepts on one page: two networks, two seeds, with and without something.
+"""Several runs of the same concepts on one page: two networks, two seeds, with and without something."""
 
-The interval of a difference is put together from the runs' own intervals, as for independent estimates (Zou and Donner,
-*Construction of confidence limits about effect measures*, 2008). Runs that share clips vary together, and their
-difference varies less: the interval is then wider than need be.
-"""
-
+import csv
+import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
-from vtcav_jax.report import page
-from vtcav_jax.report.drawing import Canvas, Figure, scale, tick
+from vtcav_jax.report import compare_words, depths, page, words
+from vtcav_jax.report.differences import Difference, Key, Table, difference, table
+from vtcav_jax.report.drawing import Canvas, Figure, Number, Scale, scale, tick
 from vtcav_jax.report.effects import number, p_value, signed, span
 from vtcav_jax.report.figures import WIDTH, slug
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
 from vtcav_jax.tcav.table import Row, found
 
-Key = tuple[str, str, str, str, str]
 COLOURS = ("one", "two", "three", "four")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """`left` less `right`, of the share of the gradient's length, which is free of each network's own scale."""
-
-    key: Key
-    left: Row
-    right: Row
-    value: float
-    low: float
-    high: float
-
-    @property
-    def sure(self) -> bool:
-        """The interval of this one difference; many are looked at, and no correction is made for that."""
-        return self.low * self.high > 0
-
-
-def key(row: Row) -> Key:
-    return row.target, row.stage, row.concept, row.kind, row.against
-
-
-def difference(left: Row, right: Row) -> Difference:
-    a, b = left, right
-    value = a.share - b.share
-    low = value - math.hypot(a.share - a.share_low, b.share_high - b.share)
-    high = value + math.hypot(a.share_high - a.share, b.share - b.share_low)
-    return Difference(key(left), left, right, value, low, high)
+CSV = "differences.csv"
 
 
 def names(runs: Sequence[RunFolder]) -> list[str]:
@@ -58,36 +26,84 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def sections(runs: Sequence[RunFolder]) -> list[Section]:
-    tables = [{key(row): row for row in run.rows} for run in runs]
-    common = [k for k in tables[0] if all(k in table for table in tables[1:])]
     if empty := [str(run.folder) for run in runs if not run.rows]:
-        raise ValueError(f"--run: {', '.join(empty)} has no scores.csv to compare; let the run end first")
+        raise ValueError(
+            f"--run: there is no scores.csv in {', '.join(empty)}; what can be compared are ended runs of --task=tcav"
+        )
+    places = _places(runs)
+    tables = [table(run, stages) for run, stages in zip(runs, places)]
+    common = [k for k in tables[0] if all(k in one for one in tables[1:])]
     if not common:
         told = "; ".join(f"{run.folder} has {_told(run)}" for run in runs)
         raise ValueError(f"--run: these runs have no class, stage and concept in common ({told}); compare runs that do")
     called = names(runs)
+    pairs = list(combinations(range(len(runs)), 2))
+    some = [[difference(k, (called[i], called[j]), tables[i][k], tables[j][k]) for k in common] for i, j in pairs]
+    flat = [one for of_pair in some for one in of_pair]
+    parts = [page.box(page.leads(compare_words.answers(called, tables, common, flat)), "answer")]
+    text = (
+        "Differences are in shares of the gradient's length. That one run shows an effect and another does not is no"
+        " difference by itself; the interval of the difference tells."
+    )
+    parts += [page.paragraph(text, "soft") for text in (text, *_stages(called, places))]
+    out = [Section("answer", "The answer", "".join(parts))]
     drawn = _figures(called, tables, common)
     text = (
         "The share of the gradient's length that lies along the concept, from −1 to 1: free of each network's own"
-        " scale. Bars are 95 % intervals; hollow grey marks were not significant in their own run."
+        " scale. Bars are 95 % intervals; hollow grey marks were not significant in their own run, or could not tell."
     )
-    out = [Section("side", "Side by side", page.paragraph(text, "soft") + page.figures(drawn), tuple(drawn))]
-    for (i, left), (j, right) in combinations(enumerate(called), 2):
-        some = [difference(tables[i][k], tables[j][k]) for k in common]
-        out.append(Section(f"less-{i}-{j}", f"{left} less {right}", _differences(some, left, right)))
+    out.append(Section("side", "Side by side", page.paragraph(text, "soft") + page.figures(drawn), tuple(drawn)))
+    for (i, j), of_pair in zip(pairs, some):
+        out.append(Section(f"less-{i}-{j}", f"{called[i]} less {called[j]}", _differences(of_pair)))
     if missing := _only(called, tables, common):
         out.append(Section("only", "In some runs only", page.bullets(missing)))
+    out.append(Section("tables", "Tables", f"<p>{page.held(CSV, _table(flat))}</p>"))
     return out
 
 
+def _places(runs: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """For each run the names under which its stages are compared: those of all the runs where they differ."""
+    stages = [unique([row.stage for row in run.rows]) for run in runs]
+    depth = [depths.relative(run.about.get("network_stages", ())) for run in runs]
+    found = [depths.matched(stages[0], other, (depth[0], own)) for other, own in zip(stages[1:], depth[1:])]
+    out: list[dict[str, str]] = [{} for _ in runs]
+    for stage in stages[0]:
+        if all(stage in match for match in found):
+            some = [stage, *(match[stage] for match in found)]
+            for place, own in zip(out, some):
+                place[own] = " / ".join(unique(some))
+    return out
+
+
+def _stages(called: Sequence[str], places: Sequence[dict[str, str]]) -> list[str]:
+    """Says so where stages of different names are held against each other."""
+    told = [name for name in unique(list(places[0].values())) if " / " in name]
+    if not told:
+        return []
+    return [
+        f"The networks have stages of different names; those at about the same relative depth are compared, in the"
+        f" order {', '.join(called)}: {words.listed(told)}. That they stand for each other is an assumption."
+    ]
+
+
 def intro(runs: Sequence[RunFolder]) -> str:
-    """Where the runs' settings differ."""
+    """Where the runs' settings differ, and how well each network knows the classes."""
     called = names(runs)
     columns = unique([name for run in runs for name in run.asked])
-    differ = [n for n in columns if len({str(run.asked.get(n, "")) for run in runs}) > 1]
-    rows = [("", (name, *(str(run.asked.get(name, "")) for run in runs))) for name in differ]
-    same = page.paragraph("These runs were asked the same, of the same.", "soft")
-    return page.table(("they differ in", *called), rows) if rows else same
+    differ = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
+    rows = [("", (name, *(_setting(run, name) for run in runs))) for name in differ]
+    right = [words.by_target(run.predictions) for run in runs]
+    rows += [
+        ("", (f"says {target}", *(words.accuracy(one[target]) if target in one else "" for one in right)))
+        for target in unique([target for one in right for target in one])
+    ]
+    same = page.paragraph("These runs were asked the same, of the same.", "soft") if not differ else ""
+    return same + (page.table(("they differ in" if differ else "", *called), rows) if rows else "")
+
+
+def _setting(run: RunFolder, name: str) -> str:
+    value = run.asked.get(name, "")
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _told(run: RunFolder) -> str:
@@ -95,11 +111,11 @@ def _told(run: RunFolder) -> str:
     return f"{', '.join(unique([row.target for row in rows]))} at {', '.join(unique([row.stage for row in rows]))}"
 
 
-def _only(called: Sequence[str], tables: Sequence[dict[Key, Row]], common: Sequence[Key]) -> list[str]:
+def _only(called: Sequence[str], tables: Sequence[Table], common: Sequence[Key]) -> list[str]:
     shared = set(common)
     told = []
-    for name, table in zip(called, tables):
-        if left := [row for k, row in table.items() if k not in shared]:
+    for name, one in zip(called, tables):
+        if left := [row for k, row in one.items() if k not in shared]:
             stages = ", ".join(unique([row.stage for row in left]))
             told.append(
                 f"{name}: {len(left)} tests more, at {stages}, of {', '.join(unique([r.concept for r in left]))}"
@@ -107,43 +123,58 @@ def _only(called: Sequence[str], tables: Sequence[dict[Key, Row]], common: Seque
     return told
 
 
-def _differences(some: Sequence[Difference], left: str, right: str) -> str:
+def _differences(some: Sequence[Difference]) -> str:
     sure = [one for one in some if one.sure]
-    parts = [
-        page.paragraph(
-            f"{len(sure)} of {len(some)} differences have an interval without 0; about {0.05 * len(some):.0f} would by"
-            " chance alone. Intervals are those of independent runs: where clips are shared they are too wide."
-        )
-    ]
+    told = [one for one in some if not one.why_not]
+    text = (
+        f"{len(sure)} of {len(told)} differences have an interval without 0; about {0.05 * len(told):.0f} would by"
+        " chance alone. Intervals are those of independent runs: where clips are shared they are too wide."
+    )
+    if len(told) < len(some):
+        text += f" {len(some) - len(told)} more are of tests that could not tell, and mean nothing."
+    left, right = some[0].left_name, some[0].right_name
     columns = ("class", "stage", "concept", "compared", left, right, "difference", "interval", "adjusted p of each")
-    lines = [
-        (
-            "" if one.sure else "faint",
-            (
-                *(one.key[0], one.key[1], one.key[2], f"{one.key[3]} − {one.key[4]}"),
-                *(
-                    signed(one.left.share),
-                    signed(one.right.share),
-                    signed(one.value),
-                    span(one.low, one.high),
-                ),
-                f"{p_value(one.left.p_adjusted)}; {p_value(one.right.p_adjusted)}",
-            ),
-        )
-        for one in sorted(some, key=lambda one: (not one.sure, -abs(one.value) if one.value == one.value else 0))
-    ]
-    return "".join(parts) + page.table(columns, lines)
+    ranked = sorted(some, key=lambda one: (bool(one.why_not), -abs(one.value) if one.value == one.value else 0))
+    rest = [_line(one) for one in ranked if not one.sure]
+    parts = [page.paragraph(text)]
+    parts += [page.table(columns, [_line(one) for one in ranked if one.sure])] if sure else []
+    parts += [page.details(f"{len(rest)} others", page.table(columns, rest))] if rest else []
+    return "".join(parts)
 
 
-def _figures(called: Sequence[str], tables: Sequence[dict[Key, Row]], common: Sequence[Key]) -> list[Figure]:
-    """One for each class and concept: all its comparisons, a mark for each run."""
+def _line(one: Difference) -> tuple[str, tuple[str, ...]]:
+    p = f"{p_value(one.left.p_adjusted)}; {p_value(one.right.p_adjusted)}"
+    cells = (
+        *(one.key.target, one.key.stage, one.key.concept, f"{one.key.kind} − {one.key.against}"),
+        *(signed(one.left.share), signed(one.right.share), signed(one.value), span(one.low, one.high)),
+        f"{p} ({one.why_not})" if one.why_not else p,
+    )
+    return "" if one.sure else "faint", cells
+
+
+def _table(some: Sequence[Difference]) -> bytes:
+    """All differences as CSV, in full precision."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        (*Key._fields, "left", "right", "left_share", "right_share", "difference", "low", "high", "cannot_tell")
+    )
+    for one in some:
+        shares = one.left.share, one.right.share, one.value, one.low, one.high
+        writer.writerow((*one.key, one.left_name, one.right_name, *shares, one.why_not))
+    return file.getvalue().encode()
+
+
+def _figures(called: Sequence[str], tables: Sequence[Table], common: Sequence[Key]) -> list[Figure]:
+    """One for each class and concept: all its comparisons stage by stage, a mark for each run."""
     out = []
-    for target, concept in unique([(k[0], k[2]) for k in common]):
-        keys = [k for k in common if (k[0], k[2]) == (target, concept)]
-        step = 12 * len(tables) + 10
-        canvas = Canvas(WIDTH, 60 + 14 * len(called) + step * len(keys))
+    for target, concept in unique([(k.target, k.concept) for k in common]):
+        keys = [k for k in common if (k.target, k.concept) == (target, concept)]
+        stages = unique([k.stage for k in keys])
+        step, top = 12 * len(tables) + 10, 26 + 14 * len(called)
+        canvas = Canvas(WIDTH, top + 34 + 22 * len(stages) + step * len(keys))
         values = [v for k in keys for t in tables for v in (t[k].share, t[k].share_low, t[k].share_high)]
-        x, top = scale(values, 168, WIDTH - 12), 26 + 14 * len(called)
+        x = scale(values, 148, WIDTH - 12)
         canvas.text(8, 16, f"{target}: {concept}", "title", most=46)
         for i, name in enumerate(called):
             canvas.dot(14, 30 + 14 * i, COLOURS[i % 4], name)
@@ -151,17 +182,23 @@ def _figures(called: Sequence[str], tables: Sequence[dict[Key, Row]], common: Se
         for value in x.ticks:
             canvas.line(x(value), top, x(value), canvas.height - 26, "axis" if value else "zero")
             canvas.text(x(value), canvas.height - 10, tick(value), "soft", "middle")
-        for n, k in enumerate(keys):
-            y = top + step * n + 12
-            canvas.text(8, y + 4, f"{k[1]} {k[3]} − {k[4]}", "soft", most=25)
-            for i, table in enumerate(tables):
-                row, at = table[k], y + 12 * i
-                if math.isnan(row.share):
-                    continue
-                kind = COLOURS[i % 4] if found(row) else "faint"
-                if not math.isnan(row.share_low):
-                    canvas.line(x(row.share_low), at, x(row.share_high), at, f"bar {COLOURS[i % 4]}")
-                title = f"{called[i]}: {number(row.share)} ({span(row.share_low, row.share_high)}), {row.verdict}"
-                canvas.dot(x(row.share), at, kind, title)
+        y = top
+        for stage in stages:
+            y += 22
+            canvas.text(8, y - 4, stage, "soft", most=52)
+            for k in (k for k in keys if k.stage == stage):
+                canvas.text(18, y + 4 + 6 * len(tables), f"{k.kind} − {k.against}", "", most=20)
+                for i, one in enumerate(tables):
+                    _mark(canvas, x, y + 8 + 12 * i, called[i], one[k], COLOURS[i % 4])
+                y += step
         out.append(canvas.figure(slug("compare", target, concept), f"{target}: {concept} in {', '.join(called)}"))
     return out
+
+
+def _mark(canvas: Canvas, x: Scale, y: Number, name: str, row: Row, colour: str) -> None:
+    if math.isnan(row.share):
+        return
+    if not math.isnan(row.share_low):
+        canvas.line(x(row.share_low), y, x(row.share_high), y, f"bar {colour}")
+    title = f"{name}, {row.stage}: {number(row.share)} ({span(row.share_low, row.share_high)}), {row.verdict}"
+    canvas.dot(x(row.share), y, colour if found(row) else "faint", title)

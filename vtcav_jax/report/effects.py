@@ -81,4 +81,4 @@ def with_interval(e: Effect) -> str:
 
 
 def percent(share: float) -> str:
-    return "not known" if math.isnan(share) else f"{100 * share:.0f} %"
+    return "not known" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")

@@ -39,7 +39,7 @@ def depth(rows: Sequence[Row], statistic: str, unit: str, like: Sequence[Row] = 
     canvas, bottom = Canvas(WIDTH, 236), 186
     every = [value for row in [*some, *plain(like)[1]] for value in effect(row, statistic).numbers]
     y = scale(every, bottom, 46)
-    _left_axis(canvas, y, 46, WIDTH - 8, unit)
+    left_axis(canvas, y, 46, WIDTH - 8, unit)
     first = rows[0]
     canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
     for k, kind in enumerate(kinds):
@@ -155,7 +155,7 @@ def over_time(row: Row, values: Float[np.ndarray, "n t"]) -> Figure:
     y = scale([*low, *middle, *high], bottom, 46)
     t = values.shape[1]
     x = Scale(0, t, 46, WIDTH - 8)
-    _left_axis(canvas, y, 46, WIDTH - 8, "part of the derivative")
+    left_axis(canvas, y, 46, WIDTH - 8, "part of the derivative")
     kind = colour(row.kind) if found(row) else "faint"
     at = [x(i + 0.5) for i in range(t)]
     band = [*zip(at, map(y, high)), *reversed(list(zip(at, map(y, low))))]
@@ -170,7 +170,7 @@ def over_time(row: Row, values: Float[np.ndarray, "n t"]) -> Figure:
     return canvas.figure(name, f"{row.target}: when the derivative along {row.concept} ({row.kind}) arises")
 
 
-def _left_axis(canvas: Canvas, y: Scale, left: Number, right: Number, unit: str) -> None:
+def left_axis(canvas: Canvas, y: Scale, left: Number, right: Number, unit: str) -> None:
     canvas.text(8, 32, unit, "soft", most=52)
     for value in y.ticks:
         canvas.line(left, y(value), right, y(value), "axis" if value else "zero")

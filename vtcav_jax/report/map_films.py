@@ -11,6 +11,11 @@ from vtcav_jax.report.overlay import Panel, overlay
 LOOP = 2.0  # seconds that a film lasts at least
 
 
+def file(stem: str, target: str, kind: str) -> str:
+    """The name of a video's film: of the file of its maps, and what was asked."""
+    return f"{stem}--{''.join(c if c.isalnum() or c in '.-' else '_' for c in target)}.{kind}"
+
+
 def film(found: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
     """Of one question; and how many frames a second it shows, slower than in life where the clip is short."""
     fresh = new_frames(found.windows)

@@ -45,8 +45,8 @@ def overlay(film: Film, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarr
     scale = max(1, math.ceil(LEAST_SIDE / film.shape[2]))
     film = film.repeat(scale, 1).repeat(scale, 2)
     frames, h, w = film.shape[:3]
-    across = min(ACROSS, len(panels) + 1)
-    down = math.ceil((len(panels) + 1) / across)
+    down = math.ceil((len(panels) + 1) / ACROSS)
+    across = math.ceil((len(panels) + 1) / down)  # no row much emptier than the others
     pitch = (h + TITLE + BAR + GAP, w + GAP)
     top = HEIGHT + 2 * GAP
     size = (top + down * pitch[0], GAP + across * pitch[1])

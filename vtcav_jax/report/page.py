@@ -32,6 +32,7 @@ figure { margin: 0; min-width: 0; } figcaption { line-height: 1.35; margin-top: 
 .fig { width: 100%; height: auto; max-width: 420px; display: block; }
 video, img { max-width: 100%; height: auto; display: block; border-radius: 4px; background: var(--null); }
 .films video, .films img { width: 96px; height: 96px; }
+figure.film { margin: 0 0 18px; overflow-x: auto; } .film img, .film video { min-width: 520px; background: #fff; }
 .wide { overflow-x: auto; margin: .6em 0; } table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; overflow-wrap: normal; } th { color: var(--soft); font-weight: 500; }
@@ -41,7 +42,7 @@ details { margin: .5em 0; } summary { cursor: pointer; color: var(--soft); }
 pre { overflow-x: auto; background: var(--null); padding: 10px 12px; border-radius: 6px; font-size: .82rem;
  white-space: pre-wrap; }
 @media (max-width: 520px) { body { padding: 12px 14px 40px; font-size: 15px; }
- dl { grid-template-columns: 1fr; gap: 0; }
+ dl { grid-template-columns: 1fr; gap: 0; } .wide table { width: max-content; } td, th { max-width: 15em; }
  dd { margin-bottom: 6px; } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --null: #e4e4e4; --paper: #fff; --faint: #888;
  --one: #0067b1; --two: #c2500b; --three: #00795a; --four: #9a3d80; --up: #0067b1; --down: #c2500b; }
@@ -123,17 +124,18 @@ def figures(some: Iterable[Figure]) -> str:
     return f'<div class="grid">{"".join(f"<figure>{figure.svg}</figure>" for figure in some)}</div>'
 
 
-def film(path: Path, caption: str) -> str:
+def film(path: Path, caption: str, kind: str = "") -> str:
     """A small film that loops, or a picture, inside the page."""
-    kind = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
-    data = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    mime = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
+    data = f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
     told = escape(caption)
     shown = (
         f'<video src="{data}"{_poster(path)} autoplay loop muted playsinline aria-label="{told}"></video>'
-        if kind.startswith("video")
+        if mime.startswith("video")
         else f'<img src="{data}" alt="{told}">'
     )
-    return f"<figure>{shown}<figcaption>{told}</figcaption></figure>"
+    begin = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{begin}{shown}<figcaption>{told}</figcaption></figure>"
 
 
 def _poster(path: Path) -> str:
@@ -147,5 +149,10 @@ def download(path: Path, inside: bool = True) -> str:
     name = escape(path.name)
     if not inside:
         return f'<a href="../{name}">{name}</a> (beside the page, {path.stat().st_size / 1e6:.0f} MB)'
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<a download="{name}" href="data:text/csv;base64,{data}">{name}</a>'
+    return held(path.name, path.read_bytes())
+
+
+def held(name: str, table: bytes) -> str:
+    """A table that is in the page and nowhere else."""
+    data = base64.b64encode(table).decode()
+    return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">{escape(name)}</a>'

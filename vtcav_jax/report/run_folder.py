@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from vtcav_jax.attribution import kept
+from vtcav_jax.attribution.courses import FILE, Course
+from vtcav_jax.attribution.decisions import Motion
+from vtcav_jax.attribution.limits import LimitRow
+from vtcav_jax.attribution.verdicts import ClassMotion
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
+from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.steered import Steered
 from vtcav_jax.tcav.table import Clip, Row, VectorRow
@@ -20,15 +26,44 @@ MOST_FILMS = 9_000_000  # bytes; in a page they take a third more
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a task was asked and what is known of its run, and the file of its flags."""
+
+    about: dict[str, Any]
+    flags: Path
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return self.about.get("asked", {})
+
+    @property
+    def task(self) -> str:
+        return self.asked.get("task", "tcav")
+
+    @property
+    def told(self) -> str:
+        return self.flags.read_text(encoding="utf-8") if self.flags.is_file() else ""
+
+
+@dataclass(frozen=True)
 class RunFolder:
-    """What lies in `folder`. Everything but run.json may be missing: then the list is empty."""
+    """What lies in `folder`, of one task or of several. Everything but run.json may be missing: then the list is
+    empty."""
 
     folder: Path
-    about: dict[str, Any]
+    records: tuple[Record, ...]
 
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    def record(self, task: str) -> Record | None:
+        return next((one for one in self.records if one.task == task), None)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Of Video-TCAV, if it was done here."""
+        return (self.record("tcav") or self.records[0]).about
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -55,6 +90,26 @@ class RunFolder:
         return read_rows(self.folder / "steering.csv", Steered)
 
     @cached_property
+    def maps(self) -> tuple[kept.Row, ...]:
+        return read_rows(self.folder / "explain.csv", kept.Row)
+
+    @cached_property
+    def courses(self) -> tuple[Course, ...]:
+        return read_rows(self.folder / FILE, Course)
+
+    @cached_property
+    def limits(self) -> tuple[LimitRow, ...]:
+        return read_rows(self.folder / "limits.csv", LimitRow)
+
+    @cached_property
+    def motion_classes(self) -> tuple[ClassMotion, ...]:
+        return read_rows(self.folder / "motion_classes.csv", ClassMotion)
+
+    @cached_property
+    def motions(self) -> tuple[Motion, ...]:
+        return read_rows(self.folder / "motion.csv", Motion)
+
+    @cached_property
     def films(self) -> tuple[Film, ...]:
         """Those that are there, as far as a page has room for them."""
         left, fit = MOST_FILMS, []
@@ -77,10 +132,10 @@ class RunFolder:
         with np.load(path, allow_pickle=False) as found:
             return dict(found)
 
-    @cached_property
-    def flags(self) -> str:
-        path = self.folder / "flags.txt"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    def random_weights(self, task: str) -> bool:
+        """Whether the network of that task knew nothing."""
+        one = self.record(task)
+        return one is not None and "--random_weights" in one.told.split()
 
     @cached_property
     def tables(self) -> tuple[Path, ...]:
@@ -89,14 +144,17 @@ class RunFolder:
 
 def open_folder(folder: Path) -> RunFolder:
     """The run in `folder`, if it is one that has ended."""
-    about = folder / "run.json"
+    about = folder / RECORD
     if not about.is_file():
         raise ValueError(f"--run={folder}: there is no {about}; expected the folder of a run")
-    try:
-        found = json.loads(about.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{about} is damaged ({error}); give the run's command again in another folder") from error
-    return RunFolder(folder, found)
+    records = []
+    for path in (about, *sorted(folder.glob("run_*.json"))):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); give the run's command again in another folder") from error
+        records.append(Record(told, folder / path.name.replace("run", "flags").replace(".json", ".txt")))
+    return RunFolder(folder, tuple(records))
 
 
 def read_rows(path: Path, kind: type[T]) -> tuple[T, ...]:

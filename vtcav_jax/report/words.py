@@ -196,7 +196,7 @@ def trust(run: RunFolder) -> list[str]:
 
 def cautions(run: RunFolder) -> list[str]:
     told = []
-    if "--random_weights" in run.flags.split():
+    if run.random_weights("tcav"):
         told.append("The network's weights are random: no score here means anything; the run only shows the machinery.")
     if run.asked.get("protocol") == "paper":
         told.append(

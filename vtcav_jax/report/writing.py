@@ -6,16 +6,23 @@ returns none where the folder has nothing of its kind.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vtcav_jax.concepts.settings import NEGATIVE
-from vtcav_jax.report import compare, page, tcav_sections, words
+from vtcav_jax.progress import progress
+from vtcav_jax.report import compare, map_sections, motion_sections, page, raster, tcav_sections, words
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
 from vtcav_jax.runs import write_text
 
 FOLDER, PAGE = "report", "index.html"
+WHAT = {"explain": "maps of", "motion": "motion in"}
 MOST_TABLES = 4_000_000  # bytes of tables inside a page
-MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (tcav_sections.sections,)
+MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
+    tcav_sections.sections,
+    map_sections.sections,
+    motion_sections.sections,
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -28,10 +35,7 @@ def write_report(folder: Path) -> Path:
             " command again"
         )
     sections += [tables(run), again(run)]
-    classes = unique([row.target for row in run.rows])
-    does = "does" if len(classes) == 1 else "do"
-    title = f"{run.name}: which concepts {does} {words.listed(classes)} use?" if classes else run.name
-    return _written(run.folder / FOLDER, page.document(title, asked(run), sections), sections)
+    return _written(run.folder / FOLDER, page.document(title(run), asked(run), sections), sections)
 
 
 def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -50,11 +54,29 @@ def _written(folder: Path, text: str, sections: Sequence[Section]) -> Path:
             " classes, stages or concepts in one run"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for figure in section.figures:
-            figure.write(folder / "figures")
+    drawn = [figure for section in sections for figure in section.figures]
+    for figure in progress(drawn, len(drawn), "figures", size=lambda _: 1):
+        figure.write(folder / "figures")
+        if raster.possible():
+            raster.write_png(figure, folder / "figures")
     write_text(folder / PAGE, text)
     return folder / PAGE
+
+
+def title(run: RunFolder) -> str:
+    classes = unique([row.target for row in run.rows])
+    does = "does" if len(classes) == 1 else "do"
+    questions = [f"which concepts {does} {words.listed(classes)} use?"] if classes else []
+    if looked := unique([row.target for row in run.maps]):
+        questions.append(f"where and when does {_network(run, 'explain')} look for {words.listed(looked)}?")
+    if moved := unique([row.target for row in run.motion_classes]):
+        questions.append(f"how much of {words.listed(moved)} is motion to {_network(run, 'motion')}?")
+    return f"{run.name}: {' '.join(q if i == 0 else q[0].upper() + q[1:] for i, q in enumerate(questions))}"
+
+
+def _network(run: RunFolder, task: str) -> str:
+    record = run.record(task)
+    return str(record.asked.get("model", "the network")) if record else "the network"
 
 
 def asked(run: RunFolder) -> str:
@@ -74,7 +96,18 @@ def asked(run: RunFolder) -> str:
             pairs.append(("negatives", told))
         pairs.append(("stages", ", ".join(unique([row.stage for row in rows]))))
     pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
+    for one in run.records:
+        if one.task in WHAT:
+            pairs += [(WHAT[one.task], _explained(one.asked))]
     return page.definitions(pairs)
+
+
+def _explained(a: dict[str, Any]) -> str:
+    """What the tasks that go through videos were asked."""
+    methods = a.get("methods") or [(a.get("method", ""), a.get("stage"))]
+    made = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
+    parts = "clip after clip to their ends" if a.get("whole") else f"{a.get('num_clips', 1)} of each video"
+    return f"{', '.join(a.get('targets', ()))}, by {made}; clips of {a.get('videos', '')}, {parts}"
 
 
 def tables(run: RunFolder) -> Section:
@@ -82,7 +115,8 @@ def tables(run: RunFolder) -> Section:
     for path in sorted(run.tables, key=lambda path: path.stat().st_size):
         left -= path.stat().st_size
         links.append(page.download(path, inside=left >= 0))
-    text = "All numbers in full precision; figures lie beside this page as SVG, in figures/."
+    png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install 'vtcav-jax[png]')"
+    text = f"All numbers in full precision; figures lie beside this page as {png}, in figures/."
     return Section("tables", "Tables", page.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
 
 
@@ -99,6 +133,8 @@ def again(run: RunFolder) -> Section:
     ]
     if seconds := about.get("seconds"):
         pairs.append(("seconds", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
-    parts = [page.code(f"python main.py --flagfile={run.folder}/flags.txt")]
-    parts += [page.details("flags.txt", page.code(run.flags))] if run.flags else []
+    parts = []
+    for one in run.records:
+        parts += [page.code(f"python main.py --flagfile={one.flags}")]
+        parts += [page.details(one.flags.name, page.code(one.told))] if one.told else []
     return Section("again", "Versions, and the command that repeats it", "".join(parts) + page.definitions(pairs))

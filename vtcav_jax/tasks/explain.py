@@ -1,7 +1,6 @@
 """--task=explain: where and when, as maps in files and films to look at, and what the maps themselves get wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import attribution, intervals, models, runs
-from vtcav_jax.attribution import kept
+from vtcav_jax.attribution import courses, kept
 from vtcav_jax.attribution.asking import Asked, asked
-from vtcav_jax.attribution.limits import Limits, limits
+from vtcav_jax.attribution.limits import MEASURES, LimitRow, Limits, limits
 from vtcav_jax.attribution.things import displacement, things
 from vtcav_jax.attribution.videos import VideoMaps, Wanted, answered, explained_videos, wanted
 from vtcav_jax.attribution.windows import Window, windows
+from vtcav_jax.concepts.review import jpeg
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
@@ -22,27 +22,13 @@ from vtcav_jax.report import map_films
 from vtcav_jax.report.overlay import write_film
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.video import How, Source, failure_table, write_failures
 
 USUAL = ("gradcam", "hirescam", "gradient_x_input", "attn_lrp")
 REFERENCES = 8  # other clips that expected gradients start from
 SHOWN = 40  # rows on the terminal
-MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
-
-
-@dataclass(frozen=True)
-class LimitRow:
-    """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
-
-    target: str
-    method: str
-    stage: str
-    measure: str
-    mean: float
-    low: float
-    high: float
-    clips: int
 
 
 def explain(
@@ -65,7 +51,7 @@ def explain(
     random_weights: bool = False,
     flags: str = "",
 ) -> None:
-    """Maps of every video of `spec`, `.npz` and films, into the folder `run`; the same command continues it.
+    """Maps of every video of `spec`, `.npz` and films, into the folder `run`, and its page; the same command continues.
 
     With `limit_clips` the first so many clips are used to measure what each method gets wrong.
     """
@@ -102,11 +88,16 @@ def explain(
             for question in questions:
                 answer = int(one.answers[question.name][0])
                 film, rate = map_films.film(one, question.name, labels[answer] if answer >= 0 else question.name)
-                write_film(folder / "films" / f"{name}--{_plain(question.name)}.{films}", film, rate)
+                file = folder / "films" / map_films.file(name, question.name, films)
+                if films == "mp4":  # an animation has its first picture in it
+                    file.with_suffix(".jpg").write_bytes(jpeg(film[len(film) // 2]))
+                write_film(file, film, rate)
         kept.write(folder / "maps" / f"{name}.npz", one, labels)
-    rows = [row for path in sorted((folder / "maps").glob("*.npz")) for row in kept.rows(path)]
+    paths = sorted((folder / "maps").glob("*.npz"))
+    rows = [row for path in paths for row in kept.rows(path)]
+    write_rows(folder / courses.FILE, courses.Course, courses.courses(paths))
     write_rows(folder / "explain.csv", kept.Row, rows)
-    write_failures(folder / "failures.csv", failed)
+    write_failures(folder / "explain_failures.csv", failed)
     say(table(rows))
     if failed:
         say(failure_table(failed))
@@ -115,6 +106,8 @@ def explain(
         measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
+    if rows:
+        report([folder])
 
 
 def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
@@ -243,7 +236,3 @@ def _options(
 def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     known = [part for part in parts if part is not None]
     return np.stack(known) if len(known) == len(parts) else None
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)

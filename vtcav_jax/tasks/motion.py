@@ -14,6 +14,7 @@ from vtcav_jax.attribution.videos import wanted
 from vtcav_jax.progress import progress
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.video import How, failure_table, write_failures
 
@@ -32,7 +33,7 @@ def motion(
     random_seed: int | None = None,
     flags: str = "",
 ) -> None:
-    """Measures every video of `spec` into the folder `run`; the same command continues it."""
+    """Measures every video of `spec` into the folder `run`, and writes its page; the same command continues it."""
     if spec is None or run is None:
         raise ValueError("--task=motion needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
     source, loaded = videos(spec), with_weights(model, random_seed)
@@ -57,7 +58,7 @@ def motion(
     classes = by_class(evidence, measuring.seed)
     write_rows(folder / "motion.csv", Motion, [one.row for one in evidence])
     write_rows(folder / "motion_classes.csv", ClassMotion, classes)
-    write_failures(folder / "failures.csv", failed)
+    write_failures(folder / "motion_failures.csv", failed)
     told = sentences(classes)
     runs.write_text(folder / "motion.txt", "\n".join(told) + "\n")
     say(table(classes))
@@ -65,6 +66,8 @@ def motion(
     if failed:
         say(failure_table(failed))
     say(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
+    if evidence:
+        report([folder])
 
 
 def table(rows: Sequence[ClassMotion]) -> str:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtcav_jax import runs
+from vtcav_jax import runs, tap
 from vtcav_jax.concepts.sets import ConceptSets
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.intervals import wilson
@@ -107,6 +107,7 @@ def run(
         todo = plan(model, targets, target_videos, concepts, settings, store, geometry)
         todo.require()
         asked = {
+            "task": "tcav",
             "model": name or model.preset,
             "targets": list(targets),
             "target_videos": target_videos.spec,
@@ -204,7 +205,8 @@ def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]
 
 def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) -> None:
     """Adds to run.json what was done."""
-    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    path, _ = runs.record(folder, "tcav")
+    about = json.loads(path.read_text(encoding="utf-8"))
     concepts, targets = todo.looked.concepts, todo.looked.targets
     about |= {
         "devices": [str(device) for device in jax.devices()],
@@ -215,6 +217,7 @@ def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) ->
             "targets": dict(zip(targets.names, targets.keys)),
         },
         "stages": list(todo.stages),
+        "network_stages": list(tap.stages_of(todo.loaded.model)),
         "clips": {"concepts": len(concepts), "different": total[0], "targets": total[1]},
         "work": asdict(found.work),
         "failed": {read.item.name: read.failure for read in found.failures},
@@ -230,4 +233,4 @@ def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) ->
         "self_check": [asdict(one) | {"rate": one.rate} for one in found.self_check],
         "notes": list(found.notes),
     }
-    runs.write_text(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    runs.write_text(path, json.dumps(about, indent=1) + "\n")

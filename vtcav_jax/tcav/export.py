@@ -69,7 +69,7 @@ def stored(folder: Path) -> Stored:
 
     path = folder / FILE
     if not path.is_file():
-        raise ValueError(f"there is no {path}; expected the folder of a --task=tcav run with --export")
+        raise ValueError(f"there is no {path}; expected the folder of a --task=tcav run that kept its vectors")
     try:
         with safe_open(path, "numpy") as file:
             about = json.loads(file.metadata()["about"])

@@ -49,6 +49,8 @@ class How:
     def __post_init__(self):
         if self.views not in get_args(Views):
             raise ValueError(f"there are no views {self.views!r}; expected one of {', '.join(get_args(Views))}")
+        if self.interval_seconds is not None and not self.interval_seconds > 0:
+            raise ValueError(f"interval_seconds is {self.interval_seconds:g}; expected more than 0")
         if self.random_start is not None and self.random_start < 0:
             raise ValueError(f"random_start is a seed; expected at least 0, got {self.random_start}")
 

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.names import unknown
 from vtcav_jax.video.clip import Clip, How, clip_of
 from vtcav_jax.video.sources import Item, Lazy, digest
 from vtcav_jax.worlds.export import FPS
-from vtcav_jax.worlds.generator import QUESTIONS, World, as_world, drawn_factors, make_clips
+from vtcav_jax.worlds.generator import QUESTIONS, WORLDS, World, drawn_factors, make_clips
 
 CLIPS, SEED = 1000, 0
 
@@ -58,5 +59,7 @@ def opened(rest: str, spec: str) -> Synthetic:
     name, *numbers = rest.split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers) or numbers[:1] == ["0"]:
         raise ValueError(f"{spec}: expected worlds:NAME, worlds:NAME:N or worlds:NAME:N:SEED, such as worlds:small:100")
+    if name not in WORLDS:
+        raise ValueError(f"{spec}: {unknown('world', [name], WORLDS)}")
     count, seed = (*map(int, numbers), *(CLIPS, SEED)[len(numbers) :])
-    return Synthetic(spec, name, as_world(name), count, seed)
+    return Synthetic(spec, name, WORLDS[name], count, seed)

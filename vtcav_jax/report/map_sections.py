@@ -1,0 +1,174 @@
+"""What a page says about maps of attribution: in words, as films, over time, method by method."""
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from vtcav_jax.attribution.kept import Row
+from vtcav_jax.attribution.limits import MEASURES
+from vtcav_jax.attribution.result import VIDEO
+from vtcav_jax.report import map_films, map_words, page, share_figures
+from vtcav_jax.report.effects import number, percent, signed
+from vtcav_jax.report.page import Section
+from vtcav_jax.report.run_folder import MOST_FILMS, RunFolder, unique
+
+MOST_CLIPS, AT_ONCE = 12, 3  # films of a question, and those that are open
+MOST_ROWS = 400  # of the table in the page
+SHOWN = {
+    "flicker": "changes along what moves",
+    "still_flicker": "changes in a frozen clip",
+    "direction": "differs when time is reversed",
+    "background": "outside of the thing",
+    "elsewhere": "volume outside",
+    "randomised": "like that of shuffled weights",
+}
+
+
+def sections(run: RunFolder) -> list[Section]:
+    if not run.maps:
+        return []
+    films, drawn = _films(run), []
+    parts = [_words(run)]
+    if films:
+        parts += [page.heading("Clips and maps, as they run"), page.paragraph(_how_to_read(), "soft"), films]
+    for target in unique([row.target for row in run.maps]):
+        keys = unique([map_words.key(one) for one in run.courses if one.target == target and one.steps > 1])
+        drawn += [share_figures.course([one for one in run.courses if map_words.key(one) == of]) for of in keys]
+    if drawn:
+        text = (
+            "How much of the absolute map lies in each time step: the mean of the clips, with its 95 % interval over"
+            " clips as a band. All of it is in profile.csv."
+        )
+        parts += [page.heading("The maps over time"), page.paragraph(text, "soft"), page.figures(drawn)]
+    parts += [page.heading("The methods"), _methods(run)]
+    if run.limits:
+        parts += [page.heading("What the maps get wrong"), _limits(run)]
+    parts.append(_clips(run.maps))
+    return [Section("maps", "Where and when", "".join(parts), tuple(drawn))]
+
+
+def _words(run: RunFolder) -> str:
+    parts = []
+    for target in unique([row.target for row in run.maps]):
+        rows = [row for row in run.maps if row.target == target]
+        told = [map_words.answered(rows)]
+        told += [(f"{of[1]} at {of[2]}:", map_words.told(run, of)) for of in unique([map_words.key(r) for r in rows])]
+        parts.append(page.heading(target) + page.box(page.leads(told), "answer"))
+    if run.random_weights("explain"):
+        text = "The network's weights are random: no map here means anything; the run only shows the machinery."
+        parts.append(page.box(page.paragraph(text), "warn"))
+    return "".join(parts)
+
+
+def _how_to_read() -> str:
+    return (
+        "The clip, then each map laid over it in grey. Red speaks for the answer, blue against it; maps without a sign"
+        " go from dark to light. The scale stands above each map and is one for the whole clip. Bars below are the"
+        " map's sum at each moment; the black mark is the moment shown."
+    )
+
+
+def _films(run: RunFolder) -> str:
+    """Of each question a few clips with every answer, as far as there is room beside the films of the concepts."""
+    left = MOST_FILMS - sum(_bytes(run.folder / film.file) for film in run.films)
+    questions = unique([row.target for row in run.maps])
+    some = {target: chosen([row for row in run.maps if row.target == target]) for target in questions}
+    shown: dict[str, list[str]] = {target: [] for target in questions}
+    for row in (row for rank in zip_longest(*some.values()) for row in rank if row):
+        path = _film(run.folder, row)
+        if path is None or (left := left - _bytes(path)) < 0:
+            continue
+        answer = "" if row.answer == row.target else f", answer {row.answer}"
+        shown[row.target].append(page.film(path, f"{row.clip}{answer}, score {signed(row.score, 3)}", "film"))
+    parts = []
+    for target, films in shown.items():
+        total = len({row.clip for row in run.maps if row.target == target})
+        parts += [page.heading(target), *films[:AT_ONCE]] if films else []
+        if more := films[AT_ONCE:]:
+            parts.append(page.details(f"{len(more)} clips more", "".join(more)))
+        if 0 < len(films) < total:
+            text = f"{len(films)} of {total} clips; films of all of them are in films/."
+            parts.append(page.paragraph(text, "soft"))
+    return "".join(parts)
+
+
+def chosen(rows: Sequence[Row]) -> list[Row]:
+    """The first clip of each answer, then the second of each, and so on."""
+    clips = {row.clip: row for row in reversed(rows)}  # of a video that goes on, its beginning
+    by_answer = [[row for row in clips.values() if row.answer == name] for name in unique([r.answer for r in rows])]
+    ranked = [row for rank in zip_longest(*(some[::-1] for some in by_answer)) for row in rank if row]
+    return ranked[:MOST_CLIPS]
+
+
+def _film(folder: Path, row: Row) -> Path | None:
+    files = (
+        folder / "films" / map_films.file(row.file.removesuffix(".npz"), row.target, kind) for kind in ("webp", "mp4")
+    )
+    return next((path for path in files if path.is_file()), None)
+
+
+def _bytes(path: Path) -> int:
+    return sum(one.stat().st_size for one in {path, path.with_suffix(".jpg")} if one.is_file())
+
+
+def _methods(run: RunFolder) -> str:
+    lines = []
+    for of in unique([map_words.key(row) for row in run.maps]):
+        rows = [row for row in run.maps if map_words.key(row) == of]
+        part, low, high = map_words.half(rows)
+        median, most = map_words.missed(rows)
+        steps = next((one.steps for one in run.courses if map_words.key(one) == of), 0)
+        lines.append(
+            (
+                "",
+                (
+                    *of,
+                    "pixels" if of[2] == VIDEO else "places of the stage",
+                    "for and against" if rows[0].signed else "how much",
+                    *(f"{rows[0].cost}", f"{steps}", share_figures.share(part, low, high)),
+                    "owes it no sum" if math.isnan(median) else f"{percent(median)}, at worst {percent(most)}",
+                ),
+            )
+        )
+    columns = ("question", "method", "stage", "a value for", "it says", "passes", "steps", "time of half", "misses")
+    text = (
+        "Passes: forward passes of a clip that a map takes by itself, a backward one as two; maps that can share them"
+        " did. Time of half: the part of the clip in which half of the map lies. Misses: what its sum lacks of what"
+        " the method promises, as a share of the score, in the middle clip and the worst."
+    )
+    return page.paragraph(text, "soft") + page.table(columns, lines)
+
+
+def _limits(run: RunFolder) -> str:
+    lines = []
+    for of in unique([map_words.key(one) for one in run.limits]):
+        found = {one.measure: one for one in run.limits if map_words.key(one) == of}
+        cells = [found.get(name) for name in MEASURES]
+        told = [f"{c.mean:.2f} ({c.low:.2f} to {c.high:.2f})".replace("-", "−") if c and c.clips else "" for c in cells]
+        lines.append(("", (*of, *told)))
+    text = (
+        f"Measured on {max(one.clips for one in run.limits)} clips. Changes are in units of the map, shares are of its"
+        " absolute values; reversed: 1 less the correlation with the map of the clip played backwards; shuffled"
+        " weights: the rank correlation with the map of a network that knows nothing."
+    )
+    columns = ("question", "method", "stage", *(SHOWN[name] for name in MEASURES))
+    return page.paragraph(text, "soft") + page.table(columns, lines)
+
+
+def _clips(rows: Sequence[Row]) -> str:
+    lines = [
+        (
+            "",
+            (
+                *(row.clip, f"{row.start:.2f} to {row.end:.2f} s", row.answer, number(row.score)),
+                *(f"{row.method} at {row.stage}", number(row.total)),
+                *("" if math.isnan(row.residual) else number(row.residual), f"{row.peak:.2f} s"),
+                percent(row.peak_share),
+            ),
+        )
+        for row in rows[:MOST_ROWS]
+    ]
+    columns = ("clip", "seconds", "answer", "score", "method", "sum", "misses", "fullest moment", "its share")
+    more = f"{len(lines)} of {len(rows)} maps; all of them are in explain.csv" if len(lines) < len(rows) else ""
+    return page.details(more or f"{len(lines)} maps, one by one", page.table(columns, lines))
