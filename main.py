@@ -247,6 +247,32 @@ def motion() -> None:
     )
 
 
+def pyramid() -> None:
+    from vtcav_jax.tasks import pyramid
+
+    asking = pyramid.Asking(
+        stages=tuple(options.STAGES.value),
+        depth=options.DEPTH.value,
+        select=options.SELECT.value,
+        most=options.KERNELS.value,
+        edges=options.EDGES.value,
+        most_clips=options.PYRAMID_CLIPS.value,
+        seed=options.SEED.value,
+    )
+    pyramid.pyramid(
+        needed(options.MODEL, "a network that ships, or a path"),
+        options.VIDEOS.value,
+        run_folder(),
+        how(),
+        asking,
+        targets=options.TARGETS.value,
+        vectors=path(options.VECTORS),
+        workers=options.WORKERS.value,
+        random_weights=options.RANDOM_WEIGHTS.value,
+        flags=flags_text(),
+    )
+
+
 def one(flag: flags.FlagHolder) -> str | None:
     if len(flag.value) > 1:
         raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={options.TASK.value} takes one")
@@ -302,6 +328,7 @@ TASKS: dict[str, Callable[[], int | None]] = {
     "explain_concepts": explain_concepts,
     "explain": explain,
     "motion": motion,
+    "pyramid": pyramid,
     "report": report,
 }
 

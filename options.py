@@ -78,6 +78,10 @@ TASKS = {
         "how much of each decision is motion, by class and clip, with intervals",
         "--model=worlds_swin --videos=worlds:small:64:7 --targets=direction,shape --run=NAME",
     ),
+    "pyramid": About(
+        "which kernels a class hangs on, and those on which others: a graph, what ablation says of it, and films",
+        "--model=worlds_cnn --videos=worlds:small:200:7 --targets=direction:left,shape:ring --run=NAME",
+    ),
     "report": About(
         "the page of a run, or of several side by side (--run=A,B)",
         "--run=NAME",
@@ -104,7 +108,7 @@ CLIPS = flags.DEFINE_string(
     "predict, instead of --videos: .npy file of clips (b, t, h, w, 3); uint8 is 0..255, float32 is normalised already",
 )
 NUM_CLIPS = flags.DEFINE_integer(
-    "num_clips", 1, "predict, explain, motion: clips per video, spread over it", lower_bound=1
+    "num_clips", 1, "predict, explain, motion, pyramid: clips per video, spread over it", lower_bound=1
 )
 VIEWS = flags.DEFINE_enum("views", "centre", ["centre", "three"], "predict: crops per clip")
 INTERVAL = flags.DEFINE_float("interval_seconds", None, "between frames, in place of the preset's in frames")
@@ -119,14 +123,16 @@ OUT = flags.DEFINE_string(
     "predict, prepare, worlds, mine, explain_concepts, report: the folder to write; of predict a .csv",
 )
 RANDOM_WEIGHTS = flags.DEFINE_boolean(
-    "random_weights", False, "predict, tcav, explain, motion: let a preset answer without weights, to try it out"
+    "random_weights",
+    False,
+    "predict, tcav, explain, motion, pyramid: let a preset answer without weights, to try it out",
 )
 SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
 RUN = flags.DEFINE_string(
     "run",
     None,
-    "train, tcav, explain_concepts, explain, motion, report, quickstart: the folder of the run; without a slash, in"
-    " runs/; report takes several, separated by commas",
+    "train, tcav, explain_concepts, explain, motion, pyramid, report, quickstart: the folder of the run; without a"
+    " slash, in runs/; report takes several, separated by commas",
 )
 HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
@@ -182,14 +188,15 @@ TARGET_VIDEOS = flags.DEFINE_string(
 TARGETS = flags.DEFINE_list(
     "targets",
     [],
-    "tcav, explain_concepts, explain, motion: CLASS or HEAD:CLASS, separated by commas; explain and motion also take"
-    " HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, a vector of --vectors; by default every head",
+    "tcav, explain_concepts, explain, motion, pyramid: CLASS or HEAD:CLASS, separated by commas; explain, motion and"
+    " pyramid also take HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, and explain a vector of --vectors; by"
+    " default every head",
 )
 STAGES = flags.DEFINE_list(
     "stages",
     [],
-    "tcav, explain, motion: names or globs ('*': all); by default the ends of the network's parts, such as layers.2,"
-    " and for maps where each method is at home",
+    "tcav, explain, motion, pyramid: names or globs ('*': all); by default the ends of the network's parts, such as"
+    " layers.2, for maps where each method is at home, and for pyramids the last ones that nothing by-passes",
 )
 TESTS = flags.DEFINE_list(
     "tests",
@@ -241,7 +248,20 @@ BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated 
 WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip after clip to the video's end")
 FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
 LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
-VECTORS = flags.DEFINE_string("vectors", None, "explain: folder of a --task=tcav run with concept vectors")
+VECTORS = flags.DEFINE_string("vectors", None, "explain, pyramid: folder of a --task=tcav run with concept vectors")
+DEPTH = flags.DEFINE_integer("depth", 3, "pyramid: levels back from the class", lower_bound=1)
+SELECT = flags.DEFINE_string(
+    "select",
+    "mass:0.5",
+    "pyramid: kernels of a level: mass:SHARE of what helps, threshold:SHARE of the best, top:NUMBER",
+)
+KERNELS = flags.DEFINE_integer("kernels", 32, "pyramid: at most so many at each level", lower_bound=1)
+EDGES = flags.DEFINE_enum(
+    "edges", "gradient", ["gradient", "paper"], "pyramid: paper takes mean kernel times mean activation, as in 2019"
+)
+PYRAMID_CLIPS = flags.DEFINE_integer(
+    "pyramid_clips", 64, "pyramid: at most so many clips of each target, half of them for ablation", lower_bound=2
+)
 SIGMAS = flags.DEFINE_float("sigmas", 1.0, "motion: how fast a map must change to count as moving", lower_bound=0)
 FLOW = flags.DEFINE_boolean("flow", False, "motion: also compare with optical flow (OpenCV)")
 STEERING = flags.DEFINE_integer(

@@ -37,7 +37,7 @@ def integrated_gradients(
     several = baseline if isinstance(baseline, tuple) else (baseline,)
     if not several:
         raise ValueError("name at least one baseline, got none")
-    line = _gauss_legendre(nodes)
+    line = gauss_legendre(nodes)
     starts = [missing(what.video, one) for one in several]
     values = np.mean([_integral(what.scored, start, what.video, *line) for start in starts], 0)
     rise = scores(what.scored, what.video) - np.mean([scores(what.scored, start) for start in starts], 0)
@@ -110,7 +110,7 @@ def static_and_dynamic(
     t = what.video.shape[1]
     if not 1 <= frames <= t:
         raise ValueError(f"expected 1 to {t} frames to freeze, as the clip has them, got {frames}")
-    start, line = missing(what.video, baseline), _gauss_legendre(nodes)
+    start, line = missing(what.video, baseline), gauss_legendre(nodes)
     stills = [still(what.video, int((i + 0.5) * t / frames)) for i in range(frames)]
     first = np.mean([_integral(what.scored, start, middle, *line) for middle in stills], 0)
     second = np.mean([_integral(what.scored, middle, what.video, *line) for middle in stills], 0)
@@ -125,7 +125,7 @@ def static_and_dynamic(
     return Legs(static, leg(second, between, score, "dynamic_leg"), before, between, score)
 
 
-def _gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Places between 0 and 1 and weights that integrate polynomials up to degree `2 nodes - 1` exactly."""
     if nodes < 1:
         raise ValueError(f"expected at least one node, got {nodes}")

@@ -1,0 +1,73 @@
+"""Where a pyramid can have its levels: at stages through which everything goes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Literal
+
+from vtcav_jax.attribution.passes import Explained
+from vtcav_jax.names import unknown
+
+Level = tuple[str, ...]  # stages of one depth, such as the branches of a block
+
+
+def cuts(model: Any, video: Any) -> tuple[str, ...]:
+    """The stages without which no way leads from the video to the logits, in forward order, each value once.
+
+    Nothing by-passes such a stage, so that its channels account for all there is behind it; a branch, or what is added
+    to a residual stream, is no such stage. Nothing is computed: the ways are those of the model's trace.
+    """
+    graph = jax.make_jaxpr(lambda v: model(v, lambda name, x: checkpoint_name(x, name)))(video).jaxpr
+    named = [(i, str(e.params["name"])) for i, e in enumerate(graph.eqns) if e.primitive.name == "name"]
+    same = {e.outvars[0]: e.invars[0] for e in graph.eqns if e.primitive.name == "name"}
+    found = []
+    for i, name in named:
+        twice = graph.eqns[i].invars[0] in same  # another name of a value that has one
+        if not twice and not _leads(graph, without=i):
+            found.append(name)
+    return tuple(found)
+
+
+def _leads(graph: Any, without: int) -> bool:
+    """Whether the output still depends on the video when one equation's result is held fixed."""
+    reached = set(graph.invars)
+    for i, equation in enumerate(graph.eqns):
+        if i != without and any(v in reached for v in equation.invars if not isinstance(v, Literal)):
+            reached.update(equation.outvars)
+    return any(v in reached for v in graph.outvars if not isinstance(v, Literal))
+
+
+def levels(what: Explained, wanted: Sequence[str | Sequence[str]] | None, depth: int) -> tuple[Level, ...]:
+    """The levels, last stage first: those of `wanted`, or the last `depth` cuts with channels on a grid."""
+    if depth < 1:
+        raise ValueError(f"expected a depth of at least 1, got {depth}")
+    order = list(what.shapes)
+    grids = [name for name in order[1:] if len(what.shapes[name]) == 5]
+    end = what.scored.target.stage
+    if wanted is None:
+        through = [name for name in cuts(what.scored.model, what.video) if name in grids]
+        if end is not None:
+            through = [name for name in through if order.index(name) < order.index(end)]
+        if not through:
+            raise ValueError(
+                "no stage with channels on a grid lies on every way from the video to the target; name the levels "
+                f"with stages, out of {', '.join(grids)}"
+            )
+        return tuple((name,) for name in reversed(through[-depth:]))
+    found = [(level,) if isinstance(level, str) else tuple(level) for level in wanted]
+    every = [name for level in found for name in level]
+    if strange := [name for name in every if name not in grids]:
+        raise ValueError(unknown("stage with channels on a grid", strange, grids))
+    if not every or len(set(every)) != len(every):
+        raise ValueError(f"expected stages, each once, got {every}")
+    what.require(every)
+    found.sort(key=lambda level: -max(order.index(name) for name in level))
+    for later, earlier in zip(found, found[1:]):
+        if max(map(order.index, earlier)) >= min(map(order.index, later)):
+            raise ValueError(
+                f"the levels {' + '.join(later)} and {' + '.join(earlier)} overlap; all stages of a level must come "
+                "before those of the next"
+            )
+    return tuple(found)

@@ -1,0 +1,305 @@
+"""--task=pyramid: which kernels a class hangs on, and those on which others, as a graph, tables and films."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vtcav_jax import feature_pyramid, models, runs
+from vtcav_jax.attribution.asking import Asked, asked
+from vtcav_jax.attribution.passes import explained
+from vtcav_jax.attribution.videos import answered
+from vtcav_jax.attribution.windows import Window, windows
+from vtcav_jax.feature_pyramid import Ablated, Node, Pyramid, Selection
+from vtcav_jax.models import Loaded
+from vtcav_jax.progress import progress
+from vtcav_jax.report.overlay import Panel, overlay, write_film
+from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tcav.table import write_rows
+from vtcav_jax.video import How, Read, failure_table, write_failures
+
+SHOWN = 3  # clips in a kernel's film: those where it contributes most
+FILMS = 8  # kernels of each level that get one
+LOOP = 2.0  # seconds that a film lasts at least
+FILE = "pyramid.json"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a pyramid is made; see `feature_pyramid.build`."""
+
+    stages: tuple[str, ...] = ()
+    depth: int = 3
+    select: str = "mass:0.5"
+    most: int = 32
+    edges: str = "gradient"
+    nodes: int = 4
+    most_clips: int = 64
+    draws: int = 39
+    noise: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A kernel of a target's pyramid, and the clips where it contributes most."""
+
+    target: str
+    number: int
+    level: int
+    stage: str
+    channel: int
+    relevance: float
+    relevance_low: float
+    relevance_high: float
+    frequency: float
+    response: float
+    rest: float
+    clips: str
+
+
+@dataclass(frozen=True)
+class EdgeRow:
+    """What part of the parent comes through the child; parent -1 is the target."""
+
+    target: str
+    parent: int
+    child: int
+    share: float
+    share_low: float
+    share_high: float
+
+
+@dataclass(frozen=True)
+class AblationRow(Ablated):
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class AlignedRow:
+    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign."""
+
+    target: str
+    number: int
+    stage: str
+    channel: int
+    concept: str
+    weight: float
+
+
+def pyramid(
+    model: str,
+    spec: str | None,
+    run: Path | None,
+    how: How,
+    asking: Asking,
+    *,
+    targets: Sequence[str] = (),
+    vectors: Path | None = None,
+    workers: int = 2,
+    random_weights: bool = False,
+    flags: str = "",
+) -> None:
+    """A pyramid of each target over the clips of `spec` that the network takes for it, into the folder `run`.
+
+    Half of these clips make it, the others say what ablation does; the clips that it takes for something else are the
+    reference, or all where there are none.
+    """
+    if spec is None or run is None:
+        raise ValueError("--task=pyramid needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
+    source, loaded = videos(spec), with_weights(model, asking.seed if random_weights else None)
+    questions, selection = asked(loaded, targets), Selection.parsed(asking.select, asking.most)
+    geometry = models.PRESETS[loaded.preset].geometry
+    nothing = jnp.zeros((1, *geometry.shape))
+    for question in questions:  # what cannot be explained is refused before a video is read
+        what = explained(loaded.model, nothing, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
+        feature_pyramid.levels(what, asking.stages or None, asking.depth)
+    about = {"task": "pyramid", "model": model, "videos": source.spec, "clips": source.identity}
+    about |= {"targets": [q.name for q in questions], "num_clips": how.clips, "interval_seconds": how.interval_seconds}
+    folder = runs.open_run(run, about | asdict(asking), flags)
+    (folder / "films").mkdir(exist_ok=True)
+    found = list(progress(windows(source, geometry, how, workers=workers), len(source.items), "videos", size=_last))
+    clips = [one for one in found if isinstance(one, Window)]
+    failed = [one for one in found if isinstance(one, Read)]
+    write_failures(folder / "failures.csv", failed)
+    if failed:
+        say(failure_table(failed))
+    if not clips:
+        raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'failures.csv'}")
+    logits = answers(loaded, clips)
+    random = np.random.default_rng(asking.seed)
+    tables: dict[str, list] = {"nodes": [], "edges": [], "ablation": [], "concepts": []}
+    told, lines = [], []
+    for question in questions:
+        its = of(question, logits)
+        rows = random.permutation(np.flatnonzero(its))[: asking.most_clips]
+        own, others = (rows[::2], rows[1::2]) if len(rows) > 3 else (rows, rows)
+        reference = random.permutation(np.arange(len(clips)) if its.all() else np.flatnonzero(~its))[: len(own)]
+        made, cut = measured(loaded, question, clips, logits, own, others, reference, asking, selection)
+        names = [clips[i].read.item.name for i in own]
+        films(folder / "films", question.name, made, [clips[i] for i in own])
+        tables["nodes"] += [
+            NodeRow(question.name, i, **vars(node), clips="|".join(names[j] for j in top(made, i)))
+            for i, node in enumerate(made.nodes)
+        ]
+        tables["edges"] += [EdgeRow(question.name, **vars(edge)) for edge in made.edges]
+        tables["ablation"] += [AblationRow(**vars(row), target=question.name) for row in cut]
+        tables["concepts"] += aligned(question.name, made, vectors, loaded) if vectors else []
+        noise = feature_pyramid.under_noise(
+            loaded.model,
+            _video(loaded, [clips[i] for i in own]),
+            question.target(logits[own]),
+            made,
+            noise=asking.noise,
+            reference=_video(loaded, [clips[i] for i in reference]),
+            nodes=asking.nodes,
+            edges=asking.edges,
+        )
+        told.append(
+            {"target": question.name, "made_of": names, "ablated": [clips[i].read.item.name for i in others]}
+            | {"same_clips": own is others, "under_noise": [list(level) for level in noise]}
+            | made.as_json()
+        )
+        lines.append(table(question.name, made, cut, len(others), own is others))
+    for name, row in (("nodes", NodeRow), ("edges", EdgeRow), ("ablation", AblationRow), ("concepts", AlignedRow)):
+        if name != "concepts" or vectors:
+            write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
+    runs.write_text(folder / FILE, json.dumps(told, indent=1))
+    say("\n\n".join(lines))
+    say(f"\nthe graph: {folder / FILE}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}")
+
+
+def measured(
+    loaded: Loaded,
+    question: Asked,
+    clips: Sequence[Window],
+    logits: Float[np.ndarray, "n k"],
+    own: Int[np.ndarray, " m"],
+    others: Int[np.ndarray, " o"],
+    reference: Int[np.ndarray, " r"],
+    asking: Asking,
+    selection: Selection,
+) -> tuple[Pyramid, tuple[Ablated, ...]]:
+    usual = _video(loaded, [clips[i] for i in reference])
+    made = feature_pyramid.build(
+        loaded.model,
+        _video(loaded, [clips[i] for i in own]),
+        question.target(logits[own]),
+        stages=asking.stages or None,
+        depth=asking.depth,
+        selection=selection,
+        edges=asking.edges,  # type: ignore[arg-type]
+        reference=usual,
+        nodes=asking.nodes,
+        seed=asking.seed,
+    )
+    there = _video(loaded, [clips[i] for i in others]), question.target(logits[others])
+    options = {"reference": usual, "draws": asking.draws, "seed": asking.seed + 1}
+    return made, feature_pyramid.ablation(loaded.model, *there, made, **options)
+
+
+def of(question: Asked, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
+    """The clips that a question is asked of: those where the network gives this answer, or all if it names no class."""
+    if not question.classes or question.among[1] <= question.among[0]:
+        return np.ones(len(logits), bool)
+    its = np.isin(question.among[0] + logits[:, slice(*question.among)].argmax(1), question.classes)
+    if not its.any():
+        raise ValueError(
+            f"the network answers {question.name} for none of the {len(logits)} clips of --videos; give clips that it "
+            "takes for that, or another of --targets"
+        )
+    return its
+
+
+def answers(loaded: Loaded, clips: Sequence[Window], at_once: int = 8) -> Float[np.ndarray, "n k"]:
+    parts = []
+    for start in range(0, len(clips), at_once):
+        some = list(clips[start : start + at_once])
+        padded = some + [some[-1]] * (at_once - len(some))
+        parts.append(np.asarray(answered(loaded.model, _video(loaded, padded)))[: len(some)])
+    return np.concatenate(parts)
+
+
+def top(made: Pyramid, node: int) -> list[int]:
+    """The clips where a kernel contributes most."""
+    return np.argsort(-made.maps[node].sum((1, 2, 3)), kind="stable")[:SHOWN].tolist()
+
+
+def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> None:
+    """For each kernel of note a film of the clips where it contributes most, with where it does."""
+    chosen = [i for level in range(len(made.levels)) for i in _first(made, level)]
+    for i in progress(chosen, len(chosen), "films", size=lambda _: 1):
+        node = made.nodes[i]
+        frames, panels = [], []
+        for row in top(made, i):
+            video = clips[row].clip.video[0]
+            at = (np.arange(made.maps[i].shape[1]) + 0.5) * len(video) / made.maps[i].shape[1] - 0.5
+            title = f"{node.stage} #{node.channel}"
+            panels.append(Panel(title, made.maps[i][row], at, True))
+            frames.append(video)
+        shown = [overlay(video, [panel], "") for video, panel in zip(frames, panels)]
+        write_film(folder / film_name(target, node), np.concatenate(shown, 2), max(len(frames[0]) / LOOP, 1.0))
+
+
+def film_name(target: str, node: Node) -> str:
+    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{target}--{node.stage}")
+    return f"pyramid--{plain}--{node.channel}.webp"
+
+
+def _first(made: Pyramid, level: int) -> Iterator[int]:
+    own = [i for i, node in enumerate(made.nodes) if node.level == level]
+    yield from own[:FILMS]
+
+
+def aligned(target: str, made: Pyramid, run: Path, loaded: Loaded) -> list[AlignedRow]:
+    """Of every kernel the parts of concept vectors that lie on it."""
+    from vtcav_jax.tcav.cache import fingerprint
+    from vtcav_jax.tcav.export import stored
+
+    found = stored(run)
+    if fingerprint(loaded.model) != found.weights:
+        raise ValueError(f"the vectors in {run} are of another network; give the --model that they were made with")
+    out = []
+    for i, node in enumerate(made.nodes):
+        for name, vector in found.arrays.items():
+            if name.split("|")[0] == node.stage:
+                parts = vector.reshape(-1, vector.shape[-1]).sum(0)
+                weight = float(parts[node.channel] / np.linalg.norm(parts))
+                out.append(AlignedRow(target, i, node.stage, node.channel, name, weight))
+    return out
+
+
+def table(target: str, made: Pyramid, cut: Sequence[Ablated], clips: int, same: bool) -> str:
+    """What was found, and whether it holds."""
+    lines = [f"{target}: {len(made.nodes)} kernels in {len(made.levels)} levels, over {len(made.score)} clips"]
+    for level, stages in enumerate(made.levels):
+        own = [node for node in made.nodes if node.level == level]
+        names = ", ".join(f"#{node.channel} {100 * node.relevance:.0f} %" for node in own[:6])
+        more = f" and {len(own) - 6} more" if len(own) > 6 else ""
+        lines.append(f"  {' + '.join(stages):24} {names}{more}")
+        for stage in stages:
+            rows = [row for row in cut if row.stage == stage]
+            if rows:
+                r = rows[-1]
+                lines.append(
+                    f"    without its {r.kernels} of {r.channels}: the score falls by {r.drop:.2f} ({r.drop_low:.2f} "
+                    f"to {r.drop_high:.2f}), without as many others by {r.random_drop:.2f} ({r.random_low:.2f} to "
+                    f"{r.random_high:.2f}); p = {r.p:.3f}, {clips} clips"
+                )
+    if same:
+        lines.append("  too few clips to ablate others than those that the pyramid was made of: expect too much")
+    return "\n".join(lines)
+
+
+def _video(loaded: Loaded, clips: Sequence[Window]):
+    geometry = models.PRESETS[loaded.preset].geometry
+    return jnp.asarray(geometry.normalised(np.concatenate([window.clip.video for window in clips])))
+
+
+def _last(one: Window | Read) -> int:
+    return 1 if isinstance(one, Read) or one.last else 0
