@@ -19,7 +19,8 @@ from absl import app, flags, logging
 
 from vtcav_jax import models, tap, weights
 from vtcav_jax.names import printable
-from weights_conversion.convert import convert, official_name, unwrapped
+from weights_conversion.convert import convert, unwrapped
+from weights_conversion.names import official_name
 from weights_conversion.published import published_weights
 from weights_conversion.read import read_checkpoint, sha256
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax import models
-from weights_conversion.convert import torchvision_name
+from weights_conversion.names import torchvision_name
 
 
 def video_models() -> ModuleType:
