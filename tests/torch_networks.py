@@ -1,4 +1,4 @@
-"""What the published networks compute, in plain torch from their public state dicts: a second statement, to compare with.
+"""What the published networks compute, in plain torch from their public state dicts: a second statement, to compare.
 
 Written from the papers and the public code's behaviour, one function per architecture, without a module or anything of
 ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`.

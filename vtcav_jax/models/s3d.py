@@ -87,12 +87,12 @@ class Mixed(nnx.Module):
         return ((f"branch{i}", getattr(self, f"branch{i}")) for i in range(4))
 
 
-def unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, **make) -> nnx.List:
+def unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, **make) -> Sequence[Any]:
     """Convolution, batch norm, ReLU."""
     return nnx.List([centred(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)])
 
 
-def apart(inputs: int, outputs: int, size: int, stride: int, **make) -> nnx.List:
+def apart(inputs: int, outputs: int, size: int, stride: int, **make) -> Sequence[Any]:
     """A unit over space, then one over time."""
     space = unit(inputs, outputs, (1, size, size), (1, stride, stride), **make)
     return nnx.List([space, unit(outputs, outputs, (size, 1, 1), (stride, 1, 1), **make)])

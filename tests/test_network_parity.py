@@ -1,0 +1,125 @@
+"""The 3D networks against torchvision's, or against a second statement in plain torch, at every stage.
+
+All numbers are drawn, the batch norms' statistics too, under the names and shapes of the public state dicts. Tolerances
+are relative to the largest value at the stage: float32 rounds 1e-7 differently at each of up to some hundred layers;
+float64 shows whether only rounding differs.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from drawn_checkpoints import PRESETS, drawn, shapes
+from torch_networks import NETWORKS
+
+from vtcav_jax import models, tap, weights
+from weights_conversion import convert, reference
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+CLIPS = {"c3d": (16, 112, 112), "i3d": (16, 193, 224), "s3d": (14, 211, 224)}
+FAST = ("mfnet", "mc3_18")
+SMALL = (7, 45, 58)  # no stride divides it
+KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
+
+
+def pair(key: str, dtype=jnp.float32):
+    """A drawn state dict in torch's type, and our network with it."""
+    state = {name: value.to(getattr(torch, jnp.dtype(dtype).name)) for name, value in drawn(key).items()}
+    arrays = convert(PRESETS[key], drawn(key))
+    arrays = {name: a.astype(dtype) for name, a in arrays.items()}
+    return state, weights.load(partial(models.make, PRESETS[key], dtype=dtype), arrays)
+
+
+def clip(preset: str, dtype=np.float32) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(2, *CLIPS.get(preset, SMALL), 3)).astype(dtype)
+
+
+def theirs(preset: str, state, video: torch.Tensor, stages):
+    """Logits and stages, channels last."""
+    if preset in NETWORKS:
+        logits, seen = NETWORKS[preset](state, video.permute(0, 4, 1, 2, 3))
+        return logits, {name: a.permute(0, 2, 3, 4, 1) if a.ndim == 5 else a for name, a in seen.items()}
+    network = reference.network(preset).to(video.dtype)
+    network.load_state_dict(state)
+    return reference.run_named(network, video, stages)
+
+
+def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
+    expected = reference_value.detach().numpy()
+    assert ours.shape == expected.shape and ours.dtype == expected.dtype
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
+
+
+@pytest.mark.parametrize("preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS])
+def test_every_stage_in_float32(preset):
+    state, model = pair(KEYS[preset])
+    video = clip(preset)
+    with torch.no_grad():
+        their_logits, expected = theirs(preset, state, torch.from_numpy(video), model.stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    assert ours.keys() == expected.keys()
+    for stage in model.stages:
+        assert_close(ours[stage], expected[stage], stage, 1e-5)
+    assert_close(logits, their_logits, "logits", 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["resnet3d_18_a", "resnext3d_101", "mfnet", "r2plus1d_18"])
+def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
+    state, model = pair(KEYS[preset], jnp.float64)
+    video = clip(preset, np.float64)[:1]
+    tensor = torch.from_numpy(video).requires_grad_()
+    their_logits, _ = theirs(preset, state, tensor, ())
+    (gradient,) = torch.autograd.grad(their_logits[:, 3].sum(), tensor)
+    logits, pullback = jax.vjp(model, jnp.asarray(video))
+    assert_close(logits, their_logits, "logits", 1e-10)
+    ours = pullback(jnp.zeros_like(logits).at[:, 3].set(1))[0]
+    assert_close(ours, gradient, "gradient by the video", 1e-10)
+
+
+@pytest.mark.parametrize("key", [slow(key) if PRESETS[key] not in FAST else key for key in PRESETS])
+def test_every_public_state_dict_is_taken_and_nothing_else(key):
+    state, preset = drawn(key), PRESETS[key]
+    arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
+    counts = sum(name.endswith("num_batches_tracked") for name in state)
+    assert len(arrays) == len(state) - counts
+    assert arrays.keys() == weights.parameters(models.abstract(preset)[0]).keys()
+    name = next(iter(state))
+    with pytest.raises(
+        ValueError,
+        match="do not fit .* All of the network is there.*\n  unexpected other.kernel\n  unexpected other.num",
+    ):
+        convert(preset, state | {"other.num_batches_tracked": torch.tensor(3), "other.weight": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="\n  missing "):
+        convert(preset, {key: value for key, value in state.items() if key != name})
+
+
+@pytest.mark.slow
+def test_both_public_names_of_i3d_give_the_same_parameters():
+    state = drawn("i3d_pytorch_i3d")
+    new = sorted(shapes()["i3d_kinetics_i3d_pytorch"])
+    old = dict(state)
+    renamed = {}
+    for name in new:
+        branch = {"branch_0": "b0", "branch_1.0": "b1a", "branch_1.1": "b1b"}
+        branch |= {"branch_2.0": "b2a", "branch_2.1": "b2b", "branch_3.1": "b3b"}
+        theirs = name.replace("mixed_", "Mixed_").replace("conv3d_", "Conv3d_").replace("batch3d", "bn")
+        for long, short in branch.items():
+            theirs = theirs.replace(f".{long}.", f".{short}.")
+        renamed[name] = old.pop(theirs.replace("Conv3d_0c_1x1", "logits"))
+    assert not old
+    ours, same = convert("i3d", state), convert("i3d", renamed)
+    assert ours.keys() == same.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, same[name], err_msg=name)
+
+
+def test_weights_of_another_family_are_recognised():
+    with pytest.raises(ValueError, match="They fit resnet3d_18_a"):
+        convert("video_swin_tiny", drawn("3dresnets_resnet18_A"))
+    with pytest.raises(ValueError, match="They fit mc3_18"):
+        convert("r3d_18", drawn("torchvision_mc3_18"))
