@@ -29,6 +29,8 @@ PRESETS = {
     "torchvision_mc3_18": "mc3_18",
     "torchvision_r2plus1d_18": "r2plus1d_18",
     "torchvision_s3d": "s3d",
+    "torchvision_mvit_v1_b": "mvit_v1_b",
+    "torchvision_mvit_v2_s": "mvit_v2_s",
 }
 
 

@@ -12,15 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from drawn_checkpoints import PRESETS, drawn, shapes
-from torch_networks import NETWORKS
 
+from tests.drawn_checkpoints import PRESETS, drawn, shapes
+from tests.torch_networks import expected_stages
 from vtcav_jax import models, tap, weights
-from weights_conversion import convert, reference
+from vtcav_jax.attribution import explain
+from weights_conversion import convert
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
-CLIPS = {"c3d": (16, 112, 112), "i3d": (16, 193, 224), "s3d": (14, 211, 224)}
+CLIPS = {
+    "c3d": (16, 112, 112),
+    "i3d": (16, 193, 224),
+    "s3d": (14, 211, 224),
+    "mvit_v1_b": (16, 224, 224),
+    "mvit_v2_s": (16, 224, 224),
+}
 FAST = ("mfnet", "mc3_18")
 SMALL = (7, 45, 58)  # no stride divides it
 KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
@@ -38,16 +45,6 @@ def clip(preset: str, dtype=np.float32) -> np.ndarray:
     return np.random.default_rng(2).normal(size=(2, *CLIPS.get(preset, SMALL), 3)).astype(dtype)
 
 
-def theirs(preset: str, state, video: torch.Tensor, stages):
-    """Logits and stages, channels last."""
-    if preset in NETWORKS:
-        logits, seen = NETWORKS[preset](state, video.permute(0, 4, 1, 2, 3))
-        return logits, {name: a.permute(0, 2, 3, 4, 1) if a.ndim == 5 else a for name, a in seen.items()}
-    network = reference.network(preset).to(video.dtype)
-    network.load_state_dict(state)
-    return reference.run_named(network, video, stages)
-
-
 def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
     expected = reference_value.detach().numpy()
     assert ours.shape == expected.shape and ours.dtype == expected.dtype
@@ -59,7 +56,7 @@ def test_every_stage_in_float32(preset):
     state, model = pair(KEYS[preset])
     video = clip(preset)
     with torch.no_grad():
-        their_logits, expected = theirs(preset, state, torch.from_numpy(video), model.stages)
+        their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), model.stages)
     logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
     assert ours.keys() == expected.keys()
     for stage in model.stages:
@@ -78,7 +75,7 @@ def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
     state, model = pair(KEYS[preset], jnp.float64)
     video = clip(preset, np.float64)[:1]
     tensor = torch.from_numpy(video).requires_grad_()
-    their_logits, _ = theirs(preset, state, tensor, ())
+    their_logits, _ = expected_stages(preset, state, tensor, ())
     (gradient,) = torch.autograd.grad(their_logits[:, 3].sum(), tensor)
     (_, logits), ours = jax.jit(jax.value_and_grad(third, argnums=1, has_aux=True))(model, jnp.asarray(video))
     assert_close(logits, their_logits, "logits", 1e-10)
@@ -127,3 +124,15 @@ def test_weights_of_another_family_are_recognised():
         convert("video_swin_tiny", drawn("3dresnets_resnet18_A"))
     with pytest.raises(ValueError, match="They fit mc3_18"):
         convert("r3d_18", drawn("torchvision_mc3_18"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "shape"), [("r2plus1d_18", SMALL), ("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
+def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
+    """Nothing is lost where biases take no share: batch norms belong to the convolution before them."""
+    _, model = pair(KEYS[preset])
+    video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
+    found = explain(model, video, np.array([3]), "lrp_z_plus")
+    assert found.residual is not None
+    np.testing.assert_allclose(found.residual, 0, atol=1e-4 * abs(found.map.sum()))
+    assert np.abs(found.map).max() > 0

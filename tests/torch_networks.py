@@ -1,13 +1,16 @@
 """What the published networks compute, in plain torch from their public state dicts: a second statement, to compare.
 
 Written from the papers and the public code's behaviour, one function per architecture, without a module or anything of
-ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`.
+ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`. `expected_stages` takes torchvision's own
+network where there is one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+
+from weights_conversion import reference
 
 State = Mapping[str, torch.Tensor]
 Stages = dict[str, torch.Tensor]
@@ -82,7 +85,7 @@ def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
         x = mixed(f"Mixed_4{letter}", x)
     x = pool("MaxPool3d_5a_2x2", x, (2, 2, 2), (2, 2, 2))
     x = mixed("Mixed_5c", mixed("Mixed_5b", x))
-    x = stages["avg_pool"] = F.avg_pool3d(x, (2, 7, 7), stride=1)
+    x = F.avg_pool3d(x, (2, 7, 7), stride=1)
     stages["pool"] = x.mean((2, 3, 4))
     logits = F.conv3d(x, p["logits.conv3d.weight"], p["logits.conv3d.bias"])
     return logits.mean((2, 3, 4)), stages
@@ -168,3 +171,17 @@ NETWORKS: dict[str, Callable[[State, torch.Tensor], tuple[torch.Tensor, Stages]]
     "resnext3d_101": lambda p, x: resnet3d(p, x, groups=32),
     "mfnet": mfnet,
 }
+
+
+def expected_stages(
+    preset: str, state: State, video: torch.Tensor, stages: Sequence[str]
+) -> tuple[torch.Tensor, Stages]:
+    """The reference's logits and stages, channels last, for a video `(b, t, h, w, 3)`."""
+    if preset in NETWORKS:
+        logits, seen = NETWORKS[preset](state, video.permute(0, 4, 1, 2, 3))
+        return logits, {name: a.permute(0, 2, 3, 4, 1) if a.ndim == 5 else a for name, a in seen.items()}
+    network = reference.network(preset)
+    if network is None:
+        raise ValueError(f"there is no reference for {preset}")
+    network.to(video.dtype).load_state_dict(state)
+    return reference.run_named(network, video, stages)

@@ -15,6 +15,7 @@ from vtcav_jax import models
 from vtcav_jax.models.c3d import GRID, C3d
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
+from vtcav_jax.models.mvit import Mvit
 from vtcav_jax.models.resnet3d import ResNet3d
 from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -56,6 +57,12 @@ def i3d_name(name: str) -> str:
     return re.sub(r"\.branch_(\d)(?:\.(\d))?\.", lambda m: f".b{m[1]}{'ab'[int(m[2])] if m[2] else ''}.", name)
 
 
+def mvit_name(name: str) -> str:
+    """`blocks.0.mlp.fc1.weight`, from torchvision's name."""
+    name = re.sub(r"^head\.1\.", "head.", name).replace(".attn.project.0.", ".attn.project.")
+    return name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace(".norm_act.0.", ".norm.")
+
+
 def head_for(last: str) -> Callable[[str], str]:
     return lambda name: re.sub(rf"^{re.escape(last)}\.", "head.", name)
 
@@ -68,6 +75,7 @@ FAMILIES: dict[Callable[..., nnx.Module], Family] = {
     ResNet3d: Family(head_for("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch"),
     MfNet: Family(head_for("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet"),
     VideoResNet: Family(head_for("fc"), "stem.0.weight", "torchvision's names"),
+    Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names"),
     S3d: Family(head_for("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
 }
 

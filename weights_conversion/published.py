@@ -16,6 +16,8 @@ PUBLISHED = {
     "r3d_18": "R3D_18_Weights.KINETICS400_V1",
     "mc3_18": "MC3_18_Weights.KINETICS400_V1",
     "r2plus1d_18": "R2Plus1D_18_Weights.KINETICS400_V1",
+    "mvit_v1_b": "MViT_V1_B_Weights.KINETICS400_V1",
+    "mvit_v2_s": "MViT_V2_S_Weights.KINETICS400_V1",
     "s3d": "S3D_Weights.KINETICS400_V1",
 }
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -37,7 +37,7 @@ def video_models() -> ModuleType:
     return video
 
 
-BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")  # by the preset's own name
+BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # by the preset's own name
 
 
 def network(preset: str, num_classes: int | None = None) -> Any | None:
@@ -82,6 +82,8 @@ def run_named(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dic
 
     For networks that are named as torchvision's are. What a ReLU or a sum changes in place is copied first.
     """
+    if hasattr(network, "pos_encoding"):
+        return run_mvit(network, video)
     seen: dict[str, Any] = {}
     handles = []
 
@@ -103,6 +105,48 @@ def run_named(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dic
     finally:
         for handle in (*handles, pooled):
             handle.remove()
+
+
+def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
+    """The same for an MViT, whose modules pass tokens on: the class token, then those of the grid."""
+    seen: dict[str, Any] = {}
+    handles = []
+    last = f"blocks.{len(network.blocks) - 1}"
+
+    def grid(name: str, tokens: Any, shape: tuple[int, ...]) -> None:
+        if not name.startswith(last):  # its grid reaches nothing
+            seen[name] = tokens[:, 1:].unflatten(1, shape).clone()
+
+    def after_attention(name: str, value: Any) -> None:
+        seen[f"{name}.shape"] = value[1]
+        grid(f"{name}.attn", *value)
+
+    def after_block(name: str, value: Any) -> None:
+        grid(name, *value)
+        seen[f"{name}.class_token"] = value[0][:, 0].clone()
+
+    def watch(module: Any, remember: Callable[[Any, Any], None]) -> None:
+        handles.append(module.register_forward_hook(lambda _, inputs, value: remember(inputs[0], value)))
+
+    def shape(name: str) -> tuple[int, ...]:
+        return seen[f"{name}.shape"]
+
+    first = (network.pos_encoding.temporal_size, *network.pos_encoding.spatial_size)
+    watch(network.conv_proj, lambda _, value: seen.update(conv_proj=value.permute(0, 2, 3, 4, 1)))
+    watch(network.pos_encoding, lambda _, value: grid("tokens", value, first))
+    watch(network.norm, lambda _, value: seen.update(norm=value[:, 0]))
+    for i, block in enumerate(network.blocks):
+        name = f"blocks.{i}"
+        watch(block.attn, lambda _, value, name=name: after_attention(name, value))
+        watch(block.norm2, lambda before, _, name=name: grid(f"{name}.sum", before, shape(name)))
+        watch(block.mlp, lambda _, value, name=name: grid(f"{name}.mlp", value, shape(name)))
+        watch(block, lambda _, value, name=name: after_block(name, value))
+    try:
+        logits = network(video.permute(0, 4, 1, 2, 3))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, {name: value for name, value in seen.items() if not name.endswith(".shape")}
 
 
 def module_of(stage: str) -> str:

@@ -75,7 +75,7 @@ class I3d(nnx.Module):
             names += [POOLS[name][0]] if name in POOLS else []
             names += [f"{name}.{branch}" for branch in BRANCHES] if name in MIXED else []
             names.append(name)
-        return (*names, "avg_pool", "pool")
+        return (*names, "pool")
 
     def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
         x = video
@@ -84,8 +84,7 @@ class I3d(nnx.Module):
                 pool, window, strides = POOLS[name]
                 x = tap(pool, max_pool(x, window, strides, "SAME"))
             x = part(x, tap, name) if isinstance(part, Mixed) else tap(name, part(x))
-        x = tap("avg_pool", mean_pool(x, (2, 7, 7)))
-        x = tap("pool", x.mean((1, 2, 3)))  # the mean of the logits over time is the logit of the mean
+        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
         return self.head(x.astype(self.head.kernel.dtype))
 
 

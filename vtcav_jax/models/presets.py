@@ -13,6 +13,7 @@ from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.models.c3d import C3d
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
+from vtcav_jax.models.mvit import Mvit
 from vtcav_jax.models.resnet3d import ResNet3d
 from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -24,6 +25,8 @@ C3D = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Netwo
 I3D = "Carreira and Zisserman, Quo Vadis, Action Recognition?, 2017, arXiv 1705.07750"
 MULTI_FIBER = "Chen et al., Multi-Fiber Networks for Video Recognition, 2018, arXiv 1807.11195"
 S3D = "Xie et al., Rethinking Spatiotemporal Feature Learning, 2018, arXiv 1712.04851"
+MVIT = "Fan et al., Multiscale Vision Transformers, 2021, arXiv 2104.11227"
+MVIT_2 = "Li et al., MViTv2, 2021, arXiv 2112.01526"
 SWIN = "Liu et al., Video Swin Transformer, 2021, arXiv 2106.13230"
 RESNET = "Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2018, arXiv 1711.09577"
 R2PLUS1D = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
@@ -73,6 +76,7 @@ _VIDEO_RESNET = ClipGeometry(
 )
 _S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
 _I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
+_MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
 # The mean colour of Sports-1M taken from 0..255, no division
 _C3D = ClipGeometry(
@@ -117,6 +121,8 @@ PRESETS: dict[str, Preset] = {
     "r3d_18": video_resnet("whole", "whole", "whole", "whole"),
     "mc3_18": video_resnet("whole", "none", "none", "none"),
     "r2plus1d_18": video_resnet("apart", "apart", "apart", "apart"),
+    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT, "kinetics400.txt"),
+    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2, "kinetics400.txt"),
     "s3d": Preset(partial(S3d), 400, _S3D, S3D, "kinetics400.txt"),
 }
 

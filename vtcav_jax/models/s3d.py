@@ -62,14 +62,13 @@ class S3d(nnx.Module):
     @property
     def stages(self) -> tuple[str, ...]:
         names = [name for i, part in enumerate(self.features) for name in stages_of(part, f"features.{i}")]
-        return (*names, "avgpool", "pool")
+        return (*names, "pool")
 
     def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
         x = video
         for i, part in enumerate(self.features):
             x = run(part, x, tap, f"features.{i}")
-        x = tap("avgpool", mean_pool(x, (2, 7, 7)))
-        x = tap("pool", x.mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
+        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
         return self.head(x.astype(self.head.kernel.dtype))
 
 
