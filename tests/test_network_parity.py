@@ -12,12 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from tests.drawn_checkpoints import PRESETS, drawn, shapes
 from tests.torch_networks import expected_stages
 from vtcav_jax import models, tap, weights
 from vtcav_jax.attribution import explain
-from weights_conversion import convert
+from vtcav_jax.models.mvit import Mvit
+from weights_conversion import convert, reference
+from weights_conversion.convert import fitted
+from weights_conversion.names import mvit_name
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
@@ -62,6 +66,52 @@ def test_every_stage_in_float32(preset):
     for stage in model.stages:
         assert_close(ours[stage], expected[stage], stage, 1e-5)
     assert_close(logits, their_logits, "logits", 1e-5)
+
+
+def small_mvit(version: int):
+    """torchvision's network with three blocks, drawn, and ours with its numbers."""
+    heads, late = (1, 2, 2), version == 2
+    mvit = reference.video_models().mvit
+    blocks = [
+        mvit.MSBlockConfig(
+            num_heads=number,
+            input_channels=96 * (heads[max(i - 1, 0)] if late else number),
+            output_channels=96 * (number if late else heads[min(i + 1, 2)]),
+            kernel_q=[3, 3, 3] if late or i == 1 else [],
+            kernel_kv=[3, 3, 3],
+            stride_q=[1, 2, 2] if i == 1 else [1, 1, 1] if late else [],
+            stride_kv=[1, 2 // number, 2 // number],
+        )
+        for i, number in enumerate(heads)
+    ]
+    options = dict(residual_pool=late, residual_with_cls_embed=False, rel_pos_embed=late, proj_after_attn=late)
+    network = mvit.MViT((64, 64), 6, blocks, num_classes=5, **options).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            wide = 0.3 if parameter.ndim == 1 or "pos" in name else parameter[0].numel() ** -0.5
+            parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, wide, generator=generator)
+
+    def maker() -> Mvit:
+        return Mvit(version=version, clip=(6, 64, 64), heads=heads, num_classes=5, rngs=nnx.Rngs(0))
+
+    tensors = {mvit_name(name): value.numpy() for name, value in network.state_dict().items()}
+    return network, weights.load(maker, fitted(f"mvit_v{version}", maker, tensors))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_small_mvit_at_every_stage(version):
+    network, model = small_mvit(version)
+    video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        their_logits, expected = reference.run_named(network, torch.from_numpy(video), model.stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    assert ours.keys() == expected.keys()
+    for stage in model.stages:
+        assert_close(ours[stage], expected[stage], stage, 1e-5)
+    assert_close(logits, their_logits, "logits", 1e-5)
+    with pytest.raises(ValueError, match=r"reads clips of \(6, 64, 64\), got \(8, 64, 64\)"):
+        model(jnp.zeros((1, 8, 64, 64, 3)))
 
 
 def third(model, video):

@@ -1,8 +1,8 @@
 """What the published networks compute, in plain torch from their public state dicts: a second statement, to compare.
 
 Written from the papers and the public code's behaviour, one function per architecture, without a module or anything of
-ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`. `expected_stages` takes torchvision's own
-network where there is one.
+ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`. `expected_stages` takes torchvision's
+own network where there is one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -160,8 +160,7 @@ class PooledAttention(nnx.Module):
         make = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.heads, self.dtype, self.relative = heads, dtype, version == 2
         self.qkv, self.project = linear(inputs, 3 * c, **make), linear(c, c, **make)
-        pooled = version == 2 or stride > 1
-        self.pool_q = Pool((1, stride, stride), **make) if pooled else None
+        self.pool_q = Pool((1, stride, stride), **make) if version == 2 or stride > 1 else None
         self.pool_k, self.pool_v = Pool((1, keys, keys), **make), Pool((1, keys, keys), **make)
         if self.relative:
             initial = jax.nn.initializers.truncated_normal(0.02)
@@ -182,10 +181,11 @@ class PooledAttention(nnx.Module):
             pooled(pool, self.apart(some), self.apart(grid)) for pool, some, grid in zip(pools, tokens, grids)
         )
         shape = q.shape[1:4]
-        scores = jnp.einsum("mqc,mkc->mqk", joined(q0, q) * HEAD**-0.5, joined(k0, k))
+        wide = at_least_float32(self.dtype)
+        scores = jnp.einsum("mqc,mkc->mqk", joined(q0, q) * HEAD**-0.5, joined(k0, k), preferred_element_type=wide)
         if self.relative:
             scores = scores + jnp.pad(self.distances(q, k.shape[1:4]), ((0, 0), (1, 0), (1, 0)))
-        share = jax.nn.softmax(scores.astype(at_least_float32(self.dtype)), -1).astype(v.dtype)
+        share = jax.nn.softmax(scores, -1).astype(v.dtype)
         y = jnp.einsum("mqk,mkc->mqc", share, joined(v0, v))
         y0, y = y[:, 0], y[:, 1:].reshape(q.shape)
         if self.relative:
@@ -204,7 +204,9 @@ class PooledAttention(nnx.Module):
         along = []
         for axis, table in enumerate((self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)):
             index = offsets(q.shape[axis + 1], keys[axis])
-            along.append(jnp.einsum(f"mthwc,{'thw'[axis]}kc->mthwk", q, table[...].astype(q.dtype)[index]))
+            rows = table[...].astype(q.dtype)[index]  # of each query and key
+            wide = at_least_float32(self.dtype)
+            along.append(jnp.einsum(f"mthwc,{'thw'[axis]}kc->mthwk", q, rows, preferred_element_type=wide))
         t, h, w = along
         found = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
         return found.reshape(len(q), math.prod(q.shape[1:4]), math.prod(keys))
