@@ -58,9 +58,9 @@ def row(key: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    last = {preset: key for key, preset in PRESETS.items()}  # I3D has two public names, and one network
-    wanted = [_PRESET.value] if _PRESET.value else list(last)
-    results = [row(last[preset]) for preset in wanted]
+    keys = {preset: key for key, preset in reversed(PRESETS.items())}  # of I3D's two the first, which torch states
+    wanted = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESETS.values()))
+    results = [row(keys[preset]) for preset in wanted]
     print(tables.parity_table(results))
     if not _PRESET.value:
         print(f"wrote {timing.write('parity', results)} and its table in {tables.update_pages()}", file=sys.stderr)
