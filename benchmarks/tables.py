@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md"
+PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "networks.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -134,12 +135,34 @@ def attribution_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def parity_table(rows: list[dict]) -> str:
+    head = ("network", "parameters", "clip", "stages", "largest difference", "at", "median", "logits", "reference")
+    body = []
+    for r in rows:
+        logits = r["differences"]["logits"]
+        at = {stage: value for stage, value in r["differences"].items() if stage != "logits"}
+        worst, middle = max(at, key=lambda stage: at[stage]), median(at.values())
+        size = " x ".join(map(str, r["clip"]))
+        cells = (
+            f"{r['parameters']:,}",
+            size,
+            len(at),
+            f"{at[worst]:.1e}",
+            f"`{worst}`",
+            f"{middle:.1e}",
+            f"{logits:.1e}",
+        )
+        body.append((f"`{r['preset']}`", *cells, r["reference"]))
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
     "decode": decode_table,
     "tcav": tcav_table,
     "attribution": attribution_table,
+    "parity": parity_table,
 }
 
 
@@ -171,7 +194,7 @@ def update_pages() -> str:
     """Writes the tables; returns the pages' names."""
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    return " and ".join(str(page.relative_to(ROOT)) for page in PAGES)
+    return ", ".join(str(page.relative_to(ROOT)) for page in PAGES)
 
 
 if __name__ == "__main__":

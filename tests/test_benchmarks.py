@@ -11,7 +11,7 @@ from benchmarks import decode, peer, tables, timing
 from vtcav_jax import models, weights
 from vtcav_jax.video import open_source
 from weights_conversion import convert, reference
-from weights_conversion.convert import official_name
+from weights_conversion.names import official_name
 
 
 def test_a_timing_is_that_of_the_call_without_warm_ups():

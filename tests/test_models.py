@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from vtcav_jax import models, weights
+from vtcav_jax.models import convolution
 from vtcav_jax.models.convolution import stacked
 from vtcav_jax.worlds import QUESTIONS
 
@@ -129,6 +130,27 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, frames, 6, 7, 3)))
     expected, pullback = jax.vjp(lambda c, x: c(x), conv, x)
     found, pullback_2 = jax.vjp(lambda c, x: stacked(x, c), conv, x)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
+    for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("ungrouped", [128, 0], ids=["zeros between groups", "groups"])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "groups"), [((3, 3, 3), (1, 2, 2), 3), ((1, 3, 3), (1, 1, 1), 6), ((3, 7, 7), (2, 2, 2), 1)]
+)
+def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups, ungrouped, float64, monkeypatch):
+    monkeypatch.setattr(convolution, "UNGROUPED", ungrouped)
+    make = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    conv = convolution.centred(6, 12, kernel, strides, **make)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 7, 6)))
+
+    def plain(conv, x):
+        return nnx.Conv.__call__(conv, x)
+
+    expected, pullback = jax.vjp(jax.jit(plain), conv, x)
+    found, pullback_2 = jax.vjp(jax.jit(lambda c, x: stacked(x, c)), conv, x)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):

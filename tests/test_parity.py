@@ -13,7 +13,7 @@ import torch
 
 from vtcav_jax import models, tap, weights
 from weights_conversion import convert, reference
-from weights_conversion.convert import official_name
+from weights_conversion.names import official_name
 
 CLIPS = {
     "whole_windows": (16, 56, 56),

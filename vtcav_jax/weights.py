@@ -19,6 +19,11 @@ def parameters(model: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
+def size(model: nnx.Module) -> int:
+    """How many numbers training chose: the statistics of batch norms, which are stored as well, do not count."""
+    return sum(leaf.get_value().size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)))
+
+
 def problems(wanted: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
     """Everything that keeps `arrays` from being the parameters `wanted`: missing, unexpected, shape, type."""
     found = [f"missing {name}" for name in sorted(wanted.keys() - arrays.keys())]

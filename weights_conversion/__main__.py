@@ -9,6 +9,7 @@ difference per stage. Writes only when all of it went well.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from absl import app, flags, logging
 
 from vtcav_jax import models, tap, weights
 from vtcav_jax.names import printable
-from weights_conversion.convert import convert, official_name, unwrapped
+from weights_conversion.convert import convert, unwrapped
+from weights_conversion.names import official_name
 from weights_conversion.published import published_weights
 from weights_conversion.read import read_checkpoint, sha256
 
@@ -41,9 +43,7 @@ def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, label
     model = weights.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
     heads = models.one_head(classes, labels(preset, classes, labels_file))
-    print(
-        f"{checkpoint.name} fits {preset}: {sum(a.size for a in arrays.values()):,} parameters in {len(arrays)} arrays"
-    )
+    print(f"{checkpoint.name} fits {preset}: {weights.size(model):,} parameters in {len(arrays)} arrays")
     verify(preset, model, state_dict, classes)
     models.save(out, model, preset, heads, file=checkpoint.name, sha256=sha256(checkpoint))
     print("wrote {1} and {0}".format(*models.about_and_weights(out)))
@@ -72,9 +72,9 @@ def verify(preset: str, model, state_dict, classes: int) -> None:
         raise ValueError(
             f"the converted network gives values that are not finite at {', '.join(wrong)}; nothing was written"
         )
-    theirs = reference_stages(preset, state_dict, classes, video)
-    if theirs is None:
-        print("torchvision is not installed, so the networks were not compared: pip install 'vtcav-jax[convert]'")
+    theirs = reference_stages(preset, state_dict, classes, video, model.stages)
+    if isinstance(theirs, str):
+        print(f"all values are finite; the networks were not compared: {theirs}")
         return
     print(f"{'stage':24}{'largest value':>16}{'largest difference':>20}{'relative':>12}")
     relative = []
@@ -91,8 +91,10 @@ def verify(preset: str, model, state_dict, classes: int) -> None:
     print(f"the same network: at every stage within {worst:.1e} of its largest value (float32)")
 
 
-def reference_stages(preset: str, state_dict, classes: int, video: np.ndarray) -> dict[str, np.ndarray] | None:
-    """torchvision's values at our stages; None where torchvision is not installed."""
+def reference_stages(
+    preset: str, state_dict, classes: int, video: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray] | str:
+    """torchvision's values at our stages, or why there are none."""
     try:
         import torch
 
@@ -100,8 +102,15 @@ def reference_stages(preset: str, state_dict, classes: int, video: np.ndarray) -
 
         reference.video_models()
     except ModuleNotFoundError:
-        return None
-    network = reference.swin(preset, classes)
+        return "torchvision is not installed; pip install 'vtcav-jax[convert]'"
+    network = reference.network(preset, classes)
+    if network is None:
+        return "torchvision has no such network (tests/torch_networks.py states what it computes)"
+    if not isinstance(network, reference.video_models().swin_transformer.SwinTransformer3d):
+        network.load_state_dict({name: torch.as_tensor(value) for name, value in unwrapped(state_dict).items()})
+        with torch.no_grad():
+            logits, stages = reference.run_named(network, torch.from_numpy(video), names)
+        return {name: a.numpy() for name, a in (stages | {"logits": logits}).items()}
     named = {official_name(name): value for name, value in unwrapped(state_dict).items()}
     named = {name: value for name, value in named.items() if not name.endswith("relative_position_index")}
     reference.load_named_as_official(network, named)

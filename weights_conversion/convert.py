@@ -1,7 +1,7 @@
 """From a torch state dict to our parameters: names, layouts, and nothing left over on either side.
 
-Our attributes are named as the official implementation names its own, so that only the last component of a name changes
-(`weight` becomes `kernel` or `scale`). torchvision's names are brought to the official ones first.
+`names` brings public names to those of our attributes; then only the last component changes (`weight` becomes `kernel`
+or `scale`, `running_mean` becomes `mean`).
 """
 
 import re
@@ -13,22 +13,26 @@ import numpy as np
 from flax import nnx
 
 from vtcav_jax import models, weights
+from weights_conversion.names import FAMILIES, family_of, in_our_order
 
 WRAPPERS = ("state_dict", "model_state", "model")
 AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
+STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of a batch norm
 
 
 def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None) -> dict[str, np.ndarray]:
     """The parameters of `models.make(preset)` from a torch state dict, or an error that names all that does not fit.
 
-    Takes torchvision's names and the official (mmaction) ones, bare or under `state_dict`, with or without `module.`.
-    Buffers are compared with ours and dropped.
+    Takes the names of public code, bare or under `state_dict`, with or without `module.`. Buffers that our network does
+    not have are compared with it and dropped.
     """
-    models.find(preset)
+    family = family_of(preset)
     state_dict = unwrapped(state_dict)
-    tensors = {official_name(name): as_numpy(name, value) for name, value in state_dict.items()}
+    tensors = {family.ours(name): as_numpy(name, value) for name, value in state_dict.items()}
     if len(tensors) < len(state_dict):
-        raise ValueError("the checkpoint holds some parameters twice, under torchvision's and under the official names")
+        raise ValueError(
+            f"the checkpoint holds some parameters twice; {family.known} are known, and only one at a time"
+        )
     return fitted(preset, partial(models.make, preset, num_classes=num_classes), tensors)
 
 
@@ -40,14 +44,17 @@ def fitted(preset: str, maker: Callable[[], nnx.Module], tensors: dict[str, np.n
         if name.endswith(".relative_position_index"):
             wrong += compared_index(name, tensor, model)
             continue
-        ours, array = our_layout(name, tensor)
+        if name.endswith(".num_batches_tracked"):
+            wrong += checked_count(name, tensor, wanted)
+            continue
+        ours, array = our_layout(name, in_our_order(name, tensor))
         if not np.isfinite(array).all():
             wrong.append(f"{name} holds values that are not finite")
         arrays[ours] = array
     wrong = weights.problems(wanted, arrays) + wrong
     if wrong:
         raise ValueError(
-            f"these weights do not fit {preset}. {remedy(preset, wanted, arrays)}\n  " + "\n  ".join(wrong)
+            f"these weights do not fit {preset}. {remedy(preset, wanted, arrays, tensors)}\n  " + "\n  ".join(wrong)
         )
     return arrays
 
@@ -64,24 +71,6 @@ def unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     if not state_dict:
         raise ValueError(f"the checkpoint holds no tensors; expected names and tensors, bare or under {WRAPPERS}")
     return state_dict
-
-
-def official_name(name: str) -> str:
-    """`layers.0.blocks.1.mlp.fc1.weight`, from torchvision's or the official name."""
-    name = re.sub(r"^cls_head\.fc_cls\.", "head.", re.sub(r"^backbone\.", "", name))
-    if match := re.match(r"features\.(\d+)\.(.*)", name):
-        number, rest = int(match[1]), match[2]
-        stage, merging = divmod(number, 2)
-        name = f"layers.{stage}.downsample.{rest}" if merging else f"layers.{stage}.blocks.{rest}"
-        name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
-    return name
-
-
-def torchvision_name(name: str) -> str:
-    """The inverse of `official_name` towards torchvision, where the converter proves itself."""
-    name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name)
-    name = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1])}.", name)
-    return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:
@@ -102,6 +91,7 @@ def our_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     stem, _, leaf = name.rpartition(".")
     if leaf == "weight" and tensor.ndim in AXES:
         leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(AXES[tensor.ndim])
+    leaf = STATISTICS.get(leaf, leaf)
     return f"{stem}.{leaf}" if stem else leaf, np.ascontiguousarray(tensor)
 
 
@@ -120,6 +110,12 @@ def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
     return []
 
 
+def checked_count(name: str, tensor: np.ndarray, wanted: Mapping[str, Any]) -> list[str]:
+    """How many batches a batch norm saw in training; of no use after it, but it must belong to one of ours."""
+    ours = f"{name.rpartition('.')[0]}.var" in wanted
+    return [] if ours and tensor.shape == () and np.issubdtype(tensor.dtype, np.integer) else [f"unexpected {name}"]
+
+
 def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
     """For tokens i and j of a window, the row of the bias table: their offset, in mixed radix."""
     place = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
@@ -127,7 +123,9 @@ def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(np.ravel_multi_index(tuple(offset), [2 * size - 1 for size in window]))
 
 
-def remedy(preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def remedy(
+    preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]
+) -> str:
     """The sentence that says what to do: another class count, another preset, or what is known."""
     classes = {name: a.shape[-1] for name, a in arrays.items() if name == "head.bias" and a.ndim == 1}
     given = classes.get("head.bias")
@@ -139,9 +137,19 @@ def remedy(preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarr
             f"The checkpoint has {given} classes, {wanted['head.bias'].shape[0]} were expected: "
             f"pass num_classes={given} (--num_classes={given}) to keep its head."
         )
-    shapes = {name: a.shape for name, a in arrays.items()}
     for other in models.PRESETS:
-        maker = partial(models.make, other, num_classes=given)
+        family = family_of(other)
+        theirs = {family.ours(name): tensor for name, tensor in tensors.items()}
+        if family.sign not in theirs:
+            continue
+        shapes = {}
+        for name, tensor in theirs.items():
+            if not name.endswith(("num_batches_tracked", "relative_position_index")):
+                ours, array = our_layout(name, in_our_order(name, tensor))
+                shapes[ours] = array.shape
+        count = shapes.get("head.bias", (None,))[0]
+        maker = partial(models.make, other, num_classes=count)
         if {name: a.shape for name, a in weights.parameters(nnx.eval_shape(maker)).items()} == shapes:
             return f"They fit {other}."
-    return f"They fit none of {', '.join(models.PRESETS)}; torchvision's and the official names are known."
+    known = "; ".join(sorted({family.known for family in FAMILIES.values()}))
+    return f"They fit none of {', '.join(models.PRESETS)}; known are {known}."

@@ -1,4 +1,4 @@
-"""torchvision's published Video Swin weights: where they are, and fetching them with their hash check."""
+"""torchvision's published weights: where they are, and fetching them with their hash check."""
 
 import urllib.error
 from pathlib import Path
@@ -13,6 +13,12 @@ PUBLISHED = {
     "video_swin_t_k400": "Swin3D_T_Weights.KINETICS400_V1",
     "video_swin_s_k400": "Swin3D_S_Weights.KINETICS400_V1",
     "video_swin_b_k400": "Swin3D_B_Weights.KINETICS400_IMAGENET22K_V1",
+    "r3d_18": "R3D_18_Weights.KINETICS400_V1",
+    "mc3_18": "MC3_18_Weights.KINETICS400_V1",
+    "r2plus1d_18": "R2Plus1D_18_Weights.KINETICS400_V1",
+    "mvit_v1_b": "MViT_V1_B_Weights.KINETICS400_V1",
+    "mvit_v2_s": "MViT_V2_S_Weights.KINETICS400_V1",
+    "s3d": "S3D_Weights.KINETICS400_V1",
 }
 
 

@@ -1,19 +1,35 @@
 """Every architecture by name, with the clip that it takes and what its classes are called."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
+from inspect import signature
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.models.c3d import C3d
+from vtcav_jax.models.i3d import I3d
+from vtcav_jax.models.mfnet import MfNet
+from vtcav_jax.models.mvit import Mvit
+from vtcav_jax.models.resnet3d import ResNet3d
+from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
+from vtcav_jax.models.video_resnet import Time, VideoResNet
 from vtcav_jax.models.video_swin import VideoSwin
 from vtcav_jax.names import unknown
 
+C3D = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Networks, 2015, arXiv 1412.0767"
+I3D = "Carreira and Zisserman, Quo Vadis, Action Recognition?, 2017, arXiv 1705.07750"
+MULTI_FIBER = "Chen et al., Multi-Fiber Networks for Video Recognition, 2018, arXiv 1807.11195"
+S3D = "Xie et al., Rethinking Spatiotemporal Feature Learning, 2018, arXiv 1712.04851"
+MVIT = "Fan et al., Multiscale Vision Transformers, 2021, arXiv 2104.11227"
+MVIT_2 = "Li et al., MViTv2, 2021, arXiv 2112.01526"
 SWIN = "Liu et al., Video Swin Transformer, 2021, arXiv 2106.13230"
+RESNET = "Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2018, arXiv 1711.09577"
+R2PLUS1D = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,33 @@ _SOMETHING = ClipGeometry(frames=32, resize=256, size=224, sampling="uniform")
 _HALF = (0.5, 0.5, 0.5)
 _WORLDS = ClipGeometry(frames=8, size=32, mean=_HALF, std=_HALF)
 _WORLDS_LARGE = ClipGeometry(frames=16, size=64, mean=_HALF, std=_HALF)
+_HARA = ClipGeometry(frames=16, resize=112, size=112, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
+_VIDEO_RESNET = ClipGeometry(
+    frames=16, interval=2, resize=128, size=112, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)
+)
+_S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
+_I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
+_MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+_MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
+# The mean colour of Sports-1M taken from 0..255, no division
+_C3D = ClipGeometry(
+    frames=16, resize=128, size=112, mean=(102 / 255, 98 / 255, 90 / 255), std=(1 / 255, 1 / 255, 1 / 255)
+)
+
+
+_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def resnet(layers: int, **options: Any) -> Preset:
+    """Of 3D-ResNets-PyTorch: bottlenecks from 50 layers on."""
+    sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
+    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET, "kinetics400.txt")
+
+
+def video_resnet(*times: Time) -> Preset:
+    """Of torchvision."""
+    return Preset(partial(VideoResNet, times=times), 400, _VIDEO_RESNET, R2PLUS1D, "kinetics400.txt")
+
 
 PRESETS: dict[str, Preset] = {
     "video_swin_tiny": Preset(_TINY, 4, _WORLDS, SWIN),
@@ -65,6 +108,22 @@ PRESETS: dict[str, Preset] = {
     "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN, "kinetics400.txt"),
     "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN),
     "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN),
+    "c3d": Preset(partial(C3d), 487, _C3D, C3D),
+    "i3d": Preset(partial(I3d), 400, _I3D, I3D, "kinetics400.txt"),
+    "resnet3d_18": resnet(18),
+    "resnet3d_18_a": resnet(18, shortcut="A"),
+    "resnet3d_34": resnet(34),
+    "resnet3d_50": resnet(50),
+    "resnet3d_101": resnet(101),
+    "resnet3d_152": resnet(152),
+    "resnext3d_101": resnet(101, widths=(128, 256, 512, 1024), expansion=2, groups=32),
+    "mfnet": Preset(partial(MfNet), 400, _MFNET, MULTI_FIBER, "kinetics400.txt"),
+    "r3d_18": video_resnet("whole", "whole", "whole", "whole"),
+    "mc3_18": video_resnet("whole", "none", "none", "none"),
+    "r2plus1d_18": video_resnet("apart", "apart", "apart", "apart"),
+    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT, "kinetics400.txt"),
+    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2, "kinetics400.txt"),
+    "s3d": Preset(partial(S3d), 400, _S3D, S3D, "kinetics400.txt"),
 }
 
 
@@ -83,4 +142,9 @@ def make(
     num_classes = found.num_classes if num_classes is None else num_classes
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    return found.maker(num_classes=num_classes, dtype=dtype, remat=remat, rngs=nnx.Rngs(seed))
+    options: dict[str, Any] = {"remat": True} if remat else {}
+    if remat and "remat" not in signature(found.maker.func).parameters:
+        raise ValueError(
+            f"{preset} names values within its blocks, so that its backward pass must keep them; leave remat out"
+        )
+    return found.maker(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(seed), **options)

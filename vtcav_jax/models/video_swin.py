@@ -127,7 +127,7 @@ class Block(nnx.Module):
         self.norm1 = layer_norm(c, **make)
         self.attn = WindowAttention(c, heads, window, **make)
         self.norm2 = layer_norm(c, **make)
-        self.mlp = Mlp(c, int(c * mlp_ratio), **make)
+        self.mlp = Mlp(c, int(c * mlp_ratio), c, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         b, t, h, w, c = x.shape
@@ -199,11 +199,11 @@ class WindowAttention(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear maps with the exact (erf) GELU between them."""
 
-    def __init__(self, c: int, hidden: int, **make):
+    def __init__(self, c: int, hidden: int, outputs: int, **make):
         self.fc1 = nnx.Linear(c, hidden, **make)
-        self.fc2 = nnx.Linear(hidden, c, **make)
+        self.fc2 = nnx.Linear(hidden, outputs, **make)
 
-    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
         x = self.fc1(x)
         return self.fc2(x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)))  # nnx.gelu's erfc is three times slower
 

@@ -23,7 +23,7 @@ def stages(name: str) -> None:
     model, preset = models.abstract(name)
     video = jax.ShapeDtypeStruct((1, *preset.geometry.shape), jnp.float32)
     logits, seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
-    count = sum(a.size for a in weights.parameters(model).values())
+    count = weights.size(model)
     answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
     answer(f"one clip is {' x '.join(map(str, preset.geometry.shape))}, {preset.geometry.spacing}\n")
     rows = [(stage, seen[stage]) for stage in tap.stages_of(model)]

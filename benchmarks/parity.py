@@ -1,0 +1,70 @@
+"""How far is each network from its reference, at every stage?
+
+  python -m benchmarks.parity                      every network, one clip at its own size
+  python -m benchmarks.parity --preset=mfnet       one of them, without writing
+
+All numbers of a network are drawn under the names and shapes of its public state dict; both sides get the same. The
+reference is torchvision's network or, where there is none to install, what `tests/torch_networks.py` states.
+Writes benchmarks/results/parity_BACKEND.jsonl and its table.
+"""
+
+import sys
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from absl import app, flags
+
+from benchmarks import tables, timing
+from tests.drawn_checkpoints import PRESETS, drawn
+from tests.torch_networks import NETWORKS, expected_stages
+from vtcav_jax import models, tap, weights
+from weights_conversion import convert
+
+_PRESET = flags.DEFINE_enum("preset", None, sorted(set(PRESETS.values())), "one network instead of all")
+
+FRAMES = {"s3d": 32}  # the values of all stages of 128 frames, from both networks, would take 8 GiB
+
+
+def row(key: str) -> dict[str, Any]:
+    preset = PRESETS[key]
+    print(f"{preset} ...", file=sys.stderr, flush=True)
+    state = drawn(key)
+    model = weights.load(partial(models.make, preset), convert(preset, state))
+    shape = models.find(preset).geometry.shape
+    shape = (1, FRAMES.get(preset, shape[0]), *shape[1:])
+    video = np.random.default_rng(2).normal(size=shape).astype(np.float32)
+    with torch.no_grad():
+        their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), tap.stages_of(model))
+    with jax.default_matmul_precision("highest"):
+        logits, ours = tap.activations(model, jnp.asarray(video), tap.stages_of(model))
+    expected["logits"], ours["logits"] = their_logits, logits
+    if expected.keys() != ours.keys():
+        raise ValueError(f"{preset}: only one side has the stages {sorted(expected.keys() ^ ours.keys())}")
+    found = {name: float(f"{timing.largest_difference(ours[name], expected[name]):.2g}") for name in ours}
+    return {
+        "preset": preset,
+        "clip": list(shape[1:4]),
+        "batch": 1,
+        "parameters": weights.size(model),
+        "reference": "tests/torch_networks.py" if preset in NETWORKS else f"torchvision {version('torchvision')}",
+        "differences": found,
+    }
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    keys = {preset: key for key, preset in reversed(PRESETS.items())}  # of I3D's two the first, which torch states
+    wanted = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESETS.values()))
+    results = [row(keys[preset]) for preset in wanted]
+    print(tables.parity_table(results))
+    if not _PRESET.value:
+        print(f"wrote {timing.write('parity', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app.run(main)

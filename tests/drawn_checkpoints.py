@@ -1,0 +1,56 @@
+"""State dicts with the names and shapes of public checkpoints, every number drawn.
+
+`checkpoint_names.json.gz` was read off the public code: each network built once, its state dict's names and shapes.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+
+NAMES = Path(__file__).parent / "checkpoint_names.json.gz"
+
+# The preset that each public state dict belongs to
+PRESETS = {
+    "c3d_c3d_pytorch": "c3d",
+    "i3d_pytorch_i3d": "i3d",
+    "i3d_kinetics_i3d_pytorch": "i3d",
+    "3dresnets_resnet18_B": "resnet3d_18",
+    "3dresnets_resnet18_A": "resnet3d_18_a",
+    "3dresnets_resnet34_B": "resnet3d_34",
+    "3dresnets_resnet50_B": "resnet3d_50",
+    "3dresnets_resnet101_B": "resnet3d_101",
+    "3dresnets_resnet152_B": "resnet3d_152",
+    "3dresnets_resnext101": "resnext3d_101",
+    "mfnet_3d": "mfnet",
+    "torchvision_r3d_18": "r3d_18",
+    "torchvision_mc3_18": "mc3_18",
+    "torchvision_r2plus1d_18": "r2plus1d_18",
+    "torchvision_s3d": "s3d",
+    "torchvision_mvit_v1_b": "mvit_v1_b",
+    "torchvision_mvit_v2_s": "mvit_v2_s",
+}
+
+
+@cache
+def shapes() -> dict[str, dict[str, list[int]]]:
+    return json.loads(gzip.decompress(NAMES.read_bytes()))
+
+
+def drawn(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Statistics and scales near 1, so that what goes through many layers neither fades nor grows beyond float32."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in shapes()[key].items():
+        draw = torch.randn(shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(1000)
+        elif name.endswith("running_var"):
+            state[name] = 0.5 + torch.rand(shape, generator=generator)
+        elif len(shape) < 2:
+            state[name] = draw * 0.2 + (name.endswith("weight") and not name.endswith("token"))
+        else:
+            state[name] = draw * (1.5 / draw[0].numel()) ** 0.5
+    return state

@@ -1,0 +1,122 @@
+"""3D ResNet-18 to -152 and 3D ResNeXt-101: residual networks whose kernels all span time.
+
+Kensho Hara, Hirokatsu Kataoka, Yutaka Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?",
+2018, arXiv 1711.09577. Attributes are named as in 3D-ResNets-PyTorch. Each convolution is followed by its batch norm; a
+block's shortcut is the identity or, where the size changes, a convolution of 1 x 1 x 1 ("B") or every second value with
+channels of 0 added ("A", without parameters).
+
+Stages: `layer1.0.conv2` is that convolution's value after normalisation and (but for a block's last) ReLU,
+`layer1.0.downsample` a shortcut that is not the identity, `layer1.0.sum` what a block adds up, `layer1.0` its ReLU.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vtcav_jax.models.batch_norm import BatchNorm
+from vtcav_jax.models.convolution import centred
+from vtcav_jax.models.pooling import max_pool
+from vtcav_jax.models.video_swin import Triple, at_least_float32
+from vtcav_jax.tap import Tap, keep
+
+Shortcut = Literal["A", "B"]
+ONE = (1, 1, 1)
+
+
+class ResNet3d(nnx.Module):
+    """Normalised video in, class scores out; clips and frames may have any size."""
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        expansion: int = 1,  # of a bottleneck's output over its width; 1: blocks of two convolutions
+        groups: int = 1,
+        shortcut: Shortcut = "B",
+        num_classes: int,
+        dtype: Any = jnp.float32,  # of the arithmetic; parameters, normalisation and head are at least float32
+        rngs: nnx.Rngs,
+    ):
+        wide = at_least_float32(dtype)
+        make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
+        self.conv1, self.bn1 = centred(3, widths[0], (7, 7, 7), (1, 2, 2), **make), BatchNorm(widths[0], **make)
+        channels = widths[0]
+        for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            blocks = []
+            for j in range(depth):
+                stride: Triple = (2, 2, 2) if i > 0 and j == 0 else ONE
+                blocks.append(Block(channels, width, expansion, groups, stride, shortcut, **make))
+                channels = width * expansion
+            setattr(self, f"layer{i + 1}", nnx.List(blocks))
+        self.head = nnx.Linear(channels, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
+
+    def blocks(self) -> dict[str, "Block"]:
+        layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
+        return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        names = ["conv1", "maxpool"]
+        for name, block in self.blocks().items():
+            names += [f"{name}.{part}" for part in block.stages] + [name]
+        return (*names, "pool")
+
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+        x = tap("conv1", jax.nn.relu(self.bn1(self.conv1(video))))
+        x = tap("maxpool", max_pool(x, (3, 3, 3), (2, 2, 2), ONE))
+        for name, block in self.blocks().items():
+            x = block(x, tap, name)
+        x = tap("pool", x.mean((1, 2, 3)))
+        return self.head(x.astype(self.head.kernel.dtype))
+
+
+class Block(nnx.Module):
+    """Two convolutions of 3 x 3 x 3, or a bottleneck: one of 1, one of 3 (grouped in a ResNeXt), one of 1."""
+
+    def __init__(
+        self, inputs: int, width: int, expansion: int, groups: int, stride: Triple, shortcut: Shortcut, **make
+    ):
+        outputs = width * expansion
+        self.outputs, self.stride = outputs, stride
+        self.changes = stride != ONE or inputs != outputs
+        if expansion == 1:
+            convs = [centred(inputs, width, (3, 3, 3), stride, **make), centred(width, width, (3, 3, 3), **make)]
+        else:
+            convs = [
+                centred(inputs, width, ONE, **make),
+                centred(width, width, (3, 3, 3), stride, groups=groups, **make),
+                centred(width, outputs, ONE, **make),
+            ]
+        self.depth = len(convs)
+        for i, conv in enumerate(convs, 1):
+            setattr(self, f"conv{i}", conv)
+            setattr(self, f"bn{i}", BatchNorm(conv.out_features, **make))
+        projected = self.changes and shortcut == "B"
+        parts = [centred(inputs, outputs, ONE, stride, **make), BatchNorm(outputs, **make)] if projected else []
+        self.downsample = nnx.List(parts)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        convs = (f"conv{i}" for i in range(1, self.depth + 1))
+        return (*convs, *(["downsample"] if self.changes else []), "sum")
+
+    def __call__(self, x: Float[Array, "b t h w c"], tap: Tap, name: str) -> Float[Array, "b t2 h2 w2 d"]:
+        y = x
+        for i in range(1, self.depth + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+            y = tap(f"{name}.conv{i}", jax.nn.relu(y) if i < self.depth else y)
+        if self.changes:
+            x = tap(f"{name}.downsample", self.shortcut(x))
+        return tap(name, jax.nn.relu(tap(f"{name}.sum", y + x)))
+
+    def shortcut(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 d"]:
+        if self.downsample:
+            conv, norm = self.downsample
+            return norm(conv(x))
+        t, h, w = self.stride
+        return jnp.pad(x[:, ::t, ::h, ::w], [(0, 0)] * 4 + [(0, self.outputs - x.shape[-1])])

@@ -1,0 +1,124 @@
+"""S3D: Inception-v1 over time with every kernel apart, first over space and then over time.
+
+Saining Xie, Chen Sun, Jonathan Huang, Zhuowen Tu, Kevin Murphy, "Rethinking Spatiotemporal Feature Learning:
+Speed-Accuracy Trade-offs in Video Classification", 2018, arXiv 1712.04851, as torchvision builds it: no gates, 0.001
+for epsilon, attributes numbered as there (lists keep layers without parameters for that).
+
+A stage is the value of the convolution it is named after, with its normalisation and ReLU; `features.5` is the four
+branches together.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vtcav_jax.models.batch_norm import BatchNorm
+from vtcav_jax.models.convolution import centred
+from vtcav_jax.models.pooling import MaxPool, mean_pool
+from vtcav_jax.models.video_swin import Triple, at_least_float32
+from vtcav_jax.tap import Tap, keep
+
+ONE, THREE = (1, 1, 1), (3, 3, 3)
+
+
+class S3d(nnx.Module):
+    """Normalised video in, class scores out; clips and frames may have any size."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        dtype: Any = jnp.float32,  # of the arithmetic; parameters, normalisation and head are at least float32
+        rngs: nnx.Rngs,
+    ):
+        wide = at_least_float32(dtype)
+        make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
+        self.features = nnx.List(
+            [
+                apart(3, 64, 7, 2, **make),
+                MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+                unit(64, 64, ONE, **make),
+                apart(64, 192, 3, 1, **make),
+                MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+                Mixed(192, (64, 96, 128, 16, 32, 32), **make),
+                Mixed(256, (128, 128, 192, 32, 96, 64), **make),
+                MaxPool(THREE, (2, 2, 2), ONE),
+                Mixed(480, (192, 96, 208, 16, 48, 64), **make),
+                Mixed(512, (160, 112, 224, 24, 64, 64), **make),
+                Mixed(512, (128, 128, 256, 24, 64, 64), **make),
+                Mixed(512, (112, 144, 288, 32, 64, 64), **make),
+                Mixed(528, (256, 160, 320, 32, 128, 128), **make),
+                MaxPool((2, 2, 2), (2, 2, 2)),
+                Mixed(832, (256, 160, 320, 32, 128, 128), **make),
+                Mixed(832, (384, 192, 384, 48, 128, 128), **make),
+            ]
+        )
+        self.head = nnx.Linear(1024, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        names = [name for i, part in enumerate(self.features) for name in stages_of(part, f"features.{i}")]
+        return (*names, "pool")
+
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+        x = video
+        for i, part in enumerate(self.features):
+            x = run(part, x, tap, f"features.{i}")
+        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
+        return self.head(x.astype(self.head.kernel.dtype))
+
+
+class Mixed(nnx.Module):
+    """Four branches side by side: one unit, twice two of which the second is apart, and a pool with one."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], **make):
+        b0, b1a, b1b, b2a, b2b, b3b = widths
+        self.branch0 = unit(inputs, b0, ONE, **make)
+        self.branch1 = nnx.List([unit(inputs, b1a, ONE, **make), apart(b1a, b1b, 3, 1, **make)])
+        self.branch2 = nnx.List([unit(inputs, b2a, ONE, **make), apart(b2a, b2b, 3, 1, **make)])
+        self.branch3 = nnx.List([MaxPool(THREE, ONE, ONE), unit(inputs, b3b, ONE, **make)])
+
+    def branches(self) -> Iterator[tuple[str, Any]]:
+        return ((f"branch{i}", getattr(self, f"branch{i}")) for i in range(4))
+
+
+def unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, **make) -> Sequence[Any]:
+    """Convolution, batch norm, ReLU."""
+    return nnx.List([centred(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)])
+
+
+def apart(inputs: int, outputs: int, size: int, stride: int, **make) -> Sequence[Any]:
+    """A unit over space, then one over time."""
+    space = unit(inputs, outputs, (1, size, size), (1, stride, stride), **make)
+    return nnx.List([space, unit(outputs, outputs, (size, 1, 1), (stride, 1, 1), **make)])
+
+
+def is_unit(part: Any) -> bool:
+    return isinstance(part, nnx.List) and isinstance(part[1], BatchNorm)
+
+
+def stages_of(part: Any, name: str) -> list[str]:
+    """The stages of a unit or pool, of a list of them, or of a mixed block."""
+    if isinstance(part, Mixed):
+        return [stage for key, branch in part.branches() for stage in stages_of(branch, f"{name}.{key}")] + [name]
+    if isinstance(part, MaxPool) or is_unit(part):
+        return [name]
+    return [stage for i, inner in enumerate(part) for stage in stages_of(inner, f"{name}.{i}")]
+
+
+def run(part: Any, x: Array, tap: Tap, name: str) -> Array:
+    """The value of a unit or pool, of a list of them, or of a mixed block, with all in it named."""
+    if isinstance(part, Mixed):
+        return tap(name, jnp.concatenate([run(b, x, tap, f"{name}.{key}") for key, b in part.branches()], -1))
+    if isinstance(part, MaxPool):
+        return tap(name, part(x))
+    if is_unit(part):
+        convolution, norm = part
+        return tap(name, jax.nn.relu(norm(convolution(x))))
+    for i, inner in enumerate(part):
+        x = run(inner, x, tap, f"{name}.{i}")
+    return x

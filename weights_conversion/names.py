@@ -1,0 +1,98 @@
+"""What public code calls the parameters of each family of networks, and what we do.
+
+Our attributes are named as a public implementation names its own, so that little is left to do: other public names are
+brought to those, and the last layer is `head` in all of our networks.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from flax import nnx
+
+from vtcav_jax import models
+from vtcav_jax.models.c3d import GRID, C3d
+from vtcav_jax.models.i3d import I3d
+from vtcav_jax.models.mfnet import MfNet
+from vtcav_jax.models.mvit import Mvit
+from vtcav_jax.models.resnet3d import ResNet3d
+from vtcav_jax.models.s3d import S3d
+from vtcav_jax.models.small_cnn import SmallCnn
+from vtcav_jax.models.video_resnet import VideoResNet
+from vtcav_jax.models.video_swin import VideoSwin
+
+
+@dataclass(frozen=True)
+class Family:
+    """The public names of one architecture."""
+
+    ours: Callable[[str], str]  # from any of its public names, but for the last component
+    sign: str  # one of our names, in torch's form, that no other family has
+    known: str  # whose names these are, for a message
+
+
+def official_name(name: str) -> str:
+    """`layers.0.blocks.1.mlp.fc1.weight`, from torchvision's or the official name of Video Swin."""
+    name = re.sub(r"^cls_head\.fc_cls\.", "head.", re.sub(r"^backbone\.", "", name))
+    if match := re.match(r"features\.(\d+)\.(.*)", name):
+        number, rest = int(match[1]), match[2]
+        stage, merging = divmod(number, 2)
+        name = f"layers.{stage}.downsample.{rest}" if merging else f"layers.{stage}.blocks.{rest}"
+        name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+    return name
+
+
+def torchvision_name(name: str) -> str:
+    """The inverse of `official_name` towards torchvision, where the converter proves itself."""
+    name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name)
+    name = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1])}.", name)
+    return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
+
+
+def i3d_name(name: str) -> str:
+    """`Mixed_3b.b1a.bn.weight`, from the names of pytorch-i3d or of kinetics_i3d_pytorch."""
+    name = re.sub(r"^(logits|conv3d_0c_1x1)\.conv3d\.", "head.", name)
+    name = re.sub(r"^(conv3d|mixed)_", lambda m: f"{m[1].capitalize()}_", name).replace(".batch3d.", ".bn.")
+    return re.sub(r"\.branch_(\d)(?:\.(\d))?\.", lambda m: f".b{m[1]}{'ab'[int(m[2])] if m[2] else ''}.", name)
+
+
+def mvit_name(name: str) -> str:
+    """`blocks.0.mlp.fc1.weight`, from torchvision's name."""
+    name = re.sub(r"^head\.1\.", "head.", name).replace(".attn.project.0.", ".attn.project.")
+    return name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace(".norm_act.0.", ".norm.")
+
+
+def head_for(last: str) -> Callable[[str], str]:
+    return lambda name: re.sub(rf"^{re.escape(last)}\.", "head.", name)
+
+
+FAMILIES: dict[Callable[..., nnx.Module], Family] = {
+    VideoSwin: Family(official_name, "patch_embed.proj.weight", "torchvision's and the official names"),
+    SmallCnn: Family(lambda name: name, "convs.0.weight", "its own names"),
+    C3d: Family(head_for("fc8"), "fc6.weight", "the names of c3d-pytorch"),
+    I3d: Family(i3d_name, "Mixed_3b.b1a.bn.weight", "the names of pytorch-i3d and of kinetics_i3d_pytorch"),
+    ResNet3d: Family(head_for("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch"),
+    MfNet: Family(head_for("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet"),
+    VideoResNet: Family(head_for("fc"), "stem.0.weight", "torchvision's names"),
+    Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names"),
+    S3d: Family(head_for("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
+}
+
+
+def family_of(preset: str) -> Family:
+    return FAMILIES[models.find(preset).maker.func]
+
+
+def in_our_order(name: str, tensor: np.ndarray) -> np.ndarray:
+    """The two tensors whose axes mean something else with us, by our name.
+
+    A last layer that is a convolution of 1 x 1 x 1 is a linear map with us. C3D's first linear layer reads a grid that
+    torch flattens with the channels first, and we with the channels last.
+    """
+    if name == "head.weight" and tensor.ndim == 5 and tensor.shape[2:] == (1, 1, 1):
+        return tensor.reshape(tensor.shape[:2])
+    places = int(np.prod(GRID))
+    if name == "fc6.weight" and tensor.ndim == 2 and tensor.shape[1] % places == 0:
+        return tensor.reshape(len(tensor), -1, places).swapaxes(1, 2).reshape(tensor.shape)
+    return tensor
