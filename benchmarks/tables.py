@@ -156,6 +156,28 @@ def parity_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def pyramid_table(rows: list[dict]) -> str:
+    head = (
+        "network",
+        "clip",
+        "GFLOP",
+        "levels",
+        "kernels",
+        "forward",
+        "pyramid, forward included",
+        "in forwards",
+        "first call",
+    )
+    body = [
+        (
+            *(f"`{r['preset']}`", " x ".join(map(str, r["clip"])), r["gflop"], ", ".join(r["levels"]), r["kernels"]),
+            *(time(r["forward_s"]), seconds(r), f"{r['in_forwards']:.2f}", time(r["compile_s"])),
+        )
+        for r in rows
+    ]
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
@@ -163,6 +185,7 @@ TABLES: dict[str, Callable[[list[dict]], str]] = {
     "tcav": tcav_table,
     "attribution": attribution_table,
     "parity": parity_table,
+    "pyramid": pyramid_table,
 }
 
 

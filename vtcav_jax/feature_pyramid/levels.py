@@ -14,20 +14,40 @@ Level = tuple[str, ...]  # stages of one depth, such as the branches of a block
 
 
 def cuts(model: Any, video: Any) -> tuple[str, ...]:
-    """The stages without which no way leads from the video to the logits, in forward order, each value once.
+    """The stages without which no way leads from the video to the logits, in forward order.
 
     Nothing by-passes such a stage, so that its channels account for all there is behind it; a branch, or what is added
-    to a residual stream, is no such stage. Nothing is computed: the ways are those of the model's trace.
+    to a residual stream, is no such stage. Of those of one shape with no product between them, such as a sum before and
+    after its ReLU, the last stands for all. Nothing is computed: the ways are those of the model's trace.
     """
     graph = jax.make_jaxpr(lambda v: model(v, lambda name, x: checkpoint_name(x, name)))(video).jaxpr
-    named = [(i, str(e.params["name"])) for i, e in enumerate(graph.eqns) if e.primitive.name == "name"]
-    same = {e.outvars[0]: e.invars[0] for e in graph.eqns if e.primitive.name == "name"}
-    found = []
-    for i, name in named:
-        twice = graph.eqns[i].invars[0] in same  # another name of a value that has one
-        if not twice and not _leads(graph, without=i):
-            found.append(name)
-    return tuple(found)
+    found: list[tuple[int, str]] = []
+    for i, equation in enumerate(graph.eqns):
+        if equation.primitive.name == "name" and not _leads(graph, without=i):
+            if found and _same(graph, found[-1][0], i):
+                found.pop()
+            found.append((i, str(equation.params["name"])))
+    return tuple(name for _, name in found)
+
+
+def _same(graph: Any, earlier: int, later: int) -> bool:
+    """Whether one stage is the other but for what works channel by channel."""
+    shapes = {graph.eqns[i].outvars[0].aval.shape for i in (earlier, later)}
+    return len(shapes) == 1 and not any(_multiplies(one) for one in graph.eqns[earlier:later])
+
+
+def _multiplies(equation: Any) -> bool:
+    """Whether it is, or holds, a product with weights."""
+    if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+        return True
+    inner = (
+        getattr(value, "jaxpr", value) for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_graph)
+    )
+    return any(_multiplies(one) for graph in inner for one in getattr(graph, "eqns", ()))
+
+
+def _is_graph(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
 def _leads(graph: Any, without: int) -> bool:

@@ -1,0 +1,74 @@
+"""What does a pyramid cost? Forward and full pyramid against the forward pass alone, for the paper's networks.
+
+  python benchmarks/pyramid.py
+
+Stergiou et al. (2019) took 21 to 70 ms for the way back through three layers, on two GTX 1080 Ti. Writes
+benchmarks/results/pyramid_BACKEND.jsonl.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import tables, timing
+from vtcav_jax import feature_pyramid, models
+from vtcav_jax.attribution import Class, explained
+from vtcav_jax.feature_pyramid import Selection
+
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each", lower_bound=2)
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["mfnet", "i3d", "resnet3d_50", "resnet3d_101", "resnet3d_152", "resnext3d_101"], "presets"
+)
+
+KERNELS, DEPTH, SIDE = 32, 3, 112
+
+
+def measured(preset: str, repeats: int) -> dict:
+    print(f"{preset} ...", file=sys.stderr, flush=True)
+    model = models.make(preset)
+    geometry = models.PRESETS[preset].geometry
+    clip = (min(geometry.frames, 16), SIDE, SIDE)
+    random = np.random.default_rng(0)
+    video = jnp.asarray(random.normal(size=(1, *clip, 3)).astype(np.float32))
+    target, selection = Class(0), Selection("top", float(KERNELS), KERNELS)
+    stages = feature_pyramid.levels(explained(model, video, target), None, DEPTH)
+    forward = jax.jit(lambda m, v: m(v))
+    calls: dict[str, Callable[[], object]] = {
+        "forward": lambda: jax.block_until_ready(forward(model, video)),
+        "pyramid": lambda: feature_pyramid.build(model, video, target, stages=stages, selection=selection),
+    }
+    start = time.perf_counter()
+    made = feature_pyramid.build(model, video, target, stages=stages, selection=selection)
+    compile_s = time.perf_counter() - start
+    seconds = timing.in_turn(calls, repeats, warmups=1)
+    row = {
+        "preset": preset,
+        "clip": list(clip),
+        "batch": 1,
+        "gflop": round(timing.gflop(lambda m, v: m(v), model, video), 1),
+    }
+    row |= {"levels": [" + ".join(level) for level in stages], "kernels": len(made.nodes), "edges": len(made.edges)}
+    row |= timing.as_row(timing.Timing.of(seconds["pyramid"], compile_s))
+    forward_s = float(np.median(seconds["forward"]))
+    return row | {"forward_s": forward_s, "in_forwards": round(timing.ratio(seconds["pyramid"], seconds["forward"]), 2)}
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    results = [measured(preset, _REPEATS.value) for preset in _NETWORKS.value]
+    print(tables.pyramid_table(results))
+    print(f"wrote {timing.write('pyramid', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app.run(main)
