@@ -100,9 +100,9 @@ def test_words_are_those_of_the_tables(page):
     assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in told["From clip to clip:"]
     assert "do not all stay the same" in told["Under noise:"] and "90 % at convs.1" in told["Under noise:"]
     assert told["What does not hold:"] == (
-        "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its kernels more than"
-        " on others. 1 of 4 kernels have a share whose interval holds 0. 1 of 4 edges between kernels have an interval"
-        " that holds 0 (dashed)."
+        "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its"
+        " kernels more than on others. 1 of 4 kernels have a share whose interval holds 0."
+        " 1 of 4 edges between kernels have an interval that holds 0 (dashed)."
     )
     other = dict(pyramid_words.told(run, run.pyramids[1]))["What does not hold:"]
     assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other

@@ -67,7 +67,7 @@ class Told:
     score: tuple[float, ...]
     stability: tuple[float, ...]
     under_noise: tuple[tuple[float, ...], ...]
-    selection: dict[str, str | float]
+    selection: dict[str, str | int | float]
     edges_by: str
     ablated: tuple[str, ...]
     same_clips: bool

@@ -59,7 +59,7 @@ def graph(facts: Told, drawn: Shown, prefix: str) -> Figure:
     _edges(canvas, facts, drawn, at)
     canvas.text(8, 16, facts.target, "title", most=40)
     canvas.text(8, 32, "depth: the target at the left, what it hangs on further right", "soft", most=68)
-    canvas.dot(22, middle, "ink null", facts.target, 10)
+    canvas.dot(22, middle, "ink paper", facts.target, 10)
     canvas.text(8, middle + 26, "score", "soft")
     most = max([row.relevance for row in drawn.kernels], default=1.0) or 1.0
     for row in drawn.kernels:
@@ -101,7 +101,7 @@ def ablation(rows: Sequence[AblationRow]) -> Figure:
     canvas = Canvas(WIDTH, 192)
     every = [v for r in rows for v in (r.drop, r.drop_low, r.drop_high, r.random_drop, r.random_low, r.random_high)]
     y, x = scale(every, bottom, 54), Scale(0, max(len(rows), 2) - 1, 58, right - 10)
-    canvas.text(8, 16, f"{first.target}: {first.stage}", "title", most=32)
+    canvas.text(8, 16, f"{first.target}: {first.stage}", "title", most=46)
     for i, (kind, text) in enumerate((("one", "its kernels"), ("faint", "as many drawn from all"))):
         canvas.dot(14 + 110 * i, 42, kind, text)
         canvas.text(22 + 110 * i, 46, text, "soft")

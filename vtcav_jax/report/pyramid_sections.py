@@ -62,7 +62,7 @@ def sections(run: RunFolder) -> list[Section]:
     )
     parts += [page.heading("Would they be found again?"), page.paragraph(text, "soft"), page.figures(stable)]
     parts.append(_kernels(run.kernels))
-    return [Section("pyramid", "Kernels it hangs on", "".join(parts), (*drawn, *curves, *stable))]
+    return [Section("pyramid", "Which kernels", "".join(parts), (*drawn, *curves, *stable))]
 
 
 def _own(run: RunFolder, facts: Told) -> tuple[list[NodeRow], list[EdgeRow]]:
@@ -102,21 +102,18 @@ def _pyramid(run: RunFolder, facts: Told, prefix: str, graph: Figure, films: set
 def _kernel(
     run: RunFolder, row: NodeRow, edges: Sequence[EdgeRow], names: Mapping[int, str], prefix: str, films: set[Path]
 ) -> str:
-    path, parts = _film(run, row), []
+    pairs = [
+        ("share of the target", part(row.relevance, row.relevance_low, row.relevance_high)),
+        ("chosen by", f"{percent(row.frequency)} of the clips by themselves"),
+        ("top clips", _clips(row)),
+    ]
+    if not math.isnan(row.rest):
+        pairs.insert(2, ("unaccounted", f"{part(row.rest)} of it, by the channels of the next level"))
+    path, parts = _film(run, row), [page.definitions(pairs)]
     if path in films:
         parts.append(page.film(path, "where it contributes, in the clips where it does most"))
     elif path.is_file():
         parts.append(chosen.beside(path, "its film, beside the page"))
-    pairs = [
-        ("share of the target", part(row.relevance, row.relevance_low, row.relevance_high)),
-        ("chosen by", f"{percent(row.frequency)} of the clips by themselves"),
-        (
-            "rest",
-            "at the last level" if math.isnan(row.rest) else f"{part(row.rest)} comes through no kernel behind",
-        ),
-        ("top clips", _clips(row)),
-    ]
-    parts.append(page.definitions(pairs))
     above = [(edge.parent, edge) for edge in edges if edge.child == row.number]
     below = [(edge.child, edge) for edge in edges if edge.parent == row.number]
     parts += _linked("It gives a part of", above, names, prefix) + _linked(
@@ -181,6 +178,6 @@ def _kernels(rows: Sequence[NodeRow]) -> str:
         )
         for row in rows[:MOST_ROWS]
     ]
-    columns = ("question", "stage", "kernel", "share of the target", "chosen by clips", "through nothing", "top clips")
+    columns = ("question", "stage", "kernel", "share of the target", "chosen by clips", "unaccounted", "top clips")
     more = f"{len(lines)} of {len(rows)} kernels; all are in pyramid_nodes.csv" if len(lines) < len(rows) else ""
     return page.details(more or f"{len(lines)} kernels, one by one", page.table(columns, lines))

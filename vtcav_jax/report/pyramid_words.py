@@ -110,8 +110,8 @@ def _doubts(
         out.append(f"{unsure} of {len(between)} edges between kernels have an interval that holds 0 (dashed).")
     if loose := [row for row in kernels if abs(row.rest) > 0.2]:
         out.append(
-            f"Of {len(loose)} kernels more than 20 % comes through no channel of the next level (biases, ways around,"
-            " what is not linear)."
+            f"Of {counted(len(loose), 'kernel')} more than 20 % comes through no channel of the next level (biases,"
+            " ways around, what is not linear)."
         )
     if facts.same_clips:
         out.append("Too few clips to ablate others than those that the pyramid was made of: expect too much.")

@@ -134,7 +134,7 @@ class RunFolder:
         names = [field.name for field in fields(pyramid.Told)]
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            return tuple(pyramid.Told(**{name: one[name] for name in names}) for one in told)
+            return tuple(pyramid.Told(**{name: _fixed(one[name]) for name in names}) for one in told)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
@@ -205,6 +205,11 @@ def read_rows(path: Path, kind: type[T]) -> tuple[T, ...]:
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
+
+
+def _fixed(value: Any) -> Any:
+    """Lists of JSON as tuples."""
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 def _typed(text: str, kind: Any) -> Any:

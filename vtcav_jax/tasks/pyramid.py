@@ -80,11 +80,11 @@ def pyramid(
     found = list(progress(windows(source, geometry, how, workers=workers), len(source.items), "videos", size=_last))
     clips = [one for one in found if isinstance(one, Window)]
     failed = [one for one in found if isinstance(one, Read)]
-    write_failures(folder / "failures.csv", failed)
+    write_failures(folder / "pyramid_failures.csv", failed)
     if failed:
         say(failure_table(failed))
     if not clips:
-        raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'failures.csv'}")
+        raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'pyramid_failures.csv'}")
     logits = answers(loaded, clips)
     random = np.random.default_rng(asking.seed)
     tables: dict[str, list] = {"nodes": [], "edges": [], "ablation": [], "concepts": []}
@@ -186,7 +186,7 @@ def top(made: Pyramid, node: int) -> list[int]:
 
 
 def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> None:
-    """For each kernel of note a film of the clips where it contributes most, with where it does."""
+    """For each kernel of note a film of the clips where it contributes most and where it does, one below the other."""
     chosen = [i for level in range(len(made.levels)) for i in _first(made, level)]
     for i in progress(chosen, len(chosen), "films", size=lambda _: 1):
         node = made.nodes[i]
@@ -200,7 +200,7 @@ def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> 
         shown = [overlay(video, [panel], "") for video, panel in zip(frames, panels)]
         write_film(
             folder / film_name(target, node.stage, node.channel),
-            np.concatenate(shown, 2),
+            np.concatenate(shown, 1),
             max(len(frames[0]) / LOOP, 1.0),
         )
 
