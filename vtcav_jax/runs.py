@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "run.json"
-SHARING = ("tcav", "explain", "motion")  # tasks whose results may lie in one folder
+SHARING = ("tcav", "explain", "motion", "pyramid")  # tasks whose results may lie in one folder
 PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

@@ -4,7 +4,8 @@ Everything that is drawn is named: `label` is read out by a screen reader, `Mark
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -30,7 +31,8 @@ SHAPES = """
 .fig .three.dot, .fig .three.fill { fill: var(--three); } .fig .four.dot, .fig .four.fill { fill: var(--four); }
 .fig .faint.dot { fill: var(--paper); } .fig .faint.fill { fill: var(--faint); fill-opacity: .55; }
 .fig .band { stroke: none; fill-opacity: .18; } .fig .title { font-weight: 600; }
-.fig .ink { stroke: var(--ink); }
+.fig .ink { stroke: var(--ink); } .fig .unsure { stroke-dasharray: 4 3; }
+.fig .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 3; }
 .fig .paper { fill: var(--paper); } .fig .plus { fill: var(--up); } .fig .minus { fill: var(--down); }
 """
 
@@ -49,6 +51,11 @@ class Figure:
     elements: tuple[str, ...]
 
     @property
+    def role(self) -> str:
+        """One picture to a screen reader, or a group in which there are links."""
+        return "group" if any(element.startswith("<a ") for element in self.elements) else "img"
+
+    @property
     def svg(self) -> str:
         """For a page."""
         return self._svg("")
@@ -63,7 +70,7 @@ class Figure:
     def _svg(self, first: str) -> str:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="fig" viewBox="0 0 {self.width} {self.height}"'
-            f' width="{self.width}" height="{self.height}" role="img" aria-label="{escape(self.label)}">'
+            f' width="{self.width}" height="{self.height}" role="{self.role}" aria-label="{escape(self.label)}">'
             f"{first}{''.join(self.elements)}</svg>"
         )
 
@@ -76,8 +83,20 @@ class Canvas:
     height: int
     elements: list[str] = field(default_factory=list)
 
-    def line(self, x1: Number, y1: Number, x2: Number, y2: Number, kind: str) -> None:
-        self.elements.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{kind}"/>')
+    def line(
+        self, x1: Number, y1: Number, x2: Number, y2: Number, kind: str, title: str = "", width: Number = 0
+    ) -> None:
+        """As wide as its kind is, or `width`."""
+        inside = f"<title>{escape(title)}</title>" if title else ""
+        wide = f' stroke-width="{width:.1f}"' if width else ""
+        self.elements.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{kind}"{wide}>{inside}</path>')
+
+    @contextmanager
+    def link(self, anchor: str, kind: str) -> Iterator[None]:
+        """What is drawn within leads to a place in the page."""
+        self.elements.append(f'<a href="#{escape(anchor)}" class="{kind}">')
+        yield
+        self.elements.append("</a>")
 
     def path(self, points: Sequence[tuple[Number, Number]], kind: str, *, closed: bool = False) -> None:
         told = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)

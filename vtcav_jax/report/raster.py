@@ -1,7 +1,7 @@
 """A figure as pixels, for what does not read SVG: the same elements in the same style sheet, drawn by Pillow.
 
-Only what `drawing` writes is understood: straight paths, rectangles, circles, texts, groups that are moved and turned.
-Letters are the machine's own, as in a browser.
+Only what `drawing` writes is understood: straight paths, rectangles, circles, texts, links, groups that are
+moved and turned. Letters are the machine's own, as in a browser.
 """
 
 import re
@@ -66,11 +66,14 @@ def _draw(element: Any, frame: Frame, pen: Any, picture: Any) -> None:
     if fill is not None:
         opacity = float(element.get("fill-opacity", style.get("fill-opacity", 1)))
         fill = (*fill, round(255 * opacity))
-    width = float(style.get("stroke-width", 1)) * k
+    width = float(element.get("stroke-width", style.get("stroke-width", 1))) * k
     if element.tag == "g":
         x, y, turned = map(float, re.findall(r"-?[\d.]+", element.get("transform", "")))
         for inner in element:
             _draw(inner, Frame(x, y, turned), pen, picture)
+    elif element.tag == "a":
+        for inner in element:
+            _draw(inner, frame, pen, picture)
     elif element.tag == "path":
         numbers = [k * float(n) for n in re.findall(r"-?[\d.]+", element.get("d", ""))]
         points = list(zip(numbers[::2], numbers[1::2]))
@@ -90,7 +93,8 @@ def _draw(element: Any, frame: Frame, pen: Any, picture: Any) -> None:
     elif element.tag == "text":
         at = k * (frame.x + float(element.get("x", 0))), k * (frame.y + float(element.get("y", 0)))
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[element.get("text-anchor", "start")]
-        _text(picture, pen, at, element.text or "", anchor, fill, style.get("font-weight", "400"), frame.turned)
+        halo = (stroke, round(width / 2)) if "paint-order" in style else None
+        _text(picture, pen, at, element.text or "", anchor, fill, style.get("font-weight", "400"), frame.turned, halo)
 
 
 def _line(pen: Any, points: list, colour: Any, width: float, dashes: list[float]) -> None:
@@ -107,12 +111,23 @@ def _line(pen: Any, points: list, colour: Any, width: float, dashes: list[float]
         at += sum(dashes)
 
 
-def _text(picture: Any, pen: Any, at: tuple, text: str, anchor: str, colour: Any, weight: str, turned: float) -> None:
+def _text(
+    picture: Any,
+    pen: Any,
+    at: tuple,
+    text: str,
+    anchor: str,
+    colour: Any,
+    weight: str,
+    turned: float,
+    halo: tuple[Any, int] | None,
+) -> None:
     from PIL import Image, ImageDraw
 
     font = _font(weight)
     if not turned:
-        pen.text(at, text, fill=colour, font=font, anchor=anchor)
+        around, width = halo or (None, 0)
+        pen.text(at, text, fill=colour, font=font, anchor=anchor, stroke_width=width, stroke_fill=around)
         return
     reach = int(font.getlength(text)) + 2 * SIZE * SCALE * FINER
     ink = Image.new("L", (2 * reach, 2 * reach))

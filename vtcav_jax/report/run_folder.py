@@ -15,6 +15,7 @@ from vtcav_jax.attribution.courses import FILE, Course
 from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.limits import LimitRow
 from vtcav_jax.attribution.verdicts import ClassMotion
+from vtcav_jax.feature_pyramid import rows as pyramid
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
@@ -110,6 +111,36 @@ class RunFolder:
         return read_rows(self.folder / "motion.csv", Motion)
 
     @cached_property
+    def kernels(self) -> tuple[pyramid.NodeRow, ...]:
+        return read_rows(self.folder / "pyramid_nodes.csv", pyramid.NodeRow)
+
+    @cached_property
+    def edges(self) -> tuple[pyramid.EdgeRow, ...]:
+        return read_rows(self.folder / "pyramid_edges.csv", pyramid.EdgeRow)
+
+    @cached_property
+    def ablations(self) -> tuple[pyramid.AblationRow, ...]:
+        return read_rows(self.folder / "pyramid_ablation.csv", pyramid.AblationRow)
+
+    @cached_property
+    def aligned(self) -> tuple[pyramid.AlignedRow, ...]:
+        return read_rows(self.folder / "pyramid_concepts.csv", pyramid.AlignedRow)
+
+    @cached_property
+    def pyramids(self) -> tuple[pyramid.Told, ...]:
+        path = self.folder / pyramid.FILE
+        if not path.is_file():
+            return ()
+        names = [field.name for field in fields(pyramid.Told)]
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            return tuple(pyramid.Told(**{name: _fixed(one[name]) for name in names}) for one in told)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
+            ) from error
+
+    @cached_property
     def films(self) -> tuple[Film, ...]:
         """Those that are there, as far as a page has room for them."""
         left, fit = MOST_FILMS, []
@@ -174,6 +205,11 @@ def read_rows(path: Path, kind: type[T]) -> tuple[T, ...]:
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
+
+
+def _fixed(value: Any) -> Any:
+    """Lists of JSON as tuples."""
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 def _typed(text: str, kind: Any) -> Any:

@@ -10,7 +10,16 @@ from typing import Any
 
 from vtcav_jax.concepts.settings import NEGATIVE
 from vtcav_jax.progress import progress
-from vtcav_jax.report import compare, map_sections, motion_sections, page, raster, tcav_sections, words
+from vtcav_jax.report import (
+    compare,
+    map_sections,
+    motion_sections,
+    page,
+    pyramid_sections,
+    raster,
+    tcav_sections,
+    words,
+)
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
 from vtcav_jax.runs import write_text
@@ -22,6 +31,7 @@ MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     tcav_sections.sections,
     map_sections.sections,
     motion_sections.sections,
+    pyramid_sections.sections,
 )
 
 
@@ -71,6 +81,9 @@ def title(run: RunFolder) -> str:
         questions.append(f"where and when does {_network(run, 'explain')} look for {words.listed(looked)}?")
     if moved := unique([row.target for row in run.motion_classes]):
         questions.append(f"how much of {words.listed(moved)} is motion to {_network(run, 'motion')}?")
+    if hung := [facts.target for facts in run.pyramids]:
+        does = "does" if len(hung) == 1 else "do"
+        questions.append(f"which kernels of {_network(run, 'pyramid')} {does} {words.listed(hung)} hang on?")
     return f"{run.name}: {' '.join(q if i == 0 else q[0].upper() + q[1:] for i, q in enumerate(questions))}"
 
 
@@ -99,6 +112,8 @@ def asked(run: RunFolder) -> str:
     for one in run.records:
         if one.task in WHAT:
             pairs += [(WHAT[one.task], _explained(one.asked))]
+        elif one.task == "pyramid":
+            pairs += [("kernels of", _followed(one.asked))]
     return page.definitions(pairs)
 
 
@@ -108,6 +123,11 @@ def _explained(a: dict[str, Any]) -> str:
     made = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
     parts = "clip after clip to their ends" if a.get("whole") else f"{a.get('num_clips', 1)} of each video"
     return f"{', '.join(a.get('targets', ()))}, by {made}; clips of {a.get('videos', '')}, {parts}"
+
+
+def _followed(a: dict[str, Any]) -> str:
+    levels = f"levels {', '.join(a['stages'])}" if a.get("stages") else f"{a.get('depth', '')} levels back"
+    return f"{', '.join(a.get('targets', ()))}, {levels}; clips of {a.get('videos', '')}"
 
 
 def tables(run: RunFolder) -> Section:

@@ -14,19 +14,20 @@ from vtcav_jax.attribution.asking import Asked, asked
 from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.videos import answered
 from vtcav_jax.attribution.windows import Window, windows
-from vtcav_jax.feature_pyramid import Ablated, Node, Pyramid, Selection
+from vtcav_jax.feature_pyramid import Ablated, Pyramid, Selection
+from vtcav_jax.feature_pyramid.rows import FILE, AblationRow, AlignedRow, EdgeRow, NodeRow, film_name
 from vtcav_jax.models import Loaded
 from vtcav_jax.progress import progress
 from vtcav_jax.report.overlay import Panel, overlay, write_film
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
+from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.video import How, Read, failure_table, write_failures
 
 SHOWN = 3  # clips in a kernel's film: those where it contributes most
 FILMS = 8  # kernels of each level that get one
 LOOP = 2.0  # seconds that a film lasts at least
-FILE = "pyramid.json"
 
 
 @dataclass(frozen=True)
@@ -43,53 +44,6 @@ class Asking:
     draws: int = 39
     noise: float = 0.05
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class NodeRow:
-    """A kernel of a target's pyramid, and the clips where it contributes most."""
-
-    target: str
-    number: int
-    level: int
-    stage: str
-    channel: int
-    relevance: float
-    relevance_low: float
-    relevance_high: float
-    frequency: float
-    response: float
-    rest: float
-    clips: str
-
-
-@dataclass(frozen=True)
-class EdgeRow:
-    """What part of the parent comes through the child; parent -1 is the target."""
-
-    target: str
-    parent: int
-    child: int
-    share: float
-    share_low: float
-    share_high: float
-
-
-@dataclass(frozen=True)
-class AblationRow(Ablated):
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class AlignedRow:
-    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign."""
-
-    target: str
-    number: int
-    stage: str
-    channel: int
-    concept: str
-    weight: float
 
 
 def pyramid(
@@ -126,11 +80,11 @@ def pyramid(
     found = list(progress(windows(source, geometry, how, workers=workers), len(source.items), "videos", size=_last))
     clips = [one for one in found if isinstance(one, Window)]
     failed = [one for one in found if isinstance(one, Read)]
-    write_failures(folder / "failures.csv", failed)
+    write_failures(folder / "pyramid_failures.csv", failed)
     if failed:
         say(failure_table(failed))
     if not clips:
-        raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'failures.csv'}")
+        raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'pyramid_failures.csv'}")
     logits = answers(loaded, clips)
     random = np.random.default_rng(asking.seed)
     tables: dict[str, list] = {"nodes": [], "edges": [], "ablation": [], "concepts": []}
@@ -172,6 +126,7 @@ def pyramid(
     runs.write_text(folder / FILE, json.dumps(told, indent=1))
     say("\n\n".join(lines))
     say(f"\nthe graph: {folder / FILE}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}")
+    report([folder])
 
 
 def measured(
@@ -231,7 +186,7 @@ def top(made: Pyramid, node: int) -> list[int]:
 
 
 def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> None:
-    """For each kernel of note a film of the clips where it contributes most, with where it does."""
+    """For each kernel of note a film of the clips where it contributes most and where it does, one below the other."""
     chosen = [i for level in range(len(made.levels)) for i in _first(made, level)]
     for i in progress(chosen, len(chosen), "films", size=lambda _: 1):
         node = made.nodes[i]
@@ -243,12 +198,11 @@ def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> 
             panels.append(Panel(title, made.maps[i][row], at, True))
             frames.append(video)
         shown = [overlay(video, [panel], "") for video, panel in zip(frames, panels)]
-        write_film(folder / film_name(target, node), np.concatenate(shown, 2), max(len(frames[0]) / LOOP, 1.0))
-
-
-def film_name(target: str, node: Node) -> str:
-    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{target}--{node.stage}")
-    return f"pyramid--{plain}--{node.channel}.webp"
+        write_film(
+            folder / film_name(target, node.stage, node.channel),
+            np.concatenate(shown, 1),
+            max(len(frames[0]) / LOOP, 1.0),
+        )
 
 
 def _first(made: Pyramid, level: int) -> Iterator[int]:

@@ -1,0 +1,78 @@
+"""What --task=pyramid leaves in a run's folder: the rows of its tables, what else is told, and the names of files."""
+
+from dataclasses import dataclass
+
+from vtcav_jax.feature_pyramid.ablation import Ablated
+
+FILE = "pyramid.json"
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A kernel of a target's pyramid, and the clips where it contributes most."""
+
+    target: str
+    number: int
+    level: int
+    stage: str
+    channel: int
+    relevance: float
+    relevance_low: float
+    relevance_high: float
+    frequency: float
+    response: float
+    rest: float
+    clips: str
+
+
+@dataclass(frozen=True)
+class EdgeRow:
+    """What part of the parent comes through the child; parent -1 is the target."""
+
+    target: str
+    parent: int
+    child: int
+    share: float
+    share_low: float
+    share_high: float
+
+
+@dataclass(frozen=True)
+class AblationRow(Ablated):
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class AlignedRow:
+    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign."""
+
+    target: str
+    number: int
+    stage: str
+    channel: int
+    concept: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """What no table says of a target's pyramid: its levels, how it was chosen, whether it is stable.
+
+    `stability` is the overlap of what two clips by themselves would choose, by level; `under_noise` that of the
+    pyramid with those of noisy copies, by level and copy.
+    """
+
+    target: str
+    levels: tuple[tuple[str, ...], ...]
+    score: tuple[float, ...]
+    stability: tuple[float, ...]
+    under_noise: tuple[tuple[float, ...], ...]
+    selection: dict[str, str | int | float]
+    edges_by: str
+    ablated: tuple[str, ...]
+    same_clips: bool
+
+
+def film_name(target: str, stage: str, channel: int) -> str:
+    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{target}--{stage}")
+    return f"pyramid--{plain}--{channel}.webp"
