@@ -101,7 +101,8 @@ def explain(
     say(table(rows))
     if failed:
         say(failure_table(failed))
-    say(f"\nmaps: {folder / 'maps'}, films: {folder / 'films'}, all in numbers: {folder / 'explain.csv'}")
+    shown = "" if films == "none" else f", films: {folder / 'films'}"
+    say(f"\nmaps: {folder / 'maps'}{shown}, all in numbers: {folder / 'explain.csv'}")
     if limit_clips:
         measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
@@ -169,7 +170,7 @@ def measure(
         target = question.target(np.asarray(answered(loaded.model, video)))
         found = limits(
             *(loaded.model, video, target, name, stage),
-            things=_stacked([things(source, window, geometry) for window in some]),
+            things=_stacked([things(source, window, geometry, head(loaded, question)) for window in some]),
             flow=_stacked([displacement(source, window) for window in some]),
             shuffle=seed,
             **options.get(name, {}),
@@ -182,6 +183,11 @@ def measure(
             told = int((~np.isnan(values)).sum())
             out.append(LimitRow(target, some[0].method, some[0].stage, name, *intervals.mean(values), told))
     return out
+
+
+def head(loaded: Loaded, question: Asked) -> str:
+    """Whose classes are asked about; no name where it is something else."""
+    return next((name for name, part in loaded.slices.items() if (part.start, part.stop) == question.among), "")
 
 
 def table(rows: Sequence[kept.Row]) -> str:
@@ -201,13 +207,13 @@ def table(rows: Sequence[kept.Row]) -> str:
 
 def limits_table(rows: Sequence[LimitRow]) -> str:
     """One line for each question and method: means with their intervals."""
-    lines = [f"{'target':16} {'method':18} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
+    lines = [f"{'target':16} {'method':20} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
     by_method: dict[tuple[str, str, str], dict[str, LimitRow]] = {}
     for row in rows:
         by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
     for (target, method, stage), some in by_method.items():
         cells = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r.clips else "" for r in map(some.get, MEASURES) if r]
-        lines.append(f"{target:16.16} {method:18.18} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
 
