@@ -118,7 +118,8 @@ def bars(rows: Sequence[Row]) -> Figure:
         sure = found(row)
         title = f"{row.name}: {number(row.score)} ({span(row.score_low, row.score_high)}), {row.verdict}"
         canvas.text(8, y + 4, f"{row.concept}, {row.kind}", "" if sure else "soft", most=22)
-        canvas.rect(x(0), y - 7, x(row.score) - x(0), 14, f"fill {colour(row.kind) if sure else 'faint'}", title)
+        wide = max(x(row.score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
+        canvas.rect(x(0), y - 7, wide, 14, f"fill {colour(row.kind) if sure else 'faint'}", title)
         if not math.isnan(row.score_low):
             canvas.line(x(row.score_low), y, x(row.score_high), y, "thin ink")
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")
