@@ -157,8 +157,8 @@ def ended(lines, *arguments):
 
 def test_exit_codes_and_last_words():
     assert ended("pass") == (0, "", "")
-    code, out, err = ended("raise ValueError('alpha is 3')")
-    assert (code, out, err) == (1, "", "error: --alpha is 3\n")
+    code, out, err = ended("raise ValueError('seed is 3')")
+    assert (code, out, err) == (1, "", "error: --seed is 3\n")
     assert ended("raise OSError('the disk is full')")[::2] == (1, "error: the disk is full\n")
     code, _, err = ended("raise KeyError('x')")
     assert code == 70 and "Traceback" in err and "a fault of the program" in err

@@ -118,6 +118,8 @@ def test_words_of_maps_are_those_of_their_tables(page):
     assert zero == "Its maps are 0 everywhere."
     assert "hardly tells one place from another: half of its map lies in 45 % (45 to 45 %) of the frame" in cam
     assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
+    path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
+    assert map_words.sums(path).endswith("(75 % at worst); more --nodes miss less.")
     worse = [replace(row, residual=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_words.missed(worse) == (0.5, 0.5) and "Its sums miss 50 % of the score" in map_words.sums(worse)
 

@@ -99,11 +99,12 @@ def sums(rows: Sequence[Row]) -> str:
     median, most = missed(rows)
     if math.isnan(median):
         return ""
+    more = "; more --nodes miss less" if most > MUCH and rows[0].method == "integrated_gradients" else ""
     if median <= MUCH:
-        return f"Its sums account for the score to within {percent(median)} ({percent(most)} at worst)."
+        return f"Its sums account for the score to within {percent(median)} ({percent(most)} at worst){more}."
     return (
         f"Its sums miss {percent(median)} of the score ({percent(most)} at worst): read where it lies, not how much of"
-        " the score that is."
+        f" the score that is{more}."
     )
 
 

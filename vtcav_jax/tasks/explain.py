@@ -41,6 +41,7 @@ def explain(
     methods: Sequence[str] = (),
     stages: Sequence[str] = (),
     baselines: Sequence[str] = ("zero",),
+    nodes: int = attribution.NODES,
     vectors: Path | None = None,
     whole: bool = False,
     films: str = "webp",
@@ -65,10 +66,11 @@ def explain(
     questions = asked(loaded, others) if others or not vector_names else ()
     questions += concepts(vector_names, vectors, loaded)
     chosen = wanted(loaded, methods or USUAL, stages, questions)
-    options = _options(chosen, loaded, source, baselines, workers, seed)
+    options = _options(chosen, loaded, source, baselines, nodes, workers, seed)
     about = {"task": "explain", "model": model, "videos": source.spec, "clips": source.identity, "whole": whole}
     about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
     about |= {"num_clips": how.clips, "interval_seconds": how.interval_seconds, "films": films, "seed": seed}
+    about |= {"nodes": nodes} if "integrated_gradients" in options else {}
     folder = runs.open_run(run, about, flags)
     for part in ("maps", "films"):
         (folder / part).mkdir(exist_ok=True)
@@ -218,7 +220,13 @@ def limits_table(rows: Sequence[LimitRow]) -> str:
 
 
 def _options(
-    methods: Wanted, loaded: Loaded, source: Source, baselines: Sequence[str], workers: int, seed: int
+    methods: Wanted,
+    loaded: Loaded,
+    source: Source,
+    baselines: Sequence[str],
+    nodes: int,
+    workers: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """What methods need besides a clip: the range of pixels, other clips."""
     geometry = models.PRESETS[loaded.preset].geometry
@@ -226,7 +234,7 @@ def _options(
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(geometry)}
     if "integrated_gradients" in names:
-        out["integrated_gradients"] = {"baseline": tuple(baselines)}
+        out["integrated_gradients"] = {"baseline": tuple(baselines), "nodes": nodes}
     if "expected_gradients" in names:
         random = np.random.default_rng(seed)
         count = len(source.items)
