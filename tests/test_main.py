@@ -118,6 +118,13 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (["--task=mine", "--num_clips=zero"], "error: --num_clips=zero: expected a whole number"),
         (["--task=tcav", "--alpha=x"], "error: --alpha=x: expected a number"),
+        (["--task=motion", "--sigmas=nan"], "error: --sigmas=nan: expected a finite number"),
+        (["--task=explain", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "error: --videos: the only video of"),
+        (["--task=motion", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "could not be read: "),
+        (
+            ["--task=explain", "--model=worlds_swin", "--videos=CLIPS", "--run=RUN", "--methods=guided_backprop"],
+            "--methods: guided_backprop: guided backpropagation needs a network with ReLUs",
+        ),
         (["--task=motion", "--flow=maybe"], "error: --flow=maybe: expected true or false"),
         (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
     ],

@@ -20,7 +20,7 @@ from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
 from vtcav_jax.report import map_films
 from vtcav_jax.report.overlay import write_film
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import say, unreadable, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
@@ -97,9 +97,11 @@ def explain(
         kept.write(folder / "maps" / f"{name}.npz", one, labels)
     paths = sorted((folder / "maps").glob("*.npz"))
     rows = [row for path in paths for row in kept.rows(path)]
+    write_failures(folder / "explain_failures.csv", failed)
+    if failed and not paths:
+        raise ValueError(unreadable(source, failed))
     write_rows(folder / courses.FILE, courses.Course, courses.courses(paths))
     write_rows(folder / "explain.csv", kept.Row, rows)
-    write_failures(folder / "explain_failures.csv", failed)
     say(table(rows))
     if failed:
         say(failure_table(failed))
@@ -109,8 +111,7 @@ def explain(
         measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
-    if rows:
-        report([folder])
+    report([folder])
 
 
 def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
