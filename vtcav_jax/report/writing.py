@@ -84,7 +84,8 @@ def asked(run: RunFolder) -> str:
     """What was asked, for the head of the page."""
     a = run.asked
     rows = run.rows
-    pairs = [("network", str(a.get("model", "")))]
+    weights = ", random weights" if any(run.random_weights(one.task) for one in run.records) else ""
+    pairs = [("network", f"{a.get('model', '')}{weights}")]
     for target, some in words.by_target(run.predictions).items():
         pairs.append((f"says {target}", f"on {words.accuracy(some)} of the class, those that are explained here"))
     if rows:
