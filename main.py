@@ -209,6 +209,7 @@ def explain() -> None:
         methods=options.METHODS.value,
         stages=options.STAGES.value,
         baselines=options.BASELINES.value,
+        nodes=options.NODES.value,
         vectors=path(options.VECTORS),
         whole=options.WHOLE_VIDEO.value,
         films=options.FILMS.value,

@@ -245,6 +245,9 @@ METHODS = flags.DEFINE_list(
     "explain, motion: METHOD or METHOD@STAGE, separated by commas; motion takes one, whose maps are split",
 )
 BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
+NODES = flags.DEFINE_integer(
+    "nodes", 64, "explain: places on the way from each baseline at which integrated gradients look", lower_bound=1
+)
 WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip after clip to the video's end")
 FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
 LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)

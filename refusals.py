@@ -1,5 +1,6 @@
 """What is refused, told in the words of whoever typed the command: the flag that is at fault, and no other."""
 
+import math
 import re
 import sys
 
@@ -47,7 +48,11 @@ def _values(flag: flags.Flag) -> list[str]:
 def parsed(argv: list[str]) -> list[str]:
     """What is left of the command when its flags are read; what cannot be read is refused in one sentence."""
     try:
-        return flags.FLAGS(argv)
+        left = flags.FLAGS(argv)
+        if endless := [f for f in options.ours() if isinstance(f.value, float) and not math.isfinite(f.value)]:
+            told = ", ".join(f"--{flag.name}={flag.value}" for flag in endless)
+            raise flags.IllegalFlagValueError(f"{told}: expected a finite number")
+        return left
     except flags.Error as error:
         print(f"error: {unparsed(error)}", file=sys.stderr)
         sys.exit(CODE)

@@ -117,6 +117,8 @@ def test_a_world_knows_where_its_key_is_and_how_it_moves():
     window = list(windows(source, geometry, How(), workers=0))[2]
     clips = make_clips("small", 1, 9, first=2)
     np.testing.assert_array_equal(things.things(source, window, geometry), clips.masks["key_box"][0])
+    behind = ~(clips.masks["key_box"] | clips.masks["dis_box"])[0]
+    np.testing.assert_array_equal(things.things(source, window, geometry, "scene"), behind)
     moved = things.displacement(source, window)
     key, other = clips.masks["key_box"][0, 1:], clips.masks["dis_box"][0, 1:]
     assert moved.shape == (7, 32, 32, 2) and (moved[~(key | other)] == 0).all()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from drawn_networks import small_cnn, small_swin
 
-from vtcav_jax import attribution, tap
-from vtcav_jax.attribution import removal, targets
+from vtcav_jax import attribution, models, tap
+from vtcav_jax.attribution import passes, removal, targets
+from vtcav_jax.attribution.videos import answered
 from vtcav_jax.geometry import ClipGeometry
-from vtcav_jax.worlds import analytic
+from vtcav_jax.worlds import analytic, make_clips
 
 CLASSES = np.array([2, 0])
 
@@ -62,6 +63,23 @@ def test_integrated_gradients_are_complete(request, video, network, baseline):
     starts = [attribution.BASELINES[name](video) for name in names]
     margin = attribution.explained(model, video, CLASSES).scored.score
     np.testing.assert_allclose(rise, margin(video) - np.mean([margin(s) for s in starts], 0), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_nodes_are_enough_for_a_trained_network():
+    """Of world clips and a head whose gradient turns often on the way from grey."""
+    loaded = models.load("worlds_swin")
+    geometry = models.PRESETS[loaded.preset].geometry
+    clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
+    video = jnp.asarray(geometry.normalised(clips))
+    head = loaded.slices["flash"]
+    logits = np.asarray(answered(loaded.model, video))
+    target = targets.Margin(head.start + logits[:, head].argmax(1), (head.start, head.stop))
+    score = passes.scores(attribution.explained(loaded.model, video, target).scored, video)
+    found = attribution.integrated_gradients(loaded.model, video, target)
+    assert np.abs(found.residual / score).max() < 0.05
+    few = attribution.integrated_gradients(loaded.model, video, target, nodes=16)
+    assert np.abs(few.residual / score).max() > 0.1
 
 
 def cubic(video, tap=tap.keep):

@@ -40,7 +40,7 @@ def test_questions_are_read_as_they_are_written(cnn):
     pair = targets.as_target(contrast.target(logits), 3, 16)(jnp.asarray(logits), {})
     np.testing.assert_allclose(pair, logits[:, 2] - logits[:, 1], rtol=1e-5)
     assert group.target(logits) == targets.Group((8, 9)) and channel.target(logits) == targets.Channel("convs.1", 3)
-    assert (channel.answers(logits) == -1).all()
+    assert all((q.answers(logits) == -1).all() for q in (channel, contrast, group))  # no class is the network's answer
     assert [q.name for q in asked(cnn, [])] == ["shape", "direction", "flash", "scene"]
     with pytest.raises(ValueError, match=r"no target named 'lefft'.*; 'shape:x vs shape:x': expected two classes"):
         asked(cnn, ["lefft", "shape:x vs shape:x"])

@@ -118,6 +118,13 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (["--task=mine", "--num_clips=zero"], "error: --num_clips=zero: expected a whole number"),
         (["--task=tcav", "--alpha=x"], "error: --alpha=x: expected a number"),
+        (["--task=motion", "--sigmas=nan"], "error: --sigmas=nan: expected a finite number"),
+        (["--task=explain", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "error: --videos: the only video of"),
+        (["--task=motion", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "could not be read: "),
+        (
+            ["--task=explain", "--model=worlds_swin", "--videos=CLIPS", "--run=RUN", "--methods=guided_backprop"],
+            "--methods: guided_backprop: guided backpropagation needs a network with ReLUs",
+        ),
         (["--task=motion", "--flow=maybe"], "error: --flow=maybe: expected true or false"),
         (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
     ],
@@ -157,8 +164,8 @@ def ended(lines, *arguments):
 
 def test_exit_codes_and_last_words():
     assert ended("pass") == (0, "", "")
-    code, out, err = ended("raise ValueError('model is 3')")
-    assert (code, out, err) == (1, "", "error: --model is 3\n")
+    code, out, err = ended("raise ValueError('seed is 3')")
+    assert (code, out, err) == (1, "", "error: --seed is 3\n")
     assert ended("raise OSError('the disk is full')")[::2] == (1, "error: the disk is full\n")
     code, _, err = ended("raise KeyError('x')")
     assert code == 70 and "Traceback" in err and "a fault of the program" in err

@@ -190,6 +190,16 @@ def test_ticks_are_round_and_inside(low, high):
     assert len({drawing.tick(value) for value in found}) == len(found)
 
 
+def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
+    figure = figures.over_time(ROWS[0], np.full((3, 4), -2.5e-5) * np.arange(1, 5))
+    labels = [e for e in figure.elements if 'text-anchor="end">−' in e]
+    for label in labels:
+        assert float(label.split('x="')[1].split('"')[0]) > 6.5 * len(label.split(">")[1].split("<")[0])
+    assert len(labels) > 1 and any("e−05" in label for label in labels)
+    bars = figures.bars([replace(ROWS[1], score=0.0, score_low=0.0, score_high=0.0)])
+    assert [float(e.split('width="')[1].split('"')[0]) for e in bars.elements if e.startswith("<rect")] == [3.0]
+
+
 def test_tables_of_another_version_are_read_or_refused(tmp_path):
     folder = run_folder(tmp_path / "a")
     path = folder / "scores.csv"

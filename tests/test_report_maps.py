@@ -14,7 +14,7 @@ from vtcav_jax.attribution import courses, kept
 from vtcav_jax.attribution.courses import Course
 from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.limits import LimitRow
-from vtcav_jax.attribution.verdicts import ClassMotion
+from vtcav_jax.attribution.verdicts import ClassMotion, verdict
 from vtcav_jax.report import map_films, map_sections, map_words, motion_sections, share_figures
 from vtcav_jax.report.overlay import write_film
 from vtcav_jax.report.run_folder import open_folder
@@ -30,15 +30,17 @@ def map_row(clip=0, method="gradcam", **more):
         clip=f"clip {clip}", window=0, start=0.0, end=0.3, target="direction", answer="direction:left", score=4.0
     )
     known |= dict(method=method, stage="norm", signed=True, cost=3, total=1.0, residual=NAN, peak=0.1, peak_share=0.3)
-    return kept.Row(**known | dict(half=0.49, file=f"{clip:06d}_clip_{clip}.npz") | more)
+    return kept.Row(**known | dict(half=0.49, file=f"{clip:06d}_clip_{clip}.npz", places=0.45) | more)
 
 
 MAPS = [map_row(i, answer="direction:up" if i == 3 else "direction:left") for i in range(CLIPS)]
 MAPS += [
-    map_row(i, "attn_lrp", stage="video", residual=(0.2, 0.1, 3.0, 0.2, 0.3)[i], half=0.2 + 0.01 * i, cost=4)
+    map_row(
+        i, "attn_lrp", stage="video", residual=(0.2, 0.1, 3.0, 0.2, 0.3)[i], half=0.2 + 0.01 * i, places=0.03, cost=4
+    )
     for i in range(CLIPS)
 ]
-MAPS += [map_row(i, NASTY, half=NAN, signed=False, residual=0.0) for i in range(CLIPS)]
+MAPS += [map_row(i, NASTY, half=NAN, places=NAN, signed=False, residual=0.0) for i in range(CLIPS)]
 COURSES = [Course("direction", "gradcam", "norm", i, 4, 0.25, 0.24, 0.26, CLIPS) for i in range(4)]
 COURSES += [
     Course("direction", "attn_lrp", "video", i, 4, share, share - 0.05, share + 0.05, CLIPS)
@@ -114,6 +116,10 @@ def test_words_of_maps_are_those_of_their_tables(page):
     assert "picks moments: half of its map lies in 22 %" in lrp and "most lies at 62 % of the clip (70 % of the" in lrp
     assert "account for the score to within 5 % (75 % at worst)" in lrp and "outside" not in lrp
     assert zero == "Its maps are 0 everywhere."
+    assert "hardly tells one place from another: half of its map lies in 45 % (45 to 45 %) of the frame" in cam
+    assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
+    path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
+    assert map_words.sums(path).endswith("(75 % at worst); more --nodes miss less.")
     worse = [replace(row, residual=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_words.missed(worse) == (0.5, 0.5) and "Its sums miss 50 % of the score" in map_words.sums(worse)
 
@@ -139,6 +145,24 @@ def test_words_of_motion_are_verdicts_and_counts(page):
     assert "<strong>direction:up: look, not motion;</strong>" in text
     assert "of 4 clips 1 are motion by themselves, 1 are not, 1 between, of 1 nothing can be said" in text
     assert "cannot be told" in text
+
+
+def test_a_share_below_nothing_is_told_as_a_score_that_rises():
+    rises = class_row(order=-0.27, order_low=-0.33, order_high=-0.22, still=-0.04, still_low=-0.1, still_high=0.02)
+    assert verdict(rises)[1] == (
+        "of its score over 9 clips, none needs the order of the frames (it is higher by 27 % (22 to 33 %) when"
+        " shuffled) and -4 % (-10 to 2 %) more than a still clip."
+    )
+    one = class_row(order=-0.27, order_low=NAN, order_high=NAN, clips=1)
+    assert "1 clip, none needs the order of the frames (it is higher by 27 % when shuffled) and 50 %" in verdict(one)[1]
+
+
+def test_the_part_of_a_frame_that_a_map_needs():
+    maps = np.zeros((2, 4, 5))
+    maps[0, 1, 2] = -3  # all in one place, and that weighs three times as much as the second step
+    maps[1] = 0.05
+    assert kept.places(maps) == pytest.approx((3 * 0.5 / 20 + 1 * 0.5) / 4)
+    assert math.isnan(kept.places(np.ones((3, 1, 1)))) and math.isnan(kept.places(np.zeros((3, 2, 2))))
 
 
 def test_a_mark_of_a_share_stands_where_it_is_and_not_beyond_the_border():

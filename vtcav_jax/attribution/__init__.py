@@ -10,7 +10,7 @@ from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgr
 from vtcav_jax.attribution.lrp import RULES, deep_taylor, guided_backprop, relevance
 from vtcav_jax.attribution.methods import METHODS, SHARED, explain, explain_many
 from vtcav_jax.attribution.passes import explained
-from vtcav_jax.attribution.paths import Legs, expected_gradients, integrated_gradients, static_and_dynamic
+from vtcav_jax.attribution.paths import NODES, Legs, expected_gradients, integrated_gradients, static_and_dynamic
 from vtcav_jax.attribution.probes import Probe, temporal_probe
 from vtcav_jax.attribution.removal import frame_shapley, occlusion, shapley
 from vtcav_jax.attribution.result import VIDEO, Attribution, per_patch
@@ -20,6 +20,7 @@ from vtcav_jax.attribution.targets import Channel, Class, Concept, Contrast, Gro
 __all__ = [
     "BASELINES",
     "METHODS",
+    "NODES",
     "RULES",
     "SHARED",
     "VIDEO",

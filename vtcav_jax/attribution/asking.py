@@ -32,8 +32,8 @@ class Asked:
     fixed: Any = None
 
     def answers(self, logits: Float[np.ndarray, "b k"]) -> Int[np.ndarray, " b"]:
-        """The class that is explained, for each clip: of a group the first, of what is no class -1."""
-        if self.fixed is not None:
+        """The class that is explained, for each clip: of several, and of what is no class, -1."""
+        if self.fixed is not None or self.against is not None or len(self.classes) > 1:
             return np.full(len(logits), -1)
         if self.classes:
             return np.full(len(logits), self.classes[0])
@@ -43,7 +43,7 @@ class Asked:
         if self.fixed is not None:
             return self.fixed
         if self.against is not None:
-            return Contrast(self.answers(logits), np.full(len(logits), self.against))
+            return Contrast(*(np.full(len(logits), one) for one in (self.classes[0], self.against)))
         if len(self.classes) > 1:
             return Group(self.classes)
         return Margin(self.answers(logits), self.among)

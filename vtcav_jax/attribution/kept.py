@@ -1,6 +1,7 @@
 """Maps on disk: one `.npz` per video, that holds all there is to say about it, and the rows of a table out of it."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class Row:
 
     `total` is the map's sum, `residual` what is missing from it of what the method owes, `peak` the moment, in seconds,
     at which most of the absolute map lies, `peak_share` how much of it lies in that step. `half` is the smallest part
-    of the clip's time that holds half of the absolute map: 0.5 where it is spread evenly.
+    of the clip's time that holds half of the absolute map: 0.5 where it is spread evenly. `places` is the same of the
+    places in a frame, the mean over time by how much of the map lies there; NaN of a map that has one place.
     """
 
     clip: str
@@ -42,6 +44,7 @@ class Row:
     peak_share: float
     half: float
     file: str
+    places: float = math.nan
 
 
 def stem(read: Read) -> str:
@@ -111,7 +114,7 @@ def rows(path: Path) -> list[Row]:
                 Row(
                     *(one.clip, w, float(when[0]), float(when[-1]), one.target, one.answers[w], float(one.scores[w])),
                     *(one.method, one.stage, one.signed, one.cost, float(maps.sum()), float(one.residual[w])),
-                    *(moment, share, half(course), path.name),
+                    *(moment, share, half(course), path.name, places(maps)),
                 )
             )
     return out
@@ -124,3 +127,12 @@ def half(course: Float[np.ndarray, " t"]) -> float:
     falling = -np.sort(-course.astype(np.float64))
     reached = np.r_[0, np.cumsum(falling)]
     return float(np.interp(reached[-1] / 2, reached, np.arange(len(reached))) / len(course))
+
+
+def places(maps: Float[np.ndarray, "t h w"]) -> float:
+    """The smallest part of a frame that holds half of what lies in it, the mean over time."""
+    steps = np.abs(maps).reshape(len(maps), -1)
+    course = steps.sum(1, dtype=np.float64)
+    if steps.shape[1] < 2 or not course.any():
+        return math.nan
+    return float(np.average([half(step) if step.any() else 0.0 for step in steps], weights=course))

@@ -69,6 +69,12 @@ def guided_backprop(model: Model, clips: ArrayLike, target: Target) -> Attributi
     return Attribution(on_host(maps[VIDEO]), VIDEO, True, 3, "guided_backprop")
 
 
+def require_relus(what: Explained) -> None:
+    """Refuses a network that cannot be guided; nothing is computed."""
+    guided = partial(_relevance, stages=(VIDEO,), rules=Rules(guided=True), bounds=None)
+    jax.eval_shape(guided, what.scored, what.video)
+
+
 @partial(jax.jit, static_argnames=("stages", "rules"))
 def _relevance(
     scored: Scored, video: Array, stages: tuple[str, ...], rules: Rules, bounds: Any

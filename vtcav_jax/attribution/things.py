@@ -11,12 +11,17 @@ from vtcav_jax.video.synthetic import Synthetic
 from vtcav_jax.worlds.generator import STEPS, Clips, make_clips
 
 KEY, OTHER = "key_box", "dis_box"  # the glyph that a world's questions are about, and the other one
+SCENE = "scene"  # but this one
 
 
-def things(source: Source, window: Window, geometry: ClipGeometry) -> Bool[np.ndarray, "t h w"] | None:
-    """The pixels that the network sees of the boxes that come with a video, of a world the key's; None without."""
+def things(source: Source, window: Window, geometry: ClipGeometry, head: str = "") -> Bool[np.ndarray, "t h w"] | None:
+    """The pixels that the network sees of the boxes that come with a video; None without.
+
+    Of a world the key's; of a question that is asked of `head` "scene" what no glyph covers.
+    """
     if isinstance(source, Synthetic):
-        shown = _rendered(source, window).masks[KEY][0]
+        masks = _rendered(source, window).masks
+        shown = ~(masks[KEY] | masks[OTHER])[0] if head == SCENE else masks[KEY][0]
     elif (drawn := _drawn(window)) is not None:
         shown = drawn
     else:

@@ -123,14 +123,18 @@ def verdict(row: ClassMotion) -> tuple[str, str]:
     clips = f"{row.clips} clip{'s' if row.clips > 1 else ''}"
     if math.isnan(row.order):
         return f"{what}: nothing can be said;", f"on the whole these {clips} do not speak for it."
-    order, still = (
-        f"{round(100 * share)} % ({round(100 * low)} to {round(100 * high)} %)"
-        if row.clips > 1
-        else f"{round(100 * share)} %"
-        for share, low, high in ((row.order, row.order_low, row.order_high), (row.still, row.still_low, row.still_high))
-    )
-    told = f"of its score over {clips}, {order} needs the order of the frames and {still} more than a still clip."
-    return f"{what}: {_verdict(row)};", told
+    order = _part((row.order, row.order_low, row.order_high), "needs the order of the frames", "shuffled")
+    still = _part((row.still, row.still_low, row.still_high), "more than a still clip", "frozen")
+    return f"{what}: {_verdict(row)};", f"of its score over {clips}, {order} and {still}."
+
+
+def _part(share: Interval, needs: str, changed: str) -> str:
+    """A share below 0 is none, and a score that rises."""
+    rises = share[0] < 0 and not share[2] >= 0
+    value, low, high = (-share[0], -share[2], -share[1]) if rises else share
+    told = f"{round(100 * value)} %"
+    told += "" if math.isnan(low) else f" ({round(100 * low)} to {round(100 * high)} %)"
+    return f"none {needs} (it is higher by {told} when {changed})" if rises else f"{told} {needs}"
 
 
 def _verdict(row: ClassMotion) -> str:

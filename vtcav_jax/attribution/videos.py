@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from vtcav_jax import models
 from vtcav_jax.attribution.asking import Asked
 from vtcav_jax.attribution.attention import stages_needed
+from vtcav_jax.attribution.lrp import require_relus
 from vtcav_jax.attribution.methods import METHODS, OVER_BLOCKS, explain_many
 from vtcav_jax.attribution.passes import explained, scores
 from vtcav_jax.attribution.result import Attribution, joined
@@ -70,6 +71,8 @@ def wanted(loaded: Loaded, methods: Sequence[str], stages: Sequence[str], questi
             try:
                 if name in OVER_BLOCKS:
                     what.require(stages_needed(what, stage))
+                elif name == "guided_backprop":
+                    require_relus(what)
                 elif "stage" in inspect.signature(METHODS[name]).parameters:
                     what.require([what.stage(stage)] if stage else [])
             except ValueError as error:

@@ -39,16 +39,16 @@ def depth(rows: Sequence[Row], statistic: str, unit: str, like: Sequence[Row] = 
     canvas, bottom = Canvas(WIDTH, 236), 186
     every = [value for row in [*some, *plain(like)[1]] for value in effect(row, statistic).numbers]
     y = scale(every, bottom, 46)
-    left_axis(canvas, y, 46, WIDTH - 8, unit)
+    left = left_axis(canvas, y, unit)
     first = rows[0]
     canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
     for k, kind in enumerate(kinds):
         canvas.dot(WIDTH - 76 * (len(kinds) - k), 12, colour(kind), kind)
         canvas.text(WIDTH - 76 * (len(kinds) - k) + 9, 16, kind, "soft", most=10)
-    pitch = (WIDTH - 8 - 46) / max(len(stages), 1)
+    pitch = (WIDTH - 8 - left) / max(len(stages), 1)
     every_nth = math.ceil(len(stages) / 8)
     for i, stage in enumerate(stages):
-        centre = 46 + pitch * (i + 0.5)
+        centre = left + pitch * (i + 0.5)
         if i % every_nth == 0:
             canvas.text(centre, bottom + 18, stage, "soft", "middle", most=max(4, int(pitch * every_nth / 6.6)))
         for k, kind in enumerate(kinds):
@@ -118,7 +118,8 @@ def bars(rows: Sequence[Row]) -> Figure:
         sure = found(row)
         title = f"{row.name}: {number(row.score)} ({span(row.score_low, row.score_high)}), {row.verdict}"
         canvas.text(8, y + 4, f"{row.concept}, {row.kind}", "" if sure else "soft", most=22)
-        canvas.rect(x(0), y - 7, x(row.score) - x(0), 14, f"fill {colour(row.kind) if sure else 'faint'}", title)
+        wide = max(x(row.score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
+        canvas.rect(x(0), y - 7, wide, 14, f"fill {colour(row.kind) if sure else 'faint'}", title)
         if not math.isnan(row.score_low):
             canvas.line(x(row.score_low), y, x(row.score_high), y, "thin ink")
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")
@@ -128,7 +129,7 @@ def heat(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stage: str, te
     """Cosines between vectors; NaN is left empty."""
     n, left = len(names), 118
     cell = min(34.0, (WIDTH - left - 8) / n)
-    canvas = Canvas(WIDTH, int(30 + cell * n + 84))
+    canvas = Canvas(WIDTH, int(30 + cell * n + 98))
     canvas.text(8, 16, f"{stage}, {test}", "title", most=44)
     for i, name in enumerate(names):
         canvas.text(left - 6, 30 + cell * (i + 0.5) + 4, name, "soft", "end", most=17)
@@ -154,8 +155,8 @@ def over_time(row: Row, values: Float[np.ndarray, "n t"]) -> Figure:
     low, middle, high = np.quantile(values, 0.25, axis=0), values.mean(0), np.quantile(values, 0.75, axis=0)
     y = scale([*low, *middle, *high], bottom, 46)
     t = values.shape[1]
-    x = Scale(0, t, 46, WIDTH - 8)
-    left_axis(canvas, y, 46, WIDTH - 8, "part of the derivative")
+    left = left_axis(canvas, y, "part of the derivative")
+    x = Scale(0, t, left, WIDTH - 8)
     kind = colour(row.kind) if found(row) else "faint"
     at = [x(i + 0.5) for i in range(t)]
     band = [*zip(at, map(y, high)), *reversed(list(zip(at, map(y, low))))]
@@ -164,17 +165,20 @@ def over_time(row: Row, values: Float[np.ndarray, "n t"]) -> Figure:
     for i, value in enumerate(middle):
         canvas.dot(at[i], y(value), kind, f"{i + 1} of {t}: {number(float(value))}", 3)
     canvas.text(8, 16, f"{row.concept} ({row.kind}) − {row.against}, {row.stage}", "title", most=48)
-    canvas.text(46, bottom + 18, "clip begins", "soft")
+    canvas.text(left, bottom + 18, "clip begins", "soft")
     canvas.text(WIDTH - 8, bottom + 18, "ends", "soft", "end")
     name = slug("time", row.target, row.concept, row.kind, row.against, row.stage)
     return canvas.figure(name, f"{row.target}: when the derivative along {row.concept} ({row.kind}) arises")
 
 
-def left_axis(canvas: Canvas, y: Scale, left: Number, right: Number, unit: str) -> None:
+def left_axis(canvas: Canvas, y: Scale, unit: str) -> int:
+    """Its place, as far to the right as its longest number needs."""
+    left = max(46, 10 + 7 * max((len(tick(value)) for value in y.ticks), default=0))
     canvas.text(8, 32, unit, "soft", most=52)
     for value in y.ticks:
-        canvas.line(left, y(value), right, y(value), "axis" if value else "zero")
+        canvas.line(left, y(value), WIDTH - 8, y(value), "axis" if value else "zero")
         canvas.text(left - 6, y(value) + 4, tick(value), "soft", "end")
+    return left
 
 
 def _unique(names) -> list[str]:

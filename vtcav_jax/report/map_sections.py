@@ -117,6 +117,7 @@ def _methods(run: RunFolder) -> str:
     for of in unique([map_words.key(row) for row in run.maps]):
         rows = [row for row in run.maps if map_words.key(row) == of]
         part, low, high = map_words.half(rows)
+        where = map_words.places(rows)
         median, most = map_words.missed(rows)
         steps = next((one.steps for one in run.courses if map_words.key(one) == of), 0)
         lines.append(
@@ -127,15 +128,28 @@ def _methods(run: RunFolder) -> str:
                     "pixels" if of[2] == VIDEO else "places of the stage",
                     "for and against" if rows[0].signed else "how much",
                     *(f"{rows[0].cost}", f"{steps}", share_figures.share(part, low, high)),
+                    "" if math.isnan(where[0]) else share_figures.share(*where),
                     "owes it no sum" if math.isnan(median) else f"{percent(median)}, at worst {percent(most)}",
                 ),
             )
         )
-    columns = ("question", "method", "stage", "a value for", "it says", "passes", "steps", "time of half", "misses")
+    columns = (
+        "question",
+        "method",
+        "stage",
+        "a value for",
+        "it says",
+        "passes",
+        "steps",
+        "time of half",
+        "place of half",
+    )
+    columns += ("misses",)
     text = (
         "Passes: forward passes of a clip that a map takes by itself, a backward one as two; maps that can share them"
-        " did. Time of half: the part of the clip in which half of the map lies. Misses: what its sum lacks of what"
-        " the method promises, as a share of the score, in the middle clip and the worst."
+        " did. Time of half: the part of the clip in which half of the map lies; place of half: the part of a frame"
+        " that has half of what lies in it; 50 % is spread evenly. Misses: what its sum lacks of what the method"
+        " promises, as a share of the score, in the middle clip and the worst."
     )
     return page.paragraph(text, "soft") + page.table(columns, lines)
 

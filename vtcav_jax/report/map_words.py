@@ -15,6 +15,7 @@ from vtcav_jax.report.run_folder import RunFolder
 from vtcav_jax.report.share_figures import share
 
 EVEN = 0.45  # of the clip's time holds half of a map that is spread almost evenly
+FLAT = 0.4  # of a frame holds half of a map in which one sees no place
 MUCH = 0.1  # of the score may be missing from a map's sum
 ALIKE, FAINT = 0.5, 0.25  # rank correlations, and what is called hardly any
 
@@ -42,6 +43,11 @@ def half(rows: Sequence[Row]) -> tuple[float, float, float]:
     return intervals.mean(np.array([row.half for row in rows]))
 
 
+def places(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """The part of a frame that holds half of what a map has there."""
+    return intervals.mean(np.array([row.places for row in rows]))
+
+
 def missed(rows: Sequence[Row]) -> tuple[float, float]:
     """What a map's sum misses of what its method owes, as a share of the score: the median of the clips and the
     largest; NaN of a method whose sums are no part of a score."""
@@ -54,9 +60,19 @@ def missed(rows: Sequence[Row]) -> tuple[float, float]:
 def told(run: RunFolder, of: Key) -> str:
     """One method's maps, in sentences."""
     rows = [row for row in run.maps if key(row) == of]
-    parts = [_when(rows, [one for one in run.courses if key(one) == of]), sums(rows)]
+    parts = [_where(rows), _when(rows, [one for one in run.courses if key(one) == of]), sums(rows)]
     measures = {one.measure: one for one in run.limits if key(one) == of and one.clips}
     return " ".join(part for part in (*parts, *faults(measures)) if part)
+
+
+def _where(rows: Sequence[Row]) -> str:
+    part, low, high = places(rows)
+    if math.isnan(part):
+        return ""
+    much = f"half of its map lies in {share(part, low, high)} of the frame"
+    if part >= FLAT:
+        return f"It hardly tells one place from another: {much}; spread evenly it would be 50 %."
+    return f"It picks places: {much}."
 
 
 def _when(rows: Sequence[Row], steps: Sequence[Course]) -> str:
@@ -83,11 +99,12 @@ def sums(rows: Sequence[Row]) -> str:
     median, most = missed(rows)
     if math.isnan(median):
         return ""
+    more = "; more --nodes miss less" if most > MUCH and rows[0].method == "integrated_gradients" else ""
     if median <= MUCH:
-        return f"Its sums account for the score to within {percent(median)} ({percent(most)} at worst)."
+        return f"Its sums account for the score to within {percent(median)} ({percent(most)} at worst){more}."
     return (
         f"Its sums miss {percent(median)} of the score ({percent(most)} at worst): read where it lies, not how much of"
-        " the score that is."
+        f" the score that is{more}."
     )
 
 

@@ -35,15 +35,16 @@ video, img { max-width: 100%; height: auto; display: block; border-radius: 4px; 
 figure.film { margin: 0 0 18px; overflow-x: auto; } .film img, .film video { min-width: 520px; background: #fff; }
 .wide { overflow-x: auto; margin: .6em 0; } table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-td { font-variant-numeric: tabular-nums; overflow-wrap: normal; } th { color: var(--soft); font-weight: 500; }
+td { font-variant-numeric: tabular-nums; } td, th { overflow-wrap: normal; }
+th { color: var(--soft); font-weight: 500; }
 tr.faint td { color: var(--faint); } .up { color: var(--up); font-weight: 600; }
 .down { color: var(--down); font-weight: 600; } td.faint { color: var(--faint); }
 details { margin: .5em 0; } summary { cursor: pointer; color: var(--soft); }
 pre { overflow-x: auto; background: var(--null); padding: 10px 12px; border-radius: 6px; font-size: .82rem;
  white-space: pre-wrap; }
 @media (max-width: 520px) { body { padding: 12px 14px 40px; font-size: 15px; }
- dl { grid-template-columns: 1fr; gap: 0; } .wide table { width: max-content; } td, th { max-width: 15em; }
- dd { margin-bottom: 6px; } }
+ dl { grid-template-columns: 1fr; gap: 0; } .wide table { font-size: .74rem; } .wide td, .wide th { padding-right: 7px;
+ max-width: 15em; } dd { margin-bottom: 6px; } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --null: #e4e4e4; --paper: #fff; --faint: #888;
  --one: #0067b1; --two: #c2500b; --three: #00795a; --four: #9a3d80; --up: #0067b1; --down: #c2500b; }
  body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; } figure, tr { break-inside: avoid; }

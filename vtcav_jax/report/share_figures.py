@@ -20,10 +20,10 @@ def course(steps: Sequence[Course]) -> Figure:
     first, bottom = steps[0], 146
     canvas = Canvas(WIDTH, 190)
     y = scale([v for one in steps for v in (one.share, one.low, one.high)] + [1 / first.steps], bottom, 46)
-    x = Scale(0, first.steps, 46, WIDTH - 8)
     canvas.text(8, 16, f"{first.target}: {first.method} at {first.stage}", "title", most=48)
-    left_axis(canvas, y, 46, WIDTH - 8, "share of the map; dashed: spread evenly")
-    canvas.line(46, y(1 / first.steps), WIDTH - 8, y(1 / first.steps), "zero")
+    left = left_axis(canvas, y, "share of the map; dashed: spread evenly")
+    x = Scale(0, first.steps, left, WIDTH - 8)
+    canvas.line(left, y(1 / first.steps), WIDTH - 8, y(1 / first.steps), "zero")
     at = [x(one.step + 0.5) for one in steps]
     if not any(math.isnan(one.low) for one in steps):
         edge = [(a, y(one.high)) for a, one in zip(at, steps)] + [(a, y(one.low)) for a, one in zip(at, steps)][::-1]
@@ -34,7 +34,7 @@ def course(steps: Sequence[Course]) -> Figure:
     for a, one in known:
         told = f"step {one.step + 1} of {one.steps}: {share(one.share, one.low, one.high)} of {one.clips} clips"
         canvas.dot(a, y(one.share), "one", told, 3)
-    canvas.text(46, bottom + 18, "clip begins", "soft")
+    canvas.text(left, bottom + 18, "clip begins", "soft")
     canvas.text(WIDTH - 8, bottom + 18, "ends", "soft", "end")
     label = f"{first.target}: in which part of the clip the map of {first.method} at {first.stage} lies"
     return canvas.figure(slug("profile", first.target, first.method, first.stage), label)

@@ -45,8 +45,8 @@ def answer(run: RunFolder) -> Section:
         parts.append(page.heading(f"{target}, at a glance") + _glance(rows, statistic(run)))
     parts.append(
         page.paragraph(
-            f"Numbers are {_meaning(run)}. Grey ones are not significant, or their test could not tell (the reason"
-            " stands beside them, or at the stage).",
+            f"Numbers are {_meaning(run)}. Grey ones are not significant, or their test could not tell: the reason"
+            " stands beside them, or at the stage, and what it means under “How far to trust it”.",
             "soft",
         )
     )

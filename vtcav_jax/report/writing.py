@@ -23,6 +23,7 @@ from vtcav_jax.report import (
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
 from vtcav_jax.runs import write_text
+from vtcav_jax.worlds.generator import SHOWS
 
 FOLDER, PAGE = "report", "index.html"
 WHAT = {"explain": "maps of", "motion": "motion in"}
@@ -96,7 +97,8 @@ def asked(run: RunFolder) -> str:
     """What was asked, for the head of the page."""
     a = run.asked
     rows = run.rows
-    pairs = [("network", str(a.get("model", "")))]
+    weights = ", random weights" if any(run.random_weights(one.task) for one in run.records) else ""
+    pairs = [("network", f"{a.get('model', '')}{weights}")]
     for target, some in words.by_target(run.predictions).items():
         pairs.append((f"says {target}", f"on {words.accuracy(some)} of the class, those that are explained here"))
     if rows:
@@ -109,6 +111,8 @@ def asked(run: RunFolder) -> str:
             pairs.append(("negatives", told))
         pairs.append(("stages", ", ".join(unique([row.stage for row in rows]))))
     pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
+    sources = [str(one.asked.get(name, "")) for one in run.records for name in ("target_videos", "videos")]
+    pairs += [("they show", SHOWS)] if any(source.startswith("worlds:") for source in sources) else []
     for one in run.records:
         if one.task in WHAT:
             pairs += [(WHAT[one.task], _explained(one.asked))]

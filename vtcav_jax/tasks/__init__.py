@@ -1,9 +1,12 @@
 """What a command does: calls of the library in a row, and what a person is told of them."""
 
+from collections.abc import Sequence
+
 from vtcav_jax.telling import answer, say
+from vtcav_jax.video.reading import Read
 from vtcav_jax.video.sources import Source, open_source
 
-__all__ = ["answer", "say", "videos"]
+__all__ = ["answer", "say", "unreadable", "videos"]
 
 
 def videos(spec: str) -> Source:
@@ -12,3 +15,10 @@ def videos(spec: str) -> Source:
     if not source.items:
         raise ValueError(f"there are no videos in {spec}")
     return source
+
+
+def unreadable(source: Source, failed: Sequence[Read]) -> str:
+    """What is said where nothing is left to tell of."""
+    several = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
+    could = "could" if len(failed) > 1 else "could not"
+    return f"{several} of {source.spec} {could} be read: {failed[0].failure}"

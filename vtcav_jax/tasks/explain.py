@@ -20,7 +20,7 @@ from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
 from vtcav_jax.report import map_films
 from vtcav_jax.report.overlay import write_film
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import say, unreadable, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
@@ -41,6 +41,7 @@ def explain(
     methods: Sequence[str] = (),
     stages: Sequence[str] = (),
     baselines: Sequence[str] = ("zero",),
+    nodes: int = attribution.NODES,
     vectors: Path | None = None,
     whole: bool = False,
     films: str = "webp",
@@ -65,10 +66,11 @@ def explain(
     questions = asked(loaded, others) if others or not vector_names else ()
     questions += concepts(vector_names, vectors, loaded)
     chosen = wanted(loaded, methods or USUAL, stages, questions)
-    options = _options(chosen, loaded, source, baselines, workers, seed)
+    options = _options(chosen, loaded, source, baselines, nodes, workers, seed)
     about = {"task": "explain", "model": model, "videos": source.spec, "clips": source.identity, "whole": whole}
     about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
     about |= {"num_clips": how.clips, "interval_seconds": how.interval_seconds, "films": films, "seed": seed}
+    about |= {"nodes": nodes} if "integrated_gradients" in options else {}
     folder = runs.open_run(run, about, flags)
     for part in ("maps", "films"):
         (folder / part).mkdir(exist_ok=True)
@@ -95,19 +97,21 @@ def explain(
         kept.write(folder / "maps" / f"{name}.npz", one, labels)
     paths = sorted((folder / "maps").glob("*.npz"))
     rows = [row for path in paths for row in kept.rows(path)]
+    write_failures(folder / "explain_failures.csv", failed)
+    if failed and not paths:
+        raise ValueError(unreadable(source, failed))
     write_rows(folder / courses.FILE, courses.Course, courses.courses(paths))
     write_rows(folder / "explain.csv", kept.Row, rows)
-    write_failures(folder / "explain_failures.csv", failed)
     say(table(rows))
     if failed:
         say(failure_table(failed))
-    say(f"\nmaps: {folder / 'maps'}, films: {folder / 'films'}, all in numbers: {folder / 'explain.csv'}")
+    shown = "" if films == "none" else f", films: {folder / 'films'}"
+    say(f"\nmaps: {folder / 'maps'}{shown}, all in numbers: {folder / 'explain.csv'}")
     if limit_clips:
         measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
-    if rows:
-        report([folder])
+    report([folder])
 
 
 def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
@@ -169,7 +173,7 @@ def measure(
         target = question.target(np.asarray(answered(loaded.model, video)))
         found = limits(
             *(loaded.model, video, target, name, stage),
-            things=_stacked([things(source, window, geometry) for window in some]),
+            things=_stacked([things(source, window, geometry, head(loaded, question)) for window in some]),
             flow=_stacked([displacement(source, window) for window in some]),
             shuffle=seed,
             **options.get(name, {}),
@@ -182,6 +186,11 @@ def measure(
             told = int((~np.isnan(values)).sum())
             out.append(LimitRow(target, some[0].method, some[0].stage, name, *intervals.mean(values), told))
     return out
+
+
+def head(loaded: Loaded, question: Asked) -> str:
+    """Whose classes are asked about; no name where it is something else."""
+    return next((name for name, part in loaded.slices.items() if (part.start, part.stop) == question.among), "")
 
 
 def table(rows: Sequence[kept.Row]) -> str:
@@ -201,18 +210,24 @@ def table(rows: Sequence[kept.Row]) -> str:
 
 def limits_table(rows: Sequence[LimitRow]) -> str:
     """One line for each question and method: means with their intervals."""
-    lines = [f"{'target':16} {'method':18} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
+    lines = [f"{'target':16} {'method':20} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
     by_method: dict[tuple[str, str, str], dict[str, LimitRow]] = {}
     for row in rows:
         by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
     for (target, method, stage), some in by_method.items():
         cells = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r.clips else "" for r in map(some.get, MEASURES) if r]
-        lines.append(f"{target:16.16} {method:18.18} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
 
 def _options(
-    methods: Wanted, loaded: Loaded, source: Source, baselines: Sequence[str], workers: int, seed: int
+    methods: Wanted,
+    loaded: Loaded,
+    source: Source,
+    baselines: Sequence[str],
+    nodes: int,
+    workers: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """What methods need besides a clip: the range of pixels, other clips."""
     geometry = models.PRESETS[loaded.preset].geometry
@@ -220,7 +235,7 @@ def _options(
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(geometry)}
     if "integrated_gradients" in names:
-        out["integrated_gradients"] = {"baseline": tuple(baselines)}
+        out["integrated_gradients"] = {"baseline": tuple(baselines), "nodes": nodes}
     if "expected_gradients" in names:
         random = np.random.default_rng(seed)
         count = len(source.items)

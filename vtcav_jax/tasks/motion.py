@@ -12,7 +12,7 @@ from vtcav_jax.attribution.decisions import Evidence, Measuring, Motion, measure
 from vtcav_jax.attribution.verdicts import ClassMotion, by_class, sentences
 from vtcav_jax.attribution.videos import wanted
 from vtcav_jax.progress import progress
-from vtcav_jax.tasks import say, videos
+from vtcav_jax.tasks import say, unreadable, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
@@ -54,11 +54,13 @@ def motion(
         else:
             runs.write_text(parts / f"{kept.stem(read)}.json", json.dumps([asdict(row) for row in some]))
     told_of = [one for path in sorted(parts.glob("*.json")) for one in json.loads(path.read_text("utf-8"))]
+    write_failures(folder / "motion_failures.csv", failed)
+    if failed and not told_of:
+        raise ValueError(unreadable(source, failed))
     evidence = [Evidence(Motion(**one["row"]), tuple(one["classes"]), one["margins"]) for one in told_of]
     classes = by_class(evidence, measuring.seed)
     write_rows(folder / "motion.csv", Motion, [one.row for one in evidence])
     write_rows(folder / "motion_classes.csv", ClassMotion, classes)
-    write_failures(folder / "motion_failures.csv", failed)
     told = sentences(classes)
     runs.write_text(folder / "motion.txt", "\n".join(told) + "\n")
     say(table(classes))
@@ -66,8 +68,7 @@ def motion(
     if failed:
         say(failure_table(failed))
     say(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
-    if evidence:
-        report([folder])
+    report([folder])
 
 
 def table(rows: Sequence[ClassMotion]) -> str:
@@ -76,7 +77,7 @@ def table(rows: Sequence[ClassMotion]) -> str:
     lines = [f"{'question or answer':24} {'clips':>5}" + "".join(f"{name:>24}" for name in names)]
     for row in rows:
         values = ([getattr(row, name + end) for end in ("", "_low", "_high")] for name in names)
-        cells = (f"{share:.2f} ({low:.2f} to {high:.2f})" for share, low, high in values)
+        cells = (f"{share:.2f}" + f" ({low:.2f} to {high:.2f})" * (row.clips > 1) for share, low, high in values)
         name = f"  {row.answer}" if row.answer else row.target
         lines.append(f"{name:24.24} {row.clips:>5}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)

@@ -48,7 +48,8 @@ def quickstart(program: Path, folder: Path, style: list[str]) -> int:
 def closing(run: RunFolder, folder: Path) -> str:
     """The page's place, three sentences that the numbers support, and what to try next."""
     told = [f"{lead} {rest.partition('. ')[0].rstrip('.')}." for one in answers(run) for lead, rest in one.found[:1]]
-    told += [f"{one.target}: {one.nothing}" for one in answers(run) if one.nothing][:1] or trust(run)[:1]
+    nothing = [(one.target, one.nothing) for one in answers(run) if one.nothing]
+    told += [f"{target}: {text[0].lower()}{text[1:]}" for target, text in nothing[:1]] or trust(run)[:1]
     further = [
         *("--task=explain_concepts", "--model=worlds_swin", f"--run={folder / 'tcav'}", "--videos=worlds:small:20:9"),
         *(f"--targets={TARGETS[0]}", f"--out={folder / 'explained'}"),

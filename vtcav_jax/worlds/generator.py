@@ -27,6 +27,10 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "flash": ("red", "blue", "yellow", "magenta"),
     "scene": ("0", "1", "2", "3"),
 }
+SHOWS = (
+    "synthetic clips: a green glyph and a white one move over a grating, each flashes once; shape, direction and flash"
+    " are asked of the green one, the scene is the grating's stripes"
+)
 ENTITIES = ("key", "distractor", "key_event", "distractor_event", "scene")
 TRACKS = ENTITIES[:4]  # those with a box; the track number is the place in this list
 
