@@ -58,7 +58,7 @@ def stacked(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
     if conv.dtype is not None:
         x, kernel = x.astype(conv.dtype), kernel.astype(conv.dtype)
-    step, margins = tuple(strides[1:]), tuple(padding[1:])
+    step, margins = (strides[1], strides[2]), tuple(padding[1:])
     if groups == 1 and taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= LARGE:
         x, kernel, margins = in_blocks(x, kernel, step, margins)
         step = (1, 1)

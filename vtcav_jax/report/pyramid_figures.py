@@ -100,12 +100,13 @@ def ablation(rows: Sequence[AblationRow]) -> Figure:
     first, bottom, right = rows[0], 150, WIDTH - 14
     canvas = Canvas(WIDTH, 192)
     every = [v for r in rows for v in (r.drop, r.drop_low, r.drop_high, r.random_drop, r.random_low, r.random_high)]
-    y, x = scale(every, bottom, 54), Scale(0, max(len(rows), 2) - 1, 58, right - 10)
+    y = scale(every, bottom, 54)
+    left = left_axis(canvas, y, "fall of the score without")
+    x = Scale(0, max(len(rows), 2) - 1, left + 12, right - 10)
     canvas.text(8, 16, f"{first.target}: {first.stage}", "title", most=46)
     for i, (kind, text) in enumerate((("one", "its kernels"), ("faint", "as many drawn from all"))):
         canvas.dot(14 + 110 * i, 42, kind, text)
         canvas.text(22 + 110 * i, 46, text, "soft")
-    left_axis(canvas, y, 46, right, "fall of the score without")
     at = [x(i) for i in range(len(rows))]
     for kind, value, low, high in (
         ("faint", "random_drop", "random_low", "random_high"),
