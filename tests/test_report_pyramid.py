@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,9 +24,10 @@ LEFT = "direction:left"
 
 
 def node(number, level, stage, relevance, target=LEFT, **more):
-    known = dict(target=target, number=number, level=level, stage=stage, channel=10 + number, relevance=relevance)
-    known |= dict(relevance_low=relevance - 0.05, relevance_high=relevance + 0.05, frequency=0.5, response=relevance)
-    return NodeRow(**known | dict(rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3") | more)
+    known: dict[str, Any] = dict(target=target, number=number, level=level, stage=stage, channel=10 + number)
+    known |= dict(relevance=relevance, relevance_low=relevance - 0.05, relevance_high=relevance + 0.05)
+    known |= dict(frequency=0.5, response=relevance, rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3")
+    return NodeRow(**(known | more))
 
 
 def edge(parent, child, share, target=LEFT, half=0.02):
@@ -62,7 +64,7 @@ TOLD += [
 
 
 def pyramids(folder, concepts=True):
-    """What --task=pyramid leaves; the film of one kernel is missing."""
+    """What --task=pyramid leaves; not all kernels have a film."""
     runs.open_run(folder, {"task": "pyramid", "model": "m", "videos": "v", "targets": [LEFT, NASTY], "depth": 2})
     (folder / "films").mkdir(exist_ok=True)
     video = np.random.default_rng(0).integers(0, 256, (4, 24, 72, 3), np.uint8)

@@ -18,7 +18,7 @@ STYLE = """
 .part { display: none; scroll-margin-top: 12px; border-left: 4px solid var(--two); padding-left: 14px; }
 .part:target, .chosen:not(:has(.part:target)) .part.first { display: block; }
 .part h4 { margin: 0 0 .5em; font-size: 1rem; } .part dl { font-size: .9rem; } .part ul { padding-left: 1.1em; }
-.part p, .part ul { font-size: .9rem; margin: .4em 0; } .part img { background: #fff; width: 100%; max-width: 340px; }
+.part p, .part ul { font-size: .9rem; margin: .4em 0; } .part img { background: #fff; width: 100%; max-width: 290px; }
 .back { display: none; }
 @media (max-width: 820px) { .chosen { grid-template-columns: minmax(0, 1fr); } .back { display: inline; } }
 """

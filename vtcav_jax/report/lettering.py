@@ -14,7 +14,7 @@ GLYPHS = {
         "S fgge11u|T v444444|U hhhhhhe|V hhhhha4|W hhhllrh|X hha4ahh|Y hha4444|Z v1248gv|0 ehjlphe|"
         "1 4c4444e|2 eh168gv|3 eh161he|4 26aiv22|5 vgu11he|6 egguhhe|7 v122444|8 ehhehhe|9 ehhf11e|"
         ". 00000cc|, 0000c48|_ 000000v|- 000e000|+ 044v440|: 0cc0cc0|/ 11248gg|= 00v0v00|( 2488842|"
-        ") 8422248|@ ehnlnge|% pp248jj|& cik8lid|' 4480000|? eh16404"
+        ") 8422248|@ ehnlnge|% pp248jj|& cik8lid|# aavavaa|' 4480000|? eh16404"
     ).split("|")
 }
 
