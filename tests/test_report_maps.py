@@ -120,6 +120,10 @@ def test_words_of_maps_are_those_of_their_tables(page):
     assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
     path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_words.sums(path).endswith("(75 % at worst); more --nodes miss less.")
+    measured = {one.measure: one for one in LIMITS}
+    for low, told in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
+        one = replace(measured["background"], mean=low, low=low - 0.01, high=low + 0.01)
+        assert told in map_words.faults(measured | {"background": one})[0]
     worse = [replace(row, residual=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_words.missed(worse) == (0.5, 0.5) and "Its sums miss 50 % of the score" in map_words.sums(worse)
 

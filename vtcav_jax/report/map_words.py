@@ -113,11 +113,11 @@ def faults(measures: dict[str, LimitRow]) -> list[str]:
     out = []
     inside, volume = measures.get("background"), measures.get("elsewhere")
     if inside and volume:
-        verdict = (
-            "as if it knew nothing of the thing"
-            if inside.high >= volume.low
-            else "it lies on the thing more than chance"
-        )
+        verdict = "as if it knew nothing of the thing"
+        if inside.high < volume.low:
+            verdict = "it lies on the thing more than chance"
+        elif inside.low > volume.high:
+            verdict = "it lies elsewhere, more than chance"
         out.append(
             f"{percent(inside.mean)} of it lies outside of what the question is about, which is {percent(volume.mean)}"
             f" of the volume: {verdict}."
