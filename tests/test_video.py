@@ -285,7 +285,7 @@ def test_what_cannot_be_asked_says_why(folder):
         (dict(start=1, start_seconds=1.0), "one start"),
         (dict(start=1, clips=2), "1 clip"),
         (dict(clips=0), "at least 1 clip"),
-        (dict(interval_seconds=0.0), "positive"),
+        (dict(interval_seconds=0.0), "expected more than 0"),
     ]:
         with pytest.raises(ValueError, match=reason):
             video.read_clip(path, SMALL, **given)

@@ -143,7 +143,7 @@ def make(
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     options: dict[str, Any] = {"remat": True} if remat else {}
-    if remat and "remat" not in signature(found.maker.func).parameters:
+    if remat and "remat" not in signature(found.maker.func.__init__).parameters:
         raise ValueError(
             f"{preset} names values within its blocks, so that its backward pass must keep them; leave remat out"
         )
