@@ -9,6 +9,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def filed(text: str) -> str:
+    """`text` as a part of a file's name."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
 def unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
     """One sentence for all of `names` that are not `known`: the nearest ones, then the list."""
     known = list(known)

@@ -18,6 +18,7 @@ from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.intervals import ratio_of_means
+from vtcav_jax.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
 NODES = 64  # a trained Swin's gradient turns often on the way from grey: 16 missed up to 67 % of a score, 64 up to 4 %
@@ -125,14 +126,6 @@ def static_and_dynamic(
 
     static = leg(first, before, between, "static_leg")
     return Legs(static, leg(second, between, score, "dynamic_leg"), before, between, score)
-
-
-def gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places between 0 and 1 and weights that integrate polynomials up to degree `2 nodes - 1` exactly."""
-    if nodes < 1:
-        raise ValueError(f"expected at least one node, got {nodes}")
-    places, weights = np.polynomial.legendre.leggauss(nodes)
-    return (places + 1) / 2, weights / 2
 
 
 def _integral(scored: Scored, start: Array, end: Array, places: np.ndarray, weights: np.ndarray) -> np.ndarray:

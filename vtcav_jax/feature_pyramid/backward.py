@@ -16,11 +16,11 @@ from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax import intervals, tap
 from vtcav_jax.attribution.passes import Scored, explained, on_host
-from vtcav_jax.attribution.paths import gauss_legendre
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.feature_pyramid.graph import ROOT, Edge, Node, Pyramid, Selection
 from vtcav_jax.feature_pyramid.levels import Level, levels
 from vtcav_jax.feature_pyramid.paper import driven
+from vtcav_jax.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
 Values = dict[str, Array]

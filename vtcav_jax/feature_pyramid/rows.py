@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vtcav_jax.feature_pyramid.ablation import Ablated
+from vtcav_jax.names import filed
 
 FILE = "pyramid.json"
 
@@ -74,5 +75,4 @@ class Told:
 
 
 def film_name(target: str, stage: str, channel: int) -> str:
-    plain = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{target}--{stage}")
-    return f"pyramid--{plain}--{channel}.webp"
+    return f"pyramid--{filed(f'{target}--{stage}')}--{channel}.webp"

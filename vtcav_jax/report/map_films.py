@@ -6,6 +6,7 @@ from jaxtyping import Float, UInt8
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.videos import VideoMaps
 from vtcav_jax.attribution.windows import new_frames
+from vtcav_jax.names import filed
 from vtcav_jax.report.overlay import Panel, overlay
 
 LOOP = 2.0  # seconds that a film lasts at least
@@ -13,7 +14,7 @@ LOOP = 2.0  # seconds that a film lasts at least
 
 def file(stem: str, target: str, kind: str) -> str:
     """The name of a video's film: of the file of its maps, and what was asked."""
-    return f"{stem}--{''.join(c if c.isalnum() or c in '.-' else '_' for c in target)}.{kind}"
+    return f"{stem}--{filed(target)}.{kind}"
 
 
 def film(found: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:

@@ -121,13 +121,10 @@ def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[As
     if run is None:
         raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --vectors=RUN")
     from vtcav_jax import tap
-    from vtcav_jax.tcav.cache import fingerprint
-    from vtcav_jax.tcav.export import stored
+    from vtcav_jax.tcav.export import stored_for
     from vtcav_jax.tcav.pooling import spread_out
 
-    found = stored(run)
-    if fingerprint(loaded.model) != found.weights:
-        raise ValueError(f"the vectors in {run} are of another network; give the --model that they were made with")
+    found = stored_for(loaded.model, run)
     if strange := [text for text in texts if text not in found.arrays]:
         raise ValueError(unknown("concept vector", strange, found.arrays))
     video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))

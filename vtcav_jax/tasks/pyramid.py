@@ -1,13 +1,14 @@
 """--task=pyramid: which kernels a class hangs on, and those on which others, as a graph, tables and films."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from vtcav_jax import feature_pyramid, models, runs
 from vtcav_jax.attribution.asking import Asked, asked
@@ -22,6 +23,7 @@ from vtcav_jax.report.overlay import Panel, overlay, write_film
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
+from vtcav_jax.tcav.export import stored_for
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.video import How, Read, failure_table, write_failures
 
@@ -73,6 +75,7 @@ def pyramid(
     for question in questions:  # what cannot be explained is refused before a video is read
         what = explained(loaded.model, nothing, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
         feature_pyramid.levels(what, asking.stages or None, asking.depth)
+    known = stored_for(loaded.model, vectors).arrays if vectors else None
     about = {"task": "pyramid", "model": model, "videos": source.spec, "clips": source.identity}
     about |= {"targets": [q.name for q in questions], "num_clips": how.clips, "interval_seconds": how.interval_seconds}
     folder = runs.open_run(run, about | asdict(asking), flags)
@@ -94,7 +97,23 @@ def pyramid(
         rows = random.permutation(np.flatnonzero(its))[: asking.most_clips]
         own, others = (rows[::2], rows[1::2]) if len(rows) > 3 else (rows, rows)
         reference = random.permutation(np.arange(len(clips)) if its.all() else np.flatnonzero(~its))[: len(own)]
-        made, cut = measured(loaded, question, clips, logits, own, others, reference, asking, selection)
+        video, there, usual = (_video(loaded, [clips[i] for i in some]) for some in (own, others, reference))
+        target = question.target(logits[own])
+        compared: dict[str, Any] = {"reference": usual, "nodes": asking.nodes, "edges": asking.edges}
+        made = feature_pyramid.build(
+            loaded.model,
+            video,
+            target,
+            stages=asking.stages or None,
+            depth=asking.depth,
+            selection=selection,
+            seed=asking.seed,
+            **compared,
+        )
+        answered_so = question.target(logits[others])
+        cut = feature_pyramid.ablation(
+            loaded.model, there, answered_so, made, reference=usual, draws=asking.draws, seed=asking.seed + 1
+        )
         names = [clips[i].read.item.name for i in own]
         films(folder / "films", question.name, made, [clips[i] for i in own])
         tables["nodes"] += [
@@ -103,17 +122,8 @@ def pyramid(
         ]
         tables["edges"] += [EdgeRow(question.name, **vars(edge)) for edge in made.edges]
         tables["ablation"] += [AblationRow(**vars(row), target=question.name) for row in cut]
-        tables["concepts"] += aligned(question.name, made, vectors, loaded) if vectors else []
-        noise = feature_pyramid.under_noise(
-            loaded.model,
-            _video(loaded, [clips[i] for i in own]),
-            question.target(logits[own]),
-            made,
-            noise=asking.noise,
-            reference=_video(loaded, [clips[i] for i in reference]),
-            nodes=asking.nodes,
-            edges=asking.edges,
-        )
+        tables["concepts"] += aligned(question.name, made, known) if known is not None else []
+        noise = feature_pyramid.under_noise(loaded.model, video, target, made, noise=asking.noise, **compared)
         told.append(
             {"target": question.name, "made_of": names, "ablated": [clips[i].read.item.name for i in others]}
             | {"same_clips": own is others, "under_noise": [list(level) for level in noise]}
@@ -121,41 +131,12 @@ def pyramid(
         )
         lines.append(table(question.name, made, cut, len(others), own is others))
     for name, row in (("nodes", NodeRow), ("edges", EdgeRow), ("ablation", AblationRow), ("concepts", AlignedRow)):
-        if name != "concepts" or vectors:
+        if name != "concepts" or known is not None:
             write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
     runs.write_text(folder / FILE, json.dumps(told, indent=1))
     say("\n\n".join(lines))
     say(f"\nthe graph: {folder / FILE}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}")
     report([folder])
-
-
-def measured(
-    loaded: Loaded,
-    question: Asked,
-    clips: Sequence[Window],
-    logits: Float[np.ndarray, "n k"],
-    own: Int[np.ndarray, " m"],
-    others: Int[np.ndarray, " o"],
-    reference: Int[np.ndarray, " r"],
-    asking: Asking,
-    selection: Selection,
-) -> tuple[Pyramid, tuple[Ablated, ...]]:
-    usual = _video(loaded, [clips[i] for i in reference])
-    made = feature_pyramid.build(
-        loaded.model,
-        _video(loaded, [clips[i] for i in own]),
-        question.target(logits[own]),
-        stages=asking.stages or None,
-        depth=asking.depth,
-        selection=selection,
-        edges=asking.edges,  # type: ignore[arg-type]
-        reference=usual,
-        nodes=asking.nodes,
-        seed=asking.seed,
-    )
-    there = _video(loaded, [clips[i] for i in others]), question.target(logits[others])
-    options = {"reference": usual, "draws": asking.draws, "seed": asking.seed + 1}
-    return made, feature_pyramid.ablation(loaded.model, *there, made, **options)
 
 
 def of(question: Asked, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
@@ -210,17 +191,11 @@ def _first(made: Pyramid, level: int) -> Iterator[int]:
     yield from own[:FILMS]
 
 
-def aligned(target: str, made: Pyramid, run: Path, loaded: Loaded) -> list[AlignedRow]:
+def aligned(target: str, made: Pyramid, vectors: Mapping[str, np.ndarray]) -> list[AlignedRow]:
     """Of every kernel the parts of concept vectors that lie on it."""
-    from vtcav_jax.tcav.cache import fingerprint
-    from vtcav_jax.tcav.export import stored
-
-    found = stored(run)
-    if fingerprint(loaded.model) != found.weights:
-        raise ValueError(f"the vectors in {run} are of another network; give the --model that they were made with")
     out = []
     for i, node in enumerate(made.nodes):
-        for name, vector in found.arrays.items():
+        for name, vector in vectors.items():
             if name.split("|")[0] == node.stage:
                 parts = vector.reshape(-1, vector.shape[-1]).sum(0)
                 weight = float(parts[node.channel] / np.linalg.norm(parts))

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from vtcav_jax import tap as taps
 from vtcav_jax.names import unknown
+from vtcav_jax.quadrature import gauss_legendre
 from vtcav_jax.tcav.batches import Clips, Work, through
 from vtcav_jax.tcav.features import Features, place
 from vtcav_jax.tcav.pooling import POOLS, axes, pooled, summed
@@ -201,7 +202,7 @@ def _gradients(model, video, table, stages, reading, mesh):
                 there = taps.gradients_for_classes(Partial(moved, model, share), video, which, stage, at_once=at_once)
                 return weight * _wide(there.gradients[stage])
 
-            points = tuple(jnp.asarray(p, jnp.result_type(float)) for p in _gauss_legendre(reading.steps))
+            points = tuple(jnp.asarray(p, jnp.result_type(float)) for p in gauss_legendre(reading.steps))
             like = jax.eval_shape(at, jax.tree.map(lambda p: p[0], points))
             total, _ = jax.lax.scan(lambda sums, p: (sums + at(p), None), jnp.zeros(like.shape, like.dtype), points)
             return total
@@ -226,11 +227,6 @@ def _wide(value: Array) -> Array:
 
 def wide_type(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
-
-
-def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    points, weights = np.polynomial.legendre.leggauss(steps)
-    return (points + 1) / 2, weights / 2
 
 
 def class_table(classes: taps.Classes, count: int) -> Int[np.ndarray, "n c"]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax.tap import Model
+from vtcav_jax.tcav.cache import fingerprint
 from vtcav_jax.tcav.features import Features
 from vtcav_jax.tcav.gram import Gram
 from vtcav_jax.tcav.plan import Plan
@@ -76,3 +78,11 @@ def stored(folder: Path) -> Stored:
             return Stored({name: file.get_tensor(name) for name in file.keys()}, **about)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what --task=tcav writes ({error}); give the run's command again") from error
+
+
+def stored_for(model: Model, folder: Path) -> Stored:
+    """What a run exported, if it is of this network."""
+    found = stored(folder)
+    if fingerprint(model) != found.weights:
+        raise ValueError(f"the vectors in {folder} are of another network; give the --model that they were made with")
+    return found
