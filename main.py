@@ -274,6 +274,20 @@ def pyramid() -> None:
     )
 
 
+def truth() -> None:
+    from vtcav_jax.tasks import truth
+
+    truth.truth(
+        options.NETWORK.value,
+        run_folder(),
+        methods=options.METHODS.value,
+        own=options.METHOD.value,
+        worlds=options.WORLDS.value,
+        clips=options.TRUTH_CLIPS.value,
+        flags=flags_text(),
+    )
+
+
 def one(flag: flags.FlagHolder) -> str | None:
     if len(flag.value) > 1:
         raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={options.TASK.value} takes one")
@@ -330,6 +344,7 @@ TASKS: dict[str, Callable[[], int | None]] = {
     "explain": explain,
     "motion": motion,
     "pyramid": pyramid,
+    "truth": truth,
     "report": report,
 }
 

@@ -82,6 +82,10 @@ TASKS = {
         "which kernels a class hangs on, and those on which others: a graph, what ablation says of it, and films",
         "--model=worlds_cnn --videos=worlds:small:200:7 --targets=direction:left,shape:ring --run=NAME",
     ),
+    "truth": About(
+        "score explanation methods where the cause is known: which map tells the truth, and what it costs",
+        "--network=worlds_swin --methods=gradcam,layercam,attn_lrp --run=NAME",
+    ),
     "report": About(
         "the page of a run, or of several side by side (--run=A,B)",
         "--run=NAME",
@@ -252,6 +256,14 @@ WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip 
 FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
 LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
 VECTORS = flags.DEFINE_string("vectors", None, "explain, pyramid: folder of a --task=tcav run with concept vectors")
+NETWORK = flags.DEFINE_list(
+    "network", [], "truth: networks whose cause is planted; by default all that ship, or your own with a world's heads"
+)
+METHOD = flags.DEFINE_multi_string(
+    "method", [], "truth: a function of your own as well, package.module:function (model, clips, target) -> maps"
+)
+WORLDS = flags.DEFINE_list("worlds", [], "truth: which questions, W0 to W8; by default all that the networks answer")
+TRUTH_CLIPS = flags.DEFINE_integer("truth_clips", 200, "truth: clips for each network", lower_bound=2)
 DEPTH = flags.DEFINE_integer("depth", 3, "pyramid: levels back from the class", lower_bound=1)
 SELECT = flags.DEFINE_string(
     "select",

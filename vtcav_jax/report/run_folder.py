@@ -16,6 +16,7 @@ from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.limits import LimitRow
 from vtcav_jax.attribution.verdicts import ClassMotion
 from vtcav_jax.feature_pyramid import rows as pyramid
+from vtcav_jax.truth import table as truth
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
@@ -139,6 +140,14 @@ class RunFolder:
             raise ValueError(
                 f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
             ) from error
+
+    @cached_property
+    def truths(self) -> tuple[truth.Row, ...]:
+        return read_rows(self.folder / truth.FILE, truth.Row)
+
+    @cached_property
+    def not_scored(self) -> tuple[truth.Refused, ...]:
+        return read_rows(self.folder / truth.REFUSED, truth.Refused)
 
     @cached_property
     def films(self) -> tuple[Film, ...]:
