@@ -135,8 +135,8 @@ SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, 
 RUN = flags.DEFINE_string(
     "run",
     None,
-    "train, tcav, explain_concepts, explain, motion, pyramid, report, quickstart: the folder of the run; without a"
-    " slash, in runs/; report takes several, separated by commas",
+    "train, tcav, explain_concepts, explain, motion, pyramid, truth, report, quickstart: the folder of the run;"
+    " without a slash, in runs/; report takes several, separated by commas",
 )
 HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
@@ -246,7 +246,8 @@ EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --ta
 METHODS = flags.DEFINE_list(
     "methods",
     [],
-    "explain, motion: METHOD or METHOD@STAGE, separated by commas; motion takes one, whose maps are split",
+    "explain, motion, truth: METHOD or (but for truth, which takes all stages) METHOD@STAGE, separated by commas;"
+    " motion takes one, whose maps are split",
 )
 BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
 NODES = flags.DEFINE_integer(

@@ -1,8 +1,8 @@
 """What happens to the score when parts of a clip are taken out: no gradient, only forward passes.
 
-Occlusion slides a window; RISE takes out parts at random; Shapley values share the score among players, cells of space and time or groups of frames,
-by how much each adds to every order of the others. What is taken out is replaced by a baseline, or, for whole frames,
-by the frame shown last (`hold`).
+Occlusion slides a window; RISE takes out parts at random; Shapley values share the score among players, cells of space
+and time or groups of frames, by how much each adds to every order of the others. What is taken out is replaced by a
+baseline, or, for whole frames, by the frame shown last (`hold`).
 """
 
 import itertools

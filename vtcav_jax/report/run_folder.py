@@ -16,12 +16,12 @@ from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.limits import LimitRow
 from vtcav_jax.attribution.verdicts import ClassMotion
 from vtcav_jax.feature_pyramid import rows as pyramid
-from vtcav_jax.truth import table as truth
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.steered import Steered
 from vtcav_jax.tcav.table import Clip, Row, VectorRow
+from vtcav_jax.truth import table as truth
 
 T = TypeVar("T")
 MOST_FILMS = 9_000_000  # bytes; in a page they take a third more

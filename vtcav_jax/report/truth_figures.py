@@ -11,6 +11,7 @@ from vtcav_jax.truth.table import ALL, AXES, TRUTH, Row
 WIDE = 2 * WIDTH
 COLOURS = ("one", "two", "three", "four")
 ROOM = 13  # pixels between labels
+LEAST = -0.35  # where an axis begins; what is worse is drawn there, and told in the table
 
 
 def overall(rows: Sequence[Row], network: str) -> list[Row]:
@@ -103,7 +104,7 @@ def by_axis(rows: Sequence[Row], network: str, world: str, most: int = 14) -> Fi
     wide = (WIDE - 190) / max(len(there), 1)
     for i, axis in enumerate(there):
         left = 182 + wide * i
-        x = Scale(-0.35, 1.0, left, left + wide - 14)
+        x = Scale(LEAST, 1.0, left, left + wide - 14)
         canvas.text(left, 32, axis, "soft")
         canvas.line(x(0), 38, x(0), canvas.height - 6, "zero")
         canvas.line(x(1), 38, x(1), canvas.height - 6, "axis")
@@ -113,8 +114,10 @@ def by_axis(rows: Sequence[Row], network: str, world: str, most: int = 14) -> Fi
                 canvas.text(174, cy + 4, f"{head.method}", "" if head.forwards else "soft", "end", most=25)
             row = next((r for r in some if (r.method, r.stage, r.axis) == (head.method, head.stage, axis)), None)
             if row is not None and math.isfinite(row.value):
-                canvas.line(x(max(row.low, -0.35)), cy, x(max(row.high, -0.35)), cy, "bar one" if row.forwards else "bar faint")
-                canvas.dot(x(max(row.value, -0.35)), cy, "one" if row.forwards else "faint", said(row), 3.5)
+                value, low, high = (x(max(v, LEAST)) for v in (row.value, row.low, row.high))
+                kind = "one" if row.forwards else "faint"
+                canvas.line(low, cy, high, cy, f"bar {kind}")
+                canvas.dot(value, cy, kind, said(row), 3.5)
     return canvas.figure(slug("truth", network, world), f"{network}, {world}: every axis of the best methods")
 
 

@@ -9,14 +9,15 @@ from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
 from vtcav_jax.report.truth_figures import best, cheapest, overall
 from vtcav_jax.report.words import listed
-from vtcav_jax.truth.table import ALL, AXES, EXACT, STABLE, TRUTH, Row
+from vtcav_jax.truth.table import ALL, AXES, EXACT, KIND, STABLE, TRUTH, Row
 
 HOW = (
-    "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is to"
-    " get, below 0 worse than chance. WHERE: is the map on the cause? WHO: on the glyph that is asked about rather than on"
-    " its double? WHEN: at the moment that matters? WHAT-FOR: somewhere else when something else is asked? EFFECT: does each"
-    " part have the mass that the score loses without it? Truth is their mean. STABLE (unchanged when something irrelevant"
-    " is) is told but no part of it: a map that shows nothing is stable. Marks have 95 % intervals over clips."
+    "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
+    " to get, -1 all wrong. WHERE: is the map on the cause? WHO: on the glyph that is asked about rather than on its"
+    " double? WHEN: at the moment that matters? WHAT-FOR: somewhere else when something else is asked? EFFECT: does"
+    " each part have the mass that the score loses without it? Truth is their mean. STABLE (unchanged when something"
+    " irrelevant is) is told but no part of it: a map that shows nothing is stable. KIND: does a share of motion tell"
+    " questions that need motion from those that do not? Intervals of 95 % are over clips."
 )
 MOST_ROWS = 600
 
@@ -40,6 +41,10 @@ def sections(run: RunFolder) -> list[Section]:
         )
         text += "; ".join(f"{row.method} {number(row.value)} ({span(row.low, row.high)})" for row in exact[:12])
         parts += [page.heading("Where each voxel's part is known"), page.paragraph(text)]
+    if motion := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
+        lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
+        parts += [page.heading("Shares of motion")]
+        parts.append(page.table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
     if run.not_scored:
         names = unique([f"{one.method} ({one.network}: {one.reason})" for one in run.not_scored])
         parts.append(page.details(f"{len(names)} not scored", page.bullets(names)))

@@ -6,15 +6,19 @@ from pathlib import Path
 from vtcav_jax import models, runs
 from vtcav_jax.models import Loaded
 from vtcav_jax.progress import progress
+from vtcav_jax.report.run_folder import read_rows
 from vtcav_jax.tasks import answer, say
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.cache import fingerprint
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.truth import exact, kept
-from vtcav_jax.truth.lineup import Entry, lineup
+from vtcav_jax.truth.kind import kinds
+from vtcav_jax.truth.lineup import DEAR, Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
 from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, asked, groups, measure, rows
 from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, REFUSED, TRUTH, Refused, Row
+
+FIRST = "small"  # the world of which everything is told
 
 
 def truth(
@@ -37,21 +41,24 @@ def truth(
     questions = {name: asked(one, [w for w in worlds if w != exact.WORLD]) for name, one in loaded.items()}
     if worlds and set(worlds) <= {exact.WORLD}:
         questions = {}
-    lines = {name: (*lineup(one, methods), *(lineup(one, own)[: len(own)] if own else ())) for name, one in loaded.items()}
+    lines = {name: lineup(one, methods, own) for name, one in loaded.items()}
     about = {"task": "truth", "networks": {name: fingerprint(one.model) for name, one in loaded.items()}}
     folder = runs.open_run(run, about | {"clips": clips, "seed": seed}, flags)
     found: dict[str, list[Measured]] = {name: [] for name in loaded}
     refused: list[Refused] = []
     exactly = wired(folder, next(iter(lines.values())), clips, seed) if not worlds or exact.WORLD in worlds else []
+    motion: list[Row] = []
     gated = []
     for name, by_world in questions.items():
         for world, ids in by_world.items():
             say(f"{name}: {', '.join(ids)}, {len(lines[name])} rows on {clips} clips")
-            got, not_for, gate = network(folder, name, loaded[name], world, ids, lines[name], clips, seed)
+            line = lines[name] if world == FIRST or methods else tuple(e for e in lines[name] if e.method not in DEAR)
+            got, not_for, gate, moving = network(folder, name, loaded[name], world, ids, line, clips, seed, not methods)
             found[name] += got
+            motion += moving
             refused += not_for
             gated.append(f"{name}, world {world}\n\n{gate}\n")
-    table = [*exactly, *(row for name, some in found.items() for row in rows(some, name))]
+    table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *motion]
     write_rows(folder / FILE, Row, table)
     write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
     runs.write_text(folder / GATES, "\n".join(gated))
@@ -61,25 +68,37 @@ def truth(
 
 
 def network(
-    folder: Path, name: str, loaded: Loaded, world: str, ids: tuple[str, ...], line: Sequence[Entry], n: int, seed: int
-) -> tuple[list[Measured], list[Refused], str]:
+    folder: Path,
+    name: str,
+    loaded: Loaded,
+    world: str,
+    ids: tuple[str, ...],
+    line: Sequence[Entry],
+    n: int,
+    seed: int,
+    motion: bool,
+) -> tuple[list[Measured], list[Refused], str, list[Row]]:
     """Of one network and world every row; what is there already is only read."""
     about: Material | None = None
     gate = folder / kept.FOLDER / f"{kept.part(folder, name, world, 'gates').stem}.txt"
     found: list[Measured] = []
     refused: list[Refused] = []
+    key = "-".join((world, *ids))
+
+    def ready() -> Material:
+        nonlocal about
+        if about is None:
+            about = material(loaded, world, ids, n, seed)
+            gate.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_text(gate, about.gates.table())
+        return about
 
     def made() -> Iterator[int]:
-        nonlocal about
         for group, some in groups(line).items():
-            path = kept.part(folder, name, "-".join((world, *ids)), group)
+            path = kept.part(folder, name, key, group)
             if some[0].function is not None or not path.exists():  # one's own may have changed
-                if about is None:
-                    about = material(loaded, world, ids, n, seed)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    runs.write_text(gate, about.gates.table())
                 try:
-                    kept.write(path, measure(about, some))
+                    kept.write(path, measure(ready(), some))
                 except ValueError as error:
                     if some[0].function is not None:
                         raise
@@ -91,7 +110,10 @@ def network(
 
     for _ in progress(made(), len(line), f"rows of {name}", size=int):
         pass
-    return found, refused, gate.read_text(encoding="utf-8")
+    shares = kept.part(folder, name, key, "motion").with_suffix(".csv")
+    if motion and not shares.exists():
+        write_rows(shares, Row, kinds(ready(), name))
+    return found, refused, gate.read_text(encoding="utf-8"), list(read_rows(shares, Row)) if motion else []
 
 
 def wired(folder: Path, line: Sequence[Entry], clips: int, seed: int) -> list[Row]:
@@ -113,7 +135,10 @@ def told(table: Sequence[Row], refused: Sequence[Refused]) -> str:
         best: dict[str, Row] = {}
         for row in sorted(overall, key=lambda row: -row.value):
             best.setdefault(row.method, row)
-        lines += ["", f"{name}: mean over axes and questions, 0 is chance and 1 all there is to get; each at its best stage"]
+        lines += [
+            "",
+            f"{name}: mean over axes and questions; 0 is chance, 1 all there is to get; each at its best stage",
+        ]
         lines.append(f"  {'method':26}{'stage':20}{'truth':>22}{'forwards':>10}{'s a clip':>10}")
         for row in best.values():
             value = f"{row.value:+.3f} ({row.low:+.3f} {row.high:+.3f})"

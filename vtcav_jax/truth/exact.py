@@ -1,4 +1,4 @@
-"""W0: a network wired by hand, where every voxel's Shapley value is known: maps of voxels can be right or wrong exactly."""
+"""W0: a network wired by hand, where every voxel's Shapley value is known, so that maps are right or wrong exactly."""
 
 from dataclasses import dataclass
 

@@ -35,12 +35,11 @@ def write(path: Path, found: Sequence[Measured], refused: Sequence[Refused] = ()
 
 def read(path: Path) -> tuple[list[Measured], list[Refused]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             told = json.loads(str(file["about"]))
             names = [name.partition("/") for name in file.files if "/" in name]
             axes = [
-                {axis: file[f"{i}/{axis}"] for j, _, axis in names if int(j) == i}
-                for i in range(len(told["measured"]))
+                {axis: file[f"{i}/{axis}"] for j, _, axis in names if int(j) == i} for i in range(len(told["measured"]))
             ]
         found = [Measured(*about, axes=own) for about, own in zip(told["measured"], axes, strict=True)]
         return found, [Refused(*about) for about in told["refused"]]

@@ -1,5 +1,5 @@
-"""Which maps are scored: every method of the package at every stage where it makes sense, rows that know no network, and a
-function of one's own.
+"""Which maps are scored: every method of the package at every stage where it makes sense, maps that ask no network, and
+functions of one's own.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
 
 ONE_PASS = "one pass"  # the group of all methods that share it
 
-Function = Callable[..., Attribution | Float[np.ndarray, "b t h w"]]
+Function = Callable[..., Any]  # (model, clips, target) -> Attribution or maps (b, t, h, w)
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,18 @@ DEAR = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # told of t
 FREE = MODEL_FREE
 
 
-def lineup(loaded: Loaded, methods: Sequence[str] = ()) -> tuple[Entry, ...]:
-    """Every row for a network; `methods` names some: of the package, model-free ones, or `package.module:function`."""
-    if missing := [m for m in methods if ":" not in m and m not in METHODS and m not in FREE]:
-        raise ValueError(unknown("method", missing, [*METHODS, *FREE]) + "; your own is package.module:function")
+def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ()) -> tuple[Entry, ...]:
+    """Every row for a network; `methods` names some, `own` are functions as `package.module:function`.
+
+    Maps that ask no network are always among them.
+    """
+    named = dict.fromkeys((*methods, *FREE) if methods else (*METHODS, *FREE))
+    if missing := [m for m in named if m not in METHODS and m not in FREE]:
+        raise ValueError(unknown("method", missing, [*METHODS, *FREE]) + "; your own: --method=package.module:function")
     stages = grids(loaded)
-    out: list[Entry] = []
-    for name in dict.fromkeys((*methods, *FREE) if methods else (*METHODS, *FREE)):
-        if ":" in name:
-            out.append(Entry(name, function=imported(name)))
-        elif name in FREE:
+    out = [Entry(name, function=imported(name)) for name in own]
+    for name in named:
+        if name in FREE:
             out.append(Entry(name, VIDEO))
         elif name in SHARED:
             at = (VIDEO, *stages) if name in AT_VIDEO else stages
@@ -102,7 +104,8 @@ def imported(name: str) -> Function:
     try:
         found = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"expected package.module:function, a function that can be imported; {name}: {error}") from error
+        told = f"expected package.module:function, a function that can be imported; {name}: {error}"
+        raise ValueError(told) from error
     if not callable(found):
         raise ValueError(f"expected {name} to be a function (model, clips, target) -> maps, got {type(found).__name__}")
     return found

@@ -1,6 +1,6 @@
 """Clips of a world for one network: those that it answers as planted, and all that is known of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -104,7 +104,7 @@ class Material:
             question = QUESTIONS[name]
             core, rest = zones(self.cells[question.core], everywhere=question.core == "scene")
             drops = np.stack([drop[:, heads.index(question.head)] for drop in self.drops.values()], 1)
-            own, other = ((self.cells[box] for box in question.who) if question.who else (None, None))
+            own, other = (self.cells[box] for box in question.who) if question.who else (None, None)
             found[name] = Known(
                 core=core,
                 rest=rest,
@@ -125,9 +125,9 @@ class Material:
         return tuple(dict.fromkeys(wanted))
 
 
-def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int) -> Material:
+def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int, *, gated: int = FEWEST) -> Material:
     """Raises with every failed gate if the network does not go by what was planted."""
-    made = max(int(np.ceil(n * SPARE)), FEWEST)
+    made = max(int(np.ceil(n * SPARE)), gated)
     found = gates(loaded.model, world, made, seed, prepare=lambda video: prepared(loaded, video), at_once=AT_ONCE)
     found.check()
     clips = make_clips(world, made, seed)
@@ -166,7 +166,8 @@ def outputs(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.n
     """The logits; the last batch is filled up, so that all have one shape."""
     n = len(video)
     video = np.concatenate([video, np.repeat(video[-1:], -n % AT_ONCE, 0)])
-    return np.concatenate([np.asarray(_logits(loaded.model, part)) for part in np.split(video, len(video) // AT_ONCE)])[:n]
+    found = [np.asarray(_logits(loaded.model, part)) for part in np.split(video, len(video) // AT_ONCE)]
+    return np.concatenate(found)[:n]
 
 
 @jax.jit

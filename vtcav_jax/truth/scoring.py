@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vtcav_jax.intervals import RESAMPLES
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth import axes
 from vtcav_jax.truth.axes import Mass, Parts
-from vtcav_jax.truth.lineup import Entry, Function, check, given, lineup, maps
+from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, lineup, maps
 from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
@@ -53,13 +54,13 @@ def score(
     """
     loaded = models.load(network) if isinstance(network, str) else network
     name = network if isinstance(network, str) else loaded.preset
-    if isinstance(method, str) and ":" not in method:
+    if callable(method):
+        entry = Entry(getattr(method, "__name__", "function"), function=method)
+    elif ":" in method:
+        entry = Entry(method, function=imported(method))
+    else:
         lineup(loaded, [method])
         entry = Entry(method, stage, options)
-    else:
-        own = lineup(loaded, [method])[0].function if isinstance(method, str) else method
-        called = method if isinstance(method, str) else getattr(method, "__name__", "function")
-        entry = Entry(called, stage, {}, function=own)
     found = []
     for world, ids in asked(loaded, worlds).items():
         found += measure(material(loaded, world, ids, clips, seed), [entry])
@@ -73,12 +74,14 @@ def asked(loaded: Loaded, worlds: Sequence[str] = ()) -> dict[str, tuple[str, ..
     can = questions_of(loaded)
     if not can:
         raise ValueError(
-            f"expected a network with heads {', '.join(dict.fromkeys(q.head for q in QUESTIONS.values()))} that reads a "
-            f"world's clips; {loaded.preset} has {', '.join(loaded.heads)}: train such a head with --task=train"
+            "expected a network that reads a world's clips and has one of the heads "
+            f"{', '.join(dict.fromkeys(q.head for q in QUESTIONS.values()))}; {loaded.preset} has "
+            f"{', '.join(loaded.heads)}: train such a head with --task=train"
         )
     wanted = {world: tuple(i for i in ids if not worlds or i in worlds) for world, ids in can.items()}
     if lacking := [w for w in worlds if w not in sum(wanted.values(), ())]:
-        raise ValueError(f"{loaded.preset} does not answer {', '.join(lacking)}; it answers {', '.join(sum(can.values(), ()))}")
+        told = ", ".join(sum(can.values(), ()))
+        raise ValueError(f"{loaded.preset} does not answer {', '.join(lacking)}; it answers {told}")
     return {world: ids for world, ids in wanted.items() if ids}
 
 
@@ -153,7 +156,6 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
     """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network."""
     out = []
     for (method, stage), some in grouped(found).items():
-        draws: dict[int, Float[np.ndarray, "draws n"]] = {}
         cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
 
         def row(world: str, axis: str, drawn: Float[np.ndarray, " draws"], clips: int) -> Row:
@@ -162,7 +164,7 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
 
         truths = []
         for one in some:
-            values = {axis: resampled(parts, draws, seed) for axis, parts in one.axes.items()}
+            values = {axis: resampled(parts, seed) for axis, parts in one.axes.items()}
             n = {axis: int((~np.isnan(parts[0, 0])).sum()) for axis, parts in one.axes.items()}
             out += [row(one.question, axis, drawn, n[axis]) for axis, drawn in values.items()]
             if "WHERE" in values:
@@ -180,21 +182,22 @@ def grouped(found: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
     return out
 
 
-def resampled(
-    parts: Parts, draws: dict[int, Float[np.ndarray, "draws n"]], seed: int
-) -> Float[np.ndarray, " draws"]:
+def resampled(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
     """The mean skill, first of all clips, then of clips drawn again: the same draws for all axes."""
-    n = parts.shape[-1]
-    if n not in draws:
-        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-        draws[n] = np.concatenate([np.ones((1, n)), drawn])
+    drawn = draws(parts.shape[-1], seed)
     told = ~np.isnan(parts)
     with np.errstate(invalid="ignore"):
-        means = (np.where(told, parts, 0.0) @ draws[n].T) / (told.astype(np.float64) @ draws[n].T)
+        means = (np.where(told, parts, 0.0) @ drawn.T) / (told.astype(np.float64) @ drawn.T)
     return axes.skill(means[:, 0], means[:, 1]).mean(0)
+
+
+@lru_cache(maxsize=4)
+def draws(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
+    """How often each clip comes: once, then as drawn."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    return np.concatenate([np.ones((1, n)), drawn])
 
 
 def interval(drawn: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
     low, high = np.nanquantile(drawn[1:], (0.025, 0.975))
     return float(drawn[0]), float(low), float(high)
-

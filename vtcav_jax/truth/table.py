@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 FILE, REFUSED, GATES = "truth.csv", "truth_refused.csv", "truth_gates.txt"
 AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
-TRUTH, STABLE, EXACT = "TRUTH", "STABLE", "EXACT"  # the mean of the axes; told, but no part of it; of W0 alone
+TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
+EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
 ALL = "all"  # questions of a network
 
 
