@@ -42,8 +42,7 @@ def truth(
     if worlds and set(worlds) <= {exact.WORLD}:
         questions = {}
     lines = {name: lineup(one, methods, own) for name, one in loaded.items()}
-    about = {"task": "truth", "networks": {name: fingerprint(one.model) for name, one in loaded.items()}}
-    folder = runs.open_run(run, about | {"clips": clips, "seed": seed}, flags)
+    folder = runs.open_run(run, {"task": "truth", "clips": clips, "seed": seed}, flags)  # networks may be added
     found: dict[str, list[Measured]] = {name: [] for name in loaded}
     refused: list[Refused] = []
     exactly = wired(folder, next(iter(lines.values())), clips, seed) if not worlds or exact.WORLD in worlds else []
@@ -80,10 +79,10 @@ def network(
 ) -> tuple[list[Measured], list[Refused], str, list[Row]]:
     """Of one network and world every row; what is there already is only read."""
     about: Material | None = None
-    gate = folder / kept.FOLDER / f"{kept.part(folder, name, world, 'gates').stem}.txt"
     found: list[Measured] = []
     refused: list[Refused] = []
-    key = "-".join((world, *ids))
+    key = "-".join((world, *ids, fingerprint(loaded.model)[:8]))
+    gate = kept.part(folder, name, key, "gates").with_suffix(".txt")
 
     def ready() -> Material:
         nonlocal about
