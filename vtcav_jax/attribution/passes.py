@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
@@ -48,6 +49,26 @@ class Scored:
 
     def gradient(self, video: Array) -> Array:
         return jax.grad(lambda v: self(v).sum())(video)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Several:
+    """A model that answers with the scores of several targets, `(targets, b)`, from one pass."""
+
+    model: Any
+    targets: tuple
+
+    def scores(self, video: Array) -> Array:
+        wanted, seen = {target.stage for target in self.targets}, {}
+
+        def recorded(name: str, value: Array) -> Array:
+            if name in wanted:
+                seen[name] = value
+            return value
+
+        logits = self.model(video, recorded)
+        return jnp.stack([target(logits, seen) for target in self.targets])
 
 
 class Explained(NamedTuple):
@@ -98,6 +119,14 @@ def explained(model: taps.Model, clips: ArrayLike, target: Target) -> Explained:
     if checked.stage is not None and checked.stage not in shapes:
         raise ValueError(unknown("stage", [checked.stage], shapes))
     return Explained(Scored(model, checked), video, shapes)
+
+
+def several(model: taps.Model, clips: ArrayLike, targets: Sequence[Target]) -> tuple[Several, Array]:
+    """Targets that share their passes, and the video; each is checked."""
+    if not targets:
+        raise ValueError("expected at least one target, got none")
+    checked = [explained(model, clips, target) for target in targets]
+    return Several(checked[0].scored.model, tuple(what.scored.target for what in checked)), checked[0].video
 
 
 def passed(what: Explained, stages: Sequence[str]) -> Passed:

@@ -7,7 +7,9 @@ baseline, or, for whole frames, by the frame shown last (`hold`).
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
-from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
+from vtcav_jax.attribution.passes import Several, on_host, several
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
@@ -33,8 +35,21 @@ def occlusion(
     baseline: Baseline = "zero",
 ) -> Attribution:
     """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
-    what = explained(model, clips, target)
-    sizes = what.video.shape[1:4]
+    return occlusions(model, clips, [target], window=window, stride=stride, baseline=baseline)[0]
+
+
+def occlusions(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    window: tuple[int, int, int] = (2, 8, 8),
+    stride: tuple[int, int, int] | None = None,
+    baseline: Baseline = "zero",
+) -> list[Attribution]:
+    """Of several targets, from the passes of one: what is taken out is the same for all."""
+    asked, video = several(model, clips, targets)
+    sizes = video.shape[1:4]
     steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
     if any(not 1 <= w <= n for w, n in zip(window, sizes)) or any(not 1 <= s <= w for s, w in zip(steps, window)):
         raise ValueError(
@@ -42,12 +57,13 @@ def occlusion(
             f"got window {window}, stride {steps}"
         )
     corners = np.array(list(itertools.product(*(_starts(n, w, s) for n, w, s in zip(sizes, window, steps)))), np.int32)
-    start = missing(what.video, baseline)
-    total, count = jnp.zeros(what.video.shape[:4], what.video.dtype), jnp.zeros(sizes, what.video.dtype)
+    start = missing(video, baseline)
+    total = jnp.zeros((len(targets), *video.shape[:4]), video.dtype)
+    count = jnp.zeros(sizes, video.dtype)
     for corner in jnp.asarray(corners):
-        total, count = _without(what.scored, what.video, start, corner, total, count, window)
-    values = jnp.asarray(scores(what.scored, what.video), what.video.dtype)[:, None, None, None] - total / count[None]
-    return Attribution(on_host(values), VIDEO, True, len(corners) + 1, "occlusion")
+        total, count = _without(asked, video, start, corner, total, count, window)
+    values = on_host(_scores(asked, video)[:, :, None, None, None] - total / count[None, None])
+    return [Attribution(one, VIDEO, True, len(corners) + 1, "occlusion") for one in values]
 
 
 def rise(
@@ -66,23 +82,37 @@ def rise(
     Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
     the other voxels do is noise that falls with the root of `masks` only.
     """
-    what = explained(model, clips, target)
+    options: dict[str, Any] = {"masks": masks, "cells": cells, "keep": keep, "baseline": baseline, "seed": seed}
+    return rises(model, clips, [target], **options)[0]
+
+
+def rises(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    masks: int = 1000,
+    cells: tuple[int, int, int] = (4, 4, 4),
+    keep: float = 0.5,
+    baseline: Baseline = "zero",
+    seed: int = 0,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    asked, video = several(model, clips, targets)
     if masks < 2 or not 0 < keep < 1:
         raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
-    sizes, random = what.video.shape[1:4], np.random.default_rng(seed)
+    sizes, random = video.shape[1:4], np.random.default_rng(seed)
     if any(not 1 <= c <= n for c, n in zip(cells, sizes)):
         raise ValueError(f"a clip of {sizes} cannot be cut into {cells} cells; use 1 to that many")
-    start, shown = missing(what.video, baseline), np.zeros(sizes)
-    seen, unseen = (np.zeros(what.video.shape[:4]) for _ in range(2))
-    for _ in range(masks):
-        mask = _soft(random, sizes, cells, keep)
-        score = np.asarray(_faded(what.scored, what.video, start, jnp.asarray(mask, what.video.dtype)), np.float64)
-        shown += mask
-        seen += score[:, None, None, None] * mask
-        unseen += score[:, None, None, None] * (1 - mask)
+    start = missing(video, baseline)
+    made = np.stack([_soft(random, sizes, cells, keep) for _ in range(masks)])
+    found = [_faded(asked, video, start, jnp.asarray(mask, video.dtype)) for mask in made]
+    scored = np.stack([np.asarray(score, np.float64) for score in found])  # masks, targets, clips
+    shown = made.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may have been in all masks, or in none
-        values = np.nan_to_num(seen / shown - unseen / (masks - shown), nan=0.0, posinf=0.0, neginf=0.0)
-    return Attribution(_like(values, what.video), VIDEO, True, masks, "rise")
+        seen, unseen = (np.tensordot(scored, m, (0, 0)) / n for m, n in ((made, shown), (1 - made, masks - shown)))
+    values = _like(np.nan_to_num(seen - unseen, nan=0.0, posinf=0.0, neginf=0.0), video)
+    return [Attribution(one, VIDEO, True, masks, "rise") for one in values]
 
 
 def shapley(
@@ -102,11 +132,25 @@ def shapley(
     rise either way.
     `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
     """
-    what = explained(model, clips, target)
-    numbers = _cells(what.video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
-    if numbers.shape != what.video.shape[1:4] or set(np.unique(numbers)) != set(range(numbers.max() + 1)):
+    return shapleys(model, clips, [target], players=players, baseline=baseline, orders=orders, seed=seed)[0]
+
+
+def shapleys(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    players: Int[np.ndarray, "t h w"] | tuple[int, int, int] = (4, 2, 2),
+    baseline: Baseline = "zero",
+    orders: int = 32,
+    seed: int = 0,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    asked, video = several(model, clips, targets)
+    numbers = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
+    if numbers.shape != video.shape[1:4] or set(np.unique(numbers)) != set(range(numbers.max() + 1)):
         raise ValueError(
-            f"expected the player of each voxel, {what.video.shape[1:4]}, numbered from 0 without gaps; "
+            f"expected the player of each voxel, {video.shape[1:4]}, numbered from 0 without gaps; "
             f"got {numbers.shape}, {numbers.min()} to {numbers.max()}"
         )
     count = int(numbers.max()) + 1
@@ -117,23 +161,46 @@ def shapley(
     exact = count <= EXACT_UP_TO
     games = subsets(count) if exact else _prefixes(count, orders, seed)
     # With no frame left to hold, all are the mean colour
-    start = jnp.zeros_like(what.video) if baseline == "hold" else missing(what.video, baseline)
+    start = jnp.zeros_like(video) if baseline == "hold" else missing(video, baseline)
     hold = baseline == "hold"
-    found = [_played(what.scored, what.video, start, jnp.asarray(game[numbers]), hold) for game in games]
-    played = np.stack([np.asarray(score, np.float64) for score in found])
-    owned = _exact(played, count) if exact else _over_orders(played, games, count)
-    sizes = np.bincount(numbers.ravel())
-    values = (owned / sizes[:, None])[numbers].transpose(3, 0, 1, 2)
-    rise = played[games.all(1)][0] - played[~games.any(1)][0]
-    residual = rise - values.sum((1, 2, 3))
-    return Attribution(_like(values, what.video), VIDEO, True, len(games), "shapley", _like(residual, what.video))
+    found = [_played(asked, video, start, jnp.asarray(game[numbers]), hold) for game in games]
+    sizes, out = np.bincount(numbers.ravel()), []
+    for played in np.stack([np.asarray(score, np.float64) for score in found], 1):  # games, clips
+        owned = _exact(played, count) if exact else _over_orders(played, games, count)
+        values = (owned / sizes[:, None])[numbers].transpose(3, 0, 1, 2)
+        rise = played[games.all(1)][0] - played[~games.any(1)][0]
+        residual = _like(rise - values.sum((1, 2, 3)), video)
+        out.append(Attribution(_like(values, video), VIDEO, True, len(games), "shapley", residual))
+    return out
 
 
 def frame_shapley(
     model: Model, clips: ArrayLike, target: Target, *, groups: int = 8, baseline: Baseline = "hold", **options
 ) -> Attribution:
     """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
-    return shapley(model, clips, target, players=(groups, 1, 1), baseline=baseline, **options)
+    return frame_shapleys(model, clips, [target], groups=groups, baseline=baseline, **options)[0]
+
+
+def frame_shapleys(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    groups: int = 8,
+    baseline: Baseline = "hold",
+    **options,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    return shapleys(model, clips, targets, players=(groups, 1, 1), baseline=baseline, **options)
+
+
+# Those that ask for scores alone, so that several targets share their passes
+SEVERAL: dict[str, Callable[..., list[Attribution]]] = {
+    "occlusion": occlusions,
+    "rise": rises,
+    "shapley": shapleys,
+    "frame_shapley": frame_shapleys,
+}
 
 
 def subsets(players: int) -> Bool[np.ndarray, "n players"]:
@@ -204,30 +271,35 @@ def _like(values: np.ndarray, video: Array) -> np.ndarray:
     return values.astype(np.float64 if video.dtype == jnp.float64 else np.float32)
 
 
+@jax.jit
+def _scores(asked: Several, video: Array) -> Array:
+    return asked.scores(video)
+
+
 @partial(jax.jit, static_argnames="window")
 def _without(
-    scored: Scored, video: Array, start: Array, corner: Array, total: Array, count: Array, window: tuple[int, int, int]
+    asked: Several, video: Array, start: Array, corner: Array, total: Array, count: Array, window: tuple[int, int, int]
 ) -> tuple[Array, Array]:
     """Sums over windows so far: of each voxel the scores without it, and how many these are."""
     t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
     inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
-    left = scored.score(jnp.where(inside[None, ..., None], start, video))
+    left = asked.scores(jnp.where(inside[None, ..., None], start, video))
     one = inside.astype(video.dtype)
-    return total + left[:, None, None, None] * one[None], count + one
+    return total + left[:, :, None, None, None] * one[None, None], count + one
 
 
 @jax.jit
-def _faded(scored: Scored, video: Array, start: Array, mask: Array) -> Array:
-    return scored.score(start + (video - start) * mask[None, ..., None])
+def _faded(asked: Several, video: Array, start: Array, mask: Array) -> Array:
+    return asked.scores(start + (video - start) * mask[None, ..., None])
 
 
 @partial(jax.jit, static_argnames="hold")
-def _played(scored: Scored, video: Array, start: Array, keep: Array, hold: bool) -> Array:
-    """The scores `(b,)` of clips in which only what `keep` says is left."""
+def _played(asked: Several, video: Array, start: Array, keep: Array, hold: bool) -> Array:
+    """The scores `(targets, b)` of clips in which only what `keep` says is left."""
     if not hold:
-        return scored.score(jnp.where(keep[None, ..., None], video, start))
+        return asked.scores(jnp.where(keep[None, ..., None], video, start))
     frames = jnp.arange(video.shape[1])
     last = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
     first = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
     shown = video[:, jnp.where(last < 0, first, last)]
-    return scored.score(jnp.where(keep.any(), shown, start))
+    return asked.scores(jnp.where(keep.any(), shown, start))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from vtcav_jax.report import page, truth_figures
+from vtcav_jax.report.drawing import Figure
 from vtcav_jax.report.effects import number, span
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
@@ -27,19 +28,21 @@ def sections(run: RunFolder) -> list[Section]:
     if not rows:
         return []
     networks = unique([row.network for row in rows if row.axis == TRUTH])
-    drawn = [truth_figures.against_cost(rows, network) for network in networks]
-    drawn += [truth_figures.ranking(rows, networks)] if networks else []
+    costs = [truth_figures.against_cost(rows, network) for network in networks]
+    ranking = [truth_figures.ranking(rows, networks)] if networks else []
+    each = []
     for network in networks:
         worlds = unique([r.world for r in rows if r.network == network and r.axis == TRUTH and r.world != ALL])
-        drawn += [truth_figures.by_axis(rows, network, world) for world in worlds]
+        each += [truth_figures.by_axis(rows, network, world) for world in worlds]
     parts = [page.box(page.leads([said for network in networks for said in told(rows, network)]), "answer")]
-    parts += [page.paragraph(HOW, "soft"), page.figures(drawn)]
+    parts += [page.paragraph(HOW, "soft"), *map(_whole, costs), *map(_whole, ranking)]
+    parts += [page.details("axis by axis, question by question", "".join(map(_whole, each)))] if each else []
     if exact := sorted((row for row in rows if row.axis == EXACT), key=lambda row: -row.value):
         text = (
             "On a network wired by hand every voxel's Shapley value is known. 1: the map has these values, up to a"
             " factor; 0: it is no nearer to them than an even one. "
         )
-        text += "; ".join(f"{row.method} {number(row.value)} ({span(row.low, row.high)})" for row in exact[:12])
+        text += "; ".join(f"{row.method} {number(row.value, 2)}" for row in exact)
         parts += [page.heading("Where each voxel's part is known"), page.paragraph(text)]
     if motion := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
         lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
@@ -49,7 +52,12 @@ def sections(run: RunFolder) -> list[Section]:
         names = unique([f"{one.method} ({one.network}: {one.reason})" for one in run.not_scored])
         parts.append(page.details(f"{len(names)} not scored", page.bullets(names)))
     parts.append(_table(rows))
-    return [Section("truth", "Which map to believe", "".join(parts), tuple(drawn))]
+    return [Section("truth", "Which map to believe", "".join(parts), (*costs, *ranking, *each))]
+
+
+def _whole(figure: Figure) -> str:
+    """As wide as the page."""
+    return f'<figure class="wide">{figure.svg}</figure>'
 
 
 def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:

@@ -101,7 +101,9 @@ def asked(run: RunFolder) -> str:
     a = run.asked
     rows = run.rows
     weights = ", random weights" if any(run.random_weights(one.task) for one in run.records) else ""
-    pairs = [("network", f"{a.get('model', '')}{weights}")]
+    pairs = [("network", f"{a['model']}{weights}")] if "model" in a else []
+    if networks := unique([row.network for row in run.truths]):
+        pairs += [("networks", ", ".join(networks)), ("clips of each", str(max(row.clips for row in run.truths)))]
     for target, some in words.by_target(run.predictions).items():
         pairs.append((f"says {target}", f"on {words.accuracy(some)} of the class, those that are explained here"))
     if rows:

@@ -45,7 +45,9 @@ def truth(
     folder = runs.open_run(run, {"task": "truth", "clips": clips, "seed": seed}, flags)  # networks may be added
     found: dict[str, list[Measured]] = {name: [] for name in loaded}
     refused: list[Refused] = []
-    exactly = wired(folder, next(iter(lines.values())), clips, seed) if not worlds or exact.WORLD in worlds else []
+    exact_too = not worlds or exact.WORLD in worlds
+    exactly, not_for = wired(next(iter(lines.values())), clips, seed) if exact_too else ([], [])
+    refused += not_for
     motion: list[Row] = []
     gated = []
     for name, by_world in questions.items():
@@ -115,14 +117,21 @@ def network(
     return found, refused, gate.read_text(encoding="utf-8"), list(read_rows(shares, Row)) if motion else []
 
 
-def wired(folder: Path, line: Sequence[Entry], clips: int, seed: int) -> list[Row]:
+def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list[Refused]]:
     """The hand-wired network, where each voxel's value is known."""
     wanted = [entry for entry in line if exact.applies(entry)]
-    found = []
+    found, refused = [], []
     for entry in progress(wanted, len(wanted), "rows of the hand-wired network", size=lambda _: 1):
-        got = exact.exact(entry, clips, seed)
-        found.append(Measured(entry.method, got.stage, exact.WORLD, got.forwards, float("nan"), {EXACT: got.parts}))
-    return rows(found, exact.NETWORK)
+        try:
+            got = exact.exact(entry, clips, seed)
+        except ValueError as error:
+            if entry.function is not None:
+                raise
+            refused.append(Refused(entry.method, exact.NETWORK, str(error).splitlines()[0]))
+            continue
+        about = entry.method, got.stage, exact.WORLD, got.forwards, float("nan")
+        found.append(Measured(*about, {EXACT: got.parts}))
+    return rows(found, exact.NETWORK), refused
 
 
 def told(table: Sequence[Row], refused: Sequence[Refused]) -> str:

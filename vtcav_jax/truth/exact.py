@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax.attribution import METHODS, Class, explain
+from vtcav_jax.attribution import Class, explain
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.truth.axes import Parts
 from vtcav_jax.truth.lineup import FREE, Entry
@@ -50,10 +50,6 @@ def _agreement(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def applies(entry: Entry) -> bool:
-    """Voxels only, and nothing that asks for ReLUs, attention or other clips."""
-    if entry.function is not None or entry.method in FREE:
-        return True
-    return entry.stage in (None, VIDEO) and entry.known in METHODS and entry.known not in _NOT
-
-
-_NOT = ("guided_backprop", "deep_taylor", "expected_gradients", "rollout", "gradient_rollout")
+    """Maps of voxels, by methods that need no other clips."""
+    voxels = entry.stage in (None, VIDEO) and entry.known not in ("deep_taylor", "expected_gradients")
+    return entry.function is not None or voxels

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import METHODS, SHARED, VIDEO, Attribution, explain_many, explained, pixel_bounds
 from vtcav_jax.attribution.methods import AT_VIDEO
+from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
@@ -113,26 +114,34 @@ def imported(name: str) -> Function:
 
 def check(entry: Entry, loaded: Loaded, target: Target, video: Float[np.ndarray, "b t h w c"]) -> None:
     """Raises a ValueError where a method is not for this network, on one clip."""
-    maps(loaded, [entry], video[:1], target, {})
+    maps(loaded, [entry], video[:1], [target], given(loaded, video))
 
 
 def maps(
     loaded: Loaded,
     entries: Sequence[Entry],
     video: Float[np.ndarray, "b t h w c"],
-    target: Target,
+    targets: Sequence[Target],
     given: Mapping[str, Any],
-) -> list[Attribution]:
-    """Of entries of one group; `given` has the clips that some methods compare with."""
+) -> list[list[Attribution]]:
+    """Of entries of one group, for each target; `given` has the clips that some methods compare with."""
     first = entries[0]
     if first.method in FREE:
         values = baseline_maps(video, 0)[first.method]
-        return [Attribution(values, VIDEO, False, 0, first.method)]
+        return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     if first.function is not None:
-        return [_own(first.function, first.method, loaded.model, video, target)]
+        return [[_own(first.function, first.method, loaded.model, video, target)] for target in targets]
     options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
+    if shares(first):
+        return [[one] for one in SEVERAL[first.known](loaded.model, video, targets, **options)]
     wanted = [(entry.known, entry.stage) for entry in entries]
-    return explain_many(loaded.model, video, target, wanted, {first.known: options} if options else None)
+    own = {first.known: options} if options else None
+    return [explain_many(loaded.model, video, target, wanted, own) for target in targets]
+
+
+def shares(entry: Entry) -> bool:
+    """Whether several targets cost no more than one."""
+    return entry.function is None and (entry.method in FREE or entry.known in SEVERAL)
 
 
 def given(loaded: Loaded, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vtcav_jax.intervals import RESAMPLES
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth import axes
 from vtcav_jax.truth.axes import Mass, Parts
-from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, lineup, maps
+from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, lineup, maps, shares
 from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
@@ -91,15 +91,19 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
     compared = given(about.loaded, about.video)
     for entry in entries if len(entries) == 1 else ():
         check(entry, about.loaded, about.target(about.heads[0], slice(0, 1)), about.video)
-    found: dict[str, list[tuple[Attribution, Mass]]] = {}
+    parts: dict[str, list[list[Attribution]]] = {head: [] for head in about.heads}
     seconds: list[float] = []
-    for head in about.heads:
-        parts: list[list[Attribution]] = []
-        for rows in batches(len(about)):
-            start = time.perf_counter()
-            parts.append(maps(about.loaded, entries, about.video[rows], about.target(head, rows), compared))
-            seconds.append((time.perf_counter() - start) / len(parts[-1][0].map))
-        found[head] = [(some[0], np.concatenate([cells(one, sizes) for one in some])) for some in zip(*parts)]
+    times = 1 if shares(entries[0]) else len(about.heads)
+    for rows in batches(len(about)):
+        start = time.perf_counter()
+        made = maps(about.loaded, entries, about.video[rows], [about.target(head, rows) for head in parts], compared)
+        seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
+        for head, some in zip(parts, made):
+            parts[head].append(some)
+    found = {
+        head: [(one[0], np.concatenate([cells(part, sizes) for part in one])) for one in zip(*some)]
+        for head, some in parts.items()
+    }
     spent = float(np.median(seconds))  # without the batch that is compiled
     out = []
     for i in range(len(entries)):
@@ -109,24 +113,27 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
             head = QUESTIONS[name].head
             got = axes.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
             out.append(Measured(entries[i].method, first.stage, name, first.cost, spent, got))
-    for name in about.ids:
-        for one, value in zip([m for m in out if m.question == name], stability(about, entries, name, found)):
-            if value is not None:
-                one.axes[STABLE] = value
+    for (name, entry), parts_of in stability(about, entries, found).items():
+        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABLE] = parts_of
     return out
 
 
 def stability(
-    about: Material, entries: Sequence[Entry], name: str, found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
-) -> Iterator[Parts | None]:
-    question, rows = QUESTIONS[name], slice(0, min(STABLE_CLIPS, len(about)))
-    again = about.redrawn(question.irrelevant, rows)
-    made = maps(about.loaded, entries, again, about.target(question.head, rows), given(about.loaded, about.video))
-    for (first, before), after in zip(found[question.head], made):
-        if over_time(first):
-            yield None
-        else:
-            yield axes.stable(before[rows], cells(after, about.sizes), about.known[name].core[rows])
+    about: Material, entries: Sequence[Entry], found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
+) -> dict[tuple[str, tuple[str, str]], Parts]:
+    """By question, and method and stage; questions with the same irrelevant factor have their maps made together."""
+    rows, out = slice(0, min(STABLE_CLIPS, len(about))), {}
+    for factor in dict.fromkeys(QUESTIONS[name].irrelevant for name in about.ids):
+        names = [name for name in about.ids if QUESTIONS[name].irrelevant == factor]
+        targets = [about.target(QUESTIONS[name].head, rows) for name in names]
+        made = maps(about.loaded, entries, about.redrawn(factor, rows), targets, given(about.loaded, about.video))
+        for name, some in zip(names, made):
+            for entry, after, (first, before) in zip(entries, some, found[QUESTIONS[name].head]):
+                if not over_time(first):
+                    core = about.known[name].core[rows]
+                    value = axes.stable(before[rows], cells(after, about.sizes), core)
+                    out[name, (entry.method, first.stage)] = value
+    return out
 
 
 def cells(attribution: Attribution, sizes: tuple[int, int, int]) -> Mass:

@@ -1,0 +1,84 @@
+"""Which metric to believe where no truth is known: those that put maps in the order in which truth puts them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from vtcav_jax.attribution.limits import rank_correlation
+from vtcav_jax.intervals import RESAMPLES
+from vtcav_jax.truth import label_free
+from vtcav_jax.truth.lineup import FREE, Entry, given, maps
+from vtcav_jax.truth.material import Material
+from vtcav_jax.truth.questions import QUESTIONS
+from vtcav_jax.truth.scoring import Measured, groups, rows
+from vtcav_jax.truth.table import TRUTH
+
+CLIPS = 24
+QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
+FILLS = ("blur", "mean")
+
+
+@dataclass(frozen=True)
+class MetaRow:
+    """Spearman's correlation, over maps, of a metric with the truth that the maps tell; the interval is over maps.
+
+    A metric of which less is better is turned around: 1 is the order of the truth.
+    """
+
+    network: str
+    world: str
+    metric: str
+    fill: str
+    value: float
+    low: float
+    high: float
+    maps: int
+
+
+def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequence[Measured]) -> list[MetaRow]:
+    """Over the maps of `entries`, whose truth is `found`; both are asked of the same network and clips."""
+    truths = {(r.world, r.method, r.stage): r for r in rows(found, network) if r.axis == TRUTH}
+    compared, some = given(about.loaded, about.video), slice(0, min(CLIPS, len(about)))
+    out = []
+    for question in (q for q in QUESTION if q in about.ids):
+        target = about.target(QUESTIONS[question].head, some)
+        made, truth = {}, {}
+        for group in groups(e for e in entries if e.method not in FREE).values():
+            for entry, one in zip(group, maps(about.loaded, group, about.video[some], [target], compared)[0]):
+                row = truths.get((question, entry.method, one.stage))
+                if row is not None:
+                    made[f"{entry.method}@{one.stage}"] = one
+                    truth[f"{entry.method}@{one.stage}"] = row.value
+        truth |= {name: row.value for (q, name, _), row in truths.items() if q == question and name in FREE}
+        measured = label_free.measure(about.loaded.model, about.video[some], target, made, fills=FILLS)
+        kinds = dict.fromkeys((row.metric, row.fill) for row in measured if row.better)
+        for metric, fill in kinds:
+            pairs = [
+                (row.better * row.mean, truth[row.map])
+                for row in measured
+                if (row.metric, row.fill) == (metric, fill) and row.map in truth and np.isfinite(row.mean)
+            ]
+            if len(pairs) >= FEWEST:
+                out.append(MetaRow(network, question, metric, fill, *correlated(np.array(pairs)), len(pairs)))
+    return out
+
+
+FEWEST = 8  # maps without which an order says little
+
+
+def correlated(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) -> tuple[float, float, float]:
+    """Spearman's correlation and its bootstrap interval over maps."""
+    drawn = np.random.default_rng(seed).integers(len(pairs), size=(RESAMPLES // 4, len(pairs)))
+    values = np.concatenate([pairs[None], pairs[drawn]])
+    of_metric, of_truth = (np.ascontiguousarray(values[..., i])[:, :, None, None] for i in (0, 1))
+    found = rank_correlation(of_metric, of_truth)
+    low, high = np.nanquantile(found[1:], (0.025, 0.975))
+    return float(found[0]), float(low), float(high)
+
+
+def cheap(entries: Sequence[Entry], found: Sequence[Measured], most: int = 30) -> list[Entry]:
+    """Those of which a map costs little, so that there are many."""
+    cost = {one.method: one.forwards for one in found}
+    return [e for e in entries if e.function is None and cost.get(e.method, most + 1) <= most]
