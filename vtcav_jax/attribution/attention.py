@@ -91,6 +91,22 @@ def stages_needed(what: Explained, stage: str | None) -> list[str]:
     return list(dict.fromkeys(name for step in _path(what, stage) for name in (step.before, step.after)))
 
 
+def mixed_stages(what: Explained) -> list[str]:
+    """Stages of a Video Swin behind a block whose windows span the whole frame; none of other networks.
+
+    There each token may hold what any other place shows, and a map of tokens need not lie where the cause is.
+    """
+    if not isinstance(what.scored.model, VideoSwin):
+        return []
+    order = [name for name, shape in what.shapes.items() if len(shape) == 5]
+    spanned = [
+        step.after
+        for step in _steps(what)
+        if step.block is not None and all(w >= n for w, n in zip(step.block.window[1:], what.shapes[step.before][2:4]))
+    ]
+    return order[order.index(spanned[0]) :] if spanned else []
+
+
 def attention_weights(block: Block, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
     """Of each window of a block with input x: how much each token (row) takes from each other."""
     return _weights_and_values(block, *_windows(block, block.norm1(x)))[0]

@@ -63,6 +63,9 @@ def told(run: RunFolder, of: Key) -> str:
     rows = [row for row in run.maps if key(row) == of]
     parts = [_where(rows), _when(rows, [one for one in run.courses if key(one) == of]), sums(rows)]
     measures = {one.measure: one for one in run.limits if key(one) == of and one.clips}
+    record = run.record("explain")
+    if record and of[2] in record.asked.get("mixed", ()):
+        parts.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
     return " ".join(part for part in (*parts, *faults(measures), trust(of[1], of[2])) if part)
 
 

@@ -10,7 +10,10 @@ import numpy as np
 from vtcav_jax import attribution, intervals, models, runs
 from vtcav_jax.attribution import courses, kept
 from vtcav_jax.attribution.asking import Asked, asked
+from vtcav_jax.attribution.attention import mixed_stages
+from vtcav_jax.attribution.cams import WEIGHINGS
 from vtcav_jax.attribution.limits import MEASURES, LimitRow, Limits, limits
+from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.things import displacement, things
 from vtcav_jax.attribution.videos import VideoMaps, Wanted, answered, explained_videos, wanted
 from vtcav_jax.attribution.windows import Window, windows
@@ -71,6 +74,9 @@ def explain(
     about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
     about |= {"num_clips": how.clips, "interval_seconds": how.interval_seconds, "films": films, "seed": seed}
     about |= {"nodes": nodes} if "integrated_gradients" in options else {}
+    if mixed := spread(loaded, questions, chosen):
+        about |= {"mixed": mixed}
+        say(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
     folder = runs.open_run(run, about, flags)
     for part in ("maps", "films"):
         (folder / part).mkdir(exist_ok=True)
@@ -112,6 +118,17 @@ def explain(
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
     report([folder])
+
+
+def spread(loaded: Loaded, questions: Sequence[Asked], chosen: Wanted) -> list[str]:
+    """The stages of maps at which every token may hold what any other place shows."""
+    video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))
+    found = []
+    for question in questions:
+        what = explained(loaded.model, video, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
+        own = mixed_stages(what)
+        found += [at for name, stage in chosen if name in WEIGHINGS and (at := what.stage(stage)) in own]
+    return list(dict.fromkeys(found))
 
 
 def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
