@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import main as main_module
+import manual
 import options
 from vtcav_jax import models
 
@@ -143,7 +144,7 @@ def test_every_flag_is_in_the_help_of_its_tasks():
     assert set(options.TASKS) == set(main_module.TASKS) and len(options.ours()) > 50
     for task in main_module.TASKS:
         assert f"--task={task}" in text
-        of_task = options.help_text(task)
+        of_task = manual.help_text(task)
         for flag in options.ours():
             takes = task in (options.tasks_of(flag) or [task])
             assert bool(re.search(rf"^  --(\[no\])?{flag.name}:", of_task, re.M)) == takes, (task, flag.name)
