@@ -29,8 +29,11 @@ def quickstart() -> int:
 
 
 def experiment() -> int:
+    import jax
+
     from vtcav_jax.tasks import experiment
 
+    jax.config.update("jax_platforms", "cpu")  # the steps are processes of their own, and accelerators are theirs
     if options.COORDINATOR.value:
         raise ValueError("--coordinator: several processes cannot mine together; --task=mine first, then --task=tcav")
     run = experiment.check(
