@@ -225,11 +225,11 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
     page = write_comparison(folders)
     text = page.read_text()
     assert (
-        "<strong>direction, all: lost shuffled 90 % (85 to 95 %) in a, 20 % (15 to 25 %) in b;</strong>"
-        " a difference of +70 % (63 to 77 %)." in text
+        "<strong>direction:</strong> 90 % (85 to 95 %) of its score needs the order of the frames in a, 20 % (15 to"
+        " 25 %) in b; a difference of +70 points (63 to 77). For none of its 2 answers a difference is shown." in text
     )
-    assert "90 % (85 to 95 %) in a, 88 % (83 to 93 %) in b;</strong> no difference is shown: +2 % (−5 to 9 %)." in text
-    assert "cannot be told in b;</strong> whether that is a difference cannot be told." in text
+    assert "<td>90 % (85 to 95 %)</td><td>88 % (83 to 93 %)</td><td>+2 points (−5 to 9)</td>" in text
+    assert "<td>not known</td><td>not known</td>" in text and "1 of 14 differences have an interval" in text
     assert "<li>b: direction, direction:down</li>" in text
     rows = table_of(page, "motion_differences.csv")
     first = rows[0]
@@ -245,10 +245,10 @@ def test_maps_of_runs_side_by_side(tmp_path):
     later = [replace(row, half=0.1 + 0.01 * i) for i, row in enumerate(row for row in MAPS if row.method == "gradcam")]
     write_rows(folders[2] / "explain.csv", kept.Row, later)
     text = write_comparison(folders[1:]).read_text()
-    assert "direction, gradcam at norm: time of half 49 % (49 to 49 %) in b, 12 %" in text
-    assert "a difference of +37 %" in text and "<li>b: direction, attn_lrp at video</li>" in text
+    assert "gradcam at norm:</strong> 49 % (49 to 49 %) of the time hold half of the map in b, 12 % (11 to" in text
+    assert "a difference of +37 points" in text and "<li>b: direction, attn_lrp at video</li>" in text
     page = write_comparison(folders)
-    assert "which of these differ stands in the table" in page.read_text()
+    assert " in a, 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c. 45 %" in page.read_text()
     rows = table_of(page, "maps_differences.csv")
     assert [(r["left"], r["right"]) for r in rows[:3]] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert {r["what"] for r in rows} >= {"time of half", "place of half", "outside of the thing"}
