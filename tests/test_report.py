@@ -127,6 +127,8 @@ def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
     assert first < text.index("is raised by left") and "<strong>" not in text and 'class="answer"' not in text
     assert text.count("<li>With random weights: direction:left is") == 2 and "video_swin_tiny, random weights" in text
     assert "<li>With random weights: No effect of ring is shown" in text
+    text = write_comparison([folder, run_folder(tmp_path / "b")]).read_text()
+    assert text.index("The weights of a are random") < text.index("<nav>")
 
 
 def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
@@ -194,6 +196,13 @@ def test_a_mark_stands_where_its_number_is():
     per_unit = (ticks[2] - ticks[0]) / 2
     assert float(mark.get("cy", 0)) == pytest.approx(ticks[0] + 4 * per_unit, abs=0.3)
     assert "4 (3.6 to 4.4), by chance −0.5 to 0.5, adjusted p 0.01, supports" in (mark[0].text or "")
+
+
+def test_a_long_class_does_not_hide_the_concept():
+    long = replace(ROWS[1], target="catching or throwing baseball")
+    for figure in (figures.depth([long], "step", "logits"), figures.ladder([long], "step", "logits")):
+        texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
+        assert {"left", "catching or throwing baseball: logits"} <= set(texts)
 
 
 def test_effects_carry_the_interval_of_the_statistic():

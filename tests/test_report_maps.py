@@ -226,7 +226,7 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
     text = page.read_text()
     assert (
         "<strong>direction:</strong> 90 % (85 to 95 %) of its score needs the order of the frames in a, 20 % (15 to"
-        " 25 %) in b; a difference of +70 points (63 to 77). For none of its 2 answers a difference is shown." in text
+        " 25 %) in b; a difference of +70 points (63 to 77). No difference is shown for any of its 2 answers." in text
     )
     assert "<td>90 % (85 to 95 %)</td><td>88 % (83 to 93 %)</td><td>+2 points (−5 to 9)</td>" in text
     assert "<td>not known</td><td>not known</td>" in text and "1 of 14 differences have an interval" in text

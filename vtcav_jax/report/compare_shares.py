@@ -86,7 +86,7 @@ def _answers(some: Sequence[Of], shared: "Shared") -> str:
         return ""
     sure = [of for of in some if _sure(shared.found[of][0])]
     if not sure:
-        return f"For none of its {len(some)} answers a difference is shown."
+        return f"No difference is shown for any of its {len(some)} answers."
     told = ", ".join(f"{of.of} {_written(of, shared.found[of][0], difference=True)}" for of in sure)
     return f"Of its {len(some)} answers these differ: {told}."
 

@@ -182,8 +182,9 @@ def clips(run: RunFolder) -> Section | None:
     if not parts:
         return None
     text = (
-        "For the strongest finding of each concept, the clips of the class whose score it moves most and least: the"
-        " derivative along the concept's vector, then the clip's name. What they have in common is a hint and no test."
+        "For the strongest finding of each concept, or of a class without any the test with the smallest p, the clips"
+        " whose score it moves most and least: the derivative along the concept's vector, then the clip's name. What"
+        " they have in common is a hint and no test."
     )
     inside = page.paragraph(text, "soft") + "".join(parts)
     return Section("clips", "Clips with the highest and the lowest derivative", inside)
