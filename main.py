@@ -222,6 +222,20 @@ def through_videos(task: Callable[..., None], *own: Any, **more: Any) -> None:
     )
 
 
+def truth() -> None:
+    from vtcav_jax.tasks import truth
+
+    truth.truth(
+        options.NETWORK.value,
+        asked.run_folder(),
+        methods=options.METHODS.value,
+        own=options.METHOD.value,
+        worlds=options.WORLDS.value,
+        clips=options.TRUTH_CLIPS.value,
+        flags=asked.flags_text(),
+    )
+
+
 FAULT, STOPPED = 70, 130  # exit codes; see options.CODES
 TASKS: dict[str, Callable[[], int | None]] = {
     "quickstart": quickstart,
@@ -238,6 +252,7 @@ TASKS: dict[str, Callable[[], int | None]] = {
     "explain": explain,
     "motion": motion,
     "pyramid": pyramid,
+    "truth": truth,
     "report": report,
 }
 

@@ -88,6 +88,10 @@ TASKS = {
         "which kernels a class hangs on, and those on which others: a graph, what ablation says of it, and films",
         "--model=worlds_cnn --videos=worlds:small:200:7 --targets=direction:left,shape:ring --run=NAME",
     ),
+    "truth": About(
+        "score explanation methods where the cause is known: which map tells the truth, and what it costs",
+        "--network=worlds_swin --methods=gradcam,layercam,attn_lrp --run=NAME",
+    ),
     "report": About(
         "the page of a run, or of several side by side (--run=A,B)",
         "--run=NAME",
@@ -141,8 +145,8 @@ SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, 
 RUN = flags.DEFINE_string(
     "run",
     None,
-    "train, tcav, explain_concepts, explain, motion, pyramid, report, quickstart: the folder of the run; without a"
-    " slash, in runs/; report takes several, separated by commas",
+    "train, tcav, explain_concepts, explain, motion, pyramid, truth, report, quickstart: the folder of the run;"
+    " without a slash, in runs/; report takes several, separated by commas",
 )
 HELD_OUT = flags.DEFINE_string("held_out", None, "train: videos on which the trained network is tested, as --videos")
 STEPS = flags.DEFINE_integer("steps", 1000, "train: batches", lower_bound=1)
@@ -252,7 +256,8 @@ EXPORT = flags.DEFINE_boolean("export", True, "tcav: write the vectors, for --ta
 METHODS = flags.DEFINE_list(
     "methods",
     [],
-    "explain, motion: METHOD or METHOD@STAGE, separated by commas; motion takes one, whose maps are split",
+    "explain, motion, truth: METHOD or (but for truth, which takes all stages) METHOD@STAGE, separated by commas;"
+    " motion takes one, whose maps are split",
 )
 BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
 NODES = flags.DEFINE_integer(
@@ -262,6 +267,14 @@ WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip 
 FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
 LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
 VECTORS = flags.DEFINE_string("vectors", None, "explain, pyramid: folder of a --task=tcav run with concept vectors")
+NETWORK = flags.DEFINE_list(
+    "network", [], "truth: networks whose cause is planted; by default all that ship, or your own with a world's heads"
+)
+METHOD = flags.DEFINE_multi_string(
+    "method", [], "truth: a function of your own as well, package.module:function (model, clips, target) -> maps"
+)
+WORLDS = flags.DEFINE_list("worlds", [], "truth: which questions, W0 to W8; by default all that the networks answer")
+TRUTH_CLIPS = flags.DEFINE_integer("truth_clips", 200, "truth: clips for each network", lower_bound=2)
 DEPTH = flags.DEFINE_integer("depth", 3, "pyramid: levels back from the class", lower_bound=1)
 SELECT = flags.DEFINE_string(
     "select",

@@ -8,7 +8,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "networks.md"
+PAGES = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "networks.md", ROOT / "docs" / "truth.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -178,6 +178,62 @@ def pyramid_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def truth_table(rows: list[dict]) -> str:
+    """Every method at its best stage on each network."""
+    head = ("network", "method", "stage", "truth (95 %)", *TRUTH_AXES, "forward passes", "ms a clip")
+    body = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        for row in _ranked(own):
+            same = [r for r in own if (r["method"], r["stage"]) == (row["method"], row["stage"])]
+            axes = [_mean([r["value"] for r in same if r["axis"] == axis]) for axis in TRUTH_AXES]
+            cost = row["forwards"], f"{1000 * row['seconds']:.3g}"
+            body.append((network, row["method"], row["stage"], _interval(row), *axes, *cost))
+    return markdown(head, body)
+
+
+def truth_best(rows: list[dict]) -> str:
+    """What nothing beats for as little, and what everyone knows: on the first networks."""
+    ranked = {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in FIRST}
+    first = list(ranked[FIRST[0]].values())
+    cheapest, most = [], -1.0
+    for row in sorted((row for row in first if row["forwards"]), key=lambda row: (row["forwards"], -row["value"])):
+        if row["value"] > most:
+            cheapest.append(row["method"])
+            most = row["value"]
+    wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
+    head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
+    body = []
+    for method in wanted:
+        some = [ranked[name].get(method) for name in FIRST]
+        told = [f"{_interval(row)} at {row['stage']}" if row else "not for it" for row in some]
+        body.append((method, *told, ranked[FIRST[0]][method]["forwards"]))
+    return markdown(head, body)
+
+
+TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
+FIRST = ("worlds_swin", "worlds_cnn")
+KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion", "frame_difference", "random")
+
+
+def _ranked(rows: list[dict]) -> list[dict]:
+    """TRUTH of each method at its best stage, over all questions or the only one."""
+    some = [row for row in rows if row["axis"] == "TRUTH"]
+    found = [row for row in some if row["world"] == "all"] or some
+    best: dict[str, dict] = {}
+    for row in sorted(found, key=lambda row: -row["value"]):
+        best.setdefault(row["method"], row)
+    return list(best.values())
+
+
+def _interval(row: dict) -> str:
+    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.2f}" if values else ""
+
+
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     "forward": forward_table,
     "gradients": gradients_table,
@@ -186,13 +242,15 @@ TABLES: dict[str, Callable[[list[dict]], str]] = {
     "attribution": attribution_table,
     "parity": parity_table,
     "pyramid": pyramid_table,
+    "truth": truth_table,
+    "truth:best": truth_best,
 }
 
 
 def results(name: str) -> str:
-    """Every device's table of one benchmark, each under a line that says where it was measured."""
+    """Every device's table, each under a line that says where it was measured; BENCHMARK, or BENCHMARK:TABLE."""
     parts = []
-    for path in sorted(RESULTS.glob(f"{name}_*.jsonl")):
+    for path in sorted(RESULTS.glob(f"{name.partition(':')[0]}_*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         first = rows[0]
         versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())

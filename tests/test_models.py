@@ -123,7 +123,7 @@ def test_the_small_cnn_sees_each_clip_on_its_own(network):
 
 @pytest.mark.parametrize("kernel", [(3, 5, 5), (1, 3, 3), (4, 2, 3)])
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (3, 1, 2)])
-@pytest.mark.parametrize("frames", [1, 2, 7])
+@pytest.mark.parametrize("frames", [pytest.param(frames, marks=pytest.mark.slow) for frames in (1, 2)] + [7])
 def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, frames, float64):
     conv = nnx.Conv(3, 4, kernel, strides=strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(4.0)

@@ -99,7 +99,7 @@ def small_mvit(version: int):
     return network, weights.load(maker, fitted(f"mvit_v{version}", maker, tensors))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [slow(1), 2])
 def test_a_small_mvit_at_every_stage(version):
     network, model = small_mvit(version)
     video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)

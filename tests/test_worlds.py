@@ -321,6 +321,7 @@ def test_an_oracle_passes_every_gate():
     np.testing.assert_allclose(np.diag(causes), 0, atol=0.03)
 
 
+@pytest.mark.slow
 def test_cheaters_fail_at_the_gates_they_should():
     model = Partial(lambda video: oracle({"shape": "distractor", "flash": "any"}, video))
     result = gates(model, n=64, seed=2)

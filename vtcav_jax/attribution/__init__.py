@@ -12,7 +12,7 @@ from vtcav_jax.attribution.methods import METHODS, SHARED, explain, explain_many
 from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.paths import NODES, Legs, expected_gradients, integrated_gradients, static_and_dynamic
 from vtcav_jax.attribution.probes import Probe, temporal_probe
-from vtcav_jax.attribution.removal import frame_shapley, occlusion, shapley
+from vtcav_jax.attribution.removal import frame_shapley, occlusion, rise, shapley
 from vtcav_jax.attribution.result import VIDEO, Attribution, per_patch
 from vtcav_jax.attribution.rules import Rules
 from vtcav_jax.attribution.targets import Channel, Class, Concept, Contrast, Group, Margin
@@ -53,6 +53,7 @@ __all__ = [
     "per_patch",
     "pixel_bounds",
     "relevance",
+    "rise",
     "rollout",
     "saliency",
     "saliency_tubes",

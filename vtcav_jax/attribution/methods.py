@@ -27,6 +27,7 @@ METHODS: dict[str, Callable[..., Attribution]] = {
     **{name: partial(lrp.relevance, rules=rules, name=name) for name, rules in lrp.RULES.items()},
     "deep_taylor": lrp.deep_taylor,
     "occlusion": removal.occlusion,
+    "rise": removal.rise,
     "shapley": removal.shapley,
     "frame_shapley": removal.frame_shapley,
     **{name: partial(cams.cam, name=name) for name in cams.WEIGHINGS},

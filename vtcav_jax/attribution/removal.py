@@ -1,8 +1,8 @@
 """What happens to the score when parts of a clip are taken out: no gradient, only forward passes.
 
-Occlusion slides a window; Shapley values share the score among players, cells of space and time or groups of frames,
-by how much each adds to every order of the others. What is taken out is replaced by a baseline, or, for whole frames,
-by the frame shown last (`hold`).
+Occlusion slides a window; RISE takes out parts at random; Shapley values share the score among players, cells of space
+and time or groups of frames, by how much each adds to every order of the others. What is taken out is replaced by a
+baseline, or, for whole frames, by the frame shown last (`hold`).
 """
 
 import itertools
@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
 from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
@@ -48,6 +48,41 @@ def occlusion(
         total, count = _without(what.scored, what.video, start, corner, total, count, window)
     values = jnp.asarray(scores(what.scored, what.video), what.video.dtype)[:, None, None, None] - total / count[None]
     return Attribution(on_host(values), VIDEO, True, len(corners) + 1, "occlusion")
+
+
+def rise(
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    masks: int = 1000,
+    cells: tuple[int, int, int] = (4, 4, 4),
+    keep: float = 0.5,
+    baseline: Baseline = "zero",
+    seed: int = 0,
+) -> Attribution:
+    """Of each voxel the mean score with it less that without it, over random soft masks (Petsiuk et al., 2018).
+
+    Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
+    the other voxels do is noise that falls with the root of `masks` only.
+    """
+    what = explained(model, clips, target)
+    if masks < 2 or not 0 < keep < 1:
+        raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
+    sizes, random = what.video.shape[1:4], np.random.default_rng(seed)
+    if any(not 1 <= c <= n for c, n in zip(cells, sizes)):
+        raise ValueError(f"a clip of {sizes} cannot be cut into {cells} cells; use 1 to that many")
+    start, shown = missing(what.video, baseline), np.zeros(sizes)
+    seen, unseen = (np.zeros(what.video.shape[:4]) for _ in range(2))
+    for _ in range(masks):
+        mask = _soft(random, sizes, cells, keep)
+        score = np.asarray(_faded(what.scored, what.video, start, jnp.asarray(mask, what.video.dtype)), np.float64)
+        shown += mask
+        seen += score[:, None, None, None] * mask
+        unseen += score[:, None, None, None] * (1 - mask)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may have been in all masks, or in none
+        values = np.nan_to_num(seen / shown - unseen / (masks - shown), nan=0.0, posinf=0.0, neginf=0.0)
+    return Attribution(_like(values, what.video), VIDEO, True, masks, "rise")
 
 
 def shapley(
@@ -114,6 +149,19 @@ def _cells(sizes: tuple[int, ...], counts: tuple[int, int, int]) -> Int[np.ndarr
     return (t * counts[1] + h) * counts[2] + w
 
 
+def _soft(
+    random: np.random.Generator, sizes: tuple[int, ...], cells: tuple[int, int, int], keep: float
+) -> Float[np.ndarray, "t h w"]:
+    """A random grid, larger than the clip, linear between centres and begun anywhere in a cell."""
+    mask = (random.random([c + 3 for c in cells]) < keep).astype(np.float64)
+    for axis, (n, c) in enumerate(zip(sizes, cells)):
+        place = random.random() + 0.5 + np.arange(n) * c / n  # within 0.5 to c + 1.5
+        low = place.astype(int)
+        part = (place - low).reshape([-1 if i == axis else 1 for i in range(3)])
+        mask = mask.take(low, axis) * (1 - part) + mask.take(low + 1, axis) * part
+    return mask
+
+
 def _starts(size: int, window: int, stride: int) -> list[int]:
     """The last window ends with the axis, so that every voxel is covered."""
     return sorted({*range(0, size - window, stride), size - window})
@@ -166,6 +214,11 @@ def _without(
     left = scored.score(jnp.where(inside[None, ..., None], start, video))
     one = inside.astype(video.dtype)
     return total + left[:, None, None, None] * one[None], count + one
+
+
+@jax.jit
+def _faded(scored: Scored, video: Array, start: Array, mask: Array) -> Array:
+    return scored.score(start + (video - start) * mask[None, ..., None])
 
 
 @partial(jax.jit, static_argnames="hold")

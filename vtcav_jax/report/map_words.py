@@ -13,6 +13,7 @@ from vtcav_jax.attribution.limits import LimitRow
 from vtcav_jax.report.effects import number, percent, signed, span
 from vtcav_jax.report.run_folder import RunFolder
 from vtcav_jax.report.share_figures import share
+from vtcav_jax.truth.measured import trust
 
 EVEN = 0.45  # of the clip's time holds half of a map that is spread almost evenly
 FLAT = 0.4  # of a frame holds half of a map in which one sees no place
@@ -62,7 +63,7 @@ def told(run: RunFolder, of: Key) -> str:
     rows = [row for row in run.maps if key(row) == of]
     parts = [_where(rows), _when(rows, [one for one in run.courses if key(one) == of]), sums(rows)]
     measures = {one.measure: one for one in run.limits if key(one) == of and one.clips}
-    return " ".join(part for part in (*parts, *faults(measures)) if part)
+    return " ".join(part for part in (*parts, *faults(measures), trust(of[1], of[2])) if part)
 
 
 def _where(rows: Sequence[Row]) -> str:

@@ -22,6 +22,7 @@ from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.steered import Steered
 from vtcav_jax.tcav.table import Clip, Row, VectorRow
+from vtcav_jax.truth import table as truth
 
 T = TypeVar("T")
 MOST_FILMS = 9_000_000  # bytes; in a page they take a third more
@@ -140,6 +141,14 @@ class RunFolder:
             raise ValueError(
                 f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
             ) from error
+
+    @cached_property
+    def truths(self) -> tuple[truth.Row, ...]:
+        return read_rows(self.folder / truth.FILE, truth.Row)
+
+    @cached_property
+    def not_scored(self) -> tuple[truth.Refused, ...]:
+        return read_rows(self.folder / truth.REFUSED, truth.Refused)
 
     @cached_property
     def films(self) -> tuple[Film, ...]:

@@ -18,6 +18,7 @@ from vtcav_jax.report import (
     pyramid_sections,
     raster,
     tcav_sections,
+    truth_sections,
     words,
 )
 from vtcav_jax.report.page import Section
@@ -33,6 +34,7 @@ MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     map_sections.sections,
     motion_sections.sections,
     pyramid_sections.sections,
+    truth_sections.sections,
 )
 
 
@@ -85,6 +87,7 @@ def title(run: RunFolder) -> str:
     if hung := [facts.target for facts in run.pyramids]:
         does = "does" if len(hung) == 1 else "do"
         questions.append(f"which kernels of {_network(run, 'pyramid')} {does} {words.listed(hung)} hang on?")
+    questions += ["which map of a video network tells the truth?"] if run.truths else []
     return f"{run.name}: {' '.join(q if i == 0 else q[0].upper() + q[1:] for i, q in enumerate(questions))}"
 
 

@@ -1,0 +1,53 @@
+"""Which map tells the truth, and what does it cost?
+
+  python main.py --flagfile=flagfiles/truth.flags
+  python -m benchmarks.truth --run=runs/truth
+
+Reads the tables of the run; writes benchmarks/results/truth_BACKEND.jsonl, the pages' tables, the README's figures, and
+vtcav_jax/truth/measured.csv, from which pages with maps say how far these are to be trusted.
+"""
+
+import csv
+import math
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import tables, timing
+from vtcav_jax.report import truth_figures
+from vtcav_jax.report.run_folder import open_folder
+from vtcav_jax.truth import measured
+from vtcav_jax.truth.table import ALL, TRUTH
+
+_RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    run = open_folder(Path(_RUN.value))
+    rows = run.truths
+    found = [{name: rounded(value) for name, value in vars(row).items()} for row in rows]
+    for network in measured.NETWORKS:
+        figure = truth_figures.against_cost(rows, network)
+        figure.write(tables.ROOT / "docs").rename(tables.ROOT / "docs" / f"truth_{network}.svg")
+    with (tables.ROOT / "vtcav_jax" / "truth" / measured.FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(measured.COLUMNS)
+        for row in rows:
+            if row.axis == TRUTH and row.world == ALL and row.network in measured.NETWORKS:
+                writer.writerow([rounded(getattr(row, name)) for name in measured.COLUMNS])
+    gates = (run.folder / "truth_gates.txt").read_text(encoding="utf-8")
+    (tables.ROOT / "docs" / "truth_gates.txt").write_text(gates, encoding="utf-8")
+    print(f"wrote {timing.write('truth', found)} and its tables in {tables.update_pages()}", file=sys.stderr)
+
+
+def rounded(value: object) -> object:
+    """To four digits; None for what is not known."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    app.run(main)

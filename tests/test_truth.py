@@ -1,0 +1,221 @@
+"""Maps against what is known: chance is 0 whatever the cause's size, what is perfect is 1, and what is broken shows."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from vtcav_jax import models, truth
+from vtcav_jax.attribution import explain
+from vtcav_jax.truth import axes, exact, kept
+from vtcav_jax.truth.axes import Known, skill
+from vtcav_jax.truth.kind import _apart
+from vtcav_jax.truth.lineup import BUDGETS, Entry, imported, lineup
+from vtcav_jax.truth.material import material
+from vtcav_jax.truth.scoring import Measured, measure, resampled, rows
+from vtcav_jax.truth.table import AXES, EXACT, STABLE, TRUTH, Refused
+
+SIZES = (4, 8, 8)
+
+
+def known(n=200, seed=0, side=2):
+    """A cause of `side` cells and its double elsewhere; 3/4 of the score go with the cause and 1/4 with the rest."""
+    random = np.random.default_rng(seed)
+    cause, double = np.zeros((n, *SIZES)), np.zeros((n, *SIZES))
+    event = np.zeros((n, SIZES[0]), bool)
+    for i in range(n):
+        y, x = random.integers(0, 8 - side, 2)
+        cause[i, :, y : y + side, x : x + side] = 1
+        double[i, :, (y + 4) % 8, (x + 4) % 8] = 1
+        event[i, random.integers(SIZES[0])] = True
+    double *= 1 - cause
+    core, rest = axes.zones(cause, everywhere=False)
+    areas = np.stack([cause, double, 1 - cause - double], 1)
+    effects = np.tile([0.75, 0.0, 0.25], (n, 1))
+    return Known(core, rest, areas, effects, cause, double, event, (("other", cause),))
+
+
+def told(maps, about, others=None):
+    found = axes.axes(axes.mass(maps, SIZES), about, {} if others is None else {"other": axes.mass(others, SIZES)})
+    return {axis: float(resampled(parts, 0)[0]) for axis, parts in found.items()}
+
+
+def test_a_perfect_map_has_everything():
+    about = known()
+    maps = about.own * about.event[:, :, None, None]
+    found = told(maps, about, 1 - about.own)
+    for axis in ("WHO", "WHEN", "WHAT-FOR"):
+        assert found[axis] == pytest.approx(1)
+    spread = about.own / about.own.sum((1, 2, 3), keepdims=True) * 0.75 + 0.25 * (
+        about.areas[:, 2] / about.areas[:, 2].sum((1, 2, 3), keepdims=True)
+    )
+    assert told(about.own, about)["WHERE"] == pytest.approx(1)
+    assert told(spread, about)["EFFECT"] == pytest.approx(1)
+
+
+def test_an_even_map_and_an_empty_one_have_nothing():
+    about = known()
+    for maps in (np.ones((200, *SIZES)), np.zeros((200, *SIZES))):
+        for axis, value in told(maps, about, maps).items():
+            assert value == pytest.approx(0, abs=1e-9), axis
+
+
+@pytest.mark.parametrize("side", [1, 2, 6])
+def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(side):
+    """One cell at random: clip by clip far from chance, and only the mean over clips is not."""
+    about = known(4000, side=side)
+    random = np.random.default_rng(1)
+    maps, others = (np.zeros((4000, 4 * 64)) for _ in range(2))
+    for m in (maps, others):
+        m[np.arange(4000), random.integers(0, 256, 4000)] = 1
+    found = told(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
+    for axis in ("WHEN", "WHAT-FOR"):
+        assert abs(found[axis]) < 0.06, axis
+    assert abs(found["WHO"]) < 0.2  # few such maps are on either box at all
+    assert found["WHERE"] < 0.06
+    flat = random.random((4000, *SIZES))
+    assert all(abs(value) < 0.05 for value in told(flat, about, random.random((4000, *SIZES))).values())
+
+
+def test_the_wrong_place_is_worse_than_chance():
+    about = known()
+    found = told(1 - about.own, about)
+    assert found["WHERE"] == pytest.approx(-1) and found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
+
+
+def test_auroc_is_that_of_scikit_learn_with_ties():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        inside, outside = random.integers(0, 6, 13) * 1.0, random.integers(0, 5, 40) * 1.0
+        expected = roc_auc_score([1] * 13 + [0] * 40, np.concatenate([inside, outside]))
+        assert axes.auroc(inside, outside) == pytest.approx(expected)
+
+
+def test_the_strongest_are_counted_over_all_orders_of_what_is_equal():
+    assert axes.strongest(np.array([3.0, 1.0]), np.array([1.0, 1.0, 0.0])) == pytest.approx((1 + 1 / 3) / 2)
+    assert axes.strongest(np.ones(3), np.ones(9)) == pytest.approx(3 / 12)
+
+
+def test_skill_is_one_at_the_best_and_minus_one_at_the_worst():
+    np.testing.assert_allclose(skill(np.array([1.0, 0.9, 0.45, 0.0]), np.full(4, 0.9)), [1, 0, -0.5, -1])
+
+
+def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_after():
+    mask = np.zeros((1, *SIZES))
+    mask[0, 1, 3, 3] = 0.1
+    core, rest = axes.zones(mask, everywhere=False)
+    assert core.sum() == 1 and (~rest[0, 1]).sum() == 9 and rest[0, 0].all()
+    core, rest = axes.zones(1 - mask * 6, everywhere=True)
+    assert core.sum() == core.size - 1 and rest.sum() == 1
+
+
+def test_intervals_hold_the_value_and_shrink_with_clips():
+    about = known()
+    noisy = about.own + 3 * np.random.default_rng(2).random((200, *SIZES))
+    widths = []
+    for n in (20, 200):
+        part = Known(about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.own[:n], about.other[:n])
+        found = Measured("m", "video", "W2", 3, 0.1, axes.axes(axes.mass(noisy[:n], SIZES), part, {}))
+        (row,) = (row for row in rows([found], "net") if row.axis == TRUTH)
+        assert row.low < row.value < row.high and row.clips == n
+        widths.append(row.high - row.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_truth_is_the_mean_of_the_axes_without_stability():
+    parts = {axis: np.stack([np.full(5, 0.5 + 0.1 * i), np.full(5, 0.5)])[None] for i, axis in enumerate(AXES)}
+    parts[STABLE] = np.stack([np.ones(5), np.zeros(5)])[None]
+    found = {row.axis: row.value for row in rows([Measured("m", "s", "W1", 1, 0.0, parts)], "net")}
+    assert found[TRUTH] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and found[STABLE] == 1
+
+
+def test_a_share_of_motion_that_tells_questions_apart():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=60), random.normal(size=60)
+    a[0] = np.nan
+    expected = 2 * roc_auc_score([1] * 59 + [0] * 60, np.concatenate([a[1:], b])) - 1
+    assert _apart(a, b)[0] == pytest.approx(expected)
+    assert _apart(b + 9, b)[0] == 1 and (_apart(b, b + 9) == -1).all()
+
+
+def test_what_owns_shapley_values_is_exact_where_they_are_known():
+    assert rows_of("integrated_gradients").value == pytest.approx(1, abs=1e-3)
+    assert abs(rows_of("random").value) < 0.1 and rows_of("gradient_x_input").value > 0.5
+
+
+def rows_of(method):
+    found = exact.exact(Entry(method), clips=24)
+    (row,) = rows([Measured(method, found.stage, "W0", found.forwards, 0.0, {EXACT: found.parts})], exact.NETWORK)
+    return row
+
+
+def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
+    path = kept.part(tmp_path, "../net", "small", "a/b")
+    assert path.parent == tmp_path / kept.FOLDER
+    measured = Measured("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
+    kept.write(path, [measured], [Refused("x", "net", "no ReLUs")])
+    (found,), refused = kept.read(path)
+    assert (found.method, found.forwards, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
+    np.testing.assert_array_equal(found.axes["WHERE"], measured.axes["WHERE"])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is damaged .* remove it"):
+        kept.read(path)
+
+
+def test_errors_are_sentences():
+    loaded = models.load("worlds_cnn")
+    with pytest.raises(ValueError, match="no method named 'grad_cam' .did you mean gradcam"):
+        lineup(loaded, ["grad_cam"])
+    with pytest.raises(ValueError, match="expected package.module:function"):
+        imported("nowhere:function")
+    with pytest.raises(ValueError, match="there is no world W99"):
+        truth.score("gradcam", loaded, ["W99"])
+    assert {name for name in BUDGETS} <= {entry.known for entry in lineup(loaded)}
+
+
+@pytest.fixture(scope="module")
+def about():
+    return material(models.load("worlds_cnn"), "small", ("W2", "W3"), 60, 5, gated=600)
+
+
+def shifted(model, clips, target):
+    """Eight pixels off, the short way around: there is nothing of the key."""
+    return np.roll(explain(model, clips, target, "lrp_gamma").map, (8, 8), (2, 3))
+
+
+def of_another_question(model, clips, target):
+    first = (np.asarray(target.among[0]) + 8) % 16
+    other = type(target)(first + np.zeros(len(clips), int), (int(first), int(first) + 4))
+    return explain(model, clips, other, "lrp_gamma").map
+
+
+def constant(model, clips, target):
+    return np.ones(clips.shape[:4])
+
+
+@pytest.mark.slow
+def test_broken_methods_get_what_they_deserve(about):
+    """Beside the same method unbroken."""
+    entries = {"whole": Entry("lrp_gamma")}
+    entries |= {f.__name__: Entry(f.__name__, function=f) for f in (shifted, of_another_question, constant)}
+    found = {
+        name: {(r.world, r.axis): r.value for r in rows(measure(about, [entry]), "worlds_cnn")}
+        for name, entry in entries.items()
+    }
+    whole = found["whole"]
+    assert whole["W2", TRUTH] > 0.5 and whole["W2", "WHERE"] > 0.6 and whole["W3", "WHEN"] > 0.5
+    assert found["shifted"]["W2", "WHERE"] < 0.1 and found["shifted"]["W2", "WHO"] < 0.3
+    assert found["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"])  # time was not touched
+    assert found["of_another_question"]["W2", "WHAT-FOR"] < 0 < whole["W2", "WHAT-FOR"]
+    for (_, axis), value in found["constant"].items():
+        assert value == pytest.approx(1 if axis == STABLE else 0, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_stages_of_one_pass_are_measured_as_alone(about):
+    together = measure(about, [Entry("gradcam", "convs.1"), Entry("layercam", "convs.0")])
+    alone = measure(about, [Entry("layercam", "convs.0")])
+    assert jax.tree.map(np.shape, alone[0].axes) == jax.tree.map(np.shape, together[-2].axes)
+    for one, other in zip(alone, [m for m in together if m.method == "layercam"]):
+        for axis, parts in one.axes.items():
+            np.testing.assert_allclose(parts, other.axes[axis], atol=1e-5)

@@ -1,0 +1,111 @@
+"""What a page says about explanation methods that were scored where the cause is known."""
+
+import math
+from collections.abc import Sequence
+
+from vtcav_jax.report import page, truth_figures
+from vtcav_jax.report.effects import number, span
+from vtcav_jax.report.page import Section
+from vtcav_jax.report.run_folder import RunFolder, unique
+from vtcav_jax.report.truth_figures import best, cheapest, overall
+from vtcav_jax.report.words import listed
+from vtcav_jax.truth.table import ALL, AXES, EXACT, KIND, STABLE, TRUTH, Row
+
+HOW = (
+    "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
+    " to get, -1 all wrong. WHERE: is the map on the cause? WHO: on the glyph that is asked about rather than on its"
+    " double? WHEN: at the moment that matters? WHAT-FOR: somewhere else when something else is asked? EFFECT: does"
+    " each part have the mass that the score loses without it? Truth is their mean. STABLE (unchanged when something"
+    " irrelevant is) is told but no part of it: a map that shows nothing is stable. KIND: does a share of motion tell"
+    " questions that need motion from those that do not? Intervals of 95 % are over clips."
+)
+MOST_ROWS = 600
+
+
+def sections(run: RunFolder) -> list[Section]:
+    rows = run.truths
+    if not rows:
+        return []
+    networks = unique([row.network for row in rows if row.axis == TRUTH])
+    drawn = [truth_figures.against_cost(rows, network) for network in networks]
+    drawn += [truth_figures.ranking(rows, networks)] if networks else []
+    for network in networks:
+        worlds = unique([r.world for r in rows if r.network == network and r.axis == TRUTH and r.world != ALL])
+        drawn += [truth_figures.by_axis(rows, network, world) for world in worlds]
+    parts = [page.box(page.leads([said for network in networks for said in told(rows, network)]), "answer")]
+    parts += [page.paragraph(HOW, "soft"), page.figures(drawn)]
+    if exact := sorted((row for row in rows if row.axis == EXACT), key=lambda row: -row.value):
+        text = (
+            "On a network wired by hand every voxel's Shapley value is known. 1: the map has these values, up to a"
+            " factor; 0: it is no nearer to them than an even one. "
+        )
+        text += "; ".join(f"{row.method} {number(row.value)} ({span(row.low, row.high)})" for row in exact[:12])
+        parts += [page.heading("Where each voxel's part is known"), page.paragraph(text)]
+    if motion := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
+        lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
+        parts += [page.heading("Shares of motion")]
+        parts.append(page.table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
+    if run.not_scored:
+        names = unique([f"{one.method} ({one.network}: {one.reason})" for one in run.not_scored])
+        parts.append(page.details(f"{len(names)} not scored", page.bullets(names)))
+    parts.append(_table(rows))
+    return [Section("truth", "Which map to believe", "".join(parts), tuple(drawn))]
+
+
+def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
+    """The answer in sentences: what is best, what is best for little, what beats no map that asks no network."""
+    some = best(overall(rows, network))
+    asked, free = [row for row in some if row.forwards], [row for row in some if not row.forwards]
+    if not asked:
+        return []
+    first = asked[0]
+    tied = [row.method for row in asked[1:] if row.high >= first.low]
+    lines = [
+        (
+            f"{network}: {first.method} at {first.stage} tells most of the truth;",
+            f"{number(first.value)} ({span(first.low, first.high)}) for {first.forwards} forward passes a clip"
+            + (f", and {listed(tied)} may be as good." if tied else "."),
+        )
+    ]
+    front = [row for row in cheapest(asked) if row is not first]
+    if front:
+        least = front[0]
+        lines.append(
+            (
+                f"For the least cost: {least.method} at {least.stage};",
+                f"{number(least.value)} ({span(least.low, least.high)}) for {least.forwards} passes.",
+            )
+        )
+    if free:
+        bar = max(free, key=lambda row: row.value)
+        below = [row.method for row in asked if row.low <= bar.high]
+        lines.append(
+            (
+                f"{len(below)} of {len(asked)} methods are not clearly better than a map that asks no network;"
+                if below
+                else "Every method is clearly better than maps that ask no network;",
+                f"the best of these is {bar.method}, {number(bar.value)} ({span(bar.low, bar.high)})"
+                + (f"; not better: {listed(below)}." if below else "."),
+            )
+        )
+    return lines
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """One line for each method, stage, network and question."""
+    columns = [*AXES, STABLE, TRUTH]
+    lines = []
+    for network, world, method, stage in unique([(r.network, r.world, r.method, r.stage) for r in rows])[:MOST_ROWS]:
+        own = {r.axis: r for r in rows if (r.network, r.world, r.method, r.stage) == (network, world, method, stage)}
+        if not set(own) & set(columns):
+            continue
+        cost = next(iter(own.values()))
+        cells = [_cell(own.get(axis)) for axis in columns]
+        spent = "" if math.isnan(cost.seconds) else number(1e3 * cost.seconds)
+        lines.append(("", [network, world, method, stage, *cells, str(cost.forwards), spent]))
+    head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
+    return page.details(f"all {len(lines)} rows", page.table(head, lines))
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None or math.isnan(row.value) else f"{number(row.value)} ({span(row.low, row.high)})"

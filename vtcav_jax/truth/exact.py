@@ -1,0 +1,59 @@
+"""W0: a network wired by hand, where every voxel's Shapley value is known, so that maps are right or wrong exactly."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from vtcav_jax.attribution import METHODS, Class, explain
+from vtcav_jax.attribution.result import VIDEO
+from vtcav_jax.truth.axes import Parts
+from vtcav_jax.truth.lineup import FREE, Entry
+from vtcav_jax.truth.model_free import baseline_maps
+from vtcav_jax.worlds.analytic import binary_clips, network, shapley_values
+
+NETWORK, WORLD = "motion_pairs", "W0"
+
+
+@dataclass(frozen=True, eq=False)
+class Exactly:
+    """Maps against the closed form."""
+
+    stage: str
+    forwards: int
+    parts: Parts
+
+
+def exact(entry: Entry, clips: int = 200, seed: int = 0) -> Exactly:
+    """How much of |map| and |Shapley values|, both summing to 1 and with their signs, agrees; 0 is an even map."""
+    video, answers = binary_clips(clips, seed)
+    truth = shapley_values(video)[answers, np.arange(clips)]
+    target = Class(answers)
+    if entry.method in FREE:
+        maps, stage, cost = baseline_maps(video, seed)[entry.method], VIDEO, 0
+    elif entry.function is not None:
+        made = entry.function(network, jnp.asarray(video), target)
+        maps, stage, cost = getattr(made, "map", made), VIDEO, getattr(made, "cost", 0)
+    else:
+        made = explain(network, video, target, entry.known, VIDEO, **entry.options)
+        maps, stage, cost = made.map, made.stage, made.cost
+    told = truth.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
+    maps, truth = np.asarray(maps, np.float64)[told], truth[told]
+    even = np.ones_like(truth)
+    return Exactly(stage, cost, np.stack([_agreement(values, truth) for values in (maps, even)])[None])
+
+
+def _agreement(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    size = np.abs(maps).sum((1, 2, 3), keepdims=True)
+    share = np.divide(maps, size, out=np.full_like(maps, 1 / maps[0].size), where=size > 0)
+    return 1 - np.abs(share - truth / truth.sum((1, 2, 3), keepdims=True)).sum((1, 2, 3)) / 2
+
+
+def applies(entry: Entry) -> bool:
+    """Voxels only, and nothing that asks for ReLUs, attention or other clips."""
+    if entry.function is not None or entry.method in FREE:
+        return True
+    return entry.stage in (None, VIDEO) and entry.known in METHODS and entry.known not in _NOT
+
+
+_NOT = ("guided_backprop", "deep_taylor", "expected_gradients", "rollout", "gradient_rollout")

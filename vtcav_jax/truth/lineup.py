@@ -1,0 +1,157 @@
+"""Which maps are scored: every method of the package at every stage where it makes sense, maps that ask no network, and
+functions of one's own.
+"""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vtcav_jax import models, tap
+from vtcav_jax.attribution import METHODS, SHARED, VIDEO, Attribution, explain_many, explained, pixel_bounds
+from vtcav_jax.attribution.methods import AT_VIDEO
+from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models import Loaded
+from vtcav_jax.names import unknown
+from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
+
+ONE_PASS = "one pass"  # the group of all methods that share it
+
+Function = Callable[..., Any]  # (model, clips, target) -> Attribution or maps (b, t, h, w)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a method, where, and how."""
+
+    method: str  # as the table calls it
+    stage: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""  # the method's name in METHODS, if the table calls it otherwise
+    function: Function | None = None
+
+    @property
+    def known(self) -> str:
+        return self.kind or self.method
+
+    @property
+    def group(self) -> str:
+        """Rows of one group are made together."""
+        if self.function is None and self.known in SHARED and not self.options:
+            return ONE_PASS
+        return self.method
+
+
+# Budgets, for methods that are told how much to spend: what the world's clips of 8 frames need, and less
+BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
+    "integrated_gradients": {"integrated_gradients (8)": {"nodes": 8}, "integrated_gradients": {}},
+    "expected_gradients": {"expected_gradients (16)": {"samples": 16}},
+    "occlusion": {"occlusion": {"stride": (2, 8, 8)}},
+    "rise": {"rise (100)": {"masks": 100}, "rise (300)": {"masks": 300}},
+    "shapley": {"shapley (2 orders)": {"orders": 2}, "shapley (8 orders)": {"orders": 8}},
+    "frame_shapley": {"frame_shapley": {"groups": 4}},
+}
+DEAR = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # told of the first world only, unless asked for
+FREE = MODEL_FREE
+
+
+def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ()) -> tuple[Entry, ...]:
+    """Every row for a network; `methods` names some, `own` are functions as `package.module:function`.
+
+    Maps that ask no network are always among them.
+    """
+    named = dict.fromkeys((*methods, *FREE) if methods else (*METHODS, *FREE))
+    if missing := [m for m in named if m not in METHODS and m not in FREE]:
+        raise ValueError(unknown("method", missing, [*METHODS, *FREE]) + "; your own: --method=package.module:function")
+    stages = grids(loaded)
+    out = [Entry(name, function=imported(name)) for name in own]
+    for name in named:
+        if name in FREE:
+            out.append(Entry(name, VIDEO))
+        elif name in SHARED:
+            at = (VIDEO, *stages) if name in AT_VIDEO else stages
+            out += [Entry(name, stage) for stage in at]
+        else:
+            out += [Entry(label, None, options, name) for label, options in BUDGETS.get(name, {name: {}}).items()]
+    return tuple(out)
+
+
+def grids(loaded: Loaded) -> tuple[str, ...]:
+    """Stages with time and space, of those that share a grid in a row the first and the last."""
+    geometry = models.PRESETS[loaded.preset].geometry
+    shapes = explained(loaded.model, jnp.zeros((1, *geometry.shape)), 0).shapes
+    found = [(name, shape[1:4]) for name, shape in shapes.items() if len(shape) == 5 and name != VIDEO]
+    kept = []
+    for i, (name, shape) in enumerate(found):
+        inside = 0 < i < len(found) - 1 and found[i - 1][1] == shape == found[i + 1][1]
+        if not inside:
+            kept.append(name)
+    return tuple(kept)
+
+
+def imported(name: str) -> Function:
+    """`package.module:function`, also of the folder that one is in."""
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        told = f"expected package.module:function, a function that can be imported; {name}: {error}"
+        raise ValueError(told) from error
+    if not callable(found):
+        raise ValueError(f"expected {name} to be a function (model, clips, target) -> maps, got {type(found).__name__}")
+    return found
+
+
+def check(entry: Entry, loaded: Loaded, target: Target, video: Float[np.ndarray, "b t h w c"]) -> None:
+    """Raises a ValueError where a method is not for this network, on one clip."""
+    maps(loaded, [entry], video[:1], target, {})
+
+
+def maps(
+    loaded: Loaded,
+    entries: Sequence[Entry],
+    video: Float[np.ndarray, "b t h w c"],
+    target: Target,
+    given: Mapping[str, Any],
+) -> list[Attribution]:
+    """Of entries of one group; `given` has the clips that some methods compare with."""
+    first = entries[0]
+    if first.method in FREE:
+        values = baseline_maps(video, 0)[first.method]
+        return [Attribution(values, VIDEO, False, 0, first.method)]
+    if first.function is not None:
+        return [_own(first.function, first.method, loaded.model, video, target)]
+    options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
+    wanted = [(entry.known, entry.stage) for entry in entries]
+    return explain_many(loaded.model, video, target, wanted, {first.known: options} if options else None)
+
+
+def given(loaded: Loaded, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:
+    """What some methods must be told: which clips are usual, and how far a pixel can go."""
+    return {"references": video[:16], "bounds": pixel_bounds(models.PRESETS[loaded.preset].geometry)}
+
+
+def _parameters(method: str) -> set[str]:
+    return set(inspect.signature(METHODS[method]).parameters)
+
+
+def _own(function: Function, name: str, model: tap.Model, video: np.ndarray, target: Target) -> Attribution:
+    found = function(model, video, target)
+    if not isinstance(found, Attribution):
+        found = Attribution(np.asarray(found, np.float32), VIDEO, True, 0, name)
+    shape = found.map.shape
+    if len(shape) != 4 or shape[0] != len(video) or not np.isfinite(found.map).all():
+        raise ValueError(
+            f"{name} must give finite maps (clips, time, height, width) for {len(video)} clips, got shape {shape}"
+            + ("" if np.isfinite(found.map).all() else " with NaN or infinity")
+        )
+    return found

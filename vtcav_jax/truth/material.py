@@ -1,0 +1,175 @@
+"""Clips of a world for one network: those that it answers as planted, and all that is known of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from vtcav_jax import models
+from vtcav_jax.attribution.grids import by_area
+from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.models import Loaded
+from vtcav_jax.truth.axes import Known, zones
+from vtcav_jax.truth.questions import AREAS, QUESTIONS, WITHIN, Question
+from vtcav_jax.worlds.gating import Gates, gates
+from vtcav_jax.worlds.generator import Clips, as_world, make_clips, redraw, remove
+
+SPARE = 1.4  # clips made for each that is wanted: some are not answered as planted
+FEWEST = 1000  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
+AT_ONCE = 50
+CELL = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """`n` clips of `world` that pass every gate of their own, for the questions `ids` of one network."""
+
+    loaded: Loaded
+    world: str
+    ids: tuple[str, ...]
+    clips: Clips
+    gates: Gates
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Of the grid of cells."""
+        t, h, w = self.clips.video.shape[1:4]
+        return t // CELL[0], h // (CELL[1] * self.clips.world.cell), w // (CELL[2] * self.clips.world.cell)
+
+    @cached_property
+    def video(self) -> Float[np.ndarray, "n t h w 3"]:
+        return self.prepared(self.clips.video)
+
+    def prepared(self, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
+        return prepared(self.loaded, video)
+
+    def classes(self, head: str) -> Int[np.ndarray, " n"]:
+        """The logits of the right answers."""
+        return self.loaded.slices[head].start + self.clips.labels[head]
+
+    def target(self, head: str, rows: slice = slice(None)) -> Margin:
+        where = self.loaded.slices[head]
+        return Margin(self.classes(head)[rows], (where.start, where.stop))
+
+    def redrawn(self, factor: str, rows: slice) -> Float[np.ndarray, "m t h w 3"]:
+        return self.prepared(redraw(self.clips[rows], factor, self.seed).video)
+
+    @cached_property
+    def cells(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
+        """Of each mask, and of the scene, the share of each cell."""
+        masks = {name: mask.astype(np.float32) for name, mask in self.clips.masks.items()}
+        masks["dis_box"] = masks["dis_box"] * (1 - masks["key_box"])  # what the key hides is not seen
+        masks["scene"] = 1 - np.maximum(masks["key_box"], masks["dis_box"])
+        return {name: by_area(mask, self.sizes).astype(np.float64) for name, mask in masks.items()}
+
+    @cached_property
+    def areas(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
+        """Of everything that can be taken out the share of each cell, each place counted once."""
+        found = {entity: self.cells[mask] for entity, mask in AREAS.items() if mask in self.cells}
+        for inner, outer in WITHIN.items():
+            found[outer] = np.maximum(found[outer] - found[inner], 0)
+        return found | {"scene": np.maximum(1 - sum(found.values()), 0)}
+
+    @cached_property
+    def drops(self) -> dict[str, Float[np.ndarray, "n heads"]]:
+        """What the margins lose with each entity, an outer one without what goes with it; a gain counts as 0."""
+        before = self._margins(self.clips)
+        lost = {entity: before - self._margins(remove(self.clips, entity)) for entity in self.areas}
+        for inner, outer in WITHIN.items():
+            lost[outer] = lost[outer] - np.maximum(lost[inner], 0)
+        return {entity: np.maximum(drop, 0) for entity, drop in lost.items()}
+
+    def _margins(self, clips: Clips) -> Float[np.ndarray, "n heads"]:
+        logits = outputs(self.loaded, self.prepared(clips.video))
+        found = []
+        for head, where in self.loaded.slices.items():
+            own = logits[:, where]
+            right = np.take_along_axis(own, clips.labels[head][:, None], 1)[:, 0]
+            found.append(right - (own.sum(1) - right) / (own.shape[1] - 1))
+        return np.stack(found, 1)
+
+    @cached_property
+    def known(self) -> dict[str, Known]:
+        """For each question."""
+        heads = list(self.loaded.slices)
+        found = {}
+        for name in self.ids:
+            question = QUESTIONS[name]
+            core, rest = zones(self.cells[question.core], everywhere=question.core == "scene")
+            drops = np.stack([drop[:, heads.index(question.head)] for drop in self.drops.values()], 1)
+            own, other = (self.cells[box] for box in question.who) if question.who else (None, None)
+            found[name] = Known(
+                core=core,
+                rest=rest,
+                areas=np.stack(list(self.areas.values()), 1),
+                effects=drops / np.maximum(drops.sum(1, keepdims=True), 1e-9),
+                own=own,
+                other=other,
+                event=self.cells[question.event].max((2, 3)) > 0 if question.event else None,
+                unlike=tuple((head, self.cells[mask]) for head, mask in question.unlike),
+            )
+        return found
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Of which maps are needed: those that are asked, and those that they are compared with."""
+        asked = [QUESTIONS[name] for name in self.ids]
+        wanted = [q.head for q in asked] + [head for q in asked for head, _ in q.unlike]
+        return tuple(dict.fromkeys(wanted))
+
+
+def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int, *, gated: int = FEWEST) -> Material:
+    """Raises with every failed gate if the network does not go by what was planted."""
+    made = max(int(np.ceil(n * SPARE)), gated)
+    found = gates(loaded.model, world, made, seed, prepare=lambda video: prepared(loaded, video), at_once=AT_ONCE)
+    found.check()
+    clips = make_clips(world, made, seed)
+    logits = outputs(loaded, prepared(loaded, clips.video))
+    right = [logits[:, where].argmax(1) == clips.labels[head] for head, where in loaded.slices.items()]
+    fit = np.flatnonzero(np.all(right, 0) & found.stable.all(1))[:n]
+    if len(fit) < n:
+        raise ValueError(
+            f"expected {n} clips that {loaded.preset} answers as planted whatever else is changed, found {len(fit)} of"
+            f" {made}; ask for fewer with --num_clips, or train the network further"
+        )
+    return Material(loaded, world, tuple(ids), clips[fit], found, seed)
+
+
+def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
+    """The questions that a network can be asked, by the world that they are about."""
+    found: dict[str, list[str]] = {}
+    for name, question in QUESTIONS.items():
+        if answers(loaded, question):
+            found.setdefault(question.world, []).append(name)
+    return {world: tuple(names) for world, names in found.items()}
+
+
+def answers(loaded: Loaded, question: Question) -> bool:
+    shape = models.PRESETS[loaded.preset].geometry.shape
+    world = as_world(question.world)
+    return question.head in loaded.heads and shape == (world.frames, world.size, world.size, 3)
+
+
+def prepared(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
+    """As the network reads it from a file: in steps of 1/255."""
+    return models.PRESETS[loaded.preset].geometry.normalised(np.rint(255 * video).astype(np.uint8))
+
+
+def outputs(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n k"]:
+    """The logits; the last batch is filled up, so that all have one shape."""
+    n = len(video)
+    video = np.concatenate([video, np.repeat(video[-1:], -n % AT_ONCE, 0)])
+    found = [np.asarray(_logits(loaded.model, part)) for part in np.split(video, len(video) // AT_ONCE)]
+    return np.concatenate(found)[:n]
+
+
+@jax.jit
+def _logits(model, video):
+    return model(video)

@@ -1,0 +1,62 @@
+"""Maps that ask no network anything: what a method must beat before its numbers mean something."""
+
+from zlib import crc32
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+Video = Float[np.ndarray, "b t h w c"]
+Maps = Float[np.ndarray, "b t h w"]
+
+MODEL_FREE = ("random", "difference_to_mean", "frame_difference", "sobel")
+RANDOMS = 5  # chance scatters from one random map to the next
+
+
+def baseline_maps(clips: ArrayLike, seed: int, *, randoms: int = 1) -> dict[str, Maps]:
+    """The maps of `MODEL_FREE` at the clips' own resolution, none below 0.
+
+    With several `randoms` there are further ones, `random_2` and so on.
+    """
+    video = np.asarray(clips, np.float32)
+    if video.ndim != 5 or not video.size or randoms < 1:
+        raise ValueError(
+            f"expected clips (b, t, h, w, c), none of these 0, and at least one random map; got {video.shape} and "
+            f"{randoms} random maps"
+        )
+    random, *further = (_random(video, seed, i) for i in range(randoms))
+    maps = {
+        "random": random,
+        "difference_to_mean": np.abs(video - video.mean((1, 2, 3), keepdims=True)).mean(-1),
+        "frame_difference": _frame_difference(video),
+        "sobel": _sobel(video),
+    }
+    return maps | {f"random_{i}": one for i, one in enumerate(further, start=2)}
+
+
+def clip_seeds(clips: ArrayLike, seed: int, stream: int = 0) -> list[np.random.SeedSequence]:
+    """One for each clip, made of what it shows: the same in whatever batch it comes."""
+    video = np.ascontiguousarray(clips)
+    return [np.random.SeedSequence(seed, spawn_key=(stream, crc32(clip.data))) for clip in video]
+
+
+def _random(video: Video, seed: int, number: int) -> Maps:
+    shape = video.shape[1:4]
+    return np.stack([np.random.default_rng(s).random(shape, np.float32) for s in clip_seeds(video, seed, number)])
+
+
+def _frame_difference(video: Video) -> Maps:
+    """The mean over the frames before and after, where there are any: no frame is left out."""
+    change = np.abs(np.diff(video, axis=1)).mean(-1)
+    beside = np.pad(change, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    neighbours = np.array([min(t, 1) + min(video.shape[1] - 1 - t, 1) for t in range(video.shape[1])])
+    return (beside[:, :-1] + beside[:, 1:]) / np.maximum(neighbours, 1).astype(np.float32)[:, None, None]
+
+
+def _sobel(video: Video) -> Maps:
+    """The length of each frame's gradient, the mean over colours; the border is continued."""
+    x = np.pad(video, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    down = x[:, :, 2:] - x[:, :, :-2]
+    along = x[:, :, :, 2:] - x[:, :, :, :-2]
+    dy = down[:, :, :, :-2] + 2 * down[:, :, :, 1:-1] + down[:, :, :, 2:]
+    dx = along[:, :, :-2] + 2 * along[:, :, 1:-1] + along[:, :, 2:]
+    return np.hypot(dy, dx).mean(-1)

@@ -1,0 +1,51 @@
+"""What is asked of the worlds' clips, and where, by whom and when each question is answered in them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """`core` names the mask of the cause; the others say what a map that knows the question must tell apart.
+
+    `who` are the boxes of what the question is about and of what looks and moves just like it. `event` is the mask of
+    what is to be seen for a moment only. `unlike` are pairs of another question of the same network and a mask: a map
+    for that question has less of its mass in this mask. `irrelevant` is a factor that has nothing to do with the answer
+    and leaves the cause where it is.
+    """
+
+    world: str  # of the generator
+    head: str
+    core: str
+    dynamic: bool
+    irrelevant: str
+    who: tuple[str, str] | None = None
+    event: str | None = None
+    unlike: tuple[tuple[str, str], ...] = ()
+
+
+KEY, OTHER = "key_box", "dis_box"
+
+QUESTIONS: dict[str, Question] = {
+    "W1": Question("small", "shape", KEY, False, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
+    "W2": Question("small", "direction", KEY, True, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
+    "W3": Question(
+        "small",
+        "flash",
+        "key_event",
+        False,
+        "dis_shape",
+        (KEY, OTHER),
+        "key_event",
+        (("scene", KEY), ("shape", "key_event")),
+    ),
+    "W4": Question(
+        "small",
+        "scene",
+        "scene",
+        False,
+        "dis_flash",
+        unlike=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
+    ),
+}
+AREAS = {"key": KEY, "distractor": OTHER, "key_event": "key_event", "distractor_event": "dis_event"}
+WITHIN = {"key_event": "key", "distractor_event": "distractor"}  # goes with the other when that is removed

@@ -1,0 +1,203 @@
+"""Maps held against what is known: one row for each method, stage, network, question and axis."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vtcav_jax import models
+from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.intervals import RESAMPLES
+from vtcav_jax.models import Loaded
+from vtcav_jax.truth import axes
+from vtcav_jax.truth.axes import Mass, Parts
+from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, lineup, maps
+from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
+from vtcav_jax.truth.questions import QUESTIONS
+from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
+
+CLIPS = 200
+STABLE_CLIPS = 50  # a second map of each is needed
+SEED = 77  # not one that a network was trained on
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Of one entry and question every axis, clip by clip."""
+
+    method: str
+    stage: str
+    question: str
+    forwards: int
+    seconds: float
+    axes: dict[str, Parts]
+
+
+def score(
+    method: str | Function,
+    network: str | Loaded,
+    worlds: Sequence[str] = (),
+    *,
+    stage: str | None = None,
+    clips: int = CLIPS,
+    seed: int = SEED,
+    **options: Any,
+) -> list[Row]:
+    """Every axis of one method: by name, or a function `(model, clips, target) -> Attribution or maps (b, t, h, w)`.
+
+    `worlds` are some of `QUESTIONS`, by default all that the network answers. Raises where the network does not go by
+    what was planted: of such a network nothing is known that a map could be held against.
+    """
+    loaded = models.load(network) if isinstance(network, str) else network
+    name = network if isinstance(network, str) else loaded.preset
+    if callable(method):
+        entry = Entry(getattr(method, "__name__", "function"), function=method)
+    elif ":" in method:
+        entry = Entry(method, function=imported(method))
+    else:
+        lineup(loaded, [method])
+        entry = Entry(method, stage, options)
+    found = []
+    for world, ids in asked(loaded, worlds).items():
+        found += measure(material(loaded, world, ids, clips, seed), [entry])
+    return rows(found, name)
+
+
+def asked(loaded: Loaded, worlds: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The questions that are asked of a network, by the generator's world."""
+    if strange := [w for w in worlds if w not in QUESTIONS]:
+        raise ValueError(f"there is no world {', '.join(strange)}; choose from {', '.join(QUESTIONS)}")
+    can = questions_of(loaded)
+    if not can:
+        raise ValueError(
+            "expected a network that reads a world's clips and has one of the heads "
+            f"{', '.join(dict.fromkeys(q.head for q in QUESTIONS.values()))}; {loaded.preset} has "
+            f"{', '.join(loaded.heads)}: train such a head with --task=train"
+        )
+    wanted = {world: tuple(i for i in ids if not worlds or i in worlds) for world, ids in can.items()}
+    if lacking := [w for w in worlds if w not in sum(wanted.values(), ())]:
+        told = ", ".join(sum(can.values(), ()))
+        raise ValueError(f"{loaded.preset} does not answer {', '.join(lacking)}; it answers {told}")
+    return {world: ids for world, ids in wanted.items() if ids}
+
+
+def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
+    """Of entries of one group; all questions about the same clips."""
+    known, sizes = about.known, about.sizes
+    compared = given(about.loaded, about.video)
+    for entry in entries if len(entries) == 1 else ():
+        check(entry, about.loaded, about.target(about.heads[0], slice(0, 1)), about.video)
+    found: dict[str, list[tuple[Attribution, Mass]]] = {}
+    seconds: list[float] = []
+    for head in about.heads:
+        parts: list[list[Attribution]] = []
+        for rows in batches(len(about)):
+            start = time.perf_counter()
+            parts.append(maps(about.loaded, entries, about.video[rows], about.target(head, rows), compared))
+            seconds.append((time.perf_counter() - start) / len(parts[-1][0].map))
+        found[head] = [(some[0], np.concatenate([cells(one, sizes) for one in some])) for some in zip(*parts)]
+    spent = float(np.median(seconds))  # without the batch that is compiled
+    out = []
+    for i in range(len(entries)):
+        own = {head: found[head][i][1] for head in about.heads}
+        first = found[about.heads[0]][i][0]
+        for name in about.ids:
+            head = QUESTIONS[name].head
+            got = axes.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
+            out.append(Measured(entries[i].method, first.stage, name, first.cost, spent, got))
+    for name in about.ids:
+        for one, value in zip([m for m in out if m.question == name], stability(about, entries, name, found)):
+            if value is not None:
+                one.axes[STABLE] = value
+    return out
+
+
+def stability(
+    about: Material, entries: Sequence[Entry], name: str, found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
+) -> Iterator[Parts | None]:
+    question, rows = QUESTIONS[name], slice(0, min(STABLE_CLIPS, len(about)))
+    again = about.redrawn(question.irrelevant, rows)
+    made = maps(about.loaded, entries, again, about.target(question.head, rows), given(about.loaded, about.video))
+    for (first, before), after in zip(found[question.head], made):
+        if over_time(first):
+            yield None
+        else:
+            yield axes.stable(before[rows], cells(after, about.sizes), about.known[name].core[rows])
+
+
+def cells(attribution: Attribution, sizes: tuple[int, int, int]) -> Mass:
+    """Of maps that tell only when the course over time alone."""
+    return axes.mass(attribution.map, (sizes[0], 1, 1) if over_time(attribution) else sizes)
+
+
+def over_time(attribution: Attribution) -> bool:
+    """Whether the maps tell when and not where."""
+    values = attribution.map
+    return bool((values == values[:, :, :1, :1]).all() and (values != values[:, :1]).any())
+
+
+def batches(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE))
+
+
+def groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Rows that are made together; a row with options is one of its own."""
+    out: dict[str, list[Entry]] = {}
+    for entry in entries:
+        out.setdefault(entry.group, []).append(entry)
+    return out
+
+
+def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
+    """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network."""
+    out = []
+    for (method, stage), some in grouped(found).items():
+        cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
+
+        def row(world: str, axis: str, drawn: Float[np.ndarray, " draws"], clips: int) -> Row:
+            value, low, high = interval(drawn)  # noqa: B023
+            return Row(method, stage, network, world, axis, value, low, high, clips, *cost)  # noqa: B023
+
+        truths = []
+        for one in some:
+            values = {axis: resampled(parts, seed) for axis, parts in one.axes.items()}
+            n = {axis: int((~np.isnan(parts[0, 0])).sum()) for axis, parts in one.axes.items()}
+            out += [row(one.question, axis, drawn, n[axis]) for axis, drawn in values.items()]
+            if "WHERE" in values:
+                truths.append(np.mean([values[axis] for axis in AXES if axis in values], 0))
+                out.append(row(one.question, TRUTH, truths[-1], n["WHERE"]))
+        if len(truths) > 1:
+            out.append(row(ALL, TRUTH, np.mean(truths, 0), max(m.axes["WHERE"].shape[-1] for m in some)))
+    return out
+
+
+def grouped(found: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
+    out: dict[tuple[str, str], list[Measured]] = {}
+    for one in found:
+        out.setdefault((one.method, one.stage), []).append(one)
+    return out
+
+
+def resampled(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
+    """The mean skill, first of all clips, then of clips drawn again: the same draws for all axes."""
+    drawn = draws(parts.shape[-1], seed)
+    told = ~np.isnan(parts)
+    with np.errstate(invalid="ignore"):
+        means = (np.where(told, parts, 0.0) @ drawn.T) / (told.astype(np.float64) @ drawn.T)
+    return axes.skill(means[:, 0], means[:, 1]).mean(0)
+
+
+@lru_cache(maxsize=4)
+def draws(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
+    """How often each clip comes: once, then as drawn."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def interval(drawn: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
+    low, high = np.nanquantile(drawn[1:], (0.025, 0.975))
+    return float(drawn[0]), float(low), float(high)

@@ -1,0 +1,38 @@
+"""The tables that --task=truth leaves in a run."""
+
+from dataclasses import dataclass
+
+FILE, REFUSED, GATES = "truth.csv", "truth_refused.csv", "truth_gates.txt"
+AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
+TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
+EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
+ALL = "all"  # questions of a network
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value and its bootstrap interval over clips; 0 is chance, 1 is all there is to get, worse than chance below 0.
+
+    `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's.
+    """
+
+    method: str
+    stage: str
+    network: str
+    world: str
+    axis: str
+    value: float
+    low: float
+    high: float
+    clips: int
+    forwards: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A method that is not for a network, and why."""
+
+    method: str
+    network: str
+    reason: str
