@@ -27,6 +27,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.tcav
 	$(BIN)/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.pyramid
 	$(BIN)/python -m benchmarks.parity
 
 clean:

@@ -1,6 +1,6 @@
 """Asks a video network what it has learnt: `python main.py --task=TASK ...`; `--help` tells the tasks and their flags.
 
-Here flags (options.py) become calls of vtcav_jax/tasks, and what happens an exit code.
+Here flags (options.py, asked.py) become calls of vtcav_jax/tasks, and what happens an exit code.
 """
 
 import shlex
@@ -10,114 +10,111 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags, logging
+from absl import app, logging
 
+import asked
+import manual
 import options
 import refusals
+
+A_NETWORK, TRAINED = "a preset, a network that ships, or a path", "a network that ships, or a path"
 
 
 def quickstart() -> int:
     from vtcav_jax.tasks.quickstart import quickstart
 
-    style = [flag.serialize() for flag in (flags.FLAGS["quiet"], flags.FLAGS["log_json"])]
-    return quickstart(Path(__file__), run_folder() or Path("runs") / "quickstart", style)
+    return quickstart(Path(__file__), asked.run_folder() or Path("runs") / "quickstart", asked.style())
+
+
+def experiment() -> int:
+    import jax
+
+    from vtcav_jax.tasks import experiment
+
+    jax.config.update("jax_platforms", "cpu")  # the steps are processes of their own, and accelerators are theirs
+    if options.COORDINATOR.value:
+        raise ValueError("--coordinator: several processes cannot mine together; --task=mine first, then --task=tcav")
+    run = experiment.check(
+        options.MODEL.value,
+        options.VIDEOS.value,
+        options.CONCEPTS.value,
+        options.TARGETS.value,
+        options.TARGET_VIDEOS.value,
+        asked.testing(),
+        asked.run_folder(),
+        asked.random_seed(),
+    )
+    asked.mining()  # what is wrong with it is said before anything is done
+    sets = asked.path(options.OUT) or run.with_name(f"{run.name}_concepts")
+    mining = ["--task=mine", *asked.given("mine", but=(options.OUT,)), f"--out={sets}"]
+    testing = asked.given("tcav", but=(options.VIDEOS, options.CONCEPTS, options.DRY_RUN))
+    testing = ["--task=tcav", *testing, f"--concepts={sets}"]
+    program, style = Path(__file__), asked.style()
+    return experiment.experiment(program, mining, testing, sets, style, dry_run=options.DRY_RUN.value)
 
 
 def stages() -> None:
     from vtcav_jax.tasks import answers
 
-    answers.stages(needed(options.MODEL, "a preset, a network that ships, or a path"))
+    answers.stages(asked.needed(options.MODEL, A_NETWORK))
 
 
 def predict() -> None:
     from vtcav_jax.tasks import answers
 
     answers.predict(
-        needed(options.MODEL, "a preset, a network that ships, or a path"),
+        asked.needed(options.MODEL, A_NETWORK),
         spec=options.VIDEOS.value,
-        clips=path(options.CLIPS),
-        how=how(),
+        clips=asked.path(options.CLIPS),
+        how=asked.how(),
         batch_size=options.BATCH_SIZE.value or 4,
         top=options.TOP.value,
         workers=options.WORKERS.value,
-        out=path(options.OUT),
-        random_seed=options.SEED.value if options.RANDOM_WEIGHTS.value else None,
+        out=asked.path(options.OUT),
+        random_seed=asked.random_seed(),
     )
 
 
 def train() -> None:
     from vtcav_jax.tasks import train
-    from vtcav_jax.training import Recipe
 
-    recipe = Recipe(
-        steps=options.STEPS.value,
-        batch_size=options.BATCH_SIZE.value or 64,
-        learning_rate=options.LEARNING_RATE.value,
-        warmup=min(100, options.STEPS.value // 10) if options.WARMUP.value is None else options.WARMUP.value,
-        weight_decay=options.WEIGHT_DECAY.value,
-        clip_norm=options.CLIP_NORM.value,
-        augment=options.AUGMENT.value,  # type: ignore[arg-type]
-        timeless=options.TIMELESS.value,
-        timeless_from=options.TIMELESS_FROM.value,
-        timeless_heads=tuple(options.TIMELESS_HEADS.value),
-        random_start=options.RANDOM_START.value,
-        checkpoint_every=options.CHECKPOINT_EVERY.value,
-        seed=options.SEED.value,
-    )
     train.train(
-        needed(options.MODEL, "a preset, or a network to begin with"),
+        asked.needed(options.MODEL, "a preset, or a network to begin with"),
         options.VIDEOS.value,
-        run_folder(),
-        recipe,
+        asked.run_folder(),
+        asked.recipe(),
         held_out=options.HELD_OUT.value,
         gate_clips=options.GATES.value,
         bfloat16=options.BFLOAT16.value,
         workers=options.WORKERS.value,
-        flags=flags_text(),
+        flags=asked.flags_text(),
     )
 
 
 def prepare() -> None:
     from vtcav_jax.tasks import corpora
 
-    model = needed(options.MODEL, "whose clips are made")
-    corpora.prepare(options.VIDEOS.value, model, how(), path(options.OUT), workers=options.WORKERS.value)
+    model = asked.needed(options.MODEL, "whose clips are made")
+    corpora.prepare(options.VIDEOS.value, model, asked.how(), asked.path(options.OUT), workers=options.WORKERS.value)
 
 
 def worlds() -> None:
     from vtcav_jax.tasks import corpora
 
-    corpora.world(options.VIDEOS.value, path(options.OUT))
+    corpora.world(options.VIDEOS.value, asked.path(options.OUT))
 
 
 def mine() -> None:
-    from vtcav_jax.concepts import Mining, concepts
     from vtcav_jax.tasks import corpora
 
     if options.LIST_LABELS.value:
-        return corpora.labels(Path(needed(options.DETECTOR, "whose labels are listed")))
-    settings = Mining(
-        concepts(options.CONCEPTS.value),
-        frames=options.FRAMES.value,
-        controls=options.CONTROLS.value,
-        detector=path(options.DETECTOR),
-        boxes=path(options.BOXES),
-        tracker=options.TRACKER.value,
-        image_size=options.IMAGE_SIZE.value,
-        least_confidence=options.LEAST_CONFIDENCE.value,
-        least_area=options.LEAST_AREA.value,
-        least_length=options.LEAST_LENGTH.value,
-        greatest_overlap=options.GREATEST_OVERLAP.value,
-        most_per_video=options.MOST_PER_VIDEO.value,
-        most=options.MOST.value,
-        random_sets=options.RANDOM_SETS.value,
-        seed=options.SEED.value,
-    )
+        return corpora.labels(Path(asked.needed(options.DETECTOR, "whose labels are listed")))
     corpora.mine(
         options.VIDEOS.value,
-        settings,
-        path(options.OUT),
+        asked.mining(),
+        asked.path(options.OUT),
         model=options.MODEL.value,
         targets=options.TARGET_VIDEOS.value,
         negatives=options.NEGATIVES.value,
@@ -128,7 +125,7 @@ def mine() -> None:
 def review() -> None:
     from vtcav_jax.tasks import corpora
 
-    folder = concepts_folder()
+    folder = asked.concepts_folder()
     if folder is None:
         raise ValueError("--concepts is missing: the folder of concept sets; see --help")
     corpora.review(folder)
@@ -137,43 +134,20 @@ def review() -> None:
 def tcav() -> None:
     from vtcav_jax.tasks import tcav
     from vtcav_jax.tcav import hosts
-    from vtcav_jax.tcav.settings import Experiment
 
     hosts.connect(options.COORDINATOR.value, options.NUM_PROCESSES.value, options.PROCESS_ID.value)
-    settings = Experiment(
-        stages=tuple(options.STAGES.value),
-        tests=tuple(options.TESTS.value),
-        null=options.NULL.value,
-        statistic=options.STATISTIC.value,
-        pool=options.POOL.value,
-        target_fn=options.TARGET_FN.value,
-        sensitivity=options.SENSITIVITY.value,
-        estimator=options.ESTIMATOR.value,
-        lam=options.LAM.value,
-        solver=options.SOLVER.value,
-        permutations=options.PERMUTATIONS.value,
-        alpha=options.ALPHA.value,
-        correction=options.CORRECTION.value,
-        n_targets=options.N_TARGETS.value,
-        self_check=options.SELF_CHECK.value,
-        steering=options.STEERING.value,
-        protocol=options.PROTOCOL.value,
-        export=options.EXPORT.value,
-        seed=options.SEED.value,
-        batch=options.BATCH_SIZE.value or 8,
-    )
     tcav.tcav(
-        needed(options.MODEL, "a network that ships, or a path"),
+        asked.needed(options.MODEL, TRAINED),
         options.TARGETS.value,
         options.TARGET_VIDEOS.value,
-        concepts_folder(),
-        settings,
-        run_folder(),
-        cache=path(options.CACHE),
+        asked.concepts_folder(),
+        asked.testing(),
+        asked.run_folder(),
+        cache=asked.path(options.CACHE),
         dry_run=options.DRY_RUN.value,
         workers=options.WORKERS.value,
-        random_seed=options.SEED.value if options.RANDOM_WEIGHTS.value else None,
-        flags=flags_text(),
+        random_seed=asked.random_seed(),
+        flags=asked.flags_text(),
     )
 
 
@@ -181,11 +155,11 @@ def explain_concepts() -> None:
     from vtcav_jax.tasks import tcav
 
     tcav.explain_concepts(
-        needed(options.MODEL, "the network that the vectors are of"),
-        run_folder(),
+        asked.needed(options.MODEL, "the network that the vectors are of"),
+        asked.run_folder(),
         options.VIDEOS.value,
         options.TARGETS.value,
-        path(options.OUT),
+        asked.path(options.OUT),
         target_fn=options.TARGET_FN.value,
         workers=options.WORKERS.value,
     )
@@ -194,83 +168,57 @@ def explain_concepts() -> None:
 def report() -> None:
     from vtcav_jax.tasks.report import report
 
-    report([folder for name in (options.RUN.value or "").split(",") if (folder := run_folder(name))], path(options.OUT))
+    report(
+        [folder for name in (options.RUN.value or "").split(",") if (folder := asked.run_folder(name))],
+        asked.path(options.OUT),
+    )
 
 
 def explain() -> None:
     from vtcav_jax.tasks import explain
 
-    explain.explain(
-        needed(options.MODEL, "a network that ships, or a path"),
-        options.VIDEOS.value,
-        run_folder(),
-        how(),
-        targets=options.TARGETS.value,
+    through_videos(
+        explain.explain,
         methods=options.METHODS.value,
         stages=options.STAGES.value,
         baselines=options.BASELINES.value,
         nodes=options.NODES.value,
-        vectors=path(options.VECTORS),
+        vectors=asked.path(options.VECTORS),
         whole=options.WHOLE_VIDEO.value,
         films=options.FILMS.value,
         limit_clips=options.LIMITS.value,
         batch=options.BATCH_SIZE.value or 4,
-        workers=options.WORKERS.value,
         seed=options.SEED.value,
-        random_weights=options.RANDOM_WEIGHTS.value,
-        flags=flags_text(),
     )
 
 
 def motion() -> None:
-    from vtcav_jax.attribution.decisions import Measuring
     from vtcav_jax.tasks import motion
 
-    measuring = Measuring(
-        method=one(options.METHODS) or "gradient_x_input",
-        stage=one(options.STAGES),
-        n=options.SIGMAS.value,
-        seed=options.SEED.value,
-        flow=options.FLOW.value,
-    )
-    motion.motion(
-        needed(options.MODEL, "a network that ships, or a path"),
-        options.VIDEOS.value,
-        run_folder(),
-        how(),
-        measuring,
-        targets=options.TARGETS.value,
-        whole=options.WHOLE_VIDEO.value,
-        batch=options.BATCH_SIZE.value or 4,
-        workers=options.WORKERS.value,
-        random_seed=options.SEED.value if options.RANDOM_WEIGHTS.value else None,
-        flags=flags_text(),
+    through_videos(
+        motion.motion, asked.measuring(), whole=options.WHOLE_VIDEO.value, batch=options.BATCH_SIZE.value or 4
     )
 
 
 def pyramid() -> None:
     from vtcav_jax.tasks import pyramid
 
-    asking = pyramid.Asking(
-        stages=tuple(options.STAGES.value),
-        depth=options.DEPTH.value,
-        select=options.SELECT.value,
-        most=options.KERNELS.value,
-        edges=options.EDGES.value,
-        most_clips=options.PYRAMID_CLIPS.value,
-        seed=options.SEED.value,
-    )
-    pyramid.pyramid(
-        needed(options.MODEL, "a network that ships, or a path"),
+    through_videos(pyramid.pyramid, asked.pyramid(), vectors=asked.path(options.VECTORS))
+
+
+def through_videos(task: Callable[..., None], *own: Any, **more: Any) -> None:
+    """What is asked alike of a network and videos: `own` and `more` are the task's own."""
+    task(
+        asked.needed(options.MODEL, TRAINED),
         options.VIDEOS.value,
-        run_folder(),
-        how(),
-        asking,
+        asked.run_folder(),
+        asked.how(),
+        *own,
         targets=options.TARGETS.value,
-        vectors=path(options.VECTORS),
         workers=options.WORKERS.value,
-        random_weights=options.RANDOM_WEIGHTS.value,
-        flags=flags_text(),
+        random_seed=asked.random_seed(),
+        flags=asked.flags_text(),
+        **more,
     )
 
 
@@ -279,59 +227,19 @@ def truth() -> None:
 
     truth.truth(
         options.NETWORK.value,
-        run_folder(),
+        asked.run_folder(),
         methods=options.METHODS.value,
         own=options.METHOD.value,
         worlds=options.WORLDS.value,
         clips=options.TRUTH_CLIPS.value,
-        flags=flags_text(),
+        flags=asked.flags_text(),
     )
-
-
-def one(flag: flags.FlagHolder) -> str | None:
-    if len(flag.value) > 1:
-        raise ValueError(f"--{flag.name}={','.join(flag.value)}: --task={options.TASK.value} takes one")
-    return next(iter(flag.value), None)
-
-
-def needed(flag: flags.FlagHolder, what: str) -> str:
-    if flag.value is None:
-        raise ValueError(f"--{flag.name} is missing: {what}; see --help")
-    return flag.value
-
-
-def concepts_folder() -> str | None:
-    if len(options.CONCEPTS.value) > 1:
-        given = ",".join(options.CONCEPTS.value)
-        raise ValueError(f"--concepts={given}: --task={options.TASK.value} takes one folder of concept sets")
-    return next(iter(options.CONCEPTS.value), None)
-
-
-def path(flag: flags.FlagHolder) -> Path | None:
-    return None if flag.value is None else Path(flag.value)
-
-
-def how():
-    from vtcav_jax.video import How
-
-    return How(options.NUM_CLIPS.value, options.VIEWS.value, normalise=False, interval_seconds=options.INTERVAL.value)  # type: ignore[arg-type]
-
-
-def run_folder(name: str | None = None) -> Path | None:
-    name = options.RUN.value if name is None else name
-    return None if not name else Path(name) if "/" in name else Path("runs") / name
-
-
-def flags_text() -> str:
-    """Every flag that the task takes, as it was resolved, as a flagfile."""
-    mine = [flag for flag in options.ours() if options.TASK.value in (options.tasks_of(flag) or [options.TASK.value])]
-    told = [flag for flag in mine if flag.value is not None and flag.name != options.PROCESS_ID.name]
-    return "".join(f"{flag.serialize()}\n" for flag in told if flag.serialize())
 
 
 FAULT, STOPPED = 70, 130  # exit codes; see options.CODES
 TASKS: dict[str, Callable[[], int | None]] = {
     "quickstart": quickstart,
+    "experiment": experiment,
     "stages": stages,
     "predict": predict,
     "train": train,
@@ -391,7 +299,7 @@ def start() -> None:
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads only the beginning
         named = [word.partition("=")[2] for word in sys.argv if word.startswith("--task=")]
-        print(options.help_text(named[-1] if named else None))
+        print(manual.help_text(named[-1] if named else None))
         sys.exit(0)
     app.run(main, flags_parser=refusals.parsed)
 

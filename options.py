@@ -5,7 +5,6 @@ The help of a flag begins with the tasks that take it, as in `tcav, predict: ...
 
 import re
 import sys
-import textwrap
 from dataclasses import dataclass
 
 from absl import flags
@@ -25,6 +24,13 @@ TASKS = {
         "the whole story in one command: synthetic clips, concepts out of them, Video-TCAV, its page",
         "",
         "each finished step; the same command goes on",
+    ),
+    "experiment": About(
+        "concepts out of your videos and Video-TCAV on them: mine, then tcav, whose flags it takes, by one command;"
+        " --dry_run prints both",
+        "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --target_videos=OTHER"
+        " --model=weights/swin_t --targets='playing tennis' --run=NAME",
+        "every video that was looked through and every clip that went through the network; the same command goes on",
     ),
     "stages": About(
         "every stage one can look into: its shape, features, memory per 100 clips", "--model=video_swin_b_k400"
@@ -99,6 +105,8 @@ CODES = {
     130: "stopped by Ctrl-C; what is safe and how to go on is told",
 }
 
+APART = ("list_labels", "coordinator", "num_processes", "process_id")  # flags of mine and tcav, not of an experiment
+
 TASK = flags.DEFINE_string("task", None, f"what to do: {', '.join(TASKS)}")
 MODEL = flags.DEFINE_string(
     "model",
@@ -124,12 +132,14 @@ TOP = flags.DEFINE_integer("top", 5, "predict: classes shown per clip and head",
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "predict, prepare, worlds, mine, explain_concepts, report: the folder to write; of predict a .csv",
+    "predict, prepare, worlds, mine, experiment, explain_concepts, report: the folder to write; of predict a .csv; of"
+    " an experiment the concept sets, by default RUN_concepts",
 )
 RANDOM_WEIGHTS = flags.DEFINE_boolean(
     "random_weights",
     False,
-    "predict, tcav, explain, motion, pyramid: let a preset answer without weights, to try it out",
+    "predict, tcav, explain, motion, pyramid: let a preset answer without weights, to try it out; its answers mean"
+    " nothing",
 )
 SEED = flags.DEFINE_integer("seed", 0, "for whatever is random", lower_bound=0, upper_bound=2**32 - 1)
 RUN = flags.DEFINE_string(
@@ -162,8 +172,8 @@ GATES = flags.DEFINE_integer("gates", 0, "train, on a world: clips on which its 
 CONCEPTS = flags.DEFINE_list(
     "concepts",
     [],
-    "mine, review, tcav: mine takes LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, and NAME=@HEAD:ANSWER for whole clips,"
-    " separated by commas, with quotes around blanks; the others the folder of concept sets",
+    "mine, review, tcav: mine and experiment take LABEL, NAME=LABEL or NAME=LABEL@HEAD:ANSWER, and NAME=@HEAD:ANSWER"
+    " for whole clips, separated by commas, with quotes around blanks; the others the folder of concept sets",
 )
 DETECTOR = flags.DEFINE_string(
     "detector", None, "mine: weights of an ultralytics detector (a .pt is a pickle: code in it is run) or .onnx"
@@ -300,74 +310,17 @@ LOG_JSON = flags.DEFINE_boolean(
 
 
 def tasks_of(flag: flags.Flag) -> list[str]:
-    """The tasks that take it; none are named for a flag of all of them."""
-    prefix, colon, _ = _help(flag).partition(": ")
-    return [word for word in prefix.split(", ") if word in TASKS] if colon else []
+    """The tasks that take it; none are named for a flag of all of them. An experiment takes what its steps take."""
+    prefix, colon, _ = told(flag).partition(": ")
+    named = [word for word in prefix.split(", ") if word in TASKS] if colon else []
+    steps = {"mine", "tcav"} & set(named) and flag.name not in APART
+    return [*named, "experiment"] if steps and "experiment" not in named else named
+
+
+def told(flag: flags.Flag) -> str:
+    """Its help, without the values that absl puts before it."""
+    return re.sub(r"^<[^>]*>: ", "", flag.help or "")
 
 
 def ours() -> list[flags.Flag]:
     return flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
-
-
-def help_text(task: str | None = None) -> str:
-    """Of everything, or of one task."""
-    if task not in TASKS:
-        lines = ["python main.py --task=TASK ...   asks a video network what it has learnt", ""]
-        for name, about in TASKS.items():
-            lines += [f"  {command(name)}", *_wrapped(about.what, 6)]
-        lines += ["", "python main.py --task=TASK --help   tells the flags of one task", "", SOURCES, ""]
-    else:
-        about = TASKS[task]
-        lines = [
-            *_wrapped(about.what, 0),
-            "",
-            f"  {command(task)}",
-            "",
-            *_wrapped(f"When stopped, it keeps {about.kept}.", 0),
-        ]
-        lines += ["", SOURCES, ""]
-    groups: dict[str, list[flags.Flag]] = {}
-    for flag in ours():
-        takers = tasks_of(flag)
-        if task in TASKS and takers and task not in takers:
-            continue
-        groups.setdefault("every task" if not takers else takers[0] if task not in TASKS else task, []).append(flag)
-    for name in sorted(groups, key=lambda name: -1 if name == "every task" else list(TASKS).index(name)):
-        lines += [f"{name}:"]
-        for flag in groups[name]:
-            lines += _flag(flag)
-        lines.append("")
-    lines += ["exit codes:", *(f"  {code:>3}  {what}" for code, what in CODES.items()), ""]
-    return "\n".join(
-        [
-            *lines,
-            "Flags can be kept in a file, one --name=value a line: --flagfile=FILE; put it first, what"
-            " follows it wins.",
-        ]
-    )
-
-
-def command(task: str) -> str:
-    """An example that can be typed, but for names in capitals."""
-    return f"python main.py --task={task} {TASKS[task].example}".rstrip()
-
-
-def _flag(flag: flags.Flag) -> list[str]:
-    name = f"[no]{flag.name}" if flag.boolean else flag.name
-    usual = "" if flag.default is None or flag.default == [] else f" (default: {flag.default_as_str})"
-    values = getattr(flag.parser, "enum_values", None)
-    choices = f" <{'|'.join(values)}>" if values else ""
-    return [f"  --{name}:{choices}", *_wrapped(f"{_help(flag)}{usual}", 6)]
-
-
-def _help(flag: flags.Flag) -> str:
-    """Without the values that absl puts before it."""
-    return re.sub(r"^<[^>]*>: ", "", flag.help or "")
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent=" " * indent, subsequent_indent=" " * indent)
-
-
-SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
-a dataset (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED)."""

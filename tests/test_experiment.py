@@ -230,6 +230,9 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(made, tmp_p
         ask(made, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
     with pytest.raises(ValueError, match="random sets would do"):
         ask(made, tmp_path / "run", replace(QUICK, null="sets", tests=("absolute",)))
+    few = replace(QUICK, tests=("motion",), permutations=None, correction="bonferroni")  # 8 pairs: 128 choices
+    with pytest.raises(ValueError, match="different ways of exchanging labels, which takes more clips of a concept"):
+        ask(made, tmp_path / "run", few)
     with pytest.raises(ValueError, match="did you mean features"):
         ask(made, tmp_path / "run", replace(QUICK, stages=("feature", "pool")))
     with pytest.raises(ValueError, match="no target named 'rad'.*did you mean red"):

@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 import main as main_module
+import manual
 import options
 from vtcav_jax import models
 
 ROOT = __file__.rsplit("/tests/", 1)[0]
+
+
+EXPERIMENT = [
+    *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
+    *("--targets=direction:left", "--target_videos=worlds:small:60:5", "--run=x"),
+]
 
 
 def main(*arguments, code=0):
@@ -127,6 +134,11 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (["--task=motion", "--flow=maybe"], "error: --flow=maybe: expected true or false"),
         (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
+        (["--task=experiment", "--model=worlds_swin", "--videos=v", "--run=x"], "needs --concepts=NAME, --targets=CL"),
+        (["--task=experiment", *EXPERIMENT, "--targets=direction:west"], "error: --targets: no target named"),
+        (["--task=experiment", *EXPERIMENT, "--stages=layer.0"], "error: --stages: no stage named"),
+        (["--task=experiment", *EXPERIMENT, "--concepts=="], "error: --concepts"),
+        (["--task=experiment", *EXPERIMENT, "--coordinator=auto"], "error: --coordinator: several processes cannot"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):
@@ -143,7 +155,7 @@ def test_every_flag_is_in_the_help_of_its_tasks():
     assert set(options.TASKS) == set(main_module.TASKS) and len(options.ours()) > 50
     for task in main_module.TASKS:
         assert f"--task={task}" in text
-        of_task = options.help_text(task)
+        of_task = manual.help_text(task)
         for flag in options.ours():
             takes = task in (options.tasks_of(flag) or [task])
             assert bool(re.search(rf"^  --(\[no\])?{flag.name}:", of_task, re.M)) == takes, (task, flag.name)
@@ -205,6 +217,34 @@ def test_flags_that_a_sentence_is_about_are_named():
     assert text.startswith("error: --concepts: there is no folder nothere")
     text = main("--task=report", "--run=no/such", code=1)
     assert text.startswith("error: --run=no/such: there is no no/such/run.json")
+
+
+def test_an_experiment_says_its_steps_and_does_nothing_yet(tmp_path):
+    text = main("--task=experiment", *EXPERIMENT, f"--run={tmp_path / 'a b'}", "--most=6", "--n_targets=8", "--dry_run")
+    first, second = (line for line in text.splitlines() if line)
+    assert first.startswith("[1/2] python main.py --task=mine ") and f"'--out={tmp_path / 'a b_concepts'}'" in first
+    assert "--most=6" in first and "--target_videos=worlds:small:60:5" in first and "--targets" not in first
+    assert second.startswith("[2/2] python main.py --task=tcav ") and f"'--run={tmp_path / 'a b'}'" in second
+    assert f"'--concepts={tmp_path / 'a b_concepts'}'" in second and "--n_targets=8" in second
+    assert not {"--most", "--videos", "--dry_run", "left=@direction"} & set(re.findall(r"(--\w+|left=@\w+)", second))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
+    command = ["--task=experiment", *EXPERIMENT, f"--run={tmp_path / 'runs' / 'a'}", "--most=6", "--random_sets=3"]
+    command += ["--n_targets=8", "--stages=layers.0,pool", "--tests=absolute,motion", "--self_check=2"]
+    text = main(*command)
+    page, sets = tmp_path / "runs" / "a" / "report" / "index.html", tmp_path / "runs" / "a_concepts"
+    assert f"page: {page}" in text and f"look at the concepts: {sets / 'review.html'}" in text
+    assert "left, static (6), left, dynamic (6)" in page.read_text()
+    record = tmp_path / "runs" / "a" / "run.json"
+    before = json.loads(record.read_text())["hashes"]["concepts"]
+    one = next(name for name in before if name.startswith("left/static/"))
+    (sets / "review.csv").write_text(f"file,verdict\n{one},reject\n")
+    forwards = re.search(r"through the network: (\d+) forward, 0 backward", main(*command))
+    assert forwards and int(forwards[1]) <= 4  # the clip that took its place, and random ones that were near it
+    assert one not in json.loads(record.read_text())["hashes"]["concepts"]
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def run_folder(folder, rows=ROWS):
         **{"layers.0|vectors": np.array(names), "layers.0|direction:left": random.normal(size=(len(names), 4, 3))},
     )
     write_rows(folder / "scores.csv", Row, rows)
-    (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
+    (folder / "flags.txt").write_text("--task=tcav\n")
     about = {
         "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
         "versions": {"jax": "0"},
@@ -112,8 +112,31 @@ def test_the_answer_says_what_the_table_says(page):
     )
     text = page.read_text()
     assert (
-        "3 of 4 clips (30 % to 95 %)" in text and "weights are random" in text and "1 tests: degenerate stage" in text
+        "3 of 4 clips (30 % to 95 %)" in text and "random weights" not in text and "1 tests: degenerate stage" in text
     )
+
+
+def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
+    folder = run_folder(tmp_path / "a")
+    (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
+    about = json.loads((folder / "run.json").read_text())
+    about["asked"]["model"] = "video_swin_tiny"
+    (folder / "run.json").write_text(json.dumps(about))
+    text = write_report(folder).read_text()
+    first = text.index("weights are random: it has learnt nothing")
+    assert first < text.index("is raised by left") and "<strong>" not in text and 'class="answer"' not in text
+    assert text.count("<li>With random weights: direction:left is") == 2 and "video_swin_tiny, random weights" in text
+    assert "<li>With random weights: No effect of ring is shown" in text
+    text = write_comparison([folder, run_folder(tmp_path / "b")]).read_text()
+    assert text.index("The weights of a are random") < text.index("<nav>")
+
+
+def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
+    text = page.read_text()
+    assert "that only lack the motion: frozen (one frame for as long). Only" in text and "jitter" not in text
+    rows = [r for r in ROWS if r.test != "motion"]
+    text = write_report(run_folder(tmp_path / "a", rows)).read_text()
+    assert "This run has no copies of the moving clips" in text and "frozen" not in text
 
 
 def test_a_class_of_which_nothing_is_found_gets_no_claim(tmp_path):
@@ -173,6 +196,13 @@ def test_a_mark_stands_where_its_number_is():
     per_unit = (ticks[2] - ticks[0]) / 2
     assert float(mark.get("cy", 0)) == pytest.approx(ticks[0] + 4 * per_unit, abs=0.3)
     assert "4 (3.6 to 4.4), by chance −0.5 to 0.5, adjusted p 0.01, supports" in (mark[0].text or "")
+
+
+def test_a_long_class_does_not_hide_the_concept():
+    long = replace(ROWS[1], target="catching or throwing baseball")
+    for figure in (figures.depth([long], "step", "logits"), figures.ladder([long], "step", "logits")):
+        texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
+        assert {"left", "catching or throwing baseball: logits"} <= set(texts)
 
 
 def test_effects_carry_the_interval_of_the_statistic():

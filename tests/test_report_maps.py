@@ -1,7 +1,11 @@
 """Maps and shares of motion on the page of a run: what their tables say, as films, figures and sentences."""
 
+import base64
+import csv
+import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +22,7 @@ from vtcav_jax.attribution.verdicts import ClassMotion, verdict
 from vtcav_jax.report import map_films, map_sections, map_words, motion_sections, share_figures
 from vtcav_jax.report.overlay import write_film
 from vtcav_jax.report.run_folder import open_folder
-from vtcav_jax.report.writing import write_report
+from vtcav_jax.report.writing import write_comparison, write_report
 from vtcav_jax.tcav.table import write_rows
 
 NAN = math.nan
@@ -208,12 +212,66 @@ def test_a_folder_of_maps_alone_or_of_motion_alone_has_its_page(tmp_path):
     assert "<h1>motion: how much of direction is motion to m?</h1>" in text and 'id="maps"' not in text
 
 
+def table_of(page, name):
+    found = re.search(rf'download="{name}" href="data:text/csv;base64,([^"]*)"', page.read_text())
+    assert found
+    return list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+
+
+def test_motion_of_two_runs_side_by_side(tmp_path):
+    folders = [moved(tmp_path / "a"), moved(tmp_path / "b")]
+    changed = [class_row(order=0.2), class_row("direction:left", 0.88), class_row("direction:up", NAN)]
+    write_rows(folders[1] / "motion_classes.csv", ClassMotion, [*changed, class_row("direction:down")])
+    page = write_comparison(folders)
+    text = page.read_text()
+    assert (
+        "<strong>direction:</strong> 90 % (85 to 95 %) of its score needs the order of the frames in a, 20 % (15 to"
+        " 25 %) in b; a difference of +70 points (63 to 77). No difference is shown for any of its 2 answers." in text
+    )
+    assert "<td>90 % (85 to 95 %)</td><td>88 % (83 to 93 %)</td><td>+2 points (−5 to 9)</td>" in text
+    assert "<td>not known</td><td>not known</td>" in text and "1 of 14 differences have an interval" in text
+    assert "<li>b: direction, direction:down</li>" in text
+    rows = table_of(page, "motion_differences.csv")
+    first = rows[0]
+    assert (first["question"], first["of"], first["what"], first["left"]) == ("direction", "all", "lost shuffled", "a")
+    assert float(first["difference"]) == pytest.approx(0.7) and float(first["low"]) == pytest.approx(
+        0.7 - math.hypot(0.05, 0.05)
+    )
+    assert len(rows) == 3 * 5 and (page.parent / "figures" / "compare_motion_direction.svg").is_file()
+
+
+def test_maps_of_runs_side_by_side(tmp_path):
+    folders = [explained(tmp_path / name) for name in "abc"]
+    later = [replace(row, half=0.1 + 0.01 * i) for i, row in enumerate(row for row in MAPS if row.method == "gradcam")]
+    write_rows(folders[2] / "explain.csv", kept.Row, later)
+    text = write_comparison(folders[1:]).read_text()
+    assert "gradcam at norm:</strong> 49 % (49 to 49 %) of the time hold half of the map in b, 12 % (11 to" in text
+    assert "a difference of +37 points" in text and "<li>b: direction, attn_lrp at video</li>" in text
+    page = write_comparison(folders)
+    assert " in a, 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c. 45 %" in page.read_text()
+    rows = table_of(page, "maps_differences.csv")
+    assert [(r["left"], r["right"]) for r in rows[:3]] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert {r["what"] for r in rows} >= {"time of half", "place of half", "outside of the thing"}
+
+
+def test_runs_of_different_tasks_cannot_be_compared(tmp_path):
+    with pytest.raises(ValueError, match="a has maps of direction; .*b has motion of direction"):
+        write_comparison([explained(tmp_path / "a"), moved(tmp_path / "b")])
+
+
 def test_random_weights_are_told(tmp_path):
     folder = moved(explained(tmp_path / "a"))
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
+    assert "random" not in motion_sections.sections(open_folder(folder))[0].html  # what was loaded had weights
+    about = json.loads((folder / "run_motion.json").read_text())
+    about["asked"]["model"] = "video_swin_tiny"
+    (folder / "run_motion.json").write_text(json.dumps(about))
     run = open_folder(folder)
-    assert "weights are random" in motion_sections.sections(run)[0].html
-    assert "weights are random" not in map_sections.sections(run)[0].html  # of another task in the same folder
+    text = motion_sections.sections(run)[0].html
+    assert text.startswith('<div class="warn"><p>The network&#x27;s weights are random') and "<strong>" not in text
+    assert "<li>With random weights: direction: " in text and "<li>With random weights: Clip by clip: " in text
+    text = map_sections.sections(run)[0].html  # of another task in the same folder
+    assert "random" not in text and "<strong>" in text
 
 
 def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):

@@ -1,4 +1,4 @@
-"""Several runs of the same concepts on one page: two networks, two seeds, with and without something."""
+"""Several runs of the same on one page: two networks, two seeds, with and without something."""
 
 import csv
 import io
@@ -6,16 +6,18 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from vtcav_jax.report import compare_words, depths, page, words
+from vtcav_jax.attribution import kept
+from vtcav_jax.attribution.verdicts import ClassMotion
+from vtcav_jax.report import compare_shares, compare_words, depths, page, untrained, words
 from vtcav_jax.report.differences import Difference, Key, Table, difference, table
 from vtcav_jax.report.drawing import Canvas, Figure, Number, Scale, scale, tick
 from vtcav_jax.report.effects import number, p_value, signed, span
 from vtcav_jax.report.figures import WIDTH, slug
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
+from vtcav_jax.report.share_figures import COLOURS
 from vtcav_jax.tcav.table import Row, found
 
-COLOURS = ("one", "two", "three", "four")
 CSV = "differences.csv"
 
 
@@ -26,16 +28,25 @@ def names(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def sections(runs: Sequence[RunFolder]) -> list[Section]:
-    if empty := [str(run.folder) for run in runs if not run.rows]:
+    """Of all that every run has."""
+    called = names(runs)
+    out = _scores(runs) if all(run.rows for run in runs) else []
+    out += compare_shares.motion(runs, called) + compare_shares.looks(runs, called)
+    if not out:
+        told = "; ".join(f"{run.folder} has {_told(run)}" for run in runs)
         raise ValueError(
-            f"--run: there is no scores.csv in {', '.join(empty)}; what can be compared are ended runs of --task=tcav"
+            f"--run: these runs have no class, stage and concept in common, nor motion or maps of one question"
+            f" ({told}); compare runs that do"
         )
+    return out
+
+
+def _scores(runs: Sequence[RunFolder]) -> list[Section]:
     places = _places(runs)
     tables = [table(run, stages) for run, stages in zip(runs, places)]
     common = [k for k in tables[0] if all(k in one for one in tables[1:])]
     if not common:
-        told = "; ".join(f"{run.folder} has {_told(run)}" for run in runs)
-        raise ValueError(f"--run: these runs have no class, stage and concept in common ({told}); compare runs that do")
+        return []
     called = names(runs)
     pairs = list(combinations(range(len(runs)), 2))
     some = [[difference(k, (called[i], called[j]), tables[i][k], tables[j][k]) for k in common] for i, j in pairs]
@@ -97,8 +108,9 @@ def intro(runs: Sequence[RunFolder]) -> str:
         ("", (f"says {target}", *(words.accuracy(one[target]) if target in one else "" for one in right)))
         for target in unique([target for one in right for target in one])
     ]
+    warned = untrained.some(runs, called)
     same = page.paragraph("These runs were asked the same, of the same.", "soft") if not differ else ""
-    return same + (page.table(("they differ in" if differ else "", *called), rows) if rows else "")
+    return warned + same + (page.table(("they differ in" if differ else "", *called), rows) if rows else "")
 
 
 def _setting(run: RunFolder, name: str) -> str:
@@ -107,8 +119,15 @@ def _setting(run: RunFolder, name: str) -> str:
 
 
 def _told(run: RunFolder) -> str:
-    rows = run.rows
-    return f"{', '.join(unique([row.target for row in rows]))} at {', '.join(unique([row.stage for row in rows]))}"
+    rows, stages = run.rows, unique([row.stage for row in run.rows])
+    kinds = [f"concepts of {_listed(rows)} at {', '.join(stages)}"] if rows else []
+    kinds += [f"motion of {_listed(run.motion_classes)}"] if run.motion_classes else []
+    kinds += [f"maps of {_listed(run.maps)}"] if run.maps else []
+    return words.listed(kinds) or "none of these, or did not end"
+
+
+def _listed(rows: Sequence[Row] | Sequence[ClassMotion] | Sequence[kept.Row]) -> str:
+    return ", ".join(unique([row.target for row in rows]))
 
 
 def _only(called: Sequence[str], tables: Sequence[Table], common: Sequence[Key]) -> list[str]:

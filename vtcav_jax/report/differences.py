@@ -26,6 +26,7 @@ class Key(NamedTuple):
 
 
 Table = Mapping[Key, Row]
+Interval = tuple[float, float, float]  # a value, and from where to where it may be
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def table(run: RunFolder, stages: Mapping[str, str]) -> dict[Key, Row]:
 
 
 def difference(key: Key, names: tuple[str, str], a: Row, b: Row) -> Difference:
-    value = a.share - b.share
-    low = value - math.hypot(a.share - a.share_low, b.share_high - b.share)
-    high = value + math.hypot(a.share_high - a.share, b.share - b.share_low)
-    return Difference(key, *names, a, b, value, low, high)
+    return Difference(key, *names, a, b, *between(*((r.share, r.share_low, r.share_high) for r in (a, b))))
+
+
+def between(a: Interval, b: Interval) -> Interval:
+    """`a` less `b`, of independent estimates with their intervals."""
+    value = a[0] - b[0]
+    return value, value - math.hypot(a[0] - a[1], b[2] - b[0]), value + math.hypot(a[2] - a[0], b[0] - b[1])

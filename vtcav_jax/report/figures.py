@@ -39,9 +39,9 @@ def depth(rows: Sequence[Row], statistic: str, unit: str, like: Sequence[Row] = 
     canvas, bottom = Canvas(WIDTH, 236), 186
     every = [value for row in [*some, *plain(like)[1]] for value in effect(row, statistic).numbers]
     y = scale(every, bottom, 46)
-    left = left_axis(canvas, y, unit)
     first = rows[0]
-    canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
+    left = left_axis(canvas, y, f"{first.target}: {unit}")
+    canvas.text(8, 16, first.concept, "title", most=27)
     for k, kind in enumerate(kinds):
         canvas.dot(WIDTH - 76 * (len(kinds) - k), 12, colour(kind), kind)
         canvas.text(WIDTH - 76 * (len(kinds) - k) + 9, 16, kind, "soft", most=10)
@@ -75,15 +75,15 @@ def _standing(canvas: Canvas, row: Row, e: Effect, x: Number, y: Scale) -> None:
 def ladder(rows: Sequence[Row], statistic: str, unit: str) -> Figure:
     """One class and concept: still, moving, and moving against what only lacks the motion, stage by stage."""
     stages = _unique(row.stage for row in rows)
-    height = 52 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
+    height = 60 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
     canvas, first = Canvas(WIDTH, height), rows[0]
     x = scale([value for row in rows for value in effect(row, statistic).numbers], 148, WIDTH - 12)
-    canvas.text(8, 16, f"{first.target}: {first.concept}", "title", most=27)
+    canvas.text(8, 16, first.concept, "title", most=44)
+    canvas.text(8, 32, f"{first.target}: {unit}", "soft", most=52)
     for value in x.ticks:
-        canvas.line(x(value), 34, x(value), height - 26, "axis" if value else "zero")
+        canvas.line(x(value), 42, x(value), height - 26, "axis" if value else "zero")
         canvas.text(x(value), height - 12, tick(value), "soft", "middle")
-    canvas.text(WIDTH - 8, 16, unit, "soft", "end", most=32)
-    y = 34.0
+    y = 42.0
     for stage in stages:
         y += 22
         canvas.text(8, y, stage, "soft", most=24)

@@ -8,7 +8,7 @@ from pathlib import Path
 from vtcav_jax.attribution.kept import Row
 from vtcav_jax.attribution.limits import MEASURES
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.report import map_films, map_words, page, share_figures
+from vtcav_jax.report import map_films, map_words, page, share_figures, untrained
 from vtcav_jax.report.effects import number, percent, signed
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import MOST_FILMS, RunFolder, unique
@@ -49,15 +49,12 @@ def sections(run: RunFolder) -> list[Section]:
 
 
 def _words(run: RunFolder) -> str:
-    parts = []
+    parts = [untrained.warning(run, "explain")]
     for target in unique([row.target for row in run.maps]):
         rows = [row for row in run.maps if row.target == target]
         told = [map_words.answered(rows)]
         told += [(f"{of[1]} at {of[2]}:", map_words.told(run, of)) for of in unique([map_words.key(r) for r in rows])]
-        parts.append(page.heading(target) + page.box(page.leads(told), "answer"))
-    if run.random_weights("explain"):
-        text = "The network's weights are random: no map here means anything; the run only shows the machinery."
-        parts.append(page.box(page.paragraph(text), "warn"))
+        parts.append(page.heading(target) + untrained.answer(run, "explain", told))
     return "".join(parts)
 
 

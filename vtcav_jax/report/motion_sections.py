@@ -8,7 +8,7 @@ import numpy as np
 from vtcav_jax import intervals
 from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.verdicts import HIGH, LOW, ClassMotion, verdict
-from vtcav_jax.report import page, share_figures
+from vtcav_jax.report import page, share_figures, untrained
 from vtcav_jax.report.effects import number, percent
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
@@ -21,23 +21,20 @@ FLOW = {"flow_precision": "of the changing part lies on what moves", "flow_recal
 def sections(run: RunFolder) -> list[Section]:
     if not run.motion_classes:
         return []
-    parts, classes, clips = [], [], []
+    parts, classes, clips = [untrained.warning(run, "motion")], [], []
     for target in unique([row.target for row in run.motion_classes]):
         rows = [row for row in run.motion_classes if row.target == target]
         each = [row for row in run.motions if row.target == target]
         told = [(lead.replace("-", "−"), rest.replace("-", "−")) for lead, rest in map(verdict, rows)]
         parts += [
             page.heading(target),
-            page.box(page.leads([*told[:MOST_TOLD], ("Clip by clip:", _each(each))]), "answer"),
+            untrained.answer(run, "motion", [*told[:MOST_TOLD], ("Clip by clip:", _each(each))]),
         ]
         if rest := told[MOST_TOLD:]:
             parts.append(page.details(f"{len(rest)} answers more", page.leads(rest)))
         classes.append(share_figures.by_class(rows))
         if any(not math.isnan(row.order) for row in each):
             clips.append(share_figures.by_clip(each))
-    if run.random_weights("motion"):
-        text = "The network's weights are random: no share here means anything; the run only shows the machinery."
-        parts.append(page.box(page.paragraph(text), "warn"))
     text = (
         "What is lost of a class's score when the same frames come in another order, when the clip stands still, and"
         " when it runs backwards, with 95 % intervals over clips. 0 %: nothing is lost; 100 %: all of it; below 0 the"

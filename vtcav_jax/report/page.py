@@ -25,6 +25,8 @@ dl { display: grid; grid-template-columns: minmax(90px, max-content) 1fr; gap: 2
 dt { color: var(--soft); } dd { margin: 0; }
 .answer { border-left: 4px solid var(--one); padding: 2px 0 2px 16px; } .answer li { margin: .5em 0; }
 .answer ul { padding-left: 1.1em; max-width: 78ch; }
+.trial { border-left: 4px solid var(--line); padding: 2px 0 2px 16px; color: var(--soft); }
+.trial ul { padding-left: 1.1em; max-width: 78ch; }
 .warn { border-left: 4px solid var(--two); padding: 2px 0 2px 16px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 18px; }
 .films { display: flex; flex-wrap: wrap; gap: 10px; } .films figure { width: 104px; }

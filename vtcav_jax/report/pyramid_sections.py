@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vtcav_jax.feature_pyramid.rows import AblationRow, AlignedRow, EdgeRow, NodeRow, Told, film_name
-from vtcav_jax.report import chosen, page, pyramid_figures, pyramid_words
+from vtcav_jax.report import chosen, page, pyramid_figures, pyramid_words, untrained
 from vtcav_jax.report.chosen import Item, Part
 from vtcav_jax.report.drawing import Figure
 from vtcav_jax.report.effects import number, p_value, percent, signed, span
@@ -30,9 +30,9 @@ HOW = (
 def sections(run: RunFolder) -> list[Section]:
     if not run.pyramids:
         return []
-    parts, drawn, films = [], [], _films(run)
+    parts, drawn, films = [untrained.warning(run, "pyramid")], [], _films(run)
     for i, facts in enumerate(run.pyramids):
-        parts += [page.heading(facts.target), page.box(page.leads(pyramid_words.told(run, facts)), "answer")]
+        parts += [page.heading(facts.target), untrained.answer(run, "pyramid", pyramid_words.told(run, facts))]
         picture = pyramid_figures.shown(facts, *_own(run, facts))
         graph = pyramid_figures.graph(facts, picture, prefix := f"kernel-{i}-")
         parts += [page.paragraph(HOW, "soft"), _pyramid(run, facts, prefix, graph, films)]
@@ -40,9 +40,6 @@ def sections(run: RunFolder) -> list[Section]:
             text = f"Drawn are {', '.join(picture.left_out)}, those with the greatest shares; all are in the tables."
             parts.append(page.paragraph(text, "soft"))
         drawn.append(graph)
-    if run.random_weights("pyramid"):
-        text = "The network's weights are random: no kernel here means anything; the run only shows the machinery."
-        parts.append(page.box(page.paragraph(text), "warn"))
     curves = [
         pyramid_figures.ablation([row for row in run.ablations if (row.target, row.stage) == of])
         for of in unique([(row.target, row.stage) for row in run.ablations])

@@ -16,6 +16,7 @@ from vtcav_jax.attribution.decisions import Motion
 from vtcav_jax.attribution.limits import LimitRow
 from vtcav_jax.attribution.verdicts import ClassMotion
 from vtcav_jax.feature_pyramid import rows as pyramid
+from vtcav_jax.models import PRESETS
 from vtcav_jax.report.films import FILMS, PREDICTIONS, Film, Prediction
 from vtcav_jax.runs import RECORD
 from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
@@ -175,7 +176,7 @@ class RunFolder:
     def random_weights(self, task: str) -> bool:
         """Whether the network of that task knew nothing."""
         one = self.record(task)
-        return one is not None and "--random_weights" in one.told.split()
+        return one is not None and one.asked.get("model") in PRESETS and "--random_weights" in one.told.split()
 
     @cached_property
     def tables(self) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from vtcav_jax.report.effects import percent
 from vtcav_jax.report.figures import WIDTH, left_axis, slug
 
 SHARES = {"order": ("two", "frames shuffled"), "still": ("one", "clip frozen"), "backwards": ("three", "reversed")}
+COLOURS = ("one", "two", "three", "four")  # of runs
 LEAST, MOST = -0.5, 1.5  # a share beyond is drawn at the border, and told by its mark
 MOST_CLIPS, MOST_ANSWERS = 80, 20  # in a figure
 
@@ -57,6 +58,26 @@ def by_class(rows: Sequence[ClassMotion]) -> Figure:
             value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
             _marked(canvas, x, y + 13 * j - 3, (value, low, high), kind, f"{text}: {share(value, low, high)} goes")
     return canvas.figure(slug("motion_share", first.target), f"{first.target}: how much of the score is motion")
+
+
+def side_by_side(target: str, called: Sequence[str], runs: Sequence[Sequence[ClassMotion]]) -> Figure:
+    """One question in several runs: the share of the score that needs the order of frames, a mark for each run."""
+    first = sorted(runs[0], key=lambda row: (row.answer != "", -row.clips))[: MOST_ANSWERS + 1]
+    answers = [row.answer for row in first if all(any(r.answer == row.answer for r in run) for run in runs)]
+    top, step = 30 + 14 * len(called), 18 + 12 * len(called)
+    canvas = Canvas(WIDTH, top + 26 + step * len(answers))
+    x = _frame(canvas, f"{target}: what needs the order of frames", top)
+    for i, name in enumerate(called):
+        canvas.dot(14, 30 + 14 * i, COLOURS[i % 4], name)
+        canvas.text(24, 34 + 14 * i, name, "soft", most=48)
+    for i, answer in enumerate(answers):
+        y = top + 14 + step * i
+        canvas.text(8, y + 6 * len(called), answer or f"all of {target}", "", most=19)
+        for j, (name, run) in enumerate(zip(called, runs)):
+            row = next(r for r in run if r.answer == answer)
+            told = row.order, row.order_low, row.order_high
+            _marked(canvas, x, y + 12 * j, told, COLOURS[j % 4], f"{name}: {share(*told)} of {row.clips} clips")
+    return canvas.figure(slug("compare_motion", target), f"{target}: how much is motion in {', '.join(called)}")
 
 
 def by_clip(rows: Sequence[Motion]) -> Figure:

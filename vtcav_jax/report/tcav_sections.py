@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtcav_jax.concepts.settings import NEGATIVE
-from vtcav_jax.report import figures, page, words
+from vtcav_jax.report import figures, page, untrained, words
 from vtcav_jax.report.effects import effect, number, p_value, percent, plain, signed, span, unit
 from vtcav_jax.report.films import ends, telling
 from vtcav_jax.report.page import Section
@@ -13,6 +13,11 @@ from vtcav_jax.report.run_folder import RunFolder, unique
 from vtcav_jax.tcav.table import Row, found
 
 MOST_TIMES = 6  # figures over time of each class
+LACKS = {
+    "frozen": " (one frame for as long)",
+    "shuffled": " (the same frames out of order)",
+    "jitter": " (a still crop that shakes as the box does)",
+}
 
 
 def sections(run: RunFolder) -> list[Section]:
@@ -35,10 +40,10 @@ def by_concept(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def answer(run: RunFolder) -> Section:
-    parts = []
+    parts = [untrained.warning(run, "tcav")]
     for one in words.answers(run):
         told = [*one.found, *([("", one.nothing)] if one.nothing else [])]
-        parts.append(page.heading(one.target) + page.box(page.leads(told), "answer"))
+        parts.append(page.heading(one.target) + untrained.answer(run, "tcav", told))
     if warned := words.cautions(run):
         parts.append(page.box(page.bullets(warned), "warn"))
     for target, rows in by_target(run).items():
@@ -111,10 +116,13 @@ def motion(run: RunFolder) -> Section | None:
         some = [figures.ladder(part, statistic(run), what) for part in by_concept(rows).values()]
         drawn += some
         parts += [page.heading(target), page.figures(some)]
+    copies = [f"{name}{LACKS.get(name, '')}" for name in unique([r.against for r in run.rows if r.test == "motion"])]
     text = (
-        "Still clips, moving ones, and moving ones against copies of themselves that only lack the motion: frozen (one"
-        " frame for as long), shuffled (the same frames out of order), reversed, jitter (a still crop that shakes as"
-        " the box does). Only what stands out against these copies is evidence of motion."
+        f"Still clips, moving ones, and moving ones against copies of themselves that only lack the motion:"
+        f" {', '.join(copies)}. Only what stands out against these copies is evidence of motion."
+        if copies
+        else "Still clips and moving ones. This run has no copies of the moving clips that only lack the motion, so"
+        " nothing here is evidence of motion."
     )
     return Section("motion", "Look or motion?", page.paragraph(text, "soft") + "".join(parts), tuple(drawn))
 
@@ -174,8 +182,9 @@ def clips(run: RunFolder) -> Section | None:
     if not parts:
         return None
     text = (
-        "For the strongest finding of each concept, the clips of the class whose score it moves most and least: the"
-        " derivative along the concept's vector, then the clip's name. What they have in common is a hint and no test."
+        "For the strongest finding of each concept, or of a class without any the test with the smallest p, the clips"
+        " whose score it moves most and least: the derivative along the concept's vector, then the clip's name. What"
+        " they have in common is a hint and no test."
     )
     inside = page.paragraph(text, "soft") + "".join(parts)
     return Section("clips", "Clips with the highest and the lowest derivative", inside)
@@ -210,7 +219,7 @@ def _over_time(run: RunFolder, row: Row) -> np.ndarray | None:
 
 
 def trust(run: RunFolder) -> Section:
-    parts = [page.bullets(words.trust(run))]
+    parts = [untrained.warning(run, "tcav"), page.bullets(words.trust(run))]
     seen = unique([row.verdict for row in run.rows])
     parts.append(page.details("What the verdicts mean", page.definitions((v, words.VERDICTS.get(v, "")) for v in seen)))
     drawn = []

@@ -196,8 +196,6 @@ def trust(run: RunFolder) -> list[str]:
 
 def cautions(run: RunFolder) -> list[str]:
     told = []
-    if run.random_weights("tcav"):
-        told.append("The network's weights are random: no score here means anything; the run only shows the machinery.")
     if run.asked.get("protocol") == "paper":
         told.append(
             "paper.csv holds the tests as they were published; their runs share concept clips and are not independent,"

@@ -115,6 +115,7 @@ def asked(run: RunFolder) -> str:
             told = ", ".join(f"{n} {kind} clips in {sets} random sets" for kind, (n, sets) in pool.items())
             pairs.append(("negatives", told))
         pairs.append(("stages", ", ".join(unique([row.stage for row in rows]))))
+    pairs += [("concepts in", str(a["concepts"]))] if rows and "concepts" in a else []
     pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
     sources = [str(one.asked.get(name, "")) for one in run.records for name in ("target_videos", "videos")]
     pairs += [("they show", SHOWS)] if any(source.startswith("worlds:") for source in sources) else []

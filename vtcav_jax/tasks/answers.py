@@ -85,6 +85,7 @@ def with_weights(name: str, random_seed: int | None = None) -> models.Loaded:
             f"{name} is a network without weights; give --model=WHAT_weights_conversion_OR_train_WROTE, one that "
             f"ships ({', '.join(models.shipped())}), or --random_weights to try it out"
         )
+    warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
     return models.untrained(name, seed=random_seed)
 
 

@@ -52,7 +52,7 @@ def explain(
     batch: int = 4,
     workers: int = 2,
     seed: int = 0,
-    random_weights: bool = False,
+    random_seed: int | None = None,
     flags: str = "",
 ) -> None:
     """Maps of every video of `spec`, `.npz` and films, into the folder `run`, and its page; the same command continues.
@@ -63,7 +63,7 @@ def explain(
         raise ValueError("--task=explain needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
     if strange := [name for name in baselines if name not in attribution.BASELINES]:
         raise ValueError(f"--baselines: {unknown('baseline', strange, attribution.BASELINES)}")
-    source, loaded = videos(spec), with_weights(model, seed if random_weights else None)
+    source, loaded = videos(spec), with_weights(model, random_seed)
     vector_names = [text for text in targets if "|" in text]
     others = [text for text in targets if "|" not in text]
     questions = asked(loaded, others) if others or not vector_names else ()

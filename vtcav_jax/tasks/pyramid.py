@@ -58,7 +58,7 @@ def pyramid(
     targets: Sequence[str] = (),
     vectors: Path | None = None,
     workers: int = 2,
-    random_weights: bool = False,
+    random_seed: int | None = None,
     flags: str = "",
 ) -> None:
     """A pyramid of each target over the clips of `spec` that the network takes for it, into the folder `run`.
@@ -68,7 +68,7 @@ def pyramid(
     """
     if spec is None or run is None:
         raise ValueError("--task=pyramid needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
-    source, loaded = videos(spec), with_weights(model, asking.seed if random_weights else None)
+    source, loaded = videos(spec), with_weights(model, random_seed)
     questions, selection = asked(loaded, targets), Selection.parsed(asking.select, asking.most)
     geometry = models.PRESETS[loaded.preset].geometry
     nothing = jnp.zeros((1, *geometry.shape))

@@ -5,14 +5,13 @@ by the motion of the green glyph, its head for shapes by the look of it.
 """
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from vtcav_jax.report.run_folder import RunFolder, open_folder
 from vtcav_jax.report.words import answers, trust
-from vtcav_jax.tasks import answer, say
+from vtcav_jax.tasks import answer
+from vtcav_jax.tasks.steps import in_turn
 
 TARGETS = "direction:left", "shape:ring"
 CONCEPTS = "left=@direction:left", "right=@direction:right", "ring=@shape:ring", "bars=@shape:bars"
@@ -35,12 +34,8 @@ def commands(folder: Path) -> Iterator[list[str]]:
 
 def quickstart(program: Path, folder: Path, style: list[str]) -> int:
     """Runs the commands by `program`, with the flags `style` besides; returns the exit code of the first that fails."""
-    steps = list(commands(folder))
-    for i, flags in enumerate(steps, start=1):
-        say(f"\n[{i}/{len(steps)}] python {program.name} {shlex.join(flags)}")
-        code = subprocess.run([sys.executable, str(program), *flags, *style]).returncode
-        if code:
-            return code
+    if code := in_turn(program, list(commands(folder)), style):
+        return code
     answer(closing(open_folder(folder / "tcav"), folder))
     return 0
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.report.films import gather
+from vtcav_jax.report.untrained import RANDOM, SAYS
 from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
@@ -64,7 +65,7 @@ def tcav(
     )
     if hosts.first():
         gather(found.folder, loaded, source, sets, found.rows, found.clips)
-        say(summary(found, settings))
+        say(summary(found, settings, random=model in models.PRESETS))
         report([found.folder])
 
 
@@ -108,7 +109,7 @@ def explain_concepts(
         say(failure_table(failed))
 
 
-def summary(found: experiment.Results, settings: Experiment) -> str:
+def summary(found: experiment.Results, settings: Experiment, *, random: bool = False) -> str:
     """The table, what was found in words, and what speaks against it."""
     lines = [terminal(found.rows), ""]
     lines.append(f"family: {found.family} tests, {settings.correction}, alpha {settings.alpha:g}")
@@ -130,4 +131,5 @@ def summary(found: experiment.Results, settings: Experiment) -> str:
     if found.failures:
         lines.append(failure_table(found.failures))
     lines += [f"note: {note}" for note in found.notes]
-    return "\n".join([*lines, "", *sentences(found.rows), "", f"all of it: {found.folder / 'scores.csv'}"])
+    lines += ["", *([f"{RANDOM} {SAYS}"] if random else ())]
+    return "\n".join([*lines, *sentences(found.rows), "", f"all of it: {found.folder / 'scores.csv'}"])

@@ -114,7 +114,7 @@ def look(
     seed: int,
 ) -> Looked:
     """Chooses the targets' clips and checks all files; a clip in two places is refused, one that is broken left out."""
-    wanted = {name: _labelled(loaded, name, source, most, seed) for name in dict.fromkeys(targets)}
+    wanted = {name: of_class(loaded, name, source, most, seed) for name in dict.fromkeys(targets)}
     if not wanted:
         raise ValueError(f"name at least one target; the network has {', '.join(loaded.labels)}")
     items = sorted({i for _, rows, _ in wanted.values() for i in rows})
@@ -165,7 +165,7 @@ def look(
     return Looked(shown, tuple(good), some, classes, flight)
 
 
-def _labelled(loaded: Loaded, name: str, source: Source, most: int | None, seed: int) -> tuple[int, list[int], bool]:
+def of_class(loaded: Loaded, name: str, source: Source, most: int | None, seed: int) -> tuple[int, list[int], bool]:
     """The class's logit, the items that are labelled with it, and whether they are labelled at all."""
     index = loaded.target(name)
     head, part = next((head, part) for head, part in loaded.slices.items() if part.start <= index < part.stop)

@@ -84,7 +84,18 @@ class Plan:
         if not self.asked.questions:
             told = "; ".join(self.asked.notes) or "the sets have neither random ones nor controls nor other concepts"
             raise ValueError(f"there is nothing to test: {told}")
-        self.attainable.require("random sets" if self.settings.null == "sets" else "permutations")
+        self.attainable.require(self.lacking)
+
+    @property
+    def lacking(self) -> str:
+        """What there would have to be more of for smaller p-values."""
+        if self.settings.null == "sets":
+            return "random sets"
+        s, needed = self.settings, self.attainable.needed
+        least = min(question.smallest(replace(s, permutations=needed)) for question in self.asked.questions)
+        if attainable(least, self.family, s.alpha, s.correction).possible:
+            return "permutations"
+        return "different ways of exchanging labels, which takes more clips of a concept or more random ones,"
 
     @property
     def vectors(self) -> int:
@@ -169,7 +180,7 @@ class Plan:
             *(f"note: {note}" for note in (*flight.notes, *self.asked.notes)),
         ]
         if self.asked.questions:
-            lines.append(_worth(self.attainable))
+            lines.append(_worth(self.attainable, self.lacking))
             few = [q for q in self.asked.questions if q.smallest(s) * self.family > s.alpha]
             if few and self.attainable.possible and s.correction != "bh":
                 told = [f"{q.name}: smallest p {q.smallest(s):.3g}" for q in few]
@@ -225,11 +236,11 @@ def without_missing(before: Plan) -> Plan:
     return found
 
 
-def _worth(found: Attainable) -> str:
+def _worth(found: Attainable, lacking: str) -> str:
     """What the best outcome is worth."""
     told = f"attainable p   {found.smallest:.3g}, corrected {found.corrected:.3g} in a family of {found.family}"
     if not found.possible:
-        return f"{told}: not below alpha {found.alpha:g}; REFUSED, {found.needed} permutations or sets would do"
+        return f"{told}: not below alpha {found.alpha:g}; REFUSED, {found.needed} {lacking} would do"
     return told + ("" if found.alone else "; one finding alone could not pass, several can")
 
 

@@ -100,6 +100,7 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
         for kind in kinds:
             here = of.get((concept, kind), ())
             if not here:
+                notes.append(f"{concept} has no {kind} clips, so it is not tested as such")
                 continue
             others = [(name, of[name, kind]) for name in concepts if name != concept and (name, kind) in of]
             if "absolute" in settings.tests and random[kind]:
