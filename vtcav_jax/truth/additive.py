@@ -62,7 +62,7 @@ def sensitivity_n(shown: Shown, maps: Maps, *, subsets: int = N_SUBSETS, sizes: 
     n = shown.cells.count
     some = sizes_of_subsets(n, sizes)
     sums, falls = _removals(
-        shown, maps, N_STREAM, lambda random: np.concatenate([_subsets(random, subsets, k, n) for k in some])
+        shown, maps, N_STREAM, lambda random: np.concatenate([_subsets(random, subsets, k, n) for k in some.tolist()])
     )
     parts = [slice(i * subsets, (i + 1) * subsets) for i in range(len(some))]
     found = np.stack([_told(sums[..., part], falls[:, part], correlation) for part in parts], -1)
@@ -109,7 +109,7 @@ def infidelity_noise(shown: Shown, maps: Maps, *, draws: int = DRAWS, size: floa
         return scale[i] * np.random.default_rng(seeds[i][j]).standard_normal(sizes, np.float32)
 
     found = changed(
-        shown, clip, lambda rows: np.stack([noise(i, j) for i, j in zip(clip[rows], draw[rows], strict=True)])
+        shown, clip, lambda rows: np.stack([noise(i, j) for i, j in zip(clip[rows].tolist(), draw[rows].tolist())])
     )
     falls = shown.whole.score[:, None] - found.score.reshape(b, draws)
     values, volumes = on_cells(maps, shown.cells, b).astype(np.float64), shown.cells.volumes

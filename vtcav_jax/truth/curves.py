@@ -13,7 +13,7 @@ from vtcav_jax.truth.cells import Maps, named, on_cells, ranks
 from vtcav_jax.truth.shown import Shown, answers
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the clip: what is removed at one stroke (DeYoung et al., 2020)
-_ENDS = (0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
+_ENDS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
 # 33 of them, denser where few cells are left or gone
 FRACTIONS = (*_ENDS, *np.linspace(0.2, 0.8, 13).round(2).tolist(), *(1 - f for f in reversed(_ENDS)))
 

@@ -75,7 +75,7 @@ def _around(x: Video) -> Video:
 def _out_of_focus(video: Video, seed: int) -> Video:
     """In time as well as in space, each by an eighth of the clip's extent."""
     for axis, n in zip((1, 2, 3), video.shape[1:4]):
-        video = smoothed(video, axis, max(n / 8, 1))
+        video = smoothed(video, axis, max(n / 8, 1.0))
     return video
 
 

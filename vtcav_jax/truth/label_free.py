@@ -195,6 +195,7 @@ _GROUPS: dict[str, Callable[[Shown, cells.Maps, Effort], tuple[Values, int]]] = 
     "n": _by_n,
     "infidelity": _by_infidelity,
 }
+SHARED = ("mu", "n", "infidelity")  # what is removed is the same for all maps
 ENDS = 2  # passes of each clip as it is and without anything: once for each fill
 
 
@@ -220,7 +221,10 @@ def _rows(names: tuple[str, ...], values: Values, fill: str, ends: int, each: in
         for i in (i for i in range(len(names)) if i not in further):
             several = [i, *further] if names[i] == MODEL_FREE[0] else [i]
             one = found[several].mean(0)
-            clips, passes = int(np.isfinite(one).sum()), ends + len(several) * each
+            clips, passes = (
+                int(np.isfinite(one).sum()),
+                ends + each * (1 if METRICS[metric].group in SHARED else len(several)),
+            )
             interval = mean(one.astype(np.float64))
             rows.append(MetricRow(names[i], metric, fill, METRICS[metric].better, *interval, clips, passes))
     return rows

@@ -67,10 +67,10 @@ def pointing(
     t_at, y_at, x_at = (_centres(n, size) for n, size in zip((t, h, w), masks.shape[1:]))
     inside = grown[:, t_at][:, :, y_at][:, :, :, x_at]
     games = t if by_frame else 1
-    inside, values = (x.reshape(b, games, -1) for x in (inside, maps))
-    top = np.equal(values, values.max(-1, keepdims=True))
+    inside, values = inside.reshape(b, games, -1), maps.reshape(b, games, -1)
+    top = values == values.max(-1, keepdims=True)
     hit, area = (top & inside).sum(-1) / top.sum(-1), inside.mean(-1)
-    asked = masks.any(axis=(2, 3)) if by_frame else masks.any(axis=(1, 2, 3))[:, None]
+    asked = masks.any(axis=(2, 3)) if by_frame else masks.any(axis=(1, 2, 3)).reshape(b, 1)
     count = asked.sum(1)
 
     def over_games(x: np.ndarray) -> Each:

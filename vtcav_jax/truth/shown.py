@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from vtcav_jax.attribution.passes import Explained, Scored, explained, on_host
+from vtcav_jax.attribution.passes import Explained, Scored, explained
 from vtcav_jax.attribution.targets import Class, Contrast, Group, Margin, OfLogits, Target
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model, class_logit
@@ -132,12 +132,9 @@ def _asked(shown: Shown, clip: Int[np.ndarray, " n"], made: Callable[[Array, sli
         which = jnp.asarray(_filled_up(clip[rows], shown.at_once), jnp.int32)
         found.append(_answers(shown.what.scored, made(which, rows), which))
         if len(found) > 1:
-            found[-2] = jax.tree.map(on_host, found[-2])  # one batch ahead, no more of them in memory
-    score, probability = (
-        np.concatenate([on_host(part)[: len(clip) - i * shown.at_once] for i, part in enumerate(parts)])
-        for parts in zip(*found)
-    )
-    return Answers(score.astype(np.float32), probability.astype(np.float32))
+            found[-2] = jax.tree.map(np.asarray, found[-2])  # one batch ahead, no more of them in memory
+    score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*found))
+    return Answers(score[: len(clip)], probability[: len(clip)])
 
 
 def _slices(n: int, at_once: int) -> Iterator[slice]:
