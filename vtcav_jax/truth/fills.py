@@ -72,7 +72,8 @@ def _around(x: Video) -> Video:
     return total - 8 * x
 
 
-def _out_of_focus(video: Video, seed: int) -> Video:
+@jax.jit
+def out_of_focus(video: Video) -> Video:
     """In time as well as in space, each by an eighth of the clip's extent."""
     for axis, n in zip((1, 2, 3), video.shape[1:4]):
         video = smoothed(video, axis, max(n / 8, 1.0))
@@ -88,7 +89,7 @@ def _noisy(video: Video, seed: int) -> Video:
 FILLS: dict[str, Fill] = {
     fill.name: fill
     for fill in (
-        Fill("blur", _out_of_focus, replaced),
+        Fill("blur", lambda video, seed: out_of_focus(video), replaced),
         Fill("mean", lambda video, seed: mean(video), replaced),
         Fill("grey", lambda video, seed: zero(video), replaced),  # the mean colour that the network was trained with
         Fill("hold", lambda video, seed: mean(video), held),

@@ -1,17 +1,17 @@
 """Is a map where the thing is, or when? Against masks or boxes, with what a map that knows nothing would reach."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.attribution.grids import by_area
 
 TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
 
 Values = Float[np.ndarray, "b n"]
-Where = Bool[np.ndarray, "b n"]
+Where = Bool[np.ndarray, "..."]  # as the values; what is not is told in words
 Each = Float[np.ndarray, " b"]
 Masks = Bool[np.ndarray, "b frames height width"]
 
@@ -21,7 +21,8 @@ class Hits:
     """Scores `(b,)` by name, and what chance gives; NaN for clips in which nothing, or everything, is inside.
 
     `mass` is the share of positive relevance inside, `rank` the share of the top cells there, if as many are taken as
-    are inside, `iou` their intersection over union. `auroc` and `precision` (its average) need no threshold.
+    are inside, `iou` their intersection over union. `auroc` and `precision` (its average) need no threshold. Chance is
+    that of a flat map; the average precision of a random one is a little higher where places are few.
     """
 
     scores: dict[str, Each]
@@ -100,9 +101,7 @@ def class_balanced(values: Each, classes: Int[np.ndarray, " b"]) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-def masks_of_boxes(
-    boxes: Shaped[np.ndarray, "n 6"] | Sequence[tuple[float, ...]], shape: tuple[int, int, int, int]
-) -> Masks:
+def masks_of_boxes(boxes: Any, shape: tuple[int, int, int, int]) -> Masks:
     """Rows of clip, frame, x1, y1, x2, y2 in pixels, the lower right end excluded, as masks of this shape."""
     masks = np.zeros(shape, bool)
     for row in np.asarray(boxes, np.float64).reshape(-1, 6):
