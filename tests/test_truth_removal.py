@@ -7,7 +7,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import linalg
 
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.truth import cells, fills
+from vtcav_jax.truth import cells, fills, supervoxels
 
 SHAPE = (2, 6, 8, 12, 3)
 
@@ -139,3 +139,33 @@ def test_ties_are_broken_by_chance_and_signs_are_kept(clips):
     assert (np.sort(one, -1) == np.arange(400)).all() and (one != other).mean() > 0.9
     assert (one[0, 0] != one[0, 1]).mean() > 0.9
     np.testing.assert_array_equal(cells.ranks(ties[:, 1:], clips[1:], 0), one[:, 1:])
+
+
+def test_supervoxels_follow_what_is_seen():
+    clips = np.random.default_rng(0).normal(0, 0.05, (2, 4, 16, 16, 3)).astype(np.float32)
+    clips[0, :, 3:9, 5:12] += 1  # across the grid's lines
+    clips[1, :, :7] += 1
+    cut = supervoxels.supervoxels(clips, (2, 4, 4))
+    assert cut.numbers.shape == (2, 4, 16, 16) and cut.count == 32 and (cut.volumes > 0).all()
+    bright = clips.mean(-1) > 0.5
+    share = np.stack(
+        [np.bincount(n.ravel(), weights=b.ravel()) / v for n, b, v in zip(cut.numbers, bright, cut.volumes)]
+    )
+    assert (np.minimum(share, 1 - share) < 0.05).mean() > 0.95  # cells are bright or dark, not both
+    plain = cells.grid((4, 16, 16), (2, 4, 4)).numbers[0]
+    mixed = np.bincount(plain.ravel(), weights=bright[0].ravel()) / np.bincount(plain.ravel())
+    assert ((mixed > 0.05) & (mixed < 0.95)).sum() >= 10
+    np.testing.assert_array_equal(supervoxels.supervoxels(clips[1:], (2, 4, 4)).numbers[0], cut.numbers[1])
+    stiff = supervoxels.supervoxels(clips, (2, 4, 4), compactness=1e4)
+    assert (stiff.numbers == plain).mean() > 0.95
+    assert (supervoxels.supervoxels(0 * clips, (2, 4, 4)).numbers == plain).mean() > 0.95
+    with pytest.raises(ValueError, match="compactness above 0"):
+        supervoxels.supervoxels(clips, (2, 4, 4), compactness=0.0)
+    values = np.ones((1, 2, 4, 16, 16), np.float32) * bright
+    np.testing.assert_allclose(cells.pooled(values[0], cut), share, atol=1e-5)
+
+
+def test_a_cell_that_lost_everything_gets_a_voxel_back():
+    points = np.arange(6, dtype=np.float64)[:, None]
+    found = supervoxels._none_empty(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
+    assert found.tolist() == [0, 0, 0, 2, 1, 2]

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax.attribution.limits import correlation
+from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.truth.cells import Maps, named, on_cells
 from vtcav_jax.truth.curves import LEVELS, Curves, Each
-from vtcav_jax.truth.shown import Shown, blended
+from vtcav_jax.truth.robustness import Explainer
+from vtcav_jax.truth.shown import Shown, blended, dimmed
 
 DROP_COST = 1  # passes of each clip for each map
 
@@ -40,10 +43,8 @@ class Drop:
 
 def average_drop(shown: Shown, maps: Maps) -> Drop:
     """A map that is the same everywhere shows the whole clip."""
-    values = on_cells(maps, shown.cells, shown.clips)
-    m, b, n = values.shape
-    low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
-    shares = np.where(high > low, (values - low) / np.where(high > low, high - low, 1), 1).astype(np.float32)
+    shares = stretched(on_cells(maps, shown.cells, shown.clips))
+    m, b, n = shares.shape
     found = blended(shown, np.tile(np.arange(b), m), shares.reshape(m * b, n))
     after, before = found.probability.reshape(m, b), shown.whole.probability[None]
     rise = after - before
@@ -57,10 +58,26 @@ def average_drop(shown: Shown, maps: Maps) -> Drop:
     )
 
 
+def stretched(values: Float[np.ndarray, "m b n"]) -> Float[np.ndarray, "m b n"]:
+    """From 0 to 1 in each clip; 1 where all is the same."""
+    low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+    return np.where(high > low, (values - low) / np.where(high > low, high - low, 1), 1).astype(np.float32)
+
+
+def coherency(explainer: Explainer, shown: Shown, one: Attribution) -> Float[np.ndarray, " b"]:
+    """Is the map of the clip dimmed by its map the same map? Their correlation, as 0 to 1.
+
+    `explainer` is what made `one`; it is asked once more.
+    """
+    shares = stretched(on_cells([one], shown.cells, shown.clips))[0]
+    again = explainer(shown.what.scored.model, dimmed(shown, shares), shown.what.scored.target)
+    return ((1 + correlation(one.map, again.map)) / 2).astype(np.float32)
+
+
 def adcc(coherency: Each, complexity: Each, drop: Each) -> Each:
     """The harmonic mean of coherency, simplicity and what is not lost (Poppi et al., 2021); 0 where one of them is.
 
-    `coherency` is the correlation of the map with that of the dimmed clip, 0 to 1.
+    `coherency` is a number of this name, for each map.
     """
     parts = np.stack([coherency, 1 - complexity, 1 - drop])
     if (parts < 0).any() or (parts > 1).any():

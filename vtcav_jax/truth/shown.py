@@ -117,6 +117,12 @@ def blended(shown: Shown, clip: Int[np.ndarray, " n"], weights: Float[np.ndarray
     return _asked(shown, clip, made)
 
 
+def dimmed(shown: Shown, weights: Float[np.ndarray, "b cells"]) -> Float[Array, "b t h w c"]:
+    """Every clip as in `blended`, to be looked at."""
+    numbers, which = (jnp.asarray(x, jnp.int32) for x in (shown.cells.numbers, np.arange(shown.clips)))
+    return _mixed(shown.what.video, shown.start, numbers, which, jnp.asarray(weights, shown.what.video.dtype))
+
+
 def changed(shown: Shown, clip: Int[np.ndarray, " n"], change: Callable[[slice], Float[np.ndarray, "k t h w"]]):
     """Row by row: from `clip` what `change` tells is taken away, the same of every colour."""
 
