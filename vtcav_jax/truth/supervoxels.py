@@ -41,7 +41,7 @@ def _of_clip(
     sweeps: int,
 ) -> Int[np.ndarray, "t h w"]:
     sides = np.array(start.shape) / np.array(counts)
-    places = np.stack(np.indices(start.shape), -1).reshape(-1, 3) / sides * compactness
+    places = np.indices(start.shape).reshape(3, -1).T / sides * compactness
     spread = max(float(clip.std()), np.finfo(np.float32).eps)
     points = np.concatenate([clip.reshape(places.shape[0], -1) / spread, places], -1)
     home, own = np.indices(counts).reshape(3, -1).T[start.ravel()], start.ravel()
