@@ -311,6 +311,7 @@ def test_probabilities_are_of_what_is_explained(nets, clips):
         showing(net, clips, Partial(lambda a, logits: logits[:, 0] * a, jnp.ones(3)), cells=CUT)
 
 
+@pytest.mark.slow
 def test_neither_batches_nor_company_change_numbers(nets, clips):
     net, _ = nets
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1], "flat": np.zeros(SHAPE[:4], np.float32)}
