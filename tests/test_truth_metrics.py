@@ -442,7 +442,7 @@ def test_what_is_kept_is_kept(model, clips):
 @pytest.mark.parametrize("question", ["direction", "flash"])
 def test_the_planted_cause_beats_chance_on_every_metric(question):
     loaded = models.load("worlds_swin")
-    clips = worlds.make_clips("small", 16, 77)
+    clips = worlds.make_clips("small", 24, 77)
     video = models.find(loaded.preset).geometry.normalised((255 * clips.video).round().astype(np.uint8))
     head = loaded.slices[question]
     target = Margin(head.start + clips.labels[question], (head.start, head.stop))
@@ -451,7 +451,7 @@ def test_the_planted_cause_beats_chance_on_every_metric(question):
     maps = {"cause": cause, "saliency": found, "not": 1 - cause}
     curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]
     metrics = [*curve, "mu_fidelity", "sensitivity_n", "infidelity_explained"]
-    effort = label_free.Effort(mu_subsets=60, n_subsets=30, n_sizes=4, draws=60, randoms=2)
+    effort = label_free.Effort(mu_subsets=100, n_subsets=40, draws=100, randoms=2)
     rows = label_free.measure(loaded.model, video, target, maps, metrics=metrics, effort=effort)
     row = {(row.metric, row.fill, row.map): row for row in rows}
     for (metric, fill, name), one in row.items():
