@@ -40,15 +40,18 @@ def frozen(video: Video) -> Video:
 def blurred(video: Video) -> Video:
     """Each frame out of focus: a Gaussian of an eighth of the shorter side, frames mirrored at the border."""
     sigma = min(video.shape[2:4]) / 8
-    for axis in (2, 3):
-        n = video.shape[axis]
-        reach = min(int(3 * sigma + 1), n - 1)
-        weights = jnp.exp(-((jnp.arange(-reach, reach + 1, dtype=video.dtype) / sigma) ** 2) / 2)
-        widths = [(reach, reach) if a == axis else (0, 0) for a in range(5)]
-        padded = jnp.pad(video, widths, mode="reflect")
-        parts = [w * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i, w in enumerate(weights / weights.sum())]
-        video = jnp.stack(parts).sum(0)
-    return video
+    return smoothed(smoothed(video, 2, sigma), 3, sigma)
+
+
+def smoothed(video: Video, axis: int, sigma: float) -> Video:
+    """By a Gaussian along one axis, mirrored at its ends."""
+    n = video.shape[axis]
+    reach = min(int(3 * sigma + 1), n - 1)
+    weights = jnp.exp(-((jnp.arange(-reach, reach + 1, dtype=video.dtype) / sigma) ** 2) / 2)
+    widths = [(reach, reach) if a == axis else (0, 0) for a in range(5)]
+    padded = jnp.pad(video, widths, mode="reflect")
+    parts = [w * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i, w in enumerate(weights / weights.sum())]
+    return jnp.stack(parts).sum(0)
 
 
 BASELINES: dict[str, Callable[[Array], Array]] = {f.__name__: f for f in (zero, mean, temporal_mean, frozen, blurred)}

@@ -35,8 +35,7 @@ def baseline_maps(clips: ArrayLike, seed: int, *, randoms: int = 1) -> dict[str,
 
 def clip_seeds(clips: ArrayLike, seed: int, stream: int = 0) -> list[np.random.SeedSequence]:
     """One for each clip, made of what it shows: the same in whatever batch it comes."""
-    video = np.ascontiguousarray(clips)
-    return [np.random.SeedSequence(seed, spawn_key=(stream, crc32(clip.data))) for clip in video]
+    return [np.random.SeedSequence(seed, spawn_key=(stream, crc32(clip.tobytes()))) for clip in np.asarray(clips)]
 
 
 def _random(video: Video, seed: int, number: int) -> Maps:
