@@ -43,14 +43,14 @@ def told(maps, about, others=None):
 
 def test_a_perfect_map_has_everything():
     about = known()
-    maps = about.own * about.event[:, :, None, None]
-    found = told(maps, about, 1 - about.own)
+    maps = about.areas[:, 0] * np.asarray(about.event)[:, :, None, None]
+    found = told(maps, about, 1 - about.areas[:, 0])
     for axis in ("WHO", "WHEN", "WHAT-FOR"):
         assert found[axis] == pytest.approx(1)
-    spread = about.own / about.own.sum((1, 2, 3), keepdims=True) * 0.75 + 0.25 * (
+    spread = about.areas[:, 0] / about.areas[:, 0].sum((1, 2, 3), keepdims=True) * 0.75 + 0.25 * (
         about.areas[:, 2] / about.areas[:, 2].sum((1, 2, 3), keepdims=True)
     )
-    assert told(about.own, about)["WHERE"] == pytest.approx(1)
+    assert told(about.areas[:, 0], about)["WHERE"] == pytest.approx(1)
     assert told(spread, about)["EFFECT"] == pytest.approx(1)
 
 
@@ -80,21 +80,8 @@ def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(
 
 def test_the_wrong_place_is_worse_than_chance():
     about = known()
-    found = told(1 - about.own, about)
+    found = told(1 - about.areas[:, 0], about)
     assert found["WHERE"] == pytest.approx(-1) and found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
-
-
-def test_auroc_is_that_of_scikit_learn_with_ties():
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        inside, outside = random.integers(0, 6, 13) * 1.0, random.integers(0, 5, 40) * 1.0
-        expected = roc_auc_score([1] * 13 + [0] * 40, np.concatenate([inside, outside]))
-        assert axes.auroc(inside, outside) == pytest.approx(expected)
-
-
-def test_the_strongest_are_counted_over_all_orders_of_what_is_equal():
-    assert axes.strongest(np.array([3.0, 1.0]), np.array([1.0, 1.0, 0.0])) == pytest.approx((1 + 1 / 3) / 2)
-    assert axes.strongest(np.ones(3), np.ones(9)) == pytest.approx(3 / 12)
 
 
 def test_skill_is_one_at_the_best_and_minus_one_at_the_worst():
@@ -112,10 +99,12 @@ def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_afte
 
 def test_intervals_hold_the_value_and_shrink_with_clips():
     about = known()
-    noisy = about.own + 3 * np.random.default_rng(2).random((200, *SIZES))
+    noisy = about.areas[:, 0] + 3 * np.random.default_rng(2).random((200, *SIZES))
     widths = []
     for n in (20, 200):
-        part = Known(about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.own[:n], about.other[:n])
+        part = Known(
+            about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.areas[:n, 0], about.areas[:n, 1]
+        )
         found = Measured("m", "video", "W2", 3, 0.1, axes.axes(axes.mass(noisy[:n], SIZES), part, {}))
         (row,) = (row for row in rows([found], "net") if row.axis == TRUTH)
         assert row.low < row.value < row.high and row.clips == n

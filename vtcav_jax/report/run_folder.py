@@ -147,6 +147,10 @@ class RunFolder:
         return read_rows(self.folder / truth.FILE, truth.Row)
 
     @cached_property
+    def metrics(self) -> tuple[truth.MetaRow, ...]:
+        return read_rows(self.folder / truth.METRICS, truth.MetaRow)
+
+    @cached_property
     def not_scored(self) -> tuple[truth.Refused, ...]:
         return read_rows(self.folder / truth.REFUSED, truth.Refused)
 

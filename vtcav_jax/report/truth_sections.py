@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from vtcav_jax.report import page, truth_figures
 from vtcav_jax.report.drawing import Figure
 from vtcav_jax.report.effects import number, span
@@ -10,7 +12,7 @@ from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
 from vtcav_jax.report.truth_figures import best, cheapest, overall
 from vtcav_jax.report.words import listed
-from vtcav_jax.truth.table import ALL, AXES, EXACT, KIND, STABLE, TRUTH, Row
+from vtcav_jax.truth.table import ALL, AXES, EXACT, KIND, STABLE, TRUTH, MetaRow, Row
 
 HOW = (
     "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
@@ -48,6 +50,12 @@ def sections(run: RunFolder) -> list[Section]:
         lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
         parts += [page.heading("Shares of motion")]
         parts.append(page.table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
+    if run.metrics:
+        text = (
+            "Metrics that know no truth, and how well they put maps in its order: Spearman's correlation over maps,"
+            " with its interval. 1 is the order of the truth; such a metric may be believed on your own videos."
+        )
+        parts += [page.heading("Metrics where no truth is known"), page.paragraph(text, "soft"), _metrics(run.metrics)]
     if run.not_scored:
         names = unique([f"{one.method} ({one.network}: {one.reason})" for one in run.not_scored])
         parts.append(page.details(f"{len(names)} not scored", page.bullets(names)))
@@ -113,6 +121,23 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(("", [network, world, method, stage, *cells, str(cost.forwards), spent]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
     return page.details(f"all {len(lines)} rows", page.table(head, lines))
+
+
+def _metrics(rows: Sequence[MetaRow]) -> str:
+    """A line for each metric and fill, the most believable first."""
+    asked = unique([(row.network, row.world) for row in rows])
+    by = {(row.metric, row.fill, row.network, row.world): row for row in rows}
+    kinds = unique([(row.metric, row.fill) for row in rows])
+    mean = {k: float(np.mean([by[*k, *a].value for a in asked if (*k, *a) in by])) for k in kinds}
+    lines = [
+        ("", [*kind, number(mean[kind], 2), *(_told(by.get((*kind, *a))) for a in asked)])
+        for kind in sorted(kinds, key=lambda kind: -mean[kind])
+    ]
+    return page.table(["metric", "filled with", "mean", *(" ".join(a) for a in asked)], lines)
+
+
+def _told(row: MetaRow | None) -> str:
+    return "" if row is None else f"{number(row.value, 2)} ({number(row.low, 2)} to {number(row.high, 2)})"
 
 
 def _cell(row: Row | None) -> str:

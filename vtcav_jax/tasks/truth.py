@@ -1,6 +1,7 @@
 """--task=truth: every method scored where the cause is known."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vtcav_jax import models, runs
@@ -15,8 +16,9 @@ from vtcav_jax.truth import exact, kept
 from vtcav_jax.truth.kind import kinds
 from vtcav_jax.truth.lineup import DEAR, Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
+from vtcav_jax.truth.meta import cheap, meta
 from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, asked, groups, measure, rows
-from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, REFUSED, TRUTH, Refused, Row
+from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, METRICS, REFUSED, TRUTH, MetaRow, Refused, Row
 
 FIRST = "small"  # the world of which everything is told
 
@@ -49,23 +51,38 @@ def truth(
     exactly, not_for = wired(next(iter(lines.values())), clips, seed) if exact_too else ([], [])
     refused += not_for
     motion: list[Row] = []
+    metrics: list[MetaRow] = []
     gated = []
     for name, by_world in questions.items():
         for world, ids in by_world.items():
             say(f"{name}: {', '.join(ids)}, {len(lines[name])} rows on {clips} clips")
             line = lines[name] if world == FIRST or methods else tuple(e for e in lines[name] if e.method not in DEAR)
-            got, not_for, gate, moving = network(folder, name, loaded[name], world, ids, line, clips, seed, not methods)
-            found[name] += got
-            motion += moving
-            refused += not_for
-            gated.append(f"{name}, world {world}\n\n{gate}\n")
+            got = network(folder, name, loaded[name], world, ids, line, clips, seed, not methods)
+            found[name] += got.found
+            motion += got.motion
+            refused += got.refused
+            metrics += got.metrics
+            gated.append(f"{name}, world {world}\n\n{got.gates}\n")
     table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *motion]
     write_rows(folder / FILE, Row, table)
     write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
+    if metrics:
+        write_rows(folder / METRICS, MetaRow, metrics)
     runs.write_text(folder / GATES, "\n".join(gated))
     answer(told(table, refused))
     answer(f"\nall of it: {folder / FILE}")
     report([folder])
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Of one network and world."""
+
+    found: list[Measured]
+    refused: list[Refused]
+    gates: str
+    motion: list[Row]
+    metrics: list[MetaRow]
 
 
 def network(
@@ -77,8 +94,8 @@ def network(
     line: Sequence[Entry],
     n: int,
     seed: int,
-    motion: bool,
-) -> tuple[list[Measured], list[Refused], str, list[Row]]:
+    everything: bool,
+) -> Scored:
     """Of one network and world every row; what is there already is only read."""
     about: Material | None = None
     found: list[Measured] = []
@@ -111,10 +128,19 @@ def network(
 
     for _ in progress(made(), len(line), f"rows of {name}", size=int):
         pass
-    shares = kept.part(folder, name, key, "motion").with_suffix(".csv")
-    if motion and not shares.exists():
-        write_rows(shares, Row, kinds(ready(), name))
-    return found, refused, gate.read_text(encoding="utf-8"), list(read_rows(shares, Row)) if motion else []
+    moving, order = (kept.part(folder, name, key, what).with_suffix(".csv") for what in ("motion", "metrics"))
+    if everything and not moving.exists():
+        write_rows(moving, Row, kinds(ready(), name))
+    if everything and not order.exists():
+        say(f"{name}: do metrics that know no truth put maps in its order?")
+        write_rows(order, MetaRow, meta(ready(), name, cheap(line, found), found))
+    return Scored(
+        found,
+        refused,
+        gate.read_text(encoding="utf-8"),
+        list(read_rows(moving, Row)) if everything else [],
+        list(read_rows(order, MetaRow)) if everything else [],
+    )
 
 
 def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list[Refused]]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vtcav_jax.attribution.grids import by_area
+from vtcav_jax.truth.localisation import Hits, dilated, hits, temporal
 
 Mass = Float[np.ndarray, "n t h w"]
 Each = Float[np.ndarray, " n"]
@@ -60,16 +61,7 @@ def zones(
     if everywhere:
         return mask >= 1 - 1e-6, mask < 0.5
     core = mask > 0
-    near = core.copy()
-    for axis in (2, 3):
-        spread = near.copy()
-        for step in range(1, halo + 1):
-            ahead, behind = [slice(None)] * 4, [slice(None)] * 4
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            spread[tuple(ahead)] |= near[tuple(behind)]
-            spread[tuple(behind)] |= near[tuple(ahead)]
-        near = spread
-    return core, ~near
+    return core, ~dilated(core, halo)
 
 
 def axes(maps: Mass, known: Known, others: Mapping[str, Mass]) -> dict[str, Parts]:
@@ -91,16 +83,8 @@ def axes(maps: Mass, known: Known, others: Mapping[str, Mass]) -> dict[str, Part
 
 def where(maps: Mass, known: Known) -> Parts:
     """By order (AUROC), by mass, and of the strongest cells, as many as the core has."""
-    values = np.full((3, 2, len(maps)), np.nan)
-    for i, (one, core, rest) in enumerate(zip(maps, known.core, known.rest)):
-        inside, outside = one[core], one[rest]
-        if len(inside) and len(outside):
-            chance = len(inside) / (len(inside) + len(outside))
-            total = inside.sum() + outside.sum()
-            share = inside.sum() / total if total > 0 else chance
-            values[:, 0, i] = auroc(inside, outside), share, strongest(inside, outside)
-            values[:, 1, i] = 0.5, chance, chance
-    return values
+    values, core, rest = (m.reshape(len(m), -1) for m in (maps, known.core, known.rest))
+    return _parts(hits(values, core, core | rest), "auroc", "mass", "rank")
 
 
 def who(maps: Mass, own: Mass, other: Mass) -> Parts:
@@ -113,16 +97,11 @@ def who(maps: Mass, own: Mass, other: Mass) -> Parts:
 
 def when(maps: Mass, event: Bool[np.ndarray, "n t"]) -> Parts:
     """By order, by mass, and of the strongest step."""
-    steps = maps.sum((2, 3))
-    values = np.full((3, 2, len(maps)), np.nan)
-    for i, (course, its) in enumerate(zip(steps, event)):
-        if its.any() and not its.all():
-            chance = its.mean()
-            share = course[its].sum() / course.sum() if course.sum() > 0 else chance
-            top = course >= course.max() * (1 - 1e-9)
-            values[:, 0, i] = auroc(course[its], course[~its]), share, its[top].mean()
-            values[:, 1, i] = 0.5, chance, chance
-    return values
+    return _parts(temporal(maps, event), "auroc", "mass", "hit")
+
+
+def _parts(found: Hits, *names: str) -> Parts:
+    return np.stack([[found.scores[name], found.chance[name]] for name in names]).astype(np.float64)
 
 
 def more(maps: Mass, others: Mass, mask: Mass) -> Float[np.ndarray, "2 n"]:
@@ -163,19 +142,3 @@ def skill(value: np.ndarray, chance: np.ndarray) -> np.ndarray:
     gain = value - chance
     left = np.where(gain > 0, 1 - chance, chance)
     return np.divide(gain, left, out=np.zeros_like(gain), where=left > 0)
-
-
-def auroc(inside: Float[np.ndarray, " m"], outside: Float[np.ndarray, " k"]) -> float:
-    """How often something inside is larger than something outside; half of it where they are equal."""
-    order = np.sort(outside)
-    below, upto = np.searchsorted(order, inside, "left"), np.searchsorted(order, inside, "right")
-    return float((below + upto).mean() / (2 * len(outside)))
-
-
-def strongest(inside: Float[np.ndarray, " m"], outside: Float[np.ndarray, " k"]) -> float:
-    """The share of the `m` largest values that are inside, expected over all orders of what is equal."""
-    together = np.concatenate([inside, outside])
-    least = np.partition(together, -len(inside))[-len(inside)]
-    above, ties = (inside > least).sum(), (inside == least).sum()
-    left = len(inside) - (together > least).sum()
-    return float((above + left * ties / (together == least).sum()) / len(inside))

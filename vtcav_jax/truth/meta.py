@@ -1,7 +1,6 @@
 """Which metric to believe where no truth is known: those that put maps in the order in which truth puts them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -13,28 +12,11 @@ from vtcav_jax.truth.lineup import FREE, Entry, given, maps
 from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import Measured, groups, rows
-from vtcav_jax.truth.table import TRUTH
+from vtcav_jax.truth.table import TRUTH, MetaRow
 
 CLIPS = 24
 QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
 FILLS = ("blur", "mean")
-
-
-@dataclass(frozen=True)
-class MetaRow:
-    """Spearman's correlation, over maps, of a metric with the truth that the maps tell; the interval is over maps.
-
-    A metric of which less is better is turned around: 1 is the order of the truth.
-    """
-
-    network: str
-    world: str
-    metric: str
-    fill: str
-    value: float
-    low: float
-    high: float
-    maps: int
 
 
 def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequence[Measured]) -> list[MetaRow]:

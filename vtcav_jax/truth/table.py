@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-FILE, REFUSED, GATES = "truth.csv", "truth_refused.csv", "truth_gates.txt"
+FILE, REFUSED, GATES, METRICS = "truth.csv", "truth_refused.csv", "truth_gates.txt", "truth_metrics.csv"
 AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
 EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
@@ -36,3 +36,20 @@ class Refused:
     method: str
     network: str
     reason: str
+
+
+@dataclass(frozen=True)
+class MetaRow:
+    """Spearman's correlation, over maps, of a metric with the truth that the maps tell; the interval is over maps.
+
+    A metric of which less is better is turned around: 1 is the order of the truth.
+    """
+
+    network: str
+    world: str
+    metric: str
+    fill: str
+    value: float
+    low: float
+    high: float
+    maps: int
