@@ -1,13 +1,14 @@
 """A pyramid as data: kernels as nodes, shares as edges, and where each kernel is active for what it is there for."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vtcav_jax.feature_pyramid.levels import Level
 
+Kind = Literal["gradient", "paper"]  # of edges
 ROOT = -1  # the parent of the first level: the target
 
 
@@ -103,7 +104,7 @@ class Pyramid:
     maps: tuple[Float[np.ndarray, "b _ _ _"], ...]  # of each node: what it contributes, in place; sums to its relevance
     stability: tuple[float, ...]  # of each level: mean overlap (Jaccard) of what two clips would choose
     selection: Selection
-    kind: str  # of the edges: "gradient" or "paper"
+    kind: Kind
     cost: float  # passes forward, a backward pass as two; stretches by their share of the stages
 
     def at(self, level: int) -> tuple[Node, ...]:

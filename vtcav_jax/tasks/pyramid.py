@@ -99,7 +99,7 @@ def pyramid(
         reference = random.permutation(np.arange(len(clips)) if its.all() else np.flatnonzero(~its))[: len(own)]
         video, there, usual = (_video(loaded, [clips[i] for i in some]) for some in (own, others, reference))
         target = question.target(logits[own])
-        compared: dict[str, Any] = {"reference": usual, "nodes": asking.nodes, "edges": asking.edges}
+        compared: dict[str, Any] = {"reference": usual, "nodes": asking.nodes, "seed": asking.seed}
         made = feature_pyramid.build(
             loaded.model,
             video,
@@ -107,7 +107,7 @@ def pyramid(
             stages=asking.stages or None,
             depth=asking.depth,
             selection=selection,
-            seed=asking.seed,
+            edges=asking.edges,
             **compared,
         )
         answered_so = question.target(logits[others])
