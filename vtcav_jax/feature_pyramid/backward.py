@@ -184,6 +184,7 @@ class _Walk:
         alone = self.selection(relevance)
         self.stability.append(_overlap(alone))
         starts = np.cumsum([0, *(shares[name].shape[-1] for name in stages)])
+        means = np.concatenate([on_host(self.excess[name].mean((0, 1, 2, 3))) for name in stages])
         chosen = chosen[np.argsort(-relevance[:, chosen].mean(0), kind="stable")]
         told = zip(chosen, zip(*intervals.means(relevance[:, chosen].T)))
         through = zip(*intervals.means(joined[:, :, chosen].transpose(2, 0, 1).reshape(-1, joined.shape[1])))
@@ -193,8 +194,8 @@ class _Walk:
             child = len(self.nodes)
             self.nodes.append(
                 {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
-                | {"relevance_low": float(low), "relevance_high": float(high), "frequency": float(alone[:, j].mean())}
-                | {"response": float("nan"), "rest": float("nan")}
+                | {"relevance_low": float(low), "relevance_high": float(high), "excess": float(means[j])}
+                | {"frequency": float(alone[:, j].mean()), "response": float("nan"), "rest": float("nan")}
             )
             self.own.append(relevance[:, j])
             self.pulled.append(None if pulls is None else pulls[stage][..., channel])

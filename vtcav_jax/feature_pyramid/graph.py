@@ -63,6 +63,7 @@ class Selection:
 class Node:
     """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
 
+    `excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for the target.
     `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was followed
     further: the channel's mean, and `rest` what of it no channel of the next level accounts for (biases, ways around
     the level), NaN at the last level.
@@ -74,6 +75,7 @@ class Node:
     relevance: float
     relevance_low: float
     relevance_high: float
+    excess: float
     frequency: float
     response: float
     rest: float

@@ -27,8 +27,8 @@ def under_noise(
 ) -> tuple[tuple[float, ...], ...]:
     """Of each level, the overlap (Jaccard) of the pyramid's kernels with those found in each of `draws` noisy copies.
 
-    `noise` is the standard deviation as a share of each clip's range; `seed` and `options` are those that the pyramid was
-    built with: with another seed other clips of a reference would be drawn, and it would not be noise alone that counts.
+    `noise` is the standard deviation as a share of each clip's range; `seed` and `options` are those that the pyramid
+    was built with: with another seed other clips of a reference would be drawn, and not noise alone would count.
     """
     if noise < 0 or draws < 1:
         raise ValueError(f"expected noise of at least 0 and draws of at least 1, got {noise} and {draws}")

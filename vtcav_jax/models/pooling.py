@@ -28,8 +28,8 @@ def max_pool(
 ) -> Float[Array, "b t2 h2 w2 c"]:
     """The largest value of each window, which alone has a gradient, the first of several as torch has it.
 
-    One axis after the other, as comparisons of slices: on a CPU the gradient of XLA's own pool takes many times as long,
-    above all for many kernels at once. `padding` places on either side of an axis never win.
+    One axis after the other, as comparisons of slices: on a CPU the gradient of XLA's own pool takes many times as
+    long, above all for many kernels at once. `padding` places on either side of an axis never win.
     """
     pads = [(n, n) for n in padding] if not isinstance(padding, str) else None
     for axis in (3, 2, 1):

@@ -83,9 +83,7 @@ _I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
 # The mean colour of Sports-1M taken from 0..255, no division
-_C3D = ClipGeometry(
-    frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=(1 / 255,) * 3
-)
+_C3D = ClipGeometry(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=(1 / 255,) * 3)
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
