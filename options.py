@@ -209,8 +209,9 @@ TARGETS = flags.DEFINE_list(
 STAGES = flags.DEFINE_list(
     "stages",
     [],
-    "tcav, explain, motion, pyramid: names or globs ('*': all); by default the ends of the network's parts, such as"
-    " layers.2, for maps where each method is at home, and for pyramids the last ones that nothing by-passes",
+    "tcav, explain, motion: names or globs ('*': all); pyramid: names, A+B for stages side by side; by default the ends"
+    " of the network's parts, such as layers.2, for maps where each method is at home, and for pyramids the last ones"
+    " that nothing by-passes",
 )
 TESTS = flags.DEFINE_list(
     "tests",

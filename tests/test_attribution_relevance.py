@@ -156,6 +156,30 @@ def test_sums_pools_and_groups_conserve(normed, video):
     assert np.isfinite(found.map).all()
 
 
+def preactivated(parameters, video, tap=tap.keep):
+    """Its norm stands behind a sum and before the next layer, as in MF-Net."""
+    p = parameters
+    x = tap("stem", video @ p["a"])
+    x = x + jax.nn.relu(x) @ p["b"]
+    x = jax.nn.relu(x * p["scale"] + p["shift"])
+    return tap("tail", x).mean((1, 2, 3)) @ p["head"]
+
+
+def test_a_norm_in_front_of_its_layer_keeps_what_its_shift_gives(video):
+    """z-plus then conserves up to the shifts of such norms alone, and says so in the residual."""
+    random = np.random.default_rng(7)
+    shapes = dict(a=(3, 4), b=(4, 4), head=(4, 4), scale=(1, 1, 1, 1, 4), shift=(1, 1, 1, 1, 4))
+    p = {k: jnp.asarray(np.abs(random.normal(size=s)), jnp.float32) for k, s in shapes.items()}
+    clips, target = jnp.abs(video[:, :2, :3, :3]), targets.Class(CLASSES)
+    for shift in (0 * p["shift"], p["shift"]):
+        model = Partial(preactivated, p | {"shift": shift})
+        found = attribution.explain(model, clips, target, "lrp_z_plus", "stem")
+        score = np.asarray(model(clips))[[0, 1], CLASSES]
+        kept = np.asarray(shift).reshape(4) @ np.asarray(p["head"])[:, CLASSES]  # nothing is negative here
+        np.testing.assert_allclose(found.residual, kept, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.map.sum((1, 2, 3)) + found.residual, score, rtol=1e-4)
+
+
 def by_hand(p, video, constant):
     """One attention layer and one MLP in the efficient form of AttnLRP (or CP-LRP): gradients stopped and halved."""
     stop = jax.lax.stop_gradient

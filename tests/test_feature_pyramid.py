@@ -218,6 +218,16 @@ def test_a_planted_way_is_found_and_ablation_sees_it():
     assert fp.under_noise(model, video, Class(0), found, draws=2) == ((1.0, 1.0), (1.0, 1.0))
 
 
+def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
+    parameters, video = drawn(seed=3)
+    model, reference = Partial(relu_chain, parameters), np.random.default_rng(4).normal(size=(9, *video.shape[1:]))
+    options = {"reference": jnp.asarray(reference, jnp.float32), "seed": 7, "nodes": 2}
+    found = fp.build(model, video, Class(1), stages=["convs.1", "convs.2"], selection=Selection("top", 2.0), **options)
+    assert fp.under_noise(model, video, Class(1), found, noise=0.0, draws=1, **options) == ((1.0,), (1.0,))
+    with pytest.raises(ValueError, match="noise of at least 0"):
+        fp.under_noise(model, video, Class(1), found, noise=-1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["worlds_cnn", "worlds_swin"])
 def test_kernels_found_for_a_question_matter_and_respond_to_it(name):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vtcav_jax.intervals import mean, ratio_of_means, wilson
+from vtcav_jax.intervals import mean, means, ratio_of_means, wilson
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (1, 1), (3, 7), (250, 256), (999, 1000)])
@@ -32,3 +32,11 @@ def test_means_and_ratios():
     assert found == pytest.approx(above.sum() / values.sum()) and 1.98 < low < found < high < 2.02
     alone = ratio_of_means(np.array([1.0]), np.array([4.0]))
     assert alone[0] == 0.25 and np.isnan(alone[1:]).all() and np.isnan(mean(np.array([np.nan]))).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_many_means_are_those_of_each_row(n):
+    values = np.random.default_rng(1).normal(size=(5, n))
+    found = np.array(means(values)).T
+    np.testing.assert_allclose(found, [mean(row) for row in values], rtol=1e-9)
+    assert np.array(means(values[:0])).shape == (3, 0)

@@ -19,6 +19,7 @@ from tests.torch_networks import expected_stages
 from vtcav_jax import models, tap, weights
 from vtcav_jax.attribution import explain
 from vtcav_jax.models.mvit import Mvit
+from vtcav_jax.models.pooling import max_pool
 from weights_conversion import convert, reference
 from weights_conversion.convert import fitted
 from weights_conversion.names import mvit_name
@@ -130,6 +131,27 @@ def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
     (_, logits), ours = jax.jit(jax.value_and_grad(third, argnums=1, has_aux=True))(model, jnp.asarray(video))
     assert_close(logits, their_logits, "logits", 1e-10)
     assert_close(ours, gradient, "gradient by the video", 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1))]
+    + [((2, 2, 2), (2, 2, 2), (0, 1, 1))],
+)
+def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding):
+    random = np.random.default_rng(0)
+    x = np.maximum(random.integers(-2, 3, (2, 5, 7, 8, 3)), 0).astype(np.float32)  # as after a ReLU
+    tensor = torch.from_numpy(x.transpose(0, 4, 1, 2, 3)).requires_grad_()
+    theirs = torch.nn.functional.max_pool3d(tensor, window, strides, padding)
+    slope = random.normal(size=theirs.shape).astype(np.float32)
+    theirs.backward(torch.from_numpy(slope))
+    ours, pullback = jax.vjp(lambda v: max_pool(v, window, strides, padding), jnp.asarray(x))
+    assert tensor.grad is not None
+    np.testing.assert_array_equal(ours, theirs.detach().permute(0, 2, 3, 4, 1))
+    (found,) = pullback(jnp.asarray(slope.transpose(0, 2, 3, 4, 1)))
+    np.testing.assert_allclose(found, tensor.grad.permute(0, 2, 3, 4, 1), atol=1e-6)
+    lost = max_pool(jnp.asarray(x).at[0, 2, 3, 3, 0].set(jnp.nan), window, strides, padding)
+    assert np.isnan(lost[0, ..., 0]).any() and not np.isnan(lost[..., 1:]).any()
 
 
 @pytest.mark.parametrize("key", [slow(key) if PRESETS[key] not in FAST else key for key in PRESETS])

@@ -34,10 +34,16 @@ PARAMETERS = {
     "resnet3d_18": 33_409_104,
     "resnet3d_18_a": 33_235_280,
     "resnet3d_34": 63_718_736,
+    "resnet3d_34_a": 63_718_736 - 173_824,  # as between the two of 18 layers
     "resnet3d_50": 47_018_576,
     "resnet3d_101": 86_064_720,
     "resnet3d_152": 118_223_440,
     "resnext3d_101": 48_431_376,
+    "resnet3d_18_k700": 33_409_104 + 300 * (512 + 1),
+    "resnet3d_34_k700": 63_718_736 + 300 * (512 + 1),
+    "resnet3d_50_k700": 47_018_576 + 300 * (2048 + 1),
+    "resnet3d_101_k700": 86_064_720 + 300 * (2048 + 1),
+    "resnet3d_152_k700": 118_223_440 + 300 * (2048 + 1),
     "mfnet": 7_996_368,
     "r3d_18": 33_371_472,
     "mc3_18": 11_695_440,
@@ -129,6 +135,46 @@ def test_the_first_linear_layer_of_c3d_reads_channels_last():
     ours = in_our_order("fc6.weight", w)
     for channel, row, column in ((0, 0, 0), (1, 0, 0), (0, 1, 2), (1, 3, 3)):
         np.testing.assert_array_equal(ours[:, (4 * row + column) * 2 + channel], w[:, 16 * channel + 4 * row + column])
+
+
+def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
+    w = np.random.default_rng(0).normal(size=(64, 3, 3, 3, 3))
+    np.testing.assert_array_equal(in_our_order("conv1.weight", w)[:, 0], w[:, 2])
+    other = np.zeros((64, 3, 7, 7, 7)) + np.arange(3)[:, None, None, None]
+    np.testing.assert_array_equal(in_our_order("conv1.weight", other), other)
+
+
+@pytest.mark.parametrize(
+    ("preset", "mean", "black", "white"),
+    [
+        # 0..255 less ActivityNet's mean: so says the author of the weights with 400 classes
+        ("resnet3d_50", (114.7748, 107.7354, 99.4750), -114.7748, 140.2252),
+        ("resnet3d_50_k700", (110.7975, 103.3005, 96.2625), -0.4345 / 0.2768, 0.5655 / 0.2768),
+        ("c3d", (101.41, 97.66, 90.25), -101.41, 153.59),
+        ("i3d", (127.5, 127.5, 127.5), -1, 1),
+    ],
+)
+def test_what_becomes_of_colours(preset, mean, black, white):
+    geometry = models.PRESETS[preset].geometry
+    seen = geometry.normalised(np.array([mean, (0, 0, 0), (255, 255, 255)]))
+    np.testing.assert_allclose(seen[0], 0, atol=1e-3)
+    np.testing.assert_allclose(seen[1:, 0], [black, white], rtol=1e-4)
+
+
+# Of 400 classes, those that published runs name with their number: deepmind's of I3D, PyTorch-MFNet's own list
+NUMBERED = {
+    **{3: "applauding", 48: "catching or throwing baseball", 50: "catching or throwing softball", 51: "celebrating"},
+    **{94: "dodgeball", 143: "golf putting", 148: "hammer throw", 153: "hitting baseball", 161: "hurling (sport)"},
+    **{166: "javelin throw", 227: "playing cricket", 237: "playing kickball", 245: "playing squash or racquetball"},
+    **{246: "playing tennis", 256: "pumping fist", 297: "shooting goal (soccer)", 298: "shot put", 349: "tap dancing"},
+    **{357: "throwing ball", 358: "throwing discus", 208: "passing American football (in game)", 399: "zumba"},
+}
+
+
+@pytest.mark.parametrize("preset", ["i3d", "mfnet", "resnet3d_50"])
+def test_labels_stand_where_published_runs_have_them(preset):
+    labels = models.PRESETS[preset].labels
+    assert labels and {number: labels[number] for number in NUMBERED} == NUMBERED
 
 
 def test_c3d_names_the_clip_that_it_reads():

@@ -26,7 +26,7 @@ LEFT = "direction:left"
 def node(number, level, stage, relevance, target=LEFT, **more):
     known: dict[str, Any] = dict(target=target, number=number, level=level, stage=stage, channel=10 + number)
     known |= dict(relevance=relevance, relevance_low=relevance - 0.05, relevance_high=relevance + 0.05)
-    known |= dict(frequency=0.5, response=relevance, rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3")
+    known |= dict(excess=0.7, frequency=0.5, response=relevance, rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3")
     return NodeRow(**(known | more))
 
 
@@ -44,7 +44,8 @@ EDGES = [edge(-1, 0, 0.4), edge(-1, 1, 0.2), edge(0, 2, 0.7), edge(1, 2, -0.3), 
 EDGES += [edge(-1, 0, 0.5, NASTY)]
 ABLATIONS = [cut(0, "convs.1", 1, 0.4, 0.6), cut(0, "convs.1", 2, 8.0, 0.025), cut(1, "convs.0", 2, 0.3, 0.7)]
 ABLATIONS += [cut(0, "norm", 1, 3.0, 0.025, NASTY)]
-CONCEPTS = [AlignedRow(LEFT, 0, "convs.1", 10, f"convs.1|ring {NASTY}/static/random", -0.31)]
+CONCEPTS = [AlignedRow(LEFT, 0, "convs.1", 10, f"ring {NASTY}", "static", "random", -0.31, 1, 64, 0.9, 0.01)]
+CONCEPTS += [AlignedRow(LEFT, 0, "convs.1", 10, "x", "dynamic", "others", 0.4, 12, 64, 0.6, 0.3)]
 TOLD = [
     Told(
         target=LEFT,
@@ -56,10 +57,18 @@ TOLD = [
         edges_by="gradient",
         ablated=("a", "b", "c"),
         same_clips=False,
+        compared=2,
     )
 ]
 TOLD += [
-    replace(TOLD[0], target=NASTY, levels=(("norm",), ("convs.0",)), under_noise=((1.0,), (NAN,)), same_clips=True)
+    replace(
+        TOLD[0],
+        target=NASTY,
+        levels=(("norm",), ("convs.0",)),
+        under_noise=((1.0,), (NAN,)),
+        same_clips=True,
+        compared=0,
+    )
 ]
 
 
@@ -100,6 +109,10 @@ def test_words_are_those_of_the_tables(page):
     )
     assert "by 0.3 (−0.7 to 1.3)" in told["At convs.0 they are not shown to matter:"]
     assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in told["From clip to clip:"]
+    assert (
+        told["Concepts:"]
+        == f"convs.1 #10 (stronger here) is the greatest entry of ring {NASTY} (static) against random, −0.31."
+    )
     assert "do not all stay the same" in told["Under noise:"] and "90 % at convs.1" in told["Under noise:"]
     assert told["What does not hold:"] == (
         "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its"
@@ -108,7 +121,17 @@ def test_words_are_those_of_the_tables(page):
     )
     other = dict(pyramid_words.told(run, run.pyramids[1]))["What does not hold:"]
     assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other
-    assert "expect too much" in other
+    assert "expect too much" in other and "activity counts from 0" in other
+    weak = replace(NODES[0], excess=-0.2)
+    assert "convs.1 #10 (weaker here)" in pyramid_words.concepts(CONCEPTS, [weak])
+    assert "no kernel here" in pyramid_words.concepts(CONCEPTS[1:], [weak])
+    assert pyramid_words.activity(-0.2, 3).startswith(
+        "weaker than in the clips"
+    ) and "by 0.2" in pyramid_words.activity(-0.2, 3)
+    assert pyramid_words.activity(0.2, 0) == "0.2 on average"
+    assert [
+        pyramid_words.nth(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)
+    ] == "1st 2nd 3rd 4th 11th 12th 21st 113th".split()
 
 
 def test_small_shares_keep_their_digits():
@@ -126,7 +149,10 @@ def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
     assert all(f'id="{link}"' in text for link in links)
     assert NASTY not in text and "<script" not in text
     assert text.count('class="part first"') == 2 and text.count('src="data:image/webp') == 3
-    assert "Its entry in concept vectors" in text and "−0.31" in text
+    assert "Its entry in concept vectors of length 1 (0.125 if all channels had the same):" in text
+    assert (
+        "x (dynamic) against others +0.4, 12th of 64 in size; not encoded there" in text and "−0.31, 1st of 64" in text
+    )
     assert "which kernels of m do direction:left and" in text
     assert "pyramid_edges.csv" in text and "pyramid_concepts.csv" in text
     assert "convs.0 #12</a> 70 % (68 to 72 %)" in text and "convs.0 #13</a> 1 % (−1 to 3 %), not sure" in text

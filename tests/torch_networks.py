@@ -25,6 +25,7 @@ def norm(p: State, name: str, x, eps: float = 1e-5):
 
 def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
     stages = {}
+    x = x.flip(1)  # it was trained with OpenCV's frames, blue first
 
     def conv(name, x):
         stages[name] = F.conv3d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=1).relu()

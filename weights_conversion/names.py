@@ -85,13 +85,16 @@ def family_of(preset: str) -> Family:
 
 
 def in_our_order(name: str, tensor: np.ndarray) -> np.ndarray:
-    """The two tensors whose axes mean something else with us, by our name.
+    """The tensors whose axes mean something else with us, by our name.
 
     A last layer that is a convolution of 1 x 1 x 1 is a linear map with us. C3D's first linear layer reads a grid that
-    torch flattens with the channels first, and we with the channels last.
+    torch flattens with the channels first, and we with the channels last; its first convolution comes from Caffe, which
+    reads blue first, and we red.
     """
     if name == "head.weight" and tensor.ndim == 5 and tensor.shape[2:] == (1, 1, 1):
         return tensor.reshape(tensor.shape[:2])
+    if name == "conv1.weight" and tensor.shape[1:] == (3, 3, 3, 3):  # no other network's
+        return tensor[:, ::-1]
     places = int(np.prod(GRID))
     if name == "fc6.weight" and tensor.ndim == 2 and tensor.shape[1] % places == 0:
         return tensor.reshape(len(tensor), -1, places).swapaxes(1, 2).reshape(tensor.shape)

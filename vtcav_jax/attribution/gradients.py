@@ -64,7 +64,12 @@ def _with_noisy(
     scored: Scored, video: Array, noise: ArrayLike, total: Array, key: Array, i: ArrayLike, squared: bool
 ) -> Array:
     """`total`, and the gradient at the i-th noisy copy."""
+    gradient = scored.gradient(noisy(video, noise, key, i))
+    return total + (gradient**2 if squared else gradient).sum(-1)
+
+
+def noisy(video: Array, noise: ArrayLike, key: Array, i: ArrayLike) -> Array:
+    """The i-th copy with noise, the same for all clips but for its strength: `noise` as a share of the clip's range."""
     spans = video.max((1, 2, 3, 4), keepdims=True) - video.min((1, 2, 3, 4), keepdims=True)
     drawn = jax.random.normal(jax.random.fold_in(key, i), video.shape[1:], video.dtype)
-    gradient = scored.gradient(video + jnp.asarray(noise, video.dtype) * spans * drawn[None])
-    return total + (gradient**2 if squared else gradient).sum(-1)
+    return video + jnp.asarray(noise, video.dtype) * spans * drawn[None]

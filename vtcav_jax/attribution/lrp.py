@@ -20,7 +20,8 @@ Bounds = tuple[ArrayLike, ArrayLike]
 
 # Epsilon: each input's part in what came out; for ReLU networks nearly gradient times input. Gamma: with more weight on
 # what speaks for the output, so less noise. Alpha-beta: what speaks for an output and what speaks against it apart,
-# z-plus: only what speaks for it; both without biases, so that all relevance goes on. The last two are for transformers
+# z-plus: only what speaks for it; both without biases, so that all relevance goes on, but for what the shift of a norm
+# in front of its layer (MF-Net) gives: that stays there and is in the residual. The last two are for transformers
 # (Achtibat et al., 2024; Ali et al., 2022).
 RULES: dict[str, Rules] = {
     "lrp_epsilon": Rules(),

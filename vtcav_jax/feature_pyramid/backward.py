@@ -17,14 +17,13 @@ from jaxtyping import Array, ArrayLike, Float
 from vtcav_jax import intervals, tap
 from vtcav_jax.attribution.passes import Scored, explained, on_host
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.feature_pyramid.graph import ROOT, Edge, Node, Pyramid, Selection
+from vtcav_jax.feature_pyramid.graph import ROOT, Edge, Kind, Node, Pyramid, Selection
 from vtcav_jax.feature_pyramid.levels import Level, levels
 from vtcav_jax.feature_pyramid.paper import driven
 from vtcav_jax.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
 Values = dict[str, Array]
-Kind = Literal["gradient", "paper"]
 Response = Literal["relevant", "mean"]
 
 
@@ -185,23 +184,25 @@ class _Walk:
         alone = self.selection(relevance)
         self.stability.append(_overlap(alone))
         starts = np.cumsum([0, *(shares[name].shape[-1] for name in stages)])
-        for j in sorted(chosen, key=lambda j: -relevance[:, j].mean()):
+        means = np.concatenate([on_host(self.excess[name].mean((0, 1, 2, 3))) for name in stages])
+        chosen = chosen[np.argsort(-relevance[:, chosen].mean(0), kind="stable")]
+        told = zip(chosen, zip(*intervals.means(relevance[:, chosen].T)))
+        through = zip(*intervals.means(joined[:, :, chosen].transpose(2, 0, 1).reshape(-1, joined.shape[1])))
+        for j, (mean, low, high) in told:
             part = int(np.searchsorted(starts, j, "right") - 1)
             stage, channel = stages[part], int(j - starts[part])
-            mean, low, high = intervals.mean(relevance[:, j])
             child = len(self.nodes)
             self.nodes.append(
-                {"level": self.depth, "stage": stage, "channel": channel, "relevance": mean}
-                | {"relevance_low": low, "relevance_high": high, "frequency": float(alone[:, j].mean())}
-                | {"response": float("nan"), "rest": float("nan")}
+                {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
+                | {"relevance_low": float(low), "relevance_high": float(high), "excess": float(means[j])}
+                | {"frequency": float(alone[:, j].mean()), "response": float("nan"), "rest": float("nan")}
             )
             self.own.append(relevance[:, j])
             self.pulled.append(None if pulls is None else pulls[stage][..., channel])
-            for parent, row in zip(parents, joined[:, :, j]):
-                self.edges.append(Edge(parent, child, *intervals.mean(row)))
+            self.edges += [Edge(parent, child, *map(float, next(through))) for parent in parents]
         self.depth += 1
 
-    def pyramid(self, score: np.ndarray, kind: str, cost: float) -> Pyramid:
+    def pyramid(self, score: np.ndarray, kind: Kind, cost: float) -> Pyramid:
         nodes = tuple(Node(**node) for node in self.nodes)
         maps = tuple(on_host(self.values(i) * self.pulls(i)) for i in range(len(nodes)))
         return Pyramid(

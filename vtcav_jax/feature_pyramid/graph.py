@@ -1,13 +1,14 @@
 """A pyramid as data: kernels as nodes, shares as edges, and where each kernel is active for what it is there for."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vtcav_jax.feature_pyramid.levels import Level
 
+Kind = Literal["gradient", "paper"]  # of edges
 ROOT = -1  # the parent of the first level: the target
 
 
@@ -62,6 +63,7 @@ class Selection:
 class Node:
     """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
 
+    `excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for the target.
     `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was followed
     further: the channel's mean, and `rest` what of it no channel of the next level accounts for (biases, ways around
     the level), NaN at the last level.
@@ -73,6 +75,7 @@ class Node:
     relevance: float
     relevance_low: float
     relevance_high: float
+    excess: float
     frequency: float
     response: float
     rest: float
@@ -103,7 +106,7 @@ class Pyramid:
     maps: tuple[Float[np.ndarray, "b _ _ _"], ...]  # of each node: what it contributes, in place; sums to its relevance
     stability: tuple[float, ...]  # of each level: mean overlap (Jaccard) of what two clips would choose
     selection: Selection
-    kind: str  # of the edges: "gradient" or "paper"
+    kind: Kind
     cost: float  # passes forward, a backward pass as two; stretches by their share of the stages
 
     def at(self, level: int) -> tuple[Node, ...]:

@@ -70,6 +70,8 @@ def levels(what: Explained, wanted: Sequence[str | Sequence[str]] | None, depth:
         through = [name for name in cuts(what.scored.model, what.video) if name in grids]
         if end is not None:
             through = [name for name in through if order.index(name) < order.index(end)]
+            if not any(order.index(name) < order.index(end) for name in grids):
+                raise ValueError(f"the target is at {end}, and no stage with channels on a grid comes before it")
         if not through:
             raise ValueError(
                 "no stage with channels on a grid lies on every way from the video to the target; name the levels "

@@ -20,6 +20,7 @@ class NodeRow:
     relevance: float
     relevance_low: float
     relevance_high: float
+    excess: float
     frequency: float
     response: float
     rest: float
@@ -45,14 +46,24 @@ class AblationRow(Ablated):
 
 @dataclass(frozen=True)
 class AlignedRow:
-    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign."""
+    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign.
+
+    `rank` is how many of the stage's channels have as much of it, this one included; `auc` and `auc_p` say whether the
+    vector tells its clips apart at all, NaN where its run has no table of that.
+    """
 
     target: str
     number: int
     stage: str
     channel: int
     concept: str
+    kind: str
+    against: str
     weight: float
+    rank: int
+    channels: int
+    auc: float
+    auc_p: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Told:
     """What no table says of a target's pyramid: its levels, how it was chosen, whether it is stable.
 
     `stability` is the overlap of what two clips by themselves would choose, by level; `under_noise` that of the
-    pyramid with those of noisy copies, by level and copy.
+    pyramid with those of noisy copies, by level and copy. `compared` is with how many clips, if any.
     """
 
     target: str
@@ -72,6 +83,7 @@ class Told:
     edges_by: str
     ablated: tuple[str, ...]
     same_clips: bool
+    compared: int
 
 
 def film_name(target: str, stage: str, channel: int) -> str:

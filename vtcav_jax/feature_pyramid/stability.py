@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
+from vtcav_jax.attribution.gradients import noisy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.feature_pyramid.backward import build
 from vtcav_jax.feature_pyramid.graph import Pyramid
@@ -26,19 +27,26 @@ def under_noise(
 ) -> tuple[tuple[float, ...], ...]:
     """Of each level, the overlap (Jaccard) of the pyramid's kernels with those found in each of `draws` noisy copies.
 
-    `noise` is the standard deviation as a share of each clip's range; `options` are those that the pyramid was built
-    with.
+    `noise` is the standard deviation as a share of each clip's range; `seed` and `options` are those that the pyramid
+    was built with: with another seed other clips of a reference would be drawn, and not noise alone would count.
     """
     if noise < 0 or draws < 1:
         raise ValueError(f"expected noise of at least 0 and draws of at least 1, got {noise} and {draws}")
     video = jnp.asarray(clips)
-    spans = video.max((1, 2, 3, 4), keepdims=True) - video.min((1, 2, 3, 4), keepdims=True)
+    key = jax.random.key(seed)
     own = [_kernels(pyramid, level) for level in range(len(pyramid.levels))]
     rows: list[list[float]] = [[] for _ in own]
     for i in range(draws):
-        drawn = jax.random.normal(jax.random.fold_in(jax.random.key(seed), i), video.shape, video.dtype)
-        noisy = video + jnp.asarray(noise, video.dtype) * spans * drawn
-        other = build(model, noisy, target, stages=pyramid.levels, selection=pyramid.selection, **options)
+        other = build(
+            model,
+            noisy(video, noise, key, i),
+            target,
+            stages=pyramid.levels,
+            selection=pyramid.selection,
+            edges=pyramid.kind,
+            seed=seed,
+            **options,
+        )
         for level, kernels in enumerate(own):
             found = _kernels(other, level)
             either = kernels | found

@@ -26,10 +26,33 @@ class MaxPool(nnx.Module):
 def max_pool(
     x: Float[Array, "b t h w c"], window: Triple, strides: Triple, padding: Triple | Literal["SAME"] = (0, 0, 0)
 ) -> Float[Array, "b t2 h2 w2 c"]:
-    """The largest value of each window; `padding` places on either side of an axis never win."""
-    pads = padding if isinstance(padding, str) else [(0, 0), *((n, n) for n in padding), (0, 0)]
-    lowest = np.asarray(-np.inf, x.dtype)  # of numpy: jax knows the gradient only if it sees the value while tracing
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, *window, 1), (1, *strides, 1), pads)
+    """The largest value of each window, which alone has a gradient, the first of several as torch has it.
+
+    One axis after the other, as comparisons of slices: on a CPU the gradient of XLA's own pool takes many times as
+    long, above all for many kernels at once. `padding` places on either side of an axis never win.
+    """
+    pads = [(n, n) for n in padding] if not isinstance(padding, str) else None
+    for axis in (3, 2, 1):
+        taps, step = window[axis - 1], strides[axis - 1]
+        if pads is None:
+            (pad,) = jax.lax.padtype_to_pads(x.shape[axis : axis + 1], [taps], [step], "SAME")
+        else:
+            pad = pads[axis - 1]
+        x = _largest(x, axis, taps, step, pad)
+    return x
+
+
+def _largest(x: Array, axis: int, taps: int, step: int, pad: tuple[int, int]) -> Array:
+    if any(pad):
+        places = [(0, 0, 0)] * x.ndim
+        places[axis] = (*pad, 0)
+        x = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), places)
+    last = (x.shape[axis] - taps) // step * step + 1
+    best = jax.lax.slice_in_dim(x, 0, last, step, axis)
+    for k in range(1, taps):
+        other = jax.lax.slice_in_dim(x, k, k + last, step, axis)
+        best = jnp.where((other > best) | (other != other), other, best)  # what is no number stays
+    return best
 
 
 def mean_pool(x: Float[Array, "b t h w c"], window: Triple) -> Float[Array, "b t2 h2 w2 c"]:

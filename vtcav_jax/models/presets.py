@@ -70,7 +70,11 @@ _SOMETHING = ClipGeometry(frames=32, resize=256, size=224, sampling="uniform")
 _HALF = (0.5, 0.5, 0.5)
 _WORLDS = ClipGeometry(frames=8, size=32, mean=_HALF, std=_HALF)
 _WORLDS_LARGE = ClipGeometry(frames=16, size=64, mean=_HALF, std=_HALF)
-_HARA = ClipGeometry(frames=16, resize=112, size=112, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
+# 3D-ResNets-PyTorch changed what its clips look like: with 400 classes (2017) 0..255 less ActivityNet's mean colour
+_HARA = ClipGeometry(
+    frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=(1 / 255,) * 3
+)
+_HARA_2020 = replace(_HARA, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
 _VIDEO_RESNET = ClipGeometry(
     frames=16, interval=2, resize=128, size=112, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)
 )
@@ -79,9 +83,7 @@ _I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
 # The mean colour of Sports-1M taken from 0..255, no division
-_C3D = ClipGeometry(
-    frames=16, resize=128, size=112, mean=(102 / 255, 98 / 255, 90 / 255), std=(1 / 255, 1 / 255, 1 / 255)
-)
+_C3D = ClipGeometry(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=(1 / 255,) * 3)
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -91,6 +93,11 @@ def resnet(layers: int, **options: Any) -> Preset:
     """Of 3D-ResNets-PyTorch: bottlenecks from 50 layers on."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
     return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET, "kinetics400.txt")
+
+
+def resnet_k700(layers: int) -> Preset:
+    """The same as published in 2020, for Kinetics-700; its classes are in no order that a list of names would tell."""
+    return replace(resnet(layers), num_classes=700, geometry=_HARA_2020, labels_file=None)
 
 
 def video_resnet(*times: Time) -> Preset:
@@ -113,10 +120,12 @@ PRESETS: dict[str, Preset] = {
     "resnet3d_18": resnet(18),
     "resnet3d_18_a": resnet(18, shortcut="A"),
     "resnet3d_34": resnet(34),
+    "resnet3d_34_a": resnet(34, shortcut="A"),
     "resnet3d_50": resnet(50),
     "resnet3d_101": resnet(101),
     "resnet3d_152": resnet(152),
     "resnext3d_101": resnet(101, widths=(128, 256, 512, 1024), expansion=2, groups=32),
+    **{f"resnet3d_{layers}_k700": resnet_k700(layers) for layers in _DEPTHS},
     "mfnet": Preset(partial(MfNet), 400, _MFNET, MULTI_FIBER, "kinetics400.txt"),
     "r3d_18": video_resnet("whole", "whole", "whole", "whole"),
     "mc3_18": video_resnet("whole", "none", "none", "none"),

@@ -69,7 +69,9 @@ def graph(facts: Told, drawn: Shown, prefix: str) -> Figure:
         with canvas.link(f"{prefix}{row.number}", f"node n{row.number}"):
             canvas.rect(x - 16, y - ROW / 2, PITCH - 40, ROW, "paper", opacity=0)
             canvas.dot(x, y, "one" if row.relevance_low > 0 else "faint", title, radius)
-            canvas.text(x + radius + 4, y + 4, f"#{row.channel}  {part(row.relevance)}", "halo")
+            name = f"#{row.channel}  {part(row.relevance)}"
+            canvas.rect(x + radius + 2, y - 8, 7 * len(name), 16, "paper", opacity=0.8)
+            canvas.text(x + radius + 4, y + 4, name, "halo")
     label = f"{facts.target}: {counted(len(drawn.kernels), 'kernel')} that it hangs on, level by level"
     return canvas.figure(slug("pyramid", facts.target), label)
 

@@ -92,20 +92,30 @@ def _pyramid(run: RunFolder, facts: Told, prefix: str, graph: Figure, films: set
     if not kernels:
         return page.paragraph("No kernel speaks for it.")
     names = {row.number: f"{row.stage} #{row.channel}" for row in kernels}
-    parts = [Part(row.number, names[row.number], _kernel(run, row, edges, names, prefix, films)) for row in kernels]
+    parts = [
+        Part(row.number, names[row.number], _kernel(run, row, edges, names, prefix, films, facts.compared))
+        for row in kernels
+    ]
     return chosen.chosen(graph, prefix, parts)
 
 
 def _kernel(
-    run: RunFolder, row: NodeRow, edges: Sequence[EdgeRow], names: Mapping[int, str], prefix: str, films: set[Path]
+    run: RunFolder,
+    row: NodeRow,
+    edges: Sequence[EdgeRow],
+    names: Mapping[int, str],
+    prefix: str,
+    films: set[Path],
+    compared: int,
 ) -> str:
     pairs = [
         ("share of the target", part(row.relevance, row.relevance_low, row.relevance_high)),
+        ("its activity", pyramid_words.activity(row.excess, compared)),
         ("chosen by", f"{percent(row.frequency)} of the clips by themselves"),
         ("top clips", _clips(row)),
     ]
     if not math.isnan(row.rest):
-        pairs.insert(2, ("unaccounted", f"{part(row.rest)} of it, by the channels of the next level"))
+        pairs.insert(3, ("unaccounted", f"{part(row.rest)} of it, by the channels of the next level"))
     path, parts = _film(run, row), [page.definitions(pairs)]
     if path in films:
         parts.append(page.film(path, "where it contributes, in the clips where it does most"))
@@ -140,9 +150,15 @@ def _concepts(rows: Sequence[AlignedRow], prefix: str) -> list[str]:
     if not rows:
         return [page.paragraph("No concept vector was made at its stage.", "soft")]
     ranked = sorted(rows, key=lambda row: -abs(row.weight))[:MOST_TOLD]
-    items = [Item(row.concept.partition("|")[2] or row.concept, signed(row.weight)) for row in ranked]
-    more = f" (the {len(items)} greatest of {len(rows)})" if len(items) < len(rows) else ""
-    return [chosen.items(f"Its entry in concept vectors of length 1{more}:", items, prefix)]
+    items = []
+    for row in ranked:
+        doubt = "" if pyramid_words.encoded(row) else "; not encoded there"
+        size = f"{pyramid_words.nth(row.rank)} of {row.channels} in size"
+        items.append(Item(pyramid_words.vector(row), f"{signed(row.weight)}, {size}{doubt}"))
+    more = f"the {len(items)} greatest of {len(rows)}; " if len(items) < len(rows) else ""
+    even = number(rows[0].channels ** -0.5)
+    lead = f"Its entry in concept vectors of length 1 ({more}{even} if all channels had the same):"
+    return [chosen.items(lead, items, prefix)]
 
 
 def _ablations(rows: Sequence[AblationRow]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.feature_pyramid.rows import AblationRow, EdgeRow, NodeRow, Told
+from vtcav_jax.feature_pyramid.rows import AblationRow, AlignedRow, EdgeRow, NodeRow, Told
 from vtcav_jax.report.effects import number, p_value, percent, signed, span
 from vtcav_jax.report.run_folder import RunFolder, unique
 
@@ -34,6 +34,8 @@ def told(run: RunFolder, facts: Told) -> list[tuple[str, str]]:
         if own:
             points.append(_stage(stage, own, [row for row in ablations if row.stage == stage], len(facts.ablated)))
     points += [("From clip to clip:", agreement(facts)), ("Under noise:", under_noise(facts))]
+    if run.aligned:
+        points.append(("Concepts:", concepts([row for row in run.aligned if row.target == facts.target], kernels)))
     doubts = _doubts(facts, kernels, [row for row in run.edges if row.target == facts.target], ablations)
     return [*points, ("What does not hold:", " ".join(doubts))] if doubts else points
 
@@ -90,6 +92,40 @@ def under_noise(facts: Told) -> str:
     return f"the kernels {stay} the same when noise is laid over the clips (overlap {each})."
 
 
+def concepts(rows: Sequence[AlignedRow], kernels: Sequence[NodeRow]) -> str:
+    """Which kernels are what concept vectors have most of; those vectors alone that tell their clips apart."""
+    weak = {row.number for row in kernels if row.excess < 0}
+    first = sorted((row for row in rows if row.rank == 1 and encoded(row)), key=lambda row: -abs(row.weight))
+    each = {row.number: row for row in reversed(first)}  # of a kernel its greatest
+    told = [
+        f"{row.stage} #{row.channel} ({'weaker' if row.number in weak else 'stronger'} here) is the greatest entry of"
+        f" {vector(row)}, {signed(row.weight)}"
+        for row in sorted(each.values(), key=lambda row: -abs(row.weight))[:NAMED]
+    ]
+    if not told:
+        return "no kernel here is the greatest entry of a concept vector that tells its clips apart."
+    return f"{'; '.join(told)}."
+
+
+def encoded(row: AlignedRow) -> bool:
+    return not (row.auc_p > SURE or row.auc <= 0.5)
+
+
+def vector(row: AlignedRow) -> str:
+    return f"{row.concept} ({row.kind}) against {row.against}"
+
+
+def nth(rank: int) -> str:
+    return f"{rank}{'th' if 10 < rank % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(rank % 10, 'th')}"
+
+
+def activity(excess: float, compared: int) -> str:
+    if not compared:
+        return f"{number(excess)} on average"
+    what = "the clips that it is compared with"
+    return f"{'weaker' if excess < 0 else 'stronger'} than in {what}, by {number(abs(excess))} on average"
+
+
 def _doubts(
     facts: Told, kernels: Sequence[NodeRow], edges: Sequence[EdgeRow], ablations: Sequence[AblationRow]
 ) -> list[str]:
@@ -115,6 +151,11 @@ def _doubts(
         )
     if facts.same_clips:
         out.append("Too few clips to ablate others than those that the pyramid was made of: expect too much.")
+    if not facts.compared:
+        out.append(
+            "Too few clips to compare these with others: activity counts from 0, and what is the same in every clip"
+            " counts too."
+        )
     if facts.edges_by == "paper":
         out.append("Edges are mean kernel times mean activation, as in 2019: no share of any response.")
     return out

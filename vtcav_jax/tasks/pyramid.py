@@ -16,19 +16,22 @@ from vtcav_jax.attribution.passes import explained
 from vtcav_jax.attribution.videos import answered
 from vtcav_jax.attribution.windows import Window, windows
 from vtcav_jax.feature_pyramid import Ablated, Pyramid, Selection
+from vtcav_jax.feature_pyramid.graph import Kind
 from vtcav_jax.feature_pyramid.rows import FILE, AblationRow, AlignedRow, EdgeRow, NodeRow, film_name
 from vtcav_jax.models import Loaded
 from vtcav_jax.progress import progress
 from vtcav_jax.report.overlay import Panel, overlay, write_film
+from vtcav_jax.report.run_folder import open_folder
 from vtcav_jax.tasks import say, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.export import stored_for
-from vtcav_jax.tcav.table import write_rows
+from vtcav_jax.tcav.table import VectorRow, write_rows
 from vtcav_jax.video import How, Read, failure_table, write_failures
 
 SHOWN = 3  # clips in a kernel's film: those where it contributes most
 FILMS = 8  # kernels of each level that get one
+BESIDE = "+"  # between stages of one level
 LOOP = 2.0  # seconds that a film lasts at least
 
 
@@ -40,7 +43,7 @@ class Asking:
     depth: int = 3
     select: str = "mass:0.5"
     most: int = 32
-    edges: str = "gradient"
+    edges: Kind = "gradient"
     nodes: int = 4
     most_clips: int = 64
     draws: int = 39
@@ -64,18 +67,27 @@ def pyramid(
     """A pyramid of each target over the clips of `spec` that the network takes for it, into the folder `run`.
 
     Half of these clips make it, the others say what ablation does; the clips that it takes for something else are the
-    reference, or all where there are none.
+    reference or, where there are none, each half that of the other. Of up to three clips all do both.
     """
     if spec is None or run is None:
         raise ValueError("--task=pyramid needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
     source, loaded = videos(spec), with_weights(model, random_seed)
     questions, selection = asked(loaded, targets), Selection.parsed(asking.select, asking.most)
+    wanted = [stage.split(BESIDE) for stage in asking.stages] or None
     geometry = models.PRESETS[loaded.preset].geometry
     nothing = jnp.zeros((1, *geometry.shape))
+    levels: list[tuple[str, ...]] = []
     for question in questions:  # what cannot be explained is refused before a video is read
         what = explained(loaded.model, nothing, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
-        feature_pyramid.levels(what, asking.stages or None, asking.depth)
-    known = stored_for(loaded.model, vectors).arrays if vectors else None
+        levels += feature_pyramid.levels(what, wanted, asking.depth)
+    known = stored_for(loaded.model, vectors).arrays if vectors else {}
+    quality = open_folder(vectors).vectors if vectors else ()
+    stages = {name.partition("|")[0] for name in known}
+    if vectors and not stages & {stage for level in levels for stage in level}:
+        raise ValueError(
+            f"the vectors in {vectors} are at {', '.join(sorted(stages))}, none of which is a level here "
+            f"({', '.join(' + '.join(level) for level in levels)}); name some of them with stages"
+        )
     about = {"task": "pyramid", "model": model, "videos": source.spec, "clips": source.identity}
     about |= {"targets": [q.name for q in questions], "num_clips": how.clips, "interval_seconds": how.interval_seconds}
     folder = runs.open_run(run, about | asdict(asking), flags)
@@ -96,23 +108,26 @@ def pyramid(
         its = of(question, logits)
         rows = random.permutation(np.flatnonzero(its))[: asking.most_clips]
         own, others = (rows[::2], rows[1::2]) if len(rows) > 3 else (rows, rows)
-        reference = random.permutation(np.arange(len(clips)) if its.all() else np.flatnonzero(~its))[: len(own)]
-        video, there, usual = (_video(loaded, [clips[i] for i in some]) for some in (own, others, reference))
+        usual = random.permutation(np.flatnonzero(~its))[: len(own)]
+        halves = (others, own) if own is not others else (rows[:0], rows[:0])
+        references = halves if its.all() else (usual, usual)
+        video, there = (_video(loaded, [clips[i] for i in some]) for some in (own, others))
+        before, behind = (_video(loaded, [clips[i] for i in some]) if len(some) else None for some in references)
         target = question.target(logits[own])
-        compared: dict[str, Any] = {"reference": usual, "nodes": asking.nodes, "edges": asking.edges}
+        compared: dict[str, Any] = {"reference": before, "nodes": asking.nodes, "seed": asking.seed}
         made = feature_pyramid.build(
             loaded.model,
             video,
             target,
-            stages=asking.stages or None,
+            stages=wanted,
             depth=asking.depth,
             selection=selection,
-            seed=asking.seed,
+            edges=asking.edges,
             **compared,
         )
         answered_so = question.target(logits[others])
         cut = feature_pyramid.ablation(
-            loaded.model, there, answered_so, made, reference=usual, draws=asking.draws, seed=asking.seed + 1
+            loaded.model, there, answered_so, made, reference=behind, draws=asking.draws, seed=asking.seed + 1
         )
         names = [clips[i].read.item.name for i in own]
         films(folder / "films", question.name, made, [clips[i] for i in own])
@@ -122,16 +137,20 @@ def pyramid(
         ]
         tables["edges"] += [EdgeRow(question.name, **vars(edge)) for edge in made.edges]
         tables["ablation"] += [AblationRow(**vars(row), target=question.name) for row in cut]
-        tables["concepts"] += aligned(question.name, made, known) if known is not None else []
+        tables["concepts"] += aligned(question.name, made, known, quality)
         noise = feature_pyramid.under_noise(loaded.model, video, target, made, noise=asking.noise, **compared)
         told.append(
             {"target": question.name, "made_of": names, "ablated": [clips[i].read.item.name for i in others]}
-            | {"same_clips": own is others, "under_noise": [list(level) for level in noise]}
+            | {
+                "same_clips": own is others,
+                "compared": len(references[0]),
+                "under_noise": [list(level) for level in noise],
+            }
             | made.as_json()
         )
         lines.append(table(question.name, made, cut, len(others), own is others))
     for name, row in (("nodes", NodeRow), ("edges", EdgeRow), ("ablation", AblationRow), ("concepts", AlignedRow)):
-        if name != "concepts" or known is not None:
+        if name != "concepts" or vectors:
             write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
     runs.write_text(folder / FILE, json.dumps(told, indent=1))
     say("\n\n".join(lines))
@@ -191,15 +210,24 @@ def _first(made: Pyramid, level: int) -> Iterator[int]:
     yield from own[:FILMS]
 
 
-def aligned(target: str, made: Pyramid, vectors: Mapping[str, np.ndarray]) -> list[AlignedRow]:
-    """Of every kernel the parts of concept vectors that lie on it."""
+def aligned(
+    target: str, made: Pyramid, vectors: Mapping[str, np.ndarray], quality: Sequence[VectorRow]
+) -> list[AlignedRow]:
+    """Of every kernel the parts of concept vectors that lie on it; of a vector with places, of its sum over them."""
+    told = {(row.stage, row.concept, row.kind, row.against): (row.auc, row.auc_p) for row in quality}
     out = []
-    for i, node in enumerate(made.nodes):
-        for name, vector in vectors.items():
-            if name.split("|")[0] == node.stage:
-                parts = vector.reshape(-1, vector.shape[-1]).sum(0)
-                weight = float(parts[node.channel] / np.linalg.norm(parts))
-                out.append(AlignedRow(target, i, node.stage, node.channel, name, weight))
+    for name, vector in vectors.items():
+        stage, _, of_what = name.partition("|")
+        concept, kind, against = of_what.rsplit("/", 2)
+        parts = vector.reshape(-1, vector.shape[-1]).sum(0)
+        length = np.linalg.norm(parts)
+        entries = np.divide(parts, length, out=np.zeros_like(parts), where=length > 0)
+        auc, auc_p = told.get((stage, concept, kind, against), (np.nan, np.nan))
+        for i, node in enumerate(made.nodes):
+            if node.stage == stage:
+                rank = int((np.abs(entries) >= abs(entries[node.channel])).sum())
+                here = (target, i, stage, node.channel, concept, kind, against)
+                out.append(AlignedRow(*here, float(entries[node.channel]), rank, len(entries), auc, auc_p))
     return out
 
 
