@@ -31,7 +31,7 @@ dt { color: var(--soft); } dd { margin: 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 18px; }
 .films { display: flex; flex-wrap: wrap; gap: 10px; } .films figure { width: 104px; }
 figure { margin: 0; min-width: 0; } figcaption { line-height: 1.35; margin-top: 3px; }
-.fig { width: 100%; height: auto; max-width: 420px; display: block; }
+.fig { width: 100%; height: auto; max-width: 420px; display: block; } .whole .fig { max-width: none; }
 video, img { max-width: 100%; height: auto; display: block; border-radius: 4px; background: var(--null); }
 .films video, .films img { width: 96px; height: 96px; }
 figure.film { margin: 0 0 18px; overflow-x: auto; } .film img, .film video { min-width: 520px; background: #fff; }

@@ -63,7 +63,7 @@ def against_cost(rows: Sequence[Row], network: str) -> Figure:
         cx, cy = _at(x, row), y(row.value)
         canvas.line(cx, y(row.low), cx, y(row.high), f"thin {kind}")
         canvas.dot(cx, cy, kind, said(row))
-        if all(abs(cy - oy) > ROOM or abs(cx - ox) > 130 for ox, oy in taken):
+        if all(abs(cy - oy) > ROOM or abs(cx - ox) > 160 for ox, oy in taken):
             canvas.text(cx + 8, cy + 4, row.method, "" if row in front else "soft", most=24)
             taken.append((cx, cy))
     label = f"{network}: how much of the truth each method's maps tell, over what they cost"

@@ -65,7 +65,7 @@ def sections(run: RunFolder) -> list[Section]:
 
 def _whole(figure: Figure) -> str:
     """As wide as the page."""
-    return f'<figure class="wide">{figure.svg}</figure>'
+    return f'<figure class="wide whole"><div style="max-width: {figure.width * 5 // 4}px">{figure.svg}</div></figure>'
 
 
 def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
@@ -79,7 +79,7 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
     lines = [
         (
             f"{network}: {first.method} at {first.stage} tells most of the truth;",
-            f"{number(first.value)} ({span(first.low, first.high)}) for {first.forwards} forward passes a clip"
+            f"{number(first.value)} ({span(first.low, first.high)}) for {_passes(first.forwards)} a clip"
             + (f", and {listed(tied)} may be as good." if tied else "."),
         )
     ]
@@ -89,7 +89,7 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
         lines.append(
             (
                 f"For the least cost: {least.method} at {least.stage};",
-                f"{number(least.value)} ({span(least.low, least.high)}) for {least.forwards} passes.",
+                f"{number(least.value)} ({span(least.low, least.high)}) for {_passes(least.forwards)}.",
             )
         )
     if free:
@@ -105,6 +105,10 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def _passes(count: int) -> str:
+    return f"{count} forward pass{'es' if count > 1 else ''}"
 
 
 def _table(rows: Sequence[Row]) -> str:
