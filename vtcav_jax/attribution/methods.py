@@ -54,11 +54,12 @@ OVER_BLOCKS: dict[str, Callable[..., Attribution]] = {
 
 
 def explain(
-    model: Model, clips: ArrayLike, target: Target, method: str = "gradcam", stage: str | None = None, **options: Any
+    model: Model, clips: ArrayLike, target: Target, method: str = "attn_lrp", stage: str | None = None, **options: Any
 ) -> Attribution:
     """The map of `method` for each of `clips`, `(b, t, h, w, c)` and normalised; `options` are the method's own.
 
-    Without `stage`: where the method is at home, the video for gradients and the last grid for CAMs.
+    The default is what told most of the truth for little in docs/truth.md. Without `stage`: where the method is at
+    home, the video for gradients and relevance, and the last grid for CAMs.
     """
     if method not in METHODS:
         raise ValueError(unknown("method", [method], METHODS))

@@ -11,6 +11,7 @@ from vtcav_jax.truth.table import ALL, AXES, TRUTH, Row
 WIDE = 2 * WIDTH
 COLOURS = ("one", "two", "three", "four")
 ROOM = 13  # pixels between labels
+KNOWN = ("gradcam", "integrated_gradients", "occlusion", "rise (300)", "rollout", "frame_difference", "random")
 LEAST = -0.35  # where an axis begins; what is worse is drawn there, and told in the table
 
 
@@ -58,7 +59,7 @@ def against_cost(rows: Sequence[Row], network: str) -> Figure:
     front = cheapest([row for row in some if row.forwards])
     canvas.path([(_at(x, row), y(row.value)) for row in front], "one thin")
     taken: list[tuple[float, float]] = []
-    for row in [*front, *(row for row in some if row not in front)]:
+    for row in sorted(some, key=lambda row: (row not in front, row.method not in KNOWN)):
         kind = "faint" if not row.forwards else "one" if row in front else "two"
         cx, cy = _at(x, row), y(row.value)
         canvas.line(cx, y(row.low), cx, y(row.high), f"thin {kind}")

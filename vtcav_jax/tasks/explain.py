@@ -29,7 +29,7 @@ from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.video import How, Source, failure_table, write_failures
 
-USUAL = ("gradcam", "hirescam", "gradient_x_input", "attn_lrp")
+USUAL = ("attn_lrp", "gradient_x_input", "gradcam")  # the two that tell most truth for little, and what all know
 REFERENCES = 8  # other clips that expected gradients start from
 SHOWN = 40  # rows on the terminal
 
