@@ -57,8 +57,12 @@ def together(parts: Sequence[Pairs]) -> Pairs:
     """Concepts stay apart."""
     ends = np.cumsum([0] + [part.concept.max() + 1 for part in parts])
     concept = np.concatenate([part.concept + end for part, end in zip(parts, ends)])
-    role, score, found, up = (np.concatenate([getattr(p, name) for p in parts]) for name in ("role", "score", "found", "up"))
-    corrected = None if parts[0].corrected is None else np.concatenate([p.corrected for p in parts if p.corrected is not None])
+    role, score, found, up = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("role", "score", "found", "up")
+    )
+    corrected = (
+        None if parts[0].corrected is None else np.concatenate([p.corrected for p in parts if p.corrected is not None])
+    )
     return Pairs(role, concept, score, found, corrected, up)
 
 
@@ -73,7 +77,11 @@ def measured(pairs: Pairs, about: tuple[str, str, str, str, str], correction: st
     if pairs.corrected is not None:
         verdicts.append(((f"{about[0]}, {correction}", *about[1:]), pairs.corrected))
     for told, found in verdicts:
-        asked = [("POWER", causal, found & pairs.up), ("FALSE_POSITIVES", neutral, found), ("NULL", pairs.role == DRAWN, found)]
+        asked = [
+            ("POWER", causal, found & pairs.up),
+            ("FALSE_POSITIVES", neutral, found),
+            ("NULL", pairs.role == DRAWN, found),
+        ]
         for measure, some, yes in asked:
             out.append(Row(*told, measure, *rate(yes[some], pairs.concept[some]), int(some.sum())))
     return out
@@ -94,7 +102,10 @@ def rate(found: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple
 
 
 def auroc(
-    score: Float[np.ndarray, " n"], above: Bool[np.ndarray, " n"], below: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
+    score: Float[np.ndarray, " n"],
+    above: Bool[np.ndarray, " n"],
+    below: Bool[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
     """How often a score of `above` is higher than one of `below`, half of it where they are equal."""
     weights, place = _drawn(cluster), np.unique(score, return_inverse=True)[1]

@@ -31,7 +31,11 @@ from vtcav_jax.truth.peer_protocols import Asked, Judged, captum, saha, tensorfl
 from vtcav_jax.worlds.generator import QUESTIONS, Clips, as_world, make_clips
 
 WORLD = "small"
-COUNT, SETS, TARGETS = 30, 10, 100  # clips of a concept, random sets it is held against, clips of which classes are asked
+COUNT, SETS, TARGETS = (
+    30,
+    10,
+    100,
+)  # clips of a concept, random sets it is held against, clips of which classes are asked
 GROUPS = 4  # of concepts that share no clip: one for each value of a factor
 SEEN = {"dynamic": ("shape", "direction", "flash", "scene"), "static": ("shape", "flash", "scene")}
 DOUBLES = {"dynamic": ("dis_shape", "dis_direction", "dis_flash"), "static": ("dis_shape",)}
@@ -168,7 +172,9 @@ def sets_of(
             for factor in factors:
                 fit_in = left & (clips.factors[factor] == value) if factor else left
                 if fit_in.sum() < count:
-                    raise ValueError(f"expected {count} clips with {factor}={value}, found {fit_in.sum()}; ask for a larger count")
+                    raise ValueError(
+                        f"expected {count} clips with {factor}={value}, found {fit_in.sum()}; ask for a larger count"
+                    )
                 rows = rng.choice(np.flatnonzero(fit_in), count, replace=False)
                 left[rows] = False
                 group.append(len(concepts))
@@ -189,7 +195,9 @@ def paired(judged: Judged, concepts: Sequence[Concept], classes: Sequence[tuple[
 def _check(loaded: Loaded, seeds: Sequence[int], count: int) -> None:
     world, problems = as_world(WORLD), []
     if strange := [head for head in loaded.heads if head not in QUESTIONS]:
-        problems.append(f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(strange)}: train one with --task=train")
+        problems.append(
+            f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(strange)}: train one with --task=train"
+        )
     if (shape := models.PRESETS[loaded.preset].geometry.shape) != (world.frames, world.size, world.size, 3):
         problems.append(f"expected a network that reads clips of the world {WORLD}, {loaded.preset} reads {shape}")
     if not seeds:

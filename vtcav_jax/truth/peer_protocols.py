@@ -15,7 +15,7 @@ solved exactly here: where the original stops early it is noisier than this. Gra
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from vtcav_jax.tcav.classical import TTest, one_sample, paper, two_samples
 from vtcav_jax.tcav.families import adjusted
 from vtcav_jax.tcav.scores import sign_counts
+from vtcav_jax.tcav.significance import TOLERANCE
 from vtcav_jax.tcav.vectors import LOGISTIC, fit, labels, norms
 
 ALPHA = 0.01  # of their objective
@@ -71,7 +72,10 @@ def tensorflow_tcav(asked: Asked, seed: Sequence[int]) -> Judged:
     first, second = (asked.posing[list(side)] for side in zip(*pairs))
     null = asked.sign_counts(_trained(asked.kernel, first, second, rng, stratified=True))
     tests = [
-        [_told(two_samples(null[:, c], own[k, :, c]), own[k, :, c].mean() - null[:, c].mean()) for c in range(null.shape[1])]
+        [
+            _told(two_samples(null[:, c], own[k, :, c]), own[k, :, c].mean() - null[:, c].mean())
+            for c in range(null.shape[1])
+        ]
         for k in range(len(own))
     ]
     t, p = np.moveaxis(np.array(tests), -1, 0)
@@ -98,7 +102,7 @@ def saha(asked: Asked, seed: Sequence[int]) -> Judged:
                 others = np.concatenate([*group[:i], *group[i + 1 :]])
                 signed.append(labels(group[i], others, count, balanced=True))
                 owner.append(member)
-    found = asked.sign_counts(fit(asked.kernel, np.stack(signed), LOGISTIC).a)
+    found = asked.sign_counts(fit(asked.kernel, np.stack(signed), replace(LOGISTIC, tolerance=TOLERANCE)).a)
     runs = np.stack([found[np.array(owner) == i] for i in range(k)])
     p = np.array([[_told(one_sample(each), each.mean() - 0.5)[1] for each in of.T] for of in runs])
     mean = runs.mean(1)
