@@ -39,6 +39,13 @@ def features(seed, shift=0.0, k=4, classes=3, width=20):
     return x, Asked(x @ x.T, slopes, lengths, sets, np.stack(others), posing, groups)
 
 
+def objective(x, signs, w):
+    """With the best intercept, which is one where an example has a margin of 1."""
+    value = x @ w
+    losses = np.maximum(0, 1 - signs * (value + (signs - value)[:, None])).mean(1)
+    return losses.min() + peer_protocols.ALPHA / 2 * w @ w
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
 def test_the_peers_objective_is_solved_to_its_optimum(scale):
     svm = pytest.importorskip("sklearn.svm", reason="scikit-learn comes with the extra test's captum and grad-cam")
@@ -51,7 +58,9 @@ def test_the_peers_objective_is_solved_to_its_optimum(scale):
     for w, own, sign in zip(np.einsum("vs,vsf->vf", a, x), x, signs):
         # Their C is of the sum of losses, with 1/2 |w|^2
         other = svm.SVC(kernel="linear", C=1 / (peer_protocols.ALPHA * len(sign)), tol=1e-9).fit(own, sign).coef_[0]
-        assert np.linalg.norm(w - other) < 1e-4 * np.linalg.norm(other)
+        assert objective(own, sign, w) < objective(own, sign, other) * (1 + 1e-7)
+        if scale <= 1:  # theirs are products in float32
+            assert np.linalg.norm(w - other) < 1e-4 * np.linalg.norm(other)
 
 
 def test_scikit_learns_classifier_has_the_same_objective():
@@ -61,17 +70,13 @@ def test_scikit_learns_classifier_has_the_same_objective():
     x, signs = random.normal(size=(40, 8)), np.repeat([1.0, -1.0], 20)
     x[:, 0] += signs
 
-    def objective(w, offset):
-        return np.maximum(0, 1 - signs * (x @ w + offset)).mean() + peer_protocols.ALPHA / 2 * w @ w
-
     w = hinge((x @ x.T)[None], signs[None])[0] @ x
-    best = min(objective(w, offset) for offset in np.linspace(-3, 3, 6001))
+    best = objective(x, signs, w)
     found = linear.SGDClassifier(alpha=0.01, max_iter=5000, tol=None, average=True, random_state=0).fit(x, signs)
-    theirs = objective(found.coef_[0], found.intercept_[0])
-    assert best - 1e-4 < theirs < 1.02 * best
+    assert best * (1 - 1e-7) < objective(x, signs, found.coef_[0]) < 1.02 * best
 
 
-def test_one_sided_and_unreached():
+def test_one_sided():
     with pytest.raises(ValueError, match="both sides"):
         hinge(np.eye(4)[None], np.ones((1, 4)))
 

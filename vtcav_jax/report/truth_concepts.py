@@ -12,11 +12,11 @@ from vtcav_jax.truth.concept_table import FILE, LEVEL, MEASURES, Row
 
 COLOURS = ("one", "two", "three", "four")
 HOW = (
-    "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause of the"
-    " class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All procedures"
-    " judge the same clips. Power: the share of causes found, with the right sign; false positives: the share found of what"
-    " is no cause; null: of the drawn sets alone, where a test promises 5 %. AUROC: how often a cause has the higher score."
-    " Intervals are 95 %, and allow for classes that share a concept's clips."
+    "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause"
+    " of the class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All"
+    " procedures judge the same clips. Power: the share of causes found, with the right sign; false positives: the share"
+    " found of what is no cause; null: of the drawn sets alone, where a test promises 5 %. AUROC: how often a cause has"
+    " the higher score. Intervals are 95 %, and allow for classes that share a concept's clips."
 )
 
 
@@ -47,16 +47,16 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
         power, wrong = some[name, "both", "POWER"], some[name, "both", "FALSE_POSITIVES"]
         lines.append(
             (
-                f"{network} at {stage}, {name}: finds {percent(power.value)} of the causes, and {percent(wrong.value)} of what"
-                " is none;",
+                f"{network} at {stage}, {name}: finds {percent(power.value)} of the causes, and"
+                f" {percent(wrong.value)} of what is none;",
                 f"{span(power.low, power.high)} and {span(wrong.low, wrong.high)}.",
             )
         )
     still, moving = (some["ours", kind, "AUROC"] for kind in ("static", "dynamic"))
     lines.append(
         (
-            f"{network} at {stage}, ours: AUROC {number(moving.value)} with moving clips and {number(still.value)} with still"
-            " ones;",
+            f"{network} at {stage}, ours: AUROC {number(moving.value)} with moving clips and"
+            f" {number(still.value)} with still ones;",
             f"{span(moving.low, moving.high)} and {span(still.low, still.high)}.",
         )
     )

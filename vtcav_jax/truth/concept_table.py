@@ -19,9 +19,9 @@ LEVEL, DRAWS = 0.05, 1000
 class Row:
     """`n` pairs of a class and a concept, and a 95 % interval.
 
-    AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal pairs
-    found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the procedure's
-    own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and sets drawn at
+    AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
+    pairs found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the
+    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and sets drawn at
     random. NULL: of those drawn alone, which truly are no concept, so that 5 % is what a test promises.
 
     Intervals of POWER, FALSE_POSITIVES and NULL are Wilson's, for as many independent pairs as give the variance that
@@ -67,7 +67,7 @@ def together(parts: Sequence[Pairs]) -> Pairs:
 
 
 def measured(pairs: Pairs, about: tuple[str, str, str, str, str], correction: str) -> list[Row]:
-    """Every measure; `about` is procedure, network, pool, stage, kind, and a corrected verdict a procedure of its own."""
+    """Every measure; `about` is procedure, network, pool, stage, kind. A corrected verdict is a procedure of its own."""
     causal, neutral = pairs.role == CAUSE, pairs.role >= DISTRACTOR
     out = [
         Row(*about, "AUROC", *auroc(pairs.score, causal, ~causal, pairs.concept), len(causal)),
@@ -122,7 +122,7 @@ def power(
     up: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
-    """The share of `causal` above what 5 % of `neutral` are above; where many are equal, a coin decides which of them."""
+    """The share of `causal` above what 5 % of `neutral` are above; where many are equal, a coin decides."""
     weights, place = _drawn(cluster), np.unique(-score, return_inverse=True)[1]  # the highest first
     right, wrong = _by_place(weights * (causal & up), place), _by_place(weights * neutral, place)
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from vtcav_jax import models
 from vtcav_jax.models import Loaded
@@ -61,7 +61,7 @@ def ours(asked: Asked, seed: Sequence[int]) -> Judged:
     """The package's own test by its defaults: p of the step, by exchanging labels. The score is the step in units of
     what it is under exchange (its root mean square): p itself cannot tell apart what is beyond all permutations."""
     settings = Experiment()
-    m, (k, size) = len(asked.kernel), asked.concepts.shape
+    m, k = len(asked.kernel), len(asked.concepts)
     signed = np.stack([labels(rows, np.setdiff1d(np.arange(m), rows), m) for rows in asked.concepts])
     rows = np.concatenate([signed, permuted(signed[0], PERMUTATIONS, np.random.default_rng(seed))])
     unit = fit(asked.kernel, rows, replace(settings.training, tolerance=TOLERANCE)).unit
@@ -149,7 +149,7 @@ def questions(
 
 
 def encoded(loaded: Loaded, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
-    """The clips as they move, then frozen at the frame of the flash; each target with the logit of every head's answer."""
+    """The clips as they move, then frozen at the frame of the flash; of each target the logit of every head's answer."""
     dynamic = prepared(loaded, clips.video)
     at = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), at][:, None], dynamic.shape[1], 1)

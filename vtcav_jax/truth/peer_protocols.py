@@ -133,7 +133,7 @@ def _trained(
     *,
     stratified: bool,
 ) -> Float[np.ndarray, "v m"]:
-    """One classifier a row, on what is left after a third of the clips is held out: of each side, or of both together."""
+    """One classifier a row, on what is left after a third is held out: of each side, or of both together."""
     count, size = positive.shape
     if stratified:
         kept = size - math.ceil(HELD_OUT * 2 * size) // 2
@@ -157,8 +157,8 @@ def hinge(
 ) -> Float[np.ndarray, "v s"]:
     """Coefficients a of w = X'a, which minimises the mean hinge loss + alpha/2 |w|^2 with a free intercept.
 
-    By an interior-point method in the dual: shares between 0 and 1 of each example, those of both sides the same in sum,
-    which minimise share' Q share / 2 - sum(share). Raises where an optimum is not reached.
+    By an interior-point method in the dual: shares between 0 and 1 of each example, those of both sides the same in
+    sum, which minimise share' Q share / 2 - sum(share). Raises where an optimum is not reached.
     """
     size = signs.shape[1]
     if not ((signs > 0).any(1) & (signs < 0).any(1)).all():
