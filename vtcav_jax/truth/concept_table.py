@@ -21,8 +21,8 @@ class Row:
 
     AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
     pairs found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the
-    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and sets drawn at
-    random. NULL: of those drawn alone, which truly are no concept, so that 5 % is what a test promises.
+    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and
+    sets drawn at random. NULL: of those drawn alone, which truly are no concept: a test at 5 % finds 5 % of them.
 
     Intervals of POWER, FALSE_POSITIVES and NULL are Wilson's, for as many independent pairs as give the variance that
     is seen between concepts (the classes that one concept is asked of share its clips); the others are a bootstrap over
@@ -67,7 +67,7 @@ def together(parts: Sequence[Pairs]) -> Pairs:
 
 
 def measured(pairs: Pairs, about: tuple[str, str, str, str, str], correction: str) -> list[Row]:
-    """Every measure; `about` is procedure, network, pool, stage, kind. A corrected verdict is a procedure of its own."""
+    """Every measure; `about` is procedure, network, pool, stage, kind; a corrected verdict is one more procedure."""
     causal, neutral = pairs.role == CAUSE, pairs.role >= DISTRACTOR
     out = [
         Row(*about, "AUROC", *auroc(pairs.score, causal, ~causal, pairs.concept), len(causal)),

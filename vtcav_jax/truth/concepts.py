@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vtcav_jax import models
+from vtcav_jax import tap as taps
 from vtcav_jax.models import Loaded
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.batches import held
@@ -92,8 +93,7 @@ def table(
     `count` clips are in each set; `stages` by default the ends of the network's parts; `pool` as in `encoding.Reading`:
     the peers flatten (`none`), our default is `space`, and for all procedures it is the same here.
     """
-    stages = tuple(loaded.model.stages) if stages is None else tuple(stages)
-    stages = tuple(s for s in stages if "blocks" not in s and "downsample" not in s) or stages
+    stages = ends(taps.stages_of(loaded.model)) if stages is None else tuple(stages)
     _check(loaded, seeds, count)
     found: dict[tuple[str, str, str], list[Pairs]] = {}
     steps = len(seeds) * len(stages) * len(SEEN)
@@ -123,6 +123,11 @@ def table(
     ]
 
 
+def ends(known: Sequence[str]) -> tuple[str, ...]:
+    """Of all stages those that are no part of another and no step between two."""
+    return tuple(name for name in known if "blocks" not in name and "downsample" not in name)
+
+
 def questions(
     loaded: Loaded, seed: int, count: int, stages: Sequence[str], pool: str
 ) -> Iterator[tuple[str, str, list[Concept], list[tuple[str, int]], Asked]]:
@@ -149,7 +154,7 @@ def questions(
 
 
 def encoded(loaded: Loaded, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
-    """The clips as they move, then frozen at the frame of the flash; of each target the logit of every head's answer."""
+    """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
     dynamic = prepared(loaded, clips.video)
     at = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), at][:, None], dynamic.shape[1], 1)

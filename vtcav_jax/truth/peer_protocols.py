@@ -170,7 +170,7 @@ def hinge(
     share = 0.5 * np.where(signs > 0, np.minimum(1, down / up), np.minimum(1, up / down))
     room = 1 - share  # kept by itself, as it may be far smaller than the rounding of what it is a difference of
     low, high = np.ones_like(share), np.ones_like(share)  # what holds shares above 0, and room
-    offset, last = np.zeros((len(signs), 1)), np.ones(len(signs))
+    offset, last, done = np.zeros((len(signs), 1)), np.ones(len(signs)), np.zeros(len(signs), bool)
     for _ in range(STEPS):
         pull = (q @ share[:, :, None])[:, :, 0]
         left = pull - 1 - low + high + offset * signs
