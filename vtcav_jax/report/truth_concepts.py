@@ -12,11 +12,11 @@ from vtcav_jax.truth.concept_table import FILE, LEVEL, MEASURES, Row
 
 COLOURS = ("one", "two", "three", "four")
 HOW = (
-    "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause"
-    " of the class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All"
+    "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause of"
+    " the class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All"
     " procedures judge the same clips. Power: the share of causes found, with the right sign; false positives: the"
-    " share found of what is no cause; null: of the drawn sets alone, where a test promises 5 %. AUROC: how often a cause has"
-    " the higher score. Intervals are 95 %, and allow for classes that share a concept's clips."
+    " share found of what is no cause; null: of the drawn sets alone, where a test promises 5 %. AUROC: how often a"
+    " cause has the higher score. Intervals are 95 %, and allow for classes that share a concept's clips."
 )
 
 
