@@ -42,25 +42,25 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
     """What each procedure finds, and what it finds that is not there; then moving clips against still ones."""
     stage = shown(rows, network)
     some = {(r.procedure, r.kind, r.measure): r for r in rows if r.network == network and r.stage == stage}
-    lines = []
-    for name in unique([procedure for procedure, *_ in some]):
+
+    def said(name: str) -> str:
         power, wrong = some[name, "both", "POWER"], some[name, "both", "FALSE_POSITIVES"]
-        lines.append(
-            (
-                f"{network} at {stage}, {name}: finds {percent(power.value)} of the causes, and"
-                f" {percent(wrong.value)} of what is none;",
-                f"{span(power.low, power.high)} and {span(wrong.low, wrong.high)}.",
-            )
-        )
+        found, errors = (f"{percent(r.value)} ({percent(r.low)} to {percent(r.high)})" for r in (power, wrong))
+        return f"{found} of the causes and {errors} of what is none"
+
+    others = [name for name in unique([procedure for procedure, *_ in some]) if name != "ours"]
     still, moving = (some["ours", kind, "AUROC"] for kind in ("static", "dynamic"))
-    lines.append(
+    return [
         (
-            f"{network} at {stage}, ours: AUROC {number(moving.value)} with moving clips and"
-            f" {number(still.value)} with still ones;",
-            f"{span(moving.low, moving.high)} and {span(still.low, still.high)}.",
-        )
-    )
-    return lines
+            f"{network} at {stage}: our test finds {said('ours')};",
+            "; ".join(f"{name}: {said(name)}" for name in others) + ".",
+        ),
+        (
+            f"A cause has the higher score in {percent(moving.value)} of comparisons with moving clips, in"
+            f" {percent(still.value)} with still ones;",
+            f"{span(moving.low, moving.high)} and {span(still.low, still.high)}, by our test.",
+        ),
+    ]
 
 
 def power_against_errors(rows: Sequence[Row], network: str) -> Figure:
