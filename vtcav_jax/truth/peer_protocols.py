@@ -11,6 +11,8 @@ clips whose score rises along it (the sign count). What they make of those share
 
 tensorflow/tcav and captum train scikit-learn's `SGDClassifier(alpha=0.01)` on two thirds of the clips. Its objective is
 solved exactly here: where the original stops early it is noisier than this. Gradients are those of the logit for all.
+
+The runs of one concept share its clips: the more random sets there are, the surer these tests are of nothing.
 """
 
 import math
