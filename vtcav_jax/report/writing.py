@@ -18,6 +18,7 @@ from vtcav_jax.report import (
     pyramid_sections,
     raster,
     tcav_sections,
+    truth_concepts,
     truth_sections,
     words,
 )
@@ -35,6 +36,7 @@ MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     motion_sections.sections,
     pyramid_sections.sections,
     truth_sections.sections,
+    truth_concepts.sections,
 )
 
 

@@ -12,7 +12,7 @@ from vtcav_jax.tasks import answer, say
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.cache import fingerprint
 from vtcav_jax.tcav.table import write_rows
-from vtcav_jax.truth import exact, kept
+from vtcav_jax.truth import concept_table, concepts, exact, kept
 from vtcav_jax.truth.kind import kinds
 from vtcav_jax.truth.lineup import DEAR, Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
@@ -52,6 +52,7 @@ def truth(
     refused += not_for
     motion: list[Row] = []
     metrics: list[MetaRow] = []
+    tested: list[concept_table.Row] = []
     gated = []
     for name, by_world in questions.items():
         for world, ids in by_world.items():
@@ -62,12 +63,15 @@ def truth(
             motion += got.motion
             refused += got.refused
             metrics += got.metrics
+            tested += got.concepts
             gated.append(f"{name}, world {world}\n\n{got.gates}\n")
     table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *motion]
     write_rows(folder / FILE, Row, table)
     write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
     if metrics:
         write_rows(folder / METRICS, MetaRow, metrics)
+    if tested:
+        write_rows(folder / concept_table.FILE, concept_table.Row, tested)
     runs.write_text(folder / GATES, "\n".join(gated))
     answer(told(table, refused))
     answer(f"\nall of it: {folder / FILE}")
@@ -83,6 +87,7 @@ class Scored:
     gates: str
     motion: list[Row]
     metrics: list[MetaRow]
+    concepts: list[concept_table.Row]
 
 
 def network(
@@ -134,12 +139,17 @@ def network(
     if everything and not order.exists():
         say(f"{name}: do metrics that know no truth put maps in its order?")
         write_rows(order, MetaRow, meta(ready(), name, cheap(line, found), found))
+    tests = kept.part(folder, name, key, "concepts").with_suffix(".csv")
+    if everything and world == FIRST and not tests.exists():
+        say(f"{name}: which concept tests tell what is a cause?")
+        write_rows(tests, concept_table.Row, concepts.table(loaded, network=name))
     return Scored(
         found,
         refused,
         gate.read_text(encoding="utf-8"),
         list(read_rows(moving, Row)) if everything else [],
         list(read_rows(order, MetaRow)) if everything else [],
+        list(read_rows(tests, concept_table.Row)) if everything else [],
     )
 
 
