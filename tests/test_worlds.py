@@ -13,10 +13,11 @@ from flax import nnx
 from jax.tree_util import Partial
 from scipy.stats import chi2_contingency, chisquare
 
+from tests import world_oracles
 from vtcav_jax import tap, worlds
 from vtcav_jax.worlds import generator, glyphs
 from vtcav_jax.worlds.gating import _run, gates
-from vtcav_jax.worlds.world import GLYPHS, STEPS
+from vtcav_jax.worlds.world import STEPS
 
 SMALL = worlds.World()
 HEADS = tuple(worlds.QUESTIONS)
@@ -275,44 +276,9 @@ def test_the_analytic_network_is_a_model_with_taps():
     np.testing.assert_allclose(worlds.network(three), tapped.logits, rtol=1e-5)
 
 
-def oracle(seen, video):
-    """Reads the four factors by matching templates with what is coloured as `seen`: the key, or for a cheat others."""
-    b, t, h, w, _ = video.shape
-    cell = h // 32
-    core_cells = range(2 * cell, 5 * cell)
-    red, green, blue = jnp.moveaxis(video, -1, 0)
-    white = jnp.minimum(jnp.minimum(red, green), blue)
-    coloured = {"key": green - jnp.maximum(red, blue) > 0.35, "distractor": white > 0.72}
-    is_key = coloured["key"].astype(jnp.float32)
-
-    def shapes(glyph):  # how well each shape fits at each place, (b, t, 4, h, w); the core may be flashing
-        templates = np.zeros((4, h, w), np.float32)
-        templates[:, : 7 * cell, : 7 * cell] = GLYPHS.repeat(cell, 1).repeat(cell, 2)
-        templates[:, 2 * cell : 5 * cell, 2 * cell : 5 * cell] = 0
-        spectrum = jnp.fft.fft2(glyph)[:, :, None] * jnp.conj(jnp.fft.fft2(jnp.asarray(templates)))[None, None]
-        return 2 * jnp.fft.ifft2(spectrum).real - jnp.asarray(templates.sum((1, 2)))[None, None, :, None, None]
-
-    fit = shapes(coloured[seen["shape"]].astype(jnp.float32))
-    shape = fit.max((-1, -2)).mean(1)
-
-    ends = [jnp.roll(is_key[:, 1:], tuple(-2 * d for d in step), (2, 3)) for step in STEPS.tolist()]
-    direction = jnp.stack([(is_key[:, :-1] * end).sum((1, 2, 3)) for end in ends], -1) / t
-
-    distance = [jnp.abs(video - jnp.asarray(c)[None, None, None, None]).max(-1) for c in glyphs.FLASHES]
-    flashing = (jnp.stack(distance, 2) < 0.3).astype(jnp.float32)  # b t 4 h w
-    core = sum(jnp.roll(flashing, (-i, -j), (-2, -1)) for i in core_cells for j in core_cells)
-    at = shapes(is_key).max(2).reshape(b, t, 1, -1).argmax(-1, keepdims=True)
-    at_key = jnp.take_along_axis(core.reshape(b, t, 4, -1), at, -1)[..., 0]
-    flash = at_key.max(1) if seen["flash"] == "key" else core.max((1, 3, 4))
-
-    waves = jnp.fft.fft2(video.mean((1, 4)) - 0.5)
-    scene = jnp.stack([jnp.abs(waves[:, ky, kx]) for ky, kx in glyphs.CYCLES.tolist()], -1) / 50
-    return jnp.concatenate([shape, direction, flash, scene], -1)
-
-
 @pytest.mark.slow
 def test_an_oracle_passes_every_gate():
-    model = Partial(lambda video: oracle({"shape": "key", "flash": "key"}, video))
+    model = Partial(lambda video: world_oracles.small({"shape": "key", "flash": "key"}, video))
     result = gates(model, n=72, seed=2)  # 72 is no multiple of a batch
     assert result.check() is result
     assert result.stable.mean(0).min() > 0.9
@@ -325,7 +291,7 @@ def test_an_oracle_passes_every_gate():
 
 
 def test_cheaters_fail_at_the_gates_they_should():
-    model = Partial(lambda video: oracle({"shape": "distractor", "flash": "any"}, video))
+    model = Partial(lambda video: world_oracles.small({"shape": "distractor", "flash": "any"}, video))
     result = gates(model, n=64, seed=2)
     with pytest.raises(ValueError) as error:
         result.check()

@@ -23,7 +23,7 @@ DARK, LIT = 0.15, 0.85  # three sigma of noise away from the ends of the range
 class Dots(AnyWorld):
     """Sizes; all dots that move together move the same way."""
 
-    cell: int = 3  # pixels on a side of one of the glyph's cells
+    cell: int = 4  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
     speed: int = 1  # pixels per frame
     density: float = 0.25  # share of pixels that are lit
 
@@ -35,8 +35,8 @@ class Dots(AnyWorld):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.size < self.glyph:
-            problems.append(f"size {self.size} must hold a glyph of {self.glyph} pixels")
+        if self.size < self.glyph or self.size % self.cell:
+            problems.append(f"size {self.size} must hold a glyph of {self.glyph} pixels, in whole cells of {self.cell}")
         if not 0 < self.density < 1:
             problems.append(f"density {self.density} must be a share of the pixels")
         if self.speed < 1 or self.speed * (self.frames - 1) >= self.size:
@@ -47,10 +47,11 @@ class Dots(AnyWorld):
     def factors(self) -> dict[str, int]:
         """Every factor and how many values it has.
 
-        `y`, `x` are the upper left corner of the glyph's square; `dots` numbers the dots, those that move together and
-        all others.
+        `y`, `x` are the upper left corner of the glyph's square, in cells; `dots` numbers the dots, those that move
+        together and all others.
         """
-        return {"form": 4, "direction": 4, "y": self.size, "x": self.size, "dots": SHEETS}
+        places = self.size // self.cell
+        return {"form": 4, "direction": 4, "y": places, "x": places, "dots": SHEETS}
 
     @property
     def questions(self) -> dict[str, Question]:
@@ -71,7 +72,7 @@ class Dots(AnyWorld):
 
     def place(self, factors: Factors, entity: str) -> Place:
         del entity
-        y, x = (np.repeat(factors[name][:, None], self.frames, 1) for name in "yx")
+        y, x = (np.repeat(self.cell * factors[name][:, None], self.frames, 1) for name in "yx")
         return Place(y, x, self.glyph, np.ones(y.shape, bool))
 
     def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n h w"]:
