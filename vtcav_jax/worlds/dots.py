@@ -1,10 +1,11 @@
 """A world whose glyph is seen by motion alone: within it dots move together, around it each frame has new ones.
 
-The glyph stays where it is, as a window onto a sheet of dots that slides behind it. Whether a pixel is lit is drawn
-independently of all others, on the sheet and around it with the same chance, and the sheet slides by at least a pixel
-per frame and never by its whole length. In each single frame all pixels therefore are independent and alike, within the
-glyph and without, and in two frames so are the two values of each pixel: neither a frame nor where frames differ shows
-the glyph. Only that a dot is found a step further in the next frame does.
+The glyph stays where it is, as a window onto a sheet of dots that slides behind it. Dots are squares on a lattice, to
+which the glyph and the steps of the sheet keep. Whether a square is lit is drawn independently of all others, on the
+sheet and around it with the same chance, and the sheet never slides by its whole length. In each single frame all
+squares therefore are independent and alike, within the glyph and without, and in two frames so are the two values of
+each: neither a frame nor where frames differ shows the glyph. Only that what is lit is found a step further in the next
+frame does.
 """
 
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class Dots(AnyWorld):
     """Sizes; all dots that move together move the same way."""
 
     cell: int = 4  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
-    speed: int = 1  # pixels per frame
-    density: float = 0.25  # share of pixels that are lit
+    dot: int = 2  # pixels on a side of a dot
+    density: float = 0.5  # share of the dots' places that are lit
 
     shows: ClassVar[str] = (
         "synthetic clips: dots, of which those within a glyph move together; asked are the glyph's form, which no"
@@ -38,7 +39,9 @@ class Dots(AnyWorld):
         if self.size < self.glyph or self.size % self.cell:
             problems.append(f"size {self.size} must hold a glyph of {self.glyph} pixels, in whole cells of {self.cell}")
         if not 0 < self.density < 1:
-            problems.append(f"density {self.density} must be a share of the pixels")
+            problems.append(f"density {self.density} must be a share of the places")
+        if self.dot < 1 or self.cell % self.dot or self.speed % self.dot:
+            problems.append(f"cell {self.cell} and speed {self.speed} must be multiples of dot {self.dot}")
         if self.speed < 1 or self.speed * (self.frames - 1) >= self.size:
             problems.append(f"speed {self.speed} must be at least 1 and bring no dot around in {self.frames} frames")
         return problems
@@ -89,12 +92,14 @@ class Dots(AnyWorld):
 
     def _lit(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
         """Which pixels are lit by the dots around the key, were they everywhere, and by those of the sheet."""
-        shape = (len(factors["dots"]), self.frames, self.size, self.size)
+        side = self.size // self.dot
+        shape = (len(factors["dots"]), self.frames, side, side)
         around, sheet = np.empty(shape, bool), np.empty(shape, bool)
         for i, (dots, direction) in enumerate(zip(factors["dots"].tolist(), factors["direction"].tolist())):
             random = np.random.default_rng(dots)
             around[i] = random.random(shape[1:], np.float32) < self.density
             still = random.random(shape[2:], np.float32) < self.density
             for t in range(self.frames):
-                sheet[i, t] = np.roll(still, tuple(self.speed * t * STEPS[direction]), (0, 1))
+                sheet[i, t] = np.roll(still, tuple(self.speed // self.dot * t * STEPS[direction]), (0, 1))
+        around, sheet = (some.repeat(self.dot, 2).repeat(self.dot, 3) for some in (around, sheet))
         return around, sheet
