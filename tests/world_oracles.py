@@ -89,7 +89,9 @@ def dots(video, moving=True):
     best = jnp.take_along_axis(pairs, score.argmax(1)[:, None, None, None], 1)[:, 0]  # b h w
     template = np.zeros((4, *best.shape[1:]), np.float32)
     template[:, :28, :28] = 2 * GLYPHS.repeat(4, 1).repeat(4, 2) - 1.0
-    spectrum = jnp.fft.fft2(best - 0.5)[:, None] * jnp.conj(jnp.fft.fft2(jnp.asarray(template)))[None]
+    spectrum = (
+        jnp.fft.fft2(best - (0.5 if moving else 0.0))[:, None] * jnp.conj(jnp.fft.fft2(jnp.asarray(template)))[None]
+    )
     return jnp.concatenate([jnp.fft.ifft2(spectrum).real.max((-2, -1)), score / 10], -1)
 
 
