@@ -263,9 +263,9 @@ class Events(World):
 class Shortcut(World):
     """The direction is asked for, and a square in the corner tells it by its colour in a share of the clips.
 
-    A network that is trained on such clips finds the marker long before the motion, and then has no reason to look for
-    that: it is the marker that it goes by. Where the marker agrees in one clip of four it has nothing to do with the
-    direction.
+    A network that finds the marker before the motion has little reason to look further, and then it is the marker that
+    it goes by, which the gates call the cause. Not every network does: a small CNN finds the motion first. Where the
+    marker agrees in one clip of four it has nothing to do with the direction.
     """
 
     agreement: float = 0.95  # share of clips in which the marker has the direction's number
