@@ -11,7 +11,7 @@ from vtcav_jax.concepts import crops, material, mining
 from vtcav_jax.concepts.settings import Mining
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.video import How, open_source, prepare
-from vtcav_jax.worlds import export, generator
+from vtcav_jax.worlds import QUESTIONS, export, generator
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
     assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
     factors = generator.drawn_factors(generator.World(), 3, np.arange(24))
     for clip in sets.of("left", "dynamic"):
-        assert factors["direction"][int(clip.source[-6:-4])] == generator.QUESTIONS["direction"].index("left")
+        assert factors["direction"][int(clip.source[-6:-4])] == QUESTIONS["direction"].index("left")
         lefts = [box[0] for box in clip.boxes]
         assert np.all(np.diff(lefts) == -2) and {box[2] - box[0] for box in clip.boxes} == {
             7
@@ -93,7 +93,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
         assert len(sets.of("left", kind)) == report.counts["left", kind] > 1
     for clip in sets.of("left", "dynamic"):
         i = int(clip.source.rpartition("_")[2])
-        assert factors["direction"][i] == generator.QUESTIONS["direction"].index("left")
+        assert factors["direction"][i] == QUESTIONS["direction"].index("left")
         # What was cut out is what the world shows there, up to the rounding of H.264's colours.
         shown = generator.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
         expected = crops.dynamic(list(np.rint(255 * shown).astype(np.uint8)), clip.boxes)

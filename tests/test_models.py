@@ -11,7 +11,7 @@ from flax import nnx
 from vtcav_jax import models, weights
 from vtcav_jax.models import convolution
 from vtcav_jax.models.convolution import stacked
-from vtcav_jax.worlds import QUESTIONS
+from vtcav_jax.worlds import WORLDS
 
 HEADS = {"shape": ("plus", "ring"), "direction": ("left", "right", "up")}
 
@@ -105,7 +105,8 @@ def test_a_network_without_weights_names_those_that_have_them():
 @pytest.mark.parametrize("name", sorted({"worlds_swin"} | set(models.shipped())))
 def test_the_networks_that_ship_know_their_questions(name):
     shipped = models.load(name)
-    assert shipped.heads == QUESTIONS
+    trained_on = models.read_about(models.shipped()[name])["source"]["videos"].split(":")
+    assert trained_on[0] == "worlds" and shipped.heads == WORLDS[trained_on[1]].heads
     assert models.shipped()[name].stat().st_size <= 1.5e6
     model, preset = models.abstract(name)
     assert {key: a.shape for key, a in weights.parameters(model).items()} == {

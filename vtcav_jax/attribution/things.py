@@ -8,20 +8,25 @@ from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.video.resize import square_views
 from vtcav_jax.video.sources import Source
 from vtcav_jax.video.synthetic import Synthetic
-from vtcav_jax.worlds.generator import STEPS, Clips, make_clips
+from vtcav_jax.worlds.dots import Dots
+from vtcav_jax.worlds.generator import Clips, make_clips
+from vtcav_jax.worlds.world import STEPS
 
-KEY, OTHER = "key_box", "dis_box"  # the glyph that a world's questions are about, and the other one
-SCENE = "scene"  # but this one
+BOXES = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
+PATHS = {"dis_box": "dis_direction", "key_box": "direction"}  # the factor that says how things move, from back to front
 
 
 def things(source: Source, window: Window, geometry: ClipGeometry, head: str = "") -> Bool[np.ndarray, "t h w"] | None:
     """The pixels that the network sees of the boxes that come with a video; None without.
 
-    Of a world the key's; of a question that is asked of `head` "scene" what no glyph covers.
+    Of a world those in which the cause of the question `head` is to be seen, or the key's; of one that is asked of the
+    scene what no glyph covers.
     """
     if isinstance(source, Synthetic):
-        masks = _rendered(source, window).masks
-        shown = ~(masks[KEY] | masks[OTHER])[0] if head == SCENE else masks[KEY][0]
+        masks, questions = _rendered(source, window).masks, source.world.questions
+        asked = questions[head].entities if head in questions else ("key",)
+        found = [masks[mask][0] for entity, mask in BOXES.items() if mask in masks and entity in asked]
+        shown = np.any(found, 0) if found else ~np.any([mask[0] for name, mask in masks.items() if name in PATHS], 0)
     elif (drawn := _drawn(window)) is not None:
         shown = drawn
     else:
@@ -41,10 +46,14 @@ def displacement(source: Source, window: Window) -> Float[np.ndarray, "t1 h w 2"
     clips = _rendered(source, window)
     moved = np.zeros((len(video) - 1, *video.shape[1:3], 2), np.float32)
     gaps = np.diff(window.clip.frames[0])
-    for mask, direction in ((OTHER, "dis_direction"), (KEY, "direction")):  # the key is in front
-        step = source.world.speed * STEPS[clips.factors[direction][0]][::-1]
-        for t, gap in enumerate(gaps):
-            moved[t][clips.masks[mask][0, window.clip.frames[0, t + 1]]] = gap * step
+    still = clips.masks.get("marker_box", np.zeros((1, *clips.video.shape[1:4]), bool))[0]  # in front of everything
+    for mask, direction in PATHS.items():
+        if mask in clips.masks:
+            step = source.world.speed * STEPS[clips.factors[direction][0]][::-1]
+            for t, gap in enumerate(gaps):
+                frame = window.clip.frames[0, t + 1]
+                where = clips.masks["key" if isinstance(source.world, Dots) else mask]  # dots move in the glyph alone
+                moved[t][where[0, frame] & ~still[frame]] = gap * step
     return moved
 
 

@@ -15,7 +15,7 @@ from vtcav_jax.video.prepared import Prepared
 from vtcav_jax.video.sources import Files, Item, Source, one_line, open_source, unique
 from vtcav_jax.video.synthetic import Synthetic
 from vtcav_jax.worlds.export import write_video
-from vtcav_jax.worlds.generator import TRACKS, make_clips
+from vtcav_jax.worlds.generator import make_clips
 
 AT_ONCE = 64  # synthetic clips
 SHOWN = 3
@@ -45,7 +45,7 @@ class Films:
         for first, count in progress(self._parts(), self.source.count, "clips", size=lambda part: part[1]):
             clips = make_clips(self.source.world, count, self.source.seed, first=first)
             for clip, frame, track, *corners in clips.boxes.tolist():
-                found[names[clip]].append(Box(frame, track, TRACKS[track], *corners))
+                found[names[clip]].append(Box(frame, track, clips.world.tracks[track], *corners))
         return {name: tuple(some) for name, some in found.items()}
 
     def write(self) -> None:

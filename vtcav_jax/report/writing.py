@@ -25,7 +25,7 @@ from vtcav_jax.report import (
 from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, open_folder, unique
 from vtcav_jax.runs import write_text
-from vtcav_jax.worlds.generator import SHOWS
+from vtcav_jax.worlds.generator import WORLDS
 
 FOLDER, PAGE = "report", "index.html"
 WHAT = {"explain": "maps of", "motion": "motion in"}
@@ -120,7 +120,8 @@ def asked(run: RunFolder) -> str:
     pairs += [("concepts in", str(a["concepts"]))] if rows and "concepts" in a else []
     pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
     sources = [str(one.asked.get(name, "")) for one in run.records for name in ("target_videos", "videos")]
-    pairs += [("they show", SHOWS)] if any(source.startswith("worlds:") for source in sources) else []
+    worlds = unique([source.split(":")[1] for source in sources if source.startswith("worlds:")])
+    pairs += [("they show", WORLDS[name].shows) for name in worlds if name in WORLDS]
     for one in run.records:
         if one.task in WHAT:
             pairs += [(WHAT[one.task], _explained(one.asked))]

@@ -10,7 +10,9 @@ from vtcav_jax.names import unknown
 from vtcav_jax.video.clip import Clip, How, clip_of
 from vtcav_jax.video.sources import Item, Lazy, digest
 from vtcav_jax.worlds.export import FPS
-from vtcav_jax.worlds.generator import QUESTIONS, WORLDS, World, drawn_factors, make_clips
+from vtcav_jax.worlds.generator import WORLDS, drawn_factors, make_clips
+from vtcav_jax.worlds.glyphs import World
+from vtcav_jax.worlds.world import AnyWorld
 
 CLIPS, SEED = 1000, 0
 
@@ -21,13 +23,13 @@ class Synthetic:
 
     spec: str
     name: str
-    world: World
+    world: AnyWorld
     count: int
     seed: int
 
     @property
     def heads(self) -> dict[str, tuple[str, ...]]:
-        return dict(QUESTIONS)
+        return self.world.heads
 
     @property
     def items(self) -> Lazy:
@@ -35,11 +37,13 @@ class Synthetic:
 
     @property
     def identity(self) -> str:
-        return digest([asdict(self.world), self.count, self.seed])
+        kind = [] if type(self.world) is World else [type(self.world).__name__]
+        return digest([asdict(self.world), self.count, self.seed, *kind])
 
     def _item(self, i: int) -> Item:
         factors = drawn_factors(self.world, self.seed, np.array([i]))
-        return Item(f"{self.name}_{self.seed}_{i:06d}", {question: int(factors[question][0]) for question in QUESTIONS})
+        labels = {name: int(question.label(factors)[0]) for name, question in self.world.questions.items()}
+        return Item(f"{self.name}_{self.seed}_{i:06d}", labels)
 
     def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
         frames = np.rint(255 * make_clips(self.world, 1, self.seed, first=i).video[0]).astype(np.uint8)

@@ -2,31 +2,28 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.export import write_clips
-from vtcav_jax.worlds.generator import (
-    ENTITIES,
-    QUESTIONS,
-    TRACKS,
-    WORLDS,
-    Clips,
-    World,
-    make_clips,
-    redraw,
-    remove,
-)
+from vtcav_jax.worlds.generator import WORLDS, Clips, make_clips, redraw, remove
+from vtcav_jax.worlds.glyphs import QUESTIONS, TRACKS, Events, Shortcut, World
+from vtcav_jax.worlds.world import AnyWorld, Question
 
 if TYPE_CHECKING:
     from vtcav_jax.worlds.analytic import MotionPairs, binary_clips, network, shapley_values
     from vtcav_jax.worlds.gating import Gates, gates
 
 __all__ = [
-    "ENTITIES",
     "QUESTIONS",
     "TRACKS",
     "WORLDS",
+    "AnyWorld",
     "Clips",
+    "Dots",
+    "Events",
     "Gates",
     "MotionPairs",
+    "Question",
+    "Shortcut",
     "World",
     "binary_clips",
     "gates",

@@ -19,9 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vtcav_jax.tap import Tap, keep
-from vtcav_jax.worlds.generator import QUESTIONS, STEPS
-
-DIRECTIONS = QUESTIONS["direction"]
+from vtcav_jax.worlds.world import STEPS
 
 
 @jax.tree_util.register_static

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax.progress import progress
-from vtcav_jax.worlds.generator import QUESTIONS, TRACKS, Clips
+from vtcav_jax.worlds.generator import Clips
 
 FPS = 25  # of the files, and of the clock that clips have without them
 BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
@@ -30,10 +30,11 @@ def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> l
         write_video(path, video, fps)
 
     names = dict(zip(clips.index.tolist(), [path.name for path in paths]))
-    boxes = ([names[clip], frame, track, TRACKS[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
+    tracks, heads = clips.world.tracks, clips.world.heads
+    boxes = ([names[clip], frame, track, tracks[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
     _write_table(folder / "boxes.csv", BOX_COLUMNS, boxes)
-    answers = zip(*([QUESTIONS[q][value] for value in values] for q, values in clips.labels.items()))
-    columns = ("path", *(f"label:{question}" for question in QUESTIONS))
+    answers = zip(*([heads[q][value] for value in values] for q, values in clips.labels.items()))
+    columns = ("path", *(f"label:{question}" for question in heads))
     _write_table(folder / "manifest.csv", columns, ([p.name, *a] for p, a in zip(paths, answers)))
     return paths
 

@@ -1,0 +1,105 @@
+"""A world whose glyph is seen by motion alone: within it dots move together, around it each frame has new ones.
+
+The glyph stays where it is, as a window onto a sheet of dots that slides behind it. Dots are squares on a lattice, to
+which the glyph and the steps of the sheet keep. Whether a square is lit is drawn independently of all others, on the
+sheet and around it with the same chance, and the sheet never slides by its whole length. In each single frame all
+squares therefore are independent and alike, within the glyph and without, and in two frames so are the two values of
+each: neither a frame nor where frames differ shows the glyph. Only that what is lit is found a step further in the next
+frame does.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vtcav_jax.worlds.world import DIRECTIONS, GLYPHS, SHAPES, STEPS, AnyWorld, Factors, Layer, Place, Question
+
+SHEETS = 2**31  # so that two clips hardly ever have the same dots
+DARK, LIT = 0.15, 0.85  # three sigma of noise away from the ends of the range
+
+
+@dataclass(frozen=True)
+class Dots(AnyWorld):
+    """Sizes; all dots that move together move the same way."""
+
+    cell: int = 4  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
+    dot: int = 2  # pixels on a side of a dot
+    density: float = 0.5  # share of the dots' places that are lit
+
+    shows: ClassVar[str] = (
+        "synthetic clips: dots, of which those within a glyph move together; asked are the glyph's form, which no"
+        " single frame shows, and the direction of its dots"
+    )
+    objects: ClassVar[tuple[str, ...]] = ("key",)
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.size < self.glyph or self.size % self.cell:
+            problems.append(f"size {self.size} must hold a glyph of {self.glyph} pixels, in whole cells of {self.cell}")
+        if not 0 < self.density < 1:
+            problems.append(f"density {self.density} must be a share of the places")
+        if self.dot < 1 or self.cell % self.dot or self.speed % self.dot:
+            problems.append(f"cell {self.cell} and speed {self.speed} must be multiples of dot {self.dot}")
+        if self.speed < 1 or self.speed * (self.frames - 1) >= self.size:
+            problems.append(f"speed {self.speed} must be at least 1 and bring no dot around in {self.frames} frames")
+        return problems
+
+    @property
+    def factors(self) -> dict[str, int]:
+        """Every factor and how many values it has.
+
+        `y`, `x` are the upper left corner of the glyph's square, in cells; `dots` numbers the dots, those that move
+        together and all others.
+        """
+        places = self.size // self.cell
+        return {"form": 4, "direction": 4, "y": places, "x": places, "dots": SHEETS}
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        """The direction is asked for as well: the same dots, but for another reason."""
+        return {
+            "form": Question(SHAPES, ("form",), ("key",), "form"),
+            "direction": Question(DIRECTIONS, ("direction",), ("key",), "dynamic"),
+        }
+
+    @property
+    def entities(self) -> dict[str, tuple[str, ...]]:
+        """Without the key there are new dots in its place as well; without the scene it is dark around the key."""
+        return {"key": ("form", "direction"), "scene": ()}
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        return ("key",)
+
+    def place(self, factors: Factors, entity: str) -> Place:
+        del entity
+        y, x = (np.repeat(self.cell * factors[name][:, None], self.frames, 1) for name in "yx")
+        return Place(y, x, self.glyph, np.ones(y.shape, bool))
+
+    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n h w"]:
+        del removed
+        return np.full((len(factors["form"]), self.size, self.size), DARK, np.float32)
+
+    def layers(self, factors: Factors) -> dict[str, Layer]:
+        around, sheet = self._lit(factors)
+        square = self.place(factors, "key").pixels(self.size)
+        glyphs = GLYPHS.repeat(self.cell, 1).repeat(self.cell, 2)[factors["form"]]
+        pixels = square[np.broadcast_to(glyphs[:, None], square.shape)]
+        colours = np.where(sheet.ravel()[pixels], np.float32(LIT), np.float32(DARK))[:, None]
+        return {"scene": (np.flatnonzero(around), np.array(LIT, np.float32)), "key": (pixels, colours)}
+
+    def _lit(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
+        """Which pixels are lit by the dots around the key, were they everywhere, and by those of the sheet."""
+        side = self.size // self.dot
+        shape = (len(factors["dots"]), self.frames, side, side)
+        around, sheet = np.empty(shape, bool), np.empty(shape, bool)
+        for i, (dots, direction) in enumerate(zip(factors["dots"].tolist(), factors["direction"].tolist())):
+            random = np.random.default_rng(dots)
+            around[i] = random.random(shape[1:], np.float32) < self.density
+            still = random.random(shape[2:], np.float32) < self.density
+            for t in range(self.frames):
+                sheet[i, t] = np.roll(still, tuple(self.speed // self.dot * t * STEPS[direction]), (0, 1))
+        around, sheet = (some.repeat(self.dot, 2).repeat(self.dot, 3) for some in (around, sheet))
+        return around, sheet
