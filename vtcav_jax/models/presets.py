@@ -68,11 +68,12 @@ _CNN: partial[nnx.Module] = partial(
 _KINETICS = ClipGeometry(frames=32, interval=2, resize=256, size=224)
 _SOMETHING = ClipGeometry(frames=32, resize=256, size=224, sampling="uniform")
 _HALF = (0.5, 0.5, 0.5)
+_UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)  # values stay in 0..255
 _WORLDS = ClipGeometry(frames=8, size=32, mean=_HALF, std=_HALF)
 _WORLDS_LARGE = ClipGeometry(frames=16, size=64, mean=_HALF, std=_HALF)
 # 3D-ResNets-PyTorch changed what its clips look like: with 400 classes (2017) 0..255 less ActivityNet's mean colour
 _HARA = ClipGeometry(
-    frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=(1 / 255,) * 3
+    frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=_UNDIVIDED
 )
 _HARA_2020 = replace(_HARA, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
 _VIDEO_RESNET = ClipGeometry(
@@ -83,7 +84,7 @@ _I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
 # The mean colour of Sports-1M taken from 0..255, no division
-_C3D = ClipGeometry(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=(1 / 255,) * 3)
+_C3D = ClipGeometry(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=_UNDIVIDED)
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -29,7 +29,8 @@ from vtcav_jax.tcav.vectors import fit, labels
 from vtcav_jax.truth.concept_table import CAUSE, DISTRACTOR, DRAWN, KINDS, LEVEL, OTHER, Pairs, Row, measured, together
 from vtcav_jax.truth.material import prepared
 from vtcav_jax.truth.peer_protocols import Asked, Judged, captum, saha, tensorflow_tcav
-from vtcav_jax.worlds.generator import QUESTIONS, Clips, as_world, make_clips
+from vtcav_jax.worlds.generator import WORLDS, Clips, make_clips
+from vtcav_jax.worlds.glyphs import QUESTIONS, World
 
 WORLD = "small"
 COUNT, SETS, TARGETS = (
@@ -156,6 +157,7 @@ def questions(
 def encoded(loaded: Loaded, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
     """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
     dynamic = prepared(loaded, clips.video)
+    assert isinstance(clips.world, World)
     at = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), at][:, None], dynamic.shape[1], 1)
     answers = np.stack([loaded.slices[head].start + aims.labels[head] for head in loaded.heads], 1)
@@ -198,7 +200,7 @@ def paired(judged: Judged, concepts: Sequence[Concept], classes: Sequence[tuple[
 
 
 def _check(loaded: Loaded, seeds: Sequence[int], count: int) -> None:
-    world, problems = as_world(WORLD), []
+    world, problems = WORLDS[WORLD], []
     if strange := [head for head in loaded.heads if head not in QUESTIONS]:
         problems.append(
             f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(strange)}: train one with --task=train"

@@ -13,7 +13,7 @@ from vtcav_jax.attribution.grids import by_area
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth.axes import Known, zones
-from vtcav_jax.truth.questions import AREAS, QUESTIONS, WITHIN, Question
+from vtcav_jax.truth.questions import AREAS, KEY, OTHER, QUESTIONS, WITHIN, Question
 from vtcav_jax.worlds.gating import Gates, gates
 from vtcav_jax.worlds.generator import Clips, as_world, make_clips, redraw, remove
 
@@ -64,16 +64,28 @@ class Material:
     @cached_property
     def cells(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
         """Of each mask, and of the scene, the share of each cell."""
-        masks = {name: mask.astype(np.float32) for name, mask in self.clips.masks.items()}
-        masks["dis_box"] = masks["dis_box"] * (1 - masks["key_box"])  # what the key hides is not seen
-        masks["scene"] = 1 - np.maximum(masks["key_box"], masks["dis_box"])
-        return {name: by_area(mask, self.sizes).astype(np.float64) for name, mask in masks.items()}
+        masks = dict(self.clips.masks)
+        if OTHER in masks:
+            masks[OTHER] = masks[OTHER] & ~masks[KEY]  # what the key hides is not seen
+        covered = np.any([mask for name, mask in masks.items() if name.endswith("_box")], 0)
+        masks |= {"scene": ~covered}
+        masks |= {one.core: np.any([masks[name] for name in one.core.split("+")], 0) for one in self.questions}
+        return {name: by_area(mask.astype(np.float32), self.sizes).astype(np.float64) for name, mask in masks.items()}
+
+    @property
+    def questions(self) -> list[Question]:
+        return [QUESTIONS[name] for name in self.ids]
+
+    @property
+    def _within(self) -> list[tuple[str, str]]:
+        return [pair for pair in WITHIN.items() if pair[0] in self.clips.world.entities]
 
     @cached_property
     def areas(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
         """Of everything that can be taken out the share of each cell, each place counted once."""
-        found = {entity: self.cells[mask] for entity, mask in AREAS.items() if mask in self.cells}
-        for inner, outer in WITHIN.items():
+        there = self.clips.world.entities
+        found = {entity: self.cells[mask] for entity, mask in AREAS.items() if entity in there}
+        for inner, outer in self._within:
             found[outer] = np.maximum(found[outer] - found[inner], 0)
         return found | {"scene": np.maximum(1 - sum(found.values()), 0)}
 
@@ -82,7 +94,7 @@ class Material:
         """What the margins lose with each entity, an outer one without what goes with it; a gain counts as 0."""
         before = self._margins(self.clips)
         lost = {entity: before - self._margins(remove(self.clips, entity)) for entity in self.areas}
-        for inner, outer in WITHIN.items():
+        for inner, outer in self._within:
             lost[outer] = lost[outer] - np.maximum(lost[inner], 0)
         return {entity: np.maximum(drop, 0) for entity, drop in lost.items()}
 
@@ -152,9 +164,10 @@ def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
 
 
 def answers(loaded: Loaded, question: Question) -> bool:
-    shape = models.PRESETS[loaded.preset].geometry.shape
-    world = as_world(question.world)
-    return question.head in loaded.heads and shape == (world.frames, world.size, world.size, 3)
+    """Whether it has the heads of the question's world, and reads its clips."""
+    shape, world = models.PRESETS[loaded.preset].geometry.shape, as_world(question.world)
+    heads = {name: tuple(answers) for name, answers in world.heads.items()}
+    return dict(loaded.heads) == heads and shape == (world.frames, world.size, world.size, 3)
 
 
 def prepared(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:

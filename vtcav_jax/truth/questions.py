@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """`core` names the mask of the cause; the others say what a map that knows the question must tell apart.
+    """`core` names the mask of the cause, or several with a +; the others say what a map that knows the question must
+    tell apart.
 
     `who` are the boxes of what the question is about and of what looks and moves just like it. `event` is the mask of
     what is to be seen for a moment only. `unlike` are pairs of another question of the same network and a mask: a map
@@ -46,6 +47,20 @@ QUESTIONS: dict[str, Question] = {
         "dis_flash",
         unlike=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
     ),
+    "W5": Question(
+        *("events", "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
+        unlike=(("either", "key_event"),),
+    ),
+    "W6": Question("dots", "form", "key", True, "direction"),
+    "W7": Question("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY)),
+    "W8 either": Question("events", "either", f"{KEY}+{OTHER}", False, "pair", unlike=(("order", OTHER),)),
+    "W8 both": Question("events", "both", f"{KEY}+{OTHER}", False, "pair", unlike=(("order", OTHER),)),
 }
-AREAS = {"key": KEY, "distractor": OTHER, "key_event": "key_event", "distractor_event": "dis_event"}
+AREAS = {
+    "key": KEY,
+    "distractor": OTHER,
+    "key_event": "key_event",
+    "distractor_event": "dis_event",
+    "marker": "marker",
+}
 WITHIN = {"key_event": "key", "distractor_event": "distractor"}  # goes with the other when that is removed
