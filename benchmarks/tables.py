@@ -180,6 +180,7 @@ def pyramid_table(rows: list[dict]) -> str:
 
 def truth_table(rows: list[dict]) -> str:
     """Every method at its best stage on each network."""
+    rows = [row for row in rows if row["part"] == "maps"]
     head = ("network", "method", "stage", "truth (95 %)", *TRUTH_AXES, "forward passes", "ms a clip")
     body = []
     for network in dict.fromkeys(row["network"] for row in rows):
@@ -194,6 +195,7 @@ def truth_table(rows: list[dict]) -> str:
 
 def truth_best(rows: list[dict]) -> str:
     """What nothing beats for as little, and what everyone knows: on the first networks."""
+    rows = [row for row in rows if row["part"] == "maps"]
     ranked = {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in FIRST}
     first = list(ranked[FIRST[0]].values())
     cheapest, most = [], -1.0
@@ -208,6 +210,42 @@ def truth_best(rows: list[dict]) -> str:
         some = [ranked[name].get(method) for name in FIRST]
         told = [f"{_interval(row)} at {row['stage']}" if row else "not for it" for row in some]
         body.append((method, *told, ranked[FIRST[0]][method]["forwards"]))
+    return markdown(head, body)
+
+
+def truth_metrics(rows: list[dict]) -> str:
+    """How well metrics that know no truth put maps in its order, the best first."""
+    some = [row for row in rows if row["part"] == "metrics"]
+    asked = list(dict.fromkeys((row["network"], row["world"]) for row in some))
+    by = {(row["metric"], row["fill"], row["network"], row["world"]): row for row in some}
+    kinds = list(dict.fromkeys((row["metric"], row["fill"]) for row in some))
+    there = {kind: [by[(*kind, *a)] for a in asked if (*kind, *a) in by] for kind in kinds}
+    kinds.sort(key=lambda kind: -sum(row["value"] for row in there[kind]) / len(there[kind]))
+    head = ("metric", "filled with", "mean", *(f"{network}, {world}" for network, world in asked))
+    body = []
+    for kind in kinds:
+        told = [_interval(by[(*kind, *a)]) if (*kind, *a) in by else "" for a in asked]
+        body.append((*kind, _mean([row["value"] for row in there[kind]]), *told))
+    return markdown(head, body)
+
+
+def truth_concepts(rows: list[dict]) -> str:
+    """What each procedure finds of the causes, and of what is none."""
+    some = [row for row in rows if row["part"] == "concepts" and row["kind"] == "both"]
+    measures = ("AUROC", "POWER", "FALSE_POSITIVES", "POWER_AT_5")
+    head = (
+        "network",
+        "stage",
+        "procedure",
+        "AUROC",
+        "causes found",
+        "found of what is none",
+        "causes found at 5 % of that",
+    )
+    body = []
+    for key in dict.fromkeys((row["network"], row["stage"], row["procedure"]) for row in some):
+        own = {r["measure"]: r for r in some if (r["network"], r["stage"], r["procedure"]) == key}
+        body.append((*key, *(_interval(own[name]) if name in own else "" for name in measures)))
     return markdown(head, body)
 
 
@@ -244,6 +282,8 @@ TABLES: dict[str, Callable[[list[dict]], str]] = {
     "pyramid": pyramid_table,
     "truth": truth_table,
     "truth:best": truth_best,
+    "truth:metrics": truth_metrics,
+    "truth:concepts": truth_concepts,
 }
 
 

@@ -16,8 +16,8 @@ from absl import app, flags
 
 from benchmarks import tables, timing
 from vtcav_jax.report import truth_figures
-from vtcav_jax.report.run_folder import open_folder
-from vtcav_jax.truth import measured
+from vtcav_jax.report.run_folder import open_folder, read_rows
+from vtcav_jax.truth import concept_table, measured
 from vtcav_jax.truth.table import ALL, TRUTH
 
 _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")
@@ -27,7 +27,12 @@ def main(argv: list[str]) -> None:
     del argv
     run = open_folder(Path(_RUN.value))
     rows = run.truths
-    found = [{name: rounded(value) for name, value in vars(row).items()} for row in rows]
+    tests = read_rows(run.folder / concept_table.FILE, concept_table.Row)
+    found = [
+        {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
+        for part, some in (("maps", rows), ("metrics", run.metrics), ("concepts", tests))
+        for row in some
+    ]
     for network in measured.NETWORKS:
         figure = truth_figures.against_cost(rows, network)
         figure.write(tables.ROOT / "docs").rename(tables.ROOT / "docs" / f"truth_{network}.svg")
