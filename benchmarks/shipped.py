@@ -19,10 +19,11 @@ from benchmarks import tables
 from vtcav_jax import models, worlds
 
 _RUNS = flags.DEFINE_list("runs", [], "folders of trainings by flagfiles/train_worlds.flags with several seeds")
+_NETWORKS = flags.DEFINE_list("networks", [], "those whose gates are measured; all that ship if there is none")
 _CLIPS = flags.DEFINE_integer("gate_clips", 1000, "clips that the gates are measured on", lower_bound=2)
 
 SEED = 2  # of clips that no training and no check of a training has seen
-SEEDS = "## Seeds of the training"
+SEEDS = "Seeds of the training"
 ABOUT = """# The networks that ship
 
 Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfiles/train_worlds.flags`, `worlds_cnn` by
@@ -37,28 +38,33 @@ answer changes (at most 3 % unchanged), and not where it stays (at least 97 % un
 
 def main(argv: list[str]) -> None:
     del argv
-    parts = [ABOUT]
-    for name, path in sorted(models.shipped().items(), key=lambda pair: (pair[0].count("_"), pair[0])):
-        loaded = models.load(name)
-        spec = models.read_about(path)["source"]["videos"]
+    page = tables.ROOT / "docs" / "shipped.md"
+    parts = sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
+    ways = models.shipped()
+    for name in _NETWORKS.value or ways:
+        loaded, trained_on = models.load(name), models.read_about(ways[name])["source"]["videos"]
         geometry = models.PRESETS[loaded.preset].geometry
         found = worlds.gates(
             loaded.model,
-            spec.split(":")[1],
+            trained_on.split(":")[1],
             n=_CLIPS.value,
             seed=SEED,
             prepare=lambda video, g=geometry: np.asarray(g.normalised(np.rint(255 * video).astype(np.uint8))),
         )
         found.check()
-        parts.append(f"## {name}\n\n```\n{found.table()}\n```\n")
-    page = tables.ROOT / "docs" / "shipped.md"
+        parts[name] = f"```\n{found.table()}\n```\n"
     if _RUNS.value:
-        parts.append(f"{SEEDS}\n\nAccuracy of `worlds_swin` on clips of their own.\n\n{seeds(_RUNS.value)}\n")
-    else:  # what was measured before stays
-        _, title, rest = page.read_text(encoding="utf-8").partition(SEEDS)
-        parts.append(title + rest)
-    page.write_text("\n".join(parts), encoding="utf-8")
+        parts[SEEDS] = f"Accuracy of `worlds_swin` on clips of their own.\n\n{seeds(_RUNS.value)}\n"
+    order = [*sorted(ways, key=lambda name: (name.count("_"), name)), SEEDS]
+    told = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
+    page.write_text("\n".join([ABOUT, *told]), encoding="utf-8")
     print(f"wrote {page}")
+
+
+def sections(page: str) -> dict[str, str]:
+    """By title."""
+    found = (part.split("\n\n", 1) for part in page.split("\n## ")[1:])
+    return {title: text.rstrip("\n") + "\n" for title, text in found}
 
 
 def seeds(runs: list[str]) -> str:

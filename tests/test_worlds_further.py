@@ -263,7 +263,7 @@ def test_the_networks_that_ship_pass_their_gates(name):
     "make, message",
     [
         (lambda: worlds.Dots(density=1.0), "density 1.0"),
-        (lambda: worlds.Dots(size=30), "size 30 must hold a glyph of 28 pixels, in whole cells"),
+        (lambda: worlds.Dots(size=13), "size 13 must hold a glyph of 14 pixels, in whole cells"),
         (lambda: worlds.Dots(speed=5), "speed 5 must be at least 1 and bring no dot around"),
         (lambda: worlds.Shortcut(agreement=1.5), "agreement 1.5"),
         (lambda: worlds.Events(event_times=(0, 1)), "at least 2 apart"),

@@ -84,11 +84,11 @@ def events(video, seen=("key", "distractor")):
 def dots(video, moving=True):
     """Form and direction from what is alike a step further; a cheat looks where frames differ."""
     lit = 2 * (video.mean(-1) > 0.5).astype(jnp.float32) - 1
-    pairs = steps(lit, 2).mean(2) if moving else (lit[:, 1:] * lit[:, :-1]).mean(1)[:, None].repeat(4, 1)
+    pairs = steps(lit, 1).mean(2) if moving else (lit[:, 1:] * lit[:, :-1]).mean(1)[:, None].repeat(4, 1)
     score = pairs.sum((2, 3))
     best = jnp.take_along_axis(pairs, score.argmax(1)[:, None, None, None], 1)[:, 0]  # b h w
     template = np.zeros((4, *best.shape[1:]), np.float32)
-    template[:, :28, :28] = 2 * GLYPHS.repeat(4, 1).repeat(4, 2) - 1.0
+    template[:, :14, :14] = 2 * GLYPHS.repeat(2, 1).repeat(2, 2) - 1.0
     spectrum = (
         jnp.fft.fft2(best - (0.5 if moving else 0.0))[:, None] * jnp.conj(jnp.fft.fft2(jnp.asarray(template)))[None]
     )

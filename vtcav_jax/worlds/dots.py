@@ -24,8 +24,9 @@ DARK, LIT = 0.15, 0.85  # three sigma of noise away from the ends of the range
 class Dots(AnyWorld):
     """Sizes; all dots that move together move the same way."""
 
-    cell: int = 4  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
-    dot: int = 2  # pixels on a side of a dot
+    cell: int = 2  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
+    speed: int = 1  # pixels per frame
+    dot: int = 1  # pixels on a side of a dot
     density: float = 0.5  # share of the dots' places that are lit
 
     shows: ClassVar[str] = (
