@@ -27,12 +27,12 @@ SEEDS = "Seeds of the training"
 ABOUT = """# The networks that ship
 
 Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfiles/train_worlds.flags`, `worlds_cnn` by
-`flagfiles/train_worlds_cnn.flags`; both answer four questions about the same clips, each by a head of its own. The
-others are of other worlds and trained by the flagfiles of their names: of *events* (the order of two flashes; whether
-either glyph is a ring; whether neither is bars), *dots* (a form that only motion shows) and *shortcut* (asked for the
-direction, they have learnt the colour of a corner that went along with it: the cause is the marker). The *gates* show
-that each head goes by what it was meant to go by: a factor that is drawn again must change its answer where the cause's
-answer changes (at most 3 % unchanged), and not where it stays (at least 97 % unchanged).
+`flagfiles/train_worlds_cnn.flags`; both answer four questions about the same clips, each by a head of its own.
+`worlds_shortcut_swin` and `worlds_shortcut_cnn` are trained by `flagfiles/train_worlds_shortcut.flags` and
+`train_worlds_shortcut_cnn.flags`: asked for the direction, they go by the colour of a corner that goes along with it,
+and are right in one clip of four where it does not. The *gates* show that each head goes by its cause: a factor that is
+drawn again must change its answer where the cause's answer changes (at most 3 % unchanged), and not where it stays (at
+least 97 % unchanged).
 """
 
 

@@ -164,7 +164,7 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
 @pytest.mark.slow
 @pytest.mark.parametrize("name, question", [("dots", "form"), ("dots", "direction"), ("events", "order")])
 def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):
-    n, frame = 6000, 2
+    n, frame = 2400, 2
     clips = worlds.make_clips(name, n, 9)
     pixels = clips.video[:, frame].reshape(n, -1)
     pixels = pixels.reshape(n, -1, 3).mean(-1) if name == "dots" else pixels.reshape(n, 16, 2, 16, 2, 3).mean((2, 4))
