@@ -6,15 +6,19 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vtcav_jax import models, truth
-from vtcav_jax.attribution import explain
+from vtcav_jax.attribution import explain, explained
+from vtcav_jax.attribution.attention import mixed_stages
 from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.truth import axes, exact, kept
 from vtcav_jax.truth.axes import Known, skill
 from vtcav_jax.truth.kind import _apart
 from vtcav_jax.truth.lineup import BUDGETS, Entry, imported, lineup
-from vtcav_jax.truth.material import material
+from vtcav_jax.truth.material import material, questions_of
+from vtcav_jax.truth.measured import measured, trust
+from vtcav_jax.truth.meta import correlated
 from vtcav_jax.truth.scoring import Measured, measure, resampled, rows
 from vtcav_jax.truth.table import AXES, EXACT, STABLE, TRUTH, Refused
+from vtcav_jax.worlds import make_clips
 
 SIZES = (4, 8, 8)
 
@@ -244,3 +248,50 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
         explain(network, video, 0, "rise", masks=1)
     with pytest.raises(ValueError, match="cannot be cut"):
         explain(network, video, 0, "rise", cells=(9, 1, 1))
+
+
+def test_a_metric_is_held_against_the_order_of_the_truth():
+    random = np.random.default_rng(0)
+    truth_of_maps = random.normal(size=30)
+    same = correlated(np.stack([np.exp(truth_of_maps), truth_of_maps], 1))
+    assert same == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    against = correlated(np.stack([-truth_of_maps, truth_of_maps], 1))
+    assert against[0] == pytest.approx(-1)
+    value, low, high = correlated(random.normal(size=(30, 2)))
+    assert low < value < high and abs(value) < 0.4
+
+
+def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
+    said = trust("attn_lrp", "video")
+    (row,) = (r for r in measured() if (r.method, r.network, r.stage) == ("attn_lrp", "worlds_swin", "video"))
+    assert f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f}) on a Video Swin" in said and "3D CNN" in said
+    assert "at norm on a Video Swin" in trust("gradcam", "layers.3") and trust("unknown", "video") == ""
+    assert "the last on a 3D CNN" in trust("gradcam", "layers.3")
+
+
+def test_stages_whose_windows_span_the_frame_are_named():
+    loaded = models.load("worlds_swin")
+    what = explained(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
+    assert mixed_stages(what) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
+    cnn = explained(models.load("worlds_cnn").model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
+    assert mixed_stages(cnn) == []
+
+
+def test_a_network_is_asked_about_the_world_whose_heads_it_has():
+    assert questions_of(models.load("worlds_cnn")) == {"small": ("W1", "W2", "W3", "W4")}
+    assert questions_of(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
+    with pytest.raises(ValueError, match="does not answer W5"):
+        truth.score("gradcam", "worlds_cnn", ["W5"])
+
+
+@pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
+def test_every_question_has_what_it_names_in_its_world(name):
+    question = truth.QUESTIONS[name]
+    clips = make_clips(question.world, 2, 0)
+    assert question.head in clips.world.questions and question.irrelevant in clips.world.factors
+    names = [*question.core.split("+"), *(question.who or ()), *(mask for _, mask in question.unlike)]
+    assert set(names) - {"scene"} <= set(clips.masks)
+    assert question.event is None or question.event in clips.masks
+    assert {head for head, _ in question.unlike} <= set(clips.world.questions)
+    asked = clips.world.questions[question.head]
+    assert question.irrelevant not in (asked.cause or asked.factors)
