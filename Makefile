@@ -13,6 +13,12 @@ quickstart: $(VENV)/installed-runtime
 test: $(VENV)/installed-test
 	$(PYTEST)
 
+# Most of the fast tests' time goes into compiling: here without optimising, and what is compiled is kept for the next
+# time. `make test` compiles as users do.
+test-fast: export XLA_FLAGS = --xla_backend_optimization_level=0
+test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -m "not slow"
 

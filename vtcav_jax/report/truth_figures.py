@@ -10,7 +10,7 @@ from vtcav_jax.truth.table import ALL, AXES, TRUTH, Row
 
 WIDE = 2 * WIDTH
 COLOURS = ("one", "two", "three", "four")
-ROOM = 13  # pixels between labels
+ROOM, LETTER = 13, 6.4  # pixels between labels, and of a letter
 KNOWN = ("gradcam", "integrated_gradients", "occlusion", "rise (300)", "rollout", "frame_difference", "random")
 LEAST = -0.35  # where an axis begins; what is worse is drawn there, and told in the table
 
@@ -45,7 +45,7 @@ def against_cost(rows: Sequence[Row], network: str) -> Figure:
     some = best(overall(rows, network))
     canvas = Canvas(WIDE, 340)
     most = max((row.forwards for row in some), default=1)
-    x = Scale(-0.25, math.log10(2 * max(most, 10)), 56, WIDE - 150)
+    x = Scale(-0.8, math.log10(2 * max(most, 10)), 56, WIDE - 150)
     y = Scale(min(-0.05, *(row.low for row in some)), max(0.2, *(row.high for row in some)) + 0.03, 296, 34)
     canvas.text(8, 16, f"{network}: truth against cost", "title")
     for value in y.ticks:
@@ -58,14 +58,19 @@ def against_cost(rows: Sequence[Row], network: str) -> Figure:
     canvas.text(WIDE - 150, 332, "forward passes for one clip's map", "soft", "end")
     front = cheapest([row for row in some if row.forwards])
     canvas.path([(_at(x, row), y(row.value)) for row in front], "one thin")
-    taken: list[tuple[float, float]] = []
-    for row in sorted(some, key=lambda row: (row not in front, row.method not in KNOWN)):
+    ranked = sorted(some, key=lambda row: (row not in front, row.method not in KNOWN))
+    dots = [(_at(x, row), y(row.value)) for row in ranked]
+    for row, (cx, cy) in reversed(list(zip(ranked, dots))):
         kind = "faint" if not row.forwards else "one" if row in front else "two"
-        cx, cy = _at(x, row), y(row.value)
         canvas.line(cx, y(row.low), cx, y(row.high), f"thin {kind}")
         canvas.dot(cx, cy, kind, said(row))
-        if all(abs(cy - oy) > ROOM or abs(cx - ox) > 160 for ox, oy in taken):
-            canvas.text(cx + 8, cy + 4, row.method, "" if row in front else "soft", most=24)
+    taken: list[tuple[float, float]] = []
+    for row, (cx, cy) in zip(ranked, dots):
+        end = cx + 12 + LETTER * len(row.method)
+        free = all(abs(cy - oy) > ROOM or abs(cx - ox) > 160 for ox, oy in taken)
+        clear = all(abs(cy - oy) > 8 or not cx + 2 < ox < end for ox, oy in dots)
+        if free and (clear or row in front or row.method in KNOWN):
+            canvas.text(cx + 8, cy + 4, row.method, "halo" if row in front else "soft halo", most=24)
             taken.append((cx, cy))
     label = f"{network}: how much of the truth each method's maps tell, over what they cost"
     return canvas.figure(slug("truth", "cost", network), label)
