@@ -120,8 +120,8 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
 
 def stability(
     about: Material, entries: Sequence[Entry], found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
-) -> dict[tuple[str, tuple[str, str]], Parts]:
-    """By question, and method and stage; questions with the same irrelevant factor have their maps made together."""
+) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
+    """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together."""
     rows, out = slice(0, min(STABLE_CLIPS, len(about))), {}
     for factor in dict.fromkeys(QUESTIONS[name].irrelevant for name in about.ids):
         names = [name for name in about.ids if QUESTIONS[name].irrelevant == factor]
