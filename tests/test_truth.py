@@ -65,7 +65,7 @@ def test_an_even_map_and_an_empty_one_have_nothing():
             assert value == pytest.approx(0, abs=1e-9), axis
 
 
-@pytest.mark.parametrize("side", [1, 2, 6])
+@pytest.mark.parametrize("side", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(6, marks=pytest.mark.slow)])
 def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(side):
     """One cell at random: clip by clip far from chance, and only the mean over clips is not."""
     about = known(4000, side=side)

@@ -109,6 +109,7 @@ def test_our_p_is_that_of_the_packages_test():
                 assert found.found[k, c] == (test.step_p[0] <= 0.05)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_a_concept_our_test_keeps_its_promise_and_the_peers_do_not():
     """The second way to their false positives: features without any structure, 100 sets asked of 3 classes."""
     rates = {}
