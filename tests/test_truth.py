@@ -282,6 +282,8 @@ def test_a_network_is_asked_about_the_world_whose_heads_it_has():
     assert questions_of(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
     with pytest.raises(ValueError, match="does not answer W5"):
         truth.score("gradcam", "worlds_cnn", ["W5"])
+    with pytest.raises(ValueError, match="does not answer W8 either, W8 both"):
+        truth.score("gradcam", "worlds_cnn", ["W8"])
 
 
 @pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])

@@ -69,8 +69,10 @@ def score(
 
 def asked(loaded: Loaded, worlds: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
     """The questions that are asked of a network, by the generator's world."""
-    if strange := [w for w in worlds if w not in QUESTIONS]:
+    parts = {w: [name for name in QUESTIONS if name == w or name.startswith(f"{w} ")] for w in worlds}
+    if strange := [w for w, names in parts.items() if not names]:
         raise ValueError(f"there is no world {', '.join(strange)}; choose from {', '.join(QUESTIONS)}")
+    worlds = sum(parts.values(), [])
     can = questions_of(loaded)
     if not can:
         raise ValueError(
