@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from vtcav_jax.report import truth_figures
+from vtcav_jax.truth.table import TRUTH, Row
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -198,11 +202,7 @@ def truth_best(rows: list[dict]) -> str:
     rows = [row for row in rows if row["part"] == "maps"]
     ranked = {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in FIRST}
     first = list(ranked[FIRST[0]].values())
-    cheapest, most = [], -1.0
-    for row in sorted((row for row in first if row["forwards"]), key=lambda row: (row["forwards"], -row["value"])):
-        if row["value"] > most:
-            cheapest.append(row["method"])
-            most = row["value"]
+    cheapest = [row.method for row in truth_figures.cheapest([as_row(row) for row in first if row["forwards"]])]
     wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
     head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
     body = []
@@ -254,14 +254,14 @@ FIRST = ("worlds_swin", "worlds_cnn")
 KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion", "frame_difference", "random")
 
 
+def as_row(row: dict) -> Row:
+    return Row(**{field.name: row[field.name] for field in fields(Row)})
+
+
 def _ranked(rows: list[dict]) -> list[dict]:
-    """TRUTH of each method at its best stage, over all questions or the only one."""
-    some = [row for row in rows if row["axis"] == "TRUTH"]
-    found = [row for row in some if row["world"] == "all"] or some
-    best: dict[str, dict] = {}
-    for row in sorted(found, key=lambda row: -row["value"]):
-        best.setdefault(row["method"], row)
-    return list(best.values())
+    """TRUTH of each method at its best stage, over all questions or the only one, of one network."""
+    some = [as_row(row) for row in rows if row["axis"] == TRUTH]
+    return [vars(row) for row in truth_figures.best(truth_figures.overall(some, some[0].network))] if some else []
 
 
 def _interval(row: dict) -> str:

@@ -38,8 +38,9 @@ def truth(
     ship and answer a question of the worlds), into the folder `run`."""
     if run is None:
         raise ValueError("--task=truth needs --run=NAME, the folder of the run; see --help")
-    names = tuple(networks) or tuple(name for name in models.shipped() if questions_of(models.load(name)))
-    loaded = {name: models.load(name) for name in dict.fromkeys(names)}
+    loaded = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped())}
+    if not networks:
+        loaded = {name: one for name, one in loaded.items() if questions_of(one)}
     questions = {name: asked(one, [w for w in worlds if w != exact.WORLD]) for name, one in loaded.items()}
     if worlds and set(worlds) <= {exact.WORLD}:
         questions = {}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -166,11 +166,7 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
     out = []
     for (method, stage), some in grouped(found).items():
         cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
-
-        def row(world: str, axis: str, drawn: Float[np.ndarray, " draws"], clips: int) -> Row:
-            value, low, high = interval(drawn)  # noqa: B023
-            return Row(method, stage, network, world, axis, value, low, high, clips, *cost)  # noqa: B023
-
+        row = partial(_row, (method, stage, network), cost)
         truths = []
         for one in some:
             values = {axis: resampled(parts, seed) for axis, parts in one.axes.items()}
@@ -182,6 +178,17 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
         if len(truths) > 1:
             out.append(row(ALL, TRUTH, np.mean(truths, 0), max(m.axes["WHERE"].shape[-1] for m in some)))
     return out
+
+
+def _row(
+    of: tuple[str, str, str],
+    cost: tuple[int, float],
+    world: str,
+    axis: str,
+    drawn: Float[np.ndarray, " draws"],
+    clips: int,
+) -> Row:
+    return Row(*of, world, axis, *interval(drawn), clips, *cost)
 
 
 def grouped(found: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
