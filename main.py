@@ -187,6 +187,7 @@ def explain() -> None:
         whole=options.WHOLE_VIDEO.value,
         films=options.FILMS.value,
         limit_clips=options.LIMITS.value,
+        metric_clips=options.METRICS.value,
         batch=options.BATCH_SIZE.value or 4,
         seed=options.SEED.value,
     )

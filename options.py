@@ -76,7 +76,8 @@ TASKS = {
         "--model=worlds_swin --run=NAME --videos=worlds:small:20:9 --targets=direction:left --out=DIR",
     ),
     "explain": About(
-        "where and when: maps of each clip as .npz, films with the maps laid over; --limits: what the maps get wrong",
+        "where and when: maps of each clip as .npz, films with the maps laid over; --limits: what the maps get wrong;"
+        " --metrics: insertion, deletion and others",
         "--model=worlds_swin --videos=worlds:small:8:7 --methods=gradcam,attn_lrp --targets=direction --run=NAME",
         "the maps of every batch that is done; the same command goes on",
     ),
@@ -266,6 +267,9 @@ NODES = flags.DEFINE_integer(
 )
 WHOLE_VIDEO = flags.DEFINE_boolean("whole_video", False, "explain, motion: clip after clip to the video's end")
 FILMS = flags.DEFINE_enum("films", "webp", ["webp", "mp4", "none"], "explain: films of the maps")
+METRICS = flags.DEFINE_integer(
+    *("metrics", 0, "explain: clips on which the maps are measured by metrics that need no truth"), lower_bound=0
+)
 LIMITS = flags.DEFINE_integer("limits", 0, "explain: clips on which the maps' faults are measured", lower_bound=0)
 VECTORS = flags.DEFINE_string("vectors", None, "explain, pyramid: folder of a --task=tcav run with concept vectors")
 NETWORK = flags.DEFINE_list(

@@ -23,6 +23,8 @@ from vtcav_jax.tcav.shown import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.steered import Steered
 from vtcav_jax.tcav.table import Clip, Row, VectorRow
 from vtcav_jax.truth import table as truth
+from vtcav_jax.truth import unlabelled
+from vtcav_jax.truth.unlabelled import OwnRow
 
 T = TypeVar("T")
 MOST_FILMS = 9_000_000  # bytes; in a page they take a third more
@@ -103,6 +105,10 @@ class RunFolder:
     @cached_property
     def limits(self) -> tuple[LimitRow, ...]:
         return read_rows(self.folder / "limits.csv", LimitRow)
+
+    @cached_property
+    def map_metrics(self) -> tuple[OwnRow, ...]:
+        return read_rows(self.folder / unlabelled.FILE, OwnRow)
 
     @cached_property
     def motion_classes(self) -> tuple[ClassMotion, ...]:

@@ -1,6 +1,7 @@
 """--task=explain: where and when, as maps in files and films to look at, and what the maps themselves get wrong."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vtcav_jax.attribution.things import displacement, things
 from vtcav_jax.attribution.videos import VideoMaps, Wanted, answered, explained_videos, wanted
 from vtcav_jax.attribution.windows import Window, windows
 from vtcav_jax.concepts.review import jpeg
+from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
@@ -27,6 +29,8 @@ from vtcav_jax.tasks import say, unreadable, videos
 from vtcav_jax.tasks.answers import with_weights
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.table import write_rows
+from vtcav_jax.truth.unlabelled import BEATING, OwnRow, metrics_of, title, told, verdicts
+from vtcav_jax.truth.unlabelled import FILE as METRICS
 from vtcav_jax.video import How, Source, failure_table, write_failures
 
 USUAL = ("attn_lrp", "gradient_x_input", "gradcam")  # the two that tell most truth for little, and what all know
@@ -49,6 +53,7 @@ def explain(
     whole: bool = False,
     films: str = "webp",
     limit_clips: int = 0,
+    metric_clips: int = 0,
     batch: int = 4,
     workers: int = 2,
     seed: int = 0,
@@ -57,7 +62,8 @@ def explain(
 ) -> None:
     """Maps of every video of `spec`, `.npz` and films, into the folder `run`, and its page; the same command continues.
 
-    With `limit_clips` the first so many clips are used to measure what each method gets wrong.
+    With `limit_clips` the first so many clips are used to measure what each method gets wrong, with `metric_clips` for
+    metrics that need no truth.
     """
     if spec is None or run is None:
         raise ValueError("--task=explain needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
@@ -117,6 +123,10 @@ def explain(
         measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
+    if metric_clips:
+        found = unlabelled(loaded, source, questions, chosen, how, metric_clips, batch, workers, seed, options)
+        write_rows(folder / METRICS, OwnRow, found)
+        say(f"\n{metrics_table(found)}\n\nmetrics that need no truth: {folder / METRICS}")
     report([folder])
 
 
@@ -172,12 +182,7 @@ def measure(
 ) -> list[LimitRow]:
     """`Limits` of every question and method over the first `count` clips."""
     geometry = models.PRESETS[loaded.preset].geometry
-    clips: list[Window] = []
-    for one in windows(source, geometry, how, workers=workers):
-        if isinstance(one, Window):
-            clips.append(one)
-        if len(clips) == count:
-            break
+    clips = first(source, geometry, how, count, workers)
     parts: dict[tuple[str, str], list[Limits]] = {}
     groups = [clips[i : i + batch] for i in range(0, len(clips), batch)]
     jobs = [(some, question, name, stage) for some in groups for question in questions for name, stage in methods]
@@ -200,6 +205,41 @@ def measure(
             told = int((~np.isnan(values)).sum())
             out.append(LimitRow(target, some[0].method, some[0].stage, name, *intervals.mean(values), told))
     return out
+
+
+def unlabelled(
+    loaded: Loaded,
+    source: Source,
+    questions: Sequence[Asked],
+    methods: Wanted,
+    how: How,
+    count: int,
+    batch: int,
+    workers: int,
+    seed: int,
+    options: dict[str, dict[str, Any]],
+) -> list[OwnRow]:
+    """Every metric of every question's maps over the first `count` clips."""
+    geometry = models.PRESETS[loaded.preset].geometry
+    clips = first(source, geometry, how, count, workers)
+    if not clips:
+        raise ValueError(f"--metrics: none of the clips of {source.spec} could be read")
+    video = geometry.normalised(np.concatenate([window.clip.video for window in clips]))
+    logits = [
+        np.asarray(answered(loaded.model, jnp.asarray(video[i : i + batch]))) for i in range(0, len(video), batch)
+    ]
+    out = []
+    for i, question in enumerate(questions):
+        say(f"metrics of {question.name}, {i + 1} of {len(questions)} questions, on {len(video)} clips")
+        for some in metrics_of(loaded.model, video, question, logits, methods, options, batch=batch, seed=seed):
+            out += some
+    return out
+
+
+def first(source: Source, geometry: ClipGeometry, how: How, count: int, workers: int) -> list[Window]:
+    """So many clips, of those that can be read."""
+    found = (one for one in windows(source, geometry, how, workers=workers) if isinstance(one, Window))
+    return list(islice(found, count))
 
 
 def head(loaded: Loaded, question: Asked) -> str:
@@ -232,6 +272,21 @@ def limits_table(rows: Sequence[LimitRow]) -> str:
         cells = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r.clips else "" for r in map(some.get, MEASURES) if r]
         lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
+
+
+def metrics_table(rows: Sequence[OwnRow]) -> str:
+    """What each map has of what it can win, and what it wins, for a person."""
+    lines = []
+    for target in dict.fromkeys(row.target for row in rows):
+        some = [row for row in rows if row.target == target]
+        columns = told(some, BEATING)
+        lines += ["", f"{target:32.32}" + "".join(f"{name:>26}" for name in columns)]
+        for name in dict.fromkeys(row.map for row in some):
+            cells = [next((r for r in some if r.map == name and title(r) == column), None) for column in columns]
+            values = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r and r.clips else "" for r in cells]
+            lines.append(f"{name:32.32}" + "".join(f"{value:>26}" for value in values))
+        lines += [f"{name} {text}" for name, text in verdicts(some)]
+    return "\n".join(lines[1:])
 
 
 def _options(

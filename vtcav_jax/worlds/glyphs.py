@@ -217,8 +217,8 @@ class Events(World):
 
     @property
     def _windows(self) -> Int[np.ndarray, "pairs 2"]:
-        """The first frames of every two windows, the earlier first."""
-        return np.array(self.event_times)[np.stack(np.triu_indices(len(self.event_times), 1), -1)]
+        """The first frames of every two windows that follow each other, the earlier first."""
+        return np.stack([self.event_times[:-1], self.event_times[1:]], -1)
 
     @property
     def factors(self) -> dict[str, int]:
@@ -231,8 +231,13 @@ class Events(World):
     @property
     def questions(self) -> dict[str, Question]:
         shapes, glyphs, answers = ("shape", "dis_shape"), ("key", "distractor"), ("no", "yes")
+        colours = QUESTIONS["flash"]
+        pairs = tuple(f"{one} and {other}" for one, other in zip(colours, (*colours[1:], colours[0])))
         return {
             "order": Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",)),
+            "colours": Question(pairs, ("pair",), ("key",), "timed", ("distractor",)),
+            "shape": Question(SHAPES, ("shape",), ("key",), "static", ("distractor",)),
+            "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static", ("key",)),
             "either": Question(answers, shapes, glyphs, "static", rule=_either),
             "both": Question(answers, shapes, glyphs, "static", rule=_both),
         }
