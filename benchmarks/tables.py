@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from vtcav_jax.report import truth_figures
-from vtcav_jax.truth.table import TRUTH, Row
+from vtcav_jax.truth.table import ABLATION, SELECTIVE, TRUTH, Row
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -249,6 +249,37 @@ def truth_concepts(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def truth_kernels(rows: list[dict]) -> str:
+    """What the kernels of pyramids are worth, the mean over questions; of each the worst and the best one."""
+    some = [row for row in rows if row["part"] == "maps" and row["axis"] in (ABLATION, SELECTIVE)]
+    body = []
+    for key in dict.fromkeys((row["network"], row["stage"], row["method"]) for row in some):
+        own = [row for row in some if (row["network"], row["stage"], row["method"]) == key]
+        told = []
+        for axis in (ABLATION, SELECTIVE):
+            values = [row["value"] for row in own if row["axis"] == axis]
+            told.append(f"{_mean(values)} ({min(values):.2f} to {max(values):.2f})")
+        body.append((*key, *told, max(row["forwards"] for row in own)))
+    return markdown(
+        ("network", "stage", "kernels", *(f"{a}, of the questions" for a in (ABLATION, SELECTIVE)), "forward passes"),
+        body,
+    )
+
+
+def truth_seeds(rows: list[dict]) -> str:
+    """The same methods on networks of one recipe and several seeds."""
+    some = [row for row in rows if row["part"] == "seeds"]
+    networks = list(dict.fromkeys(row["network"] for row in some))
+    ranked = {name: {(r["method"]): r for r in _ranked([r for r in some if r["network"] == name])} for name in networks}
+    known = [m for m in ranked[networks[0]] if all(m in ranked[name] for name in networks)] if networks else []
+    body = []
+    for method in known:
+        values = [ranked[name][method]["value"] for name in networks]
+        told = [f"{_interval(ranked[name][method])} at {ranked[name][method]['stage']}" for name in networks]
+        body.append((method, f"{max(values) - min(values):.2f}", *told))
+    return markdown(("method, at its best stage", "apart", *networks), body)
+
+
 TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 FIRST = ("worlds_swin", "worlds_cnn")
 KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion", "frame_difference", "random")
@@ -283,6 +314,8 @@ TABLES: dict[str, Callable[[list[dict]], str]] = {
     "truth": truth_table,
     "truth:best": truth_best,
     "truth:metrics": truth_metrics,
+    "truth:kernels": truth_kernels,
+    "truth:seeds": truth_seeds,
     "truth:concepts": truth_concepts,
 }
 

@@ -1,10 +1,11 @@
 """Which map tells the truth, and what does it cost?
 
   python main.py --flagfile=flagfiles/truth.flags
-  python -m benchmarks.truth --run=runs/truth
+  python main.py --flagfile=flagfiles/truth_seeds.flags
+  python -m benchmarks.truth --run=runs/truth --seeds=runs/truth_seeds
 
-Reads the tables of the run; writes benchmarks/results/truth_BACKEND.jsonl, the pages' tables, the README's figures, and
-vtcav_jax/truth/measured.csv, from which pages with maps say how far these are to be trusted.
+Reads the tables of the runs; writes benchmarks/results/truth_BACKEND.jsonl, the pages' tables, the README's figures,
+and vtcav_jax/truth/measured.csv, from which pages with maps say how far these are to be trusted.
 """
 
 import csv
@@ -20,6 +21,7 @@ from vtcav_jax.report.run_folder import open_folder, read_rows
 from vtcav_jax.truth import concept_table, measured
 from vtcav_jax.truth.table import ALL, TRUTH
 
+_SEEDS = flags.DEFINE_string("seeds", "", "the folder of a run of flagfiles/truth_seeds.flags; none: no table of seeds")
 _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")
 
 
@@ -33,6 +35,12 @@ def main(argv: list[str]) -> None:
         for part, some in (("maps", rows), ("metrics", run.metrics), ("concepts", tests))
         for row in some
     ]
+    if _SEEDS.value:
+        found += [
+            {"part": "seeds"} | {name: rounded(value) for name, value in vars(row).items()}
+            for row in open_folder(Path(_SEEDS.value)).truths
+            if row.axis == TRUTH
+        ]
     for network in measured.NETWORKS:
         figure = truth_figures.against_cost(rows, network)
         figure.write(tables.ROOT / "docs").rename(tables.ROOT / "docs" / f"truth_{network}.svg")

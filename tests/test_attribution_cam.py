@@ -175,6 +175,11 @@ def test_smoothgrad(plain, video):
     both = attribution.smoothgrad(plain, video, CLASSES, samples=3, seed=4)
     alone = attribution.smoothgrad(plain, video[1:], CLASSES[1:], samples=3, seed=4)
     np.testing.assert_allclose(both.map[1:], alone.map, rtol=1e-4, atol=1e-7)
+    names = ("smoothgrad_squared", "smoothgrad")  # asked for together, from the same copies
+    together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
+    for name, one in zip(names, together):
+        np.testing.assert_array_equal(one.map, attribution.explain(plain, video, CLASSES, name).map)
+        assert one.method == name and one.cost == 75
 
 
 def test_targets_are_what_they_say(net, video):

@@ -100,7 +100,7 @@ def test_labels_are_balanced_and_follow_nothing_else(name):
                 continue
             table = np.zeros((8, len(question.answers)))
             np.add.at(table, (values * 8 // max(world.factors[factor], 8), label), 1)
-            assert chi2_contingency(table[table.sum(1) > 0]).pvalue > 1e-4, (name, factor)
+            assert chi2_contingency(table[table.sum(1) > 0]).pvalue > 1e-5, (name, factor)  # of over a hundred tables
 
 
 def _named(world, question):
@@ -242,7 +242,7 @@ def test_cheaters_fail_at_the_gates_they_should():
 
 def test_gates_know_how_many_answers_each_question_has():
     assert expected_of("frozen", "dynamic", 2) == (0.0, 0.5) and expected_of("frozen", "form", 4) == (0.0, 0.25)
-    with pytest.raises(ValueError, match="expected 6 logits per clip, 2 for order, 2 for either, 2 for both, got"):
+    with pytest.raises(ValueError, match="expected 18 logits per clip, 2 for order, 4 for colours, .* 2 for both, got"):
         gates(lambda video: jnp.zeros((len(video), 16)), "events", 9)
 
 

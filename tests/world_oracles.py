@@ -66,7 +66,7 @@ def _yes(score):
 
 
 def events(video, seen=("key", "distractor")):
-    """Order, either and both; a cheat looks at one glyph twice."""
+    """All questions of that world; a cheat looks at one glyph twice."""
     colours = flashes(video, "key")  # b t 4
     when = jnp.arange(1.0, 1 + video.shape[1])[None, :, None]
     there = colours.sum(1)
@@ -78,7 +78,8 @@ def events(video, seen=("key", "distractor")):
     other = [jnp.where(jnp.arange(4)[None] == k, -jnp.inf, s).max(-1) for s in score for k in (1, 3)]
     ring, bars = [score[i][:, 1] - other[2 * i] for i in (0, 1)], [score[i][:, 3] - other[2 * i + 1] for i in (0, 1)]
     either, both = jnp.maximum(*ring), -jnp.maximum(*bars)
-    return jnp.concatenate([-_yes(order.sum(1)), _yes(either), _yes(both)], -1)
+    pairs = jnp.minimum(there, jnp.roll(there, -1, 1))
+    return jnp.concatenate([-_yes(order.sum(1)), pairs, *score, _yes(either), _yes(both)], -1)
 
 
 def dots(video, moving=True):

@@ -1,7 +1,5 @@
 """Gradients by the pixels, or by the activation of any stage."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
@@ -49,23 +47,33 @@ def smoothgrad(
     `noise` is the standard deviation as a share of each clip's range. All clips get the same noise, so that a clip's
     map depends neither on its place in the batch nor on the batch's size.
     """
+    return smoothgrads(model, clips, target, samples=samples, noise=noise, seed=seed)[squared]
+
+
+def smoothgrads(
+    model: Model, clips: ArrayLike, target: Target, *, samples: int = 25, noise: float = 0.15, seed: int = 0
+) -> tuple[Attribution, Attribution]:
+    """The mean gradient and its mean square, from the same copies."""
     if samples < 1 or noise < 0:
         raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
     what = explained(model, clips, target)
-    values, key = jnp.zeros_like(what.video[..., 0]), jax.random.key(seed)
+    totals, key = (jnp.zeros_like(what.video[..., 0]),) * 2, jax.random.key(seed)
     for i in range(samples):
-        values = _with_noisy(what.scored, what.video, noise, values, key, i, squared)
-    name = "smoothgrad_squared" if squared else "smoothgrad"
-    return Attribution(on_host(values / samples), VIDEO, not squared, 3 * samples, name)
+        totals = _with_noisy(what.scored, what.video, noise, totals, key, i)
+    plain, squared = (on_host(total / samples) for total in totals)
+    return (
+        Attribution(plain, VIDEO, True, 3 * samples, "smoothgrad"),
+        Attribution(squared, VIDEO, False, 3 * samples, "smoothgrad_squared"),
+    )
 
 
-@partial(jax.jit, static_argnames="squared")
+@jax.jit
 def _with_noisy(
-    scored: Scored, video: Array, noise: ArrayLike, total: Array, key: Array, i: ArrayLike, squared: bool
-) -> Array:
-    """`total`, and the gradient at the i-th noisy copy."""
+    scored: Scored, video: Array, noise: ArrayLike, totals: tuple[Array, Array], key: Array, i: ArrayLike
+) -> tuple[Array, Array]:
+    """`totals`, and the gradient at the i-th noisy copy, and its square."""
     gradient = scored.gradient(noisy(video, noise, key, i))
-    return total + (gradient**2 if squared else gradient).sum(-1)
+    return totals[0] + gradient.sum(-1), totals[1] + (gradient**2).sum(-1)
 
 
 def noisy(video: Array, noise: ArrayLike, key: Array, i: ArrayLike) -> Array:

@@ -46,6 +46,8 @@ SHARED: dict[str, Callable[..., Attribution]] = {
 }
 AT_VIDEO = ("saliency", "gradient_x_input")  # unless a stage is named
 
+SMOOTH = ("smoothgrad", "smoothgrad_squared")  # what is drawn and asked is the same
+
 # These too, but need the model and several stages.
 OVER_BLOCKS: dict[str, Callable[..., Attribution]] = {
     "rollout": attention.rollout_of_pass,
@@ -92,7 +94,8 @@ def explain_many(
 ) -> list[Attribution]:
     """A map for each pair of method and stage; `options` are those of the methods named there.
 
-    All of `SHARED` and `OVER_BLOCKS` come from one pass, and so does each set of relevance rules at all its stages.
+    All of `SHARED` and `OVER_BLOCKS` come from one pass, and so does each set of relevance rules at all its stages;
+    both kinds of SmoothGrad come from the same noisy copies.
     """
     options = dict(options or {})
     if missing := [name for name in (*(name for name, _ in wanted), *options) if name not in METHODS]:
@@ -108,6 +111,8 @@ def explain_many(
         elif name in lrp.RULES and name not in options:
             rules.setdefault(lrp.RULES[name], []).append(what.stage(stage or VIDEO))
     got = passed(what, sum(stages.values(), [])) if stages else None
+    smooth = {name for name, stage in wanted if name in SMOOTH and name not in options and stage in (None, VIDEO)}
+    both = dict(zip(SMOOTH, gradients.smoothgrads(model, clips, target))) if len(smooth) == len(SMOOTH) else {}
     relevant = {
         (some, one.stage): one for some, where in rules.items() for one in lrp.of_rules(what, where, some, "relevance")
     }
@@ -119,6 +124,8 @@ def explain_many(
             return SHARED[name](got, *stages[name, stage])
         if name in lrp.RULES and name not in options:
             return replace(relevant[lrp.RULES[name], stage or VIDEO], method=name)
+        if name in both and stage in (None, VIDEO):
+            return both[name]
         return explain(model, clips, target, name, stage, **options.get(name, {}))
 
     return [one(name, stage) for name, stage in wanted]

@@ -77,7 +77,7 @@ def ablation(
         for chosen in [own[:n], *(random.choice(channels, n, replace=False) for _ in range(draws))]:
             gone = np.zeros(channels, bool)
             gone[chosen] = True
-            falls.append(full - on_host(_without(what.scored, what.video, stage, value, other, jnp.asarray(gone))))
+            falls.append(full - on_host(without(what.scored, what.video, stage, value, other, jnp.asarray(gone))))
         mine, others = falls[0], np.stack(falls[1:]).mean(1)
         p = (1 + int((others >= mine.mean()).sum())) / (1 + draws)
         low, high = (float(q) for q in np.quantile(others, (0.025, 0.975)))
@@ -86,7 +86,8 @@ def ablation(
 
 
 @partial(jax.jit, static_argnames="stage")
-def _without(scored: Scored, video: Array, stage: str, value: Array, other: Array, gone: Array) -> Float[Array, " b"]:
+def without(scored: Scored, video: Array, stage: str, value: Array, other: Array, gone: Array) -> Float[Array, " b"]:
+    """The score where channels of a stage are taken out, that is, are what they are in `other`."""
     there = jnp.where(gone[None, None, None, None], other, value)
     return scored(video, lambda name, x: there if name == stage else x)[:, 0]
 

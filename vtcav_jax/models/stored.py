@@ -18,6 +18,7 @@ from vtcav_jax.models.presets import PRESETS, Preset, find, make
 from vtcav_jax.names import unknown
 
 SINGLE = "label"  # what the head of a network with one head is called
+NETWORK = "model.safetensors"  # in the folder of a training run
 
 Heads = Mapping[str, Sequence[str]]
 
@@ -138,8 +139,10 @@ def shipped() -> dict[str, Path]:
 
 
 def _resolved(name_or_path: str | Path) -> Path:
-    """A path that is there comes before a name."""
+    """A path that is there comes before a name; the folder of a training run stands for the network in it."""
     path = Path(name_or_path)
+    if (path / NETWORK).is_file():
+        return path / NETWORK
     return path if path.exists() else shipped().get(str(name_or_path), path)
 
 

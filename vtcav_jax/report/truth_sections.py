@@ -12,7 +12,7 @@ from vtcav_jax.report.page import Section
 from vtcav_jax.report.run_folder import RunFolder, unique
 from vtcav_jax.report.truth_figures import best, cheapest, overall
 from vtcav_jax.report.words import listed
-from vtcav_jax.truth.table import ALL, AXES, EXACT, KIND, STABLE, TRUTH, MetaRow, Row
+from vtcav_jax.truth.table import ABLATION, ALL, AXES, EXACT, KIND, SELECTIVE, STABLE, TRUTH, MetaRow, Row
 
 HOW = (
     "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
@@ -50,6 +50,8 @@ def sections(run: RunFolder) -> list[Section]:
         lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
         parts += [page.heading("Shares of motion")]
         parts.append(page.table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
+    if any(row.axis == ABLATION for row in rows):
+        parts += [page.heading("Kernels"), _kernels(rows)]
     if run.metrics:
         text = (
             "Metrics that know no truth, and how well they put maps in its order: Spearman's correlation over maps,"
@@ -61,6 +63,23 @@ def sections(run: RunFolder) -> list[Section]:
         parts.append(page.details(f"{len(names)} not scored", page.bullets(names)))
     parts.append(_table(rows))
     return [Section("truth", "Which map to believe", "".join(parts), (*costs, *ranking, *each))]
+
+
+def _kernels(rows: Sequence[Row]) -> str:
+    """A line for each network, stage and question, with what each way of naming kernels has."""
+    ways = unique([row.method for row in rows if row.axis == ABLATION])
+    by = {(r.network, r.stage, r.world, r.axis, r.method): r for r in rows if r.axis in (ABLATION, SELECTIVE)}
+    lines = []
+    for key in unique([of[:4] for of in by]):
+        lines.append(("", [*key, *(_cell(by.get((*key, way))) for way in ways)]))
+    text = (
+        "Eight kernels of each stage, named by half of a class's clips and judged by the other half. ABLATION: of what"
+        " the margin loses with all kernels of the stage, how much goes with these eight. SELECTIVE: how far their mean"
+        " activation tells the class from others, where 1 are the eight that do so best. Eight at random have 0."
+    )
+    return page.paragraph(text, "soft") + page.details(
+        f"{len(lines)} rows", page.table(["network", "stage", "question", "axis", *ways], lines)
+    )
 
 
 def _whole(figure: Figure) -> str:

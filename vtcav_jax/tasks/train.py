@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models, runs, training, weights
+from vtcav_jax.models.stored import NETWORK
 from vtcav_jax.names import unknown
 from vtcav_jax.prediction import accuracy
 from vtcav_jax.report.curves import training_curves
 from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.video import Source, failure_table, write_failures
 from vtcav_jax.worlds import gates
-
-NETWORK = "model.safetensors"
 
 
 def train(
@@ -32,7 +31,7 @@ def train(
 ) -> None:
     """Trains, or goes on with, the run in folder `run`; tests the network on `held_out`, a world's at its gates too.
 
-    `model` is a preset, or a network whose body the new one begins with.
+    `model` is a preset, or a network that the new one begins with: its body, and its head if that asks the same.
     """
     if run is None:
         raise ValueError("--task=train needs --run=NAME, the folder of the run")
@@ -55,7 +54,9 @@ def train(
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=recipe.seed, dtype=dtype)
     asked = asdict(recipe) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
     folder = runs.open_run(run, asked, flags)
-    initial = None if start is None else training.with_new_head(weights.parameters(start.model), make)
+    initial = None if start is None else weights.parameters(start.model)
+    if start is not None and start.heads != {head: tuple(names) for head, names in heads.items()}:
+        initial = training.with_new_head(weights.parameters(start.model), make)
     trained = training.train(make, source, geometry, recipe, folder, initial=initial, workers=workers)
     if trained.failures:
         say(failure_table(trained.failures))

@@ -13,6 +13,7 @@ from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.cache import fingerprint
 from vtcav_jax.tcav.table import write_rows
 from vtcav_jax.truth import concept_table, concepts, exact, kept
+from vtcav_jax.truth.kernels import kernels
 from vtcav_jax.truth.kind import kinds
 from vtcav_jax.truth.lineup import DEAR, Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
@@ -51,7 +52,7 @@ def truth(
     exact_too = not worlds or exact.WORLD in worlds
     exactly, not_for = wired(next(iter(lines.values())), clips, seed) if exact_too else ([], [])
     refused += not_for
-    motion: list[Row] = []
+    further: list[Row] = []
     metrics: list[MetaRow] = []
     tested: list[concept_table.Row] = []
     gated = []
@@ -61,12 +62,12 @@ def truth(
             line = lines[name] if world == FIRST or methods else tuple(e for e in lines[name] if e.method not in DEAR)
             got = network(folder, name, loaded[name], world, ids, line, clips, seed, not methods)
             found[name] += got.found
-            motion += got.motion
+            further += got.further
             refused += got.refused
             metrics += got.metrics
             tested += got.concepts
             gated.append(f"{name}, world {world}\n\n{got.gates}\n")
-    table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *motion]
+    table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *further]
     write_rows(folder / FILE, Row, table)
     write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
     if metrics:
@@ -86,7 +87,7 @@ class Scored:
     found: list[Measured]
     refused: list[Refused]
     gates: str
-    motion: list[Row]
+    further: list[Row]  # of shares of motion, and of pyramids
     metrics: list[MetaRow]
     concepts: list[concept_table.Row]
 
@@ -119,7 +120,9 @@ def network(
 
     def made() -> Iterator[int]:
         for group, some in groups(line).items():
-            path = kept.part(folder, name, key, group)
+            # of rows that are made together, another run may have asked for others
+            label = group if everything else "+".join(dict.fromkeys(entry.method for entry in some))
+            path = kept.part(folder, name, key, label)
             if some[0].function is not None or not path.exists():  # one's own may have changed
                 try:
                     kept.write(path, measure(ready(), some))
@@ -134,12 +137,16 @@ def network(
 
     for _ in progress(made(), len(line), f"rows of {name}", size=int):
         pass
-    moving, order = (kept.part(folder, name, key, what).with_suffix(".csv") for what in ("motion", "metrics"))
+    moving, order, named = (
+        kept.part(folder, name, key, what).with_suffix(".csv") for what in ("motion", "metrics", "pyramids")
+    )
     if everything and not moving.exists():
         write_rows(moving, Row, kinds(ready(), name))
     if everything and not order.exists():
         say(f"{name}: do metrics that know no truth put maps in its order?")
         write_rows(order, MetaRow, meta(ready(), name, cheap(line, found), found))
+    if everything and world == FIRST and not named.exists():
+        write_rows(named, Row, kernels(ready(), name))
     tests = kept.part(folder, name, key, "concepts").with_suffix(".csv")
     if everything and world == FIRST and not tests.exists():
         say(f"{name}: which concept tests tell what is a cause?")
@@ -148,7 +155,7 @@ def network(
         found,
         refused,
         gate.read_text(encoding="utf-8"),
-        list(read_rows(moving, Row)) if everything else [],
+        [row for path in (moving, named) for row in read_rows(path, Row)] if everything else [],
         list(read_rows(order, MetaRow)) if everything else [],
         list(read_rows(tests, concept_table.Row)) if everything else [],
     )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import METHODS, SHARED, VIDEO, Attribution, explain_many, explained, pixel_bounds
-from vtcav_jax.attribution.methods import AT_VIDEO
+from vtcav_jax.attribution.methods import AT_VIDEO, SMOOTH
 from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models import Loaded
@@ -45,8 +45,11 @@ class Entry:
     @property
     def group(self) -> str:
         """Rows of one group are made together."""
-        if self.function is None and self.known in SHARED and not self.options:
-            return ONE_PASS
+        if self.function is None and not self.options:
+            if self.known in SHARED:
+                return ONE_PASS
+            if self.known in SMOOTH:
+                return SMOOTH[0]
         return self.method
 
 

@@ -6,6 +6,7 @@ FILE, REFUSED, GATES, METRICS = "truth.csv", "truth_refused.csv", "truth_gates.t
 AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
 EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
+ABLATION, SELECTIVE = "ABLATION", "SELECTIVE"  # of kernels that are named
 ALL = "all"  # questions of a network
 
 

@@ -191,21 +191,25 @@ def _both(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Events(World):
-    """Each glyph flashes twice, in two windows, in two colours that are neighbours on the circle of the four.
+    """Each glyph flashes twice, the second time as soon as it may, in two colours that are neighbours on the circle of
+    the four.
 
     `pair` numbers the neighbours, `order` tells which of them comes first: forward is red, blue, yellow, magenta and
     red again. Whatever the colour in one window and whichever window it is, the other colour is as likely to be the
     next on the circle as the one before: one window alone says nothing, nor do both without their order. (Of a fixed
-    pair, one colour in the first window would say all.)
+    pair, one colour in the first window would say all.) Which two colours there are is asked as well: of the same
+    flashes, and not of their order.
 
     Two questions have two causes each. `either` is yes if one of the glyphs is a ring or both are, so that each is
     enough; `both` is yes if neither is bars, so that it takes the two. Factors stay uniform and independent of each
     other, for which 7 and 9 of 16 are as close to one half as it gets: the best constant guess is right in 9 of 16.
+    Each glyph's shape is asked by itself as well.
     """
 
     shows: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the order of"
-        " the green one's two colours, whether either glyph is a ring, and whether both are something else than bars"
+        " the green one's two colours, which these are, both shapes, whether either is a ring, and whether both are"
+        " something else than bars"
     )
 
     def problems(self) -> list[str]:

@@ -1,0 +1,161 @@
+"""Are the kernels that a pyramid names those that its class hangs on, and do they tell the class from others?
+
+A pyramid is made of half of a class's clips and judged by the other half, and the other way around. ABLATION: of what
+the margin loses with all kernels of a stage, how much goes with the few that are named; SELECTIVE: how far their mean
+activation tells the class from others. 0 is as many kernels drawn at random, 1 is all of the margin, and the kernels
+that tell it best.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vtcav_jax import feature_pyramid, tap
+from vtcav_jax.attribution.passes import Explained, explained, on_host
+from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.feature_pyramid import Selection
+from vtcav_jax.feature_pyramid.ablation import without
+from vtcav_jax.progress import progress
+from vtcav_jax.tap import Model
+from vtcav_jax.truth.material import Material
+from vtcav_jax.truth.questions import QUESTIONS
+from vtcav_jax.truth.scoring import draws, interval
+from vtcav_jax.truth.table import ABLATION, SELECTIVE, Row
+
+KERNELS, DEPTH = 8, 3
+DRAWS = 8  # sets of kernels at random
+MOST = 20  # clips of a class on either side
+
+Named = dict[str, list[int]]  # of each stage the channels
+
+
+def by_gradients(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+    """The package's pyramid, against clips of other classes."""
+    return _named(model, own, target, reference=others, nodes=4)
+
+
+def from_nothing(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+    """The same from activations of 0, in one pass."""
+    return _named(model, own, target)
+
+
+def strongest(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+    """What is most active in the clips, whatever they are asked: which kernels stand out, and no explanation."""
+    chain = feature_pyramid.levels(explained(model, own, target), None, DEPTH)
+    names = tuple(name for level in chain for name in level)
+    values = tap.activations(model, own, names)[1]
+    means = {name: np.asarray(jnp.abs(value).mean((0, 1, 2, 3))) for name, value in values.items()}
+    return {name: np.argsort(-mean)[:KERNELS].tolist() for name, mean in means.items()}, 1.0
+
+
+WAYS: dict[str, Callable[[Model, Array, Array, Margin], tuple[Named, float]]] = {
+    "pyramid": by_gradients,
+    "pyramid (from nothing)": from_nothing,
+    "strongest kernels": strongest,
+}
+
+
+def _named(model: Model, own: Array, target: Margin, **more: Any) -> tuple[Named, float]:
+    made = feature_pyramid.build(model, own, target, depth=DEPTH, selection=Selection("top", float(KERNELS)), **more)
+    stages = [name for level in made.levels for name in level]
+    ranked = sorted(made.nodes, key=lambda node: -node.relevance)
+    return {name: [node.channel for node in ranked if node.stage == name] for name in stages}, made.cost
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """A class's clips that make a pyramid and those that judge it, with as many of other classes."""
+
+    made_of: Array
+    usual: Array
+    judged: Array
+    others: Array
+    target: Margin
+
+
+def kernels(about: Material, network: str) -> list[Row]:
+    """Of every way and stage both axes, question by question."""
+    jobs = [(name, way) for name in about.ids for way in WAYS]
+    rows = []
+    for name, way in progress(jobs, len(jobs), "pyramids", size=lambda _: 1):
+        rows += _rows(about, network, name, way)
+    return rows
+
+
+def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
+    model = about.loaded.model
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    seconds, cost = [], 0.0
+    for side in _sides(about, QUESTIONS[name].head):
+        start = time.perf_counter()
+        named, cost = WAYS[way](model, side.made_of, side.usual, side.target)
+        seconds.append((time.perf_counter() - start) / len(side.made_of))
+        what = explained(model, side.judged, side.target)
+        scores, values = tap.activations(what.scored, what.video, tuple(named))
+        instead = tap.activations(model, side.others, tuple(named))[1]
+        full = on_host(scores[:, 0])
+        for stage, chosen in named.items():
+            falls = _falls(what, stage, values[stage], instead[stage], chosen, full, about.seed)
+            apart = _apart(values[stage], instead[stage], chosen, about.seed)
+            found.setdefault(stage, []).append((falls, apart))
+    spent, rows = float(np.median(seconds)), []
+    for stage, parts in found.items():
+        falls = np.concatenate([one for one, _ in parts], 1)
+        own, chance, all_of_it = falls @ draws(falls.shape[1], about.seed).T
+        apart = np.mean([one for _, one in parts], 0)
+        for axis, drawn in ((ABLATION, (own - chance) / (all_of_it - chance)), (SELECTIVE, _skill(*apart))):
+            rows.append(Row(way, stage, network, name, axis, *interval(drawn), falls.shape[1], round(cost), spent))
+    return rows
+
+
+def _falls(
+    what: Explained, stage: str, value: Array, other: Array, chosen: list[int], full: np.ndarray, seed: int
+) -> Float[np.ndarray, "3 b"]:
+    """Of each clip's margin: without the chosen kernels, without as many others, without all."""
+    every, random = np.arange(value.shape[-1]), np.random.default_rng(seed)
+
+    def fall(channels: np.ndarray) -> Float[np.ndarray, " b"]:
+        gone = jnp.asarray(np.isin(every, channels))
+        return full - on_host(without(what.scored, what.video, stage, value, other, gone))
+
+    drawn = [fall(random.choice(every, len(chosen), replace=False)) for _ in range(DRAWS)]
+    return np.stack([fall(np.array(chosen, int)), np.mean(drawn, 0), fall(every)])
+
+
+def _sides(about: Material, head: str) -> Iterator[_Side]:
+    """Every class twice, its halves in turn; all have as many clips, so that nothing is compiled again."""
+    labels, where = about.clips.labels[head], about.loaded.slices[head]
+    classes = where.stop - where.start
+    n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(classes)))
+    if n < 2:
+        raise ValueError(
+            f"expected at least 4 clips of each answer to {head}, got fewer; ask for more with --num_clips"
+        )
+    for c in range(classes):
+        own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
+        halves = [(own[i::2][:n], others[i::2][:n]) for i in (0, 1)]
+        target = Margin(np.full(n, where.start + c), (where.start, where.stop))
+        for one, other in (halves, halves[::-1]):
+            video = [jnp.asarray(about.video[rows]) for rows in (*one, *other)]
+            yield _Side(*video, target)
+
+
+def _apart(own: Array, others: Array, chosen: list[int], seed: int) -> Float[np.ndarray, "3 draws"]:
+    """How far means lie apart between the classes, in standard deviations: the chosen kernels', all, and the best."""
+    one, other = (np.asarray(value.mean((1, 2, 3)), np.float64) for value in (own, others))
+    spread = np.sqrt((one.var(0) + other.var(0)) / 2) + 1e-9
+    sign = np.sign(one.mean(0) - other.mean(0))
+    weights = draws(len(one), seed)
+    means = [weights @ some / weights.sum(1, keepdims=True) for some in (one, other)]
+    far = sign * (means[0] - means[1]) / spread  # sign and the best are those of all clips: no draw makes them better
+    best = np.argsort(-far[0])[: max(len(chosen), 1)]
+    return np.stack([far[:, chosen].mean(1) if chosen else far.mean(1), far.mean(1), far[:, best].mean(1)])
+
+
+def _skill(own: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " draws"]:
+    return (own - chance) / np.maximum(best - chance, 1e-9)
