@@ -161,6 +161,16 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
     assert again > 0
 
 
+def test_without_the_scene_there_are_other_dots_around_the_same_key():
+    clips = worlds.make_clips(worlds.Dots(noise=0.0), 24, 5)
+    lit, key = clips.video[..., 0] > 0.5, clips.masks["key"]
+    for entity, kept in (("scene", key), ("key", ~key)):
+        gone = worlds.remove(clips, entity).video[..., 0] > 0.5
+        np.testing.assert_array_equal(gone[kept], lit[kept])
+        for some in ((gone != lit)[~kept], gone[~kept]):  # as many are lit, and half of them are others
+            assert binomtest(int(some.sum()), some.size, clips.world.density).pvalue > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, question", [("dots", "form"), ("dots", "direction"), ("events", "order")])
 def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):

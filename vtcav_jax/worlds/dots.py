@@ -67,7 +67,8 @@ class Dots(AnyWorld):
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
-        """Without the key there are new dots in its place as well; without the scene it is dark around the key."""
+        """Without the key there are new dots in its place as well, without the scene other ones around the key: what is
+        left is a clip like any other, where darkness would be unlike all."""
         return {"key": ("form", "direction"), "scene": ()}
 
     @property
@@ -79,9 +80,12 @@ class Dots(AnyWorld):
         y, x = (np.repeat(self.cell * factors[name][:, None], self.frames, 1) for name in "yx")
         return Place(y, x, self.glyph, np.ones(y.shape, bool))
 
-    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n h w"]:
-        del removed
-        return np.full((len(factors["form"]), self.size, self.size), DARK, np.float32)
+    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
+        """Dark, but for the dots that take the place of the scene's."""
+        if "scene" not in removed:
+            return np.full((len(factors["form"]), 1, self.size, self.size), DARK, np.float32)
+        lit = [self._drawn(np.random.default_rng([dots, 1])) for dots in factors["dots"].tolist()]
+        return np.where(self._squares(np.stack(lit)), np.float32(LIT), np.float32(DARK))
 
     def layers(self, factors: Factors) -> dict[str, Layer]:
         around, sheet = self._lit(factors)
@@ -93,14 +97,18 @@ class Dots(AnyWorld):
 
     def _lit(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
         """Which pixels are lit by the dots around the key, were they everywhere, and by those of the sheet."""
-        side = self.size // self.dot
-        shape = (len(factors["dots"]), self.frames, side, side)
-        around, sheet = np.empty(shape, bool), np.empty(shape, bool)
-        for i, (dots, direction) in enumerate(zip(factors["dots"].tolist(), factors["direction"].tolist())):
+        around, sheet = [], []
+        for dots, direction in zip(factors["dots"].tolist(), factors["direction"].tolist()):
             random = np.random.default_rng(dots)
-            around[i] = random.random(shape[1:], np.float32) < self.density
-            still = random.random(shape[2:], np.float32) < self.density
-            for t in range(self.frames):
-                sheet[i, t] = np.roll(still, tuple(self.speed // self.dot * t * STEPS[direction]), (0, 1))
-        around, sheet = (some.repeat(self.dot, 2).repeat(self.dot, 3) for some in (around, sheet))
-        return around, sheet
+            around.append(self._drawn(random))
+            still, step = self._drawn(random, 1)[0], self.speed // self.dot * STEPS[direction]
+            sheet.append([np.roll(still, tuple(t * step), (0, 1)) for t in range(self.frames)])
+        return self._squares(np.stack(around)), self._squares(np.array(sheet))
+
+    def _drawn(self, random: np.random.Generator, frames: int = 0) -> Bool[np.ndarray, "t side side"]:
+        """Which squares are lit, in each frame anew."""
+        side = self.size // self.dot
+        return random.random((frames or self.frames, side, side), np.float32) < self.density
+
+    def _squares(self, lit: Bool[np.ndarray, "n t side side"]) -> Bool[np.ndarray, "n t h w"]:
+        return lit.repeat(self.dot, 2).repeat(self.dot, 3)

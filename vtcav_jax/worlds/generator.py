@@ -178,7 +178,7 @@ def _picture(world: AnyWorld, factors: dict[str, np.ndarray], removed: frozenset
     """The clips without noise, (n, t, h, w, 3)."""
     ground = world.ground(factors, removed)
     picture = np.empty((len(ground), world.frames, world.size, world.size, 3), np.float32)
-    picture[:] = ground[:, None, :, :, None]
+    picture[:] = ground[..., None]
     for pixels, colours in _layers(world, factors, removed).values():
         picture.reshape(-1, 3)[pixels] = colours
     return picture

@@ -158,13 +158,13 @@ class World(AnyWorld):
         since = np.arange(self.frames) - first[:, None]
         return (since >= 0) & (since < self.event_frames)
 
-    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n h w"]:
+    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
         """The grating."""
         place = np.arange(self.size)
         wave = np.sin(2 * np.pi * place / self.size) * (0 if "scene" in removed else self.amplitude) + 0.5
         along_y, along_x = CYCLES[factors["scene"]].T[:, :, None, None]
         step = (along_y * place[:, None] + along_x * place + factors["phase"][:, None, None]) % self.size
-        return wave.astype(np.float32)[step]
+        return wave.astype(np.float32)[step][:, None]
 
     def layers(self, factors: Factors) -> dict[str, Layer]:
         layers: dict[str, Layer] = {}

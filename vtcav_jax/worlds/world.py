@@ -132,8 +132,8 @@ class AnyWorld(ABC):
     def place(self, factors: Factors, entity: str) -> Place: ...
 
     @abstractmethod
-    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n h w"]:
-        """The grey that everything lies over, the same in all frames."""
+    def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
+        """The grey that everything lies over."""
 
     @abstractmethod
     def layers(self, factors: Factors) -> dict[str, Layer]:
