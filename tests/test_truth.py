@@ -1,5 +1,7 @@
 """Maps against what is known: chance is 0 whatever the cause's size, what is perfect is 1, and what is broken shows."""
 
+import csv
+
 import jax
 import numpy as np
 import pytest
@@ -297,3 +299,42 @@ def test_every_question_has_what_it_names_in_its_world(name):
     assert {head for head, _ in question.unlike} <= set(clips.world.questions)
     asked = clips.world.questions[question.head]
     assert question.irrelevant not in (asked.cause or asked.factors)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    """Nothing that was measured is measured again, whichever methods the other run was asked for."""
+    from vtcav_jax.tasks import truth as task
+
+    asked, groups = dict(worlds=("W7",), clips=12), []
+    real = task.measure
+
+    def counted(about, entries):
+        if len(groups) == stop:
+            raise KeyboardInterrupt
+        groups.append(tuple(dict.fromkeys(entry.method for entry in entries)))
+        return real(about, entries)
+
+    about = task.material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), 12, 77)
+    monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
+    monkeypatch.setattr(task, "measure", counted)
+    stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
+    with pytest.raises(KeyboardInterrupt):
+        task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
+    assert groups == [("gradcam", "saliency")]
+    stop = 99
+    task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
+    free = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
+    assert groups[1:] == [("gradcam_framewise",), *free]
+    task.truth(["worlds_shortcut_cnn"], tmp_path / "whole", methods=methods, **asked)
+    tables = [without_seconds(tmp_path / name / "truth.csv") for name in ("run", "whole")]
+    assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
+    again = len(groups)
+    task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam", "random"), **asked)
+    assert groups[again:] == [("xgradcam",)]  # it goes with gradcam, which had been asked for without it
+
+
+def without_seconds(path):
+    """All but what differs from run to run."""
+    with path.open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]

@@ -27,7 +27,7 @@ def test_both_halves_make_and_judge_and_share_no_clip():
         made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.made_of, one.judged))
         assert len(made) == len(judged) and not (made[:, None] == judged[None]).all(-1).any()
     assert len({len(side.made_of) for side in sides}) == 1
-    with pytest.raises(ValueError, match="expected at least 4 clips of each answer to shape.*--num_clips"):
+    with pytest.raises(ValueError, match="expected at least 4 clips of each answer to shape.*--truth_clips"):
         list(kernels._sides(material(6), "shape"))
 
 

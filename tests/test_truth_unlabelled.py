@@ -120,8 +120,8 @@ def test_a_map_beats_what_lies_below_its_interval():
     better, same = row("better@video", 2.0, 1.6, 2.4), row("same@<b>", 1.6, 1.2, 2.0)
     hold = [row(name, 0.0, 0.0, 0.0, "time_relevance_gain", "hold") for name in ("better@video", *MODEL_FREE)]
     verdicts = dict(unlabelled.verdicts([better, same, *free, *hold]))
-    assert verdicts["better@video"].startswith("beats every map that asks no network in relevance gain, blur")
-    assert "does not in time relevance gain, hold" in verdicts["better@video"]
+    assert verdicts["better@video"].startswith("beats every map that asks no network in relevance gain (blur)")
+    assert ", but not in time relevance gain (hold)" in verdicts["better@video"]
     assert verdicts["same@<b>"] == "beats the maps that ask no network in nothing"
     text = metrics_table([better, same, *free])
     assert "1.60 (1.20 to 2.00)" in text and "random" in text

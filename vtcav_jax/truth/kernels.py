@@ -134,7 +134,7 @@ def _sides(about: Material, head: str) -> Iterator[_Side]:
     n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(classes)))
     if n < 2:
         raise ValueError(
-            f"expected at least 4 clips of each answer to {head}, got fewer; ask for more with --num_clips"
+            f"expected at least 4 clips of each answer to {head}, got fewer; ask for more with --truth_clips"
         )
     for c in range(classes):
         own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)

@@ -149,7 +149,7 @@ def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int, 
     if len(fit) < n:
         raise ValueError(
             f"expected {n} clips that {loaded.preset} answers as planted whatever else is changed, found {len(fit)} of"
-            f" {made}; ask for fewer with --num_clips, or train the network further"
+            f" {made}; ask for fewer with --truth_clips, or train the network further"
         )
     return Material(loaded, world, tuple(ids), clips[fit], found, seed)
 

@@ -110,7 +110,7 @@ BEATING = ("relevance_gain", "time_relevance_gain", SPLICE)
 
 
 def title(row: MetricRow) -> str:
-    return row.metric.replace("_", " ") + (f", {row.fill}" if row.fill else "")
+    return row.metric.replace("_", " ") + (f" ({row.fill})" if row.fill else "")
 
 
 def told(rows: Sequence[MetricRow], metrics: Sequence[str] = TOLD) -> list[str]:
@@ -127,7 +127,9 @@ def verdicts(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
             column = title(own)
             free = [row for row in rows if row.map in MODEL_FREE and title(row) == column]
             (won if all(own.low > row.high for row in free) else lost).append(column)
-        beats = f"beats every map that asks no network in {'; '.join(won)}" if won else ""
-        short = f"does not in {'; '.join(lost)}" if won else "beats the maps that ask no network in nothing"
-        out.append((name, ", ".join(part for part in (beats, short if lost else "") if part)))
+        if not won:
+            out.append((name, "beats the maps that ask no network in nothing"))
+            continue
+        but = f", but not in {', '.join(lost)}" if lost else ""
+        out.append((name, f"beats every map that asks no network in {', '.join(won)}{but}"))
     return out
