@@ -133,7 +133,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_explain_task(run, cnn, capsys):
-    folder = run(limit_clips=3)
+    folder = run(limit_clips=3, metric_clips=3)
     with (folder / "explain.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 2 * 2 and len(list((folder / "films").glob("*.webp"))) == 10
@@ -157,6 +157,10 @@ def test_the_explain_task(run, cnn, capsys):
     assert len(limits) == 2 * 2 * 6
     share = limits["shape:x", "gradient_x_input", "background"]
     assert float(share["low"]) <= float(share["mean"]) <= float(share["high"]) <= 1 and share["clips"] == "3"
+    with (folder / "map_metrics.csv").open(newline="") as file:
+        told = list(csv.DictReader(file))
+    assert {r["target"] for r in told} == {"direction", "shape:x"} and len({r["map"] for r in told}) == 2 + 4
+    assert {r["clips"] for r in told if r["metric"] == "relevance_gain"} == {"3"}
     before = {path: path.stat().st_mtime_ns for path in (folder / "maps").glob("*.npz")}
     victim = next(iter(before))
     victim.unlink()
@@ -166,6 +170,7 @@ def test_the_explain_task(run, cnn, capsys):
     assert "maps: " in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
     assert text.count('src="data:image/webp;base64,') == 10 and "What the maps get wrong" in text
+    assert "What happens to the answer without it" in text
     with (folder / "profile.csv").open(newline="") as file:
         steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
     assert len(steps) == 8 and sum(float(r["share"]) for r in steps) == pytest.approx(1)

@@ -225,9 +225,8 @@ def unlabelled(
     if not clips:
         raise ValueError(f"--metrics: none of the clips of {source.spec} could be read")
     video = geometry.normalised(np.concatenate([window.clip.video for window in clips]))
-    logits = [
-        np.asarray(answered(loaded.model, jnp.asarray(video[i : i + batch]))) for i in range(0, len(video), batch)
-    ]
+    parts = [jnp.asarray(video[i : i + batch]) for i in range(0, len(video), batch)]
+    logits = np.concatenate([np.asarray(answered(loaded.model, part)) for part in parts])
     out = []
     for i, question in enumerate(questions):
         say(f"metrics of {question.name}, {i + 1} of {len(questions)} questions, on {len(video)} clips")

@@ -141,8 +141,8 @@ def _sides(about: Material, head: str) -> Iterator[_Side]:
         halves = [(own[i::2][:n], others[i::2][:n]) for i in (0, 1)]
         target = Margin(np.full(n, where.start + c), (where.start, where.stop))
         for one, other in (halves, halves[::-1]):
-            video = [jnp.asarray(about.video[rows]) for rows in (*one, *other)]
-            yield _Side(*video, target)
+            made_of, usual, judged, others_of = (jnp.asarray(about.video[rows]) for rows in (*one, *other))
+            yield _Side(made_of, usual, judged, others_of, target)
 
 
 def _apart(own: Array, others: Array, chosen: list[int], seed: int) -> Float[np.ndarray, "3 draws"]:
