@@ -241,7 +241,7 @@ class Events(World):
             "order": Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",)),
             "colours": Question(pairs, ("pair",), ("key",), "timed", ("distractor",)),
             "shape": Question(SHAPES, ("shape",), ("key",), "static", ("distractor",)),
-            "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static", ("key",)),
+            "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
             "either": Question(answers, shapes, glyphs, "static", rule=_either),
             "both": Question(answers, shapes, glyphs, "static", rule=_both),
         }
