@@ -233,6 +233,7 @@ def truth() -> None:
         own=options.METHOD.value,
         worlds=options.WORLDS.value,
         clips=options.TRUTH_CLIPS.value,
+        seed=truth.SEED + options.SEED.value,
         flags=asked.flags_text(),
     )
 

@@ -92,6 +92,7 @@ TASKS = {
     "truth": About(
         "score explanation methods where the cause is known: which map tells the truth, and what it costs",
         "--network=worlds_swin --methods=gradcam,layercam,attn_lrp --run=NAME",
+        "every row that is measured; the same command goes on",
     ),
     "report": About(
         "the page of a run, or of several side by side (--run=A,B)",

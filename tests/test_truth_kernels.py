@@ -18,7 +18,7 @@ def material(clips, loaded=None):
     return Material(loaded, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
 
 
-def test_both_halves_make_and_judge_and_share_no_clip():
+def test_both_halves_make_and_judge_and_share_no_clip(capsys):
     sides = list(kernels._sides(material(40), "shape"))
     assert len(sides) == 8
     for one, other in zip(sides[::2], sides[1::2]):
@@ -27,8 +27,7 @@ def test_both_halves_make_and_judge_and_share_no_clip():
         made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.made_of, one.judged))
         assert len(made) == len(judged) and not (made[:, None] == judged[None]).all(-1).any()
     assert len({len(side.made_of) for side in sides}) == 1
-    with pytest.raises(ValueError, match="expected at least 4 clips of each answer to shape.*--truth_clips"):
-        list(kernels._sides(material(6), "shape"))
+    assert kernels.kernels(material(6), "mine") == [] and "more: --truth_clips" in "".join(capsys.readouterr())
 
 
 def test_the_best_kernels_have_1_and_all_have_0():
@@ -62,7 +61,7 @@ def test_kernels_that_make_the_answer_are_found_and_strong_ones_are_not():
     assert {row.world for row in rows} == {"W1"} and all(row.low <= row.value <= row.high for row in rows)
     assert value["pyramid", "convs.2", ABLATION] > 0.7
     assert value["strongest kernels", "convs.2", ABLATION] < 0.5
-    assert value["pyramid", "convs.2", SELECTIVE] < 1
+    assert value["pyramid", "convs.2", SELECTIVE] > value["strongest kernels", "convs.2", SELECTIVE]
     side = next(iter(kernels._sides(about, "shape")))
     named, _ = kernels.by_gradients(loaded.model, side.made_of, side.usual, side.target)
     assert set(named["convs.2"]) <= set(reads.tolist()) and len(named) == kernels.DEPTH

@@ -181,7 +181,8 @@ def _metrics(rows: Sequence[OwnRow]) -> str:
         " Comprehensiveness, sufficiency: what the probability loses without a map's strongest parts (more is better),"
         " and with these alone (less is better). Splice: two clips of different answers one after the other; how"
         " often more of the map lies on the clip whose answer is asked for, where chance is 0.50. Where the truth is"
-        " known, these put maps in its order; average drop does not. All others are in map_metrics.csv."
+        " known, relevance gain, comprehensiveness, sufficiency and insertion less deletion put maps in its order;"
+        " average drop does not. All others are in map_metrics.csv."
     )
     parts = [page.paragraph(text, "soft")]
     for target in unique([row.target for row in rows]):

@@ -22,7 +22,7 @@ HOW = (
     " irrelevant is) is told but no part of it: a map that shows nothing is stable. KIND: does a share of motion tell"
     " questions that need motion from those that do not? Intervals of 95 % are over clips."
 )
-MOST_ROWS = 600
+MOST_ROWS = 1500
 
 
 def sections(run: RunFolder) -> list[Section]:
@@ -31,7 +31,8 @@ def sections(run: RunFolder) -> list[Section]:
         return []
     networks = unique([row.network for row in rows if row.axis == TRUTH])
     costs = [truth_figures.against_cost(rows, network) for network in networks]
-    ranking = [truth_figures.ranking(rows, networks)] if networks else []
+    several = unique([row.network for row in rows if row.axis == TRUTH and row.world == ALL]) or networks
+    ranking = [truth_figures.ranking(rows, several[:4])] if networks else []  # as many as there are colours
     each = []
     for network in networks:
         worlds = unique([r.world for r in rows if r.network == network and r.axis == TRUTH and r.world != ALL])
@@ -134,16 +135,17 @@ def _table(rows: Sequence[Row]) -> str:
     """One line for each method, stage, network and question."""
     columns = [*AXES, STABLE, TRUTH]
     lines = []
-    for network, world, method, stage in unique([(r.network, r.world, r.method, r.stage) for r in rows])[:MOST_ROWS]:
+    there = [row for row in rows if row.axis in columns]
+    keys = unique([(row.network, row.world, row.method, row.stage) for row in there])
+    for network, world, method, stage in keys[:MOST_ROWS]:
         own = {r.axis: r for r in rows if (r.network, r.world, r.method, r.stage) == (network, world, method, stage)}
-        if not set(own) & set(columns):
-            continue
         cost = next(iter(own.values()))
         cells = [_cell(own.get(axis)) for axis in columns]
         spent = "" if math.isnan(cost.seconds) else number(1e3 * cost.seconds)
         lines.append(("", [network, world, method, stage, *cells, str(cost.forwards), spent]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
-    return page.details(f"all {len(lines)} rows", page.table(head, lines))
+    title = f"all {len(lines)} rows" if len(lines) == len(keys) else f"{len(lines)} of {len(keys)} rows; all: truth.csv"
+    return page.details(title, page.table(head, lines))
 
 
 def _metrics(rows: Sequence[MetaRow]) -> str:

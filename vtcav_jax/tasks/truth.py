@@ -18,7 +18,7 @@ from vtcav_jax.truth.kind import kinds
 from vtcav_jax.truth.lineup import DEAR, Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
 from vtcav_jax.truth.meta import cheap, meta
-from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, asked, groups, measure, rows
+from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, answered, asked, groups, measure, rows
 from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, METRICS, REFUSED, TRUTH, MetaRow, Refused, Row
 
 FIRST = "small"  # the world of which everything is told
@@ -42,11 +42,16 @@ def truth(
     loaded = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped())}
     if not networks:
         loaded = {name: one for name, one in loaded.items() if questions_of(one)}
-    questions = {name: asked(one, [w for w in worlds if w != exact.WORLD]) for name, one in loaded.items()}
+    wanted = [w for w in worlds if w != exact.WORLD]
+    if wanted and not networks:
+        loaded = {name: one for name, one in loaded.items() if answered(one, wanted)} or loaded
+    some = {name: wanted if networks else answered(one, wanted) for name, one in loaded.items()}
+    questions = {name: asked(one, some[name], name) for name, one in loaded.items()}
     if worlds and set(worlds) <= {exact.WORLD}:
         questions = {}
     lines = {name: lineup(one, methods, own) for name, one in loaded.items()}
-    folder = runs.open_run(run, {"task": "truth", "clips": clips, "seed": seed}, flags)  # networks may be added
+    about = {"task": "truth", "clips": clips, "seed": seed, "methods": methods, "own": own, "worlds": worlds}
+    folder = runs.open_run(run, about, flags)  # networks may be added
     found: dict[str, list[Measured]] = {name: [] for name in loaded}
     refused: list[Refused] = []
     exact_too = not worlds or exact.WORLD in worlds
@@ -120,12 +125,11 @@ def network(
 
     def made() -> Iterator[int]:
         for group, some in groups(line).items():
-            # of rows that are made together, another run may have asked for others
-            label = group if everything else "+".join(dict.fromkeys(entry.method for entry in some))
-            path = kept.part(folder, name, key, label)
+            path = kept.part(folder, name, key, group)
             if some[0].function is not None or not path.exists():  # one's own may have changed
+                what = ready()  # a network that fails its gates is no method that is not for it
                 try:
-                    kept.write(path, measure(ready(), some))
+                    kept.write(path, measure(what, some))
                 except ValueError as error:
                     if some[0].function is not None:
                         raise
@@ -168,9 +172,7 @@ def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list
     for entry in progress(wanted, len(wanted), "rows of the hand-wired network", size=lambda _: 1):
         try:
             got = exact.exact(entry, clips, seed)
-        except ValueError as error:
-            if entry.function is not None:
-                raise
+        except ValueError as error:  # what is made for another network may fail on this one
             refused.append(Refused(entry.method, exact.NETWORK, str(error).splitlines()[0]))
             continue
         about = entry.method, got.stage, exact.WORLD, got.forwards, float("nan")

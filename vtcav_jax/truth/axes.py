@@ -29,7 +29,7 @@ class Known:
     `own` and `other` are the shares of each cell under the boxes of what is asked about and of its double. `event`
     are the steps in which something happens. `areas` are the shares under everything that can be taken out, the scene
     last, and `effects` the shares of the score that go with each. `unlike` are, by the name of another question, the
-    shares of cells of which its maps must show less.
+    shares of cells of which its maps must show less; NaN in clips where they need not.
     """
 
     core: Bool[np.ndarray, "n t h w"]
@@ -107,7 +107,8 @@ def _parts(found: Hits, *names: str) -> Parts:
 def more(maps: Mass, others: Mass, mask: Mass) -> Float[np.ndarray, "2 n"]:
     """1 where the mask has more of the map than of the other question's, 0 where less, a half where as much."""
     a, b = (within(m, mask) for m in (maps, others))
-    return against(np.where(np.isclose(a, b, rtol=1e-5, atol=1e-9), 0.5, a > b), 0.5)
+    found = np.where(np.isclose(a, b, rtol=1e-5, atol=1e-9), 0.5, a > b)
+    return against(np.where(np.isnan(a), np.nan, found), 0.5)
 
 
 def within(maps: Mass, mask: Mass) -> Each:

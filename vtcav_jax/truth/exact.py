@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax.attribution import Class, explain
+from vtcav_jax.attribution.grids import by_area
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.truth.axes import Parts
-from vtcav_jax.truth.lineup import FREE, Entry
+from vtcav_jax.truth.lineup import FREE, Entry, own_map
 from vtcav_jax.truth.model_free import baseline_maps
 from vtcav_jax.worlds.analytic import binary_clips, network, shapley_values
 
@@ -32,8 +32,8 @@ def exact(entry: Entry, clips: int = 200, seed: int = 0) -> Exactly:
     if entry.method in FREE:
         maps, stage, cost = baseline_maps(video, seed)[entry.method], VIDEO, 0
     elif entry.function is not None:
-        made = entry.function(network, jnp.asarray(video), target)
-        maps, stage, cost = getattr(made, "map", made), VIDEO, getattr(made, "cost", 0)
+        made = own_map(entry.function, entry.method, network, video, target)
+        maps, stage, cost = by_area(made.map, video.shape[1:4]), made.stage, made.cost
     else:
         made = explain(network, video, target, entry.known, VIDEO, **entry.options)
         maps, stage, cost = made.map, made.stage, made.cost

@@ -22,6 +22,7 @@ from vtcav_jax.feature_pyramid import Selection
 from vtcav_jax.feature_pyramid.ablation import without
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model
+from vtcav_jax.telling import say
 from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import draws, interval
@@ -29,7 +30,7 @@ from vtcav_jax.truth.table import ABLATION, SELECTIVE, Row
 
 KERNELS, DEPTH = 8, 3
 DRAWS = 8  # sets of kernels at random
-MOST = 20  # clips of a class on either side
+MOST, FEWEST = 20, 4  # clips of a class on either side
 
 Named = dict[str, list[int]]  # of each stage the channels
 
@@ -80,6 +81,9 @@ class _Side:
 
 def kernels(about: Material, network: str) -> list[Row]:
     """Of every way and stage both axes, question by question."""
+    if few := [name for name in about.ids if not _clips_each(about, QUESTIONS[name].head)]:
+        say(f"pyramids are not scored: {', '.join(few)} has under {2 * FEWEST} clips of an answer; more: --truth_clips")
+        return []
     jobs = [(name, way) for name in about.ids for way in WAYS]
     rows = []
     for name, way in progress(jobs, len(jobs), "pyramids", size=lambda _: 1):
@@ -91,7 +95,7 @@ def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
     model = about.loaded.model
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     seconds, cost = [], 0.0
-    for side in _sides(about, QUESTIONS[name].head):
+    for i, side in enumerate(_sides(about, QUESTIONS[name].head)):
         start = time.perf_counter()
         named, cost = WAYS[way](model, side.made_of, side.usual, side.target)
         seconds.append((time.perf_counter() - start) / len(side.made_of))
@@ -100,7 +104,7 @@ def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
         instead = tap.activations(model, side.others, tuple(named))[1]
         full = on_host(scores[:, 0])
         for stage, chosen in named.items():
-            falls = _falls(what, stage, values[stage], instead[stage], chosen, full, about.seed)
+            falls = _falls(what, stage, values[stage], instead[stage], chosen, full, (about.seed, i))
             apart = _apart(values[stage], instead[stage], chosen, about.seed)
             found.setdefault(stage, []).append((falls, apart))
     spent, rows = float(np.median(seconds)), []
@@ -114,10 +118,10 @@ def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
 
 
 def _falls(
-    what: Explained, stage: str, value: Array, other: Array, chosen: list[int], full: np.ndarray, seed: int
+    what: Explained, stage: str, value: Array, other: Array, chosen: list[int], full: np.ndarray, seed: tuple[int, int]
 ) -> Float[np.ndarray, "3 b"]:
     """Of each clip's margin: without the chosen kernels, without as many others, without all."""
-    every, random = np.arange(value.shape[-1]), np.random.default_rng(seed)
+    every, random = np.arange(value.shape[-1]), np.random.default_rng(seed)  # of each class and side others
 
     def fall(channels: np.ndarray) -> Float[np.ndarray, " b"]:
         gone = jnp.asarray(np.isin(every, channels))
@@ -129,20 +133,21 @@ def _falls(
 
 def _sides(about: Material, head: str) -> Iterator[_Side]:
     """Every class twice, its halves in turn; all have as many clips, so that nothing is compiled again."""
-    labels, where = about.clips.labels[head], about.loaded.slices[head]
-    classes = where.stop - where.start
-    n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(classes)))
-    if n < 2:
-        raise ValueError(
-            f"expected at least 4 clips of each answer to {head}, got fewer; ask for more with --truth_clips"
-        )
-    for c in range(classes):
+    labels, where, n = about.clips.labels[head], about.loaded.slices[head], _clips_each(about, head)
+    for c in range(where.stop - where.start):
         own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
         halves = [(own[i::2][:n], others[i::2][:n]) for i in (0, 1)]
         target = Margin(np.full(n, where.start + c), (where.start, where.stop))
         for one, other in (halves, halves[::-1]):
             made_of, usual, judged, others_of = (jnp.asarray(about.video[rows]) for rows in (*one, *other))
             yield _Side(made_of, usual, judged, others_of, target)
+
+
+def _clips_each(about: Material, head: str) -> int:
+    """Of each class on either side; 0 if there are too few."""
+    labels, where = about.clips.labels[head], about.loaded.slices[head]
+    n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(where.stop - where.start)))
+    return n if n >= FEWEST else 0
 
 
 def _apart(own: Array, others: Array, chosen: list[int], seed: int) -> Float[np.ndarray, "3 draws"]:

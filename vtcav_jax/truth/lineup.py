@@ -133,7 +133,7 @@ def maps(
         values = baseline_maps(video, 0)[first.method]
         return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     if first.function is not None:
-        return [[_own(first.function, first.method, loaded.model, video, target)] for target in targets]
+        return [[own_map(first.function, first.method, loaded.model, video, target)] for target in targets]
     options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
     if shares(first):
         return [[one] for one in SEVERAL[first.known](loaded.model, video, targets, **options)]
@@ -156,8 +156,11 @@ def _parameters(method: str) -> set[str]:
     return set(inspect.signature(METHODS[method]).parameters)
 
 
-def _own(function: Function, name: str, model: tap.Model, video: np.ndarray, target: Target) -> Attribution:
-    found = function(model, video, target)
+def own_map(function: Function, name: str, model: tap.Model, video: np.ndarray, target: Target) -> Attribution:
+    try:
+        found = function(model, video, target)
+    except Exception as error:  # of code that is not ours
+        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(found, Attribution):
         found = Attribution(np.asarray(found, np.float32), VIDEO, True, 0, name)
     shape = found.map.shape

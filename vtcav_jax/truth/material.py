@@ -6,7 +6,7 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vtcav_jax import models
 from vtcav_jax.attribution.grids import by_area
@@ -16,6 +16,7 @@ from vtcav_jax.truth.axes import Known, zones
 from vtcav_jax.truth.questions import AREAS, KEY, OTHER, QUESTIONS, WITHIN, Question
 from vtcav_jax.worlds.gating import Gates, gates
 from vtcav_jax.worlds.generator import Clips, as_world, make_clips, redraw, remove
+from vtcav_jax.worlds.world import ABSENT
 
 SPARE = 1.4  # clips made for each that is wanted: some are not answered as planted
 FEWEST = 1000  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
@@ -67,9 +68,10 @@ class Material:
         masks = dict(self.clips.masks)
         if OTHER in masks:
             masks[OTHER] = masks[OTHER] & ~masks[KEY]  # what the key hides is not seen
+        if "marker" in masks:
+            masks |= {box: masks[box] & ~masks["marker"] for box in (KEY, OTHER)}  # it is in front of all
         covered = np.any([mask for name, mask in masks.items() if name.endswith("_box")], 0)
         masks |= {"scene": ~covered}
-        masks |= {one.core: np.any([masks[name] for name in one.core.split("+")], 0) for one in self.questions}
         return {name: by_area(mask.astype(np.float32), self.sizes).astype(np.float64) for name, mask in masks.items()}
 
     @property
@@ -110,11 +112,13 @@ class Material:
     @cached_property
     def known(self) -> dict[str, Known]:
         """For each question."""
-        heads = list(self.loaded.slices)
+        heads, every = list(self.loaded.slices), np.ones(len(self), bool)
         found = {}
         for name in self.ids:
             question = QUESTIONS[name]
-            core, rest = zones(self.cells[question.core], everywhere=question.core == "scene")
+            decides = self._deciding(question)
+            shown = [np.where(decides[box][:, None, None, None], self.cells[box], 0) for box in decides]
+            core, rest = zones(np.max(shown, 0), everywhere=question.core == "scene")
             drops = np.stack([drop[:, heads.index(question.head)] for drop in self.drops.values()], 1)
             own, other = (self.cells[box] for box in question.who) if question.who else (None, None)
             found[name] = Known(
@@ -125,9 +129,27 @@ class Material:
                 own=own,
                 other=other,
                 event=self.cells[question.event].max((2, 3)) > 0 if question.event else None,
-                unlike=tuple((head, self.cells[mask]) for head, mask in question.unlike),
+                unlike=tuple(
+                    (head, np.where(decides.get(mask, every)[:, None, None, None], self.cells[mask], np.nan))
+                    for head, mask in question.unlike
+                ),
             )
         return found
+
+    def _deciding(self, question: Question) -> dict[str, Bool[np.ndarray, " n"]]:
+        """Of each mask of the cause in which clips it is one: where there are several, those whose thing makes the
+        answer by itself, and all of them where none does."""
+        masks = question.core.split("+")
+        if len(masks) == 1:
+            return {question.core: np.ones(len(self), bool)}
+        asked, entities = self.clips.world.questions[question.head], self.clips.world.entities
+        before, changed = asked.caused(self.clips.factors), {}
+        for mask in masks:
+            entity = next(name for name, own in AREAS.items() if own == mask)
+            gone = {name: np.full(len(self), ABSENT) for name in entities[entity]}
+            changed[mask] = asked.caused({**self.clips.factors, **gone}) != before
+        none = ~np.any(list(changed.values()), 0)
+        return {mask: own | none for mask, own in changed.items()}
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequenc
         for group in groups(e for e in entries if e.method not in FREE).values():
             for entry, one in zip(group, maps(about.loaded, group, about.video[some], [target], compared)[0]):
                 row = truths.get((question, entry.method, one.stage))
-                if row is not None:
+                same = any(of.map.shape == one.map.shape and np.allclose(of.map, one.map) for of in made.values())
+                if row is not None and not same:  # a map under another name is no further one
                     made[f"{entry.method}@{one.stage}"] = one
                     truth[f"{entry.method}@{one.stage}"] = row.value
         truth |= {name: row.value for (q, name, _), row in truths.items() if q == question and name in FREE}

@@ -19,6 +19,7 @@ from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, line
 from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
+from vtcav_jax.worlds.generator import WORLDS
 
 CLIPS = 200
 STABLE_CLIPS = 50  # a second map of each is needed
@@ -67,24 +68,35 @@ def score(
     return rows(found, name)
 
 
-def asked(loaded: Loaded, worlds: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-    """The questions that are asked of a network, by the generator's world."""
+def answered(loaded: Loaded, worlds: Sequence[str]) -> list[str]:
+    """Those of `worlds` that a network can be asked about; what is no world is left for `asked` to tell."""
+    can = sum(questions_of(loaded).values(), ())
+    known = {name.split(" ")[0] for name in QUESTIONS} | set(QUESTIONS)
+    return [w for w in worlds if w not in known or any(name == w or name.startswith(f"{w} ") for name in can)]
+
+
+def asked(loaded: Loaded, worlds: Sequence[str] = (), name: str = "") -> dict[str, tuple[str, ...]]:
+    """The questions that are asked of a network, by the generator's world; `name` is what the network is called."""
     parts = {w: [name for name in QUESTIONS if name == w or name.startswith(f"{w} ")] for w in worlds}
     if strange := [w for w, names in parts.items() if not names]:
         raise ValueError(f"there is no world {', '.join(strange)}; choose from {', '.join(QUESTIONS)}")
     worlds = sum(parts.values(), [])
-    can = questions_of(loaded)
+    can, name = questions_of(loaded), name or loaded.preset
     if not can:
         raise ValueError(
-            "expected a network that reads a world's clips and has one of the heads "
-            f"{', '.join(dict.fromkeys(q.head for q in QUESTIONS.values()))}; {loaded.preset} has "
-            f"{', '.join(loaded.heads)}: train such a head with --task=train"
+            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads; {name} "
+            f"has {', '.join(loaded.heads)}, and worlds have {_heads()}: train these with --task=train"
         )
     wanted = {world: tuple(i for i in ids if not worlds or i in worlds) for world, ids in can.items()}
     if lacking := [w for w in worlds if w not in sum(wanted.values(), ())]:
         told = ", ".join(sum(can.values(), ()))
-        raise ValueError(f"{loaded.preset} does not answer {', '.join(lacking)}; it answers {told}")
+        raise ValueError(f"{name} does not answer {', '.join(lacking)}; it answers {told}")
     return {world: ids for world, ids in wanted.items() if ids}
+
+
+def _heads() -> str:
+    worlds = dict.fromkeys(question.world for question in QUESTIONS.values())
+    return "; ".join(f"{world}: {', '.join(WORLDS[world].heads)}" for world in worlds)
 
 
 def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
@@ -106,7 +118,7 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
         head: [(one[0], np.concatenate([cells(part, sizes) for part in one])) for one in zip(*some)]
         for head, some in parts.items()
     }
-    spent = float(np.median(seconds))  # without the batch that is compiled
+    spent = float(np.median(seconds))  # of three batches and more without the one that is compiled
     out = []
     for i in range(len(entries)):
         own = {head: found[head][i][1] for head in about.heads}

@@ -15,6 +15,7 @@ from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.tap import Model
 from vtcav_jax.truth.label_free import METRICS, Effort, MetricRow, measure
 from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
+from vtcav_jax.truth.robustness import Explainer
 from vtcav_jax.truth.splice import splice_test
 
 FILE = "map_metrics.csv"
@@ -57,7 +58,7 @@ def metrics_of(
     yield [OwnRow(**asdict(row), target=question.name) for row in found]
     pairs = paired(target.classes) if isinstance(target, Margin) else np.zeros((0, 2), int)
     if len(pairs):
-        yield list(_spliced(model, clips, question, target, pairs, methods, options, seed))
+        yield list(_spliced(model, clips, question, target, pairs, methods, options, batch, seed))
 
 
 def paired(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, "pairs 2"]:
@@ -77,11 +78,18 @@ def _spliced(
     pairs: Int[np.ndarray, "pairs 2"],
     methods: Sequence[tuple[str, str | None]],
     options: Mapping[str, dict[str, Any]],
+    batch: int,
     seed: int,
 ) -> Iterator[OwnRow]:
-    sides = [(clips[side], replace(target, classes=target.classes[side])) for side in pairs.T]
-    (one, first), (other, second) = sides
-    about: dict[str, tuple[Any, int]] = {}
+    def in_batches(explainer: Explainer) -> Float[np.ndarray, "pairs 4"]:
+        found = []
+        for i in range(0, len(pairs), batch):
+            one, other = pairs[i : i + batch].T
+            sides = (replace(target, classes=target.classes[side]) for side in (one, other))
+            found.append(splice_test(explainer, model, clips[one], clips[other], *sides).right)
+        return np.concatenate(found)
+
+    about: dict[str, tuple[np.ndarray, int]] = {}
     for name, stage in methods:
         known: list[Attribution] = []
 
@@ -89,16 +97,16 @@ def _spliced(
             known[:] = explain_many(model, video, target, [of], options)
             return known[0]
 
-        result = splice_test(explained, model, one, other, first, second)
-        about[f"{known[0].method}@{known[0].stage}"] = result, 4 * known[0].cost
+        about_it = in_batches(explained)
+        about[f"{known[0].method}@{known[0].stage}"] = about_it, 4 * known[0].cost
     for name in MODEL_FREE:
 
         def free(model: Any, video: Any, target: Any, name=name) -> Attribution:
             return Attribution(baseline_maps(np.asarray(video), seed)[name], VIDEO, False, 0, name)
 
-        about[name] = splice_test(free, model, one, other, first, second), 0
-    for name, (result, passes) in about.items():
-        interval = intervals.mean(result.right.mean(1).astype(np.float64))
+        about[name] = in_batches(free), 0
+    for name, (right, passes) in about.items():
+        interval = intervals.mean(right.mean(1).astype(np.float64))
         yield OwnRow(name, SPLICE, "", 1, *interval, len(pairs), passes, question.name)
 
 
@@ -106,6 +114,7 @@ TOLD = (  # metrics that put maps in the order of the truth, and what is about t
     *("relevance_gain", "comprehensiveness", "sufficiency", "insertion_less_deletion", "time_relevance_gain"),
     SPLICE,
 )
+FEWEST = 6  # clips, or pairs of them, of which something is said
 BEATING = ("relevance_gain", "time_relevance_gain", SPLICE)
 
 
@@ -122,6 +131,9 @@ def verdicts(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
     """Map by map of a method, whether it beats the four that ask no network: all that a number here can say."""
     out = []
     for name in dict.fromkeys(row.map for row in rows if row.map not in MODEL_FREE):
+        if any(row.clips < FEWEST for row in rows if row.metric in BEATING):
+            out.append((name, f"has been measured on too few clips to tell; it takes {FEWEST}, and as many pairs"))
+            continue
         won, lost = [], []
         for own in (row for metric in BEATING for row in rows if (row.map, row.metric) == (name, metric)):
             column = title(own)
