@@ -161,12 +161,10 @@ def own_map(function: Function, name: str, model: tap.Model, video: np.ndarray, 
         found = function(model, video, target)
     except Exception as error:  # of code that is not ours
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Attribution):
-        found = Attribution(np.asarray(found, np.float32), VIDEO, True, 0, name)
-    shape = found.map.shape
-    if len(shape) != 4 or shape[0] != len(video) or not np.isfinite(found.map).all():
+    values = np.asarray(found.map if isinstance(found, Attribution) else found, np.float32)
+    if values.ndim != 4 or len(values) != len(video) or not np.isfinite(values).all():
         raise ValueError(
-            f"{name} must give finite maps (clips, time, height, width) for {len(video)} clips, got shape {shape}"
-            + ("" if np.isfinite(found.map).all() else " with NaN or infinity")
+            f"{name} must give finite maps (clips, time, height, width) for {len(video)} clips, got shape"
+            f" {values.shape}" + ("" if np.isfinite(values).all() else " with NaN or infinity")
         )
-    return found
+    return found if isinstance(found, Attribution) else Attribution(values, VIDEO, True, 0, name)
