@@ -23,6 +23,7 @@ from vtcav_jax.truth.shown import AT_ONCE, Shown, showing
 
 FURTHER = re.compile(r"random_\d+")  # random maps but the first
 FILLS, TIME_FILLS = ("blur", "mean"), ("hold", "blur")
+FEW = (0.0, 0.02, 0.35, 0.65, 0.98, 1.0)  # points of curves, beside the levels that all have: less than half the passes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import Measured, groups, rows
 from vtcav_jax.truth.table import TRUTH, MetaRow
 
-CLIPS = 24
+CLIPS = 16
+EFFORT = label_free.Effort(fractions=label_free.FEW)
 QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
 FILLS = ("blur", "mean")
 
@@ -35,7 +36,7 @@ def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequenc
                     made[f"{entry.method}@{one.stage}"] = one
                     truth[f"{entry.method}@{one.stage}"] = row.value
         truth |= {name: row.value for (q, name, _), row in truths.items() if q == question and name in FREE}
-        measured = label_free.measure(about.loaded.model, about.video[some], target, made, fills=FILLS)
+        measured = label_free.measure(about.loaded.model, about.video[some], target, made, fills=FILLS, effort=EFFORT)
         kinds = dict.fromkeys((row.metric, row.fill) for row in measured if row.better)
         for metric, fill in kinds:
             pairs = [

@@ -13,7 +13,7 @@ from vtcav_jax.attribution.asking import Asked
 from vtcav_jax.attribution.result import VIDEO, joined
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.tap import Model
-from vtcav_jax.truth.label_free import METRICS, Effort, MetricRow, measure
+from vtcav_jax.truth.label_free import FEW, METRICS, Effort, MetricRow, measure
 from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
 from vtcav_jax.truth.robustness import Explainer
 from vtcav_jax.truth.splice import splice_test
@@ -21,8 +21,9 @@ from vtcav_jax.truth.splice import splice_test
 FILE = "map_metrics.csv"
 SPLICE = "splice"
 WANTED = tuple(name for name, one in METRICS.items() if one.group in ("curves", "time", "drop", "map", "sum"))
-# Few points of each curve, as a network of one's own may be a thousand times as dear as those of the table
-EFFORT = Effort(fractions=(0.0, 0.02, 0.35, 0.65, 0.98, 1.0), randoms=2)
+EFFORT = Effort(
+    fractions=FEW, randoms=2
+)  # a network of one's own may be a thousand times as dear as those of the table
 
 
 @dataclass(frozen=True)
