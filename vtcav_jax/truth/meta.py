@@ -44,7 +44,7 @@ def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequenc
                 for row in measured
                 if (row.metric, row.fill) == (metric, fill) and row.map in truth and np.isfinite(row.mean)
             ]
-            if len(pairs) >= FEWEST:
+            if len(pairs) >= FEWEST and len({value for value, _ in pairs}) > 1:  # what is the same of all has no order
                 out.append(MetaRow(network, question, metric, fill, *correlated(np.array(pairs)), len(pairs)))
     return out
 
