@@ -200,7 +200,7 @@ def truth_table(rows: list[dict]) -> str:
 def truth_best(rows: list[dict]) -> str:
     """What nothing beats for as little, and what everyone knows: on the first networks."""
     rows = [row for row in rows if row["part"] == "maps"]
-    ranked = {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in FIRST}
+    ranked = _by_network(rows, FIRST)
     first = list(ranked[FIRST[0]].values())
     cheapest = [row.method for row in truth_figures.cheapest([as_row(row) for row in first if row["forwards"]])]
     wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
@@ -270,7 +270,7 @@ def truth_seeds(rows: list[dict]) -> str:
     """The same methods on networks of one recipe and several seeds."""
     some = [row for row in rows if row["part"] == "seeds"]
     networks = list(dict.fromkeys(row["network"] for row in some))
-    ranked = {name: {(r["method"]): r for r in _ranked([r for r in some if r["network"] == name])} for name in networks}
+    ranked = _by_network(some, networks)
     known = [m for m in ranked[networks[0]] if all(m in ranked[name] for name in networks)] if networks else []
     body = []
     for method in known:
@@ -287,6 +287,11 @@ KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion"
 
 def as_row(row: dict) -> Row:
     return Row(**{field.name: row[field.name] for field in fields(Row)})
+
+
+def _by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """Of each network the best row of each method."""
+    return {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in networks}
 
 
 def _ranked(rows: list[dict]) -> list[dict]:

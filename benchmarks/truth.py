@@ -30,17 +30,13 @@ def main(argv: list[str]) -> None:
     run = open_folder(Path(_RUN.value))
     rows = run.truths
     tests = read_rows(run.folder / concept_table.FILE, concept_table.Row)
+    seeds = open_folder(Path(_SEEDS.value)).truths if _SEEDS.value else ()
+    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests, "seeds": [r for r in seeds if r.axis == TRUTH]}
     found = [
         {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
-        for part, some in (("maps", rows), ("metrics", run.metrics), ("concepts", tests))
+        for part, some in parts.items()
         for row in some
     ]
-    if _SEEDS.value:
-        found += [
-            {"part": "seeds"} | {name: rounded(value) for name, value in vars(row).items()}
-            for row in open_folder(Path(_SEEDS.value)).truths
-            if row.axis == TRUTH
-        ]
     for network in measured.NETWORKS:
         figure = truth_figures.against_cost(rows, network)
         figure.write(tables.ROOT / "docs").rename(tables.ROOT / "docs" / f"truth_{network}.svg")

@@ -41,6 +41,10 @@ def ratio_of_means(
     return found, float(low), float(high)
 
 
+def told(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
 def mean(values: Float[np.ndarray, " n"], *, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
     """The mean of what is not NaN, and its bootstrap interval."""
     return ratio_of_means(values, np.ones(len(values)), level=level, seed=seed)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from vtcav_jax import intervals
 from vtcav_jax.attribution.kept import Row
-from vtcav_jax.attribution.limits import MEASURES
+from vtcav_jax.attribution.limits import MEASURES, LimitRow
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.report import map_films, map_words, page, share_figures, untrained
 from vtcav_jax.report.effects import number, percent, signed
@@ -159,9 +160,7 @@ def _limits(run: RunFolder) -> str:
     lines = []
     for of in unique([map_words.key(one) for one in run.limits]):
         found = {one.measure: one for one in run.limits if map_words.key(one) == of}
-        cells = [found.get(name) for name in MEASURES]
-        told = [f"{c.mean:.2f} ({c.low:.2f} to {c.high:.2f})".replace("-", "−") if c and c.clips else "" for c in cells]
-        lines.append(("", (*of, *told)))
+        lines.append(("", (*of, *(_cell(found.get(name)) for name in MEASURES))))
     text = (
         f"Measured on {max(one.clips for one in run.limits)} clips. Changes are in units of the map, shares are of its"
         " absolute values; reversed: 1 less the correlation with the map of the clip played backwards; shuffled"
@@ -190,13 +189,14 @@ def _metrics(rows: Sequence[OwnRow]) -> str:
         columns, lines = told(some), []
         for name in unique([row.map for row in some]):
             cells = [next((one for one in some if one.map == name and title(one) == of), None) for of in columns]
-            values = [
-                f"{c.mean:.2f} ({c.low:.2f} to {c.high:.2f})".replace("-", "−") if c and c.clips else "" for c in cells
-            ]
-            lines.append(("faint" if name in MODEL_FREE else "", (name.replace("@", " at "), *values)))
+            lines.append(("faint" if name in MODEL_FREE else "", (name.replace("@", " at "), *map(_cell, cells))))
         leads = [(name.replace("@", " at "), f"{text}.") for name, text in verdicts(some)]
         parts += [page.heading(target), page.leads(leads), page.table(("map", *columns), lines)]
     return "".join(parts)
+
+
+def _cell(row: LimitRow | OwnRow | None) -> str:
+    return intervals.told(row.mean, row.low, row.high).replace("-", "−") if row and row.clips else ""
 
 
 def _clips(rows: Sequence[Row]) -> str:

@@ -117,7 +117,7 @@ def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
         below = [row.method for row in asked if row.low <= bar.high]
         lines.append(
             (
-                f"{len(below)} of {len(asked)} methods are not clearly better than a map that asks no network;"
+                f"Not clearly better than a map that asks no network: {len(below)} of {len(asked)} methods;"
                 if below
                 else "Every method is clearly better than maps that ask no network;",
                 f"the best of these is {bar.method}, {number(bar.value)} ({span(bar.low, bar.high)})"

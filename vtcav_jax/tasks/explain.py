@@ -19,7 +19,6 @@ from vtcav_jax.attribution.things import displacement, things
 from vtcav_jax.attribution.videos import VideoMaps, Wanted, answered, explained_videos, wanted
 from vtcav_jax.attribution.windows import Window, windows
 from vtcav_jax.concepts.review import jpeg
-from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
@@ -119,12 +118,16 @@ def explain(
         say(failure_table(failed))
     shown = "" if films == "none" else f", films: {folder / 'films'}"
     say(f"\nmaps: {folder / 'maps'}{shown}, all in numbers: {folder / 'explain.csv'}")
+    measuring = max(limit_clips, metric_clips)
+    clips = first(source, loaded, how, measuring, workers)
+    if measuring and not clips:
+        raise ValueError(f"--limits, --metrics: none of the clips of {source.spec} could be read")
     if limit_clips:
-        measured = measure(loaded, source, questions, chosen, how, limit_clips, batch, workers, seed, options)
+        measured = measure(loaded, source, questions, chosen, clips[:limit_clips], batch, seed, options)
         write_rows(folder / "limits.csv", LimitRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
     if metric_clips:
-        found = unlabelled(loaded, source, questions, chosen, how, metric_clips, batch, workers, seed, options)
+        found = unlabelled(loaded, questions, chosen, clips[:metric_clips], batch, seed, options)
         write_rows(folder / METRICS, OwnRow, found)
         say(f"\n{metrics_table(found)}\n\nmetrics that need no truth: {folder / METRICS}")
     report([folder])
@@ -173,16 +176,13 @@ def measure(
     source: Source,
     questions: Sequence[Asked],
     methods: Wanted,
-    how: How,
-    count: int,
+    clips: Sequence[Window],
     batch: int,
-    workers: int,
     seed: int,
     options: dict[str, dict[str, Any]],
 ) -> list[LimitRow]:
-    """`Limits` of every question and method over the first `count` clips."""
+    """`Limits` of every question and method over `clips`."""
     geometry = models.PRESETS[loaded.preset].geometry
-    clips = first(source, geometry, how, count, workers)
     parts: dict[tuple[str, str], list[Limits]] = {}
     groups = [clips[i : i + batch] for i in range(0, len(clips), batch)]
     jobs = [(some, question, name, stage) for some in groups for question in questions for name, stage in methods]
@@ -209,21 +209,15 @@ def measure(
 
 def unlabelled(
     loaded: Loaded,
-    source: Source,
     questions: Sequence[Asked],
     methods: Wanted,
-    how: How,
-    count: int,
+    clips: Sequence[Window],
     batch: int,
-    workers: int,
     seed: int,
     options: dict[str, dict[str, Any]],
 ) -> list[OwnRow]:
-    """Every metric of every question's maps over the first `count` clips."""
+    """Every metric of every question's maps over `clips`."""
     geometry = models.PRESETS[loaded.preset].geometry
-    clips = first(source, geometry, how, count, workers)
-    if not clips:
-        raise ValueError(f"--metrics: none of the clips of {source.spec} could be read")
     video = geometry.normalised(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch]) for i in range(0, len(video), batch)]
     logits = np.concatenate([np.asarray(answered(loaded.model, part)) for part in parts])
@@ -235,8 +229,9 @@ def unlabelled(
     return out
 
 
-def first(source: Source, geometry: ClipGeometry, how: How, count: int, workers: int) -> list[Window]:
+def first(source: Source, loaded: Loaded, how: How, count: int, workers: int) -> list[Window]:
     """So many clips, of those that can be read."""
+    geometry = models.PRESETS[loaded.preset].geometry
     found = (one for one in windows(source, geometry, how, workers=workers) if isinstance(one, Window))
     return list(islice(found, count))
 
@@ -268,7 +263,7 @@ def limits_table(rows: Sequence[LimitRow]) -> str:
     for row in rows:
         by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
     for (target, method, stage), some in by_method.items():
-        cells = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r.clips else "" for r in map(some.get, MEASURES) if r]
+        cells = [intervals.told(r.mean, r.low, r.high) if r.clips else "" for r in map(some.get, MEASURES) if r]
         lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
@@ -282,7 +277,7 @@ def metrics_table(rows: Sequence[OwnRow]) -> str:
         lines += ["", f"{target:32.32}" + "".join(f"{name:>26}" for name in columns)]
         for name in dict.fromkeys(row.map for row in some):
             cells = [next((r for r in some if r.map == name and title(r) == column), None) for column in columns]
-            values = [f"{r.mean:.2f} ({r.low:.2f} to {r.high:.2f})" if r and r.clips else "" for r in cells]
+            values = [intervals.told(r.mean, r.low, r.high) if r and r.clips else "" for r in cells]
             lines.append(f"{name:32.32}" + "".join(f"{value:>26}" for value in values))
         lines += [f"{name} {text}" for name, text in verdicts(some)]
     return "\n".join(lines[1:])

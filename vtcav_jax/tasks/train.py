@@ -54,9 +54,9 @@ def train(
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=recipe.seed, dtype=dtype)
     asked = asdict(recipe) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
     folder = runs.open_run(run, asked, flags)
-    initial = None if start is None else weights.parameters(start.model)
-    if start is not None and start.heads != {head: tuple(names) for head, names in heads.items()}:
-        initial = training.with_new_head(weights.parameters(start.model), make)
+    initial = weights.parameters(start.model) if start else None
+    if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
+        initial = training.with_new_head(initial, make)
     trained = training.train(make, source, geometry, recipe, folder, initial=initial, workers=workers)
     if trained.failures:
         say(failure_table(trained.failures))

@@ -110,10 +110,11 @@ def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
     spent, rows = float(np.median(seconds)), []
     for stage, parts in found.items():
         falls = np.concatenate([one for one, _ in parts], 1)
-        own, chance, all_of_it = falls @ draws(falls.shape[1], about.seed).T
+        fallen = falls @ draws(falls.shape[1], about.seed).T
         apart = np.mean([one for _, one in parts], 0)
-        for axis, drawn in ((ABLATION, (own - chance) / (all_of_it - chance)), (SELECTIVE, _skill(*apart))):
-            rows.append(Row(way, stage, network, name, axis, *interval(drawn), falls.shape[1], round(cost), spent))
+        for axis, drawn in ((ABLATION, fallen), (SELECTIVE, apart)):
+            told = interval(_skill(*drawn))
+            rows.append(Row(way, stage, network, name, axis, *told, falls.shape[1], round(cost), spent))
     return rows
 
 

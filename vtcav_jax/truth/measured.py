@@ -7,6 +7,7 @@ import csv
 from functools import cache
 from importlib import resources
 
+from vtcav_jax import intervals
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.truth.table import ALL, TRUTH, Row
 
@@ -52,7 +53,7 @@ def _range(rows: list[Row]) -> str:
     """Of one stage the value and its interval; of several the worst and the best, with where, and the last."""
     if len(rows) == 1:
         row = rows[0]
-        return f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+        return intervals.told(row.value, row.low, row.high)
     best, last = max(rows, key=lambda row: row.value), rows[-1]
     told = f"{best.value:.2f} at {best.stage}"
     if last != best:

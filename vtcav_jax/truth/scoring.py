@@ -71,13 +71,12 @@ def score(
 def answered(loaded: Loaded, worlds: Sequence[str]) -> list[str]:
     """Those of `worlds` that a network can be asked about; what is no world is left for `asked` to tell."""
     can = sum(questions_of(loaded).values(), ())
-    known = {name.split(" ")[0] for name in QUESTIONS} | set(QUESTIONS)
-    return [w for w in worlds if w not in known or any(name == w or name.startswith(f"{w} ") for name in can)]
+    return [w for w in worlds if not (names := _questions(w)) or set(names) & set(can)]
 
 
 def asked(loaded: Loaded, worlds: Sequence[str] = (), name: str = "") -> dict[str, tuple[str, ...]]:
     """The questions that are asked of a network, by the generator's world; `name` is what the network is called."""
-    parts = {w: [name for name in QUESTIONS if name == w or name.startswith(f"{w} ")] for w in worlds}
+    parts = {w: _questions(w) for w in worlds}
     if strange := [w for w, names in parts.items() if not names]:
         raise ValueError(f"there is no world {', '.join(strange)}; choose from {', '.join(QUESTIONS)}")
     worlds = sum(parts.values(), [])
@@ -92,6 +91,11 @@ def asked(loaded: Loaded, worlds: Sequence[str] = (), name: str = "") -> dict[st
         told = ", ".join(sum(can.values(), ()))
         raise ValueError(f"{name} does not answer {', '.join(lacking)}; it answers {told}")
     return {world: ids for world, ids in wanted.items() if ids}
+
+
+def _questions(world: str) -> list[str]:
+    """Of a world that is named, such as W8, or the one question that is."""
+    return [name for name in QUESTIONS if name == world or name.startswith(f"{world} ")]
 
 
 def _heads() -> str:

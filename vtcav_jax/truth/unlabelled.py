@@ -21,9 +21,8 @@ from vtcav_jax.truth.splice import splice_test
 FILE = "map_metrics.csv"
 SPLICE = "splice"
 WANTED = tuple(name for name, one in METRICS.items() if one.group in ("curves", "time", "drop", "map", "sum"))
-EFFORT = Effort(
-    fractions=FEW, randoms=2
-)  # a network of one's own may be a thousand times as dear as those of the table
+# A network of one's own may be a thousand times as dear as those of the table
+EFFORT = Effort(fractions=FEW, randoms=2)
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ def _spliced(
             known[:] = explain_many(model, video, target, [of], options)
             return known[0]
 
-        about_it = in_batches(explained)
-        about[f"{known[0].method}@{known[0].stage}"] = about_it, 4 * known[0].cost
+        right = in_batches(explained)
+        about[f"{known[0].method}@{known[0].stage}"] = right, 4 * known[0].cost
     for name in MODEL_FREE:
 
         def free(model: Any, video: Any, target: Any, name=name) -> Attribution:
