@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 from vtcav_jax import models, truth
 from vtcav_jax.attribution import explain, explained
 from vtcav_jax.attribution.attention import mixed_stages
-from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.tasks.truth import wired
 from vtcav_jax.truth import axes, exact, kept
 from vtcav_jax.truth.axes import Known, skill
@@ -220,41 +219,6 @@ def test_stages_of_one_pass_are_measured_as_alone(about):
             np.testing.assert_allclose(parts, other.axes[axis], atol=1e-5)
 
 
-def test_several_targets_share_passes_and_get_what_each_gets_alone():
-    calls = []
-
-    def network(video, tap=None):
-        calls.append(1)
-        return (video**2).reshape(len(video), -1)[:, :48].reshape(len(video), 3, 16).sum(-1)
-
-    video = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 1)).astype(np.float32)
-    options = {"rise": {"masks": 30, "cells": (2, 2, 2)}, "occlusion": {"window": (2, 2, 2)}}
-    for name, together in SEVERAL.items():
-        own = options.get(name, {"groups": 4} if name == "frame_shapley" else {"players": (2, 2, 2)})
-        both = together(network, video, [0, 2], **own)
-        for target, found in zip((0, 2), both):
-            alone = explain(network, video, target, name, **own)
-            np.testing.assert_allclose(found.map, alone.map, atol=1e-5)
-            assert found.cost == alone.cost
-
-
-def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
-    def network(video, tap=None):
-        here = video[:, 1, 2, 3].sum(-1)
-        return jax.numpy.stack([here, 0 * here], 1)
-
-    video = np.ones((1, 4, 8, 8, 3), np.float32)
-    found = explain(network, video, 0, "rise", masks=600, cells=(4, 4, 4)).map[0]
-    place = np.unravel_index(found.argmax(), found.shape)
-    assert np.abs(np.array(place) - (1, 2, 3)).max() <= 1
-    far = found[:, 5:, 6:]
-    assert abs(far.mean()) < 0.05 * found.max() and found.max() > 0.5
-    with pytest.raises(ValueError, match="at least 2 masks"):
-        explain(network, video, 0, "rise", masks=1)
-    with pytest.raises(ValueError, match="cannot be cut"):
-        explain(network, video, 0, "rise", cells=(9, 1, 1))
-
-
 def test_a_metric_is_held_against_the_order_of_the_truth():
     random = np.random.default_rng(0)
     truth_of_maps = random.normal(size=30)
@@ -358,8 +322,8 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
 
     asked = []
 
-    def network(folder, name, loaded, world, ids, *others):
-        asked.append((name, world, ids))
+    def network(about, tell):
+        asked.append((about.name, about.world, about.ids))
         return task.Scored([], [], "", [], [], [])
 
     monkeypatch.setattr(task, "network", network)

@@ -27,7 +27,7 @@ def test_both_halves_make_and_judge_and_share_no_clip(capsys):
         made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.made_of, one.judged))
         assert len(made) == len(judged) and not (made[:, None] == judged[None]).all(-1).any()
     assert len({len(side.made_of) for side in sides}) == 1
-    assert kernels.kernels(material(6), "mine") == [] and "more: --truth_clips" in "".join(capsys.readouterr())
+    assert kernels.kernels(material(6), "mine") == [] and "add --truth_clips" in "".join(capsys.readouterr())
 
 
 def test_the_best_kernels_have_1_and_all_have_0():
@@ -56,7 +56,7 @@ def test_kernels_that_make_the_answer_are_found_and_strong_ones_are_not():
     weights[reads] = kept[reads]
     head.kernel[...] = jnp.asarray(weights)
     about = material(40, loaded)
-    rows = [row for way in ("pyramid", "strongest kernels") for row in kernels._rows(about, "mine", "W1", way)]
+    rows = kernels.kernels(about, "mine")
     value = {(row.method, row.stage, row.axis): row.value for row in rows}
     assert {row.world for row in rows} == {"W1"} and all(row.low <= row.value <= row.high for row in rows)
     assert value["pyramid", "convs.2", ABLATION] > 0.7

@@ -1,10 +1,12 @@
 """Gradients by the pixels, or by the activation of any stage."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-from vtcav_jax.attribution.passes import Passed, Scored, explained, on_host, passed
+from vtcav_jax.attribution.passes import Passed, Several, explained, on_host, passed, several
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
@@ -47,33 +49,41 @@ def smoothgrad(
     `noise` is the standard deviation as a share of each clip's range. All clips get the same noise, so that a clip's
     map depends neither on its place in the batch nor on the batch's size.
     """
-    return smoothgrads(model, clips, target, samples=samples, noise=noise, seed=seed)[squared]
+    return smoothgrads(model, clips, [target], samples=samples, noise=noise, seed=seed)[0][squared]
 
 
 def smoothgrads(
-    model: Model, clips: ArrayLike, target: Target, *, samples: int = 25, noise: float = 0.15, seed: int = 0
-) -> tuple[Attribution, Attribution]:
-    """The mean gradient and its mean square, from the same copies."""
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+) -> list[tuple[Attribution, Attribution]]:
+    """Of several targets the mean gradient and its mean square, from the same copies."""
     if samples < 1 or noise < 0:
         raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
-    what = explained(model, clips, target)
-    totals, key = (jnp.zeros_like(what.video[..., 0]),) * 2, jax.random.key(seed)
+    asked, video = several(model, clips, targets)
+    totals, key = (jnp.zeros((len(targets), *video.shape[:4]), video.dtype),) * 2, jax.random.key(seed)
     for i in range(samples):
-        totals = _with_noisy(what.scored, what.video, noise, totals, key, i)
-    plain, squared = (on_host(total / samples) for total in totals)
-    return (
-        Attribution(plain, VIDEO, True, 3 * samples, "smoothgrad"),
-        Attribution(squared, VIDEO, False, 3 * samples, "smoothgrad_squared"),
-    )
+        totals = _with_noisy(asked, video, noise, totals, key, i)
+    return [
+        (
+            Attribution(plain, VIDEO, True, 3 * samples, "smoothgrad"),
+            Attribution(squared, VIDEO, False, 3 * samples, "smoothgrad_squared"),
+        )
+        for plain, squared in zip(*(on_host(total / samples) for total in totals))
+    ]
 
 
 @jax.jit
 def _with_noisy(
-    scored: Scored, video: Array, noise: ArrayLike, totals: tuple[Array, Array], key: Array, i: ArrayLike
+    asked: Several, video: Array, noise: ArrayLike, totals: tuple[Array, Array], key: Array, i: ArrayLike
 ) -> tuple[Array, Array]:
-    """`totals`, and the gradient at the i-th noisy copy, and its square."""
-    gradient = scored.gradient(noisy(video, noise, key, i))
-    return totals[0] + gradient.sum(-1), totals[1] + (gradient**2).sum(-1)
+    """`totals`, and the gradients at the i-th noisy copy, and their squares."""
+    gradients = asked.gradients(noisy(video, noise, key, i))
+    return totals[0] + gradients.sum(-1), totals[1] + (gradients**2).sum(-1)
 
 
 def noisy(video: Array, noise: ArrayLike, key: Array, i: ArrayLike) -> Array:

@@ -48,7 +48,14 @@ AT_VIDEO = ("saliency", "gradient_x_input")  # unless a stage is named
 
 SMOOTH = ("smoothgrad", "smoothgrad_squared")  # what is drawn and asked is the same
 
-# These too, but need the model and several stages.
+# What several targets share: all of their passes, or the forward ones.
+SEVERAL: dict[str, Callable[..., list[Attribution]]] = {
+    **removal.SEVERAL,
+    "integrated_gradients": paths.integrated_for,
+    "expected_gradients": paths.expected_for,
+}
+
+# These need a pass as well, but the model and several stages with it.
 OVER_BLOCKS: dict[str, Callable[..., Attribution]] = {
     "rollout": attention.rollout_of_pass,
     "gradient_rollout": attention.gradient_rollout_of_pass,
@@ -112,7 +119,7 @@ def explain_many(
             rules.setdefault(lrp.RULES[name], []).append(what.stage(stage or VIDEO))
     got = passed(what, sum(stages.values(), [])) if stages else None
     smooth = {name for name, stage in wanted if name in SMOOTH and name not in options and stage in (None, VIDEO)}
-    both = dict(zip(SMOOTH, gradients.smoothgrads(model, clips, target))) if len(smooth) == len(SMOOTH) else {}
+    both = dict(zip(SMOOTH, gradients.smoothgrads(model, clips, [target])[0])) if len(smooth) == len(SMOOTH) else {}
     relevant = {
         (some, one.stage): one for some, where in rules.items() for one in lrp.of_rules(what, where, some, "relevance")
     }

@@ -47,9 +47,6 @@ class Scored:
     def score(self, video: Array) -> Array:
         return self(video)[:, 0]
 
-    def gradient(self, video: Array) -> Array:
-        return jax.grad(lambda v: self(v).sum())(video)
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -69,6 +66,14 @@ class Several:
 
         logits = self.model(video, recorded)
         return jnp.stack([target(logits, seen) for target in self.targets])
+
+    def gradients(self, video: Array) -> Array:
+        """`(targets, b, t, h, w, c)`, from one forward pass and as many backward ones as there are targets."""
+        scores, back = jax.vjp(self.scores, video)
+        one_by_one = jnp.eye(len(scores), dtype=scores.dtype)[:, :, None] * jnp.ones_like(scores)[None]
+        if len(scores) == 1:
+            return back(one_by_one[0])[0][None]
+        return jax.vmap(lambda one: back(one)[0])(one_by_one)
 
 
 class Explained(NamedTuple):
@@ -149,9 +154,19 @@ def scores(scored: Scored, video: Array) -> np.ndarray:
     return on_host(_score(scored, video))
 
 
+def scores_of(asked: Several, video: Array) -> np.ndarray:
+    """Of each target and clip `(targets, b)`, from one forward pass."""
+    return on_host(_scores(asked, video))
+
+
 @jax.jit
 def _score(scored: Scored, video: Array) -> Array:
     return scored.score(video)
+
+
+@jax.jit
+def _scores(asked: Several, video: Array) -> Array:
+    return asked.scores(video)
 
 
 def on_host(values: Array) -> np.ndarray:

@@ -5,6 +5,7 @@ Integrated gradients (Sundararajan et al., 2017) with Gauss-Legendre nodes; alon
 that moves, so that what is seen and what changes are told apart with a conservation law.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.attribution.baselines import Baseline, missing, still
-from vtcav_jax.attribution.passes import Scored, explained, on_host, scores
+from vtcav_jax.attribution.passes import Several, on_host, scores_of, several
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.intervals import ratio_of_means
@@ -36,16 +37,31 @@ def integrated_gradients(
 
     `residual` is what the nodes missed of the rise; with more `nodes` it goes to 0.
     """
-    what = explained(model, clips, target)
-    several = baseline if isinstance(baseline, tuple) else (baseline,)
-    if not several:
+    return integrated_for(model, clips, [target], baseline=baseline, nodes=nodes)[0]
+
+
+def integrated_for(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    baseline: Baseline | tuple[str, ...] = "zero",
+    nodes: int = NODES,
+) -> list[Attribution]:
+    """Of several targets, which share their forward passes."""
+    asked, video = several(model, clips, targets)
+    baselines = baseline if isinstance(baseline, tuple) else (baseline,)
+    if not baselines:
         raise ValueError("name at least one baseline, got none")
     line = gauss_legendre(nodes)
-    starts = [missing(what.video, one) for one in several]
-    values = np.mean([_integral(what.scored, start, what.video, *line) for start in starts], 0)
-    rise = scores(what.scored, what.video) - np.mean([scores(what.scored, start) for start in starts], 0)
-    cost = 1 + len(several) * (3 * nodes + 1)
-    return Attribution(values, VIDEO, True, cost, "integrated_gradients", rise - values.sum((1, 2, 3)))
+    starts = [missing(video, one) for one in baselines]
+    found = np.mean([_integrals(asked, start, video, *line) for start in starts], 0)
+    rises = scores_of(asked, video) - np.mean([scores_of(asked, start) for start in starts], 0)
+    cost = 1 + len(starts) * (3 * nodes + 1)
+    return [
+        Attribution(values, VIDEO, True, cost, "integrated_gradients", rise - values.sum((1, 2, 3)))
+        for values, rise in zip(found, rises)
+    ]
 
 
 def expected_gradients(
@@ -61,20 +77,37 @@ def expected_gradients(
 
     `residual` is against the score's rise over the mean score of all references; it falls with the root of `samples`.
     """
-    what = explained(model, clips, target)
-    others = jnp.asarray(references, what.video.dtype)
-    if others.ndim != 5 or others.shape[1:] != what.video.shape[1:] or not len(others) or samples < 1:
+    return expected_for(model, clips, [target], references=references, samples=samples, seed=seed)[0]
+
+
+def expected_for(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    references: ArrayLike,
+    samples: int = 64,
+    seed: int = 0,
+) -> list[Attribution]:
+    """Of several targets, which share their forward passes and what is drawn."""
+    asked, video = several(model, clips, targets)
+    others = jnp.asarray(references, video.dtype)
+    if others.ndim != 5 or others.shape[1:] != video.shape[1:] or not len(others) or samples < 1:
         raise ValueError(
-            f"expected at least one sample, and references of clips {what.video.shape[1:]}; got {samples} and "
+            f"expected at least one sample, and references of clips {video.shape[1:]}; got {samples} and "
             f"references of shape {others.shape}"
         )
-    total, key = jnp.zeros_like(what.video[..., 0]), jax.random.key(seed)
+    total, key = jnp.zeros((len(targets), *video.shape[:4]), video.dtype), jax.random.key(seed)
     for i in range(samples):
-        total = _with_drawn(what.scored, total, what.video, others, key, i, samples)
-    values = on_host(total / samples)
-    each = [scores(what.scored, jnp.broadcast_to(one[None], what.video.shape)) for one in others]
-    residual = scores(what.scored, what.video) - np.mean(each, 0) - values.sum((1, 2, 3))
-    return Attribution(values, VIDEO, True, 3 * samples + len(others) + 1, "expected_gradients", residual)
+        total = _with_drawn(asked, total, video, others, key, i, samples)
+    found = on_host(total / samples)
+    each = [scores_of(asked, jnp.broadcast_to(one[None], video.shape)) for one in others]
+    rises = scores_of(asked, video) - np.mean(each, 0)
+    cost = 3 * samples + len(others) + 1
+    return [
+        Attribution(values, VIDEO, True, cost, "expected_gradients", rise - values.sum((1, 2, 3)))
+        for values, rise in zip(found, rises)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,45 +142,61 @@ def static_and_dynamic(
 
     The mean over `frames` frames, spread over the clip. Each leg has its own residual.
     """
-    what = explained(model, clips, target)
-    t = what.video.shape[1]
+    return legs_for(model, clips, [target], baseline=baseline, frames=frames, nodes=nodes)[0]
+
+
+def legs_for(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    baseline: Baseline = "zero",
+    frames: int = 4,
+    nodes: int = NODES,
+) -> list[Legs]:
+    """Of several targets, which share their forward passes."""
+    asked, video = several(model, clips, targets)
+    t = video.shape[1]
     if not 1 <= frames <= t:
         raise ValueError(f"expected 1 to {t} frames to freeze, as the clip has them, got {frames}")
-    start, line = missing(what.video, baseline), gauss_legendre(nodes)
-    stills = [still(what.video, int((i + 0.5) * t / frames)) for i in range(frames)]
-    first = np.mean([_integral(what.scored, start, middle, *line) for middle in stills], 0)
-    second = np.mean([_integral(what.scored, middle, what.video, *line) for middle in stills], 0)
-    before, score = scores(what.scored, start), scores(what.scored, what.video)
-    between = np.mean([scores(what.scored, middle) for middle in stills], 0)
+    start, line = missing(video, baseline), gauss_legendre(nodes)
+    stills = [still(video, int((i + 0.5) * t / frames)) for i in range(frames)]
+    firsts = np.mean([_integrals(asked, start, middle, *line) for middle in stills], 0)
+    seconds = np.mean([_integrals(asked, middle, video, *line) for middle in stills], 0)
+    befores, afters = scores_of(asked, start), scores_of(asked, video)
+    betweens = np.mean([scores_of(asked, middle) for middle in stills], 0)
 
     def leg(values: np.ndarray, start: np.ndarray, end: np.ndarray, name: str) -> Attribution:
         residual = end - start - values.sum((1, 2, 3))
         return Attribution(values, VIDEO, True, frames * (3 * nodes + 1) + 1, name, residual)
 
-    static = leg(first, before, between, "static_leg")
-    return Legs(static, leg(second, between, score, "dynamic_leg"), before, between, score)
+    return [
+        Legs(leg(first, low, middle, "static_leg"), leg(second, middle, high, "dynamic_leg"), low, middle, high)
+        for first, second, low, middle, high in zip(firsts, seconds, befores, betweens, afters)
+    ]
 
 
-def _integral(scored: Scored, start: Array, end: Array, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of the gradient along the straight line, times the line."""
-    total = jnp.zeros_like(start)
+def _integrals(asked: Several, start: Array, end: Array, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of each target's gradient along the straight line, times the line."""
+    total = jnp.zeros((len(asked.targets), *start.shape), start.dtype)
     for place, weight in zip(places, weights):
-        total = _with_node(scored, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
-    return on_host(((end - start) * total).sum(-1))
+        total = _with_node(asked, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
+    return on_host(((end - start)[None] * total).sum(-1))
 
 
 @jax.jit
-def _with_node(scored: Scored, total: Array, start: Array, end: Array, place: Array, weight: Array) -> Array:
-    return total + weight * scored.gradient(start + place * (end - start))
+def _with_node(asked: Several, total: Array, start: Array, end: Array, place: Array, weight: Array) -> Array:
+    return total + weight * asked.gradients(start + place * (end - start))
 
 
 @partial(jax.jit, static_argnames="samples")
 def _with_drawn(
-    scored: Scored, total: Array, video: Array, others: Array, key: Array, i: ArrayLike, samples: int
+    asked: Several, total: Array, video: Array, others: Array, key: Array, i: ArrayLike, samples: int
 ) -> Array:
     which, where = jax.random.split(jax.random.fold_in(key, i))
     # One place in each of `samples` equal parts of the path: less scatter than free ones
     place = (jnp.asarray(i, video.dtype) + jax.random.uniform(where, (), video.dtype)) / samples
     start = others[jax.random.randint(which, (), 0, len(others))][None]
     path = video - start
-    return total + (path * scored.gradient(start + place * path)).sum(-1)
+    # As (path[None] * gradients).sum(-1) it is wrong from the third target on: a fault of XLA's CPU compiler (0.10.2)
+    return total + jnp.einsum("bthwc,kbthwc->kbthw", path, asked.gradients(start + place * path))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, missing
-from vtcav_jax.attribution.passes import Several, on_host, several
+from vtcav_jax.attribution.passes import Several, on_host, scores_of, several
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
@@ -62,7 +62,7 @@ def occlusions(
     count = jnp.zeros(sizes, video.dtype)
     for corner in jnp.asarray(corners):
         total, count = _without(asked, video, start, corner, total, count, window)
-    values = on_host(_scores(asked, video)[:, :, None, None, None] - total / count[None, None])
+    values = scores_of(asked, video)[:, :, None, None, None] - on_host(total / count[None, None])
     return [Attribution(one, VIDEO, True, len(corners) + 1, "occlusion") for one in values]
 
 
@@ -269,11 +269,6 @@ def _exact(scores: np.ndarray, players: int) -> np.ndarray:
 
 def _like(values: np.ndarray, video: Array) -> np.ndarray:
     return values.astype(np.float64 if video.dtype == jnp.float64 else np.float32)
-
-
-@jax.jit
-def _scores(asked: Several, video: Array) -> Array:
-    return asked.scores(video)
 
 
 @partial(jax.jit, static_argnames="window")

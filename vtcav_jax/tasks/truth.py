@@ -1,8 +1,15 @@
 """--task=truth: every method scored where the cause is known."""
 
-from collections.abc import Iterator, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from vtcav_jax import models, runs
 from vtcav_jax.models import Loaded
@@ -12,10 +19,11 @@ from vtcav_jax.tasks import answer, say
 from vtcav_jax.tasks.report import report
 from vtcav_jax.tcav.cache import fingerprint
 from vtcav_jax.tcav.table import write_rows
+from vtcav_jax.telling import style
 from vtcav_jax.truth import concept_table, concepts, exact, kept
 from vtcav_jax.truth.kernels import kernels
 from vtcav_jax.truth.kind import kinds
-from vtcav_jax.truth.lineup import DEAR, Entry, lineup
+from vtcav_jax.truth.lineup import Entry, lineup
 from vtcav_jax.truth.material import Material, material, questions_of
 from vtcav_jax.truth.meta import cheap, meta
 from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, answered, asked, groups, measure, rows
@@ -52,37 +60,49 @@ def truth(
     lines = {name: lineup(one, methods, own) for name, one in loaded.items()}
     about = {"task": "truth", "clips": clips, "seed": seed, "methods": methods, "own": own, "worlds": worlds}
     folder = runs.open_run(run, about, flags)  # networks may be added
-    found: dict[str, list[Measured]] = {name: [] for name in loaded}
-    refused: list[Refused] = []
     exact_too = not worlds or exact.WORLD in worlds
     exactly, not_for = wired(next(iter(lines.values())), clips, seed) if exact_too else ([], [])
-    refused += not_for
-    further: list[Row] = []
-    metrics: list[MetaRow] = []
-    tested: list[concept_table.Row] = []
-    gated = []
+    jobs: dict[tuple[str, str], Job] = {}
     for name, by_world in questions.items():
         for world, ids in by_world.items():
             say(f"{name}: {', '.join(ids)}, {len(lines[name])} rows on {clips} clips")
-            line = lines[name] if world == FIRST or methods else tuple(e for e in lines[name] if e.method not in DEAR)
-            got = network(folder, name, loaded[name], world, ids, line, clips, seed, not methods)
-            found[name] += got.found
-            further += got.further
-            refused += got.refused
-            metrics += got.metrics
-            tested += got.concepts
-            gated.append(f"{name}, world {world}\n\n{got.gates}\n")
-    table = [*exactly, *(row for name, some in found.items() for row in rows(some, name)), *further]
+            about = Asked(folder, name, loaded[name], world, ids, lines[name], clips, seed, not methods)
+            jobs[name, world] = partial(network, about)
+    # The longest first, so that none is left alone at the end
+    order = sorted(jobs, key=lambda job: job[1] != FIRST)
+    steps = sum(len(lines[name]) + FURTHER * (not methods) for name, _ in jobs)
+    done = dict(zip(order, side_by_side([jobs[job] for job in order], steps)))
+    scored = {job: done[job] for job in jobs}
+    further = [row for one in scored.values() for row in one.further]
+    measured = [row for (name, _), one in scored.items() for row in rows(one.found, name)]
+    table = [*exactly, *measured, *further]
+    refused = [*not_for, *(row for one in scored.values() for row in one.refused)]
     write_rows(folder / FILE, Row, table)
     write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
-    if metrics:
+    if metrics := [row for one in scored.values() for row in one.metrics]:
         write_rows(folder / METRICS, MetaRow, metrics)
-    if tested:
+    if tested := [row for one in scored.values() for row in one.concepts]:
         write_rows(folder / concept_table.FILE, concept_table.Row, tested)
+    gated = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in scored.items()]
     runs.write_text(folder / GATES, "\n".join(gated))
     answer(told(table, refused))
     answer(f"\nall of it: {folder / FILE}")
     report([folder])
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is to be told of one network and world."""
+
+    folder: Path
+    name: str
+    loaded: Loaded
+    world: str
+    ids: tuple[str, ...]
+    line: Sequence[Entry]
+    clips: int
+    seed: int
+    everything: bool  # not maps alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,72 +117,93 @@ class Scored:
     concepts: list[concept_table.Row]
 
 
-def network(
-    folder: Path,
-    name: str,
-    loaded: Loaded,
-    world: str,
-    ids: tuple[str, ...],
-    line: Sequence[Entry],
-    n: int,
-    seed: int,
-    everything: bool,
-) -> Scored:
+Tell = Callable[[int], None]  # how many steps are done
+Job = Callable[[Tell], Scored]
+FURTHER = 4  # steps of a network beside the rows of maps
+
+
+def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
+    """Every job's result; on a CPU two at a time, as much of what a network does keeps no more than one core busy."""
+    told: queue.SimpleQueue[int | Future[Scored]] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def tell(count: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        told.put(count)
+
+    def steps_done() -> Iterator[int]:
+        left = len(jobs)
+        while left:
+            one = told.get()
+            if isinstance(one, int):
+                yield one
+                continue
+            left -= 1
+            one.result()  # raises what the job has raised
+
+    workers = 2 if jax.default_backend() == "cpu" else 1
+    with ThreadPoolExecutor(workers, "network", initializer=style.set, initargs=("quiet",)) as pool:
+        futures = [pool.submit(job, tell) for job in jobs]
+        for future in futures:
+            future.add_done_callback(told.put)
+        try:
+            for _ in progress(steps_done(), steps, "rows", size=int):
+                pass
+        finally:
+            stopped.set()  # what is at work ends with its step
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def network(asked: Asked, tell: Tell) -> Scored:
     """Of one network and world every row; what is there already is only read."""
     about: Material | None = None
     found: list[Measured] = []
     refused: list[Refused] = []
-    key = "-".join((world, *ids, fingerprint(loaded.model)[:8]))
-    gate = kept.part(folder, name, key, "gates").with_suffix(".txt")
+    name = asked.name
+    key = "-".join((asked.world, *asked.ids, fingerprint(asked.loaded.model)[:8]))
+    path = partial(kept.part, asked.folder, name, key)
+    gate = path("gates").with_suffix(".txt")
 
     def ready() -> Material:
         nonlocal about
         if about is None:
-            about = material(loaded, world, ids, n, seed)
+            about = material(asked.loaded, asked.world, asked.ids, asked.clips, asked.seed)
             gate.parent.mkdir(parents=True, exist_ok=True)
             runs.write_text(gate, about.gates.table())
         return about
 
-    def made() -> Iterator[int]:
-        for group, some in groups(line).items():
-            path = kept.part(folder, name, key, group)
-            if some[0].function is not None or not path.exists():  # one's own may have changed
-                what = ready()  # a network that fails its gates is no method that is not for it
-                try:
-                    kept.write(path, measure(what, some))
-                except ValueError as error:
-                    if some[0].function is not None:
-                        raise
-                    kept.write(path, [], [Refused(some[0].method, name, str(error).splitlines()[0])])
-            got, not_for = kept.read(path)
-            found.extend(got)
-            refused.extend(not_for)
-            yield len(some)
+    tell(0)
+    for group, some in groups(asked.line).items():
+        if some[0].function is not None or not path(group).exists():  # one's own may have changed
+            what = ready()  # a network that fails its gates is no method that is not for it
+            try:
+                kept.write(path(group), measure(what, some))
+            except ValueError as error:
+                if some[0].function is not None:
+                    raise
+                kept.write(path(group), [], [Refused(some[0].method, name, str(error).splitlines()[0])])
+        got, not_for = kept.read(path(group))
+        found.extend(got)
+        refused.extend(not_for)
+        tell(len(some))
 
-    for _ in progress(made(), len(line), f"rows of {name}", size=int):
-        pass
-    moving, order, named = (
-        kept.part(folder, name, key, what).with_suffix(".csv") for what in ("motion", "metrics", "pyramids")
-    )
-    if everything and not moving.exists():
-        write_rows(moving, Row, kinds(ready(), name))
-    if everything and not order.exists():
-        say(f"{name}: do metrics that know no truth put maps in its order?")
-        write_rows(order, MetaRow, meta(ready(), name, cheap(line, found), found))
-    if everything and world == FIRST and not named.exists():
-        write_rows(named, Row, kernels(ready(), name))
-    tests = kept.part(folder, name, key, "concepts").with_suffix(".csv")
-    if everything and world == FIRST and not tests.exists():
-        say(f"{name}: which concept tests tell what is a cause?")
-        write_rows(tests, concept_table.Row, concepts.table(loaded, network=name))
-    return Scored(
-        found,
-        refused,
-        gate.read_text(encoding="utf-8"),
-        [row for path in (moving, named) for row in read_rows(path, Row)] if everything else [],
-        list(read_rows(order, MetaRow)) if everything else [],
-        list(read_rows(tests, concept_table.Row)) if everything else [],
-    )
+    def further(what: str, row: type[Any], made: Callable[[], list[Any]], worlds: str = asked.world) -> list[Any]:
+        """A table beside the maps, of `worlds`."""
+        if not asked.everything:
+            return []
+        file = path(what).with_suffix(".csv")
+        if asked.world == worlds and not file.exists():
+            write_rows(file, row, made())
+        tell(1)
+        return list(read_rows(file, row)) if asked.world == worlds else []
+
+    shares = further("motion", Row, lambda: kinds(ready(), name))
+    named = further("pyramids", Row, lambda: kernels(ready(), name), FIRST)
+    order = further("metrics", MetaRow, lambda: meta(ready(), name, cheap(asked.line, found), found))
+    tests = further("concepts", concept_table.Row, lambda: concepts.table(asked.loaded, network=name), FIRST)
+    return Scored(found, refused, gate.read_text(encoding="utf-8"), [*shares, *named], order, tests)
 
 
 def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list[Refused]]:

@@ -8,7 +8,8 @@ that tell it best.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from vtcav_jax.feature_pyramid import Selection
 from vtcav_jax.feature_pyramid.ablation import without
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model
-from vtcav_jax.telling import say
+from vtcav_jax.telling import warn
 from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import draws, interval
@@ -82,54 +83,94 @@ class _Side:
 def kernels(about: Material, network: str) -> list[Row]:
     """Of every way and stage both axes, question by question."""
     if few := [name for name in about.ids if not _clips_each(about, QUESTIONS[name].head)]:
-        say(f"pyramids are not scored: {', '.join(few)} has under {2 * FEWEST} clips of an answer; more: --truth_clips")
+        warn(f"pyramids are not scored: {', '.join(few)} has under {2 * FEWEST} clips of an answer; add --truth_clips")
         return []
-    jobs = [(name, way) for name in about.ids for way in WAYS]
+    jobs = [(name, i, side) for name in about.ids for i, side in enumerate(_sides(about, QUESTIONS[name].head))]
+    judged = [_judged(about, *job) for job in progress(jobs, len(jobs), "pyramids", size=lambda _: 1)]
     rows = []
-    for name, way in progress(jobs, len(jobs), "pyramids", size=lambda _: 1):
-        rows += _rows(about, network, name, way)
+    for name in about.ids:
+        for way in WAYS:
+            rows += _rows(about, network, name, way, [one[way] for (of, *_), one in zip(jobs, judged) if of == name])
     return rows
 
 
-def _rows(about: Material, network: str, name: str, way: str) -> list[Row]:
-    model = about.loaded.model
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    seconds, cost = [], 0.0
-    for i, side in enumerate(_sides(about, QUESTIONS[name].head)):
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What one side says of one way's kernels, stage by stage."""
+
+    cost: float
+    seconds: float  # of a clip
+    falls: dict[
+        str, Float[np.ndarray, "3 b"]
+    ]  # of the margin: without the kernels, without as many others, without all
+    apart: dict[str, Float[np.ndarray, "3 draws"]]
+
+
+def _judged(about: Material, name: str, number: int, side: _Side) -> dict[str, _Judged]:
+    """Every way; what is lost without others, and without all, is the same for all ways."""
+    model, out = about.loaded.model, {}
+    what = explained(model, side.judged, side.target)
+    falls: dict[str, _Falls] = {}
+    for way, make in WAYS.items():
         start = time.perf_counter()
-        named, cost = WAYS[way](model, side.made_of, side.usual, side.target)
-        seconds.append((time.perf_counter() - start) / len(side.made_of))
-        what = explained(model, side.judged, side.target)
-        scores, values = tap.activations(what.scored, what.video, tuple(named))
-        instead = tap.activations(model, side.others, tuple(named))[1]
-        full = on_host(scores[:, 0])
-        for stage, chosen in named.items():
-            falls = _falls(what, stage, values[stage], instead[stage], chosen, full, (about.seed, i))
-            apart = _apart(values[stage], instead[stage], chosen, about.seed)
-            found.setdefault(stage, []).append((falls, apart))
-    spent, rows = float(np.median(seconds)), []
-    for stage, parts in found.items():
-        falls = np.concatenate([one for one, _ in parts], 1)
+        named, cost = make(model, side.made_of, side.usual, side.target)
+        seconds = (time.perf_counter() - start) / len(side.made_of)
+        if not falls:
+            scores, values = tap.activations(what.scored, what.video, tuple(named))
+            instead = tap.activations(model, side.others, tuple(named))[1]
+            full, seed = on_host(scores[:, 0]), (about.seed, number)
+            falls = {at: _Falls(what, at, values[at], instead[at], full, seed) for at in named}
+        apart = {at: _apart(falls[at].value, falls[at].other, some, about.seed) for at, some in named.items()}
+        out[way] = _Judged(cost, seconds, {at: falls[at].of(some) for at, some in named.items()}, apart)
+    return out
+
+
+def _rows(about: Material, network: str, name: str, way: str, sides: list[_Judged]) -> list[Row]:
+    cost, spent = round(sides[0].cost), float(np.median([side.seconds for side in sides]))
+    rows = []
+    for stage in sides[0].falls:
+        falls = np.concatenate([side.falls[stage] for side in sides], 1)
         fallen = falls @ draws(falls.shape[1], about.seed).T
-        apart = np.mean([one for _, one in parts], 0)
+        apart = np.mean([side.apart[stage] for side in sides], 0)
         for axis, drawn in ((ABLATION, fallen), (SELECTIVE, apart)):
             told = interval(_skill(*drawn))
-            rows.append(Row(way, stage, network, name, axis, *told, falls.shape[1], round(cost), spent))
+            rows.append(Row(way, stage, network, name, axis, *told, falls.shape[1], cost, spent))
     return rows
 
 
-def _falls(
-    what: Explained, stage: str, value: Array, other: Array, chosen: list[int], full: np.ndarray, seed: tuple[int, int]
-) -> Float[np.ndarray, "3 b"]:
-    """Of each clip's margin: without the chosen kernels, without as many others, without all."""
-    every, random = np.arange(value.shape[-1]), np.random.default_rng(seed)  # of each class and side others
+@dataclass(frozen=True, eq=False)
+class _Falls:
+    """What the margins lose without kernels of a stage; `other` is what stands in their place."""
 
-    def fall(channels: np.ndarray) -> Float[np.ndarray, " b"]:
-        gone = jnp.asarray(np.isin(every, channels))
-        return full - on_host(without(what.scored, what.video, stage, value, other, gone))
+    what: Explained
+    stage: str
+    value: Array
+    other: Array
+    full: np.ndarray
+    seed: tuple[int, int]  # of each class and side others are drawn
+    drawn: dict[int, np.ndarray] = field(default_factory=dict)  # by how many
 
-    drawn = [fall(random.choice(every, len(chosen), replace=False)) for _ in range(DRAWS)]
-    return np.stack([fall(np.array(chosen, int)), np.mean(drawn, 0), fall(every)])
+    def of(self, chosen: list[int]) -> Float[np.ndarray, "3 b"]:
+        return np.stack([self._without(np.array(chosen, int)), self._as_many(len(chosen)), self._all])
+
+    @property
+    def _every(self) -> np.ndarray:
+        return np.arange(self.value.shape[-1])
+
+    @cached_property
+    def _all(self) -> Float[np.ndarray, " b"]:
+        return self._without(self._every)
+
+    def _as_many(self, count: int) -> Float[np.ndarray, " b"]:
+        if count not in self.drawn:
+            random = np.random.default_rng(self.seed)
+            falls = [self._without(random.choice(self._every, count, replace=False)) for _ in range(DRAWS)]
+            self.drawn[count] = np.mean(falls, 0)
+        return self.drawn[count]
+
+    def _without(self, channels: np.ndarray) -> Float[np.ndarray, " b"]:
+        gone = jnp.asarray(np.isin(self._every, channels))
+        return self.full - on_host(without(self.what.scored, self.what.video, self.stage, self.value, self.other, gone))
 
 
 def _sides(about: Material, head: str) -> Iterator[_Side]:

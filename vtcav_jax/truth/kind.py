@@ -1,58 +1,69 @@
 """Does a method that has a motion part know motion from look? By questions that need the one or the other."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import selective_relevance
-from vtcav_jax.attribution import static_and_dynamic, temporal_probe
+from vtcav_jax.attribution.paths import legs_for
+from vtcav_jax.attribution.probes import as_probe, logits_in_orders, orders
+from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import batches, draws, interval
 from vtcav_jax.truth.table import ALL, KIND, Row
 
-Share = Callable[..., tuple[Float[np.ndarray, " n"], int]]
+SHUFFLES = 8
 
 
-def two_legs(loaded: Loaded, video, target) -> tuple[Float[np.ndarray, " n"], int]:
+class Share(NamedTuple):
+    """How much of each clip's decision is motion, and how many forward passes of the clip that takes."""
+
+    values: Float[np.ndarray, " n"]
+    cost: int
+
+
+def two_legs(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
     """Of what speaks for the answer, the part on the second leg of the path: from the frozen clip to the clip."""
-    legs = static_and_dynamic(loaded.model, video, target, frames=2, nodes=8)
-    still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
-    return _part(moving, still), legs.static.cost + legs.dynamic.cost
+    found = []
+    for legs in legs_for(loaded.model, video, targets, frames=2, nodes=8):
+        still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
+        share = Share(_part(moving, still), legs.static.cost + legs.dynamic.cost)
+        found.append({"two_leg_integrated_gradients": share})
+    return found
 
 
-def selective(loaded: Loaded, video, target) -> tuple[Float[np.ndarray, " n"], int]:
-    """The motion part of selective relevance, less that of the frozen clip."""
-    return selective_relevance.motion(loaded.model, video, target).excess, 6
+def relevance(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
+    """The motion part of selective relevance less that of the frozen clip, and as it was published, without it."""
+    found = []
+    for target in targets:
+        motion = selective_relevance.motion(loaded.model, video, target)
+        without = Share(motion.selected.motion_share, 3)
+        found.append({"selective_relevance": Share(motion.excess, 6), "selective_relevance (no frozen clip)": without})
+    return found
 
 
-def selective_alone(loaded: Loaded, video, target) -> tuple[Float[np.ndarray, " n"], int]:
-    """The motion part as it was published, without the frozen clip."""
-    return selective_relevance.motion(loaded.model, video, target).selected.motion_share, 3
+def time_changed(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
+    """What the score loses when the clip stands still, and when its frames are shuffled."""
+    clips, frames = jnp.asarray(video), video.shape[1]
+    changed = logits_in_orders(loaded.model, clips, orders(frames, SHUFFLES, 0))
+    empty = logits_in_orders(loaded.model, jnp.zeros_like(clips), np.arange(frames, dtype=np.int32)[None])
+    found = []
+    for target in targets:
+        scores = [np.asarray(target(jnp.asarray(logits), {})) for logits in (*changed, *empty)]
+        probe = as_probe(np.stack(scores[:-1]), frames, scores[-1])
+        frozen, shuffled = Share(probe.still_share, frames + 2), Share(probe.order_share, SHUFFLES + 2)
+        found.append({"frozen": frozen, "shuffled": shuffled})
+    return found
 
 
-def frozen(loaded: Loaded, video, target) -> tuple[Float[np.ndarray, " n"], int]:
-    """What the score loses when the clip stands still."""
-    probe = temporal_probe(loaded.model, video, target)
-    return probe.still_share, probe.frozen.shape[1] + 2
-
-
-def shuffled(loaded: Loaded, video, target) -> tuple[Float[np.ndarray, " n"], int]:
-    """What the score loses when frames are shuffled."""
-    probe = temporal_probe(loaded.model, video, target)
-    return probe.order_share, probe.shuffled.shape[1] + 2
-
-
-KINDS: dict[str, Share] = {
-    "two_leg_integrated_gradients": two_legs,
-    "selective_relevance": selective,
-    "selective_relevance (no frozen clip)": selective_alone,
-    "frozen": frozen,
-    "shuffled": shuffled,
-}
+Shares = Callable[[Loaded, np.ndarray, Sequence[Margin]], list[dict[str, Share]]]
+WAYS: tuple[Shares, ...] = (two_legs, relevance, time_changed)  # each all that it tells of several targets
 
 
 def kinds(about: Material, network: str) -> list[Row]:
@@ -64,20 +75,18 @@ def kinds(about: Material, network: str) -> list[Row]:
     }
     if not all(sides.values()):
         return []
-    out = []
-    for name, share in KINDS.items():
-        found: dict[str, np.ndarray] = {}
-        seconds, cost = [], 0
-        for head in (*sides[True], *sides[False]):
-            parts = []
-            for rows in batches(len(about)):
-                start = time.perf_counter()
-                values, cost = share(about.loaded, about.video[rows], about.target(head, rows))
-                seconds.append((time.perf_counter() - start) / len(values))
-                parts.append(values)
-            found[head] = np.concatenate(parts)
-        drawn = np.mean([_apart(found[a], found[b]) for a in sides[True] for b in sides[False]], 0)
-        out.append(Row(name, "", network, ALL, KIND, *interval(drawn), len(about), cost, float(np.median(seconds))))
+    heads, out = [*sides[True], *sides[False]], []
+    for way in WAYS:
+        parts, seconds = [], []
+        for rows in batches(len(about)):
+            start = time.perf_counter()
+            parts.append(way(about.loaded, about.video[rows], [about.target(head, rows) for head in heads]))
+            seconds.append((time.perf_counter() - start) / (len(heads) * len(about.video[rows])))
+        for name, first in parts[0][0].items():
+            found = {h: np.concatenate([part[i][name].values for part in parts]) for i, h in enumerate(heads)}
+            drawn = np.mean([_apart(found[a], found[b]) for a in sides[True] for b in sides[False]], 0)
+            cost = first.cost, float(np.median(seconds))
+            out.append(Row(name, "", network, ALL, KIND, *interval(drawn), len(about), *cost))
     return out
 
 

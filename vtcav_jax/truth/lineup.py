@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import models, tap
-from vtcav_jax.attribution import METHODS, SHARED, VIDEO, Attribution, explain_many, explained, pixel_bounds
-from vtcav_jax.attribution.methods import AT_VIDEO, SMOOTH
-from vtcav_jax.attribution.removal import SEVERAL
+from vtcav_jax.attribution import METHODS, SHARED, VIDEO, Attribution, explain_many, explained, pixel_bounds, removal
+from vtcav_jax.attribution.gradients import smoothgrads
+from vtcav_jax.attribution.methods import AT_VIDEO, SEVERAL, SMOOTH
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
@@ -62,14 +62,14 @@ BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "shapley": {"shapley (2 orders)": {"orders": 2}, "shapley (8 orders)": {"orders": 8}},
     "frame_shapley": {"frame_shapley": {"groups": 4}},
 }
-DEAR = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # told of the first world only, unless asked for
+DEAR = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only where the method is named
 FREE = MODEL_FREE
 
 
 def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Every row for a network; `methods` names some, `own` are functions as `package.module:function`.
 
-    Maps that ask no network are always among them.
+    Maps that ask no network are always among them, large budgets (`DEAR`) of methods that are named.
     """
     named = dict.fromkeys((*methods, *FREE) if methods else (*METHODS, *FREE))
     if missing := [m for m in named if m not in METHODS and m not in FREE]:
@@ -83,7 +83,9 @@ def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ())
             at = (VIDEO, *stages) if name in AT_VIDEO else stages
             out += [Entry(name, stage) for stage in at]
         else:
-            out += [Entry(label, None, options, name) for label, options in BUDGETS.get(name, {name: {}}).items()]
+            budgets = BUDGETS.get(name, {name: {}})
+            told = [label for label in budgets if methods or label not in DEAR]
+            out += [Entry(label, None, budgets[label], name) for label in told]
     return tuple(out)
 
 
@@ -135,8 +137,11 @@ def maps(
     if first.function is not None:
         return [[own_map(first.function, first.method, loaded.model, video, target)] for target in targets]
     options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
-    if shares(first):
+    if first.known in SEVERAL:
         return [[one] for one in SEVERAL[first.known](loaded.model, video, targets, **options)]
+    if first.group == SMOOTH[0]:
+        found = smoothgrads(loaded.model, video, targets)
+        return [[both[SMOOTH.index(entry.known)] for entry in entries] for both in found]
     wanted = [(entry.known, entry.stage) for entry in entries]
     own = {first.known: options} if options else None
     return [explain_many(loaded.model, video, target, wanted, own) for target in targets]
@@ -144,7 +149,7 @@ def maps(
 
 def shares(entry: Entry) -> bool:
     """Whether several targets cost no more than one."""
-    return entry.function is None and (entry.method in FREE or entry.known in SEVERAL)
+    return entry.function is None and (entry.method in FREE or entry.known in removal.SEVERAL)
 
 
 def given(loaded: Loaded, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ class Question:
     `who` are the boxes of what the question is about and of what looks and moves just like it. `event` is the mask of
     what is to be seen for a moment only. `unlike` are pairs of another question of the same network and a mask: a map
     for that question has less of its mass in this mask. `irrelevant` is a factor that has nothing to do with the answer
-    and leaves the cause where it is.
+    and leaves the cause where it is: the same for all questions of a world, so that maps of them share their passes.
     """
 
     world: str  # of the generator
@@ -34,7 +34,7 @@ QUESTIONS: dict[str, Question] = {
         "flash",
         "key_event",
         False,
-        "dis_shape",
+        "dis_flash",
         (KEY, OTHER),
         "key_event",
         (("scene", KEY), ("shape", "key_event")),
@@ -53,8 +53,8 @@ QUESTIONS: dict[str, Question] = {
     ),
     "W6": Question("dots", "form", "key", True, "direction"),
     "W7": Question("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY)),
-    "W8 either": Question("events", "either", f"{KEY}+{OTHER}", False, "pair", unlike=(("order", OTHER),)),
-    "W8 both": Question("events", "both", f"{KEY}+{OTHER}", False, "pair", unlike=(("order", OTHER),)),
+    "W8 either": Question("events", "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("order", OTHER),)),
+    "W8 both": Question("events", "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("order", OTHER),)),
 }
 AREAS = {
     "key": KEY,

@@ -1,0 +1,117 @@
+"""What is asked of the same clips for several questions: passes are shared, and nothing else is."""
+
+import threading
+import time
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from vtcav_jax import models, worlds
+from vtcav_jax.attribution import explain, methods, static_and_dynamic
+from vtcav_jax.attribution.gradients import smoothgrads
+from vtcav_jax.attribution.paths import legs_for
+from vtcav_jax.attribution.removal import SEVERAL
+from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.tasks.truth import Scored, side_by_side
+from vtcav_jax.truth.questions import QUESTIONS
+
+
+def test_several_targets_share_passes_and_get_what_each_gets_alone():
+    calls = []
+
+    def network(video, tap=None):
+        calls.append(1)
+        return (video**2).reshape(len(video), -1)[:, :48].reshape(len(video), 3, 16).sum(-1)
+
+    video = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 1)).astype(np.float32)
+    options = {"rise": {"masks": 30, "cells": (2, 2, 2)}, "occlusion": {"window": (2, 2, 2)}}
+    for name, together in SEVERAL.items():
+        own = options.get(name, {"groups": 4} if name == "frame_shapley" else {"players": (2, 2, 2)})
+        both = together(network, video, [0, 2], **own)
+        for target, found in zip((0, 2), both):
+            alone = explain(network, video, target, name, **own)
+            np.testing.assert_allclose(found.map, alone.map, atol=1e-5)
+            assert found.cost == alone.cost
+
+
+def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_gets_alone():
+    loaded = models.load("worlds_cnn")
+    video = np.random.default_rng(0).normal(size=(2, 8, 32, 32, 3)).astype(np.float32)
+    targets = [Margin(np.array([0, 3]), (0, 4)), Margin(np.array([5, 6]), (4, 8)), Margin(np.array([8, 8]), (8, 12))]
+    options = {"integrated_gradients": {"nodes": 3}, "expected_gradients": {"references": video[:1], "samples": 3}}
+    for name, own in options.items():
+        for target, found in zip(targets, methods.SEVERAL[name](loaded.model, video, targets, **own)):
+            alone = explain(loaded.model, video, target, name, **own)
+            np.testing.assert_allclose(found.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
+            np.testing.assert_allclose(found.residual, alone.residual, atol=1e-4)
+            assert found.cost == alone.cost
+    for target, both in zip(targets, smoothgrads(loaded.model, video, targets, samples=3)):
+        for name, found in zip(methods.SMOOTH, both):
+            alone = explain(loaded.model, video, target, name, samples=3)
+            np.testing.assert_allclose(found.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
+    for target, legs in zip(targets, legs_for(loaded.model, video, targets, frames=2, nodes=2)):
+        alone = static_and_dynamic(loaded.model, video, target, frames=2, nodes=2)
+        for found, own in ((legs.static, alone.static), (legs.dynamic, alone.dynamic)):
+            np.testing.assert_allclose(found.map, own.map, atol=1e-5 * np.abs(own.map).max())
+        np.testing.assert_allclose(legs.score, alone.score, atol=1e-4)
+
+
+def test_questions_of_a_world_share_what_is_irrelevant():
+    """So that maps for the second clips of STABLE share their passes."""
+    for name, question in QUESTIONS.items():
+        alike = [other.irrelevant for other in QUESTIONS.values() if other.world == question.world]
+        assert set(alike) == {question.irrelevant}, name
+        planted = worlds.WORLDS[question.world].questions
+        asked = [other.head for other in QUESTIONS.values() if other.world == question.world]
+        assert all(question.irrelevant not in planted[head].factors for head in asked)
+
+
+def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
+    def network(video, tap=None):
+        here = video[:, 1, 2, 3].sum(-1)
+        return jax.numpy.stack([here, 0 * here], 1)
+
+    video = np.ones((1, 4, 8, 8, 3), np.float32)
+    found = explain(network, video, 0, "rise", masks=600, cells=(4, 4, 4)).map[0]
+    place = np.unravel_index(found.argmax(), found.shape)
+    assert np.abs(np.array(place) - (1, 2, 3)).max() <= 1
+    far = found[:, 5:, 6:]
+    assert abs(far.mean()) < 0.05 * found.max() and found.max() > 0.5
+    with pytest.raises(ValueError, match="at least 2 masks"):
+        explain(network, video, 0, "rise", masks=1)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        explain(network, video, 0, "rise", cells=(9, 1, 1))
+
+
+def test_networks_are_scored_side_by_side_and_in_order():
+    both, told = threading.Barrier(2, timeout=20), []
+
+    def job(number, tell):
+        both.wait()  # one after the other they would wait in vain
+        tell(3)
+        told.append(number)
+        return Scored([], [], str(number), [], [], [])
+
+    found = side_by_side([partial(job, 0), partial(job, 1)], 6)
+    assert [one.gates for one in found] == ["0", "1"] and sorted(told) == [0, 1]
+
+
+def test_a_network_that_fails_ends_the_others_with_the_step_that_they_are_at():
+    failed, steps = threading.Event(), []
+
+    def fails(tell):
+        failed.set()
+        raise ValueError("no such network")
+
+    def goes_on(tell):
+        failed.wait(20)
+        for step in range(10_000):
+            tell(1)
+            steps.append(step)
+            time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="no such network"):
+        side_by_side([fails, goes_on, goes_on], 20_000)
+    assert len(steps) < 1000
