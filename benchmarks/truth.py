@@ -1,8 +1,9 @@
 """Which map tells the truth, and what does it cost?
 
   python main.py --flagfile=flagfiles/truth.flags
+  python main.py --flagfile=flagfiles/truth_budgets.flags
   python main.py --flagfile=flagfiles/truth_seeds.flags
-  python -m benchmarks.truth --run=runs/truth --seeds=runs/truth_seeds
+  python -m benchmarks.truth --run=runs/truth --budgets=runs/truth_budgets --seeds=runs/truth_seeds
 
 Reads the tables of the runs; writes benchmarks/results/truth_BACKEND.jsonl, the pages' tables, the README's figures,
 and vtcav_jax/truth/measured.csv, from which pages with maps say how far these are to be trusted.
@@ -11,6 +12,7 @@ and vtcav_jax/truth/measured.csv, from which pages with maps say how far these a
 import csv
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -19,8 +21,12 @@ from benchmarks import tables, timing
 from vtcav_jax.report import truth_figures
 from vtcav_jax.report.run_folder import open_folder, read_rows
 from vtcav_jax.truth import concept_table, measured
-from vtcav_jax.truth.table import ALL, TRUTH
+from vtcav_jax.truth.lineup import DEAR
+from vtcav_jax.truth.table import ALL, TRUTH, Row
 
+_BUDGETS = flags.DEFINE_string(
+    "budgets", "", "the folder of a run of flagfiles/truth_budgets.flags; none: no large budgets"
+)
 _SEEDS = flags.DEFINE_string("seeds", "", "the folder of a run of flagfiles/truth_seeds.flags; none: no table of seeds")
 _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")
 
@@ -28,10 +34,10 @@ _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfile
 def main(argv: list[str]) -> None:
     del argv
     run = open_folder(Path(_RUN.value))
-    rows = run.truths
+    rows = [*run.truths, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
     tests = read_rows(run.folder / concept_table.FILE, concept_table.Row)
-    seeds = open_folder(Path(_SEEDS.value)).truths if _SEEDS.value else ()
-    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests, "seeds": [r for r in seeds if r.axis == TRUTH]}
+    seeds = [row for row in _rows(_SEEDS.value) if row.axis == TRUTH]
+    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests, "seeds": seeds}
     found = [
         {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
         for part, some in parts.items()
@@ -49,6 +55,10 @@ def main(argv: list[str]) -> None:
     gates = (run.folder / "truth_gates.txt").read_text(encoding="utf-8")
     (tables.ROOT / "docs" / "truth_gates.txt").write_text(gates, encoding="utf-8")
     print(f"wrote {timing.write('truth', found)} and its tables in {tables.update_pages()}", file=sys.stderr)
+
+
+def _rows(run: str) -> Sequence[Row]:
+    return open_folder(Path(run)).truths if run else ()
 
 
 def rounded(value: object) -> object:

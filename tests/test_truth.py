@@ -258,7 +258,7 @@ def test_a_network_is_asked_about_the_world_whose_heads_it_has():
 @pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
 def test_every_question_has_what_it_names_in_its_world(name):
     question = truth.QUESTIONS[name]
-    clips = make_clips(question.world, 2, 0)
+    clips = make_clips(question.worlds[-1], 2, 0)
     assert question.head in clips.world.questions and question.irrelevant in clips.world.factors
     names = [*question.core.split("+"), *(question.who or ()), *(mask for _, mask in question.unlike)]
     assert set(names) - {"scene"} <= set(clips.masks)
@@ -299,8 +299,8 @@ def test_of_joint_causes_those_count_that_decide():
     perfect = {
         head: axes.mass(about.known[f"W8 {head}"].core.astype(np.float32), about.sizes) for head in ("either", "both")
     }
-    order = axes.mass(about.cells["key_event"].astype(np.float32), about.sizes)
-    found = axes.axes(perfect["either"], about.known["W8 either"], {"order": order})
+    colours = axes.mass(about.cells["key_event"].astype(np.float32), about.sizes)
+    found = axes.axes(perfect["either"], about.known["W8 either"], {"colours": colours})
     for axis in ("WHERE", "WHAT-FOR"):
         assert np.nanmean(found[axis][:, 0]) > 0.99, axis
 

@@ -101,8 +101,8 @@ def expected_for(
     for i in range(samples):
         total = _with_drawn(asked, total, video, others, key, i, samples)
     found = on_host(total / samples)
-    each = [scores_of(asked, jnp.broadcast_to(one[None], video.shape)) for one in others]
-    rises = scores_of(asked, video) - np.mean(each, 0)
+    each = on_host(_in_place(asked, others, len(video)))
+    rises = scores_of(asked, video) - each.mean(0)
     cost = 3 * samples + len(others) + 1
     return [
         Attribution(values, VIDEO, True, cost, "expected_gradients", rise - values.sum((1, 2, 3)))
@@ -187,6 +187,11 @@ def _integrals(asked: Several, start: Array, end: Array, places: np.ndarray, wei
 @jax.jit
 def _with_node(asked: Several, total: Array, start: Array, end: Array, place: Array, weight: Array) -> Array:
     return total + weight * asked.gradients(start + place * (end - start))
+
+
+@partial(jax.jit, static_argnames="clips")
+def _in_place(asked: Several, others: Array, clips: int) -> Array:
+    return asked.scores_in_place(others, clips)
 
 
 @partial(jax.jit, static_argnames="samples")

@@ -108,7 +108,7 @@ class _Judged:
 
 def _judged(about: Material, name: str, number: int, side: _Side) -> dict[str, _Judged]:
     """Every way; what is lost without others, and without all, is the same for all ways."""
-    model, out = about.loaded.model, {}
+    model, out = about.wide.model, {}
     what = explained(model, side.judged, side.target)
     falls: dict[str, _Falls] = {}
     for way, make in WAYS.items():

@@ -80,7 +80,7 @@ def kinds(about: Material, network: str) -> list[Row]:
         parts, seconds = [], []
         for rows in batches(len(about)):
             start = time.perf_counter()
-            parts.append(way(about.loaded, about.video[rows], [about.target(head, rows) for head in heads]))
+            parts.append(way(about.wide, about.video[rows], [about.target(head, rows) for head in heads]))
             seconds.append((time.perf_counter() - start) / (len(heads) * len(about.video[rows])))
         for name, first in parts[0][0].items():
             found = {h: np.concatenate([part[i][name].values for part in parts]) for i, h in enumerate(heads)}

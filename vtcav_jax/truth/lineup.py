@@ -117,11 +117,6 @@ def imported(name: str) -> Function:
     return found
 
 
-def check(entry: Entry, loaded: Loaded, target: Target, video: Float[np.ndarray, "b t h w c"]) -> None:
-    """Raises a ValueError where a method is not for this network, on one clip."""
-    maps(loaded, [entry], video[:1], [target], given(loaded, video))
-
-
 def maps(
     loaded: Loaded,
     entries: Sequence[Entry],

@@ -1,26 +1,29 @@
 """Clips of a world for one network: those that it answers as planted, and all that is known of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax import models
+from vtcav_jax import models, weights
 from vtcav_jax.attribution.grids import by_area
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth.axes import Known, zones
 from vtcav_jax.truth.questions import AREAS, KEY, OTHER, QUESTIONS, WITHIN, Question
 from vtcav_jax.worlds.gating import Gates, gates
-from vtcav_jax.worlds.generator import Clips, as_world, make_clips, redraw, remove
+from vtcav_jax.worlds.generator import WORLDS, Clips, as_world, make_clips, redraw, remove
 from vtcav_jax.worlds.world import ABSENT
 
 SPARE = 1.4  # clips made for each that is wanted: some are not answered as planted
-FEWEST = 1000  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
+FEWEST = 400  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
 AT_ONCE = 50
+LOGITS = max(sum(map(len, world.heads.values())) for world in WORLDS.values())
 CELL = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
 
 
@@ -43,6 +46,16 @@ class Material:
         """Of the grid of cells."""
         t, h, w = self.clips.video.shape[1:4]
         return t // CELL[0], h // (CELL[1] * self.clips.world.cell), w // (CELL[2] * self.clips.world.cell)
+
+    @cached_property
+    def wide(self) -> Loaded:
+        """The network with as many logits as any world asks for, the further ones 0: so networks of one architecture
+        share what is compiled. Its own come first, and nothing that is asked here looks at others."""
+        make = partial(models.make, self.loaded.preset, num_classes=max(LOGITS, len(self.loaded.labels)))
+        own, wanted = (weights.parameters(model) for model in (self.loaded.model, nnx.eval_shape(make)))
+        short = {name: wanted[name].shape[-1] - a.shape[-1] for name, a in own.items()}
+        padded = {name: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, short[name])]) for name, a in own.items()}
+        return replace(self.loaded, model=weights.load(make, padded))
 
     @cached_property
     def video(self) -> Float[np.ndarray, "n t h w 3"]:
@@ -180,14 +193,15 @@ def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
     """The questions that a network can be asked, by the world that they are about."""
     found: dict[str, list[str]] = {}
     for name, question in QUESTIONS.items():
-        if answers(loaded, question):
-            found.setdefault(question.world, []).append(name)
+        for world in question.worlds:
+            if answers(loaded, world):
+                found.setdefault(world, []).append(name)
     return {world: tuple(names) for world, names in found.items()}
 
 
-def answers(loaded: Loaded, question: Question) -> bool:
-    """Whether it has the heads of the question's world, and reads its clips."""
-    shape, world = models.PRESETS[loaded.preset].geometry.shape, as_world(question.world)
+def answers(loaded: Loaded, name: str) -> bool:
+    """Whether it has the heads of a world, and reads its clips."""
+    shape, world = models.PRESETS[loaded.preset].geometry.shape, as_world(name)
     heads = {name: tuple(answers) for name, answers in world.heads.items()}
     return dict(loaded.heads) == heads and shape == (world.frames, world.size, world.size, 3)
 

@@ -14,7 +14,7 @@ from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import Measured, groups, rows
 from vtcav_jax.truth.table import TRUTH, MetaRow
 
-CLIPS = 16
+CLIPS = 10
 EFFORT = label_free.Effort(fractions=label_free.FEW)
 QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
 FILLS = ("blur", "mean")
@@ -29,14 +29,14 @@ def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequenc
         target = about.target(QUESTIONS[question].head, some)
         made, truth = {}, {}
         for group in groups(e for e in entries if e.method not in FREE).values():
-            for entry, one in zip(group, maps(about.loaded, group, about.video[some], [target], compared)[0]):
+            for entry, one in zip(group, maps(about.wide, group, about.video[some], [target], compared)[0]):
                 row = truths.get((question, entry.method, one.stage))
                 same = any(of.map.shape == one.map.shape and np.allclose(of.map, one.map) for of in made.values())
                 if row is not None and not same:  # a map under another name is no further one
                     made[f"{entry.method}@{one.stage}"] = one
                     truth[f"{entry.method}@{one.stage}"] = row.value
         truth |= {name: row.value for (q, name, _), row in truths.items() if q == question and name in FREE}
-        measured = label_free.measure(about.loaded.model, about.video[some], target, made, fills=FILLS, effort=EFFORT)
+        measured = label_free.measure(about.wide.model, about.video[some], target, made, fills=FILLS, effort=EFFORT)
         kinds = dict.fromkeys((row.metric, row.fill) for row in measured if row.better)
         for metric, fill in kinds:
             pairs = [

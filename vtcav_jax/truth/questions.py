@@ -14,7 +14,7 @@ class Question:
     and leaves the cause where it is: the same for all questions of a world, so that maps of them share their passes.
     """
 
-    world: str  # of the generator
+    worlds: tuple[str, ...]  # of the generator: each has these clips, and this question among others
     head: str
     core: str
     dynamic: bool
@@ -25,12 +25,13 @@ class Question:
 
 
 KEY, OTHER = "key_box", "dis_box"
+SMALL, JOINT = ("small",), ("events", "joint")
 
 QUESTIONS: dict[str, Question] = {
-    "W1": Question("small", "shape", KEY, False, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
-    "W2": Question("small", "direction", KEY, True, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
+    "W1": Question(SMALL, "shape", KEY, False, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
+    "W2": Question(SMALL, "direction", KEY, True, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
     "W3": Question(
-        "small",
+        SMALL,
         "flash",
         "key_event",
         False,
@@ -40,7 +41,7 @@ QUESTIONS: dict[str, Question] = {
         (("scene", KEY), ("shape", "key_event")),
     ),
     "W4": Question(
-        "small",
+        SMALL,
         "scene",
         "scene",
         False,
@@ -48,13 +49,13 @@ QUESTIONS: dict[str, Question] = {
         unlike=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
     ),
     "W5": Question(
-        *("events", "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
+        *(("events",), "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
         unlike=(("either", "key_event"),),
     ),
-    "W6": Question("dots", "form", "key", True, "direction"),
-    "W7": Question("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY)),
-    "W8 either": Question("events", "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("order", OTHER),)),
-    "W8 both": Question("events", "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("order", OTHER),)),
+    "W6": Question(("dots",), "form", "key", True, "direction"),
+    "W7": Question(("shortcut",), "direction", "marker", False, "dis_flash", ("marker", KEY)),
+    "W8 either": Question(JOINT, "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
+    "W8 both": Question(JOINT, "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
 }
 AREAS = {
     "key": KEY,

@@ -15,14 +15,14 @@ from vtcav_jax.intervals import RESAMPLES
 from vtcav_jax.models import Loaded
 from vtcav_jax.truth import axes
 from vtcav_jax.truth.axes import Mass, Parts
-from vtcav_jax.truth.lineup import Entry, Function, check, given, imported, lineup, maps, shares
+from vtcav_jax.truth.lineup import Entry, Function, given, imported, lineup, maps, shares
 from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
 from vtcav_jax.worlds.generator import WORLDS
 
 CLIPS = 200
-STABLE_CLIPS = 50  # a second map of each is needed
+STABLE_CLIPS = 25  # a second map of each is needed
 SEED = 77  # not one that a network was trained on
 
 
@@ -99,22 +99,20 @@ def _questions(world: str) -> list[str]:
 
 
 def _heads() -> str:
-    worlds = dict.fromkeys(question.world for question in QUESTIONS.values())
+    worlds = dict.fromkeys(world for question in QUESTIONS.values() for world in question.worlds)
     return "; ".join(f"{world}: {', '.join(WORLDS[world].heads)}" for world in worlds)
 
 
 def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
     """Of entries of one group; all questions about the same clips."""
-    known, sizes = about.known, about.sizes
+    known, sizes, asked_of = about.known, about.sizes, about.loaded if entries[0].function else about.wide
     compared = given(about.loaded, about.video)
-    for entry in entries if len(entries) == 1 else ():
-        check(entry, about.loaded, about.target(about.heads[0], slice(0, 1)), about.video)
     parts: dict[str, list[list[Attribution]]] = {head: [] for head in about.heads}
     seconds: list[float] = []
     times = 1 if shares(entries[0]) else len(about.heads)
     for rows in batches(len(about)):
         start = time.perf_counter()
-        made = maps(about.loaded, entries, about.video[rows], [about.target(head, rows) for head in parts], compared)
+        made = maps(asked_of, entries, about.video[rows], [about.target(head, rows) for head in parts], compared)
         seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
         for head, some in zip(parts, made):
             parts[head].append(some)
@@ -131,20 +129,20 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
             head = QUESTIONS[name].head
             got = axes.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
             out.append(Measured(entries[i].method, first.stage, name, first.cost, spent, got))
-    for (name, entry), parts_of in stability(about, entries, found).items():
+    for (name, entry), parts_of in stability(about, asked_of, entries, found).items():
         next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABLE] = parts_of
     return out
 
 
 def stability(
-    about: Material, entries: Sequence[Entry], found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
+    about: Material, asked_of: Loaded, entries: Sequence[Entry], found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
 ) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
     """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together."""
     rows, out = slice(0, min(STABLE_CLIPS, len(about))), {}
     for factor in dict.fromkeys(QUESTIONS[name].irrelevant for name in about.ids):
         names = [name for name in about.ids if QUESTIONS[name].irrelevant == factor]
         targets = [about.target(QUESTIONS[name].head, rows) for name in names]
-        made = maps(about.loaded, entries, about.redrawn(factor, rows), targets, given(about.loaded, about.video))
+        made = maps(asked_of, entries, about.redrawn(factor, rows), targets, given(asked_of, about.video))
         for name, some in zip(names, made):
             for entry, after, (first, before) in zip(entries, some, found[QUESTIONS[name].head]):
                 if not over_time(first):

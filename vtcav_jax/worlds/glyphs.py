@@ -206,6 +206,8 @@ class Events(World):
     Each glyph's shape is asked by itself as well.
     """
 
+    ordered: bool = True  # whether the order is asked for
+
     shows: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the order of"
         " the green one's two colours, which these are, both shapes, whether either is a ring, and whether both are"
@@ -237,8 +239,8 @@ class Events(World):
         shapes, glyphs, answers = ("shape", "dis_shape"), ("key", "distractor"), ("no", "yes")
         colours = QUESTIONS["flash"]
         pairs = tuple(f"{one} and {other}" for one, other in zip(colours, (*colours[1:], colours[0])))
-        return {
-            "order": Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",)),
+        order = Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",))
+        return ({"order": order} if self.ordered else {}) | {
             "colours": Question(pairs, ("pair",), ("key",), "timed", ("distractor",)),
             "shape": Question(SHAPES, ("shape",), ("key",), "static", ("distractor",)),
             "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
