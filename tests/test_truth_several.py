@@ -15,7 +15,9 @@ from vtcav_jax.attribution.paths import legs_for
 from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.tasks.truth import Scored, side_by_side
+from vtcav_jax.truth.material import Material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
+from vtcav_jax.worlds.gating import Gates
 
 
 def test_several_targets_share_passes_and_get_what_each_gets_alone():
@@ -82,6 +84,21 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
         explain(network, video, 0, "rise", masks=1)
     with pytest.raises(ValueError, match="cannot be cut"):
         explain(network, video, 0, "rise", cells=(9, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["cnn", "swin"])
+def test_networks_of_one_architecture_share_what_is_compiled(kind):
+    found = []
+    for name in models.shipped():
+        if name.endswith(kind):
+            loaded = models.load(name)
+            world = next(iter(questions_of(loaded)))
+            about = Material(loaded, world, (), worlds.make_clips(world, 2, 0), object.__new__(Gates), 0)
+            logits, own = (np.asarray(jax.jit(lambda m, v: m(v))(m.model, about.video)) for m in (about.wide, loaded))
+            np.testing.assert_allclose(logits[:, : len(loaded.labels)], own, atol=1e-5)
+            assert not logits[:, len(loaded.labels) :].any() and about.wide.slices == loaded.slices
+            found.append((jax.tree.structure(about.wide.model), [a.shape for a in jax.tree.leaves(about.wide.model)]))
+    assert len(found) >= 3 and all(one == found[0] for one in found)
 
 
 def test_networks_are_scored_side_by_side_and_in_order():
