@@ -25,7 +25,7 @@ from vtcav_jax.truth.lineup import DEAR
 from vtcav_jax.truth.table import ALL, TRUTH, Row
 
 _BUDGETS = flags.DEFINE_string(
-    "budgets", "", "the folder of a run of flagfiles/truth_budgets.flags; none: no large budgets"
+    "budgets", "runs/truth_budgets", "the folder of a run of flagfiles/truth_budgets.flags; empty: no large budgets"
 )
 _SEEDS = flags.DEFINE_string("seeds", "", "the folder of a run of flagfiles/truth_seeds.flags; none: no table of seeds")
 _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")

@@ -269,6 +269,8 @@ def test_per_patch_keeps_sums(net, video):
         (lambda net, v: explain(net, v, "smoothgrad", samples=0), "samples of at least 1"),
         (lambda net, v: explain(net, v, "smoothgrad", "convs.1"), "smoothgrad makes maps of the video"),
         (lambda net, v: explain(net, v, "gradcam", target=jnp.sum), "one score per clip"),
+        (lambda net, v: explain(net, v, "smoothgrad", target=lambda logits: logits), "one score per clip"),
+        (lambda net, v: explain(net, v, "integrated_gradients", target=lambda logits: logits[:, :1]), "one score per"),
     ],
 )
 def test_errors_say_what_was_expected(net, video, call, message):

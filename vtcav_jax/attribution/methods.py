@@ -73,7 +73,7 @@ def explain(
     if method not in METHODS:
         raise ValueError(unknown("method", [method], METHODS))
     function = METHODS[method]
-    _check_options(method, options)
+    check_options(method, options)
     if stage is None:
         return function(model, clips, target, **options)
     if "stage" not in inspect.signature(function).parameters:
@@ -83,7 +83,7 @@ def explain(
     return function(model, clips, target, stage=stage, **options)
 
 
-def _check_options(method: str, options: Mapping[str, Any]) -> None:
+def check_options(method: str, options: Mapping[str, Any]) -> None:
     given = inspect.signature(METHODS[method]).parameters.values()
     named = {p.name: p for p in given if p.kind is p.KEYWORD_ONLY}
     if lacking := [name for name, p in named.items() if p.default is p.empty and name not in options]:

@@ -39,13 +39,17 @@ class Scored:
                 seen[name] = value
             return value
 
-        scores = self.target(self.model(tap(VIDEO, video), recorded), seen)
-        if scores.shape != video.shape[:1]:
-            raise ValueError(f"the target must give one score per clip, {video.shape[:1]}; it gave {scores.shape}")
-        return scores[:, None]
+        return _one_each(self.target, self.model(tap(VIDEO, video), recorded), seen)[:, None]
 
     def score(self, video: Array) -> Array:
         return self(video)[:, 0]
+
+
+def _one_each(target: Any, logits: Array, seen: Seen) -> Array:
+    scores = target(logits, seen)
+    if scores.shape != logits.shape[:1]:
+        raise ValueError(f"the target must give one score per clip, {logits.shape[:1]}; it gave {scores.shape}")
+    return scores
 
 
 @jax.tree_util.register_dataclass
@@ -59,15 +63,9 @@ class Several:
     def scores(self, video: Array) -> Array:
         return self._of(*self._asked(video))
 
-    def scores_in_place(self, others: Array, clips: int) -> Array:
-        """`(others, targets, b)`: of each of `others` as if it stood in the place of each clip, from one pass of it."""
-        logits, seen = self._asked(others)
-
-        def one(logits: Array, seen: Seen) -> Array:
-            spread = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (clips, *a.shape)), (logits, seen))
-            return self._of(*spread)
-
-        return jnp.stack([one(logits[i], {at: value[i] for at, value in seen.items()}) for i in range(len(others))])
+    def scores_in_place(self, other: Array, clips: int) -> Array:
+        """`(targets, b)`: of one clip as if it stood in the place of each, from one pass of it."""
+        return self._of(*jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._asked(other)))
 
     def _asked(self, video: Array) -> tuple[Array, Seen]:
         wanted, seen = {target.stage for target in self.targets}, {}
@@ -80,7 +78,7 @@ class Several:
         return self.model(video, recorded), seen
 
     def _of(self, logits: Array, seen: Seen) -> Array:
-        return jnp.stack([target(logits, seen) for target in self.targets])
+        return jnp.stack([_one_each(target, logits, seen) for target in self.targets])
 
     def gradients(self, video: Array) -> Array:
         """`(targets, b, t, h, w, c)`, from one forward pass and as many backward ones as there are targets.

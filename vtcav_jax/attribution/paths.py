@@ -101,8 +101,8 @@ def expected_for(
     for i in range(samples):
         total = _with_drawn(asked, total, video, others, key, i, samples)
     found = on_host(total / samples)
-    each = on_host(_in_place(asked, others, len(video)))
-    rises = scores_of(asked, video) - each.mean(0)
+    each = [on_host(_in_place(asked, one[None], len(video))) for one in others]
+    rises = scores_of(asked, video) - np.mean(each, 0)
     cost = 3 * samples + len(others) + 1
     return [
         Attribution(values, VIDEO, True, cost, "expected_gradients", rise - values.sum((1, 2, 3)))
@@ -190,8 +190,8 @@ def _with_node(asked: Several, total: Array, start: Array, end: Array, place: Ar
 
 
 @partial(jax.jit, static_argnames="clips")
-def _in_place(asked: Several, others: Array, clips: int) -> Array:
-    return asked.scores_in_place(others, clips)
+def _in_place(asked: Several, other: Array, clips: int) -> Array:
+    return asked.scores_in_place(other, clips)
 
 
 @partial(jax.jit, static_argnames="samples")
@@ -204,4 +204,5 @@ def _with_drawn(
     start = others[jax.random.randint(which, (), 0, len(others))][None]
     path = video - start
     # As (path[None] * gradients).sum(-1) it is wrong from the third target on: a fault of XLA's CPU compiler (0.10.2)
-    return total + jnp.einsum("bthwc,kbthwc->kbthw", path, asked.gradients(start + place * path))
+    gradients = asked.gradients(start + place * path)
+    return total + jnp.einsum("bthwc,kbthwc->kbthw", path, gradients, precision="highest")

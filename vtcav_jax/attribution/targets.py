@@ -114,7 +114,7 @@ class Concept:
         value = seen[self.stage]
         vector = jnp.asarray(self.vector, value.dtype)
         if vector.shape == value.shape[1:]:
-            return value.reshape(len(value), -1) @ vector.reshape(-1)
+            return jnp.matmul(value.reshape(len(value), -1), vector.reshape(-1), precision="highest")
         if vector.shape != value.shape[-1:]:
             raise ValueError(
                 f"a clip at {self.stage} is {value.shape[1:]}; a concept vector there has this shape or "

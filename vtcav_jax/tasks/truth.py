@@ -1,5 +1,6 @@
 """--task=truth: every method scored where the cause is known."""
 
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +24,16 @@ from vtcav_jax.telling import style
 from vtcav_jax.truth import concept_table, concepts, exact, kept
 from vtcav_jax.truth.kernels import kernels
 from vtcav_jax.truth.kind import kinds
-from vtcav_jax.truth.lineup import Entry, lineup
-from vtcav_jax.truth.material import Material, material, questions_of
+from vtcav_jax.truth.lineup import BUDGETS, Entry, lineup
+from vtcav_jax.truth.material import FEWEST, Material, material, questions_of
+from vtcav_jax.truth.meta import CLIPS as META_CLIPS
 from vtcav_jax.truth.meta import cheap, meta
-from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, answered, asked, groups, measure, rows
+from vtcav_jax.truth.questions import QUESTIONS
+from vtcav_jax.truth.scoring import CLIPS, SEED, STABLE_CLIPS, Measured, answered, asked, groups, measure, rows
 from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, METRICS, REFUSED, TRUTH, MetaRow, Refused, Row
 
 FIRST = "small"  # the world of which everything is told
+MEANING = 2  # to be raised with any change of what a row means
 
 
 def truth(
@@ -66,8 +70,8 @@ def truth(
     for name, by_world in questions.items():
         for world, ids in by_world.items():
             say(f"{name}: {', '.join(ids)}, {len(lines[name])} rows on {clips} clips")
-            about = Asked(folder, name, loaded[name], world, ids, lines[name], clips, seed, not methods)
-            jobs[name, world] = partial(network, about)
+            one = Asked(folder, name, loaded[name], world, ids, lines[name], clips, seed, not methods)
+            jobs[name, world] = partial(network, one)
     # The longest first, so that none is left alone at the end
     order = sorted(jobs, key=lambda job: job[1] != FIRST)
     steps = sum(len(lines[name]) + FURTHER * (not methods) for name, _ in jobs)
@@ -143,15 +147,19 @@ def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
             one.result()  # raises what the job has raised
 
     workers = 2 if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(workers, "network", initializer=style.set, initargs=("quiet",)) as pool:
+    how = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
+    with ThreadPoolExecutor(workers, "network", initializer=style.set, initargs=(how,)) as pool:
         futures = [pool.submit(job, tell) for job in jobs]
         for future in futures:
             future.add_done_callback(told.put)
         try:
             for _ in progress(steps_done(), steps, "rows", size=int):
                 pass
+        except BaseException:
+            say("what is at work ends with its step")
+            raise
         finally:
-            stopped.set()  # what is at work ends with its step
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
     return [future.result() for future in futures]
 
@@ -162,7 +170,7 @@ def network(asked: Asked, tell: Tell) -> Scored:
     found: list[Measured] = []
     refused: list[Refused] = []
     name = asked.name
-    key = "-".join((asked.world, *asked.ids, fingerprint(asked.loaded.model)[:8]))
+    key = "-".join((asked.world, *asked.ids, fingerprint(asked.loaded.model)[:8], meaning(asked.ids)))
     path = partial(kept.part, asked.folder, name, key)
     gate = path("gates").with_suffix(".txt")
 
@@ -172,6 +180,7 @@ def network(asked: Asked, tell: Tell) -> Scored:
             about = material(asked.loaded, asked.world, asked.ids, asked.clips, asked.seed)
             gate.parent.mkdir(parents=True, exist_ok=True)
             runs.write_text(gate, about.gates.table())
+            about.wide  # noqa: B018 (made here: what fails is no method's fault)
         return about
 
     tell(0)
@@ -204,6 +213,12 @@ def network(asked: Asked, tell: Tell) -> Scored:
     order = further("metrics", MetaRow, lambda: meta(ready(), name, cheap(asked.line, found), found))
     tests = further("concepts", concept_table.Row, lambda: concepts.table(asked.loaded, network=name), FIRST)
     return Scored(found, refused, gate.read_text(encoding="utf-8"), [*shares, *named], order, tests)
+
+
+def meaning(ids: Sequence[str]) -> str:
+    """Of what is kept about questions: rows of a version that asked otherwise are not taken for ours."""
+    how = (MEANING, [QUESTIONS[name] for name in ids], BUDGETS, STABLE_CLIPS, FEWEST, META_CLIPS)
+    return hashlib.sha256(repr(how).encode()).hexdigest()[:6]
 
 
 def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list[Refused]]:

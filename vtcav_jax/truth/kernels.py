@@ -85,13 +85,18 @@ def kernels(about: Material, network: str) -> list[Row]:
     if few := [name for name in about.ids if not _clips_each(about, QUESTIONS[name].head)]:
         warn(f"pyramids are not scored: {', '.join(few)} has under {2 * FEWEST} clips of an answer; add --truth_clips")
         return []
-    jobs = [(name, i, side) for name in about.ids for i, side in enumerate(_sides(about, QUESTIONS[name].head))]
-    judged = [_judged(about, *job) for job in progress(jobs, len(jobs), "pyramids", size=lambda _: 1)]
-    rows = []
-    for name in about.ids:
-        for way in WAYS:
-            rows += _rows(about, network, name, way, [one[way] for (of, *_), one in zip(jobs, judged) if of == name])
-    return rows
+    judged: dict[str, list[dict[str, _Judged]]] = {name: [] for name in about.ids}
+    heads = {name: QUESTIONS[name].head for name in about.ids}
+    sides = ((name, side) for name, head in heads.items() for side in _sides(about, head))
+    count = sum(2 * len(about.loaded.heads[head]) for head in heads.values())
+    for name, side in progress(sides, count, "pyramids", size=lambda _: 1):
+        judged[name].append(_judged(about, len(judged[name]), side))
+    return [
+        row
+        for name, some in judged.items()
+        for way in WAYS
+        for row in _rows(about, network, name, way, [side[way] for side in some])
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,7 @@ class _Judged:
     apart: dict[str, Float[np.ndarray, "3 draws"]]
 
 
-def _judged(about: Material, name: str, number: int, side: _Side) -> dict[str, _Judged]:
+def _judged(about: Material, number: int, side: _Side) -> dict[str, _Judged]:
     """Every way; what is lost without others, and without all, is the same for all ways."""
     model, out = about.wide.model, {}
     what = explained(model, side.judged, side.target)
@@ -132,8 +137,8 @@ def _rows(about: Material, network: str, name: str, way: str, sides: list[_Judge
         falls = np.concatenate([side.falls[stage] for side in sides], 1)
         fallen = falls @ draws(falls.shape[1], about.seed).T
         apart = np.mean([side.apart[stage] for side in sides], 0)
-        for axis, drawn in ((ABLATION, fallen), (SELECTIVE, apart)):
-            told = interval(_skill(*drawn))
+        for axis, drawn in ((ABLATION, _share(*fallen)), (SELECTIVE, _skill(*apart))):
+            told = interval(drawn)
             rows.append(Row(way, stage, network, name, axis, *told, falls.shape[1], cost, spent))
     return rows
 
@@ -202,6 +207,12 @@ def _apart(own: Array, others: Array, chosen: list[int], seed: int) -> Float[np.
     far = sign * (means[0] - means[1]) / spread  # sign and the best are those of all clips: no draw makes them better
     best = np.argsort(-far[0])[: max(len(chosen), 1)]
     return np.stack([far[:, chosen].mean(1) if chosen else far.mean(1), far.mean(1), far[:, best].mean(1)])
+
+
+def _share(own: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " draws"]:
+    """NaN where all kernels together do no more than some at random."""
+    there = everything > chance
+    return np.where(there, (own - chance) / np.where(there, everything - chance, 1), np.nan)
 
 
 def _skill(own: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " draws"]:

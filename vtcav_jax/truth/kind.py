@@ -63,7 +63,8 @@ def time_changed(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -
 
 
 Shares = Callable[[Loaded, np.ndarray, Sequence[Margin]], list[dict[str, Share]]]
-WAYS: tuple[Shares, ...] = (two_legs, relevance, time_changed)  # each all that it tells of several targets
+# Each, and whether all of its passes are the same for all targets
+WAYS: tuple[tuple[Shares, bool], ...] = ((two_legs, False), (relevance, False), (time_changed, True))
 
 
 def kinds(about: Material, network: str) -> list[Row]:
@@ -76,12 +77,12 @@ def kinds(about: Material, network: str) -> list[Row]:
     if not all(sides.values()):
         return []
     heads, out = [*sides[True], *sides[False]], []
-    for way in WAYS:
+    for way, shared in WAYS:
         parts, seconds = [], []
         for rows in batches(len(about)):
             start = time.perf_counter()
             parts.append(way(about.wide, about.video[rows], [about.target(head, rows) for head in heads]))
-            seconds.append((time.perf_counter() - start) / (len(heads) * len(about.video[rows])))
+            seconds.append((time.perf_counter() - start) / ((1 if shared else len(heads)) * len(about.video[rows])))
         for name, first in parts[0][0].items():
             found = {h: np.concatenate([part[i][name].values for part in parts]) for i, h in enumerate(heads)}
             drawn = np.mean([_apart(found[a], found[b]) for a in sides[True] for b in sides[False]], 0)

@@ -22,7 +22,7 @@ from vtcav_jax.worlds.world import ABSENT
 
 SPARE = 1.4  # clips made for each that is wanted: some are not answered as planted
 FEWEST = 400  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
-AT_ONCE = 50
+AT_ONCE = 25  # clips in a batch: more of them are slower, as they leave the caches
 LOGITS = max(sum(map(len, world.heads.values())) for world in WORLDS.values())
 CELL = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
 
@@ -50,8 +50,12 @@ class Material:
     @cached_property
     def wide(self) -> Loaded:
         """The network with as many logits as any world asks for, the further ones 0: so networks of one architecture
-        share what is compiled. Its own come first, and nothing that is asked here looks at others."""
-        make = partial(models.make, self.loaded.preset, num_classes=max(LOGITS, len(self.loaded.labels)))
+        share what is compiled. Its own come first, and nothing that is asked here looks at others. What was not made
+        as a preset is, of other types perhaps, stays what it is."""
+        count = len(self.loaded.labels)
+        make, plain = (partial(models.make, self.loaded.preset, num_classes=n) for n in (max(LOGITS, count), count))
+        if nnx.graphdef(nnx.eval_shape(plain)) != nnx.graphdef(self.loaded.model):
+            return self.loaded
         own, wanted = (weights.parameters(model) for model in (self.loaded.model, nnx.eval_shape(make)))
         short = {name: wanted[name].shape[-1] - a.shape[-1] for name, a in own.items()}
         padded = {name: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, short[name])]) for name, a in own.items()}

@@ -22,7 +22,7 @@ from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
 from vtcav_jax.worlds.generator import WORLDS
 
 CLIPS = 200
-STABLE_CLIPS = 25  # a second map of each is needed
+STABLE_CLIPS = AT_ONCE  # a second map of each is needed
 SEED = 77  # not one that a network was trained on
 
 

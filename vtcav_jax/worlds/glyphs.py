@@ -209,9 +209,9 @@ class Events(World):
     ordered: bool = True  # whether the order is asked for
 
     shows: ClassVar[str] = (
-        "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the order of"
-        " the green one's two colours, which these are, both shapes, whether either is a ring, and whether both are"
-        " something else than bars"
+        "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the green"
+        " one's two colours (in the world events their order as well), both shapes, whether either is a ring, and"
+        " whether both are something else than bars"
     )
 
     def problems(self) -> list[str]:
