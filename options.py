@@ -260,7 +260,7 @@ METHODS = flags.DEFINE_list(
     "methods",
     [],
     "explain, motion, truth: METHOD or (but for truth, which takes all stages) METHOD@STAGE, separated by commas;"
-    " motion takes one, whose maps are split",
+    " motion takes one, whose maps are split; truth takes those that are named with large budgets too",
 )
 BASELINES = flags.DEFINE_list("baselines", ["zero"], "explain: where integrated gradients start, the mean over them")
 NODES = flags.DEFINE_integer(

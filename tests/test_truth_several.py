@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from vtcav_jax import models, worlds
-from vtcav_jax.attribution import explain, methods, static_and_dynamic
+from vtcav_jax.attribution import explain, methods, static_and_dynamic, temporal_probe
 from vtcav_jax.attribution.gradients import smoothgrads
 from vtcav_jax.attribution.paths import legs_for
 from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.tasks import truth as task
 from vtcav_jax.tasks.truth import Scored, side_by_side
+from vtcav_jax.truth.kind import SHUFFLES, time_changed, two_legs
+from vtcav_jax.truth.lineup import DEAR, Entry, lineup, maps
 from vtcav_jax.truth.material import Material, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.worlds.gating import Gates
@@ -23,17 +26,25 @@ from vtcav_jax.worlds.gating import Gates
 def test_several_targets_share_passes_and_get_what_each_gets_alone():
     calls = []
 
-    def network(video, tap=None):
+    def counted(one):
         calls.append(1)
-        return (video**2).reshape(len(video), -1)[:, :48].reshape(len(video), 3, 16).sum(-1)
+        return np.zeros_like(one)
+
+    def network(video, tap=None):
+        logits = (video**2).reshape(len(video), -1)[:, :48].reshape(len(video), 3, 16).sum(-1)
+        return logits + jax.pure_callback(counted, jax.ShapeDtypeStruct((), logits.dtype), logits[0, 0])
 
     video = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 1)).astype(np.float32)
     options = {"rise": {"masks": 30, "cells": (2, 2, 2)}, "occlusion": {"window": (2, 2, 2)}}
     for name, together in SEVERAL.items():
         own = options.get(name, {"groups": 4} if name == "frame_shapley" else {"players": (2, 2, 2)})
+        calls.clear()
         both = together(network, video, [0, 2], **own)
+        passes = len(calls)
         for target, found in zip((0, 2), both):
+            calls.clear()
             alone = explain(network, video, target, name, **own)
+            assert len(calls) == passes > 5
             np.testing.assert_allclose(found.map, alone.map, atol=1e-5)
             assert found.cost == alone.cost
 
@@ -131,3 +142,42 @@ def test_a_network_that_fails_ends_the_others_with_the_step_that_they_are_at():
     with pytest.raises(ValueError, match="no such network"):
         side_by_side([fails, goes_on, goes_on], 20_000)
     assert len(steps) < 1000
+
+
+def test_shares_of_motion_of_several_questions_are_those_of_each():
+    loaded = models.load("worlds_cnn")
+    video = np.asarray(worlds.make_clips("small", 3, 0).video, np.float32)
+    targets = [Margin(np.array([4, 5, 6]), (4, 8)), Margin(np.array([0, 3, 1]), (0, 4))]
+    for target, found in zip(targets, time_changed(loaded, video, targets)):
+        probe = temporal_probe(loaded.model, video, target, shuffles=SHUFFLES)
+        np.testing.assert_allclose(found["frozen"].values, probe.still_share, atol=1e-4)
+        np.testing.assert_allclose(found["shuffled"].values, probe.order_share, atol=1e-4)
+    for target, found in zip(targets, two_legs(loaded, video, targets)):
+        legs = static_and_dynamic(loaded.model, video, target, frames=2, nodes=8)
+        still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
+        np.testing.assert_allclose(found["two_leg_integrated_gradients"].values, moving / (moving + still), atol=1e-4)
+
+
+def test_logits_that_stand_behind_change_no_map():
+    loaded = models.load("worlds_dots_cnn")
+    about = Material(loaded, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
+    for name in ("lrp_gamma", "integrated_gradients", "gradcam"):
+        entry = Entry(name, None, {"nodes": 2} if name == "integrated_gradients" else {})
+        one, other = (maps(m, [entry], about.video, [about.target("form")], {})[0][0].map for m in (loaded, about.wide))
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
+    other_type = models.load("worlds_dots_cnn", dtype=jax.numpy.bfloat16)
+    about = Material(other_type, "dots", (), about.clips, object.__new__(Gates), 0)
+    assert about.wide is other_type  # of another type: not made anew as float32
+
+
+def test_large_budgets_are_for_those_who_name_the_method():
+    loaded = models.load("worlds_cnn")
+    assert not {entry.method for entry in lineup(loaded)} & set(DEAR)
+    assert {entry.method for entry in lineup(loaded, ["rise", "shapley", "integrated_gradients"])} >= set(DEAR)
+
+
+def test_what_is_kept_has_another_name_when_it_means_something_else(monkeypatch):
+    assert task.meaning(["W1"]) == task.meaning(["W1"]) != task.meaning(["W2"])
+    before = task.meaning(["W1"])
+    monkeypatch.setattr(task, "STABLE_CLIPS", 3)
+    assert task.meaning(["W1"]) != before

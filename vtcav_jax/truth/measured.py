@@ -1,6 +1,7 @@
 """What the shipped networks' table says of a method: how far its maps are to be trusted elsewhere.
 
-`measured.csv` is written by `python -m benchmarks.truth` from a run of `flagfiles/truth.flags`.
+`measured.csv` is written by `python -m benchmarks.truth`, from runs of `flagfiles/truth.flags` and
+`flagfiles/truth_budgets.flags`.
 """
 
 import csv

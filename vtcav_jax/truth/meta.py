@@ -9,13 +9,13 @@ from vtcav_jax.attribution.limits import rank_correlation
 from vtcav_jax.intervals import RESAMPLES
 from vtcav_jax.truth import label_free
 from vtcav_jax.truth.lineup import FREE, Entry, given, maps
-from vtcav_jax.truth.material import Material
+from vtcav_jax.truth.material import AT_ONCE, Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import Measured, groups, rows
 from vtcav_jax.truth.table import TRUTH, MetaRow
 
 CLIPS = 10
-EFFORT = label_free.Effort(fractions=label_free.FEW)
+EFFORT = label_free.Effort(fractions=label_free.FEW, randoms=2)
 QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
 FILLS = ("blur", "mean")
 
@@ -23,13 +23,15 @@ FILLS = ("blur", "mean")
 def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequence[Measured]) -> list[MetaRow]:
     """Over the maps of `entries`, whose truth is `found`; both are asked of the same network and clips."""
     truths = {(r.world, r.method, r.stage): r for r in rows(found, network) if r.axis == TRUTH}
-    compared, some = given(about.loaded, about.video), slice(0, min(CLIPS, len(about)))
+    # Maps are made of as many clips as for the table, where they are compiled, and measured on fewer
+    compared, batch, some = given(about.loaded, about.video), slice(0, AT_ONCE), slice(0, min(CLIPS, len(about)))
     out = []
     for question in (q for q in QUESTION if q in about.ids):
-        target = about.target(QUESTIONS[question].head, some)
+        asked, target = (about.target(QUESTIONS[question].head, rows) for rows in (batch, some))
         made, truth = {}, {}
         for group in groups(e for e in entries if e.method not in FREE).values():
-            for entry, one in zip(group, maps(about.wide, group, about.video[some], [target], compared)[0]):
+            for entry, one in zip(group, maps(about.wide, group, about.video[batch], [asked], compared)[0]):
+                one = one[some]
                 row = truths.get((question, entry.method, one.stage))
                 same = any(of.map.shape == one.map.shape and np.allclose(of.map, one.map) for of in made.values())
                 if row is not None and not same:  # a map under another name is no further one

@@ -14,7 +14,8 @@ ALL = "all"  # questions of a network
 class Row:
     """A value and its bootstrap interval over clips; 0 is chance, 1 is all there is to get, worse than chance below 0.
 
-    `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's.
+    `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's, and
+    were measured beside another network.
     """
 
     method: str
