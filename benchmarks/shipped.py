@@ -33,11 +33,9 @@ Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfile
 and are right in one clip of four where it does not. `worlds_events_cnn` (the order of two flashes, and questions of two
 causes each) and `worlds_dots_cnn` (a form that only moving dots show) are trained by `train_worlds_events_cnn.flags`
 and `train_worlds_dots_cnn.flags`, then by those of the same name and `_further`, the first also by `_last`;
-`worlds_dots_swin` by `train_worlds_dots.flags` and `train_worlds_dots_further.flags`, `worlds_joint_swin` (the
-questions of two causes without the order, which this Swin did not learn in 4,000 steps) by `train_worlds_events.flags`
-and `train_worlds_joint.flags`. The *gates* show that each head goes by its cause: a factor that is drawn again must
-change its answer where the cause's answer changes (at most 3 % unchanged), and not where it stays (at least 97 %
-unchanged).
+`worlds_dots_swin` by `train_worlds_dots.flags` and `train_worlds_dots_further.flags`. The *gates* show that each head
+goes by its cause: a factor that is drawn again must change its answer where the cause's answer changes (at most 3 %
+unchanged), and not where it stays (at least 97 % unchanged).
 """
 
 
