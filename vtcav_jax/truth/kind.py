@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from vtcav_jax import selective_relevance
 from vtcav_jax.attribution.paths import legs_for
@@ -55,11 +56,16 @@ def time_changed(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -
     empty = logits_in_orders(loaded.model, jnp.zeros_like(clips), np.arange(frames, dtype=np.int32)[None])
     found = []
     for target in targets:
-        scores = [np.asarray(target(jnp.asarray(logits), {})) for logits in (*changed, *empty)]
+        scores = [np.asarray(_score(target, logits)) for logits in (*changed, *empty)]
         probe = as_probe(np.stack(scores[:-1]), frames, scores[-1])
         frozen, shuffled = Share(probe.still_share, frames + 2), Share(probe.order_share, SHUFFLES + 2)
         found.append({"frozen": frozen, "shuffled": shuffled})
     return found
+
+
+@jax.jit
+def _score(target: Margin, logits: Array) -> Array:
+    return target(logits, {})
 
 
 Shares = Callable[[Loaded, np.ndarray, Sequence[Margin]], list[dict[str, Share]]]
