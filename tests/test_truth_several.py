@@ -49,6 +49,7 @@ def test_several_targets_share_passes_and_get_what_each_gets_alone():
             assert found.cost == alone.cost
 
 
+@pytest.mark.slow
 def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_gets_alone():
     loaded = models.load("worlds_cnn")
     video = np.random.default_rng(0).normal(size=(2, 8, 32, 32, 3)).astype(np.float32)
@@ -97,6 +98,7 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
         explain(network, video, 0, "rise", cells=(9, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cnn", "swin"])
 def test_networks_of_one_architecture_share_what_is_compiled(kind):
     found = []
@@ -144,6 +146,7 @@ def test_a_network_that_fails_ends_the_others_with_the_step_that_they_are_at():
     assert len(steps) < 1000
 
 
+@pytest.mark.slow
 def test_shares_of_motion_of_several_questions_are_those_of_each():
     loaded = models.load("worlds_cnn")
     video = np.asarray(worlds.make_clips("small", 3, 0).video, np.float32)
@@ -158,6 +161,7 @@ def test_shares_of_motion_of_several_questions_are_those_of_each():
         np.testing.assert_allclose(found["two_leg_integrated_gradients"].values, moving / (moving + still), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_logits_that_stand_behind_change_no_map():
     loaded = models.load("worlds_dots_cnn")
     about = Material(loaded, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
