@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vtcav_jax import intervals
 from vtcav_jax.report import truth_figures
 from vtcav_jax.truth.table import ABLATION, SELECTIVE, TRUTH, Row
 
@@ -301,7 +302,7 @@ def _ranked(rows: list[dict]) -> list[dict]:
 
 
 def _interval(row: dict) -> str:
-    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    return intervals.told(row["value"], row["low"], row["high"])
 
 
 def _mean(values: list[float]) -> str:

@@ -180,7 +180,6 @@ def network(asked: Asked, tell: Tell) -> Scored:
             about = material(asked.loaded, asked.world, asked.ids, asked.clips, asked.seed)
             gate.parent.mkdir(parents=True, exist_ok=True)
             runs.write_text(gate, about.gates.table())
-            about.wide  # noqa: B018 (made here: what fails is no method's fault)
         return about
 
     tell(0)

@@ -105,9 +105,8 @@ class _Judged:
 
     cost: float
     seconds: float  # of a clip
-    falls: dict[
-        str, Float[np.ndarray, "3 b"]
-    ]  # of the margin: without the kernels, without as many others, without all
+    # Of the margin: without the kernels, without as many others, without all
+    falls: dict[str, Float[np.ndarray, "3 b"]]
     apart: dict[str, Float[np.ndarray, "3 draws"]]
 
 

@@ -1,7 +1,7 @@
 """Maps held against what is known: one row for each method, stage, network, question and axis."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -105,14 +105,15 @@ def _heads() -> str:
 
 def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
     """Of entries of one group; all questions about the same clips."""
-    known, sizes, asked_of = about.known, about.sizes, about.loaded if entries[0].function else about.wide
-    compared = given(about.loaded, about.video)
+    known, sizes = about.known, about.sizes
+    asked_of = about.loaded if entries[0].function else about.wide
+    make = partial(maps, asked_of, entries, given=given(about.loaded, about.video))
     parts: dict[str, list[list[Attribution]]] = {head: [] for head in about.heads}
     seconds: list[float] = []
     times = 1 if shares(entries[0]) else len(about.heads)
     for rows in batches(len(about)):
         start = time.perf_counter()
-        made = maps(asked_of, entries, about.video[rows], [about.target(head, rows) for head in parts], compared)
+        made = make(about.video[rows], [about.target(head, rows) for head in parts])
         seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
         for head, some in zip(parts, made):
             parts[head].append(some)
@@ -129,20 +130,26 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
             head = QUESTIONS[name].head
             got = axes.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
             out.append(Measured(entries[i].method, first.stage, name, first.cost, spent, got))
-    for (name, entry), parts_of in stability(about, asked_of, entries, found).items():
+    for (name, entry), parts_of in stability(about, make, entries, found).items():
         next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABLE] = parts_of
     return out
 
 
 def stability(
-    about: Material, asked_of: Loaded, entries: Sequence[Entry], found: Mapping[str, Sequence[tuple[Attribution, Mass]]]
+    about: Material,
+    make: Callable[..., list[list[Attribution]]],
+    entries: Sequence[Entry],
+    found: Mapping[str, Sequence[tuple[Attribution, Mass]]],
 ) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
-    """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together."""
+    """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together.
+
+    `make` gives the maps of `entries` for videos and targets.
+    """
     rows, out = slice(0, min(STABLE_CLIPS, len(about))), {}
     for factor in dict.fromkeys(QUESTIONS[name].irrelevant for name in about.ids):
         names = [name for name in about.ids if QUESTIONS[name].irrelevant == factor]
         targets = [about.target(QUESTIONS[name].head, rows) for name in names]
-        made = maps(asked_of, entries, about.redrawn(factor, rows), targets, given(asked_of, about.video))
+        made = make(about.redrawn(factor, rows), targets)
         for name, some in zip(names, made):
             for entry, after, (first, before) in zip(entries, some, found[QUESTIONS[name].head]):
                 if not over_time(first):
