@@ -18,6 +18,7 @@ def recipe():
         warmup=min(100, options.STEPS.value // 10) if options.WARMUP.value is None else options.WARMUP.value,
         weight_decay=options.WEIGHT_DECAY.value,
         clip_norm=options.CLIP_NORM.value,
+        label_smoothing=options.LABEL_SMOOTHING.value,
         augment=options.AUGMENT.value,  # type: ignore[arg-type]
         timeless=options.TIMELESS.value,
         timeless_from=options.TIMELESS_FROM.value,

@@ -158,6 +158,7 @@ WARMUP = flags.DEFINE_integer(
 )
 WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.05, "train: of AdamW")
 CLIP_NORM = flags.DEFINE_float("clip_norm", 1.0, "train: greatest norm of a gradient")
+LABEL_SMOOTHING = flags.DEFINE_float("label_smoothing", 0.0, "train: share of each answer that is spread over all")
 AUGMENT = flags.DEFINE_enum(
     "augment",
     "none",

@@ -24,9 +24,10 @@ def with_flags(text: str) -> str:
         return f"{found[1]}--{found[2]}" if found[2] in known else found[0]
 
     text = re.sub(r"(^|; |: )(\w+)(?= (?:is|are|must|needs) )", flagged, text)
-    if text.startswith("--") or set(re.findall(r"--(\w+)", text.partition("\n")[0])) - {options.TASK.name}:
+    sentence = text.partition("\n")[0]  # a table may follow, whose names are not spoken of
+    if sentence.startswith("--") or set(re.findall(r"--(\w+)", sentence)) - {options.TASK.name}:
         return text
-    spoken = [(len(value), name) for value, name in given if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+    spoken = [(len(value), name) for value, name in given if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", sentence)]
     return f"--{max(spoken)[1]}: {text}" if spoken else text
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 from absl import app, flags
 
-from benchmarks import tables, timing
+from benchmarks import pages, tables, timing
 from vtcav_jax import models
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.video import How, Source, open_source, stream
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))
-    print(f"wrote {timing.write('decode', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('decode', results)} and its table in {pages.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import tables, timing
+from benchmarks import pages, tables, timing
 from benchmarks.peer import Peer
 from vtcav_jax import models, tap
 from weights_conversion import reference
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     )
     results = [row for case in cases for row in rows("video_swin_t_k400", *case, repeats=_REPEATS.value)]
     print(tables.gradients_table(results))
-    print(f"wrote {timing.write('gradients', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('gradients', results)} and its table in {pages.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

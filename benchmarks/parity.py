@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks import tables, timing
+from benchmarks import pages, tables, timing
 from tests.drawn_checkpoints import PRESETS, drawn
 from tests.torch_networks import NETWORKS, expected_stages
 from vtcav_jax import models, tap, weights
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     results = [row(keys[preset]) for preset in wanted]
     print(tables.parity_table(results))
     if not _PRESET.value:
-        print(f"wrote {timing.write('parity', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+        print(f"wrote {timing.write('parity', results)} and its table in {pages.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

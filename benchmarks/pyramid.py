@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import tables, timing
+from benchmarks import pages, tables, timing
 from vtcav_jax import feature_pyramid, models
 from vtcav_jax.attribution import Class, explained
 from vtcav_jax.feature_pyramid import Selection
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     del argv
     results = [measured(preset, _REPEATS.value) for preset in _NETWORKS.value]
     print(tables.pyramid_table(results))
-    print(f"wrote {timing.write('pyramid', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('pyramid', results)} and its table in {pages.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh
 
-from benchmarks import tables, timing
+from benchmarks import pages, tables, timing
 from benchmarks.peer import torch_layout
 from vtcav_jax import models, weights
 from vtcav_jax.concepts import read_sets
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
         results += [{"part": name, **row} for row in found]
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
     results = sorted([*_others({row["part"] for row in results}), *results], key=lambda row: _PARTS.index(row["part"]))
-    print(f"wrote {timing.write('tcav', results)} and its table in {tables.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('tcav', results)} and its table in {pages.update_pages()}", file=sys.stderr)
 
 
 def _others(measured: set[str]) -> list[dict[str, Any]]:

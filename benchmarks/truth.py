@@ -3,7 +3,8 @@
   python main.py --flagfile=flagfiles/truth.flags
   python main.py --flagfile=flagfiles/truth_budgets.flags
   python main.py --flagfile=flagfiles/truth_seeds.flags
-  python -m benchmarks.truth --run=runs/truth --budgets=runs/truth_budgets --seeds=runs/truth_seeds
+  python main.py --flagfile=flagfiles/truth_seeds_cnn.flags
+  python -m benchmarks.truth --run=runs/truth --budgets=runs/truth_budgets --seeds=runs/truth_seeds,runs/truth_seeds_cnn
 
 Reads the tables of the runs; writes benchmarks/results/truth_BACKEND.jsonl, the pages' tables, the README's figures,
 and vtcav_jax/truth/measured.csv, from which pages with maps say how far these are to be trusted.
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import tables, timing
+from benchmarks import pages, timing
 from vtcav_jax.report import truth_figures
 from vtcav_jax.report.run_folder import open_folder, read_rows
 from vtcav_jax.truth import concept_table, measured
@@ -27,7 +28,9 @@ from vtcav_jax.truth.table import ALL, TRUTH, Row
 _BUDGETS = flags.DEFINE_string(
     "budgets", "runs/truth_budgets", "the folder of a run of flagfiles/truth_budgets.flags; empty: no large budgets"
 )
-_SEEDS = flags.DEFINE_string("seeds", "", "the folder of a run of flagfiles/truth_seeds.flags; none: no table of seeds")
+_SEEDS = flags.DEFINE_list(
+    "seeds", [], "the folders of runs of flagfiles/truth_seeds*.flags, a table each; none: no table of seeds"
+)
 _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/truth.flags")
 
 
@@ -36,8 +39,8 @@ def main(argv: list[str]) -> None:
     run = open_folder(Path(_RUN.value))
     rows = [*run.truths, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
     tests = read_rows(run.folder / concept_table.FILE, concept_table.Row)
-    seeds = [row for row in _rows(_SEEDS.value) if row.axis == TRUTH]
-    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests, "seeds": seeds}
+    seeds = {f"seeds:{i}": [r for r in _rows(one) if r.axis == TRUTH] for i, one in enumerate(_SEEDS.value)}
+    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests} | seeds
     found = [
         {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
         for part, some in parts.items()
@@ -45,16 +48,16 @@ def main(argv: list[str]) -> None:
     ]
     for network in measured.NETWORKS:
         figure = truth_figures.against_cost(rows, network)
-        figure.write(tables.ROOT / "docs").rename(tables.ROOT / "docs" / f"truth_{network}.svg")
-    with (tables.ROOT / "vtcav_jax" / "truth" / measured.FILE).open("w", newline="", encoding="utf-8") as file:
+        figure.write(pages.ROOT / "docs").rename(pages.ROOT / "docs" / f"truth_{network}.svg")
+    with (pages.ROOT / "vtcav_jax" / "truth" / measured.FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(measured.COLUMNS)
         for row in rows:
             if row.axis == TRUTH and row.world == ALL and row.network in measured.NETWORKS:
                 writer.writerow([rounded(getattr(row, name)) for name in measured.COLUMNS])
     gates = (run.folder / "truth_gates.txt").read_text(encoding="utf-8")
-    (tables.ROOT / "docs" / "truth_gates.txt").write_text(gates, encoding="utf-8")
-    print(f"wrote {timing.write('truth', found)} and its tables in {tables.update_pages()}", file=sys.stderr)
+    (pages.ROOT / "docs" / "truth_gates.txt").write_text(gates, encoding="utf-8")
+    print(f"wrote {timing.write('truth', found)} and its tables in {pages.update_pages()}", file=sys.stderr)
 
 
 def _rows(run: str) -> Sequence[Row]:

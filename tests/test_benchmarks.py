@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import decode, peer, tables, timing
+from benchmarks import decode, pages, peer, tables, timing
 from vtcav_jax import models, weights
 from vtcav_jax.video import open_source
 from weights_conversion import convert, reference
@@ -76,15 +76,15 @@ def test_tables_hold_the_results(tmp_path, monkeypatch):
     row |= timing.as_row(timing.Timing(3.21, 0.5, 0.4, 1.25, 20, 100.0))
     row |= {"share_of_peak": 0.44, "torchvision_ratio": 2.1}
     monkeypatch.setattr(timing, "RESULTS", tmp_path)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
     path = timing.write("forward", [row])
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["versions"]["jax"] and json.loads(line)["median_s"] == 0.5
-    text = tables.filled("a <!-- table: forward --> old <!-- end --> b")
+    text = pages.filled("a <!-- table: forward --> old <!-- end --> b")
     assert text.startswith("a ") and text.endswith(" b") and "old" not in text
     for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
         assert f"| {cell} |" in text
-    assert tables.filled(text) == text
+    assert pages.filled(text) == text
 
 
 def test_waiting_is_told_from_working():

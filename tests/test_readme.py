@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import options
-from benchmarks import tables
+from benchmarks import pages
 from vtcav_jax import models
 
 ROOT = Path(__file__).parent.parent
@@ -30,16 +30,16 @@ def test_the_own_model_takes_twenty_lines():
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
 
 
-@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
 def test_the_tables_are_those_of_the_results(page):
     text = page.read_text(encoding="utf-8")
-    assert tables.filled(text) == text
+    assert pages.filled(text) == text
 
 
-@pytest.mark.parametrize("name", tables.TABLES)
+@pytest.mark.parametrize("name", pages.TABLES)
 def test_every_table_has_a_measurement_and_a_place(name):
-    assert tables.results(name)
-    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in tables.PAGES)
+    assert pages.results(name)
+    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in pages.PAGES)
 
 
 def test_the_readme_is_short():

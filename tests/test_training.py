@@ -139,11 +139,18 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tm
 
 def test_a_clip_without_a_label_does_not_count():
     logits = jnp.array([[2.0, 0.0], [0.0, 3.0], [5.0, 0.0]])
-    loss, right = training._head(logits, jnp.array([0, 0, -1]))
+    loss, right = training._head(logits, jnp.array([0, 0, -1]), 0.0)
     expected = np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(3))])
     assert float(loss) == pytest.approx(expected, abs=1e-6) and float(right) == 0.5
-    loss, right = training._head(logits, jnp.array([-1, -1, -1]))
+    loss, right = training._head(logits, jnp.array([-1, -1, -1]), 0.1)
     assert (float(loss), float(right)) == (0.0, 0.0)
+
+
+def test_smoothed_answers_want_a_margin_that_ends():
+    loss = jax.jit(lambda margin: training._head(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
+    margins = jnp.linspace(0.0, 8.0, 801)
+    best = float(margins[jnp.argmin(jax.vmap(loss)(margins))])
+    assert best == pytest.approx(np.log(0.95 / 0.05), abs=0.01)  # a tenth spread over two answers
 
 
 def test_augmentation_only_moves_pixels():

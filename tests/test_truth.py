@@ -1,7 +1,5 @@
 """Maps against what is known: chance is 0 whatever the cause's size, what is perfect is 1, and what is broken shows."""
 
-import csv
-
 import jax
 import numpy as np
 import pytest
@@ -11,18 +9,15 @@ from vtcav_jax import models, truth
 from vtcav_jax.attribution import explain, explained
 from vtcav_jax.attribution.attention import mixed_stages
 from vtcav_jax.tasks.truth import wired
-from vtcav_jax.truth import axes, exact, kept
+from vtcav_jax.truth import axes, exact
 from vtcav_jax.truth.axes import Known, skill
 from vtcav_jax.truth.kind import _apart
 from vtcav_jax.truth.lineup import BUDGETS, Entry, imported, lineup
-from vtcav_jax.truth.material import Material, material, questions_of
+from vtcav_jax.truth.material import material
 from vtcav_jax.truth.measured import measured, trust
 from vtcav_jax.truth.meta import correlated
-from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import Measured, measure, resampled, rows
-from vtcav_jax.truth.table import AXES, EXACT, STABLE, TRUTH, Refused
-from vtcav_jax.worlds import make_clips
-from vtcav_jax.worlds.gating import Gates
+from vtcav_jax.truth.table import AXES, EXACT, STABLE, TRUTH
 
 SIZES = (4, 8, 8)
 
@@ -136,28 +131,15 @@ def test_a_share_of_motion_that_tells_questions_apart():
     assert _apart(b + 9, b)[0] == 1 and (_apart(b, b + 9) == -1).all()
 
 
-def test_what_owns_shapley_values_is_exact_where_they_are_known():
-    assert rows_of("integrated_gradients").value == pytest.approx(1, abs=1e-3)
-    assert abs(rows_of("random").value) < 0.1 and rows_of("gradient_x_input").value > 0.5
-
-
 def rows_of(method):
     found = exact.exact(Entry(method), clips=24)
     (row,) = rows([Measured(method, found.stage, "W0", found.forwards, 0.0, {EXACT: found.parts})], exact.NETWORK)
     return row
 
 
-def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
-    path = kept.part(tmp_path, "../net", "small", "a/b")
-    assert path.parent == tmp_path / kept.FOLDER
-    measured = Measured("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
-    kept.write(path, [measured], [Refused("x", "net", "no ReLUs")])
-    (found,), refused = kept.read(path)
-    assert (found.method, found.forwards, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
-    np.testing.assert_array_equal(found.axes["WHERE"], measured.axes["WHERE"])
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is damaged .* remove it"):
-        kept.read(path)
+def test_what_owns_shapley_values_is_exact_where_they_are_known():
+    assert rows_of("integrated_gradients").value == pytest.approx(1, abs=1e-3)
+    assert abs(rows_of("random").value) < 0.1 and rows_of("gradient_x_input").value > 0.5
 
 
 def test_errors_are_sentences():
@@ -246,102 +228,6 @@ def test_stages_whose_windows_span_the_frame_are_named():
     assert mixed_stages(cnn) == []
 
 
-def test_a_network_is_asked_about_the_world_whose_heads_it_has():
-    assert questions_of(models.load("worlds_cnn")) == {"small": ("W1", "W2", "W3", "W4")}
-    assert questions_of(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
-    with pytest.raises(ValueError, match="does not answer W5"):
-        truth.score("gradcam", "worlds_cnn", ["W5"])
-    with pytest.raises(ValueError, match="does not answer W8 either, W8 both"):
-        truth.score("gradcam", "worlds_cnn", ["W8"])
-
-
-@pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
-def test_every_question_has_what_it_names_in_its_world(name):
-    question = truth.QUESTIONS[name]
-    clips = make_clips(question.worlds[-1], 2, 0)
-    assert question.head in clips.world.questions and question.irrelevant in clips.world.factors
-    names = [*question.core.split("+"), *(question.who or ()), *(mask for _, mask in question.unlike)]
-    assert set(names) - {"scene"} <= set(clips.masks)
-    assert question.event is None or question.event in clips.masks
-    assert {head for head, _ in question.unlike} <= set(clips.world.questions)
-    asked = clips.world.questions[question.head]
-    assert question.irrelevant not in (asked.cause or asked.factors)
-
-
-def ungated(network, world, *ids):
-    """Clips as they come: nothing here depends on what the network makes of them."""
-    return Material(models.load(network), world, ids, make_clips(world, 64, 4), object.__new__(Gates), 4)
-
-
-@pytest.mark.parametrize("name, world", [("events_cnn", "events"), ("shortcut_cnn", "shortcut"), ("cnn", "small")])
-def test_each_place_belongs_to_one_thing(name, world):
-    about = ungated(f"worlds_{name}", world, *questions_of(models.load(f"worlds_{name}"))[world])
-    total = sum(about.areas.values())
-    # but for the distractor's core where it is seen through a hole of the key's, in the box of which it then lies
-    assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 1e-3
-
-
-def test_of_joint_causes_those_count_that_decide():
-    about = ungated("worlds_events_cnn", "events", "W8 either", "W8 both")
-    key, other = (about.clips.factors[name] for name in ("shape", "dis_shape"))
-    for head, special in (("either", 1), ("both", 3)):  # a ring; bars
-        found = about._deciding(QUESTIONS[f"W8 {head}"])
-        one = (key == special) ^ (other == special)
-        np.testing.assert_array_equal(found["key_box"], ~one | (key == special))
-        np.testing.assert_array_equal(found["dis_box"], ~one | (other == special))
-        assert 10 < one.sum() < 40
-        known = about.known[f"W8 {head}"]
-        apart = one & (key == special) & (about.cells["key_box"] * about.cells["dis_box"] == 0).all((1, 2, 3))
-        assert not (known.core & (about.cells["dis_box"] > 0))[apart].any()
-        assert (known.core | ~(about.cells["key_box"] > 0))[key == special].all()
-        ((_, mask),) = known.unlike
-        np.testing.assert_array_equal(np.isnan(mask).all((1, 2, 3)), ~found["dis_box"])
-    perfect = {
-        head: axes.mass(about.known[f"W8 {head}"].core.astype(np.float32), about.sizes) for head in ("either", "both")
-    }
-    colours = axes.mass(about.cells["key_event"].astype(np.float32), about.sizes)
-    found = axes.axes(perfect["either"], about.known["W8 either"], {"colours": colours})
-    for axis in ("WHERE", "WHAT-FOR"):
-        assert np.nanmean(found[axis][:, 0]) > 0.99, axis
-
-
-def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_path, monkeypatch):
-    from vtcav_jax.tasks import truth as task
-
-    def failed(*of):
-        raise ValueError("the network does not go by the planted causes")
-
-    monkeypatch.setattr(task, "material", failed)
-    with pytest.raises(ValueError, match="does not go by the planted causes"):
-        task.truth(["worlds_cnn"], tmp_path / "run", methods=("gradcam",), worlds=("W2",))
-    assert not list((tmp_path / "run").glob("parts/*.npz"))
-
-
-def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch):
-    from vtcav_jax.tasks import truth as task
-
-    asked = []
-
-    def network(about, tell):
-        asked.append((about.name, about.world, about.ids))
-        return task.Scored([], [], "", [], [], [])
-
-    monkeypatch.setattr(task, "network", network)
-    monkeypatch.setattr(task, "report", lambda folders: None)
-    task.truth([], tmp_path / "one", methods=("gradcam",), worlds=("W7", "W8 both"), clips=4)
-    can = {
-        name: set(sum(questions_of(models.load(name)).values(), ())) & {"W7", "W8 both"} for name in models.shipped()
-    }
-    assert {name: set(ids) for name, _, ids in asked} == {name: some for name, some in can.items() if some}
-    assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in asked}
-    with pytest.raises(ValueError, match="worlds_cnn does not answer W7; it answers W1, W2, W3, W4"):
-        task.truth(["worlds_cnn"], tmp_path / "two", methods=("gradcam",), worlds=("W7",), clips=4)
-    with pytest.raises(ValueError, match="there is no world W77"):
-        task.truth([], tmp_path / "three", methods=("gradcam",), worlds=("W77",), clips=4)
-    with pytest.raises(ValueError, match="a run of something else"):
-        task.truth([], tmp_path / "one", methods=("saliency",), worlds=("W7",), clips=4)
-
-
 def of_a_stage(model, clips, target):
     return explain(model, clips, target, "gradcam", "convs.1")
 
@@ -362,41 +248,3 @@ def test_ones_own_function_need_not_be_for_the_wired_network():
         assert not found and [one.method for one in refused] == ["mine"]
     found = exact.exact(Entry("mine", function=half_as_fine), 8)
     assert np.isfinite(found.parts).all() and -1 <= found.parts.min() <= found.parts.max() <= 1
-
-
-@pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch):
-    """Nothing that was measured is measured again."""
-    from vtcav_jax.tasks import truth as task
-
-    asked, groups = dict(worlds=("W7",), clips=12), []
-    real = task.measure
-
-    def counted(about, entries):
-        if len(groups) == stop:
-            raise KeyboardInterrupt
-        groups.append(tuple(dict.fromkeys(entry.method for entry in entries)))
-        return real(about, entries)
-
-    about = task.material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), 12, 77)
-    monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
-    monkeypatch.setattr(task, "measure", counted)
-    stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
-    with pytest.raises(KeyboardInterrupt):
-        task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
-    assert groups == [("gradcam", "saliency")]
-    stop = 99
-    task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
-    free = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
-    assert groups[1:] == [("gradcam_framewise",), *free]
-    task.truth(["worlds_shortcut_cnn"], tmp_path / "whole", methods=methods, **asked)
-    tables = [without_seconds(tmp_path / name / "truth.csv") for name in ("run", "whole")]
-    assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
-    with pytest.raises(ValueError, match="a run of something else"):  # rows that are made together would be others
-        task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam",), **asked)
-
-
-def without_seconds(path):
-    """All but what differs from run to run."""
-    with path.open(newline="") as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]

@@ -41,6 +41,7 @@ class Recipe:
     warmup: int = 100  # steps
     weight_decay: float = 0.05  # not on biases and normalisation
     clip_norm: float = 1.0  # of the gradient
+    label_smoothing: float = 0.0  # share of each answer that is spread over all: margins then end somewhere
     augment: Augmentation = "none"  # flip: left and right, per clip; torus: a shift around a world's borders
     timeless: float = 0.0  # share of clips that are shown as one frame, repeated, or with their frames shuffled
     timeless_from: int = 0  # the step: such clips are harder, and nothing else is learnt while they are not understood
@@ -59,6 +60,8 @@ class Recipe:
             problems.append("learning_rate and clip_norm must be positive, weight_decay not negative")
         if not 0 <= self.timeless <= 1 or (self.timeless and not self.timeless_heads):
             problems.append("timeless must be a share, with the heads whose answers need no time")
+        if not 0 <= self.label_smoothing < 1:
+            problems.append(f"label_smoothing {self.label_smoothing} must be a share, less than 1")
         if self.augment not in get_args(Augmentation):
             problems.append(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
         if problems:
@@ -187,7 +190,8 @@ def _step(
 
     def loss_of(parameters):
         logits = nnx.merge(graphdef, parameters)(clips).astype(jnp.float32)
-        losses, right = zip(*(_head(logits[:, a:z], labels[:, i]) for i, (_, a, z) in enumerate(heads)))
+        smoothing = recipe.label_smoothing
+        losses, right = zip(*(_head(logits[:, a:z], labels[:, i], smoothing) for i, (_, a, z) in enumerate(heads)))
         return sum(losses) / len(heads), right
 
     (loss, right), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
@@ -197,11 +201,14 @@ def _step(
     return State(optax.apply_updates(state.parameters, updates), optimiser), values
 
 
-def _head(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _head(
+    logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross entropy and share of right answers of one head, over the clips that have a label for it."""
     counts = (labels != _LEFT_OUT).astype(jnp.float32)
     total = jnp.maximum(counts.sum(), 1.0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    losses = optax.softmax_cross_entropy(logits, wanted)
     right = (logits.argmax(-1) == labels).astype(jnp.float32)
     return (losses * counts).sum() / total, (right * counts).sum() / total
 
