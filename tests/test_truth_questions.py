@@ -23,7 +23,7 @@ def test_a_network_is_asked_about_the_world_whose_heads_it_has():
 @pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
 def test_every_question_has_what_it_names_in_its_world(name):
     question = truth.QUESTIONS[name]
-    clips = make_clips(question.worlds[-1], 2, 0)
+    clips = make_clips(question.world, 2, 0)
     assert question.head in clips.world.questions and question.irrelevant in clips.world.factors
     names = [*question.core.split("+"), *(question.who or ()), *(mask for _, mask in question.unlike)]
     assert set(names) - {"scene"} <= set(clips.masks)

@@ -74,8 +74,8 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
 
 def test_questions_of_a_world_share_what_is_irrelevant():
     """So that maps for the second clips of STABLE share their passes."""
-    for world in {world for question in QUESTIONS.values() for world in question.worlds}:
-        some = [question for question in QUESTIONS.values() if world in question.worlds]
+    for world in {question.world for question in QUESTIONS.values()}:
+        some = [question for question in QUESTIONS.values() if world == question.world]
         (factor,) = {question.irrelevant for question in some}
         planted = worlds.WORLDS[world].questions
         assert all(factor not in planted[question.head].factors for question in some)

@@ -10,9 +10,11 @@ from vtcav_jax.attribution import Margin, explain_many
 from vtcav_jax.attribution.asking import asked
 from vtcav_jax.report import map_sections
 from vtcav_jax.tasks.explain import metrics_table
-from vtcav_jax.truth import unlabelled
+from vtcav_jax.truth import remade, unlabelled
 from vtcav_jax.truth.label_free import METRICS, Effort, measure
 from vtcav_jax.truth.model_free import MODEL_FREE
+from vtcav_jax.truth.randomisation import cascade, random_logit
+from vtcav_jax.truth.robustness import max_sensitivity
 from vtcav_jax.truth.splice import splice_test
 from vtcav_jax.truth.unlabelled import OwnRow
 
@@ -85,6 +87,27 @@ def test_splices_are_those_of_the_library(network, clips, logits, rows):
     assert (own.mean, own.low, own.high) == pytest.approx(known.score)
 
 
+@pytest.mark.slow
+def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
+    (question,) = asked(network, ["direction"])
+    target, lrp = question.target(logits), EXPLAINERS["attn_lrp"]
+    layers = ("", "convs.2", "convs.1", "convs.0")
+    assert remade.coarse(network.model) == layers
+    known = {
+        "max_sensitivity": max_sensitivity(lrp, network.model, clips, target, draws=remade.DRAWS).largest,
+        "random_logit": random_logit(lrp, network.model, clips, target),
+        "randomisation": cascade(lrp, network.model, clips, target, layers=layers).area,
+    }
+    by = {(row.map, row.metric): row for row in rows}
+    for metric, values in known.items():
+        assert by["attn_lrp@video", metric].mean == pytest.approx(float(values.mean()), abs=2e-3), metric
+    for name in MODEL_FREE:  # what asks no network does not hang on it
+        assert by[name, "random_logit"].mean == by[name, "randomisation"].mean == 1, name
+    assert by["attn_lrp@video", "randomisation"].high < 0.9 and by["sobel", "max_sensitivity"].mean < 0.2
+    page = map_sections._metrics(rows)
+    assert "max sensitivity" in page and "Made again" in page
+
+
 @pytest.mark.parametrize(
     "classes, pairs",
     [
@@ -106,9 +129,10 @@ def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
 @pytest.mark.slow
 def test_a_target_without_a_probability_has_metrics_of_its_score(network, clips, logits):
     (question,) = asked(network, ["convs.1#3"])
-    (found,) = unlabelled.metrics_of(network.model, clips, question, logits, METHODS[:1], {}, effort=QUICK)
+    found, again = unlabelled.metrics_of(network.model, clips, question, logits, METHODS[:1], {}, effort=QUICK)
     told = {row.metric for row in found}
     assert "relevance_gain" in told and not any(METRICS[name].by_probability for name in told)
+    assert {row.metric for row in again} == {"max_sensitivity", "randomisation"}  # no class, so no other one
 
 
 def row(name, value, low, high, metric="relevance_gain", fill="blur"):

@@ -127,6 +127,22 @@ def test_no_window_alone_tells_the_order():
     assert all(sorted(labels) == [0, 1] for labels in both.values())
 
 
+def test_steps_towards_the_order_ask_about_the_same_flashes():
+    clips = worlds.make_clips("events_timed", 64, 3)
+    np.testing.assert_array_equal(clips.video, worlds.make_clips("events", 64, 3).video)
+    labels, pair = clips.labels, clips.factors["pair"]
+    np.testing.assert_array_equal(np.sort([labels["first"], labels["second"]], 0), np.sort([pair, (pair + 1) % 4], 0))
+    forward = (labels["second"] - labels["first"]) % 4 == 1
+    np.testing.assert_array_equal(forward, labels["order"] == 0)
+    colours = np.array(worlds.glyphs.FLASHES)
+    windows = clips.world.questions["when"].answers
+    for i in range(len(clips)):
+        early, late = (int(frame) for frame in windows[labels["when"][i]].split(" and "))
+        for frame, head in ((early, "first"), (late, "second")):
+            core = clips.masks["key_event"][i, frame]
+            assert np.abs(clips.video[i, frame][core].mean(0) - colours[labels[head][i]]).max() < 0.1
+
+
 def test_joint_causes_are_what_they_are_called():
     questions = worlds.Events().questions
     shape, other = (np.array(values) for values in zip(*itertools.product(range(4), range(4))))

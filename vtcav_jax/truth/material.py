@@ -197,9 +197,8 @@ def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
     """The questions that a network can be asked, by the world that they are about."""
     found: dict[str, list[str]] = {}
     for name, question in QUESTIONS.items():
-        for world in question.worlds:
-            if answers(loaded, world):
-                found.setdefault(world, []).append(name)
+        if answers(loaded, question.world):
+            found.setdefault(question.world, []).append(name)
     return {world: tuple(names) for world, names in found.items()}
 
 

@@ -14,7 +14,7 @@ class Question:
     and leaves the cause where it is: the same for all questions of a world, so that maps of them share their passes.
     """
 
-    worlds: tuple[str, ...]  # of the generator: each has these clips, and this question among others
+    world: str  # of the generator, which has this question among others
     head: str
     core: str
     dynamic: bool
@@ -25,7 +25,7 @@ class Question:
 
 
 KEY, OTHER = "key_box", "dis_box"
-SMALL, JOINT = ("small",), ("events", "joint")
+SMALL, EVENTS = "small", "events"
 
 QUESTIONS: dict[str, Question] = {
     "W1": Question(SMALL, "shape", KEY, False, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
@@ -49,13 +49,13 @@ QUESTIONS: dict[str, Question] = {
         unlike=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
     ),
     "W5": Question(
-        *(("events",), "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
+        *(EVENTS, "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
         unlike=(("either", "key_event"),),
     ),
-    "W6": Question(("dots",), "form", "key", True, "direction"),
-    "W7": Question(("shortcut",), "direction", "marker", False, "dis_flash", ("marker", KEY)),
-    "W8 either": Question(JOINT, "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
-    "W8 both": Question(JOINT, "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
+    "W6": Question("dots", "form", "key", True, "direction"),
+    "W7": Question("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY)),
+    "W8 either": Question(EVENTS, "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
+    "W8 both": Question(EVENTS, "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
 }
 AREAS = {
     "key": KEY,

@@ -99,7 +99,7 @@ def _questions(world: str) -> list[str]:
 
 
 def _heads() -> str:
-    worlds = dict.fromkeys(world for question in QUESTIONS.values() for world in question.worlds)
+    worlds = dict.fromkeys(question.world for question in QUESTIONS.values())
     return "; ".join(f"{world}: {', '.join(WORLDS[world].heads)}" for world in worlds)
 
 

@@ -1,25 +1,22 @@
-"""Metrics that need no truth, of maps of one's own clips: what `label_free` and `splice` tell, question by question."""
+"""Metrics that need no truth, of maps of one's own clips: what `label_free` and `remade` tell, question by question."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vtcav_jax import intervals
-from vtcav_jax.attribution import Attribution, explain_many
+from vtcav_jax.attribution import explain_many
 from vtcav_jax.attribution.asking import Asked
-from vtcav_jax.attribution.result import VIDEO, joined
+from vtcav_jax.attribution.result import joined
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.tap import Model
 from vtcav_jax.truth.label_free import FEW, METRICS, Effort, MetricRow, measure
-from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
-from vtcav_jax.truth.robustness import Explainer
-from vtcav_jax.truth.splice import splice_test
+from vtcav_jax.truth.model_free import MODEL_FREE
+from vtcav_jax.truth.remade import LOGIT, SENSITIVITY, SPLICE, WEIGHTS, remade
 
 FILE = "map_metrics.csv"
-SPLICE = "splice"
 WANTED = tuple(name for name, one in METRICS.items() if one.group in ("curves", "time", "drop", "map", "sum"))
 # A network of one's own may be a thousand times as dear as those of the table
 EFFORT = Effort(fractions=FEW, randoms=2)
@@ -44,7 +41,7 @@ def metrics_of(
     seed: int = 0,
     effort: Effort = EFFORT,
 ) -> Iterator[list[OwnRow]]:
-    """First everything that removes parts of clips, then the splices; `logits` are the network's own."""
+    """First everything that removes parts of clips, then what takes maps made again; `logits` are the network's own."""
     target = question.target(logits)
     parts = [
         explain_many(model, clips[i : i + batch], question.target(logits[i : i + batch]), methods, options)
@@ -57,8 +54,10 @@ def metrics_of(
     found = measure(model, clips, target, made, metrics=wanted, seed=seed, at_once=2 * batch, effort=effort)
     yield [OwnRow(**asdict(row), target=question.name) for row in found]
     pairs = paired(target.classes) if isinstance(target, Margin) else np.zeros((0, 2), int)
-    if len(pairs):
-        yield list(_spliced(model, clips, question, target, pairs, methods, options, batch, seed))
+    again = remade(
+        model, clips, lambda rows: question.target(logits[rows]), pairs, methods, options, batch=batch, seed=seed
+    )
+    yield [OwnRow(**asdict(row), target=question.name) for row in again]
 
 
 def paired(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, "pairs 2"]:
@@ -70,51 +69,12 @@ def paired(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, "pairs 2"]:
     return np.array(sorted(pairs), int).reshape(-1, 2)
 
 
-def _spliced(
-    model: Model,
-    clips: np.ndarray,
-    question: Asked,
-    target: Margin,
-    pairs: Int[np.ndarray, "pairs 2"],
-    methods: Sequence[tuple[str, str | None]],
-    options: Mapping[str, dict[str, Any]],
-    batch: int,
-    seed: int,
-) -> Iterator[OwnRow]:
-    def in_batches(explainer: Explainer) -> Float[np.ndarray, "pairs 4"]:
-        found = []
-        for i in range(0, len(pairs), batch):
-            one, other = pairs[i : i + batch].T
-            sides = (replace(target, classes=target.classes[side]) for side in (one, other))
-            found.append(splice_test(explainer, model, clips[one], clips[other], *sides).right)
-        return np.concatenate(found)
-
-    about: dict[str, tuple[np.ndarray, int]] = {}
-    for name, stage in methods:
-        known: list[Attribution] = []
-
-        def explained(model: Any, video: Any, target: Any, of=(name, stage), known=known) -> Attribution:
-            known[:] = explain_many(model, video, target, [of], options)
-            return known[0]
-
-        right = in_batches(explained)
-        about[f"{known[0].method}@{known[0].stage}"] = right, 4 * known[0].cost
-    for name in MODEL_FREE:
-
-        def free(model: Any, video: Any, target: Any, name=name) -> Attribution:
-            return Attribution(baseline_maps(np.asarray(video), seed)[name], VIDEO, False, 0, name)
-
-        about[name] = in_batches(free), 0
-    for name, (right, passes) in about.items():
-        interval = intervals.mean(right.mean(1).astype(np.float64))
-        yield OwnRow(name, SPLICE, "", 1, *interval, len(pairs), passes, question.name)
-
-
 TOLD = (  # metrics that put maps in the order of the truth, and what is about time
     *("relevance_gain", "comprehensiveness", "sufficiency", "insertion_less_deletion", "time_relevance_gain"),
     SPLICE,
 )
 FEWEST = 6  # clips, or pairs of them, of which something is said
+AGAIN = (SENSITIVITY, LOGIT, WEIGHTS)  # what a map is like when it is made again
 BEATING = ("relevance_gain", "time_relevance_gain", SPLICE)
 
 

@@ -40,6 +40,7 @@ def expected_of(probe: str, kind: Kind, answers: int) -> tuple[float, float]:
     ends are what no network can beat but by luck: a shuffled clip still shows along which axis the key moves, as often
     in one order as in the opposite one; a flash is in the frozen frame in one clip of four, and is otherwise guessed.
     How much of a form is left in a shuffled clip depends on the steps from frame to frame; nothing is asked of it.
+    When something comes is another answer backwards, but for what comes in the middle.
     """
     chance = 1 / answers
     stays = (SUFFICIENCY, 1.0)
@@ -49,6 +50,7 @@ def expected_of(probe: str, kind: Kind, answers: int) -> tuple[float, float]:
         "timed": (stays, (0.5, 1.0), (0.0, 1 / 4 + (1 - 1 / 4) * chance)),
         "dynamic": ((0.0, NECESSITY), (0.0, SHUFFLED_DYNAMIC), (0.0, chance)),
         "form": (stays, (0.0, 1.0), (0.0, chance)),
+        "dated": ((0.0, 0.5), (0.0, 1.0), (0.0, 1.0)),
     }
     return bounds[kind][PROBES.index(probe)]
 

@@ -189,6 +189,14 @@ def _both(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
     return (shape != SHAPES.index("bars")) & (dis_shape != SHAPES.index("bars"))
 
 
+def _first(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return (pair + order) % len(FLASHES)
+
+
+def _second(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return (pair + 1 - order) % len(FLASHES)
+
+
 @dataclass(frozen=True)
 class Events(World):
     """Each glyph flashes twice, the second time as soon as it may, in two colours that are neighbours on the circle of
@@ -206,12 +214,12 @@ class Events(World):
     Each glyph's shape is asked by itself as well.
     """
 
-    ordered: bool = True  # whether the order is asked for
+    timed: bool = False  # whether it is asked as well which colour is first and when: steps towards their order
 
     shows: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the green"
-        " one's two colours (in the world events their order as well), both shapes, whether either is a ring, and"
-        " whether both are something else than bars"
+        " one's two colours and their order (in the world events_timed also which is first, which second, and when),"
+        " both shapes, whether either is a ring, and whether both are something else than bars"
     )
 
     def problems(self) -> list[str]:
@@ -240,13 +248,21 @@ class Events(World):
         colours = QUESTIONS["flash"]
         pairs = tuple(f"{one} and {other}" for one, other in zip(colours, (*colours[1:], colours[0])))
         order = Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",))
-        return ({"order": order} if self.ordered else {}) | {
+        found = {
+            "order": order,
             "colours": Question(pairs, ("pair",), ("key",), "timed", ("distractor",)),
             "shape": Question(SHAPES, ("shape",), ("key",), "static", ("distractor",)),
             "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
             "either": Question(answers, shapes, glyphs, "static", rule=_either),
             "both": Question(answers, shapes, glyphs, "static", rule=_both),
         }
+        if self.timed:
+            windows = tuple(" and ".join(map(str, pair)) for pair in self._windows.tolist())
+            dated = {"first": (colours, ("pair", "order"), _first), "second": (colours, ("pair", "order"), _second)}
+            dated["when"] = windows, ("times",), np.asarray
+            for name, (names, factors, rule) in dated.items():
+                found[name] = Question(names, factors, ("key",), "dated", ("distractor",), rule=rule)
+        return found
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
@@ -266,8 +282,8 @@ class Events(World):
         prefix, owner = _prefix(entity), entity.split("_")[0]
         pair, order = factors[prefix + "pair"], factors[prefix + "order"]
         windows = self._windows[factors[prefix + "times"]]
-        for i, colour in enumerate((pair + order, pair + 1 - order)):
-            yield f"{owner}_event_{i + 1}", colour % len(FLASHES), windows[:, i]
+        for i, rule in enumerate((_first, _second)):
+            yield f"{owner}_event_{i + 1}", rule(pair, order), windows[:, i]
 
 
 @dataclass(frozen=True)

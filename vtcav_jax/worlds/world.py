@@ -12,8 +12,9 @@ Factors = Mapping[str, Int[np.ndarray, " n"]]
 ABSENT = -1  # the value of a factor whose entity was taken out
 
 # What an answer needs of time. static: any frame that shows the thing; everywhere: each frame alike; timed: the frames
-# of an event, in any order; dynamic: frames in their order; form: several frames, forwards or backwards.
-Kind = Literal["static", "everywhere", "timed", "dynamic", "form"]
+# of an event, in any order; dynamic: frames in their order; form: several frames, forwards or backwards; dated: the
+# frames of an event and when they come.
+Kind = Literal["static", "everywhere", "timed", "dynamic", "form", "dated"]
 
 STEPS = np.array([(0, -1), (0, 1), (-1, 0), (1, 0)])  # y, x of each direction
 DIRECTIONS = ("left", "right", "up", "down")
