@@ -277,7 +277,7 @@ def main(argv: list[str]) -> int:
 
 def done(unexpected: list[str]) -> int:
     """Does the task; what is refused is told in a sentence."""
-    from vtcav_jax import telling
+    from vtcav_jax import runs, telling
     from vtcav_jax.names import unknown
 
     try:
@@ -287,7 +287,8 @@ def done(unexpected: list[str]) -> int:
             raise ValueError(f"--task is missing: one of {', '.join(TASKS)}; see --help")
         if options.TASK.value not in TASKS:
             raise ValueError("--task: " + unknown("task", [options.TASK.value], TASKS))
-        return TASKS[options.TASK.value]() or 0
+        with runs.alone():
+            return TASKS[options.TASK.value]() or 0
     except (ValueError, OSError) as error:
         telling.warn(f"error: {refusals.with_flags(str(error))}")
         return refusals.CODE

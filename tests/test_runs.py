@@ -1,6 +1,8 @@
 """A run's folder."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,28 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         runs.open_run(tmp_path, {})
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    code = f"""
+from vtcav_jax import runs
+with runs.alone():
+    try:
+        runs.open_run({str(tmp_path / "run")!r}, {{"steps": 3}})
+        print("opened")
+    except ValueError as error:
+        print(error)
+"""
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    with runs.alone():
+        for _ in range(2):
+            runs.open_run(tmp_path / "run", {"steps": 3})
+        assert "another process is at work on" in other()
+    assert other() == "opened\n"
+    runs.open_run(tmp_path / "run", {"steps": 3})
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):

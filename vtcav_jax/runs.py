@@ -6,13 +6,34 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None
+
 RECORD = "run.json"
 SHARING = ("tcav", "explain", "motion", "pyramid")  # tasks whose results may lie in one folder
 PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+_held: ContextVar[dict[Path, int] | None] = ContextVar("held", default=None)  # descriptors of records, locked
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, what `open_run` opens is ours: another process that asks for the same is refused until we end."""
+    held: dict[Path, int] = {}
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        for descriptor in held.values():
+            os.close(descriptor)
 
 
 def open_run(folder: str | Path, asked: Mapping[str, Any], flags: str = "") -> Path:
@@ -38,7 +59,25 @@ def open_run(folder: str | Path, asked: Mapping[str, Any], flags: str = "") -> P
     if not about.exists():
         write_text(flags_file, flags)
         write_text(about, json.dumps({"asked": asked, "versions": versions()}, indent=1) + "\n")
+    _hold(about)
     return folder
+
+
+def _hold(about: Path) -> None:
+    """The lock goes with the process, however it ends. A file system that has no locks does without."""
+    held = _held.get()
+    if held is None or about in held or fcntl is None:
+        return
+    held[about] = os.open(about, os.O_RDONLY)
+    try:
+        fcntl.flock(held[about], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"another process is at work on {about.parent}; wait for its end, or choose another --run"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
 
 
 def record(folder: Path, task: str | None) -> tuple[Path, Path]:
