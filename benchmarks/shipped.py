@@ -30,12 +30,13 @@ Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfile
 `flagfiles/train_worlds_cnn.flags`; both answer four questions about the same clips, each by a head of its own.
 `worlds_shortcut_swin` and `worlds_shortcut_cnn` are trained by `flagfiles/train_worlds_shortcut.flags` and
 `train_worlds_shortcut_cnn.flags`: asked for the direction, they go by the colour of a corner that goes along with it,
-and are right in one clip of four where it does not. `worlds_events_cnn` (the order of two flashes, and questions of two
-causes each) and `worlds_dots_cnn` (a form that only moving dots show) are trained by `train_worlds_events_cnn.flags`
-and `train_worlds_dots_cnn.flags`, then by those of the same name and `_further`, the first also by `_last`;
-`worlds_dots_swin` by `train_worlds_dots.flags` and `train_worlds_dots_further.flags`. The *gates* show that each head
-goes by its cause: a factor that is drawn again must change its answer where the cause's answer changes (at most 3 %
-unchanged), and not where it stays (at least 97 % unchanged).
+and are right in one clip of four where it does not. `worlds_events_swin` and `worlds_events_cnn` (the order of two
+flashes, and questions of two causes each) and `worlds_dots_swin` and `worlds_dots_cnn` (a form that only moving dots
+show) are trained by `train_worlds_events.flags`, `train_worlds_events_cnn.flags`, `train_worlds_dots.flags` and
+`train_worlds_dots_cnn.flags`, then by those of the same name and `_further`, for the events also by `_last`. Each
+flagfile says what it takes to learn this. The *gates* show that each head goes by its cause: a factor that is drawn
+again must change its answer where the cause's answer changes (at most 3 % unchanged), and not where it stays (at least
+97 % unchanged).
 """
 
 

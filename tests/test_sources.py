@@ -109,6 +109,9 @@ def test_what_is_no_source_says_what_is(film, tmp_path):
         "worlds:small:0": "such as worlds:small:100",
         "worlds:small:x": "such as worlds:small:100",
         "worlds:small:1:2:3": "such as worlds:small:100",
+        "worlds:small:9:1?with=key:0.5": "such as .without=distractor:0.2, got .with=key",
+        "worlds:small:9:1?without=key:2": "such as .without=distractor:0.2",
+        "worlds:small:9:1?without=keys:0.5": "no entity named 'keys' .did you mean key",
         "tfds:ucf101": "expected tfds:NAME:SPLIT",
         f"tfds:ucf101:train?data_dir={tmp_path}": "tfds build ucf101 --file_format=array_record",
     }.items():
@@ -276,3 +279,19 @@ def test_sources_can_be_sent_and_are_small_processes(film, tmp_path):
         )
         found = subprocess.run([sys.executable, "-c", program, str(spec)], capture_output=True, text=True, check=True)
         assert found.stdout == "[]\n"
+
+
+def test_a_share_of_a_worlds_clips_lacks_something_and_keeps_the_answers_that_are_left():
+    some, whole = open_source("worlds:events:60:3?without=distractor:0.3"), open_source("worlds:events:60:3")
+    assert some.identity != whole.identity and len(some.items) == 60
+    clips, geometry = worlds.make_clips("events", 60, 3), WORLD
+    gone = worlds.remove(clips, "distractor")
+    lacking = [i for i, item in enumerate(some.items) if "other" not in item.labels]
+    assert 8 <= len(lacking) <= 28
+    for i, (item, one) in enumerate(zip(some.items, whole.items, strict=True)):
+        shown = (gone if i in lacking else clips).video[i]
+        np.testing.assert_array_equal(some.read(i, geometry, KEPT).video[0], np.rint(255 * shown).astype(np.uint8))
+        shape = clips.factors["shape"][i]
+        left = dict(either=int(shape == 1), both=int(shape != 3)) if i in lacking else {"other": one.labels["other"]}
+        assert item.labels == {name: left.get(name, value) for name, value in one.labels.items() if name in item.labels}
+        assert set(one.labels) - set(item.labels) <= {"other"}

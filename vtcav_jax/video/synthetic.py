@@ -1,6 +1,7 @@
 """Worlds as a source: clips that are made when they are read."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,11 +11,12 @@ from vtcav_jax.names import unknown
 from vtcav_jax.video.clip import Clip, How, clip_of
 from vtcav_jax.video.sources import Item, Lazy, digest
 from vtcav_jax.worlds.export import FPS
-from vtcav_jax.worlds.generator import WORLDS, drawn_factors, make_clips
+from vtcav_jax.worlds.generator import WORLDS, drawn_factors, make_clips, remove
 from vtcav_jax.worlds.glyphs import World
-from vtcav_jax.worlds.world import AnyWorld
+from vtcav_jax.worlds.world import ABSENT, AnyWorld
 
 CLIPS, SEED = 1000, 0
+LACKING = 1 << 20  # of the seeds: which clips lack something
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Synthetic:
     world: AnyWorld
     count: int
     seed: int
+    without: str = ""  # an entity that is taken out of a `share` of the clips
+    share: float = 0.0
 
     @property
     def heads(self) -> dict[str, tuple[str, ...]]:
@@ -38,15 +42,25 @@ class Synthetic:
     @property
     def identity(self) -> str:
         kind = [] if type(self.world) is World else [type(self.world).__name__]
-        return digest([asdict(self.world), self.count, self.seed, *kind])
+        less = [self.without, self.share] if self.without else []
+        return digest([asdict(self.world), self.count, self.seed, *kind, *less])
+
+    def _lacks(self, i: int) -> bool:
+        return bool(self.without) and np.random.default_rng((self.seed, LACKING, i)).random() < self.share
 
     def _item(self, i: int) -> Item:
+        """With the answers that can still be given."""
         factors = drawn_factors(self.world, self.seed, np.array([i]))
-        labels = {name: int(question.label(factors)[0]) for name, question in self.world.questions.items()}
+        gone = self.world.entities[self.without] if self._lacks(i) else ()
+        factors |= {name: np.full(1, ABSENT) for name in gone}
+        asked = {name: q for name, q in self.world.questions.items() if not set(q.factors) <= set(gone)}
+        labels = {name: int(question.label(factors)[0]) for name, question in asked.items()}
         return Item(f"{self.name}_{self.seed}_{i:06d}", labels)
 
     def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
-        frames = np.rint(255 * make_clips(self.world, 1, self.seed, first=i).video[0]).astype(np.uint8)
+        clips = make_clips(self.world, 1, self.seed, first=i)
+        video = (remove(clips, self.without) if self._lacks(i) else clips).video[0]
+        frames = np.rint(255 * video).astype(np.uint8)
         times, content = np.arange(len(frames)) / FPS, hashlib.sha256(repr(frames.shape).encode() + frames.tobytes())
         return clip_of(
             times,
@@ -59,11 +73,19 @@ class Synthetic:
 
 
 def opened(rest: str, spec: str) -> Synthetic:
-    """`rest` is NAME[:N[:SEED]]."""
+    """`rest` is NAME[:N[:SEED]], perhaps with ?without=ENTITY:SHARE behind it."""
+    rest, _, option = rest.partition("?")
     name, *numbers = rest.split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers) or numbers[:1] == ["0"]:
         raise ValueError(f"{spec}: expected worlds:NAME, worlds:NAME:N or worlds:NAME:N:SEED, such as worlds:small:100")
     if name not in WORLDS:
         raise ValueError(f"{spec}: {unknown('world', [name], WORLDS)}")
     count, seed = (*map(int, numbers), *(CLIPS, SEED)[len(numbers) :])
-    return Synthetic(spec, name, WORLDS[name], count, seed)
+    if not option:
+        return Synthetic(spec, name, WORLDS[name], count, seed)
+    entity, _, share = option.removeprefix("without=").partition(":")
+    if not option.startswith("without=") or not re.fullmatch(r"0?\.\d+|1", share):
+        raise ValueError(f"{spec}: expected ?without=ENTITY:SHARE, such as ?without=distractor:0.2, got ?{option}")
+    if entity not in WORLDS[name].entities:
+        raise ValueError(f"{spec}: {unknown('entity', [entity], WORLDS[name].entities)}")
+    return Synthetic(spec, name, WORLDS[name], count, seed, entity, float(share))
