@@ -10,15 +10,16 @@ PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 quickstart: $(VENV)/installed-runtime
 	$(BIN)/python main.py --flagfile=flagfiles/quickstart.flags
 
+# What one test has compiled is there for the commands that another one starts, and for the next time.
+test test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+test test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
 test: $(VENV)/installed-test
 	$(PYTEST)
 
-# Most of the fast tests' time goes into compiling: here without optimising, and what is compiled is kept for the next
-# time. `make test` compiles as users do.
+# Most of the fast tests' time goes into compiling: here without optimising. `make test` compiles as users do.
 test-fast: export XLA_FLAGS = --xla_backend_optimization_level=0
-test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
 test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -m "not slow"
 

@@ -235,7 +235,7 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name):
     drawing the question's factor again changes them more, beside what another factor does, than all channels."""
     loaded = models.load(name)
     geometry = models.PRESETS[loaded.preset].geometry
-    world, other = make_clips("small", 160, 31), make_clips("small", 160, 32)
+    world, other = make_clips("small", 96, 31), make_clips("small", 96, 32)
 
     def ready(clips):
         return jnp.asarray(geometry.normalised(np.rint(255 * clips.video).astype(np.uint8)))
@@ -243,7 +243,7 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name):
     for head, rival in (("direction", "shape"), ("shape", "direction")):
         target = Margin(loaded.slices[head].start, (loaded.slices[head].start, loaded.slices[head].stop))
         own, fresh = (ready(clips[clips.labels[head] == 0]) for clips in (world, other))
-        reference = ready(world[world.labels[head] != 0][:40])
+        reference = ready(world[world.labels[head] != 0][:24])
         found = fp.build(loaded.model, own, target, reference=reference, nodes=4)
         last = {row.stage: row for row in fp.ablation(loaded.model, fresh, target, found, reference=reference)}
         assert all(row.drop > 1.5 * max(row.random_drop, 0) for row in last.values())

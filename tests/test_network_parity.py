@@ -97,7 +97,7 @@ def small_mvit(version: int):
         return Mvit(version=version, clip=(6, 64, 64), heads=heads, num_classes=5, rngs=nnx.Rngs(0))
 
     tensors = {mvit_name(name): value.numpy() for name, value in network.state_dict().items()}
-    return network, weights.load(maker, fitted(f"mvit_v{version}", maker, tensors))
+    return network, weights.load(maker, fitted(f"mvit_v{version}", nnx.eval_shape(maker), tensors))
 
 
 @pytest.mark.parametrize("version", [slow(1), 2])

@@ -282,7 +282,7 @@ def test_the_networks_that_ship_pass_their_gates(name):
     def prepare(video):
         return np.asarray(geometry.normalised(np.rint(255 * video).astype(np.uint8)))
 
-    gates(loaded.model, world, 500, 5, prepare=prepare).check()
+    gates(loaded.model, world, 300, 5, prepare=prepare).check()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ or `scale`, `running_mean` becomes `mean`).
 """
 
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,17 @@ def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | No
         raise ValueError(
             f"the checkpoint holds some parameters twice; {family.known} are known, and only one at a time"
         )
-    return fitted(preset, partial(models.make, preset, num_classes=num_classes), tensors)
+    return fitted(preset, _abstract(preset, num_classes), tensors)
 
 
-def fitted(preset: str, maker: Callable[[], nnx.Module], tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    model = nnx.eval_shape(maker)
+@cache
+def _abstract(preset: str, num_classes: int | None) -> nnx.Module:
+    """The network's shapes: over a hundred layers take seconds to trace. Nobody changes it."""
+    return nnx.eval_shape(partial(models.make, preset, num_classes=num_classes))
+
+
+def fitted(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`model` has our shapes, its numbers are not read."""
     wanted = weights.parameters(model)
     arrays, wrong = {}, []
     for name, tensor in tensors.items():
