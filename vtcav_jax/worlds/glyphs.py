@@ -258,10 +258,10 @@ class Events(World):
         }
         if self.timed:
             windows = tuple(" and ".join(map(str, pair)) for pair in self._windows.tolist())
-            dated = {"first": (colours, ("pair", "order"), _first), "second": (colours, ("pair", "order"), _second)}
-            dated["when"] = windows, ("times",), np.asarray
-            for name, (names, factors, rule) in dated.items():
-                found[name] = Question(names, factors, ("key",), "dated", ("distractor",), rule=rule)
+            key, other = ("key",), ("distractor",)
+            found["first"] = Question(colours, ("pair", "order"), key, "dated", other, _first)
+            found["second"] = Question(colours, ("pair", "order"), key, "dated", other, _second)
+            found["when"] = Question(windows, ("times",), key, "dated", other)
         return found
 
     @property
