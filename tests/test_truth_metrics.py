@@ -442,7 +442,7 @@ def test_what_is_kept_is_kept(model, clips):
 @pytest.mark.parametrize("question", ["direction", "flash"])
 def test_the_planted_cause_beats_chance_on_every_metric(question):
     loaded = models.load("worlds_swin")
-    clips = worlds.make_clips("small", 12, 77)
+    clips = worlds.make_clips("small", 24, 77)
     video = models.find(loaded.preset).geometry.normalised((255 * clips.video).round().astype(np.uint8))
     head = loaded.slices[question]
     target = Margin(head.start + clips.labels[question], (head.start, head.stop))
