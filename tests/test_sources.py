@@ -288,6 +288,9 @@ def test_a_share_of_a_worlds_clips_lacks_something_and_keeps_the_answers_that_ar
     gone = worlds.remove(clips, "distractor")
     lacking = [i for i, item in enumerate(some.items) if "other" not in item.labels]
     assert 8 <= len(lacking) <= 28
+    np.testing.assert_array_equal(some.rendered(lacking[0]).masks["dis"], gone[lacking[:1]].masks["dis"])
+    with pytest.raises(ValueError, match="some of the clips lack"):
+        some.rendered(0, 60)
     for i, (item, one) in enumerate(zip(some.items, whole.items, strict=True)):
         shown = (gone if i in lacking else clips).video[i]
         np.testing.assert_array_equal(some.read(i, geometry, KEPT).video[0], np.rint(255 * shown).astype(np.uint8))

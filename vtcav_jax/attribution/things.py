@@ -9,7 +9,7 @@ from vtcav_jax.video.resize import square_views
 from vtcav_jax.video.sources import Source
 from vtcav_jax.video.synthetic import Synthetic
 from vtcav_jax.worlds.dots import Dots
-from vtcav_jax.worlds.generator import Clips, make_clips
+from vtcav_jax.worlds.generator import Clips
 from vtcav_jax.worlds.world import STEPS
 
 BOXES = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
@@ -68,7 +68,7 @@ def _flowing(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t1 h w 2
 
 
 def _rendered(source: Synthetic, window: Window) -> Clips:
-    return make_clips(source.world, 1, source.seed, first=window.read.index)
+    return source.rendered(window.read.index)
 
 
 def _drawn(window: Window) -> Bool[np.ndarray, "frames h w"] | None:

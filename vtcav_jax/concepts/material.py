@@ -15,7 +15,6 @@ from vtcav_jax.video.prepared import Prepared
 from vtcav_jax.video.sources import Files, Item, Source, one_line, open_source, unique
 from vtcav_jax.video.synthetic import Synthetic
 from vtcav_jax.worlds.export import write_video
-from vtcav_jax.worlds.generator import make_clips
 
 AT_ONCE = 64  # synthetic clips
 SHOWN = 3
@@ -43,7 +42,7 @@ class Films:
         found: dict[str, list[Box]] = {item.name: [] for item in self.source.items}
         names = list(found)
         for first, count in progress(self._parts(), self.source.count, "clips", size=lambda part: part[1]):
-            clips = make_clips(self.source.world, count, self.source.seed, first=first)
+            clips = self.source.rendered(first, count)
             for clip, frame, track, *corners in clips.boxes.tolist():
                 found[names[clip]].append(Box(frame, track, clips.world.tracks[track], *corners))
         return {name: tuple(some) for name, some in found.items()}
@@ -54,7 +53,7 @@ class Films:
         for first, count in progress(self._parts(), self.source.count, "films", size=lambda part: part[1]):
             paths = [self.path(item) for item in self.source.items[first : first + count]]
             if not all(path.exists() for path in paths):
-                clips = make_clips(self.source.world, count, self.source.seed, first=first)
+                clips = self.source.rendered(first, count)
                 for path, video in zip(paths, clips.video):
                     if not path.exists():
                         write_video(path, video)

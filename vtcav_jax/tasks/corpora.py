@@ -7,7 +7,7 @@ from vtcav_jax import concepts, models, video
 from vtcav_jax.tasks import answer, say, videos
 from vtcav_jax.video import How, failure_table
 from vtcav_jax.video.synthetic import Synthetic
-from vtcav_jax.worlds import make_clips, write_clips
+from vtcav_jax.worlds import write_clips
 
 
 def world(spec: str | None, out: Path | None) -> None:
@@ -17,7 +17,7 @@ def world(spec: str | None, out: Path | None) -> None:
         raise ValueError(
             "--task=worlds needs --videos=worlds:NAME:COUNT:SEED, such as worlds:small:100:0, and --out=DIR"
         )
-    paths = write_clips(make_clips(source.world, source.count, source.seed), out)
+    paths = write_clips(source.rendered(0, source.count), out)
     answer(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
 
 

@@ -11,9 +11,9 @@ from vtcav_jax.names import unknown
 from vtcav_jax.video.clip import Clip, How, clip_of
 from vtcav_jax.video.sources import Item, Lazy, digest
 from vtcav_jax.worlds.export import FPS
-from vtcav_jax.worlds.generator import WORLDS, drawn_factors, make_clips, remove
+from vtcav_jax.worlds.generator import WORLDS, Clips, drawn_factors, make_clips, remove
 from vtcav_jax.worlds.glyphs import World
-from vtcav_jax.worlds.world import ABSENT, AnyWorld
+from vtcav_jax.worlds.world import AnyWorld
 
 CLIPS, SEED = 1000, 0
 LACKING = 1 << 20  # of the seeds: which clips lack something
@@ -48,19 +48,25 @@ class Synthetic:
     def _lacks(self, i: int) -> bool:
         return bool(self.without) and np.random.default_rng((self.seed, LACKING, i)).random() < self.share
 
+    def rendered(self, first: int, count: int = 1) -> Clips:
+        """Clips with all that is known of them; several together lack nothing, or all of them the same."""
+        clips = make_clips(self.world, count, self.seed, first=first)
+        lacking = {self._lacks(i) for i in range(first, first + count)}
+        if len(lacking) > 1:
+            raise ValueError(f"{self.spec}: what some of the clips lack cannot be told here; leave ?without=... away")
+        return remove(clips, self.without) if True in lacking else clips
+
     def _item(self, i: int) -> Item:
         """With the answers that can still be given."""
-        factors = drawn_factors(self.world, self.seed, np.array([i]))
-        gone = self.world.entities[self.without] if self._lacks(i) else ()
-        factors |= {name: np.full(1, ABSENT) for name in gone}
-        asked = {name: q for name, q in self.world.questions.items() if not set(q.factors) <= set(gone)}
+        gone = {self.without} if self._lacks(i) else set()
+        factors = self.world.lacking(drawn_factors(self.world, self.seed, np.array([i])), gone)
+        absent = {name for entity in gone for name in self.world.entities[entity]}
+        asked = {name: q for name, q in self.world.questions.items() if not set(q.factors) <= absent}
         labels = {name: int(question.label(factors)[0]) for name, question in asked.items()}
         return Item(f"{self.name}_{self.seed}_{i:06d}", labels)
 
     def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
-        clips = make_clips(self.world, 1, self.seed, first=i)
-        video = (remove(clips, self.without) if self._lacks(i) else clips).video[0]
-        frames = np.rint(255 * video).astype(np.uint8)
+        frames = np.rint(255 * self.rendered(i).video[0]).astype(np.uint8)
         times, content = np.arange(len(frames)) / FPS, hashlib.sha256(repr(frames.shape).encode() + frames.tobytes())
         return clip_of(
             times,

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model
 from vtcav_jax.worlds.generator import Clips, make_clips, redraw, remove
-from vtcav_jax.worlds.world import ABSENT, AnyWorld, Kind, Question
+from vtcav_jax.worlds.world import AnyWorld, Kind, Question
 
 ACCURACY = 0.98  # G1, at least: of what the cause says
 SUFFICIENCY = 0.97  # G2, at least: unchanged when what is drawn again changes no answer
@@ -182,9 +182,7 @@ def gates(
 
 def _answers(questions: Mapping[str, Question], clips: Clips) -> np.ndarray:
     """What a network says that goes by the causes, where these are still to be seen."""
-    factors = dict(clips.factors)
-    for entity in clips.removed:
-        factors |= {name: np.full(len(clips), ABSENT) for name in clips.world.entities[entity]}
+    factors = clips.world.lacking(clips.factors, clips.removed)
     return np.stack([question.caused(factors) for question in questions.values()], 1)
 
 

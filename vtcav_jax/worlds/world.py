@@ -1,7 +1,7 @@
 """What every world has: factors, questions about them, things to be seen, and how these are laid over each other."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -128,6 +128,11 @@ class AnyWorld(ABC):
     def drawn(self, random: np.random.Generator) -> Int[np.ndarray, " factors"]:
         """The factors of one clip, uniform and independent."""
         return random.integers(list(self.factors.values()))
+
+    def lacking(self, factors: Factors, removed: Iterable[str]) -> dict[str, Int[np.ndarray, " n"]]:
+        """The factors of clips without these entities: theirs are `ABSENT`."""
+        gone = (name for entity in removed for name in self.entities[entity])
+        return dict(factors) | {name: np.full_like(factors[name], ABSENT) for name in gone}
 
     @abstractmethod
     def place(self, factors: Factors, entity: str) -> Place: ...
