@@ -20,6 +20,7 @@ TABLES: dict[str, Callable[[list[dict]], str]] = {
     "pyramid": tables.pyramid_table,
     "truth": truth_tables.table,
     "truth:best": truth_tables.best,
+    "truth:others": truth_tables.others,
     "truth:metrics": truth_tables.metrics,
     "truth:kernels": truth_tables.kernels,
     "truth:seeds": truth_tables.seeds,

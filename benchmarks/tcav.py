@@ -14,7 +14,6 @@ import resource
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -33,6 +32,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 
 from benchmarks import pages, tables, timing
+from benchmarks.concept_peers import Captum, captum_vector, sklearn_vector
 from benchmarks.peer import torch_layout
 from vtcav_jax import models, weights
 from vtcav_jax.concepts import read_sets
@@ -141,7 +141,7 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
         _vector_row(f"ours, vectors by optax ({first_s:.1f} s with compilation)", [optax_s], len(pairs), len(pairs))
     )
     total = gram_s + fit_s
-    for name, one in (("scikit-learn, lbfgs", _sklearn), ("captum's default classifier", _captum)):
+    for name, one in (("scikit-learn, lbfgs", sklearn_vector), ("captum's default classifier", captum_vector)):
         seconds, differences = [], []
         for k in range(PEERS_TIMED):
             _say(f"{name}, {k + 1} of {PEERS_TIMED}")
@@ -169,27 +169,6 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
 def _vector_row(name: str, seconds: Sequence[float], each: int, wanted: int) -> dict[str, Any]:
     total = median(seconds) / each * wanted
     return {"what": name, "vectors": wanted, "total_s": float(f"{total:.4g}"), "extrapolated": each < wanted}
-
-
-def _sklearn(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
-    """The same objective: mean log-loss and lam/2 |w|^2; scikit-learn's is their sum over examples with C before it."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=1 / (lam * len(x)), tol=1e-7, max_iter=1000)
-    return model.fit(x.astype(np.float64), label).coef_[0]
-
-
-def _captum(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
-    del lam  # its own
-    import torch
-    from captum.concept._utils.classifier import DefaultClassifier
-    from torch.utils.data import DataLoader, TensorDataset
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        classifier = DefaultClassifier()
-        classifier.train_and_eval(DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(label)), 64))
-    return classifier.weights()[1].numpy()
 
 
 # A whole experiment: one network, one concept, R random sets, three stages.
@@ -222,10 +201,10 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
     (seen, found), first_s, ours_s = _timed(f"ours with {sets} random sets", ours, repeats)
     network = reference.swin(PRESET)
     reference.load_named_as_official(network, torch_layout(weights.parameters(model)))
-    theirs = _Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers)
+    theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers, STAGES)
     _say("captum with our vectors: do the scores agree?")
     fixed = {stage: seen.examples[stage].combined(found[stage][0].unit) for stage in STAGES}
-    compared = theirs.run({theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
+    compared = theirs.run(CLASS, {theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
     differences = []
     for stage in STAGES:
         mine = found[stage][1].derivative[0]
@@ -234,7 +213,7 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
     _say(f"captum as it is, {sets} random sets")
     theirs.forwards = 0
     start = time.perf_counter()
-    theirs.run(None)
+    theirs.run(CLASS)
     captum_s = time.perf_counter() - start
     distinct = len(clips) + len(targets)
     row = {"what": f"1 concept, {sets} random sets, 3 stages", "clips": distinct}
@@ -249,60 +228,6 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
         | {"times_ours": round(captum_s / ours_s, 1), "times_ours_first": round(captum_s / first_s, 1)}
         | {"difference": float(f"{max(differences):.2g}")},
     ]
-
-
-class _Captum:
-    """captum's TCAV of the same clips, with its own classifier or with vectors that are given."""
-
-    layers = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
-
-    def __init__(self, network: Any, clips: Any, targets: Any, numbers: np.ndarray):
-        self.network, self.clips, self.targets, self.numbers, self.forwards = network, clips, targets, numbers, 0
-        network.register_forward_pre_hook(self._count)
-
-    def _count(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        self.forwards += len(inputs[0])
-
-    def run(self, fixed: dict[str, np.ndarray] | None) -> Any:
-        from captum.concept import TCAV, Concept
-        from torch.utils.data import DataLoader
-
-        sets = [
-            Concept(i, f"set_{i}", DataLoader(self.clips[rows].permute(0, 4, 1, 2, 3), batch_size=PER_CONCEPT))
-            for i, rows in enumerate(self.numbers)
-        ]
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            layers = [self.layers[stage] for stage in STAGES]
-            tcav = TCAV(self.network, layers, save_path=folder, classifier=_given(fixed) if fixed else None)
-            pairs = [[sets[0], other] for other in sets[1:]]
-            return tcav.interpret(self.targets.permute(0, 4, 1, 2, 3), pairs, target=CLASS)
-
-
-def _given(fixed: dict[str, np.ndarray]) -> Any:
-    """A classifier that learns nothing: its vector follows from the labels that it is shown."""
-    import torch
-    from captum.concept import Classifier
-
-    by_size = {vectors.shape[1]: vectors for vectors in fixed.values()}
-
-    class Given(Classifier):
-        def __init__(self) -> None:
-            pass
-
-        def train_and_eval(self, dataloader: Any, **_: Any) -> dict:
-            seen = [(inputs.shape[1], label) for inputs, label in dataloader]
-            self.ids = sorted({int(i) for _, label in seen for i in label})
-            self.vector = torch.from_numpy(np.asarray(by_size[seen[0][0]][self.ids[1] - 1], np.float32))
-            return {"accs": torch.tensor(1.0)}
-
-        def weights(self) -> Any:
-            return torch.stack([self.vector, -self.vector])
-
-        def classes(self) -> list[int]:
-            return self.ids
-
-    return Given()
 
 
 # The whole command: files in, run folder out.

@@ -6,7 +6,7 @@ from dataclasses import fields
 from benchmarks.tables import markdown
 from vtcav_jax import intervals
 from vtcav_jax.report import truth_figures
-from vtcav_jax.truth.table import ABLATION, SELECTIVE, TRUTH, Row
+from vtcav_jax.truth.table import ABLATION, ALL, CHOSEN, EXACT, KIND, SELECTIVE, TRUTH, Row
 
 TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 FIRST = ("worlds_swin", "worlds_cnn")
@@ -16,15 +16,17 @@ KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion"
 def table(rows: list[dict]) -> str:
     """Every method at its best stage on each network."""
     rows = [row for row in rows if row["part"] == "maps"]
-    head = ("network", "method", "stage", "truth (95 %)", *TRUTH_AXES, "forward passes", "ms a clip")
+    by_half = "its stage chosen on half of the clips, judged on the other"
+    head = ("network", "method", "stage", "truth (95 %)", by_half, *TRUTH_AXES, "forward passes", "ms a clip")
     body = []
     for network in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == network]
         for row in _ranked(own):
             same = [r for r in own if (r["method"], r["stage"]) == (row["method"], row["stage"])]
             axes = [_mean([r["value"] for r in same if r["axis"] == axis]) for axis in TRUTH_AXES]
+            chosen = "".join(_interval(r) for r in own if (r["method"], r["axis"]) == (row["method"], CHOSEN))
             cost = row["forwards"], f"{1000 * row['seconds']:.3g}"
-            body.append((network, row["method"], row["stage"], _interval(row), *axes, *cost))
+            body.append((network, row["method"], row["stage"], _interval(row), chosen, *axes, *cost))
     return markdown(head, body)
 
 
@@ -33,7 +35,8 @@ def best(rows: list[dict]) -> str:
     rows = [row for row in rows if row["part"] == "maps"]
     ranked = _by_network(rows, FIRST)
     first = list(ranked[FIRST[0]].values())
-    cheapest = [row.method for row in truth_figures.cheapest([as_row(row) for row in first if row["forwards"]])]
+    asked = [one for row in first if not (one := as_row(row)).free]
+    cheapest = [row.method for row in truth_figures.cheapest(asked)]
     wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
     head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
     body = []
@@ -42,6 +45,18 @@ def best(rows: list[dict]) -> str:
         told = [f"{_interval(row)} at {row['stage']}" if row else "not for it" for row in some]
         body.append((method, *told, ranked[FIRST[0]][method]["forwards"]))
     return markdown(head, body)
+
+
+def others(rows: list[dict]) -> str:
+    """What has no TRUTH: shares of motion, the hand-wired network, and what tells when and not where."""
+    rows = [row for row in rows if row["part"] == "maps"]
+    where = {(row["network"], row["method"]) for row in rows if row["axis"] == TRUTH}
+    body = []
+    for axis in (KIND, "WHEN", EXACT):
+        own = [row for row in rows if row["axis"] == axis and (row["network"], row["method"]) not in where]
+        for row in sorted(own, key=lambda row: (row["network"], row["world"], -row["value"])):
+            body.append((axis, row["network"], row["world"], row["method"], _interval(row), row["forwards"]))
+    return markdown(("axis", "network", "question", "method", "value (95 %)", "forward passes"), body)
 
 
 def metrics(rows: list[dict]) -> str:
@@ -98,20 +113,21 @@ def kernels(rows: list[dict]) -> str:
 
 
 def seeds(rows: list[dict]) -> str:
-    """The same methods on networks of one recipe and several seeds: a table for each recipe."""
+    """The same methods, each at the stage that is best on the first network, on networks of one recipe and several
+    seeds: a table for each recipe."""
     parts = dict.fromkeys(row["part"] for row in rows if row["part"].startswith("seeds"))
     return "\n\n".join(_of_one_recipe([row for row in rows if row["part"] == part]) for part in parts)
 
 
 def _of_one_recipe(rows: list[dict]) -> str:
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    ranked = _by_network(rows, networks)
+    by = {(r["network"], r["method"], r["stage"]): r for r in rows if r["world"] == ALL and r["axis"] == TRUTH}
     body = []
-    for method in [m for m in ranked[networks[0]] if all(m in ranked[name] for name in networks)]:
-        values = [ranked[name][method]["value"] for name in networks]
-        told = [f"{_interval(ranked[name][method])} at {ranked[name][method]['stage']}" for name in networks]
-        body.append((method, f"{max(values) - min(values):.2f}", *told))
-    return markdown(("method, at its best stage", "apart", *networks), body)
+    for method, first in _by_network(rows, networks)[networks[0]].items():
+        own = [by[name, method, first["stage"]] for name in networks]
+        values = [row["value"] for row in own]
+        body.append((method, first["stage"], f"{max(values) - min(values):.2f}", *map(_interval, own)))
+    return markdown(("method", "stage", "apart", *networks), body)
 
 
 def as_row(row: dict) -> Row:

@@ -65,9 +65,9 @@ def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, networ
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", CLIPS.values(), ids=CLIPS.keys())
+@pytest.mark.parametrize("shape", ["nothing_divides", "long_clip_shifted_in_time"])
 def test_swin_t_float32(shape):
-    compare("video_swin_t_k400", shape, jnp.float32, 1e-5)
+    compare("video_swin_t_k400", CLIPS[shape], jnp.float32, 1e-5)
 
 
 @pytest.mark.slow
@@ -77,8 +77,9 @@ def test_swin_t_float64(shape, float64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["video_swin_s_k400", "video_swin_b_k400", "video_swin_b_ssv2"])
+@pytest.mark.parametrize("preset", ["video_swin_s_k400", "video_swin_b_ssv2"])
 def test_deeper_and_wider_networks_float32(preset):
+    """video_swin_b_k400 has the depth and width of the second and the window of the first; benchmarks.parity has it."""
     compare(preset, CLIPS["short_clip_and_padded_windows"], jnp.float32, 1e-5)
 
 
@@ -113,9 +114,8 @@ def test_masks_are_the_references_where_scores_are_large(factor, float64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [CLIPS["short_clip_and_padded_windows"], CLIPS["nothing_divides"]])
-def test_swin_t_gradients_at_every_stage(shape, float64):
-    compare_gradients("video_swin_t_k400", shape)
+def test_swin_t_gradients_at_every_stage(float64):
+    compare_gradients("video_swin_t_k400", CLIPS["nothing_divides"])
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vtcav_jax import models, truth
+from vtcav_jax import models, truth, worlds
 from vtcav_jax.attribution import explain, explained
 from vtcav_jax.attribution.attention import mixed_stages
 from vtcav_jax.tasks.truth import wired
@@ -13,11 +13,12 @@ from vtcav_jax.truth import axes, exact
 from vtcav_jax.truth.axes import Known, skill
 from vtcav_jax.truth.kind import _apart
 from vtcav_jax.truth.lineup import BUDGETS, Entry, imported, lineup
-from vtcav_jax.truth.material import material
+from vtcav_jax.truth.material import Material, material
 from vtcav_jax.truth.measured import measured, trust
 from vtcav_jax.truth.meta import correlated
 from vtcav_jax.truth.scoring import Measured, measure, resampled, rows
-from vtcav_jax.truth.table import AXES, EXACT, STABLE, TRUTH
+from vtcav_jax.truth.table import AXES, CHOSEN, EXACT, STABLE, TRUTH
+from vtcav_jax.worlds.gating import Gates
 
 SIZES = (4, 8, 8)
 
@@ -73,10 +74,9 @@ def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(
     for m in (maps, others):
         m[np.arange(4000), random.integers(0, 256, 4000)] = 1
     found = told(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
-    for axis in ("WHEN", "WHAT-FOR"):
+    for axis in ("WHERE", "WHEN", "WHAT-FOR"):
         assert abs(found[axis]) < 0.06, axis
     assert abs(found["WHO"]) < 0.2  # few such maps are on either box at all
-    assert found["WHERE"] < 0.06
     flat = random.random((4000, *SIZES))
     assert all(abs(value) < 0.05 for value in told(flat, about, random.random((4000, *SIZES))).values())
 
@@ -84,11 +84,12 @@ def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(
 def test_the_wrong_place_is_worse_than_chance():
     about = known()
     found = told(1 - about.areas[:, 0], about)
-    assert found["WHERE"] == pytest.approx(-1) and found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
+    assert found["WHERE"] < -0.3 and found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
 
 
-def test_skill_is_one_at_the_best_and_minus_one_at_the_worst():
-    np.testing.assert_allclose(skill(np.array([1.0, 0.9, 0.45, 0.0]), np.full(4, 0.9)), [1, 0, -0.5, -1])
+def test_skill_is_0_at_chance_and_1_at_the_best_and_has_no_bend_between():
+    np.testing.assert_allclose(skill(np.array([1.0, 0.6, 0.2, 0.0]), np.full(4, 0.2)), [1, 0.5, 0, -0.25])
+    np.testing.assert_allclose(skill(np.array([0.0, 1.0]), np.array([1.0, 1.0])), 0)
 
 
 def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_after():
@@ -155,7 +156,7 @@ def test_errors_are_sentences():
 
 @pytest.fixture(scope="module")
 def about():
-    return material(models.load("worlds_cnn"), "small", ("W2", "W3"), 60, 5, gated=600)
+    return material(models.load("worlds_cnn"), "small", ("W2", "W3"), 60, 5, gated=300)
 
 
 def shifted(model, clips, target):
@@ -236,12 +237,77 @@ def of_another_shape(model, clips, target):
     return np.ones((len(clips), 4))
 
 
+def no_array(model, clips, target):
+    return {"maps": clips}
+
+
+def sobel(model, clips, target):
+    """One's own, whatever it is called; it leaves nothing of the clips that it is given."""
+    values = np.abs(clips).mean(-1) + 1
+    clips *= 0
+    return values
+
+
+def only_when(model, clips, target):
+    """Nothing at all of some clips."""
+    told = np.arange(8, dtype=np.float32)[None, :, None, None] * (clips[:, :1, :1, :1, 0] > 0)
+    return np.broadcast_to(told, clips.shape[:4])
+
+
+def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
+    clips = worlds.make_clips("small", 30, 0)
+    about = Material(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)
+    before = about.video.copy()
+    found = measure(about, [Entry("sobel", function=sobel)])
+    np.testing.assert_array_equal(about.video, before)
+    free = measure(about, [Entry("sobel", "video")])
+    for own, other in zip(found, free, strict=True):
+        assert (own.axes["WHERE"] != other.axes["WHERE"]).any() and other.forwards == 0 < own.forwards
+    assert found[0].forwards == found[1].forwards < 10  # a mean takes no longer than the network
+    about.video[25:] = -np.abs(about.video[25:])  # a batch of which it says nothing
+    assert [set(one.axes) for one in measure(about, [Entry("when", function=only_when)])] == [set(), {"WHEN"}]
+    assert (
+        len(lineup(about.loaded, ["gradcam"], ["numpy:ones", "numpy:ones"]))
+        == len(lineup(about.loaded, ["gradcam"])) + 1
+    )
+
+
+def test_questions_of_which_a_method_tells_where_for_one_only():
+    parts = np.random.default_rng(0).random((3, 2, 20))
+    some = [Measured("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
+    some += [Measured("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
+    told = {(r.world, r.axis): r.clips for r in rows(some, "net")}
+    assert told["all", TRUTH] == 20 and ("W2", TRUTH) not in told
+
+
+def test_a_stage_is_judged_on_clips_that_did_not_choose_it():
+    """Of many stages that know nothing the best is above 0 on the clips that chose it."""
+    random = np.random.default_rng(0)
+    chance = np.full((1, 100), 0.5)
+    some = [
+        Measured("noise", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([random.random((1, 100)), chance], 1)})
+        for i in range(30)
+    ]
+    some += [
+        Measured("sure", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([chance + 0.1 * i, chance], 1)}) for i in range(3)
+    ]
+    found = {(r.method, r.axis, r.stage): r for r in rows(some, "net")}
+    best = max((r for r in found.values() if r.method == "noise" and r.axis == TRUTH), key=lambda r: r.value)
+    left = found["noise", CHOSEN, best.stage]
+    assert best.low > 0 and left.value < 0.6 * best.value and left.low < 0 < left.high
+    assert found["sure", CHOSEN, "s2"].value == pytest.approx(0.4) and found["sure", CHOSEN, "s2"].clips == 100
+
+
 def half_as_fine(model, clips, target):
     return np.asarray(clips)[:, ::2, ::2, ::2, 0]
 
 
 def test_ones_own_function_need_not_be_for_the_wired_network():
-    for function, told in ((of_a_stage, "no stage named"), (of_another_shape, "must give finite maps")):
+    for function, told in (
+        (of_a_stage, "no stage named"),
+        (of_another_shape, "must give finite maps"),
+        (no_array, "must give maps .* got dict, which is no array"),
+    ):
         with pytest.raises(ValueError, match=told):
             exact.exact(Entry("mine", function=function), 8)
         found, refused = wired([Entry("mine", function=function)], 8, 0)

@@ -367,17 +367,34 @@ def test_it_costs_what_it_says(nets, clips):
     seven = 2 + 2 + 3  # given, random, model-free
     for metric in ("mu_fidelity", "sensitivity_n", "infidelity_explained"):
         told, spent = passes(metrics=[metric], fills=["mean"])
-        assert set(told.values()) == {spent}
+        (all_told,) = set(told.values())
+        assert 0.7 * all_told < spent <= all_told  # few were drawn twice
     for metric in ("insertion", "average_drop", "time_insertion"):
         told, spent = passes(metrics=[metric], fills=["mean"], time_fills=["hold"])
-        assert told[metric, "b"] == told[metric, "sobel"] and spent == 2 + seven * (told[metric, "b"] - 2)
+        most = seven * (told[metric, "b"] - 2)
+        if metric == "time_insertion":
+            most = 2**4 - 2  # sets of four frames: maps ask for the same ones
+        assert told[metric, "b"] == told[metric, "sobel"] and 2 + 0.8 * most < spent <= 2 + most
         assert told[metric, "random"] == 2 + 2 * (told[metric, "b"] - 2)
     told, spent = passes(metrics=["gini"])
     assert not any(told.values()) and not spent
     told, spent = passes()
     curve, frames = 2 * (len(curves.points(12)) - 2), 2 * (len(curves.points(4)) - 2)
     shared = 10 + 15 + 8
-    assert spent == 3 * 2 + 2 * (seven * (curve + 1) + shared) + 2 * seven * frames  # blur, mean, hold
+    assert frames * seven > 2**4 - 2
+    most = 3 * 2 + 2 * (seven * (curve + 1) + shared) + 2 * (2**4 - 2)  # blur, mean, hold
+    assert 0.8 * most < spent <= most
+
+
+def test_what_is_asked_twice_is_answered_once(nets, clips):
+    shown = showing(Partial(counted, nets[0].args[0]), clips, Class(CLASSES), cells=CUT, at_once=2)
+    rows, clip = np.random.default_rng(0).random((3, 12))[[0, 1, 0, 2, 1]] < 0.5, np.array([0, 1, 0, 1, 2])
+    alone = [answers(shown, clip[[i]], lambda _, i=i: rows[[i]]).score[0] for i in range(5)]
+    PASSED.clear()
+    found = answers(shown, clip, rows.__getitem__)
+    jax.effects_barrier()
+    assert PASSED == [2, 2]
+    np.testing.assert_allclose(found.score, alone, atol=1e-6)
 
 
 def test_rows_are_complete_and_never_alone(nets, clips):
@@ -451,7 +468,7 @@ def test_the_planted_cause_beats_chance_on_every_metric(question):
     maps = {"cause": cause, "saliency": found, "not": 1 - cause}
     curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]
     metrics = [*curve, "mu_fidelity", "sensitivity_n", "infidelity_explained"]
-    effort = label_free.Effort(mu_subsets=100, n_subsets=40, draws=100, randoms=2)
+    effort = label_free.Effort(fractions=label_free.FEW, mu_subsets=60, n_subsets=20, draws=60, randoms=2)
     rows = label_free.measure(loaded.model, video, target, maps, metrics=metrics, effort=effort)
     row = {(row.metric, row.fill, row.map): row for row in rows}
     for (metric, fill, name), one in row.items():

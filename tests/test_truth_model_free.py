@@ -54,5 +54,5 @@ def test_random_maps_hang_on_clip_and_seed_alone(video):
 def test_what_is_no_clip_is_refused(video):
     with pytest.raises(ValueError, match="expected clips"):
         baseline_maps(video[0], 0)
-    with pytest.raises(ValueError, match="0 random maps"):
+    with pytest.raises(ValueError, match="at least one random map, got 0"):
         baseline_maps(video, 0, randoms=0)

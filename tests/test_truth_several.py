@@ -14,6 +14,7 @@ from vtcav_jax.attribution.gradients import smoothgrads
 from vtcav_jax.attribution.paths import legs_for
 from vtcav_jax.attribution.removal import SEVERAL
 from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.progress import progress
 from vtcav_jax.tasks import truth as task
 from vtcav_jax.tasks.truth import Scored, side_by_side
 from vtcav_jax.truth.kind import SHUFFLES, time_changed, two_legs
@@ -127,7 +128,27 @@ def test_networks_are_scored_side_by_side_and_in_order():
     assert [one.gates for one in found] == ["0", "1"] and sorted(told) == [0, 1]
 
 
-def test_a_network_that_fails_ends_the_others_with_the_step_that_they_are_at():
+def test_within_a_step_the_line_moves(monkeypatch):
+    """As a metric takes minutes."""
+    moved = []
+
+    def watched(units, *of, **options):
+        for count in units:
+            moved.append(count)
+            yield count
+
+    def job(tell):
+        list(progress(range(5), 5, "passes", size=lambda _: 1))
+        tell(2)
+        return Scored([], [], "", [], [], [])
+
+    monkeypatch.setattr(task, "progress", watched)
+    side_by_side([job], 2)
+    assert moved == [0] * 5 + [2]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["between steps", "within one"])
+def test_a_network_that_fails_ends_the_others_with_what_they_are_at(inside):
     failed, steps = threading.Event(), []
 
     def fails(tell):
@@ -136,8 +157,9 @@ def test_a_network_that_fails_ends_the_others_with_the_step_that_they_are_at():
 
     def goes_on(tell):
         failed.wait(20)
-        for step in range(10_000):
-            tell(1)
+        for step in progress(range(10_000), 10_000, "passes", size=lambda _: 1) if inside else range(10_000):
+            if not inside:
+                tell(1)
             steps.append(step)
             time.sleep(0.01)
 
@@ -178,10 +200,3 @@ def test_large_budgets_are_for_those_who_name_the_method():
     loaded = models.load("worlds_cnn")
     assert not {entry.method for entry in lineup(loaded)} & set(DEAR)
     assert {entry.method for entry in lineup(loaded, ["rise", "shapley", "integrated_gradients"])} >= set(DEAR)
-
-
-def test_what_is_kept_has_another_name_when_it_means_something_else(monkeypatch):
-    assert task.meaning(["W1"]) == task.meaning(["W1"]) != task.meaning(["W2"])
-    before = task.meaning(["W1"])
-    monkeypatch.setattr(task, "STABLE_CLIPS", 3)
-    assert task.meaning(["W1"]) != before

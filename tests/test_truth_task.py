@@ -1,6 +1,7 @@
 """--task=truth: what is measured is kept, and what cannot be is told before anything is measured."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,17 @@ def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged .* remove it"):
         kept.read(path)
+
+
+def test_what_another_version_kept_is_not_taken_for_ours(monkeypatch):
+    from vtcav_jax.tasks import truth as task
+
+    package = Path(task.__file__).parent.parent
+    assert all((package / name).exists() for name in task.CODE)
+    before = task.meaning(("W2",))
+    assert task.meaning(("W2",)) == before != task.meaning(("W2", "W3"))
+    monkeypatch.setattr(task, "code_version", lambda *patterns: "another")
+    assert task.meaning(("W2",)) != before
 
 
 def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_path, monkeypatch):
@@ -76,7 +88,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
         groups.append(tuple(dict.fromkeys(entry.method for entry in entries)))
         return real(about, entries)
 
-    about = task.material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), 12, 77)
+    about = task.material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), 12, 77, gated=300)
     monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
     monkeypatch.setattr(task, "measure", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")

@@ -3,11 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from vtcav_jax.telling import event, style
 
 T = TypeVar("T")
+# Called with every unit, told or not: work in another thread can so be heard of, and stopped by what this raises
+heard: ContextVar[Callable[[], None]] = ContextVar("heard", default=lambda: None)
 
 
 def progress(
@@ -23,9 +26,11 @@ def progress(
     A terminal sees one line that moves; a log file a line every ten seconds, and nothing of what takes under two. How
     it is told, if at all, is for `telling.style` to say.
     """
-    how = style.get()
+    how, hear = style.get(), heard.get()
     if how == "quiet":
-        yield from batches
+        for batch in batches:
+            hear()
+            yield batch
         return
     terminal = how == "plain" and sys.stderr.isatty()
     start = told = time.monotonic()
@@ -34,6 +39,7 @@ def progress(
         sys.stderr.write(f"0/{total} {unit} ...")
         sys.stderr.flush()
     for batch in batches:
+        hear()
         done += size(batch)
         now = time.monotonic()
         if now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):

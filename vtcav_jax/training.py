@@ -4,9 +4,8 @@ Everything that is random is a function of the seed and the step: which clips a 
 a checkpoint holds is therefore parameters, optimiser and step, and nothing else.
 """
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +20,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vtcav_jax import models, runs, weights
+from vtcav_jax import models, weights
+from vtcav_jax.checkpoints import Checkpoints, Metrics
 from vtcav_jax.geometry import ClipGeometry
 from vtcav_jax.progress import progress
 from vtcav_jax.video import How, Read, Source, stream
@@ -294,74 +294,3 @@ def _is_matrix(parameters: Any) -> Any:
 def _note(told: dict[str, float]) -> str:
     shown = {name.removeprefix("accuracy:"): value for name, value in told.items() if name != "gradient_norm"}
     return ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
-
-
-class Metrics:
-    """One row per step in a CSV, without times: an interrupted and an unbroken run write the same file."""
-
-    def __init__(self, path: Path, heads: Iterable[str]):
-        self.path = path
-        self.columns = ["step", "loss", "learning_rate", "gradient_norm", *(f"accuracy:{head}" for head in heads)]
-        self.rows: list[list[str]] = []
-
-    def rewind(self, step: int) -> None:
-        """Forgets what came after the checkpoint that the run goes on from."""
-        kept = []
-        if step:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
-        runs.write_table(self.path, self.columns, kept)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])
-
-    def flush(self) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(self.rows)
-        self.rows.clear()
-
-
-class Checkpoints:
-    """The last two states of a training, by orbax, each array under its dotted name."""
-
-    def __init__(self, folder: Path):
-        import orbax.checkpoint as ocp
-
-        self.folder, self.ocp = folder.absolute(), ocp
-        self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.manager.close()  # waits for the write
-
-    def latest(self) -> int | None:
-        self.manager.wait_until_finished()
-        return self.manager.latest_step()
-
-    def save(self, step: int, state: State) -> None:
-        self.manager.save(step, args=self.ocp.args.StandardSave(_named(state)))
-
-    def restored(self, state: State) -> tuple[State, int]:
-        """The last state, on the devices that `state` is on, and the step that comes next; else `state` and 0."""
-        step = self.latest()
-        if step is None:
-            return state, 0
-        wanted = {
-            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _named(state).items()
-        }
-        try:
-            found = self.manager.restore(step, args=self.ocp.args.StandardRestore(wanted))
-        except Exception as error:  # orbax raises whatever its parts raise
-            raise ValueError(
-                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to go "
-                "on from the one before"
-            ) from error
-        leaves = [found[name] for name in wanted]
-        return jax.tree.unflatten(jax.tree.structure(state), leaves), step
-
-
-def _named(state: State) -> dict[str, Array]:
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

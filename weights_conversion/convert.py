@@ -56,7 +56,7 @@ def fitted(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> di
         ours, array = our_layout(name, in_our_order(name, tensor))
         if not np.isfinite(array).all():
             wrong.append(f"{name} holds values that are not finite")
-        arrays[ours] = array
+        arrays[ours] = np.ascontiguousarray(array)
     wrong = weights.problems(wanted, arrays) + wrong
     if wrong:
         raise ValueError(
@@ -94,11 +94,12 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
 
 
 def our_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+    """Our name, and a view with our axes."""
     stem, _, leaf = name.rpartition(".")
     if leaf == "weight" and tensor.ndim in AXES:
         leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(AXES[tensor.ndim])
     leaf = STATISTICS.get(leaf, leaf)
-    return f"{stem}.{leaf}" if stem else leaf, np.ascontiguousarray(tensor)
+    return f"{stem}.{leaf}" if stem else leaf, tensor
 
 
 def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
@@ -154,8 +155,7 @@ def remedy(
                 ours, array = our_layout(name, in_our_order(name, tensor))
                 shapes[ours] = array.shape
         count = shapes.get("head.bias", (None,))[0]
-        maker = partial(models.make, other, num_classes=count)
-        if {name: a.shape for name, a in weights.parameters(nnx.eval_shape(maker)).items()} == shapes:
+        if {name: a.shape for name, a in weights.parameters(_abstract(other, count)).items()} == shapes:
             return f"They fit {other}."
     known = "; ".join(sorted({family.known for family in FAMILIES.values()}))
     return f"They fit none of {', '.join(models.PRESETS)}; known are {known}."

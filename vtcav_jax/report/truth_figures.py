@@ -56,12 +56,12 @@ def against_cost(rows: Sequence[Row], network: str) -> Figure:
         canvas.text(x(power), 312, f"{10**power:,}", "soft", "middle")
     canvas.text(x(x.low), 312, "none", "soft", "middle")
     canvas.text(WIDE - 150, 332, "forward passes for one clip's map", "soft", "end")
-    front = cheapest([row for row in some if row.forwards])
+    front = cheapest([row for row in some if not row.free])
     canvas.path([(_at(x, row), y(row.value)) for row in front], "one thin")
     ranked = sorted(some, key=lambda row: (row not in front, row.method not in KNOWN))
     dots = [(_at(x, row), y(row.value)) for row in ranked]
     for row, (cx, cy) in reversed(list(zip(ranked, dots))):
-        kind = "faint" if not row.forwards else "one" if row in front else "two"
+        kind = "faint" if row.free else "one" if row in front else "two"
         canvas.line(cx, y(row.low), cx, y(row.high), f"thin {kind}")
         canvas.dot(cx, cy, kind, said(row))
     taken: list[tuple[float, float]] = []
@@ -103,7 +103,7 @@ def by_axis(rows: Sequence[Row], network: str, world: str, most: int = 14) -> Fi
     """The best methods and those that ask no network, axis by axis."""
     some = [row for row in rows if row.network == network and row.world == world]
     ranked = best(sorted((row for row in some if row.axis == TRUTH), key=lambda row: -row.value))
-    shown = [row for row in ranked if row.forwards][:most] + [row for row in ranked if not row.forwards]
+    shown = [row for row in ranked if not row.free][:most] + [row for row in ranked if row.free]
     there = [axis for axis in AXES if any(row.axis == axis for row in some)]
     canvas = Canvas(WIDE, 50 + 18 * len(shown))
     canvas.text(8, 16, f"{network}, {world}", "title")
@@ -117,11 +117,11 @@ def by_axis(rows: Sequence[Row], network: str, world: str, most: int = 14) -> Fi
         for j, head in enumerate(shown):
             cy = 48 + 18 * j
             if not i:
-                canvas.text(174, cy + 4, f"{head.method}", "" if head.forwards else "soft", "end", most=25)
+                canvas.text(174, cy + 4, f"{head.method}", "soft" if head.free else "", "end", most=25)
             row = next((r for r in some if (r.method, r.stage, r.axis) == (head.method, head.stage, axis)), None)
             if row is not None and math.isfinite(row.value):
                 value, low, high = (x(max(v, LEAST)) for v in (row.value, row.low, row.high))
-                kind = "one" if row.forwards else "faint"
+                kind = "faint" if row.free else "one"
                 canvas.line(low, cy, high, cy, f"bar {kind}")
                 canvas.dot(value, cy, kind, said(row), 3.5)
     return canvas.figure(slug("truth", network, world), f"{network}, {world}: every axis of the best methods")

@@ -14,26 +14,35 @@ import jax
 
 from vtcav_jax import models, runs
 from vtcav_jax.models import Loaded
-from vtcav_jax.progress import progress
+from vtcav_jax.progress import heard, progress
 from vtcav_jax.report.run_folder import read_rows
 from vtcav_jax.tasks import answer, say
 from vtcav_jax.tasks.report import report
-from vtcav_jax.tcav.cache import fingerprint
+from vtcav_jax.tcav.cache import code_version, fingerprint
 from vtcav_jax.tcav.table import write_rows
-from vtcav_jax.telling import style
+from vtcav_jax.telling import Style, style
 from vtcav_jax.truth import concept_table, concepts, exact, kept
 from vtcav_jax.truth.kernels import kernels
 from vtcav_jax.truth.kind import kinds
-from vtcav_jax.truth.lineup import BUDGETS, Entry, lineup
-from vtcav_jax.truth.material import FEWEST, Material, material, questions_of
-from vtcav_jax.truth.meta import CLIPS as META_CLIPS
+from vtcav_jax.truth.lineup import Entry, lineup
+from vtcav_jax.truth.material import Material, material, questions_of
 from vtcav_jax.truth.meta import cheap, meta
-from vtcav_jax.truth.questions import QUESTIONS
-from vtcav_jax.truth.scoring import CLIPS, SEED, STABLE_CLIPS, Measured, answered, asked, groups, measure, rows
+from vtcav_jax.truth.scoring import CLIPS, SEED, Measured, answered, asked, groups, measure, rows
 from vtcav_jax.truth.table import ALL, EXACT, FILE, GATES, METRICS, REFUSED, TRUTH, MetaRow, Refused, Row
 
 FIRST = "small"  # the world of which everything is told
-MEANING = 2  # to be raised with any change of what a row means
+# What a row means hangs on this code: what an older version kept is not taken for it
+CODE = (
+    "truth",
+    "worlds",
+    "models",
+    "attribution",
+    "feature_pyramid",
+    "tcav",
+    "concepts",
+    "selective_relevance.py",
+    "tap.py",
+)
 
 
 def truth(
@@ -147,8 +156,13 @@ def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
             one.result()  # raises what the job has raised
 
     workers = 2 if jax.default_backend() == "cpu" else 1
-    how = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
-    with ThreadPoolExecutor(workers, "network", initializer=style.set, initargs=(how,)) as pool:
+    how: Style = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
+
+    def start() -> None:
+        style.set(how)
+        heard.set(partial(tell, 0))  # the line moves, and what is stopped ends, with every unit of the work
+
+    with ThreadPoolExecutor(workers, "network", initializer=start) as pool:
         futures = [pool.submit(job, tell) for job in jobs]
         for future in futures:
             future.add_done_callback(told.put)
@@ -156,7 +170,7 @@ def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
             for _ in progress(steps_done(), steps, "rows", size=int):
                 pass
         except BaseException:
-            say("what is at work ends with its step")
+            say("what is at work ends with its batch")
             raise
         finally:
             stopped.set()
@@ -216,7 +230,7 @@ def network(asked: Asked, tell: Tell) -> Scored:
 
 def meaning(ids: Sequence[str]) -> str:
     """Of what is kept about questions: rows of a version that asked otherwise are not taken for ours."""
-    how = (MEANING, [QUESTIONS[name] for name in ids], BUDGETS, STABLE_CLIPS, FEWEST, META_CLIPS)
+    how = code_version(*(name if name.endswith(".py") else f"{name}/*.py" for name in CODE)), *ids
     return hashlib.sha256(repr(how).encode()).hexdigest()[:6]
 
 

@@ -142,11 +142,12 @@ def _source_of(module: str) -> Path | None:
 
 
 @cache
-def code_version() -> str:
-    """Of everything between a file and what is kept of it: a change of code must not meet old numbers."""
+def code_version(*patterns: str) -> str:
+    """Of everything between a file and what is kept of it, by default its features: a change of code must not meet old
+    numbers."""
     root = Path(vtcav_jax.__file__).parent
     found = hashlib.sha256(f"{metadata.version('jaxlib')} {jax.default_backend()}".encode())
-    for pattern in (*CODE, *ENCODING):
+    for pattern in patterns or (*CODE, *ENCODING):
         for path in sorted(root.glob(pattern)):
             found.update(path.read_bytes())
     return found.hexdigest()

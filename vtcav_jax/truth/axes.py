@@ -1,4 +1,4 @@
-"""What a map gets right against what is known of the clips: 0 is chance, 1 all there is to get, -1 all wrong.
+"""What a map gets right against what is known of the clips: 0 is chance, 1 all there is to get, less than 0 worse.
 
 Maps count by their positive part, as mass on a grid of cells. A map without any mass says nothing, and gets what an
 even one gets; ties count as chance would have them.
@@ -139,7 +139,6 @@ def against(values: Each, chance: float) -> Float[np.ndarray, "2 n"]:
 
 
 def skill(value: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """0 at chance; above it the share of what is left to 1, below it the share of the way to 0, negative."""
-    gain = value - chance
-    left = np.where(gain > 0, 1 - chance, chance)
-    return np.divide(gain, left, out=np.zeros_like(gain), where=left > 0)
+    """0 at chance, 1 at the best; linear, so that what knows nothing has 0 on average wherever chance is."""
+    left = 1 - chance
+    return np.divide(value - chance, left, out=np.zeros_like(left), where=left > 0)

@@ -9,7 +9,7 @@ from vtcav_jax.attribution.grids import by_area
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.truth.axes import Parts
 from vtcav_jax.truth.lineup import FREE, Entry, own_map
-from vtcav_jax.truth.model_free import baseline_maps
+from vtcav_jax.truth.model_free import baseline_map
 from vtcav_jax.worlds.analytic import binary_clips, network, shapley_values
 
 NETWORK, WORLD = "motion_pairs", "W0"
@@ -29,11 +29,11 @@ def exact(entry: Entry, clips: int = 200, seed: int = 0) -> Exactly:
     video, answers = binary_clips(clips, seed)
     truth = shapley_values(video)[answers, np.arange(clips)]
     target = Class(answers)
-    if entry.method in FREE:
-        maps, stage, cost = baseline_maps(video, seed)[entry.method], VIDEO, 0
-    elif entry.function is not None:
+    if entry.function is not None:
         made = own_map(entry.function, entry.method, network, video, target)
         maps, stage, cost = by_area(made.map, video.shape[1:4]), made.stage, made.cost
+    elif entry.method in FREE:
+        maps, stage, cost = baseline_map(entry.method, video, seed), VIDEO, 0
     else:
         made = explain(network, video, target, entry.known, VIDEO, **entry.options)
         maps, stage, cost = made.map, made.stage, made.cost

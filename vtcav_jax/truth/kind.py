@@ -14,6 +14,7 @@ from vtcav_jax.attribution.paths import legs_for
 from vtcav_jax.attribution.probes import as_probe, logits_in_orders, orders
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.models import Loaded
+from vtcav_jax.progress import progress
 from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.truth.scoring import batches, draws, interval
@@ -82,10 +83,10 @@ def kinds(about: Material, network: str) -> list[Row]:
     }
     if not all(sides.values()):
         return []
-    heads, out = [*sides[True], *sides[False]], []
+    heads, out, n = [*sides[True], *sides[False]], [], len(about)
     for way, shared in WAYS:
         parts, seconds = [], []
-        for rows in batches(len(about)):
+        for rows in progress(batches(n), n, f"clips by {way.__name__}", size=lambda some: some.stop - some.start):
             start = time.perf_counter()
             parts.append(way(about.wide, about.video[rows], [about.target(head, rows) for head in heads]))
             seconds.append((time.perf_counter() - start) / ((1 if shared else len(heads)) * len(about.video[rows])))

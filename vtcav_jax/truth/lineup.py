@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,11 +22,11 @@ from vtcav_jax.attribution.methods import AT_VIDEO, SEVERAL, SMOOTH, check_optio
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models import Loaded
 from vtcav_jax.names import unknown
-from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
+from vtcav_jax.truth.model_free import MODEL_FREE, baseline_map
 
 ONE_PASS = "one pass"  # the group of all methods that share it
 
-_ONE_AT_A_TIME = Lock()  # code that is not ours need not know that networks are scored side by side
+ONE_AT_A_TIME = RLock()  # code that is not ours need not know that networks are scored side by side
 
 Function = Callable[..., Any]  # (model, clips, target) -> Attribution or maps (b, t, h, w)
 
@@ -48,7 +48,9 @@ class Entry:
     @property
     def group(self) -> str:
         """Rows of one group are made together."""
-        if self.function is None and not self.options:
+        if self.function is not None:
+            return f"own:{self.method}"
+        if not self.options:
             if self.known in SHARED:
                 return ONE_PASS
             if self.known in SMOOTH:
@@ -78,7 +80,7 @@ def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ())
     if missing := [m for m in named if m not in METHODS and m not in FREE]:
         raise ValueError(unknown("method", missing, [*METHODS, *FREE]) + "; your own: --method=package.module:function")
     stages = grids(loaded)
-    out = [Entry(name, function=imported(name)) for name in own]
+    out = [Entry(name, function=imported(name)) for name in dict.fromkeys(own)]
     for name in named:
         if name in FREE:
             out.append(Entry(name, VIDEO))
@@ -112,8 +114,8 @@ def imported(name: str) -> Function:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        told = f"expected package.module:function, a function that can be imported; {name}: {error}"
+    except Exception as error:  # whatever is in a module that is not ours
+        told = f"expected package.module:function, a function that can be imported; {name}: {error!r}"
         raise ValueError(told) from error
     if not callable(found):
         raise ValueError(f"expected {name} to be a function (model, clips, target) -> maps, got {type(found).__name__}")
@@ -129,11 +131,11 @@ def maps(
 ) -> list[list[Attribution]]:
     """Of entries of one group, for each target; `given` has the clips that some methods compare with."""
     first = entries[0]
-    if first.method in FREE:
-        values = baseline_maps(video, 0)[first.method]
-        return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     if first.function is not None:
         return [[own_map(first.function, first.method, loaded.model, video, target)] for target in targets]
+    if first.method in FREE:
+        values = baseline_map(first.method, video, 0)
+        return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
     at_home = all(entry.stage in (None, VIDEO) for entry in entries)
     if first.known in SEVERAL and at_home:
@@ -162,12 +164,17 @@ def _parameters(method: str) -> set[str]:
 
 
 def own_map(function: Function, name: str, model: tap.Model, video: np.ndarray, target: Target) -> Attribution:
+    """What the function gives for a copy of the clips: it may change them."""
     try:
-        with _ONE_AT_A_TIME:
-            found = function(model, video, target)
+        with ONE_AT_A_TIME:
+            found = function(model, np.array(video), target)
     except Exception as error:  # of code that is not ours
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
-    values = np.asarray(found.map if isinstance(found, Attribution) else found, np.float32)
+    try:
+        values = np.asarray(found.map if isinstance(found, Attribution) else found, np.float32)
+    except Exception as error:  # of whatever was given
+        told = f"{type(found).__name__}, which is no array: {error}"
+        raise ValueError(f"{name} must give maps (clips, time, height, width), got {told}") from error
     if values.ndim != 4 or len(values) != len(video) or not np.isfinite(values).all():
         raise ValueError(
             f"{name} must give finite maps (clips, time, height, width) for {len(video)} clips, got shape"

@@ -43,7 +43,7 @@ def trust(method: str, stage: str) -> str:
             parts.append(f"{_range(own)} on {kind} (the best method {max(row.value for row in some):.2f})")
     if not parts:
         return ""
-    free = max((row.value for row in measured() if not row.forwards), default=0.0)
+    free = max((row.value for row in measured() if row.free), default=0.0)
     return (
         f"On synthetic clips whose cause is known its maps told {' and '.join(parts)} of the truth, where 0 is chance"
         f" and the best map that asks no network has {free:.2f}."

@@ -45,6 +45,7 @@ def cascade(
     clips: ArrayLike,
     target: Target,
     *,
+    own: Maps | None = None,
     layers: Sequence[str] | None = None,
     independent: bool = False,
     seed: int = 0,
@@ -52,7 +53,7 @@ def cascade(
     """Parameters are shuffled layer by layer from the head on, or in one layer at a time if `independent`.
 
     `layers` are beginnings of parameters' names from the head to the stem; by default the network's stages, and before
-    these whatever belongs to none of them.
+    these whatever belongs to none of them. `own` is the map of the network as it is, where it has been made.
     """
     explained(model, clips, target)
     model = as_pytree(model)
@@ -65,7 +66,7 @@ def cascade(
         groups = _groups(names, layers)
         if empty := [layer for layer, some in groups.items() if not some]:
             raise ValueError(unknown("layer with parameters of its own", empty, names))
-    before = np.abs(explainer(model, clips, target).map)
+    before = np.abs(explainer(model, clips, target).map if own is None else own)
     rank, structure, now = [np.ones(len(before))], [np.ones(len(before))], before
     lost: set[str] = set()
     for members in groups.values():
@@ -79,10 +80,12 @@ def cascade(
     return Cascade(tuple(groups), np.stack(rank).astype(np.float32), np.stack(structure).astype(np.float32), rise)
 
 
-def random_logit(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, seed: int = 0) -> Each:
+def random_logit(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, own: Maps | None = None, seed: int = 0
+) -> Each:
     """The rank correlation of the map with that of another class, drawn from the same head (Sixt et al., 2020).
 
-    1 of a method that does not ask which class it explains.
+    1 of a method that does not ask which class it explains. `own` is the map of the class itself, where it is there.
     """
     what = explained(model, clips, target)
     asked = what.scored.target
@@ -95,7 +98,8 @@ def random_logit(explainer: Explainer, model: Model, clips: ArrayLike, target: T
     seeds = clip_seeds(np.asarray(what.video), seed, LOGIT_STREAM)
     away = np.array([np.random.default_rng(s).integers(1, behind - first) for s in seeds])
     others = first + (np.asarray(asked.classes) - first + away) % (behind - first)
-    own, other = (explainer(model, what.video, t).map for t in (asked, replace(asked, classes=others)))
+    own = explainer(model, what.video, asked).map if own is None else own
+    other = explainer(model, what.video, replace(asked, classes=others)).map
     return rank_correlation(own, other).astype(np.float32)
 
 

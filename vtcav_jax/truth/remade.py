@@ -14,7 +14,7 @@ from vtcav_jax.attribution.targets import Margin, Target
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model, as_pytree, stages_of
 from vtcav_jax.truth.label_free import MetricRow
-from vtcav_jax.truth.model_free import MODEL_FREE, baseline_maps
+from vtcav_jax.truth.model_free import MODEL_FREE, baseline_map
 from vtcav_jax.truth.randomisation import cascade, parameter_names, random_logit
 from vtcav_jax.truth.robustness import max_sensitivity
 from vtcav_jax.truth.splice import splice_test
@@ -56,7 +56,7 @@ class Free:
     cost: int = 0
 
     def __call__(self, model: Any, video: Any, target: Any) -> Attribution:
-        return Attribution(baseline_maps(np.asarray(video), self.seed)[self.name], VIDEO, False, 0, self.name)
+        return Attribution(baseline_map(self.name, np.asarray(video), self.seed), VIDEO, False, 0, self.name)
 
 
 def remade(
@@ -84,11 +84,12 @@ def remade(
             found |= {LOGIT: ([], 2)} | ({SPLICE: ([], 4)} if len(pairs) else {})
         for i in range(0, len(clips), batch):
             some, asked = clips[i : i + batch], ask(slice(i, i + batch))
-            moved = max_sensitivity(maker, model, some, asked, draws=draws, seed=seed)
+            own = maker(model, some, asked).map
+            moved = max_sensitivity(maker, model, some, asked, own=own, draws=draws, seed=seed)
             found[SENSITIVITY][0].append(moved.largest)
-            found[WEIGHTS][0].append(cascade(maker, model, some, asked, layers=layers, seed=seed).area)
+            found[WEIGHTS][0].append(cascade(maker, model, some, asked, own=own, layers=layers, seed=seed).area)
             if LOGIT in found:
-                found[LOGIT][0].append(random_logit(maker, model, some, asked, seed=seed))
+                found[LOGIT][0].append(random_logit(maker, model, some, asked, own=own, seed=seed))
         for i in range(0, len(pairs) if SPLICE in found else 0, batch):
             one, other = pairs[i : i + batch].T
             right = splice_test(maker, model, clips[one], clips[other], ask(one), ask(other)).right

@@ -42,15 +42,19 @@ def max_sensitivity(
     clips: ArrayLike,
     target: Target,
     *,
+    own: Maps | None = None,
     radius: float = RADIUS,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Sensitivity:
-    """Noise is uniform within `radius` times the range of the clip's values, the same draws for every explainer."""
+    """Noise is uniform within `radius` times the range of the clip's values, the same draws for every explainer.
+
+    `own` is the map of the clips as they are, where it has been made.
+    """
     video = np.asarray(explained(model, clips, target).video)
     if draws < 1 or radius <= 0:
         raise ValueError(f"expected at least one draw and a radius above 0, got {draws} and {radius}")
-    before = explainer(model, video, target).map
+    before = explainer(model, video, target).map if own is None else own
     moved = [_length(explainer(model, d, target).map - before) for d in disturbed(video, radius, draws, seed)]
     size = _length(before)
     change = np.where(size > 0, np.stack(moved) / np.where(size > 0, size, 1), np.nan)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -13,12 +14,13 @@ from vtcav_jax import models
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.intervals import RESAMPLES
 from vtcav_jax.models import Loaded
+from vtcav_jax.progress import progress
 from vtcav_jax.truth import axes
 from vtcav_jax.truth.axes import Mass, Parts
-from vtcav_jax.truth.lineup import Entry, Function, given, imported, lineup, maps, shares
-from vtcav_jax.truth.material import AT_ONCE, Material, material, questions_of
+from vtcav_jax.truth.lineup import ONE_AT_A_TIME, Entry, Function, given, imported, lineup, maps, shares
+from vtcav_jax.truth.material import AT_ONCE, Material, material, outputs, questions_of
 from vtcav_jax.truth.questions import QUESTIONS
-from vtcav_jax.truth.table import ALL, AXES, STABLE, TRUTH, Row
+from vtcav_jax.truth.table import ALL, AXES, CHOSEN, STABLE, TRUTH, Row
 from vtcav_jax.worlds.generator import WORLDS
 
 CLIPS = 200
@@ -111,17 +113,25 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
     parts: dict[str, list[list[Attribution]]] = {head: [] for head in about.heads}
     seconds: list[float] = []
     times = 1 if shares(entries[0]) else len(about.heads)
-    for rows in batches(len(about)):
-        start = time.perf_counter()
-        made = make(about.video[rows], [about.target(head, rows) for head in parts])
-        seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
+    n = len(about)
+    for rows in progress(batches(n), n, f"clips by {entries[0].method}", size=lambda some: some.stop - some.start):
+        with ONE_AT_A_TIME if entries[0].function else nullcontext():
+            start = time.perf_counter()
+            made = make(about.video[rows], [about.target(head, rows) for head in parts])
+            seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
         for head, some in zip(parts, made):
             parts[head].append(some)
+    made_of = [[batch[i] for some in parts.values() for batch in some] for i in range(len(entries))]
+    grids = [(sizes[0], 1, 1) if over_time(every) else sizes for every in made_of]
     found = {
-        head: [(one[0], np.concatenate([cells(part, sizes) for part in one])) for one in zip(*some)]
+        head: [
+            (made[0], np.concatenate([axes.mass(one.map, grid) for one in made]))
+            for made, grid in zip(zip(*some), grids)
+        ]
         for head, some in parts.items()
     }
     spent = float(np.median(seconds))  # of three batches and more without the one that is compiled
+    untold = as_forwards(about, spent) if entries[0].function else 0
     out = []
     for i in range(len(entries)):
         own = {head: found[head][i][1] for head in about.heads}
@@ -129,7 +139,7 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
         for name in about.ids:
             head = QUESTIONS[name].head
             got = axes.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
-            out.append(Measured(entries[i].method, first.stage, name, first.cost, spent, got))
+            out.append(Measured(entries[i].method, first.stage, name, first.cost or untold, spent, got))
     for (name, entry), parts_of in stability(about, make, entries, found).items():
         next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABLE] = parts_of
     return out
@@ -152,22 +162,27 @@ def stability(
         made = make(about.redrawn(factor, rows), targets)
         for name, some in zip(names, made):
             for entry, after, (first, before) in zip(entries, some, found[QUESTIONS[name].head]):
-                if not over_time(first):
+                if before.shape[2:] != (1, 1):
                     core = about.known[name].core[rows]
-                    value = axes.stable(before[rows], cells(after, about.sizes), core)
+                    value = axes.stable(before[rows], axes.mass(after.map, about.sizes), core)
                     out[name, (entry.method, first.stage)] = value
     return out
 
 
-def cells(attribution: Attribution, sizes: tuple[int, int, int]) -> Mass:
-    """Of maps that tell only when the course over time alone."""
-    return axes.mass(attribution.map, (sizes[0], 1, 1) if over_time(attribution) else sizes)
+def as_forwards(about: Material, seconds: float) -> int:
+    """How many passes of a clip through the network take as long: for a function that does not tell what it costs."""
+    spent = []
+    for _ in range(3):
+        start = time.perf_counter()
+        outputs(about.loaded, about.video[:AT_ONCE])
+        spent.append((time.perf_counter() - start) / AT_ONCE)
+    return max(round(seconds / min(spent)), 1)
 
 
-def over_time(attribution: Attribution) -> bool:
-    """Whether the maps tell when and not where."""
-    values = attribution.map
-    return bool((values == values[:, :, :1, :1]).all() and (values != values[:, :1]).any())
+def over_time(made: Sequence[Attribution]) -> bool:
+    """Whether maps tell when and not where."""
+    same_everywhere = all((one.map == one.map[:, :, :1, :1]).all() for one in made)
+    return same_everywhere and any((one.map != one.map[:, :1]).any() for one in made)
 
 
 def batches(n: int) -> Iterator[slice]:
@@ -183,7 +198,8 @@ def groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
-    """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network."""
+    """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network; of methods with
+    several stages also CHOSEN."""
     out = []
     for (method, stage), some in grouped(found).items():
         cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
@@ -197,8 +213,38 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
                 truths.append(np.mean([values[axis] for axis in AXES if axis in values], 0))
                 out.append(row(one.question, TRUTH, truths[-1], n["WHERE"]))
         if len(truths) > 1:
-            out.append(row(ALL, TRUTH, np.mean(truths, 0), max(m.axes["WHERE"].shape[-1] for m in some)))
+            clips = max(parts.shape[-1] for m in some for parts in m.axes.values())
+            out.append(row(ALL, TRUTH, np.mean(truths, 0), clips))
+    return [*out, *chosen(found, network, seed)]
+
+
+def chosen(found: Sequence[Measured], network: str, seed: int) -> list[Row]:
+    """What is left of TRUTH at the best stage, which the clips that chose it flatter: the stage that is best on half of
+    the clips is judged on the other half, and the other way round, in every draw anew."""
+    methods: dict[str, dict[str, list[Measured]]] = {}
+    for (method, stage), some in grouped(found).items():
+        if all("WHERE" in one.axes for one in some):
+            methods.setdefault(method, {})[stage] = some
+    out = []
+    for method, stages in methods.items():
+        if len(stages) > 1:
+            whole, *halves = (
+                np.stack([_truth(some, part, seed) for some in stages.values()])
+                for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
+            )
+            first, second = (np.where(np.isnan(half), -np.inf, half).argmax(0)[None] for half in halves)
+            crossed = np.take_along_axis(halves[1], first, 0), np.take_along_axis(halves[0], second, 0)
+            best, some = list(stages.items())[int(whole[:, 0].argmax())]
+            cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
+            clips = some[0].axes["WHERE"].shape[-1]
+            out.append(_row((method, best, network), cost, ALL, CHOSEN, np.mean(crossed, (0, 1)), clips))
     return out
+
+
+def _truth(some: Sequence[Measured], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
+    """Over all questions, of some of the clips."""
+    each = ([resampled(one.axes[axis][..., clips], seed) for axis in AXES if axis in one.axes] for one in some)
+    return np.mean([np.mean(one, 0) for one in each], 0)
 
 
 def _row(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
 from vtcav_jax.attribution.passes import Explained, Scored, explained
 from vtcav_jax.attribution.targets import Class, Contrast, Group, Margin, OfLogits, Target
@@ -96,14 +96,22 @@ def showing(
 
 
 def answers(shown: Shown, clip: Int[np.ndarray, " n"], keep: Callable[[slice], Bool[np.ndarray, "k cells"]]) -> Answers:
-    """Row by row: of `clip` only the cells that `keep` tells for these rows are left, whole voxels or nothing."""
-    numbers = jnp.asarray(shown.cells.numbers, jnp.int32)
+    """Row by row: of `clip` only the cells that `keep` tells for these rows are left, whole voxels or nothing.
+
+    What several rows ask of a clip goes through the network once: of a few frames maps ask for the same ones often.
+    """
+    numbers, count = jnp.asarray(shown.cells.numbers, jnp.int32), shown.cells.count
+    bits = np.concatenate([np.packbits(keep(rows), 1) for rows in _slices(len(clip), shown.at_once)])
+    once, again = _once(np.concatenate([clip.astype("<u4")[:, None].view(np.uint8), bits], 1))
 
     def made(which: Array, rows: slice) -> Array:
-        kept = jnp.asarray(_filled_up(keep(rows), shown.at_once))
-        return _left(shown.what.video, shown.start, numbers, which, kept, shown.fill)
+        kept = np.unpackbits(bits[once[rows]], 1, count).astype(bool)
+        return _left(
+            shown.what.video, shown.start, numbers, which, jnp.asarray(_filled_up(kept, len(which))), shown.fill
+        )
 
-    return _asked(shown, clip, made)
+    found = _asked(shown, clip[once], made)
+    return Answers(found.score[again], found.probability[again])
 
 
 def blended(shown: Shown, clip: Int[np.ndarray, " n"], weights: Float[np.ndarray, "n cells"]) -> Answers:
@@ -141,6 +149,13 @@ def _asked(shown: Shown, clip: Int[np.ndarray, " n"], made: Callable[[Array, sli
             found[-2] = jax.tree.map(np.asarray, found[-2])  # one batch ahead, no more of them in memory
     score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*found))
     return Answers(score[: len(clip)], probability[: len(clip)])
+
+
+def _once(rows: UInt8[np.ndarray, "n bytes"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+    """Where each different row is first, in their order, and for every row which of these it is."""
+    _, first, again = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[again.ravel()]
 
 
 def _slices(n: int, at_once: int) -> Iterator[slice]:

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from vtcav_jax.truth.model_free import MODEL_FREE
+
 FILE, REFUSED, GATES, METRICS = "truth.csv", "truth_refused.csv", "truth_gates.txt", "truth_metrics.csv"
 AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
+CHOSEN = "CHOSEN"  # TRUTH of the stage that is best on half of the clips, on the other half
 EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
 ABLATION, SELECTIVE = "ABLATION", "SELECTIVE"  # of kernels that are named
 ALL = "all"  # questions of a network
@@ -15,7 +18,8 @@ class Row:
     """A value and its bootstrap interval over clips; 0 is chance, 1 is all there is to get, worse than chance below 0.
 
     `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's, and
-    were measured beside another network.
+    were measured beside another network. Of a function that does not tell its cost `forwards` are those passes that
+    take as long.
     """
 
     method: str
@@ -29,6 +33,11 @@ class Row:
     clips: int
     forwards: int
     seconds: float
+
+    @property
+    def free(self) -> bool:
+        """Whether the map asks no network."""
+        return self.method in MODEL_FREE
 
 
 @dataclass(frozen=True)
