@@ -87,9 +87,10 @@ def test_the_wrong_place_is_worse_than_chance():
     assert found["WHERE"] < -0.3 and found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
 
 
-def test_skill_is_0_at_chance_and_1_at_the_best_and_has_no_bend_between():
+def test_skill_is_0_at_chance_and_1_at_the_best_and_a_loss_is_not_stretched():
     np.testing.assert_allclose(skill(np.array([1.0, 0.6, 0.2, 0.0]), np.full(4, 0.2)), [1, 0.5, 0, -0.25])
-    np.testing.assert_allclose(skill(np.array([0.0, 1.0]), np.array([1.0, 1.0])), 0)
+    np.testing.assert_allclose(skill(np.array([1.0, 0.9, 0.45, 0.0]), np.full(4, 0.9)), [1, 0, -0.5, -1])
+    np.testing.assert_allclose(skill(np.array([0.0, 1.0]), np.array([1.0, 1.0])), [-1, 0])
 
 
 def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_after():
