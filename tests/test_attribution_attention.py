@@ -181,6 +181,7 @@ def test_many_maps_with_attention_share_a_pass(swin, video):
         np.testing.assert_allclose(found.map, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
 
 
+@pytest.mark.slow
 def test_errors_say_what_was_expected(swin, video):
     net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="followed through a VideoSwin, got a SmallCnn"):

@@ -72,12 +72,13 @@ def test_cams_are_their_formulas(net, video, name):
     assert (found.stage, found.level, found.signed, found.cost, found.method) == (stage, "token", True, 3, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "target"),
     [
         ("net", CLASSES),
         ("net", targets.Contrast(CLASSES, 1)),
-        pytest.param("swin", targets.Class(CLASSES), marks=pytest.mark.slow),
+        ("swin", targets.Class(CLASSES)),
     ],
 )
 def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
@@ -182,6 +183,7 @@ def test_smoothgrad(plain, video):
         assert one.method == name and one.cost == 75
 
 
+@pytest.mark.slow
 def test_targets_are_what_they_say(net, video):
     logits, seen = tap.activations(net, video, "convs.1")
     logits, a = np.asarray(logits, np.float64), np.asarray(seen["convs.1"], np.float64)

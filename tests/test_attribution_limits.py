@@ -70,6 +70,7 @@ def net():
     return SmallCnn(**sizes, num_classes=3, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_shuffled_weights_are_the_same_numbers(net):
     other = limits.shuffled_weights(net, 1)
     for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
@@ -78,6 +79,7 @@ def test_shuffled_weights_are_the_same_numbers(net):
     assert limits.shuffled_weights(analytic.network, 0) is None
 
 
+@pytest.mark.slow
 def test_limits_are_measured_on_the_maps(net):
     video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
     target = targets.Class(np.array([0, 2]))

@@ -50,9 +50,10 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
         assert found.cost == 3 * nodes + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "baseline"),
-    [("net", "zero"), ("net", ("blurred", "temporal_mean")), pytest.param("swin", "zero", marks=pytest.mark.slow)],
+    [("net", "zero"), ("net", ("blurred", "temporal_mean")), ("swin", "zero")],
 )
 def test_integrated_gradients_are_complete(request, video, network, baseline):
     model = request.getfixturevalue(network)
@@ -94,6 +95,7 @@ def test_gauss_legendre_is_exact_for_polynomials(video):
     np.testing.assert_allclose(found.map, (np.asarray(video) ** 4 - 0.5**4).sum(-1), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_expected_gradients(video):
     """Of one reference it is integrated gradients from there; the residual is against all references' mean score."""
     references = jax.random.normal(jax.random.key(7), (3, *video.shape[1:]))
@@ -166,6 +168,7 @@ def by_definition(score, players):
     return owned / math.factorial(players)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["hold", "mean"])
 def test_frame_shapley_by_definition(net, video, baseline):
     scored = attribution.explained(net, video, CLASSES).scored
@@ -211,6 +214,7 @@ def test_occlusion_by_definition(net, video):
     assert found.cost == 19 and count.min() > 0
 
 
+@pytest.mark.slow
 def test_baselines(video):
     x = np.asarray(video)
     made = {name: np.asarray(f(video)) for name, f in attribution.BASELINES.items()}

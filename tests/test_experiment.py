@@ -157,6 +157,7 @@ def test_the_run_folder_has_everything_in_full_precision(done):
     assert np.mean(some) == pytest.approx(next(r for r in done.rows if r.target == clips[0]["target"]).derivative)
 
 
+@pytest.mark.slow
 def test_the_same_again_asks_the_network_nothing(made, done):
     before = (done.folder / "scores.csv").read_bytes()
     again = ask(made, done.folder, replace(QUICK, export=True))
@@ -168,6 +169,7 @@ def test_the_same_again_asks_the_network_nothing(made, done):
         ask(made, done.folder, replace(QUICK, permutations=999, export=True))
 
 
+@pytest.mark.slow
 def test_one_changed_clip_is_encoded_anew_and_no_other(made, done, tmp_path):
     shutil.copytree(made / "concepts", tmp_path / "concepts")
     write(tmp_path / "concepts/red/static/3.mp4", video(np.random.default_rng(9), "red", False))
@@ -257,6 +259,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(made, tmp_path, monke
     assert "REFUSED" in few.text
 
 
+@pytest.mark.slow
 def test_a_clip_that_cannot_be_read_is_reported_and_the_rest_goes_on(made, tmp_path):
     shutil.copytree(made / "concepts", tmp_path / "concepts")
     path = tmp_path / "concepts/red/static/3.mp4"
@@ -292,6 +295,7 @@ def test_questions_have_seeds_of_their_own_and_stages_are_globs():
         Experiment(correction="none", lam=0.0)
 
 
+@pytest.mark.slow
 def test_new_clips_are_explained_by_vectors_that_are_there(made, done):
     vectors, source = stored(done.folder), open_source(made / "targets")
     assert set(vectors.norm) == set(vectors.arrays) and vectors.pool == "space"
@@ -375,6 +379,7 @@ def test_ways_of_reading_go_through_a_whole_run(made, done, tmp_path, change, sa
     assert {r.target_fn for r in found.rows} == {change.get("target_fn", "logit")}
 
 
+@pytest.mark.slow
 def test_findings_are_steered_and_the_scores_follow(made, tmp_path):
     found = ask(made, tmp_path / "run", replace(SMALL, steering=19), ("red", "moves"))
     verdicts = {(r.target, r.concept, r.kind): r for r in found.rows}
@@ -388,6 +393,7 @@ def test_findings_are_steered_and_the_scores_follow(made, tmp_path):
         assert [float(line["change"]) for line in csv.DictReader(file)] == [one.change for one in found.steering]
 
 
+@pytest.mark.slow
 def test_concepts_against_each_other_and_one_among_k(made, tmp_path):
     found = ask(
         made, tmp_path / "run", replace(SMALL, tests=("pairs", "group", "relative"), permutations=499), ("red",)

@@ -95,6 +95,7 @@ def test_a_share_is_the_response_to_one_channel_alone():
     assert checked > 3
 
 
+@pytest.mark.slow
 def test_with_nodes_and_a_reference_shares_add_up_through_activations_too():
     parameters, video = drawn(seed=3)
     reference = jnp.asarray(np.random.default_rng(4).normal(size=video.shape).astype(np.float32))
@@ -106,6 +107,7 @@ def test_with_nodes_and_a_reference_shares_add_up_through_activations_too():
     assert worst[0] < 0.03 < worst[1]
 
 
+@pytest.mark.slow
 def test_relevance_flows_through_merged_nodes():
     parameters, video = drawn()
     found = fp.build(Partial(chain, parameters), video[:1], Class(1), stages=["convs.1", "convs.2"], selection=EVERY)
@@ -125,6 +127,7 @@ def residual(kernels, video, tap=tap.keep):
     return tap("pool", x.mean((1, 2, 3)))
 
 
+@pytest.mark.slow
 def test_levels_are_where_nothing_by_passes():
     random = np.random.default_rng(0)
     kernels = [jnp.asarray(random.uniform(size=(1, 1, 1, a, 4)).astype(np.float32)) for a in (3, 4)]
@@ -218,6 +221,7 @@ def test_a_planted_way_is_found_and_ablation_sees_it():
     assert fp.under_noise(model, video, Class(0), found, draws=2) == ((1.0, 1.0), (1.0, 1.0))
 
 
+@pytest.mark.slow
 def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
     parameters, video = drawn(seed=3)
     model, reference = Partial(relu_chain, parameters), np.random.default_rng(4).normal(size=(9, *video.shape[1:]))

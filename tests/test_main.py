@@ -15,10 +15,8 @@ import pytest
 import main as main_module
 import manual
 import options
+from tests.commands import ROOT, end, typed
 from vtcav_jax import models
-
-ROOT = __file__.rsplit("/tests/", 1)[0]
-
 
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
@@ -26,13 +24,17 @@ EXPERIMENT = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ends():
+    yield
+    end()
+
+
 def main(*arguments, code=0):
-    run = subprocess.run(
-        [sys.executable, "main.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == code, run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stdout if code == 0 else run.stdout + run.stderr
+    ended_with, out, err = typed(*arguments)
+    assert ended_with == code, err
+    assert "Traceback" not in err
+    return out if code == 0 else out + err
 
 
 @pytest.mark.slow
@@ -168,10 +170,8 @@ def test_every_flag_is_in_the_help_of_its_tasks():
 
 def ended(lines, *arguments):
     """A main whose task `stages` does `lines`: exit code, stdout and stderr."""
-    program = f"import main\ndef task():\n    {lines}\nmain.TASKS['stages'] = task\nmain.start()"
-    command = [sys.executable, "-c", program, "--task=stages", "--model=a b", *arguments]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return run.returncode, run.stdout, run.stderr
+    program = f"def task():\n    {lines}\nmain.TASKS['stages'] = task\nmain.start()"
+    return typed("--task=stages", "--model=a b", *arguments, program=program)
 
 
 def test_exit_codes_and_last_words():

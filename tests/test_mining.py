@@ -100,6 +100,7 @@ def test_order_and_names_of_videos_do_not_matter(mined, videos, tmp_path):
     assert sorted(digest for _, digest in one) == sorted(digest for _, digest in other)
 
 
+@pytest.mark.slow
 def test_other_thresholds_need_no_second_look_and_leave_nothing_behind(videos, tmp_path):
     first, again = Squares(), Squares()
     videos = videos[:3]
@@ -161,6 +162,7 @@ def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(t
     assert "not read: 30.mp4" in report.text
 
 
+@pytest.mark.slow
 def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
@@ -185,6 +187,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
     assert outside.exists() and beside.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
@@ -227,6 +230,7 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
     )
 
 
+@pytest.mark.slow
 def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     out = tmp_path / "out"
     concepts.mine(videos, settings(most=4), out, detector=Squares())

@@ -81,6 +81,7 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
         }  # never across the border
 
 
+@pytest.mark.slow
 def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(material, "AT_ONCE", 7)
     asked = concepts.concepts(["ring=key@shape:ring", "left=key@direction:left"])

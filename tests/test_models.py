@@ -115,6 +115,7 @@ def test_the_networks_that_ship_know_their_questions(name):
     assert preset is models.PRESETS[shipped.preset]
 
 
+@pytest.mark.slow
 def test_the_small_cnn_sees_each_clip_on_its_own(network):
     video = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 32, 32, 3)), jnp.float32)
     together = np.asarray(network(video))
@@ -122,9 +123,10 @@ def test_the_small_cnn_sees_each_clip_on_its_own(network):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [(3, 5, 5), (1, 3, 3), (4, 2, 3)])
 @pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (3, 1, 2)])
-@pytest.mark.parametrize("frames", [pytest.param(frames, marks=pytest.mark.slow) for frames in (1, 2)] + [7])
+@pytest.mark.parametrize("frames", [1, 2, 7])
 def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, frames, float64):
     conv = nnx.Conv(3, 4, kernel, strides=strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(4.0)
@@ -137,6 +139,7 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ungrouped", [128, 0], ids=["zeros between groups", "groups"])
 @pytest.mark.parametrize(
     ("kernel", "strides", "groups"), [((3, 3, 3), (1, 2, 2), 3), ((1, 3, 3), (1, 1, 1), 6), ((3, 7, 7), (2, 2, 2), 1)]

@@ -33,7 +33,6 @@ CLIPS = {
     "mvit_v1_b": (16, 224, 224),
     "mvit_v2_s": (16, 224, 224),
 }
-FAST = ("mfnet", "mc3_18")
 SMALL = (7, 45, 58)  # no stride divides it
 KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
 
@@ -101,7 +100,8 @@ def small_mvit(version: int):
     return network, weights.load(maker, fitted(f"mvit_v{version}", nnx.eval_shape(maker), tensors))
 
 
-@pytest.mark.parametrize("version", [slow(1), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_small_mvit_at_every_stage(version):
     network, model = small_mvit(version)
     video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)
@@ -134,6 +134,7 @@ def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
     assert_close(ours, gradient, "gradient by the video", 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "strides", "padding"),
     [((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1))]
@@ -155,7 +156,8 @@ def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding)
     assert np.isnan(lost[0, ..., 0]).any() and not np.isnan(lost[..., 1:]).any()
 
 
-@pytest.mark.parametrize("key", [slow(key) if PRESETS[key] not in FAST else key for key in PRESETS])
+@pytest.mark.slow
+@pytest.mark.parametrize("key", PRESETS)
 def test_every_public_state_dict_is_taken_and_nothing_else(key):
     state, preset = drawn(key), PRESETS[key]
     arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
@@ -192,6 +194,7 @@ def test_both_public_names_of_i3d_give_the_same_parameters():
         np.testing.assert_array_equal(array, same[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_weights_of_another_family_are_recognised():
     with pytest.raises(ValueError, match="They fit resnet3d_18_a"):
         convert("video_swin_tiny", drawn("3dresnets_resnet18_A"))

@@ -102,6 +102,7 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
         assert_close(tapped.activations[stage], theirs[stage], stage, 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [6, 10])
 def test_masks_are_the_references_where_scores_are_large(factor, float64):
     """Scores near 100 reach through the mask of -100; a lower one would do as well elsewhere, not here."""

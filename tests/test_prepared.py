@@ -63,6 +63,7 @@ def test_a_folder_is_read_back_equal_clip_by_clip(folder, tmp_path, how):
     assert [failure["name"] for failure in told["failed"]] == ["walk/broken.mp4"]
 
 
+@pytest.mark.slow
 def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
     source = open_source(folder)
     prepare(source, SMALL, KEPT, tmp_path, workers=2)

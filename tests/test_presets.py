@@ -58,12 +58,10 @@ def test_every_preset_is_pinned():
     assert PARAMETERS.keys() == models.PRESETS.keys()
 
 
-LARGE = ("_b_", "_s_", "_l_", "101", "152", "50", "34")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset",
-    [pytest.param(p, marks=[pytest.mark.slow] * any(part in p for part in LARGE)) for p in models.PRESETS],
+    models.PRESETS,
 )
 def test_parameters_and_stages(preset):
     """Without computing anything: the count, the order in which the tap is called, one name for one value."""
@@ -92,6 +90,7 @@ def batch_norms(preset):
     return [part for _, part in nnx.iter_graph(models.abstract(preset)[0]) if isinstance(part, BatchNorm)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "epsilon", "count"),
     [("i3d", 1e-3, 57), ("s3d", 1e-3, 77), ("mfnet", 1e-5, 70), ("resnet3d_50", 1e-5, 53), ("r2plus1d_18", 1e-5, 37)],
@@ -110,6 +109,7 @@ def test_a_batch_norm_is_its_formula_and_keeps_its_statistics():
     assert not slopes.mean[...].any() and not slopes.var[...].any() and slopes.scale[...].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "before"), [("i3d", 2), ("resnet3d_18", 3)])
 @pytest.mark.parametrize("cpu", [True, False])
 def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkeypatch):
@@ -203,6 +203,7 @@ def seen_in(block, x):
     return jax.jit(run)(block, x)
 
 
+@pytest.mark.slow
 def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu():
     block = Block(8, 8, 4, 2, (2, 2, 2), "B", rngs=nnx.Rngs(0), **FLOAT)
     assert block.conv2.kernel.shape == (3, 3, 3, 4, 8)
@@ -213,6 +214,7 @@ def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu
     np.testing.assert_array_equal(seen["unit"], jnp.maximum(seen["unit.sum"], 0))
 
 
+@pytest.mark.slow
 def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_input():
     unit = Unit(16, 16, (1, 2, 2), rngs=nnx.Rngs(0), **FLOAT)
     x = drawn((1, 2, 6, 6, 16))

@@ -99,6 +99,7 @@ def page(tmp_path_factory):
     return write_report(run_folder(tmp_path_factory.mktemp("runs") / "one"))
 
 
+@pytest.mark.slow
 def test_the_answer_says_what_the_table_says(page):
     one = words.answers(open_folder(page.parent.parent))[0]
     (lead, rest), (second, _) = one.found
@@ -116,6 +117,7 @@ def test_the_answer_says_what_the_table_says(page):
     )
 
 
+@pytest.mark.slow
 def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
     folder = run_folder(tmp_path / "a")
     (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")

@@ -104,6 +104,7 @@ def page(tmp_path_factory):
     return write_report(moved(explained(run_folder(tmp_path_factory.mktemp("runs") / "all"))))
 
 
+@pytest.mark.slow
 def test_words_of_maps_are_those_of_their_tables(page):
     run = open_folder(page.parent.parent)
     assert map_words.answered(MAPS[:CLIPS]) == (

@@ -202,6 +202,7 @@ def test_films_without_room_are_links(tmp_path, monkeypatch):
     assert (folder / "report" / ".." / "films" / name).is_file() and "concept vectors" not in text
 
 
+@pytest.mark.slow
 def test_beside_other_results_and_damaged(tmp_path):
     folder = run_folder(tmp_path / "both")
     pyramids(folder)

@@ -66,6 +66,7 @@ def test_letters_stand_at_their_anchors_and_turn_with_their_group(tmp_path):
     assert x < 175 and y > 200 and np.ptp(turned[:, 0]) > 1.3 * np.ptp(turned[:, 1])  # to the lower left, steeply
 
 
+@pytest.mark.slow
 def test_without_pillow_nothing_is_drawn_and_the_page_says_so(tmp_path, monkeypatch):
     from test_report import run_folder
 

@@ -70,6 +70,7 @@ def test_parts_add_up_and_shares_follow():
     assert np.isnan(empty.motion_share[0]) and np.isnan(empty.lift[0]) and empty.area[0] == 0
 
 
+@pytest.mark.slow
 def test_motion_is_found_where_a_network_needs_it():
     """Relevance follows a square, three pixels wide; what changes are its two outer columns. Frozen, nothing moves."""
     clips = np.zeros((2, 6, 16, 16, 1), np.float32)

@@ -264,6 +264,7 @@ def test_broken_files_say_why(film, tmp_path):
             source.read(i, SMALL, How())
 
 
+@pytest.mark.slow
 def test_sources_can_be_sent_and_are_small_processes(film, tmp_path):
     place(film, tmp_path / "a" / "x.mp4")
     path = manifest(tmp_path, "path\na/x.mp4\n")

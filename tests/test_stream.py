@@ -53,6 +53,7 @@ def mixed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_order_and_clips_do_not_depend_on_the_workers(mixed):
     source, how = open_source(mixed), How(normalise=False, random_start=3)
     alone = told(stream(source, SMALL, how, workers=0))
@@ -97,6 +98,7 @@ def test_a_table_of_failures_counts_kinds():
     assert failure_table(stream(Tricky(("fine",)), SMALL, workers=0)) == "nothing failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
     tricks = ("fine", "kill", "fine", "exit", "exit", "refuse", "fault", "disk", "fine", "fine")
@@ -190,6 +192,7 @@ for read in stream(open_source("worlds:large:100000"), ClipGeometry(frames=16, s
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.usefixtures("interruptible")
 def test_no_worker_outlives_the_program(tmp_path, how):

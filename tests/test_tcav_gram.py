@@ -60,6 +60,7 @@ def assert_same(left, right, rtol=1e-5):
             np.testing.assert_allclose(a, b, atol=rtol * np.abs(b).max(), err_msg=f"{stage} {name}")
 
 
+@pytest.mark.slow
 def test_products_of_what_the_tap_gives(model, videos):
     examples, targets = videos
     out = encoded(model, videos, Reading(micro_batch=4))
@@ -76,6 +77,7 @@ def test_products_of_what_the_tap_gives(model, videos):
         np.testing.assert_allclose(found.lengths, np.linalg.norm(g, axis=-1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", [PLAIN, Reading("space", "margin", "integrated", 3)])
 def test_batches_padding_order_and_portions_do_not_matter(model, videos, reading):
     usual = grams(encoded(model, videos, reading))
@@ -118,6 +120,7 @@ def test_a_target_function_is_a_combination_of_logits(model, videos):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pool", "shapes"),
     [("space", ((4, 8), (4, 6))), ("time", ((4, 6, 8), (4, 6, 6))), ("all", ((8,), (6,)))],

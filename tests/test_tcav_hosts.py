@@ -113,6 +113,7 @@ def test_what_processes_need_to_find_each_other(given, message):
         hosts.connect(*given)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(made, tmp_path, monkeypatch, capsys):  # noqa: F811
     settings = replace(QUICK, stages=("pool",), tests=("absolute",), self_check=0, batch=8)
     usual = ask(made, tmp_path / "usual/run", settings, ("red",))

@@ -43,6 +43,7 @@ def clips():
 SIGNED = labels(range(15), range(15, 30), 30)[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["none", "space", "all"])
 def test_small_moves_are_the_derivative_and_exported_vectors_are_the_vectors(model, clips, pool):
     reading = Reading(pool, micro_batch=4)

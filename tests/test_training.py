@@ -124,6 +124,7 @@ def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypat
     assert metrics.count(b"\n") == 13
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_read_again(tmp_path):
     first = parameters(run(RECIPE, tmp_path).model)
     again = parameters(train(make, Colours(), GEOMETRY, RECIPE, tmp_path, workers=0).model)
@@ -167,6 +168,7 @@ def test_augmentation_only_moves_pixels():
     assert training.augmented(jnp.asarray(video), "none", key) is not None
 
 
+@pytest.mark.slow
 def test_a_share_of_the_clips_loses_its_time():
     video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
     changed, chosen = training.without_time(video, 0.25, jax.random.key(0))
@@ -180,6 +182,7 @@ def test_a_share_of_the_clips_loses_its_time():
     assert all(set(a) <= set(b) for a, b in zip(after, before))
 
 
+@pytest.mark.slow
 def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
     recipe = replace(RECIPE, timeless=1.0, timeless_heads=("bright",))
     run(recipe, tmp_path)

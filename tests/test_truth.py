@@ -65,7 +65,8 @@ def test_an_even_map_and_an_empty_one_have_nothing():
             assert value == pytest.approx(0, abs=1e-9), axis
 
 
-@pytest.mark.parametrize("side", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [1, 2, 6])
 def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(side):
     """One cell at random: clip by clip far from chance, and only the mean over clips is not."""
     about = known(4000, side=side)
@@ -139,6 +140,7 @@ def rows_of(method):
     return row
 
 
+@pytest.mark.slow
 def test_what_owns_shapley_values_is_exact_where_they_are_known():
     assert rows_of("integrated_gradients").value == pytest.approx(1, abs=1e-3)
     assert abs(rows_of("random").value) < 0.1 and rows_of("gradient_x_input").value > 0.5
@@ -255,6 +257,7 @@ def only_when(model, clips, target):
     return np.broadcast_to(told, clips.shape[:4])
 
 
+@pytest.mark.slow
 def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
     clips = worlds.make_clips("small", 30, 0)
     about = Material(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)

@@ -92,6 +92,7 @@ def test_each_procedure_finds_what_is_planted(name):
     assert opposite.found[0, 0] and not opposite.up[0, 0]
 
 
+@pytest.mark.slow
 def test_our_p_is_that_of_the_packages_test():
     """The effect is the same number; p is out of other permutations."""
     _, asked = features(3, shift=1.0)

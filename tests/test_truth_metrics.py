@@ -230,6 +230,7 @@ CLASSES = np.array([2, 0, 3])
 DRAWS = 24
 
 
+@pytest.mark.slow
 def test_infidelity_is_captums(nets, clips):
     captum = pytest.importorskip("captum.metrics")
     import torch
@@ -290,6 +291,7 @@ def test_max_sensitivity_is_captums(nets, clips):
     assert (found.mean < found.largest).all()
 
 
+@pytest.mark.slow
 def test_probabilities_are_of_what_is_explained(nets, clips):
     net, _ = nets
     logits = np.asarray(net(jnp.asarray(clips)), np.float64)
@@ -352,6 +354,7 @@ def counted(parameters, video, tap=keep):
     return relu(parameters, video, tap)
 
 
+@pytest.mark.slow
 def test_it_costs_what_it_says(nets, clips):
     net = Partial(counted, nets[0].args[0])
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1]}

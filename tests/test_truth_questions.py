@@ -46,6 +46,7 @@ def test_each_place_belongs_to_one_thing(name, world):
     assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_of_joint_causes_those_count_that_decide():
     about = ungated("worlds_events_cnn", "events", "W8 either", "W8 both")
     key, other = (about.clips.factors[name] for name in ("shape", "dis_shape"))

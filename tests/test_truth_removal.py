@@ -22,6 +22,7 @@ def kept():
     return np.random.default_rng(1).random(SHAPE[:4]) < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fills.FILLS)
 def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, kept, name):
     how, video = fills.fill(name), jnp.asarray(clips)

@@ -71,6 +71,7 @@ def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
         robustness.jitter(brightness, net, clips, TARGET, frames=5)
 
 
+@pytest.mark.slow
 def test_a_map_of_what_is_seen_does_not_ask_for_the_order(net, clips):
     np.testing.assert_allclose(robustness.time_shuffled(brightness, net, clips, TARGET), 1, atol=1e-5)
 

@@ -24,6 +24,7 @@ from vtcav_jax.truth.questions import QUESTIONS
 from vtcav_jax.worlds.gating import Gates
 
 
+@pytest.mark.slow
 def test_several_targets_share_passes_and_get_what_each_gets_alone():
     calls = []
 

@@ -49,6 +49,7 @@ def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_p
     assert not list((tmp_path / "run").glob("parts/*.npz"))
 
 
+@pytest.mark.slow
 def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch):
     from vtcav_jax.tasks import truth as task
 

@@ -12,8 +12,6 @@ from vtcav_jax import models, tap, weights
 from vtcav_jax.models import video_swin
 from weights_conversion.convert import relative_position_index
 
-slow = partial(pytest.param, marks=pytest.mark.slow)
-
 
 @pytest.mark.slow
 def test_stages_are_tapped_in_their_order():

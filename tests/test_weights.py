@@ -53,6 +53,7 @@ def test_what_was_saved_is_restored(arrays, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_restoring_into_another_network_names_the_differences(arrays, tmp_path, name):
     weights.save(tmp_path / name, weights.load(make, arrays))

@@ -38,6 +38,7 @@ def test_each_clip_is_in_one_set_and_has_its_label(made):
     assert all(labels[clip.source]["shape"] == 1 for clip in sets.of("shape ring"))
 
 
+@pytest.mark.slow
 def test_random_sets_have_all_labels_alike():
     """Dealt after the concepts, the first of them would lack what those took."""
     source = open_source("worlds:small:1200:3")
@@ -69,6 +70,7 @@ def test_kinds_are_what_they_are_called(made):
     assert Counter(kind for _, kind in of) == dict.fromkeys(("static", "dynamic", "frozen", "shuffled", "reversed"), 4)
 
 
+@pytest.mark.slow
 def test_the_same_call_makes_the_same_files(made, tmp_path):
     again = tmp_path / "again"
     whole_clips(open_source(WORLD), ASKED, GEOMETRY, again)

@@ -103,6 +103,7 @@ def test_redraw_changes_its_factor_in_every_clip_and_nothing_else(clips, factor)
     assert changed(clips, other).any((1, 2, 3)).mean() > 0.9  # a flash behind the key changes nothing
 
 
+@pytest.mark.slow
 def test_redrawn_values_are_uniform_among_the_others(many):
     other = worlds.redraw(many, "shape", 1)
     further = (other.factors["shape"] - many.factors["shape"]) % 4
@@ -238,6 +239,7 @@ def coalition_values(clip, step):
     return phi.T.reshape(4, *clip.shape), value[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, step", [((3, 2, 2), 1), ((2, 2, 3), 1), ((2, 1, 6), 2), ((4, 3, 1), 1)])
 def test_shapley_values_equal_the_definition(shape, step):
     for seed in range(3):
@@ -248,6 +250,7 @@ def test_shapley_values_equal_the_definition(shape, step):
         np.testing.assert_array_equal(worlds.MotionPairs(step)(jnp.asarray(video))[0], score)
 
 
+@pytest.mark.slow
 def test_shapley_values_are_integrated_gradients_and_add_up():
     video, _ = worlds.binary_clips(3, 0, size=8, dots=5)
     phi = worlds.shapley_values(video)
@@ -265,6 +268,7 @@ def test_shapley_values_are_integrated_gradients_and_add_up():
         worlds.shapley_values(video / 2)
 
 
+@pytest.mark.slow
 def test_the_analytic_network_is_a_model_with_taps():
     video, labels = worlds.binary_clips(100, 1)
     tapped = tap.activations_and_gradients(worlds.network, video[:8], labels[:8], worlds.network.stages)

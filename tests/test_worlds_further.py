@@ -86,6 +86,7 @@ def test_boxes_cover_their_masks(clips):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_are_balanced_and_follow_nothing_else(name):
     world, n = worlds.WORLDS[name], 8000
@@ -204,6 +205,7 @@ def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):
         assert binomtest(int(right), n // 2, 1 / (label.max() + 1), "greater").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_the_marker_goes_along_with_the_direction_as_often_as_told():
     n = 8000
     for agreement, spec in ((0.95, "shortcut"), (0.25, "shortcut_broken")):
@@ -223,6 +225,7 @@ def test_the_marker_goes_along_with_the_direction_as_often_as_told():
     assert (clips.masks["marker"].sum((1, 2, 3)) == 16 * 8).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_oracles_pass_every_gate(name):
     result = gates(ORACLES[name], name, 40, 2)
@@ -234,6 +237,7 @@ def test_oracles_pass_every_gate(name):
         assert {factor for factor, stayed in result.changed.items() if not np.isnan(stayed[j])} == set(causes), head
 
 
+@pytest.mark.slow
 def test_cheaters_fail_at_the_gates_they_should():
     cheats = {
         "events": (
