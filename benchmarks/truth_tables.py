@@ -6,7 +6,7 @@ from dataclasses import fields
 from benchmarks.tables import markdown
 from vtcav_jax import intervals
 from vtcav_jax.report import truth_figures
-from vtcav_jax.truth.table import ABLATION, ALL, CHOSEN, EXACT, KIND, SELECTIVE, TRUTH, Row
+from vtcav_jax.truth.table import ABLATION, CHOSEN, EXACT, KIND, SELECTIVE, TRUTH, Row
 
 TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 FIRST = ("worlds_swin", "worlds_cnn")
@@ -60,18 +60,18 @@ def others(rows: list[dict]) -> str:
 
 
 def metrics(rows: list[dict]) -> str:
-    """How well metrics that know no truth put maps in its order, the best first."""
+    """How well metrics that know no truth put maps in its order, the best on average first."""
     some = [row for row in rows if row["part"] == "metrics"]
     asked = list(dict.fromkeys((row["network"], row["world"]) for row in some))
     by = {(row["metric"], row["fill"], row["network"], row["world"]): row for row in some}
     kinds = list(dict.fromkeys((row["metric"], row["fill"]) for row in some))
     there = {kind: [by[(*kind, *a)] for a in asked if (*kind, *a) in by] for kind in kinds}
     kinds.sort(key=lambda kind: -sum(row["value"] for row in there[kind]) / len(there[kind]))
-    head = ("metric", "filled with", "mean", *(f"{network}, {world}" for network, world in asked))
+    head = ("metric", "filled with", *(f"{network}, {world}" for network, world in asked))
     body = []
     for kind in kinds:
         told = [_interval(by[(*kind, *a)]) if (*kind, *a) in by else "" for a in asked]
-        body.append((*kind, _mean([row["value"] for row in there[kind]]), *told))
+        body.append((*kind, *told))
     return markdown(head, body)
 
 
@@ -121,10 +121,13 @@ def seeds(rows: list[dict]) -> str:
 
 def _of_one_recipe(rows: list[dict]) -> str:
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    by = {(r["network"], r["method"], r["stage"]): r for r in rows if r["world"] == ALL and r["axis"] == TRUTH}
+    truths = [as_row(row) for row in rows if row["axis"] == TRUTH]
+    by = {(r.network, r.method, r.stage): vars(r) for name in networks for r in truth_figures.overall(truths, name)}
     body = []
     for method, first in _by_network(rows, networks)[networks[0]].items():
-        own = [by[name, method, first["stage"]] for name in networks]
+        own = [row for name in networks if (row := by.get((name, method, first["stage"])))]
+        if len(own) < len(networks):
+            continue  # not for all of them
         values = [row["value"] for row in own]
         body.append((method, first["stage"], f"{max(values) - min(values):.2f}", *map(_interval, own)))
     return markdown(("method", "stage", "apart", *networks), body)

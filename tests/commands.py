@@ -53,9 +53,10 @@ def _server() -> subprocess.Popen:
 
 def end() -> None:
     """Of the process that others are forked from."""
-    with _server() as server:
-        server.stdin.close()
-    _server.cache_clear()
+    if _server.cache_info().currsize:
+        with _server() as server:
+            server.stdin.close()
+        _server.cache_clear()
 
 
 def typed(*arguments, program="main.start()") -> tuple[int, str, str]:
@@ -65,5 +66,6 @@ def typed(*arguments, program="main.start()") -> tuple[int, str, str]:
         told = [Path(folder, name) for name in ("out", "err")]
         server.stdin.write(json.dumps([program, list(map(str, arguments)), *map(str, told)]) + "\n")
         server.stdin.flush()
-        code = int(server.stdout.readline())
-        return code, *(path.read_text(encoding="utf-8") for path in told)
+        code = server.stdout.readline()
+        assert code, "the process that commands are forked from has ended"
+        return int(code), *(path.read_text(encoding="utf-8") for path in told)

@@ -233,8 +233,10 @@ def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["worlds_cnn", "worlds_swin"])
-def test_kernels_found_for_a_question_matter_and_respond_to_it(name):
+@pytest.mark.parametrize(
+    ("name", "head", "rival"), [("worlds_cnn", "shape", "direction"), ("worlds_swin", "direction", "shape")]
+)
+def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival):
     """On clips that the pyramid was not made of: without its kernels the score falls by more than without others, and
     drawing the question's factor again changes them more, beside what another factor does, than all channels."""
     loaded = models.load(name)
@@ -244,22 +246,21 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name):
     def ready(clips):
         return jnp.asarray(geometry.normalised(np.rint(255 * clips.video).astype(np.uint8)))
 
-    for head, rival in (("direction", "shape"), ("shape", "direction")):
-        target = Margin(loaded.slices[head].start, (loaded.slices[head].start, loaded.slices[head].stop))
-        own, fresh = (ready(clips[clips.labels[head] == 0]) for clips in (world, other))
-        reference = ready(world[world.labels[head] != 0][:24])
-        found = fp.build(loaded.model, own, target, reference=reference, nodes=4)
-        last = {row.stage: row for row in fp.ablation(loaded.model, fresh, target, found, reference=reference)}
-        assert all(row.drop > 1.5 * max(row.random_drop, 0) for row in last.values())
-        assert all(row.p <= 0.05 for row in last.values() if row.level == 0)
+    target = Margin(loaded.slices[head].start, (loaded.slices[head].start, loaded.slices[head].stop))
+    own, fresh = (ready(clips[clips.labels[head] == 0]) for clips in (world, other))
+    reference = ready(world[world.labels[head] != 0][:24])
+    found = fp.build(loaded.model, own, target, reference=reference, nodes=4)
+    last = {row.stage: row for row in fp.ablation(loaded.model, fresh, target, found, reference=reference)}
+    assert all(row.drop > 1.5 * max(row.random_drop, 0) for row in last.values())
+    assert all(row.p <= 0.05 for row in last.values() if row.level == 0)
 
-        stage = found.nodes[0].stage
-        before = tap.activations(loaded.model, ready(world), stage)[1][stage].mean((1, 2, 3))
-        moved = {}
-        for factor in (head, rival):
-            after = tap.activations(loaded.model, ready(redraw(world, factor, 5)), stage)[1][stage].mean((1, 2, 3))
-            moved[factor] = np.asarray(jnp.abs(after - before).mean(0) / before.std(0).clip(1e-6))
-        share = moved[head] / (moved[head] + moved[rival])
-        kernels = [node.channel for node in found.at(0)]
-        assert share[kernels].mean() > share.mean() and share[kernels].mean() > 0.5
+    stage = found.nodes[0].stage
+    before = tap.activations(loaded.model, ready(world), stage)[1][stage].mean((1, 2, 3))
+    moved = {}
+    for factor in (head, rival):
+        after = tap.activations(loaded.model, ready(redraw(world, factor, 5)), stage)[1][stage].mean((1, 2, 3))
+        moved[factor] = np.asarray(jnp.abs(after - before).mean(0) / before.std(0).clip(1e-6))
+    share = moved[head] / (moved[head] + moved[rival])
+    kernels = [node.channel for node in found.at(0)]
+    assert share[kernels].mean() > share.mean() and share[kernels].mean() > 0.5
     assert set(QUESTIONS) >= {"direction", "shape"}

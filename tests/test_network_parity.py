@@ -34,6 +34,8 @@ CLIPS = {
     "mvit_v2_s": (16, 224, 224),
 }
 SMALL = (7, 45, 58)  # no stride divides it
+# More of the same blocks, or the network of which a small one is tested below; benchmarks.parity has them all
+MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "mvit_v1_b")
 KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
 
 
@@ -56,7 +58,9 @@ def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
 
 
-@pytest.mark.parametrize("preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS])
+@pytest.mark.parametrize(
+    "preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS if preset not in MORE]
+)
 def test_every_stage_in_float32(preset):
     state, model = pair(KEYS[preset])
     video = clip(preset)

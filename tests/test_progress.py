@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from vtcav_jax import progress
+from vtcav_jax import progress, telling
 
 
 class Stream(io.StringIO):
@@ -43,3 +43,30 @@ def test_a_terminal_gets_one_line_that_moves(monkeypatch, clock):
 
 def test_what_is_quick_leaves_no_trace_in_a_log(monkeypatch):
     assert shown(monkeypatch, terminal=False) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_signs_of_life_before_the_first_is_done_are_no_rate(monkeypatch, clock, terminal):
+    stream = Stream(terminal)
+    monkeypatch.setattr(progress.sys, "stderr", stream)
+    assert list(progress.progress([0, 0, 0, 2, 0, 2], 4, "rows", size=int)) == [0, 0, 0, 2, 0, 2]
+    assert "2/4 rows, 0.1 rows/s" in stream.getvalue() and "\n0/4" not in f"\n{stream.getvalue()[20:]}"
+
+
+def test_whoever_hears_of_every_unit_can_stop_the_work(monkeypatch, clock):
+    heard, units = [], iter(range(9))
+
+    def hear():
+        heard.append(1)
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+
+    before = progress.heard.set(hear)
+    how = telling.style.set("quiet")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(progress.progress(units, 9, "rows", size=int))
+    finally:
+        telling.style.reset(how)
+        progress.heard.reset(before)
+    assert next(units) == 3

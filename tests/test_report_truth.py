@@ -50,6 +50,7 @@ def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
 
 def test_what_choosing_a_stage_flatters_is_told():
     halves = [row("gradcam", 0.25, stage="norm", axis=CHOSEN), row("layercam", 0.4, stage="norm", axis=CHOSEN)]
+    halves.append(row("cam", float("nan"), stage="norm", axis=CHOSEN))
     text = truth_sections.flattered([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
     assert "0.030 less on average, and 0.050 at most (gradcam on net)" in text
     assert truth_sections.flattered(ROWS) == ""

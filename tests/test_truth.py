@@ -13,7 +13,7 @@ from vtcav_jax.truth import axes, exact
 from vtcav_jax.truth.axes import Known, skill
 from vtcav_jax.truth.kind import _apart
 from vtcav_jax.truth.lineup import BUDGETS, Entry, imported, lineup
-from vtcav_jax.truth.material import Material, material
+from vtcav_jax.truth.material import Material
 from vtcav_jax.truth.measured import measured, trust
 from vtcav_jax.truth.meta import correlated
 from vtcav_jax.truth.scoring import Measured, measure, resampled, rows
@@ -159,7 +159,8 @@ def test_errors_are_sentences():
 
 @pytest.fixture(scope="module")
 def about():
-    return material(models.load("worlds_cnn"), "small", ("W2", "W3"), 60, 5, gated=300)
+    clips = worlds.make_clips("small", 60, 5)
+    return Material(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 5)
 
 
 def shifted(model, clips, target):

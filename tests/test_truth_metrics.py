@@ -459,14 +459,13 @@ def test_what_is_kept_is_kept(model, clips):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("question", ["direction", "flash"])
-def test_the_planted_cause_beats_chance_on_every_metric(question):
+def test_the_planted_cause_beats_chance_on_every_metric():
     loaded = models.load("worlds_swin")
     clips = worlds.make_clips("small", 24, 77)
     video = models.find(loaded.preset).geometry.normalised((255 * clips.video).round().astype(np.uint8))
-    head = loaded.slices[question]
-    target = Margin(head.start + clips.labels[question], (head.start, head.stop))
-    cause = clips.masks["key_event" if question == "flash" else "key"].astype(np.float32)
+    head = loaded.slices["flash"]
+    target = Margin(head.start + clips.labels["flash"], (head.start, head.stop))
+    cause = clips.masks["key_event"].astype(np.float32)
     (found,) = explain_many(loaded.model, video, target, [("saliency", None)])
     maps = {"cause": cause, "saliency": found, "not": 1 - cause}
     curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]

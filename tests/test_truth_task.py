@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtcav_jax import models
+from vtcav_jax import models, worlds
 from vtcav_jax.truth import kept
-from vtcav_jax.truth.material import questions_of
+from vtcav_jax.truth.material import Material, questions_of
 from vtcav_jax.truth.scoring import Measured
 from vtcav_jax.truth.table import Refused
+from vtcav_jax.worlds.gating import Gates
 
 
 def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
@@ -89,7 +90,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
         groups.append(tuple(dict.fromkeys(entry.method for entry in entries)))
         return real(about, entries)
 
-    about = task.material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), 12, 77, gated=300)
+    clips = worlds.make_clips("shortcut", 12, 77)
+    about = Material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
     monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
     monkeypatch.setattr(task, "measure", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
@@ -105,6 +107,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
     with pytest.raises(ValueError, match="a run of something else"):  # rows that are made together would be others
         task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam",), **asked)
+
+
+class Passed(Gates):
+    """Nothing here depends on them."""
+
+    def __init__(self):
+        pass
+
+    def table(self):
+        return "passed"
 
 
 def without_seconds(path):

@@ -42,7 +42,7 @@ def progress(
         hear()
         done += size(batch)
         now = time.monotonic()
-        if now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):
+        if done and now - start > 2 and (done >= total or now - told > (0.2 if terminal else 10)):
             rate = done / (now - start)
             said, told = note(), now
             if how == "json":

@@ -57,7 +57,8 @@ def sections(run: RunFolder) -> list[Section]:
     if run.metrics:
         text = (
             "Metrics that know no truth, and how well they put maps in its order: Spearman's correlation over maps,"
-            " with its interval. 1 is the order of the truth; such a metric may be believed on your own videos."
+            " with its interval. 1 is the order of the truth; such a metric may be believed on your own videos. The"
+            " best on average come first."
         )
         parts += [page.heading("Metrics where no truth is known"), page.paragraph(text, "soft"), _metrics(run.metrics)]
     if run.not_scored:
@@ -71,9 +72,8 @@ def flattered(rows: Sequence[Row]) -> str:
     """By how much, as methods with several stages were also judged on other clips than those that chose."""
     networks = unique([row.network for row in rows])
     told = {(r.method, r.stage, r.network): r.value for name in networks for r in overall(rows, name)}
-    lost = [
-        (told[key] - r.value, r) for r in rows if r.axis == CHOSEN and (key := (r.method, r.stage, r.network)) in told
-    ]
+    halves = [(r, (r.method, r.stage, r.network)) for r in rows if r.axis == CHOSEN and math.isfinite(r.value)]
+    lost = [(told[key] - r.value, r) for r, key in halves if key in told]
     if not lost:
         return ""
     most, row = max(lost, key=lambda pair: pair[0])
@@ -174,10 +174,10 @@ def _metrics(rows: Sequence[MetaRow]) -> str:
     kinds = unique([(row.metric, row.fill) for row in rows])
     mean = {k: float(np.mean([by[*k, *a].value for a in asked if (*k, *a) in by])) for k in kinds}
     lines = [
-        ("", [*kind, number(mean[kind], 2), *(_told(by.get((*kind, *a))) for a in asked)])
+        ("", [*kind, *(_told(by.get((*kind, *a))) for a in asked)])
         for kind in sorted(kinds, key=lambda kind: -mean[kind])
     ]
-    return page.table(["metric", "filled with", "mean", *(" ".join(a) for a in asked)], lines)
+    return page.table(["metric", "filled with", *(" ".join(a) for a in asked)], lines)
 
 
 def _told(row: MetaRow | None) -> str:

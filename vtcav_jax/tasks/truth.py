@@ -40,8 +40,13 @@ CODE = (
     "feature_pyramid",
     "tcav",
     "concepts",
+    "video",
+    "geometry.py",
+    "intervals.py",
+    "quadrature.py",
     "selective_relevance.py",
     "tap.py",
+    "weights.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""What a map gets right against what is known of the clips: 0 is chance, 1 all there is to get, less than 0 worse, never below -1.
+"""What a map gets right against what is known of the clips: 0 is chance, 1 all there is to get, less than 0 is worse.
 
 Maps count by their positive part, as mass on a grid of cells. A map without any mass says nothing, and gets what an
 even one gets; ties count as chance would have them.
@@ -139,8 +139,11 @@ def against(values: Each, chance: float) -> Float[np.ndarray, "2 n"]:
 
 
 def skill(value: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """0 at chance, 1 at the best. A loss is measured as a gain is, so that what knows nothing has 0 on average; but where
-    there is more to lose than to gain, by all that there is to lose, so that no loss outweighs every gain."""
+    """0 at chance, 1 at the best.
+
+    A loss is measured as a gain is, so that what knows nothing has 0 on average; but where there is more to lose than
+    to gain, by all that there is to lose, so that no loss outweighs every gain.
+    """
     gain = value - chance
     left = np.where(gain > 0, 1 - chance, np.maximum(chance, 1 - chance))
     return np.divide(gain, left, out=np.zeros_like(gain), where=left > 0)

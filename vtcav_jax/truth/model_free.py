@@ -6,6 +6,8 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from vtcav_jax.truth.table import MODEL_FREE
+
 Video = Float[np.ndarray, "b t h w c"]
 Maps = Float[np.ndarray, "b t h w"]
 
@@ -68,10 +70,6 @@ def _sobel(video: Video, _: int) -> Maps:
     return np.hypot(dy, dx).mean(-1)
 
 
-_MAPS: dict[str, Callable[[Video, int], Maps]] = {
-    "random": _random,
-    "difference_to_mean": _difference_to_mean,
-    "frame_difference": _frame_difference,
-    "sobel": _sobel,
-}
-MODEL_FREE = tuple(_MAPS)
+_MAPS: dict[str, Callable[[Video, int], Maps]] = dict(
+    zip(MODEL_FREE, (_random, _difference_to_mean, _frame_difference, _sobel), strict=True)
+)

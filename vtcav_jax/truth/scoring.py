@@ -131,7 +131,7 @@ def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
         for head, some in parts.items()
     }
     spent = float(np.median(seconds))  # of three batches and more without the one that is compiled
-    untold = as_forwards(about, spent) if entries[0].function else 0
+    untold = as_forwards(about, make) if entries[0].function else 0
     out = []
     for i in range(len(entries)):
         own = {head: found[head][i][1] for head in about.heads}
@@ -169,14 +169,25 @@ def stability(
     return out
 
 
-def as_forwards(about: Material, seconds: float) -> int:
-    """How many passes of a clip through the network take as long: for a function that does not tell what it costs."""
-    spent = []
-    for _ in range(3):
-        start = time.perf_counter()
-        outputs(about.loaded, about.video[:AT_ONCE])
-        spent.append((time.perf_counter() - start) / AT_ONCE)
-    return max(round(seconds / min(spent)), 1)
+def as_forwards(about: Material, make: Callable[..., list[list[Attribution]]]) -> int:
+    """How many passes of a clip through the network take as long: for a function that does not tell what it costs.
+
+    Both have been compiled for such a batch.
+    """
+    video, rows = about.video[:AT_ONCE], slice(0, AT_ONCE)
+    target = about.target(about.heads[0], rows)
+
+    def least(work: Callable[[], Any]) -> float:
+        spent = []
+        for _ in range(3):
+            start = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - start)
+        return min(spent)
+
+    with ONE_AT_A_TIME:
+        own = least(lambda: make(video, [target]))
+    return max(round(own / least(lambda: outputs(about.loaded, video))), 1)
 
 
 def over_time(made: Sequence[Attribution]) -> bool:
@@ -218,6 +229,9 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
     return [*out, *chosen(found, network, seed)]
 
 
+FEWEST_TO_CHOOSE = 20  # clips: a half must know every axis
+
+
 def chosen(found: Sequence[Measured], network: str, seed: int) -> list[Row]:
     """What is left of TRUTH at the best stage, which the clips that chose it flatter: the stage that is best on half of
     the clips is judged on the other half, and the other way round, in every draw anew."""
@@ -227,7 +241,8 @@ def chosen(found: Sequence[Measured], network: str, seed: int) -> list[Row]:
             methods.setdefault(method, {})[stage] = some
     out = []
     for method, stages in methods.items():
-        if len(stages) > 1:
+        clips = min(one.axes["WHERE"].shape[-1] for some in stages.values() for one in some)
+        if len(stages) > 1 and clips >= FEWEST_TO_CHOOSE:
             whole, *halves = (
                 np.stack([_truth(some, part, seed) for some in stages.values()])
                 for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
@@ -236,7 +251,6 @@ def chosen(found: Sequence[Measured], network: str, seed: int) -> list[Row]:
             crossed = np.take_along_axis(halves[1], first, 0), np.take_along_axis(halves[0], second, 0)
             best, some = list(stages.items())[int(whole[:, 0].argmax())]
             cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
-            clips = some[0].axes["WHERE"].shape[-1]
             out.append(_row((method, best, network), cost, ALL, CHOSEN, np.mean(crossed, (0, 1)), clips))
     return out
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from vtcav_jax.truth.model_free import MODEL_FREE
-
 FILE, REFUSED, GATES, METRICS = "truth.csv", "truth_refused.csv", "truth_gates.txt", "truth_metrics.csv"
 AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
@@ -11,6 +9,7 @@ CHOSEN = "CHOSEN"  # TRUTH of the stage that is best on half of the clips, on th
 EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
 ABLATION, SELECTIVE = "ABLATION", "SELECTIVE"  # of kernels that are named
 ALL = "all"  # questions of a network
+MODEL_FREE = ("random", "difference_to_mean", "frame_difference", "sobel")  # maps that ask no network
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Row:
 
     `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's, and
     were measured beside another network. Of a function that does not tell its cost `forwards` are those passes that
-    take as long.
+    take as long, and 0 on the hand-wired network.
     """
 
     method: str
