@@ -126,7 +126,7 @@ def third(model, video):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["resnet3d_18_a", "resnext3d_101", "mfnet", "r2plus1d_18"])
+@pytest.mark.parametrize("preset", ["resnet3d_18_a", "resnext3d_101", "mfnet"])
 def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
     state, model = pair(KEYS[preset], jnp.float64)
     video = clip(preset, np.float64)[:1]
@@ -207,7 +207,7 @@ def test_weights_of_another_family_are_recognised():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "shape"), [("r2plus1d_18", SMALL), ("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
+@pytest.mark.parametrize(("preset", "shape"), [("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
 def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
     """Nothing is lost where biases take no share: batch norms belong to the convolution before them."""
     _, model = pair(KEYS[preset])

@@ -16,7 +16,6 @@ from weights_conversion import convert, reference
 from weights_conversion.names import official_name
 
 CLIPS = {
-    "whole_windows": (16, 56, 56),
     "short_clip_and_padded_windows": (8, 64, 64),
     "nothing_divides": (7, 45, 58),
     "one_frame": (1, 32, 32),
@@ -71,9 +70,9 @@ def test_swin_t_float32(shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", CLIPS.values(), ids=CLIPS.keys())
+@pytest.mark.parametrize("shape", ["nothing_divides", "one_frame", "long_clip_shifted_in_time"])
 def test_swin_t_float64(shape, float64):
-    compare("video_swin_t_k400", shape, jnp.float64, 1e-10)
+    compare("video_swin_t_k400", CLIPS[shape], jnp.float64, 1e-10)
 
 
 @pytest.mark.slow

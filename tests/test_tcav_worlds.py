@@ -56,7 +56,7 @@ def asked(loaded, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_each_head_uses_its_own_factor_and_no_other(seed):
     """Of other clips (seeds 11 to 15) every own factor was found too, and of 210 others 7, at most 1.5 strong: a flash
     covers part of a shape, and the network, whose gates let pass 1.7 % of answers that change, is not perfect."""

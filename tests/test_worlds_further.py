@@ -277,9 +277,10 @@ def test_gates_know_how_many_answers_each_question_has():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(name for name in models.shipped() if name.split("_")[1] in NAMES))
-def test_the_networks_that_ship_pass_their_gates(name):
-    loaded, world = models.load(name), name.split("_")[1]
+@pytest.mark.parametrize("world", NAMES)
+def test_the_networks_that_ship_pass_their_gates(world):
+    """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=truth."""
+    loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
     geometry = models.PRESETS[loaded.preset].geometry
 
