@@ -124,12 +124,12 @@ def _of_one_recipe(rows: list[dict]) -> str:
     truths = [as_row(row) for row in rows if row["axis"] == TRUTH]
     by = {(r.network, r.method, r.stage): vars(r) for name in networks for r in truth_figures.overall(truths, name)}
     body = []
-    for method, first in _by_network(rows, networks)[networks[0]].items():
-        own = [row for name in networks if (row := by.get((name, method, first["stage"])))]
+    for first in truth_figures.best(truth_figures.overall(truths, networks[0])):
+        own = [row for name in networks if (row := by.get((name, first.method, first.stage)))]
         if len(own) < len(networks):
             continue  # not for all of them
         values = [row["value"] for row in own]
-        body.append((method, first["stage"], f"{max(values) - min(values):.2f}", *map(_interval, own)))
+        body.append((first.method, first.stage, f"{max(values) - min(values):.2f}", *map(_interval, own)))
     return markdown(("method", "stage", "apart", *networks), body)
 
 

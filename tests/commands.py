@@ -1,7 +1,7 @@
 """Commands as a user types them, each in a process of its own that is forked from one which has imported everything.
 
-Nothing else differs from `python main.py`: jax has begun nothing when a process is forked. Imports are what a command
-that refuses its flags spends its time on.
+jax has begun nothing when a process is forked. What differs from `python main.py` is that imports are there before,
+which are what a command that refuses its flags spends its time on, and that nothing is torn down at the end.
 """
 
 import json

@@ -211,10 +211,9 @@ def groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
     """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network; of methods with
     several stages also CHOSEN."""
-    out = []
+    out, whole = [], {}
     for (method, stage), some in grouped(found).items():
-        cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
-        row = partial(_row, (method, stage, network), cost)
+        row = partial(_row, (method, stage, network), _cost(some))
         truths = []
         for one in some:
             values = {axis: resampled(parts, seed) for axis, parts in one.axes.items()}
@@ -223,36 +222,41 @@ def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
             if "WHERE" in values:
                 truths.append(np.mean([values[axis] for axis in AXES if axis in values], 0))
                 out.append(row(one.question, TRUTH, truths[-1], n["WHERE"]))
+        if len(truths) == len(some):
+            whole[method, stage] = np.mean(truths, 0)[0]
         if len(truths) > 1:
             clips = max(parts.shape[-1] for m in some for parts in m.axes.values())
             out.append(row(ALL, TRUTH, np.mean(truths, 0), clips))
-    return [*out, *chosen(found, network, seed)]
+    return [*out, *chosen(found, whole, network, seed)]
 
 
 FEWEST_TO_CHOOSE = 20  # clips: a half must know every axis
 
 
-def chosen(found: Sequence[Measured], network: str, seed: int) -> list[Row]:
+def chosen(found: Sequence[Measured], whole: Mapping[tuple[str, str], float], network: str, seed: int) -> list[Row]:
     """What is left of TRUTH at the best stage, which the clips that chose it flatter: the stage that is best on half of
-    the clips is judged on the other half, and the other way round, in every draw anew."""
+    the clips is judged on the other half, and the other way round, in every draw anew. `whole` is the truth on all."""
     methods: dict[str, dict[str, list[Measured]]] = {}
     for (method, stage), some in grouped(found).items():
-        if all("WHERE" in one.axes for one in some):
+        if (method, stage) in whole:
             methods.setdefault(method, {})[stage] = some
     out = []
     for method, stages in methods.items():
         clips = min(one.axes["WHERE"].shape[-1] for some in stages.values() for one in some)
         if len(stages) > 1 and clips >= FEWEST_TO_CHOOSE:
-            whole, *halves = (
-                np.stack([_truth(some, part, seed) for some in stages.values()])
-                for part in (slice(None), slice(0, None, 2), slice(1, None, 2))
-            )
+            halves = [
+                np.stack([_truth(some, slice(half, None, 2), seed) for some in stages.values()]) for half in (0, 1)
+            ]
             first, second = (np.where(np.isnan(half), -np.inf, half).argmax(0)[None] for half in halves)
             crossed = np.take_along_axis(halves[1], first, 0), np.take_along_axis(halves[0], second, 0)
-            best, some = list(stages.items())[int(whole[:, 0].argmax())]
-            cost = max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
-            out.append(_row((method, best, network), cost, ALL, CHOSEN, np.mean(crossed, (0, 1)), clips))
+            best = max(stages, key=lambda stage: whole[method, stage])
+            of = method, best, network
+            out.append(_row(of, _cost(stages[best]), ALL, CHOSEN, np.mean(crossed, (0, 1)), clips))
     return out
+
+
+def _cost(some: Sequence[Measured]) -> tuple[int, float]:
+    return max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
 
 
 def _truth(some: Sequence[Measured], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
