@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
-from benchmarks.map_peers import Peers
+from benchmarks import tables, timing, write_tables
+from benchmarks.attribution_peers import Peers
 from vtcav_jax import attribution, models
 from vtcav_jax.attribution import Rules
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -121,7 +121,9 @@ def main(argv: list[str]) -> None:
     repeats = _REPEATS.value
     results = against_peers(repeats) + twelve_maps(*CNN, repeats) + twelve_maps(*SWIN, repeats)
     print(tables.attribution_table(results))
-    print(f"wrote {timing.write('attribution', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+    print(
+        f"wrote {timing.write('attribution', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ import numpy as np
 import psutil
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
+from benchmarks import tables, timing, write_tables
 from vtcav_jax import models
-from vtcav_jax.geometry import ClipGeometry
-from vtcav_jax.video import How, Source, open_source, stream
-from weights_conversion.reference import video_models
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import How, Source, open_source, stream
+from weights_conversion.torch_reference import video_models
 
 _CLIPS = flags.DEFINE_integer("clips_per_run", 16, "clips in each timed run", lower_bound=8)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of each; readers take turns", lower_bound=1)
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))
-    print(f"wrote {timing.write('decode', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('decode', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
-from benchmarks.peer import Peer
+from benchmarks import tables, timing, write_tables
+from benchmarks.torchvision_peer import Peer
 from vtcav_jax import models
 
 _PRESET = flags.DEFINE_string("preset", None, "one network instead of the standard rows")
@@ -102,7 +102,9 @@ def main(argv: list[str]) -> None:
     results = [row(*each, repeats=_REPEATS.value, search=search) for each in rows]
     print(tables.forward_table(results))
     if not _PRESET.value:
-        print(f"wrote {timing.write('forward', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+        print(
+            f"wrote {timing.write('forward', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
-from benchmarks.peer import Peer
+from benchmarks import tables, timing, write_tables
+from benchmarks.torchvision_peer import Peer
 from vtcav_jax import models, tap
-from weights_conversion import reference
+from weights_conversion import torch_reference
 
 _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each", lower_bound=2)
 
@@ -51,7 +51,7 @@ def rows(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: in
         peer = Peer(preset, model, video, dtype)
         for name, stages in asked.items():
             theirs, ours = peer.gradients(stages, TARGET), calls[name]()
-            pairs = [(ours[s], reference.our_axes(s, theirs[s].float().cpu().numpy())) for s in stages]
+            pairs = [(ours[s], torch_reference.our_axes(s, theirs[s].float().cpu().numpy())) for s in stages]
             differences[name] = max(timing.largest_difference(a, b) for a, b in pairs)
             calls[f"torchvision, {name}"] = lambda stages=stages: peer.gradients(stages, TARGET)
         calls["torchvision, forward"] = peer.eager
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     )
     results = [row for case in cases for row in rows("video_swin_t_k400", *case, repeats=_REPEATS.value)]
     print(tables.gradients_table(results))
-    print(f"wrote {timing.write('gradients', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('gradients', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
   python -m benchmarks.parity --preset=mfnet       one of them, without writing
 
 All numbers of a network are drawn under the names and shapes of its public state dict; both sides get the same. The
-reference is torchvision's network or, where there is none to install, what `tests/torch_networks.py` states.
+reference is torchvision's network or, where there is none to install, what `tests/support/torch_networks.py` states.
 Writes benchmarks/results/parity_BACKEND.jsonl and its table.
 """
 
@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
-from tests.drawn_checkpoints import PRESETS, drawn
-from tests.torch_networks import NETWORKS, expected_stages
-from vtcav_jax import models, tap, weights
+from benchmarks import tables, timing, write_tables
+from tests.support.random_checkpoints import PRESETS, drawn
+from tests.support.torch_networks import NETWORKS, expected_stages
+from vtcav_jax import models, tap
+from vtcav_jax.models import parameters
 from weights_conversion import convert
 
 _PRESET = flags.DEFINE_enum("preset", None, sorted(set(PRESETS.values())), "one network instead of all")
@@ -34,7 +35,7 @@ def row(key: str) -> dict[str, Any]:
     preset = PRESETS[key]
     print(f"{preset} ...", file=sys.stderr, flush=True)
     state = drawn(key)
-    model = weights.load(partial(models.make, preset), convert(preset, state))
+    model = parameters.load(partial(models.make, preset), convert(preset, state))
     shape = models.find(preset).geometry.shape
     shape = (1, FRAMES.get(preset, shape[0]), *shape[1:])
     video = np.random.default_rng(2).normal(size=shape).astype(np.float32)
@@ -50,8 +51,10 @@ def row(key: str) -> dict[str, Any]:
         "preset": preset,
         "clip": list(shape[1:4]),
         "batch": 1,
-        "parameters": weights.size(model),
-        "reference": "tests/torch_networks.py" if preset in NETWORKS else f"torchvision {version('torchvision')}",
+        "parameters": parameters.size(model),
+        "reference": "tests/support/torch_networks.py"
+        if preset in NETWORKS
+        else f"torchvision {version('torchvision')}",
         "differences": found,
     }
 
@@ -63,7 +66,9 @@ def main(argv: list[str]) -> None:
     results = [row(keys[preset]) for preset in wanted]
     print(tables.parity_table(results))
     if not _PRESET.value:
-        print(f"wrote {timing.write('parity', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+        print(
+            f"wrote {timing.write('parity', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

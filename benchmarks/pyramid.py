@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import pages, tables, timing
-from vtcav_jax import feature_pyramid, models
+from benchmarks import tables, timing, write_tables
+from vtcav_jax import models, pyramid
 from vtcav_jax.attribution import Class, explained
-from vtcav_jax.feature_pyramid import Selection
+from vtcav_jax.pyramid import Selection
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each", lower_bound=2)
 _NETWORKS = flags.DEFINE_list(
@@ -41,14 +41,14 @@ def measured(preset: str, repeats: int) -> dict:
     random = np.random.default_rng(0)
     video = jnp.asarray(random.normal(size=(1, *clip, 3)).astype(np.float32))
     target, selection = Class(0), Selection("top", float(KERNELS), KERNELS)
-    stages = feature_pyramid.levels(explained(model, video, target), None, DEPTH)
+    stages = pyramid.levels(explained(model, video, target), None, DEPTH)
     forward = jax.jit(lambda m, v: m(v))
     calls: dict[str, Callable[[], object]] = {
         "forward": lambda: jax.block_until_ready(forward(model, video)),
-        "pyramid": lambda: feature_pyramid.build(model, video, target, stages=stages, selection=selection),
+        "pyramid": lambda: pyramid.build(model, video, target, stages=stages, selection=selection),
     }
     start = time.perf_counter()
-    made = feature_pyramid.build(model, video, target, stages=stages, selection=selection)
+    made = pyramid.build(model, video, target, stages=stages, selection=selection)
     compile_s = time.perf_counter() - start
     seconds = timing.in_turn(calls, repeats, warmups=1)
     row = {
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     del argv
     results = [measured(preset, _REPEATS.value) for preset in _NETWORKS.value]
     print(tables.pyramid_table(results))
-    print(f"wrote {timing.write('pyramid', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('pyramid', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -31,23 +31,25 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh
 
-from benchmarks import pages, tables, timing
-from benchmarks.concept_peers import Captum, captum_vector, sklearn_vector
-from benchmarks.peer import torch_layout
-from vtcav_jax import models, weights
+from benchmarks import tables, timing, write_tables
+from benchmarks.tcav_peers import Captum, captum_vector, sklearn_vector
+from benchmarks.torchvision_peer import torch_layout
+from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
-from vtcav_jax.concepts.sets import encoded
-from vtcav_jax.tcav import encoding, experiment
-from vtcav_jax.tcav.batches import held
-from vtcav_jax.tcav.encoding import Encoded, Reading, encode
-from vtcav_jax.tcav.features import of
-from vtcav_jax.tcav.gram import gram
-from vtcav_jax.tcav.scores import Scores, scores
-from vtcav_jax.tcav.settings import Experiment
-from vtcav_jax.tcav.vectors import Training, Vectors, fit, labels
-from vtcav_jax.video import open_source
+from vtcav_jax.concepts.concept_sets import encoded
+from vtcav_jax.data import open_source
+from vtcav_jax.models import parameters
+from vtcav_jax.tcav.experiment import run as experiment_run
+from vtcav_jax.tcav.experiment.config import Experiment
+from vtcav_jax.tcav.features import encode as feature_encoding
+from vtcav_jax.tcav.features.encode import Encoded, Reading, encode
+from vtcav_jax.tcav.features.feature_store import of
+from vtcav_jax.tcav.features.gram import gram
+from vtcav_jax.tcav.features.microbatches import held
+from vtcav_jax.tcav.stats.scores import Scores, scores
+from vtcav_jax.tcav.stats.vectors import Training, Vectors, fit, labels
 from vtcav_jax.worlds import make_clips
-from weights_conversion import reference
+from weights_conversion import torch_reference
 
 _PARTS = ("vectors", "experiment", "overhead", "memory")
 _ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "measure these only; the rows of the others stay as they were")
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> None:
         results += [{"part": name, **row} for row in found]
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
     results = sorted([*_others({row["part"] for row in results}), *results], key=lambda row: _PARTS.index(row["part"]))
-    print(f"wrote {timing.write('tcav', results)} and its table in {pages.update_pages()}", file=sys.stderr)
+    print(f"wrote {timing.write('tcav', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 def _others(measured: set[str]) -> list[dict[str, Any]]:
@@ -199,8 +201,8 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
         return seen, found
 
     (seen, found), first_s, ours_s = _timed(f"ours with {sets} random sets", ours, repeats)
-    network = reference.swin(PRESET)
-    reference.load_named_as_official(network, torch_layout(weights.parameters(model)))
+    network = torch_reference.swin(PRESET)
+    torch_reference.load_named_as_official(network, torch_layout(parameters.parameters(model)))
     theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers, STAGES)
     _say("captum with our vectors: do the scores agree?")
     fixed = {stage: seen.examples[stage].combined(found[stage][0].unit) for stage in STAGES}
@@ -245,13 +247,13 @@ def _corpus(folder: Path, per_set: int, targets: int) -> None:
         path.write_bytes(encoded(frames))
 
 
-def _whole(folder: Path, run: str, clip: tuple[int, int, int], **settings: Any) -> experiment.Results:
+def _whole(folder: Path, run: str, clip: tuple[int, int, int], **settings: Any) -> experiment_run.Results:
     model = models.untrained(PRESET)
     geometry = replace(models.find(PRESET).geometry, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     asked = Experiment(stages=FOUR, permutations=PERMUTATIONS, n_targets=None, **settings)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
     target, place = model.labels[CLASS], folder / run
-    return experiment.run(
+    return experiment_run.run(
         model, [target], source, sets, asked, place, cache=place / "cache", geometry=geometry, workers=1
     )
 
@@ -296,12 +298,12 @@ def _bare(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
     model = models.make(PRESET)
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))
-    table = encoding.class_table([CLASS], batch)
+    table = feature_encoding.class_table([CLASS], batch)
     reading = Reading(pool="space")
     asked = {"stages": FOUR, "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
     calls: dict[str, Callable[[], Any]] = {
-        "forward": lambda: jax.block_until_ready(encoding._activations(model, video, **asked)),
-        "both": lambda: jax.block_until_ready(encoding._gradients(model, video, table, **asked)),
+        "forward": lambda: jax.block_until_ready(feature_encoding._activations(model, video, **asked)),
+        "both": lambda: jax.block_until_ready(feature_encoding._gradients(model, video, table, **asked)),
     }
     seconds = timing.in_turn(calls, 3, 1)
     return median(seconds["forward"]), median(seconds["both"])

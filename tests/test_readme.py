@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import options
-from benchmarks import pages
+from benchmarks import write_tables
 from vtcav_jax import models
+from vtcav_jax.cli import flags
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,16 +30,16 @@ def test_the_own_model_takes_twenty_lines():
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
 
 
-@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", write_tables.PAGES, ids=lambda page: page.stem)
 def test_the_tables_are_those_of_the_results(page):
     text = page.read_text(encoding="utf-8")
-    assert pages.filled(text) == text
+    assert write_tables.filled(text) == text
 
 
-@pytest.mark.parametrize("name", pages.TABLES)
+@pytest.mark.parametrize("name", write_tables.TABLES)
 def test_every_table_has_a_measurement_and_a_place(name):
-    assert pages.results(name)
-    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in pages.PAGES)
+    assert write_tables.results(name)
+    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in write_tables.PAGES)
 
 
 def test_the_readme_is_short():
@@ -64,7 +64,7 @@ def test_named_files_and_targets_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_have_flags_that_their_task_takes(page):
-    known = {flag.name: options.tasks_of(flag) for flag in options.ours()}
+    known = {flag.name: flags.tasks_of(flag) for flag in flags.ours()}
     for line in re.findall(r"main\.py (--task=.*)", page.read_text(encoding="utf-8")):
         task = line.partition("--task=")[2].split()[0].strip("`")
         for name in re.findall(r"--(\w+)", line.partition("   #")[0]):

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from vtcav_jax import models, tap, weights
+from vtcav_jax import models, tap
+from vtcav_jax.models import parameters
 from vtcav_jax.names import printable
+from weights_conversion.checkpoint_reader import read_checkpoint, sha256
 from weights_conversion.convert import convert, unwrapped
-from weights_conversion.names import official_name
-from weights_conversion.published import published_weights
-from weights_conversion.read import read_checkpoint, sha256
+from weights_conversion.download import published_weights
+from weights_conversion.key_mapping import official_name
 
 _PRESET = flags.DEFINE_string("preset", None, required=True, help="network to fill, as video_swin_t_k400")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pth, .pt or .safetensors")
@@ -40,10 +41,10 @@ def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, label
     models.check_free(out)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
-    model = weights.load(partial(models.make, preset, num_classes=num_classes), arrays)
+    model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
     heads = models.one_head(classes, labels(preset, classes, labels_file))
-    print(f"{checkpoint.name} fits {preset}: {weights.size(model):,} parameters in {len(arrays)} arrays")
+    print(f"{checkpoint.name} fits {preset}: {parameters.size(model):,} parameters in {len(arrays)} arrays")
     verify(preset, model, state_dict, classes)
     models.save(out, model, preset, heads, file=checkpoint.name, sha256=sha256(checkpoint))
     print("wrote {1} and {0}".format(*models.about_and_weights(out)))
@@ -98,25 +99,25 @@ def reference_stages(
     try:
         import torch
 
-        from weights_conversion import reference
+        from weights_conversion import torch_reference
 
-        reference.video_models()
+        torch_reference.video_models()
     except ModuleNotFoundError:
         return "torchvision is not installed; pip install 'vtcav-jax[convert]'"
-    network = reference.network(preset, classes)
+    network = torch_reference.network(preset, classes)
     if network is None:
-        return "torchvision has no such network (tests/torch_networks.py states what it computes)"
-    if not isinstance(network, reference.video_models().swin_transformer.SwinTransformer3d):
+        return "torchvision has no such network (tests/support/torch_networks.py states what it computes)"
+    if not isinstance(network, torch_reference.video_models().swin_transformer.SwinTransformer3d):
         network.load_state_dict({name: torch.as_tensor(value) for name, value in unwrapped(state_dict).items()})
         with torch.no_grad():
-            logits, stages = reference.run_named(network, torch.from_numpy(video), names)
+            logits, stages = torch_reference.run_named(network, torch.from_numpy(video), names)
         return {name: a.numpy() for name, a in (stages | {"logits": logits}).items()}
     named = {official_name(name): value for name, value in unwrapped(state_dict).items()}
     named = {name: value for name, value in named.items() if not name.endswith("relative_position_index")}
-    reference.load_named_as_official(network, named)
+    torch_reference.load_named_as_official(network, named)
     with torch.no_grad():
-        logits, stages = reference.run(network, torch.from_numpy(video))
-    return {name: reference.our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
+        logits, stages = torch_reference.run(network, torch.from_numpy(video))
+    return {name: torch_reference.our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
 
 
 def main(argv: list[str]) -> None:

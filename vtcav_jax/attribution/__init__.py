@@ -5,16 +5,16 @@
 
 from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout
 from vtcav_jax.attribution.baselines import BASELINES, pixel_bounds
-from vtcav_jax.attribution.cams import WEIGHINGS, cam, gradcam_framewise, saliency_tubes
+from vtcav_jax.attribution.cam_methods import WEIGHINGS, cam, gradcam_framewise, saliency_tubes
 from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgrad
-from vtcav_jax.attribution.lrp import RULES, deep_taylor, guided_backprop, relevance
-from vtcav_jax.attribution.methods import METHODS, SHARED, explain, explain_many
-from vtcav_jax.attribution.passes import explained
-from vtcav_jax.attribution.paths import NODES, Legs, expected_gradients, integrated_gradients, static_and_dynamic
-from vtcav_jax.attribution.probes import Probe, temporal_probe
-from vtcav_jax.attribution.removal import frame_shapley, occlusion, rise, shapley
+from vtcav_jax.attribution.integrated import NODES, Legs, expected_gradients, integrated_gradients, static_and_dynamic
+from vtcav_jax.attribution.lrp.methods import RULES, deep_taylor, guided_backprop, relevance
+from vtcav_jax.attribution.lrp.rules import Rules
+from vtcav_jax.attribution.motion.temporal_probes import Probe, temporal_probe
+from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, shapley
+from vtcav_jax.attribution.registry import METHODS, SHARED, explain, explain_many
 from vtcav_jax.attribution.result import VIDEO, Attribution, per_patch
-from vtcav_jax.attribution.rules import Rules
+from vtcav_jax.attribution.score_model import explained
 from vtcav_jax.attribution.targets import Channel, Class, Concept, Contrast, Group, Margin
 
 __all__ = [

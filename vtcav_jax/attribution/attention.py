@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.attribution.passes import Explained, Passed, explained, on_host, passed
 from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.attribution.score_model import Explained, Passed, explained, on_host, passed
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models.video_swin import (
     Block,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.clip_spec import ClipGeometry
 from vtcav_jax.names import unknown
 
 Video = Float[Array, "b t h w c"]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-from vtcav_jax.attribution.passes import Passed, Several, explained, on_host, passed, several
 from vtcav_jax.attribution.result import VIDEO, Attribution
+from vtcav_jax.attribution.score_model import Passed, Several, explained, on_host, passed, several
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 

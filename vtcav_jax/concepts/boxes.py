@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vtcav_jax.names import printable, unknown
-from vtcav_jax.runs import write_table
+from vtcav_jax.runs.directory import write_table
 
 COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
 NEEDED = ("frame", "label", "x1", "y1", "x2", "y2")

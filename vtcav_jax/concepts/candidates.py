@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from vtcav_jax.concepts.boxes import Pixels, area, overlap, pixels
+from vtcav_jax.concepts.config import Concept, Mining, folder_name
 from vtcav_jax.concepts.crops import middle
-from vtcav_jax.concepts.settings import Concept, Mining, folder_name
-from vtcav_jax.concepts.survey import Survey
 from vtcav_jax.concepts.tracks import Track, tracks
+from vtcav_jax.concepts.video_scan import Survey
 
 STEPS = ("found", "confidence", "area", "length", "elsewhere", "overlap", "rejected", "per video", "in all", "left")
 MAKING = 1  # how clips are cut out and stored; another one is made anew

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vtcav_jax.concepts.boxes import Pixels
-from vtcav_jax.video.resize import resize
+from vtcav_jax.data.resize import resize
 
 CONTROLS = ("frozen", "shuffled", "reversed", "jitter")
 KINDS = ("static", "dynamic", *CONTROLS)

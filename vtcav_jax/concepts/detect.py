@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.concepts.boxes import Box
-from vtcav_jax.concepts.settings import Mining, concepts
+from vtcav_jax.concepts.config import Mining, concepts
 from vtcav_jax.names import printable
 
 INSTALL = "pip install -c constraints.txt -e '.[detect]' (ultralytics is under the AGPL-3.0)"

@@ -12,29 +12,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vtcav_jax.concepts import crops, material
+from vtcav_jax.concepts import crops, inputs
 from vtcav_jax.concepts.boxes import write_boxes
 from vtcav_jax.concepts.candidates import STEPS, Candidate, Tally, choose, dynamics, statics
-from vtcav_jax.concepts.material import Films, Videos
+from vtcav_jax.concepts.concept_sets import MINING, ConceptClip, once, read_verdicts, reviewed, write_sets
+from vtcav_jax.concepts.config import Mining
+from vtcav_jax.concepts.cut_clips import written
+from vtcav_jax.concepts.inputs import Films, Videos
 from vtcav_jax.concepts.negatives import applies, random_sets
-from vtcav_jax.concepts.review import write_review
-from vtcav_jax.concepts.sets import (
-    MINING,
-    ConceptClip,
-    once,
-    read_verdicts,
-    reviewed,
-    write_sets,
-)
-from vtcav_jax.concepts.settings import Mining
-from vtcav_jax.concepts.survey import Detector, Drawn, Planned, Survey, plan, survey
-from vtcav_jax.concepts.writing import written
+from vtcav_jax.concepts.review.page import write_review
+from vtcav_jax.concepts.video_scan import Detector, Drawn, Planned, Survey, plan, survey
+from vtcav_jax.data.decode import VideoError
+from vtcav_jax.data.open import Item
+from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.names import printable
 from vtcav_jax.progress import progress
-from vtcav_jax.runs import told_when_full, versions, write_table, write_text
-from vtcav_jax.video.decode import VideoError
-from vtcav_jax.video.sources import Item
-from vtcav_jax.video.synthetic import Synthetic
+from vtcav_jax.runs.directory import told_when_full, versions, write_table, write_text
 
 SURVEYS, VIDEOS = "surveys", "videos"
 OURS = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip
@@ -87,14 +80,14 @@ def mine(
     other settings it chooses anew from what it knows of the videos, and a `review.csv` in the folder is honoured.
     """
     out = Path(out)
-    sources = [material.opened(some) for some in (videos, negatives) if some is not None]
+    sources = [inputs.opened(some) for some in (videos, negatives) if some is not None]
     films = [Films(source, out / VIDEOS) for source in sources if isinstance(source, Synthetic)]
-    items, others = ([*(material.answered(source, out / VIDEOS) for source in sources), []])[:2]
+    items, others = ([*(inputs.answered(source, out / VIDEOS) for source in sources), []])[:2]
     every = [*items, *others]
-    finder = detector or material.finder(settings, every, films)
-    material.check_labels(settings, finder, every)
-    target = material.opened(targets)
-    material.refuse_same_world(films, target)
+    finder = detector or inputs.finder(settings, every, films)
+    inputs.check_labels(settings, finder, every)
+    target = inputs.opened(targets)
+    inputs.refuse_same_world(films, target)
     with told_when_full(out):
         open_folder(out, settings, finder.name, finder.identity)
         for film in films:
@@ -102,11 +95,11 @@ def mine(
         failures: dict[str, str] = {}
         jobs = progress(([item] for item, _ in every), len(every), "videos")
         plans = [_planned(item, finder, out, failures) for (item,) in jobs]
-        material.refuse_targets({p.sha256: p.item.name for p in plans if p}, target)
+        inputs.refuse_targets({p.sha256: p.item.name for p in plans if p}, target)
         begun = time.monotonic()
         surveys = _surveys(plans, [known for _, known in every], finder, failures)
         seconds = time.monotonic() - begun
-        notes = [*material.unmatched(finder, every), *_without(surveys, settings)]
+        notes = [*inputs.unmatched(finder, every), *_without(surveys, settings)]
         here = _once(surveys[: len(items)], notes)
         there = here if negatives is None else _once(surveys[len(items) :], notes)
         if not here:

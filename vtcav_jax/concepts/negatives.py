@@ -14,8 +14,8 @@ import numpy as np
 
 from vtcav_jax.concepts.boxes import Corners, Pixels, pixels, shared
 from vtcav_jax.concepts.candidates import Candidate, dynamics, statics, too_near
-from vtcav_jax.concepts.settings import NEGATIVE, Concept, Mining
-from vtcav_jax.concepts.survey import Survey
+from vtcav_jax.concepts.config import NEGATIVE, Concept, Mining
+from vtcav_jax.concepts.video_scan import Survey
 
 ANYWHERE = "anywhere"  # the label of boxes that were drawn at random
 TRIES = 20  # boxes drawn for each that is wanted

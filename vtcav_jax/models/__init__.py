@@ -1,7 +1,6 @@
 """The networks: `make("video_swin_t_k400")`, and `load` for those that come with weights."""
 
-from vtcav_jax.models.presets import PRESETS, Preset, find, make
-from vtcav_jax.models.stored import (
+from vtcav_jax.models.checkpoint import (
     SINGLE,
     Heads,
     Loaded,
@@ -17,6 +16,7 @@ from vtcav_jax.models.stored import (
     slices,
     untrained,
 )
+from vtcav_jax.models.zoo import PRESETS, Preset, find, make
 
 __all__ = [
     "PRESETS",

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.convolution import centred
-from vtcav_jax.models.pooling import max_pool
+from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Tap, keep
 

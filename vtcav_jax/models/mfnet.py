@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.batch_norm import BatchNorm
-from vtcav_jax.models.convolution import centred
-from vtcav_jax.models.pooling import max_pool
+from vtcav_jax.models.layers.batch_norm import BatchNorm
+from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, keep
 

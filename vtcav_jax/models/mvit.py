@@ -21,8 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.convolution import centred
-from vtcav_jax.models.pooling import max_pool
+from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, in_chunks
 from vtcav_jax.tap import Tap, keep
 

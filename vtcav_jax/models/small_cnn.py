@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.convolution import Conv3d
+from vtcav_jax.models.layers.convolution import Conv3d
 from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Tap, keep
 

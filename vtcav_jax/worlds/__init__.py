@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.export import write_clips
-from vtcav_jax.worlds.generator import WORLDS, Clips, make_clips, redraw, remove
 from vtcav_jax.worlds.glyphs import QUESTIONS, TRACKS, Events, Shortcut, World
-from vtcav_jax.worlds.world import AnyWorld, Question
+from vtcav_jax.worlds.render import WORLDS, Clips, make_clips, redraw, remove
+from vtcav_jax.worlds.spec import AnyWorld, Question
 
 if TYPE_CHECKING:
-    from vtcav_jax.worlds.analytic import MotionPairs, binary_clips, network, shapley_values
-    from vtcav_jax.worlds.gating import Gates, gates
+    from vtcav_jax.worlds.gates import Gates, gates
+    from vtcav_jax.worlds.handwired_network import MotionPairs, binary_clips, network, shapley_values
 
 __all__ = [
     "QUESTIONS",
@@ -35,8 +35,8 @@ __all__ = [
     "write_clips",
 ]
 
-_NEED_JAX = {"Gates": "gating", "gates": "gating"} | dict.fromkeys(
-    ("MotionPairs", "binary_clips", "network", "shapley_values"), "analytic"
+_NEED_JAX = {"Gates": "gates", "gates": "gates"} | dict.fromkeys(
+    ("MotionPairs", "binary_clips", "network", "shapley_values"), "handwired_network"
 )
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax.worlds.world import DIRECTIONS, GLYPHS, SHAPES, STEPS, AnyWorld, Factors, Layer, Place, Question
+from vtcav_jax.worlds.spec import DIRECTIONS, GLYPHS, SHAPES, STEPS, AnyWorld, Factors, Layer, Place, Question
 
 SHEETS = 2**31  # so that two clips hardly ever have the same dots
 DARK, LIT = 0.15, 0.85  # three sigma of noise away from the ends of the range

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax.progress import progress
-from vtcav_jax.worlds.generator import Clips
+from vtcav_jax.worlds.render import Clips
 
 FPS = 25  # of the files, and of the clock that clips have without them
 BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")

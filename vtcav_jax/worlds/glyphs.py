@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.worlds.world import (
+from vtcav_jax.worlds.spec import (
     CORE,
     DIRECTIONS,
     GLYPHS,

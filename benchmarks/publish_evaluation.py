@@ -1,0 +1,80 @@
+"""Which map tells the truth, and what does it cost?
+
+  python main.py --flagfile=flagfiles/evaluate_methods.flags
+  python main.py --flagfile=flagfiles/evaluate_methods_budgets.flags
+  python main.py --flagfile=flagfiles/evaluate_methods_seeds.flags
+  python main.py --flagfile=flagfiles/evaluate_methods_seeds_cnn.flags
+  python -m benchmarks.publish_evaluation --run=runs/truth --budgets=runs/truth_budgets --seeds=runs/truth_seeds,runs/truth_seeds_cnn
+
+Reads the tables of the runs; writes benchmarks/results/evaluation_BACKEND.jsonl, the pages' tables, the README's figures,
+and vtcav_jax/evaluation/published_scores.csv, from which pages with maps say how far these are to be trusted.
+"""
+
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import timing, write_tables
+from vtcav_jax.evaluation import published_scores
+from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
+from vtcav_jax.evaluation.world_benchmark.entries import DEAR
+from vtcav_jax.evaluation.world_benchmark.tables import ALL, TRUTH, Row
+from vtcav_jax.report.figures import evaluation as evaluation_figures
+from vtcav_jax.report.run_reader import open_folder, read_rows
+
+_BUDGETS = flags.DEFINE_string(
+    "budgets",
+    "runs/truth_budgets",
+    "the folder of a run of flagfiles/evaluate_methods_budgets.flags; empty: no large budgets",
+)
+_SEEDS = flags.DEFINE_list(
+    "seeds", [], "the folders of runs of flagfiles/truth_seeds*.flags, a table each; none: no table of seeds"
+)
+_RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/evaluate_methods.flags")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    run = open_folder(Path(_RUN.value))
+    rows = [*run.truths, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
+    tests = read_rows(run.folder / tcav_benchmark_table.FILE, tcav_benchmark_table.Row)
+    seeds = {f"seeds:{i}": [r for r in _rows(one) if r.axis == TRUTH] for i, one in enumerate(_SEEDS.value)}
+    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests} | seeds
+    found = [
+        {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
+        for part, some in parts.items()
+        for row in some
+    ]
+    for network in published_scores.NETWORKS:
+        figure = evaluation_figures.against_cost(rows, network)
+        figure.write(write_tables.ROOT / "docs").rename(write_tables.ROOT / "docs" / f"scores_{network}.svg")
+    with (write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.FILE).open(
+        "w", newline="", encoding="utf-8"
+    ) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(published_scores.COLUMNS)
+        for row in rows:
+            if row.axis == TRUTH and row.world == ALL and row.network in published_scores.NETWORKS:
+                writer.writerow([rounded(getattr(row, name)) for name in published_scores.COLUMNS])
+    gates = (run.folder / "world_gates.txt").read_text(encoding="utf-8")
+    (write_tables.ROOT / "docs" / "world_gates.txt").write_text(gates, encoding="utf-8")
+    print(f"wrote {timing.write('evaluation', found)} and its tables in {write_tables.update_pages()}", file=sys.stderr)
+
+
+def _rows(run: str) -> Sequence[Row]:
+    return open_folder(Path(run)).truths if run else ()
+
+
+def rounded(value: object) -> object:
+    """To four digits; None for what is not known."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,87 @@
+"""The page docs/shipped.md: what the networks that ship answer, by what, and how other seeds of the training fare.
+
+  python -m benchmarks.shipped --runs=runs/seed_0,runs/seed_1,runs/seed_2
+
+`--runs` are what flagfiles/recipes/train_worlds.flags wrote with other seeds.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import tables, write_tables
+from vtcav_jax import models, worlds
+
+_RUNS = flags.DEFINE_list("runs", [], "folders of trainings by flagfiles/recipes/train_worlds.flags with several seeds")
+_NETWORKS = flags.DEFINE_list("networks", [], "those whose gates are measured; all that ship if there is none")
+_CLIPS = flags.DEFINE_integer("gate_clips", 1000, "clips that the gates are measured on", lower_bound=2)
+
+SEED = 3  # of clips that no training and no check of a training has seen
+SEEDS = "Seeds of the training"
+ABOUT = """# The networks that ship
+
+Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfiles/recipes/train_worlds.flags`, `worlds_cnn` by
+`flagfiles/recipes/train_worlds_cnn.flags`; both answer four questions about the same clips, each by a head of its own.
+`worlds_shortcut_swin` and `worlds_shortcut_cnn` are trained by `flagfiles/recipes/train_worlds_shortcut.flags` and
+`train_worlds_shortcut_cnn.flags`: asked for the direction, they go by the colour of a corner that goes along with it,
+and are right in one clip of four where it does not. `worlds_events_swin` and `worlds_events_cnn` (the order of two
+flashes, and questions of two causes each) and `worlds_dots_swin` and `worlds_dots_cnn` (a form that only moving dots
+show) are trained by `train_worlds_events.flags`, `train_worlds_events_cnn.flags`, `train_worlds_dots.flags` and
+`train_worlds_dots_cnn.flags`, then by those of the same name and `_further`, for the events also by `_last`. Each
+flagfile says what it takes to learn this. The *gates* show that each head goes by its cause: a factor that is drawn
+again must change its answer where the cause's answer changes (at most 3 % unchanged), and not where it stays (at least
+97 % unchanged).
+"""
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    page = write_tables.ROOT / "docs" / "shipped.md"
+    parts = sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
+    ways = models.shipped()
+    for name in _NETWORKS.value or ways:
+        loaded, trained_on = models.load(name), models.read_about(ways[name])["source"]["videos"]
+        geometry = models.PRESETS[loaded.preset].geometry
+        found = worlds.gates(
+            loaded.model,
+            trained_on.split(":")[1],
+            n=_CLIPS.value,
+            seed=SEED,
+            prepare=lambda video, g=geometry: np.asarray(g.normalised(np.rint(255 * video).astype(np.uint8))),
+        )
+        found.check()
+        parts[name] = f"```\n{found.table()}\n```\n"
+    if _RUNS.value:
+        parts[SEEDS] = f"Accuracy of `worlds_swin` on clips of their own.\n\n{seeds(_RUNS.value)}\n"
+    order = [*sorted(ways, key=lambda name: (name.count("_"), name)), SEEDS]
+    told = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
+    page.write_text("\n".join([ABOUT, *told]), encoding="utf-8")
+    print(f"wrote {page}")
+
+
+def sections(page: str) -> dict[str, str]:
+    """By title."""
+    found = (part.split("\n\n", 1) for part in page.split("\n## ")[1:])
+    return {title: text.rstrip("\n") + "\n" for title, text in found}
+
+
+def seeds(runs: list[str]) -> str:
+    head, rows = ["seed"], []
+    for run in map(Path, runs):
+        asked = json.loads((run / "run.json").read_text())["asked"]
+        with (run / "accuracy.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        head = ["seed", "clips", *(row["head"] for row in found)]
+        cells = [f"{float(r['accuracy']):.4f} ({float(r['low']):.4f} to {float(r['high']):.4f})" for r in found]
+        rows.append([asked["seed"], found[0]["n"], *cells])
+    return tables.markdown(head, rows)
+
+
+if __name__ == "__main__":
+    app.run(main)

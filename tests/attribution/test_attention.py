@@ -1,0 +1,190 @@
+"""Attention followed through windows, shifts and merges: against dense matrices over all tokens, made by loops."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.support.random_networks import drawn
+from vtcav_jax import attribution, tap
+from vtcav_jax.attribution import attention
+from vtcav_jax.models.small_cnn import SmallCnn
+from vtcav_jax.models.video_swin import VideoSwin
+
+SHAPE = (1, 8, 20, 12, 3)  # tokens: (4, 5, 3), then (4, 3, 2); no window of (2, 2, 2) fits in height or width
+CLASSES = np.array([2])
+
+
+@pytest.fixture(scope="module")
+def swin():
+    sizes = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
+    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def video():
+    return jax.random.normal(jax.random.key(1), SHAPE)
+
+
+def norm(x, layer):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+    return x * np.asarray(layer.scale[...], np.float64) + np.asarray(layer.bias[...], np.float64)
+
+
+def dense(block, x):
+    """Attention among all tokens of one clip by head, token by token: (heads, N, N), and v (heads, N, d)."""
+    sizes, heads = x.shape[:3], block.attn.heads
+    window = [min(n, w) for n, w in zip(sizes, block.window)]
+    shift = [s if n > w else 0 for n, w, s in zip(sizes, block.window, block.shift)]
+    grid = [-(-n // w) * w for n, w in zip(sizes, window)]
+    y = np.zeros((*grid, x.shape[3]))
+    y[: sizes[0], : sizes[1], : sizes[2]] = norm(x, block.norm1)
+    qkv = y.reshape(-1, y.shape[3]) @ np.asarray(block.attn.qkv.kernel[...], np.float64)
+    qkv = (qkv + np.asarray(block.attn.qkv.bias[...])).reshape(len(qkv), 3, heads, -1)
+    table = np.asarray(block.attn.relative_position_bias_table[...], np.float64)
+    places = list(np.ndindex(*grid))
+    rolled = [[(p - s) % n for p, s, n in zip(place, shift, grid)] for place in places]
+
+    def region(where, axis):
+        n, s = grid[axis], shift[axis]
+        return 0 if not s or where < n - window[axis] else 1 if where < n - s else 2
+
+    weights = np.zeros((heads, len(places), len(places)))
+    for i, a in enumerate(rolled):
+        scores = np.full((heads, len(places)), -np.inf)
+        for j, b in enumerate(rolled):
+            if any(p // w != q // w for p, q, w in zip(a, b, window)):
+                continue
+            offset = [p % w - q % w + full - 1 for p, q, w, full in zip(a, b, window, block.window)]
+            row = (offset[0] * (2 * block.window[1] - 1) + offset[1]) * (2 * block.window[2] - 1) + offset[2]
+            masked = any(region(p, n) != region(q, n) for n, (p, q) in enumerate(zip(a, b)))
+            product = (qkv[i, 0] * qkv[j, 1]).sum(-1) / math.sqrt(qkv.shape[-1])
+            scores[:, j] = product + table[row] - 100 * masked
+        e = np.exp(scores - scores.max(1, keepdims=True))
+        weights[:, i] = e / e.sum(1, keepdims=True)
+    inside = [i for i, place in enumerate(places) if all(p < n for p, n in zip(place, sizes))]
+    return weights[:, inside][:, :, inside], qkv[inside, 2].transpose(1, 0, 2)
+
+
+def merge_matrix(sizes):
+    """(tokens after, tokens before): each merged token evenly from those of its four that are there."""
+    t, h, w = sizes
+    after = (t, -(-h // 2), -(-w // 2))
+    matrix = np.zeros((*after, *sizes))
+    for place in np.ndindex(*sizes):
+        matrix[(place[0], place[1] // 2, place[2] // 2, *place)] = 1
+    matrix = matrix.reshape(math.prod(after), math.prod(sizes))
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def steps(swin):
+    yield swin.layers[0].blocks[0], "patch_embed", "layers.0.blocks.0"
+    yield swin.layers[0].blocks[1], "layers.0.blocks.0", "layers.0.blocks.1"
+    yield None, "layers.0.blocks.1", "layers.0.downsample"
+    yield swin.layers[1].blocks[0], "layers.0.downsample", "layers.1.blocks.0"
+    yield swin.layers[1].blocks[1], "layers.1.blocks.0", "layers.1.blocks.1"
+
+
+@pytest.fixture(scope="module")
+def seen(swin, video):
+    names = ["patch_embed", *(after for _, _, after in steps(swin))]
+    tapped = tap.activations_and_gradients(swin, video, CLASSES, names)
+    return tuple({k: np.asarray(v, np.float64)[0] for k, v in d.items()} for d in tapped[1:])
+
+
+@pytest.mark.slow
+def test_rollout_is_the_dense_product(swin, video, seen):
+    matrix = None
+    for block, before, _ in steps(swin):
+        x = seen[0][before]
+        if block is None:
+            step = merge_matrix(x.shape[:3])
+        else:
+            step = (np.eye(len(x.reshape(-1, x.shape[3]))) + dense(block, x)[0].mean(0)) / 2
+        matrix = step if matrix is None else step @ matrix
+    expected = matrix.mean(0).reshape(1, 4, 5, 3)
+    found = attribution.explain(swin, video, CLASSES, "rollout")
+    np.testing.assert_allclose(found.map, expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.residual, 1 - expected.sum(), atol=1e-4)
+    assert found.stage == "patch_embed" and 0 < found.residual[0] < 0.9 and not found.signed
+
+
+@pytest.mark.slow
+def test_last_attention(swin, video):
+    block, before, after = list(steps(swin))[-1]
+    x = np.asarray(tap.activations(swin, video, before)[1][before], np.float64)[0]
+    expected = dense(block, x)[0].mean((0, 1)).reshape(1, 4, 3, 2)
+    found = attribution.explain(swin, video, CLASSES, "last_attention")
+    np.testing.assert_allclose(found.map, expected, rtol=1e-3, atol=1e-6)
+    assert found.stage == after
+
+
+@pytest.mark.slow
+def test_the_gradient_of_attention_by_finite_differences(swin, video, seen):
+    """Of the last block: the score rises by gradient times change when one weight of one head changes."""
+    block, before, after = list(steps(swin))[-1]
+    x = jnp.asarray(seen[0][before], jnp.float32)[None]
+    windows, regions, grid, window, shift = attention._windows(block, block.norm1(x))
+    weights, values = attention._weights_and_values(block, windows, regions)
+    slope = attention._gradient_of_weights(block, x, jnp.asarray(seen[1][after], jnp.float32)[None], weights, values)
+
+    def score(weights):
+        mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(*windows.shape)
+        y = attention.from_windows(block.attn.proj(mixed), 1, grid, window)
+        y = x + jnp.roll(y, shift, (1, 2, 3))[:, :4, :3, :2]
+        y = y + block.mlp(block.norm2(y).reshape(-1, y.shape[-1])).reshape(y.shape)
+        return swin.head(swin.norm(y).mean((1, 2, 3)))[0, 2]
+
+    np.testing.assert_allclose(score(weights), swin(video)[0, 2], rtol=1e-4, atol=1e-5)  # the block, put together anew
+    direction = jax.random.normal(jax.random.key(2), weights.shape)
+    rise = (score(weights + 0.01 * direction) - score(weights - 0.01 * direction)) / 0.02
+    np.testing.assert_allclose((slope * direction).sum(), rise, rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_gradient_rollout_is_the_dense_sum(swin, video, seen):
+    found = attribution.explain(swin, video, attribution.Class(CLASSES), "gradient_rollout")
+    row, straight = (np.full(24, 1 / 24) for _ in range(2))
+    for block, before, after in reversed(list(steps(swin))):
+        x = seen[0][before]
+        if block is None:
+            row, straight = (r @ merge_matrix(x.shape[:3]) for r in (row, straight))
+            continue
+        weights, values = dense(block, x)
+        by_windows = jax.jit(attention._gradient_of_weights)
+        x32, g32 = (jnp.asarray(a, jnp.float32)[None] for a in (x, seen[1][after]))
+        w, v = attention._weights_and_values(block, *attention._windows(block, block.norm1(x32)))
+        local = jax.nn.relu(w * by_windows(block, x32, g32, w, v)).mean(1)
+        # the same tokens' pairs, from windows to all
+        number = jnp.arange(1, x[..., 0].size + 1, dtype=jnp.float32).reshape(1, *x.shape[:3], 1)
+        who = np.asarray(attention._windows(block, number)[0][..., 0]).astype(int)
+        full = np.zeros((x[..., 0].size + 1,) * 2)
+        for window, tokens in zip(np.asarray(local), who):
+            full[np.ix_(tokens, tokens)] = window
+        assert ((weights.mean(0) > 1e-30) | (full[1:, 1:] < 1e-12)).all() and values.shape[1] == len(full) - 1
+        row = row + row @ full[1:, 1:]
+    np.testing.assert_allclose(found.map[0].ravel(), row - straight, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_many_maps_with_attention_share_a_pass(swin, video):
+    before = tap._activations_and_gradients._cache_size()
+    wanted = [("rollout", None), ("gradient_rollout", None), ("gradcam", "norm"), ("saliency", None)]
+    many = attribution.explain_many(swin, video, CLASSES, wanted)
+    assert tap._activations_and_gradients._cache_size() == before + 1
+    for (name, stage), found in zip(wanted, many, strict=True):
+        alone = attribution.explain(swin, video, CLASSES, name, stage).map
+        np.testing.assert_allclose(found.map, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
+
+
+@pytest.mark.slow
+def test_errors_say_what_was_expected(swin, video):
+    net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="followed through a VideoSwin, got a SmallCnn"):
+        attribution.explain(net, video, CLASSES, "rollout")
+    with pytest.raises(ValueError, match="followed back to patch_embed, layers.0.blocks.0"):
+        attribution.explain(swin, video, CLASSES, "rollout", "norm")

@@ -1,0 +1,307 @@
+"""CAMs, gradients, targets: identities that the formulas owe, an independent numpy, finite differences, costs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.tree_util import Partial
+
+from tests.support.random_networks import small_cnn, small_swin
+from vtcav_jax import attribution, tap
+from vtcav_jax.attribution import targets
+from vtcav_jax.models.small_cnn import SmallCnn
+from vtcav_jax.worlds import handwired_network
+
+SHAPE = (2, 4, 12, 12, 3)
+CLASSES = np.array([2, 0])
+
+
+@pytest.fixture(scope="module")
+def net():
+    return small_cnn()
+
+
+@pytest.fixture(scope="module")
+def swin():
+    return small_swin()
+
+
+@pytest.fixture(scope="module")
+def video():
+    return jax.random.normal(jax.random.key(1), SHAPE)
+
+
+def explain(model, video, method, stage=None, target=CLASSES, **options):
+    return attribution.explain(model, video, target, method, stage, **options)
+
+
+def by_numpy(name, a, g):
+    """The CAM formulas of the papers, channel by channel, in float64."""
+    b, t, h, w, c = a.shape
+    out = np.zeros((b, t, h, w))
+    for i in range(b):
+        for k in range(c):
+            x, d = a[i, ..., k], g[i, ..., k]
+            if name == "gradcam":
+                out[i] += d.sum() / (t * h * w) * x
+            elif name == "gradcam_per_time":
+                for s in range(t):
+                    out[i, s] += d[s].sum() / (h * w) * x[s]
+            elif name == "hirescam":
+                out[i] += d * x
+            elif name == "layercam":
+                out[i] += np.maximum(d, 0) * x
+            elif name == "gradcam++":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    share = np.nan_to_num(d**2 / (2 * d**2 + x.sum() * d**3), posinf=0, neginf=0)
+                out[i] += (share * np.maximum(d, 0)).sum() * x
+            elif name == "xgradcam":
+                out[i] += ((d * x).sum() / x.sum() if x.sum() else 0) * x
+    return out
+
+
+@pytest.mark.parametrize("name", sorted(attribution.WEIGHINGS))
+def test_cams_are_their_formulas(net, video, name):
+    stage = "convs.1"
+    tapped = tap.activations_and_gradients(net, video, CLASSES, stage)
+    a, g = (np.asarray(x[stage], np.float64) for x in (tapped.activations, tapped.gradients))
+    found = explain(net, video, name, stage, targets.Class(CLASSES))
+    expected = by_numpy(name, a, g)
+    np.testing.assert_allclose(found.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert (found.stage, found.level, found.signed, found.cost, found.method) == (stage, "token", True, 3, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "target"),
+    [
+        ("net", CLASSES),
+        ("net", targets.Contrast(CLASSES, 1)),
+        ("swin", targets.Class(CLASSES)),
+    ],
+)
+def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
+    """CAM = Grad-CAM = HiResCAM = XGrad-CAM in sum at the last grid, and all add up to the score less its bias."""
+    model = request.getfixturevalue(network)
+    bias = np.asarray(model.head.bias[...])
+    what = targets_score(target, np.asarray(model(video))), targets_score(target, np.tile(bias, (2, 1)))
+    cam, grad, hires = (explain(model, video, name, target=target) for name in ("cam", "gradcam", "hirescam"))
+    size = np.abs(cam.map).max()
+    np.testing.assert_allclose(cam.map, grad.map, atol=1e-5 * size)
+    np.testing.assert_allclose(hires.map, grad.map, atol=1e-5 * size)
+    np.testing.assert_allclose(hires.map.sum((1, 2, 3)), what[0] - what[1], rtol=1e-4, atol=1e-5)
+    assert cam.stage == {"net": "convs.2", "swin": "norm"}[network] and cam.cost == 1
+
+
+def targets_score(target, logits):
+    own = logits[np.arange(2), CLASSES]
+    if isinstance(target, targets.Class):
+        return own
+    if isinstance(target, targets.Contrast):
+        return own - logits[:, 1]
+    return own - (logits.sum(1) - own) / 3
+
+
+def test_cam_refuses_what_is_not_pooled(net, video):
+    with pytest.raises(ValueError, match="pool is not the mean of convs.0"):
+        explain(net, video, "cam", "convs.0")
+    with pytest.raises(ValueError, match="there is no 'pool'"):
+        explain(handwired_network.network, video[..., :1], "cam")
+
+
+def test_framewise_is_gradcam_of_still_clips(net, video):
+    found = explain(net, video, "gradcam_framewise")
+    assert found.map.shape == (2, 4, 6, 6) and found.cost == 12
+    for frame in (0, 3):
+        still = jnp.tile(video[:, frame : frame + 1], (1, 4, 1, 1, 1))
+        alone = explain(net, still, "gradcam").map
+        np.testing.assert_allclose(found.map[:, frame], alone[:, alone.shape[1] // 2], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_gradients_equal_finite_differences(float64):
+    sizes = dict(widths=(4,), kernels=((3, 3, 3),), strides=((1, 2, 2),))
+    net = SmallCnn(**sizes, num_classes=4, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    video = jax.random.normal(jax.random.key(1), (1, 4, 8, 8, 3), jnp.float64)
+    found = explain(net, video, "gradient_x_input", attribution.VIDEO, np.array([2]))
+    slope = explain(net, video, "saliency", attribution.VIDEO, np.array([2]))
+
+    logits_of = jax.jit(lambda v: net(v))
+
+    def margin(video):
+        logits = np.asarray(logits_of(video))[0]
+        return logits[2] - (logits.sum() - logits[2]) / 3
+
+    for place in ((0, 0, 0), (1, 3, 5), (3, 7, 7)):
+        by_channel = []
+        for c in range(3):
+            step = np.zeros(video.shape)
+            step[(0, *place, c)] = 1e-5
+            by_channel.append((margin(video + step) - margin(video - step)) / 2e-5)
+        pixel = np.asarray(video[(0, *place)])
+        np.testing.assert_allclose(found.map[(0, *place)], pixel @ by_channel, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(slope.map[(0, *place)], np.abs(by_channel).sum(), rtol=1e-6)
+    np.testing.assert_allclose(found.residual, margin(video) - found.map.sum(), rtol=1e-6)
+
+
+def curved(parameters, video, tap=tap.keep):
+    x = tap("a", jnp.tanh(video @ parameters["a"]))
+    return x.mean((1, 2, 3)) @ parameters["b"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A plain function with parameters is a model."""
+    random = np.random.default_rng(3)
+    shapes = {"a": (3, 7), "b": (7, 4)}
+    return Partial(curved, {k: jnp.asarray(random.normal(size=s), jnp.float32) for k, s in shapes.items()})
+
+
+@pytest.mark.slow
+def test_smoothgrad(plain, video):
+    """Without noise it is the gradient; with noise, the mean over noise that depends on the seed alone."""
+
+    def gradient(v):
+        return np.asarray(jax.grad(lambda v: targets.Margin(jnp.asarray(CLASSES))(plain(v), {}).sum())(v))
+
+    still = attribution.smoothgrad(plain, video, CLASSES, samples=2, noise=0.0)
+    np.testing.assert_allclose(still.map, gradient(video).sum(-1), rtol=1e-4, atol=1e-7)
+    squared = attribution.smoothgrad(plain, video, CLASSES, samples=3, noise=0.2, squared=True, seed=4)
+    spans = np.ptp(np.asarray(video), (1, 2, 3, 4))[:, None, None, None, None]
+    keys = [jax.random.fold_in(jax.random.key(4), i) for i in range(3)]
+    noisy = [video + 0.2 * spans * jax.random.normal(key, SHAPE[1:])[None] for key in keys]
+    expected = np.mean([gradient(v) ** 2 for v in noisy], 0).sum(-1)
+    np.testing.assert_allclose(squared.map, expected, rtol=1e-3, atol=1e-9)
+    both = attribution.smoothgrad(plain, video, CLASSES, samples=3, seed=4)
+    alone = attribution.smoothgrad(plain, video[1:], CLASSES[1:], samples=3, seed=4)
+    np.testing.assert_allclose(both.map[1:], alone.map, rtol=1e-4, atol=1e-7)
+    names = ("smoothgrad_squared", "smoothgrad")  # asked for together, from the same copies
+    together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
+    for name, one in zip(names, together):
+        np.testing.assert_array_equal(one.map, attribution.explain(plain, video, CLASSES, name).map)
+        assert one.method == name and one.cost == 75
+
+
+@pytest.mark.slow
+def test_targets_are_what_they_say(net, video):
+    logits, seen = tap.activations(net, video, "convs.1")
+    logits, a = np.asarray(logits, np.float64), np.asarray(seen["convs.1"], np.float64)
+    direction = np.arange(8, dtype=np.float32)
+    everywhere = np.ones(a.shape[1:], np.float32)
+    odds = np.exp(logits)
+    own = logits[[0, 1], CLASSES]
+    expected = [
+        (targets.Group((0, 3)), np.log(odds[:, [0, 3]].sum(1) / odds[:, [1, 2]].sum(1))),
+        (targets.Channel("convs.1", 5), a[..., 5].mean((1, 2, 3))),
+        (targets.Concept("convs.1", direction), (a @ direction).mean((1, 2, 3))),
+        (targets.Concept("convs.1", everywhere), a.sum((1, 2, 3, 4))),
+        (targets.Margin(CLASSES, (0, 3)), own - (logits[:, :3].sum(1) - own) / 2),
+        (targets.Contrast(CLASSES, np.array([1, 1])), own - logits[:, 1]),
+    ]
+    for target, score in expected:
+        scored = attribution.explained(net, video, target).scored
+        np.testing.assert_allclose(scored.score(video), score, rtol=1e-4, atol=1e-5)
+
+
+def test_where_a_concept_is(net, video):
+    """At its own stage, gradient times activation of a concept vector is the activation along the vector."""
+    direction = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    found = explain(net, video, "hirescam", "convs.1", targets.Concept("convs.1", direction))
+    a = np.asarray(tap.activations(net, video, "convs.1")[1]["convs.1"])
+    along = a @ direction / np.prod(a.shape[1:4])
+    np.testing.assert_allclose(found.map, along, rtol=1e-4, atol=1e-5 * np.abs(along).max())
+    earlier = explain(net, video, "gradcam", "convs.0", targets.Concept("convs.1", direction))
+    assert np.isfinite(earlier.map).all() and np.abs(earlier.map).max() > 0
+
+
+@pytest.mark.slow
+def test_many_maps_cost_one_pass(net, video):
+    """Twelve maps run the model's own code as often as one: counted where python runs, and equal to one at a time."""
+    runs = []
+
+    def counting(net, video, tap=tap.keep):
+        runs.append(1)
+        return net(video, tap)
+
+    wanted = [(name, stage) for name in attribution.WEIGHINGS for stage in ("convs.1", "convs.2")]
+    wanted += [("saliency", attribution.VIDEO), ("gradient_x_input", None), ("gradient_x_input", "convs.0")]
+    model = Partial(counting, net)
+    many = attribution.explain_many(model, video, CLASSES, wanted)
+    traced_for_many = len(runs)
+    runs.clear()
+    jax.clear_caches()
+    attribution.explain(model, video, CLASSES, "gradcam", "convs.2")
+    assert traced_for_many == len(runs) == 3  # shapes of all stages, shapes of the wanted ones, the pass itself
+    for (name, stage), found in zip(wanted, many, strict=True):
+        alone = explain(net, video, name, stage)
+        np.testing.assert_allclose(found.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
+        assert (found.method, found.stage, found.cost) == (alone.method, alone.stage, alone.cost)
+
+
+def test_per_patch_keeps_sums(net, video):
+    found = explain(net, video, "gradient_x_input", attribution.VIDEO)
+    patches = attribution.per_patch(found, (2, 4, 4))
+    np.testing.assert_allclose(patches.map.sum((1, 2, 3)), found.map.sum((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(patches.map[1, 1, 0, 2], found.map[1, 2:4, :4, 8:].sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"does not divide into patches of \(3, 4, 4\)"):
+        attribution.per_patch(found, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, v: explain(net, v, "gradcamm"), r"no method named 'gradcamm' \(did you mean gradcam"),
+        (lambda net, v: explain(net, v, "gradcam", "convs.9"), "no stage named 'convs.9'.*convs.0"),
+        (lambda net, v: explain(net, v, "gradcam", "pool"), "without time and space; use one of video, convs.0"),
+        (lambda net, v: explain(net, v, "gradcam", target=[0, 4]), "0 to 3; there is no class 4"),
+        (lambda net, v: explain(net, v, "gradcam", target=[0, 1, 2]), r"one for each of 2 clips; got int64.*\(3,\)"),
+        (lambda net, v: explain(net, v, "gradcam", target=targets.Group((0, 1, 2, 3))), "not all"),
+        (lambda net, v: explain(net, v, "saliency", target=targets.Channel("convs.1", 8)), "there is no channel 8"),
+        (lambda net, v: explain(net, v, "gradcam", target=targets.Channel("conv", 1)), "no stage named 'conv'"),
+        (
+            lambda net, v: explain(net, v, "gradcam", "convs.2", target=targets.Channel("convs.1", 1)),
+            "does not depend on convs.2",
+        ),
+        (
+            lambda net, v: explain(net, v, "saliency", target=targets.Concept("convs.1", np.ones(3))),
+            r"or \(8,\), got \(3,\)",
+        ),
+        (lambda net, v: explain(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
+        (lambda net, v: explain(net, v, "smoothgrad", samples=0), "samples of at least 1"),
+        (lambda net, v: explain(net, v, "smoothgrad", "convs.1"), "smoothgrad makes maps of the video"),
+        (lambda net, v: explain(net, v, "gradcam", target=jnp.sum), "one score per clip"),
+        (lambda net, v: explain(net, v, "smoothgrad", target=lambda logits: logits), "one score per clip"),
+        (lambda net, v: explain(net, v, "integrated_gradients", target=lambda logits: logits[:, :1]), "one score per"),
+    ],
+)
+def test_errors_say_what_was_expected(net, video, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(net, video)
+
+
+@pytest.mark.slow
+def test_the_second_call_does_not_compile(net, video):
+    from vtcav_jax.attribution import cam_methods, gradients, integrated
+
+    watched = (cam_methods._weighed, gradients._with_noisy, integrated._with_node, tap._activations_and_gradients)
+
+    def calls(video, classes, seed):
+        for name in ("gradcam", "gradcam_framewise", "cam"):
+            explain(net, video, name, target=classes)
+        attribution.smoothgrad(net, video, classes, samples=2, seed=seed, noise=0.1 + seed)
+        attribution.integrated_gradients(net, video, classes, nodes=2 + seed)
+
+    calls(video, CLASSES, 1)
+    before = [f._cache_size() for f in watched]
+    calls(video + 1, [0, 1], 2)
+    calls(np.asarray(video), 3, 3)
+    assert [f._cache_size() for f in watched] == before
+
+
+def test_any_model_will_do(plain, video):
+    assert explain(plain, video, "gradcam").map.shape == SHAPE[:4]
+    clips, labels = handwired_network.binary_clips(2, 0)
+    found = explain(handwired_network.network, clips, "hirescam", "pairs", targets.Class(labels))
+    scores = np.asarray(handwired_network.network(jnp.asarray(clips)))[[0, 1], labels]
+    np.testing.assert_allclose(found.map.sum((1, 2, 3)), scores)

@@ -1,0 +1,193 @@
+"""What maps get wrong, on maps whose faults are known; and motion parts against what moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import stats
+
+from vtcav_jax import attribution
+from vtcav_jax.attribution import resample, sanity_checks, targets
+from vtcav_jax.attribution.motion import optical_flow, selective_relevance
+from vtcav_jax.attribution.videos.clip_windows import windows
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import How, open_source
+from vtcav_jax.evaluation import regions
+from vtcav_jax.models.small_cnn import SmallCnn
+from vtcav_jax.worlds import handwired_network, make_clips
+
+
+def test_cells_are_means_of_what_they_cover():
+    x = np.random.default_rng(0).random((2, 4, 6, 9)).astype(np.float32)
+    np.testing.assert_allclose(
+        resample.by_area(x, (2, 3, 3)), x.reshape(2, 2, 2, 3, 2, 3, 3).mean((2, 4, 6)), rtol=1e-5
+    )
+    uneven = resample.by_area(np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5), (1, 1, 2))[0, 0, 0]
+    np.testing.assert_allclose(uneven, [(0 + 1 + 2 / 2) / 2.5, (2 / 2 + 3 + 4) / 2.5])
+    assert [resample.frame_of_step(s, 4, 8) for s in range(4)] == [1, 3, 5, 7]
+
+
+def moving_dot(frames=6, size=12, step=2):
+    maps, flow = np.zeros((1, frames, size, size), np.float32), np.zeros((1, frames - 1, size, size, 2), np.float32)
+    for t in range(frames):
+        maps[0, t, 5, t * step] = 1
+    flow[..., 0] = step
+    return maps, flow
+
+
+def test_what_moves_with_the_flow_does_not_flicker():
+    maps, flow = moving_dot()
+    assert sanity_checks.flicker(maps, flow)[0] == pytest.approx(0, abs=1e-6)
+    assert sanity_checks.flicker(maps, None)[0] == pytest.approx(2)  # gone from one place and new in another
+    assert sanity_checks.flicker(maps * np.array([1, 2] * 3).reshape(1, 6, 1, 1), flow)[0] == pytest.approx(
+        (1 + 0.5) / 2, rel=0.2
+    )
+    coarse = resample.by_area(maps, (3, 12, 12))
+    assert sanity_checks.flicker(coarse, flow)[0] < 0.01 < sanity_checks.flicker(coarse, None)[0]
+    assert np.isnan(sanity_checks.flicker(maps[:, :1], None)[0]) and np.isnan(sanity_checks.flicker(0 * maps, None)[0])
+
+
+def test_the_share_outside():
+    maps, _ = moving_dot()
+    inside = maps > 0
+    share, elsewhere = sanity_checks.outside(maps, inside)
+    assert share[0] == 0 and elsewhere[0] == pytest.approx(1 - 1 / 144)
+    share, elsewhere = sanity_checks.outside(np.ones_like(maps), inside)
+    assert share[0] == pytest.approx(elsewhere[0])
+    assert sanity_checks.outside(-maps, ~inside)[0][0] == 1
+
+
+def test_correlations_are_scipys():
+    random = np.random.default_rng(0)
+    a, b = (random.integers(0, 5, (2, 3, 4, 4)).astype(np.float32) for _ in range(2))
+    for i in range(2):
+        x, y = a[i].ravel(), b[i].ravel()
+        assert sanity_checks.correlation(a, b)[i] == pytest.approx(stats.pearsonr(x, y).statistic)
+        assert sanity_checks.rank_correlation(a, b)[i] == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert np.isnan(sanity_checks.correlation(np.ones_like(a), b)).all()
+
+
+@pytest.fixture(scope="module")
+def net():
+    sizes = dict(widths=(4, 4), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2), (1, 1, 1)))
+    return SmallCnn(**sizes, num_classes=3, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.slow
+def test_shuffled_weights_are_the_same_numbers(net):
+    other = sanity_checks.shuffled_weights(net, 1)
+    for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
+        np.testing.assert_allclose(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
+    assert (np.asarray(net.convs[0].kernel[...]) != np.asarray(other.convs[0].kernel[...])).mean() > 0.9
+    assert sanity_checks.shuffled_weights(handwired_network.network, 0) is None
+
+
+@pytest.mark.slow
+def test_limits_are_measured_on_the_maps(net):
+    video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
+    target = targets.Class(np.array([0, 2]))
+    where = np.zeros((2, 4, 8, 8), bool)
+    where[:, :, 2:5, 2:5] = True
+    found = sanity_checks.limits(net, video, target, "gradient_x_input", things=where, shuffle=3)
+
+    def maps(model, clips):
+        return attribution.gradient_x_input(model, clips, target).map
+
+    own, back = maps(net, video), maps(net, video[:, ::-1])[:, ::-1]
+    for i in range(2):
+        assert found.direction[i] == pytest.approx(1 - np.corrcoef(own[i].ravel(), back[i].ravel())[0, 1], abs=1e-4)
+        other = np.abs(maps(sanity_checks.shuffled_weights(net, 3), video)[i]).ravel()
+        assert found.randomised[i] == pytest.approx(stats.spearmanr(np.abs(own[i]).ravel(), other).statistic, abs=1e-3)
+    outside = (np.abs(own) * ~where).sum((1, 2, 3)) / np.abs(own).sum((1, 2, 3))
+    np.testing.assert_allclose(found.background, outside, rtol=1e-4)
+    np.testing.assert_allclose(found.elsewhere, 1 - 9 / 64, rtol=1e-5)
+    assert np.isnan(found.flicker).all() and (found.still_flicker > 0).all()  # the ends of a clip differ
+    assert (found.method, found.stage) == ("gradient_x_input", "video")
+
+
+def test_the_analytic_network_knows_the_direction_of_time():
+    clips, labels = handwired_network.binary_clips(2, 0)
+    found = sanity_checks.limits(handwired_network.network, clips, targets.Class(labels), "gradient_x_input")
+    assert (found.direction > 0.2).all() and np.isnan(found.randomised).all()
+
+    def brightness(video, tap=lambda name, value: value):
+        return tap("x", jnp.abs(video)).mean((1, 2, 3))
+
+    flat = sanity_checks.limits(brightness, np.tile(clips, 3), targets.Class(np.zeros(2, int)), "gradient_x_input")
+    np.testing.assert_allclose(flat.direction, 0, atol=1e-5)
+
+
+def test_a_world_knows_where_its_key_is_and_how_it_moves():
+    source, geometry = open_source("worlds:small:3:9"), ClipGeometry(frames=8, size=32)
+    window = list(windows(source, geometry, How(), workers=0))[2]
+    clips = make_clips("small", 1, 9, first=2)
+    np.testing.assert_array_equal(regions.things(source, window, geometry), clips.masks["key_box"][0])
+    behind = ~(clips.masks["key_box"] | clips.masks["dis_box"])[0]
+    np.testing.assert_array_equal(regions.things(source, window, geometry, "scene"), behind)
+    moved = regions.displacement(source, window)
+    key, other = clips.masks["key_box"][0, 1:], clips.masks["dis_box"][0, 1:]
+    assert moved.shape == (7, 32, 32, 2) and (moved[~(key | other)] == 0).all()
+    step = {0: (-2, 0), 1: (2, 0), 2: (0, -2), 3: (0, 2)}[int(clips.factors["direction"][0])]
+    np.testing.assert_array_equal(moved[key], np.broadcast_to(step, moved[key].shape))
+    carried = [resample.shifted(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), moved)]
+    inner = np.stack(carried)[:, 3:-3, 3:-3] > 0.5  # without what crosses the border
+    assert (inner[key[:, 3:-3, 3:-3]]).mean() > 0.95
+
+
+def test_things_are_the_boxes_beside_a_video(tmp_path):
+    from vtcav_jax.worlds import write_clips
+
+    clips = make_clips("small", 2, 9)
+    write_clips(clips, tmp_path)
+    (tmp_path / "with.csv").write_text(
+        "path,boxes\n" + "".join(f"clip_9_{i:06d}.mp4,boxes.csv\n" for i in range(2)), encoding="utf-8"
+    )
+    source, geometry = open_source(tmp_path / "with.csv"), ClipGeometry(frames=8, size=16)
+    for i, window in enumerate(windows(source, geometry, How(), workers=0)):
+        found = regions.things(source, window, geometry)
+        both = clips.masks["key_box"][i] | clips.masks["dis_box"][i]
+        small = both.reshape(8, 16, 2, 16, 2).mean((2, 4))
+        assert (found[small == 1]).all() and not found[small == 0].any()
+    bare = open_source(tmp_path / "manifest.csv")
+    assert regions.things(bare, next(iter(windows(bare, geometry, How(), workers=0))), geometry) is None
+
+
+def test_a_motion_part_agrees_with_what_moves():
+    maps, _ = moving_dot()
+    moves = np.zeros((1, 6, 12, 12), bool)
+    moves[:, :, 4:7] = True
+    parts = selective_relevance.split(maps, 0.5)
+    found = optical_flow.agreement(parts, moves)
+    inside = (parts.mask & moves).sum()
+    assert found.precision[0] == pytest.approx(inside / parts.mask.sum())
+    assert found.recall[0] == pytest.approx(inside / moves.sum())
+    assert found.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
+    assert found.energy[0] == pytest.approx(1) and found.area[0] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="each of 1 clips, got 2"):
+        optical_flow.agreement(parts, moves.repeat(2, 0))
+
+
+@pytest.mark.parametrize("algorithm", ["farneback", "dis"])
+def test_optical_flow_of_a_square_that_moves(algorithm):
+    pytest.importorskip("cv2")
+    random = np.random.default_rng(0)
+    ground = np.kron(random.integers(60, 120, (16, 16)), np.ones((4, 4))).astype(np.uint8)
+    patch = np.kron(random.integers(0, 256, (8, 8)), np.ones((3, 3))).astype(np.uint8)
+    frames = np.repeat(ground[None, ..., None], 5, 0).repeat(3, -1)
+    for t in range(5):
+        frames[t, 20:44, 10 + 2 * t : 34 + 2 * t] = patch[..., None]
+    forward = optical_flow.flow(frames, algorithm)
+    np.testing.assert_allclose(np.median(forward[1, 24:40, 18:30], (0, 1)), [2, 0], atol=0.3)
+    backward = optical_flow.flow(frames, algorithm, backwards=True)
+    np.testing.assert_allclose(np.median(backward[1, 24:40, 20:32], (0, 1)), [2, 0], atol=0.3)
+    found = optical_flow.moving(frames, algorithm=algorithm)
+    assert found[:, 24:40, 22:30].mean() > 0.9 and found[:, :8].mean() < 0.05 and found[:, 56:].mean() < 0.05
+    with pytest.raises(ValueError, match="two frames of at least 12 x 12"):
+        optical_flow.flow(frames[:1])
+
+
+def test_without_opencv_it_says_so(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    with pytest.raises(ValueError, match=r"needs OpenCV; install it: pip install 'vtcav-jax\[flow\]'"):
+        optical_flow.flow(np.zeros((2, 16, 16, 3), np.uint8))

@@ -1,0 +1,129 @@
+"""Benchmarks need tests too: that a timing times, a ratio compares, a count counts, a table holds what was measured."""
+
+import json
+import mmap
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import decode, tables, timing, torchvision_peer, write_tables
+from vtcav_jax import models
+from vtcav_jax.data import open_source
+from vtcav_jax.models import parameters
+from weights_conversion import convert, torch_reference
+from weights_conversion.key_mapping import official_name
+
+
+def test_a_timing_is_that_of_the_call_without_warm_ups():
+    calls = []
+
+    def sleepy():
+        time.sleep(0.05 if len(calls) < 2 else 0.002)
+        calls.append(1)
+
+    seconds = timing.in_turn({"sleepy": sleepy}, repeats=5, warmups=2)["sleepy"]
+    assert len(seconds) == 5 and len(calls) == 7
+    found = timing.Timing.of(seconds)
+    assert 0.002 <= found.p10_s <= found.median_s <= found.p90_s
+    assert found.median_s < 0.05
+
+
+def test_functions_take_turns():
+    order = []
+    timing.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
+    assert order == ["a", "b"] * 3
+
+
+def test_percentiles_and_ratio():
+    found = timing.Timing.of([float(i) for i in range(11)])
+    assert (found.p10_s, found.median_s, found.p90_s) == (1, 5, 9)
+    assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2
+
+
+def test_measure_compiles_and_waits_for_the_result():
+    found = timing.measure(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
+    assert found.compile_s > 0 and found.median_s > 0 and found.repeats == 3
+    assert found.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
+
+
+@pytest.mark.slow
+def test_operations_are_counted_outside_of_loops():
+    """Two products of the MLP and four of the attention, per token; elementwise work adds a little."""
+    model = models.make("video_swin_tiny")
+    counted = timing.gflop(lambda m, v: m(v), model, np.zeros((2, 8, 32, 32, 3), np.float32))
+    tokens, c, n = 2 * 4 * 8 * 8, 48, 64
+    by_hand = tokens * 2 * 96 * c  # patches
+    by_hand += 2 * tokens * (24 * c * c + 4 * n * c)
+    by_hand += tokens // 4 * 2 * (4 * c) * (2 * c)
+    by_hand += 2 * (tokens // 4) * (24 * (2 * c) ** 2 + 4 * n * 2 * c)
+    assert 1 < counted * 1e9 / by_hand < 1.15
+
+
+@pytest.mark.slow
+def test_the_peer_has_our_weights():
+    model = models.make("video_swin_tiny")
+    network = torch_reference.swin("video_swin_tiny")
+    named = torchvision_peer.torch_layout(parameters.parameters(model))
+    torch_reference.load_named_as_official(network, named)
+    back = convert("video_swin_tiny", {official_name(name): v for name, v in network.state_dict().items()})
+    for name, array in parameters.parameters(model).items():
+        np.testing.assert_array_equal(array, back[name], err_msg=name)
+
+
+def test_tables_hold_the_results(tmp_path, monkeypatch):
+    row = {"preset": "p", "clip": [16, 224, 224], "batch": 2, "dtype": "float32", "gflop": 88.5, "peak_gflops": 200}
+    row |= timing.as_row(timing.Timing(3.21, 0.5, 0.4, 1.25, 20, 100.0))
+    row |= {"share_of_peak": 0.44, "torchvision_ratio": 2.1}
+    monkeypatch.setattr(timing, "RESULTS", tmp_path)
+    monkeypatch.setattr(write_tables, "RESULTS", tmp_path)
+    path = timing.write("forward", [row])
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["versions"]["jax"] and json.loads(line)["median_s"] == 0.5
+    text = write_tables.filled("a <!-- table: forward --> old <!-- end --> b")
+    assert text.startswith("a ") and text.endswith(" b") and "old" not in text
+    for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
+        assert f"| {cell} |" in text
+    assert write_tables.filled(text) == text
+
+
+def test_waiting_is_told_from_working():
+    def slow():
+        while True:
+            time.sleep(0.02)
+            yield np.zeros((2, 2), np.uint8)
+
+    def quick():
+        while True:
+            yield np.zeros((2, 2), np.uint8)
+
+    seen = []
+    assert decode.waits(slow(), 8, 2, lambda video: seen.append(video.shape)) > 0.9
+    assert seen == [(2, 2, 2)] * 4
+    assert decode.waits(quick(), 8, 1, lambda _: time.sleep(0.02)) < 0.1
+    assert decode.seconds_of(slow(), 5) >= 0.1
+
+
+def test_memory_is_the_most_that_was_held():
+    with decode.Memory(decode._resident(decode.psutil.Process())) as found:
+        with mmap.mmap(-1, 2**26) as held:  # pages of its own: an array may get some that were held before
+            held[:: mmap.PAGESIZE] = b"x" * (2**26 // mmap.PAGESIZE)
+            time.sleep(0.2)
+    assert 50 < found.own < 200 and found.children == 0
+
+
+def test_both_readers_of_the_benchmark_give_the_same_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "FRAMES", 70)
+    decode.write_video(tmp_path / "0.mp4", (64, 96), 0)
+    source, geometry = open_source(tmp_path), models.find(decode.PRESET).geometry
+    clip = geometry.normalised(next(decode.ours(source, geometry, 0)))
+    assert timing.largest_difference(clip, next(decode.everything(source, geometry))) < 1e-6
+
+
+def test_the_table_of_decoding():
+    row = {"video": "320 x 240", "reader": "ours, 1 worker", "clips_per_s": 12.5, "slowest_clips_per_s": 11.0}
+    row |= {"memory_mib": 40, "workers_mib": 90, "waits": 0.07, "model_waits": 0.5, "times_all_frames": 1.8}
+    text = tables.decode_table([row, row | {"difference": 1e-7}])
+    for cell in ("12.5 (11.0)", "1.80x", "40 MiB", "90 MiB", "7 %", "50 %", "1e-07"):
+        assert f"| {cell} |" in text

@@ -1,0 +1,80 @@
+"""--task=pyramid from clips to tables: what concept vectors have of its kernels, and what few clips can tell."""
+
+import csv
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from vtcav_jax import models
+from vtcav_jax.cli.commands.pyramid import Asking, aligned, pyramid
+from vtcav_jax.data import How
+from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
+from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.tcav.experiment.verdicts import VectorRow
+from vtcav_jax.tcav.features.cache import fingerprint
+from vtcav_jax.tcav.vector_file import FILE
+
+QUICK = Asking(depth=1, select="top:2", nodes=1, draws=2)
+
+
+def made(channels):
+    nodes = [Node(0, "convs.2", channel, *[0.0] * 7) for channel in channels]
+    maps = tuple(np.zeros((1, 1, 1, 1)) for _ in nodes)
+    edges = (Edge(-1, 0, 1.0, 1.0, 1.0),)
+    return Pyramid((("convs.2",),), tuple(nodes), edges, np.zeros(1), maps, (1.0,), Selection(), "gradient", 1.0)
+
+
+def quality(auc, auc_p):
+    known = {"stage": "convs.2", "concept": "a/b", "kind": "static", "against": "others", "auc": auc, "auc_p": auc_p}
+    return VectorRow(**{field.name: known.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore
+
+
+def test_a_kernels_part_of_a_vector_with_its_rank():
+    vector = np.array([[0.0, 0.3, -0.4], [0.0, 0.0, -0.2]], np.float32)  # two places, three channels
+    vectors = {"convs.2|a/b/static/others": vector, "convs.1|a/b/static/others": vector}
+    rows = aligned("left", made([2, 1]), vectors, [quality(0.9, 0.01)])
+    length = np.hypot(0.3, 0.6)
+    assert [(row.number, row.channel, row.rank, row.channels) for row in rows] == [(0, 2, 1, 3), (1, 1, 2, 3)]
+    np.testing.assert_allclose([row.weight for row in rows], [-0.6 / length, 0.3 / length], rtol=1e-6)
+    assert {(row.concept, row.kind, row.against, row.auc) for row in rows} == {("a/b", "static", "others", 0.9)}
+    assert np.isnan(aligned("left", made([2]), vectors, [])[0].auc)
+
+
+def vectors_at(folder, stage):
+    folder.mkdir()
+    about = {"weights": fingerprint(models.load("worlds_cnn").model), "pool": "mean", "norm": {}, "intercept": {}}
+    arrays = {f"{stage}|ring/static/others": np.eye(64, dtype=np.float32)[5]}
+    save_file(arrays, folder / FILE, metadata={"about": json.dumps(about)})
+    (folder / "run.json").write_text("{}")
+    return folder
+
+
+def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
+    at = vectors_at(tmp_path / "tcav", "pool")
+    with pytest.raises(ValueError, match=r"are at pool, none of which is a level here \(convs.2\)"):
+        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["shape"], vectors=at)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="the target is at convs.0, and no stage"):
+        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["convs.0#3"])
+
+
+@pytest.mark.slow
+def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
+    at = vectors_at(tmp_path / "tcav", "convs.2")
+    for name, clips in (("many", 8), ("lone", 1)):
+        spec = f"worlds:small:{clips}:7"
+        pyramid("worlds_cnn", spec, tmp_path / name, How(), QUICK, targets=["shape"], vectors=at, workers=0)
+    many, lone = (open_folder(tmp_path / name) for name in ("many", "lone"))
+    assert many.pyramids[0].compared == 4 and not many.pyramids[0].same_clips
+    assert lone.pyramids[0].compared == 0 and lone.pyramids[0].same_clips
+    for run in (many, lone):
+        assert len(run.kernels) == 2 and all(row.relevance > 0 for row in run.kernels)
+        assert [row.weight for row in run.aligned] == [float(row.channel == 5) for row in run.kernels]
+        page = (run.folder / "report" / "index.html").read_text()
+        assert "ring (static) against others" in page
+        assert ("activity counts from 0" in page) == (run is lone)
+    with (tmp_path / "many" / "pyramid_concepts.csv").open() as file:
+        assert next(csv.reader(file))[4:7] == ["concept", "kind", "against"]

@@ -1,0 +1,173 @@
+"""Concept sets on disk: what is written is read, made by hand or mined; what does not fit is refused with names."""
+
+import csv
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vtcav_jax import concepts
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.concepts.concept_sets import TABLE, ConceptClip, encoded, write_sets
+
+GEOMETRY = ClipGeometry(frames=6, size=32, interval=2)
+
+
+def video(seed, t=6, height=20, width=11):
+    return np.random.default_rng(seed).integers(0, 256, (t, height, width, 3), np.uint8)
+
+
+def put(folder, file, pixels):
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pixels if isinstance(pixels, bytes) else encoded(pixels))
+    return path
+
+
+def test_a_stored_clip_gives_back_every_pixel_and_the_same_bytes():
+    for shape in ((1, 1, 1), (6, 7, 5), (3, 33, 80)):
+        pixels = video(0, *shape)
+        assert encoded(pixels) == encoded(pixels)
+
+
+def test_a_folder_made_by_hand_is_as_good(tmp_path):
+    for i in range(2):
+        put(tmp_path, f"ball/static/{i}.mp4", video(i))
+        put(tmp_path, f"ball/dynamic/{i}.mp4", video(2 + i))
+        put(tmp_path, f"playing tennis/{i}.mp4", video(4 + i, t=20))
+        put(tmp_path, f"random 1/{i}.mp4", video(6 + i))
+    (tmp_path / "ball" / "notes.txt").write_text("none")
+    sets = concepts.read_sets(tmp_path)
+    assert sets.concepts == ("ball", "playing tennis", "random 1") and sets.negatives == ("random 1",)
+    assert [clip.kind for clip in sets.of("ball")] == ["static", "static", "dynamic", "dynamic"]
+    assert sets.counts()["playing tennis", "dynamic"] == 2
+    first = sets.of("ball", "dynamic")[0]
+    np.testing.assert_array_equal(concepts.pictures(first), video(2))
+    with pytest.raises(ValueError, match="did you mean ball"):
+        sets.of("bal")
+    # Of a video of 20 frames the network's clip is taken, in the middle and at its interval.
+    long = concepts.pictures(sets.of("playing tennis")[0], GEOMETRY)
+    np.testing.assert_array_equal(long, video(4, t=20)[[4, 6, 8, 10, 12, 14]])
+    seen = concepts.letterboxed(sets.of("playing tennis")[0], GEOMETRY)
+    assert seen.shape == (6, 32, 32, 3) and seen.dtype == np.uint8 and not seen[:, :, :6].any()
+
+
+def mined(folder, n=3):
+    clips = []
+    for i in range(n):
+        path = put(folder, f"ball/dynamic/{i}.mp4", video(i))
+        clip = ConceptClip("a ball", "dynamic", path, "", f"ball/dynamic/{i}.mp4", "x.mp4", "ab" * 32)
+        clips.append(
+            replace(
+                clip,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                frames=tuple(range(6)),
+                boxes=((1, 2, 3, 4),),
+            )
+        )
+    write_sets(folder, clips)
+    return clips
+
+
+def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
+    clips = mined(tmp_path)
+    sets = concepts.read_sets(tmp_path)
+    assert list(sets.clips) == clips
+    np.testing.assert_array_equal(concepts.pictures(sets.clips[1], GEOMETRY), video(1))
+    short = concepts.pictures(sets.clips[1], replace(GEOMETRY, frames=4))
+    np.testing.assert_array_equal(short, video(1)[1:5])  # without the interval, which they have had
+    assert len(concepts.pictures(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
+
+
+def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
+    mined(tmp_path, 4)
+    put(tmp_path, "ball/dynamic/1.mp4", video(9))
+    (tmp_path / "ball/dynamic/2.mp4").unlink()
+    text = (tmp_path / TABLE).read_text()
+    (tmp_path / TABLE).write_text(text.replace("ball/dynamic/3.mp4", "../3.mp4"))
+    with pytest.raises(ValueError) as error:
+        concepts.read_sets(tmp_path)
+    for part in ("1.mp4 is not the clip that was mined", "2.mp4 is missing", "is no path within the folder"):
+        assert part in str(error.value)
+    (tmp_path / TABLE).write_text("concept,kind\n")
+    with pytest.raises(ValueError, match="no column file"):
+        concepts.read_sets(tmp_path)
+
+
+def test_a_clip_in_two_sets_is_refused_with_both_names(tmp_path):
+    put(tmp_path, "ball/static/a.mp4", video(0))
+    put(tmp_path, "bat/static/b.mp4", video(0))
+    with pytest.raises(ValueError, match=r"ball/static/a.mp4 .ball, static. = bat/static/b.mp4 .bat, static."):
+        concepts.read_sets(tmp_path)
+
+
+def test_targets_among_clips_or_their_sources_are_refused(tmp_path):
+    clips = mined(tmp_path)
+    with pytest.raises(ValueError, match="ball/dynamic/2.mp4 was cut from the target match.mp4"):
+        concepts.read_sets(tmp_path, {"match.mp4": "ab" * 32})
+    with pytest.raises(ValueError, match="ball/dynamic/1.mp4 is the target one.mp4"):
+        concepts.read_sets(tmp_path, {"one.mp4": clips[1].sha256})
+    concepts.read_sets(tmp_path, {"other.mp4": "cd" * 32})
+
+
+def test_a_control_may_equal_its_twin(tmp_path):
+    clips = mined(tmp_path, 1)
+    path = put(tmp_path, "ball/frozen/0.mp4", video(0))
+    write_sets(
+        tmp_path, [*clips, replace(clips[0], kind="frozen", path=path, file="ball/frozen/0.mp4", twin=clips[0].file)]
+    )
+    assert len(concepts.read_sets(tmp_path).clips) == 2
+
+
+def review(folder, rows):
+    with (folder / "review.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "sha256", "verdict"), *rows])
+
+
+def test_a_review_drops_clips_and_says_what_is_stale(tmp_path):
+    clips = mined(tmp_path)
+    review(tmp_path, [(clips[0].file, clips[0].sha256, "reject"), (clips[1].file, "", "keep"), ("gone", "", "reject")])
+    sets = concepts.read_sets(tmp_path)
+    assert [clip.review for clip in sets.clips] == ["keep", ""] and sets.rejected[0].file == clips[0].file
+    assert "1 verdicts" in sets.notes[0]
+    review(tmp_path, [(clips[0].file, "another", "reject")])
+    assert len(concepts.read_sets(tmp_path).clips) == 3
+    review(tmp_path, [(clip.file, clip.sha256, "reject") for clip in clips])
+    with pytest.raises(ValueError, match="no clip left"):
+        concepts.read_sets(tmp_path)
+    review(tmp_path, [(clips[0].file, "", "perhaps")])
+    with pytest.raises(ValueError, match="'perhaps' is no verdict"):
+        concepts.read_sets(tmp_path)
+
+
+def test_folders_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        concepts.read_sets(tmp_path / "none")
+    with pytest.raises(ValueError, match="no clip left"):
+        concepts.read_sets(tmp_path)
+    put(tmp_path, "loose.mp4", video(0))
+    with pytest.raises(ValueError, match="belong to no concept .loose.mp4"):
+        concepts.read_sets(tmp_path)
+
+
+def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
+    for i, name in enumerate(("dynamic/a", "frozen/a", "reversed/a", "dynamic/b", "frozen/b", "frozen/c")):
+        put(tmp_path, f"ball/{name}.mp4", video(i))
+    twins = {clip.file: clip.twin for clip in concepts.read_sets(tmp_path).clips}
+    assert twins["ball/frozen/a.mp4"] == twins["ball/reversed/a.mp4"] == "ball/dynamic/a.mp4"
+    assert twins["ball/frozen/b.mp4"] == "ball/dynamic/b.mp4" and twins["ball/frozen/c.mp4"] == ""
+    review(tmp_path, [("ball/dynamic/a.mp4", "", "reject")])
+    sets = concepts.read_sets(tmp_path)
+    names = ["ball/dynamic/a.mp4", "ball/frozen/a.mp4", "ball/reversed/a.mp4"]
+    assert sorted(clip.file for clip in sets.rejected) == names
+    assert sorted(clip.file for clip in sets.clips) == [f"ball/{n}.mp4" for n in ("dynamic/b", "frozen/b", "frozen/c")]
+
+
+def test_a_verdict_that_the_table_remembers_can_be_taken_back(tmp_path):
+    clips = [replace(clip, review="reject") for clip in mined(tmp_path)]
+    write_sets(tmp_path, clips)
+    review(tmp_path, [(clips[0].file, clips[0].sha256, ""), (clips[1].file, "", "keep")])
+    sets = concepts.read_sets(tmp_path)
+    assert [(clip.file, clip.review) for clip in sets.clips] == [(clips[0].file, ""), (clips[1].file, "keep")]
+    assert [clip.file for clip in sets.rejected] == [clips[2].file]

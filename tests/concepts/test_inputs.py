@@ -1,0 +1,156 @@
+"""What is mined and who says where things are: tables of boxes, worlds, parts of videos, targets and labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.square_videos import FRAMES, Squares, films, settings
+from vtcav_jax import concepts
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.concepts import crops, inputs, mining
+from vtcav_jax.concepts.config import Mining
+from vtcav_jax.data import How, open_source, prepare
+from vtcav_jax.worlds import QUESTIONS, export, render
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return films(tmp_path_factory.mktemp("films"))
+
+
+def test_boxes_of_a_table_do_without_a_detector(videos, tmp_path):
+    videos = videos[:2]
+    mined = concepts.mine(videos, settings(), tmp_path / "first", detector=Squares())
+    table = mined.folder / "boxes.csv"
+    report = concepts.mine(videos, replace(settings(), boxes=table), tmp_path / "out")
+    assert report.thresholds == mined.thresholds
+    with pytest.raises(ValueError, match="nobody says where things are"):
+        concepts.mine(videos, settings(), tmp_path / "none")
+    (tmp_path / "other.csv").write_text("file,frame,label,x1,y1,x2,y2\nelse.mp4,0,red,0,0,4,4\n")
+    with pytest.raises(ValueError, match="no box of any of the 2 videos"):
+        concepts.mine(videos, replace(settings(), boxes=tmp_path / "other.csv"), tmp_path / "none")
+    with pytest.raises(ValueError, match="is not empty and was not mined into"):
+        concepts.mine(videos, settings(), tmp_path, detector=Squares())
+
+
+def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(videos, tmp_path):
+    folder = tmp_path / "films"
+    for i, name in enumerate(("a", "b")):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "film.mp4").write_bytes(videos[i].read_bytes())
+    rows = [f"film.mp4,{i},1,red,1,2,11,12\n" for i in range(FRAMES)]
+    table = tmp_path / "boxes.csv"
+    given = replace(settings(random_sets=0), boxes=table)
+    table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
+    with pytest.raises(ValueError, match="those of several videos, such as film.mp4; write them as a/film.mp4"):
+        concepts.mine(folder, given, tmp_path / "out")
+    rows = [f"{name}/{row}" for name in ("a", "c") for row in rows]
+    table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
+    report = concepts.mine(folder, given, tmp_path / "out")
+    assert {clip.source for clip in concepts.read_sets(tmp_path / "out").clips} == {"a/film.mp4"}
+    assert "boxes.csv has boxes of what is not among the videos: 'c/film.mp4'" in report.notes
+
+
+def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
+    rows = [f"{v.name},{i},1,red,1,2,11,12\n" for v in videos for i in range(FRAMES)]
+    (tmp_path / "boxes.csv").write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
+    (tmp_path / "films.csv").write_text("path,boxes\n" + "".join(f"{path},boxes.csv\n" for path in videos))
+    read, times = inputs.read_boxes, []
+    monkeypatch.setattr(inputs, "read_boxes", lambda path: times.append(path) or read(path))
+    report = concepts.mine(tmp_path / "films.csv", settings(random_sets=0), tmp_path / "out")
+    assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # as still clips that are equal count once
+
+
+@pytest.mark.slow
+def test_worlds_are_mined_by_their_boxes(tmp_path):
+    export.write_clips(render.make_clips(render.World(), 24, 3), tmp_path / "world")
+    asked = concepts.concepts(
+        ["ring=key@shape:ring", "x=key@shape:x", "left=key@direction:left", "up=key@direction:up"]
+    )
+    wanted = Mining(asked, frames=5, boxes=tmp_path / "world" / "boxes.csv", random_sets=1)
+    report = concepts.mine(tmp_path / "world" / "manifest.csv", wanted, tmp_path / "out")
+    sets = concepts.read_sets(report.folder)
+    assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
+    factors = render.drawn_factors(render.World(), 3, np.arange(24))
+    for clip in sets.of("left", "dynamic"):
+        assert factors["direction"][int(clip.source[-6:-4])] == QUESTIONS["direction"].index("left")
+        lefts = [box[0] for box in clip.boxes]
+        assert np.all(np.diff(lefts) == -2) and {box[2] - box[0] for box in clip.boxes} == {
+            7
+        }  # never across the border
+
+
+@pytest.mark.slow
+def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "AT_ONCE", 7)
+    asked = concepts.concepts(["ring=key@shape:ring", "left=key@direction:left"])
+    wanted = Mining(asked, frames=5, random_sets=0, most_per_video=1, most=4)
+    report = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out", targets="worlds:small:70:4")
+    assert report.videos == 40 and not report.failures and not report.notes
+    sets = concepts.read_sets(tmp_path / "out")
+    factors = render.drawn_factors(render.World(), 3, np.arange(40))
+    for kind in ("dynamic", *crops.CONTROLS):
+        assert len(sets.of("left", kind)) == report.counts["left", kind] > 1
+    for clip in sets.of("left", "dynamic"):
+        i = int(clip.source.rpartition("_")[2])
+        assert factors["direction"][i] == QUESTIONS["direction"].index("left")
+        # What was cut out is what the world shows there, up to the rounding of H.264's colours.
+        shown = render.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
+        expected = crops.dynamic(list(np.rint(255 * shown).astype(np.uint8)), clip.boxes)
+        assert np.abs(concepts.pictures(clip).astype(int) - expected).max() <= 2
+    films = list((tmp_path / "out" / "videos").rglob("*.mp4"))
+    films[0].unlink()
+    before = {path: path.stat().st_mtime_ns for path in films[1:]}
+    again = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out")
+    assert again.frames == 0 and films[0].exists()
+    assert before == {path: path.stat().st_mtime_ns for path in films[1:]}
+    with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; give one of both another"):
+        concepts.mine("worlds:small:40:3", wanted, tmp_path / "none", targets="worlds:small:9:3")
+    with pytest.raises(ValueError, match="no label named 'kee' .did you mean key"):
+        concepts.mine("worlds:small:7:3", Mining(concepts.concepts(["kee"])), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
+    (tmp_path / "parts.csv").write_text(f"path,start,end\n{videos[0]},0.2,0.6\n{videos[0]},0.6,0.9\n")
+    report = concepts.mine(tmp_path / "parts.csv", settings(random_sets=0), tmp_path / "out", detector=Squares())
+    clips = concepts.read_sets(tmp_path / "out").of("red")
+    assert report.frames == 17 or report.frames == 18
+    assert min(f for clip in clips for f in clip.frames) >= 5 and max(f for clip in clips for f in clip.frames) < 23
+
+
+def test_mining_says_which_videos_count_once(videos, tmp_path):
+    (tmp_path / "copy.mp4").write_bytes(videos[0].read_bytes())
+    report = concepts.mine(
+        [videos[0], tmp_path / "copy.mp4"], settings(random_sets=0), tmp_path / "out", detector=Squares()
+    )
+    assert any("is the same video as" in note for note in report.notes)
+    assert mining.STEPS[-1] == "left" and report.counts["red", "static"] == 2
+
+
+def test_targets_are_refused_with_both_names(videos, tmp_path):
+    copy = tmp_path / "target.mp4"
+    copy.write_bytes(videos[2].read_bytes())
+    with pytest.raises(ValueError, match=r"film2.mp4 = target target.mp4"):
+        concepts.mine(videos, settings(), tmp_path / "out", detector=Squares(), targets=[copy])
+
+
+def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_path):
+    one = tmp_path / "one"
+    one.mkdir()
+    (one / "x.mp4").write_bytes(videos[1].read_bytes())
+    prepare(open_source(one), ClipGeometry(frames=4, size=32), How(), tmp_path / "ready", workers=0)
+    with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
+        concepts.mine(videos, settings(), tmp_path / "out", detector=Squares(), targets=tmp_path / "ready")
+    with pytest.raises(ValueError, match="has clips but no videos, of which boxes could be cut out"):
+        concepts.mine(tmp_path / "ready", settings(), tmp_path / "out", detector=Squares())
+
+
+def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, tmp_path):
+    finder = Squares()
+    with pytest.raises(ValueError, match="no label named 'rad' .did you mean red"):
+        concepts.mine(videos, settings("rad"), tmp_path / "out", detector=finder)
+    with pytest.raises(ValueError, match="no HEAD:ANSWER of the videos named 'a:b'"):
+        concepts.mine(videos, settings("x=red@a:b"), tmp_path / "out", detector=finder)
+    assert not finder.looked and not (tmp_path / "out").exists()

@@ -1,0 +1,106 @@
+"""Whole labelled clips as concepts: each video in one set, as one kind, and nothing but the label between them."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtcav_jax.concepts import Mining, concepts, pictures, read_sets, whole_clips
+from vtcav_jax.concepts.labelled_clips import dealt
+from vtcav_jax.data import open_source
+from vtcav_jax.models import PRESETS
+from vtcav_jax.worlds import make_clips, write_clips
+
+GEOMETRY = PRESETS["video_swin_tiny"].geometry
+WORLD = "worlds:small:90:3"
+ASKED = Mining(concepts(["left=@direction:left", "@shape:ring"]), most=4, random_sets=2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "sets"
+    return folder, whole_clips(open_source(WORLD), ASKED, GEOMETRY, folder)
+
+
+def test_each_clip_is_in_one_set_and_has_its_label(made):
+    sets = read_sets(made[0])
+    assert sets.concepts == ("left", "shape ring", "random_000", "random_001")
+    own = [clip for clip in sets.clips if not clip.twin]
+    assert Counter((clip.concept, clip.kind) for clip in own) == {
+        (concept, kind): 4 for concept in sets.concepts for kind in ("static", "dynamic")
+    }
+    assert len({clip.source for clip in own}) == len(own)
+    source = open_source(WORLD)
+    labels = {item.name: item.labels for item in source.items}
+    assert all(labels[clip.source]["direction"] == 0 for clip in sets.of("left"))
+    assert all(labels[clip.source]["shape"] == 1 for clip in sets.of("shape ring"))
+
+
+@pytest.mark.slow
+def test_random_sets_have_all_labels_alike():
+    """Dealt after the concepts, the first of them would lack what those took."""
+    source = open_source("worlds:small:1200:3")
+    asked = Mining(concepts(["@direction:left", "@shape:ring"]), most=40, random_sets=6)
+    places, notes = dealt(source, asked)
+    counts = np.zeros((6, 2))
+    for i, (name, _, _) in places.items():
+        if name.startswith("random_"):
+            counts[int(name[-3:])] += [
+                source.items[i].labels[head] == n for head, n in (("direction", 0), ("shape", 1))
+            ]
+    assert not notes and np.all(np.abs(counts - 20) < 3.5 * np.sqrt(80 * 0.25 * 0.75))
+    assert np.all(np.abs(counts.sum(0) - 120) < 3 * np.sqrt(480 * 0.25 * 0.75))
+
+
+def test_kinds_are_what_they_are_called(made):
+    sets = read_sets(made[0])
+    of = {(clip.family, clip.kind): pictures(clip) for clip in sets.of("left")}
+    for (family, kind), video in of.items():
+        still = bool((video == video[0]).all())
+        assert still == (kind in ("static", "frozen"))
+        moving = of.get((family, "dynamic"))
+        if kind == "reversed":
+            assert np.array_equal(video, moving[::-1])
+        if kind == "frozen":
+            assert np.array_equal(video[0], moving[4])
+        if kind == "shuffled":
+            assert sorted(frame.tobytes() for frame in video) == sorted(frame.tobytes() for frame in moving)
+    assert Counter(kind for _, kind in of) == dict.fromkeys(("static", "dynamic", "frozen", "shuffled", "reversed"), 4)
+
+
+@pytest.mark.slow
+def test_the_same_call_makes_the_same_files(made, tmp_path):
+    again = tmp_path / "again"
+    whole_clips(open_source(WORLD), ASKED, GEOMETRY, again)
+    (some := next(again.rglob("*.mp4"))).unlink()
+    assert whole_clips(open_source(WORLD), ASKED, GEOMETRY, again).counts == made[1].counts and some.exists()
+
+    def files(folder: Path) -> dict[str, bytes]:
+        some = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]  # it has the name
+        return {str(path.relative_to(folder)): path.read_bytes() for path in some}
+
+    assert files(again) == files(made[0])
+
+
+def test_what_cannot_be_had_is_said(tmp_path):
+    notes = " ".join(dealt(open_source("worlds:small:30:3"), ASKED)[1])
+    assert re.search(r"left: \d clips of each kind instead of 4; \d are labelled so", notes)
+    twice = Mining(concepts(["a=@direction:left", "b=@direction:left"]), most=4, random_sets=2)
+    with pytest.raises(ValueError, match="a, b are labels of the same clips"):
+        dealt(open_source("worlds:small:30:3"), twice)
+    wrong = Mining(concepts(["a=@direction:lefft", "b=@size:big"]))
+    told = r"a=@direction:lefft: no answer to direction named 'lefft'.*b=@size:big: no question of the videos"
+    with pytest.raises(ValueError, match=told):
+        whole_clips(open_source(WORLD), wrong, GEOMETRY, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+    with pytest.raises(ValueError, match="ball are of boxes, the others of whole clips"):
+        Mining(concepts(["ball", "@direction:left"]))
+
+
+def test_targets_are_refused(tmp_path):
+    write_clips(make_clips("small", 24, 1), tmp_path / "videos")
+    source = open_source(tmp_path / "videos" / "manifest.csv")
+    with pytest.raises(ValueError, match="a target cannot give concepts"):
+        whole_clips(source, ASKED, GEOMETRY, tmp_path / "sets", targets=source)

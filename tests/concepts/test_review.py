@@ -1,0 +1,187 @@
+"""The review page: what is in it, and, where there is a Chromium, how it behaves under a hand."""
+
+import csv
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from vtcav_jax import concepts
+from vtcav_jax.concepts.concept_sets import ConceptClip, encoded, write_sets
+from vtcav_jax.concepts.review import page as review_page
+
+NASTY = "</script><script>document.body.dataset.broken = 1</script><!-- '\"&@data@script"
+
+
+def cards(n):
+    """Clips that need no files: ten previews, of which half move."""
+    random = np.random.default_rng(0)
+    video = random.integers(0, 256, (5, 8, 14, 14, 3), np.uint8).repeat(8, 2).repeat(8, 3)
+    previews = [
+        "data:video/webm;base64," + review_page.base64.b64encode(review_page.webm(clip)).decode() for clip in video
+    ]
+    previews += [
+        "data:image/jpeg;base64," + review_page.base64.b64encode(review_page.jpeg(clip[0])).decode() for clip in video
+    ]
+    for i in range(n):
+        yield {
+            "file": f"c{i % 4}/dynamic/{i}.mp4",
+            "sha256": f"{i:064x}",
+            "concept": f"concept {i % 4}" if i else NASTY,
+            "kind": ("static", "dynamic")[i % 2],
+            "source": NASTY if i == 1 else f"video {i % 7}.mp4",
+            "label": "ball",
+            "frames": "3 to 18",
+            "size": "40 x 30",
+            "confidence": None if i % 10 == 9 else round(1 - i / n, 4),
+            "verdict": "",
+            "preview": previews[i % 10],
+        }
+
+
+def test_the_page_holds_the_clips_as_data_and_nothing_else_runs():
+    page = review_page.page(list(cards(12)), NASTY)
+    assert page.count("<script") == 2 and page.count("</script>") == 2 and "broken = 1</script>" not in page
+    found = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found and [card["sha256"] for card in json.loads(found[1])] == [f"{i:064x}" for i in range(12)]
+    assert "http://" not in page and "https://" not in page
+    assert "<title>Review of &lt;/script&gt;" in page
+
+
+def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path):
+    moving = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), np.uint8)
+    still = moving[:1].repeat(6, 0)
+    for name, pixels in (("dynamic/a.mp4", moving), ("static/b.mp4", still)):
+        (tmp_path / "ball" / name).parent.mkdir(parents=True)
+        (tmp_path / "ball" / name).write_bytes(encoded(pixels))
+    first = concepts.review_sets(tmp_path)[0].read_bytes()
+    assert concepts.review_sets(tmp_path)[0].read_bytes() == first
+    assert first.count(b"data:video/webm") == 1 and first.count(b"data:image/jpeg") == 1
+
+
+def test_previews_are_the_same_on_a_busy_machine():
+    video = np.random.default_rng(0).integers(0, 256, (32, 14, 14, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(review_page.webm, [video] * 32))) == 1
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
+    (tmp_path / "ball").mkdir()
+    (tmp_path / "ball" / "a.mp4").write_bytes(encoded(np.zeros((6, 20, 30, 3), np.uint8)))
+    (tmp_path / "ball" / "b.mp4").write_bytes(b"no video")
+    path, failures = concepts.review_sets(tmp_path)
+    assert list(failures) == ["ball/b.mp4"] and "no video" in failures["ball/b.mp4"]
+    assert '"file":"ball/a.mp4"' in path.read_text() and "b.mp4" not in path.read_text()
+
+
+def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a"):
+        path = tmp_path / "ball" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(random.integers(0, 256, (6, 20, 30, 3), np.uint8)))
+    page = concepts.review_sets(tmp_path)[0].read_text()
+    assert [f"ball/{name}.mp4" in page for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def opened(browser, path):
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    return page, said
+
+
+def until(page, true):
+    """Waits for an expression; the page's own policy forbids playwright to do so by itself."""
+    for _ in range(100):
+        if page.evaluate(true):
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"not within ten seconds: {true}")
+
+
+def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
+    random = np.random.default_rng(0)
+    for concept in ("ball", "bat"):
+        for i in range(4):
+            path = tmp_path / concept / "dynamic" / f"{i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(random.integers(0, 256, (6, 30, 40, 3), np.uint8)))
+    page, said = opened(browser, concepts.review_sets(tmp_path)[0])
+    names = page.eval_on_selector_all(".card", "cards => cards.map(card => card.clip.file)")
+    assert names == [f"{concept}/dynamic/{i}.mp4" for concept in ("ball", "bat") for i in range(4)]
+    until(page, "document.querySelectorAll('video').length == 8")
+    until(page, "[...document.querySelectorAll('video')].every(video => video.currentTime > 0)")
+    page.click(".card >> nth=1")
+    assert "1 rejected" in page.inner_text("#counts") and "not saved" in page.inner_text("#counts")
+    page.focus(".card >> nth=4")
+    for key in ("k", "r", "r", "ArrowLeft", "u"):  # keeps 4, rejects 5 and 6, takes 6 back
+        page.keyboard.press(key)
+    page.select_option("#concept", " ball")
+    assert page.locator(".card").count() == 4
+    page.click("#rest")
+    with page.expect_download() as download:
+        page.click("#save")
+    assert "not saved" not in page.inner_text("#counts")
+    download.value.save_as(tmp_path / "review.csv")
+    with (tmp_path / "review.csv").open(newline="") as file:
+        rows = {row["file"]: row["verdict"] for row in csv.DictReader(file)}
+    verdicts = ["keep", "reject", "keep", "keep", "keep", "reject"]
+    assert rows == dict(zip(names, verdicts)) and download.value.suggested_filename == "review.csv"
+    sets = concepts.read_sets(tmp_path)
+    assert [clip.file for clip in sets.rejected] == [names[1], names[5]] and len(sets.clips) == 6
+    again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
+    assert "4 kept, 2 rejected, 2 not looked at" in again.inner_text("#counts")
+    assert not said
+
+
+def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
+    clips = []
+    for i in range(3):
+        path = tmp_path / "ball" / "dynamic" / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(np.random.default_rng(i).integers(0, 256, (6, 30, 40, 3), np.uint8)))
+        clips.append(ConceptClip("ball", "dynamic", path, "", f"ball/dynamic/{i}.mp4", review="reject" if i else ""))
+    write_sets(tmp_path, clips)
+    page, _ = opened(browser, concepts.review_sets(tmp_path)[0])
+    assert "2 rejected" in page.inner_text("#counts")
+    page.focus(".card >> nth=1")
+    page.keyboard.press("u")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "review.csv")
+    sets = concepts.read_sets(tmp_path)
+    assert [clip.file for clip in sets.rejected] == ["ball/dynamic/2.mp4"] and sets.clips[1].review == ""
+
+
+def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):
+    path = tmp_path / "review.html"
+    path.write_text(review_page.page(list(cards(1000)), NASTY), encoding="utf-8")
+    page, said = opened(browser, path)
+    assert int(page.get_attribute("body", "data-ready")) < 5000
+    assert page.locator(".card").count() == 1000 and page.locator("h2").first.inner_text().startswith("</script>")
+    assert not page.evaluate("'broken' in document.body.dataset") and not said
+    until(page, "document.querySelectorAll('.view > *').length > 10")
+    assert page.locator(".view > *").count() < 200  # only those near the window are loaded
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    until(page, "[...document.querySelectorAll('video')].some(video => video.currentTime > 0)")
+    assert page.locator(".view > *").count() < 200
+    page.evaluate("document.getElementById('most').value = 0.5")
+    page.dispatch_event("#most", "input")
+    sure = page.eval_on_selector_all(".card", "cards => cards.map(card => card.clip.confidence)")
+    assert all(value is None or value <= 0.5 for value in sure) and 0 < len(sure) < 700
+    page.select_option("#sort", "down")
+    page.select_option("#concept", " concept 2")
+    page.select_option("#kind", " static")
+    sure = [v for v in page.eval_on_selector_all(".card", "c => c.map(d => d.clip.confidence)") if v is not None]
+    assert sure == sorted(sure, reverse=True) and sure

@@ -1,0 +1,328 @@
+"""A corpus decoded once: read back equal clip by clip, without TensorFlow, and only as what it is."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.data.test_decode import number_in, write
+from tests.support.faulty_source import Tricky
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import How, VideoError, open_source, prepare, stream
+
+SMALL = ClipGeometry(frames=4, size=32, interval=2)
+KEPT = How(normalise=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three films in two classes, and one that is none."""
+    folder = tmp_path_factory.mktemp("folder")
+    for number, name in enumerate(("run/1", "run/2", "walk/1")):
+        path = folder / f"{name}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write(path, "libx264", total=20 + number, numbers=lambda i, number=number: 30 * number + i)
+    (folder / "walk" / "broken.mp4").write_bytes(b"no film")
+    return folder
+
+
+def same(ours, theirs):
+    np.testing.assert_array_equal(ours.video, theirs.video)
+    np.testing.assert_array_equal(ours.frames, theirs.frames)
+    np.testing.assert_array_equal(ours.times, theirs.times)
+    assert ours.video.dtype == theirs.video.dtype
+    assert (ours.padded, ours.identity, ours.content) == (theirs.padded, theirs.identity, theirs.content)
+
+
+@pytest.mark.parametrize("how", [How(), How(clips=2, views="three", antialias=True), How(random_start=3)])
+def test_a_folder_is_read_back_equal_clip_by_clip(folder, tmp_path, how):
+    source = open_source(folder)
+    (failed,) = prepare(source, SMALL, how, tmp_path, name="films", workers=0)
+    assert failed.item.name == "walk/broken.mp4" and "no video" in str(failed.failure)
+    whole = tmp_path / "films" / "1.0.0"
+    for spec in (tmp_path, tmp_path / "films", whole, f"tfds:films:train?data_dir={tmp_path}"):
+        prepared = open_source(spec)
+        assert prepared.heads == source.heads == {"label": ("run", "walk")}
+        assert [item.name for item in prepared.items] == ["run/1.mp4", "run/2.mp4", "walk/1.mp4"]
+        assert [item.labels["label"] for item in prepared.items] == [0, 0, 1]
+        for i, original in enumerate((0, 1, 2)):
+            for asked in (how, replace(how, normalise=False)):
+                same(prepared.read(i, SMALL, asked), source.read(original, SMALL, asked))
+    other_scale = replace(SMALL, mean=(0.5, 0.5, 0.5))
+    same(open_source(tmp_path).read(1, other_scale, how), source.read(1, other_scale, how))
+    assert "tensorflow" not in sys.modules
+    told = json.loads((whole / "clips.json").read_text())
+    assert [failure["name"] for failure in told["failed"]] == ["walk/broken.mp4"]
+
+
+@pytest.mark.slow
+def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
+    source = open_source(folder)
+    prepare(source, SMALL, KEPT, tmp_path, workers=2)
+    prepared = open_source(tmp_path)
+    assert pickle.loads(pickle.dumps(prepared)) == prepared
+    for read, original in zip(stream(prepared, SMALL, KEPT, workers=2), (0, 1, 2)):
+        assert read.clip is not None
+        same(read.clip, source.read(original, SMALL, KEPT))
+
+
+def test_tfds_itself_reads_it_without_tensorflow(tmp_path):
+    source = open_source("worlds:small:5")
+    geometry = ClipGeometry(frames=8, size=32)
+    assert prepare(source, geometry, How(), tmp_path, name="worlds", split="test", workers=0) == []
+    program = """
+import sys
+import tensorflow_datasets as tfds
+examples = tfds.builder_from_directory(sys.argv[1]).as_data_source("test")
+print(len(examples), [int(example["labels"]["shape"]) for example in examples], examples[3]["video"].sum())
+assert "tensorflow" not in sys.modules
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "worlds" / "1.0.0")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    video = source.read(3, geometry, KEPT).video
+    assert found == f"5 {[item.labels['shape'] for item in source.items]} {video.sum()}"
+
+
+def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
+    prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+    prepared = open_source(tmp_path)
+    for geometry, how, reason in (
+        (replace(SMALL, size=16, interval=1), KEPT, "with size=32, interval=2, asked for size=16, interval=1"),
+        (replace(SMALL, resize=40), KEPT, "resize=None, asked for resize=40"),
+        (SMALL, How(views="three"), "views=centre, asked for views=three"),
+        (SMALL, How(random_start=1), "random_start=None, asked for random_start=1"),
+    ):
+        with pytest.raises(ValueError, match=f"{reason}; prepare it anew"):
+            prepared.read(0, geometry, how)
+    with pytest.raises(ValueError, match="no split 'test'.*'train'"):
+        open_source(f"tfds:clips:test?data_dir={tmp_path}")
+    with pytest.raises(ValueError, match="already"):
+        prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+    with pytest.raises(ValueError, match="small letters"):
+        prepare(open_source(folder), SMALL, KEPT, tmp_path, name="../out", workers=0)
+    with pytest.raises(ValueError, match="did you mean clips"):
+        open_source(f"tfds:clip:train?data_dir={tmp_path}")
+
+
+def test_a_dataset_may_take_the_place_of_another(tmp_path):
+    geometry = ClipGeometry(frames=8, size=32)
+    for source in (open_source("worlds:small:2"), open_source("worlds:small:3:1")):
+        shutil.rmtree(tmp_path / "clips", ignore_errors=True)
+        prepare(source, geometry, KEPT, tmp_path, workers=0)
+        same(open_source(tmp_path).read(1, geometry, KEPT), source.read(1, geometry, KEPT))
+
+
+def test_damage_is_told(folder, tmp_path):
+    prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+    (records,) = (tmp_path / "clips" / "1.0.0").glob("*array_record*")
+    content = bytearray(records.read_bytes())
+    content[2000:2500] = bytes(500)  # within the first clip
+    records.write_bytes(content)
+    reads = list(stream(open_source(tmp_path), SMALL, KEPT, workers=1))
+    assert [read.clip is None for read in reads] == [True, False, False]
+    assert "prepare the dataset anew" in str(reads[0].failure)
+    index = tmp_path / "clips" / "1.0.0" / "clips.json"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told | {"items": told["items"][1:]}))
+    with pytest.raises(ValueError, match="has 3 clips, expected 2"):
+        open_source(tmp_path)
+    index.write_text(index.read_text()[:100])
+    with pytest.raises(ValueError, match="clips.json is damaged"):
+        open_source(tmp_path)
+
+
+def test_nothing_to_write_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="none of the 2 clips of tricky can be read; refused"):
+        prepare(Tricky(("refuse", "refuse")), SMALL, KEPT, tmp_path, workers=0)
+    with pytest.raises(ZeroDivisionError):
+        prepare(Tricky(("fine", "bug")), SMALL, KEPT, tmp_path, workers=0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 2 * 8 * 32 * 32 * 3)  # two clips
+    geometry, folders = ClipGeometry(frames=8, size=32), [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    first, again, whole = (f"touch {folder}" for folder in folders)
+
+    def source(trick, *stop):
+        tricks = [trick, "refuse", *[trick] * 8]
+        tricks[7:8] = stop or tricks[7:8]
+        return Tricky(tuple(tricks))
+
+    with pytest.raises(ZeroDivisionError):
+        prepare(source(first, "bug"), geometry, KEPT, tmp_path / "broken", workers=0)
+    unfinished = tmp_path / "broken" / "clips" / ".1.0.0.part"
+    (unfinished / "dataset_info.json").write_text("half a fi")  # as a kill may leave it
+    (failed,) = prepare(source(again), geometry, KEPT, tmp_path / "broken", workers=0)
+    assert sorted(os.listdir(folders[1])) == ["7", "8", "9"] and failed.index == 1 and failed.failure == "refused"
+    prepare(source(whole), geometry, KEPT, tmp_path / "whole", workers=0)
+    one, other = (tmp_path / name / "clips" / "1.0.0" for name in ("broken", "whole"))
+    assert sorted(os.listdir(one)) == sorted(os.listdir(other)) and len(list(one.glob("*array_record*"))) == 5
+    for i in range(9):
+        ours, theirs = (open_source(place).read(i, geometry, KEPT) for place in (one, other))
+        assert np.array_equal(ours.video, theirs.video) and ours.identity == theirs.identity
+    assert (one / "dataset_info.json").read_bytes() == (other / "dataset_info.json").read_bytes()
+
+
+def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
+    from tensorflow_datasets.core import SequentialWriter
+
+    monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
+    geometry, write, left = ClipGeometry(frames=8, size=32), SequentialWriter.add_examples, [3]
+
+    def full(writer, examples):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("write() failed: No space left on device; Failed to close chunk_writer")
+        write(writer, examples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequentialWriter, "add_examples", full)
+        with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
+            prepare(Tricky(("fine",) * 5), geometry, KEPT, tmp_path, workers=0)
+    (unfinished,) = tmp_path.rglob(".progress.json")
+    (unfinished.parent / ".progress.json.part99").write_text("a disk that was full")
+    assert prepare(Tricky(("fine",) * 3 + ("fine",) * 2), geometry, KEPT, tmp_path, workers=0) == []
+    assert len(open_source(tmp_path).items) == 5 and not list(tmp_path.rglob(".*"))
+
+
+def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
+    geometry = ClipGeometry(frames=8, size=32)
+    with pytest.raises(ZeroDivisionError):
+        prepare(Tricky(("fine", "fine", "bug")), geometry, KEPT, tmp_path, workers=0)
+    assert list(tmp_path.rglob(".progress.json"))
+    prepare(open_source("worlds:small:2"), geometry, KEPT, tmp_path, workers=0)
+    assert len(open_source(tmp_path).items) == 2 and os.listdir(tmp_path / "clips") == ["1.0.0"]
+
+
+def test_what_is_half_written_looks_like_nothing(tmp_path):
+    program = """
+import sys
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.video import How, open_source, prepare
+prepare(open_source("worlds:small:100000"), ClipGeometry(frames=8, size=32), How(), sys.argv[1], workers=0)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 30
+        while not list(tmp_path.rglob("*array_record*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(running.pid, signal.SIGKILL)
+    assert list(tmp_path.rglob("*array_record*"))
+    with pytest.raises(ValueError, match="no video in"):
+        open_source(tmp_path)
+    with pytest.raises(ValueError, match="prepare it with TFDS"):
+        open_source(f"tfds:clips:train?data_dir={tmp_path}")
+    prepare(open_source("worlds:small:3"), ClipGeometry(frames=8, size=32), How(), tmp_path, workers=0)
+    assert len(open_source(tmp_path).items) == 3
+    assert os.listdir(tmp_path / "clips") == ["1.0.0"]
+
+
+def images(video):
+    """Each frame as TFDS stores it."""
+    import io
+
+    from PIL import Image
+
+    for frame in video:
+        file = io.BytesIO()
+        Image.fromarray(frame.squeeze()).save(file, "png")
+        yield file.getvalue()
+
+
+def other_dataset(data_dir, channels=3, file_format="array_record", **more):
+    """As TFDS writes a dataset with a `Video`, which is a sequence of images but for its name."""
+    from tensorflow_datasets.core import DatasetIdentity, DatasetInfo, SequentialWriter, features
+
+    folder = data_dir / "moving" / "2.0.0"
+    folder.mkdir(parents=True)
+    image = features.Image(shape=(24, 32, channels), encoding_format="png", dtype=np.uint8)
+    columns = {"film": features.Sequence(image, length=None), "class": features.ClassLabel(names=["a", "b"]), **more}
+    identity = DatasetIdentity(name="moving", version="2.0.0", data_dir=str(folder), module_name="elsewhere")
+    info = DatasetInfo(builder=identity, features=features.FeaturesDict(columns), description="d")
+    writer = SequentialWriter(info, max_examples_per_shard=2, file_format="array_record")
+    writer.initialize_splits(["train", "test"])
+    random = np.random.default_rng(0)
+    films = [random.integers(0, 256, (frames, 24, 32, channels), np.uint8) for frames in (9, 4, 12)]
+    for i, film in enumerate(films):
+        example = {"film": list(images(film)), "class": i % 2} | {name: 1 for name in more}
+        writer.add_examples({"train": [example]})
+    writer.close_all()
+    told = json.loads((folder / "features.json").read_text())
+    sequence = told["featuresDict"]["features"]["film"]
+    frame = sequence["sequence"]["feature"]["image"]
+    dimensions = ["-1", *frame["shape"]["dimensions"]]
+    told["featuresDict"]["features"]["film"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+        "video": {"shape": {"dimensions": dimensions}, "dtype": "uint8", "encodingFormat": "png"},
+    }
+    (folder / "features.json").write_text(json.dumps(told))
+    return films
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_tfds_dataset_with_a_video_is_read_without_tensorflow(tmp_path, channels):
+    films = other_dataset(tmp_path, channels)
+    source = open_source(f"tfds:moving:train?data_dir={tmp_path}")
+    assert source.heads == {"label": ("a", "b")} and len(source.items) == 3
+    assert [item.labels for item in source.items] == [{"label": 0}, {"label": 1}, {"label": 0}]
+    assert len({item.name for item in source.items}) == 3
+    geometry = ClipGeometry(frames=4, size=24, resize=24, interval=2)
+    clip = source.read(2, geometry, KEPT)
+    assert clip.frames.tolist() == [[2, 4, 6, 8]] and not clip.padded
+    np.testing.assert_array_equal(clip.video[0], np.broadcast_to(films[2][2:10:2, :, 4:28], (4, 24, 24, 3)))
+    assert source.read(1, geometry, KEPT).padded
+    part = open_source(f"tfds:moving/2.0.0:train[1:]?data_dir={tmp_path}")
+    same(part.read(1, geometry, KEPT), clip)
+    (read,) = stream(source, geometry, KEPT, wanted=[2], workers=1)
+    assert read.clip is not None
+    same(read.clip, clip)
+    with pytest.raises(ValueError, match="have no times"):
+        source.read(0, geometry, How(interval_seconds=0.1))
+    with pytest.raises(ValueError, match="no split named 'trian' .did you mean train"):
+        open_source(f"tfds:moving:trian?data_dir={tmp_path}")
+    assert "tensorflow" not in sys.modules
+
+
+def test_several_labels_are_several_heads(tmp_path):
+    from tensorflow_datasets.core import features
+
+    other_dataset(tmp_path, speed=features.ClassLabel(num_classes=3))
+    source = open_source(f"tfds:moving:train?data_dir={tmp_path}")
+    assert source.heads == {"class": ("a", "b"), "speed": ("0", "1", "2")}
+    assert source.items[1].labels == {"class": 1, "speed": 1}
+
+
+def test_what_tensorflow_alone_reads_gets_the_remedy(tmp_path):
+    other_dataset(tmp_path)
+    info = tmp_path / "moving" / "2.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(ValueError, match="convert_format .*--out_file_format=array_record"):
+        open_source(f"tfds:moving:train?data_dir={tmp_path}")
+
+
+def test_a_dataset_without_a_video_lists_its_features(tmp_path):
+    other_dataset(tmp_path)
+    path = tmp_path / "moving" / "2.0.0" / "features.json"
+    path.write_text(path.read_text().replace('"3"', '"4"'))
+    with pytest.raises(ValueError, match=r"found 0; its features: .*film: Sequence"):
+        open_source(f"tfds:moving:train?data_dir={tmp_path}")
+
+
+def test_a_prepared_clip_looks_like_its_film(folder, tmp_path):
+    prepare(open_source(folder / "walk"), SMALL, KEPT, tmp_path, workers=0)
+    clip = open_source(tmp_path).read(0, SMALL, KEPT)
+    assert [number_in(picture) for picture in clip.video[0]] == [60 + int(i) for i in clip.frames[0]]
+    with pytest.raises((VideoError, IndexError)):
+        open_source(tmp_path).read(1, SMALL, KEPT)

@@ -1,0 +1,90 @@
+"""Which frames are chosen, beside the reference's rules said again, and by the clock."""
+
+import numpy as np
+import pytest
+
+from vtcav_jax import data, models
+from vtcav_jax.clip_spec import ClipGeometry
+
+SMALL = ClipGeometry(frames=4, size=32, interval=3)
+KINETICS = models.find("video_swin_t_k400").geometry
+
+
+def reference_clips(total, frames, interval, clips):
+    """Video Swin's test-time sampling, said again."""
+    room = total - frames * interval + 1
+    starts = [int(room / clips * i + room / clips / 2) if room > 0 else 0 for i in range(clips)]
+    return [[(start + interval * i) % total for i in range(frames)] for start in starts]
+
+
+def evenly(total, rate=25.0):
+    return np.arange(total) / rate, total / rate
+
+
+@pytest.mark.parametrize("clips", [1, 2, 10])
+@pytest.mark.parametrize("total", [1, 5, 31, 63, 64, 65, 300])
+def test_clips_lie_where_the_reference_has_them(total, clips):
+    chosen = data.choose(*evenly(total), KINETICS, clips=clips)
+    assert chosen.frames.tolist() == reference_clips(total, 32, 2, clips)
+    assert chosen.padded == (total < 63)
+
+
+@pytest.mark.parametrize("total", [3, 32, 33, 100, 257])
+def test_uniform_takes_the_middle_of_equal_segments(total):
+    geometry = models.find("video_swin_b_ssv2").geometry
+    chosen = data.choose(*evenly(total), geometry)
+    edges = [int(np.round((total - 1) / 32 * i)) for i in range(33)]
+    assert chosen.frames.tolist() == [[(a + b) // 2 for a, b in zip(edges, edges[1:])]]
+    assert chosen.padded == (total < 32)
+    several = data.choose(*evenly(total), geometry, clips=3).frames
+    assert (np.diff(several, axis=0) >= 0).all() and several.max() < total
+    with pytest.raises(ValueError, match="leave out start and interval"):
+        data.choose(*evenly(total), geometry, start=1)
+
+
+def test_an_interval_in_seconds_means_the_same_at_every_rate():
+    moments = [data.choose(*evenly(10 * rate, rate), SMALL, interval_seconds=0.2, clips=3) for rate in (25, 50, 60)]
+    for rate, chosen in zip((25, 50, 60), moments):
+        # Three parts of 9.2 s, the start of each clip in the middle of its part.
+        wanted = np.array([[(i + 0.5) * 9.2 / 3 + 0.2 * j for j in range(4)] for i in range(3)])
+        lag = wanted - chosen.frames / rate
+        assert (lag > -2e-3).all() and (lag < 1 / rate).all() and not chosen.padded
+    wrapped = data.choose(*evenly(10), SMALL, interval_seconds=0.2, start_seconds=0.2)
+    assert wrapped.frames.tolist() == [[5, 0, 5, 0]] and wrapped.padded
+    milliseconds = np.round(np.arange(30) * 1000 / 30) / 1000  # as Matroska has them
+    assert data.choose(milliseconds, 1.0, SMALL, start=2, interval_seconds=1 / 30).frames.tolist() == [[2, 3, 4, 5]]
+
+
+def test_random_starts_are_uniform_over_all_places():
+    random = np.random.default_rng(0)
+    starts = data.choose(*evenly(20), SMALL, clips=3000, random=random).frames[:, 0]
+    assert np.bincount(starts, minlength=9).min() > 250 and starts.max() == 8  # 9 places of 20 - 4 * 3 + 1
+    short = data.choose(*evenly(6), SMALL, clips=2, random=random)
+    assert short.frames.tolist() == [[0, 3, 0, 3]] * 2 and short.padded
+    timed = data.choose(*evenly(50), SMALL, clips=500, random=random, interval_seconds=0.12).frames
+    assert timed.min() == 0 and timed.max() == 46 and set(np.diff(timed).ravel()) == {3}
+
+
+def test_random_frames_of_segments():
+    geometry = ClipGeometry(frames=4, size=32, sampling="uniform")
+    frames = data.choose(*evenly(41), geometry, clips=400, random=np.random.default_rng(0)).frames
+    for segment in range(4):
+        assert set(frames[:, segment]) == set(range(10 * segment, 10 * segment + 10))
+
+
+def test_a_part_stands_for_the_whole_video():
+    times, duration = evenly(100)
+    for sampling in ("clip", "uniform"):
+        geometry = ClipGeometry(frames=4, size=32, interval=3, sampling=sampling)
+        part = data.choose(times, duration, geometry, clips=2, within=(1.0, 2.0))
+        alone = data.choose(*evenly(25), geometry, clips=2)
+        np.testing.assert_array_equal(part.frames, alone.frames + 25)
+    assert data.choose(times, duration, SMALL, within=(3.6, 9.0)).frames.tolist() == [[90, 93, 96, 99]]
+    assert data.choose(times, duration, SMALL, within=(1.0, 2.0), start=2).frames.tolist() == [[27, 30, 33, 36]]
+    clock = dict(start_seconds=0.5, interval_seconds=0.04)
+    assert data.choose(times, duration, SMALL, within=(1.02, 2.0), **clock).frames.tolist() == [[38, 39, 40, 41]]
+    # Between two frames, the one on the screen counts.
+    assert data.choose(times, duration, SMALL, within=(1.021, 1.022)).frames.tolist() == [[25] * 4]
+    for within, reason in (((2.0, 2.0), "ends after"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
+        with pytest.raises(ValueError, match=reason):
+            data.choose(times, duration, SMALL, within=within)

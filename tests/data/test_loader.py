@@ -1,0 +1,214 @@
+"""Reading ahead: the same clips in the same order whoever reads them, and what a broken file costs."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.data.test_decode import audio_only, write
+from tests.support.faulty_source import Tricky
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import How, Item, Read, failure_table, open_source, stream, write_failures
+
+SMALL = ClipGeometry(frames=4, size=32, interval=2)
+KEPT = How(normalise=False)
+
+
+def told(reads):
+    """Everything but the process."""
+    return [(r.index, r.item, r.failure, r.clip and (r.clip.identity, r.clip.video.tobytes())) for r in reads]
+
+
+def children():
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left():
+    before = children()
+    yield
+    assert children() <= before
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """20 files of which 5 are broken, each in another way."""
+    folder = tmp_path_factory.mktemp("mixed")
+    whole = write(folder / "00.mp4", "libx264", total=24).read_bytes()
+    for i in range(1, 20):
+        (folder / f"{i:02d}.mp4").write_bytes(whole)
+    (folder / "03.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "07.mp4").write_bytes(b"")
+    (folder / "11.mp4").write_text("a letter, not a film\n" * 100)
+    (folder / "12.mp4").unlink()
+    audio_only(folder / "12.mp4")
+    (folder / "19.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
+    return folder
+
+
+@pytest.mark.slow
+def test_order_and_clips_do_not_depend_on_the_workers(mixed):
+    source, how = open_source(mixed), How(normalise=False, random_start=3)
+    alone = told(stream(source, SMALL, how, workers=0))
+    assert [index for index, *_ in alone] == list(range(20))
+    for workers, ahead in ((1, 1), (2, None), (2, 3)):
+        assert told(stream(source, SMALL, how, workers=workers, ahead=ahead)) == alone
+
+
+def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
+    reads = list(stream(open_source(mixed), SMALL, KEPT, workers=2))
+    failed = {read.item.name: read.failure for read in reads if read.clip is None}
+    reasons = {
+        "03.mp4": "cut short",
+        "07.mp4": "empty",
+        "11.mp4": "no video",
+        "12.mp4": "audio but no",
+        "19.mp4": "no video",
+    }
+    assert failed.keys() == reasons.keys() and all(reason in failed[name] for name, reason in reasons.items())
+    table = failure_table(reads)
+    assert table.startswith("5 could not be read:\n") and all(name in table for name in reasons)
+    assert table.count("is empty") == 1 and "00.mp4" not in table
+    write_failures(tmp_path / "failures.csv", reads)
+    with (tmp_path / "failures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == sorted(reasons) and rows[1]["reason"] == failed["07.mp4"]
+    assert rows[0]["file"] == str(mixed / "03.mp4") and os.listdir(tmp_path) == ["failures.csv"]
+
+
+def test_a_table_of_failures_counts_kinds():
+    tricks = ("refuse",) * 2
+    refused = list(stream(Tricky(tricks), SMALL, workers=0))
+    cut = [
+        Read(i, Item(f"{i}.mp4", path=Path(f"/x/{i}.mp4")), None, f"{i}.mp4 is no mp4: {i} of 60 are there")
+        for i in range(25)
+    ]
+    lines = failure_table([refused[0], *cut, refused[1]]).splitlines()
+    assert lines[0] == "27 could not be read:"
+    assert lines[1].split(maxsplit=1) == ["25", "is no mp4: .. of .. are there"]
+    assert lines[21].strip() == "19.mp4" and lines[22].strip() == "and 5 more"
+    assert lines[23].split() == ["2", "refused"] and [line.strip() for line in lines[24:]] == ["0 refuse", "1 refuse"]
+    assert failure_table(stream(Tricky(("fine",)), SMALL, workers=0)) == "nothing failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
+    tricks = ("fine", "kill", "fine", "exit", "exit", "refuse", "fault", "disk", "fine", "fine")
+    reads = list(stream(Tricky(tricks), SMALL, workers=workers))
+    assert [read.index for read in reads] == list(range(len(tricks)))
+    for read, trick in zip(reads, tricks):
+        assert (read.clip is None) == (trick != "fine")
+        if read.clip is not None:
+            assert read.clip.identity == str(read.index)
+    reasons = {1: "SIGKILL, perhaps for lack of memory", 3: "it ended with status 3", 5: "refused", 6: "SIGSEGV"}
+    for index, reason in (reasons | {7: "Input/output error"}).items():
+        assert reason in str(reads[index].failure)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
+def test_what_takes_for_ever_costs_its_own_clip(workers):
+    tricks = ("fine", "sleep 600", "fine", "sleep 600", "fine")
+    reads = list(stream(Tricky(tricks), SMALL, workers=workers, limit=2.0))
+    assert [read.clip is None for read in reads] == [trick != "fine" for trick in tricks]
+    assert reads[1].failure == ("1 sleep 600 could not be read within 2 s; leave it out, or wait for it with workers=0")
+    assert "2 could not be read" in failure_table(reads)
+
+
+def test_workers_are_other_processes_without_jax():
+    assert "jax" in sys.modules
+    reads = list(stream(Tricky(("jax",) * 8), SMALL, workers=2))
+    processes = {int(read.clip.frames[0, 0]) for read in reads if read.clip}
+    assert len(processes) <= 2 and os.getpid() not in processes
+
+
+def test_a_bug_is_no_failed_file():
+    for workers in (0, 1):
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            list(stream(Tricky(("fine", "bug", "fine")), SMALL, workers=workers))
+
+
+def test_no_more_is_read_than_may_wait(tmp_path):
+    reads = stream(Tricky((f"touch {tmp_path}",) * 30), SMALL, workers=2, ahead=5)
+    assert os.listdir(tmp_path) == []  # nothing before the first is asked for
+    for taken in range(1, 6):
+        assert next(reads).index == taken - 1
+        time.sleep(0.05)
+        assert len(os.listdir(tmp_path)) <= taken + 4
+    reads.close()
+
+
+def test_endless_and_repeated_positions():
+    def forever():
+        while True:
+            yield from (2, 0, (1, 2))
+
+    reads = stream(Tricky(("fine",) * 3), SMALL, wanted=forever(), workers=2)
+    assert [next(reads).index for _ in range(9)] == [2, 0, 2] * 3
+    reads.close()
+
+
+def test_epochs_draw_other_random_starts(mixed):
+    source, how = open_source(mixed), How(normalise=False, random_start=5)
+    frames = [r.clip.frames.tolist() for r in stream(source, SMALL, how, wanted=[(e, 0) for e in range(8)], workers=1)]
+    again = [r.clip.frames.tolist() for r in stream(source, SMALL, how, wanted=[(e, 0) for e in range(8)], workers=0)]
+    assert frames == again and len({str(each) for each in frames}) > 3
+
+
+def test_closing_does_not_wait_for_what_is_being_read():
+    reads = stream(Tricky(("fine", "sleep 600", "sleep 600")), SMALL, workers=2)
+    assert next(reads).index == 0
+    reads.close()
+    assert list(reads) == []
+
+
+def test_what_cannot_be_asked_says_why():
+    for given in (dict(workers=-1), dict(ahead=0), dict(limit=0.0)):
+        with pytest.raises(ValueError, match="at least 0 workers, 1 clip ahead and some time"):
+            stream(Tricky(("fine",)), SMALL, **given)
+
+    class Local(Tricky):
+        pass
+
+    with pytest.raises(TypeError, match="workers=0"):
+        list(stream(Local(("fine",)), SMALL, workers=1))
+    assert len(list(stream(Local(("fine",)), SMALL, workers=0))) == 1
+
+
+PROGRAM = """
+import sys
+from vtcav_jax.geometry import ClipGeometry
+from vtcav_jax.video import open_source, stream
+for read in stream(open_source("worlds:large:100000"), ClipGeometry(frames=16, size=64), workers=2):
+    print(read.index, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.usefixtures("interruptible")
+def test_no_worker_outlives_the_program(tmp_path, how):
+    (tmp_path / "program.py").write_text(PROGRAM)  # without the guard that multiprocessing would want
+    command = [sys.executable, str(tmp_path / "program.py")]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert program.stdout and program.stderr
+    with program.stdout, program.stderr:
+        assert [int(program.stdout.readline()) for _ in range(3)] == [0, 1, 2]
+        workers = psutil.Process(program.pid).children()
+        assert len(workers) == 2
+        if how == signal.SIGINT:
+            os.killpg(program.pid, how)  # as a terminal does: to all
+        else:
+            program.send_signal(how)
+        assert program.wait(120) != 0
+        words = program.stderr.read().decode()
+        assert words.count("Traceback") == (how == signal.SIGINT) and "Exception ignored" not in words
+    assert not psutil.wait_procs(workers, timeout=60)[1]

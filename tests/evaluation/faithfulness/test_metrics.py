@@ -1,0 +1,499 @@
+"""Label-free metrics where their values are known: linear scores, captum's on the same network, and their cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from scipy import stats
+
+from vtcav_jax import models, worlds
+from vtcav_jax.attribution import Channel, Class, Contrast, Group, Margin, explain_many, gradient_x_input, saliency
+from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.evaluation.faithfulness import additivity, insertion_deletion, partition, robustness, single_removal
+from vtcav_jax.evaluation.faithfulness import masked_inference as module
+from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
+from vtcav_jax.evaluation.faithfulness.masked_inference import answers, showing
+from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, clip_seeds
+from vtcav_jax.tap import keep
+
+SHAPE = (3, 4, 4, 6, 2)
+SIZES = SHAPE[1:4]
+TWELFTHS = tuple(np.linspace(0, 1, 13).tolist())
+CUT = partition.grid(SIZES, (2, 2, 3))  # 12 cells of 2 x 2 x 2
+
+
+def linear(weights, video, tap=keep):
+    score = tap("product", video * weights).sum((1, 2, 3, 4))
+    return jnp.stack([score, 0 * score], -1)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return np.random.default_rng(1).normal(size=(1, *SHAPE[1:])).astype(np.float32) / 4
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return Partial(linear, jnp.asarray(weights))
+
+
+@pytest.fixture(scope="module")
+def shown(model, clips):
+    return showing(model, clips, Margin(np.zeros(3, int)), fill_with="grey", cells=CUT, at_once=7)
+
+
+@pytest.fixture(scope="module")
+def exact(clips, weights):
+    return (clips * weights).sum(-1)
+
+
+def of_cells(maps):
+    return maps.reshape(3, 2, 2, 2, 2, 3, 2).sum((2, 4, 6)).reshape(3, 12).astype(np.float64)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_curves_of_a_linear_score(shown, exact):
+    found = insertion_deletion.curves(shown, {"exact": exact, "against": -exact}, fractions=TWELFTHS)
+    assert found.names == ("exact", "against") and found.counts.tolist() == list(range(13)) and found.cost == 22
+    worth = of_cells(exact)
+    for m, order in enumerate((-np.sort(-worth, -1), np.sort(worth, -1))):
+        kept = np.pad(order.cumsum(-1), ((0, 0), (1, 0)))
+        removed = kept[:, -1:] - kept
+        np.testing.assert_allclose(found.shown_score[m], kept, atol=1e-4)
+        np.testing.assert_allclose(found.removed_score[m], removed, atol=1e-4)
+        np.testing.assert_allclose(found.insertion[m], np.trapezoid(sigmoid(kept), dx=1 / 12), atol=1e-5)
+        np.testing.assert_allclose(found.deletion[m], np.trapezoid(sigmoid(removed), dx=1 / 12), atol=1e-5)
+        np.testing.assert_allclose(found.aopc[m], kept.mean(-1), atol=1e-4)
+        np.testing.assert_allclose(found.flipping[m], removed.mean(-1), atol=1e-4)
+        # Least relevant first removes what the other end of the same order holds
+        least = kept[:, ::-1]
+        np.testing.assert_allclose(found.relevance_gain[m], (least - removed).mean(-1), atol=1e-4)
+    np.testing.assert_allclose(found.relevance_gain[0], -found.relevance_gain[1], atol=1e-4)
+    assert (found.relevance_gain[0] > 0).all() and (found.insertion_less_deletion[0] > 0).all()
+    low, high = sigmoid(0), sigmoid(worth.sum(-1))
+    expected = np.where(high > low, (found.insertion[0] - low) / (high - low), np.nan)
+    np.testing.assert_allclose(found.insertion_of_rise[0], expected, rtol=1e-3)
+
+
+def test_least_relevant_first_is_the_other_map_turned_around(shown, exact):
+    found = insertion_deletion.curves(shown, {"a": exact, "b": -exact})
+    np.testing.assert_allclose(found.shown_score[0][:, ::-1], found.removed_score[1], atol=1e-4)
+
+
+def test_means_do_not_hang_on_where_curves_are_measured(shown, exact):
+    every = insertion_deletion.curves(shown, {"a": exact}, fractions=TWELFTHS)
+    some = insertion_deletion.Curves(
+        *(getattr(every, f) for f in ("names", "counts")),
+        *(  # straight lines between three points
+            np.interp(every.counts, [0, 4, 12], [1, 3, 0.0]) * np.ones((1, 3, 1)) for _ in range(4)
+        ),
+    )
+    few = insertion_deletion.Curves(
+        some.names, np.array([0, 4, 12]), *(4 * (np.array([1, 3, 0.0]) * np.ones((1, 3, 1)),))
+    )
+    for name in ("insertion", "flipping", "aopc"):
+        np.testing.assert_allclose(getattr(some, name), getattr(few, name), rtol=1e-6)
+
+
+def test_the_smallest_share_that_is_enough(shown, exact):
+    found = insertion_deletion.curves(shown, {"a": exact}, fractions=TWELFTHS)
+    for i in range(3):
+        p = found.shown_probability[0, i]
+        assert found.minimal_shown(0.8)[0, i] == pytest.approx(np.flatnonzero(p >= 0.8 * p[-1])[0] / 12)
+        q = found.removed_probability[0, i]
+        below = np.flatnonzero(q <= 0.2 * q[0])
+        found_share = found.minimal_removed(0.8)[0, i]
+        assert found_share == pytest.approx(below[0] / 12) if len(below) else np.isnan(found_share)
+
+
+def test_points_are_where_they_are_needed():
+    counts = insertion_deletion.points(256)
+    assert len(counts) == 33 and counts[0] == 0 and counts[-1] == 256
+    assert set(256 - counts) == set(counts) and {3, 13, 26, 51, 128} <= set(counts.tolist())
+    assert insertion_deletion.points(8).tolist() == list(range(9))
+    assert len(insertion_deletion.points(50176)) == 33
+
+
+def test_one_stroke(shown, exact):
+    found = insertion_deletion.curves(shown, {"a": exact})
+    order = -np.sort(-of_cells(exact), -1)
+    whole, tops = sigmoid(order.sum(-1)), [max(round(q * 12), 1) for q in insertion_deletion.LEVELS]
+    needed = np.mean([whole - sigmoid(order[:, k:].sum(-1)) for k in tops], 0)
+    enough = np.mean([whole - sigmoid(order[:, :k].sum(-1)) for k in tops], 0)
+    np.testing.assert_allclose(single_removal.comprehensiveness(found)[0], needed, atol=1e-5)
+    np.testing.assert_allclose(single_removal.sufficiency(found)[0], enough, atol=1e-5)
+    with pytest.raises(ValueError, match="no point at 8 cells"):
+        single_removal.sufficiency(insertion_deletion.curves(shown, {"a": exact}, fractions=(0.0, 1.0)), (0.67,))
+
+
+def test_a_clip_dimmed_by_its_map(shown, exact):
+    worth = of_cells(exact)
+    found = single_removal.average_drop(shown, {"a": exact, "flat": np.full(SHAPE[:4], 0.3, np.float32)})
+    span = np.ptp(worth, axis=-1, keepdims=True)
+    shares = (worth - worth.min(-1, keepdims=True)) / span
+    before, after = sigmoid(worth.sum(-1)), sigmoid((shares * worth).sum(-1))
+    np.testing.assert_allclose(found.drop[0], np.maximum(before - after, 0) / before, atol=1e-5)
+    np.testing.assert_array_equal(found.increase[0], after > before)
+    np.testing.assert_allclose(found.gain[0], np.maximum(after - before, 0) / (1 - before), atol=1e-5)
+    np.testing.assert_allclose(found.complexity[0], shares.mean(-1), rtol=1e-5)
+    assert not found.drop[1].any() and (found.complexity[1] == 1).all()  # and so no flat map looks good unseen
+    assert single_removal.adcc(*np.array([[[0.5]], [[0.25]], [[0.5]]], np.float32))[0, 0] == pytest.approx(
+        3 / (2 + 4 / 3 + 2)
+    )
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        single_removal.adcc(*np.array([[[-0.5]], [[0.25]], [[0.5]]], np.float32))
+
+
+def test_the_map_of_a_dimmed_clip(shown, model, exact):
+    def explainer(model, clips, target):
+        return gradient_x_input(model, clips, target)
+
+    one = explainer(model, shown.what.video, shown.what.scored.target)
+    np.testing.assert_allclose(one.map, exact, atol=1e-5)
+    shares = single_removal.stretched(partition.on_cells([one], CUT, 3))[0]
+    again = exact * shares[:, CUT.numbers[0]]  # grey is 0
+    expected = [(1 + stats.pearsonr(a.ravel(), b.ravel()).statistic) / 2 for a, b in zip(exact, again)]
+    np.testing.assert_allclose(single_removal.coherency(explainer, shown, one), expected, rtol=1e-4)
+
+
+def test_an_area_between_chance_and_the_oracle():
+    found = insertion_deletion.between(*np.array([[[0.5, 0.2, 0.5]], [[0.4, 0.4, 0.5]], [[0.6, 0.8, 0.5]]], np.float32))
+    np.testing.assert_allclose(found, [[0.5, -0.5, np.nan]], rtol=1e-5)
+
+
+def test_the_exact_map_of_a_linear_score_foretells_everything(shown, exact):
+    flat = np.ones_like(exact)
+    maps = {"exact": exact, "scaled": 7 * exact, "against": -exact, "flat": flat}
+    np.testing.assert_allclose(
+        additivity.mu_fidelity(shown, maps, subsets=40)[:3, :], [[1] * 3, [1] * 3, [-1] * 3], atol=1e-3
+    )
+    found = additivity.sensitivity_n(shown, maps, subsets=30)
+    np.testing.assert_allclose(found.correlation[:2], 1, atol=1e-4)
+    np.testing.assert_allclose(found.mean[2], -1, atol=1e-4)
+    assert found.sizes.tolist() == [1, 2, 4, 6, 10]
+    told = additivity.infidelity(shown, maps, draws=50)
+    np.testing.assert_allclose(told.explained[:2], 1, atol=1e-5)
+    np.testing.assert_allclose(told.scale[0], 1, rtol=1e-4)  # means over cells, times their volume
+    np.testing.assert_allclose(told.scale[1], 1 / 7, rtol=1e-4)
+    np.testing.assert_array_equal(told.explained[2], 0)  # what says the opposite is of no use
+    # A map without any difference in it tells nothing of sets of one size
+    assert not additivity.mu_fidelity(shown, maps, subsets=40)[3].any() and not found.mean[3].any()
+
+
+def test_sets_are_random_and_of_one_size():
+    random = np.random.default_rng(0)
+    drawn = additivity._subsets(random, 400, 3, 12)
+    assert (drawn.sum(1) == 3).all() and np.abs(drawn.mean(0) - 0.25).max() < 0.09
+    boxes = additivity._cuboids(random, 300, (4, 6, 6)).reshape(300, 4, 6, 6)
+    for box in boxes:
+        along = [box.any(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+        assert box.sum() == np.prod([line.sum() for line in along])
+        assert all(1 <= line.sum() <= n // 2 for line, n in zip(along, (4, 6, 6)))
+    assert boxes.any(0).all()
+
+
+def test_completeness_is_of_what_is_owed():
+    maps = np.ones((2, 1, 2, 2), np.float32)
+    one = Attribution(maps, "video", True, 1, "x", np.array([1.0, -4.0], np.float32))
+    found = additivity.completeness(one)
+    assert found[0] == pytest.approx(1 / 5) and np.isnan(found[1])
+    with pytest.raises(ValueError, match="owes no sum"):
+        additivity.completeness(Attribution(maps, "video", True, 1, "x"))
+
+
+def relu(parameters, video, tap=keep):
+    hidden = jax.nn.relu(video.reshape(len(video), -1) @ parameters["a"] + parameters["b"][None])
+    return hidden @ parameters["c"]
+
+
+@pytest.fixture(scope="module")
+def nets():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(3)
+    p = {
+        "a": random.normal(size=(np.prod(SHAPE[1:]), 16)).astype(np.float32) / 8,
+        "b": random.normal(size=16).astype(np.float32) / 4,
+        "c": random.normal(size=(16, 4)).astype(np.float32),
+    }
+    t = {name: torch.from_numpy(value) for name, value in p.items()}
+
+    def twin(video):
+        return torch.relu(video.flatten(1) @ t["a"] + t["b"]) @ t["c"]
+
+    return Partial(relu, jax.tree.map(jnp.asarray, p)), twin
+
+
+CLASSES = np.array([2, 0, 3])
+DRAWS = 24
+
+
+@pytest.mark.slow
+def test_infidelity_is_captums(nets, clips):
+    captum = pytest.importorskip("captum.metrics")
+    import torch
+
+    net, twin = nets
+    maps = {"gradient": gradient_x_input(net, clips, Class(CLASSES)).map, "other": np.abs(clips).mean(-1)}
+    video = torch.from_numpy(clips)
+    voxels = partition.grid(SIZES, SIZES)
+    shown = showing(net, clips, Class(CLASSES), cells=voxels, fill_with="mean", seed=5)
+    found = additivity.infidelity_noise(shown, maps, draws=DRAWS, size=0.3)
+    seeds = [s.spawn(DRAWS) for s in clip_seeds(clips, 5, additivity.NOISE_STREAM)]
+    noise = np.stack([
+        [0.3 * clip.std() * np.random.default_rng(s).standard_normal(SIZES, np.float32) for s in row]
+        for clip, row in zip(clips, seeds)
+    ]).reshape(-1, *SIZES, 1).astype(np.float32)  # fmt: skip
+
+    def perturbed(inputs):
+        step = torch.from_numpy(noise).expand(-1, *SIZES, 2)
+        return step, inputs - step
+
+    for m, values in enumerate(maps.values()):
+        share = torch.from_numpy(values)[..., None].expand(-1, -1, -1, -1, 2) / 2  # noise is the same of both colours
+        options = dict(target=torch.from_numpy(CLASSES), n_perturb_samples=DRAWS, max_examples_per_batch=None)
+        theirs = captum.infidelity(twin, perturbed, video, share, normalize=True, **options).numpy()
+        free = captum.infidelity(twin, perturbed, video, share, normalize=False, **options).numpy()
+        assert (free > theirs).all()  # the scale matters
+        some = found.scale[m] > 0
+        np.testing.assert_allclose(found.missed[m][some], theirs[some], rtol=1e-3)
+        assert (found.missed[m][~some] > theirs[~some]).all() and (found.explained[m][~some] == 0).all()
+    assert (found.scale > 0).any(1).all()
+
+
+def test_max_sensitivity_is_captums(nets, clips):
+    captum = pytest.importorskip("captum.metrics")
+    import torch
+
+    net, twin = nets
+    found = robustness.max_sensitivity(saliency, net, clips, Class(CLASSES), radius=0.1, draws=DRAWS, seed=2)
+    drawn = np.stack(robustness.disturbed(clips, 0.1, DRAWS, 2), 1).reshape(-1, *SHAPE[1:])
+
+    def explained(inputs, target):
+        inputs = (inputs[0] if isinstance(inputs, tuple) else inputs).detach().requires_grad_()
+        with torch.enable_grad():  # captum turns it off
+            score = twin(inputs).gather(1, target[:, None]).sum()
+            return (torch.autograd.grad(score, inputs)[0].abs().sum(-1),)
+
+    ours = saliency(net, clips, Class(CLASSES)).map
+    theirs = explained(torch.from_numpy(clips), torch.from_numpy(CLASSES))[0].numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    largest = captum.sensitivity_max(
+        explained,
+        torch.from_numpy(clips),
+        lambda inputs: (torch.from_numpy(drawn),),
+        n_perturb_samples=DRAWS,
+        target=torch.from_numpy(CLASSES),
+    )
+    np.testing.assert_allclose(found.largest, largest.numpy(), rtol=1e-3)
+    assert (found.mean < found.largest).all()
+
+
+@pytest.mark.slow
+def test_probabilities_are_of_what_is_explained(nets, clips):
+    net, _ = nets
+    logits = np.asarray(net(jnp.asarray(clips)), np.float64)
+    own = np.exp(logits[np.arange(3), CLASSES])
+    group = Group((1, 3))
+    cases = {
+        "all": (Class(CLASSES), own / np.exp(logits).sum(1)),
+        "head": (Margin(np.array([2, 2, 3]), (2, 4)), sigmoid(np.array([1, 1, -1]) * (logits[:, 2] - logits[:, 3]))),
+        "two": (Contrast(CLASSES, np.array([1, 1, 1])), own / (own + np.exp(logits[:, 1]))),
+        "group": (group, np.exp(logits[:, [1, 3]]).sum(1) / np.exp(logits).sum(1)),
+    }
+    for target, expected in cases.values():
+        some = showing(net, clips, target, cells=CUT, at_once=4)
+        np.testing.assert_allclose(some.whole.probability, expected, rtol=1e-4)
+    inner = showing(Partial(linear, jnp.ones((1, *SHAPE[1:]))), clips, Channel("product", 1), cells=CUT)
+    assert np.isnan(inner.whole.probability).all()
+    np.testing.assert_allclose(inner.whole.score, clips[..., 1].mean((1, 2, 3)), atol=1e-5)
+    with pytest.raises(ValueError, match="must hold no arrays"):
+        showing(net, clips, Partial(lambda a, logits: logits[:, 0] * a, jnp.ones(3)), cells=CUT)
+
+
+@pytest.mark.slow
+def test_neither_batches_nor_company_change_numbers(nets, clips):
+    net, _ = nets
+    maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1], "flat": np.zeros(SHAPE[:4], np.float32)}
+    options = dict(fills=("mean", "linear"), time_fills=("hold",), cut=CUT, effort=faithfulness_metrics.Effort(
+        mu_subsets=10, n_subsets=5, n_sizes=3, draws=8
+    ))  # fmt: skip
+    one = faithfulness_metrics.measure(net, clips, Class(CLASSES), maps, at_once=16, **options)
+    other = faithfulness_metrics.measure(net, clips, Class(CLASSES), maps, at_once=5, **options)
+    for a, b in zip(one, other, strict=True):
+        assert (a.map, a.metric, a.fill, a.clips, a.forwards) == (b.map, b.metric, b.fill, b.clips, b.forwards)
+        np.testing.assert_allclose([a.mean, a.low, a.high], [b.mean, b.low, b.high], rtol=1e-3, atol=1e-4)
+    target, third = Class(CLASSES), Class(CLASSES[2:])
+    for fill in ("mean", "linear"):
+        every = showing(net, clips, target, cells=CUT, fill_with=fill, at_once=8)
+        alone = showing(net, clips[2:], third, cells=CUT, fill_with=fill, at_once=8)
+        few = {name: values[2:] for name, values in maps.items()}
+        for metric in (additivity.mu_fidelity, lambda s, m: insertion_deletion.curves(s, m).relevance_gain):
+            np.testing.assert_allclose(metric(every, maps)[:, 2:], metric(alone, few), rtol=1e-3, atol=1e-4)
+
+
+def test_every_clip_may_be_cut_in_its_own_way(model, clips, exact):
+    numbers = np.stack([CUT.numbers[0], CUT.numbers[0], 11 - CUT.numbers[0]])
+    own = showing(model, clips, 0, fill_with="grey", cells=partition.Cells(numbers))
+    same = showing(model, clips, 0, fill_with="grey", cells=CUT)
+    a, b = (insertion_deletion.curves(s, {"a": exact}) for s in (own, same))
+    np.testing.assert_allclose(a.shown_score, b.shown_score, atol=1e-4)
+    one, other = (additivity.infidelity_noise(s, {"a": exact}).missed for s in (own, same))
+    np.testing.assert_allclose(one, other, rtol=1e-3)
+    with pytest.raises(ValueError, match="cuboids are made of the cells of a grid"):
+        additivity.infidelity(own, {"a": exact})
+
+
+PASSED = []
+
+
+def counted(parameters, video, tap=keep):
+    jax.debug.callback(lambda: PASSED.append(len(video)))
+    return relu(parameters, video, tap)
+
+
+@pytest.mark.slow
+def test_it_costs_what_it_says(nets, clips, monkeypatch):
+    """Each number alone; in one call rows share what they ask for, which maps of four frames do often."""
+    net = Partial(counted, nets[0].args[0])
+    maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1]}
+    effort = faithfulness_metrics.Effort(mu_subsets=10, n_subsets=5, n_sizes=3, draws=8, randoms=2)
+
+    def passes(**options):
+        PASSED.clear()
+        rows = faithfulness_metrics.measure(
+            net, clips, Class(CLASSES), maps, cut=CUT, at_once=3, effort=effort, **options
+        )
+        jax.effects_barrier()
+        assert set(PASSED) <= {3}
+        return {(row.metric, row.map): row.forwards for row in rows}, sum(PASSED) / 3
+
+    assert passes(metrics=["time_insertion"], time_fills=["hold"])[1] == 2 + (2**4 - 2)  # every set of frames, once
+    monkeypatch.setattr(module, "_once", lambda rows: (np.arange(len(rows)), np.arange(len(rows))))
+    seven = 2 + 2 + 3  # given, random, model-free
+    for metric in ("mu_fidelity", "sensitivity_n", "infidelity_explained"):
+        told, spent = passes(metrics=[metric], fills=["mean"])
+        assert set(told.values()) == {spent}
+    for metric in ("insertion", "average_drop", "time_insertion"):
+        told, spent = passes(metrics=[metric], fills=["mean"], time_fills=["hold"])
+        assert told[metric, "b"] == told[metric, "sobel"] and spent == 2 + seven * (told[metric, "b"] - 2)
+        assert told[metric, "random"] == 2 + 2 * (told[metric, "b"] - 2)
+    told, spent = passes(metrics=["gini"])
+    assert not any(told.values()) and not spent
+    told, spent = passes()
+    curve, frames = 2 * (len(insertion_deletion.points(12)) - 2), 2 * (len(insertion_deletion.points(4)) - 2)
+    shared = 10 + 15 + 8
+    assert spent == 3 * 2 + 2 * (seven * (curve + 1) + shared) + 2 * seven * frames  # blur, mean, hold
+
+
+def test_what_is_asked_twice_is_answered_once(nets, clips):
+    shown = showing(Partial(counted, nets[0].args[0]), clips, Class(CLASSES), cells=CUT, at_once=2)
+    rows, clip = np.random.default_rng(0).random((3, 12))[[0, 1, 0, 2, 1]] < 0.5, np.array([0, 1, 0, 1, 2])
+    alone = [answers(shown, clip[[i]], lambda _, i=i: rows[[i]]).score[0] for i in range(5)]
+    PASSED.clear()
+    found = answers(shown, clip, rows.__getitem__)
+    jax.effects_barrier()
+    assert PASSED == [2, 2]
+    np.testing.assert_allclose(found.score, alone, atol=1e-6)
+
+
+def test_rows_are_complete_and_never_alone(nets, clips):
+    net, _ = nets
+    one = gradient_x_input(net, clips, Class(CLASSES))
+    rows = faithfulness_metrics.measure(net, clips, Class(CLASSES), [one], cut=CUT, effort=faithfulness_metrics.Effort(
+        mu_subsets=10, n_subsets=5, n_sizes=3, draws=8
+    ))  # fmt: skip
+    assert {row.metric for row in rows} == set(faithfulness_metrics.METRICS)
+    for metric in set(faithfulness_metrics.METRICS) - {"completeness"}:
+        mine = [row for row in rows if row.metric == metric]
+        by_fill = {row.fill: [r.map for r in mine if r.fill == row.fill] for row in mine}
+        assert all(names == ["gradient_x_input", *MODEL_FREE] for names in by_fill.values())
+        group = faithfulness_metrics.METRICS[metric].group
+        fills = {"map": {""}, "time": {"hold", "blur"}}.get(group, {"blur", "mean"})
+        assert set(by_fill) == fills
+    for row in rows:
+        assert row.clips < 3 or row.low <= row.mean <= row.high
+    bad = dict(one=np.full(SHAPE[:4], np.nan, np.float32))
+    with pytest.raises(ValueError, match="one is not finite for clips 0, 1, 2"):
+        faithfulness_metrics.measure(net, clips, Class(CLASSES), bad)
+    with pytest.raises(
+        ValueError, match="(?s)no metric named 'insertoin'.*insertion.*no fill named 'glue'.*random are"
+    ):
+        faithfulness_metrics.measure(net, clips, 0, {"random": one}, metrics=["insertoin"], fills=["glue"])
+    inner = Partial(linear, jnp.ones((1, *SHAPE[1:])))
+    with pytest.raises(ValueError, match="no probability, which insertion take; give metrics among relevance_gain"):
+        faithfulness_metrics.measure(inner, clips, Channel("product", 1), {"a": one}, metrics=["insertion", "aopc"])
+
+
+def test_a_constant_map_is_a_random_one(nets):
+    net, _ = nets
+    clips = np.random.default_rng(8).normal(size=(60, *SHAPE[1:])).astype(np.float32)
+    target = Class(np.arange(60) % 4)
+    maps = {"flat": np.full(clips.shape[:4], 2, np.float32)}
+    metrics = ["relevance_gain", "insertion", "deletion", "mu_fidelity", "sensitivity_n"]
+    rows = faithfulness_metrics.measure(net, clips, target, maps, cut=CUT, fills=["mean"], metrics=metrics)
+    found = {(row.metric, row.map): row for row in rows}
+    assert found["mu_fidelity", "flat"].mean == 0 == found["sensitivity_n", "flat"].mean
+    gain = found["relevance_gain", "flat"]
+    assert gain.low < 0 < gain.high
+    for metric in ("insertion", "deletion"):
+        flat, random = found[metric, "flat"], found[metric, "random"]
+        assert flat.low < random.high and random.low < flat.high
+
+
+def test_what_is_kept_is_kept(model, clips):
+    shown = showing(model, clips, 0, cells=CUT, at_once=4)
+    rows = np.random.default_rng(0).random((9, 12)) < 0.5
+    found = answers(shown, np.arange(9) % 3, rows.__getitem__)
+    start = np.asarray(shown.start)
+    for i, row in enumerate(rows):
+        clip = np.where(row[CUT.numbers[0]][..., None], clips[i % 3], start[i % 3])
+        assert found.score[i] == pytest.approx(float(model(jnp.asarray(clip[None]))[0, 0]), abs=1e-4)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        showing(model, clips, 0, cells=partition.grid(SIZES, (1, 1, 1)))
+    with pytest.raises(ValueError, match="expected cells of clips"):
+        showing(model, clips, 0, cells=partition.grid((4, 4, 4), (2, 2, 2)))
+
+
+@pytest.mark.slow
+def test_the_planted_cause_beats_chance_on_every_metric():
+    loaded = models.load("worlds_swin")
+    clips = worlds.make_clips("small", 24, 77)
+    video = models.find(loaded.preset).geometry.normalised((255 * clips.video).round().astype(np.uint8))
+    head = loaded.slices["flash"]
+    target = Margin(head.start + clips.labels["flash"], (head.start, head.stop))
+    cause = clips.masks["key_event"].astype(np.float32)
+    (found,) = explain_many(loaded.model, video, target, [("saliency", None)])
+    maps = {"cause": cause, "saliency": found, "not": 1 - cause}
+    curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]
+    metrics = [*curve, "mu_fidelity", "sensitivity_n", "infidelity_explained"]
+    effort = faithfulness_metrics.Effort(
+        fractions=faithfulness_metrics.FEW, mu_subsets=60, n_subsets=20, draws=60, randoms=2
+    )
+    rows = faithfulness_metrics.measure(loaded.model, video, target, maps, metrics=metrics, effort=effort)
+    row = {(row.metric, row.fill, row.map): row for row in rows}
+    for (metric, fill, name), one in row.items():
+        if name == "cause":
+            chance, other = row[metric, fill, "random"], row[metric, fill, "not"]
+            assert one.better * (one.mean - chance.mean) > 0, (metric, fill)
+            assert one.better * (one.mean - other.mean) > 0, (metric, fill)
+    for fill in faithfulness_metrics.FILLS:
+        assert row["relevance_gain", fill, "cause"].low > row["relevance_gain", fill, "random"].high
+
+
+def test_rank_correlations_are_scipys():
+    random = np.random.default_rng(0)
+    sums, falls = random.normal(size=(2, 3, 20)), random.normal(size=(3, 20)).astype(np.float32)
+    for by, theirs in ((additivity.rank_correlation, stats.spearmanr), (additivity.correlation, stats.pearsonr)):
+        found = additivity._told(sums, falls, by)
+        for m in range(2):
+            for i in range(3):
+                assert found[m, i] == pytest.approx(theirs(sums[m, i], falls[i]).statistic, abs=1e-5)

@@ -1,0 +1,219 @@
+"""The 3D networks against torchvision's, or against a second statement in plain torch, at every stage.
+
+All numbers are drawn, the batch norms' statistics too, under the names and shapes of the public state dicts. Tolerances
+are relative to the largest value at the stage: float32 rounds 1e-7 differently at each of up to some hundred layers;
+float64 shows whether only rounding differs.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from tests.support.random_checkpoints import PRESETS, drawn, shapes
+from tests.support.torch_networks import expected_stages
+from vtcav_jax import models, tap
+from vtcav_jax.attribution import explain
+from vtcav_jax.models import parameters
+from vtcav_jax.models.layers.pooling import max_pool
+from vtcav_jax.models.mvit import Mvit
+from weights_conversion import convert, torch_reference
+from weights_conversion.convert import fitted
+from weights_conversion.key_mapping import mvit_name
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+CLIPS = {
+    "c3d": (16, 112, 112),
+    "i3d": (16, 193, 224),
+    "s3d": (14, 211, 224),
+    "mvit_v1_b": (16, 224, 224),
+    "mvit_v2_s": (16, 224, 224),
+}
+SMALL = (7, 45, 58)  # no stride divides it
+# More of the same blocks, or the network of which a small one is tested below; benchmarks.parity has them all
+MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "mvit_v1_b")
+KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
+
+
+def pair(key: str, dtype=jnp.float32):
+    """A drawn state dict in torch's type, and our network with it."""
+    state = drawn(key)
+    arrays = {name: a.astype(dtype) for name, a in convert(PRESETS[key], state).items()}
+    state = {name: value.to(getattr(torch, jnp.dtype(dtype).name)) for name, value in state.items()}
+    return state, parameters.load(partial(models.make, PRESETS[key], dtype=dtype), arrays)
+
+
+def clip(preset: str, dtype=np.float32) -> np.ndarray:
+    count = 1 if preset in CLIPS else 2
+    return np.random.default_rng(2).normal(size=(count, *CLIPS.get(preset, SMALL), 3)).astype(dtype)
+
+
+def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
+    expected = reference_value.detach().numpy()
+    assert ours.shape == expected.shape and ours.dtype == expected.dtype
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
+
+
+@pytest.mark.parametrize(
+    "preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS if preset not in MORE]
+)
+def test_every_stage_in_float32(preset):
+    state, model = pair(KEYS[preset])
+    video = clip(preset)
+    with torch.no_grad():
+        their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), model.stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    assert ours.keys() == expected.keys()
+    for stage in model.stages:
+        assert_close(ours[stage], expected[stage], stage, 1e-5)
+    assert_close(logits, their_logits, "logits", 1e-5)
+
+
+def small_mvit(version: int):
+    """torchvision's network with three blocks, drawn, and ours with its numbers."""
+    heads, late = (1, 2, 2), version == 2
+    mvit = torch_reference.video_models().mvit
+    blocks = [
+        mvit.MSBlockConfig(
+            num_heads=number,
+            input_channels=96 * (heads[max(i - 1, 0)] if late else number),
+            output_channels=96 * (number if late else heads[min(i + 1, 2)]),
+            kernel_q=[3, 3, 3] if late or i == 1 else [],
+            kernel_kv=[3, 3, 3],
+            stride_q=[1, 2, 2] if i == 1 else [1, 1, 1] if late else [],
+            stride_kv=[1, 2 // number, 2 // number],
+        )
+        for i, number in enumerate(heads)
+    ]
+    options = dict(residual_pool=late, residual_with_cls_embed=False, rel_pos_embed=late, proj_after_attn=late)
+    network = mvit.MViT((64, 64), 6, blocks, num_classes=5, **options).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            wide = 0.3 if parameter.ndim == 1 or "pos" in name else parameter[0].numel() ** -0.5
+            parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, wide, generator=generator)
+
+    def maker() -> Mvit:
+        return Mvit(version=version, clip=(6, 64, 64), heads=heads, num_classes=5, rngs=nnx.Rngs(0))
+
+    tensors = {mvit_name(name): value.numpy() for name, value in network.state_dict().items()}
+    return network, parameters.load(maker, fitted(f"mvit_v{version}", nnx.eval_shape(maker), tensors))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_small_mvit_at_every_stage(version):
+    network, model = small_mvit(version)
+    video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        their_logits, expected = torch_reference.run_named(network, torch.from_numpy(video), model.stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    assert ours.keys() == expected.keys()
+    for stage in model.stages:
+        assert_close(ours[stage], expected[stage], stage, 1e-5)
+    assert_close(logits, their_logits, "logits", 1e-5)
+    with pytest.raises(ValueError, match=r"reads clips of \(6, 64, 64\), got \(8, 64, 64\)"):
+        model(jnp.zeros((1, 8, 64, 64, 3)))
+
+
+def third(model, video):
+    logits = model(video)
+    return logits[:, 3].sum(), logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["resnet3d_18_a", "resnext3d_101", "mfnet"])
+def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
+    state, model = pair(KEYS[preset], jnp.float64)
+    video = clip(preset, np.float64)[:1]
+    tensor = torch.from_numpy(video).requires_grad_()
+    their_logits, _ = expected_stages(preset, state, tensor, ())
+    (gradient,) = torch.autograd.grad(their_logits[:, 3].sum(), tensor)
+    (_, logits), ours = jax.jit(jax.value_and_grad(third, argnums=1, has_aux=True))(model, jnp.asarray(video))
+    assert_close(logits, their_logits, "logits", 1e-10)
+    assert_close(ours, gradient, "gradient by the video", 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1))]
+    + [((2, 2, 2), (2, 2, 2), (0, 1, 1))],
+)
+def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding):
+    random = np.random.default_rng(0)
+    x = np.maximum(random.integers(-2, 3, (2, 5, 7, 8, 3)), 0).astype(np.float32)  # as after a ReLU
+    tensor = torch.from_numpy(x.transpose(0, 4, 1, 2, 3)).requires_grad_()
+    theirs = torch.nn.functional.max_pool3d(tensor, window, strides, padding)
+    slope = random.normal(size=theirs.shape).astype(np.float32)
+    theirs.backward(torch.from_numpy(slope))
+    ours, pullback = jax.vjp(lambda v: max_pool(v, window, strides, padding), jnp.asarray(x))
+    assert tensor.grad is not None
+    np.testing.assert_array_equal(ours, theirs.detach().permute(0, 2, 3, 4, 1))
+    (found,) = pullback(jnp.asarray(slope.transpose(0, 2, 3, 4, 1)))
+    np.testing.assert_allclose(found, tensor.grad.permute(0, 2, 3, 4, 1), atol=1e-6)
+    lost = max_pool(jnp.asarray(x).at[0, 2, 3, 3, 0].set(jnp.nan), window, strides, padding)
+    assert np.isnan(lost[0, ..., 0]).any() and not np.isnan(lost[..., 1:]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", PRESETS)
+def test_every_public_state_dict_is_taken_and_nothing_else(key):
+    state, preset = drawn(key), PRESETS[key]
+    arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
+    counts = sum(name.endswith("num_batches_tracked") for name in state)
+    assert len(arrays) == len(state) - counts
+    assert arrays.keys() == parameters.parameters(models.abstract(preset)[0]).keys()
+    name = next(iter(state))
+    with pytest.raises(
+        ValueError,
+        match="do not fit .* All of the network is there.*\n  unexpected other.kernel\n  unexpected other.num",
+    ):
+        convert(preset, state | {"other.num_batches_tracked": torch.tensor(3), "other.weight": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="\n  missing "):
+        convert(preset, {key: value for key, value in state.items() if key != name})
+
+
+@pytest.mark.slow
+def test_both_public_names_of_i3d_give_the_same_parameters():
+    state = drawn("i3d_pytorch_i3d")
+    new = sorted(shapes()["i3d_kinetics_i3d_pytorch"])
+    old = dict(state)
+    renamed = {}
+    for name in new:
+        branch = {"branch_0": "b0", "branch_1.0": "b1a", "branch_1.1": "b1b"}
+        branch |= {"branch_2.0": "b2a", "branch_2.1": "b2b", "branch_3.1": "b3b"}
+        theirs = name.replace("mixed_", "Mixed_").replace("conv3d_", "Conv3d_").replace("batch3d", "bn")
+        for long, short in branch.items():
+            theirs = theirs.replace(f".{long}.", f".{short}.")
+        renamed[name] = old.pop(theirs.replace("Conv3d_0c_1x1", "logits"))
+    assert not old
+    ours, same = convert("i3d", state), convert("i3d", renamed)
+    assert ours.keys() == same.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, same[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_weights_of_another_family_are_recognised():
+    with pytest.raises(ValueError, match="They fit resnet3d_18_a"):
+        convert("video_swin_tiny", drawn("3dresnets_resnet18_A"))
+    with pytest.raises(ValueError, match="They fit mc3_18"):
+        convert("r3d_18", drawn("torchvision_mc3_18"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "shape"), [("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
+def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
+    """Nothing is lost where biases take no share: batch norms belong to the convolution before them."""
+    _, model = pair(KEYS[preset])
+    video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
+    found = explain(model, video, np.array([3]), "lrp_z_plus")
+    assert found.residual is not None
+    np.testing.assert_allclose(found.residual, 0, atol=1e-4 * abs(found.map.sum()))
+    assert np.abs(found.map).max() > 0

@@ -1,0 +1,145 @@
+"""Our Video Swin against torchvision's, on random weights, at every stage: values and gradients.
+
+Tolerances are relative to the largest value at the stage. float32: the networks round 1e-7 differently at each of some
+hundred steps, so 1e-5. float64: the same with 1e-16, so 1e-10; only a difference of method would be seen.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from vtcav_jax import models, tap
+from vtcav_jax.models import parameters
+from weights_conversion import convert, torch_reference
+from weights_conversion.key_mapping import official_name
+
+CLIPS = {
+    "short_clip_and_padded_windows": (8, 64, 64),
+    "nothing_divides": (7, 45, 58),
+    "one_frame": (1, 32, 32),
+    "long_clip_shifted_in_time": (20, 32, 40),
+}
+
+
+def randomised(network: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Every parameter random, biases and normalisation too: zeros and ones would hide what is left out."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            scale = 0.5 if name.endswith("bias_table") else 0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
+            parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, scale, generator=generator)
+    return network
+
+
+def pair(preset: str, dtype=jnp.float32, network=None):
+    network = network or randomised(torch_reference.swin(preset), seed=1)
+    arrays = {name: a.astype(dtype) for name, a in convert(preset, network.state_dict()).items()}
+    return network.to(getattr(torch, jnp.dtype(dtype).name)), parameters.load(
+        partial(models.make, preset, dtype=dtype), arrays
+    )
+
+
+def clip(shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(2, *shape, 3)).astype(dtype)
+
+
+def assert_close(ours, theirs: torch.Tensor, stage: str, tolerance: float) -> None:
+    theirs = torch_reference.our_axes(stage, theirs.detach().numpy())
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=stage)
+
+
+def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, network=None) -> None:
+    network, model = pair(preset, dtype, network)
+    video = clip(shape, np.dtype(dtype))
+    with torch.no_grad():
+        their_logits, theirs = torch_reference.run(network, torch.from_numpy(video))
+    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    assert ours.keys() == theirs.keys()
+    for stage in model.stages:
+        assert_close(ours[stage], theirs[stage], stage, tolerance)
+    assert_close(logits, their_logits, "logits", tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["nothing_divides", "long_clip_shifted_in_time"])
+def test_swin_t_float32(shape):
+    compare("video_swin_t_k400", CLIPS[shape], jnp.float32, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["nothing_divides", "one_frame", "long_clip_shifted_in_time"])
+def test_swin_t_float64(shape, float64):
+    compare("video_swin_t_k400", CLIPS[shape], jnp.float64, 1e-10)
+
+
+@pytest.mark.slow
+def test_a_deeper_and_wider_network_with_longer_windows_float32():
+    """The others differ from it and from video_swin_t_k400 in depth and width alone; benchmarks.parity has them."""
+    compare("video_swin_b_ssv2", CLIPS["short_clip_and_padded_windows"], jnp.float32, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 32, 32), (11, 37, 50)], ids=["fits", "padded_and_shifted"])
+@pytest.mark.slow
+def test_tiny_float64(shape, float64):
+    compare("video_swin_tiny", shape, jnp.float64, 1e-10)
+
+
+def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
+    network, model = pair(preset, jnp.float64)
+    video = clip(shape, np.float64)
+    target = np.array([3, 1])
+    their_logits, theirs = torch_reference.run(network, torch.from_numpy(video))
+    score = their_logits[torch.arange(2), torch.from_numpy(target)].sum()
+    their_gradients = dict(zip(theirs, torch.autograd.grad(score, list(theirs.values()))))
+    tapped = tap.activations_and_gradients(model, jnp.asarray(video), target, model.stages)
+    for stage in model.stages:
+        assert_close(tapped.gradients[stage], their_gradients[stage], stage, 1e-10)
+        assert_close(tapped.activations[stage], theirs[stage], stage, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [6, 10])
+def test_masks_are_the_references_where_scores_are_large(factor, float64):
+    """Scores near 100 reach through the mask of -100; a lower one would do as well elsewhere, not here."""
+    network = randomised(torch_reference.swin("video_swin_tiny"), seed=1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("qkv.weight"):
+                parameter.mul_(factor)
+    compare("video_swin_tiny", (8, 32, 32), jnp.float64, 1e-10, network)
+
+
+@pytest.mark.slow
+def test_swin_t_gradients_at_every_stage(float64):
+    compare_gradients("video_swin_t_k400", CLIPS["nothing_divides"])
+
+
+@pytest.mark.slow
+def test_tiny_gradients_at_every_stage(float64):
+    compare_gradients("video_swin_tiny", (11, 37, 50))
+
+
+@pytest.mark.parametrize("wrap", ["bare", "state_dict", "data_parallel"])
+def test_official_names_give_the_same_parameters(wrap):
+    state = randomised(torch_reference.swin("video_swin_tiny"), seed=1).state_dict()
+    window = (4 * 4 * 4,) * 2
+    official = {
+        name.replace("head.", "cls_head.fc_cls.") if name.startswith("head.") else f"backbone.{official_name(name)}": (
+            value.reshape(window) if name.endswith("relative_position_index") else value
+        )
+        for name, value in state.items()
+    }
+    assert "backbone.layers.1.blocks.0.mlp.fc2.weight" in official
+    wrapped = {
+        "bare": official,
+        "state_dict": {"meta": {"epoch": 30}, "state_dict": official},
+        "data_parallel": {"model_state": {f"module.{name}": value for name, value in official.items()}},
+    }[wrap]
+    ours, same = convert("video_swin_tiny", state), convert("video_swin_tiny", wrapped)
+    assert ours.keys() == same.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, same[name], err_msg=name)

@@ -1,0 +1,82 @@
+"""The page of --task=truth: what is said of its rows, and that names from elsewhere stay text."""
+
+import re
+
+import pytest
+
+from tests.report.test_tcav_page import NASTY
+from vtcav_jax.evaluation.world_benchmark.tables import ALL, CHOSEN, EXACT, FILE, REFUSED, TRUTH, Refused, Row
+from vtcav_jax.report.build import write_report
+from vtcav_jax.report.figures import evaluation as evaluation_figures
+from vtcav_jax.report.sections import evaluation as evaluation_sections
+from vtcav_jax.runs import directory
+from vtcav_jax.tcav.experiment.verdicts import write_rows
+
+NET = "net"
+OWN = "maps:mine"  # a function that does not tell its cost
+
+
+def row(method, value, forwards=3, stage="video", world=ALL, axis=TRUTH, half=0.02):
+    return Row(method, stage, NET, world, axis, value, value - half, value + half, 200, forwards, 0.01)
+
+
+ROWS = [
+    row("attn_lrp", 0.6),
+    row("occlusion", 0.62, 65),
+    row("rollout", 0.09, 1),
+    row("gradcam", 0.3, stage="norm"),
+    row("gradcam", 0.1, stage="stem"),
+    row(OWN, 0.7, 0),
+    row("sobel", 0.1, 0),
+    row("random", 0.0, 0),
+]
+QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (TRUTH, "WHERE")]
+
+
+def test_what_asks_no_network_is_known_by_name_and_not_by_its_cost():
+    said = dict(evaluation_sections.told(ROWS, NET))
+    assert f"{NET}: {OWN} at video tells most of the truth;" in said
+    below = next(text for lead, text in said.items() if lead.startswith("Not clearly better"))
+    assert below.startswith("the best of these is sobel, 0.1 ") and below.endswith("not better: rollout.")
+
+
+def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
+    said = dict(evaluation_sections.told([r for r in ROWS if r.method != OWN], NET))
+    assert "For the least cost: attn_lrp at video;" in said  # rollout takes one pass
+    said = dict(evaluation_sections.told([r for r in ROWS if r.method in ("rollout", "occlusion", "sobel")], NET))
+    assert not [lead for lead in said if lead.startswith("For the least")]
+    said = dict(evaluation_sections.told([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET))
+    assert "For the least cost: attn_lrp at video;" in said and len(said) == 2  # nothing to be held against
+
+
+def test_what_choosing_a_stage_flatters_is_told():
+    halves = [row("gradcam", 0.25, stage="norm", axis=CHOSEN), row("layercam", 0.4, stage="norm", axis=CHOSEN)]
+    halves.append(row("cam", float("nan"), stage="norm", axis=CHOSEN))
+    text = evaluation_sections.flattered([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
+    assert "0.030 less on average, and 0.050 at most (gradcam on net)" in text
+    assert evaluation_sections.flattered(ROWS) == ""
+
+
+def test_methods_that_nothing_beats_for_as_little_and_their_best_stages():
+    ranked = evaluation_figures.best(evaluation_figures.overall(ROWS, NET))
+    assert [r.method for r in ranked] == [OWN, "occlusion", "attn_lrp", "gradcam", "sobel", "rollout", "random"]
+    assert next(r.stage for r in ranked if r.method == "gradcam") == "norm"
+    asked = [r for r in ranked if r.forwards]
+    assert [r.method for r in evaluation_figures.cheapest(asked)] == ["rollout", "attn_lrp", "occlusion"]
+
+
+def test_the_page_has_every_row_and_names_stay_text(tmp_path):
+    directory.open_run(tmp_path / "run", {"task": "truth"}, "")
+    write_rows(tmp_path / "run" / FILE, Row, [*ROWS, *QUESTION, row("saliency", 0.5, axis=EXACT, world="W0")])
+    write_rows(tmp_path / "run" / REFUSED, Refused, [Refused("cam", NET, NASTY)])
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert NASTY not in page and "Which map to believe" in page
+    assert re.search(r"saliency 0\.5 \(0\.48 to 0\.52\)", page)
+    for one in ROWS:
+        assert one.method in page
+    assert page.count("<svg") == len(list((tmp_path / "run" / "report").rglob("*.svg"))) == 3
+
+
+@pytest.mark.parametrize("method, free", [("random", True), ("sobel", True), (OWN, False), ("saliency", False)])
+def test_free_rows(method, free):
+    assert row(method, 0.0).free == free

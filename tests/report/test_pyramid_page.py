@@ -1,0 +1,249 @@
+"""Pyramids on the page of a run: words, graph, each kernel's part and its film say what the tables say."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tests.report.test_tcav_page import NASTY, run_folder
+from tests.support.browser import downloaded, opened_alone
+from vtcav_jax.pyramid.tables import FILE, AblationRow, AlignedRow, EdgeRow, NodeRow, Told, film_name
+from vtcav_jax.report import linked_graph
+from vtcav_jax.report.animation.overlay import write_film
+from vtcav_jax.report.build import write_report
+from vtcav_jax.report.figures import png
+from vtcav_jax.report.figures import pyramid as pyramid_figures
+from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.sections import pyramid as pyramid_sections
+from vtcav_jax.report.text import pyramid as pyramid_text
+from vtcav_jax.runs import directory
+from vtcav_jax.tcav.experiment.verdicts import write_rows
+
+NAN = math.nan
+LEFT = "direction:left"
+
+
+def node(number, level, stage, relevance, target=LEFT, **more):
+    known: dict[str, Any] = dict(target=target, number=number, level=level, stage=stage, channel=10 + number)
+    known |= dict(relevance=relevance, relevance_low=relevance - 0.05, relevance_high=relevance + 0.05)
+    known |= dict(excess=0.7, frequency=0.5, response=relevance, rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3")
+    return NodeRow(**(known | more))
+
+
+def edge(parent, child, share, target=LEFT, half=0.02):
+    return EdgeRow(target, parent, child, share, share - half, share + half)
+
+
+def cut(level, stage, kernels, drop, p, target=LEFT):
+    return AblationRow(level, stage, kernels, 32, drop, drop - 1, drop + 1, 0.5, -0.2, 1.5, p, target)
+
+
+NODES = [node(0, 0, "convs.1", 0.4), node(1, 0, "convs.1", 0.2), node(2, 1, "convs.0", 0.3, rest=NAN)]
+NODES += [node(3, 1, "convs.0", 0.03, rest=NAN), node(0, 0, "norm", 0.5, NASTY, rest=0.4)]
+EDGES = [edge(-1, 0, 0.4), edge(-1, 1, 0.2), edge(0, 2, 0.7), edge(1, 2, -0.3), edge(0, 3, 0.01), edge(1, 3, 0.1)]
+EDGES += [edge(-1, 0, 0.5, NASTY)]
+ABLATIONS = [cut(0, "convs.1", 1, 0.4, 0.6), cut(0, "convs.1", 2, 8.0, 0.025), cut(1, "convs.0", 2, 0.3, 0.7)]
+ABLATIONS += [cut(0, "norm", 1, 3.0, 0.025, NASTY)]
+CONCEPTS = [AlignedRow(LEFT, 0, "convs.1", 10, f"ring {NASTY}", "static", "random", -0.31, 1, 64, 0.9, 0.01)]
+CONCEPTS += [AlignedRow(LEFT, 0, "convs.1", 10, "x", "dynamic", "others", 0.4, 12, 64, 0.6, 0.3)]
+TOLD = [
+    Told(
+        target=LEFT,
+        levels=(("convs.1",), ("convs.0",)),
+        score=(3.0, 5.0),
+        stability=(0.21, 0.6),
+        under_noise=((1.0, 0.8), (0.5, 0.5)),
+        selection={"by": "mass", "value": 0.5, "most": 32},
+        edges_by="gradient",
+        ablated=("a", "b", "c"),
+        same_clips=False,
+        compared=2,
+    )
+]
+TOLD += [
+    replace(
+        TOLD[0],
+        target=NASTY,
+        levels=(("norm",), ("convs.0",)),
+        under_noise=((1.0,), (NAN,)),
+        same_clips=True,
+        compared=0,
+    )
+]
+
+
+def pyramids(folder, concepts=True):
+    """What --task=pyramid leaves; not all kernels have a film."""
+    directory.open_run(folder, {"task": "pyramid", "model": "m", "videos": "v", "targets": [LEFT, NASTY], "depth": 2})
+    (folder / "films").mkdir(exist_ok=True)
+    video = np.random.default_rng(0).integers(0, 256, (4, 24, 72, 3), np.uint8)
+    for row in NODES[:3]:
+        write_film(folder / "films" / film_name(row.target, row.stage, row.channel), video, 4.0)
+    for name, kind, rows in (
+        ("nodes", NodeRow, NODES),
+        ("edges", EdgeRow, EDGES),
+        ("ablation", AblationRow, ABLATIONS),
+    ):
+        write_rows(folder / f"pyramid_{name}.csv", kind, rows)
+    if concepts:
+        write_rows(folder / "pyramid_concepts.csv", AlignedRow, CONCEPTS)
+    (folder / FILE).write_text(json.dumps([asdict(one) for one in TOLD]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write_report(pyramids(tmp_path_factory.mktemp("runs") / "pyramid"))
+
+
+def test_words_are_those_of_the_tables(page):
+    run = open_folder(page.parent.parent)
+    told = dict(pyramid_text.told(run, run.pyramids[0]))
+    assert told["4 kernels at 2 levels:"] == (
+        "direction:left hangs on them in 2 clips, score +4 on average. Chosen were of each level the fewest that have"
+        " 50 % of all that speaks for it, at most 32."
+    )
+    assert told["At convs.1 they matter:"].startswith(
+        "without its 2 kernels of 32 the score of 3 clips falls by 8 (7 to 9), without as many drawn from the whole"
+        " stage by 0.5 (−0.2 to 1.5); p 0.025. They are #10 40 %, #11 20 %."
+    )
+    assert "by 0.3 (−0.7 to 1.3)" in told["At convs.0 they are not shown to matter:"]
+    assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in told["From clip to clip:"]
+    assert (
+        told["Concepts:"]
+        == f"convs.1 #10 (stronger here) is the greatest entry of ring {NASTY} (static) against random, −0.31."
+    )
+    assert "do not all stay the same" in told["Under noise:"] and "90 % at convs.1" in told["Under noise:"]
+    assert told["What does not hold:"] == (
+        "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its"
+        " kernels more than on others. 1 of 4 kernels have a share whose interval holds 0."
+        " 1 of 4 edges between kernels have an interval that holds 0 (dashed)."
+    )
+    other = dict(pyramid_text.told(run, run.pyramids[1]))["What does not hold:"]
+    assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other
+    assert "expect too much" in other and "activity counts from 0" in other
+    weak = replace(NODES[0], excess=-0.2)
+    assert "convs.1 #10 (weaker here)" in pyramid_text.concepts(CONCEPTS, [weak])
+    assert "no kernel here" in pyramid_text.concepts(CONCEPTS[1:], [weak])
+    assert pyramid_text.activity(-0.2, 3).startswith("weaker than in the clips") and "by 0.2" in pyramid_text.activity(
+        -0.2, 3
+    )
+    assert pyramid_text.activity(0.2, 0) == "0.2 on average"
+    assert [
+        pyramid_text.nth(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)
+    ] == "1st 2nd 3rd 4th 11th 12th 21st 113th".split()
+
+
+def test_small_shares_keep_their_digits():
+    assert pyramid_text.part(0.0123, -0.004, 0.21) == "1.2 % (−0.4 to 21 %)"
+    assert pyramid_text.part(0.9996) == "100 %" and pyramid_text.part(0.0) == "0 %"
+    assert pyramid_text.part(NAN) == "not known"
+
+
+def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
+    text = page.read_text()
+    links = {line.partition('"')[0] for line in text.split('href="#')[1:]}
+    for i, numbers in enumerate(((0, 1, 2, 3), (0,))):
+        for number in numbers:
+            assert f"kernel-{i}-{number}" in links and text.count(f'id="kernel-{i}-{number}"') == 1
+    assert all(f'id="{link}"' in text for link in links)
+    assert NASTY not in text and "<script" not in text
+    assert text.count('class="part first"') == 2 and text.count('src="data:image/webp') == 3
+    assert "Its entry in concept vectors of length 1 (0.125 if all channels had the same):" in text
+    assert (
+        "x (dynamic) against others +0.4, 12th of 64 in size; not encoded there" in text and "−0.31, 1st of 64" in text
+    )
+    assert "which kernels of m do direction:left and" in text
+    assert "pyramid_edges.csv" in text and "pyramid_concepts.csv" in text
+    assert "convs.0 #12</a> 70 % (68 to 72 %)" in text and "convs.0 #13</a> 1 % (−1 to 3 %), not sure" in text
+
+
+def test_an_edge_is_as_wide_as_its_share_and_grey_if_it_takes_away():
+    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
+    assert not shown.left_out
+    figure = pyramid_figures.graph(TOLD[0], shown, "k-")
+    assert figure.role == "group"
+    drawn = [e for e in ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("path")]
+    by_end = {tuple(sorted(c for c in e.get("class", "").split() if c[0] == "e")): e for e in drawn}
+    wide, against, unsure = (by_end[ends] for ends in (("e0", "e2"), ("e1", "e2"), ("e0", "e3")))
+    assert float(wide.get("stroke-width", 0)) == pyramid_figures.WIDEST and "one" in wide.get("class", "")
+    assert float(against.get("stroke-width", 0)) == pytest.approx(pyramid_figures.WIDEST * 3 / 7, abs=0.1)
+    assert "faint" in against.get("class", "") and "unsure" in unsure.get("class", "")
+    assert "−30 % (−32 to −28 %) of convs.1 #11 through convs.0 #12" == against.findtext("title")
+    sizes = {e.findtext("title", "").split(":")[0]: float(e.get("r", 0)) for e in _circles(figure)}
+    assert sizes["convs.1 #10"] > sizes["convs.0 #12"] > sizes["convs.0 #13"] == pyramid_figures.LEAST
+
+
+def _circles(figure):
+    return ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("circle")
+
+
+def test_what_the_graph_has_no_room_for_is_told(monkeypatch):
+    monkeypatch.setattr(pyramid_figures, "MOST_EDGES", 2)
+    monkeypatch.setattr(pyramid_figures, "MOST_NODES", 1)
+    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
+    assert [row.number for row in shown.kernels] == [0, 2]
+    assert [(row.parent, row.child) for row in shown.edges] == [(-1, 0), (0, 2)]
+    assert shown.left_out[0] == "1 of 2 kernels of convs.1"
+    pyramid_figures.graph(TOLD[0], shown, "k-")
+    monkeypatch.setattr(pyramid_figures, "MOST_NODES", 4)
+    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
+    assert [(row.parent, row.child) for row in shown.edges[2:]] == [(0, 2), (1, 2)]
+    assert shown.left_out == ("2 of 4 edges to convs.0",)
+
+
+def test_films_without_room_are_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid_sections, "MOST_FILMS", 0)
+    monkeypatch.setattr(pyramid_sections, "LEAST_FILMS", 0)
+    folder = pyramids(tmp_path / "full", concepts=False)
+    text = write_report(folder).read_text()
+    name = film_name(LEFT, "convs.1", 10)
+    assert "data:image/webp" not in text and f'href="../films/{name}"' in text
+    assert (folder / "report" / ".." / "films" / name).is_file() and "concept vectors" not in text
+
+
+@pytest.mark.slow
+def test_beside_other_results_and_damaged(tmp_path):
+    folder = run_folder(tmp_path / "both")
+    pyramids(folder)
+    text = write_report(folder).read_text()
+    assert 'id="concepts"' in text and 'id="pyramid"' in text
+    (folder / FILE).write_text(json.dumps([{"target": LEFT}]))
+    with pytest.raises(ValueError, match="not what --task=pyramid writes"):
+        write_report(folder)
+
+
+def test_parts_escape_their_names():
+    figure = pyramid_figures.stability(TOLD[1])
+    told = linked_graph.chosen(figure, "k-", [linked_graph.Part(3, NASTY, "")]) + linked_graph.items(
+        NASTY, [linked_graph.Item(NASTY, NASTY)], "k-"
+    )
+    assert "<script" not in told and 'id="k-3"' in told
+
+
+@pytest.mark.skipif(not png.possible(), reason="drawing a figure as PNG needs Pillow")
+def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
+    from PIL import Image
+
+    figure = pyramid_figures.graph(TOLD[0], pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6]), "k-")
+    with Image.open(png.write_png(figure, tmp_path)) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    blue = (np.abs(pixels - (0, 0x67, 0xB1)).sum(-1) < 12).sum()
+    (least,) = (float(c.get("r", 0)) for c in _circles(figure) if c.findtext("title", "").startswith("convs.1 #10"))
+    assert blue > 9 * (math.pi * least**2 + 100 * pyramid_figures.WIDEST)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_a_kernel_is_chosen_without_a_script(browser, page, width, scheme):
+    view = opened_alone(browser, page, width, scheme)
+    seen = "[...document.querySelectorAll('.part')].filter(e => getComputedStyle(e).display != 'none').map(e => e.id)"
+    assert view.evaluate(seen) == ["kernel-0-0", "kernel-1-0"]
+    view.click(".graph a[href='#kernel-0-2']")
+    assert view.evaluate(seen) == ["kernel-0-2", "kernel-1-0"]
+    view.click("#kernel-0-2 li a")
+    assert view.evaluate(seen) == ["kernel-0-0", "kernel-1-0"]
+    assert downloaded(view, "pyramid_nodes.csv").startswith("target,")

@@ -1,0 +1,352 @@
+"""The page of a run: it says what the tables say, needs nothing else, and trusts no name."""
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from dataclasses import fields, replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tests.support.browser import downloaded, opened_alone, playing
+from vtcav_jax.report.build import write_comparison, write_report
+from vtcav_jax.report.comparison import page as comparison_page
+from vtcav_jax.report.comparison import stage_matching
+from vtcav_jax.report.effect_sizes import effect, number, with_interval
+from vtcav_jax.report.figures import svg as drawing
+from vtcav_jax.report.figures import tcav as tcav_figures
+from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.tcav import previews
+from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
+from vtcav_jax.tcav.experiment.verdicts import Clip, Row, write_rows
+from vtcav_jax.tcav.previews import FILMS, PREDICTIONS, Film, Prediction
+
+NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
+NAN = math.nan
+
+
+def row(concept, kind, against, step, verdict, target="direction:left", stage="layers.0", test="absolute", **more):
+    """A test whose unit derivative is half of its step."""
+    known = {field.name: field.type() for field in fields(Row)}  # type: ignore[operator]
+    known |= {
+        **dict(target=target, stage=stage, concept=concept, kind=kind, against=against, verdict=verdict, test=test),
+        **dict(step=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2),
+        **dict(share=step / 10, share_low=step / 10 - 0.05, share_high=step / 10 + 0.05, null_low=-0.5, null_high=0.5),
+        **dict(score=float(step > 0), score_low=0.0, score_high=1.0, n_targets=30, n_concept=20, n_against=100, sets=5),
+        **dict(p=0.001, p_adjusted=0.01 if verdict in FOUND else 1.0, auc=0.9, auc_p=0.01, target_fn="logit"),
+        **dict(degenerate=verdict == "degenerate stage", still=False, turning=0.5),
+    }
+    return Row(**known | more)
+
+
+FOUND = ("supports", "opposes", "motion: +", "motion: -")
+ROWS = [
+    row("left", "static", "random", 0.1, "not encoded"),
+    row("left", "dynamic", "random", 4.0, "supports"),
+    row("left", "dynamic", "frozen", 5.0, "motion: +", test="motion"),
+    row("left", "dynamic", "random", 6.0, "degenerate stage", stage="pool"),
+    row(NASTY, "static", "random", -3.0, "opposes"),
+    row(NASTY, "dynamic", "random", -0.4, "not significant"),
+    row("ring", "static", "random", 0.2, "not significant"),
+    row("ring", "dynamic", "random", NAN, "no vector", derivative_low=NAN, derivative_high=NAN, p=NAN, p_adjusted=NAN),
+]
+
+
+def run_folder(folder, rows=ROWS):
+    """A run's folder as --task=tcav leaves it, with one film and a picture."""
+    (folder / "films").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    moving = random.integers(0, 256, (8, 96, 96, 3), np.uint8)
+    dynamic = previews.write_film(folder, "films/a", moving)
+    static = previews.write_film(folder, "films/b", moving[:1].repeat(8, 0))
+    write_rows(folder / FILMS, Film, [Film("concept", "left", "dynamic", dynamic, 8, 20)])
+    shown = [Film("concept", "left", "dynamic", dynamic, 8, 20), Film("concept", "left", "static", static, 8, 20)]
+    shown += [Film("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
+    write_rows(folder / FILMS, Film, shown)
+    answers = [Prediction("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
+    write_rows(folder / PREDICTIONS, Prediction, answers)
+    clips = [
+        Clip(r.target, r.stage, r.concept, r.kind, r.against, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
+        for r in rows
+        for i in range(4)
+    ]
+    write_rows(folder / "derivatives.csv", Clip, clips)
+    names = [f"{r.concept}/{r.kind}/{r.against}" for r in rows if r.stage == "layers.0"]
+    write_rows(
+        folder / COSINES, Cosine, [Cosine("layers.0", "absolute", a, b, 0.5) for a in names for b in names if a != b]
+    )
+    np.savez(
+        folder / OVER_TIME,
+        **{"layers.0|vectors": np.array(names), "layers.0|direction:left": random.normal(size=(len(names), 4, 3))},
+    )
+    write_rows(folder / "scores.csv", Row, rows)
+    (folder / "flags.txt").write_text("--task=tcav\n")
+    about = {
+        "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
+        "versions": {"jax": "0"},
+        "family": {"tests": len(rows), "correction": "holm", "alpha": 0.05},
+        "self_check": [
+            {"kind": "static", "sets": "sets", "found": 1, "trials": 20, "rate": 0.05, "low": 0, "high": 0.2}
+        ],
+        "notes": [NASTY],
+    }
+    (folder / "run.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write_report(run_folder(tmp_path_factory.mktemp("runs") / "one"))
+
+
+@pytest.mark.slow
+def test_the_answer_says_what_the_table_says(page):
+    one = tcav_text.answers(open_folder(page.parent.parent))[0]
+    (lead, rest), (second, _) = one.found
+    assert lead.startswith("direction:left is raised by left where it moves: at layers.0 the step from random clips")
+    assert "+4.00 logits (3.60 to 4.40), adjusted p 0.01; 100 % of 30 clips agree" in lead
+    assert "As a still picture it is not even told from the other clips." in rest
+    assert "from frozen +5.00 (4.60 to 5.40) at layers.0" in rest
+    assert second.startswith(f"direction:left is lowered by {NASTY} as a still picture") and "−3.00 logits" in second
+    assert (
+        one.nothing == "No effect of ring is shown: smallest adjusted p 1; 1 of their tests could not tell (no vector)."
+    )
+    text = page.read_text()
+    assert (
+        "3 of 4 clips (30 % to 95 %)" in text and "random weights" not in text and "1 tests: degenerate stage" in text
+    )
+
+
+@pytest.mark.slow
+def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
+    folder = run_folder(tmp_path / "a")
+    (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
+    about = json.loads((folder / "run.json").read_text())
+    about["asked"]["model"] = "video_swin_tiny"
+    (folder / "run.json").write_text(json.dumps(about))
+    text = write_report(folder).read_text()
+    first = text.index("weights are random: it has learnt nothing")
+    assert first < text.index("is raised by left") and "<strong>" not in text and 'class="answer"' not in text
+    assert text.count("<li>With random weights: direction:left is") == 2 and "video_swin_tiny, random weights" in text
+    assert "<li>With random weights: No effect of ring is shown" in text
+    text = write_comparison([folder, run_folder(tmp_path / "b")]).read_text()
+    assert text.index("The weights of a are random") < text.index("<nav>")
+
+
+def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
+    text = page.read_text()
+    assert "that only lack the motion: frozen (one frame for as long). Only" in text and "jitter" not in text
+    rows = [r for r in ROWS if r.test != "motion"]
+    text = write_report(run_folder(tmp_path / "a", rows)).read_text()
+    assert "This run has no copies of the moving clips" in text and "frozen" not in text
+
+
+def test_a_class_of_which_nothing_is_found_gets_no_claim(tmp_path):
+    nothing = [replace(r, verdict="not significant", p_adjusted=0.8) for r in ROWS[:3]]
+    run = open_folder(write_report(run_folder(tmp_path / "a", nothing)).parent.parent)
+    (one,) = tcav_text.answers(run)
+    assert not one.found and one.nothing == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
+
+
+def test_little_effects_are_called_little_and_turned_signs_are_told(tmp_path):
+    rows = [
+        row("big", "dynamic", "random", 8.0, "supports"),
+        row("big", "dynamic", "random", -2.0, "opposes", stage="layers.1", p_adjusted=0.02),
+        row("small", "dynamic", "random", 0.8, "supports"),
+    ]
+    (one,) = tcav_text.answers(open_folder(run_folder(tmp_path / "a", rows)))
+    assert "The sign is the other way at layers.1 (dynamic)." in one.found[0][1]
+    assert one.found[1][1].startswith("That is little: 10 % of what big does.")
+
+
+def test_the_page_needs_nothing_and_runs_nothing(page):
+    text = page.read_text()
+    assert "<script" not in text and "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text and "@import" not in text and 'src="data:video/mp4;base64,' in text
+    assert "&lt;/td&gt;&lt;script&gt;" in text and text.count("<video") == 9
+    assert all(source.startswith(("data:", "#")) for source in re.findall(r'(?:src|href|poster)="([^"]*)"', text))
+
+
+def test_nothing_is_hidden_and_tables_are_in_the_page(page):
+    text = page.read_text()
+    found = re.search(r'download="scores.csv" href="data:text/csv;base64,([^"]*)"', text)
+    assert found
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    assert len(rows) == len(ROWS) and rows[4]["concept"] == NASTY
+    assert text.count('<tr class="faint">') >= sum(r.verdict not in FOUND for r in ROWS)
+    for verdict in {r.verdict for r in ROWS}:
+        assert f"<td>{verdict}</td>" in text and f"<dt>{verdict}</dt>" in text
+
+
+def test_figures_are_files_that_any_program_reads(page):
+    written = sorted(path.name for path in (page.parent / "figures").iterdir())
+    assert "depth_direction_left_left.svg" in written and "entanglement_layers.0_absolute.svg" in written
+    for path in (page.parent / "figures").glob("*.svg"):
+        svg = ElementTree.fromstring(path.read_text())
+        assert svg.get("aria-label") and "prefers-color-scheme" in path.read_text()
+        places = re.findall(r' (?:cx|cy|x|y|width)="([^"%]*)"', path.read_text())
+        assert all(-1 <= float(place) <= 2000 for place in places)
+
+
+def test_a_mark_stands_where_its_number_is():
+    figure = tcav_figures.depth([ROWS[1]], "step", "logits")
+    marks = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "circle" and "title" in e[0].tag]
+    (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left (dynamic) against random")]
+    texts = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
+    labels = {e.text or "": float(e.get("y", 0)) for e in texts}
+    ticks = {int(text): y - 4 for text, y in labels.items() if text.isdecimal()}
+    per_unit = (ticks[2] - ticks[0]) / 2
+    assert float(mark.get("cy", 0)) == pytest.approx(ticks[0] + 4 * per_unit, abs=0.3)
+    assert "4 (3.6 to 4.4), by chance −0.5 to 0.5, adjusted p 0.01, supports" in (mark[0].text or "")
+
+
+def test_a_long_class_does_not_hide_the_concept():
+    long = replace(ROWS[1], target="catching or throwing baseball")
+    for figure in (tcav_figures.depth([long], "step", "logits"), tcav_figures.ladder([long], "step", "logits")):
+        texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
+        assert {"left", "catching or throwing baseball: logits"} <= set(texts)
+
+
+def test_effects_carry_the_interval_of_the_statistic():
+    e = effect(ROWS[1], "step")
+    assert (e.value, e.low, e.high, e.sure) == (4, pytest.approx(3.6), pytest.approx(4.4), True)
+    assert effect(ROWS[4], "step").low == pytest.approx(-3.4)
+    assert effect(ROWS[1], "unit").value == 2
+    assert with_interval(e) == "+4.00 (3.60 to 4.40)" and number(-0.25) == "−0.25" and number(NAN) == "not known"
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3, 7), (0, 1e-4), (-2e5, 1e6), (0.01, 0.011)])
+def test_ticks_are_round_and_inside(low, high):
+    found = drawing.ticks(low, high)
+    assert 2 <= len(found) <= 6 and all(low <= value <= high for value in found)
+    assert len({drawing.tick(value) for value in found}) == len(found)
+
+
+def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
+    figure = tcav_figures.over_time(ROWS[0], np.full((3, 4), -2.5e-5) * np.arange(1, 5))
+    labels = [e for e in figure.elements if 'text-anchor="end">−' in e]
+    for label in labels:
+        assert float(label.split('x="')[1].split('"')[0]) > 6.5 * len(label.split(">")[1].split("<")[0])
+    assert len(labels) > 1 and any("e−05" in label for label in labels)
+    bars = tcav_figures.bars([replace(ROWS[1], score=0.0, score_low=0.0, score_high=0.0)])
+    assert [float(e.split('width="')[1].split('"')[0]) for e in bars.elements if e.startswith("<rect")] == [3.0]
+
+
+def test_tables_of_another_version_are_read_or_refused(tmp_path):
+    folder = run_folder(tmp_path / "a")
+    path = folder / "scores.csv"
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*lines[0], "steering"])
+        writer.writeheader()
+        writer.writerows({**line, "steering": "1"} for line in lines)
+    assert len(open_folder(folder).rows) == len(ROWS)
+    path.write_text("target,stage\na,b\n")
+    with pytest.raises(ValueError, match="scores.csv has no column concept, kind"):
+        write_report(folder)
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no .*run.json"):
+        write_report(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="run.json is damaged"):
+        write_report(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="no results that a page can show"):
+        write_report(tmp_path)
+
+
+def test_runs_side_by_side(tmp_path):
+    changed = [replace(ROWS[1], share=0.9, share_low=0.8, share_high=0.95), ROWS[0], ROWS[2]]
+    folders = [run_folder(tmp_path / "seed 0"), run_folder(tmp_path / "seed 1", changed)]
+    page = write_comparison(folders)
+    text = page.read_text()
+    assert "seed 0 less seed 1" in text and "1 of 2 differences have an interval without 0" in text
+    assert "1 more are of tests that could not tell" in text
+    assert "<td>−0.5</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
+    assert "it raises the score in both; its motion matters in both; 1 of 2 differences" in text
+    one = comparison_page.difference(comparison_page.Key(*"abcde"), ("a", "b"), ROWS[1], changed[0])
+    assert one.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and one.high == pytest.approx(
+        -0.5 + math.hypot(0.05, 0.1)
+    )
+    found = re.search(r'download="differences.csv" href="data:text/csv;base64,([^"]*)"', text)
+    assert found
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    assert [row["cannot_tell"] for row in rows] == ["not encoded", "", ""] and rows[1]["left"] == "seed 0"
+    assert float(rows[1]["difference"]) == pytest.approx(-0.5)
+    other = run_folder(tmp_path / "other", [replace(r, stage="features") for r in ROWS])
+    with pytest.raises(ValueError, match="no class, stage and concept in common"):
+        write_comparison([folders[0], other])
+
+
+def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
+    far = replace(ROWS[0], share=0.9, share_low=0.88, share_high=0.92)
+    one = comparison_page.difference(comparison_page.Key(*"abcde"), ("a", "b"), far, ROWS[1])
+    assert one.low > 0 and not one.sure and one.why_not == "not encoded"
+
+
+def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
+    turned = [replace(r, step=-r.step, derivative=-r.derivative, share=-r.share) for r in ROWS if r.test == "absolute"]
+    folders = [run_folder(tmp_path / "a"), run_folder(tmp_path / "b", turned)]
+    nothing = [replace(r, verdict="not significant") for r in ROWS]
+    text = write_comparison(folders).read_text()
+    assert "it raises the score in a, it lowers the score in b; that its motion matters is shown in none" in text
+    assert "<strong>No run shows an effect of</strong> ring for direction:left." in text
+    text = write_comparison([folders[0], run_folder(tmp_path / "c", nothing)]).read_text()
+    assert "it raises the score in a, no effect is shown in c; its motion matters in a only" in text
+
+
+def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
+    swin, cnn = [f"layers.{i}" for i in range(5)], ["convs.0", "convs.1", "convs.2"]
+    deep = [stage_matching.relative(swin), stage_matching.relative(cnn)]
+    assert deep[1] == {"convs.0": 0, "convs.1": 0.5, "convs.2": 1}
+    assert stage_matching.matched(["layers.0", "layers.2"], ["convs.1", "convs.2"], (deep[0], deep[1])) == {
+        "layers.2": "convs.1"
+    }
+    assert stage_matching.matched(["layers.3", "layers.4"], cnn, (deep[0], deep[1])) == {
+        "layers.4": "convs.2",
+        "layers.3": "convs.1",
+    }
+    assert stage_matching.matched(["layers.1"], ["layers.2"], (deep[0], deep[0])) == {}  # two stages of one network
+    assert stage_matching.matched(["layers.1", "a"], ["a", "b"], ({}, {})) == {"a": "a"}
+    folders = [
+        run_folder(tmp_path / "swin"),
+        run_folder(tmp_path / "cnn", [replace(r, stage="convs.0") for r in ROWS[:3]]),
+    ]
+    for folder, stages in zip(folders, (swin, cnn)):
+        about = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(about | {"network_stages": stages}))
+    text = write_comparison(folders).read_text()
+    assert "layers.0 / convs.0. That they stand for each other is an assumption." in text
+    assert "in the order swin, cnn:" in text and "it raises the score in both" in text
+
+
+def test_sheets_and_films():
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (5, 32, 32, 3), np.uint8)
+    assert np.array_equal(previews.scaled(small)[:, 1::3, 1::3], small)
+    assert previews.scaled(random.integers(0, 256, (2, 50, 30, 3), np.uint8)).shape == (2, 96, 96, 3)
+    cells = [previews.scaled(small), previews.scaled(small)[:2]]
+    both = previews.sheet(cells)
+    assert both.shape == (5, 96, 196, 3) and np.array_equal(both[4, :, 100:], cells[1][1])
+    assert previews.sheet(cells * 4).shape == (5, 196, 596, 3)
+    import av
+
+    with av.open(io.BytesIO(previews.mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8)))) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(frames) == 9 and frames[0].shape == (34, 48, 3)
+        assert container.streams.video[0].codec_context.name == "h264"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_a_browser_opens_it_alone(browser, page, width, scheme):
+    view = opened_alone(browser, page, width, scheme)
+    assert playing(view, "#concepts")
+    assert downloaded(view, "scores.csv").startswith("target,")

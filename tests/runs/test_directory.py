@@ -1,0 +1,66 @@
+"""A run's folder."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vtcav_jax.runs import directory
+
+
+def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
+    folder = directory.open_run(tmp_path / "a" / "run", {"steps": 3, "names": ("x", "y")}, "--steps=3\n")
+    about = (folder / "run.json").read_bytes()
+    assert json.loads(about)["asked"] == {"steps": 3, "names": ["x", "y"]}
+    assert json.loads(about)["versions"]["jax"]
+    assert (folder / "flags.txt").read_text() == "--steps=3\n"
+    assert directory.open_run(folder, {"steps": 3, "names": ("x", "y")}) == folder
+    assert (folder / "run.json").read_bytes() == about
+    with pytest.raises(ValueError, match=r"steps was 3, is 4; .*choose another --run"):
+        directory.open_run(folder, {"steps": 4, "names": ("x", "y"), "zebra": 1})
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        directory.open_run(tmp_path, {})
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        directory.open_run(tmp_path, {})
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    code = f"""
+from vtcav_jax.runs import directory as runs
+with runs.alone():
+    try:
+        runs.open_run({str(tmp_path / "run")!r}, {{"steps": 3}})
+        print("opened")
+    except ValueError as error:
+        print(error)
+"""
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    with directory.alone():
+        for _ in range(2):
+            directory.open_run(tmp_path / "run", {"steps": 3})
+        assert "another process is at work on" in other()
+    assert other() == "opened\n"
+    directory.open_run(tmp_path / "run", {"steps": 3})
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "table.csv"
+    directory.write_table(path, ("a", "b"), [(1, "x,y")])
+    assert path.read_text() == 'a,b\n1,"x,y"\n'
+
+    def rows():
+        yield (2, "z")
+        raise RuntimeError("power failed")
+
+    with pytest.raises(RuntimeError):
+        directory.write_table(path, ("a", "b"), rows())
+    assert path.read_text() == 'a,b\n1,"x,y"\n'

@@ -1,0 +1,71 @@
+"""Commands as a user types them, each in a process of its own that is forked from one which has imported everything.
+
+jax has begun nothing when a process is forked. What differs from `python main.py` is that imports are there before,
+which are what a command that refuses its flags spends its time on, and that nothing is torn down at the end.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+ROOT = str(Path(__file__).parents[2])
+SERVER = """
+import importlib, json, os, pkgutil, signal, sys, traceback
+sys.path.insert(0, os.getcwd())
+import vtcav_jax.report.build, vtcav_jax.cli.commands
+from vtcav_jax.cli import main
+for module in pkgutil.iter_modules(vtcav_jax.cli.commands.__path__):
+    importlib.import_module(f"vtcav_jax.cli.commands.{module.name}")
+for line in sys.stdin:
+    program, arguments, out, err = json.loads(line)
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    code = 1
+    for number, path in enumerate((os.devnull, out, err)):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    signal.alarm(300)
+    sys.argv = ["main.py", *arguments]
+    try:
+        exec(program, {"main": main})
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+@cache
+def _server() -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def end() -> None:
+    """Of the process that others are forked from."""
+    if _server.cache_info().currsize:
+        with _server() as server:
+            server.stdin.close()
+        _server.cache_clear()
+
+
+def typed(*arguments, program="main.start()") -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
+    server = _server()
+    with tempfile.TemporaryDirectory() as folder:
+        told = [Path(folder, name) for name in ("out", "err")]
+        server.stdin.write(json.dumps([program, list(map(str, arguments)), *map(str, told)]) + "\n")
+        server.stdin.flush()
+        code = server.stdout.readline()
+        assert code, "the process that commands are forked from has ended"
+        return int(code), *(path.read_text(encoding="utf-8") for path in told)

@@ -1,0 +1,64 @@
+"""Films of coloured squares, and a detector of them that is a function of the frame; by itself for what is killed."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from vtcav_jax import concepts
+from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.concept_sets import encoded
+from vtcav_jax.concepts.config import Mining
+
+SIZE, FRAMES = (48, 64), 24
+COLOURS = {"red": (250, 20, 20), "blue": (20, 20, 250), "green": (20, 250, 20)}
+
+
+class Squares:
+    """Finds squares by their colour, one of each; the confidence is the brightness of the pixel in the corner."""
+
+    name, sha256, identity, labels = "squares", "0", "0", tuple(COLOURS)
+
+    def __init__(self, stop=None):
+        self.stop, self.looked = stop, 0
+
+    def boxes(self, frames, fps: float) -> Iterator[Box]:
+        for number, frame in enumerate(frames):
+            self.looked += 1
+            if self.stop == self.looked:
+                os.kill(os.getpid(), 9)
+            for track, (label, colour) in enumerate(COLOURS.items()):
+                rows, columns = np.nonzero((np.abs(frame.astype(int) - colour) < 8).all(-1))
+                if len(rows):
+                    corners = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                    yield Box(number, track, label, *map(int, corners), frame[0, 0, 0] / 255)
+
+
+def film(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
+    """Squares of 10 pixels that move to the right over noise, `red` above `blue`, above `green`."""
+    random = np.random.default_rng(seed)
+    video = random.integers(60, 180, (1, *SIZE, 3), np.uint8).repeat(frames, 0)
+    speed = random.integers(1, 3)
+    for i, colour in enumerate(colours):
+        for t in range(frames):
+            left = 1 + int(speed * t + random.integers(0, 2)) % (SIZE[1] - 12)
+            video[t, 2 + 15 * i : 12 + 15 * i, left : left + 10] = COLOURS[colour] + random.integers(-5, 6, (10, 10, 3))
+    video[:, 0, 0] = round(255 * confidence)
+    return video
+
+
+def films(folder, count=6):
+    for i in range(count):
+        (folder / f"film{i}.mp4").write_bytes(encoded(film(i, confidence=0.6 + 0.05 * i)))
+    return sorted(folder.iterdir())
+
+
+def settings(*names, **given):
+    usual = dict(frames=6, random_sets=2, random_size=4, most_per_video=2)
+    return Mining(concepts.concepts(names or ("red",)), **usual | given)
+
+
+def contents(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

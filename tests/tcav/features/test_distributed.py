@@ -1,0 +1,138 @@
+"""Four devices, and two processes, give the table that one device gives; what happens when memory runs out."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tcav.experiment.test_run import CLIPS, QUICK, TARGETS, ask, done, made  # noqa: F401
+from vtcav_jax.tcav.features import distributed
+from vtcav_jax.tcav.features import encode as feature_encoding
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, "tests")
+import jax
+from vtcav_jax.tcav import hosts
+made, run, processes, process, port = sys.argv[1:]
+if int(processes) > 1:
+    hosts.connect(f"localhost:{port}", int(processes), int(process))
+import test_experiment as t
+run = Path(run)
+found = t.ask(Path(made), run, replace(t.QUICK, export=True, steering=3))
+print(jax.device_count(), len(found.rows), found.work.forwards, found.work.backwards)
+"""
+EXACT = (
+    "target stage concept kind against n_targets verdict test n_concept n_against sets ties degenerate still".split()
+)
+P = ("p", "p_adjusted", "p_step", "p_unit", "p_sign", "auc_p")
+
+
+def started(sets, run, processes=1, process=0, port=0, **more):
+    command = [sys.executable, "-c", SCRIPT, *map(str, (sets, run, processes, process, port))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"} | more, **pipes)
+
+
+def ended(*running):
+    told = [process.communicate(timeout=500) for process in running]
+    assert all(process.returncode == 0 for process in running), told
+    return [out.splitlines()[-1].split() for out, _ in told]  # gloo has its say before
+
+
+def rows(folder, name="scores.csv"):
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_table(ours, theirs):
+    """Derivatives to a hundred-thousandth of the largest; a permutation or two may change sides."""
+    assert len(ours) == len(theirs) > 0
+    largest = max(abs(float(row["derivative"])) for row in theirs)
+    for one, other in zip(ours, theirs):
+        assert [one[name] for name in EXACT] == [other[name] for name in EXACT]
+        for name in ("score", "derivative", "derivative_low", "derivative_high", "sets_low", "sets_high"):
+            np.testing.assert_allclose(float(one[name]), float(other[name]), rtol=1e-4, atol=1e-5 * largest)
+        if other["degenerate"] == "False" and other["verdict"] != "no derivative":
+            for name in P:
+                np.testing.assert_allclose(float(one[name]), float(other[name]), atol=0.05 if "adj" in name else 0.01)
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_table_of_one(made, tmp_path):  # noqa: F811
+    one = started(made, tmp_path / "one/run")
+    four = started(made, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    told = ended(one, four)
+    assert [line[0] for line in told] == ["1", "4"] and told[0][1:] == told[1][1:]
+    assert_same_table(rows(tmp_path / "four/run"), rows(tmp_path / "one/run"))
+    for name in ("quality.csv", "steering.csv"):
+        assert len(rows(tmp_path / "four/run", name)) == len(rows(tmp_path / "one/run", name)) > 0
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_write_the_table_of_one(made, done, tmp_path):  # noqa: F811
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    told = ended(*(started(made, tmp_path / "two/run", 2, process, port) for process in range(2)))
+    assert told[0] == told[1]  # both return everything, also what all of them did together
+    about = json.loads((tmp_path / "two/run/run.json").read_text())
+    assert about["work"]["forwards"] == int(told[0][2]) > CLIPS + TARGETS  # steering is forward passes as well
+    assert told[0][0] == "2" and about["work"]["backwards"] == TARGETS
+    assert_same_table(rows(tmp_path / "two/run"), rows(done.folder))
+    names = {path.name for path in (tmp_path / "two/run").iterdir()}
+    assert names == {path.name for path in done.folder.iterdir()} | {"steering.csv"}
+
+
+def test_one_process_is_the_first_and_has_all_the_work():
+    assert distributed.first() and distributed.share([3, 1, 2]) == [3, 1, 2] and distributed.gathered("a") == ["a"]
+    array = np.array([1.0, 1e-17])
+    assert distributed.summed({"x": array})["x"] is array
+    with pytest.raises(ValueError, match="nothing is here"):
+        distributed.once(lambda: (_ for _ in ()).throw(ValueError("nothing is here")))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((None, 2, None), "--num_processes=2 say nothing without --coordinator"),
+        (("localhost", 2, 0), "expected HOST:PORT of process 0, or auto"),
+        (("auto", None, None), "give --num_processes and --process_id, as no cluster says them"),
+    ],
+)
+def test_what_processes_need_to_find_each_other(given, message):
+    with pytest.raises(ValueError, match=message):
+        distributed.connect(*given)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(made, tmp_path, monkeypatch, capsys):  # noqa: F811
+    settings = replace(QUICK, stages=("pool",), tests=("absolute",), self_check=0, batch=8)
+    usual = ask(made, tmp_path / "usual/run", settings, ("red",))
+    sizes = []
+
+    def limited(real):
+        def run(model, video, *more, **static):
+            sizes.append(len(video))
+            if len(video) > 3:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+            return real(model, video, *more, **static)
+
+        return run
+
+    for name in ("_activations", "_gradients"):
+        monkeypatch.setattr(feature_encoding, name, limited(getattr(feature_encoding, name)))
+    small = ask(made, tmp_path / "small/run", settings, ("red",))
+    assert set(sizes) == {8, 6, 4, 3, 2} and small.work.micro_batch == 3
+    assert (small.work.forwards, small.work.backwards) == (usual.work.forwards, usual.work.backwards)
+    assert_same_table(rows(small.folder), rows(usual.folder))
+    assert "out of memory: going on with 2 clips at a time" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""Scores: the oracle of tanh and gelu, networks whose answer is known, ties, stages that say nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from vtcav_jax.tap import keep
+from vtcav_jax.tcav.features import feature_store
+from vtcav_jax.tcav.features.encode import Reading, encode
+from vtcav_jax.tcav.features.gram import Gram, gram
+from vtcav_jax.tcav.features.microbatches import held
+from vtcav_jax.tcav.stats.scores import derivatives, scores, sign_counts, stage
+from vtcav_jax.tcav.stats.vectors import Training, fit, labels
+
+LOGIT = [
+    [-0.442840331, -0.4480387231, -0.3801946805, -0.4322831828, -0.4928899763, -0.5006386245],
+    [-0.9528329889, -1.4775136589, -1.4550491252, -1.4479275811, -1.4878341284, -1.5031981401],
+    [1.3647610122, 0.7501815133, 0.7206894638, 0.8371516991, 0.959440092, 1.0015724206],
+    [0.2506722216, 1.418856908, 1.1851784247, 1.1288365836, 1.1343786636, 1.1215225247],
+]
+PROBABILITY = [0.2701449902, 0.1783510782, 0.1908745166, 0.222290875, 0.2575903061, 0.2710419522]  # class 2
+INTEGRATED = [1.040788, 0.829866, 0.810597, 0.868398, 0.929419, 0.950357]  # class 2
+
+
+def oracle(parameters, video, tap=keep):
+    h = tap("h", jnp.tanh(video.reshape(len(video), -1) @ parameters[0].T))
+    z = h @ parameters[1].T + parameters[2][None]
+    return jax.nn.gelu(z, approximate=True) @ parameters[3].T
+
+
+oracle.stages = ("h",)
+
+
+def oracle_gram(dtype, vector, **reading):
+    i, k, j, q, c = (np.arange(n)[:, None] for n in (6, 36, 12, 8, 4))
+    x = np.sin(0.37 * (i + 1) * (k.T + 1) + 0.11 * i).reshape(6, 2, 3, 3, 2).astype(dtype)
+    parameters = (
+        np.cos(0.05 * (j + 1) * (k.T + 1)) / 6,
+        np.sin(0.21 * (q + 1) * (j.T + 1)) / 2,
+        0.1 * np.cos(q[:, 0]),
+        np.cos(0.31 * (c + 1) * (q.T + 2)),
+    )
+    model = Partial(oracle, [jnp.asarray(p, dtype) for p in parameters])
+    out = encode(model, held(x), held(x), range(4), "h", Reading(micro_batch=4, **reading))
+    pair = feature_store.of(np.stack([vector, 0 * vector]).astype(dtype))
+    return gram(pair, out.gradients["h"], 4), out.scores
+
+
+FIXED = np.array([[1.0, -1.0]])  # the mean difference of a vector and 0 is the vector
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-6), (np.float64, 1e-9)])
+def test_oracle(dtype, atol):
+    with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        sines = np.sin(np.arange(12) + 1.0)
+        found, logits = oracle_gram(dtype, sines)
+        vector = fit(found.kernel, FIXED, Training("mean_difference"))
+        np.testing.assert_allclose(logits[0], [0.74283044, -1.30876302, -0.65997753, -3.41102132], atol=1e-6)
+        np.testing.assert_allclose(derivatives(found, vector.a)[:, :, 0], LOGIT, atol=atol)
+        result = scores(found, vector)
+        np.testing.assert_array_equal(result.sign_count[:, 0], [0, 0, 1, 1])
+        np.testing.assert_allclose(result.derivative[2, 0], 0.3744104683, atol=atol)
+        log, log_probs = oracle_gram(dtype, sines, target_fn="log_prob")
+        probability = derivatives(log, vector.a)[2, :, 0] * np.exp(log_probs[:, 2])
+        np.testing.assert_allclose(probability, PROBABILITY, atol=atol)
+        path, _ = oracle_gram(dtype, sines, sensitivity="integrated", steps=12)
+        np.testing.assert_allclose(derivatives(path, vector.a)[2, :, 0], INTEGRATED, atol=2e-6)
+
+
+def test_logit_and_probability_may_disagree():
+    cosines = np.cos(1.87 * (np.arange(12) + 1.0))
+    for name, expected in {"logit": [1, 1 / 6, 5 / 6, 4 / 6], "log_prob": [1, 1 / 6, 2 / 6, 0]}.items():
+        found, _ = oracle_gram(np.float32, cosines, target_fn=name)
+        vector = fit(found.kernel, FIXED, Training("mean_difference"))
+        np.testing.assert_allclose(scores(found, vector).sign_count[:, 0], expected, rtol=1e-6)
+
+
+def planted(video, tap=keep):
+    """Class 0 rises with what the first channel has anywhere, class 1 falls with it, class 2 does not see it."""
+    x = tap("x", video)
+    brightness = x.mean((1, 2, 3))
+    return jnp.stack([jnp.exp(brightness[:, 0]), -jnp.exp(brightness[:, 0]), jnp.tanh(brightness[:, 1])], -1)
+
+
+@pytest.mark.parametrize("pool", ["none", "space", "all"])
+@pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
+def test_a_network_whose_scores_are_0_and_1(pool, estimator):
+    rng = np.random.default_rng(0)
+    examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (60, 20))
+    examples[:30, ..., 0] += 1.5
+    out = encode(planted, held(examples), held(targets), [0, 1, 2], "x", Reading(pool))
+    found = gram(out.examples["x"], out.gradients["x"], 3)
+    result = scores(found, fit(found.kernel, labels(range(30), range(30, 60), 60)[None], Training(estimator)))
+    np.testing.assert_array_equal(result.sign_count[:2, 0], [1, 0])
+    assert result.share[0, 0] > 0.6 and result.share[1, 0] < -0.6 and abs(result.share[2, 0]) < 0.4
+    # Gradients of one direction and many lengths: the sign count still cannot be but 0 or 1
+    assert (stage(found).variation > 1e-3).all() and stage(found).degenerate.all()
+
+
+def random_gram(seed=0, m=24, n=13, d=200, classes=2):
+    rng = np.random.default_rng(seed)
+    x, g = rng.normal(size=(m, d)), rng.normal(size=(classes * n, d)) + 0.3
+    return gram(feature_store.of(x), feature_store.of(g), classes), x, g.reshape(classes, n, d)
+
+
+def test_scores_are_those_of_explicit_vectors(float64):
+    found, x, g = random_gram()
+    signed = np.stack([labels(range(8), range(8, 24), 24), labels(range(0, 24, 3), range(1, 24, 3), 24)])
+    vectors = fit(found.kernel, signed)
+    w = vectors.a @ (x - x.mean(0))
+    along = np.einsum("cnd,vd->cnv", g, w / np.linalg.norm(w, axis=1, keepdims=True))
+    result = scores(found, vectors)
+    np.testing.assert_allclose(result.derivative, along.mean(1), atol=1e-12)
+    np.testing.assert_allclose(result.sign_count, (along > 0).mean(1))
+    lengths = np.linalg.norm(g, axis=-1).mean(1, keepdims=True)
+    np.testing.assert_allclose(result.share, along.mean(1) / lengths, atol=1e-12)
+
+
+def test_opposite_concepts_have_opposite_scores():
+    found, _, _ = random_gram()
+    vectors = fit(found.kernel, np.stack([labels(range(8), range(8, 24), 24), labels(range(8, 24), range(8), 24)]))
+    result = scores(found, vectors)
+    np.testing.assert_allclose(result.sign_count[:, 0], 1 - result.sign_count[:, 1], rtol=1e-12)
+    np.testing.assert_allclose(result.derivative[:, 0], -result.derivative[:, 1], atol=1e-7)
+
+
+def test_a_tie_counts_half_and_a_vector_of_length_0_has_no_score():
+    along = np.array([[[1.0, np.nan], [1e-9, np.nan], [-2.0, np.nan], [0.0, np.nan]]])
+    np.testing.assert_array_equal(sign_counts(along, np.ones((1, 4))), [[0.5, np.nan]])
+    still = Gram(np.eye(4), np.zeros((1, 3, 4)), np.zeros((1, 3, 3)))
+    result = scores(still, fit(np.eye(4), np.array([[1.0, 1, -1, -1]])))
+    assert result.sign_count[0, 0] == 0.5 and result.ties[0, 0] == 3 and np.isnan(result.share[0, 0])
+    assert stage(still).still[0] and stage(still).degenerate[0] and np.isnan(stage(still).variation[0])
+
+
+def linear_head(video, tap=keep):
+    x = jnp.tanh(3 * tap("deep", video))
+    return tap("pool", x.mean((1, 2, 3))) @ jnp.asarray([[1.0, -2, 0.5], [0.3, 0.2, 1]], x.dtype)
+
+
+def test_a_linear_head_is_degenerate_and_only_it():
+    rng = np.random.default_rng(0)
+    examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (30, 20))
+    out = encode(linear_head, held(examples), held(targets), [0, 1], ("deep", "pool"))
+    found = {name: gram(out.examples[name], out.gradients[name], 2) for name in ("deep", "pool")}
+    assert stage(found["pool"]).degenerate.all() and (stage(found["pool"]).variation < 1e-6).all()
+    assert not stage(found["deep"]).degenerate.any() and (stage(found["deep"]).turning > 0.1).all()
+    vectors = fit(found["pool"].kernel, labels(range(15), range(15, 30), 30)[None])
+    w = out.examples["pool"].combined(vectors.unit)[0]
+    result = scores(found["pool"], vectors)
+    weights = np.array([[1.0, 0.3], [-2, 0.2]])
+    along = derivatives(found["pool"], vectors.unit)[:, :, 0]
+    np.testing.assert_allclose(along, np.tile((weights @ w)[:, None], 20), rtol=1e-4)
+    np.testing.assert_allclose(result.share[:, 0], weights @ w / np.linalg.norm(weights, axis=1), rtol=1e-4)
+    assert set(result.sign_count.ravel()) <= {0.0, 1.0}

@@ -1,0 +1,264 @@
+"""Training: what is random follows from seed and step, so that an interrupted run ends as an unbroken one."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import Clip, Item, VideoError
+from vtcav_jax.models import parameters as weights
+from vtcav_jax.report.figures.training import training_curves
+from vtcav_jax.tap import keep
+from vtcav_jax.training import loop
+from vtcav_jax.training.loop import Diverged, Recipe, train
+
+pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
+
+GEOMETRY = ClipGeometry(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+RECIPE = Recipe(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
+HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
+
+
+class MeanColour(nnx.Module):
+    """Two layers on the mean colour."""
+
+    stages = ("pool",)
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.body = nnx.Linear(3, 16, rngs=rngs)
+        self.head = nnx.Linear(16, 5, rngs=rngs)
+
+    def __call__(self, video, tap=keep):
+        x = tap("pool", video.mean((1, 2, 3)))
+        return self.head(jax.nn.relu(self.body(x)))
+
+
+def make():
+    return MeanColour(nnx.Rngs(0))
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Clips of one colour; every eleventh cannot be read, every seventh has no label for brightness."""
+
+    n: int = 50
+    spec: str = "colours"
+    identity: str = "colours"
+    heads = HEADS
+
+    @property
+    def items(self):
+        labels = [{"colour": i % 3} | ({} if i % 7 == 0 else {"bright": i // 3 % 2}) for i in range(self.n)]
+        return tuple(Item(f"clip {i}", known) for i, known in enumerate(labels))
+
+    def read(self, i, geometry, how):
+        if i % 11 == 10:
+            raise VideoError(f"clip {i} is broken")
+        video = np.zeros((1, *geometry.shape), np.uint8)
+        video[..., i % 3] = (60, 200)[i // 3 % 2]
+        return Clip(video, np.arange(2)[None], np.zeros((1, 2)), False, str(i))
+
+
+run = partial(train, make, Colours(), GEOMETRY, workers=0)
+
+
+def parameters(model):
+    return {name: np.asarray(a) for name, a in weights.parameters(model).items()}
+
+
+def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
+    whole = list(islice(loop.order(5, 1, 0), 15))
+    for epoch in range(3):
+        assert sorted(whole[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
+    assert whole[:5] != [(0, i) for _, i in whole[5:10]]
+    assert list(islice(loop.order(5, 1, 7), 8)) == whole[7:]
+    assert list(islice(loop.order(5, 2, 0), 15)) != whole
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path):
+    recipe = replace(RECIPE, steps=120, checkpoint_every=120)
+    run(recipe, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["accuracy:colour"]) == 1.0 and float(last["accuracy:bright"]) == 1.0
+    assert float(last["loss"]) < 0.1
+    text = training_curves(tmp_path / "metrics.csv").read_text()
+    assert "colour" in text and text.count("<polyline") == 3
+
+
+@pytest.mark.slow
+def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypatch):
+    trained = run(RECIPE, tmp_path / "unbroken")
+    unbroken = parameters(trained.model)
+    assert [read.item.name for read in trained.failures] == ["clip 10", "clip 21", "clip 32", "clip 43"]
+
+    real = loop._batches
+
+    def stopping(*args):
+        for i, batch in enumerate(real(*args)):
+            if i == 5:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(loop, "_batches", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(RECIPE, tmp_path / "broken")
+    monkeypatch.setattr(loop, "_batches", real)
+    continued = parameters(run(RECIPE, tmp_path / "broken").model)
+    for name, array in unbroken.items():
+        np.testing.assert_array_equal(continued[name], array)
+    metrics = (tmp_path / "unbroken" / "metrics.csv").read_bytes()
+    assert (tmp_path / "broken" / "metrics.csv").read_bytes() == metrics
+    assert metrics.count(b"\n") == 13
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_only_read_again(tmp_path):
+    first = parameters(run(RECIPE, tmp_path).model)
+    again = parameters(train(make, Colours(), GEOMETRY, RECIPE, tmp_path, workers=0).model)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
+    run(replace(RECIPE, steps=4), tmp_path)
+    with pytest.raises(Diverged, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
+        run(replace(RECIPE, steps=60, warmup=0, learning_rate=1e30), tmp_path)
+
+
+def test_a_clip_without_a_label_does_not_count():
+    logits = jnp.array([[2.0, 0.0], [0.0, 3.0], [5.0, 0.0]])
+    loss, right = loop._head(logits, jnp.array([0, 0, -1]), 0.0)
+    expected = np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(3))])
+    assert float(loss) == pytest.approx(expected, abs=1e-6) and float(right) == 0.5
+    loss, right = loop._head(logits, jnp.array([-1, -1, -1]), 0.1)
+    assert (float(loss), float(right)) == (0.0, 0.0)
+
+
+def test_smoothed_answers_want_a_margin_that_ends():
+    loss = jax.jit(lambda margin: loop._head(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
+    margins = jnp.linspace(0.0, 8.0, 801)
+    best = float(margins[jnp.argmin(jax.vmap(loss)(margins))])
+    assert best == pytest.approx(np.log(0.95 / 0.05), abs=0.01)  # a tenth spread over two answers
+
+
+def test_augmentation_only_moves_pixels():
+    video = np.arange(4 * 2 * 4 * 5 * 3).reshape(4, 2, 4, 5, 3).astype(np.uint8)
+    key = jax.random.key(1)
+    shifted = np.asarray(loop.augmented(jnp.asarray(video), "torus", key))
+    for clip, new in zip(video, shifted):
+        assert any((np.roll(clip, (y, x), (1, 2)) == new).all() for y in range(4) for x in range(5))
+    assert (shifted != video).any()
+    flipped = np.asarray(loop.augmented(jnp.asarray(video), "flip", key))
+    mirrored = [(new == clip[:, :, ::-1]).all() for clip, new in zip(video, flipped)]
+    same = [(new == clip).all() for clip, new in zip(video, flipped)]
+    assert all(a != b for a, b in zip(mirrored, same)) and any(mirrored) and any(same)
+    assert loop.augmented(jnp.asarray(video), "none", key) is not None
+
+
+@pytest.mark.slow
+def test_a_share_of_the_clips_loses_its_time():
+    video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
+    changed, chosen = loop.without_time(video, 0.25, jax.random.key(0))
+    before, after = np.asarray(video)[..., 0, 0, 0], np.asarray(changed)[..., 0, 0, 0]
+    chosen = np.asarray(chosen)
+    assert 60 < chosen.sum() < 140
+    np.testing.assert_array_equal(after[~chosen], before[~chosen])
+    frozen = (after == after[:, :1]).all(1)
+    shuffled = (np.sort(after, 1) == np.sort(before, 1)).all(1)
+    assert (frozen | shuffled)[chosen].all() and 20 < frozen[chosen].sum() < chosen.sum() - 20
+    assert all(set(a) <= set(b) for a, b in zip(after, before))
+
+
+@pytest.mark.slow
+def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
+    recipe = replace(RECIPE, timeless=1.0, timeless_heads=("bright",))
+    run(recipe, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["accuracy:colour"] for row in rows} == {"0.0"}
+    assert any(float(row["accuracy:bright"]) > 0 for row in rows)
+
+
+def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
+    with pytest.raises(ValueError, match="steps, batch_size.*warmup 5.*learning_rate"):
+        Recipe(steps=0, warmup=5, learning_rate=0.0)
+
+
+def test_what_has_no_labels_cannot_be_trained_on():
+    class Unlabelled(Colours):
+        heads = {}
+
+    with pytest.raises(ValueError, match="colours has no labels to train on"):
+        loop.checked_heads(Unlabelled())
+
+    class OneClass(Colours):
+        heads = {"colour": ("red",)}
+
+    with pytest.raises(ValueError, match="one class only for colour"):
+        loop.checked_heads(OneClass())
+
+
+def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
+    old = {name: a + 1 for name, a in weights.parameters(make()).items()}
+    old["head.bias"] = jnp.zeros(99)
+    start = loop.with_new_head(old, make)
+    fresh = weights.parameters(make())
+    np.testing.assert_array_equal(start["body.kernel"], old["body.kernel"])
+    np.testing.assert_array_equal(start["head.kernel"], fresh["head.kernel"])
+    model = run(replace(RECIPE, steps=1, warmup=1), tmp_path, initial=start).model  # at a learning rate of 0
+    np.testing.assert_array_equal(parameters(model)["body.kernel"], old["body.kernel"])
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path):
+    program = (
+        "import jax, numpy as np, sys; from pathlib import Path\n"
+        "sys.path.insert(0, 'tests')\n"
+        "from test_training import run, RECIPE, parameters\n"
+        "model = run(RECIPE, Path(sys.argv[1] + '_run')).model\n"
+        "np.savez(sys.argv[1], devices=jax.device_count(), **parameters(model))\n"
+    )
+    found = []
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        subprocess.run([sys.executable, "-c", program, str(out)], env=env, check=True, timeout=300)
+        found.append(dict(np.load(f"{out}.npz")))
+    assert [int(arrays.pop("devices")) for arrays in found] == [1, 2]
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, atol=1e-5)  # sums in another order, 12 steps of Adam
+
+
+@pytest.mark.slow
+def test_the_command_killed_half_way_ends_as_an_unbroken_run(tmp_path):
+    common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--held_out=worlds:small:40:1"]
+    common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--workers=1", "--learning_rate=1e-3"]
+    folders = tmp_path / "unbroken", tmp_path / "killed"
+    commands = [[sys.executable, "main.py", *common, f"--run={folder}"] for folder in folders]
+    subprocess.run(commands[0], check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folders[1] / "checkpoints" / "10").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (folders[1] / "model.safetensors").exists()
+    subprocess.run(commands[1], check=True, capture_output=True, timeout=300)
+    for name in ("metrics.csv", "accuracy.csv", "model.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    other = subprocess.run([*commands[1], "--seed=1"], capture_output=True, text=True, timeout=300)
+    assert other.returncode == 1 and "is a run of something else (seed was 0, is 1)" in other.stderr

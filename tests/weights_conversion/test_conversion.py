@@ -1,0 +1,221 @@
+"""The converter: strict about names, shapes, buffers and files; it runs no code and leaves nothing half-written."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vtcav_jax import models
+from vtcav_jax.models import parameters
+from weights_conversion import convert, download, torch_reference
+from weights_conversion.checkpoint_reader import read_checkpoint
+
+PRESET = "video_swin_tiny"
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return torch_reference.swin(PRESET).state_dict()
+
+
+def refusal(state, message, preset=PRESET, **options):
+    with pytest.raises(ValueError, match=message) as error:
+        convert(preset, state, **options)
+    return str(error.value)
+
+
+def test_layouts(state):
+    arrays = convert(PRESET, state)
+    proj = state["patch_embed.proj.weight"].numpy()
+    np.testing.assert_array_equal(arrays["patch_embed.proj.kernel"][1, 2, 3, 0], proj[:, 0, 1, 2, 3])
+    np.testing.assert_array_equal(arrays["head.kernel"], state["head.weight"].numpy().T)
+    np.testing.assert_array_equal(arrays["layers.0.downsample.norm.scale"], state["features.1.norm.weight"])
+    assert all(a.flags.c_contiguous for a in arrays.values())
+
+
+def test_half_precision_is_widened(state):
+    half = {name: v.bfloat16() if v.is_floating_point() else v for name, v in state.items()}
+    arrays = convert(PRESET, half)
+    assert {a.dtype for a in arrays.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(arrays["head.bias"], half["head.bias"].float())
+
+
+@pytest.mark.slow
+def test_missing_and_extra_and_misshapen_names_are_all_told(state):
+    wrong = dict(state)
+    del wrong["norm.weight"]
+    wrong["extra.weight"] = torch.zeros(3)
+    wrong["patch_embed.proj.bias"] = torch.zeros(47)
+    text = refusal(wrong, "do not fit video_swin_tiny")
+    assert (
+        "missing norm.scale" in text
+        and "unexpected extra.scale" in text
+        and "patch_embed.proj.bias is float32[47]" in text
+    )
+
+
+def test_another_preset_is_recognised(state):
+    assert "They fit video_swin_tiny." in refusal(state, "do not fit video_swin_t_k400", preset="video_swin_t_k400")
+    assert "did you mean video_swin_tiny" in refusal(state, "no preset named", preset="video_swin_tyni")
+
+
+def test_another_class_count(state):
+    wider = state | {"head.weight": torch.zeros(9, 96), "head.bias": torch.zeros(9)}
+    assert "--num_classes=9" in refusal(wider, "The checkpoint has 9 classes, 4 were expected")
+    assert convert(PRESET, wider, num_classes=9)["head.bias"].shape == (9,)
+
+
+def test_buffers_are_compared(state):
+    name = "features.0.1.attn.relative_position_index"
+    other = state | {name: state[name].flip(0)}
+    refusal(other, r"layers.0.blocks.1.attn.relative_position_index is not that of a window of \(4, 4, 4\)")
+    refusal(state | {"features.7.1.attn.relative_position_index": state[name]}, "unexpected layers.3")
+
+
+def test_numbers_must_be_finite(state):
+    refusal(state | {"norm.bias": torch.full((96,), torch.nan)}, "norm.bias holds values that are not finite")
+
+
+def test_no_tensors(state):
+    refusal({}, "holds no tensors")
+    refusal({"epoch": 3}, "epoch is a int, expected a tensor")
+    refusal({7: torch.zeros(3)}, "keys that are no names")
+
+
+def test_the_same_parameter_under_two_names(state):
+    refusal(state | {"cls_head.fc_cls.bias": torch.ones(4)}, "some parameters twice")
+
+
+class Runs:
+    """A pickle that leaves a file behind when it is read with trust."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def files(state, tmp_path):
+    torch.save(OrderedDict(state), tmp_path / "good.pth")
+    torch.save({"state_dict": state, "hook": Runs(tmp_path / "ran")}, tmp_path / "code.pth")
+    content = (tmp_path / "good.pth").read_bytes()
+    (tmp_path / "short.pth").write_bytes(content[: len(content) // 2])
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(flipped)
+    torch.save(OrderedDict(state), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "old_short.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:200])
+    (tmp_path / "script.py").write_text("print()")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pth").write_text("<html>404 not found</html>" * 9)
+    torch.save([1, 2], tmp_path / "list.pth")
+    save_file({name: v.contiguous() for name, v in state.items()}, tmp_path / "good.safetensors")
+    content = (tmp_path / "good.safetensors").read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(content[:-100])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short.pth", "damaged or cut short"),
+        ("short.safetensors", "damaged or cut short"),
+        ("empty.pt", r"empty.pt \(0 bytes\) is damaged or cut short"),
+        ("text.pth", "text.pth was not read: it is not a plain state dict"),
+        ("list.pth", "holds a list; expected a state dict"),
+        ("code.pth", "mkdir, which reading would run"),
+        ("none.pth", "there is no file"),
+        ("script.py", "script.py ends in '.py'; expected one of .pth"),
+        ("flipped.pth", "damaged or cut short"),
+        ("old_short.pth", "damaged or cut short"),
+    ],
+)
+def test_files_that_cannot_be_read(files, name, message):
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(files / name)
+    assert not (files / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["good.pth", "old.pth", "good.safetensors"])
+def test_files_that_can_be_read(files, state, name):
+    found = read_checkpoint(files / name)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def program(*arguments):
+    command = [sys.executable, "-m", "weights_conversion", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["swin", "swin.safetensors"])
+def test_the_program_converts_verifies_and_writes(files, state, out):
+    run = program(f"--preset={PRESET}", f"--checkpoint={files / 'good.pth'}", f"--out={files / 'new' / out}")
+    assert run.returncode == 0, run.stderr
+    model = models.make(PRESET)
+    for name in (*model.stages, "logits"):
+        (line,) = [line for line in run.stdout.splitlines() if line.split()[:1] == [name]]
+        assert float(line.split()[-1]) < 1e-5
+    loaded = models.load(files / "new" / out)
+    assert (loaded.preset, loaded.labels) == (PRESET, ("0", "1", "2", "3"))
+    for name, array in convert(PRESET, state).items():
+        np.testing.assert_array_equal(parameters.parameters(loaded.model)[name], array)
+    about = json.loads(models.about_and_weights(files / "new" / out)[0].read_text())
+    assert about["source"]["sha256"] == hashlib.sha256((files / "good.pth").read_bytes()).hexdigest()
+    again = program(f"--preset={PRESET}", f"--checkpoint={files / 'good.pth'}", f"--out={files / 'new' / out}")
+    assert again.returncode == 1 and "exists already" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--preset=video_swin_tiny", "--checkpoint=short.pth"], "error: short.pth"),
+        (["--preset=video_swin_s_k400", "--checkpoint=good.pth"], "error: these weights do not fit video_swin_s_k400"),
+        (["--preset=video_swin_tiny", "--checkpoint=code.pth"], "error: code.pth was not read"),
+        (["--preset=video_swin_tiny"], "either --checkpoint=FILE or --download"),
+        (["--preset=video_swin_tiny", "--download"], "no published weights named 'video_swin_tiny'"),
+    ],
+)
+def test_the_program_refuses_and_writes_nothing(files, flags, message):
+    before = sorted(files.iterdir())
+    flags = [flag.replace("=", f"={files}/") if flag.startswith("--checkpoint") else flag for flag in flags]
+    run = program(*flags, f"--out={files / 'out'}")
+    assert run.returncode == 1 and message in run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+    assert sorted(files.iterdir()) == before
+
+
+def test_published_weights_are_checked_and_a_missing_network_is_explained(tmp_path, monkeypatch):
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    site, cache = tmp_path / "site", tmp_path / "cache"
+    site.mkdir()
+    (site / f"net-{digest}.pth").write_bytes(content)
+    (site / "net-00000000.pth").write_bytes(content)
+    assert download.fetch(f"file://{site}/net-{digest}.pth", cache, PRESET).read_bytes() == content
+    (cache / "net-11111111.pth").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is damaged"):
+        download.fetch(f"file://{site}/net-11111111.pth", cache, PRESET)
+    (cache / "net-11111111.pth").unlink()
+    with pytest.raises(ValueError, match="arrived damaged"):
+        download.fetch(f"file://{site}/net-00000000.pth", cache, PRESET)
+    with pytest.raises(ValueError, match=f"put it at {cache}/net-12345678.pth"):
+        download.fetch(f"file://{site}/net-12345678.pth", cache, PRESET)
+    assert [path.name for path in cache.iterdir()] == [f"net-{digest}.pth"]
+
+
+@pytest.mark.parametrize("preset", download.PUBLISHED)
+def test_published_weights_are_known_to_torchvision(preset):
+    assert download.url_of(torch_reference.video_models(), preset).endswith(".pth")

@@ -1,0 +1,1 @@
+"""Layer-wise relevance propagation for any JAX function."""

@@ -1,0 +1,300 @@
+"""What happens to the score when parts of a clip are taken out: no gradient, only forward passes.
+
+Occlusion slides a window; RISE takes out parts at random; Shapley values share the score among players, cells of space
+and time or groups of frames, by how much each adds to every order of the others. What is taken out is replaced by a
+baseline, or, for whole frames, by the frame shown last (`hold`).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from vtcav_jax.attribution.baselines import Baseline, missing
+from vtcav_jax.attribution.result import VIDEO, Attribution
+from vtcav_jax.attribution.score_model import Several, on_host, scores_of, several
+from vtcav_jax.attribution.targets import Target
+from vtcav_jax.tap import Model
+
+EXACT_UP_TO = 10  # players; above it orders are drawn
+
+
+def occlusion(
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    window: tuple[int, int, int] = (2, 8, 8),
+    stride: tuple[int, int, int] | None = None,
+    baseline: Baseline = "zero",
+) -> Attribution:
+    """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
+    return occlusions(model, clips, [target], window=window, stride=stride, baseline=baseline)[0]
+
+
+def occlusions(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    window: tuple[int, int, int] = (2, 8, 8),
+    stride: tuple[int, int, int] | None = None,
+    baseline: Baseline = "zero",
+) -> list[Attribution]:
+    """Of several targets, from the passes of one: what is taken out is the same for all."""
+    asked, video = several(model, clips, targets)
+    sizes = video.shape[1:4]
+    steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
+    if any(not 1 <= w <= n for w, n in zip(window, sizes)) or any(not 1 <= s <= w for s, w in zip(steps, window)):
+        raise ValueError(
+            f"a window must fit the clip, {sizes}, and a stride be at most the window so that no voxel is skipped; "
+            f"got window {window}, stride {steps}"
+        )
+    corners = np.array(list(itertools.product(*(_starts(n, w, s) for n, w, s in zip(sizes, window, steps)))), np.int32)
+    start = missing(video, baseline)
+    total = jnp.zeros((len(targets), *video.shape[:4]), video.dtype)
+    count = jnp.zeros(sizes, video.dtype)
+    for corner in jnp.asarray(corners):
+        total, count = _without(asked, video, start, corner, total, count, window)
+    values = scores_of(asked, video)[:, :, None, None, None] - on_host(total / count[None, None])
+    return [Attribution(one, VIDEO, True, len(corners) + 1, "occlusion") for one in values]
+
+
+def rise(
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    masks: int = 1000,
+    cells: tuple[int, int, int] = (4, 4, 4),
+    keep: float = 0.5,
+    baseline: Baseline = "zero",
+    seed: int = 0,
+) -> Attribution:
+    """Of each voxel the mean score with it less that without it, over random soft masks (Petsiuk et al., 2018).
+
+    Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
+    the other voxels do is noise that falls with the root of `masks` only.
+    """
+    options: dict[str, Any] = {"masks": masks, "cells": cells, "keep": keep, "baseline": baseline, "seed": seed}
+    return rises(model, clips, [target], **options)[0]
+
+
+def rises(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    masks: int = 1000,
+    cells: tuple[int, int, int] = (4, 4, 4),
+    keep: float = 0.5,
+    baseline: Baseline = "zero",
+    seed: int = 0,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    asked, video = several(model, clips, targets)
+    if masks < 2 or not 0 < keep < 1:
+        raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
+    sizes, random = video.shape[1:4], np.random.default_rng(seed)
+    if any(not 1 <= c <= n for c, n in zip(cells, sizes)):
+        raise ValueError(f"a clip of {sizes} cannot be cut into {cells} cells; use 1 to that many")
+    start = missing(video, baseline)
+    made = np.stack([_soft(random, sizes, cells, keep) for _ in range(masks)])
+    found = [_faded(asked, video, start, jnp.asarray(mask, video.dtype)) for mask in made]
+    scored = np.stack([np.asarray(score, np.float64) for score in found])  # masks, targets, clips
+    shown = made.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may have been in all masks, or in none
+        seen, unseen = (np.tensordot(scored, m, (0, 0)) / n for m, n in ((made, shown), (1 - made, masks - shown)))
+    values = _like(np.nan_to_num(seen - unseen, nan=0.0, posinf=0.0, neginf=0.0), video)
+    return [Attribution(one, VIDEO, True, masks, "rise") for one in values]
+
+
+def shapley(
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    players: Int[np.ndarray, "t h w"] | tuple[int, int, int] = (4, 2, 2),
+    baseline: Baseline = "zero",
+    orders: int = 32,
+    seed: int = 0,
+) -> Attribution:
+    """What each player owns of the score's rise from `baseline`, spread evenly over its voxels.
+
+    `players` numbers each voxel's player from 0, or says how many cells there are along time, height and width. Exact
+    for up to 10 players; else over `orders` orders, half of them drawn, half the same backwards. The map sums to the
+    rise either way.
+    `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
+    """
+    return shapleys(model, clips, [target], players=players, baseline=baseline, orders=orders, seed=seed)[0]
+
+
+def shapleys(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    players: Int[np.ndarray, "t h w"] | tuple[int, int, int] = (4, 2, 2),
+    baseline: Baseline = "zero",
+    orders: int = 32,
+    seed: int = 0,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    asked, video = several(model, clips, targets)
+    numbers = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
+    if numbers.shape != video.shape[1:4] or set(np.unique(numbers)) != set(range(numbers.max() + 1)):
+        raise ValueError(
+            f"expected the player of each voxel, {video.shape[1:4]}, numbered from 0 without gaps; "
+            f"got {numbers.shape}, {numbers.min()} to {numbers.max()}"
+        )
+    count = int(numbers.max()) + 1
+    if baseline == "hold" and (numbers != numbers[:, :1, :1]).any():
+        raise ValueError("holding a frame takes whole frames as players; give players (n, 1, 1) or another baseline")
+    if orders < 2:
+        raise ValueError(f"expected at least 2 orders, one and the same backwards, got {orders}")
+    exact = count <= EXACT_UP_TO
+    games = subsets(count) if exact else _prefixes(count, orders, seed)
+    # With no frame left to hold, all are the mean colour
+    start = jnp.zeros_like(video) if baseline == "hold" else missing(video, baseline)
+    hold = baseline == "hold"
+    found = [_played(asked, video, start, jnp.asarray(game[numbers]), hold) for game in games]
+    sizes, out = np.bincount(numbers.ravel()), []
+    for played in np.stack([np.asarray(score, np.float64) for score in found], 1):  # games, clips
+        owned = _exact(played, count) if exact else _over_orders(played, games, count)
+        values = (owned / sizes[:, None])[numbers].transpose(3, 0, 1, 2)
+        rise = played[games.all(1)][0] - played[~games.any(1)][0]
+        residual = _like(rise - values.sum((1, 2, 3)), video)
+        out.append(Attribution(_like(values, video), VIDEO, True, len(games), "shapley", residual))
+    return out
+
+
+def frame_shapley(
+    model: Model, clips: ArrayLike, target: Target, *, groups: int = 8, baseline: Baseline = "hold", **options
+) -> Attribution:
+    """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
+    return frame_shapleys(model, clips, [target], groups=groups, baseline=baseline, **options)[0]
+
+
+def frame_shapleys(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    groups: int = 8,
+    baseline: Baseline = "hold",
+    **options,
+) -> list[Attribution]:
+    """Of several targets, from the passes of one."""
+    return shapleys(model, clips, targets, players=(groups, 1, 1), baseline=baseline, **options)
+
+
+# Those that ask for scores alone, so that several targets share their passes
+SEVERAL: dict[str, Callable[..., list[Attribution]]] = {
+    "occlusion": occlusions,
+    "rise": rises,
+    "shapley": shapleys,
+    "frame_shapley": frame_shapleys,
+}
+
+
+def subsets(players: int) -> Bool[np.ndarray, "n players"]:
+    """All of them; subset number s holds the players whose bit of s is 1."""
+    return (np.arange(1 << players)[:, None] >> np.arange(players) & 1).astype(bool)
+
+
+def _cells(sizes: tuple[int, ...], counts: tuple[int, int, int]) -> Int[np.ndarray, "t h w"]:
+    if any(not 1 <= c <= n for c, n in zip(counts, sizes)):
+        raise ValueError(f"a clip of {sizes} cannot be cut into {counts} cells; use 1 to that many")
+    along = [np.arange(n) * c // n for n, c in zip(sizes, counts)]
+    t, h, w = np.ix_(*along)
+    return (t * counts[1] + h) * counts[2] + w
+
+
+def _soft(
+    random: np.random.Generator, sizes: tuple[int, ...], cells: tuple[int, int, int], keep: float
+) -> Float[np.ndarray, "t h w"]:
+    """A random grid, larger than the clip, linear between centres and begun anywhere in a cell."""
+    mask = (random.random([c + 3 for c in cells]) < keep).astype(np.float64)
+    for axis, (n, c) in enumerate(zip(sizes, cells)):
+        place = random.random() + 0.5 + np.arange(n) * c / n  # within 0.5 to c + 1.5
+        low = place.astype(int)
+        part = (place - low).reshape([-1 if i == axis else 1 for i in range(3)])
+        mask = mask.take(low, axis) * (1 - part) + mask.take(low + 1, axis) * part
+    return mask
+
+
+def _starts(size: int, window: int, stride: int) -> list[int]:
+    """The last window ends with the axis, so that every voxel is covered."""
+    return sorted({*range(0, size - window, stride), size - window})
+
+
+def _prefixes(players: int, orders: int, seed: int) -> Bool[np.ndarray, "n players"]:
+    """Who is in after each step of each order, nobody first; every second order is the one before, backwards."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(orders):
+        order = rows[-1][::-1] if i % 2 else random.permutation(players)
+        rows.append(order)
+    place = np.argsort(np.stack(rows), 1)
+    return (place[:, None, :] < np.arange(players + 1)[:, None]).reshape(-1, players)
+
+
+def _over_orders(scores: np.ndarray, games: np.ndarray, players: int) -> np.ndarray:
+    """The mean of what each player added, `(players, b)`."""
+    games = games.reshape(-1, players + 1, players)
+    rises = np.diff(scores.reshape(len(games), players + 1, -1), axis=1)
+    who = np.diff(games.astype(np.int8), axis=1).argmax(-1)
+    owned = np.zeros((players, scores.shape[-1]))
+    np.add.at(owned, who.ravel(), rises.reshape(-1, scores.shape[-1]))
+    return owned / len(games)
+
+
+def _exact(scores: np.ndarray, players: int) -> np.ndarray:
+    """The definition: over all subsets without a player, what the player adds, `(players, b)`."""
+    games = subsets(players)
+    sizes = games.sum(1)
+    weights = np.array([1 / (players * math.comb(players - 1, s)) for s in range(players)])
+    owned = []
+    for player in range(players):
+        without = np.flatnonzero(~games[:, player])
+        owned.append(weights[sizes[without]] @ (scores[without + (1 << player)] - scores[without]))
+    return np.stack(owned)
+
+
+def _like(values: np.ndarray, video: Array) -> np.ndarray:
+    return values.astype(np.float64 if video.dtype == jnp.float64 else np.float32)
+
+
+@partial(jax.jit, static_argnames="window")
+def _without(
+    asked: Several, video: Array, start: Array, corner: Array, total: Array, count: Array, window: tuple[int, int, int]
+) -> tuple[Array, Array]:
+    """Sums over windows so far: of each voxel the scores without it, and how many these are."""
+    t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
+    inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
+    left = asked.scores(jnp.where(inside[None, ..., None], start, video))
+    one = inside.astype(video.dtype)
+    return total + left[:, :, None, None, None] * one[None, None], count + one
+
+
+@jax.jit
+def _faded(asked: Several, video: Array, start: Array, mask: Array) -> Array:
+    return asked.scores(start + (video - start) * mask[None, ..., None])
+
+
+@partial(jax.jit, static_argnames="hold")
+def _played(asked: Several, video: Array, start: Array, keep: Array, hold: bool) -> Array:
+    """The scores `(targets, b)` of clips in which only what `keep` says is left."""
+    if not hold:
+        return asked.scores(jnp.where(keep[None, ..., None], video, start))
+    frames = jnp.arange(video.shape[1])
+    last = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
+    first = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
+    shown = video[:, jnp.where(last < 0, first, last)]
+    return asked.scores(jnp.where(keep.any(), shown, start))

@@ -1,0 +1,1 @@
+"""Attribution maps of whole video sources: clips, maps on disk, temporal profiles."""

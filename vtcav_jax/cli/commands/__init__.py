@@ -1,0 +1,24 @@
+"""What a command does: calls of the library in a row, and what a person is told of them."""
+
+from collections.abc import Sequence
+
+from vtcav_jax.data.loader import Read
+from vtcav_jax.data.open import Source, open_source
+from vtcav_jax.telling import answer, say
+
+__all__ = ["answer", "say", "unreadable", "videos"]
+
+
+def videos(spec: str) -> Source:
+    """What `spec` names, if there is anything in it."""
+    source = open_source(spec)
+    if not source.items:
+        raise ValueError(f"there are no videos in {spec}")
+    return source
+
+
+def unreadable(source: Source, failed: Sequence[Read]) -> str:
+    """What is said where nothing is left to tell of."""
+    several = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
+    could = "could" if len(failed) > 1 else "could not"
+    return f"{several} of {source.spec} {could} be read: {failed[0].failure}"

@@ -1,0 +1,139 @@
+"""--task=stages and --task=predict: what is in a network, and what it says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtcav_jax import models, tap
+from vtcav_jax.cli.commands import answer, say, videos
+from vtcav_jax.data import How, Source, failure_table
+from vtcav_jax.models import parameters
+from vtcav_jax.progress import progress
+from vtcav_jax.runs import directory
+from vtcav_jax.telling import warn
+from vtcav_jax.training.evaluate import predicted, probabilities
+
+COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
+SHOWN = 40  # rows of a table on the terminal
+
+
+def stages(name: str) -> None:
+    """Prints every stage of a network by shape inference: nothing is computed."""
+    model, preset = models.abstract(name)
+    video = jax.ShapeDtypeStruct((1, *preset.geometry.shape), jnp.float32)
+    logits, seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
+    count = parameters.size(model)
+    answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
+    answer(f"one clip is {' x '.join(map(str, preset.geometry.shape))}, {preset.geometry.spacing}\n")
+    rows = [(stage, seen[stage]) for stage in tap.stages_of(model)]
+    answer(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
+    for stage, a in rows:
+        shape = " x ".join(map(str, a.shape[1:]))
+        answer(f"{stage:24}{shape:>22}{a.size:>12,}{readable(100 * a.size * a.dtype.itemsize):>12}")
+
+
+def readable(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"
+
+
+def predict(
+    model: str,
+    *,
+    spec: str | None = None,
+    clips: Path | None = None,
+    how: How,
+    batch_size: int = 4,
+    top: int = 5,
+    workers: int = 2,
+    out: Path | None = None,
+    random_seed: int | None = None,
+) -> None:
+    """Prints the likeliest classes of each clip of `spec` or of the array file `clips`, and what could not be read."""
+    if (clips is None) == (spec is None):
+        raise ValueError("--task=predict needs --videos=WHERE, or --clips=FILE.npy, and not both")
+    if out is not None and out.suffix != ".csv":
+        raise ValueError(f"--out={out} must end in .csv")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
+    array = None if clips is None else read_clips(clips)
+    source = None if spec is None else videos(spec)
+    loaded = with_weights(model, random_seed)
+    if array is not None:
+        answers = array_answers(loaded, array, batch_size)
+    else:
+        assert source is not None
+        answers = video_answers(loaded, source, how, batch_size, workers)
+    rows: list[tuple] = []
+    answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*COLUMNS))
+    for name, probability in answers:
+        for head, part in loaded.slices.items():
+            found = probability[part]
+            for rank, k in enumerate(np.argsort(-found, kind="stable")[:top], start=1):
+                rows.append((name, head, rank, int(k), loaded.heads[head][k], f"{found[k]:.4f}"))
+                answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
+    if out is not None:
+        directory.write_table(out, COLUMNS, rows)
+
+
+def with_weights(name: str, random_seed: int | None = None) -> models.Loaded:
+    """A network that can answer; a preset only if its weights may be random."""
+    if name not in models.PRESETS:
+        return models.load(name)
+    if random_seed is None:
+        raise ValueError(
+            f"{name} is a network without weights; give --model=WHAT_weights_conversion_OR_train_WROTE, one that "
+            f"ships ({', '.join(models.shipped())}), or --random_weights to try it out"
+        )
+    warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
+    return models.untrained(name, seed=random_seed)
+
+
+def array_answers(loaded: models.Loaded, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    geometry = models.PRESETS[loaded.preset].geometry
+    if clips.shape[1:] != geometry.shape:
+        warn(f"note: clips are {clips.shape[1:]}, {loaded.preset} was made for {geometry.shape}")
+    found = probabilities(loaded, (clip[None] for clip in clips), min(batch_size, len(clips)))
+    for i, probability in enumerate(progress(found, len(clips), "clips", size=lambda _: 1)):
+        yield str(i), probability
+
+
+def video_answers(
+    loaded: models.Loaded, source: Source, how: How, batch_size: int, workers: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    found = predicted(loaded, source, batch_size, how, workers=workers)
+    failed, lines = [], []
+    for read, probability in progress(found, len(source.items), "videos", size=lambda _: 1):
+        if read.clip is None or probability is None:
+            failed.append(read)
+            continue
+        first, last = read.clip.frames.min(), read.clip.frames.max()
+        seconds = f"{read.clip.times.min():.2f} to {read.clip.times.max():.2f}"
+        note = "  shorter than the network's clip: frames come twice" if read.clip.padded else ""
+        lines.append(f"{read.item.name:32} {f'{first} to {last}':>14} {seconds:>18}{note}")
+        yield read.item.name, probability
+    say(f"\nread {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
+    if lines:
+        say("\n".join([f"{'video':32} {'frames':>14} {'seconds':>18}", *lines[:SHOWN]]))
+    if len(lines) > SHOWN:
+        say(f"and {len(lines) - SHOWN} more")
+    if failed:
+        say(failure_table(failed))
+
+
+def read_clips(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; expected a .npy array (b, t, h, w, 3)")
+    try:
+        clips = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a .npy array of numbers ({error})") from error
+    if not isinstance(clips, np.ndarray) or clips.ndim != 5 or clips.shape[-1] != 3 or 0 in clips.shape:
+        raise ValueError(f"{path} holds {getattr(clips, 'shape', 'several arrays')}; expected clips (b, t, h, w, 3)")
+    if clips.dtype == np.float32 and (wrong := [i for i, clip in enumerate(clips) if not np.isfinite(clip).all()]):
+        raise ValueError(f"{path}: clips {wrong[:10]} hold values that are not finite")
+    if clips.dtype not in (np.uint8, np.float32):
+        raise ValueError(f"{path} is {clips.dtype}; expected uint8 (0..255) or float32 (normalised)")
+    return clips

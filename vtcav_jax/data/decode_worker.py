@@ -1,0 +1,118 @@
+"""A process that reads clips for another one: small, without jax, and easily replaced when a decoder brings it down.
+
+It is started as a program of its own and not by `multiprocessing`, which would run the main script again in it (and
+with it import jax) or fork a process that has threads.
+"""
+
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+_START = "import sys; sys.path[:] = sys.argv[2:]; from vtcav_jax.data.decode_worker import work; work(int(sys.argv[1]))"
+
+
+class WorkerDied(RuntimeError):
+    """With what is known of why."""
+
+
+class TooSlow(WorkerDied):
+    """It was ended, since it had not answered in time."""
+
+
+class Worker:
+    """The other process, seen from here. `ask` is for one thread at a time."""
+
+    def __init__(self, job: bytes):
+        """`job` is a pickled function of one argument, which it is asked for many times."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path]
+        with theirs:
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self.connection = Connection(ours.detach())
+        try:
+            self._receive(job)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, argument: Any, limit: float | None = None) -> Any:
+        """What the job gives for `argument`; a worker that takes more than `limit` seconds for it is ended."""
+        return self._receive(pickle.dumps(argument), limit)
+
+    def _receive(self, message: bytes, limit: float | None = None) -> Any:
+        try:
+            self.connection.send_bytes(message)
+            if not self.connection.poll(limit):
+                self.close()
+                raise TooSlow(f"not within {limit:g} s")
+            good, answer = self.connection.recv()
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise WorkerDied(self._end()) from error
+        if good:
+            return answer
+        raise answer
+
+    def stop(self) -> None:
+        """At once, whatever it is doing. Also ends `ask` in another thread."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.stop()
+        self.connection.close()
+
+    def _end(self) -> str:
+        self.connection.close()
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return "it stopped answering"
+        if code >= 0:
+            return f"it ended with status {code}"
+        name = signal.Signals(-code).name
+        return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
+
+
+def work(number: int) -> None:
+    """What the process does: one answer for each question until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who asks decides
+    connection, questions = Connection(number), queue.SimpleQueue()
+
+    def listen() -> None:
+        while True:
+            try:
+                questions.put(connection.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)  # nobody waits for what is being read, however long it would take
+
+    threading.Thread(target=listen, daemon=True).start()
+    job = None
+    while True:
+        question = questions.get()
+        try:
+            if job is None:
+                job, answer = pickle.loads(question), None
+            else:
+                answer = job(pickle.loads(question))
+            connection.send((True, answer))
+        except OSError:
+            os._exit(0)
+        except Exception as error:
+            connection.send((False, _portable(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """As it is if it can be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")

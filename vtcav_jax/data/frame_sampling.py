@@ -1,0 +1,155 @@
+"""Which frames of a video a network sees: clips in its middle, evenly spread, from a given start, or all of it.
+
+The rules are those of the Video Swin code (Liu et al., Video Swin Transformer, 2021, arXiv:2106.13230) at test time. We
+add an interval in seconds, by which videos of any frame rate, also a varying one, mean the same.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data.decode import VideoError
+
+# Matroska rounds timestamps to milliseconds: a frame that should be shown at 2/30 s says 67 ms.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The frames of each clip, counted from 0 in the order of display."""
+
+    frames: Int[np.ndarray, "n t"]
+    padded: bool  # the video was too short, so that frames come twice
+
+
+def choose(
+    times: Float[np.ndarray, " frames"],
+    duration: float,
+    geometry: ClipGeometry,
+    *,
+    clips: int = 1,
+    start: int | None = None,
+    start_seconds: float | None = None,
+    interval_seconds: float | None = None,
+    random: np.random.Generator | None = None,
+    within: tuple[float, float] | None = None,
+) -> Chosen:
+    """The frames of `clips` clips in a video whose frames are shown at `times`, in seconds from the first one.
+
+    Without a start, the video is cut into `clips` equal parts and each clip lies in the middle of its part. What
+    reaches beyond the end goes on from the beginning, as in the reference, and `padded` says so. With
+    `interval_seconds`, the frame is taken that is shown at each moment; otherwise frames are counted. Networks whose
+    frames are spread over the whole video have neither a start nor an interval; of such a network, further clips take
+    other frames of the same segments. With `random`, starts (there: the frames of the segments) are drawn uniformly.
+    `within` takes the part between two moments for the whole video.
+    """
+    if not len(times):
+        raise ValueError("expected a video with at least one frame, got none")
+    if clips < 1:
+        raise ValueError(f"expected at least 1 clip, got {clips}")
+    if interval_seconds is not None and not interval_seconds > 0:
+        raise ValueError(f"expected a positive interval_seconds, got {interval_seconds}")
+    if within is not None:
+        begin, end, origin = _part(times, duration, within)
+        chosen = choose(
+            np.maximum(times[begin:end] - origin, 0),
+            min(duration, within[1]) - origin,
+            geometry,
+            clips=clips,
+            start=start,
+            start_seconds=start_seconds,
+            interval_seconds=interval_seconds,
+            random=random,
+        )
+        return Chosen(chosen.frames + begin, chosen.padded)
+    first = _first_frame(times, duration, start, start_seconds)
+    if first is not None and random is not None:
+        raise ValueError("expected one start, got a given and a random one; leave one out")
+    if first is not None and clips > 1:
+        raise ValueError(f"{clips} clips are spread over the video; ask for 1 clip, or leave out the start")
+    if geometry.sampling == "uniform":
+        if first is not None or interval_seconds is not None:
+            raise ValueError("this network's frames are spread over the whole video; leave out start and interval")
+        return Chosen(_uniform(len(times), geometry.frames, clips, random), len(times) < geometry.frames)
+    if interval_seconds is None:
+        return _counted(len(times), geometry, clips, first, random)
+    origin = start_seconds if start_seconds is not None else None if first is None else float(times[first])
+    return _timed(times, duration, geometry.frames, interval_seconds, clips, origin, random)
+
+
+def shown(times: Float[np.ndarray, " frames"], moments: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    """The frame on the screen at each moment."""
+    return np.asarray(np.maximum(np.searchsorted(times, moments + _ROUNDING, side="right") - 1, 0))
+
+
+def _part(times: Float[np.ndarray, " frames"], duration: float, within: tuple[float, float]) -> tuple[int, int, float]:
+    """The first frame of the part, the one after its last, and when it begins."""
+    begin, end = within
+    if not 0 <= begin < end:
+        raise ValueError(f"expected a part that begins at 0 s or later and ends after that, got {begin} s to {end} s")
+    if begin >= duration:
+        raise VideoError(f"the video lasts {duration:.3f} s; there is nothing of it from {begin} s on")
+    first = int(shown(times, np.asarray(begin, float)))
+    return first, max(int(np.searchsorted(times, end - _ROUNDING)), first + 1), begin
+
+
+def _first_frame(
+    times: Float[np.ndarray, " frames"], duration: float, start: int | None, start_seconds: float | None
+) -> int | None:
+    if start is not None and start_seconds is not None:
+        raise ValueError(f"expected one start, got frame {start} and {start_seconds} s; leave one out")
+    if start is not None and not 0 <= start < len(times):
+        raise VideoError(f"the video has frames 0 to {len(times) - 1}; it cannot start at frame {start}")
+    if start_seconds is None:
+        return start
+    if not 0 <= start_seconds < duration:
+        raise VideoError(f"the video lasts {duration:.3f} s; it cannot start at {start_seconds} s")
+    return int(shown(times, np.asarray(start_seconds, float)))
+
+
+def _uniform(total: int, frames: int, clips: int, random: np.random.Generator | None) -> Int[np.ndarray, "n t"]:
+    """The frame in the middle of each of `frames` segments; with n clips those at 1/(n + 1), 2/(n + 1), ... of it."""
+    edges = np.rint((total - 1) / frames * np.arange(frames + 1)).astype(int)
+    if random is not None:
+        return edges[:-1] + (random.random((clips, frames)) * np.diff(edges)).astype(int)
+    part = np.arange(1, clips + 1)[:, None]
+    return edges[:-1] + np.diff(edges) * part // (clips + 1)
+
+
+def _counted(
+    total: int, geometry: ClipGeometry, clips: int, first: int | None, random: np.random.Generator | None
+) -> Chosen:
+    room = total - geometry.frames * geometry.interval + 1
+    if first is not None:
+        starts = np.array([first])
+    elif room > 0 and random is not None:
+        starts = random.integers(0, room, clips)
+    elif room > 0:
+        starts = ((np.arange(clips) + 0.5) * (room / clips)).astype(int)
+    else:
+        starts = np.zeros(clips, int)
+    frames = starts[:, None] + geometry.interval * np.arange(geometry.frames)
+    return Chosen(frames % total, bool((frames >= total).any()))
+
+
+def _timed(
+    times: Float[np.ndarray, " frames"],
+    duration: float,
+    frames: int,
+    interval: float,
+    clips: int,
+    origin: float | None,
+    random: np.random.Generator | None,
+) -> Chosen:
+    room = max(duration - frames * interval, 0.0)
+    if origin is not None:
+        starts = np.array([origin])
+    elif random is not None:
+        starts = random.uniform(0, room, clips)
+    else:
+        starts = (np.arange(clips) + 0.5) * (room / clips)
+    moments = starts[:, None] + interval * np.arange(frames)
+    beyond = moments + _ROUNDING >= duration
+    return Chosen(shown(times, np.where(beyond, np.mod(moments + _ROUNDING, duration), moments)), bool(beyond.any()))

@@ -1,0 +1,95 @@
+"""A CSV file that says which videos, or which parts of them, have which labels."""
+
+import csv
+import math
+from pathlib import Path
+
+from vtcav_jax.data.open import Files, Item, one_line, unique
+from vtcav_jax.names import unknown
+
+COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")
+SHOWN = 20  # faulty rows
+
+
+def opened(path: Path, spec: str) -> Files:
+    """Paths are relative to the manifest. All faulty rows are told at once."""
+    columns, rows = _table(path)
+    heads = {name: name.removeprefix("label:") for name in columns if name == "label" or name.startswith("label:")}
+    faults = [f"line {line}: {fault}" for line, row in rows if (fault := _fault(row))]
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        lines = "\n  ".join(faults[:SHOWN])
+        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {lines}{more}")
+    classes = {head: sorted({row[column] for _, row in rows} - {""}) for column, head in heads.items()}
+    items = []
+    for name, (_, row) in zip(unique(_name(row) for _, row in rows), rows):
+        labels = {head: classes[head].index(row[column]) for column, head in heads.items() if row[column]}
+        boxes = path.parent / row["boxes"] if row.get("boxes") else None
+        items.append(Item(name, labels, path.parent / row["path"], _number(row, "start"), _number(row, "end"), boxes))
+    if not any(item.path.exists() for item in items):
+        raise ValueError(
+            f"none of the {len(items)} videos in {path.name} exists, such as {items[0].path}; paths are relative to the"
+            " manifest's folder"
+        )
+    return Files(spec, {head: tuple(map(one_line, names)) for head, names in classes.items()}, tuple(items))
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns, and each row with the number of its line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            columns = [cell.strip() for cell in next(reader, [])]
+            _check_columns(path, columns)
+            rows = []
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    row = dict(zip(columns, (cell.strip() for cell in cells)))
+                    if len(cells) != len(columns):
+                        row["\0"] = f"{len(cells)} cells for {len(columns)} columns; quote cells that hold commas"
+                    rows.append((reader.line_num, row))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{path.name} is no CSV file ({error}); write it anew, with quotes closed") from error
+    if not rows:
+        raise ValueError(f"{path.name} has no rows; expected one for each clip")
+    return columns, rows
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    heads = [name for name in columns if name.startswith("label:") and name != "label:"]
+    if strange := [name for name in columns if name not in COLUMNS and name not in heads]:
+        raise ValueError(f"{path.name}: {unknown('column', map(one_line, strange), COLUMNS)}")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice or ("label" in columns and "label:label" in columns):
+        raise ValueError(f"{path.name} has the column {one_line((twice or ['label'])[0])} twice; name each head once")
+    if "path" not in columns:
+        raise ValueError(f"{path.name} has no column path; expected a first line such as path,label")
+
+
+def _fault(row: dict[str, str]) -> str | None:
+    if "\0" in row:
+        return row["\0"]
+    if not row["path"]:
+        return "the path is empty"
+    numbers = {}
+    for name in ("start", "end"):
+        try:
+            numbers[name] = _number(row, name)
+        except ValueError:
+            return f"{name} {one_line(row[name])!r} is no number of seconds"
+        if numbers[name] is not None and not 0 <= numbers[name] < math.inf:
+            return f"{name} {row[name]} must be 0 s or later"
+    if numbers["end"] is not None and numbers["end"] <= (numbers["start"] or 0):
+        return f"end {row['end']} must be after start {row.get('start') or 0}"
+    return None
+
+
+def _number(row: dict[str, str], name: str) -> float | None:
+    return float(row[name]) if row.get(name) else None
+
+
+def _name(row: dict[str, str]) -> str:
+    start, end = row.get("start", ""), row.get("end", "")
+    return one_line(row["path"] + (f" [{start or 0}-{end} s]" if start or end else ""))

@@ -1,0 +1,108 @@
+"""From a frame of any size to the square that a network sees, equal to torchvision's presets for video networks.
+
+Bilinear in float32, along rows and then along columns, rounded to uint8. The presets do not smooth before they shrink
+(`antialias=False`), and networks converted from them expect it so.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from vtcav_jax.clip_spec import ClipGeometry
+
+Views = Literal["centre", "three"]
+
+
+def square_views(
+    frame: UInt8[np.ndarray, "h w 3"], geometry: ClipGeometry, views: Views = "centre", *, antialias: bool = False
+) -> UInt8[np.ndarray, "views size size 3"]:
+    """The squares that the network sees of one frame.
+
+    `"centre"` is one. `"three"` are three along the longer side, from left to right or from top to bottom, of a frame
+    whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
+    """
+    height, width = frame.shape[:2]
+    size = geometry.size
+    if views == "three":
+        target = shorter_side((height, width), size)
+        step = [(side - size) // 2 for side in target]
+        whole = resize(frame, target, antialias=antialias)
+        return np.stack([crop(whole, size, (i * step[0], i * step[1])) for i in range(3)])
+    if geometry.resize is None:
+        return resize(frame, (size, size), antialias=antialias)[None]
+    if geometry.resize < size:
+        raise ValueError(f"a square of {size} cannot be cut from a shorter side of {geometry.resize}; resize to more")
+    target = shorter_side((height, width), geometry.resize)
+    top, left = (round((side - size) / 2) for side in target)
+    window = (slice(top, top + size), slice(left, left + size))
+    return resize(frame, target, antialias=antialias, window=window)[None]
+
+
+def shorter_side(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Height and width when the shorter of both becomes `size`; the longer one is rounded down."""
+    height, width = shape
+    return (int(size * height / width), size) if width <= height else (size, int(size * width / height))
+
+
+def crop(frame: UInt8[np.ndarray, "h w 3"], size: int, corner: tuple[int, int]) -> UInt8[np.ndarray, "size size 3"]:
+    top, left = corner
+    return frame[top : top + size, left : left + size]
+
+
+def resize(
+    frame: UInt8[np.ndarray, "h w 3"],
+    shape: tuple[int, int],
+    *,
+    antialias: bool = False,
+    window: tuple[slice, slice] = (slice(None), slice(None)),
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The frame at height and width `shape`, or the `window` of it without computing the rest."""
+    if frame.shape[:2] == shape:
+        return frame[window]
+    rows, row_weights = (a[window[0]] for a in _taps(frame.shape[0], shape[0], antialias))
+    columns, column_weights = (a[window[1]] for a in _taps(frame.shape[1], shape[1], antialias))
+    top = rows.min()
+    across = _weighted(frame[top : rows.max() + 1], columns, column_weights, axis=1)
+    return np.rint(_weighted(across, rows - top, row_weights, axis=0)).astype(np.uint8)
+
+
+def _weighted(
+    image: np.ndarray, index: Int[np.ndarray, "out taps"], weights: Float[np.ndarray, "out taps"], axis: int
+) -> Float[np.ndarray, "h w 3"]:
+    """A few weighted copies summed: a dense matrix product would multiply mostly by zero."""
+    along = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    total = image.take(index[:, 0], axis) * weights[:, 0].reshape(along)
+    for i in range(1, index.shape[1]):
+        total += image.take(index[:, i], axis) * weights[:, i].reshape(along)
+    return total
+
+
+@lru_cache(maxsize=64)
+def _taps(size: int, out: int, antialias: bool) -> tuple[Int[np.ndarray, "out taps"], Float[np.ndarray, "out taps"]]:
+    """For each of `out` pixels, the pixels of `size` that it is made of, and their weights.
+
+    Everything is float32, since the reference computes in it and rounds what comes out.
+    """
+    scale = np.float32(size) / np.float32(out)
+    half = np.float32(0.5)
+    centre = scale * (np.arange(out, dtype=np.float32) + half)
+    if not antialias:
+        position = np.maximum(centre - half, np.float32(0))
+        low = np.minimum(position.astype(int), size - 1)
+        index = np.stack([low, np.minimum(low + 1, size - 1)], -1)
+        upper = np.clip(position - low.astype(np.float32), 0, 1)
+        weights = np.stack([1 - upper, upper], -1)
+    else:
+        reach = max(scale, np.float32(1))  # a triangle, as wide as the pixels of the result when shrinking
+        first = np.maximum((centre - reach + half).astype(int), 0)
+        last = np.minimum((centre + reach + half).astype(int), size)
+        index = first[:, None] + np.arange((last - first).max())
+        distance = (index.astype(np.float32) - centre[:, None] + half) / reach
+        weights = np.where(index < last[:, None], np.maximum(1 - np.abs(distance), np.float32(0)), np.float32(0))
+        weights /= weights.sum(-1, keepdims=True)
+        index = np.minimum(index, size - 1)
+    for array in (index, weights):
+        array.flags.writeable = False  # they are shared by all callers
+    return index, weights

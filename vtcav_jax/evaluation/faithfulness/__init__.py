@@ -1,0 +1,1 @@
+"""Metrics that need no ground truth: removal, insertion, additivity, robustness."""

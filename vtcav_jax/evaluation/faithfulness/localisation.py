@@ -1,0 +1,171 @@
+"""Is a map where the thing is, or when? Against masks or boxes, with what a map that knows nothing would reach."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vtcav_jax.attribution.resample import by_area
+
+TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
+
+Values = Float[np.ndarray, "b n"]
+Where = Bool[np.ndarray, "..."]  # as the values; what is not is told in words
+Each = Float[np.ndarray, " b"]
+Masks = Bool[np.ndarray, "b frames height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Scores `(b,)` by name, and what chance gives; NaN for clips in which nothing, or everything, is inside.
+
+    `mass` is the share of positive relevance inside, `rank` the share of the top cells there, if as many are taken as
+    are inside, `iou` their intersection over union. `auroc` and `precision` (its average) need no threshold. Chance is
+    that of a flat map; the average precision of a random one is a little higher where places are few.
+    """
+
+    scores: dict[str, Each]
+    chance: dict[str, Each]
+
+    @property
+    def skill(self) -> dict[str, Each]:
+        """0 at chance, 1 at best, below 0 for what is worse than chance."""
+        return {name: skill(values, self.chance[name]) for name, values in self.scores.items()}
+
+
+def skill(score: Each, chance: Each) -> Each:
+    return (score - chance) / np.where(chance < 1, 1 - chance, np.nan).astype(np.float32)
+
+
+def hits(values: Values, inside: Where, counted: Where | None = None) -> Hits:
+    """Maps and masks on the same cells, or on voxels; those that are not `counted`, such as a halo, are left out."""
+    if values.shape != inside.shape or (counted is not None and counted.shape != values.shape):
+        raise ValueError(f"maps are {values.shape}, masks must be the same; got {inside.shape}")
+    some = np.ones_like(inside) if counted is None else counted
+    rows = [_of_clip(v[c].astype(np.float64), i[c]) for v, i, c in zip(values, inside, some)]
+    found, chance = ({name: np.array([row[k][name] for row in rows], np.float32) for name in SCORES} for k in (0, 1))
+    return Hits(found, chance)
+
+
+SCORES: tuple[str, ...] = ("mass", "rank", "iou", "auroc", "precision")
+
+
+def pointing(
+    maps: Float[np.ndarray, "b t h w"], masks: Masks, *, tolerance: float = TOLERANCE, by_frame: bool = False
+) -> tuple[Each, Each]:
+    """The pointing game (Zhang et al., 2018): is the largest value inside, and the share of places that are.
+
+    A place is inside if the mask, grown by `tolerance` of a frame's height, is at its centre. Of several largest values
+    the share inside counts, not the point between them, which may lie outside of a ring. With `by_frame` there is one
+    largest value in each frame that has a mask, and the mean over these.
+    """
+    b, t, h, w = maps.shape
+    frames = masks.shape[1]
+    grown = dilated(masks, round(tolerance * masks.shape[2]))
+    if by_frame:
+        maps, t = by_area(maps, (frames, h, w)), frames
+    t_at, y_at, x_at = (_centres(n, size) for n, size in zip((t, h, w), masks.shape[1:]))
+    inside = grown[:, t_at][:, :, y_at][:, :, :, x_at]
+    games = t if by_frame else 1
+    inside, values = inside.reshape(b, games, -1), maps.reshape(b, games, -1)
+    top = values == values.max(-1, keepdims=True)
+    hit, area = (top & inside).sum(-1) / top.sum(-1), inside.mean(-1)
+    asked = masks.any(axis=(2, 3)) if by_frame else masks.any(axis=(1, 2, 3)).reshape(b, 1)
+    count = asked.sum(1)
+
+    def over_games(x: np.ndarray) -> Each:
+        return np.where(count > 0, (x * asked).sum(1) / np.maximum(count, 1), np.nan).astype(np.float32)
+
+    return over_games(hit), over_games(area)
+
+
+def temporal(maps: Float[np.ndarray, "b t h w"], event: Bool[np.ndarray, "b frames"]) -> Hits:
+    """The positive relevance of each frame against the frames of an event.
+
+    As `hits`; `hit` is whether the frame with the largest is one of them, of several largest the share.
+    """
+    total = by_area(np.maximum(maps, 0), (event.shape[1], 1, 1))[..., 0, 0]
+    found = hits(total, event)
+    top = total == total.max(1, keepdims=True)
+    known = event.any(1) & ~event.all(1)
+    scores, chance = ((top & event).sum(1) / top.sum(1), event.mean(1))
+    hit, luck = (np.where(known, x, np.nan).astype(np.float32) for x in (scores, chance))
+    return Hits(found.scores | {"hit": hit}, found.chance | {"hit": luck})
+
+
+def class_balanced(values: Each, classes: Int[np.ndarray, " b"]) -> float:
+    """The mean over classes of each class's mean: a frequent class does not decide."""
+    known = ~np.isnan(values)
+    means = [values[known & (classes == c)].mean() for c in np.unique(classes[known])]
+    return float(np.mean(means)) if means else float("nan")
+
+
+def masks_of_boxes(boxes: Any, shape: tuple[int, int, int, int]) -> Masks:
+    """Rows of clip, frame, x1, y1, x2, y2 in pixels, the lower right end excluded, as masks of this shape."""
+    masks = np.zeros(shape, bool)
+    for row in np.asarray(boxes, np.float64).reshape(-1, 6):
+        clip, frame = row[:2].astype(int)
+        if not (0 <= clip < shape[0] and 0 <= frame < shape[1]):
+            raise ValueError(f"a box is in clip {clip}, frame {frame}, but there are {shape[0]} clips of {shape[1]}")
+        x1, y1 = np.maximum(np.floor(row[2:4]).astype(int), 0)
+        x2, y2 = np.ceil(row[4:6]).astype(int)
+        masks[clip, frame, y1 : max(y2, 0), x1 : max(x2, 0)] = True
+    return masks
+
+
+def dilated(masks: Masks, pixels: int) -> Masks:
+    """What is at most so many pixels away along either axis of a frame."""
+    for axis in (2, 3) if pixels else ():
+        n = masks.shape[axis]
+        sums = np.cumsum(masks, axis, dtype=np.int64)
+        sums = np.concatenate([np.zeros_like(np.take(sums, [0], axis)), sums], axis)
+        first, last = np.maximum(np.arange(n) - pixels, 0), np.minimum(np.arange(n) + pixels + 1, n)
+        masks = np.take(sums, last, axis) > np.take(sums, first, axis)
+    return masks
+
+
+def auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
+    """How often what is inside has the larger value than what is outside, equal ones half."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    k = int(inside.sum())
+    return float((ranks[inside].sum() - k * (k + 1) / 2) / (k * (len(values) - k)))
+
+
+def _of_clip(
+    values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]
+) -> tuple[dict[str, float], dict[str, float]]:
+    k, n = int(inside.sum()), len(values)
+    if k in (0, n):
+        return dict.fromkeys(SCORES, float("nan")), dict.fromkeys(SCORES, float("nan"))
+    share, positive = k / n, np.maximum(values, 0)
+    total = positive.sum()
+    top = _expected_top(values, inside, k)
+    found = {
+        "mass": positive[inside].sum() / total if total > 0 else share,  # nothing anywhere is no better than chance
+        "rank": top / k,
+        "iou": top / (2 * k - top),
+        "auroc": auroc(values, inside),
+        "precision": _average_precision(values, inside),
+    }
+    return found, {"mass": share, "rank": share, "iou": k / (2 * n - k), "auroc": 0.5, "precision": share}
+
+
+def _expected_top(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], k: int) -> float:
+    """How many of the `k` largest are inside; of those equal to the last one, as many as chance picks."""
+    last = np.partition(values, -k)[-k]
+    above, equal = values > last, values == last
+    return float(inside[above].sum() + (k - above.sum()) * inside[equal].mean())
+
+
+def _average_precision(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
+    """Over thresholds at which more is found: the share that is right, weighted by how much more it is."""
+    order = np.argsort(-values, kind="stable")
+    found = np.cumsum(inside[order])
+    ends = np.flatnonzero(np.diff(values[order], append=-np.inf))
+    return float(np.diff(found[ends], prepend=0) / found[-1] @ (found[ends] / (ends + 1)))
+
+
+def _centres(places: int, pixels: int) -> Int[np.ndarray, " places"]:
+    return ((np.arange(places) + 0.5) * pixels / places).astype(int)

@@ -1,0 +1,144 @@
+"""Does a map hang on what the network has learnt, and on what it is asked? (Adebayo et al., 2018.)"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from vtcav_jax.attribution.sanity_checks import rank_correlation, shuffled_weights
+from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.targets import Class, Margin, Target
+from vtcav_jax.evaluation.faithfulness.robustness import Each, Explainer, Maps, entropy
+from vtcav_jax.evaluation.trivial_maps import clip_seeds
+from vtcav_jax.names import unknown
+from vtcav_jax.tap import Model, as_pytree, stages_of
+
+LOGIT_STREAM = 1 << 19  # of the seeds
+REST = "rest"  # what belongs to no stage: the head, as a rule
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """How like the map before are those of a network whose layers lose what they learnt, `layers` from head to stem.
+
+    Step 0 is the network as it is. Similarities are of absolute maps, in ranks and in structure (SSIM of the map on its
+    own grid). `rise` is by how much the map's entropy grows, as a share of what it was, when all is lost (efficient
+    MPRT, Hedstroem et al., 2024).
+    """
+
+    layers: tuple[str, ...]
+    rank: Float[np.ndarray, "steps b"]
+    structure: Float[np.ndarray, "steps b"]
+    rise: Each | None  # None where layers lose it one at a time
+
+    @property
+    def area(self) -> Each:
+        """Under the rank similarity, from the first layer lost to the last: low if the map hangs on the weights."""
+        return self.rank[1:].mean(0).astype(np.float32)
+
+
+def cascade(
+    explainer: Explainer,
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    own: Maps | None = None,
+    layers: Sequence[str] | None = None,
+    independent: bool = False,
+    seed: int = 0,
+) -> Cascade:
+    """Parameters are shuffled layer by layer from the head on, or in one layer at a time if `independent`.
+
+    `layers` are beginnings of parameters' names from the head to the stem; by default the network's stages, and before
+    these whatever belongs to none of them. `own` is the map of the network as it is, where it has been made.
+    """
+    explained(model, clips, target)
+    model = as_pytree(model)
+    names, shuffled = parameter_names(model), shuffled_weights(model, seed)
+    if shuffled is None:
+        raise ValueError("the model has no parameters that could be shuffled")
+    if layers is None:
+        groups = {layer: some for layer, some in _groups(names, ("", *reversed(stages_of(model)))).items() if some}
+    else:
+        groups = _groups(names, layers)
+        if empty := [layer for layer, some in groups.items() if not some]:
+            raise ValueError(unknown("layer with parameters of its own", empty, names))
+    before = np.abs(explainer(model, clips, target).map if own is None else own)
+    rank, structure, now = [np.ones(len(before))], [np.ones(len(before))], before
+    lost: set[str] = set()
+    for members in groups.values():
+        lost = set(members) if independent else lost | set(members)
+        chosen = iter([name in lost for name in names])
+        mixed = jax.tree.map(lambda a, b: b if next(chosen) else a, model, shuffled)  # noqa: B023
+        now = np.abs(explainer(mixed, clips, target).map)
+        rank.append(rank_correlation(before, now))
+        structure.append(ssim(before, now))
+    rise = None if independent else (entropy(now) - entropy(before)) / entropy(before)
+    return Cascade(tuple(groups), np.stack(rank).astype(np.float32), np.stack(structure).astype(np.float32), rise)
+
+
+def random_logit(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, own: Maps | None = None, seed: int = 0
+) -> Each:
+    """The rank correlation of the map with that of another class, drawn from the same head (Sixt et al., 2020).
+
+    1 of a method that does not ask which class it explains. `own` is the map of the class itself, where it is there.
+    """
+    what = explained(model, clips, target)
+    asked = what.scored.target
+    if not isinstance(asked, Class | Margin):
+        raise ValueError("another class can be asked about where one is asked about; give classes, Class or Margin")
+    k = jax.eval_shape(what.scored.model, what.video).shape[-1]
+    first, behind = (0, k) if isinstance(asked, Class) or asked.among is None else np.asarray(asked.among).tolist()
+    if behind - first < 2:
+        raise ValueError("the head has one class; there is no other to ask about")
+    seeds = clip_seeds(np.asarray(what.video), seed, LOGIT_STREAM)
+    away = np.array([np.random.default_rng(s).integers(1, behind - first) for s in seeds])
+    others = first + (np.asarray(asked.classes) - first + away) % (behind - first)
+    own = explainer(model, what.video, asked).map if own is None else own
+    other = explainer(model, what.video, replace(asked, classes=others)).map
+    return rank_correlation(own, other).astype(np.float32)
+
+
+def ssim(a: Maps, b: Maps, reach: int = 1) -> Each:
+    """Structural similarity over windows of `2 reach + 1` places along each axis, each map stretched to 0 to 1."""
+    x, y = (_stretched(maps) for maps in (a, b))
+    mx, my = _smooth(x, reach), _smooth(y, reach)
+    vx, vy, xy = _smooth(x * x, reach) - mx**2, _smooth(y * y, reach) - my**2, _smooth(x * y, reach) - mx * my
+    one, two = 0.01**2, 0.03**2
+    found = (2 * mx * my + one) * (2 * xy + two) / ((mx**2 + my**2 + one) * (vx + vy + two))
+    return found.mean((1, 2, 3)).astype(np.float32)
+
+
+def parameter_names(model: Model) -> list[str]:
+    """Of each leaf of the model, in the tree's order, as stages are written."""
+    leaves = jax.tree_util.tree_flatten_with_path(model)[0]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+
+
+def _groups(names: Sequence[str], layers: Sequence[str]) -> dict[str, list[str]]:
+    """Each name with the longest layer that it begins with; the layer "" takes what belongs to no other."""
+    groups: dict[str, list[str]] = {layer: [] for layer in layers}
+    for name in names:
+        if fitting := [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]:
+            groups[max(fitting, key=len)].append(name)
+    return {layer or REST: members for layer, members in groups.items()}
+
+
+def _stretched(maps: Maps) -> Float[np.ndarray, "b t h w"]:
+    low, high = (f(maps, axis=(1, 2, 3), keepdims=True).astype(np.float64) for f in (np.min, np.max))
+    return (maps - low) / np.where(high > low, high - low, 1)
+
+
+def _smooth(x: Float[np.ndarray, "b t h w"], reach: int) -> Float[np.ndarray, "b t h w"]:
+    """The mean over what there is of the window around each place."""
+    for axis in (1, 2, 3):
+        n = x.shape[axis]
+        sums = np.concatenate([np.zeros_like(np.take(x, [0], axis)), x.cumsum(axis)], axis)
+        first, last = np.maximum(np.arange(n) - reach, 0), np.minimum(np.arange(n) + reach + 1, n)
+        shape = [n if a == axis else 1 for a in range(4)]
+        x = (np.take(sums, last, axis) - np.take(sums, first, axis)) / (last - first).reshape(shape)
+    return x

@@ -1,0 +1,85 @@
+"""Ground truth on real videos without boxes: two clips of different classes, one after the other.
+
+A map for the class of the first should lie on the first. (Bargal et al., 2018; Li et al., 2021.)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.targets import Class, Margin
+from vtcav_jax.evaluation.faithfulness.robustness import Explainer
+from vtcav_jax.stats.intervals import mean
+from vtcav_jax.tap import Model
+
+CHANCE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Spliced:
+    """Of each pair: the share of positive relevance on the frames of the class asked about; chance is a half.
+
+    Columns are: the first clip first, its class and then the other's; the second clip first, in the same way.
+    """
+
+    share: Float[np.ndarray, "b 4"]
+
+    @property
+    def right(self) -> Float[np.ndarray, "b 4"]:
+        """Is it more than half? Exactly half, as where nothing is relevant, is half right."""
+        return (np.sign(self.share - 0.5) + 1) / 2
+
+    @property
+    def score(self) -> tuple[float, float, float]:
+        """How often it is right, with the interval over pairs."""
+        return mean(self.right.mean(1))
+
+
+def splice_test(
+    explainer: Explainer,
+    model: Model,
+    first: ArrayLike,
+    second: ArrayLike,
+    first_target: Any,
+    second_target: Any,
+) -> Spliced:
+    """Pairs of clips of classes `first_target` and `second_target`: class numbers, `Class` or `Margin`.
+
+    Of each clip the middle half is shown, at its own speed.
+    """
+    targets = [
+        explained(model, clips, t).scored.target for clips, t in ((first, first_target), (second, second_target))
+    ]
+    a, b = (jnp.asarray(clips) for clips in (first, second))
+    if a.shape != b.shape or a.shape[1] < 2:
+        raise ValueError(f"expected pairs of clips of two frames or more, got {a.shape} and {b.shape}")
+    if not all(isinstance(target, Class | Margin) for target in targets):
+        raise ValueError("a splice is asked about classes; give class numbers, Class or Margin")
+    same = np.flatnonzero(np.asarray(targets[0].classes) == np.asarray(targets[1].classes)).tolist()
+    if same:
+        raise ValueError(
+            f"the clips of a pair must be of different classes; pairs {', '.join(map(str, same[:10]))} are not"
+        )
+    t = a.shape[1]
+    frames = (t // 2, t - t // 2)
+    columns = []
+    for order in ((0, 1), (1, 0)):
+        parts = [_middle((a, b)[which], n) for which, n in zip(order, frames)]
+        video = jnp.concatenate(parts, 1)
+        for asked in (0, 1):
+            found = explainer(model, video, targets[asked]).map
+            relevance = by_area(np.maximum(found, 0), (t, 1, 1))[..., 0, 0].astype(np.float64)
+            early = relevance[:, : frames[0]].mean(1), relevance[:, frames[0] :].mean(1)
+            own = early[order.index(asked)]
+            columns.append(np.where(sum(early) > 0, own / np.where(sum(early) > 0, sum(early), 1), 0.5))
+    return Spliced(np.stack(columns, 1).astype(np.float32))
+
+
+def _middle(video: Float[Array, "b t h w c"], frames: int) -> Float[Array, "b f h w c"]:
+    start = (video.shape[1] - frames) // 2
+    return video[:, start : start + frames]

@@ -1,0 +1,1 @@
+"""Concept tests scored where the concepts that a class uses are known."""

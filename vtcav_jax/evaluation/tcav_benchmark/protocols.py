@@ -1,0 +1,205 @@
+"""How the peers decide whether a class uses a concept, restated in example space, so that all judge the same clips.
+
+All train one linear classifier for each random set that a concept is held against, and look at the share of a class's
+clips whose score rises along it (the sign count). What they make of those shares differs:
+
+- tensorflow/tcav: a t-test of the concept's sign counts against those of random sets that pose as the concept.
+- captum has no test. Its tutorial, and what is built on it, holds the concept's sign counts against those of the random
+  sets of the same classifiers; with two sets these are 1 minus the first, so that every run counts twice.
+- Saha et al.: the concept against the rest of a group of concepts and a random set; a t-test of the sign counts
+  against 1/2, corrected by Bonferroni.
+
+tensorflow/tcav and captum train scikit-learn's `SGDClassifier(alpha=0.01)` on two thirds of the clips. Its objective is
+solved exactly here: where the original stops early it is noisier than this. Gradients are those of the logit for all.
+
+The runs of one concept share its clips: the more random sets there are, the surer these tests are of nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vtcav_jax.tcav.stats.classical import TTest, one_sample, paper, two_samples
+from vtcav_jax.tcav.stats.multiple_testing import adjusted
+from vtcav_jax.tcav.stats.permutation_test import TOLERANCE
+from vtcav_jax.tcav.stats.scores import sign_counts
+from vtcav_jax.tcav.stats.vectors import LOGISTIC, fit, labels, norms
+
+ALPHA = 0.01  # of their objective
+LEVEL = 0.05  # of every verdict
+HELD_OUT = 0.33  # of the clips, to tell a classifier's accuracy
+AT_ONCE = 512  # classifiers
+GAP, STEPS = 1e-11, 100  # between an objective and its bound, as a share; and at most so many steps to it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Concepts asked of classes at one stage. All sets have one size, and are clips of one corpus of m."""
+
+    kernel: Float[np.ndarray, "m m"]
+    slopes: Sequence[Float[np.ndarray, "_ m"]]  # of each class: gradients at its targets by clips
+    lengths: Sequence[Float[np.ndarray, " _"]]  # of those gradients
+    concepts: Int[np.ndarray, "k e"]
+    random: Int[np.ndarray, "k r e"]  # what each concept is held against: all other clips, in sets
+    posing: Int[np.ndarray, "r e"]  # random sets, to be held against each other
+    groups: Sequence[Sequence[int]]  # concepts that share no clip, to be told from each other
+
+    def sign_counts(self, a: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "v c"]:
+        size = norms(self.kernel, a)
+        unit = a / np.where(size > 0, size, np.nan)[:, None]
+        each = [
+            sign_counts((slopes @ unit.T)[None], lengths[None])[0] for slopes, lengths in zip(self.slopes, self.lengths)
+        ]
+        return np.stack(each, 1)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of each concept and class: how strongly, whether it was found, and with a correction for the family; `up` is
+    whether the concept raises the score. A family is what is asked of a class at a stage about clips of one kind."""
+
+    score: Float[np.ndarray, "k c"]
+    found: Bool[np.ndarray, "k c"]
+    corrected: Bool[np.ndarray, "k c"] | None
+    up: Bool[np.ndarray, "k c"]
+
+
+def tensorflow_tcav(asked: Asked, seed: Sequence[int]) -> Judged:
+    rng = np.random.default_rng(seed)
+    own = _concepts(asked, rng, stratified=True)
+    pairs = [(i, j) for i in range(len(asked.posing)) for j in range(len(asked.posing)) if i != j]
+    first, second = (asked.posing[list(side)] for side in zip(*pairs))
+    null = asked.sign_counts(_trained(asked.kernel, first, second, rng, stratified=True))
+    tests = [
+        [
+            _told(two_samples(null[:, c], own[k, :, c]), own[k, :, c].mean() - null[:, c].mean())
+            for c in range(null.shape[1])
+        ]
+        for k in range(len(own))
+    ]
+    t, p = np.moveaxis(np.array(tests), -1, 0)
+    return Judged(np.abs(t), p < LEVEL, None, own.mean(1) > null.mean(0))
+
+
+def captum(asked: Asked, seed: Sequence[int]) -> Judged:
+    own = _concepts(asked, np.random.default_rng(seed), stratified=False)
+    p = np.array([[_told(paper(runs), runs.mean() - 0.5)[1] for runs in of.T] for of in own])
+    mean = own.mean(1)
+    return Judged(np.abs(mean - 0.5), p < LEVEL, None, mean > 0.5)
+
+
+def saha(asked: Asked, seed: Sequence[int]) -> Judged:
+    """`seed` draws the random sets that complete each group, out of clips that are in none of its concepts."""
+    rng = np.random.default_rng(seed)
+    count, (k, sets, size) = len(asked.kernel), asked.random.shape
+    signed, owner = [], []
+    for members in asked.groups:
+        rest = np.setdiff1d(np.arange(count), asked.concepts[list(members)])
+        for _ in range(sets):
+            group = [*asked.concepts[list(members)], rng.choice(rest, size, replace=False)]
+            for i, member in enumerate(members):
+                others = np.concatenate([*group[:i], *group[i + 1 :]])
+                signed.append(labels(group[i], others, count, balanced=True))
+                owner.append(member)
+    found = asked.sign_counts(fit(asked.kernel, np.stack(signed), replace(LOGISTIC, tolerance=TOLERANCE)).a)
+    runs = np.stack([found[np.array(owner) == i] for i in range(k)])
+    p = np.array([[_told(one_sample(each), each.mean() - 0.5)[1] for each in of.T] for of in runs])
+    mean = runs.mean(1)
+    corrected = np.stack([adjusted(of, "bonferroni") for of in p.T], 1) < LEVEL
+    return Judged(np.abs(mean - 0.5), p < LEVEL, corrected, mean > 0.5)
+
+
+def _told(test: TTest, difference: float) -> tuple[float, float]:
+    """t and p as scipy has them where no value varies: certain of any difference, and of none where there is none."""
+    if not math.isnan(test.p):
+        return test.t, test.p
+    return (math.inf, 0.0) if difference else (0.0, 1.0)
+
+
+def _concepts(asked: Asked, rng: np.random.Generator, *, stratified: bool) -> Float[np.ndarray, "k r c"]:
+    """Sign counts of each concept against each of its random sets."""
+    k, sets, size = asked.random.shape
+    own = np.repeat(asked.concepts, sets, 0)
+    a = _trained(asked.kernel, own, asked.random.reshape(-1, size), rng, stratified=stratified)
+    return asked.sign_counts(a).reshape(k, sets, -1)
+
+
+def _trained(
+    kernel: Float[np.ndarray, "m m"],
+    positive: Int[np.ndarray, "v e"],
+    negative: Int[np.ndarray, "v e"],
+    rng: np.random.Generator,
+    *,
+    stratified: bool,
+) -> Float[np.ndarray, "v m"]:
+    """One classifier a row, on what is left after a third is held out: of each side, or of both together."""
+    count, size = positive.shape
+    if stratified:
+        kept = size - math.ceil(HELD_OUT * 2 * size) // 2
+        index = np.concatenate([rng.permuted(side, axis=1)[:, :kept] for side in (positive, negative)], 1)
+        signs = np.repeat([[1.0, -1.0]], kept, 1).reshape(1, -1).repeat(count, 0)
+    else:
+        kept = 2 * size - int(HELD_OUT * 2 * size)
+        order = rng.permuted(np.tile(np.arange(2 * size), (count, 1)), axis=1)[:, :kept]
+        index = np.take_along_axis(np.concatenate([positive, negative], 1), order, 1)
+        signs = np.where(order < size, 1.0, -1.0)
+    out = np.zeros((count, len(kernel)))
+    for start in range(0, count, AT_ONCE):
+        rows = index[start : start + AT_ONCE]
+        a = hinge(kernel[rows[:, :, None], rows[:, None, :]], signs[start : start + AT_ONCE])
+        np.put_along_axis(out[start : start + AT_ONCE], rows, a, 1)
+    return out
+
+
+def hinge(
+    kernels: Float[np.ndarray, "v s s"], signs: Float[np.ndarray, "v s"], alpha: float = ALPHA
+) -> Float[np.ndarray, "v s"]:
+    """Coefficients a of w = X'a, which minimises the mean hinge loss + alpha/2 |w|^2 with a free intercept.
+
+    By an interior-point method in the dual: shares between 0 and 1 of each example, those of both sides the same in
+    sum, which minimise share' Q share / 2 - sum(share). Raises where an optimum is not reached.
+    """
+    size = signs.shape[1]
+    if not ((signs > 0).any(1) & (signs < 0).any(1)).all():
+        raise ValueError("each classifier needs examples on both sides; make the sets larger")
+    row = kernels.mean(1, keepdims=True)
+    kernels = kernels - row - row.swapaxes(1, 2) + row.mean(2, keepdims=True)  # the intercept takes the rest
+    q = signs[:, :, None] * kernels * signs[:, None, :] / (alpha * size)
+    up, down = ((sign * signs > 0).sum(1, keepdims=True) for sign in (1, -1))
+    share = 0.5 * np.where(signs > 0, np.minimum(1, down / up), np.minimum(1, up / down))
+    room = 1 - share  # kept by itself, as it may be far smaller than the rounding of what it is a difference of
+    low, high = np.ones_like(share), np.ones_like(share)  # what holds shares above 0, and room
+    offset, last, done = np.zeros((len(signs), 1)), np.ones(len(signs)), np.zeros(len(signs), bool)
+    for _ in range(STEPS):
+        pull = (q @ share[:, :, None])[:, :, 0]
+        left = pull - 1 - low + high + offset * signs
+        gap = (low * share + high * room).sum(1)
+        value = share.sum(1) - (share * pull).sum(1) / 2
+        done = (gap <= GAP * np.abs(value)) & (np.abs(left).max(1) <= 1e-6)
+        if done.all():
+            return signs * share / (alpha * size)
+        aim = (np.where(last > 0.9, 0.05, 0.4) * gap / (2 * size))[:, None]
+        above, below = aim / share - low, aim / room - high
+        matrix = q + (low / share + high / room)[:, :, None] * np.eye(size)
+        both = np.linalg.solve(matrix, np.stack([above - below - left, signs], 2))
+        free, tied = both[:, :, 0], both[:, :, 1]
+        turn = (signs * free).sum(1, keepdims=True) / (signs * tied).sum(1, keepdims=True)
+        move = free - turn * tied
+        rise, fall = above - low / share * move, below + high / room * move
+        edges = [(share, move), (room, -move), (low, rise), (high, fall)]
+        last = np.minimum(1, 0.99 * np.stack([_reach(x, d) for x, d in edges]).min(0))
+        step = np.where(done, 0.0, last)[:, None]
+        share, room, low, high = (x + step * d for x, d in edges)
+        offset = offset + step * turn
+    raise ValueError(
+        f"{(~done).sum()} of {len(signs)} classifiers did not reach their optimum in {STEPS} steps; look for clips that"
+        " overflow the network"
+    )
+
+
+def _reach(x: Float[np.ndarray, "v s"], d: Float[np.ndarray, "v s"]) -> Float[np.ndarray, " v"]:
+    """How many steps d from x to 0."""
+    return np.where(d < 0, -x / np.where(d < 0, d, -1.0), np.inf).min(1)

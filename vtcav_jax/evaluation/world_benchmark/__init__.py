@@ -1,0 +1,1 @@
+"""Explanation methods scored on synthetic worlds whose cause is known."""

@@ -1,0 +1,139 @@
+"""A pyramid as data: kernels as nodes, shares as edges, and where each kernel is active for what it is there for."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vtcav_jax.pyramid.cut_stages import Level
+
+Kind = Literal["gradient", "paper"]  # of edges
+ROOT = -1  # the parent of the first level: the target
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which channels go on the pyramid: by `by`, and at most `most` at each level.
+
+    mass: the fewest that have the share `value` of all positive relevance. threshold: those of at least the share
+    `value` of the greatest. top: the `value` greatest.
+    """
+
+    by: str = "mass"
+    value: float = 0.5
+    most: int = 32
+
+    def __post_init__(self):
+        shares = self.by in ("mass", "threshold") and 0 < self.value <= 1
+        if not (shares or (self.by == "top" and self.value >= 1 and self.value == int(self.value))) or self.most < 1:
+            raise ValueError(
+                "expected by mass or threshold with a value above 0 and at most 1, or by top with a whole number, and "
+                f"most of at least 1; got {self.by!r}, {self.value}, {self.most}"
+            )
+
+    @classmethod
+    def parsed(cls, text: str, most: int = 32) -> "Selection":
+        """Of `mass:0.5`, `threshold:0.6` or `top:8`."""
+        by, _, value = text.partition(":")
+        try:
+            return cls(by, float(value), most)
+        except ValueError as error:
+            raise ValueError(f"expected mass:SHARE, threshold:SHARE or top:NUMBER, got {text!r}: {error}") from error
+
+    def __call__(self, relevance: Float[np.ndarray, "... c"]) -> Bool[np.ndarray, "... c"]:
+        """Which of the channels; nothing without positive relevance is chosen."""
+        gain = np.maximum(relevance, 0)
+        order = np.argsort(-gain, -1, kind="stable")
+        falling = np.take_along_axis(gain, order, -1)
+        if self.by == "mass":
+            before = np.cumsum(falling, -1) - falling
+            keep = before < self.value * falling.sum(-1, keepdims=True) * (1 - 1e-6)
+        elif self.by == "threshold":
+            keep = falling >= self.value * falling[..., :1]
+        else:
+            keep = np.arange(gain.shape[-1]) < self.value
+        keep = keep & (falling > 0) & (np.arange(gain.shape[-1]) < self.most)
+        out = np.zeros(gain.shape, bool)
+        np.put_along_axis(out, order, np.broadcast_to(keep, gain.shape), -1)
+        return out
+
+
+@dataclass(frozen=True)
+class Node:
+    """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
+
+    `excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for the target.
+    `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was followed
+    further: the channel's mean, and `rest` what of it no channel of the next level accounts for (biases, ways around
+    the level), NaN at the last level.
+    """
+
+    level: int  # 0: next to the target
+    stage: str
+    channel: int
+    relevance: float
+    relevance_low: float
+    relevance_high: float
+    excess: float
+    frequency: float
+    response: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What part of the parent's response comes through the child; of all positive parts the sum is 1.
+
+    `parent` and `child` number the nodes; parent -1 is the target.
+    """
+
+    parent: int
+    child: int
+    share: float
+    share_low: float
+    share_high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """The kernels that a target hangs on, as one graph: a kernel that serves several has one node."""
+
+    levels: tuple[Level, ...]
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    score: Float[np.ndarray, " b"]
+    maps: tuple[Float[np.ndarray, "b _ _ _"], ...]  # of each node: what it contributes, in place; sums to its relevance
+    stability: tuple[float, ...]  # of each level: mean overlap (Jaccard) of what two clips would choose
+    selection: Selection
+    kind: Kind
+    cost: float  # passes forward, a backward pass as two; stretches by their share of the stages
+
+    def at(self, level: int) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes if node.level == level)
+
+    def tube(self, node: int) -> Float[np.ndarray, "b t h w"]:
+        """Where the children of a node (-1: of the target) are active for it: their maps by their edges' shares.
+
+        At the resolution of the children's stage; where they have several, all that are of the first one's.
+        """
+        below = [edge for edge in self.edges if edge.parent == node and edge.share > 0]
+        if not below:
+            return self.maps[node]
+        shape = self.maps[below[0].child].shape
+        some = [(edge.share, self.maps[edge.child]) for edge in below if self.maps[edge.child].shape == shape]
+        return np.sum([share * one for share, one in some], 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the maps."""
+        return {
+            "levels": [list(level) for level in self.levels],
+            "edges_by": self.kind,
+            "selection": vars(self.selection),
+            "clips": len(self.score),
+            "score": [float(s) for s in self.score],
+            "stability": list(self.stability),
+            "cost": self.cost,
+            "nodes": [vars(node) for node in self.nodes],
+            "edges": [vars(edge) for edge in self.edges],
+        }

@@ -1,0 +1,90 @@
+"""What --task=pyramid leaves in a run's folder: the rows of its tables, what else is told, and the names of files."""
+
+from dataclasses import dataclass
+
+from vtcav_jax.names import filed
+from vtcav_jax.pyramid.ablation import Ablated
+
+FILE = "pyramid.json"
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A kernel of a target's pyramid, and the clips where it contributes most."""
+
+    target: str
+    number: int
+    level: int
+    stage: str
+    channel: int
+    relevance: float
+    relevance_low: float
+    relevance_high: float
+    excess: float
+    frequency: float
+    response: float
+    rest: float
+    clips: str
+
+
+@dataclass(frozen=True)
+class EdgeRow:
+    """What part of the parent comes through the child; parent -1 is the target."""
+
+    target: str
+    parent: int
+    child: int
+    share: float
+    share_low: float
+    share_high: float
+
+
+@dataclass(frozen=True)
+class AblationRow(Ablated):
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class AlignedRow:
+    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign.
+
+    `rank` is how many of the stage's channels have as much of it, this one included; `auc` and `auc_p` say whether the
+    vector tells its clips apart at all, NaN where its run has no table of that.
+    """
+
+    target: str
+    number: int
+    stage: str
+    channel: int
+    concept: str
+    kind: str
+    against: str
+    weight: float
+    rank: int
+    channels: int
+    auc: float
+    auc_p: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """What no table says of a target's pyramid: its levels, how it was chosen, whether it is stable.
+
+    `stability` is the overlap of what two clips by themselves would choose, by level; `under_noise` that of the
+    pyramid with those of noisy copies, by level and copy. `compared` is with how many clips, if any.
+    """
+
+    target: str
+    levels: tuple[tuple[str, ...], ...]
+    score: tuple[float, ...]
+    stability: tuple[float, ...]
+    under_noise: tuple[tuple[float, ...], ...]
+    selection: dict[str, str | int | float]
+    edges_by: str
+    ablated: tuple[str, ...]
+    same_clips: bool
+    compared: int
+
+
+def film_name(target: str, stage: str, channel: int) -> str:
+    return f"pyramid--{filed(f'{target}--{stage}')}--{channel}.webp"

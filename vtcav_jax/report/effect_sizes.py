@@ -1,0 +1,84 @@
+"""What a test says on a page: how much the concept moves the class score, how surely, and what chance makes of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.tcav.experiment.comparisons import OTHERS
+from vtcav_jax.tcav.experiment.verdicts import Row, found
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A statistic with its 95 % interval and the middle 95 % of what exchanged labels give; `sure` if it was found."""
+
+    value: float
+    low: float
+    high: float
+    null_low: float
+    null_high: float
+    sure: bool
+
+    @property
+    def numbers(self) -> list[float]:
+        return [self.value, self.low, self.high, self.null_low, self.null_high]
+
+
+def effect(row: Row, statistic: str) -> Effect:
+    """Of the statistic that the run tests: the step, whose interval is the derivative's at the same length, or the
+    derivative."""
+    factor = 1.0
+    if statistic == "step":
+        factor = row.step / row.derivative if row.derivative else NAN
+    value = row.step if statistic == "step" else row.derivative
+    low, high = sorted((factor * row.derivative_low, factor * row.derivative_high))
+    return Effect(value, low, high, row.null_low, row.null_high, found(row))
+
+
+def unit(statistic: str, target_fn: str) -> str:
+    what = {"logit": "logit", "log_prob": "log probability", "margin": "margin"}.get(target_fn, target_fn)
+    return f"change of the {what}" + ("" if statistic == "step" else " per unit length")
+
+
+def plain(rows: Sequence[Row]) -> tuple[str, list[Row]]:
+    """The tests of a concept by itself: against random clips, or where there are none against the other concepts."""
+    for against in (NEGATIVE, OTHERS):
+        if some := [row for row in rows if row.against == against]:
+            return against, some
+    return "", []
+
+
+def number(value: float, digits: int = 3) -> str:
+    """For a reader: few digits, a real minus, and words for what is not there."""
+    if math.isnan(value):
+        return "not known"
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    return number(value, digits) if value < 0 or math.isnan(value) else f"+{number(value, digits)}"
+
+
+def p_value(value: float) -> str:
+    return "not known" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def span(low: float, high: float) -> str:
+    return f"{number(low)} to {number(high)}"
+
+
+def with_interval(e: Effect) -> str:
+    """The value and its interval, with two digits of what is uncertain."""
+    width = e.high - e.low
+    if not (math.isfinite(width) and width > 0):
+        return signed(e.value)
+    places = max(0, 1 - math.floor(math.log10(width)))
+    value, low, high = (f"{each:.{places}f}".replace("-", "−") for each in (e.value, e.low, e.high))
+    return f"{'' if e.value < 0 else '+'}{value} ({low} to {high})"
+
+
+def percent(share: float) -> str:
+    return "not known" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")

@@ -1,0 +1,1 @@
+"""A Video-TCAV experiment: configuration, plan, execution and results."""

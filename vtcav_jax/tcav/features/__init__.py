@@ -1,0 +1,1 @@
+"""From clips to activations, gradients and their Gram matrices."""

@@ -1,0 +1,1 @@
+"""Concept vectors and the statistics of their tests, in example space."""

@@ -1,0 +1,88 @@
+"""Concept vectors with their features, in a file, so that other clips can be scored by them."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vtcav_jax.tap import Model
+from vtcav_jax.tcav.experiment.plan import Plan
+from vtcav_jax.tcav.features.cache import fingerprint
+from vtcav_jax.tcav.features.feature_store import Features
+from vtcav_jax.tcav.features.gram import Gram
+from vtcav_jax.tcav.stats.vectors import fit
+
+FILE = "vectors.safetensors"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Unit vectors by `STAGE|CONCEPT/KIND/AGAINST`, and how the network was read when they were made.
+
+    A clip's classifier score is its (pooled) activation times the vector, times `norm`, plus `intercept`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    weights: str  # hash of the network
+    pool: str
+    norm: dict[str, float]
+    intercept: dict[str, float]
+
+
+def export(
+    folder: Path, plan: Plan, examples: Callable[[str], Features], products: Callable[[str], Gram]
+) -> Path | None:
+    """Writes them, unless together they are more than the memory that may be used; a vector of 0 is left out."""
+    from safetensors.numpy import save_file
+
+    questions = plan.asked.questions
+    if sum(len(questions) * math.prod(shape) * 4 for shape, _ in plan.shapes.values()) > plan.settings.budget:
+        return None
+    arrays: dict[str, np.ndarray] = {}
+    norms: dict[str, float] = {}
+    intercepts: dict[str, float] = {}
+    for stage in plan.stages:
+        features, kernel = examples(stage), products(stage).kernel
+        signed = np.stack([question.signed(len(kernel)) for question in questions])
+        vectors = fit(kernel, signed, plan.settings.training)
+        real = np.flatnonzero(vectors.norm > 0)
+        mean = np.concatenate([block.mean(0, dtype=np.float64) for block in features.blocks()])
+        for i, vector in zip(real, features.combined(vectors.unit[real])):
+            name = f"{stage}|{questions[i].name}"
+            arrays[name] = np.ascontiguousarray(vector, np.float32)
+            norms[name] = float(vectors.norm[i])
+            # The classifier's origin is the examples' mean, that of activations is 0.
+            shift = norms[name] * float(vector.reshape(-1).astype(np.float64) @ mean)
+            intercepts[name] = float(vectors.intercept[i]) - shift
+    about = {"weights": plan.weights, "pool": plan.settings.pool, "norm": norms, "intercept": intercepts}
+    path, part = folder / FILE, folder / f".{FILE}.part{os.getpid()}"
+    save_file(arrays, part, metadata={"about": json.dumps(about)})
+    os.replace(part, path)
+    return path
+
+
+def stored(folder: Path) -> Stored:
+    """What a run exported."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; expected the folder of a --task=tcav run that kept its vectors")
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads(file.metadata()["about"])
+            return Stored({name: file.get_tensor(name) for name in file.keys()}, **about)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what --task=tcav writes ({error}); give the run's command again") from error
+
+
+def stored_for(model: Model, folder: Path) -> Stored:
+    """What a run exported, if it is of this network."""
+    found = stored(folder)
+    if fingerprint(model) != found.weights:
+        raise ValueError(f"the vectors in {folder} are of another network; give the --model that they were made with")
+    return found

@@ -1,0 +1,85 @@
+"""What a training leaves in its folder: its last two states, and a table with a row for each step."""
+
+import csv
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+from jaxtyping import Array
+
+from vtcav_jax.runs import directory
+
+Tree = TypeVar("Tree")
+
+
+class Metrics:
+    """One row per step in a CSV, without times: an interrupted and an unbroken run write the same file."""
+
+    def __init__(self, path: Path, heads: Iterable[str]):
+        self.path = path
+        self.columns = ["step", "loss", "learning_rate", "gradient_norm", *(f"accuracy:{head}" for head in heads)]
+        self.rows: list[list[str]] = []
+
+    def rewind(self, step: int) -> None:
+        """Forgets what came after the checkpoint that the run goes on from."""
+        kept = []
+        if step:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                kept = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
+        directory.write_table(self.path, self.columns, kept)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])
+
+    def flush(self) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(self.rows)
+        self.rows.clear()
+
+
+class Checkpoints:
+    """The last two states of a training, by orbax, each array under its dotted name."""
+
+    def __init__(self, folder: Path):
+        import orbax.checkpoint as ocp
+
+        self.folder, self.ocp = folder.absolute(), ocp
+        self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.manager.close()  # waits for the write
+
+    def latest(self) -> int | None:
+        self.manager.wait_until_finished()
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        self.manager.save(step, args=self.ocp.args.StandardSave(_named(state)))
+
+    def restored(self, state: Tree) -> tuple[Tree, int]:
+        """The last state, on the devices that `state` is on, and the step that comes next; else `state` and 0."""
+        step = self.latest()
+        if step is None:
+            return state, 0
+        wanted = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _named(state).items()
+        }
+        try:
+            found = self.manager.restore(step, args=self.ocp.args.StandardRestore(wanted))
+        except Exception as error:  # orbax raises whatever its parts raise
+            raise ValueError(
+                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to go "
+                "on from the one before"
+            ) from error
+        leaves = [found[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), step
+
+
+def _named(state: Any) -> dict[str, Array]:
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

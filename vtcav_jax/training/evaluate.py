@@ -1,0 +1,134 @@
+"""What a network answers, and how often it is right."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from vtcav_jax import models
+from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.data import How, Read, Source, stream
+from vtcav_jax.stats.intervals import wilson
+
+Probabilities = Float[np.ndarray, " k"]
+
+
+def probabilities(
+    loaded: models.Loaded,
+    videos: Iterable[np.ndarray],
+    batch_size: int,
+    geometry: ClipGeometry | None = None,
+) -> Iterator[Probabilities]:
+    """Of each video its classes' probabilities, those of every head adding up to 1.
+
+    A video is `(views, t, h, w, 3)`, uint8 or normalised; what the views say is averaged after the softmax, as the
+    reference does. Views of several videos go through the network together; the last batch is filled up, so that there
+    is one shape.
+    """
+    geometry = geometry or models.PRESETS[loaded.preset].geometry
+    run = partial(_logits, loaded.model, geometry=geometry)
+    parts = tuple(loaded.slices.values())
+    waiting: list[tuple[np.ndarray, bool]] = []
+    sums: list[np.ndarray] = []
+
+    def answered(logits: Iterable[np.ndarray]) -> Iterator[Probabilities]:
+        for row, (_, last) in zip(logits, waiting):
+            sums.append(np.concatenate([_softmax(row[part].astype(np.float64)) for part in parts]))
+            if last:
+                yield np.mean(sums, 0)
+                sums.clear()
+
+    for video in videos:
+        for i, view in enumerate(video):
+            waiting.append((view, i == len(video) - 1))
+            if len(waiting) == batch_size:
+                yield from answered(np.asarray(run(np.stack([view for view, _ in waiting]))))
+                waiting.clear()
+    if waiting:
+        filled = [view for view, _ in waiting]
+        filled += filled[-1:] * (batch_size - len(filled))
+        yield from answered(np.asarray(run(np.stack(filled))))
+
+
+@partial(jax.jit, static_argnames="geometry")
+def _logits(model, video: Array, geometry: ClipGeometry) -> Array:
+    return model(geometry.normalised(video) if video.dtype == np.uint8 else video)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers of one head, with the 95 % interval of their share (Wilson's)."""
+
+    head: str
+    n: int
+    right: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.right, self.n)
+
+
+def accuracy(
+    loaded: models.Loaded, source: Source, batch_size: int, *, workers: int = 2, failed: list[Read] | None = None
+) -> list[Accuracy]:
+    """How often each head is right on the clips of `source` that can be read; the others are added to `failed`."""
+    columns = class_columns(loaded, source.heads)
+    counts = {head: [0, 0] for head in columns}
+    for read, probability in predicted(loaded, source, batch_size, How(normalise=False), workers=workers):
+        if probability is None:
+            if failed is not None:
+                failed.append(read)
+            continue
+        for head, label in source.items[read.index].labels.items():
+            if head in columns:
+                answer = columns[head][int(probability[loaded.slices[head]].argmax())]
+                counts[head][0] += 1
+                counts[head][1] += answer == label
+    return [Accuracy(head, n, right) for head, (n, right) in counts.items()]
+
+
+def predicted(
+    loaded: models.Loaded, source: Source, batch_size: int, how: How, *, workers: int = 2
+) -> Iterator[tuple[Read, Probabilities | None]]:
+    """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
+    geometry = models.PRESETS[loaded.preset].geometry
+    seen: list[Read] = []
+
+    def videos() -> Iterator[np.ndarray]:
+        for read in stream(source, geometry, how, workers=workers):
+            seen.append(read)
+            if read.clip is not None:
+                yield read.clip.video
+
+    def failures() -> Iterator[tuple[Read, None]]:
+        while seen and seen[0].clip is None:
+            yield seen.pop(0), None
+
+    for probability in probabilities(loaded, videos(), batch_size):
+        yield from failures()
+        yield seen.pop(0), probability
+    yield from failures()
+
+
+def class_columns(loaded: models.Loaded, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
+    """For each head that network and source share, the source's number of each of the network's classes (-1: none)."""
+    shared = [head for head in loaded.heads if head in heads]
+    if not shared:
+        raise ValueError(
+            f"the network answers {', '.join(loaded.heads)}, the clips are labelled for {', '.join(heads) or 'nothing'}"
+        )
+    return {
+        head: [heads[head].index(name) if name in heads[head] else -1 for name in loaded.heads[head]] for head in shared
+    }

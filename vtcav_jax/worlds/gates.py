@@ -1,0 +1,249 @@
+"""Is what was planted in the clips what the network goes by? To be asked before any explanation of it is scored.
+
+A label has one cause, or two, but a network may have found another way to it. Here every factor is drawn again and
+everything is taken out in turn, and the predictions before and after are compared. Explanations of a network that
+passes can be held against the masks of the cause; one that fails explains something else.
+
+Where a question is about two factors, drawing one of them again changes some answers and leaves others: a prediction
+has to change with the answer that the cause gives, and with nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float
+
+from vtcav_jax.progress import progress
+from vtcav_jax.tap import Model
+from vtcav_jax.worlds.render import Clips, make_clips, redraw, remove
+from vtcav_jax.worlds.spec import AnyWorld, Kind, Question
+
+ACCURACY = 0.98  # G1, at least: of what the cause says
+SUFFICIENCY = 0.97  # G2, at least: unchanged when what is drawn again changes no answer
+NECESSITY = 0.03  # G3, at most: unchanged when it does
+LOST = 0.5  # G5, at least: share of the margin that goes with the cause's entity
+SPARED = 0.1  # G5, at most: share that changes with what only looks like it
+
+SHUFFLED_DYNAMIC = 1 / 2
+LUCK = 4  # standard deviations
+PROBES = ("reversed", "shuffled", "frozen")
+
+
+def expected_of(probe: str, kind: Kind, answers: int) -> tuple[float, float]:
+    """G4: between which shares of the predictions may stay when time is tampered with.
+
+    One frame holds no direction, no order and no form that is made of motion; a frozen or shuffled clip holds a look,
+    but is unlike any that the network has seen, so that only what is in every frame alike must stay. The others' upper
+    ends are what no network can beat but by luck: a shuffled clip still shows along which axis the key moves, as often
+    in one order as in the opposite one; a flash is in the frozen frame in one clip of four, and is otherwise guessed.
+    How much of a form is left in a shuffled clip depends on the steps from frame to frame; nothing is asked of it.
+    When something comes is another answer backwards, but for what comes in the middle.
+    """
+    chance = 1 / answers
+    stays = (SUFFICIENCY, 1.0)
+    bounds: dict[Kind, tuple[tuple[float, float], ...]] = {
+        "static": (stays, (0.5, 1.0), (0.5, 1.0)),
+        "everywhere": (stays, stays, stays),
+        "timed": (stays, (0.5, 1.0), (0.0, 1 / 4 + (1 - 1 / 4) * chance)),
+        "dynamic": ((0.0, NECESSITY), (0.0, SHUFFLED_DYNAMIC), (0.0, chance)),
+        "form": (stays, (0.0, 1.0), (0.0, chance)),
+        "dated": ((0.0, 0.5), (0.0, 1.0), (0.0, 1.0)),
+    }
+    return bounds[kind][PROBES.index(probe)]
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """What was measured; rows are named by the dictionaries' keys, columns are the questions.
+
+    What is the answer of the cause is so of the label too, but of a shortcut. NaN: there was no such clip.
+    """
+
+    questions: dict[str, Question]
+    clips: int
+    accuracy: Float[np.ndarray, " heads"]  # share of predictions that are the answer of the cause
+    redrawn: dict[str, Float[np.ndarray, " heads"]]  # by factor: share that stayed where the answer is the same
+    changed: dict[str, Float[np.ndarray, " heads"]]  # by factor: share that stayed where the answer is another
+    probes: dict[str, Float[np.ndarray, " heads"]]  # by what was done to time: share of predictions that stayed
+    margin: Float[np.ndarray, " heads"]  # mean logit of the right class over the best other
+    drops: dict[str, Float[np.ndarray, " heads"]]  # by entity: what the margin loses with it
+    lost: dict[str, Float[np.ndarray, " heads"]]  # by entity: share of the margin that goes where the answer goes
+    stable: Bool[np.ndarray, "n heads"]  # nothing but another answer changes the prediction: clips fit for scoring
+
+    def failures(self) -> tuple[str, ...]:
+        """One line for each gate, factor and head that did not pass; a number that is not finite does not pass."""
+        failed = []
+
+        def expect(gate: str, what: str, value: float, low: float, high: float) -> None:
+            if not low <= value <= high:
+                bound = f"at least {low:.2f}" if value < low else f"at most {high:.2f}"
+                failed.append(f"{gate} {what}: {value:.3f}, expected {bound}")
+
+        for j, (head, question) in enumerate(self.questions.items()):
+            expect("G1 accuracy", head, self.accuracy[j], ACCURACY, 1.0)
+            for factor, stayed in self.redrawn.items():
+                if not np.isnan(stayed[j]):
+                    expect("G2 sufficiency", f"{head} unchanged by {factor}", stayed[j], SUFFICIENCY, 1.0)
+            for factor in question.cause or question.factors:
+                what = "its cause" if len(question.factors) == 1 else factor
+                expect("G3 necessity", f"{head} unchanged without {what}", self.changed[factor][j], 0.0, NECESSITY)
+            for probe, stayed in self.probes.items():
+                low, high = expected_of(probe, question.kind, len(question.answers))
+                luck = 0.0 if high == NECESSITY else LUCK * (high * (1 - high) / self.clips) ** 0.5
+                expect("G4 time", f"{head} unchanged when {probe}", stayed[j], low, high + luck)
+            for entity, share in self.lost.items():
+                if entity in question.entities or not np.isnan(share[j]):
+                    expect("G5 entity", f"share of {head}'s margin lost with {entity}", share[j], LOST, np.inf)
+            margin = self.margin[j] if self.margin[j] > 0 else np.nan  # no share of a margin that is not there
+            for entity in question.spared:
+                share = abs(self.drops[entity][j] / margin)
+                expect("G5 entity", f"share of {head}'s margin changed with the {entity}", share, 0.0, SPARED)
+        return tuple(failed)
+
+    def check(self) -> "Gates":
+        """Itself if every gate is passed; otherwise a ValueError that lists all that are not, and the table."""
+        if failed := self.failures():
+            lines = "\n  ".join(failed)
+            raise ValueError(
+                f"the network does not go by the planted causes, {len(failed)} gates failed; train it further, or on"
+                f" more clips, before its explanations are scored:\n  {lines}\n\n{self.table()}"
+            )
+        return self
+
+    def table(self) -> str:
+        """Everything as text."""
+        lines = [" " * 24 + "".join(f"{head:>10}" for head in self.questions)]
+
+        def section(title: str, rows: Mapping[str, np.ndarray]) -> None:
+            lines.append(title)
+            for name, values in rows.items():
+                cells = (f"{'-':>10}" if np.isnan(v) else f"{v:>10.3f}" for v in values)
+                lines.append(f"  {name:<22}" + "".join(cells))
+
+        section(f"over {self.clips} clips", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)})
+        section("prediction unchanged, factor drawn again, same answer", self.redrawn)
+        causes = {name: values for name, values in self.changed.items() if not np.isnan(values).all()}
+        section("prediction unchanged, factor drawn again, another answer", causes)
+        section("prediction unchanged, time tampered with", self.probes)
+        section("margin of the right class", {"in the clips": self.margin})
+        section("margin lost, entity removed", self.drops)
+        gone = {name: values for name, values in self.lost.items() if not np.isnan(values).all()}
+        section("share of the margin lost, entity removed that makes the answer", gone)
+        return "\n".join(lines)
+
+
+def gates(
+    model: Model,
+    world: str | AnyWorld = "small",
+    n: int = 256,
+    seed: int = 1,
+    *,
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    at_once: int = 32,
+) -> Gates:
+    """Every gate on `n` clips of `seed`, which should not be the one that `model` was trained on.
+
+    `model` gives the logits of the world's questions one after the other, each with as many as it has answers.
+    `prepare` makes what it expects from videos in 0..1, such as its normalisation. `at_once` clips go through the model
+    together; it is compiled once. Nothing is judged here: `gates(...).check()` is loud.
+    """
+    clips = make_clips(world, n, seed)
+    questions, entities = clips.world.questions, clips.world.entities
+    right = _answers(questions, clips)
+    variants = 1 + len(clips.factors) + len(PROBES) + len(entities)
+    predicted, same, margins = {}, {}, {}
+    for ((which, other, video),) in progress(([one] for one in _variants(clips, seed)), variants, "checks"):
+        logits = _logits(model, prepare(video), at_once, clips.world.heads)
+        predicted[which] = np.stack([some.argmax(-1) for some in logits.values()], 1)
+        same[which] = _answers(questions, other) == right
+        margins[which] = np.stack([_margins(some, right[:, j]) for j, some in enumerate(logits.values())], 1)
+
+    before, margin = predicted["clips", ""], margins["clips", ""]
+    stayed = {which: some == before for which, some in predicted.items()}
+    stable = np.ones(right.shape, bool)
+    for factor in clips.factors:
+        stable &= stayed["redraw", factor] | ~same["redraw", factor]
+    return Gates(
+        questions=questions,
+        clips=n,
+        accuracy=(before == right).mean(0),
+        redrawn={f: _mean(stayed["redraw", f], same["redraw", f]) for f in clips.factors},
+        changed={f: _mean(stayed["redraw", f], ~same["redraw", f]) for f in clips.factors},
+        probes={probe: stayed["probe", probe].mean(0) for probe in PROBES},
+        margin=margin.mean(0),
+        drops={entity: (margin - margins["remove", entity]).mean(0) for entity in entities},
+        lost={e: _share_lost(margin, margins["remove", e], ~same["remove", e]) for e in entities},
+        stable=stable,
+    )
+
+
+def _answers(questions: Mapping[str, Question], clips: Clips) -> np.ndarray:
+    """What a network says that goes by the causes, where these are still to be seen."""
+    factors = clips.world.lacking(clips.factors, clips.removed)
+    return np.stack([question.caused(factors) for question in questions.values()], 1)
+
+
+def _variants(clips: Clips, seed: int) -> Iterator[tuple[tuple[str, str], Clips, np.ndarray]]:
+    """What was done, the clips as far as they are clips of the world, and their pictures."""
+    yield ("clips", ""), clips, clips.video
+    for factor in clips.factors:
+        other = redraw(clips, factor, seed)
+        yield ("redraw", factor), other, other.video
+    for entity in clips.world.entities:
+        other = remove(clips, entity)
+        yield ("remove", entity), other, other.video
+    video = clips.video
+    frames = video.shape[1]
+    orders = np.argsort(np.random.default_rng(seed).random(video.shape[:2]), 1)
+    yield ("probe", "reversed"), clips, video[:, ::-1]
+    yield ("probe", "shuffled"), clips, np.take_along_axis(video, orders[:, :, None, None, None], 1)
+    middle = video[:, [(frames - 1) // 2]]
+    yield ("probe", "frozen"), clips, np.repeat(middle, frames, 1)
+
+
+def _logits(
+    model: Model, video: np.ndarray, at_once: int, heads: Mapping[str, tuple[str, ...]]
+) -> dict[str, Float[np.ndarray, "n answers"]]:
+    """Of each head. The last batch is filled up with its last clip, so that all have one shape."""
+    n = len(video)
+    if jax.tree_util.all_leaves([model]):  # a plain function
+        model = Partial(model)
+    video = np.concatenate([video, np.repeat(video[-1:], -n % at_once, 0)])
+    parts = [np.asarray(_run(model, video[i : i + at_once])) for i in range(0, len(video), at_once)]
+    logits = np.concatenate(parts)[:n].astype(np.float64)
+    ends = np.cumsum([len(answers) for answers in heads.values()])
+    if logits.shape != (n, ends[-1]):
+        told = ", ".join(f"{len(answers)} for {head}" for head, answers in heads.items())
+        raise ValueError(
+            f"expected {ends[-1]} logits per clip, {told}, got shape {logits.shape}; use a network with these heads,"
+            " concatenated in this order"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError("expected finite logits, got NaN or infinity; check the weights and `prepare`")
+    return dict(zip(heads, np.split(logits, ends[:-1], 1), strict=True))
+
+
+@jax.jit
+def _run(model, video) -> Array:
+    return model(video)
+
+
+def _margins(logits: Float[np.ndarray, "n k"], right: np.ndarray) -> Float[np.ndarray, " n"]:
+    here = np.arange(logits.shape[-1]) == right[:, None]
+    return logits[here] - np.where(here, -np.inf, logits).max(-1)
+
+
+def _mean(values: np.ndarray, where: Bool[np.ndarray, "n heads"]) -> Float[np.ndarray, " heads"]:
+    """Over the clips that count; NaN where none does."""
+    counted = where.sum(0)
+    return np.where(counted, (values * where).sum(0) / np.maximum(counted, 1), np.nan)
+
+
+def _share_lost(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> Float[np.ndarray, " heads"]:
+    """Of the margin; NaN where there is no such clip, and infinitely little of a margin that is not there."""
+    there, left = _mean(before, where), _mean(after, where)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(there > 0, 1 - left / there, np.where(np.isnan(there), np.nan, -np.inf))

@@ -1,0 +1,188 @@
+"""torchvision's networks, with values at our stages: what a conversion and the parity tests are compared with."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vtcav_jax import models
+from vtcav_jax.models.video_swin import VideoSwin
+from weights_conversion.key_mapping import torchvision_name
+
+
+def video_models() -> ModuleType:
+    """`torchvision.models.video`; also where its compiled operators do not load.
+
+    A torchvision built for CUDA beside a CPU-only torch fails at import, for want of two operators that no video
+    network uses. Declaring them is enough.
+    """
+    import torch
+
+    try:
+        from torchvision.models import video
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half imported
+        for operator in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+        from torchvision.models import video
+    return video
+
+
+BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # by the preset's own name
+
+
+def network(preset: str, num_classes: int | None = None) -> Any | None:
+    """torchvision's network of the preset, in evaluation mode, its weights random; None where it has none."""
+    found = models.find(preset)
+    if found.maker.func is VideoSwin:
+        return swin(preset, num_classes)
+    if preset not in BUILDERS:
+        return None
+    return getattr(video_models(), preset)(num_classes=num_classes or found.num_classes).eval()
+
+
+def swin(preset: str, num_classes: int | None = None) -> Any:
+    """torchvision's network of the preset's architecture, in evaluation mode, its weights random."""
+    found = models.find(preset)
+    sizes = found.maker.keywords
+    return (
+        video_models()
+        .swin_transformer.SwinTransformer3d(
+            patch_size=[2, 4, 4],
+            embed_dim=sizes["embed_dim"],
+            depths=list(sizes["depths"]),
+            num_heads=list(sizes["num_heads"]),
+            window_size=list(sizes["window"]),
+            num_classes=found.num_classes if num_classes is None else num_classes,
+        )
+        .eval()
+    )
+
+
+def load_named_as_official(network: Any, tensors: Mapping[str, Any]) -> None:
+    """Fills torchvision's network from official names; its buffers are its own."""
+    import torch
+
+    found = {torchvision_name(name): torch.tensor(np.asarray(value)) for name, value in tensors.items()}
+    buffers = dict(network.named_buffers())
+    network.load_state_dict(found | buffers)
+
+
+def run_named(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """torch's logits and the tensor at each of `stages`, channels last, for a torch video `(b, t, h, w, 3)`.
+
+    For networks that are named as torchvision's are. What a ReLU or a sum changes in place is copied first.
+    """
+    if hasattr(network, "pos_encoding"):
+        return run_mvit(network, video)
+    seen: dict[str, Any] = {}
+    handles = []
+
+    def remember(name: str, value: Any) -> None:
+        seen[name] = (value.permute(0, 2, 3, 4, 1) if value.ndim == 5 else value).clone()
+
+    for stage in set(stages) - {"pool"}:
+        if stage.endswith(".sum"):
+            relu = network.get_submodule(f"{stage.removesuffix('.sum')}.relu")
+            handles.append(relu.register_forward_pre_hook(lambda _, inputs, name=stage: remember(name, inputs[0])))
+        else:
+            part = network.get_submodule(module_of(stage))
+            handles.append(part.register_forward_hook(lambda _, inputs, value, name=stage: remember(name, value)))
+    pooled = network.avgpool.register_forward_hook(
+        lambda _, inputs, value: remember("pool", value.mean((2, 3, 4)))  # of what is left to average
+    )
+    try:
+        return network(video.permute(0, 4, 1, 2, 3)), seen
+    finally:
+        for handle in (*handles, pooled):
+            handle.remove()
+
+
+def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
+    """The same for an MViT, whose modules pass tokens on: the class token, then those of the grid."""
+    seen: dict[str, Any] = {}
+    handles = []
+    last = f"blocks.{len(network.blocks) - 1}"
+
+    def grid(name: str, tokens: Any, shape: tuple[int, ...]) -> None:
+        if not name.startswith(last):  # its grid reaches nothing
+            seen[name] = tokens[:, 1:].unflatten(1, shape).clone()
+
+    def after_attention(name: str, value: Any) -> None:
+        seen[f"{name}.shape"] = value[1]
+        grid(f"{name}.attn", *value)
+
+    def after_block(name: str, value: Any) -> None:
+        grid(name, *value)
+        seen[f"{name}.class_token"] = value[0][:, 0].clone()
+
+    def watch(module: Any, remember: Callable[[Any, Any], None]) -> None:
+        handles.append(module.register_forward_hook(lambda _, inputs, value: remember(inputs[0], value)))
+
+    def shape(name: str) -> tuple[int, ...]:
+        return seen[f"{name}.shape"]
+
+    first = (network.pos_encoding.temporal_size, *network.pos_encoding.spatial_size)
+    watch(network.conv_proj, lambda _, value: seen.update(conv_proj=value.permute(0, 2, 3, 4, 1)))
+    watch(network.pos_encoding, lambda _, value: grid("tokens", value, first))
+    watch(network.norm, lambda _, value: seen.update(norm=value[:, 0]))
+    for i, block in enumerate(network.blocks):
+        name = f"blocks.{i}"
+        watch(block.attn, lambda _, value, name=name: after_attention(name, value))
+        watch(block.norm2, lambda before, _, name=name: grid(f"{name}.sum", before, shape(name)))
+        watch(block.mlp, lambda _, value, name=name: grid(f"{name}.mlp", value, shape(name)))
+        watch(block, lambda _, value, name=name: after_block(name, value))
+    try:
+        logits = network(video.permute(0, 4, 1, 2, 3))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, {name: value for name, value in seen.items() if not name.endswith(".shape")}
+
+
+def module_of(stage: str) -> str:
+    """torchvision's module whose output our stage is: within R(2+1)D's pairs the first convolution's ReLU."""
+    return re.sub(r"^(stem|layer\d\.\d\.conv\d\.0)\.0$", r"\1.2", stage)
+
+
+def stage_modules(network: Any) -> dict[str, Any]:
+    """Our stage names, each with the torch module whose output it is; `pool` is the input of the head."""
+    stages = {"patch_embed": network.patch_embed}
+    for i, features in enumerate(network.features):
+        if i % 2:
+            stages[f"layers.{i // 2}.downsample"] = features
+        else:
+            stages |= {f"layers.{i // 2}.blocks.{j}": block for j, block in enumerate(features)}
+            stages[f"layers.{i // 2}"] = features
+    return stages | {"norm": network.norm, "pool": network.avgpool}
+
+
+def run(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
+    """torch's logits and the tensor at every stage, for a torch video `(b, t, h, w, 3)`."""
+    seen: dict[str, Any] = {}
+    handles = [
+        module.register_forward_hook(partial(_remember, seen, name)) for name, module in stage_modules(network).items()
+    ]
+    try:
+        return network(video.permute(0, 4, 1, 2, 3)), seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _remember(seen, name, module, inputs, output):
+    seen[name] = output
+
+
+def our_axes(stage: str, array: np.ndarray) -> np.ndarray:
+    """torchvision pools to (b, c, 1, 1, 1); all its other stages are channels last already."""
+    return array.reshape(len(array), -1) if stage == "pool" else array
