@@ -23,7 +23,7 @@ from absl import app, flags
 from benchmarks import tables, timing, write_tables
 from benchmarks.attribution_peers import Peers
 from vtcav_jax import attribution, models
-from vtcav_jax.attribution import Rules
+from vtcav_jax.attribution import LrpRules
 from vtcav_jax.models.small_cnn import SmallCnn
 
 _REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each", lower_bound=2)
@@ -33,7 +33,7 @@ NODES = 16
 EPSILON = 0.01  # less, and rounding decides where an untrained network's sums are near 0
 CNN = ("small_cnn", (16, 112, 112), 1)  # preset, clip, clips at once
 SWIN = ("video_swin_t_k400", (16, 224, 224), 1)
-CAMS = tuple(attribution.WEIGHINGS)
+CAMS = tuple(attribution.CAM_METHODS)
 TWELVE = {"small_cnn": ("convs.1", "convs.2"), "video_swin_t_k400": ("layers.3", "norm")}
 
 Call = Callable[[], object]
@@ -58,7 +58,7 @@ def against_peers(repeats: int) -> list[dict]:
         ),
         "Grad-CAM": ("pytorch-grad-cam", ours("gradcam"), peers.grad_cam("GradCAM")),
         "HiResCAM": ("pytorch-grad-cam", ours("hirescam"), peers.grad_cam("HiResCAM")),
-        "LRP, epsilon": ("zennit", ours("lrp_epsilon", rules=Rules(epsilon=EPSILON)), peers.zennit_lrp(EPSILON)),
+        "LRP, epsilon": ("zennit", ours("lrp_epsilon", rules=LrpRules(epsilon=EPSILON)), peers.zennit_lrp(EPSILON)),
         "LRP, z-plus": ("zennit", ours("lrp_z_plus"), peers.zennit_lrp(None)),
     }
     rows = []

@@ -29,7 +29,7 @@ from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
 from vtcav_jax import models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Source, open_source, stream
 from weights_conversion.torch_reference import video_models
 
@@ -62,13 +62,13 @@ def write_video(path: Path, size: tuple[int, int], seed: int) -> None:
         container.mux(stream.encode(None))
 
 
-def ours(source: Source, geometry: ClipGeometry, workers: int) -> Iterator[np.ndarray]:
+def ours(source: Source, geometry: ClipSpec, workers: int) -> Iterator[np.ndarray]:
     for read in stream(source, geometry, HOW, wanted=cycle(range(len(source.items))), workers=workers):
         assert read.clip is not None, read.failure
         yield read.clip.video[0]
 
 
-def everything(source: Source, geometry: ClipGeometry) -> Iterator[np.ndarray]:
+def everything(source: Source, geometry: ClipSpec) -> Iterator[np.ndarray]:
     """Decodes whole files, with as many threads as FFmpeg likes; the frames are those of the clip in the middle."""
     import torch
 
@@ -139,9 +139,9 @@ def waits(clips: Iterator[np.ndarray], count: int, batch: int, use: Callable[[np
     return waited / (time.perf_counter() - start)
 
 
-def small_model() -> tuple[Callable[[np.ndarray], Any], ClipGeometry]:
-    model, geometry = models.make(MODEL), models.find(MODEL).geometry
-    answer = jax.jit(lambda model, video: model(geometry.normalised(video)))
+def small_model() -> tuple[Callable[[np.ndarray], Any], ClipSpec]:
+    model, geometry = models.make(MODEL), models.get_preset(MODEL).clip_spec
+    answer = jax.jit(lambda model, video: model(geometry.normalise(video)))
     use = partial(_answered, answer, model)
     use(np.zeros((BATCH, *geometry.shape), np.uint8))
     return use, geometry
@@ -158,7 +158,7 @@ def rows_of(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> li
     for i in range(FILES):
         print(f"writing {name}, {i + 1} of {FILES} ...", file=sys.stderr, flush=True)
         write_video(folder / f"{i}.mp4", size, i)
-    source, geometry = open_source(folder), models.find(PRESET).geometry
+    source, geometry = open_source(folder), models.get_preset(PRESET).clip_spec
     readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {
         f"ours, {n} worker{'s' * (n != 1)}": partial(ours, source, geometry, n) for n in WORKERS
     }
@@ -172,7 +172,7 @@ def rows_of(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> li
                 seconds[reader].append(_closing(make(), lambda clips_: seconds_of(clips_, clips)))
             memory.setdefault(reader, found)
     mine, theirs = (next(readers[reader]()) for reader in ("ours, 0 workers", "all frames"))
-    difference = timing.largest_difference(geometry.normalised(mine), theirs)
+    difference = timing.largest_difference(geometry.normalise(mine), theirs)
     use, small = small_model()
     rows = []
     for reader, make in readers.items():

@@ -36,7 +36,7 @@ def best(rows: list[dict]) -> str:
     ranked = _by_network(rows, FIRST)
     first = list(ranked[FIRST[0]].values())
     asked = [one for row in first if not (one := as_row(row)).free]
-    cheapest = [row.method for row in evaluation_figures.cheapest(asked)]
+    cheapest = [row.method for row in evaluation_figures.cost_front(asked)]
     wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
     head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
     body = []
@@ -123,10 +123,12 @@ def _of_one_recipe(rows: list[dict]) -> str:
     networks = list(dict.fromkeys(row["network"] for row in rows))
     truths = [as_row(row) for row in rows if row["axis"] == TRUTH]
     by = {
-        (r.network, r.method, r.stage): vars(r) for name in networks for r in evaluation_figures.overall(truths, name)
+        (r.network, r.method, r.stage): vars(r)
+        for name in networks
+        for r in evaluation_figures.overall_scores(truths, name)
     }
     body = []
-    for first in evaluation_figures.best(evaluation_figures.overall(truths, networks[0])):
+    for first in evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(truths, networks[0])):
         own = [row for name in networks if (row := by.get((name, first.method, first.stage)))]
         if len(own) < len(networks):
             continue  # not for all of them
@@ -148,14 +150,19 @@ def _ranked(rows: list[dict]) -> list[dict]:
     """TRUTH of each method at its best stage, over all questions or the only one, of one network."""
     some = [as_row(row) for row in rows if row["axis"] == TRUTH]
     return (
-        [vars(row) for row in evaluation_figures.best(evaluation_figures.overall(some, some[0].network))]
+        [
+            vars(row)
+            for row in evaluation_figures.best_stage_per_method(
+                evaluation_figures.overall_scores(some, some[0].network)
+            )
+        ]
         if some
         else []
     )
 
 
 def _interval(row: dict) -> str:
-    return intervals.told(row["value"], row["low"], row["high"])
+    return intervals.format_interval(row["value"], row["low"], row["high"])
 
 
 def _mean(values: list[float]) -> str:

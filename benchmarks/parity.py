@@ -36,7 +36,7 @@ def row(key: str) -> dict[str, Any]:
     print(f"{preset} ...", file=sys.stderr, flush=True)
     state = drawn(key)
     model = parameters.load(partial(models.make, preset), convert(preset, state))
-    shape = models.find(preset).geometry.shape
+    shape = models.get_preset(preset).clip_spec.shape
     shape = (1, FRAMES.get(preset, shape[0]), *shape[1:])
     video = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def row(key: str) -> dict[str, Any]:
         "preset": preset,
         "clip": list(shape[1:4]),
         "batch": 1,
-        "parameters": parameters.size(model),
+        "parameters": parameters.count_parameters(model),
         "reference": "tests/support/torch_networks.py"
         if preset in NETWORKS
         else f"torchvision {version('torchvision')}",

@@ -24,7 +24,7 @@ from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
 from vtcav_jax.evaluation.world_benchmark.entries import DEAR
 from vtcav_jax.evaluation.world_benchmark.tables import ALL, TRUTH, Row
 from vtcav_jax.report.figures import evaluation as evaluation_figures
-from vtcav_jax.report.run_reader import open_folder, read_rows
+from vtcav_jax.report.run_reader import open_run_folder, read_rows
 
 _BUDGETS = flags.DEFINE_string(
     "budgets",
@@ -39,19 +39,19 @@ _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfile
 
 def main(argv: list[str]) -> None:
     del argv
-    run = open_folder(Path(_RUN.value))
-    rows = [*run.truths, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
+    run = open_run_folder(Path(_RUN.value))
+    rows = [*run.method_score_rows, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
     tests = read_rows(run.folder / tcav_benchmark_table.FILE, tcav_benchmark_table.Row)
     seeds = {f"seeds:{i}": [r for r in _rows(one) if r.axis == TRUTH] for i, one in enumerate(_SEEDS.value)}
-    parts = {"maps": rows, "metrics": run.metrics, "concepts": tests} | seeds
+    parts = {"maps": rows, "metrics": run.metric_agreement_rows, "concepts": tests} | seeds
     found = [
         {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
         for part, some in parts.items()
         for row in some
     ]
     for network in published_scores.NETWORKS:
-        figure = evaluation_figures.against_cost(rows, network)
-        figure.write(write_tables.ROOT / "docs").rename(write_tables.ROOT / "docs" / f"scores_{network}.svg")
+        figure = evaluation_figures.score_cost_figure(rows, network)
+        figure.write_svg(write_tables.ROOT / "docs").rename(write_tables.ROOT / "docs" / f"scores_{network}.svg")
     with (write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.FILE).open(
         "w", newline="", encoding="utf-8"
     ) as file:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def _rows(run: str) -> Sequence[Row]:
-    return open_folder(Path(run)).truths if run else ()
+    return open_run_folder(Path(run)).method_score_rows if run else ()
 
 
 def rounded(value: object) -> object:

@@ -22,7 +22,7 @@ from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
 from vtcav_jax import models, pyramid
-from vtcav_jax.attribution import Class, explained
+from vtcav_jax.attribution import Class, prepare_explanation
 from vtcav_jax.pyramid import Selection
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each", lower_bound=2)
@@ -36,19 +36,19 @@ KERNELS, DEPTH, SIDE = 32, 3, 112
 def measured(preset: str, repeats: int) -> dict:
     print(f"{preset} ...", file=sys.stderr, flush=True)
     model = models.make(preset)
-    geometry = models.PRESETS[preset].geometry
+    geometry = models.PRESETS[preset].clip_spec
     clip = (min(geometry.frames, 16), SIDE, SIDE)
     random = np.random.default_rng(0)
     video = jnp.asarray(random.normal(size=(1, *clip, 3)).astype(np.float32))
     target, selection = Class(0), Selection("top", float(KERNELS), KERNELS)
-    stages = pyramid.levels(explained(model, video, target), None, DEPTH)
+    stages = pyramid.pyramid_levels(prepare_explanation(model, video, target), None, DEPTH)
     forward = jax.jit(lambda m, v: m(v))
     calls: dict[str, Callable[[], object]] = {
         "forward": lambda: jax.block_until_ready(forward(model, video)),
-        "pyramid": lambda: pyramid.build(model, video, target, stages=stages, selection=selection),
+        "pyramid": lambda: pyramid.build_pyramid(model, video, target, stages=stages, selection=selection),
     }
     start = time.perf_counter()
-    made = pyramid.build(model, video, target, stages=stages, selection=selection)
+    made = pyramid.build_pyramid(model, video, target, stages=stages, selection=selection)
     compile_s = time.perf_counter() - start
     seconds = timing.in_turn(calls, repeats, warmups=1)
     row = {

@@ -44,16 +44,16 @@ def main(argv: list[str]) -> None:
     del argv
     page = write_tables.ROOT / "docs" / "shipped.md"
     parts = sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
-    ways = models.shipped()
+    ways = models.shipped_networks()
     for name in _NETWORKS.value or ways:
-        loaded, trained_on = models.load(name), models.read_about(ways[name])["source"]["videos"]
-        geometry = models.PRESETS[loaded.preset].geometry
+        loaded, trained_on = models.load(name), models.read_metadata(ways[name])["source"]["videos"]
+        geometry = models.PRESETS[loaded.preset].clip_spec
         found = worlds.gates(
             loaded.model,
             trained_on.split(":")[1],
             n=_CLIPS.value,
             seed=SEED,
-            prepare=lambda video, g=geometry: np.asarray(g.normalised(np.rint(255 * video).astype(np.uint8))),
+            prepare=lambda video, g=geometry: np.asarray(g.normalise(np.rint(255 * video).astype(np.uint8))),
         )
         found.check()
         parts[name] = f"```\n{found.table()}\n```\n"

@@ -202,7 +202,7 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
 
     (seen, found), first_s, ours_s = _timed(f"ours with {sets} random sets", ours, repeats)
     network = torch_reference.swin(PRESET)
-    torch_reference.load_named_as_official(network, torch_layout(parameters.parameters(model)))
+    torch_reference.load_named_as_official(network, torch_layout(parameters.named_parameters(model)))
     theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers, STAGES)
     _say("captum with our vectors: do the scores agree?")
     fixed = {stage: seen.examples[stage].combined(found[stage][0].unit) for stage in STAGES}
@@ -248,8 +248,8 @@ def _corpus(folder: Path, per_set: int, targets: int) -> None:
 
 
 def _whole(folder: Path, run: str, clip: tuple[int, int, int], **settings: Any) -> experiment_run.Results:
-    model = models.untrained(PRESET)
-    geometry = replace(models.find(PRESET).geometry, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
+    model = models.random_network(PRESET)
+    geometry = replace(models.get_preset(PRESET).clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     asked = Experiment(stages=FOUR, permutations=PERMUTATIONS, n_targets=None, **settings)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
     target, place = model.labels[CLASS], folder / run

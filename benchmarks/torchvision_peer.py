@@ -22,7 +22,7 @@ class Peer:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ModuleNotFoundError("a torch with CUDA")
         self.network = torch_reference.swin(preset)
-        torch_reference.load_named_as_official(self.network, torch_layout(parameters.parameters(model)))
+        torch_reference.load_named_as_official(self.network, torch_layout(parameters.named_parameters(model)))
         self.network.to(self.device, getattr(torch, dtype))
         self.video = torch.from_numpy(video).permute(0, 4, 1, 2, 3).to(self.device, getattr(torch, dtype))
 

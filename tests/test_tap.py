@@ -20,14 +20,14 @@ class Net(nnx.Module):
         self.middle = nnx.Linear(8, 5, param_dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(5, 4, param_dtype=dtype, rngs=rngs)
 
-    def __call__(self, video, tap=tap.keep):
+    def __call__(self, video, tap=tap.identity_tap):
         x = tap("stem", jnp.tanh(self.stem(video)))
         x = tap("middle", jnp.sin(self.middle(x)))
         x = tap("pool", (x**2).mean((1, 2, 3)))
         return self.head(x)
 
 
-def function_model(parameters, video, tap=tap.keep):
+def function_model(parameters, video, tap=tap.identity_tap):
     x = tap("a", jnp.tanh(video @ parameters["a"]))
     x = tap("b", x.mean((1, 2, 3)))
     return x @ parameters["b"]
@@ -67,7 +67,7 @@ def test_gradients_equal_finite_differences(float64):
     eps = 1e-5
     for key, stage in enumerate(Net.stages):
         direction = jax.random.normal(jax.random.key(key), tapped.activations[stage].shape, jnp.float64)
-        up, down = (tap.steered(net, video, stage, direction, e) for e in (eps, -eps))
+        up, down = (tap.steered_logits(net, video, stage, direction, e) for e in (eps, -eps))
         slope = (up - down)[jnp.arange(3), target] / (2 * eps)
         ours = (tapped.gradients[stage] * direction).reshape(3, -1).sum(1)
         np.testing.assert_allclose(ours, slope, rtol=1e-8)  # error of a central difference: eps^2 f''' / 6
@@ -108,7 +108,7 @@ def test_a_clip_does_not_depend_on_its_batch(net, video):
 
 
 def test_many_classes_from_one_forward_equal_one_at_a_time(net, video):
-    many = tap.gradients_for_classes(net, video, [0, 2, 3], Net.stages, at_once=2)
+    many = tap.gradients_for_classes(net, video, [0, 2, 3], Net.stages, classes_per_pass=2)
     for i, k in enumerate((0, 2, 3)):
         one = tap.activations_and_gradients(net, video, np.full(3, k), Net.stages)
         for name in Net.stages:
@@ -162,7 +162,7 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
             tap.activations_and_gradients(partial_model, v, contrast, "b"),
         ),
         tap._gradients_for_classes: lambda v, k, e: tap.gradients_for_classes(net, v, [k, 0], Net.stages),
-        tap._steered: lambda v, k, e: tap.steered(net, v, "pool", np.full(5, e, np.float32), e),
+        tap._run_steered: lambda v, k, e: tap.steered_logits(net, v, "pool", np.full(5, e, np.float32), e),
     }
     for compiled, call in calls.items():
         call(video, 1, 0.1)
@@ -176,7 +176,7 @@ def test_one_forward_pass_serves_all_stages(video):
     """The model's own code runs for one forward pass a program (and once for its shapes), whatever the stages."""
     calls = []
 
-    def counting(video, tap=tap.keep):
+    def counting(video, tap=tap.identity_tap):
         calls.append(1)
         for name in "abcd":
             video = tap(name, jnp.sin(video))
@@ -198,22 +198,22 @@ def test_inside_another_jit(net, video):
 
 def test_steering_along_one_direction_for_all_clips(net, video):
     direction = np.arange(5, dtype=np.float32)
-    by_clip = tap.steered(net, video, "pool", direction, np.array([[0.5], [0.0], [2.0]]))
+    by_clip = tap.steered_logits(net, video, "pool", direction, np.array([[0.5], [0.0], [2.0]]))
     np.testing.assert_allclose(by_clip[1], net(video)[1], rtol=1e-5)
     shifted = net.head(tap.activations(net, video, "pool")[1]["pool"] + 0.5 * direction[None])
-    np.testing.assert_allclose(tap.steered(net, video, "pool", direction, 0.5), shifted, rtol=1e-5)
+    np.testing.assert_allclose(tap.steered_logits(net, video, "pool", direction, 0.5), shifted, rtol=1e-5)
     np.testing.assert_allclose(by_clip[0], shifted[0], rtol=1e-5)
 
 
-def nameless(video, tap=tap.keep):
+def nameless(video, tap=tap.identity_tap):
     return tap("x", video).mean((1, 2, 3))
 
 
-def twice(video, tap=tap.keep):
+def twice(video, tap=tap.identity_tap):
     return tap("x", tap("x", video)).mean((1, 2, 3))
 
 
-def boastful(video, tap=tap.keep):
+def boastful(video, tap=tap.identity_tap):
     return video.mean((1, 2, 3))
 
 
@@ -227,7 +227,7 @@ boastful.stages = ("x",)
             lambda net, v: tap.activations(net, v, ["midle", "pool"]),
             r"no stage named 'midle' \(did you mean middle\?\)",
         ),
-        (lambda net, v: tap.steered(net, v, "poool", 1.0, 1.0), "did you mean pool"),
+        (lambda net, v: tap.steered_logits(net, v, "poool", 1.0, 1.0), "did you mean pool"),
         (lambda net, v: tap.activations(net, v, ()), "name at least one stage"),
         (lambda net, v: tap.activations(nameless, v, "y"), r"never called its tap with \['y'\]"),
         (lambda net, v: tap.activations(boastful, v, "x"), r"never called its tap with \['x'\]"),
@@ -244,7 +244,7 @@ boastful.stages = ("x",)
         (lambda net, v: tap.activations(net, v[:0], "pool"), "at least one clip"),
         (lambda net, v: tap.activations(net, v, [1]), "by its name"),
         (lambda net, v: tap.activations(net.__call__, v, "pool"), "a method hides its parameters from jax"),
-        (lambda net, v: tap.steered(net, v, "pool", np.ones(7), 1.0), r"pool is \(3, 5\).*must broadcast to it"),
+        (lambda net, v: tap.steered_logits(net, v, "pool", np.ones(7), 1.0), r"pool is \(3, 5\).*must broadcast to it"),
         (
             lambda net, v: jax.jit(lambda t: tap.activations_and_gradients(net, v, t, "pool"))(jnp.ones(3)),
             "one class index per clip.*got float32",

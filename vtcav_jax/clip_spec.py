@@ -5,11 +5,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-Frames = TypeVar("Frames", bound=Any)  # numpy's or jax's: this file imports no jax, for the workers that decode
+FrameArray = TypeVar("Frames", bound=Any)  # numpy's or jax's: this file imports no jax, for the workers that decode
 
 
 @dataclass(frozen=True)
-class ClipGeometry:
+class ClipSpec:
     """How frames are taken from a video, and what they look like when they reach the network."""
 
     frames: int
@@ -26,13 +26,13 @@ class ClipGeometry:
         return (self.frames, self.size, self.size, 3)
 
     @property
-    def spacing(self) -> str:
+    def sampling_description(self) -> str:
         """How the frames lie in the video, in words."""
         if self.sampling == "uniform":
             return "frames spread over the whole video"
         return "consecutive frames" if self.interval == 1 else f"frames {self.interval} apart"
 
-    def normalised(self, frames: Frames) -> Frames:
+    def normalise(self, frames: FrameArray) -> FrameArray:
         """float32 as the network was trained on, from uint8 frames `(..., 3)` of numpy or of jax."""
         colours = (1,) * (frames.ndim - 1) + (3,)
         mean, std = (np.asarray(values, np.float32).reshape(colours) for values in (self.mean, self.std))

@@ -25,10 +25,10 @@ Tap = Callable[[str, Array], Array]
 Model = Callable[..., Array]  # (video, tap) -> logits
 Stages = str | Sequence[Any]  # names, checked where they are used
 Classes = ArrayLike | Sequence[Any]  # whole numbers, checked where they are used
-Target = Classes | Callable[[Array], Array]
+TapTarget = Classes | Callable[[Array], Array]
 
 
-class Tapped(NamedTuple):
+class TapResult(NamedTuple):
     """What one forward and one backward pass give; dictionaries are keyed by stage."""
 
     logits: Float[Array, "b k"]
@@ -36,12 +36,12 @@ class Tapped(NamedTuple):
     gradients: dict[str, Array]
 
 
-def keep(name: str, value: Array) -> Array:
+def identity_tap(name: str, value: Array) -> Array:
     """The tap that changes nothing."""
     return value
 
 
-def add(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
+def add_direction(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
     """The tap that adds `eps * direction` at `stage`; both may be anything that broadcasts to the activation there."""
 
     def tap(name: str, value: Array) -> Array:
@@ -67,12 +67,12 @@ def stages_of(model: Model) -> tuple[str, ...]:
 
 def activations(model: Model, video: ArrayLike, stages: Stages) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     """Logits, and the activation at each of `stages`, from one forward pass."""
-    stages = _known(model, stages)
-    logits, seen = _activations(as_pytree(model), _checked(video), tuple(sorted(stages)))
+    stages = _check_stages(model, stages)
+    logits, seen = _activations(as_pytree(model), _check_video(video), tuple(sorted(stages)))
     return logits, {name: seen[name] for name in stages}
 
 
-def activations_and_gradients(model: Model, video: ArrayLike, target: Target, stages: Stages) -> Tapped:
+def activations_and_gradients(model: Model, video: ArrayLike, target: TapTarget, stages: Stages) -> TapResult:
     """The activation at each of `stages` and the gradient of each clip's target score, from one forward, one backward.
 
     `target` is one class index per clip (the score is that logit), or a function from logits `(b, k)` to one score
@@ -83,16 +83,16 @@ def activations_and_gradients(model: Model, video: ArrayLike, target: Target, st
     several stages give all of them in one backward pass. Clips must not interact: then the gradient of the sum of
     their scores is each clip's own.
     """
-    video, stages = _checked(video), _known(model, stages)
+    video, stages = _check_video(video), _check_stages(model, stages)
     classes = None
     if callable(target):
         score = target
     else:
         classes = _class_indices(target, "one class index per clip", video.shape[:1])
         score = Partial(class_logit, jnp.asarray(classes, jnp.int32))
-    tapped = _activations_and_gradients(as_pytree(model), video, as_pytree(score), tuple(sorted(stages)))
-    _check_range(classes, tapped.logits)
-    return _in_order(tapped, stages)
+    tap_result = _activations_and_gradients(as_pytree(model), video, as_pytree(score), tuple(sorted(stages)))
+    _check_range(classes, tap_result.logits)
+    return _order_stages(tap_result, stages)
 
 
 def gradients_for_classes(
@@ -101,28 +101,34 @@ def gradients_for_classes(
     classes: Classes,
     stages: Stages,
     *,
-    at_once: int = 8,
-) -> Tapped:
+    classes_per_pass: int = 8,
+) -> TapResult:
     """As `activations_and_gradients` for every class of `classes` at every clip, from one forward pass.
 
     Gradients have a leading axis, one entry per class. `at_once` classes are pulled back together.
     """
-    if at_once < 1:
-        raise ValueError(f"at_once must be at least 1, got {at_once}")
+    if classes_per_pass < 1:
+        raise ValueError(f"at_once must be at least 1, got {classes_per_pass}")
     classes = _class_indices(classes, "a list of class indices", None)
-    stages = _known(model, stages)
+    stages = _check_stages(model, stages)
     indices = jnp.asarray(classes, jnp.int32)
-    tapped = _gradients_for_classes(as_pytree(model), _checked(video), indices, tuple(sorted(stages)), at_once)
-    _check_range(classes, tapped.logits)
-    return _in_order(tapped, stages)
+    tap_result = _gradients_for_classes(
+        as_pytree(model), _check_video(video), indices, tuple(sorted(stages)), classes_per_pass
+    )
+    _check_range(classes, tap_result.logits)
+    return _order_stages(tap_result, stages)
 
 
-def steered(model: Model, video: ArrayLike, stage: str, direction: ArrayLike, eps: ArrayLike) -> Float[Array, "b k"]:
+def steered_logits(
+    model: Model, video: ArrayLike, stage: str, direction: ArrayLike, eps: ArrayLike
+) -> Float[Array, "b k"]:
     """Logits when `eps * direction` is added at `stage`; both may be anything that broadcasts to it."""
-    if len(_known(model, stage)) != 1:
+    if len(_check_stages(model, stage)) != 1:
         raise ValueError(f"expected one stage, got {stage}")
-    video = _checked(video)
-    return _steered(as_pytree(model), video, stage, jnp.asarray(direction, video.dtype), jnp.asarray(eps, video.dtype))
+    video = _check_video(video)
+    return _run_steered(
+        as_pytree(model), video, stage, jnp.asarray(direction, video.dtype), jnp.asarray(eps, video.dtype)
+    )
 
 
 def class_logit(classes: Array, logits: Array) -> Array:
@@ -130,10 +136,10 @@ def class_logit(classes: Array, logits: Array) -> Array:
     return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
 
 
-def _in_order(tapped: Tapped, stages: Sequence[str]) -> Tapped:
+def _order_stages(tap_result: TapResult, stages: Sequence[str]) -> TapResult:
     """jit sorts dictionaries by key; a reader wants the order that was asked for."""
-    logits, seen, gradients = tapped
-    return Tapped(logits, {name: seen[name] for name in stages}, {name: gradients[name] for name in stages})
+    logits, seen, gradients = tap_result
+    return TapResult(logits, {name: seen[name] for name in stages}, {name: gradients[name] for name in stages})
 
 
 @partial(jax.jit, static_argnames="stages")
@@ -164,11 +170,11 @@ def _activations_and_gradients(model, video, score, stages):
         return scores.sum(), (logits, seen)
 
     gradients, (logits, seen) = jax.grad(total, has_aux=True)(_zeros(model, video, stages))
-    return Tapped(logits, seen, gradients)
+    return TapResult(logits, seen, gradients)
 
 
-@partial(jax.jit, static_argnames=("stages", "at_once"))
-def _gradients_for_classes(model, video, classes, stages, at_once):
+@partial(jax.jit, static_argnames=("stages", "classes_per_pass"))
+def _gradients_for_classes(model, video, classes, stages, classes_per_pass):
     run = partial(_run_shifted, model, video)
     logits, pullback, seen = jax.vjp(run, _zeros(model, video, stages), has_aux=True)
 
@@ -177,13 +183,13 @@ def _gradients_for_classes(model, video, classes, stages, at_once):
             jnp.broadcast_to(jax.nn.one_hot(one_class, logits.shape[-1], dtype=logits.dtype), logits.shape)
         )[0]
 
-    return Tapped(logits, seen, jax.lax.map(gradients_of, classes, batch_size=min(at_once, len(classes))))
+    return TapResult(logits, seen, jax.lax.map(gradients_of, classes, batch_size=min(classes_per_pass, len(classes))))
 
 
 @partial(jax.jit, static_argnames="stage")
-def _steered(model, video, stage, direction, eps):
+def _run_steered(model, video, stage, direction, eps):
     seen = {}
-    change = add(stage, direction, eps)
+    change = add_direction(stage, direction, eps)
     logits = model(video, lambda name, value: change(name, _record(seen, (stage,), name, value)))
     _check_seen((stage,), seen)
     return logits
@@ -218,7 +224,7 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     return Partial(function)
 
 
-def _checked(video: ArrayLike) -> Array:
+def _check_video(video: ArrayLike) -> Array:
     video = jnp.asarray(video)
     if video.ndim != 5 or 0 in video.shape or not jnp.issubdtype(video.dtype, jnp.floating):
         raise ValueError(
@@ -228,7 +234,7 @@ def _checked(video: ArrayLike) -> Array:
     return video
 
 
-def _known(model: Model, stages: Stages) -> tuple[str, ...]:
+def _check_stages(model: Model, stages: Stages) -> tuple[str, ...]:
     stages = (stages,) if isinstance(stages, str) else tuple(stages)
     if not stages or not all(isinstance(name, str) for name in stages):
         raise ValueError(f"name at least one stage, by its name, got {stages}; the model has {stages_of(model)}")
@@ -247,8 +253,8 @@ def _class_indices(classes: Classes, expected: str, shape: tuple[int, ...] | Non
     """As they came, but for a list: the range is checked before they become int32."""
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(classes))
     array = jnp.asarray(classes) if traced else np.asarray(classes)
-    whole = jnp.issubdtype(array.dtype, jnp.integer)
-    if not whole or array.ndim != 1 or (shape is not None and array.shape != shape) or not array.size:
+    is_integer = jnp.issubdtype(array.dtype, jnp.integer)
+    if not is_integer or array.ndim != 1 or (shape is not None and array.shape != shape) or not array.size:
         where = f" (shape {shape})" if shape else ""
         raise ValueError(f"expected {expected}{where}, got {array.dtype} of shape {array.shape}")
     return array

@@ -38,16 +38,16 @@ TOLERANCE = 1e-4  # of the largest value at a stage; float32 networks of this de
 
 def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
     """Converts, verifies, writes."""
-    models.check_free(out)
+    models.require_absent(out)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
-    heads = models.one_head(classes, labels(preset, classes, labels_file))
-    print(f"{checkpoint.name} fits {preset}: {parameters.size(model):,} parameters in {len(arrays)} arrays")
+    heads = models.single_head(classes, labels(preset, classes, labels_file))
+    print(f"{checkpoint.name} fits {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays")
     verify(preset, model, state_dict, classes)
     models.save(out, model, preset, heads, file=checkpoint.name, sha256=sha256(checkpoint))
-    print("wrote {1} and {0}".format(*models.about_and_weights(out)))
+    print("wrote {1} and {0}".format(*models.bundle_paths(out)))
 
 
 def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
@@ -56,14 +56,14 @@ def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | N
             text = labels_file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{labels_file} is not UTF-8 text ({error})") from error
-        return models.checked_labels(text.removesuffix("\n").split("\n"), classes, str(labels_file))
+        return models.validate_labels(text.removesuffix("\n").split("\n"), classes, str(labels_file))
     known = models.PRESETS[preset].labels
     return list(known) if known and len(known) == classes else None
 
 
 def verify(preset: str, model, state_dict, classes: int) -> None:
     """One random clip through both networks: the largest difference per stage, or at least finite numbers."""
-    shape = (1, *models.PRESETS[preset].geometry.shape)
+    shape = (1, *models.PRESETS[preset].clip_spec.shape)
     print(f"running one clip of {'x'.join(map(str, shape[1:4]))} ...", flush=True)
     video = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     with jax.default_matmul_precision("highest"):  # not TF32 on a GPU
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {argv[1:]}; every argument is a flag, --name=value")
     try:
-        models.find(_PRESET.value)
+        models.get_preset(_PRESET.value)
         checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)
         labels_file = Path(_LABELS.value) if _LABELS.value else None
         run(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)

@@ -45,7 +45,7 @@ def _abstract(preset: str, num_classes: int | None) -> nnx.Module:
 
 def fitted(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`model` has our shapes, its numbers are not read."""
-    wanted = parameters.parameters(model)
+    wanted = parameters.named_parameters(model)
     arrays, wrong = {}, []
     for name, tensor in tensors.items():
         if name.endswith(".relative_position_index"):
@@ -58,7 +58,7 @@ def fitted(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> di
         if not np.isfinite(array).all():
             wrong.append(f"{name} holds values that are not finite")
         arrays[ours] = np.ascontiguousarray(array)
-    wrong = parameters.problems(wanted, arrays) + wrong
+    wrong = parameters.parameter_mismatches(wanted, arrays) + wrong
     if wrong:
         raise ValueError(
             f"these weights do not fit {preset}. {remedy(preset, wanted, arrays, tensors)}\n  " + "\n  ".join(wrong)
@@ -156,7 +156,7 @@ def remedy(
                 ours, array = our_layout(name, in_our_order(name, tensor))
                 shapes[ours] = array.shape
         count = shapes.get("head.bias", (None,))[0]
-        if {name: a.shape for name, a in parameters.parameters(_abstract(other, count)).items()} == shapes:
+        if {name: a.shape for name, a in parameters.named_parameters(_abstract(other, count)).items()} == shapes:
             return f"They fit {other}."
     known = "; ".join(sorted({family.known for family in FAMILIES.values()}))
     return f"They fit none of {', '.join(models.PRESETS)}; known are {known}."

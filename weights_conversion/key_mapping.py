@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from vtcav_jax import models
-from vtcav_jax.models.c3d import GRID, C3d
+from vtcav_jax.models.c3d import C3D_GRID, C3d
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
 from vtcav_jax.models.mvit import Mvit
@@ -81,7 +81,7 @@ FAMILIES: dict[Callable[..., nnx.Module], Family] = {
 
 
 def family_of(preset: str) -> Family:
-    return FAMILIES[models.find(preset).maker.func]
+    return FAMILIES[models.get_preset(preset).maker.func]
 
 
 def in_our_order(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def in_our_order(name: str, tensor: np.ndarray) -> np.ndarray:
         return tensor.reshape(tensor.shape[:2])
     if name == "conv1.weight" and tensor.shape[1:] == (3, 3, 3, 3):  # no other network's
         return tensor[:, ::-1]
-    places = int(np.prod(GRID))
+    places = int(np.prod(C3D_GRID))
     if name == "fc6.weight" and tensor.ndim == 2 and tensor.shape[1] % places == 0:
         return tensor.reshape(len(tensor), -1, places).swapaxes(1, 2).reshape(tensor.shape)
     return tensor

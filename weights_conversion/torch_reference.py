@@ -42,7 +42,7 @@ BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s") 
 
 def network(preset: str, num_classes: int | None = None) -> Any | None:
     """torchvision's network of the preset, in evaluation mode, its weights random; None where it has none."""
-    found = models.find(preset)
+    found = models.get_preset(preset)
     if found.maker.func is VideoSwin:
         return swin(preset, num_classes)
     if preset not in BUILDERS:
@@ -52,7 +52,7 @@ def network(preset: str, num_classes: int | None = None) -> Any | None:
 
 def swin(preset: str, num_classes: int | None = None) -> Any:
     """torchvision's network of the preset's architecture, in evaluation mode, its weights random."""
-    found = models.find(preset)
+    found = models.get_preset(preset)
     sizes = found.maker.keywords
     return (
         video_models()

@@ -109,8 +109,8 @@ def test_rollout_is_the_dense_product(swin, video, seen):
     expected = matrix.mean(0).reshape(1, 4, 5, 3)
     found = attribution.explain(swin, video, CLASSES, "rollout")
     np.testing.assert_allclose(found.map, expected, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.residual, 1 - expected.sum(), atol=1e-4)
-    assert found.stage == "patch_embed" and 0 < found.residual[0] < 0.9 and not found.signed
+    np.testing.assert_allclose(found.completeness_gap, 1 - expected.sum(), atol=1e-4)
+    assert found.stage == "patch_embed" and 0 < found.completeness_gap[0] < 0.9 and not found.signed
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def by_numpy(name, a, g):
     return out
 
 
-@pytest.mark.parametrize("name", sorted(attribution.WEIGHINGS))
+@pytest.mark.parametrize("name", sorted(attribution.CAM_METHODS))
 def test_cams_are_their_formulas(net, video, name):
     stage = "convs.1"
     tapped = tap.activations_and_gradients(net, video, CLASSES, stage)
@@ -69,7 +69,13 @@ def test_cams_are_their_formulas(net, video, name):
     found = explain(net, video, name, stage, targets.Class(CLASSES))
     expected = by_numpy(name, a, g)
     np.testing.assert_allclose(found.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    assert (found.stage, found.level, found.signed, found.cost, found.method) == (stage, "token", True, 3, name)
+    assert (found.stage, found.granularity, found.signed, found.forward_passes, found.method) == (
+        stage,
+        "token",
+        True,
+        3,
+        name,
+    )
 
 
 @pytest.mark.slow
@@ -91,7 +97,7 @@ def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
     np.testing.assert_allclose(cam.map, grad.map, atol=1e-5 * size)
     np.testing.assert_allclose(hires.map, grad.map, atol=1e-5 * size)
     np.testing.assert_allclose(hires.map.sum((1, 2, 3)), what[0] - what[1], rtol=1e-4, atol=1e-5)
-    assert cam.stage == {"net": "convs.2", "swin": "norm"}[network] and cam.cost == 1
+    assert cam.stage == {"net": "convs.2", "swin": "norm"}[network] and cam.forward_passes == 1
 
 
 def targets_score(target, logits):
@@ -112,7 +118,7 @@ def test_cam_refuses_what_is_not_pooled(net, video):
 
 def test_framewise_is_gradcam_of_still_clips(net, video):
     found = explain(net, video, "gradcam_framewise")
-    assert found.map.shape == (2, 4, 6, 6) and found.cost == 12
+    assert found.map.shape == (2, 4, 6, 6) and found.forward_passes == 12
     for frame in (0, 3):
         still = jnp.tile(video[:, frame : frame + 1], (1, 4, 1, 1, 1))
         alone = explain(net, still, "gradcam").map
@@ -142,10 +148,10 @@ def test_gradients_equal_finite_differences(float64):
         pixel = np.asarray(video[(0, *place)])
         np.testing.assert_allclose(found.map[(0, *place)], pixel @ by_channel, rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(slope.map[(0, *place)], np.abs(by_channel).sum(), rtol=1e-6)
-    np.testing.assert_allclose(found.residual, margin(video) - found.map.sum(), rtol=1e-6)
+    np.testing.assert_allclose(found.completeness_gap, margin(video) - found.map.sum(), rtol=1e-6)
 
 
-def curved(parameters, video, tap=tap.keep):
+def curved(parameters, video, tap=tap.identity_tap):
     x = tap("a", jnp.tanh(video @ parameters["a"]))
     return x.mean((1, 2, 3)) @ parameters["b"]
 
@@ -180,7 +186,7 @@ def test_smoothgrad(plain, video):
     together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
     for name, one in zip(names, together):
         np.testing.assert_array_equal(one.map, attribution.explain(plain, video, CLASSES, name).map)
-        assert one.method == name and one.cost == 75
+        assert one.method == name and one.forward_passes == 75
 
 
 @pytest.mark.slow
@@ -194,24 +200,24 @@ def test_targets_are_what_they_say(net, video):
     expected = [
         (targets.Group((0, 3)), np.log(odds[:, [0, 3]].sum(1) / odds[:, [1, 2]].sum(1))),
         (targets.Channel("convs.1", 5), a[..., 5].mean((1, 2, 3))),
-        (targets.Concept("convs.1", direction), (a @ direction).mean((1, 2, 3))),
-        (targets.Concept("convs.1", everywhere), a.sum((1, 2, 3, 4))),
+        (targets.ConceptTarget("convs.1", direction), (a @ direction).mean((1, 2, 3))),
+        (targets.ConceptTarget("convs.1", everywhere), a.sum((1, 2, 3, 4))),
         (targets.Margin(CLASSES, (0, 3)), own - (logits[:, :3].sum(1) - own) / 2),
         (targets.Contrast(CLASSES, np.array([1, 1])), own - logits[:, 1]),
     ]
     for target, score in expected:
-        scored = attribution.explained(net, video, target).scored
+        scored = attribution.prepare_explanation(net, video, target).score_model
         np.testing.assert_allclose(scored.score(video), score, rtol=1e-4, atol=1e-5)
 
 
 def test_where_a_concept_is(net, video):
     """At its own stage, gradient times activation of a concept vector is the activation along the vector."""
     direction = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    found = explain(net, video, "hirescam", "convs.1", targets.Concept("convs.1", direction))
+    found = explain(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
     a = np.asarray(tap.activations(net, video, "convs.1")[1]["convs.1"])
     along = a @ direction / np.prod(a.shape[1:4])
     np.testing.assert_allclose(found.map, along, rtol=1e-4, atol=1e-5 * np.abs(along).max())
-    earlier = explain(net, video, "gradcam", "convs.0", targets.Concept("convs.1", direction))
+    earlier = explain(net, video, "gradcam", "convs.0", targets.ConceptTarget("convs.1", direction))
     assert np.isfinite(earlier.map).all() and np.abs(earlier.map).max() > 0
 
 
@@ -220,11 +226,11 @@ def test_many_maps_cost_one_pass(net, video):
     """Twelve maps run the model's own code as often as one: counted where python runs, and equal to one at a time."""
     runs = []
 
-    def counting(net, video, tap=tap.keep):
+    def counting(net, video, tap=tap.identity_tap):
         runs.append(1)
         return net(video, tap)
 
-    wanted = [(name, stage) for name in attribution.WEIGHINGS for stage in ("convs.1", "convs.2")]
+    wanted = [(name, stage) for name in attribution.CAM_METHODS for stage in ("convs.1", "convs.2")]
     wanted += [("saliency", attribution.VIDEO), ("gradient_x_input", None), ("gradient_x_input", "convs.0")]
     model = Partial(counting, net)
     many = attribution.explain_many(model, video, CLASSES, wanted)
@@ -236,16 +242,16 @@ def test_many_maps_cost_one_pass(net, video):
     for (name, stage), found in zip(wanted, many, strict=True):
         alone = explain(net, video, name, stage)
         np.testing.assert_allclose(found.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
-        assert (found.method, found.stage, found.cost) == (alone.method, alone.stage, alone.cost)
+        assert (found.method, found.stage, found.forward_passes) == (alone.method, alone.stage, alone.forward_passes)
 
 
 def test_per_patch_keeps_sums(net, video):
     found = explain(net, video, "gradient_x_input", attribution.VIDEO)
-    patches = attribution.per_patch(found, (2, 4, 4))
+    patches = attribution.sum_over_patches(found, (2, 4, 4))
     np.testing.assert_allclose(patches.map.sum((1, 2, 3)), found.map.sum((1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(patches.map[1, 1, 0, 2], found.map[1, 2:4, :4, 8:].sum(), rtol=1e-5)
     with pytest.raises(ValueError, match=r"does not divide into patches of \(3, 4, 4\)"):
-        attribution.per_patch(found, (3, 4, 4))
+        attribution.sum_over_patches(found, (3, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +270,7 @@ def test_per_patch_keeps_sums(net, video):
             "does not depend on convs.2",
         ),
         (
-            lambda net, v: explain(net, v, "saliency", target=targets.Concept("convs.1", np.ones(3))),
+            lambda net, v: explain(net, v, "saliency", target=targets.ConceptTarget("convs.1", np.ones(3))),
             r"or \(8,\), got \(3,\)",
         ),
         (lambda net, v: explain(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
@@ -284,13 +290,18 @@ def test_errors_say_what_was_expected(net, video, call, message):
 def test_the_second_call_does_not_compile(net, video):
     from vtcav_jax.attribution import cam_methods, gradients, integrated
 
-    watched = (cam_methods._weighed, gradients._with_noisy, integrated._with_node, tap._activations_and_gradients)
+    watched = (
+        cam_methods._weight_activations,
+        gradients._add_noisy_gradients,
+        integrated._add_node_gradient,
+        tap._activations_and_gradients,
+    )
 
     def calls(video, classes, seed):
         for name in ("gradcam", "gradcam_framewise", "cam"):
             explain(net, video, name, target=classes)
         attribution.smoothgrad(net, video, classes, samples=2, seed=seed, noise=0.1 + seed)
-        attribution.integrated_gradients(net, video, classes, nodes=2 + seed)
+        attribution.integrated_gradients(net, video, classes, ig_steps=2 + seed)
 
     calls(video, CLASSES, 1)
     before = [f._cache_size() for f in watched]

@@ -11,8 +11,8 @@ import pytest
 from tests.support.random_networks import small_cnn, small_swin
 from vtcav_jax import attribution, models, tap
 from vtcav_jax.attribution import perturbation, score_model, targets
-from vtcav_jax.attribution.videos.explain_videos import answered
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.attribution.videos.explain_videos import compute_logits
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.worlds import handwired_network, make_clips
 
 CLASSES = np.array([2, 0])
@@ -44,10 +44,12 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
     """Along the path a pair's term is relu(2a - 1): its gradient is a step, in the middle of symmetric nodes."""
     clips, labels, exact = dots
     for nodes in (2, 8, 16):
-        found = attribution.integrated_gradients(handwired_network.network, clips, targets.Class(labels), nodes=nodes)
+        found = attribution.integrated_gradients(
+            handwired_network.network, clips, targets.Class(labels), ig_steps=nodes
+        )
         np.testing.assert_allclose(found.map, exact, atol=1e-6)
-        np.testing.assert_allclose(found.residual, 0, atol=1e-5)
-        assert found.cost == 3 * nodes + 2
+        np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-5)
+        assert found.forward_passes == 3 * nodes + 2
 
 
 @pytest.mark.slow
@@ -57,12 +59,12 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
 )
 def test_integrated_gradients_are_complete(request, video, network, baseline):
     model = request.getfixturevalue(network)
-    found = attribution.integrated_gradients(model, video, CLASSES, baseline=baseline, nodes=64)
-    rise = found.map.sum((1, 2, 3)) + found.residual
-    assert np.abs(found.residual).max() < 0.01 * np.abs(rise).max()
+    found = attribution.integrated_gradients(model, video, CLASSES, baseline=baseline, ig_steps=64)
+    rise = found.map.sum((1, 2, 3)) + found.completeness_gap
+    assert np.abs(found.completeness_gap).max() < 0.01 * np.abs(rise).max()
     names = baseline if isinstance(baseline, tuple) else (baseline,)
     starts = [attribution.BASELINES[name](video) for name in names]
-    margin = attribution.explained(model, video, CLASSES).scored.score
+    margin = attribution.prepare_explanation(model, video, CLASSES).score_model.score
     np.testing.assert_allclose(rise, margin(video) - np.mean([margin(s) for s in starts], 0), atol=1e-5)
 
 
@@ -70,20 +72,20 @@ def test_integrated_gradients_are_complete(request, video, network, baseline):
 def test_nodes_are_enough_for_a_trained_network():
     """Of world clips and a head whose gradient turns often on the way from grey."""
     loaded = models.load("worlds_swin")
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
     clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
-    video = jnp.asarray(geometry.normalised(clips))
-    head = loaded.slices["flash"]
-    logits = np.asarray(answered(loaded.model, video))
+    video = jnp.asarray(geometry.normalise(clips))
+    head = loaded.head_slices["flash"]
+    logits = np.asarray(compute_logits(loaded.model, video))
     target = targets.Margin(head.start + logits[:, head].argmax(1), (head.start, head.stop))
-    score = score_model.scores(attribution.explained(loaded.model, video, target).scored, video)
+    score = score_model.clip_scores(attribution.prepare_explanation(loaded.model, video, target).score_model, video)
     found = attribution.integrated_gradients(loaded.model, video, target)
-    assert np.abs(found.residual / score).max() < 0.05
-    few = attribution.integrated_gradients(loaded.model, video, target, nodes=16)
-    assert np.abs(few.residual / score).max() > 0.1
+    assert np.abs(found.completeness_gap / score).max() < 0.05
+    few = attribution.integrated_gradients(loaded.model, video, target, ig_steps=16)
+    assert np.abs(few.completeness_gap / score).max() > 0.1
 
 
-def cubic(video, tap=tap.keep):
+def cubic(video, tap=tap.identity_tap):
     """Two classes; along a straight line its gradient is a polynomial, and its integral is known."""
     x = tap("x", video)
     return jnp.stack([(x**4).sum((1, 2, 3, 4)), 0 * x.sum((1, 2, 3, 4))], -1)
@@ -91,7 +93,7 @@ def cubic(video, tap=tap.keep):
 
 def test_gauss_legendre_is_exact_for_polynomials(video):
     """The gradient has degree 3: two nodes are enough, and the integral of 4 (b + a d)^3 d is (b + d)^4 - b^4."""
-    found = attribution.integrated_gradients(cubic, video, targets.Class(np.zeros(2, int)), nodes=2, baseline=0.5)
+    found = attribution.integrated_gradients(cubic, video, targets.Class(np.zeros(2, int)), ig_steps=2, baseline=0.5)
     np.testing.assert_allclose(found.map, (np.asarray(video) ** 4 - 0.5**4).sum(-1), rtol=1e-3, atol=1e-3)
 
 
@@ -101,15 +103,15 @@ def test_expected_gradients(video):
     references = jax.random.normal(jax.random.key(7), (3, *video.shape[1:]))
     target = targets.Class(np.array([0, 0]))
     one = attribution.expected_gradients(cubic, video, target, references=references[:1], samples=256)
-    exact = attribution.integrated_gradients(cubic, video, target, baseline=references[:1], nodes=2)
+    exact = attribution.integrated_gradients(cubic, video, target, baseline=references[:1], ig_steps=2)
     np.testing.assert_allclose(one.map, exact.map, atol=0.01 * np.abs(exact.map).max())
     many = attribution.expected_gradients(cubic, video, target, references=references, samples=8)
     scores = np.mean([(np.asarray(r) ** 4).sum() for r in references])
     rise = (np.asarray(video) ** 4).sum((1, 2, 3, 4)) - scores
-    np.testing.assert_allclose(many.map.sum((1, 2, 3)) + many.residual, rise, rtol=1e-3)
+    np.testing.assert_allclose(many.map.sum((1, 2, 3)) + many.completeness_gap, rise, rtol=1e-3)
 
 
-def products(video, tap=tap.keep):
+def products(video, tap=tap.identity_tap):
     """Of each pixel with its next: what a clip that stands still has too, and what it has not."""
     x = tap("x", video)
     return jnp.stack([(x[:, 1:] * x[:, :-1]).sum((1, 2, 3, 4)), (x**2).mean((1, 2, 3, 4))], -1)
@@ -120,26 +122,28 @@ def test_two_legs(request, video, network):
     """Both legs are complete, their scores are what they say, and a clip that stands still has no dynamic leg."""
     model, nodes = (products, 2) if network == "products" else (request.getfixturevalue("swin"), 48)
     classes = np.array([0, 0]) if network == "products" else CLASSES
-    legs = attribution.static_and_dynamic(model, video, classes, frames=4, nodes=nodes)
-    score = attribution.explained(model, video, classes).scored.score
+    legs = attribution.static_and_dynamic(model, video, classes, frames=4, ig_steps=nodes)
+    score = attribution.prepare_explanation(model, video, classes).score_model.score
     still = np.mean([score(jnp.tile(video[:, i : i + 1], (1, 4, 1, 1, 1))) for i in range(4)], 0)
-    np.testing.assert_allclose(legs.still_score, still, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(legs.static_score, still, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(legs.score, score(video), rtol=1e-4, atol=1e-5)
     for leg in (legs.static, legs.dynamic):
-        rise = leg.map.sum((1, 2, 3)) + leg.residual
-        assert np.abs(leg.residual).max() < (1e-4 if network == "products" else 0.01) * np.abs(rise).max()
-    share = (legs.score - legs.still_score).mean() / (legs.score - legs.baseline_score).mean()
+        rise = leg.map.sum((1, 2, 3)) + leg.completeness_gap
+        assert np.abs(leg.completeness_gap).max() < (1e-4 if network == "products" else 0.01) * np.abs(rise).max()
+    share = (legs.score - legs.static_score).mean() / (legs.score - legs.baseline_score).mean()
     found, low, high = legs.temporal_share
     assert found == pytest.approx(share, rel=1e-5) and low <= found <= high
     frozen = attribution.BASELINES["frozen"](video)
-    stands = attribution.static_and_dynamic(model, frozen, classes, frames=2, nodes=2)
+    stands = attribution.static_and_dynamic(model, frozen, classes, frames=2, ig_steps=2)
     assert np.abs(stands.dynamic.map).max() == 0 and stands.temporal_share[0] == pytest.approx(0, abs=1e-5)
 
 
 def test_motion_pairs_need_motion(dots):
     """In the analytic world a clip's direction is all dynamic: dots that stand still make only chance pairs."""
     clips, labels, _ = dots
-    legs = attribution.static_and_dynamic(handwired_network.network, clips, targets.Margin(labels), frames=2, nodes=16)
+    legs = attribution.static_and_dynamic(
+        handwired_network.network, clips, targets.Margin(labels), frames=2, ig_steps=16
+    )
     assert legs.temporal_share[0] > 0.9
 
 
@@ -155,8 +159,8 @@ def test_shapley_values_of_the_analytic_world(dots, cells):
     t, h, w = (np.arange(n) * c // n for n, c in zip((4, 8, 8), cells))
     players = (t[:, None, None] * cells[1] + h[:, None]) * cells[2] + w
     np.testing.assert_allclose(grid_sums(found.map, players), grid_sums(exact, players), atol=1e-4)
-    np.testing.assert_allclose(found.residual, 0, atol=1e-4)
-    assert found.cost == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 17)
+    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4)
+    assert found.forward_passes == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 17)
 
 
 def by_definition(score, players):
@@ -171,7 +175,7 @@ def by_definition(score, players):
 @pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["hold", "mean"])
 def test_frame_shapley_by_definition(net, video, baseline):
-    scored = attribution.explained(net, video, CLASSES).scored
+    scored = attribution.prepare_explanation(net, video, CLASSES).score_model
     known = {}
 
     def score(kept):
@@ -187,11 +191,11 @@ def test_frame_shapley_by_definition(net, video, baseline):
 
     found = attribution.frame_shapley(net, video, CLASSES, groups=4, baseline=baseline)
     np.testing.assert_allclose(found.map.sum((2, 3)), by_definition(score, 4).T, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.residual, 0, atol=1e-6)
+    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-6)
 
 
 def test_drawn_orders_are_orders_and_their_reverse():
-    games = perturbation._prefixes(5, 6, 0).reshape(6, 6, 5)
+    games = perturbation._order_coalitions(5, 6, 0).reshape(6, 6, 5)
     assert not games[:, 0].any() and games[:, -1].all() and (np.diff(games.astype(int), axis=1).sum(-1) == 1).all()
     np.testing.assert_array_equal(games[0], ~games[1, ::-1])
     assert (games[0] != games[2]).any()
@@ -200,7 +204,7 @@ def test_drawn_orders_are_orders_and_their_reverse():
 def test_occlusion_by_definition(net, video):
     window, stride = (2, 5, 6), (1, 4, 6)
     found = attribution.occlusion(net, video, CLASSES, window=window, stride=stride, baseline="mean")
-    scored = attribution.explained(net, video, CLASSES).scored
+    scored = attribution.prepare_explanation(net, video, CLASSES).score_model
     whole, fill = np.asarray(scored.score(video)), np.asarray(attribution.BASELINES["mean"](video))
     total, count = np.zeros((2, 4, 12, 12)), np.zeros((4, 12, 12))
     starts = [(0, 1, 2), (0, 4, 7), (0, 6)]
@@ -211,7 +215,7 @@ def test_occlusion_by_definition(net, video):
         total[:, inside] += (whole - np.asarray(scored.score(jnp.asarray(changed))))[:, None]
         count += inside
     np.testing.assert_allclose(found.map, total / count, rtol=1e-3, atol=1e-6)
-    assert found.cost == 19 and count.min() > 0
+    assert found.forward_passes == 19 and count.min() > 0
 
 
 @pytest.mark.slow
@@ -223,9 +227,9 @@ def test_baselines(video):
     np.testing.assert_array_equal(made["frozen"][:, 0], x[:, 2])
     np.testing.assert_allclose(np.asarray(attribution.BASELINES["blurred"](jnp.ones_like(video))), 1, rtol=1e-5)
     assert made["blurred"].std() < 0.3 * x.std()
-    geometry = ClipGeometry(frames=4, size=12, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
-    normalised = np.asarray(geometry.normalised(np.zeros((1, 4, 12, 12, 3), np.uint8)))[0, 0, 0, 0]
-    white = np.asarray(geometry.normalised(np.full((1, 4, 12, 12, 3), 255, np.uint8)))[0, 0, 0, 0]
+    geometry = ClipSpec(frames=4, size=12, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
+    normalised = np.asarray(geometry.normalise(np.zeros((1, 4, 12, 12, 3), np.uint8)))[0, 0, 0, 0]
+    white = np.asarray(geometry.normalise(np.full((1, 4, 12, 12, 3), 255, np.uint8)))[0, 0, 0, 0]
     np.testing.assert_allclose(attribution.pixel_bounds(geometry), [normalised, white], rtol=1e-5)
 
 
@@ -233,7 +237,7 @@ def test_baselines(video):
     ("call", "message"),
     [
         (lambda n, v: attribution.integrated_gradients(n, v, 0, baseline="grey"), "no baseline named 'grey'"),
-        (lambda n, v: attribution.integrated_gradients(n, v, 0, nodes=0), "at least one node"),
+        (lambda n, v: attribution.integrated_gradients(n, v, 0, ig_steps=0), "at least one node"),
         (
             lambda n, v: attribution.integrated_gradients(n, v, 0, baseline=np.ones((5, 12, 12, 3))),
             r"must broadcast to the clips, \(2, 4, 12, 12, 3\); got \(5, 12, 12, 3\)",

@@ -19,7 +19,7 @@ EPSILON = 1e-12  # of the norms; zennit folds them into the layer before, but le
 TARGET = attribution.Class(CLASSES)
 
 
-def network(parameters, video, tap=tap.keep):
+def network(parameters, video, tap=tap.identity_tap):
     p, dims = parameters, ("NDHWC", "DHWIO", "NDHWC")
 
     def normed(x, name):
@@ -127,10 +127,10 @@ def oracles():
 def test_captum(net, video, oracles):
     captum = oracles["captum.attr"]
     x, target = theirs(video), torch.tensor(CLASSES)
-    found = attribution.integrated_gradients(net, video, TARGET, nodes=12)
+    found = attribution.integrated_gradients(net, video, TARGET, ig_steps=12)
     close(found.map, ours(captum.IntegratedGradients(twin()).attribute(x, target=target, n_steps=12)))
     start = np.broadcast_to(video.mean(1, keepdims=True), SHAPE)
-    found = attribution.integrated_gradients(net, video, TARGET, baseline="temporal_mean", nodes=5)
+    found = attribution.integrated_gradients(net, video, TARGET, baseline="temporal_mean", ig_steps=5)
     method = captum.IntegratedGradients(twin())
     close(found.map, ours(method.attribute(x, baselines=theirs(start).detach(), target=target, n_steps=5)))
     found = attribution.gradient_x_input(net, video, TARGET)
@@ -194,7 +194,7 @@ def test_zennit(net, video, oracles, float64, case):
     low, high = float(video.min()), float(video.max())
     no_bias = {"zero_params": "bias"}
     if case == "epsilon":
-        found = attribution.explain(net, video, TARGET, "lrp_epsilon", rules=rules.Rules(epsilon=0.1))
+        found = attribution.explain(net, video, TARGET, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.1))
         expected = zennit_map(video, zennit.Epsilon(epsilon=0.1))
     elif case == "gamma":
         found = attribution.explain(net, video, TARGET, "lrp_gamma")

@@ -10,8 +10,8 @@ from scipy import stats
 from vtcav_jax import attribution
 from vtcav_jax.attribution import resample, sanity_checks, targets
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
-from vtcav_jax.attribution.videos.clip_windows import windows
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.attribution.videos.clip_windows import stream_windows
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, open_source
 from vtcav_jax.evaluation import regions
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -21,9 +21,9 @@ from vtcav_jax.worlds import handwired_network, make_clips
 def test_cells_are_means_of_what_they_cover():
     x = np.random.default_rng(0).random((2, 4, 6, 9)).astype(np.float32)
     np.testing.assert_allclose(
-        resample.by_area(x, (2, 3, 3)), x.reshape(2, 2, 2, 3, 2, 3, 3).mean((2, 4, 6)), rtol=1e-5
+        resample.area_resize(x, (2, 3, 3)), x.reshape(2, 2, 2, 3, 2, 3, 3).mean((2, 4, 6)), rtol=1e-5
     )
-    uneven = resample.by_area(np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5), (1, 1, 2))[0, 0, 0]
+    uneven = resample.area_resize(np.arange(5, dtype=np.float32).reshape(1, 1, 1, 5), (1, 1, 2))[0, 0, 0]
     np.testing.assert_allclose(uneven, [(0 + 1 + 2 / 2) / 2.5, (2 / 2 + 3 + 4) / 2.5])
     assert [resample.frame_of_step(s, 4, 8) for s in range(4)] == [1, 3, 5, 7]
 
@@ -43,7 +43,7 @@ def test_what_moves_with_the_flow_does_not_flicker():
     assert sanity_checks.flicker(maps * np.array([1, 2] * 3).reshape(1, 6, 1, 1), flow)[0] == pytest.approx(
         (1 + 0.5) / 2, rel=0.2
     )
-    coarse = resample.by_area(maps, (3, 12, 12))
+    coarse = resample.area_resize(maps, (3, 12, 12))
     assert sanity_checks.flicker(coarse, flow)[0] < 0.01 < sanity_checks.flicker(coarse, None)[0]
     assert np.isnan(sanity_checks.flicker(maps[:, :1], None)[0]) and np.isnan(sanity_checks.flicker(0 * maps, None)[0])
 
@@ -51,11 +51,11 @@ def test_what_moves_with_the_flow_does_not_flicker():
 def test_the_share_outside():
     maps, _ = moving_dot()
     inside = maps > 0
-    share, elsewhere = sanity_checks.outside(maps, inside)
+    share, elsewhere = sanity_checks.relevance_outside(maps, inside)
     assert share[0] == 0 and elsewhere[0] == pytest.approx(1 - 1 / 144)
-    share, elsewhere = sanity_checks.outside(np.ones_like(maps), inside)
+    share, elsewhere = sanity_checks.relevance_outside(np.ones_like(maps), inside)
     assert share[0] == pytest.approx(elsewhere[0])
-    assert sanity_checks.outside(-maps, ~inside)[0][0] == 1
+    assert sanity_checks.relevance_outside(-maps, ~inside)[0][0] == 1
 
 
 def test_correlations_are_scipys():
@@ -63,9 +63,9 @@ def test_correlations_are_scipys():
     a, b = (random.integers(0, 5, (2, 3, 4, 4)).astype(np.float32) for _ in range(2))
     for i in range(2):
         x, y = a[i].ravel(), b[i].ravel()
-        assert sanity_checks.correlation(a, b)[i] == pytest.approx(stats.pearsonr(x, y).statistic)
-        assert sanity_checks.rank_correlation(a, b)[i] == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert np.isnan(sanity_checks.correlation(np.ones_like(a), b)).all()
+        assert sanity_checks.pearson(a, b)[i] == pytest.approx(stats.pearsonr(x, y).statistic)
+        assert sanity_checks.spearman(a, b)[i] == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert np.isnan(sanity_checks.pearson(np.ones_like(a), b)).all()
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,11 @@ def net():
 
 @pytest.mark.slow
 def test_shuffled_weights_are_the_same_numbers(net):
-    other = sanity_checks.shuffled_weights(net, 1)
+    other = sanity_checks.shuffle_parameters(net, 1)
     for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
         np.testing.assert_allclose(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
     assert (np.asarray(net.convs[0].kernel[...]) != np.asarray(other.convs[0].kernel[...])).mean() > 0.9
-    assert sanity_checks.shuffled_weights(handwired_network.network, 0) is None
+    assert sanity_checks.shuffle_parameters(handwired_network.network, 0) is None
 
 
 @pytest.mark.slow
@@ -89,48 +89,54 @@ def test_limits_are_measured_on_the_maps(net):
     target = targets.Class(np.array([0, 2]))
     where = np.zeros((2, 4, 8, 8), bool)
     where[:, :, 2:5, 2:5] = True
-    found = sanity_checks.limits(net, video, target, "gradient_x_input", things=where, shuffle=3)
+    found = sanity_checks.sanity_scores(net, video, target, "gradient_x_input", region=where, shuffle_seed=3)
 
     def maps(model, clips):
         return attribution.gradient_x_input(model, clips, target).map
 
     own, back = maps(net, video), maps(net, video[:, ::-1])[:, ::-1]
     for i in range(2):
-        assert found.direction[i] == pytest.approx(1 - np.corrcoef(own[i].ravel(), back[i].ravel())[0, 1], abs=1e-4)
-        other = np.abs(maps(sanity_checks.shuffled_weights(net, 3), video)[i]).ravel()
-        assert found.randomised[i] == pytest.approx(stats.spearmanr(np.abs(own[i]).ravel(), other).statistic, abs=1e-3)
+        assert found.time_reversal_change[i] == pytest.approx(
+            1 - np.corrcoef(own[i].ravel(), back[i].ravel())[0, 1], abs=1e-4
+        )
+        other = np.abs(maps(sanity_checks.shuffle_parameters(net, 3), video)[i]).ravel()
+        assert found.randomised_weights_similarity[i] == pytest.approx(
+            stats.spearmanr(np.abs(own[i]).ravel(), other).statistic, abs=1e-3
+        )
     outside = (np.abs(own) * ~where).sum((1, 2, 3)) / np.abs(own).sum((1, 2, 3))
-    np.testing.assert_allclose(found.background, outside, rtol=1e-4)
-    np.testing.assert_allclose(found.elsewhere, 1 - 9 / 64, rtol=1e-5)
-    assert np.isnan(found.flicker).all() and (found.still_flicker > 0).all()  # the ends of a clip differ
+    np.testing.assert_allclose(found.mass_outside, outside, rtol=1e-4)
+    np.testing.assert_allclose(found.area_outside, 1 - 9 / 64, rtol=1e-5)
+    assert np.isnan(found.flicker).all() and (found.static_flicker > 0).all()  # the ends of a clip differ
     assert (found.method, found.stage) == ("gradient_x_input", "video")
 
 
 def test_the_analytic_network_knows_the_direction_of_time():
     clips, labels = handwired_network.binary_clips(2, 0)
-    found = sanity_checks.limits(handwired_network.network, clips, targets.Class(labels), "gradient_x_input")
-    assert (found.direction > 0.2).all() and np.isnan(found.randomised).all()
+    found = sanity_checks.sanity_scores(handwired_network.network, clips, targets.Class(labels), "gradient_x_input")
+    assert (found.time_reversal_change > 0.2).all() and np.isnan(found.randomised_weights_similarity).all()
 
     def brightness(video, tap=lambda name, value: value):
         return tap("x", jnp.abs(video)).mean((1, 2, 3))
 
-    flat = sanity_checks.limits(brightness, np.tile(clips, 3), targets.Class(np.zeros(2, int)), "gradient_x_input")
-    np.testing.assert_allclose(flat.direction, 0, atol=1e-5)
+    flat = sanity_checks.sanity_scores(
+        brightness, np.tile(clips, 3), targets.Class(np.zeros(2, int)), "gradient_x_input"
+    )
+    np.testing.assert_allclose(flat.time_reversal_change, 0, atol=1e-5)
 
 
 def test_a_world_knows_where_its_key_is_and_how_it_moves():
-    source, geometry = open_source("worlds:small:3:9"), ClipGeometry(frames=8, size=32)
-    window = list(windows(source, geometry, How(), workers=0))[2]
+    source, geometry = open_source("worlds:small:3:9"), ClipSpec(frames=8, size=32)
+    window = list(stream_windows(source, geometry, How(), num_workers=0))[2]
     clips = make_clips("small", 1, 9, first=2)
-    np.testing.assert_array_equal(regions.things(source, window, geometry), clips.masks["key_box"][0])
+    np.testing.assert_array_equal(regions.target_region(source, window, geometry), clips.masks["key_box"][0])
     behind = ~(clips.masks["key_box"] | clips.masks["dis_box"])[0]
-    np.testing.assert_array_equal(regions.things(source, window, geometry, "scene"), behind)
-    moved = regions.displacement(source, window)
+    np.testing.assert_array_equal(regions.target_region(source, window, geometry, "scene"), behind)
+    moved = regions.ground_truth_flow(source, window)
     key, other = clips.masks["key_box"][0, 1:], clips.masks["dis_box"][0, 1:]
     assert moved.shape == (7, 32, 32, 2) and (moved[~(key | other)] == 0).all()
     step = {0: (-2, 0), 1: (2, 0), 2: (0, -2), 3: (0, 2)}[int(clips.factors["direction"][0])]
     np.testing.assert_array_equal(moved[key], np.broadcast_to(step, moved[key].shape))
-    carried = [resample.shifted(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), moved)]
+    carried = [resample.warp(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), moved)]
     inner = np.stack(carried)[:, 3:-3, 3:-3] > 0.5  # without what crosses the border
     assert (inner[key[:, 3:-3, 3:-3]]).mean() > 0.95
 
@@ -143,29 +149,31 @@ def test_things_are_the_boxes_beside_a_video(tmp_path):
     (tmp_path / "with.csv").write_text(
         "path,boxes\n" + "".join(f"clip_9_{i:06d}.mp4,boxes.csv\n" for i in range(2)), encoding="utf-8"
     )
-    source, geometry = open_source(tmp_path / "with.csv"), ClipGeometry(frames=8, size=16)
-    for i, window in enumerate(windows(source, geometry, How(), workers=0)):
-        found = regions.things(source, window, geometry)
+    source, geometry = open_source(tmp_path / "with.csv"), ClipSpec(frames=8, size=16)
+    for i, window in enumerate(stream_windows(source, geometry, How(), num_workers=0)):
+        found = regions.target_region(source, window, geometry)
         both = clips.masks["key_box"][i] | clips.masks["dis_box"][i]
         small = both.reshape(8, 16, 2, 16, 2).mean((2, 4))
         assert (found[small == 1]).all() and not found[small == 0].any()
     bare = open_source(tmp_path / "manifest.csv")
-    assert regions.things(bare, next(iter(windows(bare, geometry, How(), workers=0))), geometry) is None
+    assert (
+        regions.target_region(bare, next(iter(stream_windows(bare, geometry, How(), num_workers=0))), geometry) is None
+    )
 
 
 def test_a_motion_part_agrees_with_what_moves():
     maps, _ = moving_dot()
     moves = np.zeros((1, 6, 12, 12), bool)
     moves[:, :, 4:7] = True
-    parts = selective_relevance.split(maps, 0.5)
-    found = optical_flow.agreement(parts, moves)
+    parts = selective_relevance.split_by_motion(maps, 0.5)
+    found = optical_flow.flow_agreement(parts, moves)
     inside = (parts.mask & moves).sum()
     assert found.precision[0] == pytest.approx(inside / parts.mask.sum())
     assert found.recall[0] == pytest.approx(inside / moves.sum())
     assert found.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
     assert found.energy[0] == pytest.approx(1) and found.area[0] == pytest.approx(0.25)
     with pytest.raises(ValueError, match="each of 1 clips, got 2"):
-        optical_flow.agreement(parts, moves.repeat(2, 0))
+        optical_flow.flow_agreement(parts, moves.repeat(2, 0))
 
 
 @pytest.mark.parametrize("algorithm", ["farneback", "dis"])
@@ -181,7 +189,7 @@ def test_optical_flow_of_a_square_that_moves(algorithm):
     np.testing.assert_allclose(np.median(forward[1, 24:40, 18:30], (0, 1)), [2, 0], atol=0.3)
     backward = optical_flow.flow(frames, algorithm, backwards=True)
     np.testing.assert_allclose(np.median(backward[1, 24:40, 20:32], (0, 1)), [2, 0], atol=0.3)
-    found = optical_flow.moving(frames, algorithm=algorithm)
+    found = optical_flow.moving_pixels(frames, algorithm=algorithm)
     assert found[:, 24:40, 22:30].mean() > 0.9 and found[:, :8].mean() < 0.05 and found[:, 56:].mean() < 0.05
     with pytest.raises(ValueError, match="two frames of at least 12 x 12"):
         optical_flow.flow(frames[:1])

@@ -65,10 +65,10 @@ def test_operations_are_counted_outside_of_loops():
 def test_the_peer_has_our_weights():
     model = models.make("video_swin_tiny")
     network = torch_reference.swin("video_swin_tiny")
-    named = torchvision_peer.torch_layout(parameters.parameters(model))
+    named = torchvision_peer.torch_layout(parameters.named_parameters(model))
     torch_reference.load_named_as_official(network, named)
     back = convert("video_swin_tiny", {official_name(name): v for name, v in network.state_dict().items()})
-    for name, array in parameters.parameters(model).items():
+    for name, array in parameters.named_parameters(model).items():
         np.testing.assert_array_equal(array, back[name], err_msg=name)
 
 
@@ -116,8 +116,8 @@ def test_memory_is_the_most_that_was_held():
 def test_both_readers_of_the_benchmark_give_the_same_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "FRAMES", 70)
     decode.write_video(tmp_path / "0.mp4", (64, 96), 0)
-    source, geometry = open_source(tmp_path), models.find(decode.PRESET).geometry
-    clip = geometry.normalised(next(decode.ours(source, geometry, 0)))
+    source, geometry = open_source(tmp_path), models.get_preset(decode.PRESET).clip_spec
+    clip = geometry.normalise(next(decode.ours(source, geometry, 0)))
     assert timing.largest_difference(clip, next(decode.everything(source, geometry))) < 1e-6
 
 

@@ -64,7 +64,8 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
     monkeypatch.setattr(task, "report", lambda folders: None)
     task.truth([], tmp_path / "one", methods=("gradcam",), worlds=("W7", "W8 both"), clips=4)
     can = {
-        name: set(sum(questions_of(models.load(name)).values(), ())) & {"W7", "W8 both"} for name in models.shipped()
+        name: set(sum(questions_of(models.load(name)).values(), ())) & {"W7", "W8 both"}
+        for name in models.shipped_networks()
     }
     assert {name: set(ids) for name, _, ids in asked} == {name: some for name, some in can.items() if some}
     assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in asked}

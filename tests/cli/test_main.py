@@ -41,7 +41,7 @@ def test_stages_of_a_large_network():
     text = main("--task=stages", "--model=video_swin_b_k400")
     assert "88,048,984 parameters, 400 classes" in text
     rows = {line.split()[0]: line for line in text.splitlines()[4:]}
-    model, _ = models.abstract("video_swin_b_k400")
+    model, _ = models.abstract_model("video_swin_b_k400")
     assert tuple(rows) == model.stages
     assert re.search(r"16 x 14 x 14 x 512 +1,605,632 +612.50 MiB", rows["layers.2"])
 
@@ -50,8 +50,8 @@ def test_stages_of_a_large_network():
 def test_predict_writes_what_it_prints(tmp_path):
     clips = np.random.default_rng(0).integers(0, 256, (3, 8, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "clips.npy", clips)
-    geometry = models.PRESETS["video_swin_tiny"].geometry
-    np.save(tmp_path / "floats.npy", geometry.normalised(clips))
+    geometry = models.PRESETS["video_swin_tiny"].clip_spec
+    np.save(tmp_path / "floats.npy", geometry.normalise(clips))
     common = ["--task=predict", "--model=video_swin_tiny", "--random_weights", "--batch_size=2"]
     text = main(*common, f"--clips={tmp_path / 'clips.npy'}", f"--out={tmp_path / 'top.csv'}")
     with open(tmp_path / "top.csv", newline="") as file:

@@ -12,7 +12,7 @@ from vtcav_jax import models
 from vtcav_jax.cli.commands.pyramid import Asking, aligned, pyramid
 from vtcav_jax.data import How
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
-from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.tcav.experiment.verdicts import VectorRow
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.vector_file import FILE
@@ -37,9 +37,9 @@ def test_a_kernels_part_of_a_vector_with_its_rank():
     vectors = {"convs.2|a/b/static/others": vector, "convs.1|a/b/static/others": vector}
     rows = aligned("left", made([2, 1]), vectors, [quality(0.9, 0.01)])
     length = np.hypot(0.3, 0.6)
-    assert [(row.number, row.channel, row.rank, row.channels) for row in rows] == [(0, 2, 1, 3), (1, 1, 2, 3)]
-    np.testing.assert_allclose([row.weight for row in rows], [-0.6 / length, 0.3 / length], rtol=1e-6)
-    assert {(row.concept, row.kind, row.against, row.auc) for row in rows} == {("a/b", "static", "others", 0.9)}
+    assert [(row.node, row.channel, row.rank, row.channels) for row in rows] == [(0, 2, 1, 3), (1, 1, 2, 3)]
+    np.testing.assert_allclose([row.cosine_share for row in rows], [-0.6 / length, 0.3 / length], rtol=1e-6)
+    assert {(row.concept, row.clip_type, row.negatives, row.auc) for row in rows} == {("a/b", "static", "others", 0.9)}
     assert np.isnan(aligned("left", made([2]), vectors, [])[0].auc)
 
 
@@ -67,12 +67,14 @@ def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
     for name, clips in (("many", 8), ("lone", 1)):
         spec = f"worlds:small:{clips}:7"
         pyramid("worlds_cnn", spec, tmp_path / name, How(), QUICK, targets=["shape"], vectors=at, workers=0)
-    many, lone = (open_folder(tmp_path / name) for name in ("many", "lone"))
-    assert many.pyramids[0].compared == 4 and not many.pyramids[0].same_clips
-    assert lone.pyramids[0].compared == 0 and lone.pyramids[0].same_clips
+    many, lone = (open_run_folder(tmp_path / name) for name in ("many", "lone"))
+    assert many.pyramid_facts[0].n_reference_clips == 4 and not many.pyramid_facts[0].same_clips
+    assert lone.pyramid_facts[0].n_reference_clips == 0 and lone.pyramid_facts[0].same_clips
     for run in (many, lone):
-        assert len(run.kernels) == 2 and all(row.relevance > 0 for row in run.kernels)
-        assert [row.weight for row in run.aligned] == [float(row.channel == 5) for row in run.kernels]
+        assert len(run.node_rows) == 2 and all(row.relevance > 0 for row in run.node_rows)
+        assert [row.cosine_share for row in run.concept_alignment_rows] == [
+            float(row.channel == 5) for row in run.node_rows
+        ]
         page = (run.folder / "report" / "index.html").read_text()
         assert "ring (static) against others" in page
         assert ("activity counts from 0" in page) == (run is lone)

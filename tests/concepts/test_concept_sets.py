@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vtcav_jax import concepts
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import TABLE, ConceptClip, encoded, write_sets
 
-GEOMETRY = ClipGeometry(frames=6, size=32, interval=2)
+GEOMETRY = ClipSpec(frames=6, size=32, interval=2)
 
 
 def video(seed, t=6, height=20, width=11):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.square_videos import FRAMES, Squares, films, settings
 from vtcav_jax import concepts
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs, mining
 from vtcav_jax.concepts.config import Mining
 from vtcav_jax.data import How, open_source, prepare
@@ -140,7 +140,7 @@ def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_
     one = tmp_path / "one"
     one.mkdir()
     (one / "x.mp4").write_bytes(videos[1].read_bytes())
-    prepare(open_source(one), ClipGeometry(frames=4, size=32), How(), tmp_path / "ready", workers=0)
+    prepare(open_source(one), ClipSpec(frames=4, size=32), How(), tmp_path / "ready", workers=0)
     with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
         concepts.mine(videos, settings(), tmp_path / "out", detector=Squares(), targets=tmp_path / "ready")
     with pytest.raises(ValueError, match="has clips but no videos, of which boxes could be cut out"):

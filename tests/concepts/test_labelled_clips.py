@@ -13,7 +13,7 @@ from vtcav_jax.data import open_source
 from vtcav_jax.models import PRESETS
 from vtcav_jax.worlds import make_clips, write_clips
 
-GEOMETRY = PRESETS["video_swin_tiny"].geometry
+GEOMETRY = PRESETS["video_swin_tiny"].clip_spec
 WORLD = "worlds:small:90:3"
 ASKED = Mining(concepts(["left=@direction:left", "@shape:ring"]), most=4, random_sets=2)
 

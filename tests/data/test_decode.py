@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from vtcav_jax import data, models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import clip as clips_of_files
 from vtcav_jax.data import decode, resize
 
-SMALL = ClipGeometry(frames=4, size=32, interval=3)
-KINETICS = models.find("video_swin_t_k400").geometry
+SMALL = ClipSpec(frames=4, size=32, interval=3)
+KINETICS = models.get_preset("video_swin_t_k400").clip_spec
 TOTAL = 60
 VARYING = np.cumsum([0] + [20, 60, 40] * 20)[:TOTAL]  # milliseconds
 

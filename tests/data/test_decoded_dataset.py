@@ -15,10 +15,10 @@ import pytest
 
 from tests.data.test_decode import number_in, write
 from tests.support.faulty_source import Tricky
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, VideoError, open_source, prepare, stream
 
-SMALL = ClipGeometry(frames=4, size=32, interval=2)
+SMALL = ClipSpec(frames=4, size=32, interval=2)
 KEPT = How(normalise=False)
 
 
@@ -76,7 +76,7 @@ def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
 
 def test_tfds_itself_reads_it_without_tensorflow(tmp_path):
     source = open_source("worlds:small:5")
-    geometry = ClipGeometry(frames=8, size=32)
+    geometry = ClipSpec(frames=8, size=32)
     assert prepare(source, geometry, How(), tmp_path, name="worlds", split="test", workers=0) == []
     program = """
 import sys
@@ -113,7 +113,7 @@ def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
 
 
 def test_a_dataset_may_take_the_place_of_another(tmp_path):
-    geometry = ClipGeometry(frames=8, size=32)
+    geometry = ClipSpec(frames=8, size=32)
     for source in (open_source("worlds:small:2"), open_source("worlds:small:3:1")):
         shutil.rmtree(tmp_path / "clips", ignore_errors=True)
         prepare(source, geometry, KEPT, tmp_path, workers=0)
@@ -149,7 +149,7 @@ def test_nothing_to_write_leaves_nothing(tmp_path):
 
 def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeypatch):
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 2 * 8 * 32 * 32 * 3)  # two clips
-    geometry, folders = ClipGeometry(frames=8, size=32), [tmp_path / name for name in "abc"]
+    geometry, folders = ClipSpec(frames=8, size=32), [tmp_path / name for name in "abc"]
     for folder in folders:
         folder.mkdir()
     first, again, whole = (f"touch {folder}" for folder in folders)
@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
     from tensorflow_datasets.core import SequentialWriter
 
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
-    geometry, write, left = ClipGeometry(frames=8, size=32), SequentialWriter.add_examples, [3]
+    geometry, write, left = ClipSpec(frames=8, size=32), SequentialWriter.add_examples, [3]
 
     def full(writer, examples):
         left[0] -= 1
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
 
 def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
-    geometry = ClipGeometry(frames=8, size=32)
+    geometry = ClipSpec(frames=8, size=32)
     with pytest.raises(ZeroDivisionError):
         prepare(Tricky(("fine", "fine", "bug")), geometry, KEPT, tmp_path, workers=0)
     assert list(tmp_path.rglob(".progress.json"))
@@ -224,7 +224,7 @@ prepare(open_source("worlds:small:100000"), ClipGeometry(frames=8, size=32), How
         open_source(tmp_path)
     with pytest.raises(ValueError, match="prepare it with TFDS"):
         open_source(f"tfds:clips:train?data_dir={tmp_path}")
-    prepare(open_source("worlds:small:3"), ClipGeometry(frames=8, size=32), How(), tmp_path, workers=0)
+    prepare(open_source("worlds:small:3"), ClipSpec(frames=8, size=32), How(), tmp_path, workers=0)
     assert len(open_source(tmp_path).items) == 3
     assert os.listdir(tmp_path / "clips") == ["1.0.0"]
 
@@ -278,7 +278,7 @@ def test_any_tfds_dataset_with_a_video_is_read_without_tensorflow(tmp_path, chan
     assert source.heads == {"label": ("a", "b")} and len(source.items) == 3
     assert [item.labels for item in source.items] == [{"label": 0}, {"label": 1}, {"label": 0}]
     assert len({item.name for item in source.items}) == 3
-    geometry = ClipGeometry(frames=4, size=24, resize=24, interval=2)
+    geometry = ClipSpec(frames=4, size=24, resize=24, interval=2)
     clip = source.read(2, geometry, KEPT)
     assert clip.frames.tolist() == [[2, 4, 6, 8]] and not clip.padded
     np.testing.assert_array_equal(clip.video[0], np.broadcast_to(films[2][2:10:2, :, 4:28], (4, 24, 24, 3)))

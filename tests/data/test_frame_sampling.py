@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from vtcav_jax import data, models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 
-SMALL = ClipGeometry(frames=4, size=32, interval=3)
-KINETICS = models.find("video_swin_t_k400").geometry
+SMALL = ClipSpec(frames=4, size=32, interval=3)
+KINETICS = models.get_preset("video_swin_t_k400").clip_spec
 
 
 def reference_clips(total, frames, interval, clips):
@@ -31,7 +31,7 @@ def test_clips_lie_where_the_reference_has_them(total, clips):
 
 @pytest.mark.parametrize("total", [3, 32, 33, 100, 257])
 def test_uniform_takes_the_middle_of_equal_segments(total):
-    geometry = models.find("video_swin_b_ssv2").geometry
+    geometry = models.get_preset("video_swin_b_ssv2").clip_spec
     chosen = data.choose(*evenly(total), geometry)
     edges = [int(np.round((total - 1) / 32 * i)) for i in range(33)]
     assert chosen.frames.tolist() == [[(a + b) // 2 for a, b in zip(edges, edges[1:])]]
@@ -66,7 +66,7 @@ def test_random_starts_are_uniform_over_all_places():
 
 
 def test_random_frames_of_segments():
-    geometry = ClipGeometry(frames=4, size=32, sampling="uniform")
+    geometry = ClipSpec(frames=4, size=32, sampling="uniform")
     frames = data.choose(*evenly(41), geometry, clips=400, random=np.random.default_rng(0)).frames
     for segment in range(4):
         assert set(frames[:, segment]) == set(range(10 * segment, 10 * segment + 10))
@@ -75,7 +75,7 @@ def test_random_frames_of_segments():
 def test_a_part_stands_for_the_whole_video():
     times, duration = evenly(100)
     for sampling in ("clip", "uniform"):
-        geometry = ClipGeometry(frames=4, size=32, interval=3, sampling=sampling)
+        geometry = ClipSpec(frames=4, size=32, interval=3, sampling=sampling)
         part = data.choose(times, duration, geometry, clips=2, within=(1.0, 2.0))
         alone = data.choose(*evenly(25), geometry, clips=2)
         np.testing.assert_array_equal(part.frames, alone.frames + 25)

@@ -14,10 +14,10 @@ import pytest
 
 from tests.data.test_decode import audio_only, write
 from tests.support.faulty_source import Tricky
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Item, Read, failure_table, open_source, stream, write_failures
 
-SMALL = ClipGeometry(frames=4, size=32, interval=2)
+SMALL = ClipSpec(frames=4, size=32, interval=2)
 KEPT = How(normalise=False)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from tests.data.test_decode import audio_only, number_in, write
 from vtcav_jax import data, worlds
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, VideoError, folder, open_source
 
-SMALL = ClipGeometry(frames=4, size=32, interval=2)
-WORLD = ClipGeometry(frames=8, size=32)
+SMALL = ClipSpec(frames=4, size=32, interval=2)
+WORLD = ClipSpec(frames=8, size=32)
 KEPT = How(normalise=False)
 
 

@@ -9,7 +9,7 @@ from vtcav_jax import models
 from vtcav_jax.data import resize
 from weights_conversion.torch_reference import video_models
 
-KINETICS = models.find("video_swin_t_k400").geometry
+KINETICS = models.get_preset("video_swin_t_k400").clip_spec
 SIZES = [(240, 320), (256, 340), (720, 1280), (101, 67), (172, 172), (240, 426), (480, 270), (256, 256), (300, 301)]
 
 
@@ -58,7 +58,7 @@ def test_the_preset_of_torchvision_gives_the_same(size):
         theirs = VideoClassification(crop_size=square, resize_size=(side,), mean=mean, std=std)(tensor)
         theirs = theirs.permute(1, 2, 3, 0).numpy()
         squares = np.concatenate([resize.square_views(frame, geometry) for frame in frames])
-        ours = geometry.normalised(squares)
+        ours = geometry.normalise(squares)
         assert ours.dtype == np.float32
         levels = np.rint((theirs * np.array(std) + mean) * 255)
         same = squares == levels

@@ -11,7 +11,7 @@ from flax import nnx
 from vtcav_jax import models
 from vtcav_jax.models import parameters
 from vtcav_jax.models.layers import convolution
-from vtcav_jax.models.layers.convolution import stacked
+from vtcav_jax.models.layers.convolution import conv_as_2d
 from vtcav_jax.worlds import WORLDS
 
 HEADS = {"shape": ("plus", "ring"), "direction": ("left", "right", "up")}
@@ -23,19 +23,19 @@ def network():
 
 
 def loaded(heads):
-    return models.Loaded(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "small_cnn", heads)
+    return models.Network(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "small_cnn", heads)
 
 
 def test_logits_of_several_heads_lie_one_after_the_other():
     several = loaded(HEADS)
     assert several.labels == ("shape:plus", "shape:ring", "direction:left", "direction:right", "direction:up")
-    assert several.slices == {"shape": slice(0, 2), "direction": slice(2, 5)}
-    assert several.target("direction:right") == 3
+    assert several.head_slices == {"shape": slice(0, 2), "direction": slice(2, 5)}
+    assert several.class_index("direction:right") == 3
 
 
 @pytest.mark.parametrize("text", ["tennis", "label:tennis", "1"])
 def test_a_class_of_the_only_head_has_three_names(text):
-    assert loaded({"label": ("golf", "tennis")}).target(text) == 1
+    assert loaded({"label": ("golf", "tennis")}).class_index(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_class_of_the_only_head_has_three_names(text):
 )
 def test_an_unknown_target_is_answered_with_the_nearest(heads, text, message):
     with pytest.raises(ValueError, match=message):
-        loaded(heads).target(text)
+        loaded(heads).class_index(text)
 
 
 def test_where_names_are_not_known_a_class_is_its_number():
-    assert models.one_head(3, None) == {"label": ("0", "1", "2")}
+    assert models.single_head(3, None) == {"label": ("0", "1", "2")}
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net"])
@@ -63,9 +63,9 @@ def test_what_is_saved_is_loaded(tmp_path, network, name):
     models.save(tmp_path / "new" / name, network, "small_cnn", HEADS, run="a run")
     again = models.load(tmp_path / "new" / name)
     assert (again.preset, again.heads) == ("small_cnn", HEADS)
-    for key, array in parameters.parameters(network).items():
-        np.testing.assert_array_equal(parameters.parameters(again.model)[key], array)
-    assert models.read_about(tmp_path / "new" / name)["source"] == {"run": "a run"}
+    for key, array in parameters.named_parameters(network).items():
+        np.testing.assert_array_equal(parameters.named_parameters(again.model)[key], array)
+    assert models.read_metadata(tmp_path / "new" / name)["source"] == {"run": "a run"}
     assert not [path for path in (tmp_path / "new").iterdir() if path.name.startswith(".part")]
     with pytest.raises(ValueError, match="exists already"):
         models.save(tmp_path / "new" / name, network, "small_cnn", HEADS)
@@ -93,7 +93,7 @@ def test_a_damaged_description_is_refused(tmp_path, network, change, message):
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="not a folder that you may write to"):
-        models.check_free(tmp_path / "file" / "net.safetensors")
+        models.require_absent(tmp_path / "file" / "net.safetensors")
 
 
 def test_a_network_without_weights_names_those_that_have_them():
@@ -103,15 +103,15 @@ def test_a_network_without_weights_names_those_that_have_them():
         models.load("worlds_swim")
 
 
-@pytest.mark.parametrize("name", sorted({"worlds_swin"} | set(models.shipped())))
+@pytest.mark.parametrize("name", sorted({"worlds_swin"} | set(models.shipped_networks())))
 def test_the_networks_that_ship_know_their_questions(name):
     shipped = models.load(name)
-    trained_on = models.read_about(models.shipped()[name])["source"]["videos"].split(":")
+    trained_on = models.read_metadata(models.shipped_networks()[name])["source"]["videos"].split(":")
     assert trained_on[0] == "worlds" and shipped.heads == WORLDS[trained_on[1]].heads
-    assert models.shipped()[name].stat().st_size <= 1.5e6
-    model, preset = models.abstract(name)
-    assert {key: a.shape for key, a in parameters.parameters(model).items()} == {
-        key: a.shape for key, a in parameters.parameters(shipped.model).items()
+    assert models.shipped_networks()[name].stat().st_size <= 1.5e6
+    model, preset = models.abstract_model(name)
+    assert {key: a.shape for key, a in parameters.named_parameters(model).items()} == {
+        key: a.shape for key, a in parameters.named_parameters(shipped.model).items()
     }
     assert preset is models.PRESETS[shipped.preset]
 
@@ -133,7 +133,7 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
     conv.bias[...] = jnp.arange(4.0)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, frames, 6, 7, 3)))
     expected, pullback = jax.vjp(lambda c, x: c(x), conv, x)
-    found, pullback_2 = jax.vjp(lambda c, x: stacked(x, c), conv, x)
+    found, pullback_2 = jax.vjp(lambda c, x: conv_as_2d(x, c), conv, x)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
@@ -148,14 +148,14 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
 def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups, ungrouped, float64, monkeypatch):
     monkeypatch.setattr(convolution, "UNGROUPED", ungrouped)
     make = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    conv = convolution.centred(6, 12, kernel, strides, **make)
+    conv = convolution.same_padded_conv(6, 12, kernel, strides, **make)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 7, 6)))
 
     def plain(conv, x):
         return nnx.Conv.__call__(conv, x)
 
     expected, pullback = jax.vjp(jax.jit(plain), conv, x)
-    found, pullback_2 = jax.vjp(jax.jit(lambda c, x: stacked(x, c)), conv, x)
+    found, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_as_2d(x, c)), conv, x)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):

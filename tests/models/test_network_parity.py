@@ -168,7 +168,7 @@ def test_every_public_state_dict_is_taken_and_nothing_else(key):
     arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
     counts = sum(name.endswith("num_batches_tracked") for name in state)
     assert len(arrays) == len(state) - counts
-    assert arrays.keys() == parameters.parameters(models.abstract(preset)[0]).keys()
+    assert arrays.keys() == parameters.named_parameters(models.abstract_model(preset)[0]).keys()
     name = next(iter(state))
     with pytest.raises(
         ValueError,
@@ -214,6 +214,6 @@ def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
     _, model = pair(KEYS[preset])
     video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
     found = explain(model, video, np.array([3]), "lrp_z_plus")
-    assert found.residual is not None
-    np.testing.assert_allclose(found.residual, 0, atol=1e-4 * abs(found.map.sum()))
+    assert found.completeness_gap is not None
+    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4 * abs(found.map.sum()))
     assert np.abs(found.map).max() > 0

@@ -17,11 +17,11 @@ make = partial(models.make, "video_swin_tiny")
 
 @pytest.fixture(scope="module")
 def arrays():
-    return {name: np.asarray(a) for name, a in parameters.parameters(make(seed=3)).items()}
+    return {name: np.asarray(a) for name, a in parameters.named_parameters(make(seed=3)).items()}
 
 
 def test_load_gives_exactly_these_parameters(arrays):
-    for name, a in parameters.parameters(parameters.load(make, arrays)).items():
+    for name, a in parameters.named_parameters(parameters.load(make, arrays)).items():
         np.testing.assert_array_equal(a, arrays[name])
 
 
@@ -46,7 +46,7 @@ def test_every_problem_is_in_one_message(arrays):
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_what_was_saved_is_restored(arrays, tmp_path, name):
     parameters.save(tmp_path / name, parameters.load(make, arrays))
-    for key, a in parameters.parameters(parameters.restore(tmp_path / name, make)).items():
+    for key, a in parameters.named_parameters(parameters.restore(tmp_path / name, make)).items():
         np.testing.assert_array_equal(a, arrays[key])
         assert isinstance(a, jax.Array)
     with pytest.raises(ValueError, match="exists already"):

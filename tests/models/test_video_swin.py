@@ -34,7 +34,7 @@ def tiny():
     keys = jax.random.split(jax.random.key(0), 100)
     arrays = {
         name: a + 0.1 * jax.random.normal(key, a.shape)
-        for key, (name, a) in zip(keys, weights.parameters(model).items())
+        for key, (name, a) in zip(keys, weights.named_parameters(model).items())
     }
     return weights.load(partial(models.make, "video_swin_tiny"), arrays), jax.random.normal(
         keys[-1], (2, 10, 40, 36, 3)
@@ -116,12 +116,12 @@ def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch):
 def test_remat_changes_memory_not_numbers(tiny):
     """What is kept for the backward pass; XLA's CPU compiler undoes the saving (README), GPUs and TPUs do not."""
     model, video = tiny
-    lean = weights.load(partial(models.make, "video_swin_tiny", remat=True), weights.parameters(model))
+    lean = weights.load(partial(models.make, "video_swin_tiny", remat=True), weights.named_parameters(model))
     assert_same(outputs(lean, video), outputs(model, video), 1e-5)
 
     def kept(model):
         _, pullback = jax.vjp(model, video)
-        parameters = {id(a) for a in weights.parameters(model).values()}
+        parameters = {id(a) for a in weights.named_parameters(model).values()}
         return sum(a.nbytes for a in jax.tree.leaves(pullback) if id(a) not in parameters)
 
     assert kept(lean) < 0.5 * kept(model)
@@ -130,8 +130,8 @@ def test_remat_changes_memory_not_numbers(tiny):
 @pytest.mark.slow
 def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
     model, video = tiny
-    half = weights.load(partial(models.make, "video_swin_tiny", dtype=jnp.bfloat16), weights.parameters(model))
-    assert {a.dtype for a in weights.parameters(half).values()} == {jnp.dtype(jnp.float32)}
+    half = weights.load(partial(models.make, "video_swin_tiny", dtype=jnp.bfloat16), weights.named_parameters(model))
+    assert {a.dtype for a in weights.named_parameters(half).values()} == {jnp.dtype(jnp.float32)}
     logits, seen = tap.activations(half, video, half.stages)
     expected, _ = tap.activations(model, video, model.stages)
     assert logits.dtype == jnp.float32 and seen["layers.1"].dtype == jnp.bfloat16

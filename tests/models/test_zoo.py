@@ -11,8 +11,8 @@ from vtcav_jax.models import parameters
 from vtcav_jax.models.c3d import C3d
 from vtcav_jax.models.layers.batch_norm import BatchNorm
 from vtcav_jax.models.layers.pooling import max_pool, mean_pool
-from vtcav_jax.models.mfnet import Unit
-from vtcav_jax.models.resnet3d import Block
+from vtcav_jax.models.mfnet import MultiFiberUnit
+from vtcav_jax.models.resnet3d import ResNet3dBlock
 from weights_conversion.key_mapping import in_our_order
 
 FLOAT = dict(dtype=jnp.float32, param_dtype=jnp.float32)
@@ -66,8 +66,8 @@ def test_every_preset_is_pinned():
 )
 def test_parameters_and_stages(preset):
     """Without computing anything: the count, the order in which the tap is called, one name for one value."""
-    model, found = models.abstract(preset)
-    assert parameters.size(model) == PARAMETERS[preset]
+    model, found = models.abstract_model(preset)
+    assert parameters.count_parameters(model) == PARAMETERS[preset]
     seen = {}
 
     def note(name, value):
@@ -75,7 +75,7 @@ def test_parameters_and_stages(preset):
         seen[name] = value.shape
         return value
 
-    video = jax.ShapeDtypeStruct((2, *found.geometry.shape), jnp.float32)
+    video = jax.ShapeDtypeStruct((2, *found.clip_spec.shape), jnp.float32)
     logits = jax.eval_shape(lambda m, v: m(v, note), model, video)
     assert tuple(seen) == tap.stages_of(model)
     assert logits.shape == (2, found.num_classes) and {shape[0] for shape in seen.values()} == {2}
@@ -88,7 +88,7 @@ def test_labels_match_the_head(preset):
 
 
 def batch_norms(preset):
-    return [part for _, part in nnx.iter_graph(models.abstract(preset)[0]) if isinstance(part, BatchNorm)]
+    return [part for _, part in nnx.iter_graph(models.abstract_model(preset)[0]) if isinstance(part, BatchNorm)]
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_batch_norm_is_its_formula_and_keeps_its_statistics():
 def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkeypatch):
     """Eight places, seven taps, a stride of two: TensorFlow adds 2 and 3 zeros, torch's networks 3 and 3."""
     monkeypatch.setattr("vtcav_jax.models.layers.convolution.on_cpu", lambda: cpu)
-    model = models.abstract(preset)[0]
+    model = models.abstract_model(preset)[0]
     conv = model.Conv3d_1a_7x7.conv3d if preset == "i3d" else model.conv1
     conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width alone
     seen = conv(jnp.ones((1, 8, 8, 8, 3)))[0, 2, 2, :, 0] / 3
@@ -156,8 +156,8 @@ def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
     ],
 )
 def test_what_becomes_of_colours(preset, mean, black, white):
-    geometry = models.PRESETS[preset].geometry
-    seen = geometry.normalised(np.array([mean, (0, 0, 0), (255, 255, 255)]))
+    geometry = models.PRESETS[preset].clip_spec
+    seen = geometry.normalise(np.array([mean, (0, 0, 0), (255, 255, 255)]))
     np.testing.assert_allclose(seen[0], 0, atol=1e-3)
     np.testing.assert_allclose(seen[1:, 0], [black, white], rtol=1e-4)
 
@@ -189,7 +189,7 @@ def drawn(shape):
 
 
 def test_a_shortcut_without_parameters_skips_places_and_adds_channels():
-    block = Block(4, 6, 1, 1, (2, 2, 2), "A", rngs=nnx.Rngs(0), **FLOAT)
+    block = ResNet3dBlock(4, 6, 1, 1, (2, 2, 2), "A", rngs=nnx.Rngs(0), **FLOAT)
     x = drawn((1, 5, 6, 4, 4))
     np.testing.assert_array_equal(block.shortcut(x)[..., :4], x[:, ::2, ::2, ::2])
     assert block.shortcut(x).shape == (1, 3, 3, 2, 6) and not block.shortcut(x)[..., 4:].any()
@@ -206,7 +206,7 @@ def seen_in(block, x):
 
 @pytest.mark.slow
 def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu():
-    block = Block(8, 8, 4, 2, (2, 2, 2), "B", rngs=nnx.Rngs(0), **FLOAT)
+    block = ResNet3dBlock(8, 8, 4, 2, (2, 2, 2), "B", rngs=nnx.Rngs(0), **FLOAT)
     assert block.conv2.kernel.shape == (3, 3, 3, 4, 8)
     seen = seen_in(block, drawn((1, 4, 6, 6, 8)))
     assert seen["unit.conv1"].shape[1:4] == (4, 6, 6) and seen["unit.conv2"].shape[1:4] == (2, 3, 3)
@@ -217,7 +217,7 @@ def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu
 
 @pytest.mark.slow
 def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_input():
-    unit = Unit(16, 16, (1, 2, 2), rngs=nnx.Rngs(0), **FLOAT)
+    unit = MultiFiberUnit(16, 16, (1, 2, 2), rngs=nnx.Rngs(0), **FLOAT)
     x = drawn((1, 2, 6, 6, 16))
     seen = seen_in(unit, x)
     np.testing.assert_allclose(seen["unit.conv_w1"], unit.conv_w1(x), atol=1e-5)
@@ -226,7 +226,7 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
     np.testing.assert_array_equal(seen["unit"], seen["unit.conv_m2"] + seen["unit.conv_w1"])
     assert all(a.min() < 0 for a in seen.values())  # nothing ends in a ReLU
     np.testing.assert_allclose(unit.conv_i1(-jnp.abs(x)), 0)  # each begins with one
-    units = models.abstract("mfnet")[0].units()
+    units = models.abstract_model("mfnet")[0].units()
     assert [unit.conv_m1.conv.strides for name, unit in units.items() if name.endswith("B01")] == [
         *((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
     ]

@@ -16,7 +16,7 @@ from vtcav_jax.pyramid.stergiou2019 import _drive, _kernel
 from vtcav_jax.worlds import QUESTIONS, make_clips, redraw
 
 CHANNELS = (4, 5, 6)
-EVERY = Selection("top", 100.0, most=100)
+EVERY = Selection("top", 100.0, max_channels=100)
 
 
 def conv(x, kernel, bias):
@@ -24,7 +24,7 @@ def conv(x, kernel, bias):
     return y + jnp.asarray(bias)[None, None, None, None]
 
 
-def chain(parameters, video, tap=tap.keep, *, activation=lambda x: x):
+def chain(parameters, video, tap=tap.identity_tap, *, activation=lambda x: x):
     """Three convolutions in a row, their mean, one linear map."""
     x = video
     for i, (kernel, bias) in enumerate(parameters["convs"]):
@@ -44,7 +44,7 @@ def drawn(bias=0.0, seed=0):
     return jax.tree.map(jnp.asarray, parameters), jnp.asarray(video)
 
 
-def relu_chain(parameters, video, tap=tap.keep):
+def relu_chain(parameters, video, tap=tap.identity_tap):
     return chain(parameters, video, tap, activation=jax.nn.relu)
 
 
@@ -52,29 +52,35 @@ def relu_chain(parameters, video, tap=tap.keep):
 def test_shares_add_up_to_the_response_where_all_is_linear(response):
     parameters, video = drawn()
     stages = [f"convs.{i}" for i in range(3)]
-    found = fp.build(Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response=response)
+    found = fp.build_pyramid(
+        Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response=response
+    )
     followed = [node for node in found.nodes if node.level < 2]
     assert len(followed) > 4
-    assert max(abs(node.rest) for node in followed) < 1e-4
+    assert max(abs(node.unexplained) for node in followed) < 1e-4
     assert {node.level for node in found.nodes} == {0, 1, 2}
 
 
 def test_the_rest_is_the_part_of_the_biases():
     parameters, video = drawn(bias=0.5)
     stages = ["convs.1", "convs.2"]
-    found = fp.build(Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean")
+    found = fp.build_pyramid(
+        Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean"
+    )
     values = tap.activations(Partial(chain, parameters), video, stages)[1]["convs.2"]
-    for node in found.at(0):
+    for node in found.nodes_at(0):
         strength = np.asarray(values[..., node.channel].mean((1, 2, 3)))
         sign = np.sign(node.response) * np.sign(strength.mean())
         assert np.isclose(node.response, sign * strength.mean(), rtol=1e-4)
-        assert np.isclose(node.rest, sign * 0.5 / np.abs(strength).mean(), rtol=1e-3)
+        assert np.isclose(node.unexplained, sign * 0.5 / np.abs(strength).mean(), rtol=1e-3)
 
 
 def test_a_share_is_the_response_to_one_channel_alone():
     parameters, video = drawn()
     stages = ["convs.1", "convs.2"]
-    found = fp.build(Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean")
+    found = fp.build_pyramid(
+        Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean"
+    )
     before = tap.activations(Partial(chain, parameters), video, stages)[1]["convs.1"]
     kernel, bias = parameters["convs"][2]
     alone = []  # (b, inputs, outputs): every output's mean when all inputs but one are 0
@@ -101,16 +107,18 @@ def test_with_nodes_and_a_reference_shares_add_up_through_activations_too():
     reference = jnp.asarray(np.random.default_rng(4).normal(size=video.shape).astype(np.float32))
     model, stages = Partial(relu_chain, parameters), [f"convs.{i}" for i in range(3)]
     options = {"stages": stages, "selection": EVERY, "reference": reference}
-    many = fp.build(model, video, Class(1), nodes=64, **options)
-    one = fp.build(model, video, Class(1), nodes=1, **options)
-    worst = [max(abs(node.rest) for node in found.nodes if node.level < 2) for found in (many, one)]
+    many = fp.build_pyramid(model, video, Class(1), ig_steps=64, **options)
+    one = fp.build_pyramid(model, video, Class(1), ig_steps=1, **options)
+    worst = [max(abs(node.unexplained) for node in found.nodes if node.level < 2) for found in (many, one)]
     assert worst[0] < 0.03 < worst[1]
 
 
 @pytest.mark.slow
 def test_relevance_flows_through_merged_nodes():
     parameters, video = drawn()
-    found = fp.build(Partial(chain, parameters), video[:1], Class(1), stages=["convs.1", "convs.2"], selection=EVERY)
+    found = fp.build_pyramid(
+        Partial(chain, parameters), video[:1], Class(1), stages=["convs.1", "convs.2"], selection=EVERY
+    )
     assert len({(node.stage, node.channel) for node in found.nodes}) == len(found.nodes)
     for i, node in enumerate(found.nodes):
         parents = [edge for edge in found.edges if edge.child == i]
@@ -119,7 +127,7 @@ def test_relevance_flows_through_merged_nodes():
         assert np.isclose(found.maps[i].sum(), node.relevance, rtol=1e-3, atol=1e-6)
 
 
-def residual(kernels, video, tap=tap.keep):
+def residual(kernels, video, tap=tap.identity_tap):
     x = tap("stem", conv(video, kernels[0], jnp.zeros(4)))
     branch = tap("branch", conv(x, kernels[1], jnp.zeros(4)))
     x = tap("sum", x + branch)
@@ -132,15 +140,17 @@ def test_levels_are_where_nothing_by_passes():
     random = np.random.default_rng(0)
     kernels = [jnp.asarray(random.uniform(size=(1, 1, 1, a, 4)).astype(np.float32)) for a in (3, 4)]
     video = jnp.asarray(random.uniform(size=(2, 3, 4, 4, 3)).astype(np.float32))
-    assert fp.cuts(Partial(residual, kernels), video) == ("stem", "again", "pool")
-    found = fp.build(Partial(residual, kernels), video, Class(0))
+    assert fp.find_cut_stages(Partial(residual, kernels), video) == ("stem", "again", "pool")
+    found = fp.build_pyramid(Partial(residual, kernels), video, Class(0))
     assert found.levels == (("again",), ("stem",))
     # Both ways of the sum, of which each alone leaves a rest
-    both = fp.build(Partial(residual, kernels), video, Class(0), stages=["sum", ("stem", "branch")], selection=EVERY)
-    branch = fp.build(Partial(residual, kernels), video, Class(0), stages=["sum", "branch"], selection=EVERY)
-    assert max(abs(node.rest) for node in both.at(0)) < 1e-4
-    assert {node.stage for node in both.at(1)} == {"stem", "branch"}
-    assert max(abs(node.rest) for node in branch.at(0)) > 0.05
+    both = fp.build_pyramid(
+        Partial(residual, kernels), video, Class(0), stages=["sum", ("stem", "branch")], selection=EVERY
+    )
+    branch = fp.build_pyramid(Partial(residual, kernels), video, Class(0), stages=["sum", "branch"], selection=EVERY)
+    assert max(abs(node.unexplained) for node in both.nodes_at(0)) < 1e-4
+    assert {node.stage for node in both.nodes_at(1)} == {"stem", "branch"}
+    assert max(abs(node.unexplained) for node in branch.nodes_at(0)) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -148,20 +158,20 @@ def test_levels_are_where_nothing_by_passes():
 )
 def test_selection(text, expected):
     relevance = np.array([0.5, -3.0, 0.3, 0.15, 0.05])
-    assert np.flatnonzero(Selection.parsed(text)(relevance)).tolist() == expected
-    assert Selection.parsed(text, most=1)(relevance).sum() == 1
-    assert not Selection.parsed(text)(-np.abs(relevance)).any()
+    assert np.flatnonzero(Selection.parse(text)(relevance)).tolist() == expected
+    assert Selection.parse(text, max_channels=1)(relevance).sum() == 1
+    assert not Selection.parse(text)(-np.abs(relevance)).any()
 
 
 @pytest.mark.parametrize("text", ["mass:0", "mass:2", "top:0", "top:1.5", "best:1", "mass"])
 def test_selection_refused(text):
     with pytest.raises(ValueError, match="expected mass:SHARE, threshold:SHARE or top:NUMBER"):
-        Selection.parsed(text)
+        Selection.parse(text)
 
 
 def test_bad_levels_are_refused():
     parameters, video = drawn()
-    build = partial(fp.build, Partial(chain, parameters), video, Class(1))
+    build = partial(fp.build_pyramid, Partial(chain, parameters), video, Class(1))
     with pytest.raises(ValueError, match="did you mean convs"):
         build(stages=["conv.1"])
     with pytest.raises(ValueError, match="each once"):
@@ -184,8 +194,10 @@ def test_papers_shares_see_their_own_group_and_no_sign_is_flipped():
 @pytest.mark.slow
 def test_papers_edges_of_a_network_of_plain_convolutions(small):
     loaded, clips = small
-    found = fp.build(loaded.model, clips[:4], Class(0), edges="paper", selection=Selection("threshold", 0.6))
-    assert found.kind == "paper" and found.at(1)
+    found = fp.build_pyramid(
+        loaded.model, clips[:4], Class(0), edge_rule="paper", selection=Selection("threshold", 0.6)
+    )
+    assert found.edge_rule == "paper" and found.nodes_at(1)
     parent = next(i for i, node in enumerate(found.nodes) if node.level == 0)
     with pytest.raises(ValueError, match="not named after a convolution"):
         _kernel(loaded.model, "pool")
@@ -196,10 +208,10 @@ def test_papers_edges_of_a_network_of_plain_convolutions(small):
 def small():
     loaded = models.load("worlds_cnn")
     clips = make_clips("small", 48, 21)
-    return loaded, jnp.asarray(models.PRESETS[loaded.preset].geometry.normalised(np.rint(255 * clips.video)))
+    return loaded, jnp.asarray(models.PRESETS[loaded.preset].clip_spec.normalise(np.rint(255 * clips.video)))
 
 
-def planted(parameters, video, tap=tap.keep):
+def planted(parameters, video, tap=tap.identity_tap):
     """Class 0 is channel 3 of `late`, which is channel 2 of `early`; nothing else counts."""
     early = tap("early", jnp.concatenate([video, video[..., :1] * 2, video[..., 1:2]], -1))
     late = tap("late", jax.nn.relu(early @ parameters))
@@ -212,13 +224,15 @@ def test_a_planted_way_is_found_and_ablation_sees_it():
     way[0, 0] = way[1, 1] = way[3, 4] = 5.0
     video = jnp.abs(jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 4, 4, 3)).astype(np.float32)))
     model = Partial(planted, jnp.asarray(way))
-    found = fp.build(model, video, Class(0))
+    found = fp.build_pyramid(model, video, Class(0))
     assert [(node.stage, node.channel) for node in found.nodes] == [("late", 3), ("early", 2)]
     assert all(np.isclose(node.relevance, 1) and node.frequency == 1 for node in found.nodes)
     assert found.stability == (1.0, 1.0)
-    for row in fp.ablation(model, video, Class(0), found, draws=30):
-        assert np.isclose(row.drop, video[..., 2].mean(), rtol=1e-4) and row.random_drop < 0.5 * row.drop
-    assert fp.under_noise(model, video, Class(0), found, draws=2) == ((1.0, 1.0), (1.0, 1.0))
+    for row in fp.ablate_pyramid(model, video, Class(0), found, draws=30):
+        assert (
+            np.isclose(row.score_drop, video[..., 2].mean(), rtol=1e-4) and row.random_score_drop < 0.5 * row.score_drop
+        )
+    assert fp.noise_stability(model, video, Class(0), found, draws=2) == ((1.0, 1.0), (1.0, 1.0))
 
 
 @pytest.mark.slow
@@ -226,10 +240,12 @@ def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
     parameters, video = drawn(seed=3)
     model, reference = Partial(relu_chain, parameters), np.random.default_rng(4).normal(size=(9, *video.shape[1:]))
     options = {"reference": jnp.asarray(reference, jnp.float32), "seed": 7, "nodes": 2}
-    found = fp.build(model, video, Class(1), stages=["convs.1", "convs.2"], selection=Selection("top", 2.0), **options)
-    assert fp.under_noise(model, video, Class(1), found, noise=0.0, draws=1, **options) == ((1.0,), (1.0,))
+    found = fp.build_pyramid(
+        model, video, Class(1), stages=["convs.1", "convs.2"], selection=Selection("top", 2.0), **options
+    )
+    assert fp.noise_stability(model, video, Class(1), found, noise=0.0, draws=1, **options) == ((1.0,), (1.0,))
     with pytest.raises(ValueError, match="noise of at least 0"):
-        fp.under_noise(model, video, Class(1), found, noise=-1.0)
+        fp.noise_stability(model, video, Class(1), found, noise=-1.0)
 
 
 @pytest.mark.slow
@@ -240,18 +256,18 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival
     """On clips that the pyramid was not made of: without its kernels the score falls by more than without others, and
     drawing the question's factor again changes them more, beside what another factor does, than all channels."""
     loaded = models.load(name)
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
     world, other = make_clips("small", 96, 31), make_clips("small", 96, 32)
 
     def ready(clips):
-        return jnp.asarray(geometry.normalised(np.rint(255 * clips.video).astype(np.uint8)))
+        return jnp.asarray(geometry.normalise(np.rint(255 * clips.video).astype(np.uint8)))
 
-    target = Margin(loaded.slices[head].start, (loaded.slices[head].start, loaded.slices[head].stop))
+    target = Margin(loaded.head_slices[head].start, (loaded.head_slices[head].start, loaded.head_slices[head].stop))
     own, fresh = (ready(clips[clips.labels[head] == 0]) for clips in (world, other))
     reference = ready(world[world.labels[head] != 0][:24])
-    found = fp.build(loaded.model, own, target, reference=reference, nodes=4)
-    last = {row.stage: row for row in fp.ablation(loaded.model, fresh, target, found, reference=reference)}
-    assert all(row.drop > 1.5 * max(row.random_drop, 0) for row in last.values())
+    found = fp.build_pyramid(loaded.model, own, target, reference=reference, ig_steps=4)
+    last = {row.stage: row for row in fp.ablate_pyramid(loaded.model, fresh, target, found, reference=reference)}
+    assert all(row.score_drop > 1.5 * max(row.random_score_drop, 0) for row in last.values())
     assert all(row.p <= 0.05 for row in last.values() if row.level == 0)
 
     stage = found.nodes[0].stage
@@ -261,6 +277,6 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival
         after = tap.activations(loaded.model, ready(redraw(world, factor, 5)), stage)[1][stage].mean((1, 2, 3))
         moved[factor] = np.asarray(jnp.abs(after - before).mean(0) / before.std(0).clip(1e-6))
     share = moved[head] / (moved[head] + moved[rival])
-    kernels = [node.channel for node in found.at(0)]
+    kernels = [node.channel for node in found.nodes_at(0)]
     assert share[kernels].mean() > share.mean() and share[kernels].mean() > 0.5
     assert set(QUESTIONS) >= {"direction", "shape"}

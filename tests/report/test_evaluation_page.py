@@ -34,35 +34,37 @@ QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (TRUTH, "WHERE")]
 
 
 def test_what_asks_no_network_is_known_by_name_and_not_by_its_cost():
-    said = dict(evaluation_sections.told(ROWS, NET))
+    said = dict(evaluation_sections.evaluation_points(ROWS, NET))
     assert f"{NET}: {OWN} at video tells most of the truth;" in said
     below = next(text for lead, text in said.items() if lead.startswith("Not clearly better"))
     assert below.startswith("the best of these is sobel, 0.1 ") and below.endswith("not better: rollout.")
 
 
 def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
-    said = dict(evaluation_sections.told([r for r in ROWS if r.method != OWN], NET))
+    said = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method != OWN], NET))
     assert "For the least cost: attn_lrp at video;" in said  # rollout takes one pass
-    said = dict(evaluation_sections.told([r for r in ROWS if r.method in ("rollout", "occlusion", "sobel")], NET))
+    said = dict(
+        evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("rollout", "occlusion", "sobel")], NET)
+    )
     assert not [lead for lead in said if lead.startswith("For the least")]
-    said = dict(evaluation_sections.told([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET))
+    said = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET))
     assert "For the least cost: attn_lrp at video;" in said and len(said) == 2  # nothing to be held against
 
 
 def test_what_choosing_a_stage_flatters_is_told():
     halves = [row("gradcam", 0.25, stage="norm", axis=CHOSEN), row("layercam", 0.4, stage="norm", axis=CHOSEN)]
     halves.append(row("cam", float("nan"), stage="norm", axis=CHOSEN))
-    text = evaluation_sections.flattered([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
+    text = evaluation_sections.selection_bias_text([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
     assert "0.030 less on average, and 0.050 at most (gradcam on net)" in text
-    assert evaluation_sections.flattered(ROWS) == ""
+    assert evaluation_sections.selection_bias_text(ROWS) == ""
 
 
 def test_methods_that_nothing_beats_for_as_little_and_their_best_stages():
-    ranked = evaluation_figures.best(evaluation_figures.overall(ROWS, NET))
+    ranked = evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(ROWS, NET))
     assert [r.method for r in ranked] == [OWN, "occlusion", "attn_lrp", "gradcam", "sobel", "rollout", "random"]
     assert next(r.stage for r in ranked if r.method == "gradcam") == "norm"
     asked = [r for r in ranked if r.forwards]
-    assert [r.method for r in evaluation_figures.cheapest(asked)] == ["rollout", "attn_lrp", "occlusion"]
+    assert [r.method for r in evaluation_figures.cost_front(asked)] == ["rollout", "attn_lrp", "occlusion"]
 
 
 def test_the_page_has_every_row_and_names_stay_text(tmp_path):

@@ -13,16 +13,16 @@ import pytest
 
 from tests.report.test_tcav_page import NASTY, run_folder
 from tests.support.browser import downloaded, opened_alone, playing
-from vtcav_jax.attribution.motion.reliance import Motion
-from vtcav_jax.attribution.motion.summary import ClassMotion, verdict
-from vtcav_jax.attribution.sanity_checks import LimitRow
+from vtcav_jax.attribution.motion.reliance import ClipMotionRow
+from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_verdict
+from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos import map_store, temporal_profile
-from vtcav_jax.attribution.videos.temporal_profile import Course
+from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.animation.overlay import write_film
+from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.report.build import write_comparison, write_report
 from vtcav_jax.report.figures import motion as motion_figures
-from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import maps as map_sections
 from vtcav_jax.report.sections import motion as motion_sections
 from vtcav_jax.report.text import maps as map_text
@@ -38,7 +38,7 @@ def map_row(clip=0, method="gradcam", **more):
         clip=f"clip {clip}", window=0, start=0.0, end=0.3, target="direction", answer="direction:left", score=4.0
     )
     known |= dict(method=method, stage="norm", signed=True, cost=3, total=1.0, residual=NAN, peak=0.1, peak_share=0.3)
-    return map_store.Row(**known | dict(half=0.49, file=f"{clip:06d}_clip_{clip}.npz", places=0.45) | more)
+    return map_store.MapRow(**known | dict(half=0.49, file=f"{clip:06d}_clip_{clip}.npz", places=0.45) | more)
 
 
 MAPS = [map_row(i, answer="direction:up" if i == 3 else "direction:left") for i in range(CLIPS)]
@@ -49,29 +49,29 @@ MAPS += [
     for i in range(CLIPS)
 ]
 MAPS += [map_row(i, NASTY, half=NAN, places=NAN, signed=False, residual=0.0) for i in range(CLIPS)]
-COURSES = [Course("direction", "gradcam", "norm", i, 4, 0.25, 0.24, 0.26, CLIPS) for i in range(4)]
+COURSES = [ProfileRow("direction", "gradcam", "norm", i, 4, 0.25, 0.24, 0.26, CLIPS) for i in range(4)]
 COURSES += [
-    Course("direction", "attn_lrp", "video", i, 4, share, share - 0.05, share + 0.05, CLIPS)
+    ProfileRow("direction", "attn_lrp", "video", i, 4, share, share - 0.05, share + 0.05, CLIPS)
     for i, share in enumerate((0.1, 0.1, 0.7, 0.1))
 ]
 LIMITS = [
-    LimitRow("direction", "gradcam", "norm", name, mean, mean - 0.02, mean + 0.02, CLIPS)
+    SanityRow("direction", "gradcam", "norm", name, mean, mean - 0.02, mean + 0.02, CLIPS)
     for name, mean in (("direction", 0.1), ("background", 0.95), ("elsewhere", 0.95), ("randomised", 0.8))
-] + [LimitRow("direction", "gradcam", "norm", "flicker", NAN, NAN, NAN, 0)]
+] + [SanityRow("direction", "gradcam", "norm", "flicker", NAN, NAN, NAN, 0)]
 
 
 def class_row(answer="", order=0.9, **more):
-    known = {name: 0.5 for name in ClassMotion.__dataclass_fields__}
+    known = {name: 0.5 for name in ClassMotionRow.__dataclass_fields__}
     known |= dict(target="direction", answer=answer, clips=9, against="other clips", order=order)
-    return ClassMotion(**known | dict(order_low=order - 0.05, order_high=order + 0.05) | more)
+    return ClassMotionRow(**known | dict(order_low=order - 0.05, order_high=order + 0.05) | more)
 
 
 def clip_row(i, order=0.8, **more):
-    known = {name: 0.5 for name in Motion.__dataclass_fields__}
+    known = {name: 0.5 for name in ClipMotionRow.__dataclass_fields__}
     known |= dict(
         clip=f"clip {i} {NASTY}", window=0, target="direction", answer="direction:left", score=4.0, order=order
     )
-    return Motion(**known | dict(order_low=order - 0.1, order_high=order + 0.1) | more)
+    return ClipMotionRow(**known | dict(order_low=order - 0.1, order_high=order + 0.1) | more)
 
 
 CLASSES = [class_row(), class_row("direction:left"), class_row("direction:up", 0.1, still_high=0.2)]
@@ -87,10 +87,12 @@ def explained(folder):
     video = np.random.default_rng(0).integers(0, 256, (6, 64, 96, 3), np.uint8)
     for i in range(CLIPS - 1):
         kind = "mp4" if i == 0 else "webp"
-        write_film(folder / "films" / map_animations.file(f"{i:06d}_clip_{i}", "direction", kind), video, 4.0)
-    write_rows(folder / "explain.csv", map_store.Row, MAPS)
-    write_rows(folder / temporal_profile.FILE, Course, COURSES)
-    write_rows(folder / "limits.csv", LimitRow, LIMITS)
+        write_animation(
+            folder / "films" / map_animations.map_animation_name(f"{i:06d}_clip_{i}", "direction", kind), video, 4.0
+        )
+    write_rows(folder / "explain.csv", map_store.MapRow, MAPS)
+    write_rows(folder / temporal_profile.PROFILE_CSV, ProfileRow, COURSES)
+    write_rows(folder / "limits.csv", SanityRow, LIMITS)
     return folder
 
 
@@ -99,8 +101,8 @@ def moved(folder):
     directory.open_run(
         folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "saliency", "stage": None}
     )
-    write_rows(folder / "motion_classes.csv", ClassMotion, CLASSES)
-    write_rows(folder / "motion.csv", Motion, MOTIONS)
+    write_rows(folder / "motion_classes.csv", ClassMotionRow, CLASSES)
+    write_rows(folder / "motion.csv", ClipMotionRow, MOTIONS)
     return folder
 
 
@@ -112,13 +114,13 @@ def page(tmp_path_factory):
 
 @pytest.mark.slow
 def test_words_of_maps_are_those_of_their_tables(page):
-    run = open_folder(page.parent.parent)
-    assert map_text.answered(MAPS[:CLIPS]) == (
+    run = open_run_folder(page.parent.parent)
+    assert map_text.answer_summary(MAPS[:CLIPS]) == (
         "5 clips:",
         "direction is answered with direction:left 4 times, direction:up once; score +4 (4 to 4) on average.",
     )
     cam, lrp, zero = (
-        map_text.told(run, ("direction", m, s))
+        map_text.describe_map_method(run, ("direction", m, s))
         for m, s in (("gradcam", "norm"), ("attn_lrp", "video"), (NASTY, "norm"))
     )
     assert "hardly tells one moment from another: half of its map lies in 49 % (49 to 49 %) of the time" in cam
@@ -130,27 +132,36 @@ def test_words_of_maps_are_those_of_their_tables(page):
     assert "hardly tells one place from another: half of its map lies in 45 % (45 to 45 %) of the frame" in cam
     assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
     path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
-    assert map_text.sums(path).endswith("(75 % at worst); more --nodes miss less.")
+    assert map_text.completeness_text(path).endswith("(75 % at worst); more --nodes miss less.")
     measured = {one.measure: one for one in LIMITS}
     for low, told in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
         one = replace(measured["background"], mean=low, low=low - 0.01, high=low + 0.01)
-        assert told in map_text.faults(measured | {"background": one})[0]
+        assert told in map_text.sanity_texts(measured | {"background": one})[0]
     worse = [replace(row, residual=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
-    assert map_text.missed(worse) == (0.5, 0.5) and "Its sums miss 50 % of the score" in map_text.sums(worse)
+    assert map_text.relative_completeness_gaps(worse) == (
+        0.5,
+        0.5,
+    ) and "Its sums miss 50 % of the score" in map_text.completeness_text(worse)
 
 
 def test_every_answer_is_shown_before_any_is_shown_twice():
     rows = MAPS[:CLIPS]
-    assert [row.clip for row in map_sections.chosen(rows)] == ["clip 0", "clip 3", "clip 1", "clip 2", "clip 4"]
+    assert [row.clip for row in map_sections.select_map_clips(rows)] == [
+        "clip 0",
+        "clip 3",
+        "clip 1",
+        "clip 2",
+        "clip 4",
+    ]
 
 
 def test_films_are_small_and_what_has_no_room_is_told(page, monkeypatch):
     text = page.read_text()
     assert text.count('<figure class="film">') == CLIPS - 1 and text.count('src="data:image/webp;base64,') == CLIPS - 2
     assert "4 of 5 clips; films of all of them are in films/." in text and "1 clips more" in text
-    run = open_folder(page.parent.parent)
+    run = open_run_folder(page.parent.parent)
     monkeypatch.setattr(map_sections, "MOST_FILMS", 0)
-    (section,) = map_sections.sections(run)
+    (section,) = map_sections.map_sections(run)
     assert "<figure class=" not in section.html and "explain.csv" not in section.html
 
 
@@ -164,42 +175,47 @@ def test_words_of_motion_are_verdicts_and_counts(page):
 
 def test_a_share_below_nothing_is_told_as_a_score_that_rises():
     rises = class_row(order=-0.27, order_low=-0.33, order_high=-0.22, still=-0.04, still_low=-0.1, still_high=0.02)
-    assert verdict(rises)[1] == (
+    assert motion_verdict(rises)[1] == (
         "of its score over 9 clips, none needs the order of the frames (it is higher by 27 % (22 to 33 %) when"
         " shuffled) and -4 % (-10 to 2 %) more than a still clip."
     )
     one = class_row(order=-0.27, order_low=NAN, order_high=NAN, clips=1)
-    assert "1 clip, none needs the order of the frames (it is higher by 27 % when shuffled) and 50 %" in verdict(one)[1]
+    assert (
+        "1 clip, none needs the order of the frames (it is higher by 27 % when shuffled) and 50 %"
+        in motion_verdict(one)[1]
+    )
 
 
 def test_the_part_of_a_frame_that_a_map_needs():
     maps = np.zeros((2, 4, 5))
     maps[0, 1, 2] = -3  # all in one place, and that weighs three times as much as the second step
     maps[1] = 0.05
-    assert map_store.places(maps) == pytest.approx((3 * 0.5 / 20 + 1 * 0.5) / 4)
-    assert math.isnan(map_store.places(np.ones((3, 1, 1)))) and math.isnan(map_store.places(np.zeros((3, 2, 2))))
+    assert map_store.spatial_half_mass(maps) == pytest.approx((3 * 0.5 / 20 + 1 * 0.5) / 4)
+    assert math.isnan(map_store.spatial_half_mass(np.ones((3, 1, 1)))) and math.isnan(
+        map_store.spatial_half_mass(np.zeros((3, 2, 2)))
+    )
 
 
 def test_a_mark_of_a_share_stands_where_it_is_and_not_beyond_the_border():
-    figure = motion_figures.by_clip([*MOTIONS, clip_row(9, 7.0)])
+    figure = motion_figures.clip_motion_figure([*MOTIONS, clip_row(9, 7.0)])
     marks = [e for e in figure.elements if e.startswith("<circle")]
     places = [float(mark.split('cx="')[1].split('"')[0]) for mark in marks]
-    per_unit = (motion_figures.WIDTH - 22 - 140) / 2
+    per_unit = (motion_figures.FIGURE_WIDTH - 22 - 140) / 2
     assert places == pytest.approx([140 + per_unit * (share + 0.5) for share in (0.1, 0.3, 0.8, 1.5)], abs=0.06)
     assert "700 % (690 to 710 %)" in marks[-1]
-    many = motion_figures.by_clip([clip_row(i, i / 500) for i in range(300)])
-    assert len([e for e in many.elements if e.startswith("<circle")]) == motion_figures.MOST_CLIPS
+    many = motion_figures.clip_motion_figure([clip_row(i, i / 500) for i in range(300)])
+    assert len([e for e in many.elements if e.startswith("<circle")]) == motion_figures.MAX_FIGURE_CLIPS
     assert any("80 of 300 clips" in e for e in many.elements)
 
 
 def test_many_answers_fold_and_none_is_lost(tmp_path):
     folder = moved(tmp_path / "a")
     some = [class_row(), *(class_row(f"direction:{i}", clips=i) for i in range(40))]
-    write_rows(folder / "motion_classes.csv", ClassMotion, some)
-    (section,) = motion_sections.sections(open_folder(folder))
+    write_rows(folder / "motion_classes.csv", ClassMotionRow, some)
+    (section,) = motion_sections.motion_sections(open_run_folder(folder))
     assert "28 answers more" in section.html and all(f"<strong>direction:{i}:" in section.html for i in range(40))
     names = [e for e in section.figures[0].elements if ">direction:" in e and "title" not in e]
-    assert len(names) == motion_figures.MOST_ANSWERS and not any(">direction:19<" in e for e in names)
+    assert len(names) == motion_figures.MAX_FIGURE_ANSWERS and not any(">direction:19<" in e for e in names)
 
 
 def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
@@ -228,7 +244,7 @@ def table_of(page, name):
 def test_motion_of_two_runs_side_by_side(tmp_path):
     folders = [moved(tmp_path / "a"), moved(tmp_path / "b")]
     changed = [class_row(order=0.2), class_row("direction:left", 0.88), class_row("direction:up", NAN)]
-    write_rows(folders[1] / "motion_classes.csv", ClassMotion, [*changed, class_row("direction:down")])
+    write_rows(folders[1] / "motion_classes.csv", ClassMotionRow, [*changed, class_row("direction:down")])
     page = write_comparison(folders)
     text = page.read_text()
     assert (
@@ -250,7 +266,7 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
 def test_maps_of_runs_side_by_side(tmp_path):
     folders = [explained(tmp_path / name) for name in "abc"]
     later = [replace(row, half=0.1 + 0.01 * i) for i, row in enumerate(row for row in MAPS if row.method == "gradcam")]
-    write_rows(folders[2] / "explain.csv", map_store.Row, later)
+    write_rows(folders[2] / "explain.csv", map_store.MapRow, later)
     text = write_comparison(folders[1:]).read_text()
     assert "gradcam at norm:</strong> 49 % (49 to 49 %) of the time hold half of the map in b, 12 % (11 to" in text
     assert "a difference of +37 points" in text and "<li>b: direction, attn_lrp at video</li>" in text
@@ -269,15 +285,17 @@ def test_runs_of_different_tasks_cannot_be_compared(tmp_path):
 def test_random_weights_are_told(tmp_path):
     folder = moved(explained(tmp_path / "a"))
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
-    assert "random" not in motion_sections.sections(open_folder(folder))[0].html  # what was loaded had weights
+    assert (
+        "random" not in motion_sections.motion_sections(open_run_folder(folder))[0].html
+    )  # what was loaded had weights
     about = json.loads((folder / "run_motion.json").read_text())
     about["asked"]["model"] = "video_swin_tiny"
     (folder / "run_motion.json").write_text(json.dumps(about))
-    run = open_folder(folder)
-    text = motion_sections.sections(run)[0].html
+    run = open_run_folder(folder)
+    text = motion_sections.motion_sections(run)[0].html
     assert text.startswith('<div class="warn"><p>The network&#x27;s weights are random') and "<strong>" not in text
     assert "<li>With random weights: direction: " in text and "<li>With random weights: Clip by clip: " in text
-    text = map_sections.sections(run)[0].html  # of another task in the same folder
+    text = map_sections.map_sections(run)[0].html  # of another task in the same folder
     assert "random" not in text and "<strong>" in text
 
 
@@ -303,12 +321,18 @@ def test_courses_are_means_over_clips_of_what_lies_in_each_step(tmp_path):
         times=np.tile(np.arange(8.0), (3, 1)),
         about=np.array(json.dumps({"clip": "a", "maps": [["q", "m", "s", True, 3, ["q"] * 3]]})),
     )
-    found = temporal_profile.courses([tmp_path / "000000_a.npz"])
-    assert [one.share for one in found] == [0, 0.5, 0, 0.5] and {one.clips for one in found} == {2}
-    assert found[1].low == 0 and found[1].high == 1 and found[0].steps == 4
-    rows = map_store.rows(tmp_path / "000000_a.npz")
-    assert [row.half for row in rows[:2]] == [0.125, 0.125] and math.isnan(rows[2].half) and rows[0].peak == 3
-    assert map_store.half(np.ones(4)) == 0.5 and map_store.half(np.array([0, 3.0, 1.0])) == pytest.approx(2 / 9)
+    found = temporal_profile.temporal_profiles([tmp_path / "000000_a.npz"])
+    assert [one.mass for one in found] == [0, 0.5, 0, 0.5] and {one.n_clips for one in found} == {2}
+    assert found[1].low == 0 and found[1].high == 1 and found[0].n_time_steps == 4
+    rows = map_store.map_rows(tmp_path / "000000_a.npz")
+    assert (
+        [row.temporal_half_mass for row in rows[:2]] == [0.125, 0.125]
+        and math.isnan(rows[2].temporal_half_mass)
+        and rows[0].peak_time == 3
+    )
+    assert map_store.half_mass_fraction(np.ones(4)) == 0.5 and map_store.half_mass_fraction(
+        np.array([0, 3.0, 1.0])
+    ) == pytest.approx(2 / 9)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (390, "light")])

@@ -57,17 +57,17 @@ def test_a_map_lies_where_and_when_it_is(film):
     values = np.zeros((2, 4, 4), np.float32)
     values[1, 0, 0], values[1, 3, 3] = 1, -1
     one = overlay.Panel("gradcam @norm", values, np.array([0.5, 2.5]), True)
-    assert one.largest == 1
-    out = overlay.overlay(film, [one], "a clip")
+    assert one.scale_limit == 1
+    out = overlay.overlay_maps(film, [one], "a clip")
     side = 32 * 6
     assert out.shape[0] == 4 and out.shape[1] % 2 == out.shape[2] % 2 == 0
-    y, x = 2 * overlay.GAP + lettering.HEIGHT + overlay.TITLE, overlay.GAP
+    y, x = 2 * overlay.PANEL_GAP + lettering.HEIGHT + overlay.TITLE_HEIGHT, overlay.PANEL_GAP
     np.testing.assert_array_equal(out[:, y : y + side : 6, x : x + side : 6], film)
-    panel = out[:, y : y + side, x + side + overlay.GAP :][:, :, :side].astype(int)
+    panel = out[:, y : y + side, x + side + overlay.PANEL_GAP :][:, :, :side].astype(int)
     redness = panel[..., 0] - panel[..., 2]
     assert redness[3, 10, 10] > 60 and redness[3, -10, -10] < -60 and abs(redness[3, 96, 96]) < 5
     assert np.abs(redness[0]).max() < 12 < redness[2, 10, 10]  # before the middle of the first step nothing, then more
-    bars = out[:, y + side : y + side + overlay.BAR, x + side + overlay.GAP :][:, :, :side].astype(int)
+    bars = out[:, y + side : y + side + overlay.BAR_HEIGHT, x + side + overlay.PANEL_GAP :][:, :, :side].astype(int)
     red = bars[0, ..., 0] - bars[0, ..., 2] > 40
     blue = bars[0, ..., 2] - bars[0, ..., 0] > 40
     assert not (red | blue)[:, : side // 2 - 1].any() and red[:, side // 2 :].any() and blue[:, side // 2 :].any()
@@ -77,15 +77,15 @@ def test_a_map_lies_where_and_when_it_is(film):
 
 def test_pixels_stay_pixels_and_cells_are_mixed():
     fine = np.random.default_rng(1).random((32, 32))
-    np.testing.assert_array_equal(overlay._enlarged(fine, (64, 96)), fine.repeat(2, 0).repeat(3, 1))
-    ramp = overlay._enlarged(np.array([[0.0, 1.0]] * 2), (4, 8))
+    np.testing.assert_array_equal(overlay._enlarge(fine, (64, 96)), fine.repeat(2, 0).repeat(3, 1))
+    ramp = overlay._enlarge(np.array([[0.0, 1.0]] * 2), (4, 8))
     np.testing.assert_allclose(ramp[0], [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".mp4"])
 def test_films_can_be_played(tmp_path, film, suffix):
-    whole = overlay.overlay(film, [], "caption")
-    overlay.write_film(tmp_path / f"film{suffix}", whole, 4.0)
+    whole = overlay.overlay_maps(film, [], "caption")
+    overlay.write_animation(tmp_path / f"film{suffix}", whole, 4.0)
     assert [path.name for path in tmp_path.iterdir()] == [f"film{suffix}"]
     if suffix == ".mp4":
         with av.open(tmp_path / "film.mp4") as container:
@@ -100,4 +100,4 @@ def test_films_can_be_played(tmp_path, film, suffix):
 
 def test_a_film_of_no_known_kind_is_refused(tmp_path, film):
     with pytest.raises(ValueError, match="a film is .mp4 or .webp, got film.gif"):
-        overlay.write_film(tmp_path / "film.gif", film, 4.0)
+        overlay.write_animation(tmp_path / "film.gif", film, 4.0)

@@ -11,13 +11,21 @@ import pytest
 
 from tests.report.test_tcav_page import NASTY, run_folder
 from tests.support.browser import downloaded, opened_alone
-from vtcav_jax.pyramid.tables import FILE, AblationRow, AlignedRow, EdgeRow, NodeRow, Told, film_name
+from vtcav_jax.pyramid.tables import (
+    PYRAMID_JSON,
+    AblationRow,
+    AlignedRow,
+    EdgeRow,
+    NodeRow,
+    PyramidFacts,
+    kernel_animation_name,
+)
 from vtcav_jax.report import linked_graph
-from vtcav_jax.report.animation.overlay import write_film
+from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.report.build import write_report
 from vtcav_jax.report.figures import png
 from vtcav_jax.report.figures import pyramid as pyramid_figures
-from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.text import pyramid as pyramid_text
 from vtcav_jax.runs import directory
@@ -51,17 +59,17 @@ ABLATIONS += [cut(0, "norm", 1, 3.0, 0.025, NASTY)]
 CONCEPTS = [AlignedRow(LEFT, 0, "convs.1", 10, f"ring {NASTY}", "static", "random", -0.31, 1, 64, 0.9, 0.01)]
 CONCEPTS += [AlignedRow(LEFT, 0, "convs.1", 10, "x", "dynamic", "others", 0.4, 12, 64, 0.6, 0.3)]
 TOLD = [
-    Told(
+    PyramidFacts(
         target=LEFT,
         levels=(("convs.1",), ("convs.0",)),
         score=(3.0, 5.0),
         stability=(0.21, 0.6),
-        under_noise=((1.0, 0.8), (0.5, 0.5)),
+        noise_stability=((1.0, 0.8), (0.5, 0.5)),
         selection={"by": "mass", "value": 0.5, "most": 32},
-        edges_by="gradient",
-        ablated=("a", "b", "c"),
+        edge_rule="gradient",
+        ablation_clips=("a", "b", "c"),
         same_clips=False,
-        compared=2,
+        n_reference_clips=2,
     )
 ]
 TOLD += [
@@ -82,7 +90,7 @@ def pyramids(folder, concepts=True):
     (folder / "films").mkdir(exist_ok=True)
     video = np.random.default_rng(0).integers(0, 256, (4, 24, 72, 3), np.uint8)
     for row in NODES[:3]:
-        write_film(folder / "films" / film_name(row.target, row.stage, row.channel), video, 4.0)
+        write_animation(folder / "films" / kernel_animation_name(row.target, row.stage, row.channel), video, 4.0)
     for name, kind, rows in (
         ("nodes", NodeRow, NODES),
         ("edges", EdgeRow, EDGES),
@@ -91,7 +99,7 @@ def pyramids(folder, concepts=True):
         write_rows(folder / f"pyramid_{name}.csv", kind, rows)
     if concepts:
         write_rows(folder / "pyramid_concepts.csv", AlignedRow, CONCEPTS)
-    (folder / FILE).write_text(json.dumps([asdict(one) for one in TOLD]))
+    (folder / PYRAMID_JSON).write_text(json.dumps([asdict(one) for one in TOLD]))
     return folder
 
 
@@ -101,8 +109,8 @@ def page(tmp_path_factory):
 
 
 def test_words_are_those_of_the_tables(page):
-    run = open_folder(page.parent.parent)
-    told = dict(pyramid_text.told(run, run.pyramids[0]))
+    run = open_run_folder(page.parent.parent)
+    told = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[0]))
     assert told["4 kernels at 2 levels:"] == (
         "direction:left hangs on them in 2 clips, score +4 on average. Chosen were of each level the fewest that have"
         " 50 % of all that speaks for it, at most 32."
@@ -123,25 +131,25 @@ def test_words_are_those_of_the_tables(page):
         " kernels more than on others. 1 of 4 kernels have a share whose interval holds 0."
         " 1 of 4 edges between kernels have an interval that holds 0 (dashed)."
     )
-    other = dict(pyramid_text.told(run, run.pyramids[1]))["What does not hold:"]
+    other = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[1]))["What does not hold:"]
     assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other
     assert "expect too much" in other and "activity counts from 0" in other
     weak = replace(NODES[0], excess=-0.2)
-    assert "convs.1 #10 (weaker here)" in pyramid_text.concepts(CONCEPTS, [weak])
-    assert "no kernel here" in pyramid_text.concepts(CONCEPTS[1:], [weak])
-    assert pyramid_text.activity(-0.2, 3).startswith("weaker than in the clips") and "by 0.2" in pyramid_text.activity(
-        -0.2, 3
-    )
-    assert pyramid_text.activity(0.2, 0) == "0.2 on average"
+    assert "convs.1 #10 (weaker here)" in pyramid_text.alignment_text(CONCEPTS, [weak])
+    assert "no kernel here" in pyramid_text.alignment_text(CONCEPTS[1:], [weak])
+    assert pyramid_text.activity_text(-0.2, 3).startswith(
+        "weaker than in the clips"
+    ) and "by 0.2" in pyramid_text.activity_text(-0.2, 3)
+    assert pyramid_text.activity_text(0.2, 0) == "0.2 on average"
     assert [
-        pyramid_text.nth(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)
+        pyramid_text.ordinal(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)
     ] == "1st 2nd 3rd 4th 11th 12th 21st 113th".split()
 
 
 def test_small_shares_keep_their_digits():
-    assert pyramid_text.part(0.0123, -0.004, 0.21) == "1.2 % (−0.4 to 21 %)"
-    assert pyramid_text.part(0.9996) == "100 %" and pyramid_text.part(0.0) == "0 %"
-    assert pyramid_text.part(NAN) == "not known"
+    assert pyramid_text.format_node_share(0.0123, -0.004, 0.21) == "1.2 % (−0.4 to 21 %)"
+    assert pyramid_text.format_node_share(0.9996) == "100 %" and pyramid_text.format_node_share(0.0) == "0 %"
+    assert pyramid_text.format_node_share(NAN) == "not known"
 
 
 def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
@@ -163,19 +171,19 @@ def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
 
 
 def test_an_edge_is_as_wide_as_its_share_and_grey_if_it_takes_away():
-    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
-    assert not shown.left_out
-    figure = pyramid_figures.graph(TOLD[0], shown, "k-")
+    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
+    assert not shown.omitted
+    figure = pyramid_figures.pyramid_graph_figure(TOLD[0], shown, "k-")
     assert figure.role == "group"
     drawn = [e for e in ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("path")]
     by_end = {tuple(sorted(c for c in e.get("class", "").split() if c[0] == "e")): e for e in drawn}
     wide, against, unsure = (by_end[ends] for ends in (("e0", "e2"), ("e1", "e2"), ("e0", "e3")))
-    assert float(wide.get("stroke-width", 0)) == pyramid_figures.WIDEST and "one" in wide.get("class", "")
-    assert float(against.get("stroke-width", 0)) == pytest.approx(pyramid_figures.WIDEST * 3 / 7, abs=0.1)
+    assert float(wide.get("stroke-width", 0)) == pyramid_figures.MAX_EDGE_WIDTH and "one" in wide.get("class", "")
+    assert float(against.get("stroke-width", 0)) == pytest.approx(pyramid_figures.MAX_EDGE_WIDTH * 3 / 7, abs=0.1)
     assert "faint" in against.get("class", "") and "unsure" in unsure.get("class", "")
     assert "−30 % (−32 to −28 %) of convs.1 #11 through convs.0 #12" == against.findtext("title")
     sizes = {e.findtext("title", "").split(":")[0]: float(e.get("r", 0)) for e in _circles(figure)}
-    assert sizes["convs.1 #10"] > sizes["convs.0 #12"] > sizes["convs.0 #13"] == pyramid_figures.LEAST
+    assert sizes["convs.1 #10"] > sizes["convs.0 #12"] > sizes["convs.0 #13"] == pyramid_figures.MIN_NODE_RADIUS
 
 
 def _circles(figure):
@@ -185,15 +193,15 @@ def _circles(figure):
 def test_what_the_graph_has_no_room_for_is_told(monkeypatch):
     monkeypatch.setattr(pyramid_figures, "MOST_EDGES", 2)
     monkeypatch.setattr(pyramid_figures, "MOST_NODES", 1)
-    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
-    assert [row.number for row in shown.kernels] == [0, 2]
+    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
+    assert [row.node for row in shown.kernels] == [0, 2]
     assert [(row.parent, row.child) for row in shown.edges] == [(-1, 0), (0, 2)]
-    assert shown.left_out[0] == "1 of 2 kernels of convs.1"
-    pyramid_figures.graph(TOLD[0], shown, "k-")
+    assert shown.omitted[0] == "1 of 2 kernels of convs.1"
+    pyramid_figures.pyramid_graph_figure(TOLD[0], shown, "k-")
     monkeypatch.setattr(pyramid_figures, "MOST_NODES", 4)
-    shown = pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6])
+    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
     assert [(row.parent, row.child) for row in shown.edges[2:]] == [(0, 2), (1, 2)]
-    assert shown.left_out == ("2 of 4 edges to convs.0",)
+    assert shown.omitted == ("2 of 4 edges to convs.0",)
 
 
 def test_films_without_room_are_links(tmp_path, monkeypatch):
@@ -201,7 +209,7 @@ def test_films_without_room_are_links(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid_sections, "LEAST_FILMS", 0)
     folder = pyramids(tmp_path / "full", concepts=False)
     text = write_report(folder).read_text()
-    name = film_name(LEFT, "convs.1", 10)
+    name = kernel_animation_name(LEFT, "convs.1", 10)
     assert "data:image/webp" not in text and f'href="../films/{name}"' in text
     assert (folder / "report" / ".." / "films" / name).is_file() and "concept vectors" not in text
 
@@ -212,15 +220,15 @@ def test_beside_other_results_and_damaged(tmp_path):
     pyramids(folder)
     text = write_report(folder).read_text()
     assert 'id="concepts"' in text and 'id="pyramid"' in text
-    (folder / FILE).write_text(json.dumps([{"target": LEFT}]))
+    (folder / PYRAMID_JSON).write_text(json.dumps([{"target": LEFT}]))
     with pytest.raises(ValueError, match="not what --task=pyramid writes"):
         write_report(folder)
 
 
 def test_parts_escape_their_names():
-    figure = pyramid_figures.stability(TOLD[1])
-    told = linked_graph.chosen(figure, "k-", [linked_graph.Part(3, NASTY, "")]) + linked_graph.items(
-        NASTY, [linked_graph.Item(NASTY, NASTY)], "k-"
+    figure = pyramid_figures.stability_figure(TOLD[1])
+    told = linked_graph.linked_panels(figure, "k-", [linked_graph.LinkedPanel(3, NASTY, "")]) + linked_graph.link_list(
+        NASTY, [linked_graph.LinkItem(NASTY, NASTY)], "k-"
     )
     assert "<script" not in told and 'id="k-3"' in told
 
@@ -229,12 +237,14 @@ def test_parts_escape_their_names():
 def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
     from PIL import Image
 
-    figure = pyramid_figures.graph(TOLD[0], pyramid_figures.shown(TOLD[0], NODES[:4], EDGES[:6]), "k-")
+    figure = pyramid_figures.pyramid_graph_figure(
+        TOLD[0], pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6]), "k-"
+    )
     with Image.open(png.write_png(figure, tmp_path)) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     blue = (np.abs(pixels - (0, 0x67, 0xB1)).sum(-1) < 12).sum()
     (least,) = (float(c.get("r", 0)) for c in _circles(figure) if c.findtext("title", "").startswith("convs.1 #10"))
-    assert blue > 9 * (math.pi * least**2 + 100 * pyramid_figures.WIDEST)
+    assert blue > 9 * (math.pi * least**2 + 100 * pyramid_figures.MAX_EDGE_WIDTH)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])

@@ -16,15 +16,15 @@ from tests.support.browser import downloaded, opened_alone, playing
 from vtcav_jax.report.build import write_comparison, write_report
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.comparison import stage_matching
-from vtcav_jax.report.effect_sizes import effect, number, with_interval
+from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_number
 from vtcav_jax.report.figures import svg as drawing
 from vtcav_jax.report.figures import tcav as tcav_figures
-from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.tcav import previews
 from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, write_rows
-from vtcav_jax.tcav.previews import FILMS, PREDICTIONS, Film, Prediction
+from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
 
 NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
 NAN = math.nan
@@ -62,14 +62,17 @@ def run_folder(folder, rows=ROWS):
     (folder / "films").mkdir(parents=True)
     random = np.random.default_rng(0)
     moving = random.integers(0, 256, (8, 96, 96, 3), np.uint8)
-    dynamic = previews.write_film(folder, "films/a", moving)
-    static = previews.write_film(folder, "films/b", moving[:1].repeat(8, 0))
-    write_rows(folder / FILMS, Film, [Film("concept", "left", "dynamic", dynamic, 8, 20)])
-    shown = [Film("concept", "left", "dynamic", dynamic, 8, 20), Film("concept", "left", "static", static, 8, 20)]
-    shown += [Film("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
-    write_rows(folder / FILMS, Film, shown)
-    answers = [Prediction("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
-    write_rows(folder / PREDICTIONS, Prediction, answers)
+    dynamic = previews.write_preview(folder, "films/a", moving)
+    static = previews.write_preview(folder, "films/b", moving[:1].repeat(8, 0))
+    write_rows(folder / ANIMATIONS_CSV, Animation, [Animation("concept", "left", "dynamic", dynamic, 8, 20)])
+    shown = [
+        Animation("concept", "left", "dynamic", dynamic, 8, 20),
+        Animation("concept", "left", "static", static, 8, 20),
+    ]
+    shown += [Animation("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
+    write_rows(folder / ANIMATIONS_CSV, Animation, shown)
+    answers = [PredictionRow("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
+    write_rows(folder / PREDICTIONS_CSV, PredictionRow, answers)
     clips = [
         Clip(r.target, r.stage, r.concept, r.kind, r.against, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
         for r in rows
@@ -106,15 +109,16 @@ def page(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_answer_says_what_the_table_says(page):
-    one = tcav_text.answers(open_folder(page.parent.parent))[0]
-    (lead, rest), (second, _) = one.found
+    one = tcav_text.class_answers(open_run_folder(page.parent.parent))[0]
+    (lead, rest), (second, _) = one.findings
     assert lead.startswith("direction:left is raised by left where it moves: at layers.0 the step from random clips")
     assert "+4.00 logits (3.60 to 4.40), adjusted p 0.01; 100 % of 30 clips agree" in lead
     assert "As a still picture it is not even told from the other clips." in rest
     assert "from frozen +5.00 (4.60 to 5.40) at layers.0" in rest
     assert second.startswith(f"direction:left is lowered by {NASTY} as a still picture") and "−3.00 logits" in second
     assert (
-        one.nothing == "No effect of ring is shown: smallest adjusted p 1; 1 of their tests could not tell (no vector)."
+        one.no_effect_text
+        == "No effect of ring is shown: smallest adjusted p 1; 1 of their tests could not tell (no vector)."
     )
     text = page.read_text()
     assert (
@@ -148,9 +152,11 @@ def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
 
 def test_a_class_of_which_nothing_is_found_gets_no_claim(tmp_path):
     nothing = [replace(r, verdict="not significant", p_adjusted=0.8) for r in ROWS[:3]]
-    run = open_folder(write_report(run_folder(tmp_path / "a", nothing)).parent.parent)
-    (one,) = tcav_text.answers(run)
-    assert not one.found and one.nothing == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
+    run = open_run_folder(write_report(run_folder(tmp_path / "a", nothing)).parent.parent)
+    (one,) = tcav_text.class_answers(run)
+    assert (
+        not one.findings and one.no_effect_text == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
+    )
 
 
 def test_little_effects_are_called_little_and_turned_signs_are_told(tmp_path):
@@ -159,9 +165,9 @@ def test_little_effects_are_called_little_and_turned_signs_are_told(tmp_path):
         row("big", "dynamic", "random", -2.0, "opposes", stage="layers.1", p_adjusted=0.02),
         row("small", "dynamic", "random", 0.8, "supports"),
     ]
-    (one,) = tcav_text.answers(open_folder(run_folder(tmp_path / "a", rows)))
-    assert "The sign is the other way at layers.1 (dynamic)." in one.found[0][1]
-    assert one.found[1][1].startswith("That is little: 10 % of what big does.")
+    (one,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / "a", rows)))
+    assert "The sign is the other way at layers.1 (dynamic)." in one.findings[0][1]
+    assert one.findings[1][1].startswith("That is little: 10 % of what big does.")
 
 
 def test_the_page_needs_nothing_and_runs_nothing(page):
@@ -194,7 +200,7 @@ def test_figures_are_files_that_any_program_reads(page):
 
 
 def test_a_mark_stands_where_its_number_is():
-    figure = tcav_figures.depth([ROWS[1]], "step", "logits")
+    figure = tcav_figures.depth_figure([ROWS[1]], "step", "logits")
     marks = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "circle" and "title" in e[0].tag]
     (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left (dynamic) against random")]
     texts = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
@@ -207,33 +213,40 @@ def test_a_mark_stands_where_its_number_is():
 
 def test_a_long_class_does_not_hide_the_concept():
     long = replace(ROWS[1], target="catching or throwing baseball")
-    for figure in (tcav_figures.depth([long], "step", "logits"), tcav_figures.ladder([long], "step", "logits")):
+    for figure in (
+        tcav_figures.depth_figure([long], "step", "logits"),
+        tcav_figures.static_dynamic_figure([long], "step", "logits"),
+    ):
         texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
         assert {"left", "catching or throwing baseball: logits"} <= set(texts)
 
 
 def test_effects_carry_the_interval_of_the_statistic():
-    e = effect(ROWS[1], "step")
-    assert (e.value, e.low, e.high, e.sure) == (4, pytest.approx(3.6), pytest.approx(4.4), True)
-    assert effect(ROWS[4], "step").low == pytest.approx(-3.4)
-    assert effect(ROWS[1], "unit").value == 2
-    assert with_interval(e) == "+4.00 (3.60 to 4.40)" and number(-0.25) == "−0.25" and number(NAN) == "not known"
+    e = effect_size(ROWS[1], "step")
+    assert (e.value, e.low, e.high, e.significant) == (4, pytest.approx(3.6), pytest.approx(4.4), True)
+    assert effect_size(ROWS[4], "step").low == pytest.approx(-3.4)
+    assert effect_size(ROWS[1], "unit").value == 2
+    assert (
+        format_effect(e) == "+4.00 (3.60 to 4.40)"
+        and format_number(-0.25) == "−0.25"
+        and format_number(NAN) == "not known"
+    )
 
 
 @pytest.mark.parametrize(("low", "high"), [(-3, 7), (0, 1e-4), (-2e5, 1e6), (0.01, 0.011)])
 def test_ticks_are_round_and_inside(low, high):
-    found = drawing.ticks(low, high)
+    found = drawing.round_ticks(low, high)
     assert 2 <= len(found) <= 6 and all(low <= value <= high for value in found)
-    assert len({drawing.tick(value) for value in found}) == len(found)
+    assert len({drawing.format_tick(value) for value in found}) == len(found)
 
 
 def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
-    figure = tcav_figures.over_time(ROWS[0], np.full((3, 4), -2.5e-5) * np.arange(1, 5))
+    figure = tcav_figures.derivative_profile_figure(ROWS[0], np.full((3, 4), -2.5e-5) * np.arange(1, 5))
     labels = [e for e in figure.elements if 'text-anchor="end">−' in e]
     for label in labels:
         assert float(label.split('x="')[1].split('"')[0]) > 6.5 * len(label.split(">")[1].split("<")[0])
     assert len(labels) > 1 and any("e−05" in label for label in labels)
-    bars = tcav_figures.bars([replace(ROWS[1], score=0.0, score_low=0.0, score_high=0.0)])
+    bars = tcav_figures.sign_count_figure([replace(ROWS[1], score=0.0, score_low=0.0, score_high=0.0)])
     assert [float(e.split('width="')[1].split('"')[0]) for e in bars.elements if e.startswith("<rect")] == [3.0]
 
 
@@ -246,7 +259,7 @@ def test_tables_of_another_version_are_read_or_refused(tmp_path):
         writer = csv.DictWriter(file, [*lines[0], "steering"])
         writer.writeheader()
         writer.writerows({**line, "steering": "1"} for line in lines)
-    assert len(open_folder(folder).rows) == len(ROWS)
+    assert len(open_run_folder(folder).score_rows) == len(ROWS)
     path.write_text("target,stage\na,b\n")
     with pytest.raises(ValueError, match="scores.csv has no column concept, kind"):
         write_report(folder)
@@ -272,7 +285,7 @@ def test_runs_side_by_side(tmp_path):
     assert "1 more are of tests that could not tell" in text
     assert "<td>−0.5</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
     assert "it raises the score in both; its motion matters in both; 1 of 2 differences" in text
-    one = comparison_page.difference(comparison_page.Key(*"abcde"), ("a", "b"), ROWS[1], changed[0])
+    one = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), ROWS[1], changed[0])
     assert one.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and one.high == pytest.approx(
         -0.5 + math.hypot(0.05, 0.1)
     )
@@ -288,8 +301,8 @@ def test_runs_side_by_side(tmp_path):
 
 def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
     far = replace(ROWS[0], share=0.9, share_low=0.88, share_high=0.92)
-    one = comparison_page.difference(comparison_page.Key(*"abcde"), ("a", "b"), far, ROWS[1])
-    assert one.low > 0 and not one.sure and one.why_not == "not encoded"
+    one = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), far, ROWS[1])
+    assert one.low > 0 and not one.significant and one.inconclusive_verdict == "not encoded"
 
 
 def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
@@ -305,17 +318,19 @@ def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
 
 def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
     swin, cnn = [f"layers.{i}" for i in range(5)], ["convs.0", "convs.1", "convs.2"]
-    deep = [stage_matching.relative(swin), stage_matching.relative(cnn)]
+    deep = [stage_matching.relative_depths(swin), stage_matching.relative_depths(cnn)]
     assert deep[1] == {"convs.0": 0, "convs.1": 0.5, "convs.2": 1}
-    assert stage_matching.matched(["layers.0", "layers.2"], ["convs.1", "convs.2"], (deep[0], deep[1])) == {
+    assert stage_matching.match_stages(["layers.0", "layers.2"], ["convs.1", "convs.2"], (deep[0], deep[1])) == {
         "layers.2": "convs.1"
     }
-    assert stage_matching.matched(["layers.3", "layers.4"], cnn, (deep[0], deep[1])) == {
+    assert stage_matching.match_stages(["layers.3", "layers.4"], cnn, (deep[0], deep[1])) == {
         "layers.4": "convs.2",
         "layers.3": "convs.1",
     }
-    assert stage_matching.matched(["layers.1"], ["layers.2"], (deep[0], deep[0])) == {}  # two stages of one network
-    assert stage_matching.matched(["layers.1", "a"], ["a", "b"], ({}, {})) == {"a": "a"}
+    assert (
+        stage_matching.match_stages(["layers.1"], ["layers.2"], (deep[0], deep[0])) == {}
+    )  # two stages of one network
+    assert stage_matching.match_stages(["layers.1", "a"], ["a", "b"], ({}, {})) == {"a": "a"}
     folders = [
         run_folder(tmp_path / "swin"),
         run_folder(tmp_path / "cnn", [replace(r, stage="convs.0") for r in ROWS[:3]]),
@@ -331,15 +346,17 @@ def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
 def test_sheets_and_films():
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (5, 32, 32, 3), np.uint8)
-    assert np.array_equal(previews.scaled(small)[:, 1::3, 1::3], small)
-    assert previews.scaled(random.integers(0, 256, (2, 50, 30, 3), np.uint8)).shape == (2, 96, 96, 3)
-    cells = [previews.scaled(small), previews.scaled(small)[:2]]
-    both = previews.sheet(cells)
+    assert np.array_equal(previews.scale_to_preview(small)[:, 1::3, 1::3], small)
+    assert previews.scale_to_preview(random.integers(0, 256, (2, 50, 30, 3), np.uint8)).shape == (2, 96, 96, 3)
+    cells = [previews.scale_to_preview(small), previews.scale_to_preview(small)[:2]]
+    both = previews.tile_clips(cells)
     assert both.shape == (5, 96, 196, 3) and np.array_equal(both[4, :, 100:], cells[1][1])
-    assert previews.sheet(cells * 4).shape == (5, 196, 596, 3)
+    assert previews.tile_clips(cells * 4).shape == (5, 196, 596, 3)
     import av
 
-    with av.open(io.BytesIO(previews.mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8)))) as container:
+    with av.open(
+        io.BytesIO(previews.encode_preview_mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8)))
+    ) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == 9 and frames[0].shape == (34, 48, 3)
         assert container.streams.video[0].codec_context.name == "h264"

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import Clip, Item, VideoError
 from vtcav_jax.models import parameters as weights
-from vtcav_jax.report.figures.training import training_curves
-from vtcav_jax.tap import keep
+from vtcav_jax.report.figures.training import draw_training_curves
+from vtcav_jax.tap import identity_tap
 from vtcav_jax.training import loop
 from vtcav_jax.training.loop import Diverged, Recipe, train
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
 
-GEOMETRY = ClipGeometry(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+GEOMETRY = ClipSpec(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 RECIPE = Recipe(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
 HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
 
@@ -39,7 +39,7 @@ class MeanColour(nnx.Module):
         self.body = nnx.Linear(3, 16, rngs=rngs)
         self.head = nnx.Linear(16, 5, rngs=rngs)
 
-    def __call__(self, video, tap=keep):
+    def __call__(self, video, tap=identity_tap):
         x = tap("pool", video.mean((1, 2, 3)))
         return self.head(jax.nn.relu(self.body(x)))
 
@@ -74,7 +74,7 @@ run = partial(train, make, Colours(), GEOMETRY, workers=0)
 
 
 def parameters(model):
-    return {name: np.asarray(a) for name, a in weights.parameters(model).items()}
+    return {name: np.asarray(a) for name, a in weights.named_parameters(model).items()}
 
 
 def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
@@ -94,7 +94,7 @@ def test_it_learns(tmp_path):
         last = list(csv.DictReader(file))[-1]
     assert float(last["accuracy:colour"]) == 1.0 and float(last["accuracy:bright"]) == 1.0
     assert float(last["loss"]) < 0.1
-    text = training_curves(tmp_path / "metrics.csv").read_text()
+    text = draw_training_curves(tmp_path / "metrics.csv").read_text()
     assert "colour" in text and text.count("<polyline") == 3
 
 
@@ -213,10 +213,10 @@ def test_what_has_no_labels_cannot_be_trained_on():
 
 
 def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
-    old = {name: a + 1 for name, a in weights.parameters(make()).items()}
+    old = {name: a + 1 for name, a in weights.named_parameters(make()).items()}
     old["head.bias"] = jnp.zeros(99)
     start = loop.with_new_head(old, make)
-    fresh = weights.parameters(make())
+    fresh = weights.named_parameters(make())
     np.testing.assert_array_equal(start["body.kernel"], old["body.kernel"])
     np.testing.assert_array_equal(start["head.kernel"], fresh["head.kernel"])
     model = run(replace(RECIPE, steps=1, warmup=1), tmp_path, initial=start).model  # at a learning rate of 0

@@ -170,8 +170,8 @@ def test_the_program_converts_verifies_and_writes(files, state, out):
     loaded = models.load(files / "new" / out)
     assert (loaded.preset, loaded.labels) == (PRESET, ("0", "1", "2", "3"))
     for name, array in convert(PRESET, state).items():
-        np.testing.assert_array_equal(parameters.parameters(loaded.model)[name], array)
-    about = json.loads(models.about_and_weights(files / "new" / out)[0].read_text())
+        np.testing.assert_array_equal(parameters.named_parameters(loaded.model)[name], array)
+    about = json.loads(models.bundle_paths(files / "new" / out)[0].read_text())
     assert about["source"]["sha256"] == hashlib.sha256((files / "good.pth").read_bytes()).hexdigest()
     again = program(f"--preset={PRESET}", f"--checkpoint={files / 'good.pth'}", f"--out={files / 'new' / out}")
     assert again.returncode == 1 and "exists already" in again.stderr

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, chi2_contingency, chisquare, ttest_1samp
 from tests.support import world_oracles
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution.videos import clip_windows
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, open_source
 from vtcav_jax.evaluation import regions
 from vtcav_jax.worlds import glyphs, render
@@ -283,10 +283,10 @@ def test_the_networks_that_ship_pass_their_gates(world):
     """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=truth."""
     loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
 
     def prepare(video):
-        return np.asarray(geometry.normalised(np.rint(255 * video).astype(np.uint8)))
+        return np.asarray(geometry.normalise(np.rint(255 * video).astype(np.uint8)))
 
     gates(loaded.model, world, 300, 5, prepare=prepare).check()
 
@@ -324,13 +324,13 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     others = [open_source(f"worlds:{other}:4:3").identity for other in worlds.WORLDS]
     assert len(set(others)) == len(others)
 
-    geometry = ClipGeometry(frames=8, size=32)
-    window = next(clip_windows.windows(source, geometry, How(normalise=False), workers=0))
+    geometry = ClipSpec(frames=8, size=32)
+    window = next(clip_windows.stream_windows(source, geometry, How(normalise=False), num_workers=0))
     for head, question in source.world.questions.items():
-        there = regions.things(source, window, geometry, head)
-        boxes = [clips.masks[mask][0] for mask in (regions.BOXES[entity] for entity in question.entities)]
+        there = regions.target_region(source, window, geometry, head)
+        boxes = [clips.masks[mask][0] for mask in (regions.ENTITY_MASKS[entity] for entity in question.entities)]
         np.testing.assert_array_equal(there, np.any(boxes, 0))
-    moved = regions.displacement(source, window)
+    moved = regions.ground_truth_flow(source, window)
     key = clips.masks["key"][0, 1:]
     step = source.world.speed * STEPS[clips.factors["direction"][0]][::-1]
     np.testing.assert_array_equal(moved[key], np.broadcast_to(step.astype(np.float32), moved[key].shape))

@@ -5,43 +5,49 @@
 
 from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout
 from vtcav_jax.attribution.baselines import BASELINES, pixel_bounds
-from vtcav_jax.attribution.cam_methods import WEIGHINGS, cam, gradcam_framewise, saliency_tubes
+from vtcav_jax.attribution.cam_methods import CAM_METHODS, cam_map, gradcam_framewise, saliency_tubes
 from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgrad
-from vtcav_jax.attribution.integrated import NODES, Legs, expected_gradients, integrated_gradients, static_and_dynamic
-from vtcav_jax.attribution.lrp.methods import RULES, deep_taylor, guided_backprop, relevance
-from vtcav_jax.attribution.lrp.rules import Rules
-from vtcav_jax.attribution.motion.temporal_probes import Probe, temporal_probe
+from vtcav_jax.attribution.integrated import (
+    IG_STEPS,
+    StaticDynamicAttribution,
+    expected_gradients,
+    integrated_gradients,
+    static_and_dynamic,
+)
+from vtcav_jax.attribution.lrp.methods import LRP_PRESETS, deep_taylor, guided_backprop, propagate_relevance
+from vtcav_jax.attribution.lrp.rules import LrpRules
+from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
 from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, shapley
-from vtcav_jax.attribution.registry import METHODS, SHARED, explain, explain_many
-from vtcav_jax.attribution.result import VIDEO, Attribution, per_patch
-from vtcav_jax.attribution.score_model import explained
-from vtcav_jax.attribution.targets import Channel, Class, Concept, Contrast, Group, Margin
+from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, explain, explain_many
+from vtcav_jax.attribution.result import VIDEO, Attribution, sum_over_patches
+from vtcav_jax.attribution.score_model import prepare_explanation
+from vtcav_jax.attribution.targets import Channel, Class, ConceptTarget, Contrast, Group, Margin
 
 __all__ = [
     "BASELINES",
     "METHODS",
-    "NODES",
-    "RULES",
-    "SHARED",
+    "IG_STEPS",
+    "LRP_PRESETS",
+    "SINGLE_PASS_METHODS",
     "VIDEO",
-    "WEIGHINGS",
+    "CAM_METHODS",
     "Attribution",
     "Channel",
     "Class",
-    "Concept",
+    "ConceptTarget",
     "Contrast",
     "Group",
-    "Legs",
+    "StaticDynamicAttribution",
     "Margin",
-    "Probe",
-    "Rules",
+    "TemporalProbe",
+    "LrpRules",
     "attention_weights",
-    "cam",
+    "cam_map",
     "deep_taylor",
     "expected_gradients",
     "explain",
     "explain_many",
-    "explained",
+    "prepare_explanation",
     "frame_shapley",
     "gradcam_framewise",
     "gradient_rollout",
@@ -50,9 +56,9 @@ __all__ = [
     "integrated_gradients",
     "last_attention",
     "occlusion",
-    "per_patch",
+    "sum_over_patches",
     "pixel_bounds",
-    "relevance",
+    "propagate_relevance",
     "rise",
     "rollout",
     "saliency",

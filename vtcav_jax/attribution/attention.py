@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.attribution.result import Attribution
-from vtcav_jax.attribution.score_model import Explained, Passed, explained, on_host, passed
+from vtcav_jax.attribution.score_model import ExplainContext, PassResult, prepare_explanation, run_pass, to_numpy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models.video_swin import (
-    Block,
+    SwinBlock,
     Triple,
     VideoSwin,
     from_windows,
@@ -27,13 +27,13 @@ from vtcav_jax.models.video_swin import (
 )
 from vtcav_jax.tap import Model
 
-Row = Float[Array, "b t h w"]  # how much of the readout is each token's
+TokenRow = Float[Array, "b t h w"]  # how much of the readout is each token's
 
 
-class Step(NamedTuple):
+class RolloutStep(NamedTuple):
     """A block, or the merge behind a layer if `block` is None, between two stages."""
 
-    block: Block | None
+    block: SwinBlock | None
     before: str
     after: str
 
@@ -43,77 +43,78 @@ def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | Non
 
     The target does not matter. `residual` is what attention to the padding of windows lost of 1.
     """
-    what = explained(model, clips, target)
-    return rollout_of_pass(what, passed(what, stages_needed(what, stage)), stage)
+    context = prepare_explanation(model, clips, target)
+    return rollout_from_pass(context, run_pass(context, attention_stages(context, stage)), stage)
 
 
 def gradient_rollout(model: Model, clips: ArrayLike, target: Target, stage: str | None = None) -> Attribution:
     """Attention times its gradient where positive (Chefer et al., 2021), added up over paths, that of no attention left
     out: it is the same for all tokens and would hide the others.
     """
-    what = explained(model, clips, target)
-    return gradient_rollout_of_pass(what, passed(what, stages_needed(what, stage)), stage)
+    context = prepare_explanation(model, clips, target)
+    return gradient_rollout_from_pass(context, run_pass(context, attention_stages(context, stage)), stage)
 
 
 def last_attention(model: Model, clips: ArrayLike, target: Target = 0) -> Attribution:
     """What the last block's tokens look at, the mean over tokens and heads: a baseline, of one layer and no class."""
-    what = explained(model, clips, target)
-    *_, last = _steps(what)
-    got = passed(what, [last.before])
-    assert last.block is not None
-    x = got.activations[last.before]
-    values = _attend(last.block, x, _even(x))
-    return Attribution(on_host(values), last.after, False, 1, "last_attention")
+    context = prepare_explanation(model, clips, target)
+    *_, last_step = _steps(context)
+    pass_result = run_pass(context, [last_step.before])
+    assert last_step.block is not None
+    x = pass_result.activations[last_step.before]
+    values = _attend(last_step.block, x, _uniform_row(x))
+    return Attribution(to_numpy(values), last_step.after, False, 1, "last_attention")
 
 
-def rollout_of_pass(what: Explained, got: Passed, stage: str | None) -> Attribution:
-    steps, x = _path(what, stage), got.activations
-    row = _even(x[steps[-1].before])
+def rollout_from_pass(context: ExplainContext, pass_result: PassResult, stage: str | None) -> Attribution:
+    steps, x = _path(context, stage), pass_result.activations
+    row = _uniform_row(x[steps[-1].before])
     for block, before, _ in reversed(steps):
-        row = _split(row, x[before].shape[1:4]) if block is None else (row + _attend(block, x[before], row)) / 2
-    values = on_host(row)
+        row = _split_merged(row, x[before].shape[1:4]) if block is None else (row + _attend(block, x[before], row)) / 2
+    values = to_numpy(row)
     return Attribution(values, steps[0].before, False, 1, "rollout", 1 - values.sum((1, 2, 3)))
 
 
-def gradient_rollout_of_pass(what: Explained, got: Passed, stage: str | None) -> Attribution:
-    steps, x = _path(what, stage), got.activations
-    row = straight = _even(x[steps[-1].before])
+def gradient_rollout_from_pass(context: ExplainContext, pass_result: PassResult, stage: str | None) -> Attribution:
+    steps, x = _path(context, stage), pass_result.activations
+    row = identity_row = _uniform_row(x[steps[-1].before])
     for block, before, after in reversed(steps):
         if block is None:
-            row, straight = (_split(r, x[before].shape[1:4]) for r in (row, straight))
+            row, identity_row = (_split_merged(r, x[before].shape[1:4]) for r in (row, identity_row))
         else:
-            row = row + _attend(block, x[before], row, got.gradients[after])
-    return Attribution(on_host(row - straight), steps[0].before, False, 3, "gradient_rollout")
+            row = row + _attend(block, x[before], row, pass_result.gradients[after])
+    return Attribution(to_numpy(row - identity_row), steps[0].before, False, 3, "gradient_rollout")
 
 
-def stages_needed(what: Explained, stage: str | None) -> list[str]:
+def attention_stages(context: ExplainContext, stage: str | None) -> list[str]:
     """Inputs and outputs of all blocks on the way back to `stage`."""
-    return list(dict.fromkeys(name for step in _path(what, stage) for name in (step.before, step.after)))
+    return list(dict.fromkeys(name for step in _path(context, stage) for name in (step.before, step.after)))
 
 
-def mixed_stages(what: Explained) -> list[str]:
+def globally_mixed_stages(context: ExplainContext) -> list[str]:
     """Stages of a Video Swin behind a block whose windows span the whole frame; none of other networks.
 
     There each token may hold what any other place shows, and a map of tokens need not lie where the cause is.
     """
-    if not isinstance(what.scored.model, VideoSwin):
+    if not isinstance(context.score_model.model, VideoSwin):
         return []
-    order = [name for name, shape in what.shapes.items() if len(shape) == 5]
-    spanned = [
+    order = [name for name, shape in context.shapes.items() if len(shape) == 5]
+    spanning_stages = [
         step.after
-        for step in _steps(what)
-        if step.block is not None and all(w >= n for w, n in zip(step.block.window[1:], what.shapes[step.before][2:4]))
+        for step in _steps(context)
+        if step.block is not None
+        and all(w >= n for w, n in zip(step.block.window[1:], context.shapes[step.before][2:4]))
     ]
-    return order[order.index(spanned[0]) :] if spanned else []
+    return order[order.index(spanning_stages[0]) :] if spanning_stages else []
 
 
-def attention_weights(block: Block, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
+def attention_weights(block: SwinBlock, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
     """Of each window of a block with input x: how much each token (row) takes from each other."""
     return _weights_and_values(block, *_windows(block, block.norm1(x)))[0]
 
 
-def _steps(what: Explained) -> list[Step]:
-    model = what.scored.model
+def _steps(context: ExplainContext) -> list[RolloutStep]:
+    model = context.score_model.model
     if not isinstance(model, VideoSwin):
         raise ValueError(
             f"attention is followed through a VideoSwin, got a {type(model).__name__}; attn_lrp works for any network"
@@ -121,15 +122,15 @@ def _steps(what: Explained) -> list[Step]:
     steps, before = [], "patch_embed"
     for i, layer in enumerate(model.layers):
         for j, block in enumerate(layer.blocks):
-            steps.append(Step(block, before, after := f"layers.{i}.blocks.{j}"))
+            steps.append(RolloutStep(block, before, after := f"layers.{i}.blocks.{j}"))
             before = after
         if layer.downsample is not None:
-            steps.append(Step(None, before, before := f"layers.{i}.downsample"))
+            steps.append(RolloutStep(None, before, before := f"layers.{i}.downsample"))
     return steps
 
 
-def _path(what: Explained, stage: str | None) -> list[Step]:
-    steps = _steps(what)
+def _path(context: ExplainContext, stage: str | None) -> list[RolloutStep]:
+    steps = _steps(context)
     starts = [step.before for step in steps]
     if stage is not None and stage not in starts:
         raise ValueError(f"attention can be followed back to {', '.join(starts)}; got {stage}")
@@ -137,21 +138,21 @@ def _path(what: Explained, stage: str | None) -> list[Step]:
 
 
 @jax.jit
-def _even(x: Float[Array, "b t h w c"]) -> Row:
+def _uniform_row(x: Float[Array, "b t h w c"]) -> TokenRow:
     shape = x.shape[:4]
     return jnp.full(shape, 1 / (shape[1] * shape[2] * shape[3]))
 
 
 @partial(jax.jit, static_argnames="sizes")
-def _split(row: Row, sizes: tuple[int, int, int]) -> Float[Array, "b t h2 w2"]:
+def _split_merged(row: TokenRow, sizes: tuple[int, int, int]) -> Float[Array, "b t h2 w2"]:
     """A merged token's part, evenly to those of its four that are there."""
-    wide = row.repeat(2, 2).repeat(2, 3)[:, :, : sizes[1], : sizes[2]]
-    there = [jnp.minimum(2, n - jnp.arange(n) // 2 * 2).astype(row.dtype) for n in sizes[1:]]
-    return wide / (there[0][:, None] * there[1][None, :])[None, None]
+    repeated = row.repeat(2, 2).repeat(2, 3)[:, :, : sizes[1], : sizes[2]]
+    counts = [jnp.minimum(2, n - jnp.arange(n) // 2 * 2).astype(row.dtype) for n in sizes[1:]]
+    return repeated / (counts[0][:, None] * counts[1][None, :])[None, None]
 
 
 @jax.jit
-def _attend(block: Block, x: Array, row: Row, gradient: Array | None = None) -> Row:
+def _attend(block: SwinBlock, x: Array, row: TokenRow, gradient: Array | None = None) -> TokenRow:
     """The row times the block's attention, the mean over heads; with the gradient at the block's output, Chefer's."""
     b, t, h, w = row.shape
     windows, regions, grid, window, shift = _windows(block, block.norm1(x))
@@ -164,7 +165,7 @@ def _attend(block: Block, x: Array, row: Row, gradient: Array | None = None) -> 
     return back[:, :t, :h, :w, 0]
 
 
-def _windows(block: Block, x: Array) -> tuple[Array, Array | None, Triple, Triple, Triple]:
+def _windows(block: SwinBlock, x: Array) -> tuple[Array, Array | None, Triple, Triple, Triple]:
     """Windows of x as the block cuts them, regions, and the padded grid, window and shift."""
     sizes = [(min(n, w), s if n > w else 0) for n, w, s in zip(x.shape[1:4], block.window, block.shift)]
     (p, a), (q, b), (r, c) = sizes
@@ -175,7 +176,7 @@ def _windows(block: Block, x: Array) -> tuple[Array, Array | None, Triple, Tripl
     return to_windows(jnp.roll(x, [-s for s in shift], (1, 2, 3)), window), regions, grid, window, shift
 
 
-def _weights_and_values(block: Block, x: Array, regions: Array | None, *_) -> tuple[Array, Array]:
+def _weights_and_values(block: SwinBlock, x: Array, regions: Array | None, *_) -> tuple[Array, Array]:
     attn = block.attn
     m, n, c = x.shape
     q, k, v = attn.qkv(x).reshape(m, n, 3, attn.heads, -1).transpose(2, 0, 3, 1, 4)
@@ -188,17 +189,17 @@ def _weights_and_values(block: Block, x: Array, regions: Array | None, *_) -> tu
     return jax.nn.softmax(scores), v
 
 
-def _gradient_of_weights(block: Block, x: Array, gradient: Array, weights: Array, values: Array) -> Array:
+def _gradient_of_weights(block: SwinBlock, x: Array, gradient: Array, weights: Array, values: Array) -> Array:
     """From the gradient at the block's output, back through its MLP and its projection."""
     m, heads, n, d = values.shape
     mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(m, n, heads * d)
     _, _, grid, window, shift = _windows(block, x)
     b, t, h, w, c = x.shape
 
-    def rest(mixed: Array) -> Array:
+    def after_attention(mixed: Array) -> Array:
         y = from_windows(block.attn.proj(mixed), b, grid, window)
         y = x + jnp.roll(y, shift, (1, 2, 3))[:, :t, :h, :w]
         return y + block.mlp(block.norm2(y).reshape(-1, c)).reshape(y.shape)
 
-    by_mixed = jax.vjp(rest, mixed)[1](gradient)[0].reshape(m, n, heads, d)
-    return jnp.einsum("mnhd,mhkd->mhnk", by_mixed, values)
+    mixed_gradient = jax.vjp(after_attention, mixed)[1](gradient)[0].reshape(m, n, heads, d)
+    return jnp.einsum("mnhd,mhkd->mhnk", mixed_gradient, values)

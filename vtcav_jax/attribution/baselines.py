@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.names import unknown
 
 Video = Float[Array, "b t h w c"]
@@ -22,7 +22,7 @@ def zero(video: Video) -> Video:
     return jnp.zeros_like(video)
 
 
-def mean(video: Video) -> Video:
+def mean_colour(video: Video) -> Video:
     """Each clip's mean colour, everywhere."""
     return jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape)
 
@@ -32,18 +32,18 @@ def temporal_mean(video: Video) -> Video:
     return jnp.broadcast_to(video.mean(1, keepdims=True), video.shape)
 
 
-def frozen(video: Video) -> Video:
+def freeze_middle(video: Video) -> Video:
     """The middle frame, standing still."""
-    return still(video, video.shape[1] // 2)
+    return freeze_frame(video, video.shape[1] // 2)
 
 
-def blurred(video: Video) -> Video:
+def blur_frames(video: Video) -> Video:
     """Each frame out of focus: a Gaussian of an eighth of the shorter side, frames mirrored at the border."""
     sigma = min(video.shape[2:4]) / 8
-    return smoothed(smoothed(video, 2, sigma), 3, sigma)
+    return gaussian_blur_1d(gaussian_blur_1d(video, 2, sigma), 3, sigma)
 
 
-def smoothed(video: Video, axis: int, sigma: float) -> Video:
+def gaussian_blur_1d(video: Video, axis: int, sigma: float) -> Video:
     """By a Gaussian along one axis, mirrored at its ends."""
     n = video.shape[axis]
     reach = min(int(3 * sigma + 1), n - 1)
@@ -54,22 +54,24 @@ def smoothed(video: Video, axis: int, sigma: float) -> Video:
     return jnp.stack(parts).sum(0)
 
 
-BASELINES: dict[str, Callable[[Array], Array]] = {f.__name__: f for f in (zero, mean, temporal_mean, frozen, blurred)}
+BASELINES: dict[str, Callable[[Array], Array]] = {
+    f.__name__: f for f in (zero, mean_colour, temporal_mean, freeze_middle, blur_frames)
+}
 
 
-def still(video: Video, frame: ArrayLike) -> Video:
+def freeze_frame(video: Video, frame: ArrayLike) -> Video:
     """One frame of each clip, for as long as the clip lasts."""
-    one = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
-    return jnp.broadcast_to(one, video.shape)
+    frame_slice = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
+    return jnp.broadcast_to(frame_slice, video.shape)
 
 
-def pixel_bounds(geometry: ClipGeometry) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def pixel_bounds(clip_spec: ClipSpec) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """What black and white become when a clip is normalised; black is a baseline as well."""
-    mean, std = jnp.asarray(geometry.mean), jnp.asarray(geometry.std)
+    mean, std = jnp.asarray(clip_spec.mean), jnp.asarray(clip_spec.std)
     return -mean / std, (1 - mean) / std
 
 
-def missing(video: Video, baseline: Baseline) -> Video:
+def resolve_baseline(video: Video, baseline: Baseline) -> Video:
     """`baseline` for these clips."""
     if isinstance(baseline, str):
         if baseline not in BASELINES:

@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.attribution.baselines import Baseline, missing, still
+from vtcav_jax.attribution.baselines import Baseline, freeze_frame, resolve_baseline
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import Several, on_host, scores_of, several
+from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores_per_target, prepare_multi_score, to_numpy
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.stats.intervals import ratio_of_means
+from vtcav_jax.stats.intervals import ratio_ci
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
-NODES = 64  # a trained Swin's gradient turns often on the way from grey: 16 missed up to 67 % of a score, 64 up to 4 %
+IG_STEPS = (
+    64  # a trained Swin's gradient turns often on the way from grey: 16 missed up to 67 % of a score, 64 up to 4 %
+)
 
 
 def integrated_gradients(
@@ -31,36 +33,38 @@ def integrated_gradients(
     target: Target,
     *,
     baseline: Baseline | tuple[str, ...] = "zero",
-    nodes: int = NODES,
+    ig_steps: int = IG_STEPS,
 ) -> Attribution:
     """The score's rise from `baseline` to the clip, place by place; of a tuple of baselines the mean.
 
     `residual` is what the nodes missed of the rise; with more `nodes` it goes to 0.
     """
-    return integrated_for(model, clips, [target], baseline=baseline, nodes=nodes)[0]
+    return integrated_gradients_many(model, clips, [target], baseline=baseline, ig_steps=ig_steps)[0]
 
 
-def integrated_for(
+def integrated_gradients_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
     *,
     baseline: Baseline | tuple[str, ...] = "zero",
-    nodes: int = NODES,
+    ig_steps: int = IG_STEPS,
 ) -> list[Attribution]:
     """Of several targets, which share their forward passes."""
-    asked, video = several(model, clips, targets)
+    scorer, video = prepare_multi_score(model, clips, targets)
     baselines = baseline if isinstance(baseline, tuple) else (baseline,)
     if not baselines:
         raise ValueError("name at least one baseline, got none")
-    line = gauss_legendre(nodes)
-    starts = [missing(video, one) for one in baselines]
-    found = np.mean([_integrals(asked, start, video, *line) for start in starts], 0)
-    rises = scores_of(asked, video) - np.mean([scores_of(asked, start) for start in starts], 0)
-    cost = 1 + len(starts) * (3 * nodes + 1)
+    quadrature = gauss_legendre(ig_steps)
+    starts = [resolve_baseline(video, name) for name in baselines]
+    integrals = np.mean([_integrals(scorer, start, video, *quadrature) for start in starts], 0)
+    rises = clip_scores_per_target(scorer, video) - np.mean(
+        [clip_scores_per_target(scorer, start) for start in starts], 0
+    )
+    forward_passes = 1 + len(starts) * (3 * ig_steps + 1)
     return [
-        Attribution(values, VIDEO, True, cost, "integrated_gradients", rise - values.sum((1, 2, 3)))
-        for values, rise in zip(found, rises)
+        Attribution(values, VIDEO, True, forward_passes, "integrated_gradients", rise - values.sum((1, 2, 3)))
+        for values, rise in zip(integrals, rises)
     ]
 
 
@@ -77,10 +81,10 @@ def expected_gradients(
 
     `residual` is against the score's rise over the mean score of all references; it falls with the root of `samples`.
     """
-    return expected_for(model, clips, [target], references=references, samples=samples, seed=seed)[0]
+    return expected_gradients_many(model, clips, [target], references=references, samples=samples, seed=seed)[0]
 
 
-def expected_for(
+def expected_gradients_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -90,28 +94,35 @@ def expected_for(
     seed: int = 0,
 ) -> list[Attribution]:
     """Of several targets, which share their forward passes and what is drawn."""
-    asked, video = several(model, clips, targets)
-    others = jnp.asarray(references, video.dtype)
-    if others.ndim != 5 or others.shape[1:] != video.shape[1:] or not len(others) or samples < 1:
+    scorer, video = prepare_multi_score(model, clips, targets)
+    reference_clips = jnp.asarray(references, video.dtype)
+    if (
+        reference_clips.ndim != 5
+        or reference_clips.shape[1:] != video.shape[1:]
+        or not len(reference_clips)
+        or samples < 1
+    ):
         raise ValueError(
             f"expected at least one sample, and references of clips {video.shape[1:]}; got {samples} and "
-            f"references of shape {others.shape}"
+            f"references of shape {reference_clips.shape}"
         )
     total, key = jnp.zeros((len(targets), *video.shape[:4]), video.dtype), jax.random.key(seed)
     for i in range(samples):
-        total = _with_drawn(asked, total, video, others, key, i, samples)
-    found = on_host(total / samples)
-    each = [on_host(_in_place(asked, one[None], len(video))) for one in others]
-    rises = scores_of(asked, video) - np.mean(each, 0)
-    cost = 3 * samples + len(others) + 1
+        total = _add_sampled_gradient(scorer, total, video, reference_clips, key, i, samples)
+    integrals = to_numpy(total / samples)
+    reference_scores = [
+        to_numpy(_reference_scores(scorer, reference[None], len(video))) for reference in reference_clips
+    ]
+    rises = clip_scores_per_target(scorer, video) - np.mean(reference_scores, 0)
+    forward_passes = 3 * samples + len(reference_clips) + 1
     return [
-        Attribution(values, VIDEO, True, cost, "expected_gradients", rise - values.sum((1, 2, 3)))
-        for values, rise in zip(found, rises)
+        Attribution(values, VIDEO, True, forward_passes, "expected_gradients", rise - values.sum((1, 2, 3)))
+        for values, rise in zip(integrals, rises)
     ]
 
 
 @dataclass(frozen=True, eq=False)
-class Legs:
+class StaticDynamicAttribution:
     """What is seen, and what changes: `static` and `dynamic` with the scores that they lead from, over and to.
 
     Scores `(b,)` are those of the baseline, of the clip standing still (the mean over its frames), and of the clip.
@@ -120,13 +131,13 @@ class Legs:
     static: Attribution
     dynamic: Attribution
     baseline_score: Float[np.ndarray, " b"]
-    still_score: Float[np.ndarray, " b"]
+    static_score: Float[np.ndarray, " b"]
     score: Float[np.ndarray, " b"]
 
     @property
     def temporal_share(self) -> tuple[float, float, float]:
         """Of the score's rise, how much needs change over time: a ratio of means over clips, with its interval."""
-        return ratio_of_means(self.score - self.still_score, self.score - self.baseline_score)
+        return ratio_ci(self.score - self.static_score, self.score - self.baseline_score)
 
 
 def static_and_dynamic(
@@ -136,73 +147,81 @@ def static_and_dynamic(
     *,
     baseline: Baseline = "zero",
     frames: int = 4,
-    nodes: int = NODES,
-) -> Legs:
+    ig_steps: int = IG_STEPS,
+) -> StaticDynamicAttribution:
     """Integrated gradients from `baseline` to the clip frozen at one of its frames, and from there to the clip.
 
     The mean over `frames` frames, spread over the clip. Each leg has its own residual.
     """
-    return legs_for(model, clips, [target], baseline=baseline, frames=frames, nodes=nodes)[0]
+    return static_and_dynamic_many(model, clips, [target], baseline=baseline, frames=frames, ig_steps=ig_steps)[0]
 
 
-def legs_for(
+def static_and_dynamic_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
     *,
     baseline: Baseline = "zero",
     frames: int = 4,
-    nodes: int = NODES,
-) -> list[Legs]:
+    ig_steps: int = IG_STEPS,
+) -> list[StaticDynamicAttribution]:
     """Of several targets, which share their forward passes."""
-    asked, video = several(model, clips, targets)
+    scorer, video = prepare_multi_score(model, clips, targets)
     t = video.shape[1]
     if not 1 <= frames <= t:
         raise ValueError(f"expected 1 to {t} frames to freeze, as the clip has them, got {frames}")
-    start, line = missing(video, baseline), gauss_legendre(nodes)
-    stills = [still(video, int((i + 0.5) * t / frames)) for i in range(frames)]
-    firsts = np.mean([_integrals(asked, start, middle, *line) for middle in stills], 0)
-    seconds = np.mean([_integrals(asked, middle, video, *line) for middle in stills], 0)
-    befores, afters = scores_of(asked, start), scores_of(asked, video)
-    betweens = np.mean([scores_of(asked, middle) for middle in stills], 0)
+    start, quadrature = resolve_baseline(video, baseline), gauss_legendre(ig_steps)
+    frozen_clips = [freeze_frame(video, int((i + 0.5) * t / frames)) for i in range(frames)]
+    static_maps = np.mean([_integrals(scorer, start, middle, *quadrature) for middle in frozen_clips], 0)
+    dynamic_maps = np.mean([_integrals(scorer, middle, video, *quadrature) for middle in frozen_clips], 0)
+    baseline_scores, full_scores = clip_scores_per_target(scorer, start), clip_scores_per_target(scorer, video)
+    static_scores = np.mean([clip_scores_per_target(scorer, middle) for middle in frozen_clips], 0)
 
     def leg(values: np.ndarray, start: np.ndarray, end: np.ndarray, name: str) -> Attribution:
-        residual = end - start - values.sum((1, 2, 3))
-        return Attribution(values, VIDEO, True, frames * (3 * nodes + 1) + 1, name, residual)
+        completeness_gap = end - start - values.sum((1, 2, 3))
+        return Attribution(values, VIDEO, True, frames * (3 * ig_steps + 1) + 1, name, completeness_gap)
 
     return [
-        Legs(leg(first, low, middle, "static_leg"), leg(second, middle, high, "dynamic_leg"), low, middle, high)
-        for first, second, low, middle, high in zip(firsts, seconds, befores, betweens, afters)
+        StaticDynamicAttribution(
+            leg(first, low, middle, "static_leg"), leg(second, middle, high, "dynamic_leg"), low, middle, high
+        )
+        for first, second, low, middle, high in zip(
+            static_maps, dynamic_maps, baseline_scores, static_scores, full_scores
+        )
     ]
 
 
-def _integrals(asked: Several, start: Array, end: Array, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _integrals(
+    scorer: MultiScoreModel, start: Array, end: Array, places: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Of each target's gradient along the straight line, times the line."""
-    total = jnp.zeros((len(asked.targets), *start.shape), start.dtype)
+    total = jnp.zeros((len(scorer.targets), *start.shape), start.dtype)
     for place, weight in zip(places, weights):
-        total = _with_node(asked, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
-    return on_host(((end - start)[None] * total).sum(-1))
+        total = _add_node_gradient(scorer, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
+    return to_numpy(((end - start)[None] * total).sum(-1))
 
 
 @jax.jit
-def _with_node(asked: Several, total: Array, start: Array, end: Array, place: Array, weight: Array) -> Array:
-    return total + weight * asked.gradients(start + place * (end - start))
+def _add_node_gradient(
+    scorer: MultiScoreModel, total: Array, start: Array, end: Array, place: Array, weight: Array
+) -> Array:
+    return total + weight * scorer.gradients(start + place * (end - start))
 
 
 @partial(jax.jit, static_argnames="clips")
-def _in_place(asked: Several, other: Array, clips: int) -> Array:
-    return asked.scores_in_place(other, clips)
+def _reference_scores(scorer: MultiScoreModel, reference: Array, clips: int) -> Array:
+    return scorer.scores_broadcast(reference, clips)
 
 
 @partial(jax.jit, static_argnames="samples")
-def _with_drawn(
-    asked: Several, total: Array, video: Array, others: Array, key: Array, i: ArrayLike, samples: int
+def _add_sampled_gradient(
+    scorer: MultiScoreModel, total: Array, video: Array, reference_clips: Array, key: Array, i: ArrayLike, samples: int
 ) -> Array:
-    which, where = jax.random.split(jax.random.fold_in(key, i))
+    reference_key, place_key = jax.random.split(jax.random.fold_in(key, i))
     # One place in each of `samples` equal parts of the path: less scatter than free ones
-    place = (jnp.asarray(i, video.dtype) + jax.random.uniform(where, (), video.dtype)) / samples
-    start = others[jax.random.randint(which, (), 0, len(others))][None]
+    place = (jnp.asarray(i, video.dtype) + jax.random.uniform(place_key, (), video.dtype)) / samples
+    start = reference_clips[jax.random.randint(reference_key, (), 0, len(reference_clips))][None]
     path = video - start
     # As (path[None] * gradients).sum(-1) it is wrong from the third target on: a fault of XLA's CPU compiler (0.10.2)
-    gradients = asked.gradients(start + place * path)
+    gradients = scorer.gradients(start + place * path)
     return total + jnp.einsum("bthwc,kbthwc->kbthw", path, gradients, precision="highest")

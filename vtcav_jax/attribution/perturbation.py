@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from vtcav_jax.attribution.baselines import Baseline, missing
+from vtcav_jax.attribution.baselines import Baseline, resolve_baseline
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import Several, on_host, scores_of, several
+from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores_per_target, prepare_multi_score, to_numpy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
-EXACT_UP_TO = 10  # players; above it orders are drawn
+MAX_EXACT_PLAYERS = 10  # players; above it orders are drawn
 
 
 def occlusion(
@@ -35,10 +35,10 @@ def occlusion(
     baseline: Baseline = "zero",
 ) -> Attribution:
     """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
-    return occlusions(model, clips, [target], window=window, stride=stride, baseline=baseline)[0]
+    return occlusion_many(model, clips, [target], window=window, stride=stride, baseline=baseline)[0]
 
 
-def occlusions(
+def occlusion_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -48,7 +48,7 @@ def occlusions(
     baseline: Baseline = "zero",
 ) -> list[Attribution]:
     """Of several targets, from the passes of one: what is taken out is the same for all."""
-    asked, video = several(model, clips, targets)
+    scorer, video = prepare_multi_score(model, clips, targets)
     sizes = video.shape[1:4]
     steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
     if any(not 1 <= w <= n for w, n in zip(window, sizes)) or any(not 1 <= s <= w for s, w in zip(steps, window)):
@@ -56,14 +56,16 @@ def occlusions(
             f"a window must fit the clip, {sizes}, and a stride be at most the window so that no voxel is skipped; "
             f"got window {window}, stride {steps}"
         )
-    corners = np.array(list(itertools.product(*(_starts(n, w, s) for n, w, s in zip(sizes, window, steps)))), np.int32)
-    start = missing(video, baseline)
+    corners = np.array(
+        list(itertools.product(*(_window_starts(n, w, s) for n, w, s in zip(sizes, window, steps)))), np.int32
+    )
+    start = resolve_baseline(video, baseline)
     total = jnp.zeros((len(targets), *video.shape[:4]), video.dtype)
     count = jnp.zeros(sizes, video.dtype)
     for corner in jnp.asarray(corners):
-        total, count = _without(asked, video, start, corner, total, count, window)
-    values = scores_of(asked, video)[:, :, None, None, None] - on_host(total / count[None, None])
-    return [Attribution(one, VIDEO, True, len(corners) + 1, "occlusion") for one in values]
+        total, count = _add_occluded_scores(scorer, video, start, corner, total, count, window)
+    values = clip_scores_per_target(scorer, video)[:, :, None, None, None] - to_numpy(total / count[None, None])
+    return [Attribution(values_of_target, VIDEO, True, len(corners) + 1, "occlusion") for values_of_target in values]
 
 
 def rise(
@@ -83,10 +85,10 @@ def rise(
     the other voxels do is noise that falls with the root of `masks` only.
     """
     options: dict[str, Any] = {"masks": masks, "cells": cells, "keep": keep, "baseline": baseline, "seed": seed}
-    return rises(model, clips, [target], **options)[0]
+    return rise_many(model, clips, [target], **options)[0]
 
 
-def rises(
+def rise_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -98,21 +100,24 @@ def rises(
     seed: int = 0,
 ) -> list[Attribution]:
     """Of several targets, from the passes of one."""
-    asked, video = several(model, clips, targets)
+    scorer, video = prepare_multi_score(model, clips, targets)
     if masks < 2 or not 0 < keep < 1:
         raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
     sizes, random = video.shape[1:4], np.random.default_rng(seed)
     if any(not 1 <= c <= n for c, n in zip(cells, sizes)):
         raise ValueError(f"a clip of {sizes} cannot be cut into {cells} cells; use 1 to that many")
-    start = missing(video, baseline)
-    made = np.stack([_soft(random, sizes, cells, keep) for _ in range(masks)])
-    found = [_faded(asked, video, start, jnp.asarray(mask, video.dtype)) for mask in made]
-    scored = np.stack([np.asarray(score, np.float64) for score in found])  # masks, targets, clips
-    shown = made.sum(0)
+    start = resolve_baseline(video, baseline)
+    soft_masks = np.stack([_soft_mask(random, sizes, cells, keep) for _ in range(masks)])
+    mask_scores = [_masked_scores(scorer, video, start, jnp.asarray(mask, video.dtype)) for mask in soft_masks]
+    score_array = np.stack([np.asarray(score, np.float64) for score in mask_scores])  # masks, targets, clips
+    mask_sum = soft_masks.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may have been in all masks, or in none
-        seen, unseen = (np.tensordot(scored, m, (0, 0)) / n for m, n in ((made, shown), (1 - made, masks - shown)))
-    values = _like(np.nan_to_num(seen - unseen, nan=0.0, posinf=0.0, neginf=0.0), video)
-    return [Attribution(one, VIDEO, True, masks, "rise") for one in values]
+        mean_inside, mean_outside = (
+            np.tensordot(score_array, m, (0, 0)) / n
+            for m, n in ((soft_masks, mask_sum), (1 - soft_masks, masks - mask_sum))
+        )
+    values = _match_dtype(np.nan_to_num(mean_inside - mean_outside, nan=0.0, posinf=0.0, neginf=0.0), video)
+    return [Attribution(values_of_target, VIDEO, True, masks, "rise") for values_of_target in values]
 
 
 def shapley(
@@ -132,10 +137,10 @@ def shapley(
     rise either way.
     `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
     """
-    return shapleys(model, clips, [target], players=players, baseline=baseline, orders=orders, seed=seed)[0]
+    return shapley_many(model, clips, [target], players=players, baseline=baseline, orders=orders, seed=seed)[0]
 
 
-def shapleys(
+def shapley_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -146,42 +151,53 @@ def shapleys(
     seed: int = 0,
 ) -> list[Attribution]:
     """Of several targets, from the passes of one."""
-    asked, video = several(model, clips, targets)
-    numbers = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
-    if numbers.shape != video.shape[1:4] or set(np.unique(numbers)) != set(range(numbers.max() + 1)):
+    scorer, video = prepare_multi_score(model, clips, targets)
+    player_of_voxel = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
+    if player_of_voxel.shape != video.shape[1:4] or set(np.unique(player_of_voxel)) != set(
+        range(player_of_voxel.max() + 1)
+    ):
         raise ValueError(
             f"expected the player of each voxel, {video.shape[1:4]}, numbered from 0 without gaps; "
-            f"got {numbers.shape}, {numbers.min()} to {numbers.max()}"
+            f"got {player_of_voxel.shape}, {player_of_voxel.min()} to {player_of_voxel.max()}"
         )
-    count = int(numbers.max()) + 1
-    if baseline == "hold" and (numbers != numbers[:, :1, :1]).any():
+    n_players = int(player_of_voxel.max()) + 1
+    if baseline == "hold" and (player_of_voxel != player_of_voxel[:, :1, :1]).any():
         raise ValueError("holding a frame takes whole frames as players; give players (n, 1, 1) or another baseline")
     if orders < 2:
         raise ValueError(f"expected at least 2 orders, one and the same backwards, got {orders}")
-    exact = count <= EXACT_UP_TO
-    games = subsets(count) if exact else _prefixes(count, orders, seed)
+    exact = n_players <= MAX_EXACT_PLAYERS
+    coalitions = all_coalitions(n_players) if exact else _order_coalitions(n_players, orders, seed)
     # With no frame left to hold, all are the mean colour
-    start = jnp.zeros_like(video) if baseline == "hold" else missing(video, baseline)
+    start = jnp.zeros_like(video) if baseline == "hold" else resolve_baseline(video, baseline)
     hold = baseline == "hold"
-    found = [_played(asked, video, start, jnp.asarray(game[numbers]), hold) for game in games]
-    sizes, out = np.bincount(numbers.ravel()), []
-    for played in np.stack([np.asarray(score, np.float64) for score in found], 1):  # games, clips
-        owned = _exact(played, count) if exact else _over_orders(played, games, count)
-        values = (owned / sizes[:, None])[numbers].transpose(3, 0, 1, 2)
-        rise = played[games.all(1)][0] - played[~games.any(1)][0]
-        residual = _like(rise - values.sum((1, 2, 3)), video)
-        out.append(Attribution(_like(values, video), VIDEO, True, len(games), "shapley", residual))
-    return out
+    coalition_scores = [
+        _coalition_scores(scorer, video, start, jnp.asarray(coalition[player_of_voxel]), hold)
+        for coalition in coalitions
+    ]
+    sizes, attributions = np.bincount(player_of_voxel.ravel()), []
+    for scores_of_target in np.stack([np.asarray(score, np.float64) for score in coalition_scores], 1):  # games, clips
+        player_values = (
+            _exact_shapley(scores_of_target, n_players)
+            if exact
+            else _sampled_shapley(scores_of_target, coalitions, n_players)
+        )
+        values = (player_values / sizes[:, None])[player_of_voxel].transpose(3, 0, 1, 2)
+        rise = scores_of_target[coalitions.all(1)][0] - scores_of_target[~coalitions.any(1)][0]
+        completeness_gap = _match_dtype(rise - values.sum((1, 2, 3)), video)
+        attributions.append(
+            Attribution(_match_dtype(values, video), VIDEO, True, len(coalitions), "shapley", completeness_gap)
+        )
+    return attributions
 
 
 def frame_shapley(
     model: Model, clips: ArrayLike, target: Target, *, groups: int = 8, baseline: Baseline = "hold", **options
 ) -> Attribution:
     """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
-    return frame_shapleys(model, clips, [target], groups=groups, baseline=baseline, **options)[0]
+    return frame_shapley_many(model, clips, [target], groups=groups, baseline=baseline, **options)[0]
 
 
-def frame_shapleys(
+def frame_shapley_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -191,19 +207,19 @@ def frame_shapleys(
     **options,
 ) -> list[Attribution]:
     """Of several targets, from the passes of one."""
-    return shapleys(model, clips, targets, players=(groups, 1, 1), baseline=baseline, **options)
+    return shapley_many(model, clips, targets, players=(groups, 1, 1), baseline=baseline, **options)
 
 
 # Those that ask for scores alone, so that several targets share their passes
-SEVERAL: dict[str, Callable[..., list[Attribution]]] = {
-    "occlusion": occlusions,
-    "rise": rises,
-    "shapley": shapleys,
-    "frame_shapley": frame_shapleys,
+MULTI_TARGET_PERTURBATIONS: dict[str, Callable[..., list[Attribution]]] = {
+    "occlusion": occlusion_many,
+    "rise": rise_many,
+    "shapley": shapley_many,
+    "frame_shapley": frame_shapley_many,
 }
 
 
-def subsets(players: int) -> Bool[np.ndarray, "n players"]:
+def all_coalitions(players: int) -> Bool[np.ndarray, "n players"]:
     """All of them; subset number s holds the players whose bit of s is 1."""
     return (np.arange(1 << players)[:, None] >> np.arange(players) & 1).astype(bool)
 
@@ -216,7 +232,7 @@ def _cells(sizes: tuple[int, ...], counts: tuple[int, int, int]) -> Int[np.ndarr
     return (t * counts[1] + h) * counts[2] + w
 
 
-def _soft(
+def _soft_mask(
     random: np.random.Generator, sizes: tuple[int, ...], cells: tuple[int, int, int], keep: float
 ) -> Float[np.ndarray, "t h w"]:
     """A random grid, larger than the clip, linear between centres and begun anywhere in a cell."""
@@ -229,12 +245,12 @@ def _soft(
     return mask
 
 
-def _starts(size: int, window: int, stride: int) -> list[int]:
+def _window_starts(size: int, window: int, stride: int) -> list[int]:
     """The last window ends with the axis, so that every voxel is covered."""
     return sorted({*range(0, size - window, stride), size - window})
 
 
-def _prefixes(players: int, orders: int, seed: int) -> Bool[np.ndarray, "n players"]:
+def _order_coalitions(players: int, orders: int, seed: int) -> Bool[np.ndarray, "n players"]:
     """Who is in after each step of each order, nobody first; every second order is the one before, backwards."""
     random = np.random.default_rng(seed)
     rows = []
@@ -245,56 +261,65 @@ def _prefixes(players: int, orders: int, seed: int) -> Bool[np.ndarray, "n playe
     return (place[:, None, :] < np.arange(players + 1)[:, None]).reshape(-1, players)
 
 
-def _over_orders(scores: np.ndarray, games: np.ndarray, players: int) -> np.ndarray:
+def _sampled_shapley(scores: np.ndarray, coalitions: np.ndarray, players: int) -> np.ndarray:
     """The mean of what each player added, `(players, b)`."""
-    games = games.reshape(-1, players + 1, players)
-    rises = np.diff(scores.reshape(len(games), players + 1, -1), axis=1)
-    who = np.diff(games.astype(np.int8), axis=1).argmax(-1)
-    owned = np.zeros((players, scores.shape[-1]))
-    np.add.at(owned, who.ravel(), rises.reshape(-1, scores.shape[-1]))
-    return owned / len(games)
+    coalitions = coalitions.reshape(-1, players + 1, players)
+    rises = np.diff(scores.reshape(len(coalitions), players + 1, -1), axis=1)
+    joining_player = np.diff(coalitions.astype(np.int8), axis=1).argmax(-1)
+    player_values = np.zeros((players, scores.shape[-1]))
+    np.add.at(player_values, joining_player.ravel(), rises.reshape(-1, scores.shape[-1]))
+    return player_values / len(coalitions)
 
 
-def _exact(scores: np.ndarray, players: int) -> np.ndarray:
+def _exact_shapley(scores: np.ndarray, players: int) -> np.ndarray:
     """The definition: over all subsets without a player, what the player adds, `(players, b)`."""
-    games = subsets(players)
-    sizes = games.sum(1)
+    coalitions = all_coalitions(players)
+    sizes = coalitions.sum(1)
     weights = np.array([1 / (players * math.comb(players - 1, s)) for s in range(players)])
-    owned = []
+    player_values = []
     for player in range(players):
-        without = np.flatnonzero(~games[:, player])
-        owned.append(weights[sizes[without]] @ (scores[without + (1 << player)] - scores[without]))
-    return np.stack(owned)
+        coalitions_without = np.flatnonzero(~coalitions[:, player])
+        player_values.append(
+            weights[sizes[coalitions_without]]
+            @ (scores[coalitions_without + (1 << player)] - scores[coalitions_without])
+        )
+    return np.stack(player_values)
 
 
-def _like(values: np.ndarray, video: Array) -> np.ndarray:
+def _match_dtype(values: np.ndarray, video: Array) -> np.ndarray:
     return values.astype(np.float64 if video.dtype == jnp.float64 else np.float32)
 
 
 @partial(jax.jit, static_argnames="window")
-def _without(
-    asked: Several, video: Array, start: Array, corner: Array, total: Array, count: Array, window: tuple[int, int, int]
+def _add_occluded_scores(
+    scorer: MultiScoreModel,
+    video: Array,
+    start: Array,
+    corner: Array,
+    total: Array,
+    count: Array,
+    window: tuple[int, int, int],
 ) -> tuple[Array, Array]:
     """Sums over windows so far: of each voxel the scores without it, and how many these are."""
     t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
     inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
-    left = asked.scores(jnp.where(inside[None, ..., None], start, video))
-    one = inside.astype(video.dtype)
-    return total + left[:, :, None, None, None] * one[None, None], count + one
+    occluded_scores = scorer.scores(jnp.where(inside[None, ..., None], start, video))
+    inside_float = inside.astype(video.dtype)
+    return total + occluded_scores[:, :, None, None, None] * inside_float[None, None], count + inside_float
 
 
 @jax.jit
-def _faded(asked: Several, video: Array, start: Array, mask: Array) -> Array:
-    return asked.scores(start + (video - start) * mask[None, ..., None])
+def _masked_scores(scorer: MultiScoreModel, video: Array, start: Array, mask: Array) -> Array:
+    return scorer.scores(start + (video - start) * mask[None, ..., None])
 
 
 @partial(jax.jit, static_argnames="hold")
-def _played(asked: Several, video: Array, start: Array, keep: Array, hold: bool) -> Array:
+def _coalition_scores(scorer: MultiScoreModel, video: Array, start: Array, keep: Array, hold: bool) -> Array:
     """The scores `(targets, b)` of clips in which only what `keep` says is left."""
     if not hold:
-        return asked.scores(jnp.where(keep[None, ..., None], video, start))
+        return scorer.scores(jnp.where(keep[None, ..., None], video, start))
     frames = jnp.arange(video.shape[1])
-    last = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
-    first = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
-    shown = video[:, jnp.where(last < 0, first, last)]
-    return asked.scores(jnp.where(keep.any(), shown, start))
+    last_visible = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
+    first_visible = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
+    held_video = video[:, jnp.where(last_visible < 0, first_visible, last_visible)]
+    return scorer.scores(jnp.where(keep.any(), held_video, start))

@@ -10,9 +10,9 @@ from jaxtyping import ArrayLike
 
 from vtcav_jax.attribution import attention, cam_methods, gradients, integrated, perturbation
 from vtcav_jax.attribution.lrp import methods as lrp_methods
-from vtcav_jax.attribution.lrp.rules import Rules
+from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import explained, passed
+from vtcav_jax.attribution.score_model import prepare_explanation, run_pass
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.names import unknown
 from vtcav_jax.tap import Model
@@ -25,13 +25,16 @@ METHODS: dict[str, Callable[..., Attribution]] = {
     "integrated_gradients": integrated.integrated_gradients,
     "expected_gradients": integrated.expected_gradients,
     "guided_backprop": lrp_methods.guided_backprop,
-    **{name: partial(lrp_methods.relevance, rules=rules, name=name) for name, rules in lrp_methods.RULES.items()},
+    **{
+        name: partial(lrp_methods.propagate_relevance, rules=rules, name=name)
+        for name, rules in lrp_methods.LRP_PRESETS.items()
+    },
     "deep_taylor": lrp_methods.deep_taylor,
     "occlusion": perturbation.occlusion,
     "rise": perturbation.rise,
     "shapley": perturbation.shapley,
     "frame_shapley": perturbation.frame_shapley,
-    **{name: partial(cam_methods.cam, name=name) for name in cam_methods.WEIGHINGS},
+    **{name: partial(cam_methods.cam_map, name=name) for name in cam_methods.CAM_METHODS},
     "last_attention": attention.last_attention,
     "rollout": attention.rollout,
     "gradient_rollout": attention.gradient_rollout,
@@ -40,26 +43,26 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 }
 
 # Those that need nothing but activations and gradients, and so share a pass.
-SHARED: dict[str, Callable[..., Attribution]] = {
-    "saliency": gradients.saliency_of_pass,
-    "gradient_x_input": gradients.gradient_x_input_of_pass,
-    **{name: partial(cam_methods.of_pass, name=name) for name in cam_methods.WEIGHINGS},
+SINGLE_PASS_METHODS: dict[str, Callable[..., Attribution]] = {
+    "saliency": gradients.saliency_from_pass,
+    "gradient_x_input": gradients.gradient_x_input_from_pass,
+    **{name: partial(cam_methods.cam_from_pass, name=name) for name in cam_methods.CAM_METHODS},
 }
-AT_VIDEO = ("saliency", "gradient_x_input")  # unless a stage is named
+INPUT_METHODS = ("saliency", "gradient_x_input")  # unless a stage is named
 
-SMOOTH = ("smoothgrad", "smoothgrad_squared")  # what is drawn and asked is the same
+SMOOTHGRAD_METHODS = ("smoothgrad", "smoothgrad_squared")  # what is drawn and asked is the same
 
 # What several targets share: all of their passes, or the forward ones.
-SEVERAL: dict[str, Callable[..., list[Attribution]]] = {
-    **perturbation.SEVERAL,
-    "integrated_gradients": integrated.integrated_for,
-    "expected_gradients": integrated.expected_for,
+MULTI_TARGET_METHODS: dict[str, Callable[..., list[Attribution]]] = {
+    **perturbation.MULTI_TARGET_PERTURBATIONS,
+    "integrated_gradients": integrated.integrated_gradients_many,
+    "expected_gradients": integrated.expected_gradients_many,
 }
 
 # These need a pass as well, but the model and several stages with it.
-OVER_BLOCKS: dict[str, Callable[..., Attribution]] = {
-    "rollout": attention.rollout_of_pass,
-    "gradient_rollout": attention.gradient_rollout_of_pass,
+ATTENTION_METHODS: dict[str, Callable[..., Attribution]] = {
+    "rollout": attention.rollout_from_pass,
+    "gradient_rollout": attention.gradient_rollout_from_pass,
 }
 
 
@@ -85,19 +88,19 @@ def explain(
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
-    given = inspect.signature(METHODS[method]).parameters.values()
-    named = {p.name: p for p in given if p.kind is p.KEYWORD_ONLY}
-    if lacking := [name for name, p in named.items() if p.default is p.empty and name not in options]:
-        raise ValueError(f"{method} needs {', '.join(f'{name}=...' for name in lacking)} as well")
-    if not any(p.kind is p.VAR_KEYWORD for p in given) and (strange := set(options) - set(named)):
-        raise ValueError(unknown(f"option of {method}", sorted(strange), named))
+    parameters = inspect.signature(METHODS[method]).parameters.values()
+    keyword_only = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if missing := [name for name, p in keyword_only.items() if p.default is p.empty and name not in options]:
+        raise ValueError(f"{method} needs {', '.join(f'{name}=...' for name in missing)} as well")
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters) and (unexpected := set(options) - set(keyword_only)):
+        raise ValueError(unknown(f"option of {method}", sorted(unexpected), keyword_only))
 
 
 def explain_many(
     model: Model,
     clips: ArrayLike,
     target: Target,
-    wanted: Sequence[tuple[str, str | None]],
+    method_stages: Sequence[tuple[str, str | None]],
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Attribution]:
     """A map for each pair of method and stage; `options` are those of the methods named there.
@@ -106,36 +109,44 @@ def explain_many(
     both kinds of SmoothGrad come from the same noisy copies.
     """
     options = dict(options or {})
-    if missing := [name for name in (*(name for name, _ in wanted), *options) if name not in METHODS]:
+    if missing := [name for name in (*(name for name, _ in method_stages), *options) if name not in METHODS]:
         raise ValueError(unknown("method", missing, METHODS))
-    what = explained(model, clips, target)
+    context = prepare_explanation(model, clips, target)
     stages: dict[tuple[str, str | None], list[str]] = {}
-    rules: dict[Rules, list[str]] = {}
-    for name, stage in wanted:
-        if name in OVER_BLOCKS:
-            stages[name, stage] = attention.stages_needed(what, stage)
-        elif name in SHARED and name not in options:
-            stages[name, stage] = [what.stage(stage or (VIDEO if name in AT_VIDEO else None))]
-        elif name in lrp_methods.RULES and name not in options:
-            rules.setdefault(lrp_methods.RULES[name], []).append(what.stage(stage or VIDEO))
-    got = passed(what, sum(stages.values(), [])) if stages else None
-    smooth = {name for name, stage in wanted if name in SMOOTH and name not in options and stage in (None, VIDEO)}
-    both = dict(zip(SMOOTH, gradients.smoothgrads(model, clips, [target])[0])) if len(smooth) == len(SMOOTH) else {}
-    relevant = {
-        (some, one.stage): one
-        for some, where in rules.items()
-        for one in lrp_methods.of_rules(what, where, some, "relevance")
+    rules: dict[LrpRules, list[str]] = {}
+    for name, stage in method_stages:
+        if name in ATTENTION_METHODS:
+            stages[name, stage] = attention.attention_stages(context, stage)
+        elif name in SINGLE_PASS_METHODS and name not in options:
+            stages[name, stage] = [context.resolve_stage(stage or (VIDEO if name in INPUT_METHODS else None))]
+        elif name in lrp_methods.LRP_PRESETS and name not in options:
+            rules.setdefault(lrp_methods.LRP_PRESETS[name], []).append(context.resolve_stage(stage or VIDEO))
+    pass_result = run_pass(context, sum(stages.values(), [])) if stages else None
+    smoothgrad_names = {
+        name
+        for name, stage in method_stages
+        if name in SMOOTHGRAD_METHODS and name not in options and stage in (None, VIDEO)
+    }
+    smoothgrad_maps = (
+        dict(zip(SMOOTHGRAD_METHODS, gradients.smoothgrad_pair(model, clips, [target])[0]))
+        if len(smoothgrad_names) == len(SMOOTHGRAD_METHODS)
+        else {}
+    )
+    relevance_maps = {
+        (lrp_rules, explain_one.stage): explain_one
+        for lrp_rules, rule_stages in rules.items()
+        for explain_one in lrp_methods.relevance_at(context, rule_stages, lrp_rules, "relevance")
     }
 
-    def one(name: str, stage: str | None) -> Attribution:
-        if name in OVER_BLOCKS:
-            return OVER_BLOCKS[name](what, got, stage)
+    def explain_one(name: str, stage: str | None) -> Attribution:
+        if name in ATTENTION_METHODS:
+            return ATTENTION_METHODS[name](context, pass_result, stage)
         if (name, stage) in stages:
-            return SHARED[name](got, *stages[name, stage])
-        if name in lrp_methods.RULES and name not in options:
-            return replace(relevant[lrp_methods.RULES[name], stage or VIDEO], method=name)
-        if name in both and stage in (None, VIDEO):
-            return both[name]
+            return SINGLE_PASS_METHODS[name](pass_result, *stages[name, stage])
+        if name in lrp_methods.LRP_PRESETS and name not in options:
+            return replace(relevance_maps[lrp_methods.LRP_PRESETS[name], stage or VIDEO], method=name)
+        if name in smoothgrad_maps and stage in (None, VIDEO):
+            return smoothgrad_maps[name]
         return explain(model, clips, target, name, stage, **options.get(name, {}))
 
-    return [one(name, stage) for name, stage in wanted]
+    return [explain_one(name, stage) for name, stage in method_stages]

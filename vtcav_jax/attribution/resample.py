@@ -4,11 +4,13 @@ import numpy as np
 from jaxtyping import Float
 
 
-def by_area(values: Float[np.ndarray, "b t h w *c"], sizes: tuple[int, int, int]) -> Float[np.ndarray, "b t2 h2 w2 *c"]:
+def area_resize(
+    values: Float[np.ndarray, "b t h w *c"], sizes: tuple[int, int, int]
+) -> Float[np.ndarray, "b t2 h2 w2 *c"]:
     """The mean over each cell of a grid of `sizes` that covers the clip; what lies across a border counts in parts."""
     for axis, size in enumerate(sizes, start=1):
         if values.shape[axis] != size:
-            values = np.moveaxis(np.tensordot(_shares(values.shape[axis], size), values, (1, axis)), 0, axis)
+            values = np.moveaxis(np.tensordot(_overlap_weights(values.shape[axis], size), values, (1, axis)), 0, axis)
     return values.astype(np.float32)
 
 
@@ -17,7 +19,7 @@ def frame_of_step(step: int, steps: int, frames: int) -> int:
     return int((step + 0.5) * frames / steps)
 
 
-def shifted(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
+def warp(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
     """What has come to each place when everything moved by `displacement` (x, y), bilinear; from outside comes 0."""
     h, w = values.shape
     y, x = np.mgrid[1 : h + 1, 1 : w + 1]
@@ -29,7 +31,7 @@ def shifted(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h
     return (1 - b) * above + b * ((1 - a) * padded[low, left] + a * padded[low, right])
 
 
-def _shares(n: int, cells: int) -> Float[np.ndarray, "cells n"]:
+def _overlap_weights(n: int, cells: int) -> Float[np.ndarray, "cells n"]:
     """How much of each of `cells` equal parts of a line is each of its `n` pixels."""
     start, end = (np.arange(cells)[:, None] + side for side in (0, 1))
     pixel = np.arange(n)[None] * cells / n

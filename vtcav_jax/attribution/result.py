@@ -20,16 +20,18 @@ class Attribution:
     map: Float[np.ndarray, "b t h w"]
     stage: str  # VIDEO or where in the network
     signed: bool
-    cost: int
+    forward_passes: int
     method: str
-    residual: Float[np.ndarray, " b"] | None = None
+    completeness_gap: Float[np.ndarray, " b"] | None = None
 
     def __getitem__(self, rows: slice) -> "Attribution":
         """Of some of the clips."""
-        return replace(self, map=self.map[rows], residual=None if self.residual is None else self.residual[rows])
+        return replace(
+            self, map=self.map[rows], residual=None if self.completeness_gap is None else self.completeness_gap[rows]
+        )
 
     @property
-    def level(self) -> str:
+    def granularity(self) -> str:
         return "voxel" if self.stage == VIDEO else "token"
 
     @property
@@ -38,9 +40,9 @@ class Attribution:
         return np.maximum(self.map, 0)
 
 
-def joined(parts: Sequence[Attribution]) -> Attribution:
+def concatenate_attributions(parts: Sequence[Attribution]) -> Attribution:
     """Of the clips of all `parts`, which are of one method and stage."""
-    residuals = [part.residual for part in parts if part.residual is not None]
+    residuals = [part.completeness_gap for part in parts if part.completeness_gap is not None]
     return replace(
         parts[0],
         map=np.concatenate([part.map for part in parts]),
@@ -48,7 +50,7 @@ def joined(parts: Sequence[Attribution]) -> Attribution:
     )
 
 
-def per_patch(attribution: Attribution, patch: tuple[int, int, int]) -> Attribution:
+def sum_over_patches(attribution: Attribution, patch: tuple[int, int, int]) -> Attribution:
     """Sums over patches of (t, h, w): gradients of a network that cuts its input up carry the pattern of the cuts."""
     b, *sizes = attribution.map.shape
     if any(n % p for n, p in zip(sizes, patch)):

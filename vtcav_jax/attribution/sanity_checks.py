@@ -13,19 +13,19 @@ from jaxtyping import ArrayLike, Bool, Float
 
 from vtcav_jax.attribution.baselines import BASELINES
 from vtcav_jax.attribution.registry import explain
-from vtcav_jax.attribution.resample import by_area, frame_of_step, shifted
-from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.resample import area_resize, frame_of_step, warp
+from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
-MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
+SANITY_MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
 
 Maps = Float[np.ndarray, "b t h w"]
-Each = Float[np.ndarray, " b"]
+SanityValues = Float[np.ndarray, " b"]
 
 
 @dataclass(frozen=True, eq=False)
-class Limits:
+class SanityScores:
     """Of each clip; NaN where it cannot be told.
 
     `flicker`: change between time steps along what moves, in units of the map. `still_flicker`: the same of the clip
@@ -37,16 +37,16 @@ class Limits:
 
     method: str
     stage: str
-    flicker: Each
-    still_flicker: Each
-    direction: Each
-    background: Each
-    elsewhere: Each
-    randomised: Each
+    flicker: SanityValues
+    static_flicker: SanityValues
+    time_reversal_change: SanityValues
+    mass_outside: SanityValues
+    area_outside: SanityValues
+    randomised_weights_similarity: SanityValues
 
 
 @dataclass(frozen=True)
-class LimitRow:
+class SanityRow:
     """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
 
     target: str
@@ -56,46 +56,48 @@ class LimitRow:
     mean: float
     low: float
     high: float
-    clips: int
+    n_clips: int
 
 
-def limits(
+def sanity_scores(
     model: Model,
     clips: ArrayLike,
     target: Target,
     method: str,
     stage: str | None = None,
     *,
-    things: Bool[np.ndarray, "b t h w"] | None = None,
+    region: Bool[np.ndarray, "b t h w"] | None = None,
     flow: Float[np.ndarray, "b t1 h w 2"] | None = None,
-    shuffle: int = 0,
+    shuffle_seed: int = 0,
     **options: Any,
-) -> Limits:
+) -> SanityScores:
     """`things` are the pixels that the question is about; `flow`, in pixels (x, y), how what is seen in a frame has
     moved since the frame before. Weights are shuffled by the seed `shuffle`."""
-    video = explained(model, clips, target).video
+    video = prepare_explanation(model, clips, target).video
 
-    def maps_of(model: Model, video: ArrayLike) -> Maps:
+    def explain_map(model: Model, video: ArrayLike) -> Maps:
         return explain(model, video, target, method, stage, **options).map
 
-    found = explain(model, video, target, method, stage, **options)
-    backwards = maps_of(model, video[:, ::-1])[:, ::-1]
-    unknown = np.full(len(video), np.nan)
-    shuffled = shuffled_weights(model, shuffle)
-    background, elsewhere = (unknown, unknown) if things is None else outside(found.map, things)
-    return Limits(
-        found.method,
-        found.stage,
-        unknown if flow is None else flicker(found.map, flow),
-        flicker(maps_of(model, BASELINES["frozen"](video)), None),
-        1 - correlation(found.map, backwards),
-        background,
-        elsewhere,
-        unknown if shuffled is None else rank_correlation(np.abs(found.map), np.abs(maps_of(shuffled, video))),
+    attribution = explain(model, video, target, method, stage, **options)
+    reversed_maps = explain_map(model, video[:, ::-1])[:, ::-1]
+    nan = np.full(len(video), np.nan)
+    shuffled_model = shuffle_parameters(model, shuffle_seed)
+    mass, area = (nan, nan) if region is None else relevance_outside(attribution.map, region)
+    return SanityScores(
+        attribution.method,
+        attribution.stage,
+        nan if flow is None else flicker(attribution.map, flow),
+        flicker(explain_map(model, BASELINES["frozen"](video)), None),
+        1 - pearson(attribution.map, reversed_maps),
+        mass,
+        area,
+        nan
+        if shuffled_model is None
+        else spearman(np.abs(attribution.map), np.abs(explain_map(shuffled_model, video))),
     )
 
 
-def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -> Each:
+def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -> SanityValues:
     """The mean over steps of the absolute change, in units of the map before; without `flow` nothing is carried along.
 
     Between two steps of a coarse map, things are taken to move on as between the last two frames.
@@ -103,27 +105,31 @@ def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -
     b, t, h, w = maps.shape
     if t < 2:
         return np.full(b, np.nan)
-    carried = maps[:, :-1]
+    warped = maps[:, :-1]
     if flow is not None:
         frames, sizes = flow.shape[1] + 1, np.array(flow.shape[3:1:-1])
-        at = [frame_of_step(s, t, frames) for s in range(t)]
-        gaps = np.diff(at)[None, :, None, None, None]
-        steps = by_area(flow[:, [i - 1 for i in at[1:]]], (t - 1, h, w)) * gaps * (np.array([w, h]) / sizes)
-        carried = np.stack([[shifted(m, d) for m, d in zip(*clip)] for clip in zip(carried, steps)])
-    change = np.abs(maps[:, 1:] - carried).sum((2, 3))
+        step_frames = [frame_of_step(s, t, frames) for s in range(t)]
+        gaps = np.diff(step_frames)[None, :, None, None, None]
+        steps = (
+            area_resize(flow[:, [i - 1 for i in step_frames[1:]]], (t - 1, h, w)) * gaps * (np.array([w, h]) / sizes)
+        )
+        warped = np.stack([[warp(m, d) for m, d in zip(*clip)] for clip in zip(warped, steps)])
+    change_mass = np.abs(maps[:, 1:] - warped).sum((2, 3))
     size = np.abs(maps[:, :-1]).sum((2, 3))
-    return np.where(size > 0, change / np.where(size > 0, size, 1), np.nan).mean(1)
+    return np.where(size > 0, change_mass / np.where(size > 0, size, 1), np.nan).mean(1)
 
 
-def outside(maps: Maps, things: Bool[np.ndarray, "b frames height width"]) -> tuple[Each, Each]:
+def relevance_outside(
+    maps: Maps, region: Bool[np.ndarray, "b frames height width"]
+) -> tuple[SanityValues, SanityValues]:
     """The share of absolute relevance outside of `things`, and the share of the volume."""
-    away = 1 - by_area(things.astype(np.float32), maps.shape[1:])
+    outside_weight = 1 - area_resize(region.astype(np.float32), maps.shape[1:])
     size = np.abs(maps)
     with np.errstate(invalid="ignore"):
-        return (size * away).sum((1, 2, 3)) / size.sum((1, 2, 3)), away.mean((1, 2, 3))
+        return (size * outside_weight).sum((1, 2, 3)) / size.sum((1, 2, 3)), outside_weight.mean((1, 2, 3))
 
 
-def correlation(a: Maps, b: Maps) -> Each:
+def pearson(a: Maps, b: Maps) -> SanityValues:
     """Pearson's, clip by clip; NaN where a map is the same everywhere."""
     x, y = (m.reshape(len(m), -1).astype(np.float64) for m in (a, b))
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
@@ -131,12 +137,12 @@ def correlation(a: Maps, b: Maps) -> Each:
         return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
 
-def rank_correlation(a: Maps, b: Maps) -> Each:
+def spearman(a: Maps, b: Maps) -> SanityValues:
     """Spearman's; equal values share their mean rank."""
-    return correlation(*(np.stack([_ranks(one) for one in m]) for m in (a, b)))
+    return pearson(*(np.stack([_ranks(single_map) for single_map in m]) for m in (a, b)))
 
 
-def shuffled_weights(model: Model, seed: int) -> Model | None:
+def shuffle_parameters(model: Model, seed: int) -> Model | None:
     """Every parameter with its entries in another order: as large as before, and nothing is left of what was learnt.
 
     None if the model has no parameter that an order could change.

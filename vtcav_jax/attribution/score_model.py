@@ -12,14 +12,14 @@ from jaxtyping import Array, ArrayLike
 
 from vtcav_jax import tap as taps
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.attribution.targets import Seen, Target, as_target
+from vtcav_jax.attribution.targets import Activations, Target, as_target
 from vtcav_jax.names import unknown
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Scored:
+class ScoreModel:
     """A model that answers with the target's score only, `(b, 1)`, and names its video as a stage too."""
 
     model: Any
@@ -30,23 +30,23 @@ class Scored:
         known = taps.stages_of(self.model)
         return (VIDEO, *known) if known else ()
 
-    def __call__(self, video: Array, tap: Tap = keep) -> Array:
-        seen = {}
+    def __call__(self, video: Array, tap: Tap = identity_tap) -> Array:
+        activations = {}
 
-        def recorded(name: str, value: Array) -> Array:
+        def recording_tap(name: str, value: Array) -> Array:
             value = tap(name, value)
             if name == self.target.stage:
-                seen[name] = value
+                activations[name] = value
             return value
 
-        return _one_each(self.target, self.model(tap(VIDEO, video), recorded), seen)[:, None]
+        return _score_per_clip(self.target, self.model(tap(VIDEO, video), recording_tap), activations)[:, None]
 
     def score(self, video: Array) -> Array:
         return self(video)[:, 0]
 
 
-def _one_each(target: Any, logits: Array, seen: Seen) -> Array:
-    scores = target(logits, seen)
+def _score_per_clip(target: Any, logits: Array, activations: Activations) -> Array:
+    scores = target(logits, activations)
     if scores.shape != logits.shape[:1]:
         raise ValueError(f"the target must give one score per clip, {logits.shape[:1]}; it gave {scores.shape}")
     return scores
@@ -54,31 +54,33 @@ def _one_each(target: Any, logits: Array, seen: Seen) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Several:
+class MultiScoreModel:
     """A model that answers with the scores of several targets, `(targets, b)`, from one pass."""
 
     model: Any
     targets: tuple
 
     def scores(self, video: Array) -> Array:
-        return self._of(*self._asked(video))
+        return self._target_scores(*self._run(video))
 
-    def scores_in_place(self, other: Array, clips: int) -> Array:
+    def scores_broadcast(self, other: Array, clips: int) -> Array:
         """`(targets, b)`: of one clip as if it stood in the place of each, from one pass of it."""
-        return self._of(*jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._asked(other)))
+        return self._target_scores(
+            *jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._run(other))
+        )
 
-    def _asked(self, video: Array) -> tuple[Array, Seen]:
-        wanted, seen = {target.stage for target in self.targets}, {}
+    def _run(self, video: Array) -> tuple[Array, Activations]:
+        stages, activations = {target.stage for target in self.targets}, {}
 
-        def recorded(name: str, value: Array) -> Array:
-            if name in wanted:
-                seen[name] = value
+        def recording_tap(name: str, value: Array) -> Array:
+            if name in stages:
+                activations[name] = value
             return value
 
-        return self.model(video, recorded), seen
+        return self.model(video, recording_tap), activations
 
-    def _of(self, logits: Array, seen: Seen) -> Array:
-        return jnp.stack([_one_each(target, logits, seen) for target in self.targets])
+    def _target_scores(self, logits: Array, activations: Activations) -> Array:
+        return jnp.stack([_score_per_clip(target, logits, activations) for target in self.targets])
 
     def gradients(self, video: Array) -> Array:
         """`(targets, b, t, h, w, c)`, from one forward pass and as many backward ones as there are targets.
@@ -86,43 +88,41 @@ class Several:
         These are written out: as one of all targets together they take 1.4 times as long on a CPU, whose caches are
         too small for that.
         """
-        scores, back = jax.vjp(self.scores, video)
-        one_by_one = jnp.eye(len(scores), dtype=scores.dtype)[:, :, None] * jnp.ones_like(scores)[None]
-        return jnp.stack([back(one)[0] for one in one_by_one])
+        scores, pullback = jax.vjp(self.scores, video)
+        cotangents = jnp.eye(len(scores), dtype=scores.dtype)[:, :, None] * jnp.ones_like(scores)[None]
+        return jnp.stack([pullback(cotangent)[0] for cotangent in cotangents])
 
 
-class Explained(NamedTuple):
+class ExplainContext(NamedTuple):
     """What is to be explained, checked: everything that an explainer needs."""
 
-    scored: Scored
+    score_model: ScoreModel
     video: Array
     shapes: dict[str, tuple[int, ...]]  # of every stage, in forward order, the video first
 
-    def stage(self, wanted: str | None) -> str:
+    def resolve_stage(self, stage: str | None) -> str:
         """`wanted` if it is a stage with time and space; by default the last of them on which the target depends."""
         grids = [name for name, shape in self.shapes.items() if len(shape) == 5]
-        if wanted is None:
+        if stage is None:
             order = list(self.shapes)
-            end = order.index(self.scored.target.stage) if self.scored.target.stage else len(order)
+            end = order.index(self.score_model.target.stage) if self.score_model.target.stage else len(order)
             return [name for name in grids if order.index(name) <= end][-1]
-        if wanted not in self.shapes:
-            raise ValueError(unknown("stage", [wanted], grids))
-        if wanted not in grids:
-            raise ValueError(
-                f"{wanted} is {self.shapes[wanted]}, without time and space; use one of {', '.join(grids)}"
-            )
-        return wanted
+        if stage not in self.shapes:
+            raise ValueError(unknown("stage", [stage], grids))
+        if stage not in grids:
+            raise ValueError(f"{stage} is {self.shapes[stage]}, without time and space; use one of {', '.join(grids)}")
+        return stage
 
-    def require(self, stages: Sequence[str]) -> None:
+    def require_reachable(self, stages: Sequence[str]) -> None:
         """Refuses stages on which a target within the network cannot depend."""
-        order, end = list(self.shapes), self.scored.target.stage
+        order, end = list(self.shapes), self.score_model.target.stage
         if end is not None and (late := [s for s in stages if order.index(s) > order.index(end)]):
             raise ValueError(
                 f"the target is at {end}, which does not depend on {', '.join(late)}; choose an earlier stage"
             )
 
 
-class Passed(NamedTuple):
+class PassResult(NamedTuple):
     """Scores `(b,)`, and by stage the activation and the score's gradient."""
 
     score: Array
@@ -130,78 +130,82 @@ class Passed(NamedTuple):
     gradients: dict[str, Array]
 
 
-def explained(model: taps.Model, clips: ArrayLike, target: Target) -> Explained:
+def prepare_explanation(model: taps.Model, clips: ArrayLike, target: Target) -> ExplainContext:
     """Checks everything that can be checked before time is spent."""
-    video, model = taps._checked(clips), taps.as_pytree(model)
-    logits, seen = jax.eval_shape(_everything, model, video)
-    shapes = {VIDEO: video.shape} | {name: value.shape for name, value in seen.items()}
-    checked = as_target(target, len(video), logits.shape[-1])
-    if checked.stage is not None and checked.stage not in shapes:
-        raise ValueError(unknown("stage", [checked.stage], shapes))
-    return Explained(Scored(model, checked), video, shapes)
+    video, model = taps._check_video(clips), taps.as_pytree(model)
+    logits, activations = jax.eval_shape(_run_with_stages, model, video)
+    shapes = {VIDEO: video.shape} | {name: value.shape for name, value in activations.items()}
+    resolved_target = as_target(target, len(video), logits.shape[-1])
+    if resolved_target.stage is not None and resolved_target.stage not in shapes:
+        raise ValueError(unknown("stage", [resolved_target.stage], shapes))
+    return ExplainContext(ScoreModel(model, resolved_target), video, shapes)
 
 
-def several(model: taps.Model, clips: ArrayLike, targets: Sequence[Target]) -> tuple[Several, Array]:
+def prepare_multi_score(
+    model: taps.Model, clips: ArrayLike, targets: Sequence[Target]
+) -> tuple[MultiScoreModel, Array]:
     """Targets that share their passes, and the video; each is checked."""
     if not targets:
         raise ValueError("expected at least one target, got none")
-    checked = [explained(model, clips, target) for target in targets]
-    return Several(checked[0].scored.model, tuple(what.scored.target for what in checked)), checked[0].video
+    contexts = [prepare_explanation(model, clips, target) for target in targets]
+    return MultiScoreModel(
+        contexts[0].score_model.model, tuple(context.score_model.target for context in contexts)
+    ), contexts[0].video
 
 
-def passed(what: Explained, stages: Sequence[str]) -> Passed:
+def run_pass(context: ExplainContext, stages: Sequence[str]) -> PassResult:
     """Activation and gradient at each of `stages`, from one forward and one backward pass."""
-    what.require(stages)
-    return at_stages(what.scored, what.video, stages)
+    context.require_reachable(stages)
+    return activations_and_gradients_at(context.score_model, context.video, stages)
 
 
-def at_stages(scored: Scored, video: Array, stages: Sequence[str]) -> Passed:
-    tapped = taps.activations_and_gradients(scored, video, _only, tuple(dict.fromkeys(stages)))
-    return Passed(tapped.logits[:, 0], tapped.activations, tapped.gradients)
+def activations_and_gradients_at(score_model: ScoreModel, video: Array, stages: Sequence[str]) -> PassResult:
+    tap_result = taps.activations_and_gradients(score_model, video, _score_column, tuple(dict.fromkeys(stages)))
+    return PassResult(tap_result.logits[:, 0], tap_result.activations, tap_result.gradients)
 
 
-def scores(scored: Scored, video: Array) -> np.ndarray:
+def clip_scores(score_model: ScoreModel, video: Array) -> np.ndarray:
     """Of each clip `(b,)`, from one forward pass.
 
     Many passes are calls in a row and no loop inside a compiled function: there, XLA's CPU compiler is three times
     slower with convolutions, and the clips that are changed one after the other would have to fit in memory at once.
     """
-    return on_host(_score(scored, video))
+    return to_numpy(_compute_scores(score_model, video))
 
 
-def scores_of(asked: Several, video: Array) -> np.ndarray:
+def clip_scores_per_target(scorer: MultiScoreModel, video: Array) -> np.ndarray:
     """Of each target and clip `(targets, b)`, from one forward pass."""
-    return on_host(_scores(asked, video))
+    return to_numpy(_compute_target_scores(scorer, video))
 
 
 @jax.jit
-def _score(scored: Scored, video: Array) -> Array:
-    return scored.score(video)
+def _compute_scores(score_model: ScoreModel, video: Array) -> Array:
+    return score_model.score(video)
 
 
 @jax.jit
-def _scores(asked: Several, video: Array) -> Array:
-    return asked.scores(video)
+def _compute_target_scores(scorer: MultiScoreModel, video: Array) -> Array:
+    return scorer.scores(video)
 
 
-def on_host(values: Array) -> np.ndarray:
+def to_numpy(values: Array) -> np.ndarray:
     """As numpy, float32 at least."""
     array = np.asarray(values)
     return array if array.dtype == np.float64 else array.astype(np.float32)
 
 
-def _only(scores: Array) -> Array:
+def _score_column(scores: Array) -> Array:
     return scores[:, 0]
 
 
 @jax.jit
-def _everything(model, video):
-    seen = OrderedDict()  # unlike a dict it keeps its order through jit
+def _run_with_stages(model, video):
+    activations = OrderedDict()  # unlike a dict it keeps its order through jit
 
     def record(name, value):
-        if name in seen:
+        if name in activations:
             raise ValueError(f"the model names two values {name!r}; each stage needs a name of its own")
-        seen[name] = value
+        activations[name] = value
         return value
 
-    return model(video, record), seen
+    return model(video, record), activations

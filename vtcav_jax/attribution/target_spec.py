@@ -12,83 +12,87 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vtcav_jax.attribution.targets import Channel, Contrast, Group, Margin
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 
-VERSUS, EITHER, CHANNEL = " vs ", " or ", "#"
+VERSUS_SEPARATOR, EITHER_SEPARATOR, CHANNEL_SEPARATOR = " vs ", " or ", "#"
 
 
 @dataclass(frozen=True)
-class Asked:
+class TargetSpec:
     """A question: one class, several, or (without any) the network's own answer among the logits `among`.
 
     Or any target that is the same for all clips, `fixed`.
     """
 
     name: str
-    among: tuple[int, int] = (0, 0)
+    head_range: tuple[int, int] = (0, 0)
     classes: tuple[int, ...] = ()
-    against: int | None = None
-    fixed: Any = None
+    contrast: int | None = None
+    custom: Any = None
 
     def answers(self, logits: Float[np.ndarray, "b k"]) -> Int[np.ndarray, " b"]:
         """The class that is explained, for each clip: of several, and of what is no class, -1."""
-        if self.fixed is not None or self.against is not None or len(self.classes) > 1:
+        if self.custom is not None or self.contrast is not None or len(self.classes) > 1:
             return np.full(len(logits), -1)
         if self.classes:
             return np.full(len(logits), self.classes[0])
-        return self.among[0] + logits[:, slice(*self.among)].argmax(1)
+        return self.head_range[0] + logits[:, slice(*self.head_range)].argmax(1)
 
     def target(self, logits: Float[np.ndarray, "b k"]) -> Any:
-        if self.fixed is not None:
-            return self.fixed
-        if self.against is not None:
-            return Contrast(*(np.full(len(logits), one) for one in (self.classes[0], self.against)))
+        if self.custom is not None:
+            return self.custom
+        if self.contrast is not None:
+            return Contrast(*(np.full(len(logits), index) for index in (self.classes[0], self.contrast)))
         if len(self.classes) > 1:
             return Group(self.classes)
-        return Margin(self.answers(logits), self.among)
+        return Margin(self.answers(logits), self.head_range)
 
 
-def asked(loaded: Loaded, texts: Sequence[str]) -> tuple[Asked, ...]:
+def parse_targets(network: Network, texts: Sequence[str]) -> tuple[TargetSpec, ...]:
     """`texts`, or if there are none, every head's own answer; all that is wrong with them is told at once."""
-    out, strange = [], []
-    for text in texts or loaded.heads:
+    target_specs, errors = [], []
+    for text in texts or network.heads:
         try:
-            out.append(_asked(loaded, text))
+            target_specs.append(_parse_target(network, text))
         except ValueError as error:
-            strange.append(str(error))
-    if strange:
-        raise ValueError("; ".join(strange))
-    return tuple(out)
+            errors.append(str(error))
+    if errors:
+        raise ValueError("; ".join(errors))
+    return tuple(target_specs)
 
 
-def _asked(loaded: Loaded, text: str) -> Asked:
-    if text in loaded.heads and text not in loaded.labels:
-        part = loaded.slices[text]
-        return Asked(text, (part.start, part.stop))
-    for sign in () if text in loaded.labels else (VERSUS, EITHER):
-        if sign not in text:
+def _parse_target(network: Network, text: str) -> TargetSpec:
+    if text in network.heads and text not in network.labels:
+        head_slice = network.head_slices[text]
+        return TargetSpec(text, (head_slice.start, head_slice.stop))
+    for separator in () if text in network.labels else (VERSUS_SEPARATOR, EITHER_SEPARATOR):
+        if separator not in text:
             continue
-        classes: tuple[int, ...] = tuple(_class(loaded, name.strip()) for name in text.split(sign))
-        if len(set(classes)) < len(classes) or (sign == VERSUS and len(classes) != 2):
+        classes: tuple[int, ...] = tuple(_class_index(network, name.strip()) for name in text.split(separator))
+        if len(set(classes)) < len(classes) or (separator == VERSUS_SEPARATOR and len(classes) != 2):
             raise ValueError(f"{text!r}: expected two classes with 'vs', two or more with 'or', all different")
-        if sign == VERSUS:
-            one, other = classes
-            return Asked(text, _head(loaded, one), (one,), other)
-        return Asked(text, _head(loaded, classes[0]), classes)
-    stage, sign, channel = text.rpartition(CHANNEL)
-    if sign and channel.isdecimal() and text not in loaded.labels:
-        return Asked(text, fixed=Channel(stage, int(channel)))
-    index = _class(loaded, text)
-    return Asked(loaded.labels[index], _head(loaded, index), (index,))
+        if separator == VERSUS_SEPARATOR:
+            first_class, second_class = classes
+            return TargetSpec(text, _head_range(network, first_class), (first_class,), second_class)
+        return TargetSpec(text, _head_range(network, classes[0]), classes)
+    stage, separator, channel = text.rpartition(CHANNEL_SEPARATOR)
+    if separator and channel.isdecimal() and text not in network.labels:
+        return TargetSpec(text, custom=Channel(stage, int(channel)))
+    index = _class_index(network, text)
+    return TargetSpec(network.labels[index], _head_range(network, index), (index,))
 
 
-def _class(loaded: Loaded, text: str) -> int:
+def _class_index(network: Network, text: str) -> int:
     try:
-        return loaded.target(text)
+        return network.class_index(text)
     except ValueError as error:
-        raise ValueError(unknown("target", [text], [*loaded.heads, *loaded.labels])) from error
+        raise ValueError(unknown("target", [text], [*network.heads, *network.labels])) from error
 
 
-def _head(loaded: Loaded, index: int) -> tuple[int, int]:
-    return next((part.start, part.stop) for part in loaded.slices.values() if part.start <= index < part.stop)
+def _head_range(network: Network, index: int) -> tuple[int, int]:
+    return next(
+        (head_slice.start, head_slice.stop)
+        for head_slice in network.head_slices.values()
+        if head_slice.start <= index < head_slice.stop
+    )

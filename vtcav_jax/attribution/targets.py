@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike
 
 from vtcav_jax.tap import as_pytree, class_logit
 
-Seen = dict[str, Array]
+Activations = dict[str, Array]
 
 
 @jax.tree_util.register_dataclass
@@ -27,7 +27,7 @@ class Class:
     classes: Any
     stage: ClassVar[None] = None
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
+    def __call__(self, logits: Array, activations: Activations) -> Array:
         return class_logit(self.classes, logits)
 
 
@@ -40,15 +40,15 @@ class Margin:
     """
 
     classes: Any
-    among: Any = None
+    head_range: Any = None
     stage: ClassVar[None] = None
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
-        own = class_logit(self.classes, logits)
-        first, behind = (0, logits.shape[-1]) if self.among is None else self.among
+    def __call__(self, logits: Array, activations: Activations) -> Array:
+        class_logits = class_logit(self.classes, logits)
+        start, end = (0, logits.shape[-1]) if self.head_range is None else self.head_range
         number = jnp.arange(logits.shape[-1])
-        rivals = jnp.where(((number >= first) & (number < behind))[None], logits, 0).sum(-1) - own
-        return own - rivals / jnp.maximum(behind - first - 1, 1).astype(logits.dtype)
+        rivals = jnp.where(((number >= start) & (number < end))[None], logits, 0).sum(-1) - class_logits
+        return class_logits - rivals / jnp.maximum(end - start - 1, 1).astype(logits.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +60,7 @@ class Contrast:
     others: Any
     stage: ClassVar[None] = None
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
+    def __call__(self, logits: Array, activations: Activations) -> Array:
         return class_logit(self.classes, logits) - class_logit(self.others, logits)
 
 
@@ -71,7 +71,7 @@ class Group:
     classes: tuple[int, ...]
     stage: ClassVar[None] = None
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
+    def __call__(self, logits: Array, activations: Activations) -> Array:
         k = logits.shape[-1]
         inside = np.isin(np.arange(k), self.classes)
         if inside.all() or not inside.any() or not all(0 <= c < k for c in self.classes):
@@ -90,8 +90,8 @@ class Channel:
     stage: str
     channel: int
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
-        value = seen[self.stage]
+    def __call__(self, logits: Array, activations: Activations) -> Array:
+        value = activations[self.stage]
         if not 0 <= self.channel < value.shape[-1]:
             raise ValueError(
                 f"{self.stage} has channels 0 to {value.shape[-1] - 1}; there is no channel {self.channel}"
@@ -104,14 +104,14 @@ jax.tree_util.register_static(Channel)
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Concept:
+class ConceptTarget:
     """The activation of a stage along a concept vector `(c,)`, its mean over places, or `(t, h, w, c)`, its sum."""
 
     stage: str = field(metadata={"static": True})
     vector: Any
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
-        value = seen[self.stage]
+    def __call__(self, logits: Array, activations: Activations) -> Array:
+        value = activations[self.stage]
         vector = jnp.asarray(self.vector, value.dtype)
         if vector.shape == value.shape[1:]:
             return jnp.matmul(value.reshape(len(value), -1), vector.reshape(-1), precision="highest")
@@ -125,32 +125,34 @@ class Concept:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OfLogits:
+class LogitFunction:
     """Any function from logits `(b, k)` to one score per clip."""
 
     function: Any
     stage: ClassVar[None] = None
 
-    def __call__(self, logits: Array, seen: Seen) -> Array:
+    def __call__(self, logits: Array, activations: Activations) -> Array:
         return self.function(logits)
 
 
-Target = ArrayLike | Class | Margin | Contrast | Group | Channel | Concept | Callable[[Array], Array] | list | tuple
+Target = (
+    ArrayLike | Class | Margin | Contrast | Group | Channel | ConceptTarget | Callable[[Array], Array] | list | tuple
+)
 
 
 def as_target(target: Target, clips: int, k: int) -> Any:
     """`target` as a pytree that is called with logits and seen values; class numbers are checked."""
-    if isinstance(target, Group | Channel | Concept):
+    if isinstance(target, Group | Channel | ConceptTarget):
         return target
     if isinstance(target, Class):
         return Class(_indices(target.classes, clips, k))
     if isinstance(target, Margin):
-        among = None if target.among is None else jnp.asarray(target.among, jnp.int32)
-        return Margin(_indices(target.classes, clips, k), among)
+        head_range = None if target.head_range is None else jnp.asarray(target.head_range, jnp.int32)
+        return Margin(_indices(target.classes, clips, k), head_range)
     if isinstance(target, Contrast):
         return Contrast(_indices(target.classes, clips, k), _indices(target.others, clips, k))
     if callable(target):
-        return OfLogits(as_pytree(target))
+        return LogitFunction(as_pytree(target))
     return Margin(_indices(target, clips, k))
 
 

@@ -79,14 +79,14 @@ def testing():
 
 
 def measuring():
-    from vtcav_jax.attribution.motion.reliance import Measuring
+    from vtcav_jax.attribution.motion.reliance import MotionConfig
 
-    return Measuring(
+    return MotionConfig(
         method=one(flags.METHODS) or "gradient_x_input",
         stage=one(flags.STAGES),
-        n=flags.SIGMAS.value,
+        motion_threshold_sd=flags.SIGMAS.value,
         seed=flags.SEED.value,
-        flow=flags.FLOW.value,
+        compare_optical_flow=flags.FLOW.value,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.boxes import Pixels
 from vtcav_jax.concepts.config import NEGATIVE
 from vtcav_jax.concepts.crops import CONTROLS, KINDS, letterbox
@@ -115,7 +115,7 @@ def encoded(video: UInt8[np.ndarray, "t h w 3"], fps: float = 25) -> bytes:
     return file.getvalue()
 
 
-def pictures(clip: ConceptClip, geometry: ClipGeometry | None = None) -> UInt8[np.ndarray, "t h w 3"]:
+def pictures(clip: ConceptClip, geometry: ClipSpec | None = None) -> UInt8[np.ndarray, "t h w 3"]:
     """The clip as it is stored; or the frames of it that a network takes.
 
     Mined clips have their frames already: those of another length than the network's are read as a short video. In
@@ -139,7 +139,7 @@ def pictures(clip: ConceptClip, geometry: ClipGeometry | None = None) -> UInt8[n
         return read(by_decoding=True)
 
 
-def letterboxed(clip: ConceptClip, geometry: ClipGeometry) -> UInt8[np.ndarray, "t h w 3"]:
+def letterboxed(clip: ConceptClip, geometry: ClipSpec) -> UInt8[np.ndarray, "t h w 3"]:
     """What the network is shown, before normalisation."""
     return letterbox(pictures(clip, geometry), geometry.size)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs
 from vtcav_jax.concepts.concept_sets import ConceptClip, encoded, once, read_verdicts, reviewed
 from vtcav_jax.concepts.config import NEGATIVE, Concept, Mining, folder_name
@@ -53,7 +53,7 @@ Place = tuple[str, str, str]  # the set, static or dynamic, and the label that i
 def whole_clips(
     source: Source,
     settings: Mining,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     out: Path,
     *,
     targets: Source | None = None,

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import FramesMissing, decoded, probe
 from vtcav_jax.data.frame_sampling import choose
 from vtcav_jax.data.resize import Views, square_views
@@ -67,7 +67,7 @@ USUAL = How()
 
 def read_clip(
     path: str | Path,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     how: How = USUAL,
     *,
     within: tuple[float, float] | None = None,
@@ -100,7 +100,7 @@ def clip_of(
     duration: float,
     frames: Callable[[list[int]], Iterable[tuple[int, np.ndarray]]],
     content: str,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     how: How,
     within: tuple[float, float] | None = None,
 ) -> Clip:
@@ -130,7 +130,7 @@ def made(
     times: Float[np.ndarray, "n t"],
     padded: bool,
     content: str,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     how: How,
 ) -> Clip:
     """The clip of squares that are there: normalised if that is asked for, and with its identity.
@@ -144,4 +144,4 @@ def made(
     preprocessing |= {"views": how.views, "antialias": how.antialias}
     told = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)
     identity = hashlib.sha256(told.encode()).hexdigest()
-    return Clip(geometry.normalised(video) if how.normalise else video, frames, times, padded, identity, content)
+    return Clip(geometry.normalise(video) if how.normalise else video, frames, times, padded, identity, content)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, How, made
 from vtcav_jax.data.loader import Read, stream
 from vtcav_jax.data.open import Item, Source, digest
@@ -38,14 +38,14 @@ class Prepared:
     heads: dict[str, tuple[str, ...]]
     items: tuple[Item, ...]
     records: Records
-    geometry: ClipGeometry
+    geometry: ClipSpec
     how: How
 
     @property
     def identity(self) -> str:
         return digest((self.records.folder / INDEX).read_text(encoding="utf-8"))
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         self._check(geometry, how)
         found = self.records[i, FEATURES]
         video, frames, times = (np.array(found[name]) for name in FEATURES[:3])  # which are read-only
@@ -55,7 +55,7 @@ class Prepared:
         """The hash of what clip i was made of, by which it is known wherever else it may be."""
         return self.records[i, ("content",)]["content"].decode()
 
-    def _check(self, geometry: ClipGeometry, how: How) -> None:
+    def _check(self, geometry: ClipSpec, how: How) -> None:
         ours, theirs = (_kept(self.geometry, self.how), _kept(geometry, how))
         if differing := [name for name in ours if ours[name] != theirs[name]]:
             expected = ", ".join(f"{name}={ours[name]}" for name in differing)
@@ -63,14 +63,14 @@ class Prepared:
             raise ValueError(f"{self.spec} was prepared with {expected}, asked for {got}; prepare it anew for this")
 
 
-def _kept(geometry: ClipGeometry, how: How) -> dict[str, Any]:
+def _kept(geometry: ClipSpec, how: How) -> dict[str, Any]:
     told = {name: value for name, value in asdict(geometry).items() if name not in READ_LATER}
     return told | {name: value for name, value in asdict(how).items() if name != "normalise"}
 
 
 def prepare(
     source: Source,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     how: How,
     out_dir: str | Path,
     *,
@@ -103,7 +103,7 @@ class _Job:
     """What is made of what, and where."""
 
     source: Source
-    geometry: ClipGeometry
+    geometry: ClipSpec
     how: How
     folder: Path
     split: str
@@ -253,7 +253,7 @@ def opened(folder: Path, spec: str, split: str | None = None) -> Prepared:
         records = records_of(folder, told["split"])
         if split not in (None, told["split"]):
             raise ValueError(f"{spec}: there is no split {split!r}; there is {told['split']!r}")
-        prepared = Prepared(spec, heads, items, records, ClipGeometry(**geometry), How(**told["how"]))
+        prepared = Prepared(spec, heads, items, records, ClipSpec(**geometry), How(**told["how"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / INDEX} is damaged ({error}); prepare the dataset anew") from error
     if len(records) != len(items):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import VideoError
 
 # Matroska rounds timestamps to milliseconds: a frame that should be shown at 2/30 s says 67 ms.
@@ -27,7 +27,7 @@ class Chosen:
 def choose(
     times: Float[np.ndarray, " frames"],
     duration: float,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     *,
     clips: int = 1,
     start: int | None = None,
@@ -119,7 +119,7 @@ def _uniform(total: int, frames: int, clips: int, random: np.random.Generator | 
 
 
 def _counted(
-    total: int, geometry: ClipGeometry, clips: int, first: int | None, random: np.random.Generator | None
+    total: int, geometry: ClipSpec, clips: int, first: int | None, random: np.random.Generator | None
 ) -> Chosen:
     room = total - geometry.frames * geometry.interval + 1
     if first is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import USUAL, Clip, How
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.decode_worker import TooSlow, Worker, WorkerDied
@@ -38,7 +38,7 @@ class Reader:
     """Reads item i; this is what a worker is sent."""
 
     source: Source
-    geometry: ClipGeometry
+    geometry: ClipSpec
     how: How
 
     def __call__(self, position: Position) -> Read:
@@ -55,7 +55,7 @@ class Reader:
 
 def stream(
     source: Source,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     how: How = USUAL,
     *,
     wanted: Iterable[Position] | None = None,

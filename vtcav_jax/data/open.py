@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, How, read_clip
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.names import printable, unknown
@@ -56,7 +56,7 @@ class Source(Protocol):
         """Differs where clips or labels do, as far as that can be told without reading all of it."""
         ...
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         """Item i; what cannot be read raises `VideoError`."""
         ...
 
@@ -75,7 +75,7 @@ class Files:
         told = [(item.name, item.labels, item.start, item.end, size) for item, size in zip(self.items, sizes)]
         return digest([self.heads, told])
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         item = self.items[i]
         assert item.path is not None
         if item.path.is_dir():

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 
 Views = Literal["centre", "three"]
 
 
 def square_views(
-    frame: UInt8[np.ndarray, "h w 3"], geometry: ClipGeometry, views: Views = "centre", *, antialias: bool = False
+    frame: UInt8[np.ndarray, "h w 3"], geometry: ClipSpec, views: Views = "centre", *, antialias: bool = False
 ) -> UInt8[np.ndarray, "views size size 3"]:
     """The squares that the network sees of one frame.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, How, clip_of
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.open import Item, Lazy, Source, digest
@@ -73,7 +73,7 @@ class Dataset:
         name = f"{self.records.folder.parent.name}_{self.records.split}_{i:06d}"
         return Item(name, {head: label for head, label in answers.items() if label >= 0})
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         if how.interval_seconds is not None or how.start_seconds is not None:
             raise ValueError(f"frames in {self.spec} have no times; leave out interval_seconds and start_seconds")
         frames = np.asarray(self.records[i, (self.video,)][self.video])

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, How, clip_of
 from vtcav_jax.data.open import Item, Lazy, digest
 from vtcav_jax.names import unknown
@@ -65,7 +65,7 @@ class Synthetic:
         labels = {name: int(question.label(factors)[0]) for name, question in asked.items()}
         return Item(f"{self.name}_{self.seed}_{i:06d}", labels)
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         frames = np.rint(255 * self.rendered(i).video[0]).astype(np.uint8)
         times, content = np.arange(len(frames)) / FPS, hashlib.sha256(repr(frames.shape).encode() + frames.tobytes())
         return clip_of(

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.attribution.integrated import legs_for
+from vtcav_jax.attribution.integrated import static_and_dynamic_many
 from vtcav_jax.attribution.motion import selective_relevance
-from vtcav_jax.attribution.motion.temporal_probes import as_probe, logits_in_orders, orders
+from vtcav_jax.attribution.motion.temporal_probes import frame_orders, logits_in_orders, probe_from_scores
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.evaluation.world_benchmark.eval_set import Material
 from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import batches, draws, interval
 from vtcav_jax.evaluation.world_benchmark.tables import ALL, KIND, Row
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 
 SHUFFLES = 8
@@ -30,36 +30,36 @@ class Share(NamedTuple):
     cost: int
 
 
-def two_legs(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
+def two_legs(loaded: Network, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
     """Of what speaks for the answer, the part on the second leg of the path: from the frozen clip to the clip."""
     found = []
-    for legs in legs_for(loaded.model, video, targets, frames=2, nodes=8):
+    for legs in static_and_dynamic_many(loaded.model, video, targets, frames=2, ig_steps=8):
         still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
-        share = Share(_part(moving, still), legs.static.cost + legs.dynamic.cost)
+        share = Share(_part(moving, still), legs.static.forward_passes + legs.dynamic.forward_passes)
         found.append({"two_leg_integrated_gradients": share})
     return found
 
 
-def relevance(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
+def relevance(loaded: Network, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
     """The motion part of selective relevance less that of the frozen clip, and as it was published, without it."""
     found = []
     for target in targets:
-        motion = selective_relevance.motion(loaded.model, video, target)
-        without = Share(motion.selected.motion_share, 3)
+        motion = selective_relevance.motion_share(loaded.model, video, target)
+        without = Share(motion.clip_split.motion_share, 3)
         found.append({"selective_relevance": Share(motion.excess, 6), "selective_relevance (no frozen clip)": without})
     return found
 
 
-def time_changed(loaded: Loaded, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
+def time_changed(loaded: Network, video: np.ndarray, targets: Sequence[Margin]) -> list[dict[str, Share]]:
     """What the score loses when the clip stands still, and when its frames are shuffled."""
     clips, frames = jnp.asarray(video), video.shape[1]
-    changed = logits_in_orders(loaded.model, clips, orders(frames, SHUFFLES, 0))
+    changed = logits_in_orders(loaded.model, clips, frame_orders(frames, SHUFFLES, 0))
     empty = logits_in_orders(loaded.model, jnp.zeros_like(clips), np.arange(frames, dtype=np.int32)[None])
     found = []
     for target in targets:
         scores = [np.asarray(_score(target, logits)) for logits in (*changed, *empty)]
-        probe = as_probe(np.stack(scores[:-1]), frames, scores[-1])
-        frozen, shuffled = Share(probe.still_share, frames + 2), Share(probe.order_share, SHUFFLES + 2)
+        probe = probe_from_scores(np.stack(scores[:-1]), frames, scores[-1])
+        frozen, shuffled = Share(probe.drop_frozen, frames + 2), Share(probe.drop_shuffled, SHUFFLES + 2)
         found.append({"frozen": frozen, "shuffled": shuffled})
     return found
 
@@ -69,7 +69,7 @@ def _score(target: Margin, logits: Array) -> Array:
     return target(logits, {})
 
 
-Shares = Callable[[Loaded, np.ndarray, Sequence[Margin]], list[dict[str, Share]]]
+Shares = Callable[[Network, np.ndarray, Sequence[Margin]], list[dict[str, Share]]]
 # Each, and whether all of its passes are the same for all targets
 WAYS: tuple[tuple[Shares, bool], ...] = ((two_legs, False), (relevance, False), (time_changed, True))
 

@@ -54,7 +54,7 @@ def _range(rows: list[Row]) -> str:
     """Of one stage the value and its interval; of several the worst and the best, with where, and the last."""
     if len(rows) == 1:
         row = rows[0]
-        return intervals.told(row.value, row.low, row.high)
+        return intervals.format_interval(row.value, row.low, row.high)
     best, last = max(rows, key=lambda row: row.value), rows[-1]
     told = f"{best.value:.2f} at {best.stage}"
     if last != best:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vtcav_jax import pyramid, tap
-from vtcav_jax.attribution.score_model import Explained, explained, on_host
+from vtcav_jax.attribution.score_model import ExplainContext, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.evaluation.world_benchmark.eval_set import Material
 from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
@@ -25,7 +25,7 @@ from vtcav_jax.evaluation.world_benchmark.scoring import draws, interval
 from vtcav_jax.evaluation.world_benchmark.tables import ABLATION, SELECTIVE, Row
 from vtcav_jax.progress import progress
 from vtcav_jax.pyramid import Selection
-from vtcav_jax.pyramid.ablation import without
+from vtcav_jax.pyramid.ablation import score_without
 from vtcav_jax.tap import Model
 from vtcav_jax.telling import warn
 
@@ -48,7 +48,7 @@ def from_nothing(model: Model, own: Array, others: Array, target: Margin) -> tup
 
 def strongest(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
     """What is most active in the clips, whatever they are asked: which kernels stand out, and no explanation."""
-    chain = pyramid.levels(explained(model, own, target), None, DEPTH)
+    chain = pyramid.pyramid_levels(prepare_explanation(model, own, target), None, DEPTH)
     names = tuple(name for level in chain for name in level)
     values = tap.activations(model, own, names)[1]
     means = {name: np.asarray(jnp.abs(value).mean((0, 1, 2, 3))) for name, value in values.items()}
@@ -63,10 +63,10 @@ WAYS: dict[str, Callable[[Model, Array, Array, Margin], tuple[Named, float]]] = 
 
 
 def _named(model: Model, own: Array, target: Margin, **more: Any) -> tuple[Named, float]:
-    made = pyramid.build(model, own, target, depth=DEPTH, selection=Selection("top", float(KERNELS)), **more)
+    made = pyramid.build_pyramid(model, own, target, depth=DEPTH, selection=Selection("top", float(KERNELS)), **more)
     stages = [name for level in made.levels for name in level]
     ranked = sorted(made.nodes, key=lambda node: -node.relevance)
-    return {name: [node.channel for node in ranked if node.stage == name] for name in stages}, made.cost
+    return {name: [node.channel for node in ranked if node.stage == name] for name in stages}, made.forward_passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +113,16 @@ class _Judged:
 def _judged(about: Material, number: int, side: _Side) -> dict[str, _Judged]:
     """Every way; what is lost without others, and without all, is the same for all ways."""
     model, out = about.wide.model, {}
-    what = explained(model, side.judged, side.target)
+    what = prepare_explanation(model, side.judged, side.target)
     falls: dict[str, _Falls] = {}
     for way, make in WAYS.items():
         start = time.perf_counter()
         named, cost = make(model, side.made_of, side.usual, side.target)
         seconds = (time.perf_counter() - start) / len(side.made_of)
         if not falls:
-            scores, values = tap.activations(what.scored, what.video, tuple(named))
+            scores, values = tap.activations(what.score_model, what.video, tuple(named))
             instead = tap.activations(model, side.others, tuple(named))[1]
-            full, seed = on_host(scores[:, 0]), (about.seed, number)
+            full, seed = to_numpy(scores[:, 0]), (about.seed, number)
             falls = {at: _Falls(what, at, values[at], instead[at], full, seed) for at in named}
         apart = {at: _apart(falls[at].value, falls[at].other, some, about.seed) for at, some in named.items()}
         out[way] = _Judged(cost, seconds, {at: falls[at].of(some) for at, some in named.items()}, apart)
@@ -146,7 +146,7 @@ def _rows(about: Material, network: str, name: str, way: str, sides: list[_Judge
 class _Falls:
     """What the margins lose without kernels of a stage; `other` is what stands in their place."""
 
-    what: Explained
+    what: ExplainContext
     stage: str
     value: Array
     other: Array
@@ -174,12 +174,14 @@ class _Falls:
 
     def _without(self, channels: np.ndarray) -> Float[np.ndarray, " b"]:
         gone = jnp.asarray(np.isin(self._every, channels))
-        return self.full - on_host(without(self.what.scored, self.what.video, self.stage, self.value, self.other, gone))
+        return self.full - to_numpy(
+            score_without(self.what.score_model, self.what.video, self.stage, self.value, self.other, gone)
+        )
 
 
 def _sides(about: Material, head: str) -> Iterator[_Side]:
     """Every class twice, its halves in turn; all have as many clips, so that nothing is compiled again."""
-    labels, where, n = about.clips.labels[head], about.loaded.slices[head], _clips_each(about, head)
+    labels, where, n = about.clips.labels[head], about.loaded.head_slices[head], _clips_each(about, head)
     for c in range(where.stop - where.start):
         own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
         halves = [(own[i::2][:n], others[i::2][:n]) for i in (0, 1)]
@@ -191,7 +193,7 @@ def _sides(about: Material, head: str) -> Iterator[_Side]:
 
 def _clips_each(about: Material, head: str) -> int:
     """Of each class on either side; 0 if there are too few."""
-    labels, where = about.clips.labels[head], about.loaded.slices[head]
+    labels, where = about.clips.labels[head], about.loaded.head_slices[head]
     n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(where.stop - where.start)))
     return n if n >= FEWEST else 0
 

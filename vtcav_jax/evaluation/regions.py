@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from vtcav_jax.attribution.videos.clip_windows import Window
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.open import Source
 from vtcav_jax.data.resize import square_views
 from vtcav_jax.data.world_source import Synthetic
@@ -12,52 +12,63 @@ from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.render import Clips
 from vtcav_jax.worlds.spec import STEPS
 
-BOXES = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
-PATHS = {"dis_box": "dis_direction", "key_box": "direction"}  # the factor that says how things move, from back to front
+ENTITY_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
+DIRECTION_FACTORS = {
+    "dis_box": "dis_direction",
+    "key_box": "direction",
+}  # the factor that says how things move, from back to front
 
 
-def things(source: Source, window: Window, geometry: ClipGeometry, head: str = "") -> Bool[np.ndarray, "t h w"] | None:
+def target_region(
+    source: Source, window: Window, clip_spec: ClipSpec, head: str = ""
+) -> Bool[np.ndarray, "t h w"] | None:
     """The pixels that the network sees of the boxes that come with a video; None without.
 
     Of a world those in which the cause of the question `head` is to be seen, or the key's; of one that is asked of the
     scene what no glyph covers.
     """
     if isinstance(source, Synthetic):
-        masks, questions = _rendered(source, window).masks, source.world.questions
-        asked = questions[head].entities if head in questions else ("key",)
-        found = [masks[mask][0] for entity, mask in BOXES.items() if mask in masks and entity in asked]
-        shown = np.any(found, 0) if found else ~np.any([mask[0] for name, mask in masks.items() if name in PATHS], 0)
-    elif (drawn := _drawn(window)) is not None:
-        shown = drawn
+        masks, questions = _render_window(source, window).masks, source.world.questions
+        entities = questions[head].entities if head in questions else ("key",)
+        region_masks = [masks[mask][0] for entity, mask in ENTITY_MASKS.items() if mask in masks and entity in entities]
+        region = (
+            np.any(region_masks, 0)
+            if region_masks
+            else ~np.any([mask[0] for name, mask in masks.items() if name in DIRECTION_FACTORS], 0)
+        )
+    elif (box_mask := _annotated_boxes(window)) is not None:
+        region = box_mask
     else:
         return None
-    frames = [np.repeat(np.uint8(255) * shown[i][..., None], 3, -1) for i in window.clip.frames[0]]
-    return np.stack([square_views(frame, geometry)[0, ..., 0] > 127 for frame in frames])
+    frames = [np.repeat(np.uint8(255) * region[i][..., None], 3, -1) for i in window.clip.frames[0]]
+    return np.stack([square_views(frame, clip_spec)[0, ..., 0] > 127 for frame in frames])
 
 
-def displacement(source: Source, window: Window) -> Float[np.ndarray, "t1 h w 2"] | None:
+def ground_truth_flow(source: Source, window: Window) -> Float[np.ndarray, "t1 h w 2"] | None:
     """How far (x, y) what is seen in a frame has moved since the frame before: known of worlds, else by optical flow.
 
     None where there is no OpenCV to compute it.
     """
     video = window.clip.video[0]
     if not isinstance(source, Synthetic) or video.shape[1] != source.world.size:
-        return _flowing(video)
-    clips = _rendered(source, window)
-    moved = np.zeros((len(video) - 1, *video.shape[1:3], 2), np.float32)
+        return _estimated_flow(video)
+    clips = _render_window(source, window)
+    true_flow = np.zeros((len(video) - 1, *video.shape[1:3], 2), np.float32)
     gaps = np.diff(window.clip.frames[0])
-    still = clips.masks.get("marker_box", np.zeros((1, *clips.video.shape[1:4]), bool))[0]  # in front of everything
-    for mask, direction in PATHS.items():
+    static_mask = clips.masks.get("marker_box", np.zeros((1, *clips.video.shape[1:4]), bool))[
+        0
+    ]  # in front of everything
+    for mask, direction in DIRECTION_FACTORS.items():
         if mask in clips.masks:
             step = source.world.speed * STEPS[clips.factors[direction][0]][::-1]
             for t, gap in enumerate(gaps):
                 frame = window.clip.frames[0, t + 1]
                 where = clips.masks["key" if isinstance(source.world, Dots) else mask]  # dots move in the glyph alone
-                moved[t][where[0, frame] & ~still[frame]] = gap * step
-    return moved
+                true_flow[t][where[0, frame] & ~static_mask[frame]] = gap * step
+    return true_flow
 
 
-def _flowing(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t1 h w 2"] | None:
+def _estimated_flow(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t1 h w 2"] | None:
     from importlib.util import find_spec
 
     if find_spec("cv2") is None:
@@ -67,11 +78,11 @@ def _flowing(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t1 h w 2
     return flow(video, backwards=True)
 
 
-def _rendered(source: Synthetic, window: Window) -> Clips:
+def _render_window(source: Synthetic, window: Window) -> Clips:
     return source.rendered(window.read.index)
 
 
-def _drawn(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
+def _annotated_boxes(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
     """Boxes of the video's table, frame by frame."""
     from vtcav_jax.concepts.boxes import pixels, read_boxes
     from vtcav_jax.data.decode import probe
@@ -82,9 +93,9 @@ def _drawn(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
     tables = read_boxes(item.boxes)
     boxes = tables.get(item.path.name, tables.get("", ()))
     index = probe(item.path)
-    shown = np.zeros((int(window.clip.frames.max()) + 1, index.height, index.width), bool)
+    box_mask = np.zeros((int(window.clip.frames.max()) + 1, index.height, index.width), bool)
     for box in boxes:
-        if box.frame < len(shown) and (found := pixels(box.corners, index.height, index.width)):
-            x1, y1, x2, y2 = found
-            shown[box.frame, y1:y2, x1:x2] = True
-    return shown
+        if box.frame < len(box_mask) and (corners := pixels(box.corners, index.height, index.width)):
+            x1, y1, x2, y2 = corners
+            box_mask[box.frame, y1:y2, x1:x2] = True
+    return box_mask

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-CONVOLUTIONS = {
+C3D_CONVOLUTIONS = {
     **{"conv1": (3, 64), "conv2": (64, 128), "conv3a": (128, 256), "conv3b": (256, 256)},
     **{"conv4a": (256, 512), "conv4b": (512, 512), "conv5a": (512, 512), "conv5b": (512, 512)},
 }
-POOL_AFTER = {"conv1": "pool1", "conv2": "pool2", "conv3b": "pool3", "conv4b": "pool4", "conv5b": "pool5"}
-GRID = (1, 4, 4)
+C3D_POOLS = {"conv1": "pool1", "conv2": "pool2", "conv3b": "pool3", "conv4b": "pool4", "conv5b": "pool5"}
+C3D_GRID = (1, 4, 4)
 
 
 class C3d(nnx.Module):
@@ -37,28 +37,28 @@ class C3d(nnx.Module):
     ):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
-        for name, (inputs, outputs) in CONVOLUTIONS.items():
-            setattr(self, name, centred(inputs, outputs, (3, 3, 3), use_bias=True, **make))
+        for name, (inputs, outputs) in C3D_CONVOLUTIONS.items():
+            setattr(self, name, same_padded_conv(inputs, outputs, (3, 3, 3), use_bias=True, **make))
         self.fc6 = nnx.Linear(512 * 16, 4096, kernel_init=nnx.initializers.he_normal(), **make)
         self.fc7 = nnx.Linear(4096, 4096, kernel_init=nnx.initializers.he_normal(), **make)
         self.head = nnx.Linear(4096, num_classes, **(make | {"dtype": wide}))
 
     @property
     def stages(self) -> tuple[str, ...]:
-        grids = (name for conv in CONVOLUTIONS for name in (conv, POOL_AFTER.get(conv)) if name)
+        grids = (name for conv in C3D_CONVOLUTIONS for name in (conv, C3D_POOLS.get(conv)) if name)
         return (*grids, "fc6", "fc7")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
-        for name in CONVOLUTIONS:
+        for name in C3D_CONVOLUTIONS:
             x = tap(name, jax.nn.relu(getattr(self, name)(x)))
-            if pool := POOL_AFTER.get(name):
+            if pool := C3D_POOLS.get(name):
                 window = (1, 2, 2) if pool == "pool1" else (2, 2, 2)
                 side = 1 if pool == "pool5" else 0
                 x = tap(pool, max_pool(x, window, window, (0, side, side)))
-        if x.shape[1:4] != GRID:
+        if x.shape[1:4] != C3D_GRID:
             raise ValueError(
-                f"C3D reads clips of 16 frames of 112 x 112, whose last grid is {GRID}; these are "
+                f"C3D reads clips of 16 frames of 112 x 112, whose last grid is {C3D_GRID}; these are "
                 f"{video.shape[1:4]}, with {x.shape[1:4]}: choose frames and size to fit"
             )
         x = tap("fc6", jax.nn.relu(self.fc6(x.reshape(len(x), -1))))

@@ -14,17 +14,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vtcav_jax.models import parameters
-from vtcav_jax.models.zoo import PRESETS, Preset, find, make
+from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 from vtcav_jax.names import unknown
 
-SINGLE = "label"  # what the head of a network with one head is called
-NETWORK = "model.safetensors"  # in the folder of a training run
+DEFAULT_HEAD = "label"  # what the head of a network with one head is called
+TRAINED_NETWORK_FILE = "model.safetensors"  # in the folder of a training run
 
 Heads = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Network:
     """A network with weights, and what is known about it.
 
     `heads` has the class names of each question that the network answers; its logits are those of all heads, in this
@@ -43,11 +43,11 @@ class Loaded:
         return tuple(f"{head}:{name}" for head, names in self.heads.items() for name in names)
 
     @property
-    def slices(self) -> dict[str, slice]:
+    def head_slices(self) -> dict[str, slice]:
         """Where the logits of each head are."""
-        return slices(self.heads)
+        return head_slices(self.heads)
 
-    def target(self, text: str) -> int:
+    def class_index(self, text: str) -> int:
         """The logit that `text` names: CLASS, HEAD:CLASS, or a number where there is one head."""
         if text in self.labels:
             return self.labels.index(text)
@@ -61,7 +61,7 @@ class Loaded:
         raise ValueError(unknown("target", [text], self.labels))
 
 
-def slices(heads: Heads) -> dict[str, slice]:
+def head_slices(heads: Heads) -> dict[str, slice]:
     """Where the logits of each head are."""
     ends = [0]
     for names in heads.values():
@@ -69,25 +69,29 @@ def slices(heads: Heads) -> dict[str, slice]:
     return {head: slice(start, stop) for head, start, stop in zip(heads, ends, ends[1:])}
 
 
-def untrained(preset: str, *, seed: int = 0, dtype: Any = jnp.float32) -> Loaded:
+def random_network(preset: str, *, seed: int = 0, dtype: Any = jnp.float32) -> Network:
     """A preset with random weights, to try something out."""
-    found = find(preset)
-    return Loaded(make(preset, seed=seed, dtype=dtype), preset, one_head(found.num_classes, found.labels))
+    entry = get_preset(preset)
+    return Network(make(preset, seed=seed, dtype=dtype), preset, single_head(entry.num_classes, entry.labels))
 
 
-def one_head(num_classes: int, names: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
-    return {SINGLE: tuple(names) if names else tuple(map(str, range(num_classes)))}
+def single_head(num_classes: int, names: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    return {DEFAULT_HEAD: tuple(names) if names else tuple(map(str, range(num_classes)))}
 
 
 def load(
-    name_or_path: str | Path, *, dtype: Any = jnp.float32, remat: bool = False, place: parameters.Place | None = None
-) -> Loaded:
+    name_or_path: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+    sharding_fn: parameters.ShardingFn | None = None,
+) -> Network:
     """One of `SHIPPED`, or what conversion or training wrote: a directory, or a `.safetensors` with its JSON beside."""
-    path = _resolved(name_or_path)
-    about = read_about(path)
-    heads = {head: tuple(names) for head, names in about["heads"].items()}
-    model = parameters.restore(about_and_weights(path)[1], _maker(about, dtype=dtype, remat=remat), place)
-    return Loaded(model, about["preset"], heads)
+    path = _resolve_path(name_or_path)
+    metadata = read_metadata(path)
+    heads = {head: tuple(names) for head, names in metadata["heads"].items()}
+    model = parameters.restore(bundle_paths(path)[1], _model_factory(metadata, dtype=dtype, remat=remat), sharding_fn)
+    return Network(model, metadata["preset"], heads)
 
 
 def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **source: Any) -> None:
@@ -96,90 +100,94 @@ def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **sourc
     `source` tells where the weights come from and is kept in the JSON.
     """
     path = Path(path)
-    check_free(path)
-    about_file, weights_file = about_and_weights(path)
-    about = {"preset": preset, "heads": {head: list(names) for head, names in heads.items()}, "source": source}
+    require_absent(path)
+    metadata_file, weights_file = bundle_paths(path)
+    metadata = {"preset": preset, "heads": {head: list(names) for head, names in heads.items()}, "source": source}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part") as folder:
         part = Path(folder) / f"new{path.suffix}"
         if part.suffix != ".safetensors":
             part.mkdir()
-        part_about, part_weights = about_and_weights(part)
+        part_metadata, part_weights = bundle_paths(part)
         parameters.save(part_weights, model)
-        part_about.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        part_metadata.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
         if part.suffix == ".safetensors":
-            os.replace(part_about, about_file)
+            os.replace(part_metadata, metadata_file)
             os.replace(part_weights, weights_file)
         else:
             os.replace(part, path)
 
 
-def check_free(path: Path) -> None:
+def require_absent(path: Path) -> None:
     """Whether `save` can write there: nothing may be there yet, nor beside it."""
     parameters.check_writable(path)
-    if (about_file := about_and_weights(path)[0]).exists():
-        raise ValueError(f"{about_file} exists already; remove it or choose another name")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"{path} cannot be written: {there} is not a folder that you may write to; choose another")
+    if (metadata_file := bundle_paths(path)[0]).exists():
+        raise ValueError(f"{metadata_file} exists already; remove it or choose another name")
+    existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing_parent.is_dir() or not os.access(existing_parent, os.W_OK):
+        raise ValueError(
+            f"{path} cannot be written: {existing_parent} is not a folder that you may write to; choose another"
+        )
 
 
-def abstract(name_or_path: str) -> tuple[nnx.Module, Preset]:
+def abstract_model(name_or_path: str) -> tuple[nnx.Module, Preset]:
     """A preset's or a stored network's shapes, without its numbers, and its preset."""
     if name_or_path in PRESETS:
-        return nnx.eval_shape(partial(make, name_or_path)), find(name_or_path)
-    about = read_about(_resolved(name_or_path))
-    return nnx.eval_shape(_maker(about)), find(about["preset"])
+        return nnx.eval_shape(partial(make, name_or_path)), get_preset(name_or_path)
+    metadata = read_metadata(_resolve_path(name_or_path))
+    return nnx.eval_shape(_model_factory(metadata)), get_preset(metadata["preset"])
 
 
-def shipped() -> dict[str, Path]:
+def shipped_networks() -> dict[str, Path]:
     """The trained networks that come with the package, by name."""
     with resources.as_file(resources.files("vtcav_jax.models").joinpath("shipped")) as folder:
         return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _resolved(name_or_path: str | Path) -> Path:
+def _resolve_path(name_or_path: str | Path) -> Path:
     """A path that is there comes before a name; the folder of a training run stands for the network in it."""
     path = Path(name_or_path)
-    if (path / NETWORK).is_file():
-        return path / NETWORK
-    return path if path.exists() else shipped().get(str(name_or_path), path)
+    if (path / TRAINED_NETWORK_FILE).is_file():
+        return path / TRAINED_NETWORK_FILE
+    return path if path.exists() else shipped_networks().get(str(name_or_path), path)
 
 
-def _maker(about: Mapping[str, Any], **options: Any) -> partial[nnx.Module]:
-    return partial(make, about["preset"], num_classes=sum(map(len, about["heads"].values())), **options)
+def _model_factory(metadata: Mapping[str, Any], **options: Any) -> partial[nnx.Module]:
+    return partial(make, metadata["preset"], num_classes=sum(map(len, metadata["heads"].values())), **options)
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """The JSON beside stored weights: preset, heads, source."""
-    about_file, _ = about_and_weights(path)
+    metadata_file, _ = bundle_paths(path)
     if str(path) in PRESETS and not path.exists():
         raise ValueError(
             f"{path} is a network without weights: convert weights for it (`python -m weights_conversion`), or name "
-            f"one that is trained: {', '.join(shipped())}"
+            f"one that is trained: {', '.join(shipped_networks())}"
         )
     if not path.exists():
-        raise ValueError(unknown("network", [str(path)], [*shipped(), *PRESETS]) + "; nor is there such a path")
+        raise ValueError(
+            unknown("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; nor is there such a path"
+        )
     try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
-        preset, heads = about["preset"], about["heads"]
-        find(preset)
+        metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+        preset, heads = metadata["preset"], metadata["heads"]
+        get_preset(preset)
         if not isinstance(heads, dict) or not heads:
             raise ValueError(f"heads is {heads!r}")
         for head, names in heads.items():
-            checked_labels(names, len(names), head)
+            validate_labels(names, len(names), head)
             if not head or not head.isprintable() or ":" in head:
                 raise ValueError(f"a head is called {head!r}")
-        return {"preset": preset, "heads": heads, "source": about.get("source")}
+        return {"preset": preset, "heads": heads, "source": metadata.get("source")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         fault = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else f"damaged ({error!r})"
         raise ValueError(
-            f"{path} is not a network that was converted or trained: {about_file.name} is "
+            f"{path} is not a network that was converted or trained: {metadata_file.name} is "
             f"{fault}; make it with `python -m weights_conversion` or --task=train"
         ) from error
 
 
-def checked_labels(labels: Any, num_classes: int, where: str) -> list[str]:
+def validate_labels(labels: Any, num_classes: int, where: str) -> list[str]:
     """One printable name per class, all different, or an error."""
     if not isinstance(labels, list) or len(labels) != num_classes or not labels:
         count = f"{len(labels)} names" if isinstance(labels, list) else repr(labels)
@@ -187,12 +195,12 @@ def checked_labels(labels: Any, num_classes: int, where: str) -> list[str]:
     if wrong := [i for i, name in enumerate(labels) if not isinstance(name, str) or not name or not name.isprintable()]:
         raise ValueError(f"{where}: the names of classes {wrong[:10]} are empty or hold unprintable characters")
     if len(set(labels)) < len(labels):
-        twice = sorted({name for name in labels if labels.count(name) > 1})
-        raise ValueError(f"{where}: several classes are called {', '.join(twice[:5])}; expected a name for each")
+        duplicates = sorted({name for name in labels if labels.count(name) > 1})
+        raise ValueError(f"{where}: several classes are called {', '.join(duplicates[:5])}; expected a name for each")
     return labels
 
 
-def about_and_weights(path: Path) -> tuple[Path, Path]:
+def bundle_paths(path: Path) -> tuple[Path, Path]:
     """Where a stored network keeps its description and its parameters."""
     if path.suffix == ".safetensors":
         return path.with_suffix(".json"), path

@@ -19,12 +19,12 @@ from vtcav_jax.models.layers.batch_norm import BatchNorm
 from vtcav_jax.models.layers.convolution import Conv3d
 from vtcav_jax.models.layers.pooling import max_pool, mean_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-ONE, THREE = (1, 1, 1), (3, 3, 3)
+_ONES, _THREES = (1, 1, 1), (3, 3, 3)
 
 # Inputs; then the units b0, b1a, b1b, b2a, b2b, b3b
-MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
+I3D_MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
     "Mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
@@ -36,13 +36,13 @@ MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
 # Window and strides of each pool, by what comes after it
-POOLS: dict[str, tuple[str, Triple, Triple]] = {
+I3D_POOLS: dict[str, tuple[str, Triple, Triple]] = {
     "Conv3d_2b_1x1": ("MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ("MaxPool3d_3a_3x3", (1, 3, 3), (1, 2, 2)),
-    "Mixed_4b": ("MaxPool3d_4a_3x3", THREE, (2, 2, 2)),
+    "Mixed_4b": ("MaxPool3d_4a_3x3", _THREES, (2, 2, 2)),
     "Mixed_5b": ("MaxPool3d_5a_2x2", (2, 2, 2), (2, 2, 2)),
 }
-BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3a", "b3b")
+I3D_BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3a", "b3b")
 
 
 class I3d(nnx.Module):
@@ -57,41 +57,41 @@ class I3d(nnx.Module):
     ):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
-        self.Conv3d_1a_7x7 = Unit(3, 64, (7, 7, 7), (2, 2, 2), **make)
-        self.Conv3d_2b_1x1 = Unit(64, 64, ONE, **make)
-        self.Conv3d_2c_3x3 = Unit(64, 192, THREE, **make)
-        for name, (inputs, widths) in MIXED.items():
-            setattr(self, name, Mixed(inputs, widths, **make))
+        self.Conv3d_1a_7x7 = ConvUnit(3, 64, (7, 7, 7), (2, 2, 2), **make)
+        self.Conv3d_2b_1x1 = ConvUnit(64, 64, _ONES, **make)
+        self.Conv3d_2c_3x3 = ConvUnit(64, 192, _THREES, **make)
+        for name, (inputs, widths) in I3D_MIXED.items():
+            setattr(self, name, InceptionBlock(inputs, widths, **make))
         self.head = nnx.Linear(1024, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def parts(self) -> dict[str, "Unit | Mixed"]:
-        names = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *MIXED)
+    def parts(self) -> dict[str, "ConvUnit | InceptionBlock"]:
+        names = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *I3D_MIXED)
         return {name: getattr(self, name) for name in names}
 
     @property
     def stages(self) -> tuple[str, ...]:
         names = []
         for name in self.parts():
-            names += [POOLS[name][0]] if name in POOLS else []
-            names += [f"{name}.{branch}" for branch in BRANCHES] if name in MIXED else []
+            names += [I3D_POOLS[name][0]] if name in I3D_POOLS else []
+            names += [f"{name}.{branch}" for branch in I3D_BRANCHES] if name in I3D_MIXED else []
             names.append(name)
         return (*names, "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
         for name, part in self.parts().items():
-            if name in POOLS:
-                pool, window, strides = POOLS[name]
+            if name in I3D_POOLS:
+                pool, window, strides = I3D_POOLS[name]
                 x = tap(pool, max_pool(x, window, strides, "SAME"))
-            x = part(x, tap, name) if isinstance(part, Mixed) else tap(name, part(x))
+            x = part(x, tap, name) if isinstance(part, InceptionBlock) else tap(name, part(x))
         x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
         return self.head(x.astype(self.head.kernel.dtype))
 
 
-class Unit(nnx.Module):
+class ConvUnit(nnx.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, **make):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, **make):
         initial = nnx.initializers.he_normal()
         self.conv3d = Conv3d(inputs, outputs, kernel, strides, use_bias=False, kernel_init=initial, **make)
         self.bn = BatchNorm(outputs, epsilon=1e-3, **make)
@@ -100,20 +100,20 @@ class Unit(nnx.Module):
         return jax.nn.relu(self.bn(self.conv3d(x)))
 
 
-class Mixed(nnx.Module):
+class InceptionBlock(nnx.Module):
     """Four branches side by side: one unit, twice two, and a pool with one."""
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths
-        self.b0 = Unit(inputs, b0, ONE, **make)
-        self.b1a, self.b1b = Unit(inputs, b1a, ONE, **make), Unit(b1a, b1b, THREE, **make)
-        self.b2a, self.b2b = Unit(inputs, b2a, ONE, **make), Unit(b2a, b2b, THREE, **make)
-        self.b3b = Unit(inputs, b3b, ONE, **make)
+        self.b0 = ConvUnit(inputs, b0, _ONES, **make)
+        self.b1a, self.b1b = ConvUnit(inputs, b1a, _ONES, **make), ConvUnit(b1a, b1b, _THREES, **make)
+        self.b2a, self.b2b = ConvUnit(inputs, b2a, _ONES, **make), ConvUnit(b2a, b2b, _THREES, **make)
+        self.b3b = ConvUnit(inputs, b3b, _ONES, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"], tap: Tap, name: str) -> Float[Array, "b t h w d"]:
         b0 = tap(f"{name}.b0", self.b0(x))
         b1 = tap(f"{name}.b1b", self.b1b(tap(f"{name}.b1a", self.b1a(x))))
         b2 = tap(f"{name}.b2b", self.b2b(tap(f"{name}.b2a", self.b2a(x))))
-        b3 = tap(f"{name}.b3a", max_pool(x, THREE, ONE, "SAME"))
+        b3 = tap(f"{name}.b3a", max_pool(x, _THREES, _ONES, "SAME"))
         b3 = tap(f"{name}.b3b", self.b3b(b3))
         return tap(name, jnp.concatenate([b0, b1, b2, b3], -1))

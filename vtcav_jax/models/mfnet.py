@@ -17,13 +17,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-ONE = (1, 1, 1)
-GROUPS = 16
+_ONES = (1, 1, 1)
+MFNET_GROUPS = 16
 
 
 class MfNet(nnx.Module):
@@ -40,18 +40,18 @@ class MfNet(nnx.Module):
     ):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
-        self.conv1 = First(**make)
+        self.conv1 = MfNetStem(**make)
         channels = 16
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True), 2):
             stride: Triple = (2, 1, 1) if i == 2 else (1, 2, 2)
-            units = {"B01": Unit(channels, width, stride, **make)}
-            units |= {f"B{j:02}": Unit(width, width, None, **make) for j in range(2, depth + 1)}
+            units = {"B01": MultiFiberUnit(channels, width, stride, **make)}
+            units |= {f"B{j:02}": MultiFiberUnit(width, width, None, **make) for j in range(2, depth + 1)}
             setattr(self, f"conv{i}", nnx.Dict(units))
             channels = width
         self.tail = nnx.Dict({"bn": BatchNorm(channels, **make)})
         self.head = nnx.Linear(channels, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def units(self) -> dict[str, "Unit"]:
+    def units(self) -> dict[str, "MultiFiberUnit"]:
         layers = {f"conv{i}": getattr(self, f"conv{i}") for i in range(2, 6)}
         return {f"{name}.{key}": units[key] for name, units in layers.items() for key in sorted(units)}
 
@@ -62,7 +62,7 @@ class MfNet(nnx.Module):
             names += [f"{name}.{part}" for part in unit.stages] + [name]
         return (*names, "tail", "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = tap("conv1", self.conv1(video))
         x = tap("maxpool", max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
         for name, unit in self.units().items():
@@ -72,11 +72,11 @@ class MfNet(nnx.Module):
         return self.head(x.astype(self.head.kernel.dtype))
 
 
-class First(nnx.Module):
+class MfNetStem(nnx.Module):
     """Convolution, batch norm, ReLU: the only one in this order."""
 
     def __init__(self, **make):
-        self.conv, self.bn = centred(3, 16, (3, 5, 5), (1, 2, 2), **make), BatchNorm(16, **make)
+        self.conv, self.bn = same_padded_conv(3, 16, (3, 5, 5), (1, 2, 2), **make), BatchNorm(16, **make)
 
     def __call__(self, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 16"]:
         return jax.nn.relu(self.bn(self.conv(x)))
@@ -85,26 +85,26 @@ class First(nnx.Module):
 class Preactivated(nnx.Module):
     """Batch norm, ReLU, convolution."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, *, groups: int = 1, **make):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, *, groups: int = 1, **make):
         self.bn = BatchNorm(inputs, **make)
-        self.conv = centred(inputs, outputs, kernel, strides, groups=groups, **make)
+        self.conv = same_padded_conv(inputs, outputs, kernel, strides, groups=groups, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t2 h2 w2 d"]:
         return self.conv(jax.nn.relu(self.bn(x)))
 
 
-class Unit(nnx.Module):
+class MultiFiberUnit(nnx.Module):
     """A multi-fiber unit; the first of a layer, which has a stride, also changes the number of channels."""
 
     def __init__(self, inputs: int, width: int, stride: Triple | None, **make):
-        self.conv_i1 = Preactivated(inputs, width // 4, ONE, **make)
-        self.conv_i2 = Preactivated(width // 4, inputs, ONE, **make)
-        self.conv_m1 = Preactivated(inputs, width, (3, 3, 3), stride or ONE, groups=GROUPS, **make)
+        self.conv_i1 = Preactivated(inputs, width // 4, _ONES, **make)
+        self.conv_i2 = Preactivated(width // 4, inputs, _ONES, **make)
+        self.conv_m1 = Preactivated(inputs, width, (3, 3, 3), stride or _ONES, groups=MFNET_GROUPS, **make)
         if stride:
-            self.conv_m2 = Preactivated(width, width, ONE, **make)
+            self.conv_m2 = Preactivated(width, width, _ONES, **make)
         else:
-            self.conv_m2 = Preactivated(width, width, (1, 3, 3), groups=GROUPS, **make)
-        self.conv_w1 = Preactivated(inputs, width, ONE, stride, **make) if stride else None
+            self.conv_m2 = Preactivated(width, width, (1, 3, 3), groups=MFNET_GROUPS, **make)
+        self.conv_w1 = Preactivated(inputs, width, _ONES, stride, **make) if stride else None
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -21,15 +21,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, in_chunks
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-HEAD = 96  # channels of a head
-PATCH: Triple = (2, 4, 4)  # strides of the first convolution
-ONE: Triple = (1, 1, 1)
-Version = Literal[1, 2]
+HEAD_CHANNELS = 96  # channels of a head
+PATCH_STRIDES: Triple = (2, 4, 4)  # strides of the first convolution
+_ONES: Triple = (1, 1, 1)
+MvitVersion = Literal[1, 2]
 
 
 class Mvit(nnx.Module):
@@ -38,7 +38,7 @@ class Mvit(nnx.Module):
     def __init__(
         self,
         *,
-        version: Version,
+        version: MvitVersion,
         clip: Triple = (16, 224, 224),
         heads: Sequence[int] = (1, 2, 2, *(4,) * 11, 8, 8),  # of each block; more of them: fewer queries
         num_classes: int,
@@ -51,18 +51,18 @@ class Mvit(nnx.Module):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         self.clip = clip
-        grid: Triple = (t // PATCH[0], h // PATCH[1], w // PATCH[2])
-        width = HEAD * heads[0]
-        self.conv_proj = centred(3, width, (3, 7, 7), PATCH, use_bias=True, **make)
-        self.pos_encoding = Positions(width, grid, absolute=version == 1, **make)
+        grid: Triple = (t // PATCH_STRIDES[0], h // PATCH_STRIDES[1], w // PATCH_STRIDES[2])
+        width = HEAD_CHANNELS * heads[0]
+        self.conv_proj = same_padded_conv(3, width, (3, 7, 7), PATCH_STRIDES, use_bias=True, **make)
+        self.pos_encoding = PositionEncoding(width, grid, absolute=version == 1, **make)
         self.blocks = nnx.List([])
         for i, number in enumerate(heads):
             after = heads[min(i + 1, len(heads) - 1)]
-            outputs = HEAD * (after if version == 1 else number)
+            outputs = HEAD_CHANNELS * (after if version == 1 else number)
             stride = 2 if i > 0 and number > heads[i - 1] else 1
-            self.blocks.append(Block(version, grid, width, outputs, number, stride, heads[-1] // number, **make))
+            self.blocks.append(MvitBlock(version, grid, width, outputs, number, stride, heads[-1] // number, **make))
             grid, width = (grid[0], grid[1] // stride, grid[2] // stride), outputs
-        self.norm = norm(width, **make)
+        self.norm = token_norm(width, **make)
         self.head = nnx.Linear(width, num_classes, **(make | {"dtype": wide}))
 
     @property
@@ -75,7 +75,7 @@ class Mvit(nnx.Module):
         unread = {f"{last}.{part}" for part in ("attn", "sum", "mlp")} | {last}
         return (*(name for name in names if name not in unread), "norm")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         if video.shape[1:4] != self.clip:
             raise ValueError(
                 f"this MViT reads clips of {self.clip}, got {video.shape[1:4]}: choose frames and size to fit"
@@ -85,23 +85,23 @@ class Mvit(nnx.Module):
         x = tap("tokens", x)
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
-            token, x = block(token, x, keep if last else tap, f"blocks.{i}")
+            token, x = block(token, x, identity_tap if last else tap, f"blocks.{i}")
             token = tap(f"blocks.{i}.class_token", token)
         return self.head(tap("norm", self.norm(token)))
 
 
-class Positions(nnx.Module):
+class PositionEncoding(nnx.Module):
     """A class token, and in version 1 a learnt vector for each frame, each place and the token."""
 
     def __init__(self, c: int, grid: Triple, absolute: bool, *, dtype, param_dtype, rngs):
-        def drawn(*shape: int) -> nnx.Param:
+        def random_parameter(*shape: int) -> nnx.Param:
             return nnx.Param(jax.nn.initializers.truncated_normal(0.02)(rngs.params(), shape, param_dtype))
 
         self.dtype, self.absolute = dtype, absolute
-        self.class_token = drawn(c)
+        self.class_token = random_parameter(c)
         if absolute:
-            self.spatial_pos, self.temporal_pos = drawn(grid[1] * grid[2], c), drawn(grid[0], c)
-            self.class_pos = drawn(c)
+            self.spatial_pos, self.temporal_pos = random_parameter(grid[1] * grid[2], c), random_parameter(grid[0], c)
+            self.class_pos = random_parameter(c)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> tuple[Float[Array, "b c"], Float[Array, "b t h w c"]]:
         b, t, h, w, c = x.shape
@@ -113,18 +113,18 @@ class Positions(nnx.Module):
         return jnp.broadcast_to(token.astype(self.dtype)[None], (b, c)), x
 
 
-class Block(nnx.Module):
+class MvitBlock(nnx.Module):
     """Pooled attention, then an MLP, each added to what came in; where the width changes, that is projected first.
 
     Version 1 changes the width with the MLP, version 2 with the attention.
     """
 
     def __init__(
-        self, version: Version, grid: Triple, inputs: int, outputs: int, heads: int, stride: int, keys: int, **make
+        self, version: MvitVersion, grid: Triple, inputs: int, outputs: int, heads: int, stride: int, keys: int, **make
     ):
         self.early, self.stride = version == 2, stride
         c = outputs if self.early else inputs
-        self.norm1, self.norm2 = norm(inputs, **make), norm(c, **make)
+        self.norm1, self.norm2 = token_norm(inputs, **make), token_norm(c, **make)
         self.attn = PooledAttention(version, grid, inputs, c, heads, stride, keys, **make)
         self.mlp = Mlp(c, 4 * c, outputs, **make)
         self.project = nnx.Linear(inputs, outputs, **make) if inputs != outputs else None
@@ -154,20 +154,20 @@ class PooledAttention(nnx.Module):
     """
 
     def __init__(
-        self, version: Version, grid: Triple, inputs: int, c: int, heads: int, stride: int, keys: int,
+        self, version: MvitVersion, grid: Triple, inputs: int, c: int, heads: int, stride: int, keys: int,
         *, dtype: Any, param_dtype: Any, rngs: nnx.Rngs,
     ):  # fmt: skip
         make = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.heads, self.dtype, self.relative = heads, dtype, version == 2
         self.qkv, self.project = nnx.Linear(inputs, 3 * c, **make), nnx.Linear(c, c, **make)
-        self.pool_q = Pool((1, stride, stride), **make) if version == 2 or stride > 1 else None
-        self.pool_k, self.pool_v = Pool((1, keys, keys), **make), Pool((1, keys, keys), **make)
+        self.pool_q = HeadPool((1, stride, stride), **make) if version == 2 or stride > 1 else None
+        self.pool_k, self.pool_v = HeadPool((1, keys, keys), **make), HeadPool((1, keys, keys), **make)
         if self.relative:
             initial = jax.nn.initializers.truncated_normal(0.02)
             side = 2 * max(grid[1] // stride, grid[1] // keys) - 1
-            self.rel_pos_h = nnx.Param(initial(rngs.params(), (side, HEAD), param_dtype))
-            self.rel_pos_w = nnx.Param(initial(rngs.params(), (side, HEAD), param_dtype))
-            self.rel_pos_t = nnx.Param(initial(rngs.params(), (2 * grid[0] - 1, HEAD), param_dtype))
+            self.rel_pos_h = nnx.Param(initial(rngs.params(), (side, HEAD_CHANNELS), param_dtype))
+            self.rel_pos_w = nnx.Param(initial(rngs.params(), (side, HEAD_CHANNELS), param_dtype))
+            self.rel_pos_t = nnx.Param(initial(rngs.params(), (2 * grid[0] - 1, HEAD_CHANNELS), param_dtype))
 
     def __call__(
         self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"]
@@ -178,61 +178,67 @@ class PooledAttention(nnx.Module):
         pools = (self.pool_q, self.pool_k, self.pool_v)
         # Each of q, k, v: a class token (m c) and a grid (m t h w c), m = b heads
         (q0, q), (k0, k), (v0, v) = (
-            pooled(pool, self.apart(some), self.apart(grid)) for pool, some, grid in zip(pools, tokens, grids)
+            pool_tokens(pool, self.split_heads(class_token), self.split_heads(grid))
+            for pool, class_token, grid in zip(pools, tokens, grids)
         )
         shape = q.shape[1:4]
         wide = at_least_float32(self.dtype)
-        scores = jnp.einsum("mqc,mkc->mqk", joined(q0, q) * HEAD**-0.5, joined(k0, k), preferred_element_type=wide)
+        scores = jnp.einsum(
+            "mqc,mkc->mqk",
+            concat_tokens(q0, q) * HEAD_CHANNELS**-0.5,
+            concat_tokens(k0, k),
+            preferred_element_type=wide,
+        )
         if self.relative:
-            scores = scores + jnp.pad(self.distances(q, k.shape[1:4]), ((0, 0), (1, 0), (1, 0)))
-        share = jax.nn.softmax(scores, -1).astype(v.dtype)
-        y = jnp.einsum("mqk,mkc->mqc", share, joined(v0, v))
+            scores = scores + jnp.pad(self.relative_position_scores(q, k.shape[1:4]), ((0, 0), (1, 0), (1, 0)))
+        attention = jax.nn.softmax(scores, -1).astype(v.dtype)
+        y = jnp.einsum("mqk,mkc->mqc", attention, concat_tokens(v0, v))
         y0, y = y[:, 0], y[:, 1:].reshape(q.shape)
         if self.relative:
             y = y + q
         y0 = y0.reshape(b, -1)
-        y = y.reshape(b, self.heads, *shape, HEAD).transpose(0, 2, 3, 4, 1, 5).reshape(b, *shape, -1)
+        y = y.reshape(b, self.heads, *shape, HEAD_CHANNELS).transpose(0, 2, 3, 4, 1, 5).reshape(b, *shape, -1)
         return self.project(y0), self.project(y)
 
-    def apart(self, x: Array) -> Array:
+    def split_heads(self, x: Array) -> Array:
         """The heads of a token or grid as if they were clips."""
-        x = jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, HEAD), -2, 1)
+        x = jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, HEAD_CHANNELS), -2, 1)
         return x.reshape(-1, *x.shape[2:])
 
-    def distances(self, q: Float[Array, "m t h w c"], keys: tuple[int, ...]) -> Float[Array, "m n k"]:
+    def relative_position_scores(self, q: Float[Array, "m t h w c"], keys: tuple[int, ...]) -> Float[Array, "m n k"]:
         """What each query says about its distance to each key: the sum of three products, one along each axis."""
         along = []
         for axis, table in enumerate((self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)):
-            index = offsets(q.shape[axis + 1], keys[axis])
+            index = relative_offsets(q.shape[axis + 1], keys[axis])
             rows = table[...].astype(q.dtype)[index]  # of each query and key
             wide = at_least_float32(self.dtype)
             along.append(jnp.einsum(f"mthwc,{'thw'[axis]}kc->mthwk", q, rows, preferred_element_type=wide))
         t, h, w = along
-        found = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
-        return found.reshape(len(q), math.prod(q.shape[1:4]), math.prod(keys))
+        distance_scores = t[..., :, None, None] + h[..., None, :, None] + w[..., None, None, :]
+        return distance_scores.reshape(len(q), math.prod(q.shape[1:4]), math.prod(keys))
 
 
-class Pool(nnx.Module):
+class HeadPool(nnx.Module):
     """One kernel of 3 x 3 x 3 per channel over the grid, then a norm over a head's channels of grid and class token."""
 
     def __init__(self, strides: Triple, **make):
-        self.pool = centred(HEAD, HEAD, (3, 3, 3), strides, groups=HEAD, **make)
-        self.norm = norm(HEAD, **make)
+        self.pool = same_padded_conv(HEAD_CHANNELS, HEAD_CHANNELS, (3, 3, 3), strides, groups=HEAD_CHANNELS, **make)
+        self.norm = token_norm(HEAD_CHANNELS, **make)
 
 
-def pooled(pool: Pool | None, token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> tuple[Array, Array]:
+def pool_tokens(pool: HeadPool | None, token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> tuple[Array, Array]:
     return (token, x) if pool is None else (pool.norm(token), pool.norm(pool.pool(x)))
 
 
-def norm(features: int, **make) -> nnx.LayerNorm:
+def token_norm(features: int, **make) -> nnx.LayerNorm:
     return nnx.LayerNorm(features, epsilon=1e-6, use_fast_variance=False, **make)
 
 
-def joined(token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> Float[Array, "m n c"]:
+def concat_tokens(token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> Float[Array, "m n c"]:
     return jnp.concatenate([token[:, None], x.reshape(len(x), -1, x.shape[-1])], 1)
 
 
-def offsets(queries: int, keys: int) -> np.ndarray:
+def relative_offsets(queries: int, keys: int) -> np.ndarray:
     """The row of the table of distances for each query and key of one axis, where the finer of the two counts."""
     q, k = np.arange(queries)[:, None], np.arange(keys)[None]
     return (q * max(keys // queries, 1) - (k + 1 - keys) * max(queries // keys, 1)).astype(np.int32)

@@ -11,36 +11,38 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
 
-Place = Callable[[str, jax.ShapeDtypeStruct], Sharding]
+ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
 
-def parameters(model: nnx.Module) -> dict[str, Any]:
+def named_parameters(model: nnx.Module) -> dict[str, Any]:
     """{"layers.0.blocks.1.mlp.fc1.kernel": array}; shapes and dtypes only if the model is abstract."""
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
-def size(model: nnx.Module) -> int:
+def count_parameters(model: nnx.Module) -> int:
     """How many numbers training chose: the statistics of batch norms, which are stored as well, do not count."""
     return sum(leaf.get_value().size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)))
 
 
-def problems(wanted: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
+def parameter_mismatches(expected: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
     """Everything that keeps `arrays` from being the parameters `wanted`: missing, unexpected, shape, type."""
-    found = [f"missing {name}" for name in sorted(wanted.keys() - arrays.keys())]
-    found += [f"unexpected {name}" for name in sorted(arrays.keys() - wanted.keys())]
-    for name in sorted(wanted.keys() & arrays.keys()):
-        want, got = wanted[name], arrays[name]
-        if want.shape != got.shape or want.dtype != got.dtype:
-            found.append(f"{name} is {got.dtype}{list(got.shape)}, the model wants {want.dtype}{list(want.shape)}")
-    return found
+    mismatches = [f"missing {name}" for name in sorted(expected.keys() - arrays.keys())]
+    mismatches += [f"unexpected {name}" for name in sorted(arrays.keys() - expected.keys())]
+    for name in sorted(expected.keys() & arrays.keys()):
+        expected_array, actual_array = expected[name], arrays[name]
+        if expected_array.shape != actual_array.shape or expected_array.dtype != actual_array.dtype:
+            mismatches.append(
+                f"{name} is {actual_array.dtype}{list(actual_array.shape)}, the model wants {expected_array.dtype}{list(expected_array.shape)}"
+            )
+    return mismatches
 
 
 def load(make_model: Callable[[], nnx.Module], arrays: Mapping[str, Any]) -> nnx.Module:
     """The model of `make_model` with exactly `arrays` as its parameters; random ones are never allocated."""
     graphdef, state = nnx.split(nnx.eval_shape(make_model))
     paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
-    if found := problems(parameters(nnx.merge(graphdef, state)), arrays):
-        raise ValueError(f"{len(found)} parameters do not fit the model:\n  " + "\n  ".join(found))
+    if mismatches := parameter_mismatches(named_parameters(nnx.merge(graphdef, state)), arrays):
+        raise ValueError(f"{len(mismatches)} parameters do not fit the model:\n  " + "\n  ".join(mismatches))
     leaves = ((paths[name], jnp.asarray(arrays[name])) for name in paths)
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
@@ -55,7 +57,7 @@ def save(path: str | Path, model: nnx.Module) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part{os.getpid()}")
         try:
-            save_file({name: np.asarray(a) for name, a in parameters(model).items()}, part)
+            save_file({name: np.asarray(a) for name, a in named_parameters(model).items()}, part)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -63,7 +65,7 @@ def save(path: str | Path, model: nnx.Module) -> None:
         import orbax.checkpoint as ocp
 
         with ocp.StandardCheckpointer() as checkpointer:  # leaving the block waits for the write
-            checkpointer.save(path, parameters(model))
+            checkpointer.save(path, named_parameters(model))
 
 
 def check_writable(path: Path) -> None:
@@ -76,7 +78,9 @@ def check_writable(path: Path) -> None:
         )
 
 
-def restore(path: str | Path, make_model: Callable[[], nnx.Module], place: Place | None = None) -> nnx.Module:
+def restore(
+    path: str | Path, make_model: Callable[[], nnx.Module], sharding_fn: ShardingFn | None = None
+) -> nnx.Module:
     """The model of `make_model` with the parameters that `save` wrote, straight onto devices.
 
     `place(name, struct)` chooses each parameter's sharding; without it all go to the first device.
@@ -85,21 +89,25 @@ def restore(path: str | Path, make_model: Callable[[], nnx.Module], place: Place
     if not path.exists():
         raise ValueError(f"there are no weights at {path}; expected a .safetensors file or an orbax directory")
     one_device = SingleDeviceSharding(jax.devices()[0])
-    wanted = parameters(nnx.eval_shape(make_model))
-    shardings = {name: place(name, a) if place else one_device for name, a in wanted.items()}
+    expected = named_parameters(nnx.eval_shape(make_model))
+    shardings = {name: sharding_fn(name, a) if sharding_fn else one_device for name, a in expected.items()}
     try:
-        stored, read = _safetensors(path) if path.suffix == ".safetensors" else _orbax(path, shardings, one_device)
-        if found := problems(wanted, stored):
-            raise Misfit(f"{len(found)} parameters of {path} do not fit the model:\n  " + "\n  ".join(found))
+        stored_arrays, read = (
+            _safetensors(path) if path.suffix == ".safetensors" else _orbax(path, shardings, one_device)
+        )
+        if mismatches := parameter_mismatches(expected, stored_arrays):
+            raise WeightsMismatch(
+                f"{len(mismatches)} parameters of {path} do not fit the model:\n  " + "\n  ".join(mismatches)
+            )
         arrays = read()
-    except Misfit:
+    except WeightsMismatch:
         raise
     except Exception as error:  # orbax and safetensors raise whatever their parts raise, bare Exception included
         raise ValueError(f"{path} is damaged, or is not what `save` wrote: {type(error).__name__}: {error}") from error
     return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
 
 
-class Misfit(ValueError):
+class WeightsMismatch(ValueError):
     """The weights are sound and belong to another network."""
 
 
@@ -111,15 +119,16 @@ def _safetensors(path: Path) -> tuple[Mapping[str, Any], Callable[[], Mapping[st
 
 
 def _orbax(
-    path: Path, shardings: Mapping[str, Sharding], other: Sharding
+    path: Path, shardings: Mapping[str, Sharding], default_sharding: Sharding
 ) -> tuple[Mapping[str, Any], Callable[[], Mapping[str, Any]]]:
     """What is stored, and how to read it: asked for what we want, orbax would cast, or complain poorly."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = dict(checkpointer.metadata(path).item_metadata)
+        stored_metadata = dict(checkpointer.metadata(path).item_metadata)
     target = {
-        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings.get(name, other)) for name, a in stored.items()
+        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=shardings.get(name, default_sharding))
+        for name, a in stored_metadata.items()
     }
 
     def read() -> Mapping[str, Any]:

@@ -18,13 +18,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-Shortcut = Literal["A", "B"]
-ONE = (1, 1, 1)
+ShortcutType = Literal["A", "B"]
+_ONES = (1, 1, 1)
 
 
 class ResNet3d(nnx.Module):
@@ -37,25 +37,28 @@ class ResNet3d(nnx.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         expansion: int = 1,  # of a bottleneck's output over its width; 1: blocks of two convolutions
         groups: int = 1,
-        shortcut: Shortcut = "B",
+        shortcut: ShortcutType = "B",
         num_classes: int,
         dtype: Any = jnp.float32,  # of the arithmetic; parameters, normalisation and head are at least float32
         rngs: nnx.Rngs,
     ):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
-        self.conv1, self.bn1 = centred(3, widths[0], (7, 7, 7), (1, 2, 2), **make), BatchNorm(widths[0], **make)
+        self.conv1, self.bn1 = (
+            same_padded_conv(3, widths[0], (7, 7, 7), (1, 2, 2), **make),
+            BatchNorm(widths[0], **make),
+        )
         channels = widths[0]
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
             for j in range(depth):
-                stride: Triple = (2, 2, 2) if i > 0 and j == 0 else ONE
-                blocks.append(Block(channels, width, expansion, groups, stride, shortcut, **make))
+                stride: Triple = (2, 2, 2) if i > 0 and j == 0 else _ONES
+                blocks.append(ResNet3dBlock(channels, width, expansion, groups, stride, shortcut, **make))
                 channels = width * expansion
             setattr(self, f"layer{i + 1}", nnx.List(blocks))
         self.head = nnx.Linear(channels, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def blocks(self) -> dict[str, "Block"]:
+    def blocks(self) -> dict[str, "ResNet3dBlock"]:
         layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
         return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
 
@@ -66,38 +69,43 @@ class ResNet3d(nnx.Module):
             names += [f"{name}.{part}" for part in block.stages] + [name]
         return (*names, "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = tap("conv1", jax.nn.relu(self.bn1(self.conv1(video))))
-        x = tap("maxpool", max_pool(x, (3, 3, 3), (2, 2, 2), ONE))
+        x = tap("maxpool", max_pool(x, (3, 3, 3), (2, 2, 2), _ONES))
         for name, block in self.blocks().items():
             x = block(x, tap, name)
         x = tap("pool", x.mean((1, 2, 3)))
         return self.head(x.astype(self.head.kernel.dtype))
 
 
-class Block(nnx.Module):
+class ResNet3dBlock(nnx.Module):
     """Two convolutions of 3 x 3 x 3, or a bottleneck: one of 1, one of 3 (grouped in a ResNeXt), one of 1."""
 
     def __init__(
-        self, inputs: int, width: int, expansion: int, groups: int, stride: Triple, shortcut: Shortcut, **make
+        self, inputs: int, width: int, expansion: int, groups: int, stride: Triple, shortcut: ShortcutType, **make
     ):
         outputs = width * expansion
         self.outputs, self.stride = outputs, stride
-        self.changes = stride != ONE or inputs != outputs
+        self.changes = stride != _ONES or inputs != outputs
         if expansion == 1:
-            convs = [centred(inputs, width, (3, 3, 3), stride, **make), centred(width, width, (3, 3, 3), **make)]
+            convs = [
+                same_padded_conv(inputs, width, (3, 3, 3), stride, **make),
+                same_padded_conv(width, width, (3, 3, 3), **make),
+            ]
         else:
             convs = [
-                centred(inputs, width, ONE, **make),
-                centred(width, width, (3, 3, 3), stride, groups=groups, **make),
-                centred(width, outputs, ONE, **make),
+                same_padded_conv(inputs, width, _ONES, **make),
+                same_padded_conv(width, width, (3, 3, 3), stride, groups=groups, **make),
+                same_padded_conv(width, outputs, _ONES, **make),
             ]
         self.depth = len(convs)
         for i, conv in enumerate(convs, 1):
             setattr(self, f"conv{i}", conv)
             setattr(self, f"bn{i}", BatchNorm(conv.out_features, **make))
         projected = self.changes and shortcut == "B"
-        parts = [centred(inputs, outputs, ONE, stride, **make), BatchNorm(outputs, **make)] if projected else []
+        parts = (
+            [same_padded_conv(inputs, outputs, _ONES, stride, **make), BatchNorm(outputs, **make)] if projected else []
+        )
         self.downsample = nnx.List(parts)
 
     @property

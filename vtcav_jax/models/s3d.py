@@ -17,12 +17,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.layers.pooling import MaxPool, mean_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
-ONE, THREE = (1, 1, 1), (3, 3, 3)
+_ONES, _THREES = (1, 1, 1), (3, 3, 3)
 
 
 class S3d(nnx.Module):
@@ -39,86 +39,88 @@ class S3d(nnx.Module):
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         self.features = nnx.List(
             [
-                apart(3, 64, 7, 2, **make),
+                separable_conv(3, 64, 7, 2, **make),
                 MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-                unit(64, 64, ONE, **make),
-                apart(64, 192, 3, 1, **make),
+                conv_unit(64, 64, _ONES, **make),
+                separable_conv(64, 192, 3, 1, **make),
                 MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-                Mixed(192, (64, 96, 128, 16, 32, 32), **make),
-                Mixed(256, (128, 128, 192, 32, 96, 64), **make),
-                MaxPool(THREE, (2, 2, 2), ONE),
-                Mixed(480, (192, 96, 208, 16, 48, 64), **make),
-                Mixed(512, (160, 112, 224, 24, 64, 64), **make),
-                Mixed(512, (128, 128, 256, 24, 64, 64), **make),
-                Mixed(512, (112, 144, 288, 32, 64, 64), **make),
-                Mixed(528, (256, 160, 320, 32, 128, 128), **make),
+                SeparableInceptionBlock(192, (64, 96, 128, 16, 32, 32), **make),
+                SeparableInceptionBlock(256, (128, 128, 192, 32, 96, 64), **make),
+                MaxPool(_THREES, (2, 2, 2), _ONES),
+                SeparableInceptionBlock(480, (192, 96, 208, 16, 48, 64), **make),
+                SeparableInceptionBlock(512, (160, 112, 224, 24, 64, 64), **make),
+                SeparableInceptionBlock(512, (128, 128, 256, 24, 64, 64), **make),
+                SeparableInceptionBlock(512, (112, 144, 288, 32, 64, 64), **make),
+                SeparableInceptionBlock(528, (256, 160, 320, 32, 128, 128), **make),
                 MaxPool((2, 2, 2), (2, 2, 2)),
-                Mixed(832, (256, 160, 320, 32, 128, 128), **make),
-                Mixed(832, (384, 192, 384, 48, 128, 128), **make),
+                SeparableInceptionBlock(832, (256, 160, 320, 32, 128, 128), **make),
+                SeparableInceptionBlock(832, (384, 192, 384, 48, 128, 128), **make),
             ]
         )
         self.head = nnx.Linear(1024, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
     @property
     def stages(self) -> tuple[str, ...]:
-        names = [name for i, part in enumerate(self.features) for name in stages_of(part, f"features.{i}")]
+        names = [name for i, part in enumerate(self.features) for name in part_stages(part, f"features.{i}")]
         return (*names, "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
         for i, part in enumerate(self.features):
-            x = run(part, x, tap, f"features.{i}")
+            x = run_part(part, x, tap, f"features.{i}")
         x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
         return self.head(x.astype(self.head.kernel.dtype))
 
 
-class Mixed(nnx.Module):
+class SeparableInceptionBlock(nnx.Module):
     """Four branches side by side: one unit, twice two of which the second is apart, and a pool with one."""
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths
-        self.branch0 = unit(inputs, b0, ONE, **make)
-        self.branch1 = nnx.List([unit(inputs, b1a, ONE, **make), apart(b1a, b1b, 3, 1, **make)])
-        self.branch2 = nnx.List([unit(inputs, b2a, ONE, **make), apart(b2a, b2b, 3, 1, **make)])
-        self.branch3 = nnx.List([MaxPool(THREE, ONE, ONE), unit(inputs, b3b, ONE, **make)])
+        self.branch0 = conv_unit(inputs, b0, _ONES, **make)
+        self.branch1 = nnx.List([conv_unit(inputs, b1a, _ONES, **make), separable_conv(b1a, b1b, 3, 1, **make)])
+        self.branch2 = nnx.List([conv_unit(inputs, b2a, _ONES, **make), separable_conv(b2a, b2b, 3, 1, **make)])
+        self.branch3 = nnx.List([MaxPool(_THREES, _ONES, _ONES), conv_unit(inputs, b3b, _ONES, **make)])
 
     def branches(self) -> Iterator[tuple[str, Any]]:
         return ((f"branch{i}", getattr(self, f"branch{i}")) for i in range(4))
 
 
-def unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONE, **make) -> Sequence[Any]:
+def conv_unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, **make) -> Sequence[Any]:
     """Convolution, batch norm, ReLU."""
-    return nnx.List([centred(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)])
+    return nnx.List(
+        [same_padded_conv(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)]
+    )
 
 
-def apart(inputs: int, outputs: int, size: int, stride: int, **make) -> Sequence[Any]:
+def separable_conv(inputs: int, outputs: int, size: int, stride: int, **make) -> Sequence[Any]:
     """A unit over space, then one over time."""
-    space = unit(inputs, outputs, (1, size, size), (1, stride, stride), **make)
-    return nnx.List([space, unit(outputs, outputs, (size, 1, 1), (stride, 1, 1), **make)])
+    space = conv_unit(inputs, outputs, (1, size, size), (1, stride, stride), **make)
+    return nnx.List([space, conv_unit(outputs, outputs, (size, 1, 1), (stride, 1, 1), **make)])
 
 
 def is_unit(part: Any) -> bool:
     return isinstance(part, nnx.List) and isinstance(part[1], BatchNorm)
 
 
-def stages_of(part: Any, name: str) -> list[str]:
+def part_stages(part: Any, name: str) -> list[str]:
     """The stages of a unit or pool, of a list of them, or of a mixed block."""
-    if isinstance(part, Mixed):
-        return [stage for key, branch in part.branches() for stage in stages_of(branch, f"{name}.{key}")] + [name]
+    if isinstance(part, SeparableInceptionBlock):
+        return [stage for key, branch in part.branches() for stage in part_stages(branch, f"{name}.{key}")] + [name]
     if isinstance(part, MaxPool) or is_unit(part):
         return [name]
-    return [stage for i, inner in enumerate(part) for stage in stages_of(inner, f"{name}.{i}")]
+    return [stage for i, inner in enumerate(part) for stage in part_stages(inner, f"{name}.{i}")]
 
 
-def run(part: Any, x: Array, tap: Tap, name: str) -> Array:
+def run_part(part: Any, x: Array, tap: Tap, name: str) -> Array:
     """The value of a unit or pool, of a list of them, or of a mixed block, with all in it named."""
-    if isinstance(part, Mixed):
-        return tap(name, jnp.concatenate([run(b, x, tap, f"{name}.{key}") for key, b in part.branches()], -1))
+    if isinstance(part, SeparableInceptionBlock):
+        return tap(name, jnp.concatenate([run_part(b, x, tap, f"{name}.{key}") for key, b in part.branches()], -1))
     if isinstance(part, MaxPool):
         return tap(name, part(x))
     if is_unit(part):
         convolution, norm = part
         return tap(name, jax.nn.relu(norm(convolution(x))))
     for i, inner in enumerate(part):
-        x = run(inner, x, tap, f"{name}.{i}")
+        x = run_part(inner, x, tap, f"{name}.{i}")
     return x

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.convolution import Conv3d
 from vtcav_jax.models.video_swin import at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
 
 class SmallCnn(nnx.Module):
@@ -45,7 +45,7 @@ class SmallCnn(nnx.Module):
     def stages(self) -> tuple[str, ...]:
         return (*(f"convs.{i}" for i in range(len(self.convs))), "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
         for i, conv in enumerate(self.convs):
             x = tap(f"convs.{i}", jax.nn.relu(conv(x)))

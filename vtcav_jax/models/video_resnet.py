@@ -17,12 +17,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import centred
+from vtcav_jax.models.layers.convolution import same_padded_conv
 from vtcav_jax.models.video_swin import at_least_float32
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
 # A kernel of 3 x 3 x 3, of 1 x 3 x 3, or one of 1 x 3 x 3 and then one of 3 x 1 x 1
-Time = Literal["whole", "none", "apart"]
+TemporalKernel = Literal["whole", "none", "apart"]
 Layers = Sequence[Callable[[Array], Array]]
 
 
@@ -32,7 +32,7 @@ class VideoResNet(nnx.Module):
     def __init__(
         self,
         *,
-        times: Sequence[Time],  # of each of the four layers
+        times: Sequence[TemporalKernel],  # of each of the four layers
         num_classes: int,
         dtype: Any = jnp.float32,  # of the arithmetic; parameters, normalisation and head are at least float32
         rngs: nnx.Rngs,
@@ -40,19 +40,22 @@ class VideoResNet(nnx.Module):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         if times[0] == "apart":
-            first, second = centred(3, 45, (1, 7, 7), (1, 2, 2), **make), centred(45, 64, (3, 1, 1), **make)
+            first, second = (
+                same_padded_conv(3, 45, (1, 7, 7), (1, 2, 2), **make),
+                same_padded_conv(45, 64, (3, 1, 1), **make),
+            )
             parts = [first, BatchNorm(45, **make), jax.nn.relu, second, BatchNorm(64, **make), jax.nn.relu]
         else:
-            parts = [centred(3, 64, (3, 7, 7), (1, 2, 2), **make), BatchNorm(64, **make), jax.nn.relu]
+            parts = [same_padded_conv(3, 64, (3, 7, 7), (1, 2, 2), **make), BatchNorm(64, **make), jax.nn.relu]
         self.stem = nnx.List(parts)
         widths = (64, 64, 128, 256, 512)
         for i, time in enumerate(times):
-            first = Block(widths[i], widths[i + 1], time, 1 if i == 0 else 2, **make)
-            second = Block(widths[i + 1], widths[i + 1], time, 1, **make)
+            first = VideoResNetBlock(widths[i], widths[i + 1], time, 1 if i == 0 else 2, **make)
+            second = VideoResNetBlock(widths[i + 1], widths[i + 1], time, 1, **make)
             setattr(self, f"layer{i + 1}", nnx.List([first, second]))
         self.head = nnx.Linear(512, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def blocks(self) -> dict[str, "Block"]:
+    def blocks(self) -> dict[str, "VideoResNetBlock"]:
         layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
         return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
 
@@ -63,27 +66,35 @@ class VideoResNet(nnx.Module):
             names += [f"{name}.{part}" for part in block.stages] + [name]
         return (*names, "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
         if len(self.stem) > 3:
-            x = tap("stem.0", through(self.stem[:3], x))
-        x = tap("stem", through(self.stem[-3:], x))
+            x = tap("stem.0", apply_layers(self.stem[:3], x))
+        x = tap("stem", apply_layers(self.stem[-3:], x))
         for name, block in self.blocks().items():
             x = block(x, tap, name)
         x = tap("pool", x.mean((1, 2, 3)))
         return self.head(x.astype(self.head.kernel.dtype))
 
 
-class Block(nnx.Module):
+class VideoResNetBlock(nnx.Module):
     """Two convolutions beside a shortcut, which is a convolution where the size changes."""
 
-    def __init__(self, inputs: int, outputs: int, time: Time, stride: int, **make):
+    def __init__(self, inputs: int, outputs: int, time: TemporalKernel, stride: int, **make):
         middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)  # as many parameters as of 3 x 3 x 3
         self.apart = time == "apart"
-        self.conv1 = nnx.List([kernel(time, inputs, outputs, middle, stride, **make), BatchNorm(outputs, **make)])
-        self.conv2 = nnx.List([kernel(time, outputs, outputs, middle, 1, **make), BatchNorm(outputs, **make)])
+        self.conv1 = nnx.List(
+            [spatiotemporal_conv(time, inputs, outputs, middle, stride, **make), BatchNorm(outputs, **make)]
+        )
+        self.conv2 = nnx.List(
+            [spatiotemporal_conv(time, outputs, outputs, middle, 1, **make), BatchNorm(outputs, **make)]
+        )
         strides = (1 if time == "none" else stride, stride, stride)
-        parts = [centred(inputs, outputs, (1, 1, 1), strides, **make), BatchNorm(outputs, **make)] if stride > 1 else []
+        parts = (
+            [same_padded_conv(inputs, outputs, (1, 1, 1), strides, **make), BatchNorm(outputs, **make)]
+            if stride > 1
+            else []
+        )
         self.downsample = nnx.List(parts)
 
     @property
@@ -92,32 +103,37 @@ class Block(nnx.Module):
         return (*names, *(["downsample"] if self.downsample else []), "sum")
 
     def __call__(self, x: Float[Array, "b t h w c"], tap: Tap, name: str) -> Float[Array, "b t2 h2 w2 d"]:
-        y = tap(f"{name}.conv1", jax.nn.relu(self.convolved(self.conv1, x, tap, f"{name}.conv1")))
-        y = tap(f"{name}.conv2", self.convolved(self.conv2, y, tap, f"{name}.conv2"))
+        y = tap(f"{name}.conv1", jax.nn.relu(self.apply_convolution(self.conv1, x, tap, f"{name}.conv1")))
+        y = tap(f"{name}.conv2", self.apply_convolution(self.conv2, y, tap, f"{name}.conv2"))
         if self.downsample:
-            x = tap(f"{name}.downsample", through(self.downsample, x))
+            x = tap(f"{name}.downsample", apply_layers(self.downsample, x))
         return tap(name, jax.nn.relu(tap(f"{name}.sum", y + x)))
 
-    def convolved(self, conv: Any, x: Array, tap: Tap, name: str) -> Array:
+    def apply_convolution(self, conv: Any, x: Array, tap: Tap, name: str) -> Array:
         convolution, norm = conv
         if self.apart:
-            x = tap(f"{name}.0.0", through(convolution[:3], x))
+            x = tap(f"{name}.0.0", apply_layers(convolution[:3], x))
             return norm(convolution[3](x))
         return norm(convolution(x))
 
 
-def kernel(time: Time, inputs: int, outputs: int, middle: int, stride: int, **make) -> Any:
+def spatiotemporal_conv(time: TemporalKernel, inputs: int, outputs: int, middle: int, stride: int, **make) -> Any:
     if time == "whole":
-        return centred(inputs, outputs, (3, 3, 3), (stride, stride, stride), **make)
+        return same_padded_conv(inputs, outputs, (3, 3, 3), (stride, stride, stride), **make)
     if time == "none":
-        return centred(inputs, outputs, (1, 3, 3), (1, stride, stride), **make)
-    space = centred(inputs, middle, (1, 3, 3), (1, stride, stride), **make)
+        return same_padded_conv(inputs, outputs, (1, 3, 3), (1, stride, stride), **make)
+    space = same_padded_conv(inputs, middle, (1, 3, 3), (1, stride, stride), **make)
     return nnx.List(
-        [space, BatchNorm(middle, **make), jax.nn.relu, centred(middle, outputs, (3, 1, 1), (stride, 1, 1), **make)]
+        [
+            space,
+            BatchNorm(middle, **make),
+            jax.nn.relu,
+            same_padded_conv(middle, outputs, (3, 1, 1), (stride, 1, 1), **make),
+        ]
     )
 
 
-def through(layers: Layers, x: Array) -> Array:
+def apply_layers(layers: Layers, x: Array) -> Array:
     for layer in layers:
         x = layer(x)
     return x

@@ -19,13 +19,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 
 Triple = tuple[int, int, int]  # of time, height, width
 
 # Per core of a CPU: rows of a linear map, and bytes of attention scores, that are worked on at once.
-TOKENS_AT_ONCE = 1024
-SCORE_BYTES_AT_ONCE = 5 << 19
+TOKENS_PER_CHUNK = 1024
+SCORE_BYTES_PER_CHUNK = 5 << 19
 
 
 class VideoSwin(nnx.Module):
@@ -52,7 +52,7 @@ class VideoSwin(nnx.Module):
         self.layers = nnx.List([])
         for i, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
             merging = i < len(depths) - 1
-            self.layers.append(Layer(embed_dim << i, depth, heads, window, mlp_ratio, merging, **make))
+            self.layers.append(SwinLayer(embed_dim << i, depth, heads, window, mlp_ratio, merging, **make))
         features = embed_dim << (len(depths) - 1)
         self.norm = layer_norm(features, **make)
         self.head = nnx.Linear(features, num_classes, **(make | {"dtype": wide}))
@@ -67,7 +67,7 @@ class VideoSwin(nnx.Module):
                 names.append(f"layers.{i}.downsample")
         return (*names, "norm", "pool")
 
-    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = keep) -> Float[Array, "b k"]:
+    def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         run = jax.checkpoint(_call) if self.remat else _call
         x = tap("patch_embed", self.patch_embed(video))
         for i, layer in enumerate(self.layers):
@@ -109,17 +109,17 @@ class PatchEmbed(nnx.Module):
         return self.norm(x.reshape(b, t // p, h // q, w // r, -1))
 
 
-class Layer(nnx.Module):
+class SwinLayer(nnx.Module):
     """The blocks of one grid, and the way to the next grid: `downsample`, None in the last layer."""
 
     def __init__(self, c: int, depth: int, heads: int, window: Triple, mlp_ratio: float, merging: bool, **make):
         half: Triple = (window[0] // 2, window[1] // 2, window[2] // 2)
         shifts = [half if j % 2 else (0, 0, 0) for j in range(depth)]
-        self.blocks = nnx.List([Block(c, heads, window, shift, mlp_ratio, **make) for shift in shifts])
+        self.blocks = nnx.List([SwinBlock(c, heads, window, shift, mlp_ratio, **make) for shift in shifts])
         self.downsample = PatchMerging(c, **make) if merging else None
 
 
-class Block(nnx.Module):
+class SwinBlock(nnx.Module):
     """Attention within windows, then an MLP on each token, each added to what came in."""
 
     def __init__(self, c: int, heads: int, window: Triple, shift: Triple, mlp_ratio: float, **make):
@@ -166,9 +166,9 @@ class WindowAttention(nnx.Module):
         m, n, c = x.shape
         d = c // self.heads
         # One unit of work is `mu` windows by `hu` heads; a head's scores of one window are n x n.
-        at_once = SCORE_BYTES_AT_ONCE * cores() // (4 * n * n) if on_cpu() else m * self.heads
-        mu = largest_divisor(m, at_once)
-        hu = largest_divisor(self.heads, at_once // mu)
+        max_pairs = SCORE_BYTES_PER_CHUNK * cores() // (4 * n * n) if on_cpu() else m * self.heads
+        mu = largest_divisor(m, max_pairs)
+        hu = largest_divisor(self.heads, max_pairs // mu)
         units, groups = m // mu, self.heads // hu
         qkv = self.qkv(x).reshape(units, mu, n, 3, groups, hu, d).transpose(3, 0, 4, 1, 5, 2, 6)
         qkv = qkv.reshape(3, units * groups, mu, hu, n, d)
@@ -285,15 +285,15 @@ def in_chunks(f: Callable[[Any], Array], xs: Any, tokens: int) -> Array:
     """
     f = jax.checkpoint(f, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
     rows = len(jax.tree.leaves(xs)[0])
-    at_once = largest_divisor(rows, TOKENS_AT_ONCE * cores() // tokens) if on_cpu() else rows
-    if at_once == rows:
+    chunk_rows = largest_divisor(rows, TOKENS_PER_CHUNK * cores() // tokens) if on_cpu() else rows
+    if chunk_rows == rows:
         return f(xs)
-    ys = jax.lax.map(f, jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), xs))
+    ys = jax.lax.map(f, jax.tree.map(lambda x: x.reshape(-1, chunk_rows, *x.shape[1:]), xs))
     return ys.reshape(rows, *ys.shape[2:])
 
 
-def largest_divisor(n: int, most: int) -> int:
-    return max((d for d in range(1, min(n, most) + 1) if n % d == 0), default=1)
+def largest_divisor(n: int, max_divisor: int) -> int:
+    return max((d for d in range(1, min(n, max_divisor) + 1) if n % d == 0), default=1)
 
 
 def on_cpu() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.c3d import C3d
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
@@ -17,19 +17,21 @@ from vtcav_jax.models.mvit import Mvit
 from vtcav_jax.models.resnet3d import ResNet3d
 from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
-from vtcav_jax.models.video_resnet import Time, VideoResNet
+from vtcav_jax.models.video_resnet import TemporalKernel, VideoResNet
 from vtcav_jax.models.video_swin import VideoSwin
 from vtcav_jax.names import unknown
 
-C3D = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Networks, 2015, arXiv 1412.0767"
-I3D = "Carreira and Zisserman, Quo Vadis, Action Recognition?, 2017, arXiv 1705.07750"
-MULTI_FIBER = "Chen et al., Multi-Fiber Networks for Video Recognition, 2018, arXiv 1807.11195"
-S3D = "Xie et al., Rethinking Spatiotemporal Feature Learning, 2018, arXiv 1712.04851"
-MVIT = "Fan et al., Multiscale Vision Transformers, 2021, arXiv 2104.11227"
-MVIT_2 = "Li et al., MViTv2, 2021, arXiv 2112.01526"
-SWIN = "Liu et al., Video Swin Transformer, 2021, arXiv 2106.13230"
-RESNET = "Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2018, arXiv 1711.09577"
-R2PLUS1D = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
+C3D_CITATION = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Networks, 2015, arXiv 1412.0767"
+I3D_CITATION = "Carreira and Zisserman, Quo Vadis, Action Recognition?, 2017, arXiv 1705.07750"
+MFNET_CITATION = "Chen et al., Multi-Fiber Networks for Video Recognition, 2018, arXiv 1807.11195"
+S3D_CITATION = "Xie et al., Rethinking Spatiotemporal Feature Learning, 2018, arXiv 1712.04851"
+MVIT_CITATION = "Fan et al., Multiscale Vision Transformers, 2021, arXiv 2104.11227"
+MVIT_2_CITATION = "Li et al., MViTv2, 2021, arXiv 2112.01526"
+SWIN_CITATION = "Liu et al., Video Swin Transformer, 2021, arXiv 2106.13230"
+RESNET_CITATION = (
+    "Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2018, arXiv 1711.09577"
+)
+VIDEO_RESNET_CITATION = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Preset:
 
     maker: partial[nnx.Module]
     num_classes: int
-    geometry: ClipGeometry
+    clip_spec: ClipSpec
     citation: str
     labels_file: str | None = None  # in `models/labels`; None: not known to the package
 
@@ -50,94 +52,96 @@ class Preset:
         return tuple(text.splitlines())
 
 
-def swin(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], window=(8, 7, 7)) -> partial[nnx.Module]:
+def swin_maker(
+    embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...], window=(8, 7, 7)
+) -> partial[nnx.Module]:
     return partial(VideoSwin, embed_dim=embed_dim, depths=depths, num_heads=num_heads, window=window)
 
 
-_TINY = swin(48, (2, 2), (3, 6), (4, 4, 4))
-_T = swin(96, (2, 2, 6, 2), (3, 6, 12, 24))
-_S = swin(96, (2, 2, 18, 2), (3, 6, 12, 24))
-_B = swin(128, (2, 2, 18, 2), (4, 8, 16, 32))
-_B_LONG = swin(128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7))
-_L = swin(192, (2, 2, 18, 2), (6, 12, 24, 48))
+_TINY = swin_maker(48, (2, 2), (3, 6), (4, 4, 4))
+_T = swin_maker(96, (2, 2, 6, 2), (3, 6, 12, 24))
+_S = swin_maker(96, (2, 2, 18, 2), (3, 6, 12, 24))
+_B = swin_maker(128, (2, 2, 18, 2), (4, 8, 16, 32))
+_B_LONG = swin_maker(128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7))
+_L = swin_maker(192, (2, 2, 18, 2), (6, 12, 24, 48))
 
 _CNN: partial[nnx.Module] = partial(
     SmallCnn, widths=(32, 64, 64), kernels=((3, 5, 5), (3, 3, 3), (3, 3, 3)), strides=((1, 2, 2), (2, 2, 2), (1, 1, 1))
 )
 
-_KINETICS = ClipGeometry(frames=32, interval=2, resize=256, size=224)
-_SOMETHING = ClipGeometry(frames=32, resize=256, size=224, sampling="uniform")
+_KINETICS = ClipSpec(frames=32, interval=2, resize=256, size=224)
+_SOMETHING = ClipSpec(frames=32, resize=256, size=224, sampling="uniform")
 _HALF = (0.5, 0.5, 0.5)
 _UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)  # values stay in 0..255
-_WORLDS = ClipGeometry(frames=8, size=32, mean=_HALF, std=_HALF)
-_WORLDS_LARGE = ClipGeometry(frames=16, size=64, mean=_HALF, std=_HALF)
+_WORLDS = ClipSpec(frames=8, size=32, mean=_HALF, std=_HALF)
+_WORLDS_LARGE = ClipSpec(frames=16, size=64, mean=_HALF, std=_HALF)
 # 3D-ResNets-PyTorch changed what its clips look like: with 400 classes (2017) 0..255 less ActivityNet's mean colour
-_HARA = ClipGeometry(
-    frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=_UNDIVIDED
-)
+_HARA = ClipSpec(frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=_UNDIVIDED)
 _HARA_2020 = replace(_HARA, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
-_VIDEO_RESNET = ClipGeometry(
+_VIDEO_RESNET = ClipSpec(
     frames=16, interval=2, resize=128, size=112, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989)
 )
 _S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
-_I3D = ClipGeometry(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
-_MVIT = ClipGeometry(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
-_MFNET = ClipGeometry(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
+_I3D = ClipSpec(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
+_MVIT = ClipSpec(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+_MFNET = ClipSpec(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
 # The mean colour of Sports-1M taken from 0..255, no division
-_C3D = ClipGeometry(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=_UNDIVIDED)
+_C3D = ClipSpec(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=_UNDIVIDED)
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def resnet(layers: int, **options: Any) -> Preset:
+def resnet_preset(layers: int, **options: Any) -> Preset:
     """Of 3D-ResNets-PyTorch: bottlenecks from 50 layers on."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
-    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET, "kinetics400.txt")
+    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400.txt")
 
 
-def resnet_k700(layers: int) -> Preset:
+def resnet_k700_preset(layers: int) -> Preset:
     """The same as published in 2020, for Kinetics-700; its classes are in no order that a list of names would tell."""
-    return replace(resnet(layers), num_classes=700, geometry=_HARA_2020, labels_file=None)
+    return replace(resnet_preset(layers), num_classes=700, geometry=_HARA_2020, labels_file=None)
 
 
-def video_resnet(*times: Time) -> Preset:
+def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:
     """Of torchvision."""
-    return Preset(partial(VideoResNet, times=times), 400, _VIDEO_RESNET, R2PLUS1D, "kinetics400.txt")
+    return Preset(
+        partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION, "kinetics400.txt"
+    )
 
 
 PRESETS: dict[str, Preset] = {
-    "video_swin_tiny": Preset(_TINY, 4, _WORLDS, SWIN),
-    "video_swin_tiny_64": Preset(_TINY, 4, _WORLDS_LARGE, SWIN),
+    "video_swin_tiny": Preset(_TINY, 4, _WORLDS, SWIN_CITATION),
+    "video_swin_tiny_64": Preset(_TINY, 4, _WORLDS_LARGE, SWIN_CITATION),
     "small_cnn": Preset(_CNN, 4, _WORLDS, "a plain 3D convolutional network, of this package"),
-    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN, "kinetics400.txt"),
-    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN, "kinetics400.txt"),
-    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN, "kinetics400.txt"),
-    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN, "kinetics400.txt"),
-    "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN),
-    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN),
-    "c3d": Preset(partial(C3d), 487, _C3D, C3D),
-    "i3d": Preset(partial(I3d), 400, _I3D, I3D, "kinetics400.txt"),
-    "resnet3d_18": resnet(18),
-    "resnet3d_18_a": resnet(18, shortcut="A"),
-    "resnet3d_34": resnet(34),
-    "resnet3d_34_a": resnet(34, shortcut="A"),
-    "resnet3d_50": resnet(50),
-    "resnet3d_101": resnet(101),
-    "resnet3d_152": resnet(152),
-    "resnext3d_101": resnet(101, widths=(128, 256, 512, 1024), expansion=2, groups=32),
-    **{f"resnet3d_{layers}_k700": resnet_k700(layers) for layers in _DEPTHS},
-    "mfnet": Preset(partial(MfNet), 400, _MFNET, MULTI_FIBER, "kinetics400.txt"),
-    "r3d_18": video_resnet("whole", "whole", "whole", "whole"),
-    "mc3_18": video_resnet("whole", "none", "none", "none"),
-    "r2plus1d_18": video_resnet("apart", "apart", "apart", "apart"),
-    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT, "kinetics400.txt"),
-    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2, "kinetics400.txt"),
-    "s3d": Preset(partial(S3d), 400, _S3D, S3D, "kinetics400.txt"),
+    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
+    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
+    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
+    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
+    "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN_CITATION),
+    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION),
+    "c3d": Preset(partial(C3d), 487, _C3D, C3D_CITATION),
+    "i3d": Preset(partial(I3d), 400, _I3D, I3D_CITATION, "kinetics400.txt"),
+    "resnet3d_18": resnet_preset(18),
+    "resnet3d_18_a": resnet_preset(18, shortcut="A"),
+    "resnet3d_34": resnet_preset(34),
+    "resnet3d_34_a": resnet_preset(34, shortcut="A"),
+    "resnet3d_50": resnet_preset(50),
+    "resnet3d_101": resnet_preset(101),
+    "resnet3d_152": resnet_preset(152),
+    "resnext3d_101": resnet_preset(101, widths=(128, 256, 512, 1024), expansion=2, groups=32),
+    **{f"resnet3d_{layers}_k700": resnet_k700_preset(layers) for layers in _DEPTHS},
+    "mfnet": Preset(partial(MfNet), 400, _MFNET, MFNET_CITATION, "kinetics400.txt"),
+    "r3d_18": video_resnet_preset("whole", "whole", "whole", "whole"),
+    "mc3_18": video_resnet_preset("whole", "none", "none", "none"),
+    "r2plus1d_18": video_resnet_preset("apart", "apart", "apart", "apart"),
+    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400.txt"),
+    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400.txt"),
+    "s3d": Preset(partial(S3d), 400, _S3D, S3D_CITATION, "kinetics400.txt"),
 }
 
 
-def find(preset: str) -> Preset:
+def get_preset(preset: str) -> Preset:
     """The preset of this name, or an error with the nearest names."""
     if preset not in PRESETS:
         raise ValueError(unknown("preset", [preset], PRESETS))
@@ -148,13 +152,13 @@ def make(
     preset: str, *, num_classes: int | None = None, seed: int = 0, dtype: Any = jnp.float32, remat: bool = False
 ) -> nnx.Module:
     """The network with random weights; its arithmetic in `dtype`."""
-    found = find(preset)
-    num_classes = found.num_classes if num_classes is None else num_classes
+    entry = get_preset(preset)
+    num_classes = entry.num_classes if num_classes is None else num_classes
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     options: dict[str, Any] = {"remat": True} if remat else {}
-    if remat and "remat" not in signature(found.maker.func.__init__).parameters:
+    if remat and "remat" not in signature(entry.maker.func.__init__).parameters:
         raise ValueError(
             f"{preset} names values within its blocks, so that its backward pass must keep them; leave remat out"
         )
-    return found.maker(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(seed), **options)
+    return entry.maker(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(seed), **options)

@@ -3,21 +3,21 @@
 `build(model, clips, target)` gives a `Pyramid`; `ablation` says whether its kernels matter more than others.
 """
 
-from vtcav_jax.pyramid.ablation import Ablated, ablation
-from vtcav_jax.pyramid.build import build
-from vtcav_jax.pyramid.cut_stages import cuts, levels
+from vtcav_jax.pyramid.ablation import AblationResult, ablate_pyramid
+from vtcav_jax.pyramid.build import build_pyramid
+from vtcav_jax.pyramid.cut_stages import find_cut_stages, pyramid_levels
 from vtcav_jax.pyramid.graph import Edge, Node, Pyramid, Selection
-from vtcav_jax.pyramid.stability import under_noise
+from vtcav_jax.pyramid.stability import noise_stability
 
 __all__ = [
-    "Ablated",
+    "AblationResult",
     "Edge",
     "Node",
     "Pyramid",
     "Selection",
-    "ablation",
-    "build",
-    "cuts",
-    "levels",
-    "under_noise",
+    "ablate_pyramid",
+    "build_pyramid",
+    "find_cut_stages",
+    "pyramid_levels",
+    "noise_stability",
 ]

@@ -15,20 +15,20 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax import tap
-from vtcav_jax.attribution.score_model import Scored, explained, on_host
+from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.pyramid.cut_stages import Level, levels
-from vtcav_jax.pyramid.graph import ROOT, Edge, Kind, Node, Pyramid, Selection
-from vtcav_jax.pyramid.stergiou2019 import driven
+from vtcav_jax.pyramid.cut_stages import PyramidLevel, pyramid_levels
+from vtcav_jax.pyramid.graph import ROOT_NODE, Edge, EdgeRule, Node, Pyramid, Selection
+from vtcav_jax.pyramid.stergiou2019 import stergiou_shares
 from vtcav_jax.stats import intervals
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
-Values = dict[str, Array]
-Response = Literal["relevant", "mean"]
+StageValues = dict[str, Array]
+ResponseWeighting = Literal["relevant", "mean"]
 
 
-def build(
+def build_pyramid(
     model: Model,
     clips: ArrayLike,
     target: Target,
@@ -36,11 +36,11 @@ def build(
     stages: Sequence[str | Sequence[str]] | None = None,
     depth: int = 3,
     selection: Selection | None = None,
-    edges: Kind = "gradient",
-    response: Response = "relevant",
+    edge_rule: EdgeRule = "gradient",
+    response: ResponseWeighting = "relevant",
     reference: ArrayLike | None = None,
-    nodes: int = 1,
-    at_once: int = 32,
+    ig_steps: int = 1,
+    kernels_per_pass: int = 32,
     seed: int = 0,
 ) -> Pyramid:
     """The pyramid of a target over clips, all of which have a say: shares are means over clips.
@@ -57,53 +57,67 @@ def build(
     `edges="paper"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019), where a
     stage is a plain convolution. `at_once` kernels are pulled back together.
     """
-    if edges not in ("gradient", "paper") or response not in ("relevant", "mean") or at_once < 1:
+    if edge_rule not in ("gradient", "paper") or response not in ("relevant", "mean") or kernels_per_pass < 1:
         raise ValueError(
             "expected edges gradient or paper, response relevant or mean, at_once of at least 1; "
-            f"got {edges!r}, {response!r}, {at_once}"
+            f"got {edge_rule!r}, {response!r}, {kernels_per_pass}"
         )
-    what = explained(model, clips, target)
-    chain = levels(what, stages, depth)
-    scores, values = tap.activations(what.scored, what.video, _names(chain))
-    start = from_reference(model, reference, len(what.video), chain, seed) or jax.tree.map(jnp.zeros_like, values)
-    steps = [(1.0, 1.0)] if nodes == 1 else list(zip(*gauss_legendre(nodes)))
+    context = prepare_explanation(model, clips, target)
+    chain = pyramid_levels(context, stages, depth)
+    scores, values = tap.activations(context.score_model, context.video, _stage_names(chain))
+    start = reference_activations(model, reference, len(context.video), chain, seed) or jax.tree.map(
+        jnp.zeros_like, values
+    )
+    steps = [(1.0, 1.0)] if ig_steps == 1 else list(zip(*gauss_legendre(ig_steps)))
     walk = _Walk(chain, selection or Selection(), {name: values[name] - start[name] for name in values})
 
-    def mean(gradients: Callable[[Values], Values], names: Level) -> Values:
+    def path_mean(gradients: Callable[[StageValues], StageValues], names: PyramidLevel) -> StageValues:
         """On the way from the reference to the clips."""
         total = None
         for place, weight in steps:
-            at = {name: start[name] + jnp.asarray(place, start[name].dtype) * walk.excess[name] for name in names}
-            part = jax.tree.map(lambda g, weight=weight: g * jnp.asarray(weight, g.dtype), gradients(at))
+            point = {name: start[name] + jnp.asarray(place, start[name].dtype) * walk.excess[name] for name in names}
+            part = jax.tree.map(lambda g, weight=weight: g * jnp.asarray(weight, g.dtype), gradients(point))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         assert total is not None
         return total
 
-    first = mean(partial(_of_score, what.scored, what.video), chain[0])
-    walk.add([ROOT], *_given(first, walk.part(chain[0]), np.ones((1, len(what.video)), np.float32))[:2])
+    score_gradients = path_mean(partial(_score_gradients, context.score_model, context.video), chain[0])
+    walk.add(
+        [ROOT_NODE],
+        *_kernel_shares(score_gradients, walk.level_excess(chain[0]), np.ones((1, len(context.video)), np.float32))[:2],
+    )
     for later, earlier in zip(chain, chain[1:]):
-        parents = walk.last()
+        parents = walk.last_level()
         if not parents:
             break
-        if edges == "paper":
-            walk.add(parents, driven(model, values, walk.nodes, parents, earlier), None)
+        if edge_rule == "paper":
+            walk.add(parents, stergiou_shares(model, values, walk.nodes, parents, earlier), None)
             continue
         parts = []
-        for some, kernels in walk.kernels(later, response, at_once):
-            found = mean(partial(_of_kernels, what.scored.model, what.video, later, kernels), earlier)
-            parts.append((some, *_given(found, walk.part(earlier), np.stack([walk.own[i] for i in some]))))
-        order = [i for some, *_ in parts for i in some]
-        shares = {name: np.concatenate([one[1][name] for one in parts]) for name in earlier}
-        pulls = jax.tree.map(lambda *some: jnp.stack(some).sum(0), *(one[2] for one in parts))
-        walk.follow(order, np.concatenate([one[3] for one in parts]), response)
+        for node_group, kernels in walk.kernels(later, response, kernels_per_pass):
+            gradients = path_mean(
+                partial(_kernel_gradients, context.score_model.model, context.video, later, kernels), earlier
+            )
+            parts.append(
+                (
+                    node_group,
+                    *_kernel_shares(
+                        gradients, walk.level_excess(earlier), np.stack([walk.relevances[i] for i in node_group])
+                    ),
+                )
+            )
+        order = [i for node_group, *_ in parts for i in node_group]
+        shares = {name: np.concatenate([group_shares[1][name] for group_shares in parts]) for name in earlier}
+        pulls = jax.tree.map(lambda *some: jnp.stack(some).sum(0), *(group_shares[2] for group_shares in parts))
+        walk.follow(order, np.concatenate([group_shares[3] for group_shares in parts]), response)
         walk.add(order, shares, pulls)
-    cost = 1 + 3 * nodes + nodes * _stretches(chain, what.shapes, walk)
-    return walk.pyramid(on_host(scores[:, 0]), edges, cost)
+    forward_passes = 1 + 3 * ig_steps + ig_steps * _stretch_cost(chain, context.shapes, walk)
+    return walk.pyramid(to_numpy(scores[:, 0]), edge_rule, forward_passes)
 
 
-def from_reference(
-    model: Model, reference: ArrayLike | None, count: int, chain: Sequence[Level], seed: int
-) -> Values | None:
+def reference_activations(
+    model: Model, reference: ArrayLike | None, count: int, chain: Sequence[PyramidLevel], seed: int
+) -> StageValues | None:
     """What `count` clips drawn from `reference` have at the levels; none is drawn again before all have been."""
     if reference is None:
         return None
@@ -112,29 +126,29 @@ def from_reference(
         raise ValueError(f"expected reference clips (n, t, h, w, c), at least one, got shape {clips.shape}")
     random = np.random.default_rng(seed)
     rows = np.concatenate([random.permutation(len(clips)) for _ in range(-(-count // len(clips)))])[:count]
-    return tap.activations(model, clips[rows], _names(chain))[1]
+    return tap.activations(model, clips[rows], _stage_names(chain))[1]
 
 
 class _Walk:
     """The pyramid while it grows."""
 
-    def __init__(self, chain: tuple[Level, ...], selection: Selection, excess: Values):
+    def __init__(self, chain: tuple[PyramidLevel, ...], selection: Selection, excess: StageValues):
         self.chain, self.selection, self.excess, self.depth = chain, selection, excess, 0
         self.nodes: list[dict[str, Any]] = []
-        self.own: list[Float[np.ndarray, " b"]] = []  # of each node its relevance, clip by clip
-        self.pulled: list[Array | None] = []  # of each node: how its parents' responses change with it, in place
+        self.relevances: list[Float[np.ndarray, " b"]] = []  # of each node its relevance, clip by clip
+        self.pull_values: list[Array | None] = []  # of each node: how its parents' responses change with it, in place
         self.edges: list[Edge] = []
         self.stability: list[float] = []
 
-    def last(self) -> list[int]:
+    def last_level(self) -> list[int]:
         return [i for i, node in enumerate(self.nodes) if node["level"] == self.depth - 1]
 
     def values(self, node: int) -> Float[Array, "b t h w"]:
         return self.excess[self.nodes[node]["stage"]][..., self.nodes[node]["channel"]]
 
     def pulls(self, node: int) -> Float[Array, "b t h w"]:
-        found = self.pulled[node]
-        return jnp.ones_like(self.values(node)) if found is None else found
+        pull_value = self.pull_values[node]
+        return jnp.ones_like(self.values(node)) if pull_value is None else pull_value
 
     def means(self, node: int) -> Float[Array, "b t h w"]:
         """The mean over places, negative where a channel matters by being weak."""
@@ -142,153 +156,173 @@ class _Walk:
         helps = jnp.sign((values * self.pulls(node)).sum()) * jnp.sign(values.sum())
         return jnp.full_like(values, 1 / values[0].size) * jnp.where(helps < 0, -1, 1).astype(values.dtype)
 
-    def part(self, level: Level) -> Values:
+    def level_excess(self, level: PyramidLevel) -> StageValues:
         return {name: self.excess[name] for name in level}
 
     def kernels(
-        self, level: Level, response: Response, at_once: int
+        self, level: PyramidLevel, response: ResponseWeighting, kernels_per_pass: int
     ) -> Iterator[tuple[list[int], dict[str, tuple[Array, Array]]]]:
         """The last nodes, some at a time, with channels and weights in place for each stage that they are of."""
-        nodes = sorted(self.last(), key=lambda i: level.index(self.nodes[i]["stage"]))
+        nodes = sorted(self.last_level(), key=lambda i: level.index(self.nodes[i]["stage"]))
         weights = self.pulls if response == "relevant" else self.means
-        for start in range(0, len(nodes), at_once):
-            some = nodes[start : start + at_once]
-            by_stage = {stage: [i for i in some if self.nodes[i]["stage"] == stage] for stage in level}
+        for start in range(0, len(nodes), kernels_per_pass):
+            node_group = nodes[start : start + kernels_per_pass]
+            by_stage = {stage: [i for i in node_group if self.nodes[i]["stage"] == stage] for stage in level}
             yield (
-                some,
+                node_group,
                 {
                     stage: (
-                        jnp.asarray([self.nodes[i]["channel"] for i in here]),
-                        jnp.stack([weights(i) for i in here]),
+                        jnp.asarray([self.nodes[i]["channel"] for i in stage_nodes]),
+                        jnp.stack([weights(i) for i in stage_nodes]),
                     )
-                    for stage, here in by_stage.items()
-                    if here
+                    for stage, stage_nodes in by_stage.items()
+                    if stage_nodes
                 },
             )
 
-    def follow(self, nodes: list[int], accounted: Float[np.ndarray, "k b"], response: Response) -> None:
+    def follow(self, nodes: list[int], accounted: Float[np.ndarray, "k b"], response: ResponseWeighting) -> None:
         """Notes of each node what was followed and what of it the next level does not account for."""
         weights = self.pulls if response == "relevant" else self.means
-        for i, part in zip(nodes, accounted):
-            whole = on_host((self.values(i) * weights(i)).sum((1, 2, 3)))
-            size = np.abs(whole).mean()
-            rest = float((whole - part).mean() / size) if size > 0 else float("nan")
-            self.nodes[i] |= {"response": float(whole.mean()), "rest": rest}
+        for i, accounted_part in zip(nodes, accounted):
+            weighted = to_numpy((self.values(i) * weights(i)).sum((1, 2, 3)))
+            size = np.abs(weighted).mean()
+            unexplained = float((weighted - accounted_part).mean() / size) if size > 0 else float("nan")
+            self.nodes[i] |= {"response": float(weighted.mean()), "rest": unexplained}
 
-    def add(self, parents: list[int], shares: dict[str, np.ndarray], pulls: Values | None) -> None:
+    def add(self, parents: list[int], shares: dict[str, np.ndarray], pulls: StageValues | None) -> None:
         """Chooses the next level by `shares`, of each stage `(parents, b, channels)`."""
         stages = list(shares)
-        joined = np.concatenate([shares[name] for name in stages], -1)
-        above = np.stack([np.ones(joined.shape[1]) if i == ROOT else self.own[i] for i in parents])
-        relevance = (above[:, :, None] * joined).sum(0)  # of each clip
-        chosen = np.flatnonzero(self.selection(relevance.mean(0)))
-        alone = self.selection(relevance)
-        self.stability.append(_overlap(alone))
+        all_shares = np.concatenate([shares[name] for name in stages], -1)
+        parent_relevance = np.stack(
+            [np.ones(all_shares.shape[1]) if i == ROOT_NODE else self.relevances[i] for i in parents]
+        )
+        relevance = (parent_relevance[:, :, None] * all_shares).sum(0)  # of each clip
+        selected = np.flatnonzero(self.selection(relevance.mean(0)))
+        selected_per_clip = self.selection(relevance)
+        self.stability.append(_mean_overlap(selected_per_clip))
         starts = np.cumsum([0, *(shares[name].shape[-1] for name in stages)])
-        means = np.concatenate([on_host(self.excess[name].mean((0, 1, 2, 3))) for name in stages])
-        chosen = chosen[np.argsort(-relevance[:, chosen].mean(0), kind="stable")]
-        told = zip(chosen, zip(*intervals.means(relevance[:, chosen].T)))
-        through = zip(*intervals.means(joined[:, :, chosen].transpose(2, 0, 1).reshape(-1, joined.shape[1])))
-        for j, (mean, low, high) in told:
-            part = int(np.searchsorted(starts, j, "right") - 1)
-            stage, channel = stages[part], int(j - starts[part])
+        means = np.concatenate([to_numpy(self.excess[name].mean((0, 1, 2, 3))) for name in stages])
+        selected = selected[np.argsort(-relevance[:, selected].mean(0), kind="stable")]
+        relevance_intervals = zip(selected, zip(*intervals.row_mean_ci(relevance[:, selected].T)))
+        edge_intervals = zip(
+            *intervals.row_mean_ci(all_shares[:, :, selected].transpose(2, 0, 1).reshape(-1, all_shares.shape[1]))
+        )
+        for j, (mean, low, high) in relevance_intervals:
+            stage_index = int(np.searchsorted(starts, j, "right") - 1)
+            stage, channel = stages[stage_index], int(j - starts[stage_index])
             child = len(self.nodes)
             self.nodes.append(
                 {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
                 | {"relevance_low": float(low), "relevance_high": float(high), "excess": float(means[j])}
-                | {"frequency": float(alone[:, j].mean()), "response": float("nan"), "rest": float("nan")}
+                | {"frequency": float(selected_per_clip[:, j].mean()), "response": float("nan"), "rest": float("nan")}
             )
-            self.own.append(relevance[:, j])
-            self.pulled.append(None if pulls is None else pulls[stage][..., channel])
-            self.edges += [Edge(parent, child, *map(float, next(through))) for parent in parents]
+            self.relevances.append(relevance[:, j])
+            self.pull_values.append(None if pulls is None else pulls[stage][..., channel])
+            self.edges += [Edge(parent, child, *map(float, next(edge_intervals))) for parent in parents]
         self.depth += 1
 
-    def pyramid(self, score: np.ndarray, kind: Kind, cost: float) -> Pyramid:
+    def pyramid(self, score: np.ndarray, edge_rule: EdgeRule, forward_passes: float) -> Pyramid:
         nodes = tuple(Node(**node) for node in self.nodes)
-        maps = tuple(on_host(self.values(i) * self.pulls(i)) for i in range(len(nodes)))
+        maps = tuple(to_numpy(self.values(i) * self.pulls(i)) for i in range(len(nodes)))
         return Pyramid(
-            self.chain, nodes, tuple(self.edges), score, maps, tuple(self.stability), self.selection, kind, cost
+            self.chain,
+            nodes,
+            tuple(self.edges),
+            score,
+            maps,
+            tuple(self.stability),
+            self.selection,
+            edge_rule,
+            forward_passes,
         )
 
 
-class _Given(NamedTuple):
+class _KernelShares(NamedTuple):
     """Of kernels: every channel's shares `(k, b, c)` by stage, pulls by stage, and what all channels account for."""
 
     shares: dict[str, np.ndarray]
-    pulls: Values
+    pulls: StageValues
     accounted: Float[np.ndarray, "k b"]
 
 
-def _given(gradients: Values, excess: Values, relevance: Float[np.ndarray, "k b"]) -> _Given:
-    shares, pulls, accounted = _summed(gradients, excess, jnp.asarray(relevance))
-    return _Given({name: on_host(one) for name, one in shares.items()}, pulls, on_host(accounted))
+def _kernel_shares(gradients: StageValues, excess: StageValues, relevance: Float[np.ndarray, "k b"]) -> _KernelShares:
+    shares, pulls, accounted = _sum_contributions(gradients, excess, jnp.asarray(relevance))
+    return _KernelShares({name: to_numpy(share) for name, share in shares.items()}, pulls, to_numpy(accounted))
 
 
 @jax.jit
-def _summed(gradients: Values, excess: Values, relevance: Float[Array, "k b"]) -> tuple[Values, Values, Array]:
-    each = {name: jnp.einsum("bthwc,kbthwc->kbc", excess[name], g) for name, g in gradients.items()}
-    positive = jnp.stack([jnp.maximum(one, 0).sum(-1) for one in each.values()]).sum(0)
+def _sum_contributions(
+    gradients: StageValues, excess: StageValues, relevance: Float[Array, "k b"]
+) -> tuple[StageValues, StageValues, Array]:
+    contributions = {name: jnp.einsum("bthwc,kbthwc->kbc", excess[name], g) for name, g in gradients.items()}
+    positive = jnp.stack([jnp.maximum(contribution, 0).sum(-1) for contribution in contributions.values()]).sum(0)
     inverse = jnp.where(positive > 0, 1 / jnp.where(positive > 0, positive, 1), 0)
-    shares = {name: one * inverse[..., None] for name, one in each.items()}
+    shares = {name: contribution * inverse[..., None] for name, contribution in contributions.items()}
     factors = relevance.astype(inverse.dtype) * inverse
     pulls = {name: jnp.einsum("kb,kbthwc->bthwc", factors, g) for name, g in gradients.items()}
-    return shares, pulls, jnp.stack([one.sum(-1) for one in each.values()]).sum(0)
+    return shares, pulls, jnp.stack([contribution.sum(-1) for contribution in contributions.values()]).sum(0)
 
 
 @jax.jit
-def _of_score(scored: Scored, video: Array, at: Values) -> Values:
+def _score_gradients(score_model: ScoreModel, video: Array, start_values: StageValues) -> StageValues:
     """The score's gradients by what is put in at some stages, with a leading axis of 1."""
-    found = jax.grad(lambda start: scored(video, partial(_put, start, (), {})).sum())(at)
-    return jax.tree.map(lambda g: g[None], found)
+    score_gradients = jax.grad(lambda start: score_model(video, partial(_replace_and_record, start, (), {})).sum())(
+        start_values
+    )
+    return jax.tree.map(lambda g: g[None], score_gradients)
 
 
 @partial(jax.jit, static_argnames="later")
-def _of_kernels(model: Any, video: Array, later: Level, kernels: dict[str, tuple[Array, Array]], at: Values) -> Values:
+def _kernel_gradients(
+    model: Any, video: Array, later: PyramidLevel, kernels: dict[str, tuple[Array, Array]], start_values: StageValues
+) -> StageValues:
     """The gradients of kernels' weighted values by what is put in before, with a leading axis for the kernels."""
 
-    def stretch(start: Values) -> Values:
-        seen = {}
-        model(video, partial(_put, start, later, seen))
-        return seen
+    def stretch(start: StageValues) -> StageValues:
+        later_values = {}
+        model(video, partial(_replace_and_record, start, later, later_values))
+        return later_values
 
-    after, pullback = jax.vjp(stretch, at)
+    after, pullback = jax.vjp(stretch, start_values)
     gradients = []
     for stage in (name for name in later if name in kernels):
 
-        def one(channel: Array, weight: Array, stage: str = stage) -> Values:
+        def pull_back(channel: Array, weight: Array, stage: str = stage) -> StageValues:
             weight = weight.astype(after[stage].dtype)
             onehot = jax.nn.one_hot(channel, after[stage].shape[-1], dtype=weight.dtype)
             cotangents = {name: jnp.zeros_like(x) for name, x in after.items()}
             return pullback(cotangents | {stage: weight[..., None] * onehot[None, None, None, None]})[0]
 
-        gradients.append(jax.vmap(one)(*kernels[stage]))
+        gradients.append(jax.vmap(pull_back)(*kernels[stage]))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *gradients)
 
 
-def _put(start: Values, later: Level, seen: Values, name: str, value: Array) -> Array:
+def _replace_and_record(
+    start: StageValues, later: PyramidLevel, recorded_values: StageValues, name: str, value: Array
+) -> Array:
     """The tap that goes on with what is put in at some stages, and keeps what comes at others."""
     if name in later:
-        seen[name] = value
+        recorded_values[name] = value
     return start.get(name, value)
 
 
-def _names(chain: Sequence[Level]) -> tuple[str, ...]:
+def _stage_names(chain: Sequence[PyramidLevel]) -> tuple[str, ...]:
     return tuple(name for level in chain for name in level)
 
 
-def _overlap(chosen: np.ndarray) -> float:
+def _mean_overlap(selections: np.ndarray) -> float:
     """The mean over pairs of clips of common over all that either would choose (Jaccard); NaN for one clip."""
-    if len(chosen) < 2:
+    if len(selections) < 2:
         return float("nan")
-    chosen = chosen.astype(np.float64)
-    common = chosen @ chosen.T
-    sizes = chosen.sum(1)
+    selections = selections.astype(np.float64)
+    common = selections @ selections.T
+    sizes = selections.sum(1)
     either = sizes[:, None] + sizes[None] - common
-    pairs = np.triu_indices(len(chosen), 1)
+    pairs = np.triu_indices(len(selections), 1)
     return float(np.divide(common, either, out=np.ones_like(common), where=either > 0)[pairs].mean())
 
 
-def _stretches(chain: tuple[Level, ...], shapes: dict[str, tuple[int, ...]], walk: _Walk) -> float:
+def _stretch_cost(chain: tuple[PyramidLevel, ...], shapes: dict[str, tuple[int, ...]], walk: _Walk) -> float:
     """Stretches run again and pulled back once for each kernel, in forward passes: by the stages that they span."""
     order = list(shapes)
     ends = [max(order.index(name) for name in level) for level in chain]

@@ -7,13 +7,13 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
-from vtcav_jax.attribution.score_model import Explained
+from vtcav_jax.attribution.score_model import ExplainContext
 from vtcav_jax.names import unknown
 
-Level = tuple[str, ...]  # stages of one depth, such as the branches of a block
+PyramidLevel = tuple[str, ...]  # stages of one depth, such as the branches of a block
 
 
-def cuts(model: Any, video: Any) -> tuple[str, ...]:
+def find_cut_stages(model: Any, video: Any) -> tuple[str, ...]:
     """The stages without which no way leads from the video to the logits, in forward order.
 
     Nothing by-passes such a stage, so that its channels account for all there is behind it; a branch, or what is added
@@ -21,19 +21,19 @@ def cuts(model: Any, video: Any) -> tuple[str, ...]:
     after its ReLU, the last stands for all. Nothing is computed: the ways are those of the model's trace.
     """
     graph = jax.make_jaxpr(lambda v: model(v, lambda name, x: checkpoint_name(x, name)))(video).jaxpr
-    found: list[tuple[int, str]] = []
+    cut_equations: list[tuple[int, str]] = []
     for i, equation in enumerate(graph.eqns):
-        if equation.primitive.name == "name" and not _leads(graph, without=i):
-            if found and _same(graph, found[-1][0], i):
-                found.pop()
-            found.append((i, str(equation.params["name"])))
-    return tuple(name for _, name in found)
+        if equation.primitive.name == "name" and not _reaches_output(graph, held_equation=i):
+            if cut_equations and _differ_by_channelwise_steps(graph, cut_equations[-1][0], i):
+                cut_equations.pop()
+            cut_equations.append((i, str(equation.params["name"])))
+    return tuple(name for _, name in cut_equations)
 
 
-def _same(graph: Any, earlier: int, later: int) -> bool:
+def _differ_by_channelwise_steps(graph: Any, earlier: int, later: int) -> bool:
     """Whether one stage is the other but for what works channel by channel."""
     shapes = {graph.eqns[i].outvars[0].aval.shape for i in (earlier, later)}
-    return len(shapes) == 1 and not any(_multiplies(one) for one in graph.eqns[earlier:later])
+    return len(shapes) == 1 and not any(_multiplies(equation) for equation in graph.eqns[earlier:later])
 
 
 def _multiplies(equation: Any) -> bool:
@@ -43,53 +43,55 @@ def _multiplies(equation: Any) -> bool:
     inner = (
         getattr(value, "jaxpr", value) for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_graph)
     )
-    return any(_multiplies(one) for graph in inner for one in getattr(graph, "eqns", ()))
+    return any(_multiplies(inner_equation) for graph in inner for inner_equation in getattr(graph, "eqns", ()))
 
 
 def _is_graph(value: Any) -> bool:
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
-def _leads(graph: Any, without: int) -> bool:
+def _reaches_output(graph: Any, held_equation: int) -> bool:
     """Whether the output still depends on the video when one equation's result is held fixed."""
     reached = set(graph.invars)
     for i, equation in enumerate(graph.eqns):
-        if i != without and any(v in reached for v in equation.invars if not isinstance(v, Literal)):
+        if i != held_equation and any(v in reached for v in equation.invars if not isinstance(v, Literal)):
             reached.update(equation.outvars)
     return any(v in reached for v in graph.outvars if not isinstance(v, Literal))
 
 
-def levels(what: Explained, wanted: Sequence[str | Sequence[str]] | None, depth: int) -> tuple[Level, ...]:
+def pyramid_levels(
+    context: ExplainContext, stages: Sequence[str | Sequence[str]] | None, depth: int
+) -> tuple[PyramidLevel, ...]:
     """The levels, last stage first: those of `wanted`, or the last `depth` cuts with channels on a grid."""
     if depth < 1:
         raise ValueError(f"expected a depth of at least 1, got {depth}")
-    order = list(what.shapes)
-    grids = [name for name in order[1:] if len(what.shapes[name]) == 5]
-    end = what.scored.target.stage
-    if wanted is None:
-        through = [name for name in cuts(what.scored.model, what.video) if name in grids]
+    order = list(context.shapes)
+    grids = [name for name in order[1:] if len(context.shapes[name]) == 5]
+    end = context.score_model.target.stage
+    if stages is None:
+        cut_stages = [name for name in find_cut_stages(context.score_model.model, context.video) if name in grids]
         if end is not None:
-            through = [name for name in through if order.index(name) < order.index(end)]
+            cut_stages = [name for name in cut_stages if order.index(name) < order.index(end)]
             if not any(order.index(name) < order.index(end) for name in grids):
                 raise ValueError(f"the target is at {end}, and no stage with channels on a grid comes before it")
-        if not through:
+        if not cut_stages:
             raise ValueError(
                 "no stage with channels on a grid lies on every way from the video to the target; name the levels "
                 f"with stages, out of {', '.join(grids)}"
             )
-        return tuple((name,) for name in reversed(through[-depth:]))
-    found = [(level,) if isinstance(level, str) else tuple(level) for level in wanted]
-    every = [name for level in found for name in level]
-    if strange := [name for name in every if name not in grids]:
-        raise ValueError(unknown("stage with channels on a grid", strange, grids))
-    if not every or len(set(every)) != len(every):
-        raise ValueError(f"expected stages, each once, got {every}")
-    what.require(every)
-    found.sort(key=lambda level: -max(order.index(name) for name in level))
-    for later, earlier in zip(found, found[1:]):
+        return tuple((name,) for name in reversed(cut_stages[-depth:]))
+    chain = [(level,) if isinstance(level, str) else tuple(level) for level in stages]
+    stage_names = [name for level in chain for name in level]
+    if unknown_names := [name for name in stage_names if name not in grids]:
+        raise ValueError(unknown("stage with channels on a grid", unknown_names, grids))
+    if not stage_names or len(set(stage_names)) != len(stage_names):
+        raise ValueError(f"expected stages, each once, got {stage_names}")
+    context.require_reachable(stage_names)
+    chain.sort(key=lambda level: -max(order.index(name) for name in level))
+    for later, earlier in zip(chain, chain[1:]):
         if max(map(order.index, earlier)) >= min(map(order.index, later)):
             raise ValueError(
                 f"the levels {' + '.join(later)} and {' + '.join(earlier)} overlap; all stages of a level must come "
                 "before those of the next"
             )
-    return tuple(found)
+    return tuple(chain)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax.pyramid.cut_stages import Level
+from vtcav_jax.pyramid.cut_stages import PyramidLevel
 
-Kind = Literal["gradient", "paper"]  # of edges
-ROOT = -1  # the parent of the first level: the target
+EdgeRule = Literal["gradient", "paper"]  # of edges
+ROOT_NODE = -1  # the parent of the first level: the target
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,27 @@ class Selection:
     `value` of the greatest. top: the `value` greatest.
     """
 
-    by: str = "mass"
+    rule: str = "mass"
     value: float = 0.5
-    most: int = 32
+    max_channels: int = 32
 
     def __post_init__(self):
-        shares = self.by in ("mass", "threshold") and 0 < self.value <= 1
-        if not (shares or (self.by == "top" and self.value >= 1 and self.value == int(self.value))) or self.most < 1:
+        is_share = self.rule in ("mass", "threshold") and 0 < self.value <= 1
+        if (
+            not (is_share or (self.rule == "top" and self.value >= 1 and self.value == int(self.value)))
+            or self.max_channels < 1
+        ):
             raise ValueError(
                 "expected by mass or threshold with a value above 0 and at most 1, or by top with a whole number, and "
-                f"most of at least 1; got {self.by!r}, {self.value}, {self.most}"
+                f"most of at least 1; got {self.rule!r}, {self.value}, {self.max_channels}"
             )
 
     @classmethod
-    def parsed(cls, text: str, most: int = 32) -> "Selection":
+    def parse(cls, text: str, max_channels: int = 32) -> "Selection":
         """Of `mass:0.5`, `threshold:0.6` or `top:8`."""
-        by, _, value = text.partition(":")
+        rule, _, value = text.partition(":")
         try:
-            return cls(by, float(value), most)
+            return cls(rule, float(value), max_channels)
         except ValueError as error:
             raise ValueError(f"expected mass:SHARE, threshold:SHARE or top:NUMBER, got {text!r}: {error}") from error
 
@@ -46,14 +49,14 @@ class Selection:
         gain = np.maximum(relevance, 0)
         order = np.argsort(-gain, -1, kind="stable")
         falling = np.take_along_axis(gain, order, -1)
-        if self.by == "mass":
+        if self.rule == "mass":
             before = np.cumsum(falling, -1) - falling
             keep = before < self.value * falling.sum(-1, keepdims=True) * (1 - 1e-6)
-        elif self.by == "threshold":
+        elif self.rule == "threshold":
             keep = falling >= self.value * falling[..., :1]
         else:
             keep = np.arange(gain.shape[-1]) < self.value
-        keep = keep & (falling > 0) & (np.arange(gain.shape[-1]) < self.most)
+        keep = keep & (falling > 0) & (np.arange(gain.shape[-1]) < self.max_channels)
         out = np.zeros(gain.shape, bool)
         np.put_along_axis(out, order, np.broadcast_to(keep, gain.shape), -1)
         return out
@@ -75,10 +78,10 @@ class Node:
     relevance: float
     relevance_low: float
     relevance_high: float
-    excess: float
+    activation_excess: float
     frequency: float
     response: float
-    rest: float
+    unexplained: float
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,17 @@ class Edge:
 class Pyramid:
     """The kernels that a target hangs on, as one graph: a kernel that serves several has one node."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[PyramidLevel, ...]
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     score: Float[np.ndarray, " b"]
     maps: tuple[Float[np.ndarray, "b _ _ _"], ...]  # of each node: what it contributes, in place; sums to its relevance
     stability: tuple[float, ...]  # of each level: mean overlap (Jaccard) of what two clips would choose
     selection: Selection
-    kind: Kind
-    cost: float  # passes forward, a backward pass as two; stretches by their share of the stages
+    edge_rule: EdgeRule
+    forward_passes: float  # passes forward, a backward pass as two; stretches by their share of the stages
 
-    def at(self, level: int) -> tuple[Node, ...]:
+    def nodes_at(self, level: int) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if node.level == level)
 
     def tube(self, node: int) -> Float[np.ndarray, "b t h w"]:
@@ -121,19 +124,19 @@ class Pyramid:
         if not below:
             return self.maps[node]
         shape = self.maps[below[0].child].shape
-        some = [(edge.share, self.maps[edge.child]) for edge in below if self.maps[edge.child].shape == shape]
-        return np.sum([share * one for share, one in some], 0)
+        weighted_maps = [(edge.share, self.maps[edge.child]) for edge in below if self.maps[edge.child].shape == shape]
+        return np.sum([share * node_map for share, node_map in weighted_maps], 0)
 
     def as_json(self) -> dict[str, Any]:
         """All but the maps."""
         return {
             "levels": [list(level) for level in self.levels],
-            "edges_by": self.kind,
+            "edges_by": self.edge_rule,
             "selection": vars(self.selection),
             "clips": len(self.score),
             "score": [float(s) for s in self.score],
             "stability": list(self.stability),
-            "cost": self.cost,
+            "cost": self.forward_passes,
             "nodes": [vars(node) for node in self.nodes],
             "edges": [vars(edge) for edge in self.edges],
         }

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from vtcav_jax.attribution.gradients import noisy
+from vtcav_jax.attribution.gradients import noisy_copy
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.pyramid.build import build
+from vtcav_jax.pyramid.build import build_pyramid
 from vtcav_jax.pyramid.graph import Pyramid
 from vtcav_jax.tap import Model
 
 
-def under_noise(
+def noise_stability(
     model: Model,
     clips: ArrayLike,
     target: Target,
@@ -34,25 +34,25 @@ def under_noise(
         raise ValueError(f"expected noise of at least 0 and draws of at least 1, got {noise} and {draws}")
     video = jnp.asarray(clips)
     key = jax.random.key(seed)
-    own = [_kernels(pyramid, level) for level in range(len(pyramid.levels))]
-    rows: list[list[float]] = [[] for _ in own]
+    kernels_by_level = [_kernels(pyramid, level) for level in range(len(pyramid.levels))]
+    rows: list[list[float]] = [[] for _ in kernels_by_level]
     for i in range(draws):
-        other = build(
+        noisy_pyramid = build_pyramid(
             model,
-            noisy(video, noise, key, i),
+            noisy_copy(video, noise, key, i),
             target,
             stages=pyramid.levels,
             selection=pyramid.selection,
-            edges=pyramid.kind,
+            edge_rule=pyramid.edge_rule,
             seed=seed,
             **options,
         )
-        for level, kernels in enumerate(own):
-            found = _kernels(other, level)
-            either = kernels | found
-            rows[level].append(len(kernels & found) / len(either) if either else float(np.nan))
+        for level, kernels in enumerate(kernels_by_level):
+            noisy_kernels = _kernels(noisy_pyramid, level)
+            union = kernels | noisy_kernels
+            rows[level].append(len(kernels & noisy_kernels) / len(union) if union else float(np.nan))
     return tuple(tuple(row) for row in rows)
 
 
 def _kernels(pyramid: Pyramid, level: int) -> set[tuple[str, int]]:
-    return {(node.stage, node.channel) for node in pyramid.at(level)}
+    return {(node.stage, node.channel) for node in pyramid.nodes_at(level)}

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.attribution.score_model import on_host
-from vtcav_jax.pyramid.cut_stages import Level
+from vtcav_jax.attribution.score_model import to_numpy
+from vtcav_jax.pyramid.cut_stages import PyramidLevel
 
 
-def driven(
-    model: Any, values: dict[str, Array], nodes: Sequence[dict[str, Any]], parents: Sequence[int], earlier: Level
+def stergiou_shares(
+    model: Any, values: dict[str, Array], nodes: Sequence[dict[str, Any]], parents: Sequence[int], earlier: PyramidLevel
 ) -> dict[str, np.ndarray]:
     """Shares by stage `(parents, b, c)`, each row from 0 to its largest and then of sum 1."""
     if len(earlier) > 1:
         raise ValueError(f"the paper's shares are of one stage after another; {' + '.join(earlier)} are several")
     (stage,) = list(earlier)
-    activity = on_host(values[stage].mean((1, 2, 3)))
+    activity = to_numpy(values[stage].mean((1, 2, 3)))
     rows = [np.maximum(_drive(_kernel(model, nodes[i]["stage"]), nodes[i]["channel"], activity), 0) for i in parents]
     shares = np.stack(rows)
     totals = shares.sum(-1, keepdims=True)
@@ -51,12 +51,12 @@ def _drive(
 
 def _kernel(model: Any, stage: str) -> Float[np.ndarray, "h i o"]:
     """The kernel of the convolution that a stage is named after, its support as one axis."""
-    found = model
+    module = model
     for part in stage.split("."):
-        found = found[int(part)] if part.isdigit() else getattr(found, part, None)
-        if found is None:
+        module = module[int(part)] if part.isdigit() else getattr(module, part, None)
+        if module is None:
             break
-    kernel = getattr(found, "kernel", None)
+    kernel = getattr(module, "kernel", None)
     array = None if kernel is None else np.asarray(kernel[...])
     if array is None or array.ndim != 5:
         raise ValueError(

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from vtcav_jax.names import filed
-from vtcav_jax.pyramid.ablation import Ablated
+from vtcav_jax.pyramid.ablation import AblationResult
 
-FILE = "pyramid.json"
+PYRAMID_JSON = "pyramid.json"
 
 
 @dataclass(frozen=True)
@@ -13,18 +13,18 @@ class NodeRow:
     """A kernel of a target's pyramid, and the clips where it contributes most."""
 
     target: str
-    number: int
+    node: int
     level: int
     stage: str
     channel: int
     relevance: float
     relevance_low: float
     relevance_high: float
-    excess: float
+    activation_excess: float
     frequency: float
     response: float
-    rest: float
-    clips: str
+    unexplained: float
+    top_clips: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EdgeRow:
 
 
 @dataclass(frozen=True)
-class AblationRow(Ablated):
+class AblationRow(AblationResult):
     target: str = ""
 
 
@@ -53,13 +53,13 @@ class AlignedRow:
     """
 
     target: str
-    number: int
+    node: int
     stage: str
     channel: int
     concept: str
-    kind: str
-    against: str
-    weight: float
+    clip_type: str
+    negatives: str
+    cosine_share: float
     rank: int
     channels: int
     auc: float
@@ -67,7 +67,7 @@ class AlignedRow:
 
 
 @dataclass(frozen=True)
-class Told:
+class PyramidFacts:
     """What no table says of a target's pyramid: its levels, how it was chosen, whether it is stable.
 
     `stability` is the overlap of what two clips by themselves would choose, by level; `under_noise` that of the
@@ -78,13 +78,13 @@ class Told:
     levels: tuple[tuple[str, ...], ...]
     score: tuple[float, ...]
     stability: tuple[float, ...]
-    under_noise: tuple[tuple[float, ...], ...]
+    noise_stability: tuple[tuple[float, ...], ...]
     selection: dict[str, str | int | float]
-    edges_by: str
-    ablated: tuple[str, ...]
+    edge_rule: str
+    ablation_clips: tuple[str, ...]
     same_clips: bool
-    compared: int
+    n_reference_clips: int
 
 
-def film_name(target: str, stage: str, channel: int) -> str:
+def kernel_animation_name(target: str, stage: str, channel: int) -> str:
     return f"pyramid--{filed(f'{target}--{stage}')}--{channel}.webp"

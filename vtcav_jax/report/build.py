@@ -14,7 +14,7 @@ from vtcav_jax.report import html
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.figures import png as raster
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, open_folder, unique
+from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
 from vtcav_jax.report.sections import evaluation as evaluation_sections
 from vtcav_jax.report.sections import maps as map_sections
 from vtcav_jax.report.sections import motion as motion_sections
@@ -25,147 +25,174 @@ from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.runs.directory import write_text
 from vtcav_jax.worlds.render import WORLDS
 
-FOLDER, PAGE = "report", "index.html"
-WHAT = {"explain": "maps of", "motion": "motion in"}
-MOST_TABLES = 4_000_000  # bytes of tables inside a page
-MAKERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
-    tcav_sections.sections,
-    map_sections.sections,
-    motion_sections.sections,
-    pyramid_sections.sections,
-    evaluation_sections.sections,
-    tcav_benchmark_sections.sections,
+REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
+TASK_PHRASES = {"explain": "maps of", "motion": "motion in"}
+MAX_TABLE_BYTES = 4_000_000  # bytes of tables inside a page
+SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
+    tcav_sections.tcav_sections,
+    map_sections.map_sections,
+    motion_sections.motion_sections,
+    pyramid_sections.pyramid_sections,
+    evaluation_sections.evaluation_sections,
+    tcav_benchmark_sections.tcav_benchmark_sections,
 )
 
 
 def write_report(folder: Path) -> Path:
     """Writes `report/index.html` and its figures into the run's folder; returns the page's path."""
-    run = open_folder(folder)
-    sections = [section for make in MAKERS for section in make(run)]
+    run = open_run_folder(folder)
+    sections = [section for build in SECTION_BUILDERS for section in build(run)]
     if not sections:
         raise ValueError(
             f"--run={folder} has no results that a page can show, such as scores.csv; let the run end first: give its"
             " command again"
         )
-    sections += [tables(run), again(run)]
-    return _written(run.folder / FOLDER, html.document(title(run), asked(run), sections), sections)
+    sections += [tables_section(run), reproduction_section(run)]
+    return _write_page(
+        run.folder / REPORT_FOLDER, html.document(report_title(run), run_header(run), sections), sections
+    )
 
 
 def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Writes a page with runs of the same concepts side by side, by default into the last one's folder."""
-    runs = [open_folder(folder) for folder in folders]
-    sections = comparison_page.sections(runs)
-    names = tcav_text.listed(comparison_page.names(runs))
-    place = out or runs[-1].folder / FOLDER / f"against_{'_'.join(run.name for run in runs[:-1])}"
-    return _written(place, html.document(f"{names} compared", comparison_page.intro(runs), sections), sections)
+    runs = [open_run_folder(folder) for folder in folders]
+    sections = comparison_page.comparison_sections(runs)
+    names = tcav_text.join_names(comparison_page.run_names(runs))
+    page_folder = out or runs[-1].folder / REPORT_FOLDER / f"against_{'_'.join(run.name for run in runs[:-1])}"
+    return _write_page(
+        page_folder, html.document(f"{names} compared", comparison_page.comparison_intro(runs), sections), sections
+    )
 
 
-def _written(folder: Path, text: str, sections: Sequence[Section]) -> Path:
-    if len(text.encode()) > html.MOST_BYTES:
+def _write_page(folder: Path, text: str, sections: Sequence[Section]) -> Path:
+    if len(text.encode()) > html.MAX_PAGE_BYTES:
         raise ValueError(
             f"the page would have {len(text.encode()) / 1e6:.0f} MB, more than a browser opens well; explain fewer"
             " classes, stages or concepts in one run"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [figure for section in sections for figure in section.figures]
-    for figure in progress(drawn, len(drawn), "figures", size=lambda _: 1):
-        figure.write(folder / "figures")
+    figures = [figure for section in sections for figure in section.figures]
+    for figure in progress(figures, len(figures), "figures", size=lambda _: 1):
+        figure.write_svg(folder / "figures")
         if raster.possible():
             raster.write_png(figure, folder / "figures")
-    write_text(folder / PAGE, text)
-    return folder / PAGE
+    write_text(folder / REPORT_PAGE, text)
+    return folder / REPORT_PAGE
 
 
-def title(run: RunFolder) -> str:
-    classes = unique([row.target for row in run.rows])
+def report_title(run: RunFolder) -> str:
+    classes = unique_in_order([row.target for row in run.score_rows])
     does = "does" if len(classes) == 1 else "do"
-    questions = [f"which concepts {does} {tcav_text.listed(classes)} use?"] if classes else []
-    if looked := unique([row.target for row in run.maps]):
-        questions.append(f"where and when does {_network(run, 'explain')} look for {tcav_text.listed(looked)}?")
-    if moved := unique([row.target for row in run.motion_classes]):
-        questions.append(f"how much of {tcav_text.listed(moved)} is motion to {_network(run, 'motion')}?")
-    if hung := [facts.target for facts in run.pyramids]:
-        does = "does" if len(hung) == 1 else "do"
-        questions.append(f"which kernels of {_network(run, 'pyramid')} {does} {tcav_text.listed(hung)} hang on?")
-    questions += ["which map of a video network tells the truth?"] if run.truths else []
+    questions = [f"which concepts {does} {tcav_text.join_names(classes)} use?"] if classes else []
+    if map_targets := unique_in_order([row.target for row in run.map_rows]):
+        questions.append(
+            f"where and when does {_network_name(run, 'explain')} look for {tcav_text.join_names(map_targets)}?"
+        )
+    if motion_targets := unique_in_order([row.target for row in run.class_motion_rows]):
+        questions.append(
+            f"how much of {tcav_text.join_names(motion_targets)} is motion to {_network_name(run, 'motion')}?"
+        )
+    if pyramid_targets := [facts.target for facts in run.pyramid_facts]:
+        does = "does" if len(pyramid_targets) == 1 else "do"
+        questions.append(
+            f"which kernels of {_network_name(run, 'pyramid')} {does} {tcav_text.join_names(pyramid_targets)} hang on?"
+        )
+    questions += ["which map of a video network tells the truth?"] if run.method_score_rows else []
     return f"{run.name}: {' '.join(q if i == 0 else q[0].upper() + q[1:] for i, q in enumerate(questions))}"
 
 
-def _network(run: RunFolder, task: str) -> str:
-    record = run.record(task)
-    return str(record.asked.get("model", "the network")) if record else "the network"
+def _network_name(run: RunFolder, task: str) -> str:
+    record = run.task_record(task)
+    return str(record.config.get("model", "the network")) if record else "the network"
 
 
-def asked(run: RunFolder) -> str:
+def run_header(run: RunFolder) -> str:
     """What was asked, for the head of the page."""
-    a = run.asked
-    rows = run.rows
-    weights = ", random weights" if any(run.random_weights(one.task) for one in run.records) else ""
-    pairs = [("network", f"{a['model']}{weights}")] if "model" in a else []
-    if networks := unique([row.network for row in run.truths]):
-        pairs += [("networks", ", ".join(networks)), ("clips of each", str(max(row.clips for row in run.truths)))]
-    for target, some in tcav_text.by_target(run.predictions).items():
-        pairs.append((f"says {target}", f"on {tcav_text.accuracy(some)} of the class, those that are explained here"))
+    config = run.config
+    rows = run.score_rows
+    weights = ", random weights" if any(run.has_random_weights(record.task) for record in run.records) else ""
+    pairs = [("network", f"{config['model']}{weights}")] if "model" in config else []
+    if networks := unique_in_order([row.network for row in run.method_score_rows]):
+        pairs += [
+            ("networks", ", ".join(networks)),
+            ("clips of each", str(max(row.clips for row in run.method_score_rows))),
+        ]
+    for target, predictions in tcav_text.predictions_by_target(run.prediction_rows).items():
+        pairs.append(
+            (f"says {target}", f"on {tcav_text.accuracy_text(predictions)} of the class, those that are explained here")
+        )
     if rows:
         classes = {row.target: row.n_targets for row in rows}
         pairs.append(("classes", ", ".join(f"{name} ({n} clips)" for name, n in classes.items())))
         sizes = {(row.concept, row.kind): row.n_concept for row in rows}
-        pairs.append(("concepts", ", ".join(f"{name}, {kind} ({n})" for (name, kind), n in sizes.items())))
+        pairs.append(("concepts", ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())))
         if pool := {row.kind: (row.n_against, row.sets) for row in rows if row.against == NEGATIVE}:
-            told = ", ".join(f"{n} {kind} clips in {sets} random sets" for kind, (n, sets) in pool.items())
-            pairs.append(("negatives", told))
-        pairs.append(("stages", ", ".join(unique([row.stage for row in rows]))))
-    pairs += [("concepts in", str(a["concepts"]))] if rows and "concepts" in a else []
-    pairs += [("clips of", str(a["target_videos"]))] if "target_videos" in a else []
-    sources = [str(one.asked.get(name, "")) for one in run.records for name in ("target_videos", "videos")]
-    worlds = unique([source.split(":")[1] for source in sources if source.startswith("worlds:")])
+            negatives_text = ", ".join(
+                f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
+            )
+            pairs.append(("negatives", negatives_text))
+        pairs.append(("stages", ", ".join(unique_in_order([row.stage for row in rows]))))
+    pairs += [("concepts in", str(config["concepts"]))] if rows and "concepts" in config else []
+    pairs += [("clips of", str(config["target_videos"]))] if "target_videos" in config else []
+    sources = [str(record.config.get(name, "")) for record in run.records for name in ("target_videos", "videos")]
+    worlds = unique_in_order([source.split(":")[1] for source in sources if source.startswith("worlds:")])
     pairs += [("they show", WORLDS[name].shows) for name in worlds if name in WORLDS]
-    for one in run.records:
-        if one.task in WHAT:
-            pairs += [(WHAT[one.task], _explained(one.asked))]
-        elif one.task == "pyramid":
-            pairs += [("kernels of", _followed(one.asked))]
-    return html.definitions(pairs)
+    for record in run.records:
+        if record.task in TASK_PHRASES:
+            pairs += [(TASK_PHRASES[record.task], _describe_map_run(record.config))]
+        elif record.task == "pyramid":
+            pairs += [("kernels of", _describe_pyramid_run(record.config))]
+    return html.definition_list(pairs)
 
 
-def _explained(a: dict[str, Any]) -> str:
+def _describe_map_run(config: dict[str, Any]) -> str:
     """What the tasks that go through videos were asked."""
-    methods = a.get("methods") or [(a.get("method", ""), a.get("stage"))]
-    made = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
-    parts = "clip after clip to their ends" if a.get("whole") else f"{a.get('num_clips', 1)} of each video"
-    return f"{', '.join(a.get('targets', ()))}, by {made}; clips of {a.get('videos', '')}, {parts}"
+    methods = config.get("methods") or [(config.get("method", ""), config.get("stage"))]
+    method_text = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
+    clips_text = (
+        "clip after clip to their ends" if config.get("whole") else f"{config.get('num_clips', 1)} of each video"
+    )
+    return (
+        f"{', '.join(config.get('targets', ()))}, by {method_text}; clips of {config.get('videos', '')}, {clips_text}"
+    )
 
 
-def _followed(a: dict[str, Any]) -> str:
-    levels = f"levels {', '.join(a['stages'])}" if a.get("stages") else f"{a.get('depth', '')} levels back"
-    return f"{', '.join(a.get('targets', ()))}, {levels}; clips of {a.get('videos', '')}"
+def _describe_pyramid_run(config: dict[str, Any]) -> str:
+    levels = (
+        f"levels {', '.join(config['stages'])}" if config.get("stages") else f"{config.get('depth', '')} levels back"
+    )
+    return f"{', '.join(config.get('targets', ()))}, {levels}; clips of {config.get('videos', '')}"
 
 
-def tables(run: RunFolder) -> Section:
-    links, left = [], MOST_TABLES
-    for path in sorted(run.tables, key=lambda path: path.stat().st_size):
-        left -= path.stat().st_size
-        links.append(html.download(path, inside=left >= 0))
+def tables_section(run: RunFolder) -> Section:
+    links, bytes_left = [], MAX_TABLE_BYTES
+    for path in sorted(run.table_paths, key=lambda path: path.stat().st_size):
+        bytes_left -= path.stat().st_size
+        links.append(html.table_link(path, embed=bytes_left >= 0))
     png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install 'vtcav-jax[png]')"
     text = f"All numbers in full precision; figures lie beside this page as {png}, in figures/."
     return Section("tables", "Tables", html.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
 
 
-def again(run: RunFolder) -> Section:
-    about = run.about
-    pairs = [(name, str(version)) for name, version in about.get("versions", {}).items()]
-    pairs += [("devices", ", ".join(about["devices"]))] if about.get("devices") else []
-    hashes = about.get("hashes", {})
+def reproduction_section(run: RunFolder) -> Section:
+    content = run.content
+    pairs = [(name, str(version)) for name, version in content.get("versions", {}).items()]
+    pairs += [("devices", ", ".join(content["devices"]))] if content.get("devices") else []
+    hashes = content.get("hashes", {})
     pairs += [(f"sha256 of {name}", hashes[name]) for name in ("weights", "code") if name in hashes]
     pairs += [
         (f"clips of {name}", f"{len(hashes[name])}, their hashes are in run.json")
         for name in ("concepts", "targets")
         if name in hashes
     ]
-    if seconds := about.get("seconds"):
+    if seconds := content.get("seconds"):
         pairs.append(("seconds", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
     parts = []
-    for one in run.records:
-        parts += [html.code(f"python main.py --flagfile={one.flags}")]
-        parts += [html.details(one.flags.name, html.code(one.told))] if one.told else []
-    return Section("again", "Versions, and the command that repeats it", "".join(parts) + html.definitions(pairs))
+    for record in run.records:
+        parts += [html.code_block(f"python main.py --flagfile={record.flags_path}")]
+        parts += (
+            [html.details_block(record.flags_path.name, html.code_block(record.flags_text))]
+            if record.flags_text
+            else []
+        )
+    return Section("again", "Versions, and the command that repeats it", "".join(parts) + html.definition_list(pairs))

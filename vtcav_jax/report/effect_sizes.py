@@ -20,14 +20,14 @@ class Effect:
     high: float
     null_low: float
     null_high: float
-    sure: bool
+    significant: bool
 
     @property
     def numbers(self) -> list[float]:
         return [self.value, self.low, self.high, self.null_low, self.null_high]
 
 
-def effect(row: Row, statistic: str) -> Effect:
+def effect_size(row: Row, statistic: str) -> Effect:
     """Of the statistic that the run tests: the step, whose interval is the derivative's at the same length, or the
     derivative."""
     factor = 1.0
@@ -38,47 +38,47 @@ def effect(row: Row, statistic: str) -> Effect:
     return Effect(value, low, high, row.null_low, row.null_high, found(row))
 
 
-def unit(statistic: str, target_fn: str) -> str:
-    what = {"logit": "logit", "log_prob": "log probability", "margin": "margin"}.get(target_fn, target_fn)
-    return f"change of the {what}" + ("" if statistic == "step" else " per unit length")
+def effect_unit(statistic: str, score_fn: str) -> str:
+    score_name = {"logit": "logit", "log_prob": "log probability", "margin": "margin"}.get(score_fn, score_fn)
+    return f"change of the {score_name}" + ("" if statistic == "step" else " per unit length")
 
 
-def plain(rows: Sequence[Row]) -> tuple[str, list[Row]]:
+def primary_tests(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     """The tests of a concept by itself: against random clips, or where there are none against the other concepts."""
-    for against in (NEGATIVE, OTHERS):
-        if some := [row for row in rows if row.against == against]:
-            return against, some
+    for negatives in (NEGATIVE, OTHERS):
+        if subset := [row for row in rows if row.against == negatives]:
+            return negatives, subset
     return "", []
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """For a reader: few digits, a real minus, and words for what is not there."""
     if math.isnan(value):
         return "not known"
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def signed(value: float, digits: int = 2) -> str:
-    return number(value, digits) if value < 0 or math.isnan(value) else f"+{number(value, digits)}"
+def format_signed(value: float, digits: int = 2) -> str:
+    return format_number(value, digits) if value < 0 or math.isnan(value) else f"+{format_number(value, digits)}"
 
 
-def p_value(value: float) -> str:
+def format_p(value: float) -> str:
     return "not known" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def span(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}"
+def format_range(low: float, high: float) -> str:
+    return f"{format_number(low)} to {format_number(high)}"
 
 
-def with_interval(e: Effect) -> str:
+def format_effect(e: Effect) -> str:
     """The value and its interval, with two digits of what is uncertain."""
     width = e.high - e.low
     if not (math.isfinite(width) and width > 0):
-        return signed(e.value)
-    places = max(0, 1 - math.floor(math.log10(width)))
-    value, low, high = (f"{each:.{places}f}".replace("-", "−") for each in (e.value, e.low, e.high))
+        return format_signed(e.value)
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    value, low, high = (f"{bound:.{decimals}f}".replace("-", "−") for bound in (e.value, e.low, e.high))
     return f"{'' if e.value < 0 else '+'}{value} ({low} to {high})"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return "not known" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")

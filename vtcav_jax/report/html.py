@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from vtcav_jax.report.figures.svg import SHAPES, STYLE, Figure
+from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
-MOST_BYTES = 20_000_000
-LAYOUT = """
+MAX_PAGE_BYTES = 20_000_000
+PAGE_CSS = """
 * { box-sizing: border-box; }
 html { color-scheme: light dark; -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 20px 18px 60px; max-width: 1160px; background: var(--paper); color: var(--ink);
@@ -72,90 +72,98 @@ def document(title: str, intro: str, sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:;'
         " style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}{SHAPES}{LAYOUT}</style></head>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{THEME_CSS}{FIGURE_CSS}{PAGE_CSS}</style></head>'
         f"<body><header><h1>{escape(title)}</h1>{intro}</header><nav>{links}</nav><main>{body}</main></body></html>\n"
     )
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+def paragraph(text: str, css_class: str = "") -> str:
+    return f'<p class="{css_class}">{escape(text)}</p>' if css_class else f"<p>{escape(text)}</p>"
 
 
-def bullets(texts: Iterable[str]) -> str:
+def bullet_list(texts: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
 
 
-def leads(texts: Iterable[tuple[str, str]]) -> str:
+def lead_list(texts: Iterable[tuple[str, str]]) -> str:
     """A list whose items begin with what matters most."""
     return f"<ul>{''.join(f'<li><strong>{escape(lead)}</strong> {escape(rest)}</li>' for lead, rest in texts)}</ul>"
 
 
-def box(inside: str, kind: str) -> str:
-    return f'<div class="{kind}">{inside}</div>'
+def callout(inside: str, css_class: str) -> str:
+    return f'<div class="{css_class}">{inside}</div>'
 
 
 def heading(text: str) -> str:
     return f"<h3>{escape(text)}</h3>"
 
 
-def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+def definition_list(pairs: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(a)}</dt><dd>{escape(b)}</dd>' for a, b in pairs)}</dl>"
 
 
-def code(text: str) -> str:
+def code_block(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def details(summary: str, inside: str) -> str:
+def details_block(summary: str, inside: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 
-def table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+def html_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Each row with its class; a cell that begins with `up `, `down ` or `faint ` and a tab has that one."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     lines = []
-    for kind, cells in rows:
-        told = []
+    for css_class, cells in rows:
+        cell_elements = []
         for cell in cells:
-            own, tab, text = cell.partition("\t")
-            told.append(f'<td class="{own}">{escape(text)}</td>' if tab else f"<td>{escape(cell)}</td>")
-        lines.append(f'<tr class="{kind}">{"".join(told)}</tr>' if kind else f"<tr>{''.join(told)}</tr>")
+            cell_class, tab, text = cell.partition("\t")
+            cell_elements.append(f'<td class="{cell_class}">{escape(text)}</td>' if tab else f"<td>{escape(cell)}</td>")
+        lines.append(
+            f'<tr class="{css_class}">{"".join(cell_elements)}</tr>'
+            if css_class
+            else f"<tr>{''.join(cell_elements)}</tr>"
+        )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def figures(some: Iterable[Figure]) -> str:
-    return f'<div class="grid">{"".join(f"<figure>{figure.svg}</figure>" for figure in some)}</div>'
+def figure_grid(figures: Iterable[Figure]) -> str:
+    return f'<div class="grid">{"".join(f"<figure>{figure.svg}</figure>" for figure in figures)}</div>'
 
 
-def film(path: Path, caption: str, kind: str = "") -> str:
+def embed_media(path: Path, caption: str, css_class: str = "") -> str:
     """A small film that loops, or a picture, inside the page."""
     mime = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
     data = f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    told = escape(caption)
-    shown = (
-        f'<video src="{data}"{_poster(path)} autoplay loop muted playsinline aria-label="{told}"></video>'
+    alt_text = escape(caption)
+    media = (
+        f'<video src="{data}"{_poster_attribute(path)} autoplay loop muted playsinline aria-label="{alt_text}"></video>'
         if mime.startswith("video")
-        else f'<img src="{data}" alt="{told}">'
+        else f'<img src="{data}" alt="{alt_text}">'
     )
-    begin = f'<figure class="{kind}">' if kind else "<figure>"
-    return f"{begin}{shown}<figcaption>{told}</figcaption></figure>"
+    opening_tag = f'<figure class="{css_class}">' if css_class else "<figure>"
+    return f"{opening_tag}{media}<figcaption>{alt_text}</figcaption></figure>"
 
 
-def _poster(path: Path) -> str:
+def _poster_attribute(path: Path) -> str:
     """What is to be seen where films do not start by themselves, and on paper."""
-    still = path.with_suffix(".jpg")
-    return f' poster="data:image/jpeg;base64,{base64.b64encode(still.read_bytes()).decode()}"' if still.exists() else ""
+    poster_path = path.with_suffix(".jpg")
+    return (
+        f' poster="data:image/jpeg;base64,{base64.b64encode(poster_path.read_bytes()).decode()}"'
+        if poster_path.exists()
+        else ""
+    )
 
 
-def download(path: Path, inside: bool = True) -> str:
+def table_link(path: Path, embed: bool = True) -> str:
     """A table inside the page, or a link to where it lies, seen from there."""
     name = escape(path.name)
-    if not inside:
+    if not embed:
         return f'<a href="../{name}">{name}</a> (beside the page, {path.stat().st_size / 1e6:.0f} MB)'
-    return held(path.name, path.read_bytes())
+    return embedded_table(path.name, path.read_bytes())
 
 
-def held(name: str, table: bytes) -> str:
+def embedded_table(name: str, content: bytes) -> str:
     """A table that is in the page and nowhere else."""
-    data = base64.b64encode(table).decode()
+    data = base64.b64encode(content).decode()
     return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">{escape(name)}</a>'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vtcav_jax.report.figures.svg import Figure
 
-STYLE = """
+LINKED_GRAPH_CSS = """
 .chosen { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 22px; align-items: start;
  margin: 14px 0; }
 .graph { overflow-x: auto; } .graph .fig { max-width: none; } .graph a { cursor: pointer; }
@@ -22,58 +22,60 @@ STYLE = """
 .back { display: none; }
 @media (max-width: 820px) { .chosen { grid-template-columns: minmax(0, 1fr); } .back { display: inline; } }
 """
-MARKED = "stroke: var(--two);"
+ACTIVE_MARK_CSS = "stroke: var(--two);"
 
 
 @dataclass(frozen=True)
-class Part:
+class LinkedPanel:
     """What is shown when a mark is chosen; `html` is put together by helpers that escape."""
 
-    number: int
+    node: int
     title: str
     html: str
 
 
 @dataclass(frozen=True)
-class Item:
+class LinkItem:
     """A number with its name, which leads to another part if that has a number."""
 
     name: str
-    told: str
-    to: int | None = None
+    detail: str
+    link_to: int | None = None
 
 
-def chosen(graph: Figure, prefix: str, parts: Sequence[Part]) -> str:
+def linked_panels(graph: Figure, prefix: str, panels: Sequence[LinkedPanel]) -> str:
     """`prefix` and a part's number are its place in the page, as the graph's links have it; the graph's elements of
     class `n` and number are that part's mark, those of class `e` and number its edges."""
-    first = parts[0].number
-    rules = [_marked(f"#{prefix}:has(#{prefix}{part.number}:target)", part.number) for part in parts]
-    rules.append(_marked(f"#{prefix}:not(:has(.part:target))", first))
-    shown = "".join(
-        f'<article class="part{" first" if part.number == first else ""}" id="{prefix}{part.number}">'
-        f'<h4>{escape(part.title)} <a class="back" href="#{prefix}">back to the graph</a></h4>{part.html}</article>'
-        for part in parts
+    first = panels[0].node
+    rules = [_active_mark_rules(f"#{prefix}:has(#{prefix}{panel.node}:target)", panel.node) for panel in panels]
+    rules.append(_active_mark_rules(f"#{prefix}:not(:has(.part:target))", first))
+    articles = "".join(
+        f'<article class="part{" first" if panel.node == first else ""}" id="{prefix}{panel.node}">'
+        f'<h4>{escape(panel.title)} <a class="back" href="#{prefix}">back to the graph</a></h4>{panel.html}</article>'
+        for panel in panels
     )
-    wide = f'<div style="min-width: {graph.width * 4 // 5}px; max-width: {graph.width * 5 // 4}px">{graph.svg}</div>'
+    graph_html = (
+        f'<div style="min-width: {graph.width * 4 // 5}px; max-width: {graph.width * 5 // 4}px">{graph.svg}</div>'
+    )
     return (
-        f'<style>{STYLE}{"".join(rules)}</style><div class="chosen" id="{prefix}">'
-        f'<div class="graph">{wide}</div><div>{shown}</div></div>'
+        f'<style>{LINKED_GRAPH_CSS}{"".join(rules)}</style><div class="chosen" id="{prefix}">'
+        f'<div class="graph">{graph_html}</div><div>{articles}</div></div>'
     )
 
 
-def _marked(when: str, number: int) -> str:
-    return f"{when} .n{number} circle {{ {MARKED} stroke-width: 3; }}\n{when} .e{number} {{ {MARKED} }}\n"
+def _active_mark_rules(selector: str, node: int) -> str:
+    return f"{selector} .n{node} circle {{ {ACTIVE_MARK_CSS} stroke-width: 3; }}\n{selector} .e{node} {{ {ACTIVE_MARK_CSS} }}\n"
 
 
-def items(lead: str, some: Sequence[Item], prefix: str) -> str:
+def link_list(lead: str, link_items: Sequence[LinkItem], prefix: str) -> str:
     lines = []
-    for item in some:
+    for item in link_items:
         name = escape(item.name)
-        named = name if item.to is None else f'<a href="#{prefix}{item.to}">{name}</a>'
-        lines.append(f"<li>{named} {escape(item.told)}</li>")
+        label = name if item.link_to is None else f'<a href="#{prefix}{item.link_to}">{name}</a>'
+        lines.append(f"<li>{label} {escape(item.detail)}</li>")
     return f"<p>{escape(lead)}</p><ul>{''.join(lines)}</ul>"
 
 
-def beside(path: Path, text: str) -> str:
+def external_link(path: Path, text: str) -> str:
     """A link to a film that the page has no room for, seen from where the page lies."""
     return f'<p><a href="../films/{escape(path.name)}">{escape(text)}</a></p>'

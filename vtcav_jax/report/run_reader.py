@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vtcav_jax.attribution.motion.reliance import Motion
-from vtcav_jax.attribution.motion.summary import ClassMotion
-from vtcav_jax.attribution.sanity_checks import LimitRow
+from vtcav_jax.attribution.motion.reliance import ClipMotionRow
+from vtcav_jax.attribution.motion.summary import ClassMotionRow
+from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos import map_store
-from vtcav_jax.attribution.videos.temporal_profile import FILE, Course
+from vtcav_jax.attribution.videos.temporal_profile import PROFILE_CSV, ProfileRow
 from vtcav_jax.evaluation.faithfulness import own_clips
 from vtcav_jax.evaluation.faithfulness.own_clips import OwnRow
 from vtcav_jax.evaluation.world_benchmark import tables as truth
@@ -23,31 +23,31 @@ from vtcav_jax.pyramid import tables as pyramid
 from vtcav_jax.runs.directory import RECORD
 from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, VectorRow
-from vtcav_jax.tcav.previews import FILMS, PREDICTIONS, Film, Prediction
+from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
 from vtcav_jax.tcav.steering.steering_check import Steered
 
 T = TypeVar("T")
-MOST_FILMS = 9_000_000  # bytes; in a page they take a third more
+MAX_ANIMATION_BYTES = 9_000_000  # bytes; in a page they take a third more
 
 
 @dataclass(frozen=True)
-class Record:
+class TaskRecord:
     """What a task was asked and what is known of its run, and the file of its flags."""
 
-    about: dict[str, Any]
-    flags: Path
+    content: dict[str, Any]
+    flags_path: Path
 
     @property
-    def asked(self) -> dict[str, Any]:
-        return self.about.get("asked", {})
+    def config(self) -> dict[str, Any]:
+        return self.content.get("asked", {})
 
     @property
     def task(self) -> str:
-        return self.asked.get("task", "tcav")
+        return self.config.get("task", "tcav")
 
     @property
-    def told(self) -> str:
-        return self.flags.read_text(encoding="utf-8") if self.flags.is_file() else ""
+    def flags_text(self) -> str:
+        return self.flags_path.read_text(encoding="utf-8") if self.flags_path.is_file() else ""
 
 
 @dataclass(frozen=True)
@@ -56,187 +56,193 @@ class RunFolder:
     empty."""
 
     folder: Path
-    records: tuple[Record, ...]
+    records: tuple[TaskRecord, ...]
 
     @property
     def name(self) -> str:
         return self.folder.resolve().name
 
-    def record(self, task: str) -> Record | None:
+    def task_record(self, task: str) -> TaskRecord | None:
         return next((one for one in self.records if one.task == task), None)
 
     @property
-    def about(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Of Video-TCAV, if it was done here."""
-        return (self.record("tcav") or self.records[0]).about
+        return (self.task_record("tcav") or self.records[0]).content
 
     @property
-    def asked(self) -> dict[str, Any]:
-        return self.about.get("asked", {})
+    def config(self) -> dict[str, Any]:
+        return self.content.get("asked", {})
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def score_rows(self) -> tuple[Row, ...]:
         return read_rows(self.folder / "scores.csv", Row)
 
     @cached_property
-    def vectors(self) -> tuple[VectorRow, ...]:
+    def vector_rows(self) -> tuple[VectorRow, ...]:
         return read_rows(self.folder / "quality.csv", VectorRow)
 
     @cached_property
-    def clips(self) -> tuple[Clip, ...]:
+    def derivative_rows(self) -> tuple[Clip, ...]:
         return read_rows(self.folder / "derivatives.csv", Clip)
 
     @cached_property
-    def cosines(self) -> tuple[Cosine, ...]:
+    def cosine_rows(self) -> tuple[Cosine, ...]:
         return read_rows(self.folder / COSINES, Cosine)
 
     @cached_property
-    def steering(self) -> tuple[Steered, ...]:
+    def steering_rows(self) -> tuple[Steered, ...]:
         return read_rows(self.folder / "steering.csv", Steered)
 
     @cached_property
-    def maps(self) -> tuple[map_store.Row, ...]:
-        return read_rows(self.folder / "explain.csv", map_store.Row)
+    def map_rows(self) -> tuple[map_store.MapRow, ...]:
+        return read_rows(self.folder / "explain.csv", map_store.MapRow)
 
     @cached_property
-    def courses(self) -> tuple[Course, ...]:
-        return read_rows(self.folder / FILE, Course)
+    def profile_rows(self) -> tuple[ProfileRow, ...]:
+        return read_rows(self.folder / PROFILE_CSV, ProfileRow)
 
     @cached_property
-    def limits(self) -> tuple[LimitRow, ...]:
-        return read_rows(self.folder / "limits.csv", LimitRow)
+    def sanity_rows(self) -> tuple[SanityRow, ...]:
+        return read_rows(self.folder / "limits.csv", SanityRow)
 
     @cached_property
-    def map_metrics(self) -> tuple[OwnRow, ...]:
+    def faithfulness_rows(self) -> tuple[OwnRow, ...]:
         return read_rows(self.folder / own_clips.FILE, OwnRow)
 
     @cached_property
-    def motion_classes(self) -> tuple[ClassMotion, ...]:
-        return read_rows(self.folder / "motion_classes.csv", ClassMotion)
+    def class_motion_rows(self) -> tuple[ClassMotionRow, ...]:
+        return read_rows(self.folder / "motion_classes.csv", ClassMotionRow)
 
     @cached_property
-    def motions(self) -> tuple[Motion, ...]:
-        return read_rows(self.folder / "motion.csv", Motion)
+    def clip_motion_rows(self) -> tuple[ClipMotionRow, ...]:
+        return read_rows(self.folder / "motion.csv", ClipMotionRow)
 
     @cached_property
-    def kernels(self) -> tuple[pyramid.NodeRow, ...]:
+    def node_rows(self) -> tuple[pyramid.NodeRow, ...]:
         return read_rows(self.folder / "pyramid_nodes.csv", pyramid.NodeRow)
 
     @cached_property
-    def edges(self) -> tuple[pyramid.EdgeRow, ...]:
+    def edge_rows(self) -> tuple[pyramid.EdgeRow, ...]:
         return read_rows(self.folder / "pyramid_edges.csv", pyramid.EdgeRow)
 
     @cached_property
-    def ablations(self) -> tuple[pyramid.AblationRow, ...]:
+    def ablation_rows(self) -> tuple[pyramid.AblationRow, ...]:
         return read_rows(self.folder / "pyramid_ablation.csv", pyramid.AblationRow)
 
     @cached_property
-    def aligned(self) -> tuple[pyramid.AlignedRow, ...]:
+    def concept_alignment_rows(self) -> tuple[pyramid.AlignedRow, ...]:
         return read_rows(self.folder / "pyramid_concepts.csv", pyramid.AlignedRow)
 
     @cached_property
-    def pyramids(self) -> tuple[pyramid.Told, ...]:
-        path = self.folder / pyramid.FILE
+    def pyramid_facts(self) -> tuple[pyramid.PyramidFacts, ...]:
+        path = self.folder / pyramid.PYRAMID_JSON
         if not path.is_file():
             return ()
-        names = [field.name for field in fields(pyramid.Told)]
+        names = [field.name for field in fields(pyramid.PyramidFacts)]
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return tuple(pyramid.Told(**{name: _fixed(one[name]) for name in names}) for one in told)
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            return tuple(
+                pyramid.PyramidFacts(**{name: _lists_to_tuples(entry[name]) for name in names}) for entry in entries
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
             ) from error
 
     @cached_property
-    def truths(self) -> tuple[truth.Row, ...]:
+    def method_score_rows(self) -> tuple[truth.Row, ...]:
         return read_rows(self.folder / truth.FILE, truth.Row)
 
     @cached_property
-    def metrics(self) -> tuple[truth.MetaRow, ...]:
+    def metric_agreement_rows(self) -> tuple[truth.MetaRow, ...]:
         return read_rows(self.folder / truth.METRICS, truth.MetaRow)
 
     @cached_property
-    def not_scored(self) -> tuple[truth.Refused, ...]:
+    def not_applicable_rows(self) -> tuple[truth.Refused, ...]:
         return read_rows(self.folder / truth.REFUSED, truth.Refused)
 
     @cached_property
-    def films(self) -> tuple[Film, ...]:
+    def animation_rows(self) -> tuple[Animation, ...]:
         """Those that are there, as far as a page has room for them."""
-        left, fit = MOST_FILMS, []
-        for film in read_rows(self.folder / FILMS, Film):
-            path = self.folder / film.file
-            left -= sum(p.stat().st_size for p in {path, path.with_suffix(".jpg")} if p.is_file())
-            if path.is_file() and left >= 0:
-                fit.append(film)
-        return tuple(fit)
+        bytes_left, rows_that_fit = MAX_ANIMATION_BYTES, []
+        for row in read_rows(self.folder / ANIMATIONS_CSV, Animation):
+            path = self.folder / row.file
+            bytes_left -= sum(p.stat().st_size for p in {path, path.with_suffix(".jpg")} if p.is_file())
+            if path.is_file() and bytes_left >= 0:
+                rows_that_fit.append(row)
+        return tuple(rows_that_fit)
 
     @cached_property
-    def predictions(self) -> tuple[Prediction, ...]:
-        return read_rows(self.folder / PREDICTIONS, Prediction)
+    def prediction_rows(self) -> tuple[PredictionRow, ...]:
+        return read_rows(self.folder / PREDICTIONS_CSV, PredictionRow)
 
     @cached_property
-    def over_time(self) -> dict[str, np.ndarray]:
+    def derivatives_over_time(self) -> dict[str, np.ndarray]:
         path = self.folder / OVER_TIME
         if not path.is_file():
             return {}
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
 
-    def random_weights(self, task: str) -> bool:
+    def has_random_weights(self, task: str) -> bool:
         """Whether the network of that task knew nothing."""
-        one = self.record(task)
-        return one is not None and one.asked.get("model") in PRESETS and "--random_weights" in one.told.split()
+        record = self.task_record(task)
+        return (
+            record is not None
+            and record.config.get("model") in PRESETS
+            and "--random_weights" in record.flags_text.split()
+        )
 
     @cached_property
-    def tables(self) -> tuple[Path, ...]:
+    def table_paths(self) -> tuple[Path, ...]:
         return tuple(sorted(self.folder.glob("*.csv")))
 
 
-def open_folder(folder: Path) -> RunFolder:
+def open_run_folder(folder: Path) -> RunFolder:
     """The run in `folder`, if it is one that has ended."""
-    about = folder / RECORD
-    if not about.is_file():
-        raise ValueError(f"--run={folder}: there is no {about}; expected the folder of a run")
+    record_path = folder / RECORD
+    if not record_path.is_file():
+        raise ValueError(f"--run={folder}: there is no {record_path}; expected the folder of a run")
     records = []
-    for path in (about, *sorted(folder.glob("run_*.json"))):
+    for path in (record_path, *sorted(folder.glob("run_*.json"))):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); give the run's command again in another folder") from error
-        records.append(Record(told, folder / path.name.replace("run", "flags").replace(".json", ".txt")))
+        records.append(TaskRecord(content, folder / path.name.replace("run", "flags").replace(".json", ".txt")))
     return RunFolder(folder, tuple(records))
 
 
-def read_rows(path: Path, kind: type[T]) -> tuple[T, ...]:
+def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
     """The rows of a table as `kind`; columns that it does not have are passed over, no file is no rows."""
     if not path.is_file():
         return ()
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        wanted = fields(kind)  # type: ignore[arg-type]
-        needed = [field.name for field in wanted if field.default is MISSING]
-        if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+        columns = fields(row_type)  # type: ignore[arg-type]
+        required = [field.name for field in columns if field.default is MISSING]
+        if missing := [name for name in required if name not in (reader.fieldnames or ())]:
             raise ValueError(f"{path} has no column {', '.join(missing)}; make the run anew with this version")
-        there = [field for field in wanted if field.name in (reader.fieldnames or ())]
+        present = [field for field in columns if field.name in (reader.fieldnames or ())]
         try:
             return tuple(
-                kind(**{field.name: _typed(line[field.name], field.type) for field in there}) for line in reader
+                row_type(**{field.name: _convert(line[field.name], field.type) for field in present}) for line in reader
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
 
 
-def _fixed(value: Any) -> Any:
+def _lists_to_tuples(value: Any) -> Any:
     """Lists of JSON as tuples."""
-    return tuple(map(_fixed, value)) if isinstance(value, list) else value
+    return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value
 
 
-def _typed(text: str, kind: Any) -> Any:
-    if kind is bool:
+def _convert(text: str, value_type: Any) -> Any:
+    if value_type is bool:
         return {"True": True, "False": False}[text] if text in ("True", "False") else bool(int(text))
-    return kind(text)
+    return value_type(text)
 
 
-def unique(names: Sequence[T]) -> list[T]:
-    return list(dict.fromkeys(names))
+def unique_in_order(values: Sequence[T]) -> list[T]:
+    return list(dict.fromkeys(values))

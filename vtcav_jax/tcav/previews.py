@@ -14,182 +14,198 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax import models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
 from vtcav_jax.concepts.crops import letterbox
 from vtcav_jax.concepts.review.page import compressed, jpeg
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, found, write_rows
 from vtcav_jax.training.evaluate import probabilities
 
-FOLDER, FILMS, PREDICTIONS = "films", "films.csv", "predictions.csv"
-SIDE = 96  # of a clip on the page, in pixels
-ACROSS, MOST = 6, 12  # clips of a sheet
-EXTREMES = 3  # clips with the highest, and with the lowest derivative
-LOOP = 1.6  # seconds, at least, of a film
+PREVIEW_FOLDER, ANIMATIONS_CSV, PREDICTIONS_CSV = "films", "films.csv", "predictions.csv"
+PREVIEW_SIDE = 96  # of a clip on the page, in pixels
+SHEET_COLUMNS, MAX_SHEET_CLIPS = 6, 12  # clips of a sheet
+EXTREME_CLIPS_PER_END = 3  # clips with the highest, and with the lowest derivative
+MIN_PREVIEW_SECONDS = 1.6  # seconds, at least, of a film
 
 
 @dataclass(frozen=True)
-class Film:
+class Animation:
     """`role` is `concept` (a sheet of `shown` of `total` clips) or `target` (one clip, `name`)."""
 
     role: str
     name: str
-    kind: str
+    clip_type: str
     file: str
-    shown: int
-    total: int
+    n_shown: int
+    n_total: int
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictionRow:
     """What the network says of a clip of a class; `right` if the class is what it says."""
 
     target: str
     clip: str
     answer: str
     probability: float  # of the class
-    right: bool
+    correct: bool
 
 
-def gather(
-    folder: Path, loaded: Loaded, source: Source, sets: ConceptSets, rows: Sequence[Row], clips: Sequence[Clip]
+def render_previews(
+    folder: Path, network: Network, source: Source, sets: ConceptSets, rows: Sequence[Row], clips: Sequence[Clip]
 ) -> None:
     """Writes films and predictions of a run whose tables are `rows` and `clips`; what is there already is kept."""
-    if (folder / FILMS).exists() and (folder / PREDICTIONS).exists():
+    if (folder / ANIMATIONS_CSV).exists() and (folder / PREDICTIONS_CSV).exists():
         return
-    (folder / FOLDER).mkdir(exist_ok=True)
-    geometry = models.PRESETS[loaded.preset].geometry
-    films = _sheets(folder, sets, geometry)
-    wanted = {clip.clip for row in telling(rows) for side in ends(row, clips) for clip in side}
+    (folder / PREVIEW_FOLDER).mkdir(exist_ok=True)
+    clip_spec = models.PRESETS[network.preset].clip_spec
+    animations = _render_concept_sheets(folder, sets, clip_spec)
+    extreme_names = {
+        clip.clip for row in most_telling_tests(rows) for side in extreme_clips(row, clips) for clip in side
+    }
     by_target: dict[str, list[str]] = {}
     for clip in clips:
         by_target.setdefault(clip.target, [])
         if clip.clip not in by_target[clip.target]:
             by_target[clip.target].append(clip.clip)
-    answers = _answered(folder, loaded, source, geometry, by_target, wanted, films)
-    write_rows(folder / PREDICTIONS, Prediction, answers)
-    write_rows(folder / FILMS, Film, films)
+    predictions = _predict_targets(folder, network, source, clip_spec, by_target, extreme_names, animations)
+    write_rows(folder / PREDICTIONS_CSV, PredictionRow, predictions)
+    write_rows(folder / ANIMATIONS_CSV, Animation, animations)
 
 
-def telling(rows: Sequence[Row]) -> list[Row]:
+def most_telling_tests(rows: Sequence[Row]) -> list[Row]:
     """For each class and concept the test with the strongest finding; where a class has none, its smallest p."""
     out = []
     for target in dict.fromkeys(row.target for row in rows):
-        some = [row for row in rows if row.target == target]
-        strong = sorted(filter(found, some), key=lambda row: (row.p_adjusted, -abs(row.share)))
+        subset = [row for row in rows if row.target == target]
+        findings = sorted(filter(found, subset), key=lambda row: (row.p_adjusted, -abs(row.share)))
         best: dict[str, Row] = {}
-        for row in strong:
+        for row in findings:
             best.setdefault(row.concept, row)
-        known = [row for row in some if row.p == row.p]
-        out += list(best.values()) or sorted(known, key=lambda row: row.p)[:1]
+        with_p = [row for row in subset if row.p == row.p]
+        out += list(best.values()) or sorted(with_p, key=lambda row: row.p)[:1]
     return out
 
 
-def ends(row: Row, clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
+def extreme_clips(row: Row, clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
     """The clips with the highest derivatives along the row's vector, and those with the lowest."""
     key = (row.target, row.stage, row.concept, row.kind, row.against)
-    some = [c for c in clips if (c.target, c.stage, c.concept, c.kind, c.against) == key]
-    some.sort(key=lambda clip: -clip.derivative)
-    few = min(EXTREMES, len(some) // 2)
-    return some[:few], some[len(some) - few :]
+    matching = [c for c in clips if (c.target, c.stage, c.concept, c.kind, c.against) == key]
+    matching.sort(key=lambda clip: -clip.derivative)
+    n_per_end = min(EXTREME_CLIPS_PER_END, len(matching) // 2)
+    return matching[:n_per_end], matching[len(matching) - n_per_end :]
 
 
-def _sheets(folder: Path, sets: ConceptSets, geometry: ClipGeometry) -> list[Film]:
+def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec) -> list[Animation]:
     """One for each set and kind; random sets together."""
     groups: dict[tuple[str, str], list[ConceptClip]] = {}
     for clip in sets.clips:
         groups.setdefault(("random" if clip.negative else clip.concept, clip.kind), []).append(clip)
-    films = []
-    for (name, kind), some in progress(groups.items(), len(groups), "sheets", size=lambda _: 1):
-        step = max(1, len(some) // MOST)
-        shown = some[::step][:MOST]
-        cells = [scaled(letterboxed(clip, geometry)) for clip in shown]
-        file = f"{FOLDER}/{_name(name, kind)}"
-        films.append(Film("concept", name, kind, write_film(folder, file, sheet(cells)), len(shown), len(some)))
-    return films
+    animations = []
+    for (name, clip_type), members in progress(groups.items(), len(groups), "sheets", size=lambda _: 1):
+        step = max(1, len(members) // MAX_SHEET_CLIPS)
+        sampled = members[::step][:MAX_SHEET_CLIPS]
+        cells = [scale_to_preview(letterboxed(clip, clip_spec)) for clip in sampled]
+        file = f"{PREVIEW_FOLDER}/{_hashed_name(name, clip_type)}"
+        animations.append(
+            Animation(
+                "concept", name, clip_type, write_preview(folder, file, tile_clips(cells)), len(sampled), len(members)
+            )
+        )
+    return animations
 
 
-def _answered(
+def _predict_targets(
     folder: Path,
-    loaded: Loaded,
+    network: Network,
     source: Source,
-    geometry: ClipGeometry,
+    clip_spec: ClipSpec,
     by_target: dict[str, list[str]],
-    wanted: set[str],
-    films: list[Film],
-) -> list[Prediction]:
+    extreme_names: set[str],
+    animations: list[Animation],
+) -> list[PredictionRow]:
     """What the network says of all clips of the classes; films of those that are wanted are added to `films`."""
-    names = {name for some in by_target.values() for name in some}
-    numbers = [i for i, item in enumerate(source.items) if item.name in names]
-    read: list[str] = []
+    names = {name for clip_names in by_target.values() for name in clip_names}
+    indices = [i for i, item in enumerate(source.items) if item.name in names]
+    read_names: list[str] = []
 
     def videos():
-        for one in stream(source, geometry, How(normalise=False), wanted=numbers, workers=0):
-            if one.clip is None:
+        for result in stream(source, clip_spec, How(normalise=False), wanted=indices, workers=0):
+            if result.clip is None:
                 continue
-            read.append(one.item.name)
-            if one.item.name in wanted:
-                file = f"{FOLDER}/{_name('target', one.item.name)}"
-                film = write_film(folder, file, scaled(np.asarray(one.clip.video[0])))
-                films.append(Film("target", one.item.name, "", film, 1, 1))
-            yield one.clip.video[:1]
+            read_names.append(result.item.name)
+            if result.item.name in extreme_names:
+                file = f"{PREVIEW_FOLDER}/{_hashed_name('target', result.item.name)}"
+                written_file = write_preview(folder, file, scale_to_preview(np.asarray(result.clip.video[0])))
+                animations.append(Animation("target", result.item.name, "", written_file, 1, 1))
+            yield result.clip.video[:1]
 
-    said_of = list(progress(probabilities(loaded, videos(), 8, geometry), len(numbers), "answers", size=lambda _: 1))
-    answers = dict(zip(read, said_of))
-    out = []
-    for target, some in by_target.items():
-        index = loaded.target(target)
-        head, part = next((head, part) for head, part in loaded.slices.items() if part.start <= index < part.stop)
-        for name in some:
-            if name in answers:
-                said = int(answers[name][part].argmax())
-                probability = float(answers[name][index])
-                out.append(Prediction(target, name, loaded.heads[head][said], probability, said == index - part.start))
-    return out
+    class_probabilities = list(
+        progress(probabilities(network, videos(), 8, clip_spec), len(indices), "answers", size=lambda _: 1)
+    )
+    probabilities_by_clip = dict(zip(read_names, class_probabilities))
+    predictions = []
+    for target, clip_names in by_target.items():
+        index = network.class_index(target)
+        head, head_slice = next(
+            (head, head_slice)
+            for head, head_slice in network.head_slices.items()
+            if head_slice.start <= index < head_slice.stop
+        )
+        for name in clip_names:
+            if name in probabilities_by_clip:
+                top_class = int(probabilities_by_clip[name][head_slice].argmax())
+                probability = float(probabilities_by_clip[name][index])
+                predictions.append(
+                    PredictionRow(
+                        target, name, network.heads[head][top_class], probability, top_class == index - head_slice.start
+                    )
+                )
+    return predictions
 
 
-def scaled(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
+def scale_to_preview(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
     """As large as a page shows it: small pictures by whole pixels, so that they stay what they are."""
     height = video.shape[1]
-    if height <= SIDE and SIDE % height == 0:
-        return video.repeat(SIDE // height, 1).repeat(SIDE // height, 2)
-    return letterbox(video, SIDE, antialias=True)
+    if height <= PREVIEW_SIDE and PREVIEW_SIDE % height == 0:
+        return video.repeat(PREVIEW_SIDE // height, 1).repeat(PREVIEW_SIDE // height, 2)
+    return letterbox(video, PREVIEW_SIDE, antialias=True)
 
 
-def sheet(cells: Sequence[UInt8[np.ndarray, "_ side side 3"]], gap: int = 4) -> UInt8[np.ndarray, "t h w 3"]:
+def tile_clips(cells: Sequence[UInt8[np.ndarray, "_ side side 3"]], gap: int = 4) -> UInt8[np.ndarray, "t h w 3"]:
     """Clips side by side as one film; a shorter one stands still at its end."""
-    across, length, pitch = min(ACROSS, len(cells)), max(map(len, cells)), SIDE + gap
+    across, length, pitch = min(SHEET_COLUMNS, len(cells)), max(map(len, cells)), PREVIEW_SIDE + gap
     down = math.ceil(len(cells) / across)
     out = np.full((length, down * pitch - gap, across * pitch - gap, 3), 127, np.uint8)
     for i, cell in enumerate(cells):
         row, column = divmod(i, across)
-        whole = np.concatenate([cell, cell[-1:].repeat(length - len(cell), 0)])
-        out[:, row * pitch : row * pitch + SIDE, column * pitch : column * pitch + SIDE] = whole
+        padded = np.concatenate([cell, cell[-1:].repeat(length - len(cell), 0)])
+        out[:, row * pitch : row * pitch + PREVIEW_SIDE, column * pitch : column * pitch + PREVIEW_SIDE] = padded
     return out
 
 
-def write_film(folder: Path, file: str, video: UInt8[np.ndarray, "t h w 3"]) -> str:
+def write_preview(folder: Path, file: str, video: UInt8[np.ndarray, "t h w 3"]) -> str:
     """An mp4 that any browser plays, and a picture of its middle; of what stands still only that. Returns its name."""
-    still = bool((video == video[0]).all())
-    (folder / f"{file}.jpg").write_bytes(jpeg(video[0 if still else len(video) // 2]))
-    if still:
+    static = bool((video == video[0]).all())
+    (folder / f"{file}.jpg").write_bytes(jpeg(video[0 if static else len(video) // 2]))
+    if static:
         return f"{file}.jpg"
-    (folder / f"{file}.mp4").write_bytes(mp4(video))
+    (folder / f"{file}.mp4").write_bytes(encode_preview_mp4(video))
     return f"{file}.mp4"
 
 
-def mp4(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
+def encode_preview_mp4(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
     """H.264 in the colours that every player knows."""
     even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
-    rate = max(4, min(12, round(len(video) / LOOP)))
+    rate = max(4, min(12, round(len(video) / MIN_PREVIEW_SECONDS)))
     options = {"crf": "30", "preset": "slow", "threads": "1", "movflags": "+faststart"}
     return compressed(even, "mp4", "libx264", "yuv420p", options, rate)
 
 
-def _name(*told: str) -> str:
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+def _hashed_name(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from vtcav_jax import models, tap
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import Read, stream
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.features.cache import fingerprint
@@ -52,17 +52,17 @@ class Moment:
 
 
 def explain(
-    loaded: Loaded,
+    loaded: Network,
     stored: Stored,
     source: Source,
     targets: Sequence[str],
     *,
     target_fn: str = "logit",
-    geometry: ClipGeometry | None = None,
+    geometry: ClipSpec | None = None,
     workers: int = 0,
 ) -> tuple[list[Explained], list[Moment], list[Read]]:
     """Of every clip that can be read; what could not comes last."""
-    geometry = geometry or models.PRESETS[loaded.preset].geometry
+    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
     if fingerprint(loaded.model) != stored.weights:
         raise ValueError(
             "the vectors are of another network; give the --model that they were made with, or make new ones"
@@ -71,7 +71,7 @@ def explain(
         raise ValueError(f"name at least one target; the network has {', '.join(loaded.labels)}")
     if target_fn not in TARGETS:
         raise ValueError(unknown("target_fn", [target_fn], TARGETS))
-    classes = np.array([loaded.target(name) for name in targets])
+    classes = np.array([loaded.class_index(name) for name in targets])
     names: dict[str, list[str]] = {}
     for name in stored.arrays:
         names.setdefault(name.split("|", 1)[0], []).append(name)

@@ -9,18 +9,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vtcav_jax import models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Read, Source, stream
-from vtcav_jax.stats.intervals import wilson
+from vtcav_jax.stats.intervals import wilson_ci
 
 Probabilities = Float[np.ndarray, " k"]
 
 
 def probabilities(
-    loaded: models.Loaded,
+    loaded: models.Network,
     videos: Iterable[np.ndarray],
     batch_size: int,
-    geometry: ClipGeometry | None = None,
+    geometry: ClipSpec | None = None,
 ) -> Iterator[Probabilities]:
     """Of each video its classes' probabilities, those of every head adding up to 1.
 
@@ -28,9 +28,9 @@ def probabilities(
     reference does. Views of several videos go through the network together; the last batch is filled up, so that there
     is one shape.
     """
-    geometry = geometry or models.PRESETS[loaded.preset].geometry
+    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
     run = partial(_logits, loaded.model, geometry=geometry)
-    parts = tuple(loaded.slices.values())
+    parts = tuple(loaded.head_slices.values())
     waiting: list[tuple[np.ndarray, bool]] = []
     sums: list[np.ndarray] = []
 
@@ -54,8 +54,8 @@ def probabilities(
 
 
 @partial(jax.jit, static_argnames="geometry")
-def _logits(model, video: Array, geometry: ClipGeometry) -> Array:
-    return model(geometry.normalised(video) if video.dtype == np.uint8 else video)
+def _logits(model, video: Array, geometry: ClipSpec) -> Array:
+    return model(geometry.normalise(video) if video.dtype == np.uint8 else video)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -77,11 +77,11 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.right, self.n)
+        return wilson_ci(self.right, self.n)
 
 
 def accuracy(
-    loaded: models.Loaded, source: Source, batch_size: int, *, workers: int = 2, failed: list[Read] | None = None
+    loaded: models.Network, source: Source, batch_size: int, *, workers: int = 2, failed: list[Read] | None = None
 ) -> list[Accuracy]:
     """How often each head is right on the clips of `source` that can be read; the others are added to `failed`."""
     columns = class_columns(loaded, source.heads)
@@ -93,17 +93,17 @@ def accuracy(
             continue
         for head, label in source.items[read.index].labels.items():
             if head in columns:
-                answer = columns[head][int(probability[loaded.slices[head]].argmax())]
+                answer = columns[head][int(probability[loaded.head_slices[head]].argmax())]
                 counts[head][0] += 1
                 counts[head][1] += answer == label
     return [Accuracy(head, n, right) for head, (n, right) in counts.items()]
 
 
 def predicted(
-    loaded: models.Loaded, source: Source, batch_size: int, how: How, *, workers: int = 2
+    loaded: models.Network, source: Source, batch_size: int, how: How, *, workers: int = 2
 ) -> Iterator[tuple[Read, Probabilities | None]]:
     """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
     seen: list[Read] = []
 
     def videos() -> Iterator[np.ndarray]:
@@ -122,7 +122,7 @@ def predicted(
     yield from failures()
 
 
-def class_columns(loaded: models.Loaded, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
+def class_columns(loaded: models.Network, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
     """For each head that network and source share, the source's number of each of the network's classes (-1: none)."""
     shared = [head for head in loaded.heads if head in heads]
     if not shared:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vtcav_jax import models
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Read, Source, stream
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.progress import progress
@@ -93,7 +93,7 @@ class Trained(NamedTuple):
 def train(
     make_model: Callable[[], nnx.Module],
     source: Source,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     recipe: Recipe,
     folder: Path,
     *,
@@ -112,7 +112,7 @@ def train(
     mesh = Mesh(np.array(devices), ("b",))
     everywhere, by_clip = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("b"))
 
-    parts = tuple((head, part.start, part.stop) for head, part in models.slices(heads).items())
+    parts = tuple((head, part.start, part.stop) for head, part in models.head_slices(heads).items())
     graphdef, fresh = nnx.split(weights.load(make_model, initial) if initial else make_model())
     state = State(
         jax.device_put(fresh, everywhere, may_alias=False), jax.device_put(recipe.optimiser().init(fresh), everywhere)
@@ -172,7 +172,7 @@ class State:
 def _step(
     graphdef: Any,
     recipe: Recipe,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     heads: tuple[tuple[str, int, int], ...],
     state: State,
     video: UInt8[Array, "b t h w 3"],
@@ -187,7 +187,7 @@ def _step(
         video, chosen = without_time(video, share, jax.random.fold_in(key, 1))
         needs_time = np.array([[head not in recipe.timeless_heads for head, _, _ in heads]])
         labels = jnp.where(chosen[:, None] & needs_time, _LEFT_OUT, labels)
-    clips = geometry.normalised(video)
+    clips = geometry.normalise(video)
 
     def loss_of(parameters):
         logits = nnx.merge(graphdef, parameters)(clips).astype(jnp.float32)
@@ -256,7 +256,7 @@ def checked_heads(source: Source) -> dict[str, tuple[str, ...]]:
 
 def with_new_head(old: dict[str, Array], make_model: Callable[[], nnx.Module]) -> dict[str, Array]:
     """The parameters of a trained network, with those of a head (named `head...`) that fits the new classes."""
-    fresh = weights.parameters(make_model())
+    fresh = weights.named_parameters(make_model())
     return {name: a if name.split(".")[0] == "head" else old[name] for name, a in fresh.items()}
 
 
@@ -270,7 +270,7 @@ def order(n: int, seed: int, first: int) -> Iterator[tuple[int, int]]:
 
 
 def _batches(
-    source: Source, geometry: ClipGeometry, recipe: Recipe, first: int, workers: int, failed: dict[str, Read]
+    source: Source, geometry: ClipSpec, recipe: Recipe, first: int, workers: int, failed: dict[str, Read]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     positions = order(len(source.items), recipe.seed, first * recipe.batch_size)
     positions = islice(positions, (recipe.steps - first) * recipe.batch_size)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vtcav_jax.tap import Tap, keep
+from vtcav_jax.tap import Tap, identity_tap
 from vtcav_jax.worlds.spec import STEPS
 
 
@@ -30,7 +30,7 @@ class MotionPairs:
     step: int = 1  # pixels per frame
     stages: ClassVar[tuple[str, ...]] = ("sums", "pairs")
 
-    def __call__(self, video: Float[Array, "b t h w c"], tap: Tap = keep) -> Float[Array, "b 4"]:
+    def __call__(self, video: Float[Array, "b t h w c"], tap: Tap = identity_tap) -> Float[Array, "b 4"]:
         x = video.mean(-1)
         ends = [jnp.roll(x[:, 1:], tuple(-self.step * d for d in direction), (2, 3)) for direction in STEPS.tolist()]
         sums = tap("sums", x[:, :-1, ..., None] + jnp.stack(ends, -1) - 1)  # at the earlier voxel of each pair

@@ -33,11 +33,11 @@ def video():
 
 def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
     net = small_cnn(biases=False)
-    found = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.Rules(epsilon=0.0))
+    found = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.0))
     gradient = attribution.gradient_x_input(net, video, CLASSES)
     size = np.abs(gradient.map).max()
     np.testing.assert_allclose(found.map, gradient.map, atol=1e-4 * size)
-    np.testing.assert_allclose(found.residual, 0, atol=1e-4)
+    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -76,12 +76,12 @@ def loops(rule, x, w, s, b, c):
 
 
 ALL_RULES = [
-    rules.Rules(epsilon=0.3),
-    rules.Rules(epsilon=0.3, bias=False),
-    rules.Rules("gamma", gamma=0.5),
-    rules.Rules("gamma", gamma=0.5, bias=False),
-    rules.Rules("alpha_beta", alpha=2.0, beta=1.0),
-    rules.Rules("alpha_beta", bias=False),
+    rules.LrpRules(epsilon=0.3),
+    rules.LrpRules(epsilon=0.3, bias=False),
+    rules.LrpRules("gamma", gamma=0.5),
+    rules.LrpRules("gamma", gamma=0.5, bias=False),
+    rules.LrpRules("alpha_beta", alpha=2.0, beta=1.0),
+    rules.LrpRules("alpha_beta", bias=False),
 ]
 
 
@@ -91,7 +91,7 @@ def test_rules_by_loops(rule):
     random = np.random.default_rng(3)
     x, w, s, b, c = (random.normal(size=n) for n in (7, (5, 7), 5, 5, 5))
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, s, b)]
-    _, pullback = jax.vjp(lambda x: rules.linear(lambda x, w: w @ x, rule, x, *arrays[1:]), arrays[0])
+    _, pullback = jax.vjp(lambda x: rules.linear_rule(lambda x, w: w @ x, rule, x, *arrays[1:]), arrays[0])
     found = arrays[0] * pullback(jnp.asarray(c, jnp.float32))[0]
     np.testing.assert_allclose(found, loops(rule, x, w, s, b, c), rtol=1e-3, atol=1e-4)
 
@@ -101,7 +101,7 @@ def test_bounded_rule_by_loops():
     x, w, s, b, c = (random.normal(size=n) for n in (7, (5, 7), 5, 5, 5))
     low, high = x - random.random(7), x + random.random(7)
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, s, b, low, high)]
-    call = lambda x: rules.bounded(lambda x, w: w @ x, rules.Rules(), x, *arrays[1:])  # noqa: E731
+    call = lambda x: rules.z_b_rule(lambda x, w: w @ x, rules.LrpRules(), x, *arrays[1:])  # noqa: E731
     found = jax.vjp(call, arrays[0])[1](jnp.asarray(c, jnp.float32))[0]
     relevance, out, v = (s * (w @ x) + b) * c, np.zeros(7), w * s[:, None]
     for j in range(5):
@@ -111,7 +111,7 @@ def test_bounded_rule_by_loops():
     assert (parts >= 0).all()
 
 
-def batch_normed(parameters, video, tap=tap.keep):
+def batch_normed(parameters, video, tap=tap.identity_tap):
     """Convolution, norm with stored statistics, ReLU, max pooling, groups, a sum: what 3D CNNs are made of."""
     p = parameters
     dims = ("NDHWC", "DHWIO", "NDHWC")
@@ -143,7 +143,7 @@ def test_a_norm_after_a_layer_is_part_of_it(normed, video):
     plain = {"mean": jnp.zeros_like(scale), "var": jnp.full_like(scale, 1 - 1e-5), "scale": jnp.ones_like(scale)}
     other = Partial(batch_normed, folded | plain)
     for rule in (ALL_RULES[2], ALL_RULES[5]):
-        one, two = (attribution.relevance(m, video, CLASSES, rules=rule).map for m in (normed, other))
+        one, two = (attribution.propagate_relevance(m, video, CLASSES, rules=rule).map for m in (normed, other))
         np.testing.assert_allclose(one, two, atol=2e-4 * np.abs(two).max())
 
 
@@ -158,7 +158,7 @@ def test_sums_pools_and_groups_conserve(normed, video):
     assert np.isfinite(found.map).all()
 
 
-def preactivated(parameters, video, tap=tap.keep):
+def preactivated(parameters, video, tap=tap.identity_tap):
     """Its norm stands behind a sum and before the next layer, as in MF-Net."""
     p = parameters
     x = tap("stem", video @ p["a"])
@@ -178,8 +178,8 @@ def test_a_norm_in_front_of_its_layer_keeps_what_its_shift_gives(video):
         found = attribution.explain(model, clips, target, "lrp_z_plus", "stem")
         score = np.asarray(model(clips))[[0, 1], CLASSES]
         kept = np.asarray(shift).reshape(4) @ np.asarray(p["head"])[:, CLASSES]  # nothing is negative here
-        np.testing.assert_allclose(found.residual, kept, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found.map.sum((1, 2, 3)) + found.residual, score, rtol=1e-4)
+        np.testing.assert_allclose(found.completeness_gap, kept, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.map.sum((1, 2, 3)) + found.completeness_gap, score, rtol=1e-4)
 
 
 def by_hand(p, video, constant):
@@ -200,7 +200,7 @@ def by_hand(p, video, constant):
     return x.mean(1) @ p["head"]
 
 
-def attention_net(parameters, video, tap=tap.keep):
+def attention_net(parameters, video, tap=tap.identity_tap):
     """As an ordinary network, its softmax dividing last, in a loop and rematerialised, as Video Swin does it."""
     p = parameters
     x = tap("tokens", video).reshape(len(video), -1, video.shape[-1])
@@ -286,7 +286,7 @@ def test_many_stages_of_the_same_rules_share_a_pass(net, video):
     assert [one.stage for one in many] == ["video", "convs.0", "video", "convs.2"]
     alone = attribution.explain(net, video, CLASSES, "lrp_gamma", "convs.0")
     np.testing.assert_allclose(many[1].map, alone.map, atol=1e-5 * np.abs(alone.map).max())
-    np.testing.assert_allclose(many[1].residual, alone.residual, atol=1e-5)
+    np.testing.assert_allclose(many[1].completeness_gap, alone.completeness_gap, atol=1e-5)
     assert {one.method for one in many} == {"lrp_gamma"}
 
 
@@ -298,13 +298,13 @@ def test_errors_say_what_was_expected(swin, net, video):
     with pytest.raises(ValueError, match=r"no option of lrp_gamma named 'rule' \(did you mean rules"):
         attribution.explain(net, video, CLASSES, "lrp_gamma", rule=None)
     with pytest.raises(ValueError, match="alpha - beta must be 1"):
-        rules.Rules("alpha_beta", alpha=2.0, beta=0.0)
+        rules.LrpRules("alpha_beta", alpha=2.0, beta=0.0)
     with pytest.raises(ValueError, match="does not depend on convs.2"):
         attribution.explain(net, video, attribution.Channel("convs.1", 1), "lrp_gamma", "convs.2")
 
-    def curved(video, tap=tap.keep):
+    def curved(video, tap=tap.identity_tap):
         return jnp.tanh(video).mean((1, 2, 3))
 
     with pytest.raises(ValueError, match="begins with a linear layer"):
         attribution.deep_taylor(curved, video, CLASSES, bounds=(0.0, 1.0))
-    assert interpreter.ACTIVE > interpreter.DETACHED
+    assert interpreter.FROM_INPUT > interpreter.FROM_DETACHED_INPUT

@@ -30,17 +30,17 @@ def test_the_derivative_is_sobels(padding, mode):
     maps = np.random.default_rng(0).normal(size=(2, 5, 7, 6)).astype(np.float32)
     kernel = np.einsum("t,y,x->tyx", [1, 0, -1], [1, 2, 1], [1, 2, 1])
     expected = [ndimage.correlate(x.astype(np.float64), kernel, mode=mode) for x in maps]
-    np.testing.assert_allclose(sr.derivative(maps, padding), expected, atol=1e-5)
+    np.testing.assert_allclose(sr.time_derivative(maps, padding), expected, atol=1e-5)
 
 
 def test_a_still_blob_has_no_motion_but_under_zero_padding():
     maps = blob(0)
     inside = maps[0, 0] > 0.5
     for n in (0.0, 1.0, 4.0):
-        assert not sr.split(maps, n).mask.any()
-    zero = sr.split(maps, 1.0, padding="zero").mask[0]
+        assert not sr.split_by_motion(maps, n).mask.any()
+    zero = sr.split_by_motion(maps, 1.0, padding="zero").mask[0]
     assert zero[:, inside].mean() == pytest.approx(2 / 16) and zero[[0, -1]][:, inside].all() and not zero[1:-1].any()
-    paper = sr.split(maps, 1.0, variant="paper2020").mask[0]
+    paper = sr.split_by_motion(maps, 1.0, variant="paper2020").mask[0]
     assert paper[-1, inside].all() and not paper[:-1].any()  # the sign keeps only what ends
 
 
@@ -49,24 +49,29 @@ def test_a_moving_blob_is_motion_and_the_paper_keeps_its_trailing_edge():
     x = np.arange(48) - (24 + 1.5 * (np.arange(16) - 8))[:, None]
     behind = {}
     for variant in ("absolute", "paper2020"):
-        kept = sr.split(maps, 1.0, variant=variant)
+        kept = sr.split_by_motion(maps, 1.0, variant=variant)
         behind[variant] = (kept.mask[0, 1:-1] * x[1:-1, None]).sum() / kept.mask[0, 1:-1].sum()
     assert abs(behind["absolute"]) < 0.5 and behind["paper2020"] < -2
-    assert sr.split(maps, 1.0).motion_share > 1.5 * sr.split(maps, 1.0, variant="paper2020").motion_share
+    assert (
+        sr.split_by_motion(maps, 1.0).motion_share
+        > 1.5 * sr.split_by_motion(maps, 1.0, variant="paper2020").motion_share
+    )
 
 
 def test_parts_add_up_and_shares_follow():
     maps = np.random.default_rng(1).normal(size=(2, 4, 6, 6)).astype(np.float32)
     for n, kept in zip((0, 1, 2, 3, 4), sr.sweep(maps), strict=True):
-        np.testing.assert_array_equal(kept.motion + kept.still, maps)
+        np.testing.assert_array_equal(kept.motion + kept.static, maps)
         share = [np.abs(m[k]).sum() / np.abs(m).sum() for m, k in zip(maps, kept.mask)]
         np.testing.assert_allclose(kept.motion_share, share, rtol=1e-5)
         np.testing.assert_allclose(kept.area, [k.mean() for k in kept.mask])
-        assert kept.n == n
+        assert kept.threshold_sd == n
     shares = np.stack([kept.motion_share for kept in sr.sweep(maps)])
     assert (np.diff(shares, axis=0) <= 0).all() and (shares[0] > 0.99).all()
-    np.testing.assert_allclose(sr.split(maps * 1e-20, 1.0).mask, sr.split(maps, 1.0).mask)  # no scale
-    empty = sr.split(np.zeros((1, 3, 2, 2), np.float32))
+    np.testing.assert_allclose(
+        sr.split_by_motion(maps * 1e-20, 1.0).mask, sr.split_by_motion(maps, 1.0).mask
+    )  # no scale
+    empty = sr.split_by_motion(np.zeros((1, 3, 2, 2), np.float32))
     assert np.isnan(empty.motion_share[0]) and np.isnan(empty.lift[0]) and empty.area[0] == 0
 
 
@@ -77,18 +82,20 @@ def test_motion_is_found_where_a_network_needs_it():
     for t in range(6):
         clips[:, t, 6:9, 4 + t : 7 + t] = 1
     right = targets.Class(np.ones(2, int))
-    found = sr.motion(handwired_network.network, clips, right, "integrated_gradients", nodes=4)
-    assert (found.selected.motion_share > 0.5).all() and (found.selected.lift > 2).all()
-    inner = found.selected.mask[0, 2:4, 7]  # next to the ends, where relevance is half, all changes
+    found = sr.motion_share(handwired_network.network, clips, right, "integrated_gradients", nodes=4)
+    assert (found.clip_split.motion_share > 0.5).all() and (found.clip_split.lift > 2).all()
+    inner = found.clip_split.mask[0, 2:4, 7]  # next to the ends, where relevance is half, all changes
     assert not inner[[0, 1], [7, 8]].any() and inner[[0, 1, 0, 1], [6, 7, 8, 9]].all()
-    assert not found.frozen.mask[:, 2:4].any() and (found.frozen.motion_share > 0).all()  # the ends, once more
-    assert (found.excess < found.selected.motion_share).all()
-    brightness = sr.motion(mean_of_frames, clips[:, :1].repeat(6, 1), targets.Class(np.zeros(2, int)))
-    np.testing.assert_allclose(brightness.selected.motion_share, 0)
+    assert (
+        not found.frozen_split.mask[:, 2:4].any() and (found.frozen_split.motion_share > 0).all()
+    )  # the ends, once more
+    assert (found.excess < found.clip_split.motion_share).all()
+    brightness = sr.motion_share(mean_of_frames, clips[:, :1].repeat(6, 1), targets.Class(np.zeros(2, int)))
+    np.testing.assert_allclose(brightness.clip_split.motion_share, 0)
     np.testing.assert_allclose(brightness.excess, 0)
 
 
-def mean_of_frames(video, tap=tap.keep):
+def mean_of_frames(video, tap=tap.identity_tap):
     """A score that no order of frames changes."""
     x = tap("x", video).mean((1, 2, 3, 4))
     return jnp.stack([x, -x], -1)
@@ -99,17 +106,17 @@ def test_tiled_difference(dots):
     clips, target = dots
     without = sr.tiled_difference(mean_of_frames, clips, targets.Class(np.zeros(3, int)))
     np.testing.assert_allclose(without.temporal, 0, atol=1e-7)
-    np.testing.assert_allclose(without.still_score.mean(1), without.score, rtol=1e-5)
+    np.testing.assert_allclose(without.static_scores.mean(1), without.score, rtol=1e-5)
     found = sr.tiled_difference(handwired_network.network, clips, target, "integrated_gradients", nodes=4)
-    whole = attribution.integrated_gradients(handwired_network.network, clips, target, nodes=4).map
+    whole = attribution.integrated_gradients(handwired_network.network, clips, target, ig_steps=4).map
     np.testing.assert_allclose(found.temporal + found.spatial, whole, atol=1e-6)
-    assert (found.still_score.mean(1) < 0.5 * found.score).all()
+    assert (found.static_scores.mean(1) < 0.5 * found.score).all()
     with pytest.raises(ValueError, match="5 time steps for 6 frames"):
         sr.tiled_difference(handwired_network.network, clips, target, "hirescam", stage="pairs")
 
 
 def test_errors_say_what_was_expected(dots):
     with pytest.raises(ValueError, match="n of at least 0"):
-        sr.split(blob(0), -1.0)
+        sr.split_by_motion(blob(0), -1.0)
     with pytest.raises(ValueError, match="1 time step has no change"):
-        sr.split(blob(0, frames=1))
+        sr.split_by_motion(blob(0, frames=1))

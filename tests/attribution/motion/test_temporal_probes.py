@@ -24,24 +24,24 @@ def own(clips, labels):
 def test_the_probe_is_the_networks_own_scores(dots):
     clips, target = dots
     found = attribution.temporal_probe(handwired_network.network, clips, target, shuffles=3, seed=4)
-    assert (found.score >= 50).all() and (found.baseline == 0).all()  # ten dots, five steps, and chance
+    assert (found.score >= 50).all() and (found.score_baseline == 0).all()  # ten dots, five steps, and chance
     np.testing.assert_allclose(found.score, own(clips, target.classes))
-    np.testing.assert_allclose(found.reversed, own(clips[:, ::-1].copy(), target.classes))
-    np.testing.assert_allclose(found.half_rate, own(clips[:, [0, 0, 2, 2, 4, 4]], target.classes))
+    np.testing.assert_allclose(found.score_reversed, own(clips[:, ::-1].copy(), target.classes))
+    np.testing.assert_allclose(found.score_half_rate, own(clips[:, [0, 0, 2, 2, 4, 4]], target.classes))
     still = np.stack([own(np.repeat(clips[:, i : i + 1], 6, 1), target.classes) for i in range(6)], 1)
-    np.testing.assert_allclose(found.frozen, still)
+    np.testing.assert_allclose(found.scores_frozen, still)
     random = np.random.default_rng(4)
     shuffled = [own(clips[:, random.permutation(6)], target.classes) for _ in range(3)]
-    np.testing.assert_allclose(found.shuffled, np.stack(shuffled, 1))
-    np.testing.assert_allclose(found.still_share, 1 - still.mean(1) / found.score, rtol=1e-5)
-    np.testing.assert_allclose(found.order_share, 1 - np.mean(shuffled, 0) / found.score, rtol=1e-5)
-    assert (found.order_share > 0.5).all()
+    np.testing.assert_allclose(found.scores_shuffled, np.stack(shuffled, 1))
+    np.testing.assert_allclose(found.drop_frozen, 1 - still.mean(1) / found.score, rtol=1e-5)
+    np.testing.assert_allclose(found.drop_shuffled, 1 - np.mean(shuffled, 0) / found.score, rtol=1e-5)
+    assert (found.drop_shuffled > 0.5).all()
     nothing = attribution.temporal_probe(handwired_network.network, clips, target, baseline=None, shuffles=1)
-    assert (nothing.baseline == 0).all()
+    assert (nothing.score_baseline == 0).all()
 
 
 def test_no_share_of_a_score_that_did_not_rise():
-    found = temporal_probes.share(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
+    found = temporal_probes.relative_drop(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
     np.testing.assert_allclose(found, [0.5, np.nan, np.nan])
 
 

@@ -10,11 +10,11 @@ import pytest
 from vtcav_jax import attribution, models
 from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.motion import reliance, summary
-from vtcav_jax.attribution.target_spec import asked
+from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import explain_videos, map_store
-from vtcav_jax.attribution.videos.clip_windows import Window, asked_in_batches, new_frames, windows
+from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
 from vtcav_jax.cli.commands import attribute, motion
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Read, open_source
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.worlds import make_clips, write_clips
@@ -30,7 +30,7 @@ def cnn():
 
 def test_questions_are_read_as_they_are_written(cnn):
     logits = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
-    shape, left, contrast, group, channel = asked(
+    shape, left, contrast, group, channel = parse_targets(
         cnn, ["shape", "direction:left", "shape:x vs shape:ring", "flash:red or flash:blue", "convs.1#3"]
     )
     answers = logits[:, :4].argmax(1)
@@ -43,9 +43,9 @@ def test_questions_are_read_as_they_are_written(cnn):
     np.testing.assert_allclose(pair, logits[:, 2] - logits[:, 1], rtol=1e-5)
     assert group.target(logits) == targets.Group((8, 9)) and channel.target(logits) == targets.Channel("convs.1", 3)
     assert all((q.answers(logits) == -1).all() for q in (channel, contrast, group))  # no class is the network's answer
-    assert [q.name for q in asked(cnn, [])] == ["shape", "direction", "flash", "scene"]
+    assert [q.name for q in parse_targets(cnn, [])] == ["shape", "direction", "flash", "scene"]
     with pytest.raises(ValueError, match=r"no target named 'lefft'.*; 'shape:x vs shape:x': expected two classes"):
-        asked(cnn, ["lefft", "shape:x vs shape:x"])
+        parse_targets(cnn, ["lefft", "shape:x vs shape:x"])
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +70,33 @@ def test_a_whole_video_is_seen_once(film):
         (1, [range(0, 8), range(8, 16), range(13, 21)]),
         (2, [range(0, 16, 2), range(6, 21, 2)]),
     ):
-        geometry = ClipGeometry(frames=8, size=32, interval=interval)
-        found = [w for w in windows(source, geometry, How(), whole=True, workers=0) if isinstance(w, Window)]
+        geometry = ClipSpec(frames=8, size=32, interval=interval)
+        found = [
+            w
+            for w in stream_windows(source, geometry, How(), slide_over_video=True, num_workers=0)
+            if isinstance(w, Window)
+        ]
         assert [w.clip.frames[0].tolist() for w in found] == [list(r) for r in expected]
         assert [w.last for w in found] == [False] * (len(expected) - 1) + [True]
         assert all((w.clip.video[0, :, 0, 0, 0] == 10 * w.clip.frames[0]).all() for w in found)
-        fresh = np.concatenate([w.clip.frames[0][new] for w, new in zip(found, new_frames(found))])
+        fresh = np.concatenate([w.clip.frames[0][new] for w, new in zip(found, unseen_frames(found))])
         assert (np.diff(fresh) > 0).all() and fresh[0] == 0 and fresh[-1] == 20
-    short = ClipGeometry(frames=32, size=32)
-    (only,) = windows(source, short, How(), whole=True, workers=0)
-    assert only.last and only.clip.padded and new_frames([only])[0].tolist() == [True] * 21 + [False] * 11
-    spread = [w.clip.frames[0, 0] for w in windows(source, ClipGeometry(frames=8, size=32), How(clips=3), workers=0)]
+    short = ClipSpec(frames=32, size=32)
+    (only,) = stream_windows(source, short, How(), slide_over_video=True, num_workers=0)
+    assert only.last and only.clip.padded and unseen_frames([only])[0].tolist() == [True] * 21 + [False] * 11
+    spread = [
+        w.clip.frames[0, 0] for w in stream_windows(source, ClipSpec(frames=8, size=32), How(clips=3), num_workers=0)
+    ]
     assert len(spread) == 3 and (np.diff(spread) > 0).all()
     with pytest.raises(ValueError, match="clips follow each other"):
-        list(windows(source, short, How(clips=2), whole=True, workers=0))
+        list(stream_windows(source, short, How(clips=2), slide_over_video=True, num_workers=0))
 
 
 def test_answers_come_video_by_video_whatever_the_batch(film, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     (tmp_path / "b.mp4").write_bytes(film.read_bytes())
     (tmp_path / "c.mp4").write_bytes(film.read_bytes())
-    geometry = ClipGeometry(frames=8, size=32)
+    geometry = ClipSpec(frames=8, size=32)
     for batch in (1, 2, 5):
         shapes = []
 
@@ -98,24 +104,32 @@ def test_answers_come_video_by_video_whatever_the_batch(film, tmp_path):
             shapes.append(video.shape)
             return video[:, 0, 0, 0, 0] // 10
 
-        out = list(asked_in_batches(open_source(tmp_path), geometry, How(), ask, batch=batch, whole=True, workers=0))
+        out = list(
+            map_windows_in_batches(
+                open_source(tmp_path), geometry, How(), ask, batch_size=batch, slide_over_video=True, num_workers=0
+            )
+        )
         assert set(shapes) == {(batch, 8, 32, 32, 3)}
         good = [one for one in out if not isinstance(one, Read)]
         assert [len(one.windows) for one in good] == [3, 3] and len(out) == 3
-        assert [[int(found[row]) for found, row in one.found] for one in good] == [[0, 8, 13]] * 2
+        assert [[int(found[row]) for found, row in one.results] for one in good] == [[0, 8, 13]] * 2
 
 
 def test_methods_are_checked_before_anything_is_computed(cnn):
-    questions = asked(cnn, ["shape", "convs.0#1"])
-    found = explain_videos.wanted(cnn, ["gradcam", "smoothgrad", "lrp_gamma@convs.0"], ["convs.0", "video"], questions)
+    questions = parse_targets(cnn, ["shape", "convs.0#1"])
+    found = explain_videos.resolve_methods(
+        cnn, ["gradcam", "smoothgrad", "lrp_gamma@convs.0"], ["convs.0", "video"], questions
+    )
     assert found == (("gradcam", "convs.0"), ("gradcam", "video"), ("smoothgrad", None), ("lrp_gamma", "convs.0"))
     with pytest.raises(ValueError) as error:
-        explain_videos.wanted(cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1])
+        explain_videos.resolve_methods(
+            cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1]
+        )
     told = str(error.value)
     assert "no method named 'gradcamm'" in told and "followed through a VideoSwin" in told
     assert "leave the stage out" in told and "no stage named 'convs.9'" in told
     with pytest.raises(ValueError, match="does not depend on convs.2"):
-        explain_videos.wanted(cnn, ["gradcam@convs.2"], [], questions)
+        explain_videos.resolve_methods(cnn, ["gradcam@convs.2"], [], questions)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +154,11 @@ def test_the_explain_task(run, cnn, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 2 * 2 and len(list((folder / "films").glob("*.webp"))) == 10
     source = open_source(WORLD)
-    clips = np.stack([source.read(i, models.PRESETS["small_cnn"].geometry, How()).video[0] for i in range(5)])
+    clips = np.stack([source.read(i, models.PRESETS["small_cnn"].clip_spec, How()).video[0] for i in range(5)])
     answers = np.asarray(cnn.model(jnp.asarray(clips)))[:, 4:8].argmax(1)
     target = attribution.Margin(4 + answers, (4, 8))
     expected = attribution.explain(cnn.model, clips, target, "gradcam", "convs.1").map
-    scores = np.asarray(attribution.explained(cnn.model, clips, target).scored.score(jnp.asarray(clips)))
+    scores = np.asarray(attribution.prepare_explanation(cnn.model, clips, target).score_model.score(jnp.asarray(clips)))
     for i, path in enumerate(sorted((folder / "maps").glob("*.npz"))):
         with np.load(path, allow_pickle=False) as found:
             size = np.abs(expected[i]).max()
@@ -182,30 +196,30 @@ def test_the_explain_task(run, cnn, capsys):
 
 def test_the_film_of_a_long_video_shows_each_frame_once(film):
     """Maps of one step in two frames, from clips of which the last begins earlier."""
-    geometry = ClipGeometry(frames=8, size=32)
-    found = tuple(windows(open_source(film), geometry, HOW, whole=True, workers=0))
+    geometry = ClipSpec(frames=8, size=32)
+    found = tuple(stream_windows(open_source(film), geometry, HOW, slide_over_video=True, num_workers=0))
     steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in found])[..., None, None]  # when, as a value
     one = attribution.Attribution(steps + np.zeros((3, 4, 2, 2)), "norm", True, 3, "gradcam")
     shown = explain_videos.VideoMaps(found, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (one,)})
-    fresh = new_frames(found)
-    panel = map_animations.panel(one, fresh)
-    np.testing.assert_allclose(panel.map[:, 0, 0], panel.at)  # what belongs to a frame is shown with it
-    frames, rate = map_animations.film(shown, "q", "q")
+    fresh = unseen_frames(found)
+    panel = map_animations.map_panel(one, fresh)
+    np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # what belongs to a frame is shown with it
+    frames, rate = map_animations.render_map_animation(shown, "q", "q")
     assert len(frames) == 21 and rate == pytest.approx(10)
 
 
 def evidence(answer="left", favourite=0.0, **given):
     """A clip with a margin of 4; changed clips of all classes have `favourite` more of left."""
-    usual = dict.fromkeys(reliance.Motion.__dataclass_fields__, 0.0)
+    usual = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
     told = usual | dict(clip="c", window=0, target="direction", answer=answer, score=4.0) | given
-    one = reliance.Motion(**told)
+    one = reliance.ClipMotionRow(**told)
     margins = {
         name: [
             getattr(one, name) * (answer == c) + favourite * (name != "score") * (c == "left") for c in ("left", "up")
         ]
-        for name in ("score", *reliance.CHANGES)
+        for name in ("score", *reliance.TIME_EDITS)
     }
-    return reliance.Evidence(one, ("left", "up"), margins)
+    return reliance.MotionEvidence(one, ("left", "up"), margins)
 
 
 @pytest.mark.parametrize(
@@ -219,28 +233,31 @@ def evidence(answer="left", favourite=0.0, **given):
 )
 def test_verdicts(shuffled, frozen, verdict):
     some = [evidence(shuffled=shuffled * w, frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)]
-    whole, left = summary.by_class(some)
-    assert (whole.answer, left.answer) == ("", "left") and whole.order == pytest.approx(1 - shuffled / 4)
-    assert whole.against == "no preference" and whole.order_low <= whole.order <= whole.order_high
-    assert summary.sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
-    none = summary.by_class([evidence(score=-1.0), evidence(score=0.5)])
-    assert "nothing can be said" in summary.sentences(none)[0]
-    assert "one clip is too few" in summary.sentences(summary.by_class([evidence(shuffled=1.0)]))[0]
+    whole, left = summary.summarise_by_class(some)
+    assert (whole.answer, left.answer) == ("", "left") and whole.drop_shuffled == pytest.approx(1 - shuffled / 4)
+    assert (
+        whole.reference == "no preference"
+        and whole.drop_shuffled_low <= whole.drop_shuffled <= whole.drop_shuffled_high
+    )
+    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
+    none = summary.summarise_by_class([evidence(score=-1.0), evidence(score=0.5)])
+    assert "nothing can be said" in summary.motion_sentences(none)[0]
+    assert "one clip is too few" in summary.motion_sentences(summary.summarise_by_class([evidence(shuffled=1.0)]))[0]
 
 
 def test_what_a_network_says_of_any_changed_clip_is_no_evidence():
     """Frozen or shuffled, every clip has 3 more of left; of what is in the clips a quarter is left."""
     some = [evidence(a, 3.0, shuffled=1.0, frozen=1.0, score=4.0) for a in ("left", "up") * 5]
-    rows = {row.answer: row for row in summary.by_class(some)}
-    assert all(row.order == row.still == pytest.approx(0.75) for row in rows.values())
-    assert all(row.against == "other clips" for row in rows.values()) and rows["up"].clips == 5
+    rows = {row.answer: row for row in summary.summarise_by_class(some)}
+    assert all(row.drop_shuffled == row.drop_frozen == pytest.approx(0.75) for row in rows.values())
+    assert all(row.reference == "other clips" for row in rows.values()) and rows["up"].n_clips == 5
 
 
 @pytest.mark.slow
 def test_the_motion_task(tmp_path, cnn, capsys):
     pytest.importorskip("cv2")
     folder = tmp_path / "motion"
-    measuring = reliance.Measuring(shuffles=3, flow=True)
+    measuring = reliance.MotionConfig(shuffles=3, compare_optical_flow=True)
 
     def again():
         motion.motion("worlds_cnn", WORLD, folder, HOW, measuring, targets=["direction", "scene"], workers=0)
@@ -250,14 +267,14 @@ def test_the_motion_task(tmp_path, cnn, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
     source = open_source(WORLD)
-    clip = source.read(2, models.PRESETS["small_cnn"].geometry, How()).video
+    clip = source.read(2, models.PRESETS["small_cnn"].clip_spec, How()).video
     answer = 4 + int(np.asarray(cnn.model(jnp.asarray(clip)))[0, 4:8].argmax())
     probe = attribution.temporal_probe(cnn.model, clip, attribution.Margin(answer, (4, 8)), baseline=None, shuffles=3)
     mine = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")
     assert mine["answer"] == cnn.labels[answer]
-    for name, expected in (("score", probe.score), ("order", probe.order_share), ("still", probe.still_share)):
+    for name, expected in (("score", probe.score), ("order", probe.drop_shuffled), ("still", probe.drop_frozen)):
         assert float(mine[name]) == pytest.approx(float(expected[0]), rel=1e-3)
-    shares = 1 - probe.shuffled[0] / float(probe.score[0])
+    shares = 1 - probe.scores_shuffled[0] / float(probe.score[0])
     found = float(mine["order_low"]), float(mine["order_high"])  # of three orders all the same one is 1 in 27 draws
     assert found == pytest.approx((shares.min(), shares.max()), rel=1e-3)
     assert 0 <= float(mine["flow_precision"]) <= 1 and float(mine["excess"]) > -1
@@ -275,14 +292,14 @@ def test_the_motion_task(tmp_path, cnn, capsys):
 def test_tables_of_a_video_are_read_back(tmp_path):
     clips = make_clips("small", 1, 0)
     write_clips(clips, tmp_path / "v")
-    (window,) = windows(open_source(tmp_path / "v"), ClipGeometry(frames=8, size=32), HOW, workers=0)
+    (window,) = stream_windows(open_source(tmp_path / "v"), ClipSpec(frames=8, size=32), HOW, num_workers=0)
     maps = np.zeros((1, 4, 2, 2), np.float32)
     maps[0, 2] = [[1, -2], [0, 0]]
     maps[0, 0, 0, 0] = 1
     one = attribution.Attribution(maps, "norm", True, 3, "gradcam", np.array([0.5]))
     found = explain_videos.VideoMaps((window,), {"a b": np.array([1])}, {"a b": np.array([2.0])}, {"a b": (one,)})
-    map_store.write(tmp_path / "x.npz", found, ("no", "yes"))
-    (only,) = map_store.rows(tmp_path / "x.npz")
-    assert (only.answer, only.score, only.total, only.residual) == ("yes", 2.0, 0.0, 0.5)
-    assert only.peak == pytest.approx(5 / 25) and only.peak_share == pytest.approx(0.75)
-    assert map_store.stem(window.read) == "000000_" + window.read.item.name
+    map_store.save_maps(tmp_path / "x.npz", found, ("no", "yes"))
+    (only,) = map_store.map_rows(tmp_path / "x.npz")
+    assert (only.answer, only.score, only.map_sum, only.completeness_gap) == ("yes", 2.0, 0.0, 0.5)
+    assert only.peak_time == pytest.approx(5 / 25) and only.peak_share == pytest.approx(0.75)
+    assert map_store.video_stem(window.read) == "000000_" + window.read.item.name

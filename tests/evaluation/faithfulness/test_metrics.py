@@ -15,7 +15,7 @@ from vtcav_jax.evaluation.faithfulness import masked_inference as module
 from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
 from vtcav_jax.evaluation.faithfulness.masked_inference import answers, showing
 from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, clip_seeds
-from vtcav_jax.tap import keep
+from vtcav_jax.tap import identity_tap
 
 SHAPE = (3, 4, 4, 6, 2)
 SIZES = SHAPE[1:4]
@@ -23,7 +23,7 @@ TWELFTHS = tuple(np.linspace(0, 1, 13).tolist())
 CUT = partition.grid(SIZES, (2, 2, 3))  # 12 cells of 2 x 2 x 2
 
 
-def linear(weights, video, tap=keep):
+def linear(weights, video, tap=identity_tap):
     score = tap("product", video * weights).sum((1, 2, 3, 4))
     return jnp.stack([score, 0 * score], -1)
 
@@ -210,7 +210,7 @@ def test_completeness_is_of_what_is_owed():
         additivity.completeness(Attribution(maps, "video", True, 1, "x"))
 
 
-def relu(parameters, video, tap=keep):
+def relu(parameters, video, tap=identity_tap):
     hidden = jax.nn.relu(video.reshape(len(video), -1) @ parameters["a"] + parameters["b"][None])
     return hidden @ parameters["c"]
 
@@ -355,7 +355,7 @@ def test_every_clip_may_be_cut_in_its_own_way(model, clips, exact):
 PASSED = []
 
 
-def counted(parameters, video, tap=keep):
+def counted(parameters, video, tap=identity_tap):
     jax.debug.callback(lambda: PASSED.append(len(video)))
     return relu(parameters, video, tap)
 
@@ -467,8 +467,8 @@ def test_what_is_kept_is_kept(model, clips):
 def test_the_planted_cause_beats_chance_on_every_metric():
     loaded = models.load("worlds_swin")
     clips = worlds.make_clips("small", 24, 77)
-    video = models.find(loaded.preset).geometry.normalised((255 * clips.video).round().astype(np.uint8))
-    head = loaded.slices["flash"]
+    video = models.get_preset(loaded.preset).clip_spec.normalise((255 * clips.video).round().astype(np.uint8))
+    head = loaded.head_slices["flash"]
     target = Margin(head.start + clips.labels["flash"], (head.start, head.stop))
     cause = clips.masks["key_event"].astype(np.float32)
     (found,) = explain_many(loaded.model, video, target, [("saliency", None)])
@@ -492,7 +492,7 @@ def test_the_planted_cause_beats_chance_on_every_metric():
 def test_rank_correlations_are_scipys():
     random = np.random.default_rng(0)
     sums, falls = random.normal(size=(2, 3, 20)), random.normal(size=(3, 20)).astype(np.float32)
-    for by, theirs in ((additivity.rank_correlation, stats.spearmanr), (additivity.correlation, stats.pearsonr)):
+    for by, theirs in ((additivity.spearman, stats.spearmanr), (additivity.pearson, stats.pearsonr)):
         found = additivity._told(sums, falls, by)
         for m in range(2):
             for i in range(3):

@@ -7,7 +7,7 @@ import pytest
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import METHODS as EXPLAINERS
 from vtcav_jax.attribution import Margin, explain_many
-from vtcav_jax.attribution.target_spec import asked
+from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.attribute import metrics_table
 from vtcav_jax.evaluation.faithfulness import own_clips, reexplain
 from vtcav_jax.evaluation.faithfulness.metrics import METRICS, Effort, measure
@@ -29,8 +29,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def clips(network):
-    geometry = models.PRESETS[network.preset].geometry
-    return geometry.normalised((255 * worlds.make_clips("small", 6, 5).video).round().astype(np.uint8))
+    geometry = models.PRESETS[network.preset].clip_spec
+    return geometry.normalise((255 * worlds.make_clips("small", 6, 5).video).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def logits(network, clips):
 
 @pytest.fixture(scope="module")
 def rows(network, clips, logits):
-    (question,) = asked(network, ["direction"])
+    (question,) = parse_targets(network, ["direction"])
     found = own_clips.metrics_of(network.model, clips, question, logits, METHODS, {}, batch=4, effort=QUICK)
     return [row for some in found for row in some]
 
@@ -59,7 +59,7 @@ def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
 @pytest.mark.slow
 def test_in_batches_as_at_once(network, clips, logits, rows):
     """The same numbers as from the library, with all clips in one batch."""
-    (question,) = asked(network, ["direction"])
+    (question,) = parse_targets(network, ["direction"])
     made = explain_many(network.model, clips, question.target(logits), METHODS)
     named = {f"{one.method}@{one.stage}": one for one in made}
     known = measure(
@@ -75,7 +75,7 @@ def test_in_batches_as_at_once(network, clips, logits, rows):
 
 @pytest.mark.slow
 def test_splices_are_those_of_the_library(network, clips, logits, rows):
-    (question,) = asked(network, ["direction"])
+    (question,) = parse_targets(network, ["direction"])
     target = question.target(logits)
     pairs = own_clips.paired(target.classes)
     assert len(pairs)
@@ -89,7 +89,7 @@ def test_splices_are_those_of_the_library(network, clips, logits, rows):
 
 @pytest.mark.slow
 def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
-    (question,) = asked(network, ["direction"])
+    (question,) = parse_targets(network, ["direction"])
     target, lrp = question.target(logits), EXPLAINERS["attn_lrp"]
     layers = ("", "convs.2", "convs.1", "convs.0")
     assert reexplain.coarse(network.model) == layers
@@ -104,7 +104,7 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
     for name in MODEL_FREE:  # what asks no network does not hang on it
         assert by[name, "random_logit"].mean == by[name, "randomisation"].mean == 1, name
     assert by["attn_lrp@video", "randomisation"].high < 0.9 and by["sobel", "max_sensitivity"].mean < 0.2
-    page = map_sections._metrics(rows)
+    page = map_sections._faithfulness_tables(rows)
     assert "max sensitivity" in page and "Made again" in page
 
 
@@ -128,7 +128,7 @@ def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
 
 @pytest.mark.slow
 def test_a_target_without_a_probability_has_metrics_of_its_score(network, clips, logits):
-    (question,) = asked(network, ["convs.1#3"])
+    (question,) = parse_targets(network, ["convs.1#3"])
     found, again = own_clips.metrics_of(network.model, clips, question, logits, METHODS[:1], {}, effort=QUICK)
     told = {row.metric for row in found}
     assert "relevance_gain" in told and not any(METRICS[name].by_probability for name in told)
@@ -149,5 +149,5 @@ def test_a_map_beats_what_lies_below_its_interval():
     assert verdicts["same@<b>"] == "beats the maps that ask no network in nothing"
     text = metrics_table([better, same, *free])
     assert "1.60 (1.20 to 2.00)" in text and "random" in text
-    page = map_sections._metrics([better, same, *free])
+    page = map_sections._faithfulness_tables([better, same, *free])
     assert "same at &lt;b&gt;" in page and "<b>" not in page and page.count('class="faint"') == len(MODEL_FREE)

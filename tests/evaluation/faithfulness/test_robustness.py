@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import Class, Margin, explain, gradient_x_input
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.evaluation.faithfulness import randomisation, robustness
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -32,7 +32,7 @@ def clips():
 
 def brightness(model, clips, target, change=lambda x: x, grid=None):
     maps = change(np.abs(np.asarray(clips)).mean(-1))
-    return Attribution(by_area(maps, grid) if grid else maps, "video", True, 1, "brightness")
+    return Attribution(area_resize(maps, grid) if grid else maps, "video", True, 1, "brightness")
 
 
 def still(model, clips, target):
@@ -144,11 +144,11 @@ def test_the_cascade_goes_from_head_to_stem(net, clips):
 
 
 def test_everything_lost_is_a_network_of_shuffled_weights(net, clips):
-    from vtcav_jax.attribution.sanity_checks import rank_correlation, shuffled_weights
+    from vtcav_jax.attribution.sanity_checks import shuffle_parameters, spearman
 
     found = randomisation.cascade(gradient_x_input, net, clips, TARGET, seed=4)
-    own, other = (np.abs(gradient_x_input(m, clips, TARGET).map) for m in (net, shuffled_weights(net, 4)))
-    np.testing.assert_allclose(found.rank[-1], rank_correlation(own, other), atol=1e-4)
+    own, other = (np.abs(gradient_x_input(m, clips, TARGET).map) for m in (net, shuffle_parameters(net, 4)))
+    np.testing.assert_allclose(found.rank[-1], spearman(own, other), atol=1e-4)
     rise = robustness.entropy(other) / robustness.entropy(own) - 1
     np.testing.assert_allclose(found.rise, rise, atol=1e-4)
 
@@ -184,7 +184,7 @@ def test_real_explainers_on_the_shipped_network():
     loaded = models.load("worlds_swin")
     made = worlds.make_clips("small", 8, 77)
     video = jnp.asarray((made.video - 0.5) / 0.5)
-    head = loaded.slices["direction"]
+    head = loaded.head_slices["direction"]
     target = Margin(head.start + made.labels["direction"], (head.start, head.stop))
     saliency, rollout = (partial(explain, method=name) for name in ("saliency", "rollout"))
     found = randomisation.cascade(saliency, loaded.model, video, target)

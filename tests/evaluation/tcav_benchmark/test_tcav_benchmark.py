@@ -233,13 +233,13 @@ def test_the_page(tmp_path):
             rows += made("n<1>", stage, kind, "ours, Holm", {"POWER": 0.5, "FALSE_POSITIVES": 0.0, "NULL": 0.0})
             rows += made("n<1>", stage, kind, "captum", values | {"FALSE_POSITIVES": 0.62})
     write_rows(tmp_path / tcav_benchmark_table.FILE, Row, rows)
-    (section,) = tcav_benchmark_sections.sections(RunFolder(tmp_path, ()))
+    (section,) = tcav_benchmark_sections.tcav_benchmark_sections(RunFolder(tmp_path, ()))
     assert "n&lt;1&gt; at late: our test finds 85 % (42 % to 92 %) of the causes and 5 % (" in section.html
     assert "captum: 85 % (42 % to 92 %) of the causes and 62 % (31 % to 81 %) of what is none" in section.html
     assert section.html.count("<tr>") == 1 + 18
     (figure,) = section.figures
     assert figure.svg.count("<circle") == 6 + 2 and "small: Holm" in figure.svg
-    assert tcav_benchmark_sections.sections(RunFolder(tmp_path / "nothing", ())) == []
+    assert tcav_benchmark_sections.tcav_benchmark_sections(RunFolder(tmp_path / "nothing", ())) == []
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vtcav_jax import evaluation, models, worlds
-from vtcav_jax.attribution import explain, explained
-from vtcav_jax.attribution.attention import mixed_stages
+from vtcav_jax.attribution import explain, prepare_explanation
+from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.cli.commands.evaluate_methods import wired
 from vtcav_jax.evaluation.faithfulness.metric_agreement import correlated
 from vtcav_jax.evaluation.motion_benchmark import _apart
@@ -234,10 +234,10 @@ def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
 
 def test_stages_whose_windows_span_the_frame_are_named():
     loaded = models.load("worlds_swin")
-    what = explained(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
-    assert mixed_stages(what) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
-    cnn = explained(models.load("worlds_cnn").model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
-    assert mixed_stages(cnn) == []
+    what = prepare_explanation(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
+    assert globally_mixed_stages(what) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
+    cnn = prepare_explanation(models.load("worlds_cnn").model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
+    assert globally_mixed_stages(cnn) == []
 
 
 def of_a_stage(model, clips, target):

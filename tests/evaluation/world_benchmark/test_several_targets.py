@@ -10,9 +10,9 @@ import pytest
 
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import explain, registry, static_and_dynamic, temporal_probe
-from vtcav_jax.attribution.gradients import smoothgrads
-from vtcav_jax.attribution.integrated import legs_for
-from vtcav_jax.attribution.perturbation import SEVERAL
+from vtcav_jax.attribution.gradients import smoothgrad_pair
+from vtcav_jax.attribution.integrated import static_and_dynamic_many
+from vtcav_jax.attribution.perturbation import MULTI_TARGET_PERTURBATIONS
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.cli.commands import evaluate_methods as task
 from vtcav_jax.cli.commands.evaluate_methods import Scored, side_by_side
@@ -38,7 +38,7 @@ def test_several_targets_share_passes_and_get_what_each_gets_alone():
 
     video = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 1)).astype(np.float32)
     options = {"rise": {"masks": 30, "cells": (2, 2, 2)}, "occlusion": {"window": (2, 2, 2)}}
-    for name, together in SEVERAL.items():
+    for name, together in MULTI_TARGET_PERTURBATIONS.items():
         own = options.get(name, {"groups": 4} if name == "frame_shapley" else {"players": (2, 2, 2)})
         calls.clear()
         both = together(network, video, [0, 2], **own)
@@ -48,7 +48,7 @@ def test_several_targets_share_passes_and_get_what_each_gets_alone():
             alone = explain(network, video, target, name, **own)
             assert len(calls) == passes > 5
             np.testing.assert_allclose(found.map, alone.map, atol=1e-5)
-            assert found.cost == alone.cost
+            assert found.forward_passes == alone.forward_passes
 
 
 @pytest.mark.slow
@@ -58,17 +58,17 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
     targets = [Margin(np.array([0, 3]), (0, 4)), Margin(np.array([5, 6]), (4, 8)), Margin(np.array([8, 8]), (8, 12))]
     options = {"integrated_gradients": {"nodes": 3}, "expected_gradients": {"references": video[:1], "samples": 3}}
     for name, own in options.items():
-        for target, found in zip(targets, registry.SEVERAL[name](loaded.model, video, targets, **own)):
+        for target, found in zip(targets, registry.MULTI_TARGET_METHODS[name](loaded.model, video, targets, **own)):
             alone = explain(loaded.model, video, target, name, **own)
             np.testing.assert_allclose(found.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
-            np.testing.assert_allclose(found.residual, alone.residual, atol=1e-4)
-            assert found.cost == alone.cost
-    for target, both in zip(targets, smoothgrads(loaded.model, video, targets, samples=3)):
-        for name, found in zip(registry.SMOOTH, both):
+            np.testing.assert_allclose(found.completeness_gap, alone.completeness_gap, atol=1e-4)
+            assert found.forward_passes == alone.forward_passes
+    for target, both in zip(targets, smoothgrad_pair(loaded.model, video, targets, samples=3)):
+        for name, found in zip(registry.SMOOTHGRAD_METHODS, both):
             alone = explain(loaded.model, video, target, name, samples=3)
             np.testing.assert_allclose(found.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
-    for target, legs in zip(targets, legs_for(loaded.model, video, targets, frames=2, nodes=2)):
-        alone = static_and_dynamic(loaded.model, video, target, frames=2, nodes=2)
+    for target, legs in zip(targets, static_and_dynamic_many(loaded.model, video, targets, frames=2, ig_steps=2)):
+        alone = static_and_dynamic(loaded.model, video, target, frames=2, ig_steps=2)
         for found, own in ((legs.static, alone.static), (legs.dynamic, alone.dynamic)):
             np.testing.assert_allclose(found.map, own.map, atol=1e-5 * np.abs(own.map).max())
         np.testing.assert_allclose(legs.score, alone.score, atol=1e-4)
@@ -104,14 +104,14 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
 @pytest.mark.parametrize("kind", ["cnn", "swin"])
 def test_networks_of_one_architecture_share_what_is_compiled(kind):
     found = []
-    for name in models.shipped():
+    for name in models.shipped_networks():
         if name.endswith(kind):
             loaded = models.load(name)
             world = next(iter(questions_of(loaded)))
             about = Material(loaded, world, (), worlds.make_clips(world, 2, 0), object.__new__(Gates), 0)
             logits, own = (np.asarray(jax.jit(lambda m, v: m(v))(m.model, about.video)) for m in (about.wide, loaded))
             np.testing.assert_allclose(logits[:, : len(loaded.labels)], own, atol=1e-5)
-            assert not logits[:, len(loaded.labels) :].any() and about.wide.slices == loaded.slices
+            assert not logits[:, len(loaded.labels) :].any() and about.wide.head_slices == loaded.head_slices
             found.append((jax.tree.structure(about.wide.model), [a.shape for a in jax.tree.leaves(about.wide.model)]))
     assert len(found) >= 3 and all(one == found[0] for one in found)
 
@@ -176,10 +176,10 @@ def test_shares_of_motion_of_several_questions_are_those_of_each():
     targets = [Margin(np.array([4, 5, 6]), (4, 8)), Margin(np.array([0, 3, 1]), (0, 4))]
     for target, found in zip(targets, time_changed(loaded, video, targets)):
         probe = temporal_probe(loaded.model, video, target, shuffles=SHUFFLES)
-        np.testing.assert_allclose(found["frozen"].values, probe.still_share, atol=1e-4)
-        np.testing.assert_allclose(found["shuffled"].values, probe.order_share, atol=1e-4)
+        np.testing.assert_allclose(found["frozen"].values, probe.drop_frozen, atol=1e-4)
+        np.testing.assert_allclose(found["shuffled"].values, probe.drop_shuffled, atol=1e-4)
     for target, found in zip(targets, two_legs(loaded, video, targets)):
-        legs = static_and_dynamic(loaded.model, video, target, frames=2, nodes=8)
+        legs = static_and_dynamic(loaded.model, video, target, frames=2, ig_steps=8)
         still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
         np.testing.assert_allclose(found["two_leg_integrated_gradients"].values, moving / (moving + still), atol=1e-4)
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.concepts.concept_sets import encoded
 from vtcav_jax.data import How, open_source
-from vtcav_jax.models import Loaded
-from vtcav_jax.tap import keep, steered
+from vtcav_jax.models import Network
+from vtcav_jax.tap import identity_tap, steered_logits
 from vtcav_jax.tcav.experiment import comparisons, fill_cache
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.comparisons import Question
@@ -31,7 +31,7 @@ from vtcav_jax.tcav.features.cache import Cache, Kept, kept
 from vtcav_jax.tcav.score_clips import explain
 from vtcav_jax.tcav.vector_file import stored
 
-GEOMETRY = ClipGeometry(frames=4, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+GEOMETRY = ClipSpec(frames=4, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 COLUMNS = (
     "target,stage,concept,kind,against,n_targets,score,score_low,score_high,derivative,derivative_low,derivative_high,"
     "p,p_adjusted,verdict"
@@ -56,7 +56,7 @@ class Planted(nnx.Module):
     def __init__(self):
         self.scale = nnx.Param(jnp.ones(()))
 
-    def __call__(self, video, tap=keep):
+    def __call__(self, video, tap=identity_tap):
         change = jnp.sqrt(jnp.square(video[:, 1:] - video[:, :-1]) + 1e-3)
         x = tap("features", self.scale[...] * jnp.concatenate([video[:, 1:], change], -1))
         x = tap("pool", x.mean((1, 2, 3)))
@@ -65,7 +65,7 @@ class Planted(nnx.Module):
 
 
 CLASSES = ("red", "moves", "flat", "deaf")
-MODEL = Loaded(Planted(), "small_cnn", {"label": CLASSES})
+MODEL = Network(Planted(), "small_cnn", {"label": CLASSES})
 COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
 
 
@@ -344,7 +344,7 @@ def test_a_finite_step_is_what_really_happens(made, tmp_path):
     for i, item in enumerate(source.items):
         if item.name in clips:
             video = source.read(i, GEOMETRY, How()).video[:1]
-            up, down = (steered(MODEL.model, video, "pool", v, sign * length)[0, 0] for sign in (1, -1))
+            up, down = (steered_logits(MODEL.model, video, "pool", v, sign * length)[0, 0] for sign in (1, -1))
             assert clips[item.name].derivative == pytest.approx(float(up - down) / (2 * length), rel=1e-3)
     shared = {"cache": tmp_path / "cache"}
     gradient = ask(made, tmp_path / "gradient", SMALL, ("red",), **shared)

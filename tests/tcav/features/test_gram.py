@@ -23,7 +23,7 @@ STAGES = ("first", "second", "pool")
 SHAPE = (4, 4, 6, 3)
 
 
-def network(parameters, video, tap=taps.keep):
+def network(parameters, video, tap=taps.identity_tap):
     x = tap("first", jnp.tanh(video @ parameters[0]))
     x = tap("second", jnp.sin(x @ parameters[1]))
     x = tap("pool", jnp.square(x).mean((1, 2, 3)))
@@ -135,7 +135,7 @@ def test_pooled_derivatives_are_steps_at_every_position(model, videos, pool, sha
     for stage in STAGES:
         move = rng.normal(size=out.examples[stage].shape)
         wide = {"space": (..., None, None, slice(None)), "time": (None,), "all": ()}[pool] if stage != "pool" else ()
-        up, down = (taps.steered(model, videos[1], stage, move[wide], eps) for eps in (1e-5, -1e-5))
+        up, down = (taps.steered_logits(model, videos[1], stage, move[wide], eps) for eps in (1e-5, -1e-5))
         slope = np.asarray(up - down)[:, np.array([1, 4])].T / 2e-5
         ours = out.gradients[stage].memory.reshape(2, 7, -1) @ move.ravel()
         np.testing.assert_allclose(ours, slope, rtol=1e-6, atol=1e-9)
@@ -177,7 +177,7 @@ def test_every_clip_once_and_every_gradient_once(model, videos):
     """What the network was really given, clip by clip, in programs that were compiled once each."""
     given = []
 
-    def counting(parameters, video, tap=taps.keep):
+    def counting(parameters, video, tap=taps.identity_tap):
         jax.debug.callback(lambda v: given.extend(np.asarray(v).sum((1, 2, 3, 4)).tolist()), video)
         return network(parameters, video, tap)
 
@@ -279,7 +279,7 @@ def test_errors_say_what_was_expected(model, videos, call, message):
 
 
 def test_stages_without_a_grid_have_no_space():
-    def tokens(video, tap=taps.keep):
+    def tokens(video, tap=taps.identity_tap):
         return tap("x", video.reshape(len(video), -1, 3)).mean(1)
 
     video = np.zeros((2, *SHAPE), np.float32)

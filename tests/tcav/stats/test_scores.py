@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from vtcav_jax.tap import keep
+from vtcav_jax.tap import identity_tap
 from vtcav_jax.tcav.features import feature_store
 from vtcav_jax.tcav.features.encode import Reading, encode
 from vtcav_jax.tcav.features.gram import Gram, gram
@@ -24,7 +24,7 @@ PROBABILITY = [0.2701449902, 0.1783510782, 0.1908745166, 0.222290875, 0.25759030
 INTEGRATED = [1.040788, 0.829866, 0.810597, 0.868398, 0.929419, 0.950357]  # class 2
 
 
-def oracle(parameters, video, tap=keep):
+def oracle(parameters, video, tap=identity_tap):
     h = tap("h", jnp.tanh(video.reshape(len(video), -1) @ parameters[0].T))
     z = h @ parameters[1].T + parameters[2][None]
     return jax.nn.gelu(z, approximate=True) @ parameters[3].T
@@ -77,7 +77,7 @@ def test_logit_and_probability_may_disagree():
         np.testing.assert_allclose(scores(found, vector).sign_count[:, 0], expected, rtol=1e-6)
 
 
-def planted(video, tap=keep):
+def planted(video, tap=identity_tap):
     """Class 0 rises with what the first channel has anywhere, class 1 falls with it, class 2 does not see it."""
     x = tap("x", video)
     brightness = x.mean((1, 2, 3))
@@ -135,7 +135,7 @@ def test_a_tie_counts_half_and_a_vector_of_length_0_has_no_score():
     assert stage(still).still[0] and stage(still).degenerate[0] and np.isnan(stage(still).variation[0])
 
 
-def linear_head(video, tap=keep):
+def linear_head(video, tap=identity_tap):
     x = jnp.tanh(3 * tap("deep", video))
     return tap("pool", x.mean((1, 2, 3))) @ jnp.asarray([[1.0, -2, 0.5], [0.3, 0.2, 1]], x.dtype)
 

@@ -17,7 +17,7 @@ from vtcav_jax.tcav.steering.steer import carried, changes, exported, steer
 SHAPE = (4, 3, 3, 4)
 
 
-def network(weights, video, tap=taps.keep):
+def network(weights, video, tap=taps.identity_tap):
     x = tap("early", jnp.tanh(video))
     x = tap("late", jnp.sin(x @ weights[0]))
     return jnp.tanh(x.mean((1, 2, 3)) @ weights[1])
@@ -61,7 +61,7 @@ def test_small_moves_are_the_derivative_and_exported_vectors_are_the_vectors(mod
 
 
 def test_steering_beats_random_directions_where_the_class_uses_the_concept(clips):
-    def sees_one_channel(video, tap=taps.keep):
+    def sees_one_channel(video, tap=taps.identity_tap):
         return jnp.tanh(tap("early", video).mean((1, 2, 3)))
 
     out = encode(sees_one_channel, *map(held, clips), [1, 3], "early")
@@ -95,5 +95,5 @@ def test_what_a_later_stage_sees_of_a_vector(model, clips):
     assert cosine > 0.5  # the concept is passed on
 
 
-def shifted(model, move, video, tap=taps.keep):
+def shifted(model, move, video, tap=taps.identity_tap):
     return model(video, lambda name, value: tap(name, value + move[None] if name == "early" else value))

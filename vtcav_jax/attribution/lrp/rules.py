@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-Linear = Literal["epsilon", "gamma", "alpha_beta"]
+LinearRuleName = Literal["epsilon", "gamma", "alpha_beta"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class LrpRules:
     """What the backward pass does.
 
     `bias`: whether biases take their share, in the denominator (else all relevance goes on). `attention`: "attn" shares
@@ -26,7 +26,7 @@ class Rules:
     on both ways goes on (Springenberg et al., 2015).
     """
 
-    linear: Linear = "epsilon"
+    linear: LinearRuleName = "epsilon"
     epsilon: float = 1e-6
     gamma: float = 0.25
     alpha: float = 1.0
@@ -47,7 +47,7 @@ class Rules:
             raise ValueError("epsilon, gamma and beta must be at least 0")
 
 
-def linear(f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array, s: Array, b: Array) -> Array:
+def linear_rule(f: Callable[[Array, Array], Array], rules: LrpRules, x: Array, w: Array, s: Array, b: Array) -> Array:
     """`s f(x, w) + b` for an `f` linear in both, with the rule's backward pass for x and none for the parameters."""
 
     @jax.custom_vjp
@@ -57,18 +57,20 @@ def linear(f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array,
     def forward(x, w, s, b):
         return apply(x, w, s, b), (x, w, s, b)
 
-    def backward(kept, c):
-        x, w, s, b = kept
+    def backward(saved, c):
+        x, w, s, b = saved
         z, plain = jax.vjp(lambda x: s * f(x, w), x)
         z = z + b
         relevance = z * c
         if rules.linear == "epsilon":
             stabilised = z if rules.bias else z - b
-            (out,) = plain(relevance / (stabilised + jnp.where(stabilised < 0, -1, 1) * _tiny(rules.epsilon, z)))
+            (out,) = plain(
+                relevance / (stabilised + jnp.where(stabilised < 0, -1, 1) * _nonzero_epsilon(rules.epsilon, z))
+            )
             return out, *map(jnp.zeros_like, (w, s, b))
         (p, n), signed = jax.vjp(lambda xp, xn: _parts(f, xp, xn, w, s), jnp.maximum(x, 0), jnp.minimum(x, 0))
-        share = b if rules.bias else jnp.zeros_like(b)
-        p, n = p + jnp.maximum(share, 0), n + jnp.minimum(share, 0)
+        bias_share = b if rules.bias else jnp.zeros_like(b)
+        p, n = p + jnp.maximum(bias_share, 0), n + jnp.minimum(bias_share, 0)
         if rules.linear == "alpha_beta":
             above, below = signed((rules.alpha * _ratio(relevance, p), -rules.beta * _ratio(relevance, n)))
         else:
@@ -82,8 +84,8 @@ def linear(f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array,
     return apply(x, w, s, b)
 
 
-def bounded(
-    f: Callable[[Array, Array], Array], rules: Rules, x: Array, w: Array, s: Array, b: Array, low: Array, high: Array
+def z_b_rule(
+    f: Callable[[Array, Array], Array], rules: LrpRules, x: Array, w: Array, s: Array, b: Array, low: Array, high: Array
 ) -> Array:
     """The first layer, with inputs between `low` and `high` (z-B): the gradient by x is the relevance of x itself."""
 
@@ -94,11 +96,11 @@ def bounded(
     def forward(x, w, s, b):
         return apply(x, w, s, b), (x, w, s, b, low, high)
 
-    def backward(kept, c):
-        x, w, s, b, low, high = kept
+    def backward(saved, c):
+        x, w, s, b, low, high = saved
         z, plain = jax.vjp(lambda x: s * f(x, w), x)
-        p, from_low = jax.vjp(lambda x: _signed_weights(f, x, w, s, jnp.maximum, jnp.minimum), low)
-        n, from_high = jax.vjp(lambda x: _signed_weights(f, x, w, s, jnp.minimum, jnp.maximum), high)
+        p, from_low = jax.vjp(lambda x: _signed_weight_sum(f, x, w, s, jnp.maximum, jnp.minimum), low)
+        n, from_high = jax.vjp(lambda x: _signed_weight_sum(f, x, w, s, jnp.minimum, jnp.maximum), high)
         ratio = _ratio((z + b) * c, z - p - n)
         out = x * plain(ratio)[0] - low * from_low(ratio)[0] - high * from_high(ratio)[0]
         return out, *map(jnp.zeros_like, (w, s, b))
@@ -107,22 +109,22 @@ def bounded(
     return apply(x, w, s, b)
 
 
-def relu(x: Array, floor: Array, guided: bool) -> Array:
+def relu_rule(x: Array, floor: Array, guided: bool) -> Array:
     """The larger of the two; x's coefficient goes on where x is the larger and, if `guided`, is itself positive."""
 
     @jax.custom_vjp
     def apply(x, floor):
         return jnp.maximum(x, floor)
 
-    def backward(kept, c):
-        x, floor = kept
+    def backward(saved, c):
+        x, floor = saved
         return jnp.where(x > floor, jnp.maximum(c, 0) if guided else c, 0), jnp.zeros_like(floor)
 
     apply.defvjp(lambda x, floor: (apply(x, floor), (x, floor)), backward)
     return apply(x, floor)
 
 
-def by_slope(f: Callable[[Array], Array], x: Array) -> Array:
+def slope_rule(f: Callable[[Array], Array], x: Array) -> Array:
     """A curve, element by element: all of its relevance is its input's, as if it were the line through 0."""
 
     @jax.custom_vjp
@@ -139,12 +141,12 @@ def by_slope(f: Callable[[Array], Array], x: Array) -> Array:
 
 
 @jax.custom_vjp
-def half(x: Array) -> Array:
+def halve_relevance(x: Array) -> Array:
     """x, with half of its coefficient: one of two factors."""
     return x
 
 
-half.defvjp(lambda x: (x, None), lambda _, c: (c / 2,))
+halve_relevance.defvjp(lambda x: (x, None), lambda _, c: (c / 2,))
 
 
 def _parts(f, xp: Array, xn: Array, w: Array, s: Array) -> tuple[Array, Array]:
@@ -155,7 +157,7 @@ def _parts(f, xp: Array, xn: Array, w: Array, s: Array) -> tuple[Array, Array]:
     return sp * same + sn * opposite, sp * opposite + sn * same
 
 
-def _signed_weights(f, x: Array, w: Array, s: Array, first, second) -> Array:
+def _signed_weight_sum(f, x: Array, w: Array, s: Array, first, second) -> Array:
     """With the positive (`first` is maximum) or the negative ones of the weights w s only."""
     return jnp.maximum(s, 0) * f(x, first(w, 0)) + jnp.minimum(s, 0) * f(x, second(w, 0))
 
@@ -164,6 +166,6 @@ def _ratio(a: Array, b: Array) -> Array:
     return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
 
 
-def _tiny(epsilon: float, z: Array) -> float:
+def _nonzero_epsilon(epsilon: float, z: Array) -> float:
     """Never 0: where nothing came in, nothing is divided."""
     return max(epsilon, float(jnp.finfo(z.dtype).tiny))

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vtcav_jax.attribution.motion.selective_relevance import Selected
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.motion.selective_relevance import MotionSplit
+from vtcav_jax.attribution.resample import area_resize
 
-Algorithm = Literal["farneback", "dis"]
+FlowAlgorithm = Literal["farneback", "dis"]
 
 
-def opencv():
+def import_cv2():
     try:
         import cv2
     except ModuleNotFoundError as error:
@@ -25,10 +25,10 @@ def opencv():
 
 
 def flow(
-    frames: UInt8[np.ndarray, "t h w 3"], algorithm: Algorithm = "farneback", *, backwards: bool = False
+    frames: UInt8[np.ndarray, "t h w 3"], algorithm: FlowAlgorithm = "farneback", *, backwards: bool = False
 ) -> Float[np.ndarray, "t1 h w 2"]:
     """By how many pixels (x, y) what is seen in a frame moves to the next; `backwards`, to each from the one before."""
-    cv2 = opencv()
+    cv2 = import_cv2()
     if frames.ndim != 4 or len(frames) < 2 or min(frames.shape[1:3]) < 12:  # smaller, and DIS has no coarse level
         raise ValueError(f"optical flow is between two frames of at least 12 x 12 pixels, got {frames.shape}")
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
@@ -43,27 +43,31 @@ def flow(
     return np.stack([-between(b, a) if backwards else between(a, b) for a, b in pairs])
 
 
-def moving(
-    frames: UInt8[np.ndarray, "t h w 3"], *, least: float = 0.5, camera: bool = True, algorithm: Algorithm = "farneback"
+def moving_pixels(
+    frames: UInt8[np.ndarray, "t h w 3"],
+    *,
+    min_speed: float = 0.5,
+    subtract_camera: bool = True,
+    algorithm: FlowAlgorithm = "farneback",
 ) -> Bool[np.ndarray, "t h w"]:
     """Pixels that move by more than `least` pixels a frame, on the way to the next frame or from the one before.
 
     `camera` takes off the median of each frame's flow first: what is left moves against the background.
     """
     shape = frames.shape[:3]
-    found = np.zeros(shape, bool)
-    for ways, rows in (
+    moving_mask = np.zeros(shape, bool)
+    for displacements, rows in (
         (flow(frames, algorithm), slice(None, -1)),
         (flow(frames, algorithm, backwards=True), slice(1, None)),
     ):
-        if camera:
-            ways = ways - np.median(ways, (1, 2), keepdims=True)
-        found[rows] |= np.hypot(ways[..., 0], ways[..., 1]) > least
-    return found
+        if subtract_camera:
+            displacements = displacements - np.median(displacements, (1, 2), keepdims=True)
+        moving_mask[rows] |= np.hypot(displacements[..., 0], displacements[..., 1]) > min_speed
+    return moving_mask
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class FlowAgreement:
     """Of the motion part and of what moves: cells count by how much of them moves.
 
     `energy` is the share of the absolute relevance that lies on what moves, without any threshold on relevance, and
@@ -77,19 +81,21 @@ class Agreement:
     area: Float[np.ndarray, " b"]
 
 
-def agreement(selected: Selected, moves: Bool[np.ndarray, "n t h w"]) -> Agreement:
+def flow_agreement(split: MotionSplit, moving_masks: Bool[np.ndarray, "n t h w"]) -> FlowAgreement:
     """How far the motion part of maps lies on what moves in their clips; NaN where one of the two is empty."""
-    b, t, h, w = selected.mask.shape
-    if len(moves) != b:
-        raise ValueError(f"expected what moves in each of {b} clips, got {len(moves)}")
-    truth = by_area(moves.astype(np.float32), (t, h, w))
-    mask, energy = selected.mask.astype(np.float32), np.abs(selected.motion + selected.still)
-    both, found, there, all_of_it = (x.sum((1, 2, 3), dtype=np.float64) for x in (mask * truth, mask, truth, energy))
+    b, t, h, w = split.mask.shape
+    if len(moving_masks) != b:
+        raise ValueError(f"expected what moves in each of {b} clips, got {len(moving_masks)}")
+    truth = area_resize(moving_masks.astype(np.float32), (t, h, w))
+    mask, energy = split.mask.astype(np.float32), np.abs(split.motion + split.static)
+    common_mass, selected_mass, moving_mass, total_energy = (
+        x.sum((1, 2, 3), dtype=np.float64) for x in (mask * truth, mask, truth, energy)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Agreement(
-            precision=both / found,
-            recall=both / there,
-            iou=both / (found + there - both),
-            energy=(energy * truth).sum((1, 2, 3)) / all_of_it,
+        return FlowAgreement(
+            precision=common_mass / selected_mass,
+            recall=common_mass / moving_mass,
+            iou=common_mass / (selected_mass + moving_mass - common_mass),
+            energy=(energy * truth).sum((1, 2, 3)) / total_energy,
             area=truth.mean((1, 2, 3)),
         )

@@ -18,36 +18,42 @@ import numpy as np
 
 from vtcav_jax import models
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
-from vtcav_jax.attribution.motion.temporal_probes import as_probe, logits_in_orders, orders, share, temporal_probe
-from vtcav_jax.attribution.target_spec import Asked
+from vtcav_jax.attribution.motion.temporal_probes import (
+    frame_orders,
+    logits_in_orders,
+    probe_from_scores,
+    relative_drop,
+    temporal_probe,
+)
+from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import as_target
-from vtcav_jax.attribution.videos.clip_windows import asked_in_batches
+from vtcav_jax.attribution.videos.clip_windows import map_windows_in_batches
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import Read
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.stats import intervals
 
-CHANGES = ("shuffled", "frozen", "reversed")
+TIME_EDITS = ("shuffled", "frozen", "reversed")
 
 
-Found = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # answers, values, margins, by clip
+ClipMeasurements = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # answers, values, margins, by clip
 
 
 @dataclass(frozen=True)
-class Measuring:
+class MotionConfig:
     """How it is measured: orders of frames, the map, its threshold in standard deviations."""
 
     method: str = "gradient_x_input"
     stage: str | None = None
-    n: float = 1.0
+    motion_threshold_sd: float = 1.0
     shuffles: int = 8
     seed: int = 0
-    flow: bool = False  # also against optical flow, which needs OpenCV
+    compare_optical_flow: bool = False  # also against optical flow, which needs OpenCV
 
 
 @dataclass(frozen=True)
-class Motion:
+class ClipMotionRow:
     """Of one clip and question; nan is what cannot be told.
 
     Scores: of the clip, of nothing, of the clip frozen (the mean over its frames), shuffled (over orders), reversed, at
@@ -58,121 +64,149 @@ class Motion:
     """
 
     clip: str
-    window: int
+    clip_index: int
     target: str
     answer: str
     score: float
-    nothing: float
-    frozen: float
-    shuffled: float
-    reversed: float
-    half_rate: float
-    still: float
-    order: float
-    moving: float
-    moving_frozen: float
-    excess: float
-    area: float
-    lift: float
+    score_baseline: float
+    score_frozen: float
+    score_shuffled: float
+    score_reversed: float
+    score_half_rate: float
+    drop_frozen: float
+    drop_shuffled: float
+    changing_mass: float
+    changing_mass_frozen: float
+    changing_mass_excess: float
+    changing_area: float
+    changing_lift: float
     flow_precision: float = math.nan
     flow_recall: float = math.nan
     flow_iou: float = math.nan
     flow_energy: float = math.nan
-    order_low: float = math.nan
-    order_high: float = math.nan
-    still_low: float = math.nan
-    still_high: float = math.nan
+    drop_shuffled_low: float = math.nan
+    drop_shuffled_high: float = math.nan
+    drop_frozen_low: float = math.nan
+    drop_frozen_high: float = math.nan
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MotionEvidence:
     """A clip's row and, of a question about one class among several, every class's margin: as the clip is, and with
     each of `CHANGES`. With those of other clips they tell what a network says of changed clips anyway."""
 
-    row: Motion
+    row: ClipMotionRow
     classes: tuple[str, ...] = ()
     margins: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measured(
-    loaded: Loaded,
+def measure_motion(
+    network: Network,
     source: Source,
-    questions: Sequence[Asked],
-    how: Measuring,
-    frames: How,
+    target_specs: Sequence[TargetSpec],
+    config: MotionConfig,
+    sampling: How,
     *,
-    batch: int = 4,
-    whole: bool = False,
-    workers: int = 2,
-    numbers: Sequence[int] | None = None,
-) -> Iterator[tuple[Read, list[Evidence]]]:
+    batch_size: int = 4,
+    slide_over_video: bool = False,
+    num_workers: int = 2,
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[Read, list[MotionEvidence]]]:
     """Of every video, or those with these `numbers`; one that could not be read has no rows."""
-    geometry = models.PRESETS[loaded.preset].geometry
-    some = orders(geometry.frames, how.shuffles, how.seed)
-    if how.flow:
-        optical_flow.opencv()
+    clip_spec = models.PRESETS[network.preset].clip_spec
+    orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
+    if config.compare_optical_flow:
+        optical_flow.import_cv2()
 
-    def ask(video: np.ndarray) -> dict[str, Found]:
-        clips = jnp.asarray(geometry.normalised(video))
-        moves = np.stack([optical_flow.moving(clip) for clip in video]) if how.flow else None
-        logits = logits_in_orders(loaded.model, clips, some)
-        return {question.name: _asked(loaded, clips, question, logits, how, moves) for question in questions}
+    def measure_batch(video: np.ndarray) -> dict[str, ClipMeasurements]:
+        clips = jnp.asarray(clip_spec.normalise(video))
+        moving_masks = (
+            np.stack([optical_flow.moving_pixels(clip) for clip in video]) if config.compare_optical_flow else None
+        )
+        logits = logits_in_orders(network.model, clips, orders)
+        return {
+            target_spec.name: _measure_clips(network, clips, target_spec, logits, config, moving_masks)
+            for target_spec in target_specs
+        }
 
-    for one in asked_in_batches(
-        source, geometry, frames, ask, batch=batch, whole=whole, workers=workers, wanted=numbers
+    for result in map_windows_in_batches(
+        source,
+        clip_spec,
+        sampling,
+        measure_batch,
+        batch_size=batch_size,
+        slide_over_video=slide_over_video,
+        num_workers=num_workers,
+        indices=indices,
     ):
-        if isinstance(one, Read):
-            yield one, []
+        if isinstance(result, Read):
+            yield result, []
             continue
-        out = []
-        for window, (found, i) in zip(one.windows, one.found):
-            for target, (answers, values, margins) in found.items():
-                answer = loaded.labels[answers[i]] if answers[i] >= 0 else target
-                told = {name: float(value[i]) for name, value in values.items()}
-                row = Motion(window.read.item.name, window.number, target, answer, **told)
-                first, behind = next(q.among for q in questions if q.name == target)
-                labels = loaded.labels[first:behind] if margins else ()
-                out.append(Evidence(row, labels, {name: m[i].tolist() for name, m in margins.items()}))
-        yield one.windows[0].read, out
+        evidence = []
+        for window, (measurements, i) in zip(result.windows, result.results):
+            for target, (answers, values, margins) in measurements.items():
+                answer = network.labels[answers[i]] if answers[i] >= 0 else target
+                fields = {name: float(value[i]) for name, value in values.items()}
+                row = ClipMotionRow(window.read.item.name, window.clip_index, target, answer, **fields)
+                first, behind = next(
+                    target_spec.head_range for target_spec in target_specs if target_spec.name == target
+                )
+                labels = network.labels[first:behind] if margins else ()
+                evidence.append(MotionEvidence(row, labels, {name: m[i].tolist() for name, m in margins.items()}))
+        yield result.windows[0].read, evidence
 
 
-def _asked(
-    loaded: Loaded, clips: Any, question: Asked, logits: np.ndarray, how: Measuring, moves: np.ndarray | None
-) -> Found:
+def _measure_clips(
+    network: Network,
+    clips: Any,
+    target_spec: TargetSpec,
+    logits: np.ndarray,
+    config: MotionConfig,
+    moving_masks: np.ndarray | None,
+) -> ClipMeasurements:
     b, t = clips.shape[:2]
-    target = question.target(logits[-1])
-    if question.fixed is not None:  # a channel has a value for a clip without anything as well
-        probe = temporal_probe(loaded.model, clips, target, shuffles=how.shuffles, seed=how.seed)
+    target = target_spec.target(logits[-1])
+    if target_spec.custom is not None:  # a channel has a value for a clip without anything as well
+        probe = temporal_probe(network.model, clips, target, shuffles=config.shuffles, seed=config.seed)
     else:
         score = as_target(target, b, logits.shape[-1])
-        probe = as_probe(np.stack([np.asarray(score(jnp.asarray(one), {})) for one in logits]), t, None)
-    found = selective_relevance.motion(loaded.model, clips, target, how.method, stage=how.stage, n=how.n)
-    out = {
+        probe = probe_from_scores(np.stack([np.asarray(score(jnp.asarray(array), {})) for array in logits]), t, None)
+    motion_shares = selective_relevance.motion_share(
+        network.model, clips, target, config.method, stage=config.stage, threshold_sd=config.motion_threshold_sd
+    )
+    fields = {
         "score": probe.score,
-        "nothing": probe.baseline,
-        "frozen": probe.frozen.mean(1),
-        "shuffled": probe.shuffled.mean(1),
-        "reversed": probe.reversed,
-        "half_rate": probe.half_rate,
-        "still": probe.still_share,
-        "order": probe.order_share,
-        "moving": found.selected.motion_share,
-        "moving_frozen": found.frozen.motion_share,
-        "excess": found.excess,
-        "area": found.selected.area,
-        "lift": found.selected.lift,
+        "nothing": probe.score_baseline,
+        "frozen": probe.scores_frozen.mean(1),
+        "shuffled": probe.scores_shuffled.mean(1),
+        "reversed": probe.score_reversed,
+        "half_rate": probe.score_half_rate,
+        "still": probe.drop_frozen,
+        "order": probe.drop_shuffled,
+        "moving": motion_shares.clip_split.motion_share,
+        "moving_frozen": motion_shares.frozen_split.motion_share,
+        "excess": motion_shares.excess,
+        "area": motion_shares.clip_split.area,
+        "lift": motion_shares.clip_split.lift,
     }
-    for name, changed in (("order", probe.shuffled), ("still", probe.frozen)):
-        shares = np.stack([share(probe.score, one, probe.baseline) for one in changed.T], 1)
-        _, out[f"{name}_low"], out[f"{name}_high"] = np.array([intervals.mean(clip) for clip in shares]).T
-    if moves is not None:
-        agreed = optical_flow.agreement(found.selected, moves)
-        out |= {"flow_precision": agreed.precision, "flow_recall": agreed.recall, "flow_iou": agreed.iou}
-        out |= {"flow_energy": agreed.energy}
+    for name, edited_scores in (("order", probe.scores_shuffled), ("still", probe.scores_frozen)):
+        shares = np.stack([relative_drop(probe.score, array, probe.score_baseline) for array in edited_scores.T], 1)
+        _, fields[f"{name}_low"], fields[f"{name}_high"] = np.array([intervals.mean_ci(clip) for clip in shares]).T
+    if moving_masks is not None:
+        agreement = optical_flow.flow_agreement(motion_shares.clip_split, moving_masks)
+        fields |= {"flow_precision": agreement.precision, "flow_recall": agreement.recall, "flow_iou": agreement.iou}
+        fields |= {"flow_energy": agreement.energy}
     margins = {}
-    if question.fixed is None and question.against is None and len(question.classes) < 2:
-        own = logits[..., slice(*question.among)]
-        k = own.shape[-1]
-        own = (own - own.mean(-1, keepdims=True)) * k / max(k - 1, 1)  # less the mean of the others
-        margins = {"score": own[-1], "shuffled": own[t:-3].mean(0), "frozen": own[:t].mean(0), "reversed": own[-3]}
-    return question.answers(logits[-1]), out, margins
+    if target_spec.custom is None and target_spec.contrast is None and len(target_spec.classes) < 2:
+        head_logits = logits[..., slice(*target_spec.head_range)]
+        k = head_logits.shape[-1]
+        head_logits = (
+            (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
+        )  # less the mean of the others
+        margins = {
+            "score": head_logits[-1],
+            "shuffled": head_logits[t:-3].mean(0),
+            "frozen": head_logits[:t].mean(0),
+            "reversed": head_logits[-3],
+        }
+    return target_spec.answers(logits[-1]), fields, margins

@@ -13,35 +13,35 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
-from vtcav_jax.attribution import BASELINES, Attribution, explain, explained
-from vtcav_jax.attribution.baselines import still
-from vtcav_jax.attribution.score_model import scores
+from vtcav_jax.attribution import BASELINES, Attribution, explain, prepare_explanation
+from vtcav_jax.attribution.baselines import freeze_frame
+from vtcav_jax.attribution.score_model import clip_scores
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
 Maps = Float[np.ndarray, "b t h w"]
-Variant = Literal["absolute", "paper2020"]
-Padding = Literal["edge", "zero"]
-FLOOR = 1e-6  # of the derivative's largest possible value: less is rounding
+SplitVariant = Literal["absolute", "paper2020"]
+SplitPadding = Literal["edge", "zero"]
+ROUNDING_EPS = 1e-6  # of the derivative's largest possible value: less is rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
+class MotionSplit:
     """A map in two parts: `motion + still` is the map, and `mask` says which voxels are in the first."""
 
     motion: Maps
-    still: Maps
+    static: Maps
     mask: Bool[np.ndarray, "b t h w"]
-    n: float
-    variant: Variant
-    padding: Padding
+    threshold_sd: float
+    variant: SplitVariant
+    padding: SplitPadding
 
     @property
     def motion_share(self) -> Float[np.ndarray, " b"]:
         """Of the absolute relevance, how much is in the motion part; NaN where there is none."""
-        moving, all_of_it = (np.abs(x).sum((1, 2, 3)) for x in (self.motion, self.motion + self.still))
+        changing, total = (np.abs(x).sum((1, 2, 3)) for x in (self.motion, self.motion + self.static))
         with np.errstate(invalid="ignore"):
-            return moving / all_of_it
+            return changing / total
 
     @property
     def area(self) -> Float[np.ndarray, " b"]:
@@ -55,9 +55,13 @@ class Selected:
             return np.where(self.area > 0, self.motion_share / self.area, np.nan)
 
 
-def split(
-    attribution: Attribution | Maps, n: float = 1.0, *, variant: Variant = "absolute", padding: Padding | None = None
-) -> Selected:
+def split_by_motion(
+    attribution: Attribution | Maps,
+    threshold_sd: float = 1.0,
+    *,
+    variant: SplitVariant = "absolute",
+    padding: SplitPadding | None = None,
+) -> MotionSplit:
     """The parts of a map with and without change over time, at the map's own resolution.
 
     "absolute": |derivative| > n sigma, the border repeated beyond the ends. "paper2020": as the code of the time,
@@ -65,22 +69,26 @@ def split(
     to 0..1; zeros make motion out of the first and last frame, and the sign keeps only what fades.
     """
     maps = attribution.map if isinstance(attribution, Attribution) else np.asarray(attribution)
-    if n < 0 or variant not in ("absolute", "paper2020") or padding not in (None, "edge", "zero"):
+    if threshold_sd < 0 or variant not in ("absolute", "paper2020") or padding not in (None, "edge", "zero"):
         raise ValueError(
             "expected n of at least 0, variant absolute or paper2020, padding edge or zero; "
-            f"got {n}, {variant!r}, {padding!r}"
+            f"got {threshold_sd}, {variant!r}, {padding!r}"
         )
     if maps.shape[1] < 2:
         raise ValueError(f"a map of {maps.shape[1]} time step has no change over time; take a stage or clip with more")
-    paper = variant == "paper2020"
-    padding = padding or ("zero" if paper else "edge")
-    slope = derivative(_scaled(maps) if paper else maps, padding)
+    as_published = variant == "paper2020"
+    padding = padding or ("zero" if as_published else "edge")
+    slope = time_derivative(_rescale(maps) if as_published else maps, padding)
     sigma = slope.std((1, 2, 3), keepdims=True)
-    mask = slope > n * sigma if paper else np.abs(slope) > np.maximum(n * sigma, _floor(maps))
-    return _selected(maps, mask, n, variant, padding)
+    mask = (
+        slope > threshold_sd * sigma
+        if as_published
+        else np.abs(slope) > np.maximum(threshold_sd * sigma, _rounding_floor(maps))
+    )
+    return _make_split(maps, mask, threshold_sd, variant, padding)
 
 
-def derivative(maps: Maps, padding: Padding = "edge") -> Maps:
+def time_derivative(maps: Maps, padding: SplitPadding = "edge") -> Maps:
     """The map a frame before less that a frame after, smoothed over 3 x 3 places: Sobel's kernel, 32 in absolutes."""
     x = np.pad(maps, ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge" if padding == "edge" else "constant")
     x = x[:, :-2] - x[:, 2:]
@@ -89,48 +97,55 @@ def derivative(maps: Maps, padding: Padding = "edge") -> Maps:
 
 
 def sweep(
-    attribution: Attribution | Maps, ns: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0), *, variant: Variant = "absolute"
-) -> list[Selected]:
+    attribution: Attribution | Maps,
+    thresholds: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0),
+    *,
+    variant: SplitVariant = "absolute",
+) -> list[MotionSplit]:
     """The parts at several thresholds: a share of motion that hangs on one n is no finding."""
-    return [split(attribution, n, variant=variant) for n in ns]
+    return [split_by_motion(attribution, threshold_sd, variant=variant) for threshold_sd in thresholds]
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
+class MotionShare:
     """How much of a decision is motion, clip by clip, and what is found in the same clips frozen, without any."""
 
-    selected: Selected
-    frozen: Selected
+    clip_split: MotionSplit
+    frozen_split: MotionSplit
 
     @property
     def excess(self) -> Float[np.ndarray, " b"]:
         """The share of motion less that of the frozen clip; NaN where a map is 0 everywhere."""
-        return self.selected.motion_share - self.frozen.motion_share
+        return self.clip_split.motion_share - self.frozen_split.motion_share
 
 
-def motion(
+def motion_share(
     model: Model,
     clips: ArrayLike,
     target: Target,
     method: str = "gradient_x_input",
     *,
     stage: str | None = None,
-    n: float = 1.0,
+    threshold_sd: float = 1.0,
     **options: Any,
-) -> Motion:
+) -> MotionShare:
     """Selective relevance of the clips and of each frozen at its middle frame, both by the threshold of the first.
 
     By a threshold of its own, something would be motion in a frozen clip too, however little changes.
     """
-    what = explained(model, clips, target)
-    real = explain(model, what.video, target, method, stage, **options).map
-    null = explain(model, BASELINES["frozen"](what.video), target, method, stage, **options).map
+    context = prepare_explanation(model, clips, target)
+    clip_map = explain(model, context.video, target, method, stage, **options).map
+    frozen_map = explain(model, BASELINES["frozen"](context.video), target, method, stage, **options).map
     # A threshold is a share of what a map has in all, which may differ between the two
-    size, null_size = (np.abs(x).mean((1, 2, 3), keepdims=True) for x in (real, null))
+    size, frozen_size = (np.abs(x).mean((1, 2, 3), keepdims=True) for x in (clip_map, frozen_map))
     with np.errstate(invalid="ignore", divide="ignore"):
-        threshold = n * derivative(real).std((1, 2, 3), keepdims=True) * np.nan_to_num(null_size / size)
-    mask = np.abs(derivative(null)) > np.maximum(threshold, _floor(null))
-    return Motion(split(real, n), _selected(null, mask, n, "absolute", "edge"))
+        threshold = (
+            threshold_sd * time_derivative(clip_map).std((1, 2, 3), keepdims=True) * np.nan_to_num(frozen_size / size)
+        )
+    mask = np.abs(time_derivative(frozen_map)) > np.maximum(threshold, _rounding_floor(frozen_map))
+    return MotionShare(
+        split_by_motion(clip_map, threshold_sd), _make_split(frozen_map, mask, threshold_sd, "absolute", "edge")
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,32 +159,32 @@ class TiledDifference:
     temporal: Maps
     spatial: Maps
     score: Float[np.ndarray, " b"]
-    still_score: Float[np.ndarray, "b t"]
+    static_scores: Float[np.ndarray, "b t"]
 
 
 def tiled_difference(
     model: Model, clips: ArrayLike, target: Target, method: str = "gradient_x_input", **options: Any
 ) -> TiledDifference:
     """Explains the clip, and each of its frames for as long as the clip lasts; of that, the mean over the copies."""
-    what = explained(model, clips, target)
-    whole = explain(model, what.video, target, method, **options).map
-    frames = what.video.shape[1]
-    if whole.shape[1] != frames:
+    context = prepare_explanation(model, clips, target)
+    clip_map = explain(model, context.video, target, method, **options).map
+    frames = context.video.shape[1]
+    if clip_map.shape[1] != frames:
         raise ValueError(
-            f"{method} gives {whole.shape[1]} time steps for {frames} frames, and each frame is to be compared with "
+            f"{method} gives {clip_map.shape[1]} time steps for {frames} frames, and each frame is to be compared with "
             "itself; take a method that explains the video"
         )
-    stills = [still(what.video, i) for i in range(frames)]
-    spatial = np.stack([explain(model, clip, target, method, **options).map.mean(1) for clip in stills], 1)
-    still_scores = np.stack([scores(what.scored, clip) for clip in stills], 1)
-    return TiledDifference(whole - spatial, spatial, scores(what.scored, what.video), still_scores)
+    frozen_clips = [freeze_frame(context.video, i) for i in range(frames)]
+    spatial = np.stack([explain(model, clip, target, method, **options).map.mean(1) for clip in frozen_clips], 1)
+    static_scores = np.stack([clip_scores(context.score_model, clip) for clip in frozen_clips], 1)
+    return TiledDifference(clip_map - spatial, spatial, clip_scores(context.score_model, context.video), static_scores)
 
 
-def _floor(maps: Maps) -> np.ndarray:
-    return FLOOR * 32 * np.abs(maps).max((1, 2, 3), keepdims=True)
+def _rounding_floor(maps: Maps) -> np.ndarray:
+    return ROUNDING_EPS * 32 * np.abs(maps).max((1, 2, 3), keepdims=True)
 
 
-def _scaled(maps: Maps) -> Maps:
+def _rescale(maps: Maps) -> Maps:
     """To at most 1 in each clip; with negative values, then to 0..1."""
     top = np.abs(maps).max((1, 2, 3), keepdims=True)
     maps = maps / np.where(top == 0, 1, top)
@@ -178,6 +193,10 @@ def _scaled(maps: Maps) -> Maps:
     return np.where(low < 0, stretched, maps).astype(maps.dtype)
 
 
-def _selected(maps: Maps, mask: np.ndarray, n: float, variant: Variant, padding: Padding) -> Selected:
+def _make_split(
+    maps: Maps, mask: np.ndarray, threshold_sd: float, variant: SplitVariant, padding: SplitPadding
+) -> MotionSplit:
     zero = np.zeros_like(maps)
-    return Selected(np.where(mask, maps, zero), np.where(mask, zero, maps), mask, float(n), variant, padding)
+    return MotionSplit(
+        np.where(mask, maps, zero), np.where(mask, zero, maps), mask, float(threshold_sd), variant, padding
+    )

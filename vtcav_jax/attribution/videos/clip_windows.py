@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, How
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.loader import Read, stream
@@ -26,107 +26,109 @@ class Window:
 
     read: Read
     clip: Clip
-    number: int
+    clip_index: int
     last: bool
 
 
 @dataclass(frozen=True)
-class Answered(Generic[T]):
+class VideoResult(Generic[T]):
     """All windows of a video, and for each what came of its batch, and its row there."""
 
     windows: tuple[Window, ...]
-    found: tuple[tuple[T, int], ...]
+    results: tuple[tuple[T, int], ...]
 
 
-def windows(
+def stream_windows(
     source: Source,
-    geometry: ClipGeometry,
-    how: How,
+    clip_spec: ClipSpec,
+    sampling: How,
     *,
-    whole: bool = False,
-    workers: int = 2,
-    wanted: Iterable[int] | None = None,
+    slide_over_video: bool = False,
+    num_workers: int = 2,
+    indices: Iterable[int] | None = None,
 ) -> Iterator[Window | Read]:
     """Of every video its clips as `how` says; with `whole`, one after the other until its end. A `Read` is a failure.
 
     Of a whole video the first clip alone is read ahead by workers.
     """
-    how = replace(how, normalise=False)
-    if whole:
-        if geometry.sampling == "uniform" or how.clips > 1:
+    sampling = replace(sampling, normalise=False)
+    if slide_over_video:
+        if clip_spec.sampling == "uniform" or sampling.clips > 1:
             raise ValueError(
                 "of a whole video clips follow each other; leave out --num_clips, or --whole_video (which a"
                 " network whose frames are spread over the video does not need)"
             )
-        how = replace(how, start=0)
-    for read in stream(source, geometry, how, workers=workers, wanted=wanted):
+        sampling = replace(sampling, start=0)
+    for read in stream(source, clip_spec, sampling, workers=num_workers, wanted=indices):
         if read.clip is None:
             yield read
-        elif whole:
-            yield from _numbered(read, tuple(_following(source, read.index, read.clip, geometry, how)))
+        elif slide_over_video:
+            yield from _number_windows(read, tuple(_follow_clips(source, read.index, read.clip, clip_spec, sampling)))
         else:
-            yield from _numbered(read, tuple(_apart(read.clip)))
+            yield from _number_windows(read, tuple(_split_clips(read.clip)))
 
 
-def asked_in_batches(
+def map_windows_in_batches(
     source: Source,
-    geometry: ClipGeometry,
-    how: How,
-    ask: Callable[[UInt8[np.ndarray, "b t h w 3"]], T],
+    clip_spec: ClipSpec,
+    sampling: How,
+    compute: Callable[[UInt8[np.ndarray, "b t h w 3"]], T],
     *,
-    batch: int,
-    whole: bool = False,
-    workers: int = 2,
-    wanted: Iterable[int] | None = None,
-) -> Iterator[Answered[T] | Read]:
+    batch_size: int,
+    slide_over_video: bool = False,
+    num_workers: int = 2,
+    indices: Iterable[int] | None = None,
+) -> Iterator[VideoResult[T] | Read]:
     """`ask` of all windows, `batch` at once, and the answers video by video, in order; a `Read` is a failure."""
-    failed: list[Read] = []
+    failures: list[Read] = []
 
     def readable() -> Iterator[Window]:
-        for one in windows(source, geometry, how, whole=whole, workers=workers, wanted=wanted):
-            if isinstance(one, Read):
-                failed.append(one)
+        for item in stream_windows(
+            source, clip_spec, sampling, slide_over_video=slide_over_video, num_workers=num_workers, indices=indices
+        ):
+            if isinstance(item, Read):
+                failures.append(item)
             else:
-                yield one
+                yield item
 
     clips = readable()
-    waiting: list[tuple[Window, tuple[T, int]]] = []
-    while some := list(islice(clips, batch)):  # itertools.batched came with Python 3.12
-        video = np.stack([window.clip.video[0] for window in some])
-        found = ask(np.concatenate([video, np.repeat(video[-1:], batch - len(some), 0)]))
-        for row, window in enumerate(some):
-            waiting.append((window, (found, row)))
+    pending: list[tuple[Window, tuple[T, int]]] = []
+    while batch := list(islice(clips, batch_size)):  # itertools.batched came with Python 3.12
+        video = np.stack([window.clip.video[0] for window in batch])
+        output = compute(np.concatenate([video, np.repeat(video[-1:], batch_size - len(batch), 0)]))
+        for row, window in enumerate(batch):
+            pending.append((window, (output, row)))
             if window.last:
-                yield Answered(*zip(*waiting))
-                waiting.clear()
-        yield from failed
-        failed.clear()
-    yield from failed
+                yield VideoResult(*zip(*pending))
+                pending.clear()
+        yield from failures
+        failures.clear()
+    yield from failures
 
 
-def new_frames(windows: Iterable[Window]) -> list[np.ndarray]:
+def unseen_frames(windows: Iterable[Window]) -> list[np.ndarray]:
     """Of each window the frames that no window before it has shown, as a mask: the last one begins earlier to fit."""
-    seen, out = -1, []
+    last_seen, masks = -1, []
     for window in windows:
         frames = window.clip.frames[0]
         # In a short video frames wrap around to the beginning, or come twice
-        last = np.maximum.accumulate(np.r_[seen, frames])
-        out.append(frames > last[:-1])
-        seen = int(last[-1])
-    return out
+        last = np.maximum.accumulate(np.r_[last_seen, frames])
+        masks.append(frames > last[:-1])
+        last_seen = int(last[-1])
+    return masks
 
 
-def _numbered(read: Read, clips: tuple[Clip, ...]) -> Iterator[Window]:
+def _number_windows(read: Read, clips: tuple[Clip, ...]) -> Iterator[Window]:
     return (Window(read, clip, i, i == len(clips) - 1) for i, clip in enumerate(clips))
 
 
-def _apart(clip: Clip) -> Iterator[Clip]:
+def _split_clips(clip: Clip) -> Iterator[Clip]:
     for i in range(len(clip.frames)):
         row = slice(i, i + 1)
         yield replace(clip, video=clip.video[row], frames=clip.frames[row], times=clip.times[row])
 
 
-def _following(source: Source, i: int, first: Clip, geometry: ClipGeometry, how: How) -> Iterator[Clip]:
+def _follow_clips(source: Source, i: int, first: Clip, clip_spec: ClipSpec, sampling: How) -> Iterator[Clip]:
     """`first` and the clips after it; the last one begins early enough to be full."""
     clip = first
     while True:
@@ -134,12 +136,12 @@ def _following(source: Source, i: int, first: Clip, geometry: ClipGeometry, how:
         step = max(int(np.median(np.diff(frames))), 1) if len(frames) > 1 else 1
         if clip.padded and clip is not first:
             full = frames[: int(frames.argmax()) + 1]
-            yield source.read(i, geometry, replace(how, start=int(full[-1]) - step * (len(frames) - 1)))
+            yield source.read(i, clip_spec, replace(sampling, start=int(full[-1]) - step * (len(frames) - 1)))
             return
         yield clip
         if clip.padded:
             return
         try:
-            clip = source.read(i, geometry, replace(how, start=int(frames[-1]) + step))
+            clip = source.read(i, clip_spec, replace(sampling, start=int(frames[-1]) + step))
         except VideoError:  # the video has ended
             return

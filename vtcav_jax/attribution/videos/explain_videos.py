@@ -11,21 +11,21 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vtcav_jax import models
-from vtcav_jax.attribution.attention import stages_needed
+from vtcav_jax.attribution.attention import attention_stages
 from vtcav_jax.attribution.lrp.methods import require_relus
-from vtcav_jax.attribution.registry import METHODS, OVER_BLOCKS, explain_many
-from vtcav_jax.attribution.result import Attribution, joined
-from vtcav_jax.attribution.score_model import explained, scores
-from vtcav_jax.attribution.target_spec import Asked
-from vtcav_jax.attribution.videos.clip_windows import Window, asked_in_batches
+from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, explain_many
+from vtcav_jax.attribution.result import Attribution, concatenate_attributions
+from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
+from vtcav_jax.attribution.target_spec import TargetSpec
+from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import Read
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 
-Wanted = tuple[tuple[str, str | None], ...]  # methods and stages
-AT = "@"
+MethodStages = tuple[tuple[str, str | None], ...]  # methods and stages
+METHOD_STAGE_SEPARATOR = "@"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,86 +42,100 @@ class VideoMaps:
         return self.windows[0].read
 
 
-def wanted(loaded: Loaded, methods: Sequence[str], stages: Sequence[str], questions: Sequence[Asked]) -> Wanted:
+def resolve_methods(
+    network: Network, methods: Sequence[str], stages: Sequence[str], target_specs: Sequence[TargetSpec]
+) -> MethodStages:
     """`methods` are METHOD or METHOD@STAGE; those without a stage are made at each of `stages` if they can be.
 
     Everything is checked for every question, and all that is wrong is told at once; nothing is computed.
     """
-    found: list[tuple[str, str | None]] = []
+    method_stages: list[tuple[str, str | None]] = []
     problems = []
     for text in methods:
-        name, _, stage = text.partition(AT)
+        name, _, stage = text.partition(METHOD_STAGE_SEPARATOR)
         if name not in METHODS:
             problems.append(unknown("method", [name], METHODS))
             continue
-        anywhere = "stage" in inspect.signature(METHODS[name]).parameters
-        if stage and not anywhere:
+        takes_stage = "stage" in inspect.signature(METHODS[name]).parameters
+        if stage and not takes_stage:
             problems.append(f"{name} makes maps of the video, not of {stage}; leave the stage out")
-        found += [(name, s) for s in ([stage] if stage else stages if anywhere else ()) or (None,)]
-    video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))
-    for question in questions:
-        logits = np.zeros((1, len(loaded.labels)), np.float32)
+        method_stages += [(name, s) for s in ([stage] if stage else stages if takes_stage else ()) or (None,)]
+    video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
+    for target_spec in target_specs:
+        logits = np.zeros((1, len(network.labels)), np.float32)
         try:
-            what = explained(loaded.model, video, question.target(logits))
-            jax.eval_shape(what.scored.score, video)
+            context = prepare_explanation(network.model, video, target_spec.target(logits))
+            jax.eval_shape(context.score_model.score, video)
         except ValueError as error:
-            problems.append(f"{question.name}: {error}")
+            problems.append(f"{target_spec.name}: {error}")
             continue
-        for name, stage in found:
+        for name, stage in method_stages:
             try:
-                if name in OVER_BLOCKS:
-                    what.require(stages_needed(what, stage))
+                if name in ATTENTION_METHODS:
+                    context.require_reachable(attention_stages(context, stage))
                 elif name == "guided_backprop":
-                    require_relus(what)
+                    require_relus(context)
                 elif "stage" in inspect.signature(METHODS[name]).parameters:
-                    what.require([what.stage(stage)] if stage else [])
+                    context.require_reachable([context.resolve_stage(stage)] if stage else [])
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(method_stages))
 
 
-def explained_videos(
-    loaded: Loaded,
+def explain_videos(
+    network: Network,
     source: Source,
-    questions: Sequence[Asked],
-    methods: Wanted,
-    how: How,
+    target_specs: Sequence[TargetSpec],
+    methods: MethodStages,
+    sampling: How,
     *,
-    whole: bool = False,
-    batch: int = 4,
-    workers: int = 2,
-    numbers: Sequence[int] | None = None,
+    slide_over_video: bool = False,
+    batch_size: int = 4,
+    num_workers: int = 2,
+    indices: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[VideoMaps | Read]:
     """Of every video, or those with these `numbers`; a `Read` is one that could not be read."""
-    geometry = models.PRESETS[loaded.preset].geometry
+    clip_spec = models.PRESETS[network.preset].clip_spec
 
-    def ask(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
-        video = jnp.asarray(geometry.normalised(frames))
-        logits = np.asarray(answered(loaded.model, video))
-        found = {}
-        for question in questions:
-            target = question.target(logits)
-            score = scores(explained(loaded.model, video, target).scored, video)
-            maps = explain_many(loaded.model, video, target, methods, options)
-            found[question.name] = (question.answers(logits), score, maps)
-        return found
+    def explain_batch(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
+        video = jnp.asarray(clip_spec.normalise(frames))
+        logits = np.asarray(compute_logits(network.model, video))
+        results = {}
+        for target_spec in target_specs:
+            target = target_spec.target(logits)
+            score = clip_scores(prepare_explanation(network.model, video, target).score_model, video)
+            maps = explain_many(network.model, video, target, methods, options)
+            results[target_spec.name] = (target_spec.answers(logits), score, maps)
+        return results
 
-    for one in asked_in_batches(source, geometry, how, ask, batch=batch, whole=whole, workers=workers, wanted=numbers):
-        if isinstance(one, Read):
-            yield one
+    for result in map_windows_in_batches(
+        source,
+        clip_spec,
+        sampling,
+        explain_batch,
+        batch_size=batch_size,
+        slide_over_video=slide_over_video,
+        num_workers=num_workers,
+        indices=indices,
+    ):
+        if isinstance(result, Read):
+            yield result
             continue
         answers, score, maps = {}, {}, {}
-        for name in [question.name for question in questions]:
-            parts = [(*found[name], slice(row, row + 1)) for found, row in one.found]
+        for name in [target_spec.name for target_spec in target_specs]:
+            parts = [(*batch_results[name], slice(row, row + 1)) for batch_results, row in result.results]
             answers[name] = np.concatenate([part[0][part[3]] for part in parts])
             score[name] = np.concatenate([part[1][part[3]] for part in parts])
-            maps[name] = tuple(joined(of_one) for of_one in zip(*([m[part[3]] for m in part[2]] for part in parts)))
-        yield VideoMaps(one.windows, answers, score, maps)
+            maps[name] = tuple(
+                concatenate_attributions(attributions)
+                for attributions in zip(*([m[part[3]] for m in part[2]] for part in parts))
+            )
+        yield VideoMaps(result.windows, answers, score, maps)
 
 
 @jax.jit
-def answered(model: Any, video: Array) -> Float[Array, "b k"]:
+def compute_logits(model: Any, video: Array) -> Float[Array, "b k"]:
     return model(video)

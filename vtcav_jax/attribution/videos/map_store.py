@@ -14,11 +14,11 @@ from vtcav_jax.attribution.resample import frame_of_step
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.data.loader import Read
 
-SEPARATOR = "|"
+MAP_KEY_SEPARATOR = "|"
 
 
 @dataclass(frozen=True)
-class Row:
+class MapRow:
     """One map of one clip of a video, told in numbers.
 
     `total` is the map's sum, `residual` what is missing from it of what the method owes, `peak` the moment, in seconds,
@@ -28,7 +28,7 @@ class Row:
     """
 
     clip: str
-    window: int
+    clip_index: int
     start: float
     end: float
     target: str
@@ -37,46 +37,48 @@ class Row:
     method: str
     stage: str
     signed: bool
-    cost: int
-    total: float
-    residual: float
-    peak: float
+    forward_passes: int
+    map_sum: float
+    completeness_gap: float
+    peak_time: float
     peak_share: float
-    half: float
-    file: str
-    places: float = math.nan
+    temporal_half_mass: float
+    map_file: str
+    spatial_half_mass: float = math.nan
 
 
-def stem(read: Read) -> str:
+def video_stem(read: Read) -> str:
     """A file's name for a video, that no other video of the source has."""
     return f"{read.index:06d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', read.item.name)[-60:]}"
 
 
-def write(path: Path, found: VideoMaps, labels: Sequence[str]) -> None:
+def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
     """Maps are raw, `map|TARGET|METHOD|STAGE` is `(windows, t, h, w)`; the rest is what `rows` needs."""
     arrays: dict[str, np.ndarray] = {
-        "frames": np.concatenate([window.clip.frames for window in found.windows]),
-        "times": np.concatenate([window.clip.times for window in found.windows]),
+        "frames": np.concatenate([window.clip.frames for window in video_maps.windows]),
+        "times": np.concatenate([window.clip.times for window in video_maps.windows]),
     }
-    about = []
-    for target, maps in found.maps.items():
-        arrays[f"score|{target}"] = found.scores[target]
-        answers = [labels[i] if i >= 0 else target for i in found.answers[target]]
-        for one in maps:
-            key = SEPARATOR.join((target, one.method, one.stage))
-            arrays[f"map|{key}"] = one.map
-            if one.residual is not None:
-                arrays[f"residual|{key}"] = one.residual
-            about.append((target, one.method, one.stage, one.signed, one.cost, answers))
-    arrays["about"] = np.array(json.dumps({"clip": found.read.item.name, "maps": about}))
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    metadata = []
+    for target, maps in video_maps.maps.items():
+        arrays[f"score|{target}"] = video_maps.scores[target]
+        answers = [labels[i] if i >= 0 else target for i in video_maps.answers[target]]
+        for attribution in maps:
+            key = MAP_KEY_SEPARATOR.join((target, attribution.method, attribution.stage))
+            arrays[f"map|{key}"] = attribution.map
+            if attribution.completeness_gap is not None:
+                arrays[f"residual|{key}"] = attribution.completeness_gap
+            metadata.append(
+                (target, attribution.method, attribution.stage, attribution.signed, attribution.forward_passes, answers)
+            )
+    arrays["about"] = np.array(json.dumps({"clip": video_maps.read.item.name, "maps": metadata}))
+    partial_path = path.with_name(f".{path.name}.part")
+    with partial_path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    part.replace(path)
+    partial_path.replace(path)
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredMaps:
     """One question's maps by one method, of all clips of a video, as they were written."""
 
     clip: str
@@ -85,54 +87,81 @@ class Stored:
     method: str
     stage: str
     signed: bool
-    cost: int
+    forward_passes: int
     maps: Float[np.ndarray, "n t h w"]
     scores: Float[np.ndarray, " n"]
-    residual: Float[np.ndarray, " n"]
+    completeness_gap: Float[np.ndarray, " n"]
     times: Float[np.ndarray, "n frames"]
 
 
-def stored(path: Path) -> Iterator[Stored]:
+def load_maps(path: Path) -> Iterator[StoredMaps]:
     with np.load(path, allow_pickle=False) as arrays:
-        about, times = json.loads(str(arrays["about"])), arrays["times"]
-        for target, method, stage, signed, cost, answers in about["maps"]:
-            key = SEPARATOR.join((target, method, stage))
+        metadata, times = json.loads(str(arrays["about"])), arrays["times"]
+        for target, method, stage, signed, forward_passes, answers in metadata["maps"]:
+            key = MAP_KEY_SEPARATOR.join((target, method, stage))
             maps, scores = arrays[f"map|{key}"], arrays[f"score|{target}"]
-            residual = arrays[f"residual|{key}"] if f"residual|{key}" in arrays else np.full(len(maps), np.nan)
-            yield Stored(about["clip"], target, answers, method, stage, signed, cost, maps, scores, residual, times)
+            completeness_gap = arrays[f"residual|{key}"] if f"residual|{key}" in arrays else np.full(len(maps), np.nan)
+            yield StoredMaps(
+                metadata["clip"],
+                target,
+                answers,
+                method,
+                stage,
+                signed,
+                forward_passes,
+                maps,
+                scores,
+                completeness_gap,
+                times,
+            )
 
 
-def rows(path: Path) -> list[Row]:
-    out = []
-    for one in stored(path):
-        for w, (maps, when) in enumerate(zip(one.maps, one.times)):
-            course = np.abs(maps).sum((1, 2))
-            peak = int(course.argmax())
-            share = float(course[peak] / course.sum()) if course.any() else float("nan")
-            moment = float(when[frame_of_step(peak, len(course), len(when))])
-            out.append(
-                Row(
-                    *(one.clip, w, float(when[0]), float(when[-1]), one.target, one.answers[w], float(one.scores[w])),
-                    *(one.method, one.stage, one.signed, one.cost, float(maps.sum()), float(one.residual[w])),
-                    *(moment, share, half(course), path.name, places(maps)),
+def map_rows(path: Path) -> list[MapRow]:
+    rows_of_video = []
+    for stored_maps in load_maps(path):
+        for clip_index, (maps, frame_times) in enumerate(zip(stored_maps.maps, stored_maps.times)):
+            profile = np.abs(maps).sum((1, 2))
+            peak_step = int(profile.argmax())
+            peak_share = float(profile[peak_step] / profile.sum()) if profile.any() else float("nan")
+            peak_time = float(frame_times[frame_of_step(peak_step, len(profile), len(frame_times))])
+            rows_of_video.append(
+                MapRow(
+                    *(
+                        stored_maps.clip,
+                        clip_index,
+                        float(frame_times[0]),
+                        float(frame_times[-1]),
+                        stored_maps.target,
+                        stored_maps.answers[clip_index],
+                        float(stored_maps.scores[clip_index]),
+                    ),
+                    *(
+                        stored_maps.method,
+                        stored_maps.stage,
+                        stored_maps.signed,
+                        stored_maps.forward_passes,
+                        float(maps.sum()),
+                        float(stored_maps.completeness_gap[clip_index]),
+                    ),
+                    *(peak_time, peak_share, half_mass_fraction(profile), path.name, spatial_half_mass(maps)),
                 )
             )
-    return out
+    return rows_of_video
 
 
-def half(course: Float[np.ndarray, " t"]) -> float:
+def half_mass_fraction(profile: Float[np.ndarray, " t"]) -> float:
     """The smallest part of the steps that holds half of it, a step in part where less would do; NaN of nothing."""
-    if not course.any():
+    if not profile.any():
         return float("nan")
-    falling = -np.sort(-course.astype(np.float64))
-    reached = np.r_[0, np.cumsum(falling)]
-    return float(np.interp(reached[-1] / 2, reached, np.arange(len(reached))) / len(course))
+    descending = -np.sort(-profile.astype(np.float64))
+    cumulative = np.r_[0, np.cumsum(descending)]
+    return float(np.interp(cumulative[-1] / 2, cumulative, np.arange(len(cumulative))) / len(profile))
 
 
-def places(maps: Float[np.ndarray, "t h w"]) -> float:
+def spatial_half_mass(maps: Float[np.ndarray, "t h w"]) -> float:
     """The smallest part of a frame that holds half of what lies in it, the mean over time."""
     steps = np.abs(maps).reshape(len(maps), -1)
-    course = steps.sum(1, dtype=np.float64)
-    if steps.shape[1] < 2 or not course.any():
+    profile = steps.sum(1, dtype=np.float64)
+    if steps.shape[1] < 2 or not profile.any():
         return math.nan
-    return float(np.average([half(step) if step.any() else 0.0 for step in steps], weights=course))
+    return float(np.average([half_mass_fraction(step) if step.any() else 0.0 for step in steps], weights=profile))

@@ -10,42 +10,44 @@ from jaxtyping import Float
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.stats import intervals
 
-FILE = "profile.csv"
+PROFILE_CSV = "profile.csv"
 
 
 @dataclass(frozen=True)
-class Course:
+class ProfileRow:
     """One time step of the maps of a question, method and stage: the mean over clips of the share of a clip's absolute
     map that lies in it, with its bootstrap interval; an even spread is 1 / `steps`. `step` counts from 0."""
 
     target: str
     method: str
     stage: str
-    step: int
-    steps: int
-    share: float
+    time_step: int
+    n_time_steps: int
+    mass: float
     low: float
     high: float
-    clips: int
+    n_clips: int
 
 
-def over_steps(maps: Float[np.ndarray, "n t h w"]) -> Float[np.ndarray, "n t"]:
+def step_mass(maps: Float[np.ndarray, "n t h w"]) -> Float[np.ndarray, "n t"]:
     """The share of each step; NaN of a map that is 0 everywhere."""
-    course = np.abs(maps).sum((2, 3), dtype=np.float64)
+    profile = np.abs(maps).sum((2, 3), dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        return course / course.sum(1, keepdims=True)
+        return profile / profile.sum(1, keepdims=True)
 
 
-def courses(paths: Iterable[Path]) -> list[Course]:
+def temporal_profiles(paths: Iterable[Path]) -> list[ProfileRow]:
     """Of all clips whose maps lie in these files."""
-    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    masses_by_map: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for path in paths:
-        for one in map_store.stored(path):
-            found.setdefault((one.target, one.method, one.stage), []).append(over_steps(one.maps))
-    out = []
-    for key, parts in found.items():
-        shares = np.concatenate(parts)
-        clips, steps = int((~np.isnan(shares[:, 0])).sum()), shares.shape[1]
-        told = [intervals.mean(shares[:, step]) for step in range(steps)]
-        out += [Course(*key, step, steps, *one, clips) for step, one in enumerate(told)]
-    return out
+        for entry in map_store.load_maps(path):
+            masses_by_map.setdefault((entry.target, entry.method, entry.stage), []).append(step_mass(entry.maps))
+    profile_rows = []
+    for key, parts in masses_by_map.items():
+        masses = np.concatenate(parts)
+        n_clips, n_time_steps = int((~np.isnan(masses[:, 0])).sum()), masses.shape[1]
+        mean_intervals = [intervals.mean_ci(masses[:, time_step]) for time_step in range(n_time_steps)]
+        profile_rows += [
+            ProfileRow(*key, time_step, n_time_steps, *entry, n_clips) for time_step, entry in enumerate(mean_intervals)
+        ]
+    return profile_rows

@@ -9,14 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import attribution, models
-from vtcav_jax.attribution.attention import mixed_stages
-from vtcav_jax.attribution.cam_methods import WEIGHINGS
-from vtcav_jax.attribution.sanity_checks import MEASURES, LimitRow, Limits, limits
-from vtcav_jax.attribution.score_model import explained
-from vtcav_jax.attribution.target_spec import Asked, asked
+from vtcav_jax.attribution.attention import globally_mixed_stages
+from vtcav_jax.attribution.cam_methods import CAM_METHODS
+from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityRow, SanityScores, sanity_scores
+from vtcav_jax.attribution.score_model import prepare_explanation
+from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos import map_store, temporal_profile
-from vtcav_jax.attribution.videos.clip_windows import Window, windows
-from vtcav_jax.attribution.videos.explain_videos import VideoMaps, Wanted, answered, explained_videos, wanted
+from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
+from vtcav_jax.attribution.videos.explain_videos import (
+    MethodStages,
+    VideoMaps,
+    compute_logits,
+    explain_videos,
+    resolve_methods,
+)
 from vtcav_jax.cli.commands import say, unreadable, videos
 from vtcav_jax.cli.commands.predict import with_weights
 from vtcav_jax.cli.commands.report import report
@@ -24,12 +30,12 @@ from vtcav_jax.concepts.review.page import jpeg
 from vtcav_jax.data import How, Source, failure_table, write_failures
 from vtcav_jax.evaluation.faithfulness.own_clips import BEATING, OwnRow, metrics_of, title, told, verdicts
 from vtcav_jax.evaluation.faithfulness.own_clips import FILE as METRICS
-from vtcav_jax.evaluation.regions import displacement, things
-from vtcav_jax.models import Loaded
+from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 from vtcav_jax.progress import progress
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.animation.overlay import write_film
+from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.runs import directory
 from vtcav_jax.stats import intervals
 from vtcav_jax.tcav.experiment.verdicts import write_rows
@@ -49,7 +55,7 @@ def explain(
     methods: Sequence[str] = (),
     stages: Sequence[str] = (),
     baselines: Sequence[str] = ("zero",),
-    nodes: int = attribution.NODES,
+    nodes: int = attribution.IG_STEPS,
     vectors: Path | None = None,
     whole: bool = False,
     films: str = "webp",
@@ -73,9 +79,9 @@ def explain(
     source, loaded = videos(spec), with_weights(model, random_seed)
     vector_names = [text for text in targets if "|" in text]
     others = [text for text in targets if "|" not in text]
-    questions = asked(loaded, others) if others or not vector_names else ()
+    questions = parse_targets(loaded, others) if others or not vector_names else ()
     questions += concepts(vector_names, vectors, loaded)
-    chosen = wanted(loaded, methods or USUAL, stages, questions)
+    chosen = resolve_methods(loaded, methods or USUAL, stages, questions)
     options = _options(chosen, loaded, source, baselines, nodes, workers, seed)
     about = {"task": "explain", "model": model, "videos": source.spec, "clips": source.identity, "whole": whole}
     about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
@@ -90,31 +96,44 @@ def explain(
     labels = loaded.labels
     done = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
     todo = [i for i in range(len(source.items)) if i not in done]
-    found = explained_videos(
-        loaded, source, questions, chosen, how, whole=whole, batch=batch, workers=workers, numbers=todo, options=options
+    found = explain_videos(
+        loaded,
+        source,
+        questions,
+        chosen,
+        how,
+        slide_over_video=whole,
+        batch_size=batch,
+        num_workers=workers,
+        indices=todo,
+        options=options,
     )
     failed = []
     for one in progress(found, len(todo), "videos", size=lambda _: 1):
         if not isinstance(one, VideoMaps):
             failed.append(one)
             continue
-        name = map_store.stem(one.read)
+        name = map_store.video_stem(one.read)
         if films != "none":
             for question in questions:
                 answer = int(one.answers[question.name][0])
-                film, rate = map_animations.film(one, question.name, labels[answer] if answer >= 0 else question.name)
-                file = folder / "films" / map_animations.file(name, question.name, films)
+                film, rate = map_animations.render_map_animation(
+                    one, question.name, labels[answer] if answer >= 0 else question.name
+                )
+                file = folder / "films" / map_animations.map_animation_name(name, question.name, films)
                 if films == "mp4":  # an animation has its first picture in it
                     file.with_suffix(".jpg").write_bytes(jpeg(film[len(film) // 2]))
-                write_film(file, film, rate)
-        map_store.write(folder / "maps" / f"{name}.npz", one, labels)
+                write_animation(file, film, rate)
+        map_store.save_maps(folder / "maps" / f"{name}.npz", one, labels)
     paths = sorted((folder / "maps").glob("*.npz"))
-    rows = [row for path in paths for row in map_store.rows(path)]
+    rows = [row for path in paths for row in map_store.map_rows(path)]
     write_failures(folder / "explain_failures.csv", failed)
     if failed and not paths:
         raise ValueError(unreadable(source, failed))
-    write_rows(folder / temporal_profile.FILE, temporal_profile.Course, temporal_profile.courses(paths))
-    write_rows(folder / "explain.csv", map_store.Row, rows)
+    write_rows(
+        folder / temporal_profile.PROFILE_CSV, temporal_profile.ProfileRow, temporal_profile.temporal_profiles(paths)
+    )
+    write_rows(folder / "explain.csv", map_store.MapRow, rows)
     say(table(rows))
     if failed:
         say(failure_table(failed))
@@ -126,7 +145,7 @@ def explain(
         raise ValueError(f"--limits, --metrics: none of the clips of {source.spec} could be read")
     if limit_clips:
         measured = measure(loaded, source, questions, chosen, clips[:limit_clips], batch, seed, options)
-        write_rows(folder / "limits.csv", LimitRow, measured)
+        write_rows(folder / "limits.csv", SanityRow, measured)
         say(f"\n{limits_table(measured)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
     if metric_clips:
         found = unlabelled(loaded, questions, chosen, clips[:metric_clips], batch, seed, options)
@@ -135,18 +154,18 @@ def explain(
     report([folder])
 
 
-def spread(loaded: Loaded, questions: Sequence[Asked], chosen: Wanted) -> list[str]:
+def spread(loaded: Network, questions: Sequence[TargetSpec], chosen: MethodStages) -> list[str]:
     """The stages of maps at which every token may hold what any other place shows."""
-    video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))
+    video = jnp.zeros((1, *models.PRESETS[loaded.preset].clip_spec.shape))
     found = []
     for question in questions:
-        what = explained(loaded.model, video, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
-        own = mixed_stages(what)
-        found += [at for name, stage in chosen if name in WEIGHINGS and (at := what.stage(stage)) in own]
+        what = prepare_explanation(loaded.model, video, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
+        own = globally_mixed_stages(what)
+        found += [at for name, stage in chosen if name in CAM_METHODS and (at := what.resolve_stage(stage)) in own]
     return list(dict.fromkeys(found))
 
 
-def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[Asked, ...]:
+def concepts(texts: Sequence[str], run: Path | None, loaded: Network) -> tuple[TargetSpec, ...]:
     """Concept vectors of a --task=tcav run as targets, `STAGE|CONCEPT/KIND/AGAINST`: where and when is the concept?"""
     if not texts:
         return ()
@@ -159,7 +178,7 @@ def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[As
     found = stored_for(loaded.model, run)
     if strange := [text for text in texts if text not in found.arrays]:
         raise ValueError(unknown("concept vector", strange, found.arrays))
-    video = jnp.zeros((1, *models.PRESETS[loaded.preset].geometry.shape))
+    video = jnp.zeros((1, *models.PRESETS[loaded.preset].clip_spec.shape))
     out = []
     for text in texts:
         stage = text.split("|")[0]
@@ -169,60 +188,60 @@ def concepts(texts: Sequence[str], run: Path | None, loaded: Loaded) -> tuple[As
         vector = spread_out(found.arrays[text], shape, found.pool)
         places = np.prod([n for n, m in zip(shape, vector.shape) if m == 1])
         spread = np.broadcast_to(vector, shape) / np.float32(places)
-        out.append(Asked(text, fixed=attribution.Concept(stage, jnp.asarray(spread))))
+        out.append(TargetSpec(text, custom=attribution.ConceptTarget(stage, jnp.asarray(spread))))
     return tuple(out)
 
 
 def measure(
-    loaded: Loaded,
+    loaded: Network,
     source: Source,
-    questions: Sequence[Asked],
-    methods: Wanted,
+    questions: Sequence[TargetSpec],
+    methods: MethodStages,
     clips: Sequence[Window],
     batch: int,
     seed: int,
     options: dict[str, dict[str, Any]],
-) -> list[LimitRow]:
+) -> list[SanityRow]:
     """`Limits` of every question and method over `clips`."""
-    geometry = models.PRESETS[loaded.preset].geometry
-    parts: dict[tuple[str, str], list[Limits]] = {}
+    geometry = models.PRESETS[loaded.preset].clip_spec
+    parts: dict[tuple[str, str], list[SanityScores]] = {}
     groups = [clips[i : i + batch] for i in range(0, len(clips), batch)]
     jobs = [(some, question, name, stage) for some in groups for question in questions for name, stage in methods]
     for job in progress(jobs, len(jobs), "measurements", size=lambda _: 1):
         some, question, name, stage = job
-        video = jnp.asarray(geometry.normalised(np.concatenate([window.clip.video for window in some])))
-        target = question.target(np.asarray(answered(loaded.model, video)))
-        found = limits(
+        video = jnp.asarray(geometry.normalise(np.concatenate([window.clip.video for window in some])))
+        target = question.target(np.asarray(compute_logits(loaded.model, video)))
+        found = sanity_scores(
             *(loaded.model, video, target, name, stage),
-            things=_stacked([things(source, window, geometry, head(loaded, question)) for window in some]),
-            flow=_stacked([displacement(source, window) for window in some]),
-            shuffle=seed,
+            region=_stacked([target_region(source, window, geometry, head(loaded, question)) for window in some]),
+            flow=_stacked([ground_truth_flow(source, window) for window in some]),
+            shuffle_seed=seed,
             **options.get(name, {}),
         )
         parts.setdefault((question.name, f"{name}@{found.stage}"), []).append(found)
     out = []
     for (target, _), some in parts.items():
-        for name in MEASURES:
+        for name in SANITY_MEASURES:
             values = np.concatenate([getattr(one, name) for one in some])
             told = int((~np.isnan(values)).sum())
-            out.append(LimitRow(target, some[0].method, some[0].stage, name, *intervals.mean(values), told))
+            out.append(SanityRow(target, some[0].method, some[0].stage, name, *intervals.mean_ci(values), told))
     return out
 
 
 def unlabelled(
-    loaded: Loaded,
-    questions: Sequence[Asked],
-    methods: Wanted,
+    loaded: Network,
+    questions: Sequence[TargetSpec],
+    methods: MethodStages,
     clips: Sequence[Window],
     batch: int,
     seed: int,
     options: dict[str, dict[str, Any]],
 ) -> list[OwnRow]:
     """Every metric of every question's maps over `clips`."""
-    geometry = models.PRESETS[loaded.preset].geometry
-    video = geometry.normalised(np.concatenate([window.clip.video for window in clips]))
+    geometry = models.PRESETS[loaded.preset].clip_spec
+    video = geometry.normalise(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch]) for i in range(0, len(video), batch)]
-    logits = np.concatenate([np.asarray(answered(loaded.model, part)) for part in parts])
+    logits = np.concatenate([np.asarray(compute_logits(loaded.model, part)) for part in parts])
     out = []
     for i, question in enumerate(questions):
         say(f"metrics of {question.name}, {i + 1} of {len(questions)} questions, on {len(video)} clips")
@@ -231,41 +250,47 @@ def unlabelled(
     return out
 
 
-def first(source: Source, loaded: Loaded, how: How, count: int, workers: int) -> list[Window]:
+def first(source: Source, loaded: Network, how: How, count: int, workers: int) -> list[Window]:
     """So many clips, of those that can be read."""
-    geometry = models.PRESETS[loaded.preset].geometry
-    found = (one for one in windows(source, geometry, how, workers=workers) if isinstance(one, Window))
+    geometry = models.PRESETS[loaded.preset].clip_spec
+    found = (one for one in stream_windows(source, geometry, how, num_workers=workers) if isinstance(one, Window))
     return list(islice(found, count))
 
 
-def head(loaded: Loaded, question: Asked) -> str:
+def head(loaded: Network, question: TargetSpec) -> str:
     """Whose classes are asked about; no name where it is something else."""
-    return next((name for name, part in loaded.slices.items() if (part.start, part.stop) == question.among), "")
+    return next(
+        (name for name, part in loaded.head_slices.items() if (part.start, part.stop) == question.head_range), ""
+    )
 
 
-def table(rows: Sequence[map_store.Row]) -> str:
+def table(rows: Sequence[map_store.MapRow]) -> str:
     """The first rows for a person."""
     lines = [
         f"{'clip':24} {'target':18} {'answer':16} {'score':>7}  {'method':20} {'stage':14} "
         f"{'residual':>9} {'peak at':>8}"
     ]
     for row in rows[:SHOWN]:
-        residual = "" if np.isnan(row.residual) else f"{row.residual:.2g}"
+        residual = "" if np.isnan(row.completeness_gap) else f"{row.completeness_gap:.2g}"
         lines.append(
             f"{row.clip:24.24} {row.target:18.18} {row.answer:16.16} {row.score:>7.2f}  {row.method:20.20} "
-            f"{row.stage:14.14} {residual:>9} {row.peak:>6.2f} s"
+            f"{row.stage:14.14} {residual:>9} {row.peak_time:>6.2f} s"
         )
     return "\n".join([*lines, *([f"and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else [])])
 
 
-def limits_table(rows: Sequence[LimitRow]) -> str:
+def limits_table(rows: Sequence[SanityRow]) -> str:
     """One line for each question and method: means with their intervals."""
-    lines = [f"{'target':16} {'method':20} {'stage':12}" + "".join(f"{name:>24}" for name in MEASURES)]
-    by_method: dict[tuple[str, str, str], dict[str, LimitRow]] = {}
+    lines = [f"{'target':16} {'method':20} {'stage':12}" + "".join(f"{name:>24}" for name in SANITY_MEASURES)]
+    by_method: dict[tuple[str, str, str], dict[str, SanityRow]] = {}
     for row in rows:
         by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
     for (target, method, stage), some in by_method.items():
-        cells = [intervals.told(r.mean, r.low, r.high) if r.clips else "" for r in map(some.get, MEASURES) if r]
+        cells = [
+            intervals.format_interval(r.mean, r.low, r.high) if r.n_clips else ""
+            for r in map(some.get, SANITY_MEASURES)
+            if r
+        ]
         lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
@@ -279,15 +304,15 @@ def metrics_table(rows: Sequence[OwnRow]) -> str:
         lines += ["", f"{target:32.32}" + "".join(f"{name:>26}" for name in columns)]
         for name in dict.fromkeys(row.map for row in some):
             cells = [next((r for r in some if r.map == name and title(r) == column), None) for column in columns]
-            values = [intervals.told(r.mean, r.low, r.high) if r and r.clips else "" for r in cells]
+            values = [intervals.format_interval(r.mean, r.low, r.high) if r and r.clips else "" for r in cells]
             lines.append(f"{name:32.32}" + "".join(f"{value:>26}" for value in values))
         lines += [f"{name} {text}" for name, text in verdicts(some)]
     return "\n".join(lines[1:])
 
 
 def _options(
-    methods: Wanted,
-    loaded: Loaded,
+    methods: MethodStages,
+    loaded: Network,
     source: Source,
     baselines: Sequence[str],
     nodes: int,
@@ -295,7 +320,7 @@ def _options(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """What methods need besides a clip: the range of pixels, other clips."""
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
     names, out = {name for name, _ in methods}, {}
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(geometry)}
@@ -305,11 +330,11 @@ def _options(
         random = np.random.default_rng(seed)
         count = len(source.items)
         numbers = sorted(random.choice(count, min(REFERENCES, count), replace=False).tolist())
-        found = windows(source, geometry, How(), workers=workers, wanted=numbers)
+        found = stream_windows(source, geometry, How(), num_workers=workers, indices=numbers)
         clips = [one.clip.video for one in found if isinstance(one, Window)]
         if not clips:
             raise ValueError("expected_gradients starts from other clips of --videos, and none could be read")
-        out["expected_gradients"] = {"references": geometry.normalised(np.concatenate(clips)), "seed": seed}
+        out["expected_gradients"] = {"references": geometry.normalise(np.concatenate(clips)), "seed": seed}
     return out
 
 

@@ -36,7 +36,7 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     Refused,
     Row,
 )
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import heard, progress
 from vtcav_jax.report.run_reader import read_rows
 from vtcav_jax.runs import directory
@@ -68,7 +68,7 @@ def truth(
     ship and answer a question of the worlds), into the folder `run`."""
     if run is None:
         raise ValueError("--task=truth needs --run=NAME, the folder of the run; see --help")
-    loaded = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped())}
+    loaded = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped_networks())}
     if not networks:
         loaded = {name: one for name, one in loaded.items() if questions_of(one)}
     wanted = [w for w in worlds if w != analytic_benchmark.WORLD]
@@ -117,7 +117,7 @@ class Asked:
 
     folder: Path
     name: str
-    loaded: Loaded
+    loaded: Network
     world: str
     ids: tuple[str, ...]
     line: Sequence[Entry]

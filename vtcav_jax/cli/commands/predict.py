@@ -22,12 +22,12 @@ SHOWN = 40  # rows of a table on the terminal
 
 def stages(name: str) -> None:
     """Prints every stage of a network by shape inference: nothing is computed."""
-    model, preset = models.abstract(name)
-    video = jax.ShapeDtypeStruct((1, *preset.geometry.shape), jnp.float32)
+    model, preset = models.abstract_model(name)
+    video = jax.ShapeDtypeStruct((1, *preset.clip_spec.shape), jnp.float32)
     logits, seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
-    count = parameters.size(model)
+    count = parameters.count_parameters(model)
     answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    answer(f"one clip is {' x '.join(map(str, preset.geometry.shape))}, {preset.geometry.spacing}\n")
+    answer(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
     rows = [(stage, seen[stage]) for stage in tap.stages_of(model)]
     answer(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
     for stage, a in rows:
@@ -69,7 +69,7 @@ def predict(
     rows: list[tuple] = []
     answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*COLUMNS))
     for name, probability in answers:
-        for head, part in loaded.slices.items():
+        for head, part in loaded.head_slices.items():
             found = probability[part]
             for rank, k in enumerate(np.argsort(-found, kind="stable")[:top], start=1):
                 rows.append((name, head, rank, int(k), loaded.heads[head][k], f"{found[k]:.4f}"))
@@ -78,21 +78,21 @@ def predict(
         directory.write_table(out, COLUMNS, rows)
 
 
-def with_weights(name: str, random_seed: int | None = None) -> models.Loaded:
+def with_weights(name: str, random_seed: int | None = None) -> models.Network:
     """A network that can answer; a preset only if its weights may be random."""
     if name not in models.PRESETS:
         return models.load(name)
     if random_seed is None:
         raise ValueError(
             f"{name} is a network without weights; give --model=WHAT_weights_conversion_OR_train_WROTE, one that "
-            f"ships ({', '.join(models.shipped())}), or --random_weights to try it out"
+            f"ships ({', '.join(models.shipped_networks())}), or --random_weights to try it out"
         )
     warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
-    return models.untrained(name, seed=random_seed)
+    return models.random_network(name, seed=random_seed)
 
 
-def array_answers(loaded: models.Loaded, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    geometry = models.PRESETS[loaded.preset].geometry
+def array_answers(loaded: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    geometry = models.PRESETS[loaded.preset].clip_spec
     if clips.shape[1:] != geometry.shape:
         warn(f"note: clips are {clips.shape[1:]}, {loaded.preset} was made for {geometry.shape}")
     found = probabilities(loaded, (clip[None] for clip in clips), min(batch_size, len(clips)))
@@ -101,7 +101,7 @@ def array_answers(loaded: models.Loaded, clips: np.ndarray, batch_size: int) -> 
 
 
 def video_answers(
-    loaded: models.Loaded, source: Source, how: How, batch_size: int, workers: int
+    loaded: models.Network, source: Source, how: How, batch_size: int, workers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     found = predicted(loaded, source, batch_size, how, workers=workers)
     failed, lines = [], []

@@ -25,7 +25,7 @@ def prepare(spec: str | None, model: str, how: How, out: Path | None, *, workers
     """Decodes a corpus once, as `model` sees it."""
     if spec is None or out is None:
         raise ValueError("--task=prepare needs --videos=WHERE, --model=PRESET (for the clips' size) and --out=DIR")
-    failed = data.prepare(videos(spec), models.abstract(model)[1].geometry, how, out, workers=workers)
+    failed = data.prepare(videos(spec), models.abstract_model(model)[1].clip_spec, how, out, workers=workers)
     answer(f"wrote {out}; read it with --videos={out}")
     if failed:
         say(failure_table(failed))
@@ -44,7 +44,7 @@ def mine(
     """Concept sets, their controls and random sets out of videos; clips as long as those that `model` sees."""
     if spec is None or out is None:
         raise ValueError("--task=mine needs --videos=WHERE, --concepts=NAME,... and --out=DIR")
-    geometry = None if model is None else models.abstract(model)[1].geometry
+    geometry = None if model is None else models.abstract_model(model)[1].clip_spec
     if settings.whole:
         if geometry is None or negatives is not None:
             raise ValueError(

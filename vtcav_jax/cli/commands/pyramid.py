@@ -12,21 +12,21 @@ from jaxtyping import Bool, Float
 
 from vtcav_jax import models
 from vtcav_jax import pyramid as feature_pyramid
-from vtcav_jax.attribution.score_model import explained
-from vtcav_jax.attribution.target_spec import Asked, asked
-from vtcav_jax.attribution.videos.clip_windows import Window, windows
-from vtcav_jax.attribution.videos.explain_videos import answered
+from vtcav_jax.attribution.score_model import prepare_explanation
+from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
+from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
+from vtcav_jax.attribution.videos.explain_videos import compute_logits
 from vtcav_jax.cli.commands import say, videos
 from vtcav_jax.cli.commands.predict import with_weights
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.data import How, Read, failure_table, write_failures
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
-from vtcav_jax.pyramid import Ablated, Pyramid, Selection
-from vtcav_jax.pyramid.graph import Kind
-from vtcav_jax.pyramid.tables import FILE, AblationRow, AlignedRow, EdgeRow, NodeRow, film_name
-from vtcav_jax.report.animation.overlay import Panel, overlay, write_film
-from vtcav_jax.report.run_reader import open_folder
+from vtcav_jax.pyramid import AblationResult, Pyramid, Selection
+from vtcav_jax.pyramid.graph import EdgeRule
+from vtcav_jax.pyramid.tables import PYRAMID_JSON, AblationRow, AlignedRow, EdgeRow, NodeRow, kernel_animation_name
+from vtcav_jax.report.animation.overlay import Panel, overlay_maps, write_animation
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import VectorRow, write_rows
 from vtcav_jax.tcav.vector_file import stored_for
@@ -45,7 +45,7 @@ class Asking:
     depth: int = 3
     select: str = "mass:0.5"
     most: int = 32
-    edges: Kind = "gradient"
+    edges: EdgeRule = "gradient"
     nodes: int = 4
     most_clips: int = 64
     draws: int = 39
@@ -74,16 +74,18 @@ def pyramid(
     if spec is None or run is None:
         raise ValueError("--task=pyramid needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
     source, loaded = videos(spec), with_weights(model, random_seed)
-    questions, selection = asked(loaded, targets), Selection.parsed(asking.select, asking.most)
+    questions, selection = parse_targets(loaded, targets), Selection.parse(asking.select, asking.most)
     wanted = [stage.split(BESIDE) for stage in asking.stages] or None
-    geometry = models.PRESETS[loaded.preset].geometry
+    geometry = models.PRESETS[loaded.preset].clip_spec
     nothing = jnp.zeros((1, *geometry.shape))
     levels: list[tuple[str, ...]] = []
     for question in questions:  # what cannot be explained is refused before a video is read
-        what = explained(loaded.model, nothing, question.target(np.zeros((1, len(loaded.labels)), np.float32)))
-        levels += feature_pyramid.levels(what, wanted, asking.depth)
+        what = prepare_explanation(
+            loaded.model, nothing, question.target(np.zeros((1, len(loaded.labels)), np.float32))
+        )
+        levels += feature_pyramid.pyramid_levels(what, wanted, asking.depth)
     known = stored_for(loaded.model, vectors).arrays if vectors else {}
-    quality = open_folder(vectors).vectors if vectors else ()
+    quality = open_run_folder(vectors).vector_rows if vectors else ()
     stages = {name.partition("|")[0] for name in known}
     if vectors and not stages & {stage for level in levels for stage in level}:
         raise ValueError(
@@ -94,7 +96,9 @@ def pyramid(
     about |= {"targets": [q.name for q in questions], "num_clips": how.clips, "interval_seconds": how.interval_seconds}
     folder = directory.open_run(run, about | asdict(asking), flags)
     (folder / "films").mkdir(exist_ok=True)
-    found = list(progress(windows(source, geometry, how, workers=workers), len(source.items), "videos", size=_last))
+    found = list(
+        progress(stream_windows(source, geometry, how, num_workers=workers), len(source.items), "videos", size=_last)
+    )
     clips = [one for one in found if isinstance(one, Window)]
     failed = [one for one in found if isinstance(one, Read)]
     write_failures(folder / "pyramid_failures.csv", failed)
@@ -117,30 +121,30 @@ def pyramid(
         before, behind = (_video(loaded, [clips[i] for i in some]) if len(some) else None for some in references)
         target = question.target(logits[own])
         compared: dict[str, Any] = {"reference": before, "nodes": asking.nodes, "seed": asking.seed}
-        made = feature_pyramid.build(
+        made = feature_pyramid.build_pyramid(
             loaded.model,
             video,
             target,
             stages=wanted,
             depth=asking.depth,
             selection=selection,
-            edges=asking.edges,
+            edge_rule=asking.edges,
             **compared,
         )
         answered_so = question.target(logits[others])
-        cut = feature_pyramid.ablation(
+        cut = feature_pyramid.ablate_pyramid(
             loaded.model, there, answered_so, made, reference=behind, draws=asking.draws, seed=asking.seed + 1
         )
         names = [clips[i].read.item.name for i in own]
         films(folder / "films", question.name, made, [clips[i] for i in own])
         tables["nodes"] += [
-            NodeRow(question.name, i, **vars(node), clips="|".join(names[j] for j in top(made, i)))
+            NodeRow(question.name, i, **vars(node), top_clips="|".join(names[j] for j in top(made, i)))
             for i, node in enumerate(made.nodes)
         ]
         tables["edges"] += [EdgeRow(question.name, **vars(edge)) for edge in made.edges]
         tables["ablation"] += [AblationRow(**vars(row), target=question.name) for row in cut]
         tables["concepts"] += aligned(question.name, made, known, quality)
-        noise = feature_pyramid.under_noise(loaded.model, video, target, made, noise=asking.noise, **compared)
+        noise = feature_pyramid.noise_stability(loaded.model, video, target, made, noise=asking.noise, **compared)
         told.append(
             {"target": question.name, "made_of": names, "ablated": [clips[i].read.item.name for i in others]}
             | {
@@ -154,17 +158,19 @@ def pyramid(
     for name, row in (("nodes", NodeRow), ("edges", EdgeRow), ("ablation", AblationRow), ("concepts", AlignedRow)):
         if name != "concepts" or vectors:
             write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
-    directory.write_text(folder / FILE, json.dumps(told, indent=1))
+    directory.write_text(folder / PYRAMID_JSON, json.dumps(told, indent=1))
     say("\n\n".join(lines))
-    say(f"\nthe graph: {folder / FILE}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}")
+    say(
+        f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}"
+    )
     report([folder])
 
 
-def of(question: Asked, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
+def of(question: TargetSpec, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
     """The clips that a question is asked of: those where the network gives this answer, or all if it names no class."""
-    if not question.classes or question.among[1] <= question.among[0]:
+    if not question.classes or question.head_range[1] <= question.head_range[0]:
         return np.ones(len(logits), bool)
-    its = np.isin(question.among[0] + logits[:, slice(*question.among)].argmax(1), question.classes)
+    its = np.isin(question.head_range[0] + logits[:, slice(*question.head_range)].argmax(1), question.classes)
     if not its.any():
         raise ValueError(
             f"the network answers {question.name} for none of the {len(logits)} clips of --videos; give clips that it "
@@ -173,12 +179,12 @@ def of(question: Asked, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " 
     return its
 
 
-def answers(loaded: Loaded, clips: Sequence[Window], at_once: int = 8) -> Float[np.ndarray, "n k"]:
+def answers(loaded: Network, clips: Sequence[Window], at_once: int = 8) -> Float[np.ndarray, "n k"]:
     parts = []
     for start in range(0, len(clips), at_once):
         some = list(clips[start : start + at_once])
         padded = some + [some[-1]] * (at_once - len(some))
-        parts.append(np.asarray(answered(loaded.model, _video(loaded, padded)))[: len(some)])
+        parts.append(np.asarray(compute_logits(loaded.model, _video(loaded, padded)))[: len(some)])
     return np.concatenate(parts)
 
 
@@ -199,9 +205,9 @@ def films(folder: Path, target: str, made: Pyramid, clips: Sequence[Window]) -> 
             title = f"{node.stage} #{node.channel}"
             panels.append(Panel(title, made.maps[i][row], at, True))
             frames.append(video)
-        shown = [overlay(video, [panel], "") for video, panel in zip(frames, panels)]
-        write_film(
-            folder / film_name(target, node.stage, node.channel),
+        shown = [overlay_maps(video, [panel], "") for video, panel in zip(frames, panels)]
+        write_animation(
+            folder / kernel_animation_name(target, node.stage, node.channel),
             np.concatenate(shown, 1),
             max(len(frames[0]) / LOOP, 1.0),
         )
@@ -233,7 +239,7 @@ def aligned(
     return out
 
 
-def table(target: str, made: Pyramid, cut: Sequence[Ablated], clips: int, same: bool) -> str:
+def table(target: str, made: Pyramid, cut: Sequence[AblationResult], clips: int, same: bool) -> str:
     """What was found, and whether it holds."""
     lines = [f"{target}: {len(made.nodes)} kernels in {len(made.levels)} levels, over {len(made.score)} clips"]
     for level, stages in enumerate(made.levels):
@@ -246,18 +252,18 @@ def table(target: str, made: Pyramid, cut: Sequence[Ablated], clips: int, same: 
             if rows:
                 r = rows[-1]
                 lines.append(
-                    f"    without its {r.kernels} of {r.channels}: the score falls by {r.drop:.2f} ({r.drop_low:.2f} "
-                    f"to {r.drop_high:.2f}), without as many others by {r.random_drop:.2f} ({r.random_low:.2f} to "
-                    f"{r.random_high:.2f}); p = {r.p:.3f}, {clips} clips"
+                    f"    without its {r.kernels} of {r.channels}: the score falls by {r.score_drop:.2f} ({r.score_drop_low:.2f} "
+                    f"to {r.score_drop_high:.2f}), without as many others by {r.random_score_drop:.2f} ({r.random_score_drop_low:.2f} to "
+                    f"{r.random_score_drop_high:.2f}); p = {r.p:.3f}, {clips} clips"
                 )
     if same:
         lines.append("  too few clips to ablate others than those that the pyramid was made of: expect too much")
     return "\n".join(lines)
 
 
-def _video(loaded: Loaded, clips: Sequence[Window]):
-    geometry = models.PRESETS[loaded.preset].geometry
-    return jnp.asarray(geometry.normalised(np.concatenate([window.clip.video for window in clips])))
+def _video(loaded: Network, clips: Sequence[Window]):
+    geometry = models.PRESETS[loaded.preset].clip_spec
+    return jnp.asarray(geometry.normalise(np.concatenate([window.clip.video for window in clips])))
 
 
 def _last(one: Window | Read) -> int:

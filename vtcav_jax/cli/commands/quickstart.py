@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vtcav_jax.cli.commands import answer
 from vtcav_jax.cli.commands.pipeline import in_turn
-from vtcav_jax.report.run_reader import RunFolder, open_folder
-from vtcav_jax.report.text.tcav import answers, trust
+from vtcav_jax.report.run_reader import RunFolder, open_run_folder
+from vtcav_jax.report.text.tcav import class_answers, trust_notes
 
 TARGETS = "direction:left", "shape:ring"
 CONCEPTS = "left=@direction:left", "right=@direction:right", "ring=@shape:ring", "bars=@shape:bars"
@@ -36,15 +36,19 @@ def quickstart(program: Path, folder: Path, style: list[str]) -> int:
     """Runs the commands by `program`, with the flags `style` besides; returns the exit code of the first that fails."""
     if code := in_turn(program, list(commands(folder)), style):
         return code
-    answer(closing(open_folder(folder / "tcav"), folder))
+    answer(closing(open_run_folder(folder / "tcav"), folder))
     return 0
 
 
 def closing(run: RunFolder, folder: Path) -> str:
     """The page's place, three sentences that the numbers support, and what to try next."""
-    told = [f"{lead} {rest.partition('. ')[0].rstrip('.')}." for one in answers(run) for lead, rest in one.found[:1]]
-    nothing = [(one.target, one.nothing) for one in answers(run) if one.nothing]
-    told += [f"{target}: {text[0].lower()}{text[1:]}" for target, text in nothing[:1]] or trust(run)[:1]
+    told = [
+        f"{lead} {rest.partition('. ')[0].rstrip('.')}."
+        for one in class_answers(run)
+        for lead, rest in one.findings[:1]
+    ]
+    nothing = [(one.target, one.no_effect_text) for one in class_answers(run) if one.no_effect_text]
+    told += [f"{target}: {text[0].lower()}{text[1:]}" for target, text in nothing[:1]] or trust_notes(run)[:1]
     further = [
         *("--task=explain_concepts", "--model=worlds_swin", f"--run={folder / 'tcav'}", "--videos=worlds:small:20:9"),
         *(f"--targets={TARGETS[0]}", f"--out={folder / 'explained'}"),

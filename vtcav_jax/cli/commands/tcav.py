@@ -13,7 +13,7 @@ from vtcav_jax.cli.commands.predict import with_weights
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.data import failure_table
-from vtcav_jax.report.random_weights_notice import RANDOM, SAYS
+from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import Experiment
 from vtcav_jax.tcav.experiment.plan import plan
@@ -21,7 +21,7 @@ from vtcav_jax.tcav.experiment.timed_batch import trial
 from vtcav_jax.tcav.experiment.verdicts import sentences, terminal, write_rows
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
-from vtcav_jax.tcav.previews import gather
+from vtcav_jax.tcav.previews import render_previews
 from vtcav_jax.tcav.score_clips import Explained, Moment, explain
 from vtcav_jax.tcav.vector_file import stored
 
@@ -53,7 +53,7 @@ def tcav(
     loaded = with_weights(model, random_seed)
     if dry_run:
         store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
-        todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].geometry)
+        todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].clip_spec)
         if distributed.first():
             mesh = Mesh(np.array(jax.local_devices()), ("b",))
             worth_it = todo.asked.questions and todo.attainable.possible
@@ -65,7 +65,7 @@ def tcav(
         loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
     )
     if distributed.first():
-        gather(found.folder, loaded, source, sets, found.rows, found.clips)
+        render_previews(found.folder, loaded, source, sets, found.rows, found.clips)
         say(summary(found, settings, random=model in models.PRESETS))
         report([found.folder])
 
@@ -132,5 +132,5 @@ def summary(found: experiment_run.Results, settings: Experiment, *, random: bool
     if found.failures:
         lines.append(failure_table(found.failures))
     lines += [f"note: {note}" for note in found.notes]
-    lines += ["", *([f"{RANDOM} {SAYS}"] if random else ())]
+    lines += ["", *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random else ())]
     return "\n".join([*lines, *sentences(found.rows), "", f"all of it: {found.folder / 'scores.csv'}"])

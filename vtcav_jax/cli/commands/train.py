@@ -11,9 +11,9 @@ from vtcav_jax import models
 from vtcav_jax.cli.commands import answer, say, videos
 from vtcav_jax.data import Source, failure_table, write_failures
 from vtcav_jax.models import parameters
-from vtcav_jax.models.checkpoint import NETWORK
+from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
 from vtcav_jax.names import unknown
-from vtcav_jax.report.figures.training import training_curves
+from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.runs import directory
 from vtcav_jax.training import loop
 from vtcav_jax.training.evaluate import accuracy
@@ -52,23 +52,23 @@ def train(
         raise ValueError(f"--gates checks a world's causes; --videos={source.spec} is not worlds:...")
     start = models.load(model) if model not in models.PRESETS else None
     preset = model if start is None else start.preset
-    geometry = models.PRESETS[preset].geometry
+    geometry = models.PRESETS[preset].clip_spec
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=recipe.seed, dtype=dtype)
     asked = asdict(recipe) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
     folder = directory.open_run(run, asked, flags)
-    initial = parameters.parameters(start.model) if start else None
+    initial = parameters.named_parameters(start.model) if start else None
     if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
         initial = loop.with_new_head(initial, make)
     trained = loop.train(make, source, geometry, recipe, folder, initial=initial, workers=workers)
     if trained.failures:
         say(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)
-    say(f"curves: {training_curves(folder / 'metrics.csv')}")
-    if not (folder / NETWORK).exists():
-        models.save(folder / NETWORK, trained.model, preset, heads, run=folder.name, videos=source.spec)
-    answer(f"network: {folder / NETWORK}")
-    loaded = models.load(folder / NETWORK)
+    say(f"curves: {draw_training_curves(folder / 'metrics.csv')}")
+    if not (folder / TRAINED_NETWORK_FILE).exists():
+        models.save(folder / TRAINED_NETWORK_FILE, trained.model, preset, heads, run=folder.name, videos=source.spec)
+    answer(f"network: {folder / TRAINED_NETWORK_FILE}")
+    loaded = models.load(folder / TRAINED_NETWORK_FILE)
     if others is not None:
         test(loaded, others, folder, recipe.batch_size, workers)
     if world is not None and gate_clips:
@@ -79,7 +79,7 @@ def train(
         found.check()
 
 
-def test(loaded: models.Loaded, source: Source, folder: Path, batch_size: int, workers: int) -> None:
+def test(loaded: models.Network, source: Source, folder: Path, batch_size: int, workers: int) -> None:
     """Prints and writes the accuracy of every head, with its interval."""
     failed = []
     found = accuracy(loaded, source, batch_size, workers=workers, failed=failed)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.attribution.result import Attribution
-from vtcav_jax.attribution.sanity_checks import correlation, rank_correlation
+from vtcav_jax.attribution.sanity_checks import pearson, spearman
 from vtcav_jax.evaluation.faithfulness.insertion_deletion import Each
 from vtcav_jax.evaluation.faithfulness.masked_inference import Shown, answers, changed
 from vtcav_jax.evaluation.faithfulness.partition import Cells, Maps, named, on_cells, pooled
@@ -33,7 +33,7 @@ def mu_fidelity(shown: Shown, maps: Maps, *, subsets: int = MU_SUBSETS, share: f
     n = shown.cells.count
     size = _size(share * n, n)
     sums, falls = _removals(shown, maps, MU_STREAM, lambda random: _subsets(random, subsets, size, n))
-    return _told(sums, falls, rank_correlation)
+    return _told(sums, falls, spearman)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def sensitivity_n(shown: Shown, maps: Maps, *, subsets: int = N_SUBSETS, sizes: 
         shown, maps, N_STREAM, lambda random: np.concatenate([_subsets(random, subsets, k, n) for k in some.tolist()])
     )
     parts = [slice(i * subsets, (i + 1) * subsets) for i in range(len(some))]
-    found = np.stack([_told(sums[..., part], falls[:, part], correlation) for part in parts], -1)
+    found = np.stack([_told(sums[..., part], falls[:, part], pearson) for part in parts], -1)
     return SensitivityN(tuple(named(maps)), some, found)
 
 
@@ -133,10 +133,12 @@ def of_sums(names: tuple[str, ...], sums: Sums, falls: Float[np.ndarray, "b k"])
 
 def completeness(one: Attribution) -> Float[np.ndarray, " b"]:
     """For maps that owe a sum: what is missing of it or too much, as a share of what is owed. It takes no pass."""
-    if one.residual is None:
+    if one.completeness_gap is None:
         raise ValueError(f"{one.method} owes no sum; completeness is told of maps with a residual")
-    owed = one.map.sum((1, 2, 3), dtype=np.float64) + one.residual
-    return np.where(owed != 0, np.abs(one.residual) / np.where(owed != 0, np.abs(owed), 1), np.nan).astype(np.float32)
+    owed = one.map.sum((1, 2, 3), dtype=np.float64) + one.completeness_gap
+    return np.where(owed != 0, np.abs(one.completeness_gap) / np.where(owed != 0, np.abs(owed), 1), np.nan).astype(
+        np.float32
+    )
 
 
 def _size(wanted: float, cells: int) -> int:

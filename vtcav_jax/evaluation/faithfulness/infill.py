@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vtcav_jax.attribution.baselines import mean, smoothed, zero
+from vtcav_jax.attribution.baselines import gaussian_blur_1d, mean_colour, zero
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.names import unknown
 
@@ -52,10 +52,10 @@ def diffused(video: Video, start: Video, keep: Keep, sweeps: int = SWEEPS) -> Vi
 
     As in ROAD (Rong et al., 2022), with time as a further direction. `start` is the mean colour with the noise on it.
     """
-    noise, keep = start - mean(video), keep[..., None]
+    noise, keep = start - mean_colour(video), keep[..., None]
     count = keep.sum((1, 2, 3), keepdims=True).astype(video.dtype)
     colour = jnp.where(keep, video, 0).sum((1, 2, 3), keepdims=True) / jnp.maximum(count, 1)
-    first = jnp.where(keep, video, jnp.where(count > 0, colour, mean(video)))
+    first = jnp.where(keep, video, jnp.where(count > 0, colour, mean_colour(video)))
     weight = _around(jnp.ones((1, *video.shape[1:4], 1), video.dtype))
     filled = jax.lax.fori_loop(0, sweeps, lambda _, x: jnp.where(keep, video, _around(x) / weight), first)
     return jnp.where(keep, video, filled + noise)
@@ -76,23 +76,23 @@ def _around(x: Video) -> Video:
 def out_of_focus(video: Video) -> Video:
     """In time as well as in space, each by an eighth of the clip's extent."""
     for axis, n in zip((1, 2, 3), video.shape[1:4]):
-        video = smoothed(video, axis, max(n / 8, 1.0))
+        video = gaussian_blur_1d(video, axis, max(n / 8, 1.0))
     return video
 
 
 def _noisy(video: Video, seed: int) -> Video:
     seeds = clip_seeds(np.asarray(video), seed, NOISE_STREAM)
     drawn = np.stack([np.random.default_rng(s).standard_normal(video.shape[1:], np.float32) for s in seeds])
-    return mean(video) + NOISE * video.std((1, 2, 3, 4), keepdims=True) * jnp.asarray(drawn, video.dtype)
+    return mean_colour(video) + NOISE * video.std((1, 2, 3, 4), keepdims=True) * jnp.asarray(drawn, video.dtype)
 
 
 FILLS: dict[str, Fill] = {
     fill.name: fill
     for fill in (
         Fill("blur", lambda video, seed: out_of_focus(video), replaced),
-        Fill("mean", lambda video, seed: mean(video), replaced),
+        Fill("mean", lambda video, seed: mean_colour(video), replaced),
         Fill("grey", lambda video, seed: zero(video), replaced),  # the mean colour that the network was trained with
-        Fill("hold", lambda video, seed: mean(video), held),
+        Fill("hold", lambda video, seed: mean_colour(video), held),
         Fill("linear", _noisy, diffused),
     )
 }

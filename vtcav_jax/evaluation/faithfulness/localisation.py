@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 
 TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
 
@@ -64,7 +64,7 @@ def pointing(
     frames = masks.shape[1]
     grown = dilated(masks, round(tolerance * masks.shape[2]))
     if by_frame:
-        maps, t = by_area(maps, (frames, h, w)), frames
+        maps, t = area_resize(maps, (frames, h, w)), frames
     t_at, y_at, x_at = (_centres(n, size) for n, size in zip((t, h, w), masks.shape[1:]))
     inside = grown[:, t_at][:, :, y_at][:, :, :, x_at]
     games = t if by_frame else 1
@@ -85,7 +85,7 @@ def temporal(maps: Float[np.ndarray, "b t h w"], event: Bool[np.ndarray, "b fram
 
     As `hits`; `hit` is whether the frame with the largest is one of them, of several largest the share.
     """
-    total = by_area(np.maximum(maps, 0), (event.shape[1], 1, 1))[..., 0, 0]
+    total = area_resize(np.maximum(maps, 0), (event.shape[1], 1, 1))[..., 0, 0]
     found = hits(total, event)
     top = total == total.max(1, keepdims=True)
     known = event.any(1) & ~event.all(1)

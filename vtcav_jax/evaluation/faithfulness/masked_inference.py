@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
-from vtcav_jax.attribution.score_model import Explained, Scored, explained
-from vtcav_jax.attribution.targets import Class, Contrast, Group, Margin, OfLogits, Target
+from vtcav_jax.attribution.score_model import ExplainContext, ScoreModel, prepare_explanation
+from vtcav_jax.attribution.targets import Class, Contrast, Group, LogitFunction, Margin, Target
 from vtcav_jax.evaluation.faithfulness.infill import Fill, fill
 from vtcav_jax.evaluation.faithfulness.partition import Cells, tokens
 from vtcav_jax.progress import progress
@@ -42,7 +42,7 @@ class Shown:
     These two passes of each clip are all that `showing` costs.
     """
 
-    what: Explained
+    what: ExplainContext
     cells: Cells
     fill: Fill
     start: Float[Array, "b t h w c"]
@@ -68,7 +68,7 @@ def showing(
 ) -> Shown:
     """`cells` are tokens unless given; `seed` decides among equal cells, and draws what is drawn."""
     how = fill(fill_with) if isinstance(fill_with, str) else fill_with
-    what = explained(model, clips, target)
+    what = prepare_explanation(model, clips, target)
     t, h, w = what.video.shape[1:4]
     cells = tokens((t, h, w)) if cells is None else cells
     if cells.sizes != (t, h, w) or len(cells.numbers) not in (1, len(what.video)):
@@ -79,8 +79,8 @@ def showing(
         raise ValueError("a clip of one cell has nothing to compare; use smaller cells")
     if at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}")
-    target = what.scored.target
-    if isinstance(target, OfLogits) and jax.tree.leaves(target):
+    target = what.score_model.target
+    if isinstance(target, LogitFunction) and jax.tree.leaves(target):
         raise ValueError(
             "a function of logits must hold no arrays here, as clips are asked about in another order than they were "
             "given; use Class, Margin, Contrast or Group"
@@ -144,7 +144,7 @@ def _asked(shown: Shown, clip: Int[np.ndarray, " n"], made: Callable[[Array, sli
     found = []
     for rows in progress(_slices(len(clip), shown.at_once), len(clip), "passes", size=lambda r: r.stop - r.start):
         which = jnp.asarray(_filled_up(clip[rows], shown.at_once), jnp.int32)
-        found.append(_answers(shown.what.scored, made(which, rows), which))
+        found.append(_answers(shown.what.score_model, made(which, rows), which))
         if len(found) > 1:
             found[-2] = jax.tree.map(np.asarray, found[-2])  # one batch ahead, no more of them in memory
     score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*found))
@@ -180,13 +180,13 @@ def _probability(target: Any, logits: Array, score: Array) -> Array:
     if isinstance(target, Contrast | Group):
         return jax.nn.sigmoid(score)  # of one of two, and of any of the group
     own, number = class_logit(target.classes, logits), jnp.arange(logits.shape[-1])
-    among = target.among if isinstance(target, Margin) and target.among is not None else (0, logits.shape[-1])
+    among = target.head_range if isinstance(target, Margin) and target.head_range is not None else (0, logits.shape[-1])
     inside = (number >= among[0]) & (number < among[1])
     return jnp.exp(own - jax.nn.logsumexp(logits, -1, where=inside[None]))
 
 
 @jax.jit
-def _answers(scored: Scored, video: Array, which: Array) -> tuple[Array, Array]:
+def _answers(scored: ScoreModel, video: Array, which: Array) -> tuple[Array, Array]:
     target = _of_clips(scored.target, which)
     if not isinstance(target, Class | Margin | Contrast | Group):
         score = replace(scored, target=target).score(video)

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax.attribution.sanity_checks import rank_correlation
+from vtcav_jax.attribution.sanity_checks import spearman
 from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
 from vtcav_jax.evaluation.world_benchmark.entries import FREE, Entry, given, maps
 from vtcav_jax.evaluation.world_benchmark.eval_set import AT_ONCE, Material
 from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import Measured, groups, rows
 from vtcav_jax.evaluation.world_benchmark.tables import TRUTH, MetaRow
-from vtcav_jax.stats.intervals import RESAMPLES
+from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 
 CLIPS = 10
 EFFORT = faithfulness_metrics.Effort(fractions=faithfulness_metrics.FEW, randoms=2)
@@ -58,10 +58,10 @@ FEWEST = 8  # maps without which an order says little
 
 def correlated(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) -> tuple[float, float, float]:
     """Spearman's correlation and its bootstrap interval over maps."""
-    drawn = np.random.default_rng(seed).integers(len(pairs), size=(RESAMPLES // 4, len(pairs)))
+    drawn = np.random.default_rng(seed).integers(len(pairs), size=(BOOTSTRAP_RESAMPLES // 4, len(pairs)))
     values = np.concatenate([pairs[None], pairs[drawn]])
     of_metric, of_truth = (np.ascontiguousarray(values[..., i])[:, :, None, None] for i in (0, 1))
-    found = rank_correlation(of_metric, of_truth)
+    found = spearman(of_metric, of_truth)
     low, high = np.nanquantile(found[1:], (0.025, 0.975))
     return float(found[0]), float(low), float(high)
 

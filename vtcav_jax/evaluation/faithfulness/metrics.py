@@ -18,7 +18,7 @@ from vtcav_jax.evaluation.faithfulness.insertion_deletion import Each
 from vtcav_jax.evaluation.faithfulness.masked_inference import AT_ONCE, Shown, showing
 from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, RANDOMS, baseline_maps
 from vtcav_jax.names import unknown
-from vtcav_jax.stats.intervals import mean
+from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
 FURTHER = re.compile(r"random_\d+")  # random maps but the first
@@ -211,7 +211,9 @@ def _of_maps(pooled: Mapping[str, np.ndarray], cut: partition.Cells) -> list[Met
 
 def _of_sums(given: Mapping[str, ArrayLike | Attribution]) -> list[MetricRow]:
     """Of maps that owe one: no model-free map does."""
-    owing = {name: one for name, one in given.items() if isinstance(one, Attribution) and one.residual is not None}
+    owing = {
+        name: one for name, one in given.items() if isinstance(one, Attribution) and one.completeness_gap is not None
+    }
     values = [additivity.completeness(one) for one in owing.values()]
     return _rows(tuple(owing), {"completeness": np.stack(values)}, "", 0, 0) if owing else []
 
@@ -228,7 +230,7 @@ def _rows(names: tuple[str, ...], values: Values, fill: str, ends: int, each: in
                 int(np.isfinite(one).sum()),
                 ends + each * (1 if METRICS[metric].group in SHARED else len(several)),
             )
-            interval = mean(one.astype(np.float64))
+            interval = mean_ci(one.astype(np.float64))
             rows.append(MetricRow(names[i], metric, fill, METRICS[metric].better, *interval, clips, passes))
     return rows
 

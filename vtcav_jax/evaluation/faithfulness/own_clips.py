@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vtcav_jax.attribution import explain_many
-from vtcav_jax.attribution.result import joined
-from vtcav_jax.attribution.target_spec import Asked
+from vtcav_jax.attribution.result import concatenate_attributions
+from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.evaluation.faithfulness.metrics import FEW, METRICS, Effort, MetricRow, measure
 from vtcav_jax.evaluation.faithfulness.reexplain import LOGIT, SENSITIVITY, SPLICE, WEIGHTS, remade
@@ -32,7 +32,7 @@ class OwnRow(MetricRow):
 def metrics_of(
     model: Model,
     clips: Float[np.ndarray, "b t h w c"],
-    question: Asked,
+    question: TargetSpec,
     logits: Float[np.ndarray, "b k"],
     methods: Sequence[tuple[str, str | None]],
     options: Mapping[str, dict[str, Any]],
@@ -47,9 +47,9 @@ def metrics_of(
         explain_many(model, clips[i : i + batch], question.target(logits[i : i + batch]), methods, options)
         for i in range(0, len(clips), batch)
     ]
-    made = {f"{some[0].method}@{some[0].stage}": joined(some) for some in zip(*parts, strict=True)}
+    made = {f"{some[0].method}@{some[0].stage}": concatenate_attributions(some) for some in zip(*parts, strict=True)}
     # A target without a probability, such as a concept, has metrics of its score alone
-    classes = question.fixed is None
+    classes = question.custom is None
     wanted = [name for name in WANTED if classes or not METRICS[name].by_probability]
     found = measure(model, clips, target, made, metrics=wanted, seed=seed, at_once=2 * batch, effort=effort)
     yield [OwnRow(**asdict(row), target=question.name) for row in found]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
 from vtcav_jax.attribution import perturbation
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 
@@ -111,8 +111,10 @@ def on_frames(
 def pooled(values: Float[np.ndarray, "b t2 h2 w2"], cells: Cells) -> Float[np.ndarray, "b n"]:
     """The mean over each cell's voxels; a map coarser than the clip has the same value in all voxels of its places."""
     if cells.counts is not None and all(n % c == 0 for n, c in zip(cells.sizes, cells.counts)):
-        return by_area(values, cells.counts).reshape(len(values), -1)  # the same, without the clip's size in between
-    voxels = by_area(values, cells.sizes).reshape(len(values), -1)
+        return area_resize(values, cells.counts).reshape(
+            len(values), -1
+        )  # the same, without the clip's size in between
+    voxels = area_resize(values, cells.sizes).reshape(len(values), -1)
     numbers = np.broadcast_to(cells.numbers.reshape(len(cells.numbers), -1), voxels.shape)
     sums = [np.bincount(n, weights=v, minlength=cells.count) for n, v in zip(numbers, voxels)]
     return (np.stack(sums) / np.maximum(cells.volumes, 1)).astype(np.float32)

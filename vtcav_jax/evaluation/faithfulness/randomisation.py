@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from vtcav_jax.attribution.sanity_checks import rank_correlation, shuffled_weights
-from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.sanity_checks import shuffle_parameters, spearman
+from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Class, Margin, Target
 from vtcav_jax.evaluation.faithfulness.robustness import Each, Explainer, Maps, entropy
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
@@ -55,9 +55,9 @@ def cascade(
     `layers` are beginnings of parameters' names from the head to the stem; by default the network's stages, and before
     these whatever belongs to none of them. `own` is the map of the network as it is, where it has been made.
     """
-    explained(model, clips, target)
+    prepare_explanation(model, clips, target)
     model = as_pytree(model)
-    names, shuffled = parameter_names(model), shuffled_weights(model, seed)
+    names, shuffled = parameter_names(model), shuffle_parameters(model, seed)
     if shuffled is None:
         raise ValueError("the model has no parameters that could be shuffled")
     if layers is None:
@@ -74,7 +74,7 @@ def cascade(
         chosen = iter([name in lost for name in names])
         mixed = jax.tree.map(lambda a, b: b if next(chosen) else a, model, shuffled)  # noqa: B023
         now = np.abs(explainer(mixed, clips, target).map)
-        rank.append(rank_correlation(before, now))
+        rank.append(spearman(before, now))
         structure.append(ssim(before, now))
     rise = None if independent else (entropy(now) - entropy(before)) / entropy(before)
     return Cascade(tuple(groups), np.stack(rank).astype(np.float32), np.stack(structure).astype(np.float32), rise)
@@ -87,12 +87,14 @@ def random_logit(
 
     1 of a method that does not ask which class it explains. `own` is the map of the class itself, where it is there.
     """
-    what = explained(model, clips, target)
-    asked = what.scored.target
+    what = prepare_explanation(model, clips, target)
+    asked = what.score_model.target
     if not isinstance(asked, Class | Margin):
         raise ValueError("another class can be asked about where one is asked about; give classes, Class or Margin")
-    k = jax.eval_shape(what.scored.model, what.video).shape[-1]
-    first, behind = (0, k) if isinstance(asked, Class) or asked.among is None else np.asarray(asked.among).tolist()
+    k = jax.eval_shape(what.score_model.model, what.video).shape[-1]
+    first, behind = (
+        (0, k) if isinstance(asked, Class) or asked.head_range is None else np.asarray(asked.head_range).tolist()
+    )
     if behind - first < 2:
         raise ValueError("the head has one class; there is no other to ask about")
     seeds = clip_seeds(np.asarray(what.video), seed, LOGIT_STREAM)
@@ -100,7 +102,7 @@ def random_logit(
     others = first + (np.asarray(asked.classes) - first + away) % (behind - first)
     own = explainer(model, what.video, asked).map if own is None else own
     other = explainer(model, what.video, replace(asked, classes=others)).map
-    return rank_correlation(own, other).astype(np.float32)
+    return spearman(own, other).astype(np.float32)
 
 
 def ssim(a: Maps, b: Maps, reach: int = 1) -> Each:

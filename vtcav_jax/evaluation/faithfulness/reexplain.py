@@ -44,7 +44,7 @@ class Maker:
     @property
     def cost(self) -> int:
         assert self.last is not None, "nothing was asked of it"
-        return self.last.cost
+        return self.last.forward_passes
 
 
 @dataclass
@@ -97,7 +97,9 @@ def remade(
         for metric, (parts, times) in found.items():
             values = np.concatenate(parts).astype(np.float64)
             told = int(np.isfinite(values).sum())
-            yield MetricRow(maker.name, metric, "", BETTER[metric], *intervals.mean(values), told, times * maker.cost)
+            yield MetricRow(
+                maker.name, metric, "", BETTER[metric], *intervals.mean_ci(values), told, times * maker.cost
+            )
 
 
 def coarse(model: Model) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import Attribution
-from vtcav_jax.attribution.sanity_checks import correlation
-from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.sanity_checks import pearson
+from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.tap import Model
@@ -51,7 +51,7 @@ def max_sensitivity(
 
     `own` is the map of the clips as they are, where it has been made.
     """
-    video = np.asarray(explained(model, clips, target).video)
+    video = np.asarray(prepare_explanation(model, clips, target).video)
     if draws < 1 or radius <= 0:
         raise ValueError(f"expected at least one draw and a radius above 0, got {draws} and {radius}")
     before = explainer(model, video, target).map if own is None else own
@@ -87,14 +87,14 @@ def time_shuffled(explainer: Explainer, model: Model, clips: ArrayLike, target: 
     Low is right where the network goes by motion, high where it goes by what is seen. Maps coarser than frames have
     steps that belong to frames which were apart.
     """
-    video = np.asarray(explained(model, clips, target).video)
+    video = np.asarray(prepare_explanation(model, clips, target).video)
     t = video.shape[1]
     orders = np.stack([np.random.default_rng(s).permutation(t) for s in clip_seeds(video, seed, ORDER_STREAM)])
     shuffled = np.take_along_axis(video, orders[:, :, None, None, None], 1)
     before, after = (_of_frames(explainer(model, x, target).map, t) for x in (video, shuffled))
     back = np.empty_like(after)
     np.put_along_axis(back, orders[:, :, None, None], after, 1)
-    return correlation(before, back).astype(np.float32)
+    return pearson(before, back).astype(np.float32)
 
 
 def gini(maps: Maps) -> Each:
@@ -126,19 +126,19 @@ def _shares(maps: Maps) -> Float[np.ndarray, "b n"]:
 
 
 def _moved(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, axis: int, by: int) -> Each:
-    video = explained(model, clips, target).video
+    video = prepare_explanation(model, clips, target).video
     _, t, h, w, _ = video.shape
     n = video.shape[axis]
     if not 1 <= by < n - 1:
         raise ValueError(f"expected to move by 1 to {n - 2}, as {n} are there and two are compared at least, got {by}")
     later = jnp.take(video, jnp.minimum(jnp.arange(n) + by, n - 1), axis=axis)
-    before, after = (by_area(explainer(model, x, target).map, (t, h, w)) for x in (video, later))
+    before, after = (area_resize(explainer(model, x, target).map, (t, h, w)) for x in (video, later))
     kept = [np.take(maps, range(first, first + n - by), axis) for maps, first in ((before, by), (after, 0))]
-    return correlation(*kept).astype(np.float32)
+    return pearson(*kept).astype(np.float32)
 
 
 def _of_frames(maps: Maps, frames: int) -> Maps:
-    return by_area(maps, (frames, *maps.shape[2:]))
+    return area_resize(maps, (frames, *maps.shape[2:]))
 
 
 def _length(maps: Maps) -> Each:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.attribution.result import Attribution
-from vtcav_jax.attribution.sanity_checks import correlation
+from vtcav_jax.attribution.sanity_checks import pearson
 from vtcav_jax.evaluation.faithfulness.insertion_deletion import LEVELS, Curves, Each
 from vtcav_jax.evaluation.faithfulness.masked_inference import Shown, blended, dimmed
 from vtcav_jax.evaluation.faithfulness.partition import Maps, named, on_cells
@@ -70,8 +70,8 @@ def coherency(explainer: Explainer, shown: Shown, one: Attribution) -> Float[np.
     `explainer` is what made `one`; it is asked once more.
     """
     shares = stretched(on_cells([one], shown.cells, shown.clips))[0]
-    again = explainer(shown.what.scored.model, dimmed(shown, shares), shown.what.scored.target)
-    return ((1 + correlation(one.map, again.map)) / 2).astype(np.float32)
+    again = explainer(shown.what.score_model.model, dimmed(shown, shares), shown.what.score_model.target)
+    return ((1 + pearson(one.map, again.map)) / 2).astype(np.float32)
 
 
 def adcc(coherency: Each, complexity: Each, drop: Each) -> Each:

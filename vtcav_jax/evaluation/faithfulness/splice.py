@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.attribution.resample import by_area
-from vtcav_jax.attribution.score_model import explained
+from vtcav_jax.attribution.resample import area_resize
+from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Class, Margin
 from vtcav_jax.evaluation.faithfulness.robustness import Explainer
-from vtcav_jax.stats.intervals import mean
+from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
 CHANCE = 0.5
@@ -37,7 +37,7 @@ class Spliced:
     @property
     def score(self) -> tuple[float, float, float]:
         """How often it is right, with the interval over pairs."""
-        return mean(self.right.mean(1))
+        return mean_ci(self.right.mean(1))
 
 
 def splice_test(
@@ -53,7 +53,8 @@ def splice_test(
     Of each clip the middle half is shown, at its own speed.
     """
     targets = [
-        explained(model, clips, t).scored.target for clips, t in ((first, first_target), (second, second_target))
+        prepare_explanation(model, clips, t).score_model.target
+        for clips, t in ((first, first_target), (second, second_target))
     ]
     a, b = (jnp.asarray(clips) for clips in (first, second))
     if a.shape != b.shape or a.shape[1] < 2:
@@ -73,7 +74,7 @@ def splice_test(
         video = jnp.concatenate(parts, 1)
         for asked in (0, 1):
             found = explainer(model, video, targets[asked]).map
-            relevance = by_area(np.maximum(found, 0), (t, 1, 1))[..., 0, 0].astype(np.float64)
+            relevance = area_resize(np.maximum(found, 0), (t, 1, 1))[..., 0, 0].astype(np.float64)
             early = relevance[:, : frames[0]].mean(1), relevance[:, frames[0] :].mean(1)
             own = early[order.index(asked)]
             columns.append(np.where(sum(early) > 0, own / np.where(sum(early) > 0, sum(early), 1), 0.5))

@@ -31,7 +31,7 @@ from vtcav_jax.evaluation.tcav_benchmark.table import (
     together,
 )
 from vtcav_jax.evaluation.world_benchmark.eval_set import prepared
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.config import Experiment
 from vtcav_jax.tcav.features.encode import Encoded, Reading, encode
@@ -92,7 +92,7 @@ CORRECTIONS = {"ours": "Holm", "Saha et al.": "Bonferroni"}
 
 
 def table(
-    loaded: Loaded,
+    loaded: Network,
     *,
     seeds: Sequence[int] = (1, 2, 3),
     count: int = COUNT,
@@ -141,7 +141,7 @@ def ends(known: Sequence[str]) -> tuple[str, ...]:
 
 
 def questions(
-    loaded: Loaded, seed: int, count: int, stages: Sequence[str], pool: str
+    loaded: Network, seed: int, count: int, stages: Sequence[str], pool: str
 ) -> Iterator[tuple[str, str, list[Concept], list[tuple[str, int]], Asked]]:
     """Of each stage and kind the concepts, the classes, and what is known of them: every clip is encoded once."""
     m = (SETS + 1) * count
@@ -165,13 +165,13 @@ def questions(
             yield stage, kind, concepts, classes, Asked(kernel, slopes, lengths, sets, random, posing, groups)
 
 
-def encoded(loaded: Loaded, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
+def encoded(loaded: Network, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
     """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
     dynamic = prepared(loaded, clips.video)
     assert isinstance(clips.world, World)
     at = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), at][:, None], dynamic.shape[1], 1)
-    answers = np.stack([loaded.slices[head].start + aims.labels[head] for head in loaded.heads], 1)
+    answers = np.stack([loaded.head_slices[head].start + aims.labels[head] for head in loaded.heads], 1)
     examples = held(np.concatenate([dynamic, static]))
     reading = Reading(pool, micro_batch=50)
     return encode(loaded.model, examples, held(prepared(loaded, aims.video)), answers, stages, reading)
@@ -210,13 +210,13 @@ def paired(judged: Judged, concepts: Sequence[Concept], classes: Sequence[tuple[
     return Pairs(roles[some], number[some], judged.score[some], judged.found[some], corrected, judged.up[some])
 
 
-def _check(loaded: Loaded, seeds: Sequence[int], count: int) -> None:
+def _check(loaded: Network, seeds: Sequence[int], count: int) -> None:
     world, problems = WORLDS[WORLD], []
     if strange := [head for head in loaded.heads if head not in QUESTIONS]:
         problems.append(
             f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(strange)}: train one with --task=train"
         )
-    if (shape := models.PRESETS[loaded.preset].geometry.shape) != (world.frames, world.size, world.size, 3):
+    if (shape := models.PRESETS[loaded.preset].clip_spec.shape) != (world.frames, world.size, world.size, 3):
         problems.append(f"expected a network that reads clips of the world {WORLD}, {loaded.preset} reads {shape}")
     if not seeds:
         problems.append("expected at least one seed of clips, got none")

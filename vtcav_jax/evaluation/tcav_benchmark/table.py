@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.stats.intervals import wilson
+from vtcav_jax.stats.intervals import wilson_ci
 
 FILE = "truth_concepts.csv"
 MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
@@ -97,7 +97,7 @@ def rate(found: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple
         between = clusters / (clusters - 1) * (apart**2).sum() / n**2
         design = max(1.0, between / (share * (1 - share) / n))
     worth = max(1, round(n / design))
-    low, high = wilson(round(share * worth), worth)
+    low, high = wilson_ci(round(share * worth), worth)
     return share, min(low, share), max(high, share)
 
 

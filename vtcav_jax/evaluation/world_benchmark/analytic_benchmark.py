@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtcav_jax.attribution import Class, explain
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.evaluation.trivial_maps import baseline_map
 from vtcav_jax.evaluation.world_benchmark.entries import FREE, Entry, own_map
@@ -31,12 +31,12 @@ def exact(entry: Entry, clips: int = 200, seed: int = 0) -> Exactly:
     target = Class(answers)
     if entry.function is not None:
         made = own_map(entry.function, entry.method, network, video, target)
-        maps, stage, cost = by_area(made.map, video.shape[1:4]), made.stage, made.cost
+        maps, stage, cost = area_resize(made.map, video.shape[1:4]), made.stage, made.forward_passes
     elif entry.method in FREE:
         maps, stage, cost = baseline_map(entry.method, video, seed), VIDEO, 0
     else:
         made = explain(network, video, target, entry.known, VIDEO, **entry.options)
-        maps, stage, cost = made.map, made.stage, made.cost
+        maps, stage, cost = made.map, made.stage, made.forward_passes
     told = truth.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
     maps, truth = np.asarray(maps, np.float64)[told], truth[told]
     even = np.ones_like(truth)

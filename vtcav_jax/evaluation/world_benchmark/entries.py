@@ -18,19 +18,19 @@ from jaxtyping import Float
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import (
     METHODS,
-    SHARED,
+    SINGLE_PASS_METHODS,
     VIDEO,
     Attribution,
     explain_many,
-    explained,
     perturbation,
     pixel_bounds,
+    prepare_explanation,
 )
-from vtcav_jax.attribution.gradients import smoothgrads
-from vtcav_jax.attribution.registry import AT_VIDEO, SEVERAL, SMOOTH, check_options
+from vtcav_jax.attribution.gradients import smoothgrad_pair
+from vtcav_jax.attribution.registry import INPUT_METHODS, MULTI_TARGET_METHODS, SMOOTHGRAD_METHODS, check_options
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, baseline_map
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 
 ONE_PASS = "one pass"  # the group of all methods that share it
@@ -60,10 +60,10 @@ class Entry:
         if self.function is not None:
             return f"own:{self.method}"
         if not self.options:
-            if self.known in SHARED:
+            if self.known in SINGLE_PASS_METHODS:
                 return ONE_PASS
-            if self.known in SMOOTH:
-                return SMOOTH[0]
+            if self.known in SMOOTHGRAD_METHODS:
+                return SMOOTHGRAD_METHODS[0]
         return self.method
 
 
@@ -80,7 +80,7 @@ DEAR = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only wher
 FREE = MODEL_FREE
 
 
-def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ()) -> tuple[Entry, ...]:
+def lineup(loaded: Network, methods: Sequence[str] = (), own: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Every row for a network; `methods` names some, `own` are functions as `package.module:function`.
 
     Maps that ask no network are always among them, large budgets (`DEAR`) of methods that are named.
@@ -93,8 +93,8 @@ def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ())
     for name in named:
         if name in FREE:
             out.append(Entry(name, VIDEO))
-        elif name in SHARED:
-            at = (VIDEO, *stages) if name in AT_VIDEO else stages
+        elif name in SINGLE_PASS_METHODS:
+            at = (VIDEO, *stages) if name in INPUT_METHODS else stages
             out += [Entry(name, stage) for stage in at]
         else:
             budgets = BUDGETS.get(name, {name: {}})
@@ -103,10 +103,10 @@ def lineup(loaded: Loaded, methods: Sequence[str] = (), own: Sequence[str] = ())
     return tuple(out)
 
 
-def grids(loaded: Loaded) -> tuple[str, ...]:
+def grids(loaded: Network) -> tuple[str, ...]:
     """Stages with time and space, of those that share a grid in a row the first and the last."""
-    geometry = models.PRESETS[loaded.preset].geometry
-    shapes = explained(loaded.model, jnp.zeros((1, *geometry.shape)), 0).shapes
+    geometry = models.PRESETS[loaded.preset].clip_spec
+    shapes = prepare_explanation(loaded.model, jnp.zeros((1, *geometry.shape)), 0).shapes
     found = [(name, shape[1:4]) for name, shape in shapes.items() if len(shape) == 5 and name != VIDEO]
     kept = []
     for i, (name, shape) in enumerate(found):
@@ -132,7 +132,7 @@ def imported(name: str) -> Function:
 
 
 def maps(
-    loaded: Loaded,
+    loaded: Network,
     entries: Sequence[Entry],
     video: Float[np.ndarray, "b t h w c"],
     targets: Sequence[Target],
@@ -147,12 +147,12 @@ def maps(
         return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     options = dict(first.options) | {k: v for k, v in given.items() if k in _parameters(first.known)}
     at_home = all(entry.stage in (None, VIDEO) for entry in entries)
-    if first.known in SEVERAL and at_home:
+    if first.known in MULTI_TARGET_METHODS and at_home:
         check_options(first.known, options)
-        return [[one] for one in SEVERAL[first.known](loaded.model, video, targets, **options)]
-    if first.known in SMOOTH and at_home and not options:
-        found = smoothgrads(loaded.model, video, targets)
-        return [[both[SMOOTH.index(entry.known)] for entry in entries] for both in found]
+        return [[one] for one in MULTI_TARGET_METHODS[first.known](loaded.model, video, targets, **options)]
+    if first.known in SMOOTHGRAD_METHODS and at_home and not options:
+        found = smoothgrad_pair(loaded.model, video, targets)
+        return [[both[SMOOTHGRAD_METHODS.index(entry.known)] for entry in entries] for both in found]
     wanted = [(entry.known, entry.stage) for entry in entries]
     own = {first.known: options} if options else None
     return [explain_many(loaded.model, video, target, wanted, own) for target in targets]
@@ -160,12 +160,12 @@ def maps(
 
 def shares(entry: Entry) -> bool:
     """Whether several targets cost no more than one."""
-    return entry.function is None and (entry.method in FREE or entry.known in perturbation.SEVERAL)
+    return entry.function is None and (entry.method in FREE or entry.known in perturbation.MULTI_TARGET_PERTURBATIONS)
 
 
-def given(loaded: Loaded, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:
+def given(loaded: Network, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:
     """What some methods must be told: which clips are usual, and how far a pixel can go."""
-    return {"references": video[:16], "bounds": pixel_bounds(models.PRESETS[loaded.preset].geometry)}
+    return {"references": video[:16], "bounds": pixel_bounds(models.PRESETS[loaded.preset].clip_spec)}
 
 
 def _parameters(method: str) -> set[str]:

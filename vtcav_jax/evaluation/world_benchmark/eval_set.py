@@ -11,11 +11,11 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax import models
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.evaluation.world_benchmark.questions import AREAS, KEY, OTHER, QUESTIONS, WITHIN, Question
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Known, zones
-from vtcav_jax.models import Loaded, parameters
+from vtcav_jax.models import Network, parameters
 from vtcav_jax.worlds.gates import Gates, gates
 from vtcav_jax.worlds.render import WORLDS, Clips, as_world, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import ABSENT
@@ -31,7 +31,7 @@ CELL = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
 class Material:
     """`n` clips of `world` that pass every gate of their own, for the questions `ids` of one network."""
 
-    loaded: Loaded
+    loaded: Network
     world: str
     ids: tuple[str, ...]
     clips: Clips
@@ -48,7 +48,7 @@ class Material:
         return t // CELL[0], h // (CELL[1] * self.clips.world.cell), w // (CELL[2] * self.clips.world.cell)
 
     @cached_property
-    def wide(self) -> Loaded:
+    def wide(self) -> Network:
         """The network with as many logits as any world asks for, the further ones 0: so networks of one architecture
         share what is compiled. Its own come first, and nothing that is asked here looks at others. What was not made
         as a preset is, of other types perhaps, stays what it is."""
@@ -56,7 +56,7 @@ class Material:
         make, plain = (partial(models.make, self.loaded.preset, num_classes=n) for n in (max(LOGITS, count), count))
         if nnx.graphdef(nnx.eval_shape(plain)) != nnx.graphdef(self.loaded.model):
             return self.loaded
-        own, wanted = (parameters.parameters(model) for model in (self.loaded.model, nnx.eval_shape(make)))
+        own, wanted = (parameters.named_parameters(model) for model in (self.loaded.model, nnx.eval_shape(make)))
         short = {name: wanted[name].shape[-1] - a.shape[-1] for name, a in own.items()}
         padded = {name: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, short[name])]) for name, a in own.items()}
         return replace(self.loaded, model=parameters.load(make, padded))
@@ -70,10 +70,10 @@ class Material:
 
     def classes(self, head: str) -> Int[np.ndarray, " n"]:
         """The logits of the right answers."""
-        return self.loaded.slices[head].start + self.clips.labels[head]
+        return self.loaded.head_slices[head].start + self.clips.labels[head]
 
     def target(self, head: str, rows: slice = slice(None)) -> Margin:
-        where = self.loaded.slices[head]
+        where = self.loaded.head_slices[head]
         return Margin(self.classes(head)[rows], (where.start, where.stop))
 
     def redrawn(self, factor: str, rows: slice) -> Float[np.ndarray, "m t h w 3"]:
@@ -89,7 +89,9 @@ class Material:
             masks |= {box: masks[box] & ~masks["marker"] for box in (KEY, OTHER)}  # it is in front of all
         covered = np.any([mask for name, mask in masks.items() if name.endswith("_box")], 0)
         masks |= {"scene": ~covered}
-        return {name: by_area(mask.astype(np.float32), self.sizes).astype(np.float64) for name, mask in masks.items()}
+        return {
+            name: area_resize(mask.astype(np.float32), self.sizes).astype(np.float64) for name, mask in masks.items()
+        }
 
     @property
     def questions(self) -> list[Question]:
@@ -120,7 +122,7 @@ class Material:
     def _margins(self, clips: Clips) -> Float[np.ndarray, "n heads"]:
         logits = outputs(self.loaded, self.prepared(clips.video))
         found = []
-        for head, where in self.loaded.slices.items():
+        for head, where in self.loaded.head_slices.items():
             own = logits[:, where]
             right = np.take_along_axis(own, clips.labels[head][:, None], 1)[:, 0]
             found.append(right - (own.sum(1) - right) / (own.shape[1] - 1))
@@ -129,7 +131,7 @@ class Material:
     @cached_property
     def known(self) -> dict[str, Known]:
         """For each question."""
-        heads, every = list(self.loaded.slices), np.ones(len(self), bool)
+        heads, every = list(self.loaded.head_slices), np.ones(len(self), bool)
         found = {}
         for name in self.ids:
             question = QUESTIONS[name]
@@ -176,14 +178,14 @@ class Material:
         return tuple(dict.fromkeys(wanted))
 
 
-def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int, *, gated: int = FEWEST) -> Material:
+def material(loaded: Network, world: str, ids: Sequence[str], n: int, seed: int, *, gated: int = FEWEST) -> Material:
     """Raises with every failed gate if the network does not go by what was planted."""
     made = max(int(np.ceil(n * SPARE)), gated)
     found = gates(loaded.model, world, made, seed, prepare=lambda video: prepared(loaded, video), at_once=AT_ONCE)
     found.check()
     clips = make_clips(world, made, seed)
     logits = outputs(loaded, prepared(loaded, clips.video))
-    right = [logits[:, where].argmax(1) == clips.labels[head] for head, where in loaded.slices.items()]
+    right = [logits[:, where].argmax(1) == clips.labels[head] for head, where in loaded.head_slices.items()]
     fit = np.flatnonzero(np.all(right, 0) & found.stable.all(1))[:n]
     if len(fit) < n:
         raise ValueError(
@@ -193,7 +195,7 @@ def material(loaded: Loaded, world: str, ids: Sequence[str], n: int, seed: int, 
     return Material(loaded, world, tuple(ids), clips[fit], found, seed)
 
 
-def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
+def questions_of(loaded: Network) -> dict[str, tuple[str, ...]]:
     """The questions that a network can be asked, by the world that they are about."""
     found: dict[str, list[str]] = {}
     for name, question in QUESTIONS.items():
@@ -202,19 +204,19 @@ def questions_of(loaded: Loaded) -> dict[str, tuple[str, ...]]:
     return {world: tuple(names) for world, names in found.items()}
 
 
-def answers(loaded: Loaded, name: str) -> bool:
+def answers(loaded: Network, name: str) -> bool:
     """Whether it has the heads of a world, and reads its clips."""
-    shape, world = models.PRESETS[loaded.preset].geometry.shape, as_world(name)
+    shape, world = models.PRESETS[loaded.preset].clip_spec.shape, as_world(name)
     heads = {name: tuple(answers) for name, answers in world.heads.items()}
     return dict(loaded.heads) == heads and shape == (world.frames, world.size, world.size, 3)
 
 
-def prepared(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
+def prepared(loaded: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
     """As the network reads it from a file: in steps of 1/255."""
-    return models.PRESETS[loaded.preset].geometry.normalised(np.rint(255 * video).astype(np.uint8))
+    return models.PRESETS[loaded.preset].clip_spec.normalise(np.rint(255 * video).astype(np.uint8))
 
 
-def outputs(loaded: Loaded, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n k"]:
+def outputs(loaded: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n k"]:
     """The logits; the last batch is filled up, so that all have one shape."""
     n = len(video)
     video = np.concatenate([video, np.repeat(video[-1:], -n % AT_ONCE, 0)])

@@ -27,9 +27,9 @@ from vtcav_jax.evaluation.world_benchmark.eval_set import AT_ONCE, Material, mat
 from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.tables import ALL, AXES, CHOSEN, STABLE, TRUTH, Row
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
-from vtcav_jax.stats.intervals import RESAMPLES
+from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 
 CLIPS = 200
@@ -51,7 +51,7 @@ class Measured:
 
 def score(
     method: str | Function,
-    network: str | Loaded,
+    network: str | Network,
     worlds: Sequence[str] = (),
     *,
     stage: str | None = None,
@@ -79,13 +79,13 @@ def score(
     return rows(found, name)
 
 
-def answered(loaded: Loaded, worlds: Sequence[str]) -> list[str]:
+def answered(loaded: Network, worlds: Sequence[str]) -> list[str]:
     """Those of `worlds` that a network can be asked about; what is no world is left for `asked` to tell."""
     can = sum(questions_of(loaded).values(), ())
     return [w for w in worlds if not (names := _questions(w)) or set(names) & set(can)]
 
 
-def asked(loaded: Loaded, worlds: Sequence[str] = (), name: str = "") -> dict[str, tuple[str, ...]]:
+def asked(loaded: Network, worlds: Sequence[str] = (), name: str = "") -> dict[str, tuple[str, ...]]:
     """The questions that are asked of a network, by the generator's world; `name` is what the network is called."""
     parts = {w: _questions(w) for w in worlds}
     if strange := [w for w, names in parts.items() if not names]:
@@ -304,7 +304,7 @@ def resampled(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
 @lru_cache(maxsize=4)
 def draws(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
     """How often each clip comes: once, then as drawn."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), BOOTSTRAP_RESAMPLES)
     return np.concatenate([np.ones((1, n)), drawn])
 
 

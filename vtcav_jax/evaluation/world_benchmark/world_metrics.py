@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax.attribution.resample import by_area
+from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.evaluation.faithfulness.localisation import Hits, dilated, hits, temporal
 
 Mass = Float[np.ndarray, "n t h w"]
@@ -44,7 +44,7 @@ class Known:
 
 def mass(maps: Float[np.ndarray, "n t1 h1 w1"], sizes: tuple[int, int, int]) -> Mass:
     """The positive part on a grid of `sizes`, of each map summing to 1, and 0 everywhere where there is none."""
-    cells = by_area(np.maximum(maps, 0).astype(np.float64), sizes).astype(np.float64)
+    cells = area_resize(np.maximum(maps, 0).astype(np.float64), sizes).astype(np.float64)
     total = cells.sum((1, 2, 3), keepdims=True)
     return np.divide(cells, total, out=np.zeros_like(cells), where=total > 0)
 

@@ -17,18 +17,18 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.video_swin import Triple, on_cpu
 
-UNGROUPED = 128  # input channels up to which a kernel full of zeros is faster than groups
-LARGE = 5  # a kernel's least side from which blocks are faster than a stride
+MAX_DENSE_CHANNELS = 128  # input channels up to which a kernel full of zeros is faster than groups
+MIN_BLOCK_KERNEL = 5  # a kernel's least side from which blocks are faster than a stride
 
 
 class Conv3d(nnx.Conv):
     """`nnx.Conv` over (t, h, w); parameters and numbers are the same, to rounding."""
 
     def __call__(self, x: Float[Array, "b t h w c"], out_sharding: Any = None) -> Float[Array, "b t2 h2 w2 d"]:
-        return stacked(x, self) if on_cpu() else super().__call__(x, out_sharding)
+        return conv_as_2d(x, self) if on_cpu() else super().__call__(x, out_sharding)
 
 
-def centred(
+def same_padded_conv(
     inputs: int, outputs: int, kernel: Triple, strides: Triple = (1, 1, 1), *, groups: int = 1, **make: Any
 ) -> Conv3d:
     """Without a bias, and with half of the kernel's size as zeros on either side, as torch's networks are written.
@@ -40,10 +40,10 @@ def centred(
     return Conv3d(inputs, outputs, kernel, strides, padding=padding, feature_group_count=groups, **options)
 
 
-def stacked(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:
+def conv_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:
     kernel, groups = conv.kernel[...], conv.feature_group_count
-    if groups > 1 and x.shape[-1] <= UNGROUPED:
-        kernel, groups = ungrouped(kernel, groups), 1
+    if groups > 1 and x.shape[-1] <= MAX_DENSE_CHANNELS:
+        kernel, groups = densify_kernel(kernel, groups), 1
     strides: Sequence[int] = conv.strides  # type: ignore[assignment]
     padding: Sequence[tuple[int, int]] = conv.padding  # type: ignore[assignment]
     if isinstance(conv.padding, str):
@@ -59,8 +59,8 @@ def stacked(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 
     if conv.dtype is not None:
         x, kernel = x.astype(conv.dtype), kernel.astype(conv.dtype)
     step, margins = (strides[1], strides[2]), tuple(padding[1:])
-    if groups == 1 and taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= LARGE:
-        x, kernel, margins = in_blocks(x, kernel, step, margins)
+    if groups == 1 and taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= MIN_BLOCK_KERNEL:
+        x, kernel, margins = space_to_depth(x, kernel, step, margins)
         step = (1, 1)
     layout = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, kernel, step, margins, dimension_numbers=layout, feature_group_count=groups)
@@ -69,7 +69,7 @@ def stacked(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 
     return y.reshape(b, after, *y.shape[1:])
 
 
-def in_blocks(
+def space_to_depth(
     x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c d"], strides: tuple[int, int], padding: tuple
 ) -> tuple[Array, Array, tuple[tuple[int, int], ...]]:
     """Blocks of pixels as large as the stride become one place with more channels: the same sums without a stride."""
@@ -90,7 +90,7 @@ def in_blocks(
     return x, kernel, tuple(margins)
 
 
-def ungrouped(kernel: Float[Array, "t h w c d"], groups: int) -> Float[Array, "t h w gc d"]:
+def densify_kernel(kernel: Float[Array, "t h w c d"], groups: int) -> Float[Array, "t h w gc d"]:
     """The same kernel for all channels at once: zeros where an output's group does not look."""
     c, d = kernel.shape[3:]
     same = jnp.arange(groups * c)[:, None] // c == jnp.arange(d)[None] // (d // groups)

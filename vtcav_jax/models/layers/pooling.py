@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.video_swin import Triple
 
-ONE = (1, 1, 1)
+_ONES = (1, 1, 1)
 
 
 class MaxPool(nnx.Module):
@@ -38,11 +38,11 @@ def max_pool(
             (pad,) = jax.lax.padtype_to_pads(x.shape[axis : axis + 1], [taps], [step], "SAME")
         else:
             pad = pads[axis - 1]
-        x = _largest(x, axis, taps, step, pad)
+        x = _max_along_axis(x, axis, taps, step, pad)
     return x
 
 
-def _largest(x: Array, axis: int, taps: int, step: int, pad: tuple[int, int]) -> Array:
+def _max_along_axis(x: Array, axis: int, taps: int, step: int, pad: tuple[int, int]) -> Array:
     if any(pad):
         places = [(0, 0, 0)] * x.ndim
         places[axis] = (*pad, 0)
@@ -58,5 +58,5 @@ def _largest(x: Array, axis: int, taps: int, step: int, pad: tuple[int, int]) ->
 def mean_pool(x: Float[Array, "b t h w c"], window: Triple) -> Float[Array, "b t2 h2 w2 c"]:
     """The mean of each window, at every place where it fits; on an axis that is shorter, of the axis."""
     t, h, w = map(min, window, x.shape[1:4])
-    sums = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, t, h, w, 1), (1, *ONE, 1), "VALID")
+    sums = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, t, h, w, 1), (1, *_ONES, 1), "VALID")
     return sums / jnp.asarray(t * h * w, x.dtype)

@@ -4,38 +4,43 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vtcav_jax.attribution.result import Attribution
-from vtcav_jax.attribution.videos.clip_windows import new_frames
+from vtcav_jax.attribution.videos.clip_windows import unseen_frames
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.names import filed
-from vtcav_jax.report.animation.overlay import Panel, overlay
+from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 
-LOOP = 2.0  # seconds that a film lasts at least
+MIN_MAP_ANIMATION_SECONDS = 2.0  # seconds that a film lasts at least
 
 
-def file(stem: str, target: str, kind: str) -> str:
+def map_animation_name(stem: str, target: str, suffix: str) -> str:
     """The name of a video's film: of the file of its maps, and what was asked."""
-    return f"{stem}--{filed(target)}.{kind}"
+    return f"{stem}--{filed(target)}.{suffix}"
 
 
-def film(found: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
+def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
     """Of one question; and how many frames a second it shows, slower than in life where the clip is short."""
-    fresh = new_frames(found.windows)
-    frames = np.concatenate([window.clip.video[0][new] for window, new in zip(found.windows, fresh)])
-    times = np.concatenate([window.clip.times[0][new] for window, new in zip(found.windows, fresh)])
-    panels = [panel(one, fresh) for one in found.maps[target]]
-    told = answer if answer == target or answer.startswith(f"{target}:") else f"{target}: {answer}"
-    caption = f"{found.read.item.name}  {told}  score {found.scores[target].mean():.3g}"
+    unseen = unseen_frames(video_maps.windows)
+    frames = np.concatenate([window.clip.video[0][new] for window, new in zip(video_maps.windows, unseen)])
+    times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
+    panels = [map_panel(attribution, unseen) for attribution in video_maps.maps[target]]
+    answer_text = answer if answer == target or answer.startswith(f"{target}:") else f"{target}: {answer}"
+    caption = f"{video_maps.read.item.name}  {answer_text}  score {video_maps.scores[target].mean():.3g}"
     rate = 1 / max(float(np.median(np.diff(times))), 1e-3) if len(times) > 1 else 1.0
-    return overlay(frames, panels, caption), max(min(rate, len(frames) / LOOP), 1.0)
+    return overlay_maps(frames, panels, caption), max(min(rate, len(frames) / MIN_MAP_ANIMATION_SECONDS), 1.0)
 
 
-def panel(one: Attribution, fresh: list[np.ndarray]) -> Panel:
+def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:
     """The steps of all clips that show frames of their own, at these frames."""
-    maps, at, shown = [], [], 0
-    for values, new in zip(one.map, fresh):
+    maps, positions, offset = [], [], 0
+    for values, new in zip(attribution.map, unseen):
         middles: Float[np.ndarray, " steps"] = (np.arange(len(values)) + 0.5) * len(new) / len(values) - 0.5
-        kept = new[np.floor(middles + 0.5).astype(int)]
-        maps.append(values[kept])
-        at.append(middles[kept] - new.argmax() + shown)
-        shown += int(new.sum())
-    return Panel(f"{one.method} @{one.stage}", np.concatenate(maps), np.concatenate(at), one.signed)
+        indices = new[np.floor(middles + 0.5).astype(int)]
+        maps.append(values[indices])
+        positions.append(middles[indices] - new.argmax() + offset)
+        offset += int(new.sum())
+    return Panel(
+        f"{attribution.method} @{attribution.stage}",
+        np.concatenate(maps),
+        np.concatenate(positions),
+        attribution.signed,
+    )

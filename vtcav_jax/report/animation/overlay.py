@@ -14,15 +14,15 @@ from jaxtyping import Float, UInt8
 from vtcav_jax.report.animation.lettering import HEIGHT, width, write
 from vtcav_jax.report.colormaps import DIVERGING, LEVELS, SEQUENTIAL, coloured
 
-LEAST_SIDE = 192  # of a panel in pixels; smaller clips are enlarged by whole pixels
-ACROSS = 4  # panels side by side
-GAP, TITLE, BAR = 8, 26, 40
-INK, SOFT, PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-FINE = 28  # cells along a side: more are pixels, which are shown as they are
-CLIPPED = 0.995  # of a map's values are within its scale
-OVER = 0.85  # of a pixel's colour is the map's where that is largest
+MIN_PANEL_SIDE = 192  # of a panel in pixels; smaller clips are enlarged by whole pixels
+MAX_PANELS_PER_ROW = 4  # panels side by side
+PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 26, 40
+INK_COLOUR, SOFT_COLOUR, PAPER_COLOUR = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+MAX_INTERPOLATED_CELLS = 28  # cells along a side: more are pixels, which are shown as they are
+SCALE_QUANTILE = 0.995  # of a map's values are within its scale
+MAX_MAP_OPACITY = 0.85  # of a pixel's colour is the map's where that is largest
 
-Film = UInt8[np.ndarray, "frames h w 3"]
+RgbFrames = UInt8[np.ndarray, "frames h w 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,129 +31,133 @@ class Panel:
 
     title: str
     map: Float[np.ndarray, "steps h w"]
-    at: Float[np.ndarray, " steps"]
+    positions: Float[np.ndarray, " steps"]
     signed: bool
 
     @property
-    def largest(self) -> float:
+    def scale_limit(self) -> float:
         """Where the scale ends: all but one value in two hundred are within."""
-        return float(np.quantile(np.abs(self.map), CLIPPED)) or float(np.abs(self.map).max())
+        return float(np.quantile(np.abs(self.map), SCALE_QUANTILE)) or float(np.abs(self.map).max())
 
 
-def overlay(film: Film, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
+def overlay_maps(video: RgbFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
     """The film and all panels, frame by frame, under `caption`."""
-    scale = max(1, math.ceil(LEAST_SIDE / film.shape[2]))
-    film = film.repeat(scale, 1).repeat(scale, 2)
-    frames, h, w = film.shape[:3]
-    down = math.ceil((len(panels) + 1) / ACROSS)
-    across = math.ceil((len(panels) + 1) / down)  # no row much emptier than the others
-    pitch = (h + TITLE + BAR + GAP, w + GAP)
-    top = HEIGHT + 2 * GAP
-    size = (top + down * pitch[0], GAP + across * pitch[1])
+    scale = max(1, math.ceil(MIN_PANEL_SIDE / video.shape[2]))
+    video = video.repeat(scale, 1).repeat(scale, 2)
+    frames, h, w = video.shape[:3]
+    n_rows = math.ceil((len(panels) + 1) / MAX_PANELS_PER_ROW)
+    n_columns = math.ceil((len(panels) + 1) / n_rows)  # no row much emptier than the others
+    pitch = (h + TITLE_HEIGHT + BAR_HEIGHT + PANEL_GAP, w + PANEL_GAP)
+    top = HEIGHT + 2 * PANEL_GAP
+    size = (top + n_rows * pitch[0], PANEL_GAP + n_columns * pitch[1])
     out = np.full((frames, size[0] + size[0] % 2, size[1] + size[1] % 2, 3), 255, np.uint8)  # mp4 needs even sides
     for picture in out:
-        write(picture, caption, GAP, GAP, INK, most=size[1] - 2 * GAP)
-    grey = film.astype(np.float32).mean(-1, keepdims=True)
+        write(picture, caption, PANEL_GAP, PANEL_GAP, INK_COLOUR, most=size[1] - 2 * PANEL_GAP)
+    grey = video.astype(np.float32).mean(-1, keepdims=True)
     for i in range(len(panels) + 1):
-        row, column = divmod(i, across)
-        y, x = top + row * pitch[0], GAP + column * pitch[1]
-        part = out[:, y : y + pitch[0] - GAP, x : x + w]
+        row, column = divmod(i, n_columns)
+        y, x = top + row * pitch[0], PANEL_GAP + column * pitch[1]
+        cell = out[:, y : y + pitch[0] - PANEL_GAP, x : x + w]
         if i == 0:
-            _titled(part, "clip", None)
-            part[:, TITLE : TITLE + h] = film
-            _moments(part[:, TITLE + h :], np.zeros((frames, 2)), (SOFT, SOFT))
+            _draw_title(cell, "clip", None)
+            cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = video
+            _draw_profile(cell[:, TITLE_HEIGHT + h :], np.zeros((frames, 2)), (SOFT_COLOUR, SOFT_COLOUR))
             continue
         panel = panels[i - 1]
-        _titled(part, panel.title, panel)
-        part[:, TITLE : TITLE + h] = laid_over(grey, panel)
-        courses = np.stack([np.maximum(panel.map, 0), np.minimum(panel.map, 0)], -1).sum((1, 2))
-        ends = (DIVERGING[-20], DIVERGING[20]) if panel.signed else (SEQUENTIAL[LEVELS // 2],) * 2
-        _moments(part[:, TITLE + h :], _at_frames(courses, panel.at, frames, nearest=True), ends)
+        _draw_title(cell, panel.title, panel)
+        cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel)
+        profile = np.stack([np.maximum(panel.map, 0), np.minimum(panel.map, 0)], -1).sum((1, 2))
+        bar_colours = (DIVERGING[-20], DIVERGING[20]) if panel.signed else (SEQUENTIAL[LEVELS // 2],) * 2
+        _draw_profile(
+            cell[:, TITLE_HEIGHT + h :],
+            _interpolate_frames(profile, panel.positions, frames, nearest=True),
+            bar_colours,
+        )
     return out
 
 
-def laid_over(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> Film:
+def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> RgbFrames:
     """The map over a film without colours, the more of it the larger its values are."""
     frames, h, w = grey.shape[:3]
-    values = _at_frames(panel.map, panel.at, frames)
-    values = np.stack([_enlarged(one, (h, w)) for one in values])
-    largest = panel.largest
-    share = np.sqrt(np.clip(np.abs(values) / (largest or 1), 0, 1))[..., None] * OVER
-    colours = coloured(values, largest, signed=panel.signed)
-    return np.rint(share * colours + (1 - share) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
+    values = _interpolate_frames(panel.map, panel.positions, frames)
+    values = np.stack([_enlarge(one, (h, w)) for one in values])
+    scale_limit = panel.scale_limit
+    opacity = np.sqrt(np.clip(np.abs(values) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
+    colours = coloured(values, scale_limit, signed=panel.signed)
+    return np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
 
 
-def write_film(path: Path, film: Film, fps: float) -> None:
+def write_animation(path: Path, video: RgbFrames, fps: float) -> None:
     """As the suffix says, `.mp4` or `.webp`, which loops; the file is there whole or not at all."""
     import av
 
-    kinds = {
+    formats = {
         ".mp4": ("libx264", "yuv420p", {"crf": "20", "preset": "fast"}, {"movflags": "+faststart"}),
         ".webp": ("libwebp_anim", "bgra", {"quality": "82"}, {"loop": "0"}),
     }
-    if path.suffix not in kinds:
+    if path.suffix not in formats:
         raise ValueError(f"a film is .mp4 or .webp, got {path.name}")
-    codec, pixels, options, muxing = kinds[path.suffix]
-    part = path.with_name(f".{path.name}.part")
-    with av.open(part, "w", format=path.suffix[1:], options=muxing) as output:
+    codec, pixel_format, options, muxing = formats[path.suffix]
+    temporary = path.with_name(f".{path.name}.part")
+    with av.open(temporary, "w", format=path.suffix[1:], options=muxing) as output:
         stream = output.add_stream(codec, rate=max(round(fps), 1), options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = film.shape[1:3]
-        stream.pix_fmt = pixels
-        for frame in film:
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = pixel_format
+        for frame in video:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         output.mux(stream.encode(None))
-    part.replace(path)
+    temporary.replace(path)
 
 
-def _titled(part: Film, title: str, panel: Panel | None) -> None:
+def _draw_title(cell: RgbFrames, title: str, panel: Panel | None) -> None:
     """The title, and under it the colours with the numbers at their ends."""
-    w = part.shape[2]
-    write(part[0], title, 0, 0, INK, most=w)
+    w = cell.shape[2]
+    write(cell[0], title, 0, 0, INK_COLOUR, most=w)
     if panel is not None:
-        end = f"{panel.largest:.2g}"
+        end = f"{panel.scale_limit:.2g}"
         start = f"-{end}" if panel.signed else "0"
         y, left = HEIGHT + 4, width(start) + 4
         right = w - width(end) - 4
-        write(part[0], start, 0, y, SOFT, most=w)
-        write(part[0], end, right + 4, y, SOFT, most=w)
+        write(cell[0], start, 0, y, SOFT_COLOUR, most=w)
+        write(cell[0], end, right + 4, y, SOFT_COLOUR, most=w)
         colours = DIVERGING if panel.signed else SEQUENTIAL
-        part[0, y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
-    part[1:, :TITLE] = part[0, :TITLE]
+        cell[0, y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
+    cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
 
 
-def _moments(part: Film, course: Float[np.ndarray, "frames 2"], ends: tuple) -> None:
+def _draw_profile(cell: RgbFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple) -> None:
     """A bar for each frame, upwards what is positive and downwards what is negative; the frame shown is marked."""
-    frames, height, w = part.shape[:3]
+    frames, height, w = cell.shape[:3]
     edges = np.linspace(0, w, frames + 1).astype(int)
-    span = course[:, 0].max() - course[:, 1].min()
-    zero = 6 + round((height - 10) * course[:, 0].max() / span) if span > 0 else height - 4
+    extent = profile[:, 0].max() - profile[:, 1].min()
+    zero = 6 + round((height - 10) * profile[:, 0].max() / extent) if extent > 0 else height - 4
     for f in range(frames):
         left, right = edges[f], max(edges[f + 1] - 1, edges[f] + 1)
-        for value, colour in zip(course[f], ends):
-            length = round(abs(value) / span * (height - 10)) if span > 0 else 0
+        for value, colour in zip(profile[f], bar_colours):
+            length = round(abs(value) / extent * (height - 10)) if extent > 0 else 0
             rows = slice(zero - length, zero) if value > 0 else slice(zero, zero + length)
-            part[:, rows, left:right] = colour
-        part[f, 1:4, left:right] = INK
-    part[:, zero : zero + 1] = SOFT
+            cell[:, rows, left:right] = colour
+        cell[f, 1:4, left:right] = INK_COLOUR
+    cell[:, zero : zero + 1] = SOFT_COLOUR
 
 
-def _at_frames(
-    values: Float[np.ndarray, " n *c"], at: Float[np.ndarray, " n"], frames: int, *, nearest: bool = False
+def _interpolate_frames(
+    values: Float[np.ndarray, " n *c"], positions: Float[np.ndarray, " n"], frames: int, *, nearest: bool = False
 ) -> Float[np.ndarray, " m *c"]:
     """Between two steps a mixture, or the nearest; before the first and after the last, these."""
-    place = np.interp(np.arange(frames), at, np.arange(len(at)))
+    index = np.interp(np.arange(frames), positions, np.arange(len(positions)))
     if nearest:
-        return values[np.rint(place).astype(int)]
-    low = np.floor(place).astype(int)
-    part = (place - low).reshape(-1, *(1 for _ in values.shape[1:]))
-    return (1 - part) * values[low] + part * values[np.minimum(low + 1, len(values) - 1)]
+        return values[np.rint(index).astype(int)]
+    low = np.floor(index).astype(int)
+    weight = (index - low).reshape(-1, *(1 for _ in values.shape[1:]))
+    return (1 - weight) * values[low] + weight * values[np.minimum(low + 1, len(values) - 1)]
 
 
-def _enlarged(values: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[np.ndarray, "h2 w2"]:
+def _enlarge(values: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[np.ndarray, "h2 w2"]:
     """Between the middles of two cells a mixture; what has the pixels' own resolution, by whole pixels."""
     for size in shape:
         n = len(values)
-        nearest = n > FINE and size % n == 0
-        values = _at_frames(values, (np.arange(n) + 0.5) * size / n - 0.5, size, nearest=nearest).T
+        nearest = n > MAX_INTERPOLATED_CELLS and size % n == 0
+        values = _interpolate_frames(values, (np.arange(n) + 0.5) * size / n - 0.5, size, nearest=nearest).T
     return values

@@ -11,29 +11,29 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vtcav_jax.report.run_reader import RunFolder
-from vtcav_jax.report.text.tcav import WHY_NOT
+from vtcav_jax.report.text.tcav import INCONCLUSIVE_VERDICTS
 from vtcav_jax.tcav.experiment.verdicts import Row
 
 
-class Key(NamedTuple):
+class ScoreKey(NamedTuple):
     """What makes tests of different runs the same; `stage` names all that stand for each other."""
 
     target: str
     stage: str
     concept: str
-    kind: str
-    against: str
+    clip_type: str
+    negatives: str
 
 
-Table = Mapping[Key, Row]
-Interval = tuple[float, float, float]  # a value, and from where to where it may be
+ScoreTable = Mapping[ScoreKey, Row]
+EstimateWithInterval = tuple[float, float, float]  # a value, and from where to where it may be
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """`left` less `right`, of the share of the gradient's length, which is free of each network's own scale."""
 
-    key: Key
+    key: ScoreKey
     left_name: str
     right_name: str
     left: Row
@@ -43,26 +43,26 @@ class Difference:
     high: float
 
     @property
-    def why_not(self) -> str:
+    def inconclusive_verdict(self) -> str:
         """The verdict of a test that could not tell: its number means nothing, and so does the difference."""
-        return next((row.verdict for row in (self.left, self.right) if row.verdict in WHY_NOT), "")
+        return next((row.verdict for row in (self.left, self.right) if row.verdict in INCONCLUSIVE_VERDICTS), "")
 
     @property
-    def sure(self) -> bool:
+    def significant(self) -> bool:
         """The interval of this one difference; many are looked at, and no correction is made for that."""
-        return self.low * self.high > 0 and not self.why_not
+        return self.low * self.high > 0 and not self.inconclusive_verdict
 
 
-def table(run: RunFolder, stages: Mapping[str, str]) -> dict[Key, Row]:
+def score_table(run: RunFolder, stages: Mapping[str, str]) -> dict[ScoreKey, Row]:
     """A run's tests; `stages` are the names under which it is compared, others keep their own."""
-    return {Key(r.target, stages.get(r.stage, r.stage), r.concept, r.kind, r.against): r for r in run.rows}
+    return {ScoreKey(r.target, stages.get(r.stage, r.stage), r.concept, r.kind, r.against): r for r in run.score_rows}
 
 
-def difference(key: Key, names: tuple[str, str], a: Row, b: Row) -> Difference:
-    return Difference(key, *names, a, b, *between(*((r.share, r.share_low, r.share_high) for r in (a, b))))
+def score_difference(key: ScoreKey, names: tuple[str, str], a: Row, b: Row) -> ScoreDifference:
+    return ScoreDifference(key, *names, a, b, *difference_ci(*((r.share, r.share_low, r.share_high) for r in (a, b))))
 
 
-def between(a: Interval, b: Interval) -> Interval:
+def difference_ci(a: EstimateWithInterval, b: EstimateWithInterval) -> EstimateWithInterval:
     """`a` less `b`, of independent estimates with their intervals."""
     value = a[0] - b[0]
     return value, value - math.hypot(a[0] - a[1], b[2] - b[0]), value + math.hypot(a[2] - a[0], b[0] - b[1])

@@ -12,206 +12,243 @@ from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
-from vtcav_jax.attribution.sanity_checks import MEASURES
+from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES
 from vtcav_jax.report import html
-from vtcav_jax.report.comparison.differences import Interval, between
-from vtcav_jax.report.effect_sizes import number, percent, signed, span
+from vtcav_jax.report.comparison.differences import EstimateWithInterval, difference_ci
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, unique
-from vtcav_jax.report.sections.maps import SHOWN
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.maps import MEASURE_TEXTS
 from vtcav_jax.report.text import maps as map_text
 
-ALL, TIME, PLACE = "all", "time of half", "place of half"
-SHARES = {"order": "lost shuffled", "still": "lost frozen", "backwards": "lost reversed"}
-SHARES |= {"moving": "changing relevance", "excess": "beyond the frozen clip's"}
+ALL_ANSWERS, TIME_OF_HALF, PLACE_OF_HALF = "all", "time of half", "place of half"
+SHARE_TEXTS = {"order": "lost shuffled", "still": "lost frozen", "backwards": "lost reversed"}
+SHARE_TEXTS |= {"moving": "changing relevance", "excess": "beyond the frozen clip's"}
 
 
-class Of(NamedTuple):
+class MetricKey(NamedTuple):
     """What makes numbers of different runs the same: whose they are, and which."""
 
     question: str
-    of: str
-    what: str
+    subject: str
+    metric: str
 
 
-Numbers = dict[Of, Interval]
+MetricTable = dict[MetricKey, EstimateWithInterval]
 
 
-def motions(run: RunFolder) -> Numbers:
+def motion_metrics(run: RunFolder) -> MetricTable:
     return {
-        Of(row.target, row.answer or ALL, text): tuple(getattr(row, name + end) for end in ("", "_low", "_high"))
-        for row in run.motion_classes
-        for name, text in SHARES.items()
+        MetricKey(row.target, row.answer or ALL_ANSWERS, text): tuple(
+            getattr(row, name + end) for end in ("", "_low", "_high")
+        )
+        for row in run.class_motion_rows
+        for name, text in SHARE_TEXTS.items()
     }
 
 
-def maps(run: RunFolder) -> Numbers:
+def map_metrics(run: RunFolder) -> MetricTable:
     out = {}
-    for key in unique([map_text.key(row) for row in run.maps]):
-        rows = [row for row in run.maps if map_text.key(row) == key]
-        target, made = key[0], f"{key[1]} at {key[2]}"
-        out[Of(target, made, TIME)] = map_text.half(rows)
-        out[Of(target, made, PLACE)] = map_text.places(rows)
-        measured = {one.measure: one for one in run.limits if map_text.key(one) == key}
-        for one in (measured[name] for name in MEASURES if name in measured):
-            out[Of(target, made, SHOWN[one.measure])] = (one.mean, one.low, one.high)
-    return {of: each for of, each in out.items() if not math.isnan(each[0])}
+    for key in unique_in_order([map_text.map_key(row) for row in run.map_rows]):
+        rows = [row for row in run.map_rows if map_text.map_key(row) == key]
+        target, map_name = key[0], f"{key[1]} at {key[2]}"
+        out[MetricKey(target, map_name, TIME_OF_HALF)] = map_text.mean_temporal_half_mass(rows)
+        out[MetricKey(target, map_name, PLACE_OF_HALF)] = map_text.mean_spatial_half_mass(rows)
+        by_measure = {
+            row_of_measure.measure: row_of_measure
+            for row_of_measure in run.sanity_rows
+            if map_text.map_key(row_of_measure) == key
+        }
+        for row_of_measure in (by_measure[name] for name in SANITY_MEASURES if name in by_measure):
+            out[MetricKey(target, map_name, MEASURE_TEXTS[row_of_measure.measure])] = (
+                row_of_measure.mean,
+                row_of_measure.low,
+                row_of_measure.high,
+            )
+    return {metric_key: estimate for metric_key, estimate in out.items() if not math.isnan(estimate[0])}
 
 
-def motion(runs: Sequence[RunFolder], called: Sequence[str]) -> list[Section]:
+def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) -> list[Section]:
     """How much of each decision is motion, in each of the runs."""
-    shared = _shared(runs, called, motions)
-    if shared is None:
+    common = _common_metrics(runs, labels, motion_metrics)
+    if common is None:
         return []
     leads = []
-    for question in unique([of.question for of in shared.common]):
-        own = [of for of in shared.common if of.question == question and of.what == SHARES["order"]]
-        whole = [(of, "of its score needs the order of the frames") for of in own if of.of == ALL]
-        leads.append((f"{question}:", " ".join([*(shared.sentence(*each) for each in whole), _answers(own, shared)])))
+    for question in unique_in_order([key.question for key in common.keys]):
+        drop_keys = [key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["order"]]
+        overall = [
+            (key, "of its score needs the order of the frames") for key in drop_keys if key.subject == ALL_ANSWERS
+        ]
+        leads.append(
+            (
+                f"{question}:",
+                " ".join([*(common.sentence(*pair) for pair in overall), _answer_differences(drop_keys, common)]),
+            )
+        )
     text = (
         "Lost: what goes of the score when the frames are shuffled, the clip stands still, or runs backwards. Changing"
         " relevance: the share of the map that changes over time, and how much of that is beyond the frozen clip's."
     )
-    drawn = []
-    for question in unique([of.question for of in shared.common]):
-        rows = [[row for row in run.motion_classes if row.target == question] for run in runs]
-        drawn.append(motion_figures.side_by_side(question, called, rows))
-    return [shared.section("motion", "How much is motion", leads, text, drawn)]
+    figures = []
+    for question in unique_in_order([key.question for key in common.keys]):
+        rows = [[row for row in run.class_motion_rows if row.target == question] for run in runs]
+        figures.append(motion_figures.compared_motion_figure(question, labels, rows))
+    return [common.section("motion", "How much is motion", leads, text, figures)]
 
 
-def _answers(some: Sequence[Of], shared: "Shared") -> str:
+def _answer_differences(keys: Sequence[MetricKey], common: "CommonMetrics") -> str:
     """Where the answers to a question differ; nothing where runs are many or have none."""
-    some = [of for of in some if of.of != ALL]
-    if not some or len(shared.called) > 2:
+    keys = [key for key in keys if key.subject != ALL_ANSWERS]
+    if not keys or len(common.labels) > 2:
         return ""
-    sure = [of for of in some if _sure(shared.found[of][0])]
-    if not sure:
-        return f"No difference is shown for any of its {len(some)} answers."
-    told = ", ".join(f"{of.of} {_written(of, shared.found[of][0], difference=True)}" for of in sure)
-    return f"Of its {len(some)} answers these differ: {told}."
+    significant = [key for key in keys if _is_significant(common.differences[key][0])]
+    if not significant:
+        return f"No difference is shown for any of its {len(keys)} answers."
+    text = ", ".join(
+        f"{key.subject} {_format_metric(key, common.differences[key][0], difference=True)}" for key in significant
+    )
+    return f"Of its {len(keys)} answers these differ: {text}."
 
 
-def looks(runs: Sequence[RunFolder], called: Sequence[str]) -> list[Section]:
+def map_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) -> list[Section]:
     """Where and when maps lie, in each of the runs."""
-    shared = _shared(runs, called, maps)
-    if shared is None:
+    common = _common_metrics(runs, labels, map_metrics)
+    if common is None:
         return []
-    says = {TIME: "of the time hold half of the map", PLACE: "of a frame hold half of what lies in it"}
+    phrases = {
+        TIME_OF_HALF: "of the time hold half of the map",
+        PLACE_OF_HALF: "of a frame hold half of what lies in it",
+    }
     leads = [
-        (f"{question}, {made}:", " ".join(shared.sentence(of, says[of.what]) for of in own if of.what in says))
-        for question, made in unique([(of.question, of.of) for of in shared.common])
-        if (own := [of for of in shared.common if (of.question, of.of) == (question, made)])
+        (
+            f"{question}, {map_name}:",
+            " ".join(common.sentence(key, phrases[key.metric]) for key in keys if key.metric in phrases),
+        )
+        for question, map_name in unique_in_order([(key.question, key.subject) for key in common.keys])
+        if (keys := [key for key in common.keys if (key.question, key.subject) == (question, map_name)])
     ]
     text = (
         "Time of half: the part of the clip in which half of the map lies; place of half: the part of a frame that has"
         " half of what lies in it; 50 % is spread evenly. What else there is was measured by --limits in every run."
     )
-    return [shared.section("maps", "Where and when", leads, text, [])]
+    return [common.section("maps", "Where and when", leads, text, [])]
 
 
-def _shared(runs: Sequence[RunFolder], called: Sequence[str], read: Callable[[RunFolder], Numbers]) -> "Shared | None":
-    tables = [read(run) for run in runs]
-    common = [of for of in tables[0] if all(of in one for one in tables[1:])]
-    return Shared(tuple(called), tables, common) if common else None
+def _common_metrics(
+    runs: Sequence[RunFolder], labels: Sequence[str], read_metrics: Callable[[RunFolder], MetricTable]
+) -> "CommonMetrics | None":
+    tables = [read_metrics(run) for run in runs]
+    common_keys = [key for key in tables[0] if all(key in table for table in tables[1:])]
+    return CommonMetrics(tuple(labels), tables, common_keys) if common_keys else None
 
 
 @dataclass(frozen=True)
-class Shared:
+class CommonMetrics:
     """The numbers that all runs have, and what each run has."""
 
-    called: tuple[str, ...]
-    tables: list[Numbers]
-    common: list[Of]
+    labels: tuple[str, ...]
+    tables: list[MetricTable]
+    keys: list[MetricKey]
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        return list(combinations(range(len(self.called)), 2))
+        return list(combinations(range(len(self.labels)), 2))
 
     @cached_property
-    def found(self) -> dict[Of, list[Interval]]:
+    def differences(self) -> dict[MetricKey, list[EstimateWithInterval]]:
         """The differences, one for each pair of runs."""
-        return {of: [between(self.tables[i][of], self.tables[j][of]) for i, j in self.pairs] for of in self.common}
+        return {
+            key: [difference_ci(self.tables[i][key], self.tables[j][key]) for i, j in self.pairs] for key in self.keys
+        }
 
-    def sentence(self, of: Of, says: str) -> str:
+    def sentence(self, key: MetricKey, phrase: str) -> str:
         """What each run has, and of two whether they differ."""
-        values = [f"{_written(of, one[of])} in {name}" for name, one in zip(self.called, self.tables)]
-        told = f"{values[0].replace(' in ', f' {says} in ', 1)}, {', '.join(values[1:])}"
+        values = [f"{_format_metric(key, table[key])} in {name}" for name, table in zip(self.labels, self.tables)]
+        text = f"{values[0].replace(' in ', f' {phrase} in ', 1)}, {', '.join(values[1:])}"
         if len(self.tables) > 2:
-            return f"{told}."
-        difference = self.found[of][0]
+            return f"{text}."
+        difference = self.differences[key][0]
         if math.isnan(difference[1]):
-            return f"{told}; whether they differ cannot be told."
-        more = "a difference of" if _sure(difference) else "no difference is shown,"
-        return f"{told}; {more} {_written(of, difference, difference=True)}."
+            return f"{text}; whether they differ cannot be told."
+        lead = "a difference of" if _is_significant(difference) else "no difference is shown,"
+        return f"{text}; {lead} {_format_metric(key, difference, difference=True)}."
 
     def section(
-        self, name: str, title: str, leads: Sequence[tuple[str, str]], about: str, drawn: Sequence[Figure]
+        self, name: str, title: str, leads: Sequence[tuple[str, str]], explanation: str, figures: Sequence[Figure]
     ) -> Section:
-        known = [each for some in self.found.values() for each in some if not math.isnan(each[1])]
+        finite = [each for some in self.differences.values() for each in some if not math.isnan(each[1])]
         text = (
-            f"{sum(map(_sure, known))} of {len(known)} differences have an interval without 0; about"
-            f" {0.05 * len(known):.1g} would by chance alone. Intervals are those of independent runs: where clips are"
+            f"{sum(map(_is_significant, finite))} of {len(finite)} differences have an interval without 0; about"
+            f" {0.05 * len(finite):.1g} would by chance alone. Intervals are those of independent runs: where clips are"
             " shared they are too wide."
         )
-        sure = [of for of in self.common if any(map(_sure, self.found[of]))]
-        rest = [of for of in self.common if of not in sure]
-        parts = [html.box(html.leads(leads), "answer"), html.figures(drawn) if drawn else ""]
-        parts += [html.paragraph(about, "soft"), html.paragraph(text), self._table(sure, "") if sure else ""]
-        parts += [html.details(f"{len(rest)} others", self._table(rest, "faint"))] if rest else []
-        only = filter(None, (_only(each, self.common, one) for each, one in zip(self.called, self.tables)))
-        if told := list(only):
-            parts += [html.heading("In some runs only"), html.bullets(told)]
-        parts.append(f"<p>{html.held(f'{name}_differences.csv', self._csv())}</p>")
-        return Section(name, title, "".join(parts), tuple(drawn))
+        significant = [key for key in self.keys if any(map(_is_significant, self.differences[key]))]
+        others = [key for key in self.keys if key not in significant]
+        parts = [html.callout(html.lead_list(leads), "answer"), html.figure_grid(figures) if figures else ""]
+        parts += [
+            html.paragraph(explanation, "soft"),
+            html.paragraph(text),
+            self._table(significant, "") if significant else "",
+        ]
+        parts += [html.details_block(f"{len(others)} others", self._table(others, "faint"))] if others else []
+        unshared_texts = filter(
+            None, (_unshared_keys(each, self.keys, one) for each, one in zip(self.labels, self.tables))
+        )
+        if unshared := list(unshared_texts):
+            parts += [html.heading("In some runs only"), html.bullet_list(unshared)]
+        parts.append(f"<p>{html.embedded_table(f'{name}_differences.csv', self._csv())}</p>")
+        return Section(name, title, "".join(parts), tuple(figures))
 
-    def _table(self, some: Sequence[Of], kind: str) -> str:
-        less = (f"{self.called[i]} less {self.called[j]}" for i, j in self.pairs)
-        columns = ("question", "of", "number", *self.called, *less)
+    def _table(self, keys: Sequence[MetricKey], css_class: str) -> str:
+        difference_columns = (f"{self.labels[i]} less {self.labels[j]}" for i, j in self.pairs)
+        columns = ("question", "of", "number", *self.labels, *difference_columns)
         lines = [
             (
-                kind,
+                css_class,
                 (
-                    *of,
-                    *(_written(of, one[of]) for one in self.tables),
-                    *(_written(of, each, difference=True) for each in self.found[of]),
+                    *key,
+                    *(_format_metric(key, table[key]) for table in self.tables),
+                    *(_format_metric(key, estimate, difference=True) for estimate in self.differences[key]),
                 ),
             )
-            for of in some
+            for key in keys
         ]
-        return html.table(columns, lines)
+        return html.html_table(columns, lines)
 
     def _csv(self) -> bytes:
         """In full precision."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         sides = [f"{side}{end}" for side in ("left", "right") for end in ("_value", "_low", "_high")]
-        writer.writerow((*Of._fields, "left", "right", *sides, "difference", "low", "high"))
-        for of in self.common:
-            for (i, j), each in zip(self.pairs, self.found[of]):
-                writer.writerow((*of, self.called[i], self.called[j], *self.tables[i][of], *self.tables[j][of], *each))
+        writer.writerow((*MetricKey._fields, "left", "right", *sides, "difference", "low", "high"))
+        for key in self.keys:
+            for (i, j), estimate in zip(self.pairs, self.differences[key]):
+                writer.writerow(
+                    (*key, self.labels[i], self.labels[j], *self.tables[i][key], *self.tables[j][key], *estimate)
+                )
         return file.getvalue().encode()
 
 
-def _sure(difference: Interval) -> bool:
+def _is_significant(difference: EstimateWithInterval) -> bool:
     return difference[1] * difference[2] > 0
 
 
-def _written(of: Of, told: Interval, *, difference: bool = False) -> str:
-    value, low, high = told
+def _format_metric(key: MetricKey, estimate: EstimateWithInterval, *, difference: bool = False) -> str:
+    value, low, high = estimate
     if math.isnan(value):
         return "not known"
-    if of.what in SHOWN.values():
-        interval = "" if math.isnan(low) else f" ({span(low, high)})"
-        return f"{signed(value) if difference else number(value)}{interval}"
+    if key.metric in MEASURE_TEXTS.values():
+        interval = "" if math.isnan(low) else f" ({format_range(low, high)})"
+        return f"{format_signed(value) if difference else format_number(value)}{interval}"
     if not difference:
-        return motion_figures.share(value, low, high)
+        return motion_figures.format_share(value, low, high)
     plus = "+" if round(100 * value) > 0 else ""
-    texts = [percent(one).removesuffix(" %") for one in told]
+    texts = [format_percent(one).removesuffix(" %") for one in estimate]
     return f"{plus}{texts[0]} points" + ("" if math.isnan(low) else f" ({texts[1]} to {texts[2]})")
 
 
-def _only(name: str, common: Sequence[Of], one: Numbers) -> str:
-    left = unique([f"{of.question}, {of.of}" for of in one if of not in set(common)])
-    return f"{name}: {', '.join(left)}" if left else ""
+def _unshared_keys(name: str, common_keys: Sequence[MetricKey], table: MetricTable) -> str:
+    extra = unique_in_order([f"{key.question}, {key.subject}" for key in table if key not in set(common_keys)])
+    return f"{name}: {', '.join(extra)}" if extra else ""

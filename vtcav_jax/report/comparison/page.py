@@ -6,222 +6,277 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from vtcav_jax.attribution.motion.summary import ClassMotion
+from vtcav_jax.attribution.motion.summary import ClassMotionRow
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.comparison import metrics as comparison_metrics
 from vtcav_jax.report.comparison import stage_matching
 from vtcav_jax.report.comparison import text as comparison_text
-from vtcav_jax.report.comparison.differences import Difference, Key, Table, difference, table
-from vtcav_jax.report.effect_sizes import number, p_value, signed, span
-from vtcav_jax.report.figures.motion import COLOURS
-from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, scale, tick
-from vtcav_jax.report.figures.tcav import WIDTH, slug
+from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable, score_difference, score_table
+from vtcav_jax.report.effect_sizes import format_number, format_p, format_range, format_signed
+from vtcav_jax.report.figures.motion import RUN_COLOURS
+from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
+from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, unique
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.tcav.experiment.verdicts import Row, found
 
-CSV = "differences.csv"
+DIFFERENCES_CSV = "differences.csv"
 
 
-def names(runs: Sequence[RunFolder]) -> list[str]:
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
     """Folders' names, with as much of the path as tells them apart."""
-    short = [run.name for run in runs]
-    return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
+    folder_names = [run.name for run in runs]
+    return folder_names if len(set(folder_names)) == len(folder_names) else [str(run.folder) for run in runs]
 
 
-def sections(runs: Sequence[RunFolder]) -> list[Section]:
+def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
     """Of all that every run has."""
-    called = names(runs)
-    out = _scores(runs) if all(run.rows for run in runs) else []
-    out += comparison_metrics.motion(runs, called) + comparison_metrics.looks(runs, called)
+    labels = run_names(runs)
+    out = _score_sections(runs) if all(run.score_rows for run in runs) else []
+    out += comparison_metrics.motion_comparison_sections(runs, labels) + comparison_metrics.map_comparison_sections(
+        runs, labels
+    )
     if not out:
-        told = "; ".join(f"{run.folder} has {_told(run)}" for run in runs)
+        contents = "; ".join(f"{run.folder} has {_describe_contents(run)}" for run in runs)
         raise ValueError(
             f"--run: these runs have no class, stage and concept in common, nor motion or maps of one question"
-            f" ({told}); compare runs that do"
+            f" ({contents}); compare runs that do"
         )
     return out
 
 
-def _scores(runs: Sequence[RunFolder]) -> list[Section]:
-    places = _places(runs)
-    tables = [table(run, stages) for run, stages in zip(runs, places)]
-    common = [k for k in tables[0] if all(k in one for one in tables[1:])]
-    if not common:
+def _score_sections(runs: Sequence[RunFolder]) -> list[Section]:
+    aliases = _stage_aliases(runs)
+    tables = [score_table(run, stages) for run, stages in zip(runs, aliases)]
+    common_keys = [k for k in tables[0] if all(k in one for one in tables[1:])]
+    if not common_keys:
         return []
-    called = names(runs)
+    labels = run_names(runs)
     pairs = list(combinations(range(len(runs)), 2))
-    some = [[difference(k, (called[i], called[j]), tables[i][k], tables[j][k]) for k in common] for i, j in pairs]
-    flat = [one for of_pair in some for one in of_pair]
-    parts = [html.box(html.leads(comparison_text.answers(called, tables, common, flat)), "answer")]
+    differences_by_pair = [
+        [score_difference(k, (labels[i], labels[j]), tables[i][k], tables[j][k]) for k in common_keys] for i, j in pairs
+    ]
+    all_differences = [one for of_pair in differences_by_pair for one in of_pair]
+    parts = [
+        html.callout(
+            html.lead_list(comparison_text.comparison_answers(labels, tables, common_keys, all_differences)), "answer"
+        )
+    ]
     text = (
         "Differences are in shares of the gradient's length. That one run shows an effect and another does not is no"
         " difference by itself; the interval of the difference tells."
     )
-    parts += [html.paragraph(text, "soft") for text in (text, *_stages(called, places))]
+    parts += [html.paragraph(text, "soft") for text in (text, *_stage_note(labels, aliases))]
     out = [Section("answer", "The answer", "".join(parts))]
-    drawn = _figures(called, tables, common)
+    figures = _comparison_figures(labels, tables, common_keys)
     text = (
         "The share of the gradient's length that lies along the concept, from −1 to 1: free of each network's own"
         " scale. Bars are 95 % intervals; hollow grey marks were not significant in their own run, or could not tell."
     )
-    out.append(Section("side", "Side by side", html.paragraph(text, "soft") + html.figures(drawn), tuple(drawn)))
-    for (i, j), of_pair in zip(pairs, some):
-        out.append(Section(f"less-{i}-{j}", f"{called[i]} less {called[j]}", _differences(of_pair)))
-    if missing := _only(called, tables, common):
-        out.append(Section("only", "In some runs only", html.bullets(missing)))
-    out.append(Section("tables", "Tables", f"<p>{html.held(CSV, _table(flat))}</p>"))
+    out.append(
+        Section("side", "Side by side", html.paragraph(text, "soft") + html.figure_grid(figures), tuple(figures))
+    )
+    for (i, j), of_pair in zip(pairs, differences_by_pair):
+        out.append(Section(f"less-{i}-{j}", f"{labels[i]} less {labels[j]}", _difference_html(of_pair)))
+    if missing := _unshared_tests(labels, tables, common_keys):
+        out.append(Section("only", "In some runs only", html.bullet_list(missing)))
+    out.append(
+        Section("tables", "Tables", f"<p>{html.embedded_table(DIFFERENCES_CSV, _differences_csv(all_differences))}</p>")
+    )
     return out
 
 
-def _places(runs: Sequence[RunFolder]) -> list[dict[str, str]]:
+def _stage_aliases(runs: Sequence[RunFolder]) -> list[dict[str, str]]:
     """For each run the names under which its stages are compared: those of all the runs where they differ."""
-    stages = [unique([row.stage for row in run.rows]) for run in runs]
-    depth = [stage_matching.relative(run.about.get("network_stages", ())) for run in runs]
-    found = [stage_matching.matched(stages[0], other, (depth[0], own)) for other, own in zip(stages[1:], depth[1:])]
+    stages = [unique_in_order([row.stage for row in run.score_rows]) for run in runs]
+    depth = [stage_matching.relative_depths(run.content.get("network_stages", ())) for run in runs]
+    matches = [
+        stage_matching.match_stages(stages[0], other, (depth[0], own)) for other, own in zip(stages[1:], depth[1:])
+    ]
     out: list[dict[str, str]] = [{} for _ in runs]
     for stage in stages[0]:
-        if all(stage in match for match in found):
-            some = [stage, *(match[stage] for match in found)]
-            for place, own in zip(out, some):
-                place[own] = " / ".join(unique(some))
+        if all(stage in match for match in matches):
+            matched_names = [stage, *(match[stage] for match in matches)]
+            for place, own in zip(out, matched_names):
+                place[own] = " / ".join(unique_in_order(matched_names))
     return out
 
 
-def _stages(called: Sequence[str], places: Sequence[dict[str, str]]) -> list[str]:
+def _stage_note(labels: Sequence[str], aliases: Sequence[dict[str, str]]) -> list[str]:
     """Says so where stages of different names are held against each other."""
-    told = [name for name in unique(list(places[0].values())) if " / " in name]
-    if not told:
+    combined = [name for name in unique_in_order(list(aliases[0].values())) if " / " in name]
+    if not combined:
         return []
     return [
         f"The networks have stages of different names; those at about the same relative depth are compared, in the"
-        f" order {', '.join(called)}: {tcav_text.listed(told)}. That they stand for each other is an assumption."
+        f" order {', '.join(labels)}: {tcav_text.join_names(combined)}. That they stand for each other is an assumption."
     ]
 
 
-def intro(runs: Sequence[RunFolder]) -> str:
+def comparison_intro(runs: Sequence[RunFolder]) -> str:
     """Where the runs' settings differ, and how well each network knows the classes."""
-    called = names(runs)
-    columns = unique([name for run in runs for name in run.asked])
-    differ = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
-    rows = [("", (name, *(_setting(run, name) for run in runs))) for name in differ]
-    right = [tcav_text.by_target(run.predictions) for run in runs]
+    labels = run_names(runs)
+    columns = unique_in_order([name for run in runs for name in run.config])
+    differing = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
+    rows = [("", (name, *(_setting(run, name) for run in runs))) for name in differing]
+    run_predictions = [tcav_text.predictions_by_target(run.prediction_rows) for run in runs]
     rows += [
-        ("", (f"says {target}", *(tcav_text.accuracy(one[target]) if target in one else "" for one in right)))
-        for target in unique([target for one in right for target in one])
+        (
+            "",
+            (
+                f"says {target}",
+                *(
+                    tcav_text.accuracy_text(predictions[target]) if target in predictions else ""
+                    for predictions in run_predictions
+                ),
+            ),
+        )
+        for target in unique_in_order([target for predictions in run_predictions for target in predictions])
     ]
-    warned = random_weights_notice.some(runs, called)
-    same = html.paragraph("These runs were asked the same, of the same.", "soft") if not differ else ""
-    return warned + same + (html.table(("they differ in" if differ else "", *called), rows) if rows else "")
+    warning = random_weights_notice.random_runs_warning(runs, labels)
+    same_text = html.paragraph("These runs were asked the same, of the same.", "soft") if not differing else ""
+    return (
+        warning + same_text + (html.html_table(("they differ in" if differing else "", *labels), rows) if rows else "")
+    )
 
 
 def _setting(run: RunFolder, name: str) -> str:
-    value = run.asked.get(name, "")
+    value = run.config.get(name, "")
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _told(run: RunFolder) -> str:
-    rows, stages = run.rows, unique([row.stage for row in run.rows])
-    kinds = [f"concepts of {_listed(rows)} at {', '.join(stages)}"] if rows else []
-    kinds += [f"motion of {_listed(run.motion_classes)}"] if run.motion_classes else []
-    kinds += [f"maps of {_listed(run.maps)}"] if run.maps else []
-    return tcav_text.listed(kinds) or "none of these, or did not end"
+def _describe_contents(run: RunFolder) -> str:
+    rows, stages = run.score_rows, unique_in_order([row.stage for row in run.score_rows])
+    contents = [f"concepts of {_target_names(rows)} at {', '.join(stages)}"] if rows else []
+    contents += [f"motion of {_target_names(run.class_motion_rows)}"] if run.class_motion_rows else []
+    contents += [f"maps of {_target_names(run.map_rows)}"] if run.map_rows else []
+    return tcav_text.join_names(contents) or "none of these, or did not end"
 
 
-def _listed(rows: Sequence[Row] | Sequence[ClassMotion] | Sequence[map_store.Row]) -> str:
-    return ", ".join(unique([row.target for row in rows]))
+def _target_names(rows: Sequence[Row] | Sequence[ClassMotionRow] | Sequence[map_store.MapRow]) -> str:
+    return ", ".join(unique_in_order([row.target for row in rows]))
 
 
-def _only(called: Sequence[str], tables: Sequence[Table], common: Sequence[Key]) -> list[str]:
-    shared = set(common)
-    told = []
-    for name, one in zip(called, tables):
-        if left := [row for k, row in one.items() if k not in shared]:
-            stages = ", ".join(unique([row.stage for row in left]))
-            told.append(
-                f"{name}: {len(left)} tests more, at {stages}, of {', '.join(unique([r.concept for r in left]))}"
+def _unshared_tests(labels: Sequence[str], tables: Sequence[ScoreTable], common_keys: Sequence[ScoreKey]) -> list[str]:
+    shared = set(common_keys)
+    lines = []
+    for name, table in zip(labels, tables):
+        if extra := [row for k, row in table.items() if k not in shared]:
+            stages = ", ".join(unique_in_order([row.stage for row in extra]))
+            lines.append(
+                f"{name}: {len(extra)} tests more, at {stages}, of {', '.join(unique_in_order([r.concept for r in extra]))}"
             )
-    return told
+    return lines
 
 
-def _differences(some: Sequence[Difference]) -> str:
-    sure = [one for one in some if one.sure]
-    told = [one for one in some if not one.why_not]
+def _difference_html(differences: Sequence[ScoreDifference]) -> str:
+    significant = [difference for difference in differences if difference.significant]
+    informative = [difference for difference in differences if not difference.inconclusive_verdict]
     text = (
-        f"{len(sure)} of {len(told)} differences have an interval without 0; about {0.05 * len(told):.0f} would by"
+        f"{len(significant)} of {len(informative)} differences have an interval without 0; about {0.05 * len(informative):.0f} would by"
         " chance alone. Intervals are those of independent runs: where clips are shared they are too wide."
     )
-    if len(told) < len(some):
-        text += f" {len(some) - len(told)} more are of tests that could not tell, and mean nothing."
-    left, right = some[0].left_name, some[0].right_name
-    columns = ("class", "stage", "concept", "compared", left, right, "difference", "interval", "adjusted p of each")
-    ranked = sorted(some, key=lambda one: (bool(one.why_not), -abs(one.value) if one.value == one.value else 0))
-    rest = [_line(one) for one in ranked if not one.sure]
+    if len(informative) < len(differences):
+        text += f" {len(differences) - len(informative)} more are of tests that could not tell, and mean nothing."
+    left_name, right_name = differences[0].left_name, differences[0].right_name
+    columns = (
+        "class",
+        "stage",
+        "concept",
+        "compared",
+        left_name,
+        right_name,
+        "difference",
+        "interval",
+        "adjusted p of each",
+    )
+    ranked = sorted(
+        differences, key=lambda one: (bool(one.inconclusive_verdict), -abs(one.value) if one.value == one.value else 0)
+    )
+    others = [_difference_cells(difference) for difference in ranked if not difference.significant]
     parts = [html.paragraph(text)]
-    parts += [html.table(columns, [_line(one) for one in ranked if one.sure])] if sure else []
-    parts += [html.details(f"{len(rest)} others", html.table(columns, rest))] if rest else []
+    parts += (
+        [html.html_table(columns, [_difference_cells(difference) for difference in ranked if difference.significant])]
+        if significant
+        else []
+    )
+    parts += [html.details_block(f"{len(others)} others", html.html_table(columns, others))] if others else []
     return "".join(parts)
 
 
-def _line(one: Difference) -> tuple[str, tuple[str, ...]]:
-    p = f"{p_value(one.left.p_adjusted)}; {p_value(one.right.p_adjusted)}"
+def _difference_cells(difference: ScoreDifference) -> tuple[str, tuple[str, ...]]:
+    p = f"{format_p(difference.left.p_adjusted)}; {format_p(difference.right.p_adjusted)}"
     cells = (
-        *(one.key.target, one.key.stage, one.key.concept, f"{one.key.kind} − {one.key.against}"),
-        *(signed(one.left.share), signed(one.right.share), signed(one.value), span(one.low, one.high)),
-        f"{p} ({one.why_not})" if one.why_not else p,
+        *(
+            difference.key.target,
+            difference.key.stage,
+            difference.key.concept,
+            f"{difference.key.clip_type} − {difference.key.negatives}",
+        ),
+        *(
+            format_signed(difference.left.share),
+            format_signed(difference.right.share),
+            format_signed(difference.value),
+            format_range(difference.low, difference.high),
+        ),
+        f"{p} ({difference.inconclusive_verdict})" if difference.inconclusive_verdict else p,
     )
-    return "" if one.sure else "faint", cells
+    return "" if difference.significant else "faint", cells
 
 
-def _table(some: Sequence[Difference]) -> bytes:
+def _differences_csv(differences: Sequence[ScoreDifference]) -> bytes:
     """All differences as CSV, in full precision."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        (*Key._fields, "left", "right", "left_share", "right_share", "difference", "low", "high", "cannot_tell")
+        (*ScoreKey._fields, "left", "right", "left_share", "right_share", "difference", "low", "high", "cannot_tell")
     )
-    for one in some:
-        shares = one.left.share, one.right.share, one.value, one.low, one.high
-        writer.writerow((*one.key, one.left_name, one.right_name, *shares, one.why_not))
+    for difference in differences:
+        values = difference.left.share, difference.right.share, difference.value, difference.low, difference.high
+        writer.writerow(
+            (*difference.key, difference.left_name, difference.right_name, *values, difference.inconclusive_verdict)
+        )
     return file.getvalue().encode()
 
 
-def _figures(called: Sequence[str], tables: Sequence[Table], common: Sequence[Key]) -> list[Figure]:
+def _comparison_figures(
+    labels: Sequence[str], tables: Sequence[ScoreTable], common_keys: Sequence[ScoreKey]
+) -> list[Figure]:
     """One for each class and concept: all its comparisons stage by stage, a mark for each run."""
     out = []
-    for target, concept in unique([(k.target, k.concept) for k in common]):
-        keys = [k for k in common if (k.target, k.concept) == (target, concept)]
-        stages = unique([k.stage for k in keys])
-        step, top = 12 * len(tables) + 10, 26 + 14 * len(called)
-        canvas = Canvas(WIDTH, top + 34 + 22 * len(stages) + step * len(keys))
+    for target, concept in unique_in_order([(k.target, k.concept) for k in common_keys]):
+        keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
+        stages = unique_in_order([k.stage for k in keys])
+        step, top = 12 * len(tables) + 10, 26 + 14 * len(labels)
+        canvas = Canvas(FIGURE_WIDTH, top + 34 + 22 * len(stages) + step * len(keys))
         values = [v for k in keys for t in tables for v in (t[k].share, t[k].share_low, t[k].share_high)]
-        x = scale(values, 148, WIDTH - 12)
-        canvas.text(8, 16, f"{target}: {concept}", "title", most=46)
-        for i, name in enumerate(called):
-            canvas.dot(14, 30 + 14 * i, COLOURS[i % 4], name)
-            canvas.text(24, 34 + 14 * i, name, "soft", most=48)
+        x = fit_scale(values, 148, FIGURE_WIDTH - 12)
+        canvas.text(8, 16, f"{target}: {concept}", "title", max_chars=46)
+        for i, name in enumerate(labels):
+            canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
+            canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
         for value in x.ticks:
             canvas.line(x(value), top, x(value), canvas.height - 26, "axis" if value else "zero")
-            canvas.text(x(value), canvas.height - 10, tick(value), "soft", "middle")
+            canvas.text(x(value), canvas.height - 10, format_tick(value), "soft", "middle")
         y = top
         for stage in stages:
             y += 22
-            canvas.text(8, y - 4, stage, "soft", most=52)
+            canvas.text(8, y - 4, stage, "soft", max_chars=52)
             for k in (k for k in keys if k.stage == stage):
-                canvas.text(18, y + 4 + 6 * len(tables), f"{k.kind} − {k.against}", "", most=20)
-                for i, one in enumerate(tables):
-                    _mark(canvas, x, y + 8 + 12 * i, called[i], one[k], COLOURS[i % 4])
+                canvas.text(18, y + 4 + 6 * len(tables), f"{k.clip_type} − {k.negatives}", "", max_chars=20)
+                for i, table in enumerate(tables):
+                    _draw_mark(canvas, x, y + 8 + 12 * i, labels[i], table[k], RUN_COLOURS[i % 4])
                 y += step
-        out.append(canvas.figure(slug("compare", target, concept), f"{target}: {concept} in {', '.join(called)}"))
+        out.append(canvas.figure(slug("compare", target, concept), f"{target}: {concept} in {', '.join(labels)}"))
     return out
 
 
-def _mark(canvas: Canvas, x: Scale, y: Number, name: str, row: Row, colour: str) -> None:
+def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: Row, colour: str) -> None:
     if math.isnan(row.share):
         return
     if not math.isnan(row.share_low):
         canvas.line(x(row.share_low), y, x(row.share_high), y, f"bar {colour}")
-    title = f"{name}, {row.stage}: {number(row.share)} ({span(row.share_low, row.share_high)}), {row.verdict}"
+    title = f"{name}, {row.stage}: {format_number(row.share)} ({format_range(row.share_low, row.share_high)}), {row.verdict}"
     canvas.dot(x(row.share), y, colour if found(row) else "faint", title)

@@ -2,27 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 
-FAR = 0.25  # of the network's depth: stages further apart are not compared
+MAX_DEPTH_GAP = 0.25  # of the network's depth: stages further apart are not compared
 
-Depths = Mapping[str, float]  # of every stage of a network, 0 for the first and 1 for the last
+StageDepths = Mapping[str, float]  # of every stage of a network, 0 for the first and 1 for the last
 
 
-def relative(stages: Sequence[str]) -> dict[str, float]:
+def relative_depths(stages: Sequence[str]) -> dict[str, float]:
     """Of a network's stages, in forward order."""
     return {stage: round(i / max(len(stages) - 1, 1), 4) for i, stage in enumerate(stages)}
 
 
-def matched(left: Sequence[str], right: Sequence[str], depths: tuple[Depths, Depths]) -> dict[str, str]:
+def match_stages(left: Sequence[str], right: Sequence[str], depths: tuple[StageDepths, StageDepths]) -> dict[str, str]:
     """Stages of `right` by those of `left` that they stand for, each at most once.
 
     By name where a name is in both. Depths count only between networks of other stages: two stages of one network are
     never taken for each other.
     """
-    found = {name: name for name in left if name in right}
+    matches = {name: name for name in left if name in right}
     if not depths[0] or not depths[1] or depths[0].keys() == depths[1].keys():
-        return found
+        return matches
     pairs = [(abs(depths[0][a] - depths[1][b]), a, b) for a in left for b in right if a in depths[0] and b in depths[1]]
     for distance, a, b in sorted(pairs):
-        if distance <= FAR and a not in found and b not in found.values():
-            found[a] = b
-    return found
+        if distance <= MAX_DEPTH_GAP and a not in matches and b not in matches.values():
+            matches[a] = b
+    return matches

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from vtcav_jax.report.figures.svg import SHAPES, STYLE, Figure
+from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
 SCALE = 3  # pixels of a figure's unit
 FINER = 2  # drawn so much larger, then made smaller: edges are smooth
@@ -153,7 +153,7 @@ def _font(weight: str) -> Any:
 @cache
 def _colours() -> dict[str, tuple[int, int, int]]:
     """Of the light style, which comes first."""
-    light = STYLE.partition("@media")[0]
+    light = THEME_CSS.partition("@media")[0]
     found = re.findall(r"--(\w+): #(\w+)", light)
     full = {name: value if len(value) == 6 else "".join(2 * c for c in value) for name, value in found}
     return {name: (int(v[:2], 16), int(v[2:4], 16), int(v[4:], 16)) for name, v in full.items()}
@@ -168,7 +168,7 @@ def _style(classes: frozenset[str]) -> dict[str, str]:
     """What the style sheet says of an element: of the rules that fit, those win that name more classes, then later
     ones."""
     rules = []
-    for selectors, told in re.findall(r"([^{}]+)\{([^}]*)\}", SHAPES):
+    for selectors, told in re.findall(r"([^{}]+)\{([^}]*)\}", FIGURE_CSS):
         for selector in selectors.split(","):
             named = set(selector.replace(".", " ").split()) - {"fig"}
             if named <= classes:

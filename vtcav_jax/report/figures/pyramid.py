@@ -4,75 +4,80 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.pyramid.tables import AblationRow, EdgeRow, NodeRow, Told
-from vtcav_jax.report.effect_sizes import number, p_value, percent, span
-from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, scale, tick
-from vtcav_jax.report.figures.tcav import WIDTH, left_axis, slug
-from vtcav_jax.report.text.pyramid import counted, matters, part, stages
+from vtcav_jax.pyramid.tables import AblationRow, EdgeRow, NodeRow, PyramidFacts
+from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
+from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
+from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
+from vtcav_jax.report.text.pyramid import count_noun, exceeds_chance, format_node_share, level_name
 
-MOST_EDGES, MOST_NODES = 30, 40  # that are drawn of each level
-PITCH, ROW, TOP = 136, 26, 44  # pixels from level to level and from kernel to kernel, and above both
-LEAST, MOST, WIDEST = 4.0, 11.0, 7.0  # radii of kernels, the width of an edge
+MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # that are drawn of each level
+LEVEL_PITCH, NODE_PITCH, GRAPH_TOP = 136, 26, 44  # pixels from level to level and from kernel to kernel, and above both
+MIN_NODE_RADIUS, MAX_NODE_RADIUS, MAX_EDGE_WIDTH = 4.0, 11.0, 7.0  # radii of kernels, the width of an edge
 
 
 @dataclass(frozen=True)
-class Shown:
+class DisplayedGraph:
     """What of a pyramid its picture has room for."""
 
     kernels: tuple[NodeRow, ...]
     edges: tuple[EdgeRow, ...]
-    left_out: tuple[str, ...]  # in words
+    omitted: tuple[str, ...]  # in words
 
 
-def shown(facts: Told, kernels: Sequence[NodeRow], edges: Sequence[EdgeRow]) -> Shown:
+def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Sequence[EdgeRow]) -> DisplayedGraph:
     """Of each level the kernels and edges with the greatest shares, for or against."""
-    left_out, some, lines = [], [], []
+    omitted, nodes, displayed_edges = [], [], []
     for level, names in enumerate(facts.levels):
-        own = [row for row in kernels if row.level == level]
-        some += own[:MOST_NODES]
-        if len(own) > MOST_NODES:
-            left_out.append(f"{MOST_NODES} of {len(own)} kernels of {stages(names)}")
-    there = {row.number: row for row in some}
+        at_level = [row for row in kernels if row.level == level]
+        nodes += at_level[:MAX_DRAWN_NODES]
+        if len(at_level) > MAX_DRAWN_NODES:
+            omitted.append(f"{MAX_DRAWN_NODES} of {len(at_level)} kernels of {level_name(names)}")
+    nodes_by_number = {row.number: row for row in nodes}
     for level, names in enumerate(facts.levels):
-        own = [row for row in edges if row.child in there and there[row.child].level == level]
-        ranked = sorted((row for row in own if row.parent in there or row.parent < 0), key=lambda row: -abs(row.share))
-        lines += ranked[:MOST_EDGES]
-        if len(ranked) > MOST_EDGES:
-            left_out.append(f"{MOST_EDGES} of {len(own)} edges to {stages(names)}")
-    return Shown(tuple(some), tuple(lines), tuple(left_out))
+        at_level = [row for row in edges if row.child in nodes_by_number and nodes_by_number[row.child].level == level]
+        ranked = sorted(
+            (row for row in at_level if row.parent in nodes_by_number or row.parent < 0),
+            key=lambda row: -abs(row.share),
+        )
+        displayed_edges += ranked[:MAX_DRAWN_EDGES]
+        if len(ranked) > MAX_DRAWN_EDGES:
+            omitted.append(f"{MAX_DRAWN_EDGES} of {len(at_level)} edges to {level_name(names)}")
+    return DisplayedGraph(tuple(nodes), tuple(displayed_edges), tuple(omitted))
 
 
-def graph(facts: Told, drawn: Shown, prefix: str) -> Figure:
+def pyramid_graph_figure(facts: PyramidFacts, displayed: DisplayedGraph, prefix: str) -> Figure:
     """The target on the left, then level by level; `prefix` and a kernel's number are where its mark leads."""
-    columns = [_column(level, [row for row in drawn.kernels if row.level == i]) for i, level in enumerate(facts.levels)]
-    rows = max([len(column) for column in columns], default=1)
-    canvas = Canvas(PITCH * len(columns) + 100, TOP + ROW * rows + 16)
-    middle = TOP + ROW * rows / 2
-    at: dict[int, tuple[Number, Number]] = {-1: (22.0, middle)}
+    columns = [
+        _column(level, [row for row in displayed.kernels if row.level == i]) for i, level in enumerate(facts.levels)
+    ]
+    n_rows = max([len(column) for column in columns], default=1)
+    canvas = Canvas(LEVEL_PITCH * len(columns) + 100, GRAPH_TOP + NODE_PITCH * n_rows + 16)
+    middle = GRAPH_TOP + NODE_PITCH * n_rows / 2
+    positions: dict[int, tuple[Number, Number]] = {-1: (22.0, middle)}
     for i, column in enumerate(columns):
-        x, y = 22 + PITCH * (i + 1) - 20, middle - ROW * (len(column) - 1) / 2
-        for j, one in enumerate(column):
-            if isinstance(one, NodeRow):
-                at[one.number] = (x, y + ROW * j)
+        x, y = 22 + LEVEL_PITCH * (i + 1) - 20, middle - NODE_PITCH * (len(column) - 1) / 2
+        for j, entry in enumerate(column):
+            if isinstance(entry, NodeRow):
+                positions[entry.node] = (x, y + NODE_PITCH * j)
             else:
-                canvas.text(x - 16, y + ROW * j + 6, one, "soft", most=19)
-    _edges(canvas, facts, drawn, at)
-    canvas.text(8, 16, facts.target, "title", most=40)
-    canvas.text(8, 32, "depth: the target at the left, what it hangs on further right", "soft", most=68)
+                canvas.text(x - 16, y + NODE_PITCH * j + 6, entry, "soft", max_chars=19)
+    _draw_edges(canvas, facts, displayed, positions)
+    canvas.text(8, 16, facts.target, "title", max_chars=40)
+    canvas.text(8, 32, "depth: the target at the left, what it hangs on further right", "soft", max_chars=68)
     canvas.dot(22, middle, "ink paper", facts.target, 10)
     canvas.text(8, middle + 26, "score", "soft")
-    most = max([row.relevance for row in drawn.kernels], default=1.0) or 1.0
-    for row in drawn.kernels:
-        x, y = at[row.number]
-        radius = round(max(LEAST, MOST * math.sqrt(max(row.relevance, 0) / most)), 1)
-        title = f"{row.stage} #{row.channel}: {part(row.relevance, row.relevance_low, row.relevance_high)}"
-        with canvas.link(f"{prefix}{row.number}", f"node n{row.number}"):
-            canvas.rect(x - 16, y - ROW / 2, PITCH - 40, ROW, "paper", opacity=0)
+    max_relevance = max([row.relevance for row in displayed.kernels], default=1.0) or 1.0
+    for row in displayed.kernels:
+        x, y = positions[row.node]
+        radius = round(max(MIN_NODE_RADIUS, MAX_NODE_RADIUS * math.sqrt(max(row.relevance, 0) / max_relevance)), 1)
+        title = f"{row.stage} #{row.channel}: {format_node_share(row.relevance, row.relevance_low, row.relevance_high)}"
+        with canvas.link(f"{prefix}{row.node}", f"node n{row.node}"):
+            canvas.rect(x - 16, y - NODE_PITCH / 2, LEVEL_PITCH - 40, NODE_PITCH, "paper", opacity=0)
             canvas.dot(x, y, "one" if row.relevance_low > 0 else "faint", title, radius)
-            name = f"#{row.channel}  {part(row.relevance)}"
+            name = f"#{row.channel}  {format_node_share(row.relevance)}"
             canvas.rect(x + radius + 2, y - 8, 7 * len(name), 16, "paper", opacity=0.8)
             canvas.text(x + radius + 4, y + 4, name, "halo")
-    label = f"{facts.target}: {counted(len(drawn.kernels), 'kernel')} that it hangs on, level by level"
+    label = f"{facts.target}: {count_noun(len(displayed.kernels), 'kernel')} that it hangs on, level by level"
     return canvas.figure(slug("pyramid", facts.target), label)
 
 
@@ -84,51 +89,64 @@ def _column(level: Sequence[str], kernels: Sequence[NodeRow]) -> list[NodeRow | 
     return out
 
 
-def _edges(canvas: Canvas, facts: Told, drawn: Shown, at: dict[int, tuple[Number, Number]]) -> None:
+def _draw_edges(
+    canvas: Canvas, facts: PyramidFacts, displayed: DisplayedGraph, positions: dict[int, tuple[Number, Number]]
+) -> None:
     """The widest last; grey where the parent would be more without the child, dashed where that is not sure."""
-    names = {row.number: f"{row.stage} #{row.channel}" for row in drawn.kernels} | {-1: facts.target}
-    most = max([abs(row.share) for row in drawn.edges], default=1.0) or 1.0
-    for row in sorted(drawn.edges, key=lambda row: (row.share > 0, abs(row.share))):
-        kind = "one" if row.share > 0 else "faint"
-        kind += " unsure" if row.share_low <= 0 <= row.share_high else ""
-        kind += f" e{row.child}" + (f" e{row.parent}" if row.parent >= 0 else "")
-        title = f"{part(row.share, row.share_low, row.share_high)} of {names[row.parent]} through {names[row.child]}"
-        width = max(0.7, WIDEST * abs(row.share) / most)
-        canvas.line(*at[row.parent], *at[row.child], kind, title, width)
+    names = {row.node: f"{row.stage} #{row.channel}" for row in displayed.kernels} | {-1: facts.target}
+    max_share = max([abs(row.share) for row in displayed.edges], default=1.0) or 1.0
+    for row in sorted(displayed.edges, key=lambda row: (row.share > 0, abs(row.share))):
+        css_class = "one" if row.share > 0 else "faint"
+        css_class += " unsure" if row.share_low <= 0 <= row.share_high else ""
+        css_class += f" e{row.child}" + (f" e{row.parent}" if row.parent >= 0 else "")
+        title = f"{format_node_share(row.share, row.share_low, row.share_high)} of {names[row.parent]} through {names[row.child]}"
+        width = max(0.7, MAX_EDGE_WIDTH * abs(row.share) / max_share)
+        canvas.line(*positions[row.parent], *positions[row.child], css_class, title, width)
 
 
-def ablation(rows: Sequence[AblationRow]) -> Figure:
+def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
     """Of one stage: how far the score falls without more and more of its kernels, and without as many others."""
-    first, bottom, right = rows[0], 150, WIDTH - 14
-    canvas = Canvas(WIDTH, 192)
-    every = [v for r in rows for v in (r.drop, r.drop_low, r.drop_high, r.random_drop, r.random_low, r.random_high)]
-    y = scale(every, bottom, 54)
-    left = left_axis(canvas, y, "fall of the score without")
+    first, bottom, right = rows[0], 150, FIGURE_WIDTH - 14
+    canvas = Canvas(FIGURE_WIDTH, 192)
+    values = [
+        v
+        for r in rows
+        for v in (
+            r.score_drop,
+            r.score_drop_low,
+            r.score_drop_high,
+            r.random_score_drop,
+            r.random_score_drop_low,
+            r.random_score_drop_high,
+        )
+    ]
+    y = fit_scale(values, bottom, 54)
+    left = draw_left_axis(canvas, y, "fall of the score without")
     x = Scale(0, max(len(rows), 2) - 1, left + 12, right - 10)
-    canvas.text(8, 16, f"{first.target}: {first.stage}", "title", most=46)
-    for i, (kind, text) in enumerate((("one", "its kernels"), ("faint", "as many drawn from all"))):
-        canvas.dot(14 + 110 * i, 42, kind, text)
+    canvas.text(8, 16, f"{first.target}: {first.stage}", "title", max_chars=46)
+    for i, (css_class, text) in enumerate((("one", "its kernels"), ("faint", "as many drawn from all"))):
+        canvas.dot(14 + 110 * i, 42, css_class, text)
         canvas.text(22 + 110 * i, 46, text, "soft")
-    at = [x(i) for i in range(len(rows))]
-    for kind, value, low, high in (
+    xs = [x(i) for i in range(len(rows))]
+    for css_class, value, low, high in (
         ("faint", "random_drop", "random_low", "random_high"),
         ("one", "drop", "drop_low", "drop_high"),
     ):
-        known = [(a, row) for a, row in zip(at, rows) if not math.isnan(getattr(row, low))]
-        if len(known) > 1:
-            upper = [(a, y(getattr(row, high))) for a, row in known]
-            lower = [(a, y(getattr(row, low))) for a, row in known]
-            canvas.path([*upper, *lower[::-1]], f"fill band {kind}", closed=True)
+        with_interval = [(a, row) for a, row in zip(xs, rows) if not math.isnan(getattr(row, low))]
+        if len(with_interval) > 1:
+            upper = [(a, y(getattr(row, high))) for a, row in with_interval]
+            lower = [(a, y(getattr(row, low))) for a, row in with_interval]
+            canvas.path([*upper, *lower[::-1]], f"fill band {css_class}", closed=True)
         else:
-            for a, row in known:
-                canvas.line(a, y(getattr(row, low)), a, y(getattr(row, high)), f"bar {kind}")
-        canvas.path([(a, y(getattr(row, value))) for a, row in zip(at, rows)], f"bar {kind}")
-        for a, row in zip(at, rows):
-            told = f"{row.kernels} of {row.channels}: {number(getattr(row, value))}"
-            told += f" ({span(getattr(row, low), getattr(row, high))}), p {p_value(row.p)}"
-            canvas.dot(a, y(getattr(row, value)), kind, told, 3.5)
-    for a, row in zip(at, rows):
-        canvas.text(a, bottom + 16, f"{row.kernels}" + ("" if matters(row) else " ?"), "soft", "middle")
+            for a, row in with_interval:
+                canvas.line(a, y(getattr(row, low)), a, y(getattr(row, high)), f"bar {css_class}")
+        canvas.path([(a, y(getattr(row, value))) for a, row in zip(xs, rows)], f"bar {css_class}")
+        for a, row in zip(xs, rows):
+            title = f"{row.kernels} of {row.channels}: {format_number(getattr(row, value))}"
+            title += f" ({format_range(getattr(row, low), getattr(row, high))}), p {format_p(row.p)}"
+            canvas.dot(a, y(getattr(row, value)), css_class, title, 3.5)
+    for a, row in zip(xs, rows):
+        canvas.text(a, bottom + 16, f"{row.kernels}" + ("" if exceeds_chance(row) else " ?"), "soft", "middle")
     canvas.text(
         right, bottom + 34, f"kernels taken out, of {first.channels}; ?: not shown to beat chance", "soft", "end"
     )
@@ -136,24 +154,26 @@ def ablation(rows: Sequence[AblationRow]) -> Figure:
     return canvas.figure(slug("ablation", first.target, first.stage), label)
 
 
-def stability(facts: Told) -> Figure:
+def stability_figure(facts: PyramidFacts) -> Figure:
     """Level by level: how much of the kernels two clips share, and how much noise leaves."""
-    canvas = Canvas(WIDTH, 74 + 30 * len(facts.levels))
-    x, bottom = Scale(0, 1, 138, WIDTH - 18), canvas.height - 24
-    canvas.text(8, 16, f"{facts.target}: found again", "title", most=46)
-    for i, (kind, text) in enumerate((("one", "overlap of two clips"), ("two", "with noisy copies"))):
-        canvas.dot(14 + 150 * i, 32, kind, text)
+    canvas = Canvas(FIGURE_WIDTH, 74 + 30 * len(facts.levels))
+    x, bottom = Scale(0, 1, 138, FIGURE_WIDTH - 18), canvas.height - 24
+    canvas.text(8, 16, f"{facts.target}: found again", "title", max_chars=46)
+    for i, (css_class, text) in enumerate((("one", "overlap of two clips"), ("two", "with noisy copies"))):
+        canvas.dot(14 + 150 * i, 32, css_class, text)
         canvas.text(22 + 150 * i, 36, text, "soft")
     for value in (0, 0.25, 0.5, 0.75, 1):
         canvas.line(x(value), 46, x(value), bottom, "axis")
-        canvas.text(x(value), canvas.height - 8, f"{tick(100 * value)} %", "soft", "middle")
-    for i, (names, between) in enumerate(zip(facts.levels, facts.stability)):
+        canvas.text(x(value), canvas.height - 8, f"{format_tick(100 * value)} %", "soft", "middle")
+    for i, (names, overlap) in enumerate(zip(facts.levels, facts.stability)):
         y = 62 + 30 * i
-        canvas.text(8, y + 4, stages(names), "", most=19)
-        if not math.isnan(between):
-            canvas.dot(x(between), y - 5, "one", f"two clips by themselves: {percent(between)}")
-        noisy = facts.under_noise[i] if i < len(facts.under_noise) else ()
-        for one in (one for one in noisy if not math.isnan(one)):
-            canvas.dot(x(one), y + 6, "two", f"a noisy copy of the clips: {percent(one)}", 3.5)
+        canvas.text(8, y + 4, level_name(names), "", max_chars=19)
+        if not math.isnan(overlap):
+            canvas.dot(x(overlap), y - 5, "one", f"two clips by themselves: {format_percent(overlap)}")
+        noisy = facts.noise_stability[i] if i < len(facts.noise_stability) else ()
+        for noisy_overlap in (noisy_overlap for noisy_overlap in noisy if not math.isnan(noisy_overlap)):
+            canvas.dot(
+                x(noisy_overlap), y + 6, "two", f"a noisy copy of the clips: {format_percent(noisy_overlap)}", 3.5
+            )
     label = f"{facts.target}: overlap of the kernels between clips and under noise, level by level"
     return canvas.figure(slug("stability", facts.target), label)

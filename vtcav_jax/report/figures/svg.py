@@ -13,14 +13,14 @@ from pathlib import Path
 from vtcav_jax.runs.directory import write_text
 
 # Told apart by anyone, on light and on dark. Of a figure that stands alone; a page has the same in its own style.
-STYLE = """
+THEME_CSS = """
 :root { --ink: #1c2127; --soft: #5d6773; --line: #d6dae0; --null: #dfe3e8; --paper: #fff; --faint: #a7b0ba;
  --one: #0067b1; --two: #c2500b; --three: #00795a; --four: #9a3d80; --up: #0067b1; --down: #c2500b; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a3adb8; --line: #3a424c; --null: #343c46;
  --paper: #15191e; --faint: #6b7682; --one: #5cb3ff; --two: #ff9a5c; --three: #3ecf9f; --four: #e08cc6;
  --up: #5cb3ff; --down: #ff9a5c; } }
 """
-SHAPES = """
+FIGURE_CSS = """
 .fig { font: 12px system-ui, sans-serif; fill: var(--ink); }
 .fig .soft { fill: var(--soft); } .fig .axis { stroke: var(--line); fill: none; }
 .fig .zero { stroke: var(--soft); stroke-dasharray: 3 3; } .fig .null { fill: var(--null); }
@@ -58,20 +58,20 @@ class Figure:
     @property
     def svg(self) -> str:
         """For a page."""
-        return self._svg("")
+        return self._render("")
 
-    def write(self, folder: Path) -> Path:
+    def write_svg(self, folder: Path) -> Path:
         """The figure by itself, for a paper, with its style."""
         path = folder / f"{self.name}.svg"
-        style = f"<style>{STYLE}{SHAPES}</style>" + '<rect width="100%" height="100%" class="paper"/>'
-        write_text(path, self._svg(style) + "\n")
+        style = f"<style>{THEME_CSS}{FIGURE_CSS}</style>" + '<rect width="100%" height="100%" class="paper"/>'
+        write_text(path, self._render(style) + "\n")
         return path
 
-    def _svg(self, first: str) -> str:
+    def _render(self, prefix: str) -> str:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="fig" viewBox="0 0 {self.width} {self.height}"'
             f' width="{self.width}" height="{self.height}" role="{self.role}" aria-label="{escape(self.label)}">'
-            f"{first}{''.join(self.elements)}</svg>"
+            f"{prefix}{''.join(self.elements)}</svg>"
         )
 
 
@@ -84,43 +84,49 @@ class Canvas:
     elements: list[str] = field(default_factory=list)
 
     def line(
-        self, x1: Number, y1: Number, x2: Number, y2: Number, kind: str, title: str = "", width: Number = 0
+        self, x1: Number, y1: Number, x2: Number, y2: Number, css_class: str, title: str = "", width: Number = 0
     ) -> None:
         """As wide as its kind is, or `width`."""
-        inside = f"<title>{escape(title)}</title>" if title else ""
-        wide = f' stroke-width="{width:.1f}"' if width else ""
-        self.elements.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{kind}"{wide}>{inside}</path>')
+        title_element = f"<title>{escape(title)}</title>" if title else ""
+        width_attribute = f' stroke-width="{width:.1f}"' if width else ""
+        self.elements.append(
+            f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{css_class}"{width_attribute}>{title_element}</path>'
+        )
 
     @contextmanager
-    def link(self, anchor: str, kind: str) -> Iterator[None]:
+    def link(self, anchor: str, css_class: str) -> Iterator[None]:
         """What is drawn within leads to a place in the page."""
-        self.elements.append(f'<a href="#{escape(anchor)}" class="{kind}">')
+        self.elements.append(f'<a href="#{escape(anchor)}" class="{css_class}">')
         yield
         self.elements.append("</a>")
 
-    def path(self, points: Sequence[tuple[Number, Number]], kind: str, *, closed: bool = False) -> None:
-        told = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        self.elements.append(f'<path d="M{told}{"Z" if closed else ""}" class="{kind}"/>')
+    def path(self, points: Sequence[tuple[Number, Number]], css_class: str, *, closed: bool = False) -> None:
+        coordinates = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        self.elements.append(f'<path d="M{coordinates}{"Z" if closed else ""}" class="{css_class}"/>')
 
-    def rect(self, x: Number, y: Number, w: Number, h: Number, kind: str, title: str = "", opacity: Number = 1) -> None:
-        inside = f"<title>{escape(title)}</title>" if title else ""
-        seen = "" if opacity == 1 else f' fill-opacity="{opacity:.2f}"'
+    def rect(
+        self, x: Number, y: Number, w: Number, h: Number, css_class: str, title: str = "", opacity: Number = 1
+    ) -> None:
+        title_element = f"<title>{escape(title)}</title>" if title else ""
+        opacity_attribute = "" if opacity == 1 else f' fill-opacity="{opacity:.2f}"'
         self.elements.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w, 0):.1f}" height="{max(h, 0):.1f}" class="{kind}"{seen}>'
-            f"{inside}</rect>"
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w, 0):.1f}" height="{max(h, 0):.1f}" class="{css_class}"{opacity_attribute}>'
+            f"{title_element}</rect>"
         )
 
-    def dot(self, x: Number, y: Number, kind: str, title: str, r: Number = 4.5) -> None:
+    def dot(self, x: Number, y: Number, css_class: str, title: str, r: Number = 4.5) -> None:
         self.elements.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot thin {kind}"><title>{escape(title)}</title></circle>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot thin {css_class}"><title>{escape(title)}</title></circle>'
         )
 
-    def text(self, x: Number, y: Number, text: str, kind: str = "", anchor: str = "start", most: int = 0) -> None:
+    def text(
+        self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start", max_chars: int = 0
+    ) -> None:
         """`most` letters at most; the title has all of them."""
-        short = text if not most or len(text) <= most else text[: most - 1] + "…"
-        title = f"<title>{escape(text)}</title>" if short != text else ""
+        shortened = text if not max_chars or len(text) <= max_chars else text[: max_chars - 1] + "…"
+        title = f"<title>{escape(text)}</title>" if shortened != text else ""
         self.elements.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(short)}{title}</text>'
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">{escape(shortened)}{title}</text>'
         )
 
     def figure(self, name: str, label: str) -> Figure:
@@ -141,18 +147,18 @@ class Scale:
 
     @property
     def ticks(self) -> list[float]:
-        return ticks(self.low, self.high)
+        return round_ticks(self.low, self.high)
 
 
-def scale(values: Sequence[Number], start: Number, end: Number, *, about: Number | None = 0.0) -> Scale:
+def fit_scale(values: Sequence[Number], start: Number, end: Number, *, include: Number | None = 0.0) -> Scale:
     """That holds all values that are numbers, and `about`, with a little room."""
-    known = [value for value in values if math.isfinite(value)] + ([] if about is None else [about])
-    low, high = min(known, default=0.0), max(known, default=1.0)
+    finite = [value for value in values if math.isfinite(value)] + ([] if include is None else [include])
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
     room = 0.06 * (high - low) or max(abs(high), 1.0) * 0.5
     return Scale(low - room, high + room, start, end)
 
 
-def ticks(low: Number, high: Number, count: int = 4) -> list[float]:
+def round_ticks(low: Number, high: Number, count: int = 4) -> list[float]:
     """Round numbers, about `count` of them."""
     step = 10.0 ** math.floor(math.log10((high - low) / count))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= count + 1)
@@ -160,5 +166,5 @@ def ticks(low: Number, high: Number, count: int = 4) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step) + 1)]
 
 
-def tick(value: Number) -> str:
+def format_tick(value: Number) -> str:
     return f"{value:.10g}".replace("-", "−")

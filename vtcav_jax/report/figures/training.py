@@ -8,12 +8,12 @@ from pathlib import Path
 
 from vtcav_jax.runs import directory
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by anyone
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 260, 56, 34, 26, 150
-POINTS = 400  # more would not be seen
+CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by anyone
+CURVES_WIDTH, CURVES_HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 640, 260, 56, 34, 26, 150
+MAX_CURVE_POINTS = 400  # more would not be seen
 
 
-def training_curves(metrics: Path) -> Path:
+def draw_training_curves(metrics: Path) -> Path:
     """Draws loss and accuracies of `metrics.csv` into an SVG beside it."""
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -22,13 +22,16 @@ def training_curves(metrics: Path) -> Path:
     window = max(1, len(rows) // 50)
     accuracy = {name.removeprefix("accuracy:"): _smooth([float(r[name]) for r in rows], window) for name in columns}
     loss = {"loss": _smooth([float(row["loss"]) for row in rows], window)}
-    told = f"mean of {window} steps" if window > 1 else "each step"
-    panels = [_panel(f"loss ({told})", steps, loss, 0), _panel(f"accuracy ({told})", steps, accuracy, HEIGHT, top=1.0)]
+    window_text = f"mean of {window} steps" if window > 1 else "each step"
+    panels = [
+        _panel(f"loss ({window_text})", steps, loss, 0),
+        _panel(f"accuracy ({window_text})", steps, accuracy, CURVES_HEIGHT, top=1.0),
+    ]
     path = metrics.with_suffix(".svg")
     directory.write_text(
         path,
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {2 * HEIGHT}" width="{WIDTH}" '
-        f'height="{2 * HEIGHT}" font-family="system-ui, sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CURVES_WIDTH} {2 * CURVES_HEIGHT}" width="{CURVES_WIDTH}" '
+        f'height="{2 * CURVES_HEIGHT}" font-family="system-ui, sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{"".join(panels)}</svg>\n',
     )
     return path
@@ -45,28 +48,30 @@ def _panel(
 ) -> str:
     high = top or max((max(values) for values in series.values() if values), default=1.0) or 1.0
     last = max(xs, default=1.0) or 1.0
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    width, height = CURVES_WIDTH - MARGIN_LEFT - MARGIN_RIGHT, CURVES_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
 
     def x(value: float) -> float:
-        return LEFT + width * value / last
+        return MARGIN_LEFT + width * value / last
 
     def y(value: float) -> float:
-        return y0 + TOP + height * (1 - value / high)
+        return y0 + MARGIN_TOP + height * (1 - value / high)
 
-    parts = [f'<text x="{LEFT}" y="{y0 + 16}" font-weight="bold">{escape(title)}</text>']
+    parts = [f'<text x="{MARGIN_LEFT}" y="{y0 + 16}" font-weight="bold">{escape(title)}</text>']
     for i in range(5):
         value = high * i / 4
-        parts.append(f'<line x1="{LEFT}" x2="{LEFT + width}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+        parts.append(
+            f'<line x1="{MARGIN_LEFT}" x2="{MARGIN_LEFT + width}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>'
+        )
+        parts.append(f'<text x="{MARGIN_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
         step = last * i / 4
-        parts.append(f'<text x="{x(step):.1f}" y="{y0 + HEIGHT - 14}" text-anchor="middle">{step:.0f}</text>')
+        parts.append(f'<text x="{x(step):.1f}" y="{y0 + CURVES_HEIGHT - 14}" text-anchor="middle">{step:.0f}</text>')
     for k, (name, values) in enumerate(series.items()):
-        colour = COLOURS[k % len(COLOURS)]
-        keep = range(0, len(values), max(1, len(values) // POINTS))
-        points = " ".join(f"{x(xs[i]):.1f},{y(values[i]):.1f}" for i in keep)
+        colour = CURVE_COLOURS[k % len(CURVE_COLOURS)]
+        indices = range(0, len(values), max(1, len(values) // MAX_CURVE_POINTS))
+        points = " ".join(f"{x(xs[i]):.1f},{y(values[i]):.1f}" for i in indices)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if values:
             label = f"{name} {values[-1]:.3g}"
-            at = y0 + TOP + 14 * k + 10
-            parts.append(f'<text x="{LEFT + width + 8}" y="{at}" fill="{colour}">{escape(label)}</text>')
+            label_y = y0 + MARGIN_TOP + 14 * k + 10
+            parts.append(f'<text x="{MARGIN_LEFT + width + 8}" y="{label_y}" fill="{colour}">{escape(label)}</text>')
     return "".join(parts)

@@ -19,15 +19,15 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     Row,
 )
 from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import number, span
+from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.figures import evaluation as evaluation_figures
-from vtcav_jax.report.figures.evaluation import best, cheapest, overall
+from vtcav_jax.report.figures.evaluation import best_stage_per_method, cost_front, overall_scores
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, unique
-from vtcav_jax.report.text.tcav import listed
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.text.tcav import join_names
 
-HOW = (
+EVALUATION_GUIDE = (
     "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
     " to get, less than 0 worse than chance. WHERE: is the map on the cause? WHO: on the glyph that is asked about"
     " rather than on its double? WHEN: at the moment that matters? WHAT-FOR: somewhere else when something else is"
@@ -36,166 +36,208 @@ HOW = (
     " does a share of motion tell questions that need motion from those that do not? Intervals of 95 % are over clips."
     " Each method is told at its best stage, which these clips chose."
 )
-MOST_ROWS = 1500
+MAX_EVALUATION_TABLE_ROWS = 1500
 
 
-def sections(run: RunFolder) -> list[Section]:
-    rows = run.truths
+def evaluation_sections(run: RunFolder) -> list[Section]:
+    rows = run.method_score_rows
     if not rows:
         return []
-    networks = unique([row.network for row in rows if row.axis == TRUTH])
-    costs = [evaluation_figures.against_cost(rows, network) for network in networks]
-    several = unique([row.network for row in rows if row.axis == TRUTH and row.world == ALL]) or networks
-    ranking = [evaluation_figures.ranking(rows, several[:4])] if networks else []  # as many as there are colours
-    each = []
-    for network in networks:
-        worlds = unique([r.world for r in rows if r.network == network and r.axis == TRUTH and r.world != ALL])
-        each += [evaluation_figures.by_axis(rows, network, world) for world in worlds]
-    parts = [html.box(html.leads([said for network in networks for said in told(rows, network)]), "answer")]
-    parts += [html.paragraph(HOW + flattered(rows), "soft"), *map(_whole, costs), *map(_whole, ranking)]
-    parts += [html.details("axis by axis, question by question", "".join(map(_whole, each)))] if each else []
+    networks = unique_in_order([row.network for row in rows if row.axis == TRUTH])
+    cost_figures = [evaluation_figures.score_cost_figure(rows, network_name) for network_name in networks]
+    ranked_networks = (
+        unique_in_order([row.network for row in rows if row.axis == TRUTH and row.world == ALL]) or networks
+    )
+    ranking_figures = (
+        [evaluation_figures.method_ranking_figure(rows, ranked_networks[:4])] if networks else []
+    )  # as many as there are colours
+    metric_figures = []
+    for network_name in networks:
+        questions = unique_in_order(
+            [r.world for r in rows if r.network == network_name and r.axis == TRUTH and r.world != ALL]
+        )
+        metric_figures += [evaluation_figures.metric_figure(rows, network_name, question) for question in questions]
+    parts = [
+        html.callout(
+            html.lead_list([point for network_name in networks for point in evaluation_points(rows, network_name)]),
+            "answer",
+        )
+    ]
+    parts += [
+        html.paragraph(EVALUATION_GUIDE + selection_bias_text(rows), "soft"),
+        *map(_wide_figure, cost_figures),
+        *map(_wide_figure, ranking_figures),
+    ]
+    parts += (
+        [html.details_block("axis by axis, question by question", "".join(map(_wide_figure, metric_figures)))]
+        if metric_figures
+        else []
+    )
     if exact := sorted((row for row in rows if row.axis == EXACT), key=lambda row: -row.value):
         text = (
             "On a network wired by hand every voxel's Shapley value is known. 1: the map has these values, up to a"
             " factor; 0: it is no nearer to them than an even one. "
         )
-        text += "; ".join(f"{row.method} {number(row.value, 2)} ({span(row.low, row.high)})" for row in exact)
+        text += "; ".join(
+            f"{row.method} {format_number(row.value, 2)} ({format_range(row.low, row.high)})" for row in exact
+        )
         parts += [html.heading("Where each voxel's part is known"), html.paragraph(text)]
-    if motion := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
-        lines = [("", [r.network, r.method, _cell(r), str(r.forwards), number(1e3 * r.seconds)]) for r in motion]
+    if motion_rows := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
+        lines = [
+            ("", [r.network, r.method, _format_cell(r), str(r.forwards), format_number(1e3 * r.seconds)])
+            for r in motion_rows
+        ]
         parts += [html.heading("Shares of motion")]
-        parts.append(html.table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
+        parts.append(html.html_table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
     if any(row.axis == ABLATION for row in rows):
-        parts += [html.heading("Kernels"), _kernels(rows)]
-    if run.metrics:
+        parts += [html.heading("Kernels"), _kernel_table(rows)]
+    if run.metric_agreement_rows:
         text = (
             "Metrics that know no truth, and how well they put maps in its order: Spearman's correlation over maps,"
             " with its interval. 1 is the order of the truth; such a metric may be believed on your own videos. The"
             " best on average come first."
         )
-        parts += [html.heading("Metrics where no truth is known"), html.paragraph(text, "soft"), _metrics(run.metrics)]
-    if run.not_scored:
-        names = unique([f"{one.method} ({one.network}: {one.reason})" for one in run.not_scored])
-        parts.append(html.details(f"{len(names)} not scored", html.bullets(names)))
-    parts.append(_table(rows))
-    return [Section("truth", "Which map to believe", "".join(parts), (*costs, *ranking, *each))]
+        parts += [
+            html.heading("Metrics where no truth is known"),
+            html.paragraph(text, "soft"),
+            _metric_agreement_table(run.metric_agreement_rows),
+        ]
+    if run.not_applicable_rows:
+        names = unique_in_order([f"{one.method} ({one.network}: {one.reason})" for one in run.not_applicable_rows])
+        parts.append(html.details_block(f"{len(names)} not scored", html.bullet_list(names)))
+    parts.append(_score_table(rows))
+    return [
+        Section("truth", "Which map to believe", "".join(parts), (*cost_figures, *ranking_figures, *metric_figures))
+    ]
 
 
-def flattered(rows: Sequence[Row]) -> str:
+def selection_bias_text(rows: Sequence[Row]) -> str:
     """By how much, as methods with several stages were also judged on other clips than those that chose."""
-    networks = unique([row.network for row in rows])
-    told = {(r.method, r.stage, r.network): r.value for name in networks for r in overall(rows, name)}
+    networks = unique_in_order([row.network for row in rows])
+    full_scores = {(r.method, r.stage, r.network): r.value for name in networks for r in overall_scores(rows, name)}
     halves = [(r, (r.method, r.stage, r.network)) for r in rows if r.axis == CHOSEN and math.isfinite(r.value)]
-    lost = [(told[key] - r.value, r) for r, key in halves if key in told]
-    if not lost:
+    losses = [(full_scores[key] - r.value, r) for r, key in halves if key in full_scores]
+    if not losses:
         return ""
-    most, row = max(lost, key=lambda pair: pair[0])
-    mean = sum(loss for loss, _ in lost) / len(lost)
+    max_loss, row = max(losses, key=lambda pair: pair[0])
+    mean = sum(loss for loss, _ in losses) / len(losses)
     return (
         f" Chosen on half of the clips and judged on the other half it has {mean:.3f} less on average, and"
-        f" {most:.3f} at most ({row.method} on {row.network})."
+        f" {max_loss:.3f} at most ({row.method} on {row.network})."
     )
 
 
-def _kernels(rows: Sequence[Row]) -> str:
+def _kernel_table(rows: Sequence[Row]) -> str:
     """A line for each network, stage and question, with what each way of naming kernels has."""
-    ways = unique([row.method for row in rows if row.axis == ABLATION])
-    by = {(r.network, r.stage, r.world, r.axis, r.method): r for r in rows if r.axis in (ABLATION, SELECTIVE)}
+    methods = unique_in_order([row.method for row in rows if row.axis == ABLATION])
+    by_key = {(r.network, r.stage, r.world, r.axis, r.method): r for r in rows if r.axis in (ABLATION, SELECTIVE)}
     lines = []
-    for key in unique([of[:4] for of in by]):
-        lines.append(("", [*key, *(_cell(by.get((*key, way))) for way in ways)]))
+    for key in unique_in_order([full_key[:4] for full_key in by_key]):
+        lines.append(("", [*key, *(_format_cell(by_key.get((*key, method))) for method in methods)]))
     text = (
         "Eight kernels of each stage, named by half of a class's clips and judged by the other half. ABLATION: of what"
         " the margin loses with all kernels of the stage, how much goes with these eight. SELECTIVE: how far their mean"
         " activation tells the class from others, where 1 are the eight that do so best. Eight at random have 0."
     )
-    return html.paragraph(text, "soft") + html.details(
-        f"{len(lines)} rows", html.table(["network", "stage", "question", "axis", *ways], lines)
+    return html.paragraph(text, "soft") + html.details_block(
+        f"{len(lines)} rows", html.html_table(["network", "stage", "question", "axis", *methods], lines)
     )
 
 
-def _whole(figure: Figure) -> str:
+def _wide_figure(figure: Figure) -> str:
     """As wide as the page."""
     return f'<figure class="wide whole"><div style="max-width: {figure.width * 5 // 4}px">{figure.svg}</div></figure>'
 
 
-def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
+def evaluation_points(rows: Sequence[Row], network_name: str) -> list[tuple[str, str]]:
     """The answer in sentences: what is best, what is best for little, what beats no map that asks no network."""
-    some = best(overall(rows, network))
-    asked, free = [row for row in some if not row.free], [row for row in some if row.free]
-    if not asked:
+    method_rows = best_stage_per_method(overall_scores(rows, network_name))
+    informed, trivial = [row for row in method_rows if not row.free], [row for row in method_rows if row.free]
+    if not informed:
         return []
-    first = asked[0]
-    tied = [row.method for row in asked[1:] if row.high >= first.low]
+    first = informed[0]
+    tied = [row.method for row in informed[1:] if row.high >= first.low]
     lines = [
         (
-            f"{network}: {first.method} at {first.stage} tells most of the truth;",
-            f"{number(first.value)} ({span(first.low, first.high)}) for {_passes(first.forwards)} a clip"
-            + (f", and {listed(tied)} may be as good." if tied else "."),
+            f"{network_name}: {first.method} at {first.stage} tells most of the truth;",
+            f"{format_number(first.value)} ({format_range(first.low, first.high)}) for {_count_passes(first.forwards)} a clip"
+            + (f", and {join_names(tied)} may be as good." if tied else "."),
         )
     ]
-    bar = max(free, key=lambda row: row.value, default=None)
-    clearly = [row for row in asked if bar is None or row.low > bar.high]
-    front = [row for row in cheapest(clearly) if row is not first]
+    best_trivial = max(trivial, key=lambda row: row.value, default=None)
+    clearly_better = [row for row in informed if best_trivial is None or row.low > best_trivial.high]
+    front = [row for row in cost_front(clearly_better) if row is not first]
     if front:
-        least = front[0]
+        cheap = front[0]
         lines.append(
             (
-                f"For the least cost: {least.method} at {least.stage};",
-                f"{number(least.value)} ({span(least.low, least.high)}) for {_passes(least.forwards)}.",
+                f"For the least cost: {cheap.method} at {cheap.stage};",
+                f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for {_count_passes(cheap.forwards)}.",
             )
         )
-    if bar:
-        below = [row.method for row in asked if row not in clearly]
+    if best_trivial:
+        not_better = [row.method for row in informed if row not in clearly_better]
         lines.append(
             (
-                f"Not clearly better than a map that asks no network: {len(below)} of {len(asked)} methods;"
-                if below
+                f"Not clearly better than a map that asks no network: {len(not_better)} of {len(informed)} methods;"
+                if not_better
                 else "Every method is clearly better than maps that ask no network;",
-                f"the best of these is {bar.method}, {number(bar.value)} ({span(bar.low, bar.high)})"
-                + (f"; not better: {listed(below)}." if below else "."),
+                f"the best of these is {best_trivial.method}, {format_number(best_trivial.value)} ({format_range(best_trivial.low, best_trivial.high)})"
+                + (f"; not better: {join_names(not_better)}." if not_better else "."),
             )
         )
     return lines
 
 
-def _passes(count: int) -> str:
+def _count_passes(count: int) -> str:
     return f"{count} forward pass{'es' if count > 1 else ''}"
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _score_table(rows: Sequence[Row]) -> str:
     """One line for each method, stage, network and question."""
     columns = [*AXES, STABLE, TRUTH]
     lines = []
-    there = [row for row in rows if row.axis in columns]
-    keys = unique([(row.network, row.world, row.method, row.stage) for row in there])
-    for network, world, method, stage in keys[:MOST_ROWS]:
-        own = {r.axis: r for r in rows if (r.network, r.world, r.method, r.stage) == (network, world, method, stage)}
-        cost = next(iter(own.values()))
-        cells = [_cell(own.get(axis)) for axis in columns]
-        spent = "" if math.isnan(cost.seconds) else number(1e3 * cost.seconds)
-        lines.append(("", [network, world, method, stage, *cells, str(cost.forwards), spent]))
+    main_rows = [row for row in rows if row.axis in columns]
+    keys = unique_in_order([(row.network, row.world, row.method, row.stage) for row in main_rows])
+    for network_name, question, method, stage in keys[:MAX_EVALUATION_TABLE_ROWS]:
+        by_metric = {
+            r.axis: r
+            for r in rows
+            if (r.network, r.world, r.method, r.stage) == (network_name, question, method, stage)
+        }
+        cost = next(iter(by_metric.values()))
+        cells = [_format_cell(by_metric.get(metric)) for metric in columns]
+        milliseconds = "" if math.isnan(cost.seconds) else format_number(1e3 * cost.seconds)
+        lines.append(("", [network_name, question, method, stage, *cells, str(cost.forwards), milliseconds]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
     title = f"all {len(lines)} rows" if len(lines) == len(keys) else f"{len(lines)} of {len(keys)} rows; all: truth.csv"
-    return html.details(title, html.table(head, lines))
+    return html.details_block(title, html.html_table(head, lines))
 
 
-def _metrics(rows: Sequence[MetaRow]) -> str:
+def _metric_agreement_table(rows: Sequence[MetaRow]) -> str:
     """A line for each metric and fill, the most believable first."""
-    asked = unique([(row.network, row.world) for row in rows])
-    by = {(row.metric, row.fill, row.network, row.world): row for row in rows}
-    kinds = unique([(row.metric, row.fill) for row in rows])
-    mean = {k: float(np.mean([by[*k, *a].value for a in asked if (*k, *a) in by])) for k in kinds}
+    columns = unique_in_order([(row.network, row.world) for row in rows])
+    by_key = {(row.metric, row.fill, row.network, row.world): row for row in rows}
+    metric_fills = unique_in_order([(row.metric, row.fill) for row in rows])
+    mean = {k: float(np.mean([by_key[*k, *a].value for a in columns if (*k, *a) in by_key])) for k in metric_fills}
     lines = [
-        ("", [*kind, *(_told(by.get((*kind, *a))) for a in asked)])
-        for kind in sorted(kinds, key=lambda kind: -mean[kind])
+        ("", [*metric_fill, *(_format_agreement(by_key.get((*metric_fill, *a))) for a in columns)])
+        for metric_fill in sorted(metric_fills, key=lambda kind: -mean[kind])
     ]
-    return html.table(["metric", "filled with", *(" ".join(a) for a in asked)], lines)
+    return html.html_table(["metric", "filled with", *(" ".join(a) for a in columns)], lines)
 
 
-def _told(row: MetaRow | None) -> str:
-    return "" if row is None else f"{number(row.value, 2)} ({number(row.low, 2)} to {number(row.high, 2)})"
+def _format_agreement(row: MetaRow | None) -> str:
+    return (
+        ""
+        if row is None
+        else f"{format_number(row.value, 2)} ({format_number(row.low, 2)} to {format_number(row.high, 2)})"
+    )
 
 
-def _cell(row: Row | None) -> str:
-    return "" if row is None or math.isnan(row.value) else f"{number(row.value)} ({span(row.low, row.high)})"
+def _format_cell(row: Row | None) -> str:
+    return (
+        ""
+        if row is None or math.isnan(row.value)
+        else f"{format_number(row.value)} ({format_range(row.low, row.high)})"
+    )

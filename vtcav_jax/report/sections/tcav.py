@@ -6,53 +6,80 @@ import numpy as np
 
 from vtcav_jax.concepts.config import NEGATIVE
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import effect, number, p_value, percent, plain, signed, span, unit
+from vtcav_jax.report.effect_sizes import (
+    effect_size,
+    effect_unit,
+    format_number,
+    format_p,
+    format_percent,
+    format_range,
+    format_signed,
+    primary_tests,
+)
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, unique
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.tcav.experiment.verdicts import Row, found
-from vtcav_jax.tcav.previews import ends, telling
+from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
-MOST_TIMES = 6  # figures over time of each class
-LACKS = {
+MAX_TIME_FIGURES = 6  # figures over time of each class
+CONTROL_DESCRIPTIONS = {
     "frozen": " (one frame for as long)",
     "shuffled": " (the same frames out of order)",
     "jitter": " (a still crop that shakes as the box does)",
 }
 
 
-def sections(run: RunFolder) -> list[Section]:
-    if not run.rows:
+def tcav_sections(run: RunFolder) -> list[Section]:
+    if not run.score_rows:
         return []
-    made = (answer, depth, motion, steering, concepts, clips, moments, trust, scores)
-    return [section for make in made if (section := make(run)) is not None]
+    builders = (
+        tcav_answer_section,
+        depth_section,
+        static_dynamic_section,
+        steering_section,
+        concept_section,
+        extreme_clip_section,
+        time_section,
+        trust_section,
+        tcav_score_section,
+    )
+    return [section for build in builders if (section := build(run)) is not None]
 
 
-def statistic(run: RunFolder) -> str:
-    return run.asked.get("statistic", "step")
+def run_statistic(run: RunFolder) -> str:
+    return run.config.get("statistic", "step")
 
 
-def by_target(run: RunFolder) -> dict[str, list[Row]]:
-    return {name: [row for row in run.rows if row.target == name] for name in unique([row.target for row in run.rows])}
+def scores_by_target(run: RunFolder) -> dict[str, list[Row]]:
+    return {
+        name: [row for row in run.score_rows if row.target == name]
+        for name in unique_in_order([row.target for row in run.score_rows])
+    }
 
 
-def by_concept(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    return {name: [row for row in rows if row.concept == name] for name in unique([row.concept for row in rows])}
+def scores_by_concept(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    return {
+        name: [row for row in rows if row.concept == name] for name in unique_in_order([row.concept for row in rows])
+    }
 
 
-def answer(run: RunFolder) -> Section:
-    parts = [random_weights_notice.warning(run, "tcav")]
-    for one in tcav_text.answers(run):
-        told = [*one.found, *([("", one.nothing)] if one.nothing else [])]
-        parts.append(html.heading(one.target) + random_weights_notice.answer(run, "tcav", told))
-    if warned := tcav_text.cautions(run):
-        parts.append(html.box(html.bullets(warned), "warn"))
-    for target, rows in by_target(run).items():
-        parts.append(html.heading(f"{target}, at a glance") + _glance(rows, statistic(run)))
+def tcav_answer_section(run: RunFolder) -> Section:
+    parts = [random_weights_notice.random_weights_warning(run, "tcav")]
+    for class_answer in tcav_text.class_answers(run):
+        sentences = [
+            *class_answer.findings,
+            *([("", class_answer.no_effect_text)] if class_answer.no_effect_text else []),
+        ]
+        parts.append(html.heading(class_answer.target) + random_weights_notice.answer_callout(run, "tcav", sentences))
+    if cautions := tcav_text.caution_notes(run):
+        parts.append(html.callout(html.bullet_list(cautions), "warn"))
+    for target, rows in scores_by_target(run).items():
+        parts.append(html.heading(f"{target}, at a glance") + _overview_table(rows, run_statistic(run)))
     parts.append(
         html.paragraph(
-            f"Numbers are {_meaning(run)}. Grey ones are not significant, or their test could not tell: the reason"
+            f"Numbers are {_effect_meaning(run)}. Grey ones are not significant, or their test could not tell: the reason"
             " stands beside them, or at the stage, and what it means under “How far to trust it”.",
             "soft",
         )
@@ -60,45 +87,47 @@ def answer(run: RunFolder) -> Section:
     return Section("answer", "The answer", "".join(parts))
 
 
-def _meaning(run: RunFolder) -> str:
-    if statistic(run) != "step":
+def _effect_meaning(run: RunFolder) -> str:
+    if run_statistic(run) != "step":
         return "mean derivatives of the class score along the concept's vector of length 1"
-    order = "" if run.asked.get("sensitivity") == "finite" else ", to first order"
+    order = "" if run.config.get("sensitivity") == "finite" else ", to first order"
     return f"what the step from the clips behind the minus sign to those of the concept adds to the class score{order}"
 
 
-def _glance(rows: Sequence[Row], statistic: str) -> str:
-    stages = unique([row.stage for row in rows])
-    useless = {stage for stage in stages if all(row.degenerate for row in rows if row.stage == stage)}
-    at = {(row.concept, row.kind, row.against, row.stage): row for row in rows}
+def _overview_table(rows: Sequence[Row], statistic: str) -> str:
+    stages = unique_in_order([row.stage for row in rows])
+    degenerate = {stage for stage in stages if all(row.degenerate for row in rows if row.stage == stage)}
+    by_key = {(row.concept, row.kind, row.against, row.stage): row for row in rows}
     lines = []
-    for concept, kind, against in unique([(row.concept, row.kind, row.against) for row in rows]):
-        cells = [concept, f"{kind} − {against}"]
+    for concept, clip_type, negatives in unique_in_order([(row.concept, row.kind, row.against) for row in rows]):
+        cells = [concept, f"{clip_type} − {negatives}"]
         for stage in stages:
-            row = at.get((concept, kind, against, stage))
-            cells.append("" if row is None else _cell(row, statistic))
+            row = by_key.get((concept, clip_type, negatives, stage))
+            cells.append("" if row is None else _format_cell(row, statistic))
         lines.append(("", cells))
-    heads = [f"{stage} (degenerate)" if stage in useless else stage for stage in stages]
-    return html.table(("concept", "compared", *heads), lines)
+    heads = [f"{stage} (degenerate)" if stage in degenerate else stage for stage in stages]
+    return html.html_table(("concept", "compared", *heads), lines)
 
 
-def _cell(row: Row, statistic: str) -> str:
-    value = signed(effect(row, statistic).value)
+def _format_cell(row: Row, statistic: str) -> str:
+    value = format_signed(effect_size(row, statistic).value)
     if found(row):
         return f"{'up' if row.derivative > 0 else 'down'}\t{value}"
     reason = "" if row.verdict in ("not significant", "degenerate stage") else f" ({row.verdict})"
     return f"faint\t{value}{reason}"
 
 
-def depth(run: RunFolder) -> Section:
-    parts, drawn = [], []
-    for target, rows in by_target(run).items():
-        what = unit(statistic(run), rows[0].target_fn)
-        some = [
-            tcav_figures.depth(part, statistic(run), what, rows) for part in by_concept(rows).values() if plain(part)[1]
+def depth_section(run: RunFolder) -> Section:
+    parts, all_figures = [], []
+    for target, rows in scores_by_target(run).items():
+        unit_text = effect_unit(run_statistic(run), rows[0].target_fn)
+        target_figures = [
+            tcav_figures.depth_figure(part, run_statistic(run), unit_text, rows)
+            for part in scores_by_concept(rows).values()
+            if primary_tests(part)[1]
         ]
-        drawn += some
-        parts += [html.heading(target), html.figures(some)] if some else []
+        all_figures += target_figures
+        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
     parts.insert(
         0,
         html.paragraph(
@@ -108,42 +137,53 @@ def depth(run: RunFolder) -> Section:
             "soft",
         ),
     )
-    return Section("depth", "Effect over depth", "".join(parts), tuple(drawn))
+    return Section("depth", "Effect over depth", "".join(parts), tuple(all_figures))
 
 
-def motion(run: RunFolder) -> Section | None:
-    if not any(row.test == "motion" for row in run.rows) and len({row.kind for row in run.rows}) < 2:
+def static_dynamic_section(run: RunFolder) -> Section | None:
+    if not any(row.test == "motion" for row in run.score_rows) and len({row.kind for row in run.score_rows}) < 2:
         return None
-    parts, drawn = [], []
-    for target, rows in by_target(run).items():
-        what = unit(statistic(run), rows[0].target_fn)
-        some = [tcav_figures.ladder(part, statistic(run), what) for part in by_concept(rows).values()]
-        drawn += some
-        parts += [html.heading(target), html.figures(some)]
-    copies = [f"{name}{LACKS.get(name, '')}" for name in unique([r.against for r in run.rows if r.test == "motion"])]
+    parts, all_figures = [], []
+    for target, rows in scores_by_target(run).items():
+        unit_text = effect_unit(run_statistic(run), rows[0].target_fn)
+        target_figures = [
+            tcav_figures.static_dynamic_figure(part, run_statistic(run), unit_text)
+            for part in scores_by_concept(rows).values()
+        ]
+        all_figures += target_figures
+        parts += [html.heading(target), html.figure_grid(target_figures)]
+    controls = [
+        f"{name}{CONTROL_DESCRIPTIONS.get(name, '')}"
+        for name in unique_in_order([r.against for r in run.score_rows if r.test == "motion"])
+    ]
     text = (
         f"Still clips, moving ones, and moving ones against copies of themselves that only lack the motion:"
-        f" {', '.join(copies)}. Only what stands out against these copies is evidence of motion."
-        if copies
+        f" {', '.join(controls)}. Only what stands out against these copies is evidence of motion."
+        if controls
         else "Still clips and moving ones. This run has no copies of the moving clips that only lack the motion, so"
         " nothing here is evidence of motion."
     )
-    return Section("motion", "Look or motion?", html.paragraph(text, "soft") + "".join(parts), tuple(drawn))
+    return Section("motion", "Look or motion?", html.paragraph(text, "soft") + "".join(parts), tuple(all_figures))
 
 
-def steering(run: RunFolder) -> Section | None:
+def steering_section(run: RunFolder) -> Section | None:
     """Where --steering has moved the clips; a finding that does not hold there is greyed."""
-    if not run.steering:
+    if not run.steering_rows:
         return None
     lines = [
         (
-            "" if one.p <= 0.05 else "faint",
+            "" if row.p <= 0.05 else "faint",
             (
-                *(one.target, one.stage, f"{one.concept}, {one.kind} − {one.against}", signed(one.step, 1)),
-                *(signed(one.change), signed(one.expected), span(one.random_low, one.random_high), p_value(one.p)),
+                *(row.target, row.stage, f"{row.concept}, {row.kind} − {row.against}", format_signed(row.step, 1)),
+                *(
+                    format_signed(row.change),
+                    format_signed(row.expected),
+                    format_range(row.random_low, row.random_high),
+                    format_p(row.p),
+                ),
             ),
         )
-        for one in run.steering
+        for row in run.steering_rows
     ]
     text = (
         "Clips of the class moved at the stage, by so many times the step from the others to the concept: where the"
@@ -151,38 +191,42 @@ def steering(run: RunFolder) -> Section | None:
         " directions."
     )
     columns = ("class", "stage", "along", "steps", "change", "expected", "random directions", "p")
-    return Section("steering", "Where scores really go", html.paragraph(text, "soft") + html.table(columns, lines))
+    return Section("steering", "Where scores really go", html.paragraph(text, "soft") + html.html_table(columns, lines))
 
 
-def concepts(run: RunFolder) -> Section | None:
-    sheets = [film for film in run.films if film.role == "concept"]
+def concept_section(run: RunFolder) -> Section | None:
+    sheets = [animation for animation in run.animation_rows if animation.role == "concept"]
     if not sheets:
         return None
     parts = []
-    for name in unique([film.name for film in sheets]):
+    for name in unique_in_order([animation.name for animation in sheets]):
         title = "random clips, which concepts are told apart from" if name == NEGATIVE else name
-        some = [
-            html.film(run.folder / film.file, f"{film.kind}: {film.shown} of {film.total} clips")
-            for film in sheets
-            if film.name == name
+        sheet_figures = [
+            html.embed_media(
+                run.folder / animation.file, f"{animation.clip_type}: {animation.n_shown} of {animation.n_total} clips"
+            )
+            for animation in sheets
+            if animation.name == name
         ]
-        parts += [html.heading(title), f'<div class="grid">{"".join(some)}</div>']
+        parts += [html.heading(title), f'<div class="grid">{"".join(sheet_figures)}</div>']
     return Section("concepts", "The concepts, as the network saw them", "".join(parts))
 
 
-def clips(run: RunFolder) -> Section | None:
-    films = {film.name: run.folder / film.file for film in run.films if film.role == "target"}
+def extreme_clip_section(run: RunFolder) -> Section | None:
+    paths = {
+        animation.name: run.folder / animation.file for animation in run.animation_rows if animation.role == "target"
+    }
     parts = []
-    for row in telling(run.rows):
-        high, low = ends(row, run.clips)
-        shown = [
-            html.film(films[clip.clip], f"{signed(clip.derivative)} {clip.clip}")
+    for row in most_telling_tests(run.score_rows):
+        high, low = extreme_clips(row, run.derivative_rows)
+        clip_figures = [
+            html.embed_media(paths[clip.clip], f"{format_signed(clip.derivative)} {clip.clip}")
             for clip in [*high, *low]
-            if clip.clip in films
+            if clip.clip in paths
         ]
-        if shown:
+        if clip_figures:
             title = f"{row.target}: {row.concept} ({row.kind}) against {row.against}, {row.stage}"
-            parts += [html.heading(title), f'<div class="films">{"".join(shown)}</div>']
+            parts += [html.heading(title), f'<div class="films">{"".join(clip_figures)}</div>']
     if not parts:
         return None
     text = (
@@ -190,55 +234,57 @@ def clips(run: RunFolder) -> Section | None:
         " whose score it moves most and least: the derivative along the concept's vector, then the clip's name. What"
         " they have in common is a hint and no test."
     )
-    inside = html.paragraph(text, "soft") + "".join(parts)
-    return Section("clips", "Clips with the highest and the lowest derivative", inside)
+    html = html.paragraph(text, "soft") + "".join(parts)
+    return Section("clips", "Clips with the highest and the lowest derivative", html)
 
 
-def moments(run: RunFolder) -> Section | None:
-    parts, drawn = [], []
-    for target in by_target(run):
-        some = []
-        for row in [row for row in telling(run.rows) if row.target == target][:MOST_TIMES]:
-            values = _over_time(run, row)
+def time_section(run: RunFolder) -> Section | None:
+    parts, all_figures = [], []
+    for target in scores_by_target(run):
+        target_figures = []
+        for row in [row for row in most_telling_tests(run.score_rows) if row.target == target][:MAX_TIME_FIGURES]:
+            values = _time_values(run, row)
             if values is not None:
-                some.append(tcav_figures.over_time(row, values))
-        drawn += some
-        parts += [html.heading(target), html.figures(some)] if some else []
+                target_figures.append(tcav_figures.derivative_profile_figure(row, values))
+        all_figures += target_figures
+        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
     if not parts:
         return None
     text = (
         "The derivative of each clip is a sum over the moments of the clip. The line is the mean over the clips of the"
         " class, the band holds the middle half of them; all of it is in over_time.npz."
     )
-    return Section("moments", "When in the clip", html.paragraph(text, "soft") + "".join(parts), tuple(drawn))
+    return Section("moments", "When in the clip", html.paragraph(text, "soft") + "".join(parts), tuple(all_figures))
 
 
-def _over_time(run: RunFolder, row: Row) -> np.ndarray | None:
+def _time_values(run: RunFolder, row: Row) -> np.ndarray | None:
     key, name = f"{row.stage}|{row.target}", f"{row.concept}/{row.kind}/{row.against}"
-    names = run.over_time.get(f"{row.stage}|vectors")
-    if names is None or key not in run.over_time or name not in names:
+    names = run.derivatives_over_time.get(f"{row.stage}|vectors")
+    if names is None or key not in run.derivatives_over_time or name not in names:
         return None
-    values = run.over_time[key][int(np.flatnonzero(names == name)[0])]
+    values = run.derivatives_over_time[key][int(np.flatnonzero(names == name)[0])]
     return values if values.shape[1] > 1 else None
 
 
-def trust(run: RunFolder) -> Section:
-    parts = [random_weights_notice.warning(run, "tcav"), html.bullets(tcav_text.trust(run))]
-    seen = unique([row.verdict for row in run.rows])
+def trust_section(run: RunFolder) -> Section:
+    parts = [random_weights_notice.random_weights_warning(run, "tcav"), html.bullet_list(tcav_text.trust_notes(run))]
+    verdicts = unique_in_order([row.verdict for row in run.score_rows])
     parts.append(
-        html.details("What the verdicts mean", html.definitions((v, tcav_text.VERDICTS.get(v, "")) for v in seen))
+        html.details_block(
+            "What the verdicts mean", html.definition_list((v, tcav_text.VERDICT_TEXTS.get(v, "")) for v in verdicts)
+        )
     )
-    drawn = []
-    for stage in unique([one.stage for one in run.cosines]):
-        for test in ("absolute", "relative"):
-            some = [one for one in run.cosines if one.stage == stage and one.test == test]
-            if names := unique([one.left for one in some]):
+    all_figures = []
+    for stage in unique_in_order([pair.stage for pair in run.cosine_rows]):
+        for comparison in ("absolute", "relative"):
+            pairs = [pair for pair in run.cosine_rows if pair.stage == stage and pair.test == comparison]
+            if names := unique_in_order([pair.left for pair in pairs]):
                 grid = np.full((len(names), len(names)), np.nan)
-                for one in some:
-                    grid[names.index(one.left), names.index(one.right)] = one.cosine
-                short = [name.rpartition("/")[0].replace("/", ", ") for name in names]
-                drawn.append(tcav_figures.heat(short, grid, stage, test))
-    if drawn:
+                for pair in pairs:
+                    grid[names.index(pair.left), names.index(pair.right)] = pair.cosine
+                short_names = [name.rpartition("/")[0].replace("/", ", ") for name in names]
+                all_figures.append(tcav_figures.cosine_heatmap(short_names, grid, stage, comparison))
+    if all_figures:
         parts += [
             html.heading("Entanglement"),
             html.paragraph(
@@ -246,20 +292,20 @@ def trust(run: RunFolder) -> Section:
                 " 0, what is said of one concept is partly said of the other.",
                 "soft",
             ),
-            html.figures(drawn),
+            html.figure_grid(all_figures),
         ]
-    if run.vectors:
+    if run.vector_rows:
         lines = [
             (
                 "faint" if v.auc <= 0.5 or v.auc_p > 0.05 else "",
                 (
                     *(v.stage, f"{v.concept} ({v.kind}) − {v.against}", f"{v.n_concept} / {v.n_against}"),
-                    *(number(v.auc, 2), p_value(v.auc_p)),
-                    f"{number(v.split_half, 2)} ({span(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
-                    f"{v.nearest} {number(v.nearest_cosine, 2)}" if v.nearest else "",
+                    *(format_number(v.auc, 2), format_p(v.auc_p)),
+                    f"{format_number(v.split_half, 2)} ({format_range(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
+                    f"{v.nearest} {format_number(v.nearest_cosine, 2)}" if v.nearest else "",
                 ),
             )
-            for v in run.vectors
+            for v in run.vector_rows
         ]
         columns = ("stage", "vector", "clips", "AUC", "its p", "split-half cosine", "most like")
         parts += [
@@ -269,12 +315,12 @@ def trust(run: RunFolder) -> Section:
                 " alike two vectors are that were trained on one half of the clips each.",
                 "soft",
             ),
-            html.details(f"{len(lines)} vectors", html.table(columns, lines)),
+            html.details_block(f"{len(lines)} vectors", html.html_table(columns, lines)),
         ]
-    return Section("trust", "How far to trust it", "".join(parts), tuple(drawn))
+    return Section("trust", "How far to trust it", "".join(parts), tuple(all_figures))
 
 
-def scores(run: RunFolder) -> Section:
+def tcav_score_section(run: RunFolder) -> Section:
     parts = [
         html.paragraph(
             "The field's usual picture: the share of clips of the class whose derivative along the concept is positive."
@@ -283,24 +329,31 @@ def scores(run: RunFolder) -> Section:
             "soft",
         )
     ]
-    drawn = []
-    for target, rows in by_target(run).items():
-        some = [
-            tcav_figures.bars([row for row in rows if row.stage == stage])
-            for stage in unique([row.stage for row in rows])
-            if plain([row for row in rows if row.stage == stage])[1]
+    all_figures = []
+    for target, rows in scores_by_target(run).items():
+        target_figures = [
+            tcav_figures.sign_count_figure([row for row in rows if row.stage == stage])
+            for stage in unique_in_order([row.stage for row in rows])
+            if primary_tests([row for row in rows if row.stage == stage])[1]
         ]
-        drawn += some
-        parts += [html.heading(target), html.figures(some)] if some else []
-    lines = [("" if found(row) else "faint", _numbers(row, statistic(run))) for row in run.rows]
+        all_figures += target_figures
+        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
+    lines = [("" if found(row) else "faint", _score_cells(row, run_statistic(run))) for row in run.score_rows]
     columns = ("class", "stage", "concept", "compared", "effect", "interval", "score", "p", "adjusted", "verdict")
-    parts += [html.heading("All tests"), html.details(f"{len(lines)} tests", html.table(columns, lines))]
-    return Section("scores", "TCAV scores", "".join(parts), tuple(drawn))
+    parts += [html.heading("All tests"), html.details_block(f"{len(lines)} tests", html.html_table(columns, lines))]
+    return Section("scores", "TCAV scores", "".join(parts), tuple(all_figures))
 
 
-def _numbers(row: Row, statistic: str) -> tuple[str, ...]:
-    e = effect(row, statistic)
+def _score_cells(row: Row, statistic: str) -> tuple[str, ...]:
+    e = effect_size(row, statistic)
     return (
-        *(row.target, row.stage, row.concept, f"{row.kind} − {row.against}", signed(e.value, 3), span(e.low, e.high)),
-        *(percent(row.score), p_value(row.p), p_value(row.p_adjusted), row.verdict),
+        *(
+            row.target,
+            row.stage,
+            row.concept,
+            f"{row.kind} − {row.against}",
+            format_signed(e.value, 3),
+            format_range(e.low, e.high),
+        ),
+        *(format_percent(row.score), format_p(row.p), format_p(row.p_adjusted), row.verdict),
     )

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from vtcav_jax.evaluation.tcav_benchmark.table import FILE, LEVEL, MEASURES, Row
 from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import number, percent, span
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale
-from vtcav_jax.report.figures.tcav import WIDTH, slug
+from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, read_rows, unique
+from vtcav_jax.report.run_reader import RunFolder, read_rows, unique_in_order
 
-COLOURS = ("one", "two", "three", "four")
-HOW = (
+PROTOCOL_COLOURS = ("one", "two", "three", "four")
+TCAV_BENCHMARK_GUIDE = (
     "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause of"
     " the class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All"
     " procedures judge the same clips. Power: the share of causes found, with the right sign; false positives: the"
@@ -20,94 +20,121 @@ HOW = (
 )
 
 
-def sections(run: RunFolder) -> list[Section]:
+def tcav_benchmark_sections(run: RunFolder) -> list[Section]:
     rows = read_rows(run.folder / FILE, Row)
     if not rows:
         return []
-    networks = unique([row.network for row in rows])
-    drawn = tuple(power_against_errors(rows, network) for network in networks)
-    parts = [html.box(html.leads([said for network in networks for said in told(rows, network)]), "answer")]
-    parts += [html.paragraph(HOW, "soft"), html.figures(drawn), _table(rows)]
-    return [Section("truth-concepts", "Which test of concepts to believe", "".join(parts), drawn)]
+    networks = unique_in_order([row.network for row in rows])
+    figures = tuple(power_figure(rows, network_name) for network_name in networks)
+    parts = [
+        html.callout(
+            html.lead_list([point for network_name in networks for point in protocol_points(rows, network_name)]),
+            "answer",
+        )
+    ]
+    parts += [html.paragraph(TCAV_BENCHMARK_GUIDE, "soft"), html.figure_grid(figures), _benchmark_table(rows)]
+    return [Section("truth-concepts", "Which test of concepts to believe", "".join(parts), figures)]
 
 
-def shown(rows: Sequence[Row], network: str) -> str:
+def most_separating_stage(rows: Sequence[Row], network_name: str) -> str:
     """The stage where causes stand out most, by the mean AUROC of all procedures."""
-    some = [row for row in rows if row.network == network and row.measure == "AUROC" and row.kind == "both"]
-    each = {stage: [row.value for row in some if row.stage == stage] for stage in unique([row.stage for row in some])}
-    return max(each, key=lambda stage: sum(each[stage]) / len(each[stage]))
+    subset = [row for row in rows if row.network == network_name and row.measure == "AUROC" and row.kind == "both"]
+    values_by_stage = {
+        stage: [row.value for row in subset if row.stage == stage]
+        for stage in unique_in_order([row.stage for row in subset])
+    }
+    return max(values_by_stage, key=lambda stage: sum(values_by_stage[stage]) / len(values_by_stage[stage]))
 
 
-def told(rows: Sequence[Row], network: str) -> list[tuple[str, str]]:
+def protocol_points(rows: Sequence[Row], network_name: str) -> list[tuple[str, str]]:
     """What each procedure finds, and what it finds that is not there; then moving clips against still ones."""
-    stage = shown(rows, network)
-    some = {(r.procedure, r.kind, r.measure): r for r in rows if r.network == network and r.stage == stage}
+    stage = most_separating_stage(rows, network_name)
+    by_key = {(r.procedure, r.kind, r.measure): r for r in rows if r.network == network_name and r.stage == stage}
 
-    def said(name: str) -> str:
-        power, wrong = some[name, "both", "POWER"], some[name, "both", "FALSE_POSITIVES"]
-        found, errors = (f"{percent(r.value)} ({percent(r.low)} to {percent(r.high)})" for r in (power, wrong))
-        return f"{found} of the causes and {errors} of what is none"
+    def describe_protocol(name: str) -> str:
+        power, false_positives = by_key[name, "both", "POWER"], by_key[name, "both", "FALSE_POSITIVES"]
+        found_text, errors_text = (
+            f"{format_percent(r.value)} ({format_percent(r.low)} to {format_percent(r.high)})"
+            for r in (power, false_positives)
+        )
+        return f"{found_text} of the causes and {errors_text} of what is none"
 
-    others = [name for name in unique([procedure for procedure, *_ in some]) if name != "ours"]
-    still, moving = (some["ours", kind, "AUROC"] for kind in ("static", "dynamic"))
+    others = [name for name in unique_in_order([procedure for procedure, *_ in by_key]) if name != "ours"]
+    static, dynamic = (by_key["ours", clip_type, "AUROC"] for clip_type in ("static", "dynamic"))
     return [
         (
-            f"{network} at {stage}: our test finds {said('ours')};",
-            "; ".join(f"{name}: {said(name)}" for name in others) + ".",
+            f"{network_name} at {stage}: our test finds {describe_protocol('ours')};",
+            "; ".join(f"{name}: {describe_protocol(name)}" for name in others) + ".",
         ),
         (
-            f"A cause has the higher score in {percent(moving.value)} of comparisons with moving clips, in"
-            f" {percent(still.value)} with still ones;",
-            f"{span(moving.low, moving.high)} and {span(still.low, still.high)}, by our test.",
+            f"A cause has the higher score in {format_percent(dynamic.value)} of comparisons with moving clips, in"
+            f" {format_percent(static.value)} with still ones;",
+            f"{format_range(dynamic.low, dynamic.high)} and {format_range(static.low, static.high)}, by our test.",
         ),
     ]
 
 
-def power_against_errors(rows: Sequence[Row], network: str) -> Figure:
+def power_figure(rows: Sequence[Row], network_name: str) -> Figure:
     """Each procedure at each stage: what it finds over what it finds wrongly; small: corrected for the family."""
-    some = {(r.procedure, r.stage, r.measure): r for r in rows if r.network == network and r.kind == "both"}
-    names = unique([procedure for procedure, *_ in some])
-    plain = [name for name in names if (name, shown(rows, network), "AUROC") in some]
-    canvas = Canvas(WIDTH, 262 + 16 * len(plain))
-    x, y = Scale(0, 1, 44, WIDTH - 14), Scale(0, 1, 216, 34)
-    canvas.text(8, 16, f"{network}: power against false positives", "title", most=48)
+    by_key = {(r.procedure, r.stage, r.measure): r for r in rows if r.network == network_name and r.kind == "both"}
+    names = unique_in_order([procedure for procedure, *_ in by_key])
+    base_names = [name for name in names if (name, most_separating_stage(rows, network_name), "AUROC") in by_key]
+    canvas = Canvas(FIGURE_WIDTH, 262 + 16 * len(base_names))
+    x, y = Scale(0, 1, 44, FIGURE_WIDTH - 14), Scale(0, 1, 216, 34)
+    canvas.text(8, 16, f"{network_name}: power against false positives", "title", max_chars=48)
     for value in (0, 0.25, 0.5, 0.75, 1):
-        canvas.line(44, y(value), WIDTH - 14, y(value), "axis")
+        canvas.line(44, y(value), FIGURE_WIDTH - 14, y(value), "axis")
         canvas.text(38, y(value) + 4, f"{value:g}", "soft", "end")
         canvas.text(x(value), 232, f"{value:g}", "soft", "middle")
     canvas.line(x(LEVEL), 34, x(LEVEL), 216, "zero", "what a test at 5 % promises")
-    canvas.text(WIDTH - 14, 248, "share found of what is no cause", "soft", "end")
-    for (name, stage, measure), power in some.items():
+    canvas.text(FIGURE_WIDTH - 14, 248, "share found of what is no cause", "soft", "end")
+    for (name, stage, measure), power in by_key.items():
         if measure != "POWER":
             continue
-        wrong = some[name, stage, "FALSE_POSITIVES"]
-        kind, size = COLOURS[_own(name, plain) % len(COLOURS)], 4.5 if name in plain else 2.5
-        canvas.line(x(wrong.value), y(power.low), x(wrong.value), y(power.high), f"thin {kind}")
-        canvas.line(x(wrong.low), y(power.value), x(wrong.high), y(power.value), f"thin {kind}")
-        title = f"{name} at {stage}: power {number(power.value)} ({span(power.low, power.high)}), false positives"
-        canvas.dot(
-            x(wrong.value), y(power.value), kind, f"{title} {number(wrong.value)} ({span(wrong.low, wrong.high)})", size
+        false_positives = by_key[name, stage, "FALSE_POSITIVES"]
+        css_class, size = (
+            PROTOCOL_COLOURS[_protocol_index(name, base_names) % len(PROTOCOL_COLOURS)],
+            4.5 if name in base_names else 2.5,
         )
-    for i, name in enumerate(plain):
-        canvas.dot(50, 262 + 16 * i, COLOURS[i % len(COLOURS)], name)
-        variants = [other.partition(", ")[2] for other in names if other != name and _own(other, plain) == i]
-        canvas.text(60, 266 + 16 * i, name + (f" (small: {', '.join(variants)})" if variants else ""), most=46)
+        canvas.line(
+            x(false_positives.value), y(power.low), x(false_positives.value), y(power.high), f"thin {css_class}"
+        )
+        canvas.line(
+            x(false_positives.low), y(power.value), x(false_positives.high), y(power.value), f"thin {css_class}"
+        )
+        title = f"{name} at {stage}: power {format_number(power.value)} ({format_range(power.low, power.high)}), false positives"
+        canvas.dot(
+            x(false_positives.value),
+            y(power.value),
+            css_class,
+            f"{title} {format_number(false_positives.value)} ({format_range(false_positives.low, false_positives.high)})",
+            size,
+        )
+    for i, name in enumerate(base_names):
+        canvas.dot(50, 262 + 16 * i, PROTOCOL_COLOURS[i % len(PROTOCOL_COLOURS)], name)
+        variants = [
+            other.partition(", ")[2] for other in names if other != name and _protocol_index(other, base_names) == i
+        ]
+        canvas.text(60, 266 + 16 * i, name + (f" (small: {', '.join(variants)})" if variants else ""), max_chars=46)
     return canvas.figure(
-        slug("truth_concepts", network), f"{network}: power of concept tests over their false positives"
+        slug("truth_concepts", network_name), f"{network_name}: power of concept tests over their false positives"
     )
 
 
-def _own(name: str, plain: Sequence[str]) -> int:
+def _protocol_index(name: str, base_names: Sequence[str]) -> int:
     """The procedure that this is, or is a corrected verdict of."""
-    return plain.index(name if name in plain else name.partition(", ")[0])
+    return base_names.index(name if name in base_names else name.partition(", ")[0])
 
 
-def _table(rows: Sequence[Row]) -> str:
-    keys = unique([(r.network, r.stage, r.kind, r.procedure) for r in rows])
+def _benchmark_table(rows: Sequence[Row]) -> str:
+    keys = unique_in_order([(r.network, r.stage, r.kind, r.procedure) for r in rows])
     lines = []
     for key in keys:
-        own = {r.measure: r for r in rows if (r.network, r.stage, r.kind, r.procedure) == key}
-        cells = [f"{number(r.value)} ({span(r.low, r.high)})" if (r := own.get(m)) else "" for m in MEASURES]
+        by_measure = {r.measure: r for r in rows if (r.network, r.stage, r.kind, r.procedure) == key}
+        cells = [
+            f"{format_number(r.value)} ({format_range(r.low, r.high)})" if (r := by_measure.get(m)) else ""
+            for m in MEASURES
+        ]
         lines.append(("", [*key, *cells]))
     head = [
         "network",
@@ -120,4 +147,4 @@ def _table(rows: Sequence[Row]) -> str:
         "false positives",
         "null",
     ]
-    return html.details(f"all {len(lines)} rows", html.table(head, lines))
+    return html.details_block(f"all {len(lines)} rows", html.html_table(head, lines))

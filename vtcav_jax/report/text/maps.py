@@ -6,116 +6,129 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.attribution.sanity_checks import LimitRow
-from vtcav_jax.attribution.videos.map_store import Row
-from vtcav_jax.attribution.videos.temporal_profile import Course
+from vtcav_jax.attribution.sanity_checks import SanityRow
+from vtcav_jax.attribution.videos.map_store import MapRow
+from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
 from vtcav_jax.evaluation.published_scores import trust
-from vtcav_jax.report.effect_sizes import number, percent, signed, span
-from vtcav_jax.report.figures.motion import share
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
+from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.stats import intervals
 
-EVEN = 0.45  # of the clip's time holds half of a map that is spread almost evenly
-FLAT = 0.4  # of a frame holds half of a map in which one sees no place
-MUCH = 0.1  # of the score may be missing from a map's sum
-ALIKE, FAINT = 0.5, 0.25  # rank correlations, and what is called hardly any
+EVEN_TIME_SHARE = 0.45  # of the clip's time holds half of a map that is spread almost evenly
+EVEN_SPACE_SHARE = 0.4  # of a frame holds half of a map in which one sees no place
+LARGE_COMPLETENESS_GAP = 0.1  # of the score may be missing from a map's sum
+HIGH_SIMILARITY, LOW_SIMILARITY = 0.5, 0.25  # rank correlations, and what is called hardly any
 
-Key = tuple[str, str, str]
+MapKey = tuple[str, str, str]
 
 
-def key(row: Row | Course | LimitRow) -> Key:
+def map_key(row: MapRow | ProfileRow | SanityRow) -> MapKey:
     return row.target, row.method, row.stage
 
 
-def answered(rows: Sequence[Row]) -> tuple[str, str]:
+def answer_summary(rows: Sequence[MapRow]) -> tuple[str, str]:
     """What the network says of the clips, and how clearly: of one question."""
-    clips = {(row.clip, row.window): row for row in rows}.values()
+    clips = {(row.clip, row.clip_index): row for row in rows}.values()
     counts = Counter(row.answer for row in clips).most_common()
-    score, low, high = intervals.mean(np.array([row.score for row in clips]))
-    told = f" ({span(low, high)})" if len(clips) > 1 else ""
-    said = ", ".join(f"{answer} {n} times" if n > 1 else f"{answer} once" for answer, n in counts)
+    score, low, high = intervals.mean_ci(np.array([row.score for row in clips]))
+    range_text = f" ({format_range(low, high)})" if len(clips) > 1 else ""
+    answers_text = ", ".join(f"{answer} {n} times" if n > 1 else f"{answer} once" for answer, n in counts)
     target = rows[0].target
-    asked = target if [answer for answer, _ in counts] == [target] else f"{target} is answered with {said}"
-    return f"{len(clips)} clip{'s' if len(clips) > 1 else ''}:", f"{asked}; score {signed(score, 3)}{told} on average."
+    summary = target if [answer for answer, _ in counts] == [target] else f"{target} is answered with {answers_text}"
+    return (
+        f"{len(clips)} clip{'s' if len(clips) > 1 else ''}:",
+        f"{summary}; score {format_signed(score, 3)}{range_text} on average.",
+    )
 
 
-def half(rows: Sequence[Row]) -> tuple[float, float, float]:
+def mean_temporal_half_mass(rows: Sequence[MapRow]) -> tuple[float, float, float]:
     """The part of the time that holds half of a map: the mean of the clips and its interval."""
-    return intervals.mean(np.array([row.half for row in rows]))
+    return intervals.mean_ci(np.array([row.temporal_half_mass for row in rows]))
 
 
-def places(rows: Sequence[Row]) -> tuple[float, float, float]:
+def mean_spatial_half_mass(rows: Sequence[MapRow]) -> tuple[float, float, float]:
     """The part of a frame that holds half of what a map has there."""
-    return intervals.mean(np.array([row.places for row in rows]))
+    return intervals.mean_ci(np.array([row.spatial_half_mass for row in rows]))
 
 
-def missed(rows: Sequence[Row]) -> tuple[float, float]:
+def relative_completeness_gaps(rows: Sequence[MapRow]) -> tuple[float, float]:
     """What a map's sum misses of what its method owes, as a share of the score: the median of the clips and the
     largest; NaN of a method whose sums are no part of a score."""
     shares = [
-        abs(row.residual / row.score) for row in rows if row.signed and row.score and row.residual == row.residual
+        abs(row.completeness_gap / row.score)
+        for row in rows
+        if row.signed and row.score and row.completeness_gap == row.completeness_gap
     ]
     return (float(np.median(shares)), max(shares)) if shares else (math.nan, math.nan)
 
 
-def told(run: RunFolder, of: Key) -> str:
+def describe_map_method(run: RunFolder, key: MapKey) -> str:
     """One method's maps, in sentences."""
-    rows = [row for row in run.maps if key(row) == of]
-    parts = [_where(rows), _when(rows, [one for one in run.courses if key(one) == of]), sums(rows)]
-    measures = {one.measure: one for one in run.limits if key(one) == of and one.clips}
-    record = run.record("explain")
-    if record and of[2] in record.asked.get("mixed", ()):
-        parts.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
-    return " ".join(part for part in (*parts, *faults(measures), trust(of[1], of[2])) if part)
+    rows = [row for row in run.map_rows if map_key(row) == key]
+    sentences = [
+        _describe_place(rows),
+        _describe_time(rows, [one for one in run.profile_rows if map_key(one) == key]),
+        completeness_text(rows),
+    ]
+    by_measure = {one.measure: one for one in run.sanity_rows if map_key(one) == key and one.n_clips}
+    record = run.task_record("explain")
+    if record and key[2] in record.config.get("mixed", ()):
+        sentences.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
+    return " ".join(part for part in (*sentences, *sanity_texts(by_measure), trust(key[1], key[2])) if part)
 
 
-def _where(rows: Sequence[Row]) -> str:
-    part, low, high = places(rows)
-    if math.isnan(part):
+def _describe_place(rows: Sequence[MapRow]) -> str:
+    half, low, high = mean_spatial_half_mass(rows)
+    if math.isnan(half):
         return ""
-    much = f"half of its map lies in {share(part, low, high)} of the frame"
-    if part >= FLAT:
-        return f"It hardly tells one place from another: {much}; spread evenly it would be 50 %."
-    return f"It picks places: {much}."
+    half_text = f"half of its map lies in {format_share(half, low, high)} of the frame"
+    if half >= EVEN_SPACE_SHARE:
+        return f"It hardly tells one place from another: {half_text}; spread evenly it would be 50 %."
+    return f"It picks places: {half_text}."
 
 
-def _when(rows: Sequence[Row], steps: Sequence[Course]) -> str:
-    if all(math.isnan(row.half) for row in rows):
+def _describe_time(rows: Sequence[MapRow], steps: Sequence[ProfileRow]) -> str:
+    if all(math.isnan(row.temporal_half_mass) for row in rows):
         return "Its maps are 0 everywhere."
-    part, low, high = half(rows)
+    half, low, high = mean_temporal_half_mass(rows)
     if len(steps) < 2:
         return "It has one step in time, so it cannot say when."
-    much = f"half of its map lies in {share(part, low, high)} of the time"
-    if part >= EVEN:
-        return f"It hardly tells one moment from another: {much}; spread evenly it would be 50 %."
-    best = max(steps, key=lambda one: one.share if not math.isnan(one.share) else -1)
-    where = f"at {percent((best.step + 0.5) / best.steps)} of the clip ({percent(best.share)} of the map)"
-    common = (
+    half_text = f"half of its map lies in {format_share(half, low, high)} of the time"
+    if half >= EVEN_TIME_SHARE:
+        return f"It hardly tells one moment from another: {half_text}; spread evenly it would be 50 %."
+    best = max(steps, key=lambda one: one.mass if not math.isnan(one.mass) else -1)
+    where = f"at {format_percent((best.time_step + 0.5) / best.n_time_steps)} of the clip ({format_percent(best.mass)} of the map)"
+    typical = (
         f"over all clips most lies {where}"
-        if best.low > 1 / best.steps
+        if best.low > 1 / best.n_time_steps
         else "which moments these are differs from clip to clip"
     )
-    return f"It picks moments: {much}, where an even spread needs 50 %; {common}."
+    return f"It picks moments: {half_text}, where an even spread needs 50 %; {typical}."
 
 
-def sums(rows: Sequence[Row]) -> str:
+def completeness_text(rows: Sequence[MapRow]) -> str:
     """Whether they account for the score."""
-    median, most = missed(rows)
+    median, worst = relative_completeness_gaps(rows)
     if math.isnan(median):
         return ""
-    more = "; more --nodes miss less" if most > MUCH and rows[0].method == "integrated_gradients" else ""
-    if median <= MUCH:
-        return f"Its sums account for the score to within {percent(median)} ({percent(most)} at worst){more}."
+    suffix = (
+        "; more --nodes miss less"
+        if worst > LARGE_COMPLETENESS_GAP and rows[0].method == "integrated_gradients"
+        else ""
+    )
+    if median <= LARGE_COMPLETENESS_GAP:
+        return f"Its sums account for the score to within {format_percent(median)} ({format_percent(worst)} at worst){suffix}."
     return (
-        f"Its sums miss {percent(median)} of the score ({percent(most)} at worst): read where it lies, not how much of"
-        f" the score that is{more}."
+        f"Its sums miss {format_percent(median)} of the score ({format_percent(worst)} at worst): read where it lies, not how much of"
+        f" the score that is{suffix}."
     )
 
 
-def faults(measures: dict[str, LimitRow]) -> list[str]:
+def sanity_texts(by_measure: dict[str, SanityRow]) -> list[str]:
     """What `--limits` has measured of one method, as far as it settles anything."""
     out = []
-    inside, volume = measures.get("background"), measures.get("elsewhere")
+    inside, volume = by_measure.get("background"), by_measure.get("elsewhere")
     if inside and volume:
         verdict = "as if it knew nothing of the thing"
         if inside.high < volume.low:
@@ -123,18 +136,18 @@ def faults(measures: dict[str, LimitRow]) -> list[str]:
         elif inside.low > volume.high:
             verdict = "it lies elsewhere, more than chance"
         out.append(
-            f"{percent(inside.mean)} of it lies outside of what the question is about, which is {percent(volume.mean)}"
+            f"{format_percent(inside.mean)} of it lies outside of what the question is about, which is {format_percent(volume.mean)}"
             f" of the volume: {verdict}."
         )
-    if (one := measures.get("direction")) and one.high < FAINT:
+    if (row := by_measure.get("direction")) and row.high < LOW_SIMILARITY:
         out.append("It is almost the same when the clip runs backwards, so it cannot show which way things go.")
-    if (one := measures.get("randomised")) and one.low > ALIKE:
+    if (row := by_measure.get("randomised")) and row.low > HIGH_SIMILARITY:
         out.append(
-            f"It looks much the same for a network with shuffled weights (rank correlation {number(one.mean, 2)}): it"
+            f"It looks much the same for a network with shuffled weights (rank correlation {format_number(row.mean, 2)}): it"
             " does not show what was learnt."
         )
-    if (one := measures.get("still_flicker")) and one.low > FAINT:
+    if (row := by_measure.get("still_flicker")) and row.low > LOW_SIMILARITY:
         out.append(
-            f"Of a frozen clip it still changes by {percent(one.mean)} from step to step: what flickers is no motion."
+            f"Of a frozen clip it still changes by {format_percent(row.mean)} from step to step: what flickers is no motion."
         )
     return out

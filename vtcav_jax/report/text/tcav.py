@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import effect, p_value, percent, plain, with_interval
-from vtcav_jax.report.run_reader import RunFolder, unique
-from vtcav_jax.stats.intervals import wilson
+from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_p, format_percent, primary_tests
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.verdicts import Row, found
-from vtcav_jax.tcav.previews import Prediction
+from vtcav_jax.tcav.previews import PredictionRow
 
-VERDICTS = {
+VERDICT_TEXTS = {
     "supports": "the concept raises the class score, surely enough after correction",
     "opposes": "the concept lowers the class score, surely enough after correction",
     "motion: +": "the motion in the clips raises the class score: more than in copies of them that only lack it",
@@ -25,156 +25,179 @@ VERDICTS = {
     "no gradient": "the class score does not depend on this stage at any clip",
     "no vector": "no direction could be trained: the clips of both sides look the same here",
 }
-LITTLE = 0.25  # of the largest effect
-WHY_NOT = ("degenerate stage", "not encoded", "family too small", "no derivative", "no gradient", "no vector")
+SMALL_SHARE = 0.25  # of the largest effect
+INCONCLUSIVE_VERDICTS = (
+    "degenerate stage",
+    "not encoded",
+    "family too small",
+    "no derivative",
+    "no gradient",
+    "no vector",
+)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ClassAnswer:
     """Of one class: what each concept does, a sentence and what goes with it, strongest first; then those of which
     nothing is shown."""
 
     target: str
-    found: tuple[tuple[str, str], ...]
-    nothing: str
+    findings: tuple[tuple[str, str], ...]
+    no_effect_text: str
 
 
-def answers(run: RunFolder) -> list[Answer]:
-    statistic = run.asked.get("statistic", "step")
+def class_answers(run: RunFolder) -> list[ClassAnswer]:
+    statistic = run.config.get("statistic", "step")
     out = []
-    for target in unique([row.target for row in run.rows]):
-        some = [row for row in run.rows if row.target == target]
-        told, silent = {}, []
-        for concept in unique([row.concept for row in some]):
-            rows = [row for row in some if row.concept == concept]
+    for target in unique_in_order([row.target for row in run.score_rows]):
+        class_rows = [row for row in run.score_rows if row.target == target]
+        by_concept, silent = {}, []
+        for concept in unique_in_order([row.concept for row in class_rows]):
+            rows = [row for row in class_rows if row.concept == concept]
             if any(map(found, rows)):
-                told[concept] = largest(rows, statistic), about(rows, statistic)
+                by_concept[concept] = largest_effect(rows, statistic), describe_concept(rows, statistic)
             else:
                 silent.append(concept)
-        ordered = sorted(told.items(), key=lambda item: (not item[1][0], -item[1][0]))
+        ordered = sorted(by_concept.items(), key=lambda item: (not item[1][0], -item[1][0]))
         sentences = []
-        for _, (size, (lead, *rest)) in ordered:
-            first, most = ordered[0][0], ordered[0][1][0]
-            if 0 < size < LITTLE * most:
-                rest.insert(0, f"That is little: {percent(size / most)} of what {first} does.")
-            sentences.append((lead, " ".join(rest)))
-        out.append(Answer(target, tuple(sentences), _nothing(some, silent, bool(told))))
+        for _, (size, (lead, *details)) in ordered:
+            first, largest_size = ordered[0][0], ordered[0][1][0]
+            if 0 < size < SMALL_SHARE * largest_size:
+                details.insert(0, f"That is little: {format_percent(size / largest_size)} of what {first} does.")
+            sentences.append((lead, " ".join(details)))
+        out.append(ClassAnswer(target, tuple(sentences), _no_effect_text(class_rows, silent, bool(by_concept))))
     return out
 
 
-def largest(rows: Sequence[Row], statistic: str) -> float:
+def largest_effect(rows: Sequence[Row], statistic: str) -> float:
     """Of the effects that were found of the concept by itself, not against its copies; 0 if there is none."""
-    return max((abs(effect(row, statistic).value) for row in plain(rows)[1] if found(row)), default=0.0)
+    return max((abs(effect_size(row, statistic).value) for row in primary_tests(rows)[1] if found(row)), default=0.0)
 
 
-def _nothing(rows: Sequence[Row], silent: Sequence[str], others: bool) -> str:
+def _no_effect_text(rows: Sequence[Row], silent: Sequence[str], any_found: bool) -> str:
     if not silent:
         return ""
-    own = [row for row in rows if row.concept in silent]
-    p = min((row.p_adjusted for row in own if row.verdict == "not significant"), default=1.0)
-    blocked = [row.verdict for row in own if row.verdict != "not significant"]
-    why = f"; {len(blocked)} of their tests could not tell ({', '.join(unique(blocked))})" if blocked else ""
-    what = (
-        f"No effect of {listed(silent)} is shown" if others else f"No effect of any concept ({listed(silent)}) is shown"
+    subset = [row for row in rows if row.concept in silent]
+    p = min((row.p_adjusted for row in subset if row.verdict == "not significant"), default=1.0)
+    blocked = [row.verdict for row in subset if row.verdict != "not significant"]
+    why = f"; {len(blocked)} of their tests could not tell ({', '.join(unique_in_order(blocked))})" if blocked else ""
+    lead = (
+        f"No effect of {join_names(silent)} is shown"
+        if any_found
+        else f"No effect of any concept ({join_names(silent)}) is shown"
     )
-    return f"{what}: smallest adjusted p {p_value(p)}{why}."
+    return f"{lead}: smallest adjusted p {format_p(p)}{why}."
 
 
-def about(rows: Sequence[Row], statistic: str) -> list[str]:
+def describe_concept(rows: Sequence[Row], statistic: str) -> list[str]:
     """One class and concept of which something was found: sentences."""
     target, concept = rows[0].target, rows[0].concept
-    against, some = plain(rows)
-    kinds = unique([row.kind for row in some])
-    best = {kind: row for kind in kinds if (row := _strongest([row for row in some if row.kind == kind]))}
-    told = []
-    if row := _strongest(list(best.values())):
-        sign = row.derivative > 0
-        same = {kind for kind, other in best.items() if (other.derivative > 0) == sign}
+    negatives, primary = primary_tests(rows)
+    clip_types = unique_in_order([row.kind for row in primary])
+    best = {
+        clip_type: row
+        for clip_type in clip_types
+        if (row := _strongest_finding([row for row in primary if row.kind == clip_type]))
+    }
+    sentences = []
+    if row := _strongest_finding(list(best.values())):
+        positive = row.derivative > 0
+        same = {clip_type for clip_type, other in best.items() if (other.derivative > 0) == positive}
         manner = {"static": " as a still picture", "dynamic": " where it moves"}.get("".join(same), "")
         manner = ", still or moving" if same == {"static", "dynamic"} else manner
-        told.append(
-            f"{target} is {'raised' if sign else 'lowered'} by {concept}{manner}: at {row.stage} the step from"
-            f" {_clips(against)} to clips of it is worth {_worth(row, statistic)}, adjusted p"
-            f" {p_value(row.p_adjusted)}; {percent(max(row.score, 1 - row.score))} of {row.n_targets} clips agree."
+        sentences.append(
+            f"{target} is {'raised' if positive else 'lowered'} by {concept}{manner}: at {row.stage} the step from"
+            f" {_negatives_phrase(negatives)} to clips of it is worth {_format_worth(row, statistic)}, adjusted p"
+            f" {format_p(row.p_adjusted)}; {format_percent(max(row.score, 1 - row.score))} of {row.n_targets} clips agree."
         )
-        if turned := [other for other in some if found(other) and (other.derivative > 0) != sign]:
-            places = listed(unique([f"{other.stage} ({other.kind})" for other in turned]))
-            told.append(f"The sign is the other way at {places}.")
-        told += [_missing(kind, [row for row in some if row.kind == kind]) for kind in kinds if kind not in best]
-    told += _motion(target, concept, [row for row in rows if row.test == "motion"], statistic, bool(best))
-    others = _strongest([row for row in rows if row.test != "motion" and row.against != against])
-    if others and not best:
-        does = "raises" if others.derivative > 0 else "lowers"
-        told.append(
-            f"{target}: {concept} ({others.kind}) {does} the score against {others.against} at {others.stage}, by"
-            f" {_worth(others, statistic)}, adjusted p {p_value(others.p_adjusted)}."
+        if reversed_rows := [other for other in primary if found(other) and (other.derivative > 0) != positive]:
+            places = join_names(unique_in_order([f"{other.stage} ({other.kind})" for other in reversed_rows]))
+            sentences.append(f"The sign is the other way at {places}.")
+        sentences += [
+            _missing_text(clip_type, [row for row in primary if row.kind == clip_type])
+            for clip_type in clip_types
+            if clip_type not in best
+        ]
+    sentences += _motion_sentences(
+        target, concept, [row for row in rows if row.test == "motion"], statistic, bool(best)
+    )
+    strongest_other = _strongest_finding([row for row in rows if row.test != "motion" and row.against != negatives])
+    if strongest_other and not best:
+        does = "raises" if strongest_other.derivative > 0 else "lowers"
+        sentences.append(
+            f"{target}: {concept} ({strongest_other.kind}) {does} the score against {strongest_other.against} at {strongest_other.stage}, by"
+            f" {_format_worth(strongest_other, statistic)}, adjusted p {format_p(strongest_other.p_adjusted)}."
         )
-    return told
+    return sentences
 
 
-def _missing(kind: str, rows: Sequence[Row]) -> str:
-    what = {"static": "As a still picture", "dynamic": "Moving"}.get(kind, f"As {kind} clips")
+def _missing_text(clip_type: str, rows: Sequence[Row]) -> str:
+    lead = {"static": "As a still picture", "dynamic": "Moving"}.get(clip_type, f"As {clip_type} clips")
     usable = [row for row in rows if row.verdict != "degenerate stage"]
     if usable and all(row.verdict == "not encoded" for row in usable):
-        return f"{what} it is not even told from the other clips."
-    return f"{what} it shows no effect."
+        return f"{lead} it is not even told from the other clips."
+    return f"{lead} it shows no effect."
 
 
-def _motion(target: str, concept: str, rows: Sequence[Row], statistic: str, known: bool) -> list[str]:
+def _motion_sentences(target: str, concept: str, rows: Sequence[Row], statistic: str, is_subject: bool) -> list[str]:
     """Moving clips against copies of themselves; `known` if the concept is the sentence's subject already."""
-    strong = [row for row in rows if found(row)]
-    if not strong:
-        if not rows or not known:
+    findings = [row for row in rows if found(row)]
+    if not findings:
+        if not rows or not is_subject:
             return []
-        if all(row.verdict in WHY_NOT for row in rows):
+        if all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows):
             return ["Whether its motion matters cannot be told here."]
-        return [f"Copies of it that only lack the motion ({_controls(rows)}) do as much, as far as can be told."]
-    told = []
-    for control in unique([row.against for row in strong]):
-        row = _strongest([row for row in strong if row.against == control])
+        return [f"Copies of it that only lack the motion ({_control_names(rows)}) do as much, as far as can be told."]
+    parts = []
+    for control in unique_in_order([row.against for row in findings]):
+        row = _strongest_finding([row for row in findings if row.against == control])
         assert row is not None
-        told.append(f"{control} {with_interval(effect(row, statistic))} at {row.stage}")
-    begin = "Its moving clips" if known else f"{target}: moving clips of {concept}"
-    less = [control for control in unique([row.against for row in rows]) if control not in {r.against for r in strong}]
-    but = f"; no difference is shown to {listed(less)}" if less else ""
-    return [f"{begin} differ from copies of themselves that lack the motion: from {listed(told)}{but}."]
+        parts.append(f"{control} {format_effect(effect_size(row, statistic))} at {row.stage}")
+    begin = "Its moving clips" if is_subject else f"{target}: moving clips of {concept}"
+    undecided = [
+        control
+        for control in unique_in_order([row.against for row in rows])
+        if control not in {r.against for r in findings}
+    ]
+    suffix = f"; no difference is shown to {join_names(undecided)}" if undecided else ""
+    return [f"{begin} differ from copies of themselves that lack the motion: from {join_names(parts)}{suffix}."]
 
 
-def _controls(rows: Sequence[Row]) -> str:
-    return listed(unique([row.against for row in rows]))
+def _control_names(rows: Sequence[Row]) -> str:
+    return join_names(unique_in_order([row.against for row in rows]))
 
 
-def _strongest(rows: Sequence[Row]) -> Row | None:
+def _strongest_finding(rows: Sequence[Row]) -> Row | None:
     return min(filter(found, rows), key=lambda row: (row.p_adjusted, -abs(row.share)), default=None)
 
 
-def _clips(against: str) -> str:
-    return "clips of the other concepts" if against == "others" else f"{against} clips"
+def _negatives_phrase(negatives: str) -> str:
+    return "clips of the other concepts" if negatives == "others" else f"{negatives} clips"
 
 
-def _worth(row: Row, statistic: str) -> str:
-    what = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(
+def _format_worth(row: Row, statistic: str) -> str:
+    unit = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(
         row.target_fn, row.target_fn
     )
     length = "" if statistic == "step" else " a unit length"
-    value, _, interval = with_interval(effect(row, statistic)).partition(" ")
-    return f"{value} {what}{length} {interval}".rstrip()
+    value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
+    return f"{value} {unit}{length} {interval}".rstrip()
 
 
-def trust(run: RunFolder) -> list[str]:
+def trust_notes(run: RunFolder) -> list[str]:
     """What speaks for and against believing the table."""
-    told, family = [], run.about.get("family", {})
+    notes, family = [], run.content.get("family", {})
     if family:
-        told.append(
+        notes.append(
             f"All {family['tests']} tests are one family: p-values are corrected for it ({family['correction']}), and a"
-            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(found, run.rows))} have it."
+            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(found, run.score_rows))} have it."
         )
-    together = max(1, len({(row.target, row.stage) for row in run.rows}))
-    for one in run.about.get("self_check", ()):
+    tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
+    for calibration in run.content.get("self_check", ()):
         alpha = family.get("alpha", 0.05)
-        sets = max(1, round(one["trials"] / together))
-        low, high = wilson(round(one["rate"] * sets), sets)
-        what = "random sets" if one["sets"] == "sets" else "sets drawn out of the random clips"
+        sets = max(1, round(calibration["trials"] / tests_per_set))
+        low, high = wilson_ci(round(calibration["rate"] * sets), sets)
+        set_text = "random sets" if calibration["sets"] == "sets" else "sets drawn out of the random clips"
         verdict = (
             "as it should be"
             if low <= alpha <= high
@@ -182,52 +205,54 @@ def trust(run: RunFolder) -> list[str]:
             if low > alpha
             else "less than allowed: the tests are careful"
         )
-        told.append(
-            f"Of {one['trials']} tests of what is no concept ({what}, {one['kind']}) {one['found']} had p at most"
-            f" {alpha:g}: {percent(one['rate'])} ({percent(low)} to {percent(high)}, as of {sets} sets, since the tests"
+        notes.append(
+            f"Of {calibration['trials']} tests of what is no concept ({set_text}, {calibration['kind']}) {calibration['found']} had p at most"
+            f" {alpha:g}: {format_percent(calibration['rate'])} ({format_percent(low)} to {format_percent(high)}, as of {sets} sets, since the tests"
             f" of a set go together), {verdict}."
         )
-    for verdict in WHY_NOT:
-        if rows := [row for row in run.rows if row.verdict == verdict]:
-            places = unique([row.stage for row in rows])
-            told.append(f"{len(rows)} tests: {verdict} (at {listed(places)}): {VERDICTS[verdict]}.")
-    return told + cautions(run)
+    for verdict in INCONCLUSIVE_VERDICTS:
+        if rows := [row for row in run.score_rows if row.verdict == verdict]:
+            stages = unique_in_order([row.stage for row in rows])
+            notes.append(f"{len(rows)} tests: {verdict} (at {join_names(stages)}): {VERDICT_TEXTS[verdict]}.")
+    return notes + caution_notes(run)
 
 
-def cautions(run: RunFolder) -> list[str]:
-    told = []
-    if run.asked.get("protocol") == "paper":
-        told.append(
+def caution_notes(run: RunFolder) -> list[str]:
+    notes = []
+    if run.config.get("protocol") == "paper":
+        notes.append(
             "paper.csv holds the tests as they were published; their runs share concept clips and are not independent,"
             " so those p-values are too small."
         )
-    told += [sentence for target, some in by_target(run.predictions).items() if (sentence := _unseen(target, some))]
-    told += [f"Note: {note}." for note in run.about.get("notes", ())]
-    if failed := {**run.about.get("failed", {}), **run.about.get("unreadable", {})}:
-        told.append(f"{len(failed)} clips could not be read and are left out: {listed(list(failed)[:5])}.")
-    return told
+    notes += [
+        sentence
+        for target, predictions in predictions_by_target(run.prediction_rows).items()
+        if (sentence := _low_accuracy_text(target, predictions))
+    ]
+    notes += [f"Note: {note}." for note in run.content.get("notes", ())]
+    if failed := {**run.content.get("failed", {}), **run.content.get("unreadable", {})}:
+        notes.append(f"{len(failed)} clips could not be read and are left out: {join_names(list(failed)[:5])}.")
+    return notes
 
 
-def by_target(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
-    out: dict[str, list[Prediction]] = {}
-    for one in predictions:
-        out.setdefault(one.target, []).append(one)
+def predictions_by_target(predictions: Sequence[PredictionRow]) -> dict[str, list[PredictionRow]]:
+    out: dict[str, list[PredictionRow]] = {}
+    for prediction in predictions:
+        out.setdefault(prediction.target, []).append(prediction)
     return out
 
 
-def accuracy(some: Sequence[Prediction]) -> str:
-    right = sum(one.right for one in some)
-    low, high = wilson(right, len(some))
-    return f"{right} of {len(some)} clips ({percent(low)} to {percent(high)})"
+def accuracy_text(predictions: Sequence[PredictionRow]) -> str:
+    n_correct = sum(prediction.correct for prediction in predictions)
+    low, high = wilson_ci(n_correct, len(predictions))
+    return f"{n_correct} of {len(predictions)} clips ({format_percent(low)} to {format_percent(high)})"
 
 
-def _unseen(target: str, some: Sequence[Prediction]) -> str:
-    if 2 * sum(one.right for one in some) >= len(some):
+def _low_accuracy_text(target: str, predictions: Sequence[PredictionRow]) -> str:
+    if 2 * sum(prediction.correct for prediction in predictions) >= len(predictions):
         return ""
-    return (
-        f"The network answers {target} on only {accuracy(some)}: these scores are of a class that it seldom sees here."
-    )
+    return f"The network answers {target} on only {accuracy_text(predictions)}: these scores are of a class that it seldom sees here."
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed, refuse_leaks
 from vtcav_jax.data.clip import Clip, How
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import choose
 from vtcav_jax.data.open import Item, Source, digest
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
 from vtcav_jax.tcav.features.cache import key_of
 
@@ -41,11 +41,11 @@ class Shown:
     def identity(self) -> str:
         return digest([clip.sha256 for clip in self.clips])
 
-    def read(self, i: int, geometry: ClipGeometry, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
         clip = self.clips[i]
         video = letterboxed(clip, geometry)[None]
         frames = np.arange(len(video[0]))[None]
-        return Clip(geometry.normalised(video) if how.normalise else video, frames, frames / 25, False, clip.sha256)
+        return Clip(geometry.normalise(video) if how.normalise else video, frames, frames / 25, False, clip.sha256)
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ class Looked:
 
 
 def look(
-    loaded: Loaded,
+    loaded: Network,
     targets: Sequence[str],
     source: Source,
     sets: ConceptSets,
-    geometry: ClipGeometry,
+    geometry: ClipSpec,
     *,
     most: int | None,
     seed: int,
@@ -165,10 +165,10 @@ def look(
     return Looked(shown, tuple(good), some, classes, flight)
 
 
-def of_class(loaded: Loaded, name: str, source: Source, most: int | None, seed: int) -> tuple[int, list[int], bool]:
+def of_class(loaded: Network, name: str, source: Source, most: int | None, seed: int) -> tuple[int, list[int], bool]:
     """The class's logit, the items that are labelled with it, and whether they are labelled at all."""
-    index = loaded.target(name)
-    head, part = next((head, part) for head, part in loaded.slices.items() if part.start <= index < part.stop)
+    index = loaded.class_index(name)
+    head, part = next((head, part) for head, part in loaded.head_slices.items() if part.start <= index < part.stop)
     answer = loaded.heads[head][index - part.start]
     labelled = head in source.heads
     if labelled and answer not in source.heads[head]:
@@ -183,7 +183,7 @@ def of_class(loaded: Loaded, name: str, source: Source, most: int | None, seed: 
     return index, rows, labelled
 
 
-def _probed(path: Path, geometry: ClipGeometry, name: str, short: list[str]) -> str | None:
+def _probed(path: Path, geometry: ClipSpec, name: str, short: list[str]) -> str | None:
     """Why a file cannot be read, if so; its name goes to `short` where frames must come twice."""
     try:
         index = probe(path)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vtcav_jax import models, tap
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Asked, ask
 from vtcav_jax.tcav.experiment.config import CHECKED, Experiment, chosen_stages
@@ -29,8 +29,8 @@ VECTOR, PAIR, ROW = 2e-5, 3e-9, 1e-2
 class Plan:
     """`keys` are where activations, gradients and scores are kept, by stage and clip."""
 
-    loaded: Loaded
-    geometry: ClipGeometry
+    loaded: Network
+    geometry: ClipSpec
     settings: Experiment
     stages: tuple[str, ...]
     shapes: dict[str, tuple[tuple[int, ...], type]]
@@ -191,16 +191,16 @@ class Plan:
 
 
 def plan(
-    loaded: Loaded,
+    loaded: Network,
     targets: Sequence[str],
     source: Source,
     sets: ConceptSets,
     settings: Experiment,
     store: Cache,
-    geometry: ClipGeometry | None = None,
+    geometry: ClipSpec | None = None,
 ) -> Plan:
     """Reads no more than the files' bytes and indices."""
-    geometry = geometry or models.PRESETS[loaded.preset].geometry
+    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
     known = tap.stages_of(loaded.model)
     settings = settings.adapted(known)
     stages = chosen_stages(settings.stages, known)

@@ -16,14 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtcav_jax import tap
-from vtcav_jax.clip_spec import ClipGeometry
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import Read
 from vtcav_jax.data.open import Source
-from vtcav_jax.models import Loaded
+from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
-from vtcav_jax.stats.intervals import wilson
+from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.clock import Clock
 from vtcav_jax.tcav.experiment.config import Experiment
 from vtcav_jax.tcav.experiment.fill_cache import fill_activations, fill_gradients
@@ -78,7 +78,7 @@ class Results:
 
 
 def run(
-    model: Loaded,
+    model: Network,
     targets: Sequence[str],
     target_videos: Source,
     concepts: ConceptSets,
@@ -86,7 +86,7 @@ def run(
     folder: str | Path = "runs/tcav",
     *,
     cache: str | Path | None = None,
-    geometry: ClipGeometry | None = None,
+    geometry: ClipSpec | None = None,
     workers: int = 0,
     mesh: Mesh | None = None,
     name: str | None = None,
@@ -198,7 +198,7 @@ def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]
             for how, ps in by.items():
                 found[kind, how] = [*found.get((kind, how), []), *(p for p in ps if p == p)]
     return tuple(
-        Checked(kind, how, sum(p <= alpha for p in ps), len(ps), *wilson(sum(p <= alpha for p in ps), len(ps)))
+        Checked(kind, how, sum(p <= alpha for p in ps), len(ps), *wilson_ci(sum(p <= alpha for p in ps), len(ps)))
         for (kind, how), ps in found.items()
         if ps
     )

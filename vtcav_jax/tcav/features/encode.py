@@ -199,7 +199,9 @@ def _gradients(model, video, table, stages, reading, mesh):
 
                     return asked(model, video, tapped)
 
-                there = taps.gradients_for_classes(Partial(moved, model, share), video, which, stage, at_once=at_once)
+                there = taps.gradients_for_classes(
+                    Partial(moved, model, share), video, which, stage, classes_per_pass=at_once
+                )
                 return weight * _wide(there.gradients[stage])
 
             points = tuple(jnp.asarray(p, jnp.result_type(float)) for p in gauss_legendre(reading.steps))
@@ -208,10 +210,10 @@ def _gradients(model, video, table, stages, reading, mesh):
             return total
 
         if reading.sensitivity == "integrated":
-            scores = asked(model, video, taps.keep)
+            scores = asked(model, video, taps.identity_tap)
             gradients = {stage: along_path(stage) for stage in stages}
         else:
-            tapped = taps.gradients_for_classes(Partial(asked, model), video, which, stages, at_once=at_once)
+            tapped = taps.gradients_for_classes(Partial(asked, model), video, which, stages, classes_per_pass=at_once)
             scores, gradients = tapped.logits, tapped.gradients
         return scores, {stage: summed(_wide(value), reading.pool) for stage, value in gradients.items()}
 

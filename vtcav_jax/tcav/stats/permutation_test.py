@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.stats.intervals import wilson
+from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.scores import sign_counts
 from vtcav_jax.tcav.stats.vectors import LOGISTIC, Training, fit, labels
@@ -140,7 +140,7 @@ class SelfCheck:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson(self.found, self.trials)
+        return wilson_ci(self.found, self.trials)
 
 
 def self_check(

@@ -159,8 +159,8 @@ def _changes(model, moves, video, table, stage, target_fn, mesh):
             logits = logits.astype(wide_type(logits.dtype))
             return jnp.take_along_axis(TARGETS[target_fn](logits), table, axis=-1)
 
-        before = scores(taps.keep)
-        return jax.lax.map(lambda move: scores(taps.add(stage, move[None])) - before, moves)
+        before = scores(taps.identity_tap)
+        return jax.lax.map(lambda move: scores(taps.add_direction(stage, move[None])) - before, moves)
 
     all_, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
     specs = {"in_specs": (all_, all_, by_clip, by_clip), "out_specs": PartitionSpec(None, mesh.axis_names)}
@@ -175,7 +175,7 @@ def _carried(model, moves, video, stage, later, pool, mesh):
                 seen = {}
 
                 def tap(name, x):
-                    x = taps.add(stage, move[None], eps)(name, x)
+                    x = taps.add_direction(stage, move[None], eps)(name, x)
                     if name == later:
                         seen[name] = pooled(x, pool)
                     return x
