@@ -105,10 +105,10 @@ def gradients_for_classes(
 ) -> TapResult:
     """As `activations_and_gradients` for every class of `classes` at every clip, from one forward pass.
 
-    Gradients have a leading axis, one entry per class. `at_once` classes are pulled back together.
+    Gradients have a leading axis, one entry per class. `classes_per_pass` classes are pulled back together.
     """
     if classes_per_pass < 1:
-        raise ValueError(f"at_once must be at least 1, got {classes_per_pass}")
+        raise ValueError(f"classes_per_pass must be at least 1, got {classes_per_pass}")
     classes = _class_indices(classes, "a list of class indices", None)
     stages = _check_stages(model, stages)
     indices = jnp.asarray(classes, jnp.int32)

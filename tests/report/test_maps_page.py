@@ -137,7 +137,7 @@ def test_words_of_maps_are_those_of_their_tables(page):
     for low, told in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
         one = replace(measured["background"], mean=low, low=low - 0.01, high=low + 0.01)
         assert told in map_text.sanity_texts(measured | {"background": one})[0]
-    worse = [replace(row, residual=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
+    worse = [replace(row, completeness_gap=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_text.relative_completeness_gaps(worse) == (
         0.5,
         0.5,

@@ -55,7 +55,11 @@ def gaussian_blur_1d(video: Video, axis: int, sigma: float) -> Video:
 
 
 BASELINES: dict[str, Callable[[Array], Array]] = {
-    f.__name__: f for f in (zero, mean_colour, temporal_mean, freeze_middle, blur_frames)
+    "zero": zero,
+    "mean": mean_colour,
+    "temporal_mean": temporal_mean,
+    "frozen": freeze_middle,
+    "blurred": blur_frames,
 }
 
 

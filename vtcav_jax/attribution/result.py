@@ -27,7 +27,7 @@ class Attribution:
     def __getitem__(self, rows: slice) -> "Attribution":
         """Of some of the clips."""
         return replace(
-            self, map=self.map[rows], residual=None if self.completeness_gap is None else self.completeness_gap[rows]
+            self, map=self.map[rows], completeness_gap=None if self.completeness_gap is None else self.completeness_gap[rows]
         )
 
     @property
@@ -46,7 +46,7 @@ def concatenate_attributions(parts: Sequence[Attribution]) -> Attribution:
     return replace(
         parts[0],
         map=np.concatenate([part.map for part in parts]),
-        residual=np.concatenate(residuals) if residuals else None,
+        completeness_gap=np.concatenate(residuals) if residuals else None,
     )
 
 

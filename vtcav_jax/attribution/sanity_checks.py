@@ -18,7 +18,10 @@ from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
-SANITY_MEASURES = ("flicker", "still_flicker", "direction", "background", "elsewhere", "randomised")
+SANITY_MEASURES = (
+    *("flicker", "static_flicker", "time_reversal_change", "mass_outside", "area_outside"),
+    "randomised_weights_similarity",
+)
 
 Maps = Float[np.ndarray, "b t h w"]
 SanityValues = Float[np.ndarray, " b"]
@@ -28,11 +31,11 @@ SanityValues = Float[np.ndarray, " b"]
 class SanityScores:
     """Of each clip; NaN where it cannot be told.
 
-    `flicker`: change between time steps along what moves, in units of the map. `still_flicker`: the same of the clip
-    frozen, where nothing changes that could be shown. `direction`: 1 - the correlation of the map with that of the
-    clip played backwards; at 0 the map is the same whichever way time goes. `background`: the share of relevance
-    outside of what the question is about, `elsewhere` the share of the volume there, which a map that knows nothing
-    has. `randomised`: the rank correlation of the map with that of a network whose weights are shuffled.
+    `flicker`: change between time steps along what moves, in units of the map. `static_flicker`: the same of the clip
+    frozen, where nothing changes that could be shown. `time_reversal_change`: 1 - the correlation of the map with that of the
+    clip played backwards; at 0 the map is the same whichever way time goes. `mass_outside`: the share of relevance
+    outside of what the question is about, `area_outside` the share of the volume there, which a map that knows nothing
+    has. `randomised_weights_similarity`: the rank correlation of the map with that of a network whose weights are shuffled.
     """
 
     method: str

@@ -100,7 +100,7 @@ def resnet_preset(layers: int, **options: Any) -> Preset:
 
 def resnet_k700_preset(layers: int) -> Preset:
     """The same as published in 2020, for Kinetics-700; its classes are in no order that a list of names would tell."""
-    return replace(resnet_preset(layers), num_classes=700, geometry=_HARA_2020, labels_file=None)
+    return replace(resnet_preset(layers), num_classes=700, clip_spec=_HARA_2020, labels_file=None)
 
 
 def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:

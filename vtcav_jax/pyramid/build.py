@@ -55,11 +55,11 @@ def build_pyramid(
     integrated gradients: a kernel that is silent in the clips has no gradient in the clips themselves.
 
     `edges="paper"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019), where a
-    stage is a plain convolution. `at_once` kernels are pulled back together.
+    stage is a plain convolution. `kernels_per_pass` kernels are pulled back together.
     """
     if edge_rule not in ("gradient", "paper") or response not in ("relevant", "mean") or kernels_per_pass < 1:
         raise ValueError(
-            "expected edges gradient or paper, response relevant or mean, at_once of at least 1; "
+            "expected edges gradient or paper, response relevant or mean, kernels_per_pass of at least 1; "
             f"got {edge_rule!r}, {response!r}, {kernels_per_pass}"
         )
     context = prepare_explanation(model, clips, target)
@@ -187,7 +187,7 @@ class _Walk:
             weighted = to_numpy((self.values(i) * weights(i)).sum((1, 2, 3)))
             size = np.abs(weighted).mean()
             unexplained = float((weighted - accounted_part).mean() / size) if size > 0 else float("nan")
-            self.nodes[i] |= {"response": float(weighted.mean()), "rest": unexplained}
+            self.nodes[i] |= {"response": float(weighted.mean()), "unexplained": unexplained}
 
     def add(self, parents: list[int], shares: dict[str, np.ndarray], pulls: StageValues | None) -> None:
         """Chooses the next level by `shares`, of each stage `(parents, b, channels)`."""
@@ -213,8 +213,8 @@ class _Walk:
             child = len(self.nodes)
             self.nodes.append(
                 {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
-                | {"relevance_low": float(low), "relevance_high": float(high), "excess": float(means[j])}
-                | {"frequency": float(selected_per_clip[:, j].mean()), "response": float("nan"), "rest": float("nan")}
+                | {"relevance_low": float(low), "relevance_high": float(high), "activation_excess": float(means[j])}
+                | {"frequency": float(selected_per_clip[:, j].mean()), "response": float("nan"), "unexplained": float("nan")}
             )
             self.relevances.append(relevance[:, j])
             self.pull_values.append(None if pulls is None else pulls[stage][..., channel])

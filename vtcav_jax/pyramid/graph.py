@@ -131,12 +131,12 @@ class Pyramid:
         """All but the maps."""
         return {
             "levels": [list(level) for level in self.levels],
-            "edges_by": self.edge_rule,
+            "edge_rule": self.edge_rule,
             "selection": vars(self.selection),
             "clips": len(self.score),
             "score": [float(s) for s in self.score],
             "stability": list(self.stability),
-            "cost": self.forward_passes,
+            "forward_passes": self.forward_passes,
             "nodes": [vars(node) for node in self.nodes],
             "edges": [vars(edge) for edge in self.edges],
         }

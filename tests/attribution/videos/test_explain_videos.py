@@ -272,15 +272,15 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     probe = attribution.temporal_probe(cnn.model, clip, attribution.Margin(answer, (4, 8)), baseline=None, shuffles=3)
     mine = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")
     assert mine["answer"] == cnn.labels[answer]
-    for name, expected in (("score", probe.score), ("order", probe.drop_shuffled), ("still", probe.drop_frozen)):
+    for name, expected in (("score", probe.score), ("drop_shuffled", probe.drop_shuffled), ("drop_frozen", probe.drop_frozen)):
         assert float(mine[name]) == pytest.approx(float(expected[0]), rel=1e-3)
     shares = 1 - probe.scores_shuffled[0] / float(probe.score[0])
     found = float(mine["order_low"]), float(mine["order_high"])  # of three orders all the same one is 1 in 27 draws
     assert found == pytest.approx((shares.min(), shares.max()), rel=1e-3)
-    assert 0 <= float(mine["flow_precision"]) <= 1 and float(mine["excess"]) > -1
+    assert 0 <= float(mine["flow_precision"]) <= 1 and float(mine["changing_mass_excess"]) > -1
     with (folder / "motion_classes.csv").open(newline="") as file:
         classes = {(r["target"], r["answer"]): r for r in csv.DictReader(file)}
-    assert float(classes["direction", ""]["order"]) > 0.6 > 0.3 > float(classes["scene", ""]["order"])
+    assert float(classes["direction", ""]["drop_shuffled"]) > 0.6 > 0.3 > float(classes["scene", ""]["drop_shuffled"])
     (folder / "motion.csv").unlink()
     again()
     assert (folder / "motion.csv").exists()

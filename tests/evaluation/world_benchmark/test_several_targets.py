@@ -56,7 +56,7 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
     loaded = models.load("worlds_cnn")
     video = np.random.default_rng(0).normal(size=(2, 8, 32, 32, 3)).astype(np.float32)
     targets = [Margin(np.array([0, 3]), (0, 4)), Margin(np.array([5, 6]), (4, 8)), Margin(np.array([8, 8]), (8, 12))]
-    options = {"integrated_gradients": {"nodes": 3}, "expected_gradients": {"references": video[:1], "samples": 3}}
+    options = {"integrated_gradients": {"ig_steps": 3}, "expected_gradients": {"references": video[:1], "samples": 3}}
     for name, own in options.items():
         for target, found in zip(targets, registry.MULTI_TARGET_METHODS[name](loaded.model, video, targets, **own)):
             alone = explain(loaded.model, video, target, name, **own)
@@ -189,7 +189,7 @@ def test_logits_that_stand_behind_change_no_map():
     loaded = models.load("worlds_dots_cnn")
     about = Material(loaded, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
     for name in ("lrp_gamma", "integrated_gradients", "gradcam"):
-        entry = Entry(name, None, {"nodes": 2} if name == "integrated_gradients" else {})
+        entry = Entry(name, None, {"ig_steps": 2} if name == "integrated_gradients" else {})
         one, other = (maps(m, [entry], about.video, [about.target("form")], {})[0][0].map for m in (loaded, about.wide))
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
     other_type = models.load("worlds_dots_cnn", dtype=jax.numpy.bfloat16)

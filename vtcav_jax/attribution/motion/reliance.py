@@ -176,20 +176,20 @@ def _measure_clips(
     )
     fields = {
         "score": probe.score,
-        "nothing": probe.score_baseline,
-        "frozen": probe.scores_frozen.mean(1),
-        "shuffled": probe.scores_shuffled.mean(1),
-        "reversed": probe.score_reversed,
-        "half_rate": probe.score_half_rate,
-        "still": probe.drop_frozen,
-        "order": probe.drop_shuffled,
-        "moving": motion_shares.clip_split.motion_share,
-        "moving_frozen": motion_shares.frozen_split.motion_share,
-        "excess": motion_shares.excess,
-        "area": motion_shares.clip_split.area,
-        "lift": motion_shares.clip_split.lift,
+        "score_baseline": probe.score_baseline,
+        "score_frozen": probe.scores_frozen.mean(1),
+        "score_shuffled": probe.scores_shuffled.mean(1),
+        "score_reversed": probe.score_reversed,
+        "score_half_rate": probe.score_half_rate,
+        "drop_frozen": probe.drop_frozen,
+        "drop_shuffled": probe.drop_shuffled,
+        "changing_mass": motion_shares.clip_split.motion_share,
+        "changing_mass_frozen": motion_shares.frozen_split.motion_share,
+        "changing_mass_excess": motion_shares.excess,
+        "changing_area": motion_shares.clip_split.area,
+        "changing_lift": motion_shares.clip_split.lift,
     }
-    for name, edited_scores in (("order", probe.scores_shuffled), ("still", probe.scores_frozen)):
+    for name, edited_scores in (("drop_shuffled", probe.scores_shuffled), ("drop_frozen", probe.scores_frozen)):
         shares = np.stack([relative_drop(probe.score, array, probe.score_baseline) for array in edited_scores.T], 1)
         _, fields[f"{name}_low"], fields[f"{name}_high"] = np.array([intervals.mean_ci(clip) for clip in shares]).T
     if moving_masks is not None:

@@ -86,7 +86,7 @@ def explain(
     about = {"task": "explain", "model": model, "videos": source.spec, "clips": source.identity, "whole": whole}
     about |= {"targets": [q.name for q in questions], "methods": chosen, "baselines": list(baselines)}
     about |= {"num_clips": how.clips, "interval_seconds": how.interval_seconds, "films": films, "seed": seed}
-    about |= {"nodes": nodes} if "integrated_gradients" in options else {}
+    about |= {"ig_steps": nodes} if "integrated_gradients" in options else {}
     if mixed := spread(loaded, questions, chosen):
         about |= {"mixed": mixed}
         say(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
@@ -325,7 +325,7 @@ def _options(
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(geometry)}
     if "integrated_gradients" in names:
-        out["integrated_gradients"] = {"baseline": tuple(baselines), "nodes": nodes}
+        out["integrated_gradients"] = {"baseline": tuple(baselines), "ig_steps": nodes}
     if "expected_gradients" in names:
         random = np.random.default_rng(seed)
         count = len(source.items)

@@ -85,7 +85,7 @@ def motion(
 
 def table(rows: Sequence[ClassMotionRow]) -> str:
     """What goes of the scores when clips are shuffled, frozen, reversed, and what of the maps changes over time."""
-    names = ("order", "still", "backwards", "moving", "excess")
+    names = ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
     lines = [f"{'question or answer':24} {'clips':>5}" + "".join(f"{name:>24}" for name in names)]
     for row in rows:
         values = ([getattr(row, name + end) for end in ("", "_low", "_high")] for name in names)

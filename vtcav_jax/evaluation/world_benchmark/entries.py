@@ -69,7 +69,7 @@ class Entry:
 
 # Budgets, for methods that are told how much to spend: what the world's clips of 8 frames need, and less
 BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
-    "integrated_gradients": {"integrated_gradients (8)": {"nodes": 8}, "integrated_gradients": {}},
+    "integrated_gradients": {"integrated_gradients (8)": {"ig_steps": 8}, "integrated_gradients": {}},
     "expected_gradients": {"expected_gradients (16)": {"samples": 16}},
     "occlusion": {"occlusion": {"stride": (2, 8, 8)}},
     "rise": {"rise (100)": {"masks": 100}, "rise (300)": {"masks": 300}},

@@ -24,8 +24,8 @@ from vtcav_jax.report.sections.maps import MEASURE_TEXTS
 from vtcav_jax.report.text import maps as map_text
 
 ALL_ANSWERS, TIME_OF_HALF, PLACE_OF_HALF = "all", "time of half", "place of half"
-SHARE_TEXTS = {"order": "lost shuffled", "still": "lost frozen", "backwards": "lost reversed"}
-SHARE_TEXTS |= {"moving": "changing relevance", "excess": "beyond the frozen clip's"}
+SHARE_TEXTS = {"drop_shuffled": "lost shuffled", "drop_frozen": "lost frozen", "drop_reversed": "lost reversed"}
+SHARE_TEXTS |= {"changing_mass": "changing relevance", "changing_mass_excess": "beyond the frozen clip's"}
 
 
 class MetricKey(NamedTuple):
@@ -77,7 +77,7 @@ def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str])
         return []
     leads = []
     for question in unique_in_order([key.question for key in common.keys]):
-        drop_keys = [key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["order"]]
+        drop_keys = [key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["drop_shuffled"]]
         overall = [
             (key, "of its score needs the order of the frames") for key in drop_keys if key.subject == ALL_ANSWERS
         ]

@@ -11,9 +11,9 @@ from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scal
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 
 SHARE_STYLES = {
-    "order": ("two", "frames shuffled"),
-    "still": ("one", "clip frozen"),
-    "backwards": ("three", "reversed"),
+    "drop_shuffled": ("two", "frames shuffled"),
+    "drop_frozen": ("one", "clip frozen"),
+    "drop_reversed": ("three", "reversed"),
 }
 RUN_COLOURS = ("one", "two", "three", "four")  # of runs
 MIN_DRAWN_SHARE, MAX_DRAWN_SHARE = -0.5, 1.5  # a share beyond is drawn at the border, and told by its mark

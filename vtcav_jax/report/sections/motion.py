@@ -87,7 +87,7 @@ def _class_table(classes: Sequence[ClassMotionRow], clips: Sequence[ClipMotionRo
     for row in classes:
         cells = [
             _share_text(*(getattr(row, name + end) for end in ("", "_low", "_high")))
-            for name in ("order", "still", "backwards", "moving", "excess")
+            for name in ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
         ]
         subset = [clip for clip in clips if clip.target == row.target and row.answer in ("", clip.answer)]
         cells += [_share_text(*intervals.mean_ci(np.array([getattr(clip, name) for clip in subset]))) for name in flows]
