@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from benchmarks.tables import markdown
-from vtcav_jax.evaluation.world_benchmark.tables import ABLATION, CHOSEN, EXACT, KIND, SELECTIVE, TRUTH, Row
+from vtcav_jax.evaluation.world_benchmark.tables import (
+    ABLATION_SCORE,
+    ANALYTIC_SCORE,
+    CROSS_VALIDATED_SCORE,
+    MEAN_SCORE,
+    MOTION_SCORE,
+    SELECTIVITY_SCORE,
+    MethodScoreRow,
+)
 from vtcav_jax.report.figures import evaluation as evaluation_figures
 from vtcav_jax.stats import intervals
 
@@ -24,7 +32,9 @@ def table(rows: list[dict]) -> str:
         for row in _ranked(own):
             same = [r for r in own if (r["method"], r["stage"]) == (row["method"], row["stage"])]
             axes = [_mean([r["value"] for r in same if r["axis"] == axis]) for axis in TRUTH_AXES]
-            chosen = "".join(_interval(r) for r in own if (r["method"], r["axis"]) == (row["method"], CHOSEN))
+            chosen = "".join(
+                _interval(r) for r in own if (r["method"], r["axis"]) == (row["method"], CROSS_VALIDATED_SCORE)
+            )
             cost = row["forwards"], f"{1000 * row['seconds']:.3g}"
             body.append((network, row["method"], row["stage"], _interval(row), chosen, *axes, *cost))
     return markdown(head, body)
@@ -35,7 +45,7 @@ def best(rows: list[dict]) -> str:
     rows = [row for row in rows if row["part"] == "maps"]
     ranked = _by_network(rows, FIRST)
     first = list(ranked[FIRST[0]].values())
-    asked = [one for row in first if not (one := as_row(row)).free]
+    asked = [one for row in first if not (one := as_row(row)).is_trivial]
     cheapest = [row.method for row in evaluation_figures.cost_front(asked)]
     wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
     head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
@@ -50,9 +60,9 @@ def best(rows: list[dict]) -> str:
 def others(rows: list[dict]) -> str:
     """What has no TRUTH: shares of motion, the hand-wired network, and what tells when and not where."""
     rows = [row for row in rows if row["part"] == "maps"]
-    where = {(row["network"], row["method"]) for row in rows if row["axis"] == TRUTH}
+    where = {(row["network"], row["method"]) for row in rows if row["axis"] == MEAN_SCORE}
     body = []
-    for axis in (KIND, "WHEN", EXACT):
+    for axis in (MOTION_SCORE, "WHEN", ANALYTIC_SCORE):
         own = [row for row in rows if row["axis"] == axis and (row["network"], row["method"]) not in where]
         for row in sorted(own, key=lambda row: (row["network"], row["world"], -row["value"])):
             body.append((axis, row["network"], row["world"], row["method"], _interval(row), row["forwards"]))
@@ -97,17 +107,23 @@ def concepts(rows: list[dict]) -> str:
 
 def kernels(rows: list[dict]) -> str:
     """What the kernels of pyramids are worth, the mean over questions; of each the worst and the best one."""
-    some = [row for row in rows if row["part"] == "maps" and row["axis"] in (ABLATION, SELECTIVE)]
+    some = [row for row in rows if row["part"] == "maps" and row["axis"] in (ABLATION_SCORE, SELECTIVITY_SCORE)]
     body = []
     for key in dict.fromkeys((row["network"], row["stage"], row["method"]) for row in some):
         own = [row for row in some if (row["network"], row["stage"], row["method"]) == key]
         told = []
-        for axis in (ABLATION, SELECTIVE):
+        for axis in (ABLATION_SCORE, SELECTIVITY_SCORE):
             values = [row["value"] for row in own if row["axis"] == axis]
             told.append(f"{_mean(values)} ({min(values):.2f} to {max(values):.2f})")
         body.append((*key, *told, max(row["forwards"] for row in own)))
     return markdown(
-        ("network", "stage", "kernels", *(f"{a}, of the questions" for a in (ABLATION, SELECTIVE)), "forward passes"),
+        (
+            "network",
+            "stage",
+            "kernels",
+            *(f"{a}, of the questions" for a in (ABLATION_SCORE, SELECTIVITY_SCORE)),
+            "forward passes",
+        ),
         body,
     )
 
@@ -121,9 +137,9 @@ def seeds(rows: list[dict]) -> str:
 
 def _of_one_recipe(rows: list[dict]) -> str:
     networks = list(dict.fromkeys(row["network"] for row in rows))
-    truths = [as_row(row) for row in rows if row["axis"] == TRUTH]
+    truths = [as_row(row) for row in rows if row["axis"] == MEAN_SCORE]
     by = {
-        (r.network, r.method, r.stage): vars(r)
+        (r.network_name, r.method, r.stage): vars(r)
         for name in networks
         for r in evaluation_figures.overall_scores(truths, name)
     }
@@ -137,8 +153,8 @@ def _of_one_recipe(rows: list[dict]) -> str:
     return markdown(("method", "stage", "apart", *networks), body)
 
 
-def as_row(row: dict) -> Row:
-    return Row(**{field.name: row[field.name] for field in fields(Row)})
+def as_row(row: dict) -> MethodScoreRow:
+    return MethodScoreRow(**{field.name: row[field.name] for field in fields(MethodScoreRow)})
 
 
 def _by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
@@ -148,12 +164,12 @@ def _by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str
 
 def _ranked(rows: list[dict]) -> list[dict]:
     """TRUTH of each method at its best stage, over all questions or the only one, of one network."""
-    some = [as_row(row) for row in rows if row["axis"] == TRUTH]
+    some = [as_row(row) for row in rows if row["axis"] == MEAN_SCORE]
     return (
         [
             vars(row)
             for row in evaluation_figures.best_stage_per_method(
-                evaluation_figures.overall_scores(some, some[0].network)
+                evaluation_figures.overall_scores(some, some[0].network_name)
             )
         ]
         if some

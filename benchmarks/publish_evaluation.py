@@ -21,8 +21,8 @@ from absl import app, flags
 from benchmarks import timing, write_tables
 from vtcav_jax.evaluation import published_scores
 from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
-from vtcav_jax.evaluation.world_benchmark.entries import DEAR
-from vtcav_jax.evaluation.world_benchmark.tables import ALL, TRUTH, Row
+from vtcav_jax.evaluation.world_benchmark.entries import EXPENSIVE
+from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MEAN_SCORE, MethodScoreRow
 from vtcav_jax.report.figures import evaluation as evaluation_figures
 from vtcav_jax.report.run_reader import open_run_folder, read_rows
 
@@ -40,32 +40,36 @@ _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfile
 def main(argv: list[str]) -> None:
     del argv
     run = open_run_folder(Path(_RUN.value))
-    rows = [*run.method_score_rows, *(row for row in _rows(_BUDGETS.value) if row.method in DEAR)]
-    tests = read_rows(run.folder / tcav_benchmark_table.FILE, tcav_benchmark_table.Row)
-    seeds = {f"seeds:{i}": [r for r in _rows(one) if r.axis == TRUTH] for i, one in enumerate(_SEEDS.value)}
+    rows = [*run.method_score_rows, *(row for row in _rows(_BUDGETS.value) if row.method in EXPENSIVE)]
+    tests = read_rows(run.folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow)
+    seeds = {f"seeds:{i}": [r for r in _rows(one) if r.metric == MEAN_SCORE] for i, one in enumerate(_SEEDS.value)}
     parts = {"maps": rows, "metrics": run.metric_agreement_rows, "concepts": tests} | seeds
     found = [
         {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
         for part, some in parts.items()
         for row in some
     ]
-    for network in published_scores.NETWORKS:
+    for network in published_scores.PUBLISHED_NETWORKS:
         figure = evaluation_figures.score_cost_figure(rows, network)
         figure.write_svg(write_tables.ROOT / "docs").rename(write_tables.ROOT / "docs" / f"scores_{network}.svg")
-    with (write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.FILE).open(
+    with (write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.PUBLISHED_SCORES_CSV).open(
         "w", newline="", encoding="utf-8"
     ) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(published_scores.COLUMNS)
+        writer.writerow(published_scores.PUBLISHED_COLUMNS)
         for row in rows:
-            if row.axis == TRUTH and row.world == ALL and row.network in published_scores.NETWORKS:
-                writer.writerow([rounded(getattr(row, name)) for name in published_scores.COLUMNS])
+            if (
+                row.metric == MEAN_SCORE
+                and row.question == ALL_QUESTIONS
+                and row.network_name in published_scores.PUBLISHED_NETWORKS
+            ):
+                writer.writerow([rounded(getattr(row, name)) for name in published_scores.PUBLISHED_COLUMNS])
     gates = (run.folder / "world_gates.txt").read_text(encoding="utf-8")
     (write_tables.ROOT / "docs" / "world_gates.txt").write_text(gates, encoding="utf-8")
     print(f"wrote {timing.write('evaluation', found)} and its tables in {write_tables.update_pages()}", file=sys.stderr)
 
 
-def _rows(run: str) -> Sequence[Row]:
+def _rows(run: str) -> Sequence[MethodScoreRow]:
     return open_run_folder(Path(run)).method_score_rows if run else ()
 
 

@@ -8,34 +8,34 @@ import pytest
 
 from vtcav_jax import models, worlds
 from vtcav_jax.evaluation.world_benchmark import result_store
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material, questions_of
-from vtcav_jax.evaluation.world_benchmark.scoring import Measured
-from vtcav_jax.evaluation.world_benchmark.tables import Refused
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
+from vtcav_jax.evaluation.world_benchmark.tables import NotApplicable
 from vtcav_jax.worlds.gates import Gates
 
 
 def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
-    path = result_store.part(tmp_path, "../net", "small", "a/b")
-    assert path.parent == tmp_path / result_store.FOLDER
-    measured = Measured("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
-    result_store.write(path, [measured], [Refused("x", "net", "no ReLUs")])
-    (found,), refused = result_store.read(path)
-    assert (found.method, found.forwards, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
-    np.testing.assert_array_equal(found.axes["WHERE"], measured.axes["WHERE"])
+    path = result_store.result_path(tmp_path, "../net", "small", "a/b")
+    assert path.parent == tmp_path / result_store.RESULT_PARTS_FOLDER
+    measured = MethodResult("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
+    result_store.write_results(path, [measured], [NotApplicable("x", "net", "no ReLUs")])
+    (found,), refused = result_store.read_results(path)
+    assert (found.method, found.forward_passes, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
+    np.testing.assert_array_equal(found.metrics["WHERE"], measured.metrics["WHERE"])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is damaged .* remove it"):
-        result_store.read(path)
+        result_store.read_results(path)
 
 
 def test_what_another_version_kept_is_not_taken_for_ours(monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     package = Path(task.__file__).parents[2]
-    assert all(list(package.glob(pattern)) for pattern in task.CODE)
-    before = task.meaning(("W2",))
-    assert task.meaning(("W2",)) == before != task.meaning(("W2", "W3"))
+    assert all(list(package.glob(pattern)) for pattern in task.EVALUATION_CODE)
+    before = task.cache_version(("W2",))
+    assert task.cache_version(("W2",)) == before != task.cache_version(("W2", "W3"))
     monkeypatch.setattr(task, "code_version", lambda *patterns: "another")
-    assert task.meaning(("W2",)) != before
+    assert task.cache_version(("W2",)) != before
 
 
 def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_path, monkeypatch):
@@ -46,7 +46,7 @@ def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_p
 
     monkeypatch.setattr(task, "material", failed)
     with pytest.raises(ValueError, match="does not go by the planted causes"):
-        task.truth(["worlds_cnn"], tmp_path / "run", methods=("gradcam",), worlds=("W2",))
+        task.evaluate_methods(["worlds_cnn"], tmp_path / "run", methods=("gradcam",), questions=("W2",))
     assert not list((tmp_path / "run").glob("parts/*.npz"))
 
 
@@ -58,23 +58,23 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
 
     def network(about, tell):
         asked.append((about.name, about.world, about.ids))
-        return task.Scored([], [], "", [], [], [])
+        return task.EvaluationResult([], [], "", [], [], [])
 
     monkeypatch.setattr(task, "network", network)
     monkeypatch.setattr(task, "report", lambda folders: None)
-    task.truth([], tmp_path / "one", methods=("gradcam",), worlds=("W7", "W8 both"), clips=4)
+    task.evaluate_methods([], tmp_path / "one", methods=("gradcam",), questions=("W7", "W8 both"), max_clips=4)
     can = {
-        name: set(sum(questions_of(models.load(name)).values(), ())) & {"W7", "W8 both"}
+        name: set(sum(questions_by_world(models.load(name)).values(), ())) & {"W7", "W8 both"}
         for name in models.shipped_networks()
     }
     assert {name: set(ids) for name, _, ids in asked} == {name: some for name, some in can.items() if some}
     assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in asked}
     with pytest.raises(ValueError, match="worlds_cnn does not answer W7; it answers W1, W2, W3, W4"):
-        task.truth(["worlds_cnn"], tmp_path / "two", methods=("gradcam",), worlds=("W7",), clips=4)
+        task.evaluate_methods(["worlds_cnn"], tmp_path / "two", methods=("gradcam",), questions=("W7",), max_clips=4)
     with pytest.raises(ValueError, match="there is no world W77"):
-        task.truth([], tmp_path / "three", methods=("gradcam",), worlds=("W77",), clips=4)
+        task.evaluate_methods([], tmp_path / "three", methods=("gradcam",), questions=("W77",), max_clips=4)
     with pytest.raises(ValueError, match="a run of something else"):
-        task.truth([], tmp_path / "one", methods=("saliency",), worlds=("W7",), clips=4)
+        task.evaluate_methods([], tmp_path / "one", methods=("saliency",), questions=("W7",), max_clips=4)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     asked, groups = dict(worlds=("W7",), clips=12), []
-    real = task.measure
+    real = task.measure_entries
 
     def counted(about, entries):
         if len(groups) == stop:
@@ -92,22 +92,22 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
         return real(about, entries)
 
     clips = worlds.make_clips("shortcut", 12, 77)
-    about = Material(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
+    about = EvalSet(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
     monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
     monkeypatch.setattr(task, "measure", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
     with pytest.raises(KeyboardInterrupt):
-        task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
+        task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
     assert groups == [("gradcam", "saliency")]
     stop = 99
-    task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
+    task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
     free = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
     assert groups[1:] == [("gradcam_framewise",), *free]
-    task.truth(["worlds_shortcut_cnn"], tmp_path / "whole", methods=methods, **asked)
+    task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "whole", methods=methods, **asked)
     tables = [without_seconds(tmp_path / name / "truth.csv") for name in ("run", "whole")]
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
     with pytest.raises(ValueError, match="a run of something else"):  # rows that are made together would be others
-        task.truth(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam",), **asked)
+        task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam",), **asked)
 
 
 class Passed(Gates):

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands.pyramid import Asking, aligned, pyramid
+from vtcav_jax.cli.commands.pyramid import PyramidConfig, align_vectors, pyramid
 from vtcav_jax.data import How
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
@@ -17,7 +17,7 @@ from vtcav_jax.tcav.experiment.verdicts import VectorRow
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.vector_file import FILE
 
-QUICK = Asking(depth=1, select="top:2", nodes=1, draws=2)
+QUICK = PyramidConfig(depth=1, channel_selection="top:2", ig_steps=1, draws=2)
 
 
 def made(channels):
@@ -35,12 +35,12 @@ def quality(auc, auc_p):
 def test_a_kernels_part_of_a_vector_with_its_rank():
     vector = np.array([[0.0, 0.3, -0.4], [0.0, 0.0, -0.2]], np.float32)  # two places, three channels
     vectors = {"convs.2|a/b/static/others": vector, "convs.1|a/b/static/others": vector}
-    rows = aligned("left", made([2, 1]), vectors, [quality(0.9, 0.01)])
+    rows = align_vectors("left", made([2, 1]), vectors, [quality(0.9, 0.01)])
     length = np.hypot(0.3, 0.6)
     assert [(row.node, row.channel, row.rank, row.channels) for row in rows] == [(0, 2, 1, 3), (1, 1, 2, 3)]
     np.testing.assert_allclose([row.cosine_share for row in rows], [-0.6 / length, 0.3 / length], rtol=1e-6)
     assert {(row.concept, row.clip_type, row.negatives, row.auc) for row in rows} == {("a/b", "static", "others", 0.9)}
-    assert np.isnan(aligned("left", made([2]), vectors, [])[0].auc)
+    assert np.isnan(align_vectors("left", made([2]), vectors, [])[0].auc)
 
 
 def vectors_at(folder, stage):
@@ -55,7 +55,7 @@ def vectors_at(folder, stage):
 def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
     at = vectors_at(tmp_path / "tcav", "pool")
     with pytest.raises(ValueError, match=r"are at pool, none of which is a level here \(convs.2\)"):
-        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["shape"], vectors=at)
+        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["shape"], concept_run=at)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="the target is at convs.0, and no stage"):
         pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["convs.0#3"])
@@ -66,7 +66,7 @@ def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
     at = vectors_at(tmp_path / "tcav", "convs.2")
     for name, clips in (("many", 8), ("lone", 1)):
         spec = f"worlds:small:{clips}:7"
-        pyramid("worlds_cnn", spec, tmp_path / name, How(), QUICK, targets=["shape"], vectors=at, workers=0)
+        pyramid("worlds_cnn", spec, tmp_path / name, How(), QUICK, targets=["shape"], concept_run=at, num_workers=0)
     many, lone = (open_run_folder(tmp_path / name) for name in ("many", "lone"))
     assert many.pyramid_facts[0].n_reference_clips == 4 and not many.pyramid_facts[0].same_clips
     assert lone.pyramid_facts[0].n_reference_clips == 0 and lone.pyramid_facts[0].same_clips

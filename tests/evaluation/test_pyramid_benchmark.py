@@ -6,28 +6,30 @@ import pytest
 
 from vtcav_jax import models, worlds
 from vtcav_jax.evaluation import pyramid_benchmark
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material
-from vtcav_jax.evaluation.world_benchmark.scoring import interval
-from vtcav_jax.evaluation.world_benchmark.tables import ABLATION
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
+from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval
+from vtcav_jax.evaluation.world_benchmark.tables import ABLATION_SCORE
 from vtcav_jax.worlds.gates import Gates
 
 
 def material(clips, loaded=None):
     """Clips of the small world that nobody gated: nothing here depends on that."""
     loaded = loaded or models.load("worlds_cnn")
-    return Material(loaded, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
+    return EvalSet(loaded, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
 
 
 def test_both_halves_make_and_judge_and_share_no_clip(capsys):
     sides = list(pyramid_benchmark._sides(material(40), "shape"))
     assert len(sides) == 8
     for one, other in zip(sides[::2], sides[1::2]):
-        np.testing.assert_array_equal(one.made_of, other.judged)
-        np.testing.assert_array_equal(one.usual, other.others)
-        made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.made_of, one.judged))
+        np.testing.assert_array_equal(one.pyramid_clips, other.held_out_clips)
+        np.testing.assert_array_equal(one.reference_clips, other.held_out_reference)
+        made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.pyramid_clips, one.held_out_clips))
         assert len(made) == len(judged) and not (made[:, None] == judged[None]).all(-1).any()
-    assert len({len(side.made_of) for side in sides}) == 1
-    assert pyramid_benchmark.kernels(material(6), "mine") == [] and "add --truth_clips" in "".join(capsys.readouterr())
+    assert len({len(side.pyramid_clips) for side in sides}) == 1
+    assert pyramid_benchmark.pyramid_benchmark(material(6), "mine") == [] and "add --truth_clips" in "".join(
+        capsys.readouterr()
+    )
 
 
 def test_the_best_kernels_have_1_and_all_have_0():
@@ -37,9 +39,13 @@ def test_the_best_kernels_have_1_and_all_have_0():
     own[..., 9] -= 2  # tells the class by being weak
     own, others = jnp.asarray(own), jnp.asarray(others)
     for chosen, expected in (([3, 7, 9], 1.0), (list(range(24)), 0.0), ([], 0.0)):
-        value, low, high = interval(pyramid_benchmark._skill(*pyramid_benchmark._apart(own, others, chosen, 0)))
+        value, low, high = bootstrap_interval(
+            pyramid_benchmark._skill(*pyramid_benchmark._separation(own, others, chosen, 0))
+        )
         assert value == pytest.approx(expected, abs=1e-6) and low <= value <= high
-    value, low, high = interval(pyramid_benchmark._skill(*pyramid_benchmark._apart(own, others, [3, 4, 5], 0)))
+    value, low, high = bootstrap_interval(
+        pyramid_benchmark._skill(*pyramid_benchmark._separation(own, others, [3, 4, 5], 0))
+    )
     assert 0.1 < low < value < high < 0.5  # a third of what there is
 
 
@@ -50,17 +56,17 @@ def test_kernels_that_make_the_answer_are_found_and_strong_ones_are_not():
     head = loaded.model.head
     channels = head.kernel.shape[0]
     random = np.random.default_rng(1)
-    reads = np.sort(random.choice(channels, pyramid_benchmark.KERNELS, replace=False))
+    reads = np.sort(random.choice(channels, pyramid_benchmark.CHANNELS_PER_STAGE, replace=False))
     weights = np.zeros(head.kernel.shape, np.float32)
     kept = np.asarray(head.kernel[...])
     weights[reads] = kept[reads]
     head.kernel[...] = jnp.asarray(weights)
     about = material(40, loaded)
-    rows = pyramid_benchmark.kernels(about, "mine")
-    value = {(row.method, row.stage, row.axis): row.value for row in rows}
-    assert {row.world for row in rows} == {"W1"} and all(row.low <= row.value <= row.high for row in rows)
-    assert value["pyramid", "convs.2", ABLATION] > 0.7
-    assert value["strongest kernels", "convs.2", ABLATION] < 0.5
+    rows = pyramid_benchmark.pyramid_benchmark(about, "mine")
+    value = {(row.method, row.stage, row.metric): row.value for row in rows}
+    assert {row.question for row in rows} == {"W1"} and all(row.low <= row.value <= row.high for row in rows)
+    assert value["pyramid", "convs.2", ABLATION_SCORE] > 0.7
+    assert value["strongest kernels", "convs.2", ABLATION_SCORE] < 0.5
     side = next(iter(pyramid_benchmark._sides(about, "shape")))
-    named, _ = pyramid_benchmark.by_gradients(loaded.model, side.made_of, side.usual, side.target)
-    assert set(named["convs.2"]) <= set(reads.tolist()) and len(named) == pyramid_benchmark.DEPTH
+    named, _ = pyramid_benchmark.gradient_pyramid(loaded.model, side.pyramid_clips, side.reference_clips, side.target)
+    assert set(named["convs.2"]) <= set(reads.tolist()) and len(named) == pyramid_benchmark.BENCHMARK_PYRAMID_DEPTH

@@ -5,7 +5,16 @@ import re
 import pytest
 
 from tests.report.test_tcav_page import NASTY
-from vtcav_jax.evaluation.world_benchmark.tables import ALL, CHOSEN, EXACT, FILE, REFUSED, TRUTH, Refused, Row
+from vtcav_jax.evaluation.world_benchmark.tables import (
+    ALL_QUESTIONS,
+    ANALYTIC_SCORE,
+    CROSS_VALIDATED_SCORE,
+    MEAN_SCORE,
+    METHOD_SCORES_CSV,
+    NOT_APPLICABLE_CSV,
+    MethodScoreRow,
+    NotApplicable,
+)
 from vtcav_jax.report.build import write_report
 from vtcav_jax.report.figures import evaluation as evaluation_figures
 from vtcav_jax.report.sections import evaluation as evaluation_sections
@@ -16,8 +25,8 @@ NET = "net"
 OWN = "maps:mine"  # a function that does not tell its cost
 
 
-def row(method, value, forwards=3, stage="video", world=ALL, axis=TRUTH, half=0.02):
-    return Row(method, stage, NET, world, axis, value, value - half, value + half, 200, forwards, 0.01)
+def row(method, value, forwards=3, stage="video", world=ALL_QUESTIONS, axis=MEAN_SCORE, half=0.02):
+    return MethodScoreRow(method, stage, NET, world, axis, value, value - half, value + half, 200, forwards, 0.01)
 
 
 ROWS = [
@@ -30,7 +39,7 @@ ROWS = [
     row("sobel", 0.1, 0),
     row("random", 0.0, 0),
 ]
-QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (TRUTH, "WHERE")]
+QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (MEAN_SCORE, "WHERE")]
 
 
 def test_what_asks_no_network_is_known_by_name_and_not_by_its_cost():
@@ -52,8 +61,11 @@ def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
 
 
 def test_what_choosing_a_stage_flatters_is_told():
-    halves = [row("gradcam", 0.25, stage="norm", axis=CHOSEN), row("layercam", 0.4, stage="norm", axis=CHOSEN)]
-    halves.append(row("cam", float("nan"), stage="norm", axis=CHOSEN))
+    halves = [
+        row("gradcam", 0.25, stage="norm", axis=CROSS_VALIDATED_SCORE),
+        row("layercam", 0.4, stage="norm", axis=CROSS_VALIDATED_SCORE),
+    ]
+    halves.append(row("cam", float("nan"), stage="norm", axis=CROSS_VALIDATED_SCORE))
     text = evaluation_sections.selection_bias_text([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
     assert "0.030 less on average, and 0.050 at most (gradcam on net)" in text
     assert evaluation_sections.selection_bias_text(ROWS) == ""
@@ -63,14 +75,18 @@ def test_methods_that_nothing_beats_for_as_little_and_their_best_stages():
     ranked = evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(ROWS, NET))
     assert [r.method for r in ranked] == [OWN, "occlusion", "attn_lrp", "gradcam", "sobel", "rollout", "random"]
     assert next(r.stage for r in ranked if r.method == "gradcam") == "norm"
-    asked = [r for r in ranked if r.forwards]
+    asked = [r for r in ranked if r.forward_passes]
     assert [r.method for r in evaluation_figures.cost_front(asked)] == ["rollout", "attn_lrp", "occlusion"]
 
 
 def test_the_page_has_every_row_and_names_stay_text(tmp_path):
     directory.open_run(tmp_path / "run", {"task": "truth"}, "")
-    write_rows(tmp_path / "run" / FILE, Row, [*ROWS, *QUESTION, row("saliency", 0.5, axis=EXACT, world="W0")])
-    write_rows(tmp_path / "run" / REFUSED, Refused, [Refused("cam", NET, NASTY)])
+    write_rows(
+        tmp_path / "run" / METHOD_SCORES_CSV,
+        MethodScoreRow,
+        [*ROWS, *QUESTION, row("saliency", 0.5, axis=ANALYTIC_SCORE, world="W0")],
+    )
+    write_rows(tmp_path / "run" / NOT_APPLICABLE_CSV, NotApplicable, [NotApplicable("cam", NET, NASTY)])
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert NASTY not in page and "Which map to believe" in page
     assert re.search(r"saliency 0\.5 \(0\.48 to 0\.52\)", page)
@@ -81,4 +97,4 @@ def test_the_page_has_every_row_and_names_stay_text(tmp_path):
 
 @pytest.mark.parametrize("method, free", [("random", True), ("sobel", True), (OWN, False), ("saliency", False)])
 def test_free_rows(method, free):
-    assert row(method, 0.0).free == free
+    assert row(method, 0.0).is_trivial == free

@@ -21,12 +21,12 @@ from vtcav_jax.models import parameters as weights
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.training import loop
-from vtcav_jax.training.loop import Diverged, Recipe, train
+from vtcav_jax.training.loop import Diverged, TrainConfig, train_network
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
 
 GEOMETRY = ClipSpec(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-RECIPE = Recipe(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
+RECIPE = TrainConfig(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
 HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
 
 
@@ -70,7 +70,7 @@ class Colours:
         return Clip(video, np.arange(2)[None], np.zeros((1, 2)), False, str(i))
 
 
-run = partial(train, make, Colours(), GEOMETRY, workers=0)
+run = partial(train_network, make, Colours(), GEOMETRY, num_workers=0)
 
 
 def parameters(model):
@@ -78,12 +78,12 @@ def parameters(model):
 
 
 def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
-    whole = list(islice(loop.order(5, 1, 0), 15))
+    whole = list(islice(loop.epoch_order(5, 1, 0), 15))
     for epoch in range(3):
         assert sorted(whole[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
     assert whole[:5] != [(0, i) for _, i in whole[5:10]]
-    assert list(islice(loop.order(5, 1, 7), 8)) == whole[7:]
-    assert list(islice(loop.order(5, 2, 0), 15)) != whole
+    assert list(islice(loop.epoch_order(5, 1, 7), 8)) == whole[7:]
+    assert list(islice(loop.epoch_order(5, 2, 0), 15)) != whole
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypat
 @pytest.mark.slow
 def test_a_finished_run_is_only_read_again(tmp_path):
     first = parameters(run(RECIPE, tmp_path).model)
-    again = parameters(train(make, Colours(), GEOMETRY, RECIPE, tmp_path, workers=0).model)
+    again = parameters(train_network(make, Colours(), GEOMETRY, RECIPE, tmp_path, num_workers=0).model)
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
@@ -141,15 +141,15 @@ def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tm
 
 def test_a_clip_without_a_label_does_not_count():
     logits = jnp.array([[2.0, 0.0], [0.0, 3.0], [5.0, 0.0]])
-    loss, right = loop._head(logits, jnp.array([0, 0, -1]), 0.0)
+    loss, right = loop._head_loss(logits, jnp.array([0, 0, -1]), 0.0)
     expected = np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(3))])
     assert float(loss) == pytest.approx(expected, abs=1e-6) and float(right) == 0.5
-    loss, right = loop._head(logits, jnp.array([-1, -1, -1]), 0.1)
+    loss, right = loop._head_loss(logits, jnp.array([-1, -1, -1]), 0.1)
     assert (float(loss), float(right)) == (0.0, 0.0)
 
 
 def test_smoothed_answers_want_a_margin_that_ends():
-    loss = jax.jit(lambda margin: loop._head(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
+    loss = jax.jit(lambda margin: loop._head_loss(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
     margins = jnp.linspace(0.0, 8.0, 801)
     best = float(margins[jnp.argmin(jax.vmap(loss)(margins))])
     assert best == pytest.approx(np.log(0.95 / 0.05), abs=0.01)  # a tenth spread over two answers
@@ -158,21 +158,21 @@ def test_smoothed_answers_want_a_margin_that_ends():
 def test_augmentation_only_moves_pixels():
     video = np.arange(4 * 2 * 4 * 5 * 3).reshape(4, 2, 4, 5, 3).astype(np.uint8)
     key = jax.random.key(1)
-    shifted = np.asarray(loop.augmented(jnp.asarray(video), "torus", key))
+    shifted = np.asarray(loop.augment(jnp.asarray(video), "torus", key))
     for clip, new in zip(video, shifted):
         assert any((np.roll(clip, (y, x), (1, 2)) == new).all() for y in range(4) for x in range(5))
     assert (shifted != video).any()
-    flipped = np.asarray(loop.augmented(jnp.asarray(video), "flip", key))
+    flipped = np.asarray(loop.augment(jnp.asarray(video), "flip", key))
     mirrored = [(new == clip[:, :, ::-1]).all() for clip, new in zip(video, flipped)]
     same = [(new == clip).all() for clip, new in zip(video, flipped)]
     assert all(a != b for a, b in zip(mirrored, same)) and any(mirrored) and any(same)
-    assert loop.augmented(jnp.asarray(video), "none", key) is not None
+    assert loop.augment(jnp.asarray(video), "none", key) is not None
 
 
 @pytest.mark.slow
 def test_a_share_of_the_clips_loses_its_time():
     video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
-    changed, chosen = loop.without_time(video, 0.25, jax.random.key(0))
+    changed, chosen = loop.ablate_time(video, 0.25, jax.random.key(0))
     before, after = np.asarray(video)[..., 0, 0, 0], np.asarray(changed)[..., 0, 0, 0]
     chosen = np.asarray(chosen)
     assert 60 < chosen.sum() < 140
@@ -195,7 +195,7 @@ def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
 
 def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
     with pytest.raises(ValueError, match="steps, batch_size.*warmup 5.*learning_rate"):
-        Recipe(steps=0, warmup=5, learning_rate=0.0)
+        TrainConfig(steps=0, warmup=5, learning_rate=0.0)
 
 
 def test_what_has_no_labels_cannot_be_trained_on():
@@ -203,19 +203,19 @@ def test_what_has_no_labels_cannot_be_trained_on():
         heads = {}
 
     with pytest.raises(ValueError, match="colours has no labels to train on"):
-        loop.checked_heads(Unlabelled())
+        loop.require_heads(Unlabelled())
 
     class OneClass(Colours):
         heads = {"colour": ("red",)}
 
     with pytest.raises(ValueError, match="one class only for colour"):
-        loop.checked_heads(OneClass())
+        loop.require_heads(OneClass())
 
 
 def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
     old = {name: a + 1 for name, a in weights.named_parameters(make()).items()}
     old["head.bias"] = jnp.zeros(99)
-    start = loop.with_new_head(old, make)
+    start = loop.replace_head(old, make)
     fresh = weights.named_parameters(make())
     np.testing.assert_array_equal(start["body.kernel"], old["body.kernel"])
     np.testing.assert_array_equal(start["head.kernel"], fresh["head.kernel"])

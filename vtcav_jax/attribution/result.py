@@ -27,7 +27,9 @@ class Attribution:
     def __getitem__(self, rows: slice) -> "Attribution":
         """Of some of the clips."""
         return replace(
-            self, map=self.map[rows], completeness_gap=None if self.completeness_gap is None else self.completeness_gap[rows]
+            self,
+            map=self.map[rows],
+            completeness_gap=None if self.completeness_gap is None else self.completeness_gap[rows],
         )
 
     @property

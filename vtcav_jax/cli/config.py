@@ -9,9 +9,9 @@ from vtcav_jax.cli import flags
 
 
 def recipe():
-    from vtcav_jax.training.loop import Recipe
+    from vtcav_jax.training.loop import TrainConfig
 
-    return Recipe(
+    return TrainConfig(
         steps=flags.STEPS.value,
         batch_size=flags.BATCH_SIZE.value or 64,
         learning_rate=flags.LEARNING_RATE.value,
@@ -20,10 +20,10 @@ def recipe():
         clip_norm=flags.CLIP_NORM.value,
         label_smoothing=flags.LABEL_SMOOTHING.value,
         augment=flags.AUGMENT.value,  # type: ignore[arg-type]
-        timeless=flags.TIMELESS.value,
-        timeless_from=flags.TIMELESS_FROM.value,
-        timeless_heads=tuple(flags.TIMELESS_HEADS.value),
-        random_start=flags.RANDOM_START.value,
+        static_fraction=flags.TIMELESS.value,
+        static_from_step=flags.TIMELESS_FROM.value,
+        static_heads=tuple(flags.TIMELESS_HEADS.value),
+        temporal_jitter=flags.RANDOM_START.value,
         checkpoint_every=flags.CHECKPOINT_EVERY.value,
         seed=flags.SEED.value,
     )
@@ -91,15 +91,15 @@ def measuring():
 
 
 def pyramid():
-    from vtcav_jax.cli.commands.pyramid import Asking
+    from vtcav_jax.cli.commands.pyramid import PyramidConfig
 
-    return Asking(
+    return PyramidConfig(
         stages=tuple(flags.STAGES.value),
         depth=flags.DEPTH.value,
-        select=flags.SELECT.value,
-        most=flags.KERNELS.value,
-        edges=flags.EDGES.value,
-        most_clips=flags.PYRAMID_CLIPS.value,
+        channel_selection=flags.SELECT.value,
+        max_channels=flags.KERNELS.value,
+        edge_rule=flags.EDGES.value,
+        max_clips=flags.PYRAMID_CLIPS.value,
         seed=flags.SEED.value,
     )
 

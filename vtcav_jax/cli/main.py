@@ -34,7 +34,7 @@ def experiment() -> int:
     jax.config.update("jax_platforms", "cpu")  # the steps are processes of their own, and accelerators are theirs
     if flags.COORDINATOR.value:
         raise ValueError("--coordinator: several processes cannot mine together; --task=mine first, then --task=tcav")
-    run = experiment.check(
+    run = experiment.preflight(
         flags.MODEL.value,
         flags.VIDEOS.value,
         flags.CONCEPTS.value,
@@ -56,7 +56,7 @@ def experiment() -> int:
 def stages() -> None:
     from vtcav_jax.cli.commands import predict as answers
 
-    answers.stages(config.needed(flags.MODEL, A_NETWORK))
+    answers.inspect_network(config.needed(flags.MODEL, A_NETWORK))
 
 
 def predict() -> None:
@@ -64,14 +64,14 @@ def predict() -> None:
 
     answers.predict(
         config.needed(flags.MODEL, A_NETWORK),
-        spec=flags.VIDEOS.value,
-        clips=config.path(flags.CLIPS),
-        how=config.how(),
+        videos=flags.VIDEOS.value,
+        clips_file=config.path(flags.CLIPS),
+        sampling=config.how(),
         batch_size=flags.BATCH_SIZE.value or 4,
-        top=flags.TOP.value,
-        workers=flags.WORKERS.value,
+        top_k=flags.TOP.value,
+        num_workers=flags.WORKERS.value,
         out=config.path(flags.OUT),
-        random_seed=config.random_seed(),
+        random_weights_seed=config.random_seed(),
     )
 
 
@@ -83,10 +83,10 @@ def train() -> None:
         flags.VIDEOS.value,
         config.run_folder(),
         config.recipe(),
-        held_out=flags.HELD_OUT.value,
+        eval_videos=flags.HELD_OUT.value,
         gate_clips=flags.GATES.value,
         bfloat16=flags.BFLOAT16.value,
-        workers=flags.WORKERS.value,
+        num_workers=flags.WORKERS.value,
         flags=config.flags_text(),
     )
 
@@ -95,28 +95,30 @@ def prepare() -> None:
     from vtcav_jax.cli.commands import prepare_videos
 
     model = config.needed(flags.MODEL, "whose clips are made")
-    prepare_videos.prepare(flags.VIDEOS.value, model, config.how(), config.path(flags.OUT), workers=flags.WORKERS.value)
+    prepare_videos.preprocess(
+        flags.VIDEOS.value, model, config.how(), config.path(flags.OUT), num_workers=flags.WORKERS.value
+    )
 
 
 def worlds() -> None:
     from vtcav_jax.cli.commands import prepare_videos
 
-    prepare_videos.world(flags.VIDEOS.value, config.path(flags.OUT))
+    prepare_videos.render_world(flags.VIDEOS.value, config.path(flags.OUT))
 
 
 def mine() -> None:
     from vtcav_jax.cli.commands import prepare_videos
 
     if flags.LIST_LABELS.value:
-        return prepare_videos.labels(Path(config.needed(flags.DETECTOR, "whose labels are listed")))
-    prepare_videos.mine(
+        return prepare_videos.list_detector_labels(Path(config.needed(flags.DETECTOR, "whose labels are listed")))
+    prepare_videos.mine_concepts(
         flags.VIDEOS.value,
         config.mining(),
         config.path(flags.OUT),
         model=flags.MODEL.value,
-        targets=flags.TARGET_VIDEOS.value,
-        negatives=flags.NEGATIVES.value,
-        workers=flags.WORKERS.value,
+        target_videos=flags.TARGET_VIDEOS.value,
+        negative_videos=flags.NEGATIVES.value,
+        num_workers=flags.WORKERS.value,
     )
 
 
@@ -126,7 +128,7 @@ def review() -> None:
     folder = config.concepts_folder()
     if folder is None:
         raise ValueError("--concepts is missing: the folder of concept sets; see --help")
-    prepare_videos.review(folder)
+    prepare_videos.review_concepts(folder)
 
 
 def tcav() -> None:
@@ -141,10 +143,10 @@ def tcav() -> None:
         config.concepts_folder(),
         config.testing(),
         config.run_folder(),
-        cache=config.path(flags.CACHE),
+        cache_dir=config.path(flags.CACHE),
         dry_run=flags.DRY_RUN.value,
-        workers=flags.WORKERS.value,
-        random_seed=config.random_seed(),
+        num_workers=flags.WORKERS.value,
+        random_weights_seed=config.random_seed(),
         flags=config.flags_text(),
     )
 
@@ -152,14 +154,14 @@ def tcav() -> None:
 def explain_concepts() -> None:
     from vtcav_jax.cli.commands import tcav
 
-    tcav.explain_concepts(
+    tcav.score_concepts(
         config.needed(flags.MODEL, "the network that the vectors are of"),
         config.run_folder(),
         flags.VIDEOS.value,
         flags.TARGETS.value,
         config.path(flags.OUT),
-        target_fn=flags.TARGET_FN.value,
-        workers=flags.WORKERS.value,
+        score_fn=flags.TARGET_FN.value,
+        num_workers=flags.WORKERS.value,
     )
 
 
@@ -176,7 +178,7 @@ def explain() -> None:
     from vtcav_jax.cli.commands import attribute
 
     through_videos(
-        attribute.explain,
+        attribute.attribute,
         methods=flags.METHODS.value,
         stages=flags.STAGES.value,
         baselines=flags.BASELINES.value,
@@ -194,7 +196,12 @@ def explain() -> None:
 def motion() -> None:
     from vtcav_jax.cli.commands import motion
 
-    through_videos(motion.motion, config.measuring(), whole=flags.WHOLE_VIDEO.value, batch=flags.BATCH_SIZE.value or 4)
+    through_videos(
+        motion.measure_motion_reliance,
+        config.measuring(),
+        whole=flags.WHOLE_VIDEO.value,
+        batch=flags.BATCH_SIZE.value or 4,
+    )
 
 
 def pyramid() -> None:
@@ -222,14 +229,14 @@ def through_videos(task: Callable[..., None], *own: Any, **more: Any) -> None:
 def truth() -> None:
     from vtcav_jax.cli.commands import evaluate_methods
 
-    evaluate_methods.truth(
+    evaluate_methods.evaluate_methods(
         flags.NETWORK.value,
         config.run_folder(),
         methods=flags.METHODS.value,
-        own=flags.METHOD.value,
-        worlds=flags.WORLDS.value,
-        clips=flags.TRUTH_CLIPS.value,
-        seed=evaluate_methods.SEED + flags.SEED.value,
+        custom_method=flags.METHOD.value,
+        questions=flags.WORLDS.value,
+        max_clips=flags.TRUTH_CLIPS.value,
+        seed=evaluate_methods.EVAL_SEED + flags.SEED.value,
         flags=config.flags_text(),
     )
 

@@ -6,19 +6,38 @@ things out truly does to the network's answer.
 
 from typing import TYPE_CHECKING, Any
 
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS, Question
-from vtcav_jax.evaluation.world_benchmark.tables import ALL, AXES, EXACT, STABLE, TRUTH, Refused, Row
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS, EvalQuestion
+from vtcav_jax.evaluation.world_benchmark.tables import (
+    ALL_QUESTIONS,
+    ANALYTIC_SCORE,
+    MEAN_SCORE,
+    STABILITY_SCORE,
+    WORLD_METRICS,
+    MethodScoreRow,
+    NotApplicable,
+)
 
 if TYPE_CHECKING:
-    from vtcav_jax.evaluation.world_benchmark.scoring import score
+    from vtcav_jax.evaluation.world_benchmark.scoring import score_method
 
-__all__ = ["ALL", "AXES", "EXACT", "QUESTIONS", "STABLE", "TRUTH", "Question", "Refused", "Row", "score"]
+__all__ = [
+    "ALL_QUESTIONS",
+    "WORLD_METRICS",
+    "ANALYTIC_SCORE",
+    "EVAL_QUESTIONS",
+    "STABILITY_SCORE",
+    "MEAN_SCORE",
+    "EvalQuestion",
+    "NotApplicable",
+    "MethodScoreRow",
+    "score_method",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Scoring needs jax; tables are read without it."""
     if name != "score":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vtcav_jax.evaluation.world_benchmark.scoring import score
+    from vtcav_jax.evaluation.world_benchmark.scoring import score_method
 
-    return score
+    return score_method

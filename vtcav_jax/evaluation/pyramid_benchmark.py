@@ -19,202 +19,251 @@ from jaxtyping import Array, Float
 from vtcav_jax import pyramid, tap
 from vtcav_jax.attribution.score_model import ExplainContext, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Margin
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import draws, interval
-from vtcav_jax.evaluation.world_benchmark.tables import ABLATION, SELECTIVE, Row
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
+from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval, bootstrap_weights
+from vtcav_jax.evaluation.world_benchmark.tables import ABLATION_SCORE, SELECTIVITY_SCORE, MethodScoreRow
 from vtcav_jax.progress import progress
 from vtcav_jax.pyramid import Selection
 from vtcav_jax.pyramid.ablation import score_without
 from vtcav_jax.tap import Model
 from vtcav_jax.telling import warn
 
-KERNELS, DEPTH = 8, 3
-DRAWS = 8  # sets of kernels at random
-MOST, FEWEST = 20, 4  # clips of a class on either side
+CHANNELS_PER_STAGE, BENCHMARK_PYRAMID_DEPTH = 8, 3
+RANDOM_CHANNEL_DRAWS = 8  # sets of kernels at random
+MAX_CLIPS_PER_SIDE, MIN_CLIPS_PER_SIDE = 20, 4  # clips of a class on either side
 
-Named = dict[str, list[int]]  # of each stage the channels
+ChannelsByStage = dict[str, list[int]]  # of each stage the channels
 
 
-def by_gradients(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+def gradient_pyramid(
+    model: Model, class_clips: Array, other_clips: Array, target: Margin
+) -> tuple[ChannelsByStage, float]:
     """The package's pyramid, against clips of other classes."""
-    return _named(model, own, target, reference=others, nodes=4)
+    return _pyramid_channels(model, class_clips, target, reference=other_clips, nodes=4)
 
 
-def from_nothing(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+def zero_reference_pyramid(
+    model: Model, class_clips: Array, other_clips: Array, target: Margin
+) -> tuple[ChannelsByStage, float]:
     """The same from activations of 0, in one pass."""
-    return _named(model, own, target)
+    return _pyramid_channels(model, class_clips, target)
 
 
-def strongest(model: Model, own: Array, others: Array, target: Margin) -> tuple[Named, float]:
+def most_active_channels(
+    model: Model, class_clips: Array, other_clips: Array, target: Margin
+) -> tuple[ChannelsByStage, float]:
     """What is most active in the clips, whatever they are asked: which kernels stand out, and no explanation."""
-    chain = pyramid.pyramid_levels(prepare_explanation(model, own, target), None, DEPTH)
+    chain = pyramid.pyramid_levels(prepare_explanation(model, class_clips, target), None, BENCHMARK_PYRAMID_DEPTH)
     names = tuple(name for level in chain for name in level)
-    values = tap.activations(model, own, names)[1]
+    values = tap.activations(model, class_clips, names)[1]
     means = {name: np.asarray(jnp.abs(value).mean((0, 1, 2, 3))) for name, value in values.items()}
-    return {name: np.argsort(-mean)[:KERNELS].tolist() for name, mean in means.items()}, 1.0
+    return {name: np.argsort(-mean)[:CHANNELS_PER_STAGE].tolist() for name, mean in means.items()}, 1.0
 
 
-WAYS: dict[str, Callable[[Model, Array, Array, Margin], tuple[Named, float]]] = {
-    "pyramid": by_gradients,
-    "pyramid (from nothing)": from_nothing,
-    "strongest kernels": strongest,
+CHANNEL_SELECTORS: dict[str, Callable[[Model, Array, Array, Margin], tuple[ChannelsByStage, float]]] = {
+    "pyramid": gradient_pyramid,
+    "pyramid (from nothing)": zero_reference_pyramid,
+    "strongest kernels": most_active_channels,
 }
 
 
-def _named(model: Model, own: Array, target: Margin, **more: Any) -> tuple[Named, float]:
-    made = pyramid.build_pyramid(model, own, target, depth=DEPTH, selection=Selection("top", float(KERNELS)), **more)
-    stages = [name for level in made.levels for name in level]
-    ranked = sorted(made.nodes, key=lambda node: -node.relevance)
-    return {name: [node.channel for node in ranked if node.stage == name] for name in stages}, made.forward_passes
+def _pyramid_channels(
+    model: Model, class_clips: Array, target: Margin, **pyramid_options: Any
+) -> tuple[ChannelsByStage, float]:
+    class_pyramid = pyramid.build_pyramid(
+        model,
+        class_clips,
+        target,
+        depth=BENCHMARK_PYRAMID_DEPTH,
+        selection=Selection("top", float(CHANNELS_PER_STAGE)),
+        **pyramid_options,
+    )
+    stages = [name for level in class_pyramid.levels for name in level]
+    ranked = sorted(class_pyramid.nodes, key=lambda node: -node.relevance)
+    return {
+        name: [node.channel for node in ranked if node.stage == name] for name in stages
+    }, class_pyramid.forward_passes
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
     """A class's clips that make a pyramid and those that judge it, with as many of other classes."""
 
-    made_of: Array
-    usual: Array
-    judged: Array
-    others: Array
+    pyramid_clips: Array
+    reference_clips: Array
+    held_out_clips: Array
+    held_out_reference: Array
     target: Margin
 
 
-def kernels(about: Material, network: str) -> list[Row]:
+def pyramid_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRow]:
     """Of every way and stage both axes, question by question."""
-    if few := [name for name in about.ids if not _clips_each(about, QUESTIONS[name].head)]:
-        warn(f"pyramids are not scored: {', '.join(few)} has under {2 * FEWEST} clips of an answer; add --truth_clips")
+    if too_small := [
+        name for name in eval_set.question_ids if not _clips_per_side(eval_set, EVAL_QUESTIONS[name].head)
+    ]:
+        warn(
+            f"pyramids are not scored: {', '.join(too_small)} has under {2 * MIN_CLIPS_PER_SIDE} clips of an answer; add --truth_clips"
+        )
         return []
-    judged: dict[str, list[dict[str, _Judged]]] = {name: [] for name in about.ids}
-    heads = {name: QUESTIONS[name].head for name in about.ids}
-    sides = ((name, side) for name, head in heads.items() for side in _sides(about, head))
-    count = sum(2 * len(about.loaded.heads[head]) for head in heads.values())
+    results: dict[str, list[dict[str, _SideResult]]] = {name: [] for name in eval_set.question_ids}
+    heads = {name: EVAL_QUESTIONS[name].head for name in eval_set.question_ids}
+    sides = ((name, side) for name, head in heads.items() for side in _sides(eval_set, head))
+    count = sum(2 * len(eval_set.network.heads[head]) for head in heads.values())
     for name, side in progress(sides, count, "pyramids", size=lambda _: 1):
-        judged[name].append(_judged(about, len(judged[name]), side))
+        results[name].append(_judge_side(eval_set, len(results[name]), side))
     return [
         row
-        for name, some in judged.items()
-        for way in WAYS
-        for row in _rows(about, network, name, way, [side[way] for side in some])
+        for name, side_results in results.items()
+        for selector in CHANNEL_SELECTORS
+        for row in _score_rows(eval_set, network_name, name, selector, [side[selector] for side in side_results])
     ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
+class _SideResult:
     """What one side says of one way's kernels, stage by stage."""
 
     cost: float
     seconds: float  # of a clip
     # Of the margin: without the kernels, without as many others, without all
-    falls: dict[str, Float[np.ndarray, "3 b"]]
-    apart: dict[str, Float[np.ndarray, "3 draws"]]
+    margin_drops: dict[str, Float[np.ndarray, "3 b"]]
+    separation: dict[str, Float[np.ndarray, "3 draws"]]
 
 
-def _judged(about: Material, number: int, side: _Side) -> dict[str, _Judged]:
+def _judge_side(eval_set: EvalSet, number: int, side: _Side) -> dict[str, _SideResult]:
     """Every way; what is lost without others, and without all, is the same for all ways."""
-    model, out = about.wide.model, {}
-    what = prepare_explanation(model, side.judged, side.target)
-    falls: dict[str, _Falls] = {}
-    for way, make in WAYS.items():
+    model, out = eval_set.padded_network.model, {}
+    context = prepare_explanation(model, side.held_out_clips, side.target)
+    margin_drops: dict[str, _MarginDrops] = {}
+    for selector, select_channels in CHANNEL_SELECTORS.items():
         start = time.perf_counter()
-        named, cost = make(model, side.made_of, side.usual, side.target)
-        seconds = (time.perf_counter() - start) / len(side.made_of)
-        if not falls:
-            scores, values = tap.activations(what.score_model, what.video, tuple(named))
-            instead = tap.activations(model, side.others, tuple(named))[1]
-            full, seed = to_numpy(scores[:, 0]), (about.seed, number)
-            falls = {at: _Falls(what, at, values[at], instead[at], full, seed) for at in named}
-        apart = {at: _apart(falls[at].value, falls[at].other, some, about.seed) for at, some in named.items()}
-        out[way] = _Judged(cost, seconds, {at: falls[at].of(some) for at, some in named.items()}, apart)
+        channels_by_stage, cost = select_channels(model, side.pyramid_clips, side.reference_clips, side.target)
+        seconds = (time.perf_counter() - start) / len(side.pyramid_clips)
+        if not margin_drops:
+            scores, values = tap.activations(context.score_model, context.video, tuple(channels_by_stage))
+            substitutes = tap.activations(model, side.held_out_reference, tuple(channels_by_stage))[1]
+            full, seed = to_numpy(scores[:, 0]), (eval_set.seed, number)
+            margin_drops = {
+                stage: _MarginDrops(context, stage, values[stage], substitutes[stage], full, seed)
+                for stage in channels_by_stage
+            }
+        separation = {
+            stage: _separation(margin_drops[stage].value, margin_drops[stage].replacement, channels, eval_set.seed)
+            for stage, channels in channels_by_stage.items()
+        }
+        out[selector] = _SideResult(
+            cost,
+            seconds,
+            {stage: margin_drops[stage].drops_for_channels(channels) for stage, channels in channels_by_stage.items()},
+            separation,
+        )
     return out
 
 
-def _rows(about: Material, network: str, name: str, way: str, sides: list[_Judged]) -> list[Row]:
-    cost, spent = round(sides[0].cost), float(np.median([side.seconds for side in sides]))
+def _score_rows(
+    eval_set: EvalSet, network_name: str, name: str, selector: str, sides: list[_SideResult]
+) -> list[MethodScoreRow]:
+    cost, seconds = round(sides[0].cost), float(np.median([side.seconds for side in sides]))
     rows = []
-    for stage in sides[0].falls:
-        falls = np.concatenate([side.falls[stage] for side in sides], 1)
-        fallen = falls @ draws(falls.shape[1], about.seed).T
-        apart = np.mean([side.apart[stage] for side in sides], 0)
-        for axis, drawn in ((ABLATION, _share(*fallen)), (SELECTIVE, _skill(*apart))):
-            told = interval(drawn)
-            rows.append(Row(way, stage, network, name, axis, *told, falls.shape[1], cost, spent))
+    for stage in sides[0].margin_drops:
+        margin_drops = np.concatenate([side.margin_drops[stage] for side in sides], 1)
+        mean_drops = margin_drops @ bootstrap_weights(margin_drops.shape[1], eval_set.seed).T
+        separation = np.mean([side.separation[stage] for side in sides], 0)
+        for metric, samples in ((ABLATION_SCORE, _share(*mean_drops)), (SELECTIVITY_SCORE, _skill(*separation))):
+            bounds = bootstrap_interval(samples)
+            rows.append(
+                MethodScoreRow(
+                    selector, stage, network_name, name, metric, *bounds, margin_drops.shape[1], cost, seconds
+                )
+            )
     return rows
 
 
 @dataclass(frozen=True, eq=False)
-class _Falls:
+class _MarginDrops:
     """What the margins lose without kernels of a stage; `other` is what stands in their place."""
 
-    what: ExplainContext
+    context: ExplainContext
     stage: str
     value: Array
-    other: Array
+    replacement: Array
     full: np.ndarray
     seed: tuple[int, int]  # of each class and side others are drawn
-    drawn: dict[int, np.ndarray] = field(default_factory=dict)  # by how many
+    random_drops: dict[int, np.ndarray] = field(default_factory=dict)  # by how many
 
-    def of(self, chosen: list[int]) -> Float[np.ndarray, "3 b"]:
-        return np.stack([self._without(np.array(chosen, int)), self._as_many(len(chosen)), self._all])
+    def drops_for_channels(self, channels: list[int]) -> Float[np.ndarray, "3 b"]:
+        return np.stack(
+            [self._drop_without(np.array(channels, int)), self._mean_random_drop(len(channels)), self._drop_of_all]
+        )
 
     @property
-    def _every(self) -> np.ndarray:
+    def _all_channels(self) -> np.ndarray:
         return np.arange(self.value.shape[-1])
 
     @cached_property
-    def _all(self) -> Float[np.ndarray, " b"]:
-        return self._without(self._every)
+    def _drop_of_all(self) -> Float[np.ndarray, " b"]:
+        return self._drop_without(self._all_channels)
 
-    def _as_many(self, count: int) -> Float[np.ndarray, " b"]:
-        if count not in self.drawn:
+    def _mean_random_drop(self, count: int) -> Float[np.ndarray, " b"]:
+        if count not in self.random_drops:
             random = np.random.default_rng(self.seed)
-            falls = [self._without(random.choice(self._every, count, replace=False)) for _ in range(DRAWS)]
-            self.drawn[count] = np.mean(falls, 0)
-        return self.drawn[count]
+            random_results = [
+                self._drop_without(random.choice(self._all_channels, count, replace=False))
+                for _ in range(RANDOM_CHANNEL_DRAWS)
+            ]
+            self.random_drops[count] = np.mean(random_results, 0)
+        return self.random_drops[count]
 
-    def _without(self, channels: np.ndarray) -> Float[np.ndarray, " b"]:
-        gone = jnp.asarray(np.isin(self._every, channels))
+    def _drop_without(self, channels: np.ndarray) -> Float[np.ndarray, " b"]:
+        removed_mask = jnp.asarray(np.isin(self._all_channels, channels))
         return self.full - to_numpy(
-            score_without(self.what.score_model, self.what.video, self.stage, self.value, self.other, gone)
+            score_without(
+                self.context.score_model, self.context.video, self.stage, self.value, self.replacement, removed_mask
+            )
         )
 
 
-def _sides(about: Material, head: str) -> Iterator[_Side]:
+def _sides(eval_set: EvalSet, head: str) -> Iterator[_Side]:
     """Every class twice, its halves in turn; all have as many clips, so that nothing is compiled again."""
-    labels, where, n = about.clips.labels[head], about.loaded.head_slices[head], _clips_each(about, head)
+    labels, where, n = eval_set.clips.labels[head], eval_set.network.head_slices[head], _clips_per_side(eval_set, head)
     for c in range(where.stop - where.start):
-        own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
-        halves = [(own[i::2][:n], others[i::2][:n]) for i in (0, 1)]
+        class_rows, other_rows = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
+        halves = [(class_rows[i::2][:n], other_rows[i::2][:n]) for i in (0, 1)]
         target = Margin(np.full(n, where.start + c), (where.start, where.stop))
-        for one, other in (halves, halves[::-1]):
-            made_of, usual, judged, others_of = (jnp.asarray(about.video[rows]) for rows in (*one, *other))
-            yield _Side(made_of, usual, judged, others_of, target)
+        for pyramid_half, held_out_half in (halves, halves[::-1]):
+            pyramid_clips, reference_clips, held_out_clips, held_out_reference = (
+                jnp.asarray(eval_set.video[rows]) for rows in (*pyramid_half, *held_out_half)
+            )
+            yield _Side(pyramid_clips, reference_clips, held_out_clips, held_out_reference, target)
 
 
-def _clips_each(about: Material, head: str) -> int:
+def _clips_per_side(eval_set: EvalSet, head: str) -> int:
     """Of each class on either side; 0 if there are too few."""
-    labels, where = about.clips.labels[head], about.loaded.head_slices[head]
-    n = min(MOST, *(int((labels == c).sum()) // 2 for c in range(where.stop - where.start)))
-    return n if n >= FEWEST else 0
+    labels, where = eval_set.clips.labels[head], eval_set.network.head_slices[head]
+    n = min(MAX_CLIPS_PER_SIDE, *(int((labels == c).sum()) // 2 for c in range(where.stop - where.start)))
+    return n if n >= MIN_CLIPS_PER_SIDE else 0
 
 
-def _apart(own: Array, others: Array, chosen: list[int], seed: int) -> Float[np.ndarray, "3 draws"]:
+def _separation(
+    class_values: Array, other_values: Array, channels: list[int], seed: int
+) -> Float[np.ndarray, "3 draws"]:
     """How far means lie apart between the classes, in standard deviations: the chosen kernels', all, and the best."""
-    one, other = (np.asarray(value.mean((1, 2, 3)), np.float64) for value in (own, others))
-    spread = np.sqrt((one.var(0) + other.var(0)) / 2) + 1e-9
-    sign = np.sign(one.mean(0) - other.mean(0))
-    weights = draws(len(one), seed)
-    means = [weights @ some / weights.sum(1, keepdims=True) for some in (one, other)]
+    class_means, other_means = (np.asarray(value.mean((1, 2, 3)), np.float64) for value in (class_values, other_values))
+    spread = np.sqrt((class_means.var(0) + other_means.var(0)) / 2) + 1e-9
+    sign = np.sign(class_means.mean(0) - other_means.mean(0))
+    weights = bootstrap_weights(len(class_means), seed)
+    means = [weights @ some / weights.sum(1, keepdims=True) for some in (class_means, other_means)]
     far = sign * (means[0] - means[1]) / spread  # sign and the best are those of all clips: no draw makes them better
-    best = np.argsort(-far[0])[: max(len(chosen), 1)]
-    return np.stack([far[:, chosen].mean(1) if chosen else far.mean(1), far.mean(1), far[:, best].mean(1)])
+    best = np.argsort(-far[0])[: max(len(channels), 1)]
+    return np.stack([far[:, channels].mean(1) if channels else far.mean(1), far.mean(1), far[:, best].mean(1)])
 
 
-def _share(own: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " draws"]:
+def _share(observed: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " bootstrap_weights"]:
     """NaN where all kernels together do no more than some at random."""
     there = everything > chance
-    return np.where(there, (own - chance) / np.where(there, everything - chance, 1), np.nan)
+    return np.where(there, (observed - chance) / np.where(there, everything - chance, 1), np.nan)
 
 
-def _skill(own: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " draws"]:
-    return (own - chance) / np.maximum(best - chance, 1e-9)
+def _skill(observed: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " bootstrap_weights"]:
+    return (observed - chance) / np.maximum(best - chance, 1e-9)

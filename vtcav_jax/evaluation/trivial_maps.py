@@ -6,32 +6,32 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from vtcav_jax.evaluation.world_benchmark.tables import MODEL_FREE
+from vtcav_jax.evaluation.world_benchmark.tables import TRIVIAL_MAPS
 
 Video = Float[np.ndarray, "b t h w c"]
 Maps = Float[np.ndarray, "b t h w"]
 
-RANDOMS = 5  # chance scatters from one random map to the next
+N_RANDOM_MAPS = 5  # chance scatters from one random map to the next
 
 
-def baseline_maps(clips: ArrayLike, seed: int, *, randoms: int = 1) -> dict[str, Maps]:
+def trivial_maps(clips: ArrayLike, seed: int, *, n_random: int = 1) -> dict[str, Maps]:
     """The maps of `MODEL_FREE` at the clips' own resolution, none below 0.
 
     With several `randoms` there are further ones, `random_2` and so on.
     """
-    if randoms < 1:
-        raise ValueError(f"expected at least one random map, got {randoms}")
-    video = _checked(clips)
+    if n_random < 1:
+        raise ValueError(f"expected at least one random map, got {n_random}")
+    video = _check_clips(clips)
     maps = {name: made(video, seed) for name, made in _MAPS.items()}
-    return maps | {f"random_{i + 1}": _random(video, seed, i) for i in range(1, randoms)}
+    return maps | {f"random_{i + 1}": _random(video, seed, i) for i in range(1, n_random)}
 
 
-def baseline_map(name: str, clips: ArrayLike, seed: int) -> Maps:
+def trivial_map(name: str, clips: ArrayLike, seed: int) -> Maps:
     """One of `MODEL_FREE`."""
-    return _MAPS[name](_checked(clips), seed)
+    return _MAPS[name](_check_clips(clips), seed)
 
 
-def _checked(clips: ArrayLike) -> Video:
+def _check_clips(clips: ArrayLike) -> Video:
     video = np.asarray(clips, np.float32)
     if video.ndim != 5 or not video.size:
         raise ValueError(f"expected clips (b, t, h, w, c), none of these 0, got {video.shape}")
@@ -71,5 +71,5 @@ def _sobel(video: Video, _: int) -> Maps:
 
 
 _MAPS: dict[str, Callable[[Video, int], Maps]] = dict(
-    zip(MODEL_FREE, (_random, _difference_to_mean, _frame_difference, _sobel), strict=True)
+    zip(TRIVIAL_MAPS, (_random, _difference_to_mean, _frame_difference, _sobel), strict=True)
 )

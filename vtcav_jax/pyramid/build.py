@@ -214,7 +214,11 @@ class _Walk:
             self.nodes.append(
                 {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
                 | {"relevance_low": float(low), "relevance_high": float(high), "activation_excess": float(means[j])}
-                | {"frequency": float(selected_per_clip[:, j].mean()), "response": float("nan"), "unexplained": float("nan")}
+                | {
+                    "frequency": float(selected_per_clip[:, j].mean()),
+                    "response": float("nan"),
+                    "unexplained": float("nan"),
+                }
             )
             self.relevances.append(relevance[:, j])
             self.pull_values.append(None if pulls is None else pulls[stage][..., channel])

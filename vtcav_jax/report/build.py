@@ -112,10 +112,10 @@ def run_header(run: RunFolder) -> str:
     rows = run.score_rows
     weights = ", random weights" if any(run.has_random_weights(record.task) for record in run.records) else ""
     pairs = [("network", f"{config['model']}{weights}")] if "model" in config else []
-    if networks := unique_in_order([row.network for row in run.method_score_rows]):
+    if networks := unique_in_order([row.network_name for row in run.method_score_rows]):
         pairs += [
             ("networks", ", ".join(networks)),
-            ("clips of each", str(max(row.clips for row in run.method_score_rows))),
+            ("clips of each", str(max(row.n_clips for row in run.method_score_rows))),
         ]
     for target, predictions in tcav_text.predictions_by_target(run.prediction_rows).items():
         pairs.append(

@@ -16,7 +16,7 @@ from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.temporal_profile import PROFILE_CSV, ProfileRow
 from vtcav_jax.evaluation.faithfulness import own_clips
-from vtcav_jax.evaluation.faithfulness.own_clips import OwnRow
+from vtcav_jax.evaluation.faithfulness.own_clips import OwnMetricRow
 from vtcav_jax.evaluation.world_benchmark import tables as truth
 from vtcav_jax.models import PRESETS
 from vtcav_jax.pyramid import tables as pyramid
@@ -107,8 +107,8 @@ class RunFolder:
         return read_rows(self.folder / "limits.csv", SanityRow)
 
     @cached_property
-    def faithfulness_rows(self) -> tuple[OwnRow, ...]:
-        return read_rows(self.folder / own_clips.FILE, OwnRow)
+    def faithfulness_rows(self) -> tuple[OwnMetricRow, ...]:
+        return read_rows(self.folder / own_clips.FAITHFULNESS_CSV, OwnMetricRow)
 
     @cached_property
     def class_motion_rows(self) -> tuple[ClassMotionRow, ...]:
@@ -151,16 +151,16 @@ class RunFolder:
             ) from error
 
     @cached_property
-    def method_score_rows(self) -> tuple[truth.Row, ...]:
-        return read_rows(self.folder / truth.FILE, truth.Row)
+    def method_score_rows(self) -> tuple[truth.MethodScoreRow, ...]:
+        return read_rows(self.folder / truth.METHOD_SCORES_CSV, truth.MethodScoreRow)
 
     @cached_property
-    def metric_agreement_rows(self) -> tuple[truth.MetaRow, ...]:
-        return read_rows(self.folder / truth.METRICS, truth.MetaRow)
+    def metric_agreement_rows(self) -> tuple[truth.MetricAgreementRow, ...]:
+        return read_rows(self.folder / truth.METRIC_AGREEMENT_CSV, truth.MetricAgreementRow)
 
     @cached_property
-    def not_applicable_rows(self) -> tuple[truth.Refused, ...]:
-        return read_rows(self.folder / truth.REFUSED, truth.Refused)
+    def not_applicable_rows(self) -> tuple[truth.NotApplicable, ...]:
+        return read_rows(self.folder / truth.NOT_APPLICABLE_CSV, truth.NotApplicable)
 
     @cached_property
     def animation_rows(self) -> tuple[Animation, ...]:

@@ -24,7 +24,7 @@ from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, found, write_rows
-from vtcav_jax.training.evaluate import probabilities
+from vtcav_jax.training.evaluate import predict_clips
 
 PREVIEW_FOLDER, ANIMATIONS_CSV, PREDICTIONS_CSV = "films", "films.csv", "predictions.csv"
 PREVIEW_SIDE = 96  # of a clip on the page, in pixels
@@ -146,7 +146,7 @@ def _predict_targets(
             yield result.clip.video[:1]
 
     class_probabilities = list(
-        progress(probabilities(network, videos(), 8, clip_spec), len(indices), "answers", size=lambda _: 1)
+        progress(predict_clips(network, videos(), 8, clip_spec), len(indices), "answers", size=lambda _: 1)
     )
     probabilities_by_clip = dict(zip(read_names, class_probabilities))
     predictions = []

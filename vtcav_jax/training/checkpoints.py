@@ -14,7 +14,7 @@ from vtcav_jax.runs import directory
 Tree = TypeVar("Tree")
 
 
-class Metrics:
+class MetricsTable:
     """One row per step in a CSV, without times: an interrupted and an unbroken run write the same file."""
 
     def __init__(self, path: Path, heads: Iterable[str]):
@@ -24,11 +24,11 @@ class Metrics:
 
     def rewind(self, step: int) -> None:
         """Forgets what came after the checkpoint that the run goes on from."""
-        kept = []
+        earlier_rows = []
         if step:
             with self.path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
-        directory.write_table(self.path, self.columns, kept)
+                earlier_rows = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
+        directory.write_table(self.path, self.columns, earlier_rows)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])
@@ -59,27 +59,27 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        self.manager.save(step, args=self.ocp.args.StandardSave(_named(state)))
+        self.manager.save(step, args=self.ocp.args.StandardSave(_by_name(state)))
 
-    def restored(self, state: Tree) -> tuple[Tree, int]:
+    def restore(self, state: Tree) -> tuple[Tree, int]:
         """The last state, on the devices that `state` is on, and the step that comes next; else `state` and 0."""
         step = self.latest()
         if step is None:
             return state, 0
-        wanted = {
-            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _named(state).items()
+        templates = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _by_name(state).items()
         }
         try:
-            found = self.manager.restore(step, args=self.ocp.args.StandardRestore(wanted))
+            arrays = self.manager.restore(step, args=self.ocp.args.StandardRestore(templates))
         except Exception as error:  # orbax raises whatever its parts raise
             raise ValueError(
                 f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to go "
                 "on from the one before"
             ) from error
-        leaves = [found[name] for name in wanted]
+        leaves = [arrays[name] for name in templates]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), step
 
 
-def _named(state: Any) -> dict[str, Array]:
+def _by_name(state: Any) -> dict[str, Array]:
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

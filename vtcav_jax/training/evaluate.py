@@ -16,11 +16,11 @@ from vtcav_jax.stats.intervals import wilson_ci
 Probabilities = Float[np.ndarray, " k"]
 
 
-def probabilities(
-    loaded: models.Network,
+def predict_clips(
+    network: models.Network,
     videos: Iterable[np.ndarray],
     batch_size: int,
-    geometry: ClipSpec | None = None,
+    clip_spec: ClipSpec | None = None,
 ) -> Iterator[Probabilities]:
     """Of each video its classes' probabilities, those of every head adding up to 1.
 
@@ -28,13 +28,13 @@ def probabilities(
     reference does. Views of several videos go through the network together; the last batch is filled up, so that there
     is one shape.
     """
-    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
-    run = partial(_logits, loaded.model, geometry=geometry)
-    parts = tuple(loaded.head_slices.values())
+    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
+    run = partial(_logits, network.model, geometry=clip_spec)
+    parts = tuple(network.head_slices.values())
     waiting: list[tuple[np.ndarray, bool]] = []
     sums: list[np.ndarray] = []
 
-    def answered(logits: Iterable[np.ndarray]) -> Iterator[Probabilities]:
+    def finished_videos(logits: Iterable[np.ndarray]) -> Iterator[Probabilities]:
         for row, (_, last) in zip(logits, waiting):
             sums.append(np.concatenate([_softmax(row[part].astype(np.float64)) for part in parts]))
             if last:
@@ -45,17 +45,17 @@ def probabilities(
         for i, view in enumerate(video):
             waiting.append((view, i == len(video) - 1))
             if len(waiting) == batch_size:
-                yield from answered(np.asarray(run(np.stack([view for view, _ in waiting]))))
+                yield from finished_videos(np.asarray(run(np.stack([view for view, _ in waiting]))))
                 waiting.clear()
     if waiting:
         filled = [view for view, _ in waiting]
         filled += filled[-1:] * (batch_size - len(filled))
-        yield from answered(np.asarray(run(np.stack(filled))))
+        yield from finished_videos(np.asarray(run(np.stack(filled))))
 
 
 @partial(jax.jit, static_argnames="geometry")
-def _logits(model, video: Array, geometry: ClipSpec) -> Array:
-    return model(geometry.normalise(video) if video.dtype == np.uint8 else video)
+def _logits(model, video: Array, clip_spec: ClipSpec) -> Array:
+    return model(clip_spec.normalise(video) if video.dtype == np.uint8 else video)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -68,67 +68,68 @@ class Accuracy:
     """Right answers of one head, with the 95 % interval of their share (Wilson's)."""
 
     head: str
-    n: int
-    right: int
+    n_clips: int
+    n_correct: int
 
     @property
     def share(self) -> float:
-        return self.right / self.n if self.n else float("nan")
+        return self.n_correct / self.n_clips if self.n_clips else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_ci(self.right, self.n)
+        return wilson_ci(self.n_correct, self.n_clips)
 
 
-def accuracy(
-    loaded: models.Network, source: Source, batch_size: int, *, workers: int = 2, failed: list[Read] | None = None
+def measure_accuracy(
+    network: models.Network, source: Source, batch_size: int, *, num_workers: int = 2, failed: list[Read] | None = None
 ) -> list[Accuracy]:
     """How often each head is right on the clips of `source` that can be read; the others are added to `failed`."""
-    columns = class_columns(loaded, source.heads)
+    columns = align_classes(network, source.heads)
     counts = {head: [0, 0] for head in columns}
-    for read, probability in predicted(loaded, source, batch_size, How(normalise=False), workers=workers):
+    for read, probability in predict_source(network, source, batch_size, How(normalise=False), num_workers=num_workers):
         if probability is None:
             if failed is not None:
                 failed.append(read)
             continue
         for head, label in source.items[read.index].labels.items():
             if head in columns:
-                answer = columns[head][int(probability[loaded.head_slices[head]].argmax())]
+                answer = columns[head][int(probability[network.head_slices[head]].argmax())]
                 counts[head][0] += 1
                 counts[head][1] += answer == label
     return [Accuracy(head, n, right) for head, (n, right) in counts.items()]
 
 
-def predicted(
-    loaded: models.Network, source: Source, batch_size: int, how: How, *, workers: int = 2
+def predict_source(
+    network: models.Network, source: Source, batch_size: int, sampling: How, *, num_workers: int = 2
 ) -> Iterator[tuple[Read, Probabilities | None]]:
     """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
-    geometry = models.PRESETS[loaded.preset].clip_spec
-    seen: list[Read] = []
+    clip_spec = models.PRESETS[network.preset].clip_spec
+    pending: list[Read] = []
 
     def videos() -> Iterator[np.ndarray]:
-        for read in stream(source, geometry, how, workers=workers):
-            seen.append(read)
+        for read in stream(source, clip_spec, sampling, workers=num_workers):
+            pending.append(read)
             if read.clip is not None:
                 yield read.clip.video
 
     def failures() -> Iterator[tuple[Read, None]]:
-        while seen and seen[0].clip is None:
-            yield seen.pop(0), None
+        while pending and pending[0].clip is None:
+            yield pending.pop(0), None
 
-    for probability in probabilities(loaded, videos(), batch_size):
+    for probability in predict_clips(network, videos(), batch_size):
         yield from failures()
-        yield seen.pop(0), probability
+        yield pending.pop(0), probability
     yield from failures()
 
 
-def class_columns(loaded: models.Network, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
+def align_classes(network: models.Network, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
     """For each head that network and source share, the source's number of each of the network's classes (-1: none)."""
-    shared = [head for head in loaded.heads if head in heads]
+    shared = [head for head in network.heads if head in heads]
     if not shared:
         raise ValueError(
-            f"the network answers {', '.join(loaded.heads)}, the clips are labelled for {', '.join(heads) or 'nothing'}"
+            f"the network answers {', '.join(network.heads)}, the clips are labelled for {', '.join(heads) or 'nothing'}"
         )
     return {
-        head: [heads[head].index(name) if name in heads[head] else -1 for name in loaded.heads[head]] for head in shared
+        head: [heads[head].index(name) if name in heads[head] else -1 for name in network.heads[head]]
+        for head in shared
     }

@@ -25,15 +25,15 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import How, Read, Source, stream
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.progress import progress
-from vtcav_jax.training.checkpoints import Checkpoints, Metrics
+from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
 
 Augmentation = Literal["none", "flip", "torus"]
 
-_LEFT_OUT = -1  # the label of a clip that has none, or could not be read: it does not count
+_NO_LABEL = -1  # the label of a clip that has none, or could not be read: it does not count
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """What is done at each step; with the source and the model, all that the result depends on."""
 
     steps: int = 1000
@@ -44,10 +44,12 @@ class Recipe:
     clip_norm: float = 1.0  # of the gradient
     label_smoothing: float = 0.0  # share of each answer that is spread over all: margins then end somewhere
     augment: Augmentation = "none"  # flip: left and right, per clip; torus: a shift around a world's borders
-    timeless: float = 0.0  # share of clips that are shown as one frame, repeated, or with their frames shuffled
-    timeless_from: int = 0  # the step: such clips are harder, and nothing else is learnt while they are not understood
-    timeless_heads: tuple[str, ...] = ()  # whose answers are still true of such a clip; the others' do not count
-    random_start: bool = False  # of the clip within its video, another one each time
+    static_fraction: float = 0.0  # share of clips that are shown as one frame, repeated, or with their frames shuffled
+    static_from_step: int = (
+        0  # the step: such clips are harder, and nothing else is learnt while they are not understood
+    )
+    static_heads: tuple[str, ...] = ()  # whose answers are still true of such a clip; the others' do not count
+    temporal_jitter: bool = False  # of the clip within its video, another one each time
     checkpoint_every: int = 200  # steps
     seed: int = 0
 
@@ -59,7 +61,7 @@ class Recipe:
             problems.append(f"warmup {self.warmup} must be within the {self.steps} steps")
         if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
             problems.append("learning_rate and clip_norm must be positive, weight_decay not negative")
-        if not 0 <= self.timeless <= 1 or (self.timeless and not self.timeless_heads):
+        if not 0 <= self.static_fraction <= 1 or (self.static_fraction and not self.static_heads):
             problems.append("timeless must be a share, with the heads whose answers need no time")
         if not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing {self.label_smoothing} must be a share, less than 1")
@@ -85,85 +87,85 @@ class Diverged(ValueError):
     """The loss is not a number any more."""
 
 
-class Trained(NamedTuple):
+class TrainResult(NamedTuple):
     model: nnx.Module
     failures: tuple[Read, ...]  # clips that could not be read since the run was last started
 
 
-def train(
+def train_network(
     make_model: Callable[[], nnx.Module],
     source: Source,
-    geometry: ClipSpec,
-    recipe: Recipe,
+    clip_spec: ClipSpec,
+    config: TrainConfig,
     folder: Path,
     *,
     initial: dict[str, Array] | None = None,
-    workers: int = 2,
-) -> Trained:
+    num_workers: int = 2,
+) -> TrainResult:
     """Trains until `recipe.steps`; `folder` holds checkpoints and `metrics.csv`.
 
     Called again with the same arguments it goes on from the last checkpoint. `initial` are parameters to begin with.
     A clip that cannot be read takes part in no loss.
     """
-    heads = checked_heads(source)
+    heads = require_heads(source)
     devices = jax.devices()
-    if recipe.batch_size % len(devices):
-        raise ValueError(f"batch_size {recipe.batch_size} must be a multiple of the {len(devices)} devices")
+    if config.batch_size % len(devices):
+        raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {len(devices)} devices")
     mesh = Mesh(np.array(devices), ("b",))
     everywhere, by_clip = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("b"))
 
     parts = tuple((head, part.start, part.stop) for head, part in models.head_slices(heads).items())
     graphdef, fresh = nnx.split(weights.load(make_model, initial) if initial else make_model())
-    state = State(
-        jax.device_put(fresh, everywhere, may_alias=False), jax.device_put(recipe.optimiser().init(fresh), everywhere)
+    state = TrainState(
+        jax.device_put(fresh, everywhere, may_alias=False), jax.device_put(config.optimiser().init(fresh), everywhere)
     )
-    table = Metrics(folder / "metrics.csv", heads)
+    table = MetricsTable(folder / "metrics.csv", heads)
     failed: dict[str, Read] = {}
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        state, first = checkpoints.restored(state)
-        table.rewind(first)
-        step_of = partial(_step, graphdef, recipe, geometry, parts)
-        schedule, told = recipe.schedule(), {}
+        state, first_step = checkpoints.restore(state)
+        table.rewind(first_step)
+        step_of = partial(_step, graphdef, config, clip_spec, parts)
+        schedule, last_values = config.schedule(), {}
         pending: list[tuple[int, Any]] = []
 
-        def settle() -> None:
+        def collect_pending() -> None:
             """Looks at the steps that were started: only here the host waits for the devices."""
             for step, values in pending:
-                found = {name: float(value) for name, value in jax.device_get(values).items()}
-                if not all(map(math.isfinite, found.values())):
-                    good = checkpoints.latest()
+                scalars = {name: float(value) for name, value in jax.device_get(values).items()}
+                if not all(map(math.isfinite, scalars.values())):
+                    last_good = checkpoints.latest()
                     raise Diverged(
-                        f"the loss is {found['loss']} at step {step}; the last good checkpoint is "
-                        f"{'none' if good is None else f'step {good} in {checkpoints.folder}'}; lower the learning rate"
+                        f"the loss is {scalars['loss']} at step {step}; the last good checkpoint is "
+                        f"{'none' if last_good is None else f'step {last_good} in {checkpoints.folder}'}; lower the learning rate"
                     )
-                table.add(step, found | {"learning_rate": float(np.asarray(schedule(step)))})
-                told.update(found)
+                table.add(step, scalars | {"learning_rate": float(np.asarray(schedule(step)))})
+                last_values.update(scalars)
             pending.clear()
 
-        batches = _batches(source, geometry, recipe, first, workers, failed)
+        batches = _batches(source, clip_spec, config, first_step, num_workers, failed)
         units = progress(
-            zip(range(first, recipe.steps), batches),
-            (recipe.steps - first) * recipe.batch_size,
+            zip(range(first_step, config.steps), batches),
+            (config.steps - first_step) * config.batch_size,
             "clips",
-            size=lambda _: recipe.batch_size,
-            note=lambda: _note(told),
+            size=lambda _: config.batch_size,
+            note=lambda: _progress_note(last_values),
         )
         for step, (video, labels) in units:
             video, labels = jax.device_put((video, labels), by_clip)
             state, values = step_of(state, video, labels, jnp.asarray(step, jnp.int32))
             pending.append((step, values))
-            last = step + 1 == recipe.steps
-            if len(pending) > 8 or last or (step + 1) % recipe.checkpoint_every == 0:
-                settle()
-            if last or (step + 1) % recipe.checkpoint_every == 0:
+            last = step + 1 == config.steps
+            if len(pending) > 8 or last or (step + 1) % config.checkpoint_every == 0:
+                collect_pending()
+            if last or (step + 1) % config.checkpoint_every == 0:
                 table.flush()
                 checkpoints.save(step + 1, state)
-    return Trained(nnx.merge(graphdef, state.parameters), tuple(failed[name] for name in sorted(failed)))
+    return TrainResult(nnx.merge(graphdef, state.parameters), tuple(failed[name] for name in sorted(failed)))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
+class TrainState:
     parameters: Any
     optimiser: Any
 
@@ -171,76 +173,76 @@ class State:
 @partial(jax.jit, static_argnames=("graphdef", "recipe", "geometry", "heads"), donate_argnames="state")
 def _step(
     graphdef: Any,
-    recipe: Recipe,
-    geometry: ClipSpec,
+    config: TrainConfig,
+    clip_spec: ClipSpec,
     heads: tuple[tuple[str, int, int], ...],
-    state: State,
+    state: TrainState,
     video: UInt8[Array, "b t h w 3"],
     labels: Int[Array, "b heads"],
     step: Int[Array, ""],
-) -> tuple[State, dict[str, Float[Array, ""]]]:
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of gradient descent, and how it went."""
-    key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-    video = augmented(video, recipe.augment, key)
-    if recipe.timeless:
-        share = jnp.where(step >= recipe.timeless_from, recipe.timeless, 0.0)
-        video, chosen = without_time(video, share, jax.random.fold_in(key, 1))
-        needs_time = np.array([[head not in recipe.timeless_heads for head, _, _ in heads]])
-        labels = jnp.where(chosen[:, None] & needs_time, _LEFT_OUT, labels)
-    clips = geometry.normalise(video)
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    video = augment(video, config.augment, key)
+    if config.static_fraction:
+        share = jnp.where(step >= config.static_from_step, config.static_fraction, 0.0)
+        video, is_static = ablate_time(video, share, jax.random.fold_in(key, 1))
+        needs_time = np.array([[head not in config.static_heads for head, _, _ in heads]])
+        labels = jnp.where(is_static[:, None] & needs_time, _NO_LABEL, labels)
+    clips = clip_spec.normalise(video)
 
     def loss_of(parameters):
         logits = nnx.merge(graphdef, parameters)(clips).astype(jnp.float32)
-        smoothing = recipe.label_smoothing
-        losses, right = zip(*(_head(logits[:, a:z], labels[:, i], smoothing) for i, (_, a, z) in enumerate(heads)))
+        smoothing = config.label_smoothing
+        losses, right = zip(*(_head_loss(logits[:, a:z], labels[:, i], smoothing) for i, (_, a, z) in enumerate(heads)))
         return sum(losses) / len(heads), right
 
-    (loss, right), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
-    updates, optimiser = recipe.optimiser().update(gradients, state.optimiser, state.parameters)
+    (loss, accuracies), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+    updates, optimiser = config.optimiser().update(gradients, state.optimiser, state.parameters)
     values = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
-    values |= {f"accuracy:{head}": share for (head, _, _), share in zip(heads, right)}
-    return State(optax.apply_updates(state.parameters, updates), optimiser), values
+    values |= {f"accuracy:{head}": share for (head, _, _), share in zip(heads, accuracies)}
+    return TrainState(optax.apply_updates(state.parameters, updates), optimiser), values
 
 
-def _head(
+def _head_loss(
     logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Cross entropy and share of right answers of one head, over the clips that have a label for it."""
-    counts = (labels != _LEFT_OUT).astype(jnp.float32)
+    counts = (labels != _NO_LABEL).astype(jnp.float32)
     total = jnp.maximum(counts.sum(), 1.0)
-    wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    losses = optax.softmax_cross_entropy(logits, wanted)
+    smoothed_labels = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    losses = optax.softmax_cross_entropy(logits, smoothed_labels)
     right = (logits.argmax(-1) == labels).astype(jnp.float32)
     return (losses * counts).sum() / total, (right * counts).sum() / total
 
 
-def augmented(video: UInt8[Array, "b t h w 3"], how: Augmentation, key: Array) -> UInt8[Array, "b t h w 3"]:
+def augment(video: UInt8[Array, "b t h w 3"], augmentation: Augmentation, key: Array) -> UInt8[Array, "b t h w 3"]:
     """Every clip changed in a way that leaves all of its labels true."""
     b, _, h, w, _ = video.shape
-    if how == "flip":
-        chosen = jax.random.bernoulli(key, 0.5, (b, 1, 1, 1, 1))
-        return jnp.where(chosen, video[:, :, :, ::-1], video)
-    if how == "torus":
+    if augmentation == "flip":
+        is_flipped = jax.random.bernoulli(key, 0.5, (b, 1, 1, 1, 1))
+        return jnp.where(is_flipped, video[:, :, :, ::-1], video)
+    if augmentation == "torus":
         shifts = jax.random.randint(key, (b, 2), 0, jnp.array([[h, w]]))
         return jax.vmap(lambda clip, by: jnp.roll(clip, by, (1, 2)))(video, shifts)
     return video
 
 
-def without_time(
+def ablate_time(
     video: UInt8[Array, "b t h w 3"], share: float | Float[Array, ""], key: Array
 ) -> tuple[UInt8[Array, "b t h w 3"], Bool[Array, " b"]]:
     """A `share` of the clips frozen at one frame or with their frames shuffled, half and half; and which they are."""
     b, t = video.shape[:2]
-    which, still, frame, shuffle = jax.random.split(key, 4)
-    chosen = jax.random.bernoulli(which, share, (b,))
-    orders = jax.random.uniform(shuffle, (b, t)).argsort(1)
-    one = jax.random.randint(frame, (b, 1), 0, t)
-    orders = jnp.where(jax.random.bernoulli(still, 0.5, (b, 1)), one, orders)
-    orders = jnp.where(chosen[:, None], orders, jnp.arange(t)[None])
-    return jnp.take_along_axis(video, orders[:, :, None, None, None], 1), chosen
+    choice_key, freeze_key, frame_key, shuffle_key = jax.random.split(key, 4)
+    is_static = jax.random.bernoulli(choice_key, share, (b,))
+    orders = jax.random.uniform(shuffle_key, (b, t)).argsort(1)
+    frozen_frame = jax.random.randint(frame_key, (b, 1), 0, t)
+    orders = jnp.where(jax.random.bernoulli(freeze_key, 0.5, (b, 1)), frozen_frame, orders)
+    orders = jnp.where(is_static[:, None], orders, jnp.arange(t)[None])
+    return jnp.take_along_axis(video, orders[:, :, None, None, None], 1), is_static
 
 
-def checked_heads(source: Source) -> dict[str, tuple[str, ...]]:
+def require_heads(source: Source) -> dict[str, tuple[str, ...]]:
     heads = {head: tuple(names) for head, names in source.heads.items()}
     if not heads or not any(item.labels for item in source.items):
         raise ValueError(
@@ -254,15 +256,15 @@ def checked_heads(source: Source) -> dict[str, tuple[str, ...]]:
     return heads
 
 
-def with_new_head(old: dict[str, Array], make_model: Callable[[], nnx.Module]) -> dict[str, Array]:
+def replace_head(old_parameters: dict[str, Array], make_model: Callable[[], nnx.Module]) -> dict[str, Array]:
     """The parameters of a trained network, with those of a head (named `head...`) that fits the new classes."""
-    fresh = weights.named_parameters(make_model())
-    return {name: a if name.split(".")[0] == "head" else old[name] for name, a in fresh.items()}
+    new_parameters = weights.named_parameters(make_model())
+    return {name: a if name.split(".")[0] == "head" else old_parameters[name] for name, a in new_parameters.items()}
 
 
-def order(n: int, seed: int, first: int) -> Iterator[tuple[int, int]]:
+def epoch_order(n: int, seed: int, start: int) -> Iterator[tuple[int, int]]:
     """(epoch, clip) without end from position `first` on: every clip once, shuffled, and again in another order."""
-    epoch, skip = divmod(first, n)
+    epoch, skip = divmod(start, n)
     while True:
         shuffled = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n)
         yield from ((epoch, int(i)) for i in shuffled[skip:])
@@ -270,21 +272,21 @@ def order(n: int, seed: int, first: int) -> Iterator[tuple[int, int]]:
 
 
 def _batches(
-    source: Source, geometry: ClipSpec, recipe: Recipe, first: int, workers: int, failed: dict[str, Read]
+    source: Source, clip_spec: ClipSpec, config: TrainConfig, first_step: int, num_workers: int, failed: dict[str, Read]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    positions = order(len(source.items), recipe.seed, first * recipe.batch_size)
-    positions = islice(positions, (recipe.steps - first) * recipe.batch_size)
-    how = How(normalise=False, random_start=recipe.seed if recipe.random_start else None)
-    reads = stream(source, geometry, how, wanted=positions, workers=workers)
-    for _ in range(first, recipe.steps):
-        video = np.zeros((recipe.batch_size, *geometry.shape), np.uint8)
-        labels = np.full((recipe.batch_size, len(source.heads)), _LEFT_OUT, np.int32)
-        for row, read in enumerate(islice(reads, recipe.batch_size)):
+    positions = epoch_order(len(source.items), config.seed, first_step * config.batch_size)
+    positions = islice(positions, (config.steps - first_step) * config.batch_size)
+    sampling = How(normalise=False, random_start=config.seed if config.temporal_jitter else None)
+    reads = stream(source, clip_spec, sampling, wanted=positions, workers=num_workers)
+    for _ in range(first_step, config.steps):
+        video = np.zeros((config.batch_size, *clip_spec.shape), np.uint8)
+        labels = np.full((config.batch_size, len(source.heads)), _NO_LABEL, np.int32)
+        for row, read in enumerate(islice(reads, config.batch_size)):
             if read.clip is None:
                 failed[read.item.name] = read
                 continue
             video[row] = read.clip.video[0]
-            labels[row] = [read.item.labels.get(head, _LEFT_OUT) for head in source.heads]
+            labels[row] = [read.item.labels.get(head, _NO_LABEL) for head in source.heads]
         yield video, labels
 
 
@@ -292,6 +294,6 @@ def _is_matrix(parameters: Any) -> Any:
     return jax.tree.map(lambda a: a.ndim > 1, parameters)
 
 
-def _note(told: dict[str, float]) -> str:
-    shown = {name.removeprefix("accuracy:"): value for name, value in told.items() if name != "gradient_norm"}
-    return ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+def _progress_note(values: dict[str, float]) -> str:
+    displayed = {name.removeprefix("accuracy:"): value for name, value in values.items() if name != "gradient_norm"}
+    return ", ".join(f"{name} {value:.3f}" for name, value in displayed.items())

@@ -141,7 +141,7 @@ def run(tmp_path_factory):
         given = (
             dict(targets=["direction", "shape:x"], methods=["gradcam@convs.1", "gradient_x_input"], workers=0) | more
         )
-        attribute.explain("worlds_cnn", WORLD, folder, HOW, **given)
+        attribute.attribute("worlds_cnn", WORLD, folder, HOW, **given)
         return folder
 
     return again
@@ -260,7 +260,9 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     measuring = reliance.MotionConfig(shuffles=3, compare_optical_flow=True)
 
     def again():
-        motion.motion("worlds_cnn", WORLD, folder, HOW, measuring, targets=["direction", "scene"], workers=0)
+        motion.measure_motion_reliance(
+            "worlds_cnn", WORLD, folder, HOW, measuring, targets=["direction", "scene"], num_workers=0
+        )
 
     again()
     with (folder / "motion.csv").open(newline="") as file:
@@ -272,7 +274,11 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     probe = attribution.temporal_probe(cnn.model, clip, attribution.Margin(answer, (4, 8)), baseline=None, shuffles=3)
     mine = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")
     assert mine["answer"] == cnn.labels[answer]
-    for name, expected in (("score", probe.score), ("drop_shuffled", probe.drop_shuffled), ("drop_frozen", probe.drop_frozen)):
+    for name, expected in (
+        ("score", probe.score),
+        ("drop_shuffled", probe.drop_shuffled),
+        ("drop_frozen", probe.drop_frozen),
+    ):
         assert float(mine[name]) == pytest.approx(float(expected[0]), rel=1e-3)
     shares = 1 - probe.scores_shuffled[0] / float(probe.score[0])
     found = float(mine["order_low"]), float(mine["order_high"])  # of three orders all the same one is 1 in 27 draws

@@ -19,7 +19,7 @@ def drawn():
 def test_scores_are_sklearns(drawn):
     metrics = pytest.importorskip("sklearn.metrics")
     values, inside = drawn
-    found = localisation.hits(values, inside)
+    found = localisation.score_localisation(values, inside)
     for i in range(4):
         assert found.scores["auroc"][i] == pytest.approx(metrics.roc_auc_score(inside[i], values[i]))
         assert found.scores["precision"][i] == pytest.approx(metrics.average_precision_score(inside[i], values[i]))
@@ -28,7 +28,7 @@ def test_scores_are_sklearns(drawn):
 def test_shares_by_their_definition(drawn):
     values, inside = drawn
     fine = values + np.random.default_rng(1).random(values.shape, np.float32) / 2  # without ties
-    found = localisation.hits(fine, inside)
+    found = localisation.score_localisation(fine, inside)
     for i in range(4):
         k, positive = inside[i].sum(), np.maximum(fine[i], 0)
         top = set(np.argsort(-fine[i])[:k].tolist()) & set(np.flatnonzero(inside[i]).tolist())
@@ -40,21 +40,21 @@ def test_shares_by_their_definition(drawn):
 
 def test_the_mask_is_perfect_and_a_constant_is_chance(drawn):
     _, inside = drawn
-    best = localisation.hits(inside.astype(np.float32), inside)
+    best = localisation.score_localisation(inside.astype(np.float32), inside)
     for name, skill in best.skill.items():
         np.testing.assert_allclose(skill, 1, atol=1e-6, err_msg=name)
     for value in (2, 0, -1):
-        flat = localisation.hits(np.full(inside.shape, value, np.float32), inside)
+        flat = localisation.score_localisation(np.full(inside.shape, value, np.float32), inside)
         for name, skill in flat.skill.items():
             np.testing.assert_allclose(skill, 0, atol=1e-6, err_msg=name)
-    worst = localisation.hits(-inside.astype(np.float32), inside)
+    worst = localisation.score_localisation(-inside.astype(np.float32), inside)
     assert (worst.skill["auroc"] == -1).all() and (worst.skill["rank"] < 0).all()  # not clipped
 
 
 def test_random_maps_have_the_chance_that_is_told():
     random = np.random.default_rng(2)
     inside = np.tile(np.arange(50) < 10, (400, 1))
-    found = localisation.hits(random.random((400, 50), np.float32), inside)
+    found = localisation.score_localisation(random.random((400, 50), np.float32), inside)
     for name, skill in found.skill.items():
         assert abs(skill.mean()) < (0.1 if name == "precision" else 0.03), name
 
@@ -63,12 +63,12 @@ def test_a_halo_does_not_count(drawn):
     values, inside = drawn
     counted = np.random.default_rng(3).random(inside.shape) < 0.7
     other = np.where(counted, values, 100).astype(np.float32)
-    for name, score in localisation.hits(values, inside, counted).scores.items():
-        np.testing.assert_array_equal(score, localisation.hits(other, inside, counted).scores[name])
-    empty = localisation.hits(values, np.zeros_like(inside))
+    for name, score in localisation.score_localisation(values, inside, counted).scores.items():
+        np.testing.assert_array_equal(score, localisation.score_localisation(other, inside, counted).scores[name])
+    empty = localisation.score_localisation(values, np.zeros_like(inside))
     assert all(np.isnan(v).all() for d in (empty.scores, empty.chance, empty.skill) for v in d.values())
     with pytest.raises(ValueError, match="masks must be the same"):
-        localisation.hits(values, inside[:, 1:])
+        localisation.score_localisation(values, inside[:, 1:])
 
 
 def test_pointing():
@@ -78,31 +78,31 @@ def test_pointing():
     maps[0, 1, 12, 12] = 1  # in it
     maps[1, 1, 16, 12] = 1  # two pixels below: tolerated, at 30 pixels
     maps[2, 3, 12, 12] = 1  # in no frame of it
-    hit, chance = localisation.pointing(maps, masks)
+    hit, chance = localisation.pointing_game(maps, masks)
     assert hit.tolist() == [1, 1, 0]
     np.testing.assert_allclose(chance, 9 * 9 * 2 / (30 * 30 * 4))
-    assert localisation.pointing(maps, masks, tolerance=0.0)[0].tolist() == [1, 0, 0]
+    assert localisation.pointing_game(maps, masks, tolerance=0.0)[0].tolist() == [1, 0, 0]
     # A ring around the thing: all of its largest values are outside, though their middle is not
-    ring = localisation.dilated(masks, 5) & ~localisation.dilated(masks, 4)
-    assert not localisation.pointing(ring.astype(np.float32), masks, tolerance=0.0)[0].any()
+    ring = localisation.dilate(masks, 5) & ~localisation.dilate(masks, 4)
+    assert not localisation.pointing_game(ring.astype(np.float32), masks, tolerance=0.0)[0].any()
     half = maps[:1].copy()
     half[0, 3, 1, 1] = 1
-    assert localisation.pointing(half, masks[:1])[0] == 0.5
+    assert localisation.pointing_game(half, masks[:1])[0] == 0.5
     # Coarse maps point with their places' centres
     coarse = np.zeros((3, 2, 3, 3), np.float32)
     coarse[:, 0, 1, 1] = 1
-    assert (localisation.pointing(coarse, masks)[0] == 1).all()  # to 15, 15 in frame 1, one pixel beside it
-    assert (localisation.pointing(coarse, masks, tolerance=0.0)[0] == 0).all()
+    assert (localisation.pointing_game(coarse, masks)[0] == 1).all()  # to 15, 15 in frame 1, one pixel beside it
+    assert (localisation.pointing_game(coarse, masks, tolerance=0.0)[0] == 0).all()
     coarse_masks = masks.copy()
     coarse_masks[:, 1, 15, 15] = True
-    assert (localisation.pointing(coarse, coarse_masks, tolerance=0.0)[0] == 1).all()
+    assert (localisation.pointing_game(coarse, coarse_masks, tolerance=0.0)[0] == 1).all()
 
 
 def test_pointing_frame_by_frame():
     masks, maps = np.zeros((2, 3, 10, 10), bool), np.zeros((2, 3, 10, 10), np.float32)
     masks[0, 0, 2:4, 2:4] = masks[0, 2, 5:7, 5:7] = True
     maps[0, 0, 2, 2], maps[0, 1, 0, 0], maps[0, 2, 0, 0] = 1, 9, 1
-    hit, chance = localisation.pointing(maps, masks, by_frame=True, tolerance=0.0)
+    hit, chance = localisation.pointing_game(maps, masks, by_frame=True, tolerance=0.0)
     assert hit[0] == 0.5 and chance[0] == pytest.approx(0.04) and np.isnan(hit[1])
 
 
@@ -113,7 +113,7 @@ def test_dilation_is_scipys():
     for pixels in (0, 1, 3):
         side = 2 * pixels + 1
         expected = ndimage.binary_dilation(masks, np.ones((1, 1, side, side)))
-        np.testing.assert_array_equal(localisation.dilated(masks, pixels), expected)
+        np.testing.assert_array_equal(localisation.dilate(masks, pixels), expected)
 
 
 def test_boxes_become_masks():
@@ -129,19 +129,22 @@ def test_when():
     event[:, 2:4] = True
     maps = np.zeros((2, 8, 3, 3), np.float32)
     maps[0, 2:4], maps[1, 5] = 1, 1
-    found = localisation.temporal(maps, event)
+    found = localisation.score_temporal_localisation(maps, event)
     assert found.scores["hit"].tolist() == [1, 0] and found.chance["hit"].tolist() == [0.25, 0.25]
     assert found.scores["mass"].tolist() == [1, 0] and found.scores["auroc"][0] == 1
     assert found.scores["iou"][0] == 1 and found.skill["hit"][1] == pytest.approx(-1 / 3)
-    assert localisation.temporal(maps - 9, event).skill["hit"].tolist() == [0, 0]  # nothing positive: chance
-    half = localisation.temporal(maps[:, ::2], event)  # steps of two frames
+    assert localisation.score_temporal_localisation(maps - 9, event).skill["hit"].tolist() == [
+        0,
+        0,
+    ]  # nothing positive: chance
+    half = localisation.score_temporal_localisation(maps[:, ::2], event)  # steps of two frames
     assert half.scores["hit"][0] == 1
 
 
 def test_a_frequent_class_does_not_decide():
     values = np.array([1, 1, 1, 0, np.nan], np.float32)
-    assert localisation.class_balanced(values, np.array([0, 0, 0, 1, 1])) == 0.5
-    assert np.isnan(localisation.class_balanced(values[4:], np.array([0])))
+    assert localisation.class_balanced_mean(values, np.array([0, 0, 0, 1, 1])) == 0.5
+    assert np.isnan(localisation.class_balanced_mean(values[4:], np.array([0])))
 
 
 def colours(video, tap=lambda name, value: value):
@@ -170,7 +173,7 @@ def test_spliced_clips_tell_who_knows_the_class():
     turned = splice.splice_test(of_colour, colours, b, a, one, other)
     assert turned.score[0] == 0
     unasked = splice.splice_test(blind, colours, a, b, one, other)
-    assert unasked.score == (splice.CHANCE,) * 3  # right for one class is wrong for the other
+    assert unasked.score == (splice.SPLICE_CHANCE,) * 3  # right for one class is wrong for the other
     none = splice.splice_test(of_colour, colours, 0 * a, 0 * b, one, other)
     assert (none.share == 0.5).all() and none.score[0] == 0.5
     with pytest.raises(ValueError, match="pairs 0, 1, 2, 3, 4, 5 are not"):

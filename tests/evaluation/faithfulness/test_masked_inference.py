@@ -23,21 +23,21 @@ def kept():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", infill.FILLS)
+@pytest.mark.parametrize("name", infill.INFILLS)
 def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, kept, name):
-    how, video = infill.fill(name), jnp.asarray(clips)
-    start = how.start(video, 0)
-    some = np.asarray(how.left(video, start, jnp.asarray(kept)))
+    how, video = infill.get_infill(name), jnp.asarray(clips)
+    start = how.make_background(video, 0)
+    some = np.asarray(how.compose(video, start, jnp.asarray(kept)))
     np.testing.assert_array_equal(some[kept], clips[kept])
     assert (some[~kept] != clips[~kept]).all(-1).mean() > 0.99 and np.isfinite(some).all()
-    np.testing.assert_array_equal(how.left(video, start, jnp.ones(SHAPE[:4], bool)), clips)
-    nothing = how.left(video, start, jnp.zeros(SHAPE[:4], bool))
+    np.testing.assert_array_equal(how.compose(video, start, jnp.ones(SHAPE[:4], bool)), clips)
+    nothing = how.compose(video, start, jnp.zeros(SHAPE[:4], bool))
     np.testing.assert_allclose(nothing, start, atol=1e-5)
-    np.testing.assert_allclose(how.start(video[1:], 0), start[1:], atol=1e-6)  # of each clip alone
+    np.testing.assert_allclose(how.make_background(video[1:], 0), start[1:], atol=1e-6)  # of each clip alone
 
 
 def test_blur_is_scipys(clips):
-    found = infill.FILLS["blur"].start(jnp.asarray(clips), 0)
+    found = infill.INFILLS["blur"].make_background(jnp.asarray(clips), 0)
     sigmas = (0, 1, 1, 12 / 8, 0)
     reach = [0, *(min(int(3 * s + 1), n - 1) for s, n in zip(sigmas[1:4], SHAPE[1:4])), 0]
     expected = ndimage.gaussian_filter(clips, sigmas, mode="mirror", radius=reach)
@@ -45,10 +45,10 @@ def test_blur_is_scipys(clips):
 
 
 def test_hold_shows_what_was_there_last(clips, kept):
-    how, video = infill.FILLS["hold"], jnp.asarray(clips)
+    how, video = infill.INFILLS["hold"], jnp.asarray(clips)
     kept = kept.copy()
     kept[0, :, 3, 3], kept[1, :, 2, 2] = False, np.arange(6) == 4
-    found = np.asarray(how.left(video, how.start(video, 0), jnp.asarray(kept)))
+    found = np.asarray(how.compose(video, how.make_background(video, 0), jnp.asarray(kept)))
     for i, t, y, x in np.ndindex(SHAPE[:4]):
         there = np.flatnonzero(kept[i, :, y, x])
         before = there[there <= t]
@@ -60,7 +60,7 @@ def test_hold_shows_what_was_there_last(clips, kept):
 
 def test_in_fill_solves_what_it_should(clips, kept):
     video, sizes = jnp.asarray(clips[:1]), SHAPE[1:4]
-    found = np.asarray(infill.diffused(video, jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape),
+    found = np.asarray(infill.diffuse(video, jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape),
                                       jnp.asarray(kept[:1]), sweeps=300))  # fmt: skip
     number = np.arange(np.prod(sizes)).reshape(sizes)
     rows, columns, weights = [], [], []
@@ -80,66 +80,70 @@ def test_in_fill_solves_what_it_should(clips, kept):
 
 
 def test_the_noise_of_the_in_fill_hangs_on_clip_and_seed(clips):
-    start = infill.FILLS["linear"].start
+    start = infill.INFILLS["linear"].make_background
     one, same, other = start(jnp.asarray(clips), 0), start(jnp.asarray(clips), 0), start(jnp.asarray(clips), 1)
     np.testing.assert_array_equal(one, same)
     assert (one != other).mean() > 0.99
     noise = np.asarray(one) - clips.mean((1, 2, 3), keepdims=True)
-    assert noise.std() == pytest.approx(infill.NOISE * clips.std(), rel=0.05)
+    assert noise.std() == pytest.approx(infill.INFILL_NOISE_SD * clips.std(), rel=0.05)
 
 
 def test_cells_partition_the_clip():
-    cut = partition.tokens((6, 8, 12))
-    assert cut.counts == (3, 2, 3) and cut.count == 18 and cut.sizes == (6, 8, 12)
+    cut = partition.token_partition((6, 8, 12))
+    assert cut.grid_shape == (3, 2, 3) and cut.n_cells == 18 and cut.clip_shape == (6, 8, 12)
     assert set(cut.volumes[0]) == {32}
-    assert partition.tokens((7, 9, 12)).counts == (3, 2, 3) and partition.tokens((1, 2, 3)).counts == (1, 1, 1)
-    assert partition.frames((6, 8, 12)).counts == (6, 1, 1)
+    assert partition.token_partition((7, 9, 12)).grid_shape == (3, 2, 3) and partition.token_partition(
+        (1, 2, 3)
+    ).grid_shape == (1, 1, 1)
+    assert partition.frame_partition((6, 8, 12)).grid_shape == (6, 1, 1)
     coarse = Attribution(np.zeros((1, 6, 1, 2), np.float32), "last", True, 1, "cam")
     fine = Attribution(np.zeros((1, 6, 8, 12), np.float32), VIDEO, True, 1, "saliency")
-    assert partition.coarsest((6, 8, 12), [coarse, fine]).counts == (3, 1, 2)
+    assert partition.partition_for_maps((6, 8, 12), [coarse, fine]).grid_shape == (3, 1, 2)
 
 
 def test_maps_are_pooled_whatever_their_grid(clips):
-    maps, cut = clips[..., 0], partition.tokens((6, 8, 12))
+    maps, cut = clips[..., 0], partition.token_partition((6, 8, 12))
     means = maps.reshape(2, 3, 2, 2, 4, 3, 4).mean((2, 4, 6)).reshape(2, 18)
-    np.testing.assert_allclose(partition.pooled(maps, cut), means, atol=1e-6)
-    np.testing.assert_allclose(partition.pooled(maps, partition.Cells(cut.numbers)), means, atol=1e-6)  # without a grid
-    own = partition.Cells(np.stack([cut.numbers[0], 17 - cut.numbers[0]]))
-    np.testing.assert_allclose(partition.pooled(maps, own), [means[0], means[1][::-1]], atol=1e-6)
+    np.testing.assert_allclose(partition.cell_means(maps, cut), means, atol=1e-6)
+    np.testing.assert_allclose(
+        partition.cell_means(maps, partition.Partition(cut.cell_ids)), means, atol=1e-6
+    )  # without a grid
+    own = partition.Partition(np.stack([cut.cell_ids[0], 17 - cut.cell_ids[0]]))
+    np.testing.assert_allclose(partition.cell_means(maps, own), [means[0], means[1][::-1]], atol=1e-6)
     coarse = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1, 1)
-    np.testing.assert_array_equal(partition.pooled(coarse, cut), np.repeat(coarse.reshape(2, 3), 6, 1))
+    np.testing.assert_array_equal(partition.cell_means(coarse, cut), np.repeat(coarse.reshape(2, 3), 6, 1))
 
 
 def test_maps_have_names_and_faults_are_told(clips):
-    cut, maps = partition.tokens((6, 8, 12)), clips[..., 0]
+    cut, maps = partition.token_partition((6, 8, 12)), clips[..., 0]
     one, other = (Attribution(maps, stage, True, 1, "cam") for stage in (VIDEO, "layers.1"))
-    assert list(partition.named([one, other])) == ["cam", "cam layers.1"]
+    assert list(partition.name_maps([one, other])) == ["cam", "cam layers.1"]
     with pytest.raises(ValueError, match="several maps are called cam;"):
-        partition.named([one, one])
-    found = partition.on_cells({"a": one, "b": maps, "c": np.ones((2, 18))}, cut, 2)
+        partition.name_maps([one, one])
+    found = partition.pool_to_cells({"a": one, "b": maps, "c": np.ones((2, 18))}, cut, 2)
     assert found.shape == (3, 2, 18) and found.dtype == np.float32
     np.testing.assert_array_equal(found[0], found[1])
     with pytest.raises(ValueError, match=r"d is \(2, 17\); e is not finite for clips 1; f is \(1, 6, 8, 12\)"):
         bad = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.inf, maps)
-        partition.on_cells({"d": np.ones((2, 17)), "e": bad, "f": maps[:1]}, cut, 2)
+        partition.pool_to_cells({"d": np.ones((2, 17)), "e": bad, "f": maps[:1]}, cut, 2)
     with pytest.raises(ValueError, match="there are none"):
-        partition.on_cells({}, cut, 2)
-    pooled = {"a": partition.pooled(maps, cut)}
-    frames = partition.on_frames({"a": pooled["a"]}, pooled, cut, 2)
+        partition.pool_to_cells({}, cut, 2)
+    pooled = {"a": partition.cell_means(maps, cut)}
+    frames = partition.pool_to_frames({"a": pooled["a"]}, pooled, cut, 2)
     np.testing.assert_allclose(frames[0], np.repeat(pooled["a"].reshape(2, 3, 6).mean(-1), 2, 1), atol=1e-6)
-    np.testing.assert_allclose(partition.on_frames({"a": one}, pooled, cut, 2)[0], maps.mean((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(partition.pool_to_frames({"a": one}, pooled, cut, 2)[0], maps.mean((2, 3)), atol=1e-6)
 
 
 def test_ties_are_broken_by_chance_and_signs_are_kept(clips):
     values = np.array([[[0, -2, 3, 0], [1, 1, 1, 1]], [[0, 0, 0, 0], [4, 3, 2, 1]]], np.float32)
-    found = partition.ranks(values, clips, 0)
+    found = partition.rank_cells(values, clips, 0)
     assert found[0, 0, 2] == 0 and found[0, 0, 1] == 3 and set(found[0, 0, [0, 3]].tolist()) == {1, 2}
     assert found[1, 1].tolist() == [0, 1, 2, 3]
     ties = np.zeros((1, 2, 400), np.float32)
-    one, other = partition.ranks(ties, clips, 0), partition.ranks(ties, clips, 1)
+    one, other = partition.rank_cells(ties, clips, 0), partition.rank_cells(ties, clips, 1)
     assert (np.sort(one, -1) == np.arange(400)).all() and (one != other).mean() > 0.9
     assert (one[0, 0] != one[0, 1]).mean() > 0.9
-    np.testing.assert_array_equal(partition.ranks(ties[:, 1:], clips[1:], 0), one[:, 1:])
+    np.testing.assert_array_equal(partition.rank_cells(ties[:, 1:], clips[1:], 0), one[:, 1:])
 
 
 def test_supervoxels_follow_what_is_seen():
@@ -147,26 +151,26 @@ def test_supervoxels_follow_what_is_seen():
     clips[0, :, 3:9, 5:12] += 1  # across the grid's lines
     clips[1, :, :7] += 1
     cut = supervoxels.supervoxels(clips, (2, 4, 4))
-    assert cut.numbers.shape == (2, 4, 16, 16) and cut.count == 32 and (cut.volumes > 0).all()
+    assert cut.cell_ids.shape == (2, 4, 16, 16) and cut.n_cells == 32 and (cut.volumes > 0).all()
     bright = clips.mean(-1) > 0.5
     share = np.stack(
-        [np.bincount(n.ravel(), weights=b.ravel()) / v for n, b, v in zip(cut.numbers, bright, cut.volumes)]
+        [np.bincount(n.ravel(), weights=b.ravel()) / v for n, b, v in zip(cut.cell_ids, bright, cut.volumes)]
     )
     assert (np.minimum(share, 1 - share) < 0.05).mean() > 0.95  # cells are bright or dark, not both
-    plain = partition.grid((4, 16, 16), (2, 4, 4)).numbers[0]
+    plain = partition.grid_partition((4, 16, 16), (2, 4, 4)).cell_ids[0]
     mixed = np.bincount(plain.ravel(), weights=bright[0].ravel()) / np.bincount(plain.ravel())
     assert ((mixed > 0.05) & (mixed < 0.95)).sum() >= 10
-    np.testing.assert_array_equal(supervoxels.supervoxels(clips[1:], (2, 4, 4)).numbers[0], cut.numbers[1])
+    np.testing.assert_array_equal(supervoxels.supervoxels(clips[1:], (2, 4, 4)).cell_ids[0], cut.cell_ids[1])
     stiff = supervoxels.supervoxels(clips, (2, 4, 4), compactness=1e4)
-    assert (stiff.numbers == plain).mean() > 0.95
-    assert (supervoxels.supervoxels(0 * clips, (2, 4, 4)).numbers == plain).mean() > 0.95
+    assert (stiff.cell_ids == plain).mean() > 0.95
+    assert (supervoxels.supervoxels(0 * clips, (2, 4, 4)).cell_ids == plain).mean() > 0.95
     with pytest.raises(ValueError, match="compactness above 0"):
         supervoxels.supervoxels(clips, (2, 4, 4), compactness=0.0)
     values = np.ones((1, 2, 4, 16, 16), np.float32) * bright
-    np.testing.assert_allclose(partition.pooled(values[0], cut), share, atol=1e-5)
+    np.testing.assert_allclose(partition.cell_means(values[0], cut), share, atol=1e-5)
 
 
 def test_a_cell_that_lost_everything_gets_a_voxel_back():
     points = np.arange(6, dtype=np.float64)[:, None]
-    found = supervoxels._none_empty(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
+    found = supervoxels._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
     assert found.tolist() == [0, 0, 0, 2, 1, 2]

@@ -13,14 +13,14 @@ from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.evaluation.faithfulness import additivity, insertion_deletion, partition, robustness, single_removal
 from vtcav_jax.evaluation.faithfulness import masked_inference as module
 from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
-from vtcav_jax.evaluation.faithfulness.masked_inference import answers, showing
-from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, clip_seeds
+from vtcav_jax.evaluation.faithfulness.masked_inference import prepare_masking, score_masked
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, clip_seeds
 from vtcav_jax.tap import identity_tap
 
 SHAPE = (3, 4, 4, 6, 2)
 SIZES = SHAPE[1:4]
 TWELFTHS = tuple(np.linspace(0, 1, 13).tolist())
-CUT = partition.grid(SIZES, (2, 2, 3))  # 12 cells of 2 x 2 x 2
+CUT = partition.grid_partition(SIZES, (2, 2, 3))  # 12 cells of 2 x 2 x 2
 
 
 def linear(weights, video, tap=identity_tap):
@@ -45,7 +45,7 @@ def model(weights):
 
 @pytest.fixture(scope="module")
 def shown(model, clips):
-    return showing(model, clips, Margin(np.zeros(3, int)), fill_with="grey", cells=CUT, at_once=7)
+    return prepare_masking(model, clips, Margin(np.zeros(3, int)), infill="grey", partition=CUT, batch_size=7)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def sigmoid(x):
 
 
 def test_curves_of_a_linear_score(shown, exact):
-    found = insertion_deletion.curves(shown, {"exact": exact, "against": -exact}, fractions=TWELFTHS)
+    found = insertion_deletion.measure_curves(shown, {"exact": exact, "against": -exact}, fractions=TWELFTHS)
     assert found.names == ("exact", "against") and found.counts.tolist() == list(range(13)) and found.cost == 22
     worth = of_cells(exact)
     for m, order in enumerate((-np.sort(-worth, -1), np.sort(worth, -1))):
@@ -85,19 +85,19 @@ def test_curves_of_a_linear_score(shown, exact):
 
 
 def test_least_relevant_first_is_the_other_map_turned_around(shown, exact):
-    found = insertion_deletion.curves(shown, {"a": exact, "b": -exact})
+    found = insertion_deletion.measure_curves(shown, {"a": exact, "b": -exact})
     np.testing.assert_allclose(found.shown_score[0][:, ::-1], found.removed_score[1], atol=1e-4)
 
 
 def test_means_do_not_hang_on_where_curves_are_measured(shown, exact):
-    every = insertion_deletion.curves(shown, {"a": exact}, fractions=TWELFTHS)
-    some = insertion_deletion.Curves(
+    every = insertion_deletion.measure_curves(shown, {"a": exact}, fractions=TWELFTHS)
+    some = insertion_deletion.RemovalCurves(
         *(getattr(every, f) for f in ("names", "counts")),
         *(  # straight lines between three points
             np.interp(every.counts, [0, 4, 12], [1, 3, 0.0]) * np.ones((1, 3, 1)) for _ in range(4)
         ),
     )
-    few = insertion_deletion.Curves(
+    few = insertion_deletion.RemovalCurves(
         some.names, np.array([0, 4, 12]), *(4 * (np.array([1, 3, 0.0]) * np.ones((1, 3, 1)),))
     )
     for name in ("insertion", "flipping", "aopc"):
@@ -105,7 +105,7 @@ def test_means_do_not_hang_on_where_curves_are_measured(shown, exact):
 
 
 def test_the_smallest_share_that_is_enough(shown, exact):
-    found = insertion_deletion.curves(shown, {"a": exact}, fractions=TWELFTHS)
+    found = insertion_deletion.measure_curves(shown, {"a": exact}, fractions=TWELFTHS)
     for i in range(3):
         p = found.shown_probability[0, i]
         assert found.minimal_shown(0.8)[0, i] == pytest.approx(np.flatnonzero(p >= 0.8 * p[-1])[0] / 12)
@@ -116,23 +116,25 @@ def test_the_smallest_share_that_is_enough(shown, exact):
 
 
 def test_points_are_where_they_are_needed():
-    counts = insertion_deletion.points(256)
+    counts = insertion_deletion.curve_points(256)
     assert len(counts) == 33 and counts[0] == 0 and counts[-1] == 256
     assert set(256 - counts) == set(counts) and {3, 13, 26, 51, 128} <= set(counts.tolist())
-    assert insertion_deletion.points(8).tolist() == list(range(9))
-    assert len(insertion_deletion.points(50176)) == 33
+    assert insertion_deletion.curve_points(8).tolist() == list(range(9))
+    assert len(insertion_deletion.curve_points(50176)) == 33
 
 
 def test_one_stroke(shown, exact):
-    found = insertion_deletion.curves(shown, {"a": exact})
+    found = insertion_deletion.measure_curves(shown, {"a": exact})
     order = -np.sort(-of_cells(exact), -1)
-    whole, tops = sigmoid(order.sum(-1)), [max(round(q * 12), 1) for q in insertion_deletion.LEVELS]
+    whole, tops = sigmoid(order.sum(-1)), [max(round(q * 12), 1) for q in insertion_deletion.REMOVAL_LEVELS]
     needed = np.mean([whole - sigmoid(order[:, k:].sum(-1)) for k in tops], 0)
     enough = np.mean([whole - sigmoid(order[:, :k].sum(-1)) for k in tops], 0)
     np.testing.assert_allclose(single_removal.comprehensiveness(found)[0], needed, atol=1e-5)
     np.testing.assert_allclose(single_removal.sufficiency(found)[0], enough, atol=1e-5)
     with pytest.raises(ValueError, match="no point at 8 cells"):
-        single_removal.sufficiency(insertion_deletion.curves(shown, {"a": exact}, fractions=(0.0, 1.0)), (0.67,))
+        single_removal.sufficiency(
+            insertion_deletion.measure_curves(shown, {"a": exact}, fractions=(0.0, 1.0)), (0.67,)
+        )
 
 
 def test_a_clip_dimmed_by_its_map(shown, exact):
@@ -159,14 +161,16 @@ def test_the_map_of_a_dimmed_clip(shown, model, exact):
 
     one = explainer(model, shown.what.video, shown.what.scored.target)
     np.testing.assert_allclose(one.map, exact, atol=1e-5)
-    shares = single_removal.stretched(partition.on_cells([one], CUT, 3))[0]
-    again = exact * shares[:, CUT.numbers[0]]  # grey is 0
+    shares = single_removal.min_max_normalise(partition.pool_to_cells([one], CUT, 3))[0]
+    again = exact * shares[:, CUT.cell_ids[0]]  # grey is 0
     expected = [(1 + stats.pearsonr(a.ravel(), b.ravel()).statistic) / 2 for a, b in zip(exact, again)]
     np.testing.assert_allclose(single_removal.coherency(explainer, shown, one), expected, rtol=1e-4)
 
 
 def test_an_area_between_chance_and_the_oracle():
-    found = insertion_deletion.between(*np.array([[[0.5, 0.2, 0.5]], [[0.4, 0.4, 0.5]], [[0.6, 0.8, 0.5]]], np.float32))
+    found = insertion_deletion.normalise_to_oracle(
+        *np.array([[[0.5, 0.2, 0.5]], [[0.4, 0.4, 0.5]], [[0.6, 0.8, 0.5]]], np.float32)
+    )
     np.testing.assert_allclose(found, [[0.5, -0.5, np.nan]], rtol=1e-5)
 
 
@@ -181,19 +185,19 @@ def test_the_exact_map_of_a_linear_score_foretells_everything(shown, exact):
     np.testing.assert_allclose(found.mean[2], -1, atol=1e-4)
     assert found.sizes.tolist() == [1, 2, 4, 6, 10]
     told = additivity.infidelity(shown, maps, draws=50)
-    np.testing.assert_allclose(told.explained[:2], 1, atol=1e-5)
+    np.testing.assert_allclose(told.explained_share[:2], 1, atol=1e-5)
     np.testing.assert_allclose(told.scale[0], 1, rtol=1e-4)  # means over cells, times their volume
     np.testing.assert_allclose(told.scale[1], 1 / 7, rtol=1e-4)
-    np.testing.assert_array_equal(told.explained[2], 0)  # what says the opposite is of no use
+    np.testing.assert_array_equal(told.explained_share[2], 0)  # what says the opposite is of no use
     # A map without any difference in it tells nothing of sets of one size
     assert not additivity.mu_fidelity(shown, maps, subsets=40)[3].any() and not found.mean[3].any()
 
 
 def test_sets_are_random_and_of_one_size():
     random = np.random.default_rng(0)
-    drawn = additivity._subsets(random, 400, 3, 12)
+    drawn = additivity._draw_subsets(random, 400, 3, 12)
     assert (drawn.sum(1) == 3).all() and np.abs(drawn.mean(0) - 0.25).max() < 0.09
-    boxes = additivity._cuboids(random, 300, (4, 6, 6)).reshape(300, 4, 6, 6)
+    boxes = additivity._draw_cuboids(random, 300, (4, 6, 6)).reshape(300, 4, 6, 6)
     for box in boxes:
         along = [box.any(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
         assert box.sum() == np.prod([line.sum() for line in along])
@@ -244,10 +248,10 @@ def test_infidelity_is_captums(nets, clips):
     net, twin = nets
     maps = {"gradient": gradient_x_input(net, clips, Class(CLASSES)).map, "other": np.abs(clips).mean(-1)}
     video = torch.from_numpy(clips)
-    voxels = partition.grid(SIZES, SIZES)
-    shown = showing(net, clips, Class(CLASSES), cells=voxels, fill_with="mean", seed=5)
+    voxels = partition.grid_partition(SIZES, SIZES)
+    shown = prepare_masking(net, clips, Class(CLASSES), partition=voxels, infill="mean", seed=5)
     found = additivity.infidelity_noise(shown, maps, draws=DRAWS, size=0.3)
-    seeds = [s.spawn(DRAWS) for s in clip_seeds(clips, 5, additivity.NOISE_STREAM)]
+    seeds = [s.spawn(DRAWS) for s in clip_seeds(clips, 5, additivity.INFIDELITY_NOISE_STREAM)]
     noise = np.stack([
         [0.3 * clip.std() * np.random.default_rng(s).standard_normal(SIZES, np.float32) for s in row]
         for clip, row in zip(clips, seeds)
@@ -264,8 +268,10 @@ def test_infidelity_is_captums(nets, clips):
         free = captum.infidelity(twin, perturbed, video, share, normalize=False, **options).numpy()
         assert (free > theirs).all()  # the scale matters
         some = found.scale[m] > 0
-        np.testing.assert_allclose(found.missed[m][some], theirs[some], rtol=1e-3)
-        assert (found.missed[m][~some] > theirs[~some]).all() and (found.explained[m][~some] == 0).all()
+        np.testing.assert_allclose(found.mean_square_error[m][some], theirs[some], rtol=1e-3)
+        assert (found.mean_square_error[m][~some] > theirs[~some]).all() and (
+            found.explained_share[m][~some] == 0
+        ).all()
     assert (found.scale > 0).any(1).all()
 
 
@@ -275,7 +281,7 @@ def test_max_sensitivity_is_captums(nets, clips):
 
     net, twin = nets
     found = robustness.max_sensitivity(saliency, net, clips, Class(CLASSES), radius=0.1, draws=DRAWS, seed=2)
-    drawn = np.stack(robustness.disturbed(clips, 0.1, DRAWS, 2), 1).reshape(-1, *SHAPE[1:])
+    drawn = np.stack(robustness.add_noise(clips, 0.1, DRAWS, 2), 1).reshape(-1, *SHAPE[1:])
 
     def explained(inputs, target):
         inputs = (inputs[0] if isinstance(inputs, tuple) else inputs).detach().requires_grad_()
@@ -293,8 +299,8 @@ def test_max_sensitivity_is_captums(nets, clips):
         n_perturb_samples=DRAWS,
         target=torch.from_numpy(CLASSES),
     )
-    np.testing.assert_allclose(found.largest, largest.numpy(), rtol=1e-3)
-    assert (found.mean < found.largest).all()
+    np.testing.assert_allclose(found.max_change, largest.numpy(), rtol=1e-3)
+    assert (found.mean_change < found.max_change).all()
 
 
 @pytest.mark.slow
@@ -310,43 +316,49 @@ def test_probabilities_are_of_what_is_explained(nets, clips):
         "group": (group, np.exp(logits[:, [1, 3]]).sum(1) / np.exp(logits).sum(1)),
     }
     for target, expected in cases.values():
-        some = showing(net, clips, target, cells=CUT, at_once=4)
-        np.testing.assert_allclose(some.whole.probability, expected, rtol=1e-4)
-    inner = showing(Partial(linear, jnp.ones((1, *SHAPE[1:]))), clips, Channel("product", 1), cells=CUT)
-    assert np.isnan(inner.whole.probability).all()
-    np.testing.assert_allclose(inner.whole.score, clips[..., 1].mean((1, 2, 3)), atol=1e-5)
+        some = prepare_masking(net, clips, target, partition=CUT, batch_size=4)
+        np.testing.assert_allclose(some.full_scores.probability, expected, rtol=1e-4)
+    inner = prepare_masking(Partial(linear, jnp.ones((1, *SHAPE[1:]))), clips, Channel("product", 1), partition=CUT)
+    assert np.isnan(inner.full_scores.probability).all()
+    np.testing.assert_allclose(inner.full_scores.score, clips[..., 1].mean((1, 2, 3)), atol=1e-5)
     with pytest.raises(ValueError, match="must hold no arrays"):
-        showing(net, clips, Partial(lambda a, logits: logits[:, 0] * a, jnp.ones(3)), cells=CUT)
+        prepare_masking(net, clips, Partial(lambda a, logits: logits[:, 0] * a, jnp.ones(3)), partition=CUT)
 
 
 @pytest.mark.slow
 def test_neither_batches_nor_company_change_numbers(nets, clips):
     net, _ = nets
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1], "flat": np.zeros(SHAPE[:4], np.float32)}
-    options = dict(fills=("mean", "linear"), time_fills=("hold",), cut=CUT, effort=faithfulness_metrics.Effort(
-        mu_subsets=10, n_subsets=5, n_sizes=3, draws=8
+    options = dict(fills=("mean", "linear"), time_fills=("hold",), cut=CUT, effort=faithfulness_metrics.MetricBudget(
+        mu_subsets=10, n_subsets=5, n_sizes=3, infidelity_draws=8
     ))  # fmt: skip
-    one = faithfulness_metrics.measure(net, clips, Class(CLASSES), maps, at_once=16, **options)
-    other = faithfulness_metrics.measure(net, clips, Class(CLASSES), maps, at_once=5, **options)
+    one = faithfulness_metrics.evaluate_maps(net, clips, Class(CLASSES), maps, batch_size=16, **options)
+    other = faithfulness_metrics.evaluate_maps(net, clips, Class(CLASSES), maps, batch_size=5, **options)
     for a, b in zip(one, other, strict=True):
-        assert (a.map, a.metric, a.fill, a.clips, a.forwards) == (b.map, b.metric, b.fill, b.clips, b.forwards)
+        assert (a.map, a.metric, a.infill, a.n_clips, a.forward_passes) == (
+            b.map,
+            b.metric,
+            b.infill,
+            b.n_clips,
+            b.forward_passes,
+        )
         np.testing.assert_allclose([a.mean, a.low, a.high], [b.mean, b.low, b.high], rtol=1e-3, atol=1e-4)
     target, third = Class(CLASSES), Class(CLASSES[2:])
     for fill in ("mean", "linear"):
-        every = showing(net, clips, target, cells=CUT, fill_with=fill, at_once=8)
-        alone = showing(net, clips[2:], third, cells=CUT, fill_with=fill, at_once=8)
+        every = prepare_masking(net, clips, target, partition=CUT, infill=fill, batch_size=8)
+        alone = prepare_masking(net, clips[2:], third, partition=CUT, infill=fill, batch_size=8)
         few = {name: values[2:] for name, values in maps.items()}
-        for metric in (additivity.mu_fidelity, lambda s, m: insertion_deletion.curves(s, m).relevance_gain):
+        for metric in (additivity.mu_fidelity, lambda s, m: insertion_deletion.measure_curves(s, m).relevance_gain):
             np.testing.assert_allclose(metric(every, maps)[:, 2:], metric(alone, few), rtol=1e-3, atol=1e-4)
 
 
 def test_every_clip_may_be_cut_in_its_own_way(model, clips, exact):
-    numbers = np.stack([CUT.numbers[0], CUT.numbers[0], 11 - CUT.numbers[0]])
-    own = showing(model, clips, 0, fill_with="grey", cells=partition.Cells(numbers))
-    same = showing(model, clips, 0, fill_with="grey", cells=CUT)
-    a, b = (insertion_deletion.curves(s, {"a": exact}) for s in (own, same))
+    numbers = np.stack([CUT.cell_ids[0], CUT.cell_ids[0], 11 - CUT.cell_ids[0]])
+    own = prepare_masking(model, clips, 0, infill="grey", partition=partition.Partition(numbers))
+    same = prepare_masking(model, clips, 0, infill="grey", partition=CUT)
+    a, b = (insertion_deletion.measure_curves(s, {"a": exact}) for s in (own, same))
     np.testing.assert_allclose(a.shown_score, b.shown_score, atol=1e-4)
-    one, other = (additivity.infidelity_noise(s, {"a": exact}).missed for s in (own, same))
+    one, other = (additivity.infidelity_noise(s, {"a": exact}).mean_square_error for s in (own, same))
     np.testing.assert_allclose(one, other, rtol=1e-3)
     with pytest.raises(ValueError, match="cuboids are made of the cells of a grid"):
         additivity.infidelity(own, {"a": exact})
@@ -365,16 +377,18 @@ def test_it_costs_what_it_says(nets, clips, monkeypatch):
     """Each number alone; in one call rows share what they ask for, which maps of four frames do often."""
     net = Partial(counted, nets[0].args[0])
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1]}
-    effort = faithfulness_metrics.Effort(mu_subsets=10, n_subsets=5, n_sizes=3, draws=8, randoms=2)
+    effort = faithfulness_metrics.MetricBudget(
+        mu_subsets=10, n_subsets=5, n_sizes=3, infidelity_draws=8, n_random_maps=2
+    )
 
     def passes(**options):
         PASSED.clear()
-        rows = faithfulness_metrics.measure(
-            net, clips, Class(CLASSES), maps, cut=CUT, at_once=3, effort=effort, **options
+        rows = faithfulness_metrics.evaluate_maps(
+            net, clips, Class(CLASSES), maps, partition=CUT, batch_size=3, budget=effort, **options
         )
         jax.effects_barrier()
         assert set(PASSED) <= {3}
-        return {(row.metric, row.map): row.forwards for row in rows}, sum(PASSED) / 3
+        return {(row.metric, row.map): row.forward_passes for row in rows}, sum(PASSED) / 3
 
     assert passes(metrics=["time_insertion"], time_fills=["hold"])[1] == 2 + (2**4 - 2)  # every set of frames, once
     monkeypatch.setattr(module, "_once", lambda rows: (np.arange(len(rows)), np.arange(len(rows))))
@@ -389,17 +403,20 @@ def test_it_costs_what_it_says(nets, clips, monkeypatch):
     told, spent = passes(metrics=["gini"])
     assert not any(told.values()) and not spent
     told, spent = passes()
-    curve, frames = 2 * (len(insertion_deletion.points(12)) - 2), 2 * (len(insertion_deletion.points(4)) - 2)
+    curve, frames = (
+        2 * (len(insertion_deletion.curve_points(12)) - 2),
+        2 * (len(insertion_deletion.curve_points(4)) - 2),
+    )
     shared = 10 + 15 + 8
     assert spent == 3 * 2 + 2 * (seven * (curve + 1) + shared) + 2 * seven * frames  # blur, mean, hold
 
 
 def test_what_is_asked_twice_is_answered_once(nets, clips):
-    shown = showing(Partial(counted, nets[0].args[0]), clips, Class(CLASSES), cells=CUT, at_once=2)
+    shown = prepare_masking(Partial(counted, nets[0].args[0]), clips, Class(CLASSES), partition=CUT, batch_size=2)
     rows, clip = np.random.default_rng(0).random((3, 12))[[0, 1, 0, 2, 1]] < 0.5, np.array([0, 1, 0, 1, 2])
-    alone = [answers(shown, clip[[i]], lambda _, i=i: rows[[i]]).score[0] for i in range(5)]
+    alone = [score_masked(shown, clip[[i]], lambda _, i=i: rows[[i]]).score[0] for i in range(5)]
     PASSED.clear()
-    found = answers(shown, clip, rows.__getitem__)
+    found = score_masked(shown, clip, rows.__getitem__)
     jax.effects_barrier()
     assert PASSED == [2, 2]
     np.testing.assert_allclose(found.score, alone, atol=1e-6)
@@ -408,29 +425,31 @@ def test_what_is_asked_twice_is_answered_once(nets, clips):
 def test_rows_are_complete_and_never_alone(nets, clips):
     net, _ = nets
     one = gradient_x_input(net, clips, Class(CLASSES))
-    rows = faithfulness_metrics.measure(net, clips, Class(CLASSES), [one], cut=CUT, effort=faithfulness_metrics.Effort(
-        mu_subsets=10, n_subsets=5, n_sizes=3, draws=8
+    rows = faithfulness_metrics.evaluate_maps(net, clips, Class(CLASSES), [one], partition=CUT, budget=faithfulness_metrics.MetricBudget(
+        mu_subsets=10, n_subsets=5, n_sizes=3, infidelity_draws=8
     ))  # fmt: skip
-    assert {row.metric for row in rows} == set(faithfulness_metrics.METRICS)
-    for metric in set(faithfulness_metrics.METRICS) - {"completeness"}:
+    assert {row.metric for row in rows} == set(faithfulness_metrics.FAITHFULNESS_METRICS)
+    for metric in set(faithfulness_metrics.FAITHFULNESS_METRICS) - {"completeness"}:
         mine = [row for row in rows if row.metric == metric]
-        by_fill = {row.fill: [r.map for r in mine if r.fill == row.fill] for row in mine}
-        assert all(names == ["gradient_x_input", *MODEL_FREE] for names in by_fill.values())
-        group = faithfulness_metrics.METRICS[metric].group
+        by_fill = {row.infill: [r.map for r in mine if r.infill == row.infill] for row in mine}
+        assert all(names == ["gradient_x_input", *TRIVIAL_MAPS] for names in by_fill.values())
+        group = faithfulness_metrics.FAITHFULNESS_METRICS[metric].group
         fills = {"map": {""}, "time": {"hold", "blur"}}.get(group, {"blur", "mean"})
         assert set(by_fill) == fills
     for row in rows:
-        assert row.clips < 3 or row.low <= row.mean <= row.high
+        assert row.n_clips < 3 or row.low <= row.mean <= row.high
     bad = dict(one=np.full(SHAPE[:4], np.nan, np.float32))
     with pytest.raises(ValueError, match="one is not finite for clips 0, 1, 2"):
-        faithfulness_metrics.measure(net, clips, Class(CLASSES), bad)
+        faithfulness_metrics.evaluate_maps(net, clips, Class(CLASSES), bad)
     with pytest.raises(
         ValueError, match="(?s)no metric named 'insertoin'.*insertion.*no fill named 'glue'.*random are"
     ):
-        faithfulness_metrics.measure(net, clips, 0, {"random": one}, metrics=["insertoin"], fills=["glue"])
+        faithfulness_metrics.evaluate_maps(net, clips, 0, {"random": one}, metrics=["insertoin"], infills=["glue"])
     inner = Partial(linear, jnp.ones((1, *SHAPE[1:])))
     with pytest.raises(ValueError, match="no probability, which insertion take; give metrics among relevance_gain"):
-        faithfulness_metrics.measure(inner, clips, Channel("product", 1), {"a": one}, metrics=["insertion", "aopc"])
+        faithfulness_metrics.evaluate_maps(
+            inner, clips, Channel("product", 1), {"a": one}, metrics=["insertion", "aopc"]
+        )
 
 
 def test_a_constant_map_is_a_random_one(nets):
@@ -439,7 +458,9 @@ def test_a_constant_map_is_a_random_one(nets):
     target = Class(np.arange(60) % 4)
     maps = {"flat": np.full(clips.shape[:4], 2, np.float32)}
     metrics = ["relevance_gain", "insertion", "deletion", "mu_fidelity", "sensitivity_n"]
-    rows = faithfulness_metrics.measure(net, clips, target, maps, cut=CUT, fills=["mean"], metrics=metrics)
+    rows = faithfulness_metrics.evaluate_maps(
+        net, clips, target, maps, partition=CUT, infills=["mean"], metrics=metrics
+    )
     found = {(row.metric, row.map): row for row in rows}
     assert found["mu_fidelity", "flat"].mean == 0 == found["sensitivity_n", "flat"].mean
     gain = found["relevance_gain", "flat"]
@@ -450,17 +471,17 @@ def test_a_constant_map_is_a_random_one(nets):
 
 
 def test_what_is_kept_is_kept(model, clips):
-    shown = showing(model, clips, 0, cells=CUT, at_once=4)
+    shown = prepare_masking(model, clips, 0, partition=CUT, batch_size=4)
     rows = np.random.default_rng(0).random((9, 12)) < 0.5
-    found = answers(shown, np.arange(9) % 3, rows.__getitem__)
-    start = np.asarray(shown.start)
+    found = score_masked(shown, np.arange(9) % 3, rows.__getitem__)
+    start = np.asarray(shown.background)
     for i, row in enumerate(rows):
-        clip = np.where(row[CUT.numbers[0]][..., None], clips[i % 3], start[i % 3])
+        clip = np.where(row[CUT.cell_ids[0]][..., None], clips[i % 3], start[i % 3])
         assert found.score[i] == pytest.approx(float(model(jnp.asarray(clip[None]))[0, 0]), abs=1e-4)
     with pytest.raises(ValueError, match="nothing to compare"):
-        showing(model, clips, 0, cells=partition.grid(SIZES, (1, 1, 1)))
+        prepare_masking(model, clips, 0, partition=partition.grid_partition(SIZES, (1, 1, 1)))
     with pytest.raises(ValueError, match="expected cells of clips"):
-        showing(model, clips, 0, cells=partition.grid((4, 4, 4), (2, 2, 2)))
+        prepare_masking(model, clips, 0, partition=partition.grid_partition((4, 4, 4), (2, 2, 2)))
 
 
 @pytest.mark.slow
@@ -475,17 +496,21 @@ def test_the_planted_cause_beats_chance_on_every_metric():
     maps = {"cause": cause, "saliency": found, "not": 1 - cause}
     curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]
     metrics = [*curve, "mu_fidelity", "sensitivity_n", "infidelity_explained"]
-    effort = faithfulness_metrics.Effort(
-        fractions=faithfulness_metrics.FEW, mu_subsets=60, n_subsets=20, draws=60, randoms=2
+    effort = faithfulness_metrics.MetricBudget(
+        fractions=faithfulness_metrics.COARSE_FRACTIONS,
+        mu_subsets=60,
+        n_subsets=20,
+        infidelity_draws=60,
+        n_random_maps=2,
     )
-    rows = faithfulness_metrics.measure(loaded.model, video, target, maps, metrics=metrics, effort=effort)
-    row = {(row.metric, row.fill, row.map): row for row in rows}
+    rows = faithfulness_metrics.evaluate_maps(loaded.model, video, target, maps, metrics=metrics, budget=effort)
+    row = {(row.metric, row.infill, row.map): row for row in rows}
     for (metric, fill, name), one in row.items():
         if name == "cause":
             chance, other = row[metric, fill, "random"], row[metric, fill, "not"]
-            assert one.better * (one.mean - chance.mean) > 0, (metric, fill)
-            assert one.better * (one.mean - other.mean) > 0, (metric, fill)
-    for fill in faithfulness_metrics.FILLS:
+            assert one.higher_is_better * (one.mean - chance.mean) > 0, (metric, fill)
+            assert one.higher_is_better * (one.mean - other.mean) > 0, (metric, fill)
+    for fill in faithfulness_metrics.DEFAULT_INFILLS:
         assert row["relevance_gain", fill, "cause"].low > row["relevance_gain", fill, "random"].high
 
 
@@ -493,7 +518,7 @@ def test_rank_correlations_are_scipys():
     random = np.random.default_rng(0)
     sums, falls = random.normal(size=(2, 3, 20)), random.normal(size=(3, 20)).astype(np.float32)
     for by, theirs in ((additivity.spearman, stats.spearmanr), (additivity.pearson, stats.pearsonr)):
-        found = additivity._told(sums, falls, by)
+        found = additivity._correlate_sums(sums, falls, by)
         for m in range(2):
             for i in range(3):
                 assert found[m, i] == pytest.approx(theirs(sums[m, i], falls[i]).statistic, abs=1e-5)

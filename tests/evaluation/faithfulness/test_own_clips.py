@@ -8,18 +8,18 @@ from vtcav_jax import models, worlds
 from vtcav_jax.attribution import METHODS as EXPLAINERS
 from vtcav_jax.attribution import Margin, explain_many
 from vtcav_jax.attribution.target_spec import parse_targets
-from vtcav_jax.cli.commands.attribute import metrics_table
+from vtcav_jax.cli.commands.attribute import faithfulness_table
 from vtcav_jax.evaluation.faithfulness import own_clips, reexplain
-from vtcav_jax.evaluation.faithfulness.metrics import METRICS, Effort, measure
-from vtcav_jax.evaluation.faithfulness.own_clips import OwnRow
+from vtcav_jax.evaluation.faithfulness.metrics import FAITHFULNESS_METRICS, MetricBudget, evaluate_maps
+from vtcav_jax.evaluation.faithfulness.own_clips import OwnMetricRow
 from vtcav_jax.evaluation.faithfulness.randomisation import cascade, random_logit
 from vtcav_jax.evaluation.faithfulness.robustness import max_sensitivity
 from vtcav_jax.evaluation.faithfulness.splice import splice_test
-from vtcav_jax.evaluation.trivial_maps import MODEL_FREE
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
 from vtcav_jax.report.sections import maps as map_sections
 
 METHODS = (("attn_lrp", None), ("gradcam", "convs.2"))
-QUICK = Effort(fractions=(0.0, 0.5, 1.0), randoms=1)
+QUICK = MetricBudget(fractions=(0.0, 0.5, 1.0), n_random_maps=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def logits(network, clips):
 @pytest.fixture(scope="module")
 def rows(network, clips, logits):
     (question,) = parse_targets(network, ["direction"])
-    found = own_clips.metrics_of(network.model, clips, question, logits, METHODS, {}, batch=4, effort=QUICK)
+    found = own_clips.own_clip_metrics(network.model, clips, question, logits, METHODS, {}, batch_size=4, budget=QUICK)
     return [row for some in found for row in some]
 
 
 @pytest.mark.slow
 def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
-    maps = {"attn_lrp@video", "gradcam@convs.2", *MODEL_FREE}
-    for metric in (*own_clips.TOLD, "average_drop", "gini"):
+    maps = {"attn_lrp@video", "gradcam@convs.2", *TRIVIAL_MAPS}
+    for metric in (*own_clips.DISPLAYED_METRICS, "average_drop", "gini"):
         some = [row for row in rows if row.metric == metric]
         assert {row.map for row in some} == maps, metric
         assert all(row.clips and row.low <= row.mean <= row.high for row in some), metric
@@ -62,11 +62,11 @@ def test_in_batches_as_at_once(network, clips, logits, rows):
     (question,) = parse_targets(network, ["direction"])
     made = explain_many(network.model, clips, question.target(logits), METHODS)
     named = {f"{one.method}@{one.stage}": one for one in made}
-    known = measure(
+    known = evaluate_maps(
         *(network.model, clips, question.target(logits), named),
         metrics=["relevance_gain"],
-        fills=["mean"],
-        effort=QUICK,
+        infills=["mean"],
+        budget=QUICK,
     )
     own = {row.map: row.mean for row in rows if (row.metric, row.fill) == ("relevance_gain", "mean")}
     for row in known:
@@ -77,7 +77,7 @@ def test_in_batches_as_at_once(network, clips, logits, rows):
 def test_splices_are_those_of_the_library(network, clips, logits, rows):
     (question,) = parse_targets(network, ["direction"])
     target = question.target(logits)
-    pairs = own_clips.paired(target.classes)
+    pairs = own_clips.pair_by_class(target.classes)
     assert len(pairs)
     row = next(row for row in rows if (row.map, row.metric) == ("random", "splice"))
     assert row.clips == len(pairs) and 0 <= row.mean <= 1
@@ -92,16 +92,18 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
     (question,) = parse_targets(network, ["direction"])
     target, lrp = question.target(logits), EXPLAINERS["attn_lrp"]
     layers = ("", "convs.2", "convs.1", "convs.0")
-    assert reexplain.coarse(network.model) == layers
+    assert reexplain.top_level_modules(network.model) == layers
     known = {
-        "max_sensitivity": max_sensitivity(lrp, network.model, clips, target, draws=reexplain.DRAWS).largest,
+        "max_sensitivity": max_sensitivity(
+            lrp, network.model, clips, target, draws=reexplain.REEXPLAIN_DRAWS
+        ).max_change,
         "random_logit": random_logit(lrp, network.model, clips, target),
         "randomisation": cascade(lrp, network.model, clips, target, layers=layers).area,
     }
     by = {(row.map, row.metric): row for row in rows}
     for metric, values in known.items():
         assert by["attn_lrp@video", metric].mean == pytest.approx(float(values.mean()), abs=2e-3), metric
-    for name in MODEL_FREE:  # what asks no network does not hang on it
+    for name in TRIVIAL_MAPS:  # what asks no network does not hang on it
         assert by[name, "random_logit"].mean == by[name, "randomisation"].mean == 1, name
     assert by["attn_lrp@video", "randomisation"].high < 0.9 and by["sobel", "max_sensitivity"].mean < 0.2
     page = map_sections._faithfulness_tables(rows)
@@ -120,7 +122,7 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
 )
 def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
     classes = np.array(classes)
-    found = own_clips.paired(classes)
+    found = own_clips.pair_by_class(classes)
     assert len(found) == pairs
     assert (classes[found[:, 0]] != classes[found[:, 1]]).all()
     assert len(set(found.ravel().tolist())) == found.size
@@ -129,25 +131,25 @@ def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
 @pytest.mark.slow
 def test_a_target_without_a_probability_has_metrics_of_its_score(network, clips, logits):
     (question,) = parse_targets(network, ["convs.1#3"])
-    found, again = own_clips.metrics_of(network.model, clips, question, logits, METHODS[:1], {}, effort=QUICK)
+    found, again = own_clips.own_clip_metrics(network.model, clips, question, logits, METHODS[:1], {}, budget=QUICK)
     told = {row.metric for row in found}
-    assert "relevance_gain" in told and not any(METRICS[name].by_probability for name in told)
+    assert "relevance_gain" in told and not any(FAITHFULNESS_METRICS[name].needs_probability for name in told)
     assert {row.metric for row in again} == {"max_sensitivity", "randomisation"}  # no class, so no other one
 
 
 def row(name, value, low, high, metric="relevance_gain", fill="blur"):
-    return OwnRow(name, metric, fill, 1, value, low, high, 9, 10, "direction")
+    return OwnMetricRow(name, metric, fill, 1, value, low, high, 9, 10, "direction")
 
 
 def test_a_map_beats_what_lies_below_its_interval():
-    free = [row(name, 1.0, 0.5, 1.5) for name in MODEL_FREE]
+    free = [row(name, 1.0, 0.5, 1.5) for name in TRIVIAL_MAPS]
     better, same = row("better@video", 2.0, 1.6, 2.4), row("same@<b>", 1.6, 1.2, 2.0)
-    hold = [row(name, 0.0, 0.0, 0.0, "time_relevance_gain", "hold") for name in ("better@video", *MODEL_FREE)]
-    verdicts = dict(own_clips.verdicts([better, same, *free, *hold]))
+    hold = [row(name, 0.0, 0.0, 0.0, "time_relevance_gain", "hold") for name in ("better@video", *TRIVIAL_MAPS)]
+    verdicts = dict(own_clips.compare_with_trivial([better, same, *free, *hold]))
     assert verdicts["better@video"].startswith("beats every map that asks no network in relevance gain (blur)")
     assert ", but not in time relevance gain (hold)" in verdicts["better@video"]
     assert verdicts["same@<b>"] == "beats the maps that ask no network in nothing"
-    text = metrics_table([better, same, *free])
+    text = faithfulness_table([better, same, *free])
     assert "1.60 (1.20 to 2.00)" in text and "random" in text
     page = map_sections._faithfulness_tables([better, same, *free])
-    assert "same at &lt;b&gt;" in page and "<b>" not in page and page.count('class="faint"') == len(MODEL_FREE)
+    assert "same at &lt;b&gt;" in page and "<b>" not in page and page.count('class="faint"') == len(TRIVIAL_MAPS)

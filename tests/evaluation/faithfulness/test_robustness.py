@@ -43,44 +43,46 @@ def still(model, clips, target):
 
 def test_how_far_a_map_moves(net, clips):
     flat = robustness.max_sensitivity(still, net, clips, TARGET)
-    assert not flat.largest.any() and not flat.mean.any()
+    assert not flat.max_change.any() and not flat.mean_change.any()
     found = robustness.max_sensitivity(brightness, net, clips, TARGET, radius=0.05, draws=4, seed=3)
-    draws = robustness.disturbed(clips, 0.05, 4, 3)
+    draws = robustness.add_noise(clips, 0.05, 4, 3)
     for i in range(2):
         reach = 0.05 * np.ptp(clips[i])
         assert all(0.95 * reach < np.abs(d[i] - clips[i]).max() <= reach * 1.001 for d in draws)
         before = np.abs(clips[i]).mean(-1)
         far = [np.linalg.norm(np.abs(d[i]).mean(-1) - before) / np.linalg.norm(before) for d in draws]
-        assert found.largest[i] == pytest.approx(max(far), rel=1e-3)
-        assert found.mean[i] == pytest.approx(np.mean(far), rel=1e-3)
+        assert found.max_change[i] == pytest.approx(max(far), rel=1e-3)
+        assert found.mean_change[i] == pytest.approx(np.mean(far), rel=1e-3)
     nothing = robustness.max_sensitivity(partial(brightness, change=np.zeros_like), net, clips, TARGET)
-    assert np.isnan(nothing.largest).all()
+    assert np.isnan(nothing.max_change).all()
     with pytest.raises(ValueError, match="got 0 and"):
         robustness.max_sensitivity(still, net, clips, TARGET, draws=0)
 
 
 def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
-    for move in (robustness.jitter, robustness.translation):
+    for move in (robustness.time_shift_correlation, robustness.translation_correlation):
         np.testing.assert_allclose(move(brightness, net, clips, TARGET), 1, atol=1e-5)
         assert (np.abs(move(still, net, clips, TARGET)) < 0.3).all()
-    np.testing.assert_allclose(robustness.jitter(brightness, net, clips, TARGET, frames=3), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=3), 1, atol=1e-5
+    )
     paired = partial(brightness, grid=(3, 8, 8))  # steps of two frames: one later they are cut elsewhere
-    assert (robustness.jitter(paired, net, clips, TARGET, frames=2) > 0.999).all()
-    assert (robustness.jitter(paired, net, clips, TARGET) < 0.9).all()
+    assert (robustness.time_shift_correlation(paired, net, clips, TARGET, frames=2) > 0.999).all()
+    assert (robustness.time_shift_correlation(paired, net, clips, TARGET) < 0.9).all()
     with pytest.raises(ValueError, match="move by 1 to 4, as 6 are there.*got 5"):
-        robustness.jitter(brightness, net, clips, TARGET, frames=5)
+        robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=5)
 
 
 @pytest.mark.slow
 def test_a_map_of_what_is_seen_does_not_ask_for_the_order(net, clips):
-    np.testing.assert_allclose(robustness.time_shuffled(brightness, net, clips, TARGET), 1, atol=1e-5)
+    np.testing.assert_allclose(robustness.frame_shuffle_correlation(brightness, net, clips, TARGET), 1, atol=1e-5)
 
     def changes(x):
         return np.abs(np.diff(x, axis=1, append=0))
 
-    assert (robustness.time_shuffled(partial(brightness, change=changes), net, clips, TARGET) < 0.8).all()
-    one = robustness.time_shuffled(gradient_x_input, net, clips, TARGET, seed=1)
-    alone = robustness.time_shuffled(gradient_x_input, net, clips[1:], Class(TARGET.classes[1:]), seed=1)
+    assert (robustness.frame_shuffle_correlation(partial(brightness, change=changes), net, clips, TARGET) < 0.8).all()
+    one = robustness.frame_shuffle_correlation(gradient_x_input, net, clips, TARGET, seed=1)
+    alone = robustness.frame_shuffle_correlation(gradient_x_input, net, clips[1:], Class(TARGET.classes[1:]), seed=1)
     np.testing.assert_allclose(one[1:], alone, atol=1e-4)
 
 
@@ -128,7 +130,7 @@ def of_parameters(model, clips, target):
 
 def test_the_cascade_goes_from_head_to_stem(net, clips):
     found = randomisation.cascade(of_parameters, net, clips, TARGET)
-    assert found.layers == (randomisation.REST, "convs.1", "convs.0") and found.rank.shape == (4, 2)
+    assert found.layers == (randomisation.REMAINING_PARAMETERS, "convs.1", "convs.0") and found.rank.shape == (4, 2)
     np.testing.assert_allclose(found.rank[:3], 1, atol=1e-6)  # until the first convolution is reached
     assert (found.rank[3] < 0.5).all() and (found.structure[3] < found.structure[2]).all()
     np.testing.assert_allclose(found.area, found.rank[1:].mean(0))
@@ -188,9 +190,9 @@ def test_real_explainers_on_the_shipped_network():
     target = Margin(head.start + made.labels["direction"], (head.start, head.stop))
     saliency, rollout = (partial(explain, method=name) for name in ("saliency", "rollout"))
     found = randomisation.cascade(saliency, loaded.model, video, target)
-    assert found.layers[0] == randomisation.REST and found.layers[-1] == "patch_embed"
+    assert found.layers[0] == randomisation.REMAINING_PARAMETERS and found.layers[-1] == "patch_embed"
     assert found.rank[-1].mean() < 0.5 < found.rank[1].mean()
     asked = [randomisation.random_logit(one, loaded.model, video, target).mean() for one in (saliency, rollout)]
     assert asked[0] < asked[1] and asked[1] > 0.999  # rollout does not ask which class it explains
-    moves = robustness.jitter(saliency, loaded.model, video, target)
+    moves = robustness.time_shift_correlation(saliency, loaded.model, video, target)
     assert jax.tree.all(jax.tree.map(np.isfinite, moves.tolist()))

@@ -11,8 +11,15 @@ from vtcav_jax import models
 from vtcav_jax.evaluation.tcav_benchmark import protocols
 from vtcav_jax.evaluation.tcav_benchmark import run as tcav_benchmark
 from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
-from vtcav_jax.evaluation.tcav_benchmark.protocols import Asked, hinge
-from vtcav_jax.evaluation.tcav_benchmark.table import CAUSE, DISTRACTOR, DRAWN, OTHER, Pairs, Row
+from vtcav_jax.evaluation.tcav_benchmark.protocols import BenchmarkCase, fit_hinge
+from vtcav_jax.evaluation.tcav_benchmark.table import (
+    CAUSE_ROLE,
+    DISTRACTOR_ROLE,
+    OTHER_HEAD_ROLE,
+    RANDOM_ROLE,
+    ConceptVerdicts,
+    TcavBenchmarkRow,
+)
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.tcav.experiment.verdicts import write_rows
@@ -38,14 +45,14 @@ def features(seed, shift=0.0, k=4, classes=3, width=20):
     posing = random.permutation(m)[: EACH * SETS].reshape(SETS, EACH)
     slopes, lengths = [g @ x.T for g in gradients], [np.linalg.norm(g, axis=1) for g in gradients]
     groups = [tuple(range(start, min(start + 2, k))) for start in range(0, k, 2)]
-    return x, Asked(x @ x.T, slopes, lengths, sets, np.stack(others), posing, groups)
+    return x, BenchmarkCase(x @ x.T, slopes, lengths, sets, np.stack(others), posing, groups)
 
 
 def objective(x, signs, w):
     """With the best intercept, which is one where an example has a margin of 1."""
     value = x @ w
     losses = np.maximum(0, 1 - signs * (value + (signs - value)[:, None])).mean(1)
-    return losses.min() + protocols.ALPHA / 2 * w @ w
+    return losses.min() + protocols.HINGE_ALPHA / 2 * w @ w
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
@@ -55,11 +62,11 @@ def test_the_peers_objective_is_solved_to_its_optimum(scale):
     x = scale * (random.normal(size=(6, 24, 5)) + 4)
     signs = np.where(random.random((6, 24)) < 0.4, 1.0, -1.0)
     x[3:, :, 0] += 20 * scale * signs[3:]  # some can be separated
-    a = hinge(x @ x.swapaxes(1, 2), signs)
+    a = fit_hinge(x @ x.swapaxes(1, 2), signs)
     np.testing.assert_allclose(a.sum(1), 0, atol=1e-6 * np.abs(a).max())
     for w, own, sign in zip(np.einsum("vs,vsf->vf", a, x), x, signs):
         # Their C is of the sum of losses, with 1/2 |w|^2
-        other = svm.SVC(kernel="linear", C=1 / (protocols.ALPHA * len(sign)), tol=1e-9).fit(own, sign).coef_[0]
+        other = svm.SVC(kernel="linear", C=1 / (protocols.HINGE_ALPHA * len(sign)), tol=1e-9).fit(own, sign).coef_[0]
         assert objective(own, sign, w) < objective(own, sign, other) * (1 + 1e-7)
         if scale <= 1:  # theirs are products in float32
             assert np.linalg.norm(w - other) < 1e-4 * np.linalg.norm(other)
@@ -72,7 +79,7 @@ def test_scikit_learns_classifier_has_the_same_objective():
     x, signs = random.normal(size=(40, 8)), np.repeat([1.0, -1.0], 20)
     x[:, 0] += signs
 
-    w = hinge((x @ x.T)[None], signs[None])[0] @ x
+    w = fit_hinge((x @ x.T)[None], signs[None])[0] @ x
     best = objective(x, signs, w)
     found = linear.SGDClassifier(alpha=0.01, max_iter=5000, tol=None, average=True, random_state=0).fit(x, signs)
     assert best * (1 - 1e-7) < objective(x, signs, found.coef_[0]) < 1.02 * best
@@ -80,64 +87,64 @@ def test_scikit_learns_classifier_has_the_same_objective():
 
 def test_one_sided():
     with pytest.raises(ValueError, match="both sides"):
-        hinge(np.eye(4)[None], np.ones((1, 4)))
+        fit_hinge(np.eye(4)[None], np.ones((1, 4)))
 
 
-@pytest.mark.parametrize("name", tcav_benchmark.PROCEDURES)
+@pytest.mark.parametrize("name", tcav_benchmark.PROTOCOLS)
 def test_each_procedure_finds_what_is_planted(name):
     _, asked = features(0, shift=4.0)
-    found = tcav_benchmark.PROCEDURES[name](asked, [0])
-    assert found.score.shape == found.found.shape == (4, 3)
-    assert found.found[0, 0] and found.up[0, 0]
+    found = tcav_benchmark.PROTOCOLS[name](asked, [0])
+    assert found.score.shape == found.significant.shape == (4, 3)
+    assert found.significant[0, 0] and found.raises_score[0, 0]
     # Of the opposite class, the opposite
-    opposite = tcav_benchmark.PROCEDURES[name](replace(asked, slopes=[-asked.slopes[0], *asked.slopes[1:]]), [0])
-    assert opposite.found[0, 0] and not opposite.up[0, 0]
+    opposite = tcav_benchmark.PROTOCOLS[name](replace(asked, slopes=[-asked.slopes[0], *asked.slopes[1:]]), [0])
+    assert opposite.significant[0, 0] and not opposite.raises_score[0, 0]
 
 
 @pytest.mark.slow
 def test_our_p_is_that_of_the_packages_test():
     """The effect is the same number; p is out of other permutations."""
     _, asked = features(3, shift=1.0)
-    found = tcav_benchmark.ours(asked, [0])
+    found = tcav_benchmark.vtcav_protocol(asked, [0])
     m = len(asked.kernel)
     for k, rows in enumerate(asked.concepts):
         signed = labels(rows, np.setdiff1d(np.arange(m), rows), m)
         for c, slopes in enumerate(asked.slopes):
-            gram = Gram(asked.kernel, slopes[None], np.diag(asked.lengths[c] ** 2)[None])
+            gram = Gram(asked.kernel, slopes[None], np.diag(asked.gradient_norms[c] ** 2)[None])
             test = label_test(gram, signed, permutations=999, seed=5)
             size = abs(test.step[0]) / np.sqrt((test.step_null**2).mean())
             assert found.score[k, c] == pytest.approx(size, rel=0.1)
-            assert found.up[k, c] == (test.step[0] > 0)
+            assert found.raises_score[k, c] == (test.step[0] > 0)
             if abs(test.step_p[0] - 0.05) > 0.03:
-                assert found.found[k, c] == (test.step_p[0] <= 0.05)
+                assert found.significant[k, c] == (test.step_p[0] <= 0.05)
 
 
 @pytest.mark.slow
 def test_where_nothing_is_a_concept_our_test_keeps_its_promise_and_the_peers_do_not():
     """The second way to their false positives: features without any structure, 100 sets asked of 3 classes."""
     rates = {}
-    for name, judge in tcav_benchmark.PROCEDURES.items():
-        rates[name] = np.mean([judge(features(seed)[1], [seed]).found for seed in range(100, 125)])
+    for name, judge in tcav_benchmark.PROTOCOLS.items():
+        rates[name] = np.mean([judge(features(seed)[1], [seed]).significant for seed in range(100, 125)])
     assert 0.01 < rates["ours"] < 0.085
     assert rates["tensorflow/tcav"] > 0.08 and rates["captum"] > 0.25 and rates["Saha et al."] > 0.4
 
 
 def test_t_tests_are_scipys():
     runs, null = np.array([0.5, 0.75, 0.6, 0.9]), np.array([0.4, 0.5, 0.45, 0.6, 0.3])
-    assert protocols._told(protocols.two_samples(null, runs), 1.0)[1] == pytest.approx(ttest_ind(null, runs).pvalue)
-    assert protocols._told(protocols.paper(runs), 1.0)[1] == pytest.approx(ttest_ind(runs, 1 - runs).pvalue)
+    assert protocols._t_and_p(protocols.two_samples(null, runs), 1.0)[1] == pytest.approx(ttest_ind(null, runs).pvalue)
+    assert protocols._t_and_p(protocols.paper(runs), 1.0)[1] == pytest.approx(ttest_ind(runs, 1 - runs).pvalue)
     same = np.ones(4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy's, of values that do not vary
-        assert ttest_1samp(same, 0.5).pvalue == protocols._told(protocols.one_sample(same), 0.5)[1] == 0
-    assert protocols._told(protocols.one_sample(same / 2), 0.0) == (0.0, 1.0)
+        assert ttest_1samp(same, 0.5).pvalue == protocols._t_and_p(protocols.one_sample(same), 0.5)[1] == 0
+    assert protocols._t_and_p(protocols.one_sample(same / 2), 0.0) == (0.0, 1.0)
 
 
 def pairs(score, causal, neutral, up=None, concept=None):
     n = len(score)
-    role = np.where(causal, CAUSE, np.where(neutral, DRAWN, OTHER))
+    role = np.where(causal, CAUSE_ROLE, np.where(neutral, RANDOM_ROLE, OTHER_HEAD_ROLE))
     up = np.ones(n, bool) if up is None else up
-    return Pairs(
+    return ConceptVerdicts(
         role, np.arange(n) if concept is None else concept, np.asarray(score, float), np.asarray(score) > 1, None, up
     )
 
@@ -147,14 +154,14 @@ def test_measures_by_hand():
     causal = np.array([1, 1, 0, 0, 0, 0, 1], bool)
     rows = {
         r.measure: r
-        for r in tcav_benchmark_table.measured(pairs(score, causal, ~causal), ("a", "n", "p", "s", "k"), "")
+        for r in tcav_benchmark_table.protocol_rows(pairs(score, causal, ~causal), ("a", "n", "p", "s", "k"), "")
     }
     assert rows["AUROC"].value == pytest.approx(11.5 / 12)  # one tie among 3 x 4
     assert rows["POWER"].value == 1 and rows["FALSE_POSITIVES"].value == 0.25 == rows["NULL"].value
     # 5 % of 4 are a fifth of one: the threshold is at the highest neutral one, 2; a fifth of what equals it is above
     assert rows["POWER_AT_5"].value == pytest.approx((2 + 0.2) / 3)
     wrong = pairs(score, causal, ~causal, up=np.array([0, 1, 1, 1, 1, 1, 1], bool))
-    rows = {r.measure: r for r in tcav_benchmark_table.measured(wrong, ("a", "n", "p", "s", "k"), "")}
+    rows = {r.measure: r for r in tcav_benchmark_table.protocol_rows(wrong, ("a", "n", "p", "s", "k"), "")}
     assert rows["POWER"].value == pytest.approx(2 / 3) and rows["POWER_AT_5"].value == pytest.approx(1.2 / 3)
     for row in rows.values():
         assert row.low <= row.value <= row.high
@@ -164,24 +171,29 @@ def test_power_where_neutral_and_causal_scores_never_meet_or_are_all_one():
     causal = np.arange(50) < 10
     apart = np.where(causal, 2.0, 1.0)
     up = np.ones(50, bool)
-    assert tcav_benchmark_table.power(apart, causal, ~causal, up, np.arange(50))[0] == pytest.approx(1)
-    assert tcav_benchmark_table.power(-apart, causal, ~causal, up, np.arange(50))[0] == pytest.approx(0)
-    assert tcav_benchmark_table.power(np.ones(50), causal, ~causal, up, np.arange(50))[0] == pytest.approx(0.05)
-    assert tcav_benchmark_table.auroc(np.ones(50), causal, ~causal, np.arange(50)) == pytest.approx((0.5, 0.5, 0.5))
+    assert tcav_benchmark_table.power_at_fpr(apart, causal, ~causal, up, np.arange(50))[0] == pytest.approx(1)
+    assert tcav_benchmark_table.power_at_fpr(-apart, causal, ~causal, up, np.arange(50))[0] == pytest.approx(0)
+    assert tcav_benchmark_table.power_at_fpr(np.ones(50), causal, ~causal, up, np.arange(50))[0] == pytest.approx(0.05)
+    assert tcav_benchmark_table.pair_auroc(np.ones(50), causal, ~causal, np.arange(50)) == pytest.approx(
+        (0.5, 0.5, 0.5)
+    )
 
 
 def test_shared_clips_widen_an_interval():
     found, alone = np.repeat(np.arange(40) % 4 == 0, 16), np.arange(640)
-    narrow, wide = tcav_benchmark_table.rate(found, alone), tcav_benchmark_table.rate(found, alone // 16)
+    narrow, wide = (
+        tcav_benchmark_table.clustered_rate(found, alone),
+        tcav_benchmark_table.clustered_rate(found, alone // 16),
+    )
     assert narrow[0] == wide[0] == 0.25
     assert wide[2] - wide[1] > 3 * (narrow[2] - narrow[1])
-    assert tcav_benchmark_table.rate(np.zeros(20, bool), np.arange(20))[:2] == (0, 0)
+    assert tcav_benchmark_table.clustered_rate(np.zeros(20, bool), np.arange(20))[:2] == (0, 0)
 
 
-@pytest.mark.parametrize("kind", tcav_benchmark.SEEN)
+@pytest.mark.parametrize("kind", tcav_benchmark.FACTORS_BY_CLIP_TYPE)
 def test_sets_have_their_value_and_groups_share_no_clip(kind):
     clips = make_clips("small", 330, 4)
-    about, sets, groups = tcav_benchmark.sets_of(clips, kind, 30, 0)
+    about, sets, groups = tcav_benchmark.draw_concept_sets(clips, kind, 30, 0)
     assert sets.shape == (len(about), 30) and sorted(sum(groups, ())) == list(range(len(about)))
     for concept, rows in zip(about, sets):
         assert len(set(rows)) == 30 and (
@@ -190,49 +202,62 @@ def test_sets_have_their_value_and_groups_share_no_clip(kind):
     for group in groups:
         assert len(np.unique(sets[list(group)])) == 30 * len(group)
     with pytest.raises(ValueError, match="expected 120 clips with shape=0"):
-        tcav_benchmark.sets_of(clips, kind, 120, 0)
+        tcav_benchmark.draw_concept_sets(clips, kind, 120, 0)
 
 
 def test_what_a_value_is_to_a_class():
-    value = tcav_benchmark.Concept("shape", 2)
-    assert [value.role("shape", 2), value.role("shape", 1), value.role("scene", 2)] == [CAUSE, None, OTHER]
-    assert tcav_benchmark.Concept("dis_shape", 2).role("shape", 2) == DISTRACTOR
-    assert tcav_benchmark.Concept("", 2).role("shape", 2) == DRAWN
+    value = tcav_benchmark.FactorConcept("shape", 2)
+    assert [value.role("shape", 2), value.role("shape", 1), value.role("scene", 2)] == [
+        CAUSE_ROLE,
+        None,
+        OTHER_HEAD_ROLE,
+    ]
+    assert tcav_benchmark.FactorConcept("dis_shape", 2).role("shape", 2) == DISTRACTOR_ROLE
+    assert tcav_benchmark.FactorConcept("", 2).role("shape", 2) == RANDOM_ROLE
 
 
 def test_pairs_of_the_same_head_with_another_value_are_left_out():
     about, classes = (
-        [tcav_benchmark.Concept("shape", 0), tcav_benchmark.Concept("", 0)],
+        [tcav_benchmark.FactorConcept("shape", 0), tcav_benchmark.FactorConcept("", 0)],
         [("shape", 0), ("shape", 1), ("scene", 0)],
     )
     score = np.arange(6.0).reshape(2, 3)
-    found = tcav_benchmark.paired(protocols.Judged(score, score > 2, None, score > 0), about, classes)
-    assert found.role.tolist() == [CAUSE, OTHER, DRAWN, DRAWN, DRAWN] and found.score.tolist() == [0, 2, 3, 4, 5]
-    both = tcav_benchmark_table.together([found, found])
+    found = tcav_benchmark.to_verdicts(protocols.ProtocolVerdicts(score, score > 2, None, score > 0), about, classes)
+    assert found.role.tolist() == [
+        CAUSE_ROLE,
+        OTHER_HEAD_ROLE,
+        RANDOM_ROLE,
+        RANDOM_ROLE,
+        RANDOM_ROLE,
+    ] and found.score.tolist() == [0, 2, 3, 4, 5]
+    both = tcav_benchmark_table.merge_verdicts([found, found])
     assert both.concept.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
 
 
 def test_what_cannot_be_asked():
     loaded = models.load("worlds_swin")
     with pytest.raises(ValueError, match="got none; expected at least 5 clips a set, got 2"):
-        tcav_benchmark.table(loaded, seeds=(), count=2)
+        tcav_benchmark.tcav_benchmark_rows(loaded, seeds=(), clips_per_set=2)
     with pytest.raises(ValueError, match="got label"):
-        tcav_benchmark.table(replace(loaded, heads={"label": ("a",)}))
+        tcav_benchmark.tcav_benchmark_rows(replace(loaded, heads={"label": ("a",)}))
 
 
 def made(network, stage, kind, procedure, values):
-    return [Row(procedure, network, "space", stage, kind, m, v, v / 2, (1 + v) / 2, 40) for m, v in values.items()]
+    return [
+        TcavBenchmarkRow(procedure, network, "space", stage, kind, m, v, v / 2, (1 + v) / 2, 40)
+        for m, v in values.items()
+    ]
 
 
 def test_the_page(tmp_path):
     values = {"AUROC": 0.9, "POWER_AT_5": 0.8, "POWER": 0.85, "FALSE_POSITIVES": 0.05, "NULL": 0.04}
     rows = []
-    for kind in tcav_benchmark_table.KINDS:
+    for kind in tcav_benchmark_table.BENCHMARK_CLIP_TYPES:
         for stage in ("early", "late"):
             rows += made("n<1>", stage, kind, "ours", values | {"AUROC": 0.97 if stage == "late" else 0.7})
             rows += made("n<1>", stage, kind, "ours, Holm", {"POWER": 0.5, "FALSE_POSITIVES": 0.0, "NULL": 0.0})
             rows += made("n<1>", stage, kind, "captum", values | {"FALSE_POSITIVES": 0.62})
-    write_rows(tmp_path / tcav_benchmark_table.FILE, Row, rows)
+    write_rows(tmp_path / tcav_benchmark_table.TCAV_BENCHMARK_CSV, TcavBenchmarkRow, rows)
     (section,) = tcav_benchmark_sections.tcav_benchmark_sections(RunFolder(tmp_path, ()))
     assert "n&lt;1&gt; at late: our test finds 85 % (42 % to 92 %) of the causes and 5 % (" in section.html
     assert "captum: 85 % (42 % to 92 %) of the causes and 62 % (31 % to 81 %) of what is none" in section.html
@@ -246,10 +271,10 @@ def test_the_page(tmp_path):
 def test_the_worlds_network_is_found_to_use_its_own():
     """One seed, one stage: what is planted stands out, and of sets drawn at random no more are found than by chance."""
     loaded = models.load("worlds_swin")
-    rows = tcav_benchmark.table(loaded, seeds=(1,), stages=("layers.1",), network="worlds_swin")
-    found = {(r.procedure, r.kind, r.measure): r for r in rows}
+    rows = tcav_benchmark.tcav_benchmark_rows(loaded, seeds=(1,), stages=("layers.1",), network_name="worlds_swin")
+    found = {(r.protocol, r.clip_type, r.measure): r for r in rows}
     assert found["ours", "dynamic", "AUROC"].value > 0.97 and found["ours", "dynamic", "POWER"].value > 0.9
     assert found["ours", "both", "POWER_AT_5"].value > 0.8
     assert found["ours", "both", "NULL"].low < 0.05 and found["ours", "both", "NULL"].value < 0.12
     assert found["captum", "both", "NULL"].low > 0.15
-    assert found["ours", "both", "FALSE_POSITIVES"].n >= 400
+    assert found["ours", "both", "FALSE_POSITIVES"].n_pairs >= 400

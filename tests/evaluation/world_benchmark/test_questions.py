@@ -5,42 +5,46 @@ import pytest
 
 from vtcav_jax import evaluation, models
 from vtcav_jax.evaluation.world_benchmark import world_metrics
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material, questions_of
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.worlds import make_clips
 from vtcav_jax.worlds.gates import Gates
 
 
 def test_a_network_is_asked_about_the_world_whose_heads_it_has():
-    assert questions_of(models.load("worlds_cnn")) == {"small": ("W1", "W2", "W3", "W4")}
-    assert questions_of(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
+    assert questions_by_world(models.load("worlds_cnn")) == {"small": ("W1", "W2", "W3", "W4")}
+    assert questions_by_world(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
     with pytest.raises(ValueError, match="does not answer W5"):
-        evaluation.score("gradcam", "worlds_cnn", ["W5"])
+        evaluation.score_method("gradcam", "worlds_cnn", ["W5"])
     with pytest.raises(ValueError, match="does not answer W8 either, W8 both"):
-        evaluation.score("gradcam", "worlds_cnn", ["W8"])
+        evaluation.score_method("gradcam", "worlds_cnn", ["W8"])
 
 
 @pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
 def test_every_question_has_what_it_names_in_its_world(name):
-    question = evaluation.QUESTIONS[name]
+    question = evaluation.EVAL_QUESTIONS[name]
     clips = make_clips(question.world, 2, 0)
-    assert question.head in clips.world.questions and question.irrelevant in clips.world.factors
-    names = [*question.core.split("+"), *(question.who or ()), *(mask for _, mask in question.unlike)]
+    assert question.head in clips.world.questions and question.irrelevant_factor in clips.world.factors
+    names = [
+        *question.cause_mask.split("+"),
+        *(question.box_pair or ()),
+        *(mask for _, mask in question.contrast_masks),
+    ]
     assert set(names) - {"scene"} <= set(clips.masks)
-    assert question.event is None or question.event in clips.masks
-    assert {head for head, _ in question.unlike} <= set(clips.world.questions)
+    assert question.event_mask is None or question.event_mask in clips.masks
+    assert {head for head, _ in question.contrast_masks} <= set(clips.world.questions)
     asked = clips.world.questions[question.head]
-    assert question.irrelevant not in (asked.cause or asked.factors)
+    assert question.irrelevant_factor not in (asked.cause or asked.factors)
 
 
 def ungated(network, world, *ids):
     """Clips as they come: nothing here depends on what the network makes of them."""
-    return Material(models.load(network), world, ids, make_clips(world, 64, 4), object.__new__(Gates), 4)
+    return EvalSet(models.load(network), world, ids, make_clips(world, 64, 4), object.__new__(Gates), 4)
 
 
 @pytest.mark.parametrize("name, world", [("events_cnn", "events"), ("shortcut_cnn", "shortcut"), ("cnn", "small")])
 def test_each_place_belongs_to_one_thing(name, world):
-    about = ungated(f"worlds_{name}", world, *questions_of(models.load(f"worlds_{name}"))[world])
+    about = ungated(f"worlds_{name}", world, *questions_by_world(models.load(f"worlds_{name}"))[world])
     total = sum(about.areas.values())
     # but for the distractor's core where it is seen through a hole of the key's, in the box of which it then lies
     assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 1e-3
@@ -51,22 +55,26 @@ def test_of_joint_causes_those_count_that_decide():
     about = ungated("worlds_events_cnn", "events", "W8 either", "W8 both")
     key, other = (about.clips.factors[name] for name in ("shape", "dis_shape"))
     for head, special in (("either", 1), ("both", 3)):  # a ring; bars
-        found = about._deciding(QUESTIONS[f"W8 {head}"])
+        found = about._decisive_masks(EVAL_QUESTIONS[f"W8 {head}"])
         one = (key == special) ^ (other == special)
         np.testing.assert_array_equal(found["key_box"], ~one | (key == special))
         np.testing.assert_array_equal(found["dis_box"], ~one | (other == special))
         assert 10 < one.sum() < 40
-        known = about.known[f"W8 {head}"]
-        apart = one & (key == special) & (about.cells["key_box"] * about.cells["dis_box"] == 0).all((1, 2, 3))
-        assert not (known.core & (about.cells["dis_box"] > 0))[apart].any()
-        assert (known.core | ~(about.cells["key_box"] > 0))[key == special].all()
-        ((_, mask),) = known.unlike
+        known = about.ground_truth[f"W8 {head}"]
+        apart = (
+            one & (key == special) & (about.cell_shares["key_box"] * about.cell_shares["dis_box"] == 0).all((1, 2, 3))
+        )
+        assert not (known.core & (about.cell_shares["dis_box"] > 0))[apart].any()
+        assert (known.core | ~(about.cell_shares["key_box"] > 0))[key == special].all()
+        ((_, mask),) = known.contrast_masks
         np.testing.assert_array_equal(np.isnan(mask).all((1, 2, 3)), ~found["dis_box"])
     perfect = {
-        head: world_metrics.mass(about.known[f"W8 {head}"].core.astype(np.float32), about.sizes)
+        head: world_metrics.normalise_map(about.ground_truth[f"W8 {head}"].core.astype(np.float32), about.grid_shape)
         for head in ("either", "both")
     }
-    colours = world_metrics.mass(about.cells["key_event"].astype(np.float32), about.sizes)
-    found = world_metrics.axes(perfect["either"], about.known["W8 either"], {"colours": colours})
+    colours = world_metrics.normalise_map(about.cell_shares["key_event"].astype(np.float32), about.grid_shape)
+    found = world_metrics.compute_world_metrics(
+        perfect["either"], about.ground_truth["W8 either"], {"colours": colours}
+    )
     for axis in ("WHERE", "WHAT-FOR"):
         assert np.nanmean(found[axis][:, 0]) > 0.99, axis

@@ -8,16 +8,22 @@ from sklearn.metrics import roc_auc_score
 from vtcav_jax import evaluation, models, worlds
 from vtcav_jax.attribution import explain, prepare_explanation
 from vtcav_jax.attribution.attention import globally_mixed_stages
-from vtcav_jax.cli.commands.evaluate_methods import wired
-from vtcav_jax.evaluation.faithfulness.metric_agreement import correlated
-from vtcav_jax.evaluation.motion_benchmark import _apart
-from vtcav_jax.evaluation.published_scores import measured, trust
+from vtcav_jax.cli.commands.evaluate_methods import analytic_rows
+from vtcav_jax.evaluation.faithfulness.metric_agreement import spearman_with_interval
+from vtcav_jax.evaluation.motion_benchmark import _rank_separation
+from vtcav_jax.evaluation.published_scores import published_scores, trust_sentence
 from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, world_metrics
-from vtcav_jax.evaluation.world_benchmark.entries import BUDGETS, Entry, imported, lineup
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material
-from vtcav_jax.evaluation.world_benchmark.scoring import Measured, measure, resampled, rows
-from vtcav_jax.evaluation.world_benchmark.tables import AXES, CHOSEN, EXACT, STABLE, TRUTH
-from vtcav_jax.evaluation.world_benchmark.world_metrics import Known, skill
+from vtcav_jax.evaluation.world_benchmark.entries import METHOD_BUDGETS, Entry, build_entries, import_function
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
+from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, bootstrap_skill, measure_entries, result_rows
+from vtcav_jax.evaluation.world_benchmark.tables import (
+    ANALYTIC_SCORE,
+    CROSS_VALIDATED_SCORE,
+    MEAN_SCORE,
+    STABILITY_SCORE,
+    WORLD_METRICS,
+)
+from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, chance_corrected
 from vtcav_jax.worlds.gates import Gates
 
 SIZES = (4, 8, 8)
@@ -34,17 +40,19 @@ def known(n=200, seed=0, side=2):
         double[i, :, (y + 4) % 8, (x + 4) % 8] = 1
         event[i, random.integers(SIZES[0])] = True
     double *= 1 - cause
-    core, rest = world_metrics.zones(cause, everywhere=False)
+    core, rest = world_metrics.core_and_rest(cause, everywhere=False)
     areas = np.stack([cause, double, 1 - cause - double], 1)
     effects = np.tile([0.75, 0.0, 0.25], (n, 1))
-    return Known(core, rest, areas, effects, cause, double, event, (("other", cause),))
+    return GroundTruth(core, rest, areas, effects, cause, double, event, (("other", cause),))
 
 
 def told(maps, about, others=None):
-    found = world_metrics.axes(
-        world_metrics.mass(maps, SIZES), about, {} if others is None else {"other": world_metrics.mass(others, SIZES)}
+    found = world_metrics.compute_world_metrics(
+        world_metrics.normalise_map(maps, SIZES),
+        about,
+        {} if others is None else {"other": world_metrics.normalise_map(others, SIZES)},
     )
-    return {axis: float(resampled(parts, 0)[0]) for axis, parts in found.items()}
+    return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in found.items()}
 
 
 def test_a_perfect_map_has_everything():
@@ -94,17 +102,17 @@ def test_the_wrong_place_is_worse_than_chance():
 
 
 def test_skill_is_0_at_chance_and_1_at_the_best_and_a_loss_is_not_stretched():
-    np.testing.assert_allclose(skill(np.array([1.0, 0.6, 0.2, 0.0]), np.full(4, 0.2)), [1, 0.5, 0, -0.25])
-    np.testing.assert_allclose(skill(np.array([1.0, 0.9, 0.45, 0.0]), np.full(4, 0.9)), [1, 0, -0.5, -1])
-    np.testing.assert_allclose(skill(np.array([0.0, 1.0]), np.array([1.0, 1.0])), [-1, 0])
+    np.testing.assert_allclose(chance_corrected(np.array([1.0, 0.6, 0.2, 0.0]), np.full(4, 0.2)), [1, 0.5, 0, -0.25])
+    np.testing.assert_allclose(chance_corrected(np.array([1.0, 0.9, 0.45, 0.0]), np.full(4, 0.9)), [1, 0, -0.5, -1])
+    np.testing.assert_allclose(chance_corrected(np.array([0.0, 1.0]), np.array([1.0, 1.0])), [-1, 0])
 
 
 def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_after():
     mask = np.zeros((1, *SIZES))
     mask[0, 1, 3, 3] = 0.1
-    core, rest = world_metrics.zones(mask, everywhere=False)
+    core, rest = world_metrics.core_and_rest(mask, everywhere=False)
     assert core.sum() == 1 and (~rest[0, 1]).sum() == 9 and rest[0, 0].all()
-    core, rest = world_metrics.zones(1 - mask * 6, everywhere=True)
+    core, rest = world_metrics.core_and_rest(1 - mask * 6, everywhere=True)
     assert core.sum() == core.size - 1 and rest.sum() == 1
 
 
@@ -113,21 +121,28 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
     noisy = about.areas[:, 0] + 3 * np.random.default_rng(2).random((200, *SIZES))
     widths = []
     for n in (20, 200):
-        part = Known(
+        part = GroundTruth(
             about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.areas[:n, 0], about.areas[:n, 1]
         )
-        found = Measured("m", "video", "W2", 3, 0.1, world_metrics.axes(world_metrics.mass(noisy[:n], SIZES), part, {}))
-        (row,) = (row for row in rows([found], "net") if row.axis == TRUTH)
-        assert row.low < row.value < row.high and row.clips == n
+        found = MethodResult(
+            "m",
+            "video",
+            "W2",
+            3,
+            0.1,
+            world_metrics.compute_world_metrics(world_metrics.normalise_map(noisy[:n], SIZES), part, {}),
+        )
+        (row,) = (row for row in result_rows([found], "net") if row.metric == MEAN_SCORE)
+        assert row.low < row.value < row.high and row.n_clips == n
         widths.append(row.high - row.low)
     assert widths[1] < widths[0] / 2
 
 
 def test_truth_is_the_mean_of_the_axes_without_stability():
-    parts = {axis: np.stack([np.full(5, 0.5 + 0.1 * i), np.full(5, 0.5)])[None] for i, axis in enumerate(AXES)}
-    parts[STABLE] = np.stack([np.ones(5), np.zeros(5)])[None]
-    found = {row.axis: row.value for row in rows([Measured("m", "s", "W1", 1, 0.0, parts)], "net")}
-    assert found[TRUTH] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and found[STABLE] == 1
+    parts = {axis: np.stack([np.full(5, 0.5 + 0.1 * i), np.full(5, 0.5)])[None] for i, axis in enumerate(WORLD_METRICS)}
+    parts[STABILITY_SCORE] = np.stack([np.ones(5), np.zeros(5)])[None]
+    found = {row.metric: row.value for row in result_rows([MethodResult("m", "s", "W1", 1, 0.0, parts)], "net")}
+    assert found[MEAN_SCORE] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and found[STABILITY_SCORE] == 1
 
 
 def test_a_share_of_motion_that_tells_questions_apart():
@@ -135,14 +150,15 @@ def test_a_share_of_motion_that_tells_questions_apart():
     a, b = random.normal(size=60), random.normal(size=60)
     a[0] = np.nan
     expected = 2 * roc_auc_score([1] * 59 + [0] * 60, np.concatenate([a[1:], b])) - 1
-    assert _apart(a, b)[0] == pytest.approx(expected)
-    assert _apart(b + 9, b)[0] == 1 and (_apart(b, b + 9) == -1).all()
+    assert _rank_separation(a, b)[0] == pytest.approx(expected)
+    assert _rank_separation(b + 9, b)[0] == 1 and (_rank_separation(b, b + 9) == -1).all()
 
 
 def rows_of(method):
-    found = analytic_benchmark.exact(Entry(method), clips=24)
-    (row,) = rows(
-        [Measured(method, found.stage, "W0", found.forwards, 0.0, {EXACT: found.parts})], analytic_benchmark.NETWORK
+    found = analytic_benchmark.score_on_analytic(Entry(method), n_clips=24)
+    (row,) = result_rows(
+        [MethodResult(method, found.stage, "W0", found.forward_passes, 0.0, {ANALYTIC_SCORE: found.parts})],
+        analytic_benchmark.ANALYTIC_NETWORK,
     )
     return row
 
@@ -156,18 +172,18 @@ def test_what_owns_shapley_values_is_exact_where_they_are_known():
 def test_errors_are_sentences():
     loaded = models.load("worlds_cnn")
     with pytest.raises(ValueError, match="no method named 'grad_cam' .did you mean gradcam"):
-        lineup(loaded, ["grad_cam"])
+        build_entries(loaded, ["grad_cam"])
     with pytest.raises(ValueError, match="expected package.module:function"):
-        imported("nowhere:function")
+        import_function("nowhere:function")
     with pytest.raises(ValueError, match="there is no world W99"):
-        evaluation.score("gradcam", loaded, ["W99"])
-    assert {name for name in BUDGETS} <= {entry.known for entry in lineup(loaded)}
+        evaluation.score_method("gradcam", loaded, ["W99"])
+    assert {name for name in METHOD_BUDGETS} <= {entry.method_name for entry in build_entries(loaded)}
 
 
 @pytest.fixture(scope="module")
 def about():
     clips = worlds.make_clips("small", 60, 5)
-    return Material(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 5)
+    return EvalSet(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 5)
 
 
 def shifted(model, clips, target):
@@ -191,45 +207,49 @@ def test_broken_methods_get_what_they_deserve(about):
     entries = {"whole": Entry("lrp_gamma")}
     entries |= {f.__name__: Entry(f.__name__, function=f) for f in (shifted, of_another_question, constant)}
     found = {
-        name: {(r.world, r.axis): r.value for r in rows(measure(about, [entry]), "worlds_cnn")}
+        name: {(r.question, r.metric): r.value for r in result_rows(measure_entries(about, [entry]), "worlds_cnn")}
         for name, entry in entries.items()
     }
     whole = found["whole"]
-    assert whole["W2", TRUTH] > 0.5 and whole["W2", "WHERE"] > 0.6 and whole["W3", "WHEN"] > 0.5
+    assert whole["W2", MEAN_SCORE] > 0.5 and whole["W2", "WHERE"] > 0.6 and whole["W3", "WHEN"] > 0.5
     assert found["shifted"]["W2", "WHERE"] < 0.1 and found["shifted"]["W2", "WHO"] < 0.3
     assert found["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"])  # time was not touched
     assert found["of_another_question"]["W2", "WHAT-FOR"] < 0 < whole["W2", "WHAT-FOR"]
     for (_, axis), value in found["constant"].items():
-        assert value == pytest.approx(1 if axis == STABLE else 0, abs=1e-6)
+        assert value == pytest.approx(1 if axis == STABILITY_SCORE else 0, abs=1e-6)
 
 
 @pytest.mark.slow
 def test_stages_of_one_pass_are_measured_as_alone(about):
-    together = measure(about, [Entry("gradcam", "convs.1"), Entry("layercam", "convs.0")])
-    alone = measure(about, [Entry("layercam", "convs.0")])
-    assert jax.tree.map(np.shape, alone[0].axes) == jax.tree.map(np.shape, together[-2].axes)
+    together = measure_entries(about, [Entry("gradcam", "convs.1"), Entry("layercam", "convs.0")])
+    alone = measure_entries(about, [Entry("layercam", "convs.0")])
+    assert jax.tree.map(np.shape, alone[0].metrics) == jax.tree.map(np.shape, together[-2].metrics)
     for one, other in zip(alone, [m for m in together if m.method == "layercam"]):
-        for axis, parts in one.axes.items():
-            np.testing.assert_allclose(parts, other.axes[axis], atol=1e-5)
+        for axis, parts in one.metrics.items():
+            np.testing.assert_allclose(parts, other.metrics[axis], atol=1e-5)
 
 
 def test_a_metric_is_held_against_the_order_of_the_truth():
     random = np.random.default_rng(0)
     truth_of_maps = random.normal(size=30)
-    same = correlated(np.stack([np.exp(truth_of_maps), truth_of_maps], 1))
+    same = spearman_with_interval(np.stack([np.exp(truth_of_maps), truth_of_maps], 1))
     assert same == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
-    against = correlated(np.stack([-truth_of_maps, truth_of_maps], 1))
+    against = spearman_with_interval(np.stack([-truth_of_maps, truth_of_maps], 1))
     assert against[0] == pytest.approx(-1)
-    value, low, high = correlated(random.normal(size=(30, 2)))
+    value, low, high = spearman_with_interval(random.normal(size=(30, 2)))
     assert low < value < high and abs(value) < 0.4
 
 
 def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
-    said = trust("attn_lrp", "video")
-    (row,) = (r for r in measured() if (r.method, r.network, r.stage) == ("attn_lrp", "worlds_swin", "video"))
+    said = trust_sentence("attn_lrp", "video")
+    (row,) = (
+        r for r in published_scores() if (r.method, r.network_name, r.stage) == ("attn_lrp", "worlds_swin", "video")
+    )
     assert f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f}) on a Video Swin" in said and "3D CNN" in said
-    assert "at norm on a Video Swin" in trust("gradcam", "layers.3") and trust("unknown", "video") == ""
-    assert "the last on a 3D CNN" in trust("gradcam", "layers.3")
+    assert (
+        "at norm on a Video Swin" in trust_sentence("gradcam", "layers.3") and trust_sentence("unknown", "video") == ""
+    )
+    assert "the last on a 3D CNN" in trust_sentence("gradcam", "layers.3")
 
 
 def test_stages_whose_windows_span_the_frame_are_named():
@@ -268,28 +288,31 @@ def only_when(model, clips, target):
 @pytest.mark.slow
 def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
     clips = worlds.make_clips("small", 30, 0)
-    about = Material(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)
+    about = EvalSet(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)
     before = about.video.copy()
-    found = measure(about, [Entry("sobel", function=sobel)])
+    found = measure_entries(about, [Entry("sobel", function=sobel)])
     np.testing.assert_array_equal(about.video, before)
-    free = measure(about, [Entry("sobel", "video")])
+    free = measure_entries(about, [Entry("sobel", "video")])
     for own, other in zip(found, free, strict=True):
-        assert (own.axes["WHERE"] != other.axes["WHERE"]).any() and other.forwards == 0 < own.forwards
-    assert found[0].forwards == found[1].forwards < 10  # a mean takes no longer than the network
+        assert (own.metrics["WHERE"] != other.metrics["WHERE"]).any() and other.forward_passes == 0 < own.forward_passes
+    assert found[0].forward_passes == found[1].forward_passes < 10  # a mean takes no longer than the network
     about.video[25:] = -np.abs(about.video[25:])  # a batch of which it says nothing
-    assert [set(one.axes) for one in measure(about, [Entry("when", function=only_when)])] == [set(), {"WHEN"}]
+    assert [set(one.metrics) for one in measure_entries(about, [Entry("when", function=only_when)])] == [
+        set(),
+        {"WHEN"},
+    ]
     assert (
-        len(lineup(about.loaded, ["gradcam"], ["numpy:ones", "numpy:ones"]))
-        == len(lineup(about.loaded, ["gradcam"])) + 1
+        len(build_entries(about.network, ["gradcam"], ["numpy:ones", "numpy:ones"]))
+        == len(build_entries(about.network, ["gradcam"])) + 1
     )
 
 
 def test_questions_of_which_a_method_tells_where_for_one_only():
     parts = np.random.default_rng(0).random((3, 2, 20))
-    some = [Measured("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
-    some += [Measured("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
-    told = {(r.world, r.axis): r.clips for r in rows(some, "net")}
-    assert told["all", TRUTH] == 20 and ("W2", TRUTH) not in told
+    some = [MethodResult("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
+    some += [MethodResult("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
+    told = {(r.question, r.metric): r.n_clips for r in result_rows(some, "net")}
+    assert told["all", MEAN_SCORE] == 20 and ("W2", MEAN_SCORE) not in told
 
 
 def test_a_stage_is_judged_on_clips_that_did_not_choose_it():
@@ -297,17 +320,21 @@ def test_a_stage_is_judged_on_clips_that_did_not_choose_it():
     random = np.random.default_rng(0)
     chance = np.full((1, 100), 0.5)
     some = [
-        Measured("noise", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([random.random((1, 100)), chance], 1)})
+        MethodResult("noise", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([random.random((1, 100)), chance], 1)})
         for i in range(30)
     ]
     some += [
-        Measured("sure", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([chance + 0.1 * i, chance], 1)}) for i in range(3)
+        MethodResult("sure", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([chance + 0.1 * i, chance], 1)})
+        for i in range(3)
     ]
-    found = {(r.method, r.axis, r.stage): r for r in rows(some, "net")}
-    best = max((r for r in found.values() if r.method == "noise" and r.axis == TRUTH), key=lambda r: r.value)
-    left = found["noise", CHOSEN, best.stage]
+    found = {(r.method, r.metric, r.stage): r for r in result_rows(some, "net")}
+    best = max((r for r in found.values() if r.method == "noise" and r.metric == MEAN_SCORE), key=lambda r: r.value)
+    left = found["noise", CROSS_VALIDATED_SCORE, best.stage]
     assert best.low > 0 and left.value < 0.6 * best.value and left.low < 0 < left.high
-    assert found["sure", CHOSEN, "s2"].value == pytest.approx(0.4) and found["sure", CHOSEN, "s2"].clips == 100
+    assert (
+        found["sure", CROSS_VALIDATED_SCORE, "s2"].value == pytest.approx(0.4)
+        and found["sure", CROSS_VALIDATED_SCORE, "s2"].n_clips == 100
+    )
 
 
 def half_as_fine(model, clips, target):
@@ -321,8 +348,8 @@ def test_ones_own_function_need_not_be_for_the_wired_network():
         (no_array, "must give maps .* got dict, which is no array"),
     ):
         with pytest.raises(ValueError, match=told):
-            analytic_benchmark.exact(Entry("mine", function=function), 8)
-        found, refused = wired([Entry("mine", function=function)], 8, 0)
+            analytic_benchmark.score_on_analytic(Entry("mine", function=function), 8)
+        found, refused = analytic_rows([Entry("mine", function=function)], 8, 0)
         assert not found and [one.method for one in refused] == ["mine"]
-    found = analytic_benchmark.exact(Entry("mine", function=half_as_fine), 8)
+    found = analytic_benchmark.score_on_analytic(Entry("mine", function=half_as_fine), 8)
     assert np.isfinite(found.parts).all() and -1 <= found.parts.min() <= found.parts.max() <= 1

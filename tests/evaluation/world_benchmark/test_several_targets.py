@@ -15,11 +15,11 @@ from vtcav_jax.attribution.integrated import static_and_dynamic_many
 from vtcav_jax.attribution.perturbation import MULTI_TARGET_PERTURBATIONS
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.cli.commands import evaluate_methods as task
-from vtcav_jax.cli.commands.evaluate_methods import Scored, side_by_side
-from vtcav_jax.evaluation.motion_benchmark import SHUFFLES, time_changed, two_legs
-from vtcav_jax.evaluation.world_benchmark.entries import DEAR, Entry, lineup, maps
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material, questions_of
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
+from vtcav_jax.cli.commands.evaluate_methods import EvaluationResult, run_jobs
+from vtcav_jax.evaluation.motion_benchmark import N_SHUFFLES, static_dynamic_share, temporal_probe_share
+from vtcav_jax.evaluation.world_benchmark.entries import EXPENSIVE, Entry, build_entries, make_maps
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.progress import progress
 from vtcav_jax.worlds.gates import Gates
 
@@ -76,9 +76,9 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
 
 def test_questions_of_a_world_share_what_is_irrelevant():
     """So that maps for the second clips of STABLE share their passes."""
-    for world in {question.world for question in QUESTIONS.values()}:
-        some = [question for question in QUESTIONS.values() if world == question.world]
-        (factor,) = {question.irrelevant for question in some}
+    for world in {question.world for question in EVAL_QUESTIONS.values()}:
+        some = [question for question in EVAL_QUESTIONS.values() if world == question.world]
+        (factor,) = {question.irrelevant_factor for question in some}
         planted = worlds.WORLDS[world].questions
         assert all(factor not in planted[question.head].factors for question in some)
 
@@ -107,12 +107,19 @@ def test_networks_of_one_architecture_share_what_is_compiled(kind):
     for name in models.shipped_networks():
         if name.endswith(kind):
             loaded = models.load(name)
-            world = next(iter(questions_of(loaded)))
-            about = Material(loaded, world, (), worlds.make_clips(world, 2, 0), object.__new__(Gates), 0)
-            logits, own = (np.asarray(jax.jit(lambda m, v: m(v))(m.model, about.video)) for m in (about.wide, loaded))
+            world = next(iter(questions_by_world(loaded)))
+            about = EvalSet(loaded, world, (), worlds.make_clips(world, 2, 0), object.__new__(Gates), 0)
+            logits, own = (
+                np.asarray(jax.jit(lambda m, v: m(v))(m.model, about.video)) for m in (about.padded_network, loaded)
+            )
             np.testing.assert_allclose(logits[:, : len(loaded.labels)], own, atol=1e-5)
-            assert not logits[:, len(loaded.labels) :].any() and about.wide.head_slices == loaded.head_slices
-            found.append((jax.tree.structure(about.wide.model), [a.shape for a in jax.tree.leaves(about.wide.model)]))
+            assert not logits[:, len(loaded.labels) :].any() and about.padded_network.head_slices == loaded.head_slices
+            found.append(
+                (
+                    jax.tree.structure(about.padded_network.model),
+                    [a.shape for a in jax.tree.leaves(about.padded_network.model)],
+                )
+            )
     assert len(found) >= 3 and all(one == found[0] for one in found)
 
 
@@ -123,9 +130,9 @@ def test_networks_are_scored_side_by_side_and_in_order():
         both.wait()  # one after the other they would wait in vain
         tell(3)
         told.append(number)
-        return Scored([], [], str(number), [], [], [])
+        return EvaluationResult([], [], str(number), [], [], [])
 
-    found = side_by_side([partial(job, 0), partial(job, 1)], 6)
+    found = run_jobs([partial(job, 0), partial(job, 1)], 6)
     assert [one.gates for one in found] == ["0", "1"] and sorted(told) == [0, 1]
 
 
@@ -141,10 +148,10 @@ def test_within_a_step_the_line_moves(monkeypatch):
     def job(tell):
         list(progress(range(5), 5, "passes", size=lambda _: 1))
         tell(2)
-        return Scored([], [], "", [], [], [])
+        return EvaluationResult([], [], "", [], [], [])
 
     monkeypatch.setattr(task, "progress", watched)
-    side_by_side([job], 2)
+    run_jobs([job], 2)
     assert moved == [0] * 5 + [2]
 
 
@@ -165,7 +172,7 @@ def test_a_network_that_fails_ends_the_others_with_what_they_are_at(inside):
             time.sleep(0.01)
 
     with pytest.raises(ValueError, match="no such network"):
-        side_by_side([fails, goes_on, goes_on], 20_000)
+        run_jobs([fails, goes_on, goes_on], 20_000)
     assert len(steps) < 1000
 
 
@@ -174,11 +181,11 @@ def test_shares_of_motion_of_several_questions_are_those_of_each():
     loaded = models.load("worlds_cnn")
     video = np.asarray(worlds.make_clips("small", 3, 0).video, np.float32)
     targets = [Margin(np.array([4, 5, 6]), (4, 8)), Margin(np.array([0, 3, 1]), (0, 4))]
-    for target, found in zip(targets, time_changed(loaded, video, targets)):
-        probe = temporal_probe(loaded.model, video, target, shuffles=SHUFFLES)
+    for target, found in zip(targets, temporal_probe_share(loaded, video, targets)):
+        probe = temporal_probe(loaded.model, video, target, shuffles=N_SHUFFLES)
         np.testing.assert_allclose(found["frozen"].values, probe.drop_frozen, atol=1e-4)
         np.testing.assert_allclose(found["shuffled"].values, probe.drop_shuffled, atol=1e-4)
-    for target, found in zip(targets, two_legs(loaded, video, targets)):
+    for target, found in zip(targets, static_dynamic_share(loaded, video, targets)):
         legs = static_and_dynamic(loaded.model, video, target, frames=2, ig_steps=8)
         still, moving = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
         np.testing.assert_allclose(found["two_leg_integrated_gradients"].values, moving / (moving + still), atol=1e-4)
@@ -187,17 +194,22 @@ def test_shares_of_motion_of_several_questions_are_those_of_each():
 @pytest.mark.slow
 def test_logits_that_stand_behind_change_no_map():
     loaded = models.load("worlds_dots_cnn")
-    about = Material(loaded, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
+    about = EvalSet(loaded, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
     for name in ("lrp_gamma", "integrated_gradients", "gradcam"):
         entry = Entry(name, None, {"ig_steps": 2} if name == "integrated_gradients" else {})
-        one, other = (maps(m, [entry], about.video, [about.target("form")], {})[0][0].map for m in (loaded, about.wide))
+        one, other = (
+            make_maps(m, [entry], about.video, [about.target("form")], {})[0][0].map
+            for m in (loaded, about.padded_network)
+        )
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
     other_type = models.load("worlds_dots_cnn", dtype=jax.numpy.bfloat16)
-    about = Material(other_type, "dots", (), about.clips, object.__new__(Gates), 0)
-    assert about.wide is other_type  # of another type: not made anew as float32
+    about = EvalSet(other_type, "dots", (), about.clips, object.__new__(Gates), 0)
+    assert about.padded_network is other_type  # of another type: not made anew as float32
 
 
 def test_large_budgets_are_for_those_who_name_the_method():
     loaded = models.load("worlds_cnn")
-    assert not {entry.method for entry in lineup(loaded)} & set(DEAR)
-    assert {entry.method for entry in lineup(loaded, ["rise", "shapley", "integrated_gradients"])} >= set(DEAR)
+    assert not {entry.method for entry in build_entries(loaded)} & set(EXPENSIVE)
+    assert {entry.method for entry in build_entries(loaded, ["rise", "shapley", "integrated_gradients"])} >= set(
+        EXPENSIVE
+    )

@@ -87,7 +87,11 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
             reference = "other clips" if compared else "no preference"
             interval_values = [
                 value
-                for share in (*shares, _mean_interval(rows, "changing_mass"), _mean_interval(rows, "changing_mass_excess"))
+                for share in (
+                    *shares,
+                    _mean_interval(rows, "changing_mass"),
+                    _mean_interval(rows, "changing_mass_excess"),
+                )
                 for value in share
             ]
             class_rows.append(ClassMotionRow(target, answer, len(rows), reference, *interval_values))
@@ -110,7 +114,12 @@ def _mean_rise(
     subset: Sequence[MotionEvidence], name: str, in_class: np.ndarray, weights: np.ndarray
 ) -> Float[np.ndarray, " draws"]:
     """The mean score over what nothing has."""
-    values = np.array([getattr(clip_evidence.row, name if name == "score" else f"score_{name}") - clip_evidence.row.score_baseline for clip_evidence in subset])
+    values = np.array(
+        [
+            getattr(clip_evidence.row, name if name == "score" else f"score_{name}") - clip_evidence.row.score_baseline
+            for clip_evidence in subset
+        ]
+    )
     with np.errstate(invalid="ignore"):
         return weights @ (values * in_class) / (weights @ (in_class * 1.0))
 

@@ -6,10 +6,10 @@ from vtcav_jax.data.loader import Read
 from vtcav_jax.data.open import Source, open_source
 from vtcav_jax.telling import answer, say
 
-__all__ = ["answer", "say", "unreadable", "videos"]
+__all__ = ["answer", "say", "all_failed_message", "open_nonempty"]
 
 
-def videos(spec: str) -> Source:
+def open_nonempty(spec: str) -> Source:
     """What `spec` names, if there is anything in it."""
     source = open_source(spec)
     if not source.items:
@@ -17,8 +17,8 @@ def videos(spec: str) -> Source:
     return source
 
 
-def unreadable(source: Source, failed: Sequence[Read]) -> str:
+def all_failed_message(source: Source, failed: Sequence[Read]) -> str:
     """What is said where nothing is left to tell of."""
-    several = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
-    could = "could" if len(failed) > 1 else "could not"
-    return f"{several} of {source.spec} {could} be read: {failed[0].failure}"
+    subject = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
+    verb = "could" if len(failed) > 1 else "could not"
+    return f"{subject} of {source.spec} {verb} be read: {failed[0].failure}"

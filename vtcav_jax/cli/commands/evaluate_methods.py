@@ -15,26 +15,35 @@ import jax
 from vtcav_jax import models
 from vtcav_jax.cli.commands import answer, say
 from vtcav_jax.cli.commands.report import report
-from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap, meta
-from vtcav_jax.evaluation.motion_benchmark import kinds
-from vtcav_jax.evaluation.pyramid_benchmark import kernels
+from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
+from vtcav_jax.evaluation.motion_benchmark import motion_benchmark
+from vtcav_jax.evaluation.pyramid_benchmark import pyramid_benchmark
 from vtcav_jax.evaluation.tcav_benchmark import run as tcav_benchmark
 from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
 from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, result_store
-from vtcav_jax.evaluation.world_benchmark.entries import Entry, lineup
-from vtcav_jax.evaluation.world_benchmark.eval_set import Material, material, questions_of
-from vtcav_jax.evaluation.world_benchmark.scoring import CLIPS, SEED, Measured, answered, asked, groups, measure, rows
+from vtcav_jax.evaluation.world_benchmark.entries import Entry, build_entries
+from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, build_eval_set, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.scoring import (
+    DEFAULT_EVAL_CLIPS,
+    EVAL_SEED,
+    MethodResult,
+    answerable_questions,
+    group_entries,
+    measure_entries,
+    resolve_questions,
+    result_rows,
+)
 from vtcav_jax.evaluation.world_benchmark.tables import (
-    ALL,
-    EXACT,
-    FILE,
-    GATES,
-    METRICS,
-    REFUSED,
-    TRUTH,
-    MetaRow,
-    Refused,
-    Row,
+    ALL_QUESTIONS,
+    ANALYTIC_SCORE,
+    MEAN_SCORE,
+    METHOD_SCORES_CSV,
+    METRIC_AGREEMENT_CSV,
+    NOT_APPLICABLE_CSV,
+    WORLD_GATES_FILE,
+    MethodScoreRow,
+    MetricAgreementRow,
+    NotApplicable,
 )
 from vtcav_jax.models import Network
 from vtcav_jax.progress import heard, progress
@@ -44,136 +53,156 @@ from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.cache import code_version, fingerprint
 from vtcav_jax.telling import Style, style
 
-FIRST = "small"  # the world of which everything is told
+MAIN_WORLD = "small"  # the world of which everything is told
 # What a row means hangs on this code: what an older version kept is not taken for it
-CODE = (
+EVALUATION_CODE = (
     *("evaluation/**/*.py", "worlds/*.py", "models/**/*.py", "attribution/**/*.py", "pyramid/*.py"),
     *("tcav/**/*.py", "concepts/**/*.py", "data/*.py", "stats/*.py"),
     *("clip_spec.py", "tap.py"),
 )
 
 
-def truth(
+def evaluate_methods(
     networks: Sequence[str],
     run: Path | None,
     *,
     methods: Sequence[str] = (),
-    own: Sequence[str] = (),
-    worlds: Sequence[str] = (),
-    clips: int = CLIPS,
-    seed: int = SEED,
+    custom_method: Sequence[str] = (),
+    questions: Sequence[str] = (),
+    max_clips: int = DEFAULT_EVAL_CLIPS,
+    seed: int = EVAL_SEED,
     flags: str = "",
 ) -> None:
     """Scores `methods` (by default all of the package) and functions of one's `own` on `networks` (by default all that
     ship and answer a question of the worlds), into the folder `run`."""
     if run is None:
         raise ValueError("--task=truth needs --run=NAME, the folder of the run; see --help")
-    loaded = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped_networks())}
+    network_by_name = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped_networks())}
     if not networks:
-        loaded = {name: one for name, one in loaded.items() if questions_of(one)}
-    wanted = [w for w in worlds if w != analytic_benchmark.WORLD]
-    if wanted and not networks:
-        loaded = {name: one for name, one in loaded.items() if answered(one, wanted)} or loaded
-    some = {name: wanted if networks else answered(one, wanted) for name, one in loaded.items()}
-    questions = {name: asked(one, some[name], name) for name, one in loaded.items()}
-    if worlds and set(worlds) <= {analytic_benchmark.WORLD}:
-        questions = {}
-    lines = {name: lineup(one, methods, own) for name, one in loaded.items()}
-    about = {"task": "truth", "clips": clips, "seed": seed, "methods": methods, "own": own, "worlds": worlds}
+        network_by_name = {name: one for name, one in network_by_name.items() if questions_by_world(one)}
+    world_questions = [w for w in questions if w != analytic_benchmark.ANALYTIC_QUESTION]
+    if world_questions and not networks:
+        network_by_name = {
+            name: one for name, one in network_by_name.items() if answerable_questions(one, world_questions)
+        } or network_by_name
+    questions_by_network = {
+        name: world_questions if networks else answerable_questions(one, world_questions)
+        for name, one in network_by_name.items()
+    }
+    ids_by_network = {
+        name: resolve_questions(one, questions_by_network[name], name) for name, one in network_by_name.items()
+    }
+    if questions and set(questions) <= {analytic_benchmark.ANALYTIC_QUESTION}:
+        ids_by_network = {}
+    entries_by_network = {name: build_entries(one, methods, custom_method) for name, one in network_by_name.items()}
+    about = {
+        "task": "truth",
+        "clips": max_clips,
+        "seed": seed,
+        "methods": methods,
+        "own": custom_method,
+        "worlds": questions,
+    }
     folder = directory.open_run(run, about, flags)  # networks may be added
-    exact_too = not worlds or analytic_benchmark.WORLD in worlds
-    exactly, not_for = wired(next(iter(lines.values())), clips, seed) if exact_too else ([], [])
-    jobs: dict[tuple[str, str], Job] = {}
-    for name, by_world in questions.items():
+    with_analytic = not questions or analytic_benchmark.ANALYTIC_QUESTION in questions
+    analytic, analytic_refusals = (
+        analytic_rows(next(iter(entries_by_network.values())), max_clips, seed) if with_analytic else ([], [])
+    )
+    jobs: dict[tuple[str, str], JobRunner] = {}
+    for name, by_world in ids_by_network.items():
         for world, ids in by_world.items():
-            say(f"{name}: {', '.join(ids)}, {len(lines[name])} rows on {clips} clips")
-            one = Asked(folder, name, loaded[name], world, ids, lines[name], clips, seed, not methods)
-            jobs[name, world] = partial(network, one)
+            say(f"{name}: {', '.join(ids)}, {len(entries_by_network[name])} rows on {max_clips} clips")
+            one = EvaluationJob(
+                folder, name, network_by_name[name], world, ids, entries_by_network[name], max_clips, seed, not methods
+            )
+            jobs[name, world] = partial(evaluate_network, one)
     # The longest first, so that none is left alone at the end
-    order = sorted(jobs, key=lambda job: job[1] != FIRST)
-    steps = sum(len(lines[name]) + FURTHER * (not methods) for name, _ in jobs)
-    done = dict(zip(order, side_by_side([jobs[job] for job in order], steps)))
-    scored = {job: done[job] for job in jobs}
-    further = [row for one in scored.values() for row in one.further]
-    measured = [row for (name, _), one in scored.items() for row in rows(one.found, name)]
-    table = [*exactly, *measured, *further]
-    refused = [*not_for, *(row for one in scored.values() for row in one.refused)]
-    write_rows(folder / FILE, Row, table)
-    write_rows(folder / REFUSED, Refused, list(dict.fromkeys(refused)))
-    if metrics := [row for one in scored.values() for row in one.metrics]:
-        write_rows(folder / METRICS, MetaRow, metrics)
-    if tested := [row for one in scored.values() for row in one.concepts]:
-        write_rows(folder / tcav_benchmark_table.FILE, tcav_benchmark_table.Row, tested)
-    gated = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in scored.items()]
-    directory.write_text(folder / GATES, "\n".join(gated))
-    answer(told(table, refused))
-    answer(f"\nall of it: {folder / FILE}")
+    order = sorted(jobs, key=lambda job: job[1] != MAIN_WORLD)
+    steps = sum(len(entries_by_network[name]) + N_EXTRA_STEPS * (not methods) for name, _ in jobs)
+    results_by_job = dict(zip(order, run_jobs([jobs[job] for job in order], steps)))
+    job_results = {job: results_by_job[job] for job in jobs}
+    extra_rows = [row for one in job_results.values() for row in one.extra_rows]
+    method_rows = [row for (name, _), one in job_results.items() for row in result_rows(one.results, name)]
+    score_rows = [*analytic, *method_rows, *extra_rows]
+    not_applicable = [*analytic_refusals, *(row for one in job_results.values() for row in one.not_applicable)]
+    write_rows(folder / METHOD_SCORES_CSV, MethodScoreRow, score_rows)
+    write_rows(folder / NOT_APPLICABLE_CSV, NotApplicable, list(dict.fromkeys(not_applicable)))
+    if agreement_rows := [row for one in job_results.values() for row in one.agreement_rows]:
+        write_rows(folder / METRIC_AGREEMENT_CSV, MetricAgreementRow, agreement_rows)
+    if concept_rows := [row for one in job_results.values() for row in one.concept_rows]:
+        write_rows(
+            folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow, concept_rows
+        )
+    gate_texts = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in job_results.items()]
+    directory.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
+    answer(evaluation_summary(score_rows, not_applicable))
+    answer(f"\nall of it: {folder / METHOD_SCORES_CSV}")
     report([folder])
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class EvaluationJob:
     """What is to be told of one network and world."""
 
     folder: Path
-    name: str
-    loaded: Network
+    network_name: str
+    network: Network
     world: str
-    ids: tuple[str, ...]
-    line: Sequence[Entry]
-    clips: int
+    question_ids: tuple[str, ...]
+    entries: Sequence[Entry]
+    n_clips: int
     seed: int
-    everything: bool  # not maps alone
+    with_extras: bool  # not maps alone
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class EvaluationResult:
     """Of one network and world."""
 
-    found: list[Measured]
-    refused: list[Refused]
+    results: list[MethodResult]
+    not_applicable: list[NotApplicable]
     gates: str
-    further: list[Row]  # of shares of motion, and of pyramids
-    metrics: list[MetaRow]
-    concepts: list[tcav_benchmark_table.Row]
+    extra_rows: list[MethodScoreRow]  # of shares of motion, and of pyramids
+    agreement_rows: list[MetricAgreementRow]
+    concept_rows: list[tcav_benchmark_table.TcavBenchmarkRow]
 
 
-Tell = Callable[[int], None]  # how many steps are done
-Job = Callable[[Tell], Scored]
-FURTHER = 4  # steps of a network beside the rows of maps
+ReportProgress = Callable[[int], None]  # how many steps are done
+JobRunner = Callable[[ReportProgress], EvaluationResult]
+N_EXTRA_STEPS = 4  # steps of a network beside the rows of maps
 
 
-def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
+def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
     """Every job's result; on a CPU two at a time, as much of what a network does keeps no more than one core busy."""
-    told: queue.SimpleQueue[int | Future[Scored]] = queue.SimpleQueue()
+    events: queue.SimpleQueue[int | Future[EvaluationResult]] = queue.SimpleQueue()
     stopped = threading.Event()
 
-    def tell(count: int) -> None:
+    def report_progress(count: int) -> None:
         if stopped.is_set():
             raise CancelledError
-        told.put(count)
+        events.put(count)
 
     def steps_done() -> Iterator[int]:
         left = len(jobs)
         while left:
-            one = told.get()
-            if isinstance(one, int):
-                yield one
+            event = events.get()
+            if isinstance(event, int):
+                yield event
                 continue
             left -= 1
-            one.result()  # raises what the job has raised
+            event.result()  # raises what the job has raised
 
-    workers = 2 if jax.default_backend() == "cpu" else 1
-    how: Style = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
+    n_threads = 2 if jax.default_backend() == "cpu" else 1
+    console_style: Style = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
 
     def start() -> None:
-        style.set(how)
-        heard.set(partial(tell, 0))  # the line moves, and what is stopped ends, with every unit of the work
+        style.set(console_style)
+        heard.set(partial(report_progress, 0))  # the line moves, and what is stopped ends, with every unit of the work
 
-    with ThreadPoolExecutor(workers, "network", initializer=start) as pool:
-        futures = [pool.submit(job, tell) for job in jobs]
+    with ThreadPoolExecutor(n_threads, "network", initializer=start) as pool:
+        futures = [pool.submit(job, report_progress) for job in jobs]
         for future in futures:
-            future.add_done_callback(told.put)
+            future.add_done_callback(events.put)
         try:
             for _ in progress(steps_done(), steps, "rows", size=int):
                 pass
@@ -186,86 +215,116 @@ def side_by_side(jobs: Sequence[Job], steps: int) -> list[Scored]:
     return [future.result() for future in futures]
 
 
-def network(asked: Asked, tell: Tell) -> Scored:
+def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> EvaluationResult:
     """Of one network and world every row; what is there already is only read."""
-    about: Material | None = None
-    found: list[Measured] = []
-    refused: list[Refused] = []
-    name = asked.name
-    key = "-".join((asked.world, *asked.ids, fingerprint(asked.loaded.model)[:8], meaning(asked.ids)))
-    path = partial(result_store.part, asked.folder, name, key)
+    eval_set: EvalSet | None = None
+    results: list[MethodResult] = []
+    not_applicable: list[NotApplicable] = []
+    network_name = job.network_name
+    key = "-".join((job.world, *job.question_ids, fingerprint(job.network.model)[:8], cache_version(job.question_ids)))
+    path = partial(result_store.result_path, job.folder, network_name, key)
     gate = path("gates").with_suffix(".txt")
 
-    def ready() -> Material:
-        nonlocal about
-        if about is None:
-            about = material(asked.loaded, asked.world, asked.ids, asked.clips, asked.seed)
+    def get_eval_set() -> EvalSet:
+        nonlocal eval_set
+        if eval_set is None:
+            eval_set = build_eval_set(job.network, job.world, job.question_ids, job.n_clips, job.seed)
             gate.parent.mkdir(parents=True, exist_ok=True)
-            directory.write_text(gate, about.gates.table())
-        return about
+            directory.write_text(gate, eval_set.gates.table())
+        return eval_set
 
-    tell(0)
-    for group, some in groups(asked.line).items():
-        if some[0].function is not None or not path(group).exists():  # one's own may have changed
-            what = ready()  # a network that fails its gates is no method that is not for it
+    report_progress(0)
+    for group, members in group_entries(job.entries).items():
+        if members[0].function is not None or not path(group).exists():  # one's own may have changed
+            checked_set = get_eval_set()  # a network that fails its gates is no method that is not for it
             try:
-                result_store.write(path(group), measure(what, some))
+                result_store.write_results(path(group), measure_entries(checked_set, members))
             except ValueError as error:
-                if some[0].function is not None:
+                if members[0].function is not None:
                     raise
-                result_store.write(path(group), [], [Refused(some[0].method, name, str(error).splitlines()[0])])
-        got, not_for = result_store.read(path(group))
-        found.extend(got)
-        refused.extend(not_for)
-        tell(len(some))
+                result_store.write_results(
+                    path(group), [], [NotApplicable(members[0].method, network_name, str(error).splitlines()[0])]
+                )
+        group_results, group_refusals = result_store.read_results(path(group))
+        results.extend(group_results)
+        not_applicable.extend(group_refusals)
+        report_progress(len(members))
 
-    def further(what: str, row: type[Any], made: Callable[[], list[Any]], worlds: str = asked.world) -> list[Any]:
+    def extra_table(
+        table_name: str, row_type: type[Any], make_rows: Callable[[], list[Any]], world: str = job.world
+    ) -> list[Any]:
         """A table beside the maps, of `worlds`."""
-        if not asked.everything:
+        if not job.with_extras:
             return []
-        file = path(what).with_suffix(".csv")
-        if asked.world == worlds and not file.exists():
-            write_rows(file, row, made())
-        tell(1)
-        return list(read_rows(file, row)) if asked.world == worlds else []
+        file = path(table_name).with_suffix(".csv")
+        if job.world == world and not file.exists():
+            write_rows(file, row_type, make_rows())
+        report_progress(1)
+        return list(read_rows(file, row_type)) if job.world == world else []
 
-    shares = further("motion", Row, lambda: kinds(ready(), name))
-    named = further("pyramids", Row, lambda: kernels(ready(), name), FIRST)
-    order = further("metrics", MetaRow, lambda: meta(ready(), name, cheap(asked.line, found), found))
-    tests = further(
-        "concepts", tcav_benchmark_table.Row, lambda: tcav_benchmark.table(asked.loaded, network=name), FIRST
+    motion_rows = extra_table("motion", MethodScoreRow, lambda: motion_benchmark(get_eval_set(), network_name))
+    pyramid_rows = extra_table(
+        "pyramids", MethodScoreRow, lambda: pyramid_benchmark(get_eval_set(), network_name), MAIN_WORLD
     )
-    return Scored(found, refused, gate.read_text(encoding="utf-8"), [*shares, *named], order, tests)
+    agreement_rows = extra_table(
+        "metrics",
+        MetricAgreementRow,
+        lambda: metric_agreement(get_eval_set(), network_name, cheap_entries(job.entries, results), results),
+    )
+    concept_rows = extra_table(
+        "concepts",
+        tcav_benchmark_table.TcavBenchmarkRow,
+        lambda: tcav_benchmark.tcav_benchmark_rows(job.network, network_name=network_name),
+        MAIN_WORLD,
+    )
+    return EvaluationResult(
+        results,
+        not_applicable,
+        gate.read_text(encoding="utf-8"),
+        [*motion_rows, *pyramid_rows],
+        agreement_rows,
+        concept_rows,
+    )
 
 
-def meaning(ids: Sequence[str]) -> str:
+def cache_version(question_ids: Sequence[str]) -> str:
     """Of what is kept about questions: rows of a version that asked otherwise are not taken for ours."""
-    how = code_version(*CODE), *ids
-    return hashlib.sha256(repr(how).encode()).hexdigest()[:6]
+    key = code_version(*EVALUATION_CODE), *question_ids
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:6]
 
 
-def wired(line: Sequence[Entry], clips: int, seed: int) -> tuple[list[Row], list[Refused]]:
+def analytic_rows(
+    entries: Sequence[Entry], n_clips: int, seed: int
+) -> tuple[list[MethodScoreRow], list[NotApplicable]]:
     """The hand-wired network, where each voxel's value is known."""
-    wanted = [entry for entry in line if analytic_benchmark.applies(entry)]
-    found, refused = [], []
-    for entry in progress(wanted, len(wanted), "rows of the hand-wired network", size=lambda _: 1):
+    runnable = [entry for entry in entries if analytic_benchmark.runs_on_analytic(entry)]
+    results, not_applicable = [], []
+    for entry in progress(runnable, len(runnable), "rows of the hand-wired network", size=lambda _: 1):
         try:
-            got = analytic_benchmark.exact(entry, clips, seed)
+            agreement = analytic_benchmark.score_on_analytic(entry, n_clips, seed)
         except ValueError as error:  # what is made for another network may fail on this one
-            refused.append(Refused(entry.method, analytic_benchmark.NETWORK, str(error).splitlines()[0]))
+            not_applicable.append(
+                NotApplicable(entry.method, analytic_benchmark.ANALYTIC_NETWORK, str(error).splitlines()[0])
+            )
             continue
-        about = entry.method, got.stage, analytic_benchmark.WORLD, got.forwards, float("nan")
-        found.append(Measured(*about, {EXACT: got.parts}))
-    return rows(found, analytic_benchmark.NETWORK), refused
+        result_fields = (
+            entry.method,
+            agreement.stage,
+            analytic_benchmark.ANALYTIC_QUESTION,
+            agreement.forward_passes,
+            float("nan"),
+        )
+        results.append(MethodResult(*result_fields, {ANALYTIC_SCORE: agreement.parts}))
+    return result_rows(results, analytic_benchmark.ANALYTIC_NETWORK), not_applicable
 
 
-def told(table: Sequence[Row], refused: Sequence[Refused]) -> str:
+def evaluation_summary(score_rows: Sequence[MethodScoreRow], not_applicable: Sequence[NotApplicable]) -> str:
     """The best row of each method, network by network, and what the others must beat."""
     lines = []
-    for name in dict.fromkeys(row.network for row in table if row.axis == TRUTH):
-        some = [row for row in table if row.network == name and row.axis == TRUTH]
-        overall = [row for row in some if row.world == ALL] or some
-        best: dict[str, Row] = {}
+    for name in dict.fromkeys(row.network_name for row in score_rows if row.metric == MEAN_SCORE):
+        network_rows = [row for row in score_rows if row.network_name == name and row.metric == MEAN_SCORE]
+        overall = [row for row in network_rows if row.question == ALL_QUESTIONS] or network_rows
+        best: dict[str, MethodScoreRow] = {}
         for row in sorted(overall, key=lambda row: -row.value):
             best.setdefault(row.method, row)
         lines += [
@@ -275,7 +334,9 @@ def told(table: Sequence[Row], refused: Sequence[Refused]) -> str:
         lines.append(f"  {'method':26}{'stage':20}{'truth':>22}{'forwards':>10}{'s a clip':>10}")
         for row in best.values():
             value = f"{row.value:+.3f} ({row.low:+.3f} {row.high:+.3f})"
-            lines.append(f"  {row.method:26.26}{row.stage:20.20}{value:>22}{row.forwards:>10}{row.seconds:>10.2g}")
-        if where := [r for r in refused if r.network == name]:
-            lines.append(f"  not for this network: {', '.join(dict.fromkeys(r.method for r in where))}")
+            lines.append(
+                f"  {row.method:26.26}{row.stage:20.20}{value:>22}{row.forward_passes:>10}{row.seconds:>10.2g}"
+            )
+        if inapplicable := [r for r in not_applicable if r.network_name == name]:
+            lines.append(f"  not for this network: {', '.join(dict.fromkeys(r.method for r in inapplicable))}")
     return "\n".join(lines[1:])

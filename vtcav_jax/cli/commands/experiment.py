@@ -4,47 +4,53 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtcav_jax import tap
-from vtcav_jax.cli.commands import say, videos
-from vtcav_jax.cli.commands.pipeline import in_turn
-from vtcav_jax.cli.commands.predict import with_weights
+from vtcav_jax.cli.commands import open_nonempty, say
+from vtcav_jax.cli.commands.pipeline import run_pipeline
+from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.tcav.experiment.config import Experiment, chosen_stages
 from vtcav_jax.tcav.experiment.dataset import of_class
 
 
-def check(
+def preflight(
     model: str | None,
-    spec: str | None,
+    videos: str | None,
     concepts: Sequence[str],
     targets: Sequence[str],
     target_videos: str | None,
-    settings: Experiment,
+    config: Experiment,
     run: Path | None,
-    random_seed: int | None = None,
+    random_weights_seed: int | None = None,
 ) -> Path:
     """The run's folder; what the test will need (network, classes, their clips, stages) is asked for before minutes are
     spent on mining."""
-    missing = {"--model=NETWORK": model, "--videos=WHERE": spec, "--concepts=NAME": concepts}
+    missing = {"--model=NETWORK": model, "--videos=WHERE": videos, "--concepts=NAME": concepts}
     missing |= {"--targets=CLASS": targets, "--target_videos=WHERE": target_videos, "--run=NAME": run}
-    if lacking := [name for name, value in missing.items() if not value]:
-        raise ValueError(f"--task=experiment needs {', '.join(lacking)} as well; see --help")
-    assert model and spec and target_videos and run
-    videos(spec)
-    source, loaded = videos(target_videos), with_weights(model, random_seed)
+    if missing_flags := [name for name, value in missing.items() if not value]:
+        raise ValueError(f"--task=experiment needs {', '.join(missing_flags)} as well; see --help")
+    assert model and videos and target_videos and run
+    open_nonempty(videos)
+    source, network = open_nonempty(target_videos), load_model(model, random_weights_seed)
     for name in targets:
-        of_class(loaded, name, source, settings.n_targets, settings.seed)
-    known = tap.stages_of(loaded.model)
-    chosen_stages(settings.adapted(known).stages, known)
+        of_class(network, name, source, config.n_targets, config.seed)
+    stages = tap.stages_of(network.model)
+    chosen_stages(config.adapted(stages).stages, stages)
     return run
 
 
 def experiment(
-    program: Path, mining: Sequence[str], testing: Sequence[str], sets: Path, style: Sequence[str], *, dry_run: bool
+    program: Path,
+    mining_flags: Sequence[str],
+    tcav_flags: Sequence[str],
+    concept_dir: Path,
+    verbosity_flags: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> int:
     """Mines into the folder `sets` by the flags `mining`, tests what is there by `testing`; returns an exit code."""
-    code = in_turn(program, [mining, testing], style, dry_run=dry_run)
+    code = run_pipeline(program, [mining_flags, tcav_flags], verbosity_flags, dry_run=dry_run)
     if not code and not dry_run:
         say(
-            f"\nlook at the concepts: {sets / 'review.html'}; reject what is wrong, save review.csv into {sets}, and"
+            f"\nlook at the concepts: {concept_dir / 'review.html'}; reject what is wrong, save review.csv into {concept_dir}, and"
             " give the same command again: only what has changed is done anew"
         )
     return code

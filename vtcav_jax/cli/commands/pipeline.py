@@ -12,11 +12,15 @@ from pathlib import Path
 from vtcav_jax.cli.commands import say
 
 
-def in_turn(program: Path, steps: Sequence[Sequence[str]], style: Sequence[str] = (), *, dry_run: bool = False) -> int:
+def run_pipeline(
+    program: Path, steps: Sequence[Sequence[str]], verbosity_flags: Sequence[str] = (), *, dry_run: bool = False
+) -> int:
     """Runs `program` with the flags of each step, and `style` besides; returns the exit code of the first that fails.
     `dry_run` only prints them."""
     for i, flags in enumerate(steps, start=1):
         say(f"\n[{i}/{len(steps)}] python {program.name} {shlex.join(flags)}")
-        if not dry_run and (code := subprocess.run([sys.executable, str(program), *flags, *style]).returncode):
+        if not dry_run and (
+            code := subprocess.run([sys.executable, str(program), *flags, *verbosity_flags]).returncode
+        ):
             return code
     return 0

@@ -8,104 +8,104 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models, tap
-from vtcav_jax.cli.commands import answer, say, videos
+from vtcav_jax.cli.commands import answer, open_nonempty, say
 from vtcav_jax.data import How, Source, failure_table
 from vtcav_jax.models import parameters
 from vtcav_jax.progress import progress
 from vtcav_jax.runs import directory
 from vtcav_jax.telling import warn
-from vtcav_jax.training.evaluate import predicted, probabilities
+from vtcav_jax.training.evaluate import predict_clips, predict_source
 
-COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
-SHOWN = 40  # rows of a table on the terminal
+PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
+MAX_PREDICTION_ROWS = 40  # rows of a table on the terminal
 
 
-def stages(name: str) -> None:
+def inspect_network(name: str) -> None:
     """Prints every stage of a network by shape inference: nothing is computed."""
     model, preset = models.abstract_model(name)
     video = jax.ShapeDtypeStruct((1, *preset.clip_spec.shape), jnp.float32)
-    logits, seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
+    logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = parameters.count_parameters(model)
     answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
     answer(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
-    rows = [(stage, seen[stage]) for stage in tap.stages_of(model)]
+    rows = [(stage, shapes[stage]) for stage in tap.stages_of(model)]
     answer(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
     for stage, a in rows:
         shape = " x ".join(map(str, a.shape[1:]))
-        answer(f"{stage:24}{shape:>22}{a.size:>12,}{readable(100 * a.size * a.dtype.itemsize):>12}")
+        answer(f"{stage:24}{shape:>22}{a.size:>12,}{format_bytes(100 * a.size * a.dtype.itemsize):>12}")
 
 
-def readable(size: int) -> str:
+def format_bytes(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"
 
 
 def predict(
     model: str,
     *,
-    spec: str | None = None,
-    clips: Path | None = None,
-    how: How,
+    videos: str | None = None,
+    clips_file: Path | None = None,
+    sampling: How,
     batch_size: int = 4,
-    top: int = 5,
-    workers: int = 2,
+    top_k: int = 5,
+    num_workers: int = 2,
     out: Path | None = None,
-    random_seed: int | None = None,
+    random_weights_seed: int | None = None,
 ) -> None:
     """Prints the likeliest classes of each clip of `spec` or of the array file `clips`, and what could not be read."""
-    if (clips is None) == (spec is None):
+    if (clips_file is None) == (videos is None):
         raise ValueError("--task=predict needs --videos=WHERE, or --clips=FILE.npy, and not both")
     if out is not None and out.suffix != ".csv":
         raise ValueError(f"--out={out} must end in .csv")
     if out is not None and not out.absolute().parent.is_dir():
         raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
-    array = None if clips is None else read_clips(clips)
-    source = None if spec is None else videos(spec)
-    loaded = with_weights(model, random_seed)
+    array = None if clips_file is None else read_clip_array(clips_file)
+    source = None if videos is None else open_nonempty(videos)
+    network = load_model(model, random_weights_seed)
     if array is not None:
-        answers = array_answers(loaded, array, batch_size)
+        predictions = predict_array(network, array, batch_size)
     else:
         assert source is not None
-        answers = video_answers(loaded, source, how, batch_size, workers)
+        predictions = predict_videos(network, source, sampling, batch_size, num_workers)
     rows: list[tuple] = []
-    answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*COLUMNS))
-    for name, probability in answers:
-        for head, part in loaded.head_slices.items():
-            found = probability[part]
-            for rank, k in enumerate(np.argsort(-found, kind="stable")[:top], start=1):
-                rows.append((name, head, rank, int(k), loaded.heads[head][k], f"{found[k]:.4f}"))
+    answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*PREDICTION_COLUMNS))
+    for name, probability in predictions:
+        for head, part in network.head_slices.items():
+            head_probabilities = probability[part]
+            for rank, k in enumerate(np.argsort(-head_probabilities, kind="stable")[:top_k], start=1):
+                rows.append((name, head, rank, int(k), network.heads[head][k], f"{head_probabilities[k]:.4f}"))
                 answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
     if out is not None:
-        directory.write_table(out, COLUMNS, rows)
+        directory.write_table(out, PREDICTION_COLUMNS, rows)
 
 
-def with_weights(name: str, random_seed: int | None = None) -> models.Network:
+def load_model(name: str, random_weights_seed: int | None = None) -> models.Network:
     """A network that can answer; a preset only if its weights may be random."""
     if name not in models.PRESETS:
         return models.load(name)
-    if random_seed is None:
+    if random_weights_seed is None:
         raise ValueError(
             f"{name} is a network without weights; give --model=WHAT_weights_conversion_OR_train_WROTE, one that "
             f"ships ({', '.join(models.shipped_networks())}), or --random_weights to try it out"
         )
     warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
-    return models.random_network(name, seed=random_seed)
+    return models.random_network(name, seed=random_weights_seed)
 
 
-def array_answers(loaded: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    geometry = models.PRESETS[loaded.preset].clip_spec
-    if clips.shape[1:] != geometry.shape:
-        warn(f"note: clips are {clips.shape[1:]}, {loaded.preset} was made for {geometry.shape}")
-    found = probabilities(loaded, (clip[None] for clip in clips), min(batch_size, len(clips)))
-    for i, probability in enumerate(progress(found, len(clips), "clips", size=lambda _: 1)):
+def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    clip_spec = models.PRESETS[network.preset].clip_spec
+    if clips.shape[1:] != clip_spec.shape:
+        warn(f"note: clips are {clips.shape[1:]}, {network.preset} was made for {clip_spec.shape}")
+    results = predict_clips(network, (clip[None] for clip in clips), min(batch_size, len(clips)))
+    for i, probability in enumerate(progress(results, len(clips), "clips", size=lambda _: 1)):
         yield str(i), probability
 
 
-def video_answers(
-    loaded: models.Network, source: Source, how: How, batch_size: int, workers: int
+def predict_videos(
+    network: models.Network, source: Source, sampling: How, batch_size: int, num_workers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    found = predicted(loaded, source, batch_size, how, workers=workers)
+    results = predict_source(network, source, batch_size, sampling, num_workers=num_workers)
     failed, lines = [], []
-    for read, probability in progress(found, len(source.items), "videos", size=lambda _: 1):
+    for read, probability in progress(results, len(source.items), "videos", size=lambda _: 1):
         if read.clip is None or probability is None:
             failed.append(read)
             continue
@@ -116,14 +116,14 @@ def video_answers(
         yield read.item.name, probability
     say(f"\nread {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
     if lines:
-        say("\n".join([f"{'video':32} {'frames':>14} {'seconds':>18}", *lines[:SHOWN]]))
-    if len(lines) > SHOWN:
-        say(f"and {len(lines) - SHOWN} more")
+        say("\n".join([f"{'video':32} {'frames':>14} {'seconds':>18}", *lines[:MAX_PREDICTION_ROWS]]))
+    if len(lines) > MAX_PREDICTION_ROWS:
+        say(f"and {len(lines) - MAX_PREDICTION_ROWS} more")
     if failed:
         say(failure_table(failed))
 
 
-def read_clips(path: Path) -> np.ndarray:
+def read_clip_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a .npy array (b, t, h, w, 3)")
     try:

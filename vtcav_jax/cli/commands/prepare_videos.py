@@ -4,15 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtcav_jax import concepts, data, models
-from vtcav_jax.cli.commands import answer, say, videos
+from vtcav_jax.cli.commands import answer, open_nonempty, say
 from vtcav_jax.data import How, failure_table
 from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.worlds import write_clips
 
 
-def world(spec: str | None, out: Path | None) -> None:
+def render_world(videos: str | None, out: Path | None) -> None:
     """Clips of a world as mp4 files with their answers and boxes, so that they are videos like any other."""
-    source = None if spec is None else videos(spec)
+    source = None if videos is None else open_nonempty(videos)
     if not isinstance(source, Synthetic) or out is None:
         raise ValueError(
             "--task=worlds needs --videos=worlds:NAME:COUNT:SEED, such as worlds:small:100:0, and --out=DIR"
@@ -21,56 +21,60 @@ def world(spec: str | None, out: Path | None) -> None:
     answer(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
 
 
-def prepare(spec: str | None, model: str, how: How, out: Path | None, *, workers: int = 2) -> None:
+def preprocess(videos: str | None, model: str, sampling: How, out: Path | None, *, num_workers: int = 2) -> None:
     """Decodes a corpus once, as `model` sees it."""
-    if spec is None or out is None:
+    if videos is None or out is None:
         raise ValueError("--task=prepare needs --videos=WHERE, --model=PRESET (for the clips' size) and --out=DIR")
-    failed = data.prepare(videos(spec), models.abstract_model(model)[1].clip_spec, how, out, workers=workers)
+    failed = data.prepare(
+        open_nonempty(videos), models.abstract_model(model)[1].clip_spec, sampling, out, workers=num_workers
+    )
     answer(f"wrote {out}; read it with --videos={out}")
     if failed:
         say(failure_table(failed))
 
 
-def mine(
-    spec: str | None,
-    settings: concepts.Mining,
+def mine_concepts(
+    videos: str | None,
+    config: concepts.Mining,
     out: Path | None,
     *,
     model: str | None = None,
-    targets: str | None = None,
-    negatives: str | None = None,
-    workers: int = 2,
+    target_videos: str | None = None,
+    negative_videos: str | None = None,
+    num_workers: int = 2,
 ) -> None:
     """Concept sets, their controls and random sets out of videos; clips as long as those that `model` sees."""
-    if spec is None or out is None:
+    if videos is None or out is None:
         raise ValueError("--task=mine needs --videos=WHERE, --concepts=NAME,... and --out=DIR")
-    geometry = None if model is None else models.abstract_model(model)[1].clip_spec
-    if settings.whole:
-        if geometry is None or negatives is not None:
+    clip_spec = None if model is None else models.abstract_model(model)[1].clip_spec
+    if config.whole:
+        if clip_spec is None or negative_videos is not None:
             raise ValueError(
                 "whole clips (@HEAD:ANSWER) are cut as a network sees them, and their random sets come from the same"
                 " videos; --task=mine needs --model=NETWORK and no --negatives for them"
             )
-        there = None if targets is None else videos(targets)
-        found = concepts.whole_clips(videos(spec), settings, geometry, out, targets=there, workers=workers)
-        say(found.text)
+        target_source = None if target_videos is None else open_nonempty(target_videos)
+        labelled_report = concepts.whole_clips(
+            open_nonempty(videos), config, clip_spec, out, targets=target_source, workers=num_workers
+        )
+        say(labelled_report.text)
         return answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
-    if geometry is not None:
-        settings = replace(settings, frames=geometry.frames, interval=geometry.interval)
-    report = concepts.mine(spec, settings, out, targets=targets or (), negatives=negatives)
+    if clip_spec is not None:
+        config = replace(config, frames=clip_spec.frames, interval=clip_spec.interval)
+    report = concepts.mine(videos, config, out, targets=target_videos or (), negatives=negative_videos)
     say(report.text)
     answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
 
 
-def review(folder: str) -> None:
+def review_concepts(concept_dir: str) -> None:
     """The page of concept sets that are there, for those that were made by hand."""
-    path, failures = concepts.review_sets(folder)
+    path, failures = concepts.review_sets(concept_dir)
     answer(f"look at them, and reject what is wrong: {path}")
     for name, why in failures.items():
         say(f"not on it: {name}: {why}")
 
 
-def labels(detector: Path) -> None:
+def list_detector_labels(detector: Path) -> None:
     """What a detector knows, a name a line."""
     from vtcav_jax.concepts.detect import list_labels
 

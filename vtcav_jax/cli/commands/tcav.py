@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands import answer, say, videos
-from vtcav_jax.cli.commands.predict import with_weights
+from vtcav_jax.cli.commands import answer, open_nonempty, say
+from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.data import failure_table
@@ -25,35 +25,35 @@ from vtcav_jax.tcav.previews import render_previews
 from vtcav_jax.tcav.score_clips import Explained, Moment, explain
 from vtcav_jax.tcav.vector_file import stored
 
-STRONGEST, SHOWN = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
+VECTORS_PER_PAIR, MAX_SCORED_PAIRS = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
 
 
 def tcav(
     model: str,
     targets: Sequence[str],
     target_videos: str | None,
-    concepts: str | None,
-    settings: Experiment,
+    concept_dir: str | None,
+    config: Experiment,
     run: Path | None,
     *,
-    cache: Path | None = None,
+    cache_dir: Path | None = None,
     dry_run: bool = False,
-    workers: int = 2,
-    random_seed: int | None = None,
+    num_workers: int = 2,
+    random_weights_seed: int | None = None,
     flags: str = "",
 ) -> None:
     """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan,
     after one batch of each kind that tells how long it takes."""
-    missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concepts}
+    missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concept_dir}
     missing |= {"--run=NAME": run or dry_run}
-    if lacking := [name for name, value in missing.items() if not value]:
-        raise ValueError(f"--task=tcav needs {', '.join(lacking)} as well; see --help")
-    assert target_videos is not None and concepts is not None
-    source, sets = videos(target_videos), read_sets(concepts)
-    loaded = with_weights(model, random_seed)
+    if missing_flags := [name for name, value in missing.items() if not value]:
+        raise ValueError(f"--task=tcav needs {', '.join(missing_flags)} as well; see --help")
+    assert target_videos is not None and concept_dir is not None
+    source, sets = open_nonempty(target_videos), read_sets(concept_dir)
+    network = load_model(model, random_weights_seed)
     if dry_run:
-        store = Cache(cache or (run or Path("runs") / "tcav").parent / "cache")
-        todo = plan(loaded, targets, source, sets, settings, store, models.PRESETS[loaded.preset].clip_spec)
+        store = Cache(cache_dir or (run or Path("runs") / "tcav").parent / "cache")
+        todo = plan(network, targets, source, sets, config, store, models.PRESETS[network.preset].clip_spec)
         if distributed.first():
             mesh = Mesh(np.array(jax.local_devices()), ("b",))
             worth_it = todo.asked.questions and todo.attainable.possible
@@ -61,44 +61,46 @@ def tcav(
             answer(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
         return todo.require()
     assert run is not None
-    found = experiment_run.run(
-        loaded, targets, source, sets, settings, run, cache=cache, workers=workers, name=model, flags=flags
+    results = experiment_run.run(
+        network, targets, source, sets, config, run, cache=cache_dir, workers=num_workers, name=model, flags=flags
     )
     if distributed.first():
-        render_previews(found.folder, loaded, source, sets, found.rows, found.clips)
-        say(summary(found, settings, random=model in models.PRESETS))
-        report([found.folder])
+        render_previews(results.folder, network, source, sets, results.rows, results.clips)
+        say(tcav_summary(results, config, random_weights=model in models.PRESETS))
+        report([results.folder])
 
 
-def explain_concepts(
+def score_concepts(
     model: str,
     run: Path | None,
-    spec: str | None,
+    videos: str | None,
     targets: Sequence[str],
     out: Path | None,
     *,
-    target_fn: str = "logit",
-    workers: int = 2,
+    score_fn: str = "logit",
+    num_workers: int = 2,
 ) -> None:
     """Scores the clips of `spec` by the vectors of a run, into the folder `out`."""
-    if run is None or spec is None or out is None:
+    if run is None or videos is None or out is None:
         raise ValueError(
             "--task=explain_concepts needs --run=NAME (of a --task=tcav run), --videos=WHERE, --targets=CLASS,... and"
             " --out=DIR"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and is not empty; choose another --out")
-    vectors, source = stored(run), videos(spec)
-    rows, moments, failed = explain(with_weights(model), vectors, source, targets, target_fn=target_fn, workers=workers)
+    vectors, source = stored(run), open_nonempty(videos)
+    rows, moments, failed = explain(
+        load_model(model), vectors, source, targets, target_fn=score_fn, workers=num_workers
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_rows(out / "projections.csv", Moment, moments)
     write_rows(out / "explained.csv", Explained, rows)
     say(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
     ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
-    seen: dict[tuple[str, str], int] = {}
+    rows_per_pair: dict[tuple[str, str], int] = {}
     for row in ranked:
-        seen[row.clip, row.target] = seen.get((row.clip, row.target), 0) + 1
-        if seen[row.clip, row.target] <= STRONGEST and len(seen) <= SHOWN:
+        rows_per_pair[row.clip, row.target] = rows_per_pair.get((row.clip, row.target), 0) + 1
+        if rows_per_pair[row.clip, row.target] <= VECTORS_PER_PAIR and len(rows_per_pair) <= MAX_SCORED_PAIRS:
             say(
                 f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.vector:32.32}{row.derivative:>11.3g}"
                 f"{row.inside:>9.2f}"
@@ -110,27 +112,27 @@ def explain_concepts(
         say(failure_table(failed))
 
 
-def summary(found: experiment_run.Results, settings: Experiment, *, random: bool = False) -> str:
+def tcav_summary(results: experiment_run.Results, config: Experiment, *, random_weights: bool = False) -> str:
     """The table, what was found in words, and what speaks against it."""
-    lines = [terminal(found.rows), ""]
-    lines.append(f"family: {found.family} tests, {settings.correction}, alpha {settings.alpha:g}")
-    for one in found.self_check:
-        what = "random sets" if one.sets == "sets" else "sets drawn out of the random clips"
+    lines = [terminal(results.rows), ""]
+    lines.append(f"family: {results.family} tests, {config.correction}, alpha {config.alpha:g}")
+    for row in results.self_check:
+        description = "random sets" if row.sets == "sets" else "sets drawn out of the random clips"
         lines.append(
-            f"self-check: of {one.trials} tests of {what} ({one.kind}) {one.found} had p at most {settings.alpha:g}:"
-            f" {one.rate:.3f} ({one.low:.3f} to {one.high:.3f})"
+            f"self-check: of {row.trials} tests of {description} ({row.kind}) {row.found} had p at most {config.alpha:g}:"
+            f" {row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
         )
-    work = found.work
-    for one in found.steering:
+    work = results.work
+    for row in results.steering:
         lines.append(
-            f"steered: {one.target} at {one.stage} by {one.step:+g} {one.concept} ({one.kind}) against {one.against}:"
-            f" {one.change:+.3g}, expected {one.expected:+.3g}, random {one.random_low:+.3g} to {one.random_high:+.3g},"
-            f" p {one.p:.2g}"
+            f"steered: {row.target} at {row.stage} by {row.step:+g} {row.concept} ({row.kind}) against {row.against}:"
+            f" {row.change:+.3g}, expected {row.expected:+.3g}, random {row.random_low:+.3g} to {row.random_high:+.3g},"
+            f" p {row.p:.2g}"
         )
     lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
-    lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in found.seconds.items()))
-    if found.failures:
-        lines.append(failure_table(found.failures))
-    lines += [f"note: {note}" for note in found.notes]
-    lines += ["", *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random else ())]
-    return "\n".join([*lines, *sentences(found.rows), "", f"all of it: {found.folder / 'scores.csv'}"])
+    lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in results.seconds.items()))
+    if results.failures:
+        lines.append(failure_table(results.failures))
+    lines += [f"note: {note}" for note in results.notes]
+    lines += ["", *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ())]
+    return "\n".join([*lines, *sentences(results.rows), "", f"all of it: {results.folder / 'scores.csv'}"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands import answer, say, videos
+from vtcav_jax.cli.commands import answer, open_nonempty, say
 from vtcav_jax.data import Source, failure_table, write_failures
 from vtcav_jax.models import parameters
 from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
@@ -16,20 +16,20 @@ from vtcav_jax.names import unknown
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.runs import directory
 from vtcav_jax.training import loop
-from vtcav_jax.training.evaluate import accuracy
+from vtcav_jax.training.evaluate import measure_accuracy
 from vtcav_jax.worlds import gates
 
 
 def train(
     model: str,
-    spec: str | None,
+    videos: str | None,
     run: Path | None,
-    recipe: loop.Recipe,
+    config: loop.TrainConfig,
     *,
-    held_out: str | None = None,
+    eval_videos: str | None = None,
     gate_clips: int = 0,
     bfloat16: bool = False,
-    workers: int = 2,
+    num_workers: int = 2,
     flags: str = "",
 ) -> None:
     """Trains, or goes on with, the run in folder `run`; tests the network on `held_out`, a world's at its gates too.
@@ -38,29 +38,29 @@ def train(
     """
     if run is None:
         raise ValueError("--task=train needs --run=NAME, the folder of the run")
-    if spec is None:
+    if videos is None:
         raise ValueError("--task=train needs --videos=WHERE, labelled clips")
-    source = videos(spec)
-    heads = loop.checked_heads(source)
-    others = None if held_out is None else videos(held_out)
+    source = open_nonempty(videos)
+    heads = loop.require_heads(source)
+    eval_source = None if eval_videos is None else open_nonempty(eval_videos)
     world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
-    if missing := [head for head in recipe.timeless_heads if head not in heads]:
+    if missing := [head for head in config.static_heads if head not in heads]:
         raise ValueError(f"--timeless_heads: {unknown('head', missing, heads)}")
-    if recipe.augment == "torus" and world is None:
+    if config.augment == "torus" and world is None:
         raise ValueError(f"--augment=torus is for worlds:..., whose borders meet; {source.spec} is not one")
     if gate_clips and world is None:
         raise ValueError(f"--gates checks a world's causes; --videos={source.spec} is not worlds:...")
     start = models.load(model) if model not in models.PRESETS else None
     preset = model if start is None else start.preset
-    geometry = models.PRESETS[preset].clip_spec
+    clip_spec = models.PRESETS[preset].clip_spec
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
-    make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=recipe.seed, dtype=dtype)
-    asked = asdict(recipe) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
-    folder = directory.open_run(run, asked, flags)
+    make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=config.seed, dtype=dtype)
+    record = asdict(config) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
+    folder = directory.open_run(run, record, flags)
     initial = parameters.named_parameters(start.model) if start else None
     if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
-        initial = loop.with_new_head(initial, make)
-    trained = loop.train(make, source, geometry, recipe, folder, initial=initial, workers=workers)
+        initial = loop.replace_head(initial, make)
+    trained = loop.train_network(make, source, clip_spec, config, folder, initial=initial, num_workers=num_workers)
     if trained.failures:
         say(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)
@@ -68,22 +68,24 @@ def train(
     if not (folder / TRAINED_NETWORK_FILE).exists():
         models.save(folder / TRAINED_NETWORK_FILE, trained.model, preset, heads, run=folder.name, videos=source.spec)
     answer(f"network: {folder / TRAINED_NETWORK_FILE}")
-    loaded = models.load(folder / TRAINED_NETWORK_FILE)
-    if others is not None:
-        test(loaded, others, folder, recipe.batch_size, workers)
+    network = models.load(folder / TRAINED_NETWORK_FILE)
+    if eval_source is not None:
+        report_accuracy(network, eval_source, folder, config.batch_size, num_workers)
     if world is not None and gate_clips:
-        mean, std = (np.asarray(values, np.float32) for values in (geometry.mean, geometry.std))
-        found = gates(loaded.model, world, gate_clips, seed=recipe.seed + 2, prepare=lambda video: (video - mean) / std)
-        directory.write_text(folder / "gates.txt", found.table() + "\n")
-        answer(found.table())
-        found.check()
+        mean, std = (np.asarray(values, np.float32) for values in (clip_spec.mean, clip_spec.std))
+        gate_results = gates(
+            network.model, world, gate_clips, seed=config.seed + 2, prepare=lambda video: (video - mean) / std
+        )
+        directory.write_text(folder / "gates.txt", gate_results.table() + "\n")
+        answer(gate_results.table())
+        gate_results.check()
 
 
-def test(loaded: models.Network, source: Source, folder: Path, batch_size: int, workers: int) -> None:
+def report_accuracy(network: models.Network, source: Source, folder: Path, batch_size: int, num_workers: int) -> None:
     """Prints and writes the accuracy of every head, with its interval."""
     failed = []
-    found = accuracy(loaded, source, batch_size, workers=workers, failed=failed)
-    rows = [(a.head, a.n, a.right, a.share, *a.interval) for a in found]
+    accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
+    rows = [(a.head, a.n_clips, a.n_correct, a.share, *a.interval) for a in accuracies]
     directory.write_table(folder / "accuracy.csv", ("head", "n", "right", "accuracy", "low", "high"), rows)
     answer(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
     for head, n, _, share, low, high in rows:

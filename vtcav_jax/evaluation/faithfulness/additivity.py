@@ -11,29 +11,31 @@ from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.sanity_checks import pearson, spearman
-from vtcav_jax.evaluation.faithfulness.insertion_deletion import Each
-from vtcav_jax.evaluation.faithfulness.masked_inference import Shown, answers, changed
-from vtcav_jax.evaluation.faithfulness.partition import Cells, Maps, named, on_cells, pooled
+from vtcav_jax.evaluation.faithfulness.insertion_deletion import PerMapAndClip
+from vtcav_jax.evaluation.faithfulness.masked_inference import MaskedClips, score_masked, subtract
+from vtcav_jax.evaluation.faithfulness.partition import NamedMaps, Partition, cell_means, name_maps, pool_to_cells
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 
 MU_SUBSETS, MU_SHARE = 200, 0.2
-N_SUBSETS, N_SIZES, N_LARGEST = 100, 6, 0.8
-DRAWS = 200  # of infidelity
-MU_STREAM, N_STREAM, CUBOID_STREAM, NOISE_STREAM = range(1 << 17, (1 << 17) + 4)  # of the seeds
+N_SUBSETS, N_SIZES, N_MAX_SHARE = 100, 6, 0.8
+INFIDELITY_DRAWS = 200  # of infidelity
+MU_STREAM, N_STREAM, CUBOID_STREAM, INFIDELITY_NOISE_STREAM = range(1 << 17, (1 << 17) + 4)  # of the seeds
 
-Sums = Float[np.ndarray, "m b k"]
-Removed = Bool[np.ndarray, "k cells"]
+MapSums = Float[np.ndarray, "m b k"]
+RemovedCells = Bool[np.ndarray, "k cells"]
 
 
-def mu_fidelity(shown: Shown, maps: Maps, *, subsets: int = MU_SUBSETS, share: float = MU_SHARE) -> Each:
+def mu_fidelity(
+    masked: MaskedClips, maps: NamedMaps, *, subsets: int = MU_SUBSETS, share: float = MU_SHARE
+) -> PerMapAndClip:
     """Over random sets of a fixed share of the cells: the rank correlation of the map's sum with the score's fall.
 
     Bhatt et al. (2020), with ranks as in xplique. `subsets` passes of each clip for all maps together.
     """
-    n = shown.cells.count
-    size = _size(share * n, n)
-    sums, falls = _removals(shown, maps, MU_STREAM, lambda random: _subsets(random, subsets, size, n))
-    return _told(sums, falls, spearman)
+    n = masked.partition.n_cells
+    size = _subset_size(share * n, n)
+    sums, falls = _sums_and_drops(masked, maps, MU_STREAM, lambda random: _draw_subsets(random, subsets, size, n))
+    return _correlate_sums(sums, falls, spearman)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,28 +47,33 @@ class SensitivityN:
     correlation: Float[np.ndarray, "m b sizes"]
 
     @property
-    def mean(self) -> Each:
+    def mean(self) -> PerMapAndClip:
         """Over the sizes at which it can be told."""
         known = np.isfinite(self.correlation)
         total = np.where(known, self.correlation, 0).sum(-1)
         return np.where(known.any(-1), total / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
 
 
-def sizes_of_subsets(cells: int, sizes: int = N_SIZES) -> Int[np.ndarray, " sizes"]:
+def subset_sizes(n_cells: int, n_sizes: int = N_SIZES) -> Int[np.ndarray, " sizes"]:
     """From one cell to most of them, in equal ratios."""
-    return np.unique(np.geomspace(1, max(N_LARGEST * cells, 1), sizes).round().astype(int))
+    return np.unique(np.geomspace(1, max(N_MAX_SHARE * n_cells, 1), n_sizes).round().astype(int))
 
 
-def sensitivity_n(shown: Shown, maps: Maps, *, subsets: int = N_SUBSETS, sizes: int = N_SIZES) -> SensitivityN:
+def sensitivity_n(
+    masked: MaskedClips, maps: NamedMaps, *, subsets: int = N_SUBSETS, sizes: int = N_SIZES
+) -> SensitivityN:
     """Over random sets, not the top cells of a map; `subsets` passes of each clip and size for all maps together."""
-    n = shown.cells.count
-    some = sizes_of_subsets(n, sizes)
-    sums, falls = _removals(
-        shown, maps, N_STREAM, lambda random: np.concatenate([_subsets(random, subsets, k, n) for k in some.tolist()])
+    n = masked.partition.n_cells
+    set_sizes = subset_sizes(n, sizes)
+    sums, falls = _sums_and_drops(
+        masked,
+        maps,
+        N_STREAM,
+        lambda random: np.concatenate([_draw_subsets(random, subsets, k, n) for k in set_sizes.tolist()]),
     )
-    parts = [slice(i * subsets, (i + 1) * subsets) for i in range(len(some))]
-    found = np.stack([_told(sums[..., part], falls[:, part], pearson) for part in parts], -1)
-    return SensitivityN(tuple(named(maps)), some, found)
+    parts = [slice(i * subsets, (i + 1) * subsets) for i in range(len(set_sizes))]
+    correlations = np.stack([_correlate_sums(sums[..., part], falls[:, part], pearson) for part in parts], -1)
+    return SensitivityN(tuple(name_maps(maps)), set_sizes, correlations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,78 +85,80 @@ class Infidelity:
     """
 
     names: tuple[str, ...]
-    scale: Each
-    missed: Each
-    explained: Each
+    scale: PerMapAndClip
+    mean_square_error: PerMapAndClip
+    explained_share: PerMapAndClip
 
 
-def infidelity(shown: Shown, maps: Maps, *, draws: int = DRAWS) -> Infidelity:
+def infidelity(masked: MaskedClips, maps: NamedMaps, *, draws: int = INFIDELITY_DRAWS) -> Infidelity:
     """When random cuboids of cells are removed. `draws` passes of each clip for all maps together."""
-    counts = shown.cells.counts
+    counts = masked.partition.grid_shape
     if counts is None:
         raise ValueError(
             "cuboids are made of the cells of a grid; these cells are none, use a grid or infidelity_noise"
         )
-    sums, falls = _removals(shown, maps, CUBOID_STREAM, lambda random: _cuboids(random, draws, counts))
-    return of_sums(tuple(named(maps)), sums, falls)
+    sums, falls = _sums_and_drops(masked, maps, CUBOID_STREAM, lambda random: _draw_cuboids(random, draws, counts))
+    return infidelity_from_sums(tuple(name_maps(maps)), sums, falls)
 
 
-def infidelity_noise(shown: Shown, maps: Maps, *, draws: int = DRAWS, size: float = 0.2) -> Infidelity:
+def infidelity_noise(
+    masked: MaskedClips, maps: NamedMaps, *, draws: int = INFIDELITY_DRAWS, size: float = 0.2
+) -> Infidelity:
     """When noise, the same of every colour, is taken from the clip; `size` in standard deviations of the clip.
 
     For maps that are gradients: the map's share of a fall is its product with the noise.
     """
-    video = np.asarray(shown.what.video)
+    video = np.asarray(masked.context.video)
     b, *sizes = video.shape[:4]
     scale = size * video.std((1, 2, 3, 4), dtype=np.float32)
-    seeds = [seed.spawn(draws) for seed in clip_seeds(video, shown.seed, NOISE_STREAM)]
+    seeds = [seed.spawn(draws) for seed in clip_seeds(video, masked.seed, INFIDELITY_NOISE_STREAM)]
     clip, draw = (axis.ravel() for axis in np.indices((b, draws)))
 
     def noise(i: int, j: int) -> np.ndarray:
         return scale[i] * np.random.default_rng(seeds[i][j]).standard_normal(sizes, np.float32)
 
-    found = changed(
-        shown, clip, lambda rows: np.stack([noise(i, j) for i, j in zip(clip[rows].tolist(), draw[rows].tolist())])
+    scores = subtract(
+        masked, clip, lambda rows: np.stack([noise(i, j) for i, j in zip(clip[rows].tolist(), draw[rows].tolist())])
     )
-    falls = shown.whole.score[:, None] - found.score.reshape(b, draws)
-    values, volumes = on_cells(maps, shown.cells, b).astype(np.float64), shown.cells.volumes
+    falls = masked.full_scores.score[:, None] - scores.score.reshape(b, draws)
+    values, volumes = pool_to_cells(maps, masked.partition, b).astype(np.float64), masked.partition.volumes
     sums = np.empty((len(values), b, draws))
     for i in range(b):
-        means = np.concatenate([pooled(noise(i, j)[None], _of_clip(shown, i)) for j in range(draws)])
+        means = np.concatenate([cell_means(noise(i, j)[None], _partition_of_clip(masked, i)) for j in range(draws)])
         sums[:, i] = values[:, i] @ (means * volumes[i % len(volumes)]).T
-    return of_sums(tuple(named(maps)), sums, falls)
+    return infidelity_from_sums(tuple(name_maps(maps)), sums, falls)
 
 
-def of_sums(names: tuple[str, ...], sums: Sums, falls: Float[np.ndarray, "b k"]) -> Infidelity:
+def infidelity_from_sums(names: tuple[str, ...], sums: MapSums, falls: Float[np.ndarray, "b k"]) -> Infidelity:
     """What maps' sums over the removals say of the falls."""
     sums, falls = sums.astype(np.float64), falls.astype(np.float64)[None]
     square = (sums**2).mean(-1)
     scale = np.maximum((sums * falls).mean(-1), 0) / np.where(square > 0, square, 1)
-    missed = ((scale[..., None] * sums - falls) ** 2).mean(-1)
-    whole = np.broadcast_to((falls**2).mean(-1), missed.shape)
-    explained = np.where(whole > 0, 1 - missed / np.where(whole > 0, whole, 1), np.nan)
-    return Infidelity(names, *(values.astype(np.float32) for values in (scale, missed, explained)))
+    mean_square_error = ((scale[..., None] * sums - falls) ** 2).mean(-1)
+    whole = np.broadcast_to((falls**2).mean(-1), mean_square_error.shape)
+    explained_share = np.where(whole > 0, 1 - mean_square_error / np.where(whole > 0, whole, 1), np.nan)
+    return Infidelity(names, *(values.astype(np.float32) for values in (scale, mean_square_error, explained_share)))
 
 
-def completeness(one: Attribution) -> Float[np.ndarray, " b"]:
+def completeness(attribution: Attribution) -> Float[np.ndarray, " b"]:
     """For maps that owe a sum: what is missing of it or too much, as a share of what is owed. It takes no pass."""
-    if one.completeness_gap is None:
-        raise ValueError(f"{one.method} owes no sum; completeness is told of maps with a residual")
-    owed = one.map.sum((1, 2, 3), dtype=np.float64) + one.completeness_gap
-    return np.where(owed != 0, np.abs(one.completeness_gap) / np.where(owed != 0, np.abs(owed), 1), np.nan).astype(
-        np.float32
-    )
+    if attribution.completeness_gap is None:
+        raise ValueError(f"{attribution.method} owes no sum; completeness is told of maps with a residual")
+    owed = attribution.map.sum((1, 2, 3), dtype=np.float64) + attribution.completeness_gap
+    return np.where(
+        owed != 0, np.abs(attribution.completeness_gap) / np.where(owed != 0, np.abs(owed), 1), np.nan
+    ).astype(np.float32)
 
 
-def _size(wanted: float, cells: int) -> int:
-    return min(max(round(wanted), 1), cells - 1)
+def _subset_size(size: float, n_cells: int) -> int:
+    return min(max(round(size), 1), n_cells - 1)
 
 
-def _subsets(random: np.random.Generator, subsets: int, size: int, cells: int) -> Removed:
-    return random.random((subsets, cells), np.float32).argsort(1).argsort(1) < size
+def _draw_subsets(random: np.random.Generator, subsets: int, size: int, n_cells: int) -> RemovedCells:
+    return random.random((subsets, n_cells), np.float32).argsort(1).argsort(1) < size
 
 
-def _cuboids(random: np.random.Generator, draws: int, counts: tuple[int, int, int]) -> Removed:
+def _draw_cuboids(random: np.random.Generator, draws: int, counts: tuple[int, int, int]) -> RemovedCells:
     """Of one cell to half the clip along each axis, anywhere."""
     inside = np.ones((draws, *counts), bool)
     for axis, n in enumerate(counts, start=1):
@@ -161,29 +170,31 @@ def _cuboids(random: np.random.Generator, draws: int, counts: tuple[int, int, in
     return inside.reshape(draws, -1)
 
 
-def _removals(
-    shown: Shown, maps: Maps, stream: int, drawn: Callable[[np.random.Generator], Removed]
-) -> tuple[Sums, Float[np.ndarray, "b k"]]:
+def _sums_and_drops(
+    masked: MaskedClips, maps: NamedMaps, stream: int, draw_removed: Callable[[np.random.Generator], RemovedCells]
+) -> tuple[MapSums, Float[np.ndarray, "b k"]]:
     """For what is drawn for each clip: every map's sum over it, and how much lower the score is without it."""
-    values, b = on_cells(maps, shown.cells, shown.clips).astype(np.float64), shown.clips
-    seeds = clip_seeds(np.asarray(shown.what.video), shown.seed, stream)
-    removed = np.stack([drawn(np.random.default_rng(seed)) for seed in seeds])
-    k, volumes = removed.shape[1], shown.cells.volumes
+    values, b = pool_to_cells(maps, masked.partition, masked.n_clips).astype(np.float64), masked.n_clips
+    seeds = clip_seeds(np.asarray(masked.context.video), masked.seed, stream)
+    removed = np.stack([draw_removed(np.random.default_rng(seed)) for seed in seeds])
+    k, volumes = removed.shape[1], masked.partition.volumes
     sums = np.stack([(values[:, i] * volumes[i % len(volumes)]) @ removed[i].T for i in range(b)], 1)
     flat = removed.reshape(b * k, -1)
-    found = answers(shown, np.repeat(np.arange(b), k), lambda rows: ~flat[rows])
-    return sums, shown.whole.score[:, None] - found.score.reshape(b, k)
+    scores = score_masked(masked, np.repeat(np.arange(b), k), lambda rows: ~flat[rows])
+    return sums, masked.full_scores.score[:, None] - scores.score.reshape(b, k)
 
 
-def _of_clip(shown: Shown, i: int) -> Cells:
-    cells = shown.cells
-    return cells if len(cells.numbers) == 1 else Cells(cells.numbers[i : i + 1], cells.counts)
+def _partition_of_clip(masked: MaskedClips, i: int) -> Partition:
+    partition = masked.partition
+    return partition if len(partition.cell_ids) == 1 else Partition(partition.cell_ids[i : i + 1], partition.grid_shape)
 
 
-def _told(sums: Sums, falls: Float[np.ndarray, "b k"], by: Callable[..., np.ndarray]) -> Each:
+def _correlate_sums(
+    sums: MapSums, falls: Float[np.ndarray, "b k"], correlate: Callable[..., np.ndarray]
+) -> PerMapAndClip:
     """The correlation of each map and clip: 0 of a map that is the same everywhere, NaN where the score never falls."""
     m, b, k = sums.shape
     spread = np.ptp(sums, axis=-1)
     flat = spread <= 1e-9 * np.abs(sums).max(-1)
-    told = by(sums.reshape(m * b, k, 1, 1), np.tile(falls, (m, 1)).reshape(m * b, k, 1, 1)).reshape(m, b)
-    return np.where(flat & (np.ptp(falls, axis=-1) > 0)[None], 0, told).astype(np.float32)
+    correlations = correlate(sums.reshape(m * b, k, 1, 1), np.tile(falls, (m, 1)).reshape(m * b, k, 1, 1)).reshape(m, b)
+    return np.where(flat & (np.ptp(falls, axis=-1) > 0)[None], 0, correlations).astype(np.float32)

@@ -8,16 +8,16 @@ from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.attribution.resample import area_resize
 
-TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
+POINTING_TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
 
-Values = Float[np.ndarray, "b n"]
-Where = Bool[np.ndarray, "..."]  # as the values; what is not is told in words
-Each = Float[np.ndarray, " b"]
+FlatMaps = Float[np.ndarray, "b n"]
+InsideMask = Bool[np.ndarray, "..."]  # as the values; what is not is told in words
+LocalisationPerClip = Float[np.ndarray, " b"]
 Masks = Bool[np.ndarray, "b frames height width"]
 
 
 @dataclass(frozen=True, eq=False)
-class Hits:
+class LocalisationScores:
     """Scores `(b,)` by name, and what chance gives; NaN for clips in which nothing, or everything, is inside.
 
     `mass` is the share of positive relevance inside, `rank` the share of the top cells there, if as many are taken as
@@ -25,35 +25,37 @@ class Hits:
     that of a flat map; the average precision of a random one is a little higher where places are few.
     """
 
-    scores: dict[str, Each]
-    chance: dict[str, Each]
+    scores: dict[str, LocalisationPerClip]
+    chance: dict[str, LocalisationPerClip]
 
     @property
-    def skill(self) -> dict[str, Each]:
+    def skill(self) -> dict[str, LocalisationPerClip]:
         """0 at chance, 1 at best, below 0 for what is worse than chance."""
-        return {name: skill(values, self.chance[name]) for name, values in self.scores.items()}
+        return {name: localisation_skill(values, self.chance[name]) for name, values in self.scores.items()}
 
 
-def skill(score: Each, chance: Each) -> Each:
+def localisation_skill(score: LocalisationPerClip, chance: LocalisationPerClip) -> LocalisationPerClip:
     return (score - chance) / np.where(chance < 1, 1 - chance, np.nan).astype(np.float32)
 
 
-def hits(values: Values, inside: Where, counted: Where | None = None) -> Hits:
+def score_localisation(values: FlatMaps, inside: InsideMask, include: InsideMask | None = None) -> LocalisationScores:
     """Maps and masks on the same cells, or on voxels; those that are not `counted`, such as a halo, are left out."""
-    if values.shape != inside.shape or (counted is not None and counted.shape != values.shape):
+    if values.shape != inside.shape or (include is not None and include.shape != values.shape):
         raise ValueError(f"maps are {values.shape}, masks must be the same; got {inside.shape}")
-    some = np.ones_like(inside) if counted is None else counted
-    rows = [_of_clip(v[c].astype(np.float64), i[c]) for v, i, c in zip(values, inside, some)]
-    found, chance = ({name: np.array([row[k][name] for row in rows], np.float32) for name in SCORES} for k in (0, 1))
-    return Hits(found, chance)
+    included = np.ones_like(inside) if include is None else include
+    rows = [_score_clip(v[c].astype(np.float64), i[c]) for v, i, c in zip(values, inside, included)]
+    scores, chance = (
+        {name: np.array([row[k][name] for row in rows], np.float32) for name in LOCALISATION_METRICS} for k in (0, 1)
+    )
+    return LocalisationScores(scores, chance)
 
 
-SCORES: tuple[str, ...] = ("mass", "rank", "iou", "auroc", "precision")
+LOCALISATION_METRICS: tuple[str, ...] = ("mass", "rank", "iou", "auroc", "precision")
 
 
-def pointing(
-    maps: Float[np.ndarray, "b t h w"], masks: Masks, *, tolerance: float = TOLERANCE, by_frame: bool = False
-) -> tuple[Each, Each]:
+def pointing_game(
+    maps: Float[np.ndarray, "b t h w"], masks: Masks, *, tolerance: float = POINTING_TOLERANCE, by_frame: bool = False
+) -> tuple[LocalisationPerClip, LocalisationPerClip]:
     """The pointing game (Zhang et al., 2018): is the largest value inside, and the share of places that are.
 
     A place is inside if the mask, grown by `tolerance` of a frame's height, is at its centre. Of several largest values
@@ -62,7 +64,7 @@ def pointing(
     """
     b, t, h, w = maps.shape
     frames = masks.shape[1]
-    grown = dilated(masks, round(tolerance * masks.shape[2]))
+    grown = dilate(masks, round(tolerance * masks.shape[2]))
     if by_frame:
         maps, t = area_resize(maps, (frames, h, w)), frames
     t_at, y_at, x_at = (_centres(n, size) for n, size in zip((t, h, w), masks.shape[1:]))
@@ -71,30 +73,32 @@ def pointing(
     inside, values = inside.reshape(b, games, -1), maps.reshape(b, games, -1)
     top = values == values.max(-1, keepdims=True)
     hit, area = (top & inside).sum(-1) / top.sum(-1), inside.mean(-1)
-    asked = masks.any(axis=(2, 3)) if by_frame else masks.any(axis=(1, 2, 3)).reshape(b, 1)
-    count = asked.sum(1)
+    has_mask = masks.any(axis=(2, 3)) if by_frame else masks.any(axis=(1, 2, 3)).reshape(b, 1)
+    count = has_mask.sum(1)
 
-    def over_games(x: np.ndarray) -> Each:
-        return np.where(count > 0, (x * asked).sum(1) / np.maximum(count, 1), np.nan).astype(np.float32)
+    def over_games(x: np.ndarray) -> LocalisationPerClip:
+        return np.where(count > 0, (x * has_mask).sum(1) / np.maximum(count, 1), np.nan).astype(np.float32)
 
     return over_games(hit), over_games(area)
 
 
-def temporal(maps: Float[np.ndarray, "b t h w"], event: Bool[np.ndarray, "b frames"]) -> Hits:
+def score_temporal_localisation(
+    maps: Float[np.ndarray, "b t h w"], event: Bool[np.ndarray, "b frames"]
+) -> LocalisationScores:
     """The positive relevance of each frame against the frames of an event.
 
     As `hits`; `hit` is whether the frame with the largest is one of them, of several largest the share.
     """
     total = area_resize(np.maximum(maps, 0), (event.shape[1], 1, 1))[..., 0, 0]
-    found = hits(total, event)
+    frame_scores = score_localisation(total, event)
     top = total == total.max(1, keepdims=True)
-    known = event.any(1) & ~event.all(1)
+    is_partial = event.any(1) & ~event.all(1)
     scores, chance = ((top & event).sum(1) / top.sum(1), event.mean(1))
-    hit, luck = (np.where(known, x, np.nan).astype(np.float32) for x in (scores, chance))
-    return Hits(found.scores | {"hit": hit}, found.chance | {"hit": luck})
+    hit, hit_chance = (np.where(is_partial, x, np.nan).astype(np.float32) for x in (scores, chance))
+    return LocalisationScores(frame_scores.scores | {"hit": hit}, frame_scores.chance | {"hit": hit_chance})
 
 
-def class_balanced(values: Each, classes: Int[np.ndarray, " b"]) -> float:
+def class_balanced_mean(values: LocalisationPerClip, classes: Int[np.ndarray, " b"]) -> float:
     """The mean over classes of each class's mean: a frequent class does not decide."""
     known = ~np.isnan(values)
     means = [values[known & (classes == c)].mean() for c in np.unique(classes[known])]
@@ -114,7 +118,7 @@ def masks_of_boxes(boxes: Any, shape: tuple[int, int, int, int]) -> Masks:
     return masks
 
 
-def dilated(masks: Masks, pixels: int) -> Masks:
+def dilate(masks: Masks, pixels: int) -> Masks:
     """What is at most so many pixels away along either axis of a frame."""
     for axis in (2, 3) if pixels else ():
         n = masks.shape[axis]
@@ -125,7 +129,7 @@ def dilated(masks: Masks, pixels: int) -> Masks:
     return masks
 
 
-def auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
+def map_auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
     """How often what is inside has the larger value than what is outside, equal ones half."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
@@ -133,23 +137,23 @@ def auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> fl
     return float((ranks[inside].sum() - k * (k + 1) / 2) / (k * (len(values) - k)))
 
 
-def _of_clip(
+def _score_clip(
     values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]
 ) -> tuple[dict[str, float], dict[str, float]]:
     k, n = int(inside.sum()), len(values)
     if k in (0, n):
-        return dict.fromkeys(SCORES, float("nan")), dict.fromkeys(SCORES, float("nan"))
+        return dict.fromkeys(LOCALISATION_METRICS, float("nan")), dict.fromkeys(LOCALISATION_METRICS, float("nan"))
     share, positive = k / n, np.maximum(values, 0)
     total = positive.sum()
     top = _expected_top(values, inside, k)
-    found = {
+    scores = {
         "mass": positive[inside].sum() / total if total > 0 else share,  # nothing anywhere is no better than chance
         "rank": top / k,
         "iou": top / (2 * k - top),
-        "auroc": auroc(values, inside),
+        "auroc": map_auroc(values, inside),
         "precision": _average_precision(values, inside),
     }
-    return found, {"mass": share, "rank": share, "iou": k / (2 * n - k), "auroc": 0.5, "precision": share}
+    return scores, {"mass": share, "rank": share, "iou": k / (2 * n - k), "auroc": 0.5, "precision": share}
 
 
 def _expected_top(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], k: int) -> float:
@@ -162,9 +166,9 @@ def _expected_top(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"
 def _average_precision(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
     """Over thresholds at which more is found: the share that is right, weighted by how much more it is."""
     order = np.argsort(-values, kind="stable")
-    found = np.cumsum(inside[order])
+    hit_counts = np.cumsum(inside[order])
     ends = np.flatnonzero(np.diff(values[order], append=-np.inf))
-    return float(np.diff(found[ends], prepend=0) / found[-1] @ (found[ends] / (ends + 1)))
+    return float(np.diff(hit_counts[ends], prepend=0) / hit_counts[-1] @ (hit_counts[ends] / (ends + 1)))
 
 
 def _centres(places: int, pixels: int) -> Int[np.ndarray, " places"]:

@@ -16,16 +16,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
 from vtcav_jax.attribution.score_model import ExplainContext, ScoreModel, prepare_explanation
 from vtcav_jax.attribution.targets import Class, Contrast, Group, LogitFunction, Margin, Target
-from vtcav_jax.evaluation.faithfulness.infill import Fill, fill
-from vtcav_jax.evaluation.faithfulness.partition import Cells, tokens
+from vtcav_jax.evaluation.faithfulness.infill import Infill, get_infill
+from vtcav_jax.evaluation.faithfulness.partition import Partition, token_partition
 from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model, class_logit
 
-AT_ONCE = 64
+MASKED_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class MaskedScores:
     """The target's score, and the probability of what is explained, among the classes that it competes with.
 
     NaN where a target has no probability: values within the network, and functions of logits.
@@ -36,158 +36,188 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class MaskedClips:
     """Clips of which cells are removed, and how; `whole` and `empty` are the answers to all and to nothing of them.
 
     These two passes of each clip are all that `showing` costs.
     """
 
-    what: ExplainContext
-    cells: Cells
-    fill: Fill
-    start: Float[Array, "b t h w c"]
+    context: ExplainContext
+    partition: Partition
+    infill: Infill
+    background: Float[Array, "b t h w c"]
     seed: int
-    at_once: int
-    whole: Answers
-    empty: Answers
+    batch_size: int
+    full_scores: MaskedScores
+    empty_scores: MaskedScores
 
     @property
-    def clips(self) -> int:
-        return len(self.what.video)
+    def n_clips(self) -> int:
+        return len(self.context.video)
 
 
-def showing(
+def prepare_masking(
     model: Model,
     clips: ArrayLike,
     target: Target,
     *,
-    fill_with: str | Fill = "blur",
-    cells: Cells | None = None,
+    infill: str | Infill = "blur",
+    partition: Partition | None = None,
     seed: int = 0,
-    at_once: int = AT_ONCE,
-) -> Shown:
+    batch_size: int = MASKED_BATCH_SIZE,
+) -> MaskedClips:
     """`cells` are tokens unless given; `seed` decides among equal cells, and draws what is drawn."""
-    how = fill(fill_with) if isinstance(fill_with, str) else fill_with
-    what = prepare_explanation(model, clips, target)
-    t, h, w = what.video.shape[1:4]
-    cells = tokens((t, h, w)) if cells is None else cells
-    if cells.sizes != (t, h, w) or len(cells.numbers) not in (1, len(what.video)):
+    resolved_infill = get_infill(infill) if isinstance(infill, str) else infill
+    context = prepare_explanation(model, clips, target)
+    t, h, w = context.video.shape[1:4]
+    partition = token_partition((t, h, w)) if partition is None else partition
+    if partition.clip_shape != (t, h, w) or len(partition.cell_ids) not in (1, len(context.video)):
         raise ValueError(
-            f"expected cells of clips {what.video.shape[:4]}, the same for all or for each, got {cells.numbers.shape}"
+            f"expected cells of clips {context.video.shape[:4]}, the same for all or for each, got {partition.cell_ids.shape}"
         )
-    if cells.count < 2:
+    if partition.n_cells < 2:
         raise ValueError("a clip of one cell has nothing to compare; use smaller cells")
-    if at_once < 1:
-        raise ValueError(f"at_once must be at least 1, got {at_once}")
-    target = what.score_model.target
+    if batch_size < 1:
+        raise ValueError(f"at_once must be at least 1, got {batch_size}")
+    target = context.score_model.target
     if isinstance(target, LogitFunction) and jax.tree.leaves(target):
         raise ValueError(
             "a function of logits must hold no arrays here, as clips are asked about in another order than they were "
             "given; use Class, Margin, Contrast or Group"
         )
-    none = Answers(np.zeros(0, np.float32), np.zeros(0, np.float32))
-    shown = Shown(what, cells, how, how.start(what.video, seed), seed, at_once, none, none)
-    b = len(what.video)
-    ends = answers(
-        shown, np.tile(np.arange(b), 2), lambda rows: np.repeat(np.arange(2 * b)[rows, None] < b, cells.count, 1)
+    no_scores = MaskedScores(np.zeros(0, np.float32), np.zeros(0, np.float32))
+    masked = MaskedClips(
+        context,
+        partition,
+        resolved_infill,
+        resolved_infill.make_background(context.video, seed),
+        seed,
+        batch_size,
+        no_scores,
+        no_scores,
     )
-    one, two = (Answers(ends.score[rows], ends.probability[rows]) for rows in (slice(b), slice(b, None)))
-    return replace(shown, whole=one, empty=two)
+    b = len(context.video)
+    end_scores = score_masked(
+        masked, np.tile(np.arange(b), 2), lambda rows: np.repeat(np.arange(2 * b)[rows, None] < b, partition.n_cells, 1)
+    )
+    full_scores, empty_scores = (
+        MaskedScores(end_scores.score[rows], end_scores.probability[rows]) for rows in (slice(b), slice(b, None))
+    )
+    return replace(masked, whole=full_scores, empty=empty_scores)
 
 
-def answers(shown: Shown, clip: Int[np.ndarray, " n"], keep: Callable[[slice], Bool[np.ndarray, "k cells"]]) -> Answers:
+def score_masked(
+    masked: MaskedClips, clip_index: Int[np.ndarray, " n"], keep_mask: Callable[[slice], Bool[np.ndarray, "k cells"]]
+) -> MaskedScores:
     """Row by row: of `clip` only the cells that `keep` tells for these rows are left, whole voxels or nothing.
 
     What several rows ask of a clip goes through the network once: of a few frames maps ask for the same ones often.
     """
-    numbers, count = jnp.asarray(shown.cells.numbers, jnp.int32), shown.cells.count
-    bits = np.concatenate([np.packbits(keep(rows), 1) for rows in _slices(len(clip), shown.at_once)])
-    once, again = _once(np.concatenate([clip.astype("<u4")[:, None].view(np.uint8), bits], 1))
+    cell_ids, n_cells = jnp.asarray(masked.partition.cell_ids, jnp.int32), masked.partition.n_cells
+    bits = np.concatenate([np.packbits(keep_mask(rows), 1) for rows in _slices_of(len(clip_index), masked.batch_size)])
+    first_rows, inverse = _unique_rows(np.concatenate([clip_index.astype("<u4")[:, None].view(np.uint8), bits], 1))
 
-    def made(which: Array, rows: slice) -> Array:
-        kept = np.unpackbits(bits[once[rows]], 1, count).astype(bool)
-        return _left(
-            shown.what.video, shown.start, numbers, which, jnp.asarray(_filled_up(kept, len(which))), shown.fill
+    def make_batch(batch_index: Array, rows: slice) -> Array:
+        keep_rows = np.unpackbits(bits[first_rows[rows]], 1, n_cells).astype(bool)
+        return _compose(
+            masked.context.video,
+            masked.background,
+            cell_ids,
+            batch_index,
+            jnp.asarray(_pad_rows(keep_rows, len(batch_index))),
+            masked.infill,
         )
 
-    found = _asked(shown, clip[once], made)
-    return Answers(found.score[again], found.probability[again])
+    scores = _run_batches(masked, clip_index[first_rows], make_batch)
+    return MaskedScores(scores.score[inverse], scores.probability[inverse])
 
 
-def blended(shown: Shown, clip: Int[np.ndarray, " n"], weights: Float[np.ndarray, "n cells"]) -> Answers:
+def blend_cells(
+    masked: MaskedClips, clip_index: Int[np.ndarray, " n"], weights: Float[np.ndarray, "n cells"]
+) -> MaskedScores:
     """Row by row: of `clip` so much of each cell, the rest from the clip without anything."""
-    numbers = jnp.asarray(shown.cells.numbers, jnp.int32)
+    cell_ids = jnp.asarray(masked.partition.cell_ids, jnp.int32)
 
-    def made(which: Array, rows: slice) -> Array:
-        some = jnp.asarray(_filled_up(weights[rows], shown.at_once), shown.what.video.dtype)
-        return _mixed(shown.what.video, shown.start, numbers, which, some)
+    def make_batch(batch_index: Array, rows: slice) -> Array:
+        batch_weights = jnp.asarray(_pad_rows(weights[rows], masked.batch_size), masked.context.video.dtype)
+        return _blend(masked.context.video, masked.background, cell_ids, batch_index, batch_weights)
 
-    return _asked(shown, clip, made)
+    return _run_batches(masked, clip_index, make_batch)
 
 
-def dimmed(shown: Shown, weights: Float[np.ndarray, "b cells"]) -> Float[Array, "b t h w c"]:
+def dim_by_map(masked: MaskedClips, weights: Float[np.ndarray, "b cells"]) -> Float[Array, "b t h w c"]:
     """Every clip as in `blended`, to be looked at."""
-    numbers, which = (jnp.asarray(x, jnp.int32) for x in (shown.cells.numbers, np.arange(shown.clips)))
-    return _mixed(shown.what.video, shown.start, numbers, which, jnp.asarray(weights, shown.what.video.dtype))
+    cell_ids, clip_index = (jnp.asarray(x, jnp.int32) for x in (masked.partition.cell_ids, np.arange(masked.n_clips)))
+    return _blend(
+        masked.context.video, masked.background, cell_ids, clip_index, jnp.asarray(weights, masked.context.video.dtype)
+    )
 
 
-def changed(shown: Shown, clip: Int[np.ndarray, " n"], change: Callable[[slice], Float[np.ndarray, "k t h w"]]):
+def subtract(
+    masked: MaskedClips, clip_index: Int[np.ndarray, " n"], change: Callable[[slice], Float[np.ndarray, "k t h w"]]
+):
     """Row by row: from `clip` what `change` tells is taken away, the same of every colour."""
 
-    def made(which: Array, rows: slice) -> Array:
-        return _less(shown.what.video, which, jnp.asarray(_filled_up(change(rows), shown.at_once)))
+    def make_batch(batch_index: Array, rows: slice) -> Array:
+        return _subtract(masked.context.video, batch_index, jnp.asarray(_pad_rows(change(rows), masked.batch_size)))
 
-    return _asked(shown, clip, made)
-
-
-def _asked(shown: Shown, clip: Int[np.ndarray, " n"], made: Callable[[Array, slice], Array]) -> Answers:
-    found = []
-    for rows in progress(_slices(len(clip), shown.at_once), len(clip), "passes", size=lambda r: r.stop - r.start):
-        which = jnp.asarray(_filled_up(clip[rows], shown.at_once), jnp.int32)
-        found.append(_answers(shown.what.score_model, made(which, rows), which))
-        if len(found) > 1:
-            found[-2] = jax.tree.map(np.asarray, found[-2])  # one batch ahead, no more of them in memory
-    score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*found))
-    return Answers(score[: len(clip)], probability[: len(clip)])
+    return _run_batches(masked, clip_index, make_batch)
 
 
-def _once(rows: UInt8[np.ndarray, "n bytes"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+def _run_batches(
+    masked: MaskedClips, clip_index: Int[np.ndarray, " n"], make_batch: Callable[[Array, slice], Array]
+) -> MaskedScores:
+    results = []
+    for rows in progress(
+        _slices_of(len(clip_index), masked.batch_size), len(clip_index), "passes", size=lambda r: r.stop - r.start
+    ):
+        batch_index = jnp.asarray(_pad_rows(clip_index[rows], masked.batch_size), jnp.int32)
+        results.append(_score_batch(masked.context.score_model, make_batch(batch_index, rows), batch_index))
+        if len(results) > 1:
+            results[-2] = jax.tree.map(np.asarray, results[-2])  # one batch ahead, no more of them in memory
+    score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*results))
+    return MaskedScores(score[: len(clip_index)], probability[: len(clip_index)])
+
+
+def _unique_rows(rows: UInt8[np.ndarray, "n bytes"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
     """Where each different row is first, in their order, and for every row which of these it is."""
-    _, first, again = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return first[order], np.argsort(order)[again.ravel()]
+    return first[order], np.argsort(order)[inverse.ravel()]
 
 
-def _slices(n: int, at_once: int) -> Iterator[slice]:
-    return (slice(i, min(i + at_once, n)) for i in range(0, n, at_once))
+def _slices_of(n: int, batch_size: int) -> Iterator[slice]:
+    return (slice(i, min(i + batch_size, n)) for i in range(0, n, batch_size))
 
 
-def _filled_up(rows: np.ndarray, n: int) -> np.ndarray:
+def _pad_rows(rows: np.ndarray, n: int) -> np.ndarray:
     """To `n` rows: every batch has the same shape, so that nothing is compiled for the last one."""
     return np.concatenate([rows, np.repeat(rows[:1], n - len(rows), 0)])
 
 
-def _of_clips(target: Any, which: Array) -> Any:
+def _target_of_clips(target: Any, clip_index: Array) -> Any:
     """The target of rows that are made of clips `which`."""
     if isinstance(target, Class | Margin):
-        return replace(target, classes=target.classes[which])
+        return replace(target, classes=target.classes[clip_index])
     if isinstance(target, Contrast):
-        return Contrast(target.classes[which], target.others[which])
+        return Contrast(target.classes[clip_index], target.others[clip_index])
     return target
 
 
 def _probability(target: Any, logits: Array, score: Array) -> Array:
     if isinstance(target, Contrast | Group):
         return jax.nn.sigmoid(score)  # of one of two, and of any of the group
-    own, number = class_logit(target.classes, logits), jnp.arange(logits.shape[-1])
-    among = target.head_range if isinstance(target, Margin) and target.head_range is not None else (0, logits.shape[-1])
-    inside = (number >= among[0]) & (number < among[1])
-    return jnp.exp(own - jax.nn.logsumexp(logits, -1, where=inside[None]))
+    class_logits, class_index = class_logit(target.classes, logits), jnp.arange(logits.shape[-1])
+    head_range = (
+        target.head_range if isinstance(target, Margin) and target.head_range is not None else (0, logits.shape[-1])
+    )
+    in_head = (class_index >= head_range[0]) & (class_index < head_range[1])
+    return jnp.exp(class_logits - jax.nn.logsumexp(logits, -1, where=in_head[None]))
 
 
 @jax.jit
-def _answers(scored: ScoreModel, video: Array, which: Array) -> tuple[Array, Array]:
-    target = _of_clips(scored.target, which)
+def _score_batch(scored: ScoreModel, video: Array, clip_index: Array) -> tuple[Array, Array]:
+    target = _target_of_clips(scored.target, clip_index)
     if not isinstance(target, Class | Margin | Contrast | Group):
         score = replace(scored, target=target).score(video)
         return score, jnp.full_like(score, jnp.nan)
@@ -196,25 +226,25 @@ def _answers(scored: ScoreModel, video: Array, which: Array) -> tuple[Array, Arr
     return score, _probability(target, logits, score)
 
 
-def _of_voxels(values: Array, numbers: Array, which: Array) -> Array:
+def _cells_to_voxels(values: Array, cell_ids: Array, clip_index: Array) -> Array:
     """What rows say of cells, for each voxel."""
-    if len(numbers) == 1:
-        return values[:, numbers[0]]
-    of_rows = numbers[which]
-    return jnp.take_along_axis(values, of_rows.reshape(len(values), -1), 1).reshape(of_rows.shape)
+    if len(cell_ids) == 1:
+        return values[:, cell_ids[0]]
+    row_cell_ids = cell_ids[clip_index]
+    return jnp.take_along_axis(values, row_cell_ids.reshape(len(values), -1), 1).reshape(row_cell_ids.shape)
 
 
 @partial(jax.jit, static_argnames="how")
-def _left(video: Array, start: Array, numbers: Array, which: Array, keep: Array, how: Fill) -> Array:
-    return how.left(video[which], start[which], _of_voxels(keep, numbers, which))
+def _compose(video: Array, background: Array, cell_ids: Array, clip_index: Array, keep: Array, infill: Infill) -> Array:
+    return infill.compose(video[clip_index], background[clip_index], _cells_to_voxels(keep, cell_ids, clip_index))
 
 
 @jax.jit
-def _mixed(video: Array, start: Array, numbers: Array, which: Array, weights: Array) -> Array:
-    share = _of_voxels(weights, numbers, which)[..., None]
-    return share * video[which] + (1 - share) * start[which]
+def _blend(video: Array, background: Array, cell_ids: Array, clip_index: Array, weights: Array) -> Array:
+    share = _cells_to_voxels(weights, cell_ids, clip_index)[..., None]
+    return share * video[clip_index] + (1 - share) * background[clip_index]
 
 
 @jax.jit
-def _less(video: Array, which: Array, change: Array) -> Array:
-    return video[which] - change.astype(video.dtype)[..., None]
+def _subtract(video: Array, clip_index: Array, change: Array) -> Array:
+    return video[clip_index] - change.astype(video.dtype)[..., None]

@@ -7,66 +7,93 @@ from jaxtyping import Float
 
 from vtcav_jax.attribution.sanity_checks import spearman
 from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
-from vtcav_jax.evaluation.world_benchmark.entries import FREE, Entry, given, maps
-from vtcav_jax.evaluation.world_benchmark.eval_set import AT_ONCE, Material
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import Measured, groups, rows
-from vtcav_jax.evaluation.world_benchmark.tables import TRUTH, MetaRow
+from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry, make_maps, reference_data
+from vtcav_jax.evaluation.world_benchmark.eval_set import EVAL_BATCH_SIZE, EvalSet
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
+from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, group_entries, result_rows
+from vtcav_jax.evaluation.world_benchmark.tables import MEAN_SCORE, MetricAgreementRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 
-CLIPS = 10
-EFFORT = faithfulness_metrics.Effort(fractions=faithfulness_metrics.FEW, randoms=2)
-QUESTION = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
-FILLS = ("blur", "mean")
+AGREEMENT_CLIPS = 10
+AGREEMENT_BUDGET = faithfulness_metrics.MetricBudget(fractions=faithfulness_metrics.COARSE_FRACTIONS, n_random_maps=2)
+AGREEMENT_QUESTIONS = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
+AGREEMENT_INFILLS = ("blur", "mean")
 
 
-def meta(about: Material, network: str, entries: Sequence[Entry], found: Sequence[Measured]) -> list[MetaRow]:
+def metric_agreement(
+    eval_set: EvalSet, network_name: str, entries: Sequence[Entry], results: Sequence[MethodResult]
+) -> list[MetricAgreementRow]:
     """Over the maps of `entries`, whose truth is `found`; both are asked of the same network and clips."""
-    truths = {(r.world, r.method, r.stage): r for r in rows(found, network) if r.axis == TRUTH}
+    mean_scores = {
+        (r.question, r.method, r.stage): r for r in result_rows(results, network_name) if r.metric == MEAN_SCORE
+    }
     # Maps are made of as many clips as for the table, where they are compiled, and measured on fewer
-    compared, batch, some = given(about.loaded, about.video), slice(0, AT_ONCE), slice(0, min(CLIPS, len(about)))
+    extra_options, batch, subset = (
+        reference_data(eval_set.network, eval_set.video),
+        slice(0, EVAL_BATCH_SIZE),
+        slice(0, min(AGREEMENT_CLIPS, len(eval_set))),
+    )
     out = []
-    for question in (q for q in QUESTION if q in about.ids):
-        asked, target = (about.target(QUESTIONS[question].head, rows) for rows in (batch, some))
-        made, truth = {}, {}
-        for group in groups(e for e in entries if e.method not in FREE).values():
-            for entry, one in zip(group, maps(about.wide, group, about.video[batch], [asked], compared)[0]):
-                one = one[some]
-                row = truths.get((question, entry.method, one.stage))
-                same = any(of.map.shape == one.map.shape and np.allclose(of.map, one.map) for of in made.values())
-                if row is not None and not same:  # a map under another name is no further one
-                    made[f"{entry.method}@{one.stage}"] = one
-                    truth[f"{entry.method}@{one.stage}"] = row.value
-        truth |= {name: row.value for (q, name, _), row in truths.items() if q == question and name in FREE}
-        measured = faithfulness_metrics.measure(
-            about.wide.model, about.video[some], target, made, fills=FILLS, effort=EFFORT
+    for question in (q for q in AGREEMENT_QUESTIONS if q in eval_set.question_ids):
+        batch_target, target = (eval_set.target(EVAL_QUESTIONS[question].head, rows) for rows in (batch, subset))
+        attributions, score_by_map = {}, {}
+        for group in group_entries(e for e in entries if e.method not in TRIVIAL_METHODS).values():
+            for entry, attribution in zip(
+                group,
+                make_maps(eval_set.padded_network, group, eval_set.video[batch], [batch_target], extra_options)[0],
+            ):
+                attribution = attribution[subset]
+                row = mean_scores.get((question, entry.method, attribution.stage))
+                is_duplicate = any(
+                    of.map.shape == attribution.map.shape and np.allclose(of.map, attribution.map)
+                    for of in attributions.values()
+                )
+                if row is not None and not is_duplicate:  # a map under another name is no further one
+                    attributions[f"{entry.method}@{attribution.stage}"] = attribution
+                    score_by_map[f"{entry.method}@{attribution.stage}"] = row.value
+        score_by_map |= {
+            name: row.value for (q, name, _), row in mean_scores.items() if q == question and name in TRIVIAL_METHODS
+        }
+        metric_rows = faithfulness_metrics.evaluate_maps(
+            eval_set.padded_network.model,
+            eval_set.video[subset],
+            target,
+            attributions,
+            infills=AGREEMENT_INFILLS,
+            budget=AGREEMENT_BUDGET,
         )
-        kinds = dict.fromkeys((row.metric, row.fill) for row in measured if row.better)
-        for metric, fill in kinds:
+        metric_infills = dict.fromkeys((row.metric, row.infill) for row in metric_rows if row.higher_is_better)
+        for metric, infill in metric_infills:
             pairs = [
-                (row.better * row.mean, truth[row.map])
-                for row in measured
-                if (row.metric, row.fill) == (metric, fill) and row.map in truth and np.isfinite(row.mean)
+                (row.higher_is_better * row.mean, score_by_map[row.map])
+                for row in metric_rows
+                if (row.metric, row.infill) == (metric, infill) and row.map in score_by_map and np.isfinite(row.mean)
             ]
-            if len(pairs) >= FEWEST and len({value for value, _ in pairs}) > 1:  # what is the same of all has no order
-                out.append(MetaRow(network, question, metric, fill, *correlated(np.array(pairs)), len(pairs)))
+            if (
+                len(pairs) >= MIN_AGREEMENT_MAPS and len({value for value, _ in pairs}) > 1
+            ):  # what is the same of all has no order
+                out.append(
+                    MetricAgreementRow(
+                        network_name, question, metric, infill, *spearman_with_interval(np.array(pairs)), len(pairs)
+                    )
+                )
     return out
 
 
-FEWEST = 8  # maps without which an order says little
+MIN_AGREEMENT_MAPS = 8  # maps without which an order says little
 
 
-def correlated(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) -> tuple[float, float, float]:
+def spearman_with_interval(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) -> tuple[float, float, float]:
     """Spearman's correlation and its bootstrap interval over maps."""
-    drawn = np.random.default_rng(seed).integers(len(pairs), size=(BOOTSTRAP_RESAMPLES // 4, len(pairs)))
-    values = np.concatenate([pairs[None], pairs[drawn]])
-    of_metric, of_truth = (np.ascontiguousarray(values[..., i])[:, :, None, None] for i in (0, 1))
-    found = spearman(of_metric, of_truth)
-    low, high = np.nanquantile(found[1:], (0.025, 0.975))
-    return float(found[0]), float(low), float(high)
+    indices = np.random.default_rng(seed).integers(len(pairs), size=(BOOTSTRAP_RESAMPLES // 4, len(pairs)))
+    values = np.concatenate([pairs[None], pairs[indices]])
+    metric_values, reference_values = (np.ascontiguousarray(values[..., i])[:, :, None, None] for i in (0, 1))
+    correlations = spearman(metric_values, reference_values)
+    low, high = np.nanquantile(correlations[1:], (0.025, 0.975))
+    return float(correlations[0]), float(low), float(high)
 
 
-def cheap(entries: Sequence[Entry], found: Sequence[Measured], most: int = 30) -> list[Entry]:
+def cheap_entries(entries: Sequence[Entry], results: Sequence[MethodResult], max_cost: int = 30) -> list[Entry]:
     """Those of which a map costs little, so that there are many."""
-    cost = {one.method: one.forwards for one in found}
-    return [e for e in entries if e.function is None and cost.get(e.method, most + 1) <= most]
+    cost = {one.method: one.forward_passes for one in results}
+    return [e for e in entries if e.function is None and cost.get(e.method, max_cost + 1) <= max_cost]

@@ -14,28 +14,35 @@ from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.faithfulness import additivity, insertion_deletion, partition, robustness, single_removal
 from vtcav_jax.evaluation.faithfulness import infill as filling
-from vtcav_jax.evaluation.faithfulness.insertion_deletion import Each
-from vtcav_jax.evaluation.faithfulness.masked_inference import AT_ONCE, Shown, showing
-from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, RANDOMS, baseline_maps
+from vtcav_jax.evaluation.faithfulness.insertion_deletion import PerMapAndClip
+from vtcav_jax.evaluation.faithfulness.masked_inference import MASKED_BATCH_SIZE, MaskedClips, prepare_masking
+from vtcav_jax.evaluation.trivial_maps import N_RANDOM_MAPS, TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.names import unknown
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
-FURTHER = re.compile(r"random_\d+")  # random maps but the first
-FILLS, TIME_FILLS = ("blur", "mean"), ("hold", "blur")
-FEW = (0.0, 0.02, 0.35, 0.65, 0.98, 1.0)  # points of curves, beside the levels that all have: less than half the passes
+EXTRA_RANDOM_MAP = re.compile(r"random_\d+")  # random maps but the first
+DEFAULT_INFILLS, DEFAULT_TIME_INFILLS = ("blur", "mean"), ("hold", "blur")
+COARSE_FRACTIONS = (
+    0.0,
+    0.02,
+    0.35,
+    0.65,
+    0.98,
+    1.0,
+)  # points of curves, beside the levels that all have: less than half the passes
 
 
 @dataclass(frozen=True)
 class Metric:
     """`better` is 1 if high is good, -1 if low is, 0 if it says nothing of good and bad. `group` shares its passes."""
 
-    better: int
+    direction: int
     group: str
-    by_probability: bool = False
+    needs_probability: bool = False
 
 
-METRICS: dict[str, Metric] = {
+FAITHFULNESS_METRICS: dict[str, Metric] = {
     "relevance_gain": Metric(1, "curves"),
     "insertion": Metric(1, "curves", True),
     "deletion": Metric(-1, "curves", True),
@@ -73,124 +80,130 @@ class MetricRow:
 
     map: str
     metric: str
-    fill: str  # empty where nothing is filled
-    better: int
+    infill: str  # empty where nothing is filled
+    higher_is_better: int
     mean: float
     low: float
     high: float
-    clips: int
-    forwards: int
+    n_clips: int
+    forward_passes: int
 
 
 @dataclass(frozen=True)
-class Effort:
+class MetricBudget:
     """How much is drawn and how finely curves are measured: less for large networks."""
 
-    fractions: tuple[float, ...] = insertion_deletion.FRACTIONS
+    fractions: tuple[float, ...] = insertion_deletion.CURVE_FRACTIONS
     mu_subsets: int = additivity.MU_SUBSETS
     n_subsets: int = additivity.N_SUBSETS
     n_sizes: int = additivity.N_SIZES
-    draws: int = additivity.DRAWS
-    randoms: int = RANDOMS
+    infidelity_draws: int = additivity.INFIDELITY_DRAWS
+    n_random_maps: int = N_RANDOM_MAPS
 
 
-def measure(
+def evaluate_maps(
     model: Model,
     clips: ArrayLike,
     target: Target,
-    maps: partition.Maps,
+    maps: partition.NamedMaps,
     *,
-    fills: Collection[str] = FILLS,
-    time_fills: Collection[str] = TIME_FILLS,
+    infills: Collection[str] = DEFAULT_INFILLS,
+    time_infills: Collection[str] = DEFAULT_TIME_INFILLS,
     metrics: Collection[str] | None = None,
-    cut: partition.Cells | None = None,
+    partition: partition.Partition | None = None,
     seed: int = 0,
-    at_once: int = AT_ONCE,
-    effort: Effort = Effort(),  # noqa: B008 (frozen)
+    batch_size: int = MASKED_BATCH_SIZE,
+    budget: MetricBudget = MetricBudget(),  # noqa: B008 (frozen)
 ) -> list[MetricRow]:
     """One row for each map, model-free ones as well, each of `metrics` (by default all) and each fill.
 
     `cut` are the cells, tokens unless given: `cells.coarsest` asks no map for more than the coarsest says. What is
     about time alone takes whole frames.
     """
-    given, video = partition.named(maps), np.asarray(clips)
-    _check(given, metrics, fills, time_fills)
-    wanted = set(METRICS if metrics is None else metrics)
-    everything = given | baseline_maps(video, seed, randoms=effort.randoms)
+    input_maps, video = partition.name_maps(maps), np.asarray(clips)
+    _check(input_maps, metrics, infills, time_infills)
+    metric_names = set(FAITHFULNESS_METRICS if metrics is None else metrics)
+    all_maps = input_maps | trivial_maps(video, seed, n_random=budget.n_random_maps)
     t, h, w = video.shape[1:4]
-    cut = partition.tokens((t, h, w)) if cut is None else cut
-    pooled = dict(zip(everything, partition.on_cells(everything, cut, len(video))))
-    by_frame = dict(zip(everything, partition.on_frames(everything, pooled, cut, len(video))))
-    groups = {METRICS[name].group for name in wanted}
-    rows = _of_maps(pooled, cut) if "map" in groups else []
-    rows += _of_sums(given) if "sum" in groups else []
-    by_fill: dict[str, list[str]] = {}
-    for fill in fills if groups & {"curves", "drop", "mu", "n", "infidelity"} else ():
-        by_fill.setdefault(fill, []).append("cells")
-    for fill in time_fills if "time" in groups else ():
-        by_fill.setdefault(fill, []).append("frames")
-    for fill, kinds in by_fill.items():
-        shown = showing(model, clips, target, fill_with=fill, cells=cut, seed=seed, at_once=at_once)
-        _check_probability(shown, wanted)
-        for group, measured in _GROUPS.items():
-            if group in groups and ("frames" if group == "time" else "cells") in kinds:
-                values, each = measured(shown, by_frame if group == "time" else pooled, effort)
-                rows += _rows(tuple(everything), values, fill, ENDS, each)
-    return [row for row in rows if row.metric in wanted]
+    partition = partition.token_partition((t, h, w)) if partition is None else partition
+    cell_values = dict(zip(all_maps, partition.pool_to_cells(all_maps, partition, len(video))))
+    frame_values = dict(zip(all_maps, partition.pool_to_frames(all_maps, cell_values, partition, len(video))))
+    groups = {FAITHFULNESS_METRICS[name].group for name in metric_names}
+    rows = _map_shape_rows(cell_values, partition) if "map" in groups else []
+    rows += _completeness_rows(input_maps) if "sum" in groups else []
+    units_by_infill: dict[str, list[str]] = {}
+    for infill in infills if groups & {"curves", "drop", "mu", "n", "infidelity"} else ():
+        units_by_infill.setdefault(infill, []).append("cells")
+    for infill in time_infills if "time" in groups else ():
+        units_by_infill.setdefault(infill, []).append("frames")
+    for infill, units in units_by_infill.items():
+        masked = prepare_masking(
+            model, clips, target, infill=infill, partition=partition, seed=seed, batch_size=batch_size
+        )
+        _check_probability(masked, metric_names)
+        for group, evaluate_group in _GROUPS.items():
+            if group in groups and ("frames" if group == "time" else "cells") in units:
+                values, passes_per_map = evaluate_group(
+                    masked, frame_values if group == "time" else cell_values, budget
+                )
+                rows += _rows(tuple(all_maps), values, infill, REFERENCE_PASSES, passes_per_map)
+    return [row for row in rows if row.metric in metric_names]
 
 
-Values = dict[str, Each]
+MetricValues = dict[str, PerMapAndClip]
 
 
-def _by_curves(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    found = insertion_deletion.curves(shown, maps, fractions=effort.fractions)
+def _by_curves(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    result = insertion_deletion.measure_curves(masked, maps, fractions=budget.fractions)
     values = {
-        "relevance_gain": found.relevance_gain,
-        "insertion": found.insertion,
-        "deletion": found.deletion,
-        "insertion_less_deletion": found.insertion_less_deletion,
-        "insertion_of_rise": found.insertion_of_rise,
-        "aopc": found.aopc,
-        "minimal_shown": found.minimal_shown(),
-        "minimal_removed": found.minimal_removed(),
-        "comprehensiveness": single_removal.comprehensiveness(found),
-        "sufficiency": single_removal.sufficiency(found),
+        "relevance_gain": result.relevance_gain,
+        "insertion": result.insertion,
+        "deletion": result.deletion,
+        "insertion_less_deletion": result.insertion_less_deletion,
+        "insertion_of_rise": result.insertion_of_rise,
+        "aopc": result.aopc,
+        "minimal_shown": result.minimal_shown(),
+        "minimal_removed": result.minimal_removed(),
+        "comprehensiveness": single_removal.comprehensiveness(result),
+        "sufficiency": single_removal.sufficiency(result),
     }
-    return values, found.cost
+    return values, result.cost
 
 
-def _over_time(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    found = insertion_deletion.curves(
-        replace(shown, cells=partition.frames(shown.cells.sizes)), maps, fractions=effort.fractions
+def _over_time(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    result = insertion_deletion.measure_curves(
+        replace(masked, cells=partition.frame_partition(masked.partition.clip_shape)), maps, fractions=budget.fractions
     )
     values = {
-        "time_relevance_gain": found.relevance_gain,
-        "time_insertion": found.insertion,
-        "time_deletion": found.deletion,
+        "time_relevance_gain": result.relevance_gain,
+        "time_insertion": result.insertion,
+        "time_deletion": result.deletion,
     }
-    return values, found.cost
+    return values, result.cost
 
 
-def _by_drop(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    found = single_removal.average_drop(shown, maps)
-    values = {"average_drop": found.drop, "increase": found.increase, "average_gain": found.gain}
-    return values | {"complexity": found.complexity}, single_removal.DROP_COST
+def _by_drop(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    result = single_removal.average_drop(masked, maps)
+    values = {"average_drop": result.drop, "increase": result.increase, "average_gain": result.gain}
+    return values | {"complexity": result.complexity}, single_removal.DROP_COST
 
 
-def _by_mu(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    return {"mu_fidelity": additivity.mu_fidelity(shown, maps, subsets=effort.mu_subsets)}, effort.mu_subsets
+def _by_mu(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    return {"mu_fidelity": additivity.mu_fidelity(masked, maps, subsets=budget.mu_subsets)}, budget.mu_subsets
 
 
-def _by_n(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    found = additivity.sensitivity_n(shown, maps, subsets=effort.n_subsets, sizes=effort.n_sizes)
-    return {"sensitivity_n": found.mean}, effort.n_subsets * len(found.sizes)
+def _by_n(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    result = additivity.sensitivity_n(masked, maps, subsets=budget.n_subsets, sizes=budget.n_sizes)
+    return {"sensitivity_n": result.mean}, budget.n_subsets * len(result.sizes)
 
 
-def _by_infidelity(shown: Shown, maps: partition.Maps, effort: Effort) -> tuple[Values, int]:
-    return {"infidelity_explained": additivity.infidelity(shown, maps, draws=effort.draws).explained}, effort.draws
+def _by_infidelity(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+    return {
+        "infidelity_explained": additivity.infidelity(masked, maps, draws=budget.infidelity_draws).explained_share
+    }, budget.infidelity_draws
 
 
-_GROUPS: dict[str, Callable[[Shown, partition.Maps, Effort], tuple[Values, int]]] = {
+_GROUPS: dict[str, Callable[[MaskedClips, partition.NamedMaps, MetricBudget], tuple[MetricValues, int]]] = {
     "curves": _by_curves,
     "time": _over_time,
     "drop": _by_drop,
@@ -198,61 +211,76 @@ _GROUPS: dict[str, Callable[[Shown, partition.Maps, Effort], tuple[Values, int]]
     "n": _by_n,
     "infidelity": _by_infidelity,
 }
-SHARED = ("mu", "n", "infidelity")  # what is removed is the same for all maps
-ENDS = 2  # passes of each clip as it is and without anything: once for each fill
+SHARED_PASS_GROUPS = ("mu", "n", "infidelity")  # what is removed is the same for all maps
+REFERENCE_PASSES = 2  # passes of each clip as it is and without anything: once for each fill
 
 
-def _of_maps(pooled: Mapping[str, np.ndarray], cut: partition.Cells) -> list[MetricRow]:
-    t, h, w = cut.counts or (cut.count, 1, 1)
-    grids = [values.reshape(-1, t, h, w) for values in pooled.values()]
+def _map_shape_rows(cell_values: Mapping[str, np.ndarray], partition: partition.Partition) -> list[MetricRow]:
+    t, h, w = partition.grid_shape or (partition.n_cells, 1, 1)
+    grids = [values.reshape(-1, t, h, w) for values in cell_values.values()]
     functions = (robustness.gini, robustness.entropy, robustness.effective_complexity)
-    return _rows(tuple(pooled), {f.__name__: np.stack([f(one) for one in grids]) for f in functions}, "", 0, 0)
+    return _rows(tuple(cell_values), {f.__name__: np.stack([f(one) for one in grids]) for f in functions}, "", 0, 0)
 
 
-def _of_sums(given: Mapping[str, ArrayLike | Attribution]) -> list[MetricRow]:
+def _completeness_rows(input_maps: Mapping[str, ArrayLike | Attribution]) -> list[MetricRow]:
     """Of maps that owe one: no model-free map does."""
-    owing = {
-        name: one for name, one in given.items() if isinstance(one, Attribution) and one.completeness_gap is not None
+    complete_maps = {
+        name: one
+        for name, one in input_maps.items()
+        if isinstance(one, Attribution) and one.completeness_gap is not None
     }
-    values = [additivity.completeness(one) for one in owing.values()]
-    return _rows(tuple(owing), {"completeness": np.stack(values)}, "", 0, 0) if owing else []
+    values = [additivity.completeness(one) for one in complete_maps.values()]
+    return _rows(tuple(complete_maps), {"completeness": np.stack(values)}, "", 0, 0) if complete_maps else []
 
 
-def _rows(names: tuple[str, ...], values: Values, fill: str, ends: int, each: int) -> list[MetricRow]:
+def _rows(
+    names: tuple[str, ...], values: MetricValues, infill: str, reference_passes: int, passes_per_map: int
+) -> list[MetricRow]:
     """Random maps are one row: of each clip the mean over them."""
-    further = [i for i, name in enumerate(names) if FURTHER.fullmatch(name)]
+    extra_random = [i for i, name in enumerate(names) if EXTRA_RANDOM_MAP.fullmatch(name)]
     rows = []
-    for metric, found in values.items():
-        for i in (i for i in range(len(names)) if i not in further):
-            several = [i, *further] if names[i] == MODEL_FREE[0] else [i]
-            one = found[several].mean(0)
-            clips, passes = (
-                int(np.isfinite(one).sum()),
-                ends + each * (1 if METRICS[metric].group in SHARED else len(several)),
+    for metric, map_values in values.items():
+        for i in (i for i in range(len(names)) if i not in extra_random):
+            map_indices = [i, *extra_random] if names[i] == TRIVIAL_MAPS[0] else [i]
+            clip_values = map_values[map_indices].mean(0)
+            n_clips, passes = (
+                int(np.isfinite(clip_values).sum()),
+                reference_passes
+                + passes_per_map
+                * (1 if FAITHFULNESS_METRICS[metric].group in SHARED_PASS_GROUPS else len(map_indices)),
             )
-            interval = mean_ci(one.astype(np.float64))
-            rows.append(MetricRow(names[i], metric, fill, METRICS[metric].better, *interval, clips, passes))
+            interval = mean_ci(clip_values.astype(np.float64))
+            rows.append(
+                MetricRow(names[i], metric, infill, FAITHFULNESS_METRICS[metric].direction, *interval, n_clips, passes)
+            )
     return rows
 
 
 def _check(
-    given: Mapping[str, object], metrics: Collection[str] | None, fills: Collection[str], time_fills: Collection[str]
+    input_maps: Mapping[str, object],
+    metrics: Collection[str] | None,
+    infills: Collection[str],
+    time_infills: Collection[str],
 ) -> None:
     faults = []
-    if strange := sorted(set(metrics or ()) - set(METRICS)):
-        faults.append(unknown("metric", strange, METRICS))
-    if strange := sorted({*fills, *time_fills} - set(filling.FILLS)):
-        faults.append(unknown("fill", strange, filling.FILLS))
-    if taken := sorted(name for name in given if name in MODEL_FREE or FURTHER.fullmatch(name)):
-        faults.append(f"{', '.join(taken)} are names of the maps that every metric is told for; call yours otherwise")
+    if unknown_names := sorted(set(metrics or ()) - set(FAITHFULNESS_METRICS)):
+        faults.append(unknown("metric", unknown_names, FAITHFULNESS_METRICS))
+    if unknown_names := sorted({*infills, *time_infills} - set(filling.INFILLS)):
+        faults.append(unknown("fill", unknown_names, filling.INFILLS))
+    if reserved_names := sorted(
+        name for name in input_maps if name in TRIVIAL_MAPS or EXTRA_RANDOM_MAP.fullmatch(name)
+    ):
+        faults.append(
+            f"{', '.join(reserved_names)} are names of the maps that every metric is told for; call yours otherwise"
+        )
     if faults:
         raise ValueError("; ".join(faults))
 
 
-def _check_probability(shown: Shown, wanted: Collection[str]) -> None:
-    if np.isnan(shown.whole.probability).all():
-        if lacking := sorted(name for name in wanted if METRICS[name].by_probability):
-            others = ", ".join(name for name, metric in METRICS.items() if not metric.by_probability)
+def _check_probability(masked: MaskedClips, metric_names: Collection[str]) -> None:
+    if np.isnan(masked.full_scores.probability).all():
+        if affected := sorted(name for name in metric_names if FAITHFULNESS_METRICS[name].needs_probability):
+            others = ", ".join(name for name, metric in FAITHFULNESS_METRICS.items() if not metric.needs_probability)
             raise ValueError(
-                f"this target has no probability, which {', '.join(lacking)} take; give metrics among {others}"
+                f"this target has no probability, which {', '.join(affected)} take; give metrics among {others}"
             )

@@ -11,61 +11,63 @@ from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 
-PATCH = (2, 4, 4)  # voxels of a cell along time, height and width: a token of a small Swin
+CELL_PATCH = (2, 4, 4)  # voxels of a cell along time, height and width: a token of a small Swin
 
-Maps = Mapping[str, ArrayLike | Attribution] | Sequence[Attribution]
+NamedMaps = Mapping[str, ArrayLike | Attribution] | Sequence[Attribution]
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class Partition:
     """The number of each voxel's cell, from 0; `b` is 1 where all clips are cut alike.
 
     `counts` are the cells along time, height and width, where these are a grid.
     """
 
-    numbers: Int[np.ndarray, "b t h w"]
-    counts: tuple[int, int, int] | None = None
+    cell_ids: Int[np.ndarray, "b t h w"]
+    grid_shape: tuple[int, int, int] | None = None
 
     @property
-    def count(self) -> int:
-        return int(self.numbers.max()) + 1
+    def n_cells(self) -> int:
+        return int(self.cell_ids.max()) + 1
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def clip_shape(self) -> tuple[int, int, int]:
         """Of the clip."""
-        t, h, w = self.numbers.shape[1:]
+        t, h, w = self.cell_ids.shape[1:]
         return t, h, w
 
     @property
     def volumes(self) -> Int[np.ndarray, "b n"]:
-        return np.stack([np.bincount(one.ravel(), minlength=self.count) for one in self.numbers])
+        return np.stack([np.bincount(one.ravel(), minlength=self.n_cells) for one in self.cell_ids])
 
 
-def grid(sizes: tuple[int, int, int], counts: tuple[int, int, int]) -> Cells:
+def grid_partition(clip_shape: tuple[int, int, int], grid_shape: tuple[int, int, int]) -> Partition:
     """So many cells along time, height and width."""
-    return Cells(perturbation._cells(sizes, counts)[None], counts)
+    return Partition(perturbation._cells(clip_shape, grid_shape)[None], grid_shape)
 
 
-def tokens(sizes: tuple[int, int, int], patch: tuple[int, int, int] = PATCH) -> Cells:
+def token_partition(clip_shape: tuple[int, int, int], patch: tuple[int, int, int] = CELL_PATCH) -> Partition:
     """Cells of `patch` voxels; where that does not divide the clip, a little larger ones."""
-    t, h, w = (max(n // p, 1) for n, p in zip(sizes, patch))
-    return grid(sizes, (t, h, w))
+    t, h, w = (max(n // p, 1) for n, p in zip(clip_shape, patch))
+    return grid_partition(clip_shape, (t, h, w))
 
 
-def frames(sizes: tuple[int, int, int]) -> Cells:
+def frame_partition(clip_shape: tuple[int, int, int]) -> Partition:
     """Whole frames: for what is asked about time alone."""
-    return grid(sizes, (sizes[0], 1, 1))
+    return grid_partition(clip_shape, (clip_shape[0], 1, 1))
 
 
-def coarsest(sizes: tuple[int, int, int], maps: Sequence[Attribution], patch: tuple[int, int, int] = PATCH) -> Cells:
+def partition_for_maps(
+    clip_shape: tuple[int, int, int], maps: Sequence[Attribution], patch: tuple[int, int, int] = CELL_PATCH
+) -> Partition:
     """Tokens, or cells as coarse as the coarsest of `maps`: none is then asked for more than it says."""
-    t, h, w = (max(n // p, 1) for n, p in zip(sizes, patch))
+    t, h, w = (max(n // p, 1) for n, p in zip(clip_shape, patch))
     shapes = [(t, h, w), *(one.map.shape[1:] for one in maps)]
     t, h, w = (min(axis) for axis in zip(*shapes))
-    return grid(sizes, (t, h, w))
+    return grid_partition(clip_shape, (t, h, w))
 
 
-def named(maps: Maps) -> dict[str, ArrayLike | Attribution]:
+def name_maps(maps: NamedMaps) -> dict[str, ArrayLike | Attribution]:
     """By name: maps of the video by their method, others by method and stage."""
     if isinstance(maps, Mapping):
         return dict(maps)
@@ -75,52 +77,58 @@ def named(maps: Maps) -> dict[str, ArrayLike | Attribution]:
     return dict(zip(names, maps))
 
 
-def on_cells(maps: Maps, cells: Cells, clips: int) -> Float[np.ndarray, "m b n"]:
+def pool_to_cells(maps: NamedMaps, partition: Partition, n_clips: int) -> Float[np.ndarray, "m b n"]:
     """The mean of each map in each cell, signs kept; what has one value per cell already stays as it is."""
-    found, faults = [], []
-    for name, one in named(maps).items():
-        values = np.asarray(one.map if isinstance(one, Attribution) else one, np.float32)
-        if len(values) != clips or values.ndim not in (2, 4) or (values.ndim == 2 and values.shape[1] != cells.count):
+    values_by_map, faults = [], []
+    for name, item in name_maps(maps).items():
+        values = np.asarray(item.map if isinstance(item, Attribution) else item, np.float32)
+        if (
+            len(values) != n_clips
+            or values.ndim not in (2, 4)
+            or (values.ndim == 2 and values.shape[1] != partition.n_cells)
+        ):
             faults.append(f"{name} is {values.shape}")
-        elif wrong := np.flatnonzero(~np.isfinite(values).reshape(clips, -1).all(1)).tolist():
+        elif wrong := np.flatnonzero(~np.isfinite(values).reshape(n_clips, -1).all(1)).tolist():
             faults.append(f"{name} is not finite for clips {', '.join(map(str, wrong[:10]))}")
         else:
-            found.append(values if values.ndim == 2 else pooled(values, cells))
-    if faults or not found:
+            values_by_map.append(values if values.ndim == 2 else cell_means(values, partition))
+    if faults or not values_by_map:
         raise ValueError(
-            f"expected at least one map, each of {clips} clips, finite, with {cells.count} cells or with time, height "
+            f"expected at least one map, each of {n_clips} clips, finite, with {partition.n_cells} cells or with time, height "
             f"and width; {'; '.join(faults) or 'there are none'}"
         )
-    return np.stack(found)
+    return np.stack(values_by_map)
 
 
-def on_frames(
-    maps: Maps, pooled_maps: Mapping[str, np.ndarray], cells: Cells, clips: int
+def pool_to_frames(
+    maps: NamedMaps, pooled_maps: Mapping[str, np.ndarray], partition: Partition, n_clips: int
 ) -> Float[np.ndarray, "m b t"]:
     """The mean of each map in each frame; of maps that have cells only, of what these say of it."""
-    found = {}
-    for name, one in named(maps).items():
-        values = np.asarray(one.map if isinstance(one, Attribution) else one, np.float32)
+    frame_maps = {}
+    for name, item in name_maps(maps).items():
+        values = np.asarray(item.map if isinstance(item, Attribution) else item, np.float32)
         if values.ndim == 2:
-            numbers = np.broadcast_to(cells.numbers.reshape(len(cells.numbers), -1), (clips, cells.numbers[0].size))
-            values = np.take_along_axis(pooled_maps[name], numbers, 1).reshape(clips, *cells.sizes)
-        found[name] = values
-    return on_cells(found, frames(cells.sizes), clips)
+            cell_ids = np.broadcast_to(
+                partition.cell_ids.reshape(len(partition.cell_ids), -1), (n_clips, partition.cell_ids[0].size)
+            )
+            values = np.take_along_axis(pooled_maps[name], cell_ids, 1).reshape(n_clips, *partition.clip_shape)
+        frame_maps[name] = values
+    return pool_to_cells(frame_maps, frame_partition(partition.clip_shape), n_clips)
 
 
-def pooled(values: Float[np.ndarray, "b t2 h2 w2"], cells: Cells) -> Float[np.ndarray, "b n"]:
+def cell_means(values: Float[np.ndarray, "b t2 h2 w2"], partition: Partition) -> Float[np.ndarray, "b n"]:
     """The mean over each cell's voxels; a map coarser than the clip has the same value in all voxels of its places."""
-    if cells.counts is not None and all(n % c == 0 for n, c in zip(cells.sizes, cells.counts)):
-        return area_resize(values, cells.counts).reshape(
+    if partition.grid_shape is not None and all(n % c == 0 for n, c in zip(partition.clip_shape, partition.grid_shape)):
+        return area_resize(values, partition.grid_shape).reshape(
             len(values), -1
         )  # the same, without the clip's size in between
-    voxels = area_resize(values, cells.sizes).reshape(len(values), -1)
-    numbers = np.broadcast_to(cells.numbers.reshape(len(cells.numbers), -1), voxels.shape)
-    sums = [np.bincount(n, weights=v, minlength=cells.count) for n, v in zip(numbers, voxels)]
-    return (np.stack(sums) / np.maximum(cells.volumes, 1)).astype(np.float32)
+    voxels = area_resize(values, partition.clip_shape).reshape(len(values), -1)
+    cell_ids = np.broadcast_to(partition.cell_ids.reshape(len(partition.cell_ids), -1), voxels.shape)
+    sums = [np.bincount(n, weights=v, minlength=partition.n_cells) for n, v in zip(cell_ids, voxels)]
+    return (np.stack(sums) / np.maximum(partition.volumes, 1)).astype(np.float32)
 
 
-def ranks(values: Float[np.ndarray, "m b n"], clips: ArrayLike, seed: int) -> Int[np.ndarray, "m b n"]:
+def rank_cells(values: Float[np.ndarray, "m b n"], clips: ArrayLike, seed: int) -> Int[np.ndarray, "m b n"]:
     """The place of each cell when the largest come first; among equal ones chance decides, the same for all maps."""
     n = values.shape[-1]
     noise = np.stack([np.random.default_rng(s).permutation(n) for s in clip_seeds(clips, seed)])

@@ -10,13 +10,13 @@ from jaxtyping import ArrayLike, Float
 from vtcav_jax.attribution.sanity_checks import shuffle_parameters, spearman
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Class, Margin, Target
-from vtcav_jax.evaluation.faithfulness.robustness import Each, Explainer, Maps, entropy
+from vtcav_jax.evaluation.faithfulness.robustness import Explainer, Maps, RobustnessPerClip, entropy
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.names import unknown
 from vtcav_jax.tap import Model, as_pytree, stages_of
 
 LOGIT_STREAM = 1 << 19  # of the seeds
-REST = "rest"  # what belongs to no stage: the head, as a rule
+REMAINING_PARAMETERS = "rest"  # what belongs to no stage: the head, as a rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class Cascade:
     layers: tuple[str, ...]
     rank: Float[np.ndarray, "steps b"]
     structure: Float[np.ndarray, "steps b"]
-    rise: Each | None  # None where layers lose it one at a time
+    rise: RobustnessPerClip | None  # None where layers lose it one at a time
 
     @property
-    def area(self) -> Each:
+    def area(self) -> RobustnessPerClip:
         """Under the rank similarity, from the first layer lost to the last: low if the map hangs on the weights."""
         return self.rank[1:].mean(0).astype(np.float32)
 
@@ -45,7 +45,7 @@ def cascade(
     clips: ArrayLike,
     target: Target,
     *,
-    own: Maps | None = None,
+    original_maps: Maps | None = None,
     layers: Sequence[str] | None = None,
     independent: bool = False,
     seed: int = 0,
@@ -61,58 +61,68 @@ def cascade(
     if shuffled is None:
         raise ValueError("the model has no parameters that could be shuffled")
     if layers is None:
-        groups = {layer: some for layer, some in _groups(names, ("", *reversed(stages_of(model)))).items() if some}
+        groups = {
+            layer: members for layer, members in _groups(names, ("", *reversed(stages_of(model)))).items() if members
+        }
     else:
         groups = _groups(names, layers)
-        if empty := [layer for layer, some in groups.items() if not some]:
+        if empty := [layer for layer, members in groups.items() if not members]:
             raise ValueError(unknown("layer with parameters of its own", empty, names))
-    before = np.abs(explainer(model, clips, target).map if own is None else own)
-    rank, structure, now = [np.ones(len(before))], [np.ones(len(before))], before
+    before = np.abs(explainer(model, clips, target).map if original_maps is None else original_maps)
+    rank, structure, current = [np.ones(len(before))], [np.ones(len(before))], before
     lost: set[str] = set()
     for members in groups.values():
         lost = set(members) if independent else lost | set(members)
-        chosen = iter([name in lost for name in names])
-        mixed = jax.tree.map(lambda a, b: b if next(chosen) else a, model, shuffled)  # noqa: B023
-        now = np.abs(explainer(mixed, clips, target).map)
-        rank.append(spearman(before, now))
-        structure.append(ssim(before, now))
-    rise = None if independent else (entropy(now) - entropy(before)) / entropy(before)
+        is_lost = iter([name in lost for name in names])
+        partly_shuffled = jax.tree.map(lambda a, b: b if next(is_lost) else a, model, shuffled)  # noqa: B023
+        current = np.abs(explainer(partly_shuffled, clips, target).map)
+        rank.append(spearman(before, current))
+        structure.append(ssim(before, current))
+    rise = None if independent else (entropy(current) - entropy(before)) / entropy(before)
     return Cascade(tuple(groups), np.stack(rank).astype(np.float32), np.stack(structure).astype(np.float32), rise)
 
 
 def random_logit(
-    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, own: Maps | None = None, seed: int = 0
-) -> Each:
+    explainer: Explainer,
+    model: Model,
+    clips: ArrayLike,
+    target: Target,
+    *,
+    original_maps: Maps | None = None,
+    seed: int = 0,
+) -> RobustnessPerClip:
     """The rank correlation of the map with that of another class, drawn from the same head (Sixt et al., 2020).
 
     1 of a method that does not ask which class it explains. `own` is the map of the class itself, where it is there.
     """
-    what = prepare_explanation(model, clips, target)
-    asked = what.score_model.target
-    if not isinstance(asked, Class | Margin):
+    context = prepare_explanation(model, clips, target)
+    original_target = context.score_model.target
+    if not isinstance(original_target, Class | Margin):
         raise ValueError("another class can be asked about where one is asked about; give classes, Class or Margin")
-    k = jax.eval_shape(what.score_model.model, what.video).shape[-1]
-    first, behind = (
-        (0, k) if isinstance(asked, Class) or asked.head_range is None else np.asarray(asked.head_range).tolist()
+    k = jax.eval_shape(context.score_model.model, context.video).shape[-1]
+    first, stop = (
+        (0, k)
+        if isinstance(original_target, Class) or original_target.head_range is None
+        else np.asarray(original_target.head_range).tolist()
     )
-    if behind - first < 2:
+    if stop - first < 2:
         raise ValueError("the head has one class; there is no other to ask about")
-    seeds = clip_seeds(np.asarray(what.video), seed, LOGIT_STREAM)
-    away = np.array([np.random.default_rng(s).integers(1, behind - first) for s in seeds])
-    others = first + (np.asarray(asked.classes) - first + away) % (behind - first)
-    own = explainer(model, what.video, asked).map if own is None else own
-    other = explainer(model, what.video, replace(asked, classes=others)).map
-    return spearman(own, other).astype(np.float32)
+    seeds = clip_seeds(np.asarray(context.video), seed, LOGIT_STREAM)
+    offsets = np.array([np.random.default_rng(s).integers(1, stop - first) for s in seeds])
+    others = first + (np.asarray(original_target.classes) - first + offsets) % (stop - first)
+    original_maps = explainer(model, context.video, original_target).map if original_maps is None else original_maps
+    other = explainer(model, context.video, replace(original_target, classes=others)).map
+    return spearman(original_maps, other).astype(np.float32)
 
 
-def ssim(a: Maps, b: Maps, reach: int = 1) -> Each:
+def ssim(a: Maps, b: Maps, reach: int = 1) -> RobustnessPerClip:
     """Structural similarity over windows of `2 reach + 1` places along each axis, each map stretched to 0 to 1."""
-    x, y = (_stretched(maps) for maps in (a, b))
+    x, y = (_min_max(maps) for maps in (a, b))
     mx, my = _smooth(x, reach), _smooth(y, reach)
     vx, vy, xy = _smooth(x * x, reach) - mx**2, _smooth(y * y, reach) - my**2, _smooth(x * y, reach) - mx * my
-    one, two = 0.01**2, 0.03**2
-    found = (2 * mx * my + one) * (2 * xy + two) / ((mx**2 + my**2 + one) * (vx + vy + two))
-    return found.mean((1, 2, 3)).astype(np.float32)
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mx * my + c1) * (2 * xy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    return similarity.mean((1, 2, 3)).astype(np.float32)
 
 
 def parameter_names(model: Model) -> list[str]:
@@ -127,10 +137,10 @@ def _groups(names: Sequence[str], layers: Sequence[str]) -> dict[str, list[str]]
     for name in names:
         if fitting := [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]:
             groups[max(fitting, key=len)].append(name)
-    return {layer or REST: members for layer, members in groups.items()}
+    return {layer or REMAINING_PARAMETERS: members for layer, members in groups.items()}
 
 
-def _stretched(maps: Maps) -> Float[np.ndarray, "b t h w"]:
+def _min_max(maps: Maps) -> Float[np.ndarray, "b t h w"]:
     low, high = (f(maps, axis=(1, 2, 3), keepdims=True).astype(np.float64) for f in (np.min, np.max))
     return (maps - low) / np.where(high > low, high - low, 1)
 

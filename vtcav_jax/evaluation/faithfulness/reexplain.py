@@ -14,18 +14,23 @@ from vtcav_jax.evaluation.faithfulness.metrics import MetricRow
 from vtcav_jax.evaluation.faithfulness.randomisation import cascade, parameter_names, random_logit
 from vtcav_jax.evaluation.faithfulness.robustness import max_sensitivity
 from vtcav_jax.evaluation.faithfulness.splice import splice_test
-from vtcav_jax.evaluation.trivial_maps import MODEL_FREE, baseline_map
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_map
 from vtcav_jax.progress import progress
 from vtcav_jax.stats import intervals
 from vtcav_jax.tap import Model, as_pytree, stages_of
 
-SPLICE, SENSITIVITY, LOGIT, WEIGHTS = "splice", "max_sensitivity", "random_logit", "randomisation"
-BETTER = {SPLICE: 1, SENSITIVITY: -1, LOGIT: -1, WEIGHTS: -1}
-DRAWS = 4  # of noise
+SPLICE_METRIC, SENSITIVITY_METRIC, RANDOM_LOGIT_METRIC, RANDOMISATION_METRIC = (
+    "splice",
+    "max_sensitivity",
+    "random_logit",
+    "randomisation",
+)
+METRIC_DIRECTIONS = {SPLICE_METRIC: 1, SENSITIVITY_METRIC: -1, RANDOM_LOGIT_METRIC: -1, RANDOMISATION_METRIC: -1}
+REEXPLAIN_DRAWS = 4  # of noise
 
 
 @dataclass
-class Maker:
+class CachedExplainer:
     """A method at a stage as an explainer that keeps what it made last; `name` is known from then on."""
 
     method: tuple[str, str | None]
@@ -48,7 +53,7 @@ class Maker:
 
 
 @dataclass
-class Free:
+class TrivialExplainer:
     """A map that asks no network, as an explainer."""
 
     name: str
@@ -56,53 +61,75 @@ class Free:
     cost: int = 0
 
     def __call__(self, model: Any, video: Any, target: Any) -> Attribution:
-        return Attribution(baseline_map(self.name, np.asarray(video), self.seed), VIDEO, False, 0, self.name)
+        return Attribution(trivial_map(self.name, np.asarray(video), self.seed), VIDEO, False, 0, self.name)
 
 
-def remade(
+def reexplain_metrics(
     model: Model,
     clips: Float[np.ndarray, "b t h w c"],
-    ask: Callable[[slice | np.ndarray], Target],
+    make_target: Callable[[slice | np.ndarray], Target],
     pairs: Int[np.ndarray, "pairs 2"],
     methods: Sequence[tuple[str, str | None]],
     options: Mapping[str, dict[str, Any]],
     *,
-    batch: int,
+    batch_size: int,
     seed: int,
-    draws: int = DRAWS,
+    draws: int = REEXPLAIN_DRAWS,
 ) -> Iterator[MetricRow]:
     """Method by method, then of what asks no network: whether the map of a class lies on its clip (`pairs` are of
     different classes), how far noise that no one sees moves the map, how like it is to that of another class, and to
     those of the network while it loses what it learnt, stage by stage from the head. `ask` tells what is asked of some
     of the clips.
     """
-    layers, classes = coarse(model), isinstance(ask(slice(0, 1)), Margin)
-    makers = [*(Maker(method, options) for method in methods), *(Free(name, seed) for name in MODEL_FREE)]
-    for (maker,) in progress(([one] for one in makers), len(makers), "maps made again"):
-        found: dict[str, tuple[list[np.ndarray], int]] = {SENSITIVITY: ([], 1 + draws), WEIGHTS: ([], 1 + len(layers))}
+    layers, classes = top_level_modules(model), isinstance(make_target(slice(0, 1)), Margin)
+    explainers = [
+        *(CachedExplainer(method, options) for method in methods),
+        *(TrivialExplainer(name, seed) for name in TRIVIAL_MAPS),
+    ]
+    for (explainer,) in progress(([first] for first in explainers), len(explainers), "maps made again"):
+        values_by_metric: dict[str, tuple[list[np.ndarray], int]] = {
+            SENSITIVITY_METRIC: ([], 1 + draws),
+            RANDOMISATION_METRIC: ([], 1 + len(layers)),
+        }
         if classes:
-            found |= {LOGIT: ([], 2)} | ({SPLICE: ([], 4)} if len(pairs) else {})
-        for i in range(0, len(clips), batch):
-            some, asked = clips[i : i + batch], ask(slice(i, i + batch))
-            own = maker(model, some, asked).map
-            moved = max_sensitivity(maker, model, some, asked, own=own, draws=draws, seed=seed)
-            found[SENSITIVITY][0].append(moved.largest)
-            found[WEIGHTS][0].append(cascade(maker, model, some, asked, own=own, layers=layers, seed=seed).area)
-            if LOGIT in found:
-                found[LOGIT][0].append(random_logit(maker, model, some, asked, own=own, seed=seed))
-        for i in range(0, len(pairs) if SPLICE in found else 0, batch):
-            one, other = pairs[i : i + batch].T
-            right = splice_test(maker, model, clips[one], clips[other], ask(one), ask(other)).right
-            found[SPLICE][0].append(right.mean(1))
-        for metric, (parts, times) in found.items():
+            values_by_metric |= {RANDOM_LOGIT_METRIC: ([], 2)} | ({SPLICE_METRIC: ([], 4)} if len(pairs) else {})
+        for i in range(0, len(clips), batch_size):
+            batch_clips, batch_target = clips[i : i + batch_size], make_target(slice(i, i + batch_size))
+            batch_maps = explainer(model, batch_clips, batch_target).map
+            sensitivity = max_sensitivity(
+                explainer, model, batch_clips, batch_target, original_maps=batch_maps, draws=draws, seed=seed
+            )
+            values_by_metric[SENSITIVITY_METRIC][0].append(sensitivity.max_change)
+            values_by_metric[RANDOMISATION_METRIC][0].append(
+                cascade(
+                    explainer, model, batch_clips, batch_target, original_maps=batch_maps, layers=layers, seed=seed
+                ).area
+            )
+            if RANDOM_LOGIT_METRIC in values_by_metric:
+                values_by_metric[RANDOM_LOGIT_METRIC][0].append(
+                    random_logit(explainer, model, batch_clips, batch_target, original_maps=batch_maps, seed=seed)
+                )
+        for i in range(0, len(pairs) if SPLICE_METRIC in values_by_metric else 0, batch_size):
+            first, second = pairs[i : i + batch_size].T
+            correct = splice_test(
+                explainer, model, clips[first], clips[second], make_target(first), make_target(second)
+            ).is_correct
+            values_by_metric[SPLICE_METRIC][0].append(correct.mean(1))
+        for metric, (parts, passes_per_map) in values_by_metric.items():
             values = np.concatenate(parts).astype(np.float64)
-            told = int(np.isfinite(values).sum())
+            n_known = int(np.isfinite(values).sum())
             yield MetricRow(
-                maker.name, metric, "", BETTER[metric], *intervals.mean_ci(values), told, times * maker.cost
+                explainer.name,
+                metric,
+                "",
+                METRIC_DIRECTIONS[metric],
+                *intervals.mean_ci(values),
+                n_known,
+                passes_per_map * explainer.cost,
             )
 
 
-def coarse(model: Model) -> tuple[str, ...]:
+def top_level_modules(model: Model) -> tuple[str, ...]:
     """From head to stem the stages that are in no other and have parameters, after what belongs to none."""
     stages = stages_of(model)
     names = parameter_names(as_pytree(model))

@@ -15,14 +15,14 @@ from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.tap import Model
 
-RADIUS, DRAWS = 0.02, 10
+NOISE_RADIUS, NOISE_DRAWS = 0.02, 10
 DRAW_STREAM, ORDER_STREAM = range(1 << 18, (1 << 18) + 2)  # of the seeds
-MASS = 0.9
+COMPLEXITY_MASS = 0.9
 
 Explainer = Callable[[Model, ArrayLike, Target], Attribution]
 Video = Float[np.ndarray, "b t h w c"]
 Maps = Float[np.ndarray, "b t h w"]
-Each = Float[np.ndarray, " b"]
+RobustnessPerClip = Float[np.ndarray, " b"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class Sensitivity:
     The largest over all draws (Yeh et al., 2019), and the mean. NaN for a map of nothing but 0.
     """
 
-    largest: Each
-    mean: Each
+    max_change: RobustnessPerClip
+    mean_change: RobustnessPerClip
 
 
 def max_sensitivity(
@@ -42,9 +42,9 @@ def max_sensitivity(
     clips: ArrayLike,
     target: Target,
     *,
-    own: Maps | None = None,
-    radius: float = RADIUS,
-    draws: int = DRAWS,
+    original_maps: Maps | None = None,
+    radius: float = NOISE_RADIUS,
+    draws: int = NOISE_DRAWS,
     seed: int = 0,
 ) -> Sensitivity:
     """Noise is uniform within `radius` times the range of the clip's values, the same draws for every explainer.
@@ -54,34 +54,40 @@ def max_sensitivity(
     video = np.asarray(prepare_explanation(model, clips, target).video)
     if draws < 1 or radius <= 0:
         raise ValueError(f"expected at least one draw and a radius above 0, got {draws} and {radius}")
-    before = explainer(model, video, target).map if own is None else own
-    moved = [_length(explainer(model, d, target).map - before) for d in disturbed(video, radius, draws, seed)]
-    size = _length(before)
-    change = np.where(size > 0, np.stack(moved) / np.where(size > 0, size, 1), np.nan)
+    before = explainer(model, video, target).map if original_maps is None else original_maps
+    change_norms = [_map_norm(explainer(model, d, target).map - before) for d in add_noise(video, radius, draws, seed)]
+    size = _map_norm(before)
+    change = np.where(size > 0, np.stack(change_norms) / np.where(size > 0, size, 1), np.nan)
     return Sensitivity(change.max(0).astype(np.float32), change.mean(0).astype(np.float32))
 
 
-def disturbed(video: Video, radius: float, draws: int, seed: int) -> list[Video]:
-    reach = radius * np.ptp(video, axis=(1, 2, 3, 4), keepdims=True)
+def add_noise(video: Video, radius: float, draws: int, seed: int) -> list[Video]:
+    amplitude = radius * np.ptp(video, axis=(1, 2, 3, 4), keepdims=True)
     randoms = [np.random.default_rng(s) for s in clip_seeds(video, seed, DRAW_STREAM)]
     shape = video.shape[1:]
-    return [video + reach * np.stack([2 * r.random(shape, np.float32) - 1 for r in randoms]) for _ in range(draws)]
+    return [video + amplitude * np.stack([2 * r.random(shape, np.float32) - 1 for r in randoms]) for _ in range(draws)]
 
 
-def jitter(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, frames: int = 1) -> Each:
+def time_shift_correlation(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, frames: int = 1
+) -> RobustnessPerClip:
     """The clip begins `frames` later: the correlation of its map, moved back, with the map before.
 
     The last frame is repeated; only what is in both clips is compared.
     """
-    return _moved(explainer, model, clips, target, 1, frames)
+    return _shift_correlation(explainer, model, clips, target, 1, frames)
 
 
-def translation(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, pixels: int = 1) -> Each:
+def translation_correlation(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, pixels: int = 1
+) -> RobustnessPerClip:
     """The same of a clip moved to the left by `pixels`."""
-    return _moved(explainer, model, clips, target, 3, pixels)
+    return _shift_correlation(explainer, model, clips, target, 3, pixels)
 
 
-def time_shuffled(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, seed: int = 0) -> Each:
+def frame_shuffle_correlation(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, seed: int = 0
+) -> RobustnessPerClip:
     """Frames in another order, the map's brought back into theirs: the correlation with the map before.
 
     Low is right where the network goes by motion, high where it goes by what is seen. Maps coarser than frames have
@@ -91,13 +97,13 @@ def time_shuffled(explainer: Explainer, model: Model, clips: ArrayLike, target: 
     t = video.shape[1]
     orders = np.stack([np.random.default_rng(s).permutation(t) for s in clip_seeds(video, seed, ORDER_STREAM)])
     shuffled = np.take_along_axis(video, orders[:, :, None, None, None], 1)
-    before, after = (_of_frames(explainer(model, x, target).map, t) for x in (video, shuffled))
+    before, after = (_resize_frames(explainer(model, x, target).map, t) for x in (video, shuffled))
     back = np.empty_like(after)
     np.put_along_axis(back, orders[:, :, None, None], after, 1)
     return pearson(before, back).astype(np.float32)
 
 
-def gini(maps: Maps) -> Each:
+def gini(maps: Maps) -> RobustnessPerClip:
     """Of absolute values: 0 of a map that is the same everywhere, near 1 of a single peak (sparseness)."""
     size = np.sort(np.abs(maps).reshape(len(maps), -1).astype(np.float64), -1)
     n, total = size.shape[1], size.sum(-1)
@@ -105,14 +111,14 @@ def gini(maps: Maps) -> Each:
     return np.where(total > 0, size @ place / (n * np.where(total > 0, total, 1)), np.nan).astype(np.float32)
 
 
-def entropy(maps: Maps) -> Each:
+def entropy(maps: Maps) -> RobustnessPerClip:
     """Of the shares of absolute values, as a part of the largest possible: 1 of a map that is the same everywhere."""
     shares = _shares(maps)
     logs = np.log(np.where(shares > 0, shares, 1))
     return (-(shares * logs).sum(-1) / np.log(max(shares.shape[1], 2))).astype(np.float32)
 
 
-def effective_complexity(maps: Maps, mass: float = MASS) -> Each:
+def effective_complexity(maps: Maps, mass: float = COMPLEXITY_MASS) -> RobustnessPerClip:
     """The smallest share of the places that holds `mass` of the absolute map."""
     largest = np.sort(_shares(maps), -1)[:, ::-1].cumsum(-1)
     reached = (largest >= mass - 1e-12).argmax(-1) + 1
@@ -125,21 +131,25 @@ def _shares(maps: Maps) -> Float[np.ndarray, "b n"]:
     return np.where(total > 0, size / np.where(total > 0, total, 1), np.nan)
 
 
-def _moved(explainer: Explainer, model: Model, clips: ArrayLike, target: Target, axis: int, by: int) -> Each:
+def _shift_correlation(
+    explainer: Explainer, model: Model, clips: ArrayLike, target: Target, axis: int, offset: int
+) -> RobustnessPerClip:
     video = prepare_explanation(model, clips, target).video
     _, t, h, w, _ = video.shape
     n = video.shape[axis]
-    if not 1 <= by < n - 1:
-        raise ValueError(f"expected to move by 1 to {n - 2}, as {n} are there and two are compared at least, got {by}")
-    later = jnp.take(video, jnp.minimum(jnp.arange(n) + by, n - 1), axis=axis)
+    if not 1 <= offset < n - 1:
+        raise ValueError(
+            f"expected to move by 1 to {n - 2}, as {n} are there and two are compared at least, got {offset}"
+        )
+    later = jnp.take(video, jnp.minimum(jnp.arange(n) + offset, n - 1), axis=axis)
     before, after = (area_resize(explainer(model, x, target).map, (t, h, w)) for x in (video, later))
-    kept = [np.take(maps, range(first, first + n - by), axis) for maps, first in ((before, by), (after, 0))]
-    return pearson(*kept).astype(np.float32)
+    overlaps = [np.take(maps, range(first, first + n - offset), axis) for maps, first in ((before, offset), (after, 0))]
+    return pearson(*overlaps).astype(np.float32)
 
 
-def _of_frames(maps: Maps, frames: int) -> Maps:
+def _resize_frames(maps: Maps, frames: int) -> Maps:
     return area_resize(maps, (frames, *maps.shape[2:]))
 
 
-def _length(maps: Maps) -> Each:
+def _map_norm(maps: Maps) -> RobustnessPerClip:
     return np.sqrt((maps.astype(np.float64) ** 2).sum((1, 2, 3)))

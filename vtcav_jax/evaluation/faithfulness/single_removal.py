@@ -7,22 +7,22 @@ from jaxtyping import Float
 
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.sanity_checks import pearson
-from vtcav_jax.evaluation.faithfulness.insertion_deletion import LEVELS, Curves, Each
-from vtcav_jax.evaluation.faithfulness.masked_inference import Shown, blended, dimmed
-from vtcav_jax.evaluation.faithfulness.partition import Maps, named, on_cells
+from vtcav_jax.evaluation.faithfulness.insertion_deletion import REMOVAL_LEVELS, PerMapAndClip, RemovalCurves
+from vtcav_jax.evaluation.faithfulness.masked_inference import MaskedClips, blend_cells, dim_by_map
+from vtcav_jax.evaluation.faithfulness.partition import NamedMaps, name_maps, pool_to_cells
 from vtcav_jax.evaluation.faithfulness.robustness import Explainer
 
 DROP_COST = 1  # passes of each clip for each map
 
 
-def comprehensiveness(found: Curves, levels: tuple[float, ...] = LEVELS) -> Each:
+def comprehensiveness(curves: RemovalCurves, levels: tuple[float, ...] = REMOVAL_LEVELS) -> PerMapAndClip:
     """The mean fall of the probability without the top cells (DeYoung et al., 2020): high if they were needed."""
-    return _falls(found.shown_probability[..., -1:], found.removed_probability, found, levels)
+    return _falls(curves.shown_probability[..., -1:], curves.removed_probability, curves, levels)
 
 
-def sufficiency(found: Curves, levels: tuple[float, ...] = LEVELS) -> Each:
+def sufficiency(curves: RemovalCurves, levels: tuple[float, ...] = REMOVAL_LEVELS) -> PerMapAndClip:
     """The mean fall of the probability with the top cells alone: low if they were enough."""
-    return _falls(found.shown_probability[..., -1:], found.shown_probability, found, levels)
+    return _falls(curves.shown_probability[..., -1:], curves.shown_probability, curves, levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,46 +35,48 @@ class Drop:
     """
 
     names: tuple[str, ...]
-    drop: Each
-    increase: Each
-    gain: Each
-    complexity: Each
+    drop: PerMapAndClip
+    increase: PerMapAndClip
+    gain: PerMapAndClip
+    complexity: PerMapAndClip
 
 
-def average_drop(shown: Shown, maps: Maps) -> Drop:
+def average_drop(masked: MaskedClips, maps: NamedMaps) -> Drop:
     """A map that is the same everywhere shows the whole clip."""
-    shares = stretched(on_cells(maps, shown.cells, shown.clips))
+    shares = min_max_normalise(pool_to_cells(maps, masked.partition, masked.n_clips))
     m, b, n = shares.shape
-    found = blended(shown, np.tile(np.arange(b), m), shares.reshape(m * b, n))
-    after, before = found.probability.reshape(m, b), shown.whole.probability[None]
+    scores = blend_cells(masked, np.tile(np.arange(b), m), shares.reshape(m * b, n))
+    after, before = scores.probability.reshape(m, b), masked.full_scores.probability[None]
     rise = after - before
     known = np.where(np.isfinite(rise), 1, np.nan).astype(np.float32)
     return Drop(
-        tuple(named(maps)),
+        tuple(name_maps(maps)),
         np.maximum(-rise, 0) / before,
         (rise > 0) * known,
         np.maximum(rise, 0) / np.maximum(1 - before, np.finfo(np.float32).eps),
-        np.average(shares, axis=-1, weights=np.broadcast_to(shown.cells.volumes, shares.shape)).astype(np.float32),
+        np.average(shares, axis=-1, weights=np.broadcast_to(masked.partition.volumes, shares.shape)).astype(np.float32),
     )
 
 
-def stretched(values: Float[np.ndarray, "m b n"]) -> Float[np.ndarray, "m b n"]:
+def min_max_normalise(values: Float[np.ndarray, "m b n"]) -> Float[np.ndarray, "m b n"]:
     """From 0 to 1 in each clip; 1 where all is the same."""
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     return np.where(high > low, (values - low) / np.where(high > low, high - low, 1), 1).astype(np.float32)
 
 
-def coherency(explainer: Explainer, shown: Shown, one: Attribution) -> Float[np.ndarray, " b"]:
+def coherency(explainer: Explainer, masked: MaskedClips, attribution: Attribution) -> Float[np.ndarray, " b"]:
     """Is the map of the clip dimmed by its map the same map? Their correlation, as 0 to 1.
 
     `explainer` is what made `one`; it is asked once more.
     """
-    shares = stretched(on_cells([one], shown.cells, shown.clips))[0]
-    again = explainer(shown.what.score_model.model, dimmed(shown, shares), shown.what.score_model.target)
-    return ((1 + pearson(one.map, again.map)) / 2).astype(np.float32)
+    shares = min_max_normalise(pool_to_cells([attribution], masked.partition, masked.n_clips))[0]
+    second_attribution = explainer(
+        masked.context.score_model.model, dim_by_map(masked, shares), masked.context.score_model.target
+    )
+    return ((1 + pearson(attribution.map, second_attribution.map)) / 2).astype(np.float32)
 
 
-def adcc(coherency: Each, complexity: Each, drop: Each) -> Each:
+def adcc(coherency: PerMapAndClip, complexity: PerMapAndClip, drop: PerMapAndClip) -> PerMapAndClip:
     """The harmonic mean of coherency, simplicity and what is not lost (Poppi et al., 2021); 0 where one of them is.
 
     `coherency` is a number of this name, for each map.
@@ -87,6 +89,9 @@ def adcc(coherency: Each, complexity: Each, drop: Each) -> Each:
 
 
 def _falls(
-    before: Float[np.ndarray, "m b 1"], after: Float[np.ndarray, "m b g"], found: Curves, levels: tuple[float, ...]
-) -> Each:
-    return (before - after[..., [found.column(level) for level in levels]]).mean(-1).astype(np.float32)
+    before: Float[np.ndarray, "m b 1"],
+    after: Float[np.ndarray, "m b g"],
+    curves: RemovalCurves,
+    levels: tuple[float, ...],
+) -> PerMapAndClip:
+    return (before - after[..., [curves.column(level) for level in levels]]).mean(-1).astype(np.float32)

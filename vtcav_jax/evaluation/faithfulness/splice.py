@@ -17,11 +17,11 @@ from vtcav_jax.evaluation.faithfulness.robustness import Explainer
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
-CHANCE = 0.5
+SPLICE_CHANCE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Spliced:
+class SpliceResult:
     """Of each pair: the share of positive relevance on the frames of the class asked about; chance is a half.
 
     Columns are: the first clip first, its class and then the other's; the second clip first, in the same way.
@@ -30,14 +30,14 @@ class Spliced:
     share: Float[np.ndarray, "b 4"]
 
     @property
-    def right(self) -> Float[np.ndarray, "b 4"]:
+    def is_correct(self) -> Float[np.ndarray, "b 4"]:
         """Is it more than half? Exactly half, as where nothing is relevant, is half right."""
         return (np.sign(self.share - 0.5) + 1) / 2
 
     @property
     def score(self) -> tuple[float, float, float]:
         """How often it is right, with the interval over pairs."""
-        return mean_ci(self.right.mean(1))
+        return mean_ci(self.is_correct.mean(1))
 
 
 def splice_test(
@@ -47,7 +47,7 @@ def splice_test(
     second: ArrayLike,
     first_target: Any,
     second_target: Any,
-) -> Spliced:
+) -> SpliceResult:
     """Pairs of clips of classes `first_target` and `second_target`: class numbers, `Class` or `Margin`.
 
     Of each clip the middle half is shown, at its own speed.
@@ -72,13 +72,15 @@ def splice_test(
     for order in ((0, 1), (1, 0)):
         parts = [_middle((a, b)[which], n) for which, n in zip(order, frames)]
         video = jnp.concatenate(parts, 1)
-        for asked in (0, 1):
-            found = explainer(model, video, targets[asked]).map
-            relevance = area_resize(np.maximum(found, 0), (t, 1, 1))[..., 0, 0].astype(np.float64)
-            early = relevance[:, : frames[0]].mean(1), relevance[:, frames[0] :].mean(1)
-            own = early[order.index(asked)]
-            columns.append(np.where(sum(early) > 0, own / np.where(sum(early) > 0, sum(early), 1), 0.5))
-    return Spliced(np.stack(columns, 1).astype(np.float32))
+        for target_index in (0, 1):
+            target_map = explainer(model, video, targets[target_index]).map
+            relevance = area_resize(np.maximum(target_map, 0), (t, 1, 1))[..., 0, 0].astype(np.float64)
+            half_shares = relevance[:, : frames[0]].mean(1), relevance[:, frames[0] :].mean(1)
+            target_share = half_shares[order.index(target_index)]
+            columns.append(
+                np.where(sum(half_shares) > 0, target_share / np.where(sum(half_shares) > 0, sum(half_shares), 1), 0.5)
+            )
+    return SpliceResult(np.stack(columns, 1).astype(np.float32))
 
 
 def _middle(video: Float[Array, "b t h w c"], frames: int) -> Float[Array, "b f h w c"]:

@@ -7,16 +7,16 @@ which a voxel may join the centres near it only. Cells need not hang together, a
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from vtcav_jax.evaluation.faithfulness.partition import Cells, grid
+from vtcav_jax.evaluation.faithfulness.partition import Partition, grid_partition
 
-COMPACTNESS, SWEEPS = 0.5, 8
+COMPACTNESS, KMEANS_SWEEPS = 0.5, 8
 
 Video = Float[np.ndarray, "b t h w c"]
 
 
 def supervoxels(
-    clips: ArrayLike, counts: tuple[int, int, int], *, compactness: float = COMPACTNESS, sweeps: int = SWEEPS
-) -> Cells:
+    clips: ArrayLike, counts: tuple[int, int, int], *, compactness: float = COMPACTNESS, sweeps: int = KMEANS_SWEEPS
+) -> Partition:
     """As many cells as a grid of `counts` has, in each clip its own.
 
     `compactness` is what a cell's extent counts in standard deviations of the clip's colours: the higher, the more
@@ -29,47 +29,47 @@ def supervoxels(
             f"{compactness}, {sweeps}"
         )
     t, h, w = video.shape[1:4]
-    start = grid((t, h, w), counts).numbers[0]
-    return Cells(np.stack([_of_clip(clip, start, counts, compactness, sweeps) for clip in video]))
+    initial = grid_partition((t, h, w), counts).cell_ids[0]
+    return Partition(np.stack([_cluster_clip(clip, initial, counts, compactness, sweeps) for clip in video]))
 
 
-def _of_clip(
+def _cluster_clip(
     clip: Float[np.ndarray, "t h w c"],
-    start: Int[np.ndarray, "t h w"],
+    initial: Int[np.ndarray, "t h w"],
     counts: tuple[int, int, int],
     compactness: float,
     sweeps: int,
 ) -> Int[np.ndarray, "t h w"]:
-    sides = np.array(start.shape) / np.array(counts)
-    places = np.indices(start.shape).reshape(3, -1).T / sides * compactness
+    sides = np.array(initial.shape) / np.array(counts)
+    places = np.indices(initial.shape).reshape(3, -1).T / sides * compactness
     spread = max(float(clip.std()), np.finfo(np.float32).eps)
     points = np.concatenate([clip.reshape(places.shape[0], -1) / spread, places], -1)
-    home, own = np.indices(counts).reshape(3, -1).T[start.ravel()], start.ravel()
+    home, assignment = np.indices(counts).reshape(3, -1).T[initial.ravel()], initial.ravel()
     near = np.indices((3, 3, 3)).reshape(3, -1).T - 1
     n = int(np.prod(counts))
     for _ in range(sweeps):
-        volumes = np.bincount(own, minlength=n)
-        sums = np.stack([np.bincount(own, weights=column, minlength=n) for column in points.T], -1)
+        volumes = np.bincount(assignment, minlength=n)
+        sums = np.stack([np.bincount(assignment, weights=column, minlength=n) for column in points.T], -1)
         centres = sums / volumes[:, None]
-        best = np.full(len(own), np.inf)
+        best = np.full(len(assignment), np.inf)
         for step in near:
             other = home + step
             inside = ((other >= 0) & (other < counts)).all(-1)
             number = np.ravel_multi_index(tuple(np.clip(other, 0, np.array(counts) - 1).T), counts)
-            away = np.where(inside, ((points - centres[number]) ** 2).sum(-1), np.inf)
-            own, best = np.where(away < best, number, own), np.minimum(away, best)
-        own = _none_empty(own, centres, points, n)
-    return own.reshape(start.shape)
+            distance = np.where(inside, ((points - centres[number]) ** 2).sum(-1), np.inf)
+            assignment, best = np.where(distance < best, number, assignment), np.minimum(distance, best)
+        assignment = _fill_empty_cells(assignment, centres, points, n)
+    return assignment.reshape(initial.shape)
 
 
-def _none_empty(
-    own: Int[np.ndarray, " v"], centres: Float[np.ndarray, "n d"], points: Float[np.ndarray, "v d"], n: int
+def _fill_empty_cells(
+    assignment: Int[np.ndarray, " v"], centres: Float[np.ndarray, "n d"], points: Float[np.ndarray, "v d"], n: int
 ) -> Int[np.ndarray, " v"]:
     """A cell that lost all of its voxels takes the nearest one of a cell that has several."""
-    volumes = np.bincount(own, minlength=n)
+    volumes = np.bincount(assignment, minlength=n)
     for empty in np.flatnonzero(volumes == 0):
-        away = np.where(volumes[own] > 1, ((points - centres[empty]) ** 2).sum(-1), np.inf)
-        taken = int(away.argmin())
-        volumes[own[taken]] -= 1
-        own[taken], volumes[empty] = empty, 1
-    return own
+        distance = np.where(volumes[assignment] > 1, ((points - centres[empty]) ** 2).sum(-1), np.inf)
+        voxel = int(distance.argmin())
+        volumes[assignment[voxel]] -= 1
+        assignment[voxel], volumes[empty] = empty, 1
+    return assignment

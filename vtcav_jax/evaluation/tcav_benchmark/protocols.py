@@ -28,106 +28,114 @@ from vtcav_jax.tcav.stats.permutation_test import TOLERANCE
 from vtcav_jax.tcav.stats.scores import sign_counts
 from vtcav_jax.tcav.stats.vectors import LOGISTIC, fit, labels, norms
 
-ALPHA = 0.01  # of their objective
-LEVEL = 0.05  # of every verdict
-HELD_OUT = 0.33  # of the clips, to tell a classifier's accuracy
-AT_ONCE = 512  # classifiers
-GAP, STEPS = 1e-11, 100  # between an objective and its bound, as a share; and at most so many steps to it
+HINGE_ALPHA = 0.01  # of their objective
+VERDICT_LEVEL = 0.05  # of every verdict
+HELD_OUT_SHARE = 0.33  # of the clips, to tell a classifier's accuracy
+CLASSIFIERS_PER_BLOCK = 512  # classifiers
+IPM_TOLERANCE, IPM_MAX_STEPS = (
+    1e-11,
+    100,
+)  # between an objective and its bound, as a share; and at most so many steps to it
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkCase:
     """Concepts asked of classes at one stage. All sets have one size, and are clips of one corpus of m."""
 
     kernel: Float[np.ndarray, "m m"]
     slopes: Sequence[Float[np.ndarray, "_ m"]]  # of each class: gradients at its targets by clips
-    lengths: Sequence[Float[np.ndarray, " _"]]  # of those gradients
+    gradient_norms: Sequence[Float[np.ndarray, " _"]]  # of those gradients
     concepts: Int[np.ndarray, "k e"]
-    random: Int[np.ndarray, "k r e"]  # what each concept is held against: all other clips, in sets
-    posing: Int[np.ndarray, "r e"]  # random sets, to be held against each other
+    random_sets: Int[np.ndarray, "k r e"]  # what each concept is held against: all other clips, in sets
+    pseudo_concepts: Int[np.ndarray, "r e"]  # random sets, to be held against each other
     groups: Sequence[Sequence[int]]  # concepts that share no clip, to be told from each other
 
     def sign_counts(self, a: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "v c"]:
         size = norms(self.kernel, a)
         unit = a / np.where(size > 0, size, np.nan)[:, None]
-        each = [
-            sign_counts((slopes @ unit.T)[None], lengths[None])[0] for slopes, lengths in zip(self.slopes, self.lengths)
+        counts = [
+            sign_counts((slopes @ unit.T)[None], lengths[None])[0]
+            for slopes, lengths in zip(self.slopes, self.gradient_norms)
         ]
-        return np.stack(each, 1)
+        return np.stack(counts, 1)
 
 
 @dataclass(frozen=True)
-class Judged:
+class ProtocolVerdicts:
     """Of each concept and class: how strongly, whether it was found, and with a correction for the family; `up` is
     whether the concept raises the score. A family is what is asked of a class at a stage about clips of one kind."""
 
     score: Float[np.ndarray, "k c"]
-    found: Bool[np.ndarray, "k c"]
-    corrected: Bool[np.ndarray, "k c"] | None
-    up: Bool[np.ndarray, "k c"]
+    significant: Bool[np.ndarray, "k c"]
+    significant_corrected: Bool[np.ndarray, "k c"] | None
+    raises_score: Bool[np.ndarray, "k c"]
 
 
-def tensorflow_tcav(asked: Asked, seed: Sequence[int]) -> Judged:
+def tensorflow_tcav(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     rng = np.random.default_rng(seed)
-    own = _concepts(asked, rng, stratified=True)
-    pairs = [(i, j) for i in range(len(asked.posing)) for j in range(len(asked.posing)) if i != j]
-    first, second = (asked.posing[list(side)] for side in zip(*pairs))
-    null = asked.sign_counts(_trained(asked.kernel, first, second, rng, stratified=True))
+    concept_counts = _concept_sign_counts(case, rng, stratified=True)
+    pairs = [(i, j) for i in range(len(case.pseudo_concepts)) for j in range(len(case.pseudo_concepts)) if i != j]
+    first, second = (case.pseudo_concepts[list(side)] for side in zip(*pairs))
+    null = case.sign_counts(_train_classifiers(case.kernel, first, second, rng, stratified=True))
     tests = [
         [
-            _told(two_samples(null[:, c], own[k, :, c]), own[k, :, c].mean() - null[:, c].mean())
+            _t_and_p(
+                two_samples(null[:, c], concept_counts[k, :, c]), concept_counts[k, :, c].mean() - null[:, c].mean()
+            )
             for c in range(null.shape[1])
         ]
-        for k in range(len(own))
+        for k in range(len(concept_counts))
     ]
     t, p = np.moveaxis(np.array(tests), -1, 0)
-    return Judged(np.abs(t), p < LEVEL, None, own.mean(1) > null.mean(0))
+    return ProtocolVerdicts(np.abs(t), p < VERDICT_LEVEL, None, concept_counts.mean(1) > null.mean(0))
 
 
-def captum(asked: Asked, seed: Sequence[int]) -> Judged:
-    own = _concepts(asked, np.random.default_rng(seed), stratified=False)
-    p = np.array([[_told(paper(runs), runs.mean() - 0.5)[1] for runs in of.T] for of in own])
-    mean = own.mean(1)
-    return Judged(np.abs(mean - 0.5), p < LEVEL, None, mean > 0.5)
+def captum(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
+    concept_counts = _concept_sign_counts(case, np.random.default_rng(seed), stratified=False)
+    p = np.array([[_t_and_p(paper(runs), runs.mean() - 0.5)[1] for runs in of.T] for of in concept_counts])
+    mean = concept_counts.mean(1)
+    return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, None, mean > 0.5)
 
 
-def saha(asked: Asked, seed: Sequence[int]) -> Judged:
+def saha(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     """`seed` draws the random sets that complete each group, out of clips that are in none of its concepts."""
     rng = np.random.default_rng(seed)
-    count, (k, sets, size) = len(asked.kernel), asked.random.shape
+    count, (k, sets, size) = len(case.kernel), case.random_sets.shape
     signed, owner = [], []
-    for members in asked.groups:
-        rest = np.setdiff1d(np.arange(count), asked.concepts[list(members)])
+    for members in case.groups:
+        rest = np.setdiff1d(np.arange(count), case.concepts[list(members)])
         for _ in range(sets):
-            group = [*asked.concepts[list(members)], rng.choice(rest, size, replace=False)]
+            group = [*case.concepts[list(members)], rng.choice(rest, size, replace=False)]
             for i, member in enumerate(members):
                 others = np.concatenate([*group[:i], *group[i + 1 :]])
                 signed.append(labels(group[i], others, count, balanced=True))
                 owner.append(member)
-    found = asked.sign_counts(fit(asked.kernel, np.stack(signed), replace(LOGISTIC, tolerance=TOLERANCE)).a)
-    runs = np.stack([found[np.array(owner) == i] for i in range(k)])
-    p = np.array([[_told(one_sample(each), each.mean() - 0.5)[1] for each in of.T] for of in runs])
+    counts = case.sign_counts(fit(case.kernel, np.stack(signed), replace(LOGISTIC, tolerance=TOLERANCE)).a)
+    runs = np.stack([counts[np.array(owner) == i] for i in range(k)])
+    p = np.array([[_t_and_p(one_sample(each), each.mean() - 0.5)[1] for each in of.T] for of in runs])
     mean = runs.mean(1)
-    corrected = np.stack([adjusted(of, "bonferroni") for of in p.T], 1) < LEVEL
-    return Judged(np.abs(mean - 0.5), p < LEVEL, corrected, mean > 0.5)
+    significant_corrected = np.stack([adjusted(of, "bonferroni") for of in p.T], 1) < VERDICT_LEVEL
+    return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, significant_corrected, mean > 0.5)
 
 
-def _told(test: TTest, difference: float) -> tuple[float, float]:
+def _t_and_p(test: TTest, difference: float) -> tuple[float, float]:
     """t and p as scipy has them where no value varies: certain of any difference, and of none where there is none."""
     if not math.isnan(test.p):
         return test.t, test.p
     return (math.inf, 0.0) if difference else (0.0, 1.0)
 
 
-def _concepts(asked: Asked, rng: np.random.Generator, *, stratified: bool) -> Float[np.ndarray, "k r c"]:
+def _concept_sign_counts(
+    case: BenchmarkCase, rng: np.random.Generator, *, stratified: bool
+) -> Float[np.ndarray, "k r c"]:
     """Sign counts of each concept against each of its random sets."""
-    k, sets, size = asked.random.shape
-    own = np.repeat(asked.concepts, sets, 0)
-    a = _trained(asked.kernel, own, asked.random.reshape(-1, size), rng, stratified=stratified)
-    return asked.sign_counts(a).reshape(k, sets, -1)
+    k, sets, size = case.random_sets.shape
+    positive = np.repeat(case.concepts, sets, 0)
+    a = _train_classifiers(case.kernel, positive, case.random_sets.reshape(-1, size), rng, stratified=stratified)
+    return case.sign_counts(a).reshape(k, sets, -1)
 
 
-def _trained(
+def _train_classifiers(
     kernel: Float[np.ndarray, "m m"],
     positive: Int[np.ndarray, "v e"],
     negative: Int[np.ndarray, "v e"],
@@ -138,24 +146,24 @@ def _trained(
     """One classifier a row, on what is left after a third is held out: of each side, or of both together."""
     count, size = positive.shape
     if stratified:
-        kept = size - math.ceil(HELD_OUT * 2 * size) // 2
-        index = np.concatenate([rng.permuted(side, axis=1)[:, :kept] for side in (positive, negative)], 1)
-        signs = np.repeat([[1.0, -1.0]], kept, 1).reshape(1, -1).repeat(count, 0)
+        n_train = size - math.ceil(HELD_OUT_SHARE * 2 * size) // 2
+        index = np.concatenate([rng.permuted(side, axis=1)[:, :n_train] for side in (positive, negative)], 1)
+        signs = np.repeat([[1.0, -1.0]], n_train, 1).reshape(1, -1).repeat(count, 0)
     else:
-        kept = 2 * size - int(HELD_OUT * 2 * size)
-        order = rng.permuted(np.tile(np.arange(2 * size), (count, 1)), axis=1)[:, :kept]
+        n_train = 2 * size - int(HELD_OUT_SHARE * 2 * size)
+        order = rng.permuted(np.tile(np.arange(2 * size), (count, 1)), axis=1)[:, :n_train]
         index = np.take_along_axis(np.concatenate([positive, negative], 1), order, 1)
         signs = np.where(order < size, 1.0, -1.0)
     out = np.zeros((count, len(kernel)))
-    for start in range(0, count, AT_ONCE):
-        rows = index[start : start + AT_ONCE]
-        a = hinge(kernel[rows[:, :, None], rows[:, None, :]], signs[start : start + AT_ONCE])
-        np.put_along_axis(out[start : start + AT_ONCE], rows, a, 1)
+    for start in range(0, count, CLASSIFIERS_PER_BLOCK):
+        rows = index[start : start + CLASSIFIERS_PER_BLOCK]
+        a = fit_hinge(kernel[rows[:, :, None], rows[:, None, :]], signs[start : start + CLASSIFIERS_PER_BLOCK])
+        np.put_along_axis(out[start : start + CLASSIFIERS_PER_BLOCK], rows, a, 1)
     return out
 
 
-def hinge(
-    kernels: Float[np.ndarray, "v s s"], signs: Float[np.ndarray, "v s"], alpha: float = ALPHA
+def fit_hinge(
+    kernels: Float[np.ndarray, "v s s"], signs: Float[np.ndarray, "v s"], alpha: float = HINGE_ALPHA
 ) -> Float[np.ndarray, "v s"]:
     """Coefficients a of w = X'a, which minimises the mean hinge loss + alpha/2 |w|^2 with a free intercept.
 
@@ -172,30 +180,30 @@ def hinge(
     share = 0.5 * np.where(signs > 0, np.minimum(1, down / up), np.minimum(1, up / down))
     room = 1 - share  # kept by itself, as it may be far smaller than the rounding of what it is a difference of
     low, high = np.ones_like(share), np.ones_like(share)  # what holds shares above 0, and room
-    offset, last, done = np.zeros((len(signs), 1)), np.ones(len(signs)), np.zeros(len(signs), bool)
-    for _ in range(STEPS):
+    offset, step_sizes, converged = np.zeros((len(signs), 1)), np.ones(len(signs)), np.zeros(len(signs), bool)
+    for _ in range(IPM_MAX_STEPS):
         pull = (q @ share[:, :, None])[:, :, 0]
-        left = pull - 1 - low + high + offset * signs
+        dual_residual = pull - 1 - low + high + offset * signs
         gap = (low * share + high * room).sum(1)
         value = share.sum(1) - (share * pull).sum(1) / 2
-        done = (gap <= GAP * np.abs(value)) & (np.abs(left).max(1) <= 1e-6)
-        if done.all():
+        converged = (gap <= IPM_TOLERANCE * np.abs(value)) & (np.abs(dual_residual).max(1) <= 1e-6)
+        if converged.all():
             return signs * share / (alpha * size)
-        aim = (np.where(last > 0.9, 0.05, 0.4) * gap / (2 * size))[:, None]
+        aim = (np.where(step_sizes > 0.9, 0.05, 0.4) * gap / (2 * size))[:, None]
         above, below = aim / share - low, aim / room - high
         matrix = q + (low / share + high / room)[:, :, None] * np.eye(size)
-        both = np.linalg.solve(matrix, np.stack([above - below - left, signs], 2))
+        both = np.linalg.solve(matrix, np.stack([above - below - dual_residual, signs], 2))
         free, tied = both[:, :, 0], both[:, :, 1]
         turn = (signs * free).sum(1, keepdims=True) / (signs * tied).sum(1, keepdims=True)
         move = free - turn * tied
         rise, fall = above - low / share * move, below + high / room * move
         edges = [(share, move), (room, -move), (low, rise), (high, fall)]
-        last = np.minimum(1, 0.99 * np.stack([_reach(x, d) for x, d in edges]).min(0))
-        step = np.where(done, 0.0, last)[:, None]
+        step_sizes = np.minimum(1, 0.99 * np.stack([_reach(x, d) for x, d in edges]).min(0))
+        step = np.where(converged, 0.0, step_sizes)[:, None]
         share, room, low, high = (x + step * d for x, d in edges)
         offset = offset + step * turn
     raise ValueError(
-        f"{(~done).sum()} of {len(signs)} classifiers did not reach their optimum in {STEPS} steps; look for clips that"
+        f"{(~converged).sum()} of {len(signs)} classifiers did not reach their optimum in {IPM_MAX_STEPS} steps; look for clips that"
         " overflow the network"
     )
 

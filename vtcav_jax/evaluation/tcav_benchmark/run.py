@@ -17,20 +17,20 @@ from jaxtyping import Int
 
 from vtcav_jax import models
 from vtcav_jax import tap as taps
-from vtcav_jax.evaluation.tcav_benchmark.protocols import Asked, Judged, captum, saha, tensorflow_tcav
+from vtcav_jax.evaluation.tcav_benchmark.protocols import BenchmarkCase, ProtocolVerdicts, captum, saha, tensorflow_tcav
 from vtcav_jax.evaluation.tcav_benchmark.table import (
-    CAUSE,
-    DISTRACTOR,
-    DRAWN,
-    KINDS,
-    LEVEL,
-    OTHER,
-    Pairs,
-    Row,
-    measured,
-    together,
+    BENCHMARK_CLIP_TYPES,
+    CAUSE_ROLE,
+    DISTRACTOR_ROLE,
+    FALSE_POSITIVE_LEVEL,
+    OTHER_HEAD_ROLE,
+    RANDOM_ROLE,
+    ConceptVerdicts,
+    TcavBenchmarkRow,
+    merge_verdicts,
+    protocol_rows,
 )
-from vtcav_jax.evaluation.world_benchmark.eval_set import prepared
+from vtcav_jax.evaluation.world_benchmark.eval_set import quantise_and_normalise
 from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.config import Experiment
@@ -43,21 +43,21 @@ from vtcav_jax.tcav.stats.vectors import fit, labels
 from vtcav_jax.worlds.glyphs import QUESTIONS, World
 from vtcav_jax.worlds.render import WORLDS, Clips, make_clips
 
-WORLD = "small"
-COUNT, SETS, TARGETS = (
+TCAV_BENCHMARK_WORLD = "small"
+CLIPS_PER_SET, N_RANDOM_SETS, N_TARGET_CLIPS = (
     30,
     10,
     100,
 )  # clips of a concept, random sets it is held against, clips of which classes are asked
-GROUPS = 4  # of concepts that share no clip: one for each value of a factor
-SEEN = {"dynamic": ("shape", "direction", "flash", "scene"), "static": ("shape", "flash", "scene")}
-DOUBLES = {"dynamic": ("dis_shape", "dis_direction", "dis_flash"), "static": ("dis_shape",)}
-PERMUTATIONS = 999
+N_CONCEPT_GROUPS = 4  # of concepts that share no clip: one for each value of a factor
+FACTORS_BY_CLIP_TYPE = {"dynamic": ("shape", "direction", "flash", "scene"), "static": ("shape", "flash", "scene")}
+DISTRACTOR_FACTORS = {"dynamic": ("dis_shape", "dis_direction", "dis_flash"), "static": ("dis_shape",)}
+BENCHMARK_PERMUTATIONS = 999
 TARGET_SEED = 10_000  # apart from the concepts' clips
 
 
 @dataclass(frozen=True)
-class Concept:
+class FactorConcept:
     """A value of a factor; of a set drawn at random there is none."""
 
     factor: str
@@ -66,161 +66,202 @@ class Concept:
     def role(self, head: str, answer: int) -> int | None:
         """To a class; None where the value belongs to another class of its head."""
         if self.factor == head:
-            return CAUSE if self.value == answer else None
-        return OTHER if self.factor in QUESTIONS else DISTRACTOR if self.factor else DRAWN
+            return CAUSE_ROLE if self.value == answer else None
+        return OTHER_HEAD_ROLE if self.factor in QUESTIONS else DISTRACTOR_ROLE if self.factor else RANDOM_ROLE
 
 
-def ours(asked: Asked, seed: Sequence[int]) -> Judged:
+def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     """The package's own test by its defaults: p of the step, by exchanging labels. The score is the step in units of
     what it is under exchange (its root mean square): p itself cannot tell apart what is beyond all permutations."""
-    settings = Experiment()
-    m, k = len(asked.kernel), len(asked.concepts)
-    signed = np.stack([labels(rows, np.setdiff1d(np.arange(m), rows), m) for rows in asked.concepts])
-    rows = np.concatenate([signed, permuted(signed[0], PERMUTATIONS, np.random.default_rng(seed))])
-    unit = fit(asked.kernel, rows, replace(settings.training, tolerance=TOLERANCE)).unit
-    mean = np.stack([slopes.mean(0) for slopes in asked.slopes], 1)
-    steps = gaps(asked.kernel, rows, unit)[:, None] * (unit @ mean) if settings.statistic == "step" else unit @ mean
-    own, null = steps[:k], steps[k:]
-    further = (np.abs(null)[None] >= np.abs(own)[:, None] * (1 - SLACK)).sum(1)
-    p = (1 + further) / (1 + PERMUTATIONS)
-    corrected = np.stack([adjusted(of, settings.correction) for of in p.T], 1) <= LEVEL
-    return Judged(np.abs(own) / np.sqrt((null**2).mean(0)), p <= LEVEL, corrected, own > 0)
+    config = Experiment()
+    m, k = len(case.kernel), len(case.concepts)
+    signed = np.stack([labels(rows, np.setdiff1d(np.arange(m), rows), m) for rows in case.concepts])
+    rows = np.concatenate([signed, permuted(signed[0], BENCHMARK_PERMUTATIONS, np.random.default_rng(seed))])
+    unit = fit(case.kernel, rows, replace(config.training, tolerance=TOLERANCE)).unit
+    mean = np.stack([slopes.mean(0) for slopes in case.slopes], 1)
+    steps = gaps(case.kernel, rows, unit)[:, None] * (unit @ mean) if config.statistic == "step" else unit @ mean
+    observed, null = steps[:k], steps[k:]
+    n_exceeding = (np.abs(null)[None] >= np.abs(observed)[:, None] * (1 - SLACK)).sum(1)
+    p = (1 + n_exceeding) / (1 + BENCHMARK_PERMUTATIONS)
+    corrected = np.stack([adjusted(of, config.correction) for of in p.T], 1) <= FALSE_POSITIVE_LEVEL
+    return ProtocolVerdicts(
+        np.abs(observed) / np.sqrt((null**2).mean(0)), p <= FALSE_POSITIVE_LEVEL, corrected, observed > 0
+    )
 
 
-PROCEDURES = {"ours": ours, "Saha et al.": saha, "tensorflow/tcav": tensorflow_tcav, "captum": captum}
-CORRECTIONS = {"ours": "Holm", "Saha et al.": "Bonferroni"}
+PROTOCOLS = {"ours": vtcav_protocol, "Saha et al.": saha, "tensorflow/tcav": tensorflow_tcav, "captum": captum}
+PROTOCOL_CORRECTIONS = {"ours": "Holm", "Saha et al.": "Bonferroni"}
 
 
-def table(
-    loaded: Network,
+def tcav_benchmark_rows(
+    network: Network,
     *,
     seeds: Sequence[int] = (1, 2, 3),
-    count: int = COUNT,
+    clips_per_set: int = CLIPS_PER_SET,
     stages: Sequence[str] | None = None,
     pool: str = "space",
-    network: str = "",
-) -> list[Row]:
+    network_name: str = "",
+) -> list[TcavBenchmarkRow]:
     """Every measure of each procedure, stage and kind of clips, over all `seeds` of clips together.
 
     `count` clips are in each set; `stages` by default the ends of the network's parts; `pool` as in `encoding.Reading`:
     the peers flatten (`none`), our default is `space`, and for all procedures it is the same here.
     """
-    stages = ends(taps.stages_of(loaded.model)) if stages is None else tuple(stages)
-    _check(loaded, seeds, count)
-    found: dict[tuple[str, str, str], list[Pairs]] = {}
-    steps = len(seeds) * len(stages) * len(SEEN)
+    stages = top_level_stages(taps.stages_of(network.model)) if stages is None else tuple(stages)
+    _check_inputs(network, seeds, clips_per_set)
+    verdicts: dict[tuple[str, str, str], list[ConceptVerdicts]] = {}
+    steps = len(seeds) * len(stages) * len(FACTORS_BY_CLIP_TYPE)
 
-    def each() -> Iterator[int]:
+    def run_protocols() -> Iterator[int]:
         for seed in seeds:
-            for stage, kind, concepts, classes, asked in questions(loaded, seed, count, stages, pool):
-                for i, (name, judge) in enumerate(PROCEDURES.items()):
-                    found.setdefault((name, stage, kind), []).append(paired(judge(asked, [seed, i]), concepts, classes))
+            for stage, clip_type, concepts, classes, case in benchmark_cases(
+                network, seed, clips_per_set, stages, pool
+            ):
+                for i, (name, judge) in enumerate(PROTOCOLS.items()):
+                    verdicts.setdefault((name, stage, clip_type), []).append(
+                        to_verdicts(judge(case, [seed, i]), concepts, classes)
+                    )
                 yield 1
 
-    for _ in progress(each(), steps, "concept tables", size=int):
+    for _ in progress(run_protocols(), steps, "concept tables", size=int):
         pass
-    for name in PROCEDURES:
+    for name in PROTOCOLS:
         for stage in stages:
-            found[name, stage, "both"] = [one for kind in SEEN for one in found[name, stage, kind]]
+            verdicts[name, stage, "both"] = [
+                one for clip_type in FACTORS_BY_CLIP_TYPE for one in verdicts[name, stage, clip_type]
+            ]
     return [
         row
         for stage in stages
-        for kind in KINDS
-        for name in PROCEDURES
-        for row in measured(
-            together(found[name, stage, kind]),
-            (name, network or loaded.preset, pool, stage, kind),
-            CORRECTIONS.get(name, ""),
+        for clip_type in BENCHMARK_CLIP_TYPES
+        for name in PROTOCOLS
+        for row in protocol_rows(
+            merge_verdicts(verdicts[name, stage, clip_type]),
+            (name, network_name or network.preset, pool, stage, clip_type),
+            PROTOCOL_CORRECTIONS.get(name, ""),
         )
     ]
 
 
-def ends(known: Sequence[str]) -> tuple[str, ...]:
+def top_level_stages(stages: Sequence[str]) -> tuple[str, ...]:
     """Of all stages those that are no part of another and no step between two."""
-    return tuple(name for name in known if "blocks" not in name and "downsample" not in name)
+    return tuple(name for name in stages if "blocks" not in name and "downsample" not in name)
 
 
-def questions(
-    loaded: Network, seed: int, count: int, stages: Sequence[str], pool: str
-) -> Iterator[tuple[str, str, list[Concept], list[tuple[str, int]], Asked]]:
+def benchmark_cases(
+    network: Network, seed: int, clips_per_set: int, stages: Sequence[str], pool: str
+) -> Iterator[tuple[str, str, list[FactorConcept], list[tuple[str, int]], BenchmarkCase]]:
     """Of each stage and kind the concepts, the classes, and what is known of them: every clip is encoded once."""
-    m = (SETS + 1) * count
-    clips = make_clips(WORLD, m, seed)
-    aims = make_clips(WORLD, TARGETS, TARGET_SEED + seed)
-    classes = [(head, answer) for head in loaded.heads for answer in range(len(QUESTIONS[head]))]
-    out = encoded(loaded, clips, aims, stages, pool)
-    rows = {(head, answer): np.flatnonzero(aims.labels[head] == answer) for head, answer in classes}
-    heads = list(loaded.heads)
+    m = (N_RANDOM_SETS + 1) * clips_per_set
+    clips = make_clips(TCAV_BENCHMARK_WORLD, m, seed)
+    target_clips = make_clips(TCAV_BENCHMARK_WORLD, N_TARGET_CLIPS, TARGET_SEED + seed)
+    classes = [(head, answer) for head in network.heads for answer in range(len(QUESTIONS[head]))]
+    out = encode_benchmark_clips(network, clips, target_clips, stages, pool)
+    rows = {(head, answer): np.flatnonzero(target_clips.labels[head] == answer) for head, answer in classes}
+    heads = list(network.heads)
     for stage in stages:
-        whole = gram(out.examples[stage], out.gradients[stage], len(heads))
-        for i, kind in enumerate(SEEN):
+        stage_gram = gram(out.examples[stage], out.gradients[stage], len(heads))
+        for i, clip_type in enumerate(FACTORS_BY_CLIP_TYPE):
             here = slice(i * m, (i + 1) * m)
-            slopes = [whole.products[heads.index(head), rows[head, answer], here] for head, answer in classes]
-            lengths = [whole.lengths[heads.index(head), rows[head, answer]] for head, answer in classes]
-            concepts, sets, groups = sets_of(clips, kind, count, seed)
+            slopes = [stage_gram.products[heads.index(head), rows[head, answer], here] for head, answer in classes]
+            gradient_norms = [stage_gram.lengths[heads.index(head), rows[head, answer]] for head, answer in classes]
+            concepts, concept_sets, groups = draw_concept_sets(clips, clip_type, clips_per_set, seed)
             rng = np.random.default_rng([seed, i])
-            random = np.stack([rng.permutation(np.setdiff1d(np.arange(m), s)).reshape(SETS, count) for s in sets])
-            posing = rng.permutation(m)[: SETS * count].reshape(SETS, count)
-            kernel = whole.kernel[here, here]
-            yield stage, kind, concepts, classes, Asked(kernel, slopes, lengths, sets, random, posing, groups)
+            random_sets = np.stack(
+                [
+                    rng.permutation(np.setdiff1d(np.arange(m), s)).reshape(N_RANDOM_SETS, clips_per_set)
+                    for s in concept_sets
+                ]
+            )
+            pseudo_concepts = rng.permutation(m)[: N_RANDOM_SETS * clips_per_set].reshape(N_RANDOM_SETS, clips_per_set)
+            kernel = stage_gram.kernel[here, here]
+            yield (
+                stage,
+                clip_type,
+                concepts,
+                classes,
+                BenchmarkCase(kernel, slopes, gradient_norms, concept_sets, random_sets, pseudo_concepts, groups),
+            )
 
 
-def encoded(loaded: Network, clips: Clips, aims: Clips, stages: Sequence[str], pool: str) -> Encoded:
+def encode_benchmark_clips(
+    network: Network, clips: Clips, target_clips: Clips, stages: Sequence[str], pool: str
+) -> Encoded:
     """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
-    dynamic = prepared(loaded, clips.video)
+    dynamic = quantise_and_normalise(network, clips.video)
     assert isinstance(clips.world, World)
-    at = np.array(clips.world.event_times)[clips.factors["t0"]]
-    static = np.repeat(dynamic[np.arange(len(dynamic)), at][:, None], dynamic.shape[1], 1)
-    answers = np.stack([loaded.head_slices[head].start + aims.labels[head] for head in loaded.heads], 1)
+    event_frames = np.array(clips.world.event_times)[clips.factors["t0"]]
+    static = np.repeat(dynamic[np.arange(len(dynamic)), event_frames][:, None], dynamic.shape[1], 1)
+    class_indices = np.stack([network.head_slices[head].start + target_clips.labels[head] for head in network.heads], 1)
     examples = held(np.concatenate([dynamic, static]))
-    reading = Reading(pool, micro_batch=50)
-    return encode(loaded.model, examples, held(prepared(loaded, aims.video)), answers, stages, reading)
+    encode_config = Reading(pool, micro_batch=50)
+    return encode(
+        network.model,
+        examples,
+        held(quantise_and_normalise(network, target_clips.video)),
+        class_indices,
+        stages,
+        encode_config,
+    )
 
 
-def sets_of(
-    clips: Clips, kind: str, count: int, seed: int
-) -> tuple[list[Concept], Int[np.ndarray, "k e"], list[tuple[int, ...]]]:
+def draw_concept_sets(
+    clips: Clips, clip_type: str, clips_per_set: int, seed: int
+) -> tuple[list[FactorConcept], Int[np.ndarray, "k e"], list[tuple[int, ...]]]:
     """Concepts, their clips, and in groups which concepts share no clip: values of the factors, of the distractor's,
     and as many sets drawn at random."""
-    rng = np.random.default_rng([seed, list(SEEN).index(kind), 1])
+    rng = np.random.default_rng([seed, list(FACTORS_BY_CLIP_TYPE).index(clip_type), 1])
     concepts, sets, groups = [], [], []
-    for value in range(GROUPS):
-        for factors in (SEEN[kind], DOUBLES[kind], ("",) * GROUPS):
-            left, group = np.ones(len(clips), bool), []
+    for value in range(N_CONCEPT_GROUPS):
+        for factors in (FACTORS_BY_CLIP_TYPE[clip_type], DISTRACTOR_FACTORS[clip_type], ("",) * N_CONCEPT_GROUPS):
+            available, group = np.ones(len(clips), bool), []
             for factor in factors:
-                fit_in = left & (clips.factors[factor] == value) if factor else left
-                if fit_in.sum() < count:
+                fit_in = available & (clips.factors[factor] == value) if factor else available
+                if fit_in.sum() < clips_per_set:
                     raise ValueError(
-                        f"expected {count} clips with {factor}={value}, found {fit_in.sum()}; ask for a larger count"
+                        f"expected {clips_per_set} clips with {factor}={value}, found {fit_in.sum()}; ask for a larger count"
                     )
-                rows = rng.choice(np.flatnonzero(fit_in), count, replace=False)
-                left[rows] = False
+                rows = rng.choice(np.flatnonzero(fit_in), clips_per_set, replace=False)
+                available[rows] = False
                 group.append(len(concepts))
-                concepts.append(Concept(factor, value))
+                concepts.append(FactorConcept(factor, value))
                 sets.append(rows)
             groups.append(tuple(group))
     return concepts, np.stack(sets), groups
 
 
-def paired(judged: Judged, concepts: Sequence[Concept], classes: Sequence[tuple[str, int]]) -> Pairs:
+def to_verdicts(
+    protocol_verdicts: ProtocolVerdicts, concepts: Sequence[FactorConcept], classes: Sequence[tuple[str, int]]
+) -> ConceptVerdicts:
     roles = np.array([[-1 if (r := concept.role(*one)) is None else r for one in classes] for concept in concepts])
-    some = roles >= 0
+    included = roles >= 0
     number = np.broadcast_to(np.arange(len(concepts))[:, None], roles.shape)
-    corrected = None if judged.corrected is None else judged.corrected[some]
-    return Pairs(roles[some], number[some], judged.score[some], judged.found[some], corrected, judged.up[some])
+    significant_corrected = (
+        None if protocol_verdicts.significant_corrected is None else protocol_verdicts.significant_corrected[included]
+    )
+    return ConceptVerdicts(
+        roles[included],
+        number[included],
+        protocol_verdicts.score[included],
+        protocol_verdicts.significant[included],
+        significant_corrected,
+        protocol_verdicts.raises_score[included],
+    )
 
 
-def _check(loaded: Network, seeds: Sequence[int], count: int) -> None:
-    world, problems = WORLDS[WORLD], []
-    if strange := [head for head in loaded.heads if head not in QUESTIONS]:
+def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) -> None:
+    world, problems = WORLDS[TCAV_BENCHMARK_WORLD], []
+    if unknown_heads := [head for head in network.heads if head not in QUESTIONS]:
         problems.append(
-            f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(strange)}: train one with --task=train"
+            f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(unknown_heads)}: train one with --task=train"
         )
-    if (shape := models.PRESETS[loaded.preset].clip_spec.shape) != (world.frames, world.size, world.size, 3):
-        problems.append(f"expected a network that reads clips of the world {WORLD}, {loaded.preset} reads {shape}")
+    if (shape := models.PRESETS[network.preset].clip_spec.shape) != (world.frames, world.size, world.size, 3):
+        problems.append(
+            f"expected a network that reads clips of the world {TCAV_BENCHMARK_WORLD}, {network.preset} reads {shape}"
+        )
     if not seeds:
         problems.append("expected at least one seed of clips, got none")
-    if count < 5:
-        problems.append(f"expected at least 5 clips a set, got {count}")
+    if clips_per_set < 5:
+        problems.append(f"expected at least 5 clips a set, got {clips_per_set}")
     if problems:
         raise ValueError("; ".join(problems))

@@ -8,15 +8,15 @@ from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.stats.intervals import wilson_ci
 
-FILE = "truth_concepts.csv"
-MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
-KINDS = ("static", "dynamic", "both")
-CAUSE, OTHER, DISTRACTOR, DRAWN = range(4)  # what a concept is to a class
-LEVEL, DRAWS = 0.05, 1000
+TCAV_BENCHMARK_CSV = "truth_concepts.csv"
+TCAV_BENCHMARK_MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
+BENCHMARK_CLIP_TYPES = ("static", "dynamic", "both")
+CAUSE_ROLE, OTHER_HEAD_ROLE, DISTRACTOR_ROLE, RANDOM_ROLE = range(4)  # what a concept is to a class
+FALSE_POSITIVE_LEVEL, PAIR_BOOTSTRAP_DRAWS = 0.05, 1000
 
 
 @dataclass(frozen=True)
-class Row:
+class TcavBenchmarkRow:
     """`n` pairs of a class and a concept, and a 95 % interval.
 
     AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
@@ -29,71 +29,82 @@ class Row:
     concepts of all seeds.
     """
 
-    procedure: str
-    network: str
+    protocol: str
+    network_name: str
     pool: str
     stage: str
-    kind: str
+    clip_type: str
     measure: str
     value: float
     low: float
     high: float
-    n: int
+    n_pairs: int
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ConceptVerdicts:
     """What one procedure said of classes and concepts at one stage; `concept` numbers sets of clips."""
 
     role: Int[np.ndarray, " n"]
     concept: Int[np.ndarray, " n"]
     score: Float[np.ndarray, " n"]
-    found: Bool[np.ndarray, " n"]
-    corrected: Bool[np.ndarray, " n"] | None
-    up: Bool[np.ndarray, " n"]
+    significant: Bool[np.ndarray, " n"]
+    significant_corrected: Bool[np.ndarray, " n"] | None
+    raises_score: Bool[np.ndarray, " n"]
 
 
-def together(parts: Sequence[Pairs]) -> Pairs:
+def merge_verdicts(parts: Sequence[ConceptVerdicts]) -> ConceptVerdicts:
     """Concepts stay apart."""
     ends = np.cumsum([0] + [part.concept.max() + 1 for part in parts])
     concept = np.concatenate([part.concept + end for part, end in zip(parts, ends)])
-    role, score, found, up = (
+    role, score, significant, raises_score = (
         np.concatenate([getattr(p, name) for p in parts]) for name in ("role", "score", "found", "up")
     )
-    corrected = (
-        None if parts[0].corrected is None else np.concatenate([p.corrected for p in parts if p.corrected is not None])
+    significant_corrected = (
+        None
+        if parts[0].significant_corrected is None
+        else np.concatenate([p.significant_corrected for p in parts if p.significant_corrected is not None])
     )
-    return Pairs(role, concept, score, found, corrected, up)
+    return ConceptVerdicts(role, concept, score, significant, significant_corrected, raises_score)
 
 
-def measured(pairs: Pairs, about: tuple[str, str, str, str, str], correction: str) -> list[Row]:
+def protocol_rows(
+    pairs: ConceptVerdicts, row_key: tuple[str, str, str, str, str], correction: str
+) -> list[TcavBenchmarkRow]:
     """Every measure; `about` is procedure, network, pool, stage, kind; a corrected verdict is one more procedure."""
-    causal, neutral = pairs.role == CAUSE, pairs.role >= DISTRACTOR
+    causal, neutral = pairs.role == CAUSE_ROLE, pairs.role >= DISTRACTOR_ROLE
     out = [
-        Row(*about, "AUROC", *auroc(pairs.score, causal, ~causal, pairs.concept), len(causal)),
-        Row(*about, "POWER_AT_5", *power(pairs.score, causal, neutral, pairs.up, pairs.concept), int(causal.sum())),
+        TcavBenchmarkRow(*row_key, "AUROC", *pair_auroc(pairs.score, causal, ~causal, pairs.concept), len(causal)),
+        TcavBenchmarkRow(
+            *row_key,
+            "POWER_AT_5",
+            *power_at_fpr(pairs.score, causal, neutral, pairs.raises_score, pairs.concept),
+            int(causal.sum()),
+        ),
     ]
-    verdicts = [(about, pairs.found)]
-    if pairs.corrected is not None:
-        verdicts.append(((f"{about[0]}, {correction}", *about[1:]), pairs.corrected))
-    for told, found in verdicts:
-        asked = [
-            ("POWER", causal, found & pairs.up),
-            ("FALSE_POSITIVES", neutral, found),
-            ("NULL", pairs.role == DRAWN, found),
+    verdicts = [(row_key, pairs.significant)]
+    if pairs.significant_corrected is not None:
+        verdicts.append(((f"{row_key[0]}, {correction}", *row_key[1:]), pairs.significant_corrected))
+    for key, significant in verdicts:
+        selections = [
+            ("POWER", causal, significant & pairs.raises_score),
+            ("FALSE_POSITIVES", neutral, significant),
+            ("NULL", pairs.role == RANDOM_ROLE, significant),
         ]
-        for measure, some, yes in asked:
-            out.append(Row(*told, measure, *rate(yes[some], pairs.concept[some]), int(some.sum())))
+        for measure, subset, yes in selections:
+            out.append(
+                TcavBenchmarkRow(*key, measure, *clustered_rate(yes[subset], pairs.concept[subset]), int(subset.sum()))
+            )
     return out
 
 
-def rate(found: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
+def clustered_rate(significant: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
     """A share and Wilson's interval, of as few tests as would vary as much as clusters do."""
-    n, share = len(found), float(found.mean())
+    n, share = len(significant), float(significant.mean())
     _, where, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     clusters, design = len(sizes), 1.0
     if 0 < share < 1 and clusters > 1:
-        apart = np.bincount(where, found - share)
+        apart = np.bincount(where, significant - share)
         between = clusters / (clusters - 1) * (apart**2).sum() / n**2
         design = max(1.0, between / (share * (1 - share) / n))
     worth = max(1, round(n / design))
@@ -101,52 +112,52 @@ def rate(found: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple
     return share, min(low, share), max(high, share)
 
 
-def auroc(
+def pair_auroc(
     score: Float[np.ndarray, " n"],
     above: Bool[np.ndarray, " n"],
     below: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
     """How often a score of `above` is higher than one of `below`, half of it where they are equal."""
-    weights, place = _drawn(cluster), np.unique(score, return_inverse=True)[1]
-    yes, no = _by_place(weights * above, place), _by_place(weights * below, place)
+    weights, place = _bootstrap_weights(cluster), np.unique(score, return_inverse=True)[1]
+    yes, no = _sum_by_rank(weights * above, place), _sum_by_rank(weights * below, place)
     lower = np.cumsum(no, 1) - no / 2
     with np.errstate(invalid="ignore"):
         return _interval((yes * lower).sum(1) / (yes.sum(1) * no.sum(1)))
 
 
-def power(
+def power_at_fpr(
     score: Float[np.ndarray, " n"],
     causal: Bool[np.ndarray, " n"],
     neutral: Bool[np.ndarray, " n"],
-    up: Bool[np.ndarray, " n"],
+    raises_score: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
     """The share of `causal` above what 5 % of `neutral` are above; where many are equal, a coin decides."""
-    weights, place = _drawn(cluster), np.unique(-score, return_inverse=True)[1]  # the highest first
-    right, wrong = _by_place(weights * (causal & up), place), _by_place(weights * neutral, place)
+    weights, place = _bootstrap_weights(cluster), np.unique(-score, return_inverse=True)[1]  # the highest first
+    right, wrong = _sum_by_rank(weights * (causal & raises_score), place), _sum_by_rank(weights * neutral, place)
     with np.errstate(invalid="ignore"):
         wrong = wrong / wrong.sum(1, keepdims=True)
         right = right / (weights * causal).sum(1, keepdims=True)
-        let = np.clip((LEVEL - (np.cumsum(wrong, 1) - wrong)) / np.where(wrong > 0, wrong, 1.0), 0, 1)
-        free = (wrong == 0) & (np.cumsum(wrong, 1) <= LEVEL)
+        let = np.clip((FALSE_POSITIVE_LEVEL - (np.cumsum(wrong, 1) - wrong)) / np.where(wrong > 0, wrong, 1.0), 0, 1)
+        free = (wrong == 0) & (np.cumsum(wrong, 1) <= FALSE_POSITIVE_LEVEL)
     return _interval((right * np.where(wrong > 0, let, free)).sum(1))
 
 
-def _drawn(cluster: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b n"]:
+def _bootstrap_weights(cluster: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b n"]:
     """How often each pair counts: first once, then as often as its concept is drawn again."""
     where = np.unique(cluster, return_inverse=True)[1]
     count = where.max() + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)
-    return np.concatenate([np.ones((1, count)), drawn])[:, where]
+    draw_counts = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), PAIR_BOOTSTRAP_DRAWS)
+    return np.concatenate([np.ones((1, count)), draw_counts])[:, where]
 
 
-def _by_place(weights: Float[np.ndarray, "b n"], place: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b p"]:
+def _sum_by_rank(weights: Float[np.ndarray, "b n"], place: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b p"]:
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(place.max() + 1))
     return np.add.reduceat(weights[:, order], starts, axis=1)
 
 
-def _interval(drawn: Float[np.ndarray, " b"]) -> tuple[float, float, float]:
-    low, high = np.nanquantile(drawn[1:], (0.025, 0.975))
-    return float(drawn[0]), float(low), float(high)
+def _interval(samples: Float[np.ndarray, " b"]) -> tuple[float, float, float]:
+    low, high = np.nanquantile(samples[1:], (0.025, 0.975))
+    return float(samples[0]), float(low), float(high)

@@ -7,49 +7,55 @@ import numpy as np
 from vtcav_jax.attribution import Class, explain
 from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.evaluation.trivial_maps import baseline_map
-from vtcav_jax.evaluation.world_benchmark.entries import FREE, Entry, own_map
+from vtcav_jax.evaluation.trivial_maps import trivial_map
+from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry, call_custom_method
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Parts
 from vtcav_jax.worlds.handwired_network import binary_clips, network, shapley_values
 
-NETWORK, WORLD = "motion_pairs", "W0"
+ANALYTIC_NETWORK, ANALYTIC_QUESTION = "motion_pairs", "W0"
 
 
 @dataclass(frozen=True, eq=False)
-class Exactly:
+class AnalyticAgreement:
     """Maps against the closed form."""
 
     stage: str
-    forwards: int
+    forward_passes: int
     parts: Parts
 
 
-def exact(entry: Entry, clips: int = 200, seed: int = 0) -> Exactly:
+def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> AnalyticAgreement:
     """How much of |map| and |Shapley values|, both summing to 1 and with their signs, agrees; 0 is an even map."""
-    video, answers = binary_clips(clips, seed)
-    truth = shapley_values(video)[answers, np.arange(clips)]
-    target = Class(answers)
+    video, labels = binary_clips(n_clips, seed)
+    true_values = shapley_values(video)[labels, np.arange(n_clips)]
+    target = Class(labels)
     if entry.function is not None:
-        made = own_map(entry.function, entry.method, network, video, target)
-        maps, stage, cost = area_resize(made.map, video.shape[1:4]), made.stage, made.forward_passes
-    elif entry.method in FREE:
-        maps, stage, cost = baseline_map(entry.method, video, seed), VIDEO, 0
+        attribution = call_custom_method(entry.function, entry.method, network, video, target)
+        maps, stage, cost = (
+            area_resize(attribution.map, video.shape[1:4]),
+            attribution.stage,
+            attribution.forward_passes,
+        )
+    elif entry.method in TRIVIAL_METHODS:
+        maps, stage, cost = trivial_map(entry.method, video, seed), VIDEO, 0
     else:
-        made = explain(network, video, target, entry.known, VIDEO, **entry.options)
-        maps, stage, cost = made.map, made.stage, made.forward_passes
-    told = truth.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
-    maps, truth = np.asarray(maps, np.float64)[told], truth[told]
-    even = np.ones_like(truth)
-    return Exactly(stage, cost, np.stack([_agreement(values, truth) for values in (maps, even)])[None])
+        attribution = explain(network, video, target, entry.method_name, VIDEO, **entry.options)
+        maps, stage, cost = attribution.map, attribution.stage, attribution.forward_passes
+    explainable = true_values.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
+    maps, true_values = np.asarray(maps, np.float64)[explainable], true_values[explainable]
+    uniform = np.ones_like(true_values)
+    return AnalyticAgreement(
+        stage, cost, np.stack([_agreement(values, true_values) for values in (maps, uniform)])[None]
+    )
 
 
-def _agreement(maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _agreement(maps: np.ndarray, true_values: np.ndarray) -> np.ndarray:
     size = np.abs(maps).sum((1, 2, 3), keepdims=True)
     share = np.divide(maps, size, out=np.full_like(maps, 1 / maps[0].size), where=size > 0)
-    return 1 - np.abs(share - truth / truth.sum((1, 2, 3), keepdims=True)).sum((1, 2, 3)) / 2
+    return 1 - np.abs(share - true_values / true_values.sum((1, 2, 3), keepdims=True)).sum((1, 2, 3)) / 2
 
 
-def applies(entry: Entry) -> bool:
+def runs_on_analytic(entry: Entry) -> bool:
     """Maps of voxels, by methods that need no other clips."""
-    voxels = entry.stage in (None, VIDEO) and entry.known not in ("deep_taylor", "expected_gradients")
+    voxels = entry.stage in (None, VIDEO) and entry.method_name not in ("deep_taylor", "expected_gradients")
     return entry.function is not None or voxels

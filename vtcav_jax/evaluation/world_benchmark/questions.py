@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalQuestion:
     """`core` names the mask of the cause, or several with a +; the others say what a map that knows the question must
     tell apart.
 
@@ -16,52 +16,82 @@ class Question:
 
     world: str  # of the generator, which has this question among others
     head: str
-    core: str
-    dynamic: bool
-    irrelevant: str
-    who: tuple[str, str] | None = None
-    event: str | None = None
-    unlike: tuple[tuple[str, str], ...] = ()
+    cause_mask: str
+    needs_motion: bool
+    irrelevant_factor: str
+    box_pair: tuple[str, str] | None = None
+    event_mask: str | None = None
+    contrast_masks: tuple[tuple[str, str], ...] = ()
 
 
-KEY, OTHER = "key_box", "dis_box"
-SMALL, EVENTS = "small", "events"
+KEY_BOX, DISTRACTOR_BOX = "key_box", "dis_box"
+SMALL_WORLD, EVENTS_WORLD = "small", "events"
 
-QUESTIONS: dict[str, Question] = {
-    "W1": Question(SMALL, "shape", KEY, False, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
-    "W2": Question(SMALL, "direction", KEY, True, "dis_flash", (KEY, OTHER), unlike=(("scene", KEY),)),
-    "W3": Question(
-        SMALL,
+EVAL_QUESTIONS: dict[str, EvalQuestion] = {
+    "W1": EvalQuestion(
+        SMALL_WORLD,
+        "shape",
+        KEY_BOX,
+        False,
+        "dis_flash",
+        (KEY_BOX, DISTRACTOR_BOX),
+        contrast_masks=(("scene", KEY_BOX),),
+    ),
+    "W2": EvalQuestion(
+        SMALL_WORLD,
+        "direction",
+        KEY_BOX,
+        True,
+        "dis_flash",
+        (KEY_BOX, DISTRACTOR_BOX),
+        contrast_masks=(("scene", KEY_BOX),),
+    ),
+    "W3": EvalQuestion(
+        SMALL_WORLD,
         "flash",
         "key_event",
         False,
         "dis_flash",
-        (KEY, OTHER),
+        (KEY_BOX, DISTRACTOR_BOX),
         "key_event",
-        (("scene", KEY), ("shape", "key_event")),
+        (("scene", KEY_BOX), ("shape", "key_event")),
     ),
-    "W4": Question(
-        SMALL,
+    "W4": EvalQuestion(
+        SMALL_WORLD,
         "scene",
         "scene",
         False,
         "dis_flash",
-        unlike=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
+        contrast_masks=(("shape", "scene"), ("direction", "scene"), ("flash", "scene")),
     ),
-    "W5": Question(
-        *(EVENTS, "order", "key_event", True, "dis_pair", (KEY, OTHER), "key_event"),
-        unlike=(("either", "key_event"),),
+    "W5": EvalQuestion(
+        *(EVENTS_WORLD, "order", "key_event", True, "dis_pair", (KEY_BOX, DISTRACTOR_BOX), "key_event"),
+        contrast_masks=(("either", "key_event"),),
     ),
-    "W6": Question("dots", "form", "key", True, "direction"),
-    "W7": Question("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY)),
-    "W8 either": Question(EVENTS, "either", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
-    "W8 both": Question(EVENTS, "both", f"{KEY}+{OTHER}", False, "dis_pair", unlike=(("colours", OTHER),)),
+    "W6": EvalQuestion("dots", "form", "key", True, "direction"),
+    "W7": EvalQuestion("shortcut", "direction", "marker", False, "dis_flash", ("marker", KEY_BOX)),
+    "W8 either": EvalQuestion(
+        EVENTS_WORLD,
+        "either",
+        f"{KEY_BOX}+{DISTRACTOR_BOX}",
+        False,
+        "dis_pair",
+        contrast_masks=(("colours", DISTRACTOR_BOX),),
+    ),
+    "W8 both": EvalQuestion(
+        EVENTS_WORLD,
+        "both",
+        f"{KEY_BOX}+{DISTRACTOR_BOX}",
+        False,
+        "dis_pair",
+        contrast_masks=(("colours", DISTRACTOR_BOX),),
+    ),
 }
-AREAS = {
-    "key": KEY,
-    "distractor": OTHER,
+ENTITY_MASKS = {
+    "key": KEY_BOX,
+    "distractor": DISTRACTOR_BOX,
     "key_event": "key_event",
     "distractor_event": "dis_event",
     "marker": "marker",
 }
-WITHIN = {"key_event": "key", "distractor_event": "distractor"}  # goes with the other when that is removed
+NESTED_ENTITIES = {"key_event": "key", "distractor_event": "distractor"}  # goes with the other when that is removed

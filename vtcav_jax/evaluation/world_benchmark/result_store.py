@@ -8,40 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax.evaluation.world_benchmark.scoring import Measured
-from vtcav_jax.evaluation.world_benchmark.tables import Refused
+from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
+from vtcav_jax.evaluation.world_benchmark.tables import NotApplicable
 from vtcav_jax.names import filed
 
-FOLDER = "parts"
+RESULT_PARTS_FOLDER = "parts"
 
 
-def part(folder: Path, network: str, world: str, group: str) -> Path:
-    return folder / FOLDER / f"{filed(f'{network}--{world}--{group}')}.npz"
+def result_path(folder: Path, network_name: str, world: str, group: str) -> Path:
+    return folder / RESULT_PARTS_FOLDER / f"{filed(f'{network_name}--{world}--{group}')}.npz"
 
 
-def write(path: Path, found: Sequence[Measured], refused: Sequence[Refused] = ()) -> None:
-    arrays, about = {}, []
-    for i, one in enumerate(found):
-        arrays |= {f"{i}/{axis}": parts for axis, parts in one.axes.items()}
-        about.append([one.method, one.stage, one.question, one.forwards, one.seconds])
-    told = {"measured": about, "refused": [[r.method, r.network, r.reason] for r in refused]}
+def write_results(path: Path, results: Sequence[MethodResult], not_applicable: Sequence[NotApplicable] = ()) -> None:
+    arrays, result_fields = {}, []
+    for i, result in enumerate(results):
+        arrays |= {f"{i}/{axis}": parts for axis, parts in result.metrics.items()}
+        result_fields.append([result.method, result.stage, result.question, result.forward_passes, result.seconds])
+    header = {"measured": result_fields, "refused": [[r.method, r.network_name, r.reason] for r in not_applicable]}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, about=np.array(json.dumps(told)), **arrays)
+    np.savez_compressed(buffer, about=np.array(json.dumps(header)), **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part{os.getpid()}")
-    beside.write_bytes(buffer.getvalue())
-    os.replace(beside, path)
+    partial_path = path.with_name(f".{path.name}.part{os.getpid()}")
+    partial_path.write_bytes(buffer.getvalue())
+    os.replace(partial_path, path)
 
 
-def read(path: Path) -> tuple[list[Measured], list[Refused]]:
+def read_results(path: Path) -> tuple[list[MethodResult], list[NotApplicable]]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            told = json.loads(str(file["about"]))
+            header = json.loads(str(file["about"]))
             names = [name.partition("/") for name in file.files if "/" in name]
-            axes = [
-                {axis: file[f"{i}/{axis}"] for j, _, axis in names if int(j) == i} for i in range(len(told["measured"]))
+            metrics = [
+                {axis: file[f"{i}/{axis}"] for j, _, axis in names if int(j) == i}
+                for i in range(len(header["measured"]))
             ]
-        found = [Measured(*about, axes=own) for about, own in zip(told["measured"], axes, strict=True)]
-        return found, [Refused(*about) for about in told["refused"]]
+        results = [MethodResult(*about, metrics=own) for about, own in zip(header["measured"], metrics, strict=True)]
+        return results, [NotApplicable(*about) for about in header["refused"]]
     except Exception as error:  # a zip file can be damaged in many ways
         raise ValueError(f"{path} is damaged ({error!r}); remove it and give the command again") from error

@@ -14,202 +14,227 @@ from vtcav_jax import models
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.evaluation.world_benchmark import world_metrics
 from vtcav_jax.evaluation.world_benchmark.entries import (
-    ONE_AT_A_TIME,
+    CUSTOM_CODE_LOCK,
+    CustomMethod,
     Entry,
-    Function,
-    given,
-    imported,
-    lineup,
-    maps,
-    shares,
+    batches_targets,
+    build_entries,
+    import_function,
+    make_maps,
+    reference_data,
 )
-from vtcav_jax.evaluation.world_benchmark.eval_set import AT_ONCE, Material, material, outputs, questions_of
-from vtcav_jax.evaluation.world_benchmark.questions import QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.tables import ALL, AXES, CHOSEN, STABLE, TRUTH, Row
+from vtcav_jax.evaluation.world_benchmark.eval_set import (
+    EVAL_BATCH_SIZE,
+    EvalSet,
+    batched_logits,
+    build_eval_set,
+    questions_by_world,
+)
+from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
+from vtcav_jax.evaluation.world_benchmark.tables import (
+    ALL_QUESTIONS,
+    CROSS_VALIDATED_SCORE,
+    MEAN_SCORE,
+    STABILITY_SCORE,
+    WORLD_METRICS,
+    MethodScoreRow,
+)
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
 from vtcav_jax.models import Network
 from vtcav_jax.progress import progress
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 
-CLIPS = 200
-STABLE_CLIPS = AT_ONCE  # a second map of each is needed
-SEED = 77  # not one that a network was trained on
+DEFAULT_EVAL_CLIPS = 200
+STABILITY_CLIPS = EVAL_BATCH_SIZE  # a second map of each is needed
+EVAL_SEED = 77  # not one that a network was trained on
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MethodResult:
     """Of one entry and question every axis, clip by clip."""
 
     method: str
     stage: str
     question: str
-    forwards: int
+    forward_passes: int
     seconds: float
-    axes: dict[str, Parts]
+    metrics: dict[str, Parts]
 
 
-def score(
-    method: str | Function,
+def score_method(
+    method: str | CustomMethod,
     network: str | Network,
-    worlds: Sequence[str] = (),
+    questions: Sequence[str] = (),
     *,
     stage: str | None = None,
-    clips: int = CLIPS,
-    seed: int = SEED,
+    n_clips: int = DEFAULT_EVAL_CLIPS,
+    seed: int = EVAL_SEED,
     **options: Any,
-) -> list[Row]:
+) -> list[MethodScoreRow]:
     """Every axis of one method: by name, or a function `(model, clips, target) -> Attribution or maps (b, t, h, w)`.
 
     `worlds` are some of `QUESTIONS`, by default all that the network answers. Raises where the network does not go by
     what was planted: of such a network nothing is known that a map could be held against.
     """
-    loaded = models.load(network) if isinstance(network, str) else network
-    name = network if isinstance(network, str) else loaded.preset
+    loaded_network = models.load(network) if isinstance(network, str) else network
+    name = network if isinstance(network, str) else loaded_network.preset
     if callable(method):
         entry = Entry(getattr(method, "__name__", "function"), function=method)
     elif ":" in method:
-        entry = Entry(method, function=imported(method))
+        entry = Entry(method, function=import_function(method))
     else:
-        lineup(loaded, [method])
+        build_entries(loaded_network, [method])
         entry = Entry(method, stage, options)
-    found = []
-    for world, ids in asked(loaded, worlds).items():
-        found += measure(material(loaded, world, ids, clips, seed), [entry])
-    return rows(found, name)
+    results = []
+    for world, ids in resolve_questions(loaded_network, questions).items():
+        results += measure_entries(build_eval_set(loaded_network, world, ids, n_clips, seed), [entry])
+    return result_rows(results, name)
 
 
-def answered(loaded: Network, worlds: Sequence[str]) -> list[str]:
+def answerable_questions(network: Network, questions: Sequence[str]) -> list[str]:
     """Those of `worlds` that a network can be asked about; what is no world is left for `asked` to tell."""
-    can = sum(questions_of(loaded).values(), ())
-    return [w for w in worlds if not (names := _questions(w)) or set(names) & set(can)]
+    available = sum(questions_by_world(network).values(), ())
+    return [w for w in questions if not (names := _matching_questions(w)) or set(names) & set(available)]
 
 
-def asked(loaded: Network, worlds: Sequence[str] = (), name: str = "") -> dict[str, tuple[str, ...]]:
+def resolve_questions(
+    network: Network, questions: Sequence[str] = (), network_name: str = ""
+) -> dict[str, tuple[str, ...]]:
     """The questions that are asked of a network, by the generator's world; `name` is what the network is called."""
-    parts = {w: _questions(w) for w in worlds}
-    if strange := [w for w, names in parts.items() if not names]:
-        raise ValueError(f"there is no world {', '.join(strange)}; choose from {', '.join(QUESTIONS)}")
-    worlds = sum(parts.values(), [])
-    can, name = questions_of(loaded), name or loaded.preset
-    if not can:
+    parts = {w: _matching_questions(w) for w in questions}
+    if unknown_questions := [w for w, names in parts.items() if not names]:
+        raise ValueError(f"there is no world {', '.join(unknown_questions)}; choose from {', '.join(EVAL_QUESTIONS)}")
+    questions = sum(parts.values(), [])
+    available, network_name = questions_by_world(network), network_name or network.preset
+    if not available:
         raise ValueError(
-            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads; {name} "
-            f"has {', '.join(loaded.heads)}, and worlds have {_heads()}: train these with --task=train"
+            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads; {network_name} "
+            f"has {', '.join(network.heads)}, and worlds have {_heads_text()}: train these with --task=train"
         )
-    wanted = {world: tuple(i for i in ids if not worlds or i in worlds) for world, ids in can.items()}
-    if lacking := [w for w in worlds if w not in sum(wanted.values(), ())]:
-        told = ", ".join(sum(can.values(), ()))
-        raise ValueError(f"{name} does not answer {', '.join(lacking)}; it answers {told}")
-    return {world: ids for world, ids in wanted.items() if ids}
+    by_world = {world: tuple(i for i in ids if not questions or i in questions) for world, ids in available.items()}
+    if unavailable := [w for w in questions if w not in sum(by_world.values(), ())]:
+        choices = ", ".join(sum(available.values(), ()))
+        raise ValueError(f"{network_name} does not answer {', '.join(unavailable)}; it answers {choices}")
+    return {world: ids for world, ids in by_world.items() if ids}
 
 
-def _questions(world: str) -> list[str]:
+def _matching_questions(question: str) -> list[str]:
     """Of a world that is named, such as W8, or the one question that is."""
-    return [name for name in QUESTIONS if name == world or name.startswith(f"{world} ")]
+    return [name for name in EVAL_QUESTIONS if name == question or name.startswith(f"{question} ")]
 
 
-def _heads() -> str:
-    worlds = dict.fromkeys(question.world for question in QUESTIONS.values())
+def _heads_text() -> str:
+    worlds = dict.fromkeys(question.world for question in EVAL_QUESTIONS.values())
     return "; ".join(f"{world}: {', '.join(WORLDS[world].heads)}" for world in worlds)
 
 
-def measure(about: Material, entries: Sequence[Entry]) -> list[Measured]:
+def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodResult]:
     """Of entries of one group; all questions about the same clips."""
-    known, sizes = about.known, about.sizes
-    asked_of = about.loaded if entries[0].function else about.wide
-    make = partial(maps, asked_of, entries, given=given(about.loaded, about.video))
-    parts: dict[str, list[list[Attribution]]] = {head: [] for head in about.heads}
+    ground_truth, sizes = eval_set.ground_truth, eval_set.grid_shape
+    network = eval_set.network if entries[0].function else eval_set.padded_network
+    make = partial(make_maps, network, entries, extra_options=reference_data(eval_set.network, eval_set.video))
+    parts: dict[str, list[list[Attribution]]] = {head: [] for head in eval_set.heads}
     seconds: list[float] = []
-    times = 1 if shares(entries[0]) else len(about.heads)
-    n = len(about)
-    for rows in progress(batches(n), n, f"clips by {entries[0].method}", size=lambda some: some.stop - some.start):
-        with ONE_AT_A_TIME if entries[0].function else nullcontext():
+    times = 1 if batches_targets(entries[0]) else len(eval_set.heads)
+    n = len(eval_set)
+    for rows in progress(batch_slices(n), n, f"clips by {entries[0].method}", size=lambda some: some.stop - some.start):
+        with CUSTOM_CODE_LOCK if entries[0].function else nullcontext():
             start = time.perf_counter()
-            made = make(about.video[rows], [about.target(head, rows) for head in parts])
-            seconds.append((time.perf_counter() - start) / (times * len(about.video[rows])))
-        for head, some in zip(parts, made):
-            parts[head].append(some)
-    made_of = [[batch[i] for some in parts.values() for batch in some] for i in range(len(entries))]
-    grids = [(sizes[0], 1, 1) if over_time(every) else sizes for every in made_of]
-    found = {
+            attributions = make(eval_set.video[rows], [eval_set.target(head, rows) for head in parts])
+            seconds.append((time.perf_counter() - start) / (times * len(eval_set.video[rows])))
+        for head, head_maps in zip(parts, attributions):
+            parts[head].append(head_maps)
+    attributions_by_entry = [
+        [batch[i] for head_maps in parts.values() for batch in head_maps] for i in range(len(entries))
+    ]
+    grids = [(sizes[0], 1, 1) if is_temporal_only(every) else sizes for every in attributions_by_entry]
+    maps_by_head = {
         head: [
-            (made[0], np.concatenate([world_metrics.mass(one.map, grid) for one in made]))
-            for made, grid in zip(zip(*some), grids)
+            (attributions[0], np.concatenate([world_metrics.normalise_map(one.map, grid) for one in attributions]))
+            for attributions, grid in zip(zip(*head_maps), grids)
         ]
-        for head, some in parts.items()
+        for head, head_maps in parts.items()
     }
-    spent = float(np.median(seconds))  # of three batches and more without the one that is compiled
-    untold = as_forwards(about, make) if entries[0].function else 0
+    median_seconds = float(np.median(seconds))  # of three batches and more without the one that is compiled
+    measured_passes = cost_in_passes(eval_set, make) if entries[0].function else 0
     out = []
     for i in range(len(entries)):
-        own = {head: found[head][i][1] for head in about.heads}
-        first = found[about.heads[0]][i][0]
-        for name in about.ids:
-            head = QUESTIONS[name].head
-            got = world_metrics.axes(own[head], known[name], {other: m for other, m in own.items() if other != head})
-            out.append(Measured(entries[i].method, first.stage, name, first.cost or untold, spent, got))
-    for (name, entry), parts_of in stability(about, make, entries, found).items():
-        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABLE] = parts_of
+        entry_masses = {head: maps_by_head[head][i][1] for head in eval_set.heads}
+        first = maps_by_head[eval_set.heads[0]][i][0]
+        for name in eval_set.question_ids:
+            head = EVAL_QUESTIONS[name].head
+            metrics = world_metrics.compute_world_metrics(
+                entry_masses[head], ground_truth[name], {other: m for other, m in entry_masses.items() if other != head}
+            )
+            out.append(
+                MethodResult(
+                    entries[i].method, first.stage, name, first.cost or measured_passes, median_seconds, metrics
+                )
+            )
+    for (name, entry), parts_of in measure_stability(eval_set, make, entries, maps_by_head).items():
+        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABILITY_SCORE] = parts_of
     return out
 
 
-def stability(
-    about: Material,
+def measure_stability(
+    eval_set: EvalSet,
     make: Callable[..., list[list[Attribution]]],
     entries: Sequence[Entry],
-    found: Mapping[str, Sequence[tuple[Attribution, Mass]]],
+    maps_by_head: Mapping[str, Sequence[tuple[Attribution, Mass]]],
 ) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
     """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together.
 
     `make` gives the maps of `entries` for videos and targets.
     """
-    rows, out = slice(0, min(STABLE_CLIPS, len(about))), {}
-    for factor in dict.fromkeys(QUESTIONS[name].irrelevant for name in about.ids):
-        names = [name for name in about.ids if QUESTIONS[name].irrelevant == factor]
-        targets = [about.target(QUESTIONS[name].head, rows) for name in names]
-        made = make(about.redrawn(factor, rows), targets)
-        for name, some in zip(names, made):
-            for entry, after, (first, before) in zip(entries, some, found[QUESTIONS[name].head]):
+    rows, out = slice(0, min(STABILITY_CLIPS, len(eval_set))), {}
+    for factor in dict.fromkeys(EVAL_QUESTIONS[name].irrelevant_factor for name in eval_set.question_ids):
+        names = [name for name in eval_set.question_ids if EVAL_QUESTIONS[name].irrelevant_factor == factor]
+        targets = [eval_set.target(EVAL_QUESTIONS[name].head, rows) for name in names]
+        attributions = make(eval_set.redraw_factor(factor, rows), targets)
+        for name, entry_maps in zip(names, attributions):
+            for entry, after, (first, before) in zip(entries, entry_maps, maps_by_head[EVAL_QUESTIONS[name].head]):
                 if before.shape[2:] != (1, 1):
-                    core = about.known[name].core[rows]
-                    value = world_metrics.stable(before[rows], world_metrics.mass(after.map, about.sizes), core)
+                    core = eval_set.ground_truth[name].core[rows]
+                    value = world_metrics.stable_parts(
+                        before[rows], world_metrics.normalise_map(after.map, eval_set.grid_shape), core
+                    )
                     out[name, (entry.method, first.stage)] = value
     return out
 
 
-def as_forwards(about: Material, make: Callable[..., list[list[Attribution]]]) -> int:
+def cost_in_passes(eval_set: EvalSet, make: Callable[..., list[list[Attribution]]]) -> int:
     """How many passes of a clip through the network take as long: for a function that does not tell what it costs.
 
     Both have been compiled for such a batch.
     """
-    video, rows = about.video[:AT_ONCE], slice(0, AT_ONCE)
-    target = about.target(about.heads[0], rows)
+    video, rows = eval_set.video[:EVAL_BATCH_SIZE], slice(0, EVAL_BATCH_SIZE)
+    target = eval_set.target(eval_set.heads[0], rows)
 
-    def least(work: Callable[[], Any]) -> float:
-        spent = []
+    def fastest(work: Callable[[], Any]) -> float:
+        seconds = []
         for _ in range(3):
             start = time.perf_counter()
             work()
-            spent.append(time.perf_counter() - start)
-        return min(spent)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
-    with ONE_AT_A_TIME:
-        own = least(lambda: make(video, [target]))
-    return max(round(own / least(lambda: outputs(about.loaded, video))), 1)
+    with CUSTOM_CODE_LOCK:
+        method_seconds = fastest(lambda: make(video, [target]))
+    return max(round(method_seconds / fastest(lambda: batched_logits(eval_set.network, video))), 1)
 
 
-def over_time(made: Sequence[Attribution]) -> bool:
+def is_temporal_only(attributions: Sequence[Attribution]) -> bool:
     """Whether maps tell when and not where."""
-    same_everywhere = all((one.map == one.map[:, :, :1, :1]).all() for one in made)
-    return same_everywhere and any((one.map != one.map[:, :1]).any() for one in made)
+    same_everywhere = all((one.map == one.map[:, :, :1, :1]).all() for one in attributions)
+    return same_everywhere and any((one.map != one.map[:, :1]).any() for one in attributions)
 
 
-def batches(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE))
+def batch_slices(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + EVAL_BATCH_SIZE, n)) for start in range(0, n, EVAL_BATCH_SIZE))
 
 
-def groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def group_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Rows that are made together; a row with options is one of its own."""
     out: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -217,97 +242,117 @@ def groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return out
 
 
-def rows(found: Sequence[Measured], network: str, seed: int = 0) -> list[Row]:
+def result_rows(results: Sequence[MethodResult], network_name: str, seed: int = 0) -> list[MethodScoreRow]:
     """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network; of methods with
     several stages also CHOSEN."""
-    out, whole = [], {}
-    for (method, stage), some in grouped(found).items():
-        row = partial(_row, (method, stage, network), _cost(some))
-        truths = []
-        for one in some:
-            values = {axis: resampled(parts, seed) for axis, parts in one.axes.items()}
-            n = {axis: int((~np.isnan(parts[0, 0])).sum()) for axis, parts in one.axes.items()}
-            out += [row(one.question, axis, drawn, n[axis]) for axis, drawn in values.items()]
+    out, overall = [], {}
+    for (method, stage), method_results in group_by_method_and_stage(results).items():
+        row = partial(_row, (method, stage, network_name), _entry_cost(method_results))
+        mean_scores = []
+        for result in method_results:
+            values = {metric: bootstrap_skill(parts, seed) for metric, parts in result.metrics.items()}
+            n = {metric: int((~np.isnan(parts[0, 0])).sum()) for metric, parts in result.metrics.items()}
+            out += [row(result.question, metric, drawn, n[metric]) for metric, drawn in values.items()]
             if "WHERE" in values:
-                truths.append(np.mean([values[axis] for axis in AXES if axis in values], 0))
-                out.append(row(one.question, TRUTH, truths[-1], n["WHERE"]))
-        if len(truths) == len(some):
-            whole[method, stage] = np.mean(truths, 0)[0]
-        if len(truths) > 1:
-            clips = max(parts.shape[-1] for m in some for parts in m.axes.values())
-            out.append(row(ALL, TRUTH, np.mean(truths, 0), clips))
-    return [*out, *chosen(found, whole, network, seed)]
+                mean_scores.append(np.mean([values[metric] for metric in WORLD_METRICS if metric in values], 0))
+                out.append(row(result.question, MEAN_SCORE, mean_scores[-1], n["WHERE"]))
+        if len(mean_scores) == len(method_results):
+            overall[method, stage] = np.mean(mean_scores, 0)[0]
+        if len(mean_scores) > 1:
+            n_clips = max(parts.shape[-1] for m in method_results for parts in m.metrics.values())
+            out.append(row(ALL_QUESTIONS, MEAN_SCORE, np.mean(mean_scores, 0), n_clips))
+    return [*out, *cross_validated_stage(results, overall, network_name, seed)]
 
 
-FEWEST_TO_CHOOSE = 20  # clips: a half must know every axis
+MIN_CLIPS_TO_SELECT = 20  # clips: a half must know every axis
 
 
-def chosen(found: Sequence[Measured], whole: Mapping[tuple[str, str], float], network: str, seed: int) -> list[Row]:
+def cross_validated_stage(
+    results: Sequence[MethodResult], overall: Mapping[tuple[str, str], float], network_name: str, seed: int
+) -> list[MethodScoreRow]:
     """What is left of TRUTH at the best stage, which the clips that chose it flatter: the stage that is best on half of
     the clips is judged on the other half, and the other way round, in every draw anew. `whole` is the truth on all."""
-    methods: dict[str, dict[str, list[Measured]]] = {}
-    for (method, stage), some in grouped(found).items():
-        if (method, stage) in whole:
-            methods.setdefault(method, {})[stage] = some
+    methods: dict[str, dict[str, list[MethodResult]]] = {}
+    for (method, stage), method_results in group_by_method_and_stage(results).items():
+        if (method, stage) in overall:
+            methods.setdefault(method, {})[stage] = method_results
     out = []
     for method, stages in methods.items():
-        clips = min(one.axes["WHERE"].shape[-1] for some in stages.values() for one in some)
-        if len(stages) > 1 and clips >= FEWEST_TO_CHOOSE:
+        n_clips = min(one.metrics["WHERE"].shape[-1] for method_results in stages.values() for one in method_results)
+        if len(stages) > 1 and n_clips >= MIN_CLIPS_TO_SELECT:
             halves = [
-                np.stack([_truth(some, slice(half, None, 2), seed) for some in stages.values()]) for half in (0, 1)
+                np.stack(
+                    [_mean_score(method_results, slice(half, None, 2), seed) for method_results in stages.values()]
+                )
+                for half in (0, 1)
             ]
-            first, second = (np.where(np.isnan(half), -np.inf, half).argmax(0)[None] for half in halves)
-            crossed = np.take_along_axis(halves[1], first, 0), np.take_along_axis(halves[0], second, 0)
-            best = max(stages, key=lambda stage: whole[method, stage])
-            of = method, best, network
-            out.append(_row(of, _cost(stages[best]), ALL, CHOSEN, np.mean(crossed, (0, 1)), clips))
+            first_choice, second_choice = (np.where(np.isnan(half), -np.inf, half).argmax(0)[None] for half in halves)
+            cross_scores = (
+                np.take_along_axis(halves[1], first_choice, 0),
+                np.take_along_axis(halves[0], second_choice, 0),
+            )
+            best = max(stages, key=lambda stage: overall[method, stage])
+            row_key = method, best, network_name
+            out.append(
+                _row(
+                    row_key,
+                    _entry_cost(stages[best]),
+                    ALL_QUESTIONS,
+                    CROSS_VALIDATED_SCORE,
+                    np.mean(cross_scores, (0, 1)),
+                    n_clips,
+                )
+            )
     return out
 
 
-def _cost(some: Sequence[Measured]) -> tuple[int, float]:
-    return max(m.forwards for m in some), float(np.median([m.seconds for m in some]))
+def _entry_cost(results: Sequence[MethodResult]) -> tuple[int, float]:
+    return max(m.forward_passes for m in results), float(np.median([m.seconds for m in results]))
 
 
-def _truth(some: Sequence[Measured], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
+def _mean_score(results: Sequence[MethodResult], clips: slice, seed: int) -> Float[np.ndarray, " bootstrap_weights"]:
     """Over all questions, of some of the clips."""
-    each = ([resampled(one.axes[axis][..., clips], seed) for axis in AXES if axis in one.axes] for one in some)
-    return np.mean([np.mean(one, 0) for one in each], 0)
+    result_draws = (
+        [bootstrap_skill(one.metrics[axis][..., clips], seed) for axis in WORLD_METRICS if axis in one.metrics]
+        for one in results
+    )
+    return np.mean([np.mean(one, 0) for one in result_draws], 0)
 
 
 def _row(
-    of: tuple[str, str, str],
+    row_key: tuple[str, str, str],
     cost: tuple[int, float],
-    world: str,
-    axis: str,
-    drawn: Float[np.ndarray, " draws"],
-    clips: int,
-) -> Row:
-    return Row(*of, world, axis, *interval(drawn), clips, *cost)
+    question: str,
+    metric: str,
+    samples: Float[np.ndarray, " bootstrap_weights"],
+    n_clips: int,
+) -> MethodScoreRow:
+    return MethodScoreRow(*row_key, question, metric, *bootstrap_interval(samples), n_clips, *cost)
 
 
-def grouped(found: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
-    out: dict[tuple[str, str], list[Measured]] = {}
-    for one in found:
-        out.setdefault((one.method, one.stage), []).append(one)
+def group_by_method_and_stage(results: Sequence[MethodResult]) -> dict[tuple[str, str], list[MethodResult]]:
+    out: dict[tuple[str, str], list[MethodResult]] = {}
+    for result in results:
+        out.setdefault((result.method, result.stage), []).append(result)
     return out
 
 
-def resampled(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
+def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " bootstrap_weights"]:
     """The mean skill, first of all clips, then of clips drawn again: the same draws for all axes."""
-    drawn = draws(parts.shape[-1], seed)
-    told = ~np.isnan(parts)
+    weights = bootstrap_weights(parts.shape[-1], seed)
+    known = ~np.isnan(parts)
     with np.errstate(invalid="ignore"):
-        means = (np.where(told, parts, 0.0) @ drawn.T) / (told.astype(np.float64) @ drawn.T)
-    return world_metrics.skill(means[:, 0], means[:, 1]).mean(0)
+        means = (np.where(known, parts, 0.0) @ weights.T) / (known.astype(np.float64) @ weights.T)
+    return world_metrics.chance_corrected(means[:, 0], means[:, 1]).mean(0)
 
 
 @lru_cache(maxsize=4)
-def draws(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
+def bootstrap_weights(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
     """How often each clip comes: once, then as drawn."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), BOOTSTRAP_RESAMPLES)
-    return np.concatenate([np.ones((1, n)), drawn])
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), BOOTSTRAP_RESAMPLES)
+    return np.concatenate([np.ones((1, n)), counts])
 
 
-def interval(drawn: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
-    low, high = np.nanquantile(drawn[1:], (0.025, 0.975))
-    return float(drawn[0]), float(low), float(high)
+def bootstrap_interval(samples: Float[np.ndarray, " bootstrap_weights"]) -> tuple[float, float, float]:
+    low, high = np.nanquantile(samples[1:], (0.025, 0.975))
+    return float(samples[0]), float(low), float(high)

@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 
-FILE, REFUSED, GATES, METRICS = "truth.csv", "truth_refused.csv", "world_gates.txt", "truth_metrics.csv"
-AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
-TRUTH, STABLE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
-CHOSEN = "CHOSEN"  # TRUTH of the stage that is best on half of the clips, on the other half
-EXACT, KIND = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
-ABLATION, SELECTIVE = "ABLATION", "SELECTIVE"  # of kernels that are named
-ALL = "all"  # questions of a network
-MODEL_FREE = ("random", "difference_to_mean", "frame_difference", "sobel")  # maps that ask no network
+METHOD_SCORES_CSV, NOT_APPLICABLE_CSV, WORLD_GATES_FILE, METRIC_AGREEMENT_CSV = (
+    "truth.csv",
+    "truth_refused.csv",
+    "world_gates.txt",
+    "truth_metrics.csv",
+)
+WORLD_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
+MEAN_SCORE, STABILITY_SCORE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
+CROSS_VALIDATED_SCORE = "CHOSEN"  # TRUTH of the stage that is best on half of the clips, on the other half
+ANALYTIC_SCORE, MOTION_SCORE = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
+ABLATION_SCORE, SELECTIVITY_SCORE = "ABLATION", "SELECTIVE"  # of kernels that are named
+ALL_QUESTIONS = "all"  # questions of a network
+TRIVIAL_MAPS = ("random", "difference_to_mean", "frame_difference", "sobel")  # maps that ask no network
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodScoreRow:
     """A value and its bootstrap interval over clips; 0 is chance, 1 is all there is to get, worse than chance below 0.
 
     `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's, and
@@ -23,43 +28,43 @@ class Row:
 
     method: str
     stage: str
-    network: str
-    world: str
-    axis: str
+    network_name: str
+    question: str
+    metric: str
     value: float
     low: float
     high: float
-    clips: int
-    forwards: int
+    n_clips: int
+    forward_passes: int
     seconds: float
 
     @property
-    def free(self) -> bool:
+    def is_trivial(self) -> bool:
         """Whether the map asks no network."""
-        return self.method in MODEL_FREE
+        return self.method in TRIVIAL_MAPS
 
 
 @dataclass(frozen=True)
-class Refused:
+class NotApplicable:
     """A method that is not for a network, and why."""
 
     method: str
-    network: str
+    network_name: str
     reason: str
 
 
 @dataclass(frozen=True)
-class MetaRow:
+class MetricAgreementRow:
     """Spearman's correlation, over maps, of a metric with the truth that the maps tell; the interval is over maps.
 
     A metric of which less is better is turned around: 1 is the order of the truth.
     """
 
-    network: str
-    world: str
+    network_name: str
+    question: str
     metric: str
-    fill: str
-    value: float
+    infill: str
+    spearman: float
     low: float
     high: float
-    maps: int
+    n_maps: int

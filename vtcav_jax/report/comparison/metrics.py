@@ -77,7 +77,9 @@ def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str])
         return []
     leads = []
     for question in unique_in_order([key.question for key in common.keys]):
-        drop_keys = [key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["drop_shuffled"]]
+        drop_keys = [
+            key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["drop_shuffled"]
+        ]
         overall = [
             (key, "of its score needs the order of the frames") for key in drop_keys if key.subject == ALL_ANSWERS
         ]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.evaluation.world_benchmark.tables import ALL, AXES, TRUTH, Row
+from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MEAN_SCORE, WORLD_METRICS, MethodScoreRow
 from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
@@ -23,36 +23,36 @@ ALWAYS_NAMED_METHODS = (
 MIN_DRAWN_SCORE = -0.35  # where an axis begins; what is worse is drawn there, and told in the table
 
 
-def overall_scores(rows: Sequence[Row], network_name: str) -> list[Row]:
+def overall_scores(rows: Sequence[MethodScoreRow], network_name: str) -> list[MethodScoreRow]:
     """TRUTH over all questions of a network, or over the only one; the best first."""
-    subset = [row for row in rows if row.network == network_name and row.axis == TRUTH]
-    over_questions = [row for row in subset if row.world == ALL] or subset
+    subset = [row for row in rows if row.network_name == network_name and row.metric == MEAN_SCORE]
+    over_questions = [row for row in subset if row.question == ALL_QUESTIONS] or subset
     return sorted(over_questions, key=lambda row: -row.value)
 
 
-def best_stage_per_method(rows: Sequence[Row]) -> list[Row]:
+def best_stage_per_method(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow]:
     """Of each method its best stage."""
-    best_rows: dict[str, Row] = {}
+    best_rows: dict[str, MethodScoreRow] = {}
     for row in rows:
         best_rows.setdefault(row.method, row)
     return list(best_rows.values())
 
 
-def cost_front(rows: Sequence[Row]) -> list[Row]:
+def cost_front(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow]:
     """Those that nothing beats for as little, the cheapest first."""
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.forwards, -row.value)):
+    front: list[MethodScoreRow] = []
+    for row in sorted(rows, key=lambda row: (row.forward_passes, -row.value)):
         if not front or row.value > front[-1].value:
             front.append(row)
     return front
 
 
-def score_cost_figure(rows: Sequence[Row], network_name: str) -> Figure:
+def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figure:
     """Every method at its best stage, truth over forward passes; named are those that nothing beats for as little, the
     best that ask no network, and what else there is room for."""
     method_rows = best_stage_per_method(overall_scores(rows, network_name))
     canvas = Canvas(WIDE_FIGURE_WIDTH, 340)
-    max_passes = max((row.forwards for row in method_rows), default=1)
+    max_passes = max((row.forward_passes for row in method_rows), default=1)
     x = Scale(-0.8, math.log10(2 * max(max_passes, 10)), 56, WIDE_FIGURE_WIDTH - 150)
     y = Scale(
         min(-0.05, *(row.low for row in method_rows)), max(0.2, *(row.high for row in method_rows)) + 0.03, 296, 34
@@ -66,12 +66,12 @@ def score_cost_figure(rows: Sequence[Row], network_name: str) -> Figure:
         canvas.text(x(power), 312, f"{10**power:,}", "soft", "middle")
     canvas.text(x(x.low), 312, "none", "soft", "middle")
     canvas.text(WIDE_FIGURE_WIDTH - 150, 332, "forward passes for one clip's map", "soft", "end")
-    front = cost_front([row for row in method_rows if not row.free])
+    front = cost_front([row for row in method_rows if not row.is_trivial])
     canvas.path([(_cost_x(x, row), y(row.value)) for row in front], "one thin")
     ranked = sorted(method_rows, key=lambda row: (row not in front, row.method not in ALWAYS_NAMED_METHODS))
     dots = [(_cost_x(x, row), y(row.value)) for row in ranked]
     for row, (cx, cy) in reversed(list(zip(ranked, dots))):
-        css_class = "faint" if row.free else "one" if row in front else "two"
+        css_class = "faint" if row.is_trivial else "one" if row in front else "two"
         canvas.line(cx, y(row.low), cx, y(row.high), f"thin {css_class}")
         canvas.dot(cx, cy, css_class, method_tooltip(row))
     label_positions: list[tuple[float, float]] = []
@@ -86,7 +86,7 @@ def score_cost_figure(rows: Sequence[Row], network_name: str) -> Figure:
     return canvas.figure(slug("truth", "cost", network_name), label)
 
 
-def method_ranking_figure(rows: Sequence[Row], networks: Sequence[str]) -> Figure:
+def method_ranking_figure(rows: Sequence[MethodScoreRow], networks: Sequence[str]) -> Figure:
     """Every method at its best stage on each network, with its interval; the best on the first network at the top."""
     by_network = {
         network_name: {row.method: row for row in best_stage_per_method(overall_scores(rows, network_name))}
@@ -112,12 +112,14 @@ def method_ranking_figure(rows: Sequence[Row], networks: Sequence[str]) -> Figur
     return canvas.figure("truth_ranking", "how much of the truth each method's maps tell on each network")
 
 
-def metric_figure(rows: Sequence[Row], network_name: str, question: str, max_methods: int = 14) -> Figure:
+def metric_figure(rows: Sequence[MethodScoreRow], network_name: str, question: str, max_methods: int = 14) -> Figure:
     """The best methods and those that ask no network, axis by axis."""
-    subset = [row for row in rows if row.network == network_name and row.world == question]
-    ranked = best_stage_per_method(sorted((row for row in subset if row.axis == TRUTH), key=lambda row: -row.value))
-    displayed = [row for row in ranked if not row.free][:max_methods] + [row for row in ranked if row.free]
-    metrics = [metric for metric in AXES if any(row.axis == metric for row in subset)]
+    subset = [row for row in rows if row.network_name == network_name and row.question == question]
+    ranked = best_stage_per_method(
+        sorted((row for row in subset if row.metric == MEAN_SCORE), key=lambda row: -row.value)
+    )
+    displayed = [row for row in ranked if not row.is_trivial][:max_methods] + [row for row in ranked if row.is_trivial]
+    metrics = [metric for metric in WORLD_METRICS if any(row.metric == metric for row in subset)]
     canvas = Canvas(WIDE_FIGURE_WIDTH, 50 + 18 * len(displayed))
     canvas.text(8, 16, f"{network_name}, {question}", "title")
     column_width = (WIDE_FIGURE_WIDTH - 190) / max(len(metrics), 1)
@@ -130,11 +132,11 @@ def metric_figure(rows: Sequence[Row], network_name: str, question: str, max_met
         for j, head in enumerate(displayed):
             cy = 48 + 18 * j
             if not i:
-                canvas.text(174, cy + 4, f"{head.method}", "soft" if head.free else "", "end", max_chars=25)
-            row = next((r for r in subset if (r.method, r.stage, r.axis) == (head.method, head.stage, metric)), None)
+                canvas.text(174, cy + 4, f"{head.method}", "soft" if head.is_trivial else "", "end", max_chars=25)
+            row = next((r for r in subset if (r.method, r.stage, r.metric) == (head.method, head.stage, metric)), None)
             if row is not None and math.isfinite(row.value):
                 value, low, high = (x(max(v, MIN_DRAWN_SCORE)) for v in (row.value, row.low, row.high))
-                css_class = "faint" if row.free else "one"
+                css_class = "faint" if row.is_trivial else "one"
                 canvas.line(low, cy, high, cy, f"bar {css_class}")
                 canvas.dot(value, cy, css_class, method_tooltip(row), 3.5)
     return canvas.figure(
@@ -142,13 +144,13 @@ def metric_figure(rows: Sequence[Row], network_name: str, question: str, max_met
     )
 
 
-def _cost_x(x: Scale, row: Row) -> float:
-    return x(math.log10(row.forwards) if row.forwards else x.low)
+def _cost_x(x: Scale, row: MethodScoreRow) -> float:
+    return x(math.log10(row.forward_passes) if row.forward_passes else x.low)
 
 
-def method_tooltip(row: Row) -> str:
+def method_tooltip(row: MethodScoreRow) -> str:
     """All of a row, for whoever points at its mark."""
     return (
-        f"{row.method} at {row.stage}, {row.axis} of {row.world}: {format_number(row.value)} ({format_range(row.low, row.high)}),"
-        f" {row.clips} clips, {row.forwards} forward passes, {format_number(1e3 * row.seconds)} ms"
+        f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)} ({format_range(row.low, row.high)}),"
+        f" {row.n_clips} clips, {row.forward_passes} forward passes, {format_number(1e3 * row.seconds)} ms"
     )

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtcav_jax.evaluation.world_benchmark.tables import (
-    ABLATION,
-    ALL,
-    AXES,
-    CHOSEN,
-    EXACT,
-    KIND,
-    SELECTIVE,
-    STABLE,
-    TRUTH,
-    MetaRow,
-    Row,
+    ABLATION_SCORE,
+    ALL_QUESTIONS,
+    ANALYTIC_SCORE,
+    CROSS_VALIDATED_SCORE,
+    MEAN_SCORE,
+    MOTION_SCORE,
+    SELECTIVITY_SCORE,
+    STABILITY_SCORE,
+    WORLD_METRICS,
+    MethodScoreRow,
+    MetricAgreementRow,
 )
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_range
@@ -43,10 +43,13 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
     rows = run.method_score_rows
     if not rows:
         return []
-    networks = unique_in_order([row.network for row in rows if row.axis == TRUTH])
+    networks = unique_in_order([row.network_name for row in rows if row.metric == MEAN_SCORE])
     cost_figures = [evaluation_figures.score_cost_figure(rows, network_name) for network_name in networks]
     ranked_networks = (
-        unique_in_order([row.network for row in rows if row.axis == TRUTH and row.world == ALL]) or networks
+        unique_in_order(
+            [row.network_name for row in rows if row.metric == MEAN_SCORE and row.question == ALL_QUESTIONS]
+        )
+        or networks
     )
     ranking_figures = (
         [evaluation_figures.method_ranking_figure(rows, ranked_networks[:4])] if networks else []
@@ -54,7 +57,11 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
     metric_figures = []
     for network_name in networks:
         questions = unique_in_order(
-            [r.world for r in rows if r.network == network_name and r.axis == TRUTH and r.world != ALL]
+            [
+                r.question
+                for r in rows
+                if r.network_name == network_name and r.metric == MEAN_SCORE and r.question != ALL_QUESTIONS
+            ]
         )
         metric_figures += [evaluation_figures.metric_figure(rows, network_name, question) for question in questions]
     parts = [
@@ -73,7 +80,7 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
         if metric_figures
         else []
     )
-    if exact := sorted((row for row in rows if row.axis == EXACT), key=lambda row: -row.value):
+    if exact := sorted((row for row in rows if row.metric == ANALYTIC_SCORE), key=lambda row: -row.value):
         text = (
             "On a network wired by hand every voxel's Shapley value is known. 1: the map has these values, up to a"
             " factor; 0: it is no nearer to them than an even one. "
@@ -82,14 +89,14 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
             f"{row.method} {format_number(row.value, 2)} ({format_range(row.low, row.high)})" for row in exact
         )
         parts += [html.heading("Where each voxel's part is known"), html.paragraph(text)]
-    if motion_rows := sorted((row for row in rows if row.axis == KIND), key=lambda row: -row.value):
+    if motion_rows := sorted((row for row in rows if row.metric == MOTION_SCORE), key=lambda row: -row.value):
         lines = [
-            ("", [r.network, r.method, _format_cell(r), str(r.forwards), format_number(1e3 * r.seconds)])
+            ("", [r.network_name, r.method, _format_cell(r), str(r.forward_passes), format_number(1e3 * r.seconds)])
             for r in motion_rows
         ]
         parts += [html.heading("Shares of motion")]
-        parts.append(html.html_table(["network", "share", KIND, "forward passes", "ms a clip"], lines))
-    if any(row.axis == ABLATION for row in rows):
+        parts.append(html.html_table(["network", "share", MOTION_SCORE, "forward passes", "ms a clip"], lines))
+    if any(row.metric == ABLATION_SCORE for row in rows):
         parts += [html.heading("Kernels"), _kernel_table(rows)]
     if run.metric_agreement_rows:
         text = (
@@ -103,7 +110,7 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
             _metric_agreement_table(run.metric_agreement_rows),
         ]
     if run.not_applicable_rows:
-        names = unique_in_order([f"{one.method} ({one.network}: {one.reason})" for one in run.not_applicable_rows])
+        names = unique_in_order([f"{one.method} ({one.network_name}: {one.reason})" for one in run.not_applicable_rows])
         parts.append(html.details_block(f"{len(names)} not scored", html.bullet_list(names)))
     parts.append(_score_table(rows))
     return [
@@ -111,11 +118,17 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
     ]
 
 
-def selection_bias_text(rows: Sequence[Row]) -> str:
+def selection_bias_text(rows: Sequence[MethodScoreRow]) -> str:
     """By how much, as methods with several stages were also judged on other clips than those that chose."""
-    networks = unique_in_order([row.network for row in rows])
-    full_scores = {(r.method, r.stage, r.network): r.value for name in networks for r in overall_scores(rows, name)}
-    halves = [(r, (r.method, r.stage, r.network)) for r in rows if r.axis == CHOSEN and math.isfinite(r.value)]
+    networks = unique_in_order([row.network_name for row in rows])
+    full_scores = {
+        (r.method, r.stage, r.network_name): r.value for name in networks for r in overall_scores(rows, name)
+    }
+    halves = [
+        (r, (r.method, r.stage, r.network_name))
+        for r in rows
+        if r.metric == CROSS_VALIDATED_SCORE and math.isfinite(r.value)
+    ]
     losses = [(full_scores[key] - r.value, r) for r, key in halves if key in full_scores]
     if not losses:
         return ""
@@ -123,14 +136,18 @@ def selection_bias_text(rows: Sequence[Row]) -> str:
     mean = sum(loss for loss, _ in losses) / len(losses)
     return (
         f" Chosen on half of the clips and judged on the other half it has {mean:.3f} less on average, and"
-        f" {max_loss:.3f} at most ({row.method} on {row.network})."
+        f" {max_loss:.3f} at most ({row.method} on {row.network_name})."
     )
 
 
-def _kernel_table(rows: Sequence[Row]) -> str:
+def _kernel_table(rows: Sequence[MethodScoreRow]) -> str:
     """A line for each network, stage and question, with what each way of naming kernels has."""
-    methods = unique_in_order([row.method for row in rows if row.axis == ABLATION])
-    by_key = {(r.network, r.stage, r.world, r.axis, r.method): r for r in rows if r.axis in (ABLATION, SELECTIVE)}
+    methods = unique_in_order([row.method for row in rows if row.metric == ABLATION_SCORE])
+    by_key = {
+        (r.network_name, r.stage, r.question, r.metric, r.method): r
+        for r in rows
+        if r.metric in (ABLATION_SCORE, SELECTIVITY_SCORE)
+    }
     lines = []
     for key in unique_in_order([full_key[:4] for full_key in by_key]):
         lines.append(("", [*key, *(_format_cell(by_key.get((*key, method))) for method in methods)]))
@@ -149,10 +166,13 @@ def _wide_figure(figure: Figure) -> str:
     return f'<figure class="wide whole"><div style="max-width: {figure.width * 5 // 4}px">{figure.svg}</div></figure>'
 
 
-def evaluation_points(rows: Sequence[Row], network_name: str) -> list[tuple[str, str]]:
+def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list[tuple[str, str]]:
     """The answer in sentences: what is best, what is best for little, what beats no map that asks no network."""
     method_rows = best_stage_per_method(overall_scores(rows, network_name))
-    informed, trivial = [row for row in method_rows if not row.free], [row for row in method_rows if row.free]
+    informed, trivial = (
+        [row for row in method_rows if not row.is_trivial],
+        [row for row in method_rows if row.is_trivial],
+    )
     if not informed:
         return []
     first = informed[0]
@@ -160,7 +180,7 @@ def evaluation_points(rows: Sequence[Row], network_name: str) -> list[tuple[str,
     lines = [
         (
             f"{network_name}: {first.method} at {first.stage} tells most of the truth;",
-            f"{format_number(first.value)} ({format_range(first.low, first.high)}) for {_count_passes(first.forwards)} a clip"
+            f"{format_number(first.value)} ({format_range(first.low, first.high)}) for {_count_passes(first.forward_passes)} a clip"
             + (f", and {join_names(tied)} may be as good." if tied else "."),
         )
     ]
@@ -172,7 +192,7 @@ def evaluation_points(rows: Sequence[Row], network_name: str) -> list[tuple[str,
         lines.append(
             (
                 f"For the least cost: {cheap.method} at {cheap.stage};",
-                f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for {_count_passes(cheap.forwards)}.",
+                f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for {_count_passes(cheap.forward_passes)}.",
             )
         )
     if best_trivial:
@@ -193,33 +213,33 @@ def _count_passes(count: int) -> str:
     return f"{count} forward pass{'es' if count > 1 else ''}"
 
 
-def _score_table(rows: Sequence[Row]) -> str:
+def _score_table(rows: Sequence[MethodScoreRow]) -> str:
     """One line for each method, stage, network and question."""
-    columns = [*AXES, STABLE, TRUTH]
+    columns = [*WORLD_METRICS, STABILITY_SCORE, MEAN_SCORE]
     lines = []
-    main_rows = [row for row in rows if row.axis in columns]
-    keys = unique_in_order([(row.network, row.world, row.method, row.stage) for row in main_rows])
+    main_rows = [row for row in rows if row.metric in columns]
+    keys = unique_in_order([(row.network_name, row.question, row.method, row.stage) for row in main_rows])
     for network_name, question, method, stage in keys[:MAX_EVALUATION_TABLE_ROWS]:
         by_metric = {
-            r.axis: r
+            r.metric: r
             for r in rows
-            if (r.network, r.world, r.method, r.stage) == (network_name, question, method, stage)
+            if (r.network_name, r.question, r.method, r.stage) == (network_name, question, method, stage)
         }
         cost = next(iter(by_metric.values()))
         cells = [_format_cell(by_metric.get(metric)) for metric in columns]
         milliseconds = "" if math.isnan(cost.seconds) else format_number(1e3 * cost.seconds)
-        lines.append(("", [network_name, question, method, stage, *cells, str(cost.forwards), milliseconds]))
+        lines.append(("", [network_name, question, method, stage, *cells, str(cost.forward_passes), milliseconds]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
     title = f"all {len(lines)} rows" if len(lines) == len(keys) else f"{len(lines)} of {len(keys)} rows; all: truth.csv"
     return html.details_block(title, html.html_table(head, lines))
 
 
-def _metric_agreement_table(rows: Sequence[MetaRow]) -> str:
+def _metric_agreement_table(rows: Sequence[MetricAgreementRow]) -> str:
     """A line for each metric and fill, the most believable first."""
-    columns = unique_in_order([(row.network, row.world) for row in rows])
-    by_key = {(row.metric, row.fill, row.network, row.world): row for row in rows}
-    metric_fills = unique_in_order([(row.metric, row.fill) for row in rows])
-    mean = {k: float(np.mean([by_key[*k, *a].value for a in columns if (*k, *a) in by_key])) for k in metric_fills}
+    columns = unique_in_order([(row.network_name, row.question) for row in rows])
+    by_key = {(row.metric, row.infill, row.network_name, row.question): row for row in rows}
+    metric_fills = unique_in_order([(row.metric, row.infill) for row in rows])
+    mean = {k: float(np.mean([by_key[*k, *a].spearman for a in columns if (*k, *a) in by_key])) for k in metric_fills}
     lines = [
         ("", [*metric_fill, *(_format_agreement(by_key.get((*metric_fill, *a))) for a in columns)])
         for metric_fill in sorted(metric_fills, key=lambda kind: -mean[kind])
@@ -227,15 +247,15 @@ def _metric_agreement_table(rows: Sequence[MetaRow]) -> str:
     return html.html_table(["metric", "filled with", *(" ".join(a) for a in columns)], lines)
 
 
-def _format_agreement(row: MetaRow | None) -> str:
+def _format_agreement(row: MetricAgreementRow | None) -> str:
     return (
         ""
         if row is None
-        else f"{format_number(row.value, 2)} ({format_number(row.low, 2)} to {format_number(row.high, 2)})"
+        else f"{format_number(row.spearman, 2)} ({format_number(row.low, 2)} to {format_number(row.high, 2)})"
     )
 
 
-def _format_cell(row: Row | None) -> str:
+def _format_cell(row: MethodScoreRow | None) -> str:
     return (
         ""
         if row is None or math.isnan(row.value)

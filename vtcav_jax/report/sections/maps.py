@@ -8,8 +8,14 @@ from pathlib import Path
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityRow
 from vtcav_jax.attribution.videos.map_store import MapRow
-from vtcav_jax.evaluation.faithfulness.own_clips import AGAIN, OwnRow, title, told, verdicts
-from vtcav_jax.evaluation.trivial_maps import MODEL_FREE
+from vtcav_jax.evaluation.faithfulness.own_clips import (
+    REEXPLAIN_METRICS,
+    OwnMetricRow,
+    compare_with_trivial,
+    displayed_titles,
+    metric_title,
+)
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_signed
@@ -200,10 +206,10 @@ REEXPLAIN_TEXT = (
 )
 
 
-def _faithfulness_tables(rows: Sequence[OwnRow]) -> str:
+def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
     """Question by question what each map beats, then the numbers; maps that ask no network are faint."""
     text = (
-        f"Measured on {max(row.clips for row in rows)} clips, with 95 % intervals over them. Parts of a clip are taken"
+        f"Measured on {max(row.n_clips for row in rows)} clips, with 95 % intervals over them. Parts of a clip are taken"
         " out, the map's strongest first, and filled as it says; how far the answer falls is no number by itself, since"
         " whatever is taken out disturbs a network: it counts how far a map is from those that ask no network (faint)."
         " Relevance gain: what the score loses more when the strongest go first than when the weakest do."
@@ -216,23 +222,25 @@ def _faithfulness_tables(rows: Sequence[OwnRow]) -> str:
     parts = [html.paragraph(text, "soft")]
     for target in unique_in_order([row.target for row in rows]):
         subset = [row for row in rows if row.target == target]
-        leads = [(name.replace("@", " at "), f"{text}.") for name, text in verdicts(subset)]
-        parts += [html.heading(target), html.lead_list(leads), _metric_table(subset, told(subset))]
-        if reexplained := told(subset, AGAIN):
+        leads = [(name.replace("@", " at "), f"{text}.") for name, text in compare_with_trivial(subset)]
+        parts += [html.heading(target), html.lead_list(leads), _metric_table(subset, displayed_titles(subset))]
+        if reexplained := displayed_titles(subset, REEXPLAIN_METRICS):
             parts += [html.paragraph(REEXPLAIN_TEXT, "soft"), _metric_table(subset, reexplained)]
     return "".join(parts)
 
 
-def _metric_table(rows: Sequence[OwnRow], columns: Sequence[str]) -> str:
+def _metric_table(rows: Sequence[OwnMetricRow], columns: Sequence[str]) -> str:
     """A line for each map; those that ask no network are faint."""
     lines = []
     for name in unique_in_order([row.map for row in rows]):
-        cells = [next((one for one in rows if one.map == name and title(one) == column), None) for column in columns]
-        lines.append(("faint" if name in MODEL_FREE else "", (name.replace("@", " at "), *map(_format_cell, cells))))
+        cells = [
+            next((one for one in rows if one.map == name and metric_title(one) == column), None) for column in columns
+        ]
+        lines.append(("faint" if name in TRIVIAL_MAPS else "", (name.replace("@", " at "), *map(_format_cell, cells))))
     return html.html_table(("map", *columns), lines)
 
 
-def _format_cell(row: SanityRow | OwnRow | None) -> str:
+def _format_cell(row: SanityRow | OwnMetricRow | None) -> str:
     return intervals.format_interval(row.mean, row.low, row.high).replace("-", "−") if row and row.n_clips else ""
 
 

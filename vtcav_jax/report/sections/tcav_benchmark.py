@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
-from vtcav_jax.evaluation.tcav_benchmark.table import FILE, LEVEL, MEASURES, Row
+from vtcav_jax.evaluation.tcav_benchmark.table import (
+    FALSE_POSITIVE_LEVEL,
+    TCAV_BENCHMARK_CSV,
+    TCAV_BENCHMARK_MEASURES,
+    TcavBenchmarkRow,
+)
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale
@@ -21,10 +26,10 @@ TCAV_BENCHMARK_GUIDE = (
 
 
 def tcav_benchmark_sections(run: RunFolder) -> list[Section]:
-    rows = read_rows(run.folder / FILE, Row)
+    rows = read_rows(run.folder / TCAV_BENCHMARK_CSV, TcavBenchmarkRow)
     if not rows:
         return []
-    networks = unique_in_order([row.network for row in rows])
+    networks = unique_in_order([row.network_name for row in rows])
     figures = tuple(power_figure(rows, network_name) for network_name in networks)
     parts = [
         html.callout(
@@ -36,9 +41,11 @@ def tcav_benchmark_sections(run: RunFolder) -> list[Section]:
     return [Section("truth-concepts", "Which test of concepts to believe", "".join(parts), figures)]
 
 
-def most_separating_stage(rows: Sequence[Row], network_name: str) -> str:
+def most_separating_stage(rows: Sequence[TcavBenchmarkRow], network_name: str) -> str:
     """The stage where causes stand out most, by the mean AUROC of all procedures."""
-    subset = [row for row in rows if row.network == network_name and row.measure == "AUROC" and row.kind == "both"]
+    subset = [
+        row for row in rows if row.network_name == network_name and row.measure == "AUROC" and row.clip_type == "both"
+    ]
     values_by_stage = {
         stage: [row.value for row in subset if row.stage == stage]
         for stage in unique_in_order([row.stage for row in subset])
@@ -46,10 +53,12 @@ def most_separating_stage(rows: Sequence[Row], network_name: str) -> str:
     return max(values_by_stage, key=lambda stage: sum(values_by_stage[stage]) / len(values_by_stage[stage]))
 
 
-def protocol_points(rows: Sequence[Row], network_name: str) -> list[tuple[str, str]]:
+def protocol_points(rows: Sequence[TcavBenchmarkRow], network_name: str) -> list[tuple[str, str]]:
     """What each procedure finds, and what it finds that is not there; then moving clips against still ones."""
     stage = most_separating_stage(rows, network_name)
-    by_key = {(r.procedure, r.kind, r.measure): r for r in rows if r.network == network_name and r.stage == stage}
+    by_key = {
+        (r.protocol, r.clip_type, r.measure): r for r in rows if r.network_name == network_name and r.stage == stage
+    }
 
     def describe_protocol(name: str) -> str:
         power, false_positives = by_key[name, "both", "POWER"], by_key[name, "both", "FALSE_POSITIVES"]
@@ -74,9 +83,11 @@ def protocol_points(rows: Sequence[Row], network_name: str) -> list[tuple[str, s
     ]
 
 
-def power_figure(rows: Sequence[Row], network_name: str) -> Figure:
+def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
     """Each procedure at each stage: what it finds over what it finds wrongly; small: corrected for the family."""
-    by_key = {(r.procedure, r.stage, r.measure): r for r in rows if r.network == network_name and r.kind == "both"}
+    by_key = {
+        (r.protocol, r.stage, r.measure): r for r in rows if r.network_name == network_name and r.clip_type == "both"
+    }
     names = unique_in_order([procedure for procedure, *_ in by_key])
     base_names = [name for name in names if (name, most_separating_stage(rows, network_name), "AUROC") in by_key]
     canvas = Canvas(FIGURE_WIDTH, 262 + 16 * len(base_names))
@@ -86,7 +97,7 @@ def power_figure(rows: Sequence[Row], network_name: str) -> Figure:
         canvas.line(44, y(value), FIGURE_WIDTH - 14, y(value), "axis")
         canvas.text(38, y(value) + 4, f"{value:g}", "soft", "end")
         canvas.text(x(value), 232, f"{value:g}", "soft", "middle")
-    canvas.line(x(LEVEL), 34, x(LEVEL), 216, "zero", "what a test at 5 % promises")
+    canvas.line(x(FALSE_POSITIVE_LEVEL), 34, x(FALSE_POSITIVE_LEVEL), 216, "zero", "what a test at 5 % promises")
     canvas.text(FIGURE_WIDTH - 14, 248, "share found of what is no cause", "soft", "end")
     for (name, stage, measure), power in by_key.items():
         if measure != "POWER":
@@ -126,14 +137,14 @@ def _protocol_index(name: str, base_names: Sequence[str]) -> int:
     return base_names.index(name if name in base_names else name.partition(", ")[0])
 
 
-def _benchmark_table(rows: Sequence[Row]) -> str:
-    keys = unique_in_order([(r.network, r.stage, r.kind, r.procedure) for r in rows])
+def _benchmark_table(rows: Sequence[TcavBenchmarkRow]) -> str:
+    keys = unique_in_order([(r.network_name, r.stage, r.clip_type, r.protocol) for r in rows])
     lines = []
     for key in keys:
-        by_measure = {r.measure: r for r in rows if (r.network, r.stage, r.kind, r.procedure) == key}
+        by_measure = {r.measure: r for r in rows if (r.network_name, r.stage, r.clip_type, r.protocol) == key}
         cells = [
             f"{format_number(r.value)} ({format_range(r.low, r.high)})" if (r := by_measure.get(m)) else ""
-            for m in MEASURES
+            for m in TCAV_BENCHMARK_MEASURES
         ]
         lines.append(("", [*key, *cells]))
     head = [

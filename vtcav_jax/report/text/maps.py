@@ -9,7 +9,7 @@ import numpy as np
 from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos.map_store import MapRow
 from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
-from vtcav_jax.evaluation.published_scores import trust
+from vtcav_jax.evaluation.published_scores import trust_sentence
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.run_reader import RunFolder
@@ -75,7 +75,7 @@ def describe_map_method(run: RunFolder, key: MapKey) -> str:
     record = run.task_record("explain")
     if record and key[2] in record.config.get("mixed", ()):
         sentences.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
-    return " ".join(part for part in (*sentences, *sanity_texts(by_measure), trust(key[1], key[2])) if part)
+    return " ".join(part for part in (*sentences, *sanity_texts(by_measure), trust_sentence(key[1], key[2])) if part)
 
 
 def _describe_place(rows: Sequence[MapRow]) -> str:
