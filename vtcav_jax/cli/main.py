@@ -263,24 +263,24 @@ TASKS: dict[str, Callable[[], int | None]] = {
 
 
 def main(argv: list[str]) -> int:
-    from vtcav_jax import telling
+    from vtcav_jax import console
 
     logging.set_verbosity(logging.WARNING)
-    telling.style.set("json" if flags.LOG_JSON.value else "quiet" if flags.QUIET.value else "plain")
+    console.verbosity.set("json" if flags.LOG_JSON.value else "quiet" if flags.QUIET.value else "plain")
     started = time.monotonic()
     try:
         code = done(argv[1:])
     except KeyboardInterrupt:
         kept = flags.TASKS[flags.TASK.value].kept if flags.TASK.value in flags.TASKS else "nothing"
-        telling.warn(f"\nstopped; kept: {kept}\n  python main.py {shlex.join(sys.argv[1:])}")
+        console.warn(f"\nstopped; kept: {kept}\n  python main.py {shlex.join(sys.argv[1:])}")
         code = STOPPED
-    telling.event("end", task=flags.TASK.value, code=code, seconds=round(time.monotonic() - started, 3))
+    console.json_event("end", task=flags.TASK.value, code=code, seconds=round(time.monotonic() - started, 3))
     return code
 
 
 def done(unexpected: list[str]) -> int:
     """Does the task; what is refused is told in a sentence."""
-    from vtcav_jax import telling
+    from vtcav_jax import console
     from vtcav_jax.names import unknown
     from vtcav_jax.runs import directory
 
@@ -294,10 +294,10 @@ def done(unexpected: list[str]) -> int:
         with directory.alone():
             return TASKS[flags.TASK.value]() or 0
     except (ValueError, OSError) as error:
-        telling.warn(f"error: {errors.with_flags(str(error))}")
+        console.warn(f"error: {errors.with_flags(str(error))}")
         return errors.CODE
     except Exception:
-        telling.warn(f"{traceback.format_exc()}\nthis is a fault of the program; please report it with the lines above")
+        console.warn(f"{traceback.format_exc()}\nthis is a fault of the program; please report it with the lines above")
         return FAULT
 
 

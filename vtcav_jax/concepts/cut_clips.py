@@ -14,8 +14,8 @@ from vtcav_jax.concepts.concept_sets import ConceptClip, encoded
 from vtcav_jax.concepts.config import NEGATIVE, Mining
 from vtcav_jax.concepts.negatives import ANYWHERE
 from vtcav_jax.concepts.video_scan import Detector, Drawn, Survey, in_order
+from vtcav_jax.console import progress
 from vtcav_jax.data.decode import FramesMissing, VideoError, probe
-from vtcav_jax.progress import progress
 
 
 def written(

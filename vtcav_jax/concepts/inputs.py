@@ -9,11 +9,11 @@ from pathlib import Path
 from vtcav_jax.concepts.boxes import Box, read_boxes
 from vtcav_jax.concepts.config import Mining, folder_name
 from vtcav_jax.concepts.video_scan import Detector, Drawn
+from vtcav_jax.console import progress
 from vtcav_jax.data.decoded_dataset import Prepared
 from vtcav_jax.data.open import Files, Item, Source, one_line, open_source, unique
 from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.names import printable, unknown
-from vtcav_jax.progress import progress
 from vtcav_jax.worlds.export import write_video
 
 AT_ONCE = 64  # synthetic clips

@@ -20,12 +20,12 @@ from vtcav_jax.concepts.concept_sets import ConceptClip, encoded, once, read_ver
 from vtcav_jax.concepts.config import NEGATIVE, Concept, Mining, folder_name
 from vtcav_jax.concepts.cut_clips import write_file
 from vtcav_jax.concepts.mining import finish, open_folder
+from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, How
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Item, Source
 from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.names import printable, unknown
-from vtcav_jax.progress import progress
 from vtcav_jax.runs.directory import told_when_full
 
 

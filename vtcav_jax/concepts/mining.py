@@ -22,11 +22,11 @@ from vtcav_jax.concepts.inputs import Films, Videos
 from vtcav_jax.concepts.negatives import applies, random_sets
 from vtcav_jax.concepts.review.page import write_review
 from vtcav_jax.concepts.video_scan import Detector, Drawn, Planned, Survey, plan, survey
+from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.open import Item
 from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.names import printable
-from vtcav_jax.progress import progress
 from vtcav_jax.runs.directory import told_when_full, versions, write_table, write_text
 
 SURVEYS, VIDEOS = "surveys", "videos"

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, How, made
 from vtcav_jax.data.loader import Read, stream
 from vtcav_jax.data.open import Item, Source, digest
 from vtcav_jax.data.tfds import Records, records_of
-from vtcav_jax.progress import progress
 from vtcav_jax.runs.directory import told_when_full, write_text
 
 INDEX = "clips.json"  # what each clip is, and how they were made; written last

@@ -13,12 +13,12 @@ from vtcav_jax.attribution.integrated import static_and_dynamic_many
 from vtcav_jax.attribution.motion import selective_relevance
 from vtcav_jax.attribution.motion.temporal_probes import frame_orders, logits_in_orders, probe_from_scores
 from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import batch_slices, bootstrap_interval, bootstrap_weights
 from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MOTION_SCORE, MethodScoreRow
 from vtcav_jax.models import Network
-from vtcav_jax.progress import progress
 
 N_SHUFFLES = 8
 

@@ -19,15 +19,14 @@ from jaxtyping import Array, Float
 from vtcav_jax import pyramid, tap
 from vtcav_jax.attribution.score_model import ExplainContext, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Margin
+from vtcav_jax.console import progress, warn
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval, bootstrap_weights
 from vtcav_jax.evaluation.world_benchmark.tables import ABLATION_SCORE, SELECTIVITY_SCORE, MethodScoreRow
-from vtcav_jax.progress import progress
 from vtcav_jax.pyramid import Selection
 from vtcav_jax.pyramid.ablation import score_without
 from vtcav_jax.tap import Model
-from vtcav_jax.telling import warn
 
 CHANNELS_PER_STAGE, BENCHMARK_PYRAMID_DEPTH = 8, 3
 RANDOM_CHANNEL_DRAWS = 8  # sets of kernels at random

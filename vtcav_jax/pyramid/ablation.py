@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from vtcav_jax import tap
 from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.pyramid.build import reference_activations
 from vtcav_jax.pyramid.graph import Pyramid
 from vtcav_jax.stats import intervals

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtcav_jax.concepts.config import NEGATIVE
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.report import html
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.figures import png as raster

@@ -18,11 +18,11 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
 from vtcav_jax.concepts.crops import letterbox
 from vtcav_jax.concepts.review.page import compressed, jpeg
+from vtcav_jax.console import progress
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
-from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, found, write_rows
 from vtcav_jax.training.evaluate import predict_clips
 

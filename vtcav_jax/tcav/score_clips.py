@@ -11,12 +11,12 @@ from jaxtyping import Array
 
 from vtcav_jax import models, tap
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.console import progress
 from vtcav_jax.data.clip import How
 from vtcav_jax.data.loader import Read, stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
-from vtcav_jax.progress import progress
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.encode import TARGETS
 from vtcav_jax.tcav.features.pooling import spread_out

@@ -22,9 +22,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.console import progress
 from vtcav_jax.data import How, Read, Source, stream
 from vtcav_jax.models import parameters as weights
-from vtcav_jax.progress import progress
 from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
 
 Augmentation = Literal["none", "flip", "torus"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.worlds.render import Clips
 
 FPS = 25  # of the files, and of the clock that clips have without them

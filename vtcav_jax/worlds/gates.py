@@ -16,7 +16,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.tap import Model
 from vtcav_jax.worlds.render import Clips, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import AnyWorld, Kind, Question

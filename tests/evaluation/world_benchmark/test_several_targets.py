@@ -16,11 +16,11 @@ from vtcav_jax.attribution.perturbation import MULTI_TARGET_PERTURBATIONS
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.cli.commands import evaluate_methods as task
 from vtcav_jax.cli.commands.evaluate_methods import EvaluationResult, run_jobs
+from vtcav_jax.console import progress
 from vtcav_jax.evaluation.motion_benchmark import N_SHUFFLES, static_dynamic_share, temporal_probe_share
 from vtcav_jax.evaluation.world_benchmark.entries import EXPENSIVE, Entry, build_entries, make_maps
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.progress import progress
 from vtcav_jax.worlds.gates import Gates
 
 

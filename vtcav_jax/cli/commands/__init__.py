@@ -4,9 +4,6 @@ from collections.abc import Sequence
 
 from vtcav_jax.data.loader import Read
 from vtcav_jax.data.open import Source, open_source
-from vtcav_jax.telling import answer, say
-
-__all__ = ["answer", "say", "all_failed_message", "open_nonempty"]
 
 
 def open_nonempty(spec: str) -> Source:

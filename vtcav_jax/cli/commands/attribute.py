@@ -23,10 +23,11 @@ from vtcav_jax.attribution.videos.explain_videos import (
     explain_videos,
     resolve_methods,
 )
-from vtcav_jax.cli.commands import all_failed_message, open_nonempty, say
+from vtcav_jax.cli.commands import all_failed_message, open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.concepts.review.page import jpeg
+from vtcav_jax.console import info, progress
 from vtcav_jax.data import How, Source, failure_table, write_failures
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     BEAT_TRIVIAL_METRICS,
@@ -40,7 +41,6 @@ from vtcav_jax.evaluation.faithfulness.own_clips import FAITHFULNESS_CSV as METR
 from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown
-from vtcav_jax.progress import progress
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.runs import directory
@@ -111,7 +111,7 @@ def attribute(
     about |= {"ig_steps": ig_steps} if "integrated_gradients" in options else {}
     if mixed := mixed_stage_names(network, target_specs, method_stages):
         about |= {"mixed": mixed}
-        say(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
+        info(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
     folder = directory.open_run(run, about, flags)
     for part in ("maps", "films"):
         (folder / part).mkdir(exist_ok=True)
@@ -156,11 +156,11 @@ def attribute(
         folder / temporal_profile.PROFILE_CSV, temporal_profile.ProfileRow, temporal_profile.temporal_profiles(paths)
     )
     write_rows(folder / "explain.csv", map_store.MapRow, rows)
-    say(map_table(rows))
+    info(map_table(rows))
     if failed:
-        say(failure_table(failed))
+        info(failure_table(failed))
     animation_note = "" if animations == "none" else f", films: {folder / 'films'}"
-    say(f"\nmaps: {folder / 'maps'}{animation_note}, all in numbers: {folder / 'explain.csv'}")
+    info(f"\nmaps: {folder / 'maps'}{animation_note}, all in numbers: {folder / 'explain.csv'}")
     n_clips = max(sanity_clips, faithfulness_clips)
     clips = first_readable(source, network, sampling, n_clips, num_workers)
     if n_clips and not clips:
@@ -170,13 +170,13 @@ def attribute(
             network, source, target_specs, method_stages, clips[:sanity_clips], batch_size, seed, options
         )
         write_rows(folder / "limits.csv", SanityRow, sanity_rows)
-        say(f"\n{sanity_table(sanity_rows)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
+        info(f"\n{sanity_table(sanity_rows)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
     if faithfulness_clips:
         results = run_faithfulness(
             network, target_specs, method_stages, clips[:faithfulness_clips], batch_size, seed, options
         )
         write_rows(folder / METRICS, OwnMetricRow, results)
-        say(f"\n{faithfulness_table(results)}\n\nmetrics that need no truth: {folder / METRICS}")
+        info(f"\n{faithfulness_table(results)}\n\nmetrics that need no truth: {folder / METRICS}")
     report([folder])
 
 
@@ -278,7 +278,7 @@ def run_faithfulness(
     logits = np.concatenate([np.asarray(compute_logits(network.model, part)) for part in parts])
     out = []
     for i, target_spec in enumerate(target_specs):
-        say(f"metrics of {target_spec.name}, {i + 1} of {len(target_specs)} questions, on {len(video)} clips")
+        info(f"metrics of {target_spec.name}, {i + 1} of {len(target_specs)} questions, on {len(video)} clips")
         for rows in own_clip_metrics(
             network.model, video, target_spec, logits, methods, options, batch_size=batch_size, seed=seed
         ):

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands import answer, say
 from vtcav_jax.cli.commands.report import report
+from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
 from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
 from vtcav_jax.evaluation.motion_benchmark import motion_benchmark
 from vtcav_jax.evaluation.pyramid_benchmark import pyramid_benchmark
@@ -46,12 +46,10 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     NotApplicable,
 )
 from vtcav_jax.models import Network
-from vtcav_jax.progress import heard, progress
 from vtcav_jax.report.run_reader import read_rows
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.cache import code_version, fingerprint
-from vtcav_jax.telling import Style, style
 
 MAIN_WORLD = "small"  # the world of which everything is told
 # What a row means hangs on this code: what an older version kept is not taken for it
@@ -111,7 +109,7 @@ def evaluate_methods(
     jobs: dict[tuple[str, str], JobRunner] = {}
     for name, by_world in ids_by_network.items():
         for world, ids in by_world.items():
-            say(f"{name}: {', '.join(ids)}, {len(entries_by_network[name])} rows on {max_clips} clips")
+            info(f"{name}: {', '.join(ids)}, {len(entries_by_network[name])} rows on {max_clips} clips")
             one = EvaluationJob(
                 folder, name, network_by_name[name], world, ids, entries_by_network[name], max_clips, seed, not methods
             )
@@ -135,8 +133,8 @@ def evaluate_methods(
         )
     gate_texts = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in job_results.items()]
     directory.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
-    answer(evaluation_summary(score_rows, not_applicable))
-    answer(f"\nall of it: {folder / METHOD_SCORES_CSV}")
+    emit(evaluation_summary(score_rows, not_applicable))
+    emit(f"\nall of it: {folder / METHOD_SCORES_CSV}")
     report([folder])
 
 
@@ -193,11 +191,13 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
             event.result()  # raises what the job has raised
 
     n_threads = 2 if jax.default_backend() == "cpu" else 1
-    console_style: Style = "json" if style.get() == "json" else "quiet"  # a person sees one line for all
+    console_verbosity: Verbosity = "json" if verbosity.get() == "json" else "quiet"  # a person sees one line for all
 
     def start() -> None:
-        style.set(console_style)
-        heard.set(partial(report_progress, 0))  # the line moves, and what is stopped ends, with every unit of the work
+        verbosity.set(console_verbosity)
+        on_tick.set(
+            partial(report_progress, 0)
+        )  # the line moves, and what is stopped ends, with every unit of the work
 
     with ThreadPoolExecutor(n_threads, "network", initializer=start) as pool:
         futures = [pool.submit(job, report_progress) for job in jobs]
@@ -207,7 +207,7 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
             for _ in progress(steps_done(), steps, "rows", size=int):
                 pass
         except BaseException:
-            say("what is at work ends with its batch")
+            info("what is at work ends with its batch")
             raise
         finally:
             stopped.set()

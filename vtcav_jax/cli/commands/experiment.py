@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtcav_jax import tap
-from vtcav_jax.cli.commands import open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.commands.pipeline import run_pipeline
 from vtcav_jax.cli.commands.predict import load_model
+from vtcav_jax.console import info
 from vtcav_jax.tcav.experiment.config import Experiment, chosen_stages
 from vtcav_jax.tcav.experiment.dataset import of_class
 
@@ -49,7 +50,7 @@ def experiment(
     """Mines into the folder `sets` by the flags `mining`, tests what is there by `testing`; returns an exit code."""
     code = run_pipeline(program, [mining_flags, tcav_flags], verbosity_flags, dry_run=dry_run)
     if not code and not dry_run:
-        say(
+        info(
             f"\nlook at the concepts: {concept_dir / 'review.html'}; reject what is wrong, save review.csv into {concept_dir}, and"
             " give the same command again: only what has changed is done anew"
         )

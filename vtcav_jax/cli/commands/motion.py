@@ -10,11 +10,11 @@ from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_sentence
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.explain_videos import resolve_methods
-from vtcav_jax.cli.commands import all_failed_message, open_nonempty, say
+from vtcav_jax.cli.commands import all_failed_message, open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
+from vtcav_jax.console import info, progress
 from vtcav_jax.data import How, failure_table, write_failures
-from vtcav_jax.progress import progress
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 
@@ -85,11 +85,11 @@ def measure_motion_reliance(
     write_rows(folder / "motion_classes.csv", ClassMotionRow, classes)
     lines = motion_sentences(classes)
     directory.write_text(folder / "motion.txt", "\n".join(lines) + "\n")
-    say(motion_table(classes))
-    say("\n" + "\n".join(lines))
+    info(motion_table(classes))
+    info("\n" + "\n".join(lines))
     if failed:
-        say(failure_table(failed))
-    say(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
+        info(failure_table(failed))
+    info(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
     report([folder])
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtcav_jax.cli.commands import say
+from vtcav_jax.console import info
 
 
 def run_pipeline(
@@ -18,7 +18,7 @@ def run_pipeline(
     """Runs `program` with the flags of each step, and `style` besides; returns the exit code of the first that fails.
     `dry_run` only prints them."""
     for i, flags in enumerate(steps, start=1):
-        say(f"\n[{i}/{len(steps)}] python {program.name} {shlex.join(flags)}")
+        info(f"\n[{i}/{len(steps)}] python {program.name} {shlex.join(flags)}")
         if not dry_run and (
             code := subprocess.run([sys.executable, str(program), *flags, *verbosity_flags]).returncode
         ):

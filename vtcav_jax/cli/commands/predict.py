@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models, tap
-from vtcav_jax.cli.commands import answer, open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.console import emit, info, progress, warn
 from vtcav_jax.data import How, Source, failure_table
 from vtcav_jax.models import parameters
-from vtcav_jax.progress import progress
 from vtcav_jax.runs import directory
-from vtcav_jax.telling import warn
 from vtcav_jax.training.evaluate import predict_clips, predict_source
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
@@ -26,13 +25,13 @@ def inspect_network(name: str) -> None:
     video = jax.ShapeDtypeStruct((1, *preset.clip_spec.shape), jnp.float32)
     logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = parameters.count_parameters(model)
-    answer(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    answer(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
+    emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
+    emit(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
     rows = [(stage, shapes[stage]) for stage in tap.stages_of(model)]
-    answer(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
+    emit(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
     for stage, a in rows:
         shape = " x ".join(map(str, a.shape[1:]))
-        answer(f"{stage:24}{shape:>22}{a.size:>12,}{format_bytes(100 * a.size * a.dtype.itemsize):>12}")
+        emit(f"{stage:24}{shape:>22}{a.size:>12,}{format_bytes(100 * a.size * a.dtype.itemsize):>12}")
 
 
 def format_bytes(size: int) -> str:
@@ -67,13 +66,13 @@ def predict(
         assert source is not None
         predictions = predict_videos(network, source, sampling, batch_size, num_workers)
     rows: list[tuple] = []
-    answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*PREDICTION_COLUMNS))
+    emit("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*PREDICTION_COLUMNS))
     for name, probability in predictions:
         for head, part in network.head_slices.items():
             head_probabilities = probability[part]
             for rank, k in enumerate(np.argsort(-head_probabilities, kind="stable")[:top_k], start=1):
                 rows.append((name, head, rank, int(k), network.heads[head][k], f"{head_probabilities[k]:.4f}"))
-                answer("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
+                emit("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
     if out is not None:
         directory.write_table(out, PREDICTION_COLUMNS, rows)
 
@@ -114,13 +113,13 @@ def predict_videos(
         note = "  shorter than the network's clip: frames come twice" if read.clip.padded else ""
         lines.append(f"{read.item.name:32} {f'{first} to {last}':>14} {seconds:>18}{note}")
         yield read.item.name, probability
-    say(f"\nread {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
+    info(f"\nread {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
     if lines:
-        say("\n".join([f"{'video':32} {'frames':>14} {'seconds':>18}", *lines[:MAX_PREDICTION_ROWS]]))
+        info("\n".join([f"{'video':32} {'frames':>14} {'seconds':>18}", *lines[:MAX_PREDICTION_ROWS]]))
     if len(lines) > MAX_PREDICTION_ROWS:
-        say(f"and {len(lines) - MAX_PREDICTION_ROWS} more")
+        info(f"and {len(lines) - MAX_PREDICTION_ROWS} more")
     if failed:
-        say(failure_table(failed))
+        info(failure_table(failed))
 
 
 def read_clip_array(path: Path) -> np.ndarray:

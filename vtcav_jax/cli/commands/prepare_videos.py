@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtcav_jax import concepts, data, models
-from vtcav_jax.cli.commands import answer, open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.console import emit, info
 from vtcav_jax.data import How, failure_table
 from vtcav_jax.data.world_source import Synthetic
 from vtcav_jax.worlds import write_clips
@@ -18,7 +19,7 @@ def render_world(videos: str | None, out: Path | None) -> None:
             "--task=worlds needs --videos=worlds:NAME:COUNT:SEED, such as worlds:small:100:0, and --out=DIR"
         )
     paths = write_clips(source.rendered(0, source.count), out)
-    answer(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
+    emit(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
 
 
 def preprocess(videos: str | None, model: str, sampling: How, out: Path | None, *, num_workers: int = 2) -> None:
@@ -28,9 +29,9 @@ def preprocess(videos: str | None, model: str, sampling: How, out: Path | None, 
     failed = data.prepare(
         open_nonempty(videos), models.abstract_model(model)[1].clip_spec, sampling, out, workers=num_workers
     )
-    answer(f"wrote {out}; read it with --videos={out}")
+    emit(f"wrote {out}; read it with --videos={out}")
     if failed:
-        say(failure_table(failed))
+        info(failure_table(failed))
 
 
 def mine_concepts(
@@ -57,25 +58,25 @@ def mine_concepts(
         labelled_report = concepts.whole_clips(
             open_nonempty(videos), config, clip_spec, out, targets=target_source, workers=num_workers
         )
-        say(labelled_report.text)
-        return answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+        info(labelled_report.text)
+        return emit(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
     if clip_spec is not None:
         config = replace(config, frames=clip_spec.frames, interval=clip_spec.interval)
     report = concepts.mine(videos, config, out, targets=target_videos or (), negatives=negative_videos)
-    say(report.text)
-    answer(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+    info(report.text)
+    emit(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
 
 
 def review_concepts(concept_dir: str) -> None:
     """The page of concept sets that are there, for those that were made by hand."""
     path, failures = concepts.review_sets(concept_dir)
-    answer(f"look at them, and reject what is wrong: {path}")
+    emit(f"look at them, and reject what is wrong: {path}")
     for name, why in failures.items():
-        say(f"not on it: {name}: {why}")
+        info(f"not on it: {name}: {why}")
 
 
 def list_detector_labels(detector: Path) -> None:
     """What a detector knows, a name a line."""
     from vtcav_jax.concepts.detect import list_labels
 
-    answer("\n".join(list_labels(detector)))
+    emit("\n".join(list_labels(detector)))

@@ -16,12 +16,12 @@ from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import compute_logits
-from vtcav_jax.cli.commands import open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
+from vtcav_jax.console import info, progress
 from vtcav_jax.data import How, Read, failure_table, write_failures
 from vtcav_jax.models import Network
-from vtcav_jax.progress import progress
 from vtcav_jax.pyramid import AblationResult, Pyramid, Selection
 from vtcav_jax.pyramid.graph import EdgeRule
 from vtcav_jax.pyramid.tables import PYRAMID_JSON, AblationRow, AlignedRow, EdgeRow, NodeRow, kernel_animation_name
@@ -115,7 +115,7 @@ def pyramid(
     failed = [one for one in results if isinstance(one, Read)]
     write_failures(folder / "pyramid_failures.csv", failed)
     if failed:
-        say(failure_table(failed))
+        info(failure_table(failed))
     if not clips:
         raise ValueError(f"no clip of {source.spec} could be read; see {folder / 'pyramid_failures.csv'}")
     logits = predict_logits(network, clips)
@@ -191,8 +191,8 @@ def pyramid(
         if name != "concepts" or concept_run:
             write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
     directory.write_text(folder / PYRAMID_JSON, json.dumps(pyramid_facts, indent=1))
-    say("\n\n".join(lines))
-    say(
+    info("\n\n".join(lines))
+    info(
         f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}"
     )
     report([folder])

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtcav_jax.cli.commands import answer
 from vtcav_jax.cli.commands.pipeline import run_pipeline
+from vtcav_jax.console import emit
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder
 from vtcav_jax.report.text.tcav import class_answers, trust_notes
 
@@ -41,7 +41,7 @@ def quickstart(program: Path, folder: Path, verbosity_flags: list[str]) -> int:
     """Runs the commands by `program`, with the flags `style` besides; returns the exit code of the first that fails."""
     if code := run_pipeline(program, list(quickstart_commands(folder)), verbosity_flags):
         return code
-    answer(quickstart_summary(open_run_folder(folder / "tcav"), folder))
+    emit(quickstart_summary(open_run_folder(folder / "tcav"), folder))
     return 0
 
 

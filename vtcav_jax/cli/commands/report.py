@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtcav_jax.cli.commands import answer
+from vtcav_jax.console import emit
 from vtcav_jax.report.build import write_comparison, write_report
 
 
@@ -16,4 +16,4 @@ def report(folders: Sequence[Path], out: Path | None = None) -> None:
     if len(folders) > 1 and len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"--run={','.join(map(str, folders))}: the same run comes twice; name each once")
     path = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out)
-    answer(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    emit(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)")

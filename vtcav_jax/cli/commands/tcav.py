@@ -8,10 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands import answer, open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.concepts import read_sets
+from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.tcav.experiment import run as experiment_run
@@ -58,7 +59,7 @@ def tcav(
             mesh = Mesh(np.array(jax.local_devices()), ("b",))
             worth_it = todo.asked.questions and todo.attainable.possible
             absent = todo.forward_missing or todo.backward_missing
-            answer(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
+            emit(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
         return todo.require()
     assert run is not None
     results = experiment_run.run(
@@ -66,7 +67,7 @@ def tcav(
     )
     if distributed.first():
         render_previews(results.folder, network, source, sets, results.rows, results.clips)
-        say(tcav_summary(results, config, random_weights=model in models.PRESETS))
+        info(tcav_summary(results, config, random_weights=model in models.PRESETS))
         report([results.folder])
 
 
@@ -95,21 +96,19 @@ def score_concepts(
     out.mkdir(parents=True, exist_ok=True)
     write_rows(out / "projections.csv", Moment, moments)
     write_rows(out / "explained.csv", Explained, rows)
-    say(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
+    info(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
     ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
     rows_per_pair: dict[tuple[str, str], int] = {}
     for row in ranked:
         rows_per_pair[row.clip, row.target] = rows_per_pair.get((row.clip, row.target), 0) + 1
         if rows_per_pair[row.clip, row.target] <= VECTORS_PER_PAIR and len(rows_per_pair) <= MAX_SCORED_PAIRS:
-            say(
+            info(
                 f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.vector:32.32}{row.derivative:>11.3g}"
                 f"{row.inside:>9.2f}"
             )
-    answer(
-        f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv"
-    )
+    emit(f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv")
     if failed:
-        say(failure_table(failed))
+        info(failure_table(failed))
 
 
 def tcav_summary(results: experiment_run.Results, config: Experiment, *, random_weights: bool = False) -> str:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import models
-from vtcav_jax.cli.commands import answer, open_nonempty, say
+from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.console import emit, info
 from vtcav_jax.data import Source, failure_table, write_failures
 from vtcav_jax.models import parameters
 from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
@@ -62,12 +63,12 @@ def train(
         initial = loop.replace_head(initial, make)
     trained = loop.train_network(make, source, clip_spec, config, folder, initial=initial, num_workers=num_workers)
     if trained.failures:
-        say(failure_table(trained.failures))
+        info(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)
-    say(f"curves: {draw_training_curves(folder / 'metrics.csv')}")
+    info(f"curves: {draw_training_curves(folder / 'metrics.csv')}")
     if not (folder / TRAINED_NETWORK_FILE).exists():
         models.save(folder / TRAINED_NETWORK_FILE, trained.model, preset, heads, run=folder.name, videos=source.spec)
-    answer(f"network: {folder / TRAINED_NETWORK_FILE}")
+    emit(f"network: {folder / TRAINED_NETWORK_FILE}")
     network = models.load(folder / TRAINED_NETWORK_FILE)
     if eval_source is not None:
         report_accuracy(network, eval_source, folder, config.batch_size, num_workers)
@@ -77,7 +78,7 @@ def train(
             network.model, world, gate_clips, seed=config.seed + 2, prepare=lambda video: (video - mean) / std
         )
         directory.write_text(folder / "gates.txt", gate_results.table() + "\n")
-        answer(gate_results.table())
+        emit(gate_results.table())
         gate_results.check()
 
 
@@ -87,6 +88,6 @@ def report_accuracy(network: models.Network, source: Source, folder: Path, batch
     accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
     rows = [(a.head, a.n_clips, a.n_correct, a.share, *a.interval) for a in accuracies]
     directory.write_table(folder / "accuracy.csv", ("head", "n", "right", "accuracy", "low", "high"), rows)
-    answer(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
+    emit(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
     for head, n, _, share, low, high in rows:
-        answer(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")
+        emit(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")

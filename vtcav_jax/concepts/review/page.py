@@ -19,9 +19,9 @@ from jaxtyping import UInt8
 from vtcav_jax.concepts.concept_sets import ConceptClip, pictures, read_sets
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.concepts.review_page import PAGE, SCRIPT, STYLE
+from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.names import printable
-from vtcav_jax.progress import progress
 from vtcav_jax.runs.directory import write_text
 
 SIZE = 112  # of a preview, in pixels

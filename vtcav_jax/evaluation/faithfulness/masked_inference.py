@@ -16,9 +16,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
 from vtcav_jax.attribution.score_model import ExplainContext, ScoreModel, prepare_explanation
 from vtcav_jax.attribution.targets import Class, Contrast, Group, LogitFunction, Margin, Target
+from vtcav_jax.console import progress
 from vtcav_jax.evaluation.faithfulness.infill import Infill, get_infill
 from vtcav_jax.evaluation.faithfulness.partition import Partition, token_partition
-from vtcav_jax.progress import progress
 from vtcav_jax.tap import Model, class_logit
 
 MASKED_BATCH_SIZE = 64

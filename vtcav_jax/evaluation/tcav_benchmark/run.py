@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from vtcav_jax import models
 from vtcav_jax import tap as taps
+from vtcav_jax.console import progress
 from vtcav_jax.evaluation.tcav_benchmark.protocols import BenchmarkCase, ProtocolVerdicts, captum, saha, tensorflow_tcav
 from vtcav_jax.evaluation.tcav_benchmark.table import (
     BENCHMARK_CLIP_TYPES,
@@ -32,7 +33,6 @@ from vtcav_jax.evaluation.tcav_benchmark.table import (
 )
 from vtcav_jax.evaluation.world_benchmark.eval_set import quantise_and_normalise
 from vtcav_jax.models import Network
-from vtcav_jax.progress import progress
 from vtcav_jax.tcav.experiment.config import Experiment
 from vtcav_jax.tcav.features.encode import Encoded, Reading, encode
 from vtcav_jax.tcav.features.gram import gram

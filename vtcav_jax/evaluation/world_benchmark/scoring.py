@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from vtcav_jax import models
 from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark import world_metrics
 from vtcav_jax.evaluation.world_benchmark.entries import (
     CUSTOM_CODE_LOCK,
@@ -41,7 +42,6 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
 )
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
 from vtcav_jax.models import Network
-from vtcav_jax.progress import progress
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 

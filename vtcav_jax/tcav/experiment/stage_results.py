@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.tcav.experiment.comparisons import Question
 from vtcav_jax.tcav.experiment.config import CHECKED
 from vtcav_jax.tcav.experiment.plan import Plan

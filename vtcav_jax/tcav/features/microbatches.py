@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 
 Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
 

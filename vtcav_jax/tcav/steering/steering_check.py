@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vtcav_jax.progress import progress
+from vtcav_jax.console import progress
 from vtcav_jax.tcav.experiment.comparisons import Question
 from vtcav_jax.tcav.experiment.stage_grams import Products
 from vtcav_jax.tcav.experiment.verdicts import Row, found

@@ -1,0 +1,117 @@
+"""Console output in each verbosity, and progress on a terminal and in a log."""
+
+import io
+import json
+import time
+
+import pytest
+import tqdm.std
+
+from vtcav_jax import console
+
+
+class Stream(io.StringIO):
+    def __init__(self, terminal: bool):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture
+def verbosity():
+    tokens = []
+    yield lambda name: tokens.append(console.verbosity.set(name))
+    for token in reversed(tokens):
+        console.verbosity.reset(token)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Every reading of a clock is five seconds after the one before."""
+    monotonic, wall = iter(range(0, 1000, 5)), iter(range(100, 1100, 5))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(monotonic)))
+    monkeypatch.setattr(tqdm.std, "time", lambda: float(next(wall)))
+
+
+def write_everything():
+    console.info("by the way")
+    console.emit("the result \x1b[2J")
+    console.warn("take care \x1b[2J")
+    console.json_event("end", code=0)
+    assert list(console.progress([[1], [2], [3]], 3, "clips", note=lambda: "loss 1")) == [[1], [2], [3]]
+
+
+def test_plain_writes_text(capsys, clock, verbosity):
+    verbosity("plain")
+    write_everything()
+    out, err = capsys.readouterr()
+    assert out == "by the way\nthe result \\x1b[2J\n"
+    assert err.splitlines()[0] == "take care \\x1b[2J" and "3/3 clips" in err and "loss 1" in err and "end" not in err
+
+
+def test_quiet_keeps_results_and_warnings(capsys, clock, verbosity):
+    verbosity("quiet")
+    write_everything()
+    assert capsys.readouterr() == ("the result \\x1b[2J\n", "take care \\x1b[2J\n")
+
+
+def test_json_is_one_object_per_line(capsys, clock, verbosity):
+    verbosity("json")
+    write_everything()
+    out, err = capsys.readouterr()
+    assert out == "the result \\x1b[2J\n"
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["event"] for line in lines] == ["note", "warning", "end", "progress"]
+    assert lines[-1]["done"] == lines[-1]["total"] == 3 and lines[-1]["note"] == "loss 1"
+    assert all(line["time"] > 0 for line in lines)
+
+
+def shown(monkeypatch, terminal: bool, note=lambda: "") -> str:
+    stream = Stream(terminal)
+    monkeypatch.setattr(console.sys, "stderr", stream)
+    batches = [[1, 2], [3, 4], [5]]
+    assert list(console.progress(batches, 5, "clips", note=note)) == batches
+    return stream.getvalue()
+
+
+def test_log_gets_a_line_every_ten_seconds_and_the_last(monkeypatch, clock):
+    (line,) = shown(monkeypatch, terminal=False).splitlines()
+    assert line.startswith("5/5 clips") and line.endswith("00:00 left")
+
+
+def test_terminal_gets_one_moving_line_that_is_removed(monkeypatch, clock):
+    text = shown(monkeypatch, terminal=True, note=lambda: "loss \x1b[2J1")
+    assert "0/5 clips" in text and "2/5 clips" in text and "loss \\x1b[2J1" in text and "\n" not in text
+    assert not text.rpartition("5/5")[2].split("\r", 1)[1].strip()
+
+
+def test_quick_work_writes_nothing_to_a_log(monkeypatch):
+    assert shown(monkeypatch, terminal=False) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_units_of_size_zero_do_not_divide_by_zero(monkeypatch, clock, terminal):
+    stream = Stream(terminal)
+    monkeypatch.setattr(console.sys, "stderr", stream)
+    assert list(console.progress([0, 0, 0, 2, 0, 2], 4, "rows", size=int)) == [0, 0, 0, 2, 0, 2]
+    assert "2/4 rows" in stream.getvalue() and ("0/4" in stream.getvalue()) == terminal
+
+
+def test_on_tick_can_stop_the_work(verbosity):
+    ticks, units = [], iter(range(9))
+
+    def tick():
+        ticks.append(1)
+        if len(ticks) == 3:
+            raise KeyboardInterrupt
+
+    before = console.on_tick.set(tick)
+    verbosity("quiet")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(console.progress(units, 9, "rows", size=int))
+    finally:
+        console.on_tick.reset(before)
+    assert next(units) == 3

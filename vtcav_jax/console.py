@@ -1,0 +1,139 @@
+"""Console output: results on stdout, notes and warnings through `logging`, progress through `tqdm`.
+
+Results always go to stdout. Notes go to stdout as well, warnings and progress to stderr. `verbosity` "quiet" drops notes
+and progress; "json" writes each note, warning and progress update as one JSON object per line on stderr.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, Literal, TypeVar
+
+from tqdm import tqdm
+
+from vtcav_jax.names import printable
+
+T = TypeVar("T")
+Verbosity = Literal["plain", "quiet", "json"]
+verbosity: ContextVar[Verbosity] = ContextVar("verbosity", default="plain")
+# Called once per unit of any progress, shown or not. Raising from it stops work that runs in another thread.
+on_tick: ContextVar[Callable[[], None]] = ContextVar("on_tick", default=lambda: None)
+
+MIN_SECONDS = 2  # shorter work writes nothing to a log
+LOG_INTERVAL = 10  # seconds between two lines of a log
+LINE_FORMAT = "{n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+
+
+class _ConsoleHandler(logging.Handler):
+    """Looks up the streams for each record: tests and callers may replace `sys.stdout` and `sys.stderr`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind, fields = getattr(record, "event", None), getattr(record, "fields", {})
+        is_warning, mode = record.levelno >= logging.WARNING, verbosity.get()
+        if mode == "json":
+            if kind is None:
+                kind, fields = "warning" if is_warning else "note", {"text": record.getMessage()}
+            line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields})
+        elif kind is not None or (mode == "quiet" and not is_warning):
+            return
+        else:
+            line = printable(record.getMessage())
+        print(line, file=sys.stderr if is_warning or mode == "json" else sys.stdout, flush=True)
+
+
+logger = logging.getLogger("vtcav_jax")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+if not logger.handlers:
+    logger.addHandler(_ConsoleHandler())
+
+
+def info(text: str) -> None:
+    """A note that accompanies the results."""
+    logger.info("%s", text)
+
+
+def emit(text: str) -> None:
+    """The result of a command; control characters are escaped."""
+    print(printable(text), flush=True)
+
+
+def warn(text: str) -> None:
+    """Shown in every verbosity."""
+    logger.warning("%s", text)
+
+
+def json_event(kind: str, **fields: Any) -> None:
+    """Written only where `verbosity` is "json"."""
+    logger.info("%s", kind, extra={"event": kind, "fields": fields})
+
+
+class _TerminalLine(tqdm):
+    """Calls `note` only when the line is drawn: it may wait for a device."""
+
+    monitor_interval = 0  # no monitor thread
+
+    def __init__(self, note: Callable[[], str], **options: Any):
+        self.note = note
+        super().__init__(**options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        return super().format_dict | {"postfix": printable(self.note()) if self.n else None}
+
+
+def progress(
+    batches: Iterable[T],
+    total: int,
+    unit: str,
+    *,
+    size: Callable[[Any], int] = len,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[T]:
+    """Yields `batches` and reports on stderr how many of `total` units are done, with the text of `note`.
+
+    A terminal shows one moving line, removed at the end. A log file gets a line every ten seconds, and none for work
+    that takes less than two.
+    """
+    mode, tick = verbosity.get(), on_tick.get()
+    is_terminal = mode == "plain" and sys.stderr.isatty()
+    start = last = time.monotonic()
+    done = 0
+    with _TerminalLine(
+        note,
+        total=total,
+        unit=unit,
+        file=sys.stderr,
+        disable=not is_terminal,
+        leave=False,
+        mininterval=0.2,
+        miniters=0,
+        dynamic_ncols=True,
+        bar_format=LINE_FORMAT,
+    ) as line:
+        for batch in batches:
+            tick()
+            count = size(batch) if mode != "quiet" else 0
+            done += count
+            line.update(count)
+            now = time.monotonic()
+            is_due = done and now - start > MIN_SECONDS and (done >= total or now - last > LOG_INTERVAL)
+            if is_due and not is_terminal and mode != "quiet":
+                last = now
+                _log_progress(done, total, unit, now - start, note())
+            yield batch
+
+
+def _log_progress(done: int, total: int, unit: str, elapsed: float, note: str) -> None:
+    if verbosity.get() == "json":
+        rate = done / elapsed
+        left = max(total - done, 0) / rate
+        json_event("progress", done=done, total=total, unit=unit, rate=rate, seconds_left=left, note=note)
+        return
+    line = tqdm.format_meter(
+        done, max(total, done), elapsed, unit=unit, bar_format=LINE_FORMAT, postfix=printable(note) or None
+    )
+    print(line, file=sys.stderr, flush=True)
