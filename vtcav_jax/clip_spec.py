@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-FrameArray = TypeVar("Frames", bound=Any)  # numpy's or jax's: this file imports no jax, for the workers that decode
+FrameArray = TypeVar("FrameArray", bound=Any)  # numpy's or jax's: this file imports no jax, for the workers that decode
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def pyramid():
         depth=flags.DEPTH.value,
         channel_selection=flags.SELECT.value,
         max_channels=flags.KERNELS.value,
-        edge_rule=flags.EDGES.value,
+        edge_rule=flags.EDGES.value,  # type: ignore[arg-type]
         max_clips=flags.PYRAMID_CLIPS.value,
         seed=flags.SEED.value,
     )

@@ -12,8 +12,9 @@ from jaxtyping import ArrayLike
 
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.evaluation.faithfulness import additivity, insertion_deletion, partition, robustness, single_removal
+from vtcav_jax.evaluation.faithfulness import additivity, insertion_deletion, robustness, single_removal
 from vtcav_jax.evaluation.faithfulness import infill as filling
+from vtcav_jax.evaluation.faithfulness import partition as cells
 from vtcav_jax.evaluation.faithfulness.insertion_deletion import PerMapAndClip
 from vtcav_jax.evaluation.faithfulness.masked_inference import MASKED_BATCH_SIZE, MaskedClips, prepare_masking
 from vtcav_jax.evaluation.trivial_maps import N_RANDOM_MAPS, TRIVIAL_MAPS, trivial_maps
@@ -105,29 +106,29 @@ def evaluate_maps(
     model: Model,
     clips: ArrayLike,
     target: Target,
-    maps: partition.NamedMaps,
+    maps: cells.NamedMaps,
     *,
     infills: Collection[str] = DEFAULT_INFILLS,
     time_infills: Collection[str] = DEFAULT_TIME_INFILLS,
     metrics: Collection[str] | None = None,
-    partition: partition.Partition | None = None,
+    partition: cells.Partition | None = None,
     seed: int = 0,
     batch_size: int = MASKED_BATCH_SIZE,
     budget: MetricBudget = MetricBudget(),  # noqa: B008 (frozen)
 ) -> list[MetricRow]:
     """One row for each map, model-free ones as well, each of `metrics` (by default all) and each fill.
 
-    `cut` are the cells, tokens unless given: `cells.coarsest` asks no map for more than the coarsest says. What is
+    `cut` are the cells, tokens unless given: `partition_for_maps` asks no map for more than the coarsest says. What is
     about time alone takes whole frames.
     """
-    input_maps, video = partition.name_maps(maps), np.asarray(clips)
+    input_maps, video = cells.name_maps(maps), np.asarray(clips)
     _check(input_maps, metrics, infills, time_infills)
     metric_names = set(FAITHFULNESS_METRICS if metrics is None else metrics)
     all_maps = input_maps | trivial_maps(video, seed, n_random=budget.n_random_maps)
     t, h, w = video.shape[1:4]
-    partition = partition.token_partition((t, h, w)) if partition is None else partition
-    cell_values = dict(zip(all_maps, partition.pool_to_cells(all_maps, partition, len(video))))
-    frame_values = dict(zip(all_maps, partition.pool_to_frames(all_maps, cell_values, partition, len(video))))
+    partition = cells.token_partition((t, h, w)) if partition is None else partition
+    cell_values = dict(zip(all_maps, cells.pool_to_cells(all_maps, partition, len(video))))
+    frame_values = dict(zip(all_maps, cells.pool_to_frames(all_maps, cell_values, partition, len(video))))
     groups = {FAITHFULNESS_METRICS[name].group for name in metric_names}
     rows = _map_shape_rows(cell_values, partition) if "map" in groups else []
     rows += _completeness_rows(input_maps) if "sum" in groups else []
@@ -153,7 +154,7 @@ def evaluate_maps(
 MetricValues = dict[str, PerMapAndClip]
 
 
-def _by_curves(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _by_curves(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     result = insertion_deletion.measure_curves(masked, maps, fractions=budget.fractions)
     values = {
         "relevance_gain": result.relevance_gain,
@@ -170,9 +171,9 @@ def _by_curves(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBud
     return values, result.cost
 
 
-def _over_time(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _over_time(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     result = insertion_deletion.measure_curves(
-        replace(masked, cells=partition.frame_partition(masked.partition.clip_shape)), maps, fractions=budget.fractions
+        replace(masked, cells=cells.frame_partition(masked.partition.clip_shape)), maps, fractions=budget.fractions
     )
     values = {
         "time_relevance_gain": result.relevance_gain,
@@ -182,28 +183,28 @@ def _over_time(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBud
     return values, result.cost
 
 
-def _by_drop(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _by_drop(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     result = single_removal.average_drop(masked, maps)
     values = {"average_drop": result.drop, "increase": result.increase, "average_gain": result.gain}
     return values | {"complexity": result.complexity}, single_removal.DROP_COST
 
 
-def _by_mu(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _by_mu(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     return {"mu_fidelity": additivity.mu_fidelity(masked, maps, subsets=budget.mu_subsets)}, budget.mu_subsets
 
 
-def _by_n(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _by_n(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     result = additivity.sensitivity_n(masked, maps, subsets=budget.n_subsets, sizes=budget.n_sizes)
     return {"sensitivity_n": result.mean}, budget.n_subsets * len(result.sizes)
 
 
-def _by_infidelity(masked: MaskedClips, maps: partition.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
+def _by_infidelity(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     return {
         "infidelity_explained": additivity.infidelity(masked, maps, draws=budget.infidelity_draws).explained_share
     }, budget.infidelity_draws
 
 
-_GROUPS: dict[str, Callable[[MaskedClips, partition.NamedMaps, MetricBudget], tuple[MetricValues, int]]] = {
+_GROUPS: dict[str, Callable[[MaskedClips, cells.NamedMaps, MetricBudget], tuple[MetricValues, int]]] = {
     "curves": _by_curves,
     "time": _over_time,
     "drop": _by_drop,
@@ -215,7 +216,7 @@ SHARED_PASS_GROUPS = ("mu", "n", "infidelity")  # what is removed is the same fo
 REFERENCE_PASSES = 2  # passes of each clip as it is and without anything: once for each fill
 
 
-def _map_shape_rows(cell_values: Mapping[str, np.ndarray], partition: partition.Partition) -> list[MetricRow]:
+def _map_shape_rows(cell_values: Mapping[str, np.ndarray], partition: cells.Partition) -> list[MetricRow]:
     t, h, w = partition.grid_shape or (partition.n_cells, 1, 1)
     grids = [values.reshape(-1, t, h, w) for values in cell_values.values()]
     functions = (robustness.gini, robustness.entropy, robustness.effective_complexity)

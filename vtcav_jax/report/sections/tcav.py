@@ -234,8 +234,8 @@ def extreme_clip_section(run: RunFolder) -> Section | None:
         " whose score it moves most and least: the derivative along the concept's vector, then the clip's name. What"
         " they have in common is a hint and no test."
     )
-    html = html.paragraph(text, "soft") + "".join(parts)
-    return Section("clips", "Clips with the highest and the lowest derivative", html)
+    section_html = html.paragraph(text, "soft") + "".join(parts)
+    return Section("clips", "Clips with the highest and the lowest derivative", section_html)
 
 
 def time_section(run: RunFolder) -> Section | None:
