@@ -28,33 +28,33 @@ from vtcav_jax.models.small_cnn import SmallCnn
 
 _REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each", lower_bound=2)
 
-AGREE = 1e-4  # of a map's largest value: float32 through a network, in two orders
-NODES = 16
+MAX_DIFFERENCE = 1e-4  # of a map's largest value: float32 through a network, in two orders
+BENCHMARK_IG_STEPS = 16
 EPSILON = 0.01  # less, and rounding decides where an untrained network's sums are near 0
 CNN = ("small_cnn", (16, 112, 112), 1)  # preset, clip, clips at once
 SWIN = ("video_swin_t_k400", (16, 224, 224), 1)
 CAMS = tuple(attribution.CAM_METHODS)
-TWELVE = {"small_cnn": ("convs.1", "convs.2"), "video_swin_t_k400": ("layers.3", "norm")}
+TWELVE_MAP_STAGES = {"small_cnn": ("convs.1", "convs.2"), "video_swin_t_k400": ("layers.3", "norm")}
 
 Call = Callable[[], object]
 
 
-def against_peers(repeats: int) -> list[dict]:
+def compare_with_peers(repeats: int) -> list[dict]:
     preset, clip, batch = CNN
-    model, video, classes = drawn(preset, clip, batch)
+    model, video, classes = random_inputs(preset, clip, batch)
     assert isinstance(model, SmallCnn)
     target = attribution.Class(classes)
     peers = Peers(model, np.asarray(video), classes)
-    check("logits", np.asarray(jax.jit(lambda m, v: m(v))(model, video)), peers.logits())
+    require_agreement("logits", np.asarray(jax.jit(lambda m, v: m(v))(model, video)), peers.logits())
 
     def ours(method: str, **options) -> Call:
         return lambda: attribution.explain(model, video, target, method, **options).map
 
     pairs: dict[str, tuple[str, Call, Call]] = {
-        f"integrated gradients, {NODES} nodes": (
+        f"integrated gradients, {BENCHMARK_IG_STEPS} nodes": (
             "captum",
-            ours("integrated_gradients", nodes=NODES),
-            peers.captum_integrated_gradients(NODES),
+            ours("integrated_gradients", nodes=BENCHMARK_IG_STEPS),
+            peers.captum_integrated_gradients(BENCHMARK_IG_STEPS),
         ),
         "Grad-CAM": ("pytorch-grad-cam", ours("gradcam"), peers.grad_cam("GradCAM")),
         "HiResCAM": ("pytorch-grad-cam", ours("hirescam"), peers.grad_cam("HiResCAM")),
@@ -62,14 +62,14 @@ def against_peers(repeats: int) -> list[dict]:
         "LRP, z-plus": ("zennit", ours("lrp_z_plus"), peers.zennit_lrp(None)),
     }
     rows = []
-    for what, (peer, our_call, their_call) in pairs.items():
-        print(f"{what} ...", file=sys.stderr, flush=True)
+    for label, (peer, our_call, their_call) in pairs.items():
+        print(f"{label} ...", file=sys.stderr, flush=True)
         start = time.perf_counter()
-        found = our_call()
+        our_map = our_call()
         compile_s = time.perf_counter() - start
-        difference = check(what, found, their_call())
-        seconds = timing.in_turn({"ours": our_call, "theirs": their_call}, repeats, warmups=2)
-        row = described(preset, clip, batch, what, seconds["ours"], compile_s, maps=batch)
+        difference = require_agreement(label, our_map, their_call())
+        seconds = timing.time_in_turn({"ours": our_call, "theirs": their_call}, repeats, warmups=2)
+        row = result_row(preset, clip, batch, label, seconds["ours"], compile_s, maps=batch)
         row |= {"peer": peer, "ratio": round(timing.ratio(seconds["theirs"], seconds["ours"]), 2)}
         rows.append(row | {"difference": float(f"{difference:.2g}")})
     return rows
@@ -78,51 +78,54 @@ def against_peers(repeats: int) -> list[dict]:
 def twelve_maps(preset: str, clip: tuple[int, ...], batch: int, repeats: int) -> list[dict]:
     """Six CAMs at two stages from one call, in units of one Grad-CAM at the earlier of the two."""
     print(f"twelve maps of {preset} ...", file=sys.stderr, flush=True)
-    model, video, classes = drawn(preset, clip, batch)
-    stages = TWELVE[preset]
-    wanted = [(name, stage) for stage in stages for name in CAMS]
+    model, video, classes = random_inputs(preset, clip, batch)
+    stages = TWELVE_MAP_STAGES[preset]
+    requests = [(name, stage) for stage in stages for name in CAMS]
     calls: dict[str, Call] = {
         "Grad-CAM": lambda: attribution.explain(model, video, classes, "gradcam", stages[0]),
-        "twelve": lambda: attribution.explain_many(model, video, classes, wanted),
+        "twelve": lambda: attribution.explain_many(model, video, classes, requests),
     }
     start = time.perf_counter()
     calls["twelve"]()
     compile_s = time.perf_counter() - start
-    seconds = timing.in_turn(calls, repeats, warmups=2)
-    what = f"twelve CAMs at {' and '.join(stages)}"
-    row = described(preset, clip, batch, what, seconds["twelve"], compile_s, maps=12 * batch)
+    seconds = timing.time_in_turn(calls, repeats, warmups=2)
+    label = f"twelve CAMs at {' and '.join(stages)}"
+    row = result_row(preset, clip, batch, label, seconds["twelve"], compile_s, maps=12 * batch)
     return [row | {"times_one": round(timing.ratio(seconds["twelve"], seconds["Grad-CAM"]), 2)}]
 
 
-def drawn(preset: str, clip: tuple[int, ...], batch: int):
+def random_inputs(preset: str, clip: tuple[int, ...], batch: int):
     model = models.make(preset)
     random = np.random.default_rng(0)
     video = random.normal(size=(batch, *clip, 3)).astype(np.float32)
     return model, jnp.asarray(video), random.integers(4, size=batch)
 
 
-def check(what: str, found: object, expected: object) -> float:
-    difference = timing.largest_difference(found, expected)
-    if not difference <= AGREE:
-        raise SystemExit(f"{what}: the largest difference is {difference:.2g} of the largest value, more than {AGREE}")
+def require_agreement(label: str, actual: object, expected: object) -> float:
+    difference = timing.largest_difference(actual, expected)
+    if not difference <= MAX_DIFFERENCE:
+        raise SystemExit(
+            f"{label}: the largest difference is {difference:.2g} of the largest value, more than {MAX_DIFFERENCE}"
+        )
     return difference
 
 
-def described(
-    preset: str, clip: tuple[int, ...], batch: int, what: str, seconds: list[float], compile_s: float, maps: int
+def result_row(
+    preset: str, clip: tuple[int, ...], batch: int, label: str, seconds: list[float], compile_s: float, maps: int
 ) -> dict:
-    result = {"preset": preset, "clip": list(clip), "batch": batch, "what": what}
-    result |= timing.as_row(timing.Timing.of(seconds, compile_s))
+    result = {"preset": preset, "clip": list(clip), "batch": batch, "what": label}
+    result |= timing.as_row(timing.Timing.from_seconds(seconds, compile_s))
     return result | {"maps_per_s": float(f"{maps / result['median_s']:.3g}")}
 
 
 def main(argv: list[str]) -> None:
     del argv
     repeats = _REPEATS.value
-    results = against_peers(repeats) + twelve_maps(*CNN, repeats) + twelve_maps(*SWIN, repeats)
+    results = compare_with_peers(repeats) + twelve_maps(*CNN, repeats) + twelve_maps(*SWIN, repeats)
     print(tables.attribution_table(results))
     print(
-        f"wrote {timing.write('attribution', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+        f"wrote {timing.write_results('attribution', results)} and its table in {write_tables.update_pages()}",
+        file=sys.stderr,
     )
 
 

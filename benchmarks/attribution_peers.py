@@ -50,7 +50,7 @@ class Peers:
             warnings.simplefilter("ignore")
             from captum.attr import IntegratedGradients
         method = IntegratedGradients(self.network)
-        return lambda: self._summed(method.attribute(self.video, target=self.classes, n_steps=nodes))
+        return lambda: self._sum_channels(method.attribute(self.video, target=self.classes, n_steps=nodes))
 
     def grad_cam(self, name: str) -> Callable[[], np.ndarray]:
         """`GradCAM` or `HiResCAM` as pytorch-grad-cam computes it, before it scales and enlarges the map."""
@@ -62,11 +62,11 @@ class Peers:
         rows = self.torch.arange(len(self.classes))
 
         def call() -> np.ndarray:
-            kept = method.activations_and_grads
-            logits = kept(self.video)
+            hooks = method.activations_and_grads
+            logits = hooks(self.video)
             self.network.zero_grad()
             logits[rows, self.classes].sum().backward()
-            activations, gradients = kept.activations[0].numpy(), kept.gradients[0].numpy()
+            activations, gradients = hooks.activations[0].numpy(), hooks.gradients[0].numpy()
             return method.get_cam_image(self.video, self.last, None, activations, gradients, False)
 
         return call
@@ -80,24 +80,24 @@ class Peers:
             from zennit.attribution import Gradient
             from zennit.composites import LayerMapComposite
         z_plus = rules.ZPlus(stabilizer=1e-9, zero_params="bias")
-        given = z_plus if epsilon is None else rules.Epsilon(epsilon=epsilon)
+        linear_rule = z_plus if epsilon is None else rules.Epsilon(epsilon=epsilon)
         composite = LayerMapComposite(
             layer_map=[
                 (types.Activation, rules.Pass()),
                 (types.AvgPool, rules.Norm(1e-9)),
-                (types.Convolution, given),
-                (types.Linear, given),
+                (types.Convolution, linear_rule),
+                (types.Linear, linear_rule),
             ]
         )
         one_hot = self.torch.nn.functional.one_hot(self.classes, self.outputs)
 
         def call() -> np.ndarray:
             with Gradient(self.network, composite) as method:
-                found = method(self.video.clone().requires_grad_(), lambda logits: logits * one_hot)
-                assert found is not None
-                return self._summed(found[1])
+                output_and_relevance = method(self.video.clone().requires_grad_(), lambda logits: logits * one_hot)
+                assert output_and_relevance is not None
+                return self._sum_channels(output_and_relevance[1])
 
         return call
 
-    def _summed(self, values: Any) -> np.ndarray:
+    def _sum_channels(self, values: Any) -> np.ndarray:
         return values.detach().sum(1).numpy()

@@ -30,7 +30,7 @@ from absl import app, flags
 from benchmarks import tables, timing, write_tables
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, Source, open_source, stream
+from vtcav_jax.data import SamplingConfig, Source, open_source, stream
 from weights_conversion.torch_reference import video_models
 
 _CLIPS = flags.DEFINE_integer("clips_per_run", 16, "clips in each timed run", lower_bound=8)
@@ -40,10 +40,10 @@ SIZES = ((240, 320), (720, 1280))
 FRAMES = 300
 FILES = 4
 WORKERS = (0, 1, 2)
-STEP = 0.1  # seconds that an accelerator is busy with a clip
+ACCELERATOR_SECONDS = 0.1  # seconds that an accelerator is busy with a clip
 BATCH = 32  # of the model on this machine
 PRESET, MODEL = "video_swin_t_k400", "video_swin_tiny"
-HOW = How(normalise=False)
+SAMPLING = SamplingConfig(normalise=False)
 
 
 def write_video(path: Path, size: tuple[int, int], seed: int) -> None:
@@ -62,28 +62,28 @@ def write_video(path: Path, size: tuple[int, int], seed: int) -> None:
         container.mux(stream.encode(None))
 
 
-def ours(source: Source, geometry: ClipSpec, workers: int) -> Iterator[np.ndarray]:
-    for read in stream(source, geometry, HOW, wanted=cycle(range(len(source.items))), workers=workers):
+def stream_clips(source: Source, clip_spec: ClipSpec, num_workers: int) -> Iterator[np.ndarray]:
+    for read in stream(source, clip_spec, SAMPLING, positions=cycle(range(len(source.items))), num_workers=num_workers):
         assert read.clip is not None, read.failure
         yield read.clip.video[0]
 
 
-def everything(source: Source, geometry: ClipSpec) -> Iterator[np.ndarray]:
+def decode_everything(source: Source, clip_spec: ClipSpec) -> Iterator[np.ndarray]:
     """Decodes whole files, with as many threads as FFmpeg likes; the frames are those of the clip in the middle."""
     import torch
 
     video_models()  # mends torchvision first
     from torchvision.transforms._presets import VideoClassification
 
-    assert geometry.resize is not None
-    size = (geometry.size, geometry.size)
-    cut = VideoClassification(crop_size=size, resize_size=(geometry.resize,), mean=geometry.mean, std=geometry.std)
+    assert clip_spec.resize is not None
+    size = (clip_spec.size, clip_spec.size)
+    cut = VideoClassification(crop_size=size, resize_size=(clip_spec.resize,), mean=clip_spec.mean, std=clip_spec.std)
     for item in cycle(source.items):
         with av.open(str(item.path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-        first = (len(frames) - geometry.frames * geometry.interval + 1) // 2
-        clip = frames[first :: geometry.interval][: geometry.frames]
+        first = (len(frames) - clip_spec.frames * clip_spec.interval + 1) // 2
+        clip = frames[first :: clip_spec.interval][: clip_spec.frames]
         yield cut(torch.from_numpy(clip).permute(0, 3, 1, 2)).permute(1, 2, 3, 0).numpy()
 
 
@@ -94,15 +94,15 @@ class Memory:
         self.before, self.process = before, psutil.Process()
 
     def __enter__(self) -> "Memory":
-        self.own, self.children, self.stop = 0.0, 0.0, threading.Event()
+        self.process_peak, self.children_peak, self.stop = 0.0, 0.0, threading.Event()
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
         return self
 
     def _watch(self) -> None:
         while not self.stop.wait(0.02):
-            self.own = max(self.own, (self.process.memory_info().rss - self.before) / 2**20)
-            self.children = max(self.children, sum(map(_resident, self.process.children())) / 2**20)
+            self.process_peak = max(self.process_peak, (self.process.memory_info().rss - self.before) / 2**20)
+            self.children_peak = max(self.children_peak, sum(map(_resident, self.process.children())) / 2**20)
 
     def __exit__(self, *_: Any) -> None:
         self.stop.set()
@@ -126,72 +126,79 @@ def seconds_of(clips: Iterator[np.ndarray], count: int) -> float:
     return time.perf_counter() - start
 
 
-def waits(clips: Iterator[np.ndarray], count: int, batch: int, use: Callable[[np.ndarray], Any]) -> float:
+def waiting_share(clips: Iterator[np.ndarray], count: int, batch: int, use: Callable[[np.ndarray], Any]) -> float:
     """The share of the time in which `use`, called with batches, has nothing to do."""
     for _ in islice(clips, 8):
         pass
-    waited, start = 0.0, time.perf_counter()
+    wait_seconds, start = 0.0, time.perf_counter()
     for _ in range(count // batch):
-        asked = time.perf_counter()
+        request_time = time.perf_counter()
         video = np.stack(list(islice(clips, batch)))
-        waited += time.perf_counter() - asked
+        wait_seconds += time.perf_counter() - request_time
         use(video)
-    return waited / (time.perf_counter() - start)
+    return wait_seconds / (time.perf_counter() - start)
 
 
 def small_model() -> tuple[Callable[[np.ndarray], Any], ClipSpec]:
-    model, geometry = models.make(MODEL), models.get_preset(MODEL).clip_spec
-    answer = jax.jit(lambda model, video: model(geometry.normalise(video)))
-    use = partial(_answered, answer, model)
-    use(np.zeros((BATCH, *geometry.shape), np.uint8))
-    return use, geometry
+    model, clip_spec = models.make(MODEL), models.get_preset(MODEL).clip_spec
+    run_model = jax.jit(lambda model, video: model(clip_spec.normalise(video)))
+    use = partial(_run_and_block, run_model, model)
+    use(np.zeros((BATCH, *clip_spec.shape), np.uint8))
+    return use, clip_spec
 
 
-def _answered(answer: Callable[..., jax.Array], model: Any, video: np.ndarray) -> None:
-    jax.block_until_ready(answer(model, video))
+def _run_and_block(run_model: Callable[..., jax.Array], model: Any, video: np.ndarray) -> None:
+    jax.block_until_ready(run_model(model, video))
 
 
-def rows_of(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> list[dict[str, Any]]:
+def measure_readers(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> list[dict[str, Any]]:
     video_models()
     before = _resident(psutil.Process())  # with all that is imported, before anything is read
     name = f"{size[1]} x {size[0]}"
     for i in range(FILES):
         print(f"writing {name}, {i + 1} of {FILES} ...", file=sys.stderr, flush=True)
         write_video(folder / f"{i}.mp4", size, i)
-    source, geometry = open_source(folder), models.get_preset(PRESET).clip_spec
+    source, clip_spec = open_source(folder), models.get_preset(PRESET).clip_spec
     readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {
-        f"ours, {n} worker{'s' * (n != 1)}": partial(ours, source, geometry, n) for n in WORKERS
+        f"ours, {n} worker{'s' * (n != 1)}": partial(stream_clips, source, clip_spec, n) for n in WORKERS
     }
-    readers["all frames"] = partial(everything, source, geometry)
+    readers["all frames"] = partial(decode_everything, source, clip_spec)
     seconds: dict[str, list[float]] = {reader: [] for reader in readers}
     memory: dict[str, Memory] = {}
     for _ in range(repeats):
         for reader, make in readers.items():
             print(f"{name}, {reader} ...", file=sys.stderr, flush=True)
-            with Memory(before) as found:
+            with Memory(before) as memory_use:
                 seconds[reader].append(_closing(make(), lambda clips_: seconds_of(clips_, clips)))
-            memory.setdefault(reader, found)
-    mine, theirs = (next(readers[reader]()) for reader in ("ours, 0 workers", "all frames"))
-    difference = timing.largest_difference(geometry.normalise(mine), theirs)
+            memory.setdefault(reader, memory_use)
+    our_video, theirs = (next(readers[reader]()) for reader in ("ours, 0 workers", "all frames"))
+    difference = timing.largest_difference(clip_spec.normalise(our_video), theirs)
     use, small = small_model()
     rows = []
     for reader, make in readers.items():
-        spent = median(seconds[reader])
+        median_seconds = median(seconds[reader])
         row: dict[str, Any] = {
             "video": name,
             "reader": reader,
-            "clips_per_s": float(f"{clips / spent:.3g}"),
+            "clips_per_s": float(f"{clips / median_seconds:.3g}"),
             "slowest_clips_per_s": float(f"{clips / max(seconds[reader]):.3g}"),
-            "memory_mib": round(memory[reader].own),
-            "workers_mib": round(memory[reader].children),
-            "waits": round(_closing(make(), lambda clips_: waits(clips_, clips, 1, lambda _: time.sleep(STEP))), 3),
+            "memory_mib": round(memory[reader].process_peak),
+            "workers_mib": round(memory[reader].children_peak),
+            "waits": round(
+                _closing(
+                    make(), lambda clips_: waiting_share(clips_, clips, 1, lambda _: time.sleep(ACCELERATOR_SECONDS))
+                ),
+                3,
+            ),
             "av": version("av"),
         }
         if reader == "all frames":
             row["difference"] = float(f"{difference:.2g}")
         else:
-            reading = ours(source, small, int(reader.split()[1]))
-            row["model_waits"] = round(_closing(reading, lambda clips_: waits(clips_, 2 * BATCH, BATCH, use)), 3)
+            reading = stream_clips(source, small, int(reader.split()[1]))
+            row["model_waits"] = round(
+                _closing(reading, lambda clips_: waiting_share(clips_, 2 * BATCH, BATCH, use)), 3
+            )
             row["times_all_frames"] = round(timing.ratio(seconds["all frames"], seconds[reader]), 2)
         rows.append(row)
     return rows
@@ -210,9 +217,12 @@ def main(argv: list[str]) -> None:
     for size in SIZES:
         # Each in a process of its own: what one has freed may not have gone back, and would hide what the next needs.
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
-            results += pool.apply(rows_of, (Path(folder), size, _CLIPS.value, _REPEATS.value))
+            results += pool.apply(measure_readers, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))
-    print(f"wrote {timing.write('decode', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
+    print(
+        f"wrote {timing.write_results('decode', results)} and its table in {write_tables.update_pages()}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

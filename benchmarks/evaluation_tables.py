@@ -17,77 +17,93 @@ from vtcav_jax.report.figures import evaluation as evaluation_figures
 from vtcav_jax.stats import intervals
 
 TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
-FIRST = ("worlds_swin", "worlds_cnn")
-KNOWN = ("gradcam", "integrated_gradients", "rollout", "rise (300)", "occlusion", "frame_difference", "random")
+MAIN_NETWORKS = ("worlds_swin", "worlds_cnn")
+WELL_KNOWN_METHODS = (
+    "gradcam",
+    "integrated_gradients",
+    "rollout",
+    "rise (300)",
+    "occlusion",
+    "frame_difference",
+    "random",
+)
 
 
-def table(rows: list[dict]) -> str:
+def methods_table(rows: list[dict]) -> str:
     """Every method at its best stage on each network."""
     rows = [row for row in rows if row["part"] == "maps"]
     by_half = "its stage chosen on half of the clips, judged on the other"
     head = ("network", "method", "stage", "truth (95 %)", by_half, *TRUTH_AXES, "forward passes", "ms a clip")
     body = []
-    for network in dict.fromkeys(row["network"] for row in rows):
-        own = [row for row in rows if row["network"] == network]
-        for row in _ranked(own):
-            same = [r for r in own if (r["method"], r["stage"]) == (row["method"], row["stage"])]
-            axes = [_mean([r["value"] for r in same if r["axis"] == axis]) for axis in TRUTH_AXES]
-            chosen = "".join(
-                _interval(r) for r in own if (r["method"], r["axis"]) == (row["method"], CROSS_VALIDATED_SCORE)
+    for network in dict.fromkeys(row["network_name"] for row in rows):
+        network_rows = [row for row in rows if row["network_name"] == network]
+        for row in _rank_methods(network_rows):
+            method_rows = [r for r in network_rows if (r["method"], r["stage"]) == (row["method"], row["stage"])]
+            axes = [_format_mean([r["value"] for r in method_rows if r["metric"] == axis]) for axis in TRUTH_AXES]
+            split_interval = "".join(
+                _format_interval(r)
+                for r in network_rows
+                if (r["method"], r["metric"]) == (row["method"], CROSS_VALIDATED_SCORE)
             )
-            cost = row["forwards"], f"{1000 * row['seconds']:.3g}"
-            body.append((network, row["method"], row["stage"], _interval(row), chosen, *axes, *cost))
+            cost = row["forward_passes"], f"{1000 * row['seconds']:.3g}"
+            body.append((network, row["method"], row["stage"], _format_interval(row), split_interval, *axes, *cost))
     return markdown(head, body)
 
 
-def best(rows: list[dict]) -> str:
+def best_methods_table(rows: list[dict]) -> str:
     """What nothing beats for as little, and what everyone knows: on the first networks."""
     rows = [row for row in rows if row["part"] == "maps"]
-    ranked = _by_network(rows, FIRST)
-    first = list(ranked[FIRST[0]].values())
-    asked = [one for row in first if not (one := as_row(row)).is_trivial]
-    cheapest = [row.method for row in evaluation_figures.cost_front(asked)]
-    wanted = [row["method"] for row in first if row["method"] in (*cheapest, *KNOWN)]
-    head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in FIRST), "forward passes")
+    ranked = _best_by_network(rows, MAIN_NETWORKS)
+    first = list(ranked[MAIN_NETWORKS[0]].values())
+    paid_rows = [score_row for row in first if not (score_row := to_score_row(row)).is_trivial]
+    cheapest = [row.method for row in evaluation_figures.cost_front(paid_rows)]
+    methods = [row["method"] for row in first if row["method"] in (*cheapest, *WELL_KNOWN_METHODS)]
+    head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in MAIN_NETWORKS), "forward passes")
     body = []
-    for method in wanted:
-        some = [ranked[name].get(method) for name in FIRST]
-        told = [f"{_interval(row)} at {row['stage']}" if row else "not for it" for row in some]
-        body.append((method, *told, ranked[FIRST[0]][method]["forwards"]))
+    for method in methods:
+        method_rows = [ranked[name].get(method) for name in MAIN_NETWORKS]
+        cells = [f"{_format_interval(row)} at {row['stage']}" if row else "not for it" for row in method_rows]
+        body.append((method, *cells, ranked[MAIN_NETWORKS[0]][method]["forward_passes"]))
     return markdown(head, body)
 
 
-def others(rows: list[dict]) -> str:
+def other_metrics_table(rows: list[dict]) -> str:
     """What has no TRUTH: shares of motion, the hand-wired network, and what tells when and not where."""
     rows = [row for row in rows if row["part"] == "maps"]
-    where = {(row["network"], row["method"]) for row in rows if row["axis"] == MEAN_SCORE}
+    where = {(row["network_name"], row["method"]) for row in rows if row["metric"] == MEAN_SCORE}
     body = []
     for axis in (MOTION_SCORE, "WHEN", ANALYTIC_SCORE):
-        own = [row for row in rows if row["axis"] == axis and (row["network"], row["method"]) not in where]
-        for row in sorted(own, key=lambda row: (row["network"], row["world"], -row["value"])):
-            body.append((axis, row["network"], row["world"], row["method"], _interval(row), row["forwards"]))
+        metric_rows = [row for row in rows if row["metric"] == axis and (row["network_name"], row["method"]) not in where]
+        for row in sorted(metric_rows, key=lambda row: (row["network_name"], row["question"], -row["value"])):
+            body.append((axis, row["network_name"], row["question"], row["method"], _format_interval(row), row["forward_passes"]))
     return markdown(("axis", "network", "question", "method", "value (95 %)", "forward passes"), body)
 
 
-def metrics(rows: list[dict]) -> str:
+def metrics_table(rows: list[dict]) -> str:
     """How well metrics that know no truth put maps in its order, the best on average first."""
-    some = [row for row in rows if row["part"] == "metrics"]
-    asked = list(dict.fromkeys((row["network"], row["world"]) for row in some))
-    by = {(row["metric"], row["fill"], row["network"], row["world"]): row for row in some}
-    kinds = list(dict.fromkeys((row["metric"], row["fill"]) for row in some))
-    there = {kind: [by[(*kind, *a)] for a in asked if (*kind, *a) in by] for kind in kinds}
-    kinds.sort(key=lambda kind: -sum(row["value"] for row in there[kind]) / len(there[kind]))
-    head = ("metric", "filled with", *(f"{network}, {world}" for network, world in asked))
+    metric_rows = [row for row in rows if row["part"] == "metrics"]
+    questions = list(dict.fromkeys((row["network_name"], row["question"]) for row in metric_rows))
+    row_of_key = {(row["metric"], row["infill"], row["network_name"], row["question"]): row for row in metric_rows}
+    metric_keys = list(dict.fromkeys((row["metric"], row["infill"]) for row in metric_rows))
+    rows_of_metric = {
+        metric_key: [row_of_key[(*metric_key, *a)] for a in questions if (*metric_key, *a) in row_of_key]
+        for metric_key in metric_keys
+    }
+    metric_keys.sort(key=lambda kind: -sum(row["spearman"] for row in rows_of_metric[kind]) / len(rows_of_metric[kind]))
+    head = ("metric", "filled with", *(f"{network}, {world}" for network, world in questions))
     body = []
-    for kind in kinds:
-        told = [_interval(by[(*kind, *a)]) if (*kind, *a) in by else "" for a in asked]
-        body.append((*kind, *told))
+    for metric_key in metric_keys:
+        cells = [
+            _format_interval(row_of_key[(*metric_key, *a)]) if (*metric_key, *a) in row_of_key else ""
+            for a in questions
+        ]
+        body.append((*metric_key, *cells))
     return markdown(head, body)
 
 
-def concepts(rows: list[dict]) -> str:
+def concepts_table(rows: list[dict]) -> str:
     """What each procedure finds of the causes, and of what is none."""
-    some = [row for row in rows if row["part"] == "concepts" and row["kind"] == "both"]
+    concept_rows = [row for row in rows if row["part"] == "concepts" and row["clip_type"] == "both"]
     measures = ("AUROC", "POWER", "FALSE_POSITIVES", "POWER_AT_5")
     head = (
         "network",
@@ -99,23 +115,25 @@ def concepts(rows: list[dict]) -> str:
         "causes found at 5 % of that",
     )
     body = []
-    for key in dict.fromkeys((row["network"], row["stage"], row["procedure"]) for row in some):
-        own = {r["measure"]: r for r in some if (r["network"], r["stage"], r["procedure"]) == key}
-        body.append((*key, *(_interval(own[name]) if name in own else "" for name in measures)))
+    for key in dict.fromkeys((row["network_name"], row["stage"], row["protocol"]) for row in concept_rows):
+        row_of_measure = {r["measure"]: r for r in concept_rows if (r["network_name"], r["stage"], r["protocol"]) == key}
+        body.append(
+            (*key, *(_format_interval(row_of_measure[name]) if name in row_of_measure else "" for name in measures))
+        )
     return markdown(head, body)
 
 
-def kernels(rows: list[dict]) -> str:
+def kernels_table(rows: list[dict]) -> str:
     """What the kernels of pyramids are worth, the mean over questions; of each the worst and the best one."""
-    some = [row for row in rows if row["part"] == "maps" and row["axis"] in (ABLATION_SCORE, SELECTIVITY_SCORE)]
+    kernel_rows = [row for row in rows if row["part"] == "maps" and row["metric"] in (ABLATION_SCORE, SELECTIVITY_SCORE)]
     body = []
-    for key in dict.fromkeys((row["network"], row["stage"], row["method"]) for row in some):
-        own = [row for row in some if (row["network"], row["stage"], row["method"]) == key]
-        told = []
+    for key in dict.fromkeys((row["network_name"], row["stage"], row["method"]) for row in kernel_rows):
+        key_rows = [row for row in kernel_rows if (row["network_name"], row["stage"], row["method"]) == key]
+        cells = []
         for axis in (ABLATION_SCORE, SELECTIVITY_SCORE):
-            values = [row["value"] for row in own if row["axis"] == axis]
-            told.append(f"{_mean(values)} ({min(values):.2f} to {max(values):.2f})")
-        body.append((*key, *told, max(row["forwards"] for row in own)))
+            values = [row["value"] for row in key_rows if row["metric"] == axis]
+            cells.append(f"{_format_mean(values)} ({min(values):.2f} to {max(values):.2f})")
+        body.append((*key, *cells, max(row["forward_passes"] for row in key_rows)))
     return markdown(
         (
             "network",
@@ -128,58 +146,62 @@ def kernels(rows: list[dict]) -> str:
     )
 
 
-def seeds(rows: list[dict]) -> str:
+def seeds_table(rows: list[dict]) -> str:
     """The same methods, each at the stage that is best on the first network, on networks of one recipe and several
     seeds: a table for each recipe."""
     parts = dict.fromkeys(row["part"] for row in rows if row["part"].startswith("seeds"))
-    return "\n\n".join(_of_one_recipe([row for row in rows if row["part"] == part]) for part in parts)
+    return "\n\n".join(_seed_table([row for row in rows if row["part"] == part]) for part in parts)
 
 
-def _of_one_recipe(rows: list[dict]) -> str:
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    truths = [as_row(row) for row in rows if row["axis"] == MEAN_SCORE]
-    by = {
+def _seed_table(rows: list[dict]) -> str:
+    networks = list(dict.fromkeys(row["network_name"] for row in rows))
+    truths = [to_score_row(row) for row in rows if row["metric"] == MEAN_SCORE]
+    row_of_key = {
         (r.network_name, r.method, r.stage): vars(r)
         for name in networks
         for r in evaluation_figures.overall_scores(truths, name)
     }
     body = []
     for first in evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(truths, networks[0])):
-        own = [row for name in networks if (row := by.get((name, first.method, first.stage)))]
-        if len(own) < len(networks):
+        method_rows = [row for name in networks if (row := row_of_key.get((name, first.method, first.stage)))]
+        if len(method_rows) < len(networks):
             continue  # not for all of them
-        values = [row["value"] for row in own]
-        body.append((first.method, first.stage, f"{max(values) - min(values):.2f}", *map(_interval, own)))
+        values = [row["value"] for row in method_rows]
+        body.append(
+            (first.method, first.stage, f"{max(values) - min(values):.2f}", *map(_format_interval, method_rows))
+        )
     return markdown(("method", "stage", "apart", *networks), body)
 
 
-def as_row(row: dict) -> MethodScoreRow:
+def to_score_row(row: dict) -> MethodScoreRow:
     return MethodScoreRow(**{field.name: row[field.name] for field in fields(MethodScoreRow)})
 
 
-def _by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
+def _best_by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
     """Of each network the best row of each method."""
-    return {name: {r["method"]: r for r in _ranked([r for r in rows if r["network"] == name])} for name in networks}
+    return {
+        name: {r["method"]: r for r in _rank_methods([r for r in rows if r["network_name"] == name])} for name in networks
+    }
 
 
-def _ranked(rows: list[dict]) -> list[dict]:
+def _rank_methods(rows: list[dict]) -> list[dict]:
     """TRUTH of each method at its best stage, over all questions or the only one, of one network."""
-    some = [as_row(row) for row in rows if row["axis"] == MEAN_SCORE]
+    truth_rows = [to_score_row(row) for row in rows if row["metric"] == MEAN_SCORE]
     return (
         [
             vars(row)
             for row in evaluation_figures.best_stage_per_method(
-                evaluation_figures.overall_scores(some, some[0].network_name)
+                evaluation_figures.overall_scores(truth_rows, truth_rows[0].network_name)
             )
         ]
-        if some
+        if truth_rows
         else []
     )
 
 
-def _interval(row: dict) -> str:
-    return intervals.format_interval(row["value"], row["low"], row["high"])
+def _format_interval(row: dict) -> str:
+    return intervals.format_interval(row.get("value", row.get("spearman")), row["low"], row["high"])
 
 
-def _mean(values: list[float]) -> str:
+def _format_mean(values: list[float]) -> str:
     return f"{sum(values) / len(values):.2f}" if values else ""

@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from benchmarks.torchvision_peer import Peer
+from benchmarks.torchvision_peer import TorchvisionPeer
 from vtcav_jax import models
 
 _PRESET = flags.DEFINE_string("preset", None, "one network instead of the standard rows")
@@ -47,23 +47,23 @@ def forward(model, video):
     return model(video)
 
 
-def row(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int, search: bool) -> dict:
+def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int, search: bool) -> dict:
     print(f"{preset} {batch} x {'x'.join(map(str, clip))} {dtype} ...", file=sys.stderr, flush=True)
     model = models.make(preset, dtype=getattr(jnp, dtype))
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
-    ours = timing.compiled(forward, model, video)
+    ours = timing.compile_timed(forward, model, video)
     calls = {"ours": ours.call}
     out = {"preset": preset, "clip": list(clip), "batch": batch, "dtype": dtype}
     try:
-        peer = Peer(preset, model, video, dtype)
+        peer = TorchvisionPeer(preset, model, video, dtype)
         out["difference"] = float(f"{timing.largest_difference(ours.call(), peer.eager().float().cpu()):.2g}")
         calls["torchvision"] = peer.eager
-        if found := peer.compiled():
-            calls["torchvision_compiled"], out["torch_compile_s"] = found[0], round(found[1], 2)
+        if compiled_call := peer.compile():
+            calls["torchvision_compiled"], out["torch_compile_s"] = compiled_call[0], round(compiled_call[1], 2)
     except ModuleNotFoundError as error:
         print(f"no comparison: {error} is not installed", file=sys.stderr)
-    seconds = timing.in_turn(calls, repeats)
-    out |= timing.as_row(timing.Timing.of(seconds["ours"], ours.compile_s, ours.temp_mib))
+    seconds = timing.time_in_turn(calls, repeats)
+    out |= timing.as_row(timing.Timing.from_seconds(seconds["ours"], ours.compile_s, ours.temp_mib))
     gflop = timing.gflop(forward, model, video)
     peak = timing.matmul_peak_gflops(getattr(jnp, dtype))
     out |= {
@@ -72,7 +72,7 @@ def row(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int
         "share_of_peak": round(gflop / out["median_s"] / peak, 3),
     }
     for name in calls.keys() - {"ours"}:
-        out[f"{name}_s"] = float(f"{timing.Timing.of(seconds[name]).median_s:.4g}")
+        out[f"{name}_s"] = float(f"{timing.Timing.from_seconds(seconds[name]).median_s:.4g}")
         out[f"{name}_ratio"] = round(timing.ratio(seconds[name], seconds["ours"]), 2)
     if search:
         out["largest_batch"] = largest_batch(model, clip)
@@ -99,11 +99,12 @@ def main(argv: list[str]) -> None:
     if _PRESET.value:
         rows = [(_PRESET.value, tuple(map(int, _CLIP.value)), _BATCH.value, _DTYPE.value)]
     search = (not cpu) if _LARGEST.value is None else _LARGEST.value
-    results = [row(*each, repeats=_REPEATS.value, search=search) for each in rows]
+    results = [measure_forward(*case, repeats=_REPEATS.value, search=search) for case in rows]
     print(tables.forward_table(results))
     if not _PRESET.value:
         print(
-            f"wrote {timing.write('forward', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+            f"wrote {timing.write_results('forward', results)} and its table in {write_tables.update_pages()}",
+            file=sys.stderr,
         )
 
 

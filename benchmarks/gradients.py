@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from benchmarks.torchvision_peer import Peer
+from benchmarks.torchvision_peer import TorchvisionPeer
 from vtcav_jax import models, tap
 from weights_conversion import torch_reference
 
@@ -38,36 +38,38 @@ def gradients(stages: tuple[str, ...], model, video):
     return tap.activations_and_gradients(model, video, target, stages).gradients
 
 
-def rows(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int) -> list[dict]:
+def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int) -> list[dict]:
     print(f"{preset} {batch} x {'x'.join(map(str, clip))} {dtype} ...", file=sys.stderr, flush=True)
     model = models.make(preset, dtype=getattr(jnp, dtype))
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
-    asked = {"4 layers": LAYERS, "every stage": tap.stages_of(model)}
-    programs = {"forward": forward} | {name: partial(gradients, stages) for name, stages in asked.items()}
-    ready = {name: timing.compiled(program, model, video) for name, program in programs.items()}
-    calls = {name: each.call for name, each in ready.items()}
+    stage_sets = {"4 layers": LAYERS, "every stage": tap.stages_of(model)}
+    programs = {"forward": forward} | {name: partial(gradients, stages) for name, stages in stage_sets.items()}
+    ready = {name: timing.compile_timed(program, model, video) for name, program in programs.items()}
+    calls = {name: program_of_name.call for name, program_of_name in ready.items()}
     differences: dict[str, float] = {}
     try:
-        peer = Peer(preset, model, video, dtype)
-        for name, stages in asked.items():
+        peer = TorchvisionPeer(preset, model, video, dtype)
+        for name, stages in stage_sets.items():
             theirs, ours = peer.gradients(stages, TARGET), calls[name]()
-            pairs = [(ours[s], torch_reference.our_axes(s, theirs[s].float().cpu().numpy())) for s in stages]
+            pairs = [(ours[s], torch_reference.to_our_axes(s, theirs[s].float().cpu().numpy())) for s in stages]
             differences[name] = max(timing.largest_difference(a, b) for a, b in pairs)
             calls[f"torchvision, {name}"] = lambda stages=stages: peer.gradients(stages, TARGET)
         calls["torchvision, forward"] = peer.eager
     except ModuleNotFoundError as error:
         print(f"no comparison: {error} is not installed", file=sys.stderr)
-    seconds = timing.in_turn(calls, repeats)
+    seconds = timing.time_in_turn(calls, repeats)
     peak = timing.matmul_peak_gflops(getattr(jnp, dtype))
     out = []
-    for name, each in ready.items():
+    for name, program_of_name in ready.items():
         gflop = timing.gflop(programs[name], model, video)
         result = {"preset": preset, "clip": list(clip), "batch": batch, "dtype": dtype, "what": name}
-        result |= timing.as_row(timing.Timing.of(seconds[name], each.compile_s, each.temp_mib))
+        result |= timing.as_row(
+            timing.Timing.from_seconds(seconds[name], program_of_name.compile_s, program_of_name.temp_mib)
+        )
         result |= {"gflop": round(gflop, 1), "share_of_peak": round(gflop / result["median_s"] / peak, 3)}
         result["times_forward"] = round(timing.ratio(seconds[name], seconds["forward"]), 2)
         if theirs := seconds.get(f"torchvision, {name}"):
-            result["torchvision_s"] = float(f"{timing.Timing.of(theirs).median_s:.4g}")
+            result["torchvision_s"] = float(f"{timing.Timing.from_seconds(theirs).median_s:.4g}")
             result["torchvision_ratio"] = round(timing.ratio(theirs, seconds[name]), 2)
         if name in differences:
             result["difference"] = float(f"{differences[name]:.2g}")
@@ -81,9 +83,12 @@ def main(argv: list[str]) -> None:
     cases = (
         [((16, 224, 224), 1, "float32")] if cpu else [((32, 224, 224), 8, "bfloat16"), ((32, 224, 224), 8, "float32")]
     )
-    results = [row for case in cases for row in rows("video_swin_t_k400", *case, repeats=_REPEATS.value)]
+    results = [row for case in cases for row in measure_gradients("video_swin_t_k400", *case, repeats=_REPEATS.value)]
     print(tables.gradients_table(results))
-    print(f"wrote {timing.write('gradients', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
+    print(
+        f"wrote {timing.write_results('gradients', results)} and its table in {write_tables.update_pages()}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -20,21 +20,21 @@ import torch
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from tests.support.random_checkpoints import PRESETS, drawn
+from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, random_state_dict
 from tests.support.torch_networks import NETWORKS, expected_stages
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
 from weights_conversion import convert
 
-_PRESET = flags.DEFINE_enum("preset", None, sorted(set(PRESETS.values())), "one network instead of all")
+_PRESET = flags.DEFINE_enum("preset", None, sorted(set(PRESET_OF_CHECKPOINT.values())), "one network instead of all")
 
 FRAMES = {"s3d": 32}  # the values of all stages of 128 frames, from both networks, would take 8 GiB
 
 
-def row(key: str) -> dict[str, Any]:
-    preset = PRESETS[key]
+def measure_parity(key: str) -> dict[str, Any]:
+    preset = PRESET_OF_CHECKPOINT[key]
     print(f"{preset} ...", file=sys.stderr, flush=True)
-    state = drawn(key)
+    state = random_state_dict(key)
     model = parameters.load(partial(models.make, preset), convert(preset, state))
     shape = models.get_preset(preset).clip_spec.shape
     shape = (1, FRAMES.get(preset, shape[0]), *shape[1:])
@@ -46,7 +46,7 @@ def row(key: str) -> dict[str, Any]:
     expected["logits"], ours["logits"] = their_logits, logits
     if expected.keys() != ours.keys():
         raise ValueError(f"{preset}: only one side has the stages {sorted(expected.keys() ^ ours.keys())}")
-    found = {name: float(f"{timing.largest_difference(ours[name], expected[name]):.2g}") for name in ours}
+    differences = {name: float(f"{timing.largest_difference(ours[name], expected[name]):.2g}") for name in ours}
     return {
         "preset": preset,
         "clip": list(shape[1:4]),
@@ -55,19 +55,22 @@ def row(key: str) -> dict[str, Any]:
         "reference": "tests/support/torch_networks.py"
         if preset in NETWORKS
         else f"torchvision {version('torchvision')}",
-        "differences": found,
+        "differences": differences,
     }
 
 
 def main(argv: list[str]) -> None:
     del argv
-    keys = {preset: key for key, preset in reversed(PRESETS.items())}  # of I3D's two the first, which torch states
-    wanted = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESETS.values()))
-    results = [row(keys[preset]) for preset in wanted]
+    keys = {
+        preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())
+    }  # of I3D's two the first, which torch states
+    presets = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESET_OF_CHECKPOINT.values()))
+    results = [measure_parity(keys[preset]) for preset in presets]
     print(tables.parity_table(results))
     if not _PRESET.value:
         print(
-            f"wrote {timing.write('parity', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+            f"wrote {timing.write_results('parity', results)} and its table in {write_tables.update_pages()}",
+            file=sys.stderr,
         )
 
 

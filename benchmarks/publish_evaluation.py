@@ -40,14 +40,17 @@ _RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfile
 def main(argv: list[str]) -> None:
     del argv
     run = open_run_folder(Path(_RUN.value))
-    rows = [*run.method_score_rows, *(row for row in _rows(_BUDGETS.value) if row.method in EXPENSIVE)]
+    rows = [*run.method_score_rows, *(row for row in _read_scores(_BUDGETS.value) if row.method in EXPENSIVE)]
     tests = read_rows(run.folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow)
-    seeds = {f"seeds:{i}": [r for r in _rows(one) if r.metric == MEAN_SCORE] for i, one in enumerate(_SEEDS.value)}
+    seeds = {
+        f"seeds:{i}": [r for r in _read_scores(run_path) if r.metric == MEAN_SCORE]
+        for i, run_path in enumerate(_SEEDS.value)
+    }
     parts = {"maps": rows, "metrics": run.metric_agreement_rows, "concepts": tests} | seeds
-    found = [
-        {"part": part} | {name: rounded(value) for name, value in vars(row).items()}
-        for part, some in parts.items()
-        for row in some
+    result_rows = [
+        {"part": part} | {name: round_value(value) for name, value in vars(row).items()}
+        for part, part_rows in parts.items()
+        for row in part_rows
     ]
     for network in published_scores.PUBLISHED_NETWORKS:
         figure = evaluation_figures.score_cost_figure(rows, network)
@@ -63,17 +66,20 @@ def main(argv: list[str]) -> None:
                 and row.question == ALL_QUESTIONS
                 and row.network_name in published_scores.PUBLISHED_NETWORKS
             ):
-                writer.writerow([rounded(getattr(row, name)) for name in published_scores.PUBLISHED_COLUMNS])
+                writer.writerow([round_value(getattr(row, name)) for name in published_scores.PUBLISHED_COLUMNS])
     gates = (run.folder / "world_gates.txt").read_text(encoding="utf-8")
     (write_tables.ROOT / "docs" / "world_gates.txt").write_text(gates, encoding="utf-8")
-    print(f"wrote {timing.write('evaluation', found)} and its tables in {write_tables.update_pages()}", file=sys.stderr)
+    print(
+        f"wrote {timing.write_results('evaluation', result_rows)} and its tables in {write_tables.update_pages()}",
+        file=sys.stderr,
+    )
 
 
-def _rows(run: str) -> Sequence[MethodScoreRow]:
+def _read_scores(run: str) -> Sequence[MethodScoreRow]:
     return open_run_folder(Path(run)).method_score_rows if run else ()
 
 
-def rounded(value: object) -> object:
+def round_value(value: object) -> object:
     """To four digits; None for what is not known."""
     if not isinstance(value, float):
         return value

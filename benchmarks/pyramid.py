@@ -33,11 +33,11 @@ _NETWORKS = flags.DEFINE_list(
 KERNELS, DEPTH, SIDE = 32, 3, 112
 
 
-def measured(preset: str, repeats: int) -> dict:
+def measure_preset(preset: str, repeats: int) -> dict:
     print(f"{preset} ...", file=sys.stderr, flush=True)
     model = models.make(preset)
-    geometry = models.PRESETS[preset].clip_spec
-    clip = (min(geometry.frames, 16), SIDE, SIDE)
+    clip_spec = models.PRESETS[preset].clip_spec
+    clip = (min(clip_spec.frames, 16), SIDE, SIDE)
     random = np.random.default_rng(0)
     video = jnp.asarray(random.normal(size=(1, *clip, 3)).astype(np.float32))
     target, selection = Class(0), Selection("top", float(KERNELS), KERNELS)
@@ -48,26 +48,29 @@ def measured(preset: str, repeats: int) -> dict:
         "pyramid": lambda: pyramid.build_pyramid(model, video, target, stages=stages, selection=selection),
     }
     start = time.perf_counter()
-    made = pyramid.build_pyramid(model, video, target, stages=stages, selection=selection)
+    built = pyramid.build_pyramid(model, video, target, stages=stages, selection=selection)
     compile_s = time.perf_counter() - start
-    seconds = timing.in_turn(calls, repeats, warmups=1)
+    seconds = timing.time_in_turn(calls, repeats, warmups=1)
     row = {
         "preset": preset,
         "clip": list(clip),
         "batch": 1,
         "gflop": round(timing.gflop(lambda m, v: m(v), model, video), 1),
     }
-    row |= {"levels": [" + ".join(level) for level in stages], "kernels": len(made.nodes), "edges": len(made.edges)}
-    row |= timing.as_row(timing.Timing.of(seconds["pyramid"], compile_s))
+    row |= {"levels": [" + ".join(level) for level in stages], "kernels": len(built.nodes), "edges": len(built.edges)}
+    row |= timing.as_row(timing.Timing.from_seconds(seconds["pyramid"], compile_s))
     forward_s = float(np.median(seconds["forward"]))
     return row | {"forward_s": forward_s, "in_forwards": round(timing.ratio(seconds["pyramid"], seconds["forward"]), 2)}
 
 
 def main(argv: list[str]) -> None:
     del argv
-    results = [measured(preset, _REPEATS.value) for preset in _NETWORKS.value]
+    results = [measure_preset(preset, _REPEATS.value) for preset in _NETWORKS.value]
     print(tables.pyramid_table(results))
-    print(f"wrote {timing.write('pyramid', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
+    print(
+        f"wrote {timing.write_results('pyramid', results)} and its table in {write_tables.update_pages()}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

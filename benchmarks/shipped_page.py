@@ -43,43 +43,43 @@ again must change its answer where the cause's answer changes (at most 3 % uncha
 def main(argv: list[str]) -> None:
     del argv
     page = write_tables.ROOT / "docs" / "shipped.md"
-    parts = sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
-    ways = models.shipped_networks()
-    for name in _NETWORKS.value or ways:
-        loaded, trained_on = models.load(name), models.read_metadata(ways[name])["source"]["videos"]
-        geometry = models.PRESETS[loaded.preset].clip_spec
-        found = worlds.gates(
-            loaded.model,
+    parts = parse_sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
+    bundles = models.shipped_networks()
+    for name in _NETWORKS.value or bundles:
+        network, trained_on = models.load(name), models.read_metadata(bundles[name])["source"]["videos"]
+        clip_spec = models.PRESETS[network.preset].clip_spec
+        measured_gates = worlds.measure_gates(
+            network.model,
             trained_on.split(":")[1],
-            n=_CLIPS.value,
+            n_clips=_CLIPS.value,
             seed=SEED,
-            prepare=lambda video, g=geometry: np.asarray(g.normalise(np.rint(255 * video).astype(np.uint8))),
+            prepare=lambda video, g=clip_spec: np.asarray(g.normalise(np.rint(255 * video).astype(np.uint8))),
         )
-        found.check()
-        parts[name] = f"```\n{found.table()}\n```\n"
+        measured_gates.check()
+        parts[name] = f"```\n{measured_gates.table()}\n```\n"
     if _RUNS.value:
-        parts[SEEDS] = f"Accuracy of `worlds_swin` on clips of their own.\n\n{seeds(_RUNS.value)}\n"
-    order = [*sorted(ways, key=lambda name: (name.count("_"), name)), SEEDS]
-    told = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
-    page.write_text("\n".join([ABOUT, *told]), encoding="utf-8")
+        parts[SEEDS] = f"Accuracy of `worlds_swin` on clips of their own.\n\n{seed_table(_RUNS.value)}\n"
+    order = [*sorted(bundles, key=lambda name: (name.count("_"), name)), SEEDS]
+    chapters = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
+    page.write_text("\n".join([ABOUT, *chapters]), encoding="utf-8")
     print(f"wrote {page}")
 
 
-def sections(page: str) -> dict[str, str]:
+def parse_sections(page: str) -> dict[str, str]:
     """By title."""
-    found = (part.split("\n\n", 1) for part in page.split("\n## ")[1:])
-    return {title: text.rstrip("\n") + "\n" for title, text in found}
+    chapters = (part.split("\n\n", 1) for part in page.split("\n## ")[1:])
+    return {title: text.rstrip("\n") + "\n" for title, text in chapters}
 
 
-def seeds(runs: list[str]) -> str:
+def seed_table(runs: list[str]) -> str:
     head, rows = ["seed"], []
     for run in map(Path, runs):
-        asked = json.loads((run / "run.json").read_text())["asked"]
+        config = json.loads((run / "run.json").read_text())["asked"]
         with (run / "accuracy.csv").open(newline="") as file:
-            found = list(csv.DictReader(file))
-        head = ["seed", "clips", *(row["head"] for row in found)]
-        cells = [f"{float(r['accuracy']):.4f} ({float(r['low']):.4f} to {float(r['high']):.4f})" for r in found]
-        rows.append([asked["seed"], found[0]["n"], *cells])
+            accuracy_rows = list(csv.DictReader(file))
+        head = ["seed", "clips", *(row["head"] for row in accuracy_rows)]
+        cells = [f"{float(r['accuracy']):.4f} ({float(r['low']):.4f} to {float(r['high']):.4f})" for r in accuracy_rows]
+        rows.append([config["seed"], accuracy_rows[0]["n"], *cells])
     return tables.markdown(head, rows)
 
 

@@ -10,19 +10,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def seconds(row: dict) -> str:
-    return f"{time(row['median_s'])} ({time(row['p10_s'])} to {time(row['p90_s'])})"
+def format_timing(row: dict) -> str:
+    return f"{format_seconds(row['median_s'])} ({format_seconds(row['p10_s'])} to {format_seconds(row['p90_s'])})"
 
 
-def time(value: float) -> str:
+def format_seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def shape(row: dict) -> str:
+def format_shape(row: dict) -> str:
     return f"{row['batch']} x {' x '.join(map(str, row['clip']))}"
 
 
-def times(row: dict, key: str) -> str:
+def format_ratio(row: dict, key: str) -> str:
     return f"{row[key]:.2f}x" if key in row else "not measured"
 
 
@@ -33,10 +33,14 @@ def forward_table(rows: list[dict]) -> str:
     )
     body = [
         (
-            *(r["preset"], shape(r), r["dtype"], seconds(r), f"{r['batch'] / r['median_s']:.3g}"),
-            *(time(r["compile_s"]), f"{r['temp_mib']:.0f} MiB", r["gflop"]),
+            *(r["preset"], format_shape(r), r["dtype"], format_timing(r), f"{r['batch'] / r['median_s']:.3g}"),
+            *(format_seconds(r["compile_s"]), f"{r['temp_mib']:.0f} MiB", r["gflop"]),
             f"{100 * r['share_of_peak']:.0f} % of {r['peak_gflops']} GFLOP/s",
-            *(times(r, "torchvision_ratio"), times(r, "torchvision_compiled_ratio"), r.get("difference", "")),
+            *(
+                format_ratio(r, "torchvision_ratio"),
+                format_ratio(r, "torchvision_compiled_ratio"),
+                r.get("difference", ""),
+            ),
         )
         for r in rows
     ]
@@ -52,15 +56,15 @@ def gradients_table(rows: list[dict]) -> str:
         (
             *(
                 r["preset"],
-                shape(r),
+                format_shape(r),
                 r["dtype"],
                 r["what"],
-                seconds(r),
+                format_timing(r),
                 f"{r['times_forward']:.2f}",
-                time(r["compile_s"]),
+                format_seconds(r["compile_s"]),
             ),
             *(f"{r['temp_mib']:.0f} MiB", r["gflop"], f"{100 * r['share_of_peak']:.0f} %"),
-            *(times(r, "torchvision_ratio"), r.get("difference", "")),
+            *(format_ratio(r, "torchvision_ratio"), r.get("difference", "")),
         )
         for r in rows
     ]
@@ -95,11 +99,11 @@ def tcav_table(rows: list[dict]) -> str:
         if "times_ours_without_products" in r:
             more.append(f"{r['times_ours_without_products']:.0f}x without our products")
         if "first_s" in r:
-            more.append(f"{time(r['first_s'])} with compilation")
+            more.append(f"{format_seconds(r['first_s'])} with compilation")
         if "backwards_per_target" in r:
             more.append(f"{r['backwards_per_target']:.0f} backward per target")
         if "times_bare" in r:
-            more.append(f"{r['times_bare']:.2f}x its bare passes ({time(r['bare_s'])}), {r['tests']} tests")
+            more.append(f"{r['times_bare']:.2f}x its bare passes ({format_seconds(r['bare_s'])}), {r['tests']} tests")
         if "peak_mib" in r:
             more.append(f"{r['peak_mib']} MiB at its peak")
         if "times_fewer_clips" in r:
@@ -108,7 +112,7 @@ def tcav_table(rows: list[dict]) -> str:
         what, who = (r["part"], r["what"]) if r["part"] == "vectors" else (r["what"], r.get("who", "ours"))
         what = "465 vectors of 100,000 features" if r["part"] == "vectors" else what
         forwards = r.get("forwards_per_clip", "")
-        cells = (what, who, r.get("clips", r.get("vectors", "")), time(r["total_s"]), ratio, forwards)
+        cells = (what, who, r.get("clips", r.get("vectors", "")), format_seconds(r["total_s"]), ratio, forwards)
         body.append((*cells, r.get("difference", ""), "; ".join(more)))
     return markdown(head, body)
 
@@ -120,7 +124,14 @@ def attribution_table(rows: list[dict]) -> str:
     )
     body = [
         (
-            *(r["preset"], shape(r), r["what"], seconds(r), r["maps_per_s"], time(r["compile_s"])),
+            *(
+                r["preset"],
+                format_shape(r),
+                r["what"],
+                format_timing(r),
+                r["maps_per_s"],
+                format_seconds(r["compile_s"]),
+            ),
             *(r.get("peer", ""), f"{r['ratio']:.2f}x" if "ratio" in r else "", r.get("difference", "")),
             f"{r['times_one']:.2f}" if "times_one" in r else "",
         )
@@ -134,14 +145,17 @@ def parity_table(rows: list[dict]) -> str:
     body = []
     for r in rows:
         logits = r["differences"]["logits"]
-        at = {stage: value for stage, value in r["differences"].items() if stage != "logits"}
-        worst, middle = max(at, key=lambda stage: at[stage]), median(at.values())
+        stage_differences = {stage: value for stage, value in r["differences"].items() if stage != "logits"}
+        worst, middle = (
+            max(stage_differences, key=lambda stage: stage_differences[stage]),
+            median(stage_differences.values()),
+        )
         size = " x ".join(map(str, r["clip"]))
         cells = (
             f"{r['parameters']:,}",
             size,
-            len(at),
-            f"{at[worst]:.1e}",
+            len(stage_differences),
+            f"{stage_differences[worst]:.1e}",
             f"`{worst}`",
             f"{middle:.1e}",
             f"{logits:.1e}",
@@ -165,7 +179,12 @@ def pyramid_table(rows: list[dict]) -> str:
     body = [
         (
             *(f"`{r['preset']}`", " x ".join(map(str, r["clip"])), r["gflop"], ", ".join(r["levels"]), r["kernels"]),
-            *(time(r["forward_s"]), seconds(r), f"{r['in_forwards']:.2f}", time(r["compile_s"])),
+            *(
+                format_seconds(r["forward_s"]),
+                format_timing(r),
+                f"{r['in_forwards']:.2f}",
+                format_seconds(r["compile_s"]),
+            ),
         )
         for r in rows
     ]

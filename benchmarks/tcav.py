@@ -33,11 +33,11 @@ from jax.sharding import Mesh
 
 from benchmarks import tables, timing, write_tables
 from benchmarks.tcav_peers import Captum, captum_vector, sklearn_vector
-from benchmarks.torchvision_peer import torch_layout
+from benchmarks.torchvision_peer import to_torch_layout
 from vtcav_jax import models
 from vtcav_jax.concepts import read_sets
-from vtcav_jax.concepts.concept_sets import encoded
 from vtcav_jax.data import open_source
+from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import parameters
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import Experiment
@@ -60,54 +60,58 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of ours", lower_bound=
 
 FEATURES, SETS, PER_SET, TARGETS = 100_000, 31, 50, 50
 PEERS_TIMED = 3  # vectors; the others are extrapolated
-LAM = 0.01
+L2 = 0.01
 
 PRESET, CLIP, CLASS = "video_swin_t_k400", (16, 112, 112), 7
 STAGES = ("layers.1", "layers.2", "layers.3")
-WIDE = (16, 224, 224)  # where a whole command is compared with its passes
+FULL_SIZE_CLIP = (16, 224, 224)  # where a whole command is compared with its passes
 PER_CONCEPT = 16
 
-FOUR = ("layers.0", "layers.1", "layers.2", "layers.3")
+ALL_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
 PERMUTATIONS = 500
 
 
 def main(argv: list[str]) -> None:
     del argv
-    asked = {"vectors": vectors_rows, "experiment": experiment_rows, "overhead": overhead_rows, "memory": memory_rows}
+    parts = {"vectors": vectors_rows, "experiment": experiment_rows, "overhead": overhead_rows, "memory": memory_rows}
     results = []
-    for name, make in asked.items():
+    for name, measure in parts.items():
         if name not in (_ONLY.value or _PARTS):
             continue
-        found = _apart(make, _REPEATS.value, *([_SETS.value] if name == "experiment" else []))
-        results += [{"part": name, **row} for row in found]
+        part_rows = _run_in_process(measure, _REPEATS.value, *([_SETS.value] if name == "experiment" else []))
+        results += [{"part": name, **row} for row in part_rows]
         print(tables.tcav_table(results), file=sys.stderr, flush=True)
-    results = sorted([*_others({row["part"] for row in results}), *results], key=lambda row: _PARTS.index(row["part"]))
-    print(f"wrote {timing.write('tcav', results)} and its table in {write_tables.update_pages()}", file=sys.stderr)
+    results = sorted(
+        [*_rows_of_other_parts({row["part"] for row in results}), *results], key=lambda row: _PARTS.index(row["part"])
+    )
+    print(
+        f"wrote {timing.write_results('tcav', results)} and its table in {write_tables.update_pages()}", file=sys.stderr
+    )
 
 
-def _others(measured: set[str]) -> list[dict[str, Any]]:
+def _rows_of_other_parts(measured_parts: set[str]) -> list[dict[str, Any]]:
     """Rows of parts that were measured before on such a device, without what tells where."""
     path = timing.RESULTS / f"tcav_{jax.default_backend()}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [{k: v for k, v in json.loads(line).items() if k not in timing.environment()} for line in lines]
-    return [row for row in rows if row["part"] not in measured]
+    return [row for row in rows if row["part"] not in measured_parts]
 
 
-def _apart(make: Callable[..., Any], *args: Any) -> Any:
+def _run_in_process(function: Callable[..., Any], *args: Any) -> Any:
     """In a process of its own, which may have workers."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(make, *args).result()
+        return pool.submit(function, *args).result()
 
 
-def _timed(what: str, make: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
+def _time_calls(label: str, function: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
     """What came out, the seconds of the first call, which compiles, and the median of the others'."""
-    found, seconds = None, []
+    result, seconds = None, []
     for i in range(repeats + 1):
-        _say(f"{what}, {i or 'compiling'}")
+        _say(f"{label}, {i or 'compiling'}")
         start = time.perf_counter()
-        found = make()
+        result = function()
         seconds.append(time.perf_counter() - start)
-    return found, seconds[0], median(seconds[1:])
+    return result, seconds[0], median(seconds[1:])
 
 
 def _say(text: str) -> None:
@@ -127,36 +131,36 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
     signed = np.stack([labels(sets[i], sets[j], len(x)) for i, j in pairs])
 
     def all_vectors() -> tuple[Vectors, Scores]:
-        found = fit(products.kernel, signed, Training("logistic", LAM))
-        return found, scores(products, found)
+        vectors = fit(products.kernel, signed, Training("logistic", L2))
+        return vectors, scores(products, vectors)
 
-    products, _, gram_s = _timed("products", lambda: gram(of(x), of(g)), repeats)
-    (ours, found), _, fit_s = _timed("vectors and scores", all_vectors, repeats)
+    products, _, gram_s = _time_calls("products", lambda: gram(of(x), of(g)), repeats)
+    (ours, our_scores), _, fit_s = _time_calls("vectors and scores", all_vectors, repeats)
     assert ours.converged.all()
     rows = [
         _vector_row("ours, products", [gram_s], len(pairs), len(pairs)),
         _vector_row("ours, vectors and scores", [fit_s], len(pairs), len(pairs)),
     ]
-    device = replace(Training("logistic", LAM), solver="optax")
-    _, first_s, optax_s = _timed("vectors by optax", lambda: fit(products.kernel, signed, device), 1)
+    device = replace(Training("logistic", L2), solver="optax")
+    _, first_s, optax_s = _time_calls("vectors by optax", lambda: fit(products.kernel, signed, device), 1)
     rows.append(
         _vector_row(f"ours, vectors by optax ({first_s:.1f} s with compilation)", [optax_s], len(pairs), len(pairs))
     )
     total = gram_s + fit_s
-    for name, one in (("scikit-learn, lbfgs", sklearn_vector), ("captum's default classifier", captum_vector)):
+    for name, peer_vector in (("scikit-learn, lbfgs", sklearn_vector), ("captum's default classifier", captum_vector)):
         seconds, differences = [], []
         for k in range(PEERS_TIMED):
             _say(f"{name}, {k + 1} of {PEERS_TIMED}")
             rows_of = np.flatnonzero(signed[k])
-            here, label = x[rows_of], (signed[k, rows_of] > 0).astype(int)
+            pair_x, label = x[rows_of], (signed[k, rows_of] > 0).astype(int)
             start = time.perf_counter()
-            w = one(here, label, float(ours.lam[k]))
-            along = g @ (w / np.linalg.norm(w))
+            w = peer_vector(pair_x, label, float(ours.lam[k]))
+            derivatives = g @ (w / np.linalg.norm(w))
             seconds.append(time.perf_counter() - start)
-            differences.append(abs(float((along > 0).mean()) - found.sign_count[0, k]))
+            differences.append(abs(float((derivatives > 0).mean()) - our_scores.sign_count[0, k]))
             if name.startswith("scikit"):
-                mine = ours.a[k] @ (x - x.mean(0))
-                difference = np.linalg.norm(w - mine) / np.linalg.norm(mine)
+                our_vector = ours.a[k] @ (x - x.mean(0))
+                difference = np.linalg.norm(w - our_vector) / np.linalg.norm(our_vector)
                 assert difference < 1e-4, f"not the same optimum: {difference:.2g} of its length apart"
                 differences[-1] = float(difference)
         row = _vector_row(name, seconds, 1, len(pairs))
@@ -168,19 +172,19 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _vector_row(name: str, seconds: Sequence[float], each: int, wanted: int) -> dict[str, Any]:
-    total = median(seconds) / each * wanted
-    return {"what": name, "vectors": wanted, "total_s": float(f"{total:.4g}"), "extrapolated": each < wanted}
+def _vector_row(name: str, seconds: Sequence[float], n_timed: int, n_vectors: int) -> dict[str, Any]:
+    total = median(seconds) / n_timed * n_vectors
+    return {"what": name, "vectors": n_vectors, "total_s": float(f"{total:.4g}"), "extrapolated": n_timed < n_vectors}
 
 
 # A whole experiment: one network, one concept, R random sets, three stages.
 
 
-def experiment_rows(repeats: int, most: int) -> list[dict[str, Any]]:
-    return [row for sets in sorted({min(4, most), most}) for row in _experiment(sets, repeats)]
+def experiment_rows(repeats: int, max_sets: int) -> list[dict[str, Any]]:
+    return [row for sets in sorted({min(4, max_sets), max_sets}) for row in _compare_experiments(sets, repeats)]
 
 
-def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
+def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     import torch
 
     model = models.make(PRESET)
@@ -188,32 +192,32 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
     clips = random.normal(size=((1 + sets) * PER_CONCEPT, *CLIP, 3)).astype(np.float32)
     clips[:PER_CONCEPT] += 0.5
     targets = random.normal(size=(PER_CONCEPT, *CLIP, 3)).astype(np.float32)
-    numbers = np.arange(len(clips)).reshape(1 + sets, PER_CONCEPT)
+    clip_indices = np.arange(len(clips)).reshape(1 + sets, PER_CONCEPT)
 
-    def ours() -> tuple[Encoded, dict[str, tuple[Vectors, Scores]]]:
+    def run_ours() -> tuple[Encoded, dict[str, tuple[Vectors, Scores]]]:
         seen = encode(model, held(clips), held(targets), [CLASS], STAGES, Reading(pool="none"))
-        signed = np.stack([labels(numbers[0], row, len(clips)) for row in numbers[1:]])
-        found = {}
+        signed = np.stack([labels(clip_indices[0], row, len(clips)) for row in clip_indices[1:]])
+        stage_results = {}
         for stage in STAGES:
             products = gram(seen.examples[stage], seen.gradients[stage])
-            vectors = fit(products.kernel, signed, Training("logistic", LAM))
-            found[stage] = vectors, scores(products, vectors)
-        return seen, found
+            vectors = fit(products.kernel, signed, Training("logistic", L2))
+            stage_results[stage] = vectors, scores(products, vectors)
+        return seen, stage_results
 
-    (seen, found), first_s, ours_s = _timed(f"ours with {sets} random sets", ours, repeats)
-    network = torch_reference.swin(PRESET)
-    torch_reference.load_named_as_official(network, torch_layout(parameters.named_parameters(model)))
-    theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), numbers, STAGES)
+    (seen, our_results), first_s, ours_s = _time_calls(f"ours with {sets} random sets", run_ours, repeats)
+    network = torch_reference.torchvision_swin(PRESET)
+    torch_reference.load_official_weights(network, to_torch_layout(parameters.named_parameters(model)))
+    theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), clip_indices, STAGES)
     _say("captum with our vectors: do the scores agree?")
-    fixed = {stage: seen.examples[stage].combined(found[stage][0].unit) for stage in STAGES}
-    compared = theirs.run(CLASS, {theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
+    fixed = {stage: seen.examples[stage].combined(our_results[stage][0].unit) for stage in STAGES}
+    captum_scores = theirs.run(CLASS, {theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
     differences = []
     for stage in STAGES:
-        mine = found[stage][1].derivative[0]
-        other = [compared[f"0-{i}"][theirs.layers[stage]]["magnitude"][0] for i in range(1, sets + 1)]
-        differences.append(timing.largest_difference(mine, other))
+        our_values = our_results[stage][1].derivative[0]
+        their_values = [captum_scores[f"0-{i}"][theirs.layers[stage]]["magnitude"][0] for i in range(1, sets + 1)]
+        differences.append(timing.largest_difference(our_values, their_values))
     _say(f"captum as it is, {sets} random sets")
-    theirs.forwards = 0
+    theirs.n_forwards = 0
     start = time.perf_counter()
     theirs.run(CLASS)
     captum_s = time.perf_counter() - start
@@ -226,7 +230,7 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
         | {"backwards_per_target": seen.work.backwards / len(targets)},
         row
         | {"who": "captum 0.9.0", "total_s": float(f"{captum_s:.4g}")}
-        | {"forwards_per_clip": round(theirs.forwards / distinct, 2), "backwards_per_target": float(len(STAGES))}
+        | {"forwards_per_clip": round(theirs.n_forwards / distinct, 2), "backwards_per_target": float(len(STAGES))}
         | {"times_ours": round(captum_s / ours_s, 1), "times_ours_first": round(captum_s / first_s, 1)}
         | {"difference": float(f"{max(differences):.2g}")},
     ]
@@ -235,26 +239,26 @@ def _experiment(sets: int, repeats: int) -> list[dict[str, Any]]:
 # The whole command: files in, run folder out.
 
 
-def _corpus(folder: Path, per_set: int, targets: int) -> None:
+def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
     """Two concepts and three random sets as a folder made by hand, and a folder of targets."""
     names = ("one", "two", "random_0", "random_1", "random_2")
     clips = make_clips("large", len(names) * per_set + targets, 0).video
     for i, frames in enumerate(np.rint(255 * clips).astype(np.uint8)):
-        which, number = divmod(i, per_set)
-        place = f"concepts/{names[which]}/dynamic" if which < len(names) else "targets"
-        path = folder / place / f"{number:03d}_{i}.mp4"
+        set_index, number = divmod(i, per_set)
+        subfolder = f"concepts/{names[set_index]}/dynamic" if set_index < len(names) else "targets"
+        path = folder / subfolder / f"{number:03d}_{i}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(frames))
+        path.write_bytes(encode_lossless_mp4(frames))
 
 
-def _whole(folder: Path, run: str, clip: tuple[int, int, int], **settings: Any) -> experiment_run.Results:
+def _run_experiment(folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any) -> experiment_run.Results:
     model = models.random_network(PRESET)
-    geometry = replace(models.get_preset(PRESET).clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
-    asked = Experiment(stages=FOUR, permutations=PERMUTATIONS, n_targets=None, **settings)
+    clip_spec = replace(models.get_preset(PRESET).clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
+    config = Experiment(stages=ALL_LAYERS, permutations=PERMUTATIONS, n_targets=None, **overrides)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
-    target, place = model.labels[CLASS], folder / run
+    target, run_folder = model.labels[CLASS], folder / run
     return experiment_run.run(
-        model, [target], source, sets, asked, place, cache=place / "cache", geometry=geometry, workers=1
+        model, [target], source, sets, config, run_folder, cache=run_folder / "cache", geometry=clip_spec, workers=1
     )
 
 
@@ -263,49 +267,54 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
     per_set, targets, batch = 8, 12, 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _corpus(folder, per_set, targets)
+        _write_corpus(folder, per_set, targets)
         names = (f"run_{i}" for i in count())  # each its own cache
         _say("whole run, compiling")
         start = time.perf_counter()
-        found = _whole(folder, next(names), WIDE, batch=batch)
+        results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch=batch)
         first_s = time.perf_counter() - start
-        bare, whole = [_bare(WIDE, batch)], []
+        pass_seconds, run_seconds = [_time_passes(FULL_SIZE_CLIP, batch)], []
         for i in range(repeats):
             _say(f"whole run, {i + 1} of {repeats}")
             start = time.perf_counter()
-            found = _whole(folder, next(names), WIDE, batch=batch)
-            whole.append(time.perf_counter() - start)
-            bare.append(_bare(WIDE, batch))
-    batches = (found.work.forwards - targets) / batch, targets / batch
-    passes = [batches[0] * forward + batches[1] * both for forward, both in bare]
-    around = [(a + b) / 2 for a, b in zip(passes, passes[1:])]
-    times = median(w / b for w, b in zip(whole, around))
-    row = {"clips": found.work.forwards, "stages": len(FOUR), "permutations": PERMUTATIONS, "clip": list(WIDE)}
-    row |= {"tests": len(found.rows), "bare_s": float(f"{median(around):.4g}")}
-    phases = {phase: float(f"{seconds:.3g}") for phase, seconds in found.seconds.items()}
+            results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch=batch)
+            run_seconds.append(time.perf_counter() - start)
+            pass_seconds.append(_time_passes(FULL_SIZE_CLIP, batch))
+    batches = (results.work.forwards - targets) / batch, targets / batch
+    passes = [batches[0] * forward + batches[1] * both for forward, both in pass_seconds]
+    pass_seconds_around = [(a + b) / 2 for a, b in zip(passes, passes[1:])]
+    times = median(w / b for w, b in zip(run_seconds, pass_seconds_around))
+    row = {
+        "clips": results.work.forwards,
+        "stages": len(ALL_LAYERS),
+        "permutations": PERMUTATIONS,
+        "clip": list(FULL_SIZE_CLIP),
+    }
+    row |= {"tests": len(results.rows), "bare_s": float(f"{median(pass_seconds_around):.4g}")}
+    phases = {phase: float(f"{seconds:.3g}") for phase, seconds in results.seconds.items()}
     return [
         row
-        | {"what": "whole run", "total_s": float(f"{median(whole):.4g}"), "times_bare": round(times, 2)}
-        | {"phases_s": phases, "each": [round(w / b, 2) for w, b in zip(whole, around)]},
+        | {"what": "whole run", "total_s": float(f"{median(run_seconds):.4g}"), "times_bare": round(times, 2)}
+        | {"phases_s": phases, "each": [round(w / b, 2) for w, b in zip(run_seconds, pass_seconds_around)]},
         row
         | {"what": "whole run, compilation included", "total_s": float(f"{first_s:.4g}")}
-        | {"times_bare": round(first_s / median(around), 2)},
+        | {"times_bare": round(first_s / median(pass_seconds_around), 2)},
     ]
 
 
-def _bare(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
+def _time_passes(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
     """Seconds of a micro-batch forward to the last stage, and of one forward and backward; nothing else around it."""
     model = models.make(PRESET)
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))
     table = feature_encoding.class_table([CLASS], batch)
-    reading = Reading(pool="space")
-    asked = {"stages": FOUR, "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
+    encode_config = Reading(pool="space")
+    options = {"stages": ALL_LAYERS, "reading": replace(encode_config, micro_batch=1, budget=1), "mesh": mesh}
     calls: dict[str, Callable[[], Any]] = {
-        "forward": lambda: jax.block_until_ready(feature_encoding._activations(model, video, **asked)),
-        "both": lambda: jax.block_until_ready(feature_encoding._gradients(model, video, table, **asked)),
+        "forward": lambda: jax.block_until_ready(feature_encoding._activations(model, video, **options)),
+        "both": lambda: jax.block_until_ready(feature_encoding._gradients(model, video, table, **options)),
     }
-    seconds = timing.in_turn(calls, 3, 1)
+    seconds = timing.time_in_turn(calls, 3, 1)
     return median(seconds["forward"]), median(seconds["both"])
 
 
@@ -314,19 +323,21 @@ def memory_rows(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for per_set, targets in ((8, 10), (32, 40)):
         _say(f"memory with {5 * per_set + targets} clips")
-        rows.append(_apart(_memory, per_set, targets))
+        rows.append(_run_in_process(_measure_memory, per_set, targets))
     rows[1]["times_fewer_clips"] = round(rows[1]["peak_mib"] / rows[0]["peak_mib"], 2)
     return rows
 
 
-def _memory(per_set: int, targets: int) -> dict[str, Any]:
+def _measure_memory(per_set: int, targets: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
-        _corpus(Path(name), per_set, targets)
-        found = _whole(Path(name), "run", CLIP, pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False)
+        _write_corpus(Path(name), per_set, targets)
+        results = _run_experiment(
+            Path(name), "run", CLIP, pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     device = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     row = {"what": "whole run, budget of 64 MiB", "clips": 5 * per_set + targets, "peak_mib": round(peak)}
-    row["total_s"] = float(f"{sum(found.seconds.values()):.4g}")
+    row["total_s"] = float(f"{sum(results.seconds.values()):.4g}")
     return row | ({"device_mib": round(device["peak_bytes_in_use"] / 2**20)} if device else {})
 
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 
-def sklearn_vector(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
+def sklearn_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
     """The same objective: mean log-loss and lam/2 |w|^2; scikit-learn's is their sum over examples with C before it."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1 / (lam * len(x)), tol=1e-7, max_iter=1000)
+    model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-7, max_iter=1000)
     return model.fit(x.astype(np.float64), label).coef_[0]
 
 
-def captum_vector(x: np.ndarray, label: np.ndarray, lam: float) -> np.ndarray:
-    del lam  # its own
+def captum_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
+    del l2  # its own
     import torch
     from captum.concept._utils.classifier import DefaultClassifier
     from torch.utils.data import DataLoader, TensorDataset
@@ -34,13 +34,19 @@ class Captum:
 
     names = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
 
-    def __init__(self, network: Any, clips: Any, targets: Any, numbers: np.ndarray, stages: Sequence[str]):
-        self.network, self.clips, self.targets, self.numbers, self.forwards = network, clips, targets, numbers, 0
+    def __init__(self, network: Any, clips: Any, targets: Any, clip_indices: np.ndarray, stages: Sequence[str]):
+        self.network, self.clips, self.targets, self.clip_indices, self.n_forwards = (
+            network,
+            clips,
+            targets,
+            clip_indices,
+            0,
+        )
         self.layers = {stage: self.names[stage] for stage in stages}
         network.register_forward_pre_hook(self._count)
 
     def _count(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        self.forwards += len(inputs[0])
+        self.n_forwards += len(inputs[0])
 
     def run(self, target: int, fixed: dict[str, np.ndarray] | None = None) -> Any:
         from captum.concept import TCAV, Concept
@@ -48,24 +54,24 @@ class Captum:
 
         sets = [
             Concept(i, f"set_{i}", DataLoader(self.clips[rows].permute(0, 4, 1, 2, 3), batch_size=len(rows)))
-            for i, rows in enumerate(self.numbers)
+            for i, rows in enumerate(self.clip_indices)
         ]
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             layers = list(self.layers.values())
-            tcav = TCAV(self.network, layers, save_path=folder, classifier=_given(fixed) if fixed else None)
+            tcav = TCAV(self.network, layers, save_path=folder, classifier=_fixed_classifier(fixed) if fixed else None)
             pairs = [[sets[0], other] for other in sets[1:]]
             return tcav.interpret(self.targets.permute(0, 4, 1, 2, 3), pairs, target=target)
 
 
-def _given(fixed: dict[str, np.ndarray]) -> Any:
+def _fixed_classifier(fixed: dict[str, np.ndarray]) -> Any:
     """A classifier that learns nothing: its vector follows from the labels that it is shown."""
     import torch
     from captum.concept import Classifier
 
     by_size = {vectors.shape[1]: vectors for vectors in fixed.values()}
 
-    class Given(Classifier):
+    class FixedClassifier(Classifier):
         def __init__(self) -> None:
             pass
 
@@ -81,4 +87,4 @@ def _given(fixed: dict[str, np.ndarray]) -> Any:
         def classes(self) -> list[int]:
             return self.ids
 
-    return Given()
+    return FixedClassifier()

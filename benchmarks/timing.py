@@ -41,7 +41,7 @@ class Timing:
     temp_mib: float
 
     @classmethod
-    def of(cls, seconds: list[float], compile_s: float = 0.0, temp_mib: float = 0.0) -> "Timing":
+    def from_seconds(cls, seconds: list[float], compile_s: float = 0.0, temp_mib: float = 0.0) -> "Timing":
         tenths = quantiles(seconds, n=10, method="inclusive")
         return cls(compile_s, median(seconds), tenths[0], tenths[-1], len(seconds), temp_mib)
 
@@ -55,7 +55,7 @@ class Compiled:
     temp_mib: float
 
 
-def compiled(fn: Callable[..., Any], *args: Any) -> Compiled:
+def compile_timed(fn: Callable[..., Any], *args: Any) -> Compiled:
     args = jax.block_until_ready(jax.device_put(args))
     start = time.perf_counter()
     executable = jax.jit(fn).lower(*args).compile()
@@ -65,7 +65,7 @@ def compiled(fn: Callable[..., Any], *args: Any) -> Compiled:
     return Compiled(lambda: jax.block_until_ready(executable(*args)), compile_s, temp_mib)
 
 
-def in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int = 3) -> dict[str, list[float]]:
+def time_in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int = 3) -> dict[str, list[float]]:
     """Seconds of each of `repeats` calls; the functions take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmups + repeats):
@@ -77,10 +77,10 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: 
     return seconds
 
 
-def measure(fn: Callable[..., Any], *args: Any, repeats: int = 20) -> Timing:
+def measure_alone(fn: Callable[..., Any], *args: Any, repeats: int = 20) -> Timing:
     """Compiles and times a jax function by itself."""
-    ready = compiled(fn, *args)
-    return Timing.of(in_turn({"": ready.call}, repeats)[""], ready.compile_s, ready.temp_mib)
+    ready = compile_timed(fn, *args)
+    return Timing.from_seconds(time_in_turn({"": ready.call}, repeats)[""], ready.compile_s, ready.temp_mib)
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> float:
@@ -109,7 +109,7 @@ def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
     rates = []
     for m, k, n in shapes:
         a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((m, k), (k, n)))
-        rates.append(2 * m * k * n / min(in_turn({"": compiled(jnp.matmul, a, b).call}, repeats)[""]) / 1e9)
+        rates.append(2 * m * k * n / min(time_in_turn({"": compile_timed(jnp.matmul, a, b).call}, repeats)[""]) / 1e9)
     return max(rates)
 
 
@@ -141,12 +141,12 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write(benchmark: str, rows: list[dict[str, Any]]) -> Path:
+def write_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
     """One JSON line per row, in a file per benchmark and kind of device; a new run replaces the old."""
-    place = environment()
+    measured_on = environment()
     name = f"{benchmark}_{jax.default_backend()}.jsonl"
     RESULTS.mkdir(exist_ok=True)
-    text = "".join(json.dumps({"benchmark": benchmark, **row, **place}) + "\n" for row in rows)
+    text = "".join(json.dumps({"benchmark": benchmark, **row, **measured_on}) + "\n" for row in rows)
     (RESULTS / name).write_text(text, encoding="utf-8")
     return RESULTS / name
 

@@ -11,7 +11,7 @@ from vtcav_jax.models import parameters
 from weights_conversion import torch_reference
 
 
-class Peer:
+class TorchvisionPeer:
     """The network of a preset on the same device, and a clip on it."""
 
     def __init__(self, preset: str, model: Any, video: np.ndarray, dtype: str):
@@ -21,23 +21,23 @@ class Peer:
         self.device = "cpu" if jax.default_backend() == "cpu" else "cuda"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ModuleNotFoundError("a torch with CUDA")
-        self.network = torch_reference.swin(preset)
-        torch_reference.load_named_as_official(self.network, torch_layout(parameters.named_parameters(model)))
+        self.network = torch_reference.torchvision_swin(preset)
+        torch_reference.load_official_weights(self.network, to_torch_layout(parameters.named_parameters(model)))
         self.network.to(self.device, getattr(torch, dtype))
         self.video = torch.from_numpy(video).permute(0, 4, 1, 2, 3).to(self.device, getattr(torch, dtype))
 
     def eager(self) -> Any:
         with self.torch.no_grad():
-            return self._done(self.network(self.video))
+            return self._synchronised(self.network(self.video))
 
-    def compiled(self) -> tuple[Callable[[], Any], float] | None:
+    def compile(self) -> tuple[Callable[[], Any], float] | None:
         """The compiled call and the seconds that compiling took; None where torch.compile cannot."""
         self.torch.compiler.reset()  # else a second shape is compiled for any shape, which takes it ten minutes
         network = self.torch.compile(self.network, dynamic=False)
 
         def call() -> Any:
             with self.torch.no_grad():
-                return self._done(network(self.video))
+                return self._synchronised(network(self.video))
 
         start = time.perf_counter()
         try:
@@ -50,18 +50,18 @@ class Peer:
     def gradients(self, stages: tuple[str, ...], target: int) -> dict[str, Any]:
         """One forward and one backward, with hooks: what captum's layer gradients do, but for all stages at once."""
         self.network.requires_grad_(False)
-        logits, seen = torch_reference.run(self.network, self.video.permute(0, 2, 3, 4, 1).requires_grad_())
-        found = self.torch.autograd.grad(logits[:, target].sum(), [seen[name] for name in stages])
-        self._done(found[0])
-        return dict(zip(stages, found))
+        logits, seen = torch_reference.run_swin(self.network, self.video.permute(0, 2, 3, 4, 1).requires_grad_())
+        stage_gradients = self.torch.autograd.grad(logits[:, target].sum(), [seen[name] for name in stages])
+        self._synchronised(stage_gradients[0])
+        return dict(zip(stages, stage_gradients))
 
-    def _done(self, result: Any) -> Any:
+    def _synchronised(self, result: Any) -> Any:
         if self.device == "cuda":
             self.torch.cuda.synchronize()
         return result
 
 
-def torch_layout(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+def to_torch_layout(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
     """Our parameters under the official names and in torch's layout."""
     axes = {1: (0,), 2: (1, 0), 5: (4, 3, 0, 1, 2)}
     out = {}

@@ -30,16 +30,16 @@ def test_the_own_model_takes_twenty_lines():
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
 
 
-@pytest.mark.parametrize("page", write_tables.PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", write_tables.PAGES_WITH_TABLES, ids=lambda page: page.stem)
 def test_the_tables_are_those_of_the_results(page):
     text = page.read_text(encoding="utf-8")
-    assert write_tables.filled(text) == text
+    assert write_tables.fill_tables(text) == text
 
 
-@pytest.mark.parametrize("name", write_tables.TABLES)
+@pytest.mark.parametrize("name", write_tables.TABLE_WRITERS)
 def test_every_table_has_a_measurement_and_a_place(name):
-    assert write_tables.results(name)
-    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in write_tables.PAGES)
+    assert write_tables.render_results(name)
+    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in write_tables.PAGES_WITH_TABLES)
 
 
 def test_the_readme_is_short():

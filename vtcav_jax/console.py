@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
-from vtcav_jax.names import printable
+from vtcav_jax.names import escape_control_chars
 
 T = TypeVar("T")
 Verbosity = Literal["plain", "quiet", "json"]
@@ -40,7 +40,7 @@ class _ConsoleHandler(logging.Handler):
         elif kind is not None or (mode == "quiet" and not is_warning):
             return
         else:
-            line = printable(record.getMessage())
+            line = escape_control_chars(record.getMessage())
         print(line, file=sys.stderr if is_warning or mode == "json" else sys.stdout, flush=True)
 
 
@@ -58,7 +58,7 @@ def info(text: str) -> None:
 
 def emit(text: str) -> None:
     """The result of a command; control characters are escaped."""
-    print(printable(text), flush=True)
+    print(escape_control_chars(text), flush=True)
 
 
 def warn(text: str) -> None:
@@ -82,7 +82,7 @@ class _TerminalLine(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        return super().format_dict | {"postfix": printable(self.note()) if self.n else None}
+        return super().format_dict | {"postfix": escape_control_chars(self.note()) if self.n else None}
 
 
 def progress(
@@ -134,6 +134,6 @@ def _log_progress(done: int, total: int, unit: str, elapsed: float, note: str) -
         json_event("progress", done=done, total=total, unit=unit, rate=rate, seconds_left=left, note=note)
         return
     line = tqdm.format_meter(
-        done, max(total, done), elapsed, unit=unit, bar_format=LINE_FORMAT, postfix=printable(note) or None
+        done, max(total, done), elapsed, unit=unit, bar_format=LINE_FORMAT, postfix=escape_control_chars(note) or None
     )
     print(line, file=sys.stderr, flush=True)

@@ -4,17 +4,17 @@ import difflib
 from collections.abc import Iterable
 
 
-def printable(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """`text` for a terminal: names from files may hold codes that would move its cursor or change its title."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def filed(text: str) -> str:
+def safe_filename(text: str) -> str:
     """`text` as a part of a file's name."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
 
 
-def unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
+def unknown_name_message(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
     """One sentence for all of `names` that are not `known`: the nearest ones, then the list."""
     known = list(known)
     parts = []

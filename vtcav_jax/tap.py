@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 Tap = Callable[[str, Array], Array]
 Model = Callable[..., Array]  # (video, tap) -> logits
@@ -240,7 +240,7 @@ def _check_stages(model: Model, stages: Stages) -> tuple[str, ...]:
         raise ValueError(f"name at least one stage, by its name, got {stages}; the model has {stages_of(model)}")
     known = stages_of(model)
     if known and (missing := [name for name in stages if name not in known]):
-        raise ValueError(unknown("stage", missing, known))
+        raise ValueError(unknown_name_message("stage", missing, known))
     return tuple(dict.fromkeys(stages))
 
 

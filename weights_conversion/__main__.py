@@ -20,9 +20,9 @@ from absl import app, flags, logging
 
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
-from vtcav_jax.names import printable
-from weights_conversion.checkpoint_reader import read_checkpoint, sha256
-from weights_conversion.convert import convert, unwrapped
+from vtcav_jax.names import escape_control_chars
+from weights_conversion.checkpoint_reader import file_sha256, read_checkpoint
+from weights_conversion.convert import convert, unwrap_state_dict
 from weights_conversion.download import published_weights
 from weights_conversion.key_mapping import official_name
 
@@ -36,21 +36,21 @@ _LABELS = flags.DEFINE_string("labels", None, "text file, a class name a line, w
 TOLERANCE = 1e-4  # of the largest value at a stage; float32 networks of this depth agree to about 1e-6
 
 
-def run(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
+def run_conversion(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
     """Converts, verifies, writes."""
     models.require_absent(out)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
-    heads = models.single_head(classes, labels(preset, classes, labels_file))
+    heads = models.single_head(classes, class_labels(preset, classes, labels_file))
     print(f"{checkpoint.name} fits {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays")
     verify(preset, model, state_dict, classes)
-    models.save(out, model, preset, heads, file=checkpoint.name, sha256=sha256(checkpoint))
+    models.save(out, model, preset, heads, file=checkpoint.name, sha256=file_sha256(checkpoint))
     print("wrote {1} and {0}".format(*models.bundle_paths(out)))
 
 
-def labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
+def class_labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
     if labels_file is not None:
         try:
             text = labels_file.read_text(encoding="utf-8-sig")
@@ -104,20 +104,20 @@ def reference_stages(
         torch_reference.video_models()
     except ModuleNotFoundError:
         return "torchvision is not installed; pip install 'vtcav-jax[convert]'"
-    network = torch_reference.network(preset, classes)
+    network = torch_reference.torchvision_network(preset, classes)
     if network is None:
         return "torchvision has no such network (tests/support/torch_networks.py states what it computes)"
     if not isinstance(network, torch_reference.video_models().swin_transformer.SwinTransformer3d):
-        network.load_state_dict({name: torch.as_tensor(value) for name, value in unwrapped(state_dict).items()})
+        network.load_state_dict({name: torch.as_tensor(value) for name, value in unwrap_state_dict(state_dict).items()})
         with torch.no_grad():
-            logits, stages = torch_reference.run_named(network, torch.from_numpy(video), names)
+            logits, stages = torch_reference.run_with_stages(network, torch.from_numpy(video), names)
         return {name: a.numpy() for name, a in (stages | {"logits": logits}).items()}
-    named = {official_name(name): value for name, value in unwrapped(state_dict).items()}
+    named = {official_name(name): value for name, value in unwrap_state_dict(state_dict).items()}
     named = {name: value for name, value in named.items() if not name.endswith("relative_position_index")}
-    torch_reference.load_named_as_official(network, named)
+    torch_reference.load_official_weights(network, named)
     with torch.no_grad():
-        logits, stages = torch_reference.run(network, torch.from_numpy(video))
-    return {name: torch_reference.our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
+        logits, stages = torch_reference.run_swin(network, torch.from_numpy(video))
+    return {name: torch_reference.to_our_axes(name, a.numpy()) for name, a in (stages | {"logits": logits}).items()}
 
 
 def main(argv: list[str]) -> None:
@@ -128,9 +128,9 @@ def main(argv: list[str]) -> None:
         models.get_preset(_PRESET.value)
         checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)
         labels_file = Path(_LABELS.value) if _LABELS.value else None
-        run(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)
+        run_conversion(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
+        sys.exit(f"error: {escape_control_chars(str(error))}")
 
 
 if __name__ == "__main__":

@@ -10,37 +10,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """The state dict in a `.pth` / `.pt` (tensors only, no code) or `.safetensors` file."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; expected a checkpoint ({', '.join(SUFFIXES)})")
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path.name} ends in {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
+        raise ValueError(f"there is no file {path}; expected a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})")
+    if path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ValueError(f"{path.name} ends in {path.suffix!r}; expected one of {', '.join(CHECKPOINT_SUFFIXES)}")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
         import torch
     except ModuleNotFoundError as error:
         raise ValueError("reading a .pth file needs torch: pip install 'vtcav-jax[convert]'") from error
-    if cut_short(path):
-        raise ValueError(truncated(path))
+    if is_truncated(path):
+        raise ValueError(truncation_message(path))
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+\w)", str(error))
-        what = f"it refers to {refused[1]}, which reading would run" if refused else "it is not a plain state dict"
+        refused_name = re.search(r"GLOBAL ([\w.]+\w)", str(error))
+        reason = (
+            f"it refers to {refused_name[1]}, which reading would run"
+            if refused_name
+            else "it is not a plain state dict"
+        )
         raise ValueError(
-            f"{path.name} was not read: {what}; expected names and tensors only. If you trust the file, save its state "
+            f"{path.name} was not read: {reason}; expected names and tensors only. If you trust the file, save its state "
             "dict alone as .safetensors, in an environment of its own."
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(truncated(path) + f" ({first_line(error)})") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}; expected a state dict: names and tensors")
-    return found
+        raise ValueError(truncation_message(path) + f" ({first_line(error)})") from error
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"{path.name} holds a {type(state_dict).__name__}; expected a state dict: names and tensors")
+    return state_dict
 
 
 def read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -53,10 +57,10 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(truncated(path) + f" ({first_line(error)})") from error
+        raise ValueError(truncation_message(path) + f" ({first_line(error)})") from error
 
 
-def cut_short(path: Path) -> bool:
+def is_truncated(path: Path) -> bool:
     """A torch file is a zip: its directory, at the end, must be there, and every checksum right."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -68,7 +72,7 @@ def cut_short(path: Path) -> bool:
         return True
 
 
-def truncated(path: Path) -> str:
+def truncation_message(path: Path) -> str:
     return f"{path.name} ({path.stat().st_size:,} bytes) is damaged or cut short; copy or download it again."
 
 
@@ -76,7 +80,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

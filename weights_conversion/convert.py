@@ -14,11 +14,11 @@ from flax import nnx
 
 from vtcav_jax import models
 from vtcav_jax.models import parameters
-from weights_conversion.key_mapping import FAMILIES, family_of, in_our_order
+from weights_conversion.key_mapping import FAMILIES, family_of, reorder_axes
 
 WRAPPERS = ("state_dict", "model_state", "model")
-AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
-STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of a batch norm
+FLAX_AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
+BATCH_NORM_STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of a batch norm
 
 
 def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None) -> dict[str, np.ndarray]:
@@ -28,13 +28,13 @@ def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | No
     not have are compared with it and dropped.
     """
     family = family_of(preset)
-    state_dict = unwrapped(state_dict)
-    tensors = {family.ours(name): as_numpy(name, value) for name, value in state_dict.items()}
+    state_dict = unwrap_state_dict(state_dict)
+    tensors = {family.to_our_name(name): as_numpy(name, value) for name, value in state_dict.items()}
     if len(tensors) < len(state_dict):
         raise ValueError(
-            f"the checkpoint holds some parameters twice; {family.known} are known, and only one at a time"
+            f"the checkpoint holds some parameters twice; {family.name_source} are known, and only one at a time"
         )
-    return fitted(preset, _abstract(preset, num_classes), tensors)
+    return match_parameters(preset, _abstract(preset, num_classes), tensors)
 
 
 @cache
@@ -43,38 +43,39 @@ def _abstract(preset: str, num_classes: int | None) -> nnx.Module:
     return nnx.eval_shape(partial(models.make, preset, num_classes=num_classes))
 
 
-def fitted(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def match_parameters(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`model` has our shapes, its numbers are not read."""
-    wanted = parameters.named_parameters(model)
-    arrays, wrong = {}, []
+    expected = parameters.named_parameters(model)
+    arrays, mismatches = {}, []
     for name, tensor in tensors.items():
         if name.endswith(".relative_position_index"):
-            wrong += compared_index(name, tensor, model)
+            mismatches += check_position_index(name, tensor, model)
             continue
         if name.endswith(".num_batches_tracked"):
-            wrong += checked_count(name, tensor, wanted)
+            mismatches += check_batch_counter(name, tensor, expected)
             continue
-        ours, array = our_layout(name, in_our_order(name, tensor))
+        flax_name, array = to_flax_layout(name, reorder_axes(name, tensor))
         if not np.isfinite(array).all():
-            wrong.append(f"{name} holds values that are not finite")
-        arrays[ours] = np.ascontiguousarray(array)
-    wrong = parameters.parameter_mismatches(wanted, arrays) + wrong
-    if wrong:
+            mismatches.append(f"{name} holds values that are not finite")
+        arrays[flax_name] = np.ascontiguousarray(array)
+    mismatches = parameters.parameter_mismatches(expected, arrays) + mismatches
+    if mismatches:
         raise ValueError(
-            f"these weights do not fit {preset}. {remedy(preset, wanted, arrays, tensors)}\n  " + "\n  ".join(wrong)
+            f"these weights do not fit {preset}. {suggest_fix(preset, expected, arrays, tensors)}\n  "
+            + "\n  ".join(mismatches)
         )
     return arrays
 
 
-def unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+def unwrap_state_dict(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """The mapping from names to tensors inside the wrappings that are known from the wild."""
     for key in WRAPPERS:
         if isinstance(inner := state_dict.get(key), Mapping):
-            return unwrapped(inner)
+            return unwrap_state_dict(inner)
     if wrong := [name for name in state_dict if not isinstance(name, str)]:
         raise ValueError(f"the checkpoint has keys that are no names ({wrong[:3]}); expected a state dict")
     if state_dict and all(name.startswith("module.") for name in state_dict):
-        return unwrapped({name.removeprefix("module."): value for name, value in state_dict.items()})
+        return unwrap_state_dict({name.removeprefix("module."): value for name, value in state_dict.items()})
     if not state_dict:
         raise ValueError(f"the checkpoint holds no tensors; expected names and tensors, bare or under {WRAPPERS}")
     return state_dict
@@ -94,20 +95,20 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
 
 
-def our_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
     """Our name, and a view with our axes."""
     stem, _, leaf = name.rpartition(".")
-    if leaf == "weight" and tensor.ndim in AXES:
-        leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(AXES[tensor.ndim])
-    leaf = STATISTICS.get(leaf, leaf)
+    if leaf == "weight" and tensor.ndim in FLAX_AXES:
+        leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(FLAX_AXES[tensor.ndim])
+    leaf = BATCH_NORM_STATISTICS.get(leaf, leaf)
     return f"{stem}.{leaf}" if stem else leaf, tensor
 
 
-def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
+def check_position_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
     """The reference stores which entry of the table each pair of tokens uses; ours must be the same."""
-    place = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index", name)
+    match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index", name)
     try:
-        window = model.layers[int(place[1])].blocks[int(place[2])].attn.window if place else None
+        window = model.layers[int(match[1])].blocks[int(match[2])].attn.window if match else None
     except IndexError:
         window = None
     if window is None:
@@ -118,10 +119,14 @@ def compared_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
     return []
 
 
-def checked_count(name: str, tensor: np.ndarray, wanted: Mapping[str, Any]) -> list[str]:
+def check_batch_counter(name: str, tensor: np.ndarray, expected: Mapping[str, Any]) -> list[str]:
     """How many batches a batch norm saw in training; of no use after it, but it must belong to one of ours."""
-    ours = f"{name.rpartition('.')[0]}.var" in wanted
-    return [] if ours and tensor.shape == () and np.issubdtype(tensor.dtype, np.integer) else [f"unexpected {name}"]
+    has_counterpart = f"{name.rpartition('.')[0]}.var" in expected
+    return (
+        []
+        if has_counterpart and tensor.shape == () and np.issubdtype(tensor.dtype, np.integer)
+        else [f"unexpected {name}"]
+    )
 
 
 def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
@@ -131,32 +136,32 @@ def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(np.ravel_multi_index(tuple(offset), [2 * size - 1 for size in window]))
 
 
-def remedy(
-    preset: str, wanted: Mapping[str, Any], arrays: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]
+def suggest_fix(
+    preset: str, expected: Mapping[str, Any], arrays: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]
 ) -> str:
     """The sentence that says what to do: another class count, another preset, or what is known."""
     classes = {name: a.shape[-1] for name, a in arrays.items() if name == "head.bias" and a.ndim == 1}
-    given = classes.get("head.bias")
-    body = {name for name in wanted if not name.startswith("head.")}
-    if all(name in arrays and arrays[name].shape == wanted[name].shape for name in wanted):
+    n_classes = classes.get("head.bias")
+    body = {name for name in expected if not name.startswith("head.")}
+    if all(name in arrays and arrays[name].shape == expected[name].shape for name in expected):
         return "All of the network is there; what follows is wrong or too much."
-    if given and all(name in arrays and arrays[name].shape == wanted[name].shape for name in body):
+    if n_classes and all(name in arrays and arrays[name].shape == expected[name].shape for name in body):
         return (
-            f"The checkpoint has {given} classes, {wanted['head.bias'].shape[0]} were expected: "
-            f"pass num_classes={given} (--num_classes={given}) to keep its head."
+            f"The checkpoint has {n_classes} classes, {expected['head.bias'].shape[0]} were expected: "
+            f"pass num_classes={n_classes} (--num_classes={n_classes}) to keep its head."
         )
     for other in models.PRESETS:
         family = family_of(other)
-        theirs = {family.ours(name): tensor for name, tensor in tensors.items()}
-        if family.sign not in theirs:
+        theirs = {family.to_our_name(name): tensor for name, tensor in tensors.items()}
+        if family.signature_key not in theirs:
             continue
         shapes = {}
         for name, tensor in theirs.items():
             if not name.endswith(("num_batches_tracked", "relative_position_index")):
-                ours, array = our_layout(name, in_our_order(name, tensor))
+                ours, array = to_flax_layout(name, reorder_axes(name, tensor))
                 shapes[ours] = array.shape
         count = shapes.get("head.bias", (None,))[0]
         if {name: a.shape for name, a in parameters.named_parameters(_abstract(other, count)).items()} == shapes:
             return f"They fit {other}."
-    known = "; ".join(sorted({family.known for family in FAMILIES.values()}))
+    known = "; ".join(sorted({family.name_source for family in FAMILIES.values()}))
     return f"They fit none of {', '.join(models.PRESETS)}; known are {known}."

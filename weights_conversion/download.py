@@ -4,12 +4,12 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-from vtcav_jax.names import unknown
-from weights_conversion.checkpoint_reader import sha256
+from vtcav_jax.names import unknown_name_message
+from weights_conversion.checkpoint_reader import file_sha256
 from weights_conversion.torch_reference import video_models
 
 # Preset -> torchvision's name for the weights. `swin3d_b` has two; these are the more accurate ones.
-PUBLISHED = {
+TORCHVISION_WEIGHTS = {
     "video_swin_t_k400": "Swin3D_T_Weights.KINETICS400_V1",
     "video_swin_s_k400": "Swin3D_S_Weights.KINETICS400_V1",
     "video_swin_b_k400": "Swin3D_B_Weights.KINETICS400_IMAGENET22K_V1",
@@ -24,8 +24,12 @@ PUBLISHED = {
 
 def published_weights(preset: str) -> Path:
     """The file with torchvision's weights for the preset, downloaded once into torch's own cache."""
-    if preset not in PUBLISHED:
-        raise ValueError("for --download, " + unknown("published weights", [preset], PUBLISHED) + "; else --checkpoint")
+    if preset not in TORCHVISION_WEIGHTS:
+        raise ValueError(
+            "for --download, "
+            + unknown_name_message("published weights", [preset], TORCHVISION_WEIGHTS)
+            + "; else --checkpoint"
+        )
     try:
         import torch
 
@@ -36,7 +40,7 @@ def published_weights(preset: str) -> Path:
 
 
 def url_of(video: Any, preset: str) -> str:
-    family, name = PUBLISHED[preset].split(".")
+    family, name = TORCHVISION_WEIGHTS[preset].split(".")
     return getattr(video, family)[name].url
 
 
@@ -47,7 +51,7 @@ def fetch(url: str, folder: Path, preset: str) -> Path:
     target = folder / url.rsplit("/", 1)[1]
     prefix = target.stem.rsplit("-", 1)[1]
     if target.exists():
-        if not sha256(target).startswith(prefix):
+        if not file_sha256(target).startswith(prefix):
             raise ValueError(f"{target} is damaged (its sha256 should begin with {prefix}); remove it and run again")
         return target
     folder.mkdir(parents=True, exist_ok=True)

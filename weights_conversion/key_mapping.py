@@ -27,9 +27,9 @@ from vtcav_jax.models.video_swin import VideoSwin
 class Family:
     """The public names of one architecture."""
 
-    ours: Callable[[str], str]  # from any of its public names, but for the last component
-    sign: str  # one of our names, in torch's form, that no other family has
-    known: str  # whose names these are, for a message
+    to_our_name: Callable[[str], str]  # from any of its public names, but for the last component
+    signature_key: str  # one of our names, in torch's form, that no other family has
+    name_source: str  # whose names these are, for a message
 
 
 def official_name(name: str) -> str:
@@ -63,20 +63,20 @@ def mvit_name(name: str) -> str:
     return name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace(".norm_act.0.", ".norm.")
 
 
-def head_for(last: str) -> Callable[[str], str]:
-    return lambda name: re.sub(rf"^{re.escape(last)}\.", "head.", name)
+def map_head(head_name: str) -> Callable[[str], str]:
+    return lambda name: re.sub(rf"^{re.escape(head_name)}\.", "head.", name)
 
 
 FAMILIES: dict[Callable[..., nnx.Module], Family] = {
     VideoSwin: Family(official_name, "patch_embed.proj.weight", "torchvision's and the official names"),
     SmallCnn: Family(lambda name: name, "convs.0.weight", "its own names"),
-    C3d: Family(head_for("fc8"), "fc6.weight", "the names of c3d-pytorch"),
+    C3d: Family(map_head("fc8"), "fc6.weight", "the names of c3d-pytorch"),
     I3d: Family(i3d_name, "Mixed_3b.b1a.bn.weight", "the names of pytorch-i3d and of kinetics_i3d_pytorch"),
-    ResNet3d: Family(head_for("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch"),
-    MfNet: Family(head_for("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet"),
-    VideoResNet: Family(head_for("fc"), "stem.0.weight", "torchvision's names"),
+    ResNet3d: Family(map_head("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch"),
+    MfNet: Family(map_head("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet"),
+    VideoResNet: Family(map_head("fc"), "stem.0.weight", "torchvision's names"),
     Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names"),
-    S3d: Family(head_for("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
+    S3d: Family(map_head("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
 }
 
 
@@ -84,7 +84,7 @@ def family_of(preset: str) -> Family:
     return FAMILIES[models.get_preset(preset).maker.func]
 
 
-def in_our_order(name: str, tensor: np.ndarray) -> np.ndarray:
+def reorder_axes(name: str, tensor: np.ndarray) -> np.ndarray:
     """The tensors whose axes mean something else with us, by our name.
 
     A last layer that is a convolution of 1 x 1 x 1 is a linear map with us. C3D's first linear layer reads a grid that

@@ -37,23 +37,23 @@ def video_models() -> ModuleType:
     return video
 
 
-BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # by the preset's own name
+TORCHVISION_BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # by the preset's own name
 
 
-def network(preset: str, num_classes: int | None = None) -> Any | None:
+def torchvision_network(preset: str, num_classes: int | None = None) -> Any | None:
     """torchvision's network of the preset, in evaluation mode, its weights random; None where it has none."""
-    found = models.get_preset(preset)
-    if found.maker.func is VideoSwin:
-        return swin(preset, num_classes)
-    if preset not in BUILDERS:
+    entry = models.get_preset(preset)
+    if entry.maker.func is VideoSwin:
+        return torchvision_swin(preset, num_classes)
+    if preset not in TORCHVISION_BUILDERS:
         return None
-    return getattr(video_models(), preset)(num_classes=num_classes or found.num_classes).eval()
+    return getattr(video_models(), preset)(num_classes=num_classes or entry.num_classes).eval()
 
 
-def swin(preset: str, num_classes: int | None = None) -> Any:
+def torchvision_swin(preset: str, num_classes: int | None = None) -> Any:
     """torchvision's network of the preset's architecture, in evaluation mode, its weights random."""
-    found = models.get_preset(preset)
-    sizes = found.maker.keywords
+    entry = models.get_preset(preset)
+    sizes = entry.maker.keywords
     return (
         video_models()
         .swin_transformer.SwinTransformer3d(
@@ -62,22 +62,22 @@ def swin(preset: str, num_classes: int | None = None) -> Any:
             depths=list(sizes["depths"]),
             num_heads=list(sizes["num_heads"]),
             window_size=list(sizes["window"]),
-            num_classes=found.num_classes if num_classes is None else num_classes,
+            num_classes=entry.num_classes if num_classes is None else num_classes,
         )
         .eval()
     )
 
 
-def load_named_as_official(network: Any, tensors: Mapping[str, Any]) -> None:
+def load_official_weights(network: Any, tensors: Mapping[str, Any]) -> None:
     """Fills torchvision's network from official names; its buffers are its own."""
     import torch
 
-    found = {torchvision_name(name): torch.tensor(np.asarray(value)) for name, value in tensors.items()}
+    state_dict = {torchvision_name(name): torch.tensor(np.asarray(value)) for name, value in tensors.items()}
     buffers = dict(network.named_buffers())
-    network.load_state_dict(found | buffers)
+    network.load_state_dict(state_dict | buffers)
 
 
-def run_named(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """torch's logits and the tensor at each of `stages`, channels last, for a torch video `(b, t, h, w, 3)`.
 
     For networks that are named as torchvision's are. What a ReLU or a sum changes in place is copied first.
@@ -166,7 +166,7 @@ def stage_modules(network: Any) -> dict[str, Any]:
     return stages | {"norm": network.norm, "pool": network.avgpool}
 
 
-def run(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
+def run_swin(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
     """torch's logits and the tensor at every stage, for a torch video `(b, t, h, w, 3)`."""
     seen: dict[str, Any] = {}
     handles = [
@@ -183,6 +183,6 @@ def _remember(seen, name, module, inputs, output):
     seen[name] = output
 
 
-def our_axes(stage: str, array: np.ndarray) -> np.ndarray:
+def to_our_axes(stage: str, array: np.ndarray) -> np.ndarray:
     """torchvision pools to (b, c, 1, 1, 1); all its other stages are channels last already."""
     return array.reshape(len(array), -1) if stage == "pool" else array

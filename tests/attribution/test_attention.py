@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.support.random_networks import drawn
+from tests.support.random_networks import with_random_parameters
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import attention
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -21,7 +21,7 @@ CLASSES = np.array([2])
 @pytest.fixture(scope="module")
 def swin():
     sizes = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
-    return drawn(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
+    return with_random_parameters(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")

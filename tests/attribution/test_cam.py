@@ -113,7 +113,7 @@ def test_cam_refuses_what_is_not_pooled(net, video):
     with pytest.raises(ValueError, match="pool is not the mean of convs.0"):
         explain(net, video, "cam", "convs.0")
     with pytest.raises(ValueError, match="there is no 'pool'"):
-        explain(handwired_network.network, video[..., :1], "cam")
+        explain(handwired_network.MOTION_PAIRS, video[..., :1], "cam")
 
 
 def test_framewise_is_gradcam_of_still_clips(net, video):
@@ -313,6 +313,6 @@ def test_the_second_call_does_not_compile(net, video):
 def test_any_model_will_do(plain, video):
     assert explain(plain, video, "gradcam").map.shape == SHAPE[:4]
     clips, labels = handwired_network.binary_clips(2, 0)
-    found = explain(handwired_network.network, clips, "hirescam", "pairs", targets.Class(labels))
-    scores = np.asarray(handwired_network.network(jnp.asarray(clips)))[[0, 1], labels]
+    found = explain(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))
+    scores = np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[[0, 1], labels]
     np.testing.assert_allclose(found.map.sum((1, 2, 3)), scores)

@@ -45,7 +45,7 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
     clips, labels, exact = dots
     for nodes in (2, 8, 16):
         found = attribution.integrated_gradients(
-            handwired_network.network, clips, targets.Class(labels), ig_steps=nodes
+            handwired_network.MOTION_PAIRS, clips, targets.Class(labels), ig_steps=nodes
         )
         np.testing.assert_allclose(found.map, exact, atol=1e-6)
         np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-5)
@@ -142,7 +142,7 @@ def test_motion_pairs_need_motion(dots):
     """In the analytic world a clip's direction is all dynamic: dots that stand still make only chance pairs."""
     clips, labels, _ = dots
     legs = attribution.static_and_dynamic(
-        handwired_network.network, clips, targets.Margin(labels), frames=2, ig_steps=16
+        handwired_network.MOTION_PAIRS, clips, targets.Margin(labels), frames=2, ig_steps=16
     )
     assert legs.temporal_share[0] > 0.9
 
@@ -155,7 +155,7 @@ def grid_sums(exact, players):
 def test_shapley_values_of_the_analytic_world(dots, cells):
     """Of a cell it is the sum of its voxels', as all terms are pairs; so is the mean of any order and its reverse."""
     clips, labels, exact = dots
-    found = attribution.shapley(handwired_network.network, clips, targets.Class(labels), players=cells, orders=2)
+    found = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), players=cells, orders=2)
     t, h, w = (np.arange(n) * c // n for n, c in zip((4, 8, 8), cells))
     players = (t[:, None, None] * cells[1] + h[:, None]) * cells[2] + w
     np.testing.assert_allclose(grid_sums(found.map, players), grid_sums(exact, players), atol=1e-4)

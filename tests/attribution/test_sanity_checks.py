@@ -12,7 +12,7 @@ from vtcav_jax.attribution import resample, sanity_checks, targets
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
 from vtcav_jax.attribution.videos.clip_windows import stream_windows
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, open_source
+from vtcav_jax.data import SamplingConfig, open_source
 from vtcav_jax.evaluation import regions
 from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.worlds import handwired_network, make_clips
@@ -80,7 +80,7 @@ def test_shuffled_weights_are_the_same_numbers(net):
     for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
         np.testing.assert_allclose(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
     assert (np.asarray(net.convs[0].kernel[...]) != np.asarray(other.convs[0].kernel[...])).mean() > 0.9
-    assert sanity_checks.shuffle_parameters(handwired_network.network, 0) is None
+    assert sanity_checks.shuffle_parameters(handwired_network.MOTION_PAIRS, 0) is None
 
 
 @pytest.mark.slow
@@ -112,7 +112,9 @@ def test_limits_are_measured_on_the_maps(net):
 
 def test_the_analytic_network_knows_the_direction_of_time():
     clips, labels = handwired_network.binary_clips(2, 0)
-    found = sanity_checks.sanity_scores(handwired_network.network, clips, targets.Class(labels), "gradient_x_input")
+    found = sanity_checks.sanity_scores(
+        handwired_network.MOTION_PAIRS, clips, targets.Class(labels), "gradient_x_input"
+    )
     assert (found.time_reversal_change > 0.2).all() and np.isnan(found.randomised_weights_similarity).all()
 
     def brightness(video, tap=lambda name, value: value):
@@ -126,7 +128,7 @@ def test_the_analytic_network_knows_the_direction_of_time():
 
 def test_a_world_knows_where_its_key_is_and_how_it_moves():
     source, geometry = open_source("worlds:small:3:9"), ClipSpec(frames=8, size=32)
-    window = list(stream_windows(source, geometry, How(), num_workers=0))[2]
+    window = list(stream_windows(source, geometry, SamplingConfig(), num_workers=0))[2]
     clips = make_clips("small", 1, 9, first=2)
     np.testing.assert_array_equal(regions.target_region(source, window, geometry), clips.masks["key_box"][0])
     behind = ~(clips.masks["key_box"] | clips.masks["dis_box"])[0]
@@ -150,14 +152,17 @@ def test_things_are_the_boxes_beside_a_video(tmp_path):
         "path,boxes\n" + "".join(f"clip_9_{i:06d}.mp4,boxes.csv\n" for i in range(2)), encoding="utf-8"
     )
     source, geometry = open_source(tmp_path / "with.csv"), ClipSpec(frames=8, size=16)
-    for i, window in enumerate(stream_windows(source, geometry, How(), num_workers=0)):
+    for i, window in enumerate(stream_windows(source, geometry, SamplingConfig(), num_workers=0)):
         found = regions.target_region(source, window, geometry)
         both = clips.masks["key_box"][i] | clips.masks["dis_box"][i]
         small = both.reshape(8, 16, 2, 16, 2).mean((2, 4))
         assert (found[small == 1]).all() and not found[small == 0].any()
     bare = open_source(tmp_path / "manifest.csv")
     assert (
-        regions.target_region(bare, next(iter(stream_windows(bare, geometry, How(), num_workers=0))), geometry) is None
+        regions.target_region(
+            bare, next(iter(stream_windows(bare, geometry, SamplingConfig(), num_workers=0))), geometry
+        )
+        is None
     )
 
 

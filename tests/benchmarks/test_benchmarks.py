@@ -23,27 +23,27 @@ def test_a_timing_is_that_of_the_call_without_warm_ups():
         time.sleep(0.05 if len(calls) < 2 else 0.002)
         calls.append(1)
 
-    seconds = timing.in_turn({"sleepy": sleepy}, repeats=5, warmups=2)["sleepy"]
+    seconds = timing.time_in_turn({"sleepy": sleepy}, repeats=5, warmups=2)["sleepy"]
     assert len(seconds) == 5 and len(calls) == 7
-    found = timing.Timing.of(seconds)
+    found = timing.Timing.from_seconds(seconds)
     assert 0.002 <= found.p10_s <= found.median_s <= found.p90_s
     assert found.median_s < 0.05
 
 
 def test_functions_take_turns():
     order = []
-    timing.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
+    timing.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warmups=1)
     assert order == ["a", "b"] * 3
 
 
 def test_percentiles_and_ratio():
-    found = timing.Timing.of([float(i) for i in range(11)])
+    found = timing.Timing.from_seconds([float(i) for i in range(11)])
     assert (found.p10_s, found.median_s, found.p90_s) == (1, 5, 9)
     assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2
 
 
 def test_measure_compiles_and_waits_for_the_result():
-    found = timing.measure(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
+    found = timing.measure_alone(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
     assert found.compile_s > 0 and found.median_s > 0 and found.repeats == 3
     assert found.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
 
@@ -64,9 +64,9 @@ def test_operations_are_counted_outside_of_loops():
 @pytest.mark.slow
 def test_the_peer_has_our_weights():
     model = models.make("video_swin_tiny")
-    network = torch_reference.swin("video_swin_tiny")
-    named = torchvision_peer.torch_layout(parameters.named_parameters(model))
-    torch_reference.load_named_as_official(network, named)
+    network = torch_reference.torchvision_swin("video_swin_tiny")
+    named = torchvision_peer.to_torch_layout(parameters.named_parameters(model))
+    torch_reference.load_official_weights(network, named)
     back = convert("video_swin_tiny", {official_name(name): v for name, v in network.state_dict().items()})
     for name, array in parameters.named_parameters(model).items():
         np.testing.assert_array_equal(array, back[name], err_msg=name)
@@ -78,14 +78,14 @@ def test_tables_hold_the_results(tmp_path, monkeypatch):
     row |= {"share_of_peak": 0.44, "torchvision_ratio": 2.1}
     monkeypatch.setattr(timing, "RESULTS", tmp_path)
     monkeypatch.setattr(write_tables, "RESULTS", tmp_path)
-    path = timing.write("forward", [row])
+    path = timing.write_results("forward", [row])
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["versions"]["jax"] and json.loads(line)["median_s"] == 0.5
-    text = write_tables.filled("a <!-- table: forward --> old <!-- end --> b")
+    text = write_tables.fill_tables("a <!-- table: forward --> old <!-- end --> b")
     assert text.startswith("a ") and text.endswith(" b") and "old" not in text
     for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
         assert f"| {cell} |" in text
-    assert write_tables.filled(text) == text
+    assert write_tables.fill_tables(text) == text
 
 
 def test_waiting_is_told_from_working():
@@ -99,9 +99,9 @@ def test_waiting_is_told_from_working():
             yield np.zeros((2, 2), np.uint8)
 
     seen = []
-    assert decode.waits(slow(), 8, 2, lambda video: seen.append(video.shape)) > 0.9
+    assert decode.waiting_share(slow(), 8, 2, lambda video: seen.append(video.shape)) > 0.9
     assert seen == [(2, 2, 2)] * 4
-    assert decode.waits(quick(), 8, 1, lambda _: time.sleep(0.02)) < 0.1
+    assert decode.waiting_share(quick(), 8, 1, lambda _: time.sleep(0.02)) < 0.1
     assert decode.seconds_of(slow(), 5) >= 0.1
 
 
@@ -110,15 +110,15 @@ def test_memory_is_the_most_that_was_held():
         with mmap.mmap(-1, 2**26) as held:  # pages of its own: an array may get some that were held before
             held[:: mmap.PAGESIZE] = b"x" * (2**26 // mmap.PAGESIZE)
             time.sleep(0.2)
-    assert 50 < found.own < 200 and found.children == 0
+    assert 50 < found.process_peak < 200 and found.children_peak == 0
 
 
 def test_both_readers_of_the_benchmark_give_the_same_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "FRAMES", 70)
     decode.write_video(tmp_path / "0.mp4", (64, 96), 0)
     source, geometry = open_source(tmp_path), models.get_preset(decode.PRESET).clip_spec
-    clip = geometry.normalise(next(decode.ours(source, geometry, 0)))
-    assert timing.largest_difference(clip, next(decode.everything(source, geometry))) < 1e-6
+    clip = geometry.normalise(next(decode.stream_clips(source, geometry, 0)))
+    assert timing.largest_difference(clip, next(decode.decode_everything(source, geometry))) < 1e-6
 
 
 def test_the_table_of_decoding():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.cli_runner import ROOT, end, typed
+from tests.support.cli_runner import ROOT, run_cli, stop_cli_server
 from vtcav_jax import models
 from vtcav_jax.cli import flags, help
 from vtcav_jax.cli import main as main_module
@@ -26,11 +26,11 @@ EXPERIMENT = [
 @pytest.fixture(scope="module", autouse=True)
 def _ends():
     yield
-    end()
+    stop_cli_server()
 
 
 def main(*arguments, code=0):
-    ended_with, out, err = typed(*arguments)
+    ended_with, out, err = run_cli(*arguments)
     assert ended_with == code, err
     assert "Traceback" not in err
     return out if code == 0 else out + err
@@ -173,7 +173,7 @@ def test_every_flag_is_in_the_help_of_its_tasks():
 def ended(lines, *arguments):
     """A main whose task `stages` does `lines`: exit code, stdout and stderr."""
     program = f"def task():\n    {lines}\nmain.TASKS['stages'] = task\nmain.start()"
-    return typed("--task=stages", "--model=a b", *arguments, program=program)
+    return run_cli("--task=stages", "--model=a b", *arguments, program=program)
 
 
 def test_exit_codes_and_last_words():

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from vtcav_jax import models
 from vtcav_jax.cli.commands.pyramid import PyramidConfig, align_vectors, pyramid
-from vtcav_jax.data import How
+from vtcav_jax.data import SamplingConfig
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.tcav.experiment.verdicts import VectorRow
@@ -55,10 +55,18 @@ def vectors_at(folder, stage):
 def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
     at = vectors_at(tmp_path / "tcav", "pool")
     with pytest.raises(ValueError, match=r"are at pool, none of which is a level here \(convs.2\)"):
-        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["shape"], concept_run=at)
+        pyramid(
+            "worlds_cnn",
+            "worlds:small:4:7",
+            tmp_path / "run",
+            SamplingConfig(),
+            QUICK,
+            targets=["shape"],
+            concept_run=at,
+        )
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="the target is at convs.0, and no stage"):
-        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", How(), QUICK, targets=["convs.0#3"])
+        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", SamplingConfig(), QUICK, targets=["convs.0#3"])
 
 
 @pytest.mark.slow
@@ -66,7 +74,16 @@ def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
     at = vectors_at(tmp_path / "tcav", "convs.2")
     for name, clips in (("many", 8), ("lone", 1)):
         spec = f"worlds:small:{clips}:7"
-        pyramid("worlds_cnn", spec, tmp_path / name, How(), QUICK, targets=["shape"], concept_run=at, num_workers=0)
+        pyramid(
+            "worlds_cnn",
+            spec,
+            tmp_path / name,
+            SamplingConfig(),
+            QUICK,
+            targets=["shape"],
+            concept_run=at,
+            num_workers=0,
+        )
     many, lone = (open_run_folder(tmp_path / name) for name in ("many", "lone"))
     assert many.pyramid_facts[0].n_reference_clips == 4 and not many.pyramid_facts[0].same_clips
     assert lone.pyramid_facts[0].n_reference_clips == 0 and lone.pyramid_facts[0].same_clips

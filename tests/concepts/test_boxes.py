@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vtcav_jax.concepts import crops
-from vtcav_jax.concepts.boxes import Box, overlap, pixels, read_boxes, write_boxes
-from vtcav_jax.concepts.tracks import cuts, histogram, tracks
+from vtcav_jax.concepts.boxes import Box, iou, read_boxes, to_pixels, write_boxes
+from vtcav_jax.concepts.tracks import build_tracks, colour_histogram, find_cuts
 
 
 def addressed(number: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -45,10 +45,10 @@ def test_all_faulty_rows_are_told_at_once(tmp_path):
 
 
 def test_pixels_and_overlap():
-    assert pixels((-3.5, 1.2, 4.1, 99), 48, 64) == (0, 1, 5, 48)
-    assert pixels((64, 0, 70, 5), 48, 64) is None
-    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
-    assert overlap((0, 0, 2, 2), (2, 0, 3, 2)) == 0
+    assert to_pixels((-3.5, 1.2, 4.1, 99), 48, 64) == (0, 1, 5, 48)
+    assert to_pixels((64, 0, 70, 5), 48, 64) is None
+    assert iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 2, 2), (2, 0, 3, 2)) == 0
 
 
 def followed(frames, number=1, label="ball", confidence=1.0):
@@ -56,28 +56,28 @@ def followed(frames, number=1, label="ball", confidence=1.0):
 
 
 def test_gaps_of_two_frames_are_filled_and_longer_ones_end_a_track():
-    first, second = tracks(followed([0, 1, 4, 5, 9, 10]))
+    first, second = build_tracks(followed([0, 1, 4, 5, 9, 10]))
     assert list(first.frames) == [0, 1, 2, 3, 4, 5] and list(second.frames) == [9, 10]
     np.testing.assert_allclose(first.boxes[:, 0], np.arange(6))
-    assert [len(track.boxes) for track in tracks(followed([0, 1, 4, 5]), gap=1)] == [2, 2]
+    assert [len(track.boxes) for track in build_tracks(followed([0, 1, 4, 5]), max_gap=1)] == [2, 2]
 
 
 def test_a_cut_ends_a_track_also_within_a_gap():
-    assert [list(t.frames) for t in tracks(followed(range(6)), cuts=(3,))] == [[0, 1, 2], [3, 4, 5]]
-    assert [list(t.frames) for t in tracks(followed([0, 1, 4, 5]), cuts=(3,))] == [[0, 1], [4, 5]]
+    assert [list(t.frames) for t in build_tracks(followed(range(6)), cuts=(3,))] == [[0, 1, 2], [3, 4, 5]]
+    assert [list(t.frames) for t in build_tracks(followed([0, 1, 4, 5]), cuts=(3,))] == [[0, 1], [4, 5]]
 
 
 def test_a_thing_in_pieces_has_no_box_and_is_not_filled_in():
     torn = [Box(2, 1, "ball", 60, 0, 64, 10), Box(2, 1, "ball", 0, 0, 6, 10)]
-    assert [list(t.frames) for t in tracks(followed([0, 1]) + torn + followed([3, 4]))] == [[0, 1], [3, 4]]
+    assert [list(t.frames) for t in build_tracks(followed([0, 1]) + torn + followed([3, 4]))] == [[0, 1], [3, 4]]
 
 
 def test_a_wavering_label_costs_confidence():
     boxes = followed([0, 2, 4], label="ball", confidence=0.9) + followed([1, 3], label="frisbee", confidence=0.5)
-    (track,) = tracks(boxes)
+    (track,) = build_tracks(boxes)
     assert track.label == "ball"
     np.testing.assert_allclose(track.confidence, [0.9, 0, 0.9, 0, 0.9])
-    assert tracks([Box(0, None, "ball", 0, 0, 1, 1)]) == []
+    assert build_tracks([Box(0, None, "ball", 0, 0, 1, 1)]) == []
 
 
 def test_cuts_are_found_and_motion_is_none():
@@ -87,15 +87,15 @@ def test_cuts_are_found_and_motion_is_none():
     def seen(i):  # a picture that moves by ten pixels a frame, and a cut at 7
         return np.roll(shots[i >= 7], 10 * i, axis=1).astype(np.uint8)
 
-    assert cuts(np.stack([histogram(seen(i)) for i in range(14)])) == (7,)
+    assert find_cuts(np.stack([colour_histogram(seen(i)) for i in range(14)])) == (7,)
     flicker = [np.full((20, 20, 3), 250 * (i % 2), np.uint8) for i in range(14)]
-    assert cuts(np.stack([histogram(frame) for frame in flicker])) == ()
-    assert cuts(histogram(shots[0].astype(np.uint8))[None]) == ()
+    assert find_cuts(np.stack([colour_histogram(frame) for frame in flicker])) == ()
+    assert find_cuts(colour_histogram(shots[0].astype(np.uint8))[None]) == ()
 
 
 BOXES = [(5, 6, 15, 20), (7, 6, 19, 22), (10, 8, 20, 20), (12, 5, 23, 21), (15, 9, 24, 24)]
 FRAMES = [addressed(i) for i in range(5)]
-CLIP = crops.dynamic(FRAMES, BOXES)
+CLIP = crops.dynamic_clip(FRAMES, BOXES)
 
 
 def rectangle(picture: np.ndarray) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def rectangle(picture: np.ndarray) -> tuple[int, ...]:
 
 
 def test_a_static_clip_is_one_crop():
-    clip = crops.static(FRAMES[2], BOXES[2], 4)
+    clip = crops.static_clip(FRAMES[2], BOXES[2], 4)
     assert clip.shape == (4, 12, 10, 3) and (clip == clip[0]).all()
     np.testing.assert_array_equal(clip[0], FRAMES[2][8:20, 10:20])
 
@@ -119,26 +119,26 @@ def test_a_dynamic_clip_centres_each_crop_unscaled_on_the_largest_box():
 
 
 def test_the_frozen_control_has_no_motion():
-    clip = crops.frozen(CLIP)
+    clip = crops.freeze_middle_frame(CLIP)
     assert clip.shape == CLIP.shape and not np.diff(clip.astype(int), axis=0).any()
     np.testing.assert_array_equal(clip[0], CLIP[2])
 
 
 def test_the_reversed_control_reverses_and_the_shuffled_one_has_all_frames_out_of_order():
-    np.testing.assert_array_equal(crops.backwards(CLIP), np.stack([CLIP[i] for i in (4, 3, 2, 1, 0)]))
+    np.testing.assert_array_equal(crops.reverse_frames(CLIP), np.stack([CLIP[i] for i in (4, 3, 2, 1, 0)]))
     for seed in range(50):
         for t in (2, 3, 5):
-            order = crops.out_of_order(t, seed)
+            order = crops.derangement(t, seed)
             assert sorted(order) == list(range(t)) and list(order) != list(range(t))
             assert t == 2 or list(order) != list(range(t))[::-1]
-    assert sorted(p[0, 0].tobytes() for p in crops.shuffled(CLIP, 3)) == sorted(p[0, 0].tobytes() for p in CLIP)
+    assert sorted(p[0, 0].tobytes() for p in crops.shuffle_frames(CLIP, 3)) == sorted(p[0, 0].tobytes() for p in CLIP)
 
 
 def test_the_jitter_control_is_one_crop_with_the_padding_of_the_boxes():
-    clip = crops.jitter(FRAMES[2], BOXES)
+    clip = crops.jitter_clip(FRAMES[2], BOXES)
     assert clip.shape == CLIP.shape
     np.testing.assert_array_equal(clip[2], CLIP[2])
-    for picture, dynamic, (dx, dy) in zip(clip, CLIP, crops.wobble(BOXES)):
+    for picture, dynamic, (dx, dy) in zip(clip, CLIP, crops.path_jitter(BOXES)):
         assert rectangle(picture) == rectangle(dynamic)
         inside = picture[picture.any(-1)]
         assert set(inside[:, 2]) == {3}  # all of it from frame 2
@@ -148,17 +148,17 @@ def test_the_jitter_control_is_one_crop_with_the_padding_of_the_boxes():
 
 
 def test_an_even_path_does_not_wobble():
-    assert set(crops.wobble([(2 * i, i, 2 * i + 8, i + 8) for i in range(9)])) == {(0, 0)}
+    assert set(crops.path_jitter([(2 * i, i, 2 * i + 8, i + 8) for i in range(9)])) == {(0, 0)}
     shaken = [(2 * i + 3 * (i % 2), i, 2 * i + 3 * (i % 2) + 8, i + 8) for i in range(9)]
-    wobble = crops.wobble(shaken)
+    wobble = crops.path_jitter(shaken)
     assert wobble[4] == (0, 0) and {abs(dx) for dx, _ in wobble[1::2]} <= {2} and not any(dy for _, dy in wobble)
 
 
 def test_jitter_at_the_border_shows_black_beyond_the_frame():
     boxes = [(0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6)]
-    clip = crops.jitter(FRAMES[0], boxes)
+    clip = crops.jitter_clip(FRAMES[0], boxes)
     assert clip.shape == (5, 12, 10, 3)
-    np.testing.assert_array_equal(clip[2], crops.dynamic(FRAMES, boxes)[2] & [255, 255, 1] | clip[2] & [0, 0, 255])
+    np.testing.assert_array_equal(clip[2], crops.dynamic_clip(FRAMES, boxes)[2] & [255, 255, 1] | clip[2] & [0, 0, 255])
     assert not clip[1, 0].any()  # above the frame
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from vtcav_jax import concepts
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts.concept_sets import TABLE, ConceptClip, encoded, write_sets
+from vtcav_jax.concepts.concept_sets import CONCEPTS_CSV, ConceptClip, write_sets
+from vtcav_jax.data.encode import encode_lossless_mp4
 
 GEOMETRY = ClipSpec(frames=6, size=32, interval=2)
 
@@ -21,14 +22,14 @@ def video(seed, t=6, height=20, width=11):
 def put(folder, file, pixels):
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pixels if isinstance(pixels, bytes) else encoded(pixels))
+    path.write_bytes(pixels if isinstance(pixels, bytes) else encode_lossless_mp4(pixels))
     return path
 
 
 def test_a_stored_clip_gives_back_every_pixel_and_the_same_bytes():
     for shape in ((1, 1, 1), (6, 7, 5), (3, 33, 80)):
         pixels = video(0, *shape)
-        assert encoded(pixels) == encoded(pixels)
+        assert encode_lossless_mp4(pixels) == encode_lossless_mp4(pixels)
 
 
 def test_a_folder_made_by_hand_is_as_good(tmp_path):
@@ -40,16 +41,16 @@ def test_a_folder_made_by_hand_is_as_good(tmp_path):
     (tmp_path / "ball" / "notes.txt").write_text("none")
     sets = concepts.read_sets(tmp_path)
     assert sets.concepts == ("ball", "playing tennis", "random 1") and sets.negatives == ("random 1",)
-    assert [clip.kind for clip in sets.of("ball")] == ["static", "static", "dynamic", "dynamic"]
+    assert [clip.clip_type for clip in sets.clips_of("ball")] == ["static", "static", "dynamic", "dynamic"]
     assert sets.counts()["playing tennis", "dynamic"] == 2
-    first = sets.of("ball", "dynamic")[0]
-    np.testing.assert_array_equal(concepts.pictures(first), video(2))
+    first = sets.clips_of("ball", "dynamic")[0]
+    np.testing.assert_array_equal(concepts.load_frames(first), video(2))
     with pytest.raises(ValueError, match="did you mean ball"):
-        sets.of("bal")
+        sets.clips_of("bal")
     # Of a video of 20 frames the network's clip is taken, in the middle and at its interval.
-    long = concepts.pictures(sets.of("playing tennis")[0], GEOMETRY)
+    long = concepts.load_frames(sets.clips_of("playing tennis")[0], GEOMETRY)
     np.testing.assert_array_equal(long, video(4, t=20)[[4, 6, 8, 10, 12, 14]])
-    seen = concepts.letterboxed(sets.of("playing tennis")[0], GEOMETRY)
+    seen = concepts.letterboxed(sets.clips_of("playing tennis")[0], GEOMETRY)
     assert seen.shape == (6, 32, 32, 3) and seen.dtype == np.uint8 and not seen[:, :, :6].any()
 
 
@@ -74,23 +75,23 @@ def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
     clips = mined(tmp_path)
     sets = concepts.read_sets(tmp_path)
     assert list(sets.clips) == clips
-    np.testing.assert_array_equal(concepts.pictures(sets.clips[1], GEOMETRY), video(1))
-    short = concepts.pictures(sets.clips[1], replace(GEOMETRY, frames=4))
+    np.testing.assert_array_equal(concepts.load_frames(sets.clips[1], GEOMETRY), video(1))
+    short = concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=4))
     np.testing.assert_array_equal(short, video(1)[1:5])  # without the interval, which they have had
-    assert len(concepts.pictures(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
+    assert len(concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
 
 
 def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
     mined(tmp_path, 4)
     put(tmp_path, "ball/dynamic/1.mp4", video(9))
     (tmp_path / "ball/dynamic/2.mp4").unlink()
-    text = (tmp_path / TABLE).read_text()
-    (tmp_path / TABLE).write_text(text.replace("ball/dynamic/3.mp4", "../3.mp4"))
+    text = (tmp_path / CONCEPTS_CSV).read_text()
+    (tmp_path / CONCEPTS_CSV).write_text(text.replace("ball/dynamic/3.mp4", "../3.mp4"))
     with pytest.raises(ValueError) as error:
         concepts.read_sets(tmp_path)
     for part in ("1.mp4 is not the clip that was mined", "2.mp4 is missing", "is no path within the folder"):
         assert part in str(error.value)
-    (tmp_path / TABLE).write_text("concept,kind\n")
+    (tmp_path / CONCEPTS_CSV).write_text("concept,kind\n")
     with pytest.raises(ValueError, match="no column file"):
         concepts.read_sets(tmp_path)
 
@@ -154,7 +155,7 @@ def test_folders_that_are_none_are_refused(tmp_path):
 def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
     for i, name in enumerate(("dynamic/a", "frozen/a", "reversed/a", "dynamic/b", "frozen/b", "frozen/c")):
         put(tmp_path, f"ball/{name}.mp4", video(i))
-    twins = {clip.file: clip.twin for clip in concepts.read_sets(tmp_path).clips}
+    twins = {clip.file: clip.control_of for clip in concepts.read_sets(tmp_path).clips}
     assert twins["ball/frozen/a.mp4"] == twins["ball/reversed/a.mp4"] == "ball/dynamic/a.mp4"
     assert twins["ball/frozen/b.mp4"] == "ball/dynamic/b.mp4" and twins["ball/frozen/c.mp4"] == ""
     review(tmp_path, [("ball/dynamic/a.mp4", "", "reject")])

@@ -21,7 +21,7 @@ real = pytest.mark.skipif(
 
 def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path):
     with pytest.raises(ValueError, match="there is no file .*; expected a detector's weights"):
-        detect.load(tmp_path / "yolov8n.pt")
+        detect.load_detector(tmp_path / "yolov8n.pt")
     for name, content, said in (
         ("weights.bin", b"x", "expected .pt, .pth, .onnx"),
         ("text.pt", b"hello", "does not hold weights"),
@@ -29,7 +29,7 @@ def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path)
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=said):
-            detect.load(tmp_path / name)
+            detect.load_detector(tmp_path / name)
 
 
 def test_without_the_library_the_remedy_is_named(tmp_path, monkeypatch):
@@ -37,7 +37,7 @@ def test_without_the_library_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
     remedy = r"needs ultralytics and lap: pip install .*\[detect\].*AGPL-3.0.*CSV of boxes"
     with pytest.raises(ValueError, match=remedy):
-        detect.load(tmp_path / "x.pt")
+        detect.load_detector(tmp_path / "x.pt")
 
 
 def test_only_one_file_of_ours_touches_the_library():
@@ -84,13 +84,16 @@ def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, na
     assert "it is a pickle, which can run code" in done.stderr
     assert not list(home.rglob("*"))
     sets = concepts.read_sets(tmp_path / "out")
-    assert sets.of("person", "static") and {c.source for c in sets.clips} <= {"five_frames.mp4", "horse_riding.gif"}
+    assert sets.clips_of("person", "static") and {c.source for c in sets.clips} <= {
+        "five_frames.mp4",
+        "horse_riding.gif",
+    }
 
 
 @real
 @pytest.mark.slow
 def test_a_label_that_the_detector_lacks_suggests_the_nearest(tmp_path):
     assert REAL
-    settings = concepts.Mining(concepts.concepts(["persn"]), detector=Path(REAL) / "yolov8n.pt")
+    settings = concepts.MiningConfig(concepts.parse_concepts(["persn"]), detector=Path(REAL) / "yolov8n.pt")
     with pytest.raises(ValueError, match="no label named 'persn' .did you mean person"):
         concepts.mine([Path(REAL) / "five_frames.mp4"], settings, tmp_path / "out")

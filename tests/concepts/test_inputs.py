@@ -5,33 +5,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.square_videos import FRAMES, Squares, films, settings
+from tests.support.square_videos import FRAMES, SquareDetector, mining_config, write_square_videos
 from vtcav_jax import concepts
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs, mining
-from vtcav_jax.concepts.config import Mining
-from vtcav_jax.data import How, open_source, prepare
-from vtcav_jax.worlds import QUESTIONS, export, render
+from vtcav_jax.concepts.config import MiningConfig
+from vtcav_jax.data import SamplingConfig, open_source, prepare_dataset
+from vtcav_jax.worlds import GLYPH_QUESTIONS, export, render
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    return films(tmp_path_factory.mktemp("films"))
+    return write_square_videos(tmp_path_factory.mktemp("films"))
 
 
 def test_boxes_of_a_table_do_without_a_detector(videos, tmp_path):
     videos = videos[:2]
-    mined = concepts.mine(videos, settings(), tmp_path / "first", detector=Squares())
+    mined = concepts.mine(videos, mining_config(), tmp_path / "first", detector=SquareDetector())
     table = mined.folder / "boxes.csv"
-    report = concepts.mine(videos, replace(settings(), boxes=table), tmp_path / "out")
+    report = concepts.mine(videos, replace(mining_config(), boxes=table), tmp_path / "out")
     assert report.thresholds == mined.thresholds
     with pytest.raises(ValueError, match="nobody says where things are"):
-        concepts.mine(videos, settings(), tmp_path / "none")
+        concepts.mine(videos, mining_config(), tmp_path / "none")
     (tmp_path / "other.csv").write_text("file,frame,label,x1,y1,x2,y2\nelse.mp4,0,red,0,0,4,4\n")
     with pytest.raises(ValueError, match="no box of any of the 2 videos"):
-        concepts.mine(videos, replace(settings(), boxes=tmp_path / "other.csv"), tmp_path / "none")
+        concepts.mine(videos, replace(mining_config(), boxes=tmp_path / "other.csv"), tmp_path / "none")
     with pytest.raises(ValueError, match="is not empty and was not mined into"):
-        concepts.mine(videos, settings(), tmp_path, detector=Squares())
+        concepts.mine(videos, mining_config(), tmp_path, detector=SquareDetector())
 
 
 def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(videos, tmp_path):
@@ -41,7 +41,7 @@ def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(vide
         (folder / name / "film.mp4").write_bytes(videos[i].read_bytes())
     rows = [f"film.mp4,{i},1,red,1,2,11,12\n" for i in range(FRAMES)]
     table = tmp_path / "boxes.csv"
-    given = replace(settings(random_sets=0), boxes=table)
+    given = replace(mining_config(random_sets=0), boxes=table)
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
     with pytest.raises(ValueError, match="those of several videos, such as film.mp4; write them as a/film.mp4"):
         concepts.mine(folder, given, tmp_path / "out")
@@ -58,23 +58,23 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
     (tmp_path / "films.csv").write_text("path,boxes\n" + "".join(f"{path},boxes.csv\n" for path in videos))
     read, times = inputs.read_boxes, []
     monkeypatch.setattr(inputs, "read_boxes", lambda path: times.append(path) or read(path))
-    report = concepts.mine(tmp_path / "films.csv", settings(random_sets=0), tmp_path / "out")
+    report = concepts.mine(tmp_path / "films.csv", mining_config(random_sets=0), tmp_path / "out")
     assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # as still clips that are equal count once
 
 
 @pytest.mark.slow
 def test_worlds_are_mined_by_their_boxes(tmp_path):
-    export.write_clips(render.make_clips(render.World(), 24, 3), tmp_path / "world")
-    asked = concepts.concepts(
+    export.write_clips(render.make_clips(render.GlyphWorld(), 24, 3), tmp_path / "world")
+    asked = concepts.parse_concepts(
         ["ring=key@shape:ring", "x=key@shape:x", "left=key@direction:left", "up=key@direction:up"]
     )
-    wanted = Mining(asked, frames=5, boxes=tmp_path / "world" / "boxes.csv", random_sets=1)
+    wanted = MiningConfig(asked, clip_frames=5, boxes=tmp_path / "world" / "boxes.csv", num_random_sets=1)
     report = concepts.mine(tmp_path / "world" / "manifest.csv", wanted, tmp_path / "out")
     sets = concepts.read_sets(report.folder)
     assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
-    factors = render.drawn_factors(render.World(), 3, np.arange(24))
-    for clip in sets.of("left", "dynamic"):
-        assert factors["direction"][int(clip.source[-6:-4])] == QUESTIONS["direction"].index("left")
+    factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(24))
+    for clip in sets.clips_of("left", "dynamic"):
+        assert factors["direction"][int(clip.source[-6:-4])] == GLYPH_QUESTIONS["direction"].index("left")
         lefts = [box[0] for box in clip.boxes]
         assert np.all(np.diff(lefts) == -2) and {box[2] - box[0] for box in clip.boxes} == {
             7
@@ -84,73 +84,75 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
 @pytest.mark.slow
 def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "AT_ONCE", 7)
-    asked = concepts.concepts(["ring=key@shape:ring", "left=key@direction:left"])
-    wanted = Mining(asked, frames=5, random_sets=0, most_per_video=1, most=4)
+    asked = concepts.parse_concepts(["ring=key@shape:ring", "left=key@direction:left"])
+    wanted = MiningConfig(asked, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
     report = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out", targets="worlds:small:70:4")
-    assert report.videos == 40 and not report.failures and not report.notes
+    assert report.n_videos == 40 and not report.failures and not report.notes
     sets = concepts.read_sets(tmp_path / "out")
-    factors = render.drawn_factors(render.World(), 3, np.arange(40))
+    factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(40))
     for kind in ("dynamic", *crops.CONTROLS):
-        assert len(sets.of("left", kind)) == report.counts["left", kind] > 1
-    for clip in sets.of("left", "dynamic"):
+        assert len(sets.clips_of("left", kind)) == report.counts["left", kind] > 1
+    for clip in sets.clips_of("left", "dynamic"):
         i = int(clip.source.rpartition("_")[2])
-        assert factors["direction"][i] == QUESTIONS["direction"].index("left")
+        assert factors["direction"][i] == GLYPH_QUESTIONS["direction"].index("left")
         # What was cut out is what the world shows there, up to the rounding of H.264's colours.
         shown = render.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
-        expected = crops.dynamic(list(np.rint(255 * shown).astype(np.uint8)), clip.boxes)
-        assert np.abs(concepts.pictures(clip).astype(int) - expected).max() <= 2
+        expected = crops.dynamic_clip(list(np.rint(255 * shown).astype(np.uint8)), clip.boxes)
+        assert np.abs(concepts.load_frames(clip).astype(int) - expected).max() <= 2
     films = list((tmp_path / "out" / "videos").rglob("*.mp4"))
     films[0].unlink()
     before = {path: path.stat().st_mtime_ns for path in films[1:]}
     again = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out")
-    assert again.frames == 0 and films[0].exists()
+    assert again.n_frames == 0 and films[0].exists()
     assert before == {path: path.stat().st_mtime_ns for path in films[1:]}
     with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; give one of both another"):
         concepts.mine("worlds:small:40:3", wanted, tmp_path / "none", targets="worlds:small:9:3")
     with pytest.raises(ValueError, match="no label named 'kee' .did you mean key"):
-        concepts.mine("worlds:small:7:3", Mining(concepts.concepts(["kee"])), tmp_path / "none")
+        concepts.mine("worlds:small:7:3", MiningConfig(concepts.parse_concepts(["kee"])), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
     (tmp_path / "parts.csv").write_text(f"path,start,end\n{videos[0]},0.2,0.6\n{videos[0]},0.6,0.9\n")
-    report = concepts.mine(tmp_path / "parts.csv", settings(random_sets=0), tmp_path / "out", detector=Squares())
-    clips = concepts.read_sets(tmp_path / "out").of("red")
-    assert report.frames == 17 or report.frames == 18
+    report = concepts.mine(
+        tmp_path / "parts.csv", mining_config(random_sets=0), tmp_path / "out", detector=SquareDetector()
+    )
+    clips = concepts.read_sets(tmp_path / "out").clips_of("red")
+    assert report.n_frames == 17 or report.n_frames == 18
     assert min(f for clip in clips for f in clip.frames) >= 5 and max(f for clip in clips for f in clip.frames) < 23
 
 
 def test_mining_says_which_videos_count_once(videos, tmp_path):
     (tmp_path / "copy.mp4").write_bytes(videos[0].read_bytes())
     report = concepts.mine(
-        [videos[0], tmp_path / "copy.mp4"], settings(random_sets=0), tmp_path / "out", detector=Squares()
+        [videos[0], tmp_path / "copy.mp4"], mining_config(random_sets=0), tmp_path / "out", detector=SquareDetector()
     )
     assert any("is the same video as" in note for note in report.notes)
-    assert mining.STEPS[-1] == "left" and report.counts["red", "static"] == 2
+    assert mining.FILTER_STAGES[-1] == "left" and report.counts["red", "static"] == 2
 
 
 def test_targets_are_refused_with_both_names(videos, tmp_path):
     copy = tmp_path / "target.mp4"
     copy.write_bytes(videos[2].read_bytes())
     with pytest.raises(ValueError, match=r"film2.mp4 = target target.mp4"):
-        concepts.mine(videos, settings(), tmp_path / "out", detector=Squares(), targets=[copy])
+        concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=[copy])
 
 
 def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_path):
     one = tmp_path / "one"
     one.mkdir()
     (one / "x.mp4").write_bytes(videos[1].read_bytes())
-    prepare(open_source(one), ClipSpec(frames=4, size=32), How(), tmp_path / "ready", workers=0)
+    prepare_dataset(open_source(one), ClipSpec(frames=4, size=32), SamplingConfig(), tmp_path / "ready", num_workers=0)
     with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
-        concepts.mine(videos, settings(), tmp_path / "out", detector=Squares(), targets=tmp_path / "ready")
+        concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=tmp_path / "ready")
     with pytest.raises(ValueError, match="has clips but no videos, of which boxes could be cut out"):
-        concepts.mine(tmp_path / "ready", settings(), tmp_path / "out", detector=Squares())
+        concepts.mine(tmp_path / "ready", mining_config(), tmp_path / "out", detector=SquareDetector())
 
 
 def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, tmp_path):
-    finder = Squares()
+    finder = SquareDetector()
     with pytest.raises(ValueError, match="no label named 'rad' .did you mean red"):
-        concepts.mine(videos, settings("rad"), tmp_path / "out", detector=finder)
+        concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=finder)
     with pytest.raises(ValueError, match="no HEAD:ANSWER of the videos named 'a:b'"):
-        concepts.mine(videos, settings("x=red@a:b"), tmp_path / "out", detector=finder)
-    assert not finder.looked and not (tmp_path / "out").exists()
+        concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=finder)
+    assert not finder.n_frames_seen and not (tmp_path / "out").exists()

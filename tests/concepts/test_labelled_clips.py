@@ -7,43 +7,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtcav_jax.concepts import Mining, concepts, pictures, read_sets, whole_clips
-from vtcav_jax.concepts.labelled_clips import dealt
+from vtcav_jax.concepts import MiningConfig, load_frames, mine_labelled_clips, parse_concepts, read_sets
+from vtcav_jax.concepts.labelled_clips import assign_clips
 from vtcav_jax.data import open_source
 from vtcav_jax.models import PRESETS
 from vtcav_jax.worlds import make_clips, write_clips
 
 GEOMETRY = PRESETS["video_swin_tiny"].clip_spec
 WORLD = "worlds:small:90:3"
-ASKED = Mining(concepts(["left=@direction:left", "@shape:ring"]), most=4, random_sets=2)
+ASKED = MiningConfig(parse_concepts(["left=@direction:left", "@shape:ring"]), max_clips=4, num_random_sets=2)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "sets"
-    return folder, whole_clips(open_source(WORLD), ASKED, GEOMETRY, folder)
+    return folder, mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, folder)
 
 
 def test_each_clip_is_in_one_set_and_has_its_label(made):
     sets = read_sets(made[0])
     assert sets.concepts == ("left", "shape ring", "random_000", "random_001")
-    own = [clip for clip in sets.clips if not clip.twin]
-    assert Counter((clip.concept, clip.kind) for clip in own) == {
+    own = [clip for clip in sets.clips if not clip.control_of]
+    assert Counter((clip.concept, clip.clip_type) for clip in own) == {
         (concept, kind): 4 for concept in sets.concepts for kind in ("static", "dynamic")
     }
     assert len({clip.source for clip in own}) == len(own)
     source = open_source(WORLD)
     labels = {item.name: item.labels for item in source.items}
-    assert all(labels[clip.source]["direction"] == 0 for clip in sets.of("left"))
-    assert all(labels[clip.source]["shape"] == 1 for clip in sets.of("shape ring"))
+    assert all(labels[clip.source]["direction"] == 0 for clip in sets.clips_of("left"))
+    assert all(labels[clip.source]["shape"] == 1 for clip in sets.clips_of("shape ring"))
 
 
 @pytest.mark.slow
 def test_random_sets_have_all_labels_alike():
     """Dealt after the concepts, the first of them would lack what those took."""
     source = open_source("worlds:small:1200:3")
-    asked = Mining(concepts(["@direction:left", "@shape:ring"]), most=40, random_sets=6)
-    places, notes = dealt(source, asked)
+    asked = MiningConfig(parse_concepts(["@direction:left", "@shape:ring"]), max_clips=40, num_random_sets=6)
+    places, notes = assign_clips(source, asked)
     counts = np.zeros((6, 2))
     for i, (name, _, _) in places.items():
         if name.startswith("random_"):
@@ -56,7 +56,7 @@ def test_random_sets_have_all_labels_alike():
 
 def test_kinds_are_what_they_are_called(made):
     sets = read_sets(made[0])
-    of = {(clip.family, clip.kind): pictures(clip) for clip in sets.of("left")}
+    of = {(clip.family, clip.clip_type): load_frames(clip) for clip in sets.clips_of("left")}
     for (family, kind), video in of.items():
         still = bool((video == video[0]).all())
         assert still == (kind in ("static", "frozen"))
@@ -73,9 +73,9 @@ def test_kinds_are_what_they_are_called(made):
 @pytest.mark.slow
 def test_the_same_call_makes_the_same_files(made, tmp_path):
     again = tmp_path / "again"
-    whole_clips(open_source(WORLD), ASKED, GEOMETRY, again)
+    mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, again)
     (some := next(again.rglob("*.mp4"))).unlink()
-    assert whole_clips(open_source(WORLD), ASKED, GEOMETRY, again).counts == made[1].counts and some.exists()
+    assert mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, again).counts == made[1].counts and some.exists()
 
     def files(folder: Path) -> dict[str, bytes]:
         some = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]  # it has the name
@@ -85,22 +85,22 @@ def test_the_same_call_makes_the_same_files(made, tmp_path):
 
 
 def test_what_cannot_be_had_is_said(tmp_path):
-    notes = " ".join(dealt(open_source("worlds:small:30:3"), ASKED)[1])
+    notes = " ".join(assign_clips(open_source("worlds:small:30:3"), ASKED)[1])
     assert re.search(r"left: \d clips of each kind instead of 4; \d are labelled so", notes)
-    twice = Mining(concepts(["a=@direction:left", "b=@direction:left"]), most=4, random_sets=2)
+    twice = MiningConfig(parse_concepts(["a=@direction:left", "b=@direction:left"]), max_clips=4, num_random_sets=2)
     with pytest.raises(ValueError, match="a, b are labels of the same clips"):
-        dealt(open_source("worlds:small:30:3"), twice)
-    wrong = Mining(concepts(["a=@direction:lefft", "b=@size:big"]))
+        assign_clips(open_source("worlds:small:30:3"), twice)
+    wrong = MiningConfig(parse_concepts(["a=@direction:lefft", "b=@size:big"]))
     told = r"a=@direction:lefft: no answer to direction named 'lefft'.*b=@size:big: no question of the videos"
     with pytest.raises(ValueError, match=told):
-        whole_clips(open_source(WORLD), wrong, GEOMETRY, tmp_path / "wrong")
+        mine_labelled_clips(open_source(WORLD), wrong, GEOMETRY, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(ValueError, match="ball are of boxes, the others of whole clips"):
-        Mining(concepts(["ball", "@direction:left"]))
+        MiningConfig(parse_concepts(["ball", "@direction:left"]))
 
 
 def test_targets_are_refused(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")
     with pytest.raises(ValueError, match="a target cannot give concepts"):
-        whole_clips(source, ASKED, GEOMETRY, tmp_path / "sets", targets=source)
+        mine_labelled_clips(source, ASKED, GEOMETRY, tmp_path / "sets", targets=source)

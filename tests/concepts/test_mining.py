@@ -7,53 +7,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.square_videos import COLOURS, FRAMES, SIZE, Squares, contents, film, films, settings
-from vtcav_jax import concepts
-from vtcav_jax.concepts import crops, cut_clips, mining
-from vtcav_jax.concepts.boxes import overlap, shared
-from vtcav_jax.concepts.concept_sets import encoded
+from tests.support.square_videos import (
+    COLOURS,
+    FRAMES,
+    SIZE,
+    SquareDetector,
+    file_hashes,
+    mining_config,
+    square_video,
+    write_square_videos,
+)
+from vtcav_jax import atomic, concepts
+from vtcav_jax.concepts import crops, mining
+from vtcav_jax.concepts.boxes import intersection, iou
+from vtcav_jax.data.encode import encode_lossless_mp4
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    return films(tmp_path_factory.mktemp("films"))
+    return write_square_videos(tmp_path_factory.mktemp("films"))
 
 
 @pytest.fixture(scope="module")
 def mined(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("mined") / "out"
-    return concepts.mine(videos, settings(), out, detector=Squares())
+    return concepts.mine(videos, mining_config(), out, detector=SquareDetector())
 
 
 def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
     sets = concepts.read_sets(mined.folder)
-    assert {kind: len(sets.of("red", kind)) for kind in crops.KINDS} == {"static": 12} | dict.fromkeys(
+    assert {kind: len(sets.clips_of("red", kind)) for kind in crops.CLIP_TYPES} == {"static": 12} | dict.fromkeys(
         ("dynamic", *crops.CONTROLS), 12
     )
     by_file = {clip.file: clip for clip in sets.clips}
-    for clip in sets.of("red"):
-        picture = concepts.pictures(clip)
+    for clip in sets.clips_of("red"):
+        picture = concepts.load_frames(clip)
         assert len(picture) == 6 and clip.label == "red" and clip.detector == "squares"
-        source = film(int(clip.source[4]), confidence=0.6 + 0.05 * int(clip.source[4]))
-        if clip.kind == "static":
-            np.testing.assert_array_equal(picture, crops.static(source[clip.frames[0]], clip.boxes[0], 6))
-        elif clip.kind == "dynamic":
-            expected = crops.dynamic([source[i] for i in clip.frames], clip.boxes)
+        source = square_video(int(clip.source[4]), confidence=0.6 + 0.05 * int(clip.source[4]))
+        if clip.clip_type == "static":
+            np.testing.assert_array_equal(picture, crops.static_clip(source[clip.frames[0]], clip.boxes[0], 6))
+        elif clip.clip_type == "dynamic":
+            expected = crops.dynamic_clip([source[i] for i in clip.frames], clip.boxes)
             np.testing.assert_array_equal(picture, expected)
             assert (np.abs(picture[:, 5, 5].astype(int) - COLOURS["red"]) < 8).all()  # it follows one thing
         else:
-            twin = by_file[clip.twin]
-            whole = concepts.pictures(twin)
-            assert (twin.kind, twin.frames, twin.boxes, whole.shape) == (
+            twin = by_file[clip.control_of]
+            whole = concepts.load_frames(twin)
+            assert (twin.clip_type, twin.frames, twin.boxes, whole.shape) == (
                 "dynamic",
                 clip.frames,
                 clip.boxes,
                 picture.shape,
             )
-            if clip.kind == "jitter":
-                np.testing.assert_array_equal(picture, crops.jitter(source[clip.frames[3]], clip.boxes))
+            if clip.clip_type == "jitter":
+                np.testing.assert_array_equal(picture, crops.jitter_clip(source[clip.frames[3]], clip.boxes))
             else:
-                order = {"frozen": [3] * 6, "reversed": [5, 4, 3, 2, 1, 0]}.get(clip.kind)
+                order = {"frozen": [3] * 6, "reversed": [5, 4, 3, 2, 1, 0]}.get(clip.clip_type)
                 same = [[bool((p == q).all()) for q in whole] for p in picture]
                 assert all(same[t][i] for t, i in enumerate(order)) if order else np.any(same, axis=1).all()
 
@@ -61,32 +70,34 @@ def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
 def test_negatives_are_disjoint_and_touch_no_concept(mined, videos):
     sets = concepts.read_sets(mined.folder)
     assert sets.negatives == ("random_000", "random_001")
-    boxes = {path.name: list(Squares().boxes(iter(film(i)), 25)) for i, path in enumerate(videos)}
-    some = [clip for name in sets.negatives for clip in sets.of(name)]
+    boxes = {path.name: list(SquareDetector().boxes(iter(square_video(i)), 25)) for i, path in enumerate(videos)}
+    some = [clip for name in sets.negatives for clip in sets.clips_of(name)]
     assert sets.counts()["random_000", "static"] == sets.counts()["random_001", "dynamic"] == 4
     for clip in some:
-        assert len(clip.frames) == (1 if clip.kind == "static" else 6)
+        assert len(clip.frames) == (1 if clip.clip_type == "static" else 6)
         for frame, box in zip(clip.frames, clip.boxes):
             reds = [b.corners for b in boxes[clip.source] if b.frame == frame and b.label == "red"]
-            assert not any(shared(box, red) for red in reds)
+            assert not any(intersection(box, red) for red in reds)
     for a in some:
         for b in some:
-            if a is not b and (a.source, a.kind, a.frames) == (b.source, b.kind, b.frames):
-                assert max(overlap(x, y) for x, y in zip(a.boxes, b.boxes)) <= 0.5
+            if a is not b and (a.source, a.clip_type, a.frames) == (b.source, b.clip_type, b.frames):
+                assert max(iou(x, y) for x, y in zip(a.boxes, b.boxes)) <= 0.5
     assert {clip.label for clip in some} == {"blue", "anywhere"}
 
 
 def test_what_each_threshold_removes_is_told(videos, tmp_path):
-    report = concepts.mine(videos, settings(least_confidence=0.69, most=3), tmp_path / "out", detector=Squares())
+    report = concepts.mine(
+        videos, mining_config(least_confidence=0.69, most=3), tmp_path / "out", detector=SquareDetector()
+    )
     row = report.thresholds["red", "static"]
     assert row["found"] == 6 * FRAMES and row["confidence"] == 2 * FRAMES and row["in all"] == 5 and row["left"] == 3
     assert row["found"] == sum(row.values()) - row["found"]
     moving = report.thresholds["red", "dynamic"]
     assert moving["found"] == sum(moving.values()) - moving["found"] and moving["left"] == 3
-    large = concepts.mine(videos, settings(least_area=0.1), tmp_path / "out", detector=Squares())
-    assert large.thresholds["red", "static"]["area"] == 6 * FRAMES and large.frames == 0
+    large = concepts.mine(videos, mining_config(least_area=0.1), tmp_path / "out", detector=SquareDetector())
+    assert large.thresholds["red", "static"]["area"] == 6 * FRAMES and large.n_frames == 0
     assert "there is no clip of red, static" in large.notes and not (tmp_path / "out/red/static").exists()
-    long = concepts.mine(videos, settings(least_length=FRAMES + 1), tmp_path / "out", detector=Squares())
+    long = concepts.mine(videos, mining_config(least_length=FRAMES + 1), tmp_path / "out", detector=SquareDetector())
     assert long.thresholds["red", "dynamic"]["left"] == 0
 
 
@@ -95,30 +106,29 @@ def test_order_and_names_of_videos_do_not_matter(mined, videos, tmp_path):
     for i, path in enumerate(reversed(videos)):
         links.append(tmp_path / f"{i} other.mp4")
         links[-1].symlink_to(path)
-    concepts.mine(links, settings(), tmp_path / "out", detector=Squares())
-    one, other = ({p for p in contents(f).items() if ".mp4" in p[0]} for f in (mined.folder, tmp_path / "out"))
+    concepts.mine(links, mining_config(), tmp_path / "out", detector=SquareDetector())
+    one, other = ({p for p in file_hashes(f).items() if ".mp4" in p[0]} for f in (mined.folder, tmp_path / "out"))
     assert sorted(digest for _, digest in one) == sorted(digest for _, digest in other)
 
 
 @pytest.mark.slow
 def test_other_thresholds_need_no_second_look_and_leave_nothing_behind(videos, tmp_path):
-    first, again = Squares(), Squares()
+    first, again = SquareDetector(), SquareDetector()
     videos = videos[:3]
-    concepts.mine(videos, settings("red", "blue"), tmp_path / "a" / "out", detector=first)
-    concepts.mine(videos, settings(), tmp_path / "a" / "out", detector=again)
-    assert (first.looked, again.looked) == (3 * FRAMES, 0)
-    concepts.mine(videos, settings(), tmp_path / "b" / "out", detector=Squares())
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    concepts.mine(videos, mining_config("red", "blue"), tmp_path / "a" / "out", detector=first)
+    concepts.mine(videos, mining_config(), tmp_path / "a" / "out", detector=again)
+    assert (first.n_frames_seen, again.n_frames_seen) == (3 * FRAMES, 0)
+    concepts.mine(videos, mining_config(), tmp_path / "b" / "out", detector=SquareDetector())
+    assert file_hashes(tmp_path / "a") == file_hashes(tmp_path / "b")
 
 
 KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
-import squares as t
+from tests.support import square_videos as t
 from pathlib import Path
-from vtcav_jax import concepts
-from vtcav_jax.concepts import writing
-write, left = writing.write_file, [{files}]
+from vtcav_jax import atomic, concepts
+write, left = atomic.write_bytes, [{files}]
 def killed(path, data):
     left[0] -= 1
     if not left[0]:
@@ -126,7 +136,7 @@ def killed(path, data):
         path.with_name("." + path.name + ".part").write_bytes(data[:100])
         os.kill(os.getpid(), 9)
     write(path, data)
-writing.write_file = killed
+atomic.write_bytes = killed
 videos = sorted(Path({videos!r}).iterdir())
 concepts.mine(videos, t.settings(), {out!r}, detector=t.Squares({frames}))
 """
@@ -145,7 +155,7 @@ def test_killed_twice_it_ends_with_the_same_files(mined, videos, tmp_path):
         if done.returncode:
             with pytest.raises(ValueError, match="not finished"):
                 concepts.read_sets(out)
-    assert contents(out) == contents(mined.folder)
+    assert file_hashes(out) == file_hashes(mined.folder)
 
 
 @pytest.mark.slow
@@ -153,10 +163,14 @@ def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(t
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(50):
-        (folder / f"{i:02d}.mp4").write_bytes(encoded(film(i, () if i == 7 else ("red",), frames=7)))
+        (folder / f"{i:02d}.mp4").write_bytes(
+            encode_lossless_mp4(square_video(i, () if i == 7 else ("red",), frames=7))
+        )
     (folder / "30.mp4").write_bytes((folder / "30.mp4").read_bytes()[:900])
-    report = concepts.mine(folder, settings(random_sets=0, most_per_video=1), tmp_path / "out", detector=Squares())
-    assert list(report.failures) == ["30.mp4"] and report.videos == 50
+    report = concepts.mine(
+        folder, mining_config(random_sets=0, most_per_video=1), tmp_path / "out", detector=SquareDetector()
+    )
+    assert list(report.failures) == ["30.mp4"] and report.n_videos == 50
     assert "no box of any concept: 07.mp4" in report.notes
     assert report.counts["red", "static"] == 48 and "30.mp4" in (report.folder / "failures.csv").read_text()
     assert "not read: 30.mp4" in report.text
@@ -170,11 +184,11 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
     with monkeypatch.context() as patch:
         patch.setattr(mining, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            concepts.mine(videos[:2], settings("blue"), tmp_path / "a" / "out", detector=Squares())
+            concepts.mine(videos[:2], mining_config("blue"), tmp_path / "a" / "out", detector=SquareDetector())
     assert list((tmp_path / "a" / "out" / "blue").rglob("*.mp4"))
-    concepts.mine(videos[:2], settings("red"), tmp_path / "a" / "out", detector=Squares())
-    concepts.mine(videos[:2], settings("red"), tmp_path / "b" / "out", detector=Squares())
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    concepts.mine(videos[:2], mining_config("red"), tmp_path / "a" / "out", detector=SquareDetector())
+    concepts.mine(videos[:2], mining_config("red"), tmp_path / "b" / "out", detector=SquareDetector())
+    assert file_hashes(tmp_path / "a") == file_hashes(tmp_path / "b")
     # A table is not trusted with what is deleted, and what somebody put beside the clips stays.
     outside, beside = tmp_path / "mine.mp4", tmp_path / "a" / "out" / "red" / "static" / "mine.mp4"
     table = tmp_path / "a" / "out" / "concepts.csv"
@@ -183,7 +197,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
         path.write_bytes(b"mine")
         lines.append(lines[-1].replace(lines[-1].split(",")[2], str(path)))
     table.write_text("".join(lines))
-    concepts.mine(videos[:2], settings("red", most=2), tmp_path / "a" / "out", detector=Squares())
+    concepts.mine(videos[:2], mining_config("red", most=2), tmp_path / "a" / "out", detector=SquareDetector())
     assert outside.exists() and beside.exists()
 
 
@@ -193,37 +207,39 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cut_clips, "write_file", full)
+        patch.setattr(atomic, "write_bytes", full)
         with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
-            concepts.mine(videos, settings(), tmp_path / "out", detector=Squares())
-    again = Squares()
-    concepts.mine(videos, settings(), tmp_path / "out", detector=again)
-    assert again.looked == 0
+            concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector())
+    again = SquareDetector()
+    concepts.mine(videos, mining_config(), tmp_path / "out", detector=again)
+    assert again.n_frames_seen == 0
 
 
 def test_settings_tell_all_faults_at_once():
     with pytest.raises(ValueError) as error:
-        settings("a b", "a_b", "random", "red", "red", frames=0, least_area=2.0, tracker="sort")
+        mining_config("a b", "a_b", "random", "red", "red", frames=0, least_area=2.0, tracker="sort")
     for part in ("same folder", "negative sets", "named twice", "frames", "least_area", "tracker"):
         assert part in str(error.value)
     for text in ("=red", "x=", "x=red@head", "x=red@:a"):
         with pytest.raises(ValueError, match="is no concept"):
-            concepts.concept(text)
-    assert concepts.concept("key@shape:ring") == concepts.Concept("shape ring", "key", "shape", "ring")
+            concepts.parse_concept(text)
+    assert concepts.parse_concept("key@shape:ring") == concepts.Concept("shape ring", "key", "shape", "ring")
 
 
 def test_names_too_long_for_a_folder_are_refused():
     with pytest.raises(ValueError, match="too long for a folder; give it another name, as in x=LABEL"):
-        settings("y" * 300)
-    assert concepts.concept(f"y={'y' * 300}").folder == "y"
+        mining_config("y" * 300)
+    assert concepts.parse_concept(f"y={'y' * 300}").folder == "y"
 
 
 def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos, tmp_path):
     other = tmp_path / "other.mp4"
-    other.write_bytes(encoded(film(99, ("green",))))
-    report = concepts.mine(videos[:2], settings(random_sets=1), tmp_path / "out", detector=Squares(), negatives=[other])
+    other.write_bytes(encode_lossless_mp4(square_video(99, ("green",))))
+    report = concepts.mine(
+        videos[:2], mining_config(random_sets=1), tmp_path / "out", detector=SquareDetector(), negative_videos=[other]
+    )
     sets = concepts.read_sets(report.folder)
-    assert {clip.source for name in sets.negatives for clip in sets.of(name)} == {"other.mp4"}
+    assert {clip.source for name in sets.negatives for clip in sets.clips_of(name)} == {"other.mp4"}
     assert any(
         "static random sets: one of 2 clips instead of 1, since a set takes 4 clips, at most 2 of a video" in note
         for note in report.notes
@@ -233,24 +249,26 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
 @pytest.mark.slow
 def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     out = tmp_path / "out"
-    concepts.mine(videos, settings(most=4), out, detector=Squares())
+    concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
     before = concepts.read_sets(out)
-    bad, good = before.of("red", "dynamic")[0], before.of("red", "static")[1]
+    bad, good = before.clips_of("red", "dynamic")[0], before.clips_of("red", "static")[1]
     rows = [(bad.file, bad.sha256, "reject"), (good.file, good.sha256, "keep")]
     (out / "review.csv").write_text("file,sha256,verdict\n" + "".join(f'"{f}","{s}",{v}\n' for f, s, v in rows))
     after = concepts.read_sets(out)
-    assert len(after.of("red", "dynamic")) == len(after.of("red", "jitter")) == 3
-    assert {clip.kind for clip in after.rejected} == {"dynamic", *crops.CONTROLS}
-    report = concepts.mine(videos, settings(most=4), out, detector=Squares())
+    assert len(after.clips_of("red", "dynamic")) == len(after.clips_of("red", "jitter")) == 3
+    assert {clip.clip_type for clip in after.rejected} == {"dynamic", *crops.CONTROLS}
+    report = concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
     again = concepts.read_sets(out)
-    assert len(again.of("red", "dynamic")) == 4 and report.thresholds["red", "dynamic"]["rejected"] == 1
+    assert len(again.clips_of("red", "dynamic")) == 4 and report.thresholds["red", "dynamic"]["rejected"] == 1
     assert bad.file not in {clip.file for clip in again.clips} and bad.file in {clip.file for clip in again.rejected}
-    assert {clip.file for clip in after.of("red", "dynamic")} < {clip.file for clip in again.of("red", "dynamic")}
-    assert [clip.review for clip in again.of("red", "static") if clip.file == good.file] == ["keep"]
+    assert {clip.file for clip in after.clips_of("red", "dynamic")} < {
+        clip.file for clip in again.clips_of("red", "dynamic")
+    }
+    assert [clip.review for clip in again.clips_of("red", "static") if clip.file == good.file] == ["keep"]
     assert {report.counts["red", kind] for kind in ("dynamic", *crops.CONTROLS)} == {4}  # without the rejected one's
     (out / "review.csv").write_text(f'file,sha256,verdict\n"{bad.file}",,\n')
-    assert bad.file in {clip.file for clip in concepts.read_sets(out).of("red", "dynamic")}
-    concepts.mine(videos, settings(most=4), out, detector=Squares())
+    assert bad.file in {clip.file for clip in concepts.read_sets(out).clips_of("red", "dynamic")}
+    concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
     assert len(concepts.read_sets(out).clips) == len(before.clips) and not concepts.read_sets(out).rejected
 
 
@@ -260,10 +278,12 @@ def test_clips_that_are_equal_to_the_pixel_are_kept_once(tmp_path):
     for i in range(2):
         for t in range(FRAMES):
             flat[t, 5:15, 2 + t : 12 + t] = COLOURS["red"]
-        (tmp_path / f"{i}.mp4").write_bytes(encoded(np.concatenate([flat, flat[:i]])))
-    report = concepts.mine(sorted(tmp_path.glob("*.mp4")), settings(), tmp_path / "out", detector=Squares())
+        (tmp_path / f"{i}.mp4").write_bytes(encode_lossless_mp4(np.concatenate([flat, flat[:i]])))
+    report = concepts.mine(sorted(tmp_path.glob("*.mp4")), mining_config(), tmp_path / "out", detector=SquareDetector())
     assert any("equal another to the pixel" in note for note in report.notes)
     sets = concepts.read_sets(report.folder)
-    assert len({clip.sha256 for clip in sets.clips if not clip.twin}) == len([c for c in sets.clips if not c.twin])
+    assert len({clip.sha256 for clip in sets.clips if not clip.control_of}) == len(
+        [c for c in sets.clips if not c.control_of]
+    )
     files = {str(path.relative_to(report.folder)) for path in report.folder.rglob("*.mp4")}
     assert files == {clip.file for clip in sets.clips}

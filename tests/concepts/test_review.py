@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from vtcav_jax import concepts
-from vtcav_jax.concepts.concept_sets import ConceptClip, encoded, write_sets
+from vtcav_jax.concepts.concept_sets import ConceptClip, write_sets
 from vtcav_jax.concepts.review import page as review_page
+from vtcav_jax.data.encode import encode_jpeg, encode_lossless_mp4, encode_webm
 
 NASTY = "</script><script>document.body.dataset.broken = 1</script><!-- '\"&@data@script"
 
@@ -19,11 +20,9 @@ def cards(n):
     """Clips that need no files: ten previews, of which half move."""
     random = np.random.default_rng(0)
     video = random.integers(0, 256, (5, 8, 14, 14, 3), np.uint8).repeat(8, 2).repeat(8, 3)
-    previews = [
-        "data:video/webm;base64," + review_page.base64.b64encode(review_page.webm(clip)).decode() for clip in video
-    ]
+    previews = ["data:video/webm;base64," + review_page.base64.b64encode(encode_webm(clip)).decode() for clip in video]
     previews += [
-        "data:image/jpeg;base64," + review_page.base64.b64encode(review_page.jpeg(clip[0])).decode() for clip in video
+        "data:image/jpeg;base64," + review_page.base64.b64encode(encode_jpeg(clip[0])).decode() for clip in video
     ]
     for i in range(n):
         yield {
@@ -42,7 +41,7 @@ def cards(n):
 
 
 def test_the_page_holds_the_clips_as_data_and_nothing_else_runs():
-    page = review_page.page(list(cards(12)), NASTY)
+    page = review_page.render_review_page(list(cards(12)), NASTY)
     assert page.count("<script") == 2 and page.count("</script>") == 2 and "broken = 1</script>" not in page
     found = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.S)
     assert found and [card["sha256"] for card in json.loads(found[1])] == [f"{i:064x}" for i in range(12)]
@@ -55,7 +54,7 @@ def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path)
     still = moving[:1].repeat(6, 0)
     for name, pixels in (("dynamic/a.mp4", moving), ("static/b.mp4", still)):
         (tmp_path / "ball" / name).parent.mkdir(parents=True)
-        (tmp_path / "ball" / name).write_bytes(encoded(pixels))
+        (tmp_path / "ball" / name).write_bytes(encode_lossless_mp4(pixels))
     first = concepts.review_sets(tmp_path)[0].read_bytes()
     assert concepts.review_sets(tmp_path)[0].read_bytes() == first
     assert first.count(b"data:video/webm") == 1 and first.count(b"data:image/jpeg") == 1
@@ -64,12 +63,12 @@ def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path)
 def test_previews_are_the_same_on_a_busy_machine():
     video = np.random.default_rng(0).integers(0, 256, (32, 14, 14, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(review_page.webm, [video] * 32))) == 1
+        assert len(set(pool.map(encode_webm, [video] * 32))) == 1
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
     (tmp_path / "ball").mkdir()
-    (tmp_path / "ball" / "a.mp4").write_bytes(encoded(np.zeros((6, 20, 30, 3), np.uint8)))
+    (tmp_path / "ball" / "a.mp4").write_bytes(encode_lossless_mp4(np.zeros((6, 20, 30, 3), np.uint8)))
     (tmp_path / "ball" / "b.mp4").write_bytes(b"no video")
     path, failures = concepts.review_sets(tmp_path)
     assert list(failures) == ["ball/b.mp4"] and "no video" in failures["ball/b.mp4"]
@@ -81,7 +80,7 @@ def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
     for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a"):
         path = tmp_path / "ball" / f"{name}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(random.integers(0, 256, (6, 20, 30, 3), np.uint8)))
+        path.write_bytes(encode_lossless_mp4(random.integers(0, 256, (6, 20, 30, 3), np.uint8)))
     page = concepts.review_sets(tmp_path)[0].read_text()
     assert [f"ball/{name}.mp4" in page for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a")] == [
         True,
@@ -116,7 +115,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
         for i in range(4):
             path = tmp_path / concept / "dynamic" / f"{i}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encoded(random.integers(0, 256, (6, 30, 40, 3), np.uint8)))
+            path.write_bytes(encode_lossless_mp4(random.integers(0, 256, (6, 30, 40, 3), np.uint8)))
     page, said = opened(browser, concepts.review_sets(tmp_path)[0])
     names = page.eval_on_selector_all(".card", "cards => cards.map(card => card.clip.file)")
     assert names == [f"{concept}/dynamic/{i}.mp4" for concept in ("ball", "bat") for i in range(4)]
@@ -150,7 +149,7 @@ def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
     for i in range(3):
         path = tmp_path / "ball" / "dynamic" / f"{i}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(np.random.default_rng(i).integers(0, 256, (6, 30, 40, 3), np.uint8)))
+        path.write_bytes(encode_lossless_mp4(np.random.default_rng(i).integers(0, 256, (6, 30, 40, 3), np.uint8)))
         clips.append(ConceptClip("ball", "dynamic", path, "", f"ball/dynamic/{i}.mp4", review="reject" if i else ""))
     write_sets(tmp_path, clips)
     page, _ = opened(browser, concepts.review_sets(tmp_path)[0])
@@ -166,7 +165,7 @@ def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
 
 def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):
     path = tmp_path / "review.html"
-    path.write_text(review_page.page(list(cards(1000)), NASTY), encoding="utf-8")
+    path.write_text(review_page.render_review_page(list(cards(1000)), NASTY), encoding="utf-8")
     page, said = opened(browser, path)
     assert int(page.get_attribute("body", "data-ready")) < 5000
     assert page.locator(".card").count() == 1000 and page.locator("h2").first.inner_text().startswith("</script>")

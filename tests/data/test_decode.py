@@ -88,12 +88,12 @@ def test_every_frame_is_found_and_a_seek_gives_what_decoding_everything_gives(fo
     index = data.probe(folder / name)
     height, width = FORMATS[name].get("size", (48, 64))
     assert (index.height, index.width, index.rotation, len(index.times)) == (height, width, 0, TOTAL)
-    everything = dict(data.decoded(replace(index, keys=()), range(TOTAL)))
+    everything = dict(data.decode_frames(replace(index, keys=()), range(TOTAL)))
     assert [number_in(picture) for picture in everything.values()] == list(range(TOTAL))
     assert all(p.shape == (height, width, 3) and p.dtype == np.uint8 for p in everything.values())
     for start in range(0, TOTAL, 1 if name == "h264.mp4" else 7):
         wanted = {start, min(start + 3, TOTAL - 1), TOTAL - 1 - start // 2}
-        found = dict(data.decoded(index, wanted))
+        found = dict(data.decode_frames(index, wanted))
         assert set(found) == wanted
         for number, picture in found.items():
             np.testing.assert_array_equal(picture, everything[number])
@@ -103,9 +103,9 @@ def test_every_frame_is_found_and_a_seek_gives_what_decoding_everything_gives(fo
 def test_decoding_begins_at_the_key_frame_before(folder, name, monkeypatch):
     monkeypatch.setattr(decode, "_from_start", lambda *_: pytest.fail("a seek went wrong"))
     index = data.probe(folder / name)
-    assert len(index.keys) > 1
+    assert len(index.key_timestamps) > 1
     for number in range(TOTAL):
-        ((found, picture),) = data.decoded(index, [number])
+        ((found, picture),) = data.decode_frames(index, [number])
         assert found == number == number_in(picture)
 
 
@@ -130,7 +130,7 @@ def test_an_index_that_promises_too_much_is_made_again_by_decoding(folder, monke
     clip = data.read_clip(path, SMALL, start=TOTAL - 10)
     assert calls == [False, True] and clip.frames.tolist() == [[50, 53, 56, 59]]
     with pytest.raises(decode.FramesMissing, match="frame 59"):
-        list(data.decoded(optimistic(path), [59]))
+        list(data.decode_frames(optimistic(path), [59]))
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -139,8 +139,8 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
     stored = write(tmp_path / "stored.mp4", "libx264", total=5)
     index = data.probe(path)
     assert (index.height, index.width) == ((48, 64) if rotation == 180 else (64, 48))
-    _, upright = next(data.decoded(index, [3]))
-    _, plain = next(data.decoded(data.probe(stored), [3]))
+    _, upright = next(data.decode_frames(index, [3]))
+    _, plain = next(data.decode_frames(data.probe(stored), [3]))
     # By the definition in the MP4 standard: what lies at (x, y) is shown at (a x + c y, b x + d y), moved into view.
     with av.open(path) as container:
         matrix = np.frombuffer(bytes(next(container.decode(video=0)).side_data["DISPLAYMATRIX"]), np.int32)
@@ -155,7 +155,7 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
 def test_25_and_50_frames_per_second_show_the_same(tmp_path):
     slow = write(tmp_path / "25.mp4", "libx264", total=40)
     fast = write(tmp_path / "50.mp4", "libx264", total=80, rate=50, numbers=lambda i: i // 2)
-    for given in (dict(start_seconds=0.4), dict(clips=2)):
+    for given in (dict(start_seconds=0.4), dict(clips_per_video=2)):
         clips = [data.read_clip(p, SMALL, interval_seconds=0.12, normalise=False, **given) for p in (slow, fast)]
         seen = [[number_in(picture) for picture in clip.video.reshape(-1, 32, 32, 3)] for clip in clips]
         assert seen[0] == seen[1] == clips[0].frames.ravel().tolist()
@@ -284,7 +284,7 @@ def test_what_cannot_be_asked_says_why(folder):
         (dict(start_seconds=2.5), "lasts 2.400 s"),
         (dict(start=1, start_seconds=1.0), "one start"),
         (dict(start=1, clips=2), "1 clip"),
-        (dict(clips=0), "at least 1 clip"),
+        (dict(clips_per_video=0), "at least 1 clip"),
         (dict(interval_seconds=0.0), "expected more than 0"),
     ]:
         with pytest.raises(ValueError, match=reason):
@@ -292,7 +292,7 @@ def test_what_cannot_be_asked_says_why(folder):
     with pytest.raises(ValueError, match="cannot be cut"):
         data.read_clip(path, replace(SMALL, resize=16))
     with pytest.raises(ValueError, match="asked for 3 to 60"):
-        list(data.decoded(data.probe(path), [3, 60]))
+        list(data.decode_frames(data.probe(path), [3, 60]))
 
 
 REAL = os.environ.get("VTCAV_REAL_DATA")
@@ -317,6 +317,6 @@ def test_real_videos(name):
     clip = data.read_clip(path, KINETICS, normalise=False)
     assert clip.video.shape == (1, 32, 224, 224, 3) and clip.video.std() > 10
     assert clip.padded == (name in ("five_frames.mp4", "horse_riding.gif"))
-    everything = dict(data.decoded(replace(index, keys=()), np.unique(clip.frames).tolist()))
+    everything = dict(data.decode_frames(replace(index, keys=()), np.unique(clip.frames).tolist()))
     for picture, number in zip(clip.video[0], clip.frames[0]):
         np.testing.assert_array_equal(picture, resize.square_views(everything[number], KINETICS)[0])

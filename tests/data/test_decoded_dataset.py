@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from tests.data.test_decode import number_in, write
-from tests.support.faulty_source import Tricky
+from tests.support.faulty_source import FaultySource
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, VideoError, open_source, prepare, stream
+from vtcav_jax.data import SamplingConfig, VideoError, open_source, prepare_dataset, stream
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
-KEPT = How(normalise=False)
+KEPT = SamplingConfig(normalise=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,17 @@ def same(ours, theirs):
     assert (ours.padded, ours.identity, ours.content) == (theirs.padded, theirs.identity, theirs.content)
 
 
-@pytest.mark.parametrize("how", [How(), How(clips=2, views="three", antialias=True), How(random_start=3)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        SamplingConfig(),
+        SamplingConfig(clips_per_video=2, views="three", antialias=True),
+        SamplingConfig(random_start=3),
+    ],
+)
 def test_a_folder_is_read_back_equal_clip_by_clip(folder, tmp_path, how):
     source = open_source(folder)
-    (failed,) = prepare(source, SMALL, how, tmp_path, name="films", workers=0)
+    (failed,) = prepare_dataset(source, SMALL, how, tmp_path, name="films", num_workers=0)
     assert failed.item.name == "walk/broken.mp4" and "no video" in str(failed.failure)
     whole = tmp_path / "films" / "1.0.0"
     for spec in (tmp_path, tmp_path / "films", whole, f"tfds:films:train?data_dir={tmp_path}"):
@@ -66,10 +73,10 @@ def test_a_folder_is_read_back_equal_clip_by_clip(folder, tmp_path, how):
 @pytest.mark.slow
 def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
     source = open_source(folder)
-    prepare(source, SMALL, KEPT, tmp_path, workers=2)
+    prepare_dataset(source, SMALL, KEPT, tmp_path, num_workers=2)
     prepared = open_source(tmp_path)
     assert pickle.loads(pickle.dumps(prepared)) == prepared
-    for read, original in zip(stream(prepared, SMALL, KEPT, workers=2), (0, 1, 2)):
+    for read, original in zip(stream(prepared, SMALL, KEPT, num_workers=2), (0, 1, 2)):
         assert read.clip is not None
         same(read.clip, source.read(original, SMALL, KEPT))
 
@@ -77,7 +84,9 @@ def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
 def test_tfds_itself_reads_it_without_tensorflow(tmp_path):
     source = open_source("worlds:small:5")
     geometry = ClipSpec(frames=8, size=32)
-    assert prepare(source, geometry, How(), tmp_path, name="worlds", split="test", workers=0) == []
+    assert (
+        prepare_dataset(source, geometry, SamplingConfig(), tmp_path, name="worlds", split="test", num_workers=0) == []
+    )
     program = """
 import sys
 import tensorflow_datasets as tfds
@@ -92,22 +101,22 @@ assert "tensorflow" not in sys.modules
 
 
 def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
-    prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+    prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
     prepared = open_source(tmp_path)
     for geometry, how, reason in (
         (replace(SMALL, size=16, interval=1), KEPT, "with size=32, interval=2, asked for size=16, interval=1"),
         (replace(SMALL, resize=40), KEPT, "resize=None, asked for resize=40"),
-        (SMALL, How(views="three"), "views=centre, asked for views=three"),
-        (SMALL, How(random_start=1), "random_start=None, asked for random_start=1"),
+        (SMALL, SamplingConfig(views="three"), "views=centre, asked for views=three"),
+        (SMALL, SamplingConfig(random_start=1), "random_start=None, asked for random_start=1"),
     ):
         with pytest.raises(ValueError, match=f"{reason}; prepare it anew"):
             prepared.read(0, geometry, how)
     with pytest.raises(ValueError, match="no split 'test'.*'train'"):
         open_source(f"tfds:clips:test?data_dir={tmp_path}")
     with pytest.raises(ValueError, match="already"):
-        prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+        prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
     with pytest.raises(ValueError, match="small letters"):
-        prepare(open_source(folder), SMALL, KEPT, tmp_path, name="../out", workers=0)
+        prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, name="../out", num_workers=0)
     with pytest.raises(ValueError, match="did you mean clips"):
         open_source(f"tfds:clip:train?data_dir={tmp_path}")
 
@@ -116,17 +125,17 @@ def test_a_dataset_may_take_the_place_of_another(tmp_path):
     geometry = ClipSpec(frames=8, size=32)
     for source in (open_source("worlds:small:2"), open_source("worlds:small:3:1")):
         shutil.rmtree(tmp_path / "clips", ignore_errors=True)
-        prepare(source, geometry, KEPT, tmp_path, workers=0)
+        prepare_dataset(source, geometry, KEPT, tmp_path, num_workers=0)
         same(open_source(tmp_path).read(1, geometry, KEPT), source.read(1, geometry, KEPT))
 
 
 def test_damage_is_told(folder, tmp_path):
-    prepare(open_source(folder), SMALL, KEPT, tmp_path, workers=0)
+    prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
     (records,) = (tmp_path / "clips" / "1.0.0").glob("*array_record*")
     content = bytearray(records.read_bytes())
     content[2000:2500] = bytes(500)  # within the first clip
     records.write_bytes(content)
-    reads = list(stream(open_source(tmp_path), SMALL, KEPT, workers=1))
+    reads = list(stream(open_source(tmp_path), SMALL, KEPT, num_workers=1))
     assert [read.clip is None for read in reads] == [True, False, False]
     assert "prepare the dataset anew" in str(reads[0].failure)
     index = tmp_path / "clips" / "1.0.0" / "clips.json"
@@ -141,9 +150,9 @@ def test_damage_is_told(folder, tmp_path):
 
 def test_nothing_to_write_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="none of the 2 clips of tricky can be read; refused"):
-        prepare(Tricky(("refuse", "refuse")), SMALL, KEPT, tmp_path, workers=0)
+        prepare_dataset(FaultySource(("refuse", "refuse")), SMALL, KEPT, tmp_path, num_workers=0)
     with pytest.raises(ZeroDivisionError):
-        prepare(Tricky(("fine", "bug")), SMALL, KEPT, tmp_path, workers=0)
+        prepare_dataset(FaultySource(("fine", "bug")), SMALL, KEPT, tmp_path, num_workers=0)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -157,15 +166,15 @@ def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeyp
     def source(trick, *stop):
         tricks = [trick, "refuse", *[trick] * 8]
         tricks[7:8] = stop or tricks[7:8]
-        return Tricky(tuple(tricks))
+        return FaultySource(tuple(tricks))
 
     with pytest.raises(ZeroDivisionError):
-        prepare(source(first, "bug"), geometry, KEPT, tmp_path / "broken", workers=0)
+        prepare_dataset(source(first, "bug"), geometry, KEPT, tmp_path / "broken", num_workers=0)
     unfinished = tmp_path / "broken" / "clips" / ".1.0.0.part"
     (unfinished / "dataset_info.json").write_text("half a fi")  # as a kill may leave it
-    (failed,) = prepare(source(again), geometry, KEPT, tmp_path / "broken", workers=0)
+    (failed,) = prepare_dataset(source(again), geometry, KEPT, tmp_path / "broken", num_workers=0)
     assert sorted(os.listdir(folders[1])) == ["7", "8", "9"] and failed.index == 1 and failed.failure == "refused"
-    prepare(source(whole), geometry, KEPT, tmp_path / "whole", workers=0)
+    prepare_dataset(source(whole), geometry, KEPT, tmp_path / "whole", num_workers=0)
     one, other = (tmp_path / name / "clips" / "1.0.0" for name in ("broken", "whole"))
     assert sorted(os.listdir(one)) == sorted(os.listdir(other)) and len(list(one.glob("*array_record*"))) == 5
     for i in range(9):
@@ -189,10 +198,10 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(SequentialWriter, "add_examples", full)
         with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
-            prepare(Tricky(("fine",) * 5), geometry, KEPT, tmp_path, workers=0)
+            prepare_dataset(FaultySource(("fine",) * 5), geometry, KEPT, tmp_path, num_workers=0)
     (unfinished,) = tmp_path.rglob(".progress.json")
     (unfinished.parent / ".progress.json.part99").write_text("a disk that was full")
-    assert prepare(Tricky(("fine",) * 3 + ("fine",) * 2), geometry, KEPT, tmp_path, workers=0) == []
+    assert prepare_dataset(FaultySource(("fine",) * 3 + ("fine",) * 2), geometry, KEPT, tmp_path, num_workers=0) == []
     assert len(open_source(tmp_path).items) == 5 and not list(tmp_path.rglob(".*"))
 
 
@@ -200,9 +209,9 @@ def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkey
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
     geometry = ClipSpec(frames=8, size=32)
     with pytest.raises(ZeroDivisionError):
-        prepare(Tricky(("fine", "fine", "bug")), geometry, KEPT, tmp_path, workers=0)
+        prepare_dataset(FaultySource(("fine", "fine", "bug")), geometry, KEPT, tmp_path, num_workers=0)
     assert list(tmp_path.rglob(".progress.json"))
-    prepare(open_source("worlds:small:2"), geometry, KEPT, tmp_path, workers=0)
+    prepare_dataset(open_source("worlds:small:2"), geometry, KEPT, tmp_path, num_workers=0)
     assert len(open_source(tmp_path).items) == 2 and os.listdir(tmp_path / "clips") == ["1.0.0"]
 
 
@@ -224,7 +233,9 @@ prepare(open_source("worlds:small:100000"), ClipGeometry(frames=8, size=32), How
         open_source(tmp_path)
     with pytest.raises(ValueError, match="prepare it with TFDS"):
         open_source(f"tfds:clips:train?data_dir={tmp_path}")
-    prepare(open_source("worlds:small:3"), ClipSpec(frames=8, size=32), How(), tmp_path, workers=0)
+    prepare_dataset(
+        open_source("worlds:small:3"), ClipSpec(frames=8, size=32), SamplingConfig(), tmp_path, num_workers=0
+    )
     assert len(open_source(tmp_path).items) == 3
     assert os.listdir(tmp_path / "clips") == ["1.0.0"]
 
@@ -285,11 +296,11 @@ def test_any_tfds_dataset_with_a_video_is_read_without_tensorflow(tmp_path, chan
     assert source.read(1, geometry, KEPT).padded
     part = open_source(f"tfds:moving/2.0.0:train[1:]?data_dir={tmp_path}")
     same(part.read(1, geometry, KEPT), clip)
-    (read,) = stream(source, geometry, KEPT, wanted=[2], workers=1)
+    (read,) = stream(source, geometry, KEPT, positions=[2], num_workers=1)
     assert read.clip is not None
     same(read.clip, clip)
     with pytest.raises(ValueError, match="have no times"):
-        source.read(0, geometry, How(interval_seconds=0.1))
+        source.read(0, geometry, SamplingConfig(interval_seconds=0.1))
     with pytest.raises(ValueError, match="no split named 'trian' .did you mean train"):
         open_source(f"tfds:moving:trian?data_dir={tmp_path}")
     assert "tensorflow" not in sys.modules
@@ -321,7 +332,7 @@ def test_a_dataset_without_a_video_lists_its_features(tmp_path):
 
 
 def test_a_prepared_clip_looks_like_its_film(folder, tmp_path):
-    prepare(open_source(folder / "walk"), SMALL, KEPT, tmp_path, workers=0)
+    prepare_dataset(open_source(folder / "walk"), SMALL, KEPT, tmp_path, num_workers=0)
     clip = open_source(tmp_path).read(0, SMALL, KEPT)
     assert [number_in(picture) for picture in clip.video[0]] == [60 + int(i) for i in clip.frames[0]]
     with pytest.raises((VideoError, IndexError)):

@@ -24,7 +24,7 @@ def evenly(total, rate=25.0):
 @pytest.mark.parametrize("clips", [1, 2, 10])
 @pytest.mark.parametrize("total", [1, 5, 31, 63, 64, 65, 300])
 def test_clips_lie_where_the_reference_has_them(total, clips):
-    chosen = data.choose(*evenly(total), KINETICS, clips=clips)
+    chosen = data.select_frames(*evenly(total), KINETICS, n_clips=clips)
     assert chosen.frames.tolist() == reference_clips(total, 32, 2, clips)
     assert chosen.padded == (total < 63)
 
@@ -32,42 +32,46 @@ def test_clips_lie_where_the_reference_has_them(total, clips):
 @pytest.mark.parametrize("total", [3, 32, 33, 100, 257])
 def test_uniform_takes_the_middle_of_equal_segments(total):
     geometry = models.get_preset("video_swin_b_ssv2").clip_spec
-    chosen = data.choose(*evenly(total), geometry)
+    chosen = data.select_frames(*evenly(total), geometry)
     edges = [int(np.round((total - 1) / 32 * i)) for i in range(33)]
     assert chosen.frames.tolist() == [[(a + b) // 2 for a, b in zip(edges, edges[1:])]]
     assert chosen.padded == (total < 32)
-    several = data.choose(*evenly(total), geometry, clips=3).frames
+    several = data.select_frames(*evenly(total), geometry, n_clips=3).frames
     assert (np.diff(several, axis=0) >= 0).all() and several.max() < total
     with pytest.raises(ValueError, match="leave out start and interval"):
-        data.choose(*evenly(total), geometry, start=1)
+        data.select_frames(*evenly(total), geometry, start=1)
 
 
 def test_an_interval_in_seconds_means_the_same_at_every_rate():
-    moments = [data.choose(*evenly(10 * rate, rate), SMALL, interval_seconds=0.2, clips=3) for rate in (25, 50, 60)]
+    moments = [
+        data.select_frames(*evenly(10 * rate, rate), SMALL, interval_seconds=0.2, n_clips=3) for rate in (25, 50, 60)
+    ]
     for rate, chosen in zip((25, 50, 60), moments):
         # Three parts of 9.2 s, the start of each clip in the middle of its part.
         wanted = np.array([[(i + 0.5) * 9.2 / 3 + 0.2 * j for j in range(4)] for i in range(3)])
         lag = wanted - chosen.frames / rate
         assert (lag > -2e-3).all() and (lag < 1 / rate).all() and not chosen.padded
-    wrapped = data.choose(*evenly(10), SMALL, interval_seconds=0.2, start_seconds=0.2)
+    wrapped = data.select_frames(*evenly(10), SMALL, interval_seconds=0.2, start_seconds=0.2)
     assert wrapped.frames.tolist() == [[5, 0, 5, 0]] and wrapped.padded
     milliseconds = np.round(np.arange(30) * 1000 / 30) / 1000  # as Matroska has them
-    assert data.choose(milliseconds, 1.0, SMALL, start=2, interval_seconds=1 / 30).frames.tolist() == [[2, 3, 4, 5]]
+    assert data.select_frames(milliseconds, 1.0, SMALL, start=2, interval_seconds=1 / 30).frames.tolist() == [
+        [2, 3, 4, 5]
+    ]
 
 
 def test_random_starts_are_uniform_over_all_places():
     random = np.random.default_rng(0)
-    starts = data.choose(*evenly(20), SMALL, clips=3000, random=random).frames[:, 0]
+    starts = data.select_frames(*evenly(20), SMALL, n_clips=3000, random=random).frames[:, 0]
     assert np.bincount(starts, minlength=9).min() > 250 and starts.max() == 8  # 9 places of 20 - 4 * 3 + 1
-    short = data.choose(*evenly(6), SMALL, clips=2, random=random)
+    short = data.select_frames(*evenly(6), SMALL, n_clips=2, random=random)
     assert short.frames.tolist() == [[0, 3, 0, 3]] * 2 and short.padded
-    timed = data.choose(*evenly(50), SMALL, clips=500, random=random, interval_seconds=0.12).frames
+    timed = data.select_frames(*evenly(50), SMALL, n_clips=500, random=random, interval_seconds=0.12).frames
     assert timed.min() == 0 and timed.max() == 46 and set(np.diff(timed).ravel()) == {3}
 
 
 def test_random_frames_of_segments():
     geometry = ClipSpec(frames=4, size=32, sampling="uniform")
-    frames = data.choose(*evenly(41), geometry, clips=400, random=np.random.default_rng(0)).frames
+    frames = data.select_frames(*evenly(41), geometry, n_clips=400, random=np.random.default_rng(0)).frames
     for segment in range(4):
         assert set(frames[:, segment]) == set(range(10 * segment, 10 * segment + 10))
 
@@ -76,15 +80,19 @@ def test_a_part_stands_for_the_whole_video():
     times, duration = evenly(100)
     for sampling in ("clip", "uniform"):
         geometry = ClipSpec(frames=4, size=32, interval=3, sampling=sampling)
-        part = data.choose(times, duration, geometry, clips=2, within=(1.0, 2.0))
-        alone = data.choose(*evenly(25), geometry, clips=2)
+        part = data.select_frames(times, duration, geometry, n_clips=2, time_range=(1.0, 2.0))
+        alone = data.select_frames(*evenly(25), geometry, n_clips=2)
         np.testing.assert_array_equal(part.frames, alone.frames + 25)
-    assert data.choose(times, duration, SMALL, within=(3.6, 9.0)).frames.tolist() == [[90, 93, 96, 99]]
-    assert data.choose(times, duration, SMALL, within=(1.0, 2.0), start=2).frames.tolist() == [[27, 30, 33, 36]]
+    assert data.select_frames(times, duration, SMALL, time_range=(3.6, 9.0)).frames.tolist() == [[90, 93, 96, 99]]
+    assert data.select_frames(times, duration, SMALL, time_range=(1.0, 2.0), start=2).frames.tolist() == [
+        [27, 30, 33, 36]
+    ]
     clock = dict(start_seconds=0.5, interval_seconds=0.04)
-    assert data.choose(times, duration, SMALL, within=(1.02, 2.0), **clock).frames.tolist() == [[38, 39, 40, 41]]
+    assert data.select_frames(times, duration, SMALL, time_range=(1.02, 2.0), **clock).frames.tolist() == [
+        [38, 39, 40, 41]
+    ]
     # Between two frames, the one on the screen counts.
-    assert data.choose(times, duration, SMALL, within=(1.021, 1.022)).frames.tolist() == [[25] * 4]
+    assert data.select_frames(times, duration, SMALL, time_range=(1.021, 1.022)).frames.tolist() == [[25] * 4]
     for within, reason in (((2.0, 2.0), "ends after"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
         with pytest.raises(ValueError, match=reason):
-            data.choose(times, duration, SMALL, within=within)
+            data.select_frames(times, duration, SMALL, time_range=within)

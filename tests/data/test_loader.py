@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from tests.data.test_decode import audio_only, write
-from tests.support.faulty_source import Tricky
+from tests.support.faulty_source import FaultySource
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, Item, Read, failure_table, open_source, stream, write_failures
+from vtcav_jax.data import ReadResult, SamplingConfig, SourceItem, failure_table, open_source, stream, write_failures
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
-KEPT = How(normalise=False)
+KEPT = SamplingConfig(normalise=False)
 
 
 def told(reads):
@@ -55,15 +55,15 @@ def mixed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_order_and_clips_do_not_depend_on_the_workers(mixed):
-    source, how = open_source(mixed), How(normalise=False, random_start=3)
-    alone = told(stream(source, SMALL, how, workers=0))
+    source, how = open_source(mixed), SamplingConfig(normalise=False, random_start=3)
+    alone = told(stream(source, SMALL, how, num_workers=0))
     assert [index for index, *_ in alone] == list(range(20))
     for workers, ahead in ((1, 1), (2, None), (2, 3)):
-        assert told(stream(source, SMALL, how, workers=workers, ahead=ahead)) == alone
+        assert told(stream(source, SMALL, how, num_workers=workers, prefetch=ahead)) == alone
 
 
 def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
-    reads = list(stream(open_source(mixed), SMALL, KEPT, workers=2))
+    reads = list(stream(open_source(mixed), SMALL, KEPT, num_workers=2))
     failed = {read.item.name: read.failure for read in reads if read.clip is None}
     reasons = {
         "03.mp4": "cut short",
@@ -85,9 +85,9 @@ def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
 
 def test_a_table_of_failures_counts_kinds():
     tricks = ("refuse",) * 2
-    refused = list(stream(Tricky(tricks), SMALL, workers=0))
+    refused = list(stream(FaultySource(tricks), SMALL, num_workers=0))
     cut = [
-        Read(i, Item(f"{i}.mp4", path=Path(f"/x/{i}.mp4")), None, f"{i}.mp4 is no mp4: {i} of 60 are there")
+        ReadResult(i, SourceItem(f"{i}.mp4", path=Path(f"/x/{i}.mp4")), None, f"{i}.mp4 is no mp4: {i} of 60 are there")
         for i in range(25)
     ]
     lines = failure_table([refused[0], *cut, refused[1]]).splitlines()
@@ -95,14 +95,14 @@ def test_a_table_of_failures_counts_kinds():
     assert lines[1].split(maxsplit=1) == ["25", "is no mp4: .. of .. are there"]
     assert lines[21].strip() == "19.mp4" and lines[22].strip() == "and 5 more"
     assert lines[23].split() == ["2", "refused"] and [line.strip() for line in lines[24:]] == ["0 refuse", "1 refuse"]
-    assert failure_table(stream(Tricky(("fine",)), SMALL, workers=0)) == "nothing failed"
+    assert failure_table(stream(FaultySource(("fine",)), SMALL, num_workers=0)) == "nothing failed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
     tricks = ("fine", "kill", "fine", "exit", "exit", "refuse", "fault", "disk", "fine", "fine")
-    reads = list(stream(Tricky(tricks), SMALL, workers=workers))
+    reads = list(stream(FaultySource(tricks), SMALL, num_workers=workers))
     assert [read.index for read in reads] == list(range(len(tricks)))
     for read, trick in zip(reads, tricks):
         assert (read.clip is None) == (trick != "fine")
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
 @pytest.mark.slow
 def test_what_takes_for_ever_costs_its_own_clip(workers):
     tricks = ("fine", "sleep 600", "fine", "sleep 600", "fine")
-    reads = list(stream(Tricky(tricks), SMALL, workers=workers, limit=2.0))
+    reads = list(stream(FaultySource(tricks), SMALL, num_workers=workers, timeout=2.0))
     assert [read.clip is None for read in reads] == [trick != "fine" for trick in tricks]
     assert reads[1].failure == ("1 sleep 600 could not be read within 2 s; leave it out, or wait for it with workers=0")
     assert "2 could not be read" in failure_table(reads)
@@ -125,7 +125,7 @@ def test_what_takes_for_ever_costs_its_own_clip(workers):
 
 def test_workers_are_other_processes_without_jax():
     assert "jax" in sys.modules
-    reads = list(stream(Tricky(("jax",) * 8), SMALL, workers=2))
+    reads = list(stream(FaultySource(("jax",) * 8), SMALL, num_workers=2))
     processes = {int(read.clip.frames[0, 0]) for read in reads if read.clip}
     assert len(processes) <= 2 and os.getpid() not in processes
 
@@ -133,11 +133,11 @@ def test_workers_are_other_processes_without_jax():
 def test_a_bug_is_no_failed_file():
     for workers in (0, 1):
         with pytest.raises(ZeroDivisionError, match="a bug"):
-            list(stream(Tricky(("fine", "bug", "fine")), SMALL, workers=workers))
+            list(stream(FaultySource(("fine", "bug", "fine")), SMALL, num_workers=workers))
 
 
 def test_no_more_is_read_than_may_wait(tmp_path):
-    reads = stream(Tricky((f"touch {tmp_path}",) * 30), SMALL, workers=2, ahead=5)
+    reads = stream(FaultySource((f"touch {tmp_path}",) * 30), SMALL, num_workers=2, prefetch=5)
     assert os.listdir(tmp_path) == []  # nothing before the first is asked for
     for taken in range(1, 6):
         assert next(reads).index == taken - 1
@@ -151,20 +151,24 @@ def test_endless_and_repeated_positions():
         while True:
             yield from (2, 0, (1, 2))
 
-    reads = stream(Tricky(("fine",) * 3), SMALL, wanted=forever(), workers=2)
+    reads = stream(FaultySource(("fine",) * 3), SMALL, positions=forever(), num_workers=2)
     assert [next(reads).index for _ in range(9)] == [2, 0, 2] * 3
     reads.close()
 
 
 def test_epochs_draw_other_random_starts(mixed):
-    source, how = open_source(mixed), How(normalise=False, random_start=5)
-    frames = [r.clip.frames.tolist() for r in stream(source, SMALL, how, wanted=[(e, 0) for e in range(8)], workers=1)]
-    again = [r.clip.frames.tolist() for r in stream(source, SMALL, how, wanted=[(e, 0) for e in range(8)], workers=0)]
+    source, how = open_source(mixed), SamplingConfig(normalise=False, random_start=5)
+    frames = [
+        r.clip.frames.tolist() for r in stream(source, SMALL, how, positions=[(e, 0) for e in range(8)], num_workers=1)
+    ]
+    again = [
+        r.clip.frames.tolist() for r in stream(source, SMALL, how, positions=[(e, 0) for e in range(8)], num_workers=0)
+    ]
     assert frames == again and len({str(each) for each in frames}) > 3
 
 
 def test_closing_does_not_wait_for_what_is_being_read():
-    reads = stream(Tricky(("fine", "sleep 600", "sleep 600")), SMALL, workers=2)
+    reads = stream(FaultySource(("fine", "sleep 600", "sleep 600")), SMALL, num_workers=2)
     assert next(reads).index == 0
     reads.close()
     assert list(reads) == []
@@ -173,14 +177,14 @@ def test_closing_does_not_wait_for_what_is_being_read():
 def test_what_cannot_be_asked_says_why():
     for given in (dict(workers=-1), dict(ahead=0), dict(limit=0.0)):
         with pytest.raises(ValueError, match="at least 0 workers, 1 clip ahead and some time"):
-            stream(Tricky(("fine",)), SMALL, **given)
+            stream(FaultySource(("fine",)), SMALL, **given)
 
-    class Local(Tricky):
+    class Local(FaultySource):
         pass
 
     with pytest.raises(TypeError, match="workers=0"):
-        list(stream(Local(("fine",)), SMALL, workers=1))
-    assert len(list(stream(Local(("fine",)), SMALL, workers=0))) == 1
+        list(stream(Local(("fine",)), SMALL, num_workers=1))
+    assert len(list(stream(Local(("fine",)), SMALL, num_workers=0))) == 1
 
 
 PROGRAM = """

@@ -12,11 +12,11 @@ import pytest
 from tests.data.test_decode import audio_only, number_in, write
 from vtcav_jax import data, worlds
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, VideoError, folder, open_source
+from vtcav_jax.data import SamplingConfig, VideoError, folder, open_source
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
 WORLD = ClipSpec(frames=8, size=32)
-KEPT = How(normalise=False)
+KEPT = SamplingConfig(normalise=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_folder_of_class_folders(film, tmp_path):
     assert [item.labels for item in source.items] == [{"label": 0}] * 2 + [{"label": 1}] * 2
     direct = data.read_clip(film, SMALL)
     for i in range(4):
-        clip = source.read(i, SMALL, How())
+        clip = source.read(i, SMALL, SamplingConfig())
         np.testing.assert_array_equal(clip.video, direct.video)
         assert clip.identity == direct.identity
 
@@ -61,7 +61,10 @@ def test_a_flat_folder_and_a_single_file_have_no_labels(film, tmp_path):
     source = open_source(f"{tmp_path}/")
     assert source.heads == {} and names(source) == ["10.mkv", "2.mp4"] and source.items[0].labels == {}
     one = open_source(tmp_path / "2.mp4")
-    assert names(one) == ["2.mp4"] and one.read(0, SMALL, How()).identity == source.read(0, SMALL, How()).identity
+    assert (
+        names(one) == ["2.mp4"]
+        and one.read(0, SMALL, SamplingConfig()).identity == source.read(0, SMALL, SamplingConfig()).identity
+    )
 
 
 def test_names_with_odd_characters_are_told_apart_and_are_one_line(film, tmp_path):
@@ -72,7 +75,7 @@ def test_names_with_odd_characters_are_told_apart_and_are_one_line(film, tmp_pat
     assert len(set(names(source))) == len(odd)
     for i, name in enumerate(names(source)):
         assert name.isprintable() and "\n" not in name
-        assert source.read(i, SMALL, How()).video.shape == (1, *SMALL.shape), name
+        assert source.read(i, SMALL, SamplingConfig()).video.shape == (1, *SMALL.shape), name
 
 
 def test_loops_of_links_and_closed_folders_do_no_harm(film, tmp_path, monkeypatch):
@@ -93,7 +96,7 @@ def test_loops_of_links_and_closed_folders_do_no_harm(film, tmp_path, monkeypatc
     assert {"a/1.mp4", "b/2.mp4", "b/gone.mp4", "b/closed"} <= set(names(source)) and len(source.items) < 10
     for name, reason in (("b/closed", "permissions"), ("b/gone.mp4", "there is no file")):
         with pytest.raises(VideoError, match=reason):
-            source.read(names(source).index(name), SMALL, How())
+            source.read(names(source).index(name), SMALL, SamplingConfig())
 
 
 def test_what_is_no_source_says_what_is(film, tmp_path):
@@ -158,19 +161,19 @@ def test_a_part_is_padded_within_itself(film, tmp_path):
     assert set(numbers(source.read(1, SMALL, KEPT))) == {22}  # of frames 22 and 23, every second
     with pytest.raises(VideoError, match="lasts 0.960 s; there is nothing of it from 3.0 s on"):
         source.read(2, SMALL, KEPT)
-    by_clock = source.read(0, SMALL, How(normalise=False, interval_seconds=0.04))
+    by_clock = source.read(0, SMALL, SamplingConfig(normalise=False, interval_seconds=0.04))
     assert numbers(by_clock) == [5, 6, 7, 8] and not by_clock.padded
 
 
 def test_random_starts_are_a_seeds_and_an_items(film, tmp_path):
     place(film, *(tmp_path / f"{i}.mp4" for i in range(30)))
     source = open_source(tmp_path)
-    starts = [int(source.read(i, SMALL, How(random_start=7)).frames[0, 0]) for i in range(30)]
-    assert starts == [int(source.read(i, SMALL, How(random_start=7)).frames[0, 0]) for i in range(30)]
+    starts = [int(source.read(i, SMALL, SamplingConfig(random_start=7)).frames[0, 0]) for i in range(30)]
+    assert starts == [int(source.read(i, SMALL, SamplingConfig(random_start=7)).frames[0, 0]) for i in range(30)]
     assert min(starts) >= 0 and max(starts) <= 16 and len(set(starts)) > 8  # 17 places for a clip of 8 frames
-    assert starts != [int(source.read(i, SMALL, How(random_start=8)).frames[0, 0]) for i in range(30)]
+    assert starts != [int(source.read(i, SMALL, SamplingConfig(random_start=8)).frames[0, 0]) for i in range(30)]
     with pytest.raises(ValueError, match="leave one out"):
-        source.read(0, SMALL, How(random_start=7, start=3))
+        source.read(0, SMALL, SamplingConfig(random_start=7, start=3))
 
 
 def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
@@ -217,7 +220,7 @@ def test_a_manifest_in_another_encoding(tmp_path):
 def test_worlds_are_read_as_they_are_made():
     source = open_source("worlds:small:40:3")
     clips = worlds.make_clips("small", 40, 3)
-    assert len(source.items) == 40 and source.heads == worlds.QUESTIONS
+    assert len(source.items) == 40 and source.heads == worlds.GLYPH_QUESTIONS
     for i in (0, 39, 7):
         assert source.items[i].labels == {question: labels[i] for question, labels in clips.labels.items()}
         np.testing.assert_array_equal(source.read(i, WORLD, KEPT).video[0], np.rint(255 * clips.video[i]))
@@ -261,7 +264,7 @@ def test_broken_files_say_why(film, tmp_path):
     assert names(source) == ["audio.mp4", "cut.mp4", "good.mp4"]
     for i in (0, 1):
         with pytest.raises(VideoError, match=names(source)[i]):
-            source.read(i, SMALL, How())
+            source.read(i, SMALL, SamplingConfig())
 
 
 @pytest.mark.slow

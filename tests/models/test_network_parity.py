@@ -14,7 +14,7 @@ import pytest
 import torch
 from flax import nnx
 
-from tests.support.random_checkpoints import PRESETS, drawn, shapes
+from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, checkpoint_shapes, random_state_dict
 from tests.support.torch_networks import expected_stages
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import explain
@@ -22,7 +22,7 @@ from vtcav_jax.models import parameters
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.mvit import Mvit
 from weights_conversion import convert, torch_reference
-from weights_conversion.convert import fitted
+from weights_conversion.convert import match_parameters
 from weights_conversion.key_mapping import mvit_name
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -37,15 +37,15 @@ CLIPS = {
 SMALL = (7, 45, 58)  # no stride divides it
 # More of the same blocks, or the network of which a small one is tested below; benchmarks.parity has them all
 MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "mvit_v1_b")
-KEYS = {preset: key for key, preset in reversed(PRESETS.items())}
+KEYS = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
 
 
 def pair(key: str, dtype=jnp.float32):
     """A drawn state dict in torch's type, and our network with it."""
-    state = drawn(key)
-    arrays = {name: a.astype(dtype) for name, a in convert(PRESETS[key], state).items()}
+    state = random_state_dict(key)
+    arrays = {name: a.astype(dtype) for name, a in convert(PRESET_OF_CHECKPOINT[key], state).items()}
     state = {name: value.to(getattr(torch, jnp.dtype(dtype).name)) for name, value in state.items()}
-    return state, parameters.load(partial(models.make, PRESETS[key], dtype=dtype), arrays)
+    return state, parameters.load(partial(models.make, PRESET_OF_CHECKPOINT[key], dtype=dtype), arrays)
 
 
 def clip(preset: str, dtype=np.float32) -> np.ndarray:
@@ -102,7 +102,7 @@ def small_mvit(version: int):
         return Mvit(version=version, clip=(6, 64, 64), heads=heads, num_classes=5, rngs=nnx.Rngs(0))
 
     tensors = {mvit_name(name): value.numpy() for name, value in network.state_dict().items()}
-    return network, parameters.load(maker, fitted(f"mvit_v{version}", nnx.eval_shape(maker), tensors))
+    return network, parameters.load(maker, match_parameters(f"mvit_v{version}", nnx.eval_shape(maker), tensors))
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_small_mvit_at_every_stage(version):
     network, model = small_mvit(version)
     video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)
     with torch.no_grad():
-        their_logits, expected = torch_reference.run_named(network, torch.from_numpy(video), model.stages)
+        their_logits, expected = torch_reference.run_with_stages(network, torch.from_numpy(video), model.stages)
     logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
     assert ours.keys() == expected.keys()
     for stage in model.stages:
@@ -162,9 +162,9 @@ def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", PRESETS)
+@pytest.mark.parametrize("key", PRESET_OF_CHECKPOINT)
 def test_every_public_state_dict_is_taken_and_nothing_else(key):
-    state, preset = drawn(key), PRESETS[key]
+    state, preset = random_state_dict(key), PRESET_OF_CHECKPOINT[key]
     arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
     counts = sum(name.endswith("num_batches_tracked") for name in state)
     assert len(arrays) == len(state) - counts
@@ -181,8 +181,8 @@ def test_every_public_state_dict_is_taken_and_nothing_else(key):
 
 @pytest.mark.slow
 def test_both_public_names_of_i3d_give_the_same_parameters():
-    state = drawn("i3d_pytorch_i3d")
-    new = sorted(shapes()["i3d_kinetics_i3d_pytorch"])
+    state = random_state_dict("i3d_pytorch_i3d")
+    new = sorted(checkpoint_shapes()["i3d_kinetics_i3d_pytorch"])
     old = dict(state)
     renamed = {}
     for name in new:
@@ -202,9 +202,9 @@ def test_both_public_names_of_i3d_give_the_same_parameters():
 @pytest.mark.slow
 def test_weights_of_another_family_are_recognised():
     with pytest.raises(ValueError, match="They fit resnet3d_18_a"):
-        convert("video_swin_tiny", drawn("3dresnets_resnet18_A"))
+        convert("video_swin_tiny", random_state_dict("3dresnets_resnet18_A"))
     with pytest.raises(ValueError, match="They fit mc3_18"):
-        convert("r3d_18", drawn("torchvision_mc3_18"))
+        convert("r3d_18", random_state_dict("torchvision_mc3_18"))
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def randomised(network: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def pair(preset: str, dtype=jnp.float32, network=None):
-    network = network or randomised(torch_reference.swin(preset), seed=1)
+    network = network or randomised(torch_reference.torchvision_swin(preset), seed=1)
     arrays = {name: a.astype(dtype) for name, a in convert(preset, network.state_dict()).items()}
     return network.to(getattr(torch, jnp.dtype(dtype).name)), parameters.load(
         partial(models.make, preset, dtype=dtype), arrays
@@ -47,7 +47,7 @@ def clip(shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
 
 
 def assert_close(ours, theirs: torch.Tensor, stage: str, tolerance: float) -> None:
-    theirs = torch_reference.our_axes(stage, theirs.detach().numpy())
+    theirs = torch_reference.to_our_axes(stage, theirs.detach().numpy())
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=stage)
 
@@ -56,7 +56,7 @@ def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, networ
     network, model = pair(preset, dtype, network)
     video = clip(shape, np.dtype(dtype))
     with torch.no_grad():
-        their_logits, theirs = torch_reference.run(network, torch.from_numpy(video))
+        their_logits, theirs = torch_reference.run_swin(network, torch.from_numpy(video))
     logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
     assert ours.keys() == theirs.keys()
     for stage in model.stages:
@@ -92,7 +92,7 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
     network, model = pair(preset, jnp.float64)
     video = clip(shape, np.float64)
     target = np.array([3, 1])
-    their_logits, theirs = torch_reference.run(network, torch.from_numpy(video))
+    their_logits, theirs = torch_reference.run_swin(network, torch.from_numpy(video))
     score = their_logits[torch.arange(2), torch.from_numpy(target)].sum()
     their_gradients = dict(zip(theirs, torch.autograd.grad(score, list(theirs.values()))))
     tapped = tap.activations_and_gradients(model, jnp.asarray(video), target, model.stages)
@@ -105,7 +105,7 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("factor", [6, 10])
 def test_masks_are_the_references_where_scores_are_large(factor, float64):
     """Scores near 100 reach through the mask of -100; a lower one would do as well elsewhere, not here."""
-    network = randomised(torch_reference.swin("video_swin_tiny"), seed=1)
+    network = randomised(torch_reference.torchvision_swin("video_swin_tiny"), seed=1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("qkv.weight"):
@@ -125,7 +125,7 @@ def test_tiny_gradients_at_every_stage(float64):
 
 @pytest.mark.parametrize("wrap", ["bare", "state_dict", "data_parallel"])
 def test_official_names_give_the_same_parameters(wrap):
-    state = randomised(torch_reference.swin("video_swin_tiny"), seed=1).state_dict()
+    state = randomised(torch_reference.torchvision_swin("video_swin_tiny"), seed=1).state_dict()
     window = (4 * 4 * 4,) * 2
     official = {
         name.replace("head.", "cls_head.fc_cls.") if name.startswith("head.") else f"backbone.{official_name(name)}": (

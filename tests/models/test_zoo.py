@@ -13,7 +13,7 @@ from vtcav_jax.models.layers.batch_norm import BatchNorm
 from vtcav_jax.models.layers.pooling import max_pool, mean_pool
 from vtcav_jax.models.mfnet import MultiFiberUnit
 from vtcav_jax.models.resnet3d import ResNet3dBlock
-from weights_conversion.key_mapping import in_our_order
+from weights_conversion.key_mapping import reorder_axes
 
 FLOAT = dict(dtype=jnp.float32, param_dtype=jnp.float32)
 
@@ -133,16 +133,16 @@ def test_the_far_side_of_pools_is_padded_too():
 
 def test_the_first_linear_layer_of_c3d_reads_channels_last():
     w = np.arange(3 * 32, dtype=np.float32).reshape(3, 32)  # two channels of 1 x 4 x 4
-    ours = in_our_order("fc6.weight", w)
+    ours = reorder_axes("fc6.weight", w)
     for channel, row, column in ((0, 0, 0), (1, 0, 0), (0, 1, 2), (1, 3, 3)):
         np.testing.assert_array_equal(ours[:, (4 * row + column) * 2 + channel], w[:, 16 * channel + 4 * row + column])
 
 
 def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
     w = np.random.default_rng(0).normal(size=(64, 3, 3, 3, 3))
-    np.testing.assert_array_equal(in_our_order("conv1.weight", w)[:, 0], w[:, 2])
+    np.testing.assert_array_equal(reorder_axes("conv1.weight", w)[:, 0], w[:, 2])
     other = np.zeros((64, 3, 7, 7, 7)) + np.arange(3)[:, None, None, None]
-    np.testing.assert_array_equal(in_our_order("conv1.weight", other), other)
+    np.testing.assert_array_equal(reorder_axes("conv1.weight", other), other)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vtcav_jax import pyramid as fp
 from vtcav_jax.attribution import Class, Margin
 from vtcav_jax.pyramid import Selection
 from vtcav_jax.pyramid.stergiou2019 import _drive, _kernel
-from vtcav_jax.worlds import QUESTIONS, make_clips, redraw
+from vtcav_jax.worlds import GLYPH_QUESTIONS, make_clips, redraw
 
 CHANNELS = (4, 5, 6)
 EVERY = Selection("top", 100.0, max_channels=100)
@@ -279,4 +279,4 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival
     share = moved[head] / (moved[head] + moved[rival])
     kernels = [node.channel for node in found.nodes_at(0)]
     assert share[kernels].mean() > share.mean() and share[kernels].mean() > 0.5
-    assert set(QUESTIONS) >= {"direction", "shape"}
+    assert set(GLYPH_QUESTIONS) >= {"direction", "shape"}

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from tests.report.test_tcav_page import NASTY, run_folder
-from tests.support.browser import downloaded, opened_alone, playing
+from tests.support.browser import animations_play, download_text, open_page
 from vtcav_jax.attribution.motion.reliance import ClipMotionRow
 from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_verdict
 from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos import map_store, temporal_profile
 from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
+from vtcav_jax.data.encode import write_animation
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.report.build import write_comparison, write_report
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.run_reader import open_run_folder
@@ -337,11 +337,11 @@ def test_courses_are_means_over_clips_of_what_lies_in_each_step(tmp_path):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (390, "light")])
 def test_a_browser_opens_it_alone(browser, page, width, scheme):
-    view = opened_alone(browser, page, width, scheme)
-    assert playing(view, "#maps")
+    view = open_page(browser, page, width, scheme)
+    assert animations_play(view, "#maps")
     pictures = "[...document.querySelectorAll('#maps .film img')].map(i => i.complete && i.naturalWidth)"
     assert view.evaluate("document.querySelectorAll('#maps details').forEach(d => d.open = true)") is None
     assert view.evaluate(pictures) == [96] * (CLIPS - 2)
-    assert downloaded(view, "motion.csv").startswith("clip,") and "attn_lrp" in downloaded(view, "profile.csv")
+    assert download_text(view, "motion.csv").startswith("clip,") and "attn_lrp" in download_text(view, "profile.csv")
     view.emulate_media(media="print")
     assert view.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from vtcav_jax.data.encode import write_animation
 from vtcav_jax.report import colormaps
 from vtcav_jax.report.animation import lettering, overlay
 
@@ -85,7 +86,7 @@ def test_pixels_stay_pixels_and_cells_are_mixed():
 @pytest.mark.parametrize("suffix", [".webp", ".mp4"])
 def test_films_can_be_played(tmp_path, film, suffix):
     whole = overlay.overlay_maps(film, [], "caption")
-    overlay.write_animation(tmp_path / f"film{suffix}", whole, 4.0)
+    write_animation(tmp_path / f"film{suffix}", whole, 4.0)
     assert [path.name for path in tmp_path.iterdir()] == [f"film{suffix}"]
     if suffix == ".mp4":
         with av.open(tmp_path / "film.mp4") as container:
@@ -99,5 +100,5 @@ def test_films_can_be_played(tmp_path, film, suffix):
 
 
 def test_a_film_of_no_known_kind_is_refused(tmp_path, film):
-    with pytest.raises(ValueError, match="a film is .mp4 or .webp, got film.gif"):
-        overlay.write_animation(tmp_path / "film.gif", film, 4.0)
+    with pytest.raises(ValueError, match="an animation is .mp4 or .webp, got film.gif"):
+        write_animation(tmp_path / "film.gif", film, 4.0)

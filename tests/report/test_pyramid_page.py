@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.report.test_tcav_page import NASTY, run_folder
-from tests.support.browser import downloaded, opened_alone
+from tests.support.browser import download_text, open_page
+from vtcav_jax.data.encode import write_animation
 from vtcav_jax.pyramid.tables import (
     PYRAMID_JSON,
     AblationRow,
@@ -21,7 +22,6 @@ from vtcav_jax.pyramid.tables import (
     kernel_animation_name,
 )
 from vtcav_jax.report import linked_graph
-from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.report.build import write_report
 from vtcav_jax.report.figures import png
 from vtcav_jax.report.figures import pyramid as pyramid_figures
@@ -249,11 +249,11 @@ def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_a_kernel_is_chosen_without_a_script(browser, page, width, scheme):
-    view = opened_alone(browser, page, width, scheme)
+    view = open_page(browser, page, width, scheme)
     seen = "[...document.querySelectorAll('.part')].filter(e => getComputedStyle(e).display != 'none').map(e => e.id)"
     assert view.evaluate(seen) == ["kernel-0-0", "kernel-1-0"]
     view.click(".graph a[href='#kernel-0-2']")
     assert view.evaluate(seen) == ["kernel-0-2", "kernel-1-0"]
     view.click("#kernel-0-2 li a")
     assert view.evaluate(seen) == ["kernel-0-0", "kernel-1-0"]
-    assert downloaded(view, "pyramid_nodes.csv").startswith("target,")
+    assert download_text(view, "pyramid_nodes.csv").startswith("target,")

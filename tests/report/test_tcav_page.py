@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.support.browser import downloaded, opened_alone, playing
+from tests.support.browser import animations_play, download_text, open_page
+from vtcav_jax.data.encode import encode_mp4
 from vtcav_jax.report.build import write_comparison, write_report
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.comparison import stage_matching
@@ -354,9 +355,7 @@ def test_sheets_and_films():
     assert previews.tile_clips(cells * 4).shape == (5, 196, 596, 3)
     import av
 
-    with av.open(
-        io.BytesIO(previews.encode_preview_mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8)))
-    ) as container:
+    with av.open(io.BytesIO(encode_mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8), 6))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == 9 and frames[0].shape == (34, 48, 3)
         assert container.streams.video[0].codec_context.name == "h264"
@@ -364,6 +363,6 @@ def test_sheets_and_films():
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_a_browser_opens_it_alone(browser, page, width, scheme):
-    view = opened_alone(browser, page, width, scheme)
-    assert playing(view, "#concepts")
-    assert downloaded(view, "scores.csv").startswith("target,")
+    view = open_page(browser, page, width, scheme)
+    assert animations_play(view, "#concepts")
+    assert download_text(view, "scores.csv").startswith("target,")

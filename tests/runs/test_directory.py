@@ -44,7 +44,7 @@ with runs.alone():
     def other():
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
-    with directory.alone():
+    with directory.exclusive_runs():
         for _ in range(2):
             directory.open_run(tmp_path / "run", {"steps": 3})
         assert "another process is at work on" in other()

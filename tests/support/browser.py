@@ -1,24 +1,24 @@
 """A page in a headless browser: it opens alone, says nothing, asks for nothing, and its films play."""
 
 
-def opened_alone(browser, page, width, scheme):
+def open_page(browser, page, width, scheme):
     """The view of a page that has done nothing but show itself."""
     view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
-    said, asked = [], []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    view.on("console", lambda message: messages.append(message.text))
+    view.on("pageerror", lambda error: messages.append(str(error)))
+    view.on("request", lambda request: requests.append(request.url))
     view.goto(page.as_uri())
     view.wait_for_load_state("networkidle")
-    assert not said and not view.evaluate("'broken' in document.body.dataset")
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert not messages and not view.evaluate("'broken' in document.body.dataset")
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
     assert view.evaluate("document.documentElement.scrollWidth") <= width
     light = view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert light == (scheme == "light")
     return view
 
 
-def playing(view, section):
+def animations_play(view, section):
     """Whether all films of a section run, within ten seconds."""
     view.evaluate(f"document.querySelector('{section} video').scrollIntoView()")
     expression = f"[...document.querySelectorAll('{section} video')].every(video => video.currentTime > 0)"
@@ -29,7 +29,7 @@ def playing(view, section):
     return False
 
 
-def downloaded(view, name):
+def download_text(view, name):
     """The text of a table that the page holds."""
     with view.expect_download() as download:
         view.click(f"a[download='{name}']")

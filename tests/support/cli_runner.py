@@ -51,7 +51,7 @@ def _server() -> subprocess.Popen:
     )
 
 
-def end() -> None:
+def stop_cli_server() -> None:
     """Of the process that others are forked from."""
     if _server.cache_info().currsize:
         with _server() as server:
@@ -59,13 +59,13 @@ def end() -> None:
         _server.cache_clear()
 
 
-def typed(*arguments, program="main.start()") -> tuple[int, str, str]:
+def run_cli(*arguments, program="main.start()") -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
-        told = [Path(folder, name) for name in ("out", "err")]
-        server.stdin.write(json.dumps([program, list(map(str, arguments)), *map(str, told)]) + "\n")
+        output_files = [Path(folder, name) for name in ("out", "err")]
+        server.stdin.write(json.dumps([program, list(map(str, arguments)), *map(str, output_files)]) + "\n")
         server.stdin.flush()
         code = server.stdout.readline()
         assert code, "the process that commands are forked from has ended"
-        return int(code), *(path.read_text(encoding="utf-8") for path in told)
+        return int(code), *(path.read_text(encoding="utf-8") for path in output_files)

@@ -9,41 +9,41 @@ from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax.data import Clip, Item, VideoError
+from vtcav_jax.data import Clip, SourceItem, VideoError
 
 
 @dataclass(frozen=True)
-class Tricky:
+class FaultySource:
     """A source whose items do as they are told."""
 
-    tricks: tuple[str, ...]
+    faults: tuple[str, ...]
     spec: str = "tricky"
     identity: str = "tricky"
     heads: dict = field(default_factory=dict)
 
     @property
     def items(self):
-        return tuple(Item(f"{i} {trick}") for i, trick in enumerate(self.tricks))
+        return tuple(SourceItem(f"{i} {fault}") for i, fault in enumerate(self.faults))
 
-    def read(self, i, geometry, how):
-        trick, _, given = self.tricks[i].partition(" ")
-        if trick == "refuse":
+    def read(self, i, clip_spec, sampling):
+        fault, _, argument = self.faults[i].partition(" ")
+        if fault == "refuse":
             raise VideoError("refused")
-        if trick == "exit":
+        if fault == "exit":
             os._exit(3)
-        if trick == "kill":
+        if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if trick == "fault":
+        if fault == "fault":
             os.kill(os.getpid(), signal.SIGSEGV)
-        if trick == "disk":
+        if fault == "disk":
             raise OSError(5, "Input/output error")
-        if trick == "bug":
+        if fault == "bug":
             raise ZeroDivisionError("a bug")
-        if trick == "sleep":
-            time.sleep(float(given))
-        if trick == "touch":
-            Path(given).joinpath(str(i)).touch()
-        if trick == "jax":
+        if fault == "sleep":
+            time.sleep(float(argument))
+        if fault == "touch":
+            Path(argument).joinpath(str(i)).touch()
+        if fault == "jax":
             assert not {"jax", "jaxlib", "torch"} & set(sys.modules), "a worker has imported them"
-        video, frames = np.full((1, *geometry.shape), i, np.uint8), np.full((1, geometry.frames), os.getpid())
+        video, frames = np.full((1, *clip_spec.shape), i, np.uint8), np.full((1, clip_spec.frames), os.getpid())
         return Clip(video, frames, np.zeros(frames.shape), False, str(i))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-NAMES = Path(__file__).parent / "checkpoint_names.json.gz"
+CHECKPOINT_NAMES_FILE = Path(__file__).parent / "checkpoint_names.json.gz"
 
 # The preset that each public state dict belongs to
-PRESETS = {
+PRESET_OF_CHECKPOINT = {
     "c3d_c3d_pytorch": "c3d",
     "i3d_pytorch_i3d": "i3d",
     "i3d_kinetics_i3d_pytorch": "i3d",
@@ -35,15 +35,15 @@ PRESETS = {
 
 
 @cache
-def shapes() -> dict[str, dict[str, list[int]]]:
-    return json.loads(gzip.decompress(NAMES.read_bytes()))
+def checkpoint_shapes() -> dict[str, dict[str, list[int]]]:
+    return json.loads(gzip.decompress(CHECKPOINT_NAMES_FILE.read_bytes()))
 
 
-def drawn(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """Statistics and scales near 1, so that what goes through many layers neither fades nor grows beyond float32."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for name, shape in shapes()[key].items():
+    for name, shape in checkpoint_shapes()[key].items():
         draw = torch.randn(shape, generator=generator)
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(1000)

@@ -8,25 +8,25 @@ import numpy as np
 
 from vtcav_jax import concepts
 from vtcav_jax.concepts.boxes import Box
-from vtcav_jax.concepts.concept_sets import encoded
-from vtcav_jax.concepts.config import Mining
+from vtcav_jax.concepts.config import MiningConfig
+from vtcav_jax.data.encode import encode_lossless_mp4
 
 SIZE, FRAMES = (48, 64), 24
 COLOURS = {"red": (250, 20, 20), "blue": (20, 20, 250), "green": (20, 250, 20)}
 
 
-class Squares:
+class SquareDetector:
     """Finds squares by their colour, one of each; the confidence is the brightness of the pixel in the corner."""
 
     name, sha256, identity, labels = "squares", "0", "0", tuple(COLOURS)
 
-    def __init__(self, stop=None):
-        self.stop, self.looked = stop, 0
+    def __init__(self, stop_after=None):
+        self.stop_after, self.n_frames_seen = stop_after, 0
 
     def boxes(self, frames, fps: float) -> Iterator[Box]:
         for number, frame in enumerate(frames):
-            self.looked += 1
-            if self.stop == self.looked:
+            self.n_frames_seen += 1
+            if self.stop_after == self.n_frames_seen:
                 os.kill(os.getpid(), 9)
             for track, (label, colour) in enumerate(COLOURS.items()):
                 rows, columns = np.nonzero((np.abs(frame.astype(int) - colour) < 8).all(-1))
@@ -35,7 +35,7 @@ class Squares:
                     yield Box(number, track, label, *map(int, corners), frame[0, 0, 0] / 255)
 
 
-def film(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
+def square_video(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
     """Squares of 10 pixels that move to the right over noise, `red` above `blue`, above `green`."""
     random = np.random.default_rng(seed)
     video = random.integers(60, 180, (1, *SIZE, 3), np.uint8).repeat(frames, 0)
@@ -48,17 +48,17 @@ def film(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
     return video
 
 
-def films(folder, count=6):
+def write_square_videos(folder, count=6):
     for i in range(count):
-        (folder / f"film{i}.mp4").write_bytes(encoded(film(i, confidence=0.6 + 0.05 * i)))
+        (folder / f"film{i}.mp4").write_bytes(encode_lossless_mp4(square_video(i, confidence=0.6 + 0.05 * i)))
     return sorted(folder.iterdir())
 
 
-def settings(*names, **given):
-    usual = dict(frames=6, random_sets=2, random_size=4, most_per_video=2)
-    return Mining(concepts.concepts(names or ("red",)), **usual | given)
+def mining_config(*names, **overrides):
+    defaults = dict(frames=6, random_sets=2, random_size=4, most_per_video=2)
+    return MiningConfig(concepts.parse_concepts(names or ("red",)), **defaults | overrides)
 
 
-def contents(folder):
+def file_hashes(folder):
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -16,11 +16,13 @@ State = Mapping[str, torch.Tensor]
 Stages = dict[str, torch.Tensor]
 
 
-def norm(p: State, name: str, x, eps: float = 1e-5):
-    def of(leaf):
+def batch_norm(p: State, name: str, x, eps: float = 1e-5):
+    def parameter(leaf):
         return p[f"{name}.{leaf}"].reshape(1, -1, 1, 1, 1)
 
-    return (x - of("running_mean")) / (of("running_var") + eps).sqrt() * of("weight") + of("bias")
+    return (x - parameter("running_mean")) / (parameter("running_var") + eps).sqrt() * parameter("weight") + parameter(
+        "bias"
+    )
 
 
 def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
@@ -46,7 +48,7 @@ def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
     return F.linear(x, p["fc8.weight"], p["fc8.bias"]), stages
 
 
-def same(x, kernel, stride):
+def pad_same(x, kernel, stride):
     """As many zeros as make the output ceil(size / stride) long, the odd one at the far end."""
     pads = []
     for size, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1]):
@@ -60,12 +62,12 @@ def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
 
     def unit(name, x, stride=(1, 1, 1)):
         w = p[f"{name}.conv3d.weight"]
-        y = F.conv3d(same(x, w.shape[2:], stride), w, stride=stride)
-        stages[name] = norm(p, f"{name}.bn", y, 1e-3).relu()
+        y = F.conv3d(pad_same(x, w.shape[2:], stride), w, stride=stride)
+        stages[name] = batch_norm(p, f"{name}.bn", y, 1e-3).relu()
         return stages[name]
 
     def pool(name, x, window, stride):
-        stages[name] = F.max_pool3d(same(x, window, stride), window, stride)
+        stages[name] = F.max_pool3d(pad_same(x, window, stride), window, stride)
         return stages[name]
 
     def mixed(name, x):
@@ -96,7 +98,7 @@ def resnet3d(p: State, x, *, groups: int = 1, shortcut: str = "B") -> tuple[torc
     """Depths, widths and the kind of block are read off the state dict."""
     stages = {}
     x = F.conv3d(x, p["conv1.weight"], stride=(1, 2, 2), padding=3)
-    x = stages["conv1"] = norm(p, "bn1", x).relu()
+    x = stages["conv1"] = batch_norm(p, "bn1", x).relu()
     x = stages["maxpool"] = F.max_pool3d(x, 3, 2, 1)
     for i in range(1, 5):
         j = 0
@@ -109,20 +111,20 @@ def resnet3d(p: State, x, *, groups: int = 1, shortcut: str = "B") -> tuple[torc
 
 def resnet_block(p: State, name: str, x, stride: int, groups: int, shortcut: str, stages: Stages):
     if bottleneck := f"{name}.conv3.weight" in p:
-        y = norm(p, f"{name}.bn1", F.conv3d(x, p[f"{name}.conv1.weight"])).relu()
+        y = batch_norm(p, f"{name}.bn1", F.conv3d(x, p[f"{name}.conv1.weight"])).relu()
         stages[f"{name}.conv1"] = y
         y = F.conv3d(y, p[f"{name}.conv2.weight"], stride=stride, padding=1, groups=groups)
-        y = stages[f"{name}.conv2"] = norm(p, f"{name}.bn2", y).relu()
+        y = stages[f"{name}.conv2"] = batch_norm(p, f"{name}.bn2", y).relu()
         y = F.conv3d(y, p[f"{name}.conv3.weight"])
     else:
         y = F.conv3d(x, p[f"{name}.conv1.weight"], stride=stride, padding=1)
-        y = stages[f"{name}.conv1"] = norm(p, f"{name}.bn1", y).relu()
+        y = stages[f"{name}.conv1"] = batch_norm(p, f"{name}.bn1", y).relu()
         y = F.conv3d(y, p[f"{name}.conv2.weight"], padding=1)
     last = "3" if bottleneck else "2"
-    y = stages[f"{name}.conv{last}"] = norm(p, f"{name}.bn{last}", y)
+    y = stages[f"{name}.conv{last}"] = batch_norm(p, f"{name}.bn{last}", y)
     if stride > 1 or y.shape[1] != x.shape[1]:
         if shortcut == "B":
-            x = norm(p, f"{name}.downsample.1", F.conv3d(x, p[f"{name}.downsample.0.weight"], stride=stride))
+            x = batch_norm(p, f"{name}.downsample.1", F.conv3d(x, p[f"{name}.downsample.0.weight"], stride=stride))
         else:
             x = F.avg_pool3d(x, 1, stride)
             x = torch.cat([x, torch.zeros_like(x[:, :1]).expand(-1, y.shape[1] - x.shape[1], -1, -1, -1)], 1)
@@ -138,12 +140,14 @@ def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
     def preactivated(name, x, **options):
         w = p[f"{name}.conv.weight"]
         padding = [size // 2 for size in w.shape[2:]]
-        y = F.conv3d(norm(p, f"{name}.bn", x).relu(), w, padding=padding, groups=x.shape[1] // w.shape[1], **options)
+        y = F.conv3d(
+            batch_norm(p, f"{name}.bn", x).relu(), w, padding=padding, groups=x.shape[1] // w.shape[1], **options
+        )
         stages[name] = y
         return y
 
     x = F.conv3d(x, p["conv1.conv.weight"], stride=(1, 2, 2), padding=(1, 2, 2))
-    x = stages["conv1"] = norm(p, "conv1.bn", x).relu()
+    x = stages["conv1"] = batch_norm(p, "conv1.bn", x).relu()
     x = stages["maxpool"] = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
     for i, depth in zip((2, 3, 4, 5), (3, 4, 6, 3)):
         for j in range(1, depth + 1):
@@ -155,7 +159,7 @@ def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
             if j == 1:
                 x = preactivated(f"{name}.conv_w1", x, stride=stride)
             x = stages[name] = x + y
-    x = stages["tail"] = norm(p, "tail.bn", x).relu()
+    x = stages["tail"] = batch_norm(p, "tail.bn", x).relu()
     x = stages["pool"] = x.mean((2, 3, 4))
     return F.linear(x, p["classifier.weight"], p["classifier.bias"]), stages
 
@@ -181,8 +185,8 @@ def expected_stages(
     if preset in NETWORKS:
         logits, seen = NETWORKS[preset](state, video.permute(0, 4, 1, 2, 3))
         return logits, {name: a.permute(0, 2, 3, 4, 1) if a.ndim == 5 else a for name, a in seen.items()}
-    network = torch_reference.network(preset)
+    network = torch_reference.torchvision_network(preset)
     if network is None:
         raise ValueError(f"there is no reference for {preset}")
     network.to(video.dtype).load_state_dict(state)
-    return torch_reference.run_named(network, video, stages)
+    return torch_reference.run_with_stages(network, video, stages)

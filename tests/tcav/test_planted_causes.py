@@ -10,7 +10,7 @@ from vtcav_jax.tcav.features.microbatches import held
 from vtcav_jax.tcav.stats.multiple_testing import adjusted
 from vtcav_jax.tcav.stats.permutation_test import label_tests
 from vtcav_jax.tcav.stats.vectors import labels
-from vtcav_jax.worlds import QUESTIONS, make_clips
+from vtcav_jax.worlds import GLYPH_QUESTIONS, make_clips
 
 STAGES = ("layers.1", "norm")  # before them only the direction's map of places is there to be read off
 VALUE = 0  # of each factor: plus, left, red, 0
@@ -33,8 +33,8 @@ def asked(loaded, seed):
     answers, dynamic, t0 = clips_of(geometry, seed)
     stills = [frozen(dynamic, 2 * t0), frozen(dynamic, (2 * t0 + 4) % geometry.frames)]  # when the key flashes, and not
     truth, targets, _ = clips_of(geometry, seed + 1000, 8 * EACH)
-    rows = {head: np.flatnonzero(truth[head] == VALUE)[:EACH] for head in QUESTIONS}
-    classes = [loaded.slices[head].start + VALUE for head in QUESTIONS]
+    rows = {head: np.flatnonzero(truth[head] == VALUE)[:EACH] for head in GLYPH_QUESTIONS}
+    classes = [loaded.slices[head].start + VALUE for head in GLYPH_QUESTIONS]
     examples = held(np.concatenate([dynamic, *stills]))
     out = encode(loaded.model, examples, held(targets), classes, STAGES, Reading("space", micro_batch=50))
     found = {}
@@ -44,12 +44,12 @@ def asked(loaded, seed):
             Gram(whole.kernel, whole.products[c : c + 1, some], whole.gradients[c : c + 1, some][:, :, some])
             for c, some in enumerate(rows.values())
         ]
-        for factor, kind in (*((factor, "dynamic") for factor in QUESTIONS), *((f, "static") for f in STILL)):
+        for factor, kind in (*((factor, "dynamic") for factor in GLYPH_QUESTIONS), *((f, "static") for f in STILL)):
             here = answers[factor] == VALUE
             first = 0 if kind == "dynamic" else COUNT if factor == "flash" else 2 * COUNT
             signed = labels(first + np.flatnonzero(here), first + np.flatnonzero(~here), 3 * COUNT)
             tests = label_tests(parts, signed, permutations=1999, seed=[seed, 7], enough=50)
-            for head, test in zip(QUESTIONS, tests):
+            for head, test in zip(GLYPH_QUESTIONS, tests):
                 found[head, factor, kind, stage] = float(test.step_p[0]), float(test.step[0])
     p = adjusted(np.array([p for p, _ in found.values()]))
     return {key: (adjusted_p, step) for (key, (_, step)), adjusted_p in zip(found.items(), p.tolist())}

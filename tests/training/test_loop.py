@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import Clip, Item, VideoError
+from vtcav_jax.data import Clip, SourceItem, VideoError
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.tap import identity_tap
@@ -60,7 +60,7 @@ class Colours:
     @property
     def items(self):
         labels = [{"colour": i % 3} | ({} if i % 7 == 0 else {"bright": i // 3 % 2}) for i in range(self.n)]
-        return tuple(Item(f"clip {i}", known) for i, known in enumerate(labels))
+        return tuple(SourceItem(f"clip {i}", known) for i, known in enumerate(labels))
 
     def read(self, i, geometry, how):
         if i % 11 == 10:

@@ -23,7 +23,7 @@ PRESET = "video_swin_tiny"
 @pytest.fixture(scope="module")
 def state():
     torch.manual_seed(0)
-    return torch_reference.swin(PRESET).state_dict()
+    return torch_reference.torchvision_swin(PRESET).state_dict()
 
 
 def refusal(state, message, preset=PRESET, **options):
@@ -216,6 +216,6 @@ def test_published_weights_are_checked_and_a_missing_network_is_explained(tmp_pa
     assert [path.name for path in cache.iterdir()] == [f"net-{digest}.pth"]
 
 
-@pytest.mark.parametrize("preset", download.PUBLISHED)
+@pytest.mark.parametrize("preset", download.TORCHVISION_WEIGHTS)
 def test_published_weights_are_known_to_torchvision(preset):
     assert download.url_of(torch_reference.video_models(), preset).endswith(".pth")

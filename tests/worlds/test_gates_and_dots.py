@@ -13,14 +13,18 @@ from tests.support import world_oracles
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution.videos import clip_windows
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, open_source
+from vtcav_jax.data import SamplingConfig, open_source
 from vtcav_jax.evaluation import regions
 from vtcav_jax.worlds import glyphs, render
-from vtcav_jax.worlds.gates import expected_of, gates
-from vtcav_jax.worlds.spec import STEPS
+from vtcav_jax.worlds.gates import expected_range, measure_gates
+from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
 NAMES = ("events", "dots", "shortcut")
-ORACLES = {"events": world_oracles.events, "dots": world_oracles.dots, "shortcut": world_oracles.marker}
+ORACLES = {
+    "events": world_oracles.events_logits,
+    "dots": world_oracles.dots_logits,
+    "shortcut": world_oracles.marker_logits,
+}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -91,7 +95,7 @@ def test_boxes_cover_their_masks(clips):
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_are_balanced_and_follow_nothing_else(name):
     world, n = worlds.WORLDS[name], 8000
-    factors = render.drawn_factors(world, 11, np.arange(n))
+    factors = render.sample_factors(world, 11, np.arange(n))
     for question in world.questions.values():
         label = question.label(factors)
         share = {"either": [9, 7], "both": [7, 9]}.get(name := _named(world, question), None)
@@ -171,7 +175,7 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
     np.testing.assert_allclose(within.var(), without.var(), rtol=0.03)
     again = 0  # but a dot goes on by one step, where the glyph goes on
     for clip, d in enumerate(clips.factors["direction"]):
-        step = tuple(world.speed * np.array(STEPS[d]))
+        step = tuple(world.speed * np.array(DIRECTION_STEPS[d]))
         moved = np.roll(lit[clip, :-1] & key[clip, :-1], step, (1, 2)) & key[clip, 1:]
         start = np.roll(key[clip, :-1], step, (1, 2)) & key[clip, 1:]
         np.testing.assert_array_equal(moved, lit[clip, 1:] & start)
@@ -210,7 +214,7 @@ def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):
 def test_the_marker_goes_along_with_the_direction_as_often_as_told():
     n = 8000
     for agreement, spec in ((0.95, "shortcut"), (0.25, "shortcut_broken")):
-        factors = render.drawn_factors(worlds.WORLDS[spec], 2, np.arange(n))
+        factors = render.sample_factors(worlds.WORLDS[spec], 2, np.arange(n))
         same = factors["marker"] == factors["direction"]
         assert binomtest(int(same.sum()), n, agreement).pvalue > 1e-3
         assert chisquare(np.bincount(((factors["marker"] - factors["direction"]) % 4)[~same])[1:]).pvalue > 1e-3
@@ -221,7 +225,7 @@ def test_the_marker_goes_along_with_the_direction_as_often_as_told():
     clips = worlds.make_clips(worlds.Shortcut(noise=0.0), 16, 0)
     corner = clips.video[:, :, :4, :4]
     np.testing.assert_array_equal(
-        corner, np.broadcast_to(glyphs.FLASHES[clips.factors["marker"]][:, None, None, None], corner.shape)
+        corner, np.broadcast_to(glyphs.FLASH_COLOURS[clips.factors["marker"]][:, None, None, None], corner.shape)
     )
     assert (clips.masks["marker"].sum((1, 2, 3)) == 16 * 8).all()
 
@@ -229,30 +233,32 @@ def test_the_marker_goes_along_with_the_direction_as_often_as_told():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_oracles_pass_every_gate(name):
-    result = gates(ORACLES[name], name, 40, 2)
+    result = measure_gates(ORACLES[name], name, 40, 2)
     assert result.check() is result
     heads = list(worlds.WORLDS[name].questions)
     assert all(word in result.table() for word in (*heads, *worlds.WORLDS[name].factors, "frozen", "scene"))
     for j, (head, question) in enumerate(worlds.WORLDS[name].questions.items()):
         causes = question.cause or question.factors
-        assert {factor for factor, stayed in result.changed.items() if not np.isnan(stayed[j])} == set(causes), head
+        assert {factor for factor, stayed in result.other_answer_unchanged.items() if not np.isnan(stayed[j])} == set(
+            causes
+        ), head
 
 
 @pytest.mark.slow
 def test_cheaters_fail_at_the_gates_they_should():
     cheats = {
         "events": (
-            Partial(lambda video: world_oracles.events(video, ("key", "key"))),
+            Partial(lambda video: world_oracles.events_logits(video, ("key", "key"))),
             ("G3 necessity either unchanged without dis_shape", "G1 accuracy both", "lost with distractor"),
             " order ",
         ),
         "dots": (
-            Partial(lambda video: world_oracles.dots(video, moving=False)),
+            Partial(lambda video: world_oracles.dots_logits(video, moving=False)),
             ("G1 accuracy form", "G3 necessity form", "G2 sufficiency form unchanged by dots", "G1 accuracy direction"),
             "?",
         ),
         "shortcut": (
-            Partial(world_oracles.direction),
+            Partial(world_oracles.direction_scores),
             (
                 "G1 accuracy direction",
                 "G2 sufficiency direction unchanged by direction",
@@ -266,15 +272,15 @@ def test_cheaters_fail_at_the_gates_they_should():
     }
     for name, (model, lines, fine) in cheats.items():
         with pytest.raises(ValueError) as error:
-            gates(model, name, 40, 2).check()
+            measure_gates(model, name, 40, 2).check()
         failures = str(error.value).split("\n\n")[0]
         assert all(line in failures for line in lines) and fine not in failures, failures
 
 
 def test_gates_know_how_many_answers_each_question_has():
-    assert expected_of("frozen", "dynamic", 2) == (0.0, 0.5) and expected_of("frozen", "form", 4) == (0.0, 0.25)
+    assert expected_range("frozen", "dynamic", 2) == (0.0, 0.5) and expected_range("frozen", "form", 4) == (0.0, 0.25)
     with pytest.raises(ValueError, match="expected 18 logits per clip, 2 for order, 4 for colours, .* 2 for both, got"):
-        gates(lambda video: jnp.zeros((len(video), 16)), "events", 9)
+        measure_gates(lambda video: jnp.zeros((len(video), 16)), "events", 9)
 
 
 @pytest.mark.slow
@@ -288,7 +294,7 @@ def test_the_networks_that_ship_pass_their_gates(world):
     def prepare(video):
         return np.asarray(geometry.normalise(np.rint(255 * video).astype(np.uint8)))
 
-    gates(loaded.model, world, 300, 5, prepare=prepare).check()
+    measure_gates(loaded.model, world, 300, 5, prepare=prepare).check()
 
 
 @pytest.mark.parametrize(
@@ -325,12 +331,12 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     assert len(set(others)) == len(others)
 
     geometry = ClipSpec(frames=8, size=32)
-    window = next(clip_windows.stream_windows(source, geometry, How(normalise=False), num_workers=0))
+    window = next(clip_windows.stream_windows(source, geometry, SamplingConfig(normalise=False), num_workers=0))
     for head, question in source.world.questions.items():
         there = regions.target_region(source, window, geometry, head)
         boxes = [clips.masks[mask][0] for mask in (regions.ENTITY_MASKS[entity] for entity in question.entities)]
         np.testing.assert_array_equal(there, np.any(boxes, 0))
     moved = regions.ground_truth_flow(source, window)
     key = clips.masks["key"][0, 1:]
-    step = source.world.speed * STEPS[clips.factors["direction"][0]][::-1]
+    step = source.world.speed * DIRECTION_STEPS[clips.factors["direction"][0]][::-1]
     np.testing.assert_array_equal(moved[key], np.broadcast_to(step.astype(np.float32), moved[key].shape))

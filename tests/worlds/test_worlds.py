@@ -16,11 +16,11 @@ from scipy.stats import chi2_contingency, chisquare
 from tests.support import world_oracles
 from vtcav_jax import tap, worlds
 from vtcav_jax.worlds import glyphs, render
-from vtcav_jax.worlds.gates import _run, gates
-from vtcav_jax.worlds.spec import STEPS
+from vtcav_jax.worlds.gates import _run_model, measure_gates
+from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
-SMALL = worlds.World()
-HEADS = tuple(worlds.QUESTIONS)
+SMALL = worlds.GlyphWorld()
+HEADS = tuple(worlds.GLYPH_QUESTIONS)
 MASK_OF = {"key": "key", "distractor": "dis", "key_event": "key_event", "distractor_event": "dis_event"}
 
 
@@ -32,7 +32,9 @@ def clips():
 @pytest.fixture(scope="module")
 def many():
     """Factors of many clips of tiny pictures: what is drawn does not depend on what is rendered, but for the sizes."""
-    return worlds.make_clips(worlds.World(frames=2, size=16, distance=8, event_times=(0, 1), event_frames=1), 6000, 5)
+    return worlds.make_clips(
+        worlds.GlyphWorld(frames=2, size=16, distance=8, event_times=(0, 1), event_frames=1), 6000, 5
+    )
 
 
 def changed(before, after):
@@ -61,14 +63,14 @@ def test_removal_changes_the_masked_pixels_and_no_others(world, entity):
 
 
 def test_masks_have_the_colours_of_their_entities():
-    quiet = worlds.make_clips(worlds.World(noise=0.0, amplitude=0.0), 32, 2)
-    for entity, colour in (("key", glyphs.KEY), ("dis", glyphs.DISTRACTOR)):
+    quiet = worlds.make_clips(worlds.GlyphWorld(noise=0.0, amplitude=0.0), 32, 2)
+    for entity, colour in (("key", glyphs.KEY_COLOUR), ("dis", glyphs.DISTRACTOR_COLOUR)):
         glyph = quiet.masks[entity] & ~quiet.masks[entity + "_event"]
         np.testing.assert_array_equal(quiet.video[glyph], np.broadcast_to(np.float32(colour), (glyph.sum(), 3)))
     for mask, factor in (("key_event", "flash"), ("dis_event", "dis_flash")):
         clip = np.nonzero(quiet.masks[mask])[0]
         np.testing.assert_array_equal(
-            quiet.video[quiet.masks[mask]], glyphs.FLASHES[quiet.factors[factor][clip]], err_msg=mask
+            quiet.video[quiet.masks[mask]], glyphs.FLASH_COLOURS[quiet.factors[factor][clip]], err_msg=mask
         )
     scene = ~(quiet.masks["key"] | quiet.masks["dis"])
     np.testing.assert_array_equal(quiet.video[scene], np.float32(0.5))
@@ -149,7 +151,7 @@ def every_place(direction, dis_direction=0, world=SMALL):
 def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
     for direction in range(4):
         factors = every_place(direction, (direction + 1) % 4)
-        y, x = SMALL.place(factors, entity)[:2]
+        y, x = SMALL.entity_square(factors, entity)[:2]
         for frame in range(SMALL.frames):
             assert len(set(zip(y[:, frame].tolist(), x[:, frame].tolist()))) == SMALL.size**2
 
@@ -157,11 +159,11 @@ def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
 @pytest.mark.parametrize("distance, best", [(12, 0.356), (0, 0.25)])
 def test_what_the_two_objects_places_say_about_direction_is_as_documented(distance, best):
     """The right guesses of an ideal observer of the most telling frame, who sees nothing but both places."""
-    world = worlds.World(distance=distance)
+    world = worlds.GlyphWorld(distance=distance)
     offsets = glyphs._offsets(world.size, distance)
     share = np.zeros((world.frames, 4, world.size, world.size))
     for frame, d, e in itertools.product(range(world.frames), range(4), range(4)):
-        moved = (STEPS[e] - STEPS[d]) * world.speed * frame
+        moved = (DIRECTION_STEPS[e] - DIRECTION_STEPS[d]) * world.speed * frame
         y, x = ((offsets + moved) % world.size).T
         np.add.at(share[frame, d], (y, x), 1 / (16 * len(offsets)))
     np.testing.assert_allclose(share.max(1).sum((1, 2)).max(), best, atol=1e-3)
@@ -170,22 +172,22 @@ def test_what_the_two_objects_places_say_about_direction_is_as_documented(distan
 def test_the_first_frame_keeps_the_objects_apart(clips):
     first = clips.masks["key_box"][:, 0] & clips.masks["dis_box"][:, 0]
     assert not first.any()
-    y, x = (np.stack(SMALL.place(clips.factors, e)[:2])[..., 0] for e in ("key", "distractor"))
+    y, x = (np.stack(SMALL.entity_square(clips.factors, e)[:2])[..., 0] for e in ("key", "distractor"))
     gap = np.abs(y - x)
     assert (np.hypot(*np.minimum(gap, SMALL.size - gap)) >= SMALL.distance).all()
 
 
 def test_a_shift_of_the_torus_is_a_shift_of_the_factors():
-    world = worlds.World(noise=0.0)
+    world = worlds.GlyphWorld(noise=0.0)
     clips = worlds.make_clips(world, 24, 9)
     dy, dx = 5, -11
-    turns = glyphs.CYCLES[clips.factors["scene"]] @ (dy, dx)
+    turns = glyphs.GRATING_CYCLES[clips.factors["scene"]] @ (dy, dx)
     moved = {
         "y": (clips.factors["y"] + dy) % world.size,
         "x": (clips.factors["x"] + dx) % world.size,
         "phase": (clips.factors["phase"] - turns) % world.size,
     }
-    shifted = render._rendered(world, 9, clips.index, clips.factors | moved, frozenset())
+    shifted = render._render(world, 9, clips.index, clips.factors | moved, frozenset())
     np.testing.assert_array_equal(shifted.video, np.roll(clips.video, (dy, dx), (2, 3)))
     np.testing.assert_array_equal(shifted.masks["dis"], np.roll(clips.masks["dis"], (dy, dx), (2, 3)))
 
@@ -193,7 +195,7 @@ def test_a_shift_of_the_torus_is_a_shift_of_the_factors():
 @pytest.mark.parametrize("world", ["small", "large"])
 def test_boxes_cover_their_masks(world):
     clips = worlds.make_clips(world, 12, 4)
-    painted = np.zeros((len(worlds.TRACKS), *clips.video.shape[:-1]), int)
+    painted = np.zeros((len(worlds.GLYPH_TRACKS), *clips.video.shape[:-1]), int)
     for clip, frame, track, x1, y1, x2, y2 in clips.boxes.tolist():
         painted[track, clip, frame, y1:y2, x1:x2] += 1
     np.testing.assert_array_equal(painted[0], clips.masks["key_box"])
@@ -210,7 +212,7 @@ def test_boxes_cover_their_masks(world):
         (lambda: worlds.make_clips("small", 0, 0), "n of at least 1"),
         (lambda: worlds.redraw(worlds.make_clips("small", 1, 0), "shap", 0), "no factor named 'shap'"),
         (lambda: worlds.remove(worlds.make_clips("small", 1, 0), "dis"), "no entity named 'dis'"),
-        (lambda: worlds.World(size=12, distance=30, event_times=(7,)), "size 12.*30 pixels apart.*event_times"),
+        (lambda: worlds.GlyphWorld(size=12, distance=30, event_times=(7,)), "size 12.*30 pixels apart.*event_times"),
     ],
 )
 def test_errors_say_what_to_do(call, message):
@@ -254,12 +256,12 @@ def test_shapley_values_equal_the_definition(shape, step):
 def test_shapley_values_are_integrated_gradients_and_add_up():
     video, _ = worlds.binary_clips(3, 0, size=8, dots=5)
     phi = worlds.shapley_values(video)
-    np.testing.assert_allclose(phi.sum((2, 3, 4)).T, worlds.network(jnp.asarray(video)), rtol=1e-6)
+    np.testing.assert_allclose(phi.sum((2, 3, 4)).T, worlds.MOTION_PAIRS(jnp.asarray(video)), rtol=1e-6)
 
     steps = (np.arange(10) + 0.5) / 10  # an even number of midpoints: half of each path is beyond the kink, exactly
 
     def gradients(alpha, k):
-        return jax.grad(lambda x: worlds.network(x)[:, k].sum())(alpha * jnp.asarray(video))
+        return jax.grad(lambda x: worlds.MOTION_PAIRS(x)[:, k].sum())(alpha * jnp.asarray(video))
 
     for k in range(4):
         mean = np.mean([gradients(jnp.float32(alpha), k) for alpha in steps], 0)
@@ -271,33 +273,36 @@ def test_shapley_values_are_integrated_gradients_and_add_up():
 @pytest.mark.slow
 def test_the_analytic_network_is_a_model_with_taps():
     video, labels = worlds.binary_clips(100, 1)
-    tapped = tap.activations_and_gradients(worlds.network, video[:8], labels[:8], worlds.network.stages)
+    tapped = tap.activations_and_gradients(worlds.MOTION_PAIRS, video[:8], labels[:8], worlds.MOTION_PAIRS.stages)
     assert list(tapped.activations) == ["sums", "pairs"]
     np.testing.assert_array_equal(tapped.activations["pairs"].sum((1, 2, 3)), tapped.logits)
-    np.testing.assert_array_equal(worlds.network(jnp.asarray(video)).argmax(-1), labels)
+    np.testing.assert_array_equal(worlds.MOTION_PAIRS(jnp.asarray(video)).argmax(-1), labels)
     np.testing.assert_array_equal(worlds.binary_clips(5, 1)[0], video[:5])
     three = jnp.asarray(video[:8]).repeat(3, -1)
-    np.testing.assert_allclose(worlds.network(three), tapped.logits, rtol=1e-5)
+    np.testing.assert_allclose(worlds.MOTION_PAIRS(three), tapped.logits, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_an_oracle_passes_every_gate():
-    model = Partial(lambda video: world_oracles.small({"shape": "key", "flash": "key"}, video))
-    result = gates(model, n=72, seed=2)  # 72 is no multiple of a batch
+    model = Partial(lambda video: world_oracles.small_world_logits({"shape": "key", "flash": "key"}, video))
+    result = measure_gates(model, n_clips=72, seed=2)  # 72 is no multiple of a batch
     assert result.check() is result
     assert result.stable.mean(0).min() > 0.9
     table = result.table()
     for row in (*SMALL.factors, "reversed", "frozen", "accuracy", "distractor_event", *HEADS):
         assert row in table
-    causes = np.array([result.changed[head] for head in HEADS])
+    causes = np.array([result.other_answer_unchanged[head] for head in HEADS])
     np.testing.assert_allclose(np.diag(causes), 0, atol=0.03)
-    assert np.isnan(causes).sum() == 12 and np.isnan(np.array([result.redrawn[head] for head in HEADS])).sum() == 4
+    assert (
+        np.isnan(causes).sum() == 12
+        and np.isnan(np.array([result.same_answer_unchanged[head] for head in HEADS])).sum() == 4
+    )
 
 
 @pytest.mark.slow
 def test_cheaters_fail_at_the_gates_they_should():
-    model = Partial(lambda video: world_oracles.small({"shape": "distractor", "flash": "any"}, video))
-    result = gates(model, n=64, seed=2)
+    model = Partial(lambda video: world_oracles.small_world_logits({"shape": "distractor", "flash": "any"}, video))
+    result = measure_gates(model, n_clips=64, seed=2)
     with pytest.raises(ValueError) as error:
         result.check()
     message = str(error.value)
@@ -315,17 +320,17 @@ def test_cheaters_fail_at_the_gates_they_should():
 
 
 def test_gates_compile_once_and_refuse_what_is_no_answer():
-    world = worlds.World(frames=2, size=14, distance=7, event_times=(0, 1), event_frames=1)
-    before = _run._cache_size()
+    world = worlds.GlyphWorld(frames=2, size=14, distance=7, event_times=(0, 1), event_frames=1)
+    before = _run_model._cache_size()
     module = nnx.Linear(3, 16, rngs=nnx.Rngs(0))
     for _ in range(2):
-        gates(module, world, 9, at_once=4, prepare=lambda video: video.mean((1, 2, 3)))
-    assert _run._cache_size() == before + 1
+        measure_gates(module, world, 9, batch_size=4, prepare=lambda video: video.mean((1, 2, 3)))
+    assert _run_model._cache_size() == before + 1
     with pytest.raises(ValueError, match="expected 16 logits per clip, 4 for shape, .*got shape \\(9, 3\\)"):
-        gates(lambda video: video.mean((1, 2, 3)), world, 9)
+        measure_gates(lambda video: video.mean((1, 2, 3)), world, 9)
     with pytest.raises(ValueError, match="finite"):
-        gates(lambda video: jnp.full((len(video), 16), jnp.nan), world, 9)
-    silent = gates(lambda video: jnp.zeros((len(video), 16)), world, 9)
+        measure_gates(lambda video: jnp.full((len(video), 16), jnp.nan), world, 9)
+    silent = measure_gates(lambda video: jnp.zeros((len(video), 16)), world, 9)
     assert any("G5" in line for line in silent.failures())
 
 
@@ -342,11 +347,11 @@ def test_videos_come_back_from_the_disk(tmp_path):
 
     with (tmp_path / "out" / "boxes.csv").open() as file:
         rows = list(csv.DictReader(file))
-    painted = {label: np.zeros(clips.video.shape[:-1], bool) for label in worlds.TRACKS}
+    painted = {label: np.zeros(clips.video.shape[:-1], bool) for label in worlds.GLYPH_TRACKS}
     for row in rows:
         clip = [path.name for path in paths].index(row["file"])
         x1, y1, x2, y2 = (int(row[name]) for name in ("x1", "y1", "x2", "y2"))
-        assert worlds.TRACKS[int(row["track"])] == row["label"]
+        assert worlds.GLYPH_TRACKS[int(row["track"])] == row["label"]
         painted[row["label"]][clip, int(row["frame"]), y1:y2, x1:x2] = True
     np.testing.assert_array_equal(painted["key"], clips.masks["key_box"])
     np.testing.assert_array_equal(painted["distractor"], clips.masks["dis_box"])
@@ -356,7 +361,7 @@ def test_videos_come_back_from_the_disk(tmp_path):
         answers = list(csv.DictReader(file))
     for i, row in enumerate(answers):
         assert row["path"] == paths[i].name
-        for question, names in worlds.QUESTIONS.items():
+        for question, names in worlds.GLYPH_QUESTIONS.items():
             assert row[f"label:{question}"] == names[clips.labels[question][i]]
     assert not list((tmp_path / "out").glob(".*"))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 Video = Float[Array, "b t h w c"]
 Baseline = str | ArrayLike | Callable[[Array], Array]
@@ -79,7 +79,7 @@ def resolve_baseline(video: Video, baseline: Baseline) -> Video:
     """`baseline` for these clips."""
     if isinstance(baseline, str):
         if baseline not in BASELINES:
-            raise ValueError(unknown("baseline", [baseline], BASELINES))
+            raise ValueError(unknown_name_message("baseline", [baseline], BASELINES))
         return BASELINES[baseline](video)
     values: Any = baseline(video) if callable(baseline) else jnp.asarray(baseline, video.dtype)
     if values.ndim > 5 or any(n not in (1, m) for n, m in zip(values.shape[::-1], video.shape[::-1])):

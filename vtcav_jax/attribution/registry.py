@@ -14,7 +14,7 @@ from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation, run_pass
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model
 
 METHODS: dict[str, Callable[..., Attribution]] = {
@@ -75,7 +75,7 @@ def explain(
     home, the video for gradients and relevance, and the last grid for CAMs.
     """
     if method not in METHODS:
-        raise ValueError(unknown("method", [method], METHODS))
+        raise ValueError(unknown_name_message("method", [method], METHODS))
     function = METHODS[method]
     check_options(method, options)
     if stage is None:
@@ -93,7 +93,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
     if missing := [name for name, p in keyword_only.items() if p.default is p.empty and name not in options]:
         raise ValueError(f"{method} needs {', '.join(f'{name}=...' for name in missing)} as well")
     if not any(p.kind is p.VAR_KEYWORD for p in parameters) and (unexpected := set(options) - set(keyword_only)):
-        raise ValueError(unknown(f"option of {method}", sorted(unexpected), keyword_only))
+        raise ValueError(unknown_name_message(f"option of {method}", sorted(unexpected), keyword_only))
 
 
 def explain_many(
@@ -110,7 +110,7 @@ def explain_many(
     """
     options = dict(options or {})
     if missing := [name for name in (*(name for name, _ in method_stages), *options) if name not in METHODS]:
-        raise ValueError(unknown("method", missing, METHODS))
+        raise ValueError(unknown_name_message("method", missing, METHODS))
     context = prepare_explanation(model, clips, target)
     stages: dict[tuple[str, str | None], list[str]] = {}
     rules: dict[LrpRules, list[str]] = {}

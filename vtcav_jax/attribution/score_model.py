@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike
 from vtcav_jax import tap as taps
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.targets import Activations, Target, as_target
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Tap, identity_tap
 
 
@@ -108,7 +108,7 @@ class ExplainContext(NamedTuple):
             end = order.index(self.score_model.target.stage) if self.score_model.target.stage else len(order)
             return [name for name in grids if order.index(name) <= end][-1]
         if stage not in self.shapes:
-            raise ValueError(unknown("stage", [stage], grids))
+            raise ValueError(unknown_name_message("stage", [stage], grids))
         if stage not in grids:
             raise ValueError(f"{stage} is {self.shapes[stage]}, without time and space; use one of {', '.join(grids)}")
         return stage
@@ -137,7 +137,7 @@ def prepare_explanation(model: taps.Model, clips: ArrayLike, target: Target) -> 
     shapes = {VIDEO: video.shape} | {name: value.shape for name, value in activations.items()}
     resolved_target = as_target(target, len(video), logits.shape[-1])
     if resolved_target.stage is not None and resolved_target.stage not in shapes:
-        raise ValueError(unknown("stage", [resolved_target.stage], shapes))
+        raise ValueError(unknown_name_message("stage", [resolved_target.stage], shapes))
     return ExplainContext(ScoreModel(model, resolved_target), video, shapes)
 
 

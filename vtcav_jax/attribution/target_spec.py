@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from vtcav_jax.attribution.targets import Channel, Contrast, Group, Margin
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 VERSUS_SEPARATOR, EITHER_SEPARATOR, CHANNEL_SEPARATOR = " vs ", " or ", "#"
 
@@ -87,7 +87,7 @@ def _class_index(network: Network, text: str) -> int:
     try:
         return network.class_index(text)
     except ValueError as error:
-        raise ValueError(unknown("target", [text], [*network.heads, *network.labels])) from error
+        raise ValueError(unknown_name_message("target", [text], [*network.heads, *network.labels])) from error
 
 
 def _head_range(network: Network, index: int) -> tuple[int, int]:

@@ -30,23 +30,23 @@ def recipe():
 
 
 def mining():
-    from vtcav_jax.concepts import Mining, concepts
+    from vtcav_jax.concepts import MiningConfig, parse_concepts
 
-    return Mining(
-        concepts(flags.CONCEPTS.value),
-        frames=flags.FRAMES.value,
+    return MiningConfig(
+        parse_concepts(flags.CONCEPTS.value),
+        clip_frames=flags.FRAMES.value,
         controls=flags.CONTROLS.value,
         detector=path(flags.DETECTOR),
         boxes=path(flags.BOXES),
         tracker=flags.TRACKER.value,
-        image_size=flags.IMAGE_SIZE.value,
-        least_confidence=flags.LEAST_CONFIDENCE.value,
-        least_area=flags.LEAST_AREA.value,
-        least_length=flags.LEAST_LENGTH.value,
-        greatest_overlap=flags.GREATEST_OVERLAP.value,
-        most_per_video=flags.MOST_PER_VIDEO.value,
-        most=flags.MOST.value,
-        random_sets=flags.RANDOM_SETS.value,
+        detector_size=flags.IMAGE_SIZE.value,
+        min_confidence=flags.LEAST_CONFIDENCE.value,
+        min_area=flags.LEAST_AREA.value,
+        min_track_length=flags.LEAST_LENGTH.value,
+        max_iou=flags.GREATEST_OVERLAP.value,
+        max_clips_per_video=flags.MOST_PER_VIDEO.value,
+        max_clips=flags.MOST.value,
+        num_random_sets=flags.RANDOM_SETS.value,
         seed=flags.SEED.value,
     )
 
@@ -105,9 +105,11 @@ def pyramid():
 
 
 def how():
-    from vtcav_jax.data import How
+    from vtcav_jax.data import SamplingConfig
 
-    return How(flags.NUM_CLIPS.value, flags.VIEWS.value, normalise=False, interval_seconds=flags.INTERVAL.value)  # type: ignore[arg-type]
+    return SamplingConfig(
+        flags.NUM_CLIPS.value, flags.VIEWS.value, normalise=False, interval_seconds=flags.INTERVAL.value
+    )  # type: ignore[arg-type]
 
 
 def run_folder(name: str | None = None) -> Path | None:

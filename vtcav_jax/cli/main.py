@@ -281,7 +281,7 @@ def main(argv: list[str]) -> int:
 def done(unexpected: list[str]) -> int:
     """Does the task; what is refused is told in a sentence."""
     from vtcav_jax import console
-    from vtcav_jax.names import unknown
+    from vtcav_jax.names import unknown_name_message
     from vtcav_jax.runs import directory
 
     try:
@@ -290,8 +290,8 @@ def done(unexpected: list[str]) -> int:
         if flags.TASK.value is None:
             raise ValueError(f"--task is missing: one of {', '.join(TASKS)}; see --help")
         if flags.TASK.value not in TASKS:
-            raise ValueError("--task: " + unknown("task", [flags.TASK.value], TASKS))
-        with directory.alone():
+            raise ValueError("--task: " + unknown_name_message("task", [flags.TASK.value], TASKS))
+        with directory.exclusive_runs():
             return TASKS[flags.TASK.value]() or 0
     except (ValueError, OSError) as error:
         console.warn(f"error: {errors.with_flags(str(error))}")

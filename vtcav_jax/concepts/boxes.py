@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vtcav_jax.names import printable, unknown
+from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.directory import write_table
 
-COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
-NEEDED = ("frame", "label", "x1", "y1", "x2", "y2")
-SHOWN = 20  # faulty rows
+BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
+REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")
+MAX_BOX_FAULTS = 20  # faulty rows
 
-Number = int | float
-Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2
+BoxValue = int | float
+Corners = tuple[BoxValue, BoxValue, BoxValue, BoxValue]  # x1, y1, x2, y2
 Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
@@ -29,37 +29,37 @@ class Box(NamedTuple):
     frame: int
     track: int | None
     label: str
-    x1: Number
-    y1: Number
-    x2: Number
-    y2: Number
-    confidence: Number = 1.0
+    x1: BoxValue
+    y1: BoxValue
+    x2: BoxValue
+    y2: BoxValue
+    confidence: BoxValue = 1.0
 
     @property
     def corners(self) -> Corners:
         return self[3:7]
 
 
-def pixels(corners: Sequence[Number], height: int, width: int) -> Pixels | None:
+def to_pixels(corners: Sequence[BoxValue], height: int, width: int) -> Pixels | None:
     """The whole pixels that a box touches within the frame; None of a box that lies outside."""
     x1, y1 = (max(math.floor(value), 0) for value in corners[:2])
     x2, y2 = min(math.ceil(corners[2]), width), min(math.ceil(corners[3]), height)
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def shared(a: Sequence[Number], b: Sequence[Number]) -> Number:
+def intersection(a: Sequence[BoxValue], b: Sequence[BoxValue]) -> BoxValue:
     """The area that both boxes cover."""
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
 
-def area(box: Sequence[Number]) -> Number:
+def box_area(box: Sequence[BoxValue]) -> BoxValue:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def overlap(a: Sequence[Number], b: Sequence[Number]) -> Number:
+def iou(a: Sequence[BoxValue], b: Sequence[BoxValue]) -> BoxValue:
     """What both boxes cover, as a part of what either covers."""
-    both = shared(a, b)
-    return both / (area(a) + area(b) - both) if both else 0.0
+    shared_area = intersection(a, b)
+    return shared_area / (box_area(a) + box_area(b) - shared_area) if shared_area else 0.0
 
 
 def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
@@ -75,30 +75,32 @@ def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
         raise ValueError(f"there is no file {path}; expected a CSV of boxes") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path.name} is no CSV file in UTF-8 ({error}); write it anew") from error
-    found: dict[str, list[Box]] = {}
+    boxes_by_file: dict[str, list[Box]] = {}
     faults = []
     for line, row in rows:
         try:
-            found.setdefault(row.get("file", ""), []).append(_box(row))
+            boxes_by_file.setdefault(row.get("file", ""), []).append(_parse_box(row))
         except (ValueError, KeyError) as error:
             faults.append(f"line {line}: {error}")
     if faults:
-        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        told = "\n  ".join(map(printable, faults[:SHOWN]))
-        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {told}{more}")
-    return {name: tuple(boxes) for name, boxes in found.items()}
+        more = f"\n  and {len(faults) - MAX_BOX_FAULTS} more" if len(faults) > MAX_BOX_FAULTS else ""
+        fault_lines = "\n  ".join(map(escape_control_chars, faults[:MAX_BOX_FAULTS]))
+        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {fault_lines}{more}")
+    return {name: tuple(boxes) for name, boxes in boxes_by_file.items()}
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
-    if strange := [name for name in columns if name not in COLUMNS]:
-        raise ValueError(f"{path.name}: {unknown('column', map(printable, strange), COLUMNS)}")
-    if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise ValueError(f"{path.name} has the column {twice[0]} twice; keep one")
-    if missing := [name for name in NEEDED if name not in columns]:
-        raise ValueError(f"{path.name} has no column {', '.join(missing)}; expected {','.join(COLUMNS)}")
+    if unexpected := [name for name in columns if name not in BOX_TABLE_COLUMNS]:
+        raise ValueError(
+            f"{path.name}: {unknown_name_message('column', map(escape_control_chars, unexpected), BOX_TABLE_COLUMNS)}"
+        )
+    if duplicates := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"{path.name} has the column {duplicates[0]} twice; keep one")
+    if missing := [name for name in REQUIRED_BOX_COLUMNS if name not in columns]:
+        raise ValueError(f"{path.name} has no column {', '.join(missing)}; expected {','.join(BOX_TABLE_COLUMNS)}")
 
 
-def _box(row: dict[str, str]) -> Box:
+def _parse_box(row: dict[str, str]) -> Box:
     if not row["label"]:
         raise ValueError("the label is empty")
     try:
@@ -119,12 +121,19 @@ def _box(row: dict[str, str]) -> Box:
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
     """A table that `read_boxes` reads: mining again with other thresholds needs no detector."""
     rows = (
-        (name, b.frame, "" if b.track is None else b.track, b.label, *map(_short, b.corners), _short(b.confidence))
-        for name, some in boxes.items()
-        for b in some
+        (
+            name,
+            b.frame,
+            "" if b.track is None else b.track,
+            b.label,
+            *map(_format_value, b.corners),
+            _format_value(b.confidence),
+        )
+        for name, video_boxes in boxes.items()
+        for b in video_boxes
     )
-    write_table(path, COLUMNS, rows)
+    write_table(path, BOX_TABLE_COLUMNS, rows)
 
 
-def _short(value: Number) -> str:
+def _format_value(value: BoxValue) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")

@@ -13,14 +13,25 @@ from functools import cached_property
 
 import numpy as np
 
-from vtcav_jax.concepts.boxes import Pixels, area, overlap, pixels
-from vtcav_jax.concepts.config import Concept, Mining, folder_name
-from vtcav_jax.concepts.crops import middle
-from vtcav_jax.concepts.tracks import Track, tracks
-from vtcav_jax.concepts.video_scan import Survey
+from vtcav_jax.concepts.boxes import Pixels, box_area, iou, to_pixels
+from vtcav_jax.concepts.config import Concept, MiningConfig, folder_name
+from vtcav_jax.concepts.crops import middle_index
+from vtcav_jax.concepts.tracks import Track, build_tracks
+from vtcav_jax.concepts.video_scan import VideoScan
 
-STEPS = ("found", "confidence", "area", "length", "elsewhere", "overlap", "rejected", "per video", "in all", "left")
-MAKING = 1  # how clips are cut out and stored; another one is made anew
+FILTER_STAGES = (
+    "found",
+    "confidence",
+    "area",
+    "length",
+    "elsewhere",
+    "overlap",
+    "rejected",
+    "per video",
+    "in all",
+    "left",
+)
+CLIP_ID_SALT = 1  # how clips are cut out and stored; another one is made anew
 Tally = Counter[tuple[str, str, str]]  # concept, kind, step
 
 
@@ -30,117 +41,123 @@ class Candidate:
 
     video: str  # sha256 of the file
     concept: str
-    kind: str  # static or dynamic
+    clip_type: str  # static or dynamic
     frames: tuple[int, ...]  # one for a static clip
     boxes: tuple[Pixels, ...]  # one for each of them
     confidence: float
     label: str  # of the boxes
-    t: int  # frames of the clip, also of one that repeats one crop
-    turn: int = 0  # which stretch of its track it is; each track has its first before any has its second
+    n_frames: int  # frames of the clip, also of one that repeats one crop
+    offset_index: int = 0  # which stretch of its track it is; each track has its first before any has its second
 
     @cached_property
     def id(self) -> str:
         """A hash of what is seen in it."""
-        told = json.dumps([self.video, self.concept, self.kind, self.frames, self.boxes, self.t, MAKING])
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        description = json.dumps(
+            [self.video, self.concept, self.clip_type, self.frames, self.boxes, self.n_frames, CLIP_ID_SALT]
+        )
+        return hashlib.sha256(description.encode()).hexdigest()[:12]
 
-    def file(self, stem: str, kind: str | None = None) -> str:
+    def file(self, stem: str, clip_type: str | None = None) -> str:
         """Its place in a concept set; controls have the same name in another folder."""
-        return f"{folder_name(self.concept)}/{kind or self.kind}/{folder_name(stem)[:40]}_{self.id}.mp4"
+        return f"{folder_name(self.concept)}/{clip_type or self.clip_type}/{folder_name(stem)[:40]}_{self.id}.mp4"
 
     @property
-    def seen(self) -> tuple:
+    def appearance(self) -> tuple:
         """What is seen, whatever it is called."""
-        return (self.video, self.kind, self.frames, self.boxes)
+        return (self.video, self.clip_type, self.frames, self.boxes)
 
     @property
-    def frozen(self) -> tuple:
+    def frozen_appearance(self) -> tuple:
         """The static clip that may look like its frozen control."""
-        at = middle(len(self.frames))
-        return (self.video, "static", self.frames[at : at + 1], self.boxes[at : at + 1])
+        index = middle_index(len(self.frames))
+        return (self.video, "static", self.frames[index : index + 1], self.boxes[index : index + 1])
 
     @property
-    def order(self) -> tuple:
-        return (self.turn, -self.confidence, self.frames, self.boxes)
+    def sort_key(self) -> tuple:
+        return (self.offset_index, -self.confidence, self.frames, self.boxes)
 
 
-def statics(survey: Survey, concept: Concept, settings: Mining, tally: Tally) -> list[Candidate]:
+def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
     """Each detection is one."""
-    out = []
-    for box in survey.boxes:
-        if box.label == concept.label and (cut := pixels(box.corners, survey.height, survey.width)):
-            out.append(
+    candidates = []
+    for box in scan.boxes:
+        if box.label == concept.label and (pixel_box := to_pixels(box.corners, scan.height, scan.width)):
+            candidates.append(
                 Candidate(
-                    survey.sha256,
+                    scan.sha256,
                     concept.name,
                     "static",
                     (box.frame,),
-                    (cut,),
+                    (pixel_box,),
                     box.confidence,
                     box.label,
-                    settings.frames,
+                    config.clip_frames,
                 )
             )
-    return _good_enough(out, survey, settings, tally)
+    return _filter_candidates(candidates, scan, config, tally)
 
 
-def dynamics(survey: Survey, concept: Concept, settings: Mining, tally: Tally) -> list[Candidate]:
+def dynamic_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
     """Each unbroken track gives as many as fit into it end to end."""
-    out = []
-    for track in tracks(survey.boxes, survey.cuts):
+    candidates = []
+    for track in build_tracks(scan.boxes, scan.cuts):
         if track.label == concept.label:
-            if len(track.boxes) < settings.length:
+            if len(track.boxes) < config.required_track_length:
                 tally[concept.name, "dynamic", "found"] += 1
                 tally[concept.name, "dynamic", "length"] += 1
             else:
-                out += stretches(track, survey, concept.name, settings)
-    return _good_enough(out, survey, settings, tally)
+                candidates += clips_of_track(track, scan, concept.name, config)
+    return _filter_candidates(candidates, scan, config, tally)
 
 
-def stretches(track: Track, survey: Survey, name: str, settings: Mining) -> list[Candidate]:
+def clips_of_track(track: Track, scan: VideoScan, name: str, config: MiningConfig) -> list[Candidate]:
     """The track's clips, the surest first."""
-    n = len(track.boxes) // settings.span
-    start = (len(track.boxes) - n * settings.span) // 2
-    found = []
+    n = len(track.boxes) // config.clip_span
+    start = (len(track.boxes) - n * config.clip_span) // 2
+    candidates = []
     for i in range(n):
-        taken = range(start + i * settings.span, start + (i + 1) * settings.span, settings.interval)
-        boxes = [pixels(track.boxes[j].tolist(), survey.height, survey.width) for j in taken]
-        whole = tuple(box for box in boxes if box)
-        if len(whole) == len(boxes):
-            frames = tuple(track.first + j for j in taken)
-            confidence = float(np.mean(track.confidence[taken.start : taken.stop]))
-            found.append(
-                Candidate(survey.sha256, name, "dynamic", frames, whole, confidence, track.label, settings.frames)
+        offsets = range(start + i * config.clip_span, start + (i + 1) * config.clip_span, config.interval)
+        boxes = [to_pixels(track.boxes[j].tolist(), scan.height, scan.width) for j in offsets]
+        visible_boxes = tuple(box for box in boxes if box)
+        if len(visible_boxes) == len(boxes):
+            frames = tuple(track.first + j for j in offsets)
+            confidence = float(np.mean(track.confidence[offsets.start : offsets.stop]))
+            candidates.append(
+                Candidate(
+                    scan.sha256, name, "dynamic", frames, visible_boxes, confidence, track.label, config.clip_frames
+                )
             )
-    ranked = sorted(found, key=lambda candidate: candidate.order)
-    return [replace(candidate, turn=turn) for turn, candidate in enumerate(ranked)]
+    ranked = sorted(candidates, key=lambda candidate: candidate.order)
+    return [replace(candidate, turn=offset_index) for offset_index, candidate in enumerate(ranked)]
 
 
-def _good_enough(candidates: Sequence[Candidate], survey: Survey, settings: Mining, tally: Tally) -> list[Candidate]:
-    left = []
+def _filter_candidates(
+    candidates: Sequence[Candidate], scan: VideoScan, config: MiningConfig, tally: Tally
+) -> list[Candidate]:
+    accepted = []
     for candidate in candidates:
-        where = (candidate.concept, candidate.kind)
-        tally[*where, "found"] += 1
-        if candidate.confidence < settings.least_confidence:
-            tally[*where, "confidence"] += 1
-        elif np.mean([area(box) for box in candidate.boxes]) < settings.least_area * survey.height * survey.width:
-            tally[*where, "area"] += 1
+        tally_key = (candidate.concept, candidate.clip_type)
+        tally[*tally_key, "found"] += 1
+        if candidate.confidence < config.min_confidence:
+            tally[*tally_key, "confidence"] += 1
+        elif np.mean([box_area(box) for box in candidate.boxes]) < config.min_area * scan.height * scan.width:
+            tally[*tally_key, "area"] += 1
         else:
-            left.append(candidate)
-    return left
+            accepted.append(candidate)
+    return accepted
 
 
 @dataclass(frozen=True)
-class Choice:
+class CandidateSelection:
     """What became of the candidates of one concept and kind."""
 
-    chosen: list[Candidate]
+    candidates: list[Candidate]
     rejected: list[Candidate]  # which a person has looked at
 
 
-def choose(
-    candidates: Iterable[Candidate], settings: Mining, tally: Tally, verdicts: dict[str, str] | None = None
-) -> Choice:
+def select_candidates(
+    candidates: Iterable[Candidate], config: MiningConfig, tally: Tally, verdicts: dict[str, str] | None = None
+) -> CandidateSelection:
     """At most so many of each video and so many in all, the surest and those that were kept in the review first.
 
     `verdicts` are keep or reject by the candidate's id. A rejected clip takes no one's place, but nothing is taken that
@@ -151,54 +168,54 @@ def choose(
     for candidate in {candidate.id: candidate for candidate in candidates}.values():
         by_video[candidate.video].append(candidate)
     ranked, rejected = [], []
-    for _, some in sorted(by_video.items()):
-        taken: list[Candidate] = []
-        for candidate in sorted(some, key=lambda c: (c.id not in verdicts, c.order)):
-            where, verdict = (candidate.concept, candidate.kind), verdicts.get(candidate.id)
-            kept = [other for other in taken if verdicts.get(other.id) != "reject"]
-            if verdict is None and any(too_near(candidate, other, settings) for other in taken):
-                tally[*where, "overlap"] += 1
+    for _, video_candidates in sorted(by_video.items()):
+        considered: list[Candidate] = []
+        for candidate in sorted(video_candidates, key=lambda c: (c.id not in verdicts, c.sort_key)):
+            tally_key, verdict = (candidate.concept, candidate.clip_type), verdicts.get(candidate.id)
+            accepted = [other for other in considered if verdicts.get(other.id) != "reject"]
+            if verdict is None and any(overlaps_too_much(candidate, other, config) for other in considered):
+                tally[*tally_key, "overlap"] += 1
             elif verdict == "reject":
-                tally[*where, "rejected"] += 1
-                taken.append(candidate)
+                tally[*tally_key, "rejected"] += 1
+                considered.append(candidate)
                 rejected.append(candidate)
-            elif len(kept) >= settings.most_per_video:
-                tally[*where, "per video"] += 1
+            elif len(accepted) >= config.max_clips_per_video:
+                tally[*tally_key, "per video"] += 1
             else:
-                taken.append(candidate)
-                ranked.append((verdict is None, len(kept), candidate.order, candidate.video, candidate))
+                considered.append(candidate)
+                ranked.append((verdict is None, len(accepted), candidate.sort_key, candidate.video, candidate))
     ranked.sort(key=lambda entry: entry[:4])
-    for entry in ranked[settings.most :]:
+    for entry in ranked[config.max_clips :]:
         tally[entry[4].concept, entry[4].kind, "in all"] += 1
-    chosen = [entry[4] for entry in ranked[: settings.most]]
-    for candidate in chosen:
+    selected = [entry[4] for entry in ranked[: config.max_clips]]
+    for candidate in selected:
         tally[candidate.concept, candidate.kind, "left"] += 1
-    return Choice(chosen, rejected)
+    return CandidateSelection(selected, rejected)
 
 
-def too_near(a: Candidate, b: Candidate, settings: Mining, greatest: float | None = None) -> bool:
+def overlaps_too_much(a: Candidate, b: Candidate, config: MiningConfig, max_iou: float | None = None) -> bool:
     """Two clips of a video that show about the same place at about the same time."""
-    greatest = settings.greatest_overlap if greatest is None else greatest
+    max_iou = config.max_iou if max_iou is None else max_iou
     if a.video != b.video:
         return False
-    first, second = _lasting(a, settings), _lasting(b, settings)
+    first, second = _time_extent(a, config), _time_extent(b, config)
     if first[0] >= second[1] or second[0] >= first[1]:
         return False
-    return any(overlap(x, y) > greatest for x, y in _meetings(a, b))
+    return any(iou(x, y) > max_iou for x, y in _matched_boxes(a, b))
 
 
-def _lasting(candidate: Candidate, settings: Mining) -> tuple[int, int]:
+def _time_extent(candidate: Candidate, config: MiningConfig) -> tuple[int, int]:
     """The frames around a static crop count as its own: a second later there is still about the same to be seen."""
     if len(candidate.frames) == 1:
-        return candidate.frames[0] - settings.span // 2, candidate.frames[0] + settings.span // 2 + 1
+        return candidate.frames[0] - config.clip_span // 2, candidate.frames[0] + config.clip_span // 2 + 1
     return candidate.frames[0], candidate.frames[-1] + 1
 
 
-def _meetings(a: Candidate, b: Candidate) -> Iterator[tuple[Pixels, Pixels]]:
+def _matched_boxes(a: Candidate, b: Candidate) -> Iterator[tuple[Pixels, Pixels]]:
     """Each box of the one with that of the other which is nearest in time; of a static clip its one box."""
-    for one, other in ((a, b), (b, a)):
-        near = np.abs(np.subtract.outer(one.frames, other.frames)).argmin(1)
-        first, last = other.frames[0], other.frames[-1]
-        for frame, box, j in zip(one.frames, one.boxes, near):
-            if first <= frame <= last or len(one.frames) == 1 or len(other.frames) == 1:
-                yield box, other.boxes[j]
+    for candidate, counterpart in ((a, b), (b, a)):
+        near = np.abs(np.subtract.outer(candidate.frames, counterpart.frames)).argmin(1)
+        first, last = counterpart.frames[0], counterpart.frames[-1]
+        for frame, box, j in zip(candidate.frames, candidate.boxes, near):
+            if first <= frame <= last or len(candidate.frames) == 1 or len(counterpart.frames) == 1:
+                yield box, counterpart.boxes[j]

@@ -15,10 +15,10 @@ from vtcav_jax.concepts.boxes import Pixels
 from vtcav_jax.data.resize import resize
 
 CONTROLS = ("frozen", "shuffled", "reversed", "jitter")
-KINDS = ("static", "dynamic", *CONTROLS)
+CLIP_TYPES = ("static", "dynamic", *CONTROLS)
 
 
-def cut_out(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray, "h2 w2 3"]:
+def crop_box(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The frame within the box; black where the box reaches beyond the frame."""
     height, width = frame.shape[:2]
     x1, y1, x2, y2 = box
@@ -30,78 +30,82 @@ def cut_out(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray,
     return out
 
 
-def static(frame: UInt8[np.ndarray, "h w 3"], box: Pixels, t: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
+def static_clip(frame: UInt8[np.ndarray, "h w 3"], box: Pixels, n_frames: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """One crop, t times."""
-    return np.repeat(cut_out(frame, box)[None], t, axis=0)
+    return np.repeat(crop_box(frame, box)[None], n_frames, axis=0)
 
 
-def dynamic(frames: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[Pixels]) -> UInt8[np.ndarray, "t h2 w2 3"]:
+def dynamic_clip(
+    frames: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[Pixels]
+) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """Each frame's crop in the middle of the canvas."""
-    return centred([cut_out(frame, box) for frame, box in zip(frames, boxes, strict=True)])
+    return center_on_canvas([crop_box(frame, box) for frame, box in zip(frames, boxes, strict=True)])
 
 
-def centred(crops: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "t h2 w2 3"]:
+def center_on_canvas(crops: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """On a black canvas as high as the highest and as wide as the widest."""
     shape = (max(crop.shape[0] for crop in crops), max(crop.shape[1] for crop in crops))
-    return np.stack([_placed(crop, shape) for crop in crops])
+    return np.stack([_place_on_canvas(crop, shape) for crop in crops])
 
 
-def canvas(boxes: Sequence[Pixels]) -> tuple[int, int]:
+def canvas_size(boxes: Sequence[Pixels]) -> tuple[int, int]:
     """The greatest height and the greatest width."""
     return max(y2 - y1 for _, y1, _, y2 in boxes), max(x2 - x1 for x1, _, x2, _ in boxes)
 
 
-def _placed(crop: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def _place_on_canvas(crop: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     out = np.zeros((*shape, 3), np.uint8)
     top, left = ((whole - part) // 2 for whole, part in zip(shape, crop.shape))
     out[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     return out
 
 
-def frozen(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+def freeze_middle_frame(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     """The frame in the middle, for as long: the thing in a typical pose, and nothing moves."""
-    return np.repeat(clip[middle(len(clip))][None], len(clip), axis=0)
+    return np.repeat(clip[middle_index(len(clip))][None], len(clip), axis=0)
 
 
-def shuffled(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
+def shuffle_frames(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """The same frames out of order: all that is seen without the motion that joins it."""
-    return clip[out_of_order(len(clip), seed)]
+    return clip[derangement(len(clip), seed)]
 
 
-def out_of_order(t: int, seed: int) -> np.ndarray:
+def derangement(n_frames: int, seed: int) -> np.ndarray:
     """A permutation that is neither the order nor its reverse, as far as there is one."""
     random = np.random.default_rng(seed)
-    order = np.arange(t)
-    while t > 2 and (np.array_equal(order, np.arange(t)) or np.array_equal(order[::-1], np.arange(t))):
-        order = random.permutation(t)
-    return order if t > 2 else order[::-1]
+    order = np.arange(n_frames)
+    while n_frames > 2 and (
+        np.array_equal(order, np.arange(n_frames)) or np.array_equal(order[::-1], np.arange(n_frames))
+    ):
+        order = random.permutation(n_frames)
+    return order if n_frames > 2 else order[::-1]
 
 
-def backwards(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+def reverse_frames(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     """The same motion the other way round."""
     return clip[::-1]
 
 
-def jitter(frame: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Pixels]) -> UInt8[np.ndarray, "t h2 w2 3"]:
+def jitter_clip(frame: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Pixels]) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """One crop, of the clip's middle frame, moved and padded as the boxes move: what following a box adds by itself.
 
     In each frame the padding is that of the dynamic clip. Within it lies always the same picture, shifted by `wobble`;
     what a shift or a larger box uncovers is that picture's surroundings.
     """
-    height, width = canvas(boxes)
-    x1, y1, x2, y2 = boxes[middle(len(boxes))]
+    height, width = canvas_size(boxes)
+    x1, y1, x2, y2 = boxes[middle_index(len(boxes))]
     # Where the canvas lies in the frame when the middle box is centred on it, by the rounding of `_placed`.
     left, top = x1 - (width - (x2 - x1)) // 2, y1 - (height - (y2 - y1)) // 2
     out = []
-    for box, (dx, dy) in zip(boxes, wobble(boxes)):
+    for box, (dx, dy) in zip(boxes, path_jitter(boxes)):
         x, y = left - dx, top - dy
-        picture = cut_out(frame, (x, y, x + width, y + height))
-        seen = _placed(np.ones((box[3] - box[1], box[2] - box[0], 3), np.uint8), (height, width))
-        out.append(picture * seen)
+        picture = crop_box(frame, (x, y, x + width, y + height))
+        box_mask = _place_on_canvas(np.ones((box[3] - box[1], box[2] - box[0], 3), np.uint8), (height, width))
+        out.append(picture * box_mask)
     return np.stack(out)
 
 
-def wobble(boxes: Sequence[Pixels]) -> list[tuple[int, int]]:
+def path_jitter(boxes: Sequence[Pixels]) -> list[tuple[int, int]]:
     """By how much each box's middle is off a straight, even path, in whole pixels, x and y; 0 for the middle frame.
 
     The path itself is taken out: on a canvas that follows it, as in a dynamic clip, it is not to be seen. At most a
@@ -111,15 +115,15 @@ def wobble(boxes: Sequence[Pixels]) -> list[tuple[int, int]]:
     middles = (corners[:, :2] + corners[:, 2:]) / 2
     t = np.arange(len(boxes)) - (len(boxes) - 1) / 2
     slope: Float[np.ndarray, " 2"] = (t[:, None] * middles).sum(0) / max((t**2).sum(), 1)
-    off = middles - slope * t[:, None]
-    off = np.trunc(off - off[middle(len(boxes))]).astype(int)
-    height, width = canvas(boxes)
+    deviation = middles - slope * t[:, None]
+    deviation = np.trunc(deviation - deviation[middle_index(len(boxes))]).astype(int)
+    height, width = canvas_size(boxes)
     limit = np.array([width // 4, height // 4])
-    return [(int(x), int(y)) for x, y in np.clip(off, -limit, limit)]
+    return [(int(x), int(y)) for x, y in np.clip(deviation, -limit, limit)]
 
 
-def middle(t: int) -> int:
-    return t // 2
+def middle_index(n_frames: int) -> int:
+    return n_frames // 2
 
 
 def letterbox(
@@ -127,4 +131,6 @@ def letterbox(
 ) -> UInt8[np.ndarray, "t size size 3"]:
     """On a black square first and resized then: a square cut out of the middle would behead a standing person."""
     side = max(video.shape[1:3])
-    return np.stack([resize(_placed(frame, (side, side)), (size, size), antialias=antialias) for frame in video])
+    return np.stack(
+        [resize(_place_on_canvas(frame, (side, side)), (size, size), antialias=antialias) for frame in video]
+    )

@@ -1,28 +1,29 @@
 """Chosen clips cut out of their videos and written as files, with their controls."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax import atomic
 from vtcav_jax.concepts import crops
 from vtcav_jax.concepts.candidates import Candidate
-from vtcav_jax.concepts.concept_sets import ConceptClip, encoded
-from vtcav_jax.concepts.config import NEGATIVE, Mining
-from vtcav_jax.concepts.negatives import ANYWHERE
-from vtcav_jax.concepts.video_scan import Detector, Drawn, Survey, in_order
+from vtcav_jax.concepts.concept_sets import ConceptClip
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX, MiningConfig
+from vtcav_jax.concepts.negatives import RANDOM_BOX
+from vtcav_jax.concepts.video_scan import BoxTable, Detector, VideoScan, decode_in_order
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import FramesMissing, VideoError, probe
+from vtcav_jax.data.encode import encode_lossless_mp4
 
 
-def written(
+def write_concept_clips(
     candidates: Sequence[Candidate],
-    surveys: Mapping[str, Survey],
-    settings: Mining,
-    finder: Detector | Drawn,
+    scans: Mapping[str, VideoScan],
+    config: MiningConfig,
+    box_source: Detector | BoxTable,
     out: Path,
     failures: dict[str, str],
 ) -> list[ConceptClip]:
@@ -33,97 +34,97 @@ def written(
     by_video: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_video[candidate.video].append(candidate)
-    clips, sha256 = [], finder.sha256
-    for video, some in progress(by_video.items(), len(candidates), "clips", size=lambda entry: len(entry[1])):
-        source = surveys[video]
+    clips, sha256 = [], box_source.sha256
+    for video, video_candidates in progress(
+        by_video.items(), len(candidates), "clips", size=lambda entry: len(entry[1])
+    ):
+        scan = scans[video]
         missing = [
             candidate
-            for candidate in some
-            if not all((out / file).exists() for file in _files(candidate, source, settings).values())
+            for candidate in video_candidates
+            if not all((out / file).exists() for file in _clip_files(candidate, scan, config).values())
         ]
         try:
-            _write_missing(missing, source, settings, out)
+            _write_missing(missing, scan, config, out)
         except VideoError as error:
-            failures[source.name] = str(error)
+            failures[scan.name] = str(error)
             continue
-        for candidate in some:
-            clips += _clips(candidate, source, settings, finder, sha256, out)
+        for candidate in video_candidates:
+            clips += _concept_clips(candidate, scan, config, box_source, sha256, out)
     return clips
 
 
-def _files(candidate: Candidate, source: Survey, settings: Mining) -> dict[str, str]:
+def _clip_files(candidate: Candidate, scan: VideoScan, config: MiningConfig) -> dict[str, str]:
     """By kind, the clip itself first."""
-    kinds = [candidate.kind]
-    if candidate.kind == "dynamic" and settings.controls and not candidate.concept.startswith(NEGATIVE):
-        kinds += crops.CONTROLS
-    return {kind: candidate.file(source.path.stem, kind) for kind in kinds}
+    clip_types = [candidate.clip_type]
+    if candidate.clip_type == "dynamic" and config.controls and not candidate.concept.startswith(NEGATIVE_PREFIX):
+        clip_types += crops.CONTROLS
+    return {clip_type: candidate.file(scan.path.stem, clip_type) for clip_type in clip_types}
 
 
-def _write_missing(missing: Sequence[Candidate], source: Survey, settings: Mining, out: Path) -> None:
+def _write_missing(missing: Sequence[Candidate], scan: VideoScan, config: MiningConfig, out: Path) -> None:
     """One pass over the video. Only crops are kept, never whole frames."""
     if not missing:
         return
-    wanted: dict[int, list[Candidate]] = defaultdict(list)
+    candidates_by_frame: dict[int, list[Candidate]] = defaultdict(list)
     for candidate in missing:
         for frame in candidate.frames:
-            wanted[frame].append(candidate)
+            candidates_by_frame[frame].append(candidate)
 
-    def cut(by_decoding: bool) -> None:
-        found: dict[str, list[np.ndarray]] = defaultdict(list)
-        jitter: dict[str, np.ndarray] = {}
-        for number, frame in in_order(probe(source.path, by_decoding=by_decoding), wanted):
-            for candidate in wanted[number]:
-                place = len(found[candidate.id])
-                found[candidate.id].append(crops.cut_out(frame, candidate.boxes[place]))
-                files = _files(candidate, source, settings)
-                if "jitter" in files and place == crops.middle(len(candidate.frames)):
-                    jitter[candidate.id] = crops.jitter(frame, candidate.boxes)
-                if place + 1 == len(candidate.frames):
-                    pictures = found.pop(candidate.id)
-                    for kind, video in _videos(candidate, pictures, jitter.pop(candidate.id, None)).items():
-                        if kind in files:
-                            write_file(out / files[kind], encoded(video, source.fps / settings.interval))
+    def cut_frames(by_decoding: bool) -> None:
+        crops_by_id: dict[str, list[np.ndarray]] = defaultdict(list)
+        jitter_clips: dict[str, np.ndarray] = {}
+        for number, frame in decode_in_order(probe(scan.path, by_decoding=by_decoding), candidates_by_frame):
+            for candidate in candidates_by_frame[number]:
+                position = len(crops_by_id[candidate.id])
+                crops_by_id[candidate.id].append(crops.crop_box(frame, candidate.boxes[position]))
+                files = _clip_files(candidate, scan, config)
+                if "jitter" in files and position == crops.middle_index(len(candidate.frames)):
+                    jitter_clips[candidate.id] = crops.jitter_clip(frame, candidate.boxes)
+                if position + 1 == len(candidate.frames):
+                    clip_crops = crops_by_id.pop(candidate.id)
+                    for clip_type, video in _clip_videos(
+                        candidate, clip_crops, jitter_clips.pop(candidate.id, None)
+                    ).items():
+                        if clip_type in files:
+                            data = encode_lossless_mp4(video, scan.fps / config.interval)
+                            atomic.write_bytes(out / files[clip_type], data)
 
     try:
-        cut(by_decoding=False)
+        cut_frames(by_decoding=False)
     except FramesMissing:
-        cut(by_decoding=True)
+        cut_frames(by_decoding=True)
 
 
-def _videos(candidate: Candidate, pictures: Sequence[np.ndarray], jitter: np.ndarray | None) -> dict[str, np.ndarray]:
-    if candidate.kind == "static":
-        return {"static": np.repeat(pictures[0][None], candidate.t, axis=0)}
-    clip = crops.centred(pictures)
-    videos = {"dynamic": clip, "frozen": crops.frozen(clip), "reversed": crops.backwards(clip)}
-    videos["shuffled"] = crops.shuffled(clip, int(candidate.id, 16))
+def _clip_videos(
+    candidate: Candidate, clip_crops: Sequence[np.ndarray], jitter: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    if candidate.clip_type == "static":
+        return {"static": np.repeat(clip_crops[0][None], candidate.n_frames, axis=0)}
+    clip = crops.center_on_canvas(clip_crops)
+    videos = {"dynamic": clip, "frozen": crops.freeze_middle_frame(clip), "reversed": crops.reverse_frames(clip)}
+    videos["shuffled"] = crops.shuffle_frames(clip, int(candidate.id, 16))
     return videos if jitter is None else videos | {"jitter": jitter}
 
 
-def write_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
-def _clips(
-    candidate: Candidate, source: Survey, settings: Mining, finder: Detector | Drawn, sha256: str, out: Path
+def _concept_clips(
+    candidate: Candidate, scan: VideoScan, config: MiningConfig, box_source: Detector | BoxTable, sha256: str, out: Path
 ) -> Iterable[ConceptClip]:
-    files = _files(candidate, source, settings)
-    for kind, file in files.items():
+    files = _clip_files(candidate, scan, config)
+    for clip_type, file in files.items():
         yield ConceptClip(
             candidate.concept,
-            kind,
+            clip_type,
             out / file,
             hashlib.sha256((out / file).read_bytes()).hexdigest(),
             file,
-            source.name,
-            source.sha256,
+            scan.name,
+            scan.sha256,
             candidate.frames,
             candidate.boxes,
             candidate.label,
-            candidate.confidence if candidate.label != ANYWHERE else None,
-            finder.name,
+            candidate.confidence if candidate.label != RANDOM_BOX else None,
+            box_source.name,
             sha256,
-            "" if kind == candidate.kind else files[candidate.kind],
+            "" if clip_type == candidate.clip_type else files[candidate.clip_type],
         )

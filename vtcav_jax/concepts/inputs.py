@@ -7,78 +7,78 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtcav_jax.concepts.boxes import Box, read_boxes
-from vtcav_jax.concepts.config import Mining, folder_name
-from vtcav_jax.concepts.video_scan import Detector, Drawn
+from vtcav_jax.concepts.config import MiningConfig, folder_name
+from vtcav_jax.concepts.video_scan import BoxTable, Detector
 from vtcav_jax.console import progress
-from vtcav_jax.data.decoded_dataset import Prepared
-from vtcav_jax.data.open import Files, Item, Source, one_line, open_source, unique
-from vtcav_jax.data.world_source import Synthetic
-from vtcav_jax.names import printable, unknown
+from vtcav_jax.data.decoded_dataset import PreparedDataset
+from vtcav_jax.data.open import FileSource, Source, SourceItem, disambiguate, one_line, open_source
+from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.worlds.export import write_video
 
-AT_ONCE = 64  # synthetic clips
-SHOWN = 3
+WORLD_CLIPS_PER_BATCH = 64  # synthetic clips
+MAX_UNMATCHED_NAMES = 3
 
-Videos = Source | str | Path | Sequence[str | Path]  # what `open_source` takes, a source, or files
-Answered = tuple[Item, dict[str, str]]  # a video and what is known of it, by head
+VideoInput = Source | str | Path | Sequence[str | Path]  # what `open_source` takes, a source, or files
+LabelledItem = tuple[SourceItem, dict[str, str]]  # a video and what is known of it, by head
 
 
 @dataclass(frozen=True)
-class Films:
+class WorldVideos:
     """The clips of a synthetic world as files: mined like any video, with the boxes that the world itself knows."""
 
-    source: Synthetic
-    above: Path
+    source: WorldSource
+    parent: Path
 
     @property
     def folder(self) -> Path:
-        return self.above / folder_name(f"{self.source.name}_{self.source.count}_{self.source.seed}")
+        return self.parent / folder_name(f"{self.source.name}_{self.source.n_clips}_{self.source.seed}")
 
-    def path(self, item: Item) -> Path:
+    def path(self, item: SourceItem) -> Path:
         return self.folder / f"{item.name}.mp4"
 
     def boxes(self) -> dict[str, tuple[Box, ...]]:
         """By the item's name."""
-        found: dict[str, list[Box]] = {item.name: [] for item in self.source.items}
-        names = list(found)
-        for first, count in progress(self._parts(), self.source.count, "clips", size=lambda part: part[1]):
-            clips = self.source.rendered(first, count)
+        boxes_by_name: dict[str, list[Box]] = {item.name: [] for item in self.source.items}
+        names = list(boxes_by_name)
+        for first, n_clips in progress(self._parts(), self.source.n_clips, "clips", size=lambda part: part[1]):
+            clips = self.source.render(first, n_clips)
             for clip, frame, track, *corners in clips.boxes.tolist():
-                found[names[clip]].append(Box(frame, track, clips.world.tracks[track], *corners))
-        return {name: tuple(some) for name, some in found.items()}
+                boxes_by_name[names[clip]].append(Box(frame, track, clips.world.tracks[track], *corners))
+        return {name: tuple(clip_boxes) for name, clip_boxes in boxes_by_name.items()}
 
     def write(self) -> None:
         """Those that are not there yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for first, count in progress(self._parts(), self.source.count, "films", size=lambda part: part[1]):
-            paths = [self.path(item) for item in self.source.items[first : first + count]]
+        for first, n_clips in progress(self._parts(), self.source.n_clips, "films", size=lambda part: part[1]):
+            paths = [self.path(item) for item in self.source.items[first : first + n_clips]]
             if not all(path.exists() for path in paths):
-                clips = self.source.rendered(first, count)
+                clips = self.source.render(first, n_clips)
                 for path, video in zip(paths, clips.video):
                     if not path.exists():
                         write_video(path, video)
 
     def _parts(self) -> Iterator[tuple[int, int]]:
-        for first in range(0, self.source.count, AT_ONCE):
-            yield first, min(AT_ONCE, self.source.count - first)
+        for first in range(0, self.source.n_clips, WORLD_CLIPS_PER_BATCH):
+            yield first, min(WORLD_CLIPS_PER_BATCH, self.source.n_clips - first)
 
 
-def opened(videos: Videos) -> Source:
+def as_source(videos: VideoInput) -> Source:
     if isinstance(videos, str | Path):
         return open_source(videos)
     if isinstance(videos, Sequence):
         paths = [Path(path) for path in videos]
-        names = unique(one_line(path.name) for path in paths)
-        return Files("files", {}, tuple(Item(name, {}, path) for name, path in zip(names, paths)))
+        names = disambiguate(one_line(path.name) for path in paths)
+        return FileSource("files", {}, tuple(SourceItem(name, {}, path) for name, path in zip(names, paths)))
     return videos
 
 
-def answered(source: Source, above: Path) -> list[Answered]:
+def items_with_labels(source: Source, parent: Path) -> list[LabelledItem]:
     """The videos, and what is known of them; `above` is where those of a world are going to be."""
     items = list(source.items)
-    if isinstance(source, Synthetic):
-        films = Films(source, above)
-        items = [Item(item.name, item.labels, films.path(item)) for item in items]
+    if isinstance(source, WorldSource):
+        world_videos = WorldVideos(source, parent)
+        items = [SourceItem(item.name, item.labels, world_videos.path(item)) for item in items]
     elif not all(item.path for item in items):
         raise ValueError(
             f"{source.spec} has clips but no videos, of which boxes could be cut out; give the videos themselves"
@@ -86,105 +86,107 @@ def answered(source: Source, above: Path) -> list[Answered]:
     return [(item, {head: source.heads[head][value] for head, value in item.labels.items()}) for item in items]
 
 
-def finder(settings: Mining, items: Sequence[Answered], films: Sequence[Films]) -> Detector | Drawn:
+def make_detector(
+    config: MiningConfig, items: Sequence[LabelledItem], world_videos: Sequence[WorldVideos]
+) -> Detector | BoxTable:
     """Who says where things are."""
-    if settings.detector:
+    if config.detector:
         from vtcav_jax.concepts import detect
 
-        return detect.load(settings.detector, settings)
-    if settings.boxes:
-        return _of_table(settings.boxes, [item for item, _ in items])
+        return detect.load_detector(config.detector, config)
+    if config.boxes:
+        return _boxes_from_table(config.boxes, [item for item, _ in items])
     tables: dict[Path, dict[str, tuple[Box, ...]]] = {}
     by_file = {}
     for item, _ in items:
         if item.boxes and item.path:
             if item.boxes not in tables:
                 tables[item.boxes] = read_boxes(item.boxes)
-            by_file[item.name] = Drawn("", tables[item.boxes]).of(item) or tables[item.boxes].get("", ())
-    for some in films:
-        by_file |= some.boxes()
+            by_file[item.name] = BoxTable("", tables[item.boxes]).boxes_of(item) or tables[item.boxes].get("", ())
+    for videos in world_videos:
+        by_file |= videos.boxes()
     if not by_file:
         raise ValueError("nobody says where things are; give a detector's weights, or a CSV of boxes")
-    return Drawn("boxes", by_file)
+    return BoxTable("boxes", by_file)
 
 
-def _of_table(path: Path, items: Sequence[Item]) -> Drawn:
+def _boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
     """Boxes by the videos' names, as far as those are beyond doubt."""
     by_file = read_boxes(path)
     if "" in by_file and len(items) == 1:
         by_file = {items[0].name: by_file[""]}
-    drawn = Drawn(path.name, by_file)
-    of_name: dict[str, set[Path]] = defaultdict(set)
+    box_table = BoxTable(path.name, by_file)
+    paths_by_name: dict[str, set[Path]] = defaultdict(set)
     for item in items:
         if item.path and item.name not in by_file and item.path.name in by_file:
-            of_name[item.path.name].add(item.path)
-    if twice := [name for name, paths in of_name.items() if len(paths) > 1]:
-        longer = next(item.name for item in items if item.path and item.path.name == twice[0])
+            paths_by_name[item.path.name].add(item.path)
+    if ambiguous := [name for name, paths in paths_by_name.items() if len(paths) > 1]:
+        unique_name = next(item.name for item in items if item.path and item.path.name == ambiguous[0])
         raise ValueError(
-            f"{path.name}: {len(twice)} names are those of several videos, such as {printable(twice[0])}; write them"
-            f" as {longer} in its column file"
+            f"{path.name}: {len(ambiguous)} names are those of several videos, such as {escape_control_chars(ambiguous[0])}; write them"
+            f" as {unique_name} in its column file"
         )
-    if not any(drawn.of(item) for item in items if item.path):
+    if not any(box_table.boxes_of(item) for item in items if item.path):
         raise ValueError(
             f"{path.name} has no box of any of the {len(items)} videos; expected names such as {items[0].name!r} in its"
             f" column file, got {next(iter(by_file), '')!r}"
         )
-    return drawn
+    return box_table
 
 
-def unmatched(finder: Detector | Drawn, items: Sequence[Answered]) -> list[str]:
+def unmatched_files(box_source: Detector | BoxTable, items: Sequence[LabelledItem]) -> list[str]:
     """What a table of boxes names that is not there: more often a slip than on purpose."""
-    if not isinstance(finder, Drawn):
+    if not isinstance(box_source, BoxTable):
         return []
     known = {name for item, _ in items if item.path for name in (item.name, item.path.name)}
-    strange = [name for name in finder.by_file if name not in known]
-    more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
-    named = ", ".join(map(repr, strange[:SHOWN]))
-    return [f"{finder.name} has boxes of what is not among the videos: {named}{more}"] if strange else []
+    unexpected = [name for name in box_source.by_file if name not in known]
+    more = f" and {len(unexpected) - MAX_UNMATCHED_NAMES} more" if len(unexpected) > MAX_UNMATCHED_NAMES else ""
+    named = ", ".join(map(repr, unexpected[:MAX_UNMATCHED_NAMES]))
+    return [f"{box_source.name} has boxes of what is not among the videos: {named}{more}"] if unexpected else []
 
 
-def check_labels(settings: Mining, finder: Detector | Drawn, items: Sequence[Answered]) -> None:
+def check_labels(config: MiningConfig, box_source: Detector | BoxTable, items: Sequence[LabelledItem]) -> None:
     """What is asked for must be there before anything is watched."""
     faults = []
-    if strange := sorted({c.label for c in settings.concepts} - set(finder.labels)):
-        faults.append(f"{finder.name}: {unknown('label', strange, finder.labels)}")
+    if unexpected := sorted({c.label for c in config.concepts} - set(box_source.labels)):
+        faults.append(f"{box_source.name}: {unknown_name_message('label', unexpected, box_source.labels)}")
     known = {f"{head}:{answer}" for _, answers in items for head, answer in answers.items()}
-    asked = {f"{c.head}:{c.answer}" for c in settings.concepts if c.head}
-    if strange := sorted(asked - known):
-        faults.append(unknown("HEAD:ANSWER of the videos", strange, sorted(known) or ["none"]))
+    requested = {f"{c.head}:{c.answer}" for c in config.concepts if c.head}
+    if unexpected := sorted(requested - known):
+        faults.append(unknown_name_message("HEAD:ANSWER of the videos", unexpected, sorted(known) or ["none"]))
     if faults:
-        raise ValueError("\n".join(map(printable, faults)))
+        raise ValueError("\n".join(map(escape_control_chars, faults)))
 
 
-def refuse_same_world(films: Sequence[Films], targets: Source) -> None:
+def forbid_same_world(world_videos: Sequence[WorldVideos], targets: Source) -> None:
     """Clips of one world and seed are the same ones, however many there are."""
-    if not isinstance(targets, Synthetic):
+    if not isinstance(targets, WorldSource):
         return
-    for some in films:
-        if (some.source.world, some.source.seed) == (targets.world, targets.seed):
+    for videos in world_videos:
+        if (videos.source.world, videos.source.seed) == (targets.world, targets.seed):
             raise ValueError(
-                f"{some.source.spec} has the same clips as the targets, {targets.spec}; give one of both another seed"
+                f"{videos.source.spec} has the same clips as the targets, {targets.spec}; give one of both another seed"
             )
 
 
-def refuse_targets(names: Mapping[str, str], targets: Source) -> None:
+def forbid_targets(names: Mapping[str, str], targets: Source) -> None:
     """`names` are those of the videos by their hash."""
     faults = []
-    for ((name, sha256),) in progress(([pair] for pair in _contents(targets)), len(targets.items), "targets"):
+    for ((name, sha256),) in progress(([pair] for pair in _target_hashes(targets)), len(targets.items), "targets"):
         if sha256 and sha256 in names:
             faults.append(f"{names[sha256]} = target {name}")
     if faults:
-        told = "; ".join(faults[:10]) + (f"; and {len(faults) - 10} more" if len(faults) > 10 else "")
-        raise ValueError(f"a target cannot give concepts or negatives as well; take out of one of both: {told}")
+        fault_text = "; ".join(faults[:10]) + (f"; and {len(faults) - 10} more" if len(faults) > 10 else "")
+        raise ValueError(f"a target cannot give concepts or negatives as well; take out of one of both: {fault_text}")
 
 
-def _contents(targets: Source) -> Iterator[tuple[str, str | None]]:
+def _target_hashes(targets: Source) -> Iterator[tuple[str, str | None]]:
     """Names, and hashes of the files that they are or were made of."""
     for i, item in enumerate(targets.items):
         sha256 = None
         if item.path is not None and item.path.is_file():
             with item.path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        elif isinstance(targets, Prepared):
+        elif isinstance(targets, PreparedDataset):
             sha256 = targets.content(i)
         yield item.name, sha256

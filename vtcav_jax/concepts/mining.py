@@ -12,29 +12,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vtcav_jax.atomic import explain_disk_full, write_text
 from vtcav_jax.concepts import crops, inputs
 from vtcav_jax.concepts.boxes import write_boxes
-from vtcav_jax.concepts.candidates import STEPS, Candidate, Tally, choose, dynamics, statics
-from vtcav_jax.concepts.concept_sets import MINING, ConceptClip, once, read_verdicts, reviewed, write_sets
-from vtcav_jax.concepts.config import Mining
-from vtcav_jax.concepts.cut_clips import written
-from vtcav_jax.concepts.inputs import Films, Videos
-from vtcav_jax.concepts.negatives import applies, random_sets
+from vtcav_jax.concepts.candidates import (
+    FILTER_STAGES,
+    Candidate,
+    Tally,
+    dynamic_candidates,
+    select_candidates,
+    static_candidates,
+)
+from vtcav_jax.concepts.concept_sets import (
+    MINING_JSON,
+    ConceptClip,
+    apply_review,
+    drop_duplicates,
+    read_verdicts,
+    write_sets,
+)
+from vtcav_jax.concepts.config import MiningConfig
+from vtcav_jax.concepts.cut_clips import write_concept_clips
+from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
+from vtcav_jax.concepts.negatives import build_random_sets, is_concept_in
 from vtcav_jax.concepts.review.page import write_review
-from vtcav_jax.concepts.video_scan import Detector, Drawn, Planned, Survey, plan, survey
+from vtcav_jax.concepts.video_scan import BoxTable, Detector, ScanPlan, VideoScan, plan_scan, scan_video
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.open import Item
-from vtcav_jax.data.world_source import Synthetic
-from vtcav_jax.names import printable
-from vtcav_jax.runs.directory import told_when_full, versions, write_table, write_text
+from vtcav_jax.data.open import SourceItem
+from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.names import escape_control_chars
+from vtcav_jax.runs.directory import package_versions, write_table
 
-SURVEYS, VIDEOS = "surveys", "videos"
-OURS = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip
+SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
+MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip
 
 
 @dataclass(frozen=True)
-class Report:
+class MiningReport:
     """What came out; `text` is for the terminal."""
 
     folder: Path
@@ -42,37 +57,37 @@ class Report:
     counts: dict[tuple[str, str], int]  # clips by set and kind, random sets and controls included
     failures: dict[str, str]  # videos that could not be read, and why
     notes: tuple[str, ...]
-    videos: int
-    frames: int  # that were looked at in this run
+    n_videos: int
+    n_frames: int  # that were looked at in this run
     seconds: float  # which that took
 
     @property
     def text(self) -> str:
-        names = [f"{concept}, {kind}" for concept, kind in self.thresholds]
-        wide = max(map(len, ["concept, kind", *names]))
-        lines = ["  ".join([f"{'concept, kind':{wide}}", *(f"{step:>10}" for step in STEPS)])]
+        names = [f"{concept}, {clip_type}" for concept, clip_type in self.thresholds]
+        width = max(map(len, ["concept, kind", *names]))
+        lines = ["  ".join([f"{'concept, kind':{width}}", *(f"{step:>10}" for step in FILTER_STAGES)])]
         for name, row in zip(names, self.thresholds.values()):
-            lines.append("  ".join([f"{name:{wide}}", *(f"{row[step]:>10}" for step in STEPS)]))
-        controls = sum(n for (_, kind), n in self.counts.items() if kind in crops.CONTROLS)
-        random = [(name, n) for (name, kind), n in self.counts.items() if name.startswith("random_")]
+            lines.append("  ".join([f"{name:{width}}", *(f"{row[step]:>10}" for step in FILTER_STAGES)]))
+        controls = sum(n for (_, clip_type), n in self.counts.items() if clip_type in crops.CONTROLS)
+        random = [(name, n) for (name, clip_type), n in self.counts.items() if name.startswith("random_")]
         sets = len({name for name, _ in random})
         lines.append(f"{controls} controls; {sum(n for _, n in random)} clips in {sets} random sets")
-        speed = f", {self.frames / self.seconds:.3g} frames/s" if self.frames and self.seconds else ""
-        lines.append(f"{self.videos} videos, {self.frames} frames looked at{speed}")
-        lines += [f"not read: {name}: {why}" for name, why in self.failures.items()]
+        speed = f", {self.n_frames / self.seconds:.3g} frames/s" if self.n_frames and self.seconds else ""
+        lines.append(f"{self.n_videos} videos, {self.n_frames} frames looked at{speed}")
+        lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
         lines += [f"note: {note}" for note in self.notes]
-        return printable("\n".join(lines))
+        return escape_control_chars("\n".join(lines))
 
 
 def mine(
-    videos: Videos,
-    settings: Mining,
+    videos: VideoInput,
+    config: MiningConfig,
     out: str | Path,
     *,
     detector: Detector | None = None,
-    targets: Videos = (),
-    negatives: Videos | None = None,
-) -> Report:
+    targets: VideoInput = (),
+    negative_videos: VideoInput | None = None,
+) -> MiningReport:
     """Writes the concept sets of `videos` to the folder `out`, with `concepts.csv` and `review.html`.
 
     `detector` takes the place of the one that the settings name. Videos that are among the `targets` are refused.
@@ -80,158 +95,168 @@ def mine(
     other settings it chooses anew from what it knows of the videos, and a `review.csv` in the folder is honoured.
     """
     out = Path(out)
-    sources = [inputs.opened(some) for some in (videos, negatives) if some is not None]
-    films = [Films(source, out / VIDEOS) for source in sources if isinstance(source, Synthetic)]
-    items, others = ([*(inputs.answered(source, out / VIDEOS) for source in sources), []])[:2]
-    every = [*items, *others]
-    finder = detector or inputs.finder(settings, every, films)
-    inputs.check_labels(settings, finder, every)
-    target = inputs.opened(targets)
-    inputs.refuse_same_world(films, target)
-    with told_when_full(out):
-        open_folder(out, settings, finder.name, finder.identity)
-        for film in films:
-            film.write()
+    sources = [inputs.as_source(video_input) for video_input in (videos, negative_videos) if video_input is not None]
+    world_videos = [WorldVideos(source, out / VIDEOS_FOLDER) for source in sources if isinstance(source, WorldSource)]
+    items, negative_items = ([*(inputs.items_with_labels(source, out / VIDEOS_FOLDER) for source in sources), []])[:2]
+    all_items = [*items, *negative_items]
+    box_source = detector or inputs.make_detector(config, all_items, world_videos)
+    inputs.check_labels(config, box_source, all_items)
+    target_source = inputs.as_source(targets)
+    inputs.forbid_same_world(world_videos, target_source)
+    with explain_disk_full(out):
+        open_mining_folder(out, config, box_source.name, box_source.identity)
+        for world in world_videos:
+            world.write()
         failures: dict[str, str] = {}
-        jobs = progress(([item] for item, _ in every), len(every), "videos")
-        plans = [_planned(item, finder, out, failures) for (item,) in jobs]
-        inputs.refuse_targets({p.sha256: p.item.name for p in plans if p}, target)
-        begun = time.monotonic()
-        surveys = _surveys(plans, [known for _, known in every], finder, failures)
-        seconds = time.monotonic() - begun
-        notes = [*inputs.unmatched(finder, every), *_without(surveys, settings)]
-        here = _once(surveys[: len(items)], notes)
-        there = here if negatives is None else _once(surveys[len(items) :], notes)
-        if not here:
-            name, why = next(iter(failures.items()))
-            raise ValueError(f"none of the {len(items)} videos can be read; the first, {name}: {why}")
+        jobs = progress(([item] for item, _ in all_items), len(all_items), "videos")
+        plans = [_try_plan(item, box_source, out, failures) for (item,) in jobs]
+        inputs.forbid_targets({p.sha256: p.item.name for p in plans if p}, target_source)
+        start_time = time.monotonic()
+        scans = _scan_videos(plans, [answers for _, answers in all_items], box_source, failures)
+        seconds = time.monotonic() - start_time
+        notes = [*inputs.unmatched_files(box_source, all_items), *_notes_on_empty_videos(scans, config)]
+        positive_scans = _unique_scans(scans[: len(items)], notes)
+        negative_scans = positive_scans if negative_videos is None else _unique_scans(scans[len(items) :], notes)
+        if not positive_scans:
+            name, reason = next(iter(failures.items()))
+            raise ValueError(f"none of the {len(items)} videos can be read; the first, {name}: {reason}")
 
         verdicts, _ = read_verdicts(out)
         tally: Tally = Counter()
-        chosen, rejected = _chosen(here, settings, tally, verdicts)
-        random, said = random_sets(there, [*chosen, *rejected], settings)
-        notes += said
-        by_hash = {s.sha256: s for s in [*there, *here]}
-        clips = written([*chosen, *rejected, *random], by_hash, settings, finder, out, failures)
+        selected, rejected = _select_clips(positive_scans, config, tally, verdicts)
+        random_clips, shortfalls = build_random_sets(negative_scans, [*selected, *rejected], config)
+        notes += shortfalls
+        by_hash = {s.sha256: s for s in [*negative_scans, *positive_scans]}
+        clips = write_concept_clips([*selected, *rejected, *random_clips], by_hash, config, box_source, out, failures)
         clips = [replace(clip, review=verdicts.get(clip.file, "")) for clip in clips]
-        clips, again = once(clips)
-        if again:
-            names = [clip.file for clip in again if not clip.twin]
+        clips, duplicates = drop_duplicates(clips)
+        if duplicates:
+            names = [clip.file for clip in duplicates if not clip.control_of]
             notes.append(f"{len(names)} clips equal another to the pixel and are left out, such as {names[0]}")
-        table = {key: {step: tally[*key, step] for step in STEPS} for key in _keys(settings)}
-        notes += [f"there is no clip of {', '.join(key)}" for key, row in table.items() if not row["left"]]
-        notes += [f"there is one clip only of {', '.join(key)}" for key, row in table.items() if row["left"] == 1]
-        finish(out, clips, table, failures)
-        if not isinstance(finder, Drawn):
-            write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*here, *there]})
-    kinds = Counter((clip.concept, clip.kind) for clip in reviewed(clips, verdicts) if clip.review != "reject")
+        filter_counts = {key: {step: tally[*key, step] for step in FILTER_STAGES} for key in _tally_keys(config)}
+        notes += [f"there is no clip of {', '.join(key)}" for key, row in filter_counts.items() if not row["left"]]
+        notes += [
+            f"there is one clip only of {', '.join(key)}" for key, row in filter_counts.items() if row["left"] == 1
+        ]
+        write_outputs(out, clips, filter_counts, failures)
+        if not isinstance(box_source, BoxTable):
+            write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*positive_scans, *negative_scans]})
+    clip_counts = Counter(
+        (clip.concept, clip.clip_type) for clip in apply_review(clips, verdicts) if clip.review != "reject"
+    )
     frames = sum(len(planned.frames) for planned in plans if planned)
-    return Report(out, table, dict(kinds), failures, tuple(notes), len(plans), frames, seconds)
+    return MiningReport(out, filter_counts, dict(clip_counts), failures, tuple(notes), len(plans), frames, seconds)
 
 
-def open_folder(out: Path, settings: Mining, finder: str, identity: str) -> None:
+def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, identity: str) -> None:
     """The folder, new or one that was mined into before; `finder` says where things are."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING).exists())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING_JSON).exists())):
         raise ValueError(f"{out} is not empty and was not mined into; choose another folder")
-    (out / SURVEYS).mkdir(parents=True, exist_ok=True)
+    (out / SCANS_FOLDER).mkdir(parents=True, exist_ok=True)
     for part in out.rglob(".*.part*"):  # what a killed run was writing
         part.unlink(missing_ok=True)
-    asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-    told = {"asked": asked, "boxes": {"of": finder, "identity": identity}, "versions": versions()}
-    write_text(out / MINING, json.dumps(told, indent=1) + "\n")
+    request = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    record = {"asked": request, "boxes": {"of": box_source_name, "identity": identity}, "versions": package_versions()}
+    write_text(out / MINING_JSON, json.dumps(record, indent=1) + "\n")
 
 
-def _planned(item: Item, finder: Detector | Drawn, out: Path, failures: dict[str, str]) -> Planned | None:
+def _try_plan(
+    item: SourceItem, box_source: Detector | BoxTable, out: Path, failures: dict[str, str]
+) -> ScanPlan | None:
     try:
-        return plan(item, finder, out / SURVEYS)
+        return plan_scan(item, box_source, out / SCANS_FOLDER)
     except VideoError as error:
         failures[item.name] = str(error)
         return None
 
 
-def _surveys(
-    plans: Sequence[Planned | None],
+def _scan_videos(
+    plans: Sequence[ScanPlan | None],
     answers: Sequence[dict[str, str]],
-    finder: Detector | Drawn,
+    box_source: Detector | BoxTable,
     failures: dict[str, str],
-) -> list[Survey | None]:
+) -> list[VideoScan | None]:
     """One for each video; None of those that cannot be read."""
-    more = True
+    unfinished = True
     total = sum(len(planned.frames) for planned in plans if planned)
-    bar = progress(iter(lambda: more, False), total, "frames", size=int)
-    found: list[Survey | None] = []
-    for planned, known in zip(plans, answers):
+    bar = progress(iter(lambda: unfinished, False), total, "frames", size=int)
+    scans: list[VideoScan | None] = []
+    for planned, item_answers in zip(plans, answers):
         try:
-            found.append(survey(planned, known, finder, lambda: next(bar)) if planned else None)
+            scans.append(scan_video(planned, item_answers, box_source, lambda: next(bar)) if planned else None)
         except VideoError as error:
             failures[planned.item.name if planned else ""] = str(error)
-            found.append(None)
-    more = False
+            scans.append(None)
+    unfinished = False
     deque(bar, maxlen=0)
-    return found
+    return scans
 
 
-def _without(surveys: Sequence[Survey | None], settings: Mining) -> list[str]:
-    labels = {c.label for c in settings.concepts}
-    names = [s.name for s in surveys if s and labels.isdisjoint(box.label for box in s.boxes)]
+def _notes_on_empty_videos(scans: Sequence[VideoScan | None], config: MiningConfig) -> list[str]:
+    labels = {c.label for c in config.concepts}
+    names = [s.name for s in scans if s and labels.isdisjoint(box.label for box in s.boxes)]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [f"no box of any concept: {', '.join(names[:3])}{more}"] if names else []
 
 
-def _once(surveys: Iterable[Survey | None], notes: list[str]) -> list[Survey]:
+def _unique_scans(scans: Iterable[VideoScan | None], notes: list[str]) -> list[VideoScan]:
     """Each video once, in an order made of its bytes."""
-    by_key: dict[tuple[str, int, int], Survey] = {}
-    for s in sorted(filter(None, surveys), key=lambda s: (s.key, s.name)):
+    by_key: dict[tuple[str, int, int], VideoScan] = {}
+    for s in sorted(filter(None, scans), key=lambda s: (s.key, s.name)):
         if s.key in by_key:
             notes.append(f"{s.name} is the same video as {by_key[s.key].name} and counts once")
         by_key.setdefault(s.key, s)
     return list(by_key.values())
 
 
-def _keys(settings: Mining) -> list[tuple[str, str]]:
-    return [(c.name, kind) for c in settings.concepts for kind in ("static", "dynamic")]
+def _tally_keys(config: MiningConfig) -> list[tuple[str, str]]:
+    return [(c.name, clip_type) for c in config.concepts for clip_type in ("static", "dynamic")]
 
 
-def _chosen(
-    surveys: Sequence[Survey], settings: Mining, tally: Tally, verdicts: Mapping[str, str]
+def _select_clips(
+    scans: Sequence[VideoScan], config: MiningConfig, tally: Tally, verdicts: Mapping[str, str]
 ) -> tuple[list[Candidate], list[Candidate]]:
     by_id = {
         Path(file).stem.rpartition("_")[2]: verdict
         for file, verdict in verdicts.items()
         if verdict and Path(file).parent.name not in crops.CONTROLS
     }
-    chosen, rejected = [], []
-    elsewhere = set()
-    for concept in settings.concepts:
-        for kind, find in (("dynamic", dynamics), ("static", statics)):
-            candidates = [c for s in surveys if applies(concept, s) for c in find(s, concept, settings, tally)]
+    selected, rejected = [], []
+    used_appearances = set()
+    for concept in config.concepts:
+        for clip_type, find_candidates in (("dynamic", dynamic_candidates), ("static", static_candidates)):
+            candidates = [
+                c for s in scans if is_concept_in(concept, s) for c in find_candidates(s, concept, config, tally)
+            ]
             # A thing may be two concepts at once (a ring that moves left), but a clip is in one set only.
-            new = [candidate for candidate in candidates if candidate.seen not in elsewhere]
-            tally[concept.name, kind, "elsewhere"] += len(candidates) - len(new)
-            choice = choose(new, settings, tally, by_id)
-            chosen += choice.chosen
-            rejected += choice.rejected
-            for candidate in [*choice.chosen, *choice.rejected]:
-                elsewhere |= {candidate.seen, candidate.frozen}
-    return chosen, rejected
+            new = [candidate for candidate in candidates if candidate.appearance not in used_appearances]
+            tally[concept.name, clip_type, "elsewhere"] += len(candidates) - len(new)
+            selection = select_candidates(new, config, tally, by_id)
+            selected += selection.candidates
+            rejected += selection.rejected
+            for candidate in [*selection.candidates, *selection.rejected]:
+                used_appearances |= {candidate.appearance, candidate.frozen_appearance}
+    return selected, rejected
 
 
-def finish(
+def write_outputs(
     out: Path,
     clips: Sequence[ConceptClip],
-    table: Mapping[tuple[str, str], Mapping[str, int]],
+    filter_counts: Mapping[tuple[str, str], Mapping[str, int]],
     failures: dict[str, str],
 ) -> None:
     """The tables and the page; clips that another choice has left here, even one that was killed, are removed."""
     failures |= write_review(out, clips)[1]
     write_table(
-        out / "thresholds.csv", ("concept", "kind", *STEPS), ((*key, *row.values()) for key, row in table.items())
+        out / "thresholds.csv",
+        ("concept", "kind", *FILTER_STAGES),
+        ((*key, *row.values()) for key, row in filter_counts.items()),
     )
     write_table(out / "failures.csv", ("video", "reason"), failures.items())
     write_sets(out, clips)
-    kept = {out / clip.file for clip in clips}
+    current_files = {out / clip.file for clip in clips}
     for path in out.glob("*/*/*.mp4"):
-        if path not in kept and path.parent.name in crops.KINDS and OURS.fullmatch(path.name):
+        if path not in current_files and path.parent.name in crops.CLIP_TYPES and MINED_CLIP_NAME.fullmatch(path.name):
             path.unlink()
             for folder in list(path.parents)[:2]:
                 if not any(folder.iterdir()):

@@ -12,156 +12,165 @@ from itertools import zip_longest
 
 import numpy as np
 
-from vtcav_jax.concepts.boxes import Corners, Pixels, pixels, shared
-from vtcav_jax.concepts.candidates import Candidate, dynamics, statics, too_near
-from vtcav_jax.concepts.config import NEGATIVE, Concept, Mining
-from vtcav_jax.concepts.video_scan import Survey
+from vtcav_jax.concepts.boxes import Corners, Pixels, intersection, to_pixels
+from vtcav_jax.concepts.candidates import Candidate, dynamic_candidates, overlaps_too_much, static_candidates
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX, Concept, MiningConfig
+from vtcav_jax.concepts.video_scan import VideoScan
 
-ANYWHERE = "anywhere"  # the label of boxes that were drawn at random
-TRIES = 20  # boxes drawn for each that is wanted
-SURE_ENOUGH = 0.25  # a box that may be a concept's is kept away from
+RANDOM_BOX = "anywhere"  # the label of boxes that were drawn at random
+TRIES_PER_BOX = 20  # boxes drawn for each that is wanted
+MIN_BACKGROUND_CONFIDENCE = 0.25  # a box that may be a concept's is kept away from
 
 
-def random_sets(
-    surveys: Sequence[Survey], chosen: Sequence[Candidate], settings: Mining
+def build_random_sets(
+    scans: Sequence[VideoScan], concept_clips: Sequence[Candidate], config: MiningConfig
 ) -> tuple[list[Candidate], list[str]]:
     """The clips of all sets, each with its set's name as its concept, and what could not be had, in words.
 
     `chosen` are the concepts' clips, of these videos or of others.
     """
-    clips, said = [], []
-    for kind in ("static", "dynamic"):
-        like = [candidate for candidate in chosen if candidate.kind == kind]
-        size = settings.random_size or max(Counter(candidate.concept for candidate in like).values(), default=0)
-        if not settings.random_sets or not like or not surveys:
+    clips, shortfalls = [], []
+    for clip_type in ("static", "dynamic"):
+        references = [candidate for candidate in concept_clips if candidate.clip_type == clip_type]
+        size = config.random_set_size or max(Counter(candidate.concept for candidate in references).values(), default=0)
+        if not config.num_random_sets or not references or not scans:
             continue
-        pool = _pool(surveys, kind, like, chosen, size, settings)
-        sets = _dealt(pool, size, settings)
-        whole = bool(sets) and len(sets[0]) == size
-        if len(sets) < settings.random_sets or not whole:
-            there = len({candidate.video for candidate in pool})
-            got = len(sets) if whole else f"one of {len(sets[0])} clips" if sets else "none"
-            said.append(
-                f"{kind} random sets: {got} instead of {settings.random_sets}, since a set takes {size} clips, at most"
-                f" {settings.most_per_video} of a video, and there are {len(pool)} that touch no concept, of {there}"
+        pool = _candidate_pool(scans, clip_type, references, concept_clips, size, config)
+        sets = _deal_sets(pool, size, config)
+        is_complete = bool(sets) and len(sets[0]) == size
+        if len(sets) < config.num_random_sets or not is_complete:
+            n_videos = len({candidate.video for candidate in pool})
+            obtained = len(sets) if is_complete else f"one of {len(sets[0])} clips" if sets else "none"
+            shortfalls.append(
+                f"{clip_type} random sets: {obtained} instead of {config.num_random_sets}, since a set takes {size} clips, at most"
+                f" {config.max_clips_per_video} of a video, and there are {len(pool)} that touch no concept, of {n_videos}"
                 " videos; give more videos, or smaller sets"
             )
-        for i, some in enumerate(sets):
-            clips += [replace(candidate, concept=f"{NEGATIVE}_{i:03d}") for candidate in some]
-    return clips, said
+        for i, set_clips in enumerate(sets):
+            clips += [replace(candidate, concept=f"{NEGATIVE_PREFIX}_{i:03d}") for candidate in set_clips]
+    return clips, shortfalls
 
 
-def _pool(
-    surveys: Sequence[Survey],
-    kind: str,
-    like: Sequence[Candidate],
-    chosen: Sequence[Candidate],
+def _candidate_pool(
+    scans: Sequence[VideoScan],
+    clip_type: str,
+    references: Sequence[Candidate],
+    concept_clips: Sequence[Candidate],
     size: int,
-    settings: Mining,
+    config: MiningConfig,
 ) -> list[Candidate]:
     """Clips that are apart from the concepts and from each other, each video's first before any video's second."""
     ranked = []
-    most = min(
-        settings.random_sets * settings.most_per_video, 4 * math.ceil(settings.random_sets * size / len(surveys))
+    max_per_video = min(
+        config.num_random_sets * config.max_clips_per_video, 4 * math.ceil(config.num_random_sets * size / len(scans))
     )
-    for survey in sorted(surveys, key=lambda s: s.key):
-        random = np.random.default_rng([settings.seed, ("static", "dynamic").index(kind), *_seeds(survey.key)])
-        forbidden = _forbidden(survey, settings.concepts)
-        near = [candidate for candidate in chosen if candidate.video == survey.sha256]
-        before = [candidate for _, candidate in ranked if candidate.video == survey.sha256]  # of another part of it
-        taken: list[Candidate] = []
-        for candidate in _offers(survey, kind, like, most, random, settings):
-            if len(taken) == most:
+    for scan in sorted(scans, key=lambda s: s.key):
+        random = np.random.default_rng([config.seed, ("static", "dynamic").index(clip_type), *_seed_words(scan.key)])
+        concept_boxes = _concept_boxes(scan, config.concepts)
+        near = [candidate for candidate in concept_clips if candidate.video == scan.sha256]
+        previous = [candidate for _, candidate in ranked if candidate.video == scan.sha256]  # of another part of it
+        accepted: list[Candidate] = []
+        for candidate in _offer_candidates(scan, clip_type, references, max_per_video, random, config):
+            if len(accepted) == max_per_video:
                 break
             if (
-                not _touches(candidate, forbidden)
-                and not any(too_near(candidate, other, settings, 0.0) for other in near)
-                and not any(too_near(candidate, other, settings) for other in [*before, *taken])
+                not _touches_concept(candidate, concept_boxes)
+                and not any(overlaps_too_much(candidate, other, config, 0.0) for other in near)
+                and not any(overlaps_too_much(candidate, other, config) for other in [*previous, *accepted])
             ):
-                taken.append(candidate)
-        ranked += [((rank, random.integers(2**32), survey.key), candidate) for rank, candidate in enumerate(taken)]
+                accepted.append(candidate)
+        ranked += [((rank, random.integers(2**32), scan.key), candidate) for rank, candidate in enumerate(accepted)]
     return [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
 
 
-def _seeds(key: tuple[str, int, int]) -> list[int]:
+def _seed_words(key: tuple[str, int, int]) -> list[int]:
     return [int(key[0][:16], 16), *key[1:]]
 
 
-def _forbidden(survey: Survey, concepts: Sequence[Concept]) -> dict[int, list[Corners]]:
+def _concept_boxes(scan: VideoScan, concepts: Sequence[Concept]) -> dict[int, list[Corners]]:
     """By frame, where a concept is or may be."""
-    labels = {concept.label for concept in concepts if applies(concept, survey)}
-    found = defaultdict(list)
-    for box in survey.boxes:
-        if box.label in labels and box.confidence >= SURE_ENOUGH:
-            found[box.frame].append(box.corners)
-    return found
+    labels = {concept.label for concept in concepts if is_concept_in(concept, scan)}
+    boxes_by_frame = defaultdict(list)
+    for box in scan.boxes:
+        if box.label in labels and box.confidence >= MIN_BACKGROUND_CONFIDENCE:
+            boxes_by_frame[box.frame].append(box.corners)
+    return boxes_by_frame
 
 
-def applies(concept: Concept, survey: Survey) -> bool:
+def is_concept_in(concept: Concept, scan: VideoScan) -> bool:
     """Whether boxes with the concept's label are the concept in this video."""
-    return concept.head is None or survey.answers.get(concept.head) == concept.answer
+    return concept.head is None or scan.answers.get(concept.head) == concept.answer
 
 
-def _touches(candidate: Candidate, forbidden: dict[int, list[Corners]]) -> bool:
+def _touches_concept(candidate: Candidate, concept_boxes: dict[int, list[Corners]]) -> bool:
     return any(
-        shared(box, other) > 0
+        intersection(box, other) > 0
         for frame, box in zip(candidate.frames, candidate.boxes)
-        for other in forbidden.get(frame, ())
+        for other in concept_boxes.get(frame, ())
     )
 
 
-def _offers(
-    survey: Survey, kind: str, like: Sequence[Candidate], most: int, random: np.random.Generator, settings: Mining
+def _offer_candidates(
+    scan: VideoScan,
+    clip_type: str,
+    references: Sequence[Candidate],
+    max_candidates: int,
+    random: np.random.Generator,
+    config: MiningConfig,
 ) -> Iterator[Candidate]:
     """Other things and boxes anywhere in turn."""
-    concepts = {concept.label for concept in settings.concepts if applies(concept, survey)}
-    find = statics if kind == "static" else dynamics
-    things = [
+    concepts = {concept.label for concept in config.concepts if is_concept_in(concept, scan)}
+    find_candidates = static_candidates if clip_type == "static" else dynamic_candidates
+    other_objects = [
         candidate
-        for label in sorted({box.label for box in survey.boxes} - concepts)
-        for candidate in find(survey, Concept(NEGATIVE, label), settings, Counter())
+        for label in sorted({box.label for box in scan.boxes} - concepts)
+        for candidate in find_candidates(scan, Concept(NEGATIVE_PREFIX, label), config, Counter())
     ]
-    things = [things[i] for i in random.permutation(len(things))]
-    anywhere = (_anywhere(survey, kind, like, random, settings) for _ in range(TRIES * most))
-    for pair in zip_longest(things, anywhere):
+    other_objects = [other_objects[i] for i in random.permutation(len(other_objects))]
+    random_boxes = (
+        _random_box_clip(scan, clip_type, references, random, config) for _ in range(TRIES_PER_BOX * max_candidates)
+    )
+    for pair in zip_longest(other_objects, random_boxes):
         yield from (candidate for candidate in pair if candidate is not None)
 
 
-def _anywhere(
-    survey: Survey, kind: str, like: Sequence[Candidate], random: np.random.Generator, settings: Mining
+def _random_box_clip(
+    scan: VideoScan, clip_type: str, references: Sequence[Candidate], random: np.random.Generator, config: MiningConfig
 ) -> Candidate | None:
     """A clip with the boxes of a concept's clip, put elsewhere; None if they do not fit."""
-    span = settings.span if kind == "dynamic" else 1
-    if survey.end - survey.begin < span or not like:
+    span = config.clip_span if clip_type == "dynamic" else 1
+    if scan.end - scan.begin < span or not references:
         return None
-    boxes = np.array(like[int(random.integers(len(like)))].boxes, float)
+    boxes = np.array(references[int(random.integers(len(references)))].boxes, float)
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-    room = np.array([survey.width, survey.height]) - (high - low)
+    room = np.array([scan.width, scan.height]) - (high - low)
     if (room < 0).any():
         return None
     move = np.tile(np.floor(random.random(2) * (room + 1)) - low, 2)
-    first = survey.begin + int(random.integers(survey.end - survey.begin - span + 1))
-    frames = tuple(range(first, first + span, settings.interval))
-    if any(frames[0] < cut <= frames[-1] for cut in survey.cuts):
+    first = scan.begin + int(random.integers(scan.end - scan.begin - span + 1))
+    frames = tuple(range(first, first + span, config.interval))
+    if any(frames[0] < cut <= frames[-1] for cut in scan.cuts):
         return None
-    placed: list[Pixels] = [box for b in boxes if (box := pixels((b + move).tolist(), survey.height, survey.width))]
-    return Candidate(survey.sha256, NEGATIVE, kind, frames, tuple(placed), 0.0, ANYWHERE, settings.frames)
+    moved_boxes: list[Pixels] = [box for b in boxes if (box := to_pixels((b + move).tolist(), scan.height, scan.width))]
+    return Candidate(
+        scan.sha256, NEGATIVE_PREFIX, clip_type, frames, tuple(moved_boxes), 0.0, RANDOM_BOX, config.clip_frames
+    )
 
 
-def _dealt(pool: Sequence[Candidate], size: int, settings: Mining) -> list[list[Candidate]]:
+def _deal_sets(pool: Sequence[Candidate], size: int, config: MiningConfig) -> list[list[Candidate]]:
     """As many whole sets as there are clips for, each with few clips of any one video; else one that is not whole."""
-    for count in range(min(settings.random_sets, len(pool) // size), 0, -1):
-        sets = _deal(pool, size, count, settings.most_per_video)
-        if all(len(some) == size for some in sets):
+    for count in range(min(config.num_random_sets, len(pool) // size), 0, -1):
+        sets = _deal_into(pool, size, count, config.max_clips_per_video)
+        if all(len(set_clips) == size for set_clips in sets):
             return sets
-    return [some for some in _deal(pool, size, 1, settings.most_per_video) if some]
+    return [set_clips for set_clips in _deal_into(pool, size, 1, config.max_clips_per_video) if set_clips]
 
 
-def _deal(pool: Sequence[Candidate], size: int, count: int, most: int) -> list[list[Candidate]]:
+def _deal_into(pool: Sequence[Candidate], size: int, count: int, max_per_video: int) -> list[list[Candidate]]:
     sets: list[list[Candidate]] = [[] for _ in range(count)]
     of_video: list[Counter[str]] = [Counter() for _ in range(count)]
     for candidate in pool:
-        open_sets = [i for i in range(count) if len(sets[i]) < size and of_video[i][candidate.video] < most]
+        open_sets = [i for i in range(count) if len(sets[i]) < size and of_video[i][candidate.video] < max_per_video]
         if open_sets:
             i = min(open_sets, key=lambda i: (of_video[i][candidate.video], len(sets[i]), i))
             sets[i].append(candidate)

@@ -14,10 +14,10 @@ from jaxtyping import Float, UInt8
 
 from vtcav_jax.concepts.boxes import Box
 
-GAP = 2  # frames in which a thing may be lost and found again
-LEVELS = 4  # of each colour in a histogram
-CUT = 0.35  # least distance of the histograms of two shots, of at most 1
-JUMP = 4.0  # and how many times the usual distance around it
+MAX_TRACK_GAP = 2  # frames in which a thing may be lost and found again
+HISTOGRAM_LEVELS = 4  # of each colour in a histogram
+MIN_CUT_DISTANCE = 0.35  # least distance of the histograms of two shots, of at most 1
+MIN_CUT_RATIO = 4.0  # and how many times the usual distance around it
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Track:
         return range(self.first, self.first + len(self.boxes))
 
 
-def tracks(boxes: Iterable[Box], cuts: Sequence[int] = (), gap: int = GAP) -> list[Track]:
+def build_tracks(boxes: Iterable[Box], cuts: Sequence[int] = (), max_gap: int = MAX_TRACK_GAP) -> list[Track]:
     """All unbroken tracks, by number and first frame; `cuts` are the frames with which a shot begins."""
-    numbered: dict[int, dict[int, list[Box]]] = defaultdict(lambda: defaultdict(list))
+    boxes_by_track: dict[int, dict[int, list[Box]]] = defaultdict(lambda: defaultdict(list))
     for box in boxes:
         if box.track is not None:
-            numbered[box.track][box.frame].append(box)
-    found = []
-    for number, by_frame in sorted(numbered.items()):
-        label = _label(box for some in by_frame.values() for box in some)
-        for run in _runs(by_frame, cuts, gap):
-            found.append(_filled(label, number, run))
-    return found
+            boxes_by_track[box.track][box.frame].append(box)
+    complete_tracks = []
+    for number, by_frame in sorted(boxes_by_track.items()):
+        label = _majority_label(box for frame_boxes in by_frame.values() for box in frame_boxes)
+        for run in _unbroken_runs(by_frame, cuts, max_gap):
+            complete_tracks.append(_interpolate_track(label, number, run))
+    return complete_tracks
 
 
-def _label(boxes: Iterable[Box]) -> str:
+def _majority_label(boxes: Iterable[Box]) -> str:
     """Detectors waver (a football is a frisbee in every other frame): what it was called with most confidence."""
     votes: dict[str, float] = defaultdict(float)
     for box in boxes:
@@ -57,46 +57,50 @@ def _label(boxes: Iterable[Box]) -> str:
     return max(sorted(votes), key=lambda label: votes[label])
 
 
-def _runs(by_frame: dict[int, list[Box]], cuts: Sequence[int], gap: int) -> list[list[Box]]:
+def _unbroken_runs(by_frame: dict[int, list[Box]], cuts: Sequence[int], max_gap: int) -> list[list[Box]]:
     runs: list[list[Box]] = []
-    before = None  # the frame of the last box of an open run
-    for frame, some in sorted(by_frame.items()):
-        if len(some) > 1:
-            before = None
+    previous_frame = None  # the frame of the last box of an open run
+    for frame, frame_boxes in sorted(by_frame.items()):
+        if len(frame_boxes) > 1:
+            previous_frame = None
             continue
-        if before is None or frame - before - 1 > gap or any(before < cut <= frame for cut in cuts):
+        if (
+            previous_frame is None
+            or frame - previous_frame - 1 > max_gap
+            or any(previous_frame < cut <= frame for cut in cuts)
+        ):
             runs.append([])
-        runs[-1].append(some[0])
-        before = frame
+        runs[-1].append(frame_boxes[0])
+        previous_frame = frame
     return runs
 
 
-def _filled(label: str, number: int, run: list[Box]) -> Track:
-    known = np.array([box.frame for box in run])
-    frames = np.arange(known[0], known[-1] + 1)
+def _interpolate_track(label: str, number: int, run: list[Box]) -> Track:
+    known_frames = np.array([box.frame for box in run])
+    frames = np.arange(known_frames[0], known_frames[-1] + 1)
     values = np.array([[*box.corners, box.confidence * (box.label == label)] for box in run], float)
-    full = np.stack([np.interp(frames, known, column) for column in values.T], -1)
-    return Track(label, number, int(known[0]), full[:, :4], full[:, 4])
+    full = np.stack([np.interp(frames, known_frames, column) for column in values.T], -1)
+    return Track(label, number, int(known_frames[0]), full[:, :4], full[:, 4])
 
 
-def histogram(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " bins"]:
+def colour_histogram(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " bins"]:
     """How much of a frame has which colour, roughly; large frames are thinned out, since a cut changes everything."""
     step = max(min(frame.shape[:2]) // 120, 1)
-    red, green, blue = np.moveaxis(frame[::step, ::step] // (256 // LEVELS), -1, 0)
-    bins = (red.astype(np.intp) * LEVELS + green) * LEVELS + blue
-    return np.bincount(bins.ravel(), minlength=LEVELS**3) / bins.size
+    red, green, blue = np.moveaxis(frame[::step, ::step] // (256 // HISTOGRAM_LEVELS), -1, 0)
+    bins = (red.astype(np.intp) * HISTOGRAM_LEVELS + green) * HISTOGRAM_LEVELS + blue
+    return np.bincount(bins.ravel(), minlength=HISTOGRAM_LEVELS**3) / bins.size
 
 
-def cuts(histograms: Float[np.ndarray, "n bins"]) -> tuple[int, ...]:
+def find_cuts(histograms: Float[np.ndarray, "n bins"]) -> tuple[int, ...]:
     """The frames with which a new shot begins: the colours change at once, and far more than around it.
 
     A distance of 0 means the same colours, 1 that no colour is in both. Comparing with the frames around keeps a
     flickering or fast video in one piece.
     """
     distance = np.abs(np.diff(histograms, axis=0)).sum(-1) / 2
-    found = []
-    for i in np.flatnonzero(distance > CUT):
+    cut_frames = []
+    for i in np.flatnonzero(distance > MIN_CUT_DISTANCE):
         around = np.delete(distance[max(i - 8, 0) : i + 9], min(i, 8))
-        if not len(around) or distance[i] > JUMP * np.median(around):
-            found.append(int(i) + 1)
-    return tuple(found)
+        if not len(around) or distance[i] > MIN_CUT_RATIO * np.median(around):
+            cut_frames.append(int(i) + 1)
+    return tuple(cut_frames)

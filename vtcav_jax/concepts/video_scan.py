@@ -14,13 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.boxes import Box
-from vtcav_jax.concepts.tracks import cuts, histogram
-from vtcav_jax.data.decode import FramesMissing, VideoError, VideoIndex, decoded, probe
-from vtcav_jax.data.open import Item
-from vtcav_jax.runs.directory import write_text
+from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
+from vtcav_jax.data.decode import FramesMissing, VideoError, VideoIndex, decode_frames, probe
+from vtcav_jax.data.open import SourceItem
 
-VERSION = 1  # of what is stored; another one is watched anew
+SCAN_VERSION = 1  # of what is stored; another one is watched anew
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BoxTable:
     """Boxes that are there already, by the name of the video."""
 
     name: str
@@ -65,14 +65,14 @@ class Drawn:
     def labels(self) -> tuple[str, ...]:
         return tuple(sorted({box.label for boxes in self.by_file.values() for box in boxes}))
 
-    def of(self, item: Item) -> tuple[Box, ...]:
+    def boxes_of(self, item: SourceItem) -> tuple[Box, ...]:
         assert item.path is not None
         names = (item.name, item.path.name)
         return next((self.by_file[name] for name in names if name in self.by_file), ())
 
 
 @dataclass(frozen=True)
-class Survey:
+class VideoScan:
     """One video, or the part of one that is meant."""
 
     name: str
@@ -94,90 +94,95 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Planned:
+class ScanPlan:
     """A video before it is watched, or one that was watched in an earlier run."""
 
-    item: Item
+    item: SourceItem
     sha256: str
-    stored: Path
+    scan_file: Path
     index: VideoIndex | None  # None where the survey is there already
     frames: range
 
 
-def plan(item: Item, source: Detector | Drawn, folder: Path) -> Planned:
+def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -> ScanPlan:
     """Finds out what there is to watch; what is no video raises `VideoError`."""
     assert item.path is not None
     if not item.path.is_file():
         raise VideoError(f"there is no file {item.path}; expected a video")
     with item.path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    boxes = source.of(item) if isinstance(source, Drawn) else source.identity
-    told = json.dumps([VERSION, sha256, item.start, item.end, boxes])
-    stored = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
-    if stored.exists():
-        return Planned(item, sha256, stored, None, range(0))
+    boxes = box_source.boxes_of(item) if isinstance(box_source, BoxTable) else box_source.identity
+    key = json.dumps([SCAN_VERSION, sha256, item.start, item.end, boxes])
+    scan_file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    if scan_file.exists():
+        return ScanPlan(item, sha256, scan_file, None, range(0))
     index = probe(item.path)
-    return Planned(item, sha256, stored, index, _part(item, index))
+    return ScanPlan(item, sha256, scan_file, index, _frame_range(item, index))
 
 
-def _part(item: Item, index: VideoIndex) -> range:
+def _frame_range(item: SourceItem, index: VideoIndex) -> range:
     begin, end = np.searchsorted(index.times, [item.start or 0.0, np.inf if item.end is None else item.end]).tolist()
     if begin >= end:
         raise VideoError(f"{item.name} lasts {index.duration:.3f} s; there is nothing from {item.start} s on")
     return range(begin, end)
 
 
-def survey(
-    planned: Planned, answers: dict[str, str], source: Detector | Drawn, watched: Callable[[], object] = lambda: None
-) -> Survey:
+def scan_video(
+    scan_plan: ScanPlan,
+    answers: dict[str, str],
+    box_source: Detector | BoxTable,
+    on_frame: Callable[[], object] = lambda: None,
+) -> VideoScan:
     """The stored survey of the video, or a new one; `watched` is called for each frame that is looked at."""
-    item = planned.item
+    item = scan_plan.item
     assert item.path is not None
-    if planned.index is not None:
+    if scan_plan.index is not None:
         try:
-            found = _watched(planned.index, item, source, watched)
+            scan_data = _scan_frames(scan_plan.index, item, box_source, on_frame)
         except FramesMissing:
-            found = _watched(probe(item.path, by_decoding=True), item, source, watched)
-        write_text(planned.stored, json.dumps(found))
-    found = json.loads(planned.stored.read_text(encoding="utf-8"))
-    found |= {"cuts": tuple(found["cuts"]), "boxes": tuple(Box(*box) for box in found["boxes"])}
-    return Survey(item.name, item.path, planned.sha256, answers=answers, **found)
+            scan_data = _scan_frames(probe(item.path, by_decoding=True), item, box_source, on_frame)
+        write_text(scan_plan.scan_file, json.dumps(scan_data))
+    scan_data = json.loads(scan_plan.scan_file.read_text(encoding="utf-8"))
+    scan_data |= {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
+    return VideoScan(item.name, item.path, scan_plan.sha256, answers=answers, **scan_data)
 
 
-def _watched(index: VideoIndex, item: Item, source: Detector | Drawn, watched: Callable[[], object]) -> dict[str, Any]:
-    part = _part(item, index)
+def _scan_frames(
+    index: VideoIndex, item: SourceItem, box_source: Detector | BoxTable, on_frame: Callable[[], object]
+) -> dict[str, Any]:
+    frame_range = _frame_range(item, index)
     histograms = []
 
     def frames() -> Iterator[np.ndarray]:
-        for _, frame in in_order(index, part):
-            histograms.append(histogram(frame))
-            watched()
+        for _, frame in decode_in_order(index, frame_range):
+            histograms.append(colour_histogram(frame))
+            on_frame()
             yield frame
 
-    if isinstance(source, Drawn):
-        boxes = [box for box in source.of(item) if box.frame in part]
+    if isinstance(box_source, BoxTable):
+        boxes = [box for box in box_source.boxes_of(item) if box.frame in frame_range]
         for _ in frames():
             pass
     else:
-        boxes = [box._replace(frame=box.frame + part.start) for box in source.boxes(frames(), index.fps)]
+        boxes = [box._replace(frame=box.frame + frame_range.start) for box in box_source.boxes(frames(), index.fps)]
     return {
-        "begin": part.start,
-        "end": part.stop,
+        "begin": frame_range.start,
+        "end": frame_range.stop,
         "height": index.height,
         "width": index.width,
         "fps": index.fps,
-        "cuts": [part.start + cut for cut in cuts(np.stack(histograms))],
+        "cuts": [frame_range.start + cut for cut in find_cuts(np.stack(histograms))],
         "boxes": boxes,
     }
 
 
-def in_order(index: VideoIndex, wanted: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+def decode_in_order(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
     """`decoded` gives what a failed seek has missed at the end; here that is put in its place."""
-    due = sorted(set(wanted))
+    ordered_numbers = sorted(set(frame_numbers))
     early: dict[int, np.ndarray] = {}
-    place = 0
-    for number, frame in decoded(index, due):
+    position = 0
+    for number, frame in decode_frames(index, ordered_numbers):
         early[number] = frame
-        while place < len(due) and due[place] in early:
-            yield due[place], early.pop(due[place])
-            place += 1
+        while position < len(ordered_numbers) and ordered_numbers[position] in early:
+            yield ordered_numbers[position], early.pop(ordered_numbers[position])
+            position += 1

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import FramesMissing, decoded, probe
-from vtcav_jax.data.frame_sampling import choose
+from vtcav_jax.data.decode import FramesMissing, decode_frames, probe
+from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.resize import Views, square_views
 
 
@@ -29,7 +29,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class How:
+class SamplingConfig:
     """Which clips are taken of a video, and what is done to them besides what the network's geometry says.
 
     Without a start they are spread evenly; ten clips with three views are the usual test protocol. With `random_start`,
@@ -37,7 +37,7 @@ class How:
     frames. `normalise=False` keeps uint8.
     """
 
-    clips: int = 1
+    clips_per_video: int = 1
     views: Views = "centre"
     normalise: bool = True
     interval_seconds: float | None = None
@@ -54,24 +54,24 @@ class How:
         if self.random_start is not None and self.random_start < 0:
             raise ValueError(f"random_start is a seed; expected at least 0, got {self.random_start}")
 
-    def drawn(self, *numbers: int) -> "How":
+    def with_random_start(self, *spawn_key: int) -> "SamplingConfig":
         """For a video, or an epoch, of this number: each has its own random starts, in whatever order they are read."""
         if self.random_start is None:
             return self
-        seed = np.random.SeedSequence(self.random_start, spawn_key=numbers)
+        seed = np.random.SeedSequence(self.random_start, spawn_key=spawn_key)
         return replace(self, random_start=int(seed.generate_state(1)[0]))
 
 
-USUAL = How()
+DEFAULT_SAMPLING = SamplingConfig()
 
 
 def read_clip(
     path: str | Path,
-    geometry: ClipSpec,
-    how: How = USUAL,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     *,
-    within: tuple[float, float] | None = None,
-    **given: Any,
+    time_range: tuple[float, float] | None = None,
+    **overrides: Any,
 ) -> Clip:
     """The clips of a video as a network with this geometry was trained to see them.
 
@@ -79,14 +79,20 @@ def read_clip(
     count from its beginning, and what reaches beyond its end goes on from there. A file that cannot be read raises
     `VideoError`.
     """
-    path, how = Path(path), replace(how, **given)
+    path, sampling = Path(path), replace(sampling, **overrides)
 
     def read(by_decoding: bool) -> Clip:
         index = probe(path, by_decoding=by_decoding)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        return clip_of(
-            index.times, index.duration, lambda wanted: decoded(index, wanted), content, geometry, how, within
+        return clip_from_frames(
+            index.times,
+            index.duration,
+            lambda wanted: decode_frames(index, wanted),
+            content,
+            clip_spec,
+            sampling,
+            time_range,
         )
 
     try:
@@ -95,53 +101,57 @@ def read_clip(
         return read(by_decoding=True)
 
 
-def clip_of(
+def clip_from_frames(
     times: Float[np.ndarray, " frames"],
     duration: float,
-    frames: Callable[[list[int]], Iterable[tuple[int, np.ndarray]]],
+    read_frames: Callable[[list[int]], Iterable[tuple[int, np.ndarray]]],
     content: str,
-    geometry: ClipSpec,
-    how: How,
-    within: tuple[float, float] | None = None,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig,
+    time_range: tuple[float, float] | None = None,
 ) -> Clip:
     """The same of anything whose frames have times; `frames` gives those that are wanted, with their numbers."""
-    chosen = choose(
+    selection = select_frames(
         times,
         duration,
-        geometry,
-        clips=how.clips,
-        start=how.start,
-        start_seconds=how.start_seconds,
-        interval_seconds=how.interval_seconds,
-        random=None if how.random_start is None else np.random.default_rng(how.random_start),
-        within=within,
+        clip_spec,
+        n_clips=sampling.clips_per_video,
+        start=sampling.start,
+        start_seconds=sampling.start_seconds,
+        interval_seconds=sampling.interval_seconds,
+        random=None if sampling.random_start is None else np.random.default_rng(sampling.random_start),
+        time_range=time_range,
     )
     # Each frame shrinks as soon as it is decoded: only small squares are ever held together.
-    found = frames(np.unique(chosen.frames).tolist())
-    squares = {i: square_views(frame, geometry, how.views, antialias=how.antialias) for i, frame in found}
-    video = np.stack([np.stack([squares[int(i)] for i in clip], axis=1) for clip in chosen.frames])  # n views t h w 3
+    numbered_frames = read_frames(np.unique(selection.frames).tolist())
+    squares = {
+        i: square_views(frame, clip_spec, sampling.views, antialias=sampling.antialias) for i, frame in numbered_frames
+    }
+    video = np.stack(
+        [np.stack([squares[int(i)] for i in clip], axis=1) for clip in selection.frames]
+    )  # n views t h w 3
     video = video.reshape(-1, *video.shape[2:])
-    return made(video, chosen.frames, times[chosen.frames], chosen.padded, content, geometry, how)
+    return finish_clip(video, selection.frames, times[selection.frames], selection.padded, content, clip_spec, sampling)
 
 
-def made(
+def finish_clip(
     video: UInt8[np.ndarray, "views t h w 3"],
     frames: Int[np.ndarray, "n t"],
     times: Float[np.ndarray, "n t"],
     padded: bool,
     content: str,
-    geometry: ClipSpec,
-    how: How,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig,
 ) -> Clip:
     """The clip of squares that are there: normalised if that is asked for, and with its identity.
 
     In the identity the frames stand for how they were chosen: a start in seconds and one in frames give one clip.
     """
-    spatial = ("size", "resize", "mean", "std") if how.normalise else ("size", "resize")
-    if how.views == "three":
-        spatial = tuple(name for name in spatial if name != "resize")  # which it does not use
-    preprocessing = {name: value for name, value in asdict(geometry).items() if name in spatial}
-    preprocessing |= {"views": how.views, "antialias": how.antialias}
-    told = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)
-    identity = hashlib.sha256(told.encode()).hexdigest()
-    return Clip(geometry.normalise(video) if how.normalise else video, frames, times, padded, identity, content)
+    used_fields = ("size", "resize", "mean", "std") if sampling.normalise else ("size", "resize")
+    if sampling.views == "three":
+        used_fields = tuple(name for name in used_fields if name != "resize")  # which it does not use
+    preprocessing = {name: value for name, value in asdict(clip_spec).items() if name in used_fields}
+    preprocessing |= {"views": sampling.views, "antialias": sampling.antialias}
+    description = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)
+    identity = hashlib.sha256(description.encode()).hexdigest()
+    return Clip(clip_spec.normalise(video) if sampling.normalise else video, frames, times, padded, identity, content)

@@ -44,7 +44,7 @@ class VideoIndex:
     height: int
     rotation: int  # degrees counter-clockwise that make a stored frame upright: 0, 90, 180, 270
     timestamps: tuple[int, ...]  # one per frame; empty where frames can only be counted
-    keys: tuple[int, ...]  # the timestamps of key frames; empty where seeking is not safe
+    key_timestamps: tuple[int, ...]  # the timestamps of key frames; empty where seeking is not safe
 
     @property
     def fps(self) -> float:
@@ -56,72 +56,74 @@ def probe(path: str | Path, *, by_decoding: bool = False) -> VideoIndex:
     """Finds every frame and its time; `by_decoding` looks at the frames where packets cannot be relied on."""
     path = Path(path)
     with _open(path) as (_, stream, frames):
-        first = next(_checked(path, frames), None)
+        first = next(_explain_decode_errors(path, frames), None)
         if first is None:
             raise VideoError(f"{path.name} has a video stream without a frame; it may have been cut short")
         rotation = round(first.rotation / 90) % 4 * 90
         size = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
         by_decoding = by_decoding or stream.codec_context.name in _HIDDEN_FRAMES
-    found = _by_packets(path)  # which also sees whether the file is whole
-    times, duration, timestamps, keys = _by_decoding(path) if by_decoding or found is None else found
+    packet_index = _index_from_packets(path)  # which also sees whether the file is whole
+    times, duration, timestamps, keys = (
+        _index_from_frames(path) if by_decoding or packet_index is None else packet_index
+    )
     return VideoIndex(path, times, duration, *size, rotation, timestamps, keys)
 
 
-def decoded(index: VideoIndex, wanted: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+def decode_frames(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
     """Each wanted frame once, with its number; in order unless a seek went wrong."""
     from av.video.reformatter import VideoReformatter
 
     # One for all frames, in this thread: a frame's own `to_ndarray` sets up a converter with threads each time.
     converter = VideoReformatter()
-    missing = sorted({int(number) for number in wanted})
+    remaining = sorted({int(number) for number in frame_numbers})
     total = len(index.times)
-    if missing and not 0 <= missing[0] <= missing[-1] < total:
-        raise ValueError(f"{index.path.name} has frames 0 to {total - 1}; asked for {missing[0]} to {missing[-1]}")
-    for ways in (_after_seeking, _from_start) if index.keys else (_from_start,):
-        for number, frame in ways(index, missing):
-            missing.remove(number)
+    if remaining and not 0 <= remaining[0] <= remaining[-1] < total:
+        raise ValueError(f"{index.path.name} has frames 0 to {total - 1}; asked for {remaining[0]} to {remaining[-1]}")
+    for decode_method in (_decode_after_seek, _decode_from_start) if index.key_timestamps else (_decode_from_start,):
+        for number, frame in decode_method(index, remaining):
+            remaining.remove(number)
             rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             yield number, np.ascontiguousarray(np.rot90(rgb, index.rotation // 90))
-        if not missing:
+        if not remaining:
             return
     raise FramesMissing(
-        f"{index.path.name} gave no picture for frame {missing[0]} ({index.times[missing[0]]:.3f} s) of {total}; the "
+        f"{index.path.name} gave no picture for frame {remaining[0]} ({index.times[remaining[0]]:.3f} s) of {total}; the "
         "file is damaged there, choose another start or write it anew"
     )
 
 
-def _after_seeking(index: VideoIndex, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+def _decode_after_seek(index: VideoIndex, frame_numbers: list[int]) -> Iterator[tuple[int, Any]]:
     """Those of the wanted frames that come out after a seek to the key frame before them."""
     from av.error import FFmpegError
 
     def key_before(number: int) -> int:
-        return max(bisect_right(index.keys, index.timestamps[number]) - 1, 0)
+        return max(bisect_right(index.key_timestamps, index.timestamps[number]) - 1, 0)
 
     with _open(index.path) as (container, stream, frames):
-        for i, group in groupby(tuple(wanted), key_before):
+        for i, group in groupby(tuple(frame_numbers), key_before):
             targets = {index.timestamps[number]: number for number in group}
-            last = max(targets)
+            last_timestamp = max(targets)
             if i > 0:
                 try:
-                    container.seek(index.keys[i], stream=stream)
+                    container.seek(index.key_timestamps[i], stream=stream)
                 except FFmpegError:
                     return
                 frames = container.decode(stream)
             # Before the key frame itself has come, frames may refer to what the seek has skipped.
-            sound = False
+            key_frame_seen = False
             try:
                 for frame in frames:
-                    sound = sound or frame.pts == index.keys[i]
-                    if sound and not frame.is_corrupt and frame.pts in targets:
+                    key_frame_seen = key_frame_seen or frame.pts == index.key_timestamps[i]
+                    if key_frame_seen and not frame.is_corrupt and frame.pts in targets:
                         yield targets.pop(frame.pts), frame
-                    if frame.pts is None or frame.pts >= last:
+                    if frame.pts is None or frame.pts >= last_timestamp:
                         break
             except (FFmpegError, IndexError):
                 return
 
 
-def _from_start(index: VideoIndex, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-    targets = set(wanted)
+def _decode_from_start(index: VideoIndex, frame_numbers: list[int]) -> Iterator[tuple[int, Any]]:
+    targets = set(frame_numbers)
     number_of = {timestamp: number for number, timestamp in enumerate(index.timestamps)}
     for count, frame in enumerate(_all_frames(index.path)):
         number = number_of.get(frame.pts) if number_of else count
@@ -134,10 +136,10 @@ def _from_start(index: VideoIndex, wanted: list[int]) -> Iterator[tuple[int, Any
 
 def _all_frames(path: Path) -> Iterator[Any]:
     with _open(path) as (_, _, frames):
-        yield from _checked(path, frames)
+        yield from _explain_decode_errors(path, frames)
 
 
-def _checked(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
+def _explain_decode_errors(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
     """The frames, with what FFmpeg says of a damaged one told as ours."""
     from av.error import FFmpegError
 
@@ -168,7 +170,7 @@ class _Packet(NamedTuple):
     is_corrupt: bool
 
 
-def _by_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]] | None:
+def _index_from_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]] | None:
     """Times, duration, timestamps and key frames; None where packets do not tell."""
     from av.error import FFmpegError
 
@@ -183,53 +185,59 @@ def _by_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[i
             raise VideoError(f"{path.name} is damaged ({_reason(error)}); copy it again from its source") from error
         if not packets:
             return None
-        _check_whole(path, container, stream, packets)
-        shown = {p.pts: p for p in packets if not p.is_discard}  # an edit list may hide what is before its cut
-        if None in shown or not shown or len(shown) < sum(not p.is_discard for p in packets):
+        _check_complete(path, container, stream, packets)
+        displayed_packets = {
+            p.pts: p for p in packets if not p.is_discard
+        }  # an edit list may hide what is before its cut
+        if (
+            None in displayed_packets
+            or not displayed_packets
+            or len(displayed_packets) < sum(not p.is_discard for p in packets)
+        ):
             return None
-        timestamps = tuple(sorted(pts for pts in shown if pts is not None))
-        keys = tuple(pts for pts in timestamps if shown[pts].is_keyframe)
-        last = shown[timestamps[-1]]
-        return *_clock(timestamps, last.duration, stream), timestamps, keys
+        timestamps = tuple(sorted(pts for pts in displayed_packets if pts is not None))
+        key_timestamps = tuple(pts for pts in timestamps if displayed_packets[pts].is_keyframe)
+        last = displayed_packets[timestamps[-1]]
+        return *_frame_times(timestamps, last.duration, stream), timestamps, key_timestamps
 
 
-def _by_decoding(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]]:
+def _index_from_frames(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]]:
     with _open(path) as (_, stream, _):
         seen = [(frame.pts, frame.duration) for frame in _all_frames(path)]
         if not seen:
-            raise VideoError(_cut_short(path, "none of its frames can be decoded"))
+            raise VideoError(_truncation_message(path, "none of its frames can be decoded"))
         timestamps = tuple(pts for pts, _ in seen if pts is not None)
         if len(timestamps) == len(seen) and all(a < b for a, b in zip(timestamps, timestamps[1:])):
-            return *_clock(timestamps, seen[-1][1], stream), timestamps, ()
-        rate = _rate(stream)
+            return *_frame_times(timestamps, seen[-1][1], stream), timestamps, ()
+        rate = _frame_rate(stream)
         return np.arange(len(seen)) / rate, len(seen) / rate, (), ()
 
 
-def _clock(timestamps: tuple[int, ...], last: int | None, stream: Any) -> tuple[np.ndarray, float]:
+def _frame_times(timestamps: tuple[int, ...], last_duration: int | None, stream: Any) -> tuple[np.ndarray, float]:
     """Seconds from the first frame, and until the end of the last one, which may not say how long it is shown."""
     unit = float(stream.time_base)
     times = (np.array(timestamps) - timestamps[0]) * unit
-    if last:
-        return times, float(times[-1]) + last * unit
-    return times, float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 1 / _rate(stream)))
+    if last_duration:
+        return times, float(times[-1]) + last_duration * unit
+    return times, float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 1 / _frame_rate(stream)))
 
 
-def _rate(stream: Any) -> float:
+def _frame_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
 
 
-def _check_whole(path: Path, container: Any, stream: Any, packets: list[_Packet]) -> None:
+def _check_complete(path: Path, container: Any, stream: Any, packets: list[_Packet]) -> None:
     """Refuses a file that ends well before what its header promises; headers are often wrong by a frame or two."""
     if packets[-1].is_corrupt:
-        raise VideoError(_cut_short(path, f"it ends within frame {len(packets) - 1}"))
+        raise VideoError(_truncation_message(path, f"it ends within frame {len(packets) - 1}"))
     if stream.frames - len(packets) > max(2, stream.frames // 50):
-        raise VideoError(_cut_short(path, f"{len(packets)} of {stream.frames} frames are there"))
-    promised = _matroska_seconds(stream.metadata.get("DURATION", ""))
+        raise VideoError(_truncation_message(path, f"{len(packets)} of {stream.frames} frames are there"))
+    promised_seconds = _matroska_seconds(stream.metadata.get("DURATION", ""))
     end = float(max((p.pts or 0) + (p.duration or 0) for p in packets) * stream.time_base)
-    if promised and promised - end > max(3 / _rate(stream), promised / 50):
-        raise VideoError(_cut_short(path, f"it ends at {end:.2f} s of {promised:.2f} s"))
+    if promised_seconds and promised_seconds - end > max(3 / _frame_rate(stream), promised_seconds / 50):
+        raise VideoError(_truncation_message(path, f"it ends at {end:.2f} s of {promised_seconds:.2f} s"))
     if container.format.name == "gif" and not _ends_with_semicolon(path):
-        raise VideoError(_cut_short(path, f"its end is missing after frame {len(packets) - 1}"))
+        raise VideoError(_truncation_message(path, f"its end is missing after frame {len(packets) - 1}"))
 
 
 def _matroska_seconds(text: str) -> float | None:
@@ -247,8 +255,8 @@ def _ends_with_semicolon(path: Path) -> bool:
         return file.read().rstrip(b"\0").endswith(b";")
 
 
-def _cut_short(path: Path, how: str) -> str:
-    return f"{path.name} was cut short: {how}; copy it again from its source"
+def _truncation_message(path: Path, reason: str) -> str:
+    return f"{path.name} was cut short: {reason}; copy it again from its source"
 
 
 @contextmanager
@@ -281,7 +289,7 @@ def _open(path: Path) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
         if not streams:
             kinds = sorted({stream.type for stream in container.streams})
             if not kinds:
-                raise VideoError(_cut_short(path, "nothing in it can be read"))
+                raise VideoError(_truncation_message(path, "nothing in it can be read"))
             raise VideoError(f"{path.name} has {' and '.join(kinds)} but no video stream; expected a video")
         if streams[0].codec_context is None:
             raise VideoError(f"{path.name} needs a decoder that this FFmpeg lacks, or was cut short; convert it first")

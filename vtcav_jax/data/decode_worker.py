@@ -22,7 +22,7 @@ class WorkerDied(RuntimeError):
     """With what is known of why."""
 
 
-class TooSlow(WorkerDied):
+class WorkerTimeout(WorkerDied):
     """It was ended, since it had not answered in time."""
 
 
@@ -31,33 +31,33 @@ class Worker:
 
     def __init__(self, job: bytes):
         """`job` is a pickled function of one argument, which it is asked for many times."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path]
-        with theirs:
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self.connection = Connection(ours.detach())
+        parent_socket, child_socket = socket.socketpair()
+        command = [sys.executable, "-c", _START, str(child_socket.fileno()), *sys.path]
+        with child_socket:
+            self.process = subprocess.Popen(command, pass_fds=[child_socket.fileno()], stdin=subprocess.DEVNULL)
+        self.connection = Connection(parent_socket.detach())
         try:
             self._receive(job)
         except BaseException:
             self.close()
             raise
 
-    def ask(self, argument: Any, limit: float | None = None) -> Any:
+    def call(self, argument: Any, timeout: float | None = None) -> Any:
         """What the job gives for `argument`; a worker that takes more than `limit` seconds for it is ended."""
-        return self._receive(pickle.dumps(argument), limit)
+        return self._receive(pickle.dumps(argument), timeout)
 
-    def _receive(self, message: bytes, limit: float | None = None) -> Any:
+    def _receive(self, message: bytes, timeout: float | None = None) -> Any:
         try:
             self.connection.send_bytes(message)
-            if not self.connection.poll(limit):
+            if not self.connection.poll(timeout):
                 self.close()
-                raise TooSlow(f"not within {limit:g} s")
-            good, answer = self.connection.recv()
+                raise WorkerTimeout(f"not within {timeout:g} s")
+            succeeded, response = self.connection.recv()
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise WorkerDied(self._end()) from error
-        if good:
-            return answer
-        raise answer
+            raise WorkerDied(self._exit_reason()) from error
+        if succeeded:
+            return response
+        raise response
 
     def stop(self) -> None:
         """At once, whatever it is doing. Also ends `ask` in another thread."""
@@ -68,7 +68,7 @@ class Worker:
         self.stop()
         self.connection.close()
 
-    def _end(self) -> str:
+    def _exit_reason(self) -> str:
         self.connection.close()
         try:
             code = self.process.wait(timeout=5)
@@ -81,28 +81,28 @@ class Worker:
         return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
-def work(number: int) -> None:
+def work(descriptor: int) -> None:
     """What the process does: one answer for each question until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who asks decides
-    connection, questions = Connection(number), queue.SimpleQueue()
+    connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def listen() -> None:
         while True:
             try:
-                questions.put(connection.recv_bytes())
+                requests.put(connection.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)  # nobody waits for what is being read, however long it would take
 
     threading.Thread(target=listen, daemon=True).start()
     job = None
     while True:
-        question = questions.get()
+        request = requests.get()
         try:
             if job is None:
-                job, answer = pickle.loads(question), None
+                job, response = pickle.loads(request), None
             else:
-                answer = job(pickle.loads(question))
-            connection.send((True, answer))
+                response = job(pickle.loads(request))
+            connection.send((True, response))
         except OSError:
             os._exit(0)
         except Exception as error:

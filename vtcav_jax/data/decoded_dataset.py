@@ -14,216 +14,240 @@ from typing import Any
 
 import numpy as np
 
+from vtcav_jax.atomic import explain_disk_full, write_text
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
-from vtcav_jax.data.clip import Clip, How, made
-from vtcav_jax.data.loader import Read, stream
-from vtcav_jax.data.open import Item, Source, digest
-from vtcav_jax.data.tfds import Records, records_of
-from vtcav_jax.runs.directory import told_when_full, write_text
+from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
+from vtcav_jax.data.loader import ReadResult, stream
+from vtcav_jax.data.open import Source, SourceItem, json_sha256
+from vtcav_jax.data.tfds import ExampleRecords, open_records
 
-INDEX = "clips.json"  # what each clip is, and how they were made; written last
-VERSION = "1.0.0"
-PROGRESS = ".progress.json"  # what is done of an unfinished dataset; written after each shard
+DATASET_INDEX_FILE = "clips.json"  # what each clip is, and how they were made; written last
+DATASET_VERSION = "1.0.0"
+PREPARE_PROGRESS_FILE = ".progress.json"  # what is done of an unfinished dataset; written after each shard
 SHARD_BYTES = 64 * 2**20  # as much as a run that is interrupted may lose
-READ_LATER = ("mean", "std")  # of the geometry: numbers are scaled when they are read
-FEATURES = ("video", "frames", "times", "padded", "content")
+SPEC_FIELDS_AT_READ = ("mean", "std")  # of the geometry: numbers are scaled when they are read
+CLIP_FEATURES = ("video", "frames", "times", "padded", "content")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """Such a dataset as a source."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
-    items: tuple[Item, ...]
-    records: Records
-    geometry: ClipSpec
-    how: How
+    items: tuple[SourceItem, ...]
+    records: ExampleRecords
+    clip_spec: ClipSpec
+    sampling: SamplingConfig
 
     @property
     def identity(self) -> str:
-        return digest((self.records.folder / INDEX).read_text(encoding="utf-8"))
+        return json_sha256((self.records.folder / DATASET_INDEX_FILE).read_text(encoding="utf-8"))
 
-    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
-        self._check(geometry, how)
-        found = self.records[i, FEATURES]
-        video, frames, times = (np.array(found[name]) for name in FEATURES[:3])  # which are read-only
-        return made(video, frames, times, bool(found["padded"]), found["content"].decode(), geometry, how)
+    def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
+        self._check(clip_spec, sampling)
+        example = self.records[i, CLIP_FEATURES]
+        video, frames, times = (np.array(example[name]) for name in CLIP_FEATURES[:3])  # which are read-only
+        return finish_clip(
+            video, frames, times, bool(example["padded"]), example["content"].decode(), clip_spec, sampling
+        )
 
     def content(self, i: int) -> str:
         """The hash of what clip i was made of, by which it is known wherever else it may be."""
         return self.records[i, ("content",)]["content"].decode()
 
-    def _check(self, geometry: ClipSpec, how: How) -> None:
-        ours, theirs = (_kept(self.geometry, self.how), _kept(geometry, how))
+    def _check(self, clip_spec: ClipSpec, sampling: SamplingConfig) -> None:
+        ours, theirs = (_stored_settings(self.clip_spec, self.sampling), _stored_settings(clip_spec, sampling))
         if differing := [name for name in ours if ours[name] != theirs[name]]:
             expected = ", ".join(f"{name}={ours[name]}" for name in differing)
             got = ", ".join(f"{name}={theirs[name]}" for name in differing)
             raise ValueError(f"{self.spec} was prepared with {expected}, asked for {got}; prepare it anew for this")
 
 
-def _kept(geometry: ClipSpec, how: How) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(geometry).items() if name not in READ_LATER}
-    return told | {name: value for name, value in asdict(how).items() if name != "normalise"}
+def _stored_settings(clip_spec: ClipSpec, sampling: SamplingConfig) -> dict[str, Any]:
+    spec_fields = {name: value for name, value in asdict(clip_spec).items() if name not in SPEC_FIELDS_AT_READ}
+    return spec_fields | {name: value for name, value in asdict(sampling).items() if name != "normalise"}
 
 
-def prepare(
+def prepare_dataset(
     source: Source,
-    geometry: ClipSpec,
-    how: How,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig,
     out_dir: str | Path,
     *,
     name: str = "clips",
     split: str = "train",
-    workers: int = 2,
-) -> list[Read]:
+    num_workers: int = 2,
+) -> list[ReadResult]:
     """Reads every clip of `source` and writes them to `out_dir/NAME/1.0.0`, in their order; returns what failed.
 
     Read it back with `open_source(out_dir)` or `open_source("tfds:NAME:SPLIT?data_dir=OUT_DIR")`. The folder has its
     name only once it is whole. The same call continues one that was interrupted, after its last whole file of records.
     """
-    for what, given in (("name", name), ("split", split)):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", given):
-            raise ValueError(f"expected a {what} of small letters, digits and _, such as clips; got {given!r}")
-    folder = Path(out_dir) / name / VERSION
+    for parameter, value in (("name", name), ("split", split)):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+            raise ValueError(f"expected a {parameter} of small letters, digits and _, such as clips; got {value!r}")
+    folder = Path(out_dir) / name / DATASET_VERSION
     if folder.exists():
         raise ValueError(f"there is a dataset in {folder} already; remove it, or choose another name")
-    job = _Job(source, geometry, replace(how, normalise=False), folder, split, workers)
+    job = _PrepareJob(source, clip_spec, replace(sampling, normalise=False), folder, split, num_workers)
     try:
-        with told_when_full(folder):
-            return _prepared(job)
+        with explain_disk_full(folder):
+            return _run_job(job)
     finally:
-        if not (job.part / PROGRESS).exists():
-            shutil.rmtree(job.part, ignore_errors=True)
+        if not (job.part_folder / PREPARE_PROGRESS_FILE).exists():
+            shutil.rmtree(job.part_folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PrepareJob:
     """What is made of what, and where."""
 
     source: Source
-    geometry: ClipSpec
-    how: How
+    clip_spec: ClipSpec
+    sampling: SamplingConfig
     folder: Path
     split: str
-    workers: int
+    num_workers: int
 
     @property
-    def part(self) -> Path:
+    def part_folder(self) -> Path:
         """The folder while it is not whole."""
-        return self.folder.with_name(f".{VERSION}.part")
+        return self.folder.with_name(f".{DATASET_VERSION}.part")
 
     @property
-    def asked(self) -> str:
+    def request(self) -> str:
         """All that the clips depend on."""
         identity = [self.source.spec, self.source.identity, self.source.heads]
-        return json.dumps([*identity, asdict(self.geometry), asdict(self.how), self.split])
+        return json.dumps([*identity, asdict(self.clip_spec), asdict(self.sampling), self.split])
 
 
-def _prepared(job: _Job) -> list[Read]:
-    source, part, done = job.source, job.part, _done(job)
-    if done is None:  # nothing to go on with, or another dataset
+def _run_job(job: _PrepareJob) -> list[ReadResult]:
+    source, part, progress_before = job.source, job.part_folder, _load_progress(job)
+    if progress_before is None:  # nothing to go on with, or another dataset
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    items, failures = _write(job, done or Done())
+    items, failures = _write_shards(job, progress_before or PrepareProgress())
     if not items:
         raise ValueError(f"none of the {len(failures)} clips of {source.spec} can be read; {failures[0].failure}")
-    told = {
+    index = {
         "source": source.spec,
         "split": job.split,
-        "geometry": asdict(job.geometry),
-        "how": asdict(job.how),
+        "geometry": asdict(job.clip_spec),
+        "how": asdict(job.sampling),
         "heads": source.heads,
         "items": [{"name": item.name, "labels": item.labels} for item in items],
         "failed": [{"name": read.item.name, "reason": read.failure} for read in failures],
     }
-    (part / INDEX).write_text(json.dumps(told, indent=1), encoding="utf-8")
-    (part / PROGRESS).unlink(missing_ok=True)
+    (part / DATASET_INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    (part / PREPARE_PROGRESS_FILE).unlink(missing_ok=True)
     part.rename(job.folder)
     return failures
 
 
 @dataclass(frozen=True)
-class Done:
+class PrepareProgress:
     """What an interrupted run has in whole shards: numbers of items, and why others cannot be read."""
 
-    written: tuple[int, ...] = ()
-    failed: tuple[tuple[int, str], ...] = ()
+    written_items: tuple[int, ...] = ()
+    failed_items: tuple[tuple[int, str], ...] = ()
 
     @property
-    def reads(self) -> int:
-        return len(self.written) + len(self.failed)
+    def n_reads(self) -> int:
+        return len(self.written_items) + len(self.failed_items)
 
 
-def _done(job: _Job) -> Done | None:
+def _load_progress(job: _PrepareJob) -> PrepareProgress | None:
     """What there is of just what is asked for; TFDS's own files are put back as they were when that was true."""
     try:
-        told = json.loads((job.part / PROGRESS).read_text(encoding="utf-8"))
+        saved_progress = json.loads((job.part_folder / PREPARE_PROGRESS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if told["asked"] != job.asked:
+    if saved_progress["asked"] != job.request:
         return None
-    for stale in job.part.glob(".*.part*"):
+    for stale in job.part_folder.glob(".*.part*"):
         stale.unlink()
-    for file, text in told["files"].items():
-        write_text(job.part / file, text)
-    return Done(tuple(told["written"]), tuple((i, why) for i, why in told["failed"]))
+    for file, text in saved_progress["files"].items():
+        write_text(job.part_folder / file, text)
+    return PrepareProgress(
+        tuple(saved_progress["written"]), tuple((i, reason) for i, reason in saved_progress["failed"])
+    )
 
 
-def _keep(job: _Job, done: Done) -> None:
-    files = {path.name: path.read_text(encoding="utf-8") for path in job.part.iterdir() if _about(path)}
-    write_text(job.part / PROGRESS, json.dumps({"asked": job.asked, "files": files, **asdict(done)}))
+def _save_progress(job: _PrepareJob, progress_now: PrepareProgress) -> None:
+    files = {
+        path.name: path.read_text(encoding="utf-8") for path in job.part_folder.iterdir() if _is_metadata_file(path)
+    }
+    write_text(
+        job.part_folder / PREPARE_PROGRESS_FILE,
+        json.dumps({"asked": job.request, "files": files, **asdict(progress_now)}),
+    )
 
 
-def _about(path: Path) -> bool:
-    return path.suffix in (".json", ".txt") and path.name != PROGRESS
+def _is_metadata_file(path: Path) -> bool:
+    return path.suffix in (".json", ".txt") and path.name != PREPARE_PROGRESS_FILE
 
 
-def _write(job: _Job, done: Done) -> tuple[list[Item], list[Read]]:
+def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[list[SourceItem], list[ReadResult]]:
     from tensorflow_datasets.core import DatasetIdentity, DatasetInfo, SequentialWriter
 
-    source, geometry, how, part, split = job.source, job.geometry, job.how, job.part, job.split
+    source, clip_spec, sampling, part, split = job.source, job.clip_spec, job.sampling, job.part_folder, job.split
     name = job.folder.parent.name
     columns = {head: re.sub(r"\W", "_", head) for head in source.heads}
     if len(set(columns.values())) < len(columns):
         raise ValueError(f"{source.spec} has heads whose names differ by signs only: {', '.join(columns)}")
-    views = how.clips * (3 if how.views == "three" else 1)
-    features = _features((views, *geometry.shape), how.clips, {columns[h]: names for h, names in source.heads.items()})
-    identity = DatasetIdentity(name=name, version=VERSION, data_dir=str(part), module_name="vtcav_jax")  # pyright: ignore[reportArgumentType]
+    views = sampling.clips_per_video * (3 if sampling.views == "three" else 1)
+    features = _dataset_features(
+        (views, *clip_spec.shape), sampling.clips_per_video, {columns[h]: names for h, names in source.heads.items()}
+    )
+    identity = DatasetIdentity(name=name, version=DATASET_VERSION, data_dir=str(part), module_name="vtcav_jax")  # pyright: ignore[reportArgumentType]
     info = DatasetInfo(builder=identity, features=features, description=f"Clips of {source.spec}, by vtcav_jax")
-    shard = max(1, SHARD_BYTES // (views * int(np.prod(geometry.shape))))
-    writer = SequentialWriter(info, max_examples_per_shard=shard, file_format="array_record", overwrite=False)
+    clips_per_shard = max(1, SHARD_BYTES // (views * int(np.prod(clip_spec.shape))))
+    writer = SequentialWriter(info, max_examples_per_shard=clips_per_shard, file_format="array_record", overwrite=False)
     writer.initialize_splits([split], fail_if_exists=False)
-    written, failures = list(done.written), [Read(i, source.items[i], None, why) for i, why in done.failed]
-    reads = stream(source, geometry, how, wanted=range(done.reads, len(source.items)), workers=job.workers)
-    note = f"{done.reads} from before" if done.reads else ""
-    for read in progress(reads, len(source.items) - done.reads, "clips", size=lambda _: 1, note=lambda: note):
+    written_items, failures = (
+        list(progress_before.written_items),
+        [ReadResult(i, source.items[i], None, reason) for i, reason in progress_before.failed_items],
+    )
+    reads = stream(
+        source,
+        clip_spec,
+        sampling,
+        positions=range(progress_before.n_reads, len(source.items)),
+        num_workers=job.num_workers,
+    )
+    progress_note = f"{progress_before.n_reads} from before" if progress_before.n_reads else ""
+    for read in progress(
+        reads, len(source.items) - progress_before.n_reads, "clips", size=lambda _: 1, note=lambda: progress_note
+    ):
         if (clip := read.clip) is None:
             failures.append(read)
             continue
-        written.append(read.index)
-        example: dict[str, Any] = {name: getattr(clip, name) for name in FEATURES}
+        written_items.append(read.index)
+        example: dict[str, Any] = {name: getattr(clip, name) for name in CLIP_FEATURES}
         example |= {"frames": clip.frames.astype(np.int64), "times": clip.times.astype(np.float64)}
         example |= {"name": read.item.name, "identity": clip.identity}
         if columns:
             example["labels"] = {column: read.item.labels.get(head, -1) for head, column in columns.items()}
         writer.add_examples({split: [example]})
-        if sum(info.splits[split].shard_lengths) == len(written):  # all of it is in whole shards
-            _keep(job, Done(tuple(written), tuple((read.index, str(read.failure)) for read in failures)))
+        if sum(info.splits[split].shard_lengths) == len(written_items):  # all of it is in whole shards
+            _save_progress(
+                job, PrepareProgress(tuple(written_items), tuple((read.index, str(read.failure)) for read in failures))
+            )
     writer.close_all()
     (part / "metadata.json").unlink(missing_ok=True)  # empty; TFDS writes it only where it goes on
-    return [source.items[i] for i in written], failures
+    return [source.items[i] for i in written_items], failures
 
 
-def _features(shape: tuple[int, ...], clips: int, heads: dict[str, Sequence[str]]) -> Any:
+def _dataset_features(shape: tuple[int, ...], n_clips: int, heads: dict[str, Sequence[str]]) -> Any:
     from tensorflow_datasets.core import features as tfds
 
-    taken = (clips, shape[1])
+    frame_shape = (n_clips, shape[1])
     columns: dict[str, Any] = {
         "video": tfds.Tensor(shape=shape, dtype=np.uint8, encoding="bytes"),
-        "frames": tfds.Tensor(shape=taken, dtype=np.int64, encoding="bytes"),
-        "times": tfds.Tensor(shape=taken, dtype=np.float64, encoding="bytes"),
+        "frames": tfds.Tensor(shape=frame_shape, dtype=np.int64, encoding="bytes"),
+        "times": tfds.Tensor(shape=frame_shape, dtype=np.float64, encoding="bytes"),
         "padded": tfds.Scalar(np.bool_),
         "name": tfds.Text(),
         "content": tfds.Text(),
@@ -234,28 +258,32 @@ def _features(shape: tuple[int, ...], clips: int, heads: dict[str, Sequence[str]
     return tfds.FeaturesDict(columns)
 
 
-def find(folder: Path) -> Path | None:
+def find_prepared(folder: Path) -> Path | None:
     """The prepared dataset that `folder` is, or the only one in it."""
-    if (folder / INDEX).exists() and (folder / "features.json").exists():
+    if (folder / DATASET_INDEX_FILE).exists() and (folder / "features.json").exists():
         return folder
-    inside = [path.parent for depth in ("", "*/") for path in folder.glob(f"{depth}{VERSION}/{INDEX}")]
-    if len(inside) > 1:
-        raise ValueError(f"there are several datasets in {folder}; open one of {', '.join(map(str, sorted(inside)))}")
-    return inside[0] if inside else None
+    candidates = [
+        path.parent for depth in ("", "*/") for path in folder.glob(f"{depth}{DATASET_VERSION}/{DATASET_INDEX_FILE}")
+    ]
+    if len(candidates) > 1:
+        raise ValueError(
+            f"there are several datasets in {folder}; open one of {', '.join(map(str, sorted(candidates)))}"
+        )
+    return candidates[0] if candidates else None
 
 
-def opened(folder: Path, spec: str, split: str | None = None) -> Prepared:
+def open_prepared(folder: Path, spec: str, split: str | None = None) -> PreparedDataset:
     try:
-        told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        geometry: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in told["geometry"].items()}
-        heads = {head: tuple(names) for head, names in told["heads"].items()}
-        items = tuple(Item(item["name"], item["labels"]) for item in told["items"])
-        records = records_of(folder, told["split"])
-        if split not in (None, told["split"]):
-            raise ValueError(f"{spec}: there is no split {split!r}; there is {told['split']!r}")
-        prepared = Prepared(spec, heads, items, records, ClipSpec(**geometry), How(**told["how"]))
+        index = json.loads((folder / DATASET_INDEX_FILE).read_text(encoding="utf-8"))
+        spec_fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in index["geometry"].items()}
+        heads = {head: tuple(names) for head, names in index["heads"].items()}
+        items = tuple(SourceItem(item["name"], item["labels"]) for item in index["items"])
+        records = open_records(folder, index["split"])
+        if split not in (None, index["split"]):
+            raise ValueError(f"{spec}: there is no split {split!r}; there is {index['split']!r}")
+        dataset = PreparedDataset(spec, heads, items, records, ClipSpec(**spec_fields), SamplingConfig(**index["how"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / INDEX} is damaged ({error}); prepare the dataset anew") from error
+        raise ValueError(f"{folder / DATASET_INDEX_FILE} is damaged ({error}); prepare the dataset anew") from error
     if len(records) != len(items):
         raise ValueError(f"{folder} has {len(records)} clips, expected {len(items)}; prepare the dataset anew")
-    return prepared
+    return dataset

@@ -1,51 +1,45 @@
 """What could not be read, and why: a table for a person, and all of it as CSV."""
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vtcav_jax.data.loader import Read
-from vtcav_jax.names import printable
+from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.names import escape_control_chars
+from vtcav_jax.runs.directory import write_table
 
-NAMES = 20  # of each kind
+MAX_NAMES_PER_REASON = 20  # of each kind
 
 
-def failure_table(reads: Iterable[Read]) -> str:
+def failure_table(reads: Iterable[ReadResult]) -> str:
     """By kind of reason, the most frequent first; where reasons differ in numbers only, these are left out."""
-    kinds: dict[str, list[Read]] = {}
+    reads_by_reason: dict[str, list[ReadResult]] = {}
     for read in reads:
         if read.failure is not None:
-            kinds.setdefault(_kind(read), []).append(read)
-    if not kinds:
+            reads_by_reason.setdefault(_reason_pattern(read), []).append(read)
+    if not reads_by_reason:
         return "nothing failed"
-    lines = [f"{sum(map(len, kinds.values()))} could not be read:"]
-    for kind, some in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
-        lines.append(f"{len(some):>6}  {kind if len(some) > 1 else _without_name(some[0])}")
-        lines.extend(f"{'':>10}{read.item.name}" for read in some[:NAMES])
-        if len(some) > NAMES:
-            lines.append(f"{'':>10}and {len(some) - NAMES} more")
+    lines = [f"{sum(map(len, reads_by_reason.values()))} could not be read:"]
+    for reason, failed_reads in sorted(reads_by_reason.items(), key=lambda pair: -len(pair[1])):
+        lines.append(f"{len(failed_reads):>6}  {reason if len(failed_reads) > 1 else _without_name(failed_reads[0])}")
+        lines.extend(f"{'':>10}{read.item.name}" for read in failed_reads[:MAX_NAMES_PER_REASON])
+        if len(failed_reads) > MAX_NAMES_PER_REASON:
+            lines.append(f"{'':>10}and {len(failed_reads) - MAX_NAMES_PER_REASON} more")
     return "\n".join(lines)
 
 
-def write_failures(path: str | Path, reads: Sequence[Read]) -> None:
+def write_failures(path: str | Path, reads: Sequence[ReadResult]) -> None:
     """The columns name, file and reason; a file without rows says that all was read."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "file", "reason"))
-        failed = [read for read in reads if read.failure is not None]
-        writer.writerows((read.item.name, read.item.path or "", read.failure) for read in failed)
-    part.replace(path)
+    rows = ((read.item.name, read.item.path or "", read.failure) for read in reads if read.failure is not None)
+    write_table(Path(path), ("name", "file", "reason"), rows, errors="backslashreplace")
 
 
-def _without_name(read: Read) -> str:
+def _without_name(read: ReadResult) -> str:
     text = str(read.failure)
     for name in (str(read.item.path), read.item.path.name) if read.item.path else (read.item.name,):
         text = text.replace(name, "")
-    return printable(text.strip()).replace("\n", " ")
+    return escape_control_chars(text.strip()).replace("\n", " ")
 
 
-def _kind(read: Read) -> str:
+def _reason_pattern(read: ReadResult) -> str:
     return re.sub(r"(?<!\w)\d+(\.\d+)?(?!\w)", "..", _without_name(read))

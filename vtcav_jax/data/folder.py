@@ -4,38 +4,38 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtcav_jax.data.open import Files, Item, one_line, unique
+from vtcav_jax.data.open import FileSource, SourceItem, disambiguate, one_line
 
 # What lies beside videos in datasets. Any other file is taken for a video, so that a broken one is reported.
-BESIDE = frozenset(
+NON_VIDEO_SUFFIXES = frozenset(
     ".csv .tsv .json .jsonl .txt .md .rst .xml .yaml .yml .html .pdf .log .flags .srt .vtt .ass .sub .jpg .jpeg .png"
     " .bmp .webp .tif .tiff .wav .mp3 .flac .m4a .npy .npz .pkl .pt .pth .h5 .hdf5 .mat .parquet .safetensors .zip .tar"
     " .gz .tgz .bz2 .xz .7z .rar .py .sh .ipynb .db .ini .part .tmp .md5 .sha1 .sha256 .torrent .aria2".split()
 )
-BESIDE_WITHOUT_SUFFIX = frozenset({"readme", "license", "licence", "copying", "changelog", "makefile", "checksums"})
+NON_VIDEO_NAMES = frozenset({"readme", "license", "licence", "copying", "changelog", "makefile", "checksums"})
 
 
-def opened(folder: Path, spec: str) -> Files:
+def open_video_folder(folder: Path, spec: str) -> FileSource:
     """Classes are the folders of the first level that hold videos, however deep; order is by name."""
-    paths = [path.relative_to(folder) for path in _videos(folder, frozenset())]
+    paths = [path.relative_to(folder) for path in _find_videos(folder, frozenset())]
     if not paths:
         raise ValueError(f"there is no video in {spec}; expected videos, or a folder of them for each class")
-    outside = [path for path in paths if len(path.parts) == 1]
-    if outside and len(outside) < len(paths):
+    unlabelled_paths = [path for path in paths if len(path.parts) == 1]
+    if unlabelled_paths and len(unlabelled_paths) < len(paths):
         raise ValueError(
-            f"{spec} holds class folders and, beside them, {len(outside)} videos without a class ({outside[0]!s:.100});"
+            f"{spec} holds class folders and, beside them, {len(unlabelled_paths)} videos without a class ({unlabelled_paths[0]!s:.100});"
             " move them into a folder, or name labels in a CSV manifest"
         )
-    classes = [] if outside else sorted({path.parts[0] for path in paths})
-    names = unique(one_line(path.as_posix()) for path in paths)
+    classes = [] if unlabelled_paths else sorted({path.parts[0] for path in paths})
+    names = disambiguate(one_line(path.as_posix()) for path in paths)
     items = (
-        Item(name, {"label": classes.index(path.parts[0])} if classes else {}, folder / path)
+        SourceItem(name, {"label": classes.index(path.parts[0])} if classes else {}, folder / path)
         for name, path in zip(names, paths)
     )
-    return Files(spec, {"label": tuple(map(one_line, classes))} if classes else {}, tuple(items))
+    return FileSource(spec, {"label": tuple(map(one_line, classes))} if classes else {}, tuple(items))
 
 
-def _videos(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _find_videos(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
     """Links are followed, but not to a folder that one is in; a folder that cannot be listed stands for its videos."""
     try:
         status = folder.stat()
@@ -43,14 +43,14 @@ def _videos(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     except OSError:
         yield folder
         return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    folder_id = (status.st_dev, status.st_ino)
+    if folder_id in ancestors:
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
         if entry.is_dir():
-            yield from _videos(path, above | {here})
-        elif path.suffix.lower() not in BESIDE and entry.name.lower() not in BESIDE_WITHOUT_SUFFIX:
+            yield from _find_videos(path, ancestors | {folder_id})
+        elif path.suffix.lower() not in NON_VIDEO_SUFFIXES and entry.name.lower() not in NON_VIDEO_NAMES:
             yield path

@@ -17,25 +17,25 @@ _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FrameSelection:
     """The frames of each clip, counted from 0 in the order of display."""
 
     frames: Int[np.ndarray, "n t"]
     padded: bool  # the video was too short, so that frames come twice
 
 
-def choose(
+def select_frames(
     times: Float[np.ndarray, " frames"],
     duration: float,
-    geometry: ClipSpec,
+    clip_spec: ClipSpec,
     *,
-    clips: int = 1,
+    n_clips: int = 1,
     start: int | None = None,
     start_seconds: float | None = None,
     interval_seconds: float | None = None,
     random: np.random.Generator | None = None,
-    within: tuple[float, float] | None = None,
-) -> Chosen:
+    time_range: tuple[float, float] | None = None,
+) -> FrameSelection:
     """The frames of `clips` clips in a video whose frames are shown at `times`, in seconds from the first one.
 
     Without a start, the video is cut into `clips` equal parts and each clip lies in the middle of its part. What
@@ -47,51 +47,55 @@ def choose(
     """
     if not len(times):
         raise ValueError("expected a video with at least one frame, got none")
-    if clips < 1:
-        raise ValueError(f"expected at least 1 clip, got {clips}")
+    if n_clips < 1:
+        raise ValueError(f"expected at least 1 clip, got {n_clips}")
     if interval_seconds is not None and not interval_seconds > 0:
         raise ValueError(f"expected a positive interval_seconds, got {interval_seconds}")
-    if within is not None:
-        begin, end, origin = _part(times, duration, within)
-        chosen = choose(
+    if time_range is not None:
+        begin, end, origin = _frame_range(times, duration, time_range)
+        selection = select_frames(
             np.maximum(times[begin:end] - origin, 0),
-            min(duration, within[1]) - origin,
-            geometry,
-            clips=clips,
+            min(duration, time_range[1]) - origin,
+            clip_spec,
+            n_clips=n_clips,
             start=start,
             start_seconds=start_seconds,
             interval_seconds=interval_seconds,
             random=random,
         )
-        return Chosen(chosen.frames + begin, chosen.padded)
+        return FrameSelection(selection.frames + begin, selection.padded)
     first = _first_frame(times, duration, start, start_seconds)
     if first is not None and random is not None:
         raise ValueError("expected one start, got a given and a random one; leave one out")
-    if first is not None and clips > 1:
-        raise ValueError(f"{clips} clips are spread over the video; ask for 1 clip, or leave out the start")
-    if geometry.sampling == "uniform":
+    if first is not None and n_clips > 1:
+        raise ValueError(f"{n_clips} clips are spread over the video; ask for 1 clip, or leave out the start")
+    if clip_spec.sampling == "uniform":
         if first is not None or interval_seconds is not None:
             raise ValueError("this network's frames are spread over the whole video; leave out start and interval")
-        return Chosen(_uniform(len(times), geometry.frames, clips, random), len(times) < geometry.frames)
+        return FrameSelection(
+            _frames_of_segments(len(times), clip_spec.frames, n_clips, random), len(times) < clip_spec.frames
+        )
     if interval_seconds is None:
-        return _counted(len(times), geometry, clips, first, random)
+        return _select_by_count(len(times), clip_spec, n_clips, first, random)
     origin = start_seconds if start_seconds is not None else None if first is None else float(times[first])
-    return _timed(times, duration, geometry.frames, interval_seconds, clips, origin, random)
+    return _select_by_time(times, duration, clip_spec.frames, interval_seconds, n_clips, origin, random)
 
 
-def shown(times: Float[np.ndarray, " frames"], moments: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+def frame_at(times: Float[np.ndarray, " frames"], moments: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
     """The frame on the screen at each moment."""
     return np.asarray(np.maximum(np.searchsorted(times, moments + _ROUNDING, side="right") - 1, 0))
 
 
-def _part(times: Float[np.ndarray, " frames"], duration: float, within: tuple[float, float]) -> tuple[int, int, float]:
+def _frame_range(
+    times: Float[np.ndarray, " frames"], duration: float, time_range: tuple[float, float]
+) -> tuple[int, int, float]:
     """The first frame of the part, the one after its last, and when it begins."""
-    begin, end = within
+    begin, end = time_range
     if not 0 <= begin < end:
         raise ValueError(f"expected a part that begins at 0 s or later and ends after that, got {begin} s to {end} s")
     if begin >= duration:
         raise VideoError(f"the video lasts {duration:.3f} s; there is nothing of it from {begin} s on")
-    first = int(shown(times, np.asarray(begin, float)))
+    first = int(frame_at(times, np.asarray(begin, float)))
     return first, max(int(np.searchsorted(times, end - _ROUNDING)), first + 1), begin
 
 
@@ -106,50 +110,54 @@ def _first_frame(
         return start
     if not 0 <= start_seconds < duration:
         raise VideoError(f"the video lasts {duration:.3f} s; it cannot start at {start_seconds} s")
-    return int(shown(times, np.asarray(start_seconds, float)))
+    return int(frame_at(times, np.asarray(start_seconds, float)))
 
 
-def _uniform(total: int, frames: int, clips: int, random: np.random.Generator | None) -> Int[np.ndarray, "n t"]:
+def _frames_of_segments(
+    total: int, frames: int, n_clips: int, random: np.random.Generator | None
+) -> Int[np.ndarray, "n t"]:
     """The frame in the middle of each of `frames` segments; with n clips those at 1/(n + 1), 2/(n + 1), ... of it."""
     edges = np.rint((total - 1) / frames * np.arange(frames + 1)).astype(int)
     if random is not None:
-        return edges[:-1] + (random.random((clips, frames)) * np.diff(edges)).astype(int)
-    part = np.arange(1, clips + 1)[:, None]
-    return edges[:-1] + np.diff(edges) * part // (clips + 1)
+        return edges[:-1] + (random.random((n_clips, frames)) * np.diff(edges)).astype(int)
+    part = np.arange(1, n_clips + 1)[:, None]
+    return edges[:-1] + np.diff(edges) * part // (n_clips + 1)
 
 
-def _counted(
-    total: int, geometry: ClipSpec, clips: int, first: int | None, random: np.random.Generator | None
-) -> Chosen:
-    room = total - geometry.frames * geometry.interval + 1
+def _select_by_count(
+    total: int, clip_spec: ClipSpec, n_clips: int, first: int | None, random: np.random.Generator | None
+) -> FrameSelection:
+    room = total - clip_spec.frames * clip_spec.interval + 1
     if first is not None:
         starts = np.array([first])
     elif room > 0 and random is not None:
-        starts = random.integers(0, room, clips)
+        starts = random.integers(0, room, n_clips)
     elif room > 0:
-        starts = ((np.arange(clips) + 0.5) * (room / clips)).astype(int)
+        starts = ((np.arange(n_clips) + 0.5) * (room / n_clips)).astype(int)
     else:
-        starts = np.zeros(clips, int)
-    frames = starts[:, None] + geometry.interval * np.arange(geometry.frames)
-    return Chosen(frames % total, bool((frames >= total).any()))
+        starts = np.zeros(n_clips, int)
+    frames = starts[:, None] + clip_spec.interval * np.arange(clip_spec.frames)
+    return FrameSelection(frames % total, bool((frames >= total).any()))
 
 
-def _timed(
+def _select_by_time(
     times: Float[np.ndarray, " frames"],
     duration: float,
     frames: int,
     interval: float,
-    clips: int,
+    n_clips: int,
     origin: float | None,
     random: np.random.Generator | None,
-) -> Chosen:
+) -> FrameSelection:
     room = max(duration - frames * interval, 0.0)
     if origin is not None:
         starts = np.array([origin])
     elif random is not None:
-        starts = random.uniform(0, room, clips)
+        starts = random.uniform(0, room, n_clips)
     else:
-        starts = (np.arange(clips) + 0.5) * (room / clips)
+        starts = (np.arange(n_clips) + 0.5) * (room / n_clips)
     moments = starts[:, None] + interval * np.arange(frames)
     beyond = moments + _ROUNDING >= duration
-    return Chosen(shown(times, np.where(beyond, np.mod(moments + _ROUNDING, duration), moments)), bool(beyond.any()))
+    return FrameSelection(
+        frame_at(times, np.where(beyond, np.mod(moments + _ROUNDING, duration), moments)), bool(beyond.any())
+    )

@@ -12,147 +12,159 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.clip import USUAL, Clip, How
+from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.decode_worker import TooSlow, Worker, WorkerDied
-from vtcav_jax.data.open import Item, Source
+from vtcav_jax.data.decode_worker import Worker, WorkerDied, WorkerTimeout
+from vtcav_jax.data.open import Source, SourceItem
 
-LIMIT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
+ITEM_TIMEOUT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadResult:
     """What came of one item: its clip, or why there is none."""
 
     index: int  # in the source
-    item: Item
+    item: SourceItem
     clip: Clip | None
     failure: str | None = None
 
 
-Position = int | tuple[int, int]  # an item, or epoch and item: only random starts depend on the epoch
+ItemPosition = int | tuple[int, int]  # an item, or epoch and item: only random starts depend on the epoch
 
 
 @dataclass(frozen=True)
-class Reader:
+class ItemReader:
     """Reads item i; this is what a worker is sent."""
 
     source: Source
-    geometry: ClipSpec
-    how: How
+    clip_spec: ClipSpec
+    sampling: SamplingConfig
 
-    def __call__(self, position: Position) -> Read:
-        i, how = (position[1], self.how.drawn(position[0])) if isinstance(position, tuple) else (position, self.how)
-        item = Item(f"number {i}")
+    def __call__(self, position: ItemPosition) -> ReadResult:
+        i, sampling = (
+            (position[1], self.sampling.with_random_start(position[0]))
+            if isinstance(position, tuple)
+            else (position, self.sampling)
+        )
+        item = SourceItem(f"number {i}")
         try:
             item = self.source.items[i]
-            return Read(i, item, self.source.read(i, self.geometry, how))
+            return ReadResult(i, item, self.source.read(i, self.clip_spec, sampling))
         except VideoError as error:
-            return Read(i, item, None, str(error))
+            return ReadResult(i, item, None, str(error))
         except (OSError, MemoryError) as error:
-            return Read(i, item, None, f"{item.name} cannot be read ({error or type(error).__name__})")
+            return ReadResult(i, item, None, f"{item.name} cannot be read ({error or type(error).__name__})")
 
 
 def stream(
     source: Source,
-    geometry: ClipSpec,
-    how: How = USUAL,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
     *,
-    wanted: Iterable[Position] | None = None,
-    workers: int = 2,
-    ahead: int | None = None,
-    limit: float = LIMIT,
-) -> Iterator[Read]:
+    positions: Iterable[ItemPosition] | None = None,
+    num_workers: int = 2,
+    prefetch: int | None = None,
+    timeout: float = ITEM_TIMEOUT,
+) -> Iterator[ReadResult]:
     """Reads the `wanted` items (else all of them; an endless sequence will do), in their order for any `workers`.
 
     At most `ahead` clips are being read or waiting, four for each worker if not said. What takes longer than `limit`
     seconds counts as not readable. With 0 workers clips are read in this process when they are asked for, however long
     it takes, and a decoder that crashes takes it along.
     """
-    if workers < 0 or (ahead is not None and ahead < 1) or not limit > 0:
-        raise ValueError(f"expected at least 0 workers, 1 clip ahead and some time, got {workers=}, {ahead=}, {limit=}")
-    reader = Reader(source, geometry, how)
-    positions = range(len(source.items)) if wanted is None else wanted
-    return _in_workers(reader, positions, workers, ahead or 4 * workers, limit) if workers else map(reader, positions)
+    if num_workers < 0 or (prefetch is not None and prefetch < 1) or not timeout > 0:
+        raise ValueError(
+            f"expected at least 0 workers, 1 clip ahead and some time, got {num_workers=}, {prefetch=}, {timeout=}"
+        )
+    reader = ItemReader(source, clip_spec, sampling)
+    reading_order = range(len(source.items)) if positions is None else positions
+    return (
+        _read_in_workers(reader, reading_order, num_workers, prefetch or 4 * num_workers, timeout)
+        if num_workers
+        else map(reader, reading_order)
+    )
 
 
-def _in_workers(
-    reader: Reader, positions: Iterable[Position], workers: int, ahead: int, limit: float
-) -> Iterator[Read]:
+def _read_in_workers(
+    reader: ItemReader, positions: Iterable[ItemPosition], num_workers: int, prefetch: int, timeout: float
+) -> Iterator[ReadResult]:
     """One thread waits for each worker, so that what is ready is taken while the caller computes."""
-    crew = _Crew(reader, workers, limit)
-    pool = ThreadPoolExecutor(workers, "reader")
+    worker_pool = _WorkerPool(reader, num_workers, timeout)
+    thread_pool = ThreadPoolExecutor(num_workers, "reader")
     try:
-        yield from _ahead(pool, crew, positions, ahead)
+        yield from _read_ahead(thread_pool, worker_pool, positions, prefetch)
     finally:
-        crew.dismiss()
-        pool.shutdown(cancel_futures=True)
-        crew.close()
+        worker_pool.dismiss()
+        thread_pool.shutdown(cancel_futures=True)
+        worker_pool.close()
 
 
-def _ahead(pool: ThreadPoolExecutor, crew: "_Crew", positions: Iterable[Position], ahead: int) -> Iterator[Read]:
-    coming: deque[Future[Read]] = deque()
+def _read_ahead(
+    thread_pool: ThreadPoolExecutor, worker_pool: "_WorkerPool", positions: Iterable[ItemPosition], prefetch: int
+) -> Iterator[ReadResult]:
+    pending: deque[Future[ReadResult]] = deque()
     for position in positions:
-        coming.append(pool.submit(crew.read, position))
-        if len(coming) >= ahead:
-            yield coming.popleft().result()
-    while coming:
-        yield coming.popleft().result()
+        pending.append(thread_pool.submit(worker_pool.read, position))
+        if len(pending) >= prefetch:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-class _Crew:
+class _WorkerPool:
     """The workers; each is started when it is first needed, and again after it died."""
 
-    def __init__(self, reader: Reader, workers: int, limit: float):
-        self.reader, self.limit = reader, limit
+    def __init__(self, reader: ItemReader, num_workers: int, timeout: float):
+        self.reader, self.timeout = reader, timeout
         try:
-            self.job = pickle.dumps(reader)
+            self.pickled_reader = pickle.dumps(reader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TypeError(f"the source cannot be sent to worker processes ({error}); read with workers=0") from error
-        self.places: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
-        self.alive: set[Worker] = set()
-        self.dismissed = False
-        for _ in range(workers):
-            self.places.put(None)
+        self.idle_workers: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
+        self.live_workers: set[Worker] = set()
+        self.is_dismissed = False
+        for _ in range(num_workers):
+            self.idle_workers.put(None)
 
-    def read(self, position: Position) -> Read:
-        worker = self.places.get()
+    def read(self, position: ItemPosition) -> ReadResult:
+        worker = self.idle_workers.get()
         try:
             worker = worker or self._start()
-            return worker.ask(position, self.limit)
+            return worker.call(position, self.timeout)
         except WorkerDied as error:
-            dead, worker = worker, None
-            if dead is None:
+            dead_worker, worker = worker, None
+            if dead_worker is None:
                 raise RuntimeError(
                     f"a worker process could not be started ({error}); see above for its own words, or read with"
                     " workers=0"
                 ) from error
-            self.alive.discard(dead)
+            self.live_workers.discard(dead_worker)
             i = position[1] if isinstance(position, tuple) else position
             item = self.reader.source.items[i]
-            if isinstance(error, TooSlow):
-                why = f"could not be read within {self.limit:g} s; leave it out, or wait for it with workers=0"
+            if isinstance(error, WorkerTimeout):
+                reason = f"could not be read within {self.timeout:g} s; leave it out, or wait for it with workers=0"
             else:
-                why = f"brought down the process that read it ({error}); leave it out"
-            return Read(i, item, None, f"{item.name} {why}")
+                reason = f"brought down the process that read it ({error}); leave it out"
+            return ReadResult(i, item, None, f"{item.name} {reason}")
         finally:
-            self.places.put(worker)
+            self.idle_workers.put(worker)
 
     def _start(self) -> Worker:
-        if self.dismissed:
+        if self.is_dismissed:
             raise RuntimeError("the clips are not wanted any more")
-        worker = Worker(self.job)
-        self.alive.add(worker)
-        if self.dismissed:
+        worker = Worker(self.pickled_reader)
+        self.live_workers.add(worker)
+        if self.is_dismissed:
             worker.stop()
         return worker
 
     def dismiss(self) -> None:
         """Ends all of them now, and with them the waiting."""
-        self.dismissed = True
-        for worker in tuple(self.alive):
+        self.is_dismissed = True
+        for worker in tuple(self.live_workers):
             worker.stop()
 
     def close(self) -> None:
-        for worker in self.alive:
+        for worker in self.live_workers:
             worker.close()

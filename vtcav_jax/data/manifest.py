@@ -4,37 +4,41 @@ import csv
 import math
 from pathlib import Path
 
-from vtcav_jax.data.open import Files, Item, one_line, unique
-from vtcav_jax.names import unknown
+from vtcav_jax.data.open import FileSource, SourceItem, disambiguate, one_line
+from vtcav_jax.names import unknown_name_message
 
-COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")
-SHOWN = 20  # faulty rows
+MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")
+MAX_MANIFEST_FAULTS = 20  # faulty rows
 
 
-def opened(path: Path, spec: str) -> Files:
+def open_manifest(path: Path, spec: str) -> FileSource:
     """Paths are relative to the manifest. All faulty rows are told at once."""
-    columns, rows = _table(path)
+    columns, rows = _read_manifest(path)
     heads = {name: name.removeprefix("label:") for name in columns if name == "label" or name.startswith("label:")}
-    faults = [f"line {line}: {fault}" for line, row in rows if (fault := _fault(row))]
+    faults = [f"line {line}: {fault}" for line, row in rows if (fault := _row_fault(row))]
     if faults:
-        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        lines = "\n  ".join(faults[:SHOWN])
+        more = f"\n  and {len(faults) - MAX_MANIFEST_FAULTS} more" if len(faults) > MAX_MANIFEST_FAULTS else ""
+        lines = "\n  ".join(faults[:MAX_MANIFEST_FAULTS])
         raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {lines}{more}")
     classes = {head: sorted({row[column] for _, row in rows} - {""}) for column, head in heads.items()}
     items = []
-    for name, (_, row) in zip(unique(_name(row) for _, row in rows), rows):
+    for name, (_, row) in zip(disambiguate(_item_name(row) for _, row in rows), rows):
         labels = {head: classes[head].index(row[column]) for column, head in heads.items() if row[column]}
         boxes = path.parent / row["boxes"] if row.get("boxes") else None
-        items.append(Item(name, labels, path.parent / row["path"], _number(row, "start"), _number(row, "end"), boxes))
+        items.append(
+            SourceItem(
+                name, labels, path.parent / row["path"], _parse_seconds(row, "start"), _parse_seconds(row, "end"), boxes
+            )
+        )
     if not any(item.path.exists() for item in items):
         raise ValueError(
             f"none of the {len(items)} videos in {path.name} exists, such as {items[0].path}; paths are relative to the"
             " manifest's folder"
         )
-    return Files(spec, {head: tuple(map(one_line, names)) for head, names in classes.items()}, tuple(items))
+    return FileSource(spec, {head: tuple(map(one_line, names)) for head, names in classes.items()}, tuple(items))
 
 
-def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _read_manifest(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns, and each row with the number of its line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -59,16 +63,18 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     heads = [name for name in columns if name.startswith("label:") and name != "label:"]
-    if strange := [name for name in columns if name not in COLUMNS and name not in heads]:
-        raise ValueError(f"{path.name}: {unknown('column', map(one_line, strange), COLUMNS)}")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice or ("label" in columns and "label:label" in columns):
-        raise ValueError(f"{path.name} has the column {one_line((twice or ['label'])[0])} twice; name each head once")
+    if unexpected := [name for name in columns if name not in MANIFEST_COLUMNS and name not in heads]:
+        raise ValueError(f"{path.name}: {unknown_name_message('column', map(one_line, unexpected), MANIFEST_COLUMNS)}")
+    duplicates = sorted({name for name in columns if columns.count(name) > 1})
+    if duplicates or ("label" in columns and "label:label" in columns):
+        raise ValueError(
+            f"{path.name} has the column {one_line((duplicates or ['label'])[0])} twice; name each head once"
+        )
     if "path" not in columns:
         raise ValueError(f"{path.name} has no column path; expected a first line such as path,label")
 
 
-def _fault(row: dict[str, str]) -> str | None:
+def _row_fault(row: dict[str, str]) -> str | None:
     if "\0" in row:
         return row["\0"]
     if not row["path"]:
@@ -76,7 +82,7 @@ def _fault(row: dict[str, str]) -> str | None:
     numbers = {}
     for name in ("start", "end"):
         try:
-            numbers[name] = _number(row, name)
+            numbers[name] = _parse_seconds(row, name)
         except ValueError:
             return f"{name} {one_line(row[name])!r} is no number of seconds"
         if numbers[name] is not None and not 0 <= numbers[name] < math.inf:
@@ -86,10 +92,10 @@ def _fault(row: dict[str, str]) -> str | None:
     return None
 
 
-def _number(row: dict[str, str], name: str) -> float | None:
+def _parse_seconds(row: dict[str, str], name: str) -> float | None:
     return float(row[name]) if row.get(name) else None
 
 
-def _name(row: dict[str, str]) -> str:
+def _item_name(row: dict[str, str]) -> str:
     start, end = row.get("start", ""), row.get("end", "")
     return one_line(row["path"] + (f" [{start or 0}-{end} s]" if start or end else ""))

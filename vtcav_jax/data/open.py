@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.clip import Clip, How, read_clip
+from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.names import printable, unknown
+from vtcav_jax.names import escape_control_chars, unknown_name_message
 
-KINDS = {
+SOURCE_KINDS = {
     "FOLDER": "of class folders, or of videos without labels",
     "FILE": "one video",
     "FILE.csv": "a manifest with the columns path and optionally label, label:HEAD, start, end, boxes",
@@ -25,7 +25,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Item:
+class SourceItem:
     """One clip of a source, before it is read."""
 
     name: str  # printable, and no other item of the source has it
@@ -49,63 +49,63 @@ class Source(Protocol):
         ...
 
     @property
-    def items(self) -> Sequence[Item]: ...
+    def items(self) -> Sequence[SourceItem]: ...
 
     @property
     def identity(self) -> str:
         """Differs where clips or labels do, as far as that can be told without reading all of it."""
         ...
 
-    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
+    def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         """Item i; what cannot be read raises `VideoError`."""
         ...
 
 
 @dataclass(frozen=True)
-class Files:
+class FileSource:
     """Videos in files: a folder, a manifest, or a single one."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
-    items: tuple[Item, ...]
+    items: tuple[SourceItem, ...]
 
     @property
     def identity(self) -> str:
         sizes = [item.path.stat().st_size if item.path and item.path.is_file() else -1 for item in self.items]
-        told = [(item.name, item.labels, item.start, item.end, size) for item, size in zip(self.items, sizes)]
-        return digest([self.heads, told])
+        file_facts = [(item.name, item.labels, item.start, item.end, size) for item, size in zip(self.items, sizes)]
+        return json_sha256([self.heads, file_facts])
 
-    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
+    def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         item = self.items[i]
         assert item.path is not None
         if item.path.is_dir():
             raise VideoError(f"{item.path.name} is a folder that cannot be looked into; check its permissions")
-        part = None
+        time_range = None
         if item.start is not None or item.end is not None:
-            part = (item.start or 0.0, float("inf") if item.end is None else item.end)
-        return read_clip(item.path, geometry, how.drawn(i), within=part)
+            time_range = (item.start or 0.0, float("inf") if item.end is None else item.end)
+        return read_clip(item.path, clip_spec, sampling.with_random_start(i), time_range=time_range)
 
 
 @dataclass(frozen=True)
-class Lazy(Sequence[Item]):
+class LazySequence(Sequence[SourceItem]):
     """Items that are made when they are asked for."""
 
     length: int
-    make: Callable[[int], Item]
+    make_item: Callable[[int], SourceItem]
 
     def __len__(self) -> int:
         return self.length
 
     @overload
-    def __getitem__(self, i: int) -> Item: ...
+    def __getitem__(self, i: int) -> SourceItem: ...
 
     @overload
-    def __getitem__(self, i: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, i: slice) -> tuple[SourceItem, ...]: ...
 
-    def __getitem__(self, i: int | slice) -> Item | tuple[Item, ...]:
+    def __getitem__(self, i: int | slice) -> SourceItem | tuple[SourceItem, ...]:
         if isinstance(i, slice):
-            return tuple(self.make(j) for j in range(self.length)[i])
-        return self.make(range(self.length)[i])
+            return tuple(self.make_item(j) for j in range(self.length)[i])
+        return self.make_item(range(self.length)[i])
 
 
 def open_source(spec: str | Path) -> Source:
@@ -116,45 +116,51 @@ def open_source(spec: str | Path) -> Source:
     if path.is_dir():
         from vtcav_jax.data import decoded_dataset, folder
 
-        found = decoded_dataset.find(path)
-        return decoded_dataset.opened(found, text) if found else folder.opened(path, text)
+        dataset_folder = decoded_dataset.find_prepared(path)
+        return (
+            decoded_dataset.open_prepared(dataset_folder, text)
+            if dataset_folder
+            else folder.open_video_folder(path, text)
+        )
     if path.exists():
         if path.suffix.lower() == ".csv":
             from vtcav_jax.data import manifest
 
-            return manifest.opened(path, text)
-        return Files(text, {}, (Item(one_line(path.name), {}, path),))
+            return manifest.open_manifest(path, text)
+        return FileSource(text, {}, (SourceItem(one_line(path.name), {}, path),))
     if scheme == "worlds" and colon:
         from vtcav_jax.data import world_source
 
-        return world_source.opened(rest, text)
+        return world_source.open_world(rest, text)
     if scheme == "tfds" and colon:
         from vtcav_jax.data import tfds
 
-        return tfds.opened(rest, text)
+        return tfds.open_tfds(rest, text)
     if colon and scheme.isidentifier() and len(scheme) > 1 and "/" not in scheme:
-        raise ValueError(f"{unknown('kind of source', [scheme], ['tfds', 'worlds'])}; and there is no file {text}")
-    raise ValueError(f"there is no file or folder {text}; a source is one of {', '.join(KINDS)}")
+        raise ValueError(
+            f"{unknown_name_message('kind of source', [scheme], ['tfds', 'worlds'])}; and there is no file {text}"
+        )
+    raise ValueError(f"there is no file or folder {text}; a source is one of {', '.join(SOURCE_KINDS)}")
 
 
 def one_line(text: str) -> str:
     """For a table: names of files may hold line breaks and whatever else."""
-    return printable(text).replace("\n", "\\n")
+    return escape_control_chars(text).replace("\n", "\\n")
 
 
-def digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def json_sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def unique(names: Iterable[str]) -> list[str]:
+def disambiguate(names: Iterable[str]) -> list[str]:
     """The names, with a number behind those that have come before."""
     seen: set[str] = set()
-    out = []
+    unique_names = []
     for name in names:
-        other, count = name, 1
-        while other in seen:
+        candidate, count = name, 1
+        while candidate in seen:
             count += 1
-            other = f"{name} ({count})"
-        seen.add(other)
-        out.append(other)
-    return out
+            candidate = f"{name} ({count})"
+        seen.add(candidate)
+        unique_names.append(candidate)
+    return unique_names

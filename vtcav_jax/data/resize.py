@@ -16,7 +16,7 @@ Views = Literal["centre", "three"]
 
 
 def square_views(
-    frame: UInt8[np.ndarray, "h w 3"], geometry: ClipSpec, views: Views = "centre", *, antialias: bool = False
+    frame: UInt8[np.ndarray, "h w 3"], clip_spec: ClipSpec, views: Views = "centre", *, antialias: bool = False
 ) -> UInt8[np.ndarray, "views size size 3"]:
     """The squares that the network sees of one frame.
 
@@ -24,17 +24,17 @@ def square_views(
     whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
     """
     height, width = frame.shape[:2]
-    size = geometry.size
+    size = clip_spec.size
     if views == "three":
         target = shorter_side((height, width), size)
         step = [(side - size) // 2 for side in target]
-        whole = resize(frame, target, antialias=antialias)
-        return np.stack([crop(whole, size, (i * step[0], i * step[1])) for i in range(3)])
-    if geometry.resize is None:
+        resized = resize(frame, target, antialias=antialias)
+        return np.stack([crop_square(resized, size, (i * step[0], i * step[1])) for i in range(3)])
+    if clip_spec.resize is None:
         return resize(frame, (size, size), antialias=antialias)[None]
-    if geometry.resize < size:
-        raise ValueError(f"a square of {size} cannot be cut from a shorter side of {geometry.resize}; resize to more")
-    target = shorter_side((height, width), geometry.resize)
+    if clip_spec.resize < size:
+        raise ValueError(f"a square of {size} cannot be cut from a shorter side of {clip_spec.resize}; resize to more")
+    target = shorter_side((height, width), clip_spec.resize)
     top, left = (round((side - size) / 2) for side in target)
     window = (slice(top, top + size), slice(left, left + size))
     return resize(frame, target, antialias=antialias, window=window)[None]
@@ -46,7 +46,9 @@ def shorter_side(shape: tuple[int, int], size: int) -> tuple[int, int]:
     return (int(size * height / width), size) if width <= height else (size, int(size * width / height))
 
 
-def crop(frame: UInt8[np.ndarray, "h w 3"], size: int, corner: tuple[int, int]) -> UInt8[np.ndarray, "size size 3"]:
+def crop_square(
+    frame: UInt8[np.ndarray, "h w 3"], size: int, corner: tuple[int, int]
+) -> UInt8[np.ndarray, "size size 3"]:
     top, left = corner
     return frame[top : top + size, left : left + size]
 
@@ -61,26 +63,28 @@ def resize(
     """The frame at height and width `shape`, or the `window` of it without computing the rest."""
     if frame.shape[:2] == shape:
         return frame[window]
-    rows, row_weights = (a[window[0]] for a in _taps(frame.shape[0], shape[0], antialias))
-    columns, column_weights = (a[window[1]] for a in _taps(frame.shape[1], shape[1], antialias))
+    rows, row_weights = (a[window[0]] for a in _filter_taps(frame.shape[0], shape[0], antialias))
+    columns, column_weights = (a[window[1]] for a in _filter_taps(frame.shape[1], shape[1], antialias))
     top = rows.min()
-    across = _weighted(frame[top : rows.max() + 1], columns, column_weights, axis=1)
-    return np.rint(_weighted(across, rows - top, row_weights, axis=0)).astype(np.uint8)
+    across = _weighted_sum(frame[top : rows.max() + 1], columns, column_weights, axis=1)
+    return np.rint(_weighted_sum(across, rows - top, row_weights, axis=0)).astype(np.uint8)
 
 
-def _weighted(
+def _weighted_sum(
     image: np.ndarray, index: Int[np.ndarray, "out taps"], weights: Float[np.ndarray, "out taps"], axis: int
 ) -> Float[np.ndarray, "h w 3"]:
     """A few weighted copies summed: a dense matrix product would multiply mostly by zero."""
-    along = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    total = image.take(index[:, 0], axis) * weights[:, 0].reshape(along)
+    weight_shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    total = image.take(index[:, 0], axis) * weights[:, 0].reshape(weight_shape)
     for i in range(1, index.shape[1]):
-        total += image.take(index[:, i], axis) * weights[:, i].reshape(along)
+        total += image.take(index[:, i], axis) * weights[:, i].reshape(weight_shape)
     return total
 
 
 @lru_cache(maxsize=64)
-def _taps(size: int, out: int, antialias: bool) -> tuple[Int[np.ndarray, "out taps"], Float[np.ndarray, "out taps"]]:
+def _filter_taps(
+    size: int, out: int, antialias: bool
+) -> tuple[Int[np.ndarray, "out taps"], Float[np.ndarray, "out taps"]]:
     """For each of `out` pixels, the pixels of `size` that it is made of, and their weights.
 
     Everything is float32, since the reference computes in it and rounds what comes out.

@@ -15,30 +15,30 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.clip import Clip, How, clip_of
+from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.open import Item, Lazy, Source, digest
-from vtcav_jax.names import unknown
+from vtcav_jax.data.open import LazySequence, Source, SourceItem, json_sha256
+from vtcav_jax.names import unknown_name_message
 
-RATE = 25  # frames per second, only to have times: a dataset's frames have none
+TFDS_FRAME_RATE = 25  # frames per second, only to have times: a dataset's frames have none
 
 
 @dataclass(frozen=True)
-class Records:
+class ExampleRecords:
     """The examples of a split. What is opened is not part of it, so that it can be sent to a worker."""
 
     folder: Path  # with features.json in it
     split: str  # as TFDS has it: train, train[:10%]
 
     def __len__(self) -> int:
-        return len(_opened(self))
+        return len(_open_record_reader(self))
 
     def __getitem__(self, key: tuple[int, tuple[str, ...]]) -> dict[str, Any]:
         """Some features of an example, by their paths, such as `video` or `labels/shape`."""
         i, names = key
         try:
-            record = _record(self, i)
-            return flat(_reader(self.folder, names).deserialize_example_np(record))
+            record = _read_record(self, i)
+            return flatten_features(_feature_reader(self.folder, names).deserialize_example_np(record))
         except ImportError as error:
             raise VideoError("images in a dataset need pillow or opencv: pip install pillow") from error
         except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
@@ -48,130 +48,139 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class TfdsSource:
     """Videos in memory, one example each, of which clips are taken as from a file."""
 
     spec: str
-    records: Records
+    records: ExampleRecords
     heads: dict[str, tuple[str, ...]]
-    features: dict[str, str]  # where each head's label is
-    video: str  # where the video is
-    count: int
+    label_features: dict[str, str]  # where each head's label is
+    video_feature: str  # where the video is
+    n_examples: int
 
     @property
-    def items(self) -> Lazy:
-        return Lazy(self.count, self._item)
+    def items(self) -> LazySequence:
+        return LazySequence(self.n_examples, self._make_item)
 
     @property
     def identity(self) -> str:
-        told = [(self.records.folder / name).read_text() for name in ("dataset_info.json", "features.json")]
-        return digest([told, self.records.split])
+        metadata = [(self.records.folder / name).read_text() for name in ("dataset_info.json", "features.json")]
+        return json_sha256([metadata, self.records.split])
 
-    def _item(self, i: int) -> Item:
-        found = self.records[i, tuple(self.features.values())] if self.features else {}
-        answers = {head: int(found[feature]) for head, feature in self.features.items()}
+    def _make_item(self, i: int) -> SourceItem:
+        example = self.records[i, tuple(self.label_features.values())] if self.label_features else {}
+        class_of_head = {head: int(example[feature]) for head, feature in self.label_features.items()}
         name = f"{self.records.folder.parent.name}_{self.records.split}_{i:06d}"
-        return Item(name, {head: label for head, label in answers.items() if label >= 0})
+        return SourceItem(name, {head: label for head, label in class_of_head.items() if label >= 0})
 
-    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
-        if how.interval_seconds is not None or how.start_seconds is not None:
+    def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
+        if sampling.interval_seconds is not None or sampling.start_seconds is not None:
             raise ValueError(f"frames in {self.spec} have no times; leave out interval_seconds and start_seconds")
-        frames = np.asarray(self.records[i, (self.video,)][self.video])
+        frames = np.asarray(self.records[i, (self.video_feature,)][self.video_feature])
         if not len(frames):
             raise VideoError(f"example {i} of {self.spec} has no frames")
         content = hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
         frames = np.broadcast_to(frames, (*frames.shape[:-1], 3))  # grey has one channel
-        times = np.arange(len(frames)) / RATE
-        return clip_of(
-            times, len(frames) / RATE, lambda wanted: ((j, frames[j]) for j in wanted), content, geometry, how.drawn(i)
+        times = np.arange(len(frames)) / TFDS_FRAME_RATE
+        return clip_from_frames(
+            times,
+            len(frames) / TFDS_FRAME_RATE,
+            lambda wanted: ((j, frames[j]) for j in wanted),
+            content,
+            clip_spec,
+            sampling.with_random_start(i),
         )
 
 
-def opened(rest: str, spec: str) -> Source:
+def open_tfds(rest: str, spec: str) -> Source:
     """`rest` is NAME:SPLIT[?data_dir=FOLDER]; NAME may be NAME/CONFIG and NAME/CONFIG/VERSION."""
-    rest, _, given = rest.partition("?data_dir=")
+    rest, _, data_dir_option = rest.partition("?data_dir=")
     name, colon, split = rest.partition(":")
     if not (colon and name and split) or "?" in rest:
         raise ValueError(f"{spec}: expected tfds:NAME:SPLIT, or tfds:NAME:SPLIT?data_dir=FOLDER")
-    data_dir = Path(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = _find(data_dir, name)
+    data_dir = Path(data_dir_option or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = _find_dataset(data_dir, name)
     from vtcav_jax.data import decoded_dataset
 
-    if (folder / decoded_dataset.INDEX).exists():
-        return decoded_dataset.opened(folder, spec, split)
-    return dataset(folder, split, spec)
+    if (folder / decoded_dataset.DATASET_INDEX_FILE).exists():
+        return decoded_dataset.open_prepared(folder, spec, split)
+    return make_tfds_source(folder, split, spec)
 
 
-def dataset(folder: Path, split: str, spec: str) -> Dataset:
-    records = records_of(folder, split)
-    count = len(records)
-    features = flat_features(_features(folder))
+def make_tfds_source(folder: Path, split: str, spec: str) -> TfdsSource:
+    records = open_records(folder, split)
+    n_examples = len(records)
+    features = flatten_feature_specs(_restore_features(folder))
     videos = [name for name, feature in features.items() if _is_video(feature)]
     if len(videos) != 1:
         listed = "; ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
         raise ValueError(f"expected one video feature (uint8) in {folder}, found {len(videos)}; its features: {listed}")
     labels = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    places = {"label": labels[0]} if len(labels) == 1 else {name: name for name in labels}
-    heads = {head: tuple(features[name].names or ()) for head, name in places.items()}
-    return Dataset(spec, records, heads, places, videos[0], count)
+    label_features = {"label": labels[0]} if len(labels) == 1 else {name: name for name in labels}
+    heads = {head: tuple(features[name].names or ()) for head, name in label_features.items()}
+    return TfdsSource(spec, records, heads, label_features, videos[0], n_examples)
 
 
-def records_of(folder: Path, split: str) -> Records:
+def open_records(folder: Path, split: str) -> ExampleRecords:
     """What was open is forgotten: another dataset may have taken the place of one that was read before."""
-    for cache in (_opened, _record, _features, _reader):
+    for cache in (_open_record_reader, _read_record, _restore_features, _feature_reader):
         cache.cache_clear()
-    return Records(folder, split)
+    return ExampleRecords(folder, split)
 
 
-def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+def flatten_features(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"labels": {"shape": 1}}` as `{"labels/shape": 1}`."""
-    found = {}
+    flattened = {}
     for name, value in tree.items():
-        found |= flat(value, f"{above}{name}/") if isinstance(value, dict) else {above + name: value}
-    return found
+        flattened |= flatten_features(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return flattened
 
 
-def flat_features(features: Any, above: str = "") -> dict[str, Any]:
-    found = {}
+def flatten_feature_specs(features: Any, prefix: str = "") -> dict[str, Any]:
+    flattened = {}
     for name, feature in features.items():
         inner = type(feature).__name__ == "FeaturesDict"
-        found |= flat_features(feature, f"{above}{name}/") if inner else {above + name: feature}
-    return found
+        flattened |= flatten_feature_specs(feature, f"{prefix}{name}/") if inner else {prefix + name: feature}
+    return flattened
 
 
 def _is_video(feature: Any) -> bool:
-    shape, kind = feature.shape, type(feature).__name__
-    if kind not in ("Tensor", "Sequence") or not isinstance(shape, tuple):
+    shape, type_name = feature.shape, type(feature).__name__
+    if type_name not in ("Tensor", "Sequence") or not isinstance(shape, tuple):
         return False
     return len(shape) == 4 and shape[-1] in (1, 3) and feature.np_dtype == np.uint8
 
 
-def _find(data_dir: Path, name: str) -> Path:
+def _find_dataset(data_dir: Path, name: str) -> Path:
     """The newest version of the dataset; TFDS keeps it in NAME/VERSION or NAME/CONFIG/VERSION."""
     root = data_dir / name
-    found = [path.parent for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}features.json")]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(data_dir).parts)]
-    if not found:
-        there = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
-        hint = unknown("dataset", [name], there) if there else "there is none"
+    version_folders = [path.parent for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}features.json")]
+    version_folders = [
+        path for path in version_folders if not any(part.startswith(".") for part in path.relative_to(data_dir).parts)
+    ]
+    if not version_folders:
+        dataset_names = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
+        hint = unknown_name_message("dataset", [name], dataset_names) if dataset_names else "there is none"
         raise ValueError(
             f"{hint}, in {data_dir}; prepare it with TFDS as array_record (tfds build {name} --file_format=array_record"
             f" --data_dir={data_dir}), or say where it is with ?data_dir=FOLDER"
         )
-    configs = sorted({path.parent for path in found})
+    configs = sorted({path.parent for path in version_folders})
     if len(configs) > 1:
         choices = ", ".join(path.relative_to(data_dir).as_posix() for path in configs)
         raise ValueError(f"{name} in {data_dir} has several configurations; expected one of {choices}")
-    return max(found, key=lambda path: [int(part) if part.isdecimal() else -1 for part in path.name.split(".")])
+    return max(
+        version_folders, key=lambda path: [int(part) if part.isdecimal() else -1 for part in path.name.split(".")]
+    )
 
 
 @lru_cache(maxsize=8)
-def _opened(records: Records) -> Any:
+def _open_record_reader(records: ExampleRecords) -> Any:
     """TFDS's split, cut as asked for, as a sequence of bytes."""
-    info, splits = _splits(records.folder)
+    info, splits = _read_splits(records.folder)
     name = records.split.partition("[")[0]
     if name not in splits:
-        raise ValueError(f"{records.folder}: {unknown('split', [name], splits)}")
+        raise ValueError(f"{records.folder}: {unknown_name_message('split', [name], splits)}")
     if info.file_format != "array_record":
         raise ValueError(
             f"{records.folder} is stored as {info.file_format or 'tfrecord'}, which only TensorFlow reads, and not in"
@@ -185,12 +194,12 @@ def _opened(records: Records) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _record(records: Records, i: int) -> bytes:
+def _read_record(records: ExampleRecords, i: int) -> bytes:
     """The last one is kept: its label is asked for after its video."""
-    return _opened(records)[i]
+    return _open_record_reader(records)[i]
 
 
-def _splits(folder: Path) -> tuple[Any, Any]:
+def _read_splits(folder: Path) -> tuple[Any, Any]:
     try:
         from etils import epath
         from tensorflow_datasets.core import dataset_info, naming, splits
@@ -204,46 +213,46 @@ def _splits(folder: Path) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=8)
-def _features(folder: Path) -> Any:
+def _restore_features(folder: Path) -> Any:
     """As TFDS restores them, but for videos."""
     from tensorflow_datasets.core.features import FeaturesDict
 
-    told = json.loads((folder / "features.json").read_text())
-    features: Any = FeaturesDict.from_json(_videos_as_images(told))
+    feature_json = json.loads((folder / "features.json").read_text())
+    features: Any = FeaturesDict.from_json(_videos_as_images(feature_json))
     features.load_metadata(folder, feature_name=None)
     return features
 
 
-def _videos_as_images(told: Any) -> Any:
-    if isinstance(told, list):
-        return [_videos_as_images(each) for each in told]
-    if not isinstance(told, dict):
-        return told
-    if "video" not in told or not str(told.get("pythonClassName", "")).endswith(".Video"):
-        return {name: _videos_as_images(value) for name, value in told.items()}
-    frames = told["video"]
+def _videos_as_images(feature_json: Any) -> Any:
+    if isinstance(feature_json, list):
+        return [_videos_as_images(part) for part in feature_json]
+    if not isinstance(feature_json, dict):
+        return feature_json
+    if "video" not in feature_json or not str(feature_json.get("pythonClassName", "")).endswith(".Video"):
+        return {name: _videos_as_images(value) for name, value in feature_json.items()}
+    frames = feature_json["video"]
     length, *shape = frames["shape"]["dimensions"]
     image = {"shape": {"dimensions": shape}, "dtype": frames.get("dtype", "uint8")}
     image |= {name: frames[name] for name in ("encodingFormat", "useColormap") if name in frames}
-    place = "tensorflow_datasets.core.features"
-    inner = {"pythonClassName": f"{place}.image_feature.Image", "image": image}
+    features_module = "tensorflow_datasets.core.features"
+    inner = {"pythonClassName": f"{features_module}.image_feature.Image", "image": image}
     sequence = {"feature": inner, "length": length}
-    return {"pythonClassName": f"{place}.sequence_feature.Sequence", "sequence": sequence}
+    return {"pythonClassName": f"{features_module}.sequence_feature.Sequence", "sequence": sequence}
 
 
 @lru_cache(maxsize=8)
-def _reader(folder: Path, names: tuple[str, ...]) -> Any:
+def _feature_reader(folder: Path, names: tuple[str, ...]) -> Any:
     """Reads these features and no others of an example."""
     from tensorflow_datasets.core.features import FeaturesDict
 
-    def only(features: Any, above: str) -> dict[str, Any]:
-        found = {}
+    def select(features: Any, prefix: str) -> dict[str, Any]:
+        selected = {}
         for name, feature in features.items():
-            path = above + name
+            path = prefix + name
             if path in names:
-                found[name] = feature
-            elif any(wanted.startswith(path + "/") for wanted in names):
-                found[name] = FeaturesDict(only(feature, path + "/"))
-        return found
+                selected[name] = feature
+            elif any(wanted_path.startswith(path + "/") for wanted_path in names):
+                selected[name] = FeaturesDict(select(feature, path + "/"))
+        return selected
 
-    return FeaturesDict(only(_features(folder), ""))
+    return FeaturesDict(select(_restore_features(folder), ""))

@@ -1,6 +1,6 @@
 """Explanations scored where the cause is known, and metrics that need to know nothing.
 
-`score(method, network, worlds)` holds a method's maps against what was planted in the worlds, and against what taking
+`score_method(method, network, worlds)` holds a method's maps against what was planted in the worlds, and against what taking
 things out truly does to the network's answer.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Scoring needs jax; tables are read without it."""
-    if name != "score":
+    if name != "score_method":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from vtcav_jax.evaluation.world_benchmark.scoring import score_method
 

@@ -142,7 +142,7 @@ def motion_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRo
 
 def _rank_separation(
     a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], seed: int = 0
-) -> Float[np.ndarray, " bootstrap_weights"]:
+) -> Float[np.ndarray, " draws"]:
     """2 x AUROC - 1, first of all clips, then of clips drawn again; what is not known counts for neither."""
     known = ~np.isnan(a)[:, None] & ~np.isnan(b)
     larger = np.where(known, np.sign(a[:, None] - b), 0.0)

@@ -1,6 +1,6 @@
 """What the shipped networks' table says of a method: how far its maps are to be trusted elsewhere.
 
-`measured.csv` is written by `python -m benchmarks.truth`, from runs of `flagfiles/evaluate_methods.flags` and
+`published_scores.csv` is written by `python -m benchmarks.publish_evaluation`, from runs of `flagfiles/evaluate_methods.flags` and
 `flagfiles/evaluate_methods_budgets.flags`.
 """
 
@@ -14,7 +14,7 @@ from vtcav_jax.stats import intervals
 
 PUBLISHED_SCORES_CSV = "published_scores.csv"
 PUBLISHED_NETWORKS = {"worlds_swin": "a Video Swin", "worlds_cnn": "a 3D CNN"}
-PUBLISHED_COLUMNS = ("method", "stage", "network", "value", "low", "high", "forwards")
+PUBLISHED_COLUMNS = ("method", "stage", "network_name", "value", "low", "high", "forward_passes")
 
 
 @cache
@@ -23,10 +23,10 @@ def published_scores() -> tuple[MethodScoreRow, ...]:
     text = resources.files("vtcav_jax.evaluation").joinpath(PUBLISHED_SCORES_CSV).read_text(encoding="utf-8")
     return tuple(
         MethodScoreRow(
-            *(line["method"], line["stage"], line["network"], ALL_QUESTIONS, MEAN_SCORE),
+            *(line["method"], line["stage"], line["network_name"], ALL_QUESTIONS, MEAN_SCORE),
             *(float(line["value"]), float(line["low"]), float(line["high"])),
             n_clips=0,
-            forward_passes=int(line["forwards"]),
+            forward_passes=int(line["forward_passes"]),
             seconds=float("nan"),
         )
         for line in csv.DictReader(text.splitlines())

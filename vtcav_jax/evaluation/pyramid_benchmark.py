@@ -258,11 +258,11 @@ def _separation(
     return np.stack([far[:, channels].mean(1) if channels else far.mean(1), far.mean(1), far[:, best].mean(1)])
 
 
-def _share(observed: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " bootstrap_weights"]:
+def _share(observed: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " draws"]:
     """NaN where all kernels together do no more than some at random."""
     there = everything > chance
     return np.where(there, (observed - chance) / np.where(there, everything - chance, 1), np.nan)
 
 
-def _skill(observed: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " bootstrap_weights"]:
+def _skill(observed: np.ndarray, chance: np.ndarray, best: np.ndarray) -> Float[np.ndarray, " draws"]:
     return (observed - chance) / np.maximum(best - chance, 1e-9)

@@ -7,10 +7,10 @@ from vtcav_jax.attribution.videos.clip_windows import Window
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.open import Source
 from vtcav_jax.data.resize import square_views
-from vtcav_jax.data.world_source import Synthetic
+from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.worlds.dots import Dots
-from vtcav_jax.worlds.render import Clips
-from vtcav_jax.worlds.spec import STEPS
+from vtcav_jax.worlds.render import WorldClips
+from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
 ENTITY_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
 DIRECTION_FACTORS = {
@@ -27,7 +27,7 @@ def target_region(
     Of a world those in which the cause of the question `head` is to be seen, or the key's; of one that is asked of the
     scene what no glyph covers.
     """
-    if isinstance(source, Synthetic):
+    if isinstance(source, WorldSource):
         masks, questions = _render_window(source, window).masks, source.world.questions
         entities = questions[head].entities if head in questions else ("key",)
         region_masks = [masks[mask][0] for entity, mask in ENTITY_MASKS.items() if mask in masks and entity in entities]
@@ -50,7 +50,7 @@ def ground_truth_flow(source: Source, window: Window) -> Float[np.ndarray, "t1 h
     None where there is no OpenCV to compute it.
     """
     video = window.clip.video[0]
-    if not isinstance(source, Synthetic) or video.shape[1] != source.world.size:
+    if not isinstance(source, WorldSource) or video.shape[1] != source.world.size:
         return _estimated_flow(video)
     clips = _render_window(source, window)
     true_flow = np.zeros((len(video) - 1, *video.shape[1:3], 2), np.float32)
@@ -60,7 +60,7 @@ def ground_truth_flow(source: Source, window: Window) -> Float[np.ndarray, "t1 h
     ]  # in front of everything
     for mask, direction in DIRECTION_FACTORS.items():
         if mask in clips.masks:
-            step = source.world.speed * STEPS[clips.factors[direction][0]][::-1]
+            step = source.world.speed * DIRECTION_STEPS[clips.factors[direction][0]][::-1]
             for t, gap in enumerate(gaps):
                 frame = window.clip.frames[0, t + 1]
                 where = clips.masks["key" if isinstance(source.world, Dots) else mask]  # dots move in the glyph alone
@@ -78,13 +78,13 @@ def _estimated_flow(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "t
     return flow(video, backwards=True)
 
 
-def _render_window(source: Synthetic, window: Window) -> Clips:
-    return source.rendered(window.read.index)
+def _render_window(source: WorldSource, window: Window) -> WorldClips:
+    return source.render(window.read.index)
 
 
 def _annotated_boxes(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
     """Boxes of the video's table, frame by frame."""
-    from vtcav_jax.concepts.boxes import pixels, read_boxes
+    from vtcav_jax.concepts.boxes import read_boxes, to_pixels
     from vtcav_jax.data.decode import probe
 
     item = window.read.item
@@ -95,7 +95,7 @@ def _annotated_boxes(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
     index = probe(item.path)
     box_mask = np.zeros((int(window.clip.frames.max()) + 1, index.height, index.width), bool)
     for box in boxes:
-        if box.frame < len(box_mask) and (corners := pixels(box.corners, index.height, index.width)):
+        if box.frame < len(box_mask) and (corners := to_pixels(box.corners, index.height, index.width)):
             x1, y1, x2, y2 = corners
             box_mask[box.frame, y1:y2, x1:x2] = True
     return box_mask

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from vtcav_jax import atomic
 from vtcav_jax.models import parameters
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 DEFAULT_HEAD = "label"  # what the head of a network with one head is called
 TRAINED_NETWORK_FILE = "model.safetensors"  # in the folder of a training run
@@ -58,7 +58,7 @@ class Network:
                 return names.index(bare)
             if text.isascii() and text.isdigit() and int(text) < len(names):
                 return int(text)
-        raise ValueError(unknown("target", [text], self.labels))
+        raise ValueError(unknown_name_message("target", [text], self.labels))
 
 
 def head_slices(heads: Heads) -> dict[str, slice]:
@@ -103,19 +103,17 @@ def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **sourc
     require_absent(path)
     metadata_file, weights_file = bundle_paths(path)
     metadata = {"preset": preset, "heads": {head: list(names) for head, names in heads.items()}, "source": source}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part") as folder:
-        part = Path(folder) / f"new{path.suffix}"
-        if part.suffix != ".safetensors":
-            part.mkdir()
-        part_metadata, part_weights = bundle_paths(part)
-        parameters.save(part_weights, model)
-        part_metadata.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-        if part.suffix == ".safetensors":
-            os.replace(part_metadata, metadata_file)
-            os.replace(part_weights, weights_file)
-        else:
-            os.replace(part, path)
+    text = json.dumps(metadata, indent=1) + "\n"
+    if path.suffix == ".safetensors":
+        with atomic.replacing(weights_file) as new_weights, atomic.replacing(metadata_file) as new_metadata:
+            parameters.write_safetensors(new_weights, model)
+            new_metadata.write_text(text, encoding="utf-8")
+    else:
+        with atomic.replacing(path) as folder:
+            folder.mkdir()
+            new_metadata, new_weights = bundle_paths(folder)
+            parameters.save(new_weights, model)
+            new_metadata.write_text(text, encoding="utf-8")
 
 
 def require_absent(path: Path) -> None:
@@ -166,7 +164,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         )
     if not path.exists():
         raise ValueError(
-            unknown("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; nor is there such a path"
+            unknown_name_message("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; nor is there such a path"
         )
     try:
         metadata = json.loads(metadata_file.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """Parameters by their dotted names: strict loading, one file to share, checkpoints that restore onto any devices."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
+
+from vtcav_jax import atomic
 
 ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
@@ -52,20 +53,19 @@ def save(path: str | Path, model: nnx.Module) -> None:
     path = Path(path).absolute()
     check_writable(path)
     if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part{os.getpid()}")
-        try:
-            save_file({name: np.asarray(a) for name, a in named_parameters(model).items()}, part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic.replacing(path) as temporary:
+            write_safetensors(temporary, model)
     else:
         import orbax.checkpoint as ocp
 
         with ocp.StandardCheckpointer() as checkpointer:  # leaving the block waits for the write
             checkpointer.save(path, named_parameters(model))
+
+
+def write_safetensors(path: Path, model: nnx.Module) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({name: np.asarray(a) for name, a in named_parameters(model).items()}, path)
 
 
 def check_writable(path: Path) -> None:

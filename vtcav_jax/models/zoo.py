@@ -19,7 +19,7 @@ from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.models.video_resnet import TemporalKernel, VideoResNet
 from vtcav_jax.models.video_swin import VideoSwin
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 C3D_CITATION = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Networks, 2015, arXiv 1412.0767"
 I3D_CITATION = "Carreira and Zisserman, Quo Vadis, Action Recognition?, 2017, arXiv 1705.07750"
@@ -144,7 +144,7 @@ PRESETS: dict[str, Preset] = {
 def get_preset(preset: str) -> Preset:
     """The preset of this name, or an error with the nearest names."""
     if preset not in PRESETS:
-        raise ValueError(unknown("preset", [preset], PRESETS))
+        raise ValueError(unknown_name_message("preset", [preset], PRESETS))
     return PRESETS[preset]
 
 

@@ -8,7 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
 from vtcav_jax.attribution.score_model import ExplainContext
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 PyramidLevel = tuple[str, ...]  # stages of one depth, such as the branches of a block
 
@@ -83,7 +83,7 @@ def pyramid_levels(
     chain = [(level,) if isinstance(level, str) else tuple(level) for level in stages]
     stage_names = [name for level in chain for name in level]
     if unknown_names := [name for name in stage_names if name not in grids]:
-        raise ValueError(unknown("stage with channels on a grid", unknown_names, grids))
+        raise ValueError(unknown_name_message("stage with channels on a grid", unknown_names, grids))
     if not stage_names or len(set(stage_names)) != len(stage_names):
         raise ValueError(f"expected stages, each once, got {stage_names}")
     context.require_reachable(stage_names)

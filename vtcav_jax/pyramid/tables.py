@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vtcav_jax.names import filed
+from vtcav_jax.names import safe_filename
 from vtcav_jax.pyramid.ablation import AblationResult
 
 PYRAMID_JSON = "pyramid.json"
@@ -87,4 +87,4 @@ class PyramidFacts:
 
 
 def kernel_animation_name(target: str, stage: str, channel: int) -> str:
-    return f"pyramid--{filed(f'{target}--{stage}')}--{channel}.webp"
+    return f"pyramid--{safe_filename(f'{target}--{stage}')}--{channel}.webp"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.atomic import write_text
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
 from vtcav_jax.report import html
 from vtcav_jax.report.comparison import page as comparison_page
@@ -22,7 +23,6 @@ from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.sections import tcav as tcav_sections
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.report.text import tcav as tcav_text
-from vtcav_jax.runs.directory import write_text
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
@@ -126,7 +126,7 @@ def run_header(run: RunFolder) -> str:
         pairs.append(("classes", ", ".join(f"{name} ({n} clips)" for name, n in classes.items())))
         sizes = {(row.concept, row.kind): row.n_concept for row in rows}
         pairs.append(("concepts", ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())))
-        if pool := {row.kind: (row.n_against, row.sets) for row in rows if row.against == NEGATIVE}:
+        if pool := {row.kind: (row.n_against, row.sets) for row in rows if row.against == NEGATIVE_PREFIX}:
             negatives_text = ", ".join(
                 f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
             )
@@ -136,7 +136,7 @@ def run_header(run: RunFolder) -> str:
     pairs += [("clips of", str(config["target_videos"]))] if "target_videos" in config else []
     sources = [str(record.config.get(name, "")) for record in run.records for name in ("target_videos", "videos")]
     worlds = unique_in_order([source.split(":")[1] for source in sources if source.startswith("worlds:")])
-    pairs += [("they show", WORLDS[name].shows) for name in worlds if name in WORLDS]
+    pairs += [("they show", WORLDS[name].description) for name in worlds if name in WORLDS]
     for record in run.records:
         if record.task in TASK_PHRASES:
             pairs += [(TASK_PHRASES[record.task], _describe_map_run(record.config))]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.tcav.experiment.comparisons import OTHERS
 from vtcav_jax.tcav.experiment.verdicts import Row, found
 
@@ -45,7 +45,7 @@ def effect_unit(statistic: str, score_fn: str) -> str:
 
 def primary_tests(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     """The tests of a concept by itself: against random clips, or where there are none against the other concepts."""
-    for negatives in (NEGATIVE, OTHERS):
+    for negatives in (NEGATIVE_PREFIX, OTHERS):
         if subset := [row for row in rows if row.against == negatives]:
             return negatives, subset
     return "", []

@@ -20,7 +20,7 @@ from vtcav_jax.evaluation.faithfulness.own_clips import OwnMetricRow
 from vtcav_jax.evaluation.world_benchmark import tables as truth
 from vtcav_jax.models import PRESETS
 from vtcav_jax.pyramid import tables as pyramid
-from vtcav_jax.runs.directory import RECORD
+from vtcav_jax.runs.directory import RUN_RECORD_FILE
 from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
 from vtcav_jax.tcav.experiment.verdicts import Clip, Row, VectorRow
 from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
@@ -201,7 +201,7 @@ class RunFolder:
 
 def open_run_folder(folder: Path) -> RunFolder:
     """The run in `folder`, if it is one that has ended."""
-    record_path = folder / RECORD
+    record_path = folder / RUN_RECORD_FILE
     if not record_path.is_file():
         raise ValueError(f"--run={folder}: there is no {record_path}; expected the folder of a run")
     records = []

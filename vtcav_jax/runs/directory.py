@@ -11,132 +11,109 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vtcav_jax import atomic
+
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
     fcntl = None
 
-RECORD = "run.json"
-SHARING = ("tcav", "explain", "motion", "pyramid")  # tasks whose results may lie in one folder
-PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+RUN_RECORD_FILE = "run.json"
+FOLDER_SHARING_TASKS = ("tcav", "explain", "motion", "pyramid")  # tasks whose results may lie in one folder
+RECORDED_PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-_held: ContextVar[dict[Path, int] | None] = ContextVar("held", default=None)  # descriptors of records, locked
+_locked_records: ContextVar[dict[Path, int] | None] = ContextVar("held", default=None)  # descriptors of records, locked
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def exclusive_runs() -> Iterator[None]:
     """Within it, what `open_run` opens is ours: another process that asks for the same is refused until we end."""
-    held: dict[Path, int] = {}
-    token = _held.set(held)
+    locks: dict[Path, int] = {}
+    token = _locked_records.set(locks)
     try:
         yield
     finally:
-        _held.reset(token)
-        for descriptor in held.values():
+        _locked_records.reset(token)
+        for descriptor in locks.values():
             os.close(descriptor)
 
 
-def open_run(folder: str | Path, asked: Mapping[str, Any], flags: str = "") -> Path:
+def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") -> Path:
     """The folder of a run, new or to be continued; `asked` is all that its results depend on.
 
     Writes `run.json` (what was asked, versions) and `flags.txt`. A folder that holds a run of something else is refused
     with every difference; but what another task is asked is written beside it, so that several can share a page.
     """
     folder = Path(folder)
-    asked = json.loads(json.dumps(asked))
-    about, flags_file = record(folder, asked.get("task"))
-    if about.exists():
-        before = _asked(about)
-        if asked.get("task") != before.get("task"):
-            was = before.get("task") or "another kind"
-            raise ValueError(f"{folder} is a run of something else (of {was}); choose another --run, or remove it")
-        if different := [name for name in sorted({*asked, *before}) if asked.get(name) != before.get(name)]:
-            told = "; ".join(f"{name} was {before.get(name)!r}, is {asked.get(name)!r}" for name in different)
-            raise ValueError(f"{folder} is a run of something else ({told}); choose another --run, or remove it")
-    elif about.name == RECORD and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    request = json.loads(json.dumps(request))
+    record_file, flags_file = record_paths(folder, request.get("task"))
+    if record_file.exists():
+        previous = _read_request(record_file)
+        if request.get("task") != previous.get("task"):
+            previous_task = previous.get("task") or "another kind"
+            raise ValueError(f"{folder} is a run of something else (of {previous_task}); choose another --run, or remove it")
+        if differing := [name for name in sorted({*request, *previous}) if request.get(name) != previous.get(name)]:
+            differences = "; ".join(f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing)
+            raise ValueError(f"{folder} is a run of something else ({differences}); choose another --run, or remove it")
+    elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and not a run; choose another --run")
     folder.mkdir(parents=True, exist_ok=True)
-    if not about.exists():
-        write_text(flags_file, flags)
-        write_text(about, json.dumps({"asked": asked, "versions": versions()}, indent=1) + "\n")
-    _hold(about)
+    if not record_file.exists():
+        atomic.write_text(flags_file, flags)
+        atomic.write_text(record_file, json.dumps({"asked": request, "versions": package_versions()}, indent=1) + "\n")
+    _lock_record(record_file)
     return folder
 
 
-def _hold(about: Path) -> None:
+def _lock_record(record_file: Path) -> None:
     """The lock goes with the process, however it ends. A file system that has no locks does without."""
-    held = _held.get()
-    if held is None or about in held or fcntl is None:
+    locks = _locked_records.get()
+    if locks is None or record_file in locks or fcntl is None:
         return
-    held[about] = os.open(about, os.O_RDONLY)
+    locks[record_file] = os.open(record_file, os.O_RDONLY)
     try:
-        fcntl.flock(held[about], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(locks[record_file], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"another process is at work on {about.parent}; wait for its end, or choose another --run"
+            f"another process is at work on {record_file.parent}; wait for its end, or choose another --run"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
 
 
-def record(folder: Path, task: str | None) -> tuple[Path, Path]:
+def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
     """Where the folder keeps what a task was asked, and its flags: the first one's run.json is told from the others'
     by their names."""
-    first = folder / RECORD
-    if first.exists() and (before := _asked(first).get("task")) != task and task in SHARING and before in SHARING:
+    first_record = folder / RUN_RECORD_FILE
+    if first_record.exists() and (previous_task := _read_request(first_record).get("task")) != task and task in FOLDER_SHARING_TASKS and previous_task in FOLDER_SHARING_TASKS:
         return folder / f"run_{task}.json", folder / f"flags_{task}.txt"
-    return first, folder / "flags.txt"
+    return first_record, folder / "flags.txt"
 
 
-def _asked(about: Path) -> dict[str, Any]:
+def _read_request(record_file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(about.read_text(encoding="utf-8"))["asked"])
+        return dict(json.loads(record_file.read_text(encoding="utf-8"))["asked"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{about} is damaged; remove {about.parent}, or choose another --run") from error
+        raise ValueError(f"{record_file} is damaged; remove {record_file.parent}, or choose another --run") from error
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Of what the numbers depend on, as far as it is installed."""
-    found = {}
-    for name in PACKAGES:
+    installed = {}
+    for name in RECORDED_PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A CSV that is there whole or not at all."""
-    part = _part(path)
-    with part.open("w", newline="", encoding="utf-8") as file:
+def write_table(
+    path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]], *, errors: str = "strict"
+) -> None:
+    """A CSV file, written atomically."""
+    with atomic.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=errors) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    os.replace(part, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    part = _part(path)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-@contextmanager
-def told_when_full(place: Path) -> Iterator[None]:
-    """Says what to do where a disk is full, of whatever keeps what is done."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # the latter from libraries that write by themselves
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or os.strerror(errno.ENOSPC) in str(error):
-            raise ValueError(
-                f"the disk of {place} is full; free some space and give the same command again, what is done is kept"
-            ) from error
-        raise
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part{os.getpid()}")

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax import models
+from vtcav_jax import atomic, models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
 from vtcav_jax.concepts.crops import letterbox
-from vtcav_jax.concepts.review.page import compressed, jpeg
 from vtcav_jax.console import progress
-from vtcav_jax.data.clip import How
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.encode import encode_jpeg, encode_mp4
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
@@ -105,7 +105,7 @@ def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec)
     """One for each set and kind; random sets together."""
     groups: dict[tuple[str, str], list[ConceptClip]] = {}
     for clip in sets.clips:
-        groups.setdefault(("random" if clip.negative else clip.concept, clip.kind), []).append(clip)
+        groups.setdefault(("random" if clip.is_negative else clip.concept, clip.clip_type), []).append(clip)
     animations = []
     for (name, clip_type), members in progress(groups.items(), len(groups), "sheets", size=lambda _: 1):
         step = max(1, len(members) // MAX_SHEET_CLIPS)
@@ -135,7 +135,7 @@ def _predict_targets(
     read_names: list[str] = []
 
     def videos():
-        for result in stream(source, clip_spec, How(normalise=False), wanted=indices, workers=0):
+        for result in stream(source, clip_spec, SamplingConfig(normalise=False), positions=indices, num_workers=0):
             if result.clip is None:
                 continue
             read_names.append(result.item.name)
@@ -192,19 +192,12 @@ def tile_clips(cells: Sequence[UInt8[np.ndarray, "_ side side 3"]], gap: int = 4
 def write_preview(folder: Path, file: str, video: UInt8[np.ndarray, "t h w 3"]) -> str:
     """An mp4 that any browser plays, and a picture of its middle; of what stands still only that. Returns its name."""
     static = bool((video == video[0]).all())
-    (folder / f"{file}.jpg").write_bytes(jpeg(video[0 if static else len(video) // 2]))
+    atomic.write_bytes(folder / f"{file}.jpg", encode_jpeg(video[0 if static else len(video) // 2]))
     if static:
         return f"{file}.jpg"
-    (folder / f"{file}.mp4").write_bytes(encode_preview_mp4(video))
+    fps = max(4, min(12, round(len(video) / MIN_PREVIEW_SECONDS)))
+    atomic.write_bytes(folder / f"{file}.mp4", encode_mp4(video, fps))
     return f"{file}.mp4"
-
-
-def encode_preview_mp4(video: UInt8[np.ndarray, "t h w 3"]) -> bytes:
-    """H.264 in the colours that every player knows."""
-    even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
-    rate = max(4, min(12, round(len(video) / MIN_PREVIEW_SECONDS)))
-    options = {"crf": "30", "preset": "slow", "threads": "1", "movflags": "+faststart"}
-    return compressed(even, "mp4", "libx264", "yuv420p", options, rate)
 
 
 def _hashed_name(*parts: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax.concepts.concept_sets import ConceptClip
-from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_results import split
 from vtcav_jax.tcav.experiment.verdicts import write_rows
@@ -72,8 +72,8 @@ def groups(clips: Sequence[ConceptClip], random: dict[str, Sets]) -> dict[str, t
     """The concepts of each kind; and each concept that has both kinds. With the random sets that complete them."""
     of: Members = {}
     for i, clip in enumerate(clips):
-        if not clip.negative:
-            of[clip.concept, clip.kind] = (*of.get((clip.concept, clip.kind), ()), i)
+        if not clip.is_negative:
+            of[clip.concept, clip.clip_type] = (*of.get((clip.concept, clip.clip_type), ()), i)
     found: dict[str, tuple[Members, Sets]] = {}
     for kind, sets in random.items():
         members = {key: rows for key, rows in of.items() if key[1] == kind}
@@ -86,7 +86,7 @@ def groups(clips: Sequence[ConceptClip], random: dict[str, Sets]) -> dict[str, t
 
 
 def _told(members: Members, kind: str) -> str:
-    return ", ".join(f"{what} {concept}" for concept, what in (*members, (NEGATIVE, kind)))
+    return ", ".join(f"{what} {concept}" for concept, what in (*members, (NEGATIVE_PREFIX, kind)))
 
 
 def _group(plan: Plan, stage: str, whole: Gram, name: str, members: Members, sets: Sets) -> list[PaperRow]:
@@ -101,7 +101,7 @@ def _group(plan: Plan, stage: str, whole: Gram, name: str, members: Members, set
     out = []
     for target, gram in zip(plan.looked.classes, split(whole, plan)):
         runs = scores(gram, vectors).sign_count[0].reshape(len(sets), -1)
-        for (concept, kind), values in zip((*members, (NEGATIVE, "")), runs.T):
+        for (concept, kind), values in zip((*members, (NEGATIVE_PREFIX, "")), runs.T):
             t, p, printed = math.nan, math.nan, math.nan
             if len(values) > 1:
                 test = one_sample(values)

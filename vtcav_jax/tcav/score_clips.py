@@ -12,11 +12,11 @@ from jaxtyping import Array
 from vtcav_jax import models, tap
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
-from vtcav_jax.data.clip import How
-from vtcav_jax.data.loader import Read, stream
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.encode import TARGETS
 from vtcav_jax.tcav.features.pooling import spread_out
@@ -60,7 +60,7 @@ def explain(
     target_fn: str = "logit",
     geometry: ClipSpec | None = None,
     workers: int = 0,
-) -> tuple[list[Explained], list[Moment], list[Read]]:
+) -> tuple[list[Explained], list[Moment], list[ReadResult]]:
     """Of every clip that can be read; what could not comes last."""
     geometry = geometry or models.PRESETS[loaded.preset].clip_spec
     if fingerprint(loaded.model) != stored.weights:
@@ -70,7 +70,7 @@ def explain(
     if not targets:
         raise ValueError(f"name at least one target; the network has {', '.join(loaded.labels)}")
     if target_fn not in TARGETS:
-        raise ValueError(unknown("target_fn", [target_fn], TARGETS))
+        raise ValueError(unknown_name_message("target_fn", [target_fn], TARGETS))
     classes = np.array([loaded.class_index(name) for name in targets])
     names: dict[str, list[str]] = {}
     for name in stored.arrays:
@@ -82,7 +82,7 @@ def explain(
         for stage, some in names.items()
     }
     rows, moments, failed = [], [], []
-    reads = stream(source, geometry, How(), workers=workers)
+    reads = stream(source, geometry, SamplingConfig(), num_workers=workers)
     for read in progress(reads, len(source.items), "clips", size=lambda _: 1):
         if read.clip is None:
             failed.append(read)

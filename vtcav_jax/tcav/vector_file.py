@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax import atomic
 from vtcav_jax.tap import Model
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.cache import fingerprint
@@ -59,9 +59,9 @@ def export(
             shift = norms[name] * float(vector.reshape(-1).astype(np.float64) @ mean)
             intercepts[name] = float(vectors.intercept[i]) - shift
     about = {"weights": plan.weights, "pool": plan.settings.pool, "norm": norms, "intercept": intercepts}
-    path, part = folder / FILE, folder / f".{FILE}.part{os.getpid()}"
-    save_file(arrays, part, metadata={"about": json.dumps(about)})
-    os.replace(part, path)
+    path = folder / FILE
+    with atomic.replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={"about": json.dumps(about)})
     return path
 
 

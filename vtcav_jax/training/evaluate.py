@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, Read, Source, stream
+from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.stats.intervals import wilson_ci
 
 Probabilities = Float[np.ndarray, " k"]
@@ -29,7 +29,7 @@ def predict_clips(
     is one shape.
     """
     clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
-    run = partial(_logits, network.model, geometry=clip_spec)
+    run = partial(_logits, network.model, clip_spec=clip_spec)
     parts = tuple(network.head_slices.values())
     waiting: list[tuple[np.ndarray, bool]] = []
     sums: list[np.ndarray] = []
@@ -53,7 +53,7 @@ def predict_clips(
         yield from finished_videos(np.asarray(run(np.stack(filled))))
 
 
-@partial(jax.jit, static_argnames="geometry")
+@partial(jax.jit, static_argnames="clip_spec")
 def _logits(model, video: Array, clip_spec: ClipSpec) -> Array:
     return model(clip_spec.normalise(video) if video.dtype == np.uint8 else video)
 
@@ -81,12 +81,19 @@ class Accuracy:
 
 
 def measure_accuracy(
-    network: models.Network, source: Source, batch_size: int, *, num_workers: int = 2, failed: list[Read] | None = None
+    network: models.Network,
+    source: Source,
+    batch_size: int,
+    *,
+    num_workers: int = 2,
+    failed: list[ReadResult] | None = None,
 ) -> list[Accuracy]:
     """How often each head is right on the clips of `source` that can be read; the others are added to `failed`."""
     columns = align_classes(network, source.heads)
     counts = {head: [0, 0] for head in columns}
-    for read, probability in predict_source(network, source, batch_size, How(normalise=False), num_workers=num_workers):
+    for read, probability in predict_source(
+        network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers
+    ):
         if probability is None:
             if failed is not None:
                 failed.append(read)
@@ -100,19 +107,19 @@ def measure_accuracy(
 
 
 def predict_source(
-    network: models.Network, source: Source, batch_size: int, sampling: How, *, num_workers: int = 2
-) -> Iterator[tuple[Read, Probabilities | None]]:
+    network: models.Network, source: Source, batch_size: int, sampling: SamplingConfig, *, num_workers: int = 2
+) -> Iterator[tuple[ReadResult, Probabilities | None]]:
     """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
     clip_spec = models.PRESETS[network.preset].clip_spec
-    pending: list[Read] = []
+    pending: list[ReadResult] = []
 
     def videos() -> Iterator[np.ndarray]:
-        for read in stream(source, clip_spec, sampling, workers=num_workers):
+        for read in stream(source, clip_spec, sampling, num_workers=num_workers):
             pending.append(read)
             if read.clip is not None:
                 yield read.clip.video
 
-    def failures() -> Iterator[tuple[Read, None]]:
+    def failures() -> Iterator[tuple[ReadResult, None]]:
         while pending and pending[0].clip is None:
             yield pending.pop(0), None
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
-from vtcav_jax.data import How, Read, Source, stream
+from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
 
@@ -89,7 +89,7 @@ class Diverged(ValueError):
 
 class TrainResult(NamedTuple):
     model: nnx.Module
-    failures: tuple[Read, ...]  # clips that could not be read since the run was last started
+    failures: tuple[ReadResult, ...]  # clips that could not be read since the run was last started
 
 
 def train_network(
@@ -120,7 +120,7 @@ def train_network(
         jax.device_put(fresh, everywhere, may_alias=False), jax.device_put(config.optimiser().init(fresh), everywhere)
     )
     table = MetricsTable(folder / "metrics.csv", heads)
-    failed: dict[str, Read] = {}
+    failed: dict[str, ReadResult] = {}
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state, first_step = checkpoints.restore(state)
         table.rewind(first_step)
@@ -170,7 +170,7 @@ class TrainState:
     optimiser: Any
 
 
-@partial(jax.jit, static_argnames=("graphdef", "recipe", "geometry", "heads"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("graphdef", "config", "clip_spec", "heads"), donate_argnames="state")
 def _step(
     graphdef: Any,
     config: TrainConfig,
@@ -272,12 +272,17 @@ def epoch_order(n: int, seed: int, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _batches(
-    source: Source, clip_spec: ClipSpec, config: TrainConfig, first_step: int, num_workers: int, failed: dict[str, Read]
+    source: Source,
+    clip_spec: ClipSpec,
+    config: TrainConfig,
+    first_step: int,
+    num_workers: int,
+    failed: dict[str, ReadResult],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     positions = epoch_order(len(source.items), config.seed, first_step * config.batch_size)
     positions = islice(positions, (config.steps - first_step) * config.batch_size)
-    sampling = How(normalise=False, random_start=config.seed if config.temporal_jitter else None)
-    reads = stream(source, clip_spec, sampling, wanted=positions, workers=num_workers)
+    sampling = SamplingConfig(normalise=False, random_start=config.seed if config.temporal_jitter else None)
+    reads = stream(source, clip_spec, sampling, positions=positions, num_workers=num_workers)
     for _ in range(first_step, config.steps):
         video = np.zeros((config.batch_size, *clip_spec.shape), np.uint8)
         labels = np.full((config.batch_size, len(source.heads)), _NO_LABEL, np.int32)

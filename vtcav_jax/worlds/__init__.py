@@ -4,39 +4,39 @@ from typing import TYPE_CHECKING, Any
 
 from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.export import write_clips
-from vtcav_jax.worlds.glyphs import QUESTIONS, TRACKS, Events, Shortcut, World
-from vtcav_jax.worlds.render import WORLDS, Clips, make_clips, redraw, remove
-from vtcav_jax.worlds.spec import AnyWorld, Question
+from vtcav_jax.worlds.glyphs import GLYPH_QUESTIONS, GLYPH_TRACKS, Events, GlyphWorld, Shortcut
+from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips, redraw, remove
+from vtcav_jax.worlds.spec import WorldQuestion, WorldSpec
 
 if TYPE_CHECKING:
-    from vtcav_jax.worlds.gates import Gates, gates
-    from vtcav_jax.worlds.handwired_network import MotionPairs, binary_clips, network, shapley_values
+    from vtcav_jax.worlds.gates import Gates, measure_gates
+    from vtcav_jax.worlds.handwired_network import MOTION_PAIRS, MotionPairs, binary_clips, shapley_values
 
 __all__ = [
-    "QUESTIONS",
-    "TRACKS",
+    "GLYPH_QUESTIONS",
+    "GLYPH_TRACKS",
     "WORLDS",
-    "AnyWorld",
-    "Clips",
+    "WorldSpec",
+    "WorldClips",
     "Dots",
     "Events",
     "Gates",
     "MotionPairs",
-    "Question",
+    "WorldQuestion",
     "Shortcut",
-    "World",
+    "GlyphWorld",
     "binary_clips",
-    "gates",
+    "measure_gates",
     "make_clips",
-    "network",
+    "MOTION_PAIRS",
     "redraw",
     "remove",
     "shapley_values",
     "write_clips",
 ]
 
-_NEED_JAX = {"Gates": "gates", "gates": "gates"} | dict.fromkeys(
-    ("MotionPairs", "binary_clips", "network", "shapley_values"), "handwired_network"
+_NEED_JAX = {"Gates": "gates", "measure_gates": "gates"} | dict.fromkeys(
+    ("MotionPairs", "MOTION_PAIRS", "binary_clips", "shapley_values"), "handwired_network"
 )
 
 

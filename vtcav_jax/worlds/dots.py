@@ -14,14 +14,24 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax.worlds.spec import DIRECTIONS, GLYPHS, SHAPES, STEPS, AnyWorld, Factors, Layer, Place, Question
+from vtcav_jax.worlds.spec import (
+    DIRECTION_STEPS,
+    DIRECTIONS,
+    GLYPH_MASKS,
+    GLYPH_SHAPES,
+    EntitySquare,
+    Factors,
+    Layer,
+    WorldQuestion,
+    WorldSpec,
+)
 
-SHEETS = 2**31  # so that two clips hardly ever have the same dots
-DARK, LIT = 0.15, 0.85  # three sigma of noise away from the ends of the range
+DOT_SEEDS = 2**31  # so that two clips hardly ever have the same dots
+DARK_LEVEL, LIT_LEVEL = 0.15, 0.85  # three sigma of noise away from the ends of the range
 
 
 @dataclass(frozen=True)
-class Dots(AnyWorld):
+class Dots(WorldSpec):
     """Sizes; all dots that move together move the same way."""
 
     cell: int = 2  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
@@ -29,7 +39,7 @@ class Dots(AnyWorld):
     dot: int = 1  # pixels on a side of a dot
     density: float = 0.5  # share of the dots' places that are lit
 
-    shows: ClassVar[str] = (
+    description: ClassVar[str] = (
         "synthetic clips: dots, of which those within a glyph move together; asked are the glyph's form, which no"
         " single frame shows, and the direction of its dots"
     )
@@ -55,14 +65,14 @@ class Dots(AnyWorld):
         together and all others.
         """
         places = self.size // self.cell
-        return {"form": 4, "direction": 4, "y": places, "x": places, "dots": SHEETS}
+        return {"form": 4, "direction": 4, "y": places, "x": places, "dots": DOT_SEEDS}
 
     @property
-    def questions(self) -> dict[str, Question]:
+    def questions(self) -> dict[str, WorldQuestion]:
         """The direction is asked for as well: the same dots, but for another reason."""
         return {
-            "form": Question(SHAPES, ("form",), ("key",), "form"),
-            "direction": Question(DIRECTIONS, ("direction",), ("key",), "dynamic"),
+            "form": WorldQuestion(GLYPH_SHAPES, ("form",), ("key",), "form"),
+            "direction": WorldQuestion(DIRECTIONS, ("direction",), ("key",), "dynamic"),
         }
 
     @property
@@ -75,40 +85,40 @@ class Dots(AnyWorld):
     def tracks(self) -> tuple[str, ...]:
         return ("key",)
 
-    def place(self, factors: Factors, entity: str) -> Place:
+    def entity_square(self, factors: Factors, entity: str) -> EntitySquare:
         del entity
         y, x = (np.repeat(self.cell * factors[name][:, None], self.frames, 1) for name in "yx")
-        return Place(y, x, self.glyph, np.ones(y.shape, bool))
+        return EntitySquare(y, x, self.glyph, np.ones(y.shape, bool))
 
     def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
         """Dark, but for the dots that take the place of the scene's."""
         if "scene" not in removed:
-            return np.full((len(factors["form"]), 1, self.size, self.size), DARK, np.float32)
-        lit = [self._drawn(np.random.default_rng([dots, 1])) for dots in factors["dots"].tolist()]
-        return np.where(self._squares(np.stack(lit)), np.float32(LIT), np.float32(DARK))
+            return np.full((len(factors["form"]), 1, self.size, self.size), DARK_LEVEL, np.float32)
+        lit = [self._draw_lit(np.random.default_rng([dots, 1])) for dots in factors["dots"].tolist()]
+        return np.where(self._enlarge_dots(np.stack(lit)), np.float32(LIT_LEVEL), np.float32(DARK_LEVEL))
 
     def layers(self, factors: Factors) -> dict[str, Layer]:
-        around, sheet = self._lit(factors)
-        square = self.place(factors, "key").pixels(self.size)
-        glyphs = GLYPHS.repeat(self.cell, 1).repeat(self.cell, 2)[factors["form"]]
+        around, sheet = self._lit_pixels(factors)
+        square = self.entity_square(factors, "key").pixel_indices(self.size)
+        glyphs = GLYPH_MASKS.repeat(self.cell, 1).repeat(self.cell, 2)[factors["form"]]
         pixels = square[np.broadcast_to(glyphs[:, None], square.shape)]
-        colours = np.where(sheet.ravel()[pixels], np.float32(LIT), np.float32(DARK))[:, None]
-        return {"scene": (np.flatnonzero(around), np.array(LIT, np.float32)), "key": (pixels, colours)}
+        colours = np.where(sheet.ravel()[pixels], np.float32(LIT_LEVEL), np.float32(DARK_LEVEL))[:, None]
+        return {"scene": (np.flatnonzero(around), np.array(LIT_LEVEL, np.float32)), "key": (pixels, colours)}
 
-    def _lit(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
+    def _lit_pixels(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
         """Which pixels are lit by the dots around the key, were they everywhere, and by those of the sheet."""
         around, sheet = [], []
         for dots, direction in zip(factors["dots"].tolist(), factors["direction"].tolist()):
             random = np.random.default_rng(dots)
-            around.append(self._drawn(random))
-            still, step = self._drawn(random, 1)[0], self.speed // self.dot * STEPS[direction]
-            sheet.append([np.roll(still, tuple(t * step), (0, 1)) for t in range(self.frames)])
-        return self._squares(np.stack(around)), self._squares(np.array(sheet))
+            around.append(self._draw_lit(random))
+            first_sheet, step = self._draw_lit(random, 1)[0], self.speed // self.dot * DIRECTION_STEPS[direction]
+            sheet.append([np.roll(first_sheet, tuple(t * step), (0, 1)) for t in range(self.frames)])
+        return self._enlarge_dots(np.stack(around)), self._enlarge_dots(np.array(sheet))
 
-    def _drawn(self, random: np.random.Generator, frames: int = 0) -> Bool[np.ndarray, "t side side"]:
+    def _draw_lit(self, random: np.random.Generator, frames: int = 0) -> Bool[np.ndarray, "t side side"]:
         """Which squares are lit, in each frame anew."""
         side = self.size // self.dot
         return random.random((frames or self.frames, side, side), np.float32) < self.density
 
-    def _squares(self, lit: Bool[np.ndarray, "n t side side"]) -> Bool[np.ndarray, "n t h w"]:
+    def _enlarge_dots(self, lit: Bool[np.ndarray, "n t side side"]) -> Bool[np.ndarray, "n t h w"]:
         return lit.repeat(self.dot, 2).repeat(self.dot, 3)

@@ -1,20 +1,21 @@
 """Clips as files, so that they go through the same door as any video: one mp4 each, and two tables beside them."""
 
-import csv
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax import atomic
 from vtcav_jax.console import progress
-from vtcav_jax.worlds.render import Clips
+from vtcav_jax.data.encode import encode_yuv444_mp4
+from vtcav_jax.runs.directory import write_table
+from vtcav_jax.worlds.render import WorldClips
 
-FPS = 25  # of the files, and of the clock that clips have without them
-BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
+WORLD_FPS = 25  # of the files, and of the clock that clips have without them
+WORLD_BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
 
 
-def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> list[Path]:
+def write_clips(clips: WorldClips, folder: str | os.PathLike, *, fps: int = WORLD_FPS) -> list[Path]:
     """Writes `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `manifest.csv`; returns the videos' paths.
 
     H.264 without loss in its own colours (4:4:4): what is read back differs by the rounding to 8 bits and to YUV, at
@@ -32,32 +33,13 @@ def write_clips(clips: Clips, folder: str | os.PathLike, *, fps: int = FPS) -> l
     names = dict(zip(clips.index.tolist(), [path.name for path in paths]))
     tracks, heads = clips.world.tracks, clips.world.heads
     boxes = ([names[clip], frame, track, tracks[track], *box] for clip, frame, track, *box in clips.boxes.tolist())
-    _write_table(folder / "boxes.csv", BOX_COLUMNS, boxes)
+    write_table(folder / "boxes.csv", WORLD_BOX_COLUMNS, boxes)
     answers = zip(*([heads[q][value] for value in values] for q, values in clips.labels.items()))
     columns = ("path", *(f"label:{question}" for question in heads))
-    _write_table(folder / "manifest.csv", columns, ([p.name, *a] for p, a in zip(paths, answers)))
+    write_table(folder / "manifest.csv", columns, ([p.name, *a] for p, a in zip(paths, answers)))
     return paths
 
 
-def write_video(path: Path, video: np.ndarray, fps: int = FPS) -> None:
-    """One clip, 0..1, that is there whole or not at all."""
-    import av
-
-    part = path.with_name(f".{path.name}.part")
-    with av.open(part, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"qp": "0", "preset": "veryfast"})
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        for frame in np.rint(255 * video).astype(np.uint8):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    part.replace(path)
-
-
-def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    part.replace(path)
+def write_video(path: Path, video: np.ndarray, fps: int = WORLD_FPS) -> None:
+    """One clip, 0..1, written atomically."""
+    atomic.write_bytes(path, encode_yuv444_mp4(np.rint(255 * video).astype(np.uint8), fps))

@@ -18,21 +18,21 @@ from jaxtyping import Array, Bool, Float
 
 from vtcav_jax.console import progress
 from vtcav_jax.tap import Model
-from vtcav_jax.worlds.render import Clips, make_clips, redraw, remove
-from vtcav_jax.worlds.spec import AnyWorld, Kind, Question
+from vtcav_jax.worlds.render import WorldClips, make_clips, redraw, remove
+from vtcav_jax.worlds.spec import TemporalKind, WorldQuestion, WorldSpec
 
-ACCURACY = 0.98  # G1, at least: of what the cause says
-SUFFICIENCY = 0.97  # G2, at least: unchanged when what is drawn again changes no answer
-NECESSITY = 0.03  # G3, at most: unchanged when it does
-LOST = 0.5  # G5, at least: share of the margin that goes with the cause's entity
-SPARED = 0.1  # G5, at most: share that changes with what only looks like it
+MIN_GATE_ACCURACY = 0.98  # G1, at least: of what the cause says
+MIN_UNCHANGED_SHARE = 0.97  # G2, at least: unchanged when what is drawn again changes no answer
+MAX_UNCHANGED_SHARE = 0.03  # G3, at most: unchanged when it does
+MIN_MARGIN_LOST = 0.5  # G5, at least: share of the margin that goes with the cause's entity
+MAX_MARGIN_LOST = 0.1  # G5, at most: share that changes with what only looks like it
 
-SHUFFLED_DYNAMIC = 1 / 2
-LUCK = 4  # standard deviations
-PROBES = ("reversed", "shuffled", "frozen")
+MAX_SHUFFLED_DYNAMIC = 1 / 2
+SLACK_SD = 4  # standard deviations
+TIME_PROBES = ("reversed", "shuffled", "frozen")
 
 
-def expected_of(probe: str, kind: Kind, answers: int) -> tuple[float, float]:
+def expected_range(probe: str, temporal_kind: TemporalKind, n_answers: int) -> tuple[float, float]:
     """G4: between which shares of the predictions may stay when time is tampered with.
 
     One frame holds no direction, no order and no form that is made of motion; a frozen or shuffled clip holds a look,
@@ -42,17 +42,17 @@ def expected_of(probe: str, kind: Kind, answers: int) -> tuple[float, float]:
     How much of a form is left in a shuffled clip depends on the steps from frame to frame; nothing is asked of it.
     When something comes is another answer backwards, but for what comes in the middle.
     """
-    chance = 1 / answers
-    stays = (SUFFICIENCY, 1.0)
-    bounds: dict[Kind, tuple[tuple[float, float], ...]] = {
+    chance = 1 / n_answers
+    stays = (MIN_UNCHANGED_SHARE, 1.0)
+    bounds: dict[TemporalKind, tuple[tuple[float, float], ...]] = {
         "static": (stays, (0.5, 1.0), (0.5, 1.0)),
         "everywhere": (stays, stays, stays),
         "timed": (stays, (0.5, 1.0), (0.0, 1 / 4 + (1 - 1 / 4) * chance)),
-        "dynamic": ((0.0, NECESSITY), (0.0, SHUFFLED_DYNAMIC), (0.0, chance)),
+        "dynamic": ((0.0, MAX_UNCHANGED_SHARE), (0.0, MAX_SHUFFLED_DYNAMIC), (0.0, chance)),
         "form": (stays, (0.0, 1.0), (0.0, chance)),
         "dated": ((0.0, 0.5), (0.0, 1.0), (0.0, 1.0)),
     }
-    return bounds[kind][PROBES.index(probe)]
+    return bounds[temporal_kind][TIME_PROBES.index(probe)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,53 +62,67 @@ class Gates:
     What is the answer of the cause is so of the label too, but of a shortcut. NaN: there was no such clip.
     """
 
-    questions: dict[str, Question]
-    clips: int
+    questions: dict[str, WorldQuestion]
+    n_clips: int
     accuracy: Float[np.ndarray, " heads"]  # share of predictions that are the answer of the cause
-    redrawn: dict[str, Float[np.ndarray, " heads"]]  # by factor: share that stayed where the answer is the same
-    changed: dict[str, Float[np.ndarray, " heads"]]  # by factor: share that stayed where the answer is another
-    probes: dict[str, Float[np.ndarray, " heads"]]  # by what was done to time: share of predictions that stayed
+    same_answer_unchanged: dict[
+        str, Float[np.ndarray, " heads"]
+    ]  # by factor: share that stayed where the answer is the same
+    other_answer_unchanged: dict[
+        str, Float[np.ndarray, " heads"]
+    ]  # by factor: share that stayed where the answer is another
+    time_probes: dict[str, Float[np.ndarray, " heads"]]  # by what was done to time: share of predictions that stayed
     margin: Float[np.ndarray, " heads"]  # mean logit of the right class over the best other
-    drops: dict[str, Float[np.ndarray, " heads"]]  # by entity: what the margin loses with it
-    lost: dict[str, Float[np.ndarray, " heads"]]  # by entity: share of the margin that goes where the answer goes
+    margin_drops: dict[str, Float[np.ndarray, " heads"]]  # by entity: what the margin loses with it
+    margin_lost: dict[
+        str, Float[np.ndarray, " heads"]
+    ]  # by entity: share of the margin that goes where the answer goes
     stable: Bool[np.ndarray, "n heads"]  # nothing but another answer changes the prediction: clips fit for scoring
 
     def failures(self) -> tuple[str, ...]:
         """One line for each gate, factor and head that did not pass; a number that is not finite does not pass."""
-        failed = []
+        failed_gates = []
 
-        def expect(gate: str, what: str, value: float, low: float, high: float) -> None:
+        def expect(gate: str, subject: str, value: float, low: float, high: float) -> None:
             if not low <= value <= high:
                 bound = f"at least {low:.2f}" if value < low else f"at most {high:.2f}"
-                failed.append(f"{gate} {what}: {value:.3f}, expected {bound}")
+                failed_gates.append(f"{gate} {subject}: {value:.3f}, expected {bound}")
 
         for j, (head, question) in enumerate(self.questions.items()):
-            expect("G1 accuracy", head, self.accuracy[j], ACCURACY, 1.0)
-            for factor, stayed in self.redrawn.items():
+            expect("G1 accuracy", head, self.accuracy[j], MIN_GATE_ACCURACY, 1.0)
+            for factor, stayed in self.same_answer_unchanged.items():
                 if not np.isnan(stayed[j]):
-                    expect("G2 sufficiency", f"{head} unchanged by {factor}", stayed[j], SUFFICIENCY, 1.0)
+                    expect("G2 sufficiency", f"{head} unchanged by {factor}", stayed[j], MIN_UNCHANGED_SHARE, 1.0)
             for factor in question.cause or question.factors:
-                what = "its cause" if len(question.factors) == 1 else factor
-                expect("G3 necessity", f"{head} unchanged without {what}", self.changed[factor][j], 0.0, NECESSITY)
-            for probe, stayed in self.probes.items():
-                low, high = expected_of(probe, question.kind, len(question.answers))
-                luck = 0.0 if high == NECESSITY else LUCK * (high * (1 - high) / self.clips) ** 0.5
-                expect("G4 time", f"{head} unchanged when {probe}", stayed[j], low, high + luck)
-            for entity, share in self.lost.items():
+                subject = "its cause" if len(question.factors) == 1 else factor
+                expect(
+                    "G3 necessity",
+                    f"{head} unchanged without {subject}",
+                    self.other_answer_unchanged[factor][j],
+                    0.0,
+                    MAX_UNCHANGED_SHARE,
+                )
+            for probe, stayed in self.time_probes.items():
+                low, high = expected_range(probe, question.temporal_kind, len(question.answers))
+                slack = 0.0 if high == MAX_UNCHANGED_SHARE else SLACK_SD * (high * (1 - high) / self.n_clips) ** 0.5
+                expect("G4 time", f"{head} unchanged when {probe}", stayed[j], low, high + slack)
+            for entity, share in self.margin_lost.items():
                 if entity in question.entities or not np.isnan(share[j]):
-                    expect("G5 entity", f"share of {head}'s margin lost with {entity}", share[j], LOST, np.inf)
+                    expect(
+                        "G5 entity", f"share of {head}'s margin lost with {entity}", share[j], MIN_MARGIN_LOST, np.inf
+                    )
             margin = self.margin[j] if self.margin[j] > 0 else np.nan  # no share of a margin that is not there
-            for entity in question.spared:
-                share = abs(self.drops[entity][j] / margin)
-                expect("G5 entity", f"share of {head}'s margin changed with the {entity}", share, 0.0, SPARED)
-        return tuple(failed)
+            for entity in question.invariant_to:
+                share = abs(self.margin_drops[entity][j] / margin)
+                expect("G5 entity", f"share of {head}'s margin changed with the {entity}", share, 0.0, MAX_MARGIN_LOST)
+        return tuple(failed_gates)
 
     def check(self) -> "Gates":
         """Itself if every gate is passed; otherwise a ValueError that lists all that are not, and the table."""
-        if failed := self.failures():
-            lines = "\n  ".join(failed)
+        if failed_gates := self.failures():
+            lines = "\n  ".join(failed_gates)
             raise ValueError(
-                f"the network does not go by the planted causes, {len(failed)} gates failed; train it further, or on"
+                f"the network does not go by the planted causes, {len(failed_gates)} gates failed; train it further, or on"
                 f" more clips, before its explanations are scored:\n  {lines}\n\n{self.table()}"
             )
         return self
@@ -123,26 +137,26 @@ class Gates:
                 cells = (f"{'-':>10}" if np.isnan(v) else f"{v:>10.3f}" for v in values)
                 lines.append(f"  {name:<22}" + "".join(cells))
 
-        section(f"over {self.clips} clips", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)})
-        section("prediction unchanged, factor drawn again, same answer", self.redrawn)
-        causes = {name: values for name, values in self.changed.items() if not np.isnan(values).all()}
+        section(f"over {self.n_clips} clips", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)})
+        section("prediction unchanged, factor drawn again, same answer", self.same_answer_unchanged)
+        causes = {name: values for name, values in self.other_answer_unchanged.items() if not np.isnan(values).all()}
         section("prediction unchanged, factor drawn again, another answer", causes)
-        section("prediction unchanged, time tampered with", self.probes)
+        section("prediction unchanged, time tampered with", self.time_probes)
         section("margin of the right class", {"in the clips": self.margin})
-        section("margin lost, entity removed", self.drops)
-        gone = {name: values for name, values in self.lost.items() if not np.isnan(values).all()}
-        section("share of the margin lost, entity removed that makes the answer", gone)
+        section("margin lost, entity removed", self.margin_drops)
+        margin_lost = {name: values for name, values in self.margin_lost.items() if not np.isnan(values).all()}
+        section("share of the margin lost, entity removed that makes the answer", margin_lost)
         return "\n".join(lines)
 
 
-def gates(
+def measure_gates(
     model: Model,
-    world: str | AnyWorld = "small",
-    n: int = 256,
+    world: str | WorldSpec = "small",
+    n_clips: int = 256,
     seed: int = 1,
     *,
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
-    at_once: int = 32,
+    batch_size: int = 32,
 ) -> Gates:
     """Every gate on `n` clips of `seed`, which should not be the one that `model` was trained on.
 
@@ -150,43 +164,51 @@ def gates(
     `prepare` makes what it expects from videos in 0..1, such as its normalisation. `at_once` clips go through the model
     together; it is compiled once. Nothing is judged here: `gates(...).check()` is loud.
     """
-    clips = make_clips(world, n, seed)
+    clips = make_clips(world, n_clips, seed)
     questions, entities = clips.world.questions, clips.world.entities
-    right = _answers(questions, clips)
-    variants = 1 + len(clips.factors) + len(PROBES) + len(entities)
-    predicted, same, margins = {}, {}, {}
-    for ((which, other, video),) in progress(([one] for one in _variants(clips, seed)), variants, "checks"):
-        logits = _logits(model, prepare(video), at_once, clips.world.heads)
-        predicted[which] = np.stack([some.argmax(-1) for some in logits.values()], 1)
-        same[which] = _answers(questions, other) == right
-        margins[which] = np.stack([_margins(some, right[:, j]) for j, some in enumerate(logits.values())], 1)
+    correct = _cause_answers(questions, clips)
+    variants = 1 + len(clips.factors) + len(TIME_PROBES) + len(entities)
+    predicted, same_answer, margins = {}, {}, {}
+    for ((variant, variant_clips, video),) in progress(
+        ([entry] for entry in _clip_variants(clips, seed)), variants, "checks"
+    ):
+        logits = _compute_head_logits(model, prepare(video), batch_size, clips.world.heads)
+        predicted[variant] = np.stack([head_logits.argmax(-1) for head_logits in logits.values()], 1)
+        same_answer[variant] = _cause_answers(questions, variant_clips) == correct
+        margins[variant] = np.stack(
+            [_correct_margins(head_logits, correct[:, j]) for j, head_logits in enumerate(logits.values())], 1
+        )
 
     before, margin = predicted["clips", ""], margins["clips", ""]
-    stayed = {which: some == before for which, some in predicted.items()}
-    stable = np.ones(right.shape, bool)
+    unchanged = {variant: head_logits == before for variant, head_logits in predicted.items()}
+    stable = np.ones(correct.shape, bool)
     for factor in clips.factors:
-        stable &= stayed["redraw", factor] | ~same["redraw", factor]
+        stable &= unchanged["redraw", factor] | ~same_answer["redraw", factor]
     return Gates(
         questions=questions,
-        clips=n,
-        accuracy=(before == right).mean(0),
-        redrawn={f: _mean(stayed["redraw", f], same["redraw", f]) for f in clips.factors},
-        changed={f: _mean(stayed["redraw", f], ~same["redraw", f]) for f in clips.factors},
-        probes={probe: stayed["probe", probe].mean(0) for probe in PROBES},
+        n_clips=n_clips,
+        accuracy=(before == correct).mean(0),
+        same_answer_unchanged={
+            f: _masked_mean(unchanged["redraw", f], same_answer["redraw", f]) for f in clips.factors
+        },
+        other_answer_unchanged={
+            f: _masked_mean(unchanged["redraw", f], ~same_answer["redraw", f]) for f in clips.factors
+        },
+        time_probes={probe: unchanged["probe", probe].mean(0) for probe in TIME_PROBES},
         margin=margin.mean(0),
-        drops={entity: (margin - margins["remove", entity]).mean(0) for entity in entities},
-        lost={e: _share_lost(margin, margins["remove", e], ~same["remove", e]) for e in entities},
+        margin_drops={entity: (margin - margins["remove", entity]).mean(0) for entity in entities},
+        margin_lost={e: _margin_share_lost(margin, margins["remove", e], ~same_answer["remove", e]) for e in entities},
         stable=stable,
     )
 
 
-def _answers(questions: Mapping[str, Question], clips: Clips) -> np.ndarray:
+def _cause_answers(questions: Mapping[str, WorldQuestion], clips: WorldClips) -> np.ndarray:
     """What a network says that goes by the causes, where these are still to be seen."""
-    factors = clips.world.lacking(clips.factors, clips.removed)
-    return np.stack([question.caused(factors) for question in questions.values()], 1)
+    factors = clips.world.factors_without(clips.factors, clips.removed)
+    return np.stack([question.cause_label(factors) for question in questions.values()], 1)
 
 
-def _variants(clips: Clips, seed: int) -> Iterator[tuple[tuple[str, str], Clips, np.ndarray]]:
+def _clip_variants(clips: WorldClips, seed: int) -> Iterator[tuple[tuple[str, str], WorldClips, np.ndarray]]:
     """What was done, the clips as far as they are clips of the world, and their pictures."""
     yield ("clips", ""), clips, clips.video
     for factor in clips.factors:
@@ -204,21 +226,21 @@ def _variants(clips: Clips, seed: int) -> Iterator[tuple[tuple[str, str], Clips,
     yield ("probe", "frozen"), clips, np.repeat(middle, frames, 1)
 
 
-def _logits(
-    model: Model, video: np.ndarray, at_once: int, heads: Mapping[str, tuple[str, ...]]
+def _compute_head_logits(
+    model: Model, video: np.ndarray, batch_size: int, heads: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Float[np.ndarray, "n answers"]]:
     """Of each head. The last batch is filled up with its last clip, so that all have one shape."""
     n = len(video)
     if jax.tree_util.all_leaves([model]):  # a plain function
         model = Partial(model)
-    video = np.concatenate([video, np.repeat(video[-1:], -n % at_once, 0)])
-    parts = [np.asarray(_run(model, video[i : i + at_once])) for i in range(0, len(video), at_once)]
+    video = np.concatenate([video, np.repeat(video[-1:], -n % batch_size, 0)])
+    parts = [np.asarray(_run_model(model, video[i : i + batch_size])) for i in range(0, len(video), batch_size)]
     logits = np.concatenate(parts)[:n].astype(np.float64)
     ends = np.cumsum([len(answers) for answers in heads.values()])
     if logits.shape != (n, ends[-1]):
-        told = ", ".join(f"{len(answers)} for {head}" for head, answers in heads.items())
+        expected_heads = ", ".join(f"{len(answers)} for {head}" for head, answers in heads.items())
         raise ValueError(
-            f"expected {ends[-1]} logits per clip, {told}, got shape {logits.shape}; use a network with these heads,"
+            f"expected {ends[-1]} logits per clip, {expected_heads}, got shape {logits.shape}; use a network with these heads,"
             " concatenated in this order"
         )
     if not np.isfinite(logits).all():
@@ -227,23 +249,23 @@ def _logits(
 
 
 @jax.jit
-def _run(model, video) -> Array:
+def _run_model(model, video) -> Array:
     return model(video)
 
 
-def _margins(logits: Float[np.ndarray, "n k"], right: np.ndarray) -> Float[np.ndarray, " n"]:
-    here = np.arange(logits.shape[-1]) == right[:, None]
-    return logits[here] - np.where(here, -np.inf, logits).max(-1)
+def _correct_margins(logits: Float[np.ndarray, "n k"], correct: np.ndarray) -> Float[np.ndarray, " n"]:
+    is_correct = np.arange(logits.shape[-1]) == correct[:, None]
+    return logits[is_correct] - np.where(is_correct, -np.inf, logits).max(-1)
 
 
-def _mean(values: np.ndarray, where: Bool[np.ndarray, "n heads"]) -> Float[np.ndarray, " heads"]:
+def _masked_mean(values: np.ndarray, mask: Bool[np.ndarray, "n heads"]) -> Float[np.ndarray, " heads"]:
     """Over the clips that count; NaN where none does."""
-    counted = where.sum(0)
-    return np.where(counted, (values * where).sum(0) / np.maximum(counted, 1), np.nan)
+    counted = mask.sum(0)
+    return np.where(counted, (values * mask).sum(0) / np.maximum(counted, 1), np.nan)
 
 
-def _share_lost(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> Float[np.ndarray, " heads"]:
+def _margin_share_lost(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> Float[np.ndarray, " heads"]:
     """Of the margin; NaN where there is no such clip, and infinitely little of a margin that is not there."""
-    there, left = _mean(before, where), _mean(after, where)
+    mean_before, mean_after = _masked_mean(before, mask), _masked_mean(after, mask)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(there > 0, 1 - left / there, np.where(np.isnan(there), np.nan, -np.inf))
+        return np.where(mean_before > 0, 1 - mean_after / mean_before, np.where(np.isnan(mean_before), np.nan, -np.inf))

@@ -19,31 +19,36 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.worlds.spec import (
-    CORE,
+    CORE_CELLS,
+    DIRECTION_STEPS,
     DIRECTIONS,
-    GLYPHS,
-    SHAPES,
-    STEPS,
-    AnyWorld,
+    GLYPH_MASKS,
+    GLYPH_SHAPES,
+    EntitySquare,
     Factors,
     Layer,
-    Place,
-    Question,
-    within,
+    WorldQuestion,
+    WorldSpec,
+    is_part_of,
 )
 
-QUESTIONS: dict[str, tuple[str, ...]] = {  # of `World` itself
-    "shape": SHAPES,
+GLYPH_QUESTIONS: dict[str, tuple[str, ...]] = {  # of `World` itself
+    "shape": GLYPH_SHAPES,
     "direction": DIRECTIONS,
     "flash": ("red", "blue", "yellow", "magenta"),
     "scene": ("0", "1", "2", "3"),
 }
-TRACKS = ("key", "distractor", "key_event", "distractor_event")
+GLYPH_TRACKS = ("key", "distractor", "key_event", "distractor_event")
 
-CYCLES = np.array([(0, 3), (2, 2), (3, 0), (2, -2)])  # of each scene's grating along y and x; whole, so that it wraps
-KEY, DISTRACTOR = (0.15, 0.85, 0.15), (0.85, 0.85, 0.85)  # three sigma of noise away from the ends of the range
-FLASHES = np.array([(0.85, 0.15, 0.15), (0.15, 0.15, 0.85), (0.85, 0.85, 0.15), (0.85, 0.15, 0.85)], np.float32)
-MARKER = 4  # cells on a side
+GRATING_CYCLES = np.array(
+    [(0, 3), (2, 2), (3, 0), (2, -2)]
+)  # of each scene's grating along y and x; whole, so that it wraps
+KEY_COLOUR, DISTRACTOR_COLOUR = (
+    (0.15, 0.85, 0.15),
+    (0.85, 0.85, 0.85),
+)  # three sigma of noise away from the ends of the range
+FLASH_COLOURS = np.array([(0.85, 0.15, 0.15), (0.15, 0.15, 0.85), (0.85, 0.85, 0.15), (0.85, 0.15, 0.85)], np.float32)
+MARKER_CELLS = 4  # cells on a side
 
 Flash = tuple[str, Int[np.ndarray, " n"], Int[np.ndarray, " n"]]  # entity, number of the colour, first frame
 
@@ -60,7 +65,7 @@ def _prefix(entity: str) -> str:
 
 
 @dataclass(frozen=True)
-class World(AnyWorld):
+class GlyphWorld(WorldSpec):
     """Each glyph flashes once; a question asks for one factor of the key's, or for the grating."""
 
     distance: int = 12  # at least, between the two glyphs in the first frame, the short way around the torus
@@ -68,7 +73,7 @@ class World(AnyWorld):
     event_frames: int = 2
     amplitude: float = 0.15  # of the grating around 0.5
 
-    shows: ClassVar[str] = (
+    description: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes once; shape, direction and"
         " flash are asked of the green one, the scene is the grating's stripes"
     )
@@ -107,13 +112,13 @@ class World(AnyWorld):
         return {"y": self.size, "x": self.size, "offset": places, "phase": self.size}
 
     @property
-    def questions(self) -> dict[str, Question]:
+    def questions(self) -> dict[str, WorldQuestion]:
         key, other = ("key",), ("distractor",)
         return {
-            "shape": Question(QUESTIONS["shape"], ("shape",), key, "static", other),
-            "direction": Question(QUESTIONS["direction"], ("direction",), key, "dynamic", other),
-            "flash": Question(QUESTIONS["flash"], ("flash",), key, "timed", other),
-            "scene": Question(QUESTIONS["scene"], ("scene",), ("scene",), "everywhere"),
+            "shape": WorldQuestion(GLYPH_QUESTIONS["shape"], ("shape",), key, "static", other),
+            "direction": WorldQuestion(GLYPH_QUESTIONS["direction"], ("direction",), key, "dynamic", other),
+            "flash": WorldQuestion(GLYPH_QUESTIONS["flash"], ("flash",), key, "timed", other),
+            "scene": WorldQuestion(GLYPH_QUESTIONS["scene"], ("scene",), ("scene",), "everywhere"),
         }
 
     @property
@@ -129,32 +134,32 @@ class World(AnyWorld):
 
     @property
     def tracks(self) -> tuple[str, ...]:
-        return TRACKS
+        return GLYPH_TRACKS
 
-    def place(self, factors: Factors, entity: str) -> Place:
+    def entity_square(self, factors: Factors, entity: str) -> EntitySquare:
         """Of the key, the distractor or what flashes in the core of one of them."""
         start, direction = np.stack([factors["y"], factors["x"]]), factors["direction"]
         if _prefix(entity):
             start = start + _offsets(self.size, self.distance)[factors["offset"]].T
             direction = factors["dis_direction"]
-        moved = self.speed * np.arange(self.frames)
-        y, x = (start[:, :, None] + STEPS[direction].T[:, :, None] * moved) % self.size
+        displacement = self.speed * np.arange(self.frames)
+        y, x = (start[:, :, None] + DIRECTION_STEPS[direction].T[:, :, None] * displacement) % self.size
         if entity in self.objects:
-            return Place(y, x, self.glyph, np.ones(y.shape, bool))
-        shown = np.zeros(y.shape, bool)
+            return EntitySquare(y, x, self.glyph, np.ones(y.shape, bool))
+        visible = np.zeros(y.shape, bool)
         for name, _, first in self.flashes(factors, entity):
-            if within(name, frozenset([entity])):
-                shown |= self._lit(first)
-        core = CORE.start * self.cell
-        side = (CORE.stop - CORE.start) * self.cell
-        return Place((y + core) % self.size, (x + core) % self.size, side, shown)
+            if is_part_of(name, frozenset([entity])):
+                visible |= self._is_flashing(first)
+        core = CORE_CELLS.start * self.cell
+        side = (CORE_CELLS.stop - CORE_CELLS.start) * self.cell
+        return EntitySquare((y + core) % self.size, (x + core) % self.size, side, visible)
 
     def flashes(self, factors: Factors, entity: str) -> Iterator[Flash]:
         """Of the key or the distractor, in the order of time."""
         prefix, owner = _prefix(entity), entity.split("_")[0]
         yield f"{owner}_event", factors[prefix + "flash"], np.array(self.event_times)[factors[prefix + "t0"]]
 
-    def _lit(self, first: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n t"]:
+    def _is_flashing(self, first: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n t"]:
         since = np.arange(self.frames) - first[:, None]
         return (since >= 0) & (since < self.event_frames)
 
@@ -162,43 +167,43 @@ class World(AnyWorld):
         """The grating."""
         place = np.arange(self.size)
         wave = np.sin(2 * np.pi * place / self.size) * (0 if "scene" in removed else self.amplitude) + 0.5
-        along_y, along_x = CYCLES[factors["scene"]].T[:, :, None, None]
+        along_y, along_x = GRATING_CYCLES[factors["scene"]].T[:, :, None, None]
         step = (along_y * place[:, None] + along_x * place + factors["phase"][:, None, None]) % self.size
         return wave.astype(np.float32)[step][:, None]
 
     def layers(self, factors: Factors) -> dict[str, Layer]:
         layers: dict[str, Layer] = {}
-        core = slice(CORE.start * self.cell, CORE.stop * self.cell)
-        for entity, colour in (("distractor", DISTRACTOR), ("key", KEY)):
-            square = self.place(factors, entity).pixels(self.size)
-            glyphs = GLYPHS.repeat(self.cell, 1).repeat(self.cell, 2)[factors[_prefix(entity) + "shape"]]
+        core = slice(CORE_CELLS.start * self.cell, CORE_CELLS.stop * self.cell)
+        for entity, colour in (("distractor", DISTRACTOR_COLOUR), ("key", KEY_COLOUR)):
+            square = self.entity_square(factors, entity).pixel_indices(self.size)
+            glyphs = GLYPH_MASKS.repeat(self.cell, 1).repeat(self.cell, 2)[factors[_prefix(entity) + "shape"]]
             filled = np.broadcast_to(glyphs[:, None], square.shape)
             layers[entity] = square[filled], np.array(colour, np.float32)
             for event, colours, first in self.flashes(factors, entity):
-                clip, frame = np.nonzero(self._lit(first))
+                clip, frame = np.nonzero(self._is_flashing(first))
                 pixels = square[clip, frame, core, core].reshape(len(clip), -1)
-                layers[event] = pixels, FLASHES[colours[clip]][:, None]
+                layers[event] = pixels, FLASH_COLOURS[colours[clip]][:, None]
         return layers
 
 
-def _either(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
-    return (shape == SHAPES.index("ring")) | (dis_shape == SHAPES.index("ring"))
+def _either_is_ring(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
+    return (shape == GLYPH_SHAPES.index("ring")) | (dis_shape == GLYPH_SHAPES.index("ring"))
 
 
-def _both(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
-    return (shape != SHAPES.index("bars")) & (dis_shape != SHAPES.index("bars"))
+def _neither_is_bars(shape: np.ndarray, dis_shape: np.ndarray) -> np.ndarray:
+    return (shape != GLYPH_SHAPES.index("bars")) & (dis_shape != GLYPH_SHAPES.index("bars"))
 
 
-def _first(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return (pair + order) % len(FLASHES)
+def _first_colour(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return (pair + order) % len(FLASH_COLOURS)
 
 
-def _second(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return (pair + 1 - order) % len(FLASHES)
+def _second_colour(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return (pair + 1 - order) % len(FLASH_COLOURS)
 
 
 @dataclass(frozen=True)
-class Events(World):
+class Events(GlyphWorld):
     """Each glyph flashes twice, the second time as soon as it may, in two colours that are neighbours on the circle of
     the four.
 
@@ -216,7 +221,7 @@ class Events(World):
 
     timed: bool = False  # whether it is asked as well which colour is first and when: steps towards their order
 
-    shows: ClassVar[str] = (
+    description: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the green"
         " one's two colours and their order (in the world events_timed also which is first, which second, and when),"
         " both shapes, whether either is a ring, and whether both are something else than bars"
@@ -243,36 +248,36 @@ class Events(World):
         return key | distractor | self._places
 
     @property
-    def questions(self) -> dict[str, Question]:
+    def questions(self) -> dict[str, WorldQuestion]:
         shapes, glyphs, answers = ("shape", "dis_shape"), ("key", "distractor"), ("no", "yes")
-        colours = QUESTIONS["flash"]
-        pairs = tuple(f"{one} and {other}" for one, other in zip(colours, (*colours[1:], colours[0])))
-        order = Question(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",))
-        found = {
+        colours = GLYPH_QUESTIONS["flash"]
+        pairs = tuple(f"{colour} and {other}" for colour, other in zip(colours, (*colours[1:], colours[0])))
+        order = WorldQuestion(("forward", "backward"), ("order",), ("key",), "dynamic", ("distractor",))
+        questions = {
             "order": order,
-            "colours": Question(pairs, ("pair",), ("key",), "timed", ("distractor",)),
-            "shape": Question(SHAPES, ("shape",), ("key",), "static", ("distractor",)),
-            "other": Question(SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
-            "either": Question(answers, shapes, glyphs, "static", rule=_either),
-            "both": Question(answers, shapes, glyphs, "static", rule=_both),
+            "colours": WorldQuestion(pairs, ("pair",), ("key",), "timed", ("distractor",)),
+            "shape": WorldQuestion(GLYPH_SHAPES, ("shape",), ("key",), "static", ("distractor",)),
+            "other": WorldQuestion(GLYPH_SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
+            "either": WorldQuestion(answers, shapes, glyphs, "static", rule=_either_is_ring),
+            "both": WorldQuestion(answers, shapes, glyphs, "static", rule=_neither_is_bars),
         }
         if self.timed:
             windows = tuple(" and ".join(map(str, pair)) for pair in self._windows.tolist())
             key, other = ("key",), ("distractor",)
-            found["first"] = Question(colours, ("pair", "order"), key, "dated", other, _first)
-            found["second"] = Question(colours, ("pair", "order"), key, "dated", other, _second)
-            found["when"] = Question(windows, ("times",), key, "dated", other)
-        return found
+            questions["first"] = WorldQuestion(colours, ("pair", "order"), key, "dated", other, _first_colour)
+            questions["second"] = WorldQuestion(colours, ("pair", "order"), key, "dated", other, _second_colour)
+            questions["when"] = WorldQuestion(windows, ("times",), key, "dated", other)
+        return questions
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
         """`key_event` are both of the key's flashes, `key_event_1` is the earlier one."""
-        found: dict[str, tuple[str, ...]] = {}
+        entities: dict[str, tuple[str, ...]] = {}
         for entity, prefix in (("key", ""), ("distractor", "dis_")):
             event = (prefix + "pair", prefix + "order", prefix + "times")
-            found[entity] = (prefix + "shape", prefix + "direction", *event)
-            found |= dict.fromkeys((f"{entity}_event", f"{entity}_event_1", f"{entity}_event_2"), event)
-        return found | {"scene": ("scene", "phase")}
+            entities[entity] = (prefix + "shape", prefix + "direction", *event)
+            entities |= dict.fromkeys((f"{entity}_event", f"{entity}_event_1", f"{entity}_event_2"), event)
+        return entities | {"scene": ("scene", "phase")}
 
     @property
     def tracks(self) -> tuple[str, ...]:
@@ -282,12 +287,12 @@ class Events(World):
         prefix, owner = _prefix(entity), entity.split("_")[0]
         pair, order = factors[prefix + "pair"], factors[prefix + "order"]
         windows = self._windows[factors[prefix + "times"]]
-        for i, rule in enumerate((_first, _second)):
+        for i, rule in enumerate((_first_colour, _second_colour)):
             yield f"{owner}_event_{i + 1}", rule(pair, order), windows[:, i]
 
 
 @dataclass(frozen=True)
-class Shortcut(World):
+class Shortcut(GlyphWorld):
     """The direction is asked for, and a square in the corner tells it by its colour in a share of the clips.
 
     A network that finds the marker before the motion has little reason to look further, and then it is the marker that
@@ -297,7 +302,7 @@ class Shortcut(World):
 
     agreement: float = 0.95  # share of clips in which the marker has the direction's number
 
-    shows: ClassVar[str] = (
+    description: ClassVar[str] = (
         "synthetic clips: a green glyph and a white one move over a grating, each flashes once; the direction of the"
         " green one is asked for, and the colour of the upper left corner goes along with it"
     )
@@ -312,18 +317,20 @@ class Shortcut(World):
         """Those of `World`, and `marker`, the number of its colour."""
         return super().factors | {"marker": 4}
 
-    def drawn(self, random: np.random.Generator) -> Int[np.ndarray, " factors"]:
+    def draw_factors(self, random: np.random.Generator) -> Int[np.ndarray, " factors"]:
         """The marker is another than the direction's in 1 - `agreement` of the clips; all else is independent."""
-        values, names = super().drawn(random), list(self.factors)
+        values, names = super().draw_factors(random), list(self.factors)
         other = 0 if random.random() < self.agreement else random.integers(1, 4)
         values[names.index("marker")] = (values[names.index("direction")] + other) % 4
         return values
 
     @property
-    def questions(self) -> dict[str, Question]:
+    def questions(self) -> dict[str, WorldQuestion]:
         glyphs = ("key", "distractor")
-        asked = Question(DIRECTIONS, ("direction",), ("marker",), "everywhere", glyphs, cause=("marker",))
-        return {"direction": asked}
+        direction_question = WorldQuestion(
+            DIRECTIONS, ("direction",), ("marker",), "everywhere", glyphs, cause=("marker",)
+        )
+        return {"direction": direction_question}
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
@@ -333,12 +340,12 @@ class Shortcut(World):
     def tracks(self) -> tuple[str, ...]:
         return (*super().tracks, "marker")
 
-    def place(self, factors: Factors, entity: str) -> Place:
+    def entity_square(self, factors: Factors, entity: str) -> EntitySquare:
         if entity != "marker":
-            return super().place(factors, entity)
+            return super().entity_square(factors, entity)
         corner = np.zeros((len(factors["marker"]), self.frames), np.int64)
-        return Place(corner, corner, MARKER * self.cell, np.ones(corner.shape, bool))
+        return EntitySquare(corner, corner, MARKER_CELLS * self.cell, np.ones(corner.shape, bool))
 
     def layers(self, factors: Factors) -> dict[str, Layer]:
-        pixels = self.place(factors, "marker").pixels(self.size)
-        return super().layers(factors) | {"marker": (pixels, FLASHES[factors["marker"]][:, None, None, None])}
+        pixels = self.entity_square(factors, "marker").pixel_indices(self.size)
+        return super().layers(factors) | {"marker": (pixels, FLASH_COLOURS[factors["marker"]][:, None, None, None])}

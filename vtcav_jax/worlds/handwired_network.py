@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vtcav_jax.tap import Tap, identity_tap
-from vtcav_jax.worlds.spec import STEPS
+from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
 
 @jax.tree_util.register_static
@@ -32,13 +32,16 @@ class MotionPairs:
 
     def __call__(self, video: Float[Array, "b t h w c"], tap: Tap = identity_tap) -> Float[Array, "b 4"]:
         x = video.mean(-1)
-        ends = [jnp.roll(x[:, 1:], tuple(-self.step * d for d in direction), (2, 3)) for direction in STEPS.tolist()]
+        ends = [
+            jnp.roll(x[:, 1:], tuple(-self.step * d for d in direction), (2, 3))
+            for direction in DIRECTION_STEPS.tolist()
+        ]
         sums = tap("sums", x[:, :-1, ..., None] + jnp.stack(ends, -1) - 1)  # at the earlier voxel of each pair
         pairs = tap("pairs", jax.nn.relu(sums))
         return pairs.sum((1, 2, 3))
 
 
-network = MotionPairs()
+MOTION_PAIRS = MotionPairs()
 
 
 def shapley_values(video: Float[np.ndarray, "b t h w c"], step: int = 1) -> Float[np.ndarray, "4 b t h w"]:
@@ -46,8 +49,8 @@ def shapley_values(video: Float[np.ndarray, "b t h w c"], step: int = 1) -> Floa
     if not np.isin(video, (0, 1)).all() or (video != video[..., :1]).any():
         raise ValueError("the closed form holds for clips of 0 and 1 with equal colours; see binary_clips")
     x = video[..., 0].astype(np.float64)
-    values = np.zeros((len(STEPS), *x.shape))
-    for k, direction in enumerate(step * STEPS):
+    values = np.zeros((len(DIRECTION_STEPS), *x.shape))
+    for k, direction in enumerate(step * DIRECTION_STEPS):
         lit = x[:, :-1] * np.roll(x[:, 1:], tuple(-direction), (2, 3))
         values[k, :, :-1] += lit / 2
         values[k, :, 1:] += np.roll(lit, tuple(direction), (2, 3)) / 2
@@ -66,9 +69,9 @@ def binary_clips(
     labels = np.empty(n, np.int64)
     for i in range(n):
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        labels[i] = random.integers(len(STEPS))
+        labels[i] = random.integers(len(DIRECTION_STEPS))
         y, x = np.divmod(random.choice(size * size, dots, replace=False), size)
-        dy, dx = step * STEPS[labels[i]]
+        dy, dx = step * DIRECTION_STEPS[labels[i]]
         clip = random.random((frames, size, size)) < density
         for t in range(frames):
             clip[t, (y + t * dy) % size, (x + t * dx) % size] = True

@@ -13,20 +13,20 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.worlds.dots import Dots
-from vtcav_jax.worlds.glyphs import Events, Shortcut, World
-from vtcav_jax.worlds.spec import AnyWorld, Layer, within
+from vtcav_jax.worlds.glyphs import Events, GlyphWorld, Shortcut
+from vtcav_jax.worlds.spec import Layer, WorldSpec, is_part_of
 
-AT_ONCE = 32  # clips: what is rendered together stays in cache
-FACTOR_STREAM, NOISE_STREAM, REDRAW_STREAM = range(3)
+CLIPS_PER_RENDER = 32  # clips: what is rendered together stays in cache
+FACTOR_STREAM, RENDER_NOISE_STREAM, REDRAW_STREAM = range(3)
 
-BOX = np.dtype([(name, np.int64) for name in ("clip", "frame", "track", "x1", "y1", "x2", "y2")])
+BOX_DTYPE = np.dtype([(name, np.int64) for name in ("clip", "frame", "track", "x1", "y1", "x2", "y2")])
 
-WORLDS: dict[str, AnyWorld] = {
-    "small": World(),
+WORLDS: dict[str, WorldSpec] = {
+    "small": GlyphWorld(),
     # Twice the small one in space and in time. Speed is the same: over the clip, the same share of the picture.
-    "large": World(frames=16, size=64, cell=2, distance=24, event_times=(0, 4, 8, 12), event_frames=4),
+    "large": GlyphWorld(frames=16, size=64, cell=2, distance=24, event_times=(0, 4, 8, 12), event_frames=4),
     "events": Events(),
     # The same clips. Of the order alone a Swin learns nothing; asked when flashes come it learns that first.
     "events_timed": Events(timed=True),
@@ -37,10 +37,10 @@ WORLDS: dict[str, AnyWorld] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Clips:
+class WorldClips:
     """Rendered clips and all there is to know about them; the leading axis `n` is the clip."""
 
-    world: AnyWorld
+    world: WorldSpec
     seed: int
     index: Int[np.ndarray, " n"]  # which clips of the seed
     factors: dict[str, Int[np.ndarray, " n"]]
@@ -50,7 +50,7 @@ class Clips:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> "Clips":
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> "WorldClips":
         """Some of the clips, by a slice, their numbers or a mask."""
         rows = np.arange(len(self))[rows]
         factors = {name: values[rows] for name, values in self.factors.items()}
@@ -70,27 +70,27 @@ class Clips:
         """
         world = self.world
         shape = (len(self), world.frames, world.size, world.size)
-        layers = _layers(world, self.factors, self.removed)
+        layers = _visible_layers(world, self.factors, self.removed)
 
         def mask(*pixels: np.ndarray) -> np.ndarray:
-            found = np.zeros(shape, bool)
-            for some in pixels:
-                found.reshape(-1)[some.ravel()] = True
-            return found
+            lit = np.zeros(shape, bool)
+            for indices in pixels:
+                lit.reshape(-1)[indices.ravel()] = True
+            return lit
 
-        found, nearer = {}, mask()
-        for thing in reversed(world.objects):
-            short = thing.replace("distractor", "dis")
+        masks, occluded = {}, mask()
+        for glyph in reversed(world.objects):
+            short = glyph.replace("distractor", "dis")
             for entity in world.entities:
-                if within(entity, frozenset([thing])):
-                    parts = [pixels for name, (pixels, _) in layers.items() if within(name, frozenset([entity]))]
-                    found[entity.replace(thing, short)] = mask(*parts) & ~nearer
-            if not within(thing, self.removed):
-                found[f"{short}_box"] = mask(world.place(self.factors, thing).pixels(world.size))
+                if is_part_of(entity, frozenset([glyph])):
+                    parts = [pixels for name, (pixels, _) in layers.items() if is_part_of(name, frozenset([entity]))]
+                    masks[entity.replace(glyph, short)] = mask(*parts) & ~occluded
+            if not is_part_of(glyph, self.removed):
+                masks[f"{short}_box"] = mask(world.entity_square(self.factors, glyph).pixel_indices(world.size))
             else:
-                found[f"{short}_box"] = mask()
-            nearer |= found[short]
-        return found
+                masks[f"{short}_box"] = mask()
+            occluded |= masks[short]
+        return masks
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -100,91 +100,91 @@ class Clips:
         """
         rows = []
         for track, entity in enumerate(self.world.tracks):
-            if within(entity, self.removed):
+            if is_part_of(entity, self.removed):
                 continue
-            y, x, side, shown = self.world.place(self.factors, entity)
+            y, x, side, visible = self.world.entity_square(self.factors, entity)
             for dy in (0, self.world.size):
                 for dx in (0, self.world.size):
                     x1, y1 = np.maximum(x - dx, 0), np.maximum(y - dy, 0)
                     x2, y2 = (np.minimum(start + side, self.world.size) for start in (x - dx, y - dy))
-                    clip, frame = np.nonzero(shown & (x2 > x1) & (y2 > y1))
-                    piece = np.zeros(len(clip), BOX)
+                    clip, frame = np.nonzero(visible & (x2 > x1) & (y2 > y1))
+                    piece = np.zeros(len(clip), BOX_DTYPE)
                     piece["clip"], piece["frame"], piece["track"] = self.index[clip], frame, track
                     for name, values in (("x1", x1), ("y1", y1), ("x2", x2), ("y2", y2)):
                         piece[name] = values[clip, frame]
                     rows.append(piece)
-        return np.sort(np.concatenate([np.zeros(0, BOX), *rows]))
+        return np.sort(np.concatenate([np.zeros(0, BOX_DTYPE), *rows]))
 
 
-def make_clips(world: str | AnyWorld, n: int, seed: int, *, first: int = 0) -> Clips:
+def make_clips(world: str | WorldSpec, n: int, seed: int, *, first: int = 0) -> WorldClips:
     """Clips `first` to `first + n` of `seed`; each is the same however many are made with it."""
     world = as_world(world)
     if n < 1 or first < 0 or seed < 0:
         raise ValueError(f"expected n of at least 1, first and seed of at least 0; got {n=}, {first=}, {seed=}")
     index = np.arange(first, first + n)
-    return _rendered(world, seed, index, drawn_factors(world, seed, index), frozenset())
+    return _render(world, seed, index, sample_factors(world, seed, index), frozenset())
 
 
-def drawn_factors(world: AnyWorld, seed: int, index: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " n"]]:
+def sample_factors(world: WorldSpec, seed: int, index: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " n"]]:
     """The factors of these clips of `seed`, without the pictures."""
-    values = np.stack([world.drawn(_random(seed, FACTOR_STREAM, i)) for i in index.tolist()], 1)
+    values = np.stack([world.draw_factors(_random_generator(seed, FACTOR_STREAM, i)) for i in index.tolist()], 1)
     return dict(zip(world.factors, values, strict=True))
 
 
-def redraw(clips: Clips, factor: str, seed: int) -> Clips:
+def redraw(clips: WorldClips, factor: str, seed: int) -> WorldClips:
     """The same clips with another value of `factor`, uniform among the values that each does not have."""
     count = clips.world.factors.get(factor)
     if count is None:
-        raise ValueError(unknown("factor", [factor], clips.world.factors))
+        raise ValueError(unknown_name_message("factor", [factor], clips.world.factors))
     stream = (REDRAW_STREAM, list(clips.world.factors).index(factor))
-    further = np.array([_random(seed, *stream, i).integers(1, count) for i in clips.index.tolist()])
-    factors = clips.factors | {factor: (clips.factors[factor] + further) % count}
-    return _rendered(clips.world, clips.seed, clips.index, factors, clips.removed)
+    offsets = np.array([_random_generator(seed, *stream, i).integers(1, count) for i in clips.index.tolist()])
+    factors = clips.factors | {factor: (clips.factors[factor] + offsets) % count}
+    return _render(clips.world, clips.seed, clips.index, factors, clips.removed)
 
 
-def remove(clips: Clips, entity: str) -> Clips:
+def remove(clips: WorldClips, entity: str) -> WorldClips:
     """The same clips without `entity`, and what was behind it to be seen. An object's event goes with the object."""
     if entity not in clips.world.entities:
-        raise ValueError(unknown("entity", [entity], clips.world.entities))
-    return _rendered(clips.world, clips.seed, clips.index, clips.factors, clips.removed | {entity})
+        raise ValueError(unknown_name_message("entity", [entity], clips.world.entities))
+    return _render(clips.world, clips.seed, clips.index, clips.factors, clips.removed | {entity})
 
 
-def as_world(world: str | AnyWorld) -> AnyWorld:
-    if isinstance(world, AnyWorld):
+def as_world(world: str | WorldSpec) -> WorldSpec:
+    if isinstance(world, WorldSpec):
         return world
     if world not in WORLDS:
-        raise ValueError(unknown("world", [world], WORLDS))
+        raise ValueError(unknown_name_message("world", [world], WORLDS))
     return WORLDS[world]
 
 
-def _random(seed: int, *stream: int) -> np.random.Generator:
+def _random_generator(seed: int, *stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
 
 
-def _rendered(
-    world: AnyWorld, seed: int, index: np.ndarray, factors: dict[str, np.ndarray], removed: frozenset[str]
-) -> Clips:
+def _render(
+    world: WorldSpec, seed: int, index: np.ndarray, factors: dict[str, np.ndarray], removed: frozenset[str]
+) -> WorldClips:
     video = np.empty((len(index), world.frames, world.size, world.size, 3), np.float32)
-    for start in range(0, len(index), AT_ONCE):
-        rows = slice(start, start + AT_ONCE)
+    for start in range(0, len(index), CLIPS_PER_RENDER):
+        rows = slice(start, start + CLIPS_PER_RENDER)
         part = video[rows]
         for i, clip in zip(index[rows].tolist(), part):
-            _random(seed, NOISE_STREAM, i).standard_normal(dtype=np.float32, out=clip)
+            _random_generator(seed, RENDER_NOISE_STREAM, i).standard_normal(dtype=np.float32, out=clip)
         part *= np.float32(world.noise)
-        part += _picture(world, {name: values[rows] for name, values in factors.items()}, removed)
+        part += _render_noiseless(world, {name: values[rows] for name, values in factors.items()}, removed)
         np.clip(part, 0, 1, out=part)
-    return Clips(world, seed, index, factors, removed, video)
+    return WorldClips(world, seed, index, factors, removed, video)
 
 
-def _picture(world: AnyWorld, factors: dict[str, np.ndarray], removed: frozenset[str]) -> np.ndarray:
+def _render_noiseless(world: WorldSpec, factors: dict[str, np.ndarray], removed: frozenset[str]) -> np.ndarray:
     """The clips without noise, (n, t, h, w, 3)."""
     ground = world.ground(factors, removed)
     picture = np.empty((len(ground), world.frames, world.size, world.size, 3), np.float32)
     picture[:] = ground[..., None]
-    for pixels, colours in _layers(world, factors, removed).values():
+    for pixels, colours in _visible_layers(world, factors, removed).values():
         picture.reshape(-1, 3)[pixels] = colours
     return picture
 
 
-def _layers(world: AnyWorld, factors: dict[str, np.ndarray], removed: frozenset[str]) -> dict[str, Layer]:
-    return {name: layer for name, layer in world.layers(factors).items() if not within(name, removed)}
+def _visible_layers(world: WorldSpec, factors: dict[str, np.ndarray], removed: frozenset[str]) -> dict[str, Layer]:
+    return {name: layer for name, layer in world.layers(factors).items() if not is_part_of(name, removed)}

@@ -82,7 +82,7 @@ def test_motion_is_found_where_a_network_needs_it():
     for t in range(6):
         clips[:, t, 6:9, 4 + t : 7 + t] = 1
     right = targets.Class(np.ones(2, int))
-    found = sr.motion_share(handwired_network.network, clips, right, "integrated_gradients", nodes=4)
+    found = sr.motion_share(handwired_network.MOTION_PAIRS, clips, right, "integrated_gradients", nodes=4)
     assert (found.clip_split.motion_share > 0.5).all() and (found.clip_split.lift > 2).all()
     inner = found.clip_split.mask[0, 2:4, 7]  # next to the ends, where relevance is half, all changes
     assert not inner[[0, 1], [7, 8]].any() and inner[[0, 1, 0, 1], [6, 7, 8, 9]].all()
@@ -107,12 +107,12 @@ def test_tiled_difference(dots):
     without = sr.tiled_difference(mean_of_frames, clips, targets.Class(np.zeros(3, int)))
     np.testing.assert_allclose(without.temporal, 0, atol=1e-7)
     np.testing.assert_allclose(without.static_scores.mean(1), without.score, rtol=1e-5)
-    found = sr.tiled_difference(handwired_network.network, clips, target, "integrated_gradients", nodes=4)
-    whole = attribution.integrated_gradients(handwired_network.network, clips, target, ig_steps=4).map
+    found = sr.tiled_difference(handwired_network.MOTION_PAIRS, clips, target, "integrated_gradients", nodes=4)
+    whole = attribution.integrated_gradients(handwired_network.MOTION_PAIRS, clips, target, ig_steps=4).map
     np.testing.assert_allclose(found.temporal + found.spatial, whole, atol=1e-6)
     assert (found.static_scores.mean(1) < 0.5 * found.score).all()
     with pytest.raises(ValueError, match="5 time steps for 6 frames"):
-        sr.tiled_difference(handwired_network.network, clips, target, "hirescam", stage="pairs")
+        sr.tiled_difference(handwired_network.MOTION_PAIRS, clips, target, "hirescam", stage="pairs")
 
 
 def test_errors_say_what_was_expected(dots):

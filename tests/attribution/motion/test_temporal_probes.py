@@ -18,12 +18,12 @@ def dots():
 
 
 def own(clips, labels):
-    return np.asarray(handwired_network.network(jnp.asarray(clips)))[np.arange(3), labels]
+    return np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[np.arange(3), labels]
 
 
 def test_the_probe_is_the_networks_own_scores(dots):
     clips, target = dots
-    found = attribution.temporal_probe(handwired_network.network, clips, target, shuffles=3, seed=4)
+    found = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, shuffles=3, seed=4)
     assert (found.score >= 50).all() and (found.score_baseline == 0).all()  # ten dots, five steps, and chance
     np.testing.assert_allclose(found.score, own(clips, target.classes))
     np.testing.assert_allclose(found.score_reversed, own(clips[:, ::-1].copy(), target.classes))
@@ -36,7 +36,7 @@ def test_the_probe_is_the_networks_own_scores(dots):
     np.testing.assert_allclose(found.drop_frozen, 1 - still.mean(1) / found.score, rtol=1e-5)
     np.testing.assert_allclose(found.drop_shuffled, 1 - np.mean(shuffled, 0) / found.score, rtol=1e-5)
     assert (found.drop_shuffled > 0.5).all()
-    nothing = attribution.temporal_probe(handwired_network.network, clips, target, baseline=None, shuffles=1)
+    nothing = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, baseline=None, shuffles=1)
     assert (nothing.score_baseline == 0).all()
 
 
@@ -48,6 +48,6 @@ def test_no_share_of_a_score_that_did_not_rise():
 def test_errors_say_what_was_expected(dots):
     clips, target = dots
     with pytest.raises(ValueError, match="at least one shuffled order"):
-        attribution.temporal_probe(handwired_network.network, clips, target, shuffles=0)
+        attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, shuffles=0)
     with pytest.raises(ValueError, match="at least two frames"):
-        attribution.temporal_probe(handwired_network.network, clips[:, :1], target)
+        attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips[:, :1], target)

@@ -15,12 +15,12 @@ from vtcav_jax.attribution.videos import explain_videos, map_store
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
 from vtcav_jax.cli.commands import attribute, motion
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import How, Read, open_source
+from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.worlds import make_clips, write_clips
 
 WORLD = "worlds:small:5:3"
-HOW = How(normalise=False)
+HOW = SamplingConfig(normalise=False)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_whole_video_is_seen_once(film):
         geometry = ClipSpec(frames=8, size=32, interval=interval)
         found = [
             w
-            for w in stream_windows(source, geometry, How(), slide_over_video=True, num_workers=0)
+            for w in stream_windows(source, geometry, SamplingConfig(), slide_over_video=True, num_workers=0)
             if isinstance(w, Window)
         ]
         assert [w.clip.frames[0].tolist() for w in found] == [list(r) for r in expected]
@@ -82,14 +82,15 @@ def test_a_whole_video_is_seen_once(film):
         fresh = np.concatenate([w.clip.frames[0][new] for w, new in zip(found, unseen_frames(found))])
         assert (np.diff(fresh) > 0).all() and fresh[0] == 0 and fresh[-1] == 20
     short = ClipSpec(frames=32, size=32)
-    (only,) = stream_windows(source, short, How(), slide_over_video=True, num_workers=0)
+    (only,) = stream_windows(source, short, SamplingConfig(), slide_over_video=True, num_workers=0)
     assert only.last and only.clip.padded and unseen_frames([only])[0].tolist() == [True] * 21 + [False] * 11
     spread = [
-        w.clip.frames[0, 0] for w in stream_windows(source, ClipSpec(frames=8, size=32), How(clips=3), num_workers=0)
+        w.clip.frames[0, 0]
+        for w in stream_windows(source, ClipSpec(frames=8, size=32), SamplingConfig(clips_per_video=3), num_workers=0)
     ]
     assert len(spread) == 3 and (np.diff(spread) > 0).all()
     with pytest.raises(ValueError, match="clips follow each other"):
-        list(stream_windows(source, short, How(clips=2), slide_over_video=True, num_workers=0))
+        list(stream_windows(source, short, SamplingConfig(clips_per_video=2), slide_over_video=True, num_workers=0))
 
 
 def test_answers_come_video_by_video_whatever_the_batch(film, tmp_path):
@@ -106,11 +107,17 @@ def test_answers_come_video_by_video_whatever_the_batch(film, tmp_path):
 
         out = list(
             map_windows_in_batches(
-                open_source(tmp_path), geometry, How(), ask, batch_size=batch, slide_over_video=True, num_workers=0
+                open_source(tmp_path),
+                geometry,
+                SamplingConfig(),
+                ask,
+                batch_size=batch,
+                slide_over_video=True,
+                num_workers=0,
             )
         )
         assert set(shapes) == {(batch, 8, 32, 32, 3)}
-        good = [one for one in out if not isinstance(one, Read)]
+        good = [one for one in out if not isinstance(one, ReadResult)]
         assert [len(one.windows) for one in good] == [3, 3] and len(out) == 3
         assert [[int(found[row]) for found, row in one.results] for one in good] == [[0, 8, 13]] * 2
 
@@ -154,7 +161,9 @@ def test_the_explain_task(run, cnn, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 2 * 2 and len(list((folder / "films").glob("*.webp"))) == 10
     source = open_source(WORLD)
-    clips = np.stack([source.read(i, models.PRESETS["small_cnn"].clip_spec, How()).video[0] for i in range(5)])
+    clips = np.stack(
+        [source.read(i, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video[0] for i in range(5)]
+    )
     answers = np.asarray(cnn.model(jnp.asarray(clips)))[:, 4:8].argmax(1)
     target = attribution.Margin(4 + answers, (4, 8))
     expected = attribution.explain(cnn.model, clips, target, "gradcam", "convs.1").map
@@ -269,7 +278,7 @@ def test_the_motion_task(tmp_path, cnn, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
     source = open_source(WORLD)
-    clip = source.read(2, models.PRESETS["small_cnn"].clip_spec, How()).video
+    clip = source.read(2, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video
     answer = 4 + int(np.asarray(cnn.model(jnp.asarray(clip)))[0, 4:8].argmax())
     probe = attribution.temporal_probe(cnn.model, clip, attribution.Margin(answer, (4, 8)), baseline=None, shuffles=3)
     mine = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")

@@ -16,8 +16,8 @@ from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import read_sets
-from vtcav_jax.concepts.concept_sets import encoded
-from vtcav_jax.data import How, open_source
+from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import Network
 from vtcav_jax.tap import identity_tap, steered_logits
 from vtcav_jax.tcav.experiment import comparisons, fill_cache
@@ -78,7 +78,7 @@ def video(rng, name, flicker):
 
 def write(path, frames):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(frames))
+    path.write_bytes(encode_lossless_mp4(frames))
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +343,7 @@ def test_a_finite_step_is_what_really_happens(made, tmp_path):
     assert len(clips) == 6
     for i, item in enumerate(source.items):
         if item.name in clips:
-            video = source.read(i, GEOMETRY, How()).video[:1]
+            video = source.read(i, GEOMETRY, SamplingConfig()).video[:1]
             up, down = (steered_logits(MODEL.model, video, "pool", v, sign * length)[0, 0] for sign in (1, -1))
             assert clips[item.name].derivative == pytest.approx(float(up - down) / (2 * length), rel=1e-3)
     shared = {"cache": tmp_path / "cache"}

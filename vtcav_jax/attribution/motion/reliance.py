@@ -28,8 +28,8 @@ from vtcav_jax.attribution.motion.temporal_probes import (
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.videos.clip_windows import map_windows_in_batches
-from vtcav_jax.data.clip import How
-from vtcav_jax.data.loader import Read
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.stats import intervals
@@ -105,13 +105,13 @@ def measure_motion(
     source: Source,
     target_specs: Sequence[TargetSpec],
     config: MotionConfig,
-    sampling: How,
+    sampling: SamplingConfig,
     *,
     batch_size: int = 4,
     slide_over_video: bool = False,
     num_workers: int = 2,
     indices: Sequence[int] | None = None,
-) -> Iterator[tuple[Read, list[MotionEvidence]]]:
+) -> Iterator[tuple[ReadResult, list[MotionEvidence]]]:
     """Of every video, or those with these `numbers`; one that could not be read has no rows."""
     clip_spec = models.PRESETS[network.preset].clip_spec
     orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
@@ -139,7 +139,7 @@ def measure_motion(
         num_workers=num_workers,
         indices=indices,
     ):
-        if isinstance(result, Read):
+        if isinstance(result, ReadResult):
             yield result, []
             continue
         evidence = []

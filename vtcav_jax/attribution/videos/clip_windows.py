@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.clip import Clip, How
+from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.loader import Read, stream
+from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.open import Source
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Window:
     """A clip of a video. `last` if none of the video comes after it."""
 
-    read: Read
+    read: ReadResult
     clip: Clip
     clip_index: int
     last: bool
@@ -41,25 +41,25 @@ class VideoResult(Generic[T]):
 def stream_windows(
     source: Source,
     clip_spec: ClipSpec,
-    sampling: How,
+    sampling: SamplingConfig,
     *,
     slide_over_video: bool = False,
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
-) -> Iterator[Window | Read]:
+) -> Iterator[Window | ReadResult]:
     """Of every video its clips as `how` says; with `whole`, one after the other until its end. A `Read` is a failure.
 
     Of a whole video the first clip alone is read ahead by workers.
     """
     sampling = replace(sampling, normalise=False)
     if slide_over_video:
-        if clip_spec.sampling == "uniform" or sampling.clips > 1:
+        if clip_spec.sampling == "uniform" or sampling.clips_per_video > 1:
             raise ValueError(
                 "of a whole video clips follow each other; leave out --num_clips, or --whole_video (which a"
                 " network whose frames are spread over the video does not need)"
             )
         sampling = replace(sampling, start=0)
-    for read in stream(source, clip_spec, sampling, workers=num_workers, wanted=indices):
+    for read in stream(source, clip_spec, sampling, num_workers=num_workers, positions=indices):
         if read.clip is None:
             yield read
         elif slide_over_video:
@@ -71,22 +71,22 @@ def stream_windows(
 def map_windows_in_batches(
     source: Source,
     clip_spec: ClipSpec,
-    sampling: How,
+    sampling: SamplingConfig,
     compute: Callable[[UInt8[np.ndarray, "b t h w 3"]], T],
     *,
     batch_size: int,
     slide_over_video: bool = False,
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
-) -> Iterator[VideoResult[T] | Read]:
+) -> Iterator[VideoResult[T] | ReadResult]:
     """`ask` of all windows, `batch` at once, and the answers video by video, in order; a `Read` is a failure."""
-    failures: list[Read] = []
+    failures: list[ReadResult] = []
 
     def readable() -> Iterator[Window]:
         for item in stream_windows(
             source, clip_spec, sampling, slide_over_video=slide_over_video, num_workers=num_workers, indices=indices
         ):
-            if isinstance(item, Read):
+            if isinstance(item, ReadResult):
                 failures.append(item)
             else:
                 yield item
@@ -118,7 +118,7 @@ def unseen_frames(windows: Iterable[Window]) -> list[np.ndarray]:
     return masks
 
 
-def _number_windows(read: Read, clips: tuple[Clip, ...]) -> Iterator[Window]:
+def _number_windows(read: ReadResult, clips: tuple[Clip, ...]) -> Iterator[Window]:
     return (Window(read, clip, i, i == len(clips) - 1) for i, clip in enumerate(clips))
 
 
@@ -128,7 +128,7 @@ def _split_clips(clip: Clip) -> Iterator[Clip]:
         yield replace(clip, video=clip.video[row], frames=clip.frames[row], times=clip.times[row])
 
 
-def _follow_clips(source: Source, i: int, first: Clip, clip_spec: ClipSpec, sampling: How) -> Iterator[Clip]:
+def _follow_clips(source: Source, i: int, first: Clip, clip_spec: ClipSpec, sampling: SamplingConfig) -> Iterator[Clip]:
     """`first` and the clips after it; the last one begins early enough to be full."""
     clip = first
     while True:

@@ -18,11 +18,11 @@ from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches
-from vtcav_jax.data.clip import How
-from vtcav_jax.data.loader import Read
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 MethodStages = tuple[tuple[str, str | None], ...]  # methods and stages
 METHOD_STAGE_SEPARATOR = "@"
@@ -38,7 +38,7 @@ class VideoMaps:
     maps: dict[str, tuple[Attribution, ...]]
 
     @property
-    def read(self) -> Read:
+    def read(self) -> ReadResult:
         return self.windows[0].read
 
 
@@ -54,7 +54,7 @@ def resolve_methods(
     for text in methods:
         name, _, stage = text.partition(METHOD_STAGE_SEPARATOR)
         if name not in METHODS:
-            problems.append(unknown("method", [name], METHODS))
+            problems.append(unknown_name_message("method", [name], METHODS))
             continue
         takes_stage = "stage" in inspect.signature(METHODS[name]).parameters
         if stage and not takes_stage:
@@ -89,14 +89,14 @@ def explain_videos(
     source: Source,
     target_specs: Sequence[TargetSpec],
     methods: MethodStages,
-    sampling: How,
+    sampling: SamplingConfig,
     *,
     slide_over_video: bool = False,
     batch_size: int = 4,
     num_workers: int = 2,
     indices: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Iterator[VideoMaps | Read]:
+) -> Iterator[VideoMaps | ReadResult]:
     """Of every video, or those with these `numbers`; a `Read` is one that could not be read."""
     clip_spec = models.PRESETS[network.preset].clip_spec
 
@@ -121,7 +121,7 @@ def explain_videos(
         num_workers=num_workers,
         indices=indices,
     ):
-        if isinstance(result, Read):
+        if isinstance(result, ReadResult):
             yield result
             continue
         answers, score, maps = {}, {}, {}

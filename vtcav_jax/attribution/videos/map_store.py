@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax import atomic
 from vtcav_jax.attribution.resample import frame_of_step
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
-from vtcav_jax.data.loader import Read
+from vtcav_jax.data.loader import ReadResult
 
 MAP_KEY_SEPARATOR = "|"
 
@@ -47,7 +48,7 @@ class MapRow:
     spatial_half_mass: float = math.nan
 
 
-def video_stem(read: Read) -> str:
+def video_stem(read: ReadResult) -> str:
     """A file's name for a video, that no other video of the source has."""
     return f"{read.index:06d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', read.item.name)[-60:]}"
 
@@ -71,10 +72,8 @@ def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
                 (target, attribution.method, attribution.stage, attribution.signed, attribution.forward_passes, answers)
             )
     arrays["about"] = np.array(json.dumps({"clip": video_maps.read.item.name, "maps": metadata}))
-    partial_path = path.with_name(f".{path.name}.part")
-    with partial_path.open("wb") as file:
+    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial_path.replace(path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vtcav_jax.data.loader import Read
+from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source, open_source
 
 
@@ -14,7 +14,7 @@ def open_nonempty(spec: str) -> Source:
     return source
 
 
-def all_failed_message(source: Source, failed: Sequence[Read]) -> str:
+def all_failed_message(source: Source, failed: Sequence[ReadResult]) -> str:
     """What is said where nothing is left to tell of."""
     subject = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
     verb = "could" if len(failed) > 1 else "could not"

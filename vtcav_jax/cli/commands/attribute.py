@@ -26,9 +26,9 @@ from vtcav_jax.attribution.videos.explain_videos import (
 from vtcav_jax.cli.commands import all_failed_message, open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
-from vtcav_jax.concepts.review.page import jpeg
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import How, Source, failure_table, write_failures
+from vtcav_jax.data import SamplingConfig, Source, failure_table, write_failures
+from vtcav_jax.data.encode import encode_jpeg, write_animation
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     BEAT_TRIVIAL_METRICS,
     OwnMetricRow,
@@ -40,9 +40,8 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
 from vtcav_jax.evaluation.faithfulness.own_clips import FAITHFULNESS_CSV as METRICS
 from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.animation.overlay import write_animation
 from vtcav_jax.runs import directory
 from vtcav_jax.stats import intervals
 from vtcav_jax.tcav.experiment.verdicts import write_rows
@@ -60,7 +59,7 @@ def attribute(
     model: str,
     videos: str | None,
     run: Path | None,
-    sampling: How,
+    sampling: SamplingConfig,
     *,
     targets: Sequence[str] = (),
     methods: Sequence[str] = (),
@@ -86,7 +85,7 @@ def attribute(
     if videos is None or run is None:
         raise ValueError("--task=explain needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
     if unknown_baselines := [name for name in baselines if name not in attribution.BASELINES]:
-        raise ValueError(f"--baselines: {unknown('baseline', unknown_baselines, attribution.BASELINES)}")
+        raise ValueError(f"--baselines: {unknown_name_message('baseline', unknown_baselines, attribution.BASELINES)}")
     source, network = open_nonempty(videos), load_model(model, random_weights_seed)
     vector_names = [text for text in targets if "|" in text]
     other_targets = [text for text in targets if "|" not in text]
@@ -103,7 +102,7 @@ def attribute(
     }
     about |= {"targets": [q.name for q in target_specs], "methods": method_stages, "baselines": list(baselines)}
     about |= {
-        "num_clips": sampling.clips,
+        "num_clips": sampling.clips_per_video,
         "interval_seconds": sampling.interval_seconds,
         "films": animations,
         "seed": seed,
@@ -144,7 +143,7 @@ def attribute(
                 )
                 file = folder / "films" / map_animations.map_animation_name(name, target_spec.name, animations)
                 if animations == "mp4":  # an animation has its first picture in it
-                    file.with_suffix(".jpg").write_bytes(jpeg(animation[len(animation) // 2]))
+                    file.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
                 write_animation(file, animation, rate)
         map_store.save_maps(folder / "maps" / f"{name}.npz", result, labels)
     paths = sorted((folder / "maps").glob("*.npz"))
@@ -207,7 +206,7 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
 
     bundle = stored_for(network.model, run)
     if unknown_vectors := [text for text in texts if text not in bundle.arrays]:
-        raise ValueError(unknown("concept vector", unknown_vectors, bundle.arrays))
+        raise ValueError(unknown_name_message("concept vector", unknown_vectors, bundle.arrays))
     video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
     out = []
     for text in texts:
@@ -286,7 +285,9 @@ def run_faithfulness(
     return out
 
 
-def first_readable(source: Source, network: Network, sampling: How, count: int, num_workers: int) -> list[Window]:
+def first_readable(
+    source: Source, network: Network, sampling: SamplingConfig, count: int, num_workers: int
+) -> list[Window]:
     """So many clips, of those that can be read."""
     clip_spec = models.PRESETS[network.preset].clip_spec
     readable = (
@@ -371,7 +372,7 @@ def _method_options(
         random = np.random.default_rng(seed)
         count = len(source.items)
         numbers = sorted(random.choice(count, min(N_REFERENCE_CLIPS, count), replace=False).tolist())
-        results = stream_windows(source, clip_spec, How(), num_workers=num_workers, indices=numbers)
+        results = stream_windows(source, clip_spec, SamplingConfig(), num_workers=num_workers, indices=numbers)
         clips = [one.clip.video for one in results if isinstance(one, Window)]
         if not clips:
             raise ValueError("expected_gradients starts from other clips of --videos, and none could be read")

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from vtcav_jax import models
+from vtcav_jax import atomic, models
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
 from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
@@ -132,7 +132,7 @@ def evaluate_methods(
             folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow, concept_rows
         )
     gate_texts = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in job_results.items()]
-    directory.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
+    atomic.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
     emit(evaluation_summary(score_rows, not_applicable))
     emit(f"\nall of it: {folder / METHOD_SCORES_CSV}")
     report([folder])
@@ -230,7 +230,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         if eval_set is None:
             eval_set = build_eval_set(job.network, job.world, job.question_ids, job.n_clips, job.seed)
             gate.parent.mkdir(parents=True, exist_ok=True)
-            directory.write_text(gate, eval_set.gates.table())
+            atomic.write_text(gate, eval_set.gates.table())
         return eval_set
 
     report_progress(0)

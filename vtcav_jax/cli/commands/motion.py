@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from vtcav_jax import atomic
 from vtcav_jax.attribution.motion.reliance import ClipMotionRow, MotionConfig, MotionEvidence, measure_motion
 from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
@@ -14,7 +15,7 @@ from vtcav_jax.cli.commands import all_failed_message, open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import How, failure_table, write_failures
+from vtcav_jax.data import SamplingConfig, failure_table, write_failures
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 
@@ -23,7 +24,7 @@ def measure_motion_reliance(
     model: str,
     videos: str | None,
     run: Path | None,
-    sampling: How,
+    sampling: SamplingConfig,
     config: MotionConfig,
     *,
     targets: Sequence[str] = (),
@@ -48,7 +49,7 @@ def measure_motion_reliance(
     }
     about |= {
         "targets": [q.name for q in target_specs],
-        "num_clips": sampling.clips,
+        "num_clips": sampling.clips_per_video,
         "interval_seconds": sampling.interval_seconds,
     }
     folder = directory.open_run(run, about | asdict(config), flags)
@@ -72,7 +73,7 @@ def measure_motion_reliance(
         if read.clip is None:
             failed.append(read)
         else:
-            directory.write_text(
+            atomic.write_text(
                 parts / f"{map_store.video_stem(read)}.json", json.dumps([asdict(row) for row in video_rows])
             )
     records = [one for path in sorted(parts.glob("*.json")) for one in json.loads(path.read_text("utf-8"))]
@@ -84,7 +85,7 @@ def measure_motion_reliance(
     write_rows(folder / "motion.csv", ClipMotionRow, [one.row for one in evidence])
     write_rows(folder / "motion_classes.csv", ClassMotionRow, classes)
     lines = motion_sentences(classes)
-    directory.write_text(folder / "motion.txt", "\n".join(lines) + "\n")
+    atomic.write_text(folder / "motion.txt", "\n".join(lines) + "\n")
     info(motion_table(classes))
     info("\n" + "\n".join(lines))
     if failed:

@@ -10,7 +10,7 @@ import numpy as np
 from vtcav_jax import models, tap
 from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.console import emit, info, progress, warn
-from vtcav_jax.data import How, Source, failure_table
+from vtcav_jax.data import SamplingConfig, Source, failure_table
 from vtcav_jax.models import parameters
 from vtcav_jax.runs import directory
 from vtcav_jax.training.evaluate import predict_clips, predict_source
@@ -43,7 +43,7 @@ def predict(
     *,
     videos: str | None = None,
     clips_file: Path | None = None,
-    sampling: How,
+    sampling: SamplingConfig,
     batch_size: int = 4,
     top_k: int = 5,
     num_workers: int = 2,
@@ -100,7 +100,7 @@ def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -
 
 
 def predict_videos(
-    network: models.Network, source: Source, sampling: How, batch_size: int, num_workers: int
+    network: models.Network, source: Source, sampling: SamplingConfig, batch_size: int, num_workers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     results = predict_source(network, source, batch_size, sampling, num_workers=num_workers)
     failed, lines = [], []

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax import models
+from vtcav_jax import atomic, models
 from vtcav_jax import pyramid as feature_pyramid
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
@@ -20,12 +20,13 @@ from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.cli.commands.report import report
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import How, Read, failure_table, write_failures
+from vtcav_jax.data import ReadResult, SamplingConfig, failure_table, write_failures
+from vtcav_jax.data.encode import write_animation
 from vtcav_jax.models import Network
 from vtcav_jax.pyramid import AblationResult, Pyramid, Selection
 from vtcav_jax.pyramid.graph import EdgeRule
 from vtcav_jax.pyramid.tables import PYRAMID_JSON, AblationRow, AlignedRow, EdgeRow, NodeRow, kernel_animation_name
-from vtcav_jax.report.animation.overlay import Panel, overlay_maps, write_animation
+from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import VectorRow, write_rows
@@ -57,7 +58,7 @@ def pyramid(
     model: str,
     videos: str | None,
     run: Path | None,
-    sampling: How,
+    sampling: SamplingConfig,
     config: PyramidConfig,
     *,
     targets: Sequence[str] = (),
@@ -98,7 +99,7 @@ def pyramid(
     about = {"task": "pyramid", "model": model, "videos": source.spec, "clips": source.identity}
     about |= {
         "targets": [q.name for q in target_specs],
-        "num_clips": sampling.clips,
+        "num_clips": sampling.clips_per_video,
         "interval_seconds": sampling.interval_seconds,
     }
     folder = directory.open_run(run, about | asdict(config), flags)
@@ -112,7 +113,7 @@ def pyramid(
         )
     )
     clips = [one for one in results if isinstance(one, Window)]
-    failed = [one for one in results if isinstance(one, Read)]
+    failed = [one for one in results if isinstance(one, ReadResult)]
     write_failures(folder / "pyramid_failures.csv", failed)
     if failed:
         info(failure_table(failed))
@@ -190,7 +191,7 @@ def pyramid(
     for name, row in (("nodes", NodeRow), ("edges", EdgeRow), ("ablation", AblationRow), ("concepts", AlignedRow)):
         if name != "concepts" or concept_run:
             write_rows(folder / f"pyramid_{name}.csv", row, tables[name])
-    directory.write_text(folder / PYRAMID_JSON, json.dumps(pyramid_facts, indent=1))
+    atomic.write_text(folder / PYRAMID_JSON, json.dumps(pyramid_facts, indent=1))
     info("\n\n".join(lines))
     info(
         f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}"
@@ -306,5 +307,5 @@ def _clip_batch(network: Network, clips: Sequence[Window]):
     return jnp.asarray(clip_spec.normalise(np.concatenate([window.clip.video for window in clips])))
 
 
-def _progress_size(result: Window | Read) -> int:
-    return 1 if isinstance(result, Read) or result.last else 0
+def _progress_size(result: Window | ReadResult) -> int:
+    return 1 if isinstance(result, ReadResult) or result.last else 0

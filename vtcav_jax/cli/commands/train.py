@@ -7,18 +7,18 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import models
+from vtcav_jax import atomic, models
 from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import Source, failure_table, write_failures
 from vtcav_jax.models import parameters
 from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.runs import directory
 from vtcav_jax.training import loop
 from vtcav_jax.training.evaluate import measure_accuracy
-from vtcav_jax.worlds import gates
+from vtcav_jax.worlds import measure_gates
 
 
 def train(
@@ -46,7 +46,7 @@ def train(
     eval_source = None if eval_videos is None else open_nonempty(eval_videos)
     world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
     if missing := [head for head in config.static_heads if head not in heads]:
-        raise ValueError(f"--timeless_heads: {unknown('head', missing, heads)}")
+        raise ValueError(f"--timeless_heads: {unknown_name_message('head', missing, heads)}")
     if config.augment == "torus" and world is None:
         raise ValueError(f"--augment=torus is for worlds:..., whose borders meet; {source.spec} is not one")
     if gate_clips and world is None:
@@ -74,10 +74,10 @@ def train(
         report_accuracy(network, eval_source, folder, config.batch_size, num_workers)
     if world is not None and gate_clips:
         mean, std = (np.asarray(values, np.float32) for values in (clip_spec.mean, clip_spec.std))
-        gate_results = gates(
+        gate_results = measure_gates(
             network.model, world, gate_clips, seed=config.seed + 2, prepare=lambda video: (video - mean) / std
         )
-        directory.write_text(folder / "gates.txt", gate_results.table() + "\n")
+        atomic.write_text(folder / "gates.txt", gate_results.table() + "\n")
         emit(gate_results.table())
         gate_results.check()
 

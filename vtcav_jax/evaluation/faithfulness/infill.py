@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from vtcav_jax.attribution.baselines import gaussian_blur_1d, mean_colour, zero
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 DIFFUSION_SWEEPS = 30  # of the in-fill: so many voxels far what is left is felt
 INFILL_NOISE_SD = 0.1  # of the in-fill, in standard deviations of the clip: a smooth hole would tell what was removed
@@ -89,8 +89,8 @@ def _noisy_mean(video: Video, seed: int) -> Video:
 
 
 INFILLS: dict[str, Infill] = {
-    get_infill.name: get_infill
-    for get_infill in (
+    infill.name: infill
+    for infill in (
         Infill("blur", lambda video, seed: blur(video), substitute),
         Infill("mean", lambda video, seed: mean_colour(video), substitute),
         Infill(
@@ -104,5 +104,5 @@ INFILLS: dict[str, Infill] = {
 
 def get_infill(name: str) -> Infill:
     if name not in INFILLS:
-        raise ValueError(unknown("fill", [name], INFILLS))
+        raise ValueError(unknown_name_message("fill", [name], INFILLS))
     return INFILLS[name]

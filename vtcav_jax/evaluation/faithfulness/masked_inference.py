@@ -103,7 +103,7 @@ def prepare_masking(
     full_scores, empty_scores = (
         MaskedScores(end_scores.score[rows], end_scores.probability[rows]) for rows in (slice(b), slice(b, None))
     )
-    return replace(masked, whole=full_scores, empty=empty_scores)
+    return replace(masked, full_scores=full_scores, empty_scores=empty_scores)
 
 
 def score_masked(
@@ -234,7 +234,7 @@ def _cells_to_voxels(values: Array, cell_ids: Array, clip_index: Array) -> Array
     return jnp.take_along_axis(values, row_cell_ids.reshape(len(values), -1), 1).reshape(row_cell_ids.shape)
 
 
-@partial(jax.jit, static_argnames="how")
+@partial(jax.jit, static_argnames="infill")
 def _compose(video: Array, background: Array, cell_ids: Array, clip_index: Array, keep: Array, infill: Infill) -> Array:
     return infill.compose(video[clip_index], background[clip_index], _cells_to_voxels(keep, cell_ids, clip_index))
 

@@ -18,7 +18,7 @@ from vtcav_jax.evaluation.faithfulness import partition as cells
 from vtcav_jax.evaluation.faithfulness.insertion_deletion import PerMapAndClip
 from vtcav_jax.evaluation.faithfulness.masked_inference import MASKED_BATCH_SIZE, MaskedClips, prepare_masking
 from vtcav_jax.evaluation.trivial_maps import N_RANDOM_MAPS, TRIVIAL_MAPS, trivial_maps
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
@@ -173,7 +173,7 @@ def _by_curves(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget)
 
 def _over_time(masked: MaskedClips, maps: cells.NamedMaps, budget: MetricBudget) -> tuple[MetricValues, int]:
     result = insertion_deletion.measure_curves(
-        replace(masked, cells=cells.frame_partition(masked.partition.clip_shape)), maps, fractions=budget.fractions
+        replace(masked, partition=cells.frame_partition(masked.partition.clip_shape)), maps, fractions=budget.fractions
     )
     values = {
         "time_relevance_gain": result.relevance_gain,
@@ -265,9 +265,9 @@ def _check(
 ) -> None:
     faults = []
     if unknown_names := sorted(set(metrics or ()) - set(FAITHFULNESS_METRICS)):
-        faults.append(unknown("metric", unknown_names, FAITHFULNESS_METRICS))
+        faults.append(unknown_name_message("metric", unknown_names, FAITHFULNESS_METRICS))
     if unknown_names := sorted({*infills, *time_infills} - set(filling.INFILLS)):
-        faults.append(unknown("fill", unknown_names, filling.INFILLS))
+        faults.append(unknown_name_message("fill", unknown_names, filling.INFILLS))
     if reserved_names := sorted(
         name for name in input_maps if name in TRIVIAL_MAPS or EXTRA_RANDOM_MAP.fullmatch(name)
     ):

@@ -12,7 +12,7 @@ from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Class, Margin, Target
 from vtcav_jax.evaluation.faithfulness.robustness import Explainer, Maps, RobustnessPerClip, entropy
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model, as_pytree, stages_of
 
 LOGIT_STREAM = 1 << 19  # of the seeds
@@ -67,7 +67,7 @@ def cascade(
     else:
         groups = _groups(names, layers)
         if empty := [layer for layer, members in groups.items() if not members]:
-            raise ValueError(unknown("layer with parameters of its own", empty, names))
+            raise ValueError(unknown_name_message("layer with parameters of its own", empty, names))
     before = np.abs(explainer(model, clips, target).map if original_maps is None else original_maps)
     rank, structure, current = [np.ones(len(before))], [np.ones(len(before))], before
     lost: set[str] = set()

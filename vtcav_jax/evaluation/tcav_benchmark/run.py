@@ -40,8 +40,8 @@ from vtcav_jax.tcav.features.microbatches import held
 from vtcav_jax.tcav.stats.multiple_testing import adjusted
 from vtcav_jax.tcav.stats.permutation_test import SLACK, TOLERANCE, gaps, permuted
 from vtcav_jax.tcav.stats.vectors import fit, labels
-from vtcav_jax.worlds.glyphs import QUESTIONS, World
-from vtcav_jax.worlds.render import WORLDS, Clips, make_clips
+from vtcav_jax.worlds.glyphs import GLYPH_QUESTIONS, GlyphWorld
+from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips
 
 TCAV_BENCHMARK_WORLD = "small"
 CLIPS_PER_SET, N_RANDOM_SETS, N_TARGET_CLIPS = (
@@ -67,7 +67,7 @@ class FactorConcept:
         """To a class; None where the value belongs to another class of its head."""
         if self.factor == head:
             return CAUSE_ROLE if self.value == answer else None
-        return OTHER_HEAD_ROLE if self.factor in QUESTIONS else DISTRACTOR_ROLE if self.factor else RANDOM_ROLE
+        return OTHER_HEAD_ROLE if self.factor in GLYPH_QUESTIONS else DISTRACTOR_ROLE if self.factor else RANDOM_ROLE
 
 
 def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
@@ -155,7 +155,7 @@ def benchmark_cases(
     m = (N_RANDOM_SETS + 1) * clips_per_set
     clips = make_clips(TCAV_BENCHMARK_WORLD, m, seed)
     target_clips = make_clips(TCAV_BENCHMARK_WORLD, N_TARGET_CLIPS, TARGET_SEED + seed)
-    classes = [(head, answer) for head in network.heads for answer in range(len(QUESTIONS[head]))]
+    classes = [(head, answer) for head in network.heads for answer in range(len(GLYPH_QUESTIONS[head]))]
     out = encode_benchmark_clips(network, clips, target_clips, stages, pool)
     rows = {(head, answer): np.flatnonzero(target_clips.labels[head] == answer) for head, answer in classes}
     heads = list(network.heads)
@@ -185,11 +185,11 @@ def benchmark_cases(
 
 
 def encode_benchmark_clips(
-    network: Network, clips: Clips, target_clips: Clips, stages: Sequence[str], pool: str
+    network: Network, clips: WorldClips, target_clips: WorldClips, stages: Sequence[str], pool: str
 ) -> Encoded:
     """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
     dynamic = quantise_and_normalise(network, clips.video)
-    assert isinstance(clips.world, World)
+    assert isinstance(clips.world, GlyphWorld)
     event_frames = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), event_frames][:, None], dynamic.shape[1], 1)
     class_indices = np.stack([network.head_slices[head].start + target_clips.labels[head] for head in network.heads], 1)
@@ -206,7 +206,7 @@ def encode_benchmark_clips(
 
 
 def draw_concept_sets(
-    clips: Clips, clip_type: str, clips_per_set: int, seed: int
+    clips: WorldClips, clip_type: str, clips_per_set: int, seed: int
 ) -> tuple[list[FactorConcept], Int[np.ndarray, "k e"], list[tuple[int, ...]]]:
     """Concepts, their clips, and in groups which concepts share no clip: values of the factors, of the distractor's,
     and as many sets drawn at random."""
@@ -251,9 +251,9 @@ def to_verdicts(
 
 def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) -> None:
     world, problems = WORLDS[TCAV_BENCHMARK_WORLD], []
-    if unknown_heads := [head for head in network.heads if head not in QUESTIONS]:
+    if unknown_heads := [head for head in network.heads if head not in GLYPH_QUESTIONS]:
         problems.append(
-            f"expected heads among {', '.join(QUESTIONS)}, got {', '.join(unknown_heads)}: train one with --task=train"
+            f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train one with --task=train"
         )
     if (shape := models.PRESETS[network.preset].clip_spec.shape) != (world.frames, world.size, world.size, 3):
         problems.append(

@@ -58,7 +58,7 @@ def merge_verdicts(parts: Sequence[ConceptVerdicts]) -> ConceptVerdicts:
     ends = np.cumsum([0] + [part.concept.max() + 1 for part in parts])
     concept = np.concatenate([part.concept + end for part, end in zip(parts, ends)])
     role, score, significant, raises_score = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("role", "score", "found", "up")
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("role", "score", "significant", "raises_score")
     )
     significant_corrected = (
         None

@@ -10,7 +10,7 @@ from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.evaluation.trivial_maps import trivial_map
 from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry, call_custom_method
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Parts
-from vtcav_jax.worlds.handwired_network import binary_clips, network, shapley_values
+from vtcav_jax.worlds.handwired_network import MOTION_PAIRS, binary_clips, shapley_values
 
 ANALYTIC_NETWORK, ANALYTIC_QUESTION = "motion_pairs", "W0"
 
@@ -30,7 +30,7 @@ def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> Analyt
     true_values = shapley_values(video)[labels, np.arange(n_clips)]
     target = Class(labels)
     if entry.function is not None:
-        attribution = call_custom_method(entry.function, entry.method, network, video, target)
+        attribution = call_custom_method(entry.function, entry.method, MOTION_PAIRS, video, target)
         maps, stage, cost = (
             area_resize(attribution.map, video.shape[1:4]),
             attribution.stage,
@@ -39,7 +39,7 @@ def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> Analyt
     elif entry.method in TRIVIAL_METHODS:
         maps, stage, cost = trivial_map(entry.method, video, seed), VIDEO, 0
     else:
-        attribution = explain(network, video, target, entry.method_name, VIDEO, **entry.options)
+        attribution = explain(MOTION_PAIRS, video, target, entry.method_name, VIDEO, **entry.options)
         maps, stage, cost = attribution.map, attribution.stage, attribution.forward_passes
     explainable = true_values.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
     maps, true_values = np.asarray(maps, np.float64)[explainable], true_values[explainable]

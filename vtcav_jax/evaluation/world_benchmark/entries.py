@@ -31,7 +31,7 @@ from vtcav_jax.attribution.registry import INPUT_METHODS, MULTI_TARGET_METHODS, 
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_map
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 
 SINGLE_PASS_GROUP = "one pass"  # the group of all methods that share it
 
@@ -90,7 +90,8 @@ def build_entries(
     method_names = dict.fromkeys((*methods, *TRIVIAL_METHODS) if methods else (*METHODS, *TRIVIAL_METHODS))
     if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_METHODS]:
         raise ValueError(
-            unknown("method", missing, [*METHODS, *TRIVIAL_METHODS]) + "; your own: --method=package.module:function"
+            unknown_name_message("method", missing, [*METHODS, *TRIVIAL_METHODS])
+            + "; your own: --method=package.module:function"
         )
     stages = distinct_grid_stages(network)
     out = [Entry(name, function=import_function(name)) for name in dict.fromkeys(custom_methods)]

@@ -23,9 +23,9 @@ from vtcav_jax.evaluation.world_benchmark.questions import (
 )
 from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, core_and_rest
 from vtcav_jax.models import Network, parameters
-from vtcav_jax.worlds.gates import Gates, gates
-from vtcav_jax.worlds.render import WORLDS, Clips, as_world, make_clips, redraw, remove
-from vtcav_jax.worlds.spec import ABSENT
+from vtcav_jax.worlds.gates import Gates, measure_gates
+from vtcav_jax.worlds.render import WORLDS, WorldClips, as_world, make_clips, redraw, remove
+from vtcav_jax.worlds.spec import ABSENT_FACTOR
 
 OVERSAMPLE = 1.4  # clips made for each that is wanted: some are not answered as planted
 MIN_GATE_CLIPS = 400  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
@@ -41,7 +41,7 @@ class EvalSet:
     network: Network
     world: str
     question_ids: tuple[str, ...]
-    clips: Clips
+    clips: WorldClips
     gates: Gates
     seed: int
 
@@ -135,7 +135,7 @@ class EvalSet:
             losses[outer] = losses[outer] - np.maximum(losses[inner], 0)
         return {entity: np.maximum(drop, 0) for entity, drop in losses.items()}
 
-    def _margins(self, clips: Clips) -> Float[np.ndarray, "n heads"]:
+    def _margins(self, clips: WorldClips) -> Float[np.ndarray, "n heads"]:
         logits = batched_logits(self.network, self.preprocess(clips.video))
         margins = []
         for head, where in self.network.head_slices.items():
@@ -185,11 +185,11 @@ class EvalSet:
         if len(masks) == 1:
             return {question.cause_mask: np.ones(len(self), bool)}
         world_question, entities = self.clips.world.questions[question.head], self.clips.world.entities
-        before, changed = world_question.caused(self.clips.factors), {}
+        before, changed = world_question.cause_label(self.clips.factors), {}
         for mask in masks:
             entity = next(name for name, own in ENTITY_MASKS.items() if own == mask)
-            absent_factors = {name: np.full(len(self), ABSENT) for name in entities[entity]}
-            changed[mask] = world_question.caused({**self.clips.factors, **absent_factors}) != before
+            absent_factors = {name: np.full(len(self), ABSENT_FACTOR) for name in entities[entity]}
+            changed[mask] = world_question.cause_label({**self.clips.factors, **absent_factors}) != before
         is_undecided = ~np.any(list(changed.values()), 0)
         return {mask: own | is_undecided for mask, own in changed.items()}
 
@@ -206,13 +206,13 @@ def build_eval_set(
 ) -> EvalSet:
     """Raises with every failed gate if the network does not go by what was planted."""
     n_generated = max(int(np.ceil(n_clips * OVERSAMPLE)), n_gate_clips)
-    gate_results = gates(
+    gate_results = measure_gates(
         network.model,
         world,
         n_generated,
         seed,
         prepare=lambda video: quantise_and_normalise(network, video),
-        at_once=EVAL_BATCH_SIZE,
+        batch_size=EVAL_BATCH_SIZE,
     )
     gate_results.check()
     clips = make_clips(world, n_generated, seed)

@@ -2,21 +2,21 @@
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax import atomic
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
 from vtcav_jax.evaluation.world_benchmark.tables import NotApplicable
-from vtcav_jax.names import filed
+from vtcav_jax.names import safe_filename
 
 RESULT_PARTS_FOLDER = "parts"
 
 
 def result_path(folder: Path, network_name: str, world: str, group: str) -> Path:
-    return folder / RESULT_PARTS_FOLDER / f"{filed(f'{network_name}--{world}--{group}')}.npz"
+    return folder / RESULT_PARTS_FOLDER / f"{safe_filename(f'{network_name}--{world}--{group}')}.npz"
 
 
 def write_results(path: Path, results: Sequence[MethodResult], not_applicable: Sequence[NotApplicable] = ()) -> None:
@@ -27,10 +27,7 @@ def write_results(path: Path, results: Sequence[MethodResult], not_applicable: S
     header = {"measured": result_fields, "refused": [[r.method, r.network_name, r.reason] for r in not_applicable]}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, about=np.array(json.dumps(header)), **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.name}.part{os.getpid()}")
-    partial_path.write_bytes(buffer.getvalue())
-    os.replace(partial_path, path)
+    atomic.write_bytes(path, buffer.getvalue())
 
 
 def read_results(path: Path) -> tuple[list[MethodResult], list[NotApplicable]]:

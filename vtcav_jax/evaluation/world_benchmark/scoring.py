@@ -173,7 +173,7 @@ def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodR
                 )
             )
     for (name, entry), parts_of in measure_stability(eval_set, make, entries, maps_by_head).items():
-        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).axes[STABILITY_SCORE] = parts_of
+        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).metrics[STABILITY_SCORE] = parts_of
     return out
 
 
@@ -310,7 +310,7 @@ def _entry_cost(results: Sequence[MethodResult]) -> tuple[int, float]:
     return max(m.forward_passes for m in results), float(np.median([m.seconds for m in results]))
 
 
-def _mean_score(results: Sequence[MethodResult], clips: slice, seed: int) -> Float[np.ndarray, " bootstrap_weights"]:
+def _mean_score(results: Sequence[MethodResult], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
     """Over all questions, of some of the clips."""
     result_draws = (
         [bootstrap_skill(one.metrics[axis][..., clips], seed) for axis in WORLD_METRICS if axis in one.metrics]
@@ -324,7 +324,7 @@ def _row(
     cost: tuple[int, float],
     question: str,
     metric: str,
-    samples: Float[np.ndarray, " bootstrap_weights"],
+    samples: Float[np.ndarray, " draws"],
     n_clips: int,
 ) -> MethodScoreRow:
     return MethodScoreRow(*row_key, question, metric, *bootstrap_interval(samples), n_clips, *cost)
@@ -337,7 +337,7 @@ def group_by_method_and_stage(results: Sequence[MethodResult]) -> dict[tuple[str
     return out
 
 
-def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " bootstrap_weights"]:
+def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
     """The mean skill, first of all clips, then of clips drawn again: the same draws for all axes."""
     weights = bootstrap_weights(parts.shape[-1], seed)
     known = ~np.isnan(parts)
@@ -353,6 +353,6 @@ def bootstrap_weights(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
     return np.concatenate([np.ones((1, n)), counts])
 
 
-def bootstrap_interval(samples: Float[np.ndarray, " bootstrap_weights"]) -> tuple[float, float, float]:
+def bootstrap_interval(samples: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
     low, high = np.nanquantile(samples[1:], (0.025, 0.975))
     return float(samples[0]), float(low), float(high)

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.videos.clip_windows import unseen_frames
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
-from vtcav_jax.names import filed
+from vtcav_jax.names import safe_filename
 from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 
 MIN_MAP_ANIMATION_SECONDS = 2.0  # seconds that a film lasts at least
@@ -14,7 +14,7 @@ MIN_MAP_ANIMATION_SECONDS = 2.0  # seconds that a film lasts at least
 
 def map_animation_name(stem: str, target: str, suffix: str) -> str:
     """The name of a video's film: of the file of its maps, and what was asked."""
-    return f"{stem}--{filed(target)}.{suffix}"
+    return f"{stem}--{safe_filename(target)}.{suffix}"
 
 
 def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:

@@ -6,7 +6,6 @@ A map has one scale for the whole clip, which its panel tells: with a scale for 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -85,29 +84,6 @@ def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> RgbFrame
     opacity = np.sqrt(np.clip(np.abs(values) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
     colours = coloured(values, scale_limit, signed=panel.signed)
     return np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
-
-
-def write_animation(path: Path, video: RgbFrames, fps: float) -> None:
-    """As the suffix says, `.mp4` or `.webp`, which loops; the file is there whole or not at all."""
-    import av
-
-    formats = {
-        ".mp4": ("libx264", "yuv420p", {"crf": "20", "preset": "fast"}, {"movflags": "+faststart"}),
-        ".webp": ("libwebp_anim", "bgra", {"quality": "82"}, {"loop": "0"}),
-    }
-    if path.suffix not in formats:
-        raise ValueError(f"a film is .mp4 or .webp, got {path.name}")
-    codec, pixel_format, options, muxing = formats[path.suffix]
-    temporary = path.with_name(f".{path.name}.part")
-    with av.open(temporary, "w", format=path.suffix[1:], options=muxing) as output:
-        stream = output.add_stream(codec, rate=max(round(fps), 1), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = pixel_format
-        for frame in video:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        output.mux(stream.encode(None))
-    temporary.replace(path)
 
 
 def _draw_title(cell: RgbFrames, title: str, panel: Panel | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from vtcav_jax import atomic
 from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
 SCALE = 3  # pixels of a figure's unit
@@ -33,10 +34,9 @@ def write_png(figure: Figure, folder: Path) -> Path:
     if not possible():
         raise ValueError("drawing a figure as PNG needs Pillow; pip install 'vtcav-jax[png]'")
     path = folder / f"{figure.name}.png"
-    part = path.with_name(f".{path.name}.part")
     dots = round(96 * SCALE)  # of an inch, as large as the SVG
-    _picture(figure).save(part, format="png", dpi=(dots, dots), optimize=True)
-    part.replace(path)
+    with atomic.replacing(path) as temporary:
+        _picture(figure).save(temporary, format="png", dpi=(dots, dots), optimize=True)
     return path
 
 

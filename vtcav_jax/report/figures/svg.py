@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from vtcav_jax.runs.directory import write_text
+from vtcav_jax.atomic import write_text
 
 # Told apart by anyone, on light and on dark. Of a figure that stands alone; a page has the same in its own style.
 THEME_CSS = """

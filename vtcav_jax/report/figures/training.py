@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from vtcav_jax.runs import directory
+from vtcav_jax import atomic
 
 CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by anyone
 CURVES_WIDTH, CURVES_HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 640, 260, 56, 34, 26, 150
@@ -28,7 +28,7 @@ def draw_training_curves(metrics: Path) -> Path:
         _panel(f"accuracy ({window_text})", steps, accuracy, CURVES_HEIGHT, top=1.0),
     ]
     path = metrics.with_suffix(".svg")
-    directory.write_text(
+    atomic.write_text(
         path,
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CURVES_WIDTH} {2 * CURVES_HEIGHT}" width="{CURVES_WIDTH}" '
         f'height="{2 * CURVES_HEIGHT}" font-family="system-ui, sans-serif" font-size="12">'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import (
     effect_size,
@@ -200,7 +200,7 @@ def concept_section(run: RunFolder) -> Section | None:
         return None
     parts = []
     for name in unique_in_order([animation.name for animation in sheets]):
-        title = "random clips, which concepts are told apart from" if name == NEGATIVE else name
+        title = "random clips, which concepts are told apart from" if name == NEGATIVE_PREFIX else name
         sheet_figures = [
             html.embed_media(
                 run.folder / animation.file, f"{animation.clip_type}: {animation.n_shown} of {animation.n_total} clips"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vtcav_jax.concepts.concept_sets import ConceptClip
-from vtcav_jax.concepts.config import NEGATIVE
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.tcav.experiment.config import Experiment
 from vtcav_jax.tcav.stats.permutation_test import smallest_p
@@ -81,7 +81,7 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
     """The tests that `clips` allow, in the order of concept and kind."""
     of: dict[tuple[str, str], tuple[int, ...]] = {}
     for i, clip in enumerate(clips):
-        of[clip.concept, clip.kind] = (*of.get((clip.concept, clip.kind), ()), i)
+        of[clip.concept, clip.clip_type] = (*of.get((clip.concept, clip.clip_type), ()), i)
     concepts = [name for name in dict.fromkeys(clip.concept for clip in clips) if not _negative(name)]
     names = [name for name in dict.fromkeys(clip.concept for clip in clips) if _negative(name)]
     kinds = [kind for kind in dict.fromkeys(kind for name, kind in of if name in concepts) if kind not in CONTROLS]
@@ -95,7 +95,7 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
                 f"no random set has {kind} clips: those of other kinds stand in, which may differ in kind only"
             )
     if not names and "absolute" in settings.tests:
-        notes.append(f"there are no random sets ({NEGATIVE}...): no concept can be tested against them")
+        notes.append(f"there are no random sets ({NEGATIVE_PREFIX}...): no concept can be tested against them")
     for concept in concepts:
         for kind in kinds:
             here = of.get((concept, kind), ())
@@ -105,7 +105,9 @@ def ask(clips: Sequence[ConceptClip], settings: Experiment) -> Asked:
             others = [(name, of[name, kind]) for name in concepts if name != concept and (name, kind) in of]
             if "absolute" in settings.tests and random[kind]:
                 pool = sum(random[kind].values(), ())
-                asked.append(Question("absolute", concept, kind, NEGATIVE, here, pool, (), tuple(random[kind].items())))
+                asked.append(
+                    Question("absolute", concept, kind, NEGATIVE_PREFIX, here, pool, (), tuple(random[kind].items()))
+                )
             if "relative" in settings.tests and others:
                 union = sum((rows for _, rows in others), ())
                 asked.append(Question("relative", concept, kind, OTHERS, here, union))
@@ -142,11 +144,11 @@ def twins(clips: Sequence[ConceptClip], dynamic: Sequence[int], controls: Sequen
     pairs = []
     for i in controls:
         clip = clips[i]
-        found = by_file.get(clip.twin) if clip.twin else by_name.get(PurePosixPath(clip.file).name)
+        found = by_file.get(clip.control_of) if clip.control_of else by_name.get(PurePosixPath(clip.file).name)
         if found is not None:
             pairs.append((found, i))
     return tuple(pairs)
 
 
 def _negative(name: str) -> bool:
-    return name.lower().startswith(NEGATIVE)
+    return name.lower().startswith(NEGATIVE_PREFIX)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tcav.features.encode import Reading
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
 from vtcav_jax.tcav.stats.vectors import Training
@@ -124,5 +124,5 @@ def chosen_stages(globs: Sequence[str], known: Sequence[str]) -> tuple[str, ...]
     if not globs:
         return tuple(filter(BOUNDARY.fullmatch, known)) or tuple(known)
     if missing := [glob for glob in globs if not any(fnmatch.fnmatchcase(name, glob) for name in known)]:
-        raise ValueError(unknown("stage", missing, known))
+        raise ValueError(unknown_name_message("stage", missing, known))
     return tuple(name for name in known if any(fnmatch.fnmatchcase(name, glob) for glob in globs))

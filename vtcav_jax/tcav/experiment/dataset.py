@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Int
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed, refuse_leaks
-from vtcav_jax.data.clip import Clip, How
+from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_leaks, letterboxed
+from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError, probe
-from vtcav_jax.data.frame_sampling import choose
-from vtcav_jax.data.open import Item, Source, digest
+from vtcav_jax.data.frame_sampling import select_frames
+from vtcav_jax.data.open import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tcav.features.cache import key_of
 
 T = TypeVar("T")
@@ -34,14 +34,14 @@ class Shown:
         return {}
 
     @property
-    def items(self) -> Sequence[Item]:
-        return tuple(Item(clip.file, path=clip.path) for clip in self.clips)
+    def items(self) -> Sequence[SourceItem]:
+        return tuple(SourceItem(clip.file, path=clip.path) for clip in self.clips)
 
     @property
     def identity(self) -> str:
-        return digest([clip.sha256 for clip in self.clips])
+        return json_sha256([clip.sha256 for clip in self.clips])
 
-    def read(self, i: int, geometry: ClipSpec, how: How) -> Clip:
+    def read(self, i: int, geometry: ClipSpec, how: SamplingConfig) -> Clip:
         clip = self.clips[i]
         video = letterboxed(clip, geometry)[None]
         frames = np.arange(len(video[0]))[None]
@@ -128,7 +128,7 @@ def look(
             contents[i] = _sha256(item.path)
         else:
             unreadable[item.name] = why
-    refuse_leaks(sets.clips, {source.items[i].name: sha for i, sha in contents.items() if source.items[i].path})
+    forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in contents.items() if source.items[i].path})
     good = []
     for clip in sets.clips:
         rule = replace(geometry, interval=1) if clip.frames else geometry
@@ -172,7 +172,7 @@ def of_class(loaded: Network, name: str, source: Source, most: int | None, seed:
     answer = loaded.heads[head][index - part.start]
     labelled = head in source.heads
     if labelled and answer not in source.heads[head]:
-        raise ValueError(f"{source.spec}: " + unknown(f"{head} label", [answer], source.heads[head]))
+        raise ValueError(f"{source.spec}: " + unknown_name_message(f"{head} label", [answer], source.heads[head]))
     number = source.heads[head].index(answer) if labelled else None
     rows = [i for i, item in enumerate(source.items) if not labelled or item.labels.get(head) == number]
     if not rows:
@@ -187,7 +187,7 @@ def _probed(path: Path, geometry: ClipSpec, name: str, short: list[str]) -> str 
     """Why a file cannot be read, if so; its name goes to `short` where frames must come twice."""
     try:
         index = probe(path)
-        if choose(index.times, index.duration, geometry).padded:
+        if select_frames(index.times, index.duration, geometry).padded:
             short.append(name)
     except (VideoError, OSError) as error:
         return str(error)

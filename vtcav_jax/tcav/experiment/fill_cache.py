@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vtcav_jax import tap as taps
-from vtcav_jax.data.clip import How
-from vtcav_jax.data.loader import Read, stream
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.tcav.experiment.dataset import Some
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features import distributed
@@ -18,7 +18,7 @@ from vtcav_jax.tcav.features.encode import Reading, activations_of, gradients_of
 from vtcav_jax.tcav.features.microbatches import Batch, Clips, Work, held
 
 
-def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[Read]:
+def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[ReadResult]:
     """Of the concept clips: forward, as far as the deepest stage that any of them lacks. What failed is returned.
 
     Each process takes a share of the clips; afterwards all are there.
@@ -37,7 +37,7 @@ def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[R
     return _failures(failed, plan.looked.concepts)
 
 
-def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[Read]:
+def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[ReadResult]:
     """Of the targets: forward once, and backward once for each class, for all stages together."""
     missing = {int(row): tuple(classes) for row, classes in distributed.agreed(list(plan.backward_missing.items()))}
     stages = [
@@ -74,10 +74,10 @@ def targets_of(plan: Plan, workers: int) -> tuple[Clips, list[int]]:
     return (held(np.stack(list(clips))) if fits else clips), rows
 
 
-def _failures(own: Sequence[Read], some: Some) -> list[Read]:
+def _failures(own: Sequence[ReadResult], some: Some) -> list[ReadResult]:
     """Of all processes; they wait for each other here."""
     told = [each for part in distributed.gathered([(read.index, read.failure) for read in own]) for each in part]
-    return [Read(index, some.source.items[index], None, failure) for index, failure in told]
+    return [ReadResult(index, some.source.items[index], None, failure) for index, failure in told]
 
 
 def placed(plan: Plan, mesh: Mesh) -> taps.Model:
@@ -88,13 +88,21 @@ def _sized(reading: Reading, count: int) -> Reading:
     return replace(reading, micro_batch=min(reading.micro_batch, max(count, 1)))
 
 
-def _streamed(plan: Plan, some: Some, rows: Sequence[int], workers: int, failed: list[Read]) -> tuple[Clips, list[int]]:
+def _streamed(
+    plan: Plan, some: Some, rows: Sequence[int], workers: int, failed: list[ReadResult]
+) -> tuple[Clips, list[int]]:
     """The clips in these rows, less those that fail; the list fills with the rows as their clips are read."""
     read: list[int] = []
     row_of = {some.items[row]: row for row in rows}
 
     def batches() -> Iterator[Batch]:
-        for one in stream(some.source, plan.geometry, How(), wanted=[some.items[row] for row in rows], workers=workers):
+        for one in stream(
+            some.source,
+            plan.geometry,
+            SamplingConfig(),
+            positions=[some.items[row] for row in rows],
+            num_workers=workers,
+        ):
             if one.clip is None:
                 failed.append(one)
                 continue

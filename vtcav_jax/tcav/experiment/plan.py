@@ -154,7 +154,7 @@ class Plan:
         looked, s = self.looked, self.settings
         clips, flight = looked.concepts, looked.preflight
         forwards, backwards = self.forward_missing, self.backward_missing
-        sizes = Counter((clip.concept, clip.kind) for clip in looked.clips)
+        sizes = Counter((clip.concept, clip.clip_type) for clip in looked.clips)
         classes = ", ".join(f"{target.name} ({len(target.rows)} clips)" for target in looked.classes)
         tests = ", ".join(f"{n} {test}" for test, n in Counter(q.test for q in self.asked.questions).items())
         through = cost_estimate.forward(self.loaded.model, self.geometry.shape)

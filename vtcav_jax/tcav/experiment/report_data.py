@@ -1,7 +1,6 @@
 """What a page shows beside the tables: when in its clip a derivative arises, and which vectors say the same."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax import atomic
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.feature_store import Features
@@ -65,10 +65,8 @@ def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], p
             slopes = (plan.store.get(plan.gradient_key(row, target.index, stage)) for row in target.rows)
             arrays[f"{stage}|{target.name}"] = np.stack([over_time(slope, directions) for slope in slopes], 1)
     write_rows(folder / COSINES, Cosine, rows)
-    part = folder / f".{OVER_TIME}.part{os.getpid()}"
-    with part.open("wb") as file:
+    with atomic.replacing(folder / OVER_TIME) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(part, folder / OVER_TIME)
 
 
 def _timed(shape: tuple[int, ...], pool: str) -> bool:

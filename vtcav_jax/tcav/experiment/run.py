@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtcav_jax import tap
+from vtcav_jax import atomic, tap
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.failure_report import write_failures
-from vtcav_jax.data.loader import Read
+from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
@@ -73,7 +73,7 @@ class Results:
     self_check: tuple[Checked, ...]
     work: Work
     seconds: dict[str, float]
-    failures: tuple[Read, ...]
+    failures: tuple[ReadResult, ...]
     notes: tuple[str, ...]
 
 
@@ -206,7 +206,7 @@ def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]
 
 def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) -> None:
     """Adds to run.json what was done."""
-    path, _ = directory.record(folder, "tcav")
+    path, _ = directory.record_paths(folder, "tcav")
     about = json.loads(path.read_text(encoding="utf-8"))
     concepts, targets = todo.looked.concepts, todo.looked.targets
     about |= {
@@ -234,4 +234,4 @@ def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) ->
         "self_check": [asdict(one) | {"rate": one.rate} for one in found.self_check],
         "notes": list(found.notes),
     }
-    directory.write_text(path, json.dumps(about, indent=1) + "\n")
+    atomic.write_text(path, json.dumps(about, indent=1) + "\n")

@@ -8,14 +8,12 @@ there is right. The folder may be removed at any time; it costs the time to comp
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jax
 import numpy as np
@@ -23,6 +21,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Float
 
 import vtcav_jax
+from vtcav_jax import atomic
 from vtcav_jax.tcav.features.feature_store import Features
 
 # Whatever changes what a network makes of a file.
@@ -43,14 +42,14 @@ class Cache:
         return self.path(key, suffix).exists()
 
     def put(self, key: str, value: np.ndarray) -> None:
-        with _Whole(self.path(key)) as part, part.open("wb") as file:
+        with atomic.replacing(self.path(key)) as part, part.open("wb") as file:
             np.save(file, value, allow_pickle=False)
 
     def get(self, key: str) -> np.ndarray:
         return np.load(self.path(key), allow_pickle=False)
 
     def put_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        with _Whole(self.path(key, ".npz")) as part, part.open("wb") as file:
+        with atomic.replacing(self.path(key, ".npz")) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     def get_arrays(self, key: str) -> dict[str, np.ndarray]:
@@ -58,28 +57,10 @@ class Cache:
             return dict(found)
 
     def put_json(self, key: str, value: Any) -> None:
-        with _Whole(self.path(key, ".json")) as part:
-            part.write_text(json.dumps(value), encoding="utf-8")
+        atomic.write_text(self.path(key, ".json"), json.dumps(value))
 
     def get_json(self, key: str) -> Any:
         return json.loads(self.path(key, ".json").read_text(encoding="utf-8"))
-
-
-class _Whole:
-    """A new file's place beside its own, where it goes if nothing is raised."""
-
-    def __init__(self, path: Path):
-        self.path, self.part = path, path.with_name(f".{uuid4().hex}.part")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.part
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from vtcav_jax import tap as taps
-from vtcav_jax.names import unknown
+from vtcav_jax.names import unknown_name_message
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tcav.features.feature_store import Features, place
 from vtcav_jax.tcav.features.microbatches import Clips, Work, through
@@ -267,7 +267,7 @@ def checked_shapes(
     if not stages:
         problems.append("name at least one stage")
     if known and (missing := [stage for stage in stages if stage not in known]):
-        problems.append(unknown("stage", missing, known))
+        problems.append(unknown_name_message("stage", missing, known))
     if problems:
         raise ValueError("; ".join(problems))
     video = jax.ShapeDtypeStruct((1, *clip), dtype)

@@ -1,0 +1,92 @@
+"""Encoders for pictures and videos of uint8 RGB frames; the same frames give the same bytes."""
+
+import io
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vtcav_jax import atomic
+
+RgbFrames = UInt8[np.ndarray, "t h w 3"]
+WEBM_FPS = 12
+LOSSLESS_OPTIONS = {"qp": "0", "preset": "veryfast", "threads": "1"}
+BITEXACT = {"flags": "+bitexact"}
+
+
+def encode_jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    options = BITEXACT | {"qmin": "3", "qmax": "3"}
+    return _to_bytes(picture[None], "image2pipe", "mjpeg", "yuvj420p", WEBM_FPS, options, {"fflags": "+bitexact"})
+
+
+def encode_webm(video: RgbFrames, fps: int | float = WEBM_FPS) -> bytes:
+    """VP8, which every browser plays.
+
+    The negative speed is a fixed one: with a positive speed the encoder does less on a busy machine.
+    """
+    options = BITEXACT | {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
+    return _to_bytes(video, "webm", "libvpx", "yuv420p", fps, options, {"fflags": "+bitexact"})
+
+
+def encode_mp4(video: RgbFrames, fps: int | float) -> bytes:
+    """Small H.264 for a preview; odd heights and widths are padded by the last row and column."""
+    even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
+    options = BITEXACT | {"crf": "30", "preset": "slow", "threads": "1"}
+    return _to_bytes(even, "mp4", "libx264", "yuv420p", fps, options, {"fflags": "+bitexact"})
+
+
+def encode_lossless_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
+    """H.264 of RGB: every pixel is read back as it was."""
+    return _to_bytes(video, "mp4", "libx264rgb", "rgb24", fps, LOSSLESS_OPTIONS, {})
+
+
+def encode_yuv444_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
+    """H.264 without loss in YUV 4:4:4, which more players know: pixels change by the rounding of the colours only."""
+    return _to_bytes(video, "mp4", "libx264", "yuv444p", fps, LOSSLESS_OPTIONS, {})
+
+
+def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
+    """Writes `.mp4` for streaming, or `.webp` that loops; heights and widths must be even."""
+    if path.suffix == ".mp4":
+        settings = "mp4", "libx264", "yuv420p", fps, {"crf": "20", "preset": "fast"}, {"movflags": "+faststart"}
+    elif path.suffix == ".webp":
+        settings = "webp", "libwebp_anim", "bgra", fps, {"quality": "82"}, {"loop": "0"}
+    else:
+        raise ValueError(f"an animation is .mp4 or .webp, got {path.name}")
+    with atomic.replacing(path) as temporary:
+        _encode(temporary, video, *settings)
+
+
+def _to_bytes(video: RgbFrames, *settings: Any) -> bytes:
+    file = io.BytesIO()
+    _encode(file, video, *settings)
+    return file.getvalue()
+
+
+def _encode(
+    target: Path | io.BytesIO,
+    video: RgbFrames,
+    container: str,
+    codec: str,
+    pixel_format: str,
+    fps: int | float,
+    codec_options: dict[str, str],
+    container_options: dict[str, str],
+) -> None:
+    av = _pyav()
+    with av.open(target, "w", format=container, options=container_options) as output:
+        stream = output.add_stream(codec, rate=max(round(fps), 1), options=codec_options)
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = pixel_format
+        for frame in video:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        output.mux(stream.encode(None))
+
+
+def _pyav() -> Any:
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise ValueError("encoding videos and pictures needs PyAV; pip install av") from error
