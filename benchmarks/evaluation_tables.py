@@ -73,9 +73,20 @@ def other_metrics_table(rows: list[dict]) -> str:
     where = {(row["network_name"], row["method"]) for row in rows if row["metric"] == MEAN_SCORE}
     body = []
     for axis in (MOTION_SCORE, "WHEN", ANALYTIC_SCORE):
-        metric_rows = [row for row in rows if row["metric"] == axis and (row["network_name"], row["method"]) not in where]
+        metric_rows = [
+            row for row in rows if row["metric"] == axis and (row["network_name"], row["method"]) not in where
+        ]
         for row in sorted(metric_rows, key=lambda row: (row["network_name"], row["question"], -row["value"])):
-            body.append((axis, row["network_name"], row["question"], row["method"], _format_interval(row), row["forward_passes"]))
+            body.append(
+                (
+                    axis,
+                    row["network_name"],
+                    row["question"],
+                    row["method"],
+                    _format_interval(row),
+                    row["forward_passes"],
+                )
+            )
     return markdown(("axis", "network", "question", "method", "value (95 %)", "forward passes"), body)
 
 
@@ -116,7 +127,9 @@ def concepts_table(rows: list[dict]) -> str:
     )
     body = []
     for key in dict.fromkeys((row["network_name"], row["stage"], row["protocol"]) for row in concept_rows):
-        row_of_measure = {r["measure"]: r for r in concept_rows if (r["network_name"], r["stage"], r["protocol"]) == key}
+        row_of_measure = {
+            r["measure"]: r for r in concept_rows if (r["network_name"], r["stage"], r["protocol"]) == key
+        }
         body.append(
             (*key, *(_format_interval(row_of_measure[name]) if name in row_of_measure else "" for name in measures))
         )
@@ -125,7 +138,9 @@ def concepts_table(rows: list[dict]) -> str:
 
 def kernels_table(rows: list[dict]) -> str:
     """What the kernels of pyramids are worth, the mean over questions; of each the worst and the best one."""
-    kernel_rows = [row for row in rows if row["part"] == "maps" and row["metric"] in (ABLATION_SCORE, SELECTIVITY_SCORE)]
+    kernel_rows = [
+        row for row in rows if row["part"] == "maps" and row["metric"] in (ABLATION_SCORE, SELECTIVITY_SCORE)
+    ]
     body = []
     for key in dict.fromkeys((row["network_name"], row["stage"], row["method"]) for row in kernel_rows):
         key_rows = [row for row in kernel_rows if (row["network_name"], row["stage"], row["method"]) == key]
@@ -180,7 +195,8 @@ def to_score_row(row: dict) -> MethodScoreRow:
 def _best_by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
     """Of each network the best row of each method."""
     return {
-        name: {r["method"]: r for r in _rank_methods([r for r in rows if r["network_name"] == name])} for name in networks
+        name: {r["method"]: r for r in _rank_methods([r for r in rows if r["network_name"] == name])}
+        for name in networks
     }
 
 

@@ -40,14 +40,14 @@ from vtcav_jax.data import open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import parameters
 from vtcav_jax.tcav.experiment import run as experiment_run
-from vtcav_jax.tcav.experiment.config import Experiment
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.features import encode as feature_encoding
-from vtcav_jax.tcav.features.encode import Encoded, Reading, encode
-from vtcav_jax.tcav.features.feature_store import of
-from vtcav_jax.tcav.features.gram import gram
-from vtcav_jax.tcav.features.microbatches import held
-from vtcav_jax.tcav.stats.scores import Scores, scores
-from vtcav_jax.tcav.stats.vectors import Training, Vectors, fit, labels
+from vtcav_jax.tcav.features.encode import EncodeConfig, EncodeResult, encode
+from vtcav_jax.tcav.features.feature_store import features_from_array
+from vtcav_jax.tcav.features.gram import compute_gram
+from vtcav_jax.tcav.features.microbatches import in_memory
+from vtcav_jax.tcav.stats.scores import TcavScores, tcav_scores
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, FitConfig, fit, label_vector
 from vtcav_jax.worlds import make_clips
 from weights_conversion import torch_reference
 
@@ -128,20 +128,22 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
     g = random.normal(size=(TARGETS, FEATURES)).astype(np.float32)
     sets = np.arange(SETS * PER_SET).reshape(SETS, PER_SET)
     pairs = list(combinations(range(SETS), 2))
-    signed = np.stack([labels(sets[i], sets[j], len(x)) for i, j in pairs])
+    signed = np.stack([label_vector(sets[i], sets[j], len(x)) for i, j in pairs])
 
-    def all_vectors() -> tuple[Vectors, Scores]:
-        vectors = fit(products.kernel, signed, Training("logistic", L2))
-        return vectors, scores(products, vectors)
+    def all_vectors() -> tuple[ConceptVectors, TcavScores]:
+        vectors = fit(products.kernel, signed, FitConfig("logistic", L2))
+        return vectors, tcav_scores(products, vectors)
 
-    products, _, gram_s = _time_calls("products", lambda: gram(of(x), of(g)), repeats)
+    products, _, gram_s = _time_calls(
+        "products", lambda: compute_gram(features_from_array(x), features_from_array(g)), repeats
+    )
     (ours, our_scores), _, fit_s = _time_calls("vectors and scores", all_vectors, repeats)
     assert ours.converged.all()
     rows = [
         _vector_row("ours, products", [gram_s], len(pairs), len(pairs)),
         _vector_row("ours, vectors and scores", [fit_s], len(pairs), len(pairs)),
     ]
-    device = replace(Training("logistic", L2), solver="optax")
+    device = replace(FitConfig("logistic", L2), solver="optax")
     _, first_s, optax_s = _time_calls("vectors by optax", lambda: fit(products.kernel, signed, device), 1)
     rows.append(
         _vector_row(f"ours, vectors by optax ({first_s:.1f} s with compilation)", [optax_s], len(pairs), len(pairs))
@@ -194,14 +196,14 @@ def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     targets = random.normal(size=(PER_CONCEPT, *CLIP, 3)).astype(np.float32)
     clip_indices = np.arange(len(clips)).reshape(1 + sets, PER_CONCEPT)
 
-    def run_ours() -> tuple[Encoded, dict[str, tuple[Vectors, Scores]]]:
-        seen = encode(model, held(clips), held(targets), [CLASS], STAGES, Reading(pool="none"))
-        signed = np.stack([labels(clip_indices[0], row, len(clips)) for row in clip_indices[1:]])
+    def run_ours() -> tuple[EncodeResult, dict[str, tuple[ConceptVectors, TcavScores]]]:
+        seen = encode(model, in_memory(clips), in_memory(targets), [CLASS], STAGES, EncodeConfig(pool="none"))
+        signed = np.stack([label_vector(clip_indices[0], row, len(clips)) for row in clip_indices[1:]])
         stage_results = {}
         for stage in STAGES:
-            products = gram(seen.examples[stage], seen.gradients[stage])
-            vectors = fit(products.kernel, signed, Training("logistic", L2))
-            stage_results[stage] = vectors, scores(products, vectors)
+            products = compute_gram(seen.examples[stage], seen.gradients[stage])
+            vectors = fit(products.kernel, signed, FitConfig("logistic", L2))
+            stage_results[stage] = vectors, tcav_scores(products, vectors)
         return seen, stage_results
 
     (seen, our_results), first_s, ours_s = _time_calls(f"ours with {sets} random sets", run_ours, repeats)
@@ -209,7 +211,7 @@ def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     torch_reference.load_official_weights(network, to_torch_layout(parameters.named_parameters(model)))
     theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), clip_indices, STAGES)
     _say("captum with our vectors: do the scores agree?")
-    fixed = {stage: seen.examples[stage].combined(our_results[stage][0].unit) for stage in STAGES}
+    fixed = {stage: seen.examples[stage].linear_combination(our_results[stage][0].unit) for stage in STAGES}
     captum_scores = theirs.run(CLASS, {theirs.layers[stage]: w.reshape(sets, -1) for stage, w in fixed.items()})
     differences = []
     for stage in STAGES:
@@ -226,8 +228,8 @@ def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     return [
         row
         | {"who": "ours", "total_s": float(f"{ours_s:.4g}"), "first_s": float(f"{first_s:.4g}")}
-        | {"forwards_per_clip": round(seen.work.forwards / distinct, 2)}
-        | {"backwards_per_target": seen.work.backwards / len(targets)},
+        | {"forwards_per_clip": round(seen.passes.forwards / distinct, 2)}
+        | {"backwards_per_target": seen.passes.backwards / len(targets)},
         row
         | {"who": "captum 0.9.0", "total_s": float(f"{captum_s:.4g}")}
         | {"forwards_per_clip": round(theirs.n_forwards / distinct, 2), "backwards_per_target": float(len(STAGES))}
@@ -251,14 +253,24 @@ def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
         path.write_bytes(encode_lossless_mp4(frames))
 
 
-def _run_experiment(folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any) -> experiment_run.Results:
+def _run_experiment(
+    folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any
+) -> experiment_run.ExperimentResults:
     model = models.random_network(PRESET)
     clip_spec = replace(models.get_preset(PRESET).clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
-    config = Experiment(stages=ALL_LAYERS, permutations=PERMUTATIONS, n_targets=None, **overrides)
+    config = ExperimentConfig(stages=ALL_LAYERS, permutations=PERMUTATIONS, max_target_clips=None, **overrides)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
     target, run_folder = model.labels[CLASS], folder / run
     return experiment_run.run(
-        model, [target], source, sets, config, run_folder, cache=run_folder / "cache", geometry=clip_spec, workers=1
+        model,
+        [target],
+        source,
+        sets,
+        config,
+        run_folder,
+        cache_dir=run_folder / "cache",
+        clip_spec=clip_spec,
+        num_workers=1,
     )
 
 
@@ -280,12 +292,12 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
             results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch=batch)
             run_seconds.append(time.perf_counter() - start)
             pass_seconds.append(_time_passes(FULL_SIZE_CLIP, batch))
-    batches = (results.work.forwards - targets) / batch, targets / batch
+    batches = (results.passes.forwards - targets) / batch, targets / batch
     passes = [batches[0] * forward + batches[1] * both for forward, both in pass_seconds]
     pass_seconds_around = [(a + b) / 2 for a, b in zip(passes, passes[1:])]
     times = median(w / b for w, b in zip(run_seconds, pass_seconds_around))
     row = {
-        "clips": results.work.forwards,
+        "clips": results.passes.forwards,
         "stages": len(ALL_LAYERS),
         "permutations": PERMUTATIONS,
         "clip": list(FULL_SIZE_CLIP),
@@ -308,7 +320,7 @@ def _time_passes(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))
     table = feature_encoding.class_table([CLASS], batch)
-    encode_config = Reading(pool="space")
+    encode_config = EncodeConfig(pool="space")
     options = {"stages": ALL_LAYERS, "reading": replace(encode_config, micro_batch=1, budget=1), "mesh": mesh}
     calls: dict[str, Callable[[], Any]] = {
         "forward": lambda: jax.block_until_ready(feature_encoding._activations(model, video, **options)),

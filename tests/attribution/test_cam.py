@@ -245,15 +245,6 @@ def test_many_maps_cost_one_pass(net, video):
         assert (found.method, found.stage, found.forward_passes) == (alone.method, alone.stage, alone.forward_passes)
 
 
-def test_per_patch_keeps_sums(net, video):
-    found = explain(net, video, "gradient_x_input", attribution.VIDEO)
-    patches = attribution.sum_over_patches(found, (2, 4, 4))
-    np.testing.assert_allclose(patches.map.sum((1, 2, 3)), found.map.sum((1, 2, 3)), rtol=1e-5)
-    np.testing.assert_allclose(patches.map[1, 1, 0, 2], found.map[1, 2:4, :4, 8:].sum(), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"does not divide into patches of \(3, 4, 4\)"):
-        attribution.sum_over_patches(found, (3, 4, 4))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

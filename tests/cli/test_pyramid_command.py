@@ -15,7 +15,7 @@ from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.tcav.experiment.verdicts import VectorRow
 from vtcav_jax.tcav.features.cache import fingerprint
-from vtcav_jax.tcav.vector_file import FILE
+from vtcav_jax.tcav.vector_file import VECTORS_FILE
 
 QUICK = PyramidConfig(depth=1, channel_selection="top:2", ig_steps=1, draws=2)
 
@@ -47,7 +47,7 @@ def vectors_at(folder, stage):
     folder.mkdir()
     about = {"weights": fingerprint(models.load("worlds_cnn").model), "pool": "mean", "norm": {}, "intercept": {}}
     arrays = {f"{stage}|ring/static/others": np.eye(64, dtype=np.float32)[5]}
-    save_file(arrays, folder / FILE, metadata={"about": json.dumps(about)})
+    save_file(arrays, folder / VECTORS_FILE, metadata={"about": json.dumps(about)})
     (folder / "run.json").write_text("{}")
     return folder
 

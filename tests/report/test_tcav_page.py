@@ -23,8 +23,8 @@ from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.tcav import previews
-from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
-from vtcav_jax.tcav.experiment.verdicts import Clip, Row, write_rows
+from vtcav_jax.tcav.experiment.report_data import COSINES_CSV, DERIVATIVE_PROFILES_NPZ, CosineRow
+from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, write_rows
 from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
 
 NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
@@ -33,7 +33,7 @@ NAN = math.nan
 
 def row(concept, kind, against, step, verdict, target="direction:left", stage="layers.0", test="absolute", **more):
     """A test whose unit derivative is half of its step."""
-    known = {field.name: field.type() for field in fields(Row)}  # type: ignore[operator]
+    known = {field.name: field.type() for field in fields(ScoreRow)}  # type: ignore[operator]
     known |= {
         **dict(target=target, stage=stage, concept=concept, kind=kind, against=against, verdict=verdict, test=test),
         **dict(step=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2),
@@ -42,7 +42,7 @@ def row(concept, kind, against, step, verdict, target="direction:left", stage="l
         **dict(p=0.001, p_adjusted=0.01 if verdict in FOUND else 1.0, auc=0.9, auc_p=0.01, target_fn="logit"),
         **dict(degenerate=verdict == "degenerate stage", still=False, turning=0.5),
     }
-    return Row(**known | more)
+    return ScoreRow(**known | more)
 
 
 FOUND = ("supports", "opposes", "motion: +", "motion: -")
@@ -75,20 +75,22 @@ def run_folder(folder, rows=ROWS):
     answers = [PredictionRow("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
     write_rows(folder / PREDICTIONS_CSV, PredictionRow, answers)
     clips = [
-        Clip(r.target, r.stage, r.concept, r.kind, r.against, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
+        DerivativeRow(r.target, r.stage, r.concept, r.kind, r.against, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
         for r in rows
         for i in range(4)
     ]
-    write_rows(folder / "derivatives.csv", Clip, clips)
+    write_rows(folder / "derivatives.csv", DerivativeRow, clips)
     names = [f"{r.concept}/{r.kind}/{r.against}" for r in rows if r.stage == "layers.0"]
     write_rows(
-        folder / COSINES, Cosine, [Cosine("layers.0", "absolute", a, b, 0.5) for a in names for b in names if a != b]
+        folder / COSINES_CSV,
+        CosineRow,
+        [CosineRow("layers.0", "absolute", a, b, 0.5) for a in names for b in names if a != b],
     )
     np.savez(
-        folder / OVER_TIME,
+        folder / DERIVATIVE_PROFILES_NPZ,
         **{"layers.0|vectors": np.array(names), "layers.0|direction:left": random.normal(size=(len(names), 4, 3))},
     )
-    write_rows(folder / "scores.csv", Row, rows)
+    write_rows(folder / "scores.csv", ScoreRow, rows)
     (folder / "flags.txt").write_text("--task=tcav\n")
     about = {
         "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
@@ -146,7 +148,7 @@ def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
 def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
     text = page.read_text()
     assert "that only lack the motion: frozen (one frame for as long). Only" in text and "jitter" not in text
-    rows = [r for r in ROWS if r.test != "motion"]
+    rows = [r for r in ROWS if r.comparison != "motion"]
     text = write_report(run_folder(tmp_path / "a", rows)).read_text()
     assert "This run has no copies of the moving clips" in text and "frozen" not in text
 
@@ -307,7 +309,11 @@ def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
 
 
 def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
-    turned = [replace(r, step=-r.step, derivative=-r.derivative, share=-r.share) for r in ROWS if r.test == "absolute"]
+    turned = [
+        replace(r, step=-r.step_effect, derivative=-r.derivative, share=-r.relative_derivative)
+        for r in ROWS
+        if r.comparison == "absolute"
+    ]
     folders = [run_folder(tmp_path / "a"), run_folder(tmp_path / "b", turned)]
     nothing = [replace(r, verdict="not significant") for r in ROWS]
     text = write_comparison(folders).read_text()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from vtcav_jax import models
-from vtcav_jax.tcav.features.encode import Reading, encode
-from vtcav_jax.tcav.features.gram import Gram, gram
-from vtcav_jax.tcav.features.microbatches import held
-from vtcav_jax.tcav.stats.multiple_testing import adjusted
-from vtcav_jax.tcav.stats.permutation_test import label_tests
-from vtcav_jax.tcav.stats.vectors import labels
+from vtcav_jax.tcav.features.encode import EncodeConfig, encode
+from vtcav_jax.tcav.features.gram import Gram, compute_gram
+from vtcav_jax.tcav.features.microbatches import in_memory
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
+from vtcav_jax.tcav.stats.permutation_test import permutation_tests
+from vtcav_jax.tcav.stats.vectors import label_vector
 from vtcav_jax.worlds import GLYPH_QUESTIONS, make_clips
 
 STAGES = ("layers.1", "norm")  # before them only the direction's map of places is there to be read off
@@ -35,23 +35,23 @@ def asked(loaded, seed):
     truth, targets, _ = clips_of(geometry, seed + 1000, 8 * EACH)
     rows = {head: np.flatnonzero(truth[head] == VALUE)[:EACH] for head in GLYPH_QUESTIONS}
     classes = [loaded.slices[head].start + VALUE for head in GLYPH_QUESTIONS]
-    examples = held(np.concatenate([dynamic, *stills]))
-    out = encode(loaded.model, examples, held(targets), classes, STAGES, Reading("space", micro_batch=50))
+    examples = in_memory(np.concatenate([dynamic, *stills]))
+    out = encode(loaded.model, examples, in_memory(targets), classes, STAGES, EncodeConfig("space", batch_size=50))
     found = {}
     for stage in STAGES:
-        whole = gram(out.examples[stage], out.gradients[stage], len(classes))
+        whole = compute_gram(out.examples[stage], out.gradients[stage], len(classes))
         parts = [
-            Gram(whole.kernel, whole.products[c : c + 1, some], whole.gradients[c : c + 1, some][:, :, some])
+            Gram(whole.kernel, whole.cross[c : c + 1, some], whole.gradients[c : c + 1, some][:, :, some])
             for c, some in enumerate(rows.values())
         ]
         for factor, kind in (*((factor, "dynamic") for factor in GLYPH_QUESTIONS), *((f, "static") for f in STILL)):
             here = answers[factor] == VALUE
             first = 0 if kind == "dynamic" else COUNT if factor == "flash" else 2 * COUNT
-            signed = labels(first + np.flatnonzero(here), first + np.flatnonzero(~here), 3 * COUNT)
-            tests = label_tests(parts, signed, permutations=1999, seed=[seed, 7], enough=50)
+            signed = label_vector(first + np.flatnonzero(here), first + np.flatnonzero(~here), 3 * COUNT)
+            tests = permutation_tests(parts, signed, permutations=1999, seed=[seed, 7], max_exceedances=50)
             for head, test in zip(GLYPH_QUESTIONS, tests):
-                found[head, factor, kind, stage] = float(test.step_p[0]), float(test.step[0])
-    p = adjusted(np.array([p for p, _ in found.values()]))
+                found[head, factor, kind, stage] = float(test.p_step_effect[0]), float(test.step_effect[0])
+    p = adjust_p(np.array([p for p, _ in found.values()]))
     return {key: (adjusted_p, step) for (key, (_, step)), adjusted_p in zip(found.items(), p.tolist())}
 
 

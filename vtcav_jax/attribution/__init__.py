@@ -19,7 +19,7 @@ from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
 from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, shapley
 from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, explain, explain_many
-from vtcav_jax.attribution.result import VIDEO, Attribution, sum_over_patches
+from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Channel, Class, ConceptTarget, Contrast, Group, Margin
 
@@ -56,7 +56,6 @@ __all__ = [
     "integrated_gradients",
     "last_attention",
     "occlusion",
-    "sum_over_patches",
     "pixel_bounds",
     "propagate_relevance",
     "rise",

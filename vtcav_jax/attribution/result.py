@@ -50,13 +50,3 @@ def concatenate_attributions(parts: Sequence[Attribution]) -> Attribution:
         map=np.concatenate([part.map for part in parts]),
         completeness_gap=np.concatenate(residuals) if residuals else None,
     )
-
-
-def sum_over_patches(attribution: Attribution, patch: tuple[int, int, int]) -> Attribution:
-    """Sums over patches of (t, h, w): gradients of a network that cuts its input up carry the pattern of the cuts."""
-    b, *sizes = attribution.map.shape
-    if any(n % p for n, p in zip(sizes, patch)):
-        raise ValueError(f"a map of {tuple(sizes)} does not divide into patches of {patch}; choose divisors")
-    t, h, w = (n // p for n, p in zip(sizes, patch))
-    parts = attribution.map.reshape(b, t, patch[0], h, patch[1], w, patch[2])
-    return replace(attribution, map=parts.sum((2, 4, 6)))

@@ -142,7 +142,9 @@ def pearson(a: Maps, b: Maps) -> SanityValues:
 
 def spearman(a: Maps, b: Maps) -> SanityValues:
     """Spearman's; equal values share their mean rank."""
-    return pearson(*(np.stack([_ranks(single_map) for single_map in m]) for m in (a, b)))
+    from scipy.stats import rankdata
+
+    return pearson(*(rankdata(m.reshape(len(m), -1), axis=1).reshape(m.shape) for m in (a, b)))
 
 
 def shuffle_parameters(model: Model, seed: int) -> Model | None:
@@ -157,8 +159,3 @@ def shuffle_parameters(model: Model, seed: int) -> Model | None:
     return jax.tree.unflatten(
         tree, [jax.random.permutation(k, jnp.ravel(leaf)).reshape(leaf.shape) for k, leaf in zip(keys, leaves)]
     )
-
-
-def _ranks(values: Float[np.ndarray, "t h w"]) -> Float[np.ndarray, "t h w"]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place].reshape(values.shape)

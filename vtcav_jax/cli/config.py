@@ -52,29 +52,29 @@ def mining():
 
 
 def testing():
-    from vtcav_jax.tcav.experiment.config import Experiment
+    from vtcav_jax.tcav.experiment.config import ExperimentConfig
 
-    return Experiment(
+    return ExperimentConfig(
         stages=tuple(flags.STAGES.value),
-        tests=tuple(flags.TESTS.value),
-        null=flags.NULL.value,
+        comparisons=tuple(flags.TESTS.value),
+        permute=flags.NULL.value,
         statistic=flags.STATISTIC.value,
         pool=flags.POOL.value,
-        target_fn=flags.TARGET_FN.value,
+        score_fn=flags.TARGET_FN.value,
         sensitivity=flags.SENSITIVITY.value,
         estimator=flags.ESTIMATOR.value,
-        lam=flags.LAM.value,
+        l2=flags.LAM.value,
         solver=flags.SOLVER.value,
         permutations=flags.PERMUTATIONS.value,
         alpha=flags.ALPHA.value,
         correction=flags.CORRECTION.value,
-        n_targets=flags.N_TARGETS.value,
-        self_check=flags.SELF_CHECK.value,
-        steering=flags.STEERING.value,
+        max_target_clips=flags.N_TARGETS.value,
+        calibration_trials=flags.SELF_CHECK.value,
+        steering_controls=flags.STEERING.value,
         protocol=flags.PROTOCOL.value,
-        export=flags.EXPORT.value,
+        export_vectors=flags.EXPORT.value,
         seed=flags.SEED.value,
-        batch=flags.BATCH_SIZE.value or 8,
+        batch_size=flags.BATCH_SIZE.value or 8,
     )
 
 

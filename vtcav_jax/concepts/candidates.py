@@ -127,8 +127,8 @@ def clips_of_track(track: Track, scan: VideoScan, name: str, config: MiningConfi
                     scan.sha256, name, "dynamic", frames, visible_boxes, confidence, track.label, config.clip_frames
                 )
             )
-    ranked = sorted(candidates, key=lambda candidate: candidate.order)
-    return [replace(candidate, turn=offset_index) for offset_index, candidate in enumerate(ranked)]
+    ranked = sorted(candidates, key=lambda candidate: candidate.sort_key)
+    return [replace(candidate, offset_index=offset_index) for offset_index, candidate in enumerate(ranked)]
 
 
 def _filter_candidates(
@@ -186,10 +186,10 @@ def select_candidates(
                 ranked.append((verdict is None, len(accepted), candidate.sort_key, candidate.video, candidate))
     ranked.sort(key=lambda entry: entry[:4])
     for entry in ranked[config.max_clips :]:
-        tally[entry[4].concept, entry[4].kind, "in all"] += 1
+        tally[entry[4].concept, entry[4].clip_type, "in all"] += 1
     selected = [entry[4] for entry in ranked[: config.max_clips]]
     for candidate in selected:
-        tally[candidate.concept, candidate.kind, "left"] += 1
+        tally[candidate.concept, candidate.clip_type, "left"] += 1
     return CandidateSelection(selected, rejected)
 
 

@@ -27,8 +27,8 @@ from vtcav_jax.runs.directory import write_table
 
 CONCEPTS_CSV, REVIEW_CSV, MINING_JSON = "concepts.csv", "review.csv", "mining.json"
 CONCEPT_COLUMNS = (
-    *("concept", "kind", "file", "sha256", "source", "source_sha256", "frames", "boxes", "label"),
-    *("confidence", "detector", "detector_sha256", "twin", "review"),
+    *("concept", "clip_type", "file", "sha256", "source", "source_sha256", "frames", "boxes", "label"),
+    *("confidence", "detector", "detector_sha256", "control_of", "review"),
 )
 REVIEW_COLUMNS = ("file", "sha256", "verdict")
 REVIEW_VERDICTS = ("keep", "reject")
@@ -181,7 +181,7 @@ def _read_table(folder: Path) -> list[ConceptClip]:
         path = folder / row["file"]
         if not row["file"] or ".." in Path(row["file"]).parts or Path(row["file"]).is_absolute():
             faults.append(f"line {line}: {row['file']!r} is no path within the folder")
-        elif not row["concept"] or not row["kind"]:
+        elif not row["concept"] or not row["clip_type"]:
             faults.append(f"line {line}: the concept or the kind is empty")
         elif not path.is_file():
             faults.append(f"line {line}: {row['file']} is missing")
@@ -224,14 +224,14 @@ def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptCli
         raise ValueError(f"review is {review!r}; expected keep, reject or nothing")
     return ConceptClip(
         row["concept"],
-        row["kind"],
+        row["clip_type"],
         path,
         file_sha256,
         row["file"],
         frames=tuple(map(int, row.get("frames", "").split())),
         boxes=tuple(boxes),
         confidence=float(row["confidence"]) if row.get("confidence") else None,
-        control_of=row.get("twin", ""),
+        control_of=row.get("control_of", ""),
         review=review,
         **origin,
     )
@@ -258,12 +258,14 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
             f"{folder} has {len(unexpected)} videos that belong to no concept ({escape_control_chars(unexpected[0])}); expected"
             " CONCEPT/KIND/*.mp4 or CONCEPT/*.mp4"
         )
-    dynamic_files = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.kind == "dynamic"}
+    dynamic_files = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.clip_type == "dynamic"}
     clips = [
-        replace(clip, twin=dynamic_files.get((clip.concept, clip.path.name), "")) if clip.kind in CONTROLS else clip
+        replace(clip, control_of=dynamic_files.get((clip.concept, clip.path.name), ""))
+        if clip.clip_type in CONTROLS
+        else clip
         for clip in clips
     ]
-    unknown_types = sorted({clip.kind for clip in clips} - set(CLIP_TYPES))
+    unknown_types = sorted({clip.clip_type for clip in clips} - set(CLIP_TYPES))
     return clips, tuple(
         f"{escape_control_chars(clip_type)} is no kind that mining makes ({', '.join(CLIP_TYPES)})"
         for clip_type in unknown_types

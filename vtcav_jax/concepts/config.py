@@ -88,14 +88,17 @@ class MiningConfig:
                 faults.append(
                     f"{name!r} begins like the negative sets, {NEGATIVE_PREFIX}; give it another name, as in x=LABEL"
                 )
-        for name, minimum in (("frames", 1), ("interval", 1), ("batch", 1), ("most_per_video", 1), ("most", 1)):
+        for name, minimum in (
+            *(("clip_frames", 1), ("interval", 1), ("batch_size", 1), ("max_clips_per_video", 1)),
+            ("max_clips", 1),
+        ):
             if getattr(self, name) < minimum:
                 faults.append(f"{name} must be at least {minimum}, not {getattr(self, name)}")
-        for name in ("least_confidence", "least_area", "greatest_overlap"):
+        for name in ("min_confidence", "min_area", "max_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 faults.append(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if self.num_random_sets < 0 or (self.random_set_size is not None and self.random_set_size < 1) or self.seed < 0:
-            faults.append("random_sets and seed must be at least 0, random_size at least 1")
+            faults.append("num_random_sets and seed must be at least 0, random_set_size at least 1")
         if self.detector and self.boxes:
             faults.append("detector and boxes are two answers to one question; give one")
         if self.tracker not in TRACKERS:

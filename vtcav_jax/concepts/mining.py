@@ -249,7 +249,7 @@ def write_outputs(
     failures |= write_review(out, clips)[1]
     write_table(
         out / "thresholds.csv",
-        ("concept", "kind", *FILTER_STAGES),
+        ("concept", "clip_type", *FILTER_STAGES),
         ((*key, *row.values()) for key, row in filter_counts.items()),
     )
     write_table(out / "failures.csv", ("video", "reason"), failures.items())

@@ -122,11 +122,13 @@ def run_header(run: RunFolder) -> str:
             (f"says {target}", f"on {tcav_text.accuracy_text(predictions)} of the class, those that are explained here")
         )
     if rows:
-        classes = {row.target: row.n_targets for row in rows}
+        classes = {row.target: row.n_clips for row in rows}
         pairs.append(("classes", ", ".join(f"{name} ({n} clips)" for name, n in classes.items())))
-        sizes = {(row.concept, row.kind): row.n_concept for row in rows}
+        sizes = {(row.concept, row.clip_type): row.n_concept for row in rows}
         pairs.append(("concepts", ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())))
-        if pool := {row.kind: (row.n_against, row.sets) for row in rows if row.against == NEGATIVE_PREFIX}:
+        if pool := {
+            row.clip_type: (row.n_negatives, row.n_random_sets) for row in rows if row.negatives == NEGATIVE_PREFIX
+        }:
             negatives_text = ", ".join(
                 f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
             )

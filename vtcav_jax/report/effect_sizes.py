@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.tcav.experiment.comparisons import OTHERS
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 
 NAN = math.nan
 
@@ -27,15 +27,15 @@ class Effect:
         return [self.value, self.low, self.high, self.null_low, self.null_high]
 
 
-def effect_size(row: Row, statistic: str) -> Effect:
+def effect_size(row: ScoreRow, statistic: str) -> Effect:
     """Of the statistic that the run tests: the step, whose interval is the derivative's at the same length, or the
     derivative."""
     factor = 1.0
     if statistic == "step":
-        factor = row.step / row.derivative if row.derivative else NAN
-    value = row.step if statistic == "step" else row.derivative
+        factor = row.step_effect / row.derivative if row.derivative else NAN
+    value = row.step_effect if statistic == "step" else row.derivative
     low, high = sorted((factor * row.derivative_low, factor * row.derivative_high))
-    return Effect(value, low, high, row.null_low, row.null_high, found(row))
+    return Effect(value, low, high, row.null_low, row.null_high, is_finding(row))
 
 
 def effect_unit(statistic: str, score_fn: str) -> str:
@@ -43,10 +43,10 @@ def effect_unit(statistic: str, score_fn: str) -> str:
     return f"change of the {score_name}" + ("" if statistic == "step" else " per unit length")
 
 
-def primary_tests(rows: Sequence[Row]) -> tuple[str, list[Row]]:
+def primary_tests(rows: Sequence[ScoreRow]) -> tuple[str, list[ScoreRow]]:
     """The tests of a concept by itself: against random clips, or where there are none against the other concepts."""
     for negatives in (NEGATIVE_PREFIX, OTHERS):
-        if subset := [row for row in rows if row.against == negatives]:
+        if subset := [row for row in rows if row.negatives == negatives]:
             return negatives, subset
     return "", []
 

@@ -21,10 +21,10 @@ from vtcav_jax.evaluation.world_benchmark import tables as truth
 from vtcav_jax.models import PRESETS
 from vtcav_jax.pyramid import tables as pyramid
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
-from vtcav_jax.tcav.experiment.report_data import COSINES, OVER_TIME, Cosine
-from vtcav_jax.tcav.experiment.verdicts import Clip, Row, VectorRow
+from vtcav_jax.tcav.experiment.report_data import COSINES_CSV, DERIVATIVE_PROFILES_NPZ, CosineRow
+from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
-from vtcav_jax.tcav.steering.steering_check import Steered
+from vtcav_jax.tcav.steering.steering_check import SteeringRow
 
 T = TypeVar("T")
 MAX_ANIMATION_BYTES = 9_000_000  # bytes; in a page they take a third more
@@ -75,24 +75,24 @@ class RunFolder:
         return self.content.get("asked", {})
 
     @cached_property
-    def score_rows(self) -> tuple[Row, ...]:
-        return read_rows(self.folder / "scores.csv", Row)
+    def score_rows(self) -> tuple[ScoreRow, ...]:
+        return read_rows(self.folder / "scores.csv", ScoreRow)
 
     @cached_property
     def vector_rows(self) -> tuple[VectorRow, ...]:
         return read_rows(self.folder / "quality.csv", VectorRow)
 
     @cached_property
-    def derivative_rows(self) -> tuple[Clip, ...]:
-        return read_rows(self.folder / "derivatives.csv", Clip)
+    def derivative_rows(self) -> tuple[DerivativeRow, ...]:
+        return read_rows(self.folder / "derivatives.csv", DerivativeRow)
 
     @cached_property
-    def cosine_rows(self) -> tuple[Cosine, ...]:
-        return read_rows(self.folder / COSINES, Cosine)
+    def cosine_rows(self) -> tuple[CosineRow, ...]:
+        return read_rows(self.folder / COSINES_CSV, CosineRow)
 
     @cached_property
-    def steering_rows(self) -> tuple[Steered, ...]:
-        return read_rows(self.folder / "steering.csv", Steered)
+    def steering_rows(self) -> tuple[SteeringRow, ...]:
+        return read_rows(self.folder / "steering.csv", SteeringRow)
 
     @cached_property
     def map_rows(self) -> tuple[map_store.MapRow, ...]:
@@ -179,7 +179,7 @@ class RunFolder:
 
     @cached_property
     def derivatives_over_time(self) -> dict[str, np.ndarray]:
-        path = self.folder / OVER_TIME
+        path = self.folder / DERIVATIVE_PROFILES_NPZ
         if not path.is_file():
             return {}
         with np.load(path, allow_pickle=False) as archive:

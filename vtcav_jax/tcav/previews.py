@@ -23,7 +23,7 @@ from vtcav_jax.data.encode import encode_jpeg, encode_mp4
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
-from vtcav_jax.tcav.experiment.verdicts import Clip, Row, found, write_rows
+from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, is_finding, write_rows
 from vtcav_jax.training.evaluate import predict_clips
 
 PREVIEW_FOLDER, ANIMATIONS_CSV, PREDICTIONS_CSV = "films", "films.csv", "predictions.csv"
@@ -57,7 +57,12 @@ class PredictionRow:
 
 
 def render_previews(
-    folder: Path, network: Network, source: Source, sets: ConceptSets, rows: Sequence[Row], clips: Sequence[Clip]
+    folder: Path,
+    network: Network,
+    source: Source,
+    sets: ConceptSets,
+    rows: Sequence[ScoreRow],
+    clips: Sequence[DerivativeRow],
 ) -> None:
     """Writes films and predictions of a run whose tables are `rows` and `clips`; what is there already is kept."""
     if (folder / ANIMATIONS_CSV).exists() and (folder / PREDICTIONS_CSV).exists():
@@ -78,13 +83,13 @@ def render_previews(
     write_rows(folder / ANIMATIONS_CSV, Animation, animations)
 
 
-def most_telling_tests(rows: Sequence[Row]) -> list[Row]:
+def most_telling_tests(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """For each class and concept the test with the strongest finding; where a class has none, its smallest p."""
     out = []
     for target in dict.fromkeys(row.target for row in rows):
         subset = [row for row in rows if row.target == target]
-        findings = sorted(filter(found, subset), key=lambda row: (row.p_adjusted, -abs(row.share)))
-        best: dict[str, Row] = {}
+        findings = sorted(filter(is_finding, subset), key=lambda row: (row.p_adjusted, -abs(row.relative_derivative)))
+        best: dict[str, ScoreRow] = {}
         for row in findings:
             best.setdefault(row.concept, row)
         with_p = [row for row in subset if row.p == row.p]
@@ -92,10 +97,10 @@ def most_telling_tests(rows: Sequence[Row]) -> list[Row]:
     return out
 
 
-def extreme_clips(row: Row, clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
+def extreme_clips(row: ScoreRow, clips: Sequence[DerivativeRow]) -> tuple[list[DerivativeRow], list[DerivativeRow]]:
     """The clips with the highest derivatives along the row's vector, and those with the lowest."""
-    key = (row.target, row.stage, row.concept, row.kind, row.against)
-    matching = [c for c in clips if (c.target, c.stage, c.concept, c.kind, c.against) == key]
+    key = (row.target, row.stage, row.concept, row.clip_type, row.negatives)
+    matching = [c for c in clips if (c.target, c.stage, c.concept, c.clip_type, c.negatives) == key]
     matching.sort(key=lambda clip: -clip.derivative)
     n_per_end = min(EXTREME_CLIPS_PER_END, len(matching) // 2)
     return matching[:n_per_end], matching[len(matching) - n_per_end :]

@@ -9,58 +9,61 @@ twice (a run and its opposite vector); they have a column of their own.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from vtcav_jax.concepts.concept_sets import ConceptClip
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.experiment.stage_results import split
+from vtcav_jax.tcav.experiment.stage_results import split_by_class
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.classical import one_sample, paper
-from vtcav_jax.tcav.stats.multiple_testing import adjusted
-from vtcav_jax.tcav.stats.scores import scores
-from vtcav_jax.tcav.stats.vectors import fit, labels
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
+from vtcav_jax.tcav.stats.scores import tcav_scores
+from vtcav_jax.tcav.stats.vectors import fit, label_vector
 
-FILE = "paper.csv"
-WARNING = "runs are not independent"
+SAHA2024_CSV = "paper.csv"
+DEPENDENCE_WARNING = "runs are not independent"
 
 
 @dataclass(frozen=True)
-class PaperRow:
+class Saha2024Row:
     """`score` is the mean sign count over `runs`, one for each random set."""
 
     target: str
     stage: str
     group: str
     concept: str
-    kind: str
-    runs: int
-    score: float
-    score_low: float  # the least and the greatest of the runs
-    score_high: float
-    t: float
+    clip_type: str
+    n_runs: int
+    tcav_score: float
+    tcav_score_min: float  # the least and the greatest of the runs
+    tcav_score_max: float
+    t_statistic: float
     p: float
     p_adjusted: float
-    p_printed: float  # as the paper's printed ones were computed
-    n_targets: int
+    p_as_published: float  # as the paper's printed ones were computed
+    n_clips: int
     note: str
 
 
-def write_paper(folder: Path, plan: Plan, products: Callable[[str], Gram]) -> list[PaperRow]:
-    found = groups(plan.looked.clips, plan.asked.random)
+def write_saha2024(folder: Path, plan: Plan, grams: Callable[[str], Gram]) -> list[Saha2024Row]:
+    groups = saha2024_groups(plan.clips.concept_clips, plan.comparisons.random_sets)
     rows = []
     for stage in plan.stages:
-        whole = products(stage)
-        for name, (members, sets) in found.items():
-            rows += _group(plan, stage, whole, name, members, sets)
-    p = adjusted(np.array([row.p for row in rows]), "bonferroni")
+        stage_gram = grams(stage)
+        for name, (members, sets) in groups.items():
+            rows += _group_rows(plan, stage, stage_gram, name, members, sets)
+    p = adjust_p(np.array([row.p for row in rows]), "bonferroni")
     rows = [replace(row, p_adjusted=float(value)) for row, value in zip(rows, p)]
-    write_rows(folder / FILE, PaperRow, rows)
+    write_rows(folder / SAHA2024_CSV, Saha2024Row, rows)
     return rows
 
 
@@ -68,45 +71,77 @@ Members = dict[tuple[str, str], tuple[int, ...]]  # clips by concept and kind
 Sets = dict[str, tuple[int, ...]]
 
 
-def groups(clips: Sequence[ConceptClip], random: dict[str, Sets]) -> dict[str, tuple[Members, Sets]]:
+def saha2024_groups(clips: Sequence[ConceptClip], random_sets: dict[str, Sets]) -> dict[str, tuple[Members, Sets]]:
     """The concepts of each kind; and each concept that has both kinds. With the random sets that complete them."""
-    of: Members = {}
+    rows_of: Members = {}
     for i, clip in enumerate(clips):
         if not clip.is_negative:
-            of[clip.concept, clip.clip_type] = (*of.get((clip.concept, clip.clip_type), ()), i)
-    found: dict[str, tuple[Members, Sets]] = {}
-    for kind, sets in random.items():
-        members = {key: rows for key, rows in of.items() if key[1] == kind}
-        found[_told(members, kind)] = members, sets
-    for concept in dict.fromkeys(concept for concept, _ in of):
-        both: Members = {key: of[key] for kind in ("static", "dynamic") if (key := (concept, kind)) in of}
-        if len(both) == 2:
-            found[_told(both, "dynamic")] = both, random.get("dynamic", {})
-    return {name: (members, sets) for name, (members, sets) in found.items() if members and sets}
+            rows_of[clip.concept, clip.clip_type] = (*rows_of.get((clip.concept, clip.clip_type), ()), i)
+    groups: dict[str, tuple[Members, Sets]] = {}
+    for clip_type, random_set in random_sets.items():
+        members = {key: rows for key, rows in rows_of.items() if key[1] == clip_type}
+        groups[_group_name(members, clip_type)] = members, random_set
+    for concept in dict.fromkeys(concept for concept, _ in rows_of):
+        both_types: Members = {
+            key: rows_of[key] for clip_type in ("static", "dynamic") if (key := (concept, clip_type)) in rows_of
+        }
+        if len(both_types) == 2:
+            groups[_group_name(both_types, "dynamic")] = both_types, random_sets.get("dynamic", {})
+    return {name: (members, random_set) for name, (members, random_set) in groups.items() if members and random_set}
 
 
-def _told(members: Members, kind: str) -> str:
-    return ", ".join(f"{what} {concept}" for concept, what in (*members, (NEGATIVE_PREFIX, kind)))
+def _group_name(members: Members, clip_type: str) -> str:
+    return ", ".join(f"{member_type} {concept}" for concept, member_type in (*members, (NEGATIVE_PREFIX, clip_type)))
 
 
-def _group(plan: Plan, stage: str, whole: Gram, name: str, members: Members, sets: Sets) -> list[PaperRow]:
-    count = len(whole.kernel)
-    signed = []
+def _group_rows(plan: Plan, stage: str, stage_gram: Gram, name: str, members: Members, sets: Sets) -> list[Saha2024Row]:
+    count = len(stage_gram.kernel)
+    labels = []
     for rest in sets.values():
         group = [*members.values(), rest]
         for i, rows in enumerate(group):
             others = [row for other in (*group[:i], *group[i + 1 :]) for row in other]
-            signed.append(labels(rows, others, count, balanced=True))
-    vectors = fit(whole.kernel, np.stack(signed), plan.settings.training)
+            labels.append(label_vector(rows, others, count, balanced=True))
+    vectors = fit(stage_gram.kernel, np.stack(labels), plan.config.fit_config)
     out = []
-    for target, gram in zip(plan.looked.classes, split(whole, plan)):
-        runs = scores(gram, vectors).sign_count[0].reshape(len(sets), -1)
-        for (concept, kind), values in zip((*members, (NEGATIVE_PREFIX, "")), runs.T):
-            t, p, printed = math.nan, math.nan, math.nan
+    for target, gram in zip(plan.clips.classes, split_by_class(stage_gram, plan)):
+        runs = tcav_scores(gram, vectors).sign_count[0].reshape(len(sets), -1)
+        for (concept, clip_type), values in zip((*members, (NEGATIVE_PREFIX, "")), runs.T):
+            t, p, p_published = math.nan, math.nan, math.nan
             if len(values) > 1:
-                test = one_sample(values)
-                t, p, printed = test.t, test.p, paper(values).p
+                t, p = (float(value) for value in t_test_against_half(values))
+                p_published = float(published_t_test(values)[1])
             low, mean, high = (float(f(values)) for f in (np.min, np.mean, np.max))
-            about = target.name, stage, name, concept, kind, len(values), mean, low, high
-            out.append(PaperRow(*about, t, p, math.nan, printed, len(target.rows), WARNING))
+            row_start = target.name, stage, name, concept, clip_type, len(values), mean, low, high
+            out.append(Saha2024Row(*row_start, t, p, math.nan, p_published, len(target.rows), DEPENDENCE_WARNING))
     return out
+
+
+def t_test_against_half(sign_counts: Float[np.ndarray, "runs *of"]) -> tuple[np.ndarray, np.ndarray]:
+    """t and two-sided p of the runs' mean sign count against 1/2; NaN where the runs do not vary."""
+    from scipy.stats import ttest_1samp
+
+    with _ignoring_constant_samples():
+        test = ttest_1samp(sign_counts, 0.5)
+    return _undefined_where_constant(test.statistic, test.pvalue, sign_counts)
+
+
+def published_t_test(sign_counts: Float[np.ndarray, "runs *of"]) -> tuple[np.ndarray, np.ndarray]:
+    """t and p as published: the sign counts against those of the opposite vectors, so that every run counts twice."""
+    from scipy.stats import ttest_ind
+
+    with _ignoring_constant_samples():
+        test = ttest_ind(sign_counts, 1 - sign_counts)
+    return _undefined_where_constant(test.statistic, test.pvalue, sign_counts)
+
+
+@contextmanager
+def _ignoring_constant_samples() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+def _undefined_where_constant(t: Any, p: Any, sign_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    constant = (sign_counts == sign_counts[:1]).all(0)
+    return np.where(constant, np.nan, t), np.where(constant, np.nan, p)

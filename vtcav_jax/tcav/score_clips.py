@@ -18,113 +18,131 @@ from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tcav.features.cache import fingerprint
-from vtcav_jax.tcav.features.encode import TARGETS
-from vtcav_jax.tcav.features.pooling import spread_out
-from vtcav_jax.tcav.vector_file import Stored
+from vtcav_jax.tcav.features.encode import SCORE_FNS
+from vtcav_jax.tcav.features.pooling import broadcast_vector
+from vtcav_jax.tcav.vector_file import VectorBundle
 
 
 @dataclass(frozen=True)
-class Explained:
+class ConceptScoreRow:
     """One clip, class and vector. `projection` is the (pooled) activation along the unit vector, `inside` what the
     concept's classifier says of the clip (above 0: the concept), `derivative` that of the class score."""
 
     clip: str
     target: str
     stage: str
-    vector: str
+    concept_vector: str
     class_score: float
     derivative: float
     projection: float
-    inside: float
+    classifier_logit: float
 
 
 @dataclass(frozen=True)
-class Moment:
+class ProjectionRow:
     """The part of a projection that comes from one place in time of the stage; the parts' sum, or where time is pooled
     their mean, is the projection. `fraction` is where in the clip it lies, 0 to 1."""
 
     clip: str
     stage: str
-    vector: str
-    index: int
-    fraction: float
+    concept_vector: str
+    time_index: int
+    clip_fraction: float
     projection: float
 
 
-def explain(
-    loaded: Network,
-    stored: Stored,
+def score_clips(
+    network: Network,
+    bundle: VectorBundle,
     source: Source,
     targets: Sequence[str],
     *,
-    target_fn: str = "logit",
-    geometry: ClipSpec | None = None,
-    workers: int = 0,
-) -> tuple[list[Explained], list[Moment], list[ReadResult]]:
+    score_fn: str = "logit",
+    clip_spec: ClipSpec | None = None,
+    num_workers: int = 0,
+) -> tuple[list[ConceptScoreRow], list[ProjectionRow], list[ReadResult]]:
     """Of every clip that can be read; what could not comes last."""
-    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
-    if fingerprint(loaded.model) != stored.weights:
+    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
+    if fingerprint(network.model) != bundle.weights:
         raise ValueError(
             "the vectors are of another network; give the --model that they were made with, or make new ones"
         )
     if not targets:
-        raise ValueError(f"name at least one target; the network has {', '.join(loaded.labels)}")
-    if target_fn not in TARGETS:
-        raise ValueError(unknown_name_message("target_fn", [target_fn], TARGETS))
-    classes = np.array([loaded.class_index(name) for name in targets])
-    names: dict[str, list[str]] = {}
-    for name in stored.arrays:
-        names.setdefault(name.split("|", 1)[0], []).append(name)
-    video = jax.ShapeDtypeStruct((1, *geometry.shape), np.float32)
-    seen = jax.eval_shape(lambda m, v: tap.activations(m, v, tuple(names))[1], loaded.model, video)
+        raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
+    if score_fn not in SCORE_FNS:
+        raise ValueError(unknown_name_message("target_fn", [score_fn], SCORE_FNS))
+    classes = np.array([network.class_index(name) for name in targets])
+    names_by_stage: dict[str, list[str]] = {}
+    for name in bundle.arrays:
+        names_by_stage.setdefault(name.split("|", 1)[0], []).append(name)
+    video = jax.ShapeDtypeStruct((1, *clip_spec.shape), np.float32)
+    activation_shapes = jax.eval_shape(
+        lambda m, v: tap.activations(m, v, tuple(names_by_stage))[1], network.model, video
+    )
     vectors = {
-        stage: jnp.asarray(np.stack([spread_out(stored.arrays[n], seen[stage].shape[1:], stored.pool) for n in some]))
-        for stage, some in names.items()
+        stage: jnp.asarray(
+            np.stack(
+                [
+                    broadcast_vector(bundle.arrays[n], activation_shapes[stage].shape[1:], bundle.pool)
+                    for n in vector_names
+                ]
+            )
+        )
+        for stage, vector_names in names_by_stage.items()
     }
-    rows, moments, failed = [], [], []
-    reads = stream(source, geometry, SamplingConfig(), num_workers=workers)
+    rows, projection_rows, failures = [], [], []
+    reads = stream(source, clip_spec, SamplingConfig(), num_workers=num_workers)
     for read in progress(reads, len(source.items), "clips", size=lambda _: 1):
         if read.clip is None:
-            failed.append(read)
+            failures.append(read)
             continue
-        found = _explain(loaded.model, read.clip.video[:1], vectors, jnp.asarray(classes), stored.pool, target_fn)
-        scores, along, parts = jax.tree.map(np.asarray, found)
-        for stage, some in names.items():
-            for v, name in enumerate(some):
-                times = parts[stage][v]
-                whole = float(times.mean() if stored.pool in ("time", "all") else times.sum())
-                inside = stored.norm[name] * whole + stored.intercept[name]
+        outputs = _score_clip(network.model, read.clip.video[:1], vectors, jnp.asarray(classes), bundle.pool, score_fn)
+        scores, derivatives, projections = jax.tree.map(np.asarray, outputs)
+        for stage, vector_names in names_by_stage.items():
+            for v, name in enumerate(vector_names):
+                time_parts = projections[stage][v]
+                projection = float(time_parts.mean() if bundle.pool in ("time", "all") else time_parts.sum())
+                classifier_logit = bundle.norm[name] * projection + bundle.intercept[name]
                 label = name.split("|", 1)[1]
                 rows += [
-                    Explained(
-                        read.item.name, target, stage, label, float(scores[c]), float(along[stage][c, v]), whole, inside
+                    ConceptScoreRow(
+                        read.item.name,
+                        target,
+                        stage,
+                        label,
+                        float(scores[c]),
+                        float(derivatives[stage][c, v]),
+                        projection,
+                        classifier_logit,
                     )
                     for c, target in enumerate(targets)
                 ]
-                moments += [
-                    Moment(read.item.name, stage, label, t, (t + 0.5) / len(times), float(value))
-                    for t, value in enumerate(times)
+                projection_rows += [
+                    ProjectionRow(read.item.name, stage, label, t, (t + 0.5) / len(time_parts), float(value))
+                    for t, value in enumerate(time_parts)
                 ]
-    return rows, moments, failed
+    return rows, projection_rows, failures
 
 
-@partial(jax.jit, static_argnames=("pool", "target_fn"))
-def _explain(model, video: Array, vectors: dict[str, Array], classes: Array, pool: str, target_fn: str):
+@partial(jax.jit, static_argnames=("pool", "score_fn"))
+def _score_clip(model, video: Array, vectors: dict[str, Array], classes: Array, pool: str, score_fn: str):
     """Class scores, derivatives (class, vector) and projections (vector, time) of one clip, by stage."""
 
-    def asked(model, video, tapped):
-        return TARGETS[target_fn](model(video, tapped))
+    def class_scores(model, video, tapped):
+        return SCORE_FNS[score_fn](model(video, tapped))
 
     stages = tuple(sorted(vectors))
-    scored = jax.tree_util.Partial(asked, model)
-    found = tap.gradients_for_classes(scored, video, classes, stages)
-    along, parts = {}, {}
+    score_model = jax.tree_util.Partial(class_scores, model)
+    gradient_result = tap.gradients_for_classes(score_model, video, classes, stages)
+    derivatives, projections = {}, {}
     for stage in stages:
-        x, g, v = found.activations[stage][0], found.gradients[stage][:, 0], vectors[stage]
-        along[stage] = jnp.stack(
+        x, g, v = gradient_result.activations[stage][0], gradient_result.gradients[stage][:, 0], vectors[stage]
+        derivatives[stage] = jnp.stack(
             [(g * one[None]).sum(tuple(range(1, g.ndim))) for one in jnp.broadcast_to(v, (v.shape[0], *x.shape))], 1
         )
         positions = x.shape[1] * x.shape[2] if x.ndim == 4 and pool in ("space", "all") else 1
         product = x[None] * jnp.broadcast_to(v, (v.shape[0], *x.shape)) / positions
-        parts[stage] = product.sum(tuple(range(2, product.ndim))) if x.ndim == 4 else product.sum(-1, keepdims=True)
-    return found.logits[0, classes], along, parts
+        projections[stage] = (
+            product.sum(tuple(range(2, product.ndim))) if x.ndim == 4 else product.sum(-1, keepdims=True)
+        )
+    return gradient_result.logits[0, classes], derivatives, projections

@@ -16,11 +16,11 @@ from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.vectors import fit
 
-FILE = "vectors.safetensors"
+VECTORS_FILE = "vectors.safetensors"
 
 
 @dataclass(frozen=True)
-class Stored:
+class VectorBundle:
     """Unit vectors by `STAGE|CONCEPT/KIND/AGAINST`, and how the network was read when they were made.
 
     A clip's classifier score is its (pooled) activation times the vector, times `norm`, plus `intercept`.
@@ -33,56 +33,56 @@ class Stored:
     intercept: dict[str, float]
 
 
-def export(
-    folder: Path, plan: Plan, examples: Callable[[str], Features], products: Callable[[str], Gram]
+def export_vectors(
+    folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
 ) -> Path | None:
     """Writes them, unless together they are more than the memory that may be used; a vector of 0 is left out."""
     from safetensors.numpy import save_file
 
-    questions = plan.asked.questions
-    if sum(len(questions) * math.prod(shape) * 4 for shape, _ in plan.shapes.values()) > plan.settings.budget:
+    comparisons = plan.comparisons.entries
+    if sum(len(comparisons) * math.prod(shape) * 4 for shape, _ in plan.shapes.values()) > plan.config.budget:
         return None
     arrays: dict[str, np.ndarray] = {}
     norms: dict[str, float] = {}
     intercepts: dict[str, float] = {}
     for stage in plan.stages:
-        features, kernel = examples(stage), products(stage).kernel
-        signed = np.stack([question.signed(len(kernel)) for question in questions])
-        vectors = fit(kernel, signed, plan.settings.training)
+        features, kernel = examples(stage), grams(stage).kernel
+        labels = np.stack([question.label_vector(len(kernel)) for question in comparisons])
+        vectors = fit(kernel, labels, plan.config.fit_config)
         real = np.flatnonzero(vectors.norm > 0)
         mean = np.concatenate([block.mean(0, dtype=np.float64) for block in features.blocks()])
-        for i, vector in zip(real, features.combined(vectors.unit[real])):
-            name = f"{stage}|{questions[i].name}"
+        for i, vector in zip(real, features.linear_combination(vectors.unit[real])):
+            name = f"{stage}|{comparisons[i].name}"
             arrays[name] = np.ascontiguousarray(vector, np.float32)
             norms[name] = float(vectors.norm[i])
             # The classifier's origin is the examples' mean, that of activations is 0.
             shift = norms[name] * float(vector.reshape(-1).astype(np.float64) @ mean)
             intercepts[name] = float(vectors.intercept[i]) - shift
-    about = {"weights": plan.weights, "pool": plan.settings.pool, "norm": norms, "intercept": intercepts}
-    path = folder / FILE
+    metadata = {"weights": plan.weights_hash, "pool": plan.config.pool, "norm": norms, "intercept": intercepts}
+    path = folder / VECTORS_FILE
     with atomic.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"about": json.dumps(about)})
+        save_file(arrays, temporary, metadata={"about": json.dumps(metadata)})
     return path
 
 
-def stored(folder: Path) -> Stored:
+def load_vectors(folder: Path) -> VectorBundle:
     """What a run exported."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder / FILE
+    path = folder / VECTORS_FILE
     if not path.is_file():
         raise ValueError(f"there is no {path}; expected the folder of a --task=tcav run that kept its vectors")
     try:
         with safe_open(path, "numpy") as file:
-            about = json.loads(file.metadata()["about"])
-            return Stored({name: file.get_tensor(name) for name in file.keys()}, **about)
+            metadata = json.loads(file.metadata()["about"])
+            return VectorBundle({name: file.get_tensor(name) for name in file.keys()}, **metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what --task=tcav writes ({error}); give the run's command again") from error
 
 
-def stored_for(model: Model, folder: Path) -> Stored:
+def load_vectors_for(model: Model, folder: Path) -> VectorBundle:
     """What a run exported, if it is of this network."""
-    found = stored(folder)
-    if fingerprint(model) != found.weights:
+    bundle = load_vectors(folder)
+    if fingerprint(model) != bundle.weights:
         raise ValueError(f"the vectors in {folder} are of another network; give the --model that they were made with")
-    return found
+    return bundle

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vtcav_jax import attribution, tap
+from vtcav_jax import tap
 from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.motion import selective_relevance as sr
 from vtcav_jax.worlds import handwired_network
@@ -99,20 +99,6 @@ def mean_of_frames(video, tap=tap.identity_tap):
     """A score that no order of frames changes."""
     x = tap("x", video).mean((1, 2, 3, 4))
     return jnp.stack([x, -x], -1)
-
-
-def test_tiled_difference(dots):
-    """Nothing is left of a network without motion; a pair of dots has no part in a frame that stands still."""
-    clips, target = dots
-    without = sr.tiled_difference(mean_of_frames, clips, targets.Class(np.zeros(3, int)))
-    np.testing.assert_allclose(without.temporal, 0, atol=1e-7)
-    np.testing.assert_allclose(without.static_scores.mean(1), without.score, rtol=1e-5)
-    found = sr.tiled_difference(handwired_network.MOTION_PAIRS, clips, target, "integrated_gradients", nodes=4)
-    whole = attribution.integrated_gradients(handwired_network.MOTION_PAIRS, clips, target, ig_steps=4).map
-    np.testing.assert_allclose(found.temporal + found.spatial, whole, atol=1e-6)
-    assert (found.static_scores.mean(1) < 0.5 * found.score).all()
-    with pytest.raises(ValueError, match="5 time steps for 6 frames"):
-        sr.tiled_difference(handwired_network.MOTION_PAIRS, clips, target, "hirescam", stage="pairs")
 
 
 def test_errors_say_what_was_expected(dots):

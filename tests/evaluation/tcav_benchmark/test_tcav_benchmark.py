@@ -1,11 +1,10 @@
 """Concept tests held against known causes: on features where a concept is planted, and on a network of a world."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy.stats import ttest_ind
 
 from vtcav_jax import models
 from vtcav_jax.evaluation.tcav_benchmark import protocols
@@ -24,8 +23,8 @@ from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.permutation_test import label_test
-from vtcav_jax.tcav.stats.vectors import labels
+from vtcav_jax.tcav.stats.permutation_test import permutation_test
+from vtcav_jax.tcav.stats.vectors import label_vector
 from vtcav_jax.worlds.render import make_clips
 
 EACH, SETS = 12, 6
@@ -108,15 +107,15 @@ def test_our_p_is_that_of_the_packages_test():
     found = tcav_benchmark.vtcav_protocol(asked, [0])
     m = len(asked.kernel)
     for k, rows in enumerate(asked.concepts):
-        signed = labels(rows, np.setdiff1d(np.arange(m), rows), m)
+        signed = label_vector(rows, np.setdiff1d(np.arange(m), rows), m)
         for c, slopes in enumerate(asked.slopes):
             gram = Gram(asked.kernel, slopes[None], np.diag(asked.gradient_norms[c] ** 2)[None])
-            test = label_test(gram, signed, permutations=999, seed=5)
-            size = abs(test.step[0]) / np.sqrt((test.step_null**2).mean())
+            test = permutation_test(gram, signed, permutations=999, seed=5)
+            size = abs(test.step_effect[0]) / np.sqrt((test.null_step_effects**2).mean())
             assert found.score[k, c] == pytest.approx(size, rel=0.1)
-            assert found.raises_score[k, c] == (test.step[0] > 0)
-            if abs(test.step_p[0] - 0.05) > 0.03:
-                assert found.significant[k, c] == (test.step_p[0] <= 0.05)
+            assert found.raises_score[k, c] == (test.step_effect[0] > 0)
+            if abs(test.p_step_effect[0] - 0.05) > 0.03:
+                assert found.significant[k, c] == (test.p_step_effect[0] <= 0.05)
 
 
 @pytest.mark.slow
@@ -129,15 +128,14 @@ def test_where_nothing_is_a_concept_our_test_keeps_its_promise_and_the_peers_do_
     assert rates["tensorflow/tcav"] > 0.08 and rates["captum"] > 0.25 and rates["Saha et al."] > 0.4
 
 
-def test_t_tests_are_scipys():
-    runs, null = np.array([0.5, 0.75, 0.6, 0.9]), np.array([0.4, 0.5, 0.45, 0.6, 0.3])
-    assert protocols._t_and_p(protocols.two_samples(null, runs), 1.0)[1] == pytest.approx(ttest_ind(null, runs).pvalue)
-    assert protocols._t_and_p(protocols.paper(runs), 1.0)[1] == pytest.approx(ttest_ind(runs, 1 - runs).pvalue)
-    same = np.ones(4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's, of values that do not vary
-        assert ttest_1samp(same, 0.5).pvalue == protocols._t_and_p(protocols.one_sample(same), 0.5)[1] == 0
-    assert protocols._t_and_p(protocols.one_sample(same / 2), 0.0) == (0.0, 1.0)
+def test_t_tests_of_constant_runs_are_certain():
+    runs, null = np.array([[0.5], [0.75], [0.6], [0.9]]), np.array([[0.4], [0.5], [0.45], [0.6], [0.3]])
+    t, p = protocols._certain_where_constant(*protocols._t_test(null, runs), np.ones(1))
+    assert (t[0], p[0]) == pytest.approx(tuple(ttest_ind(null[:, 0], runs[:, 0])))
+    same, half = np.ones((4, 1)), np.full((4, 1), 0.5)
+    for test in (protocols.t_test_against_half, protocols.published_t_test):
+        assert [x[0] for x in protocols._certain_where_constant(*test(same), np.full(1, 0.5))] == [np.inf, 0]
+        assert [x[0] for x in protocols._certain_where_constant(*test(half), np.zeros(1))] == [0, 1]
 
 
 def pairs(score, causal, neutral, up=None, concept=None):

@@ -22,29 +22,29 @@ from vtcav_jax.models import Network
 from vtcav_jax.tap import identity_tap, steered_logits
 from vtcav_jax.tcav.experiment import comparisons, fill_cache
 from vtcav_jax.tcav.experiment import run as experiment_run
-from vtcav_jax.tcav.experiment.comparisons import Question
-from vtcav_jax.tcav.experiment.config import Experiment, chosen_stages
-from vtcav_jax.tcav.experiment.plan import plan
-from vtcav_jax.tcav.experiment.verdicts import Row
-from vtcav_jax.tcav.experiment.verdicts import found as is_found
-from vtcav_jax.tcav.features.cache import Cache, Kept, kept
-from vtcav_jax.tcav.score_clips import explain
-from vtcav_jax.tcav.vector_file import stored
+from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
+from vtcav_jax.tcav.experiment.plan import plan_experiment
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding as is_found
+from vtcav_jax.tcav.features.cache import Cache, CachedFeatures, load_features
+from vtcav_jax.tcav.score_clips import score_clips
+from vtcav_jax.tcav.vector_file import load_vectors
 
 GEOMETRY = ClipSpec(frames=4, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 COLUMNS = (
     "target,stage,concept,kind,against,n_targets,score,score_low,score_high,derivative,derivative_low,derivative_high,"
     "p,p_adjusted,verdict"
 ).split(",")
-QUICK = Experiment(
+QUICK = ExperimentConfig(
     permutations=499,
     estimator="mean_difference",
-    draws=50,
-    self_check=6,
-    n_targets=6,
+    bootstrap_draws=50,
+    calibration_trials=6,
+    max_target_clips=6,
     correction="bh",
-    batch=4,
-    export=False,
+    batch_size=4,
+    export_vectors=False,
 )
 
 
@@ -104,7 +104,7 @@ def made(tmp_path_factory):
 def ask(made, folder, settings=QUICK, targets=CLASSES, sets=None, **more):
     sets = sets or read_sets(made / "concepts")
     source = open_source(made / "targets")
-    return experiment_run.run(MODEL, targets, source, sets, settings, folder, geometry=GEOMETRY, **more)
+    return experiment_run.run(MODEL, targets, source, sets, settings, folder, clip_spec=GEOMETRY, **more)
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +162,10 @@ def test_the_run_folder_has_everything_in_full_precision(done):
 def test_the_same_again_asks_the_network_nothing(made, done):
     before = (done.folder / "scores.csv").read_bytes()
     again = ask(made, done.folder, replace(QUICK, export=True))
-    assert (again.work.forwards, again.work.backwards) == (0, 0)
+    assert (again.passes.forwards, again.passes.backwards) == (0, 0)
     assert (done.folder / "scores.csv").read_bytes() == before
     other = ask(made, done.folder.parent / "two", replace(QUICK, seed=1, stages=("pool",)), ("red",))
-    assert other.work.forwards <= 6  # the cache is for all runs beside it; with another seed other targets are drawn
+    assert other.passes.forwards <= 6  # the cache is for all runs beside it; with another seed other targets are drawn
     with pytest.raises(ValueError, match="permutations was 499, is 999"):
         ask(made, done.folder, replace(QUICK, permutations=999, export=True))
 
@@ -175,7 +175,7 @@ def test_one_changed_clip_is_encoded_anew_and_no_other(made, done, tmp_path):
     shutil.copytree(made / "concepts", tmp_path / "concepts")
     write(tmp_path / "concepts/red/static/3.mp4", video(np.random.default_rng(9), "red", False))
     found = ask(made, tmp_path / "run", sets=read_sets(tmp_path / "concepts"), cache=done.folder.parent / "cache")
-    assert (found.work.forwards, found.work.backwards) == (1, 0)
+    assert (found.passes.forwards, found.passes.backwards) == (1, 0)
 
 
 SCRIPT = """
@@ -217,9 +217,9 @@ def test_a_killed_run_continues_and_encodes_nothing_twice(made, tmp_path, phase)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "part/run/scores.csv").exists()
     found = ask(made, tmp_path / "part/run", KILLED, ("red", "moves"))
-    steered = 0 if phase == "tables" else whole.work.forwards - CLIPS - 12
+    steered = 0 if phase == "tables" else whole.passes.forwards - CLIPS - 12
     missing = {"activations": (CLIPS - 30 + 12, 12), "gradients": (12 - 4, 12 - 4)}.get(phase, (0, 0))
-    assert (found.work.forwards - steered, found.work.backwards) == missing
+    assert (found.passes.forwards - steered, found.passes.backwards) == missing
     for name in ("scores.csv", "steering.csv", "quality.csv"):
         assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
@@ -250,13 +250,15 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(made, tmp_p
 def test_the_plan_says_what_would_be_done_and_does_nothing(made, tmp_path, monkeypatch):
     (tmp_path / "concepts").symlink_to(made / "concepts")
     sets, source, store = read_sets(made / "concepts"), open_source(made / "targets"), Cache(tmp_path / "cache")
-    found = plan(MODEL, ("red", "moves"), source, sets, replace(QUICK, permutations=None), store, GEOMETRY)
-    assert found.family == 2 * 2 * 10 and f"{CLIPS} concept clips and 12 targets" in found.text
+    found = plan_experiment(MODEL, ("red", "moves"), source, sets, replace(QUICK, permutations=None), store, GEOMETRY)
+    assert found.family_size == 2 * 2 * 10 and f"{CLIPS} concept clips and 12 targets" in found.text
     assert "backwards      12" in found.text and not store.folder.exists()
-    holm = plan(MODEL, ("red",), source, sets, Experiment(stages=("*",), n_targets=None), store, GEOMETRY)
-    assert holm.settings.permutations == 999 and len(holm.looked.targets) == 7
-    assert holm.settings.enough(100) == 999 and Experiment().enough(100) == 3999
-    few = plan(MODEL, ("red",), source, sets, Experiment(permutations=19), store, GEOMETRY)
+    holm = plan_experiment(
+        MODEL, ("red",), source, sets, ExperimentConfig(stages=("*",), max_target_clips=None), store, GEOMETRY
+    )
+    assert holm.config.permutations == 999 and len(holm.clips.targets) == 7
+    assert holm.config.num_permutations(100) == 999 and ExperimentConfig().num_permutations(100) == 3999
+    few = plan_experiment(MODEL, ("red",), source, sets, ExperimentConfig(permutations=19), store, GEOMETRY)
     assert "REFUSED" in few.text
 
 
@@ -268,7 +270,7 @@ def test_a_clip_that_cannot_be_read_is_reported_and_the_rest_goes_on(made, tmp_p
     found = ask(made, tmp_path / "run", replace(QUICK, stages=("pool",)), ("red",), read_sets(tmp_path / "concepts"))
     about = json.loads((found.folder / "run.json").read_text())
     assert list(about["unreadable"]) == ["red/static/3.mp4"]
-    assert {r.n_concept for r in found.rows if (r.concept, r.kind) == ("red", "static")} == {7}
+    assert {r.n_concept for r in found.rows if (r.concept, r.clip_type) == ("red", "static")} == {7}
 
 
 def test_activations_that_do_not_fit_are_read_in_blocks(tmp_path):
@@ -277,49 +279,61 @@ def test_activations_that_do_not_fit_are_read_in_blocks(tmp_path):
     for i, row in enumerate(rows):
         store.put(f"{i:064d}", row)
     keys = [f"{i:064d}" for i in range(6)]
-    whole = kept(store, keys, (10, 100), np.float32, 10**6, 6)
-    parts = kept(store, keys, (10, 100), np.float32, 10**4, 6)
-    assert isinstance(parts, Kept) and not isinstance(whole, Kept) and len(parts.columns) == 4
+    whole = load_features(store, keys, (10, 100), np.float32, 10**6, 6)
+    parts = load_features(store, keys, (10, 100), np.float32, 10**4, 6)
+    assert isinstance(parts, CachedFeatures) and not isinstance(whole, CachedFeatures) and len(parts.columns) == 4
     np.testing.assert_array_equal(np.concatenate(list(parts.blocks()), 1), rows.reshape(6, -1))
     np.testing.assert_array_equal(np.concatenate(list(whole.blocks()), 1), rows.reshape(6, -1))
 
 
 def test_questions_have_seeds_of_their_own_and_stages_are_globs():
-    one = Question("absolute", "red", "static", "random", (0, 1), (2, 3))
+    one = Comparison("absolute", "red", "static", "random", (0, 1), (2, 3))
     assert one.seed != replace(one, kind="dynamic").seed and one.seed == replace(one, positive=(5, 6)).seed
     known = ("patch_embed", "layers.0.blocks.0", "layers.0", "layers.1", "pool")
-    assert chosen_stages((), known) == ("layers.0", "layers.1")
-    assert chosen_stages(("*",), known) == known
-    assert chosen_stages(("pool", "layers.?"), known) == ("layers.0", "layers.1", "pool")
-    assert [field.name for field in fields(Row)][: len(COLUMNS)] == COLUMNS
+    assert resolve_stages((), known) == ("layers.0", "layers.1")
+    assert resolve_stages(("*",), known) == known
+    assert resolve_stages(("pool", "layers.?"), known) == ("layers.0", "layers.1", "pool")
+    assert [field.name for field in fields(ScoreRow)][: len(COLUMNS)] == COLUMNS
     with pytest.raises(ValueError, match="correction is one of.*; .*lam must be above 0"):
-        Experiment(correction="none", lam=0.0)
+        ExperimentConfig(correction="none", l2=0.0)
 
 
 @pytest.mark.slow
 def test_new_clips_are_explained_by_vectors_that_are_there(made, done):
-    vectors, source = stored(done.folder), open_source(made / "targets")
+    vectors, source = load_vectors(done.folder), open_source(made / "targets")
     assert set(vectors.norm) == set(vectors.arrays) and vectors.pool == "space"
-    rows, moments, failed = explain(MODEL, vectors, source, ("red", "moves"), geometry=GEOMETRY)
+    rows, moments, failed = score_clips(MODEL, vectors, source, ("red", "moves"), clip_spec=GEOMETRY)
     assert not failed and len(rows) == 28 * 2 * 20
     known = {(c.target, c.stage, f"{c.concept}/{c.kind}/{c.against}", c.clip): c for c in done.clips}
-    some = [(row, known[key]) for row in rows if (key := (row.target, row.stage, row.vector, row.clip)) in known]
+    some = [
+        (row, known[key]) for row in rows if (key := (row.target, row.stage, row.concept_vector, row.clip)) in known
+    ]
     assert len(some) == 2 * 6 * 20
     for row, clip in some:
         assert row.derivative == pytest.approx(clip.derivative, abs=1e-4 * clip.length + 1e-9)
         assert row.class_score == pytest.approx(clip.class_score, abs=1e-6)
     first = rows[0]
-    parts = [m for m in moments if (m.clip, m.stage, m.vector) == (first.clip, first.stage, first.vector)]
+    parts = [
+        m for m in moments if (m.clip, m.stage, m.concept_vector) == (first.clip, first.stage, first.concept_vector)
+    ]
     assert sum(m.projection for m in parts) == pytest.approx(first.projection) and len(parts) == 3
     reds, blues = (open_source(made / "concepts" / name / "static") for name in ("red", "blue"))
     for name, source in (("red", reds), ("blue", blues)):
-        inside = [r for r in explain(MODEL, vectors, source, ("red",), geometry=GEOMETRY)[0] if "/static/" in r.vector]
-        assert all(r.inside > 0 for r in inside if r.vector.startswith(name))
-        assert all(r.inside < 0 for r in inside if r.vector.endswith("others") and not r.vector.startswith(name))
+        inside = [
+            r
+            for r in score_clips(MODEL, vectors, source, ("red",), clip_spec=GEOMETRY)[0]
+            if "/static/" in r.concept_vector
+        ]
+        assert all(r.classifier_logit > 0 for r in inside if r.concept_vector.startswith(name))
+        assert all(
+            r.classifier_logit < 0
+            for r in inside
+            if r.concept_vector.endswith("others") and not r.concept_vector.startswith(name)
+        )
     other = Planted()
     other.scale[...] = 2 * jnp.ones(())
     with pytest.raises(ValueError, match="of another network"):
-        explain(replace(MODEL, model=other), vectors, reds, ("red",), geometry=GEOMETRY)
+        score_clips(replace(MODEL, model=other), vectors, reds, ("red",), clip_spec=GEOMETRY)
 
 
 SMALL = replace(QUICK, stages=("pool",), tests=("absolute",), permutations=99, self_check=0)
@@ -329,16 +343,18 @@ SMALL = replace(QUICK, stages=("pool",), tests=("absolute",), permutations=99, s
 def test_a_finite_step_is_what_really_happens(made, tmp_path):
     """And its p is that of the same step along vectors of permuted labels."""
     found = ask(made, tmp_path / "run", replace(SMALL, sensitivity="finite", export=True), ("red", "moves"))
-    rows = {(r.target, r.concept, r.kind): r for r in found.rows}
+    rows = {(r.target, r.concept, r.clip_type): r for r in found.rows}
     assert {r.sensitivity for r in found.rows} == {"finite"}
     assert rows["red", "red", "static"].verdict == "supports" and rows["red", "blue", "static"].verdict == "opposes"
     assert rows["moves", "red", "static"].verdict == "no derivative"
-    assert found.work.forwards > CLIPS + 12 + 100 * 12
-    row, vectors = rows["red", "red", "static"], stored(found.folder)
-    length, v = row.step / row.derivative, vectors.arrays["pool|red/static/random"]
+    assert found.passes.forwards > CLIPS + 12 + 100 * 12
+    row, vectors = rows["red", "red", "static"], load_vectors(found.folder)
+    length, v = row.step_effect / row.derivative, vectors.arrays["pool|red/static/random"]
     source = open_source(made / "targets")
     clips = {
-        clip.clip: clip for clip in found.clips if (clip.target, clip.concept, clip.kind) == ("red", "red", "static")
+        clip.clip: clip
+        for clip in found.derivatives
+        if (clip.target, clip.concept, clip.clip_type) == ("red", "red", "static")
     }
     assert len(clips) == 6
     for i, item in enumerate(source.items):
@@ -348,13 +364,13 @@ def test_a_finite_step_is_what_really_happens(made, tmp_path):
             assert clips[item.name].derivative == pytest.approx(float(up - down) / (2 * length), rel=1e-3)
     shared = {"cache": tmp_path / "cache"}
     gradient = ask(made, tmp_path / "gradient", SMALL, ("red",), **shared)
-    assert gradient.work.forwards == 0  # the cache has them, gradients are the same
-    again = next(r for r in gradient.rows if (r.concept, r.kind) == ("red", "static"))
+    assert gradient.passes.forwards == 0  # the cache has them, gradients are the same
+    again = next(r for r in gradient.rows if (r.concept, r.clip_type) == ("red", "static"))
     assert again.derivative > 1.02 * row.derivative > 0  # tanh bends
     same = ask(
         made, tmp_path / "same", replace(SMALL, sensitivity="finite"), ("red", "moves"), cache=tmp_path / "cache"
     )
-    assert same.work.forwards == 0 and same.rows == found.rows
+    assert same.passes.forwards == 0 and same.rows == found.rows
 
 
 @pytest.mark.slow
@@ -373,25 +389,30 @@ def test_ways_of_reading_go_through_a_whole_run(made, done, tmp_path, change, sa
     found = ask(made, tmp_path / "run", replace(SMALL, **change), ("red",))
     about = json.loads((found.folder / "run.json").read_text())["asked"]
     assert {name: tuple(about[name]) if name == "stages" else about[name] for name in change} == change
-    rows = {(r.concept, r.kind): r for r in found.rows}
+    rows = {(r.concept, r.clip_type): r for r in found.rows}
     assert rows["red", "static"].verdict == "supports" and rows["blue", "static"].verdict == "opposes"
     usual = next(r for r in done.rows if (r.target, r.stage, r.concept, r.kind) == ("red", "pool", "red", "static"))
     assert (rows["red", "static"].derivative == pytest.approx(usual.derivative, rel=1e-4)) == same
-    assert {r.target_fn for r in found.rows} == {change.get("target_fn", "logit")}
+    assert {r.score_fn for r in found.rows} == {change.get("target_fn", "logit")}
 
 
 @pytest.mark.slow
 def test_findings_are_steered_and_the_scores_follow(made, tmp_path):
     found = ask(made, tmp_path / "run", replace(SMALL, steering=19), ("red", "moves"))
-    verdicts = {(r.target, r.concept, r.kind): r for r in found.rows}
-    assert {(s.target, s.concept, s.kind) for s in found.steering} == {k for k, r in verdicts.items() if is_found(r)}
-    assert {s.step for s in found.steering} == {-1.0, 1.0} and len(found.steering) >= 8
+    verdicts = {(r.target, r.concept, r.clip_type): r for r in found.rows}
+    assert {(s.target, s.concept, s.clip_type) for s in found.steering} == {
+        k for k, r in verdicts.items() if is_found(r)
+    }
+    assert {s.step_units for s in found.steering} == {-1.0, 1.0} and len(found.steering) >= 8
     for one in found.steering:
-        row = verdicts[one.target, one.concept, one.kind]
-        assert one.expected == pytest.approx(one.step * row.step, rel=1e-5) and one.change * one.expected > 0
-        assert 0.05 <= one.p <= 1 and one.random_low <= one.random_high
+        row = verdicts[one.target, one.concept, one.clip_type]
+        assert (
+            one.predicted_change == pytest.approx(one.step_units * row.step_effect, rel=1e-5)
+            and one.score_change * one.predicted_change > 0
+        )
+        assert 0.05 <= one.p_random_directions <= 1 and one.random_low <= one.random_high
     with (found.folder / "steering.csv").open(newline="") as file:
-        assert [float(line["change"]) for line in csv.DictReader(file)] == [one.change for one in found.steering]
+        assert [float(line["change"]) for line in csv.DictReader(file)] == [one.score_change for one in found.steering]
 
 
 @pytest.mark.slow
@@ -399,7 +420,7 @@ def test_concepts_against_each_other_and_one_among_k(made, tmp_path):
     found = ask(
         made, tmp_path / "run", replace(SMALL, tests=("pairs", "group", "relative"), permutations=499), ("red",)
     )
-    rows = {(r.test, r.concept, r.kind, r.against): r for r in found.rows}
+    rows = {(r.comparison, r.concept, r.clip_type, r.negatives): r for r in found.rows}
     assert set(rows) == {
         *(("group", name, kind, "group") for name in ("red", "blue") for kind in ("static", "dynamic")),
         *(("relative", name, kind, "others") for name in ("red", "blue") for kind in ("static", "dynamic")),
@@ -410,10 +431,10 @@ def test_concepts_against_each_other_and_one_among_k(made, tmp_path):
         rows["pairs", "blue", "static", "red"].verdict == rows["group", "blue", "static", "group"].verdict == "opposes"
     )
     one = rows["group", "red", "static", "group"]
-    assert (one.n_concept, one.n_against) == (8, 8 + 18)
+    assert (one.n_concept, one.n_negatives) == (8, 8 + 18)
     sets = read_sets(made / "concepts")
-    question = comparisons.ask(sets.clips, replace(SMALL, tests=("group",))).questions[0]
-    signed, names = question.signed(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
+    question = comparisons.build_comparisons(sets.clips, replace(SMALL, tests=("group",))).entries[0]
+    signed, names = question.label_vector(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
     assert question.concept == "blue" and signed[signed > 0].sum() == 8
     assert signed[names == "red"].sum() == pytest.approx(-4) == signed[np.char.startswith(names, "random")].sum()
 
@@ -436,6 +457,6 @@ def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path)
     assert len(red) == 2 and all(float(row["score"]) == 1 for row in red)  # at each run, so that nothing varies
     assert all(row["p"] == row["p_adjusted"] == row["p_printed"] == "nan" for row in red)
     known = ("layers.0", "layers.1", "layers.2", "layers.3", "pool")
-    assert Experiment(protocol="paper").adapted(known).stages == ("layers.1", "layers.2", "pool")
-    assert Experiment(protocol="paper", stages=("pool",)).adapted(known).stages == ("pool",)
-    assert Experiment(stages=("pool",)).adapted(known).pool == "space"
+    assert ExperimentConfig(protocol="paper").with_protocol(known).stages == ("layers.1", "layers.2", "pool")
+    assert ExperimentConfig(protocol="paper", stages=("pool",)).with_protocol(known).stages == ("pool",)
+    assert ExperimentConfig(stages=("pool",)).with_protocol(known).pool == "space"

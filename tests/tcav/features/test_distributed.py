@@ -94,11 +94,15 @@ def test_two_processes_share_the_work_and_write_the_table_of_one(made, done, tmp
 
 
 def test_one_process_is_the_first_and_has_all_the_work():
-    assert distributed.first() and distributed.share([3, 1, 2]) == [3, 1, 2] and distributed.gathered("a") == ["a"]
+    assert (
+        distributed.is_main_process()
+        and distributed.local_share([3, 1, 2]) == [3, 1, 2]
+        and distributed.all_gather("a") == ["a"]
+    )
     array = np.array([1.0, 1e-17])
-    assert distributed.summed({"x": array})["x"] is array
+    assert distributed.all_reduce_sum({"x": array})["x"] is array
     with pytest.raises(ValueError, match="nothing is here"):
-        distributed.once(lambda: (_ for _ in ()).throw(ValueError("nothing is here")))
+        distributed.main_process_first(lambda: (_ for _ in ()).throw(ValueError("nothing is here")))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(made, tmp_path,
     for name in ("_activations", "_gradients"):
         monkeypatch.setattr(feature_encoding, name, limited(getattr(feature_encoding, name)))
     small = ask(made, tmp_path / "small/run", settings, ("red",))
-    assert set(sizes) == {8, 6, 4, 3, 2} and small.work.micro_batch == 3
-    assert (small.work.forwards, small.work.backwards) == (usual.work.forwards, usual.work.backwards)
+    assert set(sizes) == {8, 6, 4, 3, 2} and small.passes.batch_size == 3
+    assert (small.passes.forwards, small.passes.backwards) == (usual.passes.forwards, usual.passes.backwards)
     assert_same_table(rows(small.folder), rows(usual.folder))
     assert "out of memory: going on with 2 clips at a time" in capsys.readouterr().err

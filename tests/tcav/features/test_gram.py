@@ -15,9 +15,9 @@ from jax.tree_util import Partial
 from vtcav_jax import tap as taps
 from vtcav_jax.tcav.features import encode as feature_encoding
 from vtcav_jax.tcav.features import feature_store
-from vtcav_jax.tcav.features.encode import PLAIN, Reading, encode
-from vtcav_jax.tcav.features.gram import Gram, centred, gram
-from vtcav_jax.tcav.features.microbatches import Clips, Work, held, through
+from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, EncodeConfig, encode
+from vtcav_jax.tcav.features.gram import Gram, center_kernel, compute_gram
+from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, in_memory, map_batches
 
 STAGES = ("first", "second", "pool")
 SHAPE = (4, 4, 6, 3)
@@ -45,13 +45,13 @@ def videos():
     return [rng.normal(size=(n, *SHAPE)).astype(np.float32) for n in (11, 7)]
 
 
-def encoded(model, videos, reading=PLAIN, classes=(1, 4), stages=STAGES, **more):
-    return encode(model, held(videos[0]), held(videos[1]), classes, stages, reading, **more)
+def encoded(model, videos, reading=DEFAULT_ENCODING, classes=(1, 4), stages=STAGES, **more):
+    return encode(model, in_memory(videos[0]), in_memory(videos[1]), classes, stages, reading, **more)
 
 
 def grams(out, **more):
     classes = out.scores.shape[1]
-    return {stage: gram(out.examples[stage], out.gradients[stage], classes, **more) for stage in out.examples}
+    return {stage: compute_gram(out.examples[stage], out.gradients[stage], classes, **more) for stage in out.examples}
 
 
 def assert_same(left, right, rtol=1e-5):
@@ -64,7 +64,7 @@ def assert_same(left, right, rtol=1e-5):
 @pytest.mark.slow
 def test_products_of_what_the_tap_gives(model, videos):
     examples, targets = videos
-    out = encoded(model, videos, Reading(micro_batch=4))
+    out = encoded(model, videos, EncodeConfig(batch_size=4))
     _, seen = taps.activations(model, examples, STAGES)
     by_class = taps.gradients_for_classes(model, targets, [1, 4], STAGES)
     np.testing.assert_allclose(out.scores, by_class.logits[:, np.array([1, 4])], rtol=1e-5)
@@ -73,13 +73,13 @@ def test_products_of_what_the_tap_gives(model, videos):
         g = np.asarray(by_class.gradients[stage], np.float64).reshape(2, 7, -1)
         x -= x.mean(0)
         np.testing.assert_allclose(found.kernel, x @ x.T, atol=1e-5 * np.abs(x @ x.T).max())
-        np.testing.assert_allclose(found.products, g @ x.T, atol=1e-5 * np.abs(g @ x.T).max())
+        np.testing.assert_allclose(found.cross, g @ x.T, atol=1e-5 * np.abs(g @ x.T).max())
         np.testing.assert_allclose(found.gradients, g @ g.swapaxes(1, 2), atol=1e-6 * (g**2).sum(-1).max())
-        np.testing.assert_allclose(found.lengths, np.linalg.norm(g, axis=-1), rtol=1e-5)
+        np.testing.assert_allclose(found.gradient_norms, np.linalg.norm(g, axis=-1), rtol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", [PLAIN, Reading("space", "margin", "integrated", 3)])
+@pytest.mark.parametrize("reading", [DEFAULT_ENCODING, EncodeConfig("space", "margin", "integrated", 3)])
 def test_batches_padding_order_and_portions_do_not_matter(model, videos, reading):
     usual = grams(encoded(model, videos, reading))
     assert_same(grams(encoded(model, videos, replace(reading, micro_batch=3, classes_at_once=1))), usual)
@@ -87,12 +87,12 @@ def test_batches_padding_order_and_portions_do_not_matter(model, videos, reading
         [(np.concatenate([v[:2], v[:1]]), np.array([True, True, False])), (v[2:], np.ones(len(v) - 2, bool))]
         for v in videos
     ]
-    portions = [Clips(len(v), SHAPE, lambda parts=parts: parts) for v, parts in zip(videos, padded)]
+    portions = [ClipBatches(len(v), SHAPE, lambda parts=parts: parts) for v, parts in zip(videos, padded)]
     assert_same(grams(encode(model, *portions, (1, 4), STAGES, replace(reading, micro_batch=5))), usual)
     order = np.random.default_rng(1).permutation(11)
     shuffled = grams(encoded(model, [videos[0][order], videos[1]], reading))
     straight = {
-        stage: Gram(one.kernel[np.ix_(order, order)], one.products[:, :, order], one.gradients)
+        stage: Gram(one.kernel[np.ix_(order, order)], one.cross[:, :, order], one.gradients)
         for stage, one in usual.items()
     }
     assert_same(shuffled, straight)
@@ -102,21 +102,21 @@ def test_a_row_of_classes_for_each_target(model, videos):
     table = np.array([[1, 4]] * 4 + [[0, 1]] * 3)
     mixed, first, second = (grams(encoded(model, videos, classes=c)) for c in (table, [1, 4], [0, 1]))
     for stage in STAGES:
-        expected = np.concatenate([first[stage].products[:, :4], second[stage].products[:, 4:]], 1)
-        np.testing.assert_allclose(mixed[stage].products, expected, atol=1e-5 * np.abs(expected).max())
+        expected = np.concatenate([first[stage].cross[:, :4], second[stage].cross[:, 4:]], 1)
+        np.testing.assert_allclose(mixed[stage].cross, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_target_function_is_a_combination_of_logits(model, videos):
     """Each score's gradient is the sum of the logits' gradients by its derivative to them."""
     logits = np.asarray(network(model.args[0], jnp.asarray(videos[1])), np.float64)
-    each = grams(encoded(model, videos, classes=range(5)))["second"].products
+    each = grams(encoded(model, videos, classes=range(5)))["second"].cross
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     others = np.where(np.eye(5, dtype=bool)[:, None], -np.inf, logits[None]).argmax(-1)  # class, target
     for name, shares in {
         "log_prob": np.eye(5)[:, None] - probabilities,
         "margin": np.eye(5)[:, None] - np.eye(5)[others],
     }.items():
-        found = grams(encoded(model, videos, Reading(target_fn=name), range(5)))["second"].products
+        found = grams(encoded(model, videos, EncodeConfig(score_fn=name), range(5)))["second"].cross
         expected = np.einsum("cnk,knm->cnm", shares, each)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -129,7 +129,7 @@ def test_a_target_function_is_a_combination_of_logits(model, videos):
 def test_pooled_derivatives_are_steps_at_every_position(model, videos, pool, shapes, float64):
     model = jax.tree.map(lambda a: a.astype(jnp.float64), model)
     videos = [v.astype(np.float64) for v in videos]
-    out = encoded(model, videos, Reading(pool))
+    out = encoded(model, videos, EncodeConfig(pool))
     assert [out.examples[stage].shape for stage in STAGES] == [*shapes, (6,)]
     rng = np.random.default_rng(0)
     for stage in STAGES:
@@ -147,30 +147,34 @@ def test_activations_far_from_0_lose_nothing(mesh):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(60, 3000)) + 1e3 * rng.normal(size=3000)).astype(np.float32)
     g = rng.normal(size=(9, 3000)).astype(np.float32)
-    found = gram(replace(feature_store.of(x), width=512), replace(feature_store.of(g), width=512), mesh=mesh)
+    found = compute_gram(
+        replace(feature_store.features_from_array(x), width=512),
+        replace(feature_store.features_from_array(g), width=512),
+        mesh=mesh,
+    )
     exact = x.astype(np.float64)
     for weights in (np.ones(60), np.r_[np.ones(30), np.zeros(30)], rng.random(60)):
         middle = exact - weights @ exact / weights.sum()
-        ours = centred(found.kernel, weights)
+        ours = center_kernel(found.kernel, weights)
         np.testing.assert_allclose(ours, middle @ middle.T, atol=2e-6 * np.abs(middle @ middle.T).max())
         a = rng.normal(size=60) * weights
         a -= weights * a.sum() / weights.sum()
         size = np.linalg.norm(a @ middle) * np.linalg.norm(g, axis=1)
-        assert (np.abs(found.products[0] @ a - g.astype(np.float64) @ (a @ middle)) < 2e-6 * size).all()
+        assert (np.abs(found.cross[0] @ a - g.astype(np.float64) @ (a @ middle)) < 2e-6 * size).all()
 
 
 def test_spilling_changes_nothing(model, videos, tmp_path):
     usual = encoded(model, videos)
-    spilled = encoded(model, videos, Reading(budget=20_000), spill=tmp_path)
+    spilled = encoded(model, videos, EncodeConfig(budget=20_000), spill=tmp_path)
     assert usual.examples["first"].memory is not None
     assert [spilled.examples[stage].memory is None for stage in STAGES] == [True, True, False]
     assert (tmp_path / "examples/first/block_00000.npy").exists() and len(spilled.examples["first"].columns) > 1
     assert_same(grams(spilled), grams(usual), 1e-6)
     a = np.random.default_rng(0).normal(size=(2, 11))
-    ours, theirs = (out.examples["first"].combined(a) for out in (spilled, usual))
+    ours, theirs = (out.examples["first"].linear_combination(a) for out in (spilled, usual))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="may use 1.86e-05 GiB of memory; name a folder"):
-        encoded(model, videos, Reading(budget=20_000))
+        encoded(model, videos, EncodeConfig(budget=20_000))
 
 
 def test_every_clip_once_and_every_gradient_once(model, videos):
@@ -182,15 +186,15 @@ def test_every_clip_once_and_every_gradient_once(model, videos):
         return network(parameters, video, tap)
 
     model = Partial(counting, *model.args)
-    out = encoded(model, videos, Reading(micro_batch=4), [0, 1, 4])
+    out = encoded(model, videos, EncodeConfig(batch_size=4), [0, 1, 4])
     jax.effects_barrier()
     sums = np.concatenate([v.sum((1, 2, 3, 4), dtype=np.float64) for v in videos])
     times = [(np.abs(np.array(given) - s) < 1e-3).sum() for s in sums]
     # The last clip of each kind fills its last micro-batch up
     assert times == [1] * 10 + [2] + [1] * 6 + [2] and len(given) == 20
-    assert (out.work.forwards, out.work.backwards) == (18, 21)
+    assert (out.passes.forwards, out.passes.backwards) == (18, 21)
     programs = feature_encoding._activations._cache_size(), feature_encoding._gradients._cache_size()
-    encoded(model, videos, Reading(micro_batch=4, budget=10**6), [2, 3, 0])
+    encoded(model, videos, EncodeConfig(batch_size=4, budget=10**6), [2, 3, 0])
     assert (feature_encoding._activations._cache_size(), feature_encoding._gradients._cache_size()) == programs
 
 
@@ -198,7 +202,7 @@ def test_nothing_behind_the_deepest_stage_is_computed(model, videos):
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",))
 
     def flops(stage):
-        program = feature_encoding._activations.lower(model, videos[0], (stage,), PLAIN, mesh).compile()
+        program = feature_encoding._activations.lower(model, videos[0], (stage,), DEFAULT_ENCODING, mesh).compile()
         return program.cost_analysis()["flops"]
 
     positions = 11 * 4 * 4 * 6
@@ -215,13 +219,13 @@ def test_out_of_memory_halves_the_micro_batch(capsys):
         return videos.sum((1, 2, 3, 4))
 
     videos = np.random.default_rng(0).normal(size=(10, *SHAPE)).astype(np.float32)
-    mesh, work = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",)), Work()
-    out = [o[:real] for _, real, o in through(run, held(videos), (), "clips", 8, mesh, work)]
+    mesh, work = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",)), PassCounter()
+    out = [o[:real] for _, real, o in map_batches(run, in_memory(videos), (), "clips", 8, mesh, work)]
     np.testing.assert_allclose(np.concatenate(out), videos.sum((1, 2, 3, 4)), rtol=1e-4, atol=1e-4)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2] and work.micro_batch == 2
+    assert sizes == [8, 4, 2, 2, 2, 2, 2] and work.batch_size == 2
     assert "going on with 2 clips" in capsys.readouterr().err
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
-        list(through(partial(_never, []), held(videos), (), "clips", 8, mesh, work))
+        list(map_batches(partial(_never, []), in_memory(videos), (), "clips", 8, mesh, work))
 
 
 def _never(_, videos):
@@ -266,11 +270,11 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
         (lambda m, v: encoded(m, v, classes=[0.5]), "classes are whole numbers"),
         (lambda m, v: encoded(m, v, classes=np.zeros((3, 1), int)), "a row for each of 7 targets, got 3"),
         (lambda m, v: encoded(m, [v[0][:, :2], v[1]]), "must be of one shape and type"),
-        (lambda m, v: Reading("spac", "logits", micro_batch=0), "one of none, space.*target_fn is one of.*at least 1"),
-        (lambda m, v: encode(m, Clips(9, SHAPE, held(v[0]).batches), held(v[1]), [0], "pool"), "expected 9 concept"),
-        (lambda m, v: encode(m, Clips(12, SHAPE, held(v[0]).batches), held(v[1]), [0], "pool"), "12 .*clips, got 11"),
-        (lambda m, v: gram(feature_store.of(v[0]), feature_store.of(v[1]), 2), "7 gradients are not the same number"),
-        (lambda m, v: gram(feature_store.of(v[0]), feature_store.of(v[1][:, :2])), "must be of one stage"),
+        (lambda m, v: EncodeConfig("spac", "logits", batch_size=0), "one of none, space.*target_fn is one of.*at least 1"),
+        (lambda m, v: encode(m, ClipBatches(9, SHAPE, in_memory(v[0]).batches), in_memory(v[1]), [0], "pool"), "expected 9 concept"),
+        (lambda m, v: encode(m, ClipBatches(12, SHAPE, in_memory(v[0]).batches), in_memory(v[1]), [0], "pool"), "12 .*clips, got 11"),
+        (lambda m, v: compute_gram(feature_store.features_from_array(v[0]), feature_store.features_from_array(v[1]), 2), "7 gradients are not the same number"),
+        (lambda m, v: compute_gram(feature_store.features_from_array(v[0]), feature_store.features_from_array(v[1][:, :2])), "must be of one stage"),
     ],
 )  # fmt: skip
 def test_errors_say_what_was_expected(model, videos, call, message):
@@ -284,5 +288,5 @@ def test_stages_without_a_grid_have_no_space():
 
     video = np.zeros((2, *SHAPE), np.float32)
     with pytest.raises(ValueError, match="x: an activation of shape .96, 3. per clip has no axes known as space"):
-        encode(tokens, held(video), held(video), [0], "x", Reading("space"))
-    assert encode(tokens, held(video), held(video), [0], "x", Reading("all")).examples["x"].shape == (3,)
+        encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("space"))
+    assert encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("all")).examples["x"].shape == (3,)

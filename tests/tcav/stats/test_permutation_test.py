@@ -7,25 +7,22 @@ import pytest
 from scipy import stats
 
 from vtcav_jax.tcav.features import feature_store
-from vtcav_jax.tcav.features.gram import Gram, gram
-from vtcav_jax.tcav.stats import classical
+from vtcav_jax.tcav.features.gram import Gram, compute_gram
+from vtcav_jax.tcav.saha2024 import published_t_test, t_test_against_half
 from vtcav_jax.tcav.stats.bootstrap import bootstrap
-from vtcav_jax.tcav.stats.multiple_testing import adjusted, attainable
-from vtcav_jax.tcav.stats.permutation_test import label_test, permuted, self_check, set_test, smallest_p
-from vtcav_jax.tcav.stats.scores import derivatives, scores
-from vtcav_jax.tcav.stats.vector_validation import quality, stratified
-from vtcav_jax.tcav.stats.vectors import Training, fit, labels
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p, attainable
+from vtcav_jax.tcav.stats.permutation_test import (
+    calibrate,
+    min_attainable_p,
+    permutation_test,
+    permute_labels,
+    set_permutation_test,
+)
+from vtcav_jax.tcav.stats.scores import derivatives, tcav_scores
+from vtcav_jax.tcav.stats.vector_validation import stratified_folds, validate_vector
+from vtcav_jax.tcav.stats.vectors import FitConfig, fit, label_vector
 
-C = np.array([0.80, 0.75, 0.90, 0.85, 0.70])
-R = np.array([0.50, 0.45, 0.60, 0.40, 0.55, 0.65])
-DIFFERENCE = Training("mean_difference")
-
-
-def test_classical_oracle():
-    np.testing.assert_allclose(classical.two_samples(C, R).p, 0.0005669643, atol=1e-10)
-    np.testing.assert_allclose(classical.two_samples(C, R, same_variance=False).p, 0.000506245, atol=1e-9)
-    np.testing.assert_allclose(classical.one_sample(C).p, 0.0010575646, atol=1e-10)
-    np.testing.assert_allclose(classical.mann_whitney(C, R), 0.0043290043, atol=1e-10)
+DIFFERENCE = FitConfig("mean_difference")
 
 
 @pytest.mark.parametrize(
@@ -34,23 +31,9 @@ def test_classical_oracle():
 )
 def test_the_papers_two_p_values_and_the_honest_ones(runs, printed, honest):
     shares = np.array(runs) / 60
-    np.testing.assert_allclose(classical.paper(shares).p, printed, rtol=5e-4)
-    np.testing.assert_allclose(classical.one_sample(shares).p, honest, rtol=5e-3)
-
-
-def test_classical_tests_equal_scipys():
-    rng = np.random.default_rng(0)
-    for n, k in [(2, 3), (5, 9), (30, 4)]:
-        a, b = rng.normal(size=n), rng.normal(size=k) + 0.5
-        for ours, theirs in [
-            (classical.two_samples(a, b), stats.ttest_ind(a, b)),
-            (classical.two_samples(a, b, same_variance=False), stats.ttest_ind(a, b, equal_var=False)),
-            (classical.one_sample(a), stats.ttest_1samp(a, 0.5)),
-        ]:
-            np.testing.assert_allclose([ours.t, ours.p], [theirs.statistic, theirs.pvalue], rtol=1e-9)
-        exact = stats.mannwhitneyu(a, b, method="exact").pvalue
-        np.testing.assert_allclose(classical.mann_whitney(a, b), exact, rtol=1e-12)
-    assert np.isnan(classical.one_sample(np.ones(4)).p)
+    np.testing.assert_allclose(published_t_test(shares)[1], printed, rtol=5e-4)
+    np.testing.assert_allclose(t_test_against_half(shares)[1], honest, rtol=5e-3)
+    assert np.isnan([*t_test_against_half(np.ones(4)), *published_t_test(np.ones(4))]).all()
 
 
 P = np.array([0.001, 0.012, 0.03, 0.04, 0.2])
@@ -65,11 +48,11 @@ P = np.array([0.001, 0.012, 0.03, 0.04, 0.2])
     ],
 )
 def test_corrections_oracle(method, expected):
-    np.testing.assert_allclose(adjusted(P, method), expected)
+    np.testing.assert_allclose(adjust_p(P, method), expected)
     order = np.array([3, 1, 4, 0, 2])
-    np.testing.assert_allclose(adjusted(P[order], method), np.array(expected)[order])
+    np.testing.assert_allclose(adjust_p(P[order], method), np.array(expected)[order])
     holes = np.array([[np.nan, *P[:2]], [*P[2:]]])
-    np.testing.assert_allclose(adjusted(holes, method).ravel(), [np.nan, *expected])
+    np.testing.assert_allclose(adjust_p(holes, method).ravel(), [np.nan, *expected])
 
 
 def test_a_run_that_cannot_find_anything_is_refused():
@@ -78,10 +61,10 @@ def test_a_run_that_cannot_find_anything_is_refused():
         ValueError, match="144 tests, bonferroni.*0.0476, corrected 1; 2879 sets would do, or a family of 1"
     ):
         refused.require("sets")
-    assert attainable(1 / 2880, 144, 0.05, "bonferroni").possible and refused.needed == 2879
+    assert attainable(1 / 2880, 144, 0.05, "bonferroni").possible and refused.n_needed == 2879
     assert not attainable(1 / 2879, 144, 0.05, "holm").possible
     hopeful = attainable(1 / 1000, 144, 0.05, "bh")  # all together, but none of them alone
-    assert hopeful.possible and not hopeful.alone
+    assert hopeful.possible and not hopeful.can_pass_alone
     hopeful.require()
 
 
@@ -90,36 +73,36 @@ def toy(seed=0, m=16, n=9, d=60, classes=2, shift=0.0, tilt=0.0):
     x, g = rng.normal(size=(m, d)), rng.normal(size=(classes * n, d))
     x[: m // 2, 0] += shift
     g[:, 0] += tilt
-    return gram(feature_store.of(x), feature_store.of(g), classes)
+    return compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g), classes)
 
 
 def test_label_test_is_what_enumeration_says():
     """6 clips, 3 of each kind: all 20 choices, by hand, against many permutations."""
     found = toy(m=6)
-    signed = labels(range(3), range(3, 6), 6)
-    rows = np.stack([labels(up, set(range(6)) - set(up), 6) for up in combinations(range(6), 3)])
+    signed = label_vector(range(3), range(3, 6), 6)
+    rows = np.stack([label_vector(up, set(range(6)) - set(up), 6) for up in combinations(range(6), 3)])
     vectors = fit(found.kernel, rows, DIFFERENCE)
     means = np.abs(derivatives(found, vectors.unit).mean(1))
     exact = (means >= means[:, :1] - 1e-12).mean(1)
-    result = label_test(found, signed, DIFFERENCE, permutations=4999)
+    result = permutation_test(found, signed, DIFFERENCE, permutations=4999)
     np.testing.assert_allclose(result.p, exact, atol=0.02)
-    assert result.smallest == 0.1 and (result.p >= 0.1).all()  # 2 of the 20: itself and its opposite
+    assert result.p_min_attainable == 0.1 and (result.p >= 0.1).all()  # 2 of the 20: itself and its opposite
     np.testing.assert_allclose(result.derivative, derivatives(found, vectors.unit).mean(1)[:, 0])
 
 
 def test_permuted_labels_stay_in_their_blocks():
     signed = np.array([1.0, -1, 2, -2, 0, 1, -1, 0])
     twins = np.array([5, 5, 1, 1, 9, 3, 3, 9])
-    drawn = permuted(signed, 200, np.random.default_rng(0), twins)
+    drawn = permute_labels(signed, 200, np.random.default_rng(0), twins)
     for pair in ([0, 1], [2, 3], [5, 6]):
         assert (np.sort(drawn[:, pair], 1) == np.sort(signed[pair])).all()
         assert 0.3 < (drawn[:, pair[0]] == signed[pair[0]]).mean() < 0.7
     assert (drawn[:, [4, 7]] == 0).all()
-    free = permuted(signed, 200, np.random.default_rng(0))
+    free = permute_labels(signed, 200, np.random.default_rng(0))
     assert (np.sort(free, 1) == np.sort(signed)).all() and len(np.unique(free, axis=0)) > 50
-    assert smallest_p(signed, 999, twins) == 2 / 8
-    assert smallest_p(labels([0], range(1, 8), 8), 999) == 1 / 8
-    assert smallest_p(labels(range(20), range(20, 40), 40), 999) == 1e-3
+    assert min_attainable_p(signed, 999, twins) == 2 / 8
+    assert min_attainable_p(label_vector([0], range(1, 8), 8), 999) == 1 / 8
+    assert min_attainable_p(label_vector(range(20), range(20, 40), 40), 999) == 1e-3
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "mean_difference"])
@@ -128,10 +111,12 @@ def test_p_values_of_random_choices_are_uniform(estimator):
     p, sign_p = [], []
     for seed in range(60):
         found = toy(seed, m=24, classes=1, tilt=1.0)
-        result = label_test(found, labels(range(8), range(8, 24), 24), Training(estimator), permutations=99, seed=seed)
+        result = permutation_test(
+            found, label_vector(range(8), range(8, 24), 24), FitConfig(estimator), permutations=99, seed=seed
+        )
         p.append(result.p[0])
-        sign_p.append(result.sign_p[0])
-        assert result.not_converged == 0
+        sign_p.append(result.p_sign_count[0])
+        assert result.n_not_converged == 0
     p = np.array(p) - np.random.default_rng(0).uniform(0, 0.01, 60)  # p-values lie on a grid of 0.01
     assert stats.kstest(p, "uniform").pvalue > 0.05
     assert (np.array(sign_p) <= 0.1).mean() <= 0.25
@@ -139,18 +124,23 @@ def test_p_values_of_random_choices_are_uniform(estimator):
 
 def test_a_test_that_ends_early_is_the_same_where_something_is_found():
     """`enough` over how many that took, by hand; the same permutations are drawn."""
-    found, signed = toy(4, m=30, n=12, tilt=0.6), labels(range(10), range(10, 30), 30)
-    whole, early = (label_test(found, signed, DIFFERENCE, permutations=999, enough=e) for e in (None, 20))
-    for name, values in (("p", whole.null), ("step_p", None)):
+    found, signed = toy(4, m=30, n=12, tilt=0.6), label_vector(range(10), range(10, 30), 30)
+    whole, early = (
+        permutation_test(found, signed, DIFFERENCE, permutations=999, max_exceedances=e) for e in (None, 20)
+    )
+    for name, values in (("p", whole.null_derivatives), ("step_p", None)):
         for c, p in enumerate(getattr(whole, name)):
             if p <= 20 / 1000:
                 assert getattr(early, name)[c] == p
             elif values is not None:
                 further = np.flatnonzero(np.abs(values[:, c]) >= abs(whole.derivative[c]) * (1 - 1e-6))
                 assert early.p[c] == 20 / (1 + further[19])
-    assert (whole.p > 0.05).any() and len(early.null) < 999
+    assert (whole.p > 0.05).any() and len(early.null_derivatives) < 999
     strong = toy(m=60, shift=8.0, tilt=2.0)
-    assert (label_test(strong, labels(range(30), range(30, 60), 60), permutations=499, enough=20).p == 1 / 500).all()
+    assert (
+        permutation_test(strong, label_vector(range(30), range(30, 60), 60), permutations=499, max_exceedances=20).p
+        == 1 / 500
+    ).all()
 
 
 @pytest.mark.slow
@@ -160,8 +150,10 @@ def test_what_is_no_concept_is_found_as_often_as_alpha_says(enough):
     p, step_p = np.empty(400), np.empty(400)
     for seed in range(400):
         found = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
-        test = label_test(found, labels(range(12), range(12, 36), 36), permutations=199, seed=seed, enough=enough)
-        p[seed], step_p[seed] = test.p[0], test.step_p[0]
+        test = permutation_test(
+            found, label_vector(range(12), range(12, 36), 36), permutations=199, seed=seed, max_exceedances=enough
+        )
+        p[seed], step_p[seed] = test.p[0], test.p_step_effect[0]
     for values in (p, step_p):
         assert stats.binomtest(int((values <= 0.05).sum()), 400, 0.05).pvalue > 0.01
         assert stats.binomtest(int((values <= 0.5).sum()), 400, 0.5).pvalue > 0.01
@@ -169,24 +161,24 @@ def test_what_is_no_concept_is_found_as_often_as_alpha_says(enough):
 
 def test_a_planted_concept_is_found_by_labels_and_by_sets():
     found = toy(m=120, shift=8.0, tilt=2.0)
-    result = label_test(found, labels(range(60), range(60, 120), 120), permutations=199)
+    result = permutation_test(found, label_vector(range(60), range(60, 120), 120), permutations=199)
     np.testing.assert_allclose(result.p, 1 / 200)
     sets = [np.arange(i, i + 6) for i in range(0, 120, 6)]
-    by_set = set_test(found, [sets[0], *sets[10:]])
+    by_set = set_permutation_test(found, [sets[0], *sets[10:]])
     np.testing.assert_allclose(by_set.p, 1 / 11)
-    assert by_set.smallest == 1 / 11 and (by_set.derivative > 0).all()
+    assert by_set.p_min_attainable == 1 / 11 and (by_set.derivative > 0).all()
 
 
 def test_self_check_tells_sets_that_are_unlike_each_other():
     sets = [np.arange(i, i + 5) for i in range(0, 60, 5)]
-    fair = self_check(toy(1, m=60, tilt=1.0), sets, DIFFERENCE, permutations=99)
-    assert fair.trials == 24 and fair.rate < 0.2 and fair.interval[0] <= 0.05 <= fair.interval[1]
+    fair = calibrate(toy(1, m=60, tilt=1.0), sets, DIFFERENCE, permutations=99)
+    assert fair.n_trials == 24 and fair.rate < 0.2 and fair.interval[0] <= 0.05 <= fair.interval[1]
     rng = np.random.default_rng(0)  # the clips of a set have something in common that the class looks at
     x, g = rng.normal(size=(60, 40)), rng.normal(size=(20, 40))
     x[:, 0] += 3 * np.repeat(rng.normal(size=12), 5)
     g[:, 0] += 3
-    odd = gram(feature_store.of(x), feature_store.of(g))
-    assert self_check(odd, sets, DIFFERENCE, permutations=99).interval[0] > 0.05
+    odd = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
+    assert calibrate(odd, sets, DIFFERENCE, permutations=99).interval[0] > 0.05
 
 
 def test_bootstraps_hold_what_they_say_apart():
@@ -194,23 +186,23 @@ def test_bootstraps_hold_what_they_say_apart():
     x, g = rng.normal(size=(80, 30)), np.repeat(rng.normal(size=(1, 30)), 12, 0)
     x[:40, 0] += 5
     g[:, 0] += 5
-    found = gram(feature_store.of(x), feature_store.of(g))
-    signed = labels(range(40), range(40, 80), 80)
+    found = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
+    signed = label_vector(range(40), range(40, 80), 80)
     result = bootstrap(found, signed, draws=200)
-    estimate = scores(found, fit(found.kernel, signed[None]))
+    estimate = tcav_scores(found, fit(found.kernel, signed[None]))
     width = {source: r.derivative.high[0] - r.derivative.low[0] for source, r in result.items()}
     assert width["targets"] < 1e-5 < 0.05 < min(width["concept"], width["negatives"]) < width["all"]  # one gradient
     for one in result.values():
         assert one.derivative.low[0] - 1e-5 <= estimate.derivative[0, 0] <= one.derivative.high[0] + 0.2
         np.testing.assert_allclose([one.sign_count.low[0], one.sign_count.high[0]], 1)
-        assert one.share.high[0] <= 1
+        assert one.relative_derivative.high[0] <= 1
     same = bootstrap(found, signed, draws=200, sources=["negatives"])
     np.testing.assert_array_equal(same["negatives"].derivative.low, result["negatives"].derivative.low)
 
 
 def test_bootstrap_of_targets_is_that_of_their_derivatives():
     found = toy(3, m=20, n=40, classes=1, tilt=1.0)
-    signed = labels(range(10), range(10, 20), 20)
+    signed = label_vector(range(10), range(10, 20), 20)
     along = derivatives(found, fit(found.kernel, signed[None]).unit)[0, :, 0]
     theirs = stats.bootstrap((along,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
     ours = bootstrap(found, signed, draws=4000, sources=["targets"])["targets"].derivative
@@ -219,13 +211,13 @@ def test_bootstrap_of_targets_is_that_of_their_derivatives():
 
 def test_quality_knows_a_concept_from_a_choice_of_clips():
     found = toy(2, m=40, shift=6.0)
-    concept = quality(found.kernel, labels(range(20), range(20, 40), 40), permutations=99)
-    assert concept.auc > 0.95 and concept.p == 0.01 and concept.encoded() and concept.split_half > 0.4
+    concept = validate_vector(found.kernel, label_vector(range(20), range(20, 40), 40), permutations=99)
+    assert concept.auc > 0.95 and concept.p == 0.01 and concept.is_encoded() and concept.split_half > 0.4
     nothing = [
-        quality(toy(seed, m=40).kernel, labels(range(20), range(20, 40), 40), DIFFERENCE, permutations=39)
+        validate_vector(toy(seed, m=40).kernel, label_vector(range(20), range(20, 40), 40), DIFFERENCE, permutations=39)
         for seed in range(30)
     ]
-    assert abs(np.mean([q.auc for q in nothing]) - 0.5) < 0.06 and np.mean([q.encoded() for q in nothing]) <= 0.2
+    assert abs(np.mean([q.auc for q in nothing]) - 0.5) < 0.06 and np.mean([q.is_encoded() for q in nothing]) <= 0.2
     assert abs(np.mean([q.split_half for q in nothing])) < 0.06
 
 
@@ -234,56 +226,56 @@ def test_clips_of_one_video_share_a_fold():
     rng = np.random.default_rng(0)
     video = np.repeat(np.arange(12), 4)
     x = 3 * rng.normal(size=(12, 200))[video] + rng.normal(size=(48, 200))
-    signed = labels(range(24), range(24, 48), 48)
-    apart = quality(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
-    mixed = quality(x @ x.T, signed, DIFFERENCE, permutations=39)
+    signed = label_vector(range(24), range(24, 48), 48)
+    apart = validate_vector(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
+    mixed = validate_vector(x @ x.T, signed, DIFFERENCE, permutations=39)
     assert mixed.auc > 0.95 and mixed.split_half > 0.55 and mixed.p == 1 / 40
     assert apart.auc < 0.85 and apart.split_half < 0.5
     for seed in range(5):
-        fold = stratified(signed, 5, np.random.default_rng(seed), video)
+        fold = stratified_folds(signed, 5, np.random.default_rng(seed), video)
         assert all(len(set(fold[video == v])) == 1 for v in range(12))
         assert all((np.bincount(fold[side], minlength=5) >= 4).all() for side in (signed > 0, signed < 0))
     twins = np.r_[np.arange(24), np.arange(24)]  # and each clip of one side has its twin on the other
-    both = quality(x @ x.T, signed, DIFFERENCE, permutations=19, blocks=twins, groups=np.arange(48) // 24 * 50 + video)
-    assert both.folds == 5 and 0 <= both.auc <= 1
+    both = validate_vector(
+        x @ x.T, signed, DIFFERENCE, permutations=19, blocks=twins, groups=np.arange(48) // 24 * 50 + video
+    )
+    assert both.n_folds == 5 and 0 <= both.auc <= 1
     with pytest.raises(ValueError, match=r"clips out of 2 videos .* on each side, got \[1, 3\]"):
-        stratified(signed, 5, rng, np.r_[np.zeros(24, int), 1 + np.arange(24) % 3])
+        stratified_folds(signed, 5, rng, np.r_[np.zeros(24, int), 1 + np.arange(24) % 3])
 
 
 def test_held_out_auc_by_hand():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(20, 6))
     x[:8, 0] += 1
-    signed = labels(range(8), range(8, 20), 20)
-    fold = stratified(signed, 4, np.random.default_rng(7))
+    signed = label_vector(range(8), range(8, 20), 20)
+    fold = stratified_folds(signed, 4, np.random.default_rng(7))
     won = pairs = 0
     for f in range(4):
         w = fit(x @ x.T, np.where(fold == f, 0, signed)[None], DIFFERENCE).a[0] @ x
         up, down = x[(fold == f) & (signed > 0)] @ w, x[(fold == f) & (signed < 0)] @ w
         won, pairs = won + (up[:, None] > down[None]).sum(), pairs + up.size * down.size
-    ours = quality(x @ x.T, signed, DIFFERENCE, folds=4, permutations=1, splits=2, seed=7)
+    ours = validate_vector(x @ x.T, signed, DIFFERENCE, n_folds=4, permutations=1, splits=2, seed=7)
     np.testing.assert_allclose(ours.auc, won / pairs)
-    assert ours.folds == 4
+    assert ours.n_folds == 4
 
 
 def test_what_has_no_value_has_no_p():
     same = Gram(np.ones((8, 8)), np.ones((1, 3, 8)), np.ones((1, 3, 3)))
-    result = label_test(same, labels(range(4), range(4, 8), 8), DIFFERENCE, permutations=19)
+    result = permutation_test(same, label_vector(range(4), range(4, 8), 8), DIFFERENCE, permutations=19)
     assert np.isnan(result.p).all() and np.isnan(result.derivative).all()
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: adjusted(np.array([0.1, 1.2])), "between 0 and 1"),
-        (lambda: adjusted(P, "sidak"), "one of holm, bh, bonferroni, got 'sidak'"),
+        (lambda: adjust_p(np.array([0.1, 1.2])), "between 0 and 1"),
+        (lambda: adjust_p(P, "sidak"), "one of holm, bh, bonferroni, got 'sidak'"),
         (lambda: attainable(0.0, 0, 2.0), "smallest p is above 0.*at least one test.*alpha is between"),
-        (lambda: classical.one_sample(np.array([0.5])), "at least 2 values a sample"),
-        (lambda: classical.mann_whitney(C, C), "without ties"),
-        (lambda: quality(np.eye(4), labels([0], [1, 2, 3], 4)), r"2 clips on each side, got \[1, 3\]"),
-        (lambda: set_test(toy(), [np.arange(3)]), "at least one set besides"),
+        (lambda: validate_vector(np.eye(4), label_vector([0], [1, 2, 3], 4)), r"2 clips on each side, got \[1, 3\]"),
+        (lambda: set_permutation_test(toy(), [np.arange(3)]), "at least one set besides"),
         (
-            lambda: bootstrap(toy(), labels([0], [1], 16), draws=1),
+            lambda: bootstrap(toy(), label_vector([0], [1], 16), draws=1),
             r"at least 2 draws.*at least 2 on each side, got \[1, 1\]",
         ),
     ],
@@ -298,13 +290,13 @@ def test_errors_say_what_was_expected(call, message):
 def test_intervals_hold_what_other_clips_would_have_given(shift):
     """Many features, few clips, a network that stays: the mean over all choices of clips is known from many of them."""
     direction = np.random.default_rng(77).normal(size=300) / 300**0.5
-    signed, estimates, low, high = labels(range(15), range(15, 45), 45), [], [], []
+    signed, estimates, low, high = label_vector(range(15), range(15, 45), 45), [], [], []
     for seed in range(80):
         rng = np.random.default_rng(seed)
         x, g = rng.normal(size=(45, 300)), rng.normal(size=(20, 300)) / 300**0.5 + direction
         x[:15] += shift * direction
         found = Gram(x @ x.T, (g @ x.T)[None], (g @ g.T)[None])
-        estimates.append(scores(found, fit(found.kernel, signed[None])).derivative[0, 0])
+        estimates.append(tcav_scores(found, fit(found.kernel, signed[None])).derivative[0, 0])
         interval = bootstrap(found, signed, draws=300, sources=["all"])["all"].derivative
         low.append(interval.low[0])
         high.append(interval.high[0])

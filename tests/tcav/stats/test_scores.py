@@ -8,11 +8,11 @@ from jax.tree_util import Partial
 
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.tcav.features import feature_store
-from vtcav_jax.tcav.features.encode import Reading, encode
-from vtcav_jax.tcav.features.gram import Gram, gram
-from vtcav_jax.tcav.features.microbatches import held
-from vtcav_jax.tcav.stats.scores import derivatives, scores, sign_counts, stage
-from vtcav_jax.tcav.stats.vectors import Training, fit, labels
+from vtcav_jax.tcav.features.encode import EncodeConfig, encode
+from vtcav_jax.tcav.features.gram import Gram, compute_gram
+from vtcav_jax.tcav.features.microbatches import in_memory
+from vtcav_jax.tcav.stats.scores import derivatives, gradient_stats, sign_counts, tcav_scores
+from vtcav_jax.tcav.stats.vectors import FitConfig, fit, label_vector
 
 LOGIT = [
     [-0.442840331, -0.4480387231, -0.3801946805, -0.4322831828, -0.4928899763, -0.5006386245],
@@ -43,9 +43,9 @@ def oracle_gram(dtype, vector, **reading):
         np.cos(0.31 * (c + 1) * (q.T + 2)),
     )
     model = Partial(oracle, [jnp.asarray(p, dtype) for p in parameters])
-    out = encode(model, held(x), held(x), range(4), "h", Reading(micro_batch=4, **reading))
-    pair = feature_store.of(np.stack([vector, 0 * vector]).astype(dtype))
-    return gram(pair, out.gradients["h"], 4), out.scores
+    out = encode(model, in_memory(x), in_memory(x), range(4), "h", EncodeConfig(batch_size=4, **reading))
+    pair = feature_store.features_from_array(np.stack([vector, 0 * vector]).astype(dtype))
+    return compute_gram(pair, out.gradients["h"], 4), out.scores
 
 
 FIXED = np.array([[1.0, -1.0]])  # the mean difference of a vector and 0 is the vector
@@ -56,10 +56,10 @@ def test_oracle(dtype, atol):
     with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
         sines = np.sin(np.arange(12) + 1.0)
         found, logits = oracle_gram(dtype, sines)
-        vector = fit(found.kernel, FIXED, Training("mean_difference"))
+        vector = fit(found.kernel, FIXED, FitConfig("mean_difference"))
         np.testing.assert_allclose(logits[0], [0.74283044, -1.30876302, -0.65997753, -3.41102132], atol=1e-6)
         np.testing.assert_allclose(derivatives(found, vector.a)[:, :, 0], LOGIT, atol=atol)
-        result = scores(found, vector)
+        result = tcav_scores(found, vector)
         np.testing.assert_array_equal(result.sign_count[:, 0], [0, 0, 1, 1])
         np.testing.assert_allclose(result.derivative[2, 0], 0.3744104683, atol=atol)
         log, log_probs = oracle_gram(dtype, sines, target_fn="log_prob")
@@ -73,8 +73,8 @@ def test_logit_and_probability_may_disagree():
     cosines = np.cos(1.87 * (np.arange(12) + 1.0))
     for name, expected in {"logit": [1, 1 / 6, 5 / 6, 4 / 6], "log_prob": [1, 1 / 6, 2 / 6, 0]}.items():
         found, _ = oracle_gram(np.float32, cosines, target_fn=name)
-        vector = fit(found.kernel, FIXED, Training("mean_difference"))
-        np.testing.assert_allclose(scores(found, vector).sign_count[:, 0], expected, rtol=1e-6)
+        vector = fit(found.kernel, FIXED, FitConfig("mean_difference"))
+        np.testing.assert_allclose(tcav_scores(found, vector).sign_count[:, 0], expected, rtol=1e-6)
 
 
 def planted(video, tap=identity_tap):
@@ -90,38 +90,50 @@ def test_a_network_whose_scores_are_0_and_1(pool, estimator):
     rng = np.random.default_rng(0)
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (60, 20))
     examples[:30, ..., 0] += 1.5
-    out = encode(planted, held(examples), held(targets), [0, 1, 2], "x", Reading(pool))
-    found = gram(out.examples["x"], out.gradients["x"], 3)
-    result = scores(found, fit(found.kernel, labels(range(30), range(30, 60), 60)[None], Training(estimator)))
+    out = encode(planted, in_memory(examples), in_memory(targets), [0, 1, 2], "x", EncodeConfig(pool))
+    found = compute_gram(out.examples["x"], out.gradients["x"], 3)
+    result = tcav_scores(
+        found, fit(found.kernel, label_vector(range(30), range(30, 60), 60)[None], FitConfig(estimator))
+    )
     np.testing.assert_array_equal(result.sign_count[:2, 0], [1, 0])
-    assert result.share[0, 0] > 0.6 and result.share[1, 0] < -0.6 and abs(result.share[2, 0]) < 0.4
+    assert (
+        result.relative_derivative[0, 0] > 0.6
+        and result.relative_derivative[1, 0] < -0.6
+        and abs(result.relative_derivative[2, 0]) < 0.4
+    )
     # Gradients of one direction and many lengths: the sign count still cannot be but 0 or 1
-    assert (stage(found).variation > 1e-3).all() and stage(found).degenerate.all()
+    assert (gradient_stats(found).variation > 1e-3).all() and gradient_stats(found).degenerate.all()
 
 
 def random_gram(seed=0, m=24, n=13, d=200, classes=2):
     rng = np.random.default_rng(seed)
     x, g = rng.normal(size=(m, d)), rng.normal(size=(classes * n, d)) + 0.3
-    return gram(feature_store.of(x), feature_store.of(g), classes), x, g.reshape(classes, n, d)
+    return (
+        compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g), classes),
+        x,
+        g.reshape(classes, n, d),
+    )
 
 
 def test_scores_are_those_of_explicit_vectors(float64):
     found, x, g = random_gram()
-    signed = np.stack([labels(range(8), range(8, 24), 24), labels(range(0, 24, 3), range(1, 24, 3), 24)])
+    signed = np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(0, 24, 3), range(1, 24, 3), 24)])
     vectors = fit(found.kernel, signed)
     w = vectors.a @ (x - x.mean(0))
     along = np.einsum("cnd,vd->cnv", g, w / np.linalg.norm(w, axis=1, keepdims=True))
-    result = scores(found, vectors)
+    result = tcav_scores(found, vectors)
     np.testing.assert_allclose(result.derivative, along.mean(1), atol=1e-12)
     np.testing.assert_allclose(result.sign_count, (along > 0).mean(1))
     lengths = np.linalg.norm(g, axis=-1).mean(1, keepdims=True)
-    np.testing.assert_allclose(result.share, along.mean(1) / lengths, atol=1e-12)
+    np.testing.assert_allclose(result.relative_derivative, along.mean(1) / lengths, atol=1e-12)
 
 
 def test_opposite_concepts_have_opposite_scores():
     found, _, _ = random_gram()
-    vectors = fit(found.kernel, np.stack([labels(range(8), range(8, 24), 24), labels(range(8, 24), range(8), 24)]))
-    result = scores(found, vectors)
+    vectors = fit(
+        found.kernel, np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(8, 24), range(8), 24)])
+    )
+    result = tcav_scores(found, vectors)
     np.testing.assert_allclose(result.sign_count[:, 0], 1 - result.sign_count[:, 1], rtol=1e-12)
     np.testing.assert_allclose(result.derivative[:, 0], -result.derivative[:, 1], atol=1e-7)
 
@@ -130,9 +142,13 @@ def test_a_tie_counts_half_and_a_vector_of_length_0_has_no_score():
     along = np.array([[[1.0, np.nan], [1e-9, np.nan], [-2.0, np.nan], [0.0, np.nan]]])
     np.testing.assert_array_equal(sign_counts(along, np.ones((1, 4))), [[0.5, np.nan]])
     still = Gram(np.eye(4), np.zeros((1, 3, 4)), np.zeros((1, 3, 3)))
-    result = scores(still, fit(np.eye(4), np.array([[1.0, 1, -1, -1]])))
-    assert result.sign_count[0, 0] == 0.5 and result.ties[0, 0] == 3 and np.isnan(result.share[0, 0])
-    assert stage(still).still[0] and stage(still).degenerate[0] and np.isnan(stage(still).variation[0])
+    result = tcav_scores(still, fit(np.eye(4), np.array([[1.0, 1, -1, -1]])))
+    assert result.sign_count[0, 0] == 0.5 and result.n_ties[0, 0] == 3 and np.isnan(result.relative_derivative[0, 0])
+    assert (
+        gradient_stats(still).zero_gradient[0]
+        and gradient_stats(still).degenerate[0]
+        and np.isnan(gradient_stats(still).variation[0])
+    )
 
 
 def linear_head(video, tap=identity_tap):
@@ -143,15 +159,20 @@ def linear_head(video, tap=identity_tap):
 def test_a_linear_head_is_degenerate_and_only_it():
     rng = np.random.default_rng(0)
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (30, 20))
-    out = encode(linear_head, held(examples), held(targets), [0, 1], ("deep", "pool"))
-    found = {name: gram(out.examples[name], out.gradients[name], 2) for name in ("deep", "pool")}
-    assert stage(found["pool"]).degenerate.all() and (stage(found["pool"]).variation < 1e-6).all()
-    assert not stage(found["deep"]).degenerate.any() and (stage(found["deep"]).turning > 0.1).all()
-    vectors = fit(found["pool"].kernel, labels(range(15), range(15, 30), 30)[None])
-    w = out.examples["pool"].combined(vectors.unit)[0]
-    result = scores(found["pool"], vectors)
+    out = encode(linear_head, in_memory(examples), in_memory(targets), [0, 1], ("deep", "pool"))
+    found = {name: compute_gram(out.examples[name], out.gradients[name], 2) for name in ("deep", "pool")}
+    assert gradient_stats(found["pool"]).degenerate.all() and (gradient_stats(found["pool"]).variation < 1e-6).all()
+    assert (
+        not gradient_stats(found["deep"]).degenerate.any()
+        and (gradient_stats(found["deep"]).gradient_diversity > 0.1).all()
+    )
+    vectors = fit(found["pool"].kernel, label_vector(range(15), range(15, 30), 30)[None])
+    w = out.examples["pool"].linear_combination(vectors.unit)[0]
+    result = tcav_scores(found["pool"], vectors)
     weights = np.array([[1.0, 0.3], [-2, 0.2]])
     along = derivatives(found["pool"], vectors.unit)[:, :, 0]
     np.testing.assert_allclose(along, np.tile((weights @ w)[:, None], 20), rtol=1e-4)
-    np.testing.assert_allclose(result.share[:, 0], weights @ w / np.linalg.norm(weights, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(
+        result.relative_derivative[:, 0], weights @ w / np.linalg.norm(weights, axis=1), rtol=1e-4
+    )
     assert set(result.sign_count.ravel()) <= {0.0, 1.0}

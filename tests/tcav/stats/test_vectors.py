@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from vtcav_jax.tcav.features.gram import centred
+from vtcav_jax.tcav.features.gram import center_kernel
 from vtcav_jax.tcav.stats import kernel_lbfgs, vectors
-from vtcav_jax.tcav.stats.vector_validation import lambda_path, stratified
-from vtcav_jax.tcav.stats.vectors import Training, cosines, fit, labels, values
+from vtcav_jax.tcav.stats.vectors import FitConfig, classifier_scores, cosines, fit, label_vector
 
 ORACLE = {
     "0.01": ([2.5610057, -0.0920465, 0.3668467, -0.0279665, -0.2244402], -0.1950887, 0.3451876409),
@@ -40,24 +39,24 @@ def clips(m, d, seed, shift=0.3):
 def test_logistic_oracle(probe, lam, offset):
     x, y = probe
     x = x + offset
-    found = fit(x @ x.T, y[None], Training(lam=float(lam), relative=False))
+    found = fit(x @ x.T, y[None], FitConfig(l2=float(lam), relative_l2=False))
     w, b, objective = ORACLE[lam]
     np.testing.assert_allclose((found.a @ x)[0], w, atol=1e-7)
     np.testing.assert_allclose(found.intercept + offset * (found.a @ x).sum(1), b, atol=3e-6 if offset else 1e-7)
-    f = values(x @ x.T, found)[0]
-    ours = np.logaddexp(0, -y * f).mean() + found.lam[0] / 2 * found.norm[0] ** 2
+    f = classifier_scores(x @ x.T, found)[0]
+    ours = np.logaddexp(0, -y * f).mean() + found.l2[0] / 2 * found.norm[0] ** 2
     np.testing.assert_allclose(ours, objective, atol=1e-9)
     assert found.converged.all() and found.residual.max() < 1e-7 and found.iterations.max() < 30
 
 
 def test_other_estimators_oracle(probe):
     x, y = probe
-    difference = fit(x @ x.T, y[None], Training("mean_difference"))
+    difference = fit(x @ x.T, y[None], FitConfig("mean_difference"))
     np.testing.assert_allclose((difference.a @ x)[0], DIFFERENCE, atol=1e-8)
     middle = (x[:10].mean(0) + x[10:].mean(0)) / 2 @ (difference.a @ x)[0]
     np.testing.assert_allclose(difference.intercept, -middle)
     for alpha, w in RIDGE.items():  # the oracle's sum of squares and labels 0 and 1 are ours at alpha / n, halved
-        ridge = fit(x @ x.T, y[None], Training("ridge", lam=alpha / 20, relative=False))
+        ridge = fit(x @ x.T, y[None], FitConfig("ridge", l2=alpha / 20, relative_l2=False))
         np.testing.assert_allclose((ridge.a @ x)[0] / 2, w, atol=1e-7)
 
 
@@ -88,14 +87,14 @@ def test_gram_solution_is_the_primal_optimum(lam, d):
     rng = np.random.default_rng(0)
     signed = np.where(np.arange(40) < 20, 1.0, -1.0)
     signed = np.stack([signed, signed * rng.integers(0, 3, 40), signed * (rng.random(40) < 0.4)])
-    found = fit(x @ x.T, signed, Training(lam=lam))
+    found = fit(x @ x.T, signed, FitConfig(l2=lam))
     assert found.converged.all()
     for i, row in enumerate(signed):
         used = x[row != 0]
         share = np.abs(row[row != 0]) / np.abs(row).sum()
         spread = (share * ((used - share @ used) ** 2).sum(1)).sum()
-        np.testing.assert_allclose(found.lam[i], lam * spread)
-        w = primal(x, row, found.lam[i])
+        np.testing.assert_allclose(found.l2[i], lam * spread)
+        w = primal(x, row, found.l2[i])
         ours = found.a[i] @ x
         assert np.linalg.norm(ours - w[:-1]) < 1e-6 * np.linalg.norm(w[:-1])
         np.testing.assert_allclose(found.intercept[i], w[-1], atol=1e-5 * max(1, abs(w[-1])))
@@ -108,11 +107,11 @@ def test_many_small_sets_equal_one_at_a_time(estimator):
     """The way with a K for each vector, the way with one for all, and the way alone."""
     x = clips(200, 300, 2)
     kernel, sets = x @ x.T, np.arange(200).reshape(20, 10)
-    signed = np.stack([labels(a[: 5 + i], b, 200) for i, (a, b) in enumerate(zip(sets[:5], sets[10:]))])
-    training = Training(estimator)
+    signed = np.stack([label_vector(a[: 5 + i], b, 200) for i, (a, b) in enumerate(zip(sets[:5], sets[10:]))])
+    training = FitConfig(estimator)
     together = fit(kernel, signed, training)
-    assert vectors._parts(signed != 0)[0][1]
-    whole = fit(kernel, np.concatenate([signed, labels(range(100), range(100, 200), 200)[None]]), training)
+    assert vectors._row_blocks(signed != 0)[0][1]
+    whole = fit(kernel, np.concatenate([signed, label_vector(range(100), range(100, 200), 200)[None]]), training)
     for i, row in enumerate(signed):
         alone = fit(kernel, row[None], training)
         for other in (together, whole):
@@ -123,8 +122,8 @@ def test_many_small_sets_equal_one_at_a_time(estimator):
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
 def test_properties(estimator):
     x = clips(30, 50, 3)
-    kernel, training = x @ x.T, Training(estimator)
-    one, other = labels(range(10), range(10, 30), 30), labels(range(10, 30), range(10), 30)
+    kernel, training = x @ x.T, FitConfig(estimator)
+    one, other = label_vector(range(10), range(10, 30), 30), label_vector(range(10, 30), range(10), 30)
     found = fit(kernel, np.stack([one, other]), training)
     np.testing.assert_allclose(found.unit[0], -found.unit[1], atol=1e-7)
     np.testing.assert_allclose(cosines(kernel, found), [[1, -1], [-1, 1]], atol=1e-9)
@@ -133,7 +132,7 @@ def test_properties(estimator):
     np.testing.assert_allclose(shuffled.unit[0], found.unit[0][order], atol=1e-7)
     scaled = fit(100 * kernel, one[None], training)  # lambda is relative
     np.testing.assert_allclose(scaled.unit[0] * 10, found.unit[0], atol=1e-7)
-    moved = fit(centred(kernel, np.arange(30.0)), one[None], training)
+    moved = fit(center_kernel(kernel, np.arange(30.0)), one[None], training)
     np.testing.assert_allclose(moved.unit[0], found.unit[0], atol=1e-6)
     twice = fit(kernel, np.stack([one * (1 + (np.arange(30) == 3))]), training)
     index = np.r_[np.arange(30), 3]
@@ -155,7 +154,7 @@ def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
     exact = x @ x.T
     rough = exact + np.random.default_rng(1).normal(size=exact.shape) * 3e-7 * np.abs(exact).max()
     rough = (rough + rough.T) / 2
-    signed = np.stack([labels(range(i, i + 6), range(i + 6, i + 24), 300) for i in range(0, 270, 30)])
+    signed = np.stack([label_vector(range(i, i + 6), range(i + 6, i + 24), 300) for i in range(0, 270, 30)])
     assert np.linalg.eigvalsh(rough)[0] < -1e-4
     own, true = fit(rough, signed), fit(exact, signed)
     assert own.converged.all()
@@ -165,9 +164,9 @@ def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
 
 def test_what_does_not_converge_says_so():
     x = clips(30, 100, 4)
-    found = fit(x @ x.T, labels(range(15), range(15, 30), 30)[None], Training(lam=1e-3, limit=3))
+    found = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3, max_iterations=3))
     assert not found.converged.any() and found.iterations[0] == 3 and found.residual[0] > 1e-7
-    best = fit(x @ x.T, labels(range(15), range(15, 30), 30)[None], Training(lam=1e-3))
+    best = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3))
     w, ours = best.a @ x, found.a @ x
     assert np.linalg.norm(w - ours) <= found.residual[0] * np.linalg.norm(ours)  # what the residual promises
 
@@ -177,7 +176,7 @@ def test_an_iteration_is_one_product(monkeypatch):
     gradient = kernel_lbfgs._Problem.gradient
     monkeypatch.setattr(kernel_lbfgs._Problem, "gradient", lambda *a: (counts.append(1), gradient(*a))[1])
     x = clips(30, 100, 4)
-    found = fit(x @ x.T, labels(range(15), range(15, 30), 30)[None])
+    found = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None])
     assert len(counts) == found.iterations[0] + 1
 
 
@@ -186,7 +185,7 @@ def test_products_that_rounding_left_below_zero():
     x = clips(400, 3, 7)  # clips that differ along a few directions, as frozen ones do
     kernel = x @ x.T
     wrong = 1e-7 * np.abs(kernel).max() * np.random.default_rng(0).normal(size=kernel.shape)
-    signed = np.stack([labels(range(i, i + 12), range(i + 200, i + 212), 400) for i in range(0, 180, 15)])
+    signed = np.stack([label_vector(range(i, i + 12), range(i + 200, i + 212), 400) for i in range(0, 180, 15)])
     clean, rounded = fit(kernel, signed), fit(kernel + (wrong + wrong.T) / 2, signed)
     assert rounded.converged.all()
     ours, other = (found.a @ x for found in (clean, rounded))
@@ -201,8 +200,8 @@ def test_optax_finds_the_same_vectors(estimator, own):
     x = clips(400 if own else 24, 60, 6, 0.3)
     rng = np.random.default_rng(1)
     chosen = [rng.permutation(len(x))[:24] if own else rng.permutation(24) for _ in range(3)]
-    signed = np.stack([labels(rows[:10], rows[10:], len(x), balanced=True) for rows in chosen])
-    host, device = (fit(x @ x.T, signed, Training(estimator, solver=solver)) for solver in ("host", "optax"))
+    signed = np.stack([label_vector(rows[:10], rows[10:], len(x), balanced=True) for rows in chosen])
+    host, device = (fit(x @ x.T, signed, FitConfig(estimator, solver=solver)) for solver in ("host", "optax"))
     assert device.converged.all() and (device.residual <= 1e-7).all()
     # Each is within its residual of the optimum
     ours, other = (found.a @ x for found in (host, device))
@@ -211,25 +210,8 @@ def test_optax_finds_the_same_vectors(estimator, own):
 
 
 def test_balanced_labels_weigh_both_sides_alike():
-    row = labels([0, 1], [2, 3, 4, 5, 6, 7], 9, balanced=True)
+    row = label_vector([0, 1], [2, 3, 4, 5, 6, 7], 9, balanced=True)
     np.testing.assert_allclose([row[row > 0].sum(), row[row < 0].sum(), row[8]], [4, -4, 0])
-
-
-def test_lambda_path_is_leave_out_by_hand():
-    x = clips(24, 40, 5, 0.2)
-    signed = np.stack([labels(range(12), range(12, 24), 24), labels(range(0, 24, 2), range(1, 24, 2), 24)])
-    path = lambda_path(x @ x.T, signed, lams=(1e-3, 0.1, 10.0), folds=4, seed=3)
-    assert (
-        path.losses.shape == (2, 3) and path.losses[1, 0] > path.losses[1, 2]
-    )  # labels without meaning want no vector
-    rng = np.random.default_rng(3)
-    fold = stratified(signed[0], 4, rng)
-    total = 0.0
-    for f in range(4):
-        found = fit(x @ x.T, np.where(fold == f, 0, signed[:1]), Training(lam=0.1))
-        f_values = values(x @ x.T, found)[0][fold == f]
-        total += np.logaddexp(0, -signed[0][fold == f] * f_values).sum()
-    np.testing.assert_allclose(path.losses[0, 1], total / 24)
 
 
 @pytest.mark.parametrize(
@@ -237,11 +219,10 @@ def test_lambda_path_is_leave_out_by_hand():
     [
         (lambda k: fit(k, np.ones((2, 4))), "both sides, those in rows 0, 1"),
         (lambda k: fit(k * np.nan, np.array([[1.0, -1, 0, 0]])), "not finite"),
-        (lambda k: fit(k, np.array([[1.0, -1, 0, 0]]), Training(lam=0.0)), "lambda must be above 0"),
-        (lambda k: Training("svm"), "one of logistic, ridge, mean_difference, got 'svm'"),
-        (lambda k: labels([0], [], 4), "negative needs at least one example"),
-        (lambda k: labels([0, 7], [0, -1], 4), "there is no 7, -1; an example may be named once"),
-        (lambda k: lambda_path(k, np.ones((1, 4)), Training("mean_difference")), "has no lambda"),
+        (lambda k: fit(k, np.array([[1.0, -1, 0, 0]]), FitConfig(l2=0.0)), "lambda must be above 0"),
+        (lambda k: FitConfig("svm"), "one of logistic, ridge, mean_difference, got 'svm'"),
+        (lambda k: label_vector([0], [], 4), "negative needs at least one example"),
+        (lambda k: label_vector([0, 7], [0, -1], 4), "there is no 7, -1; an example may be named once"),
     ],
 )
 def test_errors_say_what_was_expected(call, message):

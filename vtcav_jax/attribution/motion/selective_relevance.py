@@ -14,8 +14,6 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
 from vtcav_jax.attribution import BASELINES, Attribution, explain, prepare_explanation
-from vtcav_jax.attribution.baselines import freeze_frame
-from vtcav_jax.attribution.score_model import clip_scores
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
@@ -146,38 +144,6 @@ def motion_share(
     return MotionShare(
         split_by_motion(clip_map, threshold_sd), _make_split(frozen_map, mask, threshold_sd, "absolute", "edge")
     )
-
-
-@dataclass(frozen=True, eq=False)
-class TiledDifference:
-    """A map less what each frame has of its own when it stands still (D-DTD, Hiley et al., 2019): `temporal + spatial`.
-
-    Nothing is rescaled. Where `still_score`, of each frame standing still, is far from the clip's `score`, the network
-    took it for something else, and the difference says little.
-    """
-
-    temporal: Maps
-    spatial: Maps
-    score: Float[np.ndarray, " b"]
-    static_scores: Float[np.ndarray, "b t"]
-
-
-def tiled_difference(
-    model: Model, clips: ArrayLike, target: Target, method: str = "gradient_x_input", **options: Any
-) -> TiledDifference:
-    """Explains the clip, and each of its frames for as long as the clip lasts; of that, the mean over the copies."""
-    context = prepare_explanation(model, clips, target)
-    clip_map = explain(model, context.video, target, method, **options).map
-    frames = context.video.shape[1]
-    if clip_map.shape[1] != frames:
-        raise ValueError(
-            f"{method} gives {clip_map.shape[1]} time steps for {frames} frames, and each frame is to be compared with "
-            "itself; take a method that explains the video"
-        )
-    frozen_clips = [freeze_frame(context.video, i) for i in range(frames)]
-    spatial = np.stack([explain(model, clip, target, method, **options).map.mean(1) for clip in frozen_clips], 1)
-    static_scores = np.stack([clip_scores(context.score_model, clip) for clip in frozen_clips], 1)
-    return TiledDifference(clip_map - spatial, spatial, clip_scores(context.score_model, context.video), static_scores)
 
 
 def _rounding_floor(maps: Maps) -> np.ndarray:

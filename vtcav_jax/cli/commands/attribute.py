@@ -201,10 +201,10 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
     if run is None:
         raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --vectors=RUN")
     from vtcav_jax import tap
-    from vtcav_jax.tcav.features.pooling import spread_out
-    from vtcav_jax.tcav.vector_file import stored_for
+    from vtcav_jax.tcav.features.pooling import broadcast_vector
+    from vtcav_jax.tcav.vector_file import load_vectors_for
 
-    bundle = stored_for(network.model, run)
+    bundle = load_vectors_for(network.model, run)
     if unknown_vectors := [text for text in texts if text not in bundle.arrays]:
         raise ValueError(unknown_name_message("concept vector", unknown_vectors, bundle.arrays))
     video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
@@ -214,7 +214,7 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
         shape = tap.activations(network.model, video, stage)[1][stage].shape[1:]
         if len(shape) != 4:
             raise ValueError(f"{text} is at {stage}, {shape}, without time and space; choose a vector of another stage")
-        vector = spread_out(bundle.arrays[text], shape, bundle.pool)
+        vector = broadcast_vector(bundle.arrays[text], shape, bundle.pool)
         places = np.prod([n for n, m in zip(shape, vector.shape) if m == 1])
         per_place = np.broadcast_to(vector, shape) / np.float32(places)
         out.append(TargetSpec(text, custom=attribution.ConceptTarget(stage, jnp.asarray(per_place))))

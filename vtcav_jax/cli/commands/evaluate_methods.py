@@ -49,7 +49,7 @@ from vtcav_jax.models import Network
 from vtcav_jax.report.run_reader import read_rows
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import write_rows
-from vtcav_jax.tcav.features.cache import code_version, fingerprint
+from vtcav_jax.tcav.features.cache import fingerprint, source_hash
 
 MAIN_WORLD = "small"  # the world of which everything is told
 # What a row means hangs on this code: what an older version kept is not taken for it
@@ -289,7 +289,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
 
 def cache_version(question_ids: Sequence[str]) -> str:
     """Of what is kept about questions: rows of a version that asked otherwise are not taken for ours."""
-    key = code_version(*EVALUATION_CODE), *question_ids
+    key = source_hash(*EVALUATION_CODE), *question_ids
     return hashlib.sha256(repr(key).encode()).hexdigest()[:6]
 
 

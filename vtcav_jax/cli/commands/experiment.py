@@ -8,8 +8,8 @@ from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.commands.pipeline import run_pipeline
 from vtcav_jax.cli.commands.predict import load_model
 from vtcav_jax.console import info
-from vtcav_jax.tcav.experiment.config import Experiment, chosen_stages
-from vtcav_jax.tcav.experiment.dataset import of_class
+from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
+from vtcav_jax.tcav.experiment.dataset import clips_of_class
 
 
 def preflight(
@@ -18,7 +18,7 @@ def preflight(
     concepts: Sequence[str],
     targets: Sequence[str],
     target_videos: str | None,
-    config: Experiment,
+    config: ExperimentConfig,
     run: Path | None,
     random_weights_seed: int | None = None,
 ) -> Path:
@@ -32,9 +32,9 @@ def preflight(
     open_nonempty(videos)
     source, network = open_nonempty(target_videos), load_model(model, random_weights_seed)
     for name in targets:
-        of_class(network, name, source, config.n_targets, config.seed)
+        clips_of_class(network, name, source, config.max_target_clips, config.seed)
     stages = tap.stages_of(network.model)
-    chosen_stages(config.adapted(stages).stages, stages)
+    resolve_stages(config.with_protocol(stages).stages, stages)
     return run
 
 

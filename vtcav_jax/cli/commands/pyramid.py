@@ -30,7 +30,7 @@ from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs import directory
 from vtcav_jax.tcav.experiment.verdicts import VectorRow, write_rows
-from vtcav_jax.tcav.vector_file import stored_for
+from vtcav_jax.tcav.vector_file import load_vectors_for
 
 CLIPS_PER_ANIMATION = 3  # clips in a kernel's film: those where it contributes most
 ANIMATIONS_PER_LEVEL = 8  # kernels of each level that get one
@@ -88,7 +88,7 @@ def pyramid(
             network.model, blank, target_spec.target(np.zeros((1, len(network.labels)), np.float32))
         )
         levels += feature_pyramid.pyramid_levels(context, level_stages, config.depth)
-    vectors = stored_for(network.model, concept_run).arrays if concept_run else {}
+    vectors = load_vectors_for(network.model, concept_run).arrays if concept_run else {}
     quality = open_run_folder(concept_run).vector_rows if concept_run else ()
     stages = {name.partition("|")[0] for name in vectors}
     if concept_run and not stages & {stage for level in levels for stage in level}:
@@ -259,7 +259,7 @@ def align_vectors(
     target: str, class_pyramid: Pyramid, vectors: Mapping[str, np.ndarray], quality: Sequence[VectorRow]
 ) -> list[AlignedRow]:
     """Of every kernel the parts of concept vectors that lie on it; of a vector with places, of its sum over them."""
-    auc_by_vector = {(row.stage, row.concept, row.kind, row.against): (row.auc, row.auc_p) for row in quality}
+    auc_by_vector = {(row.stage, row.concept, row.clip_type, row.negatives): (row.auc, row.auc_p) for row in quality}
     out = []
     for name, vector in vectors.items():
         stage, _, vector_key = name.partition("|")

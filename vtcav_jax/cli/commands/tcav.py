@@ -16,15 +16,15 @@ from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.tcav.experiment import run as experiment_run
-from vtcav_jax.tcav.experiment.config import Experiment
-from vtcav_jax.tcav.experiment.plan import plan
-from vtcav_jax.tcav.experiment.timed_batch import trial
-from vtcav_jax.tcav.experiment.verdicts import sentences, terminal, write_rows
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.experiment.plan import plan_experiment
+from vtcav_jax.tcav.experiment.timed_batch import time_batch
+from vtcav_jax.tcav.experiment.verdicts import format_score_table, summarise_findings, write_rows
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
 from vtcav_jax.tcav.previews import render_previews
-from vtcav_jax.tcav.score_clips import Explained, Moment, explain
-from vtcav_jax.tcav.vector_file import stored
+from vtcav_jax.tcav.score_clips import ConceptScoreRow, ProjectionRow, score_clips
+from vtcav_jax.tcav.vector_file import load_vectors
 
 VECTORS_PER_PAIR, MAX_SCORED_PAIRS = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
 
@@ -34,7 +34,7 @@ def tcav(
     targets: Sequence[str],
     target_videos: str | None,
     concept_dir: str | None,
-    config: Experiment,
+    config: ExperimentConfig,
     run: Path | None,
     *,
     cache_dir: Path | None = None,
@@ -54,19 +54,28 @@ def tcav(
     network = load_model(model, random_weights_seed)
     if dry_run:
         store = Cache(cache_dir or (run or Path("runs") / "tcav").parent / "cache")
-        todo = plan(network, targets, source, sets, config, store, models.PRESETS[network.preset].clip_spec)
-        if distributed.first():
+        todo = plan_experiment(network, targets, source, sets, config, store, models.PRESETS[network.preset].clip_spec)
+        if distributed.is_main_process():
             mesh = Mesh(np.array(jax.local_devices()), ("b",))
-            worth_it = todo.asked.questions and todo.attainable.possible
+            worth_it = todo.comparisons.entries and todo.attainable.possible
             absent = todo.forward_missing or todo.backward_missing
-            emit(todo.told(trial(todo, mesh).encoding(todo) if worth_it and absent else None))
+            emit(todo.describe(time_batch(todo, mesh).encoding_seconds(todo) if worth_it and absent else None))
         return todo.require()
     assert run is not None
     results = experiment_run.run(
-        network, targets, source, sets, config, run, cache=cache_dir, workers=num_workers, name=model, flags=flags
+        network,
+        targets,
+        source,
+        sets,
+        config,
+        run,
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        model_name=model,
+        flags=flags,
     )
-    if distributed.first():
-        render_previews(results.folder, network, source, sets, results.rows, results.clips)
+    if distributed.is_main_process():
+        render_previews(results.folder, network, source, sets, results.rows, results.derivatives)
         info(tcav_summary(results, config, random_weights=model in models.PRESETS))
         report([results.folder])
 
@@ -89,13 +98,13 @@ def score_concepts(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and is not empty; choose another --out")
-    vectors, source = stored(run), open_nonempty(videos)
-    rows, moments, failed = explain(
-        load_model(model), vectors, source, targets, target_fn=score_fn, workers=num_workers
+    vectors, source = load_vectors(run), open_nonempty(videos)
+    rows, moments, failed = score_clips(
+        load_model(model), vectors, source, targets, score_fn=score_fn, num_workers=num_workers
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "projections.csv", Moment, moments)
-    write_rows(out / "explained.csv", Explained, rows)
+    write_rows(out / "projections.csv", ProjectionRow, moments)
+    write_rows(out / "explained.csv", ConceptScoreRow, rows)
     info(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
     ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
     rows_per_pair: dict[tuple[str, str], int] = {}
@@ -103,30 +112,32 @@ def score_concepts(
         rows_per_pair[row.clip, row.target] = rows_per_pair.get((row.clip, row.target), 0) + 1
         if rows_per_pair[row.clip, row.target] <= VECTORS_PER_PAIR and len(rows_per_pair) <= MAX_SCORED_PAIRS:
             info(
-                f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.vector:32.32}{row.derivative:>11.3g}"
-                f"{row.inside:>9.2f}"
+                f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.concept_vector:32.32}{row.derivative:>11.3g}"
+                f"{row.classifier_logit:>9.2f}"
             )
     emit(f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv")
     if failed:
         info(failure_table(failed))
 
 
-def tcav_summary(results: experiment_run.Results, config: Experiment, *, random_weights: bool = False) -> str:
+def tcav_summary(
+    results: experiment_run.ExperimentResults, config: ExperimentConfig, *, random_weights: bool = False
+) -> str:
     """The table, what was found in words, and what speaks against it."""
-    lines = [terminal(results.rows), ""]
-    lines.append(f"family: {results.family} tests, {config.correction}, alpha {config.alpha:g}")
-    for row in results.self_check:
-        description = "random sets" if row.sets == "sets" else "sets drawn out of the random clips"
+    lines = [format_score_table(results.rows), ""]
+    lines.append(f"family: {results.family_size} tests, {config.correction}, alpha {config.alpha:g}")
+    for row in results.calibration:
+        description = "random sets" if row.set_origin == "sets" else "sets drawn out of the random clips"
         lines.append(
-            f"self-check: of {row.trials} tests of {description} ({row.kind}) {row.found} had p at most {config.alpha:g}:"
+            f"self-check: of {row.n_trials} tests of {description} ({row.clip_type}) {row.n_rejected} had p at most {config.alpha:g}:"
             f" {row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
         )
-    work = results.work
+    work = results.passes
     for row in results.steering:
         lines.append(
-            f"steered: {row.target} at {row.stage} by {row.step:+g} {row.concept} ({row.kind}) against {row.against}:"
-            f" {row.change:+.3g}, expected {row.expected:+.3g}, random {row.random_low:+.3g} to {row.random_high:+.3g},"
-            f" p {row.p:.2g}"
+            f"steered: {row.target} at {row.stage} by {row.step_units:+g} {row.concept} ({row.clip_type}) against {row.negatives}:"
+            f" {row.score_change:+.3g}, expected {row.predicted_change:+.3g}, random {row.random_low:+.3g} to {row.random_high:+.3g},"
+            f" p {row.p_random_directions:.2g}"
         )
     lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
     lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in results.seconds.items()))
@@ -134,4 +145,4 @@ def tcav_summary(results: experiment_run.Results, config: Experiment, *, random_
         lines.append(failure_table(results.failures))
     lines += [f"note: {note}" for note in results.notes]
     lines += ["", *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ())]
-    return "\n".join([*lines, *sentences(results.rows), "", f"all of it: {results.folder / 'scores.csv'}"])
+    return "\n".join([*lines, *summarise_findings(results.rows), "", f"all of it: {results.folder / 'scores.csv'}"])

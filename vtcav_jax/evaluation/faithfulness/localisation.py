@@ -131,8 +131,9 @@ def dilate(masks: Masks, pixels: int) -> Masks:
 
 def map_auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
     """How often what is inside has the larger value than what is outside, equal ones half."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values)
     k = int(inside.sum())
     return float((ranks[inside].sum() - k * (k + 1) / 2) / (k * (len(values) - k)))
 

@@ -16,17 +16,18 @@ The runs of one concept share its clips: the more random sets there are, the sur
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.tcav.stats.classical import TTest, one_sample, paper, two_samples
-from vtcav_jax.tcav.stats.multiple_testing import adjusted
-from vtcav_jax.tcav.stats.permutation_test import TOLERANCE
+from vtcav_jax.tcav.saha2024 import published_t_test, t_test_against_half
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
+from vtcav_jax.tcav.stats.permutation_test import PERMUTED_VECTOR_TOLERANCE
 from vtcav_jax.tcav.stats.scores import sign_counts
-from vtcav_jax.tcav.stats.vectors import LOGISTIC, fit, labels, norms
+from vtcav_jax.tcav.stats.vectors import LOGISTIC, fit, label_vector, norms
 
 HINGE_ALPHA = 0.01  # of their objective
 VERDICT_LEVEL = 0.05  # of every verdict
@@ -77,22 +78,14 @@ def tensorflow_tcav(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdict
     pairs = [(i, j) for i in range(len(case.pseudo_concepts)) for j in range(len(case.pseudo_concepts)) if i != j]
     first, second = (case.pseudo_concepts[list(side)] for side in zip(*pairs))
     null = case.sign_counts(_train_classifiers(case.kernel, first, second, rng, stratified=True))
-    tests = [
-        [
-            _t_and_p(
-                two_samples(null[:, c], concept_counts[k, :, c]), concept_counts[k, :, c].mean() - null[:, c].mean()
-            )
-            for c in range(null.shape[1])
-        ]
-        for k in range(len(concept_counts))
-    ]
-    t, p = np.moveaxis(np.array(tests), -1, 0)
-    return ProtocolVerdicts(np.abs(t), p < VERDICT_LEVEL, None, concept_counts.mean(1) > null.mean(0))
+    t, p = zip(*(_certain_where_constant(*_t_test(null, runs), runs.mean(0) - null.mean(0)) for runs in concept_counts))
+    return ProtocolVerdicts(np.abs(t), np.array(p) < VERDICT_LEVEL, None, concept_counts.mean(1) > null.mean(0))
 
 
 def captum(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     concept_counts = _concept_sign_counts(case, np.random.default_rng(seed), stratified=False)
-    p = np.array([[_t_and_p(paper(runs), runs.mean() - 0.5)[1] for runs in of.T] for of in concept_counts])
+    tests = (_certain_where_constant(*published_t_test(runs), runs.mean(0) - 0.5) for runs in concept_counts)
+    p = np.array([p for _, p in tests])
     mean = concept_counts.mean(1)
     return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, None, mean > 0.5)
 
@@ -108,21 +101,37 @@ def saha(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
             group = [*case.concepts[list(members)], rng.choice(rest, size, replace=False)]
             for i, member in enumerate(members):
                 others = np.concatenate([*group[:i], *group[i + 1 :]])
-                signed.append(labels(group[i], others, count, balanced=True))
+                signed.append(label_vector(group[i], others, count, balanced=True))
                 owner.append(member)
-    counts = case.sign_counts(fit(case.kernel, np.stack(signed), replace(LOGISTIC, tolerance=TOLERANCE)).a)
+    counts = case.sign_counts(
+        fit(case.kernel, np.stack(signed), replace(LOGISTIC, tolerance=PERMUTED_VECTOR_TOLERANCE)).a
+    )
     runs = np.stack([counts[np.array(owner) == i] for i in range(k)])
-    p = np.array([[_t_and_p(one_sample(each), each.mean() - 0.5)[1] for each in of.T] for of in runs])
+    tests = (_certain_where_constant(*t_test_against_half(of), of.mean(0) - 0.5) for of in runs)
+    p = np.array([p for _, p in tests])
     mean = runs.mean(1)
-    significant_corrected = np.stack([adjusted(of, "bonferroni") for of in p.T], 1) < VERDICT_LEVEL
+    significant_corrected = np.stack([adjust_p(of, "bonferroni") for of in p.T], 1) < VERDICT_LEVEL
     return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, significant_corrected, mean > 0.5)
 
 
-def _t_and_p(test: TTest, difference: float) -> tuple[float, float]:
-    """t and p as scipy has them where no value varies: certain of any difference, and of none where there is none."""
-    if not math.isnan(test.p):
-        return test.t, test.p
-    return (math.inf, 0.0) if difference else (0.0, 1.0)
+def _t_test(a: Float[np.ndarray, "n *of"], b: Float[np.ndarray, "k *of"]) -> tuple[np.ndarray, np.ndarray]:
+    """Student's two-sample t-test; NaN where neither sample varies."""
+    from scipy.stats import ttest_ind
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # samples that do not vary
+        test = ttest_ind(a, b)
+    constant = (a == a[:1]).all(0) & (b == b[:1]).all(0)
+    return np.where(constant, np.nan, test.statistic), np.where(constant, np.nan, test.pvalue)
+
+
+def _certain_where_constant(t: np.ndarray, p: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """t and p where no value varies: certain of any difference, and of none where there is none."""
+    undefined, differs = np.isnan(t), difference != 0
+    return (
+        np.where(undefined, np.where(differs, np.inf, 0.0), t),
+        np.where(undefined, np.where(differs, 0.0, 1.0), p),
+    )
 
 
 def _concept_sign_counts(

@@ -33,13 +33,13 @@ from vtcav_jax.evaluation.tcav_benchmark.table import (
 )
 from vtcav_jax.evaluation.world_benchmark.eval_set import quantise_and_normalise
 from vtcav_jax.models import Network
-from vtcav_jax.tcav.experiment.config import Experiment
-from vtcav_jax.tcav.features.encode import Encoded, Reading, encode
-from vtcav_jax.tcav.features.gram import gram
-from vtcav_jax.tcav.features.microbatches import held
-from vtcav_jax.tcav.stats.multiple_testing import adjusted
-from vtcav_jax.tcav.stats.permutation_test import SLACK, TOLERANCE, gaps, permuted
-from vtcav_jax.tcav.stats.vectors import fit, labels
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.features.encode import EncodeConfig, EncodeResult, encode
+from vtcav_jax.tcav.features.gram import compute_gram
+from vtcav_jax.tcav.features.microbatches import in_memory
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
+from vtcav_jax.tcav.stats.permutation_test import PERMUTED_VECTOR_TOLERANCE, SLACK, mean_gaps, permute_labels
+from vtcav_jax.tcav.stats.vectors import fit, label_vector
 from vtcav_jax.worlds.glyphs import GLYPH_QUESTIONS, GlyphWorld
 from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips
 
@@ -73,17 +73,17 @@ class FactorConcept:
 def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     """The package's own test by its defaults: p of the step, by exchanging labels. The score is the step in units of
     what it is under exchange (its root mean square): p itself cannot tell apart what is beyond all permutations."""
-    config = Experiment()
+    config = ExperimentConfig()
     m, k = len(case.kernel), len(case.concepts)
-    signed = np.stack([labels(rows, np.setdiff1d(np.arange(m), rows), m) for rows in case.concepts])
-    rows = np.concatenate([signed, permuted(signed[0], BENCHMARK_PERMUTATIONS, np.random.default_rng(seed))])
-    unit = fit(case.kernel, rows, replace(config.training, tolerance=TOLERANCE)).unit
+    signed = np.stack([label_vector(rows, np.setdiff1d(np.arange(m), rows), m) for rows in case.concepts])
+    rows = np.concatenate([signed, permute_labels(signed[0], BENCHMARK_PERMUTATIONS, np.random.default_rng(seed))])
+    unit = fit(case.kernel, rows, replace(config.fit_config, tolerance=PERMUTED_VECTOR_TOLERANCE)).unit
     mean = np.stack([slopes.mean(0) for slopes in case.slopes], 1)
-    steps = gaps(case.kernel, rows, unit)[:, None] * (unit @ mean) if config.statistic == "step" else unit @ mean
+    steps = mean_gaps(case.kernel, rows, unit)[:, None] * (unit @ mean) if config.statistic == "step" else unit @ mean
     observed, null = steps[:k], steps[k:]
     n_exceeding = (np.abs(null)[None] >= np.abs(observed)[:, None] * (1 - SLACK)).sum(1)
     p = (1 + n_exceeding) / (1 + BENCHMARK_PERMUTATIONS)
-    corrected = np.stack([adjusted(of, config.correction) for of in p.T], 1) <= FALSE_POSITIVE_LEVEL
+    corrected = np.stack([adjust_p(of, config.correction) for of in p.T], 1) <= FALSE_POSITIVE_LEVEL
     return ProtocolVerdicts(
         np.abs(observed) / np.sqrt((null**2).mean(0)), p <= FALSE_POSITIVE_LEVEL, corrected, observed > 0
     )
@@ -160,11 +160,13 @@ def benchmark_cases(
     rows = {(head, answer): np.flatnonzero(target_clips.labels[head] == answer) for head, answer in classes}
     heads = list(network.heads)
     for stage in stages:
-        stage_gram = gram(out.examples[stage], out.gradients[stage], len(heads))
+        stage_gram = compute_gram(out.examples[stage], out.gradients[stage], len(heads))
         for i, clip_type in enumerate(FACTORS_BY_CLIP_TYPE):
             here = slice(i * m, (i + 1) * m)
-            slopes = [stage_gram.products[heads.index(head), rows[head, answer], here] for head, answer in classes]
-            gradient_norms = [stage_gram.lengths[heads.index(head), rows[head, answer]] for head, answer in classes]
+            slopes = [stage_gram.cross[heads.index(head), rows[head, answer], here] for head, answer in classes]
+            gradient_norms = [
+                stage_gram.gradient_norms[heads.index(head), rows[head, answer]] for head, answer in classes
+            ]
             concepts, concept_sets, groups = draw_concept_sets(clips, clip_type, clips_per_set, seed)
             rng = np.random.default_rng([seed, i])
             random_sets = np.stack(
@@ -186,19 +188,19 @@ def benchmark_cases(
 
 def encode_benchmark_clips(
     network: Network, clips: WorldClips, target_clips: WorldClips, stages: Sequence[str], pool: str
-) -> Encoded:
+) -> EncodeResult:
     """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
     dynamic = quantise_and_normalise(network, clips.video)
     assert isinstance(clips.world, GlyphWorld)
     event_frames = np.array(clips.world.event_times)[clips.factors["t0"]]
     static = np.repeat(dynamic[np.arange(len(dynamic)), event_frames][:, None], dynamic.shape[1], 1)
     class_indices = np.stack([network.head_slices[head].start + target_clips.labels[head] for head in network.heads], 1)
-    examples = held(np.concatenate([dynamic, static]))
-    encode_config = Reading(pool, micro_batch=50)
+    examples = in_memory(np.concatenate([dynamic, static]))
+    encode_config = EncodeConfig(pool, batch_size=50)
     return encode(
         network.model,
         examples,
-        held(quantise_and_normalise(network, target_clips.video)),
+        in_memory(quantise_and_normalise(network, target_clips.video)),
         class_indices,
         stages,
         encode_config,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.text.tcav import INCONCLUSIVE_VERDICTS
-from vtcav_jax.tcav.experiment.verdicts import Row
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow
 
 
 class ScoreKey(NamedTuple):
@@ -25,7 +25,7 @@ class ScoreKey(NamedTuple):
     negatives: str
 
 
-ScoreTable = Mapping[ScoreKey, Row]
+ScoreTable = Mapping[ScoreKey, ScoreRow]
 EstimateWithInterval = tuple[float, float, float]  # a value, and from where to where it may be
 
 
@@ -36,8 +36,8 @@ class ScoreDifference:
     key: ScoreKey
     left_name: str
     right_name: str
-    left: Row
-    right: Row
+    left: ScoreRow
+    right: ScoreRow
     value: float
     low: float
     high: float
@@ -53,13 +53,23 @@ class ScoreDifference:
         return self.low * self.high > 0 and not self.inconclusive_verdict
 
 
-def score_table(run: RunFolder, stages: Mapping[str, str]) -> dict[ScoreKey, Row]:
+def score_table(run: RunFolder, stages: Mapping[str, str]) -> dict[ScoreKey, ScoreRow]:
     """A run's tests; `stages` are the names under which it is compared, others keep their own."""
-    return {ScoreKey(r.target, stages.get(r.stage, r.stage), r.concept, r.kind, r.against): r for r in run.score_rows}
+    return {
+        ScoreKey(r.target, stages.get(r.stage, r.stage), r.concept, r.clip_type, r.negatives): r for r in run.score_rows
+    }
 
 
-def score_difference(key: ScoreKey, names: tuple[str, str], a: Row, b: Row) -> ScoreDifference:
-    return ScoreDifference(key, *names, a, b, *difference_ci(*((r.share, r.share_low, r.share_high) for r in (a, b))))
+def score_difference(key: ScoreKey, names: tuple[str, str], a: ScoreRow, b: ScoreRow) -> ScoreDifference:
+    return ScoreDifference(
+        key,
+        *names,
+        a,
+        b,
+        *difference_ci(
+            *((r.relative_derivative, r.relative_derivative_low, r.relative_derivative_high) for r in (a, b))
+        ),
+    )
 
 
 def difference_ci(a: EstimateWithInterval, b: EstimateWithInterval) -> EstimateWithInterval:

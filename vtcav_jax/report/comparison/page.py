@@ -20,7 +20,7 @@ from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 
 DIFFERENCES_CSV = "differences.csv"
 
@@ -155,7 +155,7 @@ def _describe_contents(run: RunFolder) -> str:
     return tcav_text.join_names(contents) or "none of these, or did not end"
 
 
-def _target_names(rows: Sequence[Row] | Sequence[ClassMotionRow] | Sequence[map_store.MapRow]) -> str:
+def _target_names(rows: Sequence[ScoreRow] | Sequence[ClassMotionRow] | Sequence[map_store.MapRow]) -> str:
     return ", ".join(unique_in_order([row.target for row in rows]))
 
 
@@ -216,8 +216,8 @@ def _difference_cells(difference: ScoreDifference) -> tuple[str, tuple[str, ...]
             f"{difference.key.clip_type} − {difference.key.negatives}",
         ),
         *(
-            format_signed(difference.left.share),
-            format_signed(difference.right.share),
+            format_signed(difference.left.relative_derivative),
+            format_signed(difference.right.relative_derivative),
             format_signed(difference.value),
             format_range(difference.low, difference.high),
         ),
@@ -234,7 +234,13 @@ def _differences_csv(differences: Sequence[ScoreDifference]) -> bytes:
         (*ScoreKey._fields, "left", "right", "left_share", "right_share", "difference", "low", "high", "cannot_tell")
     )
     for difference in differences:
-        values = difference.left.share, difference.right.share, difference.value, difference.low, difference.high
+        values = (
+            difference.left.relative_derivative,
+            difference.right.relative_derivative,
+            difference.value,
+            difference.low,
+            difference.high,
+        )
         writer.writerow(
             (*difference.key, difference.left_name, difference.right_name, *values, difference.inconclusive_verdict)
         )
@@ -251,7 +257,12 @@ def _comparison_figures(
         stages = unique_in_order([k.stage for k in keys])
         step, top = 12 * len(tables) + 10, 26 + 14 * len(labels)
         canvas = Canvas(FIGURE_WIDTH, top + 34 + 22 * len(stages) + step * len(keys))
-        values = [v for k in keys for t in tables for v in (t[k].share, t[k].share_low, t[k].share_high)]
+        values = [
+            v
+            for k in keys
+            for t in tables
+            for v in (t[k].relative_derivative, t[k].relative_derivative_low, t[k].relative_derivative_high)
+        ]
         x = fit_scale(values, 148, FIGURE_WIDTH - 12)
         canvas.text(8, 16, f"{target}: {concept}", "title", max_chars=46)
         for i, name in enumerate(labels):
@@ -273,10 +284,10 @@ def _comparison_figures(
     return out
 
 
-def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: Row, colour: str) -> None:
-    if math.isnan(row.share):
+def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: ScoreRow, colour: str) -> None:
+    if math.isnan(row.relative_derivative):
         return
-    if not math.isnan(row.share_low):
-        canvas.line(x(row.share_low), y, x(row.share_high), y, f"bar {colour}")
-    title = f"{name}, {row.stage}: {format_number(row.share)} ({format_range(row.share_low, row.share_high)}), {row.verdict}"
-    canvas.dot(x(row.share), y, colour if found(row) else "faint", title)
+    if not math.isnan(row.relative_derivative_low):
+        canvas.line(x(row.relative_derivative_low), y, x(row.relative_derivative_high), y, f"bar {colour}")
+    title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} ({format_range(row.relative_derivative_low, row.relative_derivative_high)}), {row.verdict}"
+    canvas.dot(x(row.relative_derivative), y, colour if is_finding(row) else "faint", title)

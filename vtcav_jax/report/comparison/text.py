@@ -6,7 +6,7 @@ from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, S
 from vtcav_jax.report.effect_sizes import format_range, format_signed, primary_tests
 from vtcav_jax.report.run_reader import unique_in_order
 from vtcav_jax.report.text.tcav import join_names
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 
 SIGN_PHRASES = {"+": "raises", "-": "lowers", "±": "raises at one stage and lowers at another"}
 
@@ -22,7 +22,7 @@ def comparison_answers(
     for target, concept in unique_in_order([(k.target, k.concept) for k in common_keys]):
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
         signs = [_found_sign(primary_tests([table[k] for k in keys])[1]) for table in tables]
-        motion_found = [any(found(table[k]) for k in keys if table[k].test == "motion") for table in tables]
+        motion_found = [any(is_finding(table[k]) for k in keys if table[k].comparison == "motion") for table in tables]
         if not any(signs) and not any(motion_found):
             silent.append(f"{concept} for {target}")
             continue
@@ -42,9 +42,9 @@ def comparison_answers(
     return sentences
 
 
-def _found_sign(rows: Sequence[Row]) -> str:
+def _found_sign(rows: Sequence[ScoreRow]) -> str:
     """Of the tests of a concept by itself in which it was found."""
-    signs = {row.derivative > 0 for row in rows if found(row)}
+    signs = {row.derivative > 0 for row in rows if is_finding(row)}
     return "" if not signs else "±" if len(signs) > 1 else "+" if signs == {True} else "-"
 
 

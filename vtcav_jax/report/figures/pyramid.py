@@ -129,8 +129,8 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
         canvas.text(22 + 110 * i, 46, text, "soft")
     xs = [x(i) for i in range(len(rows))]
     for css_class, value, low, high in (
-        ("faint", "random_drop", "random_low", "random_high"),
-        ("one", "drop", "drop_low", "drop_high"),
+        ("faint", "random_score_drop", "random_score_drop_low", "random_score_drop_high"),
+        ("one", "score_drop", "score_drop_low", "score_drop_high"),
     ):
         with_interval = [(a, row) for a, row in zip(xs, rows) if not math.isnan(getattr(row, low))]
         if len(with_interval) > 1:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from vtcav_jax.report.effect_sizes import Effect, effect_size, format_number, format_p, format_range, primary_tests
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 
 FIGURE_WIDTH = 360
 CLIP_TYPE_COLOURS = {"static": "one", "dynamic": "two"}  # colours; of other kinds the third
@@ -24,18 +24,20 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("_")
 
 
-def effect_tooltip(row: Row, e: Effect) -> str:
+def effect_tooltip(row: ScoreRow, e: Effect) -> str:
     """All of a test's numbers, for whoever points at its mark."""
     return (
-        f"{row.concept} ({row.kind}) against {row.against} at {row.stage}: {format_number(e.value)} ({format_range(e.low, e.high)}),"
+        f"{row.concept} ({row.clip_type}) against {row.negatives} at {row.stage}: {format_number(e.value)} ({format_range(e.low, e.high)}),"
         f" by chance {format_range(e.null_low, e.null_high)}, adjusted p {format_p(row.p_adjusted)}, {row.verdict}"
     )
 
 
-def depth_figure(rows: Sequence[Row], statistic: str, unit: str, same_scale_rows: Sequence[Row] = ()) -> Figure:
+def depth_figure(
+    rows: Sequence[ScoreRow], statistic: str, unit: str, same_scale_rows: Sequence[ScoreRow] = ()
+) -> Figure:
     """One class and concept over the stages; the vertical scale holds the tests of `like` as well."""
     negatives, primary = primary_tests(rows)
-    clip_types, stages = _distinct(row.kind for row in primary), _distinct(row.stage for row in rows)
+    clip_types, stages = _distinct(row.clip_type for row in primary), _distinct(row.stage for row in rows)
     canvas, bottom = Canvas(FIGURE_WIDTH, 236), 186
     values = [
         value for row in [*primary, *primary_tests(same_scale_rows)[1]] for value in effect_size(row, statistic).numbers
@@ -54,7 +56,7 @@ def depth_figure(rows: Sequence[Row], statistic: str, unit: str, same_scale_rows
         if i % every_nth == 0:
             canvas.text(centre, bottom + 18, stage, "soft", "middle", max_chars=max(4, int(pitch * every_nth / 6.6)))
         for k, clip_type in enumerate(clip_types):
-            for row in (row for row in primary if row.stage == stage and row.kind == clip_type):
+            for row in (row for row in primary if row.stage == stage and row.clip_type == clip_type):
                 x = centre + (k - (len(clip_types) - 1) / 2) * min(24, pitch / (len(clip_types) + 1))
                 _draw_effect(canvas, row, effect_size(row, statistic), x, y)
     canvas.text(FIGURE_WIDTH - 8, bottom + 38, "stages, from first to last", "soft", "end")
@@ -62,19 +64,19 @@ def depth_figure(rows: Sequence[Row], statistic: str, unit: str, same_scale_rows
     return canvas.figure(slug("depth", first.target, first.concept), label)
 
 
-def _draw_effect(canvas: Canvas, row: Row, e: Effect, x: Number, y: Scale) -> None:
+def _draw_effect(canvas: Canvas, row: ScoreRow, e: Effect, x: Number, y: Scale) -> None:
     if not math.isnan(e.null_low):
         canvas.rect(x - 8, y(e.null_high), 16, y(e.null_low) - y(e.null_high), "null", "by chance")
     if math.isnan(e.value):
         canvas.text(x, y(0) - 4, "?", "soft", "middle")
         return
-    css_class = clip_type_colour(row.kind) if e.significant else "faint"
+    css_class = clip_type_colour(row.clip_type) if e.significant else "faint"
     if not math.isnan(e.low):
         canvas.line(x, y(e.low), x, y(e.high), f"bar {css_class}")
     canvas.dot(x, y(e.value), css_class, effect_tooltip(row, e))
 
 
-def static_dynamic_figure(rows: Sequence[Row], statistic: str, unit: str) -> Figure:
+def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -> Figure:
     """One class and concept: still, moving, and moving against what only lacks the motion, stage by stage."""
     stages = _distinct(row.stage for row in rows)
     height = 60 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
@@ -92,12 +94,16 @@ def static_dynamic_figure(rows: Sequence[Row], statistic: str, unit: str) -> Fig
         for row in (row for row in rows if row.stage == stage):
             y += 19
             e = effect_size(row, statistic)
-            canvas.text(18, y + 4, f"{row.kind} − {row.against}", "" if e.significant else "soft", max_chars=20)
+            canvas.text(18, y + 4, f"{row.clip_type} − {row.negatives}", "" if e.significant else "soft", max_chars=20)
             if not math.isnan(e.null_low):
                 canvas.rect(x(e.null_low), y - 7, x(e.null_high) - x(e.null_low), 14, "null", "by chance")
             if math.isnan(e.value):
                 continue
-            css_class = (clip_type_colour(row.kind) if row.test != "motion" else "three") if e.significant else "faint"
+            css_class = (
+                (clip_type_colour(row.clip_type) if row.comparison != "motion" else "three")
+                if e.significant
+                else "faint"
+            )
             if not math.isnan(e.low):
                 canvas.line(x(e.low), y, x(e.high), y, f"bar {css_class}")
             canvas.dot(x(e.value), y, css_class, effect_tooltip(row, e))
@@ -106,7 +112,7 @@ def static_dynamic_figure(rows: Sequence[Row], statistic: str, unit: str) -> Fig
     return canvas.figure(slug("motion", first.target, first.concept), label)
 
 
-def sign_count_figure(rows: Sequence[Row]) -> Figure:
+def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
     """The field's picture, for one class and stage: the share of clips whose derivative is positive."""
     primary = primary_tests(rows)[1]
     canvas = Canvas(FIGURE_WIDTH, 58 + 22 * len(primary))
@@ -117,13 +123,15 @@ def sign_count_figure(rows: Sequence[Row]) -> Figure:
         canvas.text(x(value), canvas.height - 8, f"{value:g}", "soft", "middle")
     for i, row in enumerate(primary):
         y = 40 + 22 * i
-        significant = found(row)
-        title = f"{row.name}: {format_number(row.score)} ({format_range(row.score_low, row.score_high)}), {row.verdict}"
-        canvas.text(8, y + 4, f"{row.concept}, {row.kind}", "" if significant else "soft", max_chars=22)
-        bar_width = max(x(row.score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
-        canvas.rect(x(0), y - 7, bar_width, 14, f"fill {clip_type_colour(row.kind) if significant else 'faint'}", title)
-        if not math.isnan(row.score_low):
-            canvas.line(x(row.score_low), y, x(row.score_high), y, "thin ink")
+        significant = is_finding(row)
+        title = f"{row.name}: {format_number(row.tcav_score)} ({format_range(row.tcav_score_low, row.tcav_score_high)}), {row.verdict}"
+        canvas.text(8, y + 4, f"{row.concept}, {row.clip_type}", "" if significant else "soft", max_chars=22)
+        bar_width = max(x(row.tcav_score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
+        canvas.rect(
+            x(0), y - 7, bar_width, 14, f"fill {clip_type_colour(row.clip_type) if significant else 'faint'}", title
+        )
+        if not math.isnan(row.tcav_score_low):
+            canvas.line(x(row.tcav_score_low), y, x(row.tcav_score_high), y, "thin ink")
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")
 
 
@@ -151,7 +159,7 @@ def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stag
     return canvas.figure(slug("entanglement", stage, comparison), f"cosines between concept vectors at {stage}")
 
 
-def derivative_profile_figure(row: Row, values: Float[np.ndarray, "n t"]) -> Figure:
+def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -> Figure:
     """Where in the clip the derivative along one vector arises: the mean of the clips and the middle half of them."""
     canvas, bottom = Canvas(FIGURE_WIDTH, 190), 146
     low, middle, high = np.quantile(values, 0.25, axis=0), values.mean(0), np.quantile(values, 0.75, axis=0)
@@ -159,18 +167,18 @@ def derivative_profile_figure(row: Row, values: Float[np.ndarray, "n t"]) -> Fig
     t = values.shape[1]
     left = draw_left_axis(canvas, y, "part of the derivative")
     x = Scale(0, t, left, FIGURE_WIDTH - 8)
-    css_class = clip_type_colour(row.kind) if found(row) else "faint"
+    css_class = clip_type_colour(row.clip_type) if is_finding(row) else "faint"
     xs = [x(i + 0.5) for i in range(t)]
     band = [*zip(xs, map(y, high)), *reversed(list(zip(xs, map(y, low))))]
     canvas.path(band, f"fill band {css_class}", closed=True)
     canvas.path(list(zip(xs, map(y, middle))), f"bar {css_class}")
     for i, value in enumerate(middle):
         canvas.dot(xs[i], y(value), css_class, f"{i + 1} of {t}: {format_number(float(value))}", 3)
-    canvas.text(8, 16, f"{row.concept} ({row.kind}) − {row.against}, {row.stage}", "title", max_chars=48)
+    canvas.text(8, 16, f"{row.concept} ({row.clip_type}) − {row.negatives}, {row.stage}", "title", max_chars=48)
     canvas.text(left, bottom + 18, "clip begins", "soft")
     canvas.text(FIGURE_WIDTH - 8, bottom + 18, "ends", "soft", "end")
-    name = slug("time", row.target, row.concept, row.kind, row.against, row.stage)
-    return canvas.figure(name, f"{row.target}: when the derivative along {row.concept} ({row.kind}) arises")
+    name = slug("time", row.target, row.concept, row.clip_type, row.negatives, row.stage)
+    return canvas.figure(name, f"{row.target}: when the derivative along {row.concept} ({row.clip_type}) arises")
 
 
 def draw_left_axis(canvas: Canvas, y: Scale, unit: str) -> int:

@@ -20,7 +20,7 @@ from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
 MAX_TIME_FIGURES = 6  # figures over time of each class
@@ -52,14 +52,14 @@ def run_statistic(run: RunFolder) -> str:
     return run.config.get("statistic", "step")
 
 
-def scores_by_target(run: RunFolder) -> dict[str, list[Row]]:
+def scores_by_target(run: RunFolder) -> dict[str, list[ScoreRow]]:
     return {
         name: [row for row in run.score_rows if row.target == name]
         for name in unique_in_order([row.target for row in run.score_rows])
     }
 
 
-def scores_by_concept(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def scores_by_concept(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
     return {
         name: [row for row in rows if row.concept == name] for name in unique_in_order([row.concept for row in rows])
     }
@@ -94,12 +94,12 @@ def _effect_meaning(run: RunFolder) -> str:
     return f"what the step from the clips behind the minus sign to those of the concept adds to the class score{order}"
 
 
-def _overview_table(rows: Sequence[Row], statistic: str) -> str:
+def _overview_table(rows: Sequence[ScoreRow], statistic: str) -> str:
     stages = unique_in_order([row.stage for row in rows])
     degenerate = {stage for stage in stages if all(row.degenerate for row in rows if row.stage == stage)}
-    by_key = {(row.concept, row.kind, row.against, row.stage): row for row in rows}
+    by_key = {(row.concept, row.clip_type, row.negatives, row.stage): row for row in rows}
     lines = []
-    for concept, clip_type, negatives in unique_in_order([(row.concept, row.kind, row.against) for row in rows]):
+    for concept, clip_type, negatives in unique_in_order([(row.concept, row.clip_type, row.negatives) for row in rows]):
         cells = [concept, f"{clip_type} − {negatives}"]
         for stage in stages:
             row = by_key.get((concept, clip_type, negatives, stage))
@@ -109,9 +109,9 @@ def _overview_table(rows: Sequence[Row], statistic: str) -> str:
     return html.html_table(("concept", "compared", *heads), lines)
 
 
-def _format_cell(row: Row, statistic: str) -> str:
+def _format_cell(row: ScoreRow, statistic: str) -> str:
     value = format_signed(effect_size(row, statistic).value)
-    if found(row):
+    if is_finding(row):
         return f"{'up' if row.derivative > 0 else 'down'}\t{value}"
     reason = "" if row.verdict in ("not significant", "degenerate stage") else f" ({row.verdict})"
     return f"faint\t{value}{reason}"
@@ -120,7 +120,7 @@ def _format_cell(row: Row, statistic: str) -> str:
 def depth_section(run: RunFolder) -> Section:
     parts, all_figures = [], []
     for target, rows in scores_by_target(run).items():
-        unit_text = effect_unit(run_statistic(run), rows[0].target_fn)
+        unit_text = effect_unit(run_statistic(run), rows[0].score_fn)
         target_figures = [
             tcav_figures.depth_figure(part, run_statistic(run), unit_text, rows)
             for part in scores_by_concept(rows).values()
@@ -141,11 +141,14 @@ def depth_section(run: RunFolder) -> Section:
 
 
 def static_dynamic_section(run: RunFolder) -> Section | None:
-    if not any(row.test == "motion" for row in run.score_rows) and len({row.kind for row in run.score_rows}) < 2:
+    if (
+        not any(row.comparison == "motion" for row in run.score_rows)
+        and len({row.clip_type for row in run.score_rows}) < 2
+    ):
         return None
     parts, all_figures = [], []
     for target, rows in scores_by_target(run).items():
-        unit_text = effect_unit(run_statistic(run), rows[0].target_fn)
+        unit_text = effect_unit(run_statistic(run), rows[0].score_fn)
         target_figures = [
             tcav_figures.static_dynamic_figure(part, run_statistic(run), unit_text)
             for part in scores_by_concept(rows).values()
@@ -154,7 +157,7 @@ def static_dynamic_section(run: RunFolder) -> Section | None:
         parts += [html.heading(target), html.figure_grid(target_figures)]
     controls = [
         f"{name}{CONTROL_DESCRIPTIONS.get(name, '')}"
-        for name in unique_in_order([r.against for r in run.score_rows if r.test == "motion"])
+        for name in unique_in_order([r.negatives for r in run.score_rows if r.comparison == "motion"])
     ]
     text = (
         f"Still clips, moving ones, and moving ones against copies of themselves that only lack the motion:"
@@ -172,14 +175,19 @@ def steering_section(run: RunFolder) -> Section | None:
         return None
     lines = [
         (
-            "" if row.p <= 0.05 else "faint",
+            "" if row.p_random_directions <= 0.05 else "faint",
             (
-                *(row.target, row.stage, f"{row.concept}, {row.kind} − {row.against}", format_signed(row.step, 1)),
                 *(
-                    format_signed(row.change),
-                    format_signed(row.expected),
+                    row.target,
+                    row.stage,
+                    f"{row.concept}, {row.clip_type} − {row.negatives}",
+                    format_signed(row.step_units, 1),
+                ),
+                *(
+                    format_signed(row.score_change),
+                    format_signed(row.predicted_change),
                     format_range(row.random_low, row.random_high),
-                    format_p(row.p),
+                    format_p(row.p_random_directions),
                 ),
             ),
         )
@@ -225,7 +233,7 @@ def extreme_clip_section(run: RunFolder) -> Section | None:
             if clip.clip in paths
         ]
         if clip_figures:
-            title = f"{row.target}: {row.concept} ({row.kind}) against {row.against}, {row.stage}"
+            title = f"{row.target}: {row.concept} ({row.clip_type}) against {row.negatives}, {row.stage}"
             parts += [html.heading(title), f'<div class="films">{"".join(clip_figures)}</div>']
     if not parts:
         return None
@@ -257,8 +265,8 @@ def time_section(run: RunFolder) -> Section | None:
     return Section("moments", "When in the clip", html.paragraph(text, "soft") + "".join(parts), tuple(all_figures))
 
 
-def _time_values(run: RunFolder, row: Row) -> np.ndarray | None:
-    key, name = f"{row.stage}|{row.target}", f"{row.concept}/{row.kind}/{row.against}"
+def _time_values(run: RunFolder, row: ScoreRow) -> np.ndarray | None:
+    key, name = f"{row.stage}|{row.target}", f"{row.concept}/{row.clip_type}/{row.negatives}"
     names = run.derivatives_over_time.get(f"{row.stage}|vectors")
     if names is None or key not in run.derivatives_over_time or name not in names:
         return None
@@ -277,7 +285,7 @@ def trust_section(run: RunFolder) -> Section:
     all_figures = []
     for stage in unique_in_order([pair.stage for pair in run.cosine_rows]):
         for comparison in ("absolute", "relative"):
-            pairs = [pair for pair in run.cosine_rows if pair.stage == stage and pair.test == comparison]
+            pairs = [pair for pair in run.cosine_rows if pair.stage == stage and pair.comparison == comparison]
             if names := unique_in_order([pair.left for pair in pairs]):
                 grid = np.full((len(names), len(names)), np.nan)
                 for pair in pairs:
@@ -299,10 +307,10 @@ def trust_section(run: RunFolder) -> Section:
             (
                 "faint" if v.auc <= 0.5 or v.auc_p > 0.05 else "",
                 (
-                    *(v.stage, f"{v.concept} ({v.kind}) − {v.against}", f"{v.n_concept} / {v.n_against}"),
+                    *(v.stage, f"{v.concept} ({v.clip_type}) − {v.negatives}", f"{v.n_concept} / {v.n_negatives}"),
                     *(format_number(v.auc, 2), format_p(v.auc_p)),
                     f"{format_number(v.split_half, 2)} ({format_range(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
-                    f"{v.nearest} {format_number(v.nearest_cosine, 2)}" if v.nearest else "",
+                    f"{v.most_similar} {format_number(v.most_similar_cosine, 2)}" if v.most_similar else "",
                 ),
             )
             for v in run.vector_rows
@@ -338,22 +346,22 @@ def tcav_score_section(run: RunFolder) -> Section:
         ]
         all_figures += target_figures
         parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
-    lines = [("" if found(row) else "faint", _score_cells(row, run_statistic(run))) for row in run.score_rows]
+    lines = [("" if is_finding(row) else "faint", _score_cells(row, run_statistic(run))) for row in run.score_rows]
     columns = ("class", "stage", "concept", "compared", "effect", "interval", "score", "p", "adjusted", "verdict")
     parts += [html.heading("All tests"), html.details_block(f"{len(lines)} tests", html.html_table(columns, lines))]
     return Section("scores", "TCAV scores", "".join(parts), tuple(all_figures))
 
 
-def _score_cells(row: Row, statistic: str) -> tuple[str, ...]:
+def _score_cells(row: ScoreRow, statistic: str) -> tuple[str, ...]:
     e = effect_size(row, statistic)
     return (
         *(
             row.target,
             row.stage,
             row.concept,
-            f"{row.kind} − {row.against}",
+            f"{row.clip_type} − {row.negatives}",
             format_signed(e.value, 3),
             format_range(e.low, e.high),
         ),
-        *(format_percent(row.score), format_p(row.p), format_p(row.p_adjusted), row.verdict),
+        *(format_percent(row.tcav_score), format_p(row.p), format_p(row.p_adjusted), row.verdict),
     )

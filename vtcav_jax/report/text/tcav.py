@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_p, format_percent, primary_tests
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.stats.intervals import wilson_ci
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 from vtcav_jax.tcav.previews import PredictionRow
 
 VERDICT_TEXTS = {
@@ -54,7 +54,7 @@ def class_answers(run: RunFolder) -> list[ClassAnswer]:
         by_concept, silent = {}, []
         for concept in unique_in_order([row.concept for row in class_rows]):
             rows = [row for row in class_rows if row.concept == concept]
-            if any(map(found, rows)):
+            if any(map(is_finding, rows)):
                 by_concept[concept] = largest_effect(rows, statistic), describe_concept(rows, statistic)
             else:
                 silent.append(concept)
@@ -69,12 +69,14 @@ def class_answers(run: RunFolder) -> list[ClassAnswer]:
     return out
 
 
-def largest_effect(rows: Sequence[Row], statistic: str) -> float:
+def largest_effect(rows: Sequence[ScoreRow], statistic: str) -> float:
     """Of the effects that were found of the concept by itself, not against its copies; 0 if there is none."""
-    return max((abs(effect_size(row, statistic).value) for row in primary_tests(rows)[1] if found(row)), default=0.0)
+    return max(
+        (abs(effect_size(row, statistic).value) for row in primary_tests(rows)[1] if is_finding(row)), default=0.0
+    )
 
 
-def _no_effect_text(rows: Sequence[Row], silent: Sequence[str], any_found: bool) -> str:
+def _no_effect_text(rows: Sequence[ScoreRow], silent: Sequence[str], any_found: bool) -> str:
     if not silent:
         return ""
     subset = [row for row in rows if row.concept in silent]
@@ -89,15 +91,15 @@ def _no_effect_text(rows: Sequence[Row], silent: Sequence[str], any_found: bool)
     return f"{lead}: smallest adjusted p {format_p(p)}{why}."
 
 
-def describe_concept(rows: Sequence[Row], statistic: str) -> list[str]:
+def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     """One class and concept of which something was found: sentences."""
     target, concept = rows[0].target, rows[0].concept
     negatives, primary = primary_tests(rows)
-    clip_types = unique_in_order([row.kind for row in primary])
+    clip_types = unique_in_order([row.clip_type for row in primary])
     best = {
         clip_type: row
         for clip_type in clip_types
-        if (row := _strongest_finding([row for row in primary if row.kind == clip_type]))
+        if (row := _strongest_finding([row for row in primary if row.clip_type == clip_type]))
     }
     sentences = []
     if row := _strongest_finding(list(best.values())):
@@ -108,30 +110,32 @@ def describe_concept(rows: Sequence[Row], statistic: str) -> list[str]:
         sentences.append(
             f"{target} is {'raised' if positive else 'lowered'} by {concept}{manner}: at {row.stage} the step from"
             f" {_negatives_phrase(negatives)} to clips of it is worth {_format_worth(row, statistic)}, adjusted p"
-            f" {format_p(row.p_adjusted)}; {format_percent(max(row.score, 1 - row.score))} of {row.n_targets} clips agree."
+            f" {format_p(row.p_adjusted)}; {format_percent(max(row.tcav_score, 1 - row.tcav_score))} of {row.n_clips} clips agree."
         )
-        if reversed_rows := [other for other in primary if found(other) and (other.derivative > 0) != positive]:
-            places = join_names(unique_in_order([f"{other.stage} ({other.kind})" for other in reversed_rows]))
+        if reversed_rows := [other for other in primary if is_finding(other) and (other.derivative > 0) != positive]:
+            places = join_names(unique_in_order([f"{other.stage} ({other.clip_type})" for other in reversed_rows]))
             sentences.append(f"The sign is the other way at {places}.")
         sentences += [
-            _missing_text(clip_type, [row for row in primary if row.kind == clip_type])
+            _missing_text(clip_type, [row for row in primary if row.clip_type == clip_type])
             for clip_type in clip_types
             if clip_type not in best
         ]
     sentences += _motion_sentences(
-        target, concept, [row for row in rows if row.test == "motion"], statistic, bool(best)
+        target, concept, [row for row in rows if row.comparison == "motion"], statistic, bool(best)
     )
-    strongest_other = _strongest_finding([row for row in rows if row.test != "motion" and row.against != negatives])
+    strongest_other = _strongest_finding(
+        [row for row in rows if row.comparison != "motion" and row.negatives != negatives]
+    )
     if strongest_other and not best:
         does = "raises" if strongest_other.derivative > 0 else "lowers"
         sentences.append(
-            f"{target}: {concept} ({strongest_other.kind}) {does} the score against {strongest_other.against} at {strongest_other.stage}, by"
+            f"{target}: {concept} ({strongest_other.clip_type}) {does} the score against {strongest_other.negatives} at {strongest_other.stage}, by"
             f" {_format_worth(strongest_other, statistic)}, adjusted p {format_p(strongest_other.p_adjusted)}."
         )
     return sentences
 
 
-def _missing_text(clip_type: str, rows: Sequence[Row]) -> str:
+def _missing_text(clip_type: str, rows: Sequence[ScoreRow]) -> str:
     lead = {"static": "As a still picture", "dynamic": "Moving"}.get(clip_type, f"As {clip_type} clips")
     usable = [row for row in rows if row.verdict != "degenerate stage"]
     if usable and all(row.verdict == "not encoded" for row in usable):
@@ -139,9 +143,11 @@ def _missing_text(clip_type: str, rows: Sequence[Row]) -> str:
     return f"{lead} it shows no effect."
 
 
-def _motion_sentences(target: str, concept: str, rows: Sequence[Row], statistic: str, is_subject: bool) -> list[str]:
+def _motion_sentences(
+    target: str, concept: str, rows: Sequence[ScoreRow], statistic: str, is_subject: bool
+) -> list[str]:
     """Moving clips against copies of themselves; `known` if the concept is the sentence's subject already."""
-    findings = [row for row in rows if found(row)]
+    findings = [row for row in rows if is_finding(row)]
     if not findings:
         if not rows or not is_subject:
             return []
@@ -149,36 +155,34 @@ def _motion_sentences(target: str, concept: str, rows: Sequence[Row], statistic:
             return ["Whether its motion matters cannot be told here."]
         return [f"Copies of it that only lack the motion ({_control_names(rows)}) do as much, as far as can be told."]
     parts = []
-    for control in unique_in_order([row.against for row in findings]):
-        row = _strongest_finding([row for row in findings if row.against == control])
+    for control in unique_in_order([row.negatives for row in findings]):
+        row = _strongest_finding([row for row in findings if row.negatives == control])
         assert row is not None
         parts.append(f"{control} {format_effect(effect_size(row, statistic))} at {row.stage}")
     begin = "Its moving clips" if is_subject else f"{target}: moving clips of {concept}"
     undecided = [
         control
-        for control in unique_in_order([row.against for row in rows])
-        if control not in {r.against for r in findings}
+        for control in unique_in_order([row.negatives for row in rows])
+        if control not in {r.negatives for r in findings}
     ]
     suffix = f"; no difference is shown to {join_names(undecided)}" if undecided else ""
     return [f"{begin} differ from copies of themselves that lack the motion: from {join_names(parts)}{suffix}."]
 
 
-def _control_names(rows: Sequence[Row]) -> str:
-    return join_names(unique_in_order([row.against for row in rows]))
+def _control_names(rows: Sequence[ScoreRow]) -> str:
+    return join_names(unique_in_order([row.negatives for row in rows]))
 
 
-def _strongest_finding(rows: Sequence[Row]) -> Row | None:
-    return min(filter(found, rows), key=lambda row: (row.p_adjusted, -abs(row.share)), default=None)
+def _strongest_finding(rows: Sequence[ScoreRow]) -> ScoreRow | None:
+    return min(filter(is_finding, rows), key=lambda row: (row.p_adjusted, -abs(row.relative_derivative)), default=None)
 
 
 def _negatives_phrase(negatives: str) -> str:
     return "clips of the other concepts" if negatives == "others" else f"{negatives} clips"
 
 
-def _format_worth(row: Row, statistic: str) -> str:
-    unit = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(
-        row.target_fn, row.target_fn
-    )
+def _format_worth(row: ScoreRow, statistic: str) -> str:
+    unit = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(row.score_fn, row.score_fn)
     length = "" if statistic == "step" else " a unit length"
     value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
     return f"{value} {unit}{length} {interval}".rstrip()
@@ -190,7 +194,7 @@ def trust_notes(run: RunFolder) -> list[str]:
     if family:
         notes.append(
             f"All {family['tests']} tests are one family: p-values are corrected for it ({family['correction']}), and a"
-            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(found, run.score_rows))} have it."
+            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} have it."
         )
     tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
     for calibration in run.content.get("self_check", ()):

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vtcav_jax.names import unknown_name_message
-from vtcav_jax.tcav.features.encode import Reading
+from vtcav_jax.tcav.features.encode import EncodeConfig
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
-from vtcav_jax.tcav.stats.vectors import Training
+from vtcav_jax.tcav.stats.vectors import FitConfig
 
-TESTS = ("absolute", "motion", "relative", "group", "pairs")
-PROTOCOLS = ("standard", "paper")
-NULLS = ("labels", "sets")
-STATISTICS = ("step", "unit")
-PAPER = "layers.1", "layers.2", "pool"  # stages
-CHECKED = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
-LEAST = 999  # permutations
-BOUNDARY = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
+COMPARISON_TYPES = ("absolute", "motion", "relative", "group", "pairs")
+EXPERIMENT_PROTOCOLS = ("standard", "paper")
+PERMUTE_UNITS = ("labels", "sets")
+TEST_STATISTICS = ("step", "unit")
+SAHA2024_STAGES = "layers.1", "layers.2", "pool"  # stages
+CALIBRATION_PERMUTATIONS = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
+MIN_PERMUTATIONS = 999  # permutations
+TOP_LEVEL_STAGE_PATTERN = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentConfig:
     """The settings of `experiment.run`.
 
     `tests`: `absolute` is a concept against the pooled random clips; `motion` dynamic clips against their own twins;
@@ -37,27 +37,27 @@ class Experiment:
     """
 
     stages: tuple[str, ...] = ()  # names or globs; none: the ends of the network's parts, such as layers.2
-    tests: tuple[str, ...] = ("absolute", "motion", "relative")
-    null: str = "labels"
+    comparisons: tuple[str, ...] = ("absolute", "motion", "relative")
+    permute: str = "labels"
     statistic: str = "step"
     pool: str = "space"
-    target_fn: str = "logit"
+    score_fn: str = "logit"
     sensitivity: str = "gradient"
-    steps: int = 16
+    integration_steps: int = 16
     estimator: str = "logistic"
-    lam: float = 0.01
+    l2: float = 0.01
     solver: str = "host"
     permutations: int | None = None  # None: 999, or twice what one finding needs to pass alone in its family
     alpha: float = 0.05
     correction: str = "holm"
-    n_targets: int | None = 100  # at most, of each class
-    draws: int = 1000  # of each bootstrap
-    self_check: int = 20
-    steering: int = 0
+    max_target_clips: int | None = 100  # at most, of each class
+    bootstrap_draws: int = 1000  # of each bootstrap
+    calibration_trials: int = 20
+    steering_controls: int = 0
     protocol: str = "standard"
-    export: bool = True  # vectors.safetensors
+    export_vectors: bool = True  # vectors.safetensors
     seed: int = 0
-    batch: int = 8
+    batch_size: int = 8
     budget: int = 2 * 2**30
 
     def __post_init__(self):
@@ -65,28 +65,28 @@ class Experiment:
             f"{name} is one of {', '.join(allowed)}, got {value!r}"
             for name, value, allowed in [
                 ("correction", self.correction, CORRECTIONS),
-                ("protocol", self.protocol, PROTOCOLS),
-                ("null", self.null, NULLS),
-                ("statistic", self.statistic, STATISTICS),
-                *(("tests", test, TESTS) for test in self.tests),
+                ("protocol", self.protocol, EXPERIMENT_PROTOCOLS),
+                ("null", self.permute, PERMUTE_UNITS),
+                ("statistic", self.statistic, TEST_STATISTICS),
+                *(("tests", test, COMPARISON_TYPES) for test in self.comparisons),
             ]
             if value not in allowed
         ]
-        if not self.tests:
-            problems.append(f"tests are some of {', '.join(TESTS)}, got none")
+        if not self.comparisons:
+            problems.append(f"tests are some of {', '.join(COMPARISON_TYPES)}, got none")
         if not 0 < self.alpha < 1:
             problems.append(f"alpha is between 0 and 1, got {self.alpha:g}")
-        if self.lam <= 0:
-            problems.append(f"lam must be above 0, got {self.lam:g}")
-        least = {"permutations": 1, "draws": 2, "self_check": 0, "steering": 0, "seed": 0}
+        if self.l2 <= 0:
+            problems.append(f"lam must be above 0, got {self.l2:g}")
+        minimums = {"permutations": 1, "draws": 2, "self_check": 0, "steering": 0, "seed": 0}
         problems += [
             f"{name} must be at least {low}, got {getattr(self, name)}"
-            for name, low in least.items()
+            for name, low in minimums.items()
             if getattr(self, name) is not None and getattr(self, name) < low
         ]
-        if self.n_targets is not None and self.n_targets < 1:
-            problems.append(f"n_targets must be at least 1, got {self.n_targets}")
-        for make in (lambda: self.reading, lambda: self.training):
+        if self.max_target_clips is not None and self.max_target_clips < 1:
+            problems.append(f"n_targets must be at least 1, got {self.max_target_clips}")
+        for make in (lambda: self.encode_config, lambda: self.fit_config):
             try:
                 make()
             except ValueError as error:
@@ -94,35 +94,38 @@ class Experiment:
         if problems:
             raise ValueError("; ".join(problems))
 
-    def enough(self, family: int) -> int:
+    def num_permutations(self, family_size: int) -> int:
         """Permutations, where they are not given: a finding can then pass alone with half of alpha, not just."""
         if self.permutations is not None:
             return self.permutations
         return max(
-            LEAST, 0 if self.correction == "bh" else attainable(0.5, family, self.alpha / 2, self.correction).needed
+            MIN_PERMUTATIONS,
+            0 if self.correction == "bh" else attainable(0.5, family_size, self.alpha / 2, self.correction).n_needed,
         )
 
-    def adapted(self, known: Sequence[str]) -> "Experiment":
+    def with_protocol(self, network_stages: Sequence[str]) -> "ExperimentConfig":
         """To the paper's protocol, if that is asked for: flattened activations, Bonferroni's correction, and where no
         stages are named its three, the ends of the second and the third part before merging and the pooled features."""
         if self.protocol != "paper":
             return self
-        stages = self.stages or (PAPER if set(PAPER) <= set(known) else ())
+        stages = self.stages or (SAHA2024_STAGES if set(SAHA2024_STAGES) <= set(network_stages) else ())
         return replace(self, pool="none", correction="bonferroni", stages=stages)
 
     @property
-    def reading(self) -> Reading:
-        return Reading(self.pool, self.target_fn, self.sensitivity, self.steps, self.batch, budget=self.budget)
+    def encode_config(self) -> EncodeConfig:
+        return EncodeConfig(
+            self.pool, self.score_fn, self.sensitivity, self.integration_steps, self.batch_size, budget=self.budget
+        )
 
     @property
-    def training(self) -> Training:
-        return Training(self.estimator, self.lam, solver=self.solver)
+    def fit_config(self) -> FitConfig:
+        return FitConfig(self.estimator, self.l2, solver=self.solver)
 
 
-def chosen_stages(globs: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+def resolve_stages(globs: Sequence[str], network_stages: Sequence[str]) -> tuple[str, ...]:
     """The known stages that any of the globs means, in the network's order."""
     if not globs:
-        return tuple(filter(BOUNDARY.fullmatch, known)) or tuple(known)
-    if missing := [glob for glob in globs if not any(fnmatch.fnmatchcase(name, glob) for name in known)]:
-        raise ValueError(unknown_name_message("stage", missing, known))
-    return tuple(name for name in known if any(fnmatch.fnmatchcase(name, glob) for glob in globs))
+        return tuple(filter(TOP_LEVEL_STAGE_PATTERN.fullmatch, network_stages)) or tuple(network_stages)
+    if missing := [glob for glob in globs if not any(fnmatch.fnmatchcase(name, glob) for name in network_stages)]:
+        raise ValueError(unknown_name_message("stage", missing, network_stages))
+    return tuple(name for name in network_stages if any(fnmatch.fnmatchcase(name, glob) for glob in globs))

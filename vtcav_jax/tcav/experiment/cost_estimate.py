@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-EFFICIENCY = 0.6, 0.15  # of a large product's speed that networks reach, large ones and small
+REACHED_EFFICIENCIES = 0.6, 0.15  # of a large product's speed that networks reach, large ones and small
 
 
 @dataclass(frozen=True)
-class Cost:
+class ForwardCost:
     """Of one clip forward: operations of products and convolutions, and bytes of everything in between."""
 
     flop: float
     bytes: float
 
 
-def forward(model: Any, clip: tuple[int, ...]) -> Cost:
-    video = jax.ShapeDtypeStruct((1, *clip), np.float32)
-    return _cost(jax.make_jaxpr(lambda model, video: model(video))(model, video).jaxpr)
+def forward_cost(model: Any, clip_shape: tuple[int, ...]) -> ForwardCost:
+    video = jax.ShapeDtypeStruct((1, *clip_shape), np.float32)
+    return _jaxpr_cost(jax.make_jaxpr(lambda model, video: model(video))(model, video).jaxpr)
 
 
-def speed() -> float:
+def matmul_flops() -> float:
     """Operations a second of a float32 product on the first device."""
     a = jnp.ones((1024, 1024))
     product = jax.jit(lambda a: a @ a)
@@ -38,15 +38,15 @@ def speed() -> float:
     return 2 * 1024**3 / min(seconds)
 
 
-def _cost(jaxpr: Any) -> Cost:
+def _jaxpr_cost(jaxpr: Any) -> ForwardCost:
     flop = size = 0.0
     for equation in jaxpr.eqns:
         out = [v.aval for v in equation.outvars if hasattr(v.aval, "shape")]
-        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        inner = [part for value in equation.params.values() for part in _programs(value)]
+        repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        inner = [part for value in equation.params.values() for part in _inner_jaxprs(value)]
         if inner:
-            parts = [_cost(part) for part in inner]
-            flop += times * sum(part.flop for part in parts)
+            parts = [_jaxpr_cost(part) for part in inner]
+            flop += repeats * sum(part.flop for part in parts)
             size += max(part.bytes for part in parts)  # of a loop's rounds one is there at a time
             continue
         size += sum(math.prod(a.shape) * a.dtype.itemsize for a in out)
@@ -57,11 +57,11 @@ def _cost(jaxpr: Any) -> Cost:
         elif equation.primitive.name == "conv_general_dilated":
             channels = right[equation.params["dimension_numbers"].rhs_spec[0]]
             flop += 2 * math.prod(out[0].shape) * math.prod(right) / channels
-    return Cost(flop, size)
+    return ForwardCost(flop, size)
 
 
-def _programs(value: Any) -> list[Any]:
+def _inner_jaxprs(value: Any) -> list[Any]:
     """The programs within an equation's parameter: bodies of loops, branches, calls."""
     values = value if isinstance(value, (tuple, list)) else [value]
-    found = [getattr(each, "jaxpr", each) for each in values]
-    return [each for each in found if hasattr(each, "eqns")]
+    jaxprs = [getattr(each, "jaxpr", each) for each in values]
+    return [each for each in jaxprs if hasattr(each, "eqns")]

@@ -17,13 +17,13 @@ from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.open import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
-from vtcav_jax.tcav.features.cache import key_of
+from vtcav_jax.tcav.features.cache import content_key
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ConceptClipSource:
     """Concept clips as a source, letterboxed: what an object is cut out of must not be cut once more."""
 
     clips: tuple[ConceptClip, ...]
@@ -41,15 +41,17 @@ class Shown:
     def identity(self) -> str:
         return json_sha256([clip.sha256 for clip in self.clips])
 
-    def read(self, i: int, geometry: ClipSpec, how: SamplingConfig) -> Clip:
+    def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         clip = self.clips[i]
-        video = letterboxed(clip, geometry)[None]
+        video = letterboxed(clip, clip_spec)[None]
         frames = np.arange(len(video[0]))[None]
-        return Clip(geometry.normalise(video) if how.normalise else video, frames, frames / 25, False, clip.sha256)
+        return Clip(
+            clip_spec.normalise(video) if sampling.normalise else video, frames, frames / 25, False, clip.sha256
+        )
 
 
 @dataclass(frozen=True)
-class Some:
+class ClipSelection:
     """Some items of a source: their numbers, names, and keys, which tell content and geometry."""
 
     source: Source
@@ -60,21 +62,21 @@ class Some:
     def __len__(self) -> int:
         return len(self.items)
 
-    def only(self, rows: Sequence[int]) -> "Some":
-        def of(part: tuple[T, ...]) -> tuple[T, ...]:
-            return tuple(part[i] for i in rows)
+    def take(self, rows: Sequence[int]) -> "ClipSelection":
+        def pick(values: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(values[i] for i in rows)
 
-        return Some(self.source, of(self.items), of(self.names), of(self.keys))
+        return ClipSelection(self.source, pick(self.items), pick(self.names), pick(self.keys))
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetClass:
     """A class and the clips, as rows of the targets, at which its score is followed."""
 
     name: str
     index: int  # of the logit
     rows: tuple[int, ...]
-    labelled: bool
+    is_labelled: bool
 
 
 @dataclass(frozen=True)
@@ -82,73 +84,75 @@ class Preflight:
     """What was found out about the files."""
 
     unreadable: dict[str, str]
-    short: tuple[str, ...]  # frames come twice
-    twice: tuple[str, ...]  # targets that are the same clip as an earlier one
+    short_clips: tuple[str, ...]  # frames come twice
+    duplicate_targets: tuple[str, ...]  # targets that are the same clip as an earlier one
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Looked:
+class ExperimentClips:
     """The clips of an experiment."""
 
-    concepts: Some
-    clips: tuple[ConceptClip, ...]  # those of `concepts`
-    targets: Some
-    classes: tuple[Target, ...]
+    concepts: ClipSelection
+    concept_clips: tuple[ConceptClip, ...]  # those of `concepts`
+    targets: ClipSelection
+    classes: tuple[TargetClass, ...]
     preflight: Preflight
 
     @property
-    def videos(self) -> Int[np.ndarray, " m"]:
+    def video_ids(self) -> Int[np.ndarray, " m"]:
         """A number for the video that each concept clip was cut out of; its own where that is not known."""
-        return np.unique([clip.source_sha256 or clip.family for clip in self.clips], return_inverse=True)[1]
+        return np.unique([clip.source_sha256 or clip.family for clip in self.concept_clips], return_inverse=True)[1]
 
 
-def look(
-    loaded: Network,
+def select_clips(
+    network: Network,
     targets: Sequence[str],
     source: Source,
     sets: ConceptSets,
-    geometry: ClipSpec,
+    clip_spec: ClipSpec,
     *,
-    most: int | None,
+    max_clips: int | None,
     seed: int,
-) -> Looked:
+) -> ExperimentClips:
     """Chooses the targets' clips and checks all files; a clip in two places is refused, one that is broken left out."""
-    wanted = {name: of_class(loaded, name, source, most, seed) for name in dict.fromkeys(targets)}
-    if not wanted:
-        raise ValueError(f"name at least one target; the network has {', '.join(loaded.labels)}")
-    items = sorted({i for _, rows, _ in wanted.values() for i in rows})
-    contents, unreadable, short = {}, {}, []
+    class_clips = {name: clips_of_class(network, name, source, max_clips, seed) for name in dict.fromkeys(targets)}
+    if not class_clips:
+        raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
+    items = sorted({i for _, rows, _ in class_clips.values() for i in rows})
+    content_keys, unreadable, short_clips = {}, {}, []
     for i in items:
         item = source.items[i]
         if item.path is None:
-            contents[i] = key_of(source.identity, i)
+            content_keys[i] = content_key(source.identity, i)
             continue
-        if (why := _probed(item.path, geometry, item.name, short)) is None:
-            contents[i] = _sha256(item.path)
+        if (problem := _read_problem(item.path, clip_spec, item.name, short_clips)) is None:
+            content_keys[i] = _sha256(item.path)
         else:
-            unreadable[item.name] = why
-    forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in contents.items() if source.items[i].path})
-    good = []
+            unreadable[item.name] = problem
+    forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in content_keys.items() if source.items[i].path})
+    readable = []
     for clip in sets.clips:
-        rule = replace(geometry, interval=1) if clip.frames else geometry
-        why = _probed(clip.path, rule, clip.file, short)
-        if why is None:
-            good.append(clip)
+        reading_spec = replace(clip_spec, interval=1) if clip.frames else clip_spec
+        problem = _read_problem(clip.path, reading_spec, clip.file, short_clips)
+        if problem is None:
+            readable.append(clip)
         else:
-            unreadable[clip.file] = why
-    shape = asdict(geometry)
-    first: dict[str, int] = {}
-    for i in contents:
+            unreadable[clip.file] = problem
+    shape = asdict(clip_spec)
+    first_of_key: dict[str, int] = {}
+    for i in content_keys:
         item = source.items[i]
-        first.setdefault(key_of("target", contents[i], item.start, item.end, shape), i)
-    kept = {i: key for key, i in first.items()}
-    twice = tuple(source.items[i].name for i in contents if i not in kept)
-    some = Some(source, tuple(kept), tuple(source.items[i].name for i in kept), tuple(kept.values()))
-    place = {i: row for row, i in enumerate(kept)}
+        first_of_key.setdefault(content_key("target", content_keys[i], item.start, item.end, shape), i)
+    key_of_item = {i: key for key, i in first_of_key.items()}
+    duplicate_targets = tuple(source.items[i].name for i in content_keys if i not in key_of_item)
+    target_selection = ClipSelection(
+        source, tuple(key_of_item), tuple(source.items[i].name for i in key_of_item), tuple(key_of_item.values())
+    )
+    row_of_item = {i: row for row, i in enumerate(key_of_item)}
     classes = tuple(
-        Target(name, index, tuple(place[i] for i in rows if i in place), labelled)
-        for name, (index, rows, labelled) in wanted.items()
+        TargetClass(name, index, tuple(row_of_item[i] for i in rows if i in row_of_item), is_labelled)
+        for name, (index, rows, is_labelled) in class_clips.items()
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(
@@ -157,38 +161,46 @@ def look(
     notes = tuple(
         f"{source.spec} says nothing about {target.name}: all its clips are taken for it"
         for target in classes
-        if not target.labelled
+        if not target.is_labelled
     )
-    keys = tuple(key_of("concept", clip.sha256, bool(clip.frames), shape) for clip in good)
-    shown = Some(Shown(tuple(good)), tuple(range(len(good))), tuple(clip.file for clip in good), keys)
-    flight = Preflight(unreadable, tuple(short), twice, (*sets.notes, *notes))
-    return Looked(shown, tuple(good), some, classes, flight)
+    keys = tuple(content_key("concept", clip.sha256, bool(clip.frames), shape) for clip in readable)
+    concept_selection = ClipSelection(
+        ConceptClipSource(tuple(readable)), tuple(range(len(readable))), tuple(clip.file for clip in readable), keys
+    )
+    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *notes))
+    return ExperimentClips(concept_selection, tuple(readable), target_selection, classes, preflight)
 
 
-def of_class(loaded: Network, name: str, source: Source, most: int | None, seed: int) -> tuple[int, list[int], bool]:
+def clips_of_class(
+    network: Network, name: str, source: Source, max_clips: int | None, seed: int
+) -> tuple[int, list[int], bool]:
     """The class's logit, the items that are labelled with it, and whether they are labelled at all."""
-    index = loaded.class_index(name)
-    head, part = next((head, part) for head, part in loaded.head_slices.items() if part.start <= index < part.stop)
-    answer = loaded.heads[head][index - part.start]
-    labelled = head in source.heads
-    if labelled and answer not in source.heads[head]:
+    index = network.class_index(name)
+    head, head_slice = next(
+        (head, head_slice)
+        for head, head_slice in network.head_slices.items()
+        if head_slice.start <= index < head_slice.stop
+    )
+    answer = network.heads[head][index - head_slice.start]
+    is_labelled = head in source.heads
+    if is_labelled and answer not in source.heads[head]:
         raise ValueError(f"{source.spec}: " + unknown_name_message(f"{head} label", [answer], source.heads[head]))
-    number = source.heads[head].index(answer) if labelled else None
-    rows = [i for i, item in enumerate(source.items) if not labelled or item.labels.get(head) == number]
+    label_index = source.heads[head].index(answer) if is_labelled else None
+    rows = [i for i, item in enumerate(source.items) if not is_labelled or item.labels.get(head) == label_index]
     if not rows:
         raise ValueError(f"no clip of {source.spec} is labelled {head}:{answer}; give others, or more of them")
-    if most is not None and len(rows) > most:
-        chosen = np.random.default_rng([seed, index]).permutation(len(rows))[:most]
-        rows = [rows[i] for i in sorted(chosen)]
-    return index, rows, labelled
+    if max_clips is not None and len(rows) > max_clips:
+        subset = np.random.default_rng([seed, index]).permutation(len(rows))[:max_clips]
+        rows = [rows[i] for i in sorted(subset)]
+    return index, rows, is_labelled
 
 
-def _probed(path: Path, geometry: ClipSpec, name: str, short: list[str]) -> str | None:
+def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[str]) -> str | None:
     """Why a file cannot be read, if so; its name goes to `short` where frames must come twice."""
     try:
         index = probe(path)
-        if select_frames(index.times, index.duration, geometry).padded:
-            short.append(name)
+        if select_frames(index.times, index.duration, clip_spec).padded:
+            short_clips.append(name)
     except (VideoError, OSError) as error:
         return str(error)
     return None

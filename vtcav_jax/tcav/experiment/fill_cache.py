@@ -11,102 +11,111 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vtcav_jax import tap as taps
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.tcav.experiment.dataset import Some
+from vtcav_jax.tcav.experiment.dataset import ClipSelection
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features import distributed
-from vtcav_jax.tcav.features.encode import Reading, activations_of, gradients_of
-from vtcav_jax.tcav.features.microbatches import Batch, Clips, Work, held
+from vtcav_jax.tcav.features.encode import EncodeConfig, stream_activations, stream_gradients
+from vtcav_jax.tcav.features.microbatches import Batch, ClipBatches, PassCounter, in_memory
 
 
-def fill_activations(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[ReadResult]:
+def fill_activations(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int) -> list[ReadResult]:
     """Of the concept clips: forward, as far as the deepest stage that any of them lacks. What failed is returned.
 
     Each process takes a share of the clips; afterwards all are there.
     """
     # What one process finds missing another may have made already
-    rows = distributed.agreed([same[0] for same in plan.forward_missing.values()])
+    rows = distributed.broadcast_from_main([same[0] for same in plan.forward_missing.values()])
     stages = [s for s in plan.stages if not all(plan.store.has(plan.example_key(row, s)) for row in rows)]
-    own, failed = distributed.share(rows), []
-    if own and stages:
-        reading = _sized(plan.settings.reading, len(own))
-        clips, read = _streamed(plan, plan.looked.concepts, own, workers, failed)
-        for start, seen in activations_of(placed(plan, mesh), clips, stages, reading, mesh, work):
+    local_rows, failures = distributed.local_share(rows), []
+    if local_rows and stages:
+        encode_config = _with_batch_size(plan.config.encode_config, len(local_rows))
+        clips, rows_read = _stream_clips(plan, plan.clips.concepts, local_rows, num_workers, failures)
+        for start, activations in stream_activations(
+            replicate_model(plan, mesh), clips, stages, encode_config, mesh, passes
+        ):
             for stage in stages:
-                for i, value in enumerate(seen[stage]):
-                    plan.store.put(plan.example_key(read[start + i], stage), value)
-    return _failures(failed, plan.looked.concepts)
+                for i, value in enumerate(activations[stage]):
+                    plan.store.put(plan.example_key(rows_read[start + i], stage), value)
+    return _gather_failures(failures, plan.clips.concepts)
 
 
-def fill_gradients(plan: Plan, mesh: Mesh, work: Work, workers: int) -> list[ReadResult]:
+def fill_gradients(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int) -> list[ReadResult]:
     """Of the targets: forward once, and backward once for each class, for all stages together."""
-    missing = {int(row): tuple(classes) for row, classes in distributed.agreed(list(plan.backward_missing.items()))}
+    missing = {
+        int(row): tuple(classes)
+        for row, classes in distributed.broadcast_from_main(list(plan.backward_missing.items()))
+    }
     stages = [
         s
         for s in plan.stages
         if not all(plan.store.has(plan.gradient_key(row, k, s)) for row, classes in missing.items() for k in classes)
     ] or list(plan.stages[:1])
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row in distributed.share(list(missing)):
-        groups.setdefault(missing[row], []).append(row)
-    reading, failed = _sized(plan.settings.reading, sum(map(len, groups.values()))), []
-    model = placed(plan, mesh) if groups else None
-    for classes, rows in groups.items():
-        clips, read = _streamed(plan, plan.looked.targets, rows, workers, failed)
+    rows_by_classes: dict[tuple[int, ...], list[int]] = {}
+    for row in distributed.local_share(list(missing)):
+        rows_by_classes.setdefault(missing[row], []).append(row)
+    encode_config, failures = _with_batch_size(plan.config.encode_config, sum(map(len, rows_by_classes.values()))), []
+    model = replicate_model(plan, mesh) if rows_by_classes else None
+    for classes, rows in rows_by_classes.items():
+        clips, rows_read = _stream_clips(plan, plan.clips.targets, rows, num_workers, failures)
         table = np.tile(np.array(classes, np.int64), (len(rows), 1))
         assert model is not None
-        for start, scores, slopes in gradients_of(model, clips, table, stages, reading, mesh, work):
-            for i, row in enumerate(read[start : start + len(scores)]):
+        for start, scores, gradients in stream_gradients(model, clips, table, stages, encode_config, mesh, passes):
+            for i, row in enumerate(rows_read[start : start + len(scores)]):
                 for c, index in enumerate(classes):
                     for stage in stages:
-                        plan.store.put(plan.gradient_key(row, index, stage), slopes[stage][c, i])
+                        plan.store.put(plan.gradient_key(row, index, stage), gradients[stage][c, i])
                     plan.store.put(plan.gradient_key(row, index, None), np.asarray(scores[i, c]))
-    return _failures(failed, plan.looked.targets)
+    return _gather_failures(failures, plan.clips.targets)
 
 
-def targets_of(plan: Plan, workers: int) -> tuple[Clips, list[int]]:
+def target_batches(plan: Plan, num_workers: int) -> tuple[ClipBatches, list[int]]:
     """The targets of all classes, to be gone through any number of times: in memory if they fit, else read each time.
 
     And which rows they are.
     """
-    rows = sorted({row for target in plan.looked.classes for row in target.rows})
-    clips = replace(_streamed(plan, plan.looked.targets, rows, workers, [])[0], exact=True)
-    fits = 4 * math.prod(clips.shape) * len(rows) <= plan.settings.budget
-    return (held(np.stack(list(clips))) if fits else clips), rows
+    rows = sorted({row for target in plan.clips.classes for row in target.rows})
+    clips = replace(_stream_clips(plan, plan.clips.targets, rows, num_workers, [])[0], exact=True)
+    fits = 4 * math.prod(clips.shape) * len(rows) <= plan.config.budget
+    return (in_memory(np.stack(list(clips))) if fits else clips), rows
 
 
-def _failures(own: Sequence[ReadResult], some: Some) -> list[ReadResult]:
+def _gather_failures(local_failures: Sequence[ReadResult], selection: ClipSelection) -> list[ReadResult]:
     """Of all processes; they wait for each other here."""
-    told = [each for part in distributed.gathered([(read.index, read.failure) for read in own]) for each in part]
-    return [ReadResult(index, some.source.items[index], None, failure) for index, failure in told]
+    failures = [
+        each
+        for part in distributed.all_gather([(read.index, read.failure) for read in local_failures])
+        for each in part
+    ]
+    return [ReadResult(index, selection.source.items[index], None, failure) for index, failure in failures]
 
 
-def placed(plan: Plan, mesh: Mesh) -> taps.Model:
-    return jax.device_put(taps.as_pytree(plan.loaded.model), NamedSharding(mesh, PartitionSpec()))
+def replicate_model(plan: Plan, mesh: Mesh) -> taps.Model:
+    return jax.device_put(taps.as_pytree(plan.network.model), NamedSharding(mesh, PartitionSpec()))
 
 
-def _sized(reading: Reading, count: int) -> Reading:
-    return replace(reading, micro_batch=min(reading.micro_batch, max(count, 1)))
+def _with_batch_size(encode_config: EncodeConfig, n_clips: int) -> EncodeConfig:
+    return replace(encode_config, batch_size=min(encode_config.batch_size, max(n_clips, 1)))
 
 
-def _streamed(
-    plan: Plan, some: Some, rows: Sequence[int], workers: int, failed: list[ReadResult]
-) -> tuple[Clips, list[int]]:
+def _stream_clips(
+    plan: Plan, selection: ClipSelection, rows: Sequence[int], num_workers: int, failures: list[ReadResult]
+) -> tuple[ClipBatches, list[int]]:
     """The clips in these rows, less those that fail; the list fills with the rows as their clips are read."""
-    read: list[int] = []
-    row_of = {some.items[row]: row for row in rows}
+    rows_read: list[int] = []
+    row_of = {selection.items[row]: row for row in rows}
 
     def batches() -> Iterator[Batch]:
-        for one in stream(
-            some.source,
-            plan.geometry,
+        for read_result in stream(
+            selection.source,
+            plan.clip_spec,
             SamplingConfig(),
-            positions=[some.items[row] for row in rows],
-            num_workers=workers,
+            positions=[selection.items[row] for row in rows],
+            num_workers=num_workers,
         ):
-            if one.clip is None:
-                failed.append(one)
+            if read_result.clip is None:
+                failures.append(read_result)
                 continue
-            read.append(row_of[one.index])
-            yield one.clip.video[:1], np.ones(1, bool)
+            rows_read.append(row_of[read_result.index])
+            yield read_result.clip.video[:1], np.ones(1, bool)
 
-    return Clips(len(rows), plan.geometry.shape, batches, np.float32, exact=False), read
+    return ClipBatches(len(rows), plan.clip_spec.shape, batches, np.float32, exact=False), rows_read

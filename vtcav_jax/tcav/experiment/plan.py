@@ -13,251 +13,283 @@ from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.tcav.experiment import cost_estimate
-from vtcav_jax.tcav.experiment.comparisons import Asked, ask
-from vtcav_jax.tcav.experiment.config import CHECKED, Experiment, chosen_stages
-from vtcav_jax.tcav.experiment.dataset import Looked, look
-from vtcav_jax.tcav.features.cache import Cache, code_version, fingerprint, key_of
-from vtcav_jax.tcav.features.encode import checked_shapes
+from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
+from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig, resolve_stages
+from vtcav_jax.tcav.experiment.dataset import ExperimentClips, select_clips
+from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
+from vtcav_jax.tcav.features.encode import stage_shapes
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
 
-SHOWN = 8
+MAX_PLAN_LINES = 8
 # Seconds of a vector, more for each pair of examples, and of a row, on a core of 2020
-VECTOR, PAIR, ROW = 2e-5, 3e-9, 1e-2
+SECONDS_PER_VECTOR, SECONDS_PER_PAIR, SECONDS_PER_ROW = 2e-5, 3e-9, 1e-2
 
 
 @dataclass(frozen=True)
 class Plan:
     """`keys` are where activations, gradients and scores are kept, by stage and clip."""
 
-    loaded: Network
-    geometry: ClipSpec
-    settings: Experiment
+    network: Network
+    clip_spec: ClipSpec
+    config: ExperimentConfig
     stages: tuple[str, ...]
     shapes: dict[str, tuple[tuple[int, ...], type]]
-    looked: Looked
-    asked: Asked
+    clips: ExperimentClips
+    comparisons: Comparisons
     store: Cache
-    weights: str  # hash of the network
-    base: str
+    weights_hash: str  # hash of the network
+    base_key: str
 
     def example_key(self, row: int, stage: str) -> str:
-        return key_of("activation", self.base, self.looked.concepts.keys[row], stage)
+        return content_key("activation", self.base_key, self.clips.concepts.keys[row], stage)
 
-    def gradient_key(self, row: int, index: int, stage: str | None) -> str:
+    def gradient_key(self, row: int, class_index: int, stage: str | None) -> str:
         """Without a stage it is the class score's."""
-        s = self.settings
-        how = [s.target_fn, *([s.sensitivity, s.steps] if stage and s.sensitivity == "integrated" else [])]
-        return key_of("gradient", self.base, how, self.looked.targets.keys[row], index, stage)
+        s = self.config
+        score_key = [
+            s.score_fn,
+            *([s.sensitivity, s.integration_steps] if stage and s.sensitivity == "integrated" else []),
+        ]
+        return content_key("gradient", self.base_key, score_key, self.clips.targets.keys[row], class_index, stage)
 
     @property
     def forward_missing(self) -> dict[str, list[int]]:
         """By content, the concept clips that some stage lacks: equal ones are encoded once."""
-        found: dict[str, list[int]] = {}
-        for row, key in enumerate(self.looked.concepts.keys):
+        missing: dict[str, list[int]] = {}
+        for row, key in enumerate(self.clips.concepts.keys):
             if any(not self.store.has(self.example_key(row, stage)) for stage in self.stages):
-                found.setdefault(key, []).append(row)
-        return found
+                missing.setdefault(key, []).append(row)
+        return missing
 
     @property
     def backward_missing(self) -> dict[int, tuple[int, ...]]:
         """By target, the classes whose gradient some stage lacks."""
-        found: dict[int, tuple[int, ...]] = {}
-        for target in self.looked.classes:
+        missing: dict[int, tuple[int, ...]] = {}
+        for target in self.clips.classes:
             for row in target.rows:
                 places = (self.gradient_key(row, target.index, stage) for stage in (None, *self.stages))
                 if not all(map(self.store.has, places)):
-                    found[row] = tuple(dict.fromkeys((*found.get(row, ()), target.index)))
-        return found
+                    missing[row] = tuple(dict.fromkeys((*missing.get(row, ()), target.index)))
+        return missing
 
     @property
-    def family(self) -> int:
-        return len(self.asked.questions) * len(self.stages) * len(self.looked.classes)
+    def family_size(self) -> int:
+        return len(self.comparisons.entries) * len(self.stages) * len(self.clips.classes)
 
     @property
     def attainable(self) -> Attainable:
-        s = self.settings
-        smallest = min(question.smallest(s) for question in self.asked.questions)
-        return attainable(smallest, self.family, s.alpha, s.correction)
+        s = self.config
+        p_min = min(comparison.min_attainable_p(s) for comparison in self.comparisons.entries)
+        return attainable(p_min, self.family_size, s.alpha, s.correction)
 
     def require(self) -> None:
         """Refuses what cannot find anything, with what would do."""
-        if not self.asked.questions:
-            told = "; ".join(self.asked.notes) or "the sets have neither random ones nor controls nor other concepts"
-            raise ValueError(f"there is nothing to test: {told}")
-        self.attainable.require(self.lacking)
+        if not self.comparisons.entries:
+            reason = (
+                "; ".join(self.comparisons.notes) or "the sets have neither random ones nor controls nor other concepts"
+            )
+            raise ValueError(f"there is nothing to test: {reason}")
+        self.attainable.require(self.shortfall)
 
     @property
-    def lacking(self) -> str:
+    def shortfall(self) -> str:
         """What there would have to be more of for smaller p-values."""
-        if self.settings.null == "sets":
+        if self.config.permute == "sets":
             return "random sets"
-        s, needed = self.settings, self.attainable.needed
-        least = min(question.smallest(replace(s, permutations=needed)) for question in self.asked.questions)
-        if attainable(least, self.family, s.alpha, s.correction).possible:
+        s, n_needed = self.config, self.attainable.n_needed
+        p_min = min(
+            comparison.min_attainable_p(replace(s, permutations=n_needed)) for comparison in self.comparisons.entries
+        )
+        if attainable(p_min, self.family_size, s.alpha, s.correction).possible:
             return "permutations"
         return "different ways of exchanging labels, which takes more clips of a concept or more random ones,"
 
     @property
-    def vectors(self) -> int:
+    def n_vectors(self) -> int:
         """To be trained: the concepts', for each stage, with all that their statistics need."""
-        s = self.settings
-        each = sum(
-            1 + (0 if s.null == "sets" and q.sets else s.permutations or 0) + 500 + 40 + 100 + 2 * len(q.sets)
-            for q in self.asked.questions
+        s = self.config
+        per_stage = sum(
+            1
+            + (0 if s.permute == "sets" and q.random_sets else s.permutations or 0)
+            + 500
+            + 40
+            + 100
+            + 2 * len(q.random_sets)
+            for q in self.comparisons.entries
         )
-        return len(self.stages) * (each + CHECKED * s.self_check * len(self.asked.random))
+        return len(self.stages) * (
+            per_stage + CALIBRATION_PERMUTATIONS * s.calibration_trials * len(self.comparisons.random_sets)
+        )
 
     @property
-    def disk(self) -> int:
+    def disk_bytes(self) -> int:
         """Bytes that will be added to the cache."""
         bytes_of = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
         return bytes_of * (len(self.forward_missing) + sum(map(len, self.backward_missing.values())))
 
     @property
-    def memory(self) -> int:
+    def memory_bytes(self) -> int:
         """Bytes of host memory for the products of the largest stage."""
-        m = len(self.looked.concepts)
-        n = sum(len(target.rows) for target in self.looked.classes)
+        m = len(self.clips.concepts)
+        n = sum(len(target.rows) for target in self.clips.classes)
         largest = max(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
-        return min((m + n) * largest, 2 * self.settings.budget) + 16 * (m * m + m * n + n * n)
+        return min((m + n) * largest, 2 * self.config.budget) + 16 * (m * m + m * n + n * n)
 
     @property
-    def moves(self) -> int:
+    def n_moves(self) -> int:
         """Forward passes of targets along vectors, at most: for finite steps, and for the steering of findings."""
-        s, n = self.settings, len({row for target in self.looked.classes for row in target.rows})
-        tests = len(self.asked.questions) * len(self.stages)
-        each = 1 + (s.permutations or 0) if s.sensitivity == "finite" else 0
-        checks = CHECKED * s.self_check * len(self.asked.random) * len(self.stages) if each else 0
-        return 2 * n * (tests * (each + (1 + s.steering if s.steering else 0)) + checks)
+        s, n = self.config, len({row for target in self.clips.classes for row in target.rows})
+        n_tests = len(self.comparisons.entries) * len(self.stages)
+        moves_per_test = 1 + (s.permutations or 0) if s.sensitivity == "finite" else 0
+        checks = (
+            CALIBRATION_PERMUTATIONS * s.calibration_trials * len(self.comparisons.random_sets) * len(self.stages)
+            if moves_per_test
+            else 0
+        )
+        return 2 * n * (n_tests * (moves_per_test + (1 + s.steering_controls if s.steering_controls else 0)) + checks)
 
     def encoding_seconds(self) -> tuple[float, float]:
         """Between which it will be, by the network's operations; `trial.trial` measures instead."""
-        flop, speed = cost_estimate.forward(self.loaded.model, self.geometry.shape).flop, cost_estimate.speed()
-        paths = self.settings.steps * len(self.stages) if self.settings.sensitivity == "integrated" else 1
+        flop, speed = (
+            cost_estimate.forward_cost(self.network.model, self.clip_spec.shape).flop,
+            cost_estimate.matmul_flops(),
+        )
+        paths = self.config.integration_steps * len(self.stages) if self.config.sensitivity == "integrated" else 1
         backward = sum(1 + 2 * paths * len(classes) for classes in self.backward_missing.values())
         fast, slow = (
-            flop / speed / share * (len(self.forward_missing) + backward) for share in cost_estimate.EFFICIENCY
+            flop / speed / efficiency * (len(self.forward_missing) + backward)
+            for efficiency in cost_estimate.REACHED_EFFICIENCIES
         )
         return fast, slow
 
     def statistics_seconds(self) -> float:
         """At most: tests that find nothing end early."""
-        used = [len(q.positive) + len(q.negative) for q in self.asked.questions] or [0]
-        return self.vectors * (VECTOR + PAIR * float(np.mean(used)) ** 2) + ROW * self.family
+        n_examples = [len(q.positive_clips) + len(q.negative_clips) for q in self.comparisons.entries] or [0]
+        return (
+            self.n_vectors * (SECONDS_PER_VECTOR + SECONDS_PER_PAIR * float(np.mean(n_examples)) ** 2)
+            + SECONDS_PER_ROW * self.family_size
+        )
 
     @property
     def text(self) -> str:
-        return self.told(None)
+        return self.describe(None)
 
-    def told(self, encoding: float | None) -> str:
+    def describe(self, measured_seconds: float | None) -> str:
         """All of it for a person; `require` says what is in the way. `encoding`: its seconds, if they were measured."""
-        looked, s = self.looked, self.settings
-        clips, flight = looked.concepts, looked.preflight
-        forwards, backwards = self.forward_missing, self.backward_missing
-        sizes = Counter((clip.concept, clip.clip_type) for clip in looked.clips)
-        classes = ", ".join(f"{target.name} ({len(target.rows)} clips)" for target in looked.classes)
-        tests = ", ".join(f"{n} {test}" for test, n in Counter(q.test for q in self.asked.questions).items())
-        through = cost_estimate.forward(self.loaded.model, self.geometry.shape)
-        device = s.batch * (through.bytes + 4 * math.prod(self.geometry.shape))
-        roughly = " to ".join(map(_time, self.encoding_seconds() if encoding is None else (encoding,)))
+        clips, s = self.clips, self.config
+        concept_selection, preflight = clips.concepts, clips.preflight
+        missing_forward, missing_backward = self.forward_missing, self.backward_missing
+        sizes = Counter((clip.concept, clip.clip_type) for clip in clips.concept_clips)
+        classes = ", ".join(f"{target.name} ({len(target.rows)} clips)" for target in clips.classes)
+        tests = ", ".join(
+            f"{n} {comparison_type}"
+            for comparison_type, n in Counter(q.comparison_type for q in self.comparisons.entries).items()
+        )
+        clip_cost = cost_estimate.forward_cost(self.network.model, self.clip_spec.shape)
+        device_bytes = s.batch_size * (clip_cost.bytes + 4 * math.prod(self.clip_spec.shape))
+        time_text = " to ".join(
+            map(_format_seconds, self.encoding_seconds() if measured_seconds is None else (measured_seconds,))
+        )
         lines = [
-            f"targets        {classes}; {s.target_fn}, {s.sensitivity}",
+            f"targets        {classes}; {s.score_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
-            f"concept clips  {len(clips)}, {len(set(clips.keys))} of them different",
-            *(f"                 {concept}, {kind}: {n}" for (concept, kind), n in sizes.items()),
-            f"forwards       {len(forwards)} concept clips and {len(backwards)} targets;"
-            f" {len(set(clips.keys)) - len(forwards)} and {len(looked.targets) - len(backwards)} are in the cache",
-            f"backwards      {sum(map(len, backwards.values()))}, for all stages together",
-            f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(looked.classes)} classes a"
-            f" family of {self.family}, {s.correction}",
-            f"vectors        {self.vectors:,}, with {s.permutations} permutations a test",
-            f"memory         {_bytes(self.memory)} of the host for products, up to {_bytes(device)} of the device",
-            f"disk           {_bytes(self.disk)} more in {self.store.folder}",
-            *([f"moves          up to {self.moves:,} forwards of targets along vectors"] if self.moves else []),
-            f"time           roughly {roughly} for encoding{'' if encoding is None else ', by one batch,'} and up to"
-            f" {_time(self.statistics_seconds())} for statistics",
-            *_listed("cannot be read", [f"{name}: {why}" for name, why in flight.unreadable.items()]),
-            *_listed("shorter than a clip, frames come twice", flight.short),
-            *_listed("the same clip as another target, left out", flight.twice),
-            *(f"note: {note}" for note in (*flight.notes, *self.asked.notes)),
+            f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them different",
+            *(f"                 {concept}, {clip_type}: {n}" for (concept, clip_type), n in sizes.items()),
+            f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
+            f" {len(set(concept_selection.keys)) - len(missing_forward)} and {len(clips.targets) - len(missing_backward)} are in the cache",
+            f"backwards      {sum(map(len, missing_backward.values()))}, for all stages together",
+            f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(clips.classes)} classes a"
+            f" family of {self.family_size}, {s.correction}",
+            f"vectors        {self.n_vectors:,}, with {s.permutations} permutations a test",
+            f"memory         {_format_bytes(self.memory_bytes)} of the host for products, up to {_format_bytes(device_bytes)} of the device",
+            f"disk           {_format_bytes(self.disk_bytes)} more in {self.store.folder}",
+            *([f"moves          up to {self.n_moves:,} forwards of targets along vectors"] if self.n_moves else []),
+            f"time           roughly {time_text} for encoding{'' if measured_seconds is None else ', by one batch,'} and up to"
+            f" {_format_seconds(self.statistics_seconds())} for statistics",
+            *_format_list("cannot be read", [f"{name}: {problem}" for name, problem in preflight.unreadable.items()]),
+            *_format_list("shorter than a clip, frames come twice", preflight.short_clips),
+            *_format_list("the same clip as another target, left out", preflight.duplicate_targets),
+            *(f"note: {note}" for note in (*preflight.notes, *self.comparisons.notes)),
         ]
-        if self.asked.questions:
-            lines.append(_worth(self.attainable, self.lacking))
-            few = [q for q in self.asked.questions if q.smallest(s) * self.family > s.alpha]
-            if few and self.attainable.possible and s.correction != "bh":
-                told = [f"{q.name}: smallest p {q.smallest(s):.3g}" for q in few]
-                lines += _listed(f"too few clips to pass alone in a family of {self.family}", told)
+        if self.comparisons.entries:
+            lines.append(_format_attainable(self.attainable, self.shortfall))
+            too_few = [q for q in self.comparisons.entries if q.min_attainable_p(s) * self.family_size > s.alpha]
+            if too_few and self.attainable.possible and s.correction != "bh":
+                smallest_p_lines = [f"{q.name}: smallest p {q.min_attainable_p(s):.3g}" for q in too_few]
+                lines += _format_list(
+                    f"too few clips to pass alone in a family of {self.family_size}", smallest_p_lines
+                )
         return "\n".join(lines)
 
 
-def plan(
-    loaded: Network,
+def plan_experiment(
+    network: Network,
     targets: Sequence[str],
     source: Source,
     sets: ConceptSets,
-    settings: Experiment,
+    config: ExperimentConfig,
     store: Cache,
-    geometry: ClipSpec | None = None,
+    clip_spec: ClipSpec | None = None,
 ) -> Plan:
     """Reads no more than the files' bytes and indices."""
-    geometry = geometry or models.PRESETS[loaded.preset].clip_spec
-    known = tap.stages_of(loaded.model)
-    settings = settings.adapted(known)
-    stages = chosen_stages(settings.stages, known)
-    looked = look(loaded, targets, source, sets, geometry, most=settings.n_targets, seed=settings.seed)
-    classes = np.array([target.index for target in looked.classes])
-    shapes = checked_shapes(loaded.model, geometry.shape, classes, stages, settings.reading)
-    weights = fingerprint(loaded.model)
-    base = key_of(code_version(), weights, settings.pool)
-    asked = ask(looked.clips, settings)
-    family = len(asked.questions) * len(stages) * len(looked.classes)
-    settings = replace(settings, permutations=settings.enough(max(family, 1)))
-    return Plan(loaded, geometry, settings, stages, shapes, looked, asked, store, weights, base)
+    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
+    network_stages = tap.stages_of(network.model)
+    config = config.with_protocol(network_stages)
+    stages = resolve_stages(config.stages, network_stages)
+    clips = select_clips(network, targets, source, sets, clip_spec, max_clips=config.max_target_clips, seed=config.seed)
+    classes = np.array([target.index for target in clips.classes])
+    shapes = stage_shapes(network.model, clip_spec.shape, classes, stages, config.encode_config)
+    weights_hash = fingerprint(network.model)
+    base_key = content_key(source_hash(), weights_hash, config.pool)
+    comparisons = build_comparisons(clips.concept_clips, config)
+    family_size = len(comparisons.entries) * len(stages) * len(clips.classes)
+    config = replace(config, permutations=config.num_permutations(max(family_size, 1)))
+    return Plan(network, clip_spec, config, stages, shapes, clips, comparisons, store, weights_hash, base_key)
 
 
-def without_missing(before: Plan) -> Plan:
+def drop_unreadable(plan: Plan) -> Plan:
     """After encoding: the plan for what could be decoded."""
-    looked = before.looked
-    there = [
+    clips = plan.clips
+    cached_rows = [
         row
-        for row in range(len(looked.concepts))
-        if all(before.store.has(before.example_key(row, stage)) for stage in before.stages)
+        for row in range(len(clips.concepts))
+        if all(plan.store.has(plan.example_key(row, stage)) for stage in plan.stages)
     ]
-    lost = set(before.backward_missing)
-    if len(there) == len(looked.concepts) and not lost:
-        return before
-    clips = tuple(looked.clips[row] for row in there)
+    lost_rows = set(plan.backward_missing)
+    if len(cached_rows) == len(clips.concepts) and not lost_rows:
+        return plan
+    concept_clips = tuple(clips.concept_clips[row] for row in cached_rows)
     classes = tuple(
-        replace(target, rows=tuple(row for row in target.rows if row not in lost)) for target in looked.classes
+        replace(target, rows=tuple(row for row in target.rows if row not in lost_rows)) for target in clips.classes
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(f"none of the clips of {', '.join(empty)} could be read; see failures.csv")
-    after = replace(looked, concepts=looked.concepts.only(there), clips=clips, classes=classes)
-    found = replace(before, looked=after, asked=ask(clips, before.settings))
-    found.require()
-    return found
+    readable_clips = replace(clips, concepts=clips.concepts.take(cached_rows), clips=concept_clips, classes=classes)
+    readable_plan = replace(plan, clips=readable_clips, comparisons=build_comparisons(concept_clips, plan.config))
+    readable_plan.require()
+    return readable_plan
 
 
-def _worth(found: Attainable, lacking: str) -> str:
+def _format_attainable(best: Attainable, shortfall: str) -> str:
     """What the best outcome is worth."""
-    told = f"attainable p   {found.smallest:.3g}, corrected {found.corrected:.3g} in a family of {found.family}"
-    if not found.possible:
-        return f"{told}: not below alpha {found.alpha:g}; REFUSED, {found.needed} {lacking} would do"
-    return told + ("" if found.alone else "; one finding alone could not pass, several can")
+    text = f"attainable p   {best.p_min:.3g}, corrected {best.p_corrected:.3g} in a family of {best.family_size}"
+    if not best.possible:
+        return f"{text}: not below alpha {best.alpha:g}; REFUSED, {best.n_needed} {shortfall} would do"
+    return text + ("" if best.can_pass_alone else "; one finding alone could not pass, several can")
 
 
-def _listed(what: str, names: Sequence[str]) -> list[str]:
-    if not names:
+def _format_list(title: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
         return []
-    more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [f"{len(names)} {what}:", *(f"  {name}" for name in names[:SHOWN]), *more]
+    rest_lines = [f"  and {len(lines) - MAX_PLAN_LINES} more"] if len(lines) > MAX_PLAN_LINES else []
+    return [f"{len(lines)} {title}:", *(f"  {name}" for name in lines[:MAX_PLAN_LINES]), *rest_lines]
 
 
-def _bytes(size: int | float) -> str:
+def _format_bytes(size: int | float) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def _time(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
         if seconds < 120

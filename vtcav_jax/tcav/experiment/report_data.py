@@ -15,21 +15,23 @@ from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.vectors import cosines, fit
 
-COSINES, OVER_TIME = "entanglement.csv", "over_time.npz"
+COSINES_CSV, DERIVATIVE_PROFILES_NPZ = "entanglement.csv", "over_time.npz"
 
 
 @dataclass(frozen=True)
-class Cosine:
+class CosineRow:
     """Between two vectors of a stage that are trained for the same test."""
 
     stage: str
-    test: str
+    comparison: str
     left: str
     right: str
     cosine: float
 
 
-def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], products: Callable[[str], Gram]) -> None:
+def write_report_data(
+    folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
+) -> None:
     """Writes `entanglement.csv` and `over_time.npz`.
 
     The second holds, for each stage whose features have a time, `STAGE|vectors` (names), and for each class
@@ -37,44 +39,48 @@ def write_shown(folder: Path, plan: Plan, examples: Callable[[str], Features], p
     (names). Stages whose vectors are more than the memory that may be used are left out, and all stages where
     derivatives are those of whole steps, which are no sums over moments.
     """
-    rows: list[Cosine] = []
+    rows: list[CosineRow] = []
     arrays: dict[str, np.ndarray] = {}
-    questions = plan.asked.questions
-    names = np.array([question.name for question in questions])
-    for target in plan.looked.classes:
-        arrays[f"{target.name}|clips"] = np.array([plan.looked.targets.names[row] for row in target.rows])
+    comparisons = plan.comparisons.entries
+    names = np.array([comparison.name for comparison in comparisons])
+    for target in plan.clips.classes:
+        arrays[f"{target.name}|clips"] = np.array([plan.clips.targets.names[row] for row in target.rows])
     for stage in plan.stages:
-        kernel = products(stage).kernel
-        vectors = fit(kernel, np.stack([q.signed(len(kernel)) for q in questions]), plan.settings.training)
+        kernel = grams(stage).kernel
+        vectors = fit(kernel, np.stack([q.label_vector(len(kernel)) for q in comparisons]), plan.config.fit_config)
         cosine = cosines(kernel, vectors)
         rows += [
-            Cosine(stage, left.test, left.name, right.name, float(cosine[i, j]))
-            for i, left in enumerate(questions)
-            for j, right in enumerate(questions)
-            if i != j and left.test == right.test
+            CosineRow(stage, left.comparison_type, left.name, right.name, float(cosine[i, j]))
+            for i, left in enumerate(comparisons)
+            for j, right in enumerate(comparisons)
+            if i != j and left.comparison_type == right.comparison_type
         ]
         shape = plan.shapes[stage][0]
-        settings = plan.settings
-        if settings.sensitivity == "finite" or not _timed(shape, settings.pool):
+        config = plan.config
+        if config.sensitivity == "finite" or not _has_time_axis(shape, config.pool):
             continue
-        if 4 * len(questions) * math.prod(shape) > settings.budget:
+        if 4 * len(comparisons) * math.prod(shape) > config.budget:
             continue
-        directions = examples(stage).combined(np.nan_to_num(vectors.unit))
+        directions = examples(stage).linear_combination(np.nan_to_num(vectors.unit))
         arrays[f"{stage}|vectors"] = names
-        for target in plan.looked.classes:
-            slopes = (plan.store.get(plan.gradient_key(row, target.index, stage)) for row in target.rows)
-            arrays[f"{stage}|{target.name}"] = np.stack([over_time(slope, directions) for slope in slopes], 1)
-    write_rows(folder / COSINES, Cosine, rows)
-    with atomic.replacing(folder / OVER_TIME) as temporary, temporary.open("wb") as file:
+        for target in plan.clips.classes:
+            gradients = (plan.store.get(plan.gradient_key(row, target.index, stage)) for row in target.rows)
+            arrays[f"{stage}|{target.name}"] = np.stack(
+                [derivative_profile(gradient, directions) for gradient in gradients], 1
+            )
+    write_rows(folder / COSINES_CSV, CosineRow, rows)
+    with atomic.replacing(folder / DERIVATIVE_PROFILES_NPZ) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _timed(shape: tuple[int, ...], pool: str) -> bool:
+def _has_time_axis(shape: tuple[int, ...], pool: str) -> bool:
     """Whether the first axis of a clip's (pooled) value is time."""
     return len(shape) == {"none": 4, "space": 2}.get(pool)
 
 
-def over_time(slope: Float[np.ndarray, "t ..."], directions: Float[np.ndarray, "v t ..."]) -> Float[np.ndarray, "v t"]:
+def derivative_profile(
+    gradient: Float[np.ndarray, "t ..."], directions: Float[np.ndarray, "v t ..."]
+) -> Float[np.ndarray, "v t"]:
     """The parts of a clip's derivatives along `directions` that come from each moment."""
-    t, v = len(slope), len(directions)
-    return np.einsum("tf,vtf->vt", slope.reshape(t, -1), directions.reshape(v, t, -1)).astype(np.float32)
+    t, v = len(gradient), len(directions)
+    return np.einsum("tf,vtf->vt", gradient.reshape(t, -1), directions.reshape(v, t, -1)).astype(np.float32)

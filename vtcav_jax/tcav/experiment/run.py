@@ -25,73 +25,73 @@ from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.clock import Clock
-from vtcav_jax.tcav.experiment.config import Experiment
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.fill_cache import fill_activations, fill_gradients
-from vtcav_jax.tcav.experiment.plan import Plan, plan, without_missing
-from vtcav_jax.tcav.experiment.report_data import write_shown
-from vtcav_jax.tcav.experiment.stage_grams import Products
-from vtcav_jax.tcav.experiment.stage_results import Measured
-from vtcav_jax.tcav.experiment.verdicts import Clip, Row, VectorRow, judged, write_rows
+from vtcav_jax.tcav.experiment.plan import Plan, drop_unreadable, plan_experiment
+from vtcav_jax.tcav.experiment.report_data import write_report_data
+from vtcav_jax.tcav.experiment.stage_grams import StageGrams
+from vtcav_jax.tcav.experiment.stage_results import StageResults
+from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow, with_verdicts, write_rows
 from vtcav_jax.tcav.features import distributed
-from vtcav_jax.tcav.features.cache import Cache, code_version
-from vtcav_jax.tcav.features.microbatches import Work
-from vtcav_jax.tcav.steering.steering_check import Steered, steered_rows
-from vtcav_jax.tcav.vector_file import export
+from vtcav_jax.tcav.features.cache import Cache, source_hash
+from vtcav_jax.tcav.features.microbatches import PassCounter
+from vtcav_jax.tcav.steering.steering_check import SteeringRow, check_steering
+from vtcav_jax.tcav.vector_file import export_vectors
 
-USUAL = Experiment()
+DEFAULT_EXPERIMENT = ExperimentConfig()
 
 
 @dataclass(frozen=True)
-class Checked:
+class CalibrationRow:
     """How often what is no concept was found to be one; `rate` should be alpha and lie in low .. high.
 
     Classes, stages and overlapping sets are not independent trials, so the interval is a little narrow.
     """
 
-    kind: str
-    sets: str  # the random sets themselves, or sets drawn out of all their clips
-    found: int
-    trials: int
+    clip_type: str
+    set_origin: str  # the random sets themselves, or sets drawn out of all their clips
+    n_rejected: int
+    n_trials: int
     low: float
     high: float
 
     @property
     def rate(self) -> float:
-        return self.found / self.trials
+        return self.n_rejected / self.n_trials
 
 
 @dataclass(frozen=True)
-class Results:
+class ExperimentResults:
     """What is in the run folder. `family` is the number of tests that the p-values are corrected for."""
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     vectors: tuple[VectorRow, ...]
-    clips: tuple[Clip, ...]
-    steering: tuple[Steered, ...]
-    family: int
-    self_check: tuple[Checked, ...]
-    work: Work
+    derivatives: tuple[DerivativeRow, ...]
+    steering: tuple[SteeringRow, ...]
+    family_size: int
+    calibration: tuple[CalibrationRow, ...]
+    passes: PassCounter
     seconds: dict[str, float]
     failures: tuple[ReadResult, ...]
     notes: tuple[str, ...]
 
 
 def run(
-    model: Network,
+    network: Network,
     targets: Sequence[str],
     target_videos: Source,
     concepts: ConceptSets,
-    settings: Experiment = USUAL,
+    config: ExperimentConfig = DEFAULT_EXPERIMENT,
     folder: str | Path = "runs/tcav",
     *,
-    cache: str | Path | None = None,
-    geometry: ClipSpec | None = None,
-    workers: int = 0,
+    cache_dir: str | Path | None = None,
+    clip_spec: ClipSpec | None = None,
+    num_workers: int = 0,
     mesh: Mesh | None = None,
-    name: str | None = None,
+    model_name: str | None = None,
     flags: str = "",
-) -> Results:
+) -> ExperimentResults:
     """Tests each concept against each class at each stage, and writes `folder`.
 
     `target_videos` are clips of the classes: those labelled with a class are used for it, or all if none is labelled.
@@ -102,136 +102,140 @@ def run(
     mesh = mesh or Mesh(np.array(jax.local_devices()), ("b",))
     clock = Clock()
     folder = Path(folder)
-    store = Cache(Path(cache) if cache else folder.parent / "cache")
+    store = Cache(Path(cache_dir) if cache_dir else folder.parent / "cache")
     with clock("plan"):
-        _shared(store)
-        todo = plan(model, targets, target_videos, concepts, settings, store, geometry)
-        todo.require()
-        asked = {
+        _require_shared_cache(store)
+        plan = plan_experiment(network, targets, target_videos, concepts, config, store, clip_spec)
+        plan.require()
+        request = {
             "task": "tcav",
-            "model": name or model.preset,
+            "model": model_name or network.preset,
             "targets": list(targets),
             "target_videos": target_videos.spec,
             "concepts": str(concepts.folder),
-            **asdict(settings),
+            **asdict(config),
         }
-        distributed.once(lambda: directory.open_run(folder, asked, flags))
-    total = len(set(todo.looked.concepts.keys)), len(todo.looked.targets)
-    work = Work()
+        distributed.main_process_first(lambda: directory.open_run(folder, request, flags))
+    totals = len(set(plan.clips.concepts.keys)), len(plan.clips.targets)
+    passes = PassCounter()
     with clock("concept clips"):
-        failed = fill_activations(todo, mesh, work, workers)
+        failures = fill_activations(plan, mesh, passes, num_workers)
     with clock("targets"):
-        failed += fill_gradients(todo, mesh, work, workers)
-    todo = without_missing(todo)
-    settings = todo.settings
-    products = Products(todo, mesh, work, workers, clock)
-    measured = products.measured(todo.stages)
-    rows = judged([row for one in measured.values() for row in one.rows], settings.alpha, settings.correction)
-    order = {target.name: i for i, target in enumerate(todo.looked.classes)}
-    rows.sort(key=lambda row: order[row.target])
+        failures += fill_gradients(plan, mesh, passes, num_workers)
+    plan = drop_unreadable(plan)
+    config = plan.config
+    stage_grams = StageGrams(plan, mesh, passes, num_workers, clock)
+    results_by_stage = stage_grams.evaluate_stages(plan.stages)
+    rows = with_verdicts(
+        [row for one in results_by_stage.values() for row in one.rows], config.alpha, config.correction
+    )
+    target_order = {target.name: i for i, target in enumerate(plan.clips.classes)}
+    rows.sort(key=lambda row: target_order[row.target])
     with clock("steering"):
-        steered = steered_rows(products, rows) if settings.steering else []
-    found = Results(
+        steering_rows = check_steering(stage_grams, rows) if config.steering_controls else []
+    results = ExperimentResults(
         folder,
         tuple(rows),
-        tuple(row for one in measured.values() for row in one.vectors),
-        tuple(clip for one in measured.values() for clip in one.clips),
-        tuple(steered),
+        tuple(row for one in results_by_stage.values() for row in one.vectors),
+        tuple(clip for one in results_by_stage.values() for clip in one.derivatives),
+        tuple(steering_rows),
         sum(row.p == row.p for row in rows),
-        _checked(measured, settings.alpha),
-        _all(work),
+        _calibration_rows(results_by_stage, config.alpha),
+        _total_passes(passes),
         clock.seconds,
-        tuple(failed),
-        (*todo.looked.preflight.notes, *todo.asked.notes),
+        tuple(failures),
+        (*plan.clips.preflight.notes, *plan.comparisons.notes),
     )
-    distributed.once(lambda: _write(found, products, total))
-    return found
+    distributed.main_process_first(lambda: _write_run(results, stage_grams, totals))
+    return results
 
 
-def _shared(store: Cache) -> None:
+def _require_shared_cache(store: Cache) -> None:
     """Refuses processes that do not see each other's cache: each would wait for clips that only others have."""
     if jax.process_count() == 1:
         return
-    token = distributed.agreed(uuid4().hex)
-    distributed.once(lambda: store.put_json(token, "all processes of a run must see this"))
-    seen = distributed.gathered(store.has(token, ".json"))
-    distributed.once(lambda: store.path(token, ".json").unlink(missing_ok=True))
-    if not all(seen):
-        blind = ", ".join(str(i) for i, there in enumerate(seen) if not there)
+    token = distributed.broadcast_from_main(uuid4().hex)
+    distributed.main_process_first(lambda: store.put_json(token, "all processes of a run must see this"))
+    visible = distributed.all_gather(store.has(token, ".json"))
+    distributed.main_process_first(lambda: store.path(token, ".json").unlink(missing_ok=True))
+    if not all(visible):
+        blind = ", ".join(str(i) for i, is_visible in enumerate(visible) if not is_visible)
         raise ValueError(f"{store.folder} of process 0 is not what process {blind} sees; name a --cache that all share")
 
 
-def _all(work: Work) -> Work:
+def _total_passes(passes: PassCounter) -> PassCounter:
     """Of all processes."""
-    parts = [Work(**each) for each in distributed.gathered(asdict(work))]
-    smallest = min((part.micro_batch for part in parts if part.micro_batch), default=0)
-    return Work(sum(part.forwards for part in parts), sum(part.backwards for part in parts), smallest)
+    parts = [PassCounter(**each) for each in distributed.all_gather(asdict(passes))]
+    smallest = min((part.batch_size for part in parts if part.batch_size), default=0)
+    return PassCounter(sum(part.forwards for part in parts), sum(part.backwards for part in parts), smallest)
 
 
-def _write(found: Results, products: Products, total: tuple[int, int]) -> None:
+def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tuple[int, int]) -> None:
     """The run folder; scores.csv comes last: where it is, everything else is there."""
-    folder, todo, clock = found.folder, products.plan, products.clock
-    write_failures(folder / "failures.csv", found.failures)
+    folder, plan, clock = results.folder, stage_grams.plan, stage_grams.clock
+    write_failures(folder / "failures.csv", results.failures)
     with clock("tables"):
-        write_rows(folder / "derivatives.csv", Clip, found.clips)
-        write_rows(folder / "quality.csv", VectorRow, found.vectors)
-        if todo.settings.steering:
-            write_rows(folder / "steering.csv", Steered, found.steering)
-    if todo.settings.protocol == "paper":
-        from vtcav_jax.tcav.saha2024 import write_paper
+        write_rows(folder / "derivatives.csv", DerivativeRow, results.derivatives)
+        write_rows(folder / "quality.csv", VectorRow, results.vectors)
+        if plan.config.steering_controls:
+            write_rows(folder / "steering.csv", SteeringRow, results.steering)
+    if plan.config.protocol == "paper":
+        from vtcav_jax.tcav.saha2024 import write_saha2024
 
         with clock("paper"):
-            write_paper(folder, todo, products.there)
+            write_saha2024(folder, plan, stage_grams.cached_gram)
     with clock("shown"):
-        write_shown(folder, todo, products.examples, products.there)
-    if todo.settings.export:
+        write_report_data(folder, plan, stage_grams.examples, stage_grams.cached_gram)
+    if plan.config.export_vectors:
         with clock("export"):
-            export(folder, todo, products.examples, products.there)
-    _finish(folder, todo, found, total)
-    write_rows(folder / "scores.csv", Row, found.rows)
+            export_vectors(folder, plan, stage_grams.examples, stage_grams.cached_gram)
+    _complete_run_json(folder, plan, results, totals)
+    write_rows(folder / "scores.csv", ScoreRow, results.rows)
 
 
-def _checked(measured: dict[str, Measured], alpha: float) -> tuple[Checked, ...]:
-    found: dict[tuple[str, str], list[float]] = {}
-    for one in measured.values():
-        for kind, by in one.checked.items():
-            for how, ps in by.items():
-                found[kind, how] = [*found.get((kind, how), []), *(p for p in ps if p == p)]
+def _calibration_rows(results_by_stage: dict[str, StageResults], alpha: float) -> tuple[CalibrationRow, ...]:
+    p_values: dict[tuple[str, str], list[float]] = {}
+    for results in results_by_stage.values():
+        for clip_type, p_by_origin in results.calibration_p.items():
+            for origin, ps in p_by_origin.items():
+                p_values[clip_type, origin] = [*p_values.get((clip_type, origin), []), *(p for p in ps if p == p)]
     return tuple(
-        Checked(kind, how, sum(p <= alpha for p in ps), len(ps), *wilson_ci(sum(p <= alpha for p in ps), len(ps)))
-        for (kind, how), ps in found.items()
+        CalibrationRow(
+            clip_type, origin, sum(p <= alpha for p in ps), len(ps), *wilson_ci(sum(p <= alpha for p in ps), len(ps))
+        )
+        for (clip_type, origin), ps in p_values.items()
         if ps
     )
 
 
-def _finish(folder: Path, todo: Plan, found: Results, total: tuple[int, int]) -> None:
+def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, totals: tuple[int, int]) -> None:
     """Adds to run.json what was done."""
     path, _ = directory.record_paths(folder, "tcav")
-    about = json.loads(path.read_text(encoding="utf-8"))
-    concepts, targets = todo.looked.concepts, todo.looked.targets
-    about |= {
+    run_info = json.loads(path.read_text(encoding="utf-8"))
+    concepts, targets = plan.clips.concepts, plan.clips.targets
+    run_info |= {
         "devices": [str(device) for device in jax.devices()],
         "hashes": {
-            "weights": todo.weights,
-            "code": code_version(),
-            "concepts": dict(zip(concepts.names, (clip.sha256 for clip in todo.looked.clips))),
+            "weights": plan.weights_hash,
+            "code": source_hash(),
+            "concepts": dict(zip(concepts.names, (clip.sha256 for clip in plan.clips.concept_clips))),
             "targets": dict(zip(targets.names, targets.keys)),
         },
-        "stages": list(todo.stages),
-        "network_stages": list(tap.stages_of(todo.loaded.model)),
-        "clips": {"concepts": len(concepts), "different": total[0], "targets": total[1]},
-        "work": asdict(found.work),
-        "failed": {read.item.name: read.failure for read in found.failures},
-        "unreadable": todo.looked.preflight.unreadable,
-        "seconds": found.seconds,
+        "stages": list(plan.stages),
+        "network_stages": list(tap.stages_of(plan.network.model)),
+        "clips": {"concepts": len(concepts), "different": totals[0], "targets": totals[1]},
+        "work": asdict(results.passes),
+        "failed": {read.item.name: read.failure for read in results.failures},
+        "unreadable": plan.clips.preflight.unreadable,
+        "seconds": results.seconds,
         "family": {
-            "tests": found.family,
-            "correction": todo.settings.correction,
-            "alpha": todo.settings.alpha,
-            "smallest_p": todo.attainable.smallest,
-            "smallest_p_corrected": todo.attainable.corrected,
+            "tests": results.family_size,
+            "correction": plan.config.correction,
+            "alpha": plan.config.alpha,
+            "smallest_p": plan.attainable.p_min,
+            "smallest_p_corrected": plan.attainable.p_corrected,
         },
-        "self_check": [asdict(one) | {"rate": one.rate} for one in found.self_check],
-        "notes": list(found.notes),
+        "self_check": [asdict(one) | {"rate": one.rate} for one in results.calibration],
+        "notes": list(results.notes),
     }
-    atomic.write_text(path, json.dumps(about, indent=1) + "\n")
+    atomic.write_text(path, json.dumps(run_info, indent=1) + "\n")

@@ -5,126 +5,143 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vtcav_jax.tcav.experiment.comparisons import Question
-from vtcav_jax.tcav.experiment.config import Experiment
+from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.verdicts import NAN
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.bootstrap import Intervals, Source, bootstraps
-from vtcav_jax.tcav.stats.permutation_test import Along, Test, gaps, label_tests, set_tests
+from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource, bootstrap_many
+from vtcav_jax.tcav.stats.permutation_test import (
+    DerivativeFn,
+    TestResult,
+    mean_gaps,
+    permutation_tests,
+    set_permutation_tests,
+)
 from vtcav_jax.tcav.stats.scores import derivatives
-from vtcav_jax.tcav.stats.vectors import Vectors, fit, labels
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, fit, label_vector
 
-REACHED = 50  # permutations that are as far as the concept end a test: p is then above 50 in all, whatever follows
+EARLY_STOP_EXCEEDANCES = (
+    50  # permutations that are as far as the concept end a test: p is then above 50 in all, whatever follows
+)
 
 
 @dataclass(frozen=True)
-class AtStage:
+class StageComparison:
     """`grams` of the classes and `vector` have the question's own examples only; see `narrowed`."""
 
-    question: Question
+    comparison: Comparison
     grams: Sequence[Gram]
-    vector: Vectors
-    settings: Experiment
-    along: Along | None
+    vector: ConceptVectors
+    config: ExperimentConfig
+    derivative_fn: DerivativeFn | None
 
     @property
-    def signed(self) -> np.ndarray:
-        return self.question.signed(len(self.grams[0].kernel))
+    def labels(self) -> np.ndarray:
+        return self.comparison.label_vector(len(self.grams[0].kernel))
 
     @property
     def blocks(self) -> np.ndarray | None:
-        return self.question.blocks(len(self.grams[0].kernel))
+        return self.comparison.blocks(len(self.grams[0].kernel))
 
-    def derivatives(self, unit: np.ndarray, signed: np.ndarray) -> list[np.ndarray]:
+    def derivatives(self, unit: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
         """For each class `(1, n, v)`, along the unit vectors that come of the labels `signed`."""
-        if self.along is None:
+        if self.derivative_fn is None:
             return [derivatives(gram, unit) for gram in self.grams]
-        return list(self.along(unit, gaps(self.grams[0].kernel, signed, unit)))
+        return list(self.derivative_fn(unit, mean_gaps(self.grams[0].kernel, labels, unit)))
 
-    def tests(self) -> list[Test]:
+    def tests(self) -> list[TestResult]:
         """By exchanging labels, or sets if those are asked for and there are any."""
-        s = self.settings
-        if s.null == "sets" and self.question.sets:
+        s = self.config
+        if s.permute == "sets" and self.comparison.random_sets:
             return self.set_tests()
-        return label_tests(
+        return permutation_tests(
             self.grams,
-            self.signed,
-            s.training,
-            permutations=s.enough(1),
-            seed=[s.seed, self.question.seed],
+            self.labels,
+            s.fit_config,
+            permutations=s.num_permutations(1),
+            seed=[s.seed, self.comparison.seed],
             blocks=self.blocks,
-            enough=REACHED,
-            along=self.along,
+            max_exceedances=EARLY_STOP_EXCEEDANCES,
+            derivative_fn=self.derivative_fn,
         )
 
-    def set_tests(self) -> list[Test]:
-        sets = [np.array(rows) for rows in (self.question.positive, *(rows for _, rows in self.question.sets))]
-        return set_tests(self.grams, sets, self.settings.training, along=self.along)
+    def set_tests(self) -> list[TestResult]:
+        sets = [
+            np.array(rows)
+            for rows in (self.comparison.positive_clips, *(rows for _, rows in self.comparison.random_sets))
+        ]
+        return set_permutation_tests(self.grams, sets, self.config.fit_config, derivative_fn=self.derivative_fn)
 
-    def intervals(self, observed: Sequence[np.ndarray]) -> list[dict[Source, Intervals]]:
-        s = self.settings
+    def intervals(self, observed_derivatives: Sequence[np.ndarray]) -> list[dict[UncertaintySource, ScoreIntervals]]:
+        s = self.config
         if not self.vector.norm[0] > 0:
             return [{} for _ in self.grams]
-        return bootstraps(
+        return bootstrap_many(
             self.grams,
-            self.signed,
-            s.training,
-            draws=s.draws,
-            seed=[s.seed, self.question.seed],
-            observed=None if self.along is None else [slopes[:, :, 0] for slopes in observed],
+            self.labels,
+            s.fit_config,
+            draws=s.bootstrap_draws,
+            seed=[s.seed, self.comparison.seed],
+            observed_derivatives=None
+            if self.derivative_fn is None
+            else [slopes[:, :, 0] for slopes in observed_derivatives],
         )
 
     def single_sets(self) -> list[tuple[float, float, float]]:
         """For each class the least and the greatest derivative of a vector against one random set, and the sets' p."""
-        if not self.question.sets:
+        if not self.comparison.random_sets:
             return [(NAN, NAN, NAN) for _ in self.grams]
         count = len(self.grams[0].kernel)
-        signed = np.stack([labels(self.question.positive, rows, count) for _, rows in self.question.sets])
-        unit = fit(self.grams[0].kernel, signed, self.settings.training).unit
-        found = []
-        for slopes, test in zip(self.derivatives(unit, signed), self.set_tests()):
-            each = slopes.mean(1)[0]
-            found.append((float(each.min()), float(each.max()), chosen(test, self.settings)))
-        return found
+        labels = np.stack(
+            [label_vector(self.comparison.positive_clips, rows, count) for _, rows in self.comparison.random_sets]
+        )
+        unit = fit(self.grams[0].kernel, labels, self.config.fit_config).unit
+        results = []
+        for class_derivatives, test_result in zip(self.derivatives(unit, labels), self.set_tests()):
+            set_derivatives = class_derivatives.mean(1)[0]
+            results.append(
+                (float(set_derivatives.min()), float(set_derivatives.max()), primary_p(test_result, self.config))
+            )
+        return results
 
 
-def chosen(test: Test, settings: Experiment) -> float:
-    return float((test.step_p if settings.statistic == "step" else test.p)[0])
+def primary_p(test_result: TestResult, config: ExperimentConfig) -> float:
+    return float((test_result.p_step_effect if config.statistic == "step" else test_result.p)[0])
 
 
-def widened(along: Along, used: Sequence[int], count: int) -> Along:
+def expand_rows(derivative_fn: DerivativeFn, used_rows: Sequence[int], count: int) -> DerivativeFn:
     """`along` for vectors of which only the coefficients of the `used` examples are given."""
 
-    def wide(unit: np.ndarray, gap: np.ndarray) -> Sequence[np.ndarray]:
-        whole = np.zeros((len(unit), count))
-        whole[:, used] = unit
-        return along(whole, gap)
+    def derivatives_of_used(unit: np.ndarray, gap: np.ndarray) -> Sequence[np.ndarray]:
+        expanded = np.zeros((len(unit), count))
+        expanded[:, used_rows] = unit
+        return derivative_fn(expanded, gap)
 
-    return wide
-
-
-def used_by(question: Question) -> tuple[int, ...]:
-    return tuple(sorted((*question.positive, *question.negative)))
+    return derivatives_of_used
 
 
-def narrowed(grams: Sequence[Gram], question: Question) -> tuple[list[Gram], Question]:
+def examples_of(comparison: Comparison) -> tuple[int, ...]:
+    return tuple(sorted((*comparison.positive_clips, *comparison.negative_clips)))
+
+
+def restrict_to_comparison(grams: Sequence[Gram], comparison: Comparison) -> tuple[list[Gram], Comparison]:
     """The same question about a K of its own clips only: what has no part in it costs nothing."""
-    rows = used_by(question)
-    at = {row: i for i, row in enumerate(rows)}
+    rows = examples_of(comparison)
+    new_index = {row: i for i, row in enumerate(rows)}
 
-    def places(some: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(at[row] for row in some)
+    def reindex(old_rows: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(new_index[row] for row in old_rows)
 
-    same = replace(
-        question,
-        positive=places(question.positive),
-        negative=places(question.negative),
-        pairs=tuple((at[left], at[right]) for left, right in question.pairs),
-        sets=tuple((name, places(some)) for name, some in question.sets),
+    restricted = replace(
+        comparison,
+        positive_clips=reindex(comparison.positive_clips),
+        negative_clips=reindex(comparison.negative_clips),
+        pairs=tuple((new_index[left], new_index[right]) for left, right in comparison.pairs),
+        random_sets=tuple((name, reindex(some)) for name, some in comparison.random_sets),
     )
-    return [reduced(gram, rows) for gram in grams], same
+    return [take_rows(gram, rows) for gram in grams], restricted
 
 
-def reduced(gram: Gram, rows: Sequence[int]) -> Gram:
+def take_rows(gram: Gram, rows: Sequence[int]) -> Gram:
     """Of these examples only."""
-    return Gram(gram.kernel[np.ix_(rows, rows)], gram.products[:, :, rows], gram.gradients)
+    return Gram(gram.kernel[np.ix_(rows, rows)], gram.cross[:, :, rows], gram.gradients)

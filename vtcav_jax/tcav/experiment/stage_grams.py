@@ -14,110 +14,125 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtcav_jax.tcav.experiment.clock import Clock
-from vtcav_jax.tcav.experiment.fill_cache import targets_of
+from vtcav_jax.tcav.experiment.fill_cache import target_batches
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.experiment.stage_results import Measured, measure
-from vtcav_jax.tcav.experiment.verdicts import Clip, Row, VectorRow
+from vtcav_jax.tcav.experiment.stage_results import StageResults, evaluate_stage
+from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.tcav.features import distributed
-from vtcav_jax.tcav.features.cache import kept, key_of
+from vtcav_jax.tcav.features.cache import content_key, load_features
 from vtcav_jax.tcav.features.feature_store import Features
-from vtcav_jax.tcav.features.gram import Gram, gram
-from vtcav_jax.tcav.features.microbatches import Clips, Work
-from vtcav_jax.tcav.steering.finite_steps import Finite
+from vtcav_jax.tcav.features.gram import Gram, compute_gram
+from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter
+from vtcav_jax.tcav.steering.finite_steps import FiniteStepDerivatives
 
-IRRELEVANT = ("stages", "export", "batch", "budget", "correction", "alpha", "steering")  # to one stage's numbers
+NOT_IN_KEY = (
+    *("stages", "export_vectors", "batch_size", "budget", "correction", "alpha"),
+    "steering_controls",
+)  # to one stage's numbers
 
-STATISTICS = (
+STATISTICS_SOURCES = (
     *("experiment/stage_results.py", "experiment/stage_comparison.py", "stats/permutation_test.py", "stats/vectors.py"),
     *("stats/kernel_lbfgs.py", "stats/bootstrap.py", "stats/vector_validation.py"),
 )
 
 
 @dataclass(frozen=True)
-class Products:
+class StageGrams:
     """Of all stages; `targets` are read again only where something moves them."""
 
     plan: Plan
     mesh: Mesh
-    work: Work
-    workers: int
+    passes: PassCounter
+    num_workers: int
     clock: Clock
 
     def examples(self, stage: str) -> Features:
         plan = self.plan
-        keys = [plan.example_key(row, stage) for row in range(len(plan.looked.concepts))]
-        return kept(plan.store, keys, *plan.shapes[stage], plan.settings.budget, self._rows)
+        keys = [plan.example_key(row, stage) for row in range(len(plan.clips.concepts))]
+        return load_features(plan.store, keys, *plan.shapes[stage], plan.config.budget, self._n_rows)
 
     @cached_property
-    def targets(self) -> tuple[Clips, list[int]]:
+    def targets(self) -> tuple[ClipBatches, list[int]]:
         """As `filling.targets_of` has them."""
-        return targets_of(self.plan, self.workers)
+        return target_batches(self.plan, self.num_workers)
 
     def gram(self, stage: str) -> Gram:
         """Of all classes' gradients, one class after the other. All processes ask for the same at the same time."""
-        plan, key = self.plan, self.key(stage)
+        plan, key = self.plan, self.gram_key(stage)
         with self.clock("products"):
-            if not distributed.agreed(plan.store.has(key, ".npz")):
-                slopes = kept(plan.store, self._slopes(stage), *plan.shapes[stage], plan.settings.budget, self._rows)
+            if not distributed.broadcast_from_main(plan.store.has(key, ".npz")):
+                gradients = load_features(
+                    plan.store, self._gradient_keys(stage), *plan.shapes[stage], plan.config.budget, self._n_rows
+                )
                 examples, mesh = self.examples(stage), self.mesh if self.mesh.devices.size > 1 else None
-                part = gram(examples, slopes, 1, mesh, blocks=distributed.share(range(len(examples.columns))))
-                whole = distributed.summed(asdict(part))
-                distributed.once(lambda: plan.store.put_arrays(key, whole))
-            return self.there(stage)
+                part = compute_gram(
+                    examples, gradients, 1, mesh, blocks=distributed.local_share(range(len(examples.columns)))
+                )
+                total = distributed.all_reduce_sum(asdict(part))
+                distributed.main_process_first(lambda: plan.store.put_arrays(key, total))
+            return self.cached_gram(stage)
 
-    def there(self, stage: str) -> Gram:
+    def cached_gram(self, stage: str) -> Gram:
         """What `gram` has made, without asking the other processes."""
-        return Gram(**self.plan.store.get_arrays(self.key(stage)))
+        return Gram(**self.plan.store.get_arrays(self.gram_key(stage)))
 
-    def measured(self, stages: tuple[str, ...]) -> dict[str, Measured]:
+    def evaluate_stages(self, stages: tuple[str, ...]) -> dict[str, StageResults]:
         """Every process gets all of it."""
         grams = {stage: self.gram(stage) for stage in stages}
         with self.clock("statistics"):
-            for stage in distributed.share(stages):
-                self._measured(stage, grams[stage])
-            distributed.gathered(None)
-            return {stage: self._measured(stage, grams[stage]) for stage in stages}
+            for stage in distributed.local_share(stages):
+                self._stage_results(stage, grams[stage])
+            distributed.all_gather(None)
+            return {stage: self._stage_results(stage, grams[stage]) for stage in stages}
 
-    def _measured(self, stage: str, whole: Gram) -> Measured:
+    def _stage_results(self, stage: str, stage_gram: Gram) -> StageResults:
         """Those that are there for the same clips and questions, or new ones."""
         plan = self.plan
-        asked = {
-            **{k: v for k, v in asdict(plan.settings).items() if k not in IRRELEVANT},
-            "questions": [asdict(question) for question in plan.asked.questions],
-            "classes": [asdict(target) for target in plan.looked.classes],
-            "names": plan.looked.targets.names,
-            "random": plan.asked.random,
-            "videos": plan.looked.videos.tolist(),
-            "code": _source(*STATISTICS),
+        key_parts = {
+            **{k: v for k, v in asdict(plan.config).items() if k not in NOT_IN_KEY},
+            "questions": [asdict(comparison) for comparison in plan.comparisons.entries],
+            "classes": [asdict(target) for target in plan.clips.classes],
+            "names": plan.clips.targets.names,
+            "random": plan.comparisons.random_sets,
+            "videos": plan.clips.video_ids.tolist(),
+            "code": _read_sources(*STATISTICS_SOURCES),
         }
-        key = key_of("measured", self.key(stage), asked)
+        key = content_key("measured", self.gram_key(stage), key_parts)
         if not plan.store.has(key, ".json"):
             scores = [
                 np.array([plan.store.get(plan.gradient_key(row, target.index, None)) for row in target.rows])
-                for target in plan.looked.classes
+                for target in plan.clips.classes
             ]
-            finite = plan.settings.sensitivity == "finite"
-            along = Finite(plan, stage, self.examples(stage), *self.targets, self.mesh, self.work) if finite else None
-            plan.store.put_json(key, asdict(measure(plan, stage, whole, scores, along)))
-        found = plan.store.get_json(key)
-        kinds: dict[str, Callable] = {"rows": Row, "vectors": VectorRow, "clips": Clip}
-        parts: dict[str, Any] = {part: [kind(**each) for each in found[part]] for part, kind in kinds.items()}
-        return Measured(**parts, checked=found["checked"])
+            is_finite_step = plan.config.sensitivity == "finite"
+            derivative_fn = (
+                FiniteStepDerivatives(plan, stage, self.examples(stage), *self.targets, self.mesh, self.passes)
+                if is_finite_step
+                else None
+            )
+            plan.store.put_json(key, asdict(evaluate_stage(plan, stage, stage_gram, scores, derivative_fn)))
+        content = plan.store.get_json(key)
+        row_types: dict[str, Callable] = {"rows": ScoreRow, "vectors": VectorRow, "clips": DerivativeRow}
+        parts: dict[str, Any] = {
+            part: [row_type(**values) for values in content[part]] for part, row_type in row_types.items()
+        }
+        return StageResults(**parts, calibration_p=content["checked"])
 
     @property
-    def _rows(self) -> int:
-        looked = self.plan.looked
+    def _n_rows(self) -> int:
+        looked = self.plan.clips
         return len(looked.concepts) + sum(len(target.rows) for target in looked.classes)
 
-    def _slopes(self, stage: str) -> list[str]:
+    def _gradient_keys(self, stage: str) -> list[str]:
         plan = self.plan
-        return [plan.gradient_key(row, target.index, stage) for target in plan.looked.classes for row in target.rows]
+        return [plan.gradient_key(row, target.index, stage) for target in plan.clips.classes for row in target.rows]
 
-    def key(self, stage: str) -> str:
+    def gram_key(self, stage: str) -> str:
         """Of the products."""
-        keys = [self.plan.example_key(row, stage) for row in range(len(self.plan.looked.concepts))]
-        return key_of("products", _source("features/gram.py", "features/feature_store.py"), keys, self._slopes(stage))
+        keys = [self.plan.example_key(row, stage) for row in range(len(self.plan.clips.concepts))]
+        return content_key(
+            "products", _read_sources("features/gram.py", "features/feature_store.py"), keys, self._gradient_keys(stage)
+        )
 
 
-def _source(*names: str) -> list[str]:
+def _read_sources(*names: str) -> list[str]:
     return [(Path(__file__).parent.parent / name).read_text(encoding="utf-8") for name in names]

@@ -7,248 +7,326 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.console import progress
-from vtcav_jax.tcav.experiment.comparisons import Question
-from vtcav_jax.tcav.experiment.config import CHECKED
+from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.experiment.stage_comparison import REACHED, AtStage, chosen, narrowed, reduced, used_by, widened
-from vtcav_jax.tcav.experiment.verdicts import NAN, Clip, Row, VectorRow
+from vtcav_jax.tcav.experiment.stage_comparison import (
+    EARLY_STOP_EXCEEDANCES,
+    StageComparison,
+    examples_of,
+    expand_rows,
+    primary_p,
+    restrict_to_comparison,
+    take_rows,
+)
+from vtcav_jax.tcav.experiment.verdicts import NAN, DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.bootstrap import Intervals, Source
-from vtcav_jax.tcav.stats.permutation_test import Along, Test, label_tests
-from vtcav_jax.tcav.stats.scores import Stage, scores_of, stage
-from vtcav_jax.tcav.stats.vector_validation import Quality, quality
-from vtcav_jax.tcav.stats.vectors import Training, Vectors, cosines, fit, labels
+from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource
+from vtcav_jax.tcav.stats.permutation_test import DerivativeFn, TestResult, permutation_tests
+from vtcav_jax.tcav.stats.scores import GradientStats, gradient_stats, scores_from_derivatives
+from vtcav_jax.tcav.stats.vector_validation import VectorValidation, validate_vector
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, FitConfig, cosines, fit, label_vector
 
-SHUFFLED = 99  # labels, to see what area under the curve comes by chance
+AUC_PERMUTATIONS = 99  # labels, to see what area under the curve comes by chance
 
 
 @dataclass(frozen=True)
-class Measured:
+class StageResults:
     """Of one stage. `checked` are the self-check's p-values by kind: of the random sets, and of sets drawn."""
 
-    rows: list[Row]
+    rows: list[ScoreRow]
     vectors: list[VectorRow]
-    clips: list[Clip]
-    checked: dict[str, dict[str, list[float]]]
+    derivatives: list[DerivativeRow]
+    calibration_p: dict[str, dict[str, list[float]]]
 
 
-def split(whole: Gram, plan: Plan) -> list[Gram]:
+def split_by_class(stage_gram: Gram, plan: Plan) -> list[Gram]:
     """A Gram for each class, out of one whose gradients are those of all classes, one after the other."""
     parts, start = [], 0
-    for target in plan.looked.classes:
+    for target in plan.clips.classes:
         rows = slice(start, start + len(target.rows))
-        parts.append(Gram(whole.kernel, whole.products[:, rows], whole.gradients[:, rows, rows]))
+        parts.append(Gram(stage_gram.kernel, stage_gram.cross[:, rows], stage_gram.gradients[:, rows, rows]))
         start = rows.stop
     return parts
 
 
-def measure(
-    plan: Plan, name: str, whole: Gram, class_scores: Sequence[np.ndarray], along: Along | None = None
-) -> Measured:
+def evaluate_stage(
+    plan: Plan,
+    stage: str,
+    stage_gram: Gram,
+    class_scores: Sequence[np.ndarray],
+    derivative_fn: DerivativeFn | None = None,
+) -> StageResults:
     """`class_scores` are those of each class's targets; `along` gives derivatives where they are not gradients'."""
-    grams, s = split(whole, plan), plan.settings
-    kernel, count = whole.kernel, len(whole.kernel)
-    states = [stage(gram) for gram in grams]
-    questions, videos = plan.asked.questions, plan.looked.videos
-    vectors = fit(kernel, np.stack([q.signed(count) for q in questions]), s.training)
-    rows, details, clips = [], [], []
-    for i, question in enumerate(progress(questions, len(questions), f"tests at {name}", size=lambda _: 1)):
-        used = list(used_by(question))
-        own, (parts, question) = pick(vectors, i), narrowed(grams, question)
-        own = replace(own, a=own.a[:, used])
-        asked = AtStage(question, parts, own, s, None if along is None else widened(along, used, count))
-        found, apart = _quality(asked, videos[used])
-        tests, here = asked.tests(), asked.derivatives(own.unit, asked.signed[None])
-        details.append(_vector_row(name, asked, found, apart, tests))
-        for target, gram, state, test, slopes, interval, single, logits in zip(
-            plan.looked.classes, grams, states, tests, here, asked.intervals(here), asked.single_sets(), class_scores
+    grams, s = split_by_class(stage_gram, plan), plan.config
+    kernel, count = stage_gram.kernel, len(stage_gram.kernel)
+    stats_by_class = [gradient_stats(gram) for gram in grams]
+    comparisons, video_ids = plan.comparisons.entries, plan.clips.video_ids
+    vectors = fit(kernel, np.stack([q.label_vector(count) for q in comparisons]), s.fit_config)
+    rows, vector_rows, derivative_rows = [], [], []
+    for i, comparison in enumerate(progress(comparisons, len(comparisons), f"tests at {stage}", size=lambda _: 1)):
+        used_rows = list(examples_of(comparison))
+        vector, (restricted_grams, comparison) = take_vector(vectors, i), restrict_to_comparison(grams, comparison)
+        vector = replace(vector, a=vector.a[:, used_rows])
+        stage_comparison = StageComparison(
+            comparison,
+            restricted_grams,
+            vector,
+            s,
+            None if derivative_fn is None else expand_rows(derivative_fn, used_rows, count),
+        )
+        validation, n_videos = _validate(stage_comparison, video_ids[used_rows])
+        tests, derivatives = (
+            stage_comparison.tests(),
+            stage_comparison.derivatives(vector.unit, stage_comparison.labels[None]),
+        )
+        vector_rows.append(_vector_row(stage, stage_comparison, validation, n_videos, tests))
+        for target, gram, class_stats, test_result, class_derivatives, interval, single_set, logits in zip(
+            plan.clips.classes,
+            grams,
+            stats_by_class,
+            tests,
+            derivatives,
+            stage_comparison.intervals(derivatives),
+            stage_comparison.single_sets(),
+            class_scores,
         ):
-            lengths = gram.lengths
-            rows.append(_row(target.name, name, asked, lengths, state, test, found, slopes, interval, single))
-            names = [plan.looked.targets.names[row] for row in target.rows]
-            clips += [
-                Clip(target.name, name, question.concept, question.kind, question.against, *values)
-                for values in zip(names, map(float, logits), map(float, slopes[0, :, 0]), map(float, lengths[0]))
+            gradient_norms = gram.gradient_norms
+            rows.append(
+                _score_row(
+                    target.name,
+                    stage,
+                    stage_comparison,
+                    gradient_norms,
+                    class_stats,
+                    test_result,
+                    validation,
+                    class_derivatives,
+                    interval,
+                    single_set,
+                )
+            )
+            clip_names = [plan.clips.targets.names[row] for row in target.rows]
+            derivative_rows += [
+                DerivativeRow(
+                    target.name, stage, comparison.concept, comparison.clip_type, comparison.negatives, *values
+                )
+                for values in zip(
+                    clip_names,
+                    map(float, logits),
+                    map(float, class_derivatives[0, :, 0]),
+                    map(float, gradient_norms[0]),
+                )
             ]
-    return Measured(rows, _entangled(details, questions, vectors, kernel), clips, self_checked(grams, plan, along))
+    return StageResults(
+        rows,
+        _with_most_similar(vector_rows, comparisons, vectors, kernel),
+        derivative_rows,
+        calibration_p(grams, plan, derivative_fn),
+    )
 
 
-def pick(vectors: Vectors, i: int) -> Vectors:
+def take_vector(vectors: ConceptVectors, i: int) -> ConceptVectors:
     rows = slice(i, i + 1)
     parts = {
         name: getattr(vectors, name)[rows]
-        for name in ("a", "intercept", "norm", "lam", "residual", "iterations", "converged")
+        for name in ("a", "intercept", "norm", "l2", "residual", "iterations", "converged")
     }
     return replace(vectors, **parts)
 
 
-def _quality(asked: AtStage, videos: np.ndarray) -> tuple[Quality, int]:
+def _validate(stage_comparison: StageComparison, video_ids: np.ndarray) -> tuple[VectorValidation, int]:
     """And out of how many videos the clips of the side with fewer are: with one, folds cannot hold videos apart."""
-    s, signed = asked.settings, asked.signed
-    apart = min(len(np.unique(videos[sign * signed > 0])) for sign in (1, -1))
-    found = quality(
-        asked.grams[0].kernel,
-        signed,
-        replace(s.training, tolerance=1e-3),
-        permutations=SHUFFLED,
-        seed=[s.seed, asked.question.seed],
-        blocks=asked.blocks,
-        groups=videos if apart > 1 else None,
+    s, labels = stage_comparison.config, stage_comparison.labels
+    n_videos = min(len(np.unique(video_ids[sign * labels > 0])) for sign in (1, -1))
+    validation = validate_vector(
+        stage_comparison.grams[0].kernel,
+        labels,
+        replace(s.fit_config, tolerance=1e-3),
+        permutations=AUC_PERMUTATIONS,
+        seed=[s.seed, stage_comparison.comparison.seed],
+        blocks=stage_comparison.blocks,
+        groups=video_ids if n_videos > 1 else None,
     )
-    return found, apart
+    return validation, n_videos
 
 
-def _row(
+def _score_row(
     target: str,
-    name: str,
-    asked: AtStage,
-    lengths: np.ndarray,
-    state: Stage,
-    test: Test,
-    found: Quality,
-    slopes: np.ndarray,
-    intervals: dict[Source, Intervals],
-    single: tuple[float, float, float],
-) -> Row:
-    question, s = asked.question, asked.settings
-    score = scores_of(slopes, lengths)
+    stage: str,
+    stage_comparison: StageComparison,
+    gradient_norms: np.ndarray,
+    class_stats: GradientStats,
+    test_result: TestResult,
+    validation: VectorValidation,
+    class_derivatives: np.ndarray,
+    intervals: dict[UncertaintySource, ScoreIntervals],
+    single_set: tuple[float, float, float],
+) -> ScoreRow:
+    comparison, s = stage_comparison.comparison, stage_comparison.config
+    class_scores = scores_from_derivatives(class_derivatives, gradient_norms)
 
-    def interval(source: Source, what: str) -> tuple[float, float]:
+    def interval(source: UncertaintySource, statistic: str) -> tuple[float, float]:
         if source not in intervals:
             return NAN, NAN
-        part = getattr(intervals[source], what)
-        return float(part.low[0]), float(part.high[0])
+        percentiles = getattr(intervals[source], statistic)
+        return float(percentiles.low[0]), float(percentiles.high[0])
 
-    sets_low, sets_high, p_sets = single
-    return Row(
+    single_set_min, single_set_max, p_sets = single_set
+    return ScoreRow(
         target=target,
-        stage=name,
-        concept=question.concept,
-        kind=question.kind,
-        against=question.against,
-        n_targets=score.n_targets,
-        score=float(score.sign_count[0, 0]),
+        stage=stage,
+        concept=comparison.concept,
+        clip_type=comparison.clip_type,
+        negatives=comparison.negatives,
+        n_clips=class_scores.n_clips,
+        tcav_score=float(class_scores.sign_count[0, 0]),
         **dict(zip(("score_low", "score_high"), interval("all", "sign_count"))),
-        derivative=float(score.derivative[0, 0]),
+        derivative=float(class_scores.derivative[0, 0]),
         **dict(zip(("derivative_low", "derivative_high"), interval("all", "derivative"))),
-        p=chosen(test, s),
+        p=primary_p(test_result, s),
         p_adjusted=NAN,
         verdict="",
-        test=question.test,
-        n_concept=len(question.positive),
-        n_against=len(question.negative),
-        share=float(score.share[0, 0]),
+        comparison=comparison.comparison_type,
+        n_concept=len(comparison.positive_clips),
+        n_negatives=len(comparison.negative_clips),
+        relative_derivative=float(class_scores.relative_derivative[0, 0]),
         **dict(zip(("share_low", "share_high"), interval("all", "share"))),
-        step=float(test.step[0]),
-        p_step=float(test.step_p[0]),
-        p_unit=float(test.p[0]),
-        p_smallest=test.smallest,
-        p_sign=float(test.sign_p[0]),
+        step_effect=float(test_result.step_effect[0]),
+        p_step=float(test_result.p_step_effect[0]),
+        p_unit=float(test_result.p[0]),
+        p_min_attainable=test_result.p_min_attainable,
+        p_sign_count=float(test_result.p_sign_count[0]),
         p_sets=p_sets,
-        sets=len(question.sets),
-        sets_low=sets_low,
-        sets_high=sets_high,
+        n_random_sets=len(comparison.random_sets),
+        single_set_min=single_set_min,
+        single_set_max=single_set_max,
         **dict(zip(("low_of_concept", "high_of_concept"), interval("concept", "derivative"))),
         **dict(zip(("low_of_negatives", "high_of_negatives"), interval("negatives", "derivative"))),
         **dict(zip(("low_of_targets", "high_of_targets"), interval("targets", "derivative"))),
-        auc=found.auc,
-        auc_p=found.p,
-        ties=int(score.ties[0, 0]),
-        turning=float(state.turning[0]),
-        degenerate=bool(state.degenerate[0]),
-        still=bool(state.still[0]),
-        target_fn=s.target_fn,
+        auc=validation.auc,
+        auc_p=validation.p,
+        n_ties=int(class_scores.n_ties[0, 0]),
+        gradient_diversity=float(class_stats.gradient_diversity[0]),
+        degenerate=bool(class_stats.degenerate[0]),
+        zero_gradient=bool(class_stats.zero_gradient[0]),
+        score_fn=s.score_fn,
         sensitivity=s.sensitivity,
-        **dict(zip(("null_low", "null_high"), _middle(test.step_null if s.statistic == "step" else test.null))),
+        **dict(
+            zip(
+                ("null_low", "null_high"),
+                _central_interval(
+                    test_result.null_step_effects if s.statistic == "step" else test_result.null_derivatives
+                ),
+            )
+        ),
     )
 
 
-def _middle(null: Float[np.ndarray, "b 1"]) -> tuple[float, float]:
+def _central_interval(null_values: Float[np.ndarray, "b 1"]) -> tuple[float, float]:
     """Of the values under exchange, the ends of their middle 95 %."""
-    known = null[~np.isnan(null)]
-    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else (NAN, NAN)
-
-
-def _vector_row(name: str, asked: AtStage, found: Quality, videos: int, tests: Sequence[Test]) -> VectorRow:
-    question, own, kernel = asked.question, asked.vector, asked.grams[0].kernel
-    pattern = fit(kernel, asked.signed[None], Training("mean_difference"))
-    return VectorRow(
-        stage=name,
-        test=question.test,
-        concept=question.concept,
-        kind=question.kind,
-        against=question.against,
-        n_concept=len(question.positive),
-        n_against=len(question.negative),
-        auc=found.auc,
-        auc_p=found.p,
-        auc_p_smallest=found.smallest,
-        folds=found.folds,
-        videos=videos,
-        split_half=found.split_half,
-        split_half_low=found.split_low,
-        split_half_high=found.split_high,
-        nearest="",
-        nearest_cosine=NAN,
-        pattern_cosine=float(cosines(kernel, own, pattern)[0, 0]),
-        estimator=own.estimator,
-        lam=float(own.lam[0]),
-        norm=float(own.norm[0]),
-        intercept=float(own.intercept[0]),
-        iterations=int(own.iterations[0]),
-        residual=float(own.residual[0]),
-        converged=bool(own.converged[0]),
-        not_converged=tests[0].not_converged,
+    finite_values = null_values[~np.isnan(null_values)]
+    return (
+        (float(np.quantile(finite_values, 0.025)), float(np.quantile(finite_values, 0.975)))
+        if len(finite_values)
+        else (NAN, NAN)
     )
 
 
-def _entangled(
-    rows: Sequence[VectorRow], questions: Sequence[Question], vectors: Vectors, kernel: np.ndarray
+def _vector_row(
+    stage: str,
+    stage_comparison: StageComparison,
+    validation: VectorValidation,
+    n_videos: int,
+    tests: Sequence[TestResult],
+) -> VectorRow:
+    comparison, vector, kernel = stage_comparison.comparison, stage_comparison.vector, stage_comparison.grams[0].kernel
+    mean_difference = fit(kernel, stage_comparison.labels[None], FitConfig("mean_difference"))
+    return VectorRow(
+        stage=stage,
+        comparison=comparison.comparison_type,
+        concept=comparison.concept,
+        clip_type=comparison.clip_type,
+        negatives=comparison.negatives,
+        n_concept=len(comparison.positive_clips),
+        n_negatives=len(comparison.negative_clips),
+        auc=validation.auc,
+        auc_p=validation.p,
+        auc_p_min_attainable=validation.p_min_attainable,
+        folds=validation.n_folds,
+        n_source_videos=n_videos,
+        split_half=validation.split_half,
+        split_half_low=validation.split_half_low,
+        split_half_high=validation.split_half_high,
+        most_similar="",
+        most_similar_cosine=NAN,
+        mean_difference_cosine=float(cosines(kernel, vector, mean_difference)[0, 0]),
+        estimator=vector.estimator,
+        l2=float(vector.l2[0]),
+        vector_norm=float(vector.norm[0]),
+        intercept=float(vector.intercept[0]),
+        iterations=int(vector.iterations[0]),
+        solver_residual=float(vector.residual[0]),
+        converged=bool(vector.converged[0]),
+        n_permutations_not_converged=tests[0].n_not_converged,
+    )
+
+
+def _with_most_similar(
+    rows: Sequence[VectorRow], comparisons: Sequence[Comparison], vectors: ConceptVectors, kernel: np.ndarray
 ) -> list[VectorRow]:
     cosine = np.nan_to_num(cosines(kernel, vectors))
     out = []
-    for i, (row, question) in enumerate(zip(rows, questions)):
+    for i, (row, comparison) in enumerate(zip(rows, comparisons)):
         others = [
-            j for j, other in enumerate(questions) if other.test == question.test and other.concept != question.concept
+            j
+            for j, other in enumerate(comparisons)
+            if other.comparison_type == comparison.comparison_type and other.concept != comparison.concept
         ]
         if others:
             j = max(others, key=lambda j: abs(cosine[i, j]))
-            row = replace(row, nearest=questions[j].name, nearest_cosine=float(cosine[i, j]))
+            row = replace(row, most_similar=comparisons[j].name, most_similar_cosine=float(cosine[i, j]))
         out.append(row)
     return out
 
 
-def self_checked(grams: Sequence[Gram], plan: Plan, along: Along | None = None) -> dict[str, dict[str, list[float]]]:
+def calibration_p(
+    grams: Sequence[Gram], plan: Plan, derivative_fn: DerivativeFn | None = None
+) -> dict[str, dict[str, list[float]]]:
     """p-values of what is no concept, by the test of concepts: too many small ones, and that test promises too much.
 
     First each random set against the others; what is asked for beyond that is drawn out of all their clips, with as
     many as the concepts have.
     """
-    s, count = plan.settings, len(grams[0].kernel)
+    s, count = plan.config, len(grams[0].kernel)
     out: dict[str, dict[str, list[float]]] = {}
-    for kind, sets in plan.asked.random.items() if s.self_check else ():
-        pool = np.array(sorted({i for rows in sets.values() for i in rows}))
-        sizes = [len(q.positive) for q in plan.asked.questions if q.test == "absolute" and q.kind == kind]
-        found: dict[str, list[float]] = {"sets": [], "drawn": []}
-        for trial in range(s.self_check):
-            if trial < len(sets) and len(sets) > 1:
-                posing, how = np.array(list(sets.values())[trial]), "sets"
+    for clip_type, random_sets in plan.comparisons.random_sets.items() if s.calibration_trials else ():
+        pool = np.array(sorted({i for rows in random_sets.values() for i in rows}))
+        sizes = [
+            len(q.positive_clips)
+            for q in plan.comparisons.entries
+            if q.comparison_type == "absolute" and q.clip_type == clip_type
+        ]
+        p_values: dict[str, list[float]] = {"sets": [], "drawn": []}
+        for trial in range(s.calibration_trials):
+            if trial < len(random_sets) and len(random_sets) > 1:
+                posing_rows, origin = np.array(list(random_sets.values())[trial]), "sets"
             else:
                 size = min(int(np.median(sizes)) if sizes else len(pool) // 2, len(pool) // 2)
-                posing, how = np.random.default_rng([s.seed, trial]).choice(pool, size, replace=False), "drawn"
-            if min(len(posing), len(pool) - len(posing)) < 2:
+                posing_rows, origin = np.random.default_rng([s.seed, trial]).choice(pool, size, replace=False), "drawn"
+            if min(len(posing_rows), len(pool) - len(posing_rows)) < 2:
                 continue
-            signed = labels(posing, np.setdiff1d(pool, posing), count)
-            used = np.flatnonzero(signed).tolist()
-            tests = label_tests(
-                [reduced(gram, used) for gram in grams],
-                signed[used],
-                s.training,
-                permutations=CHECKED,
+            labels = label_vector(posing_rows, np.setdiff1d(pool, posing_rows), count)
+            used_rows = np.flatnonzero(labels).tolist()
+            tests = permutation_tests(
+                [take_rows(gram, used_rows) for gram in grams],
+                labels[used_rows],
+                s.fit_config,
+                permutations=CALIBRATION_PERMUTATIONS,
                 seed=[s.seed, trial, 1],
-                enough=REACHED,
-                along=None if along is None else widened(along, used, count),
+                max_exceedances=EARLY_STOP_EXCEEDANCES,
+                derivative_fn=None if derivative_fn is None else expand_rows(derivative_fn, used_rows, count),
             )
-            found[how] += [chosen(test, s) for test in tests]
-        out[kind] = found
+            p_values[origin] += [primary_p(test, s) for test in tests]
+        out[clip_type] = p_values
     return out

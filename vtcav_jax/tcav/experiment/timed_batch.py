@@ -6,37 +6,41 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from vtcav_jax.tcav.experiment.fill_cache import placed
+from vtcav_jax.tcav.experiment.fill_cache import replicate_model
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.features.encode import activations_of, class_table, gradients_of
-from vtcav_jax.tcav.features.microbatches import Work, held
+from vtcav_jax.tcav.features.encode import class_table, stream_activations, stream_gradients
+from vtcav_jax.tcav.features.microbatches import PassCounter, in_memory
 
 
 @dataclass(frozen=True)
-class Trial:
+class TimedBatch:
     """Seconds of a concept clip forward, of a target forward and backward for all classes, and of compiling both."""
 
-    forward: float
-    target: float
-    compiling: float
+    forward_seconds: float
+    target_seconds: float
+    compile_seconds: float
 
-    def encoding(self, plan: Plan) -> float:
+    def encoding_seconds(self, plan: Plan) -> float:
         """Of all clips that are not in the cache; decoding them comes on top."""
-        return self.compiling + self.forward * len(plan.forward_missing) + self.target * len(plan.backward_missing)
+        return (
+            self.compile_seconds
+            + self.forward_seconds * len(plan.forward_missing)
+            + self.target_seconds * len(plan.backward_missing)
+        )
 
 
-def trial(plan: Plan, mesh: Mesh) -> Trial:
-    reading, stages = plan.settings.reading, plan.stages
-    size = max(reading.micro_batch, mesh.devices.size)
-    clips, model = held(np.zeros((size, *plan.geometry.shape), np.float32)), placed(plan, mesh)
-    table = class_table(np.array([target.index for target in plan.looked.classes]), size)
+def time_batch(plan: Plan, mesh: Mesh) -> TimedBatch:
+    encode_config, stages = plan.config.encode_config, plan.stages
+    batch_size = max(encode_config.batch_size, mesh.devices.size)
+    clips, model = in_memory(np.zeros((batch_size, *plan.clip_spec.shape), np.float32)), replicate_model(plan, mesh)
+    table = class_table(np.array([target.index for target in plan.clips.classes]), batch_size)
 
-    def seconds() -> tuple[float, float]:
+    def measure_seconds() -> tuple[float, float]:
         start = time.perf_counter()
-        list(activations_of(model, clips, stages, reading, mesh, Work()))
+        list(stream_activations(model, clips, stages, encode_config, mesh, PassCounter()))
         middle = time.perf_counter()
-        list(gradients_of(model, clips, table, stages, reading, mesh, Work()))
+        list(stream_gradients(model, clips, table, stages, encode_config, mesh, PassCounter()))
         return middle - start, time.perf_counter() - middle
 
-    first, second = seconds(), seconds()
-    return Trial(second[0] / size, second[1] / size, max(0.0, sum(first) - sum(second)))
+    first, second = measure_seconds(), measure_seconds()
+    return TimedBatch(second[0] / batch_size, second[1] / batch_size, max(0.0, sum(first) - sum(second)))

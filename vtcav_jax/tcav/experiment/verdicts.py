@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax.runs.directory import write_table
-from vtcav_jax.tcav.stats.multiple_testing import adjusted
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
 NAN = math.nan
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One test. Positive numbers: the concept raises the class score.
 
     `score` is the share of targets whose derivative along the vector is positive, `derivative` its mean along the
@@ -30,53 +30,53 @@ class Row:
     target: str
     stage: str
     concept: str
-    kind: str
-    against: str
-    n_targets: int
-    score: float
-    score_low: float
-    score_high: float
+    clip_type: str
+    negatives: str
+    n_clips: int
+    tcav_score: float
+    tcav_score_low: float
+    tcav_score_high: float
     derivative: float
     derivative_low: float
     derivative_high: float
     p: float
     p_adjusted: float
     verdict: str
-    test: str
+    comparison: str
     n_concept: int
-    n_against: int
-    share: float
-    share_low: float
-    share_high: float
-    step: float
+    n_negatives: int
+    relative_derivative: float
+    relative_derivative_low: float
+    relative_derivative_high: float
+    step_effect: float
     p_step: float
     p_unit: float
-    p_smallest: float
-    p_sign: float
+    p_min_attainable: float
+    p_sign_count: float
     p_sets: float
-    sets: int
-    sets_low: float
-    sets_high: float
-    low_of_concept: float
-    high_of_concept: float
-    low_of_negatives: float
-    high_of_negatives: float
-    low_of_targets: float
-    high_of_targets: float
+    n_random_sets: int
+    single_set_min: float
+    single_set_max: float
+    derivative_low_concepts: float
+    derivative_high_concepts: float
+    derivative_low_negatives: float
+    derivative_high_negatives: float
+    derivative_low_clips: float
+    derivative_high_clips: float
     auc: float
     auc_p: float
-    ties: int
-    turning: float
+    n_ties: int
+    gradient_diversity: float
     degenerate: bool
-    still: bool
-    target_fn: str
+    zero_gradient: bool
+    score_fn: str
     sensitivity: str
     null_low: float
     null_high: float
 
     @property
     def name(self) -> str:
-        return f"{self.concept} ({self.kind}) against {self.against}"
+        return f"{self.concept} ({self.clip_type}) against {self.negatives}"
 
 
 @dataclass(frozen=True)
@@ -89,67 +89,67 @@ class VectorRow:
     """
 
     stage: str
-    test: str
+    comparison: str
     concept: str
-    kind: str
-    against: str
+    clip_type: str
+    negatives: str
     n_concept: int
-    n_against: int
+    n_negatives: int
     auc: float
     auc_p: float
-    auc_p_smallest: float
+    auc_p_min_attainable: float
     folds: int
-    videos: int
+    n_source_videos: int
     split_half: float
     split_half_low: float
     split_half_high: float
-    nearest: str
-    nearest_cosine: float
-    pattern_cosine: float
+    most_similar: str
+    most_similar_cosine: float
+    mean_difference_cosine: float
     estimator: str
-    lam: float
-    norm: float
+    l2: float
+    vector_norm: float
     intercept: float
     iterations: int
-    residual: float
+    solver_residual: float
     converged: bool
-    not_converged: int  # of the vectors with permuted labels
+    n_permutations_not_converged: int  # of the vectors with permuted labels
 
 
 @dataclass(frozen=True)
-class Clip:
+class DerivativeRow:
     """The derivative of one class score at one clip along one vector; `length` is that of the gradient."""
 
     target: str
     stage: str
     concept: str
-    kind: str
-    against: str
+    clip_type: str
+    negatives: str
     clip: str
     class_score: float
     derivative: float
-    length: float
+    gradient_norm: float
 
 
-def judged(rows: Sequence[Row], alpha: float, correction: str) -> list[Row]:
+def with_verdicts(rows: Sequence[ScoreRow], alpha: float, correction: str) -> list[ScoreRow]:
     """With p-values that are corrected for the whole family, and verdicts."""
-    corrected = adjusted(np.array([row.p for row in rows], float), correction)
-    family = sum(not math.isnan(row.p) for row in rows)
-    judged = (replace(row, p_adjusted=float(p)) for row, p in zip(rows, corrected))
-    return [replace(row, verdict=verdict(row, alpha, correction, family)) for row in judged]
+    corrected = adjust_p(np.array([row.p for row in rows], float), correction)
+    family_size = sum(not math.isnan(row.p) for row in rows)
+    adjusted_rows = (replace(row, p_adjusted=float(p)) for row, p in zip(rows, corrected))
+    return [replace(row, verdict=tcav_verdict(row, alpha, correction, family_size)) for row in adjusted_rows]
 
 
-def verdict(row: Row, alpha: float, correction: str, family: int) -> str:
+def tcav_verdict(row: ScoreRow, alpha: float, correction: str, family_size: int) -> str:
     """What comes first keeps the rest from meaning anything."""
-    if row.still:
+    if row.zero_gradient:
         return "no gradient"
     if math.isnan(row.p):
         return "no vector"
     if row.degenerate:
         return "degenerate stage"
-    if row.ties == row.n_targets:
+    if row.n_ties == row.n_clips:
         return "no derivative"  # at no clip more than rounding; a test may well find what rounding prefers
-    if correction != "bh" and row.p_smallest * family > alpha and row.p_adjusted > alpha:
+    if correction != "bh" and row.p_min_attainable * family_size > alpha and row.p_adjusted > alpha:
         return "family too small"
     if row.auc_p > alpha or row.auc <= 0.5:
         return "not encoded"
@@ -157,59 +157,63 @@ def verdict(row: Row, alpha: float, correction: str, family: int) -> str:
         return "not significant"
     if not row.derivative_low * row.derivative_high > 0:
         return "sign not certain"  # more than chance makes of these clips, but other clips could turn it round
-    if row.test == "motion":
+    if row.comparison == "motion":
         return f"motion: {'+' if row.derivative > 0 else '-'}"
     return "supports" if row.derivative > 0 else "opposes"
 
 
-def found(row: Row) -> bool:
+def is_finding(row: ScoreRow) -> bool:
     return row.verdict in ("supports", "opposes", "motion: +", "motion: -")
 
 
-def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:
+def write_rows(path: Path, row_type: type, rows: Iterable[object]) -> None:
     """Numbers in full precision; what is not known is nan."""
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(row_type)]
     write_table(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
-def terminal(rows: Sequence[Row], most: int = 120) -> str:
+def format_score_table(rows: Sequence[ScoreRow], max_rows: int = 120) -> str:
     """The table for a person, target by target; the file has all of it."""
     lines = []
     for target in dict.fromkeys(row.target for row in rows):
-        some = [row for row in rows if row.target == target]
-        lines += ["", f"{target}, {some[0].n_targets} clips, {some[0].target_fn}"]
+        target_rows = [row for row in rows if row.target == target]
+        lines += ["", f"{target}, {target_rows[0].n_clips} clips, {target_rows[0].score_fn}"]
         lines.append(
             f"  {'stage':20}{'concept':20}{'kind':9}{'against':10}{'score':>6}{'share of gradient':>24}{'p':>9}"
             f"{'adjusted':>9}  verdict"
         )
-        for row in some[:most]:
-            share = f"{row.share:+.3f} ({row.share_low:+.3f} {row.share_high:+.3f})"
+        for row in target_rows[:max_rows]:
+            effect_text = f"{row.relative_derivative:+.3f} ({row.relative_derivative_low:+.3f} {row.relative_derivative_high:+.3f})"
             lines.append(
-                f"  {row.stage:20.20}{row.concept:20.20}{row.kind:9.9}{row.against:10.10}{row.score:>6.2f}{share:>24}"
+                f"  {row.stage:20.20}{row.concept:20.20}{row.clip_type:9.9}{row.negatives:10.10}{row.tcav_score:>6.2f}{effect_text:>24}"
                 f"{row.p:>9.2g}{row.p_adjusted:>9.2g}  {row.verdict}"
             )
-        if len(some) > most:
-            lines.append(f"  and {len(some) - most} more in scores.csv")
+        if len(target_rows) > max_rows:
+            lines.append(f"  and {len(target_rows) - max_rows} more in scores.csv")
     return "\n".join(lines[1:])
 
 
-def sentences(rows: Sequence[Row], most: int = 3) -> list[str]:
+def summarise_findings(rows: Sequence[ScoreRow], max_sentences: int = 3) -> list[str]:
     """One for each of the strongest findings of each class, or that there is none."""
-    told = []
+    lines = []
     for target in dict.fromkeys(row.target for row in rows):
-        some = [row for row in rows if row.target == target]
-        strong = sorted(filter(found, some), key=lambda row: (row.p_adjusted, -abs(row.share)))
-        best: dict[tuple[str, str, str], Row] = {}
-        for row in strong:
-            best.setdefault((row.concept, row.kind, row.against), row)
-        for row in list(best.values())[:most]:
-            what = f"the motion in {row.concept}" if row.test == "motion" else f"{row.concept} ({row.kind})"
-            does = "raises" if row.derivative > 0 else "lowers"
-            told.append(
-                f"{target}: {what} {does} the score at {row.stage}, against {row.against}: derivative"
-                f" {row.derivative:.3g} ({row.derivative_low:.3g} to {row.derivative_high:.3g}), {abs(row.share):.0%}"
-                f" of the gradient's length, {row.score:.0%} of {row.n_targets} clips, adjusted p {row.p_adjusted:.2g}"
+        target_rows = [row for row in rows if row.target == target]
+        findings = sorted(
+            filter(is_finding, target_rows), key=lambda row: (row.p_adjusted, -abs(row.relative_derivative))
+        )
+        best: dict[tuple[str, str, str], ScoreRow] = {}
+        for row in findings:
+            best.setdefault((row.concept, row.clip_type, row.negatives), row)
+        for row in list(best.values())[:max_sentences]:
+            subject = (
+                f"the motion in {row.concept}" if row.comparison == "motion" else f"{row.concept} ({row.clip_type})"
+            )
+            verb = "raises" if row.derivative > 0 else "lowers"
+            lines.append(
+                f"{target}: {subject} {verb} the score at {row.stage}, against {row.negatives}: derivative"
+                f" {row.derivative:.3g} ({row.derivative_low:.3g} to {row.derivative_high:.3g}), {abs(row.relative_derivative):.0%}"
+                f" of the gradient's length, {row.tcav_score:.0%} of {row.n_clips} clips, adjusted p {row.p_adjusted:.2g}"
             )
         if not best:
-            told.append(f"{target}: none of {len(some)} tests is significant after correction")
-    return told
+            lines.append(f"{target}: none of {len(target_rows)} tests is significant after correction")
+    return lines

@@ -25,8 +25,8 @@ from vtcav_jax import atomic
 from vtcav_jax.tcav.features.feature_store import Features
 
 # Whatever changes what a network makes of a file.
-CODE = ("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py", "tap.py", "clip_spec.py")
-ENCODING = ("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py")
+INPUT_CODE = ("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py", "tap.py", "clip_spec.py")
+ENCODING_CODE = ("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Cache:
             np.savez(file, allow_pickle=False, **arrays)
 
     def get_arrays(self, key: str) -> dict[str, np.ndarray]:
-        with np.load(self.path(key, ".npz"), allow_pickle=False) as found:
-            return dict(found)
+        with np.load(self.path(key, ".npz"), allow_pickle=False) as archive:
+            return dict(archive)
 
     def put_json(self, key: str, value: Any) -> None:
         atomic.write_text(self.path(key, ".json"), json.dumps(value))
@@ -64,26 +64,28 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Kept(Features):
+class CachedFeatures(Features):
     """Features that are rows of a cache, one file each: read block by block, never all of them at once."""
 
     paths: Sequence[Path] = field(default=(), repr=False)
 
     def block(self, i: int) -> Float[np.ndarray, "rows w"]:
         first, last = self.columns[i]
-        out = np.empty((self.rows, last - first), self.dtype)
+        out = np.empty((self.n_rows, last - first), self.dtype)
         for row, path in zip(out, self.paths):
             row[:] = np.load(path, mmap_mode="r", allow_pickle=False).reshape(-1)[first:last]
         return out
 
 
-def kept(store: Cache, keys: Sequence[str], shape: tuple[int, ...], dtype: Any, budget: int, rows: int) -> Features:
+def load_features(
+    store: Cache, keys: Sequence[str], shape: tuple[int, ...], dtype: Any, budget: int, n_rows: int
+) -> Features:
     """The entries as features: in memory if all `rows` of the stage fit in `budget` bytes, else read by blocks."""
-    row = math.prod(shape) * np.dtype(dtype).itemsize
+    row_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     paths = [store.path(key) for key in keys]
-    width = block_width(rows, row // np.dtype(dtype).itemsize, np.dtype(dtype).itemsize, budget)
-    lazy = Kept(len(keys), shape, dtype, None, width, paths=paths)
-    if rows * row > budget:
+    width = block_width(n_rows, row_bytes // np.dtype(dtype).itemsize, np.dtype(dtype).itemsize, budget)
+    lazy = CachedFeatures(len(keys), shape, dtype, None, width, paths=paths)
+    if n_rows * row_bytes > budget:
         return lazy
     memory = np.empty((len(keys), lazy.size), dtype)
     for line, path in zip(memory, paths):
@@ -91,31 +93,35 @@ def kept(store: Cache, keys: Sequence[str], shape: tuple[int, ...], dtype: Any, 
     return Features(len(keys), shape, dtype, None, width, memory)
 
 
-def block_width(rows: int, size: int, itemsize: int, budget: int) -> int:
+def block_width(n_rows: int, size: int, itemsize: int, budget: int) -> int:
     """Features a block, so that a block and its copies stay within the budget."""
-    whole = Features(rows, (size,)).width
-    return whole if rows * size * itemsize <= budget else max(256, min(whole, budget // (8 * rows * itemsize)))
+    full_width = Features(n_rows, (size,)).width
+    return (
+        full_width
+        if n_rows * size * itemsize <= budget
+        else max(256, min(full_width, budget // (8 * n_rows * itemsize)))
+    )
 
 
-def key_of(*told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def content_key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(model: Any) -> str:
     """Of a network: its parameters, and the code that runs them."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for path, leaf in tree_flatten_with_path(model)[0]:
         array = np.asarray(leaf)
-        found.update(f"{keystr(path)} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
+        hasher.update(f"{keystr(path)} {array.dtype} {array.shape}".encode())
+        hasher.update(array.tobytes())
     maker = getattr(model, "func", type(model))
-    found.update(f"{maker.__module__}.{maker.__qualname__}".encode())
-    if (file := _source_of(maker.__module__)) is not None:
-        found.update(file.read_bytes())
-    return found.hexdigest()
+    hasher.update(f"{maker.__module__}.{maker.__qualname__}".encode())
+    if (file := _source_file(maker.__module__)) is not None:
+        hasher.update(file.read_bytes())
+    return hasher.hexdigest()
 
 
-def _source_of(module: str) -> Path | None:
+def _source_file(module: str) -> Path | None:
     import sys
 
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -123,12 +129,12 @@ def _source_of(module: str) -> Path | None:
 
 
 @cache
-def code_version(*patterns: str) -> str:
+def source_hash(*patterns: str) -> str:
     """Of everything between a file and what is kept of it, by default its features: a change of code must not meet old
     numbers."""
     root = Path(vtcav_jax.__file__).parent
-    found = hashlib.sha256(f"{metadata.version('jaxlib')} {jax.default_backend()}".encode())
-    for pattern in patterns or (*CODE, *ENCODING):
+    hasher = hashlib.sha256(f"{metadata.version('jaxlib')} {jax.default_backend()}".encode())
+    for pattern in patterns or (*INPUT_CODE, *ENCODING_CODE):
         for path in sorted(root.glob(pattern)):
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            hasher.update(path.read_bytes())
+    return hasher.hexdigest()

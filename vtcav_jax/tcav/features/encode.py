@@ -20,9 +20,9 @@ from jaxtyping import Array, Float, Int
 from vtcav_jax import tap as taps
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.stats.quadrature import gauss_legendre
-from vtcav_jax.tcav.features.feature_store import Features, place
-from vtcav_jax.tcav.features.microbatches import Clips, Work, through
-from vtcav_jax.tcav.features.pooling import POOLS, axes, pooled, summed
+from vtcav_jax.tcav.features.feature_store import Features, allocate_all
+from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, map_batches
+from vtcav_jax.tcav.features.pooling import POOLS, pool_activations, pooled_axes, sum_gradients
 
 SENSITIVITIES = "gradient", "integrated", "finite"
 
@@ -32,7 +32,7 @@ def _margin(scores: Float[Array, "b k"]) -> Float[Array, "b k"]:
     return scores - jnp.where(scores == best, second, best)
 
 
-TARGETS: dict[str, Callable[[Array], Array]] = {
+SCORE_FNS: dict[str, Callable[[Array], Array]] = {
     "logit": lambda logits: logits,
     "log_prob": jax.nn.log_softmax,
     "margin": _margin,
@@ -40,7 +40,7 @@ TARGETS: dict[str, Callable[[Array], Array]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class EncodeConfig:
     """How the network is read.
 
     `target_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
@@ -51,11 +51,11 @@ class Reading:
     """
 
     pool: str = "none"
-    target_fn: str = "logit"
+    score_fn: str = "logit"
     sensitivity: str = "gradient"
-    steps: int = 16
-    micro_batch: int = 8
-    classes_at_once: int = 8
+    integration_steps: int = 16
+    batch_size: int = 8
+    classes_per_pass: int = 8
     budget: int = 4 * 2**30
 
     def __post_init__(self):
@@ -63,44 +63,44 @@ class Reading:
             f"{name} is one of {', '.join(allowed)}, got {value!r}"
             for name, value, allowed in [
                 ("pool", self.pool, POOLS),
-                ("target_fn", self.target_fn, TARGETS),
+                ("score_fn", self.score_fn, SCORE_FNS),
                 ("sensitivity", self.sensitivity, SENSITIVITIES),
             ]
             if value not in allowed
         ]
         problems += [
             f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in ("steps", "micro_batch", "classes_at_once", "budget")
+            for name in ("integration_steps", "batch_size", "classes_per_pass", "budget")
             if getattr(self, name) < 1
         ]
         if problems:
             raise ValueError("; ".join(problems))
 
 
-PLAIN = Reading()
+DEFAULT_ENCODING = EncodeConfig()
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodeResult:
     """By stage: activations with one row per example; gradients with one per target, class after class."""
 
     examples: dict[str, Features]
     gradients: dict[str, Features]
     scores: Float[np.ndarray, "n c"]  # of the classes that were asked for, as `target_fn` has them
-    work: Work
+    passes: PassCounter
 
 
 def encode(
     model: taps.Model,
-    examples: Clips,
-    targets: Clips,
+    examples: ClipBatches,
+    targets: ClipBatches,
     classes: taps.Classes,
     stages: taps.Stages,
-    reading: Reading = PLAIN,
+    config: EncodeConfig = DEFAULT_ENCODING,
     *,
     spill: Path | None = None,
     mesh: Mesh | None = None,
-) -> Encoded:
+) -> EncodeResult:
     """Each example forward, each target forward and backward.
 
     `classes` are the classes whose scores are followed at every target, or, of shape (n, c), c of them for each target
@@ -110,124 +110,130 @@ def encode(
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
     table = class_table(classes, targets.count)
     model = taps.as_pytree(model)
-    _check(examples, targets)
-    shapes = checked_shapes(model, targets.shape, table, stages, reading, targets.dtype)
+    _check_clips(examples, targets)
+    shapes = stage_shapes(model, targets.shape, table, stages, config, targets.dtype)
     per_class = table.shape[1]
-    wanted = {f"examples/{stage}": (examples.count, *shapes[stage]) for stage in stages}
-    wanted |= {f"gradients/{stage}": (per_class * targets.count, *shapes[stage]) for stage in stages}
-    room = place(wanted, reading.budget, spill)
-    activations = {stage: room[f"examples/{stage}"] for stage in stages}
-    gradients = {stage: room[f"gradients/{stage}"] for stage in stages}
+    layouts = {f"examples/{stage}": (examples.count, *shapes[stage]) for stage in stages}
+    layouts |= {f"gradients/{stage}": (per_class * targets.count, *shapes[stage]) for stage in stages}
+    allocated = allocate_all(layouts, config.budget, spill)
+    activations = {stage: allocated[f"examples/{stage}"] for stage in stages}
+    gradients = {stage: allocated[f"gradients/{stage}"] for stage in stages}
     model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
-    work = Work()
-    for start, seen in activations_of(model, examples, stages, reading, mesh, work):
+    passes = PassCounter()
+    for start, batch_activations in stream_activations(model, examples, stages, config, mesh, passes):
         for stage, features in activations.items():
-            features.write(start, seen[stage])
+            features.write(start, batch_activations[stage])
     scores = np.zeros((targets.count, per_class))
-    for start, score, slopes in gradients_of(model, targets, table, stages, reading, mesh, work):
-        scores[start : start + len(score)] = score
+    for start, batch_scores, batch_gradients in stream_gradients(model, targets, table, stages, config, mesh, passes):
+        scores[start : start + len(batch_scores)] = batch_scores
         for stage, features in gradients.items():
             for c in range(per_class):
-                features.write(c * targets.count + start, slopes[stage][c])
-    return Encoded(activations, gradients, scores, work)
+                features.write(c * targets.count + start, batch_gradients[stage][c])
+    return EncodeResult(activations, gradients, scores, passes)
 
 
-def activations_of(
-    model: taps.Model, clips: Clips, stages: Sequence[str], reading: Reading, mesh: Mesh, work: Work
+def stream_activations(
+    model: taps.Model, clips: ClipBatches, stages: Sequence[str], config: EncodeConfig, mesh: Mesh, passes: PassCounter
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """By micro-batch: the first clip's number, and by stage the clips' activations."""
-    run = partial(_activations, model, **_compiled_for(stages, reading, mesh))
-    for start, real, seen in through(run, clips, (), "concept clips", reading.micro_batch, mesh, work):
-        work.forwards += real
-        yield start, {stage: seen[stage][:real] for stage in stages}
+    run = partial(_activations, model, **_static_arguments(stages, config, mesh))
+    for start, n_real, activations in map_batches(run, clips, (), "concept clips", config.batch_size, mesh, passes):
+        passes.forwards += n_real
+        yield start, {stage: activations[stage][:n_real] for stage in stages}
 
 
-def gradients_of(
+def stream_gradients(
     model: taps.Model,
-    clips: Clips,
+    clips: ClipBatches,
     table: Int[np.ndarray, "n c"],
     stages: Sequence[str],
-    reading: Reading,
+    config: EncodeConfig,
     mesh: Mesh,
-    work: Work,
+    passes: PassCounter,
 ) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
     """By micro-batch: the first clip's number, the scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
-    run = partial(_gradients, model, **_compiled_for(stages, reading, mesh))
-    paths = reading.steps * len(stages) if reading.sensitivity == "integrated" else 0
-    for start, real, (score, slopes) in through(run, clips, (table,), "targets", reading.micro_batch, mesh, work):
-        work.forwards += real * (1 + paths)
-        work.backwards += real * table.shape[1] * max(1, paths)
-        yield start, score[:real], {stage: slopes[stage][:, :real] for stage in stages}
+    run = partial(_gradients, model, **_static_arguments(stages, config, mesh))
+    path_passes = config.integration_steps * len(stages) if config.sensitivity == "integrated" else 0
+    for start, n_real, (scores, gradients) in map_batches(
+        run, clips, (table,), "targets", config.batch_size, mesh, passes
+    ):
+        passes.forwards += n_real * (1 + path_passes)
+        passes.backwards += n_real * table.shape[1] * max(1, path_passes)
+        yield start, scores[:n_real], {stage: gradients[stage][:, :n_real] for stage in stages}
 
 
-def _compiled_for(stages: Sequence[str], reading: Reading, mesh: Mesh) -> dict[str, Any]:
+def _static_arguments(stages: Sequence[str], config: EncodeConfig, mesh: Mesh) -> dict[str, Any]:
     """Of the settings only what changes the program."""
-    return {"stages": tuple(sorted(stages)), "reading": replace(reading, micro_batch=1, budget=1), "mesh": mesh}
+    return {"stages": tuple(sorted(stages)), "config": replace(config, batch_size=1, budget=1), "mesh": mesh}
 
 
-@partial(jax.jit, static_argnames=("stages", "reading", "mesh"))
-def _activations(model, video, stages, reading, mesh):
+@partial(jax.jit, static_argnames=("stages", "config", "mesh"))
+def _activations(model, video, stages, config, mesh):
     """Nothing behind the deepest stage is returned, hence nothing behind it is compiled."""
 
     def local(model, video):
-        seen = taps.activations(model, video, stages)[1]
-        return {stage: pooled(_wide(value), reading.pool) for stage, value in seen.items()}
+        activations = taps.activations(model, video, stages)[1]
+        return {stage: pool_activations(_widen(value), config.pool) for stage, value in activations.items()}
 
     everywhere, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
     split = jax.shard_map(local, mesh=mesh, in_specs=(everywhere, by_clip), out_specs=by_clip, check_vma=False)
     return split(model, video)
 
 
-@partial(jax.jit, static_argnames=("stages", "reading", "mesh"))
-def _gradients(model, video, table, stages, reading, mesh):
+@partial(jax.jit, static_argnames=("stages", "config", "mesh"))
+def _gradients(model, video, table, stages, config, mesh):
     """The asked scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
 
     def local(model, video, table):
-        which = np.arange(table.shape[1])
-        at_once = reading.classes_at_once
+        columns = np.arange(table.shape[1])
+        classes_per_pass = config.classes_per_pass
 
-        def asked(model, video, tap):
-            return jnp.take_along_axis(TARGETS[reading.target_fn](_wide(model(video, tap))), table, axis=-1)
+        def class_scores(model, video, tap):
+            return jnp.take_along_axis(SCORE_FNS[config.score_fn](_widen(model(video, tap))), table, axis=-1)
 
-        def along_path(stage):
-            def at(point):
-                share, weight = point
+        def integrate_path(stage):
+            def gradient_at(point):
+                fraction, weight = point
 
-                def moved(model, share, video, tap):
-                    def tapped(name, value):
-                        return tap(name, value * share.astype(value.dtype) if name == stage else value)
+                def scaled_scores(model, fraction, video, tap):
+                    def scaling_tap(name, value):
+                        return tap(name, value * fraction.astype(value.dtype) if name == stage else value)
 
-                    return asked(model, video, tapped)
+                    return class_scores(model, video, scaling_tap)
 
-                there = taps.gradients_for_classes(
-                    Partial(moved, model, share), video, which, stage, classes_per_pass=at_once
+                gradient_result = taps.gradients_for_classes(
+                    Partial(scaled_scores, model, fraction), video, columns, stage, classes_per_pass=classes_per_pass
                 )
-                return weight * _wide(there.gradients[stage])
+                return weight * _widen(gradient_result.gradients[stage])
 
-            points = tuple(jnp.asarray(p, jnp.result_type(float)) for p in gauss_legendre(reading.steps))
-            like = jax.eval_shape(at, jax.tree.map(lambda p: p[0], points))
-            total, _ = jax.lax.scan(lambda sums, p: (sums + at(p), None), jnp.zeros(like.shape, like.dtype), points)
+            points = tuple(jnp.asarray(p, jnp.result_type(float)) for p in gauss_legendre(config.integration_steps))
+            shape = jax.eval_shape(gradient_at, jax.tree.map(lambda p: p[0], points))
+            total, _ = jax.lax.scan(
+                lambda sums, p: (sums + gradient_at(p), None), jnp.zeros(shape.shape, shape.dtype), points
+            )
             return total
 
-        if reading.sensitivity == "integrated":
-            scores = asked(model, video, taps.identity_tap)
-            gradients = {stage: along_path(stage) for stage in stages}
+        if config.sensitivity == "integrated":
+            scores = class_scores(model, video, taps.identity_tap)
+            gradients = {stage: integrate_path(stage) for stage in stages}
         else:
-            tapped = taps.gradients_for_classes(Partial(asked, model), video, which, stages, classes_per_pass=at_once)
-            scores, gradients = tapped.logits, tapped.gradients
-        return scores, {stage: summed(_wide(value), reading.pool) for stage, value in gradients.items()}
+            gradient_result = taps.gradients_for_classes(
+                Partial(class_scores, model), video, columns, stages, classes_per_pass=classes_per_pass
+            )
+            scores, gradients = gradient_result.logits, gradient_result.gradients
+        return scores, {stage: sum_gradients(_widen(value), config.pool) for stage, value in gradients.items()}
 
     everywhere, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
     specs = {"in_specs": (everywhere, by_clip, by_clip), "out_specs": (by_clip, PartitionSpec(None, mesh.axis_names))}
     return jax.shard_map(local, mesh=mesh, **specs, check_vma=False)(model, video, table)
 
 
-def _wide(value: Array) -> Array:
+def _widen(value: Array) -> Array:
     """At least float32: sums over positions and products are not for fewer digits."""
-    return value.astype(wide_type(value.dtype))
+    return value.astype(at_least_float32(value.dtype))
 
 
-def wide_type(dtype: Any) -> Any:
+def at_least_float32(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
 
 
@@ -242,50 +248,50 @@ def class_table(classes: taps.Classes, count: int) -> Int[np.ndarray, "n c"]:
     return np.broadcast_to(table, (count, table.shape[-1])).astype(np.int64)
 
 
-def _check(examples: Clips, targets: Clips) -> None:
+def _check_clips(examples: ClipBatches, targets: ClipBatches) -> None:
     problems = [
         f"there are no {unit}" for unit, clips in (("concept clips", examples), ("targets", targets)) if not clips.count
     ]
     if examples.shape != targets.shape or examples.dtype != targets.dtype:
-        told = " and ".join(f"{clips.dtype} {clips.shape}" for clips in (examples, targets))
-        problems.append(f"concept clips and targets must be of one shape and type, got {told}")
+        descriptions = " and ".join(f"{clips.dtype} {clips.shape}" for clips in (examples, targets))
+        problems.append(f"concept clips and targets must be of one shape and type, got {descriptions}")
     if problems:
         raise ValueError("; ".join(problems))
 
 
-def checked_shapes(
+def stage_shapes(
     model: taps.Model,
-    clip: tuple[int, ...],
+    clip_shape: tuple[int, ...],
     classes: Int[np.ndarray, "..."],
     stages: Sequence[str],
-    reading: Reading,
+    config: EncodeConfig,
     dtype: Any = np.float32,
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and type of one clip's (pooled) value at each stage; nothing is computed for what can be wrong with it."""
     problems = []
-    known = taps.stages_of(model)
+    network_stages = taps.stages_of(model)
     if not stages:
         problems.append("name at least one stage")
-    if known and (missing := [stage for stage in stages if stage not in known]):
-        problems.append(unknown_name_message("stage", missing, known))
+    if network_stages and (missing := [stage for stage in stages if stage not in network_stages]):
+        problems.append(unknown_name_message("stage", missing, network_stages))
     if problems:
         raise ValueError("; ".join(problems))
-    video = jax.ShapeDtypeStruct((1, *clip), dtype)
-    logits, seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stages), model, video)
+    video = jax.ShapeDtypeStruct((1, *clip_shape), dtype)
+    logits, activations = jax.eval_shape(lambda model, video: taps.activations(model, video, stages), model, video)
     k = logits.shape[-1]
     if wrong := sorted({int(c) for c in classes.ravel()} - set(range(k))):
         problems.append(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")
-    if reading.target_fn == "margin" and k < 2:
+    if config.score_fn == "margin" and k < 2:
         problems.append("a margin needs another class to be above, the model has one; take target_fn=logit")
     shapes = {}
-    for stage, value in seen.items():
+    for stage, value in activations.items():
         try:
-            gone = axes(value.shape[1:], reading.pool)
+            removed_axes = pooled_axes(value.shape[1:], config.pool)
         except ValueError as error:
             problems.append(f"{stage}: {error}")
             continue
-        shape = tuple(size for i, size in enumerate(value.shape[1:]) if i not in gone)
-        shapes[stage] = shape, wide_type(value.dtype)
+        shape = tuple(size for i, size in enumerate(value.shape[1:]) if i not in removed_axes)
+        shapes[stage] = shape, at_least_float32(value.dtype)
     if problems:
         raise ValueError("; ".join(problems))
     return shapes

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-WIDTH = 16384  # features a block: the products add up this many in float32, the blocks in float64
+FEATURES_PER_BLOCK = 16384  # features a block: the products add up this many in float32, the blocks in float64
 
 
 @dataclass(frozen=True)
 class Features:
     """`rows` arrays of `shape` each, flattened, as float32 or float64; see `allocate`. Making one touches no file."""
 
-    rows: int
+    n_rows: int
     shape: tuple[int, ...]
     dtype: Any = np.float32
     folder: Path | None = None
-    width: int = WIDTH
+    width: int = FEATURES_PER_BLOCK
     memory: np.ndarray | None = field(default=None, repr=False)
 
     @property
@@ -33,7 +33,7 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        return self.rows * self.size * np.dtype(self.dtype).itemsize
+        return self.n_rows * self.size * np.dtype(self.dtype).itemsize
 
     @property
     def columns(self) -> list[tuple[int, int]]:
@@ -58,7 +58,7 @@ class Features:
     def blocks(self) -> Iterator[Float[np.ndarray, "rows w"]]:
         return (self.block(i) for i in range(len(self.columns)))
 
-    def combined(self, a: Float[np.ndarray, "v rows"]) -> Float[np.ndarray, "v ..."]:
+    def linear_combination(self, a: Float[np.ndarray, "v rows"]) -> Float[np.ndarray, "v ..."]:
         """`a` times the rows, block by block: the vectors X'a in the stage's own shape."""
         out = np.empty((len(a), self.size), self.dtype)
         for (first, last), block in zip(self.columns, self.blocks()):
@@ -72,32 +72,38 @@ class Features:
 
 
 def allocate(
-    rows: int, shape: tuple[int, ...], dtype: Any = np.float32, folder: Path | None = None, width: int = WIDTH
+    n_rows: int,
+    shape: tuple[int, ...],
+    dtype: Any = np.float32,
+    folder: Path | None = None,
+    width: int = FEATURES_PER_BLOCK,
 ) -> Features:
     """Zeros to write to, in memory or in new files of `folder`."""
     if folder is None:
-        return Features(rows, shape, dtype, None, width, np.zeros((rows, math.prod(shape)), dtype))
-    new = Features(rows, shape, dtype, folder, width)
+        return Features(n_rows, shape, dtype, None, width, np.zeros((n_rows, math.prod(shape)), dtype))
+    features = Features(n_rows, shape, dtype, folder, width)
     folder.mkdir(parents=True, exist_ok=True)
-    for i, (first, last) in enumerate(new.columns):
-        np.lib.format.open_memmap(new._path(i), "w+", dtype, (rows, last - first)).flush()
-    return new
+    for i, (first, last) in enumerate(features.columns):
+        np.lib.format.open_memmap(features._path(i), "w+", dtype, (n_rows, last - first)).flush()
+    return features
 
 
-def of(array: Float[np.ndarray, "rows ..."]) -> Features:
+def features_from_array(array: Float[np.ndarray, "rows ..."]) -> Features:
     """An array of one row per clip as `Features`, in memory; float16 and the like become float32."""
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     flat = np.ascontiguousarray(array.reshape(len(array), -1), dtype)
     return Features(len(flat), array.shape[1:], dtype, memory=flat)
 
 
-def place(wanted: dict[str, tuple[int, tuple[int, ...], Any]], budget: int, spill: Path | None) -> dict[str, Features]:
+def allocate_all(
+    layouts: dict[str, tuple[int, tuple[int, ...], Any]], budget: int, spill: Path | None
+) -> dict[str, Features]:
     """Room for everything in `wanted` (rows, shape, dtype by name): the smallest in memory as far as `budget` bytes go.
 
     The others become files below `spill`, one folder each.
     """
     bytes_of = {
-        name: rows * math.prod(shape) * np.dtype(dtype).itemsize for name, (rows, shape, dtype) in wanted.items()
+        name: rows * math.prod(shape) * np.dtype(dtype).itemsize for name, (rows, shape, dtype) in layouts.items()
     }
     total = sum(bytes_of.values())
     if total > budget and spill is None:
@@ -106,13 +112,13 @@ def place(wanted: dict[str, tuple[int, tuple[int, ...], Any]], budget: int, spil
             "name a folder for the rest, allow more memory, or pool the stages"
         )
     # All have blocks of the same features. They are read whole, so a few of them must fit as well.
-    widest = max(rows * np.dtype(dtype).itemsize for rows, _, dtype in wanted.values())
-    width = WIDTH if total <= budget else max(256, min(WIDTH, budget // (8 * widest)))
-    left, placed = budget, {}
-    for name in sorted(wanted, key=lambda name: bytes_of[name]):
-        rows, shape, dtype = wanted[name]
-        fits = bytes_of[name] <= left
-        left -= bytes_of[name] if fits else 0
+    widest = max(rows * np.dtype(dtype).itemsize for rows, _, dtype in layouts.values())
+    width = FEATURES_PER_BLOCK if total <= budget else max(256, min(FEATURES_PER_BLOCK, budget // (8 * widest)))
+    remaining, allocated = budget, {}
+    for name in sorted(layouts, key=lambda name: bytes_of[name]):
+        rows, shape, dtype = layouts[name]
+        fits = bytes_of[name] <= remaining
+        remaining -= bytes_of[name] if fits else 0
         folder = None if fits else Path(str(spill)) / name
-        placed[name] = allocate(rows, shape, dtype, folder, width)
-    return {name: placed[name] for name in wanted}
+        allocated[name] = allocate(rows, shape, dtype, folder, width)
+    return {name: allocated[name] for name in layouts}

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.tcav.features.feature_store import Features
 
-TILES = 4  # K is symmetric: of 4 x 4 tiles 10 are enough
+TILES_PER_SIDE = 4  # K is symmetric: of 4 x 4 tiles 10 are enough
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Gram:
     """Of one stage, with m examples, n targets and c classes."""
 
     kernel: Float[np.ndarray, "m m"]  # examples by examples, from their mean
-    products: Float[np.ndarray, "c n m"]  # gradients by examples
+    cross: Float[np.ndarray, "c n m"]  # gradients by examples
     gradients: Float[np.ndarray, "c n n"]  # gradients by gradients, of the same class
 
     @property
-    def lengths(self) -> Float[np.ndarray, "c n"]:
+    def gradient_norms(self) -> Float[np.ndarray, "c n"]:
         """Of the gradients."""
         return np.sqrt(np.maximum(np.diagonal(self.gradients, axis1=1, axis2=2), 0))
 
 
-def gram(
+def compute_gram(
     examples: Features,
     gradients: Features,
     classes: int = 1,
@@ -54,18 +54,18 @@ def gram(
     blocks = range(len(examples.columns)) if blocks is None else blocks
     pairs = ((examples.block(i), gradients.block(i)) for i in blocks)
     if mesh is None and jax.default_backend() == "cpu":
-        return _on_host(pairs, examples.rows, gradients.rows // classes, classes)
+        return _gram_on_host(pairs, examples.n_rows, gradients.n_rows // classes, classes)
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     by_feature = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
-    m, n = examples.rows, gradients.rows // classes
+    m, n = examples.n_rows, gradients.n_rows // classes
     tiles = _tiles(m)
     kernel, products, squares = np.zeros((m, m)), np.zeros((classes, n, m)), np.zeros((classes, n, n))
     devices = mesh.devices.size
     width = -(-min(examples.width, examples.size) // devices) * devices
     with jax.enable_x64(examples.dtype == np.float64):
         for x, g in pairs:
-            short = width - x.shape[1]  # filled up with features that are always 0, so that there is one shape
-            x, g = (jax.device_put(np.pad(a, ((0, 0), (0, short))) if short else a, by_feature) for a in (x, g))
+            padding = width - x.shape[1]  # filled up with features that are always 0, so that there is one shape
+            x, g = (jax.device_put(np.pad(a, ((0, 0), (0, padding))) if padding else a, by_feature) for a in (x, g))
             upper, cross, inner = _products(x, g, classes, tiles)
             for (start, stop), tile in zip(tiles, upper):
                 kernel[start:stop, start:] += np.asarray(tile)
@@ -75,14 +75,14 @@ def gram(
     return Gram(kernel + np.triu(kernel, 1).T, products, squares)
 
 
-def centred(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:
+def center_kernel(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:
     """K when the examples' weighted mean is the origin."""
-    share = weights / weights.sum()
-    row = kernel @ share
-    return kernel - row - row[:, None] + share @ row
+    fractions = weights / weights.sum()
+    row = kernel @ fractions
+    return kernel - row - row[:, None] + fractions @ row
 
 
-def _on_host(pairs: Iterable[tuple[np.ndarray, np.ndarray]], m: int, n: int, classes: int) -> Gram:
+def _gram_on_host(pairs: Iterable[tuple[np.ndarray, np.ndarray]], m: int, n: int, classes: int) -> Gram:
     kernel, products, squares = np.zeros((m, m)), np.zeros((classes, n, m)), np.zeros((classes, n, n))
     for x, g in pairs:
         x, g = x - x.mean(0), g.reshape(classes, n, -1)
@@ -93,7 +93,7 @@ def _on_host(pairs: Iterable[tuple[np.ndarray, np.ndarray]], m: int, n: int, cla
 
 
 def _tiles(m: int) -> tuple[tuple[int, int], ...]:
-    step = max(-(-m // TILES), 128)
+    step = max(-(-m // TILES_PER_SIDE), 128)
     return tuple((i, min(i + step, m)) for i in range(0, m, step))
 
 
@@ -101,9 +101,9 @@ def _tiles(m: int) -> tuple[tuple[int, int], ...]:
 def _products(x: Array, g: Array, classes: int, tiles: tuple[tuple[int, int], ...]):
     x = x - x.mean(0, keepdims=True)
     g = g.reshape(classes, -1, g.shape[1])
-    times = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    upper = [times("iw,jw->ij", x[start:stop], x[start:]) for start, stop in tiles]
-    return upper, times("cnw,mw->cnm", g, x), times("cnw,ckw->cnk", g, g)
+    einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    upper = [einsum("iw,jw->ij", x[start:stop], x[start:]) for start, stop in tiles]
+    return upper, einsum("cnw,mw->cnm", g, x), einsum("cnw,ckw->cnk", g, g)
 
 
 def _check(examples: Features, gradients: Features, classes: int) -> None:
@@ -112,7 +112,7 @@ def _check(examples: Features, gradients: Features, classes: int) -> None:
         problems.append(f"activations are {examples.shape} and gradients {gradients.shape}; they must be of one stage")
     if examples.columns != gradients.columns or examples.dtype != gradients.dtype:
         problems.append("activations and gradients need blocks of the same features and type")
-    if classes < 1 or gradients.rows % classes:
-        problems.append(f"{gradients.rows} gradients are not the same number for each of {classes} classes")
+    if classes < 1 or gradients.n_rows % classes:
+        problems.append(f"{gradients.n_rows} gradients are not the same number for each of {classes} classes")
     if problems:
         raise ValueError("; ".join(problems))

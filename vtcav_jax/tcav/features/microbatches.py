@@ -17,7 +17,7 @@ Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipBatches:
     """`count` clips of one `shape`, in an order that stays.
 
     `batches()` starts anew and gives clips in portions of any size, each with a mask of which rows are real. Not
@@ -35,63 +35,63 @@ class Clips:
             yield from np.asarray(videos)[np.asarray(real)]
 
 
-def held(videos: Float[np.ndarray, "b t h w c"]) -> Clips:
+def in_memory(videos: Float[np.ndarray, "b t h w c"]) -> ClipBatches:
     """Clips that are in memory already."""
-    return Clips(len(videos), videos.shape[1:], lambda: [(videos, np.ones(len(videos), bool))], videos.dtype)
+    return ClipBatches(len(videos), videos.shape[1:], lambda: [(videos, np.ones(len(videos), bool))], videos.dtype)
 
 
 @dataclass
-class Work:
+class PassCounter:
     """What the network was asked: clips forward and backward, without those that only fill a batch up."""
 
     forwards: int = 0
     backwards: int = 0  # one per clip and class, for all stages together; per stage and step if integrated
-    micro_batch: int = 0  # what it ended at
+    batch_size: int = 0  # what it ended at
 
 
-def through(
-    run: Callable[..., Any],
-    clips: Clips,
+def map_batches(
+    fn: Callable[..., Any],
+    clips: ClipBatches,
     tables: Sequence[np.ndarray],
     unit: str,
-    size: int,
+    batch_size: int,
     mesh: Mesh,
-    work: Work,
+    passes: PassCounter,
 ) -> Iterator[tuple[int, int, Any]]:
     """`run(videos, *tables' rows)` over all clips: the first one's number, how many are real, and what came out.
 
     Every call has `size` clips, divided by the mesh's devices; where memory runs out, from then on half as many.
     """
     devices = mesh.devices.size
-    size = max(devices, min(size, -(-clips.count // devices) * devices) // devices * devices)
+    batch_size = max(devices, min(batch_size, -(-clips.count // devices) * devices) // devices * devices)
     by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     def parts() -> Iterator[tuple[int, int, Any]]:
-        nonlocal size
+        nonlocal batch_size
         start, source, waiting = 0, iter(clips), []
-        while waiting := [*waiting, *islice(source, size - len(waiting))]:
-            real = len(waiting)
-            if start + real > clips.count or any(video.shape != clips.shape for video in waiting):
+        while waiting := [*waiting, *islice(source, batch_size - len(waiting))]:
+            n_real = len(waiting)
+            if start + n_real > clips.count or any(video.shape != clips.shape for video in waiting):
                 shapes = sorted({video.shape for video in waiting})
                 raise ValueError(
                     f"expected {clips.count} {unit} of shape {clips.shape}, got more, or of shape {shapes}"
                 )
-            rows = np.minimum(np.arange(size), real - 1)
+            rows = np.minimum(np.arange(batch_size), n_real - 1)
             videos = np.stack([waiting[i] for i in rows])
             try:
-                placed = jax.device_put([videos, *(table[start + rows] for table in tables)], by_clip)
-                out = jax.tree.map(np.asarray, run(*placed))  # here, so that what fails fails here
+                device_arrays = jax.device_put([videos, *(table[start + rows] for table in tables)], by_clip)
+                out = jax.tree.map(np.asarray, fn(*device_arrays))  # here, so that what fails fails here
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error) or size == devices:
+                if "RESOURCE_EXHAUSTED" not in str(error) or batch_size == devices:
                     raise
-                size = max(devices, size // 2 // devices * devices)
-                print(f"out of memory: going on with {size} clips at a time", file=sys.stderr)
+                batch_size = max(devices, batch_size // 2 // devices * devices)
+                print(f"out of memory: going on with {batch_size} clips at a time", file=sys.stderr)
                 # What was taken from the source waits for its turn
                 source, waiting = chain(waiting, source), []
                 continue
-            work.micro_batch = size
-            yield start, real, out
-            start, waiting = start + real, []
+            passes.batch_size = batch_size
+            yield start, n_real, out
+            start, waiting = start + n_real, []
         if start != clips.count and clips.exact:
             raise ValueError(f"expected {clips.count} {unit}, got {start}")
 

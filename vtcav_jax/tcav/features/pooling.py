@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 POOLS = "none", "space", "time", "all"
 
 
-def axes(shape: tuple[int, ...], pool: str) -> tuple[int, ...]:
+def pooled_axes(shape: tuple[int, ...], pool: str) -> tuple[int, ...]:
     """Which axes of one clip's activation are pooled: channels are last, and only (t, h, w, c) has axes with names."""
     if pool == "none" or len(shape) == 1:
         return ()
@@ -22,16 +22,16 @@ def axes(shape: tuple[int, ...], pool: str) -> tuple[int, ...]:
     return (0,) if pool == "time" else (1, 2)
 
 
-def pooled(value: Array, pool: str) -> Array:
+def pool_activations(value: Array, pool: str) -> Array:
     """Means over the positions of each clip; the first axis is the clips'."""
-    return value.mean(tuple(1 + i for i in axes(value.shape[1:], pool)))
+    return value.mean(tuple(1 + i for i in pooled_axes(value.shape[1:], pool)))
 
 
-def summed(gradient: Array, pool: str) -> Array:
+def sum_gradients(gradient: Array, pool: str) -> Array:
     """What a gradient by an activation says about its means; the first two axes are classes and clips."""
-    return gradient.sum(tuple(2 + i for i in axes(gradient.shape[2:], pool)))
+    return gradient.sum(tuple(2 + i for i in pooled_axes(gradient.shape[2:], pool)))
 
 
-def spread_out(vector: Float[np.ndarray, "..."], shape: tuple[int, ...], pool: str) -> Float[np.ndarray, "..."]:
+def broadcast_vector(vector: Float[np.ndarray, "..."], shape: tuple[int, ...], pool: str) -> Float[np.ndarray, "..."]:
     """A pooled vector with axes of length 1 where there were positions, so that it broadcasts to the stage's shape."""
-    return np.expand_dims(vector, axes(shape, pool))
+    return np.expand_dims(vector, pooled_axes(shape, pool))

@@ -16,15 +16,15 @@ from jaxtyping import Float, Int
 
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.scores import derivatives, sign_counts
-from vtcav_jax.tcav.stats.vectors import LOGISTIC, Training, fit
+from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, fit
 
-Source = Literal["concept", "negatives", "targets", "all"]
-SOURCES: tuple[Source, ...] = ("concept", "negatives", "targets", "all")
-GROUPS = 50  # where a side has more clips, that many groups of them are left out in turn
+UncertaintySource = Literal["concept", "negatives", "targets", "all"]
+UNCERTAINTY_SOURCES: tuple[UncertaintySource, ...] = ("concept", "negatives", "targets", "all")
+MAX_LEFT_OUT_GROUPS = 50  # where a side has more clips, that many groups of them are left out in turn
 
 
 @dataclass(frozen=True)
-class Interval:
+class PercentileInterval:
     """Percentiles over the draws, for each class."""
 
     low: Float[np.ndarray, " c"]
@@ -32,42 +32,42 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Intervals:
-    sign_count: Interval
-    derivative: Interval
-    share: Interval
+class ScoreIntervals:
+    sign_count: PercentileInterval
+    derivative: PercentileInterval
+    relative_derivative: PercentileInterval
 
 
 def bootstrap(
     gram: Gram,
-    signed: Float[np.ndarray, " m"],
-    training: Training = LOGISTIC,
+    labels: Float[np.ndarray, " m"],
+    fit_config: FitConfig = LOGISTIC,
     *,
     draws: int = 1000,
     level: float = 0.95,
     seed: int | Sequence[int] = 0,
-    sources: Sequence[Source] = SOURCES,
-) -> dict[Source, Intervals]:
+    sources: Sequence[UncertaintySource] = UNCERTAINTY_SOURCES,
+) -> dict[UncertaintySource, ScoreIntervals]:
     """The interval of each value over `draws`, when only that source, or all of them, had come out differently."""
-    return bootstraps([gram], signed, training, draws=draws, level=level, seed=seed, sources=sources)[0]
+    return bootstrap_many([gram], labels, fit_config, draws=draws, level=level, seed=seed, sources=sources)[0]
 
 
-def bootstraps(
+def bootstrap_many(
     grams: Sequence[Gram],
-    signed: Float[np.ndarray, " m"],
-    training: Training = LOGISTIC,
+    labels: Float[np.ndarray, " m"],
+    fit_config: FitConfig = LOGISTIC,
     *,
     draws: int = 1000,
     level: float = 0.95,
     seed: int | Sequence[int] = 0,
-    sources: Sequence[Source] = SOURCES,
-    observed: Sequence[Float[np.ndarray, "c n"]] | None = None,
-) -> list[dict[Source, Intervals]]:
+    sources: Sequence[UncertaintySource] = UNCERTAINTY_SOURCES,
+    observed_derivatives: Sequence[Float[np.ndarray, "c n"]] | None = None,
+) -> list[dict[UncertaintySource, ScoreIntervals]]:
     """The same for several groups of targets over one K: their vectors are trained once.
 
     `observed` are the derivatives where they are not those of `gram`; what other clips would change is still that.
     """
-    sides = [np.flatnonzero(sign * signed > 0) for sign in (1, -1)]
+    sides = [np.flatnonzero(sign * labels > 0) for sign in (1, -1)]
     problems = []
     if draws < 2 or not 0 < level < 1:
         problems.append(f"expected at least 2 draws and a level between 0 and 1, got {draws} and {level}")
@@ -75,69 +75,75 @@ def bootstraps(
         problems.append(f"other clips are drawn from at least 2 on each side, got {[len(side) for side in sides]}")
     if problems:
         raise ValueError("; ".join(problems))
-    for_clips, for_targets = np.random.SeedSequence(seed).spawn(2)
-    rng = np.random.default_rng(for_clips)
+    clip_seed, target_seed = np.random.SeedSequence(seed).spawn(2)
+    rng = np.random.default_rng(clip_seed)
     # Drawn for every source, so that none depends on which others are asked for
-    left_out, counts = zip(*(_left_out(signed, side, draws, rng) for side in sides))
-    rows = np.concatenate([signed[None], *left_out])
-    unit = fit(grams[0].kernel, rows, training).unit
-    ends = np.cumsum([1, *map(len, left_out)])
-    found = []
+    leave_out_rows, counts = zip(*(_leave_out_labels(labels, side, draws, rng) for side in sides))
+    rows = np.concatenate([labels[None], *leave_out_rows])
+    unit = fit(grams[0].kernel, rows, fit_config).unit
+    ends = np.cumsum([1, *map(len, leave_out_rows)])
+    intervals = []
     for i, gram in enumerate(grams):
-        along = derivatives(gram, unit)
-        estimate = along[:, :, :1]
-        moved = [
-            (len(count[0]) - 1) / len(count[0]) * (estimate - along[:, :, start:stop]) @ (count - 1.0).T
+        target_derivatives = derivatives(gram, unit)
+        estimate = target_derivatives[:, :, :1]
+        clip_changes = [
+            (len(count[0]) - 1) / len(count[0]) * (estimate - target_derivatives[:, :, start:stop]) @ (count - 1.0).T
             for start, stop, count in zip(ends, ends[1:], counts)
         ]
-        centre = estimate if observed is None else observed[i][:, :, None]
-        changes: dict[Source, Any] = {
-            "concept": moved[0],
-            "negatives": moved[1],
+        centre = estimate if observed_derivatives is None else observed_derivatives[i][:, :, None]
+        changes: dict[UncertaintySource, Any] = {
+            "concept": clip_changes[0],
+            "negatives": clip_changes[1],
             "targets": 0.0,
-            "all": moved[0] + moved[1],
+            "all": clip_changes[0] + clip_changes[1],
         }
-        found.append(_intervals(gram, centre, changes, draws, level, np.random.default_rng(for_targets), sources))
-    return found
+        intervals.append(
+            _score_intervals(gram, centre, changes, draws, level, np.random.default_rng(target_seed), sources)
+        )
+    return intervals
 
 
-def _left_out(
-    signed: Float[np.ndarray, " m"], side: np.ndarray, draws: int, rng: np.random.Generator
+def _leave_out_labels(
+    labels: Float[np.ndarray, " m"], side: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "g m"], Int[np.ndarray, "b g"]]:
     """The labels without each clip of one side in turn, and how often each draw has it."""
-    groups = min(len(side), GROUPS)
-    rows = np.tile(signed, (groups, 1))
+    groups = min(len(side), MAX_LEFT_OUT_GROUPS)
+    rows = np.tile(labels, (groups, 1))
     rows[np.arange(len(side)) % groups, rng.permutation(side)] = 0
     return rows, rng.multinomial(groups, np.full(groups, 1 / groups), draws)
 
 
-def _intervals(
+def _score_intervals(
     gram: Gram,
     centre: Float[np.ndarray, "c n 1"],
-    changes: dict[Source, Any],
+    changes: dict[UncertaintySource, Any],
     draws: int,
     level: float,
     rng: np.random.Generator,
-    sources: Sequence[Source],
-) -> dict[Source, Intervals]:
-    n = gram.products.shape[1]
-    targets = rng.multinomial(n, np.full(n, 1 / n), draws) / n
-    same = np.full((1, n), 1 / n)
-    found: dict[Source, Intervals] = {}
+    sources: Sequence[UncertaintySource],
+) -> dict[UncertaintySource, ScoreIntervals]:
+    n = gram.cross.shape[1]
+    target_weights = rng.multinomial(n, np.full(n, 1 / n), draws) / n
+    equal_weights = np.full((1, n), 1 / n)
+    intervals: dict[UncertaintySource, ScoreIntervals] = {}
     for source in sources:
-        along = np.broadcast_to(centre + changes[source], (*centre.shape[:2], draws))
-        clips = np.broadcast_to(targets if source in ("targets", "all") else same, (draws, n))
-        mean = np.einsum("vn,cnv->cv", clips, along)
-        lengths = gram.lengths @ clips.T
-        share = np.clip(mean / np.where(lengths > 0, lengths, np.nan), -1, 1)
-        counts = sign_counts(along, gram.lengths, clips)
-        found[source] = Intervals(_interval(counts, level), _interval(mean, level), _interval(share, level))
-    return found
+        draw_derivatives = np.broadcast_to(centre + changes[source], (*centre.shape[:2], draws))
+        clip_weights = np.broadcast_to(target_weights if source in ("targets", "all") else equal_weights, (draws, n))
+        mean = np.einsum("vn,cnv->cv", clip_weights, draw_derivatives)
+        mean_norms = gram.gradient_norms @ clip_weights.T
+        relative_derivative = np.clip(mean / np.where(mean_norms > 0, mean_norms, np.nan), -1, 1)
+        counts = sign_counts(draw_derivatives, gram.gradient_norms, clip_weights)
+        intervals[source] = ScoreIntervals(
+            _percentile_interval(counts, level),
+            _percentile_interval(mean, level),
+            _percentile_interval(relative_derivative, level),
+        )
+    return intervals
 
 
-def _interval(values: Float[np.ndarray, "c b"], level: float) -> Interval:
-    real = ~np.isnan(values).all(1)
+def _percentile_interval(values: Float[np.ndarray, "c b"], level: float) -> PercentileInterval:
+    is_known = ~np.isnan(values).all(1)
     low, high = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    if real.any():
-        low[real], high[real] = np.nanquantile(values[real], [(1 - level) / 2, (1 + level) / 2], axis=1)
-    return Interval(low, high)
+    if is_known.any():
+        low[is_known], high[is_known] = np.nanquantile(values[is_known], [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return PercentileInterval(low, high)

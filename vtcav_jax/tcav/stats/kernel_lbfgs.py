@@ -17,13 +17,13 @@ Loss = Literal["logistic", "squares"]
 Kernels = Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"]
 Rows = Float[np.ndarray, "v e"]  # one more than the factor has columns: the intercept is last
 
-HISTORY = 4
-AT_ONCE = 2**15  # numbers of an array that is worked on, so that all of them stay in cache
-NOTHING = 1e-14  # of the greatest eigenvalue: rounding
+LBFGS_HISTORY = 4
+SOLVER_NUMBERS_PER_BLOCK = 2**15  # numbers of an array that is worked on, so that all of them stay in cache
+EIGENVALUE_EPS = 1e-14  # of the greatest eigenvalue: rounding
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solution:
     """`a` is what the slopes of the loss at the optimum say, -slope / lambda: 0 for examples that are not used, of
     sum 0, and one choice where examples depend on each other so that others give the same w.
 
@@ -39,40 +39,43 @@ class Solved:
 
 def minimise(
     kernel: Kernels,
-    signed: Float[np.ndarray, "v s"],
+    labels: Float[np.ndarray, "v s"],
     lam: Float[np.ndarray, " v"],
     loss: Loss = "logistic",
     *,
     tolerance: float = 1e-7,
-    limit: int = 500,
-) -> Solved:
+    max_iterations: int = 500,
+) -> Solution:
     """Weighted mean loss + lam/2 |w|^2 for each row of `signed`: the label is the sign, the weight the size.
 
     `kernel` is one for all rows, or one each. A row is done when its residual is below `tolerance`; others go on
     without it.
     """
-    whole = problem(kernel, signed, lam, loss)
-    step = max(1, AT_ONCE // signed.shape[1])
+    full_problem = build_problem(kernel, labels, lam, loss)
+    step = max(1, SOLVER_NUMBERS_PER_BLOCK // labels.shape[1])
     parts = [
-        _minimised(whole.only(slice(start, start + step)), tolerance, limit) for start in range(0, len(signed), step)
+        _minimise_block(full_problem.take(slice(start, start + step)), tolerance, max_iterations)
+        for start in range(0, len(labels), step)
     ]
-    return Solved(*(np.concatenate(each) for each in zip(*parts)))
+    return Solution(*(np.concatenate(each) for each in zip(*parts)))
 
 
-def problem(kernel: Kernels, signed: Float[np.ndarray, "v s"], lam: Float[np.ndarray, " v"], loss: Loss) -> "_Problem":
+def build_problem(
+    kernel: Kernels, labels: Float[np.ndarray, "v s"], lam: Float[np.ndarray, " v"], loss: Loss
+) -> "_Problem":
     """In coordinates of a factor of K."""
-    weights = np.abs(signed) / np.abs(signed).sum(1, keepdims=True)
+    weights = np.abs(labels) / np.abs(labels).sum(1, keepdims=True)
     # What one unit of the intercept weighs in the inner product: as much as an example.
     scale = np.sqrt((weights * np.diagonal(kernel, axis1=-2, axis2=-1)).sum(1))
     scale[scale == 0] = 1.0
     factor, spectrum = _eigenvectors(kernel) if kernel.ndim == 2 else _cholesky(kernel)
-    return _Problem(factor, spectrum, np.sign(signed) * weights, weights, lam, scale, loss)
+    return _Problem(factor, spectrum, np.sign(labels) * weights, weights, lam, scale, loss)
 
 
 def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "s r"], Float[np.ndarray, " r"]]:
     """As a factor of K, without its null space, and the eigenvalues."""
     values, vectors = np.linalg.eigh(kernel)
-    real = values > NOTHING * len(values) * max(values[-1], 0)
+    real = values > EIGENVALUE_EPS * len(values) * max(values[-1], 0)
     return vectors[:, real] * np.sqrt(values[real]), values[real]
 
 
@@ -82,58 +85,62 @@ def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v 
     Products of float32 can leave eigenvalues further below 0 than that; such K are factored by eigenvectors.
     """
     size = kernel.shape[-1]
-    more = NOTHING * size * np.trace(kernel, axis1=1, axis2=2)
-    more = np.where(more > 0, more, 1.0)
+    diagonal = EIGENVALUE_EPS * size * np.trace(kernel, axis1=1, axis2=2)
+    diagonal = np.where(diagonal > 0, diagonal, 1.0)
     try:
-        return np.linalg.cholesky(kernel + more[:, None, None] * np.eye(size)), None
+        return np.linalg.cholesky(kernel + diagonal[:, None, None] * np.eye(size)), None
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(kernel)
         return vectors * np.sqrt(np.maximum(values, 0))[:, None, :], None
 
 
-def _minimised(problem: "_Problem", tolerance: float, limit: int) -> tuple[np.ndarray, ...]:
+def _minimise_block(problem: "_Problem", tolerance: float, max_iterations: int) -> tuple[np.ndarray, ...]:
     """The fields of `Solved`."""
     lam, scale, count = problem.lam, problem.scale, len(problem.lam)
-    slopes_of, intercept = np.zeros(problem.weights.shape), np.zeros(count)
-    residual, iterations = np.full(count, np.inf), np.full(count, limit)
+    final_slopes, intercept = np.zeros(problem.weights.shape), np.zeros(count)
+    residual, iterations = np.full(count, np.inf), np.full(count, max_iterations)
     converged = np.zeros(count, bool)
     rows = np.arange(count)
     x, f = np.zeros((count, problem.factor.shape[-1] + 1)), np.zeros(problem.weights.shape)
     slopes = problem.slopes(f)
     g = problem.gradient(x, slopes)
-    start = _size(g)
+    initial_norm = _norm(g)
     history: list[tuple[Rows, Rows]] = []
-    for iteration in range(limit + 1):
-        reached = np.maximum(problem.lam * _size(x[:, :-1]), 1e-8 * start)
-        slope = _size(g)
-        error = np.where(slope > 0, 2 * slope / np.where(reached > 0, reached, 1.0), 0.0)
+    for iteration in range(max_iterations + 1):
+        gradient_bound = np.maximum(problem.lam * _norm(x[:, :-1]), 1e-8 * initial_norm)
+        slope = _norm(g)
+        error = np.where(slope > 0, 2 * slope / np.where(gradient_bound > 0, gradient_bound, 1.0), 0.0)
         # A row's result is that of its own first time, however long it stays for the others' sake.
-        new = ~converged[rows]
-        at = rows[new]
-        residual[at], slopes_of[at], intercept[at] = error[new], slopes[new], x[new, -1]
-        iterations[at], converged[at] = iteration, error[new] <= tolerance
-        left = ~converged[rows]
-        if not left.any() or iteration == limit:
+        is_new = ~converged[rows]
+        finished_rows = rows[is_new]
+        residual[finished_rows], final_slopes[finished_rows], intercept[finished_rows] = (
+            error[is_new],
+            slopes[is_new],
+            x[is_new, -1],
+        )
+        iterations[finished_rows], converged[finished_rows] = iteration, error[is_new] <= tolerance
+        unfinished = ~converged[rows]
+        if not unfinished.any() or iteration == max_iterations:
             break
-        if left.mean() < 0.75:  # not at each one: that copies what is left
-            rows, start, problem = rows[left], start[left], problem.only(left)
-            x, f, g = x[left], f[left], g[left]
-            history = [(s[left], y[left]) for s, y in history]
+        if unfinished.mean() < 0.75:  # not at each one: that copies what is left
+            rows, initial_norm, problem = rows[unfinished], initial_norm[unfinished], problem.take(unfinished)
+            x, f, g = x[unfinished], f[unfinished], g[unfinished]
+            history = [(s[unfinished], y[unfinished]) for s, y in history]
         direction = _direction(g, history, problem.curvature)
-        along = problem.values(direction)
-        length, slopes = problem.line_search(x, g, direction, f, along)
+        direction_values = problem.values(direction)
+        length, slopes = problem.line_search(x, g, direction, f, direction_values)
         step = length[:, None] * direction
-        x, f, before = x + step, f + length[:, None] * along, g
+        x, f, previous_gradient = x + step, f + length[:, None] * direction_values, g
         g = problem.gradient(x, slopes)
-        history = [*history[1 - HISTORY :], (step, g - before)]
-    return -slopes_of / lam[:, None], intercept * scale, residual, iterations, converged
+        history = [*history[1 - LBFGS_HISTORY :], (step, g - previous_gradient)]
+    return -final_slopes / lam[:, None], intercept * scale, residual, iterations, converged
 
 
 def _dot(u: Rows, v: Rows) -> Float[np.ndarray, " v"]:
     return np.einsum("ve,ve->v", u, v)
 
 
-def _size(u: Rows) -> Float[np.ndarray, " v"]:
+def _norm(u: Rows) -> Float[np.ndarray, " v"]:
     return np.sqrt(_dot(u, u))
 
 
@@ -150,8 +157,8 @@ def _direction(g: Rows, history: list[tuple[Rows, Rows]], curvature: Rows) -> Ro
     q /= curvature
     if history:
         s, y = history[-1]
-        size = _dot(y, y / curvature)
-        ratio = np.divide(_dot(s, y), size, out=np.ones_like(size), where=size > 0)
+        curved_norm = _dot(y, y / curvature)
+        ratio = np.divide(_dot(s, y), curved_norm, out=np.ones_like(curved_norm), where=curved_norm > 0)
         q *= np.where(ratio > 0, ratio, 1.0)[:, None]
     for (s, y), (inverse, share) in zip(history, reversed(shares)):
         q += (share - inverse * _dot(y, q))[:, None] * s
@@ -168,7 +175,7 @@ class _Problem:
     scale: Float[np.ndarray, " v"]
     loss: Loss
 
-    def only(self, rows: Bool[np.ndarray, " v"] | slice) -> "_Problem":
+    def take(self, rows: Bool[np.ndarray, " v"] | slice) -> "_Problem":
         factor = self.factor[rows] if self.factor.ndim == 3 else self.factor
         labels, weights, lam, scale = (part[rows] for part in (self.labels, self.weights, self.lam, self.scale))
         return _Problem(factor, self.spectrum, labels, weights, lam, scale, self.loss)
@@ -195,26 +202,29 @@ class _Problem:
         return np.concatenate([inside, (self.scale * slopes.sum(1))[:, None]], 1)
 
     def line_search(
-        self, x: Rows, g: Rows, d: Rows, f: Float[np.ndarray, "v s"], along: Float[np.ndarray, "v s"]
+        self, x: Rows, g: Rows, d: Rows, f: Float[np.ndarray, "v s"], direction_values: Float[np.ndarray, "v s"]
     ) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, "v s"]]:
         """How far along `d`, and the slopes there: Newton's method in one dimension, kept between bounds by halving."""
         linear, square = self.lam * _dot(x[:, :-1], d[:, :-1]), self.lam * _dot(d[:, :-1], d[:, :-1])
-        first = np.abs(_dot(g, d))
+        initial_slope = np.abs(_dot(g, d))
         t = np.ones(len(f))
         low, high = np.zeros(len(f)), np.full(len(f), np.inf)
-        slopes = self.slopes(f + along)
+        slopes = self.slopes(f + direction_values)
         for _ in range(20):
-            slope = _dot(slopes, along) + linear + t * square
-            close = (slope <= 0.1 * first) & (slope >= -0.5 * first)
-            if close.all():
+            slope = _dot(slopes, direction_values) + linear + t * square
+            is_close = (slope <= 0.1 * initial_slope) & (slope >= -0.5 * initial_slope)
+            if is_close.all():
                 break
-            bend = _dot(self.bends(f + t[:, None] * along) * along, along) + square
+            bend = (
+                _dot(self.second_derivatives(f + t[:, None] * direction_values) * direction_values, direction_values)
+                + square
+            )
             low, high = np.where(slope < 0, t, low), np.where(slope > 0, t, high)
             newton = t - np.divide(slope, bend, out=np.zeros_like(slope), where=bend > 0)
             middle = np.where(np.isfinite(high), (low + high) / 2, 2 * t)
-            inside = (newton > low) & (newton < np.minimum(high, 10 * t))
-            t = np.where(close, t, np.where(inside, newton, middle))
-            slopes = self.slopes(f + t[:, None] * along)
+            is_inside = (newton > low) & (newton < np.minimum(high, 10 * t))
+            t = np.where(is_close, t, np.where(is_inside, newton, middle))
+            slopes = self.slopes(f + t[:, None] * direction_values)
         return t, slopes
 
     def slopes(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
@@ -223,6 +233,6 @@ class _Problem:
             return self.weights * f - self.labels
         return (self.weights * np.tanh(f / 2) - self.labels) / 2
 
-    def bends(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
+    def second_derivatives(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
         """Second derivative."""
         return self.weights if self.loss == "squares" else self.weights * (1 - np.tanh(f / 2) ** 2) / 4

@@ -9,7 +9,7 @@ from jaxtyping import Float
 CORRECTIONS = "holm", "bh", "bonferroni"
 
 
-def adjusted(p: Float[np.ndarray, "..."], method: str = "holm") -> Float[np.ndarray, "..."]:
+def adjust_p(p: Float[np.ndarray, "..."], method: str = "holm") -> Float[np.ndarray, "..."]:
     """p-values corrected for their number: compare them with alpha. Holm and Bonferroni bound the chance of any false
     finding, Benjamini and Hochberg (bh) the share of false ones among the findings. NaN is no test and is not counted.
     """
@@ -42,42 +42,46 @@ class Attainable:
     `alone`: one finding among tests that find nothing can pass; with `bh` a run can be possible without.
     """
 
-    family: int
+    family_size: int
     method: str
     alpha: float
-    smallest: float
-    corrected: float
+    p_min: float
+    p_corrected: float
     possible: bool
-    alone: bool
-    needed: int
+    can_pass_alone: bool
+    n_needed: int
 
     def require(self, unit: str = "permutations") -> None:
         """Refuses a run that cannot find anything."""
         if not self.possible:
-            fit = math.floor(self.alpha / self.smallest * (1 + 1e-12))
-            family = f", or a family of {fit} at most" if fit and self.method != "bh" else ""
+            max_family_size = math.floor(self.alpha / self.p_min * (1 + 1e-12))
+            family_text = (
+                f", or a family of {max_family_size} at most" if max_family_size and self.method != "bh" else ""
+            )
             raise ValueError(
-                f"with {self.family} tests, {self.method} and alpha {self.alpha:g} nothing can be found: the smallest "
-                f"p possible is {self.smallest:.3g}, corrected {self.corrected:.3g}; "
-                f"{self.needed} {unit} would do{family}"
+                f"with {self.family_size} tests, {self.method} and alpha {self.alpha:g} nothing can be found: the smallest "
+                f"p possible is {self.p_min:.3g}, corrected {self.p_corrected:.3g}; "
+                f"{self.n_needed} {unit} would do{family_text}"
             )
 
 
-def attainable(smallest: float, family: int, alpha: float = 0.05, method: str = "holm") -> Attainable:
+def attainable(p_min: float, family_size: int, alpha: float = 0.05, method: str = "holm") -> Attainable:
     """For a family of tests that each can reach `smallest` at best: 1 / (B + 1) with B permutations or other sets."""
     problems = []
-    if not 0 < smallest <= 1:
-        problems.append(f"the smallest p is above 0 and at most 1, got {smallest}")
-    if family < 1:
-        problems.append(f"a family has at least one test, got {family}")
+    if not 0 < p_min <= 1:
+        problems.append(f"the smallest p is above 0 and at most 1, got {p_min}")
+    if family_size < 1:
+        problems.append(f"a family has at least one test, got {family_size}")
     if not 0 < alpha < 1:
         problems.append(f"alpha is between 0 and 1, got {alpha}")
     if method not in CORRECTIONS:
         problems.append(f"correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
     if problems:
         raise ValueError("; ".join(problems))
-    times = 1 if method == "bh" else family  # if all of them reach it, bh leaves it as it is
-    needed = math.ceil(times / alpha * (1 - 1e-12)) - 1
-    below = alpha * (1 + 1e-12)
-    alone, corrected = min(1.0, smallest * family), min(1.0, smallest * times)
-    return Attainable(family, method, alpha, smallest, corrected, smallest * times <= below, alone <= below, needed)
+    multiplier = 1 if method == "bh" else family_size  # if all of them reach it, bh leaves it as it is
+    n_needed = math.ceil(multiplier / alpha * (1 - 1e-12)) - 1
+    limit = alpha * (1 + 1e-12)
+    p_alone, p_corrected = min(1.0, p_min * family_size), min(1.0, p_min * multiplier)
+    return Attainable(
+        family_size, method, alpha, p_min, p_corrected, p_min * multiplier <= limit, p_alone <= limit, n_needed
+    )

@@ -14,31 +14,31 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from vtcav_jax.tcav.stats import kernel_lbfgs
-from vtcav_jax.tcav.stats.kernel_lbfgs import Kernels, Loss, Solved
+from vtcav_jax.tcav.stats.kernel_lbfgs import Kernels, Loss, Solution
 
 
-def minimise(
+def minimise_with_optax(
     kernel: Kernels,
-    signed: Float[np.ndarray, "v s"],
+    labels: Float[np.ndarray, "v s"],
     lam: Float[np.ndarray, " v"],
     loss: Loss = "logistic",
     *,
     tolerance: float = 1e-7,
-    limit: int = 500,
-) -> Solved:
+    max_iterations: int = 500,
+) -> Solution:
     """As `solver.minimise`."""
-    problem = kernel_lbfgs.problem(kernel, signed, lam, loss)
+    problem = kernel_lbfgs.build_problem(kernel, labels, lam, loss)
     curvature = np.sqrt(problem.curvature)
     with jax.enable_x64(True):
-        parts = problem.factor, np.sign(signed), problem.weights, lam, problem.scale, curvature
-        ends = jnp.asarray(tolerance), jnp.asarray(limit)
-        found = _solved(*map(jnp.asarray, parts), *ends, loss, problem.factor.ndim == 3)
-        slopes, intercept, residual, iterations = map(np.asarray, found)
-    return Solved(-slopes / lam[:, None], intercept, residual, iterations, residual <= tolerance)
+        parts = problem.factor, np.sign(labels), problem.weights, lam, problem.scale, curvature
+        ends = jnp.asarray(tolerance), jnp.asarray(max_iterations)
+        outputs = _solve(*map(jnp.asarray, parts), *ends, loss, problem.factor.ndim == 3)
+        slopes, intercept, residual, iterations = map(np.asarray, outputs)
+    return Solution(-slopes / lam[:, None], intercept, residual, iterations, residual <= tolerance)
 
 
-@partial(jax.jit, static_argnames=("loss", "own"))
-def _solved(
+@partial(jax.jit, static_argnames=("loss", "has_own_kernel"))
+def _solve(
     factor: Float[Array, "s r"] | Float[Array, "v s r"],
     labels: Float[Array, "v s"],
     weights: Float[Array, "v s"],
@@ -46,20 +46,20 @@ def _solved(
     scale: Float[Array, " v"],
     curvature: Float[Array, "v r1"],
     tolerance: Float[Array, ""],
-    limit: Int[Array, ""],
+    max_iterations: Int[Array, ""],
     loss: Loss,
-    own: bool,
+    has_own_kernel: bool,
 ) -> tuple[Float[Array, "v s"], Float[Array, " v"], Float[Array, " v"], Int[Array, " v"]]:
-    optimiser = optax.lbfgs(memory_size=kernel_lbfgs.HISTORY)
+    optimiser = optax.lbfgs(memory_size=kernel_lbfgs.LBFGS_HISTORY)
 
-    def one(factor, labels, weights, lam, scale, curvature):
+    def solve_row(factor, labels, weights, lam, scale, curvature):
         def values(x):
             x = x / curvature
             return factor @ x[:-1] + scale * x[-1]
 
         def losses(f):
-            each = jax.nn.softplus(-labels * f) if loss == "logistic" else (f - labels) ** 2 / 2
-            return (weights * each).sum()
+            example_losses = jax.nn.softplus(-labels * f) if loss == "logistic" else (f - labels) ** 2 / 2
+            return (weights * example_losses).sum()
 
         def objective(x):
             return losses(values(x)) + lam * ((x / curvature)[:-1] ** 2).sum() / 2
@@ -71,9 +71,9 @@ def _solved(
             slope, norm = jnp.linalg.norm(gradient * curvature), jnp.linalg.norm((x / curvature)[:-1])
             return jnp.where(slope > 0, 2 * slope / jnp.maximum(lam * norm, 1e-8 * start), 0.0)
 
-        def left(carry) -> Bool[Array, ""]:
+        def is_unfinished(carry) -> Bool[Array, ""]:
             _, _, n, error = carry
-            return (error > tolerance) & (n < limit)
+            return (error > tolerance) & (n < max_iterations)
 
         def step(carry):
             x, state, n, _ = carry
@@ -83,10 +83,12 @@ def _solved(
             return x, state, n + 1, residual(x, jax.grad(objective)(x))
 
         origin = jnp.zeros_like(curvature)
-        first = jax.grad(objective)(origin)
-        start = jnp.linalg.norm(first * curvature)
-        begun = origin, optimiser.init(origin), jnp.zeros((), jnp.int64), residual(origin, first)
-        x, _, n, error = jax.lax.while_loop(left, step, begun)
+        first_gradient = jax.grad(objective)(origin)
+        start = jnp.linalg.norm(first_gradient * curvature)
+        initial = origin, optimiser.init(origin), jnp.zeros((), jnp.int64), residual(origin, first_gradient)
+        x, _, n, error = jax.lax.while_loop(is_unfinished, step, initial)
         return jax.grad(losses)(values(x)), (x / curvature)[-1] * scale, error, n
 
-    return jax.vmap(one, (0 if own else None, 0, 0, 0, 0, 0))(factor, labels, weights, lam, scale, curvature)
+    return jax.vmap(solve_row, (0 if has_own_kernel else None, 0, 0, 0, 0, 0))(
+        factor, labels, weights, lam, scale, curvature
+    )

@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.vectors import Vectors
+from vtcav_jax.tcav.stats.vectors import ConceptVectors
 
-TIE = 1e-6  # of the gradient's length: below it the sign of a derivative is rounding
+TIE_TOLERANCE = 1e-6  # of the gradient's length: below it the sign of a derivative is rounding
 
 
 @dataclass(frozen=True)
-class Scores:
+class TcavScores:
     """Of each class and vector, over the target clips; NaN where the vector is 0.
 
     `sign_count` is the share of clips whose score rises along the vector, a tie counting half, so that the count of the
@@ -21,14 +21,14 @@ class Scores:
     """
 
     sign_count: Float[np.ndarray, "c v"]
-    ties: Int[np.ndarray, "c v"]
+    n_ties: Int[np.ndarray, "c v"]
     derivative: Float[np.ndarray, "c v"]
-    share: Float[np.ndarray, "c v"]
-    n_targets: int
+    relative_derivative: Float[np.ndarray, "c v"]
+    n_clips: int
 
 
 @dataclass(frozen=True)
-class Stage:
+class GradientStats:
     """What a stage can say about each class before there is any concept.
 
     `variation` is how much the gradients of the clips differ: their mean squared distance from their mean over their
@@ -39,49 +39,68 @@ class Stage:
     """
 
     variation: Float[np.ndarray, " c"]
-    turning: Float[np.ndarray, " c"]
+    gradient_diversity: Float[np.ndarray, " c"]
     degenerate: Bool[np.ndarray, " c"]
-    still: Bool[np.ndarray, " c"]
+    zero_gradient: Bool[np.ndarray, " c"]
 
 
 def derivatives(gram: Gram, unit: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "c n v"]:
     """Of each class score at each target along each vector, given as coefficients of length 1 (`Vectors.unit`)."""
-    return gram.products @ unit.T
+    return gram.cross @ unit.T
 
 
-def scores(gram: Gram, vectors: Vectors) -> Scores:
-    return scores_of(derivatives(gram, vectors.unit), gram.lengths)
+def tcav_scores(gram: Gram, vectors: ConceptVectors) -> TcavScores:
+    return scores_from_derivatives(derivatives(gram, vectors.unit), gram.gradient_norms)
 
 
-def scores_of(along: Float[np.ndarray, "c n v"], lengths: Float[np.ndarray, "c n"]) -> Scores:
+def scores_from_derivatives(
+    target_derivatives: Float[np.ndarray, "c n v"], gradient_norms: Float[np.ndarray, "c n"]
+) -> TcavScores:
     """Of derivatives, however they were found."""
-    ties = (np.abs(along) <= TIE * lengths[..., None]).sum(1)
-    mean = along.mean(1)
-    return Scores(sign_counts(along, lengths), ties, mean, share(mean, lengths), along.shape[1])
+    n_ties = (np.abs(target_derivatives) <= TIE_TOLERANCE * gradient_norms[..., None]).sum(1)
+    mean = target_derivatives.mean(1)
+    return TcavScores(
+        sign_counts(target_derivatives, gradient_norms),
+        n_ties,
+        mean,
+        relative_derivative(mean, gradient_norms),
+        target_derivatives.shape[1],
+    )
 
 
 def sign_counts(
-    along: Float[np.ndarray, "c n v"],
-    lengths: Float[np.ndarray, "c n"],
+    target_derivatives: Float[np.ndarray, "c n v"],
+    gradient_norms: Float[np.ndarray, "c n"],
     weights: Float[np.ndarray, "v n"] | None = None,
 ) -> Float[np.ndarray, "c v"]:
     """The share of clips with a positive derivative, ties as half; `weights` of clips may differ between vectors."""
-    level = TIE * lengths[..., None]
-    value = np.where(np.isnan(along), np.nan, (along > level) + 0.5 * (np.abs(along) <= level))
+    tie_level = TIE_TOLERANCE * gradient_norms[..., None]
+    value = np.where(
+        np.isnan(target_derivatives),
+        np.nan,
+        (target_derivatives > tie_level) + 0.5 * (np.abs(target_derivatives) <= tie_level),
+    )
     return value.mean(1) if weights is None else np.einsum("vn,cnv->cv", weights, value)
 
 
-def share(mean: Float[np.ndarray, "c v"], lengths: Float[np.ndarray, "c n"]) -> Float[np.ndarray, "c v"]:
-    length = lengths.mean(1, keepdims=True)
-    return mean / np.where(length > 0, length, np.nan)
+def relative_derivative(
+    mean: Float[np.ndarray, "c v"], gradient_norms: Float[np.ndarray, "c n"]
+) -> Float[np.ndarray, "c v"]:
+    mean_norm = gradient_norms.mean(1, keepdims=True)
+    return mean / np.where(mean_norm > 0, mean_norm, np.nan)
 
 
-def stage(gram: Gram, tolerance: float = 1e-5) -> Stage:
+def gradient_stats(gram: Gram, tolerance: float = 1e-5) -> GradientStats:
     """`tolerance` is well above what rounding to float32 makes of gradients that are the same."""
-    lengths = gram.lengths
-    still = (lengths == 0).all(1)
-    variation = 1 - gram.gradients.mean((1, 2)) / np.where(still, np.nan, (lengths**2).mean(1))
-    inverse = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    moving = np.where(still, np.nan, (lengths > 0).sum(1))
-    turning = 1 - np.einsum("cn,cnk,ck->c", inverse, gram.gradients, inverse) / moving**2
-    return Stage(np.maximum(variation, 0), np.maximum(turning, 0), still | (turning <= tolerance), still)
+    gradient_norms = gram.gradient_norms
+    zero_gradient = (gradient_norms == 0).all(1)
+    variation = 1 - gram.gradients.mean((1, 2)) / np.where(zero_gradient, np.nan, (gradient_norms**2).mean(1))
+    inverse_norms = np.where(gradient_norms > 0, 1 / np.where(gradient_norms > 0, gradient_norms, 1), 0)
+    n_nonzero = np.where(zero_gradient, np.nan, (gradient_norms > 0).sum(1))
+    gradient_diversity = 1 - np.einsum("cn,cnk,ck->c", inverse_norms, gram.gradients, inverse_norms) / n_nonzero**2
+    return GradientStats(
+        np.maximum(variation, 0),
+        np.maximum(gradient_diversity, 0),
+        zero_gradient | (gradient_diversity <= tolerance),
+        zero_gradient,
+    )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax.tcav.stats.vectors import LOGISTIC, Kernel, Labels, Training, fit, values
+from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, Kernel, classifier_scores, fit
 
 
 @dataclass(frozen=True)
-class Quality:
+class VectorValidation:
     """`auc`: how often a concept clip scores above a negative, both left out; its p by permuted labels, one-sided.
 
     `split_half`: mean cosine of vectors from two halves of the clips, and the middle 95 % over `splits`.
@@ -22,28 +22,28 @@ class Quality:
 
     auc: float
     p: float
-    smallest: float
-    folds: int
+    p_min_attainable: float
+    n_folds: int
     split_half: float
-    split_low: float
-    split_high: float
+    split_half_low: float
+    split_half_high: float
 
-    def encoded(self, alpha: float = 0.05) -> bool:
+    def is_encoded(self, alpha: float = 0.05) -> bool:
         return self.p <= alpha and self.auc > 0.5
 
 
-def quality(
+def validate_vector(
     kernel: Kernel,
-    signed: Float[np.ndarray, " m"],
-    training: Training = LOGISTIC,
+    labels: Float[np.ndarray, " m"],
+    fit_config: FitConfig = LOGISTIC,
     *,
-    folds: int = 5,
+    n_folds: int = 5,
     permutations: int = 199,
     splits: int = 20,
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
     groups: Int[np.ndarray, " m"] | None = None,
-) -> Quality:
+) -> VectorValidation:
     """A fold and a label are dealt out together when labels are permuted, so that all folds stay stratified.
 
     Clips of one of the `blocks` (a clip and its twin) stay together: they share a fold and a half, and labels are
@@ -51,35 +51,37 @@ def quality(
     praised for knowing the video again; folds are then made anew for each permutation.
     """
     rng = np.random.default_rng(seed)
-    used = np.flatnonzero(signed)
-    kernel, signed = kernel[np.ix_(used, used)], signed[used]
+    used = np.flatnonzero(labels)
+    kernel, labels = kernel[np.ix_(used, used)], labels[used]
     block, group = (
-        None if some is None else np.unique(some[used], return_inverse=True)[1] for some in (blocks, groups)
+        None if values is None else np.unique(values[used], return_inverse=True)[1] for values in (blocks, groups)
     )
-    together = _together(block, group)
-    fold = stratified(signed, folds, rng, together)
+    fold_groups = _link_groups(block, group)
+    fold = stratified_folds(labels, n_folds, rng, fold_groups)
     count = int(fold.max()) + 1
-    order = np.arange(len(signed)) if block is None else np.argsort(block, kind="stable")
-    keys = np.zeros(len(signed), int) if block is None else block
-    places = np.tile(np.arange(len(signed)), (1 + permutations, 1))
-    places[1:, order] = np.argsort(keys + rng.random((permutations, len(signed))), axis=1)
-    dealt = np.empty((1 + permutations, len(signed)))
-    np.put_along_axis(dealt, places, np.broadcast_to(signed, dealt.shape), 1)
-    fold_of = np.empty(dealt.shape, int)
-    if together is None:
-        np.put_along_axis(fold_of, places, np.broadcast_to(fold, dealt.shape), 1)
+    order = np.arange(len(labels)) if block is None else np.argsort(block, kind="stable")
+    keys = np.zeros(len(labels), int) if block is None else block
+    positions = np.tile(np.arange(len(labels)), (1 + permutations, 1))
+    positions[1:, order] = np.argsort(keys + rng.random((permutations, len(labels))), axis=1)
+    permuted_labels = np.empty((1 + permutations, len(labels)))
+    np.put_along_axis(permuted_labels, positions, np.broadcast_to(labels, permuted_labels.shape), 1)
+    fold_of = np.empty(permuted_labels.shape, int)
+    if fold_groups is None:
+        np.put_along_axis(fold_of, positions, np.broadcast_to(fold, permuted_labels.shape), 1)
     else:
         fold_of[0] = fold
-        for row, some in zip(fold_of[1:], dealt[1:]):
-            row[:] = _dealt_whole(some, count, rng, together)
-    aucs = _held_out_aucs(kernel, dealt, fold_of, training)
+        for row, values in zip(fold_of[1:], permuted_labels[1:]):
+            row[:] = _assign_whole_groups(values, count, rng, fold_groups)
+    aucs = _held_out_aucs(kernel, permuted_labels, fold_of, fit_config)
     p = (1 + int((~(aucs[1:] < aucs[0] - 1e-12)).sum())) / (1 + permutations)
-    cosine = split_half(kernel, signed, training, splits, rng, together)
+    cosine = split_half_cosines(kernel, labels, fit_config, splits, rng, fold_groups)
     low, high = np.quantile(cosine, [0.025, 0.975])
-    return Quality(float(aucs[0]), p, 1 / (1 + permutations), count, float(cosine.mean()), float(low), float(high))
+    return VectorValidation(
+        float(aucs[0]), p, 1 / (1 + permutations), count, float(cosine.mean()), float(low), float(high)
+    )
 
 
-def _together(block: np.ndarray | None, group: np.ndarray | None) -> Int[np.ndarray, " m"] | None:
+def _link_groups(block: np.ndarray | None, group: np.ndarray | None) -> Int[np.ndarray, " m"] | None:
     """What must share a fold: clips that a block, a group or a chain of them links. None where all are alone."""
     parts = [part for part in (block, group) if part is not None and len(np.unique(part)) < len(part)]
     if not parts:
@@ -88,129 +90,91 @@ def _together(block: np.ndarray | None, group: np.ndarray | None) -> Int[np.ndar
     while True:
         before = label.copy()
         for part in parts:
-            least = np.full(int(part.max()) + 1, len(label))
-            np.minimum.at(least, part, label)
-            label = least[part]
+            lowest_label = np.full(int(part.max()) + 1, len(label))
+            np.minimum.at(lowest_label, part, label)
+            label = lowest_label[part]
         if (label == before).all():
             return np.unique(label, return_inverse=True)[1]
 
 
-def stratified(
-    signed: Float[np.ndarray, " m"],
-    folds: int,
+def stratified_folds(
+    labels: Float[np.ndarray, " m"],
+    n_folds: int,
     rng: np.random.Generator,
-    together: Int[np.ndarray, " m"] | None = None,
+    fold_groups: Int[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " m"]:
     """A fold for each example, with a share of either side in every one; fewer folds where a side has fewer clips.
 
     Clips that stay `together` are dealt out whole, the largest lots first, each to the fold that has least of them.
     """
-    sides = [np.flatnonzero(sign * signed > 0) for sign in (1, -1)]
-    if together is None:
-        folds = min(folds, *(len(side) for side in sides))
-        if folds < 2:
+    sides = [np.flatnonzero(sign * labels > 0) for sign in (1, -1)]
+    if fold_groups is None:
+        n_folds = min(n_folds, *(len(side) for side in sides))
+        if n_folds < 2:
             raise ValueError(
                 f"folds need at least 2, and 2 clips on each side, got {[len(side) for side in sides]} clips"
             )
-        out = np.full(len(signed), -1)
+        out = np.full(len(labels), -1)
         for side in sides:
-            out[rng.permutation(side)] = np.arange(len(side)) % folds
+            out[rng.permutation(side)] = np.arange(len(side)) % n_folds
         return out
-    folds = min(folds, *(len(np.unique(together[side])) for side in sides))
-    if folds < 2:
-        told = [len(np.unique(together[side])) for side in sides]
-        raise ValueError(f"folds need at least 2, and clips out of 2 videos (or pairs) on each side, got {told}")
-    return _dealt_whole(signed, folds, rng, together)
+    n_folds = min(n_folds, *(len(np.unique(fold_groups[side])) for side in sides))
+    if n_folds < 2:
+        group_counts = [len(np.unique(fold_groups[side])) for side in sides]
+        raise ValueError(
+            f"folds need at least 2, and clips out of 2 videos (or pairs) on each side, got {group_counts}"
+        )
+    return _assign_whole_groups(labels, n_folds, rng, fold_groups)
 
 
-def _dealt_whole(
-    signed: Float[np.ndarray, " m"], folds: int, rng: np.random.Generator, together: Int[np.ndarray, " m"]
+def _assign_whole_groups(
+    labels: Float[np.ndarray, " m"], n_folds: int, rng: np.random.Generator, fold_groups: Int[np.ndarray, " m"]
 ) -> Int[np.ndarray, " m"]:
-    lots = np.stack([np.bincount(together, sign * signed > 0) for sign in (1, -1)], 1)
-    share, full = lots / lots.sum(0), np.zeros((folds, 2))
+    lots = np.stack([np.bincount(fold_groups, sign * labels > 0) for sign in (1, -1)], 1)
+    fraction, filled = lots / lots.sum(0), np.zeros((n_folds, 2))
     fold_of = np.empty(len(lots), int)
     shuffled = rng.permutation(len(lots))
-    for lot in shuffled[np.argsort(-share[shuffled].max(1), kind="stable")]:
-        room = full @ share[lot]  # how much of the sides that this lot has is there already
-        fold = int(np.lexsort((full.sum(1), room))[0])
-        fold_of[lot], full[fold] = fold, full[fold] + share[lot]
-    return fold_of[together]
+    for lot in shuffled[np.argsort(-fraction[shuffled].max(1), kind="stable")]:
+        room = filled @ fraction[lot]  # how much of the sides that this lot has is there already
+        fold = int(np.lexsort((filled.sum(1), room))[0])
+        fold_of[lot], filled[fold] = fold, filled[fold] + fraction[lot]
+    return fold_of[fold_groups]
 
 
-def split_half(
+def split_half_cosines(
     kernel: Kernel,
-    signed: Float[np.ndarray, " m"],
-    training: Training,
+    labels: Float[np.ndarray, " m"],
+    fit_config: FitConfig,
     splits: int,
     rng: np.random.Generator,
-    together: Int[np.ndarray, " m"] | None = None,
+    fold_groups: Int[np.ndarray, " m"] | None = None,
 ) -> Float[np.ndarray, " s"]:
-    halves = np.stack([stratified(signed, 2, rng, together) for _ in range(splits)])
-    unit = fit(kernel, np.concatenate([np.where(halves == half, signed, 0) for half in (0, 1)]), training).unit
+    halves = np.stack([stratified_folds(labels, 2, rng, fold_groups) for _ in range(splits)])
+    unit = fit(kernel, np.concatenate([np.where(halves == half, labels, 0) for half in (0, 1)]), fit_config).unit
     return np.clip(np.einsum("vm,vm->v", unit[:splits] @ kernel, unit[splits:]), -1, 1)
 
 
-@dataclass(frozen=True)
-class Path:
-    """Held-out mean log-loss of each vector at each lambda (relative), and where it is least."""
-
-    lams: Float[np.ndarray, " p"]
-    losses: Float[np.ndarray, "v p"]
-    best: Float[np.ndarray, " v"]
-
-
-def lambda_path(
-    kernel: Kernel,
-    signed: Labels,
-    training: Training = LOGISTIC,
-    lams: Sequence[float] = (1e-4, 1e-3, 1e-2, 0.1, 1.0),
-    *,
-    folds: int = 5,
-    seed: int | Sequence[int] = 0,
-) -> Path:
-    """Cross-validation in example space. A lambda that was chosen by the labels must not be kept for permuted ones.
-
-    All folds of all vectors are one batch. The loss is that of `training.estimator`, at the clips left out.
-    """
-    if training.estimator == "mean_difference":
-        raise ValueError("mean_difference has no lambda; choose logistic or ridge")
-    rng = np.random.default_rng(seed)
-    fold = np.stack([stratified(row, folds, rng) for row in signed])
-    count = int(fold.max()) + 1
-    rows = np.concatenate([np.where(fold == f, 0, signed) for f in range(count)])
-    real = np.flatnonzero((rows > 0).any(1) & (rows < 0).any(1))
-    out = np.where(np.tile(signed, (count, 1)) * (rows == 0), np.tile(signed, (count, 1)), 0)[real]
-    owner = np.tile(np.arange(len(signed)), count)[real]
-    losses = np.zeros((len(signed), len(lams)))
-    weight = np.bincount(owner, np.abs(out).sum(1), len(signed))
-    for i, lam in enumerate(lams):
-        margin = np.sign(out) * values(kernel, fit(kernel, rows[real], training, np.full(len(real), lam)))
-        each = np.logaddexp(0, -margin) if training.estimator == "logistic" else (1 - margin) ** 2 / 2
-        losses[:, i] = np.bincount(owner, (np.abs(out) * each).sum(1), len(signed)) / weight
-    return Path(np.array(lams, float), losses, np.array(lams, float)[losses.argmin(1)])
-
-
 def _held_out_aucs(
-    kernel: Kernel, signed: Float[np.ndarray, "v m"], fold: Int[np.ndarray, "v m"], training: Training
+    kernel: Kernel, labels: Float[np.ndarray, "v m"], fold: Int[np.ndarray, "v m"], fit_config: FitConfig
 ) -> Float[np.ndarray, " v"]:
     """Each row has its own labels and folds. Scores of different folds are not compared."""
     count = int(fold.max()) + 1
-    train = np.concatenate([np.where(fold == f, 0, signed) for f in range(count)])
+    train = np.concatenate([np.where(fold == f, 0, labels) for f in range(count)])
     # A fold that has one side only, or leaves one side only, has no pairs
     real = (train > 0).any(1) & (train < 0).any(1)
     scores = np.zeros(train.shape)
-    scores[real] = values(kernel, fit(kernel, train[real], training))
-    won, pairs = np.zeros(len(signed)), np.zeros(len(signed))
-    for f, (part, there) in enumerate(zip(np.split(scores, count), np.split(real, count))):
-        held = (fold == f) & there[:, None]
-        up, down = (_picked(part, held & (sign * signed > 0)) for sign in (1, -1))
+    scores[real] = classifier_scores(kernel, fit(kernel, train[real], fit_config))
+    won, pairs = np.zeros(len(labels)), np.zeros(len(labels))
+    for f, (part, has_pairs) in enumerate(zip(np.split(scores, count), np.split(real, count))):
+        held_out = (fold == f) & has_pairs[:, None]
+        up, down = (_take_masked(part, held_out & (sign * labels > 0)) for sign in (1, -1))
         above = (up[:, :, None] > down[:, None]) + 0.5 * (up[:, :, None] == down[:, None])
         won += above.sum((1, 2))
         pairs += (~np.isnan(up)).sum(1) * (~np.isnan(down)).sum(1)
     return won / np.where(pairs > 0, pairs, np.nan)
 
 
-def _picked(scores: Float[np.ndarray, "v m"], which: Bool[np.ndarray, "v m"]) -> Float[np.ndarray, "v k"]:
+def _take_masked(scores: Float[np.ndarray, "v m"], mask: Bool[np.ndarray, "v m"]) -> Float[np.ndarray, "v k"]:
     """The chosen ones of each row, and NaN where a row has fewer than another."""
-    order = np.argsort(~which, axis=1, kind="stable")[:, : int(which.sum(1).max())]
-    return np.where(np.take_along_axis(which, order, 1), np.take_along_axis(scores, order, 1), np.nan)
+    order = np.argsort(~mask, axis=1, kind="stable")[:, : int(mask.sum(1).max())]
+    return np.where(np.take_along_axis(mask, order, 1), np.take_along_axis(scores, order, 1), np.nan)

@@ -19,11 +19,11 @@ SOLVERS = "host", "optax"
 Kernel = Float[np.ndarray, "m m"]
 Labels = Float[np.ndarray, "v m"]
 
-AT_ONCE = 2**25  # numbers of K that are copied together when each vector has examples of its own
+KERNEL_NUMBERS_PER_BLOCK = 2**25  # numbers of K that are copied together when each vector has examples of its own
 
 
 @dataclass(frozen=True)
-class Training:
+class FitConfig:
     """How vectors come out of labels.
 
     logistic: mean log-loss + lam/2 |w|^2. ridge: mean of half the squared distance to the labels -1 and 1, and the same
@@ -34,10 +34,10 @@ class Training:
     """
 
     estimator: str = "logistic"
-    lam: float = 0.01
-    relative: bool = True
+    l2: float = 0.01
+    relative_l2: bool = True
     tolerance: float = 1e-7
-    limit: int = 500
+    max_iterations: int = 500
     solver: str = "host"
 
     def __post_init__(self):
@@ -47,18 +47,18 @@ class Training:
             raise ValueError(f"solver is one of {', '.join(SOLVERS)}, got {self.solver!r}")
 
 
-LOGISTIC = Training()
+LOGISTIC = FitConfig()
 
 
 @dataclass(frozen=True)
-class Vectors:
+class ConceptVectors:
     """`lam` is lambda as it was in the objective; `residual` bounds the relative error of w, see `solver.Solved`."""
 
     estimator: str
     a: Float[np.ndarray, "v m"]
     intercept: Float[np.ndarray, " v"]
     norm: Float[np.ndarray, " v"]  # |w|; 0 where the two sides have nothing that tells them apart
-    lam: Float[np.ndarray, " v"]
+    l2: Float[np.ndarray, " v"]
     residual: Float[np.ndarray, " v"]
     iterations: Int[np.ndarray, " v"]
     converged: Bool[np.ndarray, " v"]
@@ -72,7 +72,7 @@ class Vectors:
         return self.a / np.where(self.norm > 0, self.norm, np.nan)[:, None]
 
 
-def labels(
+def label_vector(
     positive: Iterable[int] | Int[np.ndarray, " p"],
     negative: Iterable[int] | Int[np.ndarray, " n"],
     count: int,
@@ -84,42 +84,45 @@ def labels(
     problems = [
         f"{name} needs at least one example" for name, side in zip(("positive", "negative"), sides) if not len(side)
     ]
-    both = np.concatenate(sides)
-    if len(wrong := both[(both < 0) | (both >= count)]):
-        problems.append(f"examples are numbered 0 to {count - 1}, there is no {', '.join(map(str, wrong))}")
-    if len(np.unique(both)) < len(both):
+    examples = np.concatenate(sides)
+    if len(unknown_examples := examples[(examples < 0) | (examples >= count)]):
+        problems.append(f"examples are numbered 0 to {count - 1}, there is no {', '.join(map(str, unknown_examples))}")
+    if len(np.unique(examples)) < len(examples):
         problems.append("an example may be named once, and on one side")
     if problems:
         raise ValueError("; ".join(problems))
     out = np.zeros(count)
     for side, sign in zip(sides, (1.0, -1.0)):
-        out[side] = sign * (len(both) / 2 / len(side) if balanced else 1.0)
+        out[side] = sign * (len(examples) / 2 / len(side) if balanced else 1.0)
     return out
 
 
 def fit(
     kernel: Kernel,
-    signed: Labels,
-    training: Training = LOGISTIC,
-    lam: Float[np.ndarray, " v"] | None = None,
-) -> Vectors:
+    labels: Labels,
+    fit_config: FitConfig = LOGISTIC,
+    l2: Float[np.ndarray, " v"] | None = None,
+) -> ConceptVectors:
     """One concept vector per row of `signed`; `lam` is for each vector its own, where not `training.lam` for all."""
-    kernel, signed = np.asarray(kernel, np.float64), np.asarray(signed, np.float64)
-    lam = np.full(len(signed), float(training.lam)) if lam is None else lam
-    _check(kernel, signed, lam)
-    if training.estimator == "mean_difference":
-        return _mean_difference(kernel, signed)
-    if training.relative:
-        lam = lam * spread(kernel, signed)
-    lam = np.where(lam > 0, lam, 1.0)  # where all examples are the same any lambda gives 0
-    parts = [_solved(kernel, signed[rows], own, lam[rows], training) for rows, own in _parts(signed != 0)]
-    a, intercept, *how = (np.concatenate(each) for each in zip(*parts))
-    return Vectors(training.estimator, a, intercept, norms(kernel, a), lam, *how)
+    kernel, labels = np.asarray(kernel, np.float64), np.asarray(labels, np.float64)
+    l2 = np.full(len(labels), float(fit_config.l2)) if l2 is None else l2
+    _check(kernel, labels, l2)
+    if fit_config.estimator == "mean_difference":
+        return _mean_difference(kernel, labels)
+    if fit_config.relative_l2:
+        l2 = l2 * mean_squared_spread(kernel, labels)
+    l2 = np.where(l2 > 0, l2, 1.0)  # where all examples are the same any lambda gives 0
+    parts = [
+        _solve_rows(kernel, labels[rows], has_own_kernel, l2[rows], fit_config)
+        for rows, has_own_kernel in _row_blocks(labels != 0)
+    ]
+    a, intercept, *solver_stats = (np.concatenate(each) for each in zip(*parts))
+    return ConceptVectors(fit_config.estimator, a, intercept, norms(kernel, a), l2, *solver_stats)
 
 
-def spread(kernel: Kernel, signed: Labels) -> Float[np.ndarray, " v"]:
+def mean_squared_spread(kernel: Kernel, labels: Labels) -> Float[np.ndarray, " v"]:
     """Mean squared distance of the examples of each label vector from their mean."""
-    weights = np.abs(signed) / np.abs(signed).sum(1, keepdims=True)
+    weights = np.abs(labels) / np.abs(labels).sum(1, keepdims=True)
     centre = np.einsum("vm,vm->v", weights @ kernel, weights)
     return np.maximum(weights @ np.diagonal(kernel) - centre, 0)
 
@@ -128,102 +131,110 @@ def norms(kernel: Kernel, a: Float[np.ndarray, "v m"]) -> Float[np.ndarray, " v"
     return np.sqrt(np.maximum(np.einsum("vm,vm->v", a @ kernel, a), 0))
 
 
-def values(kernel: Kernel, vectors: Vectors) -> Float[np.ndarray, "v m"]:
+def classifier_scores(kernel: Kernel, vectors: ConceptVectors) -> Float[np.ndarray, "v m"]:
     """Each classifier's score of each example, whether it was trained on it or not."""
     return vectors.a @ kernel + vectors.intercept[:, None]
 
 
-def cosines(kernel: Kernel, left: Vectors, right: Vectors | None = None) -> Float[np.ndarray, "v w"]:
+def cosines(kernel: Kernel, left: ConceptVectors, right: ConceptVectors | None = None) -> Float[np.ndarray, "v w"]:
     """Between every vector of `left` and every one of `right` (else of `left`); NaN where one is 0."""
     right = left if right is None else right
     return np.clip(left.unit @ kernel @ right.unit.T, -1, 1)
 
 
-def _mean_difference(kernel: Kernel, signed: Labels) -> Vectors:
-    sides = [np.where(sign * signed > 0, np.abs(signed), 0) for sign in (1, -1)]
+def _mean_difference(kernel: Kernel, labels: Labels) -> ConceptVectors:
+    sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
     positive, negative = (side / side.sum(1, keepdims=True) for side in sides)
     a = positive - negative
     row = a @ kernel
-    middle = -np.einsum("vm,vm->v", row, positive + negative) / 2
+    intercept = -np.einsum("vm,vm->v", row, positive + negative) / 2
     norm = np.sqrt(np.maximum(np.einsum("vm,vm->v", row, a), 0))
-    none, count = np.zeros(len(a)), len(a)
-    return Vectors(
+    zeros, count = np.zeros(len(a)), len(a)
+    return ConceptVectors(
         "mean_difference",
         a,
-        middle,
+        intercept,
         norm,
         np.full(count, np.nan),
-        none,
+        zeros,
         np.zeros(count, int),
         np.ones(count, bool),
     )
 
 
-def _parts(used: Bool[np.ndarray, "v m"]) -> list[tuple[slice, bool]]:
+def _row_blocks(used: Bool[np.ndarray, "v m"]) -> list[tuple[slice, bool]]:
     """Which rows to solve together, and whether each has a K of its own.
 
     A product with a K of all examples that any row uses runs at the speed of a matrix product, one with each row's own
     at the speed of memory: a dozen times slower a number, but of far fewer numbers where rows use few examples each.
     """
     size, union = int(used.sum(1).max()), int(used.any(0).sum())
-    own = 12 * size**2 < union**2
-    step = max(1, AT_ONCE // size**2) if own else max(1024, AT_ONCE // (8 * union))
-    return [(slice(i, i + step), own) for i in range(0, len(used), step)]
+    has_own_kernel = 12 * size**2 < union**2
+    step = (
+        max(1, KERNEL_NUMBERS_PER_BLOCK // size**2)
+        if has_own_kernel
+        else max(1024, KERNEL_NUMBERS_PER_BLOCK // (8 * union))
+    )
+    return [(slice(i, i + step), has_own_kernel) for i in range(0, len(used), step)]
 
 
-def _solved(
-    kernel: Kernel, signed: Labels, own: bool, lam: Float[np.ndarray, " v"], training: Training
+def _solve_rows(
+    kernel: Kernel, labels: Labels, has_own_kernel: bool, l2: Float[np.ndarray, " v"], fit_config: FitConfig
 ) -> tuple[np.ndarray, ...]:
     """What `Vectors` has from `a` on, but for norm and lam."""
-    used = signed != 0
-    if own:
+    used = labels != 0
+    if has_own_kernel:
         size = int(used.sum(1).max())
         index = np.argsort(~used, axis=1, kind="stable")[:, :size]  # those that have fewer: some more, at weight 0
-        here = np.take_along_axis(signed, index, 1)
-        part = kernel[index[:, :, None], index[:, None, :]]
-        weights = centre = np.abs(here) / np.abs(here).sum(1, keepdims=True)
-        row = np.matmul(part, centre[:, :, None])
-        part += np.matmul(centre[:, None, :], row) - row - row.swapaxes(1, 2)
+        row_labels = np.take_along_axis(labels, index, 1)
+        row_kernel = kernel[index[:, :, None], index[:, None, :]]
+        weights = centre = np.abs(row_labels) / np.abs(row_labels).sum(1, keepdims=True)
+        row = np.matmul(row_kernel, centre[:, :, None])
+        row_kernel += np.matmul(centre[:, None, :], row) - row - row.swapaxes(1, 2)
         row = row[:, :, 0]
     else:
         index = np.flatnonzero(used.any(0))
-        here = signed[:, index]
-        part = kernel[np.ix_(index, index)]
-        weights = np.abs(here) / np.abs(here).sum(1, keepdims=True)
+        row_labels = labels[:, index]
+        row_kernel = kernel[np.ix_(index, index)]
+        weights = np.abs(row_labels) / np.abs(row_labels).sum(1, keepdims=True)
         # One centre for all: near each one's own, and which it is makes no difference to the optimum.
         centre = weights.mean(0)
-        row = part @ centre
-        part += centre @ row - row - row[:, None]
-    loss = "logistic" if training.estimator == "logistic" else "squares"
-    minimise = kernel_lbfgs.minimise
-    if training.solver == "optax":
-        from vtcav_jax.tcav.stats.optax_lbfgs import minimise
-    found = minimise(part, here, lam, loss, tolerance=training.tolerance, limit=training.limit)
-    a = found.a - found.a.sum(1, keepdims=True) * weights  # what is left of the sum, which is 0 at the optimum
-    intercept = found.intercept - (a * row).sum(1)
-    everywhere = np.zeros_like(signed)
-    if own:
-        np.put_along_axis(everywhere, index, a, 1)
+        row = row_kernel @ centre
+        row_kernel += centre @ row - row - row[:, None]
+    loss = "logistic" if fit_config.estimator == "logistic" else "squares"
+    minimise_with_optax = kernel_lbfgs.minimise
+    if fit_config.solver == "optax":
+        from vtcav_jax.tcav.stats.optax_lbfgs import minimise_with_optax
+    solution = minimise_with_optax(
+        row_kernel, row_labels, l2, loss, tolerance=fit_config.tolerance, max_iterations=fit_config.max_iterations
+    )
+    a = solution.a - solution.a.sum(1, keepdims=True) * weights  # what is left of the sum, which is 0 at the optimum
+    intercept = solution.intercept - (a * row).sum(1)
+    coefficients = np.zeros_like(labels)
+    if has_own_kernel:
+        np.put_along_axis(coefficients, index, a, 1)
     else:
-        everywhere[:, index] = a
-    return everywhere, intercept, found.residual, found.iterations, found.converged
+        coefficients[:, index] = a
+    return coefficients, intercept, solution.residual, solution.iterations, solution.converged
 
 
-def _check(kernel: Kernel, signed: Labels, lam: Float[np.ndarray, " v"]) -> None:
+def _check(kernel: Kernel, labels: Labels, l2: Float[np.ndarray, " v"]) -> None:
     problems = []
-    if signed.shape[1] != len(kernel):
-        problems.append(f"label vectors have one number per example, {len(kernel)}, got {signed.shape[1]}")
+    if labels.shape[1] != len(kernel):
+        problems.append(f"label vectors have one number per example, {len(kernel)}, got {labels.shape[1]}")
     if not np.isfinite(kernel).all():
         problems.append("K has values that are not finite; look for clips that overflow the network")
-    if not np.isfinite(signed).all():
+    if not np.isfinite(labels).all():
         problems.append("labels must be finite")
-    if len(one_sided := np.flatnonzero(~((signed > 0).any(1) & (signed < 0).any(1)))):
-        problems.append(f"each label vector needs examples on both sides, those in rows {_some(one_sided)} have not")
-    if not (np.isfinite(lam) & (lam > 0)).all():
+    if len(one_sided := np.flatnonzero(~((labels > 0).any(1) & (labels < 0).any(1)))):
+        problems.append(
+            f"each label vector needs examples on both sides, those in rows {_format_rows(one_sided)} have not"
+        )
+    if not (np.isfinite(l2) & (l2 > 0)).all():
         problems.append("lambda must be above 0, or the classifier has no optimum where a plane separates the sides")
     if problems:
         raise ValueError("; ".join(problems))
 
 
-def _some(rows: Sequence[int] | np.ndarray) -> str:
+def _format_rows(rows: Sequence[int] | np.ndarray) -> str:
     return ", ".join(str(i) for i in rows[:5]) + (" ..." if len(rows) > 5 else "")

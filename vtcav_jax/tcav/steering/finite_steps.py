@@ -16,54 +16,70 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.features.cache import key_of
+from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.features.feature_store import Features
-from vtcav_jax.tcav.features.microbatches import Clips, Work
-from vtcav_jax.tcav.steering.steer import changes
+from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter
+from vtcav_jax.tcav.steering.steer import score_changes
 
-MOVES = 32  # at once; they are held at the devices
+MOVES_PER_CALL = 32  # at once; they are held at the devices
 
 
 @dataclass(frozen=True)
-class Finite:
+class FiniteStepDerivatives:
     """Derivatives of all classes at their targets; a call of what was asked before is answered by the cache."""
 
     plan: Plan
     stage: str
     examples: Features
-    clips: Clips  # the targets
-    rows: Sequence[int]  # which they are
+    target_clips: ClipBatches  # the targets
+    target_rows: Sequence[int]  # which they are
     mesh: Mesh
-    work: Work
+    passes: PassCounter
 
     def __call__(
         self, unit: Float[np.ndarray, "v m"], gap: Float[np.ndarray, " v"]
     ) -> Sequence[Float[np.ndarray, "1 n v"]]:
         """Along unit vectors, by steps of `gap` both ways."""
-        length = np.where(np.abs(gap) > 0, np.abs(gap), np.nan)
-        steps = np.nan_to_num(unit * length[:, None])
+        step_length = np.where(np.abs(gap) > 0, np.abs(gap), np.nan)
+        steps = np.nan_to_num(unit * step_length[:, None])
         size = math.prod(self.examples.shape) * np.dtype(self.examples.dtype).itemsize
-        at_once = max(1, min(MOVES, self.plan.settings.budget // (8 * size)))
-        parts = [self._changes(steps[i : i + at_once], at_once) for i in range(0, len(steps), at_once)]
-        slopes = np.concatenate(parts) / (2 * length[:, None, None])
-        place = {row: i for i, row in enumerate(self.rows)}
+        moves_per_call = max(1, min(MOVES_PER_CALL, self.plan.config.budget // (8 * size)))
+        changes = [
+            self._score_changes(steps[i : i + moves_per_call], moves_per_call)
+            for i in range(0, len(steps), moves_per_call)
+        ]
+        derivatives = np.concatenate(changes) / (2 * step_length[:, None, None])
+        row_index = {row: i for i, row in enumerate(self.target_rows)}
         return [
-            slopes[:, c, [place[row] for row in target.rows]].T[None]
-            for c, target in enumerate(self.plan.looked.classes)
+            derivatives[:, c, [row_index[row] for row in target.rows]].T[None]
+            for c, target in enumerate(self.plan.clips.classes)
         ]
 
-    def _changes(self, steps: Float[np.ndarray, "v m"], at_once: int) -> Float[np.ndarray, "v c n"]:
+    def _score_changes(self, steps: Float[np.ndarray, "v m"], moves_per_call: int) -> Float[np.ndarray, "v c n"]:
         """Of the scores, from one end to the other. Filled up to `at_once`, so that one program is compiled."""
         plan, store = self.plan, self.plan.store
-        s = plan.settings
-        asked = plan.base, self.stage, s.target_fn, plan.looked.targets.keys, [asdict(t) for t in plan.looked.classes]
-        key = key_of("finite", *asked, plan.looked.concepts.keys, sha256(steps.tobytes()).hexdigest())
+        s = plan.config
+        key_parts = (
+            plan.base_key,
+            self.stage,
+            s.score_fn,
+            plan.clips.targets.keys,
+            [asdict(t) for t in plan.clips.classes],
+        )
+        key = content_key("finite", *key_parts, plan.clips.concepts.keys, sha256(steps.tobytes()).hexdigest())
         if not store.has(key):
-            moves = self.examples.combined(np.pad(steps, ((0, at_once - len(steps)), (0, 0))))
-            both = np.concatenate([moves, -moves])
-            classes = np.array([target.index for target in plan.looked.classes])
-            found = changes(
-                plan.loaded.model, self.clips, classes, self.stage, both, s.reading, mesh=self.mesh, work=self.work
+            moves = self.examples.linear_combination(np.pad(steps, ((0, moves_per_call - len(steps)), (0, 0))))
+            both_ways = np.concatenate([moves, -moves])
+            classes = np.array([target.index for target in plan.clips.classes])
+            changes = score_changes(
+                plan.network.model,
+                self.target_clips,
+                classes,
+                self.stage,
+                both_ways,
+                s.encode_config,
+                mesh=self.mesh,
+                passes=self.passes,
             )
-            store.put(key, found[: len(steps)] - found[at_once : at_once + len(steps)])
+            store.put(key, changes[: len(steps)] - changes[moves_per_call : moves_per_call + len(steps)])
         return store.get(key)

@@ -14,49 +14,49 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from vtcav_jax import tap as taps
-from vtcav_jax.tcav.features.encode import PLAIN, TARGETS, Reading, class_table, wide_type
+from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, SCORE_FNS, EncodeConfig, at_least_float32, class_table
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.features.microbatches import Clips, Work, through
-from vtcav_jax.tcav.features.pooling import pooled, spread_out
-from vtcav_jax.tcav.stats.permutation_test import gaps
-from vtcav_jax.tcav.stats.vectors import Vectors, norms
+from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, map_batches
+from vtcav_jax.tcav.features.pooling import broadcast_vector, pool_activations
+from vtcav_jax.tcav.stats.permutation_test import mean_gaps
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, norms
 
 
 @dataclass(frozen=True)
-class Steering:
+class SteeringResult:
     """How far the scores go, by vector, step, class and target; steps are in `units`, the vectors' own lengths.
 
     One unit takes a clip from the mean of the negatives to the mean of the concept. `controls` are moves of the same
     length in random directions, and `p` says how often one of them moves the mean score as far, or further.
     """
 
-    units: Float[np.ndarray, " v"]
+    unit_lengths: Float[np.ndarray, " v"]
     steps: Float[np.ndarray, " e"]
-    change: Float[np.ndarray, "v e c n"]
-    controls: Float[np.ndarray, "v r e c n"]
+    score_change: Float[np.ndarray, "v e c n"]
+    control_changes: Float[np.ndarray, "v r e c n"]
 
     @property
     def p(self) -> Float[np.ndarray, "v e c"]:
-        real, random = np.abs(self.change.mean(-1)), np.abs(self.controls.mean(-1))
-        return (1 + (random >= real[:, None]).sum(1)) / (1 + random.shape[1])
+        observed_change, random_change = np.abs(self.score_change.mean(-1)), np.abs(self.control_changes.mean(-1))
+        return (1 + (random_change >= observed_change[:, None]).sum(1)) / (1 + random_change.shape[1])
 
 
-def exported(examples: Features, vectors: Vectors) -> Float[np.ndarray, "v ..."]:
+def unit_vectors(examples: Features, vectors: ConceptVectors) -> Float[np.ndarray, "v ..."]:
     """The unit vectors in the (pooled) shape of their stage."""
-    return examples.combined(vectors.unit)
+    return examples.linear_combination(vectors.unit)
 
 
-def changes(
+def score_changes(
     model: taps.Model,
-    targets: Clips,
+    targets: ClipBatches,
     classes: taps.Classes,
     stage: str,
     moves: Float[np.ndarray, "v ..."],
-    reading: Reading = PLAIN,
+    config: EncodeConfig = DEFAULT_ENCODING,
     *,
     mesh: Mesh | None = None,
-    work: Work | None = None,
+    passes: PassCounter | None = None,
 ) -> Float[np.ndarray, "v c n"]:
     """How far each score of each target goes when `moves` are added at `stage`, one by one.
 
@@ -67,66 +67,68 @@ def changes(
     model = taps.as_pytree(model)
     table = class_table(classes, targets.count)
     video = jax.ShapeDtypeStruct((1, *targets.shape), targets.dtype)
-    seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
-    shape, dtype = seen[stage].shape[1:], seen[stage].dtype
-    wide = jnp.asarray(np.stack([spread_out(move, shape, reading.pool) for move in moves]), dtype)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    model, wide = jax.device_put((model, wide), everywhere)
+    activation_shapes = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
+    shape, dtype = activation_shapes[stage].shape[1:], activation_shapes[stage].dtype
+    position_moves = jnp.asarray(np.stack([broadcast_vector(move, shape, config.pool) for move in moves]), dtype)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    model, position_moves = jax.device_put((model, position_moves), replicated)
 
     def run(video, table):
-        return _changes(model, wide, video, table, stage, reading.target_fn, mesh)
+        return _compiled_score_changes(model, position_moves, video, table, stage, config.score_fn, mesh)
 
-    work = Work() if work is None else work
+    passes = PassCounter() if passes is None else passes
     out = np.zeros((len(moves), table.shape[1], targets.count))
-    for start, real, change in through(run, targets, (table,), "targets", reading.micro_batch, mesh, work):
-        work.forwards += real * (1 + len(moves))
-        out[:, :, start : start + real] = change[:, :real].swapaxes(1, 2)
+    for start, n_real, change in map_batches(run, targets, (table,), "targets", config.batch_size, mesh, passes):
+        passes.forwards += n_real * (1 + len(moves))
+        out[:, :, start : start + n_real] = change[:, :n_real].swapaxes(1, 2)
     return out
 
 
 def steer(
     model: taps.Model,
-    targets: Clips,
+    targets: ClipBatches,
     classes: taps.Classes,
     stage: str,
     examples: Features,
     gram: Gram,
-    signed: Float[np.ndarray, "v m"],
-    vectors: Vectors,
+    labels: Float[np.ndarray, "v m"],
+    vectors: ConceptVectors,
     steps: Sequence[float] = (-1.0, 1.0),
     *,
-    controls: int = 19,
-    reading: Reading = PLAIN,
+    n_controls: int = 19,
+    config: EncodeConfig = DEFAULT_ENCODING,
     seed: int | Sequence[int] = 0,
     mesh: Mesh | None = None,
-    work: Work | None = None,
-) -> Steering:
+    passes: PassCounter | None = None,
+) -> SteeringResult:
     """Moves the targets along +-v and along as many random directions within what the vector's examples span.
 
     A random direction has random coefficients on the examples, so that it goes where activations do go.
     """
     rng = np.random.default_rng(seed)
-    units = gaps(gram.kernel, signed, vectors.unit)
-    used = signed[:, None] != 0
-    random = np.where(used, rng.normal(size=(len(signed), controls, signed.shape[1])), 0)
+    unit_lengths = mean_gaps(gram.kernel, labels, vectors.unit)
+    used = labels[:, None] != 0
+    random = np.where(used, rng.normal(size=(len(labels), n_controls, labels.shape[1])), 0)
     random -= np.where(used, random.sum(-1, keepdims=True) / used.sum(-1, keepdims=True), 0)
-    flat = random.reshape(-1, signed.shape[1])
+    flat = random.reshape(-1, labels.shape[1])
     random = (flat / norms(gram.kernel, flat)[:, None]).reshape(random.shape)
-    a = np.concatenate([vectors.unit[:, None], random], 1) * units[:, None, None]
-    lengths = np.asarray(steps, float)
-    moved = np.einsum("vrm,e->vrem", a, lengths).reshape(-1, signed.shape[1])
-    out = changes(model, targets, classes, stage, examples.combined(moved), reading, mesh=mesh, work=work)
-    out = out.reshape(*a.shape[:2], len(lengths), *out.shape[1:])
-    return Steering(units, lengths, out[:, 0], out[:, 1:])
+    a = np.concatenate([vectors.unit[:, None], random], 1) * unit_lengths[:, None, None]
+    step_sizes = np.asarray(steps, float)
+    coefficients = np.einsum("vrm,e->vrem", a, step_sizes).reshape(-1, labels.shape[1])
+    out = score_changes(
+        model, targets, classes, stage, examples.linear_combination(coefficients), config, mesh=mesh, passes=passes
+    )
+    out = out.reshape(*a.shape[:2], len(step_sizes), *out.shape[1:])
+    return SteeringResult(unit_lengths, step_sizes, out[:, 0], out[:, 1:])
 
 
-def carried(
+def propagate_direction(
     model: taps.Model,
-    clips: Clips,
+    clips: ClipBatches,
     stage: str,
     later: str,
     moves: Float[np.ndarray, "v ..."],
-    reading: Reading = PLAIN,
+    config: EncodeConfig = DEFAULT_ENCODING,
     *,
     mesh: Mesh | None = None,
 ) -> Float[np.ndarray, "v ..."]:
@@ -137,57 +139,57 @@ def carried(
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     model = taps.as_pytree(model)
     video = jax.ShapeDtypeStruct((1, *clips.shape), clips.dtype)
-    seen = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
-    shape, dtype = seen[stage].shape[1:], seen[stage].dtype
-    wide = jnp.asarray(np.stack([spread_out(move, shape, reading.pool) for move in moves]), dtype)
-    model, wide = jax.device_put((model, wide), NamedSharding(mesh, PartitionSpec()))
+    activation_shapes = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
+    shape, dtype = activation_shapes[stage].shape[1:], activation_shapes[stage].dtype
+    position_moves = jnp.asarray(np.stack([broadcast_vector(move, shape, config.pool) for move in moves]), dtype)
+    model, position_moves = jax.device_put((model, position_moves), NamedSharding(mesh, PartitionSpec()))
 
     def run(video):
-        return _carried(model, wide, video, stage, later, reading.pool, mesh)
+        return _compiled_propagation(model, position_moves, video, stage, later, config.pool, mesh)
 
     total = 0.0
-    for _, real, out in through(run, clips, (), "clips", reading.micro_batch, mesh, Work()):
-        total = total + out[:, :real].sum(1, dtype=np.float64)
+    for _, n_real, out in map_batches(run, clips, (), "clips", config.batch_size, mesh, PassCounter()):
+        total = total + out[:, :n_real].sum(1, dtype=np.float64)
     return np.asarray(total) / clips.count
 
 
-@partial(jax.jit, static_argnames=("stage", "target_fn", "mesh"))
-def _changes(model, moves, video, table, stage, target_fn, mesh):
+@partial(jax.jit, static_argnames=("stage", "score_fn", "mesh"))
+def _compiled_score_changes(model, moves, video, table, stage, score_fn, mesh):
     def local(model, moves, video, table):
         def scores(tap):
             logits = model(video, tap)
-            logits = logits.astype(wide_type(logits.dtype))
-            return jnp.take_along_axis(TARGETS[target_fn](logits), table, axis=-1)
+            logits = logits.astype(at_least_float32(logits.dtype))
+            return jnp.take_along_axis(SCORE_FNS[score_fn](logits), table, axis=-1)
 
-        before = scores(taps.identity_tap)
-        return jax.lax.map(lambda move: scores(taps.add_direction(stage, move[None])) - before, moves)
+        baseline_scores = scores(taps.identity_tap)
+        return jax.lax.map(lambda move: scores(taps.add_direction(stage, move[None])) - baseline_scores, moves)
 
-    all_, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    specs = {"in_specs": (all_, all_, by_clip, by_clip), "out_specs": PartitionSpec(None, mesh.axis_names)}
+    replicated, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    specs = {"in_specs": (replicated, replicated, by_clip, by_clip), "out_specs": PartitionSpec(None, mesh.axis_names)}
     return jax.shard_map(local, mesh=mesh, **specs, check_vma=False)(model, moves, video, table)
 
 
 @partial(jax.jit, static_argnames=("stage", "later", "pool", "mesh"))
-def _carried(model, moves, video, stage, later, pool, mesh):
+def _compiled_propagation(model, moves, video, stage, later, pool, mesh):
     def local(model, moves, video):
-        def at(move):
+        def derivative_along(move):
             def value(eps):
-                seen = {}
+                captured = {}
 
                 def tap(name, x):
                     x = taps.add_direction(stage, move[None], eps)(name, x)
                     if name == later:
-                        seen[name] = pooled(x, pool)
+                        captured[name] = pool_activations(x, pool)
                     return x
 
                 model(video, tap)
-                return seen[later]
+                return captured[later]
 
             zero = jnp.zeros((), move.dtype)
             return jax.jvp(value, (zero,), (jnp.ones_like(zero),))[1]
 
-        return jax.lax.map(at, moves)
+        return jax.lax.map(derivative_along, moves)
 
-    everywhere, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    specs = {"in_specs": (everywhere, everywhere, by_clip), "out_specs": PartitionSpec(None, mesh.axis_names)}
+    replicated, by_clip = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    specs = {"in_specs": (replicated, replicated, by_clip), "out_specs": PartitionSpec(None, mesh.axis_names)}
     return jax.shard_map(local, mesh=mesh, **specs, check_vma=False)(model, moves, video)

@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from vtcav_jax.console import progress
-from vtcav_jax.tcav.experiment.comparisons import Question
-from vtcav_jax.tcav.experiment.stage_grams import Products
-from vtcav_jax.tcav.experiment.verdicts import Row, found
+from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.stage_grams import StageGrams
+from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
 from vtcav_jax.tcav.features import distributed
-from vtcav_jax.tcav.features.cache import key_of
+from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.stats.vectors import fit
 from vtcav_jax.tcav.steering.steer import steer
 
-STEPS = (-1.0, 1.0)  # in the way from the negatives to the concept
+STEERING_STEPS = (-1.0, 1.0)  # in the way from the negatives to the concept
 
 
 @dataclass(frozen=True)
-class Steered:
+class SteeringRow:
     """Where a class score goes on average when its targets are moved at the stage by `step` times the way from the mean
     of the negatives to that of the concept, `length` in all. `expected` is that by the derivative; `random_low` to
     `random_high` is where the middle 95 % of moves of the same length in random directions lead, and `p` says how often
@@ -28,84 +28,93 @@ class Steered:
     target: str
     stage: str
     concept: str
-    kind: str
-    against: str
-    step: float
-    length: float
-    n_targets: int
-    change: float
-    expected: float
+    clip_type: str
+    negatives: str
+    step_units: float
+    step_norm: float
+    n_clips: int
+    score_change: float
+    predicted_change: float
     random_low: float
     random_high: float
-    p: float
+    p_random_directions: float
 
 
-def steered_rows(products: Products, rows: Sequence[Row]) -> list[Steered]:
+def check_steering(stage_grams: StageGrams, rows: Sequence[ScoreRow]) -> list[SteeringRow]:
     """For each finding among `rows`, a row for each of `STEPS`; a table without rows says that nothing was found.
 
     What was moved once is kept. Processes share the vectors.
     """
-    asked = {question.name: question for question in products.plan.asked.questions}
-    findings: dict[tuple[str, str], list[Row]] = {}
-    for row in filter(found, rows):
-        findings.setdefault((row.stage, f"{row.concept}/{row.kind}/{row.against}"), []).append(row)
-    own = distributed.share(list(findings))
-    for stage, name in progress(own, len(own), "vectors to steer along", size=lambda _: 1):
-        _moved(products, stage, asked[name])
-    distributed.gathered(None)
+    comparisons = {comparison.name: comparison for comparison in stage_grams.plan.comparisons.entries}
+    findings: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in filter(is_finding, rows):
+        findings.setdefault((row.stage, f"{row.concept}/{row.clip_type}/{row.negatives}"), []).append(row)
+    local_findings = distributed.local_share(list(findings))
+    for stage, name in progress(local_findings, len(local_findings), "vectors to steer along", size=lambda _: 1):
+        _mean_changes(stage_grams, stage, comparisons[name])
+    distributed.all_gather(None)
     out = []
-    for (stage, name), some in findings.items():
-        at = _moved(products, stage, asked[name])
-        classes = [target.name for target in products.plan.looked.classes]
-        for row in some:
+    for (stage, name), finding_rows in findings.items():
+        changes = _mean_changes(stage_grams, stage, comparisons[name])
+        classes = [target.name for target in stage_grams.plan.clips.classes]
+        for row in finding_rows:
             c = classes.index(row.target)
-            length = float(at["units"][0])
-            for e, step in enumerate(STEPS):
-                change, random = at["change"][e, c], at["controls"][:, e, c]
+            unit_length = float(changes["units"][0])
+            for e, step in enumerate(STEERING_STEPS):
+                change, random = changes["change"][e, c], changes["controls"][:, e, c]
                 low, high = np.quantile(random, [0.025, 0.975])
                 p = (1 + int((np.abs(random) >= abs(change)).sum())) / (1 + len(random))
                 out.append(
-                    Steered(
-                        *(row.target, stage, row.concept, row.kind, row.against, step, step * length, row.n_targets),
-                        *(float(change), row.derivative * step * length, float(low), float(high), p),
+                    SteeringRow(
+                        *(
+                            row.target,
+                            stage,
+                            row.concept,
+                            row.clip_type,
+                            row.negatives,
+                            step,
+                            step * unit_length,
+                            row.n_clips,
+                        ),
+                        *(float(change), row.derivative * step * unit_length, float(low), float(high), p),
                     )
                 )
     return out
 
 
-def _moved(products: Products, stage: str, question: Question) -> dict[str, np.ndarray]:
+def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -> dict[str, np.ndarray]:
     """Mean changes of classes' scores over their targets: `change` (step, class), `controls` (control, step, class)."""
-    plan = products.plan
-    s, seed = plan.settings, [plan.settings.seed, question.seed]
-    rows = [target.rows for target in plan.looked.classes]
-    classes = [asdict(target) for target in plan.looked.classes]
-    vectors = [s.steering, STEPS, seed, s.target_fn, asdict(s.training), asdict(question)]
-    key = key_of("steering", products.key(stage), classes, vectors)
+    plan = stage_grams.plan
+    s, seed = plan.config, [plan.config.seed, comparison.seed]
+    rows = [target.rows for target in plan.clips.classes]
+    classes = [asdict(target) for target in plan.clips.classes]
+    vectors = [s.steering_controls, STEERING_STEPS, seed, s.score_fn, asdict(s.fit_config), asdict(comparison)]
+    key = content_key("steering", stage_grams.gram_key(stage), classes, vectors)
     if not plan.store.has(key, ".npz"):
-        clips, order = products.targets
-        whole = products.there(stage)
-        signed = question.signed(len(whole.kernel))[None]
-        done = steer(
-            plan.loaded.model,
+        clips, order = stage_grams.targets
+        stage_gram = stage_grams.cached_gram(stage)
+        labels = comparison.label_vector(len(stage_gram.kernel))[None]
+        result = steer(
+            plan.network.model,
             clips,
-            np.array([target.index for target in plan.looked.classes]),
+            np.array([target.index for target in plan.clips.classes]),
             stage,
-            products.examples(stage),
-            whole,
-            signed,
-            fit(whole.kernel, signed, s.training),
-            STEPS,
-            controls=s.steering,
-            reading=s.reading,
+            stage_grams.examples(stage),
+            stage_gram,
+            labels,
+            fit(stage_gram.kernel, labels, s.fit_config),
+            STEERING_STEPS,
+            n_controls=s.steering_controls,
+            config=s.encode_config,
             seed=seed,
-            mesh=products.mesh,
-            work=products.work,
+            mesh=stage_grams.mesh,
+            passes=stage_grams.passes,
         )
-        place = {row: i for i, row in enumerate(order)}
-        at = [[place[row] for row in some] for some in rows]
+        row_index = {row: i for i, row in enumerate(order)}
+        target_positions = [[row_index[row] for row in some] for some in rows]
         change, controls = (
-            np.stack([each[..., c, some].mean(-1) for c, some in enumerate(at)], -1)
-            for each in (done.change[0], done.controls[0])
+            np.stack([each[..., c, some].mean(-1) for c, some in enumerate(target_positions)], -1)
+            for each in (result.score_change[0], result.control_changes[0])
         )
-        plan.store.put_arrays(key, {"units": done.units, "change": change, "controls": controls})
+        plan.store.put_arrays(key, {"units": result.unit_lengths, "change": change, "controls": controls})
     return plan.store.get_arrays(key)
