@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     bundles = models.shipped_networks()
     for name in _NETWORKS.value or bundles:
         network, trained_on = models.load(name), models.read_metadata(bundles[name])["source"]["videos"]
-        clip_spec = models.PRESETS[network.preset].clip_spec
+        clip_spec = network.clip_spec
         measured_gates = worlds.measure_gates(
             network.model,
             trained_on.split(":")[1],

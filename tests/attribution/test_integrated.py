@@ -72,7 +72,7 @@ def test_integrated_gradients_are_complete(request, video, network, baseline):
 def test_nodes_are_enough_for_a_trained_network():
     """Of world clips and a head whose gradient turns often on the way from grey."""
     loaded = models.load("worlds_swin")
-    geometry = models.PRESETS[loaded.preset].clip_spec
+    geometry = loaded.clip_spec
     clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
     video = jnp.asarray(geometry.normalise(clips))
     head = loaded.head_slices["flash"]

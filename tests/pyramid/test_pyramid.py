@@ -208,7 +208,7 @@ def test_papers_edges_of_a_network_of_plain_convolutions(small):
 def small():
     loaded = models.load("worlds_cnn")
     clips = make_clips("small", 48, 21)
-    return loaded, jnp.asarray(models.PRESETS[loaded.preset].clip_spec.normalise(np.rint(255 * clips.video)))
+    return loaded, jnp.asarray(loaded.clip_spec.normalise(np.rint(255 * clips.video)))
 
 
 def planted(parameters, video, tap=tap.identity_tap):
@@ -256,7 +256,7 @@ def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival
     """On clips that the pyramid was not made of: without its kernels the score falls by more than without others, and
     drawing the question's factor again changes them more, beside what another factor does, than all channels."""
     loaded = models.load(name)
-    geometry = models.PRESETS[loaded.preset].clip_spec
+    geometry = loaded.clip_spec
     world, other = make_clips("small", 96, 31), make_clips("small", 96, 32)
 
     def ready(clips):

@@ -29,7 +29,7 @@ def frozen(video, at):
 
 def asked(loaded, seed):
     """Adjusted p and step by (head, factor, kind, stage), in one family of 2 x 4 x 7 tests."""
-    geometry = models.PRESETS[loaded.preset].clip_spec
+    geometry = loaded.clip_spec
     answers, dynamic, t0 = clips_of(geometry, seed)
     stills = [frozen(dynamic, 2 * t0), frozen(dynamic, (2 * t0 + 4) % geometry.frames)]  # when the key flashes, and not
     truth, targets, _ = clips_of(geometry, seed + 1000, 8 * EACH)

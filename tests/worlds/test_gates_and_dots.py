@@ -289,7 +289,7 @@ def test_the_networks_that_ship_pass_their_gates(world):
     """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=truth."""
     loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
-    geometry = models.PRESETS[loaded.preset].clip_spec
+    geometry = loaded.clip_spec
 
     def prepare(video):
         return np.asarray(geometry.normalise(np.rint(255 * video).astype(np.uint8)))

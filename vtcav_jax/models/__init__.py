@@ -1,21 +1,17 @@
 """The networks: `make("video_swin_t_k400")`, and `load` for those that come with weights."""
 
 from vtcav_jax.models.checkpoint import (
-    DEFAULT_HEAD,
-    Heads,
-    Network,
     abstract_model,
     bundle_paths,
-    head_slices,
     load,
     random_network,
     read_metadata,
     require_absent,
     save,
     shipped_networks,
-    single_head,
     validate_labels,
 )
+from vtcav_jax.models.network import DEFAULT_HEAD, Heads, Network, head_slices, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 
 __all__ = [

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -14,69 +13,18 @@ from flax import nnx
 
 from vtcav_jax import atomic
 from vtcav_jax.models import parameters
+from vtcav_jax.models.network import Heads, Network, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 from vtcav_jax.names import unknown_name_message
 
-DEFAULT_HEAD = "label"  # what the head of a network with one head is called
 TRAINED_NETWORK_FILE = "model.safetensors"  # in the folder of a training run
-
-Heads = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network with weights, and what is known about it.
-
-    `heads` has the class names of each question that the network answers; its logits are those of all heads, in this
-    order. Where names are not known, a class is called by its number.
-    """
-
-    model: nnx.Module
-    preset: str
-    heads: dict[str, tuple[str, ...]]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The name of each logit as a target is written: CLASS, or HEAD:CLASS if there are several heads."""
-        if len(self.heads) == 1:
-            return tuple(*self.heads.values())
-        return tuple(f"{head}:{name}" for head, names in self.heads.items() for name in names)
-
-    @property
-    def head_slices(self) -> dict[str, slice]:
-        """Where the logits of each head are."""
-        return head_slices(self.heads)
-
-    def class_index(self, text: str) -> int:
-        """The logit that `text` names: CLASS, HEAD:CLASS, or a number where there is one head."""
-        if text in self.labels:
-            return self.labels.index(text)
-        if len(self.heads) == 1:
-            head, names = next(iter(self.heads.items()))
-            bare = text.removeprefix(f"{head}:")
-            if bare in names:
-                return names.index(bare)
-            if text.isascii() and text.isdigit() and int(text) < len(names):
-                return int(text)
-        raise ValueError(unknown_name_message("target", [text], self.labels))
-
-
-def head_slices(heads: Heads) -> dict[str, slice]:
-    """Where the logits of each head are."""
-    ends = [0]
-    for names in heads.values():
-        ends.append(ends[-1] + len(names))
-    return {head: slice(start, stop) for head, start, stop in zip(heads, ends, ends[1:])}
 
 
 def random_network(preset: str, *, seed: int = 0, dtype: Any = jnp.float32) -> Network:
     """A preset with random weights, to try something out."""
     entry = get_preset(preset)
-    return Network(make(preset, seed=seed, dtype=dtype), preset, single_head(entry.num_classes, entry.labels))
-
-
-def single_head(num_classes: int, names: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
-    return {DEFAULT_HEAD: tuple(names) if names else tuple(map(str, range(num_classes)))}
+    heads = single_head(entry.num_classes, entry.labels)
+    return Network(make(preset, seed=seed, dtype=dtype), entry.clip_spec, heads, preset, preset)
 
 
 def load(
@@ -91,7 +39,8 @@ def load(
     metadata = read_metadata(path)
     heads = {head: tuple(names) for head, names in metadata["heads"].items()}
     model = parameters.restore(bundle_paths(path)[1], _model_factory(metadata, dtype=dtype, remat=remat), sharding_fn)
-    return Network(model, metadata["preset"], heads)
+    preset = metadata["preset"]
+    return Network(model, get_preset(preset).clip_spec, heads, str(name_or_path), preset)
 
 
 def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **source: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax import atomic, models
+from vtcav_jax import atomic
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
 from vtcav_jax.concepts.crops import letterbox
@@ -68,7 +68,7 @@ def render_previews(
     if (folder / ANIMATIONS_CSV).exists() and (folder / PREDICTIONS_CSV).exists():
         return
     (folder / PREVIEW_FOLDER).mkdir(exist_ok=True)
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     animations = _render_concept_sheets(folder, sets, clip_spec)
     extreme_names = {
         clip.clip for row in most_telling_tests(rows) for side in extreme_clips(row, clips) for clip in side

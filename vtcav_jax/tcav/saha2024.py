@@ -117,7 +117,7 @@ def _group_rows(plan: Plan, stage: str, stage_gram: Gram, name: str, members: Me
     return out
 
 
-def t_test_against_half(sign_counts: Float[np.ndarray, "runs *of"]) -> tuple[np.ndarray, np.ndarray]:
+def t_test_against_half(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:
     """t and two-sided p of the runs' mean sign count against 1/2; NaN where the runs do not vary."""
     from scipy.stats import ttest_1samp
 
@@ -126,7 +126,7 @@ def t_test_against_half(sign_counts: Float[np.ndarray, "runs *of"]) -> tuple[np.
     return _undefined_where_constant(test.statistic, test.pvalue, sign_counts)
 
 
-def published_t_test(sign_counts: Float[np.ndarray, "runs *of"]) -> tuple[np.ndarray, np.ndarray]:
+def published_t_test(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:
     """t and p as published: the sign counts against those of the opposite vectors, so that every run counts twice."""
     from scipy.stats import ttest_ind
 

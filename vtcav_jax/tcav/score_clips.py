@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vtcav_jax import models, tap
-from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax import tap
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
@@ -58,11 +57,10 @@ def score_clips(
     targets: Sequence[str],
     *,
     score_fn: str = "logit",
-    clip_spec: ClipSpec | None = None,
     num_workers: int = 0,
 ) -> tuple[list[ConceptScoreRow], list[ProjectionRow], list[ReadResult]]:
     """Of every clip that can be read; what could not comes last."""
-    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     if fingerprint(network.model) != bundle.weights:
         raise ValueError(
             "the vectors are of another network; give the --model that they were made with, or make new ones"

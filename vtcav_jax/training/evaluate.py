@@ -20,7 +20,6 @@ def predict_clips(
     network: models.Network,
     videos: Iterable[np.ndarray],
     batch_size: int,
-    clip_spec: ClipSpec | None = None,
 ) -> Iterator[Probabilities]:
     """Of each video its classes' probabilities, those of every head adding up to 1.
 
@@ -28,8 +27,7 @@ def predict_clips(
     reference does. Views of several videos go through the network together; the last batch is filled up, so that there
     is one shape.
     """
-    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
-    run = partial(_logits, network.model, clip_spec=clip_spec)
+    run = partial(_logits, network.model, clip_spec=network.clip_spec)
     parts = tuple(network.head_slices.values())
     waiting: list[tuple[np.ndarray, bool]] = []
     sums: list[np.ndarray] = []
@@ -110,7 +108,7 @@ def predict_source(
     network: models.Network, source: Source, batch_size: int, sampling: SamplingConfig, *, num_workers: int = 2
 ) -> Iterator[tuple[ReadResult, Probabilities | None]]:
     """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     pending: list[ReadResult] = []
 
     def videos() -> Iterator[np.ndarray]:

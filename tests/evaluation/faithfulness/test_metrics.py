@@ -488,7 +488,7 @@ def test_what_is_kept_is_kept(model, clips):
 def test_the_planted_cause_beats_chance_on_every_metric():
     loaded = models.load("worlds_swin")
     clips = worlds.make_clips("small", 24, 77)
-    video = models.get_preset(loaded.preset).clip_spec.normalise((255 * clips.video).round().astype(np.uint8))
+    video = loaded.clip_spec.normalise((255 * clips.video).round().astype(np.uint8))
     head = loaded.head_slices["flash"]
     target = Margin(head.start + clips.labels["flash"], (head.start, head.stop))
     cause = clips.masks["key_event"].astype(np.float32)

@@ -29,7 +29,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def clips(network):
-    geometry = models.PRESETS[network.preset].clip_spec
+    geometry = network.clip_spec
     return geometry.normalise((255 * worlds.make_clips("small", 6, 5).video).round().astype(np.uint8))
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import models
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
 from vtcav_jax.attribution.motion.temporal_probes import (
     frame_orders,
@@ -113,7 +112,7 @@ def measure_motion(
     indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[ReadResult, list[MotionEvidence]]]:
     """Of every video, or those with these `numbers`; one that could not be read has no rows."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
     if config.compare_optical_flow:
         optical_flow.import_cv2()

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vtcav_jax import models
 from vtcav_jax.attribution.attention import attention_stages
 from vtcav_jax.attribution.lrp.methods import require_relus
 from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, explain_many
@@ -60,7 +59,7 @@ def resolve_methods(
         if stage and not takes_stage:
             problems.append(f"{name} makes maps of the video, not of {stage}; leave the stage out")
         method_stages += [(name, s) for s in ([stage] if stage else stages if takes_stage else ()) or (None,)]
-    video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
+    video = jnp.zeros((1, *network.clip_spec.shape))
     for target_spec in target_specs:
         logits = np.zeros((1, len(network.labels)), np.float32)
         try:
@@ -98,7 +97,7 @@ def explain_videos(
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[VideoMaps | ReadResult]:
     """Of every video, or those with these `numbers`; a `Read` is one that could not be read."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
 
     def explain_batch(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
         video = jnp.asarray(clip_spec.normalise(frames))

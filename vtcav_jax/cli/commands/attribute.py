@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import attribution, models
+from vtcav_jax import attribution
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
 from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityRow, SanityScores, sanity_scores
@@ -181,7 +181,7 @@ def attribute(
 
 def mixed_stage_names(network: Network, target_specs: Sequence[TargetSpec], method_stages: MethodStages) -> list[str]:
     """The stages of maps at which every token may hold what any other place shows."""
-    video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
+    video = jnp.zeros((1, *network.clip_spec.shape))
     stage_names = []
     for target_spec in target_specs:
         context = prepare_explanation(
@@ -207,7 +207,7 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
     bundle = load_vectors_for(network.model, run)
     if unknown_vectors := [text for text in texts if text not in bundle.arrays]:
         raise ValueError(unknown_name_message("concept vector", unknown_vectors, bundle.arrays))
-    video = jnp.zeros((1, *models.PRESETS[network.preset].clip_spec.shape))
+    video = jnp.zeros((1, *network.clip_spec.shape))
     out = []
     for text in texts:
         stage = text.split("|")[0]
@@ -232,7 +232,7 @@ def run_sanity_checks(
     options: dict[str, dict[str, Any]],
 ) -> list[SanityRow]:
     """`Limits` of every question and method over `clips`."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     parts: dict[tuple[str, str], list[SanityScores]] = {}
     groups = [clips[i : i + batch_size] for i in range(0, len(clips), batch_size)]
     jobs = [
@@ -271,7 +271,7 @@ def run_faithfulness(
     options: dict[str, dict[str, Any]],
 ) -> list[OwnMetricRow]:
     """Every metric of every question's maps over `clips`."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     video = clip_spec.normalise(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch_size]) for i in range(0, len(video), batch_size)]
     logits = np.concatenate([np.asarray(compute_logits(network.model, part)) for part in parts])
@@ -289,7 +289,7 @@ def first_readable(
     source: Source, network: Network, sampling: SamplingConfig, count: int, num_workers: int
 ) -> list[Window]:
     """So many clips, of those that can be read."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     readable = (
         one for one in stream_windows(source, clip_spec, sampling, num_workers=num_workers) if isinstance(one, Window)
     )
@@ -362,7 +362,7 @@ def _method_options(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """What methods need besides a clip: the range of pixels, other clips."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     names, out = {name for name, _ in methods}, {}
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(clip_spec)}

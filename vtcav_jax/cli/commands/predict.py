@@ -91,9 +91,9 @@ def load_model(name: str, random_weights_seed: int | None = None) -> models.Netw
 
 
 def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     if clips.shape[1:] != clip_spec.shape:
-        warn(f"note: clips are {clips.shape[1:]}, {network.preset} was made for {clip_spec.shape}")
+        warn(f"note: clips are {clips.shape[1:]}, {network.name} was made for {clip_spec.shape}")
     results = predict_clips(network, (clip[None] for clip in clips), min(batch_size, len(clips)))
     for i, probability in enumerate(progress(results, len(clips), "clips", size=lambda _: 1)):
         yield str(i), probability

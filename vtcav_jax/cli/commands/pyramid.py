@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax import atomic, models
+from vtcav_jax import atomic
 from vtcav_jax import pyramid as feature_pyramid
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
@@ -80,7 +80,7 @@ def pyramid(
         Selection.parse(config.channel_selection, config.max_channels),
     )
     level_stages = [stage.split(STAGE_JOINER) for stage in config.stages] or None
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     blank = jnp.zeros((1, *clip_spec.shape))
     levels: list[tuple[str, ...]] = []
     for target_spec in target_specs:  # what cannot be explained is refused before a video is read
@@ -303,7 +303,7 @@ def pyramid_table(
 
 
 def _clip_batch(network: Network, clips: Sequence[Window]):
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     return jnp.asarray(clip_spec.normalise(np.concatenate([window.clip.video for window in clips])))
 
 

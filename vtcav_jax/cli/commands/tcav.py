@@ -54,7 +54,7 @@ def tcav(
     network = load_model(model, random_weights_seed)
     if dry_run:
         store = Cache(cache_dir or (run or Path("runs") / "tcav").parent / "cache")
-        todo = plan_experiment(network, targets, source, sets, config, store, models.PRESETS[network.preset].clip_spec)
+        todo = plan_experiment(network, targets, source, sets, config, store)
         if distributed.is_main_process():
             mesh = Mesh(np.array(jax.local_devices()), ("b",))
             worth_it = todo.comparisons.entries and todo.attainable.possible
@@ -71,7 +71,6 @@ def tcav(
         run,
         cache_dir=cache_dir,
         num_workers=num_workers,
-        model_name=model,
         flags=flags,
     )
     if distributed.is_main_process():

@@ -114,7 +114,7 @@ def saha(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
     return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, significant_corrected, mean > 0.5)
 
 
-def _t_test(a: Float[np.ndarray, "n *of"], b: Float[np.ndarray, "k *of"]) -> tuple[np.ndarray, np.ndarray]:
+def _t_test(a: Float[np.ndarray, "n ..."], b: Float[np.ndarray, "k ..."]) -> tuple[np.ndarray, np.ndarray]:
     """Student's two-sample t-test; NaN where neither sample varies."""
     from scipy.stats import ttest_ind
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from vtcav_jax import models
 from vtcav_jax import tap as taps
 from vtcav_jax.console import progress
 from vtcav_jax.evaluation.tcav_benchmark.protocols import BenchmarkCase, ProtocolVerdicts, captum, saha, tensorflow_tcav
@@ -137,7 +136,7 @@ def tcav_benchmark_rows(
         for name in PROTOCOLS
         for row in protocol_rows(
             merge_verdicts(verdicts[name, stage, clip_type]),
-            (name, network_name or network.preset, pool, stage, clip_type),
+            (name, network_name or network.name, pool, stage, clip_type),
             PROTOCOL_CORRECTIONS.get(name, ""),
         )
     ]
@@ -257,9 +256,9 @@ def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) ->
         problems.append(
             f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train one with --task=train"
         )
-    if (shape := models.PRESETS[network.preset].clip_spec.shape) != (world.frames, world.size, world.size, 3):
+    if (shape := network.clip_spec.shape) != (world.frames, world.size, world.size, 3):
         problems.append(
-            f"expected a network that reads clips of the world {TCAV_BENCHMARK_WORLD}, {network.preset} reads {shape}"
+            f"expected a network that reads clips of the world {TCAV_BENCHMARK_WORLD}, {network.name} reads {shape}"
         )
     if not seeds:
         problems.append("expected at least one seed of clips, got none")

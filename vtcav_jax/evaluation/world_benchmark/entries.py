@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax import models, tap
+from vtcav_jax import tap
 from vtcav_jax.attribution import (
     METHODS,
     SINGLE_PASS_METHODS,
@@ -110,7 +110,7 @@ def build_entries(
 
 def distinct_grid_stages(network: Network) -> tuple[str, ...]:
     """Stages with time and space, of those that share a grid in a row the first and the last."""
-    clip_spec = models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     shapes = prepare_explanation(network.model, jnp.zeros((1, *clip_spec.shape)), 0).shapes
     grid_shapes = [(name, shape[1:4]) for name, shape in shapes.items() if len(shape) == 5 and name != VIDEO]
     distinct = []
@@ -174,7 +174,7 @@ def batches_targets(entry: Entry) -> bool:
 
 def reference_data(network: Network, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:
     """What some methods must be told: which clips are usual, and how far a pixel can go."""
-    return {"references": video[:16], "bounds": pixel_bounds(models.PRESETS[network.preset].clip_spec)}
+    return {"references": video[:16], "bounds": pixel_bounds(network.clip_spec)}
 
 
 def _parameters(method: str) -> set[str]:

@@ -63,10 +63,10 @@ class EvalSet:
         """The network with as many logits as any world asks for, the further ones 0: so networks of one architecture
         share what is compiled. Its own come first, and nothing that is asked here looks at others. What was not made
         as a preset is, of other types perhaps, stays what it is."""
+        if (preset := self.network.preset) is None:
+            return self.network
         count = len(self.network.labels)
-        make, plain = (
-            partial(models.make, self.network.preset, num_classes=n) for n in (max(MAX_WORLD_LOGITS, count), count)
-        )
+        make, plain = (partial(models.make, preset, num_classes=n) for n in (max(MAX_WORLD_LOGITS, count), count))
         if nnx.graphdef(nnx.eval_shape(plain)) != nnx.graphdef(self.network.model):
             return self.network
         current, target_shapes = (
@@ -221,7 +221,7 @@ def build_eval_set(
     usable_rows = np.flatnonzero(np.all(is_correct, 0) & gate_results.stable.all(1))[:n_clips]
     if len(usable_rows) < n_clips:
         raise ValueError(
-            f"expected {n_clips} clips that {network.preset} answers as planted whatever else is changed, found {len(usable_rows)} of"
+            f"expected {n_clips} clips that {network.name} answers as planted whatever else is changed, found {len(usable_rows)} of"
             f" {n_generated}; ask for fewer with --truth_clips, or train the network further"
         )
     return EvalSet(network, world, tuple(ids), clips[usable_rows], gate_results, seed)
@@ -238,14 +238,14 @@ def questions_by_world(network: Network) -> dict[str, tuple[str, ...]]:
 
 def supports_world(network: Network, name: str) -> bool:
     """Whether it has the heads of a world, and reads its clips."""
-    shape, world = models.PRESETS[network.preset].clip_spec.shape, as_world(name)
+    shape, world = network.clip_spec.shape, as_world(name)
     heads = {name: tuple(class_names) for name, class_names in world.heads.items()}
     return dict(network.heads) == heads and shape == (world.frames, world.size, world.size, 3)
 
 
 def quantise_and_normalise(network: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
     """As the network reads it from a file: in steps of 1/255."""
-    return models.PRESETS[network.preset].clip_spec.normalise(np.rint(255 * video).astype(np.uint8))
+    return network.clip_spec.normalise(np.rint(255 * video).astype(np.uint8))
 
 
 def batched_logits(network: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n k"]:

@@ -78,7 +78,7 @@ def score_method(
     what was planted: of such a network nothing is known that a map could be held against.
     """
     loaded_network = models.load(network) if isinstance(network, str) else network
-    name = network if isinstance(network, str) else loaded_network.preset
+    name = network if isinstance(network, str) else loaded_network.name
     if callable(method):
         entry = Entry(getattr(method, "__name__", "function"), function=method)
     elif ":" in method:
@@ -106,7 +106,7 @@ def resolve_questions(
     if unknown_questions := [w for w, names in parts.items() if not names]:
         raise ValueError(f"there is no world {', '.join(unknown_questions)}; choose from {', '.join(EVAL_QUESTIONS)}")
     questions = sum(parts.values(), [])
-    available, network_name = questions_by_world(network), network_name or network.preset
+    available, network_name = questions_by_world(network), network_name or network.name
     if not available:
         raise ValueError(
             f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads; {network_name} "

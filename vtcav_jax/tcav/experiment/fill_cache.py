@@ -107,7 +107,7 @@ def _stream_clips(
     def batches() -> Iterator[Batch]:
         for read_result in stream(
             selection.source,
-            plan.clip_spec,
+            plan.network.clip_spec,
             SamplingConfig(),
             positions=[selection.items[row] for row in rows],
             num_workers=num_workers,
@@ -118,4 +118,4 @@ def _stream_clips(
             rows_read.append(row_of[read_result.index])
             yield read_result.clip.video[:1], np.ones(1, bool)
 
-    return ClipBatches(len(rows), plan.clip_spec.shape, batches, np.float32, exact=False), rows_read
+    return ClipBatches(len(rows), plan.network.clip_spec.shape, batches, np.float32, exact=False), rows_read

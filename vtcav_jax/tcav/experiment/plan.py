@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vtcav_jax import models, tap
-from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax import tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
@@ -30,7 +29,6 @@ class Plan:
     """`keys` are where activations, gradients and scores are kept, by stage and clip."""
 
     network: Network
-    clip_spec: ClipSpec
     config: ExperimentConfig
     stages: tuple[str, ...]
     shapes: dict[str, tuple[tuple[int, ...], type]]
@@ -151,7 +149,7 @@ class Plan:
     def encoding_seconds(self) -> tuple[float, float]:
         """Between which it will be, by the network's operations; `trial.trial` measures instead."""
         flop, speed = (
-            cost_estimate.forward_cost(self.network.model, self.clip_spec.shape).flop,
+            cost_estimate.forward_cost(self.network.model, self.network.clip_spec.shape).flop,
             cost_estimate.matmul_flops(),
         )
         paths = self.config.integration_steps * len(self.stages) if self.config.sensitivity == "integrated" else 1
@@ -185,8 +183,8 @@ class Plan:
             f"{n} {comparison_type}"
             for comparison_type, n in Counter(q.comparison_type for q in self.comparisons.entries).items()
         )
-        clip_cost = cost_estimate.forward_cost(self.network.model, self.clip_spec.shape)
-        device_bytes = s.batch_size * (clip_cost.bytes + 4 * math.prod(self.clip_spec.shape))
+        clip_cost = cost_estimate.forward_cost(self.network.model, self.network.clip_spec.shape)
+        device_bytes = s.batch_size * (clip_cost.bytes + 4 * math.prod(self.network.clip_spec.shape))
         time_text = " to ".join(
             map(_format_seconds, self.encoding_seconds() if measured_seconds is None else (measured_seconds,))
         )
@@ -229,10 +227,9 @@ def plan_experiment(
     sets: ConceptSets,
     config: ExperimentConfig,
     store: Cache,
-    clip_spec: ClipSpec | None = None,
 ) -> Plan:
     """Reads no more than the files' bytes and indices."""
-    clip_spec = clip_spec or models.PRESETS[network.preset].clip_spec
+    clip_spec = network.clip_spec
     network_stages = tap.stages_of(network.model)
     config = config.with_protocol(network_stages)
     stages = resolve_stages(config.stages, network_stages)
@@ -244,7 +241,7 @@ def plan_experiment(
     comparisons = build_comparisons(clips.concept_clips, config)
     family_size = len(comparisons.entries) * len(stages) * len(clips.classes)
     config = replace(config, permutations=config.num_permutations(max(family_size, 1)))
-    return Plan(network, clip_spec, config, stages, shapes, clips, comparisons, store, weights_hash, base_key)
+    return Plan(network, config, stages, shapes, clips, comparisons, store, weights_hash, base_key)
 
 
 def drop_unreadable(plan: Plan) -> Plan:

@@ -16,7 +16,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtcav_jax import atomic, tap
-from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
@@ -86,10 +85,8 @@ def run(
     folder: str | Path = "runs/tcav",
     *,
     cache_dir: str | Path | None = None,
-    clip_spec: ClipSpec | None = None,
     num_workers: int = 0,
     mesh: Mesh | None = None,
-    model_name: str | None = None,
     flags: str = "",
 ) -> ExperimentResults:
     """Tests each concept against each class at each stage, and writes `folder`.
@@ -105,11 +102,11 @@ def run(
     store = Cache(Path(cache_dir) if cache_dir else folder.parent / "cache")
     with clock("plan"):
         _require_shared_cache(store)
-        plan = plan_experiment(network, targets, target_videos, concepts, config, store, clip_spec)
+        plan = plan_experiment(network, targets, target_videos, concepts, config, store)
         plan.require()
         request = {
             "task": "tcav",
-            "model": model_name or network.preset,
+            "model": network.name,
             "targets": list(targets),
             "target_videos": target_videos.spec,
             "concepts": str(concepts.folder),

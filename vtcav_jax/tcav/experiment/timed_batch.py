@@ -32,7 +32,10 @@ class TimedBatch:
 def time_batch(plan: Plan, mesh: Mesh) -> TimedBatch:
     encode_config, stages = plan.config.encode_config, plan.stages
     batch_size = max(encode_config.batch_size, mesh.devices.size)
-    clips, model = in_memory(np.zeros((batch_size, *plan.clip_spec.shape), np.float32)), replicate_model(plan, mesh)
+    clips, model = (
+        in_memory(np.zeros((batch_size, *plan.network.clip_spec.shape), np.float32)),
+        replicate_model(plan, mesh),
+    )
     table = class_table(np.array([target.index for target in plan.clips.classes]), batch_size)
 
     def measure_seconds() -> tuple[float, float]:
