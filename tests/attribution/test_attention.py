@@ -1,6 +1,8 @@
 """Attention followed through windows, shifts and merges: against dense matrices over all tokens, made by loops."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,11 @@ import pytest
 from flax import nnx
 
 from tests.support.random_networks import with_random_parameters
+from tests.support.typed import compile_count, present
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import attention
 from vtcav_jax.models.small_cnn import SmallCnn
-from vtcav_jax.models.video_swin import VideoSwin
+from vtcav_jax.models.video_swin import SwinBlock, VideoSwin
 
 SHAPE = (1, 8, 20, 12, 3)  # tokens: (4, 5, 3), then (4, 3, 2); no window of (2, 2, 2) fits in height or width
 CLASSES = np.array([2])
@@ -20,7 +23,7 @@ CLASSES = np.array([2])
 
 @pytest.fixture(scope="module")
 def swin():
-    sizes = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
+    sizes: dict[str, Any] = dict(embed_dim=8, depths=(2, 2), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
     return with_random_parameters(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))
 
 
@@ -40,10 +43,10 @@ def dense(block, x):
     sizes, heads = x.shape[:3], block.attn.heads
     window = [min(n, w) for n, w in zip(sizes, block.window)]
     shift = [s if n > w else 0 for n, w, s in zip(sizes, block.window, block.shift)]
-    grid = [-(-n // w) * w for n, w in zip(sizes, window)]
-    y = np.zeros((*grid, x.shape[3]))
+    grid, channels = [-(-n // w) * w for n, w in zip(sizes, window)], x.shape[3]
+    y = np.zeros((*grid, channels))
     y[: sizes[0], : sizes[1], : sizes[2]] = norm(x, block.norm1)
-    qkv = y.reshape(-1, y.shape[3]) @ np.asarray(block.attn.qkv.kernel[...], np.float64)
+    qkv = y.reshape(-1, channels) @ np.asarray(block.attn.qkv.kernel[...], np.float64)
     qkv = (qkv + np.asarray(block.attn.qkv.bias[...])).reshape(len(qkv), 3, heads, -1)
     table = np.asarray(block.attn.relative_position_bias_table[...], np.float64)
     places = list(np.ndindex(*grid))
@@ -81,7 +84,8 @@ def merge_matrix(sizes):
     return matrix / matrix.sum(1, keepdims=True)
 
 
-def steps(swin):
+def steps(swin: VideoSwin) -> Iterator[tuple[SwinBlock | None, str, str]]:
+    """Every block, or None for a merge of tokens, with the stages before and after it."""
     yield swin.layers[0].blocks[0], "patch_embed", "layers.0.blocks.0"
     yield swin.layers[0].blocks[1], "layers.0.blocks.0", "layers.0.blocks.1"
     yield None, "layers.0.blocks.1", "layers.0.downsample"
@@ -90,27 +94,28 @@ def steps(swin):
 
 
 @pytest.fixture(scope="module")
-def seen(swin, video):
+def stage_values(swin, video):
     names = ["patch_embed", *(after for _, _, after in steps(swin))]
     tapped = tap.activations_and_gradients(swin, video, CLASSES, names)
     return tuple({k: np.asarray(v, np.float64)[0] for k, v in d.items()} for d in tapped[1:])
 
 
 @pytest.mark.slow
-def test_rollout_is_the_dense_product(swin, video, seen):
+def test_rollout_is_the_dense_product(swin, video, stage_values):
     matrix = None
     for block, before, _ in steps(swin):
-        x = seen[0][before]
+        x = stage_values[0][before]
         if block is None:
             step = merge_matrix(x.shape[:3])
         else:
             step = (np.eye(len(x.reshape(-1, x.shape[3]))) + dense(block, x)[0].mean(0)) / 2
         matrix = step if matrix is None else step @ matrix
-    expected = matrix.mean(0).reshape(1, 4, 5, 3)
-    found = attribution.explain(swin, video, CLASSES, "rollout")
-    np.testing.assert_allclose(found.map, expected, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.completeness_gap, 1 - expected.sum(), atol=1e-4)
-    assert found.stage == "patch_embed" and 0 < found.completeness_gap[0] < 0.9 and not found.signed
+    expected = present(matrix).mean(0).reshape(1, 4, 5, 3)
+    rollout = attribution.explain(swin, video, CLASSES, "rollout")
+    np.testing.assert_allclose(rollout.map, expected, rtol=1e-3, atol=1e-6)
+    gap = present(rollout.completeness_gap)
+    np.testing.assert_allclose(gap, 1 - expected.sum(), atol=1e-4)
+    assert rollout.stage == "patch_embed" and 0 < gap[0] < 0.9 and not rollout.signed
 
 
 @pytest.mark.slow
@@ -118,19 +123,22 @@ def test_last_attention(swin, video):
     block, before, after = list(steps(swin))[-1]
     x = np.asarray(tap.activations(swin, video, before)[1][before], np.float64)[0]
     expected = dense(block, x)[0].mean((0, 1)).reshape(1, 4, 3, 2)
-    found = attribution.explain(swin, video, CLASSES, "last_attention")
-    np.testing.assert_allclose(found.map, expected, rtol=1e-3, atol=1e-6)
-    assert found.stage == after
+    attention_map = attribution.explain(swin, video, CLASSES, "last_attention")
+    np.testing.assert_allclose(attention_map.map, expected, rtol=1e-3, atol=1e-6)
+    assert attention_map.stage == after
 
 
 @pytest.mark.slow
-def test_the_gradient_of_attention_by_finite_differences(swin, video, seen):
+def test_the_gradient_of_attention_by_finite_differences(swin, video, stage_values):
     """Of the last block: the score rises by gradient times change when one weight of one head changes."""
     block, before, after = list(steps(swin))[-1]
-    x = jnp.asarray(seen[0][before], jnp.float32)[None]
+    block = present(block)
+    x = jnp.asarray(stage_values[0][before], jnp.float32)[None]
     windows, regions, grid, window, shift = attention._windows(block, block.norm1(x))
     weights, values = attention._weights_and_values(block, windows, regions)
-    slope = attention._gradient_of_weights(block, x, jnp.asarray(seen[1][after], jnp.float32)[None], weights, values)
+    slope = attention._gradient_of_weights(
+        block, x, jnp.asarray(stage_values[1][after], jnp.float32)[None], weights, values
+    )
 
     def score(weights):
         mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(*windows.shape)
@@ -146,39 +154,39 @@ def test_the_gradient_of_attention_by_finite_differences(swin, video, seen):
 
 
 @pytest.mark.slow
-def test_gradient_rollout_is_the_dense_sum(swin, video, seen):
-    found = attribution.explain(swin, video, attribution.Class(CLASSES), "gradient_rollout")
+def test_gradient_rollout_is_the_dense_sum(swin, video, stage_values):
+    rollout = attribution.explain(swin, video, attribution.Class(CLASSES), "gradient_rollout")
     row, straight = (np.full(24, 1 / 24) for _ in range(2))
     for block, before, after in reversed(list(steps(swin))):
-        x = seen[0][before]
+        x = stage_values[0][before]
         if block is None:
             row, straight = (r @ merge_matrix(x.shape[:3]) for r in (row, straight))
             continue
         weights, values = dense(block, x)
         by_windows = jax.jit(attention._gradient_of_weights)
-        x32, g32 = (jnp.asarray(a, jnp.float32)[None] for a in (x, seen[1][after]))
+        x32, g32 = (jnp.asarray(a, jnp.float32)[None] for a in (x, stage_values[1][after]))
         w, v = attention._weights_and_values(block, *attention._windows(block, block.norm1(x32)))
         local = jax.nn.relu(w * by_windows(block, x32, g32, w, v)).mean(1)
         # the same tokens' pairs, from windows to all
         number = jnp.arange(1, x[..., 0].size + 1, dtype=jnp.float32).reshape(1, *x.shape[:3], 1)
-        who = np.asarray(attention._windows(block, number)[0][..., 0]).astype(int)
+        token_numbers = np.asarray(attention._windows(block, number)[0][..., 0]).astype(int)
         full = np.zeros((x[..., 0].size + 1,) * 2)
-        for window, tokens in zip(np.asarray(local), who):
+        for window, tokens in zip(np.asarray(local), token_numbers):
             full[np.ix_(tokens, tokens)] = window
         assert ((weights.mean(0) > 1e-30) | (full[1:, 1:] < 1e-12)).all() and values.shape[1] == len(full) - 1
         row = row + row @ full[1:, 1:]
-    np.testing.assert_allclose(found.map[0].ravel(), row - straight, rtol=1e-3, atol=1e-8)
+    np.testing.assert_allclose(rollout.map[0].ravel(), row - straight, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.slow
 def test_many_maps_with_attention_share_a_pass(swin, video):
-    before = tap._activations_and_gradients._cache_size()
-    wanted = [("rollout", None), ("gradient_rollout", None), ("gradcam", "norm"), ("saliency", None)]
-    many = attribution.explain_many(swin, video, CLASSES, wanted)
-    assert tap._activations_and_gradients._cache_size() == before + 1
-    for (name, stage), found in zip(wanted, many, strict=True):
+    before = compile_count(tap._activations_and_gradients)
+    method_stages = [("rollout", None), ("gradient_rollout", None), ("gradcam", "norm"), ("saliency", None)]
+    maps = attribution.explain_many(swin, video, CLASSES, method_stages)
+    assert compile_count(tap._activations_and_gradients) == before + 1
+    for (name, stage), shared in zip(method_stages, maps, strict=True):
         alone = attribution.explain(swin, video, CLASSES, name, stage).map
-        np.testing.assert_allclose(found.map, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
+        np.testing.assert_allclose(shared.map, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """CAMs, gradients, targets: identities that the formulas owe, an independent numpy, finite differences, costs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from tests.support.random_networks import small_cnn, small_swin
+from tests.support.typed import compile_count, present
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import targets
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -32,7 +35,7 @@ def video():
     return jax.random.normal(jax.random.key(1), SHAPE)
 
 
-def explain(model, video, method, stage=None, target=CLASSES, **options):
+def explain(model, video, method, stage=None, target: targets.Target = CLASSES, **options):
     return attribution.explain(model, video, target, method, stage, **options)
 
 
@@ -66,10 +69,10 @@ def test_cams_are_their_formulas(net, video, name):
     stage = "convs.1"
     tapped = tap.activations_and_gradients(net, video, CLASSES, stage)
     a, g = (np.asarray(x[stage], np.float64) for x in (tapped.activations, tapped.gradients))
-    found = explain(net, video, name, stage, targets.Class(CLASSES))
+    cam_map = explain(net, video, name, stage, targets.Class(CLASSES))
     expected = by_numpy(name, a, g)
-    np.testing.assert_allclose(found.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    assert (found.stage, found.granularity, found.signed, found.forward_passes, found.method) == (
+    np.testing.assert_allclose(cam_map.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert (cam_map.stage, cam_map.granularity, cam_map.signed, cam_map.forward_passes, cam_map.method) == (
         stage,
         "token",
         True,
@@ -91,22 +94,22 @@ def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
     """CAM = Grad-CAM = HiResCAM = XGrad-CAM in sum at the last grid, and all add up to the score less its bias."""
     model = request.getfixturevalue(network)
     bias = np.asarray(model.head.bias[...])
-    what = targets_score(target, np.asarray(model(video))), targets_score(target, np.tile(bias, (2, 1)))
+    score, bias_score = targets_score(target, np.asarray(model(video))), targets_score(target, np.tile(bias, (2, 1)))
     cam, grad, hires = (explain(model, video, name, target=target) for name in ("cam", "gradcam", "hirescam"))
     size = np.abs(cam.map).max()
     np.testing.assert_allclose(cam.map, grad.map, atol=1e-5 * size)
     np.testing.assert_allclose(hires.map, grad.map, atol=1e-5 * size)
-    np.testing.assert_allclose(hires.map.sum((1, 2, 3)), what[0] - what[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(hires.map.sum((1, 2, 3)), score - bias_score, rtol=1e-4, atol=1e-5)
     assert cam.stage == {"net": "convs.2", "swin": "norm"}[network] and cam.forward_passes == 1
 
 
 def targets_score(target, logits):
-    own = logits[np.arange(2), CLASSES]
+    class_logits = logits[np.arange(2), CLASSES]
     if isinstance(target, targets.Class):
-        return own
+        return class_logits
     if isinstance(target, targets.Contrast):
-        return own - logits[:, 1]
-    return own - (logits.sum(1) - own) / 3
+        return class_logits - logits[:, 1]
+    return class_logits - (logits.sum(1) - class_logits) / 3
 
 
 def test_cam_refuses_what_is_not_pooled(net, video):
@@ -117,20 +120,20 @@ def test_cam_refuses_what_is_not_pooled(net, video):
 
 
 def test_framewise_is_gradcam_of_still_clips(net, video):
-    found = explain(net, video, "gradcam_framewise")
-    assert found.map.shape == (2, 4, 6, 6) and found.forward_passes == 12
+    framewise = explain(net, video, "gradcam_framewise")
+    assert framewise.map.shape == (2, 4, 6, 6) and framewise.forward_passes == 12
     for frame in (0, 3):
-        still = jnp.tile(video[:, frame : frame + 1], (1, 4, 1, 1, 1))
-        alone = explain(net, still, "gradcam").map
-        np.testing.assert_allclose(found.map[:, frame], alone[:, alone.shape[1] // 2], rtol=1e-4, atol=1e-7)
+        static_clip = jnp.tile(video[:, frame : frame + 1], (1, 4, 1, 1, 1))
+        alone = explain(net, static_clip, "gradcam").map
+        np.testing.assert_allclose(framewise.map[:, frame], alone[:, alone.shape[1] // 2], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.slow
 def test_gradients_equal_finite_differences(float64):
-    sizes = dict(widths=(4,), kernels=((3, 3, 3),), strides=((1, 2, 2),))
+    sizes: dict[str, Any] = dict(widths=(4,), kernels=((3, 3, 3),), strides=((1, 2, 2),))
     net = SmallCnn(**sizes, num_classes=4, dtype=jnp.float64, rngs=nnx.Rngs(0))
     video = jax.random.normal(jax.random.key(1), (1, 4, 8, 8, 3), jnp.float64)
-    found = explain(net, video, "gradient_x_input", attribution.VIDEO, np.array([2]))
+    product = explain(net, video, "gradient_x_input", attribution.VIDEO, np.array([2]))
     slope = explain(net, video, "saliency", attribution.VIDEO, np.array([2]))
 
     logits_of = jax.jit(lambda v: net(v))
@@ -146,9 +149,9 @@ def test_gradients_equal_finite_differences(float64):
             step[(0, *place, c)] = 1e-5
             by_channel.append((margin(video + step) - margin(video - step)) / 2e-5)
         pixel = np.asarray(video[(0, *place)])
-        np.testing.assert_allclose(found.map[(0, *place)], pixel @ by_channel, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(product.map[(0, *place)], pixel @ by_channel, rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(slope.map[(0, *place)], np.abs(by_channel).sum(), rtol=1e-6)
-    np.testing.assert_allclose(found.completeness_gap, margin(video) - found.map.sum(), rtol=1e-6)
+    np.testing.assert_allclose(present(product.completeness_gap), margin(video) - product.map.sum(), rtol=1e-6)
 
 
 def curved(parameters, video, tap=tap.identity_tap):
@@ -171,8 +174,8 @@ def test_smoothgrad(plain, video):
     def gradient(v):
         return np.asarray(jax.grad(lambda v: targets.Margin(jnp.asarray(CLASSES))(plain(v), {}).sum())(v))
 
-    still = attribution.smoothgrad(plain, video, CLASSES, samples=2, noise=0.0)
-    np.testing.assert_allclose(still.map, gradient(video).sum(-1), rtol=1e-4, atol=1e-7)
+    noiseless = attribution.smoothgrad(plain, video, CLASSES, samples=2, noise=0.0)
+    np.testing.assert_allclose(noiseless.map, gradient(video).sum(-1), rtol=1e-4, atol=1e-7)
     squared = attribution.smoothgrad(plain, video, CLASSES, samples=3, noise=0.2, squared=True, seed=4)
     spans = np.ptp(np.asarray(video), (1, 2, 3, 4))[:, None, None, None, None]
     keys = [jax.random.fold_in(jax.random.key(4), i) for i in range(3)]
@@ -184,26 +187,26 @@ def test_smoothgrad(plain, video):
     np.testing.assert_allclose(both.map[1:], alone.map, rtol=1e-4, atol=1e-7)
     names = ("smoothgrad_squared", "smoothgrad")  # asked for together, from the same copies
     together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
-    for name, one in zip(names, together):
-        np.testing.assert_array_equal(one.map, attribution.explain(plain, video, CLASSES, name).map)
-        assert one.method == name and one.forward_passes == 75
+    for name, smooth in zip(names, together):
+        np.testing.assert_array_equal(smooth.map, attribution.explain(plain, video, CLASSES, name).map)
+        assert smooth.method == name and smooth.forward_passes == 75
 
 
 @pytest.mark.slow
 def test_targets_are_what_they_say(net, video):
-    logits, seen = tap.activations(net, video, "convs.1")
-    logits, a = np.asarray(logits, np.float64), np.asarray(seen["convs.1"], np.float64)
+    logits, activations_by_stage = tap.activations(net, video, "convs.1")
+    logits, a = np.asarray(logits, np.float64), np.asarray(activations_by_stage["convs.1"], np.float64)
     direction = np.arange(8, dtype=np.float32)
     everywhere = np.ones(a.shape[1:], np.float32)
     odds = np.exp(logits)
-    own = logits[[0, 1], CLASSES]
+    class_logits = logits[[0, 1], CLASSES]
     expected = [
         (targets.Group((0, 3)), np.log(odds[:, [0, 3]].sum(1) / odds[:, [1, 2]].sum(1))),
         (targets.Channel("convs.1", 5), a[..., 5].mean((1, 2, 3))),
         (targets.ConceptTarget("convs.1", direction), (a @ direction).mean((1, 2, 3))),
         (targets.ConceptTarget("convs.1", everywhere), a.sum((1, 2, 3, 4))),
-        (targets.Margin(CLASSES, (0, 3)), own - (logits[:, :3].sum(1) - own) / 2),
-        (targets.Contrast(CLASSES, np.array([1, 1])), own - logits[:, 1]),
+        (targets.Margin(CLASSES, (0, 3)), class_logits - (logits[:, :3].sum(1) - class_logits) / 2),
+        (targets.Contrast(CLASSES, np.array([1, 1])), class_logits - logits[:, 1]),
     ]
     for target, score in expected:
         scored = attribution.prepare_explanation(net, video, target).score_model
@@ -213,10 +216,10 @@ def test_targets_are_what_they_say(net, video):
 def test_where_a_concept_is(net, video):
     """At its own stage, gradient times activation of a concept vector is the activation along the vector."""
     direction = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    found = explain(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
+    concept_map = explain(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
     a = np.asarray(tap.activations(net, video, "convs.1")[1]["convs.1"])
     along = a @ direction / np.prod(a.shape[1:4])
-    np.testing.assert_allclose(found.map, along, rtol=1e-4, atol=1e-5 * np.abs(along).max())
+    np.testing.assert_allclose(concept_map.map, along, rtol=1e-4, atol=1e-5 * np.abs(along).max())
     earlier = explain(net, video, "gradcam", "convs.0", targets.ConceptTarget("convs.1", direction))
     assert np.isfinite(earlier.map).all() and np.abs(earlier.map).max() > 0
 
@@ -230,19 +233,19 @@ def test_many_maps_cost_one_pass(net, video):
         runs.append(1)
         return net(video, tap)
 
-    wanted = [(name, stage) for name in attribution.CAM_METHODS for stage in ("convs.1", "convs.2")]
-    wanted += [("saliency", attribution.VIDEO), ("gradient_x_input", None), ("gradient_x_input", "convs.0")]
+    method_stages = [(name, stage) for name in attribution.CAM_METHODS for stage in ("convs.1", "convs.2")]
+    method_stages += [("saliency", attribution.VIDEO), ("gradient_x_input", None), ("gradient_x_input", "convs.0")]
     model = Partial(counting, net)
-    many = attribution.explain_many(model, video, CLASSES, wanted)
+    shared_maps = attribution.explain_many(model, video, CLASSES, method_stages)
     traced_for_many = len(runs)
     runs.clear()
     jax.clear_caches()
     attribution.explain(model, video, CLASSES, "gradcam", "convs.2")
     assert traced_for_many == len(runs) == 3  # shapes of all stages, shapes of the wanted ones, the pass itself
-    for (name, stage), found in zip(wanted, many, strict=True):
+    for (name, stage), shared in zip(method_stages, shared_maps, strict=True):
         alone = explain(net, video, name, stage)
-        np.testing.assert_allclose(found.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
-        assert (found.method, found.stage, found.forward_passes) == (alone.method, alone.stage, alone.forward_passes)
+        np.testing.assert_allclose(shared.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
+        assert (shared.method, shared.stage, shared.forward_passes) == (alone.method, alone.stage, alone.forward_passes)
 
 
 @pytest.mark.parametrize(
@@ -295,15 +298,15 @@ def test_the_second_call_does_not_compile(net, video):
         attribution.integrated_gradients(net, video, classes, ig_steps=2 + seed)
 
     calls(video, CLASSES, 1)
-    before = [f._cache_size() for f in watched]
+    before = [compile_count(f) for f in watched]
     calls(video + 1, [0, 1], 2)
     calls(np.asarray(video), 3, 3)
-    assert [f._cache_size() for f in watched] == before
+    assert [compile_count(f) for f in watched] == before
 
 
 def test_any_model_will_do(plain, video):
     assert explain(plain, video, "gradcam").map.shape == SHAPE[:4]
     clips, labels = handwired_network.binary_clips(2, 0)
-    found = explain(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))
+    pair_map = explain(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))
     scores = np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[[0, 1], labels]
-    np.testing.assert_allclose(found.map.sum((1, 2, 3)), scores)
+    np.testing.assert_allclose(pair_map.map.sum((1, 2, 3)), scores)

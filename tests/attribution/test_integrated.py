@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.random_networks import small_cnn, small_swin
+from tests.support.typed import present
 from vtcav_jax import attribution, models, tap
 from vtcav_jax.attribution import perturbation, score_model, targets
 from vtcav_jax.attribution.videos.explain_videos import compute_logits
@@ -44,12 +45,12 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
     """Along the path a pair's term is relu(2a - 1): its gradient is a step, in the middle of symmetric nodes."""
     clips, labels, exact = dots
     for nodes in (2, 8, 16):
-        found = attribution.integrated_gradients(
+        integrated = attribution.integrated_gradients(
             handwired_network.MOTION_PAIRS, clips, targets.Class(labels), ig_steps=nodes
         )
-        np.testing.assert_allclose(found.map, exact, atol=1e-6)
-        np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-5)
-        assert found.forward_passes == 3 * nodes + 2
+        np.testing.assert_allclose(integrated.map, exact, atol=1e-6)
+        np.testing.assert_allclose(present(integrated.completeness_gap), 0, atol=1e-5)
+        assert integrated.forward_passes == 3 * nodes + 2
 
 
 @pytest.mark.slow
@@ -59,9 +60,10 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
 )
 def test_integrated_gradients_are_complete(request, video, network, baseline):
     model = request.getfixturevalue(network)
-    found = attribution.integrated_gradients(model, video, CLASSES, baseline=baseline, ig_steps=64)
-    rise = found.map.sum((1, 2, 3)) + found.completeness_gap
-    assert np.abs(found.completeness_gap).max() < 0.01 * np.abs(rise).max()
+    integrated = attribution.integrated_gradients(model, video, CLASSES, baseline=baseline, ig_steps=64)
+    gap = present(integrated.completeness_gap)
+    rise = integrated.map.sum((1, 2, 3)) + gap
+    assert np.abs(gap).max() < 0.01 * np.abs(rise).max()
     names = baseline if isinstance(baseline, tuple) else (baseline,)
     starts = [attribution.BASELINES[name](video) for name in names]
     margin = attribution.prepare_explanation(model, video, CLASSES).score_model.score
@@ -71,18 +73,17 @@ def test_integrated_gradients_are_complete(request, video, network, baseline):
 @pytest.mark.slow
 def test_nodes_are_enough_for_a_trained_network():
     """Of world clips and a head whose gradient turns often on the way from grey."""
-    loaded = models.load("worlds_swin")
-    geometry = loaded.clip_spec
+    network = models.load("worlds_swin")
     clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
-    video = jnp.asarray(geometry.normalise(clips))
-    head = loaded.head_slices["flash"]
-    logits = np.asarray(compute_logits(loaded.model, video))
+    video = jnp.asarray(network.clip_spec.normalise(clips))
+    head = network.head_slices["flash"]
+    logits = np.asarray(compute_logits(network.model, video))
     target = targets.Margin(head.start + logits[:, head].argmax(1), (head.start, head.stop))
-    score = score_model.clip_scores(attribution.prepare_explanation(loaded.model, video, target).score_model, video)
-    found = attribution.integrated_gradients(loaded.model, video, target)
-    assert np.abs(found.completeness_gap / score).max() < 0.05
-    few = attribution.integrated_gradients(loaded.model, video, target, ig_steps=16)
-    assert np.abs(few.completeness_gap / score).max() > 0.1
+    score = score_model.clip_scores(attribution.prepare_explanation(network.model, video, target).score_model, video)
+    default_steps = attribution.integrated_gradients(network.model, video, target)
+    assert np.abs(present(default_steps.completeness_gap) / score).max() < 0.05
+    few_steps = attribution.integrated_gradients(network.model, video, target, ig_steps=16)
+    assert np.abs(present(few_steps.completeness_gap) / score).max() > 0.1
 
 
 def cubic(video, tap=tap.identity_tap):
@@ -93,8 +94,10 @@ def cubic(video, tap=tap.identity_tap):
 
 def test_gauss_legendre_is_exact_for_polynomials(video):
     """The gradient has degree 3: two nodes are enough, and the integral of 4 (b + a d)^3 d is (b + d)^4 - b^4."""
-    found = attribution.integrated_gradients(cubic, video, targets.Class(np.zeros(2, int)), ig_steps=2, baseline=0.5)
-    np.testing.assert_allclose(found.map, (np.asarray(video) ** 4 - 0.5**4).sum(-1), rtol=1e-3, atol=1e-3)
+    integrated = attribution.integrated_gradients(
+        cubic, video, targets.Class(np.zeros(2, int)), ig_steps=2, baseline=0.5
+    )
+    np.testing.assert_allclose(integrated.map, (np.asarray(video) ** 4 - 0.5**4).sum(-1), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -102,13 +105,15 @@ def test_expected_gradients(video):
     """Of one reference it is integrated gradients from there; the residual is against all references' mean score."""
     references = jax.random.normal(jax.random.key(7), (3, *video.shape[1:]))
     target = targets.Class(np.array([0, 0]))
-    one = attribution.expected_gradients(cubic, video, target, references=references[:1], samples=256)
+    of_one_reference = attribution.expected_gradients(cubic, video, target, references=references[:1], samples=256)
     exact = attribution.integrated_gradients(cubic, video, target, baseline=references[:1], ig_steps=2)
-    np.testing.assert_allclose(one.map, exact.map, atol=0.01 * np.abs(exact.map).max())
-    many = attribution.expected_gradients(cubic, video, target, references=references, samples=8)
+    np.testing.assert_allclose(of_one_reference.map, exact.map, atol=0.01 * np.abs(exact.map).max())
+    of_three_references = attribution.expected_gradients(cubic, video, target, references=references, samples=8)
     scores = np.mean([(np.asarray(r) ** 4).sum() for r in references])
     rise = (np.asarray(video) ** 4).sum((1, 2, 3, 4)) - scores
-    np.testing.assert_allclose(many.map.sum((1, 2, 3)) + many.completeness_gap, rise, rtol=1e-3)
+    np.testing.assert_allclose(
+        of_three_references.map.sum((1, 2, 3)) + present(of_three_references.completeness_gap), rise, rtol=1e-3
+    )
 
 
 def products(video, tap=tap.identity_tap):
@@ -124,18 +129,19 @@ def test_two_legs(request, video, network):
     classes = np.array([0, 0]) if network == "products" else CLASSES
     legs = attribution.static_and_dynamic(model, video, classes, frames=4, ig_steps=nodes)
     score = attribution.prepare_explanation(model, video, classes).score_model.score
-    still = np.mean([score(jnp.tile(video[:, i : i + 1], (1, 4, 1, 1, 1))) for i in range(4)], 0)
-    np.testing.assert_allclose(legs.static_score, still, rtol=1e-4, atol=1e-5)
+    static_score = np.mean([score(jnp.tile(video[:, i : i + 1], (1, 4, 1, 1, 1))) for i in range(4)], 0)
+    np.testing.assert_allclose(legs.static_score, static_score, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(legs.score, score(video), rtol=1e-4, atol=1e-5)
     for leg in (legs.static, legs.dynamic):
-        rise = leg.map.sum((1, 2, 3)) + leg.completeness_gap
-        assert np.abs(leg.completeness_gap).max() < (1e-4 if network == "products" else 0.01) * np.abs(rise).max()
-    share = (legs.score - legs.static_score).mean() / (legs.score - legs.baseline_score).mean()
-    found, low, high = legs.temporal_share
-    assert found == pytest.approx(share, rel=1e-5) and low <= found <= high
+        gap = present(leg.completeness_gap)
+        rise = leg.map.sum((1, 2, 3)) + gap
+        assert np.abs(gap).max() < (1e-4 if network == "products" else 0.01) * np.abs(rise).max()
+    expected_share = (legs.score - legs.static_score).mean() / (legs.score - legs.baseline_score).mean()
+    temporal_share, low, high = legs.temporal_share
+    assert temporal_share == pytest.approx(expected_share, rel=1e-5) and low <= temporal_share <= high
     frozen = attribution.BASELINES["frozen"](video)
-    stands = attribution.static_and_dynamic(model, frozen, classes, frames=2, ig_steps=2)
-    assert np.abs(stands.dynamic.map).max() == 0 and stands.temporal_share[0] == pytest.approx(0, abs=1e-5)
+    frozen_legs = attribution.static_and_dynamic(model, frozen, classes, frames=2, ig_steps=2)
+    assert np.abs(frozen_legs.dynamic.map).max() == 0 and frozen_legs.temporal_share[0] == pytest.approx(0, abs=1e-5)
 
 
 def test_motion_pairs_need_motion(dots):
@@ -155,43 +161,47 @@ def grid_sums(exact, players):
 def test_shapley_values_of_the_analytic_world(dots, cells):
     """Of a cell it is the sum of its voxels', as all terms are pairs; so is the mean of any order and its reverse."""
     clips, labels, exact = dots
-    found = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), players=cells, orders=2)
+    shapley = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), players=cells, orders=2)
     t, h, w = (np.arange(n) * c // n for n, c in zip((4, 8, 8), cells))
     players = (t[:, None, None] * cells[1] + h[:, None]) * cells[2] + w
-    np.testing.assert_allclose(grid_sums(found.map, players), grid_sums(exact, players), atol=1e-4)
-    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4)
-    assert found.forward_passes == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 17)
+    np.testing.assert_allclose(grid_sums(shapley.map, players), grid_sums(exact, players), atol=1e-4)
+    np.testing.assert_allclose(present(shapley.completeness_gap), 0, atol=1e-4)
+    assert shapley.forward_passes == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 17)
 
 
 def by_definition(score, players):
     """Over all orders, one by one."""
-    owned = np.zeros((players, 2))
+    values = np.zeros((players, 2))
     for order in itertools.permutations(range(players)):
         for i, player in enumerate(order):
-            owned[player] += score(set(order[: i + 1])) - score(set(order[:i]))
-    return owned / math.factorial(players)
+            values[player] += score(set(order[: i + 1])) - score(set(order[:i]))
+    return values / math.factorial(players)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["hold", "mean"])
 def test_frame_shapley_by_definition(net, video, baseline):
-    scored = attribution.prepare_explanation(net, video, CLASSES).score_model
+    score_of_clips = attribution.prepare_explanation(net, video, CLASSES).score_model
     known = {}
 
-    def score(kept):
-        if frozenset(kept) not in known:
-            shown, last = [], min(kept, default=None)
+    def score(kept_frames):
+        if frozenset(kept_frames) not in known:
+            frames, last = [], min(kept_frames, default=None)
             for i in range(4):
-                last = i if i in kept else last
+                last = i if i in kept_frames else last
                 empty = jnp.zeros_like if baseline == "hold" else attribution.BASELINES["mean"]
-                held = empty(video)[:, 0] if last is None or (baseline == "mean" and i not in kept) else video[:, last]
-                shown.append(held)
-            known[frozenset(kept)] = np.asarray(scored.score(jnp.stack(shown, 1)), np.float64)
-        return known[frozenset(kept)]
+                frame = (
+                    empty(video)[:, 0]
+                    if last is None or (baseline == "mean" and i not in kept_frames)
+                    else video[:, last]
+                )
+                frames.append(frame)
+            known[frozenset(kept_frames)] = np.asarray(score_of_clips.score(jnp.stack(frames, 1)), np.float64)
+        return known[frozenset(kept_frames)]
 
-    found = attribution.frame_shapley(net, video, CLASSES, groups=4, baseline=baseline)
-    np.testing.assert_allclose(found.map.sum((2, 3)), by_definition(score, 4).T, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-6)
+    shapley = attribution.frame_shapley(net, video, CLASSES, groups=4, baseline=baseline)
+    np.testing.assert_allclose(shapley.map.sum((2, 3)), by_definition(score, 4).T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(present(shapley.completeness_gap), 0, atol=1e-6)
 
 
 def test_drawn_orders_are_orders_and_their_reverse():
@@ -203,34 +213,34 @@ def test_drawn_orders_are_orders_and_their_reverse():
 
 def test_occlusion_by_definition(net, video):
     window, stride = (2, 5, 6), (1, 4, 6)
-    found = attribution.occlusion(net, video, CLASSES, window=window, stride=stride, baseline="mean")
-    scored = attribution.prepare_explanation(net, video, CLASSES).score_model
-    whole, fill = np.asarray(scored.score(video)), np.asarray(attribution.BASELINES["mean"](video))
+    occlusion = attribution.occlusion(net, video, CLASSES, window=window, stride=stride, baseline="mean")
+    score_of_clips = attribution.prepare_explanation(net, video, CLASSES).score_model
+    full_score, fill = np.asarray(score_of_clips.score(video)), np.asarray(attribution.BASELINES["mean"](video))
     total, count = np.zeros((2, 4, 12, 12)), np.zeros((4, 12, 12))
     starts = [(0, 1, 2), (0, 4, 7), (0, 6)]
     for t, h, w in itertools.product(*starts):
         inside = np.zeros((4, 12, 12), bool)
         inside[t : t + 2, h : h + 5, w : w + 6] = True
         changed = np.where(inside[None, ..., None], fill, np.asarray(video))
-        total[:, inside] += (whole - np.asarray(scored.score(jnp.asarray(changed))))[:, None]
+        total[:, inside] += (full_score - np.asarray(score_of_clips.score(jnp.asarray(changed))))[:, None]
         count += inside
-    np.testing.assert_allclose(found.map, total / count, rtol=1e-3, atol=1e-6)
-    assert found.forward_passes == 19 and count.min() > 0
+    np.testing.assert_allclose(occlusion.map, total / count, rtol=1e-3, atol=1e-6)
+    assert occlusion.forward_passes == 19 and count.min() > 0
 
 
 @pytest.mark.slow
 def test_baselines(video):
     x = np.asarray(video)
-    made = {name: np.asarray(f(video)) for name, f in attribution.BASELINES.items()}
-    np.testing.assert_allclose(made["mean"][1, 2, 3, 4], x[1].mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(made["temporal_mean"][:, 3], x.mean(1), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(made["frozen"][:, 0], x[:, 2])
+    baselines = {name: np.asarray(f(video)) for name, f in attribution.BASELINES.items()}
+    np.testing.assert_allclose(baselines["mean"][1, 2, 3, 4], x[1].mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(baselines["temporal_mean"][:, 3], x.mean(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(baselines["frozen"][:, 0], x[:, 2])
     np.testing.assert_allclose(np.asarray(attribution.BASELINES["blurred"](jnp.ones_like(video))), 1, rtol=1e-5)
-    assert made["blurred"].std() < 0.3 * x.std()
-    geometry = ClipSpec(frames=4, size=12, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
-    normalised = np.asarray(geometry.normalise(np.zeros((1, 4, 12, 12, 3), np.uint8)))[0, 0, 0, 0]
-    white = np.asarray(geometry.normalise(np.full((1, 4, 12, 12, 3), 255, np.uint8)))[0, 0, 0, 0]
-    np.testing.assert_allclose(attribution.pixel_bounds(geometry), [normalised, white], rtol=1e-5)
+    assert baselines["blurred"].std() < 0.3 * x.std()
+    clip_spec = ClipSpec(frames=4, size=12, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
+    black = np.asarray(clip_spec.normalise(np.zeros((1, 4, 12, 12, 3), np.uint8)))[0, 0, 0, 0]
+    white = np.asarray(clip_spec.normalise(np.full((1, 4, 12, 12, 3), 255, np.uint8)))[0, 0, 0, 0]
+    np.testing.assert_allclose(attribution.pixel_bounds(clip_spec), [black, white], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.support.typed import present
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution.lrp import rules
 from weights_conversion import torch_reference
@@ -39,7 +40,7 @@ def network(parameters, video, tap=tap.identity_tap):
     return tap("pool", x.mean((1, 2, 3))) @ p["head"]["weight"] + p["head"]["bias"]
 
 
-class Twin(torch.nn.Module):
+class TorchNetwork(torch.nn.Module):
     def __init__(self, add):
         super().__init__()
         nn = torch.nn
@@ -47,14 +48,14 @@ class Twin(torch.nn.Module):
         self.b, self.bn = nn.Conv3d(6, 6, 3, padding=1, groups=2), nn.BatchNorm3d(6, eps=EPSILON)
         self.c, self.head = nn.Conv3d(6, 5, (3, 3, 3), stride=(1, 2, 2), padding=1), nn.Linear(5, 4)
         self.relus = nn.ModuleList(nn.ReLU() for _ in range(3))
-        self.largest, self.average = nn.MaxPool3d((1, 2, 2)), nn.AvgPool3d((2, 1, 1))
+        self.max_pool, self.mean_pool = nn.MaxPool3d((1, 2, 2)), nn.AvgPool3d((2, 1, 1))
         self.pool, self.add, self.joint = nn.AdaptiveAvgPool3d(1), add, nn.Identity()
 
     def forward(self, x):
-        x = self.largest(self.relus[0](self.an(self.a(x))))
+        x = self.max_pool(self.relus[0](self.an(self.a(x))))
         y = self.relus[1](self.bn(self.b(x)))
         x = self.joint(self.add(torch.stack([x, y], -1)))
-        x = self.relus[2](self.c(self.average(x)))
+        x = self.relus[2](self.c(self.mean_pool(x)))
         return self.head(self.pool(x).flatten(1))
 
 
@@ -63,10 +64,10 @@ class Sum(torch.nn.Module):
         return x.sum(-1)
 
 
-def twin(add=None):
+def torch_network(add=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = Twin(add or Sum()).eval()
+        net = TorchNetwork(add or Sum()).eval()
         for name, value in (*net.named_parameters(), *net.named_buffers()):
             if value.ndim == 1:
                 low = 0.5 if name.endswith("var") or name in ("an.weight", "bn.weight") else -0.3
@@ -76,7 +77,7 @@ def twin(add=None):
 
 @pytest.fixture(scope="module")
 def net():
-    state = {k: v.detach().numpy() for k, v in twin().state_dict().items()}
+    state = {k: v.detach().numpy() for k, v in torch_network().state_dict().items()}
     axes = {5: (2, 3, 4, 1, 0), 2: (1, 0)}
     parameters: dict = {}
     for name, value in state.items():
@@ -104,14 +105,14 @@ def ours(values):
     return values.detach().sum(1).numpy()
 
 
-def close(found, expected, atol=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=atol * np.abs(expected).max())
+def close(ours_values, expected, atol=1e-5):
+    np.testing.assert_allclose(ours_values, expected, rtol=0, atol=atol * np.abs(expected).max())
     assert np.abs(expected).max() > 0
 
 
 def test_it_is_the_same_network(net, video):
     with torch.no_grad():
-        close(np.asarray(net(video)), twin()(theirs(video)).numpy(), 1e-6)
+        close(np.asarray(net(video)), torch_network()(theirs(video)).numpy(), 1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +128,22 @@ def oracles():
 def test_captum(net, video, oracles):
     captum = oracles["captum.attr"]
     x, target = theirs(video), torch.tensor(CLASSES)
-    found = attribution.integrated_gradients(net, video, TARGET, ig_steps=12)
-    close(found.map, ours(captum.IntegratedGradients(twin()).attribute(x, target=target, n_steps=12)))
+    attributed = attribution.integrated_gradients(net, video, TARGET, ig_steps=12)
+    close(attributed.map, ours(captum.IntegratedGradients(torch_network()).attribute(x, target=target, n_steps=12)))
     start = np.broadcast_to(video.mean(1, keepdims=True), SHAPE)
-    found = attribution.integrated_gradients(net, video, TARGET, baseline="temporal_mean", ig_steps=5)
-    method = captum.IntegratedGradients(twin())
-    close(found.map, ours(method.attribute(x, baselines=theirs(start).detach(), target=target, n_steps=5)))
-    found = attribution.gradient_x_input(net, video, TARGET)
-    close(found.map, ours(captum.InputXGradient(twin()).attribute(x, target=target)))
-    found = attribution.saliency(net, video, TARGET)
-    close(found.map, ours(captum.Saliency(twin()).attribute(x, target=target, abs=True)))
+    attributed = attribution.integrated_gradients(net, video, TARGET, baseline="temporal_mean", ig_steps=5)
+    method = captum.IntegratedGradients(torch_network())
+    close(attributed.map, ours(method.attribute(x, baselines=theirs(start).detach(), target=target, n_steps=5)))
+    attributed = attribution.gradient_x_input(net, video, TARGET)
+    close(attributed.map, ours(captum.InputXGradient(torch_network()).attribute(x, target=target)))
+    attributed = attribution.saliency(net, video, TARGET)
+    close(attributed.map, ours(captum.Saliency(torch_network()).attribute(x, target=target, abs=True)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells that it sets hooks
-        expected = ours(captum.GuidedBackprop(twin()).attribute(x, target=target))
+        expected = ours(captum.GuidedBackprop(torch_network()).attribute(x, target=target))
     close(attribution.guided_backprop(net, video, TARGET).map, expected)
-    other = twin()
-    expected = captum.LayerGradCam(other, other.joint).attribute(x, target=target)
+    twin = torch_network()
+    expected = captum.LayerGradCam(twin, twin.joint).attribute(x, target=target)
     close(attribution.explain(net, video, TARGET, "gradcam", "sum").map, ours(expected))
 
 
@@ -152,15 +153,15 @@ def test_captum(net, video, oracles):
 )
 @pytest.mark.parametrize(("stage", "layer"), [("sum", "joint"), ("last", "c")])
 def test_pytorch_grad_cam(net, video, oracles, name, theirs_name, stage, layer):
-    package, other = oracles["pytorch_grad_cam"], twin()
-    where = getattr(other, layer) if layer == "joint" else other.relus[2]
-    with getattr(package, theirs_name)(other, [where]) as method:
+    package, twin = oracles["pytorch_grad_cam"], torch_network()
+    layer_module = getattr(twin, layer) if layer == "joint" else twin.relus[2]
+    with getattr(package, theirs_name)(twin, [layer_module]) as method:
         x = theirs(video)
-        wanted = [lambda logits, c=int(c): logits[c] for c in CLASSES]
-        method(x, wanted)
-        kept = method.activations_and_grads
-        arrays = (kept.activations[0].numpy(), kept.gradients[0].numpy())
-        expected = method.get_cam_image(x, where, wanted, *arrays, False)
+        score_functions = [lambda logits, c=int(c): logits[c] for c in CLASSES]
+        method(x, score_functions)
+        saved = method.activations_and_grads
+        arrays = (saved.activations[0].numpy(), saved.gradients[0].numpy())
+        expected = method.get_cam_image(x, layer_module, score_functions, *arrays, False)
     close(attribution.explain(net, video, TARGET, name, stage).map, expected)
 
 
@@ -178,10 +179,10 @@ def zennit_map(video, rule, first=None):
         first_map=[] if first is None else [(Convolution, first)],
         canonizers=[SequentialMergeBatchNorm()],
     )
-    other = twin(Added()).double()
-    with Gradient(other, composite) as method:
+    twin = torch_network(Added()).double()
+    with Gradient(twin, composite) as method:
         one_hot = torch.eye(4, dtype=torch.float64)[torch.tensor(CLASSES)]
-        _, relevance = method(theirs(video), lambda logits: logits * one_hot)
+        _, relevance = present(method(theirs(video), lambda logits: logits * one_hot))
     return ours(relevance)
 
 
@@ -194,20 +195,20 @@ def test_zennit(net, video, oracles, float64, case):
     low, high = float(video.min()), float(video.max())
     no_bias = {"zero_params": "bias"}
     if case == "epsilon":
-        found = attribution.explain(net, video, TARGET, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.1))
+        relevance = attribution.explain(net, video, TARGET, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.1))
         expected = zennit_map(video, zennit.Epsilon(epsilon=0.1))
     elif case == "gamma":
-        found = attribution.explain(net, video, TARGET, "lrp_gamma")
+        relevance = attribution.explain(net, video, TARGET, "lrp_gamma")
         expected = zennit_map(video, zennit.Gamma(gamma=0.25, stabilizer=1e-9))
     elif case == "alpha_beta":
-        found = attribution.explain(net, video, TARGET, "lrp_alpha_beta")
+        relevance = attribution.explain(net, video, TARGET, "lrp_alpha_beta")
         expected = zennit_map(video, zennit.AlphaBeta(2, 1, stabilizer=1e-9, **no_bias))
     elif case == "z_plus":
-        found = attribution.explain(net, video, TARGET, "lrp_z_plus")
+        relevance = attribution.explain(net, video, TARGET, "lrp_z_plus")
         expected = zennit_map(video, zennit.ZPlus(stabilizer=1e-9, **no_bias))
     else:
-        found = attribution.deep_taylor(net, video, TARGET, bounds=(low, high))
+        relevance = attribution.deep_taylor(net, video, TARGET, bounds=(low, high))
         ends = (torch.full((1, 3, 1, 1, 1), end, dtype=torch.float64) for end in (low, high))
         box = zennit.ZBox(*ends, stabilizer=1e-9)
         expected = zennit_map(video, zennit.ZPlus(stabilizer=1e-9, **no_bias), box)
-    close(found.map, expected, 1e-7)
+    close(relevance.map, expected, 1e-7)

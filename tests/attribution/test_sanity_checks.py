@@ -1,5 +1,7 @@
 """What maps get wrong, on maps whose faults are known; and motion parts against what moves."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax import nnx
 from scipy import stats
 
+from tests.support.typed import present, readable, statistic
 from vtcav_jax import attribution
 from vtcav_jax.attribution import resample, sanity_checks, targets
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
@@ -63,20 +66,20 @@ def test_correlations_are_scipys():
     a, b = (random.integers(0, 5, (2, 3, 4, 4)).astype(np.float32) for _ in range(2))
     for i in range(2):
         x, y = a[i].ravel(), b[i].ravel()
-        assert sanity_checks.pearson(a, b)[i] == pytest.approx(stats.pearsonr(x, y).statistic)
-        assert sanity_checks.spearman(a, b)[i] == pytest.approx(stats.spearmanr(x, y).statistic)
+        assert sanity_checks.pearson(a, b)[i] == pytest.approx(statistic(stats.pearsonr(x, y)))
+        assert sanity_checks.spearman(a, b)[i] == pytest.approx(statistic(stats.spearmanr(x, y)))
     assert np.isnan(sanity_checks.pearson(np.ones_like(a), b)).all()
 
 
 @pytest.fixture(scope="module")
 def net():
-    sizes = dict(widths=(4, 4), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2), (1, 1, 1)))
+    sizes: dict[str, Any] = dict(widths=(4, 4), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2), (1, 1, 1)))
     return SmallCnn(**sizes, num_classes=3, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.slow
 def test_shuffled_weights_are_the_same_numbers(net):
-    other = sanity_checks.shuffle_parameters(net, 1)
+    other: Any = sanity_checks.shuffle_parameters(net, 1)
     for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
         np.testing.assert_allclose(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
     assert (np.asarray(net.convs[0].kernel[...]) != np.asarray(other.convs[0].kernel[...])).mean() > 0.9
@@ -87,58 +90,58 @@ def test_shuffled_weights_are_the_same_numbers(net):
 def test_limits_are_measured_on_the_maps(net):
     video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
     target = targets.Class(np.array([0, 2]))
-    where = np.zeros((2, 4, 8, 8), bool)
-    where[:, :, 2:5, 2:5] = True
-    found = sanity_checks.sanity_scores(net, video, target, "gradient_x_input", region=where, shuffle_seed=3)
+    region = np.zeros((2, 4, 8, 8), bool)
+    region[:, :, 2:5, 2:5] = True
+    scores = sanity_checks.sanity_scores(net, video, target, "gradient_x_input", region=region, shuffle_seed=3)
 
     def maps(model, clips):
         return attribution.gradient_x_input(model, clips, target).map
 
-    own, back = maps(net, video), maps(net, video[:, ::-1])[:, ::-1]
+    forward_maps, backward_maps = maps(net, video), maps(net, video[:, ::-1])[:, ::-1]
     for i in range(2):
-        assert found.time_reversal_change[i] == pytest.approx(
-            1 - np.corrcoef(own[i].ravel(), back[i].ravel())[0, 1], abs=1e-4
+        assert scores.time_reversal_change[i] == pytest.approx(
+            1 - np.corrcoef(forward_maps[i].ravel(), backward_maps[i].ravel())[0, 1], abs=1e-4
         )
-        other = np.abs(maps(sanity_checks.shuffle_parameters(net, 3), video)[i]).ravel()
-        assert found.randomised_weights_similarity[i] == pytest.approx(
-            stats.spearmanr(np.abs(own[i]).ravel(), other).statistic, abs=1e-3
+        shuffled_maps = np.abs(maps(sanity_checks.shuffle_parameters(net, 3), video)[i]).ravel()
+        assert scores.randomised_weights_similarity[i] == pytest.approx(
+            statistic(stats.spearmanr(np.abs(forward_maps[i]).ravel(), shuffled_maps)), abs=1e-3
         )
-    outside = (np.abs(own) * ~where).sum((1, 2, 3)) / np.abs(own).sum((1, 2, 3))
-    np.testing.assert_allclose(found.mass_outside, outside, rtol=1e-4)
-    np.testing.assert_allclose(found.area_outside, 1 - 9 / 64, rtol=1e-5)
-    assert np.isnan(found.flicker).all() and (found.static_flicker > 0).all()  # the ends of a clip differ
-    assert (found.method, found.stage) == ("gradient_x_input", "video")
+    outside = (np.abs(forward_maps) * ~region).sum((1, 2, 3)) / np.abs(forward_maps).sum((1, 2, 3))
+    np.testing.assert_allclose(scores.mass_outside, outside, rtol=1e-4)
+    np.testing.assert_allclose(scores.area_outside, 1 - 9 / 64, rtol=1e-5)
+    assert np.isnan(scores.flicker).all() and (scores.static_flicker > 0).all()  # the ends of a clip differ
+    assert (scores.method, scores.stage) == ("gradient_x_input", "video")
 
 
 def test_the_analytic_network_knows_the_direction_of_time():
     clips, labels = handwired_network.binary_clips(2, 0)
-    found = sanity_checks.sanity_scores(
+    pair_scores = sanity_checks.sanity_scores(
         handwired_network.MOTION_PAIRS, clips, targets.Class(labels), "gradient_x_input"
     )
-    assert (found.time_reversal_change > 0.2).all() and np.isnan(found.randomised_weights_similarity).all()
+    assert (pair_scores.time_reversal_change > 0.2).all() and np.isnan(pair_scores.randomised_weights_similarity).all()
 
     def brightness(video, tap=lambda name, value: value):
         return tap("x", jnp.abs(video)).mean((1, 2, 3))
 
-    flat = sanity_checks.sanity_scores(
+    brightness_scores = sanity_checks.sanity_scores(
         brightness, np.tile(clips, 3), targets.Class(np.zeros(2, int)), "gradient_x_input"
     )
-    np.testing.assert_allclose(flat.time_reversal_change, 0, atol=1e-5)
+    np.testing.assert_allclose(brightness_scores.time_reversal_change, 0, atol=1e-5)
 
 
 def test_a_world_knows_where_its_key_is_and_how_it_moves():
-    source, geometry = open_source("worlds:small:3:9"), ClipSpec(frames=8, size=32)
-    window = list(stream_windows(source, geometry, SamplingConfig(), num_workers=0))[2]
+    source, clip_spec = open_source("worlds:small:3:9"), ClipSpec(frames=8, size=32)
+    window = readable(list(stream_windows(source, clip_spec, SamplingConfig(), num_workers=0))[2])
     clips = make_clips("small", 1, 9, first=2)
-    np.testing.assert_array_equal(regions.target_region(source, window, geometry), clips.masks["key_box"][0])
+    np.testing.assert_array_equal(present(regions.target_region(source, window, clip_spec)), clips.masks["key_box"][0])
     behind = ~(clips.masks["key_box"] | clips.masks["dis_box"])[0]
-    np.testing.assert_array_equal(regions.target_region(source, window, geometry, "scene"), behind)
-    moved = regions.ground_truth_flow(source, window)
+    np.testing.assert_array_equal(present(regions.target_region(source, window, clip_spec, "scene")), behind)
+    flow = present(regions.ground_truth_flow(source, window))
     key, other = clips.masks["key_box"][0, 1:], clips.masks["dis_box"][0, 1:]
-    assert moved.shape == (7, 32, 32, 2) and (moved[~(key | other)] == 0).all()
+    assert flow.shape == (7, 32, 32, 2) and (flow[~(key | other)] == 0).all()
     step = {0: (-2, 0), 1: (2, 0), 2: (0, -2), 3: (0, 2)}[int(clips.factors["direction"][0])]
-    np.testing.assert_array_equal(moved[key], np.broadcast_to(step, moved[key].shape))
-    carried = [resample.warp(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), moved)]
+    np.testing.assert_array_equal(flow[key], np.broadcast_to(step, flow[key].shape))
+    carried = [resample.warp(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), flow)]
     inner = np.stack(carried)[:, 3:-3, 3:-3] > 0.5  # without what crosses the border
     assert (inner[key[:, 3:-3, 3:-3]]).mean() > 0.95
 
@@ -151,19 +154,15 @@ def test_things_are_the_boxes_beside_a_video(tmp_path):
     (tmp_path / "with.csv").write_text(
         "path,boxes\n" + "".join(f"clip_9_{i:06d}.mp4,boxes.csv\n" for i in range(2)), encoding="utf-8"
     )
-    source, geometry = open_source(tmp_path / "with.csv"), ClipSpec(frames=8, size=16)
-    for i, window in enumerate(stream_windows(source, geometry, SamplingConfig(), num_workers=0)):
-        found = regions.target_region(source, window, geometry)
+    source, clip_spec = open_source(tmp_path / "with.csv"), ClipSpec(frames=8, size=16)
+    for i, window in enumerate(stream_windows(source, clip_spec, SamplingConfig(), num_workers=0)):
+        boxes = present(regions.target_region(source, readable(window), clip_spec))
         both = clips.masks["key_box"][i] | clips.masks["dis_box"][i]
         small = both.reshape(8, 16, 2, 16, 2).mean((2, 4))
-        assert (found[small == 1]).all() and not found[small == 0].any()
+        assert (boxes[small == 1]).all() and not boxes[small == 0].any()
     bare = open_source(tmp_path / "manifest.csv")
-    assert (
-        regions.target_region(
-            bare, next(iter(stream_windows(bare, geometry, SamplingConfig(), num_workers=0))), geometry
-        )
-        is None
-    )
+    window = readable(next(iter(stream_windows(bare, clip_spec, SamplingConfig(), num_workers=0))))
+    assert regions.target_region(bare, window, clip_spec) is None
 
 
 def test_a_motion_part_agrees_with_what_moves():
@@ -171,12 +170,12 @@ def test_a_motion_part_agrees_with_what_moves():
     moves = np.zeros((1, 6, 12, 12), bool)
     moves[:, :, 4:7] = True
     parts = selective_relevance.split_by_motion(maps, 0.5)
-    found = optical_flow.flow_agreement(parts, moves)
+    agreement = optical_flow.flow_agreement(parts, moves)
     inside = (parts.mask & moves).sum()
-    assert found.precision[0] == pytest.approx(inside / parts.mask.sum())
-    assert found.recall[0] == pytest.approx(inside / moves.sum())
-    assert found.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
-    assert found.energy[0] == pytest.approx(1) and found.area[0] == pytest.approx(0.25)
+    assert agreement.precision[0] == pytest.approx(inside / parts.mask.sum())
+    assert agreement.recall[0] == pytest.approx(inside / moves.sum())
+    assert agreement.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
+    assert agreement.energy[0] == pytest.approx(1) and agreement.area[0] == pytest.approx(0.25)
     with pytest.raises(ValueError, match="each of 1 clips, got 2"):
         optical_flow.flow_agreement(parts, moves.repeat(2, 0))
 
@@ -194,8 +193,8 @@ def test_optical_flow_of_a_square_that_moves(algorithm):
     np.testing.assert_allclose(np.median(forward[1, 24:40, 18:30], (0, 1)), [2, 0], atol=0.3)
     backward = optical_flow.flow(frames, algorithm, backwards=True)
     np.testing.assert_allclose(np.median(backward[1, 24:40, 20:32], (0, 1)), [2, 0], atol=0.3)
-    found = optical_flow.moving_pixels(frames, algorithm=algorithm)
-    assert found[:, 24:40, 22:30].mean() > 0.9 and found[:, :8].mean() < 0.05 and found[:, 56:].mean() < 0.05
+    moving = optical_flow.moving_pixels(frames, algorithm=algorithm)
+    assert moving[:, 24:40, 22:30].mean() > 0.9 and moving[:, :8].mean() < 0.05 and moving[:, 56:].mean() < 0.05
     with pytest.raises(ValueError, match="two frames of at least 12 x 12"):
         optical_flow.flow(frames[:1])
 

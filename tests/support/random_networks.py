@@ -1,6 +1,7 @@
 """Small networks with every parameter drawn: biases of 0 hide mistakes, and a norm of nothing but 0 has no slope."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,10 @@ def with_random_parameters(make, biases=True):
 
 
 def small_cnn(biases=True):
-    sizes = dict(widths=(5, 8, 6), kernels=((3, 3, 3),) * 3, strides=((1, 2, 2), (2, 1, 1), (1, 1, 1)))
+    sizes: dict[str, Any] = dict(widths=(5, 8, 6), kernels=((3, 3, 3),) * 3, strides=((1, 2, 2), (2, 1, 1), (1, 1, 1)))
     return with_random_parameters(lambda: SmallCnn(**sizes, num_classes=4, rngs=nnx.Rngs(0)), biases)
 
 
 def small_swin():
-    sizes = dict(embed_dim=8, depths=(2, 1), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
+    sizes: dict[str, Any] = dict(embed_dim=8, depths=(2, 1), num_heads=(2, 2), window=(2, 2, 2), num_classes=4)
     return with_random_parameters(lambda: VideoSwin(**sizes, rngs=nnx.Rngs(0)))

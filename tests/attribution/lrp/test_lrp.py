@@ -8,6 +8,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from tests.support.random_networks import small_cnn, small_swin
+from tests.support.typed import compile_count, present
 from vtcav_jax import attribution, tap
 from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.lrp import interpreter, rules
@@ -33,11 +34,11 @@ def video():
 
 def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
     net = small_cnn(biases=False)
-    found = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.0))
+    relevance = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.0))
     gradient = attribution.gradient_x_input(net, video, CLASSES)
     size = np.abs(gradient.map).max()
-    np.testing.assert_allclose(found.map, gradient.map, atol=1e-4 * size)
-    np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4)
+    np.testing.assert_allclose(relevance.map, gradient.map, atol=1e-4 * size)
+    np.testing.assert_allclose(present(relevance.completeness_gap), 0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -46,11 +47,11 @@ def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
 )
 def test_relevance_is_conserved(net, video, method, stage):
     if method == "deep_taylor":
-        found = attribution.deep_taylor(net, video, targets.Class(CLASSES), bounds=(-5.0, 5.0))
+        relevance = attribution.deep_taylor(net, video, targets.Class(CLASSES), bounds=(-5.0, 5.0))
     else:
-        found = attribution.explain(net, video, targets.Class(CLASSES), method, stage)
+        relevance = attribution.explain(net, video, targets.Class(CLASSES), method, stage)
     score = np.asarray(net(video))[[0, 1], CLASSES]
-    np.testing.assert_allclose(found.map.sum((1, 2, 3)), score, rtol=1e-4)
+    np.testing.assert_allclose(relevance.map.sum((1, 2, 3)), score, rtol=1e-4)
 
 
 def loops(rule, x, w, s, b, c):
@@ -65,10 +66,10 @@ def loops(rule, x, w, s, b, c):
             total = parts.sum() + bias[j]
             out += parts / (total + rule.epsilon * (1 if total >= 0 else -1)) * relevance[j]
         elif rule.linear == "gamma":
-            kept = plus if parts.sum() + bias[j] > 0 else minus
+            kept_parts = plus if parts.sum() + bias[j] > 0 else minus
             kept_bias = max(bias[j], 0) if parts.sum() + bias[j] > 0 else min(bias[j], 0)
-            total = (parts + rule.gamma * kept).sum() + bias[j] + rule.gamma * kept_bias
-            out += (parts + rule.gamma * kept) / total * relevance[j]
+            total = (parts + rule.gamma * kept_parts).sum() + bias[j] + rule.gamma * kept_bias
+            out += (parts + rule.gamma * kept_parts) / total * relevance[j]
         else:
             up, down = plus.sum() + max(bias[j], 0), minus.sum() + min(bias[j], 0)
             out += (rule.alpha * plus / up - rule.beta * minus / down) * relevance[j]
@@ -92,8 +93,8 @@ def test_rules_by_loops(rule):
     x, w, s, b, c = (random.normal(size=n) for n in (7, (5, 7), 5, 5, 5))
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, s, b)]
     _, pullback = jax.vjp(lambda x: rules.linear_rule(lambda x, w: w @ x, rule, x, *arrays[1:]), arrays[0])
-    found = arrays[0] * pullback(jnp.asarray(c, jnp.float32))[0]
-    np.testing.assert_allclose(found, loops(rule, x, w, s, b, c), rtol=1e-3, atol=1e-4)
+    relevance = arrays[0] * pullback(jnp.asarray(c, jnp.float32))[0]
+    np.testing.assert_allclose(relevance, loops(rule, x, w, s, b, c), rtol=1e-3, atol=1e-4)
 
 
 def test_bounded_rule_by_loops():
@@ -102,13 +103,13 @@ def test_bounded_rule_by_loops():
     low, high = x - random.random(7), x + random.random(7)
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, s, b, low, high)]
     call = lambda x: rules.z_b_rule(lambda x, w: w @ x, rules.LrpRules(), x, *arrays[1:])  # noqa: E731
-    found = jax.vjp(call, arrays[0])[1](jnp.asarray(c, jnp.float32))[0]
+    bounded_relevance = jax.vjp(call, arrays[0])[1](jnp.asarray(c, jnp.float32))[0]
     relevance, out, v = (s * (w @ x) + b) * c, np.zeros(7), w * s[:, None]
     for j in range(5):
         parts = x * v[j] - low * np.maximum(v[j], 0) - high * np.minimum(v[j], 0)
         out += parts / parts.sum() * relevance[j]
-    np.testing.assert_allclose(found, out, rtol=1e-3, atol=1e-4)
-    assert (parts >= 0).all()
+        assert (parts >= 0).all()
+    np.testing.assert_allclose(bounded_relevance, out, rtol=1e-3, atol=1e-4)
 
 
 def batch_normed(parameters, video, tap=tap.identity_tap):
@@ -128,10 +129,10 @@ def batch_normed(parameters, video, tap=tap.identity_tap):
 def normed():
     random = np.random.default_rng(5)
     shapes = dict(a=(3, 3, 3, 3, 4), b=(3, 3, 3, 2, 4), head=(4, 4), mean=4, scale=4, shift=4)
-    drawn = {k: random.normal(size=s) / 3 for k, s in shapes.items()}
-    drawn = {k: v.reshape((1, 1, 1, 1, 4)) if v.ndim == 1 else v for k, v in drawn.items()}
-    drawn["var"] = np.ones((1, 1, 1, 1, 4))
-    return Partial(batch_normed, {k: jnp.asarray(v, jnp.float32) for k, v in drawn.items()})
+    arrays = {k: random.normal(size=s) / 3 for k, s in shapes.items()}
+    arrays = {k: v.reshape((1, 1, 1, 1, 4)) if v.ndim == 1 else v for k, v in arrays.items()}
+    arrays["var"] = np.ones((1, 1, 1, 1, 4))
+    return Partial(batch_normed, {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
 
 
 @pytest.mark.slow
@@ -143,19 +144,21 @@ def test_a_norm_after_a_layer_is_part_of_it(normed, video):
     plain = {"mean": jnp.zeros_like(scale), "var": jnp.full_like(scale, 1 - 1e-5), "scale": jnp.ones_like(scale)}
     other = Partial(batch_normed, folded | plain)
     for rule in (ALL_RULES[2], ALL_RULES[5]):
-        one, two = (attribution.propagate_relevance(m, video, CLASSES, rules=rule).map for m in (normed, other))
-        np.testing.assert_allclose(one, two, atol=2e-4 * np.abs(two).max())
+        normed_map, folded_map = (
+            attribution.propagate_relevance(m, video, CLASSES, rules=rule).map for m in (normed, other)
+        )
+        np.testing.assert_allclose(normed_map, folded_map, atol=2e-4 * np.abs(folded_map).max())
 
 
 @pytest.mark.slow
 def test_sums_pools_and_groups_conserve(normed, video):
     score = np.asarray(normed(video))[[0, 1], CLASSES]
     for stage in ("video", "stem", "sum"):
-        found = attribution.explain(normed, video, targets.Class(CLASSES), "lrp_z_plus", stage)
+        relevance = attribution.explain(normed, video, targets.Class(CLASSES), "lrp_z_plus", stage)
         if stage == "sum":
-            np.testing.assert_allclose(found.map.sum((1, 2, 3)), score, rtol=1e-4)
-    found = attribution.deep_taylor(normed, video, targets.Class(CLASSES), bounds=(video.min(), video.max()))
-    assert np.isfinite(found.map).all()
+            np.testing.assert_allclose(relevance.map.sum((1, 2, 3)), score, rtol=1e-4)
+    relevance = attribution.deep_taylor(normed, video, targets.Class(CLASSES), bounds=(video.min(), video.max()))
+    assert np.isfinite(relevance.map).all()
 
 
 def preactivated(parameters, video, tap=tap.identity_tap):
@@ -175,11 +178,12 @@ def test_a_norm_in_front_of_its_layer_keeps_what_its_shift_gives(video):
     clips, target = jnp.abs(video[:, :2, :3, :3]), targets.Class(CLASSES)
     for shift in (0 * p["shift"], p["shift"]):
         model = Partial(preactivated, p | {"shift": shift})
-        found = attribution.explain(model, clips, target, "lrp_z_plus", "stem")
+        relevance = attribution.explain(model, clips, target, "lrp_z_plus", "stem")
         score = np.asarray(model(clips))[[0, 1], CLASSES]
-        kept = np.asarray(shift).reshape(4) @ np.asarray(p["head"])[:, CLASSES]  # nothing is negative here
-        np.testing.assert_allclose(found.completeness_gap, kept, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found.map.sum((1, 2, 3)) + found.completeness_gap, score, rtol=1e-4)
+        expected_gap = np.asarray(shift).reshape(4) @ np.asarray(p["head"])[:, CLASSES]  # nothing is negative here
+        gap = present(relevance.completeness_gap)
+        np.testing.assert_allclose(gap, expected_gap, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(relevance.map.sum((1, 2, 3)) + gap, score, rtol=1e-4)
 
 
 def by_hand(p, video, constant):
@@ -227,13 +231,13 @@ def test_attention_rules_are_their_efficient_form(video, method):
     shapes = dict(q=(3, 3), k=(3, 3), v=(3, 3), up=(3, 5), down=(5, 3), head=(3, 4))
     p = {n: jnp.asarray(random.normal(size=s), jnp.float32) for n, s in shapes.items()}
     clips = video[:, :2, :3, :3]
-    found = attribution.explain(Partial(attention_net, p), clips, targets.Class(CLASSES), method)
+    relevance = attribution.explain(Partial(attention_net, p), clips, targets.Class(CLASSES), method)
 
     def score(v):
         return by_hand(p, v, method == "cp_lrp")[jnp.arange(2), jnp.asarray(CLASSES)].sum()
 
     expected = (clips * jax.grad(score)(clips)).sum(-1)
-    np.testing.assert_allclose(found.map, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(relevance.map, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.slow
@@ -243,13 +247,17 @@ def test_video_swin_has_relevance_at_every_stage(swin, video):
     last = attribution.explain(swin, video, targets.Class(CLASSES), "attn_lrp", "norm")
     np.testing.assert_allclose(last.map.sum((1, 2, 3)), score - bias, rtol=1e-4, atol=1e-5)
     for method in ("attn_lrp", "cp_lrp"):
-        found = attribution.explain(swin, video, CLASSES, method)
-        assert found.map.shape == video.shape[:4] and np.isfinite(found.map).all() and np.abs(found.map).max() > 0
+        relevance = attribution.explain(swin, video, CLASSES, method)
+        assert (
+            relevance.map.shape == video.shape[:4]
+            and np.isfinite(relevance.map).all()
+            and np.abs(relevance.map).max() > 0
+        )
 
 
 def test_guided_backprop_equals_torch(net, video):
     torch = pytest.importorskip("torch")
-    found = attribution.explain(net, video, targets.Class(CLASSES), "guided_backprop")
+    gradient = attribution.explain(net, video, targets.Class(CLASSES), "guided_backprop")
 
     class Guided(torch.autograd.Function):
         @staticmethod
@@ -274,20 +282,20 @@ def test_guided_backprop_equals_torch(net, video):
     head = torch.tensor(np.asarray(net.head.kernel[...]))
     (x.mean((2, 3, 4)) @ head)[[0, 1], CLASSES].sum().backward()
     expected = start.grad.permute(0, 2, 3, 4, 1).sum(-1).numpy()
-    np.testing.assert_allclose(found.map, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(gradient.map, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
 def test_many_stages_of_the_same_rules_share_a_pass(net, video):
-    before = lrp_methods._relevance._cache_size()
-    wanted = [("lrp_gamma", "video"), ("lrp_gamma", "convs.0"), ("lrp_gamma", None), ("lrp_gamma", "convs.2")]
-    many = attribution.explain_many(net, video, CLASSES, wanted)
-    assert lrp_methods._relevance._cache_size() == before + 1
-    assert [one.stage for one in many] == ["video", "convs.0", "video", "convs.2"]
+    before = compile_count(lrp_methods._relevance)
+    method_stages = [("lrp_gamma", "video"), ("lrp_gamma", "convs.0"), ("lrp_gamma", None), ("lrp_gamma", "convs.2")]
+    relevance_maps = attribution.explain_many(net, video, CLASSES, method_stages)
+    assert compile_count(lrp_methods._relevance) == before + 1
+    assert [relevance.stage for relevance in relevance_maps] == ["video", "convs.0", "video", "convs.2"]
     alone = attribution.explain(net, video, CLASSES, "lrp_gamma", "convs.0")
-    np.testing.assert_allclose(many[1].map, alone.map, atol=1e-5 * np.abs(alone.map).max())
-    np.testing.assert_allclose(many[1].completeness_gap, alone.completeness_gap, atol=1e-5)
-    assert {one.method for one in many} == {"lrp_gamma"}
+    np.testing.assert_allclose(relevance_maps[1].map, alone.map, atol=1e-5 * np.abs(alone.map).max())
+    np.testing.assert_allclose(present(relevance_maps[1].completeness_gap), present(alone.completeness_gap), atol=1e-5)
+    assert {relevance.method for relevance in relevance_maps} == {"lrp_gamma"}
 
 
 def test_errors_say_what_was_expected(swin, net, video):
