@@ -47,7 +47,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-runtime: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) --editable '.[png]'
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python pyproject.toml constraints.txt

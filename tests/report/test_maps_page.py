@@ -293,7 +293,7 @@ def test_random_weights_are_told(tmp_path):
     (folder / "run_motion.json").write_text(json.dumps(about))
     run = open_run_folder(folder)
     text = motion_sections.motion_sections(run)[0].html
-    assert text.startswith('<div class="warn"><p>The network&#x27;s weights are random') and "<strong>" not in text
+    assert text.startswith('<div class="warn"><p>The network&#39;s weights are random') and "<strong>" not in text
     assert "<li>With random weights: direction: " in text and "<li>With random weights: Clip by clip: " in text
     text = map_sections.map_sections(run)[0].html  # of another task in the same folder
     assert "random" not in text and "<strong>" in text

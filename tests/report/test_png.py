@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vtcav_jax.report.figures import png
 from vtcav_jax.report.figures.svg import Canvas
 
-Image = pytest.importorskip("PIL.Image", reason="drawing PNGs needs Pillow (pip install 'vtcav-jax[png]')")
 BLUE, GREY, WHITE = (0, 103, 177), (223, 227, 232), (255, 255, 255)
 
 
@@ -67,7 +67,7 @@ def test_letters_stand_at_their_anchors_and_turn_with_their_group(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_pillow_nothing_is_drawn_and_the_page_says_so(tmp_path, monkeypatch):
+def test_without_resvg_nothing_is_drawn_and_the_page_says_so(tmp_path, monkeypatch):
     from tests.report.test_tcav_page import run_folder
     from vtcav_jax.report.build import write_report
 
@@ -78,6 +78,6 @@ def test_without_pillow_nothing_is_drawn_and_the_page_says_so(tmp_path, monkeypa
     )
     monkeypatch.setattr(png, "possible", lambda: False)
     page = write_report(run_folder(tmp_path / "without"))
-    assert not list((page.parent / "figures").glob("*.png")) and "pip install &#x27;vtcav-jax[png]" in page.read_text()
-    with pytest.raises(ValueError, match=r"needs Pillow; pip install 'vtcav-jax\[png\]'"):
+    assert not list((page.parent / "figures").glob("*.png")) and "pip install resvg-py pillow" in page.read_text()
+    with pytest.raises(ValueError, match="needs resvg and Pillow; pip install resvg-py pillow"):
         png.write_png(Canvas(9, 9).figure("a", "a"), tmp_path)

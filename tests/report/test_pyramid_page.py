@@ -233,7 +233,7 @@ def test_parts_escape_their_names():
     assert "<script" not in told and 'id="k-3"' in told
 
 
-@pytest.mark.skipif(not png.possible(), reason="drawing a figure as PNG needs Pillow")
+@pytest.mark.skipif(not png.possible(), reason="drawing a figure as PNG needs resvg and Pillow")
 def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
     from PIL import Image
 

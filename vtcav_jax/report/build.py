@@ -171,7 +171,7 @@ def tables_section(run: RunFolder) -> Section:
     for path in sorted(run.table_paths, key=lambda path: path.stat().st_size):
         bytes_left -= path.stat().st_size
         links.append(html.table_link(path, embed=bytes_left >= 0))
-    png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install 'vtcav-jax[png]')"
+    png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install resvg-py pillow)"
     text = f"All numbers in full precision; figures lie beside this page as {png}, in figures/."
     return Section("tables", "Tables", html.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
 

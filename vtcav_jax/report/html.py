@@ -6,52 +6,15 @@ Whatever comes from outside is escaped by the helpers here; sections are put tog
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+from markupsafe import escape
+
+from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
 MAX_PAGE_BYTES = 20_000_000
-PAGE_CSS = """
-* { box-sizing: border-box; }
-html { color-scheme: light dark; -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; padding: 20px 18px 60px; max-width: 1160px; background: var(--paper); color: var(--ink);
- font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .3em 0; } h2 { font-size: 1.25rem; margin: 2.2em 0 .5em; }
-h3 { font-size: 1rem; margin: 1.6em 0 .4em; } p { max-width: 75ch; margin: .5em 0; } a { color: var(--one); }
-p.soft, figcaption { color: var(--soft); font-size: .88rem; }
-nav { font-size: .9rem; display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 10px 0; }
-dl { display: grid; grid-template-columns: minmax(90px, max-content) 1fr; gap: 2px 16px; margin: .6em 0; }
-dt { color: var(--soft); } dd { margin: 0; }
-.answer { border-left: 4px solid var(--one); padding: 2px 0 2px 16px; } .answer li { margin: .5em 0; }
-.answer ul { padding-left: 1.1em; max-width: 78ch; }
-.trial { border-left: 4px solid var(--line); padding: 2px 0 2px 16px; color: var(--soft); }
-.trial ul { padding-left: 1.1em; max-width: 78ch; }
-.warn { border-left: 4px solid var(--two); padding: 2px 0 2px 16px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 18px; }
-.films { display: flex; flex-wrap: wrap; gap: 10px; } .films figure { width: 104px; }
-figure { margin: 0; min-width: 0; } figcaption { line-height: 1.35; margin-top: 3px; }
-.fig { width: 100%; height: auto; max-width: 420px; display: block; } .whole .fig { max-width: none; }
-video, img { max-width: 100%; height: auto; display: block; border-radius: 4px; background: var(--null); }
-.films video, .films img { width: 96px; height: 96px; }
-figure.film { margin: 0 0 18px; overflow-x: auto; } .film img, .film video { min-width: 520px; background: #fff; }
-.wide { overflow-x: auto; margin: .6em 0; } table { border-collapse: collapse; font-size: .85rem; }
-th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-td { font-variant-numeric: tabular-nums; } td, th { overflow-wrap: normal; }
-th { color: var(--soft); font-weight: 500; }
-tr.faint td { color: var(--faint); } .up { color: var(--up); font-weight: 600; }
-.down { color: var(--down); font-weight: 600; } td.faint { color: var(--faint); }
-details { margin: .5em 0; } summary { cursor: pointer; color: var(--soft); }
-pre { overflow-x: auto; background: var(--null); padding: 10px 12px; border-radius: 6px; font-size: .82rem;
- white-space: pre-wrap; }
-@media (max-width: 520px) { body { padding: 12px 14px 40px; font-size: 15px; }
- dl { grid-template-columns: 1fr; gap: 0; } .wide table { font-size: .74rem; } .wide td, .wide th { padding-right: 7px;
- max-width: 15em; } dd { margin-bottom: 6px; } }
-@media print { :root { --ink: #000; --soft: #444; --line: #bbb; --null: #e4e4e4; --paper: #fff; --faint: #888;
- --one: #0067b1; --two: #c2500b; --three: #00795a; --four: #9a3d80; --up: #0067b1; --down: #c2500b; }
- body { max-width: none; padding: 0; font-size: 10.5pt; } nav { display: none; } figure, tr { break-inside: avoid; }
- h2, h3 { break-after: avoid; } .wide { overflow: visible; } }
-"""
+PAGE_CSS = read_asset("vtcav_jax.report", "page.css")
 
 
 @dataclass(frozen=True)

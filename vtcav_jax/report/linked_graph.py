@@ -5,23 +5,14 @@ Before anything is chosen the first part is there. On paper too: what every part
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+from markupsafe import escape
+
+from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import Figure
 
-LINKED_GRAPH_CSS = """
-.chosen { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 22px; align-items: start;
- margin: 14px 0; }
-.graph { overflow-x: auto; } .graph .fig { max-width: none; } .graph a { cursor: pointer; }
-.graph a:hover text, .graph a:focus-visible text { text-decoration: underline; }
-.part { display: none; scroll-margin-top: 12px; border-left: 4px solid var(--two); padding-left: 14px; }
-.part:target, .chosen:not(:has(.part:target)) .part.first { display: block; }
-.part h4 { margin: 0 0 .5em; font-size: 1rem; } .part dl { font-size: .9rem; } .part ul { padding-left: 1.1em; }
-.part p, .part ul { font-size: .9rem; margin: .4em 0; } .part img { background: #fff; width: 100%; max-width: 290px; }
-.back { display: none; }
-@media (max-width: 820px) { .chosen { grid-template-columns: minmax(0, 1fr); } .back { display: inline; } }
-"""
+LINKED_GRAPH_CSS = read_asset("vtcav_jax.report", "linked_graph.css")
 ACTIVE_MARK_CSS = "stroke: var(--two);"
 
 

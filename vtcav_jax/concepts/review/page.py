@@ -9,13 +9,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
+from markupsafe import escape
+
+from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.concept_sets import ConceptClip, load_frames, read_sets
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
-from vtcav_jax.concepts.review_page import PAGE, SCRIPT, STYLE
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.encode import encode_jpeg, encode_webm
@@ -51,9 +52,13 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
 def render_review_page(cards: Sequence[dict], name: str) -> str:
     # No `<` in the data: it could end the element that it stands in, or begin a comment.
     data = json.dumps(cards, separators=(",", ":")).replace("<", "\\u003c")
-    script_hash = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    parts = {"@script": SCRIPT, "@style": STYLE, "@allowed": script_hash, "@name": escape(name), "@data": data}
-    return re.sub("|".join(parts), lambda mark: parts[mark[0]], PAGE)  # at once: what is put in is not looked at again
+    template, style, script = (
+        read_asset("vtcav_jax.concepts.review", f"review.{kind}") for kind in ("html", "css", "js")
+    )
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {"@script": script, "@style": style, "@allowed": script_hash, "@name": str(escape(name)), "@data": data}
+    # One pass: inserted text is not scanned again.
+    return re.sub("|".join(parts), lambda mark: parts[mark[0]], template)
 
 
 def _card(clip: ConceptClip) -> dict:

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vtcav_jax.report.animation.lettering import HEIGHT, width, write
-from vtcav_jax.report.colormaps import DIVERGING, LEVELS, SEQUENTIAL, coloured
+from vtcav_jax.report.colormaps import LEVELS, color_table, coloured
 
 MIN_PANEL_SIDE = 192  # of a panel in pixels; smaller clips are enlarged by whole pixels
 MAX_PANELS_PER_ROW = 4  # panels side by side
-PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 26, 40
+PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 2 * HEIGHT + 8, 40
 INK_COLOUR, SOFT_COLOUR, PAPER_COLOUR = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 MAX_INTERPOLATED_CELLS = 28  # cells along a side: more are pixels, which are shown as they are
 SCALE_QUANTILE = 0.995  # of a map's values are within its scale
@@ -66,7 +66,8 @@ def overlay_maps(video: RgbFrames, panels: Sequence[Panel], caption: str) -> UIn
         _draw_title(cell, panel.title, panel)
         cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel)
         profile = np.stack([np.maximum(panel.map, 0), np.minimum(panel.map, 0)], -1).sum((1, 2))
-        bar_colours = (DIVERGING[-20], DIVERGING[20]) if panel.signed else (SEQUENTIAL[LEVELS // 2],) * 2
+        table = color_table(signed=panel.signed)
+        bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
         _draw_profile(
             cell[:, TITLE_HEIGHT + h :],
             _interpolate_frames(profile, panel.positions, frames, nearest=True),
@@ -97,7 +98,7 @@ def _draw_title(cell: RgbFrames, title: str, panel: Panel | None) -> None:
         right = w - width(end) - 4
         write(cell[0], start, 0, y, SOFT_COLOUR, most=w)
         write(cell[0], end, right + 4, y, SOFT_COLOUR, most=w)
-        colours = DIVERGING if panel.signed else SEQUENTIAL
+        colours = color_table(signed=panel.signed)
         cell[0, y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
     cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
 

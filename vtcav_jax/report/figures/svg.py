@@ -7,34 +7,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
+from markupsafe import escape
+
+from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
 
-# Told apart by anyone, on light and on dark. Of a figure that stands alone; a page has the same in its own style.
-THEME_CSS = """
-:root { --ink: #1c2127; --soft: #5d6773; --line: #d6dae0; --null: #dfe3e8; --paper: #fff; --faint: #a7b0ba;
- --one: #0067b1; --two: #c2500b; --three: #00795a; --four: #9a3d80; --up: #0067b1; --down: #c2500b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a3adb8; --line: #3a424c; --null: #343c46;
- --paper: #15191e; --faint: #6b7682; --one: #5cb3ff; --two: #ff9a5c; --three: #3ecf9f; --four: #e08cc6;
- --up: #5cb3ff; --down: #ff9a5c; } }
-"""
-FIGURE_CSS = """
-.fig { font: 12px system-ui, sans-serif; fill: var(--ink); }
-.fig .soft { fill: var(--soft); } .fig .axis { stroke: var(--line); fill: none; }
-.fig .zero { stroke: var(--soft); stroke-dasharray: 3 3; } .fig .null { fill: var(--null); }
-.fig .bar { stroke-width: 2.5; fill: none; } .fig .thin { stroke-width: 1.2; fill: none; }
-.fig .one { stroke: var(--one); } .fig .two { stroke: var(--two); } .fig .three { stroke: var(--three); }
-.fig .four { stroke: var(--four); } .fig .faint { stroke: var(--faint); }
-.fig .one.dot, .fig .one.fill { fill: var(--one); } .fig .two.dot, .fig .two.fill { fill: var(--two); }
-.fig .three.dot, .fig .three.fill { fill: var(--three); } .fig .four.dot, .fig .four.fill { fill: var(--four); }
-.fig .faint.dot { fill: var(--paper); } .fig .faint.fill { fill: var(--faint); fill-opacity: .55; }
-.fig .band { stroke: none; fill-opacity: .18; } .fig .title { font-weight: 600; }
-.fig .ink { stroke: var(--ink); } .fig .unsure { stroke-dasharray: 4 3; }
-.fig .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 3; }
-.fig .paper { fill: var(--paper); } .fig .plus { fill: var(--up); } .fig .minus { fill: var(--down); }
-"""
+# Colours that stay distinguishable with colour-blind vision, for light and dark backgrounds; pages share them.
+THEME_CSS = read_asset("vtcav_jax.report", "theme.css")
+FIGURE_CSS = read_asset("vtcav_jax.report", "figure.css")
 
 
 Number = int | float

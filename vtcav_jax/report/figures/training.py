@@ -3,8 +3,9 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import escape
 
 from vtcav_jax import atomic
 

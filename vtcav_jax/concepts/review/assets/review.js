@@ -1,74 +1,3 @@
-"""The text of `review.html`: markup, style and script, with marks where `review` puts the clips."""
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; media-src data:;
- style-src 'unsafe-inline'; script-src 'sha256-@allowed'; base-uri 'none'; form-action 'none'">
-<title>Review of @name</title>
-<style>@style</style>
-</head>
-<body>
-<header>
-<div class="bar">
-<label>concept <select id="concept"></select></label>
-<label>kind <select id="kind"></select></label>
-<label>show <select id="state">
-<option value="">all</option><option value="none">not looked at</option>
-<option value="keep">kept</option><option value="reject">rejected</option></select></label>
-<label>sort <select id="sort">
-<option value="up">least sure first</option><option value="down">surest first</option>
-<option value="source">by video</option></select></label>
-<label>confidence at most <input id="most" type="range" min="0" max="1" step="0.01" value="1"><output id="at">1</output>
-</label>
-<button id="rest" type="button">Keep the rest shown</button>
-<button id="save" type="button">Save review.csv</button>
-</div>
-<p class="bar"><span id="counts" role="status"></span>
-<span class="help">click or <kbd>r</kbd> rejects (again: keeps), <kbd>k</kbd> keeps, <kbd>u</kbd> undoes, arrows move;
-a dynamic clip takes its controls with it. Put the saved file into this page's folder: reading the set and mining again
-go by it.</span></p>
-</header>
-<main id="main"></main>
-<script type="application/json" id="data">@data</script>
-<script>@script</script>
-</body>
-</html>
-"""
-
-STYLE = """
-:root { color-scheme: light dark; --keep: #18794e; --reject: #c62a2f; --line: #8888; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 14px/1.4 system-ui, sans-serif; background: Canvas; color: CanvasText; }
-header { position: sticky; top: 0; z-index: 1; background: Canvas; border-bottom: 1px solid var(--line);
- padding: 8px 16px; }
-.bar { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 4px 0; }
-.help { opacity: .75; }
-#counts { font-weight: 600; }
-#save.unsaved { outline: 2px solid var(--reject); }
-kbd { border: 1px solid var(--line); border-radius: 3px; padding: 0 4px; }
-main { padding: 0 16px 40vh; }
-h2 { font-size: 16px; margin: 18px 0 6px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 8px; }
-.card { border: 3px solid transparent; border-radius: 6px; padding: 3px; cursor: pointer; text-align: left;
- background: none; font: inherit; color: inherit; content-visibility: auto; contain-intrinsic-size: 130px 176px;
- scroll-margin: 130px; min-width: 0; }
-.card:focus-visible { outline: 3px solid Highlight; }
-.view { display: block; width: 100%; aspect-ratio: 1; background: #000; border-radius: 3px; overflow: hidden; }
-.view > * { display: block; width: 100%; height: 100%; }
-.card.keep { border-color: var(--keep); }
-.card.reject { border-color: var(--reject); }
-.card.reject .view { opacity: .3; }
-.what { display: block; font-size: 12px; line-height: 1.3; overflow: hidden; text-overflow: ellipsis;
- white-space: nowrap; }
-.verdict { font-weight: 600; }
-.keep .verdict { color: var(--keep); }
-.reject .verdict { color: var(--reject); }
-"""
-
-SCRIPT = r"""
 'use strict';
 const clips = JSON.parse(document.getElementById('data').textContent);
 const by = id => document.getElementById(id);
@@ -234,4 +163,3 @@ by('save').addEventListener('click', () => {
 addEventListener('beforeunload', event => { if (unsaved) event.preventDefault(); });
 list();
 document.body.dataset.ready = Math.round(performance.now());
-"""
