@@ -1,7 +1,7 @@
 """Console output: results on stdout, notes and warnings through `logging`, progress through `tqdm`.
 
-Results always go to stdout. Notes go to stdout as well, warnings and progress to stderr. `verbosity` "quiet" drops notes
-and progress; "json" writes each note, warning and progress update as one JSON object per line on stderr.
+Results always go to stdout. Notes go to stdout as well, warnings and progress to stderr. `verbosity` "quiet" drops
+notes and progress; "json" writes each note, warning and progress update as one JSON object per line on stderr.
 """
 
 import json
@@ -82,7 +82,7 @@ class _TerminalLine(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        return super().format_dict | {"postfix": escape_control_chars(self.note()) if self.n else None}
+        return dict(super().format_dict) | {"postfix": escape_control_chars(self.note()) if self.n else None}
 
 
 def progress(

@@ -120,9 +120,9 @@ def _t_test(a: Float[np.ndarray, "n ..."], b: Float[np.ndarray, "k ..."]) -> tup
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # samples that do not vary
-        test = ttest_ind(a, b)
+        t, p = np.array(ttest_ind(a, b), float)
     constant = (a == a[:1]).all(0) & (b == b[:1]).all(0)
-    return np.where(constant, np.nan, test.statistic), np.where(constant, np.nan, test.pvalue)
+    return np.where(constant, np.nan, t), np.where(constant, np.nan, p)
 
 
 def _certain_where_constant(t: np.ndarray, p: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
