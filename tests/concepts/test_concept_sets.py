@@ -91,7 +91,7 @@ def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
         concepts.read_sets(tmp_path)
     for part in ("1.mp4 is not the clip that was mined", "2.mp4 is missing", "is no path within the folder"):
         assert part in str(error.value)
-    (tmp_path / CONCEPTS_CSV).write_text("concept,kind\n")
+    (tmp_path / CONCEPTS_CSV).write_text("concept,clip_type\n")
     with pytest.raises(ValueError, match="no column file"):
         concepts.read_sets(tmp_path)
 
@@ -116,7 +116,8 @@ def test_a_control_may_equal_its_twin(tmp_path):
     clips = mined(tmp_path, 1)
     path = put(tmp_path, "ball/frozen/0.mp4", video(0))
     write_sets(
-        tmp_path, [*clips, replace(clips[0], kind="frozen", path=path, file="ball/frozen/0.mp4", twin=clips[0].file)]
+        tmp_path,
+        [*clips, replace(clips[0], clip_type="frozen", path=path, file="ball/frozen/0.mp4", control_of=clips[0].file)],
     )
     assert len(concepts.read_sets(tmp_path).clips) == 2
 

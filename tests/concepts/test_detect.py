@@ -22,13 +22,13 @@ real = pytest.mark.skipif(
 def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path):
     with pytest.raises(ValueError, match="there is no file .*; expected a detector's weights"):
         detect.load_detector(tmp_path / "yolov8n.pt")
-    for name, content, said in (
+    for name, content, message in (
         ("weights.bin", b"x", "expected .pt, .pth, .onnx"),
         ("text.pt", b"hello", "does not hold weights"),
         ("pointer.pt", b"version https://git-lfs", "pointer of Git LFS"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             detect.load_detector(tmp_path / name)
 
 
@@ -59,9 +59,10 @@ from vtcav_jax import concepts
 from vtcav_jax.concepts import detect
 real, out = Path(sys.argv[1]), Path(sys.argv[2])
 assert len(detect.list_labels(real / "yolov8n.pt")) == 80
-s = concepts.Mining(concepts.concepts(["person", "sports ball"]), frames=4, detector=real / "yolov8n.pt",
-                    image_size=320, random_sets=1, random_size=1, least_confidence=0.3)
-print(concepts.mine([real / "five_frames.mp4", real / "horse_riding.gif"], s, out).text)
+wanted = concepts.parse_concepts(["person", "sports ball"])
+config = concepts.MiningConfig(wanted, clip_frames=4, detector=real / "yolov8n.pt", detector_size=320,
+                               num_random_sets=1, random_set_size=1, min_confidence=0.3)
+print(concepts.mine([real / "five_frames.mp4", real / "horse_riding.gif"], config, out).text)
 """
 
 

@@ -41,13 +41,13 @@ def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(vide
         (folder / name / "film.mp4").write_bytes(videos[i].read_bytes())
     rows = [f"film.mp4,{i},1,red,1,2,11,12\n" for i in range(FRAMES)]
     table = tmp_path / "boxes.csv"
-    given = replace(mining_config(random_sets=0), boxes=table)
+    config = replace(mining_config(num_random_sets=0), boxes=table)
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
     with pytest.raises(ValueError, match="those of several videos, such as film.mp4; write them as a/film.mp4"):
-        concepts.mine(folder, given, tmp_path / "out")
+        concepts.mine(folder, config, tmp_path / "out")
     rows = [f"{name}/{row}" for name in ("a", "c") for row in rows]
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
-    report = concepts.mine(folder, given, tmp_path / "out")
+    report = concepts.mine(folder, config, tmp_path / "out")
     assert {clip.source for clip in concepts.read_sets(tmp_path / "out").clips} == {"a/film.mp4"}
     assert "boxes.csv has boxes of what is not among the videos: 'c/film.mp4'" in report.notes
 
@@ -58,18 +58,18 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
     (tmp_path / "films.csv").write_text("path,boxes\n" + "".join(f"{path},boxes.csv\n" for path in videos))
     read, times = inputs.read_boxes, []
     monkeypatch.setattr(inputs, "read_boxes", lambda path: times.append(path) or read(path))
-    report = concepts.mine(tmp_path / "films.csv", mining_config(random_sets=0), tmp_path / "out")
+    report = concepts.mine(tmp_path / "films.csv", mining_config(num_random_sets=0), tmp_path / "out")
     assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # as still clips that are equal count once
 
 
 @pytest.mark.slow
 def test_worlds_are_mined_by_their_boxes(tmp_path):
     export.write_clips(render.make_clips(render.GlyphWorld(), 24, 3), tmp_path / "world")
-    asked = concepts.parse_concepts(
+    parsed = concepts.parse_concepts(
         ["ring=key@shape:ring", "x=key@shape:x", "left=key@direction:left", "up=key@direction:up"]
     )
-    wanted = MiningConfig(asked, clip_frames=5, boxes=tmp_path / "world" / "boxes.csv", num_random_sets=1)
-    report = concepts.mine(tmp_path / "world" / "manifest.csv", wanted, tmp_path / "out")
+    config = MiningConfig(parsed, clip_frames=5, boxes=tmp_path / "world" / "boxes.csv", num_random_sets=1)
+    report = concepts.mine(tmp_path / "world" / "manifest.csv", config, tmp_path / "out")
     sets = concepts.read_sets(report.folder)
     assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
     factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(24))
@@ -83,10 +83,10 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
 
 @pytest.mark.slow
 def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "AT_ONCE", 7)
-    asked = concepts.parse_concepts(["ring=key@shape:ring", "left=key@direction:left"])
-    wanted = MiningConfig(asked, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
-    report = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out", targets="worlds:small:70:4")
+    monkeypatch.setattr(inputs, "WORLD_CLIPS_PER_BATCH", 7)
+    parsed = concepts.parse_concepts(["ring=key@shape:ring", "left=key@direction:left"])
+    config = MiningConfig(parsed, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
+    report = concepts.mine("worlds:small:40:3", config, tmp_path / "out", targets="worlds:small:70:4")
     assert report.n_videos == 40 and not report.failures and not report.notes
     sets = concepts.read_sets(tmp_path / "out")
     factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(40))
@@ -96,17 +96,17 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
         i = int(clip.source.rpartition("_")[2])
         assert factors["direction"][i] == GLYPH_QUESTIONS["direction"].index("left")
         # What was cut out is what the world shows there, up to the rounding of H.264's colours.
-        shown = render.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
-        expected = crops.dynamic_clip(list(np.rint(255 * shown).astype(np.uint8)), clip.boxes)
+        rendered = render.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
+        expected = crops.dynamic_clip(list(np.rint(255 * rendered).astype(np.uint8)), clip.boxes)
         assert np.abs(concepts.load_frames(clip).astype(int) - expected).max() <= 2
     films = list((tmp_path / "out" / "videos").rglob("*.mp4"))
     films[0].unlink()
     before = {path: path.stat().st_mtime_ns for path in films[1:]}
-    again = concepts.mine("worlds:small:40:3", wanted, tmp_path / "out")
+    again = concepts.mine("worlds:small:40:3", config, tmp_path / "out")
     assert again.n_frames == 0 and films[0].exists()
     assert before == {path: path.stat().st_mtime_ns for path in films[1:]}
     with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; give one of both another"):
-        concepts.mine("worlds:small:40:3", wanted, tmp_path / "none", targets="worlds:small:9:3")
+        concepts.mine("worlds:small:40:3", config, tmp_path / "none", targets="worlds:small:9:3")
     with pytest.raises(ValueError, match="no label named 'kee' .did you mean key"):
         concepts.mine("worlds:small:7:3", MiningConfig(concepts.parse_concepts(["kee"])), tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -115,7 +115,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
 def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
     (tmp_path / "parts.csv").write_text(f"path,start,end\n{videos[0]},0.2,0.6\n{videos[0]},0.6,0.9\n")
     report = concepts.mine(
-        tmp_path / "parts.csv", mining_config(random_sets=0), tmp_path / "out", detector=SquareDetector()
+        tmp_path / "parts.csv", mining_config(num_random_sets=0), tmp_path / "out", detector=SquareDetector()
     )
     clips = concepts.read_sets(tmp_path / "out").clips_of("red")
     assert report.n_frames == 17 or report.n_frames == 18
@@ -125,7 +125,10 @@ def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
 def test_mining_says_which_videos_count_once(videos, tmp_path):
     (tmp_path / "copy.mp4").write_bytes(videos[0].read_bytes())
     report = concepts.mine(
-        [videos[0], tmp_path / "copy.mp4"], mining_config(random_sets=0), tmp_path / "out", detector=SquareDetector()
+        [videos[0], tmp_path / "copy.mp4"],
+        mining_config(num_random_sets=0),
+        tmp_path / "out",
+        detector=SquareDetector(),
     )
     assert any("is the same video as" in note for note in report.notes)
     assert mining.FILTER_STAGES[-1] == "left" and report.counts["red", "static"] == 2
@@ -139,10 +142,12 @@ def test_targets_are_refused_with_both_names(videos, tmp_path):
 
 
 def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_path):
-    one = tmp_path / "one"
-    one.mkdir()
-    (one / "x.mp4").write_bytes(videos[1].read_bytes())
-    prepare_dataset(open_source(one), ClipSpec(frames=4, size=32), SamplingConfig(), tmp_path / "ready", num_workers=0)
+    target_folder = tmp_path / "one"
+    target_folder.mkdir()
+    (target_folder / "x.mp4").write_bytes(videos[1].read_bytes())
+    prepare_dataset(
+        open_source(target_folder), ClipSpec(frames=4, size=32), SamplingConfig(), tmp_path / "ready", num_workers=0
+    )
     with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
         concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=tmp_path / "ready")
     with pytest.raises(ValueError, match="has clips but no videos, of which boxes could be cut out"):
@@ -150,9 +155,9 @@ def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_
 
 
 def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, tmp_path):
-    finder = SquareDetector()
+    detector = SquareDetector()
     with pytest.raises(ValueError, match="no label named 'rad' .did you mean red"):
-        concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=finder)
+        concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=detector)
     with pytest.raises(ValueError, match="no HEAD:ANSWER of the videos named 'a:b'"):
-        concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=finder)
-    assert not finder.n_frames_seen and not (tmp_path / "out").exists()
+        concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=detector)
+    assert not detector.n_frames_seen and not (tmp_path / "out").exists()

@@ -15,23 +15,23 @@ from vtcav_jax.worlds import make_clips, write_clips
 
 GEOMETRY = PRESETS["video_swin_tiny"].clip_spec
 WORLD = "worlds:small:90:3"
-ASKED = MiningConfig(parse_concepts(["left=@direction:left", "@shape:ring"]), max_clips=4, num_random_sets=2)
+CONFIG = MiningConfig(parse_concepts(["left=@direction:left", "@shape:ring"]), max_clips=4, num_random_sets=2)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def mined(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "sets"
-    return folder, mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, folder)
+    return folder, mine_labelled_clips(open_source(WORLD), CONFIG, GEOMETRY, folder)
 
 
-def test_each_clip_is_in_one_set_and_has_its_label(made):
-    sets = read_sets(made[0])
+def test_each_clip_is_in_one_set_and_has_its_label(mined):
+    sets = read_sets(mined[0])
     assert sets.concepts == ("left", "shape ring", "random_000", "random_001")
-    own = [clip for clip in sets.clips if not clip.control_of]
-    assert Counter((clip.concept, clip.clip_type) for clip in own) == {
+    base_clips = [clip for clip in sets.clips if not clip.control_of]
+    assert Counter((clip.concept, clip.clip_type) for clip in base_clips) == {
         (concept, kind): 4 for concept in sets.concepts for kind in ("static", "dynamic")
     }
-    assert len({clip.source for clip in own}) == len(own)
+    assert len({clip.source for clip in base_clips}) == len(base_clips)
     source = open_source(WORLD)
     labels = {item.name: item.labels for item in source.items}
     assert all(labels[clip.source]["direction"] == 0 for clip in sets.clips_of("left"))
@@ -42,8 +42,8 @@ def test_each_clip_is_in_one_set_and_has_its_label(made):
 def test_random_sets_have_all_labels_alike():
     """Dealt after the concepts, the first of them would lack what those took."""
     source = open_source("worlds:small:1200:3")
-    asked = MiningConfig(parse_concepts(["@direction:left", "@shape:ring"]), max_clips=40, num_random_sets=6)
-    places, notes = assign_clips(source, asked)
+    config = MiningConfig(parse_concepts(["@direction:left", "@shape:ring"]), max_clips=40, num_random_sets=6)
+    places, notes = assign_clips(source, config)
     counts = np.zeros((6, 2))
     for i, (name, _, _) in places.items():
         if name.startswith("random_"):
@@ -54,45 +54,48 @@ def test_random_sets_have_all_labels_alike():
     assert np.all(np.abs(counts.sum(0) - 120) < 3 * np.sqrt(480 * 0.25 * 0.75))
 
 
-def test_kinds_are_what_they_are_called(made):
-    sets = read_sets(made[0])
+def test_kinds_are_what_they_are_called(mined):
+    sets = read_sets(mined[0])
     of = {(clip.family, clip.clip_type): load_frames(clip) for clip in sets.clips_of("left")}
     for (family, kind), video in of.items():
         still = bool((video == video[0]).all())
         assert still == (kind in ("static", "frozen"))
         moving = of.get((family, "dynamic"))
         if kind == "reversed":
+            assert moving is not None
             assert np.array_equal(video, moving[::-1])
         if kind == "frozen":
+            assert moving is not None
             assert np.array_equal(video[0], moving[4])
         if kind == "shuffled":
+            assert moving is not None
             assert sorted(frame.tobytes() for frame in video) == sorted(frame.tobytes() for frame in moving)
     assert Counter(kind for _, kind in of) == dict.fromkeys(("static", "dynamic", "frozen", "shuffled", "reversed"), 4)
 
 
 @pytest.mark.slow
-def test_the_same_call_makes_the_same_files(made, tmp_path):
+def test_the_same_call_makes_the_same_files(mined, tmp_path):
     again = tmp_path / "again"
-    mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, again)
-    (some := next(again.rglob("*.mp4"))).unlink()
-    assert mine_labelled_clips(open_source(WORLD), ASKED, GEOMETRY, again).counts == made[1].counts and some.exists()
+    mine_labelled_clips(open_source(WORLD), CONFIG, GEOMETRY, again)
+    (clip := next(again.rglob("*.mp4"))).unlink()
+    assert mine_labelled_clips(open_source(WORLD), CONFIG, GEOMETRY, again).counts == mined[1].counts and clip.exists()
 
     def files(folder: Path) -> dict[str, bytes]:
-        some = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]  # it has the name
-        return {str(path.relative_to(folder)): path.read_bytes() for path in some}
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]  # it has the name
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
-    assert files(again) == files(made[0])
+    assert files(again) == files(mined[0])
 
 
 def test_what_cannot_be_had_is_said(tmp_path):
-    notes = " ".join(assign_clips(open_source("worlds:small:30:3"), ASKED)[1])
+    notes = " ".join(assign_clips(open_source("worlds:small:30:3"), CONFIG)[1])
     assert re.search(r"left: \d clips of each kind instead of 4; \d are labelled so", notes)
     twice = MiningConfig(parse_concepts(["a=@direction:left", "b=@direction:left"]), max_clips=4, num_random_sets=2)
     with pytest.raises(ValueError, match="a, b are labels of the same clips"):
         assign_clips(open_source("worlds:small:30:3"), twice)
     wrong = MiningConfig(parse_concepts(["a=@direction:lefft", "b=@size:big"]))
-    told = r"a=@direction:lefft: no answer to direction named 'lefft'.*b=@size:big: no question of the videos"
-    with pytest.raises(ValueError, match=told):
+    message = r"a=@direction:lefft: no answer to direction named 'lefft'.*b=@size:big: no question of the videos"
+    with pytest.raises(ValueError, match=message):
         mine_labelled_clips(open_source(WORLD), wrong, GEOMETRY, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(ValueError, match="ball are of boxes, the others of whole clips"):
@@ -103,4 +106,4 @@ def test_targets_are_refused(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")
     with pytest.raises(ValueError, match="a target cannot give concepts"):
-        mine_labelled_clips(source, ASKED, GEOMETRY, tmp_path / "sets", targets=source)
+        mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=source)

@@ -71,33 +71,35 @@ def test_negatives_are_disjoint_and_touch_no_concept(mined, videos):
     sets = concepts.read_sets(mined.folder)
     assert sets.negatives == ("random_000", "random_001")
     boxes = {path.name: list(SquareDetector().boxes(iter(square_video(i)), 25)) for i, path in enumerate(videos)}
-    some = [clip for name in sets.negatives for clip in sets.clips_of(name)]
+    negatives = [clip for name in sets.negatives for clip in sets.clips_of(name)]
     assert sets.counts()["random_000", "static"] == sets.counts()["random_001", "dynamic"] == 4
-    for clip in some:
+    for clip in negatives:
         assert len(clip.frames) == (1 if clip.clip_type == "static" else 6)
         for frame, box in zip(clip.frames, clip.boxes):
             reds = [b.corners for b in boxes[clip.source] if b.frame == frame and b.label == "red"]
             assert not any(intersection(box, red) for red in reds)
-    for a in some:
-        for b in some:
+    for a in negatives:
+        for b in negatives:
             if a is not b and (a.source, a.clip_type, a.frames) == (b.source, b.clip_type, b.frames):
                 assert max(iou(x, y) for x, y in zip(a.boxes, b.boxes)) <= 0.5
-    assert {clip.label for clip in some} == {"blue", "anywhere"}
+    assert {clip.label for clip in negatives} == {"blue", "anywhere"}
 
 
 def test_what_each_threshold_removes_is_told(videos, tmp_path):
     report = concepts.mine(
-        videos, mining_config(least_confidence=0.69, most=3), tmp_path / "out", detector=SquareDetector()
+        videos, mining_config(min_confidence=0.69, max_clips=3), tmp_path / "out", detector=SquareDetector()
     )
     row = report.thresholds["red", "static"]
     assert row["found"] == 6 * FRAMES and row["confidence"] == 2 * FRAMES and row["in all"] == 5 and row["left"] == 3
     assert row["found"] == sum(row.values()) - row["found"]
     moving = report.thresholds["red", "dynamic"]
     assert moving["found"] == sum(moving.values()) - moving["found"] and moving["left"] == 3
-    large = concepts.mine(videos, mining_config(least_area=0.1), tmp_path / "out", detector=SquareDetector())
+    large = concepts.mine(videos, mining_config(min_area=0.1), tmp_path / "out", detector=SquareDetector())
     assert large.thresholds["red", "static"]["area"] == 6 * FRAMES and large.n_frames == 0
     assert "there is no clip of red, static" in large.notes and not (tmp_path / "out/red/static").exists()
-    long = concepts.mine(videos, mining_config(least_length=FRAMES + 1), tmp_path / "out", detector=SquareDetector())
+    long = concepts.mine(
+        videos, mining_config(min_track_length=FRAMES + 1), tmp_path / "out", detector=SquareDetector()
+    )
     assert long.thresholds["red", "dynamic"]["left"] == 0
 
 
@@ -107,8 +109,8 @@ def test_order_and_names_of_videos_do_not_matter(mined, videos, tmp_path):
         links.append(tmp_path / f"{i} other.mp4")
         links[-1].symlink_to(path)
     concepts.mine(links, mining_config(), tmp_path / "out", detector=SquareDetector())
-    one, other = ({p for p in file_hashes(f).items() if ".mp4" in p[0]} for f in (mined.folder, tmp_path / "out"))
-    assert sorted(digest for _, digest in one) == sorted(digest for _, digest in other)
+    ours, theirs = ({p for p in file_hashes(f).items() if ".mp4" in p[0]} for f in (mined.folder, tmp_path / "out"))
+    assert sorted(digest for _, digest in ours) == sorted(digest for _, digest in theirs)
 
 
 @pytest.mark.slow
@@ -138,7 +140,7 @@ def killed(path, data):
     write(path, data)
 atomic.write_bytes = killed
 videos = sorted(Path({videos!r}).iterdir())
-concepts.mine(videos, t.settings(), {out!r}, detector=t.Squares({frames}))
+concepts.mine(videos, t.mining_config(), {out!r}, detector=t.SquareDetector({frames}))
 """
 
 
@@ -168,7 +170,7 @@ def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(t
         )
     (folder / "30.mp4").write_bytes((folder / "30.mp4").read_bytes()[:900])
     report = concepts.mine(
-        folder, mining_config(random_sets=0, most_per_video=1), tmp_path / "out", detector=SquareDetector()
+        folder, mining_config(num_random_sets=0, max_clips_per_video=1), tmp_path / "out", detector=SquareDetector()
     )
     assert list(report.failures) == ["30.mp4"] and report.n_videos == 50
     assert "no box of any concept: 07.mp4" in report.notes
@@ -182,7 +184,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mining, "finish", killed)
+        patch.setattr(mining, "write_outputs", killed)
         with pytest.raises(KeyboardInterrupt):
             concepts.mine(videos[:2], mining_config("blue"), tmp_path / "a" / "out", detector=SquareDetector())
     assert list((tmp_path / "a" / "out" / "blue").rglob("*.mp4"))
@@ -197,7 +199,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
         path.write_bytes(b"mine")
         lines.append(lines[-1].replace(lines[-1].split(",")[2], str(path)))
     table.write_text("".join(lines))
-    concepts.mine(videos[:2], mining_config("red", most=2), tmp_path / "a" / "out", detector=SquareDetector())
+    concepts.mine(videos[:2], mining_config("red", max_clips=2), tmp_path / "a" / "out", detector=SquareDetector())
     assert outside.exists() and beside.exists()
 
 
@@ -217,8 +219,8 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
 
 def test_settings_tell_all_faults_at_once():
     with pytest.raises(ValueError) as error:
-        mining_config("a b", "a_b", "random", "red", "red", frames=0, least_area=2.0, tracker="sort")
-    for part in ("same folder", "negative sets", "named twice", "frames", "least_area", "tracker"):
+        mining_config("a b", "a_b", "random", "red", "red", clip_frames=0, min_area=2.0, tracker="sort")
+    for part in ("same folder", "negative sets", "named twice", "clip_frames", "min_area", "tracker"):
         assert part in str(error.value)
     for text in ("=red", "x=", "x=red@head", "x=red@:a"):
         with pytest.raises(ValueError, match="is no concept"):
@@ -236,7 +238,11 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
     other = tmp_path / "other.mp4"
     other.write_bytes(encode_lossless_mp4(square_video(99, ("green",))))
     report = concepts.mine(
-        videos[:2], mining_config(random_sets=1), tmp_path / "out", detector=SquareDetector(), negative_videos=[other]
+        videos[:2],
+        mining_config(num_random_sets=1),
+        tmp_path / "out",
+        detector=SquareDetector(),
+        negative_videos=[other],
     )
     sets = concepts.read_sets(report.folder)
     assert {clip.source for name in sets.negatives for clip in sets.clips_of(name)} == {"other.mp4"}
@@ -249,7 +255,7 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
 @pytest.mark.slow
 def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     out = tmp_path / "out"
-    concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
+    concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
     before = concepts.read_sets(out)
     bad, good = before.clips_of("red", "dynamic")[0], before.clips_of("red", "static")[1]
     rows = [(bad.file, bad.sha256, "reject"), (good.file, good.sha256, "keep")]
@@ -257,7 +263,7 @@ def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     after = concepts.read_sets(out)
     assert len(after.clips_of("red", "dynamic")) == len(after.clips_of("red", "jitter")) == 3
     assert {clip.clip_type for clip in after.rejected} == {"dynamic", *crops.CONTROLS}
-    report = concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
+    report = concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
     again = concepts.read_sets(out)
     assert len(again.clips_of("red", "dynamic")) == 4 and report.thresholds["red", "dynamic"]["rejected"] == 1
     assert bad.file not in {clip.file for clip in again.clips} and bad.file in {clip.file for clip in again.rejected}
@@ -268,7 +274,7 @@ def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     assert {report.counts["red", kind] for kind in ("dynamic", *crops.CONTROLS)} == {4}  # without the rejected one's
     (out / "review.csv").write_text(f'file,sha256,verdict\n"{bad.file}",,\n')
     assert bad.file in {clip.file for clip in concepts.read_sets(out).clips_of("red", "dynamic")}
-    concepts.mine(videos, mining_config(most=4), out, detector=SquareDetector())
+    concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
     assert len(concepts.read_sets(out).clips) == len(before.clips) and not concepts.read_sets(out).rejected
 
 

@@ -43,8 +43,8 @@ def cards(n):
 def test_the_page_holds_the_clips_as_data_and_nothing_else_runs():
     page = review_page.render_review_page(list(cards(12)), NASTY)
     assert page.count("<script") == 2 and page.count("</script>") == 2 and "broken = 1</script>" not in page
-    found = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    assert found and [card["sha256"] for card in json.loads(found[1])] == [f"{i:064x}" for i in range(12)]
+    data = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert data and [card["sha256"] for card in json.loads(data[1])] == [f"{i:064x}" for i in range(12)]
     assert "http://" not in page and "https://" not in page
     assert "<title>Review of &lt;/script&gt;" in page
 
@@ -92,12 +92,12 @@ def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
 
 def opened(browser, path):
     page = browser.new_page(viewport={"width": 1200, "height": 900}, accept_downloads=True)
-    said = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(path.as_uri())
     page.wait_for_selector("body[data-ready]")
-    return page, said
+    return page, messages
 
 
 def until(page, true):
@@ -116,7 +116,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
             path = tmp_path / concept / "dynamic" / f"{i}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_lossless_mp4(random.integers(0, 256, (6, 30, 40, 3), np.uint8)))
-    page, said = opened(browser, concepts.review_sets(tmp_path)[0])
+    page, messages = opened(browser, concepts.review_sets(tmp_path)[0])
     names = page.eval_on_selector_all(".card", "cards => cards.map(card => card.clip.file)")
     assert names == [f"{concept}/dynamic/{i}.mp4" for concept in ("ball", "bat") for i in range(4)]
     until(page, "document.querySelectorAll('video').length == 8")
@@ -141,7 +141,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
     assert [clip.file for clip in sets.rejected] == [names[1], names[5]] and len(sets.clips) == 6
     again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
     assert "4 kept, 2 rejected, 2 not looked at" in again.inner_text("#counts")
-    assert not said
+    assert not messages
 
 
 def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
@@ -166,10 +166,10 @@ def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
 def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):
     path = tmp_path / "review.html"
     path.write_text(review_page.render_review_page(list(cards(1000)), NASTY), encoding="utf-8")
-    page, said = opened(browser, path)
+    page, messages = opened(browser, path)
     assert int(page.get_attribute("body", "data-ready")) < 5000
     assert page.locator(".card").count() == 1000 and page.locator("h2").first.inner_text().startswith("</script>")
-    assert not page.evaluate("'broken' in document.body.dataset") and not said
+    assert not page.evaluate("'broken' in document.body.dataset") and not messages
     until(page, "document.querySelectorAll('.view > *').length > 10")
     assert page.locator(".view > *").count() < 200  # only those near the window are loaded
     page.evaluate("scrollTo(0, document.body.scrollHeight)")

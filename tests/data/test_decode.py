@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -35,18 +36,20 @@ def number_in(picture: np.ndarray) -> int:
     return int(((stripes > 128) << np.arange(8)).sum())
 
 
-def write(path, codec, total=TOTAL, size=(48, 64), pixels="yuv420p", rate=25, milliseconds=None, **given):
-    """`given`: numbers (frame -> number drawn), rotation, container (options), options (of the codec)."""
+def write(
+    path: Path, codec, total=TOTAL, size=(48, 64), pixels="yuv420p", rate=25, milliseconds=None, **more: Any
+) -> Path:
+    """`more`: numbers (frame -> number drawn), rotation, container (options), options (of the codec)."""
     unit = Fraction(1, rate if milliseconds is None else 1000)
-    with av.open(path, "w", options=given.get("container", {})) as container:
-        stream = container.add_stream(codec, rate=rate, options=given.get("options", {}))
+    with av.open(path, "w", options=more.get("container", {})) as container:
+        stream = container.add_stream(codec, rate=rate, options=more.get("options", {}))
         stream.height, stream.width, stream.pix_fmt = *size, pixels
         stream.codec_context.gop_size = 25
         stream.codec_context.time_base = stream.time_base = unit
-        if "rotation" in given:
-            stream.set_display_rotation(given["rotation"])
+        if "rotation" in more:
+            stream.set_display_rotation(more["rotation"])
         for i in range(total):
-            number = given.get("numbers", lambda i: i)(i)
+            number = more.get("numbers", lambda i: i)(i)
             frame = av.VideoFrame.from_ndarray(numbered(number, *size), "rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = i if milliseconds is None else int(milliseconds[i]), unit
             container.mux(stream.encode(frame))
@@ -54,7 +57,7 @@ def write(path, codec, total=TOTAL, size=(48, 64), pixels="yuv420p", rate=25, mi
     return path
 
 
-FORMATS = {
+FORMATS: dict[str, dict[str, Any]] = {
     "h264.mp4": dict(codec="libx264"),
     "faststart.mp4": dict(codec="libx264", container={"movflags": "faststart"}),
     "h264.mkv": dict(codec="libx264"),
@@ -78,8 +81,8 @@ FORMATS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    for name, how in FORMATS.items():
-        write(folder / name, **how)
+    for name, encoding in FORMATS.items():
+        write(folder / name, **encoding)
     return folder
 
 
@@ -88,25 +91,25 @@ def test_every_frame_is_found_and_a_seek_gives_what_decoding_everything_gives(fo
     index = data.probe(folder / name)
     height, width = FORMATS[name].get("size", (48, 64))
     assert (index.height, index.width, index.rotation, len(index.times)) == (height, width, 0, TOTAL)
-    everything = dict(data.decode_frames(replace(index, keys=()), range(TOTAL)))
+    everything = dict(data.decode_frames(replace(index, key_timestamps=()), range(TOTAL)))
     assert [number_in(picture) for picture in everything.values()] == list(range(TOTAL))
     assert all(p.shape == (height, width, 3) and p.dtype == np.uint8 for p in everything.values())
     for start in range(0, TOTAL, 1 if name == "h264.mp4" else 7):
         wanted = {start, min(start + 3, TOTAL - 1), TOTAL - 1 - start // 2}
-        found = dict(data.decode_frames(index, wanted))
-        assert set(found) == wanted
-        for number, picture in found.items():
+        decoded = dict(data.decode_frames(index, wanted))
+        assert set(decoded) == wanted
+        for number, picture in decoded.items():
             np.testing.assert_array_equal(picture, everything[number])
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "b_frames.avi", "vp9.webm", "varying.mp4"])
 def test_decoding_begins_at_the_key_frame_before(folder, name, monkeypatch):
-    monkeypatch.setattr(decode, "_from_start", lambda *_: pytest.fail("a seek went wrong"))
+    monkeypatch.setattr(decode, "_decode_from_start", lambda *_: pytest.fail("a seek went wrong"))
     index = data.probe(folder / name)
     assert len(index.key_timestamps) > 1
     for number in range(TOTAL):
-        ((found, picture),) = data.decode_frames(index, [number])
-        assert found == number == number_in(picture)
+        ((decoded_number, picture),) = data.decode_frames(index, [number])
+        assert decoded_number == number == number_in(picture)
 
 
 def test_times_are_those_of_the_packets(folder):
@@ -142,8 +145,9 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
     _, upright = next(data.decode_frames(index, [3]))
     _, plain = next(data.decode_frames(data.probe(stored), [3]))
     # By the definition in the MP4 standard: what lies at (x, y) is shown at (a x + c y, b x + d y), moved into view.
-    with av.open(path) as container:
-        matrix = np.frombuffer(bytes(next(container.decode(video=0)).side_data["DISPLAYMATRIX"]), np.int32)
+    with av.open(path, "r") as container:
+        side_data: Any = next(container.decode(video=0)).side_data  # PyAV's annotation has motion vectors only
+        matrix = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), np.int32)
     (a, b), (c, d) = matrix[:2] // 65536, matrix[3:5] // 65536
     y, x = np.indices(plain.shape[:2])
     column, row = a * x + c * y, b * x + d * y
@@ -155,8 +159,9 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
 def test_25_and_50_frames_per_second_show_the_same(tmp_path):
     slow = write(tmp_path / "25.mp4", "libx264", total=40)
     fast = write(tmp_path / "50.mp4", "libx264", total=80, rate=50, numbers=lambda i: i // 2)
-    for given in (dict(start_seconds=0.4), dict(clips_per_video=2)):
-        clips = [data.read_clip(p, SMALL, interval_seconds=0.12, normalise=False, **given) for p in (slow, fast)]
+    samplings: tuple[dict[str, Any], ...] = (dict(start_seconds=0.4), dict(clips_per_video=2))
+    for sampling in samplings:
+        clips = [data.read_clip(p, SMALL, interval_seconds=0.12, normalise=False, **sampling) for p in (slow, fast)]
         seen = [[number_in(picture) for picture in clip.video.reshape(-1, 32, 32, 3)] for clip in clips]
         assert seen[0] == seen[1] == clips[0].frames.ravel().tolist()
 
@@ -179,21 +184,21 @@ def test_five_frames_are_repeated_and_said_to_be(tmp_path):
 
 def test_a_clip_has_the_shape_and_the_numbers_of_its_geometry(folder):
     path = folder / "h264.mp4"
-    clip = data.read_clip(path, SMALL, clips=10, views="three", normalise=False)
+    clip = data.read_clip(path, SMALL, clips_per_video=10, views="three_crop", normalise=False)
     assert clip.video.shape == (30, *SMALL.shape) and clip.video.dtype == np.uint8 and clip.frames.shape == (10, 4)
-    scaled = data.read_clip(path, SMALL, clips=10, views="three")
+    scaled = data.read_clip(path, SMALL, clips_per_video=10, views="three_crop")
     assert scaled.video.dtype == np.float32
     np.testing.assert_allclose(scaled.video, (clip.video / 255 - SMALL.mean) / SMALL.std, atol=1e-6)
-    one = data.read_clip(path, SMALL, views="three", normalise=False, start=int(clip.frames[4, 0]))
-    np.testing.assert_array_equal(one.video, clip.video[12:15])  # a clip's views are adjacent
+    fifth = data.read_clip(path, SMALL, views="three_crop", normalise=False, start=int(clip.frames[4, 0]))
+    np.testing.assert_array_equal(fifth.video, clip.video[12:15])  # a clip's views are adjacent
 
 
 def test_identity_tells_what_is_seen_and_nothing_else(folder, tmp_path):
     path = folder / "h264.mp4"
     copy = shutil.copy(path, tmp_path / "other name.mp4")
 
-    def identity(path=path, geometry=SMALL, **given):
-        return data.read_clip(path, geometry, **{"start": 6, **given}).identity
+    def identity(path=path, geometry=SMALL, **sampling: Any):
+        return data.read_clip(path, geometry, **{"start": 6, **sampling}).identity
 
     same = [identity(), identity(copy), identity(start=None, start_seconds=0.24), identity(interval_seconds=0.12)]
     assert len(set(same)) == 1 and len(same[0]) == 64 and int(same[0], 16)
@@ -201,14 +206,14 @@ def test_identity_tells_what_is_seen_and_nothing_else(folder, tmp_path):
     others = [
         identity(folder / "faststart.mp4"),
         identity(start=7),
-        identity(views="three"),
+        identity(views="three_crop"),
         identity(antialias=True),
         identity(normalise=False),
         identity(geometry=wider),
         identity(geometry=replace(SMALL, mean=(0.0, 0.0, 0.0))),
     ]
     assert len({same[0], *others}) == 8
-    assert identity(geometry=wider, views="three") == identity(views="three")
+    assert identity(geometry=wider, views="three_crop") == identity(views="three_crop")
 
 
 def audio_only(path):
@@ -262,7 +267,7 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(folder, tmp_path, na
         damaged[random.integers(0, len(content), count)] = random.integers(0, 256, count)
         path.write_bytes(damaged.tobytes())
         try:
-            clip = data.read_clip(path, SMALL, clips=3)
+            clip = data.read_clip(path, SMALL, clips_per_video=3)
         except data.VideoError as error:
             assert name in str(error)
         else:
@@ -278,17 +283,18 @@ def test_tags_that_are_not_utf8_do_no_harm(folder, tmp_path):
 
 def test_what_cannot_be_asked_says_why(folder):
     path = folder / "h264.mp4"
-    for given, reason in [
+    requests: list[tuple[dict[str, Any], str]] = [
         (dict(start=TOTAL), "frames 0 to 59"),
         (dict(start=-1), "frames 0 to 59"),
         (dict(start_seconds=2.5), "lasts 2.400 s"),
         (dict(start=1, start_seconds=1.0), "one start"),
-        (dict(start=1, clips=2), "1 clip"),
-        (dict(clips_per_video=0), "at least 1 clip"),
+        (dict(start=1, clips_per_video=2), "1 clip"),
+        (dict(clips_per_video=0), "clips_per_video: expected at least 1, got 0"),
         (dict(interval_seconds=0.0), "expected more than 0"),
-    ]:
+    ]
+    for sampling, reason in requests:
         with pytest.raises(ValueError, match=reason):
-            data.read_clip(path, SMALL, **given)
+            data.read_clip(path, SMALL, **sampling)
     with pytest.raises(ValueError, match="cannot be cut"):
         data.read_clip(path, replace(SMALL, resize=16))
     with pytest.raises(ValueError, match="asked for 3 to 60"):
@@ -317,6 +323,6 @@ def test_real_videos(name):
     clip = data.read_clip(path, KINETICS, normalise=False)
     assert clip.video.shape == (1, 32, 224, 224, 3) and clip.video.std() > 10
     assert clip.padded == (name in ("five_frames.mp4", "horse_riding.gif"))
-    everything = dict(data.decode_frames(replace(index, keys=()), np.unique(clip.frames).tolist()))
+    everything = dict(data.decode_frames(replace(index, key_timestamps=()), np.unique(clip.frames).tolist()))
     for picture, number in zip(clip.video[0], clip.frames[0]):
         np.testing.assert_array_equal(picture, resize.square_views(everything[number], KINETICS)[0])

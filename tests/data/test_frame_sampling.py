@@ -1,5 +1,7 @@
 """Which frames are chosen, beside the reference's rules said again, and by the clock."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,12 +89,12 @@ def test_a_part_stands_for_the_whole_video():
     assert data.select_frames(times, duration, SMALL, time_range=(1.0, 2.0), start=2).frames.tolist() == [
         [27, 30, 33, 36]
     ]
-    clock = dict(start_seconds=0.5, interval_seconds=0.04)
+    clock: dict[str, Any] = dict(start_seconds=0.5, interval_seconds=0.04)
     assert data.select_frames(times, duration, SMALL, time_range=(1.02, 2.0), **clock).frames.tolist() == [
         [38, 39, 40, 41]
     ]
     # Between two frames, the one on the screen counts.
     assert data.select_frames(times, duration, SMALL, time_range=(1.021, 1.022)).frames.tolist() == [[25] * 4]
-    for within, reason in (((2.0, 2.0), "ends after"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
+    for time_range, reason in (((2.0, 2.0), "ends after"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
         with pytest.raises(ValueError, match=reason):
-            data.select_frames(times, duration, SMALL, time_range=within)
+            data.select_frames(times, duration, SMALL, time_range=time_range)

@@ -13,6 +13,7 @@ from tests.data.test_decode import audio_only, number_in, write
 from vtcav_jax import data, worlds
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, VideoError, folder, open_source
+from vtcav_jax.data.world_source import WorldSource
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
 WORLD = ClipSpec(frames=8, size=32)
@@ -60,10 +61,10 @@ def test_a_flat_folder_and_a_single_file_have_no_labels(film, tmp_path):
     place(film, tmp_path / "2.mp4", tmp_path / "10.mkv")
     source = open_source(f"{tmp_path}/")
     assert source.heads == {} and names(source) == ["10.mkv", "2.mp4"] and source.items[0].labels == {}
-    one = open_source(tmp_path / "2.mp4")
+    single = open_source(tmp_path / "2.mp4")
     assert (
-        names(one) == ["2.mp4"]
-        and one.read(0, SMALL, SamplingConfig()).identity == source.read(0, SMALL, SamplingConfig()).identity
+        names(single) == ["2.mp4"]
+        and single.read(0, SMALL, SamplingConfig()).identity == source.read(0, SMALL, SamplingConfig()).identity
     )
 
 
@@ -182,11 +183,11 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
     text = "\n".join(["path,label,start,end", *rows])
     with pytest.raises(ValueError) as caught:
         open_source(manifest(tmp_path, text))
-    told = str(caught.value).splitlines()
-    assert told[0].startswith("manifest.csv has 5 faulty rows of 6")
-    assert [line.split(":")[0].strip() for line in told[1:]] == ["line 3", "line 5", "line 6", "line 7", "line 8"]
+    message = str(caught.value).splitlines()
+    assert message[0].startswith("manifest.csv has 5 faulty rows of 6")
+    assert [line.split(":")[0].strip() for line in message[1:]] == ["line 3", "line 5", "line 6", "line 7", "line 8"]
     for line, reason in zip(
-        told[1:], ("path is empty", "'x' is no number", "after start 2", "0 s or", "1 cells for 4")
+        message[1:], ("path is empty", "'x' is no number", "after start 2", "0 s or", "1 cells for 4")
     ):
         assert reason in line
 
@@ -251,8 +252,8 @@ def test_an_identity_of_a_source_is_that_of_its_clips_and_labels(film, tmp_path)
     place(film, tmp_path / "1" / "a" / "x.mp4", tmp_path / "2" / "a" / "x.mp4", tmp_path / "3" / "b" / "x.mp4")
     first, second, third = (open_source(tmp_path / name) for name in "123")
     assert first.identity == second.identity != third.identity
-    some = {open_source(f"worlds:small:{n}").identity for n in ("10", "20", "10:1")}
-    assert len(some) == 3 and open_source("worlds:small:10:0").identity in some
+    identities = {open_source(f"worlds:small:{n}").identity for n in ("10", "20", "10:1")}
+    assert len(identities) == 3 and open_source("worlds:small:10:0").identity in identities
 
 
 def test_broken_files_say_why(film, tmp_path):
@@ -277,28 +278,34 @@ def test_sources_can_be_sent_and_are_small_processes(film, tmp_path):
         again = pickle.loads(pickle.dumps(source))
         assert again == source and again.read(0, SMALL, KEPT).identity == source.read(0, SMALL, KEPT).identity
         program = (
-            "import sys; from vtcav_jax.clip_spec import ClipGeometry; from vtcav_jax.data import How, open_source\n"
-            "open_source(sys.argv[1]).read(0, ClipGeometry(frames=4, size=32), How())\n"
+            "import sys; from vtcav_jax.clip_spec import ClipSpec\n"
+            "from vtcav_jax.data import SamplingConfig, open_source\n"
+            "open_source(sys.argv[1]).read(0, ClipSpec(frames=4, size=32), SamplingConfig())\n"
             "print([name for name in ('jax', 'jaxlib', 'torch', 'tensorflow') if name in sys.modules])"
         )
-        found = subprocess.run([sys.executable, "-c", program, str(spec)], capture_output=True, text=True, check=True)
-        assert found.stdout == "[]\n"
+        child = subprocess.run([sys.executable, "-c", program, str(spec)], capture_output=True, text=True, check=True)
+        assert child.stdout == "[]\n"
 
 
 def test_a_share_of_a_worlds_clips_lacks_something_and_keeps_the_answers_that_are_left():
-    some, whole = open_source("worlds:events:60:3?without=distractor:0.3"), open_source("worlds:events:60:3")
-    assert some.identity != whole.identity and len(some.items) == 60
+    lacking_some, whole = open_source("worlds:events:60:3?without=distractor:0.3"), open_source("worlds:events:60:3")
+    assert isinstance(lacking_some, WorldSource)
+    assert lacking_some.identity != whole.identity and len(lacking_some.items) == 60
     clips, geometry = worlds.make_clips("events", 60, 3), WORLD
     gone = worlds.remove(clips, "distractor")
-    lacking = [i for i, item in enumerate(some.items) if "other" not in item.labels]
+    lacking = [i for i, item in enumerate(lacking_some.items) if "other" not in item.labels]
     assert 8 <= len(lacking) <= 28
-    np.testing.assert_array_equal(some.rendered(lacking[0]).masks["dis"], gone[lacking[:1]].masks["dis"])
+    np.testing.assert_array_equal(lacking_some.render(lacking[0]).masks["dis"], gone[lacking[:1]].masks["dis"])
     with pytest.raises(ValueError, match="some of the clips lack"):
-        some.rendered(0, 60)
-    for i, (item, one) in enumerate(zip(some.items, whole.items, strict=True)):
-        shown = (gone if i in lacking else clips).video[i]
-        np.testing.assert_array_equal(some.read(i, geometry, KEPT).video[0], np.rint(255 * shown).astype(np.uint8))
+        lacking_some.render(0, 60)
+    for i, (item, intact) in enumerate(zip(lacking_some.items, whole.items, strict=True)):
+        rendered = (gone if i in lacking else clips).video[i]
+        np.testing.assert_array_equal(
+            lacking_some.read(i, geometry, KEPT).video[0], np.rint(255 * rendered).astype(np.uint8)
+        )
         shape = clips.factors["shape"][i]
-        left = dict(either=int(shape == 1), both=int(shape != 3)) if i in lacking else {"other": one.labels["other"]}
-        assert item.labels == {name: left.get(name, value) for name, value in one.labels.items() if name in item.labels}
-        assert set(one.labels) - set(item.labels) <= {"other"}
+        left = dict(either=int(shape == 1), both=int(shape != 3)) if i in lacking else {"other": intact.labels["other"]}
+        assert item.labels == {
+            name: left.get(name, value) for name, value in intact.labels.items() if name in item.labels
+        }
+        assert set(intact.labels) - set(item.labels) <= {"other"}

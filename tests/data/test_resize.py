@@ -54,6 +54,7 @@ def test_the_preset_of_torchvision_gives_the_same(size):
 
     for geometry in (KINETICS, replace(KINETICS, size=112, resize=128)):
         square, side = (geometry.size, geometry.size), geometry.resize
+        assert side is not None
         mean, std = geometry.mean, geometry.std
         theirs = VideoClassification(crop_size=square, resize_size=(side,), mean=mean, std=std)(tensor)
         theirs = theirs.permute(1, 2, 3, 0).numpy()
@@ -93,7 +94,7 @@ def test_resize_equals_torchvision_with_and_without_antialias(size, antialias):
 @pytest.mark.parametrize("size", [(240, 426), (480, 270), (224, 224)], ids=str)
 def test_three_views_lie_along_the_longer_side(size):
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    views = resize.square_views(frame, KINETICS, "three")
+    views = resize.square_views(frame, KINETICS, "three_crop")
     whole = resize.resize(frame, resize.shorter_side(size, 224))
     step = (max(whole.shape[:2]) - 224) // 2
     along = int(np.argmax(whole.shape[:2]))

@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from vtcav_jax.runs import directory
+from vtcav_jax.runs import directory, lock, tables
 
 
 def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
     folder = directory.open_run(tmp_path / "a" / "run", {"steps": 3, "names": ("x", "y")}, "--steps=3\n")
-    about = (folder / "run.json").read_bytes()
-    assert json.loads(about)["asked"] == {"steps": 3, "names": ["x", "y"]}
-    assert json.loads(about)["versions"]["jax"]
+    record = (folder / "run.json").read_bytes()
+    assert json.loads(record)["request"] == {"steps": 3, "names": ["x", "y"]}
+    assert json.loads(record)["versions"]["jax"]
     assert (folder / "flags.txt").read_text() == "--steps=3\n"
     assert directory.open_run(folder, {"steps": 3, "names": ("x", "y")}) == folder
-    assert (folder / "run.json").read_bytes() == about
+    assert (folder / "run.json").read_bytes() == record
     with pytest.raises(ValueError, match=r"steps was 3, is 4; .*choose another --run"):
         directory.open_run(folder, {"steps": 4, "names": ("x", "y"), "zebra": 1})
 
@@ -32,8 +32,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 def test_two_processes_do_not_work_on_one_run(tmp_path):
     code = f"""
-from vtcav_jax.runs import directory as runs
-with runs.alone():
+from vtcav_jax.runs import directory as runs, lock
+with lock.exclusive_runs():
     try:
         runs.open_run({str(tmp_path / "run")!r}, {{"steps": 3}})
         print("opened")
@@ -44,7 +44,7 @@ with runs.alone():
     def other():
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
-    with directory.exclusive_runs():
+    with lock.exclusive_runs():
         for _ in range(2):
             directory.open_run(tmp_path / "run", {"steps": 3})
         assert "another process is at work on" in other()
@@ -54,7 +54,7 @@ with runs.alone():
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "table.csv"
-    directory.write_table(path, ("a", "b"), [(1, "x,y")])
+    tables.write_table(path, ("a", "b"), [(1, "x,y")])
     assert path.read_text() == 'a,b\n1,"x,y"\n'
 
     def rows():
@@ -62,5 +62,5 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
         raise RuntimeError("power failed")
 
     with pytest.raises(RuntimeError):
-        directory.write_table(path, ("a", "b"), rows())
+        tables.write_table(path, ("a", "b"), rows())
     assert path.read_text() == 'a,b\n1,"x,y"\n'

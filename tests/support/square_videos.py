@@ -55,7 +55,7 @@ def write_square_videos(folder, count=6):
 
 
 def mining_config(*names, **overrides):
-    defaults = dict(frames=6, random_sets=2, random_size=4, most_per_video=2)
+    defaults = dict(clip_frames=6, num_random_sets=2, random_set_size=4, max_clips_per_video=2)
     return MiningConfig(concepts.parse_concepts(names or ("red",)), **defaults | overrides)
 
 
