@@ -127,7 +127,7 @@ def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPla
     if n_sets < config.num_random_sets:
         notes.append(
             f"{n_sets} random sets instead of {config.num_random_sets}: a set takes {2 * size} of {len(order)} clips, and"
-            " the concepts need theirs; give more videos, or take --most down"
+            " the concepts need theirs; give more videos, or take --max_clips down"
         )
     return places, notes
 

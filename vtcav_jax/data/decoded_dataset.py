@@ -171,7 +171,7 @@ def _load_progress(job: _PrepareJob) -> PrepareProgress | None:
     for file, text in saved_progress["files"].items():
         write_text(job.part_folder / file, text)
     return PrepareProgress(
-        tuple(saved_progress["written"]), tuple((i, reason) for i, reason in saved_progress["failed"])
+        tuple(saved_progress["written_items"]), tuple((i, reason) for i, reason in saved_progress["failed_items"])
     )
 
 
@@ -197,7 +197,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
     columns = {head: re.sub(r"\W", "_", head) for head in source.heads}
     if len(set(columns.values())) < len(columns):
         raise ValueError(f"{source.spec} has heads whose names differ by signs only: {', '.join(columns)}")
-    views = sampling.clips_per_video * (3 if sampling.views == "three" else 1)
+    views = sampling.clips_per_video * (3 if sampling.views == "three_crop" else 1)
     features = _dataset_features(
         (views, *clip_spec.shape), sampling.clips_per_video, {columns[h]: names for h, names in source.heads.items()}
     )

@@ -67,11 +67,12 @@ def stream(
     prefetch: int | None = None,
     timeout: float = ITEM_TIMEOUT,
 ) -> Iterator[ReadResult]:
-    """Reads the `wanted` items (else all of them; an endless sequence will do), in their order for any `workers`.
+    """Reads the items at `positions` (else all of them; an endless sequence will do), in their order for any number of
+    workers.
 
-    At most `ahead` clips are being read or waiting, four for each worker if not said. What takes longer than `limit`
-    seconds counts as not readable. With 0 workers clips are read in this process when they are asked for, however long
-    it takes, and a decoder that crashes takes it along.
+    At most `prefetch` clips are being read or waiting, four for each worker if not said. What takes longer than
+    `timeout` seconds counts as not readable. With 0 workers clips are read in this process when they are asked for,
+    however long it takes, and a decoder that crashes takes it along.
     """
     if num_workers < 0 or (prefetch is not None and prefetch < 1) or not timeout > 0:
         raise ValueError(
@@ -120,7 +121,9 @@ class _WorkerPool:
         try:
             self.pickled_reader = pickle.dumps(reader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(f"the source cannot be sent to worker processes ({error}); read with workers=0") from error
+            raise TypeError(
+                f"the source cannot be sent to worker processes ({error}); read with num_workers=0"
+            ) from error
         self.idle_workers: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         self.live_workers: set[Worker] = set()
         self.is_dismissed = False
@@ -137,13 +140,13 @@ class _WorkerPool:
             if dead_worker is None:
                 raise RuntimeError(
                     f"a worker process could not be started ({error}); see above for its own words, or read with"
-                    " workers=0"
+                    " num_workers=0"
                 ) from error
             self.live_workers.discard(dead_worker)
             i = position[1] if isinstance(position, tuple) else position
             item = self.reader.source.items[i]
             if isinstance(error, WorkerTimeout):
-                reason = f"could not be read within {self.timeout:g} s; leave it out, or wait for it with workers=0"
+                reason = f"could not be read within {self.timeout:g} s; leave it out, or wait for it with num_workers=0"
             else:
                 reason = f"brought down the process that read it ({error}); leave it out"
             return ReadResult(i, item, None, f"{item.name} {reason}")

@@ -109,7 +109,8 @@ class LazySequence(Sequence[SourceItem]):
 
 
 def open_source(spec: str | Path) -> Source:
-    """The source that `spec` means; see `KINDS`. What is wrong with it is said now, unreadable videos when read."""
+    """The source that `spec` means; see `SOURCE_KINDS`. What is wrong with it is said now, unreadable videos when
+    read."""
     text = str(spec)
     path = Path(text).expanduser()
     scheme, colon, rest = text.partition(":")

@@ -28,7 +28,7 @@ class WorldSource:
     world: WorldSpec
     n_clips: int
     seed: int
-    removed_entity: str = ""  # an entity that is taken out of a `share` of the clips
+    removed_entity: str = ""  # an entity that is taken out of `removed_share` of the clips
     removed_share: float = 0.0
 
     @property
