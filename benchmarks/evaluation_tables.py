@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from benchmarks.tables import markdown
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.report.figures import evaluation as evaluation_figures
+from vtcav_jax.runs.evaluation_rows import (
     ABLATION_SCORE,
     ANALYTIC_SCORE,
     CROSS_VALIDATED_SCORE,
@@ -13,7 +14,6 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     SELECTIVITY_SCORE,
     MethodScoreRow,
 )
-from vtcav_jax.report.figures import evaluation as evaluation_figures
 from vtcav_jax.stats import intervals
 
 TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
@@ -216,7 +216,7 @@ def _rank_methods(rows: list[dict]) -> list[dict]:
 
 
 def _format_interval(row: dict) -> str:
-    return intervals.format_interval(row.get("value", row.get("spearman")), row["low"], row["high"])
+    return intervals.format_interval(row["spearman" if "spearman" in row else "value"], row["low"], row["high"])
 
 
 def _format_mean(values: list[float]) -> str:

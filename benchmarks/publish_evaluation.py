@@ -22,9 +22,10 @@ from benchmarks import timing, write_tables
 from vtcav_jax.evaluation import published_scores
 from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
 from vtcav_jax.evaluation.world_benchmark.entries import EXPENSIVE
-from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MEAN_SCORE, MethodScoreRow
 from vtcav_jax.report.figures import evaluation as evaluation_figures
-from vtcav_jax.report.run_reader import open_run_folder, read_rows
+from vtcav_jax.report.run_reader import open_run_folder
+from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MEAN_SCORE, MethodScoreRow
+from vtcav_jax.runs.tables import read_rows
 
 _BUDGETS = flags.DEFINE_string(
     "budgets",

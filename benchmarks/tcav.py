@@ -39,6 +39,7 @@ from vtcav_jax.concepts import read_sets
 from vtcav_jax.data import open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import parameters
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.features import encode as feature_encoding
@@ -256,21 +257,20 @@ def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
 def _run_experiment(
     folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any
 ) -> experiment_run.ExperimentResults:
-    model = models.random_network(PRESET)
-    clip_spec = replace(models.get_preset(PRESET).clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
+    network = models.random_network(PRESET)
+    clip_spec = replace(network.clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     config = ExperimentConfig(stages=ALL_LAYERS, permutations=PERMUTATIONS, max_target_clips=None, **overrides)
     source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
-    target, run_folder = model.labels[CLASS], folder / run
+    target, run_folder = network.labels[CLASS], folder / run
     return experiment_run.run(
-        model,
+        replace(network, clip_spec=clip_spec),
         [target],
         source,
         sets,
         config,
         run_folder,
         cache_dir=run_folder / "cache",
-        clip_spec=clip_spec,
-        num_workers=1,
+        runtime=Runtime.local(num_workers=1),
     )
 
 

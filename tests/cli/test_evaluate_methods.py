@@ -10,7 +10,7 @@ from vtcav_jax import models, worlds
 from vtcav_jax.evaluation.world_benchmark import result_store
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
-from vtcav_jax.evaluation.world_benchmark.tables import NotApplicable
+from vtcav_jax.runs.evaluation_rows import NotApplicable
 from vtcav_jax.worlds.gates import Gates
 
 

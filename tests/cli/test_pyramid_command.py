@@ -13,7 +13,7 @@ from vtcav_jax.cli.commands.pyramid import PyramidConfig, align_vectors, pyramid
 from vtcav_jax.data import SamplingConfig
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
-from vtcav_jax.tcav.experiment.verdicts import VectorRow
+from vtcav_jax.runs.tcav_rows import VectorRow
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.vector_file import VECTORS_FILE
 

@@ -5,7 +5,11 @@ import re
 import pytest
 
 from tests.report.test_tcav_page import NASTY
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.report.build import write_report
+from vtcav_jax.report.figures import evaluation as evaluation_figures
+from vtcav_jax.report.sections import evaluation as evaluation_sections
+from vtcav_jax.runs import directory
+from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
     ANALYTIC_SCORE,
     CROSS_VALIDATED_SCORE,
@@ -15,11 +19,7 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     MethodScoreRow,
     NotApplicable,
 )
-from vtcav_jax.report.build import write_report
-from vtcav_jax.report.figures import evaluation as evaluation_figures
-from vtcav_jax.report.sections import evaluation as evaluation_sections
-from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.tables import write_rows
 
 NET = "net"
 OWN = "maps:mine"  # a function that does not tell its cost

@@ -13,11 +13,8 @@ import pytest
 
 from tests.report.test_tcav_page import NASTY, run_folder
 from tests.support.browser import animations_play, download_text, open_page
-from vtcav_jax.attribution.motion.reliance import ClipMotionRow
-from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_verdict
-from vtcav_jax.attribution.sanity_checks import SanityRow
+from vtcav_jax.attribution.motion.summary import motion_verdict
 from vtcav_jax.attribution.videos import map_store, temporal_profile
-from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
 from vtcav_jax.data.encode import write_animation
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.report.build import write_comparison, write_report
@@ -27,7 +24,8 @@ from vtcav_jax.report.sections import maps as map_sections
 from vtcav_jax.report.sections import motion as motion_sections
 from vtcav_jax.report.text import maps as map_text
 from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow, SanityRow
+from vtcav_jax.runs.tables import write_rows
 
 NAN = math.nan
 CLIPS = 5

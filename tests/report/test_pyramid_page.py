@@ -12,15 +12,6 @@ import pytest
 from tests.report.test_tcav_page import NASTY, run_folder
 from tests.support.browser import download_text, open_page
 from vtcav_jax.data.encode import write_animation
-from vtcav_jax.pyramid.tables import (
-    PYRAMID_JSON,
-    AblationRow,
-    AlignedRow,
-    EdgeRow,
-    NodeRow,
-    PyramidFacts,
-    kernel_animation_name,
-)
 from vtcav_jax.report import linked_graph
 from vtcav_jax.report.build import write_report
 from vtcav_jax.report.figures import png
@@ -29,7 +20,16 @@ from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.text import pyramid as pyramid_text
 from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.pyramid_rows import (
+    PYRAMID_JSON,
+    AblationRow,
+    AlignedRow,
+    EdgeRow,
+    NodeRow,
+    PyramidFacts,
+    kernel_animation_name,
+)
+from vtcav_jax.runs.tables import write_rows
 
 NAN = math.nan
 LEFT = "direction:left"

@@ -22,10 +22,19 @@ from vtcav_jax.report.figures import svg as drawing
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import (
+    ANIMATIONS_CSV,
+    COSINES_CSV,
+    PREDICTIONS_CSV,
+    Animation,
+    CosineRow,
+    DerivativeRow,
+    PredictionRow,
+    ScoreRow,
+)
 from vtcav_jax.tcav import previews
-from vtcav_jax.tcav.experiment.report_data import COSINES_CSV, DERIVATIVE_PROFILES_NPZ, CosineRow
-from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, write_rows
-from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
+from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 
 NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
 NAN = math.nan

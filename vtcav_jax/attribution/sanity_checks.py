@@ -48,20 +48,6 @@ class SanityScores:
     randomised_weights_similarity: SanityValues
 
 
-@dataclass(frozen=True)
-class SanityRow:
-    """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
-
-    target: str
-    method: str
-    stage: str
-    measure: str
-    mean: float
-    low: float
-    high: float
-    n_clips: int
-
-
 def sanity_scores(
     model: Model,
     clips: ArrayLike,

@@ -1,66 +1,61 @@
-"""What --help says: all tasks, or one with its flags in groups."""
+"""The text of `--help`: all tasks, or one task with its flags."""
 
 import textwrap
+from dataclasses import MISSING
 
-from absl import flags as absl_flags
+from vtcav_jax.cli.arguments import CommonArguments, FlagSpec, flag_specs
+from vtcav_jax.cli.tasks import TASKS
+from vtcav_jax.settings import choices_of, without_none
 
-from vtcav_jax.cli.flags import CODES, TASKS, ours, tasks_of, told
+EXIT_CODES = {
+    0: "done",
+    1: "refused: a flag or a file is wrong; one sentence on stderr says what to do",
+    70: "internal error, with its traceback; please report it",
+    130: "interrupted by Ctrl-C; a message says what was kept and how to continue",
+}
+SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
+a data set (tfds:NAME:SPLIT), the output of --task=preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
 
 
 def help_text(task: str | None = None) -> str:
-    """Of everything, or of one task."""
-    if task not in TASKS:
-        lines = ["python main.py --task=TASK ...   asks a video network what it has learnt", ""]
-        for name, about in TASKS.items():
-            lines += [f"  {command(name)}", *_wrapped(about.what, 6)]
-        lines += ["", "python main.py --task=TASK --help   tells the flags of one task", "", SOURCES, ""]
+    """Help for one task, or for all."""
+    if task in TASKS:
+        spec = TASKS[task]
+        lines = [*_wrap(spec.summary, 0), "", f"  {example_command(task)}", ""]
+        lines += [*_wrap(f"When interrupted, it keeps {spec.on_interrupt}.", 0), "", SOURCES, ""]
+        lines += [f"{task}:", *_flag_lines(flag_specs(spec.argument_class)), ""]
     else:
-        about = TASKS[task]
-        lines = [
-            *_wrapped(about.what, 0),
-            "",
-            f"  {command(task)}",
-            "",
-            *_wrapped(f"When stopped, it keeps {about.kept}.", 0),
-        ]
-        lines += ["", SOURCES, ""]
-    groups: dict[str, list[absl_flags.Flag]] = {}
-    for flag in ours():
-        takers = tasks_of(flag)
-        if task in TASKS and takers and task not in takers:
-            continue
-        groups.setdefault("every task" if not takers else takers[0] if task not in TASKS else task, []).append(flag)
-    for name in sorted(groups, key=lambda name: -1 if name == "every task" else list(TASKS).index(name)):
-        lines += [f"{name}:"]
-        for flag in groups[name]:
-            lines += _flag(flag)
-        lines.append("")
-    lines += ["exit codes:", *(f"  {code:>3}  {what}" for code, what in CODES.items()), ""]
-    return "\n".join(
-        [
-            *lines,
-            "Flags can be kept in a file, one --name=value a line: --flagfile=FILE; put it first, what"
-            " follows it wins.",
-        ]
+        lines = ["python main.py --task=TASK ...   explain what a video network has learnt", ""]
+        for name, spec in TASKS.items():
+            lines += [f"  {example_command(name)}", *_wrap(spec.summary, 6)]
+        lines += ["", "python main.py --task=TASK --help   lists the flags of one task", "", SOURCES, ""]
+        listed: set[str] = set()
+        for name, spec in TASKS.items():
+            specs = {flag: s for flag, s in flag_specs(spec.argument_class).items() if flag not in listed}
+            listed |= set(specs)
+            lines += [f"{name}:", *_flag_lines(specs), ""] if specs else []
+    lines += ["every task:", *_flag_lines(flag_specs(CommonArguments)), ""]
+    lines += ["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()), ""]
+    lines.append(
+        "--flagfile=FILE reads flags from a file, one --name=value per line; later flags override earlier ones."
     )
+    return "\n".join(lines)
 
 
-def command(task: str) -> str:
-    """An example that can be typed, but for names in capitals."""
+def example_command(task: str) -> str:
+    """A command that can be typed, except for names in capitals."""
     return f"python main.py --task={task} {TASKS[task].example}".rstrip()
 
 
-def _flag(flag: absl_flags.Flag) -> list[str]:
-    name = f"[no]{flag.name}" if flag.boolean else flag.name
-    usual = "" if flag.default is None or flag.default == [] else f" (default: {flag.default_as_str})"
-    values = getattr(flag.parser, "enum_values", None)
-    choices = f" <{'|'.join(values)}>" if values else ""
-    return [f"  --{name}:{choices}", *_wrapped(f"{told(flag)}{usual}", 6)]
+def _flag_lines(specs: dict[str, FlagSpec]) -> list[str]:
+    lines = []
+    for spec in sorted(specs.values(), key=lambda spec: spec.default is not MISSING):
+        name = f"[no]{spec.name}" if without_none(spec.hint) is bool else spec.name
+        options = choices_of(without_none(spec.hint), spec.info)
+        values = f" <{'|'.join(options)}>" if options else " (required)" if spec.default is MISSING else ""
+        lines += [f"  --{name}:{values}", *_wrap(spec.text, 6)]
+    return lines
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrap(text: str, indent: int) -> list[str]:
     return textwrap.wrap(text, 100, initial_indent=" " * indent, subsequent_indent=" " * indent)
-
-
-SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
-a dataset (tfds:NAME:SPLIT), what --task=prepare wrote, or synthetic clips (worlds:small:COUNT:SEED)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vtcav_jax.names import escape_control_chars, unknown_name_message
-from vtcav_jax.runs.directory import write_table
+from vtcav_jax.runs.tables import write_table
 
 BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
 REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")

@@ -23,7 +23,7 @@ from vtcav_jax.data.decode import FramesMissing, decode_frames, probe
 from vtcav_jax.data.folder import NON_VIDEO_SUFFIXES
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.names import escape_control_chars, unknown_name_message
-from vtcav_jax.runs.directory import write_table
+from vtcav_jax.runs.tables import write_table
 
 CONCEPTS_CSV, REVIEW_CSV, MINING_JSON = "concepts.csv", "review.csv", "mining.json"
 CONCEPT_COLUMNS = (

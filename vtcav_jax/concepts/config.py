@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, required, setting
+
 NEGATIVE_PREFIX = "random"  # a set whose name begins with it is a negative one, mined or made by hand
 MAX_FOLDER_BYTES = 200  # bytes of a folder's name; file systems take 255
 
@@ -47,33 +49,45 @@ def folder_name(name: str) -> str:
 class MiningConfig:
     """The settings of `mine`; the clip's length is that of the network that will see it."""
 
-    concepts: tuple[Concept, ...]
-    clip_frames: int = 16  # of a clip
+    concepts: tuple[Concept, ...] = required(
+        "NAME,...",
+        "LABEL, NAME=LABEL or NAME=LABEL@HEAD:CLASS for what a detector finds; NAME=@HEAD:CLASS for whole labelled"
+        " clips; separated by commas, with quotes around blanks",
+        convert=lambda texts: parse_concepts(texts),
+    )
+    clip_frames: int = setting(16, "frames of a clip; with --model, as many as it reads", minimum=1)
     interval: int = 1  # between them, in frames of the video
-    controls: bool = True  # of each dynamic clip: frozen, shuffled, reversed, jitter
+    controls: bool = setting(True, "frozen, shuffled, reversed and jitter controls of dynamic clips")
 
-    detector: Path | None = None  # weights of the detector library, or
-    boxes: Path | None = None  # a CSV of boxes; or neither, where the source's manifest names one for each video
-    tracker: str = "bytetrack"  # or botsort
-    detector_size: int = 640  # at which the detector looks
-    batch_size: int = 8  # frames at once
+    detector: Path | None = setting(
+        None, "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx"
+    )
+    boxes: Path | None = setting(
+        None, "instead of --detector: a .csv (file, frame, track, label, x1, y1, x2, y2)"
+    )  # or neither, where the source's manifest names one for each video
+    tracker: str = setting("bytetrack", "how boxes become tracks", choices=("bytetrack", "botsort"))
+    detector_size: int = setting(640, "longer side of the frames that the detector reads", minimum=32)
+    batch_size: int = 8  # frames of a video that the detector reads at once
     device: str | None = None  # of the detector; None leaves it the choice
 
-    min_confidence: float = 0.5  # of a static crop; of a dynamic clip on average
-    min_area: float = 0.001  # of a box, as a part of the frame's; on average
-    min_track_length: int | None = None  # of a track, in frames; None: as long as a clip
-    max_iou: float = 0.5  # of two clips' boxes at about the same time, as a part of what either covers
-    max_clips_per_video: int = 5  # clips of one concept and kind, so that one video does not become the concept
-    max_clips: int = 50  # in all
+    min_confidence: float = setting(0.5, "mean confidence of a clip, at least", minimum=0, maximum=1)
+    min_area: float = setting(0.001, "mean area of a box as a share of the frame, at least", minimum=0, maximum=1)
+    min_track_length: int | None = setting(None, "frames of a track, at least [default: a clip's]", minimum=1)
+    max_iou: float = setting(
+        0.5, "overlap (IoU) of two chosen clips' boxes at about the same time", minimum=0, maximum=1
+    )
+    max_clips_per_video: int = setting(5, "clips of a concept and clip type from one video, at most", minimum=1)
+    max_clips: int = setting(50, "clips of a concept and clip type, at most", minimum=1)
 
-    num_random_sets: int = 10
-    random_set_size: int | None = None  # clips of a kind in each; None: as many as the largest concept has
-    seed: int = 0
+    num_random_sets: int = setting(10, "disjoint random sets", minimum=0)
+    random_set_size: int | None = None  # clips of a type in each; None: as many as the largest concept has
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self):
-        faults = []
-        if not self.concepts:
-            faults.append("there is no concept; name one or more")
+        check_settings(self, *(("concepts", fault) for fault in self._concept_faults()), *self._source_faults())
+
+    def _concept_faults(self) -> list[str]:
+        faults = [] if self.concepts else ["expected one or more, got none"]
         names = [c.name for c in self.concepts]
         faults += [f"{name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
         by_folder: dict[str, str] = {}
@@ -88,29 +102,22 @@ class MiningConfig:
                 faults.append(
                     f"{name!r} begins like the negative sets, {NEGATIVE_PREFIX}; give it another name, as in x=LABEL"
                 )
-        for name, minimum in (
-            *(("clip_frames", 1), ("interval", 1), ("batch_size", 1), ("max_clips_per_video", 1)),
-            ("max_clips", 1),
-        ):
-            if getattr(self, name) < minimum:
-                faults.append(f"{name} must be at least {minimum}, not {getattr(self, name)}")
-        for name in ("min_confidence", "min_area", "max_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        if self.num_random_sets < 0 or (self.random_set_size is not None and self.random_set_size < 1) or self.seed < 0:
-            faults.append("num_random_sets and seed must be at least 0, random_set_size at least 1")
-        if self.detector and self.boxes:
-            faults.append("detector and boxes are two answers to one question; give one")
-        if self.tracker not in TRACKERS:
-            faults.append(f"there is no tracker {self.tracker!r}; expected {' or '.join(TRACKERS)}")
         if self.uses_whole_clips and (box_concepts := [c.name for c in self.concepts if c.label]):
             faults.append(
                 f"{', '.join(box_concepts)} are of boxes, the others of whole clips; mine them into two folders"
             )
+        return faults
+
+    def _source_faults(self) -> list[tuple[str, str]]:
+        faults = []
+        if min(self.interval, self.batch_size, 1 if self.random_set_size is None else self.random_set_size) < 1:
+            faults.append(("interval", "interval, batch_size and random_set_size must be at least 1"))
+        if self.detector and self.boxes:
+            faults.append(("boxes", "expected --detector or --boxes, got both; give one"))
         if self.uses_whole_clips and (self.detector or self.boxes):
-            faults.append("concepts of whole clips (@HEAD:ANSWER) need no detector and no boxes; leave them out")
-        if faults:
-            raise ValueError("these settings cannot be mined with: " + "; ".join(faults))
+            name = "detector" if self.detector else "boxes"
+            faults.append((name, "concepts of whole clips (@HEAD:CLASS) need no detector and no boxes; leave them out"))
+        return faults
 
     @property
     def uses_whole_clips(self) -> bool:
@@ -125,9 +132,6 @@ class MiningConfig:
     @property
     def required_track_length(self) -> int:
         return max(self.min_track_length or 0, self.clip_span)
-
-
-TRACKERS = ("bytetrack", "botsort")
 
 
 def parse_concepts(texts: Iterable[str]) -> tuple[Concept, ...]:

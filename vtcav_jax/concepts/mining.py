@@ -42,7 +42,8 @@ from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.open import SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars
-from vtcav_jax.runs.directory import package_versions, write_table
+from vtcav_jax.runs.directory import package_versions
+from vtcav_jax.runs.tables import write_table
 
 SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
 MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -14,6 +14,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import FramesMissing, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.resize import Views, square_views
+from vtcav_jax.settings import check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,20 @@ class SamplingConfig:
     frames. `normalise=False` keeps uint8.
     """
 
-    clips_per_video: int = 1
-    views: Views = "centre"
+    clips_per_video: int = setting(1, "clips per video, spread over it", minimum=1)
+    views: Views = setting("center_crop", "crops per clip")
     normalise: bool = True
-    interval_seconds: float | None = None
+    interval_seconds: float | None = setting(
+        None, "seconds between frames [default: the network's interval in frames]", above=0
+    )
     antialias: bool = False
     start: int | None = None
     start_seconds: float | None = None
     random_start: int | None = None
 
     def __post_init__(self):
-        if self.views not in get_args(Views):
-            raise ValueError(f"there are no views {self.views!r}; expected one of {', '.join(get_args(Views))}")
-        if self.interval_seconds is not None and not self.interval_seconds > 0:
-            raise ValueError(f"interval_seconds is {self.interval_seconds:g}; expected more than 0")
-        if self.random_start is not None and self.random_start < 0:
-            raise ValueError(f"random_start is a seed; expected at least 0, got {self.random_start}")
+        negative = [("random_start", f"expected a seed of at least 0, got {self.random_start}")]
+        check_settings(self, *(negative if self.random_start is not None and self.random_start < 0 else []))
 
     def with_random_start(self, *spawn_key: int) -> "SamplingConfig":
         """For a video, or an epoch, of this number: each has its own random starts, in whatever order they are read."""
@@ -75,7 +74,7 @@ def read_clip(
 ) -> Clip:
     """The clips of a video as a network with this geometry was trained to see them.
 
-    `given` are fields of `How`. `within` takes the part between two moments, in seconds, for the whole video: starts
+    `overrides` are fields of `SamplingConfig`. `time_range` takes the part between two moments, in seconds, for the whole video: starts
     count from its beginning, and what reaches beyond its end goes on from there. A file that cannot be read raises
     `VideoError`.
     """
@@ -110,7 +109,7 @@ def clip_from_frames(
     sampling: SamplingConfig,
     time_range: tuple[float, float] | None = None,
 ) -> Clip:
-    """The same of anything whose frames have times; `frames` gives those that are wanted, with their numbers."""
+    """The same of anything whose frames have times; `read_frames` gives those that are wanted, with their numbers."""
     selection = select_frames(
         times,
         duration,
@@ -148,7 +147,7 @@ def finish_clip(
     In the identity the frames stand for how they were chosen: a start in seconds and one in frames give one clip.
     """
     used_fields = ("size", "resize", "mean", "std") if sampling.normalise else ("size", "resize")
-    if sampling.views == "three":
+    if sampling.views == "three_crop":
         used_fields = tuple(name for name in used_fields if name != "resize")  # which it does not use
     preprocessing = {name: value for name, value in asdict(clip_spec).items() if name in used_fields}
     preprocessing |= {"views": sampling.views, "antialias": sampling.antialias}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.names import escape_control_chars
-from vtcav_jax.runs.directory import write_table
+from vtcav_jax.runs.tables import write_table
 
 MAX_NAMES_PER_REASON = 20  # of each kind
 

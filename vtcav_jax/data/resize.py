@@ -12,20 +12,20 @@ from jaxtyping import Float, Int, UInt8
 
 from vtcav_jax.clip_spec import ClipSpec
 
-Views = Literal["centre", "three"]
+Views = Literal["center_crop", "three_crop"]
 
 
 def square_views(
-    frame: UInt8[np.ndarray, "h w 3"], clip_spec: ClipSpec, views: Views = "centre", *, antialias: bool = False
+    frame: UInt8[np.ndarray, "h w 3"], clip_spec: ClipSpec, views: Views = "center_crop", *, antialias: bool = False
 ) -> UInt8[np.ndarray, "views size size 3"]:
     """The squares that the network sees of one frame.
 
-    `"centre"` is one. `"three"` are three along the longer side, from left to right or from top to bottom, of a frame
+    `"center_crop"` is one. `"three_crop"` are three along the longer side, from left to right or from top to bottom, of a frame
     whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
     """
     height, width = frame.shape[:2]
     size = clip_spec.size
-    if views == "three":
+    if views == "three_crop":
         target = shorter_side((height, width), size)
         step = [(side - size) // 2 for side in target]
         resized = resize(frame, target, antialias=antialias)

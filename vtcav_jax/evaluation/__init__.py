@@ -7,7 +7,7 @@ things out truly does to the network's answer.
 from typing import TYPE_CHECKING, Any
 
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS, EvalQuestion
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
     ANALYTIC_SCORE,
     MEAN_SCORE,

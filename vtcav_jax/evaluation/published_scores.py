@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MEAN_SCORE, MethodScoreRow
+from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MEAN_SCORE, MethodScoreRow
 from vtcav_jax.stats import intervals
 
 PUBLISHED_SCORES_CSV = "published_scores.csv"

@@ -6,7 +6,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from vtcav_jax.evaluation.world_benchmark.tables import TRIVIAL_MAPS
+from vtcav_jax.runs.evaluation_rows import TRIVIAL_MAPS
 
 Video = Float[np.ndarray, "b t h w c"]
 Maps = Float[np.ndarray, "b t h w"]

@@ -15,7 +15,7 @@ from vtcav_jax import atomic
 ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
 
-def named_parameters(model: nnx.Module) -> dict[str, Any]:
+def named_parameters(model: Any) -> dict[str, Any]:
     """{"layers.0.blocks.1.mlp.fc1.kernel": array}; shapes and dtypes only if the model is abstract."""
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(nnx.state(model))}
 

@@ -3,11 +3,12 @@
 `build(model, clips, target)` gives a `Pyramid`; `ablation` says whether its kernels matter more than others.
 """
 
-from vtcav_jax.pyramid.ablation import AblationResult, ablate_pyramid
+from vtcav_jax.pyramid.ablation import ablate_pyramid
 from vtcav_jax.pyramid.build import build_pyramid
 from vtcav_jax.pyramid.cut_stages import find_cut_stages, pyramid_levels
 from vtcav_jax.pyramid.graph import Edge, Node, Pyramid, Selection
 from vtcav_jax.pyramid.stability import noise_stability
+from vtcav_jax.runs.pyramid_rows import AblationResult
 
 __all__ = [
     "AblationResult",

@@ -1,7 +1,6 @@
 """Do the kernels of a pyramid matter? The score without them, beside the score without as many others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -15,29 +14,9 @@ from vtcav_jax.attribution.targets import Target
 from vtcav_jax.console import progress
 from vtcav_jax.pyramid.build import reference_activations
 from vtcav_jax.pyramid.graph import Pyramid
+from vtcav_jax.runs.pyramid_rows import AblationResult
 from vtcav_jax.stats import intervals
 from vtcav_jax.tap import Model
-
-
-@dataclass(frozen=True)
-class AblationResult:
-    """Of one stage, the fall of the score when its `kernels` most relevant channels are taken out.
-
-    Means over clips with bootstrap intervals; `random_*` are those of as many channels drawn from the whole stage, its
-    interval the middle 95 % of the draws. `p`: how often a draw does as much, counted with the choice itself.
-    """
-
-    level: int
-    stage: str
-    kernels: int
-    channels: int  # that the stage has
-    score_drop: float
-    score_drop_low: float
-    score_drop_high: float
-    random_score_drop: float
-    random_score_drop_low: float
-    random_score_drop_high: float
-    p: float
 
 
 def ablate_pyramid(

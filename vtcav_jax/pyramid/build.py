@@ -7,7 +7,7 @@ levels is run by itself, its input put in at its first stage, so that what lies 
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,12 @@ def build_pyramid(
     Without them it counts from 0. With `nodes` of more than 1 gradients are averaged on the way from there, as for
     integrated gradients: a kernel that is silent in the clips has no gradient in the clips themselves.
 
-    `edges="paper"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019), where a
+    `edge_rule="stergiou2019"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019), where a
     stage is a plain convolution. `kernels_per_pass` kernels are pulled back together.
     """
-    if edge_rule not in ("gradient", "paper") or response not in ("relevant", "mean") or kernels_per_pass < 1:
+    if edge_rule not in get_args(EdgeRule) or response not in ("relevant", "mean") or kernels_per_pass < 1:
         raise ValueError(
-            "expected edges gradient or paper, response relevant or mean, kernels_per_pass of at least 1; "
+            "expected edge_rule gradient or stergiou2019, response relevant or mean, kernels_per_pass of at least 1; "
             f"got {edge_rule!r}, {response!r}, {kernels_per_pass}"
         )
     context = prepare_explanation(model, clips, target)
@@ -90,7 +90,7 @@ def build_pyramid(
         parents = walk.last_level()
         if not parents:
             break
-        if edge_rule == "paper":
+        if edge_rule == "stergiou2019":
             walk.add(parents, stergiou_shares(model, values, walk.nodes, parents, earlier), None)
             continue
         parts = []

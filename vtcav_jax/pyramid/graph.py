@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from vtcav_jax.pyramid.cut_stages import PyramidLevel
 
-EdgeRule = Literal["gradient", "paper"]  # of edges
+EdgeRule = Literal["gradient", "stergiou2019"]  # of edges
 ROOT_NODE = -1  # the parent of the first level: the target
 
 

@@ -26,7 +26,7 @@ from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
-TASK_PHRASES = {"explain": "maps of", "motion": "motion in"}
+TASK_PHRASES = {"attribute": "maps of", "motion": "motion in"}
 MAX_TABLE_BYTES = 4_000_000  # bytes of tables inside a page
 SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     tcav_sections.tcav_sections,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
+from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.comparisons import OTHERS
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 NAN = math.nan
 
@@ -31,16 +32,16 @@ def effect_size(row: ScoreRow, statistic: str) -> Effect:
     """Of the statistic that the run tests: the step, whose interval is the derivative's at the same length, or the
     derivative."""
     factor = 1.0
-    if statistic == "step":
+    if statistic == "step_effect":
         factor = row.step_effect / row.derivative if row.derivative else NAN
-    value = row.step_effect if statistic == "step" else row.derivative
+    value = row.step_effect if statistic == "step_effect" else row.derivative
     low, high = sorted((factor * row.derivative_low, factor * row.derivative_high))
     return Effect(value, low, high, row.null_low, row.null_high, is_finding(row))
 
 
 def effect_unit(statistic: str, score_fn: str) -> str:
     score_name = {"logit": "logit", "log_prob": "log probability", "margin": "margin"}.get(score_fn, score_fn)
-    return f"change of the {score_name}" + ("" if statistic == "step" else " per unit length")
+    return f"change of the {score_name}" + ("" if statistic == "step_effect" else " per unit length")
 
 
 def primary_tests(rows: Sequence[ScoreRow]) -> tuple[str, list[ScoreRow]]:

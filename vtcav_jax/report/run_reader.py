@@ -1,30 +1,44 @@
 """A run's folder as a page needs it: its tables with types, what was asked, and the small films beside them."""
 
-import csv
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from vtcav_jax.attribution.motion.reliance import ClipMotionRow
-from vtcav_jax.attribution.motion.summary import ClassMotionRow
-from vtcav_jax.attribution.sanity_checks import SanityRow
 from vtcav_jax.attribution.videos import map_store
-from vtcav_jax.attribution.videos.temporal_profile import PROFILE_CSV, ProfileRow
-from vtcav_jax.evaluation.faithfulness import own_clips
-from vtcav_jax.evaluation.faithfulness.own_clips import OwnMetricRow
-from vtcav_jax.evaluation.world_benchmark import tables as truth
 from vtcav_jax.models import PRESETS
-from vtcav_jax.pyramid import tables as pyramid
+from vtcav_jax.runs import evaluation_rows, pyramid_rows
+from vtcav_jax.runs.attribution_rows import (
+    FAITHFULNESS_CSV,
+    MAPS_CSV,
+    PROFILE_CSV,
+    SANITY_CSV,
+    ClassMotionRow,
+    ClipMotionRow,
+    MapRow,
+    OwnMetricRow,
+    ProfileRow,
+    SanityRow,
+)
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
-from vtcav_jax.tcav.experiment.report_data import COSINES_CSV, DERIVATIVE_PROFILES_NPZ, CosineRow
-from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow
-from vtcav_jax.tcav.previews import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, PredictionRow
-from vtcav_jax.tcav.steering.steering_check import SteeringRow
+from vtcav_jax.runs.tables import read_rows
+from vtcav_jax.runs.tcav_rows import (
+    ANIMATIONS_CSV,
+    COSINES_CSV,
+    PREDICTIONS_CSV,
+    Animation,
+    CosineRow,
+    DerivativeRow,
+    PredictionRow,
+    ScoreRow,
+    SteeringRow,
+    VectorRow,
+)
+from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 
 T = TypeVar("T")
 MAX_ANIMATION_BYTES = 9_000_000  # bytes; in a page they take a third more
@@ -39,7 +53,7 @@ class TaskRecord:
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.content.get("asked", {})
+        return self.content.get("request", {})
 
     @property
     def task(self) -> str:
@@ -72,7 +86,7 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.content.get("asked", {})
+        return self.content.get("request", {})
 
     @cached_property
     def score_rows(self) -> tuple[ScoreRow, ...]:
@@ -96,7 +110,7 @@ class RunFolder:
 
     @cached_property
     def map_rows(self) -> tuple[map_store.MapRow, ...]:
-        return read_rows(self.folder / "explain.csv", map_store.MapRow)
+        return read_rows(self.folder / MAPS_CSV, MapRow)
 
     @cached_property
     def profile_rows(self) -> tuple[ProfileRow, ...]:
@@ -104,11 +118,11 @@ class RunFolder:
 
     @cached_property
     def sanity_rows(self) -> tuple[SanityRow, ...]:
-        return read_rows(self.folder / "limits.csv", SanityRow)
+        return read_rows(self.folder / SANITY_CSV, SanityRow)
 
     @cached_property
     def faithfulness_rows(self) -> tuple[OwnMetricRow, ...]:
-        return read_rows(self.folder / own_clips.FAITHFULNESS_CSV, OwnMetricRow)
+        return read_rows(self.folder / FAITHFULNESS_CSV, OwnMetricRow)
 
     @cached_property
     def class_motion_rows(self) -> tuple[ClassMotionRow, ...]:
@@ -119,31 +133,32 @@ class RunFolder:
         return read_rows(self.folder / "motion.csv", ClipMotionRow)
 
     @cached_property
-    def node_rows(self) -> tuple[pyramid.NodeRow, ...]:
-        return read_rows(self.folder / "pyramid_nodes.csv", pyramid.NodeRow)
+    def node_rows(self) -> tuple[pyramid_rows.NodeRow, ...]:
+        return read_rows(self.folder / "pyramid_nodes.csv", pyramid_rows.NodeRow)
 
     @cached_property
-    def edge_rows(self) -> tuple[pyramid.EdgeRow, ...]:
-        return read_rows(self.folder / "pyramid_edges.csv", pyramid.EdgeRow)
+    def edge_rows(self) -> tuple[pyramid_rows.EdgeRow, ...]:
+        return read_rows(self.folder / "pyramid_edges.csv", pyramid_rows.EdgeRow)
 
     @cached_property
-    def ablation_rows(self) -> tuple[pyramid.AblationRow, ...]:
-        return read_rows(self.folder / "pyramid_ablation.csv", pyramid.AblationRow)
+    def ablation_rows(self) -> tuple[pyramid_rows.AblationRow, ...]:
+        return read_rows(self.folder / "pyramid_ablation.csv", pyramid_rows.AblationRow)
 
     @cached_property
-    def concept_alignment_rows(self) -> tuple[pyramid.AlignedRow, ...]:
-        return read_rows(self.folder / "pyramid_concepts.csv", pyramid.AlignedRow)
+    def concept_alignment_rows(self) -> tuple[pyramid_rows.AlignedRow, ...]:
+        return read_rows(self.folder / "pyramid_concepts.csv", pyramid_rows.AlignedRow)
 
     @cached_property
-    def pyramid_facts(self) -> tuple[pyramid.PyramidFacts, ...]:
-        path = self.folder / pyramid.PYRAMID_JSON
+    def pyramid_facts(self) -> tuple[pyramid_rows.PyramidFacts, ...]:
+        path = self.folder / pyramid_rows.PYRAMID_JSON
         if not path.is_file():
             return ()
-        names = [field.name for field in fields(pyramid.PyramidFacts)]
+        names = [field.name for field in fields(pyramid_rows.PyramidFacts)]
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             return tuple(
-                pyramid.PyramidFacts(**{name: _lists_to_tuples(entry[name]) for name in names}) for entry in entries
+                pyramid_rows.PyramidFacts(**{name: _lists_to_tuples(entry[name]) for name in names})
+                for entry in entries
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -151,16 +166,16 @@ class RunFolder:
             ) from error
 
     @cached_property
-    def method_score_rows(self) -> tuple[truth.MethodScoreRow, ...]:
-        return read_rows(self.folder / truth.METHOD_SCORES_CSV, truth.MethodScoreRow)
+    def method_score_rows(self) -> tuple[evaluation_rows.MethodScoreRow, ...]:
+        return read_rows(self.folder / evaluation_rows.METHOD_SCORES_CSV, evaluation_rows.MethodScoreRow)
 
     @cached_property
-    def metric_agreement_rows(self) -> tuple[truth.MetricAgreementRow, ...]:
-        return read_rows(self.folder / truth.METRIC_AGREEMENT_CSV, truth.MetricAgreementRow)
+    def metric_agreement_rows(self) -> tuple[evaluation_rows.MetricAgreementRow, ...]:
+        return read_rows(self.folder / evaluation_rows.METRIC_AGREEMENT_CSV, evaluation_rows.MetricAgreementRow)
 
     @cached_property
-    def not_applicable_rows(self) -> tuple[truth.NotApplicable, ...]:
-        return read_rows(self.folder / truth.NOT_APPLICABLE_CSV, truth.NotApplicable)
+    def not_applicable_rows(self) -> tuple[evaluation_rows.NotApplicable, ...]:
+        return read_rows(self.folder / evaluation_rows.NOT_APPLICABLE_CSV, evaluation_rows.NotApplicable)
 
     @cached_property
     def animation_rows(self) -> tuple[Animation, ...]:
@@ -214,34 +229,9 @@ def open_run_folder(folder: Path) -> RunFolder:
     return RunFolder(folder, tuple(records))
 
 
-def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
-    """The rows of a table as `kind`; columns that it does not have are passed over, no file is no rows."""
-    if not path.is_file():
-        return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = fields(row_type)  # type: ignore[arg-type]
-        required = [field.name for field in columns if field.default is MISSING]
-        if missing := [name for name in required if name not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {', '.join(missing)}; make the run anew with this version")
-        present = [field for field in columns if field.name in (reader.fieldnames or ())]
-        try:
-            return tuple(
-                row_type(**{field.name: _convert(line[field.name], field.type) for field in present}) for line in reader
-            )
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
-
-
 def _lists_to_tuples(value: Any) -> Any:
     """Lists of JSON as tuples."""
     return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value
-
-
-def _convert(text: str, value_type: Any) -> Any:
-    if value_type is bool:
-        return {"True": True, "False": False}[text] if text in ("True", "False") else bool(int(text))
-    return value_type(text)
 
 
 def unique_in_order(values: Sequence[T]) -> list[T]:

@@ -1,41 +1,20 @@
 """A run's folder: what was asked, what came out, so that the same command continues it and another one is refused."""
 
-import csv
-import errno
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vtcav_jax import atomic
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is locked
-    fcntl = None
+from vtcav_jax.runs.lock import lock_record
 
 RUN_RECORD_FILE = "run.json"
-FOLDER_SHARING_TASKS = ("tcav", "explain", "motion", "pyramid")  # tasks whose results may lie in one folder
+ANIMATION_FOLDER = "animations"
+SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate_methods")
+FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks whose results may lie in one folder
 RECORDED_PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-_locked_records: ContextVar[dict[Path, int] | None] = ContextVar("held", default=None)  # descriptors of records, locked
-
-
-@contextmanager
-def exclusive_runs() -> Iterator[None]:
-    """Within it, what `open_run` opens is ours: another process that asks for the same is refused until we end."""
-    locks: dict[Path, int] = {}
-    token = _locked_records.set(locks)
-    try:
-        yield
-    finally:
-        _locked_records.reset(token)
-        for descriptor in locks.values():
-            os.close(descriptor)
 
 
 def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") -> Path:
@@ -60,26 +39,9 @@ def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") ->
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
-        atomic.write_text(record_file, json.dumps({"asked": request, "versions": package_versions()}, indent=1) + "\n")
-    _lock_record(record_file)
+        atomic.write_text(record_file, json.dumps({"request": request, "versions": package_versions()}, indent=1) + "\n")
+    lock_record(record_file)
     return folder
-
-
-def _lock_record(record_file: Path) -> None:
-    """The lock goes with the process, however it ends. A file system that has no locks does without."""
-    locks = _locked_records.get()
-    if locks is None or record_file in locks or fcntl is None:
-        return
-    locks[record_file] = os.open(record_file, os.O_RDONLY)
-    try:
-        fcntl.flock(locks[record_file], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"another process is at work on {record_file.parent}; wait for its end, or choose another --run"
-        ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
 
 
 def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
@@ -93,9 +55,11 @@ def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
 
 def _read_request(record_file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(record_file.read_text(encoding="utf-8"))["asked"])
+        return dict(json.loads(record_file.read_text(encoding="utf-8"))["request"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record_file} is damaged; remove {record_file.parent}, or choose another --run") from error
+        raise ValueError(
+            f"{record_file} is damaged or from an older version; remove {record_file.parent}, or choose another --run"
+        ) from error
 
 
 def package_versions() -> dict[str, str]:
@@ -107,13 +71,3 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return installed
-
-
-def write_table(
-    path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]], *, errors: str = "strict"
-) -> None:
-    """A CSV file, written atomically."""
-    with atomic.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=errors) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -7,7 +7,6 @@ network answers on the clips whose scores are explained.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,37 +22,16 @@ from vtcav_jax.data.encode import encode_jpeg, encode_mp4
 from vtcav_jax.data.loader import stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
-from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, is_finding, write_rows
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation, DerivativeRow, PredictionRow, ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.training.evaluate import predict_clips
 
-PREVIEW_FOLDER, ANIMATIONS_CSV, PREDICTIONS_CSV = "films", "films.csv", "predictions.csv"
 PREVIEW_SIDE = 96  # of a clip on the page, in pixels
 SHEET_COLUMNS, MAX_SHEET_CLIPS = 6, 12  # clips of a sheet
 EXTREME_CLIPS_PER_END = 3  # clips with the highest, and with the lowest derivative
 MIN_PREVIEW_SECONDS = 1.6  # seconds, at least, of a film
-
-
-@dataclass(frozen=True)
-class Animation:
-    """`role` is `concept` (a sheet of `shown` of `total` clips) or `target` (one clip, `name`)."""
-
-    role: str
-    name: str
-    clip_type: str
-    file: str
-    n_shown: int
-    n_total: int
-
-
-@dataclass(frozen=True)
-class PredictionRow:
-    """What the network says of a clip of a class; `right` if the class is what it says."""
-
-    target: str
-    clip: str
-    answer: str
-    probability: float  # of the class
-    correct: bool
 
 
 def render_previews(
@@ -67,7 +45,7 @@ def render_previews(
     """Writes films and predictions of a run whose tables are `rows` and `clips`; what is there already is kept."""
     if (folder / ANIMATIONS_CSV).exists() and (folder / PREDICTIONS_CSV).exists():
         return
-    (folder / PREVIEW_FOLDER).mkdir(exist_ok=True)
+    (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     clip_spec = network.clip_spec
     animations = _render_concept_sheets(folder, sets, clip_spec)
     extreme_names = {
@@ -116,7 +94,7 @@ def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec)
         step = max(1, len(members) // MAX_SHEET_CLIPS)
         sampled = members[::step][:MAX_SHEET_CLIPS]
         cells = [scale_to_preview(letterboxed(clip, clip_spec)) for clip in sampled]
-        file = f"{PREVIEW_FOLDER}/{_hashed_name(name, clip_type)}"
+        file = f"{ANIMATION_FOLDER}/{_hashed_name(name, clip_type)}"
         animations.append(
             Animation(
                 "concept", name, clip_type, write_preview(folder, file, tile_clips(cells)), len(sampled), len(members)
@@ -145,14 +123,12 @@ def _predict_targets(
                 continue
             read_names.append(result.item.name)
             if result.item.name in extreme_names:
-                file = f"{PREVIEW_FOLDER}/{_hashed_name('target', result.item.name)}"
+                file = f"{ANIMATION_FOLDER}/{_hashed_name('target', result.item.name)}"
                 written_file = write_preview(folder, file, scale_to_preview(np.asarray(result.clip.video[0])))
                 animations.append(Animation("target", result.item.name, "", written_file, 1, 1))
             yield result.clip.video[:1]
 
-    class_probabilities = list(
-        progress(predict_clips(network, videos(), 8, clip_spec), len(indices), "answers", size=lambda _: 1)
-    )
+    class_probabilities = list(progress(predict_clips(network, videos(), 8), len(indices), "answers", size=lambda _: 1))
     probabilities_by_clip = dict(zip(read_names, class_probabilities))
     predictions = []
     for target, clip_names in by_target.items():

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,16 @@ from jaxtyping import Float
 
 from vtcav_jax.concepts.concept_sets import ConceptClip
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import SAHA2024_CSV, Saha2024Row
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_results import split_by_class
-from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 from vtcav_jax.tcav.stats.scores import tcav_scores
 from vtcav_jax.tcav.stats.vectors import fit, label_vector
 
-SAHA2024_CSV = "paper.csv"
 DEPENDENCE_WARNING = "runs are not independent"
-
-
-@dataclass(frozen=True)
-class Saha2024Row:
-    """`score` is the mean sign count over `runs`, one for each random set."""
-
-    target: str
-    stage: str
-    group: str
-    concept: str
-    clip_type: str
-    n_runs: int
-    tcav_score: float
-    tcav_score_min: float  # the least and the greatest of the runs
-    tcav_score_max: float
-    t_statistic: float
-    p: float
-    p_adjusted: float
-    p_as_published: float  # as the paper's printed ones were computed
-    n_clips: int
-    note: str
 
 
 def write_saha2024(folder: Path, plan: Plan, grams: Callable[[str], Gram]) -> list[Saha2024Row]:
@@ -122,8 +101,8 @@ def t_test_against_half(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.
     from scipy.stats import ttest_1samp
 
     with _ignoring_constant_samples():
-        test = ttest_1samp(sign_counts, 0.5)
-    return _undefined_where_constant(test.statistic, test.pvalue, sign_counts)
+        t, p = np.array(ttest_1samp(sign_counts, 0.5), float)
+    return _undefined_where_constant(t, p, sign_counts)
 
 
 def published_t_test(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:
@@ -131,8 +110,8 @@ def published_t_test(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.nda
     from scipy.stats import ttest_ind
 
     with _ignoring_constant_samples():
-        test = ttest_ind(sign_counts, 1 - sign_counts)
-    return _undefined_where_constant(test.statistic, test.pvalue, sign_counts)
+        t, p = np.array(ttest_ind(sign_counts, 1 - sign_counts), float)
+    return _undefined_where_constant(t, p, sign_counts)
 
 
 @contextmanager

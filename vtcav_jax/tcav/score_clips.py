@@ -1,7 +1,6 @@
 """New clips by vectors that are there: how much of a concept is in them, when, and what it does to class scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -16,38 +15,11 @@ from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.runs.tcav_rows import ConceptScoreRow, ProjectionRow
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.encode import SCORE_FNS
 from vtcav_jax.tcav.features.pooling import broadcast_vector
 from vtcav_jax.tcav.vector_file import VectorBundle
-
-
-@dataclass(frozen=True)
-class ConceptScoreRow:
-    """One clip, class and vector. `projection` is the (pooled) activation along the unit vector, `inside` what the
-    concept's classifier says of the clip (above 0: the concept), `derivative` that of the class score."""
-
-    clip: str
-    target: str
-    stage: str
-    concept_vector: str
-    class_score: float
-    derivative: float
-    projection: float
-    classifier_logit: float
-
-
-@dataclass(frozen=True)
-class ProjectionRow:
-    """The part of a projection that comes from one place in time of the stage; the parts' sum, or where time is pooled
-    their mean, is the projection. `fraction` is where in the clip it lies, 0 to 1."""
-
-    clip: str
-    stage: str
-    concept_vector: str
-    time_index: int
-    clip_fraction: float
-    projection: float
 
 
 def score_clips(

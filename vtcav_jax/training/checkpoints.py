@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 from jaxtyping import Array
 
-from vtcav_jax.runs import directory
+from vtcav_jax.runs.tables import write_table
 
 Tree = TypeVar("Tree")
 
@@ -28,7 +28,7 @@ class MetricsTable:
         if step:
             with self.path.open(newline="", encoding="utf-8") as file:
                 earlier_rows = [row for row in islice(csv.reader(file), 1, None) if int(row[0]) < step]
-        directory.write_table(self.path, self.columns, earlier_rows)
+        write_table(self.path, self.columns, earlier_rows)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.models import parameters as weights
+from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
 
 Augmentation = Literal["none", "flip", "torus"]
@@ -36,44 +37,45 @@ _NO_LABEL = -1  # the label of a clip that has none, or could not be read: it do
 class TrainConfig:
     """What is done at each step; with the source and the model, all that the result depends on."""
 
-    steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 1e-3  # at its highest, after the warm-up; then down to 0 along a cosine
-    warmup: int = 100  # steps
-    weight_decay: float = 0.05  # not on biases and normalisation
-    clip_norm: float = 1.0  # of the gradient
-    label_smoothing: float = 0.0  # share of each answer that is spread over all: margins then end somewhere
-    augment: Augmentation = "none"  # flip: left and right, per clip; torus: a shift around a world's borders
-    static_fraction: float = 0.0  # share of clips that are shown as one frame, repeated, or with their frames shuffled
-    static_from_step: int = (
-        0  # the step: such clips are harder, and nothing else is learnt while they are not understood
+    steps: int = setting(1000, "batches", minimum=1)
+    batch_size: int = setting(64, BATCH_HELP, minimum=1)
+    learning_rate: float = setting(1e-3, "highest learning rate, after the warm-up; a cosine to 0 follows", above=0)
+    warmup: int | None = setting(None, "steps of warm-up [default: a tenth of all, at most 100]", minimum=0)
+    weight_decay: float = setting(0.05, "weight decay of AdamW, not on biases and normalisation", minimum=0)
+    clip_norm: float = setting(1.0, "largest norm of a gradient", above=0)
+    label_smoothing: float = setting(
+        0.0, "share of each label that is spread over all classes: it bounds the margins", minimum=0, below=1
     )
-    static_heads: tuple[str, ...] = ()  # whose answers are still true of such a clip; the others' do not count
-    temporal_jitter: bool = False  # of the clip within its video, another one each time
-    checkpoint_every: int = 200  # steps
-    seed: int = 0
+    augment: Augmentation = setting(
+        "none",
+        "flip mirrors half of the clips (not where left and right are classes); torus shifts worlds:... clips around"
+        " their borders",
+    )
+    static_fraction: float = setting(
+        0.0, "share of clips that are frozen or shuffled in time; needs --static_heads", minimum=0, maximum=1
+    )
+    static_from_step: int = setting(0, "first step with frozen and shuffled clips", minimum=0)
+    static_heads: tuple[str, ...] = setting((), "heads whose labels still hold for frozen and shuffled clips")
+    temporal_jitter: bool = setting(False, "another part of the video each time")
+    checkpoint_every: int = setting(200, "steps between checkpoints", minimum=1)
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self):
         problems = []
-        if min(self.steps, self.batch_size, self.checkpoint_every) < 1:
-            problems.append("steps, batch_size and checkpoint_every must be at least 1")
-        if not 0 <= self.warmup <= self.steps:
-            problems.append(f"warmup {self.warmup} must be within the {self.steps} steps")
-        if not (self.learning_rate > 0 and self.clip_norm > 0 and self.weight_decay >= 0):
-            problems.append("learning_rate and clip_norm must be positive, weight_decay not negative")
-        if not 0 <= self.static_fraction <= 1 or (self.static_fraction and not self.static_heads):
-            problems.append("timeless must be a share, with the heads whose answers need no time")
-        if not 0 <= self.label_smoothing < 1:
-            problems.append(f"label_smoothing {self.label_smoothing} must be a share, less than 1")
-        if self.augment not in get_args(Augmentation):
-            problems.append(f"augment must be one of {', '.join(get_args(Augmentation))}, got {self.augment!r}")
-        if problems:
-            raise ValueError(f"no training by this recipe: {'; '.join(problems)}")
+        if self.warmup is not None and self.warmup > self.steps:
+            problems.append(("warmup", f"expected at most the {self.steps} steps, got {self.warmup}"))
+        if self.static_fraction and not self.static_heads:
+            problems.append(("static_heads", "expected the heads whose labels hold for frozen clips, got none"))
+        check_settings(self, *problems)
+
+    @property
+    def warmup_steps(self) -> int:
+        return min(100, self.steps // 10) if self.warmup is None else self.warmup
 
     def schedule(self) -> optax.Schedule:
         # optax wants at least one step of decay after the warm-up
         return optax.warmup_cosine_decay_schedule(
-            0.0, self.learning_rate, self.warmup, max(self.steps, self.warmup + 1)
+            0.0, self.learning_rate, self.warmup_steps, max(self.steps, self.warmup_steps + 1)
         )
 
     def optimiser(self) -> optax.GradientTransformation:

@@ -8,7 +8,7 @@ import numpy as np
 from vtcav_jax import atomic
 from vtcav_jax.console import progress
 from vtcav_jax.data.encode import encode_yuv444_mp4
-from vtcav_jax.runs.directory import write_table
+from vtcav_jax.runs.tables import write_table
 from vtcav_jax.worlds.render import WorldClips
 
 WORLD_FPS = 25  # of the files, and of the clock that clips have without them

@@ -1,26 +1,32 @@
-"""From a question and a source of videos to maps, tables and films: what is asked, which clips, what is kept."""
+"""From targets and a source of videos to maps, tables and animations: what is computed, and what is stored."""
 
 import csv
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.flags import FlagValues
 
+from tests.support.typed import readable
 from vtcav_jax import attribution, models
 from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.motion import reliance, summary
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import explain_videos, map_store
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
-from vtcav_jax.cli.commands import attribute, motion
+from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
+from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.worlds import make_clips, write_clips
 
 WORLD = "worlds:small:5:3"
-HOW = SamplingConfig(normalise=False)
+UINT8_CLIPS = SamplingConfig(normalise=False)
+CONTEXT = CommandContext(FlagValues())
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +42,9 @@ def test_questions_are_read_as_they_are_written(cnn):
     answers = logits[:, :4].argmax(1)
     assert (shape.answers(logits) == answers).all() and (left.answers(logits) == 4).all()
     others = (logits[:, :4].sum(1) - logits[np.arange(3), answers]) / 3
-    found = [np.asarray(targets.as_target(q.target(logits), 3, 16)(jnp.asarray(logits), {})) for q in (shape, left)]
-    np.testing.assert_allclose(found[0], logits[np.arange(3), answers] - others, rtol=1e-5)
-    np.testing.assert_allclose(found[1], logits[:, 4] - logits[:, 5:8].mean(1), rtol=1e-4, atol=1e-6)
+    scores = [np.asarray(targets.as_target(q.target(logits), 3, 16)(jnp.asarray(logits), {})) for q in (shape, left)]
+    np.testing.assert_allclose(scores[0], logits[np.arange(3), answers] - others, rtol=1e-5)
+    np.testing.assert_allclose(scores[1], logits[:, 4] - logits[:, 5:8].mean(1), rtol=1e-4, atol=1e-6)
     pair = targets.as_target(contrast.target(logits), 3, 16)(jnp.asarray(logits), {})
     np.testing.assert_allclose(pair, logits[:, 2] - logits[:, 1], rtol=1e-5)
     assert group.target(logits) == targets.Group((8, 9)) and channel.target(logits) == targets.Channel("convs.1", 3)
@@ -49,11 +55,11 @@ def test_questions_are_read_as_they_are_written(cnn):
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory):
+def grey_video(tmp_path_factory):
     """21 frames in which each frame's grey is its number."""
     import av
 
-    path = tmp_path_factory.mktemp("film") / "grey.mp4"
+    path = tmp_path_factory.mktemp("videos") / "grey.mp4"
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264rgb", rate=10, options={"qp": "0"})
         stream.height = stream.width = 32
@@ -64,28 +70,28 @@ def film(tmp_path_factory):
     return path
 
 
-def test_a_whole_video_is_seen_once(film):
-    source = open_source(film)
+def test_a_whole_video_is_seen_once(grey_video):
+    source = open_source(grey_video)
     for interval, expected in (
         (1, [range(0, 8), range(8, 16), range(13, 21)]),
         (2, [range(0, 16, 2), range(6, 21, 2)]),
     ):
-        geometry = ClipSpec(frames=8, size=32, interval=interval)
-        found = [
+        clip_spec = ClipSpec(frames=8, size=32, interval=interval)
+        windows = [
             w
-            for w in stream_windows(source, geometry, SamplingConfig(), slide_over_video=True, num_workers=0)
+            for w in stream_windows(source, clip_spec, SamplingConfig(), slide_over_video=True, num_workers=0)
             if isinstance(w, Window)
         ]
-        assert [w.clip.frames[0].tolist() for w in found] == [list(r) for r in expected]
-        assert [w.last for w in found] == [False] * (len(expected) - 1) + [True]
-        assert all((w.clip.video[0, :, 0, 0, 0] == 10 * w.clip.frames[0]).all() for w in found)
-        fresh = np.concatenate([w.clip.frames[0][new] for w, new in zip(found, unseen_frames(found))])
+        assert [w.clip.frames[0].tolist() for w in windows] == [list(r) for r in expected]
+        assert [w.last for w in windows] == [False] * (len(expected) - 1) + [True]
+        assert all((w.clip.video[0, :, 0, 0, 0] == 10 * w.clip.frames[0]).all() for w in windows)
+        fresh = np.concatenate([w.clip.frames[0][new] for w, new in zip(windows, unseen_frames(windows))])
         assert (np.diff(fresh) > 0).all() and fresh[0] == 0 and fresh[-1] == 20
     short = ClipSpec(frames=32, size=32)
-    (only,) = stream_windows(source, short, SamplingConfig(), slide_over_video=True, num_workers=0)
+    (only,) = map(readable, stream_windows(source, short, SamplingConfig(), slide_over_video=True, num_workers=0))
     assert only.last and only.clip.padded and unseen_frames([only])[0].tolist() == [True] * 21 + [False] * 11
     spread = [
-        w.clip.frames[0, 0]
+        readable(w).clip.frames[0, 0]
         for w in stream_windows(source, ClipSpec(frames=8, size=32), SamplingConfig(clips_per_video=3), num_workers=0)
     ]
     assert len(spread) == 3 and (np.diff(spread) > 0).all()
@@ -93,48 +99,54 @@ def test_a_whole_video_is_seen_once(film):
         list(stream_windows(source, short, SamplingConfig(clips_per_video=2), slide_over_video=True, num_workers=0))
 
 
-def test_answers_come_video_by_video_whatever_the_batch(film, tmp_path):
+def test_answers_come_video_by_video_whatever_the_batch(grey_video, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    (tmp_path / "b.mp4").write_bytes(film.read_bytes())
-    (tmp_path / "c.mp4").write_bytes(film.read_bytes())
-    geometry = ClipSpec(frames=8, size=32)
+    (tmp_path / "b.mp4").write_bytes(grey_video.read_bytes())
+    (tmp_path / "c.mp4").write_bytes(grey_video.read_bytes())
+    clip_spec = ClipSpec(frames=8, size=32)
     for batch in (1, 2, 5):
         shapes = []
 
-        def ask(video, shapes=shapes):
+        def first_frame(video, shapes=shapes):
             shapes.append(video.shape)
             return video[:, 0, 0, 0, 0] // 10
 
         out = list(
             map_windows_in_batches(
                 open_source(tmp_path),
-                geometry,
+                clip_spec,
                 SamplingConfig(),
-                ask,
+                first_frame,
                 batch_size=batch,
                 slide_over_video=True,
                 num_workers=0,
             )
         )
         assert set(shapes) == {(batch, 8, 32, 32, 3)}
-        good = [one for one in out if not isinstance(one, ReadResult)]
-        assert [len(one.windows) for one in good] == [3, 3] and len(out) == 3
-        assert [[int(found[row]) for found, row in one.results] for one in good] == [[0, 8, 13]] * 2
+        answered = [result for result in out if not isinstance(result, ReadResult)]
+        assert [len(result.windows) for result in answered] == [3, 3] and len(out) == 3
+        first_frames = [[int(values[row]) for values, row in result.results] for result in answered]
+        assert first_frames == [[0, 8, 13]] * 2
 
 
 def test_methods_are_checked_before_anything_is_computed(cnn):
     questions = parse_targets(cnn, ["shape", "convs.0#1"])
-    found = explain_videos.resolve_methods(
+    method_stages = explain_videos.resolve_methods(
         cnn, ["gradcam", "smoothgrad", "lrp_gamma@convs.0"], ["convs.0", "video"], questions
     )
-    assert found == (("gradcam", "convs.0"), ("gradcam", "video"), ("smoothgrad", None), ("lrp_gamma", "convs.0"))
+    assert method_stages == (
+        ("gradcam", "convs.0"),
+        ("gradcam", "video"),
+        ("smoothgrad", None),
+        ("lrp_gamma", "convs.0"),
+    )
     with pytest.raises(ValueError) as error:
         explain_videos.resolve_methods(
             cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1]
         )
-    told = str(error.value)
-    assert "no method named 'gradcamm'" in told and "followed through a VideoSwin" in told
-    assert "leave the stage out" in told and "no stage named 'convs.9'" in told
+    message = str(error.value)
+    assert "no method named 'gradcamm'" in message and "followed through a VideoSwin" in message
+    assert "leave the stage out" in message and "no stage named 'convs.9'" in message
     with pytest.raises(ValueError, match="does not depend on convs.2"):
         explain_videos.resolve_methods(cnn, ["gradcam@convs.2"], [], questions)
 
@@ -142,24 +154,23 @@ def test_methods_are_checked_before_anything_is_computed(cnn):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Two methods and two questions of a CNN on five clips of a world."""
-    folder = tmp_path_factory.mktemp("runs") / "explained"
+    folder = tmp_path_factory.mktemp("runs") / "attribution"
 
-    def again(**more):
-        given = (
-            dict(targets=["direction", "shape:x"], methods=["gradcam@convs.1", "gradient_x_input"], workers=0) | more
-        )
-        attribute.attribute("worlds_cnn", WORLD, folder, HOW, **given)
+    def run(**overrides):
+        settings: dict[str, Any] = dict(model="worlds_cnn", videos=WORLD, run=folder, num_workers=0)
+        settings |= dict(targets=("direction", "shape:x"), methods=("gradcam@convs.1", "gradient_x_input"))
+        attribute(AttributeArguments(**settings | overrides), CONTEXT)
         return folder
 
-    return again
+    return run
 
 
 @pytest.mark.slow
 def test_the_explain_task(run, cnn, capsys):
-    folder = run(limit_clips=3, metric_clips=3)
-    with (folder / "explain.csv").open(newline="") as file:
+    folder = run(sanity_clips=3, faithfulness_clips=3)
+    with (folder / "maps.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 * 2 * 2 and len(list((folder / "films").glob("*.webp"))) == 10
+    assert len(rows) == 5 * 2 * 2 and len(list((folder / "animations").glob("*.webp"))) == 10
     source = open_source(WORLD)
     clips = np.stack(
         [source.read(i, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video[0] for i in range(5)]
@@ -169,23 +180,24 @@ def test_the_explain_task(run, cnn, capsys):
     expected = attribution.explain(cnn.model, clips, target, "gradcam", "convs.1").map
     scores = np.asarray(attribution.prepare_explanation(cnn.model, clips, target).score_model.score(jnp.asarray(clips)))
     for i, path in enumerate(sorted((folder / "maps").glob("*.npz"))):
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(path, allow_pickle=False) as arrays:
             size = np.abs(expected[i]).max()
-            np.testing.assert_allclose(found["map|direction|gradcam|convs.1"][0], expected[i], atol=1e-4 * size)
-            assert found["map|shape:x|gradient_x_input|video"].shape == (1, 8, 32, 32)
-            assert json.loads(str(found["about"]))["clip"] == source.items[i].name
-        mine = [r for r in rows if r["file"] == path.name and r["target"] == "direction"]
-        assert {r["answer"] for r in mine} == {cnn.labels[4 + answers[i]]}
-        np.testing.assert_allclose(float(mine[0]["score"]), scores[i], rtol=1e-3)
-    with (folder / "limits.csv").open(newline="") as file:
-        limits = {(r["target"], r["method"], r["measure"]): r for r in csv.DictReader(file)}
-    assert len(limits) == 2 * 2 * 6
-    share = limits["shape:x", "gradient_x_input", "background"]
-    assert float(share["low"]) <= float(share["mean"]) <= float(share["high"]) <= 1 and share["clips"] == "3"
-    with (folder / "map_metrics.csv").open(newline="") as file:
-        told = list(csv.DictReader(file))
-    assert {r["target"] for r in told} == {"direction", "shape:x"} and len({r["map"] for r in told}) == 2 + 4
-    assert {r["clips"] for r in told if r["metric"] == "relevance_gain"} == {"3"}
+            np.testing.assert_allclose(arrays["map|direction|gradcam|convs.1"][0], expected[i], atol=1e-4 * size)
+            assert arrays["map|shape:x|gradient_x_input|video"].shape == (1, 8, 32, 32)
+            assert json.loads(str(arrays["about"]))["clip"] == source.items[i].name
+        video_rows = [r for r in rows if r["map_file"] == path.name and r["target"] == "direction"]
+        assert {r["answer"] for r in video_rows} == {cnn.labels[4 + answers[i]]}
+        np.testing.assert_allclose(float(video_rows[0]["score"]), scores[i], rtol=1e-3)
+    with (folder / "sanity.csv").open(newline="") as file:
+        sanity = {(r["target"], r["method"], r["measure"]): r for r in csv.DictReader(file)}
+    assert len(sanity) == 2 * 2 * 6
+    share = sanity["shape:x", "gradient_x_input", "mass_outside"]
+    assert float(share["low"]) <= float(share["mean"]) <= float(share["high"]) <= 1 and share["n_clips"] == "3"
+    with (folder / "faithfulness.csv").open(newline="") as file:
+        metric_rows = list(csv.DictReader(file))
+    assert {r["target"] for r in metric_rows} == {"direction", "shape:x"}
+    assert len({r["map"] for r in metric_rows}) == 2 + 4
+    assert {r["n_clips"] for r in metric_rows if r["metric"] == "relevance_gain"} == {"3"}
     before = {path: path.stat().st_mtime_ns for path in (folder / "maps").glob("*.npz")}
     victim = next(iter(before))
     victim.unlink()
@@ -198,37 +210,32 @@ def test_the_explain_task(run, cnn, capsys):
     assert "What happens to the answer without it" in text
     with (folder / "profile.csv").open(newline="") as file:
         steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
-    assert len(steps) == 8 and sum(float(r["share"]) for r in steps) == pytest.approx(1)
+    assert len(steps) == 8 and sum(float(r["mass"]) for r in steps) == pytest.approx(1)
     with pytest.raises(ValueError, match="a run of something else"):
-        run(methods=["gradcam"])
+        run(methods=("gradcam",))
 
 
-def test_the_film_of_a_long_video_shows_each_frame_once(film):
+def test_the_film_of_a_long_video_shows_each_frame_once(grey_video):
     """Maps of one step in two frames, from clips of which the last begins earlier."""
-    geometry = ClipSpec(frames=8, size=32)
-    found = tuple(stream_windows(open_source(film), geometry, HOW, slide_over_video=True, num_workers=0))
-    steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in found])[..., None, None]  # when, as a value
-    one = attribution.Attribution(steps + np.zeros((3, 4, 2, 2)), "norm", True, 3, "gradcam")
-    shown = explain_videos.VideoMaps(found, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (one,)})
-    fresh = unseen_frames(found)
-    panel = map_animations.map_panel(one, fresh)
+    clip_spec, source = ClipSpec(frames=8, size=32), open_source(grey_video)
+    windows = tuple(map(readable, stream_windows(source, clip_spec, UINT8_CLIPS, slide_over_video=True, num_workers=0)))
+    steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in windows])[..., None, None]  # when, as a value
+    time_map = attribution.Attribution(steps + np.zeros((3, 4, 2, 2)), "norm", True, 3, "gradcam")
+    maps = explain_videos.VideoMaps(windows, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (time_map,)})
+    panel = map_animations.map_panel(time_map, unseen_frames(windows))
     np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # what belongs to a frame is shown with it
-    frames, rate = map_animations.render_map_animation(shown, "q", "q")
+    frames, rate = map_animations.render_map_animation(maps, "q", "q")
     assert len(frames) == 21 and rate == pytest.approx(10)
 
 
-def evidence(answer="left", favourite=0.0, **given):
+def evidence(answer="left", favourite=0.0, **scores):
     """A clip with a margin of 4; changed clips of all classes have `favourite` more of left."""
-    usual = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
-    told = usual | dict(clip="c", window=0, target="direction", answer=answer, score=4.0) | given
-    one = reliance.ClipMotionRow(**told)
-    margins = {
-        name: [
-            getattr(one, name) * (answer == c) + favourite * (name != "score") * (c == "left") for c in ("left", "up")
-        ]
-        for name in ("score", *reliance.TIME_EDITS)
-    }
-    return reliance.MotionEvidence(one, ("left", "up"), margins)
+    columns: dict[str, Any] = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
+    columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0) | scores
+    margins = {"score": [columns["score"] * (answer == c) for c in ("left", "up")]}
+    for edit in reliance.TIME_EDITS:
+        margins[edit] = [columns[f"score_{edit}"] * (answer == c) + favourite * (c == "left") for c in ("left", "up")]
+    return reliance.MotionEvidence(reliance.ClipMotionRow(**columns), ("left", "up"), margins)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +248,10 @@ def evidence(answer="left", favourite=0.0, **given):
     ],
 )
 def test_verdicts(shuffled, frozen, verdict):
-    some = [evidence(shuffled=shuffled * w, frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)]
-    whole, left = summary.summarise_by_class(some)
+    clips = [
+        evidence(score_shuffled=shuffled * w, score_frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)
+    ]
+    whole, left = summary.summarise_by_class(clips)
     assert (whole.answer, left.answer) == ("", "left") and whole.drop_shuffled == pytest.approx(1 - shuffled / 4)
     assert (
         whole.reference == "no preference"
@@ -251,13 +260,14 @@ def test_verdicts(shuffled, frozen, verdict):
     assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
     none = summary.summarise_by_class([evidence(score=-1.0), evidence(score=0.5)])
     assert "nothing can be said" in summary.motion_sentences(none)[0]
-    assert "one clip is too few" in summary.motion_sentences(summary.summarise_by_class([evidence(shuffled=1.0)]))[0]
+    single = summary.summarise_by_class([evidence(score_shuffled=1.0)])
+    assert "one clip is too few" in summary.motion_sentences(single)[0]
 
 
 def test_what_a_network_says_of_any_changed_clip_is_no_evidence():
     """Frozen or shuffled, every clip has 3 more of left; of what is in the clips a quarter is left."""
-    some = [evidence(a, 3.0, shuffled=1.0, frozen=1.0, score=4.0) for a in ("left", "up") * 5]
-    rows = {row.answer: row for row in summary.summarise_by_class(some)}
+    clips = [evidence(a, 3.0, score_shuffled=1.0, score_frozen=1.0, score=4.0) for a in ("left", "up") * 5]
+    rows = {row.answer: row for row in summary.summarise_by_class(clips)}
     assert all(row.drop_shuffled == row.drop_frozen == pytest.approx(0.75) for row in rows.values())
     assert all(row.reference == "other clips" for row in rows.values()) and rows["up"].n_clips == 5
 
@@ -266,14 +276,11 @@ def test_what_a_network_says_of_any_changed_clip_is_no_evidence():
 def test_the_motion_task(tmp_path, cnn, capsys):
     pytest.importorskip("cv2")
     folder = tmp_path / "motion"
-    measuring = reliance.MotionConfig(shuffles=3, compare_optical_flow=True)
-
-    def again():
-        motion.measure_motion_reliance(
-            "worlds_cnn", WORLD, folder, HOW, measuring, targets=["direction", "scene"], num_workers=0
-        )
-
-    again()
+    config = reliance.MotionConfig(shuffles=3, compare_optical_flow=True)
+    args = MotionArguments(
+        model="worlds_cnn", videos=WORLD, run=folder, targets=("direction", "scene"), config=config, num_workers=0
+    )
+    measure_motion_reliance(args, CONTEXT)
     with (folder / "motion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
@@ -281,23 +288,24 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     clip = source.read(2, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video
     answer = 4 + int(np.asarray(cnn.model(jnp.asarray(clip)))[0, 4:8].argmax())
     probe = attribution.temporal_probe(cnn.model, clip, attribution.Margin(answer, (4, 8)), baseline=None, shuffles=3)
-    mine = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")
-    assert mine["answer"] == cnn.labels[answer]
+    clip_row = next(r for r in rows if r["clip"] == source.items[2].name and r["target"] == "direction")
+    assert clip_row["answer"] == cnn.labels[answer]
     for name, expected in (
         ("score", probe.score),
         ("drop_shuffled", probe.drop_shuffled),
         ("drop_frozen", probe.drop_frozen),
     ):
-        assert float(mine[name]) == pytest.approx(float(expected[0]), rel=1e-3)
+        assert float(clip_row[name]) == pytest.approx(float(expected[0]), rel=1e-3)
     shares = 1 - probe.scores_shuffled[0] / float(probe.score[0])
-    found = float(mine["order_low"]), float(mine["order_high"])  # of three orders all the same one is 1 in 27 draws
-    assert found == pytest.approx((shares.min(), shares.max()), rel=1e-3)
-    assert 0 <= float(mine["flow_precision"]) <= 1 and float(mine["changing_mass_excess"]) > -1
+    # Of three orders all the same one is 1 in 27 draws
+    interval = float(clip_row["drop_shuffled_low"]), float(clip_row["drop_shuffled_high"])
+    assert interval == pytest.approx((shares.min(), shares.max()), rel=1e-3)
+    assert 0 <= float(clip_row["flow_precision"]) <= 1 and float(clip_row["changing_mass_excess"]) > -1
     with (folder / "motion_classes.csv").open(newline="") as file:
         classes = {(r["target"], r["answer"]): r for r in csv.DictReader(file)}
     assert float(classes["direction", ""]["drop_shuffled"]) > 0.6 > 0.3 > float(classes["scene", ""]["drop_shuffled"])
     (folder / "motion.csv").unlink()
-    again()
+    measure_motion_reliance(args, CONTEXT)
     assert (folder / "motion.csv").exists()
     assert capsys.readouterr().out.count("direction: ") == 2
     text = (folder / "report" / "index.html").read_text()
@@ -307,13 +315,15 @@ def test_the_motion_task(tmp_path, cnn, capsys):
 def test_tables_of_a_video_are_read_back(tmp_path):
     clips = make_clips("small", 1, 0)
     write_clips(clips, tmp_path / "v")
-    (window,) = stream_windows(open_source(tmp_path / "v"), ClipSpec(frames=8, size=32), HOW, num_workers=0)
+    source = open_source(tmp_path / "v")
+    (window,) = map(readable, stream_windows(source, ClipSpec(frames=8, size=32), UINT8_CLIPS, num_workers=0))
     maps = np.zeros((1, 4, 2, 2), np.float32)
     maps[0, 2] = [[1, -2], [0, 0]]
     maps[0, 0, 0, 0] = 1
-    one = attribution.Attribution(maps, "norm", True, 3, "gradcam", np.array([0.5]))
-    found = explain_videos.VideoMaps((window,), {"a b": np.array([1])}, {"a b": np.array([2.0])}, {"a b": (one,)})
-    map_store.save_maps(tmp_path / "x.npz", found, ("no", "yes"))
+    cam_map = attribution.Attribution(maps, "norm", True, 3, "gradcam", np.array([0.5]))
+    answers, scores = {"a b": np.array([1])}, {"a b": np.array([2.0])}
+    video_maps = explain_videos.VideoMaps((window,), answers, scores, {"a b": (cam_map,)})
+    map_store.save_maps(tmp_path / "x.npz", video_maps, ("no", "yes"))
     (only,) = map_store.map_rows(tmp_path / "x.npz")
     assert (only.answer, only.score, only.map_sum, only.completeness_gap) == ("yes", 2.0, 0.0, 0.5)
     assert only.peak_time == pytest.approx(5 / 25) and only.peak_share == pytest.approx(0.75)

@@ -11,12 +11,12 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.attribute import faithfulness_table
 from vtcav_jax.evaluation.faithfulness import own_clips, reexplain
 from vtcav_jax.evaluation.faithfulness.metrics import FAITHFULNESS_METRICS, MetricBudget, evaluate_maps
-from vtcav_jax.evaluation.faithfulness.own_clips import OwnMetricRow
 from vtcav_jax.evaluation.faithfulness.randomisation import cascade, random_logit
 from vtcav_jax.evaluation.faithfulness.robustness import max_sensitivity
 from vtcav_jax.evaluation.faithfulness.splice import splice_test
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
 from vtcav_jax.report.sections import maps as map_sections
+from vtcav_jax.runs.attribution_rows import OwnMetricRow
 
 METHODS = (("attn_lrp", None), ("gradcam", "convs.2"))
 QUICK = MetricBudget(fractions=(0.0, 0.5, 1.0), n_random_maps=1)

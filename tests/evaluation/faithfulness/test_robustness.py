@@ -1,6 +1,7 @@
 """Maps that stay, maps that are simple, and maps that hang on what was learnt: explainers whose faults are known."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ TARGET = Class(np.array([2, 0]))
 
 @pytest.fixture(scope="module")
 def net():
-    sizes = dict(widths=(4, 4), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2), (1, 1, 1)))
+    sizes: dict[str, Any] = dict(widths=(4, 4), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2), (1, 1, 1)))
     return SmallCnn(**sizes, num_classes=3, rngs=nnx.Rngs(0))
 
 

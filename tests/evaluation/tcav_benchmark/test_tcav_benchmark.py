@@ -17,11 +17,11 @@ from vtcav_jax.evaluation.tcav_benchmark.table import (
     OTHER_HEAD_ROLE,
     RANDOM_ROLE,
     ConceptVerdicts,
-    TcavBenchmarkRow,
 )
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
+from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.permutation_test import permutation_test
 from vtcav_jax.tcav.stats.vectors import label_vector

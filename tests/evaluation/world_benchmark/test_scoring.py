@@ -16,14 +16,14 @@ from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, world_metri
 from vtcav_jax.evaluation.world_benchmark.entries import METHOD_BUDGETS, Entry, build_entries, import_function
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, bootstrap_skill, measure_entries, result_rows
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, chance_corrected
+from vtcav_jax.runs.evaluation_rows import (
     ANALYTIC_SCORE,
     CROSS_VALIDATED_SCORE,
     MEAN_SCORE,
     STABILITY_SCORE,
     WORLD_METRICS,
 )
-from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, chance_corrected
 from vtcav_jax.worlds.gates import Gates
 
 SIZES = (4, 8, 8)

@@ -19,13 +19,13 @@ from vtcav_jax.concepts import read_sets
 from vtcav_jax.data import SamplingConfig, open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import Network
+from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tap import identity_tap, steered_logits
 from vtcav_jax.tcav.experiment import comparisons, fill_cache
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.comparisons import Comparison
 from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
 from vtcav_jax.tcav.experiment.plan import plan_experiment
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding as is_found
 from vtcav_jax.tcav.features.cache import Cache, CachedFeatures, load_features
 from vtcav_jax.tcav.score_clips import score_clips
@@ -441,7 +441,7 @@ def test_concepts_against_each_other_and_one_among_k(made, tmp_path):
 
 @pytest.mark.slow
 def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path):
-    settings = replace(QUICK, protocol="paper", stages=("pool",), tests=("absolute",), permutations=None, alpha=0.1)
+    settings = replace(QUICK, protocol="saha2024", stages=("pool",), tests=("absolute",), permutations=None, alpha=0.1)
     found = ask(made, tmp_path / "run", settings, ("red",))
     with (found.folder / "paper.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -457,6 +457,6 @@ def test_the_papers_tests_stand_beside_ours_with_a_warning(made, done, tmp_path)
     assert len(red) == 2 and all(float(row["score"]) == 1 for row in red)  # at each run, so that nothing varies
     assert all(row["p"] == row["p_adjusted"] == row["p_printed"] == "nan" for row in red)
     known = ("layers.0", "layers.1", "layers.2", "layers.3", "pool")
-    assert ExperimentConfig(protocol="paper").with_protocol(known).stages == ("layers.1", "layers.2", "pool")
-    assert ExperimentConfig(protocol="paper", stages=("pool",)).with_protocol(known).stages == ("pool",)
+    assert ExperimentConfig(protocol="saha2024").with_protocol(known).stages == ("layers.1", "layers.2", "pool")
+    assert ExperimentConfig(protocol="saha2024", stages=("pool",)).with_protocol(known).stages == ("pool",)
     assert ExperimentConfig(stages=("pool",)).with_protocol(known).pool == "space"

@@ -8,7 +8,6 @@ Selective relevance is told beside it: how much of a map changes over time, beyo
 thing that moves takes its relevance along, also where its look alone is asked for: by itself that is no sign of motion.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,8 @@ from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
+from vtcav_jax.runs.attribution_rows import ClipMotionRow
+from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.stats import intervals
 
 TIME_EDITS = ("shuffled", "frozen", "reversed")
@@ -45,48 +46,15 @@ class MotionConfig:
 
     method: str = "gradient_x_input"
     stage: str | None = None
-    motion_threshold_sd: float = 1.0
+    motion_threshold_sd: float = setting(
+        1.0, "change over time, in standard deviations, from which relevance counts as changing", minimum=0
+    )
     shuffles: int = 8
-    seed: int = 0
-    compare_optical_flow: bool = False  # also against optical flow, which needs OpenCV
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+    compare_optical_flow: bool = setting(False, "also compare with optical flow (needs OpenCV)")
 
-
-@dataclass(frozen=True)
-class ClipMotionRow:
-    """Of one clip and question; nan is what cannot be told.
-
-    Scores: of the clip, of nothing, of the clip frozen (the mean over its frames), shuffled (over orders), reversed, at
-    half rate. `still` is the share that goes when it stands still, `order` that which goes when it is shuffled; their
-    intervals are of the mean over frames at which it may stand, and over orders.
-    `moving` is the share of relevance that changes over time, `moving_frozen` the same of the clip frozen, `excess` the
-    difference; `area` and `lift` are of the changing part. The four of the flow: does it lie on what moves?
-    """
-
-    clip: str
-    clip_index: int
-    target: str
-    answer: str
-    score: float
-    score_baseline: float
-    score_frozen: float
-    score_shuffled: float
-    score_reversed: float
-    score_half_rate: float
-    drop_frozen: float
-    drop_shuffled: float
-    changing_mass: float
-    changing_mass_frozen: float
-    changing_mass_excess: float
-    changing_area: float
-    changing_lift: float
-    flow_precision: float = math.nan
-    flow_recall: float = math.nan
-    flow_iou: float = math.nan
-    flow_energy: float = math.nan
-    drop_shuffled_low: float = math.nan
-    drop_shuffled_high: float = math.nan
-    drop_frozen_low: float = math.nan
-    drop_frozen_high: float = math.nan
+    def __post_init__(self):
+        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ higher its margin is on its own clips than on the others, before and after: what
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax.attribution.motion.reliance import TIME_EDITS, ClipMotionRow, MotionEvidence
+from vtcav_jax.attribution.motion.reliance import TIME_EDITS, MotionEvidence
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci
 
 MIN_MOTION_SHARE, MAX_STATIC_SHARE = (
@@ -23,36 +23,6 @@ MIN_CLIPS_COMPARED = 2  # clips of a class, and of the others, that are compared
 
 ShareInterval = tuple[float, float, float]
 UNKNOWN_SHARE: ShareInterval = (math.nan, math.nan, math.nan)
-
-
-@dataclass(frozen=True)
-class ClassMotionRow:
-    """Over the clips of one answer, or of all answers to a question (`answer` is empty), with bootstrap intervals.
-
-    `order`, `still` and `backwards` are what goes of the score when clips are shuffled, frozen, reversed; `against` is
-    `other clips` where the score is a margin less that of the clips of other classes, `no preference` where it is the
-    margin itself. The others are means over clips.
-    """
-
-    target: str
-    answer: str
-    n_clips: int
-    reference: str
-    drop_shuffled: float
-    drop_shuffled_low: float
-    drop_shuffled_high: float
-    drop_frozen: float
-    drop_frozen_low: float
-    drop_frozen_high: float
-    drop_reversed: float
-    drop_reversed_low: float
-    drop_reversed_high: float
-    changing_mass: float
-    changing_mass_low: float
-    changing_mass_high: float
-    changing_mass_excess: float
-    changing_mass_excess_low: float
-    changing_mass_excess_high: float
 
 
 def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> list[ClassMotionRow]:

@@ -14,38 +14,9 @@ from vtcav_jax import atomic
 from vtcav_jax.attribution.resample import frame_of_step
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.runs.attribution_rows import MapRow
 
 MAP_KEY_SEPARATOR = "|"
-
-
-@dataclass(frozen=True)
-class MapRow:
-    """One map of one clip of a video, told in numbers.
-
-    `total` is the map's sum, `residual` what is missing from it of what the method owes, `peak` the moment, in seconds,
-    at which most of the absolute map lies, `peak_share` how much of it lies in that step. `half` is the smallest part
-    of the clip's time that holds half of the absolute map: 0.5 where it is spread evenly. `places` is the same of the
-    places in a frame, the mean over time by how much of the map lies there; NaN of a map that has one place.
-    """
-
-    clip: str
-    clip_index: int
-    start: float
-    end: float
-    target: str
-    answer: str
-    score: float
-    method: str
-    stage: str
-    signed: bool
-    forward_passes: int
-    map_sum: float
-    completeness_gap: float
-    peak_time: float
-    peak_share: float
-    temporal_half_mass: float
-    map_file: str
-    spatial_half_mass: float = math.nan
 
 
 def video_stem(read: ReadResult) -> str:

@@ -1,32 +1,14 @@
 """The course of maps over the clip's time: how much of the absolute map lies in each of its steps, over all clips."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.attribution.videos import map_store
+from vtcav_jax.runs.attribution_rows import ProfileRow
 from vtcav_jax.stats import intervals
-
-PROFILE_CSV = "profile.csv"
-
-
-@dataclass(frozen=True)
-class ProfileRow:
-    """One time step of the maps of a question, method and stage: the mean over clips of the share of a clip's absolute
-    map that lies in it, with its bootstrap interval; an even spread is 1 / `steps`. `step` counts from 0."""
-
-    target: str
-    method: str
-    stage: str
-    time_step: int
-    n_time_steps: int
-    mass: float
-    low: float
-    high: float
-    n_clips: int
 
 
 def step_mass(maps: Float[np.ndarray, "n t h w"]) -> Float[np.ndarray, "n t"]:

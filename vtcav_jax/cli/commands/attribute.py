@@ -1,9 +1,10 @@
-"""--task=explain: where and when, as maps in files and films to look at, and what the maps themselves get wrong."""
+"""--task=attribute: where and when, as maps in files and animations, and how far the maps can be trusted."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from vtcav_jax import attribution
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
-from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityRow, SanityScores, sanity_scores
+from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityScores, sanity_scores
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos import map_store, temporal_profile
@@ -23,160 +24,211 @@ from vtcav_jax.attribution.videos.explain_videos import (
     explain_videos,
     resolve_methods,
 )
-from vtcav_jax.cli.commands import all_failed_message, open_nonempty
-from vtcav_jax.cli.commands.predict import load_model
-from vtcav_jax.cli.commands.report import report
+from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty
+from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import SamplingConfig, Source, failure_table, write_failures
+from vtcav_jax.data import ReadResult, SamplingConfig, Source, failure_table, write_failures
 from vtcav_jax.data.encode import encode_jpeg, write_animation
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     BEAT_TRIVIAL_METRICS,
-    OwnMetricRow,
     compare_with_trivial,
     displayed_titles,
     metric_title,
     own_clip_metrics,
 )
-from vtcav_jax.evaluation.faithfulness.own_clips import FAITHFULNESS_CSV as METRICS
 from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.runs import directory
+from vtcav_jax.runs.attribution_rows import (
+    FAITHFULNESS_CSV,
+    MAPS_CSV,
+    PROFILE_CSV,
+    SANITY_CSV,
+    MapRow,
+    OwnMetricRow,
+    ProfileRow,
+    SanityRow,
+)
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.settings import (
+    BATCH_HELP,
+    MAX_SEED,
+    SEED_HELP,
+    SettingError,
+    check_settings,
+    concerning,
+    nested,
+    setting,
+)
 from vtcav_jax.stats import intervals
-from vtcav_jax.tcav.experiment.verdicts import write_rows
 
-DEFAULT_ATTRIBUTION_METHODS = (
-    "attn_lrp",
-    "gradient_x_input",
-    "gradcam",
-)  # the two that tell most truth for little, and what all know
+# The two with the best score for their cost, and the best known one
+DEFAULT_ATTRIBUTION_METHODS = ("attn_lrp", "gradient_x_input", "gradcam")
 N_REFERENCE_CLIPS = 8  # other clips that expected gradients start from
 MAX_MAP_ROWS = 40  # rows on the terminal
 
 
-def attribute(
-    model: str,
-    videos: str | None,
-    run: Path | None,
-    sampling: SamplingConfig,
-    *,
-    targets: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    stages: Sequence[str] = (),
-    baselines: Sequence[str] = ("zero",),
-    ig_steps: int = attribution.IG_STEPS,
-    concept_run: Path | None = None,
-    slide_over_video: bool = False,
-    animations: str = "webp",
-    sanity_clips: int = 0,
-    faithfulness_clips: int = 0,
-    batch_size: int = 4,
-    num_workers: int = 2,
-    seed: int = 0,
-    random_weights_seed: int | None = None,
-    flags: str = "",
-) -> None:
-    """Maps of every video of `spec`, `.npz` and films, into the folder `run`, and its page; the same command continues.
+@dataclass(frozen=True, kw_only=True)
+class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+    targets: tuple[str, ...] = setting((), f"{TARGETS_HELP}; also a concept vector of --concept_run")
+    methods: tuple[str, ...] = setting(DEFAULT_ATTRIBUTION_METHODS, "METHOD or METHOD@STAGE, separated by commas")
+    stages: tuple[str, ...] = setting((), "layers of the maps: names or globs [default: where each method is at home]")
+    baselines: tuple[str, ...] = setting(
+        ("zero",), "baselines of integrated gradients, averaged", choices=tuple(attribution.BASELINES)
+    )
+    ig_steps: int = setting(attribution.IG_STEPS, "steps of integrated gradients from each baseline", minimum=1)
+    concept_run: Path | None = setting(None, "folder of a --task=tcav run with concept vectors")
+    slide_over_video: bool = setting(False, "explain clip after clip to the end of the video")
+    animations: Literal["webp", "mp4", "none"] = setting("webp", "format of the animated maps")
+    sanity_clips: int = setting(0, "clips on which the maps' faults are measured", minimum=0)
+    faithfulness_clips: int = setting(0, "clips on which faithfulness metrics are measured", minimum=0)
+    sampling: SamplingConfig = nested(SamplingConfig)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
-    With `limit_clips` the first so many clips are used to measure what each method gets wrong, with `metric_clips` for
-    metrics that need no truth.
-    """
-    if videos is None or run is None:
-        raise ValueError("--task=explain needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
-    if unknown_baselines := [name for name in baselines if name not in attribution.BASELINES]:
-        raise ValueError(f"--baselines: {unknown_name_message('baseline', unknown_baselines, attribution.BASELINES)}")
-    source, network = open_nonempty(videos), load_model(model, random_weights_seed)
-    vector_names = [text for text in targets if "|" in text]
-    other_targets = [text for text in targets if "|" not in text]
-    target_specs = parse_targets(network, other_targets) if other_targets or not vector_names else ()
-    target_specs += concept_targets(vector_names, concept_run, network)
-    method_stages = resolve_methods(network, methods or DEFAULT_ATTRIBUTION_METHODS, stages, target_specs)
-    options = _method_options(method_stages, network, source, baselines, ig_steps, num_workers, seed)
-    about = {
-        "task": "explain",
-        "model": model,
-        "videos": source.spec,
-        "clips": source.identity,
-        "whole": slide_over_video,
+    def __post_init__(self):
+        check_settings(self)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionJob:
+    """What the arguments ask for, resolved: the same for maps, sanity checks and faithfulness metrics."""
+
+    args: AttributeArguments
+    network: Network
+    source: Source
+    target_specs: tuple[TargetSpec, ...]
+    method_stages: MethodStages
+    options: dict[str, dict[str, Any]]  # of methods, by name
+
+
+def attribute(args: AttributeArguments, context: CommandContext) -> None:
+    """Write maps of every video, tables, animations and a page; the same command continues."""
+    job = resolve_job(args)
+    folder = open_attribution_run(job, context.flags_text)
+    failed = write_maps(job, folder)
+    rows = write_map_tables(folder, failed, job.source)
+    info(map_table(rows))
+    if failed:
+        info(failure_table(failed))
+    animation_note = "" if args.animations == "none" else f", animations: {folder / ANIMATION_FOLDER}"
+    info(f"\nmaps: {folder / 'maps'}{animation_note}, tables: {folder / MAPS_CSV}")
+    if n_clips := max(args.sanity_clips, args.faithfulness_clips):
+        check_maps(job, folder, first_readable(job, n_clips))
+    write_page([folder])
+
+
+def resolve_job(args: AttributeArguments) -> AttributionJob:
+    """Load the network and resolve targets, methods and their options; every fault is found here."""
+    source = open_nonempty(args.videos)
+    network = load_network(args.model, random_weights=args.random_weights, seed=args.seed)
+    vector_names = [text for text in args.targets if "|" in text]
+    other_targets = [text for text in args.targets if "|" not in text]
+    with concerning("targets"):
+        target_specs = parse_targets(network, other_targets) if other_targets or not vector_names else ()
+        target_specs += concept_targets(vector_names, args.concept_run, network)
+    with concerning("methods"):
+        method_stages = resolve_methods(network, args.methods, args.stages, target_specs)
+        options = _method_options(args, method_stages, network, source)
+    return AttributionJob(args, network, source, target_specs, method_stages, options)
+
+
+def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
+    """The run's folder, new or to be continued."""
+    args = job.args
+    request = {
+        "task": "attribute",
+        "model": args.model,
+        "random_weights": args.random_weights,
+        "videos": job.source.spec,
+        "clips": job.source.identity,
+        "slide_over_video": args.slide_over_video,
+        "targets": [spec.name for spec in job.target_specs],
+        "methods": job.method_stages,
+        "baselines": list(args.baselines),
+        "clips_per_video": args.sampling.clips_per_video,
+        "interval_seconds": args.sampling.interval_seconds,
+        "animations": args.animations,
+        "seed": args.seed,
     }
-    about |= {"targets": [q.name for q in target_specs], "methods": method_stages, "baselines": list(baselines)}
-    about |= {
-        "num_clips": sampling.clips_per_video,
-        "interval_seconds": sampling.interval_seconds,
-        "films": animations,
-        "seed": seed,
-    }
-    about |= {"ig_steps": ig_steps} if "integrated_gradients" in options else {}
-    if mixed := mixed_stage_names(network, target_specs, method_stages):
-        about |= {"mixed": mixed}
+    if "integrated_gradients" in job.options:
+        request["ig_steps"] = args.ig_steps
+    if mixed := mixed_stage_names(job.network, job.target_specs, job.method_stages):
+        request["mixed"] = mixed
         info(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
-    folder = directory.open_run(run, about, flags)
-    for part in ("maps", "films"):
+    folder = directory.open_run(args.run, request, flags_text)
+    for part in ("maps", ANIMATION_FOLDER):
         (folder / part).mkdir(exist_ok=True)
-    labels = network.labels
-    done = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
-    todo = [i for i in range(len(source.items)) if i not in done]
+    return folder
+
+
+def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
+    """Write the maps and animations of the videos that have none yet; return the videos that could not be read."""
+    finished = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
+    todo = [i for i in range(len(job.source.items)) if i not in finished]
     results = explain_videos(
-        network,
-        source,
-        target_specs,
-        method_stages,
-        sampling,
-        slide_over_video=slide_over_video,
-        batch_size=batch_size,
-        num_workers=num_workers,
+        *(job.network, job.source, job.target_specs, job.method_stages, job.args.sampling),
+        slide_over_video=job.args.slide_over_video,
+        batch_size=job.args.batch_size,
+        num_workers=job.args.num_workers,
         indices=todo,
-        options=options,
+        options=job.options,
     )
     failed = []
     for result in progress(results, len(todo), "videos", size=lambda _: 1):
         if not isinstance(result, VideoMaps):
             failed.append(result)
             continue
-        name = map_store.video_stem(result.read)
-        if animations != "none":
-            for target_spec in target_specs:
-                answer = int(result.answers[target_spec.name][0])
-                animation, rate = map_animations.render_map_animation(
-                    result, target_spec.name, labels[answer] if answer >= 0 else target_spec.name
-                )
-                file = folder / "films" / map_animations.map_animation_name(name, target_spec.name, animations)
-                if animations == "mp4":  # an animation has its first picture in it
-                    file.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
-                write_animation(file, animation, rate)
-        map_store.save_maps(folder / "maps" / f"{name}.npz", result, labels)
+        stem = map_store.video_stem(result.read)
+        if job.args.animations != "none":
+            write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
+        map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels)
+    return failed
+
+
+def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> None:
+    """One animation for each target of a video."""
+    labels, extension = job.network.labels, job.args.animations
+    for spec in job.target_specs:
+        answer = int(maps.answers[spec.name][0])
+        label = labels[answer] if answer >= 0 else spec.name
+        animation, rate = map_animations.render_map_animation(maps, spec.name, label)
+        file = folder / map_animations.map_animation_name(stem, spec.name, extension)
+        if extension == "mp4":  # a WebP has its first picture in it
+            file.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
+        write_animation(file, animation, rate)
+
+
+def write_map_tables(folder: Path, failed: Sequence[ReadResult], source: Source) -> list[MapRow]:
+    """The tables of all maps in the folder; an error where no video could be read."""
     paths = sorted((folder / "maps").glob("*.npz"))
     rows = [row for path in paths for row in map_store.map_rows(path)]
-    write_failures(folder / "explain_failures.csv", failed)
+    write_failures(folder / "attribute_failures.csv", failed)
     if failed and not paths:
-        raise ValueError(all_failed_message(source, failed))
-    write_rows(
-        folder / temporal_profile.PROFILE_CSV, temporal_profile.ProfileRow, temporal_profile.temporal_profiles(paths)
-    )
-    write_rows(folder / "explain.csv", map_store.MapRow, rows)
-    info(map_table(rows))
-    if failed:
-        info(failure_table(failed))
-    animation_note = "" if animations == "none" else f", films: {folder / 'films'}"
-    info(f"\nmaps: {folder / 'maps'}{animation_note}, all in numbers: {folder / 'explain.csv'}")
-    n_clips = max(sanity_clips, faithfulness_clips)
-    clips = first_readable(source, network, sampling, n_clips, num_workers)
-    if n_clips and not clips:
-        raise ValueError(f"--limits, --metrics: none of the clips of {source.spec} could be read")
-    if sanity_clips:
-        sanity_rows = run_sanity_checks(
-            network, source, target_specs, method_stages, clips[:sanity_clips], batch_size, seed, options
-        )
-        write_rows(folder / "limits.csv", SanityRow, sanity_rows)
-        info(f"\n{sanity_table(sanity_rows)}\n\nwhat the methods get wrong: {folder / 'limits.csv'}")
-    if faithfulness_clips:
-        results = run_faithfulness(
-            network, target_specs, method_stages, clips[:faithfulness_clips], batch_size, seed, options
-        )
-        write_rows(folder / METRICS, OwnMetricRow, results)
-        info(f"\n{faithfulness_table(results)}\n\nmetrics that need no truth: {folder / METRICS}")
-    report([folder])
+        raise all_failed_error(source, failed)
+    write_rows(folder / PROFILE_CSV, ProfileRow, temporal_profile.temporal_profiles(paths))
+    write_rows(folder / MAPS_CSV, MapRow, rows)
+    return rows
+
+
+def check_maps(job: AttributionJob, folder: Path, clips: Sequence[Window]) -> None:
+    """Measure sanity and faithfulness of the maps on some clips, and write their tables."""
+    args = job.args
+    if not clips:
+        raise SettingError(("videos", f"none of the clips of {job.source.spec} could be read"))
+    if args.sanity_clips:
+        sanity_rows = run_sanity_checks(job, clips[: args.sanity_clips])
+        write_rows(folder / SANITY_CSV, SanityRow, sanity_rows)
+        info(f"\n{sanity_table(sanity_rows)}\n\nsanity checks: {folder / SANITY_CSV}")
+    if args.faithfulness_clips:
+        metric_rows = run_faithfulness(job, clips[: args.faithfulness_clips])
+        write_rows(folder / FAITHFULNESS_CSV, OwnMetricRow, metric_rows)
+        info(f"\n{faithfulness_table(metric_rows)}\n\nfaithfulness metrics: {folder / FAITHFULNESS_CSV}")
 
 
 def mixed_stage_names(network: Network, target_specs: Sequence[TargetSpec], method_stages: MethodStages) -> list[str]:
@@ -199,7 +251,7 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
     if not texts:
         return ()
     if run is None:
-        raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --vectors=RUN")
+        raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --concept_run=RUN")
     from vtcav_jax import tap
     from vtcav_jax.tcav.features.pooling import broadcast_vector
     from vtcav_jax.tcav.vector_file import load_vectors_for
@@ -221,25 +273,14 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
     return tuple(out)
 
 
-def run_sanity_checks(
-    network: Network,
-    source: Source,
-    target_specs: Sequence[TargetSpec],
-    methods: MethodStages,
-    clips: Sequence[Window],
-    batch_size: int,
-    seed: int,
-    options: dict[str, dict[str, Any]],
-) -> list[SanityRow]:
-    """`Limits` of every question and method over `clips`."""
+def run_sanity_checks(job: AttributionJob, clips: Sequence[Window]) -> list[SanityRow]:
+    """The sanity checks of every target and method over `clips`."""
+    network, source, batch_size = job.network, job.source, job.args.batch_size
     clip_spec = network.clip_spec
     parts: dict[tuple[str, str], list[SanityScores]] = {}
     groups = [clips[i : i + batch_size] for i in range(0, len(clips), batch_size)]
-    jobs = [
-        (group, target_spec, name, stage) for group in groups for target_spec in target_specs for name, stage in methods
-    ]
-    for job in progress(jobs, len(jobs), "measurements", size=lambda _: 1):
-        group, target_spec, name, stage = job
+    checks = [(group, spec, *method) for group in groups for spec in job.target_specs for method in job.method_stages]
+    for group, target_spec, name, stage in progress(checks, len(checks), "measurements", size=lambda _: 1):
         video = jnp.asarray(clip_spec.normalise(np.concatenate([window.clip.video for window in group])))
         target = target_spec.target(np.asarray(compute_logits(network.model, video)))
         scores = sanity_scores(
@@ -248,8 +289,8 @@ def run_sanity_checks(
                 [target_region(source, window, clip_spec, target_head(network, target_spec)) for window in group]
             ),
             flow=_stack_known([ground_truth_flow(source, window) for window in group]),
-            shuffle_seed=seed,
-            **options.get(name, {}),
+            shuffle_seed=job.args.seed,
+            **job.options.get(name, {}),
         )
         parts.setdefault((target_spec.name, f"{name}@{scores.stage}"), []).append(scores)
     out = []
@@ -261,17 +302,10 @@ def run_sanity_checks(
     return out
 
 
-def run_faithfulness(
-    network: Network,
-    target_specs: Sequence[TargetSpec],
-    methods: MethodStages,
-    clips: Sequence[Window],
-    batch_size: int,
-    seed: int,
-    options: dict[str, dict[str, Any]],
-) -> list[OwnMetricRow]:
-    """Every metric of every question's maps over `clips`."""
-    clip_spec = network.clip_spec
+def run_faithfulness(job: AttributionJob, clips: Sequence[Window]) -> list[OwnMetricRow]:
+    """Every faithfulness metric of every target's maps over `clips`."""
+    network, batch_size = job.network, job.args.batch_size
+    clip_spec, target_specs = network.clip_spec, job.target_specs
     video = clip_spec.normalise(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch_size]) for i in range(0, len(video), batch_size)]
     logits = np.concatenate([np.asarray(compute_logits(network.model, part)) for part in parts])
@@ -279,21 +313,18 @@ def run_faithfulness(
     for i, target_spec in enumerate(target_specs):
         info(f"metrics of {target_spec.name}, {i + 1} of {len(target_specs)} questions, on {len(video)} clips")
         for rows in own_clip_metrics(
-            network.model, video, target_spec, logits, methods, options, batch_size=batch_size, seed=seed
+            *(network.model, video, target_spec, logits, job.method_stages, job.options),
+            batch_size=batch_size,
+            seed=job.args.seed,
         ):
             out += rows
     return out
 
 
-def first_readable(
-    source: Source, network: Network, sampling: SamplingConfig, count: int, num_workers: int
-) -> list[Window]:
-    """So many clips, of those that can be read."""
-    clip_spec = network.clip_spec
-    readable = (
-        one for one in stream_windows(source, clip_spec, sampling, num_workers=num_workers) if isinstance(one, Window)
-    )
-    return list(islice(readable, count))
+def first_readable(job: AttributionJob, count: int) -> list[Window]:
+    """The first `count` clips that can be read."""
+    results = stream_windows(job.source, job.network.clip_spec, job.args.sampling, num_workers=job.args.num_workers)
+    return list(islice((result for result in results if isinstance(result, Window)), count))
 
 
 def target_head(network: Network, target_spec: TargetSpec) -> str:
@@ -303,7 +334,7 @@ def target_head(network: Network, target_spec: TargetSpec) -> str:
     )
 
 
-def map_table(rows: Sequence[map_store.MapRow]) -> str:
+def map_table(rows: Sequence[MapRow]) -> str:
     """The first rows for a person."""
     lines = [
         f"{'clip':24} {'target':18} {'answer':16} {'score':>7}  {'method':20} {'stage':14} "
@@ -353,13 +384,7 @@ def faithfulness_table(rows: Sequence[OwnMetricRow]) -> str:
 
 
 def _method_options(
-    methods: MethodStages,
-    network: Network,
-    source: Source,
-    baselines: Sequence[str],
-    ig_steps: int,
-    num_workers: int,
-    seed: int,
+    args: AttributeArguments, methods: MethodStages, network: Network, source: Source
 ) -> dict[str, dict[str, Any]]:
     """What methods need besides a clip: the range of pixels, other clips."""
     clip_spec = network.clip_spec
@@ -367,16 +392,16 @@ def _method_options(
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(clip_spec)}
     if "integrated_gradients" in names:
-        out["integrated_gradients"] = {"baseline": tuple(baselines), "ig_steps": ig_steps}
+        out["integrated_gradients"] = {"baseline": args.baselines, "ig_steps": args.ig_steps}
     if "expected_gradients" in names:
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(args.seed)
         count = len(source.items)
         numbers = sorted(random.choice(count, min(N_REFERENCE_CLIPS, count), replace=False).tolist())
-        results = stream_windows(source, clip_spec, SamplingConfig(), num_workers=num_workers, indices=numbers)
+        results = stream_windows(source, clip_spec, SamplingConfig(), num_workers=args.num_workers, indices=numbers)
         clips = [one.clip.video for one in results if isinstance(one, Window)]
         if not clips:
             raise ValueError("expected_gradients starts from other clips of --videos, and none could be read")
-        out["expected_gradients"] = {"references": clip_spec.normalise(np.concatenate(clips)), "seed": seed}
+        out["expected_gradients"] = {"references": clip_spec.normalise(np.concatenate(clips)), "seed": args.seed}
     return out
 
 

@@ -1,4 +1,4 @@
-"""--task=truth: every method scored where the cause is known."""
+"""--task=evaluate_methods: explanation methods scored where the cause is known."""
 
 import hashlib
 import queue
@@ -13,7 +13,9 @@ from typing import Any
 import jax
 
 from vtcav_jax import atomic, models
-from vtcav_jax.cli.commands.report import report
+from vtcav_jax.cli.arguments import RunArguments
+from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
 from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
 from vtcav_jax.evaluation.motion_benchmark import motion_benchmark
@@ -33,7 +35,9 @@ from vtcav_jax.evaluation.world_benchmark.scoring import (
     resolve_questions,
     result_rows,
 )
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.models import Network
+from vtcav_jax.runs import directory
+from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
     ANALYTIC_SCORE,
     MEAN_SCORE,
@@ -45,10 +49,8 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     MetricAgreementRow,
     NotApplicable,
 )
-from vtcav_jax.models import Network
-from vtcav_jax.report.run_reader import read_rows
-from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.tables import read_rows, write_rows
+from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
 from vtcav_jax.tcav.features.cache import fingerprint, source_hash
 
 MAIN_WORLD = "small"  # the world of which everything is told
@@ -60,21 +62,24 @@ EVALUATION_CODE = (
 )
 
 
-def evaluate_methods(
-    networks: Sequence[str],
-    run: Path | None,
-    *,
-    methods: Sequence[str] = (),
-    custom_method: Sequence[str] = (),
-    questions: Sequence[str] = (),
-    max_clips: int = DEFAULT_EVAL_CLIPS,
-    seed: int = EVAL_SEED,
-    flags: str = "",
-) -> None:
-    """Scores `methods` (by default all of the package) and functions of one's `own` on `networks` (by default all that
-    ship and answer a question of the worlds), into the folder `run`."""
-    if run is None:
-        raise ValueError("--task=truth needs --run=NAME, the folder of the run; see --help")
+@dataclass(frozen=True, kw_only=True)
+class EvaluateMethodsArguments(RunArguments):
+    networks: tuple[str, ...] = setting(
+        (), "networks whose cause is known [default: all that ship]; or your own with the heads of a world"
+    )
+    methods: tuple[str, ...] = setting((), "methods to score, with large budgets too [default: all, small budgets]")
+    custom_method: tuple[str, ...] = setting(
+        (), "also your own function, package.module:function (model, clips, target) -> maps", repeated=True
+    )
+    questions: tuple[str, ...] = setting((), "questions W0 to W8 [default: all that the networks answer]")
+    max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network", minimum=2)
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+
+
+def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
+    """Score the methods on every network, write tables and a page; the same command continues."""
+    networks, methods, custom_method, questions = args.networks, args.methods, args.custom_method, args.questions
+    max_clips, seed = args.max_clips, EVAL_SEED + args.seed
     network_by_name = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped_networks())}
     if not networks:
         network_by_name = {name: one for name, one in network_by_name.items() if questions_by_world(one)}
@@ -93,15 +98,15 @@ def evaluate_methods(
     if questions and set(questions) <= {analytic_benchmark.ANALYTIC_QUESTION}:
         ids_by_network = {}
     entries_by_network = {name: build_entries(one, methods, custom_method) for name, one in network_by_name.items()}
-    about = {
-        "task": "truth",
-        "clips": max_clips,
+    request = {
+        "task": "evaluate_methods",
+        "max_clips": max_clips,
         "seed": seed,
         "methods": methods,
-        "own": custom_method,
-        "worlds": questions,
+        "custom_method": custom_method,
+        "questions": questions,
     }
-    folder = directory.open_run(run, about, flags)  # networks may be added
+    folder = directory.open_run(args.run, request, context.flags_text)  # networks may be added
     with_analytic = not questions or analytic_benchmark.ANALYTIC_QUESTION in questions
     analytic, analytic_refusals = (
         analytic_rows(next(iter(entries_by_network.values())), max_clips, seed) if with_analytic else ([], [])
@@ -135,7 +140,7 @@ def evaluate_methods(
     atomic.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
     emit(evaluation_summary(score_rows, not_applicable))
     emit(f"\nall of it: {folder / METHOD_SCORES_CSV}")
-    report([folder])
+    write_page([folder])
 
 
 @dataclass(frozen=True, eq=False)

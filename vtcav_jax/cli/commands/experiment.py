@@ -1,57 +1,59 @@
-"""--task=experiment: concepts out of videos and Video-TCAV on them, --task=mine and then --task=tcav by one command."""
+"""--task=experiment: --task=mine_concepts and then --task=tcav on what it mined, by one command."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vtcav_jax import tap
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.cli.arguments import ModelArguments, VideoArguments, explicit_flags
+from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands.mine_concepts import MineConceptsArguments, MiningArguments
 from vtcav_jax.cli.commands.pipeline import run_pipeline
-from vtcav_jax.cli.commands.predict import load_model
+from vtcav_jax.cli.commands.tcav import TcavArguments, TestArguments
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info
+from vtcav_jax.settings import concerning, required, setting
 from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
 from vtcav_jax.tcav.experiment.dataset import clips_of_class
 
 
-def preflight(
-    model: str | None,
-    videos: str | None,
-    concepts: Sequence[str],
-    targets: Sequence[str],
-    target_videos: str | None,
-    config: ExperimentConfig,
-    run: Path | None,
-    random_weights_seed: int | None = None,
-) -> Path:
-    """The run's folder; what the test will need (network, classes, their clips, stages) is asked for before minutes are
-    spent on mining."""
-    missing = {"--model=NETWORK": model, "--videos=WHERE": videos, "--concepts=NAME": concepts}
-    missing |= {"--targets=CLASS": targets, "--target_videos=WHERE": target_videos, "--run=NAME": run}
-    if missing_flags := [name for name, value in missing.items() if not value]:
-        raise ValueError(f"--task=experiment needs {', '.join(missing_flags)} as well; see --help")
-    assert model and videos and target_videos and run
-    open_nonempty(videos)
-    source, network = open_nonempty(target_videos), load_model(model, random_weights_seed)
-    for name in targets:
-        clips_of_class(network, name, source, config.max_target_clips, config.seed)
-    stages = tap.stages_of(network.model)
-    resolve_stages(config.with_protocol(stages).stages, stages)
-    return run
+@dataclass(frozen=True, kw_only=True)
+class ExperimentArguments(MiningArguments, TestArguments, ModelArguments, VideoArguments):
+    target_videos: str = required("WHERE", "clips of the classes to be explained (a source, as for --videos)")
+    out: Path | None = setting(None, "folder for the concept sets [default: RUN_concepts]")
+    dry_run: bool = setting(False, "print the two commands and stop")
 
 
-def experiment(
-    program: Path,
-    mining_flags: Sequence[str],
-    tcav_flags: Sequence[str],
-    concept_dir: Path,
-    verbosity_flags: Sequence[str],
-    *,
-    dry_run: bool,
-) -> int:
-    """Mines into the folder `sets` by the flags `mining`, tests what is there by `testing`; returns an exit code."""
-    code = run_pipeline(program, [mining_flags, tcav_flags], verbosity_flags, dry_run=dry_run)
-    if not code and not dry_run:
+def experiment(args: ExperimentArguments, context: CommandContext) -> int:
+    """Mine concepts, then test them; return an exit code."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # the steps are processes of their own, and accelerators are theirs
+    preflight(args)
+    concept_dir = args.out or args.run.with_name(f"{args.run.name}_concepts")
+    mining = explicit_flags(context.flags, MineConceptsArguments, exclude=("out",))
+    testing = explicit_flags(context.flags, TcavArguments, exclude=("concept_dir", "dry_run"))
+    steps = [
+        ["--task=mine_concepts", *mining, f"--out={concept_dir}"],
+        ["--task=tcav", *testing, f"--concept_dir={concept_dir}"],
+    ]
+    code = run_pipeline(steps, context.verbosity_flags, dry_run=args.dry_run)
+    if not code and not args.dry_run:
         info(
-            f"\nlook at the concepts: {concept_dir / 'review.html'}; reject what is wrong, save review.csv into {concept_dir}, and"
-            " give the same command again: only what has changed is done anew"
+            f"\nlook at the concepts: {concept_dir / 'review.html'}; reject what is wrong, save review.csv into"
+            f" {concept_dir}, and give the same command again: only what has changed is computed again"
         )
     return code
+
+
+def preflight(args: ExperimentArguments) -> None:
+    """Check what the tests will need (network, classes, their clips, stages) before minutes are spent on mining."""
+    config: ExperimentConfig = args.test_config
+    open_nonempty(args.videos)
+    source = open_nonempty(args.target_videos, "target_videos")
+    network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
+    with concerning("targets"):
+        for name in args.targets:
+            clips_of_class(network, name, source, config.max_target_clips, config.seed)
+    stages = tap.stages_of(network.model)
+    with concerning("stages"):
+        resolve_stages(config.with_protocol(stages).stages, stages)

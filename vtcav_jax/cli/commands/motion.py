@@ -2,57 +2,58 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 from vtcav_jax import atomic
-from vtcav_jax.attribution.motion.reliance import ClipMotionRow, MotionConfig, MotionEvidence, measure_motion
-from vtcav_jax.attribution.motion.summary import ClassMotionRow, motion_sentences, summarise_by_class
+from vtcav_jax.attribution.motion.reliance import MotionConfig, MotionEvidence, measure_motion
+from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.explain_videos import resolve_methods
-from vtcav_jax.cli.commands import all_failed_message, open_nonempty
-from vtcav_jax.cli.commands.predict import load_model
-from vtcav_jax.cli.commands.report import report
+from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty, single_value
+from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
 from vtcav_jax.data import SamplingConfig, failure_table, write_failures
 from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import write_rows
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.settings import BATCH_HELP, concerning, nested, setting
 
 
-def measure_motion_reliance(
-    model: str,
-    videos: str | None,
-    run: Path | None,
-    sampling: SamplingConfig,
-    config: MotionConfig,
-    *,
-    targets: Sequence[str] = (),
-    slide_over_video: bool = False,
-    batch_size: int = 4,
-    num_workers: int = 2,
-    random_weights_seed: int | None = None,
-    flags: str = "",
-) -> None:
-    """Measures every video of `spec` into the folder `run`, and writes its page; the same command continues it."""
-    if videos is None or run is None:
-        raise ValueError("--task=motion needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
-    source, network = open_nonempty(videos), load_model(model, random_weights_seed)
-    target_specs = parse_targets(network, targets)
+@dataclass(frozen=True, kw_only=True)
+class MotionArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+    targets: tuple[str, ...] = setting((), TARGETS_HELP)
+    methods: tuple[str, ...] = setting(("gradient_x_input",), "the attribution method whose maps are split: one")
+    stages: tuple[str, ...] = setting((), "the layer of the maps: one [default: where the method is at home]")
+    slide_over_video: bool = setting(False, "measure clip after clip to the end of the video")
+    sampling: SamplingConfig = nested(SamplingConfig)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    config: MotionConfig = nested(MotionConfig)
+
+
+def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> None:
+    """Measure every video, write tables and a page; the same command continues."""
+    method, stage = single_value(args.methods, "methods"), single_value(args.stages, "stages")
+    config = replace(args.config, method=method or args.config.method, stage=stage)
+    source = open_nonempty(args.videos)
+    network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
+    with concerning("targets"):
+        target_specs = parse_targets(network, args.targets)
     resolve_methods(network, [config.method], [config.stage] if config.stage else [], target_specs)
-    about = {
+    request = {
         "task": "motion",
-        "model": model,
+        "model": args.model,
+        "random_weights": args.random_weights,
         "videos": source.spec,
         "clips": source.identity,
-        "whole": slide_over_video,
+        "slide_over_video": args.slide_over_video,
+        "targets": [spec.name for spec in target_specs],
+        "clips_per_video": args.sampling.clips_per_video,
+        "interval_seconds": args.sampling.interval_seconds,
     }
-    about |= {
-        "targets": [q.name for q in target_specs],
-        "num_clips": sampling.clips_per_video,
-        "interval_seconds": sampling.interval_seconds,
-    }
-    folder = directory.open_run(run, about | asdict(config), flags)
+    folder = directory.open_run(args.run, request | asdict(config), context.flags_text)
     parts = folder / "clips"
     parts.mkdir(exist_ok=True)
     finished = {int(path.name[:6]) for path in parts.glob("*.json")}
@@ -62,10 +63,10 @@ def measure_motion_reliance(
         source,
         target_specs,
         config,
-        sampling,
-        batch_size=batch_size,
-        slide_over_video=slide_over_video,
-        num_workers=num_workers,
+        args.sampling,
+        batch_size=args.batch_size,
+        slide_over_video=args.slide_over_video,
+        num_workers=args.num_workers,
         indices=todo,
     )
     failed = []
@@ -79,7 +80,7 @@ def measure_motion_reliance(
     records = [one for path in sorted(parts.glob("*.json")) for one in json.loads(path.read_text("utf-8"))]
     write_failures(folder / "motion_failures.csv", failed)
     if failed and not records:
-        raise ValueError(all_failed_message(source, failed))
+        raise all_failed_error(source, failed)
     evidence = [MotionEvidence(ClipMotionRow(**one["row"]), tuple(one["classes"]), one["margins"]) for one in records]
     classes = summarise_by_class(evidence, config.seed)
     write_rows(folder / "motion.csv", ClipMotionRow, [one.row for one in evidence])
@@ -91,7 +92,7 @@ def measure_motion_reliance(
     if failed:
         info(failure_table(failed))
     info(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
-    report([folder])
+    write_page([folder])
 
 
 def motion_table(rows: Sequence[ClassMotionRow]) -> str:

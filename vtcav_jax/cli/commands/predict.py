@@ -1,93 +1,70 @@
-"""--task=stages and --task=predict: what is in a network, and what it says."""
+"""--task=predict: the most likely classes of each clip."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import models, tap
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax import models
+from vtcav_jax.cli.arguments import ModelArguments, RandomWeightsArguments
+from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress, warn
 from vtcav_jax.data import SamplingConfig, Source, failure_table
-from vtcav_jax.models import parameters
-from vtcav_jax.runs import directory
+from vtcav_jax.runs.tables import write_table
+from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, concerning, nested, setting
 from vtcav_jax.training.evaluate import predict_clips, predict_source
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
 MAX_PREDICTION_ROWS = 40  # rows of a table on the terminal
 
 
-def inspect_network(name: str) -> None:
-    """Prints every stage of a network by shape inference: nothing is computed."""
-    model, preset = models.abstract_model(name)
-    video = jax.ShapeDtypeStruct((1, *preset.clip_spec.shape), jnp.float32)
-    logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
-    count = parameters.count_parameters(model)
-    emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    emit(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
-    rows = [(stage, shapes[stage]) for stage in tap.stages_of(model)]
-    emit(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
-    for stage, a in rows:
-        shape = " x ".join(map(str, a.shape[1:]))
-        emit(f"{stage:24}{shape:>22}{a.size:>12,}{format_bytes(100 * a.size * a.dtype.itemsize):>12}")
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments(ModelArguments, RandomWeightsArguments):
+    videos: str | None = setting(None, "source of clips: folder, file, .csv, tfds:..., worlds:...")
+    clips_file: Path | None = setting(
+        None, "instead of --videos: a .npy file (b, t, h, w, 3); uint8 is 0..255, float32 is normalised already"
+    )
+    sampling: SamplingConfig = nested(SamplingConfig)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    top_k: int = setting(5, "classes printed per clip and head", minimum=1)
+    num_workers: int = setting(2, "processes that decode videos; 0: decode in this process", minimum=0)
+    out: Path | None = setting(None, "also write the table to this .csv file")
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self):
+        problems = []
+        if (self.clips_file is None) == (self.videos is None):
+            problems.append(("videos", "--task=predict needs --videos=WHERE or --clips_file=FILE.npy, and not both"))
+        if self.out is not None and self.out.suffix != ".csv":
+            problems.append(("out", f"expected a file that ends in .csv, got {self.out}"))
+        elif self.out is not None and not self.out.absolute().parent.is_dir():
+            problems.append(("out", f"there is no folder {self.out.parent}; make it first"))
+        check_settings(self, *problems)
 
 
-def format_bytes(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"
-
-
-def predict(
-    model: str,
-    *,
-    videos: str | None = None,
-    clips_file: Path | None = None,
-    sampling: SamplingConfig,
-    batch_size: int = 4,
-    top_k: int = 5,
-    num_workers: int = 2,
-    out: Path | None = None,
-    random_weights_seed: int | None = None,
-) -> None:
-    """Prints the likeliest classes of each clip of `spec` or of the array file `clips`, and what could not be read."""
-    if (clips_file is None) == (videos is None):
-        raise ValueError("--task=predict needs --videos=WHERE, or --clips=FILE.npy, and not both")
-    if out is not None and out.suffix != ".csv":
-        raise ValueError(f"--out={out} must end in .csv")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise ValueError(f"--out={out}: there is no folder {out.parent}; make it first")
-    array = None if clips_file is None else read_clip_array(clips_file)
-    source = None if videos is None else open_nonempty(videos)
-    network = load_model(model, random_weights_seed)
+def predict(args: PredictArguments, context: CommandContext) -> None:
+    """Print the most likely classes of each clip, and what could not be read."""
+    source = None if args.videos is None else open_nonempty(args.videos)
+    with concerning("clips_file"):
+        array = None if args.clips_file is None else read_clip_array(args.clips_file)
+    network = load_network(args.model, random_weights=args.random_weights, seed=args.seed)
     if array is not None:
-        predictions = predict_array(network, array, batch_size)
+        predictions = predict_array(network, array, args.batch_size)
     else:
         assert source is not None
-        predictions = predict_videos(network, source, sampling, batch_size, num_workers)
+        predictions = predict_videos(network, source, args.sampling, args.batch_size, args.num_workers)
     rows: list[tuple] = []
     emit("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*PREDICTION_COLUMNS))
     for name, probability in predictions:
         for head, part in network.head_slices.items():
             head_probabilities = probability[part]
-            for rank, k in enumerate(np.argsort(-head_probabilities, kind="stable")[:top_k], start=1):
+            for rank, k in enumerate(np.argsort(-head_probabilities, kind="stable")[: args.top_k], start=1):
                 rows.append((name, head, rank, int(k), network.heads[head][k], f"{head_probabilities[k]:.4f}"))
                 emit("{:32} {:10} {:>4} {:>6}  {:32} {}".format(*rows[-1]))
-    if out is not None:
-        directory.write_table(out, PREDICTION_COLUMNS, rows)
-
-
-def load_model(name: str, random_weights_seed: int | None = None) -> models.Network:
-    """A network that can answer; a preset only if its weights may be random."""
-    if name not in models.PRESETS:
-        return models.load(name)
-    if random_weights_seed is None:
-        raise ValueError(
-            f"{name} is a network without weights; give --model=WHAT_weights_conversion_OR_train_WROTE, one that "
-            f"ships ({', '.join(models.shipped_networks())}), or --random_weights to try it out"
-        )
-    warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
-    return models.random_network(name, seed=random_weights_seed)
+    if args.out is not None:
+        write_table(args.out, PREDICTION_COLUMNS, rows)
 
 
 def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,20 +16,24 @@ from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import compute_logits
-from vtcav_jax.cli.commands import open_nonempty
-from vtcav_jax.cli.commands.predict import load_model
-from vtcav_jax.cli.commands.report import report
+from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
 from vtcav_jax.data import ReadResult, SamplingConfig, failure_table, write_failures
 from vtcav_jax.data.encode import write_animation
 from vtcav_jax.models import Network
 from vtcav_jax.pyramid import AblationResult, Pyramid, Selection
 from vtcav_jax.pyramid.graph import EdgeRule
-from vtcav_jax.pyramid.tables import PYRAMID_JSON, AblationRow, AlignedRow, EdgeRow, NodeRow, kernel_animation_name
 from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs import directory
-from vtcav_jax.tcav.experiment.verdicts import VectorRow, write_rows
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
+from vtcav_jax.runs.pyramid_rows import PYRAMID_JSON, AblationRow, AlignedRow, EdgeRow, NodeRow, kernel_animation_name
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import VectorRow
+from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, concerning, nested, setting
 from vtcav_jax.tcav.vector_file import load_vectors_for
 
 CLIPS_PER_ANIMATION = 3  # clips in a kernel's film: those where it contributes most
@@ -40,54 +44,59 @@ MIN_ANIMATION_SECONDS = 2.0  # seconds that a film lasts at least
 
 @dataclass(frozen=True)
 class PyramidConfig:
-    """How a pyramid is made; see `feature_pyramid.build`."""
+    """How a pyramid is made; see `pyramid.build_pyramid`."""
 
-    stages: tuple[str, ...] = ()
-    depth: int = 3
-    channel_selection: str = "mass:0.5"
-    max_channels: int = 32
-    edge_rule: EdgeRule = "gradient"
+    stages: tuple[str, ...] = setting(
+        (), "layers of the levels; A+B for layers side by side [default: the last ones that nothing bypasses]"
+    )
+    depth: int = setting(3, "levels back from the class", minimum=1)
+    channel_selection: str = setting(
+        "mass:0.5", "channels of a level: mass:SHARE of what helps, threshold:SHARE of the best, top:NUMBER"
+    )
+    max_channels: int = setting(32, "channels per level, at most", minimum=1)
+    edge_rule: EdgeRule = setting(
+        "gradient", "how channels are weighted; stergiou2019: mean kernel times mean activation"
+    )
     ig_steps: int = 4
-    max_clips: int = 64
+    max_clips: int = setting(64, "clips per target, at most; half of them for the ablation", minimum=2)
     draws: int = 39
     noise: float = 0.05
-    seed: int = 0
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+
+    def __post_init__(self):
+        check_settings(self)
 
 
-def pyramid(
-    model: str,
-    videos: str | None,
-    run: Path | None,
-    sampling: SamplingConfig,
-    config: PyramidConfig,
-    *,
-    targets: Sequence[str] = (),
-    concept_run: Path | None = None,
-    num_workers: int = 2,
-    random_weights_seed: int | None = None,
-    flags: str = "",
-) -> None:
-    """A pyramid of each target over the clips of `spec` that the network takes for it, into the folder `run`.
+@dataclass(frozen=True, kw_only=True)
+class PyramidArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+    targets: tuple[str, ...] = setting((), TARGETS_HELP)
+    concept_run: Path | None = setting(None, "folder of a --task=tcav run with concept vectors to compare with")
+    sampling: SamplingConfig = nested(SamplingConfig)
+    config: PyramidConfig = nested(PyramidConfig)
 
-    Half of these clips make it, the others say what ablation does; the clips that it takes for something else are the
-    reference or, where there are none, each half that of the other. Of up to three clips all do both.
+
+def pyramid(args: PyramidArguments, context: CommandContext) -> None:
+    """A pyramid of each target over the clips that the network takes for it, with tables and a page.
+
+    Half of these clips make the pyramid, the others measure ablation; the clips that the network takes for something
+    else are the reference or, where there are none, each half that of the other. Of up to three clips all do both.
     """
-    if videos is None or run is None:
-        raise ValueError("--task=pyramid needs --videos=WHERE and --run=NAME, the folder of the run; see --help")
-    source, network = open_nonempty(videos), load_model(model, random_weights_seed)
-    target_specs, selection = (
-        parse_targets(network, targets),
-        Selection.parse(config.channel_selection, config.max_channels),
-    )
+    config, concept_run = args.config, args.concept_run
+    source = open_nonempty(args.videos)
+    network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
+    with concerning("targets"):
+        target_specs = parse_targets(network, args.targets)
+    with concerning("channel_selection"):
+        selection = Selection.parse(config.channel_selection, config.max_channels)
     level_stages = [stage.split(STAGE_JOINER) for stage in config.stages] or None
     clip_spec = network.clip_spec
     blank = jnp.zeros((1, *clip_spec.shape))
     levels: list[tuple[str, ...]] = []
     for target_spec in target_specs:  # what cannot be explained is refused before a video is read
-        context = prepare_explanation(
+        explanation = prepare_explanation(
             network.model, blank, target_spec.target(np.zeros((1, len(network.labels)), np.float32))
         )
-        levels += feature_pyramid.pyramid_levels(context, level_stages, config.depth)
+        levels += feature_pyramid.pyramid_levels(explanation, level_stages, config.depth)
     vectors = load_vectors_for(network.model, concept_run).arrays if concept_run else {}
     quality = open_run_folder(concept_run).vector_rows if concept_run else ()
     stages = {name.partition("|")[0] for name in vectors}
@@ -96,17 +105,21 @@ def pyramid(
             f"the vectors in {concept_run} are at {', '.join(sorted(stages))}, none of which is a level here "
             f"({', '.join(' + '.join(level) for level in levels)}); name some of them with stages"
         )
-    about = {"task": "pyramid", "model": model, "videos": source.spec, "clips": source.identity}
-    about |= {
-        "targets": [q.name for q in target_specs],
-        "num_clips": sampling.clips_per_video,
-        "interval_seconds": sampling.interval_seconds,
+    request = {
+        "task": "pyramid",
+        "model": args.model,
+        "random_weights": args.random_weights,
+        "videos": source.spec,
+        "clips": source.identity,
+        "targets": [spec.name for spec in target_specs],
+        "clips_per_video": args.sampling.clips_per_video,
+        "interval_seconds": args.sampling.interval_seconds,
     }
-    folder = directory.open_run(run, about | asdict(config), flags)
-    (folder / "films").mkdir(exist_ok=True)
+    folder = directory.open_run(args.run, request | asdict(config), context.flags_text)
+    (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     results = list(
         progress(
-            stream_windows(source, clip_spec, sampling, num_workers=num_workers),
+            stream_windows(source, clip_spec, args.sampling, num_workers=args.num_workers),
             len(source.items),
             "videos",
             size=_progress_size,
@@ -137,7 +150,7 @@ def pyramid(
         target = target_spec.target(logits[build_rows])
         reference_options: dict[str, Any] = {
             "reference": reference_video,
-            "nodes": config.ig_steps,
+            "ig_steps": config.ig_steps,
             "seed": config.seed,
         }
         class_pyramid = feature_pyramid.build_pyramid(
@@ -161,7 +174,7 @@ def pyramid(
             seed=config.seed + 1,
         )
         names = [clips[i].read.item.name for i in build_rows]
-        write_animations(folder / "films", target_spec.name, class_pyramid, [clips[i] for i in build_rows])
+        write_animations(folder / ANIMATION_FOLDER, target_spec.name, class_pyramid, [clips[i] for i in build_rows])
         tables["nodes"] += [
             NodeRow(
                 target_spec.name, i, **vars(node), top_clips="|".join(names[j] for j in top_clips(class_pyramid, i))
@@ -175,11 +188,15 @@ def pyramid(
             network.model, video, target, class_pyramid, noise=config.noise, **reference_options
         )
         pyramid_facts.append(
-            {"target": target_spec.name, "made_of": names, "ablated": [clips[i].read.item.name for i in held_out_rows]}
+            {
+                "target": target_spec.name,
+                "made_of": names,
+                "ablation_clips": [clips[i].read.item.name for i in held_out_rows],
+            }
             | {
                 "same_clips": build_rows is held_out_rows,
-                "compared": len(references[0]),
-                "under_noise": [list(level) for level in noise],
+                "n_reference_clips": len(references[0]),
+                "noise_stability": [list(level) for level in noise],
             }
             | class_pyramid.as_json()
         )
@@ -194,9 +211,9 @@ def pyramid(
     atomic.write_text(folder / PYRAMID_JSON, json.dumps(pyramid_facts, indent=1))
     info("\n\n".join(lines))
     info(
-        f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / 'films'}"
+        f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / ANIMATION_FOLDER}"
     )
-    report([folder])
+    write_page([folder])
 
 
 def matches_target(target_spec: TargetSpec, logits: Float[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:

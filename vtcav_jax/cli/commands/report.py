@@ -1,19 +1,38 @@
 """--task=report: the page of a run, or of several side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from vtcav_jax.cli.arguments import run_folder
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.report.build import write_comparison, write_report
+from vtcav_jax.settings import SettingError, concerning, required, setting
 
 
-def report(folders: Sequence[Path], out: Path | None = None) -> None:
-    """Writes the page of one run into its folder, of several into `out` or the last one's, and says where."""
-    if not folders:
-        raise ValueError("--task=report needs --run=NAME, or --run=NAME,OTHER to compare runs")
-    if len(folders) == 1 and out is not None:
-        raise ValueError(f"--out={out}: the page of one run lies in its folder; --out is for the page of several")
-    if len(folders) > 1 and len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"--run={','.join(map(str, folders))}: the same run comes twice; name each once")
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    run: tuple[Path, ...] = required(
+        "NAME",
+        "folder of the run, or of several to compare, separated by commas; without a slash, in runs/",
+        convert=lambda names: tuple(map(run_folder, names)),
+    )
+    out: Path | None = setting(None, "folder of the page that compares several runs [default: the last run's]")
+
+    def __post_init__(self):
+        if len(self.run) == 1 and self.out is not None:
+            raise SettingError(("out", "the page of one run lies in its folder; --out is for the page of several"))
+        if len({folder.resolve() for folder in self.run}) < len(self.run):
+            raise SettingError(("run", f"{','.join(map(str, self.run))}: the same run comes twice; name each once"))
+
+
+def report_runs(args: ReportArguments, context: CommandContext) -> None:
+    with concerning("run"):
+        write_page(args.run, args.out)
+
+
+def write_page(folders: Sequence[Path], out: Path | None = None) -> None:
+    """Write the page of one run into its folder, of several into `out` or the last one's, and print its path."""
     path = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out)
     emit(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,122 +1,83 @@
-"""--task=tcav and --task=explain_concepts: which concepts a class uses, and which are in a clip."""
+"""--task=tcav: which concepts a class uses."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
-from vtcav_jax import models
-from vtcav_jax.cli.commands import open_nonempty
-from vtcav_jax.cli.commands.predict import load_model
-from vtcav_jax.cli.commands.report import report
+from vtcav_jax.cli.arguments import ModelArguments, RandomWeightsArguments, RunArguments
+from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.concepts import read_sets
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
+from vtcav_jax.models import PRESETS
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
+from vtcav_jax.runtime import Runtime
+from vtcav_jax.settings import concerning, nested, required, setting
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
 from vtcav_jax.tcav.experiment.timed_batch import time_batch
-from vtcav_jax.tcav.experiment.verdicts import format_score_table, summarise_findings, write_rows
+from vtcav_jax.tcav.experiment.verdicts import format_score_table, summarise_findings
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
 from vtcav_jax.tcav.previews import render_previews
-from vtcav_jax.tcav.score_clips import ConceptScoreRow, ProjectionRow, score_clips
-from vtcav_jax.tcav.vector_file import load_vectors
-
-VECTORS_PER_PAIR, MAX_SCORED_PAIRS = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
 
 
-def tcav(
-    model: str,
-    targets: Sequence[str],
-    target_videos: str | None,
-    concept_dir: str | None,
-    config: ExperimentConfig,
-    run: Path | None,
-    *,
-    cache_dir: Path | None = None,
-    dry_run: bool = False,
-    num_workers: int = 2,
-    random_weights_seed: int | None = None,
-    flags: str = "",
-) -> None:
-    """Runs an experiment into the folder `run`, prints its table and makes its page; `dry_run` only prints the plan,
-    after one batch of each kind that tells how long it takes."""
-    missing = {"--targets=CLASS,...": targets, "--target_videos=WHERE": target_videos, "--concepts=DIR": concept_dir}
-    missing |= {"--run=NAME": run or dry_run}
-    if missing_flags := [name for name, value in missing.items() if not value]:
-        raise ValueError(f"--task=tcav needs {', '.join(missing_flags)} as well; see --help")
-    assert target_videos is not None and concept_dir is not None
-    source, sets = open_nonempty(target_videos), read_sets(concept_dir)
-    network = load_model(model, random_weights_seed)
-    if dry_run:
-        store = Cache(cache_dir or (run or Path("runs") / "tcav").parent / "cache")
-        todo = plan_experiment(network, targets, source, sets, config, store)
+@dataclass(frozen=True, kw_only=True)
+class TestArguments(RunArguments, RandomWeightsArguments):
+    """What a test takes beside its network, videos and concepts; --task=experiment takes it too."""
+
+    __test__ = False  # no test of pytest's
+
+    targets: tuple[str, ...] = required("CLASS,...", "classes: CLASS or HEAD:CLASS, separated by commas")
+    num_workers: int = setting(2, "processes that decode videos; 0: decode in this process", minimum=0)
+    cache_dir: Path | None = setting(None, "folder of encoded clips [default: cache, beside the run]")
+    test_config: ExperimentConfig = nested(ExperimentConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcavArguments(ModelArguments, TestArguments):
+    target_videos: str = required(
+        "WHERE", "clips of the classes (a source, as for --videos); no concept may come from them"
+    )
+    concept_dir: str = required("DIR", "folder of concept sets")
+    dry_run: bool = setting(False, "print the plan, its cost and what is missing, and stop")
+    coordinator: str | None = setting(
+        None, "with several processes: HOST:PORT of the first one, or auto for what a cluster provides"
+    )
+    num_processes: int | None = setting(None, "with --coordinator: number of processes", minimum=1)
+    process_id: int | None = setting(None, "with --coordinator: number of this process", minimum=0)
+
+
+def tcav(args: TcavArguments, context: CommandContext) -> None:
+    """Run an experiment, print its table and write its page; `dry_run` prints the plan, with timed batches."""
+    with concerning("coordinator"):
+        distributed.connect(args.coordinator, args.num_processes, args.process_id)
+    config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
+    with concerning("concept_dir"):
+        sets = read_sets(args.concept_dir)
+    network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
+    runtime = Runtime.local(num_workers=args.num_workers)
+    if args.dry_run:
+        store = Cache(args.cache_dir or args.run.parent / "cache")
+        plan = plan_experiment(network, args.targets, source, sets, config, store)
         if distributed.is_main_process():
-            mesh = Mesh(np.array(jax.local_devices()), ("b",))
-            worth_it = todo.comparisons.entries and todo.attainable.possible
-            absent = todo.forward_missing or todo.backward_missing
-            emit(todo.describe(time_batch(todo, mesh).encoding_seconds(todo) if worth_it and absent else None))
-        return todo.require()
-    assert run is not None
+            can_find = plan.comparisons.entries and plan.attainable.possible
+            is_missing = plan.forward_missing or plan.backward_missing
+            timing = time_batch(plan, runtime).encoding_seconds(plan) if can_find and is_missing else None
+            emit(plan.describe(timing))
+        return plan.require()
     results = experiment_run.run(
-        network,
-        targets,
-        source,
-        sets,
-        config,
-        run,
-        cache_dir=cache_dir,
-        num_workers=num_workers,
-        flags=flags,
+        *(network, args.targets, source, sets, config, args.run),
+        cache_dir=args.cache_dir,
+        runtime=runtime,
+        flags=context.flags_text,
     )
     if distributed.is_main_process():
         render_previews(results.folder, network, source, sets, results.rows, results.derivatives)
-        info(tcav_summary(results, config, random_weights=model in models.PRESETS))
-        report([results.folder])
-
-
-def score_concepts(
-    model: str,
-    run: Path | None,
-    videos: str | None,
-    targets: Sequence[str],
-    out: Path | None,
-    *,
-    score_fn: str = "logit",
-    num_workers: int = 2,
-) -> None:
-    """Scores the clips of `spec` by the vectors of a run, into the folder `out`."""
-    if run is None or videos is None or out is None:
-        raise ValueError(
-            "--task=explain_concepts needs --run=NAME (of a --task=tcav run), --videos=WHERE, --targets=CLASS,... and"
-            " --out=DIR"
-        )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already and is not empty; choose another --out")
-    vectors, source = load_vectors(run), open_nonempty(videos)
-    rows, moments, failed = score_clips(
-        load_model(model), vectors, source, targets, score_fn=score_fn, num_workers=num_workers
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "projections.csv", ProjectionRow, moments)
-    write_rows(out / "explained.csv", ConceptScoreRow, rows)
-    info(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
-    ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
-    rows_per_pair: dict[tuple[str, str], int] = {}
-    for row in ranked:
-        rows_per_pair[row.clip, row.target] = rows_per_pair.get((row.clip, row.target), 0) + 1
-        if rows_per_pair[row.clip, row.target] <= VECTORS_PER_PAIR and len(rows_per_pair) <= MAX_SCORED_PAIRS:
-            info(
-                f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.concept_vector:32.32}{row.derivative:>11.3g}"
-                f"{row.classifier_logit:>9.2f}"
-            )
-    emit(f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'explained.csv'}; over time: projections.csv")
-    if failed:
-        info(failure_table(failed))
+        info(tcav_summary(results, config, random_weights=args.model in PRESETS))
+        write_page([results.folder])
 
 
 def tcav_summary(

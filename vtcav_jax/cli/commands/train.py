@@ -1,6 +1,6 @@
 """--task=train: a network from labelled videos, and how good it is."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax import atomic, models
+from vtcav_jax.cli.arguments import RunArguments, VideoArguments
 from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import Source, failure_table, write_failures
 from vtcav_jax.models import parameters
@@ -16,52 +18,52 @@ from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.runs import directory
+from vtcav_jax.runs.tables import write_table
+from vtcav_jax.settings import SettingError, concerning, nested, required, setting
 from vtcav_jax.training import loop
 from vtcav_jax.training.evaluate import measure_accuracy
 from vtcav_jax.worlds import measure_gates
 
 
-def train(
-    model: str,
-    videos: str | None,
-    run: Path | None,
-    config: loop.TrainConfig,
-    *,
-    eval_videos: str | None = None,
-    gate_clips: int = 0,
-    bfloat16: bool = False,
-    num_workers: int = 2,
-    flags: str = "",
-) -> None:
-    """Trains, or goes on with, the run in folder `run`; tests the network on `held_out`, a world's at its gates too.
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(VideoArguments, RunArguments):
+    model: str = required("NETWORK", "a preset, or a trained network to start from: its body, and its head if it fits")
+    eval_videos: str | None = setting(None, "videos on which the trained network is tested (a source, as for --videos)")
+    gate_clips: int = setting(0, "on worlds:...: clips on which the network's causes are checked", minimum=0)
+    bfloat16: bool = setting(False, "compute in bfloat16; parameters stay float32")
+    config: loop.TrainConfig = nested(loop.TrainConfig)
 
-    `model` is a preset, or a network that the new one begins with: its body, and its head if that asks the same.
-    """
-    if run is None:
-        raise ValueError("--task=train needs --run=NAME, the folder of the run")
-    if videos is None:
-        raise ValueError("--task=train needs --videos=WHERE, labelled clips")
-    source = open_nonempty(videos)
-    heads = loop.require_heads(source)
-    eval_source = None if eval_videos is None else open_nonempty(eval_videos)
+
+def train(args: TrainArguments, context: CommandContext) -> None:
+    """Train a network, or continue; test it on other videos, and on a world check its causes."""
+    config, source = args.config, open_nonempty(args.videos)
+    with concerning("videos"):
+        heads = loop.require_heads(source)
+    eval_source = None if args.eval_videos is None else open_nonempty(args.eval_videos, "eval_videos")
     world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
+    problems = []
     if missing := [head for head in config.static_heads if head not in heads]:
-        raise ValueError(f"--timeless_heads: {unknown_name_message('head', missing, heads)}")
+        problems.append(("static_heads", unknown_name_message("head", missing, heads)))
     if config.augment == "torus" and world is None:
-        raise ValueError(f"--augment=torus is for worlds:..., whose borders meet; {source.spec} is not one")
-    if gate_clips and world is None:
-        raise ValueError(f"--gates checks a world's causes; --videos={source.spec} is not worlds:...")
-    start = models.load(model) if model not in models.PRESETS else None
-    preset = model if start is None else start.preset
+        problems.append(("augment", f"torus is for worlds:..., whose borders meet; {source.spec} is not one"))
+    if args.gate_clips and world is None:
+        problems.append(("gate_clips", f"the causes of worlds:... are checked; --videos={source.spec} is not one"))
+    if problems:
+        raise SettingError(*problems)
+    with concerning("model"):
+        start = models.load(args.model) if args.model not in models.PRESETS else None
+    preset = args.model if start is None else start.preset
+    assert preset is not None, "what models.load returns has a preset"
     clip_spec = models.PRESETS[preset].clip_spec
-    dtype = jnp.bfloat16 if bfloat16 else jnp.float32
+    dtype = jnp.bfloat16 if args.bfloat16 else jnp.float32
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=config.seed, dtype=dtype)
-    record = asdict(config) | {"model": model, "videos": source.spec, "clips": source.identity, "bfloat16": bfloat16}
-    folder = directory.open_run(run, record, flags)
+    record = {"task": "train", "model": args.model, "videos": source.spec, "clips": source.identity}
+    record |= {"bfloat16": args.bfloat16, **asdict(config)}
+    folder = directory.open_run(args.run, record, context.flags_text)
     initial = parameters.named_parameters(start.model) if start else None
     if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
         initial = loop.replace_head(initial, make)
-    trained = loop.train_network(make, source, clip_spec, config, folder, initial=initial, num_workers=num_workers)
+    trained = loop.train_network(make, source, clip_spec, config, folder, initial=initial, num_workers=args.num_workers)
     if trained.failures:
         info(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)
@@ -71,11 +73,11 @@ def train(
     emit(f"network: {folder / TRAINED_NETWORK_FILE}")
     network = models.load(folder / TRAINED_NETWORK_FILE)
     if eval_source is not None:
-        report_accuracy(network, eval_source, folder, config.batch_size, num_workers)
-    if world is not None and gate_clips:
+        report_accuracy(network, eval_source, folder, config.batch_size, args.num_workers)
+    if world is not None and args.gate_clips:
         mean, std = (np.asarray(values, np.float32) for values in (clip_spec.mean, clip_spec.std))
         gate_results = measure_gates(
-            network.model, world, gate_clips, seed=config.seed + 2, prepare=lambda video: (video - mean) / std
+            network.model, world, args.gate_clips, seed=config.seed + 2, prepare=lambda video: (video - mean) / std
         )
         atomic.write_text(folder / "gates.txt", gate_results.table() + "\n")
         emit(gate_results.table())
@@ -87,7 +89,7 @@ def report_accuracy(network: models.Network, source: Source, folder: Path, batch
     failed = []
     accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
     rows = [(a.head, a.n_clips, a.n_correct, a.share, *a.interval) for a in accuracies]
-    directory.write_table(folder / "accuracy.csv", ("head", "n", "right", "accuracy", "low", "high"), rows)
+    write_table(folder / "accuracy.csv", ("head", "n_clips", "n_correct", "accuracy", "low", "high"), rows)
     emit(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
     for head, n, _, share, low, high in rows:
         emit(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")

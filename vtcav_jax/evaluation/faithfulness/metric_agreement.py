@@ -11,7 +11,7 @@ from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry,
 from vtcav_jax.evaluation.world_benchmark.eval_set import EVAL_BATCH_SIZE, EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, group_entries, result_rows
-from vtcav_jax.evaluation.world_benchmark.tables import MEAN_SCORE, MetricAgreementRow
+from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, MetricAgreementRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 
 AGREEMENT_CLIPS = 10

@@ -19,6 +19,7 @@ from vtcav_jax.evaluation.faithfulness.insertion_deletion import PerMapAndClip
 from vtcav_jax.evaluation.faithfulness.masked_inference import MASKED_BATCH_SIZE, MaskedClips, prepare_masking
 from vtcav_jax.evaluation.trivial_maps import N_RANDOM_MAPS, TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.runs.attribution_rows import MetricRow
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
@@ -69,25 +70,6 @@ FAITHFULNESS_METRICS: dict[str, Metric] = {
     "effective_complexity": Metric(0, "map"),
     "completeness": Metric(-1, "sum"),
 }
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """A metric of a map over clips, and its bootstrap interval; `clips` are those where it can be told.
-
-    `forwards` are the passes of each clip that this number takes if it is asked for alone, with the two of the whole
-    clip and of nothing; in one call rows share what they can. The row of random maps is the mean of several.
-    """
-
-    map: str
-    metric: str
-    infill: str  # empty where nothing is filled
-    higher_is_better: int
-    mean: float
-    low: float
-    high: float
-    n_clips: int
-    forward_passes: int
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Metrics that need no truth, of maps of one's own clips: what `label_free` and `remade` tell, question by question."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from vtcav_jax.evaluation.faithfulness.metrics import (
     COARSE_FRACTIONS,
     FAITHFULNESS_METRICS,
     MetricBudget,
-    MetricRow,
     evaluate_maps,
 )
 from vtcav_jax.evaluation.faithfulness.reexplain import (
@@ -26,21 +25,14 @@ from vtcav_jax.evaluation.faithfulness.reexplain import (
     reexplain_metrics,
 )
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
+from vtcav_jax.runs.attribution_rows import MetricRow, OwnMetricRow
 from vtcav_jax.tap import Model
 
-FAITHFULNESS_CSV = "map_metrics.csv"
 OWN_CLIP_METRICS = tuple(
     name for name, one in FAITHFULNESS_METRICS.items() if one.group in ("curves", "time", "drop", "map", "sum")
 )
 # A network of one's own may be a thousand times as dear as those of the table
 OWN_CLIP_BUDGET = MetricBudget(fractions=COARSE_FRACTIONS, n_random_maps=2)
-
-
-@dataclass(frozen=True)
-class OwnMetricRow(MetricRow):
-    """A metric of the maps for one question."""
-
-    target: str
 
 
 def own_clip_metrics(

@@ -11,11 +11,11 @@ from vtcav_jax.attribution import Attribution, explain_many
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.targets import Margin, Target
 from vtcav_jax.console import progress
-from vtcav_jax.evaluation.faithfulness.metrics import MetricRow
 from vtcav_jax.evaluation.faithfulness.randomisation import cascade, parameter_names, random_logit
 from vtcav_jax.evaluation.faithfulness.robustness import max_sensitivity
 from vtcav_jax.evaluation.faithfulness.splice import splice_test
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_map
+from vtcav_jax.runs.attribution_rows import MetricRow
 from vtcav_jax.stats import intervals
 from vtcav_jax.tap import Model, as_pytree, stages_of
 

@@ -26,12 +26,12 @@ from vtcav_jax.evaluation.tcav_benchmark.table import (
     OTHER_HEAD_ROLE,
     RANDOM_ROLE,
     ConceptVerdicts,
-    TcavBenchmarkRow,
     merge_verdicts,
     protocol_rows,
 )
 from vtcav_jax.evaluation.world_benchmark.eval_set import quantise_and_normalise
 from vtcav_jax.models import Network
+from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.features.encode import EncodeConfig, EncodeResult, encode
 from vtcav_jax.tcav.features.gram import compute_gram
@@ -78,7 +78,11 @@ def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts
     rows = np.concatenate([signed, permute_labels(signed[0], BENCHMARK_PERMUTATIONS, np.random.default_rng(seed))])
     unit = fit(case.kernel, rows, replace(config.fit_config, tolerance=PERMUTED_VECTOR_TOLERANCE)).unit
     mean = np.stack([slopes.mean(0) for slopes in case.slopes], 1)
-    steps = mean_gaps(case.kernel, rows, unit)[:, None] * (unit @ mean) if config.statistic == "step" else unit @ mean
+    steps = (
+        mean_gaps(case.kernel, rows, unit)[:, None] * (unit @ mean)
+        if config.statistic == "step_effect"
+        else unit @ mean
+    )
     observed, null = steps[:k], steps[k:]
     n_exceeding = (np.abs(null)[None] >= np.abs(observed)[:, None] * (1 - SLACK)).sum(1)
     p = (1 + n_exceeding) / (1 + BENCHMARK_PERMUTATIONS)

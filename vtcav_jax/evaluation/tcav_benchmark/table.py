@@ -1,4 +1,4 @@
-"""How well concept tests tell causes from what is none: rows of truth_concepts.csv, out of verdicts about pairs."""
+"""How well concept tests tell causes from what is none: rows of tcav_benchmark.csv, out of verdicts about pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,39 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
 from vtcav_jax.stats.intervals import wilson_ci
 
-TCAV_BENCHMARK_CSV = "truth_concepts.csv"
+TCAV_BENCHMARK_CSV = "tcav_benchmark.csv"
 TCAV_BENCHMARK_MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
 BENCHMARK_CLIP_TYPES = ("static", "dynamic", "both")
 CAUSE_ROLE, OTHER_HEAD_ROLE, DISTRACTOR_ROLE, RANDOM_ROLE = range(4)  # what a concept is to a class
 FALSE_POSITIVE_LEVEL, PAIR_BOOTSTRAP_DRAWS = 0.05, 1000
-
-
-@dataclass(frozen=True)
-class TcavBenchmarkRow:
-    """`n` pairs of a class and a concept, and a 95 % interval.
-
-    AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
-    pairs found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the
-    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and
-    sets drawn at random. NULL: of those drawn alone, which truly are no concept: a test at 5 % finds 5 % of them.
-
-    Intervals of POWER, FALSE_POSITIVES and NULL are Wilson's, for as many independent pairs as give the variance that
-    is seen between concepts (the classes that one concept is asked of share its clips); the others are a bootstrap over
-    concepts of all seeds.
-    """
-
-    protocol: str
-    network_name: str
-    pool: str
-    stage: str
-    clip_type: str
-    measure: str
-    value: float
-    low: float
-    high: float
-    n_pairs: int
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def build_eval_set(
     if len(usable_rows) < n_clips:
         raise ValueError(
             f"expected {n_clips} clips that {network.name} answers as planted whatever else is changed, found {len(usable_rows)} of"
-            f" {n_generated}; ask for fewer with --truth_clips, or train the network further"
+            f" {n_generated}; ask for fewer with --max_clips, or train the network further"
         )
     return EvalSet(network, world, tuple(ids), clips[usable_rows], gate_results, seed)
 

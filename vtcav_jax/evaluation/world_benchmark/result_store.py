@@ -9,8 +9,8 @@ import numpy as np
 
 from vtcav_jax import atomic
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
-from vtcav_jax.evaluation.world_benchmark.tables import NotApplicable
 from vtcav_jax.names import safe_filename
+from vtcav_jax.runs.evaluation_rows import NotApplicable
 
 RESULT_PARTS_FOLDER = "parts"
 

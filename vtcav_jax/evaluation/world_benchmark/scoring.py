@@ -32,7 +32,9 @@ from vtcav_jax.evaluation.world_benchmark.eval_set import (
     questions_by_world,
 )
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
+from vtcav_jax.models import Network
+from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
     CROSS_VALIDATED_SCORE,
     MEAN_SCORE,
@@ -40,8 +42,6 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     WORLD_METRICS,
     MethodScoreRow,
 )
-from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
-from vtcav_jax.models import Network
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 

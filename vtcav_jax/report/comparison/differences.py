@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.text.tcav import INCONCLUSIVE_VERDICTS
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow
+from vtcav_jax.runs.tcav_rows import ScoreRow
 
 
 class ScoreKey(NamedTuple):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from vtcav_jax.attribution.motion.summary import ClassMotionRow
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.comparison import metrics as comparison_metrics
@@ -20,7 +19,9 @@ from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.runs.attribution_rows import ClassMotionRow
+from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 DIFFERENCES_CSV = "differences.csv"
 

@@ -6,7 +6,8 @@ from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, S
 from vtcav_jax.report.effect_sizes import format_range, format_signed, primary_tests
 from vtcav_jax.report.run_reader import unique_in_order
 from vtcav_jax.report.text.tcav import join_names
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 SIGN_PHRASES = {"+": "raises", "-": "lowers", "±": "raises at one stage and lowers at another"}
 

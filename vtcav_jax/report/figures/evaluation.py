@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.evaluation.world_benchmark.tables import ALL_QUESTIONS, MEAN_SCORE, WORLD_METRICS, MethodScoreRow
 from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
+from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MEAN_SCORE, WORLD_METRICS, MethodScoreRow
 
 WIDE_FIGURE_WIDTH = 2 * FIGURE_WIDTH
 NETWORK_COLOURS = ("one", "two", "three", "four")

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.attribution.motion.reliance import ClipMotionRow
-from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, ClassMotionRow
-from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
+from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE
 from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
 
 SHARE_STYLES = {
     "drop_shuffled": ("two", "frames shuffled"),

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.pyramid.tables import AblationRow, EdgeRow, NodeRow, PyramidFacts
 from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.report.text.pyramid import count_noun, exceeds_chance, format_node_share, level_name
+from vtcav_jax.runs.pyramid_rows import AblationRow, EdgeRow, NodeRow, PyramidFacts
 
 MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # that are drawn of each level
 LEVEL_PITCH, NODE_PITCH, GRAPH_TOP = 136, 26, 44  # pixels from level to level and from kernel to kernel, and above both

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from vtcav_jax.report.effect_sizes import Effect, effect_size, format_number, format_p, format_range, primary_tests
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 FIGURE_WIDTH = 360
 CLIP_TYPE_COLOURS = {"static": "one", "dynamic": "two"}  # colours; of other kinds the third

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.evaluation.world_benchmark.tables import (
+from vtcav_jax.report import html
+from vtcav_jax.report.effect_sizes import format_number, format_range
+from vtcav_jax.report.figures import evaluation as evaluation_figures
+from vtcav_jax.report.figures.evaluation import best_stage_per_method, cost_front, overall_scores
+from vtcav_jax.report.figures.svg import Figure
+from vtcav_jax.report.html import Section
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.text.tcav import join_names
+from vtcav_jax.runs.evaluation_rows import (
     ABLATION_SCORE,
     ALL_QUESTIONS,
     ANALYTIC_SCORE,
@@ -18,14 +26,6 @@ from vtcav_jax.evaluation.world_benchmark.tables import (
     MethodScoreRow,
     MetricAgreementRow,
 )
-from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import format_number, format_range
-from vtcav_jax.report.figures import evaluation as evaluation_figures
-from vtcav_jax.report.figures.evaluation import best_stage_per_method, cost_front, overall_scores
-from vtcav_jax.report.figures.svg import Figure
-from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.report.text.tcav import join_names
 
 EVALUATION_GUIDE = (
     "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
@@ -230,7 +230,11 @@ def _score_table(rows: Sequence[MethodScoreRow]) -> str:
         milliseconds = "" if math.isnan(cost.seconds) else format_number(1e3 * cost.seconds)
         lines.append(("", [network_name, question, method, stage, *cells, str(cost.forward_passes), milliseconds]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
-    title = f"all {len(lines)} rows" if len(lines) == len(keys) else f"{len(lines)} of {len(keys)} rows; all: truth.csv"
+    title = (
+        f"all {len(lines)} rows"
+        if len(lines) == len(keys)
+        else f"{len(lines)} of {len(keys)} rows; all: method_scores.csv"
+    )
     return html.details_block(title, html.html_table(head, lines))
 
 

@@ -6,11 +6,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityRow
-from vtcav_jax.attribution.videos.map_store import MapRow
+from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     REEXPLAIN_METRICS,
-    OwnMetricRow,
     compare_with_trivial,
     displayed_titles,
     metric_title,
@@ -23,6 +21,8 @@ from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import MAX_ANIMATION_BYTES, RunFolder, unique_in_order
 from vtcav_jax.report.text import maps as map_text
+from vtcav_jax.runs.attribution_rows import MapRow, OwnMetricRow, SanityRow
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.stats import intervals
 
 MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # films of a question, and those that are open
@@ -68,7 +68,7 @@ def map_sections(run: RunFolder) -> list[Section]:
 
 
 def _describe_questions(run: RunFolder) -> str:
-    parts = [random_weights_notice.random_weights_warning(run, "explain")]
+    parts = [random_weights_notice.random_weights_warning(run, "attribute")]
     for target in unique_in_order([row.target for row in run.map_rows]):
         rows = [row for row in run.map_rows if row.target == target]
         sentences = [map_text.answer_summary(rows)]
@@ -76,7 +76,7 @@ def _describe_questions(run: RunFolder) -> str:
             (f"{key[1]} at {key[2]}:", map_text.describe_map_method(run, key))
             for key in unique_in_order([map_text.map_key(r) for r in rows])
         ]
-        parts.append(html.heading(target) + random_weights_notice.answer_callout(run, "explain", sentences))
+        parts.append(html.heading(target) + random_weights_notice.answer_callout(run, "attribute", sentences))
     return "".join(parts)
 
 
@@ -130,7 +130,9 @@ def select_map_clips(rows: Sequence[MapRow]) -> list[MapRow]:
 
 def _animation_path(folder: Path, row: MapRow) -> Path | None:
     files = (
-        folder / "films" / map_animations.map_animation_name(row.map_file.removesuffix(".npz"), row.target, suffix)
+        folder
+        / ANIMATION_FOLDER
+        / map_animations.map_animation_name(row.map_file.removesuffix(".npz"), row.target, suffix)
         for suffix in ("webp", "mp4")
     )
     return next((path for path in files if path.is_file()), None)
@@ -217,7 +219,7 @@ def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
         " and with these alone (less is better). Splice: two clips of different answers one after the other; how"
         " often more of the map lies on the clip whose answer is asked for, where chance is 0.50. Where the truth is"
         " known, relevance gain, comprehensiveness, sufficiency and insertion less deletion put maps in its order;"
-        " average drop does not. All others are in map_metrics.csv."
+        " average drop does not. All others are in faithfulness.csv."
     )
     parts = [html.paragraph(text, "soft")]
     for target in unique_in_order([row.target for row in rows]):
@@ -261,5 +263,5 @@ def _clip_table(rows: Sequence[MapRow]) -> str:
         for row in rows[:MAX_MAP_TABLE_ROWS]
     ]
     columns = ("clip", "seconds", "answer", "score", "method", "sum", "misses", "fullest moment", "its share")
-    summary = f"{len(lines)} of {len(rows)} maps; all of them are in explain.csv" if len(lines) < len(rows) else ""
+    summary = f"{len(lines)} of {len(rows)} maps; all of them are in maps.csv" if len(lines) < len(rows) else ""
     return html.details_block(summary or f"{len(lines)} maps, one by one", html.html_table(columns, lines))

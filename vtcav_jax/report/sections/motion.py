@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.attribution.motion.reliance import ClipMotionRow
-from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, ClassMotionRow, motion_verdict
+from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, motion_verdict
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import format_number, format_percent
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 from vtcav_jax.stats import intervals
 
 MAX_ANSWER_SENTENCES = 13  # of a question, and its answers

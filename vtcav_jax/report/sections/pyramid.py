@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from vtcav_jax.pyramid.tables import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts, kernel_animation_name
 from vtcav_jax.report import html, linked_graph, random_weights_notice
 from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range, format_signed
 from vtcav_jax.report.figures import pyramid as pyramid_figures
@@ -18,6 +17,8 @@ from vtcav_jax.report.linked_graph import LinkedPanel, LinkItem
 from vtcav_jax.report.run_reader import MAX_ANIMATION_BYTES, RunFolder, unique_in_order
 from vtcav_jax.report.text import pyramid as pyramid_text
 from vtcav_jax.report.text.pyramid import format_node_share
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
+from vtcav_jax.runs.pyramid_rows import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts, kernel_animation_name
 
 MIN_PYRAMID_ANIMATION_BYTES = 1_500_000  # bytes that the kernels' films may take even if other films fill the page
 MAX_LISTED_EDGES = 6  # edges of a kernel in either direction, and concepts
@@ -84,7 +85,7 @@ def _rows_of_target(run: RunFolder, facts: PyramidFacts) -> tuple[list[NodeRow],
 
 def _embedded_animations(run: RunFolder) -> set[Path]:
     """Those that are in the page: of every level the best kernel's first, as far as other films leave room."""
-    folder = run.folder / "films"
+    folder = run.folder / ANIMATION_FOLDER
     other_bytes = sum(path.stat().st_size for path in folder.glob("*") if not path.name.startswith("pyramid--"))
     bytes_left, embedded = max(MAX_ANIMATION_BYTES - other_bytes, MIN_PYRAMID_ANIMATION_BYTES), set()
     levels = unique_in_order([(row.target, row.level) for row in run.node_rows])
@@ -97,7 +98,7 @@ def _embedded_animations(run: RunFolder) -> set[Path]:
 
 
 def _animation_path(run: RunFolder, row: NodeRow) -> Path:
-    return run.folder / "films" / kernel_animation_name(row.target, row.stage, row.channel)
+    return run.folder / ANIMATION_FOLDER / kernel_animation_name(row.target, row.stage, row.channel)
 
 
 def _linked_graph(run: RunFolder, facts: PyramidFacts, prefix: str, graph: Figure, animations: set[Path]) -> str:

@@ -20,7 +20,8 @@ from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
 MAX_TIME_FIGURES = 6  # figures over time of each class
@@ -49,7 +50,7 @@ def tcav_sections(run: RunFolder) -> list[Section]:
 
 
 def run_statistic(run: RunFolder) -> str:
-    return run.config.get("statistic", "step")
+    return run.config.get("statistic", "step_effect")
 
 
 def scores_by_target(run: RunFolder) -> dict[str, list[ScoreRow]]:
@@ -88,7 +89,7 @@ def tcav_answer_section(run: RunFolder) -> Section:
 
 
 def _effect_meaning(run: RunFolder) -> str:
-    if run_statistic(run) != "step":
+    if run_statistic(run) != "step_effect":
         return "mean derivatives of the class score along the concept's vector of length 1"
     order = "" if run.config.get("sensitivity") == "finite" else ", to first order"
     return f"what the step from the clips behind the minus sign to those of the concept adds to the class score{order}"

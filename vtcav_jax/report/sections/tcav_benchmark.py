@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 
-from vtcav_jax.evaluation.tcav_benchmark.table import (
-    FALSE_POSITIVE_LEVEL,
-    TCAV_BENCHMARK_CSV,
-    TCAV_BENCHMARK_MEASURES,
-    TcavBenchmarkRow,
-)
+from vtcav_jax.evaluation.tcav_benchmark.table import FALSE_POSITIVE_LEVEL, TCAV_BENCHMARK_CSV, TCAV_BENCHMARK_MEASURES
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
-from vtcav_jax.report.run_reader import RunFolder, read_rows, unique_in_order
+from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
+from vtcav_jax.runs.tables import read_rows
 
 PROTOCOL_COLOURS = ("one", "two", "three", "four")
 TCAV_BENCHMARK_GUIDE = (

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.attribution.sanity_checks import SanityRow
-from vtcav_jax.attribution.videos.map_store import MapRow
-from vtcav_jax.attribution.videos.temporal_profile import ProfileRow
 from vtcav_jax.evaluation.published_scores import trust_sentence
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.run_reader import RunFolder
+from vtcav_jax.runs.attribution_rows import MapRow, ProfileRow, SanityRow
 from vtcav_jax.stats import intervals
 
 EVEN_TIME_SHARE = 0.45  # of the clip's time holds half of a map that is spread almost evenly
@@ -72,7 +70,7 @@ def describe_map_method(run: RunFolder, key: MapKey) -> str:
         completeness_text(rows),
     ]
     by_measure = {one.measure: one for one in run.sanity_rows if map_key(one) == key and one.n_clips}
-    record = run.task_record("explain")
+    record = run.task_record("attribute")
     if record and key[2] in record.config.get("mixed", ()):
         sentences.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
     return " ".join(part for part in (*sentences, *sanity_texts(by_measure), trust_sentence(key[1], key[2])) if part)

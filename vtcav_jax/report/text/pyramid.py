@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.pyramid.tables import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts
 from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range, format_signed
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.runs.pyramid_rows import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts
 
 PYRAMID_ALPHA = 0.05  # of p
 MAX_NAMED_KERNELS = 4  # kernels of a stage that the words name
@@ -174,7 +174,7 @@ def _limitations(
             "Too few clips to compare these with others: activity counts from 0, and what is the same in every clip"
             " counts too."
         )
-    if facts.edge_rule == "paper":
+    if facts.edge_rule == "stergiou2019":
         out.append("Edges are mean kernel times mean activation, as in 2019: no share of any response.")
     return out
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_p, format_percent, primary_tests
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.runs.tcav_rows import PredictionRow, ScoreRow
 from vtcav_jax.stats.intervals import wilson_ci
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
-from vtcav_jax.tcav.previews import PredictionRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 VERDICT_TEXTS = {
     "supports": "the concept raises the class score, surely enough after correction",
@@ -47,7 +47,7 @@ class ClassAnswer:
 
 
 def class_answers(run: RunFolder) -> list[ClassAnswer]:
-    statistic = run.config.get("statistic", "step")
+    statistic = run.config.get("statistic", "step_effect")
     out = []
     for target in unique_in_order([row.target for row in run.score_rows]):
         class_rows = [row for row in run.score_rows if row.target == target]
@@ -183,7 +183,7 @@ def _negatives_phrase(negatives: str) -> str:
 
 def _format_worth(row: ScoreRow, statistic: str) -> str:
     unit = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(row.score_fn, row.score_fn)
-    length = "" if statistic == "step" else " a unit length"
+    length = "" if statistic == "step_effect" else " a unit length"
     value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
     return f"{value} {unit}{length} {interval}".rstrip()
 
@@ -223,9 +223,9 @@ def trust_notes(run: RunFolder) -> list[str]:
 
 def caution_notes(run: RunFolder) -> list[str]:
     notes = []
-    if run.config.get("protocol") == "paper":
+    if run.config.get("protocol") == "saha2024":
         notes.append(
-            "paper.csv holds the tests as they were published; their runs share concept clips and are not independent,"
+            "saha2024.csv holds the tests as they were published; their runs share concept clips and are not independent,"
             " so those p-values are too small."
         )
     notes += [

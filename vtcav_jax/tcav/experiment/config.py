@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vtcav_jax.names import unknown_name_message
-from vtcav_jax.tcav.features.encode import EncodeConfig
+from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
+from vtcav_jax.tcav.features.encode import SCORE_FNS, SENSITIVITIES, EncodeConfig
+from vtcav_jax.tcav.features.pooling import POOLS
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
-from vtcav_jax.tcav.stats.vectors import FitConfig
+from vtcav_jax.tcav.stats.vectors import ESTIMATORS, SOLVERS, FitConfig
 
 COMPARISON_TYPES = ("absolute", "motion", "relative", "group", "pairs")
-EXPERIMENT_PROTOCOLS = ("standard", "paper")
-PERMUTE_UNITS = ("labels", "sets")
-TEST_STATISTICS = ("step", "unit")
+EXPERIMENT_PROTOCOLS = ("standard", "saha2024")
+PERMUTE_UNITS = ("clips", "sets")
+TEST_STATISTICS = ("step_effect", "unit_derivative")
 SAHA2024_STAGES = "layers.1", "layers.2", "pool"  # stages
 CALIBRATION_PERMUTATIONS = 199  # permutations of a pseudo-concept; with them exactly 5 % of p-values are at most .05
 MIN_PERMUTATIONS = 999  # permutations
@@ -24,75 +26,77 @@ TOP_LEVEL_STAGE_PATTERN = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.
 class ExperimentConfig:
     """The settings of `experiment.run`.
 
-    `tests`: `absolute` is a concept against the pooled random clips; `motion` dynamic clips against their own twins;
-    `relative` a concept against all the others of its kind, `pairs` against each of them, `group` one concept among k:
-    against the others and the random clips, each with the same weight. `null` is what is exchanged:
-    `labels` of clips, or whole `sets`, for random sets whose clips are more alike than clips of two sets are.
-    `statistic` is what is compared with its values under exchange: the derivative along the `unit` vector, or times the
-    `step` from the negatives to the concept (see `significance.Test`). Both p-values are in the table.
-    `self_check` pseudo-concepts of each kind are tested like concepts: the random sets, and further ones that are drawn
-    out of all of them. `steering` is how many random directions the moves along the vector of a finding are compared
-    with, each of them two forward passes of every target; 0: nothing is moved. `budget` is bytes of memory for the
-    activations of one stage; larger ones are read in blocks.
+    Comparisons: `absolute` is a concept against the pooled random clips; `motion` dynamic clips against their own
+    controls; `relative` a concept against all the others of its clip type, `pairs` against each of them, `group` one
+    concept among k: against the others and the random clips, each with the same weight. `permute` is what the tests
+    exchange: single `clips`, or whole random `sets`, for sets whose clips are more alike than clips of two sets are.
+    `statistic` is compared with its values under exchange: `unit_derivative` along the unit vector, or `step_effect`,
+    the derivative times the step from the negatives to the concept (see `permutation_test.TestResult`). Both p-values
+    are in the table. `calibration_trials` pseudo-concepts of each clip type are tested like concepts: the random sets,
+    and further ones drawn out of all of them. `steering_controls` is the number of random directions with which moves
+    along the vector of a finding are compared, each of them two forward passes of every target; 0: no moves. `budget`
+    is the memory in bytes for the activations of one stage; larger ones are read in blocks.
     """
 
-    stages: tuple[str, ...] = ()  # names or globs; none: the ends of the network's parts, such as layers.2
-    comparisons: tuple[str, ...] = ("absolute", "motion", "relative")
-    permute: str = "labels"
-    statistic: str = "step"
-    pool: str = "space"
-    score_fn: str = "logit"
-    sensitivity: str = "gradient"
+    stages: tuple[str, ...] = setting(
+        (), "layers to test: names or globs ('*' for all) [default: the ends of the network's parts, such as layers.2]"
+    )
+    comparisons: tuple[str, ...] = setting(
+        ("absolute", "motion", "relative"),
+        "absolute (against the random sets), motion (dynamic clips against their controls), relative (against the other"
+        " concepts), pairs (against each other concept), group (against the others and the random sets together)",
+        choices=COMPARISON_TYPES,
+    )
+    permute: str = setting("clips", "what the permutation test exchanges", choices=PERMUTE_UNITS)
+    statistic: str = setting(
+        "step_effect",
+        "test statistic: step_effect = derivative x distance from the negative mean to the concept mean;"
+        " unit_derivative = derivative along the unit vector",
+        choices=TEST_STATISTICS,
+    )
+    pool: str = setting("space", "axes over which activations are averaged", choices=POOLS)
+    score_fn: str = setting("logit", "class score that is explained", choices=tuple(SCORE_FNS))
+    sensitivity: str = setting(
+        "gradient",
+        "how to measure sensitivity: gradient at the clip; gradient integrated from a zero activation; or the score"
+        " change after a finite step",
+        choices=SENSITIVITIES,
+    )
     integration_steps: int = 16
-    estimator: str = "logistic"
-    l2: float = 0.01
-    solver: str = "host"
-    permutations: int | None = None  # None: 999, or twice what one finding needs to pass alone in its family
-    alpha: float = 0.05
-    correction: str = "holm"
-    max_target_clips: int | None = 100  # at most, of each class
-    bootstrap_draws: int = 1000  # of each bootstrap
-    calibration_trials: int = 20
-    steering_controls: int = 0
-    protocol: str = "standard"
-    export_vectors: bool = True  # vectors.safetensors
-    seed: int = 0
-    batch_size: int = 8
+    estimator: str = setting("logistic", "how concept vectors are estimated", choices=ESTIMATORS)
+    l2: float = setting(0.01, "L2 penalty of the vectors, in the same units at every stage", above=0)
+    solver: str = setting(
+        "host", "logistic solver: L-BFGS on the host's cores, or optax on the device", choices=SOLVERS
+    )
+    permutations: int | None = setting(
+        None, "permutations per test [default: 999, or twice what one finding needs to pass alone]", minimum=1
+    )
+    alpha: float = setting(0.05, "family-wise error rate", above=0, below=1)
+    correction: str = setting("holm", "correction for the number of tests", choices=CORRECTIONS)
+    max_target_clips: int | None = setting(100, "clips per class, at most", minimum=1)
+    bootstrap_draws: int = 1000
+    calibration_trials: int = setting(
+        20, "pseudo-concepts per clip type that measure the false-positive rate of the tests", minimum=0
+    )
+    steering_controls: int = setting(
+        0,
+        "move the target clips along the vectors of findings, and along this many random directions for comparison (19"
+        " are enough for p = 0.05; 0: do not)",
+        minimum=0,
+    )
+    protocol: str = setting(
+        "standard", "saha2024 adds the tests of Saha et al. 2024 as published", choices=EXPERIMENT_PROTOCOLS
+    )
+    export_vectors: bool = setting(True, "write the concept vectors, for --task=score_concepts")
+    seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+    batch_size: int = setting(8, BATCH_HELP, minimum=1)
     budget: int = 2 * 2**30
 
     def __post_init__(self):
-        problems = [
-            f"{name} is one of {', '.join(allowed)}, got {value!r}"
-            for name, value, allowed in [
-                ("correction", self.correction, CORRECTIONS),
-                ("protocol", self.protocol, EXPERIMENT_PROTOCOLS),
-                ("null", self.permute, PERMUTE_UNITS),
-                ("statistic", self.statistic, TEST_STATISTICS),
-                *(("tests", test, COMPARISON_TYPES) for test in self.comparisons),
-            ]
-            if value not in allowed
-        ]
-        if not self.comparisons:
-            problems.append(f"tests are some of {', '.join(COMPARISON_TYPES)}, got none")
-        if not 0 < self.alpha < 1:
-            problems.append(f"alpha is between 0 and 1, got {self.alpha:g}")
-        if self.l2 <= 0:
-            problems.append(f"lam must be above 0, got {self.l2:g}")
-        minimums = {"permutations": 1, "draws": 2, "self_check": 0, "steering": 0, "seed": 0}
-        problems += [
-            f"{name} must be at least {low}, got {getattr(self, name)}"
-            for name, low in minimums.items()
-            if getattr(self, name) is not None and getattr(self, name) < low
-        ]
-        if self.max_target_clips is not None and self.max_target_clips < 1:
-            problems.append(f"n_targets must be at least 1, got {self.max_target_clips}")
-        for make in (lambda: self.encode_config, lambda: self.fit_config):
-            try:
-                make()
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            raise ValueError("; ".join(problems))
+        none = [("comparisons", f"expected some of {', '.join(COMPARISON_TYPES)}, got none")]
+        draws = [("bootstrap_draws", f"expected at least 2, got {self.bootstrap_draws}")]
+        check_settings(self, *([] if self.comparisons else none), *(draws if self.bootstrap_draws < 2 else []))
+        self.encode_config  # noqa: B018 (raises for what only the network's reader knows to be wrong)
 
     def num_permutations(self, family_size: int) -> int:
         """Permutations, where they are not given: a finding can then pass alone with half of alpha, not just."""
@@ -106,7 +110,7 @@ class ExperimentConfig:
     def with_protocol(self, network_stages: Sequence[str]) -> "ExperimentConfig":
         """To the paper's protocol, if that is asked for: flattened activations, Bonferroni's correction, and where no
         stages are named its three, the ends of the second and the third part before merging and the pooled features."""
-        if self.protocol != "paper":
+        if self.protocol != "saha2024":
             return self
         stages = self.stages or (SAHA2024_STAGES if set(SAHA2024_STAGES) <= set(network_stages) else ())
         return replace(self, pool="none", correction="bonferroni", stages=stages)

@@ -6,19 +6,20 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vtcav_jax import tap as taps
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.dataset import ClipSelection
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.encode import EncodeConfig, stream_activations, stream_gradients
-from vtcav_jax.tcav.features.microbatches import Batch, ClipBatches, PassCounter, in_memory
+from vtcav_jax.tcav.features.microbatches import Batch, ClipBatches, in_memory
 
 
-def fill_activations(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int) -> list[ReadResult]:
+def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
     """Of the concept clips: forward, as far as the deepest stage that any of them lacks. What failed is returned.
 
     Each process takes a share of the clips; afterwards all are there.
@@ -29,9 +30,9 @@ def fill_activations(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: i
     local_rows, failures = distributed.local_share(rows), []
     if local_rows and stages:
         encode_config = _with_batch_size(plan.config.encode_config, len(local_rows))
-        clips, rows_read = _stream_clips(plan, plan.clips.concepts, local_rows, num_workers, failures)
+        clips, rows_read = _stream_clips(plan, plan.clips.concepts, local_rows, runtime, failures)
         for start, activations in stream_activations(
-            replicate_model(plan, mesh), clips, stages, encode_config, mesh, passes
+            replicate_model(plan, runtime), clips, stages, encode_config, runtime
         ):
             for stage in stages:
                 for i, value in enumerate(activations[stage]):
@@ -39,7 +40,7 @@ def fill_activations(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: i
     return _gather_failures(failures, plan.clips.concepts)
 
 
-def fill_gradients(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int) -> list[ReadResult]:
+def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
     """Of the targets: forward once, and backward once for each class, for all stages together."""
     missing = {
         int(row): tuple(classes)
@@ -54,12 +55,12 @@ def fill_gradients(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int
     for row in distributed.local_share(list(missing)):
         rows_by_classes.setdefault(missing[row], []).append(row)
     encode_config, failures = _with_batch_size(plan.config.encode_config, sum(map(len, rows_by_classes.values()))), []
-    model = replicate_model(plan, mesh) if rows_by_classes else None
+    model = replicate_model(plan, runtime) if rows_by_classes else None
     for classes, rows in rows_by_classes.items():
-        clips, rows_read = _stream_clips(plan, plan.clips.targets, rows, num_workers, failures)
+        clips, rows_read = _stream_clips(plan, plan.clips.targets, rows, runtime, failures)
         table = np.tile(np.array(classes, np.int64), (len(rows), 1))
         assert model is not None
-        for start, scores, gradients in stream_gradients(model, clips, table, stages, encode_config, mesh, passes):
+        for start, scores, gradients in stream_gradients(model, clips, table, stages, encode_config, runtime):
             for i, row in enumerate(rows_read[start : start + len(scores)]):
                 for c, index in enumerate(classes):
                     for stage in stages:
@@ -68,13 +69,13 @@ def fill_gradients(plan: Plan, mesh: Mesh, passes: PassCounter, num_workers: int
     return _gather_failures(failures, plan.clips.targets)
 
 
-def target_batches(plan: Plan, num_workers: int) -> tuple[ClipBatches, list[int]]:
+def target_batches(plan: Plan, runtime: Runtime) -> tuple[ClipBatches, list[int]]:
     """The targets of all classes, to be gone through any number of times: in memory if they fit, else read each time.
 
     And which rows they are.
     """
     rows = sorted({row for target in plan.clips.classes for row in target.rows})
-    clips = replace(_stream_clips(plan, plan.clips.targets, rows, num_workers, [])[0], exact=True)
+    clips = replace(_stream_clips(plan, plan.clips.targets, rows, runtime, [])[0], exact=True)
     fits = 4 * math.prod(clips.shape) * len(rows) <= plan.config.budget
     return (in_memory(np.stack(list(clips))) if fits else clips), rows
 
@@ -89,8 +90,8 @@ def _gather_failures(local_failures: Sequence[ReadResult], selection: ClipSelect
     return [ReadResult(index, selection.source.items[index], None, failure) for index, failure in failures]
 
 
-def replicate_model(plan: Plan, mesh: Mesh) -> taps.Model:
-    return jax.device_put(taps.as_pytree(plan.network.model), NamedSharding(mesh, PartitionSpec()))
+def replicate_model(plan: Plan, runtime: Runtime) -> taps.Model:
+    return jax.device_put(taps.as_pytree(plan.network.model), NamedSharding(runtime.mesh, PartitionSpec()))
 
 
 def _with_batch_size(encode_config: EncodeConfig, n_clips: int) -> EncodeConfig:
@@ -98,7 +99,7 @@ def _with_batch_size(encode_config: EncodeConfig, n_clips: int) -> EncodeConfig:
 
 
 def _stream_clips(
-    plan: Plan, selection: ClipSelection, rows: Sequence[int], num_workers: int, failures: list[ReadResult]
+    plan: Plan, selection: ClipSelection, rows: Sequence[int], runtime: Runtime, failures: list[ReadResult]
 ) -> tuple[ClipBatches, list[int]]:
     """The clips in these rows, less those that fail; the list fills with the rows as their clips are read."""
     rows_read: list[int] = []
@@ -110,7 +111,7 @@ def _stream_clips(
             plan.network.clip_spec,
             SamplingConfig(),
             positions=[selection.items[row] for row in rows],
-            num_workers=num_workers,
+            num_workers=runtime.num_workers,
         ):
             if read_result.clip is None:
                 failures.append(read_result)

@@ -2,37 +2,26 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import atomic
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import COSINES_CSV, CosineRow
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.experiment.verdicts import write_rows
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.vectors import cosines, fit
 
-COSINES_CSV, DERIVATIVE_PROFILES_NPZ = "entanglement.csv", "over_time.npz"
-
-
-@dataclass(frozen=True)
-class CosineRow:
-    """Between two vectors of a stage that are trained for the same test."""
-
-    stage: str
-    comparison: str
-    left: str
-    right: str
-    cosine: float
+DERIVATIVE_PROFILES_NPZ = "over_time.npz"
 
 
 def write_report_data(
     folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
 ) -> None:
-    """Writes `entanglement.csv` and `over_time.npz`.
+    """Writes `cosines.csv` and `over_time.npz`.
 
     The second holds, for each stage whose features have a time, `STAGE|vectors` (names), and for each class
     `STAGE|TARGET` of shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips`

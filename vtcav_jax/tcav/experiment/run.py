@@ -12,8 +12,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from vtcav_jax import atomic, tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
@@ -22,41 +20,23 @@ from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tcav_rows import CalibrationRow, DerivativeRow, ScoreRow, SteeringRow, VectorRow
+from vtcav_jax.runtime import PassCounter, Runtime
 from vtcav_jax.stats.intervals import wilson_ci
-from vtcav_jax.tcav.experiment.clock import Clock
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.fill_cache import fill_activations, fill_gradients
 from vtcav_jax.tcav.experiment.plan import Plan, drop_unreadable, plan_experiment
 from vtcav_jax.tcav.experiment.report_data import write_report_data
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.stage_results import StageResults
-from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow, with_verdicts, write_rows
+from vtcav_jax.tcav.experiment.verdicts import with_verdicts
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache, source_hash
-from vtcav_jax.tcav.features.microbatches import PassCounter
-from vtcav_jax.tcav.steering.steering_check import SteeringRow, check_steering
+from vtcav_jax.tcav.steering.steering_check import check_steering
 from vtcav_jax.tcav.vector_file import export_vectors
 
 DEFAULT_EXPERIMENT = ExperimentConfig()
-
-
-@dataclass(frozen=True)
-class CalibrationRow:
-    """How often what is no concept was found to be one; `rate` should be alpha and lie in low .. high.
-
-    Classes, stages and overlapping sets are not independent trials, so the interval is a little narrow.
-    """
-
-    clip_type: str
-    set_origin: str  # the random sets themselves, or sets drawn out of all their clips
-    n_rejected: int
-    n_trials: int
-    low: float
-    high: float
-
-    @property
-    def rate(self) -> float:
-        return self.n_rejected / self.n_trials
 
 
 @dataclass(frozen=True)
@@ -85,8 +65,7 @@ def run(
     folder: str | Path = "runs/tcav",
     *,
     cache_dir: str | Path | None = None,
-    num_workers: int = 0,
-    mesh: Mesh | None = None,
+    runtime: Runtime | None = None,
     flags: str = "",
 ) -> ExperimentResults:
     """Tests each concept against each class at each stage, and writes `folder`.
@@ -96,11 +75,11 @@ def run(
     is refused before a clip is encoded; `name` is what the network is called in run.json. Several processes
     (`hosts.connect`) share the work if all of them call this alike and see the cache; the first one writes the folder.
     """
-    mesh = mesh or Mesh(np.array(jax.local_devices()), ("b",))
-    clock = Clock()
+    runtime = runtime or Runtime.local()
+    timer = runtime.timer
     folder = Path(folder)
     store = Cache(Path(cache_dir) if cache_dir else folder.parent / "cache")
-    with clock("plan"):
+    with timer("plan"):
         _require_shared_cache(store)
         plan = plan_experiment(network, targets, target_videos, concepts, config, store)
         plan.require()
@@ -114,21 +93,20 @@ def run(
         }
         distributed.main_process_first(lambda: directory.open_run(folder, request, flags))
     totals = len(set(plan.clips.concepts.keys)), len(plan.clips.targets)
-    passes = PassCounter()
-    with clock("concept clips"):
-        failures = fill_activations(plan, mesh, passes, num_workers)
-    with clock("targets"):
-        failures += fill_gradients(plan, mesh, passes, num_workers)
+    with timer("concept clips"):
+        failures = fill_activations(plan, runtime)
+    with timer("targets"):
+        failures += fill_gradients(plan, runtime)
     plan = drop_unreadable(plan)
     config = plan.config
-    stage_grams = StageGrams(plan, mesh, passes, num_workers, clock)
+    stage_grams = StageGrams(plan, runtime)
     results_by_stage = stage_grams.evaluate_stages(plan.stages)
     rows = with_verdicts(
         [row for one in results_by_stage.values() for row in one.rows], config.alpha, config.correction
     )
     target_order = {target.name: i for i, target in enumerate(plan.clips.classes)}
     rows.sort(key=lambda row: target_order[row.target])
-    with clock("steering"):
+    with timer("steering"):
         steering_rows = check_steering(stage_grams, rows) if config.steering_controls else []
     results = ExperimentResults(
         folder,
@@ -138,8 +116,8 @@ def run(
         tuple(steering_rows),
         sum(row.p == row.p for row in rows),
         _calibration_rows(results_by_stage, config.alpha),
-        _total_passes(passes),
-        clock.seconds,
+        _total_passes(runtime.passes),
+        timer.seconds,
         tuple(failures),
         (*plan.clips.preflight.notes, *plan.comparisons.notes),
     )
@@ -169,22 +147,22 @@ def _total_passes(passes: PassCounter) -> PassCounter:
 
 def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tuple[int, int]) -> None:
     """The run folder; scores.csv comes last: where it is, everything else is there."""
-    folder, plan, clock = results.folder, stage_grams.plan, stage_grams.clock
+    folder, plan, timer = results.folder, stage_grams.plan, stage_grams.runtime.timer
     write_failures(folder / "failures.csv", results.failures)
-    with clock("tables"):
+    with timer("tables"):
         write_rows(folder / "derivatives.csv", DerivativeRow, results.derivatives)
         write_rows(folder / "quality.csv", VectorRow, results.vectors)
         if plan.config.steering_controls:
             write_rows(folder / "steering.csv", SteeringRow, results.steering)
-    if plan.config.protocol == "paper":
+    if plan.config.protocol == "saha2024":
         from vtcav_jax.tcav.saha2024 import write_saha2024
 
-        with clock("paper"):
+        with timer("saha2024"):
             write_saha2024(folder, plan, stage_grams.cached_gram)
-    with clock("shown"):
+    with timer("report data"):
         write_report_data(folder, plan, stage_grams.examples, stage_grams.cached_gram)
     if plan.config.export_vectors:
-        with clock("export"):
+        with timer("export"):
             export_vectors(folder, plan, stage_grams.examples, stage_grams.cached_gram)
     _complete_run_json(folder, plan, results, totals)
     write_rows(folder / "scores.csv", ScoreRow, results.rows)

@@ -106,7 +106,7 @@ class StageComparison:
 
 
 def primary_p(test_result: TestResult, config: ExperimentConfig) -> float:
-    return float((test_result.p_step_effect if config.statistic == "step" else test_result.p)[0])
+    return float((test_result.p_step_effect if config.statistic == "step_effect" else test_result.p)[0])
 
 
 def expand_rows(derivative_fn: DerivativeFn, used_rows: Sequence[int], count: int) -> DerivativeFn:

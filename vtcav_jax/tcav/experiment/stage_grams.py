@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
-from vtcav_jax.tcav.experiment.clock import Clock
+from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, VectorRow
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.fill_cache import target_batches
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_results import StageResults, evaluate_stage
-from vtcav_jax.tcav.experiment.verdicts import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import content_key, load_features
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram, compute_gram
-from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter
+from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.steering.finite_steps import FiniteStepDerivatives
 
 NOT_IN_KEY = (
@@ -41,10 +40,7 @@ class StageGrams:
     """Of all stages; `targets` are read again only where something moves them."""
 
     plan: Plan
-    mesh: Mesh
-    passes: PassCounter
-    num_workers: int
-    clock: Clock
+    runtime: Runtime
 
     def examples(self, stage: str) -> Features:
         plan = self.plan
@@ -54,17 +50,17 @@ class StageGrams:
     @cached_property
     def targets(self) -> tuple[ClipBatches, list[int]]:
         """As `filling.targets_of` has them."""
-        return target_batches(self.plan, self.num_workers)
+        return target_batches(self.plan, self.runtime)
 
     def gram(self, stage: str) -> Gram:
         """Of all classes' gradients, one class after the other. All processes ask for the same at the same time."""
         plan, key = self.plan, self.gram_key(stage)
-        with self.clock("products"):
+        with self.runtime.timer("products"):
             if not distributed.broadcast_from_main(plan.store.has(key, ".npz")):
                 gradients = load_features(
                     plan.store, self._gradient_keys(stage), *plan.shapes[stage], plan.config.budget, self._n_rows
                 )
-                examples, mesh = self.examples(stage), self.mesh if self.mesh.devices.size > 1 else None
+                examples, mesh = self.examples(stage), self.runtime.mesh if self.runtime.mesh.devices.size > 1 else None
                 part = compute_gram(
                     examples, gradients, 1, mesh, blocks=distributed.local_share(range(len(examples.columns)))
                 )
@@ -79,7 +75,7 @@ class StageGrams:
     def evaluate_stages(self, stages: tuple[str, ...]) -> dict[str, StageResults]:
         """Every process gets all of it."""
         grams = {stage: self.gram(stage) for stage in stages}
-        with self.clock("statistics"):
+        with self.runtime.timer("statistics"):
             for stage in distributed.local_share(stages):
                 self._stage_results(stage, grams[stage])
             distributed.all_gather(None)
@@ -105,7 +101,7 @@ class StageGrams:
             ]
             is_finite_step = plan.config.sensitivity == "finite"
             derivative_fn = (
-                FiniteStepDerivatives(plan, stage, self.examples(stage), *self.targets, self.mesh, self.passes)
+                FiniteStepDerivatives(plan, stage, self.examples(stage), *self.targets, self.runtime)
                 if is_finite_step
                 else None
             )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.console import progress
+from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.tcav.experiment.comparisons import Comparison
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS
 from vtcav_jax.tcav.experiment.plan import Plan
@@ -19,7 +20,7 @@ from vtcav_jax.tcav.experiment.stage_comparison import (
     restrict_to_comparison,
     take_rows,
 )
-from vtcav_jax.tcav.experiment.verdicts import NAN, DerivativeRow, ScoreRow, VectorRow
+from vtcav_jax.tcav.experiment.verdicts import NAN
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource
 from vtcav_jax.tcav.stats.permutation_test import DerivativeFn, TestResult, permutation_tests
@@ -216,7 +217,7 @@ def _score_row(
             zip(
                 ("null_low", "null_high"),
                 _central_interval(
-                    test_result.null_step_effects if s.statistic == "step" else test_result.null_derivatives
+                    test_result.null_step_effects if s.statistic == "step_effect" else test_result.null_derivatives
                 ),
             )
         ),

@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from jax.sharding import Mesh
 
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.fill_cache import replicate_model
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.encode import class_table, stream_activations, stream_gradients
-from vtcav_jax.tcav.features.microbatches import PassCounter, in_memory
+from vtcav_jax.tcav.features.microbatches import in_memory
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class TimedBatch:
         )
 
 
-def time_batch(plan: Plan, mesh: Mesh) -> TimedBatch:
+def time_batch(plan: Plan, runtime: Runtime) -> TimedBatch:
     encode_config, stages = plan.config.encode_config, plan.stages
-    batch_size = max(encode_config.batch_size, mesh.devices.size)
+    batch_size = max(encode_config.batch_size, runtime.mesh.devices.size)
     clips, model = (
         in_memory(np.zeros((batch_size, *plan.network.clip_spec.shape), np.float32)),
-        replicate_model(plan, mesh),
+        replicate_model(plan, runtime),
     )
     table = class_table(np.array([target.index for target in plan.clips.classes]), batch_size)
 
     def measure_seconds() -> tuple[float, float]:
         start = time.perf_counter()
-        list(stream_activations(model, clips, stages, encode_config, mesh, PassCounter()))
+        list(stream_activations(model, clips, stages, encode_config, runtime))
         middle = time.perf_counter()
-        list(stream_gradients(model, clips, table, stages, encode_config, mesh, PassCounter()))
+        list(stream_gradients(model, clips, table, stages, encode_config, runtime))
         return middle - start, time.perf_counter() - middle
 
     first, second = measure_seconds(), measure_seconds()

@@ -1,134 +1,15 @@
 """The rows of an experiment's tables, what they say in one word, and in one sentence."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from vtcav_jax.runs.directory import write_table
+from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
 NAN = math.nan
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One test. Positive numbers: the concept raises the class score.
-
-    `score` is the share of targets whose derivative along the vector is positive, `derivative` its mean along the
-    vector of length 1, `share` what part of the gradients' length that is; low and high are 95 % intervals over other
-    concept clips, negatives and targets at once, `of_concept`, `of_negatives`, `of_targets` over one of them.
-    `step` is what the step from the mean of the negatives to that of the concept adds to the score, to first order;
-    `p` is `p_step` or `p_unit`, that of the derivative along the unit vector, by the experiment's statistic.
-    `sets_low` and `sets_high` are the least and the greatest derivative of a vector against one of the `sets` random
-    sets. `turning` is how far the targets' gradients differ in direction: about 0 in a degenerate stage.
-    `null_low` and `null_high` hold the middle 95 % of what the experiment's statistic is under exchange.
-    """
-
-    target: str
-    stage: str
-    concept: str
-    clip_type: str
-    negatives: str
-    n_clips: int
-    tcav_score: float
-    tcav_score_low: float
-    tcav_score_high: float
-    derivative: float
-    derivative_low: float
-    derivative_high: float
-    p: float
-    p_adjusted: float
-    verdict: str
-    comparison: str
-    n_concept: int
-    n_negatives: int
-    relative_derivative: float
-    relative_derivative_low: float
-    relative_derivative_high: float
-    step_effect: float
-    p_step: float
-    p_unit: float
-    p_min_attainable: float
-    p_sign_count: float
-    p_sets: float
-    n_random_sets: int
-    single_set_min: float
-    single_set_max: float
-    derivative_low_concepts: float
-    derivative_high_concepts: float
-    derivative_low_negatives: float
-    derivative_high_negatives: float
-    derivative_low_clips: float
-    derivative_high_clips: float
-    auc: float
-    auc_p: float
-    n_ties: int
-    gradient_diversity: float
-    degenerate: bool
-    zero_gradient: bool
-    score_fn: str
-    sensitivity: str
-    null_low: float
-    null_high: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.concept} ({self.clip_type}) against {self.negatives}"
-
-
-@dataclass(frozen=True)
-class VectorRow:
-    """One concept vector and how far it can be trusted.
-
-    `nearest` is the other concept whose vector, trained for the same test, is most like this one, up to sign;
-    `pattern_cosine` is to the difference of the means, which a classifier need not follow. Clips out of one video share
-    a fold, unless all clips of a side are out of one: `videos` is how many there are on the side with fewer.
-    """
-
-    stage: str
-    comparison: str
-    concept: str
-    clip_type: str
-    negatives: str
-    n_concept: int
-    n_negatives: int
-    auc: float
-    auc_p: float
-    auc_p_min_attainable: float
-    folds: int
-    n_source_videos: int
-    split_half: float
-    split_half_low: float
-    split_half_high: float
-    most_similar: str
-    most_similar_cosine: float
-    mean_difference_cosine: float
-    estimator: str
-    l2: float
-    vector_norm: float
-    intercept: float
-    iterations: int
-    solver_residual: float
-    converged: bool
-    n_permutations_not_converged: int  # of the vectors with permuted labels
-
-
-@dataclass(frozen=True)
-class DerivativeRow:
-    """The derivative of one class score at one clip along one vector; `length` is that of the gradient."""
-
-    target: str
-    stage: str
-    concept: str
-    clip_type: str
-    negatives: str
-    clip: str
-    class_score: float
-    derivative: float
-    gradient_norm: float
 
 
 def with_verdicts(rows: Sequence[ScoreRow], alpha: float, correction: str) -> list[ScoreRow]:
@@ -164,12 +45,6 @@ def tcav_verdict(row: ScoreRow, alpha: float, correction: str, family_size: int)
 
 def is_finding(row: ScoreRow) -> bool:
     return row.verdict in ("supports", "opposes", "motion: +", "motion: -")
-
-
-def write_rows(path: Path, row_type: type, rows: Iterable[object]) -> None:
-    """Numbers in full precision; what is not known is nan."""
-    names = [field.name for field in fields(row_type)]
-    write_table(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
 def format_score_table(rows: Sequence[ScoreRow], max_rows: int = 120) -> str:

@@ -19,9 +19,11 @@ from jaxtyping import Array, Float, Int
 
 from vtcav_jax import tap as taps
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.runtime import PassCounter, Runtime
+from vtcav_jax.settings import BATCH_HELP, check_settings, setting
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tcav.features.feature_store import Features, allocate_all
-from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, map_batches
+from vtcav_jax.tcav.features.microbatches import ClipBatches, map_batches
 from vtcav_jax.tcav.features.pooling import POOLS, pool_activations, pooled_axes, sum_gradients
 
 SENSITIVITIES = "gradient", "integrated", "finite"
@@ -50,31 +52,16 @@ class EncodeConfig:
     `budget` is bytes of host memory for activations and gradients; what is above it goes to a folder.
     """
 
-    pool: str = "none"
-    score_fn: str = "logit"
-    sensitivity: str = "gradient"
-    integration_steps: int = 16
-    batch_size: int = 8
-    classes_per_pass: int = 8
-    budget: int = 4 * 2**30
+    pool: str = setting("none", "axes over which activations are averaged", choices=POOLS)
+    score_fn: str = setting("logit", "class score that is explained", choices=tuple(SCORE_FNS))
+    sensitivity: str = setting("gradient", "how sensitivity is measured", choices=SENSITIVITIES)
+    integration_steps: int = setting(16, "points of the integrated gradient", minimum=1)
+    batch_size: int = setting(8, BATCH_HELP, minimum=1)
+    classes_per_pass: int = setting(8, "classes whose gradients are pulled back together", minimum=1)
+    budget: int = setting(4 * 2**30, "bytes of host memory for activations and gradients", minimum=1)
 
     def __post_init__(self):
-        problems = [
-            f"{name} is one of {', '.join(allowed)}, got {value!r}"
-            for name, value, allowed in [
-                ("pool", self.pool, POOLS),
-                ("score_fn", self.score_fn, SCORE_FNS),
-                ("sensitivity", self.sensitivity, SENSITIVITIES),
-            ]
-            if value not in allowed
-        ]
-        problems += [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in ("integration_steps", "batch_size", "classes_per_pass", "budget")
-            if getattr(self, name) < 1
-        ]
-        if problems:
-            raise ValueError("; ".join(problems))
+        check_settings(self)
 
 
 DEFAULT_ENCODING = EncodeConfig()
@@ -99,14 +86,14 @@ def encode(
     config: EncodeConfig = DEFAULT_ENCODING,
     *,
     spill: Path | None = None,
-    mesh: Mesh | None = None,
+    runtime: Runtime | None = None,
 ) -> EncodeResult:
     """Each example forward, each target forward and backward.
 
     `classes` are the classes whose scores are followed at every target, or, of shape (n, c), c of them for each target
-    in its row. `mesh` is one axis of devices; the clips of a micro-batch are divided among them.
+    in its row. `runtime` has one axis of devices; the clips of a micro-batch are divided among them.
     """
-    mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
+    runtime = runtime or Runtime.single_device()
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
     table = class_table(classes, targets.count)
     model = taps.as_pytree(model)
@@ -118,27 +105,26 @@ def encode(
     allocated = allocate_all(layouts, config.budget, spill)
     activations = {stage: allocated[f"examples/{stage}"] for stage in stages}
     gradients = {stage: allocated[f"gradients/{stage}"] for stage in stages}
-    model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
-    passes = PassCounter()
-    for start, batch_activations in stream_activations(model, examples, stages, config, mesh, passes):
+    model = jax.device_put(model, NamedSharding(runtime.mesh, PartitionSpec()))
+    for start, batch_activations in stream_activations(model, examples, stages, config, runtime):
         for stage, features in activations.items():
             features.write(start, batch_activations[stage])
     scores = np.zeros((targets.count, per_class))
-    for start, batch_scores, batch_gradients in stream_gradients(model, targets, table, stages, config, mesh, passes):
+    for start, batch_scores, batch_gradients in stream_gradients(model, targets, table, stages, config, runtime):
         scores[start : start + len(batch_scores)] = batch_scores
         for stage, features in gradients.items():
             for c in range(per_class):
                 features.write(c * targets.count + start, batch_gradients[stage][c])
-    return EncodeResult(activations, gradients, scores, passes)
+    return EncodeResult(activations, gradients, scores, runtime.passes)
 
 
 def stream_activations(
-    model: taps.Model, clips: ClipBatches, stages: Sequence[str], config: EncodeConfig, mesh: Mesh, passes: PassCounter
+    model: taps.Model, clips: ClipBatches, stages: Sequence[str], config: EncodeConfig, runtime: Runtime
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """By micro-batch: the first clip's number, and by stage the clips' activations."""
-    run = partial(_activations, model, **_static_arguments(stages, config, mesh))
-    for start, n_real, activations in map_batches(run, clips, (), "concept clips", config.batch_size, mesh, passes):
-        passes.forwards += n_real
+    run = partial(_activations, model, **_static_arguments(stages, config, runtime.mesh))
+    for start, n_real, activations in map_batches(run, clips, (), "concept clips", config.batch_size, runtime):
+        runtime.passes.forwards += n_real
         yield start, {stage: activations[stage][:n_real] for stage in stages}
 
 
@@ -148,17 +134,14 @@ def stream_gradients(
     table: Int[np.ndarray, "n c"],
     stages: Sequence[str],
     config: EncodeConfig,
-    mesh: Mesh,
-    passes: PassCounter,
+    runtime: Runtime,
 ) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
     """By micro-batch: the first clip's number, the scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
-    run = partial(_gradients, model, **_static_arguments(stages, config, mesh))
+    run = partial(_gradients, model, **_static_arguments(stages, config, runtime.mesh))
     path_passes = config.integration_steps * len(stages) if config.sensitivity == "integrated" else 0
-    for start, n_real, (scores, gradients) in map_batches(
-        run, clips, (table,), "targets", config.batch_size, mesh, passes
-    ):
-        passes.forwards += n_real * (1 + path_passes)
-        passes.backwards += n_real * table.shape[1] * max(1, path_passes)
+    for start, n_real, (scores, gradients) in map_batches(run, clips, (table,), "targets", config.batch_size, runtime):
+        runtime.passes.forwards += n_real * (1 + path_passes)
+        runtime.passes.backwards += n_real * table.shape[1] * max(1, path_passes)
         yield start, scores[:n_real], {stage: gradients[stage][:, :n_real] for stage in stages}
 
 

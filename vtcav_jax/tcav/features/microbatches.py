@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
 from vtcav_jax.console import progress
+from vtcav_jax.runtime import Runtime
 
 Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
 
@@ -40,28 +41,19 @@ def in_memory(videos: Float[np.ndarray, "b t h w c"]) -> ClipBatches:
     return ClipBatches(len(videos), videos.shape[1:], lambda: [(videos, np.ones(len(videos), bool))], videos.dtype)
 
 
-@dataclass
-class PassCounter:
-    """What the network was asked: clips forward and backward, without those that only fill a batch up."""
-
-    forwards: int = 0
-    backwards: int = 0  # one per clip and class, for all stages together; per stage and step if integrated
-    batch_size: int = 0  # what it ended at
-
-
 def map_batches(
     fn: Callable[..., Any],
     clips: ClipBatches,
     tables: Sequence[np.ndarray],
     unit: str,
     batch_size: int,
-    mesh: Mesh,
-    passes: PassCounter,
+    runtime: Runtime,
 ) -> Iterator[tuple[int, int, Any]]:
     """`run(videos, *tables' rows)` over all clips: the first one's number, how many are real, and what came out.
 
     Every call has `size` clips, divided by the mesh's devices; where memory runs out, from then on half as many.
     """
+    mesh, passes = runtime.mesh, runtime.passes
     devices = mesh.devices.size
     batch_size = max(devices, min(batch_size, -(-clips.count // devices) * devices) // devices * devices)
     by_clip = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

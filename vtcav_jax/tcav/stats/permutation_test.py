@@ -41,7 +41,7 @@ class TestResult:
     small.
     """
 
-    permute: Literal["labels", "sets"]
+    permute: Literal["clips", "sets"]
     derivative: Float[np.ndarray, " c"]
     p: Float[np.ndarray, " c"]
     sign_count: Float[np.ndarray, " c"]
@@ -101,7 +101,7 @@ def permutation_tests(
         more_statistics = _statistics(grams, rows[start : start + size], fit_config, derivative_fn)
         statistics = [_concatenate(*each) for each in zip(statistics, more_statistics)]
         start += size
-    return [_test_result("labels", each, p_min_attainable, max_exceedances) for each in statistics]
+    return [_test_result("clips", each, p_min_attainable, max_exceedances) for each in statistics]
 
 
 def set_permutation_test(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vtcav_jax.settings import check_settings, setting
 from vtcav_jax.tcav.stats import kernel_lbfgs
 
 ESTIMATORS = "logistic", "ridge", "mean_difference"
@@ -33,18 +34,15 @@ class FitConfig:
     finds the same optimum on the host's cores, or by optax on jax's device.
     """
 
-    estimator: str = "logistic"
-    l2: float = 0.01
+    estimator: str = setting("logistic", "how concept vectors are estimated", choices=ESTIMATORS)
+    l2: float = setting(0.01, "L2 penalty", above=0)
     relative_l2: bool = True
     tolerance: float = 1e-7
     max_iterations: int = 500
-    solver: str = "host"
+    solver: str = setting("host", "logistic solver", choices=SOLVERS)
 
     def __post_init__(self):
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"estimator is one of {', '.join(ESTIMATORS)}, got {self.estimator!r}")
-        if self.solver not in SOLVERS:
-            raise ValueError(f"solver is one of {', '.join(SOLVERS)}, got {self.solver!r}")
+        check_settings(self)
 
 
 LOGISTIC = FitConfig()

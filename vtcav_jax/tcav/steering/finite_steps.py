@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.features.feature_store import Features
-from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter
+from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.steering.steer import score_changes
 
 MOVES_PER_CALL = 32  # at once; they are held at the devices
@@ -33,8 +33,7 @@ class FiniteStepDerivatives:
     examples: Features
     target_clips: ClipBatches  # the targets
     target_rows: Sequence[int]  # which they are
-    mesh: Mesh
-    passes: PassCounter
+    runtime: Runtime
 
     def __call__(
         self, unit: Float[np.ndarray, "v m"], gap: Float[np.ndarray, " v"]
@@ -78,8 +77,7 @@ class FiniteStepDerivatives:
                 self.stage,
                 both_ways,
                 s.encode_config,
-                mesh=self.mesh,
-                passes=self.passes,
+                runtime=self.runtime,
             )
             store.put(key, changes[: len(steps)] - changes[moves_per_call : moves_per_call + len(steps)])
         return store.get(key)

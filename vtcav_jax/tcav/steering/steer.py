@@ -10,14 +10,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from vtcav_jax import tap as taps
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, SCORE_FNS, EncodeConfig, at_least_float32, class_table
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, map_batches
+from vtcav_jax.tcav.features.microbatches import ClipBatches, map_batches
 from vtcav_jax.tcav.features.pooling import broadcast_vector, pool_activations
 from vtcav_jax.tcav.stats.permutation_test import mean_gaps
 from vtcav_jax.tcav.stats.vectors import ConceptVectors, norms
@@ -55,15 +56,15 @@ def score_changes(
     moves: Float[np.ndarray, "v ..."],
     config: EncodeConfig = DEFAULT_ENCODING,
     *,
-    mesh: Mesh | None = None,
-    passes: PassCounter | None = None,
+    runtime: Runtime | None = None,
 ) -> Float[np.ndarray, "v c n"]:
     """How far each score of each target goes when `moves` are added at `stage`, one by one.
 
     Divided by their length that is the sensitivity to steps that are not small, the `finite` one. A pooled move is made
     at every position.
     """
-    mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
+    runtime = runtime or Runtime.single_device()
+    mesh = runtime.mesh
     model = taps.as_pytree(model)
     table = class_table(classes, targets.count)
     video = jax.ShapeDtypeStruct((1, *targets.shape), targets.dtype)
@@ -76,10 +77,9 @@ def score_changes(
     def run(video, table):
         return _compiled_score_changes(model, position_moves, video, table, stage, config.score_fn, mesh)
 
-    passes = PassCounter() if passes is None else passes
     out = np.zeros((len(moves), table.shape[1], targets.count))
-    for start, n_real, change in map_batches(run, targets, (table,), "targets", config.batch_size, mesh, passes):
-        passes.forwards += n_real * (1 + len(moves))
+    for start, n_real, change in map_batches(run, targets, (table,), "targets", config.batch_size, runtime):
+        runtime.passes.forwards += n_real * (1 + len(moves))
         out[:, :, start : start + n_real] = change[:, :n_real].swapaxes(1, 2)
     return out
 
@@ -98,8 +98,7 @@ def steer(
     n_controls: int = 19,
     config: EncodeConfig = DEFAULT_ENCODING,
     seed: int | Sequence[int] = 0,
-    mesh: Mesh | None = None,
-    passes: PassCounter | None = None,
+    runtime: Runtime | None = None,
 ) -> SteeringResult:
     """Moves the targets along +-v and along as many random directions within what the vector's examples span.
 
@@ -116,7 +115,7 @@ def steer(
     step_sizes = np.asarray(steps, float)
     coefficients = np.einsum("vrm,e->vrem", a, step_sizes).reshape(-1, labels.shape[1])
     out = score_changes(
-        model, targets, classes, stage, examples.linear_combination(coefficients), config, mesh=mesh, passes=passes
+        model, targets, classes, stage, examples.linear_combination(coefficients), config, runtime=runtime
     )
     out = out.reshape(*a.shape[:2], len(step_sizes), *out.shape[1:])
     return SteeringResult(unit_lengths, step_sizes, out[:, 0], out[:, 1:])
@@ -130,13 +129,14 @@ def propagate_direction(
     moves: Float[np.ndarray, "v ..."],
     config: EncodeConfig = DEFAULT_ENCODING,
     *,
-    mesh: Mesh | None = None,
+    runtime: Runtime | None = None,
 ) -> Float[np.ndarray, "v ..."]:
     """What small steps along `moves` at `stage` become at a `later` one: the mean derivative there over the clips.
 
     The cosine to the vector of the same concept at `later` says whether the concept is passed on.
     """
-    mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
+    runtime = runtime or Runtime.single_device()
+    mesh = runtime.mesh
     model = taps.as_pytree(model)
     video = jax.ShapeDtypeStruct((1, *clips.shape), clips.dtype)
     activation_shapes = jax.eval_shape(lambda model, video: taps.activations(model, video, stage)[1], model, video)
@@ -148,7 +148,7 @@ def propagate_direction(
         return _compiled_propagation(model, position_moves, video, stage, later, config.pool, mesh)
 
     total = 0.0
-    for _, n_real, out in map_batches(run, clips, (), "clips", config.batch_size, mesh, PassCounter()):
+    for _, n_real, out in map_batches(run, clips, (), "clips", config.batch_size, runtime):
         total = total + out[:, :n_real].sum(1, dtype=np.float64)
     return np.asarray(total) / clips.count
 

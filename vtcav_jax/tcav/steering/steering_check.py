@@ -1,43 +1,21 @@
 """Is what was found true of the network? Targets are moved along the vectors of findings, and along random ones."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
 from vtcav_jax.console import progress
+from vtcav_jax.runs.tcav_rows import ScoreRow, SteeringRow
 from vtcav_jax.tcav.experiment.comparisons import Comparison
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
-from vtcav_jax.tcav.experiment.verdicts import ScoreRow, is_finding
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.stats.vectors import fit
 from vtcav_jax.tcav.steering.steer import steer
 
 STEERING_STEPS = (-1.0, 1.0)  # in the way from the negatives to the concept
-
-
-@dataclass(frozen=True)
-class SteeringRow:
-    """Where a class score goes on average when its targets are moved at the stage by `step` times the way from the mean
-    of the negatives to that of the concept, `length` in all. `expected` is that by the derivative; `random_low` to
-    `random_high` is where the middle 95 % of moves of the same length in random directions lead, and `p` says how often
-    one of those leads as far from 0, or further.
-    """
-
-    target: str
-    stage: str
-    concept: str
-    clip_type: str
-    negatives: str
-    step_units: float
-    step_norm: float
-    n_clips: int
-    score_change: float
-    predicted_change: float
-    random_low: float
-    random_high: float
-    p_random_directions: float
 
 
 def check_steering(stage_grams: StageGrams, rows: Sequence[ScoreRow]) -> list[SteeringRow]:
@@ -107,8 +85,7 @@ def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -
             n_controls=s.steering_controls,
             config=s.encode_config,
             seed=seed,
-            mesh=stage_grams.mesh,
-            passes=stage_grams.passes,
+            runtime=stage_grams.runtime,
         )
         row_index = {row: i for i, row in enumerate(order)}
         target_positions = [[row_index[row] for row in some] for some in rows]

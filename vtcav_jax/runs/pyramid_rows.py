@@ -3,9 +3,29 @@
 from dataclasses import dataclass
 
 from vtcav_jax.names import safe_filename
-from vtcav_jax.pyramid.ablation import AblationResult
 
 PYRAMID_JSON = "pyramid.json"
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """Of one stage, the fall of the score when its `kernels` most relevant channels are taken out.
+
+    Means over clips with bootstrap intervals; `random_*` are those of as many channels drawn from the whole stage, its
+    interval the middle 95 % of the draws. `p`: how often a draw does as much, counted with the choice itself.
+    """
+
+    level: int
+    stage: str
+    kernels: int
+    channels: int  # that the stage has
+    score_drop: float
+    score_drop_low: float
+    score_drop_high: float
+    random_score_drop: float
+    random_score_drop_low: float
+    random_score_drop_high: float
+    p: float
 
 
 @dataclass(frozen=True)

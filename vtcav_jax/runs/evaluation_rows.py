@@ -1,12 +1,12 @@
-"""The tables that --task=truth leaves in a run."""
+"""The tables of --task=evaluate_methods."""
 
 from dataclasses import dataclass
 
 METHOD_SCORES_CSV, NOT_APPLICABLE_CSV, WORLD_GATES_FILE, METRIC_AGREEMENT_CSV = (
-    "truth.csv",
-    "truth_refused.csv",
+    "method_scores.csv",
+    "not_applicable.csv",
     "world_gates.txt",
-    "truth_metrics.csv",
+    "metric_agreement.csv",
 )
 WORLD_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 MEAN_SCORE, STABILITY_SCORE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
@@ -68,3 +68,31 @@ class MetricAgreementRow:
     low: float
     high: float
     n_maps: int
+
+
+@dataclass(frozen=True)
+class TcavBenchmarkRow:
+    """`n` pairs of a class and a concept, and a 95 % interval.
+
+    AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
+    pairs found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the
+    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and
+    sets drawn at random. NULL: of those drawn alone, which truly are no concept: a test at 5 % finds 5 % of them.
+
+    Intervals of POWER, FALSE_POSITIVES and NULL are Wilson's, for as many independent pairs as give the variance that
+    is seen between concepts (the classes that one concept is asked of share its clips); the others are a bootstrap over
+    concepts of all seeds.
+    """
+
+    protocol: str
+    network_name: str
+    pool: str
+    stage: str
+    clip_type: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_pairs: int
+
+

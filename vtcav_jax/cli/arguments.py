@@ -1,0 +1,192 @@
+"""From argument dataclasses to flags and back: a task's flags, their defaults and help texts are fields of a dataclass."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+from absl import flags
+
+from vtcav_jax.settings import Setting, SettingError, choices_of, required, setting, setting_fields, without_none
+
+T = TypeVar("T")
+VERBOSITY_FLAGS = ("quiet", "log_json")
+TARGETS_HELP = "CLASS or HEAD:CLASS, HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, separated by commas [default: every head]"
+PER_PROCESS_FLAGS = ("process_id",)  # they differ between the processes of one run, and are not recorded
+
+
+@dataclass(frozen=True)
+class CommonArguments:
+    """Flags of every task."""
+
+    quiet: bool = setting(False, "print results and errors only")
+    log_json: bool = setting(
+        False, "write progress, notes and errors as one JSON object per line on stderr; results stay on stdout"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments:
+    model: str = required(
+        "NETWORK",
+        "a trained network that ships (worlds_swin, worlds_cnn, ...), a path, or a preset (video_swin_t_k400, ...)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoArguments:
+    videos: str = required("WHERE", "source of clips: folder, file, .csv, tfds:..., worlds:...")
+    num_workers: int = setting(2, "processes that decode videos; 0: decode in this process", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutArguments:
+    out: Path = required("DIR", "folder to write")
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run: without a slash, in runs/."""
+    return Path(name) if "/" in name else Path("runs") / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    run: Path = required("NAME", "folder of the run; without a slash, in runs/", convert=run_folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomWeightsArguments:
+    random_weights: bool = setting(
+        False, "let a preset answer without trained weights, to try it out; its answers mean nothing"
+    )
+
+
+@dataclass(frozen=True)
+class FlagSpec:
+    """A flag of a task: the setting that it comes from."""
+
+    name: str
+    hint: Any
+    info: Setting
+    default: Any  # MISSING if the flag is required
+
+    @property
+    def text(self) -> str:
+        """The help text, with the default where there is one."""
+        shown = ",".join(self.default) if isinstance(self.default, tuple) else self.default
+        has_default = self.default not in (None, MISSING, (), "") and not isinstance(self.default, bool)
+        return f"{self.info.help}  [default: {shown}]" if has_default else self.info.help
+
+
+def flag_specs(arguments: type) -> dict[str, FlagSpec]:
+    """The flags of an argument dataclass, those of nested configs included."""
+    specs: dict[str, FlagSpec] = {}
+    for name, (hint, info, default) in setting_fields(arguments).items():
+        if info.is_nested:
+            specs = flag_specs(without_none(hint)) | specs
+        else:
+            specs[name] = FlagSpec(name, hint, info, default)
+    return specs
+
+
+def define_flags(arguments: type) -> flags.FlagValues:
+    """Flag values of a task, to be called with a command's arguments."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("task", None, "the task", flag_values=values)
+    for spec in (flag_specs(CommonArguments) | flag_specs(arguments)).values():
+        _define(spec, values)
+    return values
+
+
+def _define(spec: FlagSpec, values: flags.FlagValues) -> None:
+    kind, default = without_none(spec.hint), None if spec.default is MISSING else spec.default
+    choices = choices_of(kind, spec.info)
+    if spec.info.repeated:
+        flags.DEFINE_multi_string(spec.name, list(default or ()), spec.text, flag_values=values)
+    elif get_origin(kind) is tuple:
+        flags.DEFINE_list(spec.name, list(default or ()), spec.text, flag_values=values)
+    elif kind is bool:
+        flags.DEFINE_boolean(spec.name, default, spec.text, flag_values=values)
+    elif kind is int:
+        flags.DEFINE_integer(spec.name, default, spec.text, flag_values=values)
+    elif kind is float:
+        flags.DEFINE_float(spec.name, default, spec.text, flag_values=values)
+    elif choices:
+        flags.DEFINE_enum(spec.name, default, list(choices), spec.text, flag_values=values)
+    else:
+        flags.DEFINE_string(spec.name, None if default is None else str(default), spec.text, flag_values=values)
+
+
+def parse_arguments(arguments: type[T], values: flags.FlagValues, task: str) -> T:
+    """The argument dataclass that the flags ask for; every missing flag and every bad value is named at once."""
+    specs = flag_specs(arguments)
+    missing = [spec for spec in specs.values() if spec.default is MISSING and not values[spec.name].value]
+    if missing:
+        needed = ", ".join(f"--{spec.name}={spec.info.metavar}" for spec in missing)
+        raise ValueError(f"--task={task} needs {needed} as well; see --help")
+    infinite = [
+        (s.name, f"expected a finite number, got {v}") for s, v in _floats(specs, values) if not math.isfinite(v)
+    ]
+    if infinite:
+        raise SettingError(*infinite)
+    return _build(arguments, values)
+
+
+def _floats(specs: dict[str, FlagSpec], values: flags.FlagValues) -> Iterator[tuple[FlagSpec, float]]:
+    for spec in specs.values():
+        if isinstance(value := values[spec.name].value, float):
+            yield spec, value
+
+
+def _build(arguments: type[T], values: flags.FlagValues) -> T:
+    given, problems = {}, []
+    for name, (hint, info, _) in setting_fields(arguments).items():
+        try:
+            given[name] = _build(without_none(hint), values) if info.is_nested else _value(name, hint, info, values)
+        except SettingError as error:
+            problems += error.problems
+        except ValueError as error:
+            problems.append((name, str(error)))
+    if problems:
+        raise SettingError(*problems)
+    return arguments(**given)
+
+
+def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues) -> Any:
+    value = values[name].value
+    if value is None:
+        return None
+    if info.convert is not None:
+        return info.convert(value)
+    kind = without_none(hint)
+    if kind is Path:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def serialize_flags(values: flags.FlagValues, names: Iterator[str]) -> list[str]:
+    """Flags as they could be typed."""
+    return [text for name in names if values[name].value is not None and (text := values[name].serialize())]
+
+
+def flagfile_text(values: flags.FlagValues) -> str:
+    """Every flag of a command as it was resolved, as a flagfile."""
+    names = (name for name in values if name not in (*VERBOSITY_FLAGS, *PER_PROCESS_FLAGS))
+    return "".join(f"{line}\n" for line in serialize_flags(values, names))
+
+
+def explicit_flags(values: flags.FlagValues, arguments: type, exclude: tuple[str, ...] = ()) -> list[str]:
+    """The flags given in a command that another task, with these arguments, takes too."""
+    names = (name for name in flag_specs(arguments) if name in values and name not in exclude)
+    return serialize_flags(values, (name for name in names if values[name].present))
+
+
+def describe_flag_error(error: flags.Error) -> str:
+    """Absl's message about a flag that it cannot parse, as one sentence."""
+    text = re.sub(r"invalid literal for int\(\) with base 10: '.*'", "expected a whole number", str(error))
+    text = re.sub(r"could not convert string to float: '.*'", "expected a number", text)
+    text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false", text)
+    text = text.replace("ERROR:: Unable to open flagfile", "--flagfile cannot be read")
+    return f"{re.sub('^flag --', '--', text).rstrip('. ')}; see --help"

@@ -1,0 +1,22 @@
+"""--task=review_concepts: the page on which concept clips are accepted or rejected."""
+
+from dataclasses import dataclass
+
+from vtcav_jax import concepts
+from vtcav_jax.cli.tasks import CommandContext
+from vtcav_jax.console import emit, info
+from vtcav_jax.settings import concerning, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewConceptsArguments:
+    concept_dir: str = required("DIR", "folder of concept sets")
+
+
+def review_concepts(args: ReviewConceptsArguments, context: CommandContext) -> None:
+    """Write the review page of an existing concept folder."""
+    with concerning("concept_dir"):
+        path, failures = concepts.review_sets(args.concept_dir)
+    emit(f"look at them, and reject what is wrong: {path}")
+    for name, reason in failures.items():
+        info(f"not on it: {name}: {reason}")

@@ -1,0 +1,54 @@
+"""`Runtime`: where a computation runs and what it has used so far."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+
+@dataclass
+class PassCounter:
+    """Clips that went through the network, without those that only fill up a batch."""
+
+    forwards: int = 0
+    backwards: int = 0  # one per clip and class, for all stages together; per stage and step if integrated
+    batch_size: int = 0  # of the last micro-batch: smaller than asked for where memory ran out
+
+
+@dataclass
+class PhaseTimer:
+    """Seconds spent in each phase, in the order of their first use."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Devices, decoding processes, counters and timers; every step of an experiment takes the same one."""
+
+    mesh: Mesh
+    num_workers: int = 0  # processes that decode videos
+    passes: PassCounter = field(default_factory=PassCounter)
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
+
+    @classmethod
+    def local(cls, num_workers: int = 0) -> "Runtime":
+        """All devices of this process."""
+        return cls(Mesh(np.array(jax.local_devices()), ("b",)), num_workers)
+
+    @classmethod
+    def single_device(cls) -> "Runtime":
+        """The first device of this process."""
+        return cls(Mesh(np.array(jax.local_devices()[:1]), ("b",)))
