@@ -1,5 +1,7 @@
 """Kernels that a pyramid names, where those that count are known."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,20 +14,25 @@ from vtcav_jax.runs.evaluation_rows import ABLATION_SCORE
 from vtcav_jax.worlds.gates import Gates
 
 
-def material(clips, loaded=None):
+def material(clips, network=None):
     """Clips of the small world that nobody gated: nothing here depends on that."""
-    loaded = loaded or models.load("worlds_cnn")
-    return EvalSet(loaded, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
+    network = network or models.load("worlds_cnn")
+    return EvalSet(network, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
 
 
 def test_both_halves_make_and_judge_and_share_no_clip(capsys):
     sides = list(pyramid_benchmark._sides(material(40), "shape"))
     assert len(sides) == 8
-    for one, other in zip(sides[::2], sides[1::2]):
-        np.testing.assert_array_equal(one.pyramid_clips, other.held_out_clips)
-        np.testing.assert_array_equal(one.reference_clips, other.held_out_reference)
-        made, judged = (np.asarray(video).reshape(len(video), -1) for video in (one.pyramid_clips, one.held_out_clips))
-        assert len(made) == len(judged) and not (made[:, None] == judged[None]).all(-1).any()
+    for side, other_side in zip(sides[::2], sides[1::2]):
+        np.testing.assert_array_equal(side.pyramid_clips, other_side.held_out_clips)
+        np.testing.assert_array_equal(side.reference_clips, other_side.held_out_reference)
+        pyramid_pixels, held_out_pixels = (
+            np.asarray(video).reshape(len(video), -1) for video in (side.pyramid_clips, side.held_out_clips)
+        )
+        assert (
+            len(pyramid_pixels) == len(held_out_pixels)
+            and not (pyramid_pixels[:, None] == held_out_pixels[None]).all(-1).any()
+        )
     assert len({len(side.pyramid_clips) for side in sides}) == 1
     assert pyramid_benchmark.pyramid_benchmark(material(6), "mine") == [] and "add --truth_clips" in "".join(
         capsys.readouterr()
@@ -34,17 +41,17 @@ def test_both_halves_make_and_judge_and_share_no_clip(capsys):
 
 def test_the_best_kernels_have_1_and_all_have_0():
     random = np.random.default_rng(0)
-    own, others = random.normal(size=(2, 40, 2, 2, 2, 24)).astype(np.float32)
-    own[..., [3, 7]] += 2
-    own[..., 9] -= 2  # tells the class by being weak
-    own, others = jnp.asarray(own), jnp.asarray(others)
-    for chosen, expected in (([3, 7, 9], 1.0), (list(range(24)), 0.0), ([], 0.0)):
+    class_values, other_values = random.normal(size=(2, 40, 2, 2, 2, 24)).astype(np.float32)
+    class_values[..., [3, 7]] += 2
+    class_values[..., 9] -= 2  # tells the class by being weak
+    class_values, other_values = jnp.asarray(class_values), jnp.asarray(other_values)
+    for channels, expected in (([3, 7, 9], 1.0), (list(range(24)), 0.0), ([], 0.0)):
         value, low, high = bootstrap_interval(
-            pyramid_benchmark._skill(*pyramid_benchmark._separation(own, others, chosen, 0))
+            pyramid_benchmark._skill(*pyramid_benchmark._separation(class_values, other_values, channels, 0))
         )
         assert value == pytest.approx(expected, abs=1e-6) and low <= value <= high
     value, low, high = bootstrap_interval(
-        pyramid_benchmark._skill(*pyramid_benchmark._separation(own, others, [3, 4, 5], 0))
+        pyramid_benchmark._skill(*pyramid_benchmark._separation(class_values, other_values, [3, 4, 5], 0))
     )
     assert 0.1 < low < value < high < 0.5  # a third of what there is
 
@@ -52,21 +59,21 @@ def test_the_best_kernels_have_1_and_all_have_0():
 @pytest.mark.slow
 def test_kernels_that_make_the_answer_are_found_and_strong_ones_are_not():
     """Of a head that reads eight channels of 96, of any strength, these eight."""
-    loaded = models.load("worlds_cnn")
-    head = loaded.model.head
+    network = models.load("worlds_cnn")
+    model: Any = network.model
+    head = model.head
     channels = head.kernel.shape[0]
     random = np.random.default_rng(1)
     reads = np.sort(random.choice(channels, pyramid_benchmark.CHANNELS_PER_STAGE, replace=False))
     weights = np.zeros(head.kernel.shape, np.float32)
-    kept = np.asarray(head.kernel[...])
-    weights[reads] = kept[reads]
+    weights[reads] = np.asarray(head.kernel[...])[reads]
     head.kernel[...] = jnp.asarray(weights)
-    about = material(40, loaded)
+    about = material(40, network)
     rows = pyramid_benchmark.pyramid_benchmark(about, "mine")
     value = {(row.method, row.stage, row.metric): row.value for row in rows}
     assert {row.question for row in rows} == {"W1"} and all(row.low <= row.value <= row.high for row in rows)
     assert value["pyramid", "convs.2", ABLATION_SCORE] > 0.7
     assert value["strongest kernels", "convs.2", ABLATION_SCORE] < 0.5
     side = next(iter(pyramid_benchmark._sides(about, "shape")))
-    named, _ = pyramid_benchmark.gradient_pyramid(loaded.model, side.pyramid_clips, side.reference_clips, side.target)
+    named, _ = pyramid_benchmark.gradient_pyramid(network.model, side.pyramid_clips, side.reference_clips, side.target)
     assert set(named["convs.2"]) <= set(reads.tolist()) and len(named) == pyramid_benchmark.BENCHMARK_PYRAMID_DEPTH

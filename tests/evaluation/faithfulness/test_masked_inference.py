@@ -75,7 +75,8 @@ def test_in_fill_solves_what_it_should(clips, kept):
             rows.append(number[place]), columns.append(number[q]), weights.append(-w / total)
     matrix = sparse.csr_matrix((weights, (rows, columns)))
     right = np.where(kept[0][..., None], clips[0], 0).reshape(-1, 3).astype(np.float64)
-    expected = np.stack([linalg.spsolve(matrix, right[:, c]) for c in range(3)], -1).reshape(clips[0].shape)
+    solutions = [np.asarray(linalg.spsolve(matrix, right[:, c])) for c in range(3)]
+    expected = np.stack(solutions, -1).reshape(clips[0].shape)
     np.testing.assert_allclose(found[0], expected, atol=1e-3)
 
 

@@ -29,8 +29,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def clips(network):
-    geometry = network.clip_spec
-    return geometry.normalise((255 * worlds.make_clips("small", 6, 5).video).round().astype(np.uint8))
+    return network.clip_spec.normalise((255 * worlds.make_clips("small", 6, 5).video).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +40,20 @@ def logits(network, clips):
 @pytest.fixture(scope="module")
 def rows(network, clips, logits):
     (question,) = parse_targets(network, ["direction"])
-    found = own_clips.own_clip_metrics(network.model, clips, question, logits, METHODS, {}, batch_size=4, budget=QUICK)
-    return [row for some in found for row in some]
+    batches = own_clips.own_clip_metrics(
+        network.model, clips, question, logits, METHODS, {}, batch_size=4, budget=QUICK
+    )
+    return [row for batch in batches for row in batch]
 
 
 @pytest.mark.slow
 def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
     maps = {"attn_lrp@video", "gradcam@convs.2", *TRIVIAL_MAPS}
     for metric in (*own_clips.DISPLAYED_METRICS, "average_drop", "gini"):
-        some = [row for row in rows if row.metric == metric]
-        assert {row.map for row in some} == maps, metric
-        assert all(row.clips and row.low <= row.mean <= row.high for row in some), metric
-    assert {row.fill for row in rows if row.metric == "relevance_gain"} == {"blur", "mean"}
+        metric_rows = [row for row in rows if row.metric == metric]
+        assert {row.map for row in metric_rows} == maps, metric
+        assert all(row.n_clips and row.low <= row.mean <= row.high for row in metric_rows), metric
+    assert {row.infill for row in rows if row.metric == "relevance_gain"} == {"blur", "mean"}
     assert {row.target for row in rows} == {"direction"}
 
 
@@ -60,17 +61,17 @@ def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
 def test_in_batches_as_at_once(network, clips, logits, rows):
     """The same numbers as from the library, with all clips in one batch."""
     (question,) = parse_targets(network, ["direction"])
-    made = explain_many(network.model, clips, question.target(logits), METHODS)
-    named = {f"{one.method}@{one.stage}": one for one in made}
+    maps = explain_many(network.model, clips, question.target(logits), METHODS)
+    named = {f"{attribution.method}@{attribution.stage}": attribution for attribution in maps}
     known = evaluate_maps(
         *(network.model, clips, question.target(logits), named),
         metrics=["relevance_gain"],
         infills=["mean"],
         budget=QUICK,
     )
-    own = {row.map: row.mean for row in rows if (row.metric, row.fill) == ("relevance_gain", "mean")}
+    means = {row.map: row.mean for row in rows if (row.metric, row.infill) == ("relevance_gain", "mean")}
     for row in known:
-        assert own[row.map] == pytest.approx(row.mean, abs=1e-3), row.map  # sums in another order move no cell far
+        assert means[row.map] == pytest.approx(row.mean, abs=1e-3), row.map  # sums in another order move no cell far
 
 
 @pytest.mark.slow
@@ -80,11 +81,11 @@ def test_splices_are_those_of_the_library(network, clips, logits, rows):
     pairs = own_clips.pair_by_class(target.classes)
     assert len(pairs)
     row = next(row for row in rows if (row.map, row.metric) == ("random", "splice"))
-    assert row.clips == len(pairs) and 0 <= row.mean <= 1
-    first, second = (Margin(target.classes[side], target.among) for side in pairs.T)
+    assert row.n_clips == len(pairs) and 0 <= row.mean <= 1
+    first, second = (Margin(target.classes[side], target.head_range) for side in pairs.T)
     known = splice_test(EXPLAINERS["attn_lrp"], network.model, clips[pairs[:, 0]], clips[pairs[:, 1]], first, second)
-    own = next(row for row in rows if (row.map, row.metric) == ("attn_lrp@video", "splice"))
-    assert (own.mean, own.low, own.high) == pytest.approx(known.score)
+    lrp_row = next(row for row in rows if (row.map, row.metric) == ("attn_lrp@video", "splice"))
+    assert (lrp_row.mean, lrp_row.low, lrp_row.high) == pytest.approx(known.score)
 
 
 @pytest.mark.slow
@@ -100,12 +101,15 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
         "random_logit": random_logit(lrp, network.model, clips, target),
         "randomisation": cascade(lrp, network.model, clips, target, layers=layers).area,
     }
-    by = {(row.map, row.metric): row for row in rows}
+    by_map_and_metric = {(row.map, row.metric): row for row in rows}
     for metric, values in known.items():
-        assert by["attn_lrp@video", metric].mean == pytest.approx(float(values.mean()), abs=2e-3), metric
+        assert by_map_and_metric["attn_lrp@video", metric].mean == pytest.approx(float(values.mean()), abs=2e-3), metric
     for name in TRIVIAL_MAPS:  # what asks no network does not hang on it
-        assert by[name, "random_logit"].mean == by[name, "randomisation"].mean == 1, name
-    assert by["attn_lrp@video", "randomisation"].high < 0.9 and by["sobel", "max_sensitivity"].mean < 0.2
+        assert by_map_and_metric[name, "random_logit"].mean == by_map_and_metric[name, "randomisation"].mean == 1, name
+    assert (
+        by_map_and_metric["attn_lrp@video", "randomisation"].high < 0.9
+        and by_map_and_metric["sobel", "max_sensitivity"].mean < 0.2
+    )
     page = map_sections._faithfulness_tables(rows)
     assert "max sensitivity" in page and "Made again" in page
 
@@ -122,23 +126,25 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
 )
 def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
     classes = np.array(classes)
-    found = own_clips.pair_by_class(classes)
-    assert len(found) == pairs
-    assert (classes[found[:, 0]] != classes[found[:, 1]]).all()
-    assert len(set(found.ravel().tolist())) == found.size
+    indices = own_clips.pair_by_class(classes)
+    assert len(indices) == pairs
+    assert (classes[indices[:, 0]] != classes[indices[:, 1]]).all()
+    assert len(set(indices.ravel().tolist())) == indices.size
 
 
 @pytest.mark.slow
 def test_a_target_without_a_probability_has_metrics_of_its_score(network, clips, logits):
     (question,) = parse_targets(network, ["convs.1#3"])
-    found, again = own_clips.own_clip_metrics(network.model, clips, question, logits, METHODS[:1], {}, budget=QUICK)
-    told = {row.metric for row in found}
-    assert "relevance_gain" in told and not any(FAITHFULNESS_METRICS[name].needs_probability for name in told)
-    assert {row.metric for row in again} == {"max_sensitivity", "randomisation"}  # no class, so no other one
+    first_rows, repeated_rows = own_clips.own_clip_metrics(
+        network.model, clips, question, logits, METHODS[:1], {}, budget=QUICK
+    )
+    metrics = {row.metric for row in first_rows}
+    assert "relevance_gain" in metrics and not any(FAITHFULNESS_METRICS[name].needs_probability for name in metrics)
+    assert {row.metric for row in repeated_rows} == {"max_sensitivity", "randomisation"}  # no class, so no other one
 
 
-def row(name, value, low, high, metric="relevance_gain", fill="blur"):
-    return OwnMetricRow(name, metric, fill, 1, value, low, high, 9, 10, "direction")
+def row(name, value, low, high, metric="relevance_gain", infill="blur"):
+    return OwnMetricRow(name, metric, infill, 1, value, low, high, 9, 10, "direction")
 
 
 def test_a_map_beats_what_lies_below_its_interval():

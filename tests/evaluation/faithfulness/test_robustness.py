@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from scipy import ndimage, stats
 
+from tests.support.typed import present
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import Class, Margin, explain, gradient_x_input
 from vtcav_jax.attribution.resample import area_resize
@@ -36,34 +37,34 @@ def brightness(model, clips, target, change=lambda x: x, grid=None):
     return Attribution(area_resize(maps, grid) if grid else maps, "video", True, 1, "brightness")
 
 
-def still(model, clips, target):
+def constant_noise(model, clips, target):
     """The same whatever the clip."""
     maps = np.random.default_rng(0).random(np.shape(clips)[:4], np.float32)
     return Attribution(maps, "video", True, 1, "still")
 
 
 def test_how_far_a_map_moves(net, clips):
-    flat = robustness.max_sensitivity(still, net, clips, TARGET)
+    flat = robustness.max_sensitivity(constant_noise, net, clips, TARGET)
     assert not flat.max_change.any() and not flat.mean_change.any()
-    found = robustness.max_sensitivity(brightness, net, clips, TARGET, radius=0.05, draws=4, seed=3)
+    movement = robustness.max_sensitivity(brightness, net, clips, TARGET, radius=0.05, draws=4, seed=3)
     draws = robustness.add_noise(clips, 0.05, 4, 3)
     for i in range(2):
         reach = 0.05 * np.ptp(clips[i])
         assert all(0.95 * reach < np.abs(d[i] - clips[i]).max() <= reach * 1.001 for d in draws)
         before = np.abs(clips[i]).mean(-1)
         far = [np.linalg.norm(np.abs(d[i]).mean(-1) - before) / np.linalg.norm(before) for d in draws]
-        assert found.max_change[i] == pytest.approx(max(far), rel=1e-3)
-        assert found.mean_change[i] == pytest.approx(np.mean(far), rel=1e-3)
+        assert movement.max_change[i] == pytest.approx(max(far), rel=1e-3)
+        assert movement.mean_change[i] == pytest.approx(np.mean(far), rel=1e-3)
     nothing = robustness.max_sensitivity(partial(brightness, change=np.zeros_like), net, clips, TARGET)
     assert np.isnan(nothing.max_change).all()
     with pytest.raises(ValueError, match="got 0 and"):
-        robustness.max_sensitivity(still, net, clips, TARGET, draws=0)
+        robustness.max_sensitivity(constant_noise, net, clips, TARGET, draws=0)
 
 
 def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
     for move in (robustness.time_shift_correlation, robustness.translation_correlation):
         np.testing.assert_allclose(move(brightness, net, clips, TARGET), 1, atol=1e-5)
-        assert (np.abs(move(still, net, clips, TARGET)) < 0.3).all()
+        assert (np.abs(move(constant_noise, net, clips, TARGET)) < 0.3).all()
     np.testing.assert_allclose(
         robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=3), 1, atol=1e-5
     )
@@ -110,9 +111,11 @@ def test_structure_is_told_by_windows():
     np.testing.assert_allclose(randomisation.ssim(a, 3 * a - 1), 1, atol=1e-5)  # each map is stretched
     assert (randomisation.ssim(a, 1 - a) < 0).all()
 
+    window: Any = (0, 3, 3, 3)  # scipy's signature knows of one size for all axes only
+
     def smooth(x):  # the mean over what there is of the window
-        ones = ndimage.uniform_filter(np.ones(x.shape), (0, 3, 3, 3), mode="constant")
-        return ndimage.uniform_filter(x, (0, 3, 3, 3), mode="constant") / ones
+        ones = ndimage.uniform_filter(np.ones(x.shape), window, mode="constant")
+        return ndimage.uniform_filter(x, window, mode="constant") / ones
 
     x, y = ((m - m.min((1, 2, 3), keepdims=True)) / np.ptp(m, axis=(1, 2, 3), keepdims=True) for m in (a, b))
     x, y = x.astype(np.float64), y.astype(np.float64)
@@ -130,30 +133,31 @@ def of_parameters(model, clips, target):
 
 
 def test_the_cascade_goes_from_head_to_stem(net, clips):
-    found = randomisation.cascade(of_parameters, net, clips, TARGET)
-    assert found.layers == (randomisation.REMAINING_PARAMETERS, "convs.1", "convs.0") and found.rank.shape == (4, 2)
-    np.testing.assert_allclose(found.rank[:3], 1, atol=1e-6)  # until the first convolution is reached
-    assert (found.rank[3] < 0.5).all() and (found.structure[3] < found.structure[2]).all()
-    np.testing.assert_allclose(found.area, found.rank[1:].mean(0))
+    cascade = randomisation.cascade(of_parameters, net, clips, TARGET)
+    assert cascade.layers == (randomisation.REMAINING_PARAMETERS, "convs.1", "convs.0") and cascade.rank.shape == (4, 2)
+    np.testing.assert_allclose(cascade.rank[:3], 1, atol=1e-6)  # until the first convolution is reached
+    assert (cascade.rank[3] < 0.5).all() and (cascade.structure[3] < cascade.structure[2]).all()
+    np.testing.assert_allclose(cascade.area, cascade.rank[1:].mean(0))
     alone = randomisation.cascade(of_parameters, net, clips, TARGET, independent=True, layers=["convs.0", "head"])
     assert alone.layers == ("convs.0", "head") and alone.rise is None
     assert (alone.rank[1] < 0.5).all() and (alone.rank[2] > 0.999).all()
-    blind = randomisation.cascade(still, net, clips, TARGET)
+    blind = randomisation.cascade(constant_noise, net, clips, TARGET)
     assert (blind.area == pytest.approx(1)) and (blind.rise == 0).all()
     with pytest.raises(ValueError, match=r"no layer with parameters of its own named 'convs.7'.*convs.1.kernel"):
-        randomisation.cascade(still, net, clips, TARGET, layers=["head", "convs.7"])
+        randomisation.cascade(constant_noise, net, clips, TARGET, layers=["head", "convs.7"])
     with pytest.raises(ValueError, match="no parameters"):
-        randomisation.cascade(still, lambda video, tap: video.sum((1, 2, 3)), clips, TARGET)
+        randomisation.cascade(constant_noise, lambda video, tap: video.sum((1, 2, 3)), clips, TARGET)
 
 
 def test_everything_lost_is_a_network_of_shuffled_weights(net, clips):
     from vtcav_jax.attribution.sanity_checks import shuffle_parameters, spearman
 
-    found = randomisation.cascade(gradient_x_input, net, clips, TARGET, seed=4)
-    own, other = (np.abs(gradient_x_input(m, clips, TARGET).map) for m in (net, shuffle_parameters(net, 4)))
-    np.testing.assert_allclose(found.rank[-1], spearman(own, other), atol=1e-4)
-    rise = robustness.entropy(other) / robustness.entropy(own) - 1
-    np.testing.assert_allclose(found.rise, rise, atol=1e-4)
+    cascade = randomisation.cascade(gradient_x_input, net, clips, TARGET, seed=4)
+    networks = (net, present(shuffle_parameters(net, 4)))
+    trained, shuffled = (np.abs(gradient_x_input(m, clips, TARGET).map) for m in networks)
+    np.testing.assert_allclose(cascade.rank[-1], spearman(trained, shuffled), atol=1e-4)
+    rise = robustness.entropy(shuffled) / robustness.entropy(trained) - 1
+    np.testing.assert_allclose(present(cascade.rise), rise, atol=1e-4)
 
 
 def of_class(model, clips, target):
@@ -163,13 +167,13 @@ def of_class(model, clips, target):
 
 
 def test_a_map_of_another_class(net, clips):
-    np.testing.assert_allclose(randomisation.random_logit(still, net, clips, TARGET), 1, atol=1e-6)
+    np.testing.assert_allclose(randomisation.random_logit(constant_noise, net, clips, TARGET), 1, atol=1e-6)
     assert (np.abs(randomisation.random_logit(of_class, net, clips, TARGET)) < 0.2).all()
     asked = []
 
     def spy(model, clips, target):
         asked.append(np.asarray(target.classes))
-        return still(model, clips, target)
+        return constant_noise(model, clips, target)
 
     for seed in range(6):
         randomisation.random_logit(spy, net, clips, Margin(np.array([2, 1]), (1, 3)), seed=seed)
@@ -177,9 +181,9 @@ def test_a_map_of_another_class(net, clips):
         randomisation.random_logit(spy, net, clips, TARGET, seed=seed)
         assert (asked[-1] != asked[-2]).all() and set(asked[-1].tolist()) <= {0, 1, 2}
     with pytest.raises(ValueError, match="give classes"):
-        randomisation.random_logit(still, net, clips, lambda logits: logits[:, 0])
+        randomisation.random_logit(constant_noise, net, clips, lambda logits: logits[:, 0])
     with pytest.raises(ValueError, match="no other"):
-        randomisation.random_logit(still, net, clips, Margin(np.array([2, 2]), (2, 3)))
+        randomisation.random_logit(constant_noise, net, clips, Margin(np.array([2, 2]), (2, 3)))
 
 
 @pytest.mark.slow

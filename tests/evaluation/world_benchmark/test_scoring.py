@@ -192,7 +192,7 @@ def shifted(model, clips, target):
 
 
 def of_another_question(model, clips, target):
-    first = (np.asarray(target.among[0]) + 8) % 16
+    first = (np.asarray(target.head_range[0]) + 8) % 16
     other = type(target)(first + np.zeros(len(clips), int), (int(first), int(first) + 4))
     return explain(model, clips, other, "lrp_gamma").map
 
@@ -254,8 +254,8 @@ def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
 
 def test_stages_whose_windows_span_the_frame_are_named():
     loaded = models.load("worlds_swin")
-    what = prepare_explanation(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
-    assert globally_mixed_stages(what) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
+    swin = prepare_explanation(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
+    assert globally_mixed_stages(swin) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
     cnn = prepare_explanation(models.load("worlds_cnn").model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
     assert globally_mixed_stages(cnn) == []
 
