@@ -40,7 +40,7 @@ def score_clips(
     if not targets:
         raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
     if score_fn not in SCORE_FNS:
-        raise ValueError(unknown_name_message("target_fn", [score_fn], SCORE_FNS))
+        raise ValueError(unknown_name_message("score_fn", [score_fn], SCORE_FNS))
     classes = np.array([network.class_index(name) for name in targets])
     names_by_stage: dict[str, list[str]] = {}
     for name in bundle.arrays:

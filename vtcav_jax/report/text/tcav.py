@@ -197,11 +197,11 @@ def trust_notes(run: RunFolder) -> list[str]:
             f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} have it."
         )
     tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
-    for calibration in run.content.get("self_check", ()):
+    for calibration in run.content.get("calibration", ()):
         alpha = family.get("alpha", 0.05)
-        sets = max(1, round(calibration["trials"] / tests_per_set))
+        sets = max(1, round(calibration["n_trials"] / tests_per_set))
         low, high = wilson_ci(round(calibration["rate"] * sets), sets)
-        set_text = "random sets" if calibration["sets"] == "sets" else "sets drawn out of the random clips"
+        set_text = "random sets" if calibration["set_origin"] == "sets" else "sets drawn out of the random clips"
         verdict = (
             "as it should be"
             if low <= alpha <= high
@@ -210,7 +210,7 @@ def trust_notes(run: RunFolder) -> list[str]:
             else "less than allowed: the tests are careful"
         )
         notes.append(
-            f"Of {calibration['trials']} tests of what is no concept ({set_text}, {calibration['kind']}) {calibration['found']} had p at most"
+            f"Of {calibration['n_trials']} tests of what is no concept ({set_text}, {calibration['clip_type']}) {calibration['n_rejected']} had p at most"
             f" {alpha:g}: {format_percent(calibration['rate'])} ({format_percent(low)} to {format_percent(high)}, as of {sets} sets, since the tests"
             f" of a set go together), {verdict}."
         )

@@ -210,7 +210,7 @@ def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, tot
             "smallest_p": plan.attainable.p_min,
             "smallest_p_corrected": plan.attainable.p_corrected,
         },
-        "self_check": [asdict(one) | {"rate": one.rate} for one in results.calibration],
+        "calibration": [asdict(one) | {"rate": one.rate} for one in results.calibration],
         "notes": list(results.notes),
     }
     atomic.write_text(path, json.dumps(run_info, indent=1) + "\n")

@@ -49,7 +49,7 @@ class StageGrams:
 
     @cached_property
     def targets(self) -> tuple[ClipBatches, list[int]]:
-        """As `filling.targets_of` has them."""
+        """As `target_batches` has them."""
         return target_batches(self.plan, self.runtime)
 
     def gram(self, stage: str) -> Gram:
@@ -93,7 +93,7 @@ class StageGrams:
             "videos": plan.clips.video_ids.tolist(),
             "code": _read_sources(*STATISTICS_SOURCES),
         }
-        key = content_key("measured", self.gram_key(stage), key_parts)
+        key = content_key("stage_results", self.gram_key(stage), key_parts)
         if not plan.store.has(key, ".json"):
             scores = [
                 np.array([plan.store.get(plan.gradient_key(row, target.index, None)) for row in target.rows])
@@ -107,16 +107,16 @@ class StageGrams:
             )
             plan.store.put_json(key, asdict(evaluate_stage(plan, stage, stage_gram, scores, derivative_fn)))
         content = plan.store.get_json(key)
-        row_types: dict[str, Callable] = {"rows": ScoreRow, "vectors": VectorRow, "clips": DerivativeRow}
+        row_types: dict[str, Callable] = {"rows": ScoreRow, "vectors": VectorRow, "derivatives": DerivativeRow}
         parts: dict[str, Any] = {
             part: [row_type(**values) for values in content[part]] for part, row_type in row_types.items()
         }
-        return StageResults(**parts, calibration_p=content["checked"])
+        return StageResults(**parts, calibration_p=content["calibration_p"])
 
     @property
     def _n_rows(self) -> int:
-        looked = self.plan.clips
-        return len(looked.concepts) + sum(len(target.rows) for target in looked.classes)
+        clips = self.plan.clips
+        return len(clips.concepts) + sum(len(target.rows) for target in clips.classes)
 
     def _gradient_keys(self, stage: str) -> list[str]:
         plan = self.plan

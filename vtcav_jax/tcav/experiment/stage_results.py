@@ -174,6 +174,15 @@ def _score_row(
         return float(percentiles.low[0]), float(percentiles.high[0])
 
     single_set_min, single_set_max, p_sets = single_set
+    tcav_score_low, tcav_score_high = interval("all", "sign_count")
+    derivative_low, derivative_high = interval("all", "derivative")
+    relative_derivative_low, relative_derivative_high = interval("all", "relative_derivative")
+    derivative_low_concepts, derivative_high_concepts = interval("concept", "derivative")
+    derivative_low_negatives, derivative_high_negatives = interval("negatives", "derivative")
+    derivative_low_clips, derivative_high_clips = interval("targets", "derivative")
+    null_low, null_high = _central_interval(
+        test_result.null_step_effects if s.statistic == "step_effect" else test_result.null_derivatives
+    )
     return ScoreRow(
         target=target,
         stage=stage,
@@ -182,9 +191,11 @@ def _score_row(
         negatives=comparison.negatives,
         n_clips=class_scores.n_clips,
         tcav_score=float(class_scores.sign_count[0, 0]),
-        **dict(zip(("score_low", "score_high"), interval("all", "sign_count"))),
+        tcav_score_low=tcav_score_low,
+        tcav_score_high=tcav_score_high,
         derivative=float(class_scores.derivative[0, 0]),
-        **dict(zip(("derivative_low", "derivative_high"), interval("all", "derivative"))),
+        derivative_low=derivative_low,
+        derivative_high=derivative_high,
         p=primary_p(test_result, s),
         p_adjusted=NAN,
         verdict="",
@@ -192,7 +203,8 @@ def _score_row(
         n_concept=len(comparison.positive_clips),
         n_negatives=len(comparison.negative_clips),
         relative_derivative=float(class_scores.relative_derivative[0, 0]),
-        **dict(zip(("share_low", "share_high"), interval("all", "share"))),
+        relative_derivative_low=relative_derivative_low,
+        relative_derivative_high=relative_derivative_high,
         step_effect=float(test_result.step_effect[0]),
         p_step=float(test_result.p_step_effect[0]),
         p_unit=float(test_result.p[0]),
@@ -202,9 +214,12 @@ def _score_row(
         n_random_sets=len(comparison.random_sets),
         single_set_min=single_set_min,
         single_set_max=single_set_max,
-        **dict(zip(("low_of_concept", "high_of_concept"), interval("concept", "derivative"))),
-        **dict(zip(("low_of_negatives", "high_of_negatives"), interval("negatives", "derivative"))),
-        **dict(zip(("low_of_targets", "high_of_targets"), interval("targets", "derivative"))),
+        derivative_low_concepts=derivative_low_concepts,
+        derivative_high_concepts=derivative_high_concepts,
+        derivative_low_negatives=derivative_low_negatives,
+        derivative_high_negatives=derivative_high_negatives,
+        derivative_low_clips=derivative_low_clips,
+        derivative_high_clips=derivative_high_clips,
         auc=validation.auc,
         auc_p=validation.p,
         n_ties=int(class_scores.n_ties[0, 0]),
@@ -213,14 +228,8 @@ def _score_row(
         zero_gradient=bool(class_stats.zero_gradient[0]),
         score_fn=s.score_fn,
         sensitivity=s.sensitivity,
-        **dict(
-            zip(
-                ("null_low", "null_high"),
-                _central_interval(
-                    test_result.null_step_effects if s.statistic == "step_effect" else test_result.null_derivatives
-                ),
-            )
-        ),
+        null_low=null_low,
+        null_high=null_high,
     )
 
 

@@ -45,10 +45,10 @@ SCORE_FNS: dict[str, Callable[[Array], Array]] = {
 class EncodeConfig:
     """How the network is read.
 
-    `target_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
+    `score_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
     `sensitivity`: `gradient` is the gradient at the clip; `integrated` its mean over the straight line from an
-    activation of 0 to the clip's, at each stage on its own, with `steps` points of Gauss and Legendre; `finite`: steps
-    that are not small, which are made when there are vectors (`finite.Finite`); what is read is the gradient.
+    activation of 0 to the clip's, at each stage on its own, with `integration_steps` points of Gauss and Legendre; `finite`: steps
+    that are not small, which are made when there are vectors (`finite_steps.FiniteStepDerivatives`); what is read is the gradient.
     `budget` is bytes of host memory for activations and gradients; what is above it goes to a folder.
     """
 
@@ -73,7 +73,7 @@ class EncodeResult:
 
     examples: dict[str, Features]
     gradients: dict[str, Features]
-    scores: Float[np.ndarray, "n c"]  # of the classes that were asked for, as `target_fn` has them
+    scores: Float[np.ndarray, "n c"]  # of the classes that were asked for, as `score_fn` has them
     passes: PassCounter
 
 
@@ -265,7 +265,7 @@ def stage_shapes(
     if wrong := sorted({int(c) for c in classes.ravel()} - set(range(k))):
         problems.append(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")
     if config.score_fn == "margin" and k < 2:
-        problems.append("a margin needs another class to be above, the model has one; take target_fn=logit")
+        problems.append("a margin needs another class to be above, the model has one; take score_fn=logit")
     shapes = {}
     for stage, value in activations.items():
         try:
