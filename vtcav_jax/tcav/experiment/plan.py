@@ -261,7 +261,7 @@ def drop_unreadable(plan: Plan) -> Plan:
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(f"none of the clips of {', '.join(empty)} could be read; see failures.csv")
-    readable_clips = replace(clips, concepts=clips.concepts.take(cached_rows), concept_concept_clips=concept_clips, classes=classes)
+    readable_clips = replace(clips, concepts=clips.concepts.take(cached_rows), concept_clips=concept_clips, classes=classes)
     readable_plan = replace(plan, clips=readable_clips, comparisons=build_comparisons(concept_clips, plan.config))
     readable_plan.require()
     return readable_plan

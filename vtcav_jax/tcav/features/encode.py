@@ -47,8 +47,9 @@ class EncodeConfig:
 
     `score_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
     `sensitivity`: `gradient` is the gradient at the clip; `integrated` its mean over the straight line from an
-    activation of 0 to the clip's, at each stage on its own, with `integration_steps` points of Gauss and Legendre; `finite`: steps
-    that are not small, which are made when there are vectors (`finite_steps.FiniteStepDerivatives`); what is read is the gradient.
+    activation of 0 to the clip's, at each stage on its own, with `integration_steps` points of Gauss and Legendre;
+    `finite`: steps that are not small, which are made when there are vectors (`finite_steps.FiniteStepDerivatives`);
+    what is read is the gradient.
     `budget` is bytes of host memory for activations and gradients; what is above it goes to a folder.
     """
 
