@@ -4,7 +4,8 @@
   python main.py --flagfile=flagfiles/evaluate_methods_budgets.flags
   python main.py --flagfile=flagfiles/evaluate_methods_seeds.flags
   python main.py --flagfile=flagfiles/evaluate_methods_seeds_cnn.flags
-  python -m benchmarks.publish_evaluation --run=runs/truth --budgets=runs/truth_budgets --seeds=runs/truth_seeds,runs/truth_seeds_cnn
+  python -m benchmarks.publish_evaluation --run=runs/evaluation --budgets=runs/evaluation_budgets \\
+      --seeds=runs/evaluation_seeds,runs/evaluation_seeds_cnn
 
 Reads the tables of the runs; writes benchmarks/results/evaluation_BACKEND.jsonl, the pages' tables, the README's figures,
 and vtcav_jax/evaluation/published_scores.csv, from which pages with maps say how far these are to be trusted.
@@ -29,13 +30,13 @@ from vtcav_jax.runs.tables import read_rows
 
 _BUDGETS = flags.DEFINE_string(
     "budgets",
-    "runs/truth_budgets",
+    "runs/evaluation_budgets",
     "the folder of a run of flagfiles/evaluate_methods_budgets.flags; empty: no large budgets",
 )
 _SEEDS = flags.DEFINE_list(
-    "seeds", [], "the folders of runs of flagfiles/truth_seeds*.flags, a table each; none: no table of seeds"
+    "seeds", [], "the folders of runs of flagfiles/evaluate_methods_seeds*.flags, a table each; none: no table of seeds"
 )
-_RUN = flags.DEFINE_string("run", "runs/truth", "the folder of a run of flagfiles/evaluate_methods.flags")
+_RUN = flags.DEFINE_string("run", "runs/evaluation", "the folder of a run of flagfiles/evaluate_methods.flags")
 
 
 def main(argv: list[str]) -> None:
