@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from jax.tree_util import Partial
 
+from tests.support.typed import compile_count, set_stages
 from vtcav_jax import tap
 
 SHAPE = (3, 4, 6, 6, 3)
@@ -33,7 +34,7 @@ def function_model(parameters, video, tap=tap.identity_tap):
     return x @ parameters["b"]
 
 
-function_model.stages = ("a", "b")
+set_stages(function_model, ("a", "b"))
 
 
 @pytest.fixture
@@ -166,10 +167,10 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
     }
     for compiled, call in calls.items():
         call(video, 1, 0.1)
-        before = compiled._cache_size()
+        before = compile_count(compiled)
         call(other, 2, 7)
         call(np.asarray(other), np.int64(3), np.float32(2))
-        assert compiled._cache_size() == before
+        assert compile_count(compiled) == before
 
 
 def test_one_forward_pass_serves_all_stages(video):
@@ -217,7 +218,7 @@ def boastful(video, tap=tap.identity_tap):
     return video.mean((1, 2, 3))
 
 
-boastful.stages = ("x",)
+set_stages(boastful, ("x",))
 
 
 @pytest.mark.parametrize(

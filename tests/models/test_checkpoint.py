@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.support.typed import module_of, present
 from vtcav_jax import models
 from vtcav_jax.models import parameters
 from vtcav_jax.models.layers import convolution
@@ -22,12 +23,12 @@ def network():
     return models.make("small_cnn", num_classes=5, seed=3)
 
 
-def loaded(heads):
-    return models.Network(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), "small_cnn", heads)
+def network_with_heads(heads):
+    return models.Network(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), models.PRESETS["small_cnn"].clip_spec, heads)
 
 
 def test_logits_of_several_heads_lie_one_after_the_other():
-    several = loaded(HEADS)
+    several = network_with_heads(HEADS)
     assert several.labels == ("shape:plus", "shape:ring", "direction:left", "direction:right", "direction:up")
     assert several.head_slices == {"shape": slice(0, 2), "direction": slice(2, 5)}
     assert several.class_index("direction:right") == 3
@@ -35,7 +36,7 @@ def test_logits_of_several_heads_lie_one_after_the_other():
 
 @pytest.mark.parametrize("text", ["tennis", "label:tennis", "1"])
 def test_a_class_of_the_only_head_has_three_names(text):
-    assert loaded({"label": ("golf", "tennis")}).class_index(text) == 1
+    assert network_with_heads({"label": ("golf", "tennis")}).class_index(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_a_class_of_the_only_head_has_three_names(text):
 )
 def test_an_unknown_target_is_answered_with_the_nearest(heads, text, message):
     with pytest.raises(ValueError, match=message):
-        loaded(heads).class_index(text)
+        network_with_heads(heads).class_index(text)
 
 
 def test_where_names_are_not_known_a_class_is_its_number():
@@ -64,7 +65,7 @@ def test_what_is_saved_is_loaded(tmp_path, network, name):
     again = models.load(tmp_path / "new" / name)
     assert (again.preset, again.heads) == ("small_cnn", HEADS)
     for key, array in parameters.named_parameters(network).items():
-        np.testing.assert_array_equal(parameters.named_parameters(again.model)[key], array)
+        np.testing.assert_array_equal(parameters.named_parameters(module_of(again))[key], array)
     assert models.read_metadata(tmp_path / "new" / name)["source"] == {"run": "a run"}
     assert not [path for path in (tmp_path / "new").iterdir() if ".part" in path.name]
     with pytest.raises(ValueError, match="exists already"):
@@ -111,9 +112,9 @@ def test_the_networks_that_ship_know_their_questions(name):
     assert models.shipped_networks()[name].stat().st_size <= 1.5e6
     model, preset = models.abstract_model(name)
     assert {key: a.shape for key, a in parameters.named_parameters(model).items()} == {
-        key: a.shape for key, a in parameters.named_parameters(shipped.model).items()
+        key: a.shape for key, a in parameters.named_parameters(module_of(shipped)).items()
     }
-    assert preset is models.PRESETS[shipped.preset]
+    assert preset is models.PRESETS[present(shipped.preset)]
 
 
 @pytest.mark.slow
@@ -130,11 +131,11 @@ def test_the_small_cnn_sees_each_clip_on_its_own(network):
 @pytest.mark.parametrize("frames", [1, 2, 7])
 def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, frames, float64):
     conv = nnx.Conv(3, 4, kernel, strides=strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    conv.bias[...] = jnp.arange(4.0)
+    present(conv.bias)[...] = jnp.arange(4.0)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, frames, 6, 7, 3)))
     expected, pullback = jax.vjp(lambda c, x: c(x), conv, x)
-    found, pullback_2 = jax.vjp(lambda c, x: conv_as_2d(x, c), conv, x)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    stacked, pullback_2 = jax.vjp(lambda c, x: conv_as_2d(x, c), conv, x)
+    np.testing.assert_allclose(stacked, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
@@ -147,16 +148,16 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
 )
 def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups, ungrouped, float64, monkeypatch):
     monkeypatch.setattr(convolution, "UNGROUPED", ungrouped)
-    make = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    conv = convolution.same_padded_conv(6, 12, kernel, strides, **make)
+    options = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    conv = convolution.same_padded_conv(6, 12, kernel, strides, **options)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 7, 6)))
 
     def plain(conv, x):
         return nnx.Conv.__call__(conv, x)
 
     expected, pullback = jax.vjp(jax.jit(plain), conv, x)
-    found, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_as_2d(x, c)), conv, x)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    stacked, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_as_2d(x, c)), conv, x)
+    np.testing.assert_allclose(stacked, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)

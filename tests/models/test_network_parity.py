@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, checkpoint_shapes, random_state_dict
 from tests.support.torch_networks import expected_stages
@@ -20,7 +21,7 @@ from vtcav_jax import models, tap
 from vtcav_jax.attribution import explain
 from vtcav_jax.models import parameters
 from vtcav_jax.models.layers.pooling import max_pool
-from vtcav_jax.models.mvit import Mvit
+from vtcav_jax.models.mvit import Mvit, MvitVersion
 from weights_conversion import convert, torch_reference
 from weights_conversion.convert import match_parameters
 from weights_conversion.key_mapping import mvit_name
@@ -48,7 +49,7 @@ def pair(key: str, dtype=jnp.float32):
     return state, parameters.load(partial(models.make, PRESET_OF_CHECKPOINT[key], dtype=dtype), arrays)
 
 
-def clip(preset: str, dtype=np.float32) -> np.ndarray:
+def clip(preset: str, dtype: DTypeLike = np.float32) -> np.ndarray:
     count = 1 if preset in CLIPS else 2
     return np.random.default_rng(2).normal(size=(count, *CLIPS.get(preset, SMALL), 3)).astype(dtype)
 
@@ -64,17 +65,17 @@ def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
 )
 def test_every_stage_in_float32(preset):
     state, model = pair(KEYS[preset])
-    video = clip(preset)
+    video, stages = clip(preset), tap.stages_of(model)
     with torch.no_grad():
-        their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), model.stages)
-    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+        their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), stages)
     assert ours.keys() == expected.keys()
-    for stage in model.stages:
+    for stage in stages:
         assert_close(ours[stage], expected[stage], stage, 1e-5)
     assert_close(logits, their_logits, "logits", 1e-5)
 
 
-def small_mvit(version: int):
+def small_mvit(version: MvitVersion):
     """torchvision's network with three blocks, drawn, and ours with its numbers."""
     heads, late = (1, 2, 2), version == 2
     mvit = torch_reference.video_models().mvit
@@ -109,12 +110,13 @@ def small_mvit(version: int):
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_small_mvit_at_every_stage(version):
     network, model = small_mvit(version)
+    stages = tap.stages_of(model)
     video = np.random.default_rng(2).normal(size=(2, 6, 64, 64, 3)).astype(np.float32)
     with torch.no_grad():
-        their_logits, expected = torch_reference.run_with_stages(network, torch.from_numpy(video), model.stages)
-    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+        their_logits, expected = torch_reference.run_with_stages(network, torch.from_numpy(video), stages)
+    logits, ours = tap.activations(model, jnp.asarray(video), stages)
     assert ours.keys() == expected.keys()
-    for stage in model.stages:
+    for stage in stages:
         assert_close(ours[stage], expected[stage], stage, 1e-5)
     assert_close(logits, their_logits, "logits", 1e-5)
     with pytest.raises(ValueError, match=r"reads clips of \(6, 64, 64\), got \(8, 64, 64\)"):

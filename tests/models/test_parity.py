@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from numpy.typing import DTypeLike
 
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
@@ -42,14 +43,14 @@ def pair(preset: str, dtype=jnp.float32, network=None):
     )
 
 
-def clip(shape: tuple[int, ...], dtype=np.float32) -> np.ndarray:
+def clip(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
     return np.random.default_rng(2).normal(size=(2, *shape, 3)).astype(dtype)
 
 
 def assert_close(ours, theirs: torch.Tensor, stage: str, tolerance: float) -> None:
-    theirs = torch_reference.to_our_axes(stage, theirs.detach().numpy())
-    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(), err_msg=stage)
+    expected = torch_reference.to_our_axes(stage, theirs.detach().numpy())
+    assert ours.shape == expected.shape and ours.dtype == expected.dtype
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
 
 
 def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, network=None) -> None:
@@ -57,9 +58,10 @@ def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, networ
     video = clip(shape, np.dtype(dtype))
     with torch.no_grad():
         their_logits, theirs = torch_reference.run_swin(network, torch.from_numpy(video))
-    logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
+    stages = tap.stages_of(model)
+    logits, ours = tap.activations(model, jnp.asarray(video), stages)
     assert ours.keys() == theirs.keys()
-    for stage in model.stages:
+    for stage in stages:
         assert_close(ours[stage], theirs[stage], stage, tolerance)
     assert_close(logits, their_logits, "logits", tolerance)
 
@@ -95,8 +97,9 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
     their_logits, theirs = torch_reference.run_swin(network, torch.from_numpy(video))
     score = their_logits[torch.arange(2), torch.from_numpy(target)].sum()
     their_gradients = dict(zip(theirs, torch.autograd.grad(score, list(theirs.values()))))
-    tapped = tap.activations_and_gradients(model, jnp.asarray(video), target, model.stages)
-    for stage in model.stages:
+    stages = tap.stages_of(model)
+    tapped = tap.activations_and_gradients(model, jnp.asarray(video), target, stages)
+    for stage in stages:
         assert_close(tapped.gradients[stage], their_gradients[stage], stage, 1e-10)
         assert_close(tapped.activations[stage], theirs[stage], stage, 1e-10)
 

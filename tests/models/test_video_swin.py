@@ -19,8 +19,8 @@ def test_stages_are_tapped_in_their_order():
     model = models.make("video_swin_tiny")
     names = []
     jax.eval_shape(lambda v: model(v, lambda name, x: (names.append(name), x)[1]), jnp.zeros((1, 8, 32, 32, 3)))
-    assert tuple(names) == model.stages
-    assert model.stages == (
+    assert tuple(names) == tap.stages_of(model)
+    assert tap.stages_of(model) == (
         "patch_embed",
         *("layers.0.blocks.0", "layers.0.blocks.1", "layers.0", "layers.0.downsample"),
         *("layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm", "pool"),
@@ -132,8 +132,8 @@ def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
     model, video = tiny
     half = weights.load(partial(models.make, "video_swin_tiny", dtype=jnp.bfloat16), weights.named_parameters(model))
     assert {a.dtype for a in weights.named_parameters(half).values()} == {jnp.dtype(jnp.float32)}
-    logits, seen = tap.activations(half, video, half.stages)
-    expected, _ = tap.activations(model, video, model.stages)
+    logits, seen = tap.activations(half, video, tap.stages_of(half))
+    expected, _ = tap.activations(model, video, tap.stages_of(model))
     assert logits.dtype == jnp.float32 and seen["layers.1"].dtype == jnp.bfloat16
     # Eight bits of mantissa, rounded some thirty times on the way.
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.03 * np.abs(expected).max())

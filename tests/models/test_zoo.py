@@ -1,5 +1,7 @@
 """Every preset: its parameters counted, its stages in order, its labels, and the details that no shape tells."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,7 +118,7 @@ def test_a_batch_norm_is_its_formula_and_keeps_its_statistics():
 def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkeypatch):
     """Eight places, seven taps, a stride of two: TensorFlow adds 2 and 3 zeros, torch's networks 3 and 3."""
     monkeypatch.setattr("vtcav_jax.models.layers.convolution.on_cpu", lambda: cpu)
-    model = models.abstract_model(preset)[0]
+    model: Any = models.abstract_model(preset)[0]
     conv = model.Conv3d_1a_7x7.conv3d if preset == "i3d" else model.conv1
     conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width alone
     seen = conv(jnp.ones((1, 8, 8, 8, 3)))[0, 2, 2, :, 0] / 3
@@ -206,7 +208,7 @@ def seen_in(block, x):
 
 @pytest.mark.slow
 def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu():
-    block = ResNet3dBlock(8, 8, 4, 2, (2, 2, 2), "B", rngs=nnx.Rngs(0), **FLOAT)
+    block: Any = ResNet3dBlock(8, 8, 4, 2, (2, 2, 2), "B", rngs=nnx.Rngs(0), **FLOAT)
     assert block.conv2.kernel.shape == (3, 3, 3, 4, 8)
     seen = seen_in(block, drawn((1, 4, 6, 6, 8)))
     assert seen["unit.conv1"].shape[1:4] == (4, 6, 6) and seen["unit.conv2"].shape[1:4] == (2, 3, 3)
@@ -217,7 +219,7 @@ def test_a_bottleneck_strides_at_its_second_convolution_and_ends_before_its_relu
 
 @pytest.mark.slow
 def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_input():
-    unit = MultiFiberUnit(16, 16, (1, 2, 2), rngs=nnx.Rngs(0), **FLOAT)
+    unit: Any = MultiFiberUnit(16, 16, (1, 2, 2), rngs=nnx.Rngs(0), **FLOAT)
     x = drawn((1, 2, 6, 6, 16))
     seen = seen_in(unit, x)
     np.testing.assert_allclose(seen["unit.conv_w1"], unit.conv_w1(x), atol=1e-5)
@@ -226,7 +228,8 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
     np.testing.assert_array_equal(seen["unit"], seen["unit.conv_m2"] + seen["unit.conv_w1"])
     assert all(a.min() < 0 for a in seen.values())  # nothing ends in a ReLU
     np.testing.assert_allclose(unit.conv_i1(-jnp.abs(x)), 0)  # each begins with one
-    units = models.abstract_model("mfnet")[0].units()
+    mfnet: Any = models.abstract_model("mfnet")[0]
+    units = mfnet.units()
     assert [unit.conv_m1.conv.strides for name, unit in units.items() if name.endswith("B01")] == [
         *((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
     ]

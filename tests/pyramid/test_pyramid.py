@@ -195,9 +195,9 @@ def test_papers_shares_see_their_own_group_and_no_sign_is_flipped():
 def test_papers_edges_of_a_network_of_plain_convolutions(small):
     loaded, clips = small
     found = fp.build_pyramid(
-        loaded.model, clips[:4], Class(0), edge_rule="paper", selection=Selection("threshold", 0.6)
+        loaded.model, clips[:4], Class(0), edge_rule="stergiou2019", selection=Selection("threshold", 0.6)
     )
-    assert found.edge_rule == "paper" and found.nodes_at(1)
+    assert found.edge_rule == "stergiou2019" and found.nodes_at(1)
     parent = next(i for i, node in enumerate(found.nodes) if node.level == 0)
     with pytest.raises(ValueError, match="not named after a convolution"):
         _kernel(loaded.model, "pool")

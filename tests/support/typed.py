@@ -2,8 +2,11 @@
 
 from typing import Any, TypeVar
 
+from flax import nnx
+
 from vtcav_jax.attribution.videos.clip_windows import Window
 from vtcav_jax.data import ReadResult
+from vtcav_jax.models import Network
 
 T = TypeVar("T")
 
@@ -32,3 +35,14 @@ def readable(result: Window | ReadResult) -> Window:
     """A window that could be read."""
     assert isinstance(result, Window)
     return result
+
+
+def module_of(network: Network) -> nnx.Module:
+    """The model of a network of `models`, which is an nnx module."""
+    assert isinstance(network.model, nnx.Module)
+    return network.model
+
+
+def set_stages(function: Any, stages: tuple[str, ...]) -> None:
+    """Name the stages of a model that is a function."""
+    function.stages = stages

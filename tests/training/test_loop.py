@@ -25,8 +25,8 @@ from vtcav_jax.training.loop import Diverged, TrainConfig, train_network
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
 
-GEOMETRY = ClipSpec(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-RECIPE = TrainConfig(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
+CLIP_SPEC = ClipSpec(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+CONFIG = TrainConfig(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
 HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
 
 
@@ -52,25 +52,25 @@ def make():
 class Colours:
     """Clips of one colour; every eleventh cannot be read, every seventh has no label for brightness."""
 
-    n: int = 50
+    n_clips: int = 50
     spec: str = "colours"
     identity: str = "colours"
     heads = HEADS
 
     @property
     def items(self):
-        labels = [{"colour": i % 3} | ({} if i % 7 == 0 else {"bright": i // 3 % 2}) for i in range(self.n)]
+        labels = [{"colour": i % 3} | ({} if i % 7 == 0 else {"bright": i // 3 % 2}) for i in range(self.n_clips)]
         return tuple(SourceItem(f"clip {i}", known) for i, known in enumerate(labels))
 
-    def read(self, i, geometry, how):
+    def read(self, i, clip_spec, sampling):
         if i % 11 == 10:
             raise VideoError(f"clip {i} is broken")
-        video = np.zeros((1, *geometry.shape), np.uint8)
+        video = np.zeros((1, *clip_spec.shape), np.uint8)
         video[..., i % 3] = (60, 200)[i // 3 % 2]
         return Clip(video, np.arange(2)[None], np.zeros((1, 2)), False, str(i))
 
 
-run = partial(train_network, make, Colours(), GEOMETRY, num_workers=0)
+run = partial(train_network, make, Colours(), CLIP_SPEC, num_workers=0)
 
 
 def parameters(model):
@@ -88,8 +88,7 @@ def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
 
 @pytest.mark.slow
 def test_it_learns(tmp_path):
-    recipe = replace(RECIPE, steps=120, checkpoint_every=120)
-    run(recipe, tmp_path)
+    run(replace(CONFIG, steps=120, checkpoint_every=120), tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["accuracy:colour"]) == 1.0 and float(last["accuracy:bright"]) == 1.0
@@ -100,7 +99,7 @@ def test_it_learns(tmp_path):
 
 @pytest.mark.slow
 def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypatch):
-    trained = run(RECIPE, tmp_path / "unbroken")
+    trained = run(CONFIG, tmp_path / "unbroken")
     unbroken = parameters(trained.model)
     assert [read.item.name for read in trained.failures] == ["clip 10", "clip 21", "clip 32", "clip 43"]
 
@@ -115,9 +114,9 @@ def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypat
     monkeypatch.setattr(loop, "_batches", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run(RECIPE, tmp_path / "broken")
+            run(CONFIG, tmp_path / "broken")
     monkeypatch.setattr(loop, "_batches", real)
-    continued = parameters(run(RECIPE, tmp_path / "broken").model)
+    continued = parameters(run(CONFIG, tmp_path / "broken").model)
     for name, array in unbroken.items():
         np.testing.assert_array_equal(continued[name], array)
     metrics = (tmp_path / "unbroken" / "metrics.csv").read_bytes()
@@ -127,16 +126,16 @@ def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_a_finished_run_is_only_read_again(tmp_path):
-    first = parameters(run(RECIPE, tmp_path).model)
-    again = parameters(train_network(make, Colours(), GEOMETRY, RECIPE, tmp_path, num_workers=0).model)
+    first = parameters(run(CONFIG, tmp_path).model)
+    again = parameters(train_network(make, Colours(), CLIP_SPEC, CONFIG, tmp_path, num_workers=0).model)
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
-    run(replace(RECIPE, steps=4), tmp_path)
+    run(replace(CONFIG, steps=4), tmp_path)
     with pytest.raises(Diverged, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
-        run(replace(RECIPE, steps=60, warmup=0, learning_rate=1e30), tmp_path)
+        run(replace(CONFIG, steps=60, warmup=0, learning_rate=1e30), tmp_path)
 
 
 def test_a_clip_without_a_label_does_not_count():
@@ -172,21 +171,20 @@ def test_augmentation_only_moves_pixels():
 @pytest.mark.slow
 def test_a_share_of_the_clips_loses_its_time():
     video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
-    changed, chosen = loop.ablate_time(video, 0.25, jax.random.key(0))
+    changed, is_ablated = loop.ablate_time(video, 0.25, jax.random.key(0))
     before, after = np.asarray(video)[..., 0, 0, 0], np.asarray(changed)[..., 0, 0, 0]
-    chosen = np.asarray(chosen)
-    assert 60 < chosen.sum() < 140
-    np.testing.assert_array_equal(after[~chosen], before[~chosen])
+    is_ablated = np.asarray(is_ablated)
+    assert 60 < is_ablated.sum() < 140
+    np.testing.assert_array_equal(after[~is_ablated], before[~is_ablated])
     frozen = (after == after[:, :1]).all(1)
     shuffled = (np.sort(after, 1) == np.sort(before, 1)).all(1)
-    assert (frozen | shuffled)[chosen].all() and 20 < frozen[chosen].sum() < chosen.sum() - 20
+    assert (frozen | shuffled)[is_ablated].all() and 20 < frozen[is_ablated].sum() < is_ablated.sum() - 20
     assert all(set(a) <= set(b) for a, b in zip(after, before))
 
 
 @pytest.mark.slow
 def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
-    recipe = replace(RECIPE, timeless=1.0, timeless_heads=("bright",))
-    run(recipe, tmp_path)
+    run(replace(CONFIG, static_fraction=1.0, static_heads=("bright",)), tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["accuracy:colour"] for row in rows} == {"0.0"}
@@ -219,7 +217,7 @@ def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
     fresh = weights.named_parameters(make())
     np.testing.assert_array_equal(start["body.kernel"], old["body.kernel"])
     np.testing.assert_array_equal(start["head.kernel"], fresh["head.kernel"])
-    model = run(replace(RECIPE, steps=1, warmup=1), tmp_path, initial=start).model  # at a learning rate of 0
+    model = run(replace(CONFIG, steps=1, warmup=1), tmp_path, initial=start).model  # at a learning rate of 0
     np.testing.assert_array_equal(parameters(model)["body.kernel"], old["body.kernel"])
 
 
@@ -227,26 +225,27 @@ def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
 def test_two_devices_train_as_one(tmp_path):
     program = (
         "import jax, numpy as np, sys; from pathlib import Path\n"
-        "sys.path.insert(0, 'tests')\n"
-        "from test_training import run, RECIPE, parameters\n"
-        "model = run(RECIPE, Path(sys.argv[1] + '_run')).model\n"
+        "from tests.training.test_loop import run, CONFIG, parameters\n"
+        "model = run(CONFIG, Path(sys.argv[1] + '_run')).model\n"
         "np.savez(sys.argv[1], devices=jax.device_count(), **parameters(model))\n"
     )
-    found = []
+    arrays_by_count = []
     for devices in (1, 2):
         out = tmp_path / str(devices)
         env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         subprocess.run([sys.executable, "-c", program, str(out)], env=env, check=True, timeout=300)
-        found.append(dict(np.load(f"{out}.npz")))
-    assert [int(arrays.pop("devices")) for arrays in found] == [1, 2]
-    for name, array in found[0].items():
-        np.testing.assert_allclose(found[1][name], array, atol=1e-5)  # sums in another order, 12 steps of Adam
+        arrays_by_count.append(dict(np.load(f"{out}.npz")))
+    assert [int(arrays.pop("devices")) for arrays in arrays_by_count] == [1, 2]
+    for name, array in arrays_by_count[0].items():
+        np.testing.assert_allclose(
+            arrays_by_count[1][name], array, atol=1e-5
+        )  # sums in another order, 12 steps of Adam
 
 
 @pytest.mark.slow
 def test_the_command_killed_half_way_ends_as_an_unbroken_run(tmp_path):
-    common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--held_out=worlds:small:40:1"]
-    common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--workers=1", "--learning_rate=1e-3"]
+    common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--eval_videos=worlds:small:40:1"]
+    common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--num_workers=1", "--learning_rate=1e-3"]
     folders = tmp_path / "unbroken", tmp_path / "killed"
     commands = [[sys.executable, "main.py", *common, f"--run={folder}"] for folder in folders]
     subprocess.run(commands[0], check=True, capture_output=True, timeout=300)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.typed import module_of
 from vtcav_jax import models
 from vtcav_jax.models import parameters
+from vtcav_jax.tap import stages_of
 from weights_conversion import convert, download, torch_reference
 from weights_conversion.checkpoint_reader import read_checkpoint
 
@@ -164,13 +166,13 @@ def test_the_program_converts_verifies_and_writes(files, state, out):
     run = program(f"--preset={PRESET}", f"--checkpoint={files / 'good.pth'}", f"--out={files / 'new' / out}")
     assert run.returncode == 0, run.stderr
     model = models.make(PRESET)
-    for name in (*model.stages, "logits"):
+    for name in (*stages_of(model), "logits"):
         (line,) = [line for line in run.stdout.splitlines() if line.split()[:1] == [name]]
         assert float(line.split()[-1]) < 1e-5
-    loaded = models.load(files / "new" / out)
-    assert (loaded.preset, loaded.labels) == (PRESET, ("0", "1", "2", "3"))
+    network = models.load(files / "new" / out)
+    assert (network.preset, network.labels) == (PRESET, ("0", "1", "2", "3"))
     for name, array in convert(PRESET, state).items():
-        np.testing.assert_array_equal(parameters.named_parameters(loaded.model)[name], array)
+        np.testing.assert_array_equal(parameters.named_parameters(module_of(network))[name], array)
     about = json.loads(models.bundle_paths(files / "new" / out)[0].read_text())
     assert about["source"]["sha256"] == hashlib.sha256((files / "good.pth").read_bytes()).hexdigest()
     again = program(f"--preset={PRESET}", f"--checkpoint={files / 'good.pth'}", f"--out={files / 'new' / out}")

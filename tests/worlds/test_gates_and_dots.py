@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +11,12 @@ from jax.tree_util import Partial
 from scipy.stats import binomtest, chi2_contingency, chisquare, ttest_1samp
 
 from tests.support import world_oracles
+from tests.support.typed import p_value, present, readable
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution.videos import clip_windows
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.evaluation import regions
 from vtcav_jax.worlds import glyphs, render
 from vtcav_jax.worlds.gates import expected_range, measure_gates
@@ -106,7 +109,7 @@ def test_labels_are_balanced_and_follow_nothing_else(name):
                 continue
             table = np.zeros((8, len(question.answers)))
             np.add.at(table, (values * 8 // max(world.factors[factor], 8), label), 1)
-            assert chi2_contingency(table[table.sum(1) > 0]).pvalue > 1e-5, (name, factor)  # of over a hundred tables
+            assert p_value(chi2_contingency(table[table.sum(1) > 0])) > 1e-5, (name, factor)  # of over a hundred tables
 
 
 def _named(world, question):
@@ -140,7 +143,7 @@ def test_steps_towards_the_order_ask_about_the_same_flashes():
     np.testing.assert_array_equal(np.sort([labels["first"], labels["second"]], 0), np.sort([pair, (pair + 1) % 4], 0))
     forward = (labels["second"] - labels["first"]) % 4 == 1
     np.testing.assert_array_equal(forward, labels["order"] == 0)
-    colours = np.array(worlds.glyphs.FLASHES)
+    colours = np.array(glyphs.FLASH_COLOURS)
     windows = clips.world.questions["when"].answers
     for i in range(len(clips)):
         early, late = (int(frame) for frame in windows[labels["when"][i]].split(" and "))
@@ -169,7 +172,7 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
     differs, still = lit[:, 1:] != lit[:, :-1], key[:, 1:]
     for where in (still, ~still):  # each pixel's two values are independent of each other; clips are, too
         share = (differs & where).sum((1, 2, 3)) / where.sum((1, 2, 3))
-        assert ttest_1samp(share, 2 * world.density * (1 - world.density)).pvalue > 1e-3
+        assert p_value(ttest_1samp(share, 2 * world.density * (1 - world.density))) > 1e-3
     mean = lit.mean(1)  # nor do the frames together, without their order
     within, without = mean[key[:, 0]], mean[~key[:, 0]]
     np.testing.assert_allclose(within.var(), without.var(), rtol=0.03)
@@ -184,13 +187,15 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
 
 
 def test_without_the_scene_there_are_other_dots_around_the_same_key():
-    clips = worlds.make_clips(worlds.Dots(noise=0.0), 24, 5)
+    world = worlds.Dots(noise=0.0)
+    clips = worlds.make_clips(world, 24, 5)
     lit, key = clips.video[..., 0] > 0.5, clips.masks["key"]
-    for entity, kept in (("scene", key), ("key", ~key)):
-        gone = worlds.remove(clips, entity).video[..., 0] > 0.5
-        np.testing.assert_array_equal(gone[kept], lit[kept])
-        for some in ((gone != lit)[~kept], gone[~kept]):  # as many are lit, and half of them are others
-            assert binomtest(int(some.sum()), some.size, clips.world.density).pvalue > 1e-3
+    for entity, unchanged in (("scene", key), ("key", ~key)):
+        lit_without = worlds.remove(clips, entity).video[..., 0] > 0.5
+        np.testing.assert_array_equal(lit_without[unchanged], lit[unchanged])
+        # As many are lit, and half of them are others
+        for changed in ((lit_without != lit)[~unchanged], lit_without[~unchanged]):
+            assert binomtest(int(changed.sum()), changed.size, world.density).pvalue > 1e-3
 
 
 @pytest.mark.slow
@@ -221,7 +226,7 @@ def test_the_marker_goes_along_with_the_direction_as_often_as_told():
         assert chisquare(np.bincount(factors["marker"])).pvalue > 1e-3
     table = np.zeros((4, 4))
     np.add.at(table, (factors["marker"], factors["direction"]), 1)
-    assert chi2_contingency(table).pvalue > 1e-3
+    assert p_value(chi2_contingency(table)) > 1e-3
     clips = worlds.make_clips(worlds.Shortcut(noise=0.0), 16, 0)
     corner = clips.video[:, :, :4, :4]
     np.testing.assert_array_equal(
@@ -330,13 +335,16 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     others = [open_source(f"worlds:{other}:4:3").identity for other in worlds.WORLDS]
     assert len(set(others)) == len(others)
 
-    geometry = ClipSpec(frames=8, size=32)
-    window = next(clip_windows.stream_windows(source, geometry, SamplingConfig(normalise=False), num_workers=0))
-    for head, question in source.world.questions.items():
-        there = regions.target_region(source, window, geometry, head)
+    clip_spec = ClipSpec(frames=8, size=32)
+    windows = clip_windows.stream_windows(source, clip_spec, SamplingConfig(normalise=False), num_workers=0)
+    window = readable(next(windows))
+    assert isinstance(source, WorldSource)
+    world: Any = source.world  # every world here has a speed
+    for head, question in world.questions.items():
+        there = present(regions.target_region(source, window, clip_spec, head))
         boxes = [clips.masks[mask][0] for mask in (regions.ENTITY_MASKS[entity] for entity in question.entities)]
         np.testing.assert_array_equal(there, np.any(boxes, 0))
-    moved = regions.ground_truth_flow(source, window)
+    flow = present(regions.ground_truth_flow(source, window))
     key = clips.masks["key"][0, 1:]
-    step = source.world.speed * DIRECTION_STEPS[clips.factors["direction"][0]][::-1]
-    np.testing.assert_array_equal(moved[key], np.broadcast_to(step.astype(np.float32), moved[key].shape))
+    step = world.speed * DIRECTION_STEPS[clips.factors["direction"][0]][::-1]
+    np.testing.assert_array_equal(flow[key], np.broadcast_to(step.astype(np.float32), flow[key].shape))

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from scipy.stats import chi2_contingency, chisquare
 
 from tests.support import world_oracles
+from tests.support.typed import compile_count, p_value
 from vtcav_jax import tap, worlds
 from vtcav_jax.worlds import glyphs, render
 from vtcav_jax.worlds.gates import _run_model, measure_gates
@@ -66,7 +67,9 @@ def test_masks_have_the_colours_of_their_entities():
     quiet = worlds.make_clips(worlds.GlyphWorld(noise=0.0, amplitude=0.0), 32, 2)
     for entity, colour in (("key", glyphs.KEY_COLOUR), ("dis", glyphs.DISTRACTOR_COLOUR)):
         glyph = quiet.masks[entity] & ~quiet.masks[entity + "_event"]
-        np.testing.assert_array_equal(quiet.video[glyph], np.broadcast_to(np.float32(colour), (glyph.sum(), 3)))
+        np.testing.assert_array_equal(
+            quiet.video[glyph], np.broadcast_to(np.array(colour, np.float32), (glyph.sum(), 3))
+        )
     for mask, factor in (("key_event", "flash"), ("dis_event", "dis_flash")):
         clip = np.nonzero(quiet.masks[mask])[0]
         np.testing.assert_array_equal(
@@ -137,7 +140,7 @@ def test_factors_are_uniform_and_pairwise_independent(many):
         values = [many.factors[name] * min(counts[name], 4) // counts[name] for name in (a, b)]
         table = np.zeros((min(counts[a], 4), min(counts[b], 4)))
         np.add.at(table, tuple(values), 1)
-        assert chi2_contingency(table).pvalue > level, (a, b)
+        assert p_value(chi2_contingency(table)) > level, (a, b)
 
 
 def every_place(direction, dis_direction=0, world=SMALL):
@@ -321,11 +324,11 @@ def test_cheaters_fail_at_the_gates_they_should():
 
 def test_gates_compile_once_and_refuse_what_is_no_answer():
     world = worlds.GlyphWorld(frames=2, size=14, distance=7, event_times=(0, 1), event_frames=1)
-    before = _run_model._cache_size()
+    before = compile_count(_run_model)
     module = nnx.Linear(3, 16, rngs=nnx.Rngs(0))
     for _ in range(2):
         measure_gates(module, world, 9, batch_size=4, prepare=lambda video: video.mean((1, 2, 3)))
-    assert _run_model._cache_size() == before + 1
+    assert compile_count(_run_model) == before + 1
     with pytest.raises(ValueError, match="expected 16 logits per clip, 4 for shape, .*got shape \\(9, 3\\)"):
         measure_gates(lambda video: video.mean((1, 2, 3)), world, 9)
     with pytest.raises(ValueError, match="finite"):
