@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vtcav_jax import models
+from vtcav_jax.models import Network
 from vtcav_jax.tcav.features.encode import EncodeConfig, encode
 from vtcav_jax.tcav.features.gram import Gram, compute_gram
 from vtcav_jax.tcav.features.microbatches import in_memory
@@ -19,30 +20,30 @@ COUNT, EACH = 200, 25  # clips of concepts; targets of each class
 
 
 def clips_of(geometry, seed, count=COUNT):
-    found = make_clips("small", count, seed)
-    return found.labels, geometry.normalised(np.rint(255 * found.video).astype(np.uint8)), found.factors["t0"]
+    clips = make_clips("small", count, seed)
+    return clips.labels, geometry.normalise(np.rint(255 * clips.video).astype(np.uint8)), clips.factors["t0"]
 
 
 def frozen(video, at):
     return np.repeat(video[np.arange(len(video)), at][:, None], video.shape[1], 1)
 
 
-def asked(loaded, seed):
+def measured_effects(network: Network, seed: int) -> dict[tuple[str, str, str, str], tuple[float, float]]:
     """Adjusted p and step by (head, factor, kind, stage), in one family of 2 x 4 x 7 tests."""
-    geometry = loaded.clip_spec
+    geometry = network.clip_spec
     answers, dynamic, t0 = clips_of(geometry, seed)
     stills = [frozen(dynamic, 2 * t0), frozen(dynamic, (2 * t0 + 4) % geometry.frames)]  # when the key flashes, and not
     truth, targets, _ = clips_of(geometry, seed + 1000, 8 * EACH)
     rows = {head: np.flatnonzero(truth[head] == VALUE)[:EACH] for head in GLYPH_QUESTIONS}
-    classes = [loaded.slices[head].start + VALUE for head in GLYPH_QUESTIONS]
+    classes = [network.head_slices[head].start + VALUE for head in GLYPH_QUESTIONS]
     examples = in_memory(np.concatenate([dynamic, *stills]))
-    out = encode(loaded.model, examples, in_memory(targets), classes, STAGES, EncodeConfig("space", batch_size=50))
-    found = {}
+    out = encode(network.model, examples, in_memory(targets), classes, STAGES, EncodeConfig("space", batch_size=50))
+    effects = {}
     for stage in STAGES:
         whole = compute_gram(out.examples[stage], out.gradients[stage], len(classes))
         parts = [
-            Gram(whole.kernel, whole.cross[c : c + 1, some], whole.gradients[c : c + 1, some][:, :, some])
-            for c, some in enumerate(rows.values())
+            Gram(whole.kernel, whole.cross[c : c + 1, used], whole.gradients[c : c + 1, used][:, :, used])
+            for c, used in enumerate(rows.values())
         ]
         for factor, kind in (*((factor, "dynamic") for factor in GLYPH_QUESTIONS), *((f, "static") for f in STILL)):
             here = answers[factor] == VALUE
@@ -50,9 +51,9 @@ def asked(loaded, seed):
             signed = label_vector(first + np.flatnonzero(here), first + np.flatnonzero(~here), 3 * COUNT)
             tests = permutation_tests(parts, signed, permutations=1999, seed=[seed, 7], max_exceedances=50)
             for head, test in zip(GLYPH_QUESTIONS, tests):
-                found[head, factor, kind, stage] = float(test.p_step_effect[0]), float(test.step_effect[0])
-    p = adjust_p(np.array([p for p, _ in found.values()]))
-    return {key: (adjusted_p, step) for (key, (_, step)), adjusted_p in zip(found.items(), p.tolist())}
+                effects[head, factor, kind, stage] = float(test.p_step_effect[0]), float(test.step_effect[0])
+    p = adjust_p(np.array([p for p, _ in effects.values()]))
+    return {key: (adjusted_p, step) for (key, (_, step)), adjusted_p in zip(effects.items(), p.tolist())}
 
 
 @pytest.mark.slow
@@ -60,8 +61,8 @@ def asked(loaded, seed):
 def test_each_head_uses_its_own_factor_and_no_other(seed):
     """Of other clips (seeds 11 to 15) every own factor was found too, and of 210 others 7, at most 1.5 strong: a flash
     covers part of a shape, and the network, whose gates let pass 1.7 % of answers that change, is not perfect."""
-    found = asked(models.load("worlds_swin"), seed)
-    for (head, factor, _, _), (p, step) in found.items():
+    effects = measured_effects(models.load("worlds_swin"), seed)
+    for (head, factor, _, _), (p, step) in effects.items():
         if head == factor:
             assert p < 0.05 and step > 4
         else:
@@ -73,6 +74,6 @@ if __name__ == "__main__":
 
     for path in sys.argv[1:]:
         for seed in (11, 12, 13, 14, 15):
-            for key, (p, step) in asked(models.load(path), seed).items():
+            for key, (p, step) in measured_effects(models.load(path), seed).items():
                 if key[0] == key[1] or p <= 0.05:
                     print(path, seed, "OWN" if key[0] == key[1] else "OTHER", *key, f"{p:.3g} {step:.3g}", flush=True)

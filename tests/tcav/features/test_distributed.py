@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from tests.tcav.experiment.test_run import CLIPS, QUICK, TARGETS, ask, done, made  # noqa: F401
+from tests.tcav.experiment.test_run import CLIPS, QUICK, TARGETS, clip_folder, finished, run_experiment  # noqa: F401
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features import encode as feature_encoding
 
@@ -20,33 +21,33 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, "tests")
 import jax
-from vtcav_jax.tcav import hosts
-made, run, processes, process, port = sys.argv[1:]
+from vtcav_jax.tcav.features import distributed
+clip_folder, run, processes, process, port = sys.argv[1:]
 if int(processes) > 1:
-    hosts.connect(f"localhost:{port}", int(processes), int(process))
-import test_experiment as t
+    distributed.connect(f"localhost:{port}", int(processes), int(process))
+from tests.tcav.experiment import test_run as t
 run = Path(run)
-found = t.ask(Path(made), run, replace(t.QUICK, export=True, steering=3))
-print(jax.device_count(), len(found.rows), found.work.forwards, found.work.backwards)
+results = t.run_experiment(Path(clip_folder), run, replace(t.QUICK, export_vectors=True, steering_controls=3))
+print(jax.device_count(), len(results.rows), results.passes.forwards, results.passes.backwards)
 """
 EXACT = (
-    "target stage concept kind against n_targets verdict test n_concept n_against sets ties degenerate still".split()
-)
-P = ("p", "p_adjusted", "p_step", "p_unit", "p_sign", "auc_p")
+    "target stage concept clip_type negatives n_clips verdict comparison n_concept n_negatives n_random_sets n_ties"
+    " degenerate zero_gradient"
+).split()
+P = ("p", "p_adjusted", "p_step", "p_unit", "p_sign_count", "auc_p")
 
 
-def started(sets, run, processes=1, process=0, port=0, **more):
-    command = [sys.executable, "-c", SCRIPT, *map(str, (sets, run, processes, process, port))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=os.environ | {"JAX_PLATFORMS": "cpu"} | more, **pipes)
+def started(folder: Path, run: Path, processes=1, process=0, port=0, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, (folder, run, processes, process, port))]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | more
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ended(*running):
-    told = [process.communicate(timeout=500) for process in running]
-    assert all(process.returncode == 0 for process in running), told
-    return [out.splitlines()[-1].split() for out, _ in told]  # gloo has its say before
+def last_words(*running: subprocess.Popen[str]) -> list[list[str]]:
+    outputs = [process.communicate(timeout=500) for process in running]
+    assert all(process.returncode == 0 for process in running), outputs
+    return [out.splitlines()[-1].split() for out, _ in outputs]  # gloo has its say before
 
 
 def rows(folder, name="scores.csv"):
@@ -58,39 +59,40 @@ def assert_same_table(ours, theirs):
     """Derivatives to a hundred-thousandth of the largest; a permutation or two may change sides."""
     assert len(ours) == len(theirs) > 0
     largest = max(abs(float(row["derivative"])) for row in theirs)
-    for one, other in zip(ours, theirs):
-        assert [one[name] for name in EXACT] == [other[name] for name in EXACT]
-        for name in ("score", "derivative", "derivative_low", "derivative_high", "sets_low", "sets_high"):
-            np.testing.assert_allclose(float(one[name]), float(other[name]), rtol=1e-4, atol=1e-5 * largest)
+    columns = ("tcav_score", "derivative", "derivative_low", "derivative_high", "single_set_min", "single_set_max")
+    for row, other in zip(ours, theirs):
+        assert [row[name] for name in EXACT] == [other[name] for name in EXACT]
+        for name in columns:
+            np.testing.assert_allclose(float(row[name]), float(other[name]), rtol=1e-4, atol=1e-5 * largest)
         if other["degenerate"] == "False" and other["verdict"] != "no derivative":
             for name in P:
-                np.testing.assert_allclose(float(one[name]), float(other[name]), atol=0.05 if "adj" in name else 0.01)
+                np.testing.assert_allclose(float(row[name]), float(other[name]), atol=0.05 if "adj" in name else 0.01)
 
 
 @pytest.mark.slow
-def test_four_devices_give_the_table_of_one(made, tmp_path):  # noqa: F811
-    one = started(made, tmp_path / "one/run")
-    four = started(made, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    told = ended(one, four)
-    assert [line[0] for line in told] == ["1", "4"] and told[0][1:] == told[1][1:]
+def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):  # noqa: F811
+    one = started(clip_folder, tmp_path / "one/run")
+    four = started(clip_folder, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    words = last_words(one, four)
+    assert [line[0] for line in words] == ["1", "4"] and words[0][1:] == words[1][1:]
     assert_same_table(rows(tmp_path / "four/run"), rows(tmp_path / "one/run"))
     for name in ("quality.csv", "steering.csv"):
         assert len(rows(tmp_path / "four/run", name)) == len(rows(tmp_path / "one/run", name)) > 0
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_write_the_table_of_one(made, done, tmp_path):  # noqa: F811
+def test_two_processes_share_the_work_and_write_the_table_of_one(clip_folder, finished, tmp_path):  # noqa: F811
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    told = ended(*(started(made, tmp_path / "two/run", 2, process, port) for process in range(2)))
-    assert told[0] == told[1]  # both return everything, also what all of them did together
-    about = json.loads((tmp_path / "two/run/run.json").read_text())
-    assert about["work"]["forwards"] == int(told[0][2]) > CLIPS + TARGETS  # steering is forward passes as well
-    assert told[0][0] == "2" and about["work"]["backwards"] == TARGETS
-    assert_same_table(rows(tmp_path / "two/run"), rows(done.folder))
+    words = last_words(*(started(clip_folder, tmp_path / "two/run", 2, process, port) for process in range(2)))
+    assert words[0] == words[1]  # both return everything, also what all of them did together
+    run_info = json.loads((tmp_path / "two/run/run.json").read_text())
+    assert run_info["work"]["forwards"] == int(words[0][2]) > CLIPS + TARGETS  # steering is forward passes as well
+    assert words[0][0] == "2" and run_info["work"]["backwards"] == TARGETS
+    assert_same_table(rows(tmp_path / "two/run"), rows(finished.folder))
     names = {path.name for path in (tmp_path / "two/run").iterdir()}
-    assert names == {path.name for path in done.folder.iterdir()} | {"steering.csv"}
+    assert names == {path.name for path in finished.folder.iterdir()} | {"steering.csv"}
 
 
 def test_one_process_is_the_first_and_has_all_the_work():
@@ -106,22 +108,22 @@ def test_one_process_is_the_first_and_has_all_the_work():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ((None, 2, None), "--num_processes=2 say nothing without --coordinator"),
         (("localhost", 2, 0), "expected HOST:PORT of process 0, or auto"),
         (("auto", None, None), "give --num_processes and --process_id, as no cluster says them"),
     ],
 )
-def test_what_processes_need_to_find_each_other(given, message):
+def test_what_processes_need_to_find_each_other(arguments, message):
     with pytest.raises(ValueError, match=message):
-        distributed.connect(*given)
+        distributed.connect(*arguments)
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(made, tmp_path, monkeypatch, capsys):  # noqa: F811
-    settings = replace(QUICK, stages=("pool",), tests=("absolute",), self_check=0, batch=8)
-    usual = ask(made, tmp_path / "usual/run", settings, ("red",))
+def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(clip_folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    config = replace(QUICK, stages=("pool",), comparisons=("absolute",), calibration_trials=0, batch_size=8)
+    usual = run_experiment(clip_folder, tmp_path / "usual/run", config, ("red",))
     sizes = []
 
     def limited(real):
@@ -135,7 +137,7 @@ def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(made, tmp_path,
 
     for name in ("_activations", "_gradients"):
         monkeypatch.setattr(feature_encoding, name, limited(getattr(feature_encoding, name)))
-    small = ask(made, tmp_path / "small/run", settings, ("red",))
+    small = run_experiment(clip_folder, tmp_path / "small/run", config, ("red",))
     assert set(sizes) == {8, 6, 4, 3, 2} and small.passes.batch_size == 3
     assert (small.passes.forwards, small.passes.backwards) == (usual.passes.forwards, usual.passes.backwards)
     assert_same_table(rows(small.folder), rows(usual.folder))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.support.typed import compile_count, present, set_stages
 from vtcav_jax import tap as taps
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.features import encode as feature_encoding
 from vtcav_jax.tcav.features import feature_store
 from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, EncodeConfig, encode
 from vtcav_jax.tcav.features.gram import Gram, center_kernel, compute_gram
-from vtcav_jax.tcav.features.microbatches import ClipBatches, PassCounter, in_memory, map_batches
+from vtcav_jax.tcav.features.microbatches import ClipBatches, in_memory, map_batches
 
 STAGES = ("first", "second", "pool")
 SHAPE = (4, 4, 6, 3)
@@ -30,7 +33,7 @@ def network(parameters, video, tap=taps.identity_tap):
     return jnp.tanh(x @ parameters[2])
 
 
-network.stages = STAGES
+set_stages(network, STAGES)
 
 
 @pytest.fixture
@@ -45,8 +48,8 @@ def videos():
     return [rng.normal(size=(n, *SHAPE)).astype(np.float32) for n in (11, 7)]
 
 
-def encoded(model, videos, reading=DEFAULT_ENCODING, classes=(1, 4), stages=STAGES, **more):
-    return encode(model, in_memory(videos[0]), in_memory(videos[1]), classes, stages, reading, **more)
+def encoded(model, videos, config=DEFAULT_ENCODING, classes=(1, 4), stages=STAGES, **more):
+    return encode(model, in_memory(videos[0]), in_memory(videos[1]), classes, stages, config, **more)
 
 
 def grams(out, **more):
@@ -56,7 +59,7 @@ def grams(out, **more):
 
 def assert_same(left, right, rtol=1e-5):
     for stage, ours in left.items():
-        for name in ("kernel", "products", "gradients"):
+        for name in ("kernel", "cross", "gradients"):
             a, b = getattr(ours, name), getattr(right[stage], name)
             np.testing.assert_allclose(a, b, atol=rtol * np.abs(b).max(), err_msg=f"{stage} {name}")
 
@@ -65,35 +68,35 @@ def assert_same(left, right, rtol=1e-5):
 def test_products_of_what_the_tap_gives(model, videos):
     examples, targets = videos
     out = encoded(model, videos, EncodeConfig(batch_size=4))
-    _, seen = taps.activations(model, examples, STAGES)
+    _, activations = taps.activations(model, examples, STAGES)
     by_class = taps.gradients_for_classes(model, targets, [1, 4], STAGES)
     np.testing.assert_allclose(out.scores, by_class.logits[:, np.array([1, 4])], rtol=1e-5)
-    for stage, found in grams(out).items():
-        x = np.asarray(seen[stage], np.float64).reshape(11, -1)
+    for stage, gram in grams(out).items():
+        x = np.asarray(activations[stage], np.float64).reshape(11, -1)
         g = np.asarray(by_class.gradients[stage], np.float64).reshape(2, 7, -1)
         x -= x.mean(0)
-        np.testing.assert_allclose(found.kernel, x @ x.T, atol=1e-5 * np.abs(x @ x.T).max())
-        np.testing.assert_allclose(found.cross, g @ x.T, atol=1e-5 * np.abs(g @ x.T).max())
-        np.testing.assert_allclose(found.gradients, g @ g.swapaxes(1, 2), atol=1e-6 * (g**2).sum(-1).max())
-        np.testing.assert_allclose(found.gradient_norms, np.linalg.norm(g, axis=-1), rtol=1e-5)
+        np.testing.assert_allclose(gram.kernel, x @ x.T, atol=1e-5 * np.abs(x @ x.T).max())
+        np.testing.assert_allclose(gram.cross, g @ x.T, atol=1e-5 * np.abs(g @ x.T).max())
+        np.testing.assert_allclose(gram.gradients, g @ g.swapaxes(1, 2), atol=1e-6 * (g**2).sum(-1).max())
+        np.testing.assert_allclose(gram.gradient_norms, np.linalg.norm(g, axis=-1), rtol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", [DEFAULT_ENCODING, EncodeConfig("space", "margin", "integrated", 3)])
-def test_batches_padding_order_and_portions_do_not_matter(model, videos, reading):
-    usual = grams(encoded(model, videos, reading))
-    assert_same(grams(encoded(model, videos, replace(reading, micro_batch=3, classes_at_once=1))), usual)
+@pytest.mark.parametrize("config", [DEFAULT_ENCODING, EncodeConfig("space", "margin", "integrated", 3)])
+def test_batches_padding_order_and_portions_do_not_matter(model, videos, config):
+    usual = grams(encoded(model, videos, config))
+    assert_same(grams(encoded(model, videos, replace(config, batch_size=3, classes_per_pass=1))), usual)
     padded = [
         [(np.concatenate([v[:2], v[:1]]), np.array([True, True, False])), (v[2:], np.ones(len(v) - 2, bool))]
         for v in videos
     ]
     portions = [ClipBatches(len(v), SHAPE, lambda parts=parts: parts) for v, parts in zip(videos, padded)]
-    assert_same(grams(encode(model, *portions, (1, 4), STAGES, replace(reading, micro_batch=5))), usual)
+    assert_same(grams(encode(model, portions[0], portions[1], (1, 4), STAGES, replace(config, batch_size=5))), usual)
     order = np.random.default_rng(1).permutation(11)
-    shuffled = grams(encoded(model, [videos[0][order], videos[1]], reading))
+    shuffled = grams(encoded(model, [videos[0][order], videos[1]], config))
     straight = {
-        stage: Gram(one.kernel[np.ix_(order, order)], one.cross[:, :, order], one.gradients)
-        for stage, one in usual.items()
+        stage: Gram(gram.kernel[np.ix_(order, order)], gram.cross[:, :, order], gram.gradients)
+        for stage, gram in usual.items()
     }
     assert_same(shuffled, straight)
 
@@ -116,9 +119,9 @@ def test_a_target_function_is_a_combination_of_logits(model, videos):
         "log_prob": np.eye(5)[:, None] - probabilities,
         "margin": np.eye(5)[:, None] - np.eye(5)[others],
     }.items():
-        found = grams(encoded(model, videos, EncodeConfig(score_fn=name), range(5)))["second"].cross
+        cross = grams(encoded(model, videos, EncodeConfig(score_fn=name), range(5)))["second"].cross
         expected = np.einsum("cnk,knm->cnm", shares, each)
-        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(cross, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
@@ -137,7 +140,7 @@ def test_pooled_derivatives_are_steps_at_every_position(model, videos, pool, sha
         wide = {"space": (..., None, None, slice(None)), "time": (None,), "all": ()}[pool] if stage != "pool" else ()
         up, down = (taps.steered_logits(model, videos[1], stage, move[wide], eps) for eps in (1e-5, -1e-5))
         slope = np.asarray(up - down)[:, np.array([1, 4])].T / 2e-5
-        ours = out.gradients[stage].memory.reshape(2, 7, -1) @ move.ravel()
+        ours = present(out.gradients[stage].memory).reshape(2, 7, -1) @ move.ravel()
         np.testing.assert_allclose(ours, slope, rtol=1e-6, atol=1e-9)
 
 
@@ -147,7 +150,7 @@ def test_activations_far_from_0_lose_nothing(mesh):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(60, 3000)) + 1e3 * rng.normal(size=3000)).astype(np.float32)
     g = rng.normal(size=(9, 3000)).astype(np.float32)
-    found = compute_gram(
+    gram = compute_gram(
         replace(feature_store.features_from_array(x), width=512),
         replace(feature_store.features_from_array(g), width=512),
         mesh=mesh,
@@ -155,12 +158,12 @@ def test_activations_far_from_0_lose_nothing(mesh):
     exact = x.astype(np.float64)
     for weights in (np.ones(60), np.r_[np.ones(30), np.zeros(30)], rng.random(60)):
         middle = exact - weights @ exact / weights.sum()
-        ours = center_kernel(found.kernel, weights)
+        ours = center_kernel(gram.kernel, weights)
         np.testing.assert_allclose(ours, middle @ middle.T, atol=2e-6 * np.abs(middle @ middle.T).max())
         a = rng.normal(size=60) * weights
         a -= weights * a.sum() / weights.sum()
         size = np.linalg.norm(a @ middle) * np.linalg.norm(g, axis=1)
-        assert (np.abs(found.cross[0] @ a - g.astype(np.float64) @ (a @ middle)) < 2e-6 * size).all()
+        assert (np.abs(gram.cross[0] @ a - g.astype(np.float64) @ (a @ middle)) < 2e-6 * size).all()
 
 
 def test_spilling_changes_nothing(model, videos, tmp_path):
@@ -179,30 +182,31 @@ def test_spilling_changes_nothing(model, videos, tmp_path):
 
 def test_every_clip_once_and_every_gradient_once(model, videos):
     """What the network was really given, clip by clip, in programs that were compiled once each."""
-    given = []
+    clip_sums = []
 
     def counting(parameters, video, tap=taps.identity_tap):
-        jax.debug.callback(lambda v: given.extend(np.asarray(v).sum((1, 2, 3, 4)).tolist()), video)
+        jax.debug.callback(lambda v: clip_sums.extend(np.asarray(v).sum((1, 2, 3, 4)).tolist()), video)
         return network(parameters, video, tap)
 
     model = Partial(counting, *model.args)
     out = encoded(model, videos, EncodeConfig(batch_size=4), [0, 1, 4])
     jax.effects_barrier()
     sums = np.concatenate([v.sum((1, 2, 3, 4), dtype=np.float64) for v in videos])
-    times = [(np.abs(np.array(given) - s) < 1e-3).sum() for s in sums]
+    times = [(np.abs(np.array(clip_sums) - s) < 1e-3).sum() for s in sums]
     # The last clip of each kind fills its last micro-batch up
-    assert times == [1] * 10 + [2] + [1] * 6 + [2] and len(given) == 20
+    assert times == [1] * 10 + [2] + [1] * 6 + [2] and len(clip_sums) == 20
     assert (out.passes.forwards, out.passes.backwards) == (18, 21)
-    programs = feature_encoding._activations._cache_size(), feature_encoding._gradients._cache_size()
+    programs = compile_count(feature_encoding._activations), compile_count(feature_encoding._gradients)
     encoded(model, videos, EncodeConfig(batch_size=4, budget=10**6), [2, 3, 0])
-    assert (feature_encoding._activations._cache_size(), feature_encoding._gradients._cache_size()) == programs
+    assert (compile_count(feature_encoding._activations), compile_count(feature_encoding._gradients)) == programs
 
 
 def test_nothing_behind_the_deepest_stage_is_computed(model, videos):
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",))
 
     def flops(stage):
-        program = feature_encoding._activations.lower(model, videos[0], (stage,), DEFAULT_ENCODING, mesh).compile()
+        jitted: Any = feature_encoding._activations
+        program = jitted.lower(model, videos[0], (stage,), DEFAULT_ENCODING, mesh).compile()
         return program.cost_analysis()["flops"]
 
     positions = 11 * 4 * 4 * 6
@@ -219,13 +223,13 @@ def test_out_of_memory_halves_the_micro_batch(capsys):
         return videos.sum((1, 2, 3, 4))
 
     videos = np.random.default_rng(0).normal(size=(10, *SHAPE)).astype(np.float32)
-    mesh, work = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",)), PassCounter()
-    out = [o[:real] for _, real, o in map_batches(run, in_memory(videos), (), "clips", 8, mesh, work)]
+    runtime = Runtime.single_device()
+    out = [o[:real] for _, real, o in map_batches(run, in_memory(videos), (), "clips", 8, runtime)]
     np.testing.assert_allclose(np.concatenate(out), videos.sum((1, 2, 3, 4)), rtol=1e-4, atol=1e-4)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2] and work.batch_size == 2
+    assert sizes == [8, 4, 2, 2, 2, 2, 2] and runtime.passes.batch_size == 2
     assert "going on with 2 clips" in capsys.readouterr().err
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
-        list(map_batches(partial(_never, []), in_memory(videos), (), "clips", 8, mesh, work))
+        list(map_batches(partial(_never, []), in_memory(videos), (), "clips", 8, runtime))
 
 
 def _never(_, videos):
@@ -234,18 +238,18 @@ def _never(_, videos):
 
 SCRIPT = """
 import sys, jax, numpy as np
-sys.path.insert(0, "tests")
-import test_tcav_gram as t
+from tests.tcav.features import test_gram as t
+from vtcav_jax.runtime import Runtime
 from jax.tree_util import Partial
 keys = jax.random.split(jax.random.key(0), 3)
 model = Partial(t.network, [jax.random.normal(k, s) for k, s in zip(keys, [(3, 8), (8, 6), (6, 5)])])
 rng = np.random.default_rng(0)
 videos = [rng.normal(size=(n, *t.SHAPE)).astype(np.float32) for n in (11, 7)]
-mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("b",))
-out = t.encoded(model, videos, t.Reading(micro_batch=5), mesh=mesh)
-found = t.grams(out, mesh=mesh)
-names = ("kernel", "products", "gradients")
-arrays = {f"{stage}.{name}": getattr(one, name) for stage, one in found.items() for name in names}
+runtime = Runtime.local()
+out = t.encoded(model, videos, t.EncodeConfig(batch_size=5), runtime=runtime)
+grams = t.grams(out, mesh=runtime.mesh)
+names = ("kernel", "cross", "gradients")
+arrays = {f"{stage}.{name}": getattr(gram, name) for stage, gram in grams.items() for name in names}
 np.savez(sys.argv[1], devices=jax.device_count(), **arrays)
 """
 
@@ -257,9 +261,9 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
     subprocess.run([sys.executable, "-c", SCRIPT, str(path)], env=os.environ | flags, check=True)
     with np.load(path) as four:
         assert four["devices"] == 4
-        names = ("kernel", "products", "gradients")
-        found = {stage: Gram(*(four[f"{stage}.{name}"] for name in names)) for stage in STAGES}
-    assert_same(found, grams(encoded(model, videos)))
+        names = ("kernel", "cross", "gradients")
+        loaded = {stage: Gram(*(four[f"{stage}.{name}"] for name in names)) for stage in STAGES}
+    assert_same(loaded, grams(encoded(model, videos)))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,7 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
         (lambda m, v: encoded(m, v, classes=[0.5]), "classes are whole numbers"),
         (lambda m, v: encoded(m, v, classes=np.zeros((3, 1), int)), "a row for each of 7 targets, got 3"),
         (lambda m, v: encoded(m, [v[0][:, :2], v[1]]), "must be of one shape and type"),
-        (lambda m, v: EncodeConfig("spac", "logits", batch_size=0), "one of none, space.*target_fn is one of.*at least 1"),
+        (lambda m, v: EncodeConfig("spac", "logits", batch_size=0), "pool: expected one of none, space.*score_fn: expected one of.*batch_size: expected at least 1"),
         (lambda m, v: encode(m, ClipBatches(9, SHAPE, in_memory(v[0]).batches), in_memory(v[1]), [0], "pool"), "expected 9 concept"),
         (lambda m, v: encode(m, ClipBatches(12, SHAPE, in_memory(v[0]).batches), in_memory(v[1]), [0], "pool"), "12 .*clips, got 11"),
         (lambda m, v: compute_gram(feature_store.features_from_array(v[0]), feature_store.features_from_array(v[1]), 2), "7 gradients are not the same number"),

@@ -78,16 +78,16 @@ def toy(seed=0, m=16, n=9, d=60, classes=2, shift=0.0, tilt=0.0):
 
 def test_label_test_is_what_enumeration_says():
     """6 clips, 3 of each kind: all 20 choices, by hand, against many permutations."""
-    found = toy(m=6)
+    gram = toy(m=6)
     signed = label_vector(range(3), range(3, 6), 6)
     rows = np.stack([label_vector(up, set(range(6)) - set(up), 6) for up in combinations(range(6), 3)])
-    vectors = fit(found.kernel, rows, DIFFERENCE)
-    means = np.abs(derivatives(found, vectors.unit).mean(1))
+    vectors = fit(gram.kernel, rows, DIFFERENCE)
+    means = np.abs(derivatives(gram, vectors.unit).mean(1))
     exact = (means >= means[:, :1] - 1e-12).mean(1)
-    result = permutation_test(found, signed, DIFFERENCE, permutations=4999)
+    result = permutation_test(gram, signed, DIFFERENCE, permutations=4999)
     np.testing.assert_allclose(result.p, exact, atol=0.02)
     assert result.p_min_attainable == 0.1 and (result.p >= 0.1).all()  # 2 of the 20: itself and its opposite
-    np.testing.assert_allclose(result.derivative, derivatives(found, vectors.unit).mean(1)[:, 0])
+    np.testing.assert_allclose(result.derivative, derivatives(gram, vectors.unit).mean(1)[:, 0])
 
 
 def test_permuted_labels_stay_in_their_blocks():
@@ -110,9 +110,9 @@ def test_p_values_of_random_choices_are_uniform(estimator):
     """Clips of one kind pose as a concept; the network has a preference. Also by the sign count, which is discrete."""
     p, sign_p = [], []
     for seed in range(60):
-        found = toy(seed, m=24, classes=1, tilt=1.0)
+        gram = toy(seed, m=24, classes=1, tilt=1.0)
         result = permutation_test(
-            found, label_vector(range(8), range(8, 24), 24), FitConfig(estimator), permutations=99, seed=seed
+            gram, label_vector(range(8), range(8, 24), 24), FitConfig(estimator), permutations=99, seed=seed
         )
         p.append(result.p[0])
         sign_p.append(result.p_sign_count[0])
@@ -123,12 +123,10 @@ def test_p_values_of_random_choices_are_uniform(estimator):
 
 
 def test_a_test_that_ends_early_is_the_same_where_something_is_found():
-    """`enough` over how many that took, by hand; the same permutations are drawn."""
-    found, signed = toy(4, m=30, n=12, tilt=0.6), label_vector(range(10), range(10, 30), 30)
-    whole, early = (
-        permutation_test(found, signed, DIFFERENCE, permutations=999, max_exceedances=e) for e in (None, 20)
-    )
-    for name, values in (("p", whole.null_derivatives), ("step_p", None)):
+    """`max_exceedances` over how many that took, by hand; the same permutations are drawn."""
+    gram, signed = toy(4, m=30, n=12, tilt=0.6), label_vector(range(10), range(10, 30), 30)
+    whole, early = (permutation_test(gram, signed, DIFFERENCE, permutations=999, max_exceedances=e) for e in (None, 20))
+    for name, values in (("p", whole.null_derivatives), ("p_step_effect", None)):
         for c, p in enumerate(getattr(whole, name)):
             if p <= 20 / 1000:
                 assert getattr(early, name)[c] == p
@@ -144,14 +142,18 @@ def test_a_test_that_ends_early_is_the_same_where_something_is_found():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("enough", [None, 8])
-def test_what_is_no_concept_is_found_as_often_as_alpha_says(enough):
+@pytest.mark.parametrize("max_exceedances", [None, 8])
+def test_what_is_no_concept_is_found_as_often_as_alpha_says(max_exceedances):
     """400 trials, of logistic vectors; with 199 permutations exactly 5 % of p-values may be at most 0.05."""
     p, step_p = np.empty(400), np.empty(400)
     for seed in range(400):
-        found = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
+        gram = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
         test = permutation_test(
-            found, label_vector(range(12), range(12, 36), 36), permutations=199, seed=seed, max_exceedances=enough
+            gram,
+            label_vector(range(12), range(12, 36), 36),
+            permutations=199,
+            seed=seed,
+            max_exceedances=max_exceedances,
         )
         p[seed], step_p[seed] = test.p[0], test.p_step_effect[0]
     for values in (p, step_p):
@@ -160,11 +162,11 @@ def test_what_is_no_concept_is_found_as_often_as_alpha_says(enough):
 
 
 def test_a_planted_concept_is_found_by_labels_and_by_sets():
-    found = toy(m=120, shift=8.0, tilt=2.0)
-    result = permutation_test(found, label_vector(range(60), range(60, 120), 120), permutations=199)
+    gram = toy(m=120, shift=8.0, tilt=2.0)
+    result = permutation_test(gram, label_vector(range(60), range(60, 120), 120), permutations=199)
     np.testing.assert_allclose(result.p, 1 / 200)
     sets = [np.arange(i, i + 6) for i in range(0, 120, 6)]
-    by_set = set_permutation_test(found, [sets[0], *sets[10:]])
+    by_set = set_permutation_test(gram, [sets[0], *sets[10:]])
     np.testing.assert_allclose(by_set.p, 1 / 11)
     assert by_set.p_min_attainable == 1 / 11 and (by_set.derivative > 0).all()
 
@@ -186,32 +188,33 @@ def test_bootstraps_hold_what_they_say_apart():
     x, g = rng.normal(size=(80, 30)), np.repeat(rng.normal(size=(1, 30)), 12, 0)
     x[:40, 0] += 5
     g[:, 0] += 5
-    found = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
+    gram = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
     signed = label_vector(range(40), range(40, 80), 80)
-    result = bootstrap(found, signed, draws=200)
-    estimate = tcav_scores(found, fit(found.kernel, signed[None]))
+    result = bootstrap(gram, signed, draws=200)
+    estimate = tcav_scores(gram, fit(gram.kernel, signed[None]))
     width = {source: r.derivative.high[0] - r.derivative.low[0] for source, r in result.items()}
     assert width["targets"] < 1e-5 < 0.05 < min(width["concept"], width["negatives"]) < width["all"]  # one gradient
-    for one in result.values():
-        assert one.derivative.low[0] - 1e-5 <= estimate.derivative[0, 0] <= one.derivative.high[0] + 0.2
-        np.testing.assert_allclose([one.sign_count.low[0], one.sign_count.high[0]], 1)
-        assert one.relative_derivative.high[0] <= 1
-    same = bootstrap(found, signed, draws=200, sources=["negatives"])
+    for intervals in result.values():
+        low, high = intervals.derivative.low[0], intervals.derivative.high[0]
+        assert low - 1e-5 <= estimate.derivative[0, 0] <= high + 0.2
+        np.testing.assert_allclose([intervals.sign_count.low[0], intervals.sign_count.high[0]], 1)
+        assert intervals.relative_derivative.high[0] <= 1
+    same = bootstrap(gram, signed, draws=200, sources=["negatives"])
     np.testing.assert_array_equal(same["negatives"].derivative.low, result["negatives"].derivative.low)
 
 
 def test_bootstrap_of_targets_is_that_of_their_derivatives():
-    found = toy(3, m=20, n=40, classes=1, tilt=1.0)
+    gram = toy(3, m=20, n=40, classes=1, tilt=1.0)
     signed = label_vector(range(10), range(10, 20), 20)
-    along = derivatives(found, fit(found.kernel, signed[None]).unit)[0, :, 0]
+    along = derivatives(gram, fit(gram.kernel, signed[None]).unit)[0, :, 0]
     theirs = stats.bootstrap((along,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
-    ours = bootstrap(found, signed, draws=4000, sources=["targets"])["targets"].derivative
+    ours = bootstrap(gram, signed, draws=4000, sources=["targets"])["targets"].derivative
     np.testing.assert_allclose([ours.low[0], ours.high[0]], [theirs.low, theirs.high], atol=0.08 * along.std())
 
 
 def test_quality_knows_a_concept_from_a_choice_of_clips():
-    found = toy(2, m=40, shift=6.0)
-    concept = validate_vector(found.kernel, label_vector(range(20), range(20, 40), 40), permutations=99)
+    gram = toy(2, m=40, shift=6.0)
+    concept = validate_vector(gram.kernel, label_vector(range(20), range(20, 40), 40), permutations=99)
     assert concept.auc > 0.95 and concept.p == 0.01 and concept.is_encoded() and concept.split_half > 0.4
     nothing = [
         validate_vector(toy(seed, m=40).kernel, label_vector(range(20), range(20, 40), 40), DIFFERENCE, permutations=39)
@@ -295,9 +298,9 @@ def test_intervals_hold_what_other_clips_would_have_given(shift):
         rng = np.random.default_rng(seed)
         x, g = rng.normal(size=(45, 300)), rng.normal(size=(20, 300)) / 300**0.5 + direction
         x[:15] += shift * direction
-        found = Gram(x @ x.T, (g @ x.T)[None], (g @ g.T)[None])
-        estimates.append(tcav_scores(found, fit(found.kernel, signed[None])).derivative[0, 0])
-        interval = bootstrap(found, signed, draws=300, sources=["all"])["all"].derivative
+        gram = Gram(x @ x.T, (g @ x.T)[None], (g @ g.T)[None])
+        estimates.append(tcav_scores(gram, fit(gram.kernel, signed[None])).derivative[0, 0])
+        interval = bootstrap(gram, signed, draws=300, sources=["all"])["all"].derivative
         low.append(interval.low[0])
         high.append(interval.high[0])
     low, high, truth = np.array(low), np.array(high), np.mean(estimates)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.support.typed import set_stages
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.tcav.features import feature_store
 from vtcav_jax.tcav.features.encode import EncodeConfig, encode
@@ -30,10 +31,10 @@ def oracle(parameters, video, tap=identity_tap):
     return jax.nn.gelu(z, approximate=True) @ parameters[3].T
 
 
-oracle.stages = ("h",)
+set_stages(oracle, ("h",))
 
 
-def oracle_gram(dtype, vector, **reading):
+def oracle_gram(dtype, vector, **encoding):
     i, k, j, q, c = (np.arange(n)[:, None] for n in (6, 36, 12, 8, 4))
     x = np.sin(0.37 * (i + 1) * (k.T + 1) + 0.11 * i).reshape(6, 2, 3, 3, 2).astype(dtype)
     parameters = (
@@ -43,7 +44,7 @@ def oracle_gram(dtype, vector, **reading):
         np.cos(0.31 * (c + 1) * (q.T + 2)),
     )
     model = Partial(oracle, [jnp.asarray(p, dtype) for p in parameters])
-    out = encode(model, in_memory(x), in_memory(x), range(4), "h", EncodeConfig(batch_size=4, **reading))
+    out = encode(model, in_memory(x), in_memory(x), range(4), "h", EncodeConfig(batch_size=4, **encoding))
     pair = feature_store.features_from_array(np.stack([vector, 0 * vector]).astype(dtype))
     return compute_gram(pair, out.gradients["h"], 4), out.scores
 
@@ -55,26 +56,26 @@ FIXED = np.array([[1.0, -1.0]])  # the mean difference of a vector and 0 is the 
 def test_oracle(dtype, atol):
     with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
         sines = np.sin(np.arange(12) + 1.0)
-        found, logits = oracle_gram(dtype, sines)
-        vector = fit(found.kernel, FIXED, FitConfig("mean_difference"))
+        gram, logits = oracle_gram(dtype, sines)
+        vector = fit(gram.kernel, FIXED, FitConfig("mean_difference"))
         np.testing.assert_allclose(logits[0], [0.74283044, -1.30876302, -0.65997753, -3.41102132], atol=1e-6)
-        np.testing.assert_allclose(derivatives(found, vector.a)[:, :, 0], LOGIT, atol=atol)
-        result = tcav_scores(found, vector)
+        np.testing.assert_allclose(derivatives(gram, vector.a)[:, :, 0], LOGIT, atol=atol)
+        result = tcav_scores(gram, vector)
         np.testing.assert_array_equal(result.sign_count[:, 0], [0, 0, 1, 1])
         np.testing.assert_allclose(result.derivative[2, 0], 0.3744104683, atol=atol)
-        log, log_probs = oracle_gram(dtype, sines, target_fn="log_prob")
+        log, log_probs = oracle_gram(dtype, sines, score_fn="log_prob")
         probability = derivatives(log, vector.a)[2, :, 0] * np.exp(log_probs[:, 2])
         np.testing.assert_allclose(probability, PROBABILITY, atol=atol)
-        path, _ = oracle_gram(dtype, sines, sensitivity="integrated", steps=12)
+        path, _ = oracle_gram(dtype, sines, sensitivity="integrated", integration_steps=12)
         np.testing.assert_allclose(derivatives(path, vector.a)[2, :, 0], INTEGRATED, atol=2e-6)
 
 
 def test_logit_and_probability_may_disagree():
     cosines = np.cos(1.87 * (np.arange(12) + 1.0))
     for name, expected in {"logit": [1, 1 / 6, 5 / 6, 4 / 6], "log_prob": [1, 1 / 6, 2 / 6, 0]}.items():
-        found, _ = oracle_gram(np.float32, cosines, target_fn=name)
-        vector = fit(found.kernel, FIXED, FitConfig("mean_difference"))
-        np.testing.assert_allclose(tcav_scores(found, vector).sign_count[:, 0], expected, rtol=1e-6)
+        gram, _ = oracle_gram(np.float32, cosines, score_fn=name)
+        vector = fit(gram.kernel, FIXED, FitConfig("mean_difference"))
+        np.testing.assert_allclose(tcav_scores(gram, vector).sign_count[:, 0], expected, rtol=1e-6)
 
 
 def planted(video, tap=identity_tap):
@@ -91,10 +92,8 @@ def test_a_network_whose_scores_are_0_and_1(pool, estimator):
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (60, 20))
     examples[:30, ..., 0] += 1.5
     out = encode(planted, in_memory(examples), in_memory(targets), [0, 1, 2], "x", EncodeConfig(pool))
-    found = compute_gram(out.examples["x"], out.gradients["x"], 3)
-    result = tcav_scores(
-        found, fit(found.kernel, label_vector(range(30), range(30, 60), 60)[None], FitConfig(estimator))
-    )
+    gram = compute_gram(out.examples["x"], out.gradients["x"], 3)
+    result = tcav_scores(gram, fit(gram.kernel, label_vector(range(30), range(30, 60), 60)[None], FitConfig(estimator)))
     np.testing.assert_array_equal(result.sign_count[:2, 0], [1, 0])
     assert (
         result.relative_derivative[0, 0] > 0.6
@@ -102,7 +101,7 @@ def test_a_network_whose_scores_are_0_and_1(pool, estimator):
         and abs(result.relative_derivative[2, 0]) < 0.4
     )
     # Gradients of one direction and many lengths: the sign count still cannot be but 0 or 1
-    assert (gradient_stats(found).variation > 1e-3).all() and gradient_stats(found).degenerate.all()
+    assert (gradient_stats(gram).variation > 1e-3).all() and gradient_stats(gram).degenerate.all()
 
 
 def random_gram(seed=0, m=24, n=13, d=200, classes=2):
@@ -116,12 +115,12 @@ def random_gram(seed=0, m=24, n=13, d=200, classes=2):
 
 
 def test_scores_are_those_of_explicit_vectors(float64):
-    found, x, g = random_gram()
+    gram, x, g = random_gram()
     signed = np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(0, 24, 3), range(1, 24, 3), 24)])
-    vectors = fit(found.kernel, signed)
+    vectors = fit(gram.kernel, signed)
     w = vectors.a @ (x - x.mean(0))
     along = np.einsum("cnd,vd->cnv", g, w / np.linalg.norm(w, axis=1, keepdims=True))
-    result = tcav_scores(found, vectors)
+    result = tcav_scores(gram, vectors)
     np.testing.assert_allclose(result.derivative, along.mean(1), atol=1e-12)
     np.testing.assert_allclose(result.sign_count, (along > 0).mean(1))
     lengths = np.linalg.norm(g, axis=-1).mean(1, keepdims=True)
@@ -129,11 +128,11 @@ def test_scores_are_those_of_explicit_vectors(float64):
 
 
 def test_opposite_concepts_have_opposite_scores():
-    found, _, _ = random_gram()
+    gram, _, _ = random_gram()
     vectors = fit(
-        found.kernel, np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(8, 24), range(8), 24)])
+        gram.kernel, np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(8, 24), range(8), 24)])
     )
-    result = tcav_scores(found, vectors)
+    result = tcav_scores(gram, vectors)
     np.testing.assert_allclose(result.sign_count[:, 0], 1 - result.sign_count[:, 1], rtol=1e-12)
     np.testing.assert_allclose(result.derivative[:, 0], -result.derivative[:, 1], atol=1e-7)
 
@@ -160,17 +159,17 @@ def test_a_linear_head_is_degenerate_and_only_it():
     rng = np.random.default_rng(0)
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (30, 20))
     out = encode(linear_head, in_memory(examples), in_memory(targets), [0, 1], ("deep", "pool"))
-    found = {name: compute_gram(out.examples[name], out.gradients[name], 2) for name in ("deep", "pool")}
-    assert gradient_stats(found["pool"]).degenerate.all() and (gradient_stats(found["pool"]).variation < 1e-6).all()
+    grams = {name: compute_gram(out.examples[name], out.gradients[name], 2) for name in ("deep", "pool")}
+    assert gradient_stats(grams["pool"]).degenerate.all() and (gradient_stats(grams["pool"]).variation < 1e-6).all()
     assert (
-        not gradient_stats(found["deep"]).degenerate.any()
-        and (gradient_stats(found["deep"]).gradient_diversity > 0.1).all()
+        not gradient_stats(grams["deep"]).degenerate.any()
+        and (gradient_stats(grams["deep"]).gradient_diversity > 0.1).all()
     )
-    vectors = fit(found["pool"].kernel, label_vector(range(15), range(15, 30), 30)[None])
+    vectors = fit(grams["pool"].kernel, label_vector(range(15), range(15, 30), 30)[None])
     w = out.examples["pool"].linear_combination(vectors.unit)[0]
-    result = tcav_scores(found["pool"], vectors)
+    result = tcav_scores(grams["pool"], vectors)
     weights = np.array([[1.0, 0.3], [-2, 0.2]])
-    along = derivatives(found["pool"], vectors.unit)[:, :, 0]
+    along = derivatives(grams["pool"], vectors.unit)[:, :, 0]
     np.testing.assert_allclose(along, np.tile((weights @ w)[:, None], 20), rtol=1e-4)
     np.testing.assert_allclose(
         result.relative_derivative[:, 0], weights @ w / np.linalg.norm(weights, axis=1), rtol=1e-4

@@ -39,14 +39,14 @@ def clips(m, d, seed, shift=0.3):
 def test_logistic_oracle(probe, lam, offset):
     x, y = probe
     x = x + offset
-    found = fit(x @ x.T, y[None], FitConfig(l2=float(lam), relative_l2=False))
+    fitted = fit(x @ x.T, y[None], FitConfig(l2=float(lam), relative_l2=False))
     w, b, objective = ORACLE[lam]
-    np.testing.assert_allclose((found.a @ x)[0], w, atol=1e-7)
-    np.testing.assert_allclose(found.intercept + offset * (found.a @ x).sum(1), b, atol=3e-6 if offset else 1e-7)
-    f = classifier_scores(x @ x.T, found)[0]
-    ours = np.logaddexp(0, -y * f).mean() + found.l2[0] / 2 * found.norm[0] ** 2
+    np.testing.assert_allclose((fitted.a @ x)[0], w, atol=1e-7)
+    np.testing.assert_allclose(fitted.intercept + offset * (fitted.a @ x).sum(1), b, atol=3e-6 if offset else 1e-7)
+    f = classifier_scores(x @ x.T, fitted)[0]
+    ours = np.logaddexp(0, -y * f).mean() + fitted.l2[0] / 2 * fitted.norm[0] ** 2
     np.testing.assert_allclose(ours, objective, atol=1e-9)
-    assert found.converged.all() and found.residual.max() < 1e-7 and found.iterations.max() < 30
+    assert fitted.converged.all() and fitted.residual.max() < 1e-7 and fitted.iterations.max() < 30
 
 
 def test_other_estimators_oracle(probe):
@@ -87,19 +87,19 @@ def test_gram_solution_is_the_primal_optimum(lam, d):
     rng = np.random.default_rng(0)
     signed = np.where(np.arange(40) < 20, 1.0, -1.0)
     signed = np.stack([signed, signed * rng.integers(0, 3, 40), signed * (rng.random(40) < 0.4)])
-    found = fit(x @ x.T, signed, FitConfig(l2=lam))
-    assert found.converged.all()
+    fitted = fit(x @ x.T, signed, FitConfig(l2=lam))
+    assert fitted.converged.all()
     for i, row in enumerate(signed):
         used = x[row != 0]
         share = np.abs(row[row != 0]) / np.abs(row).sum()
         spread = (share * ((used - share @ used) ** 2).sum(1)).sum()
-        np.testing.assert_allclose(found.l2[i], lam * spread)
-        w = primal(x, row, found.l2[i])
-        ours = found.a[i] @ x
+        np.testing.assert_allclose(fitted.l2[i], lam * spread)
+        w = primal(x, row, fitted.l2[i])
+        ours = fitted.a[i] @ x
         assert np.linalg.norm(ours - w[:-1]) < 1e-6 * np.linalg.norm(w[:-1])
-        np.testing.assert_allclose(found.intercept[i], w[-1], atol=1e-5 * max(1, abs(w[-1])))
-        np.testing.assert_allclose(found.norm[i], np.linalg.norm(ours))
-        assert (found.a[i][row == 0] == 0).all() and abs(found.a[i].sum()) < 1e-12
+        np.testing.assert_allclose(fitted.intercept[i], w[-1], atol=1e-5 * max(1, abs(w[-1])))
+        np.testing.assert_allclose(fitted.norm[i], np.linalg.norm(ours))
+        assert (fitted.a[i][row == 0] == 0).all() and abs(fitted.a[i].sum()) < 1e-12
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
@@ -124,16 +124,16 @@ def test_properties(estimator):
     x = clips(30, 50, 3)
     kernel, training = x @ x.T, FitConfig(estimator)
     one, other = label_vector(range(10), range(10, 30), 30), label_vector(range(10, 30), range(10), 30)
-    found = fit(kernel, np.stack([one, other]), training)
-    np.testing.assert_allclose(found.unit[0], -found.unit[1], atol=1e-7)
-    np.testing.assert_allclose(cosines(kernel, found), [[1, -1], [-1, 1]], atol=1e-9)
+    fitted = fit(kernel, np.stack([one, other]), training)
+    np.testing.assert_allclose(fitted.unit[0], -fitted.unit[1], atol=1e-7)
+    np.testing.assert_allclose(cosines(kernel, fitted), [[1, -1], [-1, 1]], atol=1e-9)
     order = np.random.default_rng(0).permutation(30)
     shuffled = fit(kernel[np.ix_(order, order)], one[None, order], training)
-    np.testing.assert_allclose(shuffled.unit[0], found.unit[0][order], atol=1e-7)
+    np.testing.assert_allclose(shuffled.unit[0], fitted.unit[0][order], atol=1e-7)
     scaled = fit(100 * kernel, one[None], training)  # lambda is relative
-    np.testing.assert_allclose(scaled.unit[0] * 10, found.unit[0], atol=1e-7)
+    np.testing.assert_allclose(scaled.unit[0] * 10, fitted.unit[0], atol=1e-7)
     moved = fit(center_kernel(kernel, np.arange(30.0)), one[None], training)
-    np.testing.assert_allclose(moved.unit[0], found.unit[0], atol=1e-6)
+    np.testing.assert_allclose(moved.unit[0], fitted.unit[0], atol=1e-6)
     twice = fit(kernel, np.stack([one * (1 + (np.arange(30) == 3))]), training)
     index = np.r_[np.arange(30), 3]
     repeated = fit(kernel[np.ix_(index, index)], one[None, index], training)
@@ -141,8 +141,8 @@ def test_properties(estimator):
 
 
 def test_examples_that_are_all_the_same_give_a_vector_of_length_0():
-    found = fit(np.ones((4, 4)), np.array([[1.0, 1, -1, -1]]))
-    assert found.norm[0] < 1e-12 and found.converged.all()
+    fitted = fit(np.ones((4, 4)), np.array([[1.0, 1, -1, -1]]))
+    assert fitted.norm[0] < 1e-12 and fitted.converged.all()
     zero = fit(np.zeros((4, 4)), np.array([[1.0, -1, -1, -1]]))
     assert zero.norm[0] == 0 and np.isnan(zero.unit).all()
 
@@ -156,19 +156,19 @@ def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
     rough = (rough + rough.T) / 2
     signed = np.stack([label_vector(range(i, i + 6), range(i + 6, i + 24), 300) for i in range(0, 270, 30)])
     assert np.linalg.eigvalsh(rough)[0] < -1e-4
-    own, true = fit(rough, signed), fit(exact, signed)
-    assert own.converged.all()
-    both = np.einsum("vm,mn,vn->v", own.unit, exact, true.unit)
+    from_rough, from_exact = fit(rough, signed), fit(exact, signed)
+    assert from_rough.converged.all()
+    both = np.einsum("vm,mn,vn->v", from_rough.unit, exact, from_exact.unit)
     assert np.all(both > 0.999)
 
 
 def test_what_does_not_converge_says_so():
     x = clips(30, 100, 4)
-    found = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3, max_iterations=3))
-    assert not found.converged.any() and found.iterations[0] == 3 and found.residual[0] > 1e-7
+    fitted = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3, max_iterations=3))
+    assert not fitted.converged.any() and fitted.iterations[0] == 3 and fitted.residual[0] > 1e-7
     best = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3))
-    w, ours = best.a @ x, found.a @ x
-    assert np.linalg.norm(w - ours) <= found.residual[0] * np.linalg.norm(ours)  # what the residual promises
+    w, ours = best.a @ x, fitted.a @ x
+    assert np.linalg.norm(w - ours) <= fitted.residual[0] * np.linalg.norm(ours)  # what the residual promises
 
 
 def test_an_iteration_is_one_product(monkeypatch):
@@ -176,8 +176,8 @@ def test_an_iteration_is_one_product(monkeypatch):
     gradient = kernel_lbfgs._Problem.gradient
     monkeypatch.setattr(kernel_lbfgs._Problem, "gradient", lambda *a: (counts.append(1), gradient(*a))[1])
     x = clips(30, 100, 4)
-    found = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None])
-    assert len(counts) == found.iterations[0] + 1
+    fitted = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None])
+    assert len(counts) == fitted.iterations[0] + 1
 
 
 def test_products_that_rounding_left_below_zero():
@@ -188,23 +188,23 @@ def test_products_that_rounding_left_below_zero():
     signed = np.stack([label_vector(range(i, i + 12), range(i + 200, i + 212), 400) for i in range(0, 180, 15)])
     clean, rounded = fit(kernel, signed), fit(kernel + (wrong + wrong.T) / 2, signed)
     assert rounded.converged.all()
-    ours, other = (found.a @ x for found in (clean, rounded))
+    ours, other = (fitted.a @ x for fitted in (clean, rounded))
     assert (np.linalg.norm(ours - other, axis=1) <= 1e-3 * clean.norm).all()
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "ridge"])
-@pytest.mark.parametrize("own", [False, True], ids=["one K", "each its own"])
+@pytest.mark.parametrize("is_own_kernel", [False, True], ids=["one K", "each its own"])
 @pytest.mark.usefixtures("usual_promotion")  # optax mixes int32 and int64
 @pytest.mark.slow
-def test_optax_finds_the_same_vectors(estimator, own):
-    x = clips(400 if own else 24, 60, 6, 0.3)
+def test_optax_finds_the_same_vectors(estimator, is_own_kernel):
+    x = clips(400 if is_own_kernel else 24, 60, 6, 0.3)
     rng = np.random.default_rng(1)
-    chosen = [rng.permutation(len(x))[:24] if own else rng.permutation(24) for _ in range(3)]
+    chosen = [rng.permutation(len(x))[:24] if is_own_kernel else rng.permutation(24) for _ in range(3)]
     signed = np.stack([label_vector(rows[:10], rows[10:], len(x), balanced=True) for rows in chosen])
     host, device = (fit(x @ x.T, signed, FitConfig(estimator, solver=solver)) for solver in ("host", "optax"))
     assert device.converged.all() and (device.residual <= 1e-7).all()
     # Each is within its residual of the optimum
-    ours, other = (found.a @ x for found in (host, device))
+    ours, other = (fitted.a @ x for fitted in (host, device))
     assert (np.linalg.norm(ours - other, axis=1) <= 2e-7 * host.norm).all()
     np.testing.assert_allclose(device.intercept, host.intercept, atol=1e-6)
 
@@ -219,7 +219,7 @@ def test_balanced_labels_weigh_both_sides_alike():
     [
         (lambda k: fit(k, np.ones((2, 4))), "both sides, those in rows 0, 1"),
         (lambda k: fit(k * np.nan, np.array([[1.0, -1, 0, 0]])), "not finite"),
-        (lambda k: fit(k, np.array([[1.0, -1, 0, 0]]), FitConfig(l2=0.0)), "lambda must be above 0"),
+        (lambda k: fit(k, np.array([[1.0, -1, 0, 0]]), FitConfig(l2=0.0)), "l2: expected more than 0, got 0"),
         (lambda k: FitConfig("svm"), "one of logistic, ridge, mean_difference, got 'svm'"),
         (lambda k: label_vector([0], [], 4), "negative needs at least one example"),
         (lambda k: label_vector([0, 7], [0, -1], 4), "there is no 7, -1; an example may be named once"),

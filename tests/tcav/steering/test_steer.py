@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.support.typed import set_stages
 from vtcav_jax import tap as taps
+from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.features.encode import EncodeConfig, encode
 from vtcav_jax.tcav.features.gram import compute_gram
-from vtcav_jax.tcav.features.microbatches import PassCounter, in_memory
+from vtcav_jax.tcav.features.microbatches import in_memory
 from vtcav_jax.tcav.stats.scores import derivatives, tcav_scores
 from vtcav_jax.tcav.stats.vectors import fit, label_vector
 from vtcav_jax.tcav.steering.steer import propagate_direction, score_changes, steer, unit_vectors
@@ -23,7 +25,7 @@ def network(weights, video, tap=taps.identity_tap):
     return jnp.tanh(x.mean((1, 2, 3)) @ weights[1])
 
 
-network.stages = ("early", "late")
+set_stages(network, ("early", "late"))
 
 
 @pytest.fixture
@@ -46,56 +48,54 @@ SIGNED = label_vector(range(15), range(15, 30), 30)[None]
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["none", "space", "all"])
 def test_small_moves_are_the_derivative_and_exported_vectors_are_the_vectors(model, clips, pool):
-    reading = EncodeConfig(pool, batch_size=4)
-    out = encode(model, *map(in_memory, clips), [0, 2], "early", reading)
-    found = compute_gram(out.examples["early"], out.gradients["early"], 2)
-    vectors = fit(found.kernel, SIGNED)
+    config = EncodeConfig(pool, batch_size=4)
+    out = encode(model, in_memory(clips[0]), in_memory(clips[1]), [0, 2], "early", config)
+    gram = compute_gram(out.examples["early"], out.gradients["early"], 2)
+    vectors = fit(gram.kernel, SIGNED)
     units = unit_vectors(out.examples["early"], vectors)
     np.testing.assert_allclose(np.linalg.norm(units), 1, rtol=1e-5)
-    eps, work = 1e-2, PassCounter()
+    eps, runtime = 1e-2, Runtime.single_device()
     moves = np.concatenate([eps * units, -eps * units])
-    change = score_changes(model, in_memory(clips[1]), [0, 2], "early", moves, reading, passes=work)
-    along = derivatives(found, vectors.unit)[:, :, 0]
+    change = score_changes(model, in_memory(clips[1]), [0, 2], "early", moves, config, runtime=runtime)
+    along = derivatives(gram, vectors.unit)[:, :, 0]
     np.testing.assert_allclose((change[0] - change[1]) / (2 * eps), along, atol=2e-3 * np.abs(along).max())
-    assert work.forwards == 9 * 3
+    assert runtime.passes.forwards == 9 * 3
 
 
 def test_steering_beats_random_directions_where_the_class_uses_the_concept(clips):
     def sees_one_channel(video, tap=taps.identity_tap):
         return jnp.tanh(tap("early", video).mean((1, 2, 3)))
 
-    out = encode(sees_one_channel, *map(in_memory, clips), [1, 3], "early")
-    found = compute_gram(out.examples["early"], out.gradients["early"], 2)
-    vectors = fit(found.kernel, SIGNED)
-    result = steer(
-        sees_one_channel, in_memory(clips[1]), [1, 3], "early", out.examples["early"], found, SIGNED, vectors
-    )
+    out = encode(sees_one_channel, in_memory(clips[0]), in_memory(clips[1]), [1, 3], "early")
+    gram = compute_gram(out.examples["early"], out.gradients["early"], 2)
+    vectors = fit(gram.kernel, SIGNED)
+    result = steer(sees_one_channel, in_memory(clips[1]), [1, 3], "early", out.examples["early"], gram, SIGNED, vectors)
     assert result.score_change.shape == (1, 2, 2, 9) and result.control_changes.shape == (1, 19, 2, 2, 9)
     gap = clips[0][:15].mean(0) - clips[0][15:].mean(0)
-    w = out.examples["early"].combined(vectors.unit)[0]
+    w = out.examples["early"].linear_combination(vectors.unit)[0]
     np.testing.assert_allclose(result.unit_lengths, (gap * w).sum(), rtol=1e-5)
     np.testing.assert_allclose(result.p[0, :, 0], 1 / 20)  # class 1 is the channel that the concept raises
     assert (result.p[0, :, 1] > 1 / 20).all()
     change = result.score_change.mean(-1)[0]
-    assert change[0, 0] < 0 < change[1, 0] and tcav_scores(found, vectors).sign_count[0, 0] == 1
+    assert change[0, 0] < 0 < change[1, 0] and tcav_scores(gram, vectors).sign_count[0, 0] == 1
 
 
 def test_what_a_later_stage_sees_of_a_vector(model, clips):
-    out = encode(model, *map(in_memory, clips), [0], ("early", "late"), EncodeConfig("space"))
+    out = encode(model, in_memory(clips[0]), in_memory(clips[1]), [0], ("early", "late"), EncodeConfig("space"))
     kernels = {stage: compute_gram(out.examples[stage], out.gradients[stage]).kernel for stage in ("early", "late")}
     units = {stage: unit_vectors(out.examples[stage], fit(kernels[stage], SIGNED)) for stage in kernels}
-    seen = propagate_direction(
+    passed = propagate_direction(
         model, in_memory(clips[1]), "early", "late", units["early"], EncodeConfig("space", batch_size=5)
     )
-    assert seen.shape == units["late"].shape == (1, 4, 6)
+    assert passed.shape == units["late"].shape == (1, 4, 6)
     video, move = jnp.asarray(clips[1]), units["early"][0][:, None, None]
     late = [
         taps.activations(Partial(shifted, model, jnp.asarray(eps * move)), video, "late")[1]["late"]
         for eps in (1e-2, -1e-2)
     ]
     slope = np.asarray(late[0] - late[1]).mean((0, 2, 3)) / 2e-2
-    np.testing.assert_allclose(seen[0], slope, atol=1e-3 * np.abs(slope).max())
-    cosine = (seen * units["late"]).sum() / np.linalg.norm(seen)
+    np.testing.assert_allclose(passed[0], slope, atol=1e-3 * np.abs(slope).max())
+    cosine = (passed * units["late"]).sum() / np.linalg.norm(passed)
     assert cosine > 0.5  # the concept is passed on
 
 
