@@ -32,7 +32,7 @@ def chain(parameters, video, tap=tap.identity_tap, *, activation=lambda x: x):
     return x.mean((1, 2, 3)) @ parameters["head"]
 
 
-def drawn(bias=0.0, seed=0):
+def random_parameters(bias=0.0, seed=0):
     random = np.random.default_rng(seed)
     sizes = (3, *CHANNELS)
     convs = [
@@ -50,25 +50,25 @@ def relu_chain(parameters, video, tap=tap.identity_tap):
 
 @pytest.mark.parametrize("response", ["mean", "relevant"])
 def test_shares_add_up_to_the_response_where_all_is_linear(response):
-    parameters, video = drawn()
+    parameters, video = random_parameters()
     stages = [f"convs.{i}" for i in range(3)]
-    found = fp.build_pyramid(
+    pyramid = fp.build_pyramid(
         Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response=response
     )
-    followed = [node for node in found.nodes if node.level < 2]
+    followed = [node for node in pyramid.nodes if node.level < 2]
     assert len(followed) > 4
     assert max(abs(node.unexplained) for node in followed) < 1e-4
-    assert {node.level for node in found.nodes} == {0, 1, 2}
+    assert {node.level for node in pyramid.nodes} == {0, 1, 2}
 
 
 def test_the_rest_is_the_part_of_the_biases():
-    parameters, video = drawn(bias=0.5)
+    parameters, video = random_parameters(bias=0.5)
     stages = ["convs.1", "convs.2"]
-    found = fp.build_pyramid(
+    pyramid = fp.build_pyramid(
         Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean"
     )
     values = tap.activations(Partial(chain, parameters), video, stages)[1]["convs.2"]
-    for node in found.nodes_at(0):
+    for node in pyramid.nodes_at(0):
         strength = np.asarray(values[..., node.channel].mean((1, 2, 3)))
         sign = np.sign(node.response) * np.sign(strength.mean())
         assert np.isclose(node.response, sign * strength.mean(), rtol=1e-4)
@@ -76,9 +76,9 @@ def test_the_rest_is_the_part_of_the_biases():
 
 
 def test_a_share_is_the_response_to_one_channel_alone():
-    parameters, video = drawn()
+    parameters, video = random_parameters()
     stages = ["convs.1", "convs.2"]
-    found = fp.build_pyramid(
+    pyramid = fp.build_pyramid(
         Partial(chain, parameters), video, Class(1), stages=stages, selection=EVERY, response="mean"
     )
     before = tap.activations(Partial(chain, parameters), video, stages)[1]["convs.1"]
@@ -89,12 +89,12 @@ def test_a_share_is_the_response_to_one_channel_alone():
         alone.append(np.asarray(conv(only, kernel, bias).mean((1, 2, 3))))
     alone = np.stack(alone, 1)
     checked = 0
-    for edge in found.edges:
+    for edge in pyramid.edges:
         if edge.parent < 0:
             continue
-        parent, child = found.nodes[edge.parent], found.nodes[edge.child]
-        own = alone[:, :, parent.channel]
-        wholes = [own / np.maximum(sign * own, 0).sum(1, keepdims=True) for sign in (1, -1)]  # strong or weak
+        parent, child = pyramid.nodes[edge.parent], pyramid.nodes[edge.child]
+        by_input = alone[:, :, parent.channel]
+        wholes = [by_input / np.maximum(sign * by_input, 0).sum(1, keepdims=True) for sign in (1, -1)]  # strong or weak
         expected = [sign * whole[:, child.channel].mean() for sign, whole in zip((1, -1), wholes)]
         assert np.isclose(edge.share, expected, rtol=1e-3, atol=1e-5).any()
         checked += 1
@@ -103,28 +103,27 @@ def test_a_share_is_the_response_to_one_channel_alone():
 
 @pytest.mark.slow
 def test_with_nodes_and_a_reference_shares_add_up_through_activations_too():
-    parameters, video = drawn(seed=3)
+    parameters, video = random_parameters(seed=3)
     reference = jnp.asarray(np.random.default_rng(4).normal(size=video.shape).astype(np.float32))
     model, stages = Partial(relu_chain, parameters), [f"convs.{i}" for i in range(3)]
-    options = {"stages": stages, "selection": EVERY, "reference": reference}
-    many = fp.build_pyramid(model, video, Class(1), ig_steps=64, **options)
-    one = fp.build_pyramid(model, video, Class(1), ig_steps=1, **options)
-    worst = [max(abs(node.unexplained) for node in found.nodes if node.level < 2) for found in (many, one)]
+    build = partial(fp.build_pyramid, model, video, Class(1), stages=stages, selection=EVERY, reference=reference)
+    pyramids = build(ig_steps=64), build(ig_steps=1)
+    worst = [max(abs(node.unexplained) for node in pyramid.nodes if node.level < 2) for pyramid in pyramids]
     assert worst[0] < 0.03 < worst[1]
 
 
 @pytest.mark.slow
 def test_relevance_flows_through_merged_nodes():
-    parameters, video = drawn()
-    found = fp.build_pyramid(
+    parameters, video = random_parameters()
+    pyramid = fp.build_pyramid(
         Partial(chain, parameters), video[:1], Class(1), stages=["convs.1", "convs.2"], selection=EVERY
     )
-    assert len({(node.stage, node.channel) for node in found.nodes}) == len(found.nodes)
-    for i, node in enumerate(found.nodes):
-        parents = [edge for edge in found.edges if edge.child == i]
-        above = [1.0 if edge.parent < 0 else found.nodes[edge.parent].relevance for edge in parents]
+    assert len({(node.stage, node.channel) for node in pyramid.nodes}) == len(pyramid.nodes)
+    for i, node in enumerate(pyramid.nodes):
+        parents = [edge for edge in pyramid.edges if edge.child == i]
+        above = [1.0 if edge.parent < 0 else pyramid.nodes[edge.parent].relevance for edge in parents]
         assert np.isclose(node.relevance, sum(a * edge.share for a, edge in zip(above, parents)), rtol=1e-4)
-        assert np.isclose(found.maps[i].sum(), node.relevance, rtol=1e-3, atol=1e-6)
+        assert np.isclose(pyramid.maps[i].sum(), node.relevance, rtol=1e-3, atol=1e-6)
 
 
 def residual(kernels, video, tap=tap.identity_tap):
@@ -141,8 +140,8 @@ def test_levels_are_where_nothing_by_passes():
     kernels = [jnp.asarray(random.uniform(size=(1, 1, 1, a, 4)).astype(np.float32)) for a in (3, 4)]
     video = jnp.asarray(random.uniform(size=(2, 3, 4, 4, 3)).astype(np.float32))
     assert fp.find_cut_stages(Partial(residual, kernels), video) == ("stem", "again", "pool")
-    found = fp.build_pyramid(Partial(residual, kernels), video, Class(0))
-    assert found.levels == (("again",), ("stem",))
+    pyramid = fp.build_pyramid(Partial(residual, kernels), video, Class(0))
+    assert pyramid.levels == (("again",), ("stem",))
     # Both ways of the sum, of which each alone leaves a rest
     both = fp.build_pyramid(
         Partial(residual, kernels), video, Class(0), stages=["sum", ("stem", "branch")], selection=EVERY
@@ -170,7 +169,7 @@ def test_selection_refused(text):
 
 
 def test_bad_levels_are_refused():
-    parameters, video = drawn()
+    parameters, video = random_parameters()
     build = partial(fp.build_pyramid, Partial(chain, parameters), video, Class(1))
     with pytest.raises(ValueError, match="did you mean convs"):
         build(stages=["conv.1"])
@@ -187,28 +186,28 @@ def test_papers_shares_see_their_own_group_and_no_sign_is_flipped():
     kernel[:, :, 3] = [1.0, 2.0]
     assert _drive(kernel, 3, np.ones((1, 4), np.float32)).tolist() == [[0, 0, 0.5, 1]]
     plain = np.tile(np.array([0.5, -2.0, 0.3, -0.4], np.float32)[None, :, None], (27, 1, 1))
-    found = _drive(plain, 0, np.ones((1, 4), np.float32))[0]
-    assert found.argmax() == 0 and found.argmin() == 1
+    drive = _drive(plain, 0, np.ones((1, 4), np.float32))[0]
+    assert drive.argmax() == 0 and drive.argmin() == 1
 
 
 @pytest.mark.slow
 def test_papers_edges_of_a_network_of_plain_convolutions(small):
-    loaded, clips = small
-    found = fp.build_pyramid(
-        loaded.model, clips[:4], Class(0), edge_rule="stergiou2019", selection=Selection("threshold", 0.6)
+    network, clips = small
+    pyramid = fp.build_pyramid(
+        network.model, clips[:4], Class(0), edge_rule="stergiou2019", selection=Selection("threshold", 0.6)
     )
-    assert found.edge_rule == "stergiou2019" and found.nodes_at(1)
-    parent = next(i for i, node in enumerate(found.nodes) if node.level == 0)
+    assert pyramid.edge_rule == "stergiou2019" and pyramid.nodes_at(1)
+    parent = next(i for i, node in enumerate(pyramid.nodes) if node.level == 0)
     with pytest.raises(ValueError, match="not named after a convolution"):
-        _kernel(loaded.model, "pool")
-    assert all(edge.share >= 0 for edge in found.edges if edge.parent == parent)
+        _kernel(network.model, "pool")
+    assert all(edge.share >= 0 for edge in pyramid.edges if edge.parent == parent)
 
 
 @pytest.fixture(scope="module")
 def small():
-    loaded = models.load("worlds_cnn")
+    network = models.load("worlds_cnn")
     clips = make_clips("small", 48, 21)
-    return loaded, jnp.asarray(loaded.clip_spec.normalise(np.rint(255 * clips.video)))
+    return network, jnp.asarray(network.clip_spec.normalise(np.rint(255 * clips.video)))
 
 
 def planted(parameters, video, tap=tap.identity_tap):
@@ -224,28 +223,28 @@ def test_a_planted_way_is_found_and_ablation_sees_it():
     way[0, 0] = way[1, 1] = way[3, 4] = 5.0
     video = jnp.abs(jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 4, 4, 3)).astype(np.float32)))
     model = Partial(planted, jnp.asarray(way))
-    found = fp.build_pyramid(model, video, Class(0))
-    assert [(node.stage, node.channel) for node in found.nodes] == [("late", 3), ("early", 2)]
-    assert all(np.isclose(node.relevance, 1) and node.frequency == 1 for node in found.nodes)
-    assert found.stability == (1.0, 1.0)
-    for row in fp.ablate_pyramid(model, video, Class(0), found, draws=30):
+    pyramid = fp.build_pyramid(model, video, Class(0))
+    assert [(node.stage, node.channel) for node in pyramid.nodes] == [("late", 3), ("early", 2)]
+    assert all(np.isclose(node.relevance, 1) and node.frequency == 1 for node in pyramid.nodes)
+    assert pyramid.stability == (1.0, 1.0)
+    for row in fp.ablate_pyramid(model, video, Class(0), pyramid, draws=30):
         assert (
             np.isclose(row.score_drop, video[..., 2].mean(), rtol=1e-4) and row.random_score_drop < 0.5 * row.score_drop
         )
-    assert fp.noise_stability(model, video, Class(0), found, draws=2) == ((1.0, 1.0), (1.0, 1.0))
+    assert fp.noise_stability(model, video, Class(0), pyramid, draws=2) == ((1.0, 1.0), (1.0, 1.0))
 
 
 @pytest.mark.slow
 def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
-    parameters, video = drawn(seed=3)
+    parameters, video = random_parameters(seed=3)
     model, reference = Partial(relu_chain, parameters), np.random.default_rng(4).normal(size=(9, *video.shape[1:]))
-    options = {"reference": jnp.asarray(reference, jnp.float32), "seed": 7, "nodes": 2}
-    found = fp.build_pyramid(
+    options = {"reference": jnp.asarray(reference, jnp.float32), "seed": 7, "ig_steps": 2}
+    pyramid = fp.build_pyramid(
         model, video, Class(1), stages=["convs.1", "convs.2"], selection=Selection("top", 2.0), **options
     )
-    assert fp.noise_stability(model, video, Class(1), found, noise=0.0, draws=1, **options) == ((1.0,), (1.0,))
+    assert fp.noise_stability(model, video, Class(1), pyramid, noise=0.0, draws=1, **options) == ((1.0,), (1.0,))
     with pytest.raises(ValueError, match="noise of at least 0"):
-        fp.noise_stability(model, video, Class(1), found, noise=-1.0)
+        fp.noise_stability(model, video, Class(1), pyramid, noise=-1.0)
 
 
 @pytest.mark.slow
@@ -255,28 +254,29 @@ def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
 def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival):
     """On clips that the pyramid was not made of: without its kernels the score falls by more than without others, and
     drawing the question's factor again changes them more, beside what another factor does, than all channels."""
-    loaded = models.load(name)
-    geometry = loaded.clip_spec
+    network = models.load(name)
     world, other = make_clips("small", 96, 31), make_clips("small", 96, 32)
 
-    def ready(clips):
-        return jnp.asarray(geometry.normalise(np.rint(255 * clips.video).astype(np.uint8)))
+    def normalised(clips):
+        return jnp.asarray(network.clip_spec.normalise(np.rint(255 * clips.video).astype(np.uint8)))
 
-    target = Margin(loaded.head_slices[head].start, (loaded.head_slices[head].start, loaded.head_slices[head].stop))
-    own, fresh = (ready(clips[clips.labels[head] == 0]) for clips in (world, other))
-    reference = ready(world[world.labels[head] != 0][:24])
-    found = fp.build_pyramid(loaded.model, own, target, reference=reference, ig_steps=4)
-    last = {row.stage: row for row in fp.ablate_pyramid(loaded.model, fresh, target, found, reference=reference)}
-    assert all(row.score_drop > 1.5 * max(row.random_score_drop, 0) for row in last.values())
-    assert all(row.p <= 0.05 for row in last.values() if row.level == 0)
+    target = Margin(network.head_slices[head].start, (network.head_slices[head].start, network.head_slices[head].stop))
+    class_clips, new_clips = (normalised(clips[clips.labels[head] == 0]) for clips in (world, other))
+    reference = normalised(world[world.labels[head] != 0][:24])
+    pyramid = fp.build_pyramid(network.model, class_clips, target, reference=reference, ig_steps=4)
+    ablation = {
+        row.stage: row for row in fp.ablate_pyramid(network.model, new_clips, target, pyramid, reference=reference)
+    }
+    assert all(row.score_drop > 1.5 * max(row.random_score_drop, 0) for row in ablation.values())
+    assert all(row.p <= 0.05 for row in ablation.values() if row.level == 0)
 
-    stage = found.nodes[0].stage
-    before = tap.activations(loaded.model, ready(world), stage)[1][stage].mean((1, 2, 3))
-    moved = {}
+    stage = pyramid.nodes[0].stage
+    before = tap.activations(network.model, normalised(world), stage)[1][stage].mean((1, 2, 3))
+    changes = {}
     for factor in (head, rival):
-        after = tap.activations(loaded.model, ready(redraw(world, factor, 5)), stage)[1][stage].mean((1, 2, 3))
-        moved[factor] = np.asarray(jnp.abs(after - before).mean(0) / before.std(0).clip(1e-6))
-    share = moved[head] / (moved[head] + moved[rival])
-    kernels = [node.channel for node in found.nodes_at(0)]
+        after = tap.activations(network.model, normalised(redraw(world, factor, 5)), stage)[1][stage].mean((1, 2, 3))
+        changes[factor] = np.asarray(jnp.abs(after - before).mean(0) / before.std(0).clip(1e-6))
+    share = changes[head] / (changes[head] + changes[rival])
+    kernels = [node.channel for node in pyramid.nodes_at(0)]
     assert share[kernels].mean() > share.mean() and share[kernels].mean() > 0.5
     assert set(GLYPH_QUESTIONS) >= {"direction", "shape"}
