@@ -1,4 +1,4 @@
-"""The page of --task=truth: what is said of its rows, and that names from elsewhere stay text."""
+"""The page of --task=evaluate_methods: what is said of its rows, and that names from elsewhere stay text."""
 
 import re
 
@@ -43,21 +43,23 @@ QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (MEAN_SCORE, "WHE
 
 
 def test_what_asks_no_network_is_known_by_name_and_not_by_its_cost():
-    said = dict(evaluation_sections.evaluation_points(ROWS, NET))
-    assert f"{NET}: {OWN} at video tells most of the truth;" in said
-    below = next(text for lead, text in said.items() if lead.startswith("Not clearly better"))
+    points = dict(evaluation_sections.evaluation_points(ROWS, NET))
+    assert f"{NET}: {OWN} at video tells most of the truth;" in points
+    below = next(text for lead, text in points.items() if lead.startswith("Not clearly better"))
     assert below.startswith("the best of these is sobel, 0.1 ") and below.endswith("not better: rollout.")
 
 
 def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
-    said = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method != OWN], NET))
-    assert "For the least cost: attn_lrp at video;" in said  # rollout takes one pass
-    said = dict(
+    points = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method != OWN], NET))
+    assert "For the least cost: attn_lrp at video;" in points  # rollout takes one pass
+    points = dict(
         evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("rollout", "occlusion", "sobel")], NET)
     )
-    assert not [lead for lead in said if lead.startswith("For the least")]
-    said = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET))
-    assert "For the least cost: attn_lrp at video;" in said and len(said) == 2  # nothing to be held against
+    assert not [lead for lead in points if lead.startswith("For the least")]
+    points = dict(
+        evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET)
+    )
+    assert "For the least cost: attn_lrp at video;" in points and len(points) == 2  # nothing to be held against
 
 
 def test_what_choosing_a_stage_flatters_is_told():
@@ -75,12 +77,12 @@ def test_methods_that_nothing_beats_for_as_little_and_their_best_stages():
     ranked = evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(ROWS, NET))
     assert [r.method for r in ranked] == [OWN, "occlusion", "attn_lrp", "gradcam", "sobel", "rollout", "random"]
     assert next(r.stage for r in ranked if r.method == "gradcam") == "norm"
-    asked = [r for r in ranked if r.forward_passes]
-    assert [r.method for r in evaluation_figures.cost_front(asked)] == ["rollout", "attn_lrp", "occlusion"]
+    with_cost = [r for r in ranked if r.forward_passes]
+    assert [r.method for r in evaluation_figures.cost_front(with_cost)] == ["rollout", "attn_lrp", "occlusion"]
 
 
 def test_the_page_has_every_row_and_names_stay_text(tmp_path):
-    directory.open_run(tmp_path / "run", {"task": "truth"}, "")
+    directory.open_run(tmp_path / "run", {"task": "evaluate_methods"}, "")
     write_rows(
         tmp_path / "run" / METHOD_SCORES_CSV,
         MethodScoreRow,
@@ -90,8 +92,7 @@ def test_the_page_has_every_row_and_names_stay_text(tmp_path):
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert NASTY not in page and "Which map to believe" in page
     assert re.search(r"saliency 0\.5 \(0\.48 to 0\.52\)", page)
-    for one in ROWS:
-        assert one.method in page
+    assert all(score_row.method in page for score_row in ROWS)
     assert page.count("<svg") == len(list((tmp_path / "run" / "report").rglob("*.svg"))) == 3
 
 

@@ -6,7 +6,8 @@ import io
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,77 +25,98 @@ from vtcav_jax.report.sections import maps as map_sections
 from vtcav_jax.report.sections import motion as motion_sections
 from vtcav_jax.report.text import maps as map_text
 from vtcav_jax.runs import directory
-from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow, SanityRow
+from vtcav_jax.runs.attribution_rows import (
+    MAPS_CSV,
+    PROFILE_CSV,
+    SANITY_CSV,
+    ClassMotionRow,
+    ClipMotionRow,
+    MapRow,
+    ProfileRow,
+    SanityRow,
+)
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.tables import write_rows
 
 NAN = math.nan
 CLIPS = 5
 
 
-def map_row(clip=0, method="gradcam", **more):
-    known = dict(
-        clip=f"clip {clip}", window=0, start=0.0, end=0.3, target="direction", answer="direction:left", score=4.0
-    )
-    known |= dict(method=method, stage="norm", signed=True, cost=3, total=1.0, residual=NAN, peak=0.1, peak_share=0.3)
-    return map_store.MapRow(**known | dict(half=0.49, file=f"{clip:06d}_clip_{clip}.npz", places=0.45) | more)
+def map_row(clip: int = 0, method: str = "gradcam", **more: Any) -> MapRow:
+    values: dict[str, Any] = dict(clip=f"clip {clip}", clip_index=0, start=0.0, end=0.3, target="direction", score=4.0)
+    values |= dict(answer="direction:left", method=method, stage="norm", signed=True, forward_passes=3, map_sum=1.0)
+    values |= dict(completeness_gap=NAN, peak_time=0.1, peak_share=0.3, temporal_half_mass=0.49)
+    values |= dict(map_file=f"{clip:06d}_clip_{clip}.npz", spatial_half_mass=0.45)
+    return MapRow(**values | more)
 
 
+LRP = dict(spatial_half_mass=0.03, forward_passes=4)
 MAPS = [map_row(i, answer="direction:up" if i == 3 else "direction:left") for i in range(CLIPS)]
 MAPS += [
-    map_row(
-        i, "attn_lrp", stage="video", residual=(0.2, 0.1, 3.0, 0.2, 0.3)[i], half=0.2 + 0.01 * i, places=0.03, cost=4
-    )
+    map_row(i, "attn_lrp", stage="video", completeness_gap=gap, temporal_half_mass=0.2 + 0.01 * i, **LRP)
+    for i, gap in enumerate((0.2, 0.1, 3.0, 0.2, 0.3))
+]
+MAPS += [
+    map_row(i, NASTY, temporal_half_mass=NAN, spatial_half_mass=NAN, signed=False, completeness_gap=0.0)
     for i in range(CLIPS)
 ]
-MAPS += [map_row(i, NASTY, half=NAN, places=NAN, signed=False, residual=0.0) for i in range(CLIPS)]
-COURSES = [ProfileRow("direction", "gradcam", "norm", i, 4, 0.25, 0.24, 0.26, CLIPS) for i in range(4)]
-COURSES += [
+PROFILES = [ProfileRow("direction", "gradcam", "norm", i, 4, 0.25, 0.24, 0.26, CLIPS) for i in range(4)]
+PROFILES += [
     ProfileRow("direction", "attn_lrp", "video", i, 4, share, share - 0.05, share + 0.05, CLIPS)
     for i, share in enumerate((0.1, 0.1, 0.7, 0.1))
 ]
-LIMITS = [
+SANITY = [
     SanityRow("direction", "gradcam", "norm", name, mean, mean - 0.02, mean + 0.02, CLIPS)
-    for name, mean in (("direction", 0.1), ("background", 0.95), ("elsewhere", 0.95), ("randomised", 0.8))
+    for name, mean in (
+        ("time_reversal_change", 0.1),
+        ("mass_outside", 0.95),
+        ("area_outside", 0.95),
+        ("randomised_weights_similarity", 0.8),
+    )
 ] + [SanityRow("direction", "gradcam", "norm", "flicker", NAN, NAN, NAN, 0)]
 
 
-def class_row(answer="", order=0.9, **more):
-    known = {name: 0.5 for name in ClassMotionRow.__dataclass_fields__}
-    known |= dict(target="direction", answer=answer, clips=9, against="other clips", order=order)
-    return ClassMotionRow(**known | dict(order_low=order - 0.05, order_high=order + 0.05) | more)
+def class_row(answer: str = "", drop_shuffled: float = 0.9, **more: Any) -> ClassMotionRow:
+    values: dict[str, Any] = {field.name: 0.5 for field in fields(ClassMotionRow)}
+    values |= dict(target="direction", answer=answer, n_clips=9, reference="other clips", drop_shuffled=drop_shuffled)
+    values |= dict(drop_shuffled_low=drop_shuffled - 0.05, drop_shuffled_high=drop_shuffled + 0.05)
+    return ClassMotionRow(**values | more)
 
 
-def clip_row(i, order=0.8, **more):
-    known = {name: 0.5 for name in ClipMotionRow.__dataclass_fields__}
-    known |= dict(
-        clip=f"clip {i} {NASTY}", window=0, target="direction", answer="direction:left", score=4.0, order=order
-    )
-    return ClipMotionRow(**known | dict(order_low=order - 0.1, order_high=order + 0.1) | more)
+def clip_row(i: int, drop_shuffled: float = 0.8, **more: Any) -> ClipMotionRow:
+    values: dict[str, Any] = {field.name: 0.5 for field in fields(ClipMotionRow)}
+    values |= dict(clip=f"clip {i} {NASTY}", clip_index=0, target="direction", answer="direction:left", score=4.0)
+    values |= dict(drop_shuffled=drop_shuffled)
+    values |= dict(drop_shuffled_low=drop_shuffled - 0.1, drop_shuffled_high=drop_shuffled + 0.1)
+    return ClipMotionRow(**values | more)
 
 
-CLASSES = [class_row(), class_row("direction:left"), class_row("direction:up", 0.1, still_high=0.2)]
-MOTIONS = [clip_row(0), clip_row(1, 0.1), clip_row(2, 0.3), clip_row(3, NAN, order_low=NAN, order_high=NAN)]
+CLASSES = [class_row(), class_row("direction:left"), class_row("direction:up", 0.1, drop_frozen_high=0.2)]
+MOTIONS = [clip_row(0), clip_row(1, 0.1), clip_row(2, 0.3)]
+MOTIONS.append(clip_row(3, NAN, drop_shuffled_low=NAN, drop_shuffled_high=NAN))
 
 
-def explained(folder):
-    """What --task=explain leaves."""
+def attribution_run(folder):
+    """What --task=attribute leaves."""
     directory.open_run(
-        folder, {"task": "explain", "model": "m", "targets": ["direction"], "methods": [["gradcam", None]]}
+        folder, {"task": "attribute", "model": "m", "targets": ["direction"], "methods": [["gradcam", None]]}
     )
-    (folder / "films").mkdir(exist_ok=True)
+    (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     video = np.random.default_rng(0).integers(0, 256, (6, 64, 96, 3), np.uint8)
     for i in range(CLIPS - 1):
         kind = "mp4" if i == 0 else "webp"
         write_animation(
-            folder / "films" / map_animations.map_animation_name(f"{i:06d}_clip_{i}", "direction", kind), video, 4.0
+            folder / ANIMATION_FOLDER / map_animations.map_animation_name(f"{i:06d}_clip_{i}", "direction", kind),
+            video,
+            4.0,
         )
-    write_rows(folder / "explain.csv", map_store.MapRow, MAPS)
-    write_rows(folder / temporal_profile.PROFILE_CSV, ProfileRow, COURSES)
-    write_rows(folder / "limits.csv", SanityRow, LIMITS)
+    write_rows(folder / MAPS_CSV, MapRow, MAPS)
+    write_rows(folder / PROFILE_CSV, ProfileRow, PROFILES)
+    write_rows(folder / SANITY_CSV, SanityRow, SANITY)
     return folder
 
 
-def moved(folder):
+def motion_run(folder):
     """What --task=motion leaves."""
     directory.open_run(
         folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "saliency", "stage": None}
@@ -107,7 +129,7 @@ def moved(folder):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Of a folder in which all three tasks wrote."""
-    return write_report(moved(explained(run_folder(tmp_path_factory.mktemp("runs") / "all"))))
+    return write_report(motion_run(attribution_run(run_folder(tmp_path_factory.mktemp("runs") / "all"))))
 
 
 @pytest.mark.slow
@@ -130,11 +152,11 @@ def test_words_of_maps_are_those_of_their_tables(page):
     assert "hardly tells one place from another: half of its map lies in 45 % (45 to 45 %) of the frame" in cam
     assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
     path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
-    assert map_text.completeness_text(path).endswith("(75 % at worst); more --nodes miss less.")
-    measured = {one.measure: one for one in LIMITS}
-    for low, told in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
-        one = replace(measured["background"], mean=low, low=low - 0.01, high=low + 0.01)
-        assert told in map_text.sanity_texts(measured | {"background": one})[0]
+    assert map_text.completeness_text(path).endswith("(75 % at worst); more --ig_steps miss less.")
+    by_measure = {sanity_row.measure: sanity_row for sanity_row in SANITY}
+    for low, verdict in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
+        outside = replace(by_measure["mass_outside"], mean=low, low=low - 0.01, high=low + 0.01)
+        assert verdict in map_text.sanity_texts(by_measure | {"mass_outside": outside})[0]
     worse = [replace(row, completeness_gap=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_text.relative_completeness_gaps(worse) == (
         0.5,
@@ -156,11 +178,11 @@ def test_every_answer_is_shown_before_any_is_shown_twice():
 def test_films_are_small_and_what_has_no_room_is_told(page, monkeypatch):
     text = page.read_text()
     assert text.count('<figure class="film">') == CLIPS - 1 and text.count('src="data:image/webp;base64,') == CLIPS - 2
-    assert "4 of 5 clips; films of all of them are in films/." in text and "1 clips more" in text
+    assert "4 of 5 clips; films of all of them are in animations/." in text and "1 clips more" in text
     run = open_run_folder(page.parent.parent)
-    monkeypatch.setattr(map_sections, "MOST_FILMS", 0)
+    monkeypatch.setattr(map_sections, "MAX_ANIMATION_BYTES", 0)
     (section,) = map_sections.map_sections(run)
-    assert "<figure class=" not in section.html and "explain.csv" not in section.html
+    assert "<figure class=" not in section.html and "maps.csv" not in section.html
 
 
 def test_words_of_motion_are_verdicts_and_counts(page):
@@ -172,15 +194,22 @@ def test_words_of_motion_are_verdicts_and_counts(page):
 
 
 def test_a_share_below_nothing_is_told_as_a_score_that_rises():
-    rises = class_row(order=-0.27, order_low=-0.33, order_high=-0.22, still=-0.04, still_low=-0.1, still_high=0.02)
+    rises = class_row(
+        drop_shuffled=-0.27,
+        drop_shuffled_low=-0.33,
+        drop_shuffled_high=-0.22,
+        drop_frozen=-0.04,
+        drop_frozen_low=-0.1,
+        drop_frozen_high=0.02,
+    )
     assert motion_verdict(rises)[1] == (
         "of its score over 9 clips, none needs the order of the frames (it is higher by 27 % (22 to 33 %) when"
         " shuffled) and -4 % (-10 to 2 %) more than a still clip."
     )
-    one = class_row(order=-0.27, order_low=NAN, order_high=NAN, clips=1)
+    single = class_row(drop_shuffled=-0.27, drop_shuffled_low=NAN, drop_shuffled_high=NAN, n_clips=1)
     assert (
         "1 clip, none needs the order of the frames (it is higher by 27 % when shuffled) and 50 %"
-        in motion_verdict(one)[1]
+        in motion_verdict(single)[1]
     )
 
 
@@ -207,9 +236,9 @@ def test_a_mark_of_a_share_stands_where_it_is_and_not_beyond_the_border():
 
 
 def test_many_answers_fold_and_none_is_lost(tmp_path):
-    folder = moved(tmp_path / "a")
-    some = [class_row(), *(class_row(f"direction:{i}", clips=i) for i in range(40))]
-    write_rows(folder / "motion_classes.csv", ClassMotionRow, some)
+    folder = motion_run(tmp_path / "a")
+    answers = [class_row(), *(class_row(f"direction:{i}", n_clips=i) for i in range(40))]
+    write_rows(folder / "motion_classes.csv", ClassMotionRow, answers)
     (section,) = motion_sections.motion_sections(open_run_folder(folder))
     assert "28 answers more" in section.html and all(f"<strong>direction:{i}:" in section.html for i in range(40))
     names = [e for e in section.figures[0].elements if ">direction:" in e and "title" not in e]
@@ -219,29 +248,29 @@ def test_many_answers_fold_and_none_is_lost(tmp_path):
 def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
     text, folder = page.read_text(), page.parent.parent
     assert "Where and when does m look for direction? How much of direction is motion to m?" in text
-    for flags in ("flags.txt", "flags_explain.txt", "flags_motion.txt"):
+    for flags in ("flags.txt", "flags_attribute.txt", "flags_motion.txt"):
         assert f"--flagfile={folder}/{flags}" in text and (folder / flags).exists()
     assert "<script" not in text and "&lt;/td&gt;&lt;script&gt;" in text and len(text) < 2_000_000
-    assert 'download="explain.csv"' in text and 'download="profile.csv"' in text and 'download="motion.csv"' in text
+    assert 'download="maps.csv"' in text and 'download="profile.csv"' in text and 'download="motion.csv"' in text
 
 
 def test_a_folder_of_maps_alone_or_of_motion_alone_has_its_page(tmp_path):
-    one, other = explained(tmp_path / "maps"), moved(tmp_path / "motion")
-    text = write_report(one).read_text()
+    maps, motion = attribution_run(tmp_path / "maps"), motion_run(tmp_path / "motion")
+    text = write_report(maps).read_text()
     assert "<h1>maps: where and when does m look for direction?</h1>" in text and 'id="decisions"' not in text
-    text = write_report(other).read_text()
+    text = write_report(motion).read_text()
     assert "<h1>motion: how much of direction is motion to m?</h1>" in text and 'id="maps"' not in text
 
 
 def table_of(page, name):
-    found = re.search(rf'download="{name}" href="data:text/csv;base64,([^"]*)"', page.read_text())
-    assert found
-    return list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    link = re.search(rf'download="{name}" href="data:text/csv;base64,([^"]*)"', page.read_text())
+    assert link
+    return list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode())))
 
 
 def test_motion_of_two_runs_side_by_side(tmp_path):
-    folders = [moved(tmp_path / "a"), moved(tmp_path / "b")]
-    changed = [class_row(order=0.2), class_row("direction:left", 0.88), class_row("direction:up", NAN)]
+    folders = [motion_run(tmp_path / "a"), motion_run(tmp_path / "b")]
+    changed = [class_row(drop_shuffled=0.2), class_row("direction:left", 0.88), class_row("direction:up", NAN)]
     write_rows(folders[1] / "motion_classes.csv", ClassMotionRow, [*changed, class_row("direction:down")])
     page = write_comparison(folders)
     text = page.read_text()
@@ -254,7 +283,12 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
     assert "<li>b: direction, direction:down</li>" in text
     rows = table_of(page, "motion_differences.csv")
     first = rows[0]
-    assert (first["question"], first["of"], first["what"], first["left"]) == ("direction", "all", "lost shuffled", "a")
+    assert (first["question"], first["subject"], first["metric"], first["left"]) == (
+        "direction",
+        "all",
+        "lost shuffled",
+        "a",
+    )
     assert float(first["difference"]) == pytest.approx(0.7) and float(first["low"]) == pytest.approx(
         0.7 - math.hypot(0.05, 0.05)
     )
@@ -262,9 +296,12 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
 
 
 def test_maps_of_runs_side_by_side(tmp_path):
-    folders = [explained(tmp_path / name) for name in "abc"]
-    later = [replace(row, half=0.1 + 0.01 * i) for i, row in enumerate(row for row in MAPS if row.method == "gradcam")]
-    write_rows(folders[2] / "explain.csv", map_store.MapRow, later)
+    folders = [attribution_run(tmp_path / name) for name in "abc"]
+    later = [
+        replace(row, temporal_half_mass=0.1 + 0.01 * i)
+        for i, row in enumerate(row for row in MAPS if row.method == "gradcam")
+    ]
+    write_rows(folders[2] / MAPS_CSV, MapRow, later)
     text = write_comparison(folders[1:]).read_text()
     assert "gradcam at norm:</strong> 49 % (49 to 49 %) of the time hold half of the map in b, 12 % (11 to" in text
     assert "a difference of +37 points" in text and "<li>b: direction, attn_lrp at video</li>" in text
@@ -272,23 +309,23 @@ def test_maps_of_runs_side_by_side(tmp_path):
     assert " in a, 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c. 45 %" in page.read_text()
     rows = table_of(page, "maps_differences.csv")
     assert [(r["left"], r["right"]) for r in rows[:3]] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert {r["what"] for r in rows} >= {"time of half", "place of half", "outside of the thing"}
+    assert {r["metric"] for r in rows} >= {"time of half", "place of half", "outside of the thing"}
 
 
 def test_runs_of_different_tasks_cannot_be_compared(tmp_path):
     with pytest.raises(ValueError, match="a has maps of direction; .*b has motion of direction"):
-        write_comparison([explained(tmp_path / "a"), moved(tmp_path / "b")])
+        write_comparison([attribution_run(tmp_path / "a"), motion_run(tmp_path / "b")])
 
 
 def test_random_weights_are_told(tmp_path):
-    folder = moved(explained(tmp_path / "a"))
+    folder = motion_run(attribution_run(tmp_path / "a"))
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
     assert (
         "random" not in motion_sections.motion_sections(open_run_folder(folder))[0].html
     )  # what was loaded had weights
-    about = json.loads((folder / "run_motion.json").read_text())
-    about["asked"]["model"] = "video_swin_tiny"
-    (folder / "run_motion.json").write_text(json.dumps(about))
+    run_info = json.loads((folder / "run_motion.json").read_text())
+    run_info["request"]["model"] = "video_swin_tiny"
+    (folder / "run_motion.json").write_text(json.dumps(run_info))
     run = open_run_folder(folder)
     text = motion_sections.motion_sections(run)[0].html
     assert text.startswith('<div class="warn"><p>The network&#39;s weights are random') and "<strong>" not in text
@@ -298,15 +335,15 @@ def test_random_weights_are_told(tmp_path):
 
 
 def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):
-    folder = moved(explained(tmp_path / "a"))
-    assert json.loads((folder / "run.json").read_text())["asked"]["task"] == "explain"
-    assert json.loads((folder / "run_motion.json").read_text())["asked"]["task"] == "motion"
-    moved(explained(folder))
+    folder = motion_run(attribution_run(tmp_path / "a"))
+    assert json.loads((folder / "run.json").read_text())["request"]["task"] == "attribute"
+    assert json.loads((folder / "run_motion.json").read_text())["request"]["task"] == "motion"
+    motion_run(attribution_run(folder))
     with pytest.raises(ValueError, match="method was 'saliency', is 'gradcam'"):
         directory.open_run(
             folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "gradcam", "stage": None}
         )
-    with pytest.raises(ValueError, match=r"is a run of something else \(of explain\); choose another --run"):
+    with pytest.raises(ValueError, match=r"is a run of something else \(of attribute\); choose another --run"):
         directory.open_run(folder, {"model": "m"})
 
 
@@ -319,9 +356,10 @@ def test_courses_are_means_over_clips_of_what_lies_in_each_step(tmp_path):
         times=np.tile(np.arange(8.0), (3, 1)),
         about=np.array(json.dumps({"clip": "a", "maps": [["q", "m", "s", True, 3, ["q"] * 3]]})),
     )
-    found = temporal_profile.temporal_profiles([tmp_path / "000000_a.npz"])
-    assert [one.mass for one in found] == [0, 0.5, 0, 0.5] and {one.n_clips for one in found} == {2}
-    assert found[1].low == 0 and found[1].high == 1 and found[0].n_time_steps == 4
+    profiles = temporal_profile.temporal_profiles([tmp_path / "000000_a.npz"])
+    assert [profile.mass for profile in profiles] == [0, 0.5, 0, 0.5]
+    assert {profile.n_clips for profile in profiles} == {2}
+    assert profiles[1].low == 0 and profiles[1].high == 1 and profiles[0].n_time_steps == 4
     rows = map_store.map_rows(tmp_path / "000000_a.npz")
     assert (
         [row.temporal_half_mass for row in rows[:2]] == [0.125, 0.125]

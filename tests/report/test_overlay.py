@@ -60,9 +60,9 @@ def test_a_map_lies_where_and_when_it_is(film):
     """A coarse map whose second step has one positive and one negative cell."""
     values = np.zeros((2, 4, 4), np.float32)
     values[1, 0, 0], values[1, 3, 3] = 1, -1
-    one = overlay.Panel("gradcam @norm", values, np.array([0.5, 2.5]), True)
-    assert one.scale_limit == 1
-    out = overlay.overlay_maps(film, [one], "a clip")
+    map_panel = overlay.Panel("gradcam @norm", values, np.array([0.5, 2.5]), True)
+    assert map_panel.scale_limit == 1
+    out = overlay.overlay_maps(film, [map_panel], "a clip")
     side = 32 * 6
     assert out.shape[0] == 4 and out.shape[1] % 2 == out.shape[2] % 2 == 0
     y, x = 2 * overlay.PANEL_GAP + lettering.HEIGHT + overlay.TITLE_HEIGHT, overlay.PANEL_GAP

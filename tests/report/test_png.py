@@ -23,15 +23,15 @@ def test_shapes_have_the_colours_and_places_of_the_style_sheet(tmp_path):
     canvas.dot(60, 45, "faint", "")
     canvas.line(5, 55, 45, 55, "bar one")
     canvas.rect(10, 35, 20, 10, "plus", opacity=0.5)
-    seen = pixels(canvas, tmp_path)
-    assert seen.shape == (180, 240, 3)
-    at = {(x, y): tuple(seen[3 * y + 1, 3 * x + 1]) for x in range(80) for y in range(60)}
+    drawn = pixels(canvas, tmp_path)
+    assert drawn.shape == (180, 240, 3)
+    at = {(x, y): tuple(drawn[3 * y + 1, 3 * x + 1]) for x in range(80) for y in range(60)}
     assert at[20, 20] == GREY and at[31, 20] == WHITE and at[60, 20] == BLUE and at[20, 55] == BLUE
     assert at[60, 45] == WHITE and at[0, 0] == WHITE  # hollow, and the paper
     assert at[20, 40] == pytest.approx([(a + b) / 2 for a, b in zip(BLUE, WHITE)], abs=1.5)
-    ring = seen[3 * 45 - 14 : 3 * 45 + 17, 3 * 60 + 1]
+    ring = drawn[3 * 45 - 14 : 3 * 45 + 17, 3 * 60 + 1]
     assert (ring < 200).any() and (ring[14] == 255).all()
-    blue = (seen == BLUE).all(-1)
+    blue = (drawn == BLUE).all(-1)
     columns = np.flatnonzero(blue[3 * 55 + 1])
     assert columns.min() == 15 and columns.max() == 134
 
@@ -40,10 +40,10 @@ def test_dashes_have_gaps_and_bands_are_seen_through(tmp_path):
     canvas = Canvas(60, 30)
     canvas.line(0, 10, 60, 10, "zero")
     canvas.path([(10, 15), (50, 15), (50, 28), (10, 28)], "fill band one", closed=True)
-    seen = pixels(canvas, tmp_path)
-    dashes = seen[30, :, 0] < 200
+    drawn = pixels(canvas, tmp_path)
+    dashes = drawn[30, :, 0] < 200
     assert 0.4 < dashes.mean() < 0.6 and 9 <= (np.diff(dashes.astype(int)) == -1).sum() <= 11
-    assert seen[66, 90] == pytest.approx([0.82 * 255 + 0.18 * c for c in BLUE], abs=2)
+    assert drawn[66, 90] == pytest.approx([0.82 * 255 + 0.18 * c for c in BLUE], abs=2)
 
 
 def test_letters_stand_at_their_anchors_and_turn_with_their_group(tmp_path):

@@ -20,6 +20,7 @@ from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.text import pyramid as pyramid_text
 from vtcav_jax.runs import directory
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.pyramid_rows import (
     PYRAMID_JSON,
     AblationRow,
@@ -36,10 +37,11 @@ LEFT = "direction:left"
 
 
 def node(number, level, stage, relevance, target=LEFT, **more):
-    known: dict[str, Any] = dict(target=target, number=number, level=level, stage=stage, channel=10 + number)
-    known |= dict(relevance=relevance, relevance_low=relevance - 0.05, relevance_high=relevance + 0.05)
-    known |= dict(excess=0.7, frequency=0.5, response=relevance, rest=0.01, clips=f"clip 1|clip 2 {NASTY}|clip 3")
-    return NodeRow(**(known | more))
+    values: dict[str, Any] = dict(target=target, node=number, level=level, stage=stage, channel=10 + number)
+    values |= dict(relevance=relevance, relevance_low=relevance - 0.05, relevance_high=relevance + 0.05)
+    values |= dict(activation_excess=0.7, frequency=0.5, response=relevance, unexplained=0.01)
+    values |= dict(top_clips=f"clip 1|clip 2 {NASTY}|clip 3")
+    return NodeRow(**values | more)
 
 
 def edge(parent, child, share, target=LEFT, half=0.02):
@@ -50,36 +52,36 @@ def cut(level, stage, kernels, drop, p, target=LEFT):
     return AblationRow(level, stage, kernels, 32, drop, drop - 1, drop + 1, 0.5, -0.2, 1.5, p, target)
 
 
-NODES = [node(0, 0, "convs.1", 0.4), node(1, 0, "convs.1", 0.2), node(2, 1, "convs.0", 0.3, rest=NAN)]
-NODES += [node(3, 1, "convs.0", 0.03, rest=NAN), node(0, 0, "norm", 0.5, NASTY, rest=0.4)]
+NODES = [node(0, 0, "convs.1", 0.4), node(1, 0, "convs.1", 0.2), node(2, 1, "convs.0", 0.3, unexplained=NAN)]
+NODES += [node(3, 1, "convs.0", 0.03, unexplained=NAN), node(0, 0, "norm", 0.5, NASTY, unexplained=0.4)]
 EDGES = [edge(-1, 0, 0.4), edge(-1, 1, 0.2), edge(0, 2, 0.7), edge(1, 2, -0.3), edge(0, 3, 0.01), edge(1, 3, 0.1)]
 EDGES += [edge(-1, 0, 0.5, NASTY)]
 ABLATIONS = [cut(0, "convs.1", 1, 0.4, 0.6), cut(0, "convs.1", 2, 8.0, 0.025), cut(1, "convs.0", 2, 0.3, 0.7)]
 ABLATIONS += [cut(0, "norm", 1, 3.0, 0.025, NASTY)]
 CONCEPTS = [AlignedRow(LEFT, 0, "convs.1", 10, f"ring {NASTY}", "static", "random", -0.31, 1, 64, 0.9, 0.01)]
 CONCEPTS += [AlignedRow(LEFT, 0, "convs.1", 10, "x", "dynamic", "others", 0.4, 12, 64, 0.6, 0.3)]
-TOLD = [
+FACTS = [
     PyramidFacts(
         target=LEFT,
         levels=(("convs.1",), ("convs.0",)),
         score=(3.0, 5.0),
         stability=(0.21, 0.6),
         noise_stability=((1.0, 0.8), (0.5, 0.5)),
-        selection={"by": "mass", "value": 0.5, "most": 32},
+        selection={"rule": "mass", "value": 0.5, "max_channels": 32},
         edge_rule="gradient",
         ablation_clips=("a", "b", "c"),
         same_clips=False,
         n_reference_clips=2,
     )
 ]
-TOLD += [
+FACTS += [
     replace(
-        TOLD[0],
+        FACTS[0],
         target=NASTY,
         levels=(("norm",), ("convs.0",)),
-        under_noise=((1.0,), (NAN,)),
+        noise_stability=((1.0,), (NAN,)),
         same_clips=True,
-        compared=0,
+        n_reference_clips=0,
     )
 ]
 
@@ -87,10 +89,12 @@ TOLD += [
 def pyramids(folder, concepts=True):
     """What --task=pyramid leaves; not all kernels have a film."""
     directory.open_run(folder, {"task": "pyramid", "model": "m", "videos": "v", "targets": [LEFT, NASTY], "depth": 2})
-    (folder / "films").mkdir(exist_ok=True)
+    (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     video = np.random.default_rng(0).integers(0, 256, (4, 24, 72, 3), np.uint8)
     for row in NODES[:3]:
-        write_animation(folder / "films" / kernel_animation_name(row.target, row.stage, row.channel), video, 4.0)
+        write_animation(
+            folder / ANIMATION_FOLDER / kernel_animation_name(row.target, row.stage, row.channel), video, 4.0
+        )
     for name, kind, rows in (
         ("nodes", NodeRow, NODES),
         ("edges", EdgeRow, EDGES),
@@ -99,7 +103,7 @@ def pyramids(folder, concepts=True):
         write_rows(folder / f"pyramid_{name}.csv", kind, rows)
     if concepts:
         write_rows(folder / "pyramid_concepts.csv", AlignedRow, CONCEPTS)
-    (folder / PYRAMID_JSON).write_text(json.dumps([asdict(one) for one in TOLD]))
+    (folder / PYRAMID_JSON).write_text(json.dumps([asdict(facts) for facts in FACTS]))
     return folder
 
 
@@ -110,23 +114,23 @@ def page(tmp_path_factory):
 
 def test_words_are_those_of_the_tables(page):
     run = open_run_folder(page.parent.parent)
-    told = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[0]))
-    assert told["4 kernels at 2 levels:"] == (
+    points = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[0]))
+    assert points["4 kernels at 2 levels:"] == (
         "direction:left hangs on them in 2 clips, score +4 on average. Chosen were of each level the fewest that have"
         " 50 % of all that speaks for it, at most 32."
     )
-    assert told["At convs.1 they matter:"].startswith(
+    assert points["At convs.1 they matter:"].startswith(
         "without its 2 kernels of 32 the score of 3 clips falls by 8 (7 to 9), without as many drawn from the whole"
         " stage by 0.5 (−0.2 to 1.5); p 0.025. They are #10 40 %, #11 20 %."
     )
-    assert "by 0.3 (−0.7 to 1.3)" in told["At convs.0 they are not shown to matter:"]
-    assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in told["From clip to clip:"]
+    assert "by 0.3 (−0.7 to 1.3)" in points["At convs.0 they are not shown to matter:"]
+    assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in points["From clip to clip:"]
     assert (
-        told["Concepts:"]
+        points["Concepts:"]
         == f"convs.1 #10 (stronger here) is the greatest entry of ring {NASTY} (static) against random, −0.31."
     )
-    assert "do not all stay the same" in told["Under noise:"] and "90 % at convs.1" in told["Under noise:"]
-    assert told["What does not hold:"] == (
+    assert "do not all stay the same" in points["Under noise:"] and "90 % at convs.1" in points["Under noise:"]
+    assert points["What does not hold:"] == (
         "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its"
         " kernels more than on others. 1 of 4 kernels have a share whose interval holds 0."
         " 1 of 4 edges between kernels have an interval that holds 0 (dashed)."
@@ -134,7 +138,7 @@ def test_words_are_those_of_the_tables(page):
     other = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[1]))["What does not hold:"]
     assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other
     assert "expect too much" in other and "activity counts from 0" in other
-    weak = replace(NODES[0], excess=-0.2)
+    weak = replace(NODES[0], activation_excess=-0.2)
     assert "convs.1 #10 (weaker here)" in pyramid_text.alignment_text(CONCEPTS, [weak])
     assert "no kernel here" in pyramid_text.alignment_text(CONCEPTS[1:], [weak])
     assert pyramid_text.activity_text(-0.2, 3).startswith(
@@ -171,9 +175,9 @@ def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
 
 
 def test_an_edge_is_as_wide_as_its_share_and_grey_if_it_takes_away():
-    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
-    assert not shown.omitted
-    figure = pyramid_figures.pyramid_graph_figure(TOLD[0], shown, "k-")
+    displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
+    assert not displayed.omitted
+    figure = pyramid_figures.pyramid_graph_figure(FACTS[0], displayed, "k-")
     assert figure.role == "group"
     drawn = [e for e in ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("path")]
     by_end = {tuple(sorted(c for c in e.get("class", "").split() if c[0] == "e")): e for e in drawn}
@@ -191,27 +195,27 @@ def _circles(figure):
 
 
 def test_what_the_graph_has_no_room_for_is_told(monkeypatch):
-    monkeypatch.setattr(pyramid_figures, "MOST_EDGES", 2)
-    monkeypatch.setattr(pyramid_figures, "MOST_NODES", 1)
-    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
-    assert [row.node for row in shown.kernels] == [0, 2]
-    assert [(row.parent, row.child) for row in shown.edges] == [(-1, 0), (0, 2)]
-    assert shown.omitted[0] == "1 of 2 kernels of convs.1"
-    pyramid_figures.pyramid_graph_figure(TOLD[0], shown, "k-")
-    monkeypatch.setattr(pyramid_figures, "MOST_NODES", 4)
-    shown = pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6])
-    assert [(row.parent, row.child) for row in shown.edges[2:]] == [(0, 2), (1, 2)]
-    assert shown.omitted == ("2 of 4 edges to convs.0",)
+    monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_EDGES", 2)
+    monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_NODES", 1)
+    displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
+    assert [row.node for row in displayed.kernels] == [0, 2]
+    assert [(row.parent, row.child) for row in displayed.edges] == [(-1, 0), (0, 2)]
+    assert displayed.omitted[0] == "1 of 2 kernels of convs.1"
+    pyramid_figures.pyramid_graph_figure(FACTS[0], displayed, "k-")
+    monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_NODES", 4)
+    displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
+    assert [(row.parent, row.child) for row in displayed.edges[2:]] == [(0, 2), (1, 2)]
+    assert displayed.omitted == ("2 of 4 edges to convs.0",)
 
 
 def test_films_without_room_are_links(tmp_path, monkeypatch):
-    monkeypatch.setattr(pyramid_sections, "MOST_FILMS", 0)
-    monkeypatch.setattr(pyramid_sections, "LEAST_FILMS", 0)
+    monkeypatch.setattr(pyramid_sections, "MAX_ANIMATION_BYTES", 0)
+    monkeypatch.setattr(pyramid_sections, "MIN_PYRAMID_ANIMATION_BYTES", 0)
     folder = pyramids(tmp_path / "full", concepts=False)
     text = write_report(folder).read_text()
     name = kernel_animation_name(LEFT, "convs.1", 10)
-    assert "data:image/webp" not in text and f'href="../films/{name}"' in text
-    assert (folder / "report" / ".." / "films" / name).is_file() and "concept vectors" not in text
+    assert "data:image/webp" not in text and f'href="../{ANIMATION_FOLDER}/{name}"' in text
+    assert (folder / "report" / ".." / ANIMATION_FOLDER / name).is_file() and "concept vectors" not in text
 
 
 @pytest.mark.slow
@@ -226,11 +230,11 @@ def test_beside_other_results_and_damaged(tmp_path):
 
 
 def test_parts_escape_their_names():
-    figure = pyramid_figures.stability_figure(TOLD[1])
-    told = linked_graph.linked_panels(figure, "k-", [linked_graph.LinkedPanel(3, NASTY, "")]) + linked_graph.link_list(
-        NASTY, [linked_graph.LinkItem(NASTY, NASTY)], "k-"
-    )
-    assert "<script" not in told and 'id="k-3"' in told
+    figure = pyramid_figures.stability_figure(FACTS[1])
+    panels = linked_graph.linked_panels(
+        figure, "k-", [linked_graph.LinkedPanel(3, NASTY, "")]
+    ) + linked_graph.link_list(NASTY, [linked_graph.LinkItem(NASTY, NASTY)], "k-")
+    assert "<script" not in panels and 'id="k-3"' in panels
 
 
 @pytest.mark.skipif(not png.possible(), reason="drawing a figure as PNG needs resvg and Pillow")
@@ -238,7 +242,7 @@ def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
     from PIL import Image
 
     figure = pyramid_figures.pyramid_graph_figure(
-        TOLD[0], pyramid_figures.select_displayed(TOLD[0], NODES[:4], EDGES[:6]), "k-"
+        FACTS[0], pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6]), "k-"
     )
     with Image.open(png.write_png(figure, tmp_path)) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)

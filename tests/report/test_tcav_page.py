@@ -6,7 +6,8 @@ import io
 import json
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
+from typing import Any, get_type_hints
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,12 +23,14 @@ from vtcav_jax.report.figures import svg as drawing
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import (
     ANIMATIONS_CSV,
     COSINES_CSV,
     PREDICTIONS_CSV,
     Animation,
+    CalibrationRow,
     CosineRow,
     DerivativeRow,
     PredictionRow,
@@ -40,25 +43,35 @@ NASTY = "</td><script>document.body.dataset.broken = 1</script>'\"&"
 NAN = math.nan
 
 
-def row(concept, kind, against, step, verdict, target="direction:left", stage="layers.0", test="absolute", **more):
+def row(
+    concept: str,
+    clip_type: str,
+    negatives: str,
+    step: float,
+    verdict: str,
+    target: str = "direction:left",
+    stage: str = "layers.0",
+    comparison: str = "absolute",
+    **more: Any,
+) -> ScoreRow:
     """A test whose unit derivative is half of its step."""
-    known = {field.name: field.type() for field in fields(ScoreRow)}  # type: ignore[operator]
-    known |= {
-        **dict(target=target, stage=stage, concept=concept, kind=kind, against=against, verdict=verdict, test=test),
-        **dict(step=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2),
-        **dict(share=step / 10, share_low=step / 10 - 0.05, share_high=step / 10 + 0.05, null_low=-0.5, null_high=0.5),
-        **dict(score=float(step > 0), score_low=0.0, score_high=1.0, n_targets=30, n_concept=20, n_against=100, sets=5),
-        **dict(p=0.001, p_adjusted=0.01 if verdict in FOUND else 1.0, auc=0.9, auc_p=0.01, target_fn="logit"),
-        **dict(degenerate=verdict == "degenerate stage", still=False, turning=0.5),
-    }
-    return ScoreRow(**known | more)
+    values: dict[str, Any] = {name: value_type() for name, value_type in get_type_hints(ScoreRow).items()}
+    values |= dict(target=target, stage=stage, concept=concept, clip_type=clip_type, negatives=negatives)
+    values |= dict(verdict=verdict, comparison=comparison, score_fn="logit", null_low=-0.5, null_high=0.5)
+    values |= dict(step_effect=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2)
+    values |= dict(relative_derivative=step / 10, relative_derivative_low=step / 10 - 0.05)
+    values |= dict(relative_derivative_high=step / 10 + 0.05, tcav_score=float(step > 0))
+    values |= dict(tcav_score_low=0.0, tcav_score_high=1.0, n_clips=30, n_concept=20, n_negatives=100, n_random_sets=5)
+    values |= dict(p=0.001, p_adjusted=0.01 if verdict in FINDINGS else 1.0, auc=0.9, auc_p=0.01)
+    values |= dict(degenerate=verdict == "degenerate stage", zero_gradient=False, gradient_diversity=0.5)
+    return ScoreRow(**values | more)
 
 
-FOUND = ("supports", "opposes", "motion: +", "motion: -")
+FINDINGS = ("supports", "opposes", "motion: +", "motion: -")
 ROWS = [
     row("left", "static", "random", 0.1, "not encoded"),
     row("left", "dynamic", "random", 4.0, "supports"),
-    row("left", "dynamic", "frozen", 5.0, "motion: +", test="motion"),
+    row("left", "dynamic", "frozen", 5.0, "motion: +", comparison="motion"),
     row("left", "dynamic", "random", 6.0, "degenerate stage", stage="pool"),
     row(NASTY, "static", "random", -3.0, "opposes"),
     row(NASTY, "dynamic", "random", -0.4, "not significant"),
@@ -69,27 +82,27 @@ ROWS = [
 
 def run_folder(folder, rows=ROWS):
     """A run's folder as --task=tcav leaves it, with one film and a picture."""
-    (folder / "films").mkdir(parents=True)
+    (folder / ANIMATION_FOLDER).mkdir(parents=True)
     random = np.random.default_rng(0)
     moving = random.integers(0, 256, (8, 96, 96, 3), np.uint8)
-    dynamic = previews.write_preview(folder, "films/a", moving)
-    static = previews.write_preview(folder, "films/b", moving[:1].repeat(8, 0))
+    dynamic = previews.write_preview(folder, f"{ANIMATION_FOLDER}/a", moving)
+    static = previews.write_preview(folder, f"{ANIMATION_FOLDER}/b", moving[:1].repeat(8, 0))
     write_rows(folder / ANIMATIONS_CSV, Animation, [Animation("concept", "left", "dynamic", dynamic, 8, 20)])
-    shown = [
+    animations = [
         Animation("concept", "left", "dynamic", dynamic, 8, 20),
         Animation("concept", "left", "static", static, 8, 20),
     ]
-    shown += [Animation("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
-    write_rows(folder / ANIMATIONS_CSV, Animation, shown)
+    animations += [Animation("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
+    write_rows(folder / ANIMATIONS_CSV, Animation, animations)
     answers = [PredictionRow("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
     write_rows(folder / PREDICTIONS_CSV, PredictionRow, answers)
     clips = [
-        DerivativeRow(r.target, r.stage, r.concept, r.kind, r.against, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
+        DerivativeRow(r.target, r.stage, r.concept, r.clip_type, r.negatives, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
         for r in rows
         for i in range(4)
     ]
     write_rows(folder / "derivatives.csv", DerivativeRow, clips)
-    names = [f"{r.concept}/{r.kind}/{r.against}" for r in rows if r.stage == "layers.0"]
+    names = [f"{r.concept}/{r.clip_type}/{r.negatives}" for r in rows if r.stage == "layers.0"]
     write_rows(
         folder / COSINES_CSV,
         CosineRow,
@@ -101,16 +114,14 @@ def run_folder(folder, rows=ROWS):
     )
     write_rows(folder / "scores.csv", ScoreRow, rows)
     (folder / "flags.txt").write_text("--task=tcav\n")
-    about = {
-        "asked": {"task": "tcav", "model": NASTY, "statistic": "step", "target_videos": "worlds:small:9:0"},
+    run_info = {
+        "request": {"task": "tcav", "model": NASTY, "statistic": "step_effect", "target_videos": "worlds:small:9:0"},
         "versions": {"jax": "0"},
         "family": {"tests": len(rows), "correction": "holm", "alpha": 0.05},
-        "self_check": [
-            {"kind": "static", "sets": "sets", "found": 1, "trials": 20, "rate": 0.05, "low": 0, "high": 0.2}
-        ],
+        "calibration": [asdict(CalibrationRow("static", "sets", 1, 20, 0.0, 0.2)) | {"rate": 0.05}],
         "notes": [NASTY],
     }
-    (folder / "run.json").write_text(json.dumps(about))
+    (folder / "run.json").write_text(json.dumps(run_info))
     return folder
 
 
@@ -121,15 +132,15 @@ def page(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_answer_says_what_the_table_says(page):
-    one = tcav_text.class_answers(open_run_folder(page.parent.parent))[0]
-    (lead, rest), (second, _) = one.findings
+    answers = tcav_text.class_answers(open_run_folder(page.parent.parent))[0]
+    (lead, rest), (second, _) = answers.findings
     assert lead.startswith("direction:left is raised by left where it moves: at layers.0 the step from random clips")
     assert "+4.00 logits (3.60 to 4.40), adjusted p 0.01; 100 % of 30 clips agree" in lead
     assert "As a still picture it is not even told from the other clips." in rest
     assert "from frozen +5.00 (4.60 to 5.40) at layers.0" in rest
     assert second.startswith(f"direction:left is lowered by {NASTY} as a still picture") and "−3.00 logits" in second
     assert (
-        one.no_effect_text
+        answers.no_effect_text
         == "No effect of ring is shown: smallest adjusted p 1; 1 of their tests could not tell (no vector)."
     )
     text = page.read_text()
@@ -142,9 +153,9 @@ def test_the_answer_says_what_the_table_says(page):
 def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
     folder = run_folder(tmp_path / "a")
     (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
-    about = json.loads((folder / "run.json").read_text())
-    about["asked"]["model"] = "video_swin_tiny"
-    (folder / "run.json").write_text(json.dumps(about))
+    run_info = json.loads((folder / "run.json").read_text())
+    run_info["request"]["model"] = "video_swin_tiny"
+    (folder / "run.json").write_text(json.dumps(run_info))
     text = write_report(folder).read_text()
     first = text.index("weights are random: it has learnt nothing")
     assert first < text.index("is raised by left") and "<strong>" not in text and 'class="answer"' not in text
@@ -165,9 +176,10 @@ def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
 def test_a_class_of_which_nothing_is_found_gets_no_claim(tmp_path):
     nothing = [replace(r, verdict="not significant", p_adjusted=0.8) for r in ROWS[:3]]
     run = open_run_folder(write_report(run_folder(tmp_path / "a", nothing)).parent.parent)
-    (one,) = tcav_text.class_answers(run)
+    (answers,) = tcav_text.class_answers(run)
     assert (
-        not one.findings and one.no_effect_text == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
+        not answers.findings
+        and answers.no_effect_text == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
     )
 
 
@@ -177,9 +189,9 @@ def test_little_effects_are_called_little_and_turned_signs_are_told(tmp_path):
         row("big", "dynamic", "random", -2.0, "opposes", stage="layers.1", p_adjusted=0.02),
         row("small", "dynamic", "random", 0.8, "supports"),
     ]
-    (one,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / "a", rows)))
-    assert "The sign is the other way at layers.1 (dynamic)." in one.findings[0][1]
-    assert one.findings[1][1].startswith("That is little: 10 % of what big does.")
+    (answers,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / "a", rows)))
+    assert "The sign is the other way at layers.1 (dynamic)." in answers.findings[0][1]
+    assert answers.findings[1][1].startswith("That is little: 10 % of what big does.")
 
 
 def test_the_page_needs_nothing_and_runs_nothing(page):
@@ -192,11 +204,11 @@ def test_the_page_needs_nothing_and_runs_nothing(page):
 
 def test_nothing_is_hidden_and_tables_are_in_the_page(page):
     text = page.read_text()
-    found = re.search(r'download="scores.csv" href="data:text/csv;base64,([^"]*)"', text)
-    assert found
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    link = re.search(r'download="scores.csv" href="data:text/csv;base64,([^"]*)"', text)
+    assert link
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode())))
     assert len(rows) == len(ROWS) and rows[4]["concept"] == NASTY
-    assert text.count('<tr class="faint">') >= sum(r.verdict not in FOUND for r in ROWS)
+    assert text.count('<tr class="faint">') >= sum(r.verdict not in FINDINGS for r in ROWS)
     for verdict in {r.verdict for r in ROWS}:
         assert f"<td>{verdict}</td>" in text and f"<dt>{verdict}</dt>" in text
 
@@ -212,7 +224,7 @@ def test_figures_are_files_that_any_program_reads(page):
 
 
 def test_a_mark_stands_where_its_number_is():
-    figure = tcav_figures.depth_figure([ROWS[1]], "step", "logits")
+    figure = tcav_figures.depth_figure([ROWS[1]], "step_effect", "logits")
     marks = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "circle" and "title" in e[0].tag]
     (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left (dynamic) against random")]
     texts = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
@@ -226,18 +238,18 @@ def test_a_mark_stands_where_its_number_is():
 def test_a_long_class_does_not_hide_the_concept():
     long = replace(ROWS[1], target="catching or throwing baseball")
     for figure in (
-        tcav_figures.depth_figure([long], "step", "logits"),
-        tcav_figures.static_dynamic_figure([long], "step", "logits"),
+        tcav_figures.depth_figure([long], "step_effect", "logits"),
+        tcav_figures.static_dynamic_figure([long], "step_effect", "logits"),
     ):
         texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
         assert {"left", "catching or throwing baseball: logits"} <= set(texts)
 
 
 def test_effects_carry_the_interval_of_the_statistic():
-    e = effect_size(ROWS[1], "step")
+    e = effect_size(ROWS[1], "step_effect")
     assert (e.value, e.low, e.high, e.significant) == (4, pytest.approx(3.6), pytest.approx(4.4), True)
-    assert effect_size(ROWS[4], "step").low == pytest.approx(-3.4)
-    assert effect_size(ROWS[1], "unit").value == 2
+    assert effect_size(ROWS[4], "step_effect").low == pytest.approx(-3.4)
+    assert effect_size(ROWS[1], "unit_derivative").value == 2
     assert (
         format_effect(e) == "+4.00 (3.60 to 4.40)"
         and format_number(-0.25) == "−0.25"
@@ -247,9 +259,9 @@ def test_effects_carry_the_interval_of_the_statistic():
 
 @pytest.mark.parametrize(("low", "high"), [(-3, 7), (0, 1e-4), (-2e5, 1e6), (0.01, 0.011)])
 def test_ticks_are_round_and_inside(low, high):
-    found = drawing.round_ticks(low, high)
-    assert 2 <= len(found) <= 6 and all(low <= value <= high for value in found)
-    assert len({drawing.format_tick(value) for value in found}) == len(found)
+    ticks = drawing.round_ticks(low, high)
+    assert 2 <= len(ticks) <= 6 and all(low <= value <= high for value in ticks)
+    assert len({drawing.format_tick(value) for value in ticks}) == len(ticks)
 
 
 def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
@@ -258,7 +270,7 @@ def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
     for label in labels:
         assert float(label.split('x="')[1].split('"')[0]) > 6.5 * len(label.split(">")[1].split("<")[0])
     assert len(labels) > 1 and any("e−05" in label for label in labels)
-    bars = tcav_figures.sign_count_figure([replace(ROWS[1], score=0.0, score_low=0.0, score_high=0.0)])
+    bars = tcav_figures.sign_count_figure([replace(ROWS[1], tcav_score=0.0, tcav_score_low=0.0, tcav_score_high=0.0)])
     assert [float(e.split('width="')[1].split('"')[0]) for e in bars.elements if e.startswith("<rect")] == [3.0]
 
 
@@ -273,7 +285,7 @@ def test_tables_of_another_version_are_read_or_refused(tmp_path):
         writer.writerows({**line, "steering": "1"} for line in lines)
     assert len(open_run_folder(folder).score_rows) == len(ROWS)
     path.write_text("target,stage\na,b\n")
-    with pytest.raises(ValueError, match="scores.csv has no column concept, kind"):
+    with pytest.raises(ValueError, match="scores.csv has no column concept, clip_type"):
         write_report(folder)
 
 
@@ -289,7 +301,11 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 
 def test_runs_side_by_side(tmp_path):
-    changed = [replace(ROWS[1], share=0.9, share_low=0.8, share_high=0.95), ROWS[0], ROWS[2]]
+    changed = [
+        replace(ROWS[1], relative_derivative=0.9, relative_derivative_low=0.8, relative_derivative_high=0.95),
+        ROWS[0],
+        ROWS[2],
+    ]
     folders = [run_folder(tmp_path / "seed 0"), run_folder(tmp_path / "seed 1", changed)]
     page = write_comparison(folders)
     text = page.read_text()
@@ -297,13 +313,13 @@ def test_runs_side_by_side(tmp_path):
     assert "1 more are of tests that could not tell" in text
     assert "<td>−0.5</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
     assert "it raises the score in both; its motion matters in both; 1 of 2 differences" in text
-    one = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), ROWS[1], changed[0])
-    assert one.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and one.high == pytest.approx(
+    difference = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), ROWS[1], changed[0])
+    assert difference.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and difference.high == pytest.approx(
         -0.5 + math.hypot(0.05, 0.1)
     )
-    found = re.search(r'download="differences.csv" href="data:text/csv;base64,([^"]*)"', text)
-    assert found
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(found[1]).decode())))
+    link = re.search(r'download="differences.csv" href="data:text/csv;base64,([^"]*)"', text)
+    assert link
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode())))
     assert [row["cannot_tell"] for row in rows] == ["not encoded", "", ""] and rows[1]["left"] == "seed 0"
     assert float(rows[1]["difference"]) == pytest.approx(-0.5)
     other = run_folder(tmp_path / "other", [replace(r, stage="features") for r in ROWS])
@@ -312,14 +328,14 @@ def test_runs_side_by_side(tmp_path):
 
 
 def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
-    far = replace(ROWS[0], share=0.9, share_low=0.88, share_high=0.92)
-    one = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), far, ROWS[1])
-    assert one.low > 0 and not one.significant and one.inconclusive_verdict == "not encoded"
+    far = replace(ROWS[0], relative_derivative=0.9, relative_derivative_low=0.88, relative_derivative_high=0.92)
+    difference = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), far, ROWS[1])
+    assert difference.low > 0 and not difference.significant and difference.inconclusive_verdict == "not encoded"
 
 
 def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
     turned = [
-        replace(r, step=-r.step_effect, derivative=-r.derivative, share=-r.relative_derivative)
+        replace(r, step_effect=-r.step_effect, derivative=-r.derivative, relative_derivative=-r.relative_derivative)
         for r in ROWS
         if r.comparison == "absolute"
     ]
@@ -352,8 +368,8 @@ def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
         run_folder(tmp_path / "cnn", [replace(r, stage="convs.0") for r in ROWS[:3]]),
     ]
     for folder, stages in zip(folders, (swin, cnn)):
-        about = json.loads((folder / "run.json").read_text())
-        (folder / "run.json").write_text(json.dumps(about | {"network_stages": stages}))
+        run_info = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(run_info | {"network_stages": stages}))
     text = write_comparison(folders).read_text()
     assert "layers.0 / convs.0. That they stand for each other is an assumption." in text
     assert "in the order swin, cnn:" in text and "it raises the score in both" in text
@@ -370,7 +386,8 @@ def test_sheets_and_films():
     assert previews.tile_clips(cells * 4).shape == (5, 196, 596, 3)
     import av
 
-    with av.open(io.BytesIO(encode_mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8), 6))) as container:
+    film = encode_mp4(random.integers(0, 256, (9, 33, 47, 3), np.uint8), 6)
+    with av.open(io.BytesIO(film), "r") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == 9 and frames[0].shape == (34, 48, 3)
         assert container.streams.video[0].codec_context.name == "h264"
