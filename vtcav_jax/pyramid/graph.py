@@ -14,7 +14,7 @@ ROOT_NODE = -1  # the parent of the first level: the target
 
 @dataclass(frozen=True)
 class Selection:
-    """Which channels go on the pyramid: by `by`, and at most `most` at each level.
+    """Which channels go on the pyramid: by `rule`, and at most `max_channels` at each level.
 
     mass: the fewest that have the share `value` of all positive relevance. threshold: those of at least the share
     `value` of the greatest. top: the `value` greatest.

@@ -86,7 +86,7 @@ def report_title(run: RunFolder) -> str:
     questions = [f"which concepts {does} {tcav_text.join_names(classes)} use?"] if classes else []
     if map_targets := unique_in_order([row.target for row in run.map_rows]):
         questions.append(
-            f"where and when does {_network_name(run, 'explain')} look for {tcav_text.join_names(map_targets)}?"
+            f"where and when does {_network_name(run, 'attribute')} look for {tcav_text.join_names(map_targets)}?"
         )
     if motion_targets := unique_in_order([row.target for row in run.class_motion_rows]):
         questions.append(
@@ -152,7 +152,9 @@ def _describe_map_run(config: dict[str, Any]) -> str:
     methods = config.get("methods") or [(config.get("method", ""), config.get("stage"))]
     method_text = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
     clips_text = (
-        "clip after clip to their ends" if config.get("whole") else f"{config.get('num_clips', 1)} of each video"
+        "clip after clip to their ends"
+        if config.get("slide_over_video")
+        else f"{config.get('clips_per_video', 1)} of each video"
     )
     return (
         f"{', '.join(config.get('targets', ()))}, by {method_text}; clips of {config.get('videos', '')}, {clips_text}"

@@ -11,6 +11,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import Figure
+from vtcav_jax.runs.directory import ANIMATION_FOLDER
 
 LINKED_GRAPH_CSS = read_asset("vtcav_jax.report", "linked_graph.css")
 ACTIVE_MARK_CSS = "stroke: var(--two);"
@@ -69,4 +70,4 @@ def link_list(lead: str, link_items: Sequence[LinkItem], prefix: str) -> str:
 
 def external_link(path: Path, text: str) -> str:
     """A link to a film that the page has no room for, seen from where the page lies."""
-    return f'<p><a href="../films/{escape(path.name)}">{escape(text)}</a></p>'
+    return f'<p><a href="../{ANIMATION_FOLDER}/{escape(path.name)}">{escape(text)}</a></p>'

@@ -133,7 +133,8 @@ def map_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) ->
     ]
     text = (
         "Time of half: the part of the clip in which half of the map lies; place of half: the part of a frame that has"
-        " half of what lies in it; 50 % is spread evenly. What else there is was measured by --limits in every run."
+        " half of what lies in it; 50 % is spread evenly. What else there is was measured by --sanity_clips in every"
+        " run."
     )
     return [common.section("maps", "Where and when", leads, text, [])]
 

@@ -32,7 +32,7 @@ def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Seq
         nodes += at_level[:MAX_DRAWN_NODES]
         if len(at_level) > MAX_DRAWN_NODES:
             omitted.append(f"{MAX_DRAWN_NODES} of {len(at_level)} kernels of {level_name(names)}")
-    nodes_by_number = {row.number: row for row in nodes}
+    nodes_by_number = {row.node: row for row in nodes}
     for level, names in enumerate(facts.levels):
         at_level = [row for row in edges if row.child in nodes_by_number and nodes_by_number[row.child].level == level]
         ranked = sorted(

@@ -29,11 +29,11 @@ MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # films of a question, and those th
 MAX_MAP_TABLE_ROWS = 400  # of the table in the page
 MEASURE_TEXTS = {
     "flicker": "changes along what moves",
-    "still_flicker": "changes in a frozen clip",
-    "direction": "differs when time is reversed",
-    "background": "outside of the thing",
-    "elsewhere": "volume outside",
-    "randomised": "like that of shuffled weights",
+    "static_flicker": "changes in a frozen clip",
+    "time_reversal_change": "differs when time is reversed",
+    "mass_outside": "outside of the thing",
+    "area_outside": "volume outside",
+    "randomised_weights_similarity": "like that of shuffled weights",
 }
 
 
@@ -113,7 +113,7 @@ def _animation_figures(run: RunFolder) -> str:
         if further := figures[OPEN_ANIMATIONS:]:
             parts.append(html.details_block(f"{len(further)} clips more", "".join(further)))
         if 0 < len(figures) < total:
-            text = f"{len(figures)} of {total} clips; films of all of them are in films/."
+            text = f"{len(figures)} of {total} clips; films of all of them are in {ANIMATION_FOLDER}/."
             parts.append(html.paragraph(text, "soft"))
     return "".join(parts)
 

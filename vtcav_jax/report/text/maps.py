@@ -1,4 +1,4 @@
-"""What maps say and what speaks against them, in words, out of the tables of `--task=explain`."""
+"""What maps say and what speaks against them, in words, out of the tables of `--task=attribute`."""
 
 import math
 from collections import Counter
@@ -111,7 +111,7 @@ def completeness_text(rows: Sequence[MapRow]) -> str:
     if math.isnan(median):
         return ""
     suffix = (
-        "; more --nodes miss less"
+        "; more --ig_steps miss less"
         if worst > LARGE_COMPLETENESS_GAP and rows[0].method == "integrated_gradients"
         else ""
     )
@@ -124,9 +124,9 @@ def completeness_text(rows: Sequence[MapRow]) -> str:
 
 
 def sanity_texts(by_measure: dict[str, SanityRow]) -> list[str]:
-    """What `--limits` has measured of one method, as far as it settles anything."""
+    """What `--sanity_clips` has measured of one method, as far as it settles anything."""
     out = []
-    inside, volume = by_measure.get("background"), by_measure.get("elsewhere")
+    inside, volume = by_measure.get("mass_outside"), by_measure.get("area_outside")
     if inside and volume:
         verdict = "as if it knew nothing of the thing"
         if inside.high < volume.low:
@@ -137,14 +137,14 @@ def sanity_texts(by_measure: dict[str, SanityRow]) -> list[str]:
             f"{format_percent(inside.mean)} of it lies outside of what the question is about, which is {format_percent(volume.mean)}"
             f" of the volume: {verdict}."
         )
-    if (row := by_measure.get("direction")) and row.high < LOW_SIMILARITY:
+    if (row := by_measure.get("time_reversal_change")) and row.high < LOW_SIMILARITY:
         out.append("It is almost the same when the clip runs backwards, so it cannot show which way things go.")
-    if (row := by_measure.get("randomised")) and row.low > HIGH_SIMILARITY:
+    if (row := by_measure.get("randomised_weights_similarity")) and row.low > HIGH_SIMILARITY:
         out.append(
             f"It looks much the same for a network with shuffled weights (rank correlation {format_number(row.mean, 2)}): it"
             " does not show what was learnt."
         )
-    if (row := by_measure.get("still_flicker")) and row.low > LOW_SIMILARITY:
+    if (row := by_measure.get("static_flicker")) and row.low > LOW_SIMILARITY:
         out.append(
             f"Of a frozen clip it still changes by {format_percent(row.mean)} from step to step: what flickers is no motion."
         )

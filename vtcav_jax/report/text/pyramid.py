@@ -50,9 +50,9 @@ def pyramid_points(run: RunFolder, facts: PyramidFacts) -> list[tuple[str, str]]
 
 
 def selection_text(facts: PyramidFacts) -> str:
-    rule, value = str(facts.selection["by"]), float(facts.selection["value"])
+    rule, value = str(facts.selection["rule"]), float(facts.selection["value"])
     phrase = SELECTION_PHRASES[rule].format(f"{value:g}" if rule == "top" else format_percent(value))
-    return f"{phrase}, at most {facts.selection['most']}"
+    return f"{phrase}, at most {facts.selection['max_channels']}"
 
 
 def exceeds_chance(row: AblationRow) -> bool:
