@@ -1,1 +1,1 @@
-"""Measurements; each file answers one question: `python -m benchmarks.forward`, or `python benchmarks/forward.py`."""
+"""Measurements: each module answers one question and runs by itself, as `python -m benchmarks.forward`."""

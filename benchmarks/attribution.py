@@ -1,8 +1,8 @@
-"""How many maps a second, against captum, pytorch-grad-cam and zennit; and what do twelve maps cost that share a pass?
+"""How many maps per second, compared with captum, pytorch-grad-cam and zennit? What do twelve maps from one pass cost?
 
   python benchmarks/attribution.py
 
-Every comparison is of the same network, clips and class, and is made only if the maps agree. Writes
+Each comparison uses the same network, clips and class, and is timed only if the maps agree. Writes
 benchmarks/results/attribution_BACKEND.jsonl.
 """
 

@@ -1,4 +1,4 @@
-"""The 3D CNN of this package in torch, and the tools that a user would take to explain it, without what they draw."""
+"""The small 3D CNN of this package in torch, and other attribution libraries as their users would call them."""
 
 import warnings
 from collections.abc import Callable

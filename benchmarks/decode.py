@@ -1,9 +1,9 @@
-"""How many clips per second come out of video files, in how much memory, and how long does a model wait for them?
+"""How many clips per second are decoded from video files, in how much memory? How long does a model wait for them?
 
   python benchmarks/decode.py
 
-The other way is what a loader that knows nothing of seeking does: PyAV decodes every frame of the file, and
-torchvision's preset cuts the clip. Writes benchmarks/results/decode_BACKEND.jsonl and its table.
+The baseline is a loader that does not seek: PyAV decodes every frame of the file, and torchvision's preset cuts the
+clip. Writes benchmarks/results/decode_BACKEND.jsonl and its table.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The tables of what explanations are worth, from the rows of benchmarks.publish_evaluation."""
+"""The tables of docs/evaluation.md, made from the rows that benchmarks.publish_evaluation writes."""
 
 from collections.abc import Sequence
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""How fast is a forward pass, what share of the hardware does it use, and how does torchvision's compare?
+"""How fast is a forward pass, what share of the hardware's peak does it reach, and how does torchvision compare?
 
   python benchmarks/forward.py                       the shapes that fit this machine
   python benchmarks/forward.py --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8

@@ -1,10 +1,10 @@
-"""How far is each network from its reference, at every stage?
+"""How much does each network differ from its reference, at every stage?
 
   python -m benchmarks.parity                      every network, one clip at its own size
   python -m benchmarks.parity --preset=mfnet       one of them, without writing
 
-All numbers of a network are drawn under the names and shapes of its public state dict; both sides get the same. The
-reference is torchvision's network or, where there is none to install, what `tests/support/torch_networks.py` states.
+All parameters of a network are drawn at random under the names and shapes of its public state dict, and both sides get
+the same. The reference is torchvision's network or, where there is none, that of `tests/support/torch_networks.py`.
 Writes benchmarks/results/parity_BACKEND.jsonl and its table.
 """
 

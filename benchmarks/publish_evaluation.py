@@ -1,4 +1,4 @@
-"""Which map tells the truth, and what does it cost?
+"""Publishes results of --task=evaluate_methods: tables and figures of the pages, and the scores that the package ships.
 
   python main.py --flagfile=flagfiles/evaluate_methods.flags
   python main.py --flagfile=flagfiles/evaluate_methods_budgets.flags
@@ -7,8 +7,8 @@
   python -m benchmarks.publish_evaluation --run=runs/evaluation --budgets=runs/evaluation_budgets \\
       --seeds=runs/evaluation_seeds,runs/evaluation_seeds_cnn
 
-Reads the tables of the runs; writes benchmarks/results/evaluation_BACKEND.jsonl, the pages' tables, the README's figures,
-and vtcav_jax/evaluation/published_scores.csv, from which pages with maps say how far these are to be trusted.
+Reads the tables of the runs. Writes benchmarks/results/evaluation_BACKEND.jsonl, the tables of the pages, the README's
+figures, and vtcav_jax/evaluation/published_scores.csv, from which pages with maps say how far a method can be trusted.
 """
 
 import csv

@@ -1,8 +1,8 @@
-"""What does a pyramid cost? Forward and full pyramid against the forward pass alone, for the paper's networks.
+"""What does a pyramid cost, compared with a forward pass alone, for the networks of the paper?
 
   python benchmarks/pyramid.py
 
-Stergiou et al. (2019) took 21 to 70 ms for the way back through three layers, on two GTX 1080 Ti. Writes
+Stergiou et al. (2019) report 21 to 70 ms for the backward part through three layers, on two GTX 1080 Ti. Writes
 benchmarks/results/pyramid_BACKEND.jsonl.
 """
 

@@ -1,8 +1,8 @@
-"""The page docs/shipped.md: what the networks that ship answer, by what, and how other seeds of the training fare.
+"""Writes docs/shipped.md: the gates of the networks that ship, and the accuracy of trainings with other seeds.
 
-  python -m benchmarks.shipped --runs=runs/seed_0,runs/seed_1,runs/seed_2
+  python -m benchmarks.shipped_page --runs=runs/seed_0,runs/seed_1,runs/seed_2
 
-`--runs` are what flagfiles/recipes/train_worlds.flags wrote with other seeds.
+`--runs` are runs of flagfiles/recipes/train_worlds.flags with different seeds.
 """
 
 import csv
@@ -26,17 +26,22 @@ SEED = 3  # of clips that no training and no check of a training has seen
 SEEDS = "Seeds of the training"
 ABOUT = """# The networks that ship
 
-Written by `python -m benchmarks.shipped`. `worlds_swin` is trained by `flagfiles/recipes/train_worlds.flags`, `worlds_cnn` by
-`flagfiles/recipes/train_worlds_cnn.flags`; both answer four questions about the same clips, each by a head of its own.
-`worlds_shortcut_swin` and `worlds_shortcut_cnn` are trained by `flagfiles/recipes/train_worlds_shortcut.flags` and
-`train_worlds_shortcut_cnn.flags`: asked for the direction, they go by the colour of a corner that goes along with it,
-and are right in one clip of four where it does not. `worlds_events_swin` and `worlds_events_cnn` (the order of two
-flashes, and questions of two causes each) and `worlds_dots_swin` and `worlds_dots_cnn` (a form that only moving dots
-show) are trained by `train_worlds_events.flags`, `train_worlds_events_cnn.flags`, `train_worlds_dots.flags` and
-`train_worlds_dots_cnn.flags`, then by those of the same name and `_further`, for the events also by `_last`. Each
-flagfile says what it takes to learn this. The *gates* show that each head goes by its cause: a factor that is drawn
-again must change its answer where the cause's answer changes (at most 3 % unchanged), and not where it stays (at least
-97 % unchanged).
+`python -m benchmarks.shipped_page` writes this page. `worlds_swin` is trained by
+`flagfiles/recipes/train_worlds.flags`, and `worlds_cnn` by `flagfiles/recipes/train_worlds_cnn.flags`; both answer four
+questions about the same clips, each with a classification head of its own. The other recipes are in the same folder:
+
+- `worlds_shortcut_swin` and `worlds_shortcut_cnn` (`train_worlds_shortcut.flags`, `train_worlds_shortcut_cnn.flags`)
+  are asked for the direction, but rely on the colour of a corner that is correlated with it. Where it is not, they are
+  right in one clip of four.
+- `worlds_events_swin` and `worlds_events_cnn` (the order of two flashes, and questions with two causes each) are
+  trained in three steps: `train_worlds_events.flags` or `train_worlds_events_cnn.flags`, then the recipes of the same
+  name that end in `_further` and `_last`.
+- `worlds_dots_swin` and `worlds_dots_cnn` (a form that only moving dots show) are trained in two steps:
+  `train_worlds_dots.flags` or `train_worlds_dots_cnn.flags`, then the recipe that ends in `_further`.
+
+The comments in each flagfile say what the training needs. The *gates* below show that each head relies on its cause:
+when a factor is drawn again, the head's answer must change where the answer of the cause changes (at most 3 %
+unchanged), and must stay where that stays (at least 97 % unchanged).
 """
 
 
@@ -58,7 +63,9 @@ def main(argv: list[str]) -> None:
         measured_gates.check()
         parts[name] = f"```\n{measured_gates.table()}\n```\n"
     if _RUNS.value:
-        parts[SEEDS] = f"Accuracy of `worlds_swin` on clips of their own.\n\n{seed_table(_RUNS.value)}\n"
+        parts[SEEDS] = (
+            f"Accuracy of `worlds_swin`, trained with several seeds, on held-out clips.\n\n{seed_table(_RUNS.value)}\n"
+        )
     order = [*sorted(bundles, key=lambda name: (name.count("_"), name)), SEEDS]
     chapters = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
     page.write_text("\n".join([ABOUT, *chapters]), encoding="utf-8")
@@ -74,12 +81,12 @@ def parse_sections(page: str) -> dict[str, str]:
 def seed_table(runs: list[str]) -> str:
     head, rows = ["seed"], []
     for run in map(Path, runs):
-        config = json.loads((run / "run.json").read_text())["asked"]
+        config = json.loads((run / "run.json").read_text())["request"]
         with (run / "accuracy.csv").open(newline="") as file:
             accuracy_rows = list(csv.DictReader(file))
         head = ["seed", "clips", *(row["head"] for row in accuracy_rows)]
         cells = [f"{float(r['accuracy']):.4f} ({float(r['low']):.4f} to {float(r['high']):.4f})" for r in accuracy_rows]
-        rows.append([config["seed"], accuracy_rows[0]["n"], *cells])
+        rows.append([config["seed"], accuracy_rows[0]["n_clips"], *cells])
     return tables.markdown(head, rows)
 
 

@@ -1,4 +1,4 @@
-"""The tables of how fast things are and how close to a peer, from the rows of the results."""
+"""Tables of speed and of agreement with other implementations, made from the rows in benchmarks/results."""
 
 from collections.abc import Sequence
 from statistics import median

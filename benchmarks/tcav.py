@@ -1,11 +1,11 @@
-"""What does Video-TCAV cost beside captum and scikit-learn, beyond its passes through the network, and in memory?
+"""What does Video-TCAV cost compared with captum and scikit-learn, with its own passes through the network, in memory?
 
   python -m benchmarks.tcav
 
-Four questions, each in a process of its own: one concept vector per pair of sets, on the same arrays; a whole
-experiment on the same network and clips; the whole command over the bare time of its forward and backward passes; peak
-memory when there are four times as many clips. Numbers are compared before times are. Writes
-benchmarks/results/tcav_BACKEND.jsonl and its table.
+Four questions, each in its own process: one concept vector per pair of sets, on the same arrays; a whole experiment on
+the same network and clips; the whole command relative to its forward and backward passes alone; peak memory with four
+times as many clips. Results are compared before they are timed. Writes benchmarks/results/tcav_BACKEND.jsonl and its
+table.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Concept vectors and whole concept tests by scikit-learn and captum, as their users would make them."""
+"""Concept vectors and whole concept tests with scikit-learn and captum, as their users would run them."""
 
 import tempfile
 import warnings

@@ -1,8 +1,8 @@
-"""How long, how much memory, how close to the hardware: one way of measuring for all benchmarks.
+"""Time, memory and share of the hardware's peak, measured in one way for all benchmarks.
 
-Compilation is timed by itself. Calls are timed after warm-ups, each until its result is there, on inputs that are on
-the device already. Things to compare are called in turn (A B A B ...), so that a machine whose speed drifts treats them
-alike, and their ratio is the median over pairs.
+Compilation is timed separately. Calls are timed after warm-up, each until its result is ready, on inputs that are
+already on the device. Implementations that are compared run in turn (A B A B ...), so that a change in the machine's
+speed affects them alike, and their ratio is the median over pairs.
 """
 
 import json

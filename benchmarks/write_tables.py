@@ -1,4 +1,4 @@
-"""The pages with the tables that the results make; `python -m benchmarks.pages` writes them by hand."""
+"""Writes the tables of the pages from the files in benchmarks/results: `python -m benchmarks.write_tables`."""
 
 import json
 from collections.abc import Callable
