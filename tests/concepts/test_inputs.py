@@ -10,8 +10,8 @@ from vtcav_jax import concepts
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs, mining
 from vtcav_jax.concepts.config import MiningConfig
-from vtcav_jax.data import SamplingConfig, open_source, prepare_dataset
-from vtcav_jax.worlds import GLYPH_QUESTIONS, export, render
+from vtcav_jax.data import SamplingConfig, open_source, prepare_dataset, world_export
+from vtcav_jax.worlds import GLYPH_QUESTIONS, render
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_worlds_are_mined_by_their_boxes(tmp_path):
-    export.write_clips(render.make_clips(render.GlyphWorld(), 24, 3), tmp_path / "world")
+    world_export.write_clips(render.make_clips(render.GlyphWorld(), 24, 3), tmp_path / "world")
     parsed = concepts.parse_concepts(
         ["ring=key@shape:ring", "x=key@shape:x", "left=key@direction:left", "up=key@direction:up"]
     )

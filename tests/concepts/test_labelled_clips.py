@@ -10,8 +10,9 @@ import pytest
 from vtcav_jax.concepts import MiningConfig, load_frames, mine_labelled_clips, parse_concepts, read_sets
 from vtcav_jax.concepts.labelled_clips import assign_clips
 from vtcav_jax.data import open_source
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.models import PRESETS
-from vtcav_jax.worlds import make_clips, write_clips
+from vtcav_jax.worlds import make_clips
 
 GEOMETRY = PRESETS["video_swin_tiny"].clip_spec
 WORLD = "worlds:small:90:3"

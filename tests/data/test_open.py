@@ -13,6 +13,7 @@ from tests.data.test_decode import audio_only, number_in, write
 from vtcav_jax import data, worlds
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, VideoError, folder, open_source
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.data.world_source import WorldSource
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
@@ -236,7 +237,7 @@ def test_worlds_are_read_as_they_are_made():
 
 def test_worlds_pass_through_the_same_door_as_real_videos(tmp_path):
     clips = worlds.make_clips("small", 12, 5)
-    worlds.write_clips(clips, tmp_path)
+    write_clips(clips, tmp_path)
     made, read = open_source("worlds:small:12:5"), open_source(tmp_path / "manifest.csv")
     assert set(read.heads) == set(made.heads)
     for i in range(12):

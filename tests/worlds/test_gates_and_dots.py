@@ -16,6 +16,7 @@ from vtcav_jax import models, worlds
 from vtcav_jax.attribution.videos import clip_windows
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.evaluation import regions
 from vtcav_jax.worlds import glyphs, render
@@ -326,7 +327,7 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     assert source.heads == clips.world.heads
     for i, item in enumerate(source.items):
         assert item.labels == {question: int(values[i]) for question, values in clips.labels.items()}
-    worlds.write_clips(clips, tmp_path)
+    write_clips(clips, tmp_path)
     with (tmp_path / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", *(f"label:{head}" for head in source.heads)]

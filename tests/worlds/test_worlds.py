@@ -16,6 +16,7 @@ from scipy.stats import chi2_contingency, chisquare
 from tests.support import world_oracles
 from tests.support.typed import compile_count, p_value
 from vtcav_jax import tap, worlds
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.worlds import glyphs, render
 from vtcav_jax.worlds.gates import _run_model, measure_gates
 from vtcav_jax.worlds.spec import DIRECTION_STEPS
@@ -339,7 +340,7 @@ def test_gates_compile_once_and_refuse_what_is_no_answer():
 
 def test_videos_come_back_from_the_disk(tmp_path):
     clips = worlds.make_clips("small", 3, 6, first=10)
-    paths = worlds.write_clips(clips, tmp_path / "out")
+    paths = write_clips(clips, tmp_path / "out")
     assert [path.name for path in paths] == [f"clip_6_{i:06d}.mp4" for i in (10, 11, 12)]
     for path, video in zip(paths, clips.video):
         with av.open(path) as container:

@@ -15,6 +15,7 @@ from vtcav_jax.attribution.score_model import (
     run_pass,
     to_numpy,
 )
+from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
@@ -56,9 +57,10 @@ def smoothgrad(
     `noise` is the standard deviation as a share of each clip's range. All clips get the same noise, so that a clip's
     map depends neither on its place in the batch nor on the batch's size.
     """
-    return smoothgrad_pair(model, clips, [target], samples=samples, noise=noise, seed=seed)[0][squared]
+    return smoothgrad_pair(model, clips, target, samples=samples, noise=noise, seed=seed)[squared]
 
 
+@SharedPasses
 def smoothgrad_pair(
     model: Model,
     clips: ArrayLike,
@@ -68,7 +70,7 @@ def smoothgrad_pair(
     noise: float = 0.15,
     seed: int = 0,
 ) -> list[tuple[Attribution, Attribution]]:
-    """Of several targets the mean gradient and its mean square, from the same copies."""
+    """The mean gradient and its mean square, from the same copies."""
     if samples < 1 or noise < 0:
         raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
     scorer, video = prepare_multi_score(model, clips, targets)

@@ -16,7 +16,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.attribution.baselines import Baseline, freeze_frame, resolve_baseline
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores_per_target, prepare_multi_score, to_numpy
+from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores, prepare_multi_score, to_numpy
+from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.stats.intervals import ratio_ci
 from vtcav_jax.stats.quadrature import gauss_legendre
@@ -27,22 +28,8 @@ IG_STEPS = (
 )
 
 
+@SharedPasses
 def integrated_gradients(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    baseline: Baseline | tuple[str, ...] = "zero",
-    ig_steps: int = IG_STEPS,
-) -> Attribution:
-    """The score's rise from `baseline` to the clip, place by place; of a tuple of baselines the mean.
-
-    `residual` is what the nodes missed of the rise; with more `nodes` it goes to 0.
-    """
-    return integrated_gradients_many(model, clips, [target], baseline=baseline, ig_steps=ig_steps)[0]
-
-
-def integrated_gradients_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -50,7 +37,10 @@ def integrated_gradients_many(
     baseline: Baseline | tuple[str, ...] = "zero",
     ig_steps: int = IG_STEPS,
 ) -> list[Attribution]:
-    """Of several targets, which share their forward passes."""
+    """The score's rise from `baseline` to the clip, place by place; of a tuple of baselines the mean.
+
+    `completeness_gap` is what the nodes missed of the rise; with more `ig_steps` it goes to 0.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     baselines = baseline if isinstance(baseline, tuple) else (baseline,)
     if not baselines:
@@ -58,9 +48,7 @@ def integrated_gradients_many(
     quadrature = gauss_legendre(ig_steps)
     starts = [resolve_baseline(video, name) for name in baselines]
     integrals = np.mean([_integrals(scorer, start, video, *quadrature) for start in starts], 0)
-    rises = clip_scores_per_target(scorer, video) - np.mean(
-        [clip_scores_per_target(scorer, start) for start in starts], 0
-    )
+    rises = clip_scores(scorer, video) - np.mean([clip_scores(scorer, start) for start in starts], 0)
     forward_passes = 1 + len(starts) * (3 * ig_steps + 1)
     return [
         Attribution(values, VIDEO, True, forward_passes, "integrated_gradients", rise - values.sum((1, 2, 3)))
@@ -68,23 +56,8 @@ def integrated_gradients_many(
     ]
 
 
+@SharedPasses
 def expected_gradients(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    references: ArrayLike,
-    samples: int = 64,
-    seed: int = 0,
-) -> Attribution:
-    """Integrated gradients from every clip of `references`, `(n, t, h, w, c)`: places and references are drawn.
-
-    `residual` is against the score's rise over the mean score of all references; it falls with the root of `samples`.
-    """
-    return expected_gradients_many(model, clips, [target], references=references, samples=samples, seed=seed)[0]
-
-
-def expected_gradients_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -93,7 +66,11 @@ def expected_gradients_many(
     samples: int = 64,
     seed: int = 0,
 ) -> list[Attribution]:
-    """Of several targets, which share their forward passes and what is drawn."""
+    """Integrated gradients from every clip of `references`, `(n, t, h, w, c)`: places and references are drawn.
+
+    `completeness_gap` is against the score's rise over the mean score of all references; it falls with the root of
+    `samples`.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     reference_clips = jnp.asarray(references, video.dtype)
     if (
@@ -113,7 +90,7 @@ def expected_gradients_many(
     reference_scores = [
         to_numpy(_reference_scores(scorer, reference[None], len(video))) for reference in reference_clips
     ]
-    rises = clip_scores_per_target(scorer, video) - np.mean(reference_scores, 0)
+    rises = clip_scores(scorer, video) - np.mean(reference_scores, 0)
     forward_passes = 3 * samples + len(reference_clips) + 1
     return [
         Attribution(values, VIDEO, True, forward_passes, "expected_gradients", rise - values.sum((1, 2, 3)))
@@ -140,23 +117,8 @@ class StaticDynamicAttribution:
         return ratio_ci(self.score - self.static_score, self.score - self.baseline_score)
 
 
+@SharedPasses
 def static_and_dynamic(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    baseline: Baseline = "zero",
-    frames: int = 4,
-    ig_steps: int = IG_STEPS,
-) -> StaticDynamicAttribution:
-    """Integrated gradients from `baseline` to the clip frozen at one of its frames, and from there to the clip.
-
-    The mean over `frames` frames, spread over the clip. Each leg has its own residual.
-    """
-    return static_and_dynamic_many(model, clips, [target], baseline=baseline, frames=frames, ig_steps=ig_steps)[0]
-
-
-def static_and_dynamic_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -165,7 +127,10 @@ def static_and_dynamic_many(
     frames: int = 4,
     ig_steps: int = IG_STEPS,
 ) -> list[StaticDynamicAttribution]:
-    """Of several targets, which share their forward passes."""
+    """Integrated gradients from `baseline` to the clip frozen at one of its frames, and from there to the clip.
+
+    The mean over `frames` frames, spread over the clip. Each leg has its own completeness gap.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     t = video.shape[1]
     if not 1 <= frames <= t:
@@ -174,8 +139,8 @@ def static_and_dynamic_many(
     frozen_clips = [freeze_frame(video, int((i + 0.5) * t / frames)) for i in range(frames)]
     static_maps = np.mean([_integrals(scorer, start, middle, *quadrature) for middle in frozen_clips], 0)
     dynamic_maps = np.mean([_integrals(scorer, middle, video, *quadrature) for middle in frozen_clips], 0)
-    baseline_scores, full_scores = clip_scores_per_target(scorer, start), clip_scores_per_target(scorer, video)
-    static_scores = np.mean([clip_scores_per_target(scorer, middle) for middle in frozen_clips], 0)
+    baseline_scores, full_scores = clip_scores(scorer, start), clip_scores(scorer, video)
+    static_scores = np.mean([clip_scores(scorer, middle) for middle in frozen_clips], 0)
 
     def leg(values: np.ndarray, start: np.ndarray, end: np.ndarray, name: str) -> Attribution:
         completeness_gap = end - start - values.sum((1, 2, 3))
@@ -210,7 +175,7 @@ def _add_node_gradient(
 
 @partial(jax.jit, static_argnames="clips")
 def _reference_scores(scorer: MultiScoreModel, reference: Array, clips: int) -> Array:
-    return scorer.scores_broadcast(reference, clips)
+    return scorer.score_broadcast(reference, clips)
 
 
 @partial(jax.jit, static_argnames="samples")

@@ -7,9 +7,8 @@ baseline, or, for whole frames, by the frame shown last (`hold`).
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,27 +17,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from vtcav_jax.attribution.baselines import Baseline, resolve_baseline
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores_per_target, prepare_multi_score, to_numpy
+from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores, prepare_multi_score, to_numpy
+from vtcav_jax.attribution.shared_passes import SharedPasses, Targets
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
 MAX_EXACT_PLAYERS = 10  # players; above it orders are drawn
 
 
+@SharedPasses
 def occlusion(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    window: tuple[int, int, int] = (2, 8, 8),
-    stride: tuple[int, int, int] | None = None,
-    baseline: Baseline = "zero",
-) -> Attribution:
-    """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
-    return occlusion_many(model, clips, [target], window=window, stride=stride, baseline=baseline)[0]
-
-
-def occlusion_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -47,7 +35,7 @@ def occlusion_many(
     stride: tuple[int, int, int] | None = None,
     baseline: Baseline = "zero",
 ) -> list[Attribution]:
-    """Of several targets, from the passes of one: what is taken out is the same for all."""
+    """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
     scorer, video = prepare_multi_score(model, clips, targets)
     sizes = video.shape[1:4]
     steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
@@ -64,31 +52,12 @@ def occlusion_many(
     count = jnp.zeros(sizes, video.dtype)
     for corner in jnp.asarray(corners):
         total, count = _add_occluded_scores(scorer, video, start, corner, total, count, window)
-    values = clip_scores_per_target(scorer, video)[:, :, None, None, None] - to_numpy(total / count[None, None])
+    values = clip_scores(scorer, video)[:, :, None, None, None] - to_numpy(total / count[None, None])
     return [Attribution(values_of_target, VIDEO, True, len(corners) + 1, "occlusion") for values_of_target in values]
 
 
+@SharedPasses
 def rise(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    masks: int = 1000,
-    cells: tuple[int, int, int] = (4, 4, 4),
-    keep: float = 0.5,
-    baseline: Baseline = "zero",
-    seed: int = 0,
-) -> Attribution:
-    """Of each voxel the mean score with it less that without it, over random soft masks (Petsiuk et al., 2018).
-
-    Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
-    the other voxels do is noise that falls with the root of `masks` only.
-    """
-    options: dict[str, Any] = {"masks": masks, "cells": cells, "keep": keep, "baseline": baseline, "seed": seed}
-    return rise_many(model, clips, [target], **options)[0]
-
-
-def rise_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -99,7 +68,11 @@ def rise_many(
     baseline: Baseline = "zero",
     seed: int = 0,
 ) -> list[Attribution]:
-    """Of several targets, from the passes of one."""
+    """Of each voxel the mean score with it less that without it, over random soft masks (Petsiuk et al., 2018).
+
+    Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
+    the other voxels do is noise that falls with the root of `masks` only.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     if masks < 2 or not 0 < keep < 1:
         raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
@@ -120,27 +93,8 @@ def rise_many(
     return [Attribution(values_of_target, VIDEO, True, masks, "rise") for values_of_target in values]
 
 
+@SharedPasses
 def shapley(
-    model: Model,
-    clips: ArrayLike,
-    target: Target,
-    *,
-    players: Int[np.ndarray, "t h w"] | tuple[int, int, int] = (4, 2, 2),
-    baseline: Baseline = "zero",
-    orders: int = 32,
-    seed: int = 0,
-) -> Attribution:
-    """What each player owns of the score's rise from `baseline`, spread evenly over its voxels.
-
-    `players` numbers each voxel's player from 0, or says how many cells there are along time, height and width. Exact
-    for up to 10 players; else over `orders` orders, half of them drawn, half the same backwards. The map sums to the
-    rise either way.
-    `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
-    """
-    return shapley_many(model, clips, [target], players=players, baseline=baseline, orders=orders, seed=seed)[0]
-
-
-def shapley_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -150,7 +104,13 @@ def shapley_many(
     orders: int = 32,
     seed: int = 0,
 ) -> list[Attribution]:
-    """Of several targets, from the passes of one."""
+    """What each player owns of the score's rise from `baseline`, spread evenly over its voxels.
+
+    `players` numbers each voxel's player from 0, or says how many cells there are along time, height and width. Exact
+    for up to 10 players; else over `orders` orders, half of them drawn, half the same backwards. The map sums to the
+    rise either way.
+    `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     player_of_voxel = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
     if player_of_voxel.shape != video.shape[1:4] or set(np.unique(player_of_voxel)) != set(
@@ -190,14 +150,8 @@ def shapley_many(
     return attributions
 
 
+@SharedPasses
 def frame_shapley(
-    model: Model, clips: ArrayLike, target: Target, *, groups: int = 8, baseline: Baseline = "hold", **options
-) -> Attribution:
-    """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
-    return frame_shapley_many(model, clips, [target], groups=groups, baseline=baseline, **options)[0]
-
-
-def frame_shapley_many(
     model: Model,
     clips: ArrayLike,
     targets: Sequence[Target],
@@ -206,17 +160,8 @@ def frame_shapley_many(
     baseline: Baseline = "hold",
     **options,
 ) -> list[Attribution]:
-    """Of several targets, from the passes of one."""
-    return shapley_many(model, clips, targets, players=(groups, 1, 1), baseline=baseline, **options)
-
-
-# Those that ask for scores alone, so that several targets share their passes
-MULTI_TARGET_PERTURBATIONS: dict[str, Callable[..., list[Attribution]]] = {
-    "occlusion": occlusion_many,
-    "rise": rise_many,
-    "shapley": shapley_many,
-    "frame_shapley": frame_shapley_many,
-}
+    """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
+    return shapley(model, clips, Targets(targets), players=(groups, 1, 1), baseline=baseline, **options)
 
 
 def all_coalitions(players: int) -> Bool[np.ndarray, "n players"]:
@@ -303,23 +248,23 @@ def _add_occluded_scores(
     """Sums over windows so far: of each voxel the scores without it, and how many these are."""
     t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
     inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
-    occluded_scores = scorer.scores(jnp.where(inside[None, ..., None], start, video))
+    occluded_scores = scorer.score(jnp.where(inside[None, ..., None], start, video))
     inside_float = inside.astype(video.dtype)
     return total + occluded_scores[:, :, None, None, None] * inside_float[None, None], count + inside_float
 
 
 @jax.jit
 def _masked_scores(scorer: MultiScoreModel, video: Array, start: Array, mask: Array) -> Array:
-    return scorer.scores(start + (video - start) * mask[None, ..., None])
+    return scorer.score(start + (video - start) * mask[None, ..., None])
 
 
 @partial(jax.jit, static_argnames="hold")
 def _coalition_scores(scorer: MultiScoreModel, video: Array, start: Array, keep: Array, hold: bool) -> Array:
     """The scores `(targets, b)` of clips in which only what `keep` says is left."""
     if not hold:
-        return scorer.scores(jnp.where(keep[None, ..., None], video, start))
+        return scorer.score(jnp.where(keep[None, ..., None], video, start))
     frames = jnp.arange(video.shape[1])
     last_visible = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
     first_visible = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
     held_video = video[:, jnp.where(last_visible < 0, first_visible, last_visible)]
-    return scorer.scores(jnp.where(keep.any(), held_video, start))
+    return scorer.score(jnp.where(keep.any(), held_video, start))

@@ -13,9 +13,18 @@ from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation, run_pass
+from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model
+
+# Those that ask for scores alone, so that several targets share all of their passes
+PERTURBATION_METHODS: dict[str, SharedPasses[..., Attribution]] = {
+    "occlusion": perturbation.occlusion,
+    "rise": perturbation.rise,
+    "shapley": perturbation.shapley,
+    "frame_shapley": perturbation.frame_shapley,
+}
 
 METHODS: dict[str, Callable[..., Attribution]] = {
     "saliency": gradients.saliency,
@@ -30,10 +39,7 @@ METHODS: dict[str, Callable[..., Attribution]] = {
         for name, rules in lrp_methods.LRP_PRESETS.items()
     },
     "deep_taylor": lrp_methods.deep_taylor,
-    "occlusion": perturbation.occlusion,
-    "rise": perturbation.rise,
-    "shapley": perturbation.shapley,
-    "frame_shapley": perturbation.frame_shapley,
+    **PERTURBATION_METHODS,
     **{name: partial(cam_methods.cam_map, name=name) for name in cam_methods.CAM_METHODS},
     "last_attention": attention.last_attention,
     "rollout": attention.rollout,
@@ -53,10 +59,10 @@ INPUT_METHODS = ("saliency", "gradient_x_input")  # unless a stage is named
 SMOOTHGRAD_METHODS = ("smoothgrad", "smoothgrad_squared")  # what is drawn and asked is the same
 
 # What several targets share: all of their passes, or the forward ones.
-MULTI_TARGET_METHODS: dict[str, Callable[..., list[Attribution]]] = {
-    **perturbation.MULTI_TARGET_PERTURBATIONS,
-    "integrated_gradients": integrated.integrated_gradients_many,
-    "expected_gradients": integrated.expected_gradients_many,
+MULTI_TARGET_METHODS: dict[str, SharedPasses[..., Attribution]] = {
+    **PERTURBATION_METHODS,
+    "integrated_gradients": integrated.integrated_gradients,
+    "expected_gradients": integrated.expected_gradients,
 }
 
 # These need a pass as well, but the model and several stages with it.
@@ -128,7 +134,7 @@ def explain_many(
         if name in SMOOTHGRAD_METHODS and name not in options and stage in (None, VIDEO)
     }
     smoothgrad_maps = (
-        dict(zip(SMOOTHGRAD_METHODS, gradients.smoothgrad_pair(model, clips, [target])[0]))
+        dict(zip(SMOOTHGRAD_METHODS, gradients.smoothgrad_pair(model, clips, target)))
         if len(smoothgrad_names) == len(SMOOTHGRAD_METHODS)
         else {}
     )

@@ -60,10 +60,10 @@ class MultiScoreModel:
     model: Any
     targets: tuple
 
-    def scores(self, video: Array) -> Array:
+    def score(self, video: Array) -> Array:
         return self._target_scores(*self._run(video))
 
-    def scores_broadcast(self, other: Array, clips: int) -> Array:
+    def score_broadcast(self, other: Array, clips: int) -> Array:
         """`(targets, b)`: of one clip as if it stood in the place of each, from one pass of it."""
         return self._target_scores(
             *jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._run(other))
@@ -88,7 +88,7 @@ class MultiScoreModel:
         These are written out: as one of all targets together they take 1.4 times as long on a CPU, whose caches are
         too small for that.
         """
-        scores, pullback = jax.vjp(self.scores, video)
+        scores, pullback = jax.vjp(self.score, video)
         cotangents = jnp.eye(len(scores), dtype=scores.dtype)[:, :, None] * jnp.ones_like(scores)[None]
         return jnp.stack([pullback(cotangent)[0] for cotangent in cotangents])
 
@@ -164,8 +164,8 @@ def activations_and_gradients_at(score_model: ScoreModel, video: Array, stages: 
     return PassResult(tap_result.logits[:, 0], tap_result.activations, tap_result.gradients)
 
 
-def clip_scores(score_model: ScoreModel, video: Array) -> np.ndarray:
-    """Of each clip `(b,)`, from one forward pass.
+def clip_scores(score_model: ScoreModel | MultiScoreModel, video: Array) -> np.ndarray:
+    """Of each clip `(b,)`, or of each target and clip `(targets, b)`, from one forward pass.
 
     Many passes are calls in a row and no loop inside a compiled function: there, XLA's CPU compiler is three times
     slower with convolutions, and the clips that are changed one after the other would have to fit in memory at once.
@@ -173,19 +173,9 @@ def clip_scores(score_model: ScoreModel, video: Array) -> np.ndarray:
     return to_numpy(_compute_scores(score_model, video))
 
 
-def clip_scores_per_target(scorer: MultiScoreModel, video: Array) -> np.ndarray:
-    """Of each target and clip `(targets, b)`, from one forward pass."""
-    return to_numpy(_compute_target_scores(scorer, video))
-
-
 @jax.jit
-def _compute_scores(score_model: ScoreModel, video: Array) -> Array:
+def _compute_scores(score_model: ScoreModel | MultiScoreModel, video: Array) -> Array:
     return score_model.score(video)
-
-
-@jax.jit
-def _compute_target_scores(scorer: MultiScoreModel, video: Array) -> Array:
-    return scorer.scores(video)
 
 
 def to_numpy(values: Array) -> np.ndarray:

@@ -11,10 +11,11 @@ from vtcav_jax.concepts.config import MiningConfig, folder_name
 from vtcav_jax.concepts.video_scan import BoxTable, Detector
 from vtcav_jax.console import progress
 from vtcav_jax.data.decoded_dataset import PreparedDataset
-from vtcav_jax.data.open import FileSource, Source, SourceItem, disambiguate, one_line, open_source
+from vtcav_jax.data.open import open_source
+from vtcav_jax.data.source import FileSource, Source, SourceItem, disambiguate, one_line
+from vtcav_jax.data.world_export import write_video
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars, unknown_name_message
-from vtcav_jax.worlds.export import write_video
 
 WORLD_CLIPS_PER_BATCH = 64  # synthetic clips
 MAX_UNMATCHED_NAMES = 3

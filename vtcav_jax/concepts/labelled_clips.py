@@ -24,7 +24,7 @@ from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.data.loader import stream
-from vtcav_jax.data.open import Source, SourceItem
+from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 

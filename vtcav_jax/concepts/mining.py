@@ -39,7 +39,7 @@ from vtcav_jax.concepts.review.page import write_review
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, ScanPlan, VideoScan, plan_scan, scan_video
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.open import SourceItem
+from vtcav_jax.data.source import SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.directory import package_versions

@@ -18,7 +18,7 @@ from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.boxes import Box
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
 from vtcav_jax.data.decode import FramesMissing, VideoError, VideoIndex, decode_frames, probe
-from vtcav_jax.data.open import SourceItem
+from vtcav_jax.data.source import SourceItem
 
 SCAN_VERSION = 1  # of what is stored; another one is watched anew
 

@@ -6,8 +6,9 @@ from vtcav_jax.data.decoded_dataset import prepare_dataset
 from vtcav_jax.data.failure_report import failure_table, write_failures
 from vtcav_jax.data.frame_sampling import FrameSelection, select_frames
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.open import Source, SourceItem, open_source
+from vtcav_jax.data.open import open_source
 from vtcav_jax.data.resize import Views
+from vtcav_jax.data.source import Source, SourceItem
 
 __all__ = [
     "FrameSelection",

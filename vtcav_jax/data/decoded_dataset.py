@@ -19,7 +19,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.open import Source, SourceItem, json_sha256
+from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.data.tfds import ExampleRecords, open_records
 
 DATASET_INDEX_FILE = "clips.json"  # what each clip is, and how they were made; written last

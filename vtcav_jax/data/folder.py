@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtcav_jax.data.open import FileSource, SourceItem, disambiguate, one_line
+from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 
 # What lies beside videos in datasets. Any other file is taken for a video, so that a broken one is reported.
 NON_VIDEO_SUFFIXES = frozenset(

@@ -15,7 +15,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.decode_worker import Worker, WorkerDied, WorkerTimeout
-from vtcav_jax.data.open import Source, SourceItem
+from vtcav_jax.data.source import Source, SourceItem
 
 ITEM_TIMEOUT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
 

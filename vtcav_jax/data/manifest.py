@@ -4,7 +4,7 @@ import csv
 import math
 from pathlib import Path
 
-from vtcav_jax.data.open import FileSource, SourceItem, disambiguate, one_line
+from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 from vtcav_jax.names import unknown_name_message
 
 MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")

@@ -17,7 +17,7 @@ import numpy as np
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.open import LazySequence, Source, SourceItem, json_sha256
+from vtcav_jax.data.source import LazySequence, SourceItem, json_sha256
 from vtcav_jax.names import unknown_name_message
 
 TFDS_FRAME_RATE = 25  # frames per second, only to have times: a dataset's frames have none
@@ -92,19 +92,14 @@ class TfdsSource:
         )
 
 
-def open_tfds(rest: str, spec: str) -> Source:
-    """`rest` is NAME:SPLIT[?data_dir=FOLDER]; NAME may be NAME/CONFIG and NAME/CONFIG/VERSION."""
+def find_tfds_folder(rest: str, spec: str) -> tuple[Path, str]:
+    """Folder and split of `rest`, NAME:SPLIT[?data_dir=FOLDER]; NAME may be NAME/CONFIG and NAME/CONFIG/VERSION."""
     rest, _, data_dir_option = rest.partition("?data_dir=")
     name, colon, split = rest.partition(":")
     if not (colon and name and split) or "?" in rest:
         raise ValueError(f"{spec}: expected tfds:NAME:SPLIT, or tfds:NAME:SPLIT?data_dir=FOLDER")
     data_dir = Path(data_dir_option or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = _find_dataset(data_dir, name)
-    from vtcav_jax.data import decoded_dataset
-
-    if (folder / decoded_dataset.DATASET_INDEX_FILE).exists():
-        return decoded_dataset.open_prepared(folder, spec, split)
-    return make_tfds_source(folder, split, spec)
+    return _find_dataset(data_dir, name), split
 
 
 def make_tfds_source(folder: Path, split: str, spec: str) -> TfdsSource:

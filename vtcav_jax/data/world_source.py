@@ -8,9 +8,9 @@ import numpy as np
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
-from vtcav_jax.data.open import LazySequence, SourceItem, json_sha256
+from vtcav_jax.data.source import LazySequence, SourceItem, json_sha256
+from vtcav_jax.data.world_export import WORLD_FPS
 from vtcav_jax.names import unknown_name_message
-from vtcav_jax.worlds.export import WORLD_FPS
 from vtcav_jax.worlds.glyphs import GlyphWorld
 from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips, remove, sample_factors
 from vtcav_jax.worlds.spec import WorldSpec

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.attribution.integrated import static_and_dynamic_many
+from vtcav_jax.attribution.integrated import static_and_dynamic
 from vtcav_jax.attribution.motion import selective_relevance
 from vtcav_jax.attribution.motion.temporal_probes import frame_orders, logits_in_orders, probe_from_scores
+from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
@@ -35,7 +36,7 @@ def static_dynamic_share(
 ) -> list[dict[str, ShareEstimate]]:
     """Of what speaks for the answer, the part on the second leg of the path: from the frozen clip to the clip."""
     estimates = []
-    for legs in static_and_dynamic_many(network.model, video, targets, frames=2, ig_steps=8):
+    for legs in static_and_dynamic(network.model, video, Targets(targets), frames=2, ig_steps=8):
         static, dynamic = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
         share = ShareEstimate(
             _dynamic_fraction(dynamic, static), legs.static.forward_passes + legs.dynamic.forward_passes

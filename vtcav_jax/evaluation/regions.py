@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float, UInt8
 
 from vtcav_jax.attribution.videos.clip_windows import Window
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.open import Source
 from vtcav_jax.data.resize import square_views
+from vtcav_jax.data.source import Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.render import WorldClips

@@ -1,6 +1,6 @@
 """Maps that ask no network anything: what a method must beat before its numbers mean something."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -14,21 +14,18 @@ Maps = Float[np.ndarray, "b t h w"]
 N_RANDOM_MAPS = 5  # chance scatters from one random map to the next
 
 
-def trivial_maps(clips: ArrayLike, seed: int, *, n_random: int = 1) -> dict[str, Maps]:
-    """The maps of `MODEL_FREE` at the clips' own resolution, none below 0.
+def trivial_maps(
+    clips: ArrayLike, seed: int, names: Sequence[str] = TRIVIAL_MAPS, *, n_random: int = 1
+) -> dict[str, Maps]:
+    """The maps `names` at the clips' own resolution, none below 0.
 
-    With several `randoms` there are further ones, `random_2` and so on.
+    With several random maps, `n_random`, there are further ones, `random_2` and so on.
     """
     if n_random < 1:
         raise ValueError(f"expected at least one random map, got {n_random}")
     video = _check_clips(clips)
-    maps = {name: made(video, seed) for name, made in _MAPS.items()}
+    maps = {name: _MAPS[name](video, seed) for name in names}
     return maps | {f"random_{i + 1}": _random(video, seed, i) for i in range(1, n_random)}
-
-
-def trivial_map(name: str, clips: ArrayLike, seed: int) -> Maps:
-    """One of `MODEL_FREE`."""
-    return _MAPS[name](_check_clips(clips), seed)
 
 
 def _check_clips(clips: ArrayLike) -> Video:

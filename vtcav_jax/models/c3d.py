@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import THREES, same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
@@ -38,7 +38,7 @@ class C3d(nnx.Module):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         for name, (inputs, outputs) in C3D_CONVOLUTIONS.items():
-            setattr(self, name, same_padded_conv(inputs, outputs, (3, 3, 3), use_bias=True, **make))
+            setattr(self, name, same_padded_conv(inputs, outputs, THREES, use_bias=True, **make))
         self.fc6 = nnx.Linear(512 * 16, 4096, kernel_init=nnx.initializers.he_normal(), **make)
         self.fc7 = nnx.Linear(4096, 4096, kernel_init=nnx.initializers.he_normal(), **make)
         self.head = nnx.Linear(4096, num_classes, **(make | {"dtype": wide}))

@@ -16,12 +16,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import Conv3d
+from vtcav_jax.models.layers.convolution import ONES, THREES, Conv3d
 from vtcav_jax.models.layers.pooling import max_pool, mean_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
-
-_ONES, _THREES = (1, 1, 1), (3, 3, 3)
 
 # Inputs; then the units b0, b1a, b1b, b2a, b2b, b3b
 I3D_MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
@@ -39,7 +37,7 @@ I3D_MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
 I3D_POOLS: dict[str, tuple[str, Triple, Triple]] = {
     "Conv3d_2b_1x1": ("MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ("MaxPool3d_3a_3x3", (1, 3, 3), (1, 2, 2)),
-    "Mixed_4b": ("MaxPool3d_4a_3x3", _THREES, (2, 2, 2)),
+    "Mixed_4b": ("MaxPool3d_4a_3x3", THREES, (2, 2, 2)),
     "Mixed_5b": ("MaxPool3d_5a_2x2", (2, 2, 2), (2, 2, 2)),
 }
 I3D_BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3a", "b3b")
@@ -58,8 +56,8 @@ class I3d(nnx.Module):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         self.Conv3d_1a_7x7 = ConvUnit(3, 64, (7, 7, 7), (2, 2, 2), **make)
-        self.Conv3d_2b_1x1 = ConvUnit(64, 64, _ONES, **make)
-        self.Conv3d_2c_3x3 = ConvUnit(64, 192, _THREES, **make)
+        self.Conv3d_2b_1x1 = ConvUnit(64, 64, ONES, **make)
+        self.Conv3d_2c_3x3 = ConvUnit(64, 192, THREES, **make)
         for name, (inputs, widths) in I3D_MIXED.items():
             setattr(self, name, InceptionBlock(inputs, widths, **make))
         self.head = nnx.Linear(1024, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
@@ -91,7 +89,7 @@ class I3d(nnx.Module):
 class ConvUnit(nnx.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, **make):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, **make):
         initial = nnx.initializers.he_normal()
         self.conv3d = Conv3d(inputs, outputs, kernel, strides, use_bias=False, kernel_init=initial, **make)
         self.bn = BatchNorm(outputs, epsilon=1e-3, **make)
@@ -105,15 +103,15 @@ class InceptionBlock(nnx.Module):
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths
-        self.b0 = ConvUnit(inputs, b0, _ONES, **make)
-        self.b1a, self.b1b = ConvUnit(inputs, b1a, _ONES, **make), ConvUnit(b1a, b1b, _THREES, **make)
-        self.b2a, self.b2b = ConvUnit(inputs, b2a, _ONES, **make), ConvUnit(b2a, b2b, _THREES, **make)
-        self.b3b = ConvUnit(inputs, b3b, _ONES, **make)
+        self.b0 = ConvUnit(inputs, b0, ONES, **make)
+        self.b1a, self.b1b = ConvUnit(inputs, b1a, ONES, **make), ConvUnit(b1a, b1b, THREES, **make)
+        self.b2a, self.b2b = ConvUnit(inputs, b2a, ONES, **make), ConvUnit(b2a, b2b, THREES, **make)
+        self.b3b = ConvUnit(inputs, b3b, ONES, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"], tap: Tap, name: str) -> Float[Array, "b t h w d"]:
         b0 = tap(f"{name}.b0", self.b0(x))
         b1 = tap(f"{name}.b1b", self.b1b(tap(f"{name}.b1a", self.b1a(x))))
         b2 = tap(f"{name}.b2b", self.b2b(tap(f"{name}.b2a", self.b2a(x))))
-        b3 = tap(f"{name}.b3a", max_pool(x, _THREES, _ONES, "SAME"))
+        b3 = tap(f"{name}.b3a", max_pool(x, THREES, ONES, "SAME"))
         b3 = tap(f"{name}.b3b", self.b3b(b3))
         return tap(name, jnp.concatenate([b0, b1, b2, b3], -1))

@@ -17,12 +17,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import ONES, THREES, same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
 
-_ONES = (1, 1, 1)
 MFNET_GROUPS = 16
 
 
@@ -85,7 +84,7 @@ class MfNetStem(nnx.Module):
 class Preactivated(nnx.Module):
     """Batch norm, ReLU, convolution."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, *, groups: int = 1, **make):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, *, groups: int = 1, **make):
         self.bn = BatchNorm(inputs, **make)
         self.conv = same_padded_conv(inputs, outputs, kernel, strides, groups=groups, **make)
 
@@ -97,14 +96,14 @@ class MultiFiberUnit(nnx.Module):
     """A multi-fiber unit; the first of a layer, which has a stride, also changes the number of channels."""
 
     def __init__(self, inputs: int, width: int, stride: Triple | None, **make):
-        self.conv_i1 = Preactivated(inputs, width // 4, _ONES, **make)
-        self.conv_i2 = Preactivated(width // 4, inputs, _ONES, **make)
-        self.conv_m1 = Preactivated(inputs, width, (3, 3, 3), stride or _ONES, groups=MFNET_GROUPS, **make)
+        self.conv_i1 = Preactivated(inputs, width // 4, ONES, **make)
+        self.conv_i2 = Preactivated(width // 4, inputs, ONES, **make)
+        self.conv_m1 = Preactivated(inputs, width, THREES, stride or ONES, groups=MFNET_GROUPS, **make)
         if stride:
-            self.conv_m2 = Preactivated(width, width, _ONES, **make)
+            self.conv_m2 = Preactivated(width, width, ONES, **make)
         else:
             self.conv_m2 = Preactivated(width, width, (1, 3, 3), groups=MFNET_GROUPS, **make)
-        self.conv_w1 = Preactivated(inputs, width, _ONES, stride, **make) if stride else None
+        self.conv_w1 = Preactivated(inputs, width, ONES, stride, **make) if stride else None
 
     @property
     def stages(self) -> tuple[str, ...]:

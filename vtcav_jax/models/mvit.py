@@ -21,14 +21,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import THREES, same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, in_chunks
 from vtcav_jax.tap import Tap, identity_tap
 
 HEAD_CHANNELS = 96  # channels of a head
 PATCH_STRIDES: Triple = (2, 4, 4)  # strides of the first convolution
-_ONES: Triple = (1, 1, 1)
 MvitVersion = Literal[1, 2]
 
 
@@ -222,7 +221,7 @@ class HeadPool(nnx.Module):
     """One kernel of 3 x 3 x 3 per channel over the grid, then a norm over a head's channels of grid and class token."""
 
     def __init__(self, strides: Triple, **make):
-        self.pool = same_padded_conv(HEAD_CHANNELS, HEAD_CHANNELS, (3, 3, 3), strides, groups=HEAD_CHANNELS, **make)
+        self.pool = same_padded_conv(HEAD_CHANNELS, HEAD_CHANNELS, THREES, strides, groups=HEAD_CHANNELS, **make)
         self.norm = token_norm(HEAD_CHANNELS, **make)
 
 

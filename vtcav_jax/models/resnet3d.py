@@ -18,16 +18,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import ONES, THREES, same_padded_conv
 from vtcav_jax.models.layers.pooling import max_pool
+from vtcav_jax.models.layers.residual_network import ResidualNetwork
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
 
 ShortcutType = Literal["A", "B"]
-_ONES = (1, 1, 1)
 
 
-class ResNet3d(nnx.Module):
+class ResNet3d(ResidualNetwork):
     """Normalised video in, class scores out; clips and frames may have any size."""
 
     def __init__(
@@ -52,26 +52,19 @@ class ResNet3d(nnx.Module):
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
             for j in range(depth):
-                stride: Triple = (2, 2, 2) if i > 0 and j == 0 else _ONES
+                stride: Triple = (2, 2, 2) if i > 0 and j == 0 else ONES
                 blocks.append(ResNet3dBlock(channels, width, expansion, groups, stride, shortcut, **make))
                 channels = width * expansion
             setattr(self, f"layer{i + 1}", nnx.List(blocks))
         self.head = nnx.Linear(channels, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def blocks(self) -> dict[str, "ResNet3dBlock"]:
-        layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
-        return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
-
     @property
     def stages(self) -> tuple[str, ...]:
-        names = ["conv1", "maxpool"]
-        for name, block in self.blocks().items():
-            names += [f"{name}.{part}" for part in block.stages] + [name]
-        return (*names, "pool")
+        return ("conv1", "maxpool", *self.block_stages(), "pool")
 
     def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = tap("conv1", jax.nn.relu(self.bn1(self.conv1(video))))
-        x = tap("maxpool", max_pool(x, (3, 3, 3), (2, 2, 2), _ONES))
+        x = tap("maxpool", max_pool(x, THREES, (2, 2, 2), ONES))
         for name, block in self.blocks().items():
             x = block(x, tap, name)
         x = tap("pool", x.mean((1, 2, 3)))
@@ -86,17 +79,17 @@ class ResNet3dBlock(nnx.Module):
     ):
         outputs = width * expansion
         self.outputs, self.stride = outputs, stride
-        self.changes = stride != _ONES or inputs != outputs
+        self.changes = stride != ONES or inputs != outputs
         if expansion == 1:
             convs = [
-                same_padded_conv(inputs, width, (3, 3, 3), stride, **make),
-                same_padded_conv(width, width, (3, 3, 3), **make),
+                same_padded_conv(inputs, width, THREES, stride, **make),
+                same_padded_conv(width, width, THREES, **make),
             ]
         else:
             convs = [
-                same_padded_conv(inputs, width, _ONES, **make),
-                same_padded_conv(width, width, (3, 3, 3), stride, groups=groups, **make),
-                same_padded_conv(width, outputs, _ONES, **make),
+                same_padded_conv(inputs, width, ONES, **make),
+                same_padded_conv(width, width, THREES, stride, groups=groups, **make),
+                same_padded_conv(width, outputs, ONES, **make),
             ]
         self.depth = len(convs)
         for i, conv in enumerate(convs, 1):
@@ -104,7 +97,7 @@ class ResNet3dBlock(nnx.Module):
             setattr(self, f"bn{i}", BatchNorm(conv.out_features, **make))
         projected = self.changes and shortcut == "B"
         parts = (
-            [same_padded_conv(inputs, outputs, _ONES, stride, **make), BatchNorm(outputs, **make)] if projected else []
+            [same_padded_conv(inputs, outputs, ONES, stride, **make), BatchNorm(outputs, **make)] if projected else []
         )
         self.downsample = nnx.List(parts)
 

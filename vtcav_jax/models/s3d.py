@@ -17,12 +17,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import ONES, THREES, same_padded_conv
 from vtcav_jax.models.layers.pooling import MaxPool, mean_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
-
-_ONES, _THREES = (1, 1, 1), (3, 3, 3)
 
 
 class S3d(nnx.Module):
@@ -41,12 +39,12 @@ class S3d(nnx.Module):
             [
                 separable_conv(3, 64, 7, 2, **make),
                 MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-                conv_unit(64, 64, _ONES, **make),
+                conv_unit(64, 64, ONES, **make),
                 separable_conv(64, 192, 3, 1, **make),
                 MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1)),
                 SeparableInceptionBlock(192, (64, 96, 128, 16, 32, 32), **make),
                 SeparableInceptionBlock(256, (128, 128, 192, 32, 96, 64), **make),
-                MaxPool(_THREES, (2, 2, 2), _ONES),
+                MaxPool(THREES, (2, 2, 2), ONES),
                 SeparableInceptionBlock(480, (192, 96, 208, 16, 48, 64), **make),
                 SeparableInceptionBlock(512, (160, 112, 224, 24, 64, 64), **make),
                 SeparableInceptionBlock(512, (128, 128, 256, 24, 64, 64), **make),
@@ -77,16 +75,16 @@ class SeparableInceptionBlock(nnx.Module):
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths
-        self.branch0 = conv_unit(inputs, b0, _ONES, **make)
-        self.branch1 = nnx.List([conv_unit(inputs, b1a, _ONES, **make), separable_conv(b1a, b1b, 3, 1, **make)])
-        self.branch2 = nnx.List([conv_unit(inputs, b2a, _ONES, **make), separable_conv(b2a, b2b, 3, 1, **make)])
-        self.branch3 = nnx.List([MaxPool(_THREES, _ONES, _ONES), conv_unit(inputs, b3b, _ONES, **make)])
+        self.branch0 = conv_unit(inputs, b0, ONES, **make)
+        self.branch1 = nnx.List([conv_unit(inputs, b1a, ONES, **make), separable_conv(b1a, b1b, 3, 1, **make)])
+        self.branch2 = nnx.List([conv_unit(inputs, b2a, ONES, **make), separable_conv(b2a, b2b, 3, 1, **make)])
+        self.branch3 = nnx.List([MaxPool(THREES, ONES, ONES), conv_unit(inputs, b3b, ONES, **make)])
 
     def branches(self) -> Iterator[tuple[str, Any]]:
         return ((f"branch{i}", getattr(self, f"branch{i}")) for i in range(4))
 
 
-def conv_unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = _ONES, **make) -> Sequence[Any]:
+def conv_unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, **make) -> Sequence[Any]:
     """Convolution, batch norm, ReLU."""
     return nnx.List(
         [same_padded_conv(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)]

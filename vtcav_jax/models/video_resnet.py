@@ -17,7 +17,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.batch_norm import BatchNorm
-from vtcav_jax.models.layers.convolution import same_padded_conv
+from vtcav_jax.models.layers.convolution import ONES, THREES, same_padded_conv
+from vtcav_jax.models.layers.residual_network import ResidualNetwork
 from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
 
@@ -26,7 +27,7 @@ TemporalKernel = Literal["whole", "none", "apart"]
 Layers = Sequence[Callable[[Array], Array]]
 
 
-class VideoResNet(nnx.Module):
+class VideoResNet(ResidualNetwork):
     """Normalised video in, class scores out; clips and frames may have any size."""
 
     def __init__(
@@ -55,16 +56,10 @@ class VideoResNet(nnx.Module):
             setattr(self, f"layer{i + 1}", nnx.List([first, second]))
         self.head = nnx.Linear(512, num_classes, dtype=wide, param_dtype=wide, rngs=rngs)
 
-    def blocks(self) -> dict[str, "VideoResNetBlock"]:
-        layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
-        return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
-
     @property
     def stages(self) -> tuple[str, ...]:
-        names = ["stem.0", "stem"] if len(self.stem) > 3 else ["stem"]
-        for name, block in self.blocks().items():
-            names += [f"{name}.{part}" for part in block.stages] + [name]
-        return (*names, "pool")
+        stem = ("stem.0", "stem") if len(self.stem) > 3 else ("stem",)
+        return (*stem, *self.block_stages(), "pool")
 
     def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         x = video
@@ -91,9 +86,7 @@ class VideoResNetBlock(nnx.Module):
         )
         strides = (1 if time == "none" else stride, stride, stride)
         parts = (
-            [same_padded_conv(inputs, outputs, (1, 1, 1), strides, **make), BatchNorm(outputs, **make)]
-            if stride > 1
-            else []
+            [same_padded_conv(inputs, outputs, ONES, strides, **make), BatchNorm(outputs, **make)] if stride > 1 else []
         )
         self.downsample = nnx.List(parts)
 
@@ -119,7 +112,7 @@ class VideoResNetBlock(nnx.Module):
 
 def spatiotemporal_conv(time: TemporalKernel, inputs: int, outputs: int, middle: int, stride: int, **make) -> Any:
     if time == "whole":
-        return same_padded_conv(inputs, outputs, (3, 3, 3), (stride, stride, stride), **make)
+        return same_padded_conv(inputs, outputs, THREES, (stride, stride, stride), **make)
     if time == "none":
         return same_padded_conv(inputs, outputs, (1, 3, 3), (1, stride, stride), **make)
     space = same_padded_conv(inputs, middle, (1, 3, 3), (1, stride, stride), **make)

@@ -6,9 +6,9 @@
 from vtcav_jax.pyramid.ablation import ablate_pyramid
 from vtcav_jax.pyramid.build import build_pyramid
 from vtcav_jax.pyramid.cut_stages import find_cut_stages, pyramid_levels
-from vtcav_jax.pyramid.graph import Edge, Node, Pyramid, Selection
+from vtcav_jax.pyramid.graph import Pyramid, Selection
 from vtcav_jax.pyramid.stability import noise_stability
-from vtcav_jax.runs.pyramid_rows import AblationResult
+from vtcav_jax.runs.pyramid_rows import AblationResult, Edge, Node
 
 __all__ = [
     "AblationResult",

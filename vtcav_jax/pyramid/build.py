@@ -18,8 +18,9 @@ from vtcav_jax import tap
 from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.pyramid.cut_stages import PyramidLevel, pyramid_levels
-from vtcav_jax.pyramid.graph import ROOT_NODE, Edge, EdgeRule, Node, Pyramid, Selection
+from vtcav_jax.pyramid.graph import ROOT_NODE, EdgeRule, Pyramid, Selection
 from vtcav_jax.pyramid.stergiou2019 import stergiou_shares
+from vtcav_jax.runs.pyramid_rows import Edge, Node
 from vtcav_jax.stats import intervals
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model

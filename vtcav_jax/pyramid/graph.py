@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vtcav_jax.pyramid.cut_stages import PyramidLevel
+from vtcav_jax.runs.pyramid_rows import Edge, Node
 
 EdgeRule = Literal["gradient", "stergiou2019"]  # of edges
 ROOT_NODE = -1  # the parent of the first level: the target
@@ -60,42 +61,6 @@ class Selection:
         out = np.zeros(gain.shape, bool)
         np.put_along_axis(out, order, np.broadcast_to(keep, gain.shape), -1)
         return out
-
-
-@dataclass(frozen=True)
-class Node:
-    """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
-
-    `excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for the target.
-    `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was followed
-    further: the channel's mean, and `rest` what of it no channel of the next level accounts for (biases, ways around
-    the level), NaN at the last level.
-    """
-
-    level: int  # 0: next to the target
-    stage: str
-    channel: int
-    relevance: float
-    relevance_low: float
-    relevance_high: float
-    activation_excess: float
-    frequency: float
-    response: float
-    unexplained: float
-
-
-@dataclass(frozen=True)
-class Edge:
-    """What part of the parent's response comes through the child; of all positive parts the sum is 1.
-
-    `parent` and `child` number the nodes; parent -1 is the target.
-    """
-
-    parent: int
-    child: int
-    share: float
-    share_low: float
-    share_high: float
 
 
 @dataclass(frozen=True, eq=False)

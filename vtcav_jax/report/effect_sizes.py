@@ -9,8 +9,6 @@ from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.comparisons import OTHERS
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
-NAN = math.nan
-
 
 @dataclass(frozen=True)
 class Effect:
@@ -33,7 +31,7 @@ def effect_size(row: ScoreRow, statistic: str) -> Effect:
     derivative."""
     factor = 1.0
     if statistic == "step_effect":
-        factor = row.step_effect / row.derivative if row.derivative else NAN
+        factor = row.step_effect / row.derivative if row.derivative else math.nan
     value = row.step_effect if statistic == "step_effect" else row.derivative
     low, high = sorted((factor * row.derivative_low, factor * row.derivative_high))
     return Effect(value, low, high, row.null_low, row.null_high, is_finding(row))

@@ -16,7 +16,6 @@ FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks whose
 RECORDED_PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-
 def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") -> Path:
     """The folder of a run, new or to be continued; `asked` is all that its results depend on.
 
@@ -30,16 +29,22 @@ def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") ->
         previous = _read_request(record_file)
         if request.get("task") != previous.get("task"):
             previous_task = previous.get("task") or "another kind"
-            raise ValueError(f"{folder} is a run of something else (of {previous_task}); choose another --run, or remove it")
+            raise ValueError(
+                f"{folder} is a run of something else (of {previous_task}); choose another --run, or remove it"
+            )
         if differing := [name for name in sorted({*request, *previous}) if request.get(name) != previous.get(name)]:
-            differences = "; ".join(f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing)
+            differences = "; ".join(
+                f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing
+            )
             raise ValueError(f"{folder} is a run of something else ({differences}); choose another --run, or remove it")
     elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and not a run; choose another --run")
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
-        atomic.write_text(record_file, json.dumps({"request": request, "versions": package_versions()}, indent=1) + "\n")
+        atomic.write_text(
+            record_file, json.dumps({"request": request, "versions": package_versions()}, indent=1) + "\n"
+        )
     lock_record(record_file)
     return folder
 
@@ -48,7 +53,12 @@ def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
     """Where the folder keeps what a task was asked, and its flags: the first one's run.json is told from the others'
     by their names."""
     first_record = folder / RUN_RECORD_FILE
-    if first_record.exists() and (previous_task := _read_request(first_record).get("task")) != task and task in FOLDER_SHARING_TASKS and previous_task in FOLDER_SHARING_TASKS:
+    if (
+        first_record.exists()
+        and (previous_task := _read_request(first_record).get("task")) != task
+        and task in FOLDER_SHARING_TASKS
+        and previous_task in FOLDER_SHARING_TASKS
+    ):
         return folder / f"run_{task}.json", folder / f"flags_{task}.txt"
     return first_record, folder / "flags.txt"
 

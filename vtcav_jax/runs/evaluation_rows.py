@@ -94,5 +94,3 @@ class TcavBenchmarkRow:
     low: float
     high: float
     n_pairs: int
-
-

@@ -29,12 +29,21 @@ class AblationResult:
 
 
 @dataclass(frozen=True)
-class NodeRow:
-    """A kernel of a target's pyramid, and the clips where it contributes most."""
-
+class AblationRow(AblationResult):
     target: str
-    node: int
-    level: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
+
+    `activation_excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for
+    the target. `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was
+    followed further: the channel's mean, and `unexplained` what of it no channel of the next level accounts for
+    (biases, ways around the level), NaN at the last level.
+    """
+
+    level: int  # 0: next to the target
     stage: str
     channel: int
     relevance: float
@@ -44,14 +53,15 @@ class NodeRow:
     frequency: float
     response: float
     unexplained: float
-    top_clips: str
 
 
 @dataclass(frozen=True)
-class EdgeRow:
-    """What part of the parent comes through the child; parent -1 is the target."""
+class Edge:
+    """What part of the parent's response comes through the child; of all positive parts the sum is 1.
 
-    target: str
+    `parent` and `child` number the nodes; parent -1 is the target.
+    """
+
     parent: int
     child: int
     share: float
@@ -60,8 +70,27 @@ class EdgeRow:
 
 
 @dataclass(frozen=True)
-class AblationRow(AblationResult):
-    target: str = ""
+class _OfTarget:
+    """Written last among the bases of a row, for columns in front of the other base's."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class _NodeOfTarget(_OfTarget):
+    node: int
+
+
+@dataclass(frozen=True)
+class NodeRow(Node, _NodeOfTarget):
+    """A node of a target's pyramid, and the clips where it contributes most."""
+
+    top_clips: str
+
+
+@dataclass(frozen=True)
+class EdgeRow(Edge, _OfTarget):
+    """An edge of a target's pyramid."""
 
 
 @dataclass(frozen=True)

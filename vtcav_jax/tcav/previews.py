@@ -20,7 +20,7 @@ from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.encode import encode_jpeg, encode_mp4
 from vtcav_jax.data.loader import stream
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.tables import write_rows

@@ -12,7 +12,7 @@ from vtcav_jax import tap
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.tcav_rows import ConceptScoreRow, ProjectionRow

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from vtcav_jax.worlds.dots import Dots
-from vtcav_jax.worlds.export import write_clips
 from vtcav_jax.worlds.glyphs import GLYPH_QUESTIONS, GLYPH_TRACKS, Events, GlyphWorld, Shortcut
 from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import WorldQuestion, WorldSpec
@@ -32,7 +31,6 @@ __all__ = [
     "redraw",
     "remove",
     "shapley_values",
-    "write_clips",
 ]
 
 _NEED_JAX = {"Gates": "gates", "measure_gates": "gates"} | dict.fromkeys(

@@ -28,7 +28,7 @@ from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.videos.clip_windows import map_windows_in_batches
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs.attribution_rows import ClipMotionRow
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, setting

@@ -15,7 +15,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 

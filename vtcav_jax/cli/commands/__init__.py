@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from vtcav_jax import models
 from vtcav_jax.console import warn
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.open import Source, open_source
+from vtcav_jax.data.open import open_source
+from vtcav_jax.data.source import Source
 from vtcav_jax.settings import SettingError, concerning
 
 

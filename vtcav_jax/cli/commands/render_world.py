@@ -7,9 +7,9 @@ from vtcav_jax.cli.arguments import OutArguments
 from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.settings import SettingError, required
-from vtcav_jax.worlds import write_clips
 
 
 @dataclass(frozen=True, kw_only=True)

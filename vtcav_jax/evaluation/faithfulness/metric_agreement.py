@@ -7,7 +7,8 @@ from jaxtyping import Float
 
 from vtcav_jax.attribution.sanity_checks import spearman
 from vtcav_jax.evaluation.faithfulness import metrics as faithfulness_metrics
-from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry, make_maps, reference_data
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
+from vtcav_jax.evaluation.world_benchmark.entries import Entry, make_maps, reference_data
 from vtcav_jax.evaluation.world_benchmark.eval_set import EVAL_BATCH_SIZE, EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, group_entries, result_rows
@@ -37,7 +38,7 @@ def metric_agreement(
     for question in (q for q in AGREEMENT_QUESTIONS if q in eval_set.question_ids):
         batch_target, target = (eval_set.target(EVAL_QUESTIONS[question].head, rows) for rows in (batch, subset))
         attributions, score_by_map = {}, {}
-        for group in group_entries(e for e in entries if e.method not in TRIVIAL_METHODS).values():
+        for group in group_entries(e for e in entries if e.method not in TRIVIAL_MAPS).values():
             for entry, attribution in zip(
                 group,
                 make_maps(eval_set.padded_network, group, eval_set.video[batch], [batch_target], extra_options)[0],
@@ -52,7 +53,7 @@ def metric_agreement(
                     attributions[f"{entry.method}@{attribution.stage}"] = attribution
                     score_by_map[f"{entry.method}@{attribution.stage}"] = row.value
         score_by_map |= {
-            name: row.value for (q, name, _), row in mean_scores.items() if q == question and name in TRIVIAL_METHODS
+            name: row.value for (q, name, _), row in mean_scores.items() if q == question and name in TRIVIAL_MAPS
         }
         metric_rows = faithfulness_metrics.evaluate_maps(
             eval_set.padded_network.model,

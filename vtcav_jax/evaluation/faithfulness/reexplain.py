@@ -14,7 +14,7 @@ from vtcav_jax.console import progress
 from vtcav_jax.evaluation.faithfulness.randomisation import cascade, parameter_names, random_logit
 from vtcav_jax.evaluation.faithfulness.robustness import max_sensitivity
 from vtcav_jax.evaluation.faithfulness.splice import splice_test
-from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_map
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.runs.attribution_rows import MetricRow
 from vtcav_jax.stats import intervals
 from vtcav_jax.tap import Model, as_pytree, stages_of
@@ -61,7 +61,8 @@ class TrivialExplainer:
     cost: int = 0
 
     def __call__(self, model: Any, video: Any, target: Any) -> Attribution:
-        return Attribution(trivial_map(self.name, np.asarray(video), self.seed), VIDEO, False, 0, self.name)
+        values = trivial_maps(np.asarray(video), self.seed, [self.name])[self.name]
+        return Attribution(values, VIDEO, False, 0, self.name)
 
 
 def reexplain_metrics(

@@ -6,7 +6,7 @@ and such pairs are left out. Neutral are values of the distractor, and sets that
 
 For our own test all sets of a kind are of one size and out of one corpus, and stand against all its other clips. Under
 the null hypothesis each of them is one more choice of as many clips, and so one thousand permuted vectors serve all
-concepts and classes, and each p-value is what `significance.label_test` gives, up to which choices were drawn.
+concepts and classes, and each p-value is what `permutation_tests` gives, up to which choices were drawn.
 """
 
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,8 @@ import numpy as np
 from vtcav_jax.attribution import Class, explain
 from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO
-from vtcav_jax.evaluation.trivial_maps import trivial_map
-from vtcav_jax.evaluation.world_benchmark.entries import TRIVIAL_METHODS, Entry, call_custom_method
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
+from vtcav_jax.evaluation.world_benchmark.entries import Entry, call_custom_method
 from vtcav_jax.evaluation.world_benchmark.world_metrics import Parts
 from vtcav_jax.worlds.handwired_network import MOTION_PAIRS, binary_clips, shapley_values
 
@@ -36,8 +36,8 @@ def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> Analyt
             attribution.stage,
             attribution.forward_passes,
         )
-    elif entry.method in TRIVIAL_METHODS:
-        maps, stage, cost = trivial_map(entry.method, video, seed), VIDEO, 0
+    elif entry.method in TRIVIAL_MAPS:
+        maps, stage, cost = trivial_maps(video, seed, [entry.method])[entry.method], VIDEO, 0
     else:
         attribution = explain(MOTION_PAIRS, video, target, entry.method_name, VIDEO, **entry.options)
         maps, stage, cost = attribution.map, attribution.stage, attribution.forward_passes

@@ -22,14 +22,20 @@ from vtcav_jax.attribution import (
     VIDEO,
     Attribution,
     explain_many,
-    perturbation,
     pixel_bounds,
     prepare_explanation,
 )
 from vtcav_jax.attribution.gradients import smoothgrad_pair
-from vtcav_jax.attribution.registry import INPUT_METHODS, MULTI_TARGET_METHODS, SMOOTHGRAD_METHODS, check_options
+from vtcav_jax.attribution.registry import (
+    INPUT_METHODS,
+    MULTI_TARGET_METHODS,
+    PERTURBATION_METHODS,
+    SMOOTHGRAD_METHODS,
+    check_options,
+)
+from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_map
+from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 
@@ -77,7 +83,6 @@ METHOD_BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "frame_shapley": {"frame_shapley": {"groups": 4}},
 }
 EXPENSIVE = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only where the method is named
-TRIVIAL_METHODS = TRIVIAL_MAPS
 
 
 def build_entries(
@@ -87,16 +92,16 @@ def build_entries(
 
     Maps that ask no network are always among them, large budgets (`DEAR`) of methods that are named.
     """
-    method_names = dict.fromkeys((*methods, *TRIVIAL_METHODS) if methods else (*METHODS, *TRIVIAL_METHODS))
-    if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_METHODS]:
+    method_names = dict.fromkeys((*methods, *TRIVIAL_MAPS) if methods else (*METHODS, *TRIVIAL_MAPS))
+    if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_MAPS]:
         raise ValueError(
-            unknown_name_message("method", missing, [*METHODS, *TRIVIAL_METHODS])
+            unknown_name_message("method", missing, [*METHODS, *TRIVIAL_MAPS])
             + "; your own: --method=package.module:function"
         )
     stages = distinct_grid_stages(network)
     out = [Entry(name, function=import_function(name)) for name in dict.fromkeys(custom_methods)]
     for name in method_names:
-        if name in TRIVIAL_METHODS:
+        if name in TRIVIAL_MAPS:
             out.append(Entry(name, VIDEO))
         elif name in SINGLE_PASS_METHODS:
             method_stages = (VIDEO, *stages) if name in INPUT_METHODS else stages
@@ -149,16 +154,18 @@ def make_maps(
     first = entries[0]
     if first.function is not None:
         return [[call_custom_method(first.function, first.method, network.model, video, target)] for target in targets]
-    if first.method in TRIVIAL_METHODS:
-        values = trivial_map(first.method, video, 0)
+    if first.method in TRIVIAL_MAPS:
+        values = trivial_maps(video, 0, [first.method])[first.method]
         return [[Attribution(values, VIDEO, False, 0, first.method)] for _ in targets]
     options = dict(first.options) | {k: v for k, v in extra_options.items() if k in _parameters(first.method_name)}
     at_default_stage = all(entry.stage in (None, VIDEO) for entry in entries)
     if first.method_name in MULTI_TARGET_METHODS and at_default_stage:
         check_options(first.method_name, options)
-        return [[one] for one in MULTI_TARGET_METHODS[first.method_name](network.model, video, targets, **options)]
+        return [
+            [one] for one in MULTI_TARGET_METHODS[first.method_name](network.model, video, Targets(targets), **options)
+        ]
     if first.method_name in SMOOTHGRAD_METHODS and at_default_stage and not options:
-        smooth_pairs = smoothgrad_pair(network.model, video, targets)
+        smooth_pairs = smoothgrad_pair(network.model, video, Targets(targets))
         return [[both[SMOOTHGRAD_METHODS.index(entry.method_name)] for entry in entries] for both in smooth_pairs]
     method_stages = [(entry.method_name, entry.stage) for entry in entries]
     options_by_method = {first.method_name: options} if options else None
@@ -167,9 +174,7 @@ def make_maps(
 
 def batches_targets(entry: Entry) -> bool:
     """Whether several targets cost no more than one."""
-    return entry.function is None and (
-        entry.method in TRIVIAL_METHODS or entry.method_name in perturbation.MULTI_TARGET_PERTURBATIONS
-    )
+    return entry.function is None and (entry.method in TRIVIAL_MAPS or entry.method_name in PERTURBATION_METHODS)
 
 
 def reference_data(network: Network, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.video_swin import Triple, on_cpu
 
+ONES: Triple = (1, 1, 1)  # kernels and strides of this size along time, height and width
+THREES: Triple = (3, 3, 3)
 MAX_DENSE_CHANNELS = 128  # input channels up to which a kernel full of zeros is faster than groups
 MIN_BLOCK_KERNEL = 5  # a kernel's least side from which blocks are faster than a stride
 
@@ -29,7 +31,7 @@ class Conv3d(nnx.Conv):
 
 
 def same_padded_conv(
-    inputs: int, outputs: int, kernel: Triple, strides: Triple = (1, 1, 1), *, groups: int = 1, **make: Any
+    inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, *, groups: int = 1, **make: Any
 ) -> Conv3d:
     """Without a bias, and with half of the kernel's size as zeros on either side, as torch's networks are written.
 

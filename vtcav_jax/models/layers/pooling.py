@@ -8,9 +8,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.layers.convolution import ONES
 from vtcav_jax.models.video_swin import Triple
-
-_ONES = (1, 1, 1)
 
 
 class MaxPool(nnx.Module):
@@ -58,5 +57,5 @@ def _max_along_axis(x: Array, axis: int, taps: int, step: int, pad: tuple[int, i
 def mean_pool(x: Float[Array, "b t h w c"], window: Triple) -> Float[Array, "b t2 h2 w2 c"]:
     """The mean of each window, at every place where it fits; on an axis that is shorter, of the axis."""
     t, h, w = map(min, window, x.shape[1:4])
-    sums = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, t, h, w, 1), (1, *_ONES, 1), "VALID")
+    sums = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, t, h, w, 1), (1, *ONES, 1), "VALID")
     return sums / jnp.asarray(t * h * w, x.dtype)

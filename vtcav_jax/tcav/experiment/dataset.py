@@ -14,7 +14,7 @@ from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_lea
 from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
-from vtcav_jax.data.open import Source, SourceItem, json_sha256
+from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tcav.features.cache import content_key

@@ -9,7 +9,7 @@ import numpy as np
 
 from vtcav_jax import tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
@@ -261,7 +261,9 @@ def drop_unreadable(plan: Plan) -> Plan:
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(f"none of the clips of {', '.join(empty)} could be read; see failures.csv")
-    readable_clips = replace(clips, concepts=clips.concepts.take(cached_rows), concept_clips=concept_clips, classes=classes)
+    readable_clips = replace(
+        clips, concepts=clips.concepts.take(cached_rows), concept_clips=concept_clips, classes=classes
+    )
     readable_plan = replace(plan, clips=readable_clips, comparisons=build_comparisons(concept_clips, plan.config))
     readable_plan.require()
     return readable_plan

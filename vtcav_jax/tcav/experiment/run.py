@@ -17,7 +17,7 @@ from vtcav_jax import atomic, tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.open import Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.tables import write_rows

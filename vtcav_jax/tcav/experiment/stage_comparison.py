@@ -1,5 +1,6 @@
 """One question at one stage, about all classes at once: what they share is computed once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,9 +8,8 @@ import numpy as np
 
 from vtcav_jax.tcav.experiment.comparisons import Comparison
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
-from vtcav_jax.tcav.experiment.verdicts import NAN
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource, bootstrap_many
+from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource, bootstrap
 from vtcav_jax.tcav.stats.permutation_test import (
     DerivativeFn,
     TestResult,
@@ -76,7 +76,7 @@ class StageComparison:
         s = self.config
         if not self.vector.norm[0] > 0:
             return [{} for _ in self.grams]
-        return bootstrap_many(
+        return bootstrap(
             self.grams,
             self.labels,
             s.fit_config,
@@ -90,7 +90,7 @@ class StageComparison:
     def single_sets(self) -> list[tuple[float, float, float]]:
         """For each class the least and the greatest derivative of a vector against one random set, and the sets' p."""
         if not self.comparison.random_sets:
-            return [(NAN, NAN, NAN) for _ in self.grams]
+            return [(math.nan, math.nan, math.nan) for _ in self.grams]
         count = len(self.grams[0].kernel)
         labels = np.stack(
             [label_vector(self.comparison.positive_clips, rows, count) for _, rows in self.comparison.random_sets]

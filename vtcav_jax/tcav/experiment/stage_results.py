@@ -1,5 +1,6 @@
 """Every number about one stage, out of its products alone: only finite steps need clips and the network again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,6 @@ from vtcav_jax.tcav.experiment.stage_comparison import (
     restrict_to_comparison,
     take_rows,
 )
-from vtcav_jax.tcav.experiment.verdicts import NAN
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource
 from vtcav_jax.tcav.stats.permutation_test import DerivativeFn, TestResult, permutation_tests
@@ -169,7 +169,7 @@ def _score_row(
 
     def interval(source: UncertaintySource, statistic: str) -> tuple[float, float]:
         if source not in intervals:
-            return NAN, NAN
+            return math.nan, math.nan
         percentiles = getattr(intervals[source], statistic)
         return float(percentiles.low[0]), float(percentiles.high[0])
 
@@ -197,7 +197,7 @@ def _score_row(
         derivative_low=derivative_low,
         derivative_high=derivative_high,
         p=primary_p(test_result, s),
-        p_adjusted=NAN,
+        p_adjusted=math.nan,
         verdict="",
         comparison=comparison.comparison_type,
         n_concept=len(comparison.positive_clips),
@@ -239,7 +239,7 @@ def _central_interval(null_values: Float[np.ndarray, "b 1"]) -> tuple[float, flo
     return (
         (float(np.quantile(finite_values, 0.025)), float(np.quantile(finite_values, 0.975)))
         if len(finite_values)
-        else (NAN, NAN)
+        else (math.nan, math.nan)
     )
 
 
@@ -269,7 +269,7 @@ def _vector_row(
         split_half_low=validation.split_half_low,
         split_half_high=validation.split_half_high,
         most_similar="",
-        most_similar_cosine=NAN,
+        most_similar_cosine=math.nan,
         mean_difference_cosine=float(cosines(kernel, vector, mean_difference)[0, 0]),
         estimator=vector.estimator,
         l2=float(vector.l2[0]),

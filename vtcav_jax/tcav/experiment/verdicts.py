@@ -9,8 +9,6 @@ import numpy as np
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
-NAN = math.nan
-
 
 def with_verdicts(rows: Sequence[ScoreRow], alpha: float, correction: str) -> list[ScoreRow]:
     """With p-values that are corrected for the whole family, and verdicts."""

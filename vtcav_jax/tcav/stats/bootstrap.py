@@ -39,20 +39,6 @@ class ScoreIntervals:
 
 
 def bootstrap(
-    gram: Gram,
-    labels: Float[np.ndarray, " m"],
-    fit_config: FitConfig = LOGISTIC,
-    *,
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int | Sequence[int] = 0,
-    sources: Sequence[UncertaintySource] = UNCERTAINTY_SOURCES,
-) -> dict[UncertaintySource, ScoreIntervals]:
-    """The interval of each value over `draws`, when only that source, or all of them, had come out differently."""
-    return bootstrap_many([gram], labels, fit_config, draws=draws, level=level, seed=seed, sources=sources)[0]
-
-
-def bootstrap_many(
     grams: Sequence[Gram],
     labels: Float[np.ndarray, " m"],
     fit_config: FitConfig = LOGISTIC,
@@ -63,9 +49,11 @@ def bootstrap_many(
     sources: Sequence[UncertaintySource] = UNCERTAINTY_SOURCES,
     observed_derivatives: Sequence[Float[np.ndarray, "c n"]] | None = None,
 ) -> list[dict[UncertaintySource, ScoreIntervals]]:
-    """The same for several groups of targets over one K: their vectors are trained once.
+    """The interval of each value over `draws`, when only that source, or all of them, had come out differently.
 
-    `observed` are the derivatives where they are not those of `gram`; what other clips would change is still that.
+    There is a result for each of `grams`: groups of targets over the first one's kernel, whose vectors are trained
+    once. `observed_derivatives` are those of the estimates where they are not those of the gram; what other clips would
+    change is still that.
     """
     sides = [np.flatnonzero(sign * labels > 0) for sign in (1, -1)]
     problems = []

@@ -54,25 +54,6 @@ class TestResult:
     null_step_effects: Float[np.ndarray, "b c"]
 
 
-def permutation_test(
-    gram: Gram,
-    labels: Float[np.ndarray, " m"],
-    fit_config: FitConfig = LOGISTIC,
-    *,
-    permutations: int = 999,
-    seed: int | Sequence[int] = 0,
-    blocks: Int[np.ndarray, " m"] | None = None,
-    max_exceedances: int | None = None,
-) -> TestResult:
-    """Permutes which clips are the concept; with `blocks` only among clips of the same block.
-
-    Clips and their own twins are such blocks: for motion evidence a clip and its frozen copy change places, or not.
-    """
-    return permutation_tests(
-        [gram], labels, fit_config, permutations=permutations, seed=seed, blocks=blocks, max_exceedances=max_exceedances
-    )[0]
-
-
 def permutation_tests(
     grams: Sequence[Gram],
     labels: Float[np.ndarray, " m"],
@@ -84,11 +65,15 @@ def permutation_tests(
     max_exceedances: int | None = None,
     derivative_fn: DerivativeFn | None = None,
 ) -> list[TestResult]:
-    """The same for several groups of targets, of any sizes, over one K: each vector is trained once for all.
+    """Permutes which clips are the concept; with `blocks` only among clips of the same block.
 
-    Besag and Clifford's sequential test: when `enough` permutations have been as far as what was observed, p is
-    `enough` over how many that took, which is as valid as going on to the end, and costs a fraction where there is
-    nothing. `along` gives derivatives where they are not `scores.derivatives`.
+    Clips and their own twins are such blocks: for motion evidence a clip and its frozen copy change places, or not.
+    There is a result for each of `grams`: groups of targets, of any sizes, over the first one's kernel, for which each
+    vector is trained once.
+
+    Besag and Clifford's sequential test: when `max_exceedances` permutations have been as far as what was observed, p
+    is `max_exceedances` over how many that took, which is as valid as going on to the end, and costs a fraction where
+    there is nothing. `derivative_fn` gives derivatives where they are not `scores.derivatives`.
     """
     permuted_labels = permute_labels(labels, permutations, np.random.default_rng(seed), blocks)
     p_min_attainable = min_attainable_p(labels, permutations, blocks)
@@ -104,17 +89,6 @@ def permutation_tests(
     return [_test_result("clips", each, p_min_attainable, max_exceedances) for each in statistics]
 
 
-def set_permutation_test(
-    gram: Gram, sets: Sequence[Int[np.ndarray, " _"]], fit_config: FitConfig = LOGISTIC
-) -> TestResult:
-    """The first set, against all the others, among each of those against all the rest.
-
-    For random sets that were brought, where clips of a set may be more alike than clips of two sets are: sets are then
-    what can be exchanged. Sets should be of one size.
-    """
-    return set_permutation_tests([gram], sets, fit_config)[0]
-
-
 def set_permutation_tests(
     grams: Sequence[Gram],
     sets: Sequence[Int[np.ndarray, " _"]],
@@ -122,7 +96,11 @@ def set_permutation_tests(
     *,
     derivative_fn: DerivativeFn | None = None,
 ) -> list[TestResult]:
-    """The same for several groups of targets over one K."""
+    """The first set, against all the others, among each of those against all the rest; a result for each of `grams`.
+
+    For random sets that were brought, where clips of a set may be more alike than clips of two sets are: sets are then
+    what can be exchanged. Sets should be of one size.
+    """
     if len(sets) < 2:
         raise ValueError("a test of sets needs at least one set besides the concept")
     m = len(grams[0].kernel)
@@ -167,13 +145,13 @@ def calibrate(
         raise ValueError("a self-check needs at least two sets")
     m = len(gram.kernel)
     tests = [
-        permutation_test(
-            gram,
+        permutation_tests(
+            [gram],
             label_vector(one, np.concatenate([*sets[:i], *sets[i + 1 :]]), m),
             fit_config,
             permutations=permutations,
             seed=[seed, i],
-        )
+        )[0]
         for i, one in enumerate(sets)
     ]
     p = np.stack([test.p for test in tests])
@@ -284,7 +262,7 @@ def _test_result(permute, statistics: _Statistics, p_min_attainable: float, max_
 
 
 def _can_stop_early(statistics: _Statistics, max_exceedances: int) -> bool:
-    """Whether `enough` have been as far, in every respect."""
+    """Whether `max_exceedances` have been as far, in every respect."""
     distances = np.stack([np.abs(statistics.means), np.abs(statistics.counts - 0.5), np.abs(statistics.steps)])
     return bool((_is_as_extreme(distances).sum(1) >= max_exceedances).all())
 

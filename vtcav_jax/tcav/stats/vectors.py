@@ -200,10 +200,10 @@ def _solve_rows(
         row = row_kernel @ centre
         row_kernel += centre @ row - row - row[:, None]
     loss = "logistic" if fit_config.estimator == "logistic" else "squares"
-    minimise_with_optax = kernel_lbfgs.minimise
+    minimise = kernel_lbfgs.minimise
     if fit_config.solver == "optax":
-        from vtcav_jax.tcav.stats.optax_lbfgs import minimise_with_optax
-    solution = minimise_with_optax(
+        from vtcav_jax.tcav.stats.optax_lbfgs import minimise_with_optax as minimise
+    solution = minimise(
         row_kernel, row_labels, l2, loss, tolerance=fit_config.tolerance, max_iterations=fit_config.max_iterations
     )
     a = solution.a - solution.a.sum(1, keepdims=True) * weights  # what is left of the sum, which is 0 at the optimum

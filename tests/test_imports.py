@@ -1,0 +1,93 @@
+"""The packages depend on each other in one direction: no upward import, no cycle."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...) are the lowest
+    {"runs", "stats"},
+    {"models", "data", "worlds"},
+    {"tcav", "attribution", "pyramid", "concepts", "training"},
+    {"evaluation"},
+    {"report"},
+    {"cli", "__main__"},
+)
+MAX_FILES = 18  # of a folder
+
+
+def module_files() -> dict[str, Path]:
+    files = sorted((ROOT / "vtcav_jax").rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def layer(module: str) -> int:
+    package = (module.split(".") + [""])[1]
+    return next((i for i, packages in enumerate(LAYERS, start=1) if package in packages), 0)
+
+
+def imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
+    """Line and module of each import of the package, those in functions included; not those for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    type_checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    skipped = {id(inner) for node in type_checks for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vtcav_jax"):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield node.lineno, full if full in modules else node.module
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name in modules)
+
+
+def upward_imports(modules: dict[str, Path]) -> list[str]:
+    return [
+        f"{path}:{line}: {module} must not import {imported}, which is above it"
+        for module, path in modules.items()
+        for line, imported in imports(path, modules)
+        if layer(imported) > layer(module)
+    ]
+
+
+def find_cycle(modules: dict[str, Path]) -> list[str]:
+    """The lines of one cycle of imports, if there is any."""
+    graph = {module: {imported: line for line, imported in imports(path, modules)} for module, path in modules.items()}
+    finished: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            cycle = [*trail[trail.index(module) :], module]
+            return [f"{modules[a]}:{graph[a][b]}: {a} imports {b}" for a, b in zip(cycle, cycle[1:])]
+        if module in finished:
+            return []
+        for imported in graph[module]:
+            if cycle := visit(imported, [*trail, module]):
+                return cycle
+        finished.add(module)
+        return []
+
+    return next((cycle for module in modules if (cycle := visit(module, []))), [])
+
+
+def test_no_module_imports_one_above_it():
+    assert upward_imports(module_files()) == []
+
+
+def test_no_imports_go_in_circles():
+    assert find_cycle(module_files()) == []
+
+
+def test_a_violation_is_found_and_its_line_named(tmp_path):
+    modules = {"vtcav_jax.tap": tmp_path / "tap.py", "vtcav_jax.report.html": tmp_path / "html.py"}
+    modules["vtcav_jax.tap"].write_text("x = 1\ndef f():\n    from vtcav_jax.report import html\n")
+    modules["vtcav_jax.report.html"].write_text("from vtcav_jax import tap\n")
+    (upward,) = upward_imports(modules)
+    assert upward.startswith(f"{tmp_path / 'tap.py'}:3: vtcav_jax.tap must not import vtcav_jax.report.html")
+    assert len(find_cycle(modules)) == 2
+
+
+def test_no_folder_has_too_many_files():
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in module_files().values()}}
+    assert {str(folder): n for folder, n in counts.items() if n > MAX_FILES} == {}
