@@ -14,9 +14,9 @@ from vtcav_jax.tcav.stats.multiple_testing import adjust_p, attainable
 from vtcav_jax.tcav.stats.permutation_test import (
     calibrate,
     min_attainable_p,
-    permutation_test,
+    permutation_tests,
     permute_labels,
-    set_permutation_test,
+    set_permutation_tests,
 )
 from vtcav_jax.tcav.stats.scores import derivatives, tcav_scores
 from vtcav_jax.tcav.stats.vector_validation import stratified_folds, validate_vector
@@ -84,7 +84,7 @@ def test_label_test_is_what_enumeration_says():
     vectors = fit(gram.kernel, rows, DIFFERENCE)
     means = np.abs(derivatives(gram, vectors.unit).mean(1))
     exact = (means >= means[:, :1] - 1e-12).mean(1)
-    result = permutation_test(gram, signed, DIFFERENCE, permutations=4999)
+    result = permutation_tests([gram], signed, DIFFERENCE, permutations=4999)[0]
     np.testing.assert_allclose(result.p, exact, atol=0.02)
     assert result.p_min_attainable == 0.1 and (result.p >= 0.1).all()  # 2 of the 20: itself and its opposite
     np.testing.assert_allclose(result.derivative, derivatives(gram, vectors.unit).mean(1)[:, 0])
@@ -111,9 +111,9 @@ def test_p_values_of_random_choices_are_uniform(estimator):
     p, sign_p = [], []
     for seed in range(60):
         gram = toy(seed, m=24, classes=1, tilt=1.0)
-        result = permutation_test(
-            gram, label_vector(range(8), range(8, 24), 24), FitConfig(estimator), permutations=99, seed=seed
-        )
+        result = permutation_tests(
+            [gram], label_vector(range(8), range(8, 24), 24), FitConfig(estimator), permutations=99, seed=seed
+        )[0]
         p.append(result.p[0])
         sign_p.append(result.p_sign_count[0])
         assert result.n_not_converged == 0
@@ -125,7 +125,9 @@ def test_p_values_of_random_choices_are_uniform(estimator):
 def test_a_test_that_ends_early_is_the_same_where_something_is_found():
     """`max_exceedances` over how many that took, by hand; the same permutations are drawn."""
     gram, signed = toy(4, m=30, n=12, tilt=0.6), label_vector(range(10), range(10, 30), 30)
-    whole, early = (permutation_test(gram, signed, DIFFERENCE, permutations=999, max_exceedances=e) for e in (None, 20))
+    whole, early = (
+        permutation_tests([gram], signed, DIFFERENCE, permutations=999, max_exceedances=e)[0] for e in (None, 20)
+    )
     for name, values in (("p", whole.null_derivatives), ("p_step_effect", None)):
         for c, p in enumerate(getattr(whole, name)):
             if p <= 20 / 1000:
@@ -136,7 +138,9 @@ def test_a_test_that_ends_early_is_the_same_where_something_is_found():
     assert (whole.p > 0.05).any() and len(early.null_derivatives) < 999
     strong = toy(m=60, shift=8.0, tilt=2.0)
     assert (
-        permutation_test(strong, label_vector(range(30), range(30, 60), 60), permutations=499, max_exceedances=20).p
+        permutation_tests([strong], label_vector(range(30), range(30, 60), 60), permutations=499, max_exceedances=20)[
+            0
+        ].p
         == 1 / 500
     ).all()
 
@@ -148,13 +152,13 @@ def test_what_is_no_concept_is_found_as_often_as_alpha_says(max_exceedances):
     p, step_p = np.empty(400), np.empty(400)
     for seed in range(400):
         gram = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
-        test = permutation_test(
-            gram,
+        test = permutation_tests(
+            [gram],
             label_vector(range(12), range(12, 36), 36),
             permutations=199,
             seed=seed,
             max_exceedances=max_exceedances,
-        )
+        )[0]
         p[seed], step_p[seed] = test.p[0], test.p_step_effect[0]
     for values in (p, step_p):
         assert stats.binomtest(int((values <= 0.05).sum()), 400, 0.05).pvalue > 0.01
@@ -163,10 +167,10 @@ def test_what_is_no_concept_is_found_as_often_as_alpha_says(max_exceedances):
 
 def test_a_planted_concept_is_found_by_labels_and_by_sets():
     gram = toy(m=120, shift=8.0, tilt=2.0)
-    result = permutation_test(gram, label_vector(range(60), range(60, 120), 120), permutations=199)
+    result = permutation_tests([gram], label_vector(range(60), range(60, 120), 120), permutations=199)[0]
     np.testing.assert_allclose(result.p, 1 / 200)
     sets = [np.arange(i, i + 6) for i in range(0, 120, 6)]
-    by_set = set_permutation_test(gram, [sets[0], *sets[10:]])
+    by_set = set_permutation_tests([gram], [sets[0], *sets[10:]])[0]
     np.testing.assert_allclose(by_set.p, 1 / 11)
     assert by_set.p_min_attainable == 1 / 11 and (by_set.derivative > 0).all()
 
@@ -190,7 +194,7 @@ def test_bootstraps_hold_what_they_say_apart():
     g[:, 0] += 5
     gram = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
     signed = label_vector(range(40), range(40, 80), 80)
-    result = bootstrap(gram, signed, draws=200)
+    result = bootstrap([gram], signed, draws=200)[0]
     estimate = tcav_scores(gram, fit(gram.kernel, signed[None]))
     width = {source: r.derivative.high[0] - r.derivative.low[0] for source, r in result.items()}
     assert width["targets"] < 1e-5 < 0.05 < min(width["concept"], width["negatives"]) < width["all"]  # one gradient
@@ -199,7 +203,7 @@ def test_bootstraps_hold_what_they_say_apart():
         assert low - 1e-5 <= estimate.derivative[0, 0] <= high + 0.2
         np.testing.assert_allclose([intervals.sign_count.low[0], intervals.sign_count.high[0]], 1)
         assert intervals.relative_derivative.high[0] <= 1
-    same = bootstrap(gram, signed, draws=200, sources=["negatives"])
+    same = bootstrap([gram], signed, draws=200, sources=["negatives"])[0]
     np.testing.assert_array_equal(same["negatives"].derivative.low, result["negatives"].derivative.low)
 
 
@@ -208,7 +212,7 @@ def test_bootstrap_of_targets_is_that_of_their_derivatives():
     signed = label_vector(range(10), range(10, 20), 20)
     along = derivatives(gram, fit(gram.kernel, signed[None]).unit)[0, :, 0]
     theirs = stats.bootstrap((along,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
-    ours = bootstrap(gram, signed, draws=4000, sources=["targets"])["targets"].derivative
+    ours = bootstrap([gram], signed, draws=4000, sources=["targets"])[0]["targets"].derivative
     np.testing.assert_allclose([ours.low[0], ours.high[0]], [theirs.low, theirs.high], atol=0.08 * along.std())
 
 
@@ -265,7 +269,7 @@ def test_held_out_auc_by_hand():
 
 def test_what_has_no_value_has_no_p():
     same = Gram(np.ones((8, 8)), np.ones((1, 3, 8)), np.ones((1, 3, 3)))
-    result = permutation_test(same, label_vector(range(4), range(4, 8), 8), DIFFERENCE, permutations=19)
+    result = permutation_tests([same], label_vector(range(4), range(4, 8), 8), DIFFERENCE, permutations=19)[0]
     assert np.isnan(result.p).all() and np.isnan(result.derivative).all()
 
 
@@ -276,9 +280,9 @@ def test_what_has_no_value_has_no_p():
         (lambda: adjust_p(P, "sidak"), "one of holm, bh, bonferroni, got 'sidak'"),
         (lambda: attainable(0.0, 0, 2.0), "smallest p is above 0.*at least one test.*alpha is between"),
         (lambda: validate_vector(np.eye(4), label_vector([0], [1, 2, 3], 4)), r"2 clips on each side, got \[1, 3\]"),
-        (lambda: set_permutation_test(toy(), [np.arange(3)]), "at least one set besides"),
+        (lambda: set_permutation_tests([toy()], [np.arange(3)]), "at least one set besides"),
         (
-            lambda: bootstrap(toy(), label_vector([0], [1], 16), draws=1),
+            lambda: bootstrap([toy()], label_vector([0], [1], 16), draws=1),
             r"at least 2 draws.*at least 2 on each side, got \[1, 1\]",
         ),
     ],
@@ -300,7 +304,7 @@ def test_intervals_hold_what_other_clips_would_have_given(shift):
         x[:15] += shift * direction
         gram = Gram(x @ x.T, (g @ x.T)[None], (g @ g.T)[None])
         estimates.append(tcav_scores(gram, fit(gram.kernel, signed[None])).derivative[0, 0])
-        interval = bootstrap(gram, signed, draws=300, sources=["all"])["all"].derivative
+        interval = bootstrap([gram], signed, draws=300, sources=["all"])[0]["all"].derivative
         low.append(interval.low[0])
         high.append(interval.high[0])
     low, high, truth = np.array(low), np.array(high), np.mean(estimates)
