@@ -53,7 +53,7 @@ def compare_with_peers(repeats: int) -> list[dict]:
     pairs: dict[str, tuple[str, Call, Call]] = {
         f"integrated gradients, {BENCHMARK_IG_STEPS} nodes": (
             "captum",
-            ours("integrated_gradients", nodes=BENCHMARK_IG_STEPS),
+            ours("integrated_gradients", ig_steps=BENCHMARK_IG_STEPS),
             peers.captum_integrated_gradients(BENCHMARK_IG_STEPS),
         ),
         "Grad-CAM": ("pytorch-grad-cam", ours("gradcam"), peers.grad_cam("GradCAM")),

@@ -283,13 +283,13 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
         names = (f"run_{i}" for i in count())  # each its own cache
         _say("whole run, compiling")
         start = time.perf_counter()
-        results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch=batch)
+        results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch_size=batch)
         first_s = time.perf_counter() - start
         pass_seconds, run_seconds = [_time_passes(FULL_SIZE_CLIP, batch)], []
         for i in range(repeats):
             _say(f"whole run, {i + 1} of {repeats}")
             start = time.perf_counter()
-            results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch=batch)
+            results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch_size=batch)
             run_seconds.append(time.perf_counter() - start)
             pass_seconds.append(_time_passes(FULL_SIZE_CLIP, batch))
     batches = (results.passes.forwards - targets) / batch, targets / batch
@@ -321,7 +321,7 @@ def _time_passes(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))
     table = feature_encoding.class_table([CLASS], batch)
     encode_config = EncodeConfig(pool="space")
-    options = {"stages": ALL_LAYERS, "reading": replace(encode_config, micro_batch=1, budget=1), "mesh": mesh}
+    options = {"stages": ALL_LAYERS, "config": replace(encode_config, batch_size=1, budget=1), "mesh": mesh}
     calls: dict[str, Callable[[], Any]] = {
         "forward": lambda: jax.block_until_ready(feature_encoding._activations(model, video, **options)),
         "both": lambda: jax.block_until_ready(feature_encoding._gradients(model, video, table, **options)),
@@ -344,7 +344,14 @@ def _measure_memory(per_set: int, targets: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         _write_corpus(Path(name), per_set, targets)
         results = _run_experiment(
-            Path(name), "run", CLIP, pool="none", budget=64 * 2**20, draws=100, self_check=0, export=False
+            Path(name),
+            "run",
+            CLIP,
+            pool="none",
+            budget=64 * 2**20,
+            bootstrap_draws=100,
+            calibration_trials=0,
+            export_vectors=False,
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     device = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
