@@ -147,7 +147,7 @@ def test_a_world_knows_where_its_key_is_and_how_it_moves():
 
 
 def test_things_are_the_boxes_beside_a_video(tmp_path):
-    from vtcav_jax.worlds import write_clips
+    from vtcav_jax.data.world_export import write_clips
 
     clips = make_clips("small", 2, 9)
     write_clips(clips, tmp_path)

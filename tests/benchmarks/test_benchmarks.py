@@ -25,9 +25,9 @@ def test_a_timing_is_that_of_the_call_without_warm_ups():
 
     seconds = timing.time_in_turn({"sleepy": sleepy}, repeats=5, warmups=2)["sleepy"]
     assert len(seconds) == 5 and len(calls) == 7
-    found = timing.Timing.from_seconds(seconds)
-    assert 0.002 <= found.p10_s <= found.median_s <= found.p90_s
-    assert found.median_s < 0.05
+    result = timing.Timing.from_seconds(seconds)
+    assert 0.002 <= result.p10_s <= result.median_s <= result.p90_s
+    assert result.median_s < 0.05
 
 
 def test_functions_take_turns():
@@ -37,15 +37,15 @@ def test_functions_take_turns():
 
 
 def test_percentiles_and_ratio():
-    found = timing.Timing.from_seconds([float(i) for i in range(11)])
-    assert (found.p10_s, found.median_s, found.p90_s) == (1, 5, 9)
+    result = timing.Timing.from_seconds([float(i) for i in range(11)])
+    assert (result.p10_s, result.median_s, result.p90_s) == (1, 5, 9)
     assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 2.0]) == 2
 
 
 def test_measure_compiles_and_waits_for_the_result():
-    found = timing.measure_alone(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
-    assert found.compile_s > 0 and found.median_s > 0 and found.repeats == 3
-    assert found.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
+    result = timing.measure_alone(lambda a: jnp.sin(a) @ a, jnp.ones((64, 64)), repeats=3)
+    assert result.compile_s > 0 and result.median_s > 0 and result.repeats == 3
+    assert result.temp_mib == pytest.approx(64 * 64 * 4 / 2**20, rel=1)
 
 
 @pytest.mark.slow

@@ -157,8 +157,8 @@ def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding)
     ours, pullback = jax.vjp(lambda v: max_pool(v, window, strides, padding), jnp.asarray(x))
     assert tensor.grad is not None
     np.testing.assert_array_equal(ours, theirs.detach().permute(0, 2, 3, 4, 1))
-    (found,) = pullback(jnp.asarray(slope.transpose(0, 2, 3, 4, 1)))
-    np.testing.assert_allclose(found, tensor.grad.permute(0, 2, 3, 4, 1), atol=1e-6)
+    (gradient,) = pullback(jnp.asarray(slope.transpose(0, 2, 3, 4, 1)))
+    np.testing.assert_allclose(gradient, tensor.grad.permute(0, 2, 3, 4, 1), atol=1e-6)
     lost = max_pool(jnp.asarray(x).at[0, 2, 3, 3, 0].set(jnp.nan), window, strides, padding)
     assert np.isnan(lost[0, ..., 0]).any() and not np.isnan(lost[..., 1:]).any()
 

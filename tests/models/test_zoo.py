@@ -68,7 +68,7 @@ def test_every_preset_is_pinned():
 )
 def test_parameters_and_stages(preset):
     """Without computing anything: the count, the order in which the tap is called, one name for one value."""
-    model, found = models.abstract_model(preset)
+    model, entry = models.abstract_model(preset)
     assert parameters.count_parameters(model) == PARAMETERS[preset]
     seen = {}
 
@@ -77,16 +77,16 @@ def test_parameters_and_stages(preset):
         seen[name] = value.shape
         return value
 
-    video = jax.ShapeDtypeStruct((2, *found.clip_spec.shape), jnp.float32)
+    video = jax.ShapeDtypeStruct((2, *entry.clip_spec.shape), jnp.float32)
     logits = jax.eval_shape(lambda m, v: m(v, note), model, video)
     assert tuple(seen) == tap.stages_of(model)
-    assert logits.shape == (2, found.num_classes) and {shape[0] for shape in seen.values()} == {2}
+    assert logits.shape == (2, entry.num_classes) and {shape[0] for shape in seen.values()} == {2}
 
 
 @pytest.mark.parametrize("preset", models.PRESETS)
 def test_labels_match_the_head(preset):
-    found = models.PRESETS[preset]
-    assert found.labels is None or len(set(found.labels)) == found.num_classes
+    entry = models.PRESETS[preset]
+    assert entry.labels is None or len(set(entry.labels)) == entry.num_classes
 
 
 def batch_norms(preset):

@@ -23,13 +23,13 @@ def test_nothing_seen_says_nothing():
 def test_means_and_ratios():
     random = np.random.default_rng(0)
     values = random.normal(3, 1, 200)
-    found, low, high = mean_ci(np.append(values, np.nan))
+    estimate, low, high = mean_ci(np.append(values, np.nan))
     half = 1.96 * values.std() / 200**0.5
-    assert found == pytest.approx(values.mean())
+    assert estimate == pytest.approx(values.mean())
     np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.03)
     above = 2 * values + random.normal(0, 0.1, 200)
-    found, low, high = ratio_ci(above, values)
-    assert found == pytest.approx(above.sum() / values.sum()) and 1.98 < low < found < high < 2.02
+    estimate, low, high = ratio_ci(above, values)
+    assert estimate == pytest.approx(above.sum() / values.sum()) and 1.98 < low < estimate < high < 2.02
     alone = ratio_ci(np.array([1.0]), np.array([4.0]))
     assert alone[0] == 0.25 and np.isnan(alone[1:]).all() and np.isnan(mean_ci(np.array([np.nan]))).all()
 
@@ -37,6 +37,6 @@ def test_means_and_ratios():
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_many_means_are_those_of_each_row(n):
     values = np.random.default_rng(1).normal(size=(5, n))
-    found = np.array(row_mean_ci(values)).T
-    np.testing.assert_allclose(found, [mean_ci(row) for row in values], rtol=1e-9)
+    estimate = np.array(row_mean_ci(values)).T
+    np.testing.assert_allclose(estimate, [mean_ci(row) for row in values], rtol=1e-9)
     assert np.array(row_mean_ci(values[:0])).shape == (3, 0)

@@ -150,9 +150,9 @@ def test_files_that_cannot_be_read(files, name, message):
 
 @pytest.mark.parametrize("name", ["good.pth", "old.pth", "good.safetensors"])
 def test_files_that_can_be_read(files, state, name):
-    found = read_checkpoint(files / name)
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
+    arrays_read = read_checkpoint(files / name)
+    assert arrays_read.keys() == state.keys()
+    assert all(torch.equal(arrays_read[key], state[key]) for key in state)
 
 
 def program(*arguments):

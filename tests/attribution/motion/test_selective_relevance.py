@@ -49,8 +49,8 @@ def test_a_moving_blob_is_motion_and_the_paper_keeps_its_trailing_edge():
     x = np.arange(48) - (24 + 1.5 * (np.arange(16) - 8))[:, None]
     behind = {}
     for variant in ("absolute", "paper2020"):
-        kept = sr.split_by_motion(maps, 1.0, variant=variant)
-        behind[variant] = (kept.mask[0, 1:-1] * x[1:-1, None]).sum() / kept.mask[0, 1:-1].sum()
+        split = sr.split_by_motion(maps, 1.0, variant=variant)
+        behind[variant] = (split.mask[0, 1:-1] * x[1:-1, None]).sum() / split.mask[0, 1:-1].sum()
     assert abs(behind["absolute"]) < 0.5 and behind["paper2020"] < -2
     assert (
         sr.split_by_motion(maps, 1.0).motion_share
@@ -60,13 +60,13 @@ def test_a_moving_blob_is_motion_and_the_paper_keeps_its_trailing_edge():
 
 def test_parts_add_up_and_shares_follow():
     maps = np.random.default_rng(1).normal(size=(2, 4, 6, 6)).astype(np.float32)
-    for n, kept in zip((0, 1, 2, 3, 4), sr.sweep(maps), strict=True):
-        np.testing.assert_array_equal(kept.motion + kept.static, maps)
-        share = [np.abs(m[k]).sum() / np.abs(m).sum() for m, k in zip(maps, kept.mask)]
-        np.testing.assert_allclose(kept.motion_share, share, rtol=1e-5)
-        np.testing.assert_allclose(kept.area, [k.mean() for k in kept.mask])
-        assert kept.threshold_sd == n
-    shares = np.stack([kept.motion_share for kept in sr.sweep(maps)])
+    for n, split in zip((0, 1, 2, 3, 4), sr.sweep(maps), strict=True):
+        np.testing.assert_array_equal(split.motion + split.static, maps)
+        share = [np.abs(m[k]).sum() / np.abs(m).sum() for m, k in zip(maps, split.mask)]
+        np.testing.assert_allclose(split.motion_share, share, rtol=1e-5)
+        np.testing.assert_allclose(split.area, [k.mean() for k in split.mask])
+        assert split.threshold_sd == n
+    shares = np.stack([split.motion_share for split in sr.sweep(maps)])
     assert (np.diff(shares, axis=0) <= 0).all() and (shares[0] > 0.99).all()
     np.testing.assert_allclose(
         sr.split_by_motion(maps * 1e-20, 1.0).mask, sr.split_by_motion(maps, 1.0).mask
@@ -82,14 +82,14 @@ def test_motion_is_found_where_a_network_needs_it():
     for t in range(6):
         clips[:, t, 6:9, 4 + t : 7 + t] = 1
     right = targets.Class(np.ones(2, int))
-    found = sr.motion_share(handwired_network.MOTION_PAIRS, clips, right, "integrated_gradients", nodes=4)
-    assert (found.clip_split.motion_share > 0.5).all() and (found.clip_split.lift > 2).all()
-    inner = found.clip_split.mask[0, 2:4, 7]  # next to the ends, where relevance is half, all changes
+    shares_of_motion = sr.motion_share(handwired_network.MOTION_PAIRS, clips, right, "integrated_gradients", ig_steps=4)
+    assert (shares_of_motion.clip_split.motion_share > 0.5).all() and (shares_of_motion.clip_split.lift > 2).all()
+    inner = shares_of_motion.clip_split.mask[0, 2:4, 7]  # next to the ends, where relevance is half, all changes
     assert not inner[[0, 1], [7, 8]].any() and inner[[0, 1, 0, 1], [6, 7, 8, 9]].all()
     assert (
-        not found.frozen_split.mask[:, 2:4].any() and (found.frozen_split.motion_share > 0).all()
+        not shares_of_motion.frozen_split.mask[:, 2:4].any() and (shares_of_motion.frozen_split.motion_share > 0).all()
     )  # the ends, once more
-    assert (found.excess < found.clip_split.motion_share).all()
+    assert (shares_of_motion.excess < shares_of_motion.clip_split.motion_share).all()
     brightness = sr.motion_share(mean_of_frames, clips[:, :1].repeat(6, 1), targets.Class(np.zeros(2, int)))
     np.testing.assert_allclose(brightness.clip_split.motion_share, 0)
     np.testing.assert_allclose(brightness.excess, 0)

@@ -17,32 +17,32 @@ def dots():
     return clips, targets.Class(labels)
 
 
-def own(clips, labels):
+def class_logits(clips, labels):
     return np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[np.arange(3), labels]
 
 
 def test_the_probe_is_the_networks_own_scores(dots):
     clips, target = dots
-    found = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, shuffles=3, seed=4)
-    assert (found.score >= 50).all() and (found.score_baseline == 0).all()  # ten dots, five steps, and chance
-    np.testing.assert_allclose(found.score, own(clips, target.classes))
-    np.testing.assert_allclose(found.score_reversed, own(clips[:, ::-1].copy(), target.classes))
-    np.testing.assert_allclose(found.score_half_rate, own(clips[:, [0, 0, 2, 2, 4, 4]], target.classes))
-    still = np.stack([own(np.repeat(clips[:, i : i + 1], 6, 1), target.classes) for i in range(6)], 1)
-    np.testing.assert_allclose(found.scores_frozen, still)
+    probe = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, shuffles=3, seed=4)
+    assert (probe.score >= 50).all() and (probe.score_baseline == 0).all()  # ten dots, five steps, and chance
+    np.testing.assert_allclose(probe.score, class_logits(clips, target.classes))
+    np.testing.assert_allclose(probe.score_reversed, class_logits(clips[:, ::-1].copy(), target.classes))
+    np.testing.assert_allclose(probe.score_half_rate, class_logits(clips[:, [0, 0, 2, 2, 4, 4]], target.classes))
+    frozen = np.stack([class_logits(np.repeat(clips[:, i : i + 1], 6, 1), target.classes) for i in range(6)], 1)
+    np.testing.assert_allclose(probe.scores_frozen, frozen)
     random = np.random.default_rng(4)
-    shuffled = [own(clips[:, random.permutation(6)], target.classes) for _ in range(3)]
-    np.testing.assert_allclose(found.scores_shuffled, np.stack(shuffled, 1))
-    np.testing.assert_allclose(found.drop_frozen, 1 - still.mean(1) / found.score, rtol=1e-5)
-    np.testing.assert_allclose(found.drop_shuffled, 1 - np.mean(shuffled, 0) / found.score, rtol=1e-5)
-    assert (found.drop_shuffled > 0.5).all()
+    shuffled = [class_logits(clips[:, random.permutation(6)], target.classes) for _ in range(3)]
+    np.testing.assert_allclose(probe.scores_shuffled, np.stack(shuffled, 1))
+    np.testing.assert_allclose(probe.drop_frozen, 1 - frozen.mean(1) / probe.score, rtol=1e-5)
+    np.testing.assert_allclose(probe.drop_shuffled, 1 - np.mean(shuffled, 0) / probe.score, rtol=1e-5)
+    assert (probe.drop_shuffled > 0.5).all()
     nothing = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, baseline=None, shuffles=1)
     assert (nothing.score_baseline == 0).all()
 
 
 def test_no_share_of_a_score_that_did_not_rise():
-    found = temporal_probes.relative_drop(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
-    np.testing.assert_allclose(found, [0.5, np.nan, np.nan])
+    drops = temporal_probes.relative_drop(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
+    np.testing.assert_allclose(drops, [0.5, np.nan, np.nan])
 
 
 def test_errors_say_what_was_expected(dots):

@@ -21,8 +21,9 @@ from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_relian
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.worlds import make_clips, write_clips
+from vtcav_jax.worlds import make_clips
 
 WORLD = "worlds:small:5:3"
 UINT8_CLIPS = SamplingConfig(normalise=False)

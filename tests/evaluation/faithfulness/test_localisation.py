@@ -19,23 +19,23 @@ def drawn():
 def test_scores_are_sklearns(drawn):
     metrics = pytest.importorskip("sklearn.metrics")
     values, inside = drawn
-    found = localisation.score_localisation(values, inside)
+    scores = localisation.score_localisation(values, inside)
     for i in range(4):
-        assert found.scores["auroc"][i] == pytest.approx(metrics.roc_auc_score(inside[i], values[i]))
-        assert found.scores["precision"][i] == pytest.approx(metrics.average_precision_score(inside[i], values[i]))
+        assert scores.scores["auroc"][i] == pytest.approx(metrics.roc_auc_score(inside[i], values[i]))
+        assert scores.scores["precision"][i] == pytest.approx(metrics.average_precision_score(inside[i], values[i]))
 
 
 def test_shares_by_their_definition(drawn):
     values, inside = drawn
     fine = values + np.random.default_rng(1).random(values.shape, np.float32) / 2  # without ties
-    found = localisation.score_localisation(fine, inside)
+    scores = localisation.score_localisation(fine, inside)
     for i in range(4):
         k, positive = inside[i].sum(), np.maximum(fine[i], 0)
         top = set(np.argsort(-fine[i])[:k].tolist()) & set(np.flatnonzero(inside[i]).tolist())
-        assert found.scores["mass"][i] == pytest.approx(positive[inside[i]].sum() / positive.sum(), rel=1e-5)
-        assert found.scores["rank"][i] == pytest.approx(len(top) / k)
-        assert found.scores["iou"][i] == pytest.approx(len(top) / (2 * k - len(top)))
-        assert found.chance["mass"][i] == pytest.approx(k / 60)
+        assert scores.scores["mass"][i] == pytest.approx(positive[inside[i]].sum() / positive.sum(), rel=1e-5)
+        assert scores.scores["rank"][i] == pytest.approx(len(top) / k)
+        assert scores.scores["iou"][i] == pytest.approx(len(top) / (2 * k - len(top)))
+        assert scores.chance["mass"][i] == pytest.approx(k / 60)
 
 
 def test_the_mask_is_perfect_and_a_constant_is_chance(drawn):
@@ -54,8 +54,8 @@ def test_the_mask_is_perfect_and_a_constant_is_chance(drawn):
 def test_random_maps_have_the_chance_that_is_told():
     random = np.random.default_rng(2)
     inside = np.tile(np.arange(50) < 10, (400, 1))
-    found = localisation.score_localisation(random.random((400, 50), np.float32), inside)
-    for name, skill in found.skill.items():
+    scores = localisation.score_localisation(random.random((400, 50), np.float32), inside)
+    for name, skill in scores.skill.items():
         assert abs(skill.mean()) < (0.1 if name == "precision" else 0.03), name
 
 
@@ -129,10 +129,10 @@ def test_when():
     event[:, 2:4] = True
     maps = np.zeros((2, 8, 3, 3), np.float32)
     maps[0, 2:4], maps[1, 5] = 1, 1
-    found = localisation.score_temporal_localisation(maps, event)
-    assert found.scores["hit"].tolist() == [1, 0] and found.chance["hit"].tolist() == [0.25, 0.25]
-    assert found.scores["mass"].tolist() == [1, 0] and found.scores["auroc"][0] == 1
-    assert found.scores["iou"][0] == 1 and found.skill["hit"][1] == pytest.approx(-1 / 3)
+    scores = localisation.score_temporal_localisation(maps, event)
+    assert scores.scores["hit"].tolist() == [1, 0] and scores.chance["hit"].tolist() == [0.25, 0.25]
+    assert scores.scores["mass"].tolist() == [1, 0] and scores.scores["auroc"][0] == 1
+    assert scores.scores["iou"][0] == 1 and scores.skill["hit"][1] == pytest.approx(-1 / 3)
     assert localisation.score_temporal_localisation(maps - 9, event).skill["hit"].tolist() == [
         0,
         0,
@@ -167,9 +167,9 @@ def test_spliced_clips_tell_who_knows_the_class():
     a, b = (np.zeros((6, 8, 4, 4, 3), np.float32) for _ in range(2))
     a[..., 0], b[..., 2] = random.random((2, 6, 8, 4, 4))
     one, other = np.zeros(6, int), Margin(np.full(6, 2))
-    found = splice.splice_test(of_colour, colours, a, b, one, other)
-    np.testing.assert_array_equal(found.share, 1)
-    assert found.score[0] == 1
+    scores = splice.splice_test(of_colour, colours, a, b, one, other)
+    np.testing.assert_array_equal(scores.share, 1)
+    assert scores.score[0] == 1
     turned = splice.splice_test(of_colour, colours, b, a, one, other)
     assert turned.score[0] == 0
     unasked = splice.splice_test(blind, colours, a, b, one, other)

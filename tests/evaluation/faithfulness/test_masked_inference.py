@@ -18,55 +18,55 @@ def clips():
 
 
 @pytest.fixture(scope="module")
-def kept():
+def keep_mask():
     return np.random.default_rng(1).random(SHAPE[:4]) < 0.6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", infill.INFILLS)
-def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, kept, name):
-    how, video = infill.get_infill(name), jnp.asarray(clips)
-    start = how.make_background(video, 0)
-    some = np.asarray(how.compose(video, start, jnp.asarray(kept)))
-    np.testing.assert_array_equal(some[kept], clips[kept])
-    assert (some[~kept] != clips[~kept]).all(-1).mean() > 0.99 and np.isfinite(some).all()
-    np.testing.assert_array_equal(how.compose(video, start, jnp.ones(SHAPE[:4], bool)), clips)
-    nothing = how.compose(video, start, jnp.zeros(SHAPE[:4], bool))
+def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, keep_mask, name):
+    fill, video = infill.get_infill(name), jnp.asarray(clips)
+    start = fill.make_background(video, 0)
+    filled = np.asarray(fill.compose(video, start, jnp.asarray(keep_mask)))
+    np.testing.assert_array_equal(filled[keep_mask], clips[keep_mask])
+    assert (filled[~keep_mask] != clips[~keep_mask]).all(-1).mean() > 0.99 and np.isfinite(filled).all()
+    np.testing.assert_array_equal(fill.compose(video, start, jnp.ones(SHAPE[:4], bool)), clips)
+    nothing = fill.compose(video, start, jnp.zeros(SHAPE[:4], bool))
     np.testing.assert_allclose(nothing, start, atol=1e-5)
-    np.testing.assert_allclose(how.make_background(video[1:], 0), start[1:], atol=1e-6)  # of each clip alone
+    np.testing.assert_allclose(fill.make_background(video[1:], 0), start[1:], atol=1e-6)  # of each clip alone
 
 
 def test_blur_is_scipys(clips):
-    found = infill.INFILLS["blur"].make_background(jnp.asarray(clips), 0)
+    blurred = infill.INFILLS["blur"].make_background(jnp.asarray(clips), 0)
     sigmas = (0, 1, 1, 12 / 8, 0)
     reach = [0, *(min(int(3 * s + 1), n - 1) for s, n in zip(sigmas[1:4], SHAPE[1:4])), 0]
     expected = ndimage.gaussian_filter(clips, sigmas, mode="mirror", radius=reach)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
 
 
-def test_hold_shows_what_was_there_last(clips, kept):
-    how, video = infill.INFILLS["hold"], jnp.asarray(clips)
-    kept = kept.copy()
-    kept[0, :, 3, 3], kept[1, :, 2, 2] = False, np.arange(6) == 4
-    found = np.asarray(how.compose(video, how.make_background(video, 0), jnp.asarray(kept)))
+def test_hold_shows_what_was_there_last(clips, keep_mask):
+    fill, video = infill.INFILLS["hold"], jnp.asarray(clips)
+    keep_mask = keep_mask.copy()
+    keep_mask[0, :, 3, 3], keep_mask[1, :, 2, 2] = False, np.arange(6) == 4
+    held = np.asarray(fill.compose(video, fill.make_background(video, 0), jnp.asarray(keep_mask)))
     for i, t, y, x in np.ndindex(SHAPE[:4]):
-        there = np.flatnonzero(kept[i, :, y, x])
+        there = np.flatnonzero(keep_mask[i, :, y, x])
         before = there[there <= t]
         if len(there):
-            np.testing.assert_array_equal(found[i, t, y, x], clips[i, before[-1] if len(before) else there[0], y, x])
-    np.testing.assert_allclose(found[0, :, 3, 3], np.tile(clips[0].mean((0, 1, 2)), (6, 1)), atol=1e-5)
-    assert (found[1, :, 2, 2] == clips[1, 4, 2, 2]).all()
+            np.testing.assert_array_equal(held[i, t, y, x], clips[i, before[-1] if len(before) else there[0], y, x])
+    np.testing.assert_allclose(held[0, :, 3, 3], np.tile(clips[0].mean((0, 1, 2)), (6, 1)), atol=1e-5)
+    assert (held[1, :, 2, 2] == clips[1, 4, 2, 2]).all()
 
 
-def test_in_fill_solves_what_it_should(clips, kept):
+def test_in_fill_solves_what_it_should(clips, keep_mask):
     video, sizes = jnp.asarray(clips[:1]), SHAPE[1:4]
-    found = np.asarray(infill.diffuse(video, jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape),
-                                      jnp.asarray(kept[:1]), sweeps=300))  # fmt: skip
+    diffused = np.asarray(infill.diffuse(video, jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape),
+                                      jnp.asarray(keep_mask[:1]), sweeps=300))  # fmt: skip
     number = np.arange(np.prod(sizes)).reshape(sizes)
     rows, columns, weights = [], [], []
     for place in np.ndindex(sizes):
         rows.append(number[place]), columns.append(number[place]), weights.append(1.0)
-        if kept[0][place]:
+        if keep_mask[0][place]:
             continue
         near = [(q, 2 ** (3 - sum(map(abs, d)))) for d in np.ndindex(3, 3, 3) for d in [np.array(d) - 1] if d.any()
                 for q in [tuple(np.array(place) + d)] if all(0 <= c < n for c, n in zip(q, sizes))]  # fmt: skip
@@ -74,18 +74,22 @@ def test_in_fill_solves_what_it_should(clips, kept):
         for q, w in near:
             rows.append(number[place]), columns.append(number[q]), weights.append(-w / total)
     matrix = sparse.csr_matrix((weights, (rows, columns)))
-    right = np.where(kept[0][..., None], clips[0], 0).reshape(-1, 3).astype(np.float64)
+    right = np.where(keep_mask[0][..., None], clips[0], 0).reshape(-1, 3).astype(np.float64)
     solutions = [np.asarray(linalg.spsolve(matrix, right[:, c])) for c in range(3)]
     expected = np.stack(solutions, -1).reshape(clips[0].shape)
-    np.testing.assert_allclose(found[0], expected, atol=1e-3)
+    np.testing.assert_allclose(diffused[0], expected, atol=1e-3)
 
 
 def test_the_noise_of_the_in_fill_hangs_on_clip_and_seed(clips):
     start = infill.INFILLS["linear"].make_background
-    one, same, other = start(jnp.asarray(clips), 0), start(jnp.asarray(clips), 0), start(jnp.asarray(clips), 1)
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).mean() > 0.99
-    noise = np.asarray(one) - clips.mean((1, 2, 3), keepdims=True)
+    first, repeated, other_seed = (
+        start(jnp.asarray(clips), 0),
+        start(jnp.asarray(clips), 0),
+        start(jnp.asarray(clips), 1),
+    )
+    np.testing.assert_array_equal(first, repeated)
+    assert (first != other_seed).mean() > 0.99
+    noise = np.asarray(first) - clips.mean((1, 2, 3), keepdims=True)
     assert noise.std() == pytest.approx(infill.INFILL_NOISE_SD * clips.std(), rel=0.05)
 
 
@@ -109,21 +113,21 @@ def test_maps_are_pooled_whatever_their_grid(clips):
     np.testing.assert_allclose(
         partition.cell_means(maps, partition.Partition(cut.cell_ids)), means, atol=1e-6
     )  # without a grid
-    own = partition.Partition(np.stack([cut.cell_ids[0], 17 - cut.cell_ids[0]]))
-    np.testing.assert_allclose(partition.cell_means(maps, own), [means[0], means[1][::-1]], atol=1e-6)
+    by_clip = partition.Partition(np.stack([cut.cell_ids[0], 17 - cut.cell_ids[0]]))
+    np.testing.assert_allclose(partition.cell_means(maps, by_clip), [means[0], means[1][::-1]], atol=1e-6)
     coarse = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1, 1)
     np.testing.assert_array_equal(partition.cell_means(coarse, cut), np.repeat(coarse.reshape(2, 3), 6, 1))
 
 
 def test_maps_have_names_and_faults_are_told(clips):
     cut, maps = partition.token_partition((6, 8, 12)), clips[..., 0]
-    one, other = (Attribution(maps, stage, True, 1, "cam") for stage in (VIDEO, "layers.1"))
-    assert list(partition.name_maps([one, other])) == ["cam", "cam layers.1"]
+    of_video, of_stage = (Attribution(maps, stage, True, 1, "cam") for stage in (VIDEO, "layers.1"))
+    assert list(partition.name_maps([of_video, of_stage])) == ["cam", "cam layers.1"]
     with pytest.raises(ValueError, match="several maps are called cam;"):
-        partition.name_maps([one, one])
-    found = partition.pool_to_cells({"a": one, "b": maps, "c": np.ones((2, 18))}, cut, 2)
-    assert found.shape == (3, 2, 18) and found.dtype == np.float32
-    np.testing.assert_array_equal(found[0], found[1])
+        partition.name_maps([of_video, of_video])
+    cell_values = partition.pool_to_cells({"a": of_video, "b": maps, "c": np.ones((2, 18))}, cut, 2)
+    assert cell_values.shape == (3, 2, 18) and cell_values.dtype == np.float32
+    np.testing.assert_array_equal(cell_values[0], cell_values[1])
     with pytest.raises(ValueError, match=r"d is \(2, 17\); e is not finite for clips 1; f is \(1, 6, 8, 12\)"):
         bad = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.inf, maps)
         partition.pool_to_cells({"d": np.ones((2, 17)), "e": bad, "f": maps[:1]}, cut, 2)
@@ -132,19 +136,21 @@ def test_maps_have_names_and_faults_are_told(clips):
     pooled = {"a": partition.cell_means(maps, cut)}
     frames = partition.pool_to_frames({"a": pooled["a"]}, pooled, cut, 2)
     np.testing.assert_allclose(frames[0], np.repeat(pooled["a"].reshape(2, 3, 6).mean(-1), 2, 1), atol=1e-6)
-    np.testing.assert_allclose(partition.pool_to_frames({"a": one}, pooled, cut, 2)[0], maps.mean((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(
+        partition.pool_to_frames({"a": of_video}, pooled, cut, 2)[0], maps.mean((2, 3)), atol=1e-6
+    )
 
 
 def test_ties_are_broken_by_chance_and_signs_are_kept(clips):
     values = np.array([[[0, -2, 3, 0], [1, 1, 1, 1]], [[0, 0, 0, 0], [4, 3, 2, 1]]], np.float32)
-    found = partition.rank_cells(values, clips, 0)
-    assert found[0, 0, 2] == 0 and found[0, 0, 1] == 3 and set(found[0, 0, [0, 3]].tolist()) == {1, 2}
-    assert found[1, 1].tolist() == [0, 1, 2, 3]
+    ranks = partition.rank_cells(values, clips, 0)
+    assert ranks[0, 0, 2] == 0 and ranks[0, 0, 1] == 3 and set(ranks[0, 0, [0, 3]].tolist()) == {1, 2}
+    assert ranks[1, 1].tolist() == [0, 1, 2, 3]
     ties = np.zeros((1, 2, 400), np.float32)
-    one, other = partition.rank_cells(ties, clips, 0), partition.rank_cells(ties, clips, 1)
-    assert (np.sort(one, -1) == np.arange(400)).all() and (one != other).mean() > 0.9
-    assert (one[0, 0] != one[0, 1]).mean() > 0.9
-    np.testing.assert_array_equal(partition.rank_cells(ties[:, 1:], clips[1:], 0), one[:, 1:])
+    first_ranks, second_ranks = partition.rank_cells(ties, clips, 0), partition.rank_cells(ties, clips, 1)
+    assert (np.sort(first_ranks, -1) == np.arange(400)).all() and (first_ranks != second_ranks).mean() > 0.9
+    assert (first_ranks[0, 0] != first_ranks[0, 1]).mean() > 0.9
+    np.testing.assert_array_equal(partition.rank_cells(ties[:, 1:], clips[1:], 0), first_ranks[:, 1:])
 
 
 def test_supervoxels_follow_what_is_seen():
@@ -173,5 +179,5 @@ def test_supervoxels_follow_what_is_seen():
 
 def test_a_cell_that_lost_everything_gets_a_voxel_back():
     points = np.arange(6, dtype=np.float64)[:, None]
-    found = supervoxels._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
-    assert found.tolist() == [0, 0, 0, 2, 1, 2]
+    cell_ids = supervoxels._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
+    assert cell_ids.tolist() == [0, 0, 0, 2, 1, 2]

@@ -83,9 +83,9 @@ def test_a_map_of_what_is_seen_does_not_ask_for_the_order(net, clips):
         return np.abs(np.diff(x, axis=1, append=0))
 
     assert (robustness.frame_shuffle_correlation(partial(brightness, change=changes), net, clips, TARGET) < 0.8).all()
-    one = robustness.frame_shuffle_correlation(gradient_x_input, net, clips, TARGET, seed=1)
+    both_clips = robustness.frame_shuffle_correlation(gradient_x_input, net, clips, TARGET, seed=1)
     alone = robustness.frame_shuffle_correlation(gradient_x_input, net, clips[1:], Class(TARGET.classes[1:]), seed=1)
-    np.testing.assert_allclose(one[1:], alone, atol=1e-4)
+    np.testing.assert_allclose(both_clips[1:], alone, atol=1e-4)
 
 
 def test_simplicity():
@@ -169,17 +169,24 @@ def of_class(model, clips, target):
 def test_a_map_of_another_class(net, clips):
     np.testing.assert_allclose(randomisation.random_logit(constant_noise, net, clips, TARGET), 1, atol=1e-6)
     assert (np.abs(randomisation.random_logit(of_class, net, clips, TARGET)) < 0.2).all()
-    asked = []
+    explained_classes = []
 
     def spy(model, clips, target):
-        asked.append(np.asarray(target.classes))
+        explained_classes.append(np.asarray(target.classes))
         return constant_noise(model, clips, target)
 
     for seed in range(6):
         randomisation.random_logit(spy, net, clips, Margin(np.array([2, 1]), (1, 3)), seed=seed)
-        assert asked[-2].tolist() == [2, 1] and asked[-1].tolist() == [1, 2]  # the only other one of the head
+        assert explained_classes[-2].tolist() == [2, 1] and explained_classes[-1].tolist() == [
+            1,
+            2,
+        ]  # the only other one of the head
         randomisation.random_logit(spy, net, clips, TARGET, seed=seed)
-        assert (asked[-1] != asked[-2]).all() and set(asked[-1].tolist()) <= {0, 1, 2}
+        assert (explained_classes[-1] != explained_classes[-2]).all() and set(explained_classes[-1].tolist()) <= {
+            0,
+            1,
+            2,
+        }
     with pytest.raises(ValueError, match="give classes"):
         randomisation.random_logit(constant_noise, net, clips, lambda logits: logits[:, 0])
     with pytest.raises(ValueError, match="no other"):
@@ -188,16 +195,18 @@ def test_a_map_of_another_class(net, clips):
 
 @pytest.mark.slow
 def test_real_explainers_on_the_shipped_network():
-    loaded = models.load("worlds_swin")
-    made = worlds.make_clips("small", 8, 77)
-    video = jnp.asarray((made.video - 0.5) / 0.5)
-    head = loaded.head_slices["direction"]
-    target = Margin(head.start + made.labels["direction"], (head.start, head.stop))
+    network = models.load("worlds_swin")
+    world_clips = worlds.make_clips("small", 8, 77)
+    video = jnp.asarray((world_clips.video - 0.5) / 0.5)
+    head = network.head_slices["direction"]
+    target = Margin(head.start + world_clips.labels["direction"], (head.start, head.stop))
     saliency, rollout = (partial(explain, method=name) for name in ("saliency", "rollout"))
-    found = randomisation.cascade(saliency, loaded.model, video, target)
-    assert found.layers[0] == randomisation.REMAINING_PARAMETERS and found.layers[-1] == "patch_embed"
-    assert found.rank[-1].mean() < 0.5 < found.rank[1].mean()
-    asked = [randomisation.random_logit(one, loaded.model, video, target).mean() for one in (saliency, rollout)]
-    assert asked[0] < asked[1] and asked[1] > 0.999  # rollout does not ask which class it explains
-    moves = robustness.time_shift_correlation(saliency, loaded.model, video, target)
+    cascade = randomisation.cascade(saliency, network.model, video, target)
+    assert cascade.layers[0] == randomisation.REMAINING_PARAMETERS and cascade.layers[-1] == "patch_embed"
+    assert cascade.rank[-1].mean() < 0.5 < cascade.rank[1].mean()
+    correlations = [
+        randomisation.random_logit(explainer, network.model, video, target).mean() for explainer in (saliency, rollout)
+    ]
+    assert correlations[0] < correlations[1] and correlations[1] > 0.999  # rollout does not ask which class it explains
+    moves = robustness.time_shift_correlation(saliency, network.model, video, target)
     assert jax.tree.all(jax.tree.map(np.isfinite, moves.tolist()))

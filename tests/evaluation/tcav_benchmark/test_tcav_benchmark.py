@@ -23,7 +23,7 @@ from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.permutation_test import permutation_test
+from vtcav_jax.tcav.stats.permutation_test import permutation_tests
 from vtcav_jax.tcav.stats.vectors import label_vector
 from vtcav_jax.worlds.render import make_clips
 
@@ -63,12 +63,16 @@ def test_the_peers_objective_is_solved_to_its_optimum(scale):
     x[3:, :, 0] += 20 * scale * signs[3:]  # some can be separated
     a = fit_hinge(x @ x.swapaxes(1, 2), signs)
     np.testing.assert_allclose(a.sum(1), 0, atol=1e-6 * np.abs(a).max())
-    for w, own, sign in zip(np.einsum("vs,vsf->vf", a, x), x, signs):
+    for w, features_of_set, sign in zip(np.einsum("vs,vsf->vf", a, x), x, signs):
         # Their C is of the sum of losses, with 1/2 |w|^2
-        other = svm.SVC(kernel="linear", C=1 / (protocols.HINGE_ALPHA * len(sign)), tol=1e-9).fit(own, sign).coef_[0]
-        assert objective(own, sign, w) < objective(own, sign, other) * (1 + 1e-7)
+        peer_weights = (
+            svm.SVC(kernel="linear", C=1 / (protocols.HINGE_ALPHA * len(sign)), tol=1e-9)
+            .fit(features_of_set, sign)
+            .coef_[0]
+        )
+        assert objective(features_of_set, sign, w) < objective(features_of_set, sign, peer_weights) * (1 + 1e-7)
         if scale <= 1:  # theirs are products in float32
-            assert np.linalg.norm(w - other) < 1e-4 * np.linalg.norm(other)
+            assert np.linalg.norm(w - peer_weights) < 1e-4 * np.linalg.norm(peer_weights)
 
 
 def test_scikit_learns_classifier_has_the_same_objective():
@@ -80,8 +84,8 @@ def test_scikit_learns_classifier_has_the_same_objective():
 
     w = fit_hinge((x @ x.T)[None], signs[None])[0] @ x
     best = objective(x, signs, w)
-    found = linear.SGDClassifier(alpha=0.01, max_iter=5000, tol=None, average=True, random_state=0).fit(x, signs)
-    assert best * (1 - 1e-7) < objective(x, signs, found.coef_[0]) < 1.02 * best
+    classifier = linear.SGDClassifier(alpha=0.01, max_iter=5000, tol=None, average=True, random_state=0).fit(x, signs)
+    assert best * (1 - 1e-7) < objective(x, signs, classifier.coef_[0]) < 1.02 * best
 
 
 def test_one_sided():
@@ -91,31 +95,31 @@ def test_one_sided():
 
 @pytest.mark.parametrize("name", tcav_benchmark.PROTOCOLS)
 def test_each_procedure_finds_what_is_planted(name):
-    _, asked = features(0, shift=4.0)
-    found = tcav_benchmark.PROTOCOLS[name](asked, [0])
-    assert found.score.shape == found.significant.shape == (4, 3)
-    assert found.significant[0, 0] and found.raises_score[0, 0]
+    _, case = features(0, shift=4.0)
+    verdicts = tcav_benchmark.PROTOCOLS[name](case, [0])
+    assert verdicts.score.shape == verdicts.significant.shape == (4, 3)
+    assert verdicts.significant[0, 0] and verdicts.raises_score[0, 0]
     # Of the opposite class, the opposite
-    opposite = tcav_benchmark.PROTOCOLS[name](replace(asked, slopes=[-asked.slopes[0], *asked.slopes[1:]]), [0])
+    opposite = tcav_benchmark.PROTOCOLS[name](replace(case, slopes=[-case.slopes[0], *case.slopes[1:]]), [0])
     assert opposite.significant[0, 0] and not opposite.raises_score[0, 0]
 
 
 @pytest.mark.slow
 def test_our_p_is_that_of_the_packages_test():
     """The effect is the same number; p is out of other permutations."""
-    _, asked = features(3, shift=1.0)
-    found = tcav_benchmark.vtcav_protocol(asked, [0])
-    m = len(asked.kernel)
-    for k, rows in enumerate(asked.concepts):
+    _, case = features(3, shift=1.0)
+    verdicts = tcav_benchmark.vtcav_protocol(case, [0])
+    m = len(case.kernel)
+    for k, rows in enumerate(case.concepts):
         signed = label_vector(rows, np.setdiff1d(np.arange(m), rows), m)
-        for c, slopes in enumerate(asked.slopes):
-            gram = Gram(asked.kernel, slopes[None], np.diag(asked.gradient_norms[c] ** 2)[None])
-            test = permutation_test(gram, signed, permutations=999, seed=5)
+        for c, slopes in enumerate(case.slopes):
+            gram = Gram(case.kernel, slopes[None], np.diag(case.gradient_norms[c] ** 2)[None])
+            test = permutation_tests([gram], signed, permutations=999, seed=5)[0]
             size = abs(test.step_effect[0]) / np.sqrt((test.null_step_effects**2).mean())
-            assert found.score[k, c] == pytest.approx(size, rel=0.1)
-            assert found.raises_score[k, c] == (test.step_effect[0] > 0)
+            assert verdicts.score[k, c] == pytest.approx(size, rel=0.1)
+            assert verdicts.raises_score[k, c] == (test.step_effect[0] > 0)
             if abs(test.p_step_effect[0] - 0.05) > 0.03:
-                assert found.significant[k, c] == (test.p_step_effect[0] <= 0.05)
+                assert verdicts.significant[k, c] == (test.p_step_effect[0] <= 0.05)
 
 
 @pytest.mark.slow
@@ -178,10 +182,10 @@ def test_power_where_neutral_and_causal_scores_never_meet_or_are_all_one():
 
 
 def test_shared_clips_widen_an_interval():
-    found, alone = np.repeat(np.arange(40) % 4 == 0, 16), np.arange(640)
+    significant, clip_ids = np.repeat(np.arange(40) % 4 == 0, 16), np.arange(640)
     narrow, wide = (
-        tcav_benchmark_table.clustered_rate(found, alone),
-        tcav_benchmark_table.clustered_rate(found, alone // 16),
+        tcav_benchmark_table.clustered_rate(significant, clip_ids),
+        tcav_benchmark_table.clustered_rate(significant, clip_ids // 16),
     )
     assert narrow[0] == wide[0] == 0.25
     assert wide[2] - wide[1] > 3 * (narrow[2] - narrow[1])
@@ -220,15 +224,15 @@ def test_pairs_of_the_same_head_with_another_value_are_left_out():
         [("shape", 0), ("shape", 1), ("scene", 0)],
     )
     score = np.arange(6.0).reshape(2, 3)
-    found = tcav_benchmark.to_verdicts(protocols.ProtocolVerdicts(score, score > 2, None, score > 0), about, classes)
-    assert found.role.tolist() == [
+    verdicts = tcav_benchmark.to_verdicts(protocols.ProtocolVerdicts(score, score > 2, None, score > 0), about, classes)
+    assert verdicts.role.tolist() == [
         CAUSE_ROLE,
         OTHER_HEAD_ROLE,
         RANDOM_ROLE,
         RANDOM_ROLE,
         RANDOM_ROLE,
-    ] and found.score.tolist() == [0, 2, 3, 4, 5]
-    both = tcav_benchmark_table.merge_verdicts([found, found])
+    ] and verdicts.score.tolist() == [0, 2, 3, 4, 5]
+    both = tcav_benchmark_table.merge_verdicts([verdicts, verdicts])
     assert both.concept.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
 
 
@@ -268,11 +272,14 @@ def test_the_page(tmp_path):
 @pytest.mark.slow
 def test_the_worlds_network_is_found_to_use_its_own():
     """One seed, one stage: what is planted stands out, and of sets drawn at random no more are found than by chance."""
-    loaded = models.load("worlds_swin")
-    rows = tcav_benchmark.tcav_benchmark_rows(loaded, seeds=(1,), stages=("layers.1",), network_name="worlds_swin")
-    found = {(r.protocol, r.clip_type, r.measure): r for r in rows}
-    assert found["ours", "dynamic", "AUROC"].value > 0.97 and found["ours", "dynamic", "POWER"].value > 0.9
-    assert found["ours", "both", "POWER_AT_5"].value > 0.8
-    assert found["ours", "both", "NULL"].low < 0.05 and found["ours", "both", "NULL"].value < 0.12
-    assert found["captum", "both", "NULL"].low > 0.15
-    assert found["ours", "both", "FALSE_POSITIVES"].n_pairs >= 400
+    network = models.load("worlds_swin")
+    rows = tcav_benchmark.tcav_benchmark_rows(network, seeds=(1,), stages=("layers.1",), network_name="worlds_swin")
+    rows_by_measure = {(r.protocol, r.clip_type, r.measure): r for r in rows}
+    assert (
+        rows_by_measure["ours", "dynamic", "AUROC"].value > 0.97
+        and rows_by_measure["ours", "dynamic", "POWER"].value > 0.9
+    )
+    assert rows_by_measure["ours", "both", "POWER_AT_5"].value > 0.8
+    assert rows_by_measure["ours", "both", "NULL"].low < 0.05 and rows_by_measure["ours", "both", "NULL"].value < 0.12
+    assert rows_by_measure["captum", "both", "NULL"].low > 0.15
+    assert rows_by_measure["ours", "both", "FALSE_POSITIVES"].n_pairs >= 400

@@ -33,8 +33,8 @@ def test_every_question_has_what_it_names_in_its_world(name):
     assert set(names) - {"scene"} <= set(clips.masks)
     assert question.event_mask is None or question.event_mask in clips.masks
     assert {head for head, _ in question.contrast_masks} <= set(clips.world.questions)
-    asked = clips.world.questions[question.head]
-    assert question.irrelevant_factor not in (asked.cause or asked.factors)
+    planted = clips.world.questions[question.head]
+    assert question.irrelevant_factor not in (planted.cause or planted.factors)
 
 
 def ungated(network, world, *ids):
@@ -55,26 +55,28 @@ def test_of_joint_causes_those_count_that_decide():
     about = ungated("worlds_events_cnn", "events", "W8 either", "W8 both")
     key, other = (about.clips.factors[name] for name in ("shape", "dis_shape"))
     for head, special in (("either", 1), ("both", 3)):  # a ring; bars
-        found = about._decisive_masks(EVAL_QUESTIONS[f"W8 {head}"])
-        one = (key == special) ^ (other == special)
-        np.testing.assert_array_equal(found["key_box"], ~one | (key == special))
-        np.testing.assert_array_equal(found["dis_box"], ~one | (other == special))
-        assert 10 < one.sum() < 40
+        result = about._decisive_masks(EVAL_QUESTIONS[f"W8 {head}"])
+        decides = (key == special) ^ (other == special)
+        np.testing.assert_array_equal(result["key_box"], ~decides | (key == special))
+        np.testing.assert_array_equal(result["dis_box"], ~decides | (other == special))
+        assert 10 < decides.sum() < 40
         known = about.ground_truth[f"W8 {head}"]
         apart = (
-            one & (key == special) & (about.cell_shares["key_box"] * about.cell_shares["dis_box"] == 0).all((1, 2, 3))
+            decides
+            & (key == special)
+            & (about.cell_shares["key_box"] * about.cell_shares["dis_box"] == 0).all((1, 2, 3))
         )
         assert not (known.core & (about.cell_shares["dis_box"] > 0))[apart].any()
         assert (known.core | ~(about.cell_shares["key_box"] > 0))[key == special].all()
         ((_, mask),) = known.contrast_masks
-        np.testing.assert_array_equal(np.isnan(mask).all((1, 2, 3)), ~found["dis_box"])
+        np.testing.assert_array_equal(np.isnan(mask).all((1, 2, 3)), ~result["dis_box"])
     perfect = {
         head: world_metrics.normalise_map(about.ground_truth[f"W8 {head}"].core.astype(np.float32), about.grid_shape)
         for head in ("either", "both")
     }
     colours = world_metrics.normalise_map(about.cell_shares["key_event"].astype(np.float32), about.grid_shape)
-    found = world_metrics.compute_world_metrics(
+    result = world_metrics.compute_world_metrics(
         perfect["either"], about.ground_truth["W8 either"], {"colours": colours}
     )
     for axis in ("WHERE", "WHAT-FOR"):
-        assert np.nanmean(found[axis][:, 0]) > 0.99, axis
+        assert np.nanmean(result[axis][:, 0]) > 0.99, axis

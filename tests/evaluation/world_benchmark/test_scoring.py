@@ -46,32 +46,32 @@ def known(n=200, seed=0, side=2):
     return GroundTruth(core, rest, areas, effects, cause, double, event, (("other", cause),))
 
 
-def told(maps, about, others=None):
-    found = world_metrics.compute_world_metrics(
+def skills(maps, about, others=None):
+    parts_by_metric = world_metrics.compute_world_metrics(
         world_metrics.normalise_map(maps, SIZES),
         about,
         {} if others is None else {"other": world_metrics.normalise_map(others, SIZES)},
     )
-    return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in found.items()}
+    return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in parts_by_metric.items()}
 
 
 def test_a_perfect_map_has_everything():
     about = known()
     maps = about.areas[:, 0] * np.asarray(about.event)[:, :, None, None]
-    found = told(maps, about, 1 - about.areas[:, 0])
+    values = skills(maps, about, 1 - about.areas[:, 0])
     for axis in ("WHO", "WHEN", "WHAT-FOR"):
-        assert found[axis] == pytest.approx(1)
+        assert values[axis] == pytest.approx(1)
     spread = about.areas[:, 0] / about.areas[:, 0].sum((1, 2, 3), keepdims=True) * 0.75 + 0.25 * (
         about.areas[:, 2] / about.areas[:, 2].sum((1, 2, 3), keepdims=True)
     )
-    assert told(about.areas[:, 0], about)["WHERE"] == pytest.approx(1)
-    assert told(spread, about)["EFFECT"] == pytest.approx(1)
+    assert skills(about.areas[:, 0], about)["WHERE"] == pytest.approx(1)
+    assert skills(spread, about)["EFFECT"] == pytest.approx(1)
 
 
 def test_an_even_map_and_an_empty_one_have_nothing():
     about = known()
     for maps in (np.ones((200, *SIZES)), np.zeros((200, *SIZES))):
-        for axis, value in told(maps, about, maps).items():
+        for axis, value in skills(maps, about, maps).items():
             assert value == pytest.approx(0, abs=1e-9), axis
 
 
@@ -84,21 +84,21 @@ def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(
     maps, others = (np.zeros((4000, 4 * 64)) for _ in range(2))
     for m in (maps, others):
         m[np.arange(4000), random.integers(0, 256, 4000)] = 1
-    found = told(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
+    values = skills(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
     for axis in ("WHERE", "WHEN", "WHAT-FOR"):
-        assert abs(found[axis]) < 0.06, axis
-    assert abs(found["WHO"]) < 0.2  # few such maps are on either box at all
+        assert abs(values[axis]) < 0.06, axis
+    assert abs(values["WHO"]) < 0.2  # few such maps are on either box at all
     flat = random.random((4000, *SIZES))
-    assert all(abs(value) < 0.05 for value in told(flat, about, random.random((4000, *SIZES))).values())
+    assert all(abs(value) < 0.05 for value in skills(flat, about, random.random((4000, *SIZES))).values())
 
 
 def test_the_wrong_place_is_worse_than_chance():
     about = known()
-    found = told(1 - about.areas[:, 0], about)
+    values = skills(1 - about.areas[:, 0], about)
     chance = (about.core.sum((1, 2, 3)) / (about.core | about.rest).sum((1, 2, 3))).mean()
     lost = -chance / (1 - chance)  # of the mass, and of the strongest cells; the order is -1
-    assert found["WHERE"] == pytest.approx((-1 + 2 * lost) / 3)
-    assert found["WHO"] == pytest.approx(-1) and found["EFFECT"] < 0
+    assert values["WHERE"] == pytest.approx((-1 + 2 * lost) / 3)
+    assert values["WHO"] == pytest.approx(-1) and values["EFFECT"] < 0
 
 
 def test_skill_is_0_at_chance_and_1_at_the_best_and_a_loss_is_not_stretched():
@@ -124,7 +124,7 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
         part = GroundTruth(
             about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.areas[:n, 0], about.areas[:n, 1]
         )
-        found = MethodResult(
+        result = MethodResult(
             "m",
             "video",
             "W2",
@@ -132,7 +132,7 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
             0.1,
             world_metrics.compute_world_metrics(world_metrics.normalise_map(noisy[:n], SIZES), part, {}),
         )
-        (row,) = (row for row in result_rows([found], "net") if row.metric == MEAN_SCORE)
+        (row,) = (row for row in result_rows([result], "net") if row.metric == MEAN_SCORE)
         assert row.low < row.value < row.high and row.n_clips == n
         widths.append(row.high - row.low)
     assert widths[1] < widths[0] / 2
@@ -141,8 +141,8 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
 def test_truth_is_the_mean_of_the_axes_without_stability():
     parts = {axis: np.stack([np.full(5, 0.5 + 0.1 * i), np.full(5, 0.5)])[None] for i, axis in enumerate(WORLD_METRICS)}
     parts[STABILITY_SCORE] = np.stack([np.ones(5), np.zeros(5)])[None]
-    found = {row.metric: row.value for row in result_rows([MethodResult("m", "s", "W1", 1, 0.0, parts)], "net")}
-    assert found[MEAN_SCORE] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and found[STABILITY_SCORE] == 1
+    values = {row.metric: row.value for row in result_rows([MethodResult("m", "s", "W1", 1, 0.0, parts)], "net")}
+    assert values[MEAN_SCORE] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and values[STABILITY_SCORE] == 1
 
 
 def test_a_share_of_motion_that_tells_questions_apart():
@@ -155,9 +155,9 @@ def test_a_share_of_motion_that_tells_questions_apart():
 
 
 def rows_of(method):
-    found = analytic_benchmark.score_on_analytic(Entry(method), n_clips=24)
+    score = analytic_benchmark.score_on_analytic(Entry(method), n_clips=24)
     (row,) = result_rows(
-        [MethodResult(method, found.stage, "W0", found.forward_passes, 0.0, {ANALYTIC_SCORE: found.parts})],
+        [MethodResult(method, score.stage, "W0", score.forward_passes, 0.0, {ANALYTIC_SCORE: score.parts})],
         analytic_benchmark.ANALYTIC_NETWORK,
     )
     return row
@@ -206,16 +206,16 @@ def test_broken_methods_get_what_they_deserve(about):
     """Beside the same method unbroken."""
     entries = {"whole": Entry("lrp_gamma")}
     entries |= {f.__name__: Entry(f.__name__, function=f) for f in (shifted, of_another_question, constant)}
-    found = {
+    values = {
         name: {(r.question, r.metric): r.value for r in result_rows(measure_entries(about, [entry]), "worlds_cnn")}
         for name, entry in entries.items()
     }
-    whole = found["whole"]
+    whole = values["whole"]
     assert whole["W2", MEAN_SCORE] > 0.5 and whole["W2", "WHERE"] > 0.6 and whole["W3", "WHEN"] > 0.5
-    assert found["shifted"]["W2", "WHERE"] < 0.1 and found["shifted"]["W2", "WHO"] < 0.3
-    assert found["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"])  # time was not touched
-    assert found["of_another_question"]["W2", "WHAT-FOR"] < 0 < whole["W2", "WHAT-FOR"]
-    for (_, axis), value in found["constant"].items():
+    assert values["shifted"]["W2", "WHERE"] < 0.1 and values["shifted"]["W2", "WHO"] < 0.3
+    assert values["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"])  # time was not touched
+    assert values["of_another_question"]["W2", "WHAT-FOR"] < 0 < whole["W2", "WHAT-FOR"]
+    for (_, axis), value in values["constant"].items():
         assert value == pytest.approx(1 if axis == STABILITY_SCORE else 0, abs=1e-6)
 
 
@@ -224,8 +224,8 @@ def test_stages_of_one_pass_are_measured_as_alone(about):
     together = measure_entries(about, [Entry("gradcam", "convs.1"), Entry("layercam", "convs.0")])
     alone = measure_entries(about, [Entry("layercam", "convs.0")])
     assert jax.tree.map(np.shape, alone[0].metrics) == jax.tree.map(np.shape, together[-2].metrics)
-    for one, other in zip(alone, [m for m in together if m.method == "layercam"]):
-        for axis, parts in one.metrics.items():
+    for single, other in zip(alone, [m for m in together if m.method == "layercam"]):
+        for axis, parts in single.metrics.items():
             np.testing.assert_allclose(parts, other.metrics[axis], atol=1e-5)
 
 
@@ -281,8 +281,8 @@ def sobel(model, clips, target):
 
 def only_when(model, clips, target):
     """Nothing at all of some clips."""
-    told = np.arange(8, dtype=np.float32)[None, :, None, None] * (clips[:, :1, :1, :1, 0] > 0)
-    return np.broadcast_to(told, clips.shape[:4])
+    frame_numbers = np.arange(8, dtype=np.float32)[None, :, None, None] * (clips[:, :1, :1, :1, 0] > 0)
+    return np.broadcast_to(frame_numbers, clips.shape[:4])
 
 
 @pytest.mark.slow
@@ -290,14 +290,18 @@ def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
     clips = worlds.make_clips("small", 30, 0)
     about = EvalSet(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)
     before = about.video.copy()
-    found = measure_entries(about, [Entry("sobel", function=sobel)])
+    own_results = measure_entries(about, [Entry("sobel", function=sobel)])
     np.testing.assert_array_equal(about.video, before)
     free = measure_entries(about, [Entry("sobel", "video")])
-    for own, other in zip(found, free, strict=True):
-        assert (own.metrics["WHERE"] != other.metrics["WHERE"]).any() and other.forward_passes == 0 < own.forward_passes
-    assert found[0].forward_passes == found[1].forward_passes < 10  # a mean takes no longer than the network
+    for own_result, other in zip(own_results, free, strict=True):
+        assert (
+            own_result.metrics["WHERE"] != other.metrics["WHERE"]
+        ).any() and other.forward_passes == 0 < own_result.forward_passes
+    assert (
+        own_results[0].forward_passes == own_results[1].forward_passes < 10
+    )  # a mean takes no longer than the network
     about.video[25:] = -np.abs(about.video[25:])  # a batch of which it says nothing
-    assert [set(one.metrics) for one in measure_entries(about, [Entry("when", function=only_when)])] == [
+    assert [set(result.metrics) for result in measure_entries(about, [Entry("when", function=only_when)])] == [
         set(),
         {"WHEN"},
     ]
@@ -309,31 +313,33 @@ def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
 
 def test_questions_of_which_a_method_tells_where_for_one_only():
     parts = np.random.default_rng(0).random((3, 2, 20))
-    some = [MethodResult("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
-    some += [MethodResult("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
-    told = {(r.question, r.metric): r.n_clips for r in result_rows(some, "net")}
-    assert told["all", MEAN_SCORE] == 20 and ("W2", MEAN_SCORE) not in told
+    results = [MethodResult("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
+    results += [MethodResult("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
+    n_clips = {(r.question, r.metric): r.n_clips for r in result_rows(results, "net")}
+    assert n_clips["all", MEAN_SCORE] == 20 and ("W2", MEAN_SCORE) not in n_clips
 
 
 def test_a_stage_is_judged_on_clips_that_did_not_choose_it():
     """Of many stages that know nothing the best is above 0 on the clips that chose it."""
     random = np.random.default_rng(0)
     chance = np.full((1, 100), 0.5)
-    some = [
+    results = [
         MethodResult("noise", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([random.random((1, 100)), chance], 1)})
         for i in range(30)
     ]
-    some += [
+    results += [
         MethodResult("sure", f"s{i}", "W2", 1, 0.1, {"WHERE": np.stack([chance + 0.1 * i, chance], 1)})
         for i in range(3)
     ]
-    found = {(r.method, r.metric, r.stage): r for r in result_rows(some, "net")}
-    best = max((r for r in found.values() if r.method == "noise" and r.metric == MEAN_SCORE), key=lambda r: r.value)
-    left = found["noise", CROSS_VALIDATED_SCORE, best.stage]
+    rows_by_stage = {(r.method, r.metric, r.stage): r for r in result_rows(results, "net")}
+    best = max(
+        (r for r in rows_by_stage.values() if r.method == "noise" and r.metric == MEAN_SCORE), key=lambda r: r.value
+    )
+    left = rows_by_stage["noise", CROSS_VALIDATED_SCORE, best.stage]
     assert best.low > 0 and left.value < 0.6 * best.value and left.low < 0 < left.high
     assert (
-        found["sure", CROSS_VALIDATED_SCORE, "s2"].value == pytest.approx(0.4)
-        and found["sure", CROSS_VALIDATED_SCORE, "s2"].n_clips == 100
+        rows_by_stage["sure", CROSS_VALIDATED_SCORE, "s2"].value == pytest.approx(0.4)
+        and rows_by_stage["sure", CROSS_VALIDATED_SCORE, "s2"].n_clips == 100
     )
 
 
@@ -342,14 +348,14 @@ def half_as_fine(model, clips, target):
 
 
 def test_ones_own_function_need_not_be_for_the_wired_network():
-    for function, told in (
+    for function, message in (
         (of_a_stage, "no stage named"),
         (of_another_shape, "must give finite maps"),
         (no_array, "must give maps .* got dict, which is no array"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             analytic_benchmark.score_on_analytic(Entry("mine", function=function), 8)
-        found, refused = analytic_rows([Entry("mine", function=function)], 8, 0)
-        assert not found and [one.method for one in refused] == ["mine"]
-    found = analytic_benchmark.score_on_analytic(Entry("mine", function=half_as_fine), 8)
-    assert np.isfinite(found.parts).all() and -1 <= found.parts.min() <= found.parts.max() <= 1
+        rows, refused = analytic_rows([Entry("mine", function=function)], 8, 0)
+        assert not rows and [failure.method for failure in refused] == ["mine"]
+    score = analytic_benchmark.score_on_analytic(Entry("mine", function=half_as_fine), 8)
+    assert np.isfinite(score.parts).all() and -1 <= score.parts.min() <= score.parts.max() <= 1

@@ -12,8 +12,7 @@ from tests.support.typed import present
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import explain, registry, static_and_dynamic, temporal_probe
 from vtcav_jax.attribution.gradients import smoothgrad_pair
-from vtcav_jax.attribution.integrated import static_and_dynamic_many
-from vtcav_jax.attribution.perturbation import MULTI_TARGET_PERTURBATIONS
+from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.cli.commands import evaluate_methods as task
 from vtcav_jax.cli.commands.evaluate_methods import EvaluationResult, run_jobs
@@ -39,10 +38,10 @@ def test_several_targets_share_passes_and_get_what_each_gets_alone():
 
     video = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 1)).astype(np.float32)
     options = {"rise": {"masks": 30, "cells": (2, 2, 2)}, "occlusion": {"window": (2, 2, 2)}}
-    for name, explain_together in MULTI_TARGET_PERTURBATIONS.items():
+    for name, explain_together in registry.PERTURBATION_METHODS.items():
         settings = options.get(name, {"groups": 4} if name == "frame_shapley" else {"players": (2, 2, 2)})
         calls.clear()
-        results = explain_together(network, video, [0, 2], **settings)
+        results = explain_together(network, video, Targets([0, 2]), **settings)
         passes = len(calls)
         for target, shared in zip((0, 2), results):
             calls.clear()
@@ -60,17 +59,17 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
     options = {"integrated_gradients": {"ig_steps": 3}, "expected_gradients": {"references": video[:1], "samples": 3}}
     for name, settings in options.items():
         for target, shared in zip(
-            targets, registry.MULTI_TARGET_METHODS[name](network.model, video, targets, **settings)
+            targets, registry.MULTI_TARGET_METHODS[name](network.model, video, Targets(targets), **settings)
         ):
             alone = explain(network.model, video, target, name, **settings)
             np.testing.assert_allclose(shared.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
             np.testing.assert_allclose(present(shared.completeness_gap), present(alone.completeness_gap), atol=1e-4)
             assert shared.forward_passes == alone.forward_passes
-    for target, smoothgrad_maps in zip(targets, smoothgrad_pair(network.model, video, targets, samples=3)):
+    for target, smoothgrad_maps in zip(targets, smoothgrad_pair(network.model, video, Targets(targets), samples=3)):
         for name, shared in zip(registry.SMOOTHGRAD_METHODS, smoothgrad_maps):
             alone = explain(network.model, video, target, name, samples=3)
             np.testing.assert_allclose(shared.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
-    for target, legs in zip(targets, static_and_dynamic_many(network.model, video, targets, frames=2, ig_steps=2)):
+    for target, legs in zip(targets, static_and_dynamic(network.model, video, Targets(targets), frames=2, ig_steps=2)):
         alone = static_and_dynamic(network.model, video, target, frames=2, ig_steps=2)
         for shared, settings in ((legs.static, alone.static), (legs.dynamic, alone.dynamic)):
             np.testing.assert_allclose(shared.map, settings.map, atol=1e-5 * np.abs(settings.map).max())
