@@ -1,4 +1,4 @@
-# Each target makes what it needs: `make test` on a fresh clone is enough.
+# Each target builds what it needs: `make test` works on a fresh clone.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -10,16 +10,16 @@ PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 quickstart: $(VENV)/installed-runtime
 	$(BIN)/python main.py --flagfile=flagfiles/quickstart.flags
 
-# What one test has compiled is there for the commands that another one starts, and for the next time.
+# Tests and the commands that they start share a cache of compiled programs, which later runs use too.
 test test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
 test test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
-# Much of the tests' time goes into compiling: XLA does all that it does for users, LLVM optimises less afterwards.
+# Tests spend much of their time compiling. XLA's own passes stay as for users; only LLVM optimises less.
 test: export XLA_FLAGS = --xla_backend_optimization_level=1
 test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
 test: $(VENV)/installed-test
 	$(PYTEST)
 
-# Here not at all.
+# The fast tests let LLVM optimise nothing.
 test-fast: export XLA_FLAGS = --xla_backend_optimization_level=0
 test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-fast: $(VENV)/installed-test
