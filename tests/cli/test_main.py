@@ -14,8 +14,10 @@ import pytest
 
 from tests.support.cli_runner import ROOT, run_cli, stop_cli_server
 from vtcav_jax import models
-from vtcav_jax.cli import flags, help
-from vtcav_jax.cli import main as main_module
+from vtcav_jax.cli import help
+from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
+from vtcav_jax.cli.main import parse_command
+from vtcav_jax.cli.tasks import TASKS
 
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
@@ -38,7 +40,7 @@ def main(*arguments, code=0):
 
 @pytest.mark.slow
 def test_stages_of_a_large_network():
-    text = main("--task=stages", "--model=video_swin_b_k400")
+    text = main("--task=inspect", "--model=video_swin_b_k400")
     assert "88,048,984 parameters, 400 classes" in text
     rows = {line.split()[0]: line for line in text.splitlines()[4:]}
     model, _ = models.abstract_model("video_swin_b_k400")
@@ -53,14 +55,14 @@ def test_predict_writes_what_it_prints(tmp_path):
     geometry = models.PRESETS["video_swin_tiny"].clip_spec
     np.save(tmp_path / "floats.npy", geometry.normalise(clips))
     common = ["--task=predict", "--model=video_swin_tiny", "--random_weights", "--batch_size=2"]
-    text = main(*common, f"--clips={tmp_path / 'clips.npy'}", f"--out={tmp_path / 'top.csv'}")
+    text = main(*common, f"--clips_file={tmp_path / 'clips.npy'}", f"--out={tmp_path / 'top.csv'}")
     with open(tmp_path / "top.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert [line.split() for line in text.splitlines()] == rows
     assert len(rows) == 1 + 3 * 4
     for clip in range(3):
         assert sum(float(row[5]) for row in rows[1:] if row[0] == str(clip)) == pytest.approx(1, abs=1e-3)
-    assert main(*common, f"--clips={tmp_path / 'floats.npy'}") == text
+    assert main(*common, f"--clips_file={tmp_path / 'floats.npy'}") == text
 
 
 def test_a_flagfile_is_a_command():
@@ -72,51 +74,57 @@ def test_a_flagfile_is_a_command():
 
 @pytest.mark.parametrize("path", sorted(Path(ROOT, "flagfiles").rglob("*.flags")), ids=lambda path: path.stem)
 def test_flagfiles_hold_flags_of_their_task(path):
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    names = [line.removeprefix("--").partition("=")[0] for line in lines]
-    task = lines[0].removeprefix("--task=")
-    known = {flag.name: flags.tasks_of(flag) for flag in flags.ours()}
-    assert names[0] == "task" and task in flags.TASKS and set(names) <= set(known)
-    assert all(task in (known[name] or [task]) for name in names)
+    """What is missing may only be what a user must add."""
+    task, values = parse_command([f"--flagfile={path}"])
+    try:
+        parse_arguments(TASKS[task].argument_class, values, task)
+    except ValueError as error:
+        assert str(error).startswith(f"--task={task} needs --"), error
 
 
 def test_there_is_a_flagfile_for_each_task():
     first = [path.read_text().partition("--task=")[2].split()[0] for path in Path(ROOT, "flagfiles").rglob("*.flags")]
-    assert set(first) == set(flags.TASKS)
+    assert set(first) == set(TASKS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
-            ["--task=stages", "--model=video_swin_b_k40"],
+            ["--task=inspect", "--model=video_swin_b_k40"],
             "no network named 'video_swin_b_k40' (did you mean video_swin_b_k400",
         ),
-        (["--task=stage", "--model=x"], "--task: no task named 'stage' (did you mean stages?)"),
-        (["--task=stages"], "--model is missing"),
-        (["--modell=x"], "Did you mean: model"),
-        (["--task=stages", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
-        (["--task=predict", "--model=video_swin_tiny", "--clips=CLIPS"], "a network without weights"),
-        (["--task=predict", "--model=video_swin_tiny"], "needs --videos=WHERE, or --clips"),
-        (["--task=predict", "--model=video_swin_tiny", "--clips=no.npy"], "there is no file no.npy"),
-        (["--task=predict", "--model=video_swin_tiny", "--clips=README.md"], "README.md is not a .npy array"),
-        (["--task=predict", "--model=video_swin_tiny", "--clips=FLAT"], "expected clips (b, t, h, w, 3)"),
-        (["--task=predict", "--model=video_swin_tiny", "--clips=INTS"], "expected uint8 (0..255) or float32"),
+        (["--task=inspec", "--model=x"], "--task: no task named 'inspec' (did you mean inspect?)"),
+        (["--task=inspect"], "expected --model=NETWORK or --detector=FILE"),
+        (["--task=inspect", "--modell=x"], "Did you mean: model"),
+        (["--task=inspect", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
+        (["--task=predict", "--model=video_swin_tiny", "--clips_file=CLIPS"], "a network without weights"),
+        (["--task=predict", "--model=video_swin_tiny"], "needs --videos=WHERE or --clips_file=FILE.npy"),
+        (["--task=predict", "--model=video_swin_tiny", "--clips_file=no.npy"], "there is no file no.npy"),
+        (["--task=predict", "--model=video_swin_tiny", "--clips_file=README.md"], "README.md is not a .npy array"),
+        (["--task=predict", "--model=video_swin_tiny", "--clips_file=FLAT"], "expected clips (b, t, h, w, 3)"),
+        (["--task=predict", "--model=video_swin_tiny", "--clips_file=INTS"], "expected uint8 (0..255) or float32"),
         (
-            ["--task=predict", "--model=tests", "--clips=CLIPS"],
+            ["--task=predict", "--model=tests", "--clips_file=CLIPS"],
             "tests is not a network that was converted or trained: model.json is missing",
         ),
-        (["--task=predict", "--model=tiny.safetensors", "--clips=CLIPS"], "nor is there such a path"),
-        (["--task=explain", "--model=worlds_cnn"], "needs --videos=WHERE and --run=NAME"),
-        (["--task=explain", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"], "(did you"),
+        (["--task=predict", "--model=tiny.safetensors", "--clips_file=CLIPS"], "nor is there such a path"),
+        (["--task=attribute", "--model=worlds_cnn"], "needs --run=NAME, --videos=WHERE as well"),
+        (
+            ["--task=attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"],
+            "(did you",
+        ),
         (["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--targets=up"], "no target"),
-        (["--task=motion", "--model=worlds_cnn", "--videos=v", "--run=x", "--methods=cam,gradcam"], "takes one"),
+        (
+            ["--task=motion", "--model=worlds_cnn", "--videos=v", "--run=x", "--methods=cam,gradcam"],
+            "error: --methods: expected one, got cam,gradcam",
+        ),
         (
             ["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--stages=pool"],
             ": pool is (1,",
         ),
         (
-            ["--task=explain", "--model=README.md", "--videos=worlds:small:1", "--run=x"],
+            ["--task=attribute", "--model=README.md", "--videos=worlds:small:1", "--run=x"],
             "error: --model: README.md is not",
         ),
         (
@@ -125,24 +133,38 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (
             ["--task=predict", "--model=worlds_cnn", "--interval_seconds=-1"],
-            "error: --interval_seconds is -1; expected",
+            "error: --interval_seconds: expected more than 0, got -1",
         ),
-        (["--task=mine", "--num_clips=zero"], "error: --num_clips=zero: expected a whole number"),
+        (["--task=predict", "--clips_per_video=zero"], "error: --clips_per_video=zero: expected a whole number"),
         (["--task=tcav", "--alpha=x"], "error: --alpha=x: expected a number"),
-        (["--task=motion", "--sigmas=nan"], "error: --sigmas=nan: expected a finite number"),
-        (["--task=explain", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "error: --videos: the only video of"),
+        (
+            ["--task=motion", "--model=m", "--videos=v", "--run=x", "--motion_threshold_sd=nan"],
+            "--motion_threshold_sd: expected a finite number",
+        ),
+        (
+            ["--task=attribute", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"],
+            "error: --videos: the only video of",
+        ),
         (["--task=motion", "--model=worlds_cnn", "--videos=CLIPS", "--run=RUN"], "could not be read: "),
         (
-            ["--task=explain", "--model=worlds_swin", "--videos=CLIPS", "--run=RUN", "--methods=guided_backprop"],
+            ["--task=attribute", "--model=worlds_swin", "--videos=CLIPS", "--run=RUN", "--methods=guided_backprop"],
             "--methods: guided_backprop: guided backpropagation needs a network with ReLUs",
         ),
-        (["--task=motion", "--flow=maybe"], "error: --flow=maybe: expected true or false"),
+        (["--task=motion", "--compare_optical_flow=maybe"], "--compare_optical_flow=maybe: expected true or false"),
         (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
-        (["--task=experiment", "--model=worlds_swin", "--videos=v", "--run=x"], "needs --concepts=NAME, --targets=CL"),
+        (["--task=experiment", "--model=worlds_swin", "--videos=v", "--run=x"], "--targets=CLASS,..."),
         (["--task=experiment", *EXPERIMENT, "--targets=direction:west"], "error: --targets: no target named"),
         (["--task=experiment", *EXPERIMENT, "--stages=layer.0"], "error: --stages: no stage named"),
         (["--task=experiment", *EXPERIMENT, "--concepts=="], "error: --concepts"),
-        (["--task=experiment", *EXPERIMENT, "--coordinator=auto"], "error: --coordinator: several processes cannot"),
+        (
+            ["--task=experiment", *EXPERIMENT, "--coordinator=auto"],
+            "--coordinator is a flag of tcav, not of --task=experiment",
+        ),
+        (["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--augment=flop"], "--augment=flop"),
+        (
+            ["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--label_smoothing=2"],
+            "error: --steps: expected at least 1, got 0; --label_smoothing: expected at least 0 and less than 1, got 2",
+        ),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):
@@ -156,35 +178,44 @@ def test_errors_are_one_sentence(tmp_path, arguments, message):
 
 def test_every_flag_is_in_the_help_of_its_tasks():
     text = main("--help")
-    assert set(flags.TASKS) == set(main_module.TASKS) and len(flags.ours()) > 50
-    for task in main_module.TASKS:
+    flags_of_task = {task: set(flag_specs(spec.argument_class)) for task, spec in TASKS.items()}
+    common = set(flag_specs(CommonArguments))
+    every_flag = set.union(common, *flags_of_task.values())
+    assert len(every_flag) > 50
+    for task, own_flags in flags_of_task.items():
         assert f"--task={task}" in text
-        of_task = help.help_text(task)
-        for flag in flags.ours():
-            takes = task in (flags.tasks_of(flag) or [task])
-            assert bool(re.search(rf"^  --(\[no\])?{flag.name}:", of_task, re.M)) == takes, (task, flag.name)
-    for flag in flags.ours():
-        assert flag.help and re.search(rf"^  --(\[no\])?{flag.name}:", text, re.M), flag.name
-    for code in flags.CODES:
+        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", help.help_text(task), re.M))
+        assert listed == own_flags | common, task
+    assert set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.M)) == every_flag
+    for spec in TASKS.values():
+        assert all(flag.info.help for flag in flag_specs(spec.argument_class).values())
+    for code in help.EXIT_CODES:
         assert f"  {code:>3}  " in text
     assert "--detector" not in main("--help", "--task=report") and "exit codes" in main("--task=report", "--help")
 
 
 def ended(lines, *arguments):
-    """A main whose task `stages` does `lines`: exit code, stdout and stderr."""
-    program = f"def task():\n    {lines}\nmain.TASKS['stages'] = task\nmain.start()"
-    return run_cli("--task=stages", "--model=a b", *arguments, program=program)
+    """A command whose task `inspect` does `lines`: exit code, stdout and stderr."""
+    program = (
+        "from dataclasses import replace\n"
+        f"def inspect_network(args, context):\n    {lines}\n"
+        "from vtcav_jax.cli.commands import inspect_network as module\n"
+        "module.inspect_network = inspect_network\nmain.start()"
+    )
+    return run_cli("--task=inspect", "--model=a b", *arguments, program=program)
 
 
 def test_exit_codes_and_last_words():
     assert ended("pass") == (0, "", "")
-    code, out, err = ended("raise ValueError('seed is 3')")
-    assert (code, out, err) == (1, "", "error: --seed is 3\n")
+    code, out, err = ended(
+        "from vtcav_jax.settings import SettingError; raise SettingError(('seed', 'expected 4, got 3'))"
+    )
+    assert (code, out, err) == (1, "", "error: --seed: expected 4, got 3\n")
     assert ended("raise OSError('the disk is full')")[::2] == (1, "error: the disk is full\n")
     code, _, err = ended("raise KeyError('x')")
-    assert code == 70 and "Traceback" in err and "a fault of the program" in err
+    assert code == 70 and "Traceback" in err and "internal error" in err
     code, _, err = ended("raise KeyboardInterrupt")
-    assert code == 130 and "nothing was written" in err and "main.py --task=stages '--model=a b'" in err
+    assert code == 130 and "nothing was written" in err and "main.py --task=inspect '--model=a b'" in err
 
 
 def test_a_log_in_json_ends_with_the_code():
@@ -196,8 +227,13 @@ def test_a_log_in_json_ends_with_the_code():
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
-    flags = ["--task=mine", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
-    flags += [f"--out={tmp_path / 'sets'}", "--random_sets=2", "--most=40", "--workers=0"]  # some seconds of work
+    flags = ["--task=mine_concepts", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
+    flags += [
+        f"--out={tmp_path / 'sets'}",
+        "--num_random_sets=2",
+        "--max_clips=40",
+        "--num_workers=0",
+    ]  # some seconds of work
     run = subprocess.Popen([sys.executable, "main.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.rglob("*.mp4")):
         assert run.poll() is None
@@ -213,29 +249,52 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
 @pytest.mark.slow
 def test_flags_that_a_sentence_is_about_are_named():
     flags = ["--task=tcav", "--model=worlds_swin", "--targets=direction:left", "--run=x"]
-    text = main(*flags, "--target_videos=nowhere", "--concepts=c", code=1)
+    text = main(*flags, "--target_videos=nowhere", "--concept_dir=c", code=1)
     assert text.startswith("error: --target_videos: there is no file or folder nowhere")
-    text = main(*flags, "--target_videos=worlds:small:9:0", "--concepts=nothere", code=1)
-    assert text.startswith("error: --concepts: there is no folder nothere")
+    text = main(*flags, "--target_videos=worlds:small:9:0", "--concept_dir=nothere", code=1)
+    assert text.startswith("error: --concept_dir: there is no folder nothere")
     text = main("--task=report", "--run=no/such", code=1)
-    assert text.startswith("error: --run=no/such: there is no no/such/run.json")
+    assert text.startswith("error: --run: there is no no/such/run.json")
 
 
 def test_an_experiment_says_its_steps_and_does_nothing_yet(tmp_path):
-    text = main("--task=experiment", *EXPERIMENT, f"--run={tmp_path / 'a b'}", "--most=6", "--n_targets=8", "--dry_run")
+    text = main(
+        "--task=experiment",
+        *EXPERIMENT,
+        f"--run={tmp_path / 'a b'}",
+        "--max_clips=6",
+        "--max_target_clips=8",
+        "--dry_run",
+    )
     first, second = (line for line in text.splitlines() if line)
-    assert first.startswith("[1/2] python main.py --task=mine ") and f"'--out={tmp_path / 'a b_concepts'}'" in first
-    assert "--most=6" in first and "--target_videos=worlds:small:60:5" in first and "--targets" not in first
+    assert (
+        first.startswith("[1/2] python main.py --task=mine_concepts ")
+        and f"'--out={tmp_path / 'a b_concepts'}'" in first
+    )
+    assert "--max_clips=6" in first and "--target_videos=worlds:small:60:5" in first and "--targets" not in first
     assert second.startswith("[2/2] python main.py --task=tcav ") and f"'--run={tmp_path / 'a b'}'" in second
-    assert f"'--concepts={tmp_path / 'a b_concepts'}'" in second and "--n_targets=8" in second
-    assert not {"--most", "--videos", "--dry_run", "left=@direction"} & set(re.findall(r"(--\w+|left=@\w+)", second))
+    assert f"'--concept_dir={tmp_path / 'a b_concepts'}'" in second and "--max_target_clips=8" in second
+    assert not {"--max_clips", "--videos", "--dry_run", "left=@direction"} & set(
+        re.findall(r"(--\w+|left=@\w+)", second)
+    )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
-    command = ["--task=experiment", *EXPERIMENT, f"--run={tmp_path / 'runs' / 'a'}", "--most=6", "--random_sets=3"]
-    command += ["--n_targets=8", "--stages=layers.0,pool", "--tests=absolute,motion", "--self_check=2"]
+    command = [
+        "--task=experiment",
+        *EXPERIMENT,
+        f"--run={tmp_path / 'runs' / 'a'}",
+        "--max_clips=6",
+        "--num_random_sets=3",
+    ]
+    command += [
+        "--max_target_clips=8",
+        "--stages=layers.0,pool",
+        "--comparisons=absolute,motion",
+        "--calibration_trials=2",
+    ]
     text = main(*command)
     page, sets = tmp_path / "runs" / "a" / "report" / "index.html", tmp_path / "runs" / "a_concepts"
     assert f"page: {page}" in text and f"look at the concepts: {sets / 'review.html'}" in text
@@ -257,12 +316,12 @@ def test_the_quickstart_tells_what_was_planted(tmp_path):
     assert "shape:ring is raised by ring, still or moving" in text
     page = tmp_path / "quick" / "tcav" / "report" / "index.html"
     assert f"the page: {page}" in text and page.stat().st_size < 20e6
-    assert "degenerate stage" in page.read_text() and "--task=explain_concepts" in text
+    assert "degenerate layer" in page.read_text() and "--task=score_concepts" in text
     with np.load(tmp_path / "quick/tcav/over_time.npz") as parts, open(tmp_path / "quick/tcav/derivatives.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "layers.0"]
         names, clips = parts["layers.0|vectors"].tolist(), parts["direction:left|clips"].tolist()
         for row in rows:
             if row["target"] == "direction:left":
-                i = names.index(f"{row['concept']}/{row['kind']}/{row['against']}")
+                i = names.index(f"{row['concept']}/{row['clip_type']}/{row['negatives']}")
                 moments = parts["layers.0|direction:left"][i, clips.index(row["clip"])]
                 assert moments.sum() == pytest.approx(float(row["derivative"]), rel=1e-3, abs=1e-3)

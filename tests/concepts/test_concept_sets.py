@@ -50,8 +50,8 @@ def test_a_folder_made_by_hand_is_as_good(tmp_path):
     # Of a video of 20 frames the network's clip is taken, in the middle and at its interval.
     long = concepts.load_frames(sets.clips_of("playing tennis")[0], GEOMETRY)
     np.testing.assert_array_equal(long, video(4, t=20)[[4, 6, 8, 10, 12, 14]])
-    seen = concepts.letterboxed(sets.clips_of("playing tennis")[0], GEOMETRY)
-    assert seen.shape == (6, 32, 32, 3) and seen.dtype == np.uint8 and not seen[:, :, :6].any()
+    boxed = concepts.letterboxed(sets.clips_of("playing tennis")[0], GEOMETRY)
+    assert boxed.shape == (6, 32, 32, 3) and boxed.dtype == np.uint8 and not boxed[:, :, :6].any()
 
 
 def mined(folder, n=3):

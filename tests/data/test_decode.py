@@ -162,8 +162,8 @@ def test_25_and_50_frames_per_second_show_the_same(tmp_path):
     samplings: tuple[dict[str, Any], ...] = (dict(start_seconds=0.4), dict(clips_per_video=2))
     for sampling in samplings:
         clips = [data.read_clip(p, SMALL, interval_seconds=0.12, normalise=False, **sampling) for p in (slow, fast)]
-        seen = [[number_in(picture) for picture in clip.video.reshape(-1, 32, 32, 3)] for clip in clips]
-        assert seen[0] == seen[1] == clips[0].frames.ravel().tolist()
+        numbers = [[number_in(picture) for picture in clip.video.reshape(-1, 32, 32, 3)] for clip in clips]
+        assert numbers[0] == numbers[1] == clips[0].frames.ravel().tolist()
 
 
 def test_a_varying_rate_goes_by_the_clock(folder):

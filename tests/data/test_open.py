@@ -238,15 +238,15 @@ def test_worlds_are_read_as_they_are_made():
 def test_worlds_pass_through_the_same_door_as_real_videos(tmp_path):
     clips = worlds.make_clips("small", 12, 5)
     write_clips(clips, tmp_path)
-    made, read = open_source("worlds:small:12:5"), open_source(tmp_path / "manifest.csv")
-    assert set(read.heads) == set(made.heads)
+    world, written = open_source("worlds:small:12:5"), open_source(tmp_path / "manifest.csv")
+    assert set(written.heads) == set(world.heads)
     for i in range(12):
-        ours, theirs = made.read(i, WORLD, KEPT), read.read(i, WORLD, KEPT)
+        ours, theirs = world.read(i, WORLD, KEPT), written.read(i, WORLD, KEPT)
         assert np.abs(ours.video.astype(int) - theirs.video).max() <= 2
         np.testing.assert_array_equal(ours.frames, theirs.frames)
         np.testing.assert_allclose(ours.times, theirs.times, atol=1e-6)
-        for head, label in made.items[i].labels.items():
-            assert read.heads[head][read.items[i].labels[head]] == made.heads[head][label]
+        for head, label in world.items[i].labels.items():
+            assert written.heads[head][written.items[i].labels[head]] == world.heads[head][label]
 
 
 def test_an_identity_of_a_source_is_that_of_its_clips_and_labels(film, tmp_path):

@@ -147,7 +147,7 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
     ("kernel", "strides", "groups"), [((3, 3, 3), (1, 2, 2), 3), ((1, 3, 3), (1, 1, 1), 6), ((3, 7, 7), (2, 2, 2), 1)]
 )
 def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups, ungrouped, float64, monkeypatch):
-    monkeypatch.setattr(convolution, "UNGROUPED", ungrouped)
+    monkeypatch.setattr(convolution, "MAX_DENSE_CHANNELS", ungrouped)
     options = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     conv = convolution.same_padded_conv(6, 12, kernel, strides, **options)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 7, 6)))

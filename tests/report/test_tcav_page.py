@@ -63,16 +63,16 @@ def row(
     values |= dict(relative_derivative_high=step / 10 + 0.05, tcav_score=float(step > 0))
     values |= dict(tcav_score_low=0.0, tcav_score_high=1.0, n_clips=30, n_concept=20, n_negatives=100, n_random_sets=5)
     values |= dict(p=0.001, p_adjusted=0.01 if verdict in FINDINGS else 1.0, auc=0.9, auc_p=0.01)
-    values |= dict(degenerate=verdict == "degenerate stage", zero_gradient=False, gradient_diversity=0.5)
+    values |= dict(degenerate=verdict == "degenerate layer", zero_gradient=False, gradient_diversity=0.5)
     return ScoreRow(**values | more)
 
 
-FINDINGS = ("supports", "opposes", "motion: +", "motion: -")
+FINDINGS = ("supports", "opposes", "motion_supports", "motion_opposes")
 ROWS = [
     row("left", "static", "random", 0.1, "not encoded"),
     row("left", "dynamic", "random", 4.0, "supports"),
-    row("left", "dynamic", "frozen", 5.0, "motion: +", comparison="motion"),
-    row("left", "dynamic", "random", 6.0, "degenerate stage", stage="pool"),
+    row("left", "dynamic", "frozen", 5.0, "motion_supports", comparison="motion"),
+    row("left", "dynamic", "random", 6.0, "degenerate layer", stage="pool"),
     row(NASTY, "static", "random", -3.0, "opposes"),
     row(NASTY, "dynamic", "random", -0.4, "not significant"),
     row("ring", "static", "random", 0.2, "not significant"),
@@ -145,7 +145,7 @@ def test_the_answer_says_what_the_table_says(page):
     )
     text = page.read_text()
     assert (
-        "3 of 4 clips (30 % to 95 %)" in text and "random weights" not in text and "1 tests: degenerate stage" in text
+        "3 of 4 clips (30 % to 95 %)" in text and "random weights" not in text and "1 tests: degenerate layer" in text
     )
 
 

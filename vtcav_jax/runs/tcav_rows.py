@@ -18,7 +18,7 @@ class ScoreRow:
     `step` is what the step from the mean of the negatives to that of the concept adds to the score, to first order;
     `p` is `p_step` or `p_unit`, that of the derivative along the unit vector, by the experiment's statistic.
     `sets_low` and `sets_high` are the least and the greatest derivative of a vector against one of the `sets` random
-    sets. `turning` is how far the targets' gradients differ in direction: about 0 in a degenerate stage.
+    sets. `turning` is how far the targets' gradients differ in direction: about 0 in a degenerate layer.
     `null_low` and `null_high` hold the middle 95 % of what the experiment's statistic is under exchange.
     """
 

@@ -65,14 +65,18 @@ def test_in_fill_solves_what_it_should(clips, keep_mask):
     number = np.arange(np.prod(sizes)).reshape(sizes)
     rows, columns, weights = [], [], []
     for place in np.ndindex(sizes):
-        rows.append(number[place]), columns.append(number[place]), weights.append(1.0)
+        rows.append(number[place])
+        columns.append(number[place])
+        weights.append(1.0)
         if keep_mask[0][place]:
             continue
         near = [(q, 2 ** (3 - sum(map(abs, d)))) for d in np.ndindex(3, 3, 3) for d in [np.array(d) - 1] if d.any()
                 for q in [tuple(np.array(place) + d)] if all(0 <= c < n for c, n in zip(q, sizes))]  # fmt: skip
         total = sum(w for _, w in near)
         for q, w in near:
-            rows.append(number[place]), columns.append(number[q]), weights.append(-w / total)
+            rows.append(number[place])
+            columns.append(number[q])
+            weights.append(-w / total)
     matrix = sparse.csr_matrix((weights, (rows, columns)))
     right = np.where(keep_mask[0][..., None], clips[0], 0).reshape(-1, 3).astype(np.float64)
     solutions = [np.asarray(linalg.spsolve(matrix, right[:, c])) for c in range(3)]

@@ -136,11 +136,11 @@ def test_what_was_planted_is_found_and_nothing_else(finished):
             assert rows["red", stage, "blue", kind, "random"].tcav_score == 0
             left, right = (rows["red", stage, name, kind, "others"].derivative for name in ("red", "blue"))
             assert left == pytest.approx(-right, rel=1e-5)
-        assert rows["moves", stage, "red", "dynamic", "frozen"].verdict == "motion: +"
+        assert rows["moves", stage, "red", "dynamic", "frozen"].verdict == "motion_supports"
         assert rows["moves", stage, "red", "static", "random"].verdict == "no derivative"
         assert rows["red", stage, "red", "dynamic", "frozen"].verdict in ("not significant", "not encoded")
         assert all(r.verdict == "no gradient" for r in finished.rows if r.target == "deaf")
-    assert all(r.verdict == "degenerate stage" for r in finished.rows if r.target == "flat")
+    assert all(r.verdict == "degenerate layer" for r in finished.rows if r.target == "flat")
     assert all(r.derivative_low <= r.derivative <= r.derivative_high for r in finished.rows if r.target == "red")
     assert finished.family_size == len(finished.rows) == 80
 

@@ -71,9 +71,9 @@ def assert_same_table(ours, theirs):
 
 @pytest.mark.slow
 def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):  # noqa: F811
-    one = started(clip_folder, tmp_path / "one/run")
+    single = started(clip_folder, tmp_path / "one/run")
     four = started(clip_folder, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
-    words = last_words(one, four)
+    words = last_words(single, four)
     assert [line[0] for line in words] == ["1", "4"] and words[0][1:] == words[1][1:]
     assert_same_table(rows(tmp_path / "four/run"), rows(tmp_path / "one/run"))
     for name in ("quality.csv", "steering.csv"):

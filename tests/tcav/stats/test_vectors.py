@@ -123,20 +123,20 @@ def test_many_small_sets_equal_one_at_a_time(estimator):
 def test_properties(estimator):
     x = clips(30, 50, 3)
     kernel, training = x @ x.T, FitConfig(estimator)
-    one, other = label_vector(range(10), range(10, 30), 30), label_vector(range(10, 30), range(10), 30)
-    fitted = fit(kernel, np.stack([one, other]), training)
+    labels, opposite = label_vector(range(10), range(10, 30), 30), label_vector(range(10, 30), range(10), 30)
+    fitted = fit(kernel, np.stack([labels, opposite]), training)
     np.testing.assert_allclose(fitted.unit[0], -fitted.unit[1], atol=1e-7)
     np.testing.assert_allclose(cosines(kernel, fitted), [[1, -1], [-1, 1]], atol=1e-9)
     order = np.random.default_rng(0).permutation(30)
-    shuffled = fit(kernel[np.ix_(order, order)], one[None, order], training)
+    shuffled = fit(kernel[np.ix_(order, order)], labels[None, order], training)
     np.testing.assert_allclose(shuffled.unit[0], fitted.unit[0][order], atol=1e-7)
-    scaled = fit(100 * kernel, one[None], training)  # lambda is relative
+    scaled = fit(100 * kernel, labels[None], training)  # lambda is relative
     np.testing.assert_allclose(scaled.unit[0] * 10, fitted.unit[0], atol=1e-7)
-    moved = fit(center_kernel(kernel, np.arange(30.0)), one[None], training)
+    moved = fit(center_kernel(kernel, np.arange(30.0)), labels[None], training)
     np.testing.assert_allclose(moved.unit[0], fitted.unit[0], atol=1e-6)
-    twice = fit(kernel, np.stack([one * (1 + (np.arange(30) == 3))]), training)
+    twice = fit(kernel, np.stack([labels * (1 + (np.arange(30) == 3))]), training)
     index = np.r_[np.arange(30), 3]
-    repeated = fit(kernel[np.ix_(index, index)], one[None, index], training)
+    repeated = fit(kernel[np.ix_(index, index)], labels[None, index], training)
     np.testing.assert_allclose(twice.a[0] @ x, repeated.a[0] @ x[index], atol=1e-7)
 
 

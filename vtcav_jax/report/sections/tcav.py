@@ -114,7 +114,7 @@ def _format_cell(row: ScoreRow, statistic: str) -> str:
     value = format_signed(effect_size(row, statistic).value)
     if is_finding(row):
         return f"{'up' if row.derivative > 0 else 'down'}\t{value}"
-    reason = "" if row.verdict in ("not significant", "degenerate stage") else f" ({row.verdict})"
+    reason = "" if row.verdict in ("not significant", "degenerate layer") else f" ({row.verdict})"
     return f"faint\t{value}{reason}"
 
 

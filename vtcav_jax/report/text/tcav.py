@@ -12,24 +12,24 @@ from vtcav_jax.tcav.experiment.verdicts import is_finding
 VERDICT_TEXTS = {
     "supports": "the concept raises the class score, surely enough after correction",
     "opposes": "the concept lowers the class score, surely enough after correction",
-    "motion: +": "the motion in the clips raises the class score: more than in copies of them that only lack it",
-    "motion: -": "the motion in the clips lowers the class score: more than in copies of them that only lack it",
+    "motion_supports": "the motion in the clips raises the class score: more than in copies of them that only lack it",
+    "motion_opposes": "the motion in the clips lowers the class score: more than in copies of them that only lack it",
     "not significant": "no more than exchanging labels gives by chance, after correction; no proof of no effect",
     "not encoded": "the stage does not tell these clips from those they stand against, so a direction between them is"
     " noise, and its score means nothing whatever its p-value",
-    "degenerate stage": "every clip has the same gradient here, as where only a linear map follows: sign counts can"
+    "degenerate layer": "every clip has the same gradient here, as where only a linear map follows: sign counts can"
     " only be 0 or 1 and the number of clips proves nothing; the numbers are shown, and no conclusion is drawn",
-    "sign not certain": "more than chance makes of these clips, but other clips of the same kind could turn it round",
-    "family too small": "there are too few clips or permutations for any result to pass the correction",
+    "sign uncertain": "more than chance makes of these clips, but other clips of the same kind could turn it round",
+    "underpowered": "there are too few clips or permutations for any result to pass the correction",
     "no derivative": "the derivative is rounding at every clip",
     "no gradient": "the class score does not depend on this stage at any clip",
     "no vector": "no direction could be trained: the clips of both sides look the same here",
 }
 SMALL_SHARE = 0.25  # of the largest effect
 INCONCLUSIVE_VERDICTS = (
-    "degenerate stage",
+    "degenerate layer",
     "not encoded",
-    "family too small",
+    "underpowered",
     "no derivative",
     "no gradient",
     "no vector",
@@ -137,7 +137,7 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
 
 def _missing_text(clip_type: str, rows: Sequence[ScoreRow]) -> str:
     lead = {"static": "As a still picture", "dynamic": "Moving"}.get(clip_type, f"As {clip_type} clips")
-    usable = [row for row in rows if row.verdict != "degenerate stage"]
+    usable = [row for row in rows if row.verdict != "degenerate layer"]
     if usable and all(row.verdict == "not encoded" for row in usable):
         return f"{lead} it is not even told from the other clips."
     return f"{lead} it shows no effect."

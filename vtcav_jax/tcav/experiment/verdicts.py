@@ -25,24 +25,24 @@ def tcav_verdict(row: ScoreRow, alpha: float, correction: str, family_size: int)
     if math.isnan(row.p):
         return "no vector"
     if row.degenerate:
-        return "degenerate stage"
+        return "degenerate layer"
     if row.n_ties == row.n_clips:
         return "no derivative"  # at no clip more than rounding; a test may well find what rounding prefers
     if correction != "bh" and row.p_min_attainable * family_size > alpha and row.p_adjusted > alpha:
-        return "family too small"
+        return "underpowered"
     if row.auc_p > alpha or row.auc <= 0.5:
         return "not encoded"
     if row.p_adjusted > alpha:
         return "not significant"
     if not row.derivative_low * row.derivative_high > 0:
-        return "sign not certain"  # more than chance makes of these clips, but other clips could turn it round
+        return "sign uncertain"  # more than chance makes of these clips, but other clips could turn it round
     if row.comparison == "motion":
         return f"motion: {'+' if row.derivative > 0 else '-'}"
     return "supports" if row.derivative > 0 else "opposes"
 
 
 def is_finding(row: ScoreRow) -> bool:
-    return row.verdict in ("supports", "opposes", "motion: +", "motion: -")
+    return row.verdict in ("supports", "opposes", "motion_supports", "motion_opposes")
 
 
 def format_score_table(rows: Sequence[ScoreRow], max_rows: int = 120) -> str:
