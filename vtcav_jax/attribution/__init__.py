@@ -21,6 +21,7 @@ from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, s
 from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, explain, explain_many
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
+from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Channel, Class, ConceptTarget, Contrast, Group, Margin
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Group",
     "StaticDynamicAttribution",
     "Margin",
+    "Targets",
     "TemporalProbe",
     "LrpRules",
     "attention_weights",

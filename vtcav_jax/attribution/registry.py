@@ -111,7 +111,7 @@ def explain_many(
 ) -> list[Attribution]:
     """A map for each pair of method and stage; `options` are those of the methods named there.
 
-    All of `SHARED` and `OVER_BLOCKS` come from one pass, and so does each set of relevance rules at all its stages;
+    All of `SINGLE_PASS_METHODS` and `ATTENTION_METHODS` come from one pass, and so does each set of relevance rules at all its stages;
     both kinds of SmoothGrad come from the same noisy copies.
     """
     options = dict(options or {})

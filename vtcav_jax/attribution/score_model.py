@@ -1,7 +1,7 @@
 """One forward and one backward pass, from which as many maps are made as share it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,18 +31,24 @@ class ScoreModel:
         return (VIDEO, *known) if known else ()
 
     def __call__(self, video: Array, tap: Tap = identity_tap) -> Array:
-        activations = {}
-
-        def recording_tap(name: str, value: Array) -> Array:
-            value = tap(name, value)
-            if name == self.target.stage:
-                activations[name] = value
-            return value
-
+        recording_tap, activations = _recording_tap((self.target.stage,), tap)
         return _score_per_clip(self.target, self.model(tap(VIDEO, video), recording_tap), activations)[:, None]
 
     def score(self, video: Array) -> Array:
         return self(video)[:, 0]
+
+
+def _recording_tap(stages: Collection[str | None], tap: Tap = identity_tap) -> tuple[Tap, Activations]:
+    """`tap` that also keeps its values at `stages`, and where it keeps them."""
+    activations: Activations = {}
+
+    def recording_tap(name: str, value: Array) -> Array:
+        value = tap(name, value)
+        if name in stages:
+            activations[name] = value
+        return value
+
+    return recording_tap, activations
 
 
 def _score_per_clip(target: Any, logits: Array, activations: Activations) -> Array:
@@ -70,13 +76,7 @@ class MultiScoreModel:
         )
 
     def _run(self, video: Array) -> tuple[Array, Activations]:
-        stages, activations = {target.stage for target in self.targets}, {}
-
-        def recording_tap(name: str, value: Array) -> Array:
-            if name in stages:
-                activations[name] = value
-            return value
-
+        recording_tap, activations = _recording_tap({target.stage for target in self.targets})
         return self.model(video, recording_tap), activations
 
     def _target_scores(self, logits: Array, activations: Activations) -> Array:
@@ -101,7 +101,7 @@ class ExplainContext(NamedTuple):
     shapes: dict[str, tuple[int, ...]]  # of every stage, in forward order, the video first
 
     def resolve_stage(self, stage: str | None) -> str:
-        """`wanted` if it is a stage with time and space; by default the last of them on which the target depends."""
+        """`stage` if it has time and space; by default the last of them on which the target depends."""
         grids = [name for name, shape in self.shapes.items() if len(shape) == 5]
         if stage is None:
             order = list(self.shapes)

@@ -88,9 +88,9 @@ EXPENSIVE = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only
 def build_entries(
     network: Network, methods: Sequence[str] = (), custom_methods: Sequence[str] = ()
 ) -> tuple[Entry, ...]:
-    """Every row for a network; `methods` names some, `own` are functions as `package.module:function`.
+    """Every row for a network; `methods` names some, `custom_methods` are functions as `package.module:function`.
 
-    Maps that ask no network are always among them, large budgets (`DEAR`) of methods that are named.
+    Maps that ask no network are always among them, large budgets (`EXPENSIVE`) only of methods that are named.
     """
     method_names = dict.fromkeys((*methods, *TRIVIAL_MAPS) if methods else (*METHODS, *TRIVIAL_MAPS))
     if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_MAPS]:
@@ -150,7 +150,7 @@ def make_maps(
     targets: Sequence[Target],
     extra_options: Mapping[str, Any],
 ) -> list[list[Attribution]]:
-    """Of entries of one group, for each target; `given` has the clips that some methods compare with."""
+    """Of entries of one group, for each target; `extra_options` has the clips that some methods compare with."""
     first = entries[0]
     if first.function is not None:
         return [[call_custom_method(first.function, first.method, network.model, video, target)] for target in targets]

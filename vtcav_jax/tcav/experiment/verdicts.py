@@ -37,7 +37,7 @@ def tcav_verdict(row: ScoreRow, alpha: float, correction: str, family_size: int)
     if not row.derivative_low * row.derivative_high > 0:
         return "sign uncertain"  # more than chance makes of these clips, but other clips could turn it round
     if row.comparison == "motion":
-        return f"motion: {'+' if row.derivative > 0 else '-'}"
+        return "motion_supports" if row.derivative > 0 else "motion_opposes"
     return "supports" if row.derivative > 0 else "opposes"
 
 
