@@ -73,14 +73,15 @@ SHARDED = """
 import sys, jax, numpy as np, jax.numpy as jnp
 from functools import partial
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from vtcav_jax import models, tap, weights
+from vtcav_jax import models, tap
+from vtcav_jax.models import parameters as weights
 assert len(jax.devices()) == 2
 mesh = Mesh(np.array(jax.devices()), ("d",))
 make = partial(models.make, "video_swin_tiny")
 def place(name, a):
     return NamedSharding(mesh, P(*[None] * (a.ndim - 1), "d") if name.endswith("fc1.kernel") else P())
 split = weights.restore(sys.argv[1], make, place)
-kernel = weights.parameters(split)["layers.0.blocks.0.mlp.fc1.kernel"]
+kernel = weights.named_parameters(split)["layers.0.blocks.0.mlp.fc1.kernel"]
 assert [s.data.shape for s in kernel.addressable_shards] == [(48, 96)] * 2, kernel.sharding
 whole = weights.restore(sys.argv[1], make, lambda name, a: NamedSharding(mesh, P()))
 video = jax.random.normal(jax.random.key(0), (4, 8, 32, 32, 3))

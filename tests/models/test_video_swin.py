@@ -105,8 +105,8 @@ def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch):
     whole = outputs(model, video)
     monkeypatch.setattr(video_swin, "on_cpu", lambda: True)
     for tokens, score_bytes in ((1, 1), (200, 1 << 15)):
-        monkeypatch.setattr(video_swin, "TOKENS_AT_ONCE", tokens)
-        monkeypatch.setattr(video_swin, "SCORE_BYTES_AT_ONCE", score_bytes)
+        monkeypatch.setattr(video_swin, "TOKENS_PER_CHUNK", tokens)
+        monkeypatch.setattr(video_swin, "SCORE_BYTES_PER_CHUNK", score_bytes)
         jax.clear_caches()
         assert_same(outputs(model, video), whole, 1e-5)
     jax.clear_caches()

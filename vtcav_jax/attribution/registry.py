@@ -139,9 +139,9 @@ def explain_many(
         else {}
     )
     relevance_maps = {
-        (lrp_rules, explain_one.stage): explain_one
+        (lrp_rules, relevance_map.stage): relevance_map
         for lrp_rules, rule_stages in rules.items()
-        for explain_one in lrp_methods.relevance_at(context, rule_stages, lrp_rules, "relevance")
+        for relevance_map in lrp_methods.relevance_at(context, rule_stages, lrp_rules, "relevance")
     }
 
     def explain_one(name: str, stage: str | None) -> Attribution:
