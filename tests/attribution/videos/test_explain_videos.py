@@ -189,7 +189,7 @@ def test_the_explain_task(run, cnn, capsys):
         video_rows = [r for r in rows if r["map_file"] == path.name and r["target"] == "direction"]
         assert {r["answer"] for r in video_rows} == {cnn.labels[4 + answers[i]]}
         np.testing.assert_allclose(float(video_rows[0]["score"]), scores[i], rtol=1e-3)
-    with (folder / "sanity.csv").open(newline="") as file:
+    with (folder / "sanity_checks.csv").open(newline="") as file:
         sanity = {(r["target"], r["method"], r["measure"]): r for r in csv.DictReader(file)}
     assert len(sanity) == 2 * 2 * 6
     share = sanity["shape:x", "gradient_x_input", "mass_outside"]
