@@ -111,8 +111,8 @@ def explain_many(
 ) -> list[Attribution]:
     """A map for each pair of method and stage; `options` are those of the methods named there.
 
-    All of `SINGLE_PASS_METHODS` and `ATTENTION_METHODS` come from one pass, and so does each set of relevance rules at all its stages;
-    both kinds of SmoothGrad come from the same noisy copies.
+    All of `SINGLE_PASS_METHODS` and `ATTENTION_METHODS` come from one pass, and so does each set of relevance rules at
+    all its stages; both kinds of SmoothGrad come from the same noisy copies.
     """
     options = dict(options or {})
     if missing := [name for name in (*(name for name, _ in method_stages), *options) if name not in METHODS]:
