@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from itertools import combinations, count
+from itertools import combinations, count, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -294,7 +294,7 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
             pass_seconds.append(_time_passes(FULL_SIZE_CLIP, batch))
     batches = (results.passes.forwards - targets) / batch, targets / batch
     passes = [batches[0] * forward + batches[1] * both for forward, both in pass_seconds]
-    pass_seconds_around = [(a + b) / 2 for a, b in zip(passes, passes[1:])]
+    pass_seconds_around = [(a + b) / 2 for a, b in pairwise(passes)]
     times = median(w / b for w, b in zip(run_seconds, pass_seconds_around))
     row = {
         "clips": results.passes.forwards,

@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def captum_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
 class Captum:
     """captum's TCAV of the same clips, with its own classifier or with vectors that are given."""
 
-    names = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
+    names: ClassVar[dict[str, str]] = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
 
     def __init__(self, network: Any, clips: Any, targets: Any, clip_indices: np.ndarray, stages: Sequence[str]):
         self.network, self.clips, self.targets, self.clip_indices, self.n_forwards = (

@@ -94,7 +94,7 @@ def gflop(fn: Callable[..., Any], *args: Any) -> float:
     XLA counts the body of a loop once, however often it runs; so this is asked of the program for an accelerator, which
     is the same arithmetic without the loops over pieces.
     """
-    with mock.patch.object(video_swin, "on_cpu", lambda: False):
+    with mock.patch.object(video_swin, "on_cpu", return_value=False):
         jax.clear_caches()
         cost = jax.jit(fn).lower(*args).cost_analysis()
     jax.clear_caches()

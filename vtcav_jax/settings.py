@@ -7,8 +7,8 @@
         def __post_init__(self):
             check_settings(self)
 
-`check_settings` raises one `SettingError` that names every field at fault; the command line makes a flag of each setting
-and renders the error with the flags' names.
+`check_settings` raises one `SettingError` that names every field at fault; the command line makes a flag of each
+setting and renders the error with the flags' names.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,17 +39,17 @@ class Setting:
     is_nested: bool = False  # the field is a config dataclass, whose settings are flags too
 
 
-def setting(default: Any, help: str, *, default_factory: Any = MISSING, **details: Any) -> Any:
+def setting(default: Any, description: str, *, default_factory: Any = MISSING, **details: Any) -> Any:
     """A dataclass field with a default; `details` are fields of `Setting`."""
-    metadata = {KEY: Setting(help, **details)}
+    metadata = {KEY: Setting(description, **details)}
     if default_factory is not MISSING:
         return field(default_factory=default_factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def required(metavar: str, help: str, **details: Any) -> Any:
+def required(metavar: str, description: str, **details: Any) -> Any:
     """A dataclass field without a default."""
-    return field(metadata={KEY: Setting(help, metavar, **details)})
+    return field(metadata={KEY: Setting(description, metavar, **details)})
 
 
 def nested(config: type) -> Any:

@@ -37,7 +37,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
             else "it is not a plain state dict"
         )
         raise ValueError(
-            f"{path.name} was not read: {reason}; expected names and tensors only. If you trust the file, save its state "
+            f"{path.name} was not read: {reason}; expected names and tensors only. If you trust the file, save its"
+            f" state "
             "dict alone as .safetensors, in an environment of its own."
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError, struct.error) as error:

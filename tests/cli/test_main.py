@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.cli_runner import ROOT, run_cli, stop_cli_server
 from vtcav_jax import models
-from vtcav_jax.cli import help
+from vtcav_jax.cli import help_text
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
 from vtcav_jax.cli.main import parse_command
 from vtcav_jax.cli.tasks import TASKS
@@ -184,12 +184,12 @@ def test_every_flag_is_in_the_help_of_its_tasks():
     assert len(every_flag) > 50
     for task, own_flags in flags_of_task.items():
         assert f"--task={task}" in text
-        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", help.help_text(task), re.M))
+        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", help_text.format_help(task), re.M))
         assert listed == own_flags | common, task
     assert set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.M)) == every_flag
     for spec in TASKS.values():
         assert all(flag.info.help for flag in flag_specs(spec.argument_class).values())
-    for code in help.EXIT_CODES:
+    for code in help_text.EXIT_CODES:
         assert f"  {code:>3}  " in text
     assert "--detector" not in main("--help", "--task=report") and "exit codes" in main("--task=report", "--help")
 

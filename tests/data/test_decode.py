@@ -132,7 +132,7 @@ def test_an_index_that_promises_too_much_is_made_again_by_decoding(folder, monke
     monkeypatch.setattr(clips_of_files, "probe", optimistic)
     clip = data.read_clip(path, SMALL, start=TOTAL - 10)
     assert calls == [False, True] and clip.frames.tolist() == [[50, 53, 56, 59]]
-    with pytest.raises(decode.FramesMissing, match="frame 59"):
+    with pytest.raises(decode.MissingFramesError, match="frame 59"):
         list(data.decode_frames(optimistic(path), [59]))
 
 

@@ -21,7 +21,7 @@ from vtcav_jax.models import parameters as weights
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.training import loop
-from vtcav_jax.training.loop import Diverged, TrainConfig, train_network
+from vtcav_jax.training.loop import DivergedError, TrainConfig, train_network
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
 
@@ -134,7 +134,7 @@ def test_a_finished_run_is_only_read_again(tmp_path):
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
     run(replace(CONFIG, steps=4), tmp_path)
-    with pytest.raises(Diverged, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
+    with pytest.raises(DivergedError, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
         run(replace(CONFIG, steps=60, warmup=0, learning_rate=1e30), tmp_path)
 
 

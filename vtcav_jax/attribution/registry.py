@@ -127,7 +127,7 @@ def explain_many(
             stages[name, stage] = [context.resolve_stage(stage or (VIDEO if name in INPUT_METHODS else None))]
         elif name in lrp_methods.LRP_PRESETS and name not in options:
             rules.setdefault(lrp_methods.LRP_PRESETS[name], []).append(context.resolve_stage(stage or VIDEO))
-    pass_result = run_pass(context, sum(stages.values(), [])) if stages else None
+    pass_result = run_pass(context, [stage for part in stages.values() for stage in part]) if stages else None
     smoothgrad_names = {
         name
         for name, stage in method_stages

@@ -32,10 +32,11 @@ class SanityScores:
     """Of each clip; NaN where it cannot be told.
 
     `flicker`: change between time steps along what moves, in units of the map. `static_flicker`: the same of the clip
-    frozen, where nothing changes that could be shown. `time_reversal_change`: 1 - the correlation of the map with that of the
-    clip played backwards; at 0 the map is the same whichever way time goes. `mass_outside`: the share of relevance
-    outside of what the question is about, `area_outside` the share of the volume there, which a map that knows nothing
-    has. `randomised_weights_similarity`: the rank correlation of the map with that of a network whose weights are shuffled.
+    frozen, where nothing changes that could be shown. `time_reversal_change`: 1 - the correlation of the map with that
+    of the clip played backwards; at 0 the map is the same whichever way time goes. `mass_outside`: the share of
+    relevance outside of what the question is about, `area_outside` the share of the volume there, which a map that
+    knows nothing has. `randomised_weights_similarity`: the rank correlation of the map with that of a network whose
+    weights are shuffled.
     """
 
     method: str

@@ -1,4 +1,5 @@
-"""From argument dataclasses to flags and back: a task's flags, their defaults and help texts are fields of a dataclass."""
+"""From argument dataclasses to flags and back: a task's flags, their defaults and help texts are fields of a
+dataclass."""
 
 import math
 import re
@@ -13,7 +14,10 @@ from vtcav_jax.settings import Setting, SettingError, choices_of, required, sett
 
 T = TypeVar("T")
 VERBOSITY_FLAGS = ("quiet", "log_json")
-TARGETS_HELP = "CLASS or HEAD:CLASS, HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, separated by commas [default: every head]"
+TARGETS_HELP = (
+    "CLASS or HEAD:CLASS, HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, separated by commas"
+    " [default: every head]"
+)
 PER_PROCESS_FLAGS = ("process_id",)  # they differ between the processes of one run, and are not recorded
 
 

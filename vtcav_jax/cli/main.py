@@ -12,7 +12,7 @@ import traceback
 from absl import flags
 
 from vtcav_jax import console
-from vtcav_jax.cli import arguments, help
+from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.tasks import TASKS, CommandContext
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.lock import exclusive_runs
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if HELP_FLAGS & set(words):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may close early, as `head` does
-        print(help.help_text(task_of(words)))
+        print(help_text.format_help(task_of(words)))
         return 0
     started, task = time.monotonic(), None
     try:

@@ -19,7 +19,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.boxes import Pixels
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CLIP_TYPES, CONTROLS, letterbox
-from vtcav_jax.data.decode import FramesMissing, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
 from vtcav_jax.data.folder import NON_VIDEO_SUFFIXES
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.names import escape_control_chars, unknown_name_message
@@ -117,7 +117,7 @@ def load_frames(clip: ConceptClip, clip_spec: ClipSpec | None = None) -> UInt8[n
 
     try:
         return read(by_decoding=False)
-    except FramesMissing:
+    except MissingFramesError:
         return read(by_decoding=True)
 
 
@@ -255,7 +255,8 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
             unexpected.append("/".join(parts))
     if unexpected:
         raise ValueError(
-            f"{folder} has {len(unexpected)} videos that belong to no concept ({escape_control_chars(unexpected[0])}); expected"
+            f"{folder} has {len(unexpected)} videos that belong to no concept"
+            f" ({escape_control_chars(unexpected[0])}); expected"
             " CONCEPT/KIND/*.mp4 or CONCEPT/*.mp4"
         )
     dynamic_files = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.clip_type == "dynamic"}
@@ -287,7 +288,8 @@ def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple
     for line, row in read_csv_rows(path, ("file", "verdict")):
         if row["verdict"] not in ("", *REVIEW_VERDICTS):
             raise ValueError(
-                f"{path}, line {line}: {escape_control_chars(row['verdict'])!r} is no verdict; expected keep, reject or nothing"
+                f"{path}, line {line}: {escape_control_chars(row['verdict'])!r} is no verdict; expected keep,"
+                f" reject or nothing"
             )
         if clips is None or (row["file"] in clips and row.get("sha256", "") in ("", clips[row["file"]])):
             verdicts[row["file"]] = row["verdict"]

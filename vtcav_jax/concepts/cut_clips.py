@@ -15,7 +15,7 @@ from vtcav_jax.concepts.config import NEGATIVE_PREFIX, MiningConfig
 from vtcav_jax.concepts.negatives import RANDOM_BOX
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, VideoScan, decode_in_order
 from vtcav_jax.console import progress
-from vtcav_jax.data.decode import FramesMissing, VideoError, probe
+from vtcav_jax.data.decode import MissingFramesError, VideoError, probe
 from vtcav_jax.data.encode import encode_lossless_mp4
 
 
@@ -92,7 +92,7 @@ def _write_missing(missing: Sequence[Candidate], scan: VideoScan, config: Mining
 
     try:
         cut_frames(by_decoding=False)
-    except FramesMissing:
+    except MissingFramesError:
         cut_frames(by_decoding=True)
 
 

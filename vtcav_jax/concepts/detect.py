@@ -111,7 +111,8 @@ def load_detector(path: str | Path, config: MiningConfig | None = None) -> Ultra
     except _DAMAGED as error:
         reason = escape_control_chars(str(error).partition("\n")[0])[:160]
         raise ValueError(
-            f"{path.name} cannot be loaded as a detector ({reason}); expected weights of the ultralytics library, such as"
+            f"{path.name} cannot be loaded as a detector ({reason}); expected weights of the ultralytics library,"
+            f" such as"
             " yolov8n.pt"
         ) from error
     if path.suffix.lower() in PICKLE_SUFFIXES and model.task != "detect":

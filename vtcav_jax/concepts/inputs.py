@@ -124,7 +124,8 @@ def _boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
     if ambiguous := [name for name, paths in paths_by_name.items() if len(paths) > 1]:
         unique_name = next(item.name for item in items if item.path and item.path.name == ambiguous[0])
         raise ValueError(
-            f"{path.name}: {len(ambiguous)} names are those of several videos, such as {escape_control_chars(ambiguous[0])}; write them"
+            f"{path.name}: {len(ambiguous)} names are those of several videos, such as"
+            f" {escape_control_chars(ambiguous[0])}; write them"
             f" as {unique_name} in its column file"
         )
     if not any(box_table.boxes_of(item) for item in items if item.path):

@@ -105,7 +105,8 @@ def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPla
     clips_of_concept = {concept: _labelled_indices(concept, source, order) for concept in config.concepts}
     sizes = {concept: min(config.max_clips, len(rows) // 3) for concept, rows in clips_of_concept.items()}
     notes = [
-        f"{concept.name}: {size} clips of each kind instead of {config.max_clips}; {len(clips_of_concept[concept])} are labelled so"
+        f"{concept.name}: {size} clips of each kind instead of {config.max_clips};"
+        f" {len(clips_of_concept[concept])} are labelled so"
         for concept, size in sizes.items()
         if size < config.max_clips
     ]
@@ -126,7 +127,8 @@ def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPla
         )
     if n_sets < config.num_random_sets:
         notes.append(
-            f"{n_sets} random sets instead of {config.num_random_sets}: a set takes {2 * size} of {len(order)} clips, and"
+            f"{n_sets} random sets instead of {config.num_random_sets}: a set takes {2 * size} of {len(order)}"
+            f" clips, and"
             " the concepts need theirs; give more videos, or take --max_clips down"
         )
     return places, notes

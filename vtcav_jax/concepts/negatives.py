@@ -42,8 +42,10 @@ def build_random_sets(
             n_videos = len({candidate.video for candidate in pool})
             obtained = len(sets) if is_complete else f"one of {len(sets[0])} clips" if sets else "none"
             shortfalls.append(
-                f"{clip_type} random sets: {obtained} instead of {config.num_random_sets}, since a set takes {size} clips, at most"
-                f" {config.max_clips_per_video} of a video, and there are {len(pool)} that touch no concept, of {n_videos}"
+                f"{clip_type} random sets: {obtained} instead of {config.num_random_sets}, since a set takes"
+                f" {size} clips, at most"
+                f" {config.max_clips_per_video} of a video, and there are {len(pool)} that touch no concept, of"
+                f" {n_videos}"
                 " videos; give more videos, or smaller sets"
             )
         for i, set_clips in enumerate(sets):

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.boxes import Box
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
-from vtcav_jax.data.decode import FramesMissing, VideoError, VideoIndex, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, VideoError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.source import SourceItem
 
 SCAN_VERSION = 1  # of what is stored; another one is watched anew
@@ -139,7 +139,7 @@ def scan_video(
     if scan_plan.index is not None:
         try:
             scan_data = _scan_frames(scan_plan.index, item, box_source, on_frame)
-        except FramesMissing:
+        except MissingFramesError:
             scan_data = _scan_frames(probe(item.path, by_decoding=True), item, box_source, on_frame)
         write_text(scan_plan.scan_file, json.dumps(scan_data))
     scan_data = json.loads(scan_plan.scan_file.read_text(encoding="utf-8"))

@@ -11,22 +11,22 @@ from vtcav_jax.data.resize import Views
 from vtcav_jax.data.source import Source, SourceItem
 
 __all__ = [
-    "FrameSelection",
     "Clip",
-    "SamplingConfig",
-    "SourceItem",
+    "FrameSelection",
     "ReadResult",
+    "SamplingConfig",
     "Source",
+    "SourceItem",
     "VideoError",
     "VideoIndex",
     "Views",
-    "select_frames",
     "decode_frames",
     "failure_table",
     "open_source",
     "prepare_dataset",
     "probe",
     "read_clip",
+    "select_frames",
     "stream",
     "write_failures",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import FramesMissing, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.resize import Views, square_views
 from vtcav_jax.settings import check_settings, setting
@@ -62,6 +62,8 @@ class SamplingConfig:
 
 
 DEFAULT_SAMPLING = SamplingConfig()
+# In the identity of clips, from which seeds follow (the order of shuffled controls): not to be changed with the names
+VIEW_KEYS = {"center_crop": "centre", "three_crop": "three"}
 
 
 def read_clip(
@@ -74,9 +76,9 @@ def read_clip(
 ) -> Clip:
     """The clips of a video as a network with this geometry was trained to see them.
 
-    `overrides` are fields of `SamplingConfig`. `time_range` takes the part between two moments, in seconds, for the whole video: starts
-    count from its beginning, and what reaches beyond its end goes on from there. A file that cannot be read raises
-    `VideoError`.
+    `overrides` are fields of `SamplingConfig`. `time_range` takes the part between two moments, in seconds, for the
+    whole video: starts count from its beginning, and what reaches beyond its end goes on from there. A file that cannot
+    be read raises `VideoError`.
     """
     path, sampling = Path(path), replace(sampling, **overrides)
 
@@ -96,7 +98,7 @@ def read_clip(
 
     try:
         return read(by_decoding=False)
-    except FramesMissing:
+    except MissingFramesError:
         return read(by_decoding=True)
 
 
@@ -150,7 +152,7 @@ def finish_clip(
     if sampling.views == "three_crop":
         used_fields = tuple(name for name in used_fields if name != "resize")  # which it does not use
     preprocessing = {name: value for name, value in asdict(clip_spec).items() if name in used_fields}
-    preprocessing |= {"views": sampling.views, "antialias": sampling.antialias}
+    preprocessing |= {"views": VIEW_KEYS[sampling.views], "antialias": sampling.antialias}
     description = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)
     identity = hashlib.sha256(description.encode()).hexdigest()
     return Clip(clip_spec.normalise(video) if sampling.normalise else video, frames, times, padded, identity, content)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class VideoError(ValueError):
     """A file from which no clip can be read, with the reason in one sentence."""
 
 
-class FramesMissing(VideoError):
+class MissingFramesError(VideoError):
     """The packets promised frames that decoding did not give: an index by decoding knows better."""
 
 
@@ -86,8 +86,9 @@ def decode_frames(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[t
             yield number, np.ascontiguousarray(np.rot90(rgb, index.rotation // 90))
         if not remaining:
             return
-    raise FramesMissing(
-        f"{index.path.name} gave no picture for frame {remaining[0]} ({index.times[remaining[0]]:.3f} s) of {total}; the "
+    raise MissingFramesError(
+        f"{index.path.name} gave no picture for frame {remaining[0]} ({index.times[remaining[0]]:.3f} s) of"
+        f" {total}; the "
         "file is damaged there, choose another start or write it anew"
     )
 
@@ -207,7 +208,7 @@ def _index_from_frames(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], 
         if not seen:
             raise VideoError(_truncation_message(path, "none of its frames can be decoded"))
         timestamps = tuple(pts for pts, _ in seen if pts is not None)
-        if len(timestamps) == len(seen) and all(a < b for a, b in zip(timestamps, timestamps[1:])):
+        if len(timestamps) == len(seen) and all(a < b for a, b in pairwise(timestamps)):
             return *_frame_times(timestamps, seen[-1][1], stream), timestamps, ()
         rate = _frame_rate(stream)
         return np.arange(len(seen)) / rate, len(seen) / rate, (), ()

@@ -18,11 +18,11 @@ from typing import Any
 _START = "import sys; sys.path[:] = sys.argv[2:]; from vtcav_jax.data.decode_worker import work; work(int(sys.argv[1]))"
 
 
-class WorkerDied(RuntimeError):
+class WorkerDiedError(RuntimeError):
     """With what is known of why."""
 
 
-class WorkerTimeout(WorkerDied):
+class WorkerTimeout(WorkerDiedError):
     """It was ended, since it had not answered in time."""
 
 
@@ -54,7 +54,7 @@ class Worker:
                 raise WorkerTimeout(f"not within {timeout:g} s")
             succeeded, response = self.connection.recv()
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise WorkerDied(self._exit_reason()) from error
+            raise WorkerDiedError(self._exit_reason()) from error
         if succeeded:
             return response
         raise response

@@ -8,9 +8,67 @@ from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 
 # What lies beside videos in datasets. Any other file is taken for a video, so that a broken one is reported.
 NON_VIDEO_SUFFIXES = frozenset(
-    ".csv .tsv .json .jsonl .txt .md .rst .xml .yaml .yml .html .pdf .log .flags .srt .vtt .ass .sub .jpg .jpeg .png"
-    " .bmp .webp .tif .tiff .wav .mp3 .flac .m4a .npy .npz .pkl .pt .pth .h5 .hdf5 .mat .parquet .safetensors .zip .tar"
-    " .gz .tgz .bz2 .xz .7z .rar .py .sh .ipynb .db .ini .part .tmp .md5 .sha1 .sha256 .torrent .aria2".split()
+    [
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".txt",
+        ".md",
+        ".rst",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".html",
+        ".pdf",
+        ".log",
+        ".flags",
+        ".srt",
+        ".vtt",
+        ".ass",
+        ".sub",
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".wav",
+        ".mp3",
+        ".flac",
+        ".m4a",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pt",
+        ".pth",
+        ".h5",
+        ".hdf5",
+        ".mat",
+        ".parquet",
+        ".safetensors",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".tgz",
+        ".bz2",
+        ".xz",
+        ".7z",
+        ".rar",
+        ".py",
+        ".sh",
+        ".ipynb",
+        ".db",
+        ".ini",
+        ".part",
+        ".tmp",
+        ".md5",
+        ".sha1",
+        ".sha256",
+        ".torrent",
+        ".aria2",
+    ]
 )
 NON_VIDEO_NAMES = frozenset({"readme", "license", "licence", "copying", "changelog", "makefile", "checksums"})
 
@@ -23,7 +81,8 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
     unlabelled_paths = [path for path in paths if len(path.parts) == 1]
     if unlabelled_paths and len(unlabelled_paths) < len(paths):
         raise ValueError(
-            f"{spec} holds class folders and, beside them, {len(unlabelled_paths)} videos without a class ({unlabelled_paths[0]!s:.100});"
+            f"{spec} holds class folders and, beside them, {len(unlabelled_paths)} videos without a class"
+            f" ({unlabelled_paths[0]!s:.100});"
             " move them into a folder, or name labels in a CSV manifest"
         )
     classes = [] if unlabelled_paths else sorted({path.parts[0] for path in paths})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.decode_worker import Worker, WorkerDied, WorkerTimeout
+from vtcav_jax.data.decode_worker import Worker, WorkerDiedError, WorkerTimeout
 from vtcav_jax.data.source import Source, SourceItem
 
 ITEM_TIMEOUT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
@@ -135,7 +135,7 @@ class _WorkerPool:
         try:
             worker = worker or self._start()
             return worker.call(position, self.timeout)
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             dead_worker, worker = worker, None
             if dead_worker is None:
                 raise RuntimeError(

@@ -20,8 +20,8 @@ def square_views(
 ) -> UInt8[np.ndarray, "views size size 3"]:
     """The squares that the network sees of one frame.
 
-    `"center_crop"` is one. `"three_crop"` are three along the longer side, from left to right or from top to bottom, of a frame
-    whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
+    `"center_crop"` is one. `"three_crop"` are three along the longer side, from left to right or from top to bottom, of
+    a frame whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
     """
     height, width = frame.shape[:2]
     size = clip_spec.size

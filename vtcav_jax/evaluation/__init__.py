@@ -1,7 +1,7 @@
 """Explanations scored where the cause is known, and metrics that need to know nothing.
 
-`score_method(method, network, worlds)` holds a method's maps against what was planted in the worlds, and against what taking
-things out truly does to the network's answer.
+`score_method(method, network, worlds)` holds a method's maps against what was planted in the worlds, and against what
+taking things out truly does to the network's answer.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_QUESTIONS",
-    "WORLD_METRICS",
     "ANALYTIC_SCORE",
     "EVAL_QUESTIONS",
-    "STABILITY_SCORE",
     "MEAN_SCORE",
+    "STABILITY_SCORE",
+    "WORLD_METRICS",
     "EvalQuestion",
-    "NotApplicable",
     "MethodScoreRow",
+    "NotApplicable",
     "score_method",
 ]
 

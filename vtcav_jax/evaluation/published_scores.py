@@ -1,7 +1,7 @@
 """What the shipped networks' table says of a method: how far its maps are to be trusted elsewhere.
 
-`published_scores.csv` is written by `python -m benchmarks.publish_evaluation`, from runs of `flagfiles/evaluate_methods.flags` and
-`flagfiles/evaluate_methods_budgets.flags`.
+`published_scores.csv` is written by `python -m benchmarks.publish_evaluation`, from runs of
+`flagfiles/evaluate_methods.flags` and `flagfiles/evaluate_methods_budgets.flags`.
 """
 
 import csv
@@ -41,7 +41,8 @@ def trust_sentence(method: str, stage: str) -> str:
         rows = [row for row in network_rows if row.method == method and (row.stage == VIDEO) == (stage == VIDEO)]
         if rows:
             parts.append(
-                f"{_format_range(rows)} on {network_kind} (the best method {max(row.value for row in network_rows):.2f})"
+                f"{_format_range(rows)} on {network_kind} (the best method"
+                f" {max(row.value for row in network_rows):.2f})"
             )
     if not parts:
         return ""

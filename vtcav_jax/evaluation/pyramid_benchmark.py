@@ -39,7 +39,7 @@ def gradient_pyramid(
     model: Model, class_clips: Array, other_clips: Array, target: Margin
 ) -> tuple[ChannelsByStage, float]:
     """The package's pyramid, against clips of other classes."""
-    return _pyramid_channels(model, class_clips, target, reference=other_clips, nodes=4)
+    return _pyramid_channels(model, class_clips, target, reference=other_clips, ig_steps=4)
 
 
 def zero_reference_pyramid(
@@ -102,7 +102,8 @@ def pyramid_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreR
         name for name in eval_set.question_ids if not _clips_per_side(eval_set, EVAL_QUESTIONS[name].head)
     ]:
         warn(
-            f"pyramids are not scored: {', '.join(too_small)} has under {2 * MIN_CLIPS_PER_SIDE} clips of an answer; add --truth_clips"
+            f"pyramids are not scored: {', '.join(too_small)} has under {2 * MIN_CLIPS_PER_SIDE} clips of an"
+            f" answer; add --truth_clips"
         )
         return []
     results: dict[str, list[dict[str, _SideResult]]] = {name: [] for name in eval_set.question_ids}

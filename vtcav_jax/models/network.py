@@ -1,4 +1,5 @@
-"""`Network`: a model and what is needed to explain it. Every function of the package takes one, whoever made the model."""
+"""`Network`: a model and what is needed to explain it. Every function of the package takes one, whoever made the
+model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

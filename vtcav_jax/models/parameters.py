@@ -33,7 +33,8 @@ def parameter_mismatches(expected: Mapping[str, Any], arrays: Mapping[str, Any])
         expected_array, actual_array = expected[name], arrays[name]
         if expected_array.shape != actual_array.shape or expected_array.dtype != actual_array.dtype:
             mismatches.append(
-                f"{name} is {actual_array.dtype}{list(actual_array.shape)}, the model wants {expected_array.dtype}{list(expected_array.shape)}"
+                f"{name} is {actual_array.dtype}{list(actual_array.shape)}, the model wants"
+                f" {expected_array.dtype}{list(expected_array.shape)}"
             )
     return mismatches
 
@@ -96,18 +97,18 @@ def restore(
             _safetensors(path) if path.suffix == ".safetensors" else _orbax(path, shardings, one_device)
         )
         if mismatches := parameter_mismatches(expected, stored_arrays):
-            raise WeightsMismatch(
+            raise WeightsMismatchError(
                 f"{len(mismatches)} parameters of {path} do not fit the model:\n  " + "\n  ".join(mismatches)
             )
         arrays = read()
-    except WeightsMismatch:
+    except WeightsMismatchError:
         raise
     except Exception as error:  # orbax and safetensors raise whatever their parts raise, bare Exception included
         raise ValueError(f"{path} is damaged, or is not what `save` wrote: {type(error).__name__}: {error}") from error
     return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
 
 
-class WeightsMismatch(ValueError):
+class WeightsMismatchError(ValueError):
     """The weights are sound and belong to another network."""
 
 

@@ -19,6 +19,6 @@ __all__ = [
     "ablate_pyramid",
     "build_pyramid",
     "find_cut_stages",
-    "pyramid_levels",
     "noise_stability",
+    "pyramid_levels",
 ]

@@ -24,6 +24,7 @@ from vtcav_jax.runs.pyramid_rows import Edge, Node
 from vtcav_jax.stats import intervals
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
+import itertools
 
 StageValues = dict[str, Array]
 ResponseWeighting = Literal["relevant", "mean"]
@@ -55,8 +56,8 @@ def build_pyramid(
     Without them it counts from 0. With `nodes` of more than 1 gradients are averaged on the way from there, as for
     integrated gradients: a kernel that is silent in the clips has no gradient in the clips themselves.
 
-    `edge_rule="stergiou2019"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019), where a
-    stage is a plain convolution. `kernels_per_pass` kernels are pulled back together.
+    `edge_rule="stergiou2019"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019),
+    where a stage is a plain convolution. `kernels_per_pass` kernels are pulled back together.
     """
     if edge_rule not in get_args(EdgeRule) or response not in ("relevant", "mean") or kernels_per_pass < 1:
         raise ValueError(
@@ -87,7 +88,7 @@ def build_pyramid(
         [ROOT_NODE],
         *_kernel_shares(score_gradients, walk.level_excess(chain[0]), np.ones((1, len(context.video)), np.float32))[:2],
     )
-    for later, earlier in zip(chain, chain[1:]):
+    for later, earlier in itertools.pairwise(chain):
         parents = walk.last_level()
         if not parents:
             break
@@ -331,6 +332,6 @@ def _stretch_cost(chain: tuple[PyramidLevel, ...], shapes: dict[str, tuple[int, 
     """Stretches run again and pulled back once for each kernel, in forward passes: by the stages that they span."""
     order = list(shapes)
     ends = [max(order.index(name) for name in level) for level in chain]
-    spans = [(a - b) / (len(order) - 1) for a, b in zip(ends, ends[1:])]
+    spans = [(a - b) / (len(order) - 1) for a, b in itertools.pairwise(ends)]
     kernels = [sum(node["level"] == k for node in walk.nodes) for k in range(len(chain) - 1)]
     return float(sum(span * (1 + n) for span, n in zip(spans, kernels)))

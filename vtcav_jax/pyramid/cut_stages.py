@@ -9,6 +9,7 @@ from jax.extend.core import Literal
 
 from vtcav_jax.attribution.score_model import ExplainContext
 from vtcav_jax.names import unknown_name_message
+import itertools
 
 PyramidLevel = tuple[str, ...]  # stages of one depth, such as the branches of a block
 
@@ -88,7 +89,7 @@ def pyramid_levels(
         raise ValueError(f"expected stages, each once, got {stage_names}")
     context.require_reachable(stage_names)
     chain.sort(key=lambda level: -max(order.index(name) for name in level))
-    for later, earlier in zip(chain, chain[1:]):
+    for later, earlier in itertools.pairwise(chain):
         if max(map(order.index, earlier)) >= min(map(order.index, later)):
             raise ValueError(
                 f"the levels {' + '.join(later)} and {' + '.join(earlier)} overlap; all stages of a level must come "

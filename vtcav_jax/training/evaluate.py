@@ -132,7 +132,8 @@ def align_classes(network: models.Network, heads: Mapping[str, tuple[str, ...]])
     shared = [head for head in network.heads if head in heads]
     if not shared:
         raise ValueError(
-            f"the network answers {', '.join(network.heads)}, the clips are labelled for {', '.join(heads) or 'nothing'}"
+            f"the network answers {', '.join(network.heads)}, the clips are labelled for"
+            f" {', '.join(heads) or 'nothing'}"
         )
     return {
         head: [heads[head].index(name) if name in heads[head] else -1 for name in network.heads[head]]

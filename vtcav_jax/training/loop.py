@@ -85,7 +85,7 @@ class TrainConfig:
         )
 
 
-class Diverged(ValueError):
+class DivergedError(ValueError):
     """The loss is not a number any more."""
 
 
@@ -136,9 +136,10 @@ def train_network(
                 scalars = {name: float(value) for name, value in jax.device_get(values).items()}
                 if not all(map(math.isfinite, scalars.values())):
                     last_good = checkpoints.latest()
-                    raise Diverged(
+                    raise DivergedError(
                         f"the loss is {scalars['loss']} at step {step}; the last good checkpoint is "
-                        f"{'none' if last_good is None else f'step {last_good} in {checkpoints.folder}'}; lower the learning rate"
+                        f"{'none' if last_good is None else f'step {last_good} in {checkpoints.folder}'}; lower"
+                        f" the learning rate"
                     )
                 table.add(step, scalars | {"learning_rate": float(np.asarray(schedule(step)))})
                 last_values.update(scalars)

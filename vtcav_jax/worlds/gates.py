@@ -122,7 +122,8 @@ class Gates:
         if failed_gates := self.failures():
             lines = "\n  ".join(failed_gates)
             raise ValueError(
-                f"the network does not go by the planted causes, {len(failed_gates)} gates failed; train it further, or on"
+                f"the network does not go by the planted causes, {len(failed_gates)} gates failed; train it"
+                f" further, or on"
                 f" more clips, before its explanations are scored:\n  {lines}\n\n{self.table()}"
             )
         return self
@@ -240,7 +241,8 @@ def _compute_head_logits(
     if logits.shape != (n, ends[-1]):
         expected_heads = ", ".join(f"{len(answers)} for {head}" for head, answers in heads.items())
         raise ValueError(
-            f"expected {ends[-1]} logits per clip, {expected_heads}, got shape {logits.shape}; use a network with these heads,"
+            f"expected {ends[-1]} logits per clip, {expected_heads}, got shape {logits.shape}; use a network with"
+            f" these heads,"
             " concatenated in this order"
         )
     if not np.isfinite(logits).all():

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from vtcav_jax.attribution.motion.selective_relevance import MotionSplit
 from vtcav_jax.attribution.resample import area_resize
+import itertools
 
 FlowAlgorithm = Literal["farneback", "dis"]
 
@@ -39,7 +40,7 @@ def flow(
             return np.asarray(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, empty))
         return np.asarray(cv2.calcOpticalFlowFarneback(a, b, empty, 0.5, 3, 15, 3, 5, 1.2, 0))
 
-    pairs = zip(grey, grey[1:])
+    pairs = itertools.pairwise(grey)
     return np.stack([-between(b, a) if backwards else between(a, b) for a, b in pairs])
 
 

@@ -211,7 +211,8 @@ def pyramid(args: PyramidArguments, context: CommandContext) -> None:
     atomic.write_text(folder / PYRAMID_JSON, json.dumps(pyramid_facts, indent=1))
     info("\n\n".join(lines))
     info(
-        f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels: {folder / ANIMATION_FOLDER}"
+        f"\nthe graph: {folder / PYRAMID_JSON}; tables: {folder}/pyramid_*.csv; films of its kernels:"
+        f" {folder / ANIMATION_FOLDER}"
     )
     write_page([folder])
 
@@ -225,7 +226,8 @@ def matches_target(target_spec: TargetSpec, logits: Float[np.ndarray, "n k"]) ->
     )
     if not is_target.any():
         raise ValueError(
-            f"the network answers {target_spec.name} for none of the {len(logits)} clips of --videos; give clips that it "
+            f"the network answers {target_spec.name} for none of the {len(logits)} clips of --videos; give clips"
+            f" that it "
             "takes for that, or another of --targets"
         )
     return is_target
@@ -298,7 +300,8 @@ def pyramid_table(
 ) -> str:
     """What was found, and whether it holds."""
     lines = [
-        f"{target}: {len(class_pyramid.nodes)} kernels in {len(class_pyramid.levels)} levels, over {len(class_pyramid.score)} clips"
+        f"{target}: {len(class_pyramid.nodes)} kernels in {len(class_pyramid.levels)} levels, over"
+        f" {len(class_pyramid.score)} clips"
     ]
     for level, stages in enumerate(class_pyramid.levels):
         level_nodes = [node for node in class_pyramid.nodes if node.level == level]
@@ -310,8 +313,10 @@ def pyramid_table(
             if rows:
                 r = rows[-1]
                 lines.append(
-                    f"    without its {r.kernels} of {r.channels}: the score falls by {r.score_drop:.2f} ({r.score_drop_low:.2f} "
-                    f"to {r.score_drop_high:.2f}), without as many others by {r.random_score_drop:.2f} ({r.random_score_drop_low:.2f} to "
+                    f"    without its {r.kernels} of {r.channels}: the score falls by {r.score_drop:.2f}"
+                    f" ({r.score_drop_low:.2f} "
+                    f"to {r.score_drop_high:.2f}), without as many others by {r.random_score_drop:.2f}"
+                    f" ({r.random_score_drop_low:.2f} to "
                     f"{r.random_score_drop_high:.2f}); p = {r.p:.3f}, {n_clips} clips"
                 )
     if same_clips:

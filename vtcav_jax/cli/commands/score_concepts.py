@@ -48,7 +48,8 @@ def score_concepts(args: ScoreConceptsArguments, context: CommandContext) -> Non
                 f"{row.classifier_logit:>9.2f}"
             )
     emit(
-        f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'concept_scores.csv'}; over time: projections.csv"
+        f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'concept_scores.csv'}; over time:"
+        f" projections.csv"
     )
     if failed:
         info(failure_table(failed))

@@ -89,14 +89,17 @@ def tcav_summary(
     for row in results.calibration:
         description = "random sets" if row.set_origin == "sets" else "sets drawn out of the random clips"
         lines.append(
-            f"self-check: of {row.n_trials} tests of {description} ({row.clip_type}) {row.n_rejected} had p at most {config.alpha:g}:"
+            f"self-check: of {row.n_trials} tests of {description} ({row.clip_type}) {row.n_rejected} had p at"
+            f" most {config.alpha:g}:"
             f" {row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
         )
     work = results.passes
     for row in results.steering:
         lines.append(
-            f"steered: {row.target} at {row.stage} by {row.step_units:+g} {row.concept} ({row.clip_type}) against {row.negatives}:"
-            f" {row.score_change:+.3g}, expected {row.predicted_change:+.3g}, random {row.random_low:+.3g} to {row.random_high:+.3g},"
+            f"steered: {row.target} at {row.stage} by {row.step_units:+g} {row.concept} ({row.clip_type}) against"
+            f" {row.negatives}:"
+            f" {row.score_change:+.3g}, expected {row.predicted_change:+.3g}, random {row.random_low:+.3g} to"
+            f" {row.random_high:+.3g},"
             f" p {row.p_random_directions:.2g}"
         )
     lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")

@@ -73,7 +73,8 @@ def prepare_masking(
     partition = token_partition((t, h, w)) if partition is None else partition
     if partition.clip_shape != (t, h, w) or len(partition.cell_ids) not in (1, len(context.video)):
         raise ValueError(
-            f"expected cells of clips {context.video.shape[:4]}, the same for all or for each, got {partition.cell_ids.shape}"
+            f"expected cells of clips {context.video.shape[:4]}, the same for all or for each, got"
+            f" {partition.cell_ids.shape}"
         )
     if partition.n_cells < 2:
         raise ValueError("a clip of one cell has nothing to compare; use smaller cells")

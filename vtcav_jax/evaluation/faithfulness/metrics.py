@@ -96,7 +96,7 @@ def evaluate_maps(
     partition: cells.Partition | None = None,
     seed: int = 0,
     batch_size: int = MASKED_BATCH_SIZE,
-    budget: MetricBudget = MetricBudget(),  # noqa: B008 (frozen)
+    budget: MetricBudget = MetricBudget(),
 ) -> list[MetricRow]:
     """One row for each map, model-free ones as well, each of `metrics` (by default all) and each fill.
 
@@ -261,9 +261,9 @@ def _check(
 
 
 def _check_probability(masked: MaskedClips, metric_names: Collection[str]) -> None:
-    if np.isnan(masked.full_scores.probability).all():
-        if affected := sorted(name for name in metric_names if FAITHFULNESS_METRICS[name].needs_probability):
-            others = ", ".join(name for name, metric in FAITHFULNESS_METRICS.items() if not metric.needs_probability)
-            raise ValueError(
-                f"this target has no probability, which {', '.join(affected)} take; give metrics among {others}"
-            )
+    affected = sorted(name for name in metric_names if FAITHFULNESS_METRICS[name].needs_probability)
+    if affected and np.isnan(masked.full_scores.probability).all():
+        others = ", ".join(name for name, metric in FAITHFULNESS_METRICS.items() if not metric.needs_probability)
+        raise ValueError(
+            f"this target has no probability, which {', '.join(affected)} take; give metrics among {others}"
+        )

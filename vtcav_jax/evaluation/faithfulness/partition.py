@@ -94,7 +94,8 @@ def pool_to_cells(maps: NamedMaps, partition: Partition, n_clips: int) -> Float[
             values_by_map.append(values if values.ndim == 2 else cell_means(values, partition))
     if faults or not values_by_map:
         raise ValueError(
-            f"expected at least one map, each of {n_clips} clips, finite, with {partition.n_cells} cells or with time, height "
+            f"expected at least one map, each of {n_clips} clips, finite, with {partition.n_cells} cells or with"
+            f" time, height "
             f"and width; {'; '.join(faults) or 'there are none'}"
         )
     return np.stack(values_by_map)

@@ -73,8 +73,9 @@ def cascade(
     lost: set[str] = set()
     for members in groups.values():
         lost = set(members) if independent else lost | set(members)
-        is_lost = iter([name in lost for name in names])
-        partly_shuffled = jax.tree.map(lambda a, b: b if next(is_lost) else a, model, shuffled)  # noqa: B023
+        leaves, structure_def = jax.tree.flatten(model)
+        pairs = zip(names, leaves, jax.tree.leaves(shuffled), strict=True)
+        partly_shuffled = structure_def.unflatten([b if name in lost else a for name, a, b in pairs])
         current = np.abs(explainer(partly_shuffled, clips, target).map)
         rank.append(spearman(before, current))
         structure.append(ssim(before, current))

@@ -212,7 +212,8 @@ def fit_hinge(
         share, room, low, high = (x + step * d for x, d in edges)
         offset = offset + step * turn
     raise ValueError(
-        f"{(~converged).sum()} of {len(signs)} classifiers did not reach their optimum in {IPM_MAX_STEPS} steps; look for clips that"
+        f"{(~converged).sum()} of {len(signs)} classifiers did not reach their optimum in {IPM_MAX_STEPS} steps;"
+        f" look for clips that"
         " overflow the network"
     )
 

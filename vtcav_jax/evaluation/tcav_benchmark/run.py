@@ -224,7 +224,8 @@ def draw_concept_sets(
                 fit_in = available & (clips.factors[factor] == value) if factor else available
                 if fit_in.sum() < clips_per_set:
                     raise ValueError(
-                        f"expected {clips_per_set} clips with {factor}={value}, found {fit_in.sum()}; ask for a larger count"
+                        f"expected {clips_per_set} clips with {factor}={value}, found {fit_in.sum()}; ask for a"
+                        f" larger count"
                     )
                 rows = rng.choice(np.flatnonzero(fit_in), clips_per_set, replace=False)
                 available[rows] = False
@@ -258,7 +259,8 @@ def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) ->
     world, problems = WORLDS[TCAV_BENCHMARK_WORLD], []
     if unknown_heads := [head for head in network.heads if head not in GLYPH_QUESTIONS]:
         problems.append(
-            f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train one with --task=train"
+            f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train one with"
+            f" --task=train"
         )
     if (shape := network.clip_spec.shape) != (world.frames, world.size, world.size, 3):
         problems.append(

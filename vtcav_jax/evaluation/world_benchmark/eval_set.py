@@ -221,7 +221,8 @@ def build_eval_set(
     usable_rows = np.flatnonzero(np.all(is_correct, 0) & gate_results.stable.all(1))[:n_clips]
     if len(usable_rows) < n_clips:
         raise ValueError(
-            f"expected {n_clips} clips that {network.name} answers as planted whatever else is changed, found {len(usable_rows)} of"
+            f"expected {n_clips} clips that {network.name} answers as planted whatever else is changed, found"
+            f" {len(usable_rows)} of"
             f" {n_generated}; ask for fewer with --max_clips, or train the network further"
         )
     return EvalSet(network, world, tuple(ids), clips[usable_rows], gate_results, seed)

@@ -105,11 +105,12 @@ def resolve_questions(
     parts = {w: _matching_questions(w) for w in questions}
     if unknown_questions := [w for w, names in parts.items() if not names]:
         raise ValueError(f"there is no world {', '.join(unknown_questions)}; choose from {', '.join(EVAL_QUESTIONS)}")
-    questions = sum(parts.values(), [])
+    questions = [name for names in parts.values() for name in names]
     available, network_name = questions_by_world(network), network_name or network.name
     if not available:
         raise ValueError(
-            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads; {network_name} "
+            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads;"
+            f" {network_name} "
             f"has {', '.join(network.heads)}, and worlds have {_heads_text()}: train these with --task=train"
         )
     by_world = {world: tuple(i for i in ids if not questions or i in questions) for world, ids in available.items()}

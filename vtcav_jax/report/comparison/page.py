@@ -112,7 +112,8 @@ def _stage_note(labels: Sequence[str], aliases: Sequence[dict[str, str]]) -> lis
         return []
     return [
         f"The networks have stages of different names; those at about the same relative depth are compared, in the"
-        f" order {', '.join(labels)}: {tcav_text.join_names(combined)}. That they stand for each other is an assumption."
+        f" order {', '.join(labels)}: {tcav_text.join_names(combined)}. That they stand for each other is an"
+        f" assumption."
     ]
 
 
@@ -167,7 +168,8 @@ def _unshared_tests(labels: Sequence[str], tables: Sequence[ScoreTable], common_
         if extra := [row for k, row in table.items() if k not in shared]:
             stages = ", ".join(unique_in_order([row.stage for row in extra]))
             lines.append(
-                f"{name}: {len(extra)} tests more, at {stages}, of {', '.join(unique_in_order([r.concept for r in extra]))}"
+                f"{name}: {len(extra)} tests more, at {stages}, of"
+                f" {', '.join(unique_in_order([r.concept for r in extra]))}"
             )
     return lines
 
@@ -176,7 +178,8 @@ def _difference_html(differences: Sequence[ScoreDifference]) -> str:
     significant = [difference for difference in differences if difference.significant]
     informative = [difference for difference in differences if not difference.inconclusive_verdict]
     text = (
-        f"{len(significant)} of {len(informative)} differences have an interval without 0; about {0.05 * len(informative):.0f} would by"
+        f"{len(significant)} of {len(informative)} differences have an interval without 0; about"
+        f" {0.05 * len(informative):.0f} would by"
         " chance alone. Intervals are those of independent runs: where clips are shared they are too wide."
     )
     if len(informative) < len(differences):

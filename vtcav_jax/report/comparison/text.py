@@ -35,7 +35,8 @@ def comparison_answers(
         sentences.append(
             (
                 f"{target}, {concept}:",
-                f"{_describe_effect(labels, signs)}; {_describe_motion(labels, motion_found)}; {_describe_certainty(subset)}.",
+                f"{_describe_effect(labels, signs)}; {_describe_motion(labels, motion_found)};"
+                f" {_describe_certainty(subset)}.",
             )
         )
     if silent:
@@ -55,7 +56,8 @@ def _describe_effect(labels: Sequence[str], signs: Sequence[str]) -> str:
     if len(set(signs)) == 1:
         return f"it {SIGN_PHRASES[signs[0]]} the score in {_all_runs(len(labels))}"
     parts = [
-        f"it {SIGN_PHRASES[sign]} the score in {join_names([name for name, run_sign in zip(labels, signs) if run_sign == sign])}"
+        f"it {SIGN_PHRASES[sign]} the score in"
+        f" {join_names([name for name, run_sign in zip(labels, signs) if run_sign == sign])}"
         for sign in unique_in_order([sign for sign in signs if sign])
     ]
     if without := [name for name, run_sign in zip(labels, signs) if not run_sign]:
@@ -85,7 +87,9 @@ def _describe_certainty(differences: Sequence[ScoreDifference]) -> str:
         return "no difference between the runs has an interval without 0"
     difference = significant[0]
     return (
-        f"{len(significant)} of {len(differences)} differences have an interval without 0, the largest {format_signed(difference.value)}"
-        f" ({format_range(difference.low, difference.high)}) of {difference.left_name} less {difference.right_name} at {difference.key.stage},"
+        f"{len(significant)} of {len(differences)} differences have an interval without 0, the largest"
+        f" {format_signed(difference.value)}"
+        f" ({format_range(difference.low, difference.high)}) of {difference.left_name} less"
+        f" {difference.right_name} at {difference.key.stage},"
         f" {difference.key.clip_type} − {difference.key.negatives}"
     )

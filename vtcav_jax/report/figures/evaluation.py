@@ -151,6 +151,7 @@ def _cost_x(x: Scale, row: MethodScoreRow) -> float:
 def method_tooltip(row: MethodScoreRow) -> str:
     """All of a row, for whoever points at its mark."""
     return (
-        f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)} ({format_range(row.low, row.high)}),"
+        f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)}"
+        f" ({format_range(row.low, row.high)}),"
         f" {row.n_clips} clips, {row.forward_passes} forward passes, {format_number(1e3 * row.seconds)} ms"
     )

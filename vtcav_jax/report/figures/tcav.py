@@ -28,7 +28,8 @@ def slug(*parts: str) -> str:
 def effect_tooltip(row: ScoreRow, e: Effect) -> str:
     """All of a test's numbers, for whoever points at its mark."""
     return (
-        f"{row.concept} ({row.clip_type}) against {row.negatives} at {row.stage}: {format_number(e.value)} ({format_range(e.low, e.high)}),"
+        f"{row.concept} ({row.clip_type}) against {row.negatives} at {row.stage}: {format_number(e.value)}"
+        f" ({format_range(e.low, e.high)}),"
         f" by chance {format_range(e.null_low, e.null_high)}, adjusted p {format_p(row.p_adjusted)}, {row.verdict}"
     )
 

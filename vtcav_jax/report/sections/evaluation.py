@@ -180,7 +180,8 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
     lines = [
         (
             f"{network_name}: {first.method} at {first.stage} tells most of the truth;",
-            f"{format_number(first.value)} ({format_range(first.low, first.high)}) for {_count_passes(first.forward_passes)} a clip"
+            f"{format_number(first.value)} ({format_range(first.low, first.high)}) for"
+            f" {_count_passes(first.forward_passes)} a clip"
             + (f", and {join_names(tied)} may be as good." if tied else "."),
         )
     ]
@@ -192,7 +193,8 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
         lines.append(
             (
                 f"For the least cost: {cheap.method} at {cheap.stage};",
-                f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for {_count_passes(cheap.forward_passes)}.",
+                f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for"
+                f" {_count_passes(cheap.forward_passes)}.",
             )
         )
     if best_trivial:
@@ -202,7 +204,8 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
                 f"Not clearly better than a map that asks no network: {len(not_better)} of {len(informed)} methods;"
                 if not_better
                 else "Every method is clearly better than maps that ask no network;",
-                f"the best of these is {best_trivial.method}, {format_number(best_trivial.value)} ({format_range(best_trivial.low, best_trivial.high)})"
+                f"the best of these is {best_trivial.method}, {format_number(best_trivial.value)}"
+                f" ({format_range(best_trivial.low, best_trivial.high)})"
                 + (f"; not better: {join_names(not_better)}." if not_better else "."),
             )
         )

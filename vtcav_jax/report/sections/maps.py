@@ -192,7 +192,8 @@ def _sanity_table(run: RunFolder) -> str:
         by_measure = {row.measure: row for row in run.sanity_rows if map_text.map_key(row) == key}
         lines.append(("", (*key, *(_format_cell(by_measure.get(name)) for name in SANITY_MEASURES))))
     text = (
-        f"Measured on {max(row.n_clips for row in run.sanity_rows)} clips. Changes are in units of the map, shares are of its"
+        f"Measured on {max(row.n_clips for row in run.sanity_rows)} clips. Changes are in units of the map, shares"
+        f" are of its"
         " absolute values; reversed: 1 less the correlation with the map of the clip played backwards; shuffled"
         " weights: the rank correlation with the map of a network that knows nothing."
     )
@@ -211,7 +212,8 @@ REEXPLAIN_TEXT = (
 def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
     """Question by question what each map beats, then the numbers; maps that ask no network are faint."""
     text = (
-        f"Measured on {max(row.n_clips for row in rows)} clips, with 95 % intervals over them. Parts of a clip are taken"
+        f"Measured on {max(row.n_clips for row in rows)} clips, with 95 % intervals over them. Parts of a clip are"
+        f" taken"
         " out, the map's strongest first, and filled as it says; how far the answer falls is no number by itself, since"
         " whatever is taken out disturbs a network: it counts how far a map is from those that ask no network (faint)."
         " Relevance gain: what the score loses more when the strongest go first than when the weakest do."

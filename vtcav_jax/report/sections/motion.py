@@ -41,8 +41,10 @@ def motion_sections(run: RunFolder) -> list[Section]:
     text = (
         "What is lost of a class's score when the same frames come in another order, when the clip stands still, and"
         " when it runs backwards, with 95 % intervals over clips. 0 %: nothing is lost; 100 %: all of it; below 0 the"
-        f" changed clip scores higher. Motion is what needs the order of frames: {format_percent(MIN_MOTION_SHARE)} and more is called so,"
-        f" {format_percent(MAX_STATIC_SHARE)} and less is not; the grey belt lies between. What a still clip lacks may also be an event, or"
+        f" changed clip scores higher. Motion is what needs the order of frames:"
+        f" {format_percent(MIN_MOTION_SHARE)} and more is called so,"
+        f" {format_percent(MAX_STATIC_SHARE)} and less is not; the grey belt lies between. What a still clip lacks"
+        f" may also be an event, or"
         " what other moments show."
     )
     parts += [html.heading("By class"), html.paragraph(text, "soft"), html.figure_grid(class_figures)]

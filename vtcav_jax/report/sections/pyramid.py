@@ -192,7 +192,8 @@ def _ablation_table(rows: Sequence[AblationRow]) -> str:
             (
                 *(row.target, row.stage, f"{row.kernels} of {row.channels}"),
                 f"{format_number(row.score_drop)} ({format_range(row.score_drop_low, row.score_drop_high)})",
-                f"{format_number(row.random_score_drop)} ({format_range(row.random_score_drop_low, row.random_score_drop_high)})",
+                f"{format_number(row.random_score_drop)}"
+                f" ({format_range(row.random_score_drop_low, row.random_score_drop_high)})",
                 format_p(row.p),
             ),
         )

@@ -80,7 +80,8 @@ def tcav_answer_section(run: RunFolder) -> Section:
         parts.append(html.heading(f"{target}, at a glance") + _overview_table(rows, run_statistic(run)))
     parts.append(
         html.paragraph(
-            f"Numbers are {_effect_meaning(run)}. Grey ones are not significant, or their test could not tell: the reason"
+            f"Numbers are {_effect_meaning(run)}. Grey ones are not significant, or their test could not tell: the"
+            f" reason"
             " stands beside them, or at the stage, and what it means under “How far to trust it”.",
             "soft",
         )
@@ -310,7 +311,8 @@ def trust_section(run: RunFolder) -> Section:
                 (
                     *(v.stage, f"{v.concept} ({v.clip_type}) − {v.negatives}", f"{v.n_concept} / {v.n_negatives}"),
                     *(format_number(v.auc, 2), format_p(v.auc_p)),
-                    f"{format_number(v.split_half, 2)} ({format_range(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
+                    f"{format_number(v.split_half, 2)}"
+                    f" ({format_range(round(v.split_half_low, 2), round(v.split_half_high, 2))})",
                     f"{v.most_similar} {format_number(v.most_similar_cosine, 2)}" if v.most_similar else "",
                 ),
             )

@@ -115,7 +115,8 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
             x(false_positives.value),
             y(power.value),
             css_class,
-            f"{title} {format_number(false_positives.value)} ({format_range(false_positives.low, false_positives.high)})",
+            f"{title} {format_number(false_positives.value)}"
+            f" ({format_range(false_positives.low, false_positives.high)})",
             size,
         )
     for i, name in enumerate(base_names):

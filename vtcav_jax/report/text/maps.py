@@ -118,7 +118,8 @@ def completeness_text(rows: Sequence[MapRow]) -> str:
     if median <= LARGE_COMPLETENESS_GAP:
         return f"Its sums account for the score to within {format_percent(median)} ({format_percent(worst)} at worst){suffix}."
     return (
-        f"Its sums miss {format_percent(median)} of the score ({format_percent(worst)} at worst): read where it lies, not how much of"
+        f"Its sums miss {format_percent(median)} of the score ({format_percent(worst)} at worst): read where it"
+        f" lies, not how much of"
         f" the score that is{suffix}."
     )
 
@@ -134,18 +135,21 @@ def sanity_texts(by_measure: dict[str, SanityRow]) -> list[str]:
         elif inside.low > volume.high:
             verdict = "it lies elsewhere, more than chance"
         out.append(
-            f"{format_percent(inside.mean)} of it lies outside of what the question is about, which is {format_percent(volume.mean)}"
+            f"{format_percent(inside.mean)} of it lies outside of what the question is about, which is"
+            f" {format_percent(volume.mean)}"
             f" of the volume: {verdict}."
         )
     if (row := by_measure.get("time_reversal_change")) and row.high < LOW_SIMILARITY:
         out.append("It is almost the same when the clip runs backwards, so it cannot show which way things go.")
     if (row := by_measure.get("randomised_weights_similarity")) and row.low > HIGH_SIMILARITY:
         out.append(
-            f"It looks much the same for a network with shuffled weights (rank correlation {format_number(row.mean, 2)}): it"
+            f"It looks much the same for a network with shuffled weights (rank correlation"
+            f" {format_number(row.mean, 2)}): it"
             " does not show what was learnt."
         )
     if (row := by_measure.get("static_flicker")) and row.low > LOW_SIMILARITY:
         out.append(
-            f"Of a frozen clip it still changes by {format_percent(row.mean)} from step to step: what flickers is no motion."
+            f"Of a frozen clip it still changes by {format_percent(row.mean)} from step to step: what flickers is"
+            f" no motion."
         )
     return out

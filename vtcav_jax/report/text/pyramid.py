@@ -71,9 +71,12 @@ def _describe_stage(
     last = ablations[-1]
     lead = f"At {stage} they matter:" if exceeds_chance(last) else f"At {stage} they are not shown to matter:"
     body = (
-        f"without its {count_noun(last.kernels, 'kernel')} of {last.channels} the score of {count_noun(n_clips, 'clip')} falls"
-        f" by {format_number(last.score_drop)} ({format_range(last.score_drop_low, last.score_drop_high)}), without as many drawn from the whole stage"
-        f" by {format_number(last.random_score_drop)} ({format_range(last.random_score_drop_low, last.random_score_drop_high)}); p {format_p(last.p)}."
+        f"without its {count_noun(last.kernels, 'kernel')} of {last.channels} the score of"
+        f" {count_noun(n_clips, 'clip')} falls"
+        f" by {format_number(last.score_drop)} ({format_range(last.score_drop_low, last.score_drop_high)}),"
+        f" without as many drawn from the whole stage"
+        f" by {format_number(last.random_score_drop)}"
+        f" ({format_range(last.random_score_drop_low, last.random_score_drop_high)}); p {format_p(last.p)}."
         f" They are {named}."
     )
     return lead, body
@@ -164,7 +167,8 @@ def _limitations(
         out.append(f"{n_unsure} of {len(inner_edges)} edges between kernels have an interval that holds 0 (dashed).")
     if unexplained := [row for row in kernels if abs(row.unexplained) > 0.2]:
         out.append(
-            f"Of {count_noun(len(unexplained), 'kernel')} more than 20 % comes through no channel of the next level (biases,"
+            f"Of {count_noun(len(unexplained), 'kernel')} more than 20 % comes through no channel of the next"
+            f" level (biases,"
             " ways around, what is not linear)."
         )
     if facts.same_clips:

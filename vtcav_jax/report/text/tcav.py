@@ -110,7 +110,8 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
         sentences.append(
             f"{target} is {'raised' if positive else 'lowered'} by {concept}{manner}: at {row.stage} the step from"
             f" {_negatives_phrase(negatives)} to clips of it is worth {_format_worth(row, statistic)}, adjusted p"
-            f" {format_p(row.p_adjusted)}; {format_percent(max(row.tcav_score, 1 - row.tcav_score))} of {row.n_clips} clips agree."
+            f" {format_p(row.p_adjusted)}; {format_percent(max(row.tcav_score, 1 - row.tcav_score))} of"
+            f" {row.n_clips} clips agree."
         )
         if reversed_rows := [other for other in primary if is_finding(other) and (other.derivative > 0) != positive]:
             places = join_names(unique_in_order([f"{other.stage} ({other.clip_type})" for other in reversed_rows]))
@@ -129,7 +130,8 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     if strongest_other and not best:
         does = "raises" if strongest_other.derivative > 0 else "lowers"
         sentences.append(
-            f"{target}: {concept} ({strongest_other.clip_type}) {does} the score against {strongest_other.negatives} at {strongest_other.stage}, by"
+            f"{target}: {concept} ({strongest_other.clip_type}) {does} the score against"
+            f" {strongest_other.negatives} at {strongest_other.stage}, by"
             f" {_format_worth(strongest_other, statistic)}, adjusted p {format_p(strongest_other.p_adjusted)}."
         )
     return sentences
@@ -194,7 +196,8 @@ def trust_notes(run: RunFolder) -> list[str]:
     if family:
         notes.append(
             f"All {family['tests']} tests are one family: p-values are corrected for it ({family['correction']}), and a"
-            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} have it."
+            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))}"
+            f" have it."
         )
     tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
     for calibration in run.content.get("calibration", ()):
@@ -210,8 +213,10 @@ def trust_notes(run: RunFolder) -> list[str]:
             else "less than allowed: the tests are careful"
         )
         notes.append(
-            f"Of {calibration['n_trials']} tests of what is no concept ({set_text}, {calibration['clip_type']}) {calibration['n_rejected']} had p at most"
-            f" {alpha:g}: {format_percent(calibration['rate'])} ({format_percent(low)} to {format_percent(high)}, as of {sets} sets, since the tests"
+            f"Of {calibration['n_trials']} tests of what is no concept ({set_text}, {calibration['clip_type']})"
+            f" {calibration['n_rejected']} had p at most"
+            f" {alpha:g}: {format_percent(calibration['rate'])} ({format_percent(low)} to {format_percent(high)},"
+            f" as of {sets} sets, since the tests"
             f" of a set go together), {verdict}."
         )
     for verdict in INCONCLUSIVE_VERDICTS:
@@ -225,7 +230,8 @@ def caution_notes(run: RunFolder) -> list[str]:
     notes = []
     if run.config.get("protocol") == "saha2024":
         notes.append(
-            "saha2024.csv holds the tests as they were published; their runs share concept clips and are not independent,"
+            "saha2024.csv holds the tests as they were published; their runs share concept clips and are not"
+            " independent,"
             " so those p-values are too small."
         )
     notes += [

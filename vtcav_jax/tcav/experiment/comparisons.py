@@ -161,7 +161,8 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
         if min(len(comparison.positive_clips), len(comparison.negative_clips)) < 2
     ]
     notes += [
-        f"{comparison.name}: {len(comparison.positive_clips)} clips against {len(comparison.negative_clips)}, and a test needs 2 of each"
+        f"{comparison.name}: {len(comparison.positive_clips)} clips against {len(comparison.negative_clips)}, and"
+        f" a test needs 2 of each"
         for comparison in too_small
     ]
     return Comparisons(

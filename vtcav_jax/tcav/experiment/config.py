@@ -96,7 +96,7 @@ class ExperimentConfig:
         none = [("comparisons", f"expected some of {', '.join(COMPARISON_TYPES)}, got none")]
         draws = [("bootstrap_draws", f"expected at least 2, got {self.bootstrap_draws}")]
         check_settings(self, *([] if self.comparisons else none), *(draws if self.bootstrap_draws < 2 else []))
-        self.encode_config  # noqa: B018 (raises for what only the network's reader knows to be wrong)
+        _ = self.encode_config  # checks what only the network's reader knows to be wrong
 
     def num_permutations(self, family_size: int) -> int:
         """Permutations, where they are not given: a finding can then pass alone with half of alpha, not just."""

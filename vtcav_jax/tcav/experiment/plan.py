@@ -194,15 +194,18 @@ class Plan:
             f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them different",
             *(f"                 {concept}, {clip_type}: {n}" for (concept, clip_type), n in sizes.items()),
             f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
-            f" {len(set(concept_selection.keys)) - len(missing_forward)} and {len(clips.targets) - len(missing_backward)} are in the cache",
+            f" {len(set(concept_selection.keys)) - len(missing_forward)} and"
+            f" {len(clips.targets) - len(missing_backward)} are in the cache",
             f"backwards      {sum(map(len, missing_backward.values()))}, for all stages together",
             f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(clips.classes)} classes a"
             f" family of {self.family_size}, {s.correction}",
             f"vectors        {self.n_vectors:,}, with {s.permutations} permutations a test",
-            f"memory         {_format_bytes(self.memory_bytes)} of the host for products, up to {_format_bytes(device_bytes)} of the device",
+            f"memory         {_format_bytes(self.memory_bytes)} of the host for products, up to"
+            f" {_format_bytes(device_bytes)} of the device",
             f"disk           {_format_bytes(self.disk_bytes)} more in {self.store.folder}",
             *([f"moves          up to {self.n_moves:,} forwards of targets along vectors"] if self.n_moves else []),
-            f"time           roughly {time_text} for encoding{'' if measured_seconds is None else ', by one batch,'} and up to"
+            f"time           roughly {time_text} for"
+            f" encoding{'' if measured_seconds is None else ', by one batch,'} and up to"
             f" {_format_seconds(self.statistics_seconds())} for statistics",
             *_format_list("cannot be read", [f"{name}: {problem}" for name, problem in preflight.unreadable.items()]),
             *_format_list("shorter than a clip, frames come twice", preflight.short_clips),

@@ -58,7 +58,8 @@ def format_score_table(rows: Sequence[ScoreRow], max_rows: int = 120) -> str:
         for row in target_rows[:max_rows]:
             effect_text = f"{row.relative_derivative:+.3f} ({row.relative_derivative_low:+.3f} {row.relative_derivative_high:+.3f})"
             lines.append(
-                f"  {row.stage:20.20}{row.concept:20.20}{row.clip_type:9.9}{row.negatives:10.10}{row.tcav_score:>6.2f}{effect_text:>24}"
+                f" "
+                f" {row.stage:20.20}{row.concept:20.20}{row.clip_type:9.9}{row.negatives:10.10}{row.tcav_score:>6.2f}{effect_text:>24}"
                 f"{row.p:>9.2g}{row.p_adjusted:>9.2g}  {row.verdict}"
             )
         if len(target_rows) > max_rows:
@@ -84,8 +85,10 @@ def summarise_findings(rows: Sequence[ScoreRow], max_sentences: int = 3) -> list
             verb = "raises" if row.derivative > 0 else "lowers"
             lines.append(
                 f"{target}: {subject} {verb} the score at {row.stage}, against {row.negatives}: derivative"
-                f" {row.derivative:.3g} ({row.derivative_low:.3g} to {row.derivative_high:.3g}), {abs(row.relative_derivative):.0%}"
-                f" of the gradient's length, {row.tcav_score:.0%} of {row.n_clips} clips, adjusted p {row.p_adjusted:.2g}"
+                f" {row.derivative:.3g} ({row.derivative_low:.3g} to {row.derivative_high:.3g}),"
+                f" {abs(row.relative_derivative):.0%}"
+                f" of the gradient's length, {row.tcav_score:.0%} of {row.n_clips} clips, adjusted p"
+                f" {row.p_adjusted:.2g}"
             )
         if not best:
             lines.append(f"{target}: none of {len(target_rows)} tests is significant after correction")

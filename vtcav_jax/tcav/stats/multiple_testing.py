@@ -59,7 +59,8 @@ class Attainable:
                 f", or a family of {max_family_size} at most" if max_family_size and self.method != "bh" else ""
             )
             raise ValueError(
-                f"with {self.family_size} tests, {self.method} and alpha {self.alpha:g} nothing can be found: the smallest "
+                f"with {self.family_size} tests, {self.method} and alpha {self.alpha:g} nothing can be found: the"
+                f" smallest "
                 f"p possible is {self.p_min:.3g}, corrected {self.p_corrected:.3g}; "
                 f"{self.n_needed} {unit} would do{family_text}"
             )

@@ -17,7 +17,7 @@ SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv:
 a data set (tfds:NAME:SPLIT), the output of --task=preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
 
 
-def help_text(task: str | None = None) -> str:
+def format_help(task: str | None = None) -> str:
     """Help for one task, or for all."""
     if task in TASKS:
         spec = TASKS[task]
