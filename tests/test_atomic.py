@@ -20,13 +20,17 @@ def test_text_and_bytes_replace_what_was_there(tmp_path):
 def test_failure_keeps_the_old_content_and_leaves_nothing(tmp_path, folder):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+
+    def write_half(temporary):
         if folder:
             temporary.mkdir()
             (temporary / "inside").write_text("half")
         else:
             temporary.write_text("half")
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+        write_half(temporary)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
@@ -41,15 +45,22 @@ def test_folders_are_renamed_whole(tmp_path):
 def test_the_last_of_several_is_renamed_first(tmp_path):
     weights, metadata = tmp_path / "weights", tmp_path / "metadata"
     metadata.mkdir()  # a file cannot replace it
-    with pytest.raises(OSError), atomic.replacing(weights) as first, atomic.replacing(metadata) as second:
-        first.write_text("w")
-        second.write_text("m")
+
+    def replace_both():
+        with atomic.replacing(weights) as first, atomic.replacing(metadata) as second:
+            first.write_text("w")
+            second.write_text("m")
+
+    with pytest.raises(OSError, match="metadata"):
+        replace_both()
     assert os.listdir(tmp_path) == ["metadata"]
 
 
 def test_a_full_disk_is_explained(tmp_path):
-    with pytest.raises(ValueError, match="the disk of .* is full; free some space"):
-        with atomic.explain_disk_full(tmp_path):
-            raise OSError(errno.ENOSPC, "no space")
+    with (
+        pytest.raises(ValueError, match=r"the disk of .* is full; free some space"),
+        atomic.explain_disk_full(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "no space")
     with pytest.raises(OSError, match="other"), atomic.explain_disk_full(tmp_path):
         raise OSError(errno.EACCES, "other")

@@ -1,6 +1,7 @@
 """The packages depend on each other in one direction: no upward import, no cycle."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +23,16 @@ def module_files() -> dict[str, Path]:
 
 
 def layer(module: str) -> int:
-    package = (module.split(".") + [""])[1]
+    package = ([*module.split("."), ""])[1]
     return next((i for i, packages in enumerate(LAYERS, start=1) if package in packages), 0)
 
 
 def imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
     """Line and module of each import of the package, those in functions included; not those for types only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    type_checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    type_checks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]
     skipped = {id(inner) for node in type_checks for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if id(node) in skipped:
@@ -59,7 +62,7 @@ def find_cycle(modules: dict[str, Path]) -> list[str]:
     def visit(module: str, trail: list[str]) -> list[str]:
         if module in trail:
             cycle = [*trail[trail.index(module) :], module]
-            return [f"{modules[a]}:{graph[a][b]}: {a} imports {b}" for a, b in zip(cycle, cycle[1:])]
+            return [f"{modules[a]}:{graph[a][b]}: {a} imports {b}" for a, b in itertools.pairwise(cycle)]
         if module in finished:
             return []
         for imported in graph[module]:

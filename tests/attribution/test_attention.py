@@ -194,5 +194,5 @@ def test_errors_say_what_was_expected(swin, video):
     net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="followed through a VideoSwin, got a SmallCnn"):
         attribution.explain(net, video, CLASSES, "rollout")
-    with pytest.raises(ValueError, match="followed back to patch_embed, layers.0.blocks.0"):
+    with pytest.raises(ValueError, match=r"followed back to patch_embed, layers.0.blocks.0"):
         attribution.explain(swin, video, CLASSES, "rollout", "norm")

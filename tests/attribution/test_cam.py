@@ -113,7 +113,7 @@ def targets_score(target, logits):
 
 
 def test_cam_refuses_what_is_not_pooled(net, video):
-    with pytest.raises(ValueError, match="pool is not the mean of convs.0"):
+    with pytest.raises(ValueError, match=r"pool is not the mean of convs.0"):
         explain(net, video, "cam", "convs.0")
     with pytest.raises(ValueError, match="there is no 'pool'"):
         explain(handwired_network.MOTION_PAIRS, video[..., :1], "cam")

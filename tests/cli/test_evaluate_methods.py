@@ -23,7 +23,7 @@ def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
     assert (found.method, found.forward_passes, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
     np.testing.assert_array_equal(found.metrics["WHERE"], measured.metrics["WHERE"])
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is damaged .* remove it"):
+    with pytest.raises(ValueError, match=r"is damaged .* remove it"):
         result_store.read_results(path)
 
 

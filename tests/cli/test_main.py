@@ -74,12 +74,8 @@ def test_a_flagfile_is_a_command():
 
 @pytest.mark.parametrize("path", sorted(Path(ROOT, "flagfiles").rglob("*.flags")), ids=lambda path: path.stem)
 def test_flagfiles_hold_flags_of_their_task(path):
-    """What is missing may only be what a user must add."""
     task, values = parse_command([f"--flagfile={path}"])
-    try:
-        parse_arguments(TASKS[task].argument_class, values, task)
-    except ValueError as error:
-        assert str(error).startswith(f"--task={task} needs --"), error
+    parse_arguments(TASKS[task].argument_class, values, task)
 
 
 def test_there_is_a_flagfile_for_each_task():

@@ -65,7 +65,7 @@ def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
             concept_run=at,
         )
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="the target is at convs.0, and no stage"):
+    with pytest.raises(ValueError, match=r"the target is at convs.0, and no stage"):
         pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", SamplingConfig(), QUICK, targets=["convs.0#3"])
 
 

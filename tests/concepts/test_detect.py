@@ -20,7 +20,7 @@ real = pytest.mark.skipif(
 
 
 def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path):
-    with pytest.raises(ValueError, match="there is no file .*; expected a detector's weights"):
+    with pytest.raises(ValueError, match=r"there is no file .*; expected a detector's weights"):
         detect.load_detector(tmp_path / "yolov8n.pt")
     for name, content, message in (
         ("weights.bin", b"x", "expected .pt, .pth, .onnx"),
@@ -96,5 +96,5 @@ def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, na
 def test_a_label_that_the_detector_lacks_suggests_the_nearest(tmp_path):
     assert REAL
     settings = concepts.MiningConfig(concepts.parse_concepts(["persn"]), detector=Path(REAL) / "yolov8n.pt")
-    with pytest.raises(ValueError, match="no label named 'persn' .did you mean person"):
+    with pytest.raises(ValueError, match=r"no label named 'persn' .did you mean person"):
         concepts.mine([Path(REAL) / "five_frames.mp4"], settings, tmp_path / "out")

@@ -43,7 +43,7 @@ def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(vide
     table = tmp_path / "boxes.csv"
     config = replace(mining_config(num_random_sets=0), boxes=table)
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
-    with pytest.raises(ValueError, match="those of several videos, such as film.mp4; write them as a/film.mp4"):
+    with pytest.raises(ValueError, match=r"those of several videos, such as film.mp4; write them as a/film.mp4"):
         concepts.mine(folder, config, tmp_path / "out")
     rows = [f"{name}/{row}" for name in ("a", "c") for row in rows]
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
@@ -107,7 +107,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in films[1:]}
     with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; give one of both another"):
         concepts.mine("worlds:small:40:3", config, tmp_path / "none", targets="worlds:small:9:3")
-    with pytest.raises(ValueError, match="no label named 'kee' .did you mean key"):
+    with pytest.raises(ValueError, match=r"no label named 'kee' .did you mean key"):
         concepts.mine("worlds:small:7:3", MiningConfig(concepts.parse_concepts(["kee"])), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -156,7 +156,7 @@ def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_
 
 def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, tmp_path):
     detector = SquareDetector()
-    with pytest.raises(ValueError, match="no label named 'rad' .did you mean red"):
+    with pytest.raises(ValueError, match=r"no label named 'rad' .did you mean red"):
         concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=detector)
     with pytest.raises(ValueError, match="no HEAD:ANSWER of the videos named 'a:b'"):
         concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=detector)

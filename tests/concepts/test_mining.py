@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "write_bytes", full)
-        with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
+        with pytest.raises(ValueError, match=r"disk of .* is full; free some space and give the same command again"):
             concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector())
     again = SquareDetector()
     concepts.mine(videos, mining_config(), tmp_path / "out", detector=again)
@@ -218,7 +218,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
 
 
 def test_settings_tell_all_faults_at_once():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="same folder") as error:
         mining_config("a b", "a_b", "random", "red", "red", clip_frames=0, min_area=2.0, tracker="sort")
     for part in ("same folder", "negative sets", "named twice", "clip_frames", "min_area", "tracker"):
         assert part in str(error.value)

@@ -112,7 +112,7 @@ def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"{reason}; prepare it anew"):
             prepared.read(0, geometry, how)
-    with pytest.raises(ValueError, match="no split 'test'.*'train'"):
+    with pytest.raises(ValueError, match=r"no split 'test'.*'train'"):
         open_source(f"tfds:clips:test?data_dir={tmp_path}")
     with pytest.raises(ValueError, match="already"):
         prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
@@ -145,7 +145,7 @@ def test_damage_is_told(folder, tmp_path):
     with pytest.raises(ValueError, match="has 3 clips, expected 2"):
         open_source(tmp_path)
     index.write_text(index.read_text()[:100])
-    with pytest.raises(ValueError, match="clips.json is damaged"):
+    with pytest.raises(ValueError, match=r"clips.json is damaged"):
         open_source(tmp_path)
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(SequentialWriter, "add_examples", full)
-        with pytest.raises(ValueError, match="disk of .* is full; free some space and give the same command again"):
+        with pytest.raises(ValueError, match=r"disk of .* is full; free some space and give the same command again"):
             prepare_dataset(FaultySource(("fine",) * 5), geometry, KEPT, tmp_path, num_workers=0)
     (unfinished,) = tmp_path.rglob(".progress.json")
     (unfinished.parent / ".progress.json.part99").write_text("a disk that was full")
@@ -270,7 +270,7 @@ def other_dataset(data_dir, channels=3, file_format="array_record", **more):
     random = np.random.default_rng(0)
     films = [random.integers(0, 256, (frames, 24, 32, channels), np.uint8) for frames in (9, 4, 12)]
     for i, film in enumerate(films):
-        example = {"film": list(images(film)), "class": i % 2} | {name: 1 for name in more}
+        example = {"film": list(images(film)), "class": i % 2} | dict.fromkeys(more, 1)
         writer.add_examples({"train": [example]})
     writer.close_all()
     description = json.loads((folder / "features.json").read_text())
@@ -304,7 +304,7 @@ def test_any_tfds_dataset_with_a_video_is_read_without_tensorflow(tmp_path, chan
     assert_same_clip(read.clip, clip)
     with pytest.raises(ValueError, match="have no times"):
         source.read(0, geometry, SamplingConfig(interval_seconds=0.1))
-    with pytest.raises(ValueError, match="no split named 'trian' .did you mean train"):
+    with pytest.raises(ValueError, match=r"no split named 'trian' .did you mean train"):
         open_source(f"tfds:moving:trian?data_dir={tmp_path}")
     assert "tensorflow" not in sys.modules
 
@@ -322,7 +322,7 @@ def test_what_tensorflow_alone_reads_gets_the_remedy(tmp_path):
     other_dataset(tmp_path)
     info = tmp_path / "moving" / "2.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(ValueError, match="convert_format .*--out_file_format=array_record"):
+    with pytest.raises(ValueError, match=r"convert_format .*--out_file_format=array_record"):
         open_source(f"tfds:moving:train?data_dir={tmp_path}")
 
 

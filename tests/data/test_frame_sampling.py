@@ -1,5 +1,6 @@
 """Which frames are chosen, beside the reference's rules said again, and by the clock."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_uniform_takes_the_middle_of_equal_segments(total):
     geometry = models.get_preset("video_swin_b_ssv2").clip_spec
     chosen = data.select_frames(*evenly(total), geometry)
     edges = [int(np.round((total - 1) / 32 * i)) for i in range(33)]
-    assert chosen.frames.tolist() == [[(a + b) // 2 for a, b in zip(edges, edges[1:])]]
+    assert chosen.frames.tolist() == [[(a + b) // 2 for a, b in itertools.pairwise(edges)]]
     assert chosen.padded == (total < 32)
     several = data.select_frames(*evenly(total), geometry, n_clips=3).frames
     assert (np.diff(several, axis=0) >= 0).all() and several.max() < total

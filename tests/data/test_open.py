@@ -161,7 +161,7 @@ def test_a_part_is_padded_within_itself(film, tmp_path):
     clip = source.read(0, SMALL, KEPT)
     assert clip.padded and numbers(clip) == [5, 7, 5, 7]  # of frames 5 to 8
     assert set(numbers(source.read(1, SMALL, KEPT))) == {22}  # of frames 22 and 23, every second
-    with pytest.raises(VideoError, match="lasts 0.960 s; there is nothing of it from 3.0 s on"):
+    with pytest.raises(VideoError, match=r"lasts 0.960 s; there is nothing of it from 3.0 s on"):
         source.read(2, SMALL, KEPT)
     by_clock = source.read(0, SMALL, SamplingConfig(normalise=False, interval_seconds=0.04))
     assert numbers(by_clock) == [5, 6, 7, 8] and not by_clock.padded
@@ -182,7 +182,7 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
     place(film, tmp_path / "film.mp4")
     rows = ["film.mp4,a,1,2", ",a,,", 'film.mp4,"two\nlines",x,', "film.mp4,a,2,1", "film.mp4,a,-1,", "film.mp4"]
     text = "\n".join(["path,label,start,end", *rows])
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="5 faulty rows of 6") as caught:
         open_source(manifest(tmp_path, text))
     message = str(caught.value).splitlines()
     assert message[0].startswith("manifest.csv has 5 faulty rows of 6")
@@ -194,7 +194,7 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, reason",
+    ("text", "reason"),
     [
         ("path,lable,strat\nx,1,2\n", r"no column named 'lable' \(did you mean label.*'strat' \(did you mean start"),
         ("path;label\nx;1\n", "no column named 'path;label'"),

@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
 
 
 def test_a_network_without_weights_names_those_that_have_them():
-    with pytest.raises(ValueError, match="video_swin_tiny is a network without weights.*worlds_swin"):
+    with pytest.raises(ValueError, match=r"video_swin_tiny is a network without weights.*worlds_swin"):
         models.load("video_swin_tiny")
     with pytest.raises(ValueError, match="did you mean worlds_swin"):
         models.load("worlds_swim")

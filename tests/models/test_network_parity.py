@@ -144,8 +144,12 @@ def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "strides", "padding"),
-    [((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1))]
-    + [((2, 2, 2), (2, 2, 2), (0, 1, 1))],
+    [
+        ((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+        ((2, 2, 2), (2, 2, 2), (0, 1, 1)),
+    ],
 )
 def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding):
     random = np.random.default_rng(0)
@@ -174,7 +178,7 @@ def test_every_public_state_dict_is_taken_and_nothing_else(key):
     name = next(iter(state))
     with pytest.raises(
         ValueError,
-        match="do not fit .* All of the network is there.*\n  unexpected other.kernel\n  unexpected other.num",
+        match=r"do not fit .* All of the network is there.*\n  unexpected other.kernel\n  unexpected other.num",
     ):
         convert(preset, state | {"other.num_batches_tracked": torch.tensor(3), "other.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="\n  missing "):

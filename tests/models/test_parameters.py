@@ -31,7 +31,7 @@ def test_every_problem_is_in_one_message(arrays):
     wrong["head.scale"] = arrays["norm.scale"]
     wrong["head.bias"] = np.zeros(5, np.float32)
     wrong["layers.0.blocks.0.mlp.fc1.kernel"] = arrays["layers.0.blocks.0.mlp.fc1.kernel"].astype(np.float16)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="4 parameters do not fit") as error:
         parameters.load(make, wrong)
     for line in (
         "4 parameters do not fit",
@@ -60,12 +60,12 @@ def test_restoring_into_another_network_names_the_differences(arrays, tmp_path, 
     parameters.save(tmp_path / name, parameters.load(make, arrays))
     with pytest.raises(ValueError, match=r"head.bias is float32\[4\], the model wants float32\[7\]"):
         parameters.restore(tmp_path / name, partial(make, num_classes=7))
-    with pytest.raises(ValueError, match="is float32.*the model wants float64"), jax.enable_x64(True):
+    with pytest.raises(ValueError, match=r"is float32.*the model wants float64"), jax.enable_x64(True):
         parameters.restore(tmp_path / name, partial(make, dtype=jnp.float64))
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(ValueError, match="there are no weights at .*nowhere"):
+    with pytest.raises(ValueError, match=r"there are no weights at .*nowhere"):
         parameters.restore(tmp_path / "nowhere", make)
 
 

@@ -236,5 +236,5 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
 
 
 def test_blocks_that_name_values_cannot_be_recomputed():
-    with pytest.raises(ValueError, match="r3d_18 names values within its blocks.*leave remat out"):
+    with pytest.raises(ValueError, match=r"r3d_18 names values within its blocks.*leave remat out"):
         models.make("r3d_18", remat=True)

@@ -1,5 +1,6 @@
 """Pyramids: shares against the definition, what the levels may be, what is chosen, and whether it is true."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -37,7 +38,7 @@ def random_parameters(bias=0.0, seed=0):
     sizes = (3, *CHANNELS)
     convs = [
         (random.normal(size=(3, 3, 3, a, b)).astype(np.float32) / (27 * a) ** 0.5, np.full(b, bias, np.float32))
-        for a, b in zip(sizes, sizes[1:])
+        for a, b in itertools.pairwise(sizes)
     ]
     parameters = {"convs": convs, "head": random.normal(size=(CHANNELS[-1], 4)).astype(np.float32)}
     video = random.normal(size=(2, 4, 6, 6, 3)).astype(np.float32)
@@ -153,7 +154,7 @@ def test_levels_are_where_nothing_by_passes():
 
 
 @pytest.mark.parametrize(
-    "text, expected", [("mass:0.5", [0]), ("mass:0.8", [0, 2]), ("threshold:0.4", [0, 2]), ("top:3", [0, 2, 3])]
+    ("text", "expected"), [("mass:0.5", [0]), ("mass:0.8", [0, 2]), ("threshold:0.4", [0, 2]), ("top:3", [0, 2, 3])]
 )
 def test_selection(text, expected):
     relevance = np.array([0.5, -3.0, 0.3, 0.15, 0.05])

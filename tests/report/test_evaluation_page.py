@@ -96,6 +96,6 @@ def test_the_page_has_every_row_and_names_stay_text(tmp_path):
     assert page.count("<svg") == len(list((tmp_path / "run" / "report").rglob("*.svg"))) == 3
 
 
-@pytest.mark.parametrize("method, free", [("random", True), ("sobel", True), (OWN, False), ("saliency", False)])
+@pytest.mark.parametrize(("method", "free"), [("random", True), ("sobel", True), (OWN, False), ("saliency", False)])
 def test_free_rows(method, free):
     assert row(method, 0.0).is_trivial == free

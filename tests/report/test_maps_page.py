@@ -313,7 +313,7 @@ def test_maps_of_runs_side_by_side(tmp_path):
 
 
 def test_runs_of_different_tasks_cannot_be_compared(tmp_path):
-    with pytest.raises(ValueError, match="a has maps of direction; .*b has motion of direction"):
+    with pytest.raises(ValueError, match=r"a has maps of direction; .*b has motion of direction"):
         write_comparison([attribution_run(tmp_path / "a"), motion_run(tmp_path / "b")])
 
 

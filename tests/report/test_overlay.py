@@ -44,7 +44,7 @@ def test_letters():
     assert (written(" ") == 255).all() and (written("") == 255).all()
     for sign in signs:
         rows, columns = np.nonzero((written(sign) < 255).any(-1))
-        assert 1 <= rows.min() and rows.max() <= lettering.HEIGHT and columns.max() <= 2 + lettering.width(sign)
+        assert rows.min() >= 1 and rows.max() <= lettering.HEIGHT and columns.max() <= 2 + lettering.width(sign)
     long = written("a long title", most=30)
     assert (long[:, 32:] == 255).all() and (long[1 : 1 + lettering.HEIGHT, 2:32] < 128).any()
     np.testing.assert_array_equal(written("two\nlines"), written("two lines"))
@@ -103,5 +103,5 @@ def test_films_can_be_played(tmp_path, film, suffix):
 
 
 def test_a_film_of_no_known_kind_is_refused(tmp_path, film):
-    with pytest.raises(ValueError, match="an animation is .mp4 or .webp, got film.gif"):
+    with pytest.raises(ValueError, match=r"an animation is .mp4 or .webp, got film.gif"):
         write_animation(tmp_path / "film.gif", film, 4.0)

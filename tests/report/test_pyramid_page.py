@@ -145,9 +145,16 @@ def test_words_are_those_of_the_tables(page):
         "weaker than in the clips"
     ) and "by 0.2" in pyramid_text.activity_text(-0.2, 3)
     assert pyramid_text.activity_text(0.2, 0) == "0.2 on average"
-    assert [
-        pyramid_text.ordinal(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)
-    ] == "1st 2nd 3rd 4th 11th 12th 21st 113th".split()
+    assert [pyramid_text.ordinal(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)] == [
+        "1st",
+        "2nd",
+        "3rd",
+        "4th",
+        "11th",
+        "12th",
+        "21st",
+        "113th",
+    ]
 
 
 def test_small_shares_keep_their_digits():
@@ -179,13 +186,13 @@ def test_an_edge_is_as_wide_as_its_share_and_grey_if_it_takes_away():
     assert not displayed.omitted
     figure = pyramid_figures.pyramid_graph_figure(FACTS[0], displayed, "k-")
     assert figure.role == "group"
-    drawn = [e for e in ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("path")]
+    drawn = list(ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("path"))
     by_end = {tuple(sorted(c for c in e.get("class", "").split() if c[0] == "e")): e for e in drawn}
     wide, against, unsure = (by_end[ends] for ends in (("e0", "e2"), ("e1", "e2"), ("e0", "e3")))
     assert float(wide.get("stroke-width", 0)) == pyramid_figures.MAX_EDGE_WIDTH and "one" in wide.get("class", "")
     assert float(against.get("stroke-width", 0)) == pytest.approx(pyramid_figures.MAX_EDGE_WIDTH * 3 / 7, abs=0.1)
     assert "faint" in against.get("class", "") and "unsure" in unsure.get("class", "")
-    assert "−30 % (−32 to −28 %) of convs.1 #11 through convs.0 #12" == against.findtext("title")
+    assert against.findtext("title") == "−30 % (−32 to −28 %) of convs.1 #11 through convs.0 #12"
     sizes = {e.findtext("title", "").split(":")[0]: float(e.get("r", 0)) for e in _circles(figure)}
     assert sizes["convs.1 #10"] > sizes["convs.0 #12"] > sizes["convs.0 #13"] == pyramid_figures.MIN_NODE_RADIUS
 

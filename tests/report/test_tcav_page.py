@@ -285,15 +285,15 @@ def test_tables_of_another_version_are_read_or_refused(tmp_path):
         writer.writerows({**line, "steering": "1"} for line in lines)
     assert len(open_run_folder(folder).score_rows) == len(ROWS)
     path.write_text("target,stage\na,b\n")
-    with pytest.raises(ValueError, match="scores.csv has no column concept, clip_type"):
+    with pytest.raises(ValueError, match=r"scores.csv has no column concept, clip_type"):
         write_report(folder)
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="there is no .*run.json"):
+    with pytest.raises(ValueError, match=r"there is no .*run.json"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match="run.json is damaged"):
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="no results that a page can show"):

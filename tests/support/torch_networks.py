@@ -8,7 +8,7 @@ own network where there is one.
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as functional
 
 from weights_conversion import torch_reference
 
@@ -30,11 +30,11 @@ def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
     x = x.flip(1)  # it was trained with OpenCV's frames, blue first
 
     def conv(name, x):
-        stages[name] = F.conv3d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=1).relu()
+        stages[name] = functional.conv3d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=1).relu()
         return stages[name]
 
     def pool(name, x, window=(2, 2, 2), padding=(0, 0, 0)):
-        stages[name] = F.max_pool3d(x, window, window, padding)
+        stages[name] = functional.max_pool3d(x, window, window, padding)
         return stages[name]
 
     x = pool("pool1", conv("conv1", x), (1, 2, 2))
@@ -44,8 +44,8 @@ def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
     x = pool("pool5", conv("conv5b", conv("conv5a", x)), padding=(0, 1, 1))
     x = x.flatten(1)  # channels first
     for name in ("fc6", "fc7"):
-        x = stages[name] = F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"]).relu()
-    return F.linear(x, p["fc8.weight"], p["fc8.bias"]), stages
+        x = stages[name] = functional.linear(x, p[f"{name}.weight"], p[f"{name}.bias"]).relu()
+    return functional.linear(x, p["fc8.weight"], p["fc8.bias"]), stages
 
 
 def pad_same(x, kernel, stride):
@@ -54,7 +54,7 @@ def pad_same(x, kernel, stride):
     for size, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1]):
         missing = max((-(-size // s) - 1) * s + k - size, 0)
         pads += [missing // 2, missing - missing // 2]
-    return F.pad(x, pads)
+    return functional.pad(x, pads)
 
 
 def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
@@ -62,12 +62,12 @@ def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
 
     def unit(name, x, stride=(1, 1, 1)):
         w = p[f"{name}.conv3d.weight"]
-        y = F.conv3d(pad_same(x, w.shape[2:], stride), w, stride=stride)
+        y = functional.conv3d(pad_same(x, w.shape[2:], stride), w, stride=stride)
         stages[name] = batch_norm(p, f"{name}.bn", y, 1e-3).relu()
         return stages[name]
 
     def pool(name, x, window, stride):
-        stages[name] = F.max_pool3d(pad_same(x, window, stride), window, stride)
+        stages[name] = functional.max_pool3d(pad_same(x, window, stride), window, stride)
         return stages[name]
 
     def mixed(name, x):
@@ -88,45 +88,47 @@ def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
         x = mixed(f"Mixed_4{letter}", x)
     x = pool("MaxPool3d_5a_2x2", x, (2, 2, 2), (2, 2, 2))
     x = mixed("Mixed_5c", mixed("Mixed_5b", x))
-    x = F.avg_pool3d(x, (2, 7, 7), stride=1)
+    x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
     stages["pool"] = x.mean((2, 3, 4))
-    logits = F.conv3d(x, p["logits.conv3d.weight"], p["logits.conv3d.bias"])
+    logits = functional.conv3d(x, p["logits.conv3d.weight"], p["logits.conv3d.bias"])
     return logits.mean((2, 3, 4)), stages
 
 
 def resnet3d(p: State, x, *, groups: int = 1, shortcut: str = "B") -> tuple[torch.Tensor, Stages]:
     """Depths, widths and the kind of block are read off the state dict."""
     stages = {}
-    x = F.conv3d(x, p["conv1.weight"], stride=(1, 2, 2), padding=3)
+    x = functional.conv3d(x, p["conv1.weight"], stride=(1, 2, 2), padding=3)
     x = stages["conv1"] = batch_norm(p, "bn1", x).relu()
-    x = stages["maxpool"] = F.max_pool3d(x, 3, 2, 1)
+    x = stages["maxpool"] = functional.max_pool3d(x, 3, 2, 1)
     for i in range(1, 5):
         j = 0
         while f"layer{i}.{j}.conv1.weight" in p:
             x = resnet_block(p, f"layer{i}.{j}", x, 2 if i > 1 and j == 0 else 1, groups, shortcut, stages)
             j += 1
     x = stages["pool"] = x.mean((2, 3, 4))
-    return F.linear(x, p["fc.weight"], p["fc.bias"]), stages
+    return functional.linear(x, p["fc.weight"], p["fc.bias"]), stages
 
 
 def resnet_block(p: State, name: str, x, stride: int, groups: int, shortcut: str, stages: Stages):
     if bottleneck := f"{name}.conv3.weight" in p:
-        y = batch_norm(p, f"{name}.bn1", F.conv3d(x, p[f"{name}.conv1.weight"])).relu()
+        y = batch_norm(p, f"{name}.bn1", functional.conv3d(x, p[f"{name}.conv1.weight"])).relu()
         stages[f"{name}.conv1"] = y
-        y = F.conv3d(y, p[f"{name}.conv2.weight"], stride=stride, padding=1, groups=groups)
+        y = functional.conv3d(y, p[f"{name}.conv2.weight"], stride=stride, padding=1, groups=groups)
         y = stages[f"{name}.conv2"] = batch_norm(p, f"{name}.bn2", y).relu()
-        y = F.conv3d(y, p[f"{name}.conv3.weight"])
+        y = functional.conv3d(y, p[f"{name}.conv3.weight"])
     else:
-        y = F.conv3d(x, p[f"{name}.conv1.weight"], stride=stride, padding=1)
+        y = functional.conv3d(x, p[f"{name}.conv1.weight"], stride=stride, padding=1)
         y = stages[f"{name}.conv1"] = batch_norm(p, f"{name}.bn1", y).relu()
-        y = F.conv3d(y, p[f"{name}.conv2.weight"], padding=1)
+        y = functional.conv3d(y, p[f"{name}.conv2.weight"], padding=1)
     last = "3" if bottleneck else "2"
     y = stages[f"{name}.conv{last}"] = batch_norm(p, f"{name}.bn{last}", y)
     if stride > 1 or y.shape[1] != x.shape[1]:
         if shortcut == "B":
-            x = batch_norm(p, f"{name}.downsample.1", F.conv3d(x, p[f"{name}.downsample.0.weight"], stride=stride))
+            x = batch_norm(
+                p, f"{name}.downsample.1", functional.conv3d(x, p[f"{name}.downsample.0.weight"], stride=stride)
+            )
         else:
-            x = F.avg_pool3d(x, 1, stride)
+            x = functional.avg_pool3d(x, 1, stride)
             x = torch.cat([x, torch.zeros_like(x[:, :1]).expand(-1, y.shape[1] - x.shape[1], -1, -1, -1)], 1)
         stages[f"{name}.downsample"] = x
     stages[f"{name}.sum"] = x + y
@@ -140,15 +142,15 @@ def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
     def preactivated(name, x, **options):
         w = p[f"{name}.conv.weight"]
         padding = [size // 2 for size in w.shape[2:]]
-        y = F.conv3d(
+        y = functional.conv3d(
             batch_norm(p, f"{name}.bn", x).relu(), w, padding=padding, groups=x.shape[1] // w.shape[1], **options
         )
         stages[name] = y
         return y
 
-    x = F.conv3d(x, p["conv1.conv.weight"], stride=(1, 2, 2), padding=(1, 2, 2))
+    x = functional.conv3d(x, p["conv1.conv.weight"], stride=(1, 2, 2), padding=(1, 2, 2))
     x = stages["conv1"] = batch_norm(p, "conv1.bn", x).relu()
-    x = stages["maxpool"] = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    x = stages["maxpool"] = functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
     for i, depth in zip((2, 3, 4, 5), (3, 4, 6, 3)):
         for j in range(1, depth + 1):
             name = f"conv{i}.B{j:02}"
@@ -161,7 +163,7 @@ def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
             x = stages[name] = x + y
     x = stages["tail"] = batch_norm(p, "tail.bn", x).relu()
     x = stages["pool"] = x.mean((2, 3, 4))
-    return F.linear(x, p["classifier.weight"], p["classifier.bias"]), stages
+    return functional.linear(x, p["classifier.weight"], p["classifier.bias"]), stages
 
 
 NETWORKS: dict[str, Callable[[State, torch.Tensor], tuple[torch.Tensor, Stages]]] = {

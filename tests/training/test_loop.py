@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -192,19 +193,19 @@ def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
 
 
 def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
-    with pytest.raises(ValueError, match="steps: .*learning_rate: .*warmup: expected at most the 0 steps"):
+    with pytest.raises(ValueError, match=r"steps: .*learning_rate: .*warmup: expected at most the 0 steps"):
         TrainConfig(steps=0, warmup=5, learning_rate=0.0)
 
 
 def test_what_has_no_labels_cannot_be_trained_on():
     class Unlabelled(Colours):
-        heads = {}
+        heads: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     with pytest.raises(ValueError, match="colours has no labels to train on"):
         loop.require_heads(Unlabelled())
 
     class OneClass(Colours):
-        heads = {"colour": ("red",)}
+        heads: ClassVar[dict[str, tuple[str, ...]]] = {"colour": ("red",)}
 
     with pytest.raises(ValueError, match="one class only for colour"):
         loop.require_heads(OneClass())

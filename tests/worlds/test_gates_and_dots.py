@@ -102,7 +102,7 @@ def test_labels_are_balanced_and_follow_nothing_else(name):
     factors = render.sample_factors(world, 11, np.arange(n))
     for question in world.questions.values():
         label = question.label(factors)
-        share = {"either": [9, 7], "both": [7, 9]}.get(name := _named(world, question), None)
+        share = {"either": [9, 7], "both": [7, 9]}.get(name := _named(world, question))
         expected = None if share is None else np.array(share) / 16 * n
         assert chisquare(np.bincount(label), expected).pvalue > 1e-3, name
         for factor, values in factors.items():
@@ -200,7 +200,7 @@ def test_without_the_scene_there_are_other_dots_around_the_same_key():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, question", [("dots", "form"), ("dots", "direction"), ("events", "order")])
+@pytest.mark.parametrize(("name", "question"), [("dots", "form"), ("dots", "direction"), ("events", "order")])
 def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):
     n, frame = 2400, 2
     clips = worlds.make_clips(name, n, 9)
@@ -277,7 +277,7 @@ def test_cheaters_fail_at_the_gates_they_should():
         ),
     }
     for name, (model, lines, fine) in cheats.items():
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match="gates failed") as error:
             measure_gates(model, name, 40, 2).check()
         failures = str(error.value).split("\n\n")[0]
         assert all(line in failures for line in lines) and fine not in failures, failures
@@ -285,7 +285,9 @@ def test_cheaters_fail_at_the_gates_they_should():
 
 def test_gates_know_how_many_answers_each_question_has():
     assert expected_range("frozen", "dynamic", 2) == (0.0, 0.5) and expected_range("frozen", "form", 4) == (0.0, 0.25)
-    with pytest.raises(ValueError, match="expected 18 logits per clip, 2 for order, 4 for colours, .* 2 for both, got"):
+    with pytest.raises(
+        ValueError, match=r"expected 18 logits per clip, 2 for order, 4 for colours, .* 2 for both, got"
+    ):
         measure_gates(lambda video: jnp.zeros((len(video), 16)), "events", 9)
 
 
@@ -304,7 +306,7 @@ def test_the_networks_that_ship_pass_their_gates(world):
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda: worlds.Dots(density=1.0), "density 1.0"),
         (lambda: worlds.Dots(size=13), "size 13 must hold a glyph of 14 pixels, in whole cells"),

@@ -43,7 +43,7 @@ def changed(before, after):
     return (before.video != after.video).any(-1)
 
 
-@pytest.mark.parametrize("world, shape", [("small", (8, 32, 32, 3)), ("large", (16, 64, 64, 3))])
+@pytest.mark.parametrize(("world", "shape"), [("small", (8, 32, 32, 3)), ("large", (16, 64, 64, 3))])
 def test_presets(world, shape):
     clips = worlds.make_clips(world, 3, 0)
     assert clips.video.shape == (3, *shape) and clips.video.dtype == np.float32
@@ -160,7 +160,7 @@ def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
             assert len(set(zip(y[:, frame].tolist(), x[:, frame].tolist()))) == SMALL.size**2
 
 
-@pytest.mark.parametrize("distance, best", [(12, 0.356), (0, 0.25)])
+@pytest.mark.parametrize(("distance", "best"), [(12, 0.356), (0, 0.25)])
 def test_what_the_two_objects_places_say_about_direction_is_as_documented(distance, best):
     """The right guesses of an ideal observer of the most telling frame, who sees nothing but both places."""
     world = worlds.GlyphWorld(distance=distance)
@@ -210,7 +210,7 @@ def test_boxes_cover_their_masks(world):
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
         (lambda: worlds.make_clips("smal", 1, 0), "did you mean small"),
         (lambda: worlds.make_clips("small", 0, 0), "n of at least 1"),
@@ -246,7 +246,7 @@ def coalition_values(clip, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape, step", [((3, 2, 2), 1), ((2, 2, 3), 1), ((2, 1, 6), 2), ((4, 3, 1), 1)])
+@pytest.mark.parametrize(("shape", "step"), [((3, 2, 2), 1), ((2, 2, 3), 1), ((2, 1, 6), 2), ((4, 3, 1), 1)])
 def test_shapley_values_equal_the_definition(shape, step):
     for seed in range(3):
         clip = (np.random.default_rng(seed).random(shape) < 0.7).astype(np.float32)
@@ -307,7 +307,7 @@ def test_an_oracle_passes_every_gate():
 def test_cheaters_fail_at_the_gates_they_should():
     model = Partial(lambda video: world_oracles.small_world_logits({"shape": "distractor", "flash": "any"}, video))
     result = measure_gates(model, n_clips=64, seed=2)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="gates failed") as error:
         result.check()
     message = str(error.value)
     for line in (
@@ -330,7 +330,7 @@ def test_gates_compile_once_and_refuse_what_is_no_answer():
     for _ in range(2):
         measure_gates(module, world, 9, batch_size=4, prepare=lambda video: video.mean((1, 2, 3)))
     assert compile_count(_run_model) == before + 1
-    with pytest.raises(ValueError, match="expected 16 logits per clip, 4 for shape, .*got shape \\(9, 3\\)"):
+    with pytest.raises(ValueError, match=r"expected 16 logits per clip, 4 for shape, .*got shape \(9, 3\)"):
         measure_gates(lambda video: video.mean((1, 2, 3)), world, 9)
     with pytest.raises(ValueError, match="finite"):
         measure_gates(lambda video: jnp.full((len(video), 16), jnp.nan), world, 9)
@@ -373,4 +373,4 @@ def test_videos_come_back_from_the_disk(tmp_path):
 def test_what_needs_jax_is_there_when_asked_for():
     assert set(worlds.__all__) <= {name for name in worlds.__all__ if getattr(worlds, name) is not None}
     with pytest.raises(AttributeError, match="no attribute 'gate'"):
-        worlds.gate  # noqa: B018
+        _ = worlds.gate

@@ -22,7 +22,7 @@ class WorkerDiedError(RuntimeError):
     """With what is known of why."""
 
 
-class WorkerTimeout(WorkerDiedError):
+class WorkerTimeoutError(WorkerDiedError):
     """It was ended, since it had not answered in time."""
 
 
@@ -51,7 +51,7 @@ class Worker:
             self.connection.send_bytes(message)
             if not self.connection.poll(timeout):
                 self.close()
-                raise WorkerTimeout(f"not within {timeout:g} s")
+                raise WorkerTimeoutError(f"not within {timeout:g} s")
             succeeded, response = self.connection.recv()
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise WorkerDiedError(self._exit_reason()) from error

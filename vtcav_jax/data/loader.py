@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.decode_worker import Worker, WorkerDiedError, WorkerTimeout
+from vtcav_jax.data.decode_worker import Worker, WorkerDiedError, WorkerTimeoutError
 from vtcav_jax.data.source import Source, SourceItem
 
 ITEM_TIMEOUT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
@@ -145,7 +145,7 @@ class _WorkerPool:
             self.live_workers.discard(dead_worker)
             i = position[1] if isinstance(position, tuple) else position
             item = self.reader.source.items[i]
-            if isinstance(error, WorkerTimeout):
+            if isinstance(error, WorkerTimeoutError):
                 reason = f"could not be read within {self.timeout:g} s; leave it out, or wait for it with num_workers=0"
             else:
                 reason = f"brought down the process that read it ({error}); leave it out"

@@ -5,6 +5,7 @@ any network with taps. Where all between them is linear, these sum to r_i less t
 levels is run by itself, its input put in at its first stage, so that what lies before is not computed again.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,7 +25,6 @@ from vtcav_jax.runs.pyramid_rows import Edge, Node
 from vtcav_jax.stats import intervals
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
-import itertools
 
 StageValues = dict[str, Array]
 ResponseWeighting = Literal["relevant", "mean"]

@@ -1,5 +1,6 @@
 """Where a pyramid can have its levels: at stages through which everything goes."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,6 @@ from jax.extend.core import Literal
 
 from vtcav_jax.attribution.score_model import ExplainContext
 from vtcav_jax.names import unknown_name_message
-import itertools
 
 PyramidLevel = tuple[str, ...]  # stages of one depth, such as the branches of a block
 

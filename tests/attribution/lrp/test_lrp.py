@@ -102,7 +102,10 @@ def test_bounded_rule_by_loops():
     x, w, s, b, c = (random.normal(size=n) for n in (7, (5, 7), 5, 5, 5))
     low, high = x - random.random(7), x + random.random(7)
     arrays = [jnp.asarray(a, jnp.float32) for a in (x, w, s, b, low, high)]
-    call = lambda x: rules.z_b_rule(lambda x, w: w @ x, rules.LrpRules(), x, *arrays[1:])  # noqa: E731
+
+    def call(x):
+        return rules.z_b_rule(lambda x, w: w @ x, rules.LrpRules(), x, *arrays[1:])
+
     bounded_relevance = jax.vjp(call, arrays[0])[1](jnp.asarray(c, jnp.float32))[0]
     relevance, out, v = (s * (w @ x) + b) * c, np.zeros(7), w * s[:, None]
     for j in range(5):
@@ -301,13 +304,13 @@ def test_many_stages_of_the_same_rules_share_a_pass(net, video):
 def test_errors_say_what_was_expected(swin, net, video):
     with pytest.raises(ValueError, match="needs a network with ReLUs"):
         attribution.explain(swin, video, CLASSES, "guided_backprop")
-    with pytest.raises(ValueError, match="deep_taylor needs bounds=... as well"):
+    with pytest.raises(ValueError, match=r"deep_taylor needs bounds=... as well"):
         attribution.explain(net, video, CLASSES, "deep_taylor")
     with pytest.raises(ValueError, match=r"no option of lrp_gamma named 'rule' \(did you mean rules"):
         attribution.explain(net, video, CLASSES, "lrp_gamma", rule=None)
     with pytest.raises(ValueError, match="alpha - beta must be 1"):
         rules.LrpRules("alpha_beta", alpha=2.0, beta=0.0)
-    with pytest.raises(ValueError, match="does not depend on convs.2"):
+    with pytest.raises(ValueError, match=r"does not depend on convs.2"):
         attribution.explain(net, video, attribution.Channel("convs.1", 1), "lrp_gamma", "convs.2")
 
     def curved(video, tap=tap.identity_tap):

@@ -141,14 +141,14 @@ def test_methods_are_checked_before_anything_is_computed(cnn):
         ("smoothgrad", None),
         ("lrp_gamma", "convs.0"),
     )
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="gradcamm") as error:
         explain_videos.resolve_methods(
             cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1]
         )
     message = str(error.value)
     assert "no method named 'gradcamm'" in message and "followed through a VideoSwin" in message
     assert "leave the stage out" in message and "no stage named 'convs.9'" in message
-    with pytest.raises(ValueError, match="does not depend on convs.2"):
+    with pytest.raises(ValueError, match=r"does not depend on convs.2"):
         explain_videos.resolve_methods(cnn, ["gradcam@convs.2"], [], questions)
 
 

@@ -132,8 +132,8 @@ def test_maps_have_names_and_faults_are_told(clips):
     cell_values = partition.pool_to_cells({"a": of_video, "b": maps, "c": np.ones((2, 18))}, cut, 2)
     assert cell_values.shape == (3, 2, 18) and cell_values.dtype == np.float32
     np.testing.assert_array_equal(cell_values[0], cell_values[1])
+    bad = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.inf, maps)
     with pytest.raises(ValueError, match=r"d is \(2, 17\); e is not finite for clips 1; f is \(1, 6, 8, 12\)"):
-        bad = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.inf, maps)
         partition.pool_to_cells({"d": np.ones((2, 17)), "e": bad, "f": maps[:1]}, cut, 2)
     with pytest.raises(ValueError, match="there are none"):
         partition.pool_to_cells({}, cut, 2)

@@ -453,7 +453,7 @@ def test_rows_are_complete_and_never_alone(nets, clips):
     with pytest.raises(ValueError, match="one is not finite for clips 0, 1, 2"):
         faithfulness_metrics.evaluate_maps(net, clips, Class(CLASSES), bad)
     with pytest.raises(
-        ValueError, match="(?s)no metric named 'insertoin'.*insertion.*no fill named 'glue'.*random are"
+        ValueError, match=r"(?s)no metric named 'insertoin'.*insertion.*no fill named 'glue'.*random are"
     ):
         faithfulness_metrics.evaluate_maps(
             net, clips, 0, {"random": gradient_map}, metrics=["insertoin"], infills=["glue"]

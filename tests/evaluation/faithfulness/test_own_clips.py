@@ -115,7 +115,7 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
 
 
 @pytest.mark.parametrize(
-    "classes, pairs",
+    ("classes", "pairs"),
     [
         ([0, 0, 1, 1], 2),
         ([0, 0, 0, 1], 1),

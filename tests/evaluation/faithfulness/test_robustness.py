@@ -71,7 +71,7 @@ def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
     paired = partial(brightness, grid=(3, 8, 8))  # steps of two frames: one later they are cut elsewhere
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET, frames=2) > 0.999).all()
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET) < 0.9).all()
-    with pytest.raises(ValueError, match="move by 1 to 4, as 6 are there.*got 5"):
+    with pytest.raises(ValueError, match=r"move by 1 to 4, as 6 are there.*got 5"):
         robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=5)
 
 

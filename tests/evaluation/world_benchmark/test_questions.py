@@ -42,7 +42,7 @@ def ungated(network, world, *ids):
     return EvalSet(models.load(network), world, ids, make_clips(world, 64, 4), object.__new__(Gates), 4)
 
 
-@pytest.mark.parametrize("name, world", [("events_cnn", "events"), ("shortcut_cnn", "shortcut"), ("cnn", "small")])
+@pytest.mark.parametrize(("name", "world"), [("events_cnn", "events"), ("shortcut_cnn", "shortcut"), ("cnn", "small")])
 def test_each_place_belongs_to_one_thing(name, world):
     about = ungated(f"worlds_{name}", world, *questions_by_world(models.load(f"worlds_{name}"))[world])
     total = np.sum(list(about.areas.values()), 0)

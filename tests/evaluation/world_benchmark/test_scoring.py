@@ -171,13 +171,13 @@ def test_what_owns_shapley_values_is_exact_where_they_are_known():
 
 def test_errors_are_sentences():
     loaded = models.load("worlds_cnn")
-    with pytest.raises(ValueError, match="no method named 'grad_cam' .did you mean gradcam"):
+    with pytest.raises(ValueError, match=r"no method named 'grad_cam' .did you mean gradcam"):
         build_entries(loaded, ["grad_cam"])
-    with pytest.raises(ValueError, match="expected package.module:function"):
+    with pytest.raises(ValueError, match=r"expected package.module:function"):
         import_function("nowhere:function")
     with pytest.raises(ValueError, match="there is no world W99"):
         evaluation.score_method("gradcam", loaded, ["W99"])
-    assert {name for name in METHOD_BUDGETS} <= {entry.method_name for entry in build_entries(loaded)}
+    assert set(METHOD_BUDGETS) <= {entry.method_name for entry in build_entries(loaded)}
 
 
 @pytest.fixture(scope="module")

@@ -7,123 +7,53 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts import ConceptSets, read_sets
+from tests.support.planted_experiment import (
+    CLIPS,
+    GEOMETRY,
+    NETWORK,
+    QUICK,
+    TARGETS,
+    Planted,
+    run_experiment,
+    video,
+    write,
+)
+from vtcav_jax.concepts import read_sets
 from vtcav_jax.data import SamplingConfig, open_source
-from vtcav_jax.data.encode import encode_lossless_mp4
-from vtcav_jax.models import Network
 from vtcav_jax.runs.tcav_rows import ScoreRow
-from vtcav_jax.tap import identity_tap, steered_logits
+from vtcav_jax.tap import steered_logits
 from vtcav_jax.tcav.experiment import comparisons, fill_cache
-from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.comparisons import Comparison
 from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
 from vtcav_jax.tcav.experiment.plan import plan_experiment
-from vtcav_jax.tcav.experiment.run import ExperimentResults
 from vtcav_jax.tcav.experiment.verdicts import is_finding as is_found
 from vtcav_jax.tcav.features.cache import Cache, CachedFeatures, load_features
 from vtcav_jax.tcav.score_clips import score_clips
 from vtcav_jax.tcav.vector_file import load_vectors
 
-GEOMETRY = ClipSpec(frames=4, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-COLUMNS = (
-    "target,stage,concept,clip_type,negatives,n_clips,tcav_score,tcav_score_low,tcav_score_high,derivative,"
-    "derivative_low,derivative_high,p,p_adjusted,verdict"
-).split(",")
-QUICK = ExperimentConfig(
-    permutations=499,
-    estimator="mean_difference",
-    bootstrap_draws=50,
-    calibration_trials=6,
-    max_target_clips=6,
-    correction="bh",
-    batch_size=4,
-    export_vectors=False,
-)
-
-
-class Planted(nnx.Module):
-    """`red` is raised by red and lowered by blue, `moves` by what changes, `flat` is linear, `deaf` hears nothing."""
-
-    stages = ("features", "pool")
-
-    def __init__(self):
-        self.scale = nnx.Param(jnp.ones(()))
-
-    def __call__(self, video, tap=identity_tap):
-        change = jnp.sqrt(jnp.square(video[:, 1:] - video[:, :-1]) + 1e-3)
-        x = tap("features", self.scale[...] * jnp.concatenate([video[:, 1:], change], -1))
-        x = tap("pool", x.mean((1, 2, 3)))
-        red, moves = jnp.tanh(x[:, 0]) - jnp.tanh(2 * x[:, 2]), jnp.tanh(x[:, 3] * x[:, 4] + x[:, 5])
-        return jnp.stack([red, moves, x[:, 1] - x[:, 2], 0 * red], -1)
-
-
-CLASSES = ("red", "moves", "flat", "deaf")
-NETWORK = Network(Planted(), GEOMETRY, {"label": CLASSES}, "planted")
-COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
-
-
-def video(rng, name, flicker):
-    """A shade of its own over noise, that changes from frame to frame or does not."""
-    picture = rng.integers(80, 120, (1, 16, 16, 3)) + rng.integers(-15, 16, 3) + np.array(COLOURS[name])
-    frames = picture + (rng.integers(-40, 41, (4, 16, 16, 3)) if flicker else np.zeros((4, 1, 1, 1), int))
-    return np.clip(frames, 0, 255).astype(np.uint8)
-
-
-def write(path, frames):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_lossless_mp4(frames))
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("planted")
-    for name in ("red", "blue"):
-        for i in range(8):
-            dynamic = video(rng, name, True)
-            write(folder / f"concepts/{name}/static/{i}.mp4", video(rng, name, False))
-            write(folder / f"concepts/{name}/dynamic/{i}.mp4", dynamic)
-            write(folder / f"concepts/{name}/frozen/{i}.mp4", dynamic[2:3].repeat(4, 0))
-    for s in range(3):
-        for i in range(6):
-            for kind in ("static", "dynamic"):
-                write(folder / f"concepts/random_{s}/{kind}/{i}.mp4", video(rng, "random", kind == "dynamic"))
-    for name in CLASSES:
-        for i in range(7):
-            write(folder / f"targets/{name}/{i}.mp4", video(rng, "random", True))
-    return folder
-
-
-def run_experiment(
-    clip_folder: Path,
-    folder: Path,
-    config: ExperimentConfig = QUICK,
-    targets: Sequence[str] = CLASSES,
-    sets: ConceptSets | None = None,
-    **more: Any,
-) -> ExperimentResults:
-    sets = sets or read_sets(clip_folder / "concepts")
-    source = open_source(clip_folder / "targets")
-    return experiment_run.run(NETWORK, targets, source, sets, config, folder, **more)
-
-
-@pytest.fixture(scope="module")
-def finished(clip_folder, tmp_path_factory):
-    return run_experiment(clip_folder, tmp_path_factory.mktemp("runs") / "one", replace(QUICK, export_vectors=True))
-
-
-CLIPS, TARGETS = 2 * 3 * 8 + 3 * 2 * 6, 4 * 6
+COLUMNS = [
+    "target",
+    "stage",
+    "concept",
+    "clip_type",
+    "negatives",
+    "n_clips",
+    "tcav_score",
+    "tcav_score_low",
+    "tcav_score_high",
+    "derivative",
+    "derivative_low",
+    "derivative_high",
+    "p",
+    "p_adjusted",
+    "verdict",
+]
 
 
 def test_what_was_planted_is_found_and_nothing_else(finished):
@@ -252,7 +182,7 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(clip_folder
         raise AssertionError("nothing may be encoded")
 
     monkeypatch.setattr(fill_cache, "stream", never)
-    with pytest.raises(ValueError, match="the smallest p possible is 0.05.* 1599 permutations would do"):
+    with pytest.raises(ValueError, match=r"the smallest p possible is 0.05.* 1599 permutations would do"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
     with pytest.raises(ValueError, match="random sets would do"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permute="sets", comparisons=("absolute",)))
@@ -261,11 +191,11 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(clip_folder
         run_experiment(clip_folder, tmp_path / "run", few)
     with pytest.raises(ValueError, match="did you mean features"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, stages=("feature", "pool")))
-    with pytest.raises(ValueError, match="no target named 'rad'.*did you mean red"):
+    with pytest.raises(ValueError, match=r"no target named 'rad'.*did you mean red"):
         run_experiment(clip_folder, tmp_path / "run", targets=("rad",))
     shutil.copytree(clip_folder / "concepts", tmp_path / "concepts")
     shutil.copy(clip_folder / "targets/red/0.mp4", tmp_path / "concepts/red/static/9.mp4")
-    with pytest.raises(ValueError, match="red/static/9.mp4 is the target"):
+    with pytest.raises(ValueError, match=r"red/static/9.mp4 is the target"):
         run_experiment(
             clip_folder, tmp_path / "run", replace(QUICK, max_target_clips=None), sets=read_sets(tmp_path / "concepts")
         )
@@ -326,7 +256,9 @@ def test_questions_have_seeds_of_their_own_and_stages_are_globs():
     assert resolve_stages(("*",), known) == known
     assert resolve_stages(("pool", "layers.?"), known) == ("layers.0", "layers.1", "pool")
     assert [field.name for field in fields(ScoreRow)][: len(COLUMNS)] == COLUMNS
-    with pytest.raises(ValueError, match="l2: expected more than 0, got 0; correction: expected one of .*, got 'none'"):
+    with pytest.raises(
+        ValueError, match=r"l2: expected more than 0, got 0; correction: expected one of .*, got 'none'"
+    ):
         ExperimentConfig(correction="none", l2=0.0)
 
 

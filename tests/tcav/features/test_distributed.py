@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tcav.experiment.test_run import CLIPS, QUICK, TARGETS, clip_folder, finished, run_experiment  # noqa: F401
+from tests.support.planted_experiment import CLIPS, QUICK, TARGETS, run_experiment
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features import encode as feature_encoding
 
@@ -26,15 +26,27 @@ from vtcav_jax.tcav.features import distributed
 clip_folder, run, processes, process, port = sys.argv[1:]
 if int(processes) > 1:
     distributed.connect(f"localhost:{port}", int(processes), int(process))
-from tests.tcav.experiment import test_run as t
+from tests.support import planted_experiment as t
 run = Path(run)
 results = t.run_experiment(Path(clip_folder), run, replace(t.QUICK, export_vectors=True, steering_controls=3))
 print(jax.device_count(), len(results.rows), results.passes.forwards, results.passes.backwards)
 """
-EXACT = (
-    "target stage concept clip_type negatives n_clips verdict comparison n_concept n_negatives n_random_sets n_ties"
-    " degenerate zero_gradient"
-).split()
+EXACT = [
+    "target",
+    "stage",
+    "concept",
+    "clip_type",
+    "negatives",
+    "n_clips",
+    "verdict",
+    "comparison",
+    "n_concept",
+    "n_negatives",
+    "n_random_sets",
+    "n_ties",
+    "degenerate",
+    "zero_gradient",
+]
 P = ("p", "p_adjusted", "p_step", "p_unit", "p_sign_count", "auc_p")
 
 
@@ -70,7 +82,7 @@ def assert_same_table(ours, theirs):
 
 
 @pytest.mark.slow
-def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):  # noqa: F811
+def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):
     single = started(clip_folder, tmp_path / "one/run")
     four = started(clip_folder, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
     words = last_words(single, four)
@@ -81,7 +93,7 @@ def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):  # noqa: F81
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_write_the_table_of_one(clip_folder, finished, tmp_path):  # noqa: F811
+def test_two_processes_share_the_work_and_write_the_table_of_one(clip_folder, finished, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -121,7 +133,7 @@ def test_what_processes_need_to_find_each_other(arguments, message):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(clip_folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(clip_folder, tmp_path, monkeypatch, capsys):
     config = replace(QUICK, stages=("pool",), comparisons=("absolute",), calibration_trials=0, batch_size=8)
     usual = run_experiment(clip_folder, tmp_path / "usual/run", config, ("red",))
     sizes = []

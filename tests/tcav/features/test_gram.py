@@ -176,7 +176,7 @@ def test_spilling_changes_nothing(model, videos, tmp_path):
     a = np.random.default_rng(0).normal(size=(2, 11))
     ours, theirs = (out.examples["first"].linear_combination(a) for out in (spilled, usual))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="may use 1.86e-05 GiB of memory; name a folder"):
+    with pytest.raises(ValueError, match=r"may use 1.86e-05 GiB of memory; name a folder"):
         encoded(model, videos, EncodeConfig(budget=20_000))
 
 
@@ -291,6 +291,6 @@ def test_stages_without_a_grid_have_no_space():
         return tap("x", video.reshape(len(video), -1, 3)).mean(1)
 
     video = np.zeros((2, *SHAPE), np.float32)
-    with pytest.raises(ValueError, match="x: an activation of shape .96, 3. per clip has no axes known as space"):
+    with pytest.raises(ValueError, match=r"x: an activation of shape .96, 3. per clip has no axes known as space"):
         encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("space"))
     assert encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("all")).examples["x"].shape == (3,)

@@ -4,6 +4,7 @@ The precision of a motion part against flow is that of the code which came after
 is measured in pixels, the camera's part is taken off, and maps are compared at their own resolution.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,6 @@ from jaxtyping import Bool, Float, UInt8
 
 from vtcav_jax.attribution.motion.selective_relevance import MotionSplit
 from vtcav_jax.attribution.resample import area_resize
-import itertools
 
 FlowAlgorithm = Literal["farneback", "dis"]
 

@@ -1,0 +1,99 @@
+"""A network with planted answers and a folder of clips for it: what experiments are tested on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.concepts import ConceptSets, read_sets
+from vtcav_jax.data import open_source
+from vtcav_jax.data.encode import encode_lossless_mp4
+from vtcav_jax.models import Network
+from vtcav_jax.tap import identity_tap
+from vtcav_jax.tcav.experiment import run as experiment_run
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.experiment.run import ExperimentResults
+
+GEOMETRY = ClipSpec(frames=4, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+QUICK = ExperimentConfig(
+    permutations=499,
+    estimator="mean_difference",
+    bootstrap_draws=50,
+    calibration_trials=6,
+    max_target_clips=6,
+    correction="bh",
+    batch_size=4,
+    export_vectors=False,
+)
+
+
+class Planted(nnx.Module):
+    """`red` is raised by red and lowered by blue, `moves` by what changes, `flat` is linear, `deaf` hears nothing."""
+
+    stages = ("features", "pool")
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, video, tap=identity_tap):
+        change = jnp.sqrt(jnp.square(video[:, 1:] - video[:, :-1]) + 1e-3)
+        x = tap("features", self.scale[...] * jnp.concatenate([video[:, 1:], change], -1))
+        x = tap("pool", x.mean((1, 2, 3)))
+        red, moves = jnp.tanh(x[:, 0]) - jnp.tanh(2 * x[:, 2]), jnp.tanh(x[:, 3] * x[:, 4] + x[:, 5])
+        return jnp.stack([red, moves, x[:, 1] - x[:, 2], 0 * red], -1)
+
+
+CLASSES = ("red", "moves", "flat", "deaf")
+NETWORK = Network(Planted(), GEOMETRY, {"label": CLASSES}, "planted")
+COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
+
+
+def video(rng, name, flicker):
+    """A shade of its own over noise, that changes from frame to frame or does not."""
+    picture = rng.integers(80, 120, (1, 16, 16, 3)) + rng.integers(-15, 16, 3) + np.array(COLOURS[name])
+    frames = picture + (rng.integers(-40, 41, (4, 16, 16, 3)) if flicker else np.zeros((4, 1, 1, 1), int))
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def write(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_lossless_mp4(frames))
+
+
+def write_clip_folder(folder: Path) -> Path:
+    """Concept sets and target videos in files."""
+    rng = np.random.default_rng(0)
+    for name in ("red", "blue"):
+        for i in range(8):
+            dynamic = video(rng, name, True)
+            write(folder / f"concepts/{name}/static/{i}.mp4", video(rng, name, False))
+            write(folder / f"concepts/{name}/dynamic/{i}.mp4", dynamic)
+            write(folder / f"concepts/{name}/frozen/{i}.mp4", dynamic[2:3].repeat(4, 0))
+    for s in range(3):
+        for i in range(6):
+            for kind in ("static", "dynamic"):
+                write(folder / f"concepts/random_{s}/{kind}/{i}.mp4", video(rng, "random", kind == "dynamic"))
+    for name in CLASSES:
+        for i in range(7):
+            write(folder / f"targets/{name}/{i}.mp4", video(rng, "random", True))
+    return folder
+
+
+def run_experiment(
+    clip_folder: Path,
+    folder: Path,
+    config: ExperimentConfig = QUICK,
+    targets: Sequence[str] = CLASSES,
+    sets: ConceptSets | None = None,
+    **more: Any,
+) -> ExperimentResults:
+    sets = sets or read_sets(clip_folder / "concepts")
+    source = open_source(clip_folder / "targets")
+    return experiment_run.run(NETWORK, targets, source, sets, config, folder, **more)
+
+
+CLIPS, TARGETS = 2 * 3 * 8 + 3 * 2 * 6, 4 * 6
