@@ -1,11 +1,13 @@
-"""--task=truth: what is measured is kept, and what cannot be is told before anything is measured."""
+"""--task=evaluate_methods: what is measured is kept, and what cannot be is told before anything is measured."""
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.cli_runner import command_context
 from vtcav_jax import models, worlds
 from vtcav_jax.evaluation.world_benchmark import result_store
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
@@ -14,14 +16,22 @@ from vtcav_jax.runs.evaluation_rows import NotApplicable
 from vtcav_jax.worlds.gates import Gates
 
 
+def evaluate(run, **options):
+    from vtcav_jax.cli.commands import evaluate_methods as task
+
+    task.evaluate_methods(task.EvaluateMethodsArguments(run=run, **options), command_context())
+
+
 def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
     path = result_store.result_path(tmp_path, "../net", "small", "a/b")
     assert path.parent == tmp_path / result_store.RESULT_PARTS_FOLDER
-    measured = MethodResult("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
-    result_store.write_results(path, [measured], [NotApplicable("x", "net", "no ReLUs")])
-    (found,), refused = result_store.read_results(path)
-    assert (found.method, found.forward_passes, found.seconds) == ("m", 3, 0.5) and refused[0].reason == "no ReLUs"
-    np.testing.assert_array_equal(found.metrics["WHERE"], measured.metrics["WHERE"])
+    result = MethodResult("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
+    result_store.write_results(path, [result], [NotApplicable("x", "net", "no ReLUs")])
+    (restored,), refused = result_store.read_results(path)
+    assert (restored.method, restored.forward_passes, restored.seconds) == ("m", 3, 0.5) and refused[
+        0
+    ].reason == "no ReLUs"
+    np.testing.assert_array_equal(restored.metrics["WHERE"], result.metrics["WHERE"])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"is damaged .* remove it"):
         result_store.read_results(path)
@@ -34,19 +44,19 @@ def test_what_another_version_kept_is_not_taken_for_ours(monkeypatch):
     assert all(list(package.glob(pattern)) for pattern in task.EVALUATION_CODE)
     before = task.cache_version(("W2",))
     assert task.cache_version(("W2",)) == before != task.cache_version(("W2", "W3"))
-    monkeypatch.setattr(task, "code_version", lambda *patterns: "another")
+    monkeypatch.setattr(task, "source_hash", lambda *patterns: "another")
     assert task.cache_version(("W2",)) != before
 
 
 def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_path, monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
-    def failed(*of):
+    def failed(*arguments):
         raise ValueError("the network does not go by the planted causes")
 
-    monkeypatch.setattr(task, "material", failed)
+    monkeypatch.setattr(task, "build_eval_set", failed)
     with pytest.raises(ValueError, match="does not go by the planted causes"):
-        task.evaluate_methods(["worlds_cnn"], tmp_path / "run", methods=("gradcam",), questions=("W2",))
+        evaluate(tmp_path / "run", networks=("worlds_cnn",), methods=("gradcam",), questions=("W2",))
     assert not list((tmp_path / "run").glob("parts/*.npz"))
 
 
@@ -54,27 +64,27 @@ def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_p
 def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
-    asked = []
+    jobs = []
 
-    def network(about, tell):
-        asked.append((about.name, about.world, about.ids))
+    def network(job, report_progress):
+        jobs.append((job.network_name, job.world, job.question_ids))
         return task.EvaluationResult([], [], "", [], [], [])
 
-    monkeypatch.setattr(task, "network", network)
-    monkeypatch.setattr(task, "report", lambda folders: None)
-    task.evaluate_methods([], tmp_path / "one", methods=("gradcam",), questions=("W7", "W8 both"), max_clips=4)
-    can = {
+    monkeypatch.setattr(task, "evaluate_network", network)
+    monkeypatch.setattr(task, "write_page", lambda folders: None)
+    evaluate(tmp_path / "one", methods=("gradcam",), questions=("W7", "W8 both"), max_clips=4)
+    answerable = {
         name: set(sum(questions_by_world(models.load(name)).values(), ())) & {"W7", "W8 both"}
         for name in models.shipped_networks()
     }
-    assert {name: set(ids) for name, _, ids in asked} == {name: some for name, some in can.items() if some}
-    assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in asked}
+    assert {name: set(ids) for name, _, ids in jobs} == {name: ids for name, ids in answerable.items() if ids}
+    assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in jobs}
     with pytest.raises(ValueError, match="worlds_cnn does not answer W7; it answers W1, W2, W3, W4"):
-        task.evaluate_methods(["worlds_cnn"], tmp_path / "two", methods=("gradcam",), questions=("W7",), max_clips=4)
+        evaluate(tmp_path / "two", networks=("worlds_cnn",), methods=("gradcam",), questions=("W7",), max_clips=4)
     with pytest.raises(ValueError, match="there is no world W77"):
-        task.evaluate_methods([], tmp_path / "three", methods=("gradcam",), questions=("W77",), max_clips=4)
+        evaluate(tmp_path / "three", methods=("gradcam",), questions=("W77",), max_clips=4)
     with pytest.raises(ValueError, match="a run of something else"):
-        task.evaluate_methods([], tmp_path / "one", methods=("saliency",), questions=("W7",), max_clips=4)
+        evaluate(tmp_path / "one", methods=("saliency",), questions=("W7",), max_clips=4)
 
 
 @pytest.mark.slow
@@ -82,32 +92,32 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     """Nothing that was measured is measured again."""
     from vtcav_jax.cli.commands import evaluate_methods as task
 
-    asked, groups = dict(worlds=("W7",), clips=12), []
+    options, groups = dict[str, Any](questions=("W7",), max_clips=12), []
     real = task.measure_entries
 
-    def counted(about, entries):
+    def counted(eval_set, entries):
         if len(groups) == stop:
             raise KeyboardInterrupt
         groups.append(tuple(dict.fromkeys(entry.method for entry in entries)))
-        return real(about, entries)
+        return real(eval_set, entries)
 
     clips = worlds.make_clips("shortcut", 12, 77)
-    about = EvalSet(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
-    monkeypatch.setattr(task, "material", lambda *of: about)  # the gates are passed once
-    monkeypatch.setattr(task, "measure", counted)
+    eval_set = EvalSet(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
+    monkeypatch.setattr(task, "build_eval_set", lambda *arguments: eval_set)  # the gates are passed once
+    monkeypatch.setattr(task, "measure_entries", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
     with pytest.raises(KeyboardInterrupt):
-        task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
+        evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=methods, **options)
     assert groups == [("gradcam", "saliency")]
     stop = 99
-    task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=methods, **asked)
-    free = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
-    assert groups[1:] == [("gradcam_framewise",), *free]
-    task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "whole", methods=methods, **asked)
-    tables = [without_seconds(tmp_path / name / "truth.csv") for name in ("run", "whole")]
+    evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=methods, **options)
+    trivial = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
+    assert groups[1:] == [("gradcam_framewise",), *trivial]
+    evaluate(tmp_path / "whole", networks=("worlds_shortcut_cnn",), methods=methods, **options)
+    tables = [without_seconds(tmp_path / name / "method_scores.csv") for name in ("run", "whole")]
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
     with pytest.raises(ValueError, match="a run of something else"):  # rows that are made together would be others
-        task.evaluate_methods(["worlds_shortcut_cnn"], tmp_path / "run", methods=("xgradcam",), **asked)
+        evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=("xgradcam",), **options)
 
 
 class Passed(Gates):

@@ -18,6 +18,7 @@ from vtcav_jax.cli import help_text
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
 from vtcav_jax.cli.main import parse_command
 from vtcav_jax.cli.tasks import TASKS
+from vtcav_jax.tap import stages_of
 
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
@@ -44,7 +45,7 @@ def test_stages_of_a_large_network():
     assert "88,048,984 parameters, 400 classes" in text
     rows = {line.split()[0]: line for line in text.splitlines()[4:]}
     model, _ = models.abstract_model("video_swin_b_k400")
-    assert tuple(rows) == model.stages
+    assert tuple(rows) == stages_of(model)
     assert re.search(r"16 x 14 x 14 x 512 +1,605,632 +612.50 MiB", rows["layers.2"])
 
 

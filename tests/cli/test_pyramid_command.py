@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.support.cli_runner import command_context
 from vtcav_jax import models
-from vtcav_jax.cli.commands.pyramid import PyramidConfig, align_vectors, pyramid
-from vtcav_jax.data import SamplingConfig
+from vtcav_jax.cli.commands.pyramid import PyramidArguments, PyramidConfig, align_vectors, pyramid
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs.tcav_rows import VectorRow
@@ -28,7 +28,14 @@ def made(channels):
 
 
 def quality(auc, auc_p):
-    known = {"stage": "convs.2", "concept": "a/b", "kind": "static", "against": "others", "auc": auc, "auc_p": auc_p}
+    known = {
+        "stage": "convs.2",
+        "concept": "a/b",
+        "clip_type": "static",
+        "negatives": "others",
+        "auc": auc,
+        "auc_p": auc_p,
+    }
     return VectorRow(**{field.name: known.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore
 
 
@@ -52,21 +59,17 @@ def vectors_at(folder, stage):
     return folder
 
 
+def run_pyramid(run, videos, **options):
+    pyramid(PyramidArguments(model="worlds_cnn", videos=videos, run=run, config=QUICK, **options), command_context())
+
+
 def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
     at = vectors_at(tmp_path / "tcav", "pool")
     with pytest.raises(ValueError, match=r"are at pool, none of which is a level here \(convs.2\)"):
-        pyramid(
-            "worlds_cnn",
-            "worlds:small:4:7",
-            tmp_path / "run",
-            SamplingConfig(),
-            QUICK,
-            targets=["shape"],
-            concept_run=at,
-        )
+        run_pyramid(tmp_path / "run", "worlds:small:4:7", targets=("shape",), concept_run=at)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"the target is at convs.0, and no stage"):
-        pyramid("worlds_cnn", "worlds:small:4:7", tmp_path / "run", SamplingConfig(), QUICK, targets=["convs.0#3"])
+        run_pyramid(tmp_path / "run", "worlds:small:4:7", targets=("convs.0#3",))
 
 
 @pytest.mark.slow
@@ -74,16 +77,7 @@ def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
     at = vectors_at(tmp_path / "tcav", "convs.2")
     for name, clips in (("many", 8), ("lone", 1)):
         spec = f"worlds:small:{clips}:7"
-        pyramid(
-            "worlds_cnn",
-            spec,
-            tmp_path / name,
-            SamplingConfig(),
-            QUICK,
-            targets=["shape"],
-            concept_run=at,
-            num_workers=0,
-        )
+        run_pyramid(tmp_path / name, spec, targets=("shape",), concept_run=at, num_workers=0)
     many, lone = (open_run_folder(tmp_path / name) for name in ("many", "lone"))
     assert many.pyramid_facts[0].n_reference_clips == 4 and not many.pyramid_facts[0].same_clips
     assert lone.pyramid_facts[0].n_reference_clips == 0 and lone.pyramid_facts[0].same_clips
@@ -96,4 +90,4 @@ def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
         assert "ring (static) against others" in page
         assert ("activity counts from 0" in page) == (run is lone)
     with (tmp_path / "many" / "pyramid_concepts.csv").open() as file:
-        assert next(csv.reader(file))[4:7] == ["concept", "kind", "against"]
+        assert next(csv.reader(file))[4:7] == ["concept", "clip_type", "negatives"]

@@ -10,6 +10,11 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import IO
+
+from absl import flags
+
+from vtcav_jax.cli.tasks import CommandContext
 
 ROOT = str(Path(__file__).parents[2])
 SERVER = """
@@ -44,6 +49,11 @@ for line in sys.stdin:
 """
 
 
+def _stream(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
 @cache
 def _server() -> subprocess.Popen:
     return subprocess.Popen(
@@ -55,7 +65,7 @@ def stop_cli_server() -> None:
     """Of the process that others are forked from."""
     if _server.cache_info().currsize:
         with _server() as server:
-            server.stdin.close()
+            _stream(server.stdin).close()
         _server.cache_clear()
 
 
@@ -64,8 +74,14 @@ def run_cli(*arguments, program="main.start()") -> tuple[int, str, str]:
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         output_files = [Path(folder, name) for name in ("out", "err")]
-        server.stdin.write(json.dumps([program, list(map(str, arguments)), *map(str, output_files)]) + "\n")
-        server.stdin.flush()
-        code = server.stdout.readline()
+        _stream(server.stdin).write(json.dumps([program, list(map(str, arguments)), *map(str, output_files)]) + "\n")
+        _stream(server.stdin).flush()
+        code = _stream(server.stdout).readline()
         assert code, "the process that commands are forked from has ended"
-        return int(code), *(path.read_text(encoding="utf-8") for path in output_files)
+        out, err = (path.read_text(encoding="utf-8") for path in output_files)
+        return int(code), out, err
+
+
+def command_context() -> CommandContext:
+    """The context of a command that was not typed: without flags."""
+    return CommandContext(flags.FlagValues())

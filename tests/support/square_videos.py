@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ class SquareDetector:
                 rows, columns = np.nonzero((np.abs(frame.astype(int) - colour) < 8).all(-1))
                 if len(rows):
                     corners = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-                    yield Box(number, track, label, *map(int, corners), frame[0, 0, 0] / 255)
+                    left, top, right, bottom = map(int, corners)
+                    yield Box(number, track, label, left, top, right, bottom, frame[0, 0, 0] / 255)
 
 
 def square_video(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
@@ -55,7 +57,7 @@ def write_square_videos(folder, count=6):
 
 
 def mining_config(*names, **overrides):
-    defaults = dict(clip_frames=6, num_random_sets=2, random_set_size=4, max_clips_per_video=2)
+    defaults = dict[str, Any](clip_frames=6, num_random_sets=2, random_set_size=4, max_clips_per_video=2)
     return MiningConfig(concepts.parse_concepts(names or ("red",)), **defaults | overrides)
 
 

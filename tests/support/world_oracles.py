@@ -46,7 +46,7 @@ def flash_counts(video, region):
     cells = range(2 * h // 32, 5 * h // 32)
     distance = [jnp.abs(video - jnp.asarray(c)[None, None, None, None]).max(-1) for c in glyphs.FLASH_COLOURS]
     flashing = (jnp.stack(distance, 2) < 0.3).astype(jnp.float32)  # b t 4 h w
-    core = sum(jnp.roll(flashing, (-i, -j), (-2, -1)) for i in cells for j in cells)
+    core = jnp.stack([jnp.roll(flashing, (-i, -j), (-2, -1)) for i in cells for j in cells]).sum(0)
     if region == "any":
         return core.max((-2, -1))
     key_position = shape_fits(colour_mask(video, "key")).max(2).reshape(b, t, 1, -1).argmax(-1, keepdims=True)

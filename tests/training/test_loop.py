@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,9 @@ pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step coun
 
 CLIP_SPEC = ClipSpec(frames=2, size=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CONFIG = TrainConfig(steps=12, batch_size=8, learning_rate=0.05, warmup=2, checkpoint_every=4, weight_decay=0.0)
-HEADS = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
+HEADS: dict[str, tuple[str, ...]] = {"colour": ("red", "green", "blue"), "bright": ("dark", "light")}
+NO_HEADS: dict[str, tuple[str, ...]] = {}
+ONE_CLASS: dict[str, tuple[str, ...]] = {"colour": ("red",)}
 
 
 class MeanColour(nnx.Module):
@@ -199,13 +200,13 @@ def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
 
 def test_what_has_no_labels_cannot_be_trained_on():
     class Unlabelled(Colours):
-        heads: ClassVar[dict[str, tuple[str, ...]]] = {}
+        heads = NO_HEADS
 
     with pytest.raises(ValueError, match="colours has no labels to train on"):
         loop.require_heads(Unlabelled())
 
     class OneClass(Colours):
-        heads: ClassVar[dict[str, tuple[str, ...]]] = {"colour": ("red",)}
+        heads = ONE_CLASS
 
     with pytest.raises(ValueError, match="one class only for colour"):
         loop.require_heads(OneClass())

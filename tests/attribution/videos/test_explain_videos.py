@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl.flags import FlagValues
 
+from tests.support.cli_runner import command_context
 from tests.support.typed import readable
 from vtcav_jax import attribution, models
 from vtcav_jax.attribution import targets
@@ -18,7 +18,6 @@ from vtcav_jax.attribution.videos import explain_videos, map_store
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
-from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.data.world_export import write_clips
@@ -27,7 +26,7 @@ from vtcav_jax.worlds import make_clips
 
 WORLD = "worlds:small:5:3"
 UINT8_CLIPS = SamplingConfig(normalise=False)
-CONTEXT = CommandContext(FlagValues())
+CONTEXT = command_context()
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
-from tests.tcav.experiment import test_run as t
+from tests.support import planted_experiment as t
 from vtcav_jax.tcav.experiment import run as experiment, stage_grams
 from vtcav_jax.tcav.features.cache import Cache
 from vtcav_jax.tcav.steering import steering_check

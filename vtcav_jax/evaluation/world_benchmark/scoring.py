@@ -170,7 +170,12 @@ def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodR
             )
             out.append(
                 MethodResult(
-                    entries[i].method, first.stage, name, first.cost or measured_passes, median_seconds, metrics
+                    entries[i].method,
+                    first.stage,
+                    name,
+                    first.forward_passes or measured_passes,
+                    median_seconds,
+                    metrics,
                 )
             )
     for (name, entry), parts_of in measure_stability(eval_set, make, entries, maps_by_head).items():
