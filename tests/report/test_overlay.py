@@ -22,11 +22,11 @@ def test_colours_order_the_values_and_zero_has_none():
 
 def test_values_have_their_colours():
     sequential, diverging = (colormaps.color_table(signed=signed) for signed in (False, True))
-    signed = colormaps.coloured(np.array([-2.0, -1, 0, 1, 5]), 1.0, signed=True)
+    signed = colormaps.apply_colormap(np.array([-2.0, -1, 0, 1, 5]), 1.0, signed=True)
     np.testing.assert_array_equal(signed[[0, 1, 3, 4]], diverging[[0, 0, 255, 255]])
     assert np.ptp(signed[2].astype(int)) <= 4
-    np.testing.assert_array_equal(colormaps.coloured(np.array([0.0, 1]), 1.0, signed=False), sequential[[0, 255]])
-    np.testing.assert_array_equal(colormaps.coloured(np.zeros(2), 0.0, signed=False), sequential[[0, 0]])
+    np.testing.assert_array_equal(colormaps.apply_colormap(np.array([0.0, 1]), 1.0, signed=False), sequential[[0, 255]])
+    np.testing.assert_array_equal(colormaps.apply_colormap(np.zeros(2), 0.0, signed=False), sequential[[0, 0]])
 
 
 def written(text, most=60):

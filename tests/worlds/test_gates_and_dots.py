@@ -294,7 +294,7 @@ def test_gates_know_how_many_answers_each_question_has():
 @pytest.mark.slow
 @pytest.mark.parametrize("world", NAMES)
 def test_the_networks_that_ship_pass_their_gates(world):
-    """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=truth."""
+    """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=evaluate_methods."""
     loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
     geometry = loaded.clip_spec
@@ -345,7 +345,7 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     world: Any = source.world  # every world here has a speed
     for head, question in world.questions.items():
         there = present(regions.target_region(source, window, clip_spec, head))
-        boxes = [clips.masks[mask][0] for mask in (regions.ENTITY_MASKS[entity] for entity in question.entities)]
+        boxes = [clips.masks[mask][0] for mask in (regions.SQUARE_MASKS[entity] for entity in question.entities)]
         np.testing.assert_array_equal(there, np.any(boxes, 0))
     flow = present(regions.ground_truth_flow(source, window))
     key = clips.masks["key"][0, 1:]

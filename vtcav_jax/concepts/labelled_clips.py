@@ -161,7 +161,8 @@ def _file_hashes(items: Iterable[SourceItem]) -> dict[str, str]:
 def _concept_fault(concept: Concept, source: Source) -> str | None:
     definition = f"{concept.name}=@{concept.head}:{concept.answer}"
     if concept.head not in source.heads:
-        return f"{definition}: {unknown_name_message('question of the videos', [str(concept.head)], source.heads or ['none'])}"
+        message = unknown_name_message("question of the videos", [str(concept.head)], source.heads or ["none"])
+        return f"{definition}: {message}"
     if concept.answer not in source.heads[concept.head]:
         subject = f"answer to {concept.head}"
         return f"{definition}: {unknown_name_message(subject, [str(concept.answer)], source.heads[concept.head])}"

@@ -103,7 +103,7 @@ def pyramid_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreR
     ]:
         warn(
             f"pyramids are not scored: {', '.join(too_small)} has under {2 * MIN_CLIPS_PER_SIDE} clips of an"
-            f" answer; add --truth_clips"
+            f" answer; add --max_clips"
         )
         return []
     results: dict[str, list[dict[str, _SideResult]]] = {name: [] for name in eval_set.question_ids}

@@ -12,7 +12,7 @@ from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.render import WorldClips
 from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
-ENTITY_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
+SQUARE_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
 DIRECTION_FACTORS = {
     "dis_box": "dis_direction",
     "key_box": "direction",
@@ -30,7 +30,7 @@ def target_region(
     if isinstance(source, WorldSource):
         masks, questions = _render_window(source, window).masks, source.world.questions
         entities = questions[head].entities if head in questions else ("key",)
-        region_masks = [masks[mask][0] for entity, mask in ENTITY_MASKS.items() if mask in masks and entity in entities]
+        region_masks = [masks[mask][0] for entity, mask in SQUARE_MASKS.items() if mask in masks and entity in entities]
         region = (
             np.any(region_masks, 0)
             if region_masks

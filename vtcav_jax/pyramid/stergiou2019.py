@@ -60,6 +60,6 @@ def _kernel(model: Any, stage: str) -> Float[np.ndarray, "h i o"]:
     array = None if kernel is None else np.asarray(kernel[...])
     if array is None or array.ndim != 5:
         raise ValueError(
-            f'{stage} is not named after a convolution; edge_rule="stergiou2019" needs one there, edge_rule="gradient" does not'
+            f"{stage} is not named after a convolution; edge_rule stergiou2019 needs one there, gradient does not"
         )
     return array.reshape(-1, *array.shape[3:])

@@ -20,7 +20,9 @@ def color_table(*, signed: bool) -> UInt8[np.ndarray, "levels 3"]:
     return table
 
 
-def coloured(values: Float[np.ndarray, "*shape"], largest: float, *, signed: bool) -> UInt8[np.ndarray, "*shape 3"]:
+def apply_colormap(
+    values: Float[np.ndarray, "*shape"], largest: float, *, signed: bool
+) -> UInt8[np.ndarray, "*shape 3"]:
     """0 to `largest` in sequential colours, or from its negative to it in diverging ones; beyond, the last colour."""
     share = values / largest if largest > 0 else np.zeros_like(values)
     place = (share + 1) / 2 if signed else share

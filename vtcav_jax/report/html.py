@@ -35,7 +35,8 @@ def document(title: str, intro: str, sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:;'
         " style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{THEME_CSS}{FIGURE_CSS}{PAGE_CSS}</style></head>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,">'
+        f"<style>{THEME_CSS}{FIGURE_CSS}{PAGE_CSS}</style></head>"
         f"<body><header><h1>{escape(title)}</h1>{intro}</header><nav>{links}</nav><main>{body}</main></body></html>\n"
     )
 

@@ -56,7 +56,8 @@ def linked_panels(graph: Figure, prefix: str, panels: Sequence[LinkedPanel]) -> 
 
 
 def _active_mark_rules(selector: str, node: int) -> str:
-    return f"{selector} .n{node} circle {{ {ACTIVE_MARK_CSS} stroke-width: 3; }}\n{selector} .e{node} {{ {ACTIVE_MARK_CSS} }}\n"
+    marks = f"{selector} .n{node} circle {{ {ACTIVE_MARK_CSS} stroke-width: 3; }}\n"
+    return f"{marks}{selector} .e{node} {{ {ACTIVE_MARK_CSS} }}\n"
 
 
 def link_list(lead: str, link_items: Sequence[LinkItem], prefix: str) -> str:

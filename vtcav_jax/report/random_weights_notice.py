@@ -33,5 +33,8 @@ def random_runs_warning(runs: Sequence[RunFolder], labels: Sequence[str]) -> str
     ]
     if not random_labels:
         return ""
-    text = f"The weights of {', '.join(random_labels)} are random: that network has learnt nothing, and its numbers mean nothing."
+    text = (
+        f"The weights of {', '.join(random_labels)} are random: that network has learnt nothing, and its numbers mean"
+        " nothing."
+    )
     return html.callout(html.paragraph(text), "warn")

@@ -75,7 +75,8 @@ def load_vectors(folder: Path) -> VectorBundle:
     try:
         with safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["about"])
-            return VectorBundle({name: file.get_tensor(name) for name in file.keys()}, **metadata)
+            names = file.keys()
+            return VectorBundle({name: file.get_tensor(name) for name in names}, **metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not what --task=tcav writes ({error}); give the run's command again") from error
 

@@ -55,7 +55,7 @@ def stream_windows(
     if slide_over_video:
         if clip_spec.sampling == "uniform" or sampling.clips_per_video > 1:
             raise ValueError(
-                "of a whole video clips follow each other; leave out --num_clips, or --whole_video (which a"
+                "of a whole video clips follow each other; leave out --clips_per_video, or --slide_over_video (which a"
                 " network whose frames are spread over the video does not need)"
             )
         sampling = replace(sampling, start=0)

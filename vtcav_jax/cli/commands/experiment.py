@@ -7,8 +7,8 @@ from vtcav_jax import tap
 from vtcav_jax.cli.arguments import ModelArguments, VideoArguments, explicit_flags
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.cli.commands.mine_concepts import MineConceptsArguments, MiningArguments
-from vtcav_jax.cli.commands.pipeline import run_pipeline
 from vtcav_jax.cli.commands.tcav import TcavArguments, TestArguments
+from vtcav_jax.cli.pipeline import run_pipeline
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info
 from vtcav_jax.settings import concerning, required, setting

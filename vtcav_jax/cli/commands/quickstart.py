@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtcav_jax.cli.arguments import run_folder
-from vtcav_jax.cli.commands.pipeline import run_pipeline
+from vtcav_jax.cli.pipeline import run_pipeline
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder

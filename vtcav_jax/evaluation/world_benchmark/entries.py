@@ -96,7 +96,7 @@ def build_entries(
     if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_MAPS]:
         raise ValueError(
             unknown_name_message("method", missing, [*METHODS, *TRIVIAL_MAPS])
-            + "; your own: --method=package.module:function"
+            + "; your own: --custom_method=package.module:function"
         )
     stages = distinct_grid_stages(network)
     out = [Entry(name, function=import_function(name)) for name in dict.fromkeys(custom_methods)]

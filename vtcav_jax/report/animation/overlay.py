@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vtcav_jax.report.animation.lettering import HEIGHT, width, write
-from vtcav_jax.report.colormaps import LEVELS, color_table, coloured
+from vtcav_jax.report.colormaps import LEVELS, apply_colormap, color_table
 
 MIN_PANEL_SIDE = 192  # of a panel in pixels; smaller clips are enlarged by whole pixels
 MAX_PANELS_PER_ROW = 4  # panels side by side
@@ -21,7 +21,7 @@ MAX_INTERPOLATED_CELLS = 28  # cells along a side: more are pixels, which are sh
 SCALE_QUANTILE = 0.995  # of a map's values are within its scale
 MAX_MAP_OPACITY = 0.85  # of a pixel's colour is the map's where that is largest
 
-RgbFrames = UInt8[np.ndarray, "frames h w 3"]
+OverlayFrames = UInt8[np.ndarray, "frames h w 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Panel:
         return float(np.quantile(np.abs(self.map), SCALE_QUANTILE)) or float(np.abs(self.map).max())
 
 
-def overlay_maps(video: RgbFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
+def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
     """The film and all panels, frame by frame, under `caption`."""
     scale = max(1, math.ceil(MIN_PANEL_SIDE / video.shape[2]))
     video = video.repeat(scale, 1).repeat(scale, 2)
@@ -76,18 +76,18 @@ def overlay_maps(video: RgbFrames, panels: Sequence[Panel], caption: str) -> UIn
     return out
 
 
-def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> RgbFrames:
+def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayFrames:
     """The map over a film without colours, the more of it the larger its values are."""
     frames, h, w = grey.shape[:3]
     values = _interpolate_frames(panel.map, panel.positions, frames)
     values = np.stack([_enlarge(one, (h, w)) for one in values])
     scale_limit = panel.scale_limit
     opacity = np.sqrt(np.clip(np.abs(values) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
-    colours = coloured(values, scale_limit, signed=panel.signed)
+    colours = apply_colormap(values, scale_limit, signed=panel.signed)
     return np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
 
 
-def _draw_title(cell: RgbFrames, title: str, panel: Panel | None) -> None:
+def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
     """The title, and under it the colours with the numbers at their ends."""
     w = cell.shape[2]
     write(cell[0], title, 0, 0, INK_COLOUR, most=w)
@@ -103,7 +103,7 @@ def _draw_title(cell: RgbFrames, title: str, panel: Panel | None) -> None:
     cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
 
 
-def _draw_profile(cell: RgbFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple) -> None:
+def _draw_profile(cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple) -> None:
     """A bar for each frame, upwards what is positive and downwards what is negative; the frame shown is marked."""
     frames, height, w = cell.shape[:3]
     edges = np.linspace(0, w, frames + 1).astype(int)

@@ -293,5 +293,6 @@ def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: ScoreRow, co
         return
     if not math.isnan(row.relative_derivative_low):
         canvas.line(x(row.relative_derivative_low), y, x(row.relative_derivative_high), y, f"bar {colour}")
-    title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} ({format_range(row.relative_derivative_low, row.relative_derivative_high)}), {row.verdict}"
+    interval = format_range(row.relative_derivative_low, row.relative_derivative_high)
+    title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} ({interval}), {row.verdict}"
     canvas.dot(x(row.relative_derivative), y, colour if is_finding(row) else "faint", title)

@@ -69,7 +69,9 @@ def _describe_motion(labels: Sequence[str], motion_found: Sequence[bool]) -> str
     names_with_motion = [name for name, is_moved in zip(labels, motion_found) if is_moved]
     if not names_with_motion:
         return "that its motion matters is shown in none"
-    return f"its motion matters in {_all_runs(len(labels)) if len(names_with_motion) == len(labels) else f'{join_names(names_with_motion)} only'}"
+    if len(names_with_motion) == len(labels):
+        return f"its motion matters in {_all_runs(len(labels))}"
+    return f"its motion matters in {join_names(names_with_motion)} only"
 
 
 def _all_runs(n: int) -> str:

@@ -36,7 +36,8 @@ def profile_figure(steps: Sequence[ProfileRow]) -> Figure:
     if finite:
         canvas.path([(a, y(row.mass)) for a, row in finite], "bar one")
     for a, row in finite:
-        title = f"step {row.time_step + 1} of {row.n_time_steps}: {format_share(row.mass, row.low, row.high)} of {row.n_clips} clips"
+        share_text = format_share(row.mass, row.low, row.high)
+        title = f"step {row.time_step + 1} of {row.n_time_steps}: {share_text} of {row.n_clips} clips"
         canvas.dot(a, y(row.mass), "one", title, 3)
     canvas.text(left, bottom + 18, "clip begins", "soft")
     canvas.text(FIGURE_WIDTH - 8, bottom + 18, "ends", "soft", "end")
@@ -107,7 +108,8 @@ def clip_motion_figure(rows: Sequence[ClipMotionRow]) -> Figure:
     canvas.text(8, 62, "least motion first", "soft")
     for i, row in enumerate(displayed):
         value, low, high = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high
-        title = f"{row.clip}, {row.answer}: {format_share(value, low, high)} of {row.score:.3g} needs the order of the frames"
+        share_text = format_share(value, low, high)
+        title = f"{row.clip}, {row.answer}: {share_text} of {row.score:.3g} needs the order of the frames"
         _draw_share(canvas, x, 42 + 8 * i, (value, low, high), "faint" if low <= 0 <= high else "two", title, 3)
     label = f"{first.target}: share of each clip's score that needs the order of its frames"
     return canvas.figure(slug("motion_clips", first.target), label)

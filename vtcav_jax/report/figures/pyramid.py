@@ -99,7 +99,8 @@ def _draw_edges(
         css_class = "one" if row.share > 0 else "faint"
         css_class += " unsure" if row.share_low <= 0 <= row.share_high else ""
         css_class += f" e{row.child}" + (f" e{row.parent}" if row.parent >= 0 else "")
-        title = f"{format_node_share(row.share, row.share_low, row.share_high)} of {names[row.parent]} through {names[row.child]}"
+        share_text = format_node_share(row.share, row.share_low, row.share_high)
+        title = f"{share_text} of {names[row.parent]} through {names[row.child]}"
         width = max(0.7, MAX_EDGE_WIDTH * abs(row.share) / max_share)
         canvas.line(*positions[row.parent], *positions[row.child], css_class, title, width)
 

@@ -72,7 +72,8 @@ class Canvas:
         title_element = f"<title>{escape(title)}</title>" if title else ""
         width_attribute = f' stroke-width="{width:.1f}"' if width else ""
         self.elements.append(
-            f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{css_class}"{width_attribute}>{title_element}</path>'
+            f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{css_class}"{width_attribute}>'
+            f"{title_element}</path>"
         )
 
     @contextmanager
@@ -92,13 +93,15 @@ class Canvas:
         title_element = f"<title>{escape(title)}</title>" if title else ""
         opacity_attribute = "" if opacity == 1 else f' fill-opacity="{opacity:.2f}"'
         self.elements.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w, 0):.1f}" height="{max(h, 0):.1f}" class="{css_class}"{opacity_attribute}>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w, 0):.1f}" height="{max(h, 0):.1f}" class="{css_class}"'
+            f"{opacity_attribute}>"
             f"{title_element}</rect>"
         )
 
     def dot(self, x: Number, y: Number, css_class: str, title: str, r: Number = 4.5) -> None:
         self.elements.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot thin {css_class}"><title>{escape(title)}</title></circle>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" class="dot thin {css_class}">'
+            f"<title>{escape(title)}</title></circle>"
         )
 
     def text(
@@ -108,7 +111,8 @@ class Canvas:
         shortened = text if not max_chars or len(text) <= max_chars else text[: max_chars - 1] + "…"
         title = f"<title>{escape(text)}</title>" if shortened != text else ""
         self.elements.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">{escape(shortened)}{title}</text>'
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">'
+            f"{escape(shortened)}{title}</text>"
         )
 
     def figure(self, name: str, label: str) -> Figure:

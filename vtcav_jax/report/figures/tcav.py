@@ -126,7 +126,8 @@ def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
     for i, row in enumerate(primary):
         y = 40 + 22 * i
         significant = is_finding(row)
-        title = f"{row.name}: {format_number(row.tcav_score)} ({format_range(row.tcav_score_low, row.tcav_score_high)}), {row.verdict}"
+        interval = format_range(row.tcav_score_low, row.tcav_score_high)
+        title = f"{row.name}: {format_number(row.tcav_score)} ({interval}), {row.verdict}"
         canvas.text(8, y + 4, f"{row.concept}, {row.clip_type}", "" if significant else "soft", max_chars=22)
         bar_width = max(x(row.tcav_score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
         canvas.rect(

@@ -31,7 +31,8 @@ def draw_training_curves(metrics: Path) -> Path:
     path = metrics.with_suffix(".svg")
     atomic.write_text(
         path,
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CURVES_WIDTH} {2 * CURVES_HEIGHT}" width="{CURVES_WIDTH}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CURVES_WIDTH} {2 * CURVES_HEIGHT}" '
+        f'width="{CURVES_WIDTH}" '
         f'height="{2 * CURVES_HEIGHT}" font-family="system-ui, sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{"".join(panels)}</svg>\n',
     )
@@ -61,7 +62,8 @@ def _panel(
     for i in range(5):
         value = high * i / 4
         parts.append(
-            f'<line x1="{MARGIN_LEFT}" x2="{MARGIN_LEFT + width}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>'
+            f'<line x1="{MARGIN_LEFT}" x2="{MARGIN_LEFT + width}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
+            'stroke="#ddd"/>'
         )
         parts.append(f'<text x="{MARGIN_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
         step = last * i / 4

@@ -172,7 +172,7 @@ def static_dynamic_section(run: RunFolder) -> Section | None:
 
 
 def steering_section(run: RunFolder) -> Section | None:
-    """Where --steering has moved the clips; a finding that does not hold there is greyed."""
+    """Where --steering_controls has moved the clips; a finding that does not hold there is greyed."""
     if not run.steering_rows:
         return None
     lines = [

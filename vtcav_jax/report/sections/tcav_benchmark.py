@@ -110,7 +110,8 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
         canvas.line(
             x(false_positives.low), y(power.value), x(false_positives.high), y(power.value), f"thin {css_class}"
         )
-        title = f"{name} at {stage}: power {format_number(power.value)} ({format_range(power.low, power.high)}), false positives"
+        title = f"{name} at {stage}: power {format_number(power.value)} ({format_range(power.low, power.high)}),"
+        title += " false positives"
         canvas.dot(
             x(false_positives.value),
             y(power.value),

@@ -96,7 +96,8 @@ def _describe_time(rows: Sequence[MapRow], steps: Sequence[ProfileRow]) -> str:
     if half >= EVEN_TIME_SHARE:
         return f"It hardly tells one moment from another: {half_text}; spread evenly it would be 50 %."
     best = max(steps, key=lambda one: one.mass if not math.isnan(one.mass) else -1)
-    where = f"at {format_percent((best.time_step + 0.5) / best.n_time_steps)} of the clip ({format_percent(best.mass)} of the map)"
+    position = format_percent((best.time_step + 0.5) / best.n_time_steps)
+    where = f"at {position} of the clip ({format_percent(best.mass)} of the map)"
     typical = (
         f"over all clips most lies {where}"
         if best.low > 1 / best.n_time_steps
@@ -116,7 +117,8 @@ def completeness_text(rows: Sequence[MapRow]) -> str:
         else ""
     )
     if median <= LARGE_COMPLETENESS_GAP:
-        return f"Its sums account for the score to within {format_percent(median)} ({format_percent(worst)} at worst){suffix}."
+        bounds = f"{format_percent(median)} ({format_percent(worst)} at worst)"
+        return f"Its sums account for the score to within {bounds}{suffix}."
     return (
         f"Its sums miss {format_percent(median)} of the score ({format_percent(worst)} at worst): read where it"
         f" lies, not how much of"

@@ -261,7 +261,10 @@ def accuracy_text(predictions: Sequence[PredictionRow]) -> str:
 def _low_accuracy_text(target: str, predictions: Sequence[PredictionRow]) -> str:
     if 2 * sum(prediction.correct for prediction in predictions) >= len(predictions):
         return ""
-    return f"The network answers {target} on only {accuracy_text(predictions)}: these scores are of a class that it seldom sees here."
+    return (
+        f"The network answers {target} on only {accuracy_text(predictions)}: these scores are of a class that it seldom"
+        " sees here."
+    )
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -135,7 +135,9 @@ def _require_shared_cache(store: Cache) -> None:
     distributed.main_process_first(lambda: store.path(token, ".json").unlink(missing_ok=True))
     if not all(visible):
         blind = ", ".join(str(i) for i, is_visible in enumerate(visible) if not is_visible)
-        raise ValueError(f"{store.folder} of process 0 is not what process {blind} sees; name a --cache that all share")
+        raise ValueError(
+            f"{store.folder} of process 0 is not what process {blind} sees; name a --cache_dir that all share"
+        )
 
 
 def _total_passes(passes: PassCounter) -> PassCounter:

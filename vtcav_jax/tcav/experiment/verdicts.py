@@ -56,10 +56,12 @@ def format_score_table(rows: Sequence[ScoreRow], max_rows: int = 120) -> str:
             f"{'adjusted':>9}  verdict"
         )
         for row in target_rows[:max_rows]:
-            effect_text = f"{row.relative_derivative:+.3f} ({row.relative_derivative_low:+.3f} {row.relative_derivative_high:+.3f})"
+            interval = f"{row.relative_derivative_low:+.3f} {row.relative_derivative_high:+.3f}"
+            effect_text = f"{row.relative_derivative:+.3f} ({interval})"
             lines.append(
                 f" "
-                f" {row.stage:20.20}{row.concept:20.20}{row.clip_type:9.9}{row.negatives:10.10}{row.tcav_score:>6.2f}{effect_text:>24}"
+                f" {row.stage:20.20}{row.concept:20.20}{row.clip_type:9.9}{row.negatives:10.10}{row.tcav_score:>6.2f}"
+                f"{effect_text:>24}"
                 f"{row.p:>9.2g}{row.p_adjusted:>9.2g}  {row.verdict}"
             )
         if len(target_rows) > max_rows:

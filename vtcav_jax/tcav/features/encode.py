@@ -214,10 +214,10 @@ def _gradients(model, video, table, stages, config, mesh):
 
 def _widen(value: Array) -> Array:
     """At least float32: sums over positions and products are not for fewer digits."""
-    return value.astype(at_least_float32(value.dtype))
+    return value.astype(accumulation_dtype(value.dtype))
 
 
-def at_least_float32(dtype: Any) -> Any:
+def accumulation_dtype(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
 
 
@@ -275,7 +275,7 @@ def stage_shapes(
             problems.append(f"{stage}: {error}")
             continue
         shape = tuple(size for i, size in enumerate(value.shape[1:]) if i not in removed_axes)
-        shapes[stage] = shape, at_least_float32(value.dtype)
+        shapes[stage] = shape, accumulation_dtype(value.dtype)
     if problems:
         raise ValueError("; ".join(problems))
     return shapes

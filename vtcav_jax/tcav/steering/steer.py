@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from vtcav_jax import tap as taps
 from vtcav_jax.runtime import Runtime
-from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, SCORE_FNS, EncodeConfig, at_least_float32, class_table
+from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, SCORE_FNS, EncodeConfig, accumulation_dtype, class_table
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.features.microbatches import ClipBatches, map_batches
@@ -158,7 +158,7 @@ def _compiled_score_changes(model, moves, video, table, stage, score_fn, mesh):
     def local(model, moves, video, table):
         def scores(tap):
             logits = model(video, tap)
-            logits = logits.astype(at_least_float32(logits.dtype))
+            logits = logits.astype(accumulation_dtype(logits.dtype))
             return jnp.take_along_axis(SCORE_FNS[score_fn](logits), table, axis=-1)
 
         baseline_scores = scores(taps.identity_tap)
