@@ -182,7 +182,7 @@ def _read_table(folder: Path) -> list[ConceptClip]:
         if not row["file"] or ".." in Path(row["file"]).parts or Path(row["file"]).is_absolute():
             faults.append(f"line {line}: {row['file']!r} is no path within the folder")
         elif not row["concept"] or not row["clip_type"]:
-            faults.append(f"line {line}: the concept or the kind is empty")
+            faults.append(f"line {line}: the concept or the clip type is empty")
         elif not path.is_file():
             faults.append(f"line {line}: {row['file']} is missing")
         elif row.get("sha256") not in (None, "", file_sha256 := _sha256(path)):
@@ -207,7 +207,9 @@ def read_csv_rows(path: Path, required_columns: Iterable[str]) -> list[tuple[int
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", strict=True)
             if missing := [name for name in required_columns if name not in (reader.fieldnames or ())]:
-                raise ValueError(f"{path} has no column {', '.join(missing)}; expected a first line with them")
+                raise ValueError(
+                    f"{path} has no column {', '.join(missing)}; expected a first line with them, or mine the folder again if an older version wrote it"
+                )
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); write it anew") from error

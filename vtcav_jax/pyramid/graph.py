@@ -32,8 +32,8 @@ class Selection:
             or self.max_channels < 1
         ):
             raise ValueError(
-                "expected by mass or threshold with a value above 0 and at most 1, or by top with a whole number, and "
-                f"most of at least 1; got {self.rule!r}, {self.value}, {self.max_channels}"
+                "expected rule mass or threshold with a value above 0 and at most 1, or top with a whole number, and "
+                f"max_channels of at least 1; got {self.rule!r}, {self.value}, {self.max_channels}"
             )
 
     @classmethod

@@ -44,7 +44,7 @@ def write_report(folder: Path) -> Path:
     sections = [section for build in SECTION_BUILDERS for section in build(run)]
     if not sections:
         raise ValueError(
-            f"--run={folder} has no results that a page can show, such as scores.csv; let the run end first: give its"
+            f"{folder} has no results that a page can show, such as scores.csv; let the run end first: give its"
             " command again"
         )
     sections += [tables_section(run), reproduction_section(run)]

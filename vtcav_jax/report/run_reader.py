@@ -218,7 +218,7 @@ def open_run_folder(folder: Path) -> RunFolder:
     """The run in `folder`, if it is one that has ended."""
     record_path = folder / RUN_RECORD_FILE
     if not record_path.is_file():
-        raise ValueError(f"--run={folder}: there is no {record_path}; expected the folder of a run")
+        raise ValueError(f"there is no {record_path}; expected the folder of a run")
     records = []
     for path in (record_path, *sorted(folder.glob("run_*.json"))):
         try:

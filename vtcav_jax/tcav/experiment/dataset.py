@@ -17,6 +17,7 @@ from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.features.cache import content_key
 
 T = TypeVar("T")
@@ -116,7 +117,8 @@ def select_clips(
     seed: int,
 ) -> ExperimentClips:
     """Chooses the targets' clips and checks all files; a clip in two places is refused, one that is broken left out."""
-    class_clips = {name: clips_of_class(network, name, source, max_clips, seed) for name in dict.fromkeys(targets)}
+    with concerning("targets"):
+        class_clips = {name: clips_of_class(network, name, source, max_clips, seed) for name in dict.fromkeys(targets)}
     if not class_clips:
         raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
     items = sorted({i for _, rows, _ in class_clips.values() for i in rows})

@@ -11,6 +11,7 @@ from vtcav_jax import tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
+from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig, resolve_stages
@@ -235,7 +236,8 @@ def plan_experiment(
     clip_spec = network.clip_spec
     network_stages = tap.stages_of(network.model)
     config = config.with_protocol(network_stages)
-    stages = resolve_stages(config.stages, network_stages)
+    with concerning("stages"):
+        stages = resolve_stages(config.stages, network_stages)
     clips = select_clips(network, targets, source, sets, clip_spec, max_clips=config.max_target_clips, seed=config.seed)
     classes = np.array([target.index for target in clips.classes])
     shapes = stage_shapes(network.model, clip_spec.shape, classes, stages, config.encode_config)
