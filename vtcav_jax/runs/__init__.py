@@ -1,0 +1,1 @@
+"""Run folders: what a run was asked for, its tables and its lock."""
