@@ -94,3 +94,9 @@ def test_a_violation_is_found_and_its_line_named(tmp_path):
 def test_no_folder_has_too_many_files():
     counts = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in module_files().values()}}
     assert {str(folder): n for folder, n in counts.items() if n > MAX_FILES} == {}
+
+
+def test_every_folder_is_a_package():
+    """Without `__init__.py` a wheel lacks it."""
+    folders = {path.parent for path in (ROOT / "vtcav_jax").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

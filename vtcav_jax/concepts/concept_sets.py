@@ -208,8 +208,8 @@ def read_csv_rows(path: Path, required_columns: Iterable[str]) -> list[tuple[int
             reader = csv.DictReader(file, restval="", strict=True)
             if missing := [name for name in required_columns if name not in (reader.fieldnames or ())]:
                 raise ValueError(
-                    f"{path} has no column {', '.join(missing)}; expected a first line with them, or mine the folder again"
-                    " if an older version wrote it"
+                    f"{path} has no column {', '.join(missing)}; expected a first line with them, or mine the folder"
+                    " again if an older version wrote it"
                 )
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
