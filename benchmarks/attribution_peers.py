@@ -20,7 +20,7 @@ class Peers:
         layers: list[Any] = []
         sizes = video.shape[1:4]
         for conv in model.convs:
-            kernel, strides = np.asarray(conv.kernel[...]).transpose(4, 3, 0, 1, 2), tuple(conv.strides)  # type: ignore
+            kernel, strides = np.asarray(conv.kernel[...]).transpose(4, 3, 0, 1, 2), tuple(conv.strides)  # type: ignore (nnx allows an int)
             pads = []  # "SAME" puts the odd one at the end; torch wants the last axis first
             for n, k, s in reversed(list(zip(sizes, kernel.shape[2:], strides))):
                 missing = max((-(-n // s) - 1) * s + k - n, 0)
@@ -29,13 +29,13 @@ class Peers:
             layer = torch.nn.Conv3d(kernel.shape[1], len(kernel), kernel.shape[2:], stride=strides)
             with torch.no_grad():
                 layer.weight.copy_(torch.tensor(kernel))
-                layer.bias.copy_(torch.tensor(np.asarray(conv.bias[...])))  # type: ignore
+                layer.bias.copy_(torch.tensor(np.asarray(conv.bias[...])))  # type: ignore (these layers have a bias)
             layers += [torch.nn.ConstantPad3d(tuple(pads), 0.0), layer, torch.nn.ReLU()]
         inputs, outputs = model.head.kernel[...].shape
         head = torch.nn.Linear(inputs, outputs)
         with torch.no_grad():
             head.weight.copy_(torch.tensor(np.asarray(model.head.kernel[...]).T))
-            head.bias.copy_(torch.tensor(np.asarray(model.head.bias[...])))  # type: ignore
+            head.bias.copy_(torch.tensor(np.asarray(model.head.bias[...])))  # type: ignore (these layers have a bias)
         layers += [torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), head]
         self.network, self.outputs = torch.nn.Sequential(*layers).eval(), head.out_features
         self.last = layers[-4]

@@ -208,7 +208,7 @@ def _closing(clips: Iterable[np.ndarray], measure: Callable[[Any], float]) -> fl
     try:
         return measure(clips)
     finally:
-        clips.close()  # pyright: ignore[reportAttributeAccessIssue]
+        clips.close()  # pyright: ignore[reportAttributeAccessIssue] (it is a generator)
 
 
 def main(argv: list[str]) -> None:

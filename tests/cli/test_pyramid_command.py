@@ -36,7 +36,7 @@ def quality(auc, auc_p):
         "auc": auc,
         "auc_p": auc_p,
     }
-    return VectorRow(**{field.name: known.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore
+    return VectorRow(**{field.name: known.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore (columns are scalars)
 
 
 def test_a_kernels_part_of_a_vector_with_its_rank():

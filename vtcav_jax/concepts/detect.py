@@ -170,7 +170,7 @@ def _import_ultralytics() -> Any:
     os.environ.setdefault("MPLCONFIGDIR", os.environ["YOLO_CONFIG_DIR"])
     os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     _repair_torchvision()
-    import ultralytics  # pyright: ignore[reportMissingImports]
+    import ultralytics  # pyright: ignore[reportMissingImports] (an optional extra)
 
     ultralytics.settings.update({"sync": False})
     logging.getLogger("ultralytics").setLevel(logging.ERROR)
@@ -184,13 +184,13 @@ def _repair_torchvision() -> None:
     the detector calls is put in its place.
     """
     try:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch  # pyright: ignore[reportMissingImports] (an optional extra)
     except ImportError as error:
         raise ValueError(f"finding things in videos needs torch: {DETECTOR_INSTALL_HINT}") from error
     if importlib.util.find_spec("torchvision") is None:
         return
     try:
-        import torchvision  # pyright: ignore[reportMissingImports]
+        import torchvision  # pyright: ignore[reportMissingImports] (an optional extra)
 
         torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
         return
@@ -202,14 +202,14 @@ def _repair_torchvision() -> None:
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         except RuntimeError:
             continue  # it is declared
-    import torchvision  # pyright: ignore[reportMissingImports]
+    import torchvision  # pyright: ignore[reportMissingImports] (an optional extra)
 
     torchvision.ops.nms = _non_maximum_suppression
 
 
 def _non_maximum_suppression(boxes: Any, scores: Any, iou_threshold: float) -> Any:
     """The indices of boxes that no surer one covers too much of, surest first."""
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports] (an optional extra)
 
     order = scores.argsort(descending=True, stable=True)
     x1, y1, x2, y2 = boxes[order].unbind(-1)
@@ -228,9 +228,9 @@ def _non_maximum_suppression(boxes: Any, scores: Any, iou_threshold: float) -> A
 
 def _make_tracker(name: str) -> Any:
     """A fresh one: with that of another video, its numbers would run on."""
-    from ultralytics.trackers.track import TRACKER_MAP  # pyright: ignore[reportMissingImports]
-    from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports]
-    from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports]
+    from ultralytics.trackers.track import TRACKER_MAP  # pyright: ignore[reportMissingImports] (an optional extra)
+    from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports] (an optional extra)
+    from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports] (an optional extra)
 
     options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
     return TRACKER_MAP[name](args=options)

@@ -201,7 +201,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
     features = _dataset_features(
         (views, *clip_spec.shape), sampling.clips_per_video, {columns[h]: names for h, names in source.heads.items()}
     )
-    identity = DatasetIdentity(name=name, version=DATASET_VERSION, data_dir=str(part), module_name="vtcav_jax")  # pyright: ignore[reportArgumentType]
+    identity = DatasetIdentity(name=name, version=DATASET_VERSION, data_dir=str(part), module_name="vtcav_jax")  # pyright: ignore[reportArgumentType] (tfds takes text)
     info = DatasetInfo(builder=identity, features=features, description=f"Clips of {source.spec}, by vtcav_jax")
     clips_per_shard = max(1, SHARD_BYTES // (views * int(np.prod(clip_spec.shape))))
     writer = SequentialWriter(info, max_examples_per_shard=clips_per_shard, file_format="array_record", overwrite=False)

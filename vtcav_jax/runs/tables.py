@@ -33,7 +33,7 @@ def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
         return ()
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        columns = fields(row_type)  # type: ignore[arg-type]
+        columns = fields(row_type)  # type: ignore[arg-type] (rows are dataclasses)
         required = [field.name for field in columns if field.default is MISSING]
         if missing := [name for name in required if name not in (reader.fieldnames or ())]:
             raise ValueError(f"{path} has no column {', '.join(missing)}; make the run anew with this version")

@@ -46,8 +46,8 @@ def conv_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b 
     kernel, groups = conv.kernel[...], conv.feature_group_count
     if groups > 1 and x.shape[-1] <= MAX_DENSE_CHANNELS:
         kernel, groups = densify_kernel(kernel, groups), 1
-    strides: Sequence[int] = conv.strides  # type: ignore[assignment]
-    padding: Sequence[tuple[int, int]] = conv.padding  # type: ignore[assignment]
+    strides: Sequence[int] = conv.strides  # type: ignore[assignment] (nnx allows more than Conv3d sets)
+    padding: Sequence[tuple[int, int]] = conv.padding  # type: ignore[assignment] (nnx allows more than Conv3d sets)
     if isinstance(conv.padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, conv.padding)
     taps, step = kernel.shape[0], strides[0]
