@@ -1,6 +1,7 @@
 """A network with planted answers and a folder of clips for it: what experiments are tested on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ QUICK = ExperimentConfig(
     batch_size=4,
     export_vectors=False,
 )
+KILLED = replace(QUICK, stages=("pool",), steering_controls=2)  # of runs that are killed
 
 
 class Planted(nnx.Module):

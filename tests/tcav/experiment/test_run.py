@@ -16,6 +16,7 @@ import pytest
 from tests.support.planted_experiment import (
     CLIPS,
     GEOMETRY,
+    KILLED,
     NETWORK,
     QUICK,
     TARGETS,
@@ -156,7 +157,6 @@ if phase in places:
     setattr(*places[phase], killed)
 t.run_experiment(clip_folder, run, t.KILLED, ("red", "moves"))
 """
-KILLED = replace(QUICK, stages=("pool",), steering_controls=2)
 
 
 @pytest.mark.slow
