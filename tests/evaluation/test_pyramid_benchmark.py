@@ -34,7 +34,7 @@ def test_both_halves_make_and_judge_and_share_no_clip(capsys):
             and not (pyramid_pixels[:, None] == held_out_pixels[None]).all(-1).any()
         )
     assert len({len(side.pyramid_clips) for side in sides}) == 1
-    assert pyramid_benchmark.pyramid_benchmark(material(6), "mine") == [] and "add --truth_clips" in "".join(
+    assert pyramid_benchmark.pyramid_benchmark(material(6), "mine") == [] and "add --max_clips" in "".join(
         capsys.readouterr()
     )
 
