@@ -1,8 +1,10 @@
 """One module per task: its arguments, and the library calls that carry it out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from vtcav_jax import models
+from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.console import warn
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
@@ -34,6 +36,20 @@ def load_network(name: str, *, random_weights: bool = False, seed: int = 0) -> m
         )
     warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
     return models.random_network(name, seed=seed)
+
+
+def source_request(task: str, args: Any, source: Source, targets: Sequence[TargetSpec]) -> dict[str, Any]:
+    """What a run record says of every task that explains targets on the clips of a source."""
+    return {
+        "task": task,
+        "model": args.model,
+        "random_weights": args.random_weights,
+        "videos": source.spec,
+        "clips": source.identity,
+        "targets": [target.name for target in targets],
+        "clips_per_video": args.sampling.clips_per_video,
+        "interval_seconds": args.sampling.interval_seconds,
+    }
 
 
 def single_value(values: Sequence[str], name: str) -> str | None:

@@ -16,7 +16,7 @@ from vtcav_jax.attribution.videos.explain_videos import (
     compute_logits,
     explain_videos,
 )
-from vtcav_jax.cli.commands import all_failed_error
+from vtcav_jax.cli.commands import all_failed_error, source_request
 from vtcav_jax.cli.commands.attribution_job import AttributeArguments, AttributionJob, mixed_stage_names, resolve_job
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
@@ -73,18 +73,10 @@ def attribute(args: AttributeArguments, context: CommandContext) -> None:
 def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
     """The run's folder, new or to be continued."""
     args = job.args
-    request = {
-        "task": "attribute",
-        "model": args.model,
-        "random_weights": args.random_weights,
-        "videos": job.source.spec,
-        "clips": job.source.identity,
+    request = source_request("attribute", args, job.source, job.target_specs) | {
         "slide_over_video": args.slide_over_video,
-        "targets": [spec.name for spec in job.target_specs],
         "methods": job.method_stages,
         "baselines": list(args.baselines),
-        "clips_per_video": args.sampling.clips_per_video,
-        "interval_seconds": args.sampling.interval_seconds,
         "animations": args.animations,
         "seed": args.seed,
     }

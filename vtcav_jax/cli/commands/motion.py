@@ -11,7 +11,7 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.explain_videos import resolve_methods
 from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
-from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty, single_value
+from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty, single_value, source_request
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
@@ -42,17 +42,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     with concerning("targets"):
         target_specs = parse_targets(network, args.targets)
     resolve_methods(network, [config.method], [config.stage] if config.stage else [], target_specs)
-    request = {
-        "task": "motion",
-        "model": args.model,
-        "random_weights": args.random_weights,
-        "videos": source.spec,
-        "clips": source.identity,
-        "slide_over_video": args.slide_over_video,
-        "targets": [spec.name for spec in target_specs],
-        "clips_per_video": args.sampling.clips_per_video,
-        "interval_seconds": args.sampling.interval_seconds,
-    }
+    request = source_request("motion", args, source, target_specs) | {"slide_over_video": args.slide_over_video}
     folder = directory.open_run(args.run, request | asdict(config), context.flags_text)
     parts = folder / "clips"
     parts.mkdir(exist_ok=True)

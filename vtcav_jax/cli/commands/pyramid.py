@@ -17,7 +17,7 @@ from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import compute_logits
 from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
-from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands import load_network, open_nonempty, source_request
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
@@ -105,16 +105,7 @@ def pyramid(args: PyramidArguments, context: CommandContext) -> None:
             f"the vectors in {concept_run} are at {', '.join(sorted(stages))}, none of which is a level here "
             f"({', '.join(' + '.join(level) for level in levels)}); name some of them with stages"
         )
-    request = {
-        "task": "pyramid",
-        "model": args.model,
-        "random_weights": args.random_weights,
-        "videos": source.spec,
-        "clips": source.identity,
-        "targets": [spec.name for spec in target_specs],
-        "clips_per_video": args.sampling.clips_per_video,
-        "interval_seconds": args.sampling.interval_seconds,
-    }
+    request = source_request("pyramid", args, source, target_specs)
     folder = directory.open_run(args.run, request | asdict(config), context.flags_text)
     (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     results = list(
