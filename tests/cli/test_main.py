@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vtcav_jax
 from tests.support.cli_runner import ROOT, run_cli, stop_cli_server
 from vtcav_jax import models
 from vtcav_jax.cli import help_text
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
 from vtcav_jax.cli.main import parse_command
-from vtcav_jax.cli.tasks import TASKS
+from vtcav_jax.cli.tasks import TASK_GROUPS, TASKS
 from vtcav_jax.tap import stages_of
 
 EXPERIMENT = [
@@ -91,10 +92,11 @@ def test_there_is_a_flagfile_for_each_task():
             ["--task=inspect", "--model=video_swin_b_k40"],
             "no network named 'video_swin_b_k40' (did you mean video_swin_b_k400",
         ),
-        (["--task=inspec", "--model=x"], "--task: no task named 'inspec' (did you mean inspect?)"),
+        (["inspec", "--model=x"], "no task named 'inspec' (did you mean inspect?)"),
         (["--task=inspect"], "expected --model=NETWORK or --detector=FILE"),
         (["--task=inspect", "--modell=x"], "Did you mean: model"),
-        (["--task=inspect", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
+        (["inspect", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
+        (["--model=video_swin_tiny"], "no task is given"),
         (["--task=predict", "--model=video_swin_tiny", "--clips_file=CLIPS"], "a network without weights"),
         (["--task=predict", "--model=video_swin_tiny"], "needs --videos=WHERE or --clips_file=FILE.npy"),
         (["--task=predict", "--model=video_swin_tiny", "--clips_file=no.npy"], "there is no file no.npy"),
@@ -106,7 +108,7 @@ def test_there_is_a_flagfile_for_each_task():
             "tests is not a network that was converted or trained: model.json is missing",
         ),
         (["--task=predict", "--model=tiny.safetensors", "--clips_file=CLIPS"], "nor is there such a path"),
-        (["--task=attribute", "--model=worlds_cnn"], "needs --run=NAME, --videos=WHERE as well"),
+        (["--task=attribute", "--model=worlds_cnn"], "needs --run=NAME, --videos=WHERE"),
         (
             ["--task=attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"],
             "(did you",
@@ -155,7 +157,7 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=experiment", *EXPERIMENT, "--concepts=="], "error: --concepts"),
         (
             ["--task=experiment", *EXPERIMENT, "--coordinator=auto"],
-            "--coordinator is a flag of tcav, not of --task=experiment",
+            "--coordinator is a flag of tcav, not of experiment",
         ),
         (["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--augment=flop"], "--augment=flop"),
         (
@@ -174,21 +176,20 @@ def test_errors_are_one_sentence(tmp_path, arguments, message):
 
 
 def test_every_flag_is_in_the_help_of_its_tasks():
-    text = main("--help")
+    text = main("--helpfull")
     flags_of_task = {task: set(flag_specs(spec.argument_class)) for task, spec in TASKS.items()}
     common = set(flag_specs(CommonArguments))
-    every_flag = set.union(common, *flags_of_task.values())
-    assert len(every_flag) > 50
+    assert len(set.union(common, *flags_of_task.values())) > 50
     for task, own_flags in flags_of_task.items():
-        assert f"--task={task}" in text
-        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", help_text.format_help(task), re.M))
-        assert listed == own_flags | common, task
-    assert set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.M)) == every_flag
+        assert f"\n  {task} " in main("--help") and help_text.format_help(task) in text
+        assert set(re.findall(r"^  --(?:\[no\])?(\w+)", help_text.format_help(task), re.M)) == own_flags | common, task
     for spec in TASKS.values():
         assert all(flag.info.help for flag in flag_specs(spec.argument_class).values())
     for code in help_text.EXIT_CODES:
         assert f"  {code:>3}  " in text
-    assert "--detector" not in main("--help", "--task=report") and "exit codes" in main("--task=report", "--help")
+    assert "--detector" not in main("report", "--help") and main("report", "--help") == main("--help", "--task=report")
+    assert main() == main("--help") and main("--version") == f"vtcav {vtcav_jax.__version__}\n"
+    assert sorted(task for group in TASK_GROUPS.values() for task in group) == sorted(TASKS)
 
 
 def ended(lines, *arguments):
@@ -212,7 +213,7 @@ def test_exit_codes_and_last_words():
     code, _, err = ended("raise KeyError('x')")
     assert code == 70 and "Traceback" in err and "internal error" in err
     code, _, err = ended("raise KeyboardInterrupt")
-    assert code == 130 and "nothing was written" in err and "main.py --task=inspect '--model=a b'" in err
+    assert code == 130 and "saved: nothing" in err and "vtcav inspect '--model=a b'" in err
 
 
 def test_a_log_in_json_ends_with_the_code():
@@ -264,12 +265,9 @@ def test_an_experiment_says_its_steps_and_does_nothing_yet(tmp_path):
         "--dry_run",
     )
     first, second = (line for line in text.splitlines() if line)
-    assert (
-        first.startswith("[1/2] python main.py --task=mine_concepts ")
-        and f"'--out={tmp_path / 'a b_concepts'}'" in first
-    )
+    assert first.startswith("[1/2] vtcav mine_concepts ") and f"'--out={tmp_path / 'a b_concepts'}'" in first
     assert "--max_clips=6" in first and "--target_videos=worlds:small:60:5" in first and "--targets" not in first
-    assert second.startswith("[2/2] python main.py --task=tcav ") and f"'--run={tmp_path / 'a b'}'" in second
+    assert second.startswith("[2/2] vtcav tcav ") and f"'--run={tmp_path / 'a b'}'" in second
     assert f"'--concept_dir={tmp_path / 'a b_concepts'}'" in second and "--max_target_clips=8" in second
     assert not {"--max_clips", "--videos", "--dry_run", "left=@direction"} & set(
         re.findall(r"(--\w+|left=@\w+)", second)
@@ -294,13 +292,13 @@ def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
     ]
     text = main(*command)
     page, sets = tmp_path / "runs" / "a" / "report" / "index.html", tmp_path / "runs" / "a_concepts"
-    assert f"page: {page}" in text and f"look at the concepts: {sets / 'review.html'}" in text
+    assert f"page: {page}" in text and f"open {sets / 'review.html'}" in text
     assert "left, static (6), left, dynamic (6)" in page.read_text()
     record = tmp_path / "runs" / "a" / "run.json"
     before = json.loads(record.read_text())["hashes"]["concepts"]
     one = next(name for name in before if name.startswith("left/static/"))
     (sets / "review.csv").write_text(f"file,verdict\n{one},reject\n")
-    forwards = re.search(r"through the network: (\d+) forward, 0 backward", main(*command))
+    forwards = re.search(r"encoded: (\d+) clips forward, 0 backward", main(*command))
     assert forwards and int(forwards[1]) <= 4  # the clip that took its place, and random ones that were near it
     assert one not in json.loads(record.read_text())["hashes"]["concepts"]
 
@@ -308,12 +306,11 @@ def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
 @pytest.mark.slow
 def test_the_quickstart_tells_what_was_planted(tmp_path):
     text = main("--task=quickstart", f"--run={tmp_path / 'quick'}")
-    assert "direction:left is raised by left where it moves" in text
-    assert "As a still picture it is not even told from the other clips" in text
-    assert "shape:ring is raised by ring, still or moving" in text
+    assert "left (dynamic clips) raises the score of direction:left" in text
+    assert "ring (static and dynamic clips) raises the score of shape:ring" in text
     page = tmp_path / "quick" / "tcav" / "report" / "index.html"
-    assert f"the page: {page}" in text and page.stat().st_size < 20e6
-    assert "degenerate layer" in page.read_text() and "--task=score_concepts" in text
+    assert f"Open the report page: {page}" in text and page.stat().st_size < 20e6
+    assert "degenerate layer" in page.read_text() and "vtcav score_concepts" in text
     with np.load(tmp_path / "quick/tcav/over_time.npz") as parts, open(tmp_path / "quick/tcav/derivatives.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == "layers.0"]
         names, clips = parts["layers.0|vectors"].tolist(), parts["direction:left|clips"].tolist()

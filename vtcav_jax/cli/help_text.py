@@ -1,61 +1,89 @@
-"""The text of `--help`: all tasks, or one task with its flags."""
+"""The text of `--help`: an overview of the tasks, or one task with its flags."""
 
+import shlex
 import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING
 
 from vtcav_jax.cli.arguments import CommonArguments, FlagSpec, flag_specs
-from vtcav_jax.cli.tasks import TASKS
+from vtcav_jax.cli.tasks import TASK_GROUPS, TASKS
 from vtcav_jax.settings import choices_of, without_none
 
 EXIT_CODES = {
-    0: "done",
-    1: "refused: a flag or a file is wrong; one sentence on stderr says what to do",
+    0: "success",
+    1: "a flag or a file is wrong; one sentence on stderr says what to change",
     70: "internal error, with its traceback; please report it",
-    130: "interrupted by Ctrl-C; a message says what was kept and how to continue",
+    130: "interrupted by Ctrl-C; a message says what was saved and how to continue",
 }
 SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
-a data set (tfds:NAME:SPLIT), the output of --task=preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
+a dataset (tfds:NAME:SPLIT), the output of the task preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
+FLAGFILES = """--flagfile=FILE reads flags from a file, one --name=value per line; later flags override earlier ones."""
+WIDTH, TEXT_COLUMN = 100, 26
 
 
 def format_help(task: str | None = None) -> str:
-    """Help for one task, or for all."""
-    if task in TASKS:
-        spec = TASKS[task]
-        lines = [*_wrap(spec.summary, 0), "", f"  {example_command(task)}", ""]
-        lines += [*_wrap(f"When interrupted, it keeps {spec.on_interrupt}.", 0), "", SOURCES, ""]
-        lines += [f"{task}:", *_flag_lines(flag_specs(spec.argument_class)), ""]
-    else:
-        lines = ["python main.py --task=TASK ...   explain what a video network has learnt", ""]
-        for name, spec in TASKS.items():
-            lines += [f"  {example_command(name)}", *_wrap(spec.summary, 6)]
-        lines += ["", "python main.py --task=TASK --help   lists the flags of one task", "", SOURCES, ""]
-        listed: set[str] = set()
-        for name, spec in TASKS.items():
-            specs = {flag: s for flag, s in flag_specs(spec.argument_class).items() if flag not in listed}
-            listed |= set(specs)
-            lines += [f"{name}:", *_flag_lines(specs), ""] if specs else []
-    lines += ["every task:", *_flag_lines(flag_specs(CommonArguments)), ""]
-    lines += ["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()), ""]
-    lines.append(
-        "--flagfile=FILE reads flags from a file, one --name=value per line; later flags override earlier ones."
-    )
-    return "\n".join(lines)
+    """Return the help of one task, or the overview of all tasks."""
+    return _task_help(task) if task in TASKS else _overview()
+
+
+def format_all_flags() -> str:
+    """Return the help of every task, one after the other."""
+    return "\n\n\n".join([_overview(), *map(_task_help, TASKS)])
+
+
+def format_command(words: Sequence[str]) -> str:
+    """Return a command as a user would type it; its task comes first."""
+    tasks = [word.partition("=")[2] for word in words if word.startswith("--task=")]
+    return shlex.join(["vtcav", *tasks[-1:], *(word for word in words if not word.startswith("--task="))])
 
 
 def example_command(task: str) -> str:
-    """A command that can be typed, except for names in capitals."""
-    return f"python main.py --task={task} {TASKS[task].example}".rstrip()
+    """Return a command that can be typed, except for names in capitals."""
+    return f"vtcav {task} {TASKS[task].example}".rstrip()
 
 
-def _flag_lines(specs: dict[str, FlagSpec]) -> list[str]:
-    lines = []
-    for spec in sorted(specs.values(), key=lambda spec: spec.default is not MISSING):
-        name = f"[no]{spec.name}" if without_none(spec.hint) is bool else spec.name
-        options = choices_of(without_none(spec.hint), spec.info)
-        values = f" <{'|'.join(options)}>" if options else " (required)" if spec.default is MISSING else ""
-        lines += [f"  --{name}:{values}", *_wrap(spec.text, 6)]
-    return lines
+def _overview() -> str:
+    lines = ["vtcav TASK --FLAG=VALUE ...   Explain what a video classifier has learnt.", ""]
+    for group, tasks in TASK_GROUPS.items():
+        lines += [f"{group}:"]
+        for task in tasks:
+            lines += _two_columns(f"  {task}", TASKS[task].summary)
+        lines.append("")
+    lines += ["vtcav TASK --help   flags of a task, with an example", "vtcav --helpfull    flags of all tasks", ""]
+    lines += [SOURCES, FLAGFILES, ""]
+    lines += ["Exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())]
+    return "\n".join(lines)
 
 
-def _wrap(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent=" " * indent, subsequent_indent=" " * indent)
+def _task_help(task: str) -> str:
+    spec, specs = TASKS[task], flag_specs(TASKS[task].argument_class).values()
+    lines = [*textwrap.wrap(f"vtcav {task}   {spec.summary}", WIDTH, subsequent_indent="  "), ""]
+    lines += ["Example:", f"  {example_command(task)}", ""]
+    lines += _section("Required flags", (spec for spec in specs if spec.default is MISSING))
+    lines += _section("Optional flags", (spec for spec in specs if spec.default is not MISSING))
+    lines += _section("Flags of every task", flag_specs(CommonArguments).values())
+    lines += [*textwrap.wrap(f"If interrupted, {task} keeps {spec.on_interrupt}.", WIDTH), "", SOURCES, FLAGFILES]
+    return "\n".join(lines)
+
+
+def _section(title: str, specs: Iterable[FlagSpec]) -> list[str]:
+    lines = [line for spec in specs for line in _two_columns(f"  {_flag_name(spec)}", _flag_text(spec))]
+    return [f"{title}:", *lines, ""] if lines else []
+
+
+def _flag_name(spec: FlagSpec) -> str:
+    return f"--[no]{spec.name}" if without_none(spec.hint) is bool else f"--{spec.name}"
+
+
+def _flag_text(spec: FlagSpec) -> str:
+    choices = choices_of(without_none(spec.hint), spec.info)
+    unexplained = [choice for choice in choices or () if choice not in spec.text]
+    return f"{spec.text}  ({' | '.join(choices)})" if choices and unexplained else spec.text
+
+
+def _two_columns(left: str, right: str) -> list[str]:
+    indent = " " * TEXT_COLUMN
+    lines = textwrap.wrap(right, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    if len(left) > TEXT_COLUMN - 2:
+        return [left, *lines]
+    return [left.ljust(TEXT_COLUMN) + lines[0].lstrip(), *lines[1:]]

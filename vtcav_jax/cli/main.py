@@ -1,9 +1,9 @@
-"""The command line: `python main.py --task=TASK ...`, or `python -m vtcav_jax --task=TASK ...`.
+"""The command line: `vtcav TASK --FLAG=VALUE ...`; `--task=TASK` in a command or a flagfile means the same.
 
-A task's flags are the fields of its argument dataclass. What a command does ends as one of `EXIT_CODES`.
+`vtcav`, `python -m vtcav_jax` and `python main.py` are one program. The flags of a task are the fields of its argument
+dataclass. Every command ends with one of `EXIT_CODES`.
 """
 
-import shlex
 import signal
 import sys
 import time
@@ -11,6 +11,7 @@ import traceback
 
 from absl import flags
 
+import vtcav_jax
 from vtcav_jax import console
 from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.tasks import TASKS, CommandContext
@@ -24,10 +25,15 @@ HELP_FLAGS = {"--help", "-h", "-help", "--helpfull"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    if HELP_FLAGS & set(words):
+    words = name_task(sys.argv[1:] if argv is None else argv)
+    if not words or (HELP_FLAGS | {"--version"}) & set(words):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may close early, as `head` does
-        print(help_text.format_help(task_of(words)))
+        if "--version" in words:
+            print(f"vtcav {vtcav_jax.__version__}")
+        elif "--helpfull" in words:
+            print(help_text.format_all_flags())
+        else:
+            print(help_text.format_help(task_of(words)))
         return 0
     started, task = time.monotonic(), None
     try:
@@ -36,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         console.verbosity.set(mode)
         code = run_task(task, values)
     except KeyboardInterrupt:
-        kept = TASKS[task].on_interrupt if task else "nothing"
-        console.warn(f"\nstopped; kept: {kept}\n  python main.py {shlex.join(words)}")
+        saved = TASKS[task].on_interrupt if task else "nothing"
+        console.warn(f"\ninterrupted; saved: {saved}\n  {help_text.format_command(words)}")
         code = INTERRUPTED
     except (ValueError, OSError) as error:
         console.warn(f"error: {render_error(error)}")
@@ -49,50 +55,59 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def name_task(words: list[str]) -> list[str]:
+    """Replace a task that is the first word by its flag: `tcav --run=x` becomes `--task=tcav --run=x`."""
+    return [f"--task={words[0]}", *words[1:]] if words and not words[0].startswith("-") else words
+
+
 def task_of(words: list[str]) -> str | None:
+    """Return the task that the words of a command name; the last one counts, as for every flag."""
     named = [word.partition("=")[2] for word in words if word.startswith("--task=")]
     return named[-1] if named else None
 
 
 def parse_command(words: list[str]) -> tuple[str, flags.FlagValues]:
-    """The task of a command and its flags, those in flagfiles included."""
+    """Return the task of a command and its flags, including those in flagfiles."""
     try:
         words = flags.FlagValues().read_flags_from_files(words, force_gnu=False)
         if (task := task_of(words)) is None:
-            raise ValueError(f"--task is missing: one of {', '.join(TASKS)}; see --help")
+            raise ValueError(f"no task is given; expected vtcav TASK, with one of {', '.join(TASKS)}; see vtcav --help")
         if task not in TASKS:
-            raise ValueError("--task: " + unknown_name_message("task", [task], TASKS))
+            raise ValueError(unknown_name_message("task", [task], TASKS))
         values = arguments.define_flags(TASKS[task].argument_class)
-        unexpected = values(["main.py", *words])[1:]
+        unexpected = values(["vtcav", *words])[1:]
     except flags.UnrecognizedFlagError as error:
         raise ValueError(_describe_unknown_flag(error, task_of(words) or "")) from error
     except flags.Error as error:
         raise ValueError(arguments.describe_flag_error(error)) from error
     if unexpected:
-        raise ValueError(f"unexpected {unexpected}; every argument is a flag, --name=value; see --help")
+        raise ValueError(f"unexpected {unexpected}; after the task, every argument is a flag, --name=value; see --help")
     return task, values
 
 
 def _describe_unknown_flag(error: flags.UnrecognizedFlagError, task: str) -> str:
     takers = [name for name, spec in TASKS.items() if error.flagname in arguments.flag_specs(spec.argument_class)]
     if takers:
-        return f"--{error.flagname} is a flag of {', '.join(takers)}, not of --task={task}; leave it out, or see --help"
+        return (
+            f"--{error.flagname} is a flag of {', '.join(takers)}, not of {task}; remove it, or see vtcav {task} --help"
+        )
     return arguments.describe_flag_error(error)
 
 
 def run_task(task: str, values: flags.FlagValues) -> int:
+    """Run the command of a task while holding the locks of its run folders; return its exit code."""
     spec = TASKS[task]
     with exclusive_runs():
         return spec.command(arguments.parse_arguments(spec.argument_class, values, task), CommandContext(values)) or 0
 
 
 def render_error(error: Exception) -> str:
-    """A library error in the words of the command line: each setting is the flag of the same name."""
+    """Return a library error as a message of the command line, where a setting is the flag of the same name."""
     if isinstance(error, SettingError):
         return "; ".join(f"--{name}: {text}" for name, text in error.problems)
     return str(error)
 
 
 def start() -> None:
-    """The entry point of `main.py`."""
+    """Run the command in `sys.argv` and exit; the entry point of `vtcav`."""
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The tasks as data: what each does, an example, its command, and what an interrupted run keeps."""
+"""The tasks as data: summary, example, command, and what an interrupted run keeps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from vtcav_jax.cli.arguments import VERBOSITY_FLAGS, flagfile_text, serialize_fl
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command knows of how it was started."""
+    """The parsed flags of a command, for run records and for the commands that it starts."""
 
     flags: flags.FlagValues
 
     @property
     def flags_text(self) -> str:
-        """The command as a flagfile, for the run's folder."""
+        """The command as a flagfile, which is stored in the run folder."""
         return flagfile_text(self.flags)
 
     @property
     def verbosity_flags(self) -> list[str]:
-        """The flags that make another process as quiet as this one."""
+        """The flags that give another process the verbosity of this one."""
         return serialize_flags(self.flags, iter(VERBOSITY_FLAGS))
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """`module` of `cli.commands` has the function `name` and its argument dataclass, `arguments`."""
+    """A task: `function` and its argument dataclass `arguments` are in the module `module` of `cli.commands`."""
 
     summary: str
     example: str
     module: str
     function: str
     arguments: str
-    on_interrupt: str = "nothing was written; give the command again"
+    on_interrupt: str = "nothing; run the command again"
 
     def _attribute(self, name: str) -> Any:
         return getattr(import_module(f"vtcav_jax.cli.commands.{self.module}"), name)
@@ -52,14 +52,14 @@ class TaskSpec:
 
 TASKS = {
     "quickstart": TaskSpec(
-        "The whole story in one command: synthetic clips, concepts mined from them, Video-TCAV, a report page.",
+        "A complete example in about a minute, without a download: synthetic clips, concepts, Video-TCAV, a page.",
         "",
         *("quickstart", "quickstart", "QuickstartArguments"),
         "each finished step; the same command continues",
     ),
     "experiment": TaskSpec(
-        "Concepts from your videos, then Video-TCAV on them: mine_concepts and tcav in one command, with the flags of"
-        " both; --dry_run prints the two commands.",
+        "Mine concepts from your videos and test them: mine_concepts and tcav in one command; --dry_run prints the two"
+        " commands.",
         "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --target_videos=OTHER"
         " --model=weights/swin_t --targets='playing tennis' --run=NAME",
         *("experiment", "experiment", "ExperimentArguments"),
@@ -71,7 +71,7 @@ TASKS = {
         *("inspect_network", "inspect_network", "InspectArguments"),
     ),
     "predict": TaskSpec(
-        "Print the most likely classes of each clip, and which files could not be read.",
+        "Print the most likely classes of each clip, and the files that could not be read.",
         "--model=worlds_swin --videos=worlds:small:4:0 --out=top.csv",
         *("predict", "predict", "PredictArguments"),
     ),
@@ -79,74 +79,80 @@ TASKS = {
         "Train or fine-tune a network.",
         "--model=video_swin_tiny --videos=FOLDER --eval_videos=OTHER --run=NAME",
         *("train", "train", "TrainArguments"),
-        "all steps up to the last checkpoint; the same command continues from there and ends the same",
+        "all steps up to the last checkpoint; the same command continues from there, with the same result",
     ),
     "preprocess": TaskSpec(
-        "Decode a data set once; --videos=DIR reads it back.",
+        "Decode a dataset once, so that later commands read it fast with --videos=DIR.",
         "--videos=FOLDER --model=video_swin_t_k400 --out=DIR",
         *("preprocess", "preprocess", "PreprocessArguments"),
-        "every complete file of records; the same command continues",
+        "every complete record file; the same command continues",
     ),
     "render_world": TaskSpec(
-        "Write synthetic clips with a known cause as mp4 files, with their labels and boxes.",
+        "Write synthetic clips with a known cause as MP4 files, with their labels and boxes.",
         "--videos=worlds:small:100:0 --out=DIR",
         *("render_world", "render_world", "RenderWorldArguments"),
-        "complete files; the tables come last, so give the command again",
+        "the clips written so far; run the command again for its tables",
     ),
     "mine_concepts": TaskSpec(
-        "Mine concept sets: static and dynamic clips of what a detector (or --boxes=FILE.csv) finds, or whole labelled"
-        " clips (--concepts=@HEAD:CLASS), with controls and random sets.",
+        "Build concept sets from videos: crops of detected objects (--detector or --boxes), or whole labelled clips"
+        " (--concepts=@HEAD:CLASS), with matched controls and random sets.",
         "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --out=DIR",
         *("mine_concepts", "mine_concepts", "MineConceptsArguments"),
         "every scanned video and every written clip; the same command continues",
     ),
     "review_concepts": TaskSpec(
-        "Write the review page of a concept folder, for one that was made by hand.",
+        "Write the review page of a concept folder that was made by hand.",
         "--concept_dir=DIR",
         *("review_concepts", "review_concepts", "ReviewConceptsArguments"),
-        "nothing; give the command again",
     ),
     "tcav": TaskSpec(
-        "Test which concepts raise or lower a class score, and at which layer (Video-TCAV), with intervals and"
-        " permutation p-values; ends with a page.",
+        "Test which concepts raise or lower a class score, at which layer, with permutation p-values (Video-TCAV).",
         "--model=worlds_swin --targets=direction:left --target_videos=worlds:small:200:5 --concept_dir=DIR --run=NAME",
         *("tcav", "tcav", "TcavArguments"),
-        "every encoded clip, in the cache beside the run; the same command continues",
+        "every encoded clip in the cache; the same command continues",
     ),
     "score_concepts": TaskSpec(
-        "Score other clips by the concept vectors of a tcav run: how much of each concept, when, and its effect on the"
-        " class score.",
+        "Score other clips with the concept vectors of a tcav run: how strongly each concept is present, when, and its"
+        " effect on the class score.",
         "--model=worlds_swin --run=NAME --videos=worlds:small:20:9 --targets=direction:left --out=DIR",
         *("score_concepts", "score_concepts", "ScoreConceptsArguments"),
     ),
     "attribute": TaskSpec(
-        "Attribution maps in space and time of each clip, as .npz files and animations; --sanity_clips and"
-        " --faithfulness_clips measure how far the maps can be trusted.",
+        "Write attribution maps in space and time as .npz files and animations; --sanity_clips and"
+        " --faithfulness_clips measure their reliability.",
         "--model=worlds_swin --videos=worlds:small:8:7 --methods=gradcam,attn_lrp --targets=direction --run=NAME",
         *("attribute", "attribute", "AttributeArguments"),
         "the maps of every finished batch; the same command continues",
     ),
     "motion": TaskSpec(
-        "Measure how much of each decision depends on motion, by class and by clip, with intervals.",
+        "Measure how much each decision depends on motion, per class and per clip, with intervals.",
         "--model=worlds_swin --videos=worlds:small:64:7 --targets=direction,shape --run=NAME",
         *("motion", "measure_motion_reliance", "MotionArguments"),
         "every measured video; the same command continues",
     ),
     "pyramid": TaskSpec(
-        "Class feature pyramids: the channels that a class depends on, level by level, with an ablation check.",
+        "Find the channels that a class depends on, layer by layer (class feature pyramid), and ablate them.",
         "--model=worlds_cnn --videos=worlds:small:200:7 --targets=direction:left,shape:ring --run=NAME",
         *("pyramid", "pyramid", "PyramidArguments"),
     ),
     "evaluate_methods": TaskSpec(
-        "Score explanation methods on synthetic clips whose cause is known, and measure their cost.",
+        "Score explanation methods on synthetic clips with a known cause, and measure their cost.",
         "--networks=worlds_swin --methods=gradcam,layercam,attn_lrp --run=NAME",
         *("evaluate_methods", "evaluate_methods", "EvaluateMethodsArguments"),
         "every finished row; the same command continues",
     ),
     "report": TaskSpec(
-        "Write the page of a run, or of several side by side (--run=A,B).",
+        "Write the report page of a run, or compare several runs (--run=A,B).",
         "--run=NAME",
         *("report", "report_runs", "ReportArguments"),
-        "the run itself; the same command writes its page again",
+        "the run; the same command writes its page again",
     ),
+}
+
+TASK_GROUPS = {
+    "Start here": ("quickstart",),
+    "Explain a network": ("tcav", "experiment", "score_concepts", "attribute", "motion", "pyramid", "report"),
+    "Prepare concepts and videos": ("mine_concepts", "review_concepts", "preprocess", "render_world"),
+    "Networks": ("inspect", "predict", "train"),
+    "Evaluate explanation methods": ("evaluate_methods",),
 }

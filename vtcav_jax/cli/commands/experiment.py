@@ -1,4 +1,4 @@
-"""--task=experiment: --task=mine_concepts and then --task=tcav on what it mined, by one command."""
+"""The task `experiment`: `mine_concepts`, then `tcav` on the mined concepts, in one command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,16 @@ from vtcav_jax.tcav.experiment.dataset import clips_of_class
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentArguments(MiningArguments, TestArguments, ModelArguments, VideoArguments):
-    target_videos: str = required("WHERE", "clips of the classes to be explained (a source, as for --videos)")
+    target_videos: str = required("WHERE", "clips of the classes to be explained (a source)")
     out: Path | None = setting(None, "folder for the concept sets [default: RUN_concepts]")
     dry_run: bool = setting(False, "print the two commands and stop")
 
 
 def experiment(args: ExperimentArguments, context: CommandContext) -> int:
-    """Mine concepts, then test them; return an exit code."""
+    """Mine concepts, then test them; return the exit code of the first step that fails, else 0."""
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # the steps are processes of their own, and accelerators are theirs
+    jax.config.update("jax_platforms", "cpu")  # the steps run in other processes, which need the accelerators
     preflight(args)
     concept_dir = args.out or args.run.with_name(f"{args.run.name}_concepts")
     mining = explicit_flags(context.flags, MineConceptsArguments, exclude=("out",))
@@ -39,14 +39,14 @@ def experiment(args: ExperimentArguments, context: CommandContext) -> int:
     code = run_pipeline(steps, context.verbosity_flags, dry_run=args.dry_run)
     if not code and not args.dry_run:
         info(
-            f"\nlook at the concepts: {concept_dir / 'review.html'}; reject what is wrong, save review.csv into"
-            f" {concept_dir}, and give the same command again: only what has changed is computed again"
+            f"\nReview the concept clips: open {concept_dir / 'review.html'}, reject wrong clips, save review.csv into"
+            f" {concept_dir}, and run the same command again; only what has changed is computed again."
         )
     return code
 
 
 def preflight(args: ExperimentArguments) -> None:
-    """Check what the tests will need (network, classes, their clips, stages) before minutes are spent on mining."""
+    """Check the inputs of the tests (network, classes, their clips, stages) before minutes are spent on mining."""
     config: ExperimentConfig = args.test_config
     open_nonempty(args.videos)
     source = open_nonempty(args.target_videos, "target_videos")

@@ -1,7 +1,7 @@
-"""--task=quickstart: ordinary commands in a row, each printed as it would be typed, and three sentences about the end.
+"""The task `quickstart`: a few commands in a row, each printed as a user would type it.
 
-The network is one that ships; what it should go by is known, because the clips are synthetic: its head for directions
-by the motion of the green glyph, its head for shapes by the look of it.
+It explains a network that ships, on synthetic clips. The network was verified to use motion for its classes of
+direction and appearance for its classes of shape, so the expected result is known.
 """
 
 import shlex
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtcav_jax.cli.arguments import run_folder
+from vtcav_jax.cli.help_text import format_command
 from vtcav_jax.cli.pipeline import run_pipeline
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
-from vtcav_jax.report.run_reader import RunFolder, open_run_folder
-from vtcav_jax.report.text.tcav import class_answers, trust_notes
 from vtcav_jax.settings import setting
 
 QUICKSTART_TARGETS = "direction:left", "shape:ring"
@@ -22,7 +21,7 @@ QUICKSTART_CONCEPTS = "left=@direction:left", "right=@direction:right", "ring=@s
 
 
 def quickstart_commands(folder: Path) -> Iterator[list[str]]:
-    """The steps: clips as files, concepts out of them, and the experiment on other clips, which ends with a page."""
+    """Yield the flags of each step: clips as files, concepts from them, and Video-TCAV on other clips."""
     yield ["--task=render_world", "--videos=worlds:small:600:21", f"--out={folder / 'videos'}"]
     yield [
         *("--task=mine_concepts", f"--videos={folder / 'videos' / 'manifest.csv'}", "--model=worlds_swin"),
@@ -47,26 +46,34 @@ class QuickstartArguments:
 
 
 def quickstart(args: QuickstartArguments, context: CommandContext) -> int:
-    """Run the commands; return the exit code of the first that fails."""
+    """Run the commands; return the exit code of the first that fails, else 0."""
     if code := run_pipeline(list(quickstart_commands(args.run)), context.verbosity_flags):
         return code
-    emit(quickstart_summary(open_run_folder(args.run / "tcav"), args.run))
+    emit(next_steps(args.run))
     return 0
 
 
-def quickstart_summary(run: RunFolder, folder: Path) -> str:
-    """The page's place, three sentences that the numbers support, and what to try next."""
-    sentences = [
-        f"{lead} {rest.partition('. ')[0].rstrip('.')}."
-        for one in class_answers(run)
-        for lead, rest in one.findings[:1]
+def next_steps(folder: Path) -> str:
+    """Return what the result should be, where the page is, and commands to try next."""
+    attribution = [
+        *("--task=attribute", "--model=worlds_swin", "--videos=worlds:small:4:9", "--targets=direction"),
+        *("--methods=attn_lrp,gradcam", f"--run={folder / 'maps'}"),
     ]
-    nothing = [(one.target, one.no_effect_text) for one in class_answers(run) if one.no_effect_text]
-    sentences += [f"{target}: {text[0].lower()}{text[1:]}" for target, text in nothing[:1]] or trust_notes(run)[:1]
-    next_flags = [
+    scoring = [
         *("--task=score_concepts", "--model=worlds_swin", f"--run={folder / 'tcav'}", "--videos=worlds:small:20:9"),
-        *(f"--targets={QUICKSTART_TARGETS[0]}", f"--out={folder / 'scored'}"),
+        *(f"--targets={QUICKSTART_TARGETS[0]}", f"--out={folder / 'scores'}"),
     ]
-    lines = [f"\nthe page: {run.folder / 'report' / 'index.html'}", "", *sentences[:3], ""]
-    lines += ["next, the same concepts in clips that nobody has seen:", f"  python main.py {shlex.join(next_flags)}"]
-    return "\n".join(lines)
+    page = folder / "tcav" / "report" / "index.html"
+    return f"""
+Expected: {QUICKSTART_TARGETS[0]} uses the motion of left and right, and {QUICKSTART_TARGETS[1]} uses the shape of ring,
+static or dynamic. The clips are synthetic, and the network was verified to rely on exactly these causes.
+
+Open the report page: {shlex.quote(str(page))}
+
+Next:
+  {format_command(attribution)}
+      where and when the network looks, as animations
+  {format_command(scoring)}
+      the same concepts in new clips
+  vtcav experiment --help
+      the same test on your own videos and network"""

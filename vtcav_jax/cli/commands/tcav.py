@@ -1,5 +1,7 @@
-"""--task=tcav: which concepts a class uses."""
+"""The task `tcav`: which concepts a class uses."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +13,18 @@ from vtcav_jax.concepts import read_sets
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.models import PRESETS
+from vtcav_jax.report.effect_sizes import effect_size, effect_unit, format_effect, format_p
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
+from vtcav_jax.report.run_reader import open_run_folder
+from vtcav_jax.report.text.tcav import class_answers
+from vtcav_jax.runs.tcav_rows import SCORES_CSV, CalibrationRow, ScoreRow, SteeringRow
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, required, setting
 from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
 from vtcav_jax.tcav.experiment.timed_batch import time_batch
-from vtcav_jax.tcav.experiment.verdicts import format_score_table, summarise_findings
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
 from vtcav_jax.tcav.previews import render_previews
@@ -26,32 +32,34 @@ from vtcav_jax.tcav.previews import render_previews
 
 @dataclass(frozen=True, kw_only=True)
 class TestArguments(RunArguments, RandomWeightsArguments):
-    """What a test takes beside its network, videos and concepts; --task=experiment takes it too."""
+    """Arguments of the tests, without network, videos and concepts; the task `experiment` takes them too."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test class of pytest
 
     targets: tuple[str, ...] = required("CLASS,...", "classes: CLASS or HEAD:CLASS, separated by commas")
-    num_workers: int = setting(2, "processes that decode videos; 0: decode in this process", minimum=0)
-    cache_dir: Path | None = setting(None, "folder of encoded clips [default: cache, beside the run]")
+    num_workers: int = setting(2, "processes that decode videos; 0 decodes in this process", minimum=0)
+    cache_dir: Path | None = setting(
+        None, "folder of encoded clips, shared between runs [default: the folder cache beside the run]"
+    )
     test_config: ExperimentConfig = nested(ExperimentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TcavArguments(ModelArguments, TestArguments):
     target_videos: str = required(
-        "WHERE", "clips of the classes (a source, as for --videos); no concept may come from them"
+        "WHERE", "clips of the classes (a source); they must not be among the sources of the concepts"
     )
     concept_dir: str = required("DIR", "folder of concept sets")
-    dry_run: bool = setting(False, "print the plan, its cost and what is missing, and stop")
+    dry_run: bool = setting(False, "print the plan and its estimated cost, check its statistical power, and stop")
     coordinator: str | None = setting(
-        None, "with several processes: HOST:PORT of the first one, or auto for what a cluster provides"
+        None, "several processes: HOST:PORT of the first one, or auto on a cluster that sets it"
     )
-    num_processes: int | None = setting(None, "with --coordinator: number of processes", minimum=1)
-    process_id: int | None = setting(None, "with --coordinator: number of this process", minimum=0)
+    num_processes: int | None = setting(None, "with --coordinator: how many processes take part", minimum=1)
+    process_id: int | None = setting(None, "with --coordinator: index of this process, from 0", minimum=0)
 
 
 def tcav(args: TcavArguments, context: CommandContext) -> None:
-    """Run an experiment, print its table and write its page; `dry_run` prints the plan, with timed batches."""
+    """Run an experiment, print its findings and write its page; `dry_run` prints the plan with a cost estimate."""
     with concerning("coordinator"):
         distributed.connect(args.coordinator, args.num_processes, args.process_id)
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
@@ -83,29 +91,74 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
 def tcav_summary(
     results: experiment_run.ExperimentResults, config: ExperimentConfig, *, random_weights: bool = False
 ) -> str:
-    """The table, what was found in words, and what speaks against it."""
-    lines = [format_score_table(results.rows), ""]
-    lines.append(f"family: {results.family_size} tests, {config.correction}, alpha {config.alpha:g}")
-    for row in results.calibration:
-        description = "random sets" if row.set_origin == "sets" else "sets drawn out of the random clips"
-        lines.append(
-            f"self-check: of {row.n_trials} tests of {description} ({row.clip_type}) {row.n_rejected} had p at"
-            f" most {config.alpha:g}:"
-            f" {row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
-        )
-    work = results.passes
-    for row in results.steering:
-        lines.append(
-            f"steered: {row.target} at {row.stage} by {row.step_units:+g} {row.concept} ({row.clip_type}) against"
-            f" {row.negatives}:"
-            f" {row.score_change:+.3g}, expected {row.predicted_change:+.3g}, random {row.random_low:+.3g} to"
-            f" {row.random_high:+.3g},"
-            f" p {row.p_random_directions:.2g}"
-        )
-    lines.append(f"clips through the network: {work.forwards} forward, {work.backwards} backward")
-    lines.append("seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in results.seconds.items()))
-    if results.failures:
-        lines.append(failure_table(results.failures))
-    lines += [f"note: {note}" for note in results.notes]
-    lines += ["", *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ())]
-    return "\n".join([*lines, *summarise_findings(results.rows), "", f"all of it: {results.folder / 'scores.csv'}"])
+    """Return the findings as a table and as sentences, with the calibration of the tests and the work done."""
+    n_findings = sum(map(is_finding, results.rows))
+    lines = [
+        f"{n_findings} of {results.family_size} tests are significant (family-wise error rate {config.alpha:g},"
+        f" correction {config.correction})",
+        *(finding_lines(results.rows, config.statistic) if n_findings else ()),
+        "",
+        *_other_verdict_lines(results.rows),
+        *_calibration_lines(results.calibration, config.alpha),
+        *steering_lines(results.steering),
+        f"encoded: {results.passes.forwards} clips forward, {results.passes.backwards} backward;"
+        f" {sum(results.seconds.values()):.0f} s in all",
+        *([failure_table(results.failures)] if results.failures else ()),
+        *(f"note: {note}" for note in results.notes),
+        "",
+        *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ()),
+    ]
+    for answer in class_answers(open_run_folder(results.folder)):
+        lines += [lead for lead, _ in answer.findings]
+        lines += [f"{answer.target}: {answer.no_effect_text}"] if answer.no_effect_text else []
+    return "\n".join([*lines, "", f"all tests: {results.folder / SCORES_CSV}"])
+
+
+def finding_lines(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
+    """Return a table of the significant tests, class by class, the largest effects first."""
+    findings = [row for row in rows if is_finding(row)]
+    columns = ("concept", "clips", "compared with", "layer")
+    keys = [(row.concept, row.clip_type, row.negatives, row.stage) for row in findings]
+    widths = [max(map(len, (title, *values))) + 2 for title, values in zip(columns, zip(*keys))]
+    heading = "".join(title.ljust(width) for title, width in zip(columns, widths))
+    lines = []
+    for target in dict.fromkeys(row.target for row in findings):
+        target_rows = [row for row in findings if row.target == target]
+        unit = effect_unit(statistic, target_rows[0].score_fn)
+        lines += ["", f"{target}: {unit} (95 % CI), over {target_rows[0].n_clips} clips of the class"]
+        lines.append(f"  {heading}{'effect (95 % CI)':26}{'same sign':11}{'adjusted p':12}verdict")
+        for row in sorted(target_rows, key=lambda row: -abs(effect_size(row, statistic).value)):
+            key = (row.concept, row.clip_type, row.negatives, row.stage)
+            cells = "".join(text.ljust(width) for text, width in zip(key, widths))
+            same_sign = f"{max(row.tcav_score, 1 - row.tcav_score):.0%}"
+            lines.append(
+                f"  {cells}{format_effect(effect_size(row, statistic)):26}{same_sign:11}"
+                f"{format_p(row.p_adjusted):12}{row.verdict}"
+            )
+    return lines
+
+
+def _other_verdict_lines(rows: Sequence[ScoreRow]) -> list[str]:
+    counts = Counter(row.verdict for row in rows if not is_finding(row))
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    return [f"other tests: {verdicts}; the report page explains each verdict"] if counts else []
+
+
+def _calibration_lines(rows: Sequence[CalibrationRow], alpha: float) -> list[str]:
+    lines = [f"calibration: pseudo-concepts tested like concepts, p at or below {alpha:g} (95 % CI over tests)"]
+    for row in rows:
+        pseudo_concepts = f"{'random sets' if row.set_origin == 'sets' else 'sets drawn from random clips'}"
+        share = f"{row.n_rejected} of {row.n_trials}"
+        rate = f"{row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
+        lines.append(f"  {f'{pseudo_concepts}, {row.clip_type}':40}{share:12}{rate}")
+    return lines if rows else []
+
+
+def steering_lines(rows: Sequence[SteeringRow]) -> list[str]:
+    """Return one line per steering check: the score change along a concept vector and along random directions."""
+    return [
+        f"steering, {row.target} at {row.stage} by {row.step_units:+g} steps of {row.concept} ({row.clip_type}) against"
+        f" {row.negatives}: score change {row.score_change:+.3g}, predicted {row.predicted_change:+.3g}; random"
+        f" directions {row.random_low:+.3g} to {row.random_high:+.3g}, p {row.p_random_directions:.2g}"
+        for row in rows
+    ]
