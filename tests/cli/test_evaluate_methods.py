@@ -81,7 +81,7 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
     assert {("shortcut", ("W7",)), ("events", ("W8 both",))} <= {(world, ids) for _, world, ids in jobs}
     with pytest.raises(ValueError, match="worlds_cnn does not answer W7; it answers W1, W2, W3, W4"):
         evaluate(tmp_path / "two", networks=("worlds_cnn",), methods=("gradcam",), questions=("W7",), max_clips=4)
-    with pytest.raises(ValueError, match="there is no world W77"):
+    with pytest.raises(ValueError, match="unknown question W77"):
         evaluate(tmp_path / "three", methods=("gradcam",), questions=("W77",), max_clips=4)
     with pytest.raises(ValueError, match="a run of something else"):
         evaluate(tmp_path / "one", methods=("saliency",), questions=("W7",), max_clips=4)

@@ -52,7 +52,7 @@ def test_random_maps_hang_on_clip_and_seed_alone(video):
 
 
 def test_what_is_no_clip_is_refused(video):
-    with pytest.raises(ValueError, match="expected clips"):
+    with pytest.raises(ValueError, match="expected non-empty clips"):
         trivial_maps(video[0], 0)
     with pytest.raises(ValueError, match="at least one random map, got 0"):
         trivial_maps(video, 0, n_random=0)

@@ -1,4 +1,4 @@
-"""The page of --task=evaluate_methods: what is said of its rows, and that names from elsewhere stay text."""
+"""The page of --task=evaluate_methods: its findings, and that names from elsewhere are escaped."""
 
 import re
 
@@ -44,22 +44,22 @@ QUESTION = [row(NASTY, 0.2, world="W2", axis=axis) for axis in (MEAN_SCORE, "WHE
 
 def test_what_asks_no_network_is_known_by_name_and_not_by_its_cost():
     points = dict(evaluation_sections.evaluation_points(ROWS, NET))
-    assert f"{NET}: {OWN} at video tells most of the truth;" in points
+    assert f"{NET}: {OWN} at video has the highest ground-truth score;" in points
     below = next(text for lead, text in points.items() if lead.startswith("Not clearly better"))
-    assert below.startswith("the best of these is sobel, 0.1 ") and below.endswith("not better: rollout.")
+    assert below.startswith("the best trivial map is sobel, 0.1 ") and below.endswith("not better: rollout.")
 
 
 def test_what_is_told_for_the_least_cost_is_better_than_what_asks_no_network():
     points = dict(evaluation_sections.evaluation_points([r for r in ROWS if r.method != OWN], NET))
-    assert "For the least cost: attn_lrp at video;" in points  # rollout takes one pass
+    assert "Lowest cost: attn_lrp at video;" in points  # rollout takes one pass
     points = dict(
         evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("rollout", "occlusion", "sobel")], NET)
     )
-    assert not [lead for lead in points if lead.startswith("For the least")]
+    assert not [lead for lead in points if lead.startswith("Lowest cost")]
     points = dict(
         evaluation_sections.evaluation_points([r for r in ROWS if r.method in ("attn_lrp", "occlusion")], NET)
     )
-    assert "For the least cost: attn_lrp at video;" in points and len(points) == 2  # nothing to be held against
+    assert "Lowest cost: attn_lrp at video;" in points and len(points) == 2  # nothing to be held against
 
 
 def test_what_choosing_a_stage_flatters_is_told():
@@ -69,7 +69,7 @@ def test_what_choosing_a_stage_flatters_is_told():
     ]
     halves.append(row("cam", float("nan"), stage="norm", axis=CROSS_VALIDATED_SCORE))
     text = evaluation_sections.selection_bias_text([*ROWS, row("layercam", 0.41, stage="norm"), *halves])
-    assert "0.030 less on average, and 0.050 at most (gradcam on net)" in text
+    assert "0.030 lower on average, and 0.050 lower at most (gradcam on net)" in text
     assert evaluation_sections.selection_bias_text(ROWS) == ""
 
 
@@ -90,7 +90,7 @@ def test_the_page_has_every_row_and_names_stay_text(tmp_path):
     )
     write_rows(tmp_path / "run" / NOT_APPLICABLE_CSV, NotApplicable, [NotApplicable("cam", NET, NASTY)])
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
-    assert NASTY not in page and "Which map to believe" in page
+    assert NASTY not in page and "Which attribution maps to trust" in page
     assert re.search(r"saliency 0\.5 \(0\.48 to 0\.52\)", page)
     assert all(score_row.method in page for score_row in ROWS)
     assert page.count("<svg") == len(list((tmp_path / "run" / "report").rglob("*.svg"))) == 3

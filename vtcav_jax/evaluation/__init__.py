@@ -1,7 +1,7 @@
-"""Explanations scored where the cause is known, and metrics that need to know nothing.
+"""Evaluation of explanation methods: scores on synthetic clips with a known cause, and metrics for any clips.
 
-`score_method(method, network, worlds)` holds a method's maps against what was planted in the worlds, and against what
-taking things out truly does to the network's answer.
+`score_method(method, network, questions)` compares a method's maps with the known cause of each question and with the
+measured effect of removing each object on the network's score.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Scoring needs jax; tables are read without it."""
+    """Import `score_method` on first use: it needs jax, and reading tables does not."""
     if name != "score_method":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from vtcav_jax.evaluation.world_benchmark.scoring import score_method

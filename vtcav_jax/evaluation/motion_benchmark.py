@@ -1,4 +1,4 @@
-"""Does a method that has a motion part know motion from look? By questions that need the one or the other."""
+"""Test whether measures of motion separate questions that need motion from questions that do not."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ N_SHUFFLES = 8
 
 
 class ShareEstimate(NamedTuple):
-    """How much of each clip's decision is motion, and how many forward passes of the clip that takes."""
+    """Share of motion in the decision on each clip, and its cost in forward passes per clip."""
 
     values: Float[np.ndarray, " n"]
     cost: int
@@ -34,10 +34,10 @@ class ShareEstimate(NamedTuple):
 def static_dynamic_share(
     network: Network, video: np.ndarray, targets: Sequence[Margin]
 ) -> list[dict[str, ShareEstimate]]:
-    """Of what speaks for the answer, the part on the second leg of the path: from the frozen clip to the clip."""
+    """Return the share of positive attribution on the path's second leg, from the frozen clip to the clip."""
     estimates = []
     for legs in static_and_dynamic(network.model, video, Targets(targets), frames=2, ig_steps=8):
-        static, dynamic = (one.positive.sum((1, 2, 3)) for one in (legs.static, legs.dynamic))
+        static, dynamic = (leg.positive.sum((1, 2, 3)) for leg in (legs.static, legs.dynamic))
         share = ShareEstimate(
             _dynamic_fraction(dynamic, static), legs.static.forward_passes + legs.dynamic.forward_passes
         )
@@ -48,7 +48,7 @@ def static_dynamic_share(
 def selective_relevance_share(
     network: Network, video: np.ndarray, targets: Sequence[Margin]
 ) -> list[dict[str, ShareEstimate]]:
-    """The motion part of selective relevance less that of the frozen clip, and as it was published, without it."""
+    """Return selective relevance's share of motion minus that of the frozen clip, and as published, without it."""
     estimates = []
     for target in targets:
         motion = selective_relevance.motion_share(network.model, video, target)
@@ -62,7 +62,7 @@ def selective_relevance_share(
 def temporal_probe_share(
     network: Network, video: np.ndarray, targets: Sequence[Margin]
 ) -> list[dict[str, ShareEstimate]]:
-    """What the score loses when the clip stands still, and when its frames are shuffled."""
+    """Return the drop of the score when the clip is frozen, and when its frames are shuffled."""
     clips, frames = jnp.asarray(video), video.shape[1]
     edited_logits = logits_in_orders(network.model, clips, frame_orders(frames, N_SHUFFLES, 0))
     empty_logits = logits_in_orders(network.model, jnp.zeros_like(clips), np.arange(frames, dtype=np.int32)[None])
@@ -84,7 +84,7 @@ def _target_score(target: Margin, logits: Array) -> Array:
 
 
 ShareEstimator = Callable[[Network, np.ndarray, Sequence[Margin]], list[dict[str, ShareEstimate]]]
-# Each, and whether all of its passes are the same for all targets
+# Each estimator, and whether all targets share its passes
 SHARE_ESTIMATORS: tuple[tuple[ShareEstimator, bool], ...] = (
     (static_dynamic_share, False),
     (selective_relevance_share, False),
@@ -93,8 +93,10 @@ SHARE_ESTIMATORS: tuple[tuple[ShareEstimator, bool], ...] = (
 
 
 def motion_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRow]:
-    """How often a clip's share of motion is larger for a question that needs motion than for one that does not, as 2 x
-    AUROC - 1. Questions whose answer is seen for a moment only are neither."""
+    """Score each measure of motion by 2 x AUROC - 1 between questions that need motion and questions that do not.
+
+    Questions about a brief event are in neither group.
+    """
     sides = {
         dynamic: [
             EVAL_QUESTIONS[i].head
@@ -109,7 +111,7 @@ def motion_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRo
     for estimator, batches_all_targets in SHARE_ESTIMATORS:
         parts, seconds = [], []
         for rows in progress(
-            batch_slices(n), n, f"clips by {estimator.__name__}", size=lambda some: some.stop - some.start
+            batch_slices(n), n, f"clips by {estimator.__name__}", size=lambda rows: rows.stop - rows.start
         ):
             start = time.perf_counter()
             parts.append(
@@ -144,7 +146,7 @@ def motion_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRo
 def _rank_separation(
     a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], seed: int = 0
 ) -> Float[np.ndarray, " draws"]:
-    """2 x AUROC - 1, first of all clips, then of clips drawn again; what is not known counts for neither."""
+    """Return 2 x AUROC - 1 over all clips, then over each bootstrap sample; NaN values are left out."""
     known = ~np.isnan(a)[:, None] & ~np.isnan(b)
     larger = np.where(known, np.sign(a[:, None] - b), 0.0)
     weights = bootstrap_weights(len(a), seed)

@@ -1,4 +1,4 @@
-"""What the shipped networks' table says of a method: how far its maps are to be trusted elsewhere.
+"""Ground-truth scores of each method on the shipped networks, cited on pages that show its maps.
 
 `published_scores.csv` is written by `python -m benchmarks.publish_evaluation`, from runs of
 `flagfiles/evaluate_methods.flags` and `flagfiles/evaluate_methods_budgets.flags`.
@@ -19,7 +19,7 @@ PUBLISHED_COLUMNS = ("method", "stage", "network_name", "value", "low", "high", 
 
 @cache
 def published_scores() -> tuple[MethodScoreRow, ...]:
-    """TRUTH over all questions of `NETWORKS`, method by method and stage by stage, in the order of the stages."""
+    """Read the scores over all questions of `PUBLISHED_NETWORKS`, by method and stage in network order."""
     text = resources.files("vtcav_jax.evaluation").joinpath(PUBLISHED_SCORES_CSV).read_text(encoding="utf-8")
     return tuple(
         MethodScoreRow(
@@ -34,32 +34,31 @@ def published_scores() -> tuple[MethodScoreRow, ...]:
 
 
 def trust_sentence(method: str, stage: str) -> str:
-    """A sentence, or nothing of what was not measured."""
+    """Return a sentence with the method's scores, or "" if it was not measured."""
     parts = []
     for network_name, network_kind in PUBLISHED_NETWORKS.items():
         network_rows = [row for row in published_scores() if row.network_name == network_name]
         rows = [row for row in network_rows if row.method == method and (row.stage == VIDEO) == (stage == VIDEO)]
         if rows:
             parts.append(
-                f"{_format_range(rows)} on {network_kind} (the best method"
-                f" {max(row.value for row in network_rows):.2f})"
+                f"{_format_range(rows)} on {network_kind} (best method: {max(row.value for row in network_rows):.2f})"
             )
     if not parts:
         return ""
     best_trivial = max((row.value for row in published_scores() if row.is_trivial), default=0.0)
     return (
-        f"On synthetic clips whose cause is known its maps told {' and '.join(parts)} of the truth, where 0 is chance"
-        f" and the best map that asks no network has {best_trivial:.2f}."
+        f"On synthetic clips with a known cause, the ground-truth score of its maps is {' and '.join(parts)}; 0 is"
+        f" chance, 1 is perfect, and the best trivial map, which does not use the network, scores {best_trivial:.2f}."
     )
 
 
 def _format_range(rows: list[MethodScoreRow]) -> str:
-    """Of one stage the value and its interval; of several the worst and the best, with where, and the last."""
+    """Return the value and interval of a single stage, or the values at the best and the last of several stages."""
     if len(rows) == 1:
         row = rows[0]
-        return intervals.format_interval(row.value, row.low, row.high)
+        return intervals.format_interval(row.value, row.low, row.high).replace("(", "(95 % CI ")
     best, last = max(rows, key=lambda row: row.value), rows[-1]
     text = f"{best.value:.2f} at {best.stage}"
     if last != best:
-        text += f", {last.value:.2f} at {last.stage}, the last"
+        text += f", its best stage, and {last.value:.2f} at {last.stage}, the last stage,"
     return text.replace(" -", " −")

@@ -1,9 +1,9 @@
-"""Are the kernels that a pyramid names those that its class hangs on, and do they tell the class from others?
+"""Test whether a class depends on the channels that its pyramid selects, and whether they separate it from others.
 
-A pyramid is made of half of a class's clips and judged by the other half, and the other way around. ABLATION: of what
-the margin loses with all kernels of a stage, how much goes with the few that are named; SELECTIVE: how far their mean
-activation tells the class from others. 0 is as many kernels drawn at random, 1 is all of the margin, and the kernels
-that tell it best.
+Channels are selected on half of a class's clips and scored on the other half, and vice versa. ABLATION: the loss of
+margin when the selected channels are ablated, as a share of the loss when all channels of the stage are. SELECTIVE: how
+well their mean activation separates the class from others. 0 is as many random channels; 1 is the whole loss, or the
+channels that separate the class best.
 """
 
 import time
@@ -29,30 +29,30 @@ from vtcav_jax.runs.evaluation_rows import ABLATION_SCORE, SELECTIVITY_SCORE, Me
 from vtcav_jax.tap import Model
 
 CHANNELS_PER_STAGE, BENCHMARK_PYRAMID_DEPTH = 8, 3
-RANDOM_CHANNEL_DRAWS = 8  # sets of kernels at random
-MAX_CLIPS_PER_SIDE, MIN_CLIPS_PER_SIDE = 20, 4  # clips of a class on either side
+RANDOM_CHANNEL_DRAWS = 8  # random sets of channels
+MAX_CLIPS_PER_SIDE, MIN_CLIPS_PER_SIDE = 20, 4  # clips of a class that select, and as many that score
 
-ChannelsByStage = dict[str, list[int]]  # of each stage the channels
+ChannelsByStage = dict[str, list[int]]
 
 
 def gradient_pyramid(
     model: Model, class_clips: Array, other_clips: Array, target: Margin
 ) -> tuple[ChannelsByStage, float]:
-    """The package's pyramid, against clips of other classes."""
+    """Select channels by a pyramid with clips of other classes as reference; return them and the forward passes."""
     return _pyramid_channels(model, class_clips, target, reference=other_clips, ig_steps=4)
 
 
 def zero_reference_pyramid(
     model: Model, class_clips: Array, other_clips: Array, target: Margin
 ) -> tuple[ChannelsByStage, float]:
-    """The same from activations of 0, in one pass."""
+    """Select channels by a pyramid with zero activations as reference."""
     return _pyramid_channels(model, class_clips, target)
 
 
 def most_active_channels(
     model: Model, class_clips: Array, other_clips: Array, target: Margin
 ) -> tuple[ChannelsByStage, float]:
-    """What is most active in the clips, whatever they are asked: which kernels stand out, and no explanation."""
+    """Select the most active channels, whatever the target: a baseline that explains nothing."""
     chain = pyramid.pyramid_levels(prepare_explanation(model, class_clips, target), None, BENCHMARK_PYRAMID_DEPTH)
     names = tuple(name for level in chain for name in level)
     values = tap.activations(model, class_clips, names)[1]
@@ -87,7 +87,7 @@ def _pyramid_channels(
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """A class's clips that make a pyramid and those that judge it, with as many of other classes."""
+    """Clips of a class that select channels and those that score them, each with as many clips of other classes."""
 
     pyramid_clips: Array
     reference_clips: Array
@@ -97,13 +97,13 @@ class _Side:
 
 
 def pyramid_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreRow]:
-    """Of every way and stage both axes, question by question."""
+    """Score the channels of each selector and stage on each question."""
     if too_small := [
         name for name in eval_set.question_ids if not _clips_per_side(eval_set, EVAL_QUESTIONS[name].head)
     ]:
         warn(
-            f"pyramids are not scored: {', '.join(too_small)} has under {2 * MIN_CLIPS_PER_SIDE} clips of an"
-            f" answer; add --max_clips"
+            f"pyramids are not scored: a class of {', '.join(too_small)} has fewer than {2 * MIN_CLIPS_PER_SIDE} clips;"
+            f" add --max_clips"
         )
         return []
     results: dict[str, list[dict[str, _SideResult]]] = {name: [] for name in eval_set.question_ids}
@@ -122,17 +122,17 @@ def pyramid_benchmark(eval_set: EvalSet, network_name: str) -> list[MethodScoreR
 
 @dataclass(frozen=True, eq=False)
 class _SideResult:
-    """What one side says of one way's kernels, stage by stage."""
+    """Scores of one selector's channels on one side, by stage."""
 
     cost: float
-    seconds: float  # of a clip
-    # Of the margin: without the kernels, without as many others, without all
+    seconds: float  # per clip
+    # Loss of margin without the selected channels, without as many random ones, and without all
     margin_drops: dict[str, Float[np.ndarray, "3 b"]]
     separation: dict[str, Float[np.ndarray, "3 draws"]]
 
 
 def _judge_side(eval_set: EvalSet, number: int, side: _Side) -> dict[str, _SideResult]:
-    """Every way; what is lost without others, and without all, is the same for all ways."""
+    """Score the channels of each selector; the losses without random and without all channels are shared."""
     model, out = eval_set.padded_network.model, {}
     context = prepare_explanation(model, side.held_out_clips, side.target)
     margin_drops: dict[str, _MarginDrops] = {}
@@ -182,15 +182,15 @@ def _score_rows(
 
 @dataclass(frozen=True, eq=False)
 class _MarginDrops:
-    """What the margins lose without kernels of a stage; `other` is what stands in their place."""
+    """Losses of margin when channels of a stage take their values in clips of other classes (`replacement`)."""
 
     context: ExplainContext
     stage: str
     value: Array
     replacement: Array
     full: np.ndarray
-    seed: tuple[int, int]  # of each class and side others are drawn
-    random_drops: dict[int, np.ndarray] = field(default_factory=dict)  # by how many
+    seed: tuple[int, int]  # differs by side, so that each draws its own random channels
+    random_drops: dict[int, np.ndarray] = field(default_factory=dict)  # by number of channels
 
     def drops_for_channels(self, channels: list[int]) -> Float[np.ndarray, "3 b"]:
         return np.stack(
@@ -225,7 +225,7 @@ class _MarginDrops:
 
 
 def _sides(eval_set: EvalSet, head: str) -> Iterator[_Side]:
-    """Every class twice, its halves in turn; all have as many clips, so that nothing is compiled again."""
+    """Yield each class twice, with its halves exchanged; all sides have equally many clips, to compile once."""
     labels, where, n = eval_set.clips.labels[head], eval_set.network.head_slices[head], _clips_per_side(eval_set, head)
     for c in range(where.stop - where.start):
         class_rows, other_rows = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
@@ -239,7 +239,7 @@ def _sides(eval_set: EvalSet, head: str) -> Iterator[_Side]:
 
 
 def _clips_per_side(eval_set: EvalSet, head: str) -> int:
-    """Of each class on either side; 0 if there are too few."""
+    """Return the number of clips per class and side, or 0 if there are too few."""
     labels, where = eval_set.clips.labels[head], eval_set.network.head_slices[head]
     n = min(MAX_CLIPS_PER_SIDE, *(int((labels == c).sum()) // 2 for c in range(where.stop - where.start)))
     return n if n >= MIN_CLIPS_PER_SIDE else 0
@@ -248,19 +248,19 @@ def _clips_per_side(eval_set: EvalSet, head: str) -> int:
 def _separation(
     class_values: Array, other_values: Array, channels: list[int], seed: int
 ) -> Float[np.ndarray, "3 draws"]:
-    """How far means lie apart between the classes, in standard deviations: the chosen kernels', all, and the best."""
+    """Return the separation of class means, in standard deviations, of the selected, all, and the best channels."""
     class_means, other_means = (np.asarray(value.mean((1, 2, 3)), np.float64) for value in (class_values, other_values))
     spread = np.sqrt((class_means.var(0) + other_means.var(0)) / 2) + 1e-9
     sign = np.sign(class_means.mean(0) - other_means.mean(0))
     weights = bootstrap_weights(len(class_means), seed)
-    means = [weights @ some / weights.sum(1, keepdims=True) for some in (class_means, other_means)]
-    far = sign * (means[0] - means[1]) / spread  # sign and the best are those of all clips: no draw makes them better
+    means = [weights @ values / weights.sum(1, keepdims=True) for values in (class_means, other_means)]
+    far = sign * (means[0] - means[1]) / spread  # signs and best channels come from all clips, not from each draw
     best = np.argsort(-far[0])[: max(len(channels), 1)]
     return np.stack([far[:, channels].mean(1) if channels else far.mean(1), far.mean(1), far[:, best].mean(1)])
 
 
 def _share(observed: np.ndarray, chance: np.ndarray, everything: np.ndarray) -> Float[np.ndarray, " draws"]:
-    """NaN where all kernels together do no more than some at random."""
+    """Return the share of the loss; NaN where ablating all channels loses no more than random ones."""
     there = everything > chance
     return np.where(there, (observed - chance) / np.where(there, everything - chance, 1), np.nan)
 

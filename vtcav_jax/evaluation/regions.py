@@ -1,4 +1,4 @@
-"""Where in a clip the things are that a question is about, and how what is seen moves, as far as a source knows."""
+"""Regions of a clip that a question is about, and the optical flow between its frames."""
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -12,20 +12,20 @@ from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.render import WorldClips
 from vtcav_jax.worlds.spec import DIRECTION_STEPS
 
-SQUARE_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # the masks of the squares of things
+SQUARE_MASKS = {"key": "key_box", "distractor": "dis_box", "marker": "marker_box"}  # masks of the objects' boxes
 DIRECTION_FACTORS = {
     "dis_box": "dis_direction",
     "key_box": "direction",
-}  # the factor that says how things move, from back to front
+}  # the factor that sets each object's direction, sorted from back to front
 
 
 def target_region(
     source: Source, window: Window, clip_spec: ClipSpec, head: str = ""
 ) -> Bool[np.ndarray, "t h w"] | None:
-    """The pixels that the network sees of the boxes that come with a video; None without.
+    """Return a mask of the annotated boxes, as cropped for the network; None without annotation.
 
-    Of a world those in which the cause of the question `head` is to be seen, or the key's; of one that is asked of the
-    scene what no glyph covers.
+    For a clip of a world: the boxes of the objects that cause the answer to question `head` (of the key if `head` is no
+    question), or for the scene all pixels that no glyph covers.
     """
     if isinstance(source, WorldSource):
         masks, questions = _render_window(source, window).masks, source.world.questions
@@ -45,9 +45,9 @@ def target_region(
 
 
 def ground_truth_flow(source: Source, window: Window) -> Float[np.ndarray, "t1 h w 2"] | None:
-    """How far (x, y) what is seen in a frame has moved since the frame before: known of worlds, else by optical flow.
+    """Return the displacement (x, y) of each pixel since the previous frame: known for worlds, else estimated.
 
-    None where there is no OpenCV to compute it.
+    None if OpenCV, which estimates it, is not installed.
     """
     video = window.clip.video[0]
     if not isinstance(source, WorldSource) or video.shape[1] != source.world.size:
@@ -57,7 +57,7 @@ def ground_truth_flow(source: Source, window: Window) -> Float[np.ndarray, "t1 h
     gaps = np.diff(window.clip.frames[0])
     static_mask = clips.masks.get("marker_box", np.zeros((1, *clips.video.shape[1:4]), bool))[
         0
-    ]  # in front of everything
+    ]  # the marker is in front of all objects
     for mask, direction in DIRECTION_FACTORS.items():
         if mask in clips.masks:
             step = source.world.speed * DIRECTION_STEPS[clips.factors[direction][0]][::-1]
@@ -83,7 +83,7 @@ def _render_window(source: WorldSource, window: Window) -> WorldClips:
 
 
 def _annotated_boxes(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
-    """Boxes of the video's table, frame by frame."""
+    """Return a mask per frame of the boxes in the video's table, or None."""
     from vtcav_jax.concepts.boxes import read_boxes, to_pixels
     from vtcav_jax.data.decode import probe
 

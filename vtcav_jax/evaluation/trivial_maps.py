@@ -1,4 +1,4 @@
-"""Maps that ask no network anything: what a method must beat before its numbers mean something."""
+"""Maps that do not use the network: baselines that a method must beat."""
 
 from collections.abc import Callable, Sequence
 from zlib import crc32
@@ -11,15 +11,15 @@ from vtcav_jax.runs.evaluation_rows import TRIVIAL_MAPS
 Video = Float[np.ndarray, "b t h w c"]
 Maps = Float[np.ndarray, "b t h w"]
 
-N_RANDOM_MAPS = 5  # chance scatters from one random map to the next
+N_RANDOM_MAPS = 5  # scores of single random maps vary
 
 
 def trivial_maps(
     clips: ArrayLike, seed: int, names: Sequence[str] = TRIVIAL_MAPS, *, n_random: int = 1
 ) -> dict[str, Maps]:
-    """The maps `names` at the clips' own resolution, none below 0.
+    """Return the maps `names` at the resolution of the clips; all values are at least 0.
 
-    With several random maps, `n_random`, there are further ones, `random_2` and so on.
+    If `n_random` > 1, add further random maps, `random_2` and so on.
     """
     if n_random < 1:
         raise ValueError(f"expected at least one random map, got {n_random}")
@@ -31,12 +31,12 @@ def trivial_maps(
 def _check_clips(clips: ArrayLike) -> Video:
     video = np.asarray(clips, np.float32)
     if video.ndim != 5 or not video.size:
-        raise ValueError(f"expected clips (b, t, h, w, c), none of these 0, got {video.shape}")
+        raise ValueError(f"expected non-empty clips (b, t, h, w, c), got {video.shape}")
     return video
 
 
 def clip_seeds(clips: ArrayLike, seed: int, stream: int = 0) -> list[np.random.SeedSequence]:
-    """One for each clip, made of what it shows: the same in whatever batch it comes."""
+    """Return one seed per clip, derived from its content, so that batching does not matter."""
     return [np.random.SeedSequence(seed, spawn_key=(stream, crc32(clip.tobytes()))) for clip in np.asarray(clips)]
 
 
@@ -50,7 +50,7 @@ def _difference_to_mean(video: Video, _: int) -> Maps:
 
 
 def _frame_difference(video: Video, _: int) -> Maps:
-    """The mean over the frames before and after, where there are any: no frame is left out."""
+    """Return the mean absolute difference to the previous and next frames (one of them at the ends)."""
     change = np.abs(np.diff(video, axis=1)).mean(-1)
     beside = np.pad(change, ((0, 0), (1, 1), (0, 0), (0, 0)))
     neighbours = np.array([min(t, 1) + min(video.shape[1] - 1 - t, 1) for t in range(video.shape[1])])
@@ -58,7 +58,7 @@ def _frame_difference(video: Video, _: int) -> Maps:
 
 
 def _sobel(video: Video, _: int) -> Maps:
-    """The length of each frame's gradient, the mean over colours; the border is continued."""
+    """Return the norm of each frame's spatial gradient, averaged over colours; edges are replicated."""
     x = np.pad(video, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     down = x[:, :, 2:] - x[:, :, :-2]
     along = x[:, :, :, 2:] - x[:, :, :, :-2]

@@ -67,7 +67,7 @@ def test_a_halo_does_not_count(drawn):
         np.testing.assert_array_equal(score, localisation.score_localisation(other, inside, counted).scores[name])
     empty = localisation.score_localisation(values, np.zeros_like(inside))
     assert all(np.isnan(v).all() for d in (empty.scores, empty.chance, empty.skill) for v in d.values())
-    with pytest.raises(ValueError, match="masks must be the same"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         localisation.score_localisation(values, inside[:, 1:])
 
 
@@ -178,7 +178,7 @@ def test_spliced_clips_tell_who_knows_the_class():
     assert (none.share == 0.5).all() and none.score[0] == 0.5
     with pytest.raises(ValueError, match="pairs 0, 1, 2, 3, 4, 5 are not"):
         splice.splice_test(blind, colours, a, b, one, one)
-    with pytest.raises(ValueError, match="asked about classes"):
+    with pytest.raises(ValueError, match="must be classes"):
         splice.splice_test(blind, colours, a, b, one, lambda logits: logits[:, 0])
 
 

@@ -127,7 +127,7 @@ def test_maps_have_names_and_faults_are_told(clips):
     cut, maps = partition.token_partition((6, 8, 12)), clips[..., 0]
     of_video, of_stage = (Attribution(maps, stage, True, 1, "cam") for stage in (VIDEO, "layers.1"))
     assert list(partition.name_maps([of_video, of_stage])) == ["cam", "cam layers.1"]
-    with pytest.raises(ValueError, match="several maps are called cam;"):
+    with pytest.raises(ValueError, match="several maps are named cam;"):
         partition.name_maps([of_video, of_video])
     cell_values = partition.pool_to_cells({"a": of_video, "b": maps, "c": np.ones((2, 18))}, cut, 2)
     assert cell_values.shape == (3, 2, 18) and cell_values.dtype == np.float32
@@ -135,7 +135,7 @@ def test_maps_have_names_and_faults_are_told(clips):
     bad = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.inf, maps)
     with pytest.raises(ValueError, match=r"d is \(2, 17\); e is not finite for clips 1; f is \(1, 6, 8, 12\)"):
         partition.pool_to_cells({"d": np.ones((2, 17)), "e": bad, "f": maps[:1]}, cut, 2)
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="got none"):
         partition.pool_to_cells({}, cut, 2)
     pooled = {"a": partition.cell_means(maps, cut)}
     frames = partition.pool_to_frames({"a": pooled["a"]}, pooled, cut, 2)

@@ -152,9 +152,9 @@ def test_a_map_beats_what_lies_below_its_interval():
     better, same = row("better@video", 2.0, 1.6, 2.4), row("same@<b>", 1.6, 1.2, 2.0)
     hold = [row(name, 0.0, 0.0, 0.0, "time_relevance_gain", "hold") for name in ("better@video", *TRIVIAL_MAPS)]
     verdicts = dict(own_clips.compare_with_trivial([better, same, *free, *hold]))
-    assert verdicts["better@video"].startswith("beats every map that asks no network in relevance gain (blur)")
-    assert ", but not in time relevance gain (hold)" in verdicts["better@video"]
-    assert verdicts["same@<b>"] == "beats the maps that ask no network in nothing"
+    assert verdicts["better@video"].startswith("is clearly better than every trivial map on relevance gain (blur)")
+    assert ", but not on time relevance gain (hold)" in verdicts["better@video"]
+    assert verdicts["same@<b>"] == "is not clearly better than every trivial map on any metric"
     text = faithfulness_table([better, same, *free])
     assert "1.60 (1.20 to 2.00)" in text and "random" in text
     page = map_sections._faithfulness_tables([better, same, *free])

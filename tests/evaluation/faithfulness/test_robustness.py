@@ -71,7 +71,7 @@ def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
     paired = partial(brightness, grid=(3, 8, 8))  # steps of two frames: one later they are cut elsewhere
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET, frames=2) > 0.999).all()
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET) < 0.9).all()
-    with pytest.raises(ValueError, match=r"move by 1 to 4, as 6 are there.*got 5"):
+    with pytest.raises(ValueError, match=r"shift of 1 to 4 of 6.*got 5"):
         robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=5)
 
 
@@ -189,7 +189,7 @@ def test_a_map_of_another_class(net, clips):
         }
     with pytest.raises(ValueError, match="give classes"):
         randomisation.random_logit(constant_noise, net, clips, lambda logits: logits[:, 0])
-    with pytest.raises(ValueError, match="no other"):
+    with pytest.raises(ValueError, match="no other class"):
         randomisation.random_logit(constant_noise, net, clips, Margin(np.array([2, 2]), (2, 3)))
 
 

@@ -238,7 +238,7 @@ def test_pairs_of_the_same_head_with_another_value_are_left_out():
 
 def test_what_cannot_be_asked():
     loaded = models.load("worlds_swin")
-    with pytest.raises(ValueError, match="got none; expected at least 5 clips a set, got 2"):
+    with pytest.raises(ValueError, match="got none; expected at least 5 clips per set, got 2"):
         tcav_benchmark.tcav_benchmark_rows(loaded, seeds=(), clips_per_set=2)
     with pytest.raises(ValueError, match="got label"):
         tcav_benchmark.tcav_benchmark_rows(replace(loaded, heads={"label": ("a",)}))
@@ -261,8 +261,8 @@ def test_the_page(tmp_path):
             rows += made("n<1>", stage, kind, "captum", values | {"FALSE_POSITIVES": 0.62})
     write_rows(tmp_path / tcav_benchmark_table.TCAV_BENCHMARK_CSV, TcavBenchmarkRow, rows)
     (section,) = tcav_benchmark_sections.tcav_benchmark_sections(RunFolder(tmp_path, ()))
-    assert "n&lt;1&gt; at late: our test finds 85 % (42 % to 92 %) of the causes and 5 % (" in section.html
-    assert "captum: 85 % (42 % to 92 %) of the causes and 62 % (31 % to 81 %) of what is none" in section.html
+    assert "n&lt;1&gt; at late: our test detects 85 % (42 % to 92 %) of the causes, with 5 % (" in section.html
+    assert "captum: 85 % (42 % to 92 %) of the causes, with 62 % (31 % to 81 %) false positives" in section.html
     assert section.html.count("<tr>") == 1 + 18
     (figure,) = section.figures
     assert figure.svg.count("<circle") == 6 + 2 and "small: Holm" in figure.svg

@@ -175,7 +175,7 @@ def test_errors_are_sentences():
         build_entries(loaded, ["grad_cam"])
     with pytest.raises(ValueError, match=r"expected package.module:function"):
         import_function("nowhere:function")
-    with pytest.raises(ValueError, match="there is no world W99"):
+    with pytest.raises(ValueError, match="unknown question W99"):
         evaluation.score_method("gradcam", loaded, ["W99"])
     assert set(METHOD_BUDGETS) <= {entry.method_name for entry in build_entries(loaded)}
 
@@ -350,8 +350,8 @@ def half_as_fine(model, clips, target):
 def test_ones_own_function_need_not_be_for_the_wired_network():
     for function, message in (
         (of_a_stage, "no stage named"),
-        (of_another_shape, "must give finite maps"),
-        (no_array, "must give maps .* got dict, which is no array"),
+        (of_another_shape, "must return finite maps"),
+        (no_array, "must return maps .* got dict, which is not an array"),
     ):
         with pytest.raises(ValueError, match=message):
             analytic_benchmark.score_on_analytic(Entry("mine", function=function), 8)

@@ -1,6 +1,6 @@
-"""Does the sum of a map over what is removed foretell by how much the score falls?
+"""Metrics that compare the sum of a map over removed cells with the drop of the score.
 
-What is removed is drawn without a look at any map, so that all maps share the passes.
+Removals are drawn independently of the maps, so that all maps share forward passes.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from vtcav_jax.evaluation.trivial_maps import clip_seeds
 
 MU_SUBSETS, MU_SHARE = 200, 0.2
 N_SUBSETS, N_SIZES, N_MAX_SHARE = 100, 6, 0.8
-INFIDELITY_DRAWS = 200  # of infidelity
-MU_STREAM, N_STREAM, CUBOID_STREAM, INFIDELITY_NOISE_STREAM = range(1 << 17, (1 << 17) + 4)  # of the seeds
+INFIDELITY_DRAWS = 200
+MU_STREAM, N_STREAM, CUBOID_STREAM, INFIDELITY_NOISE_STREAM = range(1 << 17, (1 << 17) + 4)  # seed streams
 
 MapSums = Float[np.ndarray, "m b k"]
 RemovedCells = Bool[np.ndarray, "k cells"]
@@ -28,9 +28,9 @@ RemovedCells = Bool[np.ndarray, "k cells"]
 def mu_fidelity(
     masked: MaskedClips, maps: NamedMaps, *, subsets: int = MU_SUBSETS, share: float = MU_SHARE
 ) -> PerMapAndClip:
-    """Over random sets of a fixed share of the cells: the rank correlation of the map's sum with the score's fall.
+    """Return the rank correlation of the map's sum with the drop of the score, over random sets of cells of one size.
 
-    Bhatt et al. (2020), with ranks as in xplique. `subsets` passes of each clip for all maps together.
+    Bhatt et al. (2020), with ranks as in xplique. Takes `subsets` passes per clip for all maps together.
     """
     n = masked.partition.n_cells
     size = _subset_size(share * n, n)
@@ -40,7 +40,7 @@ def mu_fidelity(
 
 @dataclass(frozen=True, eq=False)
 class SensitivityN:
-    """For each size of the sets the correlation of sums and falls (Ancona et al., 2018); 1 if the map is additive."""
+    """Correlation of sums and drops for each size of the removed sets (Ancona et al., 2018); 1 if additive."""
 
     names: tuple[str, ...]
     sizes: Int[np.ndarray, " sizes"]
@@ -48,21 +48,21 @@ class SensitivityN:
 
     @property
     def mean(self) -> PerMapAndClip:
-        """Over the sizes at which it can be told."""
+        """Mean over the sizes at which the correlation is defined."""
         known = np.isfinite(self.correlation)
         total = np.where(known, self.correlation, 0).sum(-1)
         return np.where(known.any(-1), total / np.maximum(known.sum(-1), 1), np.nan).astype(np.float32)
 
 
 def subset_sizes(n_cells: int, n_sizes: int = N_SIZES) -> Int[np.ndarray, " sizes"]:
-    """From one cell to most of them, in equal ratios."""
+    """Return sizes from one cell to `N_MAX_SHARE` of the cells, in geometric progression."""
     return np.unique(np.geomspace(1, max(N_MAX_SHARE * n_cells, 1), n_sizes).round().astype(int))
 
 
 def sensitivity_n(
     masked: MaskedClips, maps: NamedMaps, *, subsets: int = N_SUBSETS, sizes: int = N_SIZES
 ) -> SensitivityN:
-    """Over random sets, not the top cells of a map; `subsets` passes of each clip and size for all maps together."""
+    """Compute sensitivity-n over random sets; takes `subsets` passes per clip and size for all maps together."""
     n = masked.partition.n_cells
     set_sizes = subset_sizes(n, sizes)
     sums, falls = _sums_and_drops(
@@ -78,10 +78,10 @@ def sensitivity_n(
 
 @dataclass(frozen=True, eq=False)
 class Infidelity:
-    """The mean square of what the map, times `scale`, misses of the score's falls (Yeh et al., 2019).
+    """Mean squared error of the map's sums, times `scale`, as predictions of the drops of the score (Yeh et al., 2019).
 
-    `scale` is the best one that is not below 0: a map that says the opposite must not pass for a good one.
-    `explained` is the share of the falls' mean square that is not missed: 1 at best, 0 for what tells nothing.
+    `scale` is the best factor of at least 0, so that an inverted map does not score well. `explained_share` is 1 minus
+    the error over the drops' mean square: 1 at best, 0 for an uninformative map.
     """
 
     names: tuple[str, ...]
@@ -91,11 +91,11 @@ class Infidelity:
 
 
 def infidelity(masked: MaskedClips, maps: NamedMaps, *, draws: int = INFIDELITY_DRAWS) -> Infidelity:
-    """When random cuboids of cells are removed. `draws` passes of each clip for all maps together."""
+    """Compute infidelity for the removal of random cuboids; takes `draws` passes per clip for all maps together."""
     counts = masked.partition.grid_shape
     if counts is None:
         raise ValueError(
-            "cuboids are made of the cells of a grid; these cells are none, use a grid or infidelity_noise"
+            "cuboids are made of the cells of a grid, and these cells form none; use a grid or infidelity_noise"
         )
     sums, falls = _sums_and_drops(masked, maps, CUBOID_STREAM, lambda random: _draw_cuboids(random, draws, counts))
     return infidelity_from_sums(tuple(name_maps(maps)), sums, falls)
@@ -104,9 +104,9 @@ def infidelity(masked: MaskedClips, maps: NamedMaps, *, draws: int = INFIDELITY_
 def infidelity_noise(
     masked: MaskedClips, maps: NamedMaps, *, draws: int = INFIDELITY_DRAWS, size: float = 0.2
 ) -> Infidelity:
-    """When noise, the same of every colour, is taken from the clip; `size` in standard deviations of the clip.
+    """Compute infidelity for noise, equal in all colours, of `size` standard deviations of the clip.
 
-    For maps that are gradients: the map's share of a fall is its product with the noise.
+    This suits gradients: their prediction of a drop is the product with the noise.
     """
     video = np.asarray(masked.context.video)
     b, *sizes = video.shape[:4]
@@ -130,7 +130,7 @@ def infidelity_noise(
 
 
 def infidelity_from_sums(names: tuple[str, ...], sums: MapSums, falls: Float[np.ndarray, "b k"]) -> Infidelity:
-    """What maps' sums over the removals say of the falls."""
+    """Compute infidelity from the sums of maps and the drops of the score."""
     sums, falls = sums.astype(np.float64), falls.astype(np.float64)[None]
     square = (sums**2).mean(-1)
     scale = np.maximum((sums * falls).mean(-1), 0) / np.where(square > 0, square, 1)
@@ -141,9 +141,9 @@ def infidelity_from_sums(names: tuple[str, ...], sums: MapSums, falls: Float[np.
 
 
 def completeness(attribution: Attribution) -> Float[np.ndarray, " b"]:
-    """For maps that owe a sum: what is missing of it or too much, as a share of what is owed. It takes no pass."""
+    """Return the completeness gap relative to the known sum of the map, without any forward pass."""
     if attribution.completeness_gap is None:
-        raise ValueError(f"{attribution.method} owes no sum; completeness is told of maps with a residual")
+        raise ValueError(f"maps of {attribution.method} have no known sum; completeness needs a completeness_gap")
     owed = attribution.map.sum((1, 2, 3), dtype=np.float64) + attribution.completeness_gap
     return np.where(
         owed != 0, np.abs(attribution.completeness_gap) / np.where(owed != 0, np.abs(owed), 1), np.nan
@@ -159,7 +159,7 @@ def _draw_subsets(random: np.random.Generator, subsets: int, size: int, n_cells:
 
 
 def _draw_cuboids(random: np.random.Generator, draws: int, counts: tuple[int, int, int]) -> RemovedCells:
-    """Of one cell to half the clip along each axis, anywhere."""
+    """Draw cuboids at random places, with sides of one cell to half the clip."""
     inside = np.ones((draws, *counts), bool)
     for axis, n in enumerate(counts, start=1):
         side = random.integers(1, max(n // 2, 1), draws, endpoint=True)
@@ -173,7 +173,7 @@ def _draw_cuboids(random: np.random.Generator, draws: int, counts: tuple[int, in
 def _sums_and_drops(
     masked: MaskedClips, maps: NamedMaps, stream: int, draw_removed: Callable[[np.random.Generator], RemovedCells]
 ) -> tuple[MapSums, Float[np.ndarray, "b k"]]:
-    """For what is drawn for each clip: every map's sum over it, and how much lower the score is without it."""
+    """Return each map's sum over the drawn cells of each clip, and the drop of the score without them."""
     values, b = pool_to_cells(maps, masked.partition, masked.n_clips).astype(np.float64), masked.n_clips
     seeds = clip_seeds(np.asarray(masked.context.video), masked.seed, stream)
     removed = np.stack([draw_removed(np.random.default_rng(seed)) for seed in seeds])
@@ -192,7 +192,7 @@ def _partition_of_clip(masked: MaskedClips, i: int) -> Partition:
 def _correlate_sums(
     sums: MapSums, falls: Float[np.ndarray, "b k"], correlate: Callable[..., np.ndarray]
 ) -> PerMapAndClip:
-    """The correlation of each map and clip: 0 of a map that is the same everywhere, NaN where the score never falls."""
+    """Return the correlation per map and clip: 0 for a constant map, NaN where all drops are equal."""
     m, b, k = sums.shape
     spread = np.ptp(sums, axis=-1)
     flat = spread <= 1e-9 * np.abs(sums).max(-1)

@@ -1,8 +1,8 @@
-"""What is shown in the place of what was removed.
+"""Infills that replace removed voxels.
 
-No way is innocent: a constant colour is like no clip that a network has seen, a blur lets colour and slow motion
-through, holding a frame makes stillness, and what is filled from around favours maps of large patches. So metrics are
-told for several.
+Each has a bias: a constant colour is unlike the training clips, a blur preserves colour and slow motion, holding a
+frame removes motion, and diffusion from neighbours favours maps of large patches. Metrics are therefore computed with
+several.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from vtcav_jax.attribution.baselines import gaussian_blur_1d, mean_colour, zero
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.names import unknown_name_message
 
-DIFFUSION_SWEEPS = 30  # of the in-fill: so many voxels far what is left is felt
-INFILL_NOISE_SD = 0.1  # of the in-fill, in standard deviations of the clip: a smooth hole would tell what was removed
-INFILL_NOISE_STREAM = 1 << 16  # of the seeds
+DIFFUSION_SWEEPS = 30  # the distance in voxels over which `diffuse` propagates values
+INFILL_NOISE_SD = 0.1  # in standard deviations of the clip; a smooth hole would reveal the removed shape
+INFILL_NOISE_STREAM = 1 << 16  # seed stream
 
 Video = Float[Array, "b t h w c"]
 KeepMask = Bool[Array, "b t h w"]
@@ -27,7 +27,7 @@ KeepMask = Bool[Array, "b t h w"]
 
 @dataclass(frozen=True)
 class Infill:
-    """`start` makes, once for each clip, the clip without anything; `left` what is seen if some voxels are kept."""
+    """Infill: `make_background` returns the clip with all voxels removed, `compose` the clip with some kept."""
 
     name: str
     make_background: Callable[[Video, int], Video]
@@ -39,7 +39,7 @@ def substitute(video: Video, background: Video, keep: KeepMask) -> Video:
 
 
 def hold_last(video: Video, background: Video, keep: KeepMask) -> Video:
-    """What was kept last in this place, or else first; where nothing ever was, `start`."""
+    """Fill with the last kept voxel of this place, else with the first later one, else with the background."""
     frame = jnp.arange(video.shape[1], dtype=jnp.int32)[None, :, None, None]
     last = jax.lax.cummax(jnp.where(keep, frame, -1), axis=1)
     first = jnp.argmax(keep, axis=1)[:, None].astype(jnp.int32)
@@ -48,9 +48,9 @@ def hold_last(video: Video, background: Video, keep: KeepMask) -> Video:
 
 
 def diffuse(video: Video, background: Video, keep: KeepMask, sweeps: int = DIFFUSION_SWEEPS) -> Video:
-    """Each removed voxel the weighted mean of its 26 neighbours, from Jacobi sweeps, and noise over it.
+    """Fill removed voxels with the weighted mean of their 26 neighbours, by Jacobi sweeps, plus noise.
 
-    As in ROAD (Rong et al., 2022), with time as a further direction. `start` is the mean colour with the noise on it.
+    As in ROAD (Rong et al., 2022), with time as a third axis. `background` is the mean colour plus the noise.
     """
     noise, keep = background - mean_colour(video), keep[..., None]
     count = keep.sum((1, 2, 3), keepdims=True).astype(video.dtype)
@@ -62,7 +62,7 @@ def diffuse(video: Video, background: Video, keep: KeepMask, sweeps: int = DIFFU
 
 
 def _neighbour_sum(x: Video) -> Video:
-    """The sum over the 26 neighbours, those that share a face four times, an edge twice: 1 2 1 along each axis."""
+    """Return the sum over the 26 neighbours, weighted 4 for a shared face and 2 for an edge (1 2 1 along each axis)."""
     total = x
     for axis in (1, 2, 3):
         widths = [(1, 1) if a == axis else (0, 0) for a in range(5)]
@@ -74,7 +74,7 @@ def _neighbour_sum(x: Video) -> Video:
 
 @jax.jit
 def blur(video: Video) -> Video:
-    """In time as well as in space, each by an eighth of the clip's extent."""
+    """Blur in time and space, with a standard deviation of 1/8 of the extent (at least 1)."""
     for axis, n in zip((1, 2, 3), video.shape[1:4]):
         video = gaussian_blur_1d(video, axis, max(n / 8, 1.0))
     return video
@@ -93,9 +93,7 @@ INFILLS: dict[str, Infill] = {
     for infill in (
         Infill("blur", lambda video, seed: blur(video), substitute),
         Infill("mean", lambda video, seed: mean_colour(video), substitute),
-        Infill(
-            "grey", lambda video, seed: zero(video), substitute
-        ),  # the mean colour that the network was trained with
+        Infill("grey", lambda video, seed: zero(video), substitute),  # mean colour of the training clips
         Infill("hold", lambda video, seed: mean_colour(video), hold_last),
         Infill("linear", _noisy_mean, diffuse),
     )
@@ -104,5 +102,5 @@ INFILLS: dict[str, Infill] = {
 
 def get_infill(name: str) -> Infill:
     if name not in INFILLS:
-        raise ValueError(unknown_name_message("fill", [name], INFILLS))
+        raise ValueError(unknown_name_message("infill", [name], INFILLS))
     return INFILLS[name]

@@ -1,7 +1,7 @@
-"""How the answer changes while cells are removed, or shown, one after the other in the order of a map.
+"""Insertion and deletion curves: the score as cells are inserted or removed in the order of a map.
 
-Cells in which the least relevant goes first are what is left after the most relevant were shown: one order, two curves,
-and all of the metrics here come from them.
+Removing the least relevant cells first leaves the same clips as inserting the most relevant first, so that one order
+yields both curves, from which all metrics here are computed.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from vtcav_jax.evaluation.faithfulness.masked_inference import MaskedClips, score_masked
 from vtcav_jax.evaluation.faithfulness.partition import NamedMaps, name_maps, pool_to_cells, rank_cells
 
-REMOVAL_LEVELS = (0.01, 0.05, 0.1, 0.2, 0.5)  # of the clip: what is removed at one stroke (DeYoung et al., 2020)
+REMOVAL_LEVELS = (0.01, 0.05, 0.1, 0.2, 0.5)  # shares of cells that single removals remove (DeYoung et al., 2020)
 _EDGE_FRACTIONS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
-# 33 of them, denser where few cells are left or gone
+# 33 points, denser at both ends
 CURVE_FRACTIONS = (
     *_EDGE_FRACTIONS,
     *np.linspace(0.2, 0.8, 13).round(2).tolist(),
@@ -26,9 +26,9 @@ PerMapAndClip = Float[np.ndarray, "m b"]
 
 @dataclass(frozen=True, eq=False)
 class RemovalCurves:
-    """Answers to the first `counts` cells of each order alone (shown), and to all others (removed).
+    """Scores and probabilities with only the first `counts` cells of each order (shown), and without them (removed).
 
-    `cost` are the passes of each clip for each map, without the two that `showing` takes.
+    `cost` are the forward passes per clip and map, without the two of `prepare_masking`.
     """
 
     names: tuple[str, ...]
@@ -48,12 +48,12 @@ class RemovalCurves:
 
     @property
     def insertion(self) -> PerMapAndClip:
-        """The area under the probability as cells are shown: the higher, the earlier what counts is there."""
+        """Area under the probability as cells are inserted: high if important cells come early."""
         return self._area(self.shown_probability)
 
     @property
     def deletion(self) -> PerMapAndClip:
-        """The area under the probability as cells are removed: the lower, the earlier what counts is gone."""
+        """Area under the probability as cells are removed: low if important cells come early."""
         return self._area(self.removed_probability)
 
     @property
@@ -62,50 +62,50 @@ class RemovalCurves:
 
     @property
     def insertion_of_rise(self) -> PerMapAndClip:
-        """The area in units of the rise from nothing to the whole clip; NaN where the probability does not rise."""
+        """Insertion relative to the rise from background to whole clip; NaN where the probability does not rise."""
         low, high = self.shown_probability[..., 0], self.shown_probability[..., -1]
         return _safe_ratio(self.insertion - low, high - low)
 
     @property
     def relevance_gain(self) -> PerMapAndClip:
-        """Symmetric relevance gain (Bluecher et al., 2024): least relevant first less most relevant first, in score.
+        """Symmetric relevance gain (Bluecher et al., 2024): mean score, least minus most relevant first.
 
-        What a fill does to a network, whatever is removed, is in both and drops out.
+        Effects of the infill that do not depend on the removed cells cancel.
         """
         return self._mean(self.shown_score[..., ::-1] - self.removed_score)
 
     @property
     def flipping(self) -> PerMapAndClip:
-        """The mean score over all removals, most relevant first (pixel flipping, Bach et al., 2015)."""
+        """Mean score over all removals, most relevant first (pixel flipping, Bach et al., 2015)."""
         return self._mean(self.removed_score)
 
     @property
     def aopc(self) -> PerMapAndClip:
-        """The mean fall of the score over all removals (Samek et al., 2017)."""
+        """Mean drop of the score over all removals (Samek et al., 2017)."""
         return self._mean(self.removed_score[..., :1] - self.removed_score)
 
     def minimal_shown(self, level: float = 0.9) -> PerMapAndClip:
-        """The smallest share of cells that has `level` of the clip's probability."""
+        """Return the smallest share of cells with which the probability is `level` of that of the clip."""
         return self._first(self.shown_probability >= level * self.shown_probability[..., -1:])
 
     def minimal_removed(self, level: float = 0.9) -> PerMapAndClip:
-        """The smallest share of cells without which `level` of the clip's probability is gone; NaN if never."""
+        """Return the smallest share of cells whose removal loses `level` of the probability; NaN if none does."""
         return self._first(self.removed_probability <= (1 - level) * self.removed_probability[..., :1])
 
     def column(self, share: float) -> int:
-        """Where on the curves `share` of the cells, one at least, are shown or removed."""
+        """Return the index of the point at `share` of the cells, at least one."""
         count = cells_for_share(share, int(self.counts[-1]))
         if count not in self.counts:
-            raise ValueError(f"the curves have no point at {count} cells ({share:.0%}); measure them there as well")
+            raise ValueError(f"the curves have no point at {count} cells ({share:.0%}); add it to the fractions")
         return int(np.flatnonzero(self.counts == count)[0])
 
     def _area(self, values: Float[np.ndarray, "m b g"]) -> PerMapAndClip:
         return np.trapezoid(values, self.fractions, axis=-1).astype(np.float32)
 
     def _mean(self, values: Float[np.ndarray, "m b g"]) -> PerMapAndClip:
-        """Over all numbers of cells from none to all, straight between those that were measured."""
+        """Return the mean over all numbers of cells from none to all, interpolated linearly."""
         every = np.arange(self.counts[-1] + 1)
-        weights = np.array([np.interp(every, self.counts, one).mean() for one in np.eye(len(self.counts))])
+        weights = np.array([np.interp(every, self.counts, unit).mean() for unit in np.eye(len(self.counts))])
         return (values @ weights).astype(np.float32)
 
     def _first(self, reached: np.ndarray) -> PerMapAndClip:
@@ -114,7 +114,7 @@ class RemovalCurves:
 
 
 def normalise_to_oracle(value: PerMapAndClip, chance: PerMapAndClip, oracle: PerMapAndClip) -> PerMapAndClip:
-    """An area where the random map's is 0 and the oracle's is 1; NaN where the oracle is no better."""
+    """Scale an area to 0 for the random map and 1 for the oracle; NaN where the oracle is not better."""
     return _safe_ratio(value - chance, oracle - chance)
 
 
@@ -123,7 +123,7 @@ def cells_for_share(share: float, n_cells: int) -> int:
 
 
 def curve_points(n_cells: int, fractions: tuple[float, ...] = CURVE_FRACTIONS) -> Int[np.ndarray, " g"]:
-    """How many cells are shown or removed: none, all, and what else is asked for, from either end."""
+    """Return the numbers of cells at which curves are measured: none, all, and `fractions` from both ends."""
     counts = {
         0,
         *(cells_for_share(level, n_cells) for level in REMOVAL_LEVELS),
@@ -135,7 +135,7 @@ def curve_points(n_cells: int, fractions: tuple[float, ...] = CURVE_FRACTIONS) -
 def measure_curves(
     masked: MaskedClips, maps: NamedMaps, *, fractions: tuple[float, ...] = CURVE_FRACTIONS
 ) -> RemovalCurves:
-    """Of every map and clip, all in the same batches."""
+    """Measure the curves of all maps and clips, in shared batches."""
     if not all(0 <= f <= 1 for f in fractions):
         raise ValueError(f"expected fractions of the cells, 0 to 1, got {fractions}")
     values = pool_to_cells(maps, masked.partition, masked.n_clips)

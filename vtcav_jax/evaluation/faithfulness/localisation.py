@@ -1,4 +1,4 @@
-"""Is a map where the thing is, or when? Against masks or boxes, with what a map that knows nothing would reach."""
+"""Localisation metrics: overlap of maps with masks, boxes or events, with the chance level of each metric."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +11,18 @@ from vtcav_jax.attribution.resample import area_resize
 POINTING_TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
 
 FlatMaps = Float[np.ndarray, "b n"]
-InsideMask = Bool[np.ndarray, "..."]  # as the values; what is not is told in words
+InsideMask = Bool[np.ndarray, "..."]  # same shape as the values, which `score_localisation` checks
 LocalisationPerClip = Float[np.ndarray, " b"]
 Masks = Bool[np.ndarray, "b frames height width"]
 
 
 @dataclass(frozen=True, eq=False)
 class LocalisationScores:
-    """Scores `(b,)` by name, and what chance gives; NaN for clips in which nothing, or everything, is inside.
+    """Scores `(b,)` and their chance levels by name; NaN for clips where the mask is empty or covers everything.
 
-    `mass` is the share of positive relevance inside, `rank` the share of the top cells there, if as many are taken as
-    are inside, `iou` their intersection over union. `auroc` and `precision` (its average) need no threshold. Chance is
-    that of a flat map; the average precision of a random one is a little higher where places are few.
+    `mass` is the share of positive relevance in the mask; `rank` the share of the top cells in it, taking as many as
+    the mask has; `iou` their intersection over union. `auroc` and `precision` (average precision) need no threshold.
+    Chance is the score of a constant map; the average precision of a random map is slightly higher on small grids.
     """
 
     scores: dict[str, LocalisationPerClip]
@@ -30,7 +30,7 @@ class LocalisationScores:
 
     @property
     def skill(self) -> dict[str, LocalisationPerClip]:
-        """0 at chance, 1 at best, below 0 for what is worse than chance."""
+        """Scores scaled to 0 at chance and 1 at best; negative if worse than chance."""
         return {name: localisation_skill(values, self.chance[name]) for name, values in self.scores.items()}
 
 
@@ -39,9 +39,9 @@ def localisation_skill(score: LocalisationPerClip, chance: LocalisationPerClip) 
 
 
 def score_localisation(values: FlatMaps, inside: InsideMask, include: InsideMask | None = None) -> LocalisationScores:
-    """Maps and masks on the same cells, or on voxels; those that are not `counted`, such as a halo, are left out."""
+    """Score maps against masks on the same cells or voxels; those not in `include`, such as a halo, are left out."""
     if values.shape != inside.shape or (include is not None and include.shape != values.shape):
-        raise ValueError(f"maps are {values.shape}, masks must be the same; got {inside.shape}")
+        raise ValueError(f"maps and masks must have the same shape; got {values.shape} and {inside.shape}")
     included = np.ones_like(inside) if include is None else include
     rows = [_score_clip(v[c].astype(np.float64), i[c]) for v, i, c in zip(values, inside, included)]
     scores, chance = (
@@ -56,11 +56,11 @@ LOCALISATION_METRICS: tuple[str, ...] = ("mass", "rank", "iou", "auroc", "precis
 def pointing_game(
     maps: Float[np.ndarray, "b t h w"], masks: Masks, *, tolerance: float = POINTING_TOLERANCE, by_frame: bool = False
 ) -> tuple[LocalisationPerClip, LocalisationPerClip]:
-    """The pointing game (Zhang et al., 2018): is the largest value inside, and the share of places that are.
+    """Play the pointing game (Zhang et al., 2018): return whether the maximum is in the mask, and the chance level.
 
-    A place is inside if the mask, grown by `tolerance` of a frame's height, is at its centre. Of several largest values
-    the share inside counts, not the point between them, which may lie outside of a ring. With `by_frame` there is one
-    largest value in each frame that has a mask, and the mean over these.
+    A place is in the mask if its centre is, after dilation by `tolerance` of a frame's height. For tied maxima the
+    result is the share of them in the mask, not their centroid, which for a ring would be in its hole. With `by_frame`,
+    the result is the mean over the frames that have a mask.
     """
     b, t, h, w = maps.shape
     frames = masks.shape[1]
@@ -85,9 +85,9 @@ def pointing_game(
 def score_temporal_localisation(
     maps: Float[np.ndarray, "b t h w"], event: Bool[np.ndarray, "b frames"]
 ) -> LocalisationScores:
-    """The positive relevance of each frame against the frames of an event.
+    """Score the positive relevance of each frame against the frames of an event, as in `score_localisation`.
 
-    As `hits`; `hit` is whether the frame with the largest is one of them, of several largest the share.
+    `hit` is whether the frame with the maximum is one of them; for ties, the share that is.
     """
     total = area_resize(np.maximum(maps, 0), (event.shape[1], 1, 1))[..., 0, 0]
     frame_scores = score_localisation(total, event)
@@ -99,19 +99,21 @@ def score_temporal_localisation(
 
 
 def class_balanced_mean(values: LocalisationPerClip, classes: Int[np.ndarray, " b"]) -> float:
-    """The mean over classes of each class's mean: a frequent class does not decide."""
+    """Return the mean of class means, so that frequent classes do not dominate."""
     known = ~np.isnan(values)
     means = [values[known & (classes == c)].mean() for c in np.unique(classes[known])]
     return float(np.mean(means)) if means else float("nan")
 
 
 def masks_of_boxes(boxes: Any, shape: tuple[int, int, int, int]) -> Masks:
-    """Rows of clip, frame, x1, y1, x2, y2 in pixels, the lower right end excluded, as masks of this shape."""
+    """Convert boxes, rows of clip, frame, x1, y1, x2, y2 in pixels (x2, y2 excluded), to masks of `shape`."""
     masks = np.zeros(shape, bool)
     for row in np.asarray(boxes, np.float64).reshape(-1, 6):
         clip, frame = row[:2].astype(int)
         if not (0 <= clip < shape[0] and 0 <= frame < shape[1]):
-            raise ValueError(f"a box is in clip {clip}, frame {frame}, but there are {shape[0]} clips of {shape[1]}")
+            raise ValueError(
+                f"a box is in clip {clip}, frame {frame}, but there are {shape[0]} clips of {shape[1]} frames"
+            )
         x1, y1 = np.maximum(np.floor(row[2:4]).astype(int), 0)
         x2, y2 = np.ceil(row[4:6]).astype(int)
         masks[clip, frame, y1 : max(y2, 0), x1 : max(x2, 0)] = True
@@ -119,7 +121,7 @@ def masks_of_boxes(boxes: Any, shape: tuple[int, int, int, int]) -> Masks:
 
 
 def dilate(masks: Masks, pixels: int) -> Masks:
-    """What is at most so many pixels away along either axis of a frame."""
+    """Dilate masks by `pixels` along both axes of a frame."""
     for axis in (2, 3) if pixels else ():
         n = masks.shape[axis]
         sums = np.cumsum(masks, axis, dtype=np.int64)
@@ -130,7 +132,7 @@ def dilate(masks: Masks, pixels: int) -> Masks:
 
 
 def map_auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
-    """How often what is inside has the larger value than what is outside, equal ones half."""
+    """Return how often a value in the mask exceeds one outside; ties count half."""
     from scipy.stats import rankdata
 
     ranks = rankdata(values)
@@ -148,7 +150,7 @@ def _score_clip(
     total = positive.sum()
     top = _expected_top(values, inside, k)
     scores = {
-        "mass": positive[inside].sum() / total if total > 0 else share,  # nothing anywhere is no better than chance
+        "mass": positive[inside].sum() / total if total > 0 else share,  # an empty map scores at chance
         "rank": top / k,
         "iou": top / (2 * k - top),
         "auroc": map_auroc(values, inside),
@@ -158,14 +160,14 @@ def _score_clip(
 
 
 def _expected_top(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], k: int) -> float:
-    """How many of the `k` largest are inside; of those equal to the last one, as many as chance picks."""
+    """Return how many of the `k` largest values are in the mask; ties at the end count by expectation."""
     last = np.partition(values, -k)[-k]
     above, equal = values > last, values == last
     return float(inside[above].sum() + (k - above.sum()) * inside[equal].mean())
 
 
 def _average_precision(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
-    """Over thresholds at which more is found: the share that is right, weighted by how much more it is."""
+    """Return the average precision: precision at each distinct value, weighted by the gain of recall."""
     order = np.argsort(-values, kind="stable")
     hit_counts = np.cumsum(inside[order])
     ends = np.flatnonzero(np.diff(values[order], append=-np.inf))

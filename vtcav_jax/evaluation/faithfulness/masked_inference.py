@@ -1,7 +1,7 @@
-"""What a network answers when only some cells of a clip are left: the one question of every metric that removes things.
+"""Scores of a network on clips with some cells removed, which all removal metrics use.
 
-Removals of all maps and clips are rows of one list, which goes through the network `at_once` at a time. What fills the
-holes is compiled apart, so that the network is compiled once for all fills, cells and metrics.
+The removals of all maps and clips form one list of rows, which passes through the network `batch_size` at a time. The
+infill is compiled separately, so that the network is compiled once for all infills, partitions and metrics.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ MASKED_BATCH_SIZE = 64
 
 @dataclass(frozen=True, eq=False)
 class MaskedScores:
-    """The target's score, and the probability of what is explained, among the classes that it competes with.
+    """Score of the target, and its probability among the classes that it competes with.
 
-    NaN where a target has no probability: values within the network, and functions of logits.
+    The probability is NaN for targets without one: channels or concepts within the network, and functions of logits.
     """
 
     score: Float[np.ndarray, "*n"]
@@ -37,9 +37,9 @@ class MaskedScores:
 
 @dataclass(frozen=True, eq=False)
 class MaskedClips:
-    """Clips of which cells are removed, and how; `whole` and `empty` are the answers to all and to nothing of them.
+    """Clips, their partition and infill; `full_scores` and `empty_scores` are for all and for no cells of each clip.
 
-    These two passes of each clip are all that `showing` costs.
+    `prepare_masking` computes these two scores, at the cost of two forward passes per clip.
     """
 
     context: ExplainContext
@@ -66,25 +66,25 @@ def prepare_masking(
     seed: int = 0,
     batch_size: int = MASKED_BATCH_SIZE,
 ) -> MaskedClips:
-    """`cells` are tokens unless given; `seed` decides among equal cells, and draws what is drawn."""
+    """Prepare clips for removal metrics; `partition` defaults to tokens, and `seed` sets ties and random draws."""
     resolved_infill = get_infill(infill) if isinstance(infill, str) else infill
     context = prepare_explanation(model, clips, target)
     t, h, w = context.video.shape[1:4]
     partition = token_partition((t, h, w)) if partition is None else partition
     if partition.clip_shape != (t, h, w) or len(partition.cell_ids) not in (1, len(context.video)):
         raise ValueError(
-            f"expected cells of clips {context.video.shape[:4]}, the same for all or for each, got"
+            f"expected cells of clips {context.video.shape[:4]}, one partition for all or one per clip, got"
             f" {partition.cell_ids.shape}"
         )
     if partition.n_cells < 2:
-        raise ValueError("a clip of one cell has nothing to compare; use smaller cells")
+        raise ValueError("a partition into one cell leaves nothing to compare; use smaller cells")
     if batch_size < 1:
-        raise ValueError(f"at_once must be at least 1, got {batch_size}")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     target = context.score_model.target
     if isinstance(target, LogitFunction) and jax.tree.leaves(target):
         raise ValueError(
-            "a function of logits must hold no arrays here, as clips are asked about in another order than they were "
-            "given; use Class, Margin, Contrast or Group"
+            "a function of logits must hold no arrays here, because rows of clips are reordered; use Class, Margin,"
+            " Contrast or Group"
         )
     no_scores = MaskedScores(np.zeros(0, np.float32), np.zeros(0, np.float32))
     masked = MaskedClips(
@@ -110,9 +110,9 @@ def prepare_masking(
 def score_masked(
     masked: MaskedClips, clip_index: Int[np.ndarray, " n"], keep_mask: Callable[[slice], Bool[np.ndarray, "k cells"]]
 ) -> MaskedScores:
-    """Row by row: of `clip` only the cells that `keep` tells for these rows are left, whole voxels or nothing.
+    """Score each row: the clip `clip_index` with only the cells of `keep_mask` left.
 
-    What several rows ask of a clip goes through the network once: of a few frames maps ask for the same ones often.
+    Equal rows pass through the network once, which is frequent for partitions into a few frames.
     """
     cell_ids, n_cells = jnp.asarray(masked.partition.cell_ids, jnp.int32), masked.partition.n_cells
     bits = np.concatenate([np.packbits(keep_mask(rows), 1) for rows in _slices_of(len(clip_index), masked.batch_size)])
@@ -136,7 +136,7 @@ def score_masked(
 def blend_cells(
     masked: MaskedClips, clip_index: Int[np.ndarray, " n"], weights: Float[np.ndarray, "n cells"]
 ) -> MaskedScores:
-    """Row by row: of `clip` so much of each cell, the rest from the clip without anything."""
+    """Score each row: the clip `clip_index` blended with its background, `weights` being the clip's share per cell."""
     cell_ids = jnp.asarray(masked.partition.cell_ids, jnp.int32)
 
     def make_batch(batch_index: Array, rows: slice) -> Array:
@@ -147,7 +147,7 @@ def blend_cells(
 
 
 def dim_by_map(masked: MaskedClips, weights: Float[np.ndarray, "b cells"]) -> Float[Array, "b t h w c"]:
-    """Every clip as in `blended`, to be looked at."""
+    """Return the clips themselves, blended as in `blend_cells`."""
     cell_ids, clip_index = (jnp.asarray(x, jnp.int32) for x in (masked.partition.cell_ids, np.arange(masked.n_clips)))
     return _blend(
         masked.context.video, masked.background, cell_ids, clip_index, jnp.asarray(weights, masked.context.video.dtype)
@@ -157,7 +157,7 @@ def dim_by_map(masked: MaskedClips, weights: Float[np.ndarray, "b cells"]) -> Fl
 def subtract(
     masked: MaskedClips, clip_index: Int[np.ndarray, " n"], change: Callable[[slice], Float[np.ndarray, "k t h w"]]
 ):
-    """Row by row: from `clip` what `change` tells is taken away, the same of every colour."""
+    """Score each row: the clip `clip_index` minus `change`, the same for all colours."""
 
     def make_batch(batch_index: Array, rows: slice) -> Array:
         return _subtract(masked.context.video, batch_index, jnp.asarray(_pad_rows(change(rows), masked.batch_size)))
@@ -175,13 +175,13 @@ def _run_batches(
         batch_index = jnp.asarray(_pad_rows(clip_index[rows], masked.batch_size), jnp.int32)
         results.append(_score_batch(masked.context.score_model, make_batch(batch_index, rows), batch_index))
         if len(results) > 1:
-            results[-2] = jax.tree.map(np.asarray, results[-2])  # one batch ahead, no more of them in memory
+            results[-2] = jax.tree.map(np.asarray, results[-2])  # at most two batches on the device
     score, probability = (np.concatenate([np.asarray(x, np.float32) for x in parts]) for parts in zip(*results))
     return MaskedScores(score[: len(clip_index)], probability[: len(clip_index)])
 
 
 def _unique_rows(rows: UInt8[np.ndarray, "n bytes"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
-    """Where each different row is first, in their order, and for every row which of these it is."""
+    """Return the index of the first of each set of equal rows, in order, and each row's index into these."""
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return first[order], np.argsort(order)[inverse.ravel()]
@@ -192,12 +192,12 @@ def _slices_of(n: int, batch_size: int) -> Iterator[slice]:
 
 
 def _pad_rows(rows: np.ndarray, n: int) -> np.ndarray:
-    """To `n` rows: every batch has the same shape, so that nothing is compiled for the last one."""
+    """Pad to `n` rows, so that the last batch has the same shape and is not compiled again."""
     return np.concatenate([rows, np.repeat(rows[:1], n - len(rows), 0)])
 
 
 def _target_of_clips(target: Any, clip_index: Array) -> Any:
-    """The target of rows that are made of clips `which`."""
+    """Return the target of rows that come from clips `clip_index`."""
     if isinstance(target, Class | Margin):
         return replace(target, classes=target.classes[clip_index])
     if isinstance(target, Contrast):
@@ -207,7 +207,7 @@ def _target_of_clips(target: Any, clip_index: Array) -> Any:
 
 def _probability(target: Any, logits: Array, score: Array) -> Array:
     if isinstance(target, Contrast | Group):
-        return jax.nn.sigmoid(score)  # of one of two, and of any of the group
+        return jax.nn.sigmoid(score)  # of one class against the other, or of any class of the group
     class_logits, class_index = class_logit(target.classes, logits), jnp.arange(logits.shape[-1])
     head_range = (
         target.head_range if isinstance(target, Margin) and target.head_range is not None else (0, logits.shape[-1])
@@ -228,7 +228,7 @@ def _score_batch(scored: ScoreModel, video: Array, clip_index: Array) -> tuple[A
 
 
 def _cells_to_voxels(values: Array, cell_ids: Array, clip_index: Array) -> Array:
-    """What rows say of cells, for each voxel."""
+    """Expand the values of each row from cells to voxels."""
     if len(cell_ids) == 1:
         return values[:, cell_ids[0]]
     row_cell_ids = cell_ids[clip_index]

@@ -1,4 +1,4 @@
-"""Which metric to believe where no truth is known: those that put maps in the order in which truth puts them."""
+"""Agreement of metrics that need no ground truth with the ground-truth score, in how they rank maps."""
 
 from collections.abc import Sequence
 
@@ -17,18 +17,18 @@ from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 
 AGREEMENT_CLIPS = 10
 AGREEMENT_BUDGET = faithfulness_metrics.MetricBudget(fractions=faithfulness_metrics.COARSE_FRACTIONS, n_random_maps=2)
-AGREEMENT_QUESTIONS = ("W2", "W3")  # a cause in motion, and one that is to be seen for a moment
+AGREEMENT_QUESTIONS = ("W2", "W3")  # a moving cause, and one visible on two frames
 AGREEMENT_INFILLS = ("blur", "mean")
 
 
 def metric_agreement(
     eval_set: EvalSet, network_name: str, entries: Sequence[Entry], results: Sequence[MethodResult]
 ) -> list[MetricAgreementRow]:
-    """Over the maps of `entries`, whose truth is `found`; both are asked of the same network and clips."""
+    """Correlate each metric over maps of `entries` with their scores in `results`, on the same network and clips."""
     mean_scores = {
         (r.question, r.method, r.stage): r for r in result_rows(results, network_name) if r.metric == MEAN_SCORE
     }
-    # Maps are made of as many clips as for the table, where they are compiled, and measured on fewer
+    # Maps are computed in batches of the size that is already compiled, and measured on fewer clips
     extra_options, batch, subset = (
         reference_data(eval_set.network, eval_set.video),
         slice(0, EVAL_BATCH_SIZE),
@@ -49,7 +49,7 @@ def metric_agreement(
                     of.map.shape == attribution.map.shape and np.allclose(of.map, attribution.map)
                     for of in attributions.values()
                 )
-                if row is not None and not is_duplicate:  # a map under another name is no further one
+                if row is not None and not is_duplicate:  # count maps of two equivalent methods once
                     attributions[f"{entry.method}@{attribution.stage}"] = attribution
                     score_by_map[f"{entry.method}@{attribution.stage}"] = row.value
         score_by_map |= {
@@ -70,9 +70,8 @@ def metric_agreement(
                 for row in metric_rows
                 if (row.metric, row.infill) == (metric, infill) and row.map in score_by_map and np.isfinite(row.mean)
             ]
-            if (
-                len(pairs) >= MIN_AGREEMENT_MAPS and len({value for value, _ in pairs}) > 1
-            ):  # what is the same of all has no order
+            is_constant = len({value for value, _ in pairs}) == 1
+            if len(pairs) >= MIN_AGREEMENT_MAPS and not is_constant:
                 out.append(
                     MetricAgreementRow(
                         network_name, question, metric, infill, *spearman_with_interval(np.array(pairs)), len(pairs)
@@ -81,11 +80,11 @@ def metric_agreement(
     return out
 
 
-MIN_AGREEMENT_MAPS = 8  # maps without which an order says little
+MIN_AGREEMENT_MAPS = 8  # minimum number of maps for a correlation
 
 
 def spearman_with_interval(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) -> tuple[float, float, float]:
-    """Spearman's correlation and its bootstrap interval over maps."""
+    """Return Spearman's correlation and its 95 % bootstrap interval over maps."""
     indices = np.random.default_rng(seed).integers(len(pairs), size=(BOOTSTRAP_RESAMPLES // 4, len(pairs)))
     values = np.concatenate([pairs[None], pairs[indices]])
     metric_values, reference_values = (np.ascontiguousarray(values[..., i])[:, :, None, None] for i in (0, 1))
@@ -95,6 +94,6 @@ def spearman_with_interval(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) ->
 
 
 def cheap_entries(entries: Sequence[Entry], results: Sequence[MethodResult], max_cost: int = 30) -> list[Entry]:
-    """Those of which a map costs little, so that there are many."""
-    cost = {one.method: one.forward_passes for one in results}
+    """Return the entries whose maps cost at most `max_cost` forward passes."""
+    cost = {result.method: result.forward_passes for result in results}
     return [e for e in entries if e.function is None and cost.get(e.method, max_cost + 1) <= max_cost]

@@ -1,6 +1,6 @@
-"""Every metric that needs no label, of many maps at once, with the maps that ask no network beside them.
+"""Metrics that need no ground truth, for several maps at once, together with those of the trivial maps.
 
-None of these numbers means anything alone: what counts is how far a map is from the rows of `MODEL_FREE`.
+The values mean nothing by themselves; compare them with the rows of `TRIVIAL_MAPS`.
 """
 
 import re
@@ -23,21 +23,15 @@ from vtcav_jax.runs.attribution_rows import MetricRow
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tap import Model
 
-EXTRA_RANDOM_MAP = re.compile(r"random_\d+")  # random maps but the first
+EXTRA_RANDOM_MAP = re.compile(r"random_\d+")  # random maps after the first
 DEFAULT_INFILLS, DEFAULT_TIME_INFILLS = ("blur", "mean"), ("hold", "blur")
-COARSE_FRACTIONS = (
-    0.0,
-    0.02,
-    0.35,
-    0.65,
-    0.98,
-    1.0,
-)  # points of curves, beside the levels that all have: less than half the passes
+# Points of curves in addition to REMOVAL_LEVELS: fewer than half the passes of CURVE_FRACTIONS
+COARSE_FRACTIONS = (0.0, 0.02, 0.35, 0.65, 0.98, 1.0)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is 1 if high is good, -1 if low is, 0 if it says nothing of good and bad. `group` shares its passes."""
+    """A metric: `direction` is 1 if high is good, -1 if low is, 0 if neither; metrics of one `group` share passes."""
 
     direction: int
     group: str
@@ -74,7 +68,7 @@ FAITHFULNESS_METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class MetricBudget:
-    """How much is drawn and how finely curves are measured: less for large networks."""
+    """Numbers of random draws and of points of curves; reduce them for large networks."""
 
     fractions: tuple[float, ...] = insertion_deletion.CURVE_FRACTIONS
     mu_subsets: int = additivity.MU_SUBSETS
@@ -98,10 +92,9 @@ def evaluate_maps(
     batch_size: int = MASKED_BATCH_SIZE,
     budget: MetricBudget = MetricBudget(),
 ) -> list[MetricRow]:
-    """One row for each map, model-free ones as well, each of `metrics` (by default all) and each fill.
+    """Compute `metrics` (default: all) of `maps` and of the trivial maps: one row per map, metric and infill.
 
-    `cut` are the cells, tokens unless given: `partition_for_maps` asks no map for more than the coarsest says. What is
-    about time alone takes whole frames.
+    `partition` defaults to tokens; `partition_for_maps` adapts it to coarse maps. Metrics over time use whole frames.
     """
     input_maps, video = cells.name_maps(maps), np.asarray(clips)
     _check(input_maps, metrics, infills, time_infills)
@@ -194,32 +187,32 @@ _GROUPS: dict[str, Callable[[MaskedClips, cells.NamedMaps, MetricBudget], tuple[
     "n": _by_n,
     "infidelity": _by_infidelity,
 }
-SHARED_PASS_GROUPS = ("mu", "n", "infidelity")  # what is removed is the same for all maps
-REFERENCE_PASSES = 2  # passes of each clip as it is and without anything: once for each fill
+SHARED_PASS_GROUPS = ("mu", "n", "infidelity")  # removals do not depend on the map
+REFERENCE_PASSES = 2  # per infill: the whole clip and its background
 
 
 def _map_shape_rows(cell_values: Mapping[str, np.ndarray], partition: cells.Partition) -> list[MetricRow]:
     t, h, w = partition.grid_shape or (partition.n_cells, 1, 1)
     grids = [values.reshape(-1, t, h, w) for values in cell_values.values()]
     functions = (robustness.gini, robustness.entropy, robustness.effective_complexity)
-    return _rows(tuple(cell_values), {f.__name__: np.stack([f(one) for one in grids]) for f in functions}, "", 0, 0)
+    return _rows(tuple(cell_values), {f.__name__: np.stack([f(grid) for grid in grids]) for f in functions}, "", 0, 0)
 
 
 def _completeness_rows(input_maps: Mapping[str, ArrayLike | Attribution]) -> list[MetricRow]:
-    """Of maps that owe one: no model-free map does."""
+    """Return completeness of the maps that should sum to a known value; no trivial map does."""
     complete_maps = {
-        name: one
-        for name, one in input_maps.items()
-        if isinstance(one, Attribution) and one.completeness_gap is not None
+        name: attribution
+        for name, attribution in input_maps.items()
+        if isinstance(attribution, Attribution) and attribution.completeness_gap is not None
     }
-    values = [additivity.completeness(one) for one in complete_maps.values()]
+    values = [additivity.completeness(attribution) for attribution in complete_maps.values()]
     return _rows(tuple(complete_maps), {"completeness": np.stack(values)}, "", 0, 0) if complete_maps else []
 
 
 def _rows(
     names: tuple[str, ...], values: MetricValues, infill: str, reference_passes: int, passes_per_map: int
 ) -> list[MetricRow]:
-    """Random maps are one row: of each clip the mean over them."""
+    """Return one row per map and metric; random maps are averaged per clip into one row."""
     extra_random = [i for i, name in enumerate(names) if EXTRA_RANDOM_MAP.fullmatch(name)]
     rows = []
     for metric, map_values in values.items():
@@ -249,13 +242,11 @@ def _check(
     if unknown_names := sorted(set(metrics or ()) - set(FAITHFULNESS_METRICS)):
         faults.append(unknown_name_message("metric", unknown_names, FAITHFULNESS_METRICS))
     if unknown_names := sorted({*infills, *time_infills} - set(filling.INFILLS)):
-        faults.append(unknown_name_message("fill", unknown_names, filling.INFILLS))
+        faults.append(unknown_name_message("infill", unknown_names, filling.INFILLS))
     if reserved_names := sorted(
         name for name in input_maps if name in TRIVIAL_MAPS or EXTRA_RANDOM_MAP.fullmatch(name)
     ):
-        faults.append(
-            f"{', '.join(reserved_names)} are names of the maps that every metric is told for; call yours otherwise"
-        )
+        faults.append(f"{', '.join(reserved_names)} are reserved names of trivial maps; rename yours")
     if faults:
         raise ValueError("; ".join(faults))
 
@@ -265,5 +256,5 @@ def _check_probability(masked: MaskedClips, metric_names: Collection[str]) -> No
     if affected and np.isnan(masked.full_scores.probability).all():
         others = ", ".join(name for name, metric in FAITHFULNESS_METRICS.items() if not metric.needs_probability)
         raise ValueError(
-            f"this target has no probability, which {', '.join(affected)} take; give metrics among {others}"
+            f"{', '.join(affected)} need a probability, which this target does not have; choose metrics among {others}"
         )

@@ -1,4 +1,4 @@
-"""Metrics that need no truth, of maps of one's own clips: what `label_free` and `remade` tell, question by question."""
+"""Metrics that need no ground truth, for maps of the user's own clips."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -29,9 +29,9 @@ from vtcav_jax.runs.attribution_rows import MetricRow, OwnMetricRow
 from vtcav_jax.tap import Model
 
 OWN_CLIP_METRICS = tuple(
-    name for name, one in FAITHFULNESS_METRICS.items() if one.group in ("curves", "time", "drop", "map", "sum")
+    name for name, metric in FAITHFULNESS_METRICS.items() if metric.group in ("curves", "time", "drop", "map", "sum")
 )
-# A network of one's own may be a thousand times as dear as those of the table
+# Own networks can cost a thousand times as much as those of the benchmark
 OWN_CLIP_BUDGET = MetricBudget(fractions=COARSE_FRACTIONS, n_random_maps=2)
 
 
@@ -47,16 +47,17 @@ def own_clip_metrics(
     seed: int = 0,
     budget: MetricBudget = OWN_CLIP_BUDGET,
 ) -> Iterator[list[OwnMetricRow]]:
-    """First everything that removes parts of clips, then what takes maps made again; `logits` are the network's own."""
+    """Yield the metrics that remove parts of clips, then those that recompute maps; `logits` are those of `clips`."""
     target = target_spec.target(logits)
     parts = [
         explain_many(model, clips[i : i + batch_size], target_spec.target(logits[i : i + batch_size]), methods, options)
         for i in range(0, len(clips), batch_size)
     ]
     attributions = {
-        f"{some[0].method}@{some[0].stage}": concatenate_attributions(some) for some in zip(*parts, strict=True)
+        f"{batches[0].method}@{batches[0].stage}": concatenate_attributions(batches)
+        for batches in zip(*parts, strict=True)
     }
-    # A target without a probability, such as a concept, has metrics of its score alone
+    # Targets without a probability, such as a concept, allow only metrics of the score
     classes = target_spec.custom is None
     metric_names = [name for name in OWN_CLIP_METRICS if classes or not FAITHFULNESS_METRICS[name].needs_probability]
     removal_rows = evaluate_maps(
@@ -78,24 +79,20 @@ def own_clip_metrics(
 
 
 def pair_by_class(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, "pairs 2"]:
-    """Clips of different classes side by side, each in one pair at most: the two largest classes give the next pair."""
-    left = {one: np.flatnonzero(classes == one).tolist() for one in np.unique(classes).tolist()}
+    """Pair clips of different classes, each clip at most once, from the two classes with the most unpaired clips."""
+    left = {c: np.flatnonzero(classes == c).tolist() for c in np.unique(classes).tolist()}
     pairs = []
-    while len(two := sorted((some for some in left.values() if some), key=len)[-2:]) == 2:
-        pairs.append((two[0].pop(0), two[1].pop(0)))
+    while len(largest := sorted((rows for rows in left.values() if rows), key=len)[-2:]) == 2:
+        pairs.append((largest[0].pop(0), largest[1].pop(0)))
     return np.array(sorted(pairs), int).reshape(-1, 2)
 
 
-DISPLAYED_METRICS = (  # metrics that put maps in the order of the truth, and what is about time
+DISPLAYED_METRICS = (  # metrics that rank maps as the ground truth does, and one over time
     *("relevance_gain", "comprehensiveness", "sufficiency", "insertion_less_deletion", "time_relevance_gain"),
     SPLICE_METRIC,
 )
-MIN_VERDICT_CLIPS = 6  # clips, or pairs of them, of which something is said
-REEXPLAIN_METRICS = (
-    SENSITIVITY_METRIC,
-    RANDOM_LOGIT_METRIC,
-    RANDOMISATION_METRIC,
-)  # what a map is like when it is made again
+MIN_VERDICT_CLIPS = 6  # minimum number of clips, or of pairs of clips, for a verdict
+REEXPLAIN_METRICS = (SENSITIVITY_METRIC, RANDOM_LOGIT_METRIC, RANDOMISATION_METRIC)  # compare recomputed maps
 BEAT_TRIVIAL_METRICS = ("relevance_gain", "time_relevance_gain", SPLICE_METRIC)
 
 
@@ -104,17 +101,17 @@ def metric_title(row: MetricRow) -> str:
 
 
 def displayed_titles(rows: Sequence[MetricRow], metrics: Sequence[str] = DISPLAYED_METRICS) -> list[str]:
-    """The titles of `metrics`, by default of what is worth reading of all, fill by fill."""
+    """Return the titles of `metrics`, one per infill."""
     return list(dict.fromkeys(metric_title(row) for name in metrics for row in rows if row.metric == name))
 
 
 def compare_with_trivial(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
-    """Map by map of a method, whether it beats the four that ask no network: all that a number here can say."""
+    """Return a verdict for each map: on which metrics its interval is above those of all trivial maps."""
     out = []
     for name in dict.fromkeys(row.map for row in rows if row.map not in TRIVIAL_MAPS):
         if any(row.n_clips < MIN_VERDICT_CLIPS for row in rows if row.metric in BEAT_TRIVIAL_METRICS):
             out.append(
-                (name, f"has been measured on too few clips to tell; it takes {MIN_VERDICT_CLIPS}, and as many pairs")
+                (name, f"has too few clips for a verdict; at least {MIN_VERDICT_CLIPS} clips and pairs are needed")
             )
             continue
         won, lost = [], []
@@ -125,8 +122,8 @@ def compare_with_trivial(rows: Sequence[MetricRow]) -> list[tuple[str, str]]:
             trivial_rows = [row for row in rows if row.map in TRIVIAL_MAPS and metric_title(row) == column]
             (won if all(method_row.low > row.high for row in trivial_rows) else lost).append(column)
         if not won:
-            out.append((name, "beats the maps that ask no network in nothing"))
+            out.append((name, "is not clearly better than every trivial map on any metric"))
             continue
-        exceptions = f", but not in {', '.join(lost)}" if lost else ""
-        out.append((name, f"beats every map that asks no network in {', '.join(won)}{exceptions}"))
+        exceptions = f", but not on {', '.join(lost)}" if lost else ""
+        out.append((name, f"is clearly better than every trivial map on {', '.join(won)}{exceptions}"))
     return out

@@ -1,4 +1,4 @@
-"""A clip cut into cells, which are what metrics remove and keep, and any map as one number for each cell."""
+"""Partition of a clip into cells, the units that metrics remove, and pooling of maps over cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ NamedMaps = Mapping[str, ArrayLike | Attribution] | Sequence[Attribution]
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The number of each voxel's cell, from 0; `b` is 1 where all clips are cut alike.
+    """Index of each voxel's cell; `b` is 1 if all clips share a partition.
 
-    `counts` are the cells along time, height and width, where these are a grid.
+    `grid_shape` are the numbers of cells along time, height and width, if they form a grid.
     """
 
     cell_ids: Int[np.ndarray, "b t h w"]
@@ -32,53 +32,53 @@ class Partition:
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
-        """Of the clip."""
+        """Frames, height and width of the clip."""
         t, h, w = self.cell_ids.shape[1:]
         return t, h, w
 
     @property
     def volumes(self) -> Int[np.ndarray, "b n"]:
-        return np.stack([np.bincount(one.ravel(), minlength=self.n_cells) for one in self.cell_ids])
+        return np.stack([np.bincount(ids.ravel(), minlength=self.n_cells) for ids in self.cell_ids])
 
 
 def grid_partition(clip_shape: tuple[int, int, int], grid_shape: tuple[int, int, int]) -> Partition:
-    """So many cells along time, height and width."""
+    """Return a grid with `grid_shape` cells along time, height and width."""
     return Partition(perturbation._cells(clip_shape, grid_shape)[None], grid_shape)
 
 
 def token_partition(clip_shape: tuple[int, int, int], patch: tuple[int, int, int] = CELL_PATCH) -> Partition:
-    """Cells of `patch` voxels; where that does not divide the clip, a little larger ones."""
+    """Return cells of `patch` voxels, or slightly larger where that does not divide the clip."""
     t, h, w = (max(n // p, 1) for n, p in zip(clip_shape, patch))
     return grid_partition(clip_shape, (t, h, w))
 
 
 def frame_partition(clip_shape: tuple[int, int, int]) -> Partition:
-    """Whole frames: for what is asked about time alone."""
+    """Return one cell per frame, for metrics over time."""
     return grid_partition(clip_shape, (clip_shape[0], 1, 1))
 
 
 def partition_for_maps(
     clip_shape: tuple[int, int, int], maps: Sequence[Attribution], patch: tuple[int, int, int] = CELL_PATCH
 ) -> Partition:
-    """Tokens, or cells as coarse as the coarsest of `maps`: none is then asked for more than it says."""
+    """Return cells of `patch` voxels, but along each axis no finer than the coarsest of `maps`."""
     t, h, w = (max(n // p, 1) for n, p in zip(clip_shape, patch))
-    shapes = [(t, h, w), *(one.map.shape[1:] for one in maps)]
+    shapes = [(t, h, w), *(attribution.map.shape[1:] for attribution in maps)]
     t, h, w = (min(axis) for axis in zip(*shapes))
     return grid_partition(clip_shape, (t, h, w))
 
 
 def name_maps(maps: NamedMaps) -> dict[str, ArrayLike | Attribution]:
-    """By name: maps of the video by their method, others by method and stage."""
+    """Return maps by name: the method for maps of the video, else method and stage."""
     if isinstance(maps, Mapping):
         return dict(maps)
-    names = [one.method if one.stage == VIDEO else f"{one.method} {one.stage}" for one in maps]
+    names = [a.method if a.stage == VIDEO else f"{a.method} {a.stage}" for a in maps]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"several maps are called {', '.join(twice)}; give a dictionary with a name for each")
+        raise ValueError(f"several maps are named {', '.join(twice)}; pass a dictionary with unique names")
     return dict(zip(names, maps))
 
 
 def pool_to_cells(maps: NamedMaps, partition: Partition, n_clips: int) -> Float[np.ndarray, "m b n"]:
-    """The mean of each map in each cell, signs kept; what has one value per cell already stays as it is."""
+    """Return the signed mean of each map in each cell; maps with one value per cell are returned as they are."""
     values_by_map, faults = [], []
     for name, item in name_maps(maps).items():
         values = np.asarray(item.map if isinstance(item, Attribution) else item, np.float32)
@@ -94,9 +94,8 @@ def pool_to_cells(maps: NamedMaps, partition: Partition, n_clips: int) -> Float[
             values_by_map.append(values if values.ndim == 2 else cell_means(values, partition))
     if faults or not values_by_map:
         raise ValueError(
-            f"expected at least one map, each of {n_clips} clips, finite, with {partition.n_cells} cells or with"
-            f" time, height "
-            f"and width; {'; '.join(faults) or 'there are none'}"
+            f"expected at least one map, each finite, of {n_clips} clips, with {partition.n_cells} cells or with time,"
+            f" height and width; {'; '.join(faults) or 'got none'}"
         )
     return np.stack(values_by_map)
 
@@ -104,7 +103,7 @@ def pool_to_cells(maps: NamedMaps, partition: Partition, n_clips: int) -> Float[
 def pool_to_frames(
     maps: NamedMaps, pooled_maps: Mapping[str, np.ndarray], partition: Partition, n_clips: int
 ) -> Float[np.ndarray, "m b t"]:
-    """The mean of each map in each frame; of maps that have cells only, of what these say of it."""
+    """Return the mean of each map in each frame; maps given by cells are expanded to voxels first."""
     frame_maps = {}
     for name, item in name_maps(maps).items():
         values = np.asarray(item.map if isinstance(item, Attribution) else item, np.float32)
@@ -118,11 +117,11 @@ def pool_to_frames(
 
 
 def cell_means(values: Float[np.ndarray, "b t2 h2 w2"], partition: Partition) -> Float[np.ndarray, "b n"]:
-    """The mean over each cell's voxels; a map coarser than the clip has the same value in all voxels of its places."""
+    """Return the mean over each cell's voxels; a coarser map is constant over the voxels of each of its places."""
     if partition.grid_shape is not None and all(n % c == 0 for n, c in zip(partition.clip_shape, partition.grid_shape)):
         return area_resize(values, partition.grid_shape).reshape(
             len(values), -1
-        )  # the same, without the clip's size in between
+        )  # same result without resizing to the clip
     voxels = area_resize(values, partition.clip_shape).reshape(len(values), -1)
     cell_ids = np.broadcast_to(partition.cell_ids.reshape(len(partition.cell_ids), -1), voxels.shape)
     sums = [np.bincount(n, weights=v, minlength=partition.n_cells) for n, v in zip(cell_ids, voxels)]
@@ -130,7 +129,7 @@ def cell_means(values: Float[np.ndarray, "b t2 h2 w2"], partition: Partition) ->
 
 
 def rank_cells(values: Float[np.ndarray, "m b n"], clips: ArrayLike, seed: int) -> Int[np.ndarray, "m b n"]:
-    """The place of each cell when the largest come first; among equal ones chance decides, the same for all maps."""
+    """Return the rank of each cell by decreasing value; ties are broken at random, the same way for all maps."""
     n = values.shape[-1]
     noise = np.stack([np.random.default_rng(s).permutation(n) for s in clip_seeds(clips, seed)])
     order = np.lexsort((np.broadcast_to(noise, values.shape), -values))

@@ -1,4 +1,4 @@
-"""Does a map hang on what the network has learnt, and on what it is asked? (Adebayo et al., 2018.)"""
+"""Tests whether a map depends on the network's weights and on the explained class (Adebayo et al., 2018)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,27 +15,26 @@ from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model, as_pytree, stages_of
 
-LOGIT_STREAM = 1 << 19  # of the seeds
-REMAINING_PARAMETERS = "rest"  # what belongs to no stage: the head, as a rule
+LOGIT_STREAM = 1 << 19  # seed stream
+REMAINING_PARAMETERS = "rest"  # parameters of no stage, usually the head
 
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """How like the map before are those of a network whose layers lose what they learnt, `layers` from head to stem.
+    """Similarity to the original map while `layers` are randomised from head to stem; step 0 is the original.
 
-    Step 0 is the network as it is. Similarities are of absolute maps, in ranks and in structure (SSIM of the map on its
-    own grid). `rise` is by how much the map's entropy grows, as a share of what it was, when all is lost (efficient
-    MPRT, Hedstroem et al., 2024).
+    Absolute maps are compared, by rank correlation and by structure (SSIM on the map's own grid). `rise` is the
+    relative increase of the map's entropy when all layers are randomised (efficient MPRT, Hedstroem et al., 2024).
     """
 
     layers: tuple[str, ...]
     rank: Float[np.ndarray, "steps b"]
     structure: Float[np.ndarray, "steps b"]
-    rise: RobustnessPerClip | None  # None where layers lose it one at a time
+    rise: RobustnessPerClip | None  # None if layers are randomised one at a time
 
     @property
     def area(self) -> RobustnessPerClip:
-        """Under the rank similarity, from the first layer lost to the last: low if the map hangs on the weights."""
+        """Mean rank similarity over all steps but the original: low if the map depends on the weights."""
         return self.rank[1:].mean(0).astype(np.float32)
 
 
@@ -50,16 +49,16 @@ def cascade(
     independent: bool = False,
     seed: int = 0,
 ) -> Cascade:
-    """Parameters are shuffled layer by layer from the head on, or in one layer at a time if `independent`.
+    """Shuffle parameters cumulatively from head to stem, or in one layer at a time if `independent`.
 
-    `layers` are beginnings of parameters' names from the head to the stem; by default the network's stages, and before
-    these whatever belongs to none of them. `own` is the map of the network as it is, where it has been made.
+    `layers` are prefixes of parameter names from head to stem; by default the parameters of no stage, then the stages.
+    `original_maps` are the maps of the unchanged network, if they are available.
     """
     prepare_explanation(model, clips, target)
     model = as_pytree(model)
     names, shuffled = parameter_names(model), shuffle_parameters(model, seed)
     if shuffled is None:
-        raise ValueError("the model has no parameters that could be shuffled")
+        raise ValueError("the model has no parameters to shuffle")
     if layers is None:
         groups = {
             layer: members for layer, members in _groups(names, ("", *reversed(stages_of(model)))).items() if members
@@ -92,14 +91,16 @@ def random_logit(
     original_maps: Maps | None = None,
     seed: int = 0,
 ) -> RobustnessPerClip:
-    """The rank correlation of the map with that of another class, drawn from the same head (Sixt et al., 2020).
+    """Return the rank correlation with the map of another, random class of the same head (Sixt et al., 2020).
 
-    1 of a method that does not ask which class it explains. `own` is the map of the class itself, where it is there.
+    It is 1 for a method that ignores the class. `original_maps` are the maps of the class itself, if available.
     """
     context = prepare_explanation(model, clips, target)
     original_target = context.score_model.target
     if not isinstance(original_target, Class | Margin):
-        raise ValueError("another class can be asked about where one is asked about; give classes, Class or Margin")
+        raise ValueError(
+            "this metric compares with another class and needs a target that is a class; give classes, Class or Margin"
+        )
     k = jax.eval_shape(context.score_model.model, context.video).shape[-1]
     first, stop = (
         (0, k)
@@ -107,7 +108,7 @@ def random_logit(
         else np.asarray(original_target.head_range).tolist()
     )
     if stop - first < 2:
-        raise ValueError("the head has one class; there is no other to ask about")
+        raise ValueError("the head has one class; there is no other class to compare with")
     seeds = clip_seeds(np.asarray(context.video), seed, LOGIT_STREAM)
     offsets = np.array([np.random.default_rng(s).integers(1, stop - first) for s in seeds])
     others = first + (np.asarray(original_target.classes) - first + offsets) % (stop - first)
@@ -117,7 +118,7 @@ def random_logit(
 
 
 def ssim(a: Maps, b: Maps, reach: int = 1) -> RobustnessPerClip:
-    """Structural similarity over windows of `2 reach + 1` places along each axis, each map stretched to 0 to 1."""
+    """Return the SSIM of maps scaled to 0 to 1, over windows of `2 reach + 1` places along each axis."""
     x, y = (_min_max(maps) for maps in (a, b))
     mx, my = _smooth(x, reach), _smooth(y, reach)
     vx, vy, xy = _smooth(x * x, reach) - mx**2, _smooth(y * y, reach) - my**2, _smooth(x * y, reach) - mx * my
@@ -127,13 +128,13 @@ def ssim(a: Maps, b: Maps, reach: int = 1) -> RobustnessPerClip:
 
 
 def parameter_names(model: Model) -> list[str]:
-    """Of each leaf of the model, in the tree's order, as stages are written."""
+    """Return the dotted name of each leaf of the model, in tree order."""
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
     return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
 
 
 def _groups(names: Sequence[str], layers: Sequence[str]) -> dict[str, list[str]]:
-    """Each name with the longest layer that it begins with; the layer "" takes what belongs to no other."""
+    """Assign each name to the longest layer that is its prefix; the layer "" gets the others."""
     groups: dict[str, list[str]] = {layer: [] for layer in layers}
     for name in names:
         if fitting := [layer for layer in layers if not layer or f"{name}.".startswith(f"{layer}.")]:
@@ -147,7 +148,7 @@ def _min_max(maps: Maps) -> Float[np.ndarray, "b t h w"]:
 
 
 def _smooth(x: Float[np.ndarray, "b t h w"], reach: int) -> Float[np.ndarray, "b t h w"]:
-    """The mean over what there is of the window around each place."""
+    """Return the mean over the window around each place, cut off at the edges."""
     for axis in (1, 2, 3):
         n = x.shape[axis]
         sums = np.concatenate([np.zeros_like(np.take(x, [0], axis)), x.cumsum(axis)], axis)

@@ -1,4 +1,4 @@
-"""Metrics that take a method's maps of other clips, other classes and other weights, not only those that it made."""
+"""Metrics that recompute maps for modified clips, other classes and other weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ SPLICE_METRIC, SENSITIVITY_METRIC, RANDOM_LOGIT_METRIC, RANDOMISATION_METRIC = (
     "randomisation",
 )
 METRIC_DIRECTIONS = {SPLICE_METRIC: 1, SENSITIVITY_METRIC: -1, RANDOM_LOGIT_METRIC: -1, RANDOMISATION_METRIC: -1}
-REEXPLAIN_DRAWS = 4  # of noise
+REEXPLAIN_DRAWS = 4  # noise samples
 
 
 @dataclass
 class CachedExplainer:
-    """A method at a stage as an explainer that keeps what it made last; `name` is known from then on."""
+    """Explainer for a method at a stage that stores its last result, from which `name` and `cost` are read."""
 
     method: tuple[str, str | None]
     options: Mapping[str, dict[str, Any]]
@@ -43,18 +43,18 @@ class CachedExplainer:
 
     @property
     def name(self) -> str:
-        assert self.last is not None, "nothing was asked of it"
+        assert self.last is not None, "not called yet"
         return f"{self.last.method}@{self.last.stage}"
 
     @property
     def cost(self) -> int:
-        assert self.last is not None, "nothing was asked of it"
+        assert self.last is not None, "not called yet"
         return self.last.forward_passes
 
 
 @dataclass
 class TrivialExplainer:
-    """A map that asks no network, as an explainer."""
+    """Explainer that returns a trivial map."""
 
     name: str
     seed: int
@@ -77,17 +77,18 @@ def reexplain_metrics(
     seed: int,
     draws: int = REEXPLAIN_DRAWS,
 ) -> Iterator[MetricRow]:
-    """Method by method, then of what asks no network: whether the map of a class lies on its clip (`pairs` are of
-    different classes), how far noise that no one sees moves the map, how like it is to that of another class, and to
-    those of the network while it loses what it learnt, stage by stage from the head. `ask` tells what is asked of some
-    of the clips.
+    """Yield metrics of each method and trivial map.
+
+    These are: whether the map of a class lies on its clip in a splice (`pairs` are of different classes), the change
+    under imperceptible noise, the similarity to the map of another class, and to maps of the network as it is
+    randomised from the head. `make_target` returns the target of some clips.
     """
     layers, classes = top_level_modules(model), isinstance(make_target(slice(0, 1)), Margin)
     explainers = [
         *(CachedExplainer(method, options) for method in methods),
         *(TrivialExplainer(name, seed) for name in TRIVIAL_MAPS),
     ]
-    for (explainer,) in progress(([first] for first in explainers), len(explainers), "maps made again"):
+    for (explainer,) in progress(([first] for first in explainers), len(explainers), "recomputed maps"):
         values_by_metric: dict[str, tuple[list[np.ndarray], int]] = {
             SENSITIVITY_METRIC: ([], 1 + draws),
             RANDOMISATION_METRIC: ([], 1 + len(layers)),
@@ -131,10 +132,10 @@ def reexplain_metrics(
 
 
 def top_level_modules(model: Model) -> tuple[str, ...]:
-    """From head to stem the stages that are in no other and have parameters, after what belongs to none."""
+    """Return the outermost stages with parameters, from head to stem; first "" if parameters belong to no stage."""
     stages = stages_of(model)
     names = parameter_names(as_pytree(model))
-    outer = [one for one in stages if not any(one.startswith(f"{other}.") for other in stages)]
-    owned = {one: [name for name in names if name.startswith(f"{one}.")] for one in outer}
+    outer = [stage for stage in stages if not any(stage.startswith(f"{other}.") for other in stages)]
+    owned = {stage: [name for name in names if name.startswith(f"{stage}.")] for stage in outer}
     rest = len(names) > sum(map(len, owned.values()))
-    return (*([""] if rest else []), *(one for one in reversed(outer) if owned[one]))
+    return (*([""] if rest else []), *(stage for stage in reversed(outer) if owned[stage]))

@@ -1,4 +1,4 @@
-"""Does a map stay when nothing that matters changes, and is it simple?"""
+"""Stability of maps under irrelevant changes, and their simplicity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.tap import Model
 
 NOISE_RADIUS, NOISE_DRAWS = 0.02, 10
-DRAW_STREAM, ORDER_STREAM = range(1 << 18, (1 << 18) + 2)  # of the seeds
+DRAW_STREAM, ORDER_STREAM = range(1 << 18, (1 << 18) + 2)  # seed streams
 COMPLEXITY_MASS = 0.9
 
 Explainer = Callable[[Model, ArrayLike, Target], Attribution]
@@ -27,9 +27,9 @@ RobustnessPerClip = Float[np.ndarray, " b"]
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """How far the map moves, in units of its length, when the clip is changed by noise that no one sees.
+    """Change of the map under imperceptible noise, relative to its norm: maximum (Yeh et al., 2019) and mean of draws.
 
-    The largest over all draws (Yeh et al., 2019), and the mean. NaN for a map of nothing but 0.
+    NaN for a map that is 0 everywhere.
     """
 
     max_change: RobustnessPerClip
@@ -47,9 +47,9 @@ def max_sensitivity(
     draws: int = NOISE_DRAWS,
     seed: int = 0,
 ) -> Sensitivity:
-    """Noise is uniform within `radius` times the range of the clip's values, the same draws for every explainer.
+    """Compute the sensitivity to uniform noise of `radius` times the clip's range of values, equal for all explainers.
 
-    `own` is the map of the clips as they are, where it has been made.
+    `original_maps` are the maps of the unchanged clips, if they are available.
     """
     video = np.asarray(prepare_explanation(model, clips, target).video)
     if draws < 1 or radius <= 0:
@@ -71,9 +71,9 @@ def add_noise(video: Video, radius: float, draws: int, seed: int) -> list[Video]
 def time_shift_correlation(
     explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, frames: int = 1
 ) -> RobustnessPerClip:
-    """The clip begins `frames` later: the correlation of its map, moved back, with the map before.
+    """Return the correlation of the map with that of the clip `frames` later, after alignment.
 
-    The last frame is repeated; only what is in both clips is compared.
+    The last frame is repeated; only frames in both clips are compared.
     """
     return _shift_correlation(explainer, model, clips, target, 1, frames)
 
@@ -81,17 +81,17 @@ def time_shift_correlation(
 def translation_correlation(
     explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, pixels: int = 1
 ) -> RobustnessPerClip:
-    """The same of a clip moved to the left by `pixels`."""
+    """Return the correlation of the map with that of the clip moved left by `pixels`, after alignment."""
     return _shift_correlation(explainer, model, clips, target, 3, pixels)
 
 
 def frame_shuffle_correlation(
     explainer: Explainer, model: Model, clips: ArrayLike, target: Target, *, seed: int = 0
 ) -> RobustnessPerClip:
-    """Frames in another order, the map's brought back into theirs: the correlation with the map before.
+    """Return the correlation of the map with that of the clip with shuffled frames, put back in order.
 
-    Low is right where the network goes by motion, high where it goes by what is seen. Maps coarser than frames have
-    steps that belong to frames which were apart.
+    It should be low if the network relies on motion, and high if it relies on appearance. For maps with fewer steps
+    than frames, one step of the shuffled clip mixes frames that are not neighbours in the clip.
     """
     video = np.asarray(prepare_explanation(model, clips, target).video)
     t = video.shape[1]
@@ -104,7 +104,7 @@ def frame_shuffle_correlation(
 
 
 def gini(maps: Maps) -> RobustnessPerClip:
-    """Of absolute values: 0 of a map that is the same everywhere, near 1 of a single peak (sparseness)."""
+    """Return the Gini index of absolute values (sparseness): 0 for a constant map, near 1 for a single peak."""
     size = np.sort(np.abs(maps).reshape(len(maps), -1).astype(np.float64), -1)
     n, total = size.shape[1], size.sum(-1)
     place = 2 * np.arange(1, n + 1) - n - 1
@@ -112,14 +112,14 @@ def gini(maps: Maps) -> RobustnessPerClip:
 
 
 def entropy(maps: Maps) -> RobustnessPerClip:
-    """Of the shares of absolute values, as a part of the largest possible: 1 of a map that is the same everywhere."""
+    """Return the entropy of absolute values over its maximum: 1 for a constant map."""
     shares = _shares(maps)
     logs = np.log(np.where(shares > 0, shares, 1))
     return (-(shares * logs).sum(-1) / np.log(max(shares.shape[1], 2))).astype(np.float32)
 
 
 def effective_complexity(maps: Maps, mass: float = COMPLEXITY_MASS) -> RobustnessPerClip:
-    """The smallest share of the places that holds `mass` of the absolute map."""
+    """Return the smallest share of places that holds `mass` of the absolute map."""
     largest = np.sort(_shares(maps), -1)[:, ::-1].cumsum(-1)
     reached = (largest >= mass - 1e-12).argmax(-1) + 1
     return np.where(np.isnan(largest[:, 0]), np.nan, reached / largest.shape[1]).astype(np.float32)
@@ -138,9 +138,7 @@ def _shift_correlation(
     _, t, h, w, _ = video.shape
     n = video.shape[axis]
     if not 1 <= offset < n - 1:
-        raise ValueError(
-            f"expected to move by 1 to {n - 2}, as {n} are there and two are compared at least, got {offset}"
-        )
+        raise ValueError(f"expected a shift of 1 to {n - 2} of {n}, so that at least two are compared, got {offset}")
     later = jnp.take(video, jnp.minimum(jnp.arange(n) + offset, n - 1), axis=axis)
     before, after = (area_resize(explainer(model, x, target).map, (t, h, w)) for x in (video, later))
     overlaps = [np.take(maps, range(first, first + n - offset), axis) for maps, first in ((before, offset), (after, 0))]

@@ -1,4 +1,4 @@
-"""What one removal at a stroke does: the cells that matter taken away, left alone, or the clip dimmed by its map."""
+"""Metrics of single removals: without the top cells, with only these, or with the clip dimmed by its map."""
 
 from dataclasses import dataclass
 
@@ -12,26 +12,26 @@ from vtcav_jax.evaluation.faithfulness.masked_inference import MaskedClips, blen
 from vtcav_jax.evaluation.faithfulness.partition import NamedMaps, name_maps, pool_to_cells
 from vtcav_jax.evaluation.faithfulness.robustness import Explainer
 
-DROP_COST = 1  # passes of each clip for each map
+DROP_COST = 1  # forward passes per clip and map
 
 
 def comprehensiveness(curves: RemovalCurves, levels: tuple[float, ...] = REMOVAL_LEVELS) -> PerMapAndClip:
-    """The mean fall of the probability without the top cells (DeYoung et al., 2020): high if they were needed."""
+    """Return the mean drop of the probability without the top cells (DeYoung et al., 2020): high if needed."""
     return _falls(curves.shown_probability[..., -1:], curves.removed_probability, curves, levels)
 
 
 def sufficiency(curves: RemovalCurves, levels: tuple[float, ...] = REMOVAL_LEVELS) -> PerMapAndClip:
-    """The mean fall of the probability with the top cells alone: low if they were enough."""
+    """Return the mean drop of the probability with only the top cells: low if they suffice."""
     return _falls(curves.shown_probability[..., -1:], curves.shown_probability, curves, levels)
 
 
 @dataclass(frozen=True, eq=False)
 class Drop:
-    """The clip dimmed by its map, its values stretched to 0 to 1, against the clip (Chattopadhay et al., 2018).
+    """Effect of multiplying the clip by its map, scaled to 0 to 1 (Chattopadhay et al., 2018).
 
-    `drop` is the share of the probability that is lost, `increase` whether it rises instead, `gain` how much of what
-    was missing to 1 it gains. A flat map dims nothing and loses nothing: no number here means anything without
-    `complexity`, the mean of the stretched map.
+    `drop` is the relative loss of probability, `increase` whether it rises instead, `gain` its rise relative to 1 minus
+    the probability of the clip. A constant map dims nothing and loses nothing, so read these together with
+    `complexity`, the mean of the scaled map.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Drop:
 
 
 def average_drop(masked: MaskedClips, maps: NamedMaps) -> Drop:
-    """A map that is the same everywhere shows the whole clip."""
+    """Compute the effect of dimming each clip by each map; a constant map leaves the whole clip."""
     shares = min_max_normalise(pool_to_cells(maps, masked.partition, masked.n_clips))
     m, b, n = shares.shape
     scores = blend_cells(masked, np.tile(np.arange(b), m), shares.reshape(m * b, n))
@@ -59,15 +59,15 @@ def average_drop(masked: MaskedClips, maps: NamedMaps) -> Drop:
 
 
 def min_max_normalise(values: Float[np.ndarray, "m b n"]) -> Float[np.ndarray, "m b n"]:
-    """From 0 to 1 in each clip; 1 where all is the same."""
+    """Scale values to 0 to 1 in each clip; constant values become 1."""
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     return np.where(high > low, (values - low) / np.where(high > low, high - low, 1), 1).astype(np.float32)
 
 
 def coherency(explainer: Explainer, masked: MaskedClips, attribution: Attribution) -> Float[np.ndarray, " b"]:
-    """Is the map of the clip dimmed by its map the same map? Their correlation, as 0 to 1.
+    """Return the correlation, scaled to 0 to 1, of a map with the map of the clip dimmed by it.
 
-    `explainer` is what made `one`; it is asked once more.
+    `explainer` is the method that computed `attribution`.
     """
     shares = min_max_normalise(pool_to_cells([attribution], masked.partition, masked.n_clips))[0]
     second_attribution = explainer(
@@ -77,13 +77,12 @@ def coherency(explainer: Explainer, masked: MaskedClips, attribution: Attributio
 
 
 def adcc(coherency: PerMapAndClip, complexity: PerMapAndClip, drop: PerMapAndClip) -> PerMapAndClip:
-    """The harmonic mean of coherency, simplicity and what is not lost (Poppi et al., 2021); 0 where one of them is.
-
-    `coherency` is a number of this name, for each map.
-    """
+    """Return the harmonic mean of coherency, 1 - complexity and 1 - drop (Poppi et al., 2021); 0 if one of them is."""
     parts = np.stack([coherency, 1 - complexity, 1 - drop])
     if (parts < 0).any() or (parts > 1).any():
-        raise ValueError("coherency, complexity and drop must be within 0 and 1; a correlation r is (1 + r) / 2 of it")
+        raise ValueError(
+            "coherency, complexity and drop must be within 0 and 1; convert a correlation r to (1 + r) / 2"
+        )
     with np.errstate(divide="ignore"):
         return (3 / (1 / parts).sum(0)).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Ground truth on real videos without boxes: two clips of different classes, one after the other.
+"""Ground truth on real videos without boxes: splices of two clips of different classes.
 
-A map for the class of the first should lie on the first. (Bargal et al., 2018; Li et al., 2021.)
+A map for the class of one clip should lie on the frames of this clip (Bargal et al., 2018; Li et al., 2021).
 """
 
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ SPLICE_CHANCE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class SpliceResult:
-    """Of each pair: the share of positive relevance on the frames of the class asked about; chance is a half.
+    """Share of positive relevance on the frames of the explained class, for each pair; chance is 1/2.
 
-    Columns are: the first clip first, its class and then the other's; the second clip first, in the same way.
+    Columns: with the first clip first, the first and the second class; then the same with the second clip first.
     """
 
     share: Float[np.ndarray, "b 4"]
 
     @property
     def is_correct(self) -> Float[np.ndarray, "b 4"]:
-        """Is it more than half? Exactly half, as where nothing is relevant, is half right."""
+        """1 if the share exceeds 1/2, 0 if it is less, 1/2 if equal, as for an empty map."""
         return (np.sign(self.share - 0.5) + 1) / 2
 
     @property
     def score(self) -> tuple[float, float, float]:
-        """How often it is right, with the interval over pairs."""
+        """Mean of `is_correct` and its 95 % interval over pairs."""
         return mean_ci(self.is_correct.mean(1))
 
 
@@ -48,9 +48,9 @@ def splice_test(
     first_target: Any,
     second_target: Any,
 ) -> SpliceResult:
-    """Pairs of clips of classes `first_target` and `second_target`: class numbers, `Class` or `Margin`.
+    """Run the test on pairs of clips of `first_target` and `second_target`: class numbers, `Class` or `Margin`.
 
-    Of each clip the middle half is shown, at its own speed.
+    A splice consists of the middle halves of both clips, at their original speed.
     """
     targets = [
         prepare_explanation(model, clips, t).score_model.target
@@ -58,9 +58,9 @@ def splice_test(
     ]
     a, b = (jnp.asarray(clips) for clips in (first, second))
     if a.shape != b.shape or a.shape[1] < 2:
-        raise ValueError(f"expected pairs of clips of two frames or more, got {a.shape} and {b.shape}")
+        raise ValueError(f"expected pairs of clips with at least two frames, got {a.shape} and {b.shape}")
     if not all(isinstance(target, Class | Margin) for target in targets):
-        raise ValueError("a splice is asked about classes; give class numbers, Class or Margin")
+        raise ValueError("the targets of a splice must be classes; give class numbers, Class or Margin")
     same = np.flatnonzero(np.asarray(targets[0].classes) == np.asarray(targets[1].classes)).tolist()
     if same:
         raise ValueError(

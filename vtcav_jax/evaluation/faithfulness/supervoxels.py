@@ -1,7 +1,7 @@
-"""Cells that follow what is seen, so that removing one takes a thing or a part of it away (IROF, Rieger and Hansen).
+"""Supervoxels: cells that follow edges, so that removal takes away (parts of) objects (IROF, Rieger and Hansen).
 
-Simple linear iterative clustering (Achanta et al., 2012) with time as a further axis: k-means over colour and place, in
-which a voxel may join the centres near it only. Cells need not hang together, and need not be still.
+Simple linear iterative clustering (Achanta et al., 2012) with time as a third axis: k-means over colour and position,
+in which a voxel can only join nearby centres. Cells need not be connected, and can move over time.
 """
 
 import numpy as np
@@ -17,15 +17,15 @@ Video = Float[np.ndarray, "b t h w c"]
 def supervoxels(
     clips: ArrayLike, counts: tuple[int, int, int], *, compactness: float = COMPACTNESS, sweeps: int = KMEANS_SWEEPS
 ) -> Partition:
-    """As many cells as a grid of `counts` has, in each clip its own.
+    """Return a partition of each clip into as many supervoxels as a grid of `counts` has cells.
 
-    `compactness` is what a cell's extent counts in standard deviations of the clip's colours: the higher, the more
-    cells are like those of the grid.
+    `compactness` is the weight of one cell side, in standard deviations of the clip's colours: the higher, the closer
+    the cells are to the grid.
     """
     video = np.asarray(clips, np.float32)
     if video.ndim != 5 or compactness <= 0 or sweeps < 1:
         raise ValueError(
-            f"expected clips (b, t, h, w, c), a compactness above 0 and a sweep at least; got {video.shape}, "
+            f"expected clips (b, t, h, w, c), a compactness above 0 and at least one sweep; got {video.shape}, "
             f"{compactness}, {sweeps}"
         )
     t, h, w = video.shape[1:4]
@@ -65,7 +65,7 @@ def _cluster_clip(
 def _fill_empty_cells(
     assignment: Int[np.ndarray, " v"], centres: Float[np.ndarray, "n d"], points: Float[np.ndarray, "v d"], n: int
 ) -> Int[np.ndarray, " v"]:
-    """A cell that lost all of its voxels takes the nearest one of a cell that has several."""
+    """Assign to each empty cell the nearest voxel of a cell that has several."""
     volumes = np.bincount(assignment, minlength=n)
     for empty in np.flatnonzero(volumes == 0):
         distance = np.where(volumes[assignment] > 1, ((points - centres[empty]) ** 2).sum(-1), np.inf)

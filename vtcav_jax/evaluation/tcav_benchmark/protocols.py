@@ -1,18 +1,19 @@
-"""How the peers decide whether a class uses a concept, restated in example space, so that all judge the same clips.
+"""Concept tests of other packages, reimplemented in example space so that all judge the same clips.
 
-All train one linear classifier for each random set that a concept is held against, and look at the share of a class's
-clips whose score rises along it (the sign count). What they make of those shares differs:
+Each trains one linear classifier per random set that a concept is compared with, and computes the share of a class's
+clips whose score rises along its vector (the sign count). They differ in the test on these shares:
 
-- tensorflow/tcav: a t-test of the concept's sign counts against those of random sets that pose as the concept.
-- captum has no test. Its tutorial, and what is built on it, holds the concept's sign counts against those of the random
-  sets of the same classifiers; with two sets these are 1 minus the first, so that every run counts twice.
-- Saha et al.: the concept against the rest of a group of concepts and a random set; a t-test of the sign counts
-  against 1/2, corrected by Bonferroni.
+- tensorflow/tcav: t-test of the concept's sign counts against those of random sets in place of the concept.
+- captum has no test. Its tutorial compares the concept's sign counts with those of the random sets of the same
+  classifiers; with two sets these are 1 minus the former, so that every run counts twice.
+- Saha et al.: the concept is compared with the rest of a group of concepts and a random set; t-test of the sign counts
+  against 1/2, with Bonferroni correction.
 
 tensorflow/tcav and captum train scikit-learn's `SGDClassifier(alpha=0.01)` on two thirds of the clips. Its objective is
-solved exactly here: where the original stops early it is noisier than this. Gradients are those of the logit for all.
+solved exactly here; the originals stop early, which adds noise. All use gradients of the logit.
 
-The runs of one concept share its clips: the more random sets there are, the surer these tests are of nothing.
+The runs of one concept share its clips, so these tests become more certain with more random sets even without an
+effect.
 """
 
 import math
@@ -29,27 +30,24 @@ from vtcav_jax.tcav.stats.permutation_test import PERMUTED_VECTOR_TOLERANCE
 from vtcav_jax.tcav.stats.scores import sign_counts
 from vtcav_jax.tcav.stats.vectors import LOGISTIC, fit, label_vector, norms
 
-HINGE_ALPHA = 0.01  # of their objective
-VERDICT_LEVEL = 0.05  # of every verdict
-HELD_OUT_SHARE = 0.33  # of the clips, to tell a classifier's accuracy
-CLASSIFIERS_PER_BLOCK = 512  # classifiers
-IPM_TOLERANCE, IPM_MAX_STEPS = (
-    1e-11,
-    100,
-)  # between an objective and its bound, as a share; and at most so many steps to it
+HINGE_ALPHA = 0.01  # regularisation of tensorflow/tcav and captum
+VERDICT_LEVEL = 0.05
+HELD_OUT_SHARE = 0.33  # share of clips that measure a classifier's accuracy
+CLASSIFIERS_PER_BLOCK = 512
+IPM_TOLERANCE, IPM_MAX_STEPS = 1e-11, 100  # relative duality gap, and maximum number of iterations
 
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """Concepts asked of classes at one stage. All sets have one size, and are clips of one corpus of m."""
+    """Concepts and classes at one stage; all sets have the same size and come from one pool of m clips."""
 
     kernel: Float[np.ndarray, "m m"]
-    slopes: Sequence[Float[np.ndarray, "_ m"]]  # of each class: gradients at its targets by clips
-    gradient_norms: Sequence[Float[np.ndarray, " _"]]  # of those gradients
+    slopes: Sequence[Float[np.ndarray, "_ m"]]  # per class: products of the gradients at its targets with the clips
+    gradient_norms: Sequence[Float[np.ndarray, " _"]]
     concepts: Int[np.ndarray, "k e"]
-    random_sets: Int[np.ndarray, "k r e"]  # what each concept is held against: all other clips, in sets
-    pseudo_concepts: Int[np.ndarray, "r e"]  # random sets, to be held against each other
-    groups: Sequence[Sequence[int]]  # concepts that share no clip, to be told from each other
+    random_sets: Int[np.ndarray, "k r e"]  # sets that each concept is compared with: all other clips
+    pseudo_concepts: Int[np.ndarray, "r e"]  # random sets in place of a concept, compared with each other
+    groups: Sequence[Sequence[int]]  # concepts that share no clip and are compared with each other
 
     def sign_counts(self, a: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "v c"]:
         size = norms(self.kernel, a)
@@ -63,8 +61,10 @@ class BenchmarkCase:
 
 @dataclass(frozen=True)
 class ProtocolVerdicts:
-    """Of each concept and class: how strongly, whether it was found, and with a correction for the family; `up` is
-    whether the concept raises the score. A family is what is asked of a class at a stage about clips of one kind."""
+    """Score and verdicts for each concept and class, without and with correction for the family.
+
+    A family are the concepts of one clip type, tested for one class at one stage. `raises_score` is the sign.
+    """
 
     score: Float[np.ndarray, "k c"]
     significant: Bool[np.ndarray, "k c"]
@@ -91,7 +91,7 @@ def captum(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
 
 
 def saha(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
-    """`seed` draws the random sets that complete each group, out of clips that are in none of its concepts."""
+    """Judge a case by Saha et al.; `seed` draws each group's random sets from clips of none of its concepts."""
     rng = np.random.default_rng(seed)
     count, (k, sets, size) = len(case.kernel), case.random_sets.shape
     signed, owner = [], []
@@ -107,15 +107,15 @@ def saha(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
         fit(case.kernel, np.stack(signed), replace(LOGISTIC, tolerance=PERMUTED_VECTOR_TOLERANCE)).a
     )
     runs = np.stack([counts[np.array(owner) == i] for i in range(k)])
-    tests = (_certain_where_constant(*t_test_against_half(of), of.mean(0) - 0.5) for of in runs)
+    tests = (_certain_where_constant(*t_test_against_half(shares), shares.mean(0) - 0.5) for shares in runs)
     p = np.array([p for _, p in tests])
     mean = runs.mean(1)
-    significant_corrected = np.stack([adjust_p(of, "bonferroni") for of in p.T], 1) < VERDICT_LEVEL
+    significant_corrected = np.stack([adjust_p(column, "bonferroni") for column in p.T], 1) < VERDICT_LEVEL
     return ProtocolVerdicts(np.abs(mean - 0.5), p < VERDICT_LEVEL, significant_corrected, mean > 0.5)
 
 
 def _t_test(a: Float[np.ndarray, "n ..."], b: Float[np.ndarray, "k ..."]) -> tuple[np.ndarray, np.ndarray]:
-    """Student's two-sample t-test; NaN where neither sample varies."""
+    """Return t and p of Student's two-sample t-test; NaN where neither sample varies."""
     from scipy.stats import ttest_ind
 
     with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def _t_test(a: Float[np.ndarray, "n ..."], b: Float[np.ndarray, "k ..."]) -> tup
 
 
 def _certain_where_constant(t: np.ndarray, p: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """t and p where no value varies: certain of any difference, and of none where there is none."""
+    """Replace undefined t and p of constant samples: p is 0 if there is a difference, else 1."""
     undefined, differs = np.isnan(t), difference != 0
     return (
         np.where(undefined, np.where(differs, np.inf, 0.0), t),
@@ -137,7 +137,7 @@ def _certain_where_constant(t: np.ndarray, p: np.ndarray, difference: np.ndarray
 def _concept_sign_counts(
     case: BenchmarkCase, rng: np.random.Generator, *, stratified: bool
 ) -> Float[np.ndarray, "k r c"]:
-    """Sign counts of each concept against each of its random sets."""
+    """Return the sign counts of each concept against each of its random sets."""
     k, sets, size = case.random_sets.shape
     positive = np.repeat(case.concepts, sets, 0)
     a = _train_classifiers(case.kernel, positive, case.random_sets.reshape(-1, size), rng, stratified=stratified)
@@ -152,7 +152,7 @@ def _train_classifiers(
     *,
     stratified: bool,
 ) -> Float[np.ndarray, "v m"]:
-    """One classifier a row, on what is left after a third is held out: of each side, or of both together."""
+    """Train one classifier per row, after holding out a third of each side, or (not `stratified`) of both together."""
     count, size = positive.shape
     if stratified:
         n_train = size - math.ceil(HELD_OUT_SHARE * 2 * size) // 2
@@ -174,21 +174,21 @@ def _train_classifiers(
 def fit_hinge(
     kernels: Float[np.ndarray, "v s s"], signs: Float[np.ndarray, "v s"], alpha: float = HINGE_ALPHA
 ) -> Float[np.ndarray, "v s"]:
-    """Coefficients a of w = X'a, which minimises the mean hinge loss + alpha/2 |w|^2 with a free intercept.
+    """Return coefficients a of w = X'a that minimise the mean hinge loss + alpha/2 |w|^2 with a free intercept.
 
-    By an interior-point method in the dual: shares between 0 and 1 of each example, those of both sides the same in
-    sum, which minimise share' Q share / 2 - sum(share). Raises where an optimum is not reached.
+    An interior-point method solves the dual: shares of the examples between 0 and 1, with equal sums on both sides,
+    that minimise share' Q share / 2 - sum(share). Raises if it does not converge.
     """
     size = signs.shape[1]
     if not ((signs > 0).any(1) & (signs < 0).any(1)).all():
         raise ValueError("each classifier needs examples on both sides; make the sets larger")
     row = kernels.mean(1, keepdims=True)
-    kernels = kernels - row - row.swapaxes(1, 2) + row.mean(2, keepdims=True)  # the intercept takes the rest
+    kernels = kernels - row - row.swapaxes(1, 2) + row.mean(2, keepdims=True)  # the free intercept absorbs the means
     q = signs[:, :, None] * kernels * signs[:, None, :] / (alpha * size)
     up, down = ((sign * signs > 0).sum(1, keepdims=True) for sign in (1, -1))
     share = 0.5 * np.where(signs > 0, np.minimum(1, down / up), np.minimum(1, up / down))
-    room = 1 - share  # kept by itself, as it may be far smaller than the rounding of what it is a difference of
-    low, high = np.ones_like(share), np.ones_like(share)  # what holds shares above 0, and room
+    room = 1 - share  # updated separately: it can be far smaller than the rounding error of 1 - share
+    low, high = np.ones_like(share), np.ones_like(share)  # multipliers of share >= 0 and room >= 0
     offset, step_sizes, converged = np.zeros((len(signs), 1)), np.ones(len(signs)), np.zeros(len(signs), bool)
     for _ in range(IPM_MAX_STEPS):
         pull = (q @ share[:, :, None])[:, :, 0]
@@ -212,12 +212,11 @@ def fit_hinge(
         share, room, low, high = (x + step * d for x, d in edges)
         offset = offset + step * turn
     raise ValueError(
-        f"{(~converged).sum()} of {len(signs)} classifiers did not reach their optimum in {IPM_MAX_STEPS} steps;"
-        f" look for clips that"
-        " overflow the network"
+        f"{(~converged).sum()} of {len(signs)} classifiers did not converge in {IPM_MAX_STEPS} steps; look for clips"
+        " that overflow the network"
     )
 
 
 def _reach(x: Float[np.ndarray, "v s"], d: Float[np.ndarray, "v s"]) -> Float[np.ndarray, " v"]:
-    """How many steps d from x to 0."""
+    """Return the largest number of steps d that keeps x at least 0."""
     return np.where(d < 0, -x / np.where(d < 0, d, -1.0), np.inf).min(1)

@@ -1,12 +1,12 @@
-"""W9: concept tests where it is known which concepts a class goes by, ours and the peers', about the same clips.
+"""W9: benchmark of concept tests with known causes, for the package's test and those of other packages.
 
-A concept is a set of clips that share the value of a factor; it is causal for the class that this value is the answer
-of. It is not for classes of other heads; for those of its own head it speaks against them, which is a cause as well,
-and such pairs are left out. Neutral are values of the distractor, and sets that are drawn at random.
+A concept is a set of clips that share the value of one factor. It is a cause of the class that this value defines, and
+not of classes of other heads. For the other classes of its own head it is evidence against them, which is also causal,
+so these pairs are left out. Values of the distractor's factors and random sets are neutral.
 
-For our own test all sets of a kind are of one size and out of one corpus, and stand against all its other clips. Under
-the null hypothesis each of them is one more choice of as many clips, and so one thousand permuted vectors serve all
-concepts and classes, and each p-value is what `permutation_tests` gives, up to which choices were drawn.
+For the package's test, all sets of one clip type have the same size, come from one pool of clips, and are compared with
+the rest of this pool. Under the null hypothesis each is a random choice from it, so that the same permuted vectors
+serve all concepts and classes, and each p-value equals that of `permutation_tests` up to the drawn permutations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,35 +43,34 @@ from vtcav_jax.worlds.glyphs import GLYPH_QUESTIONS, GlyphWorld
 from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips
 
 TCAV_BENCHMARK_WORLD = "small"
-CLIPS_PER_SET, N_RANDOM_SETS, N_TARGET_CLIPS = (
-    30,
-    10,
-    100,
-)  # clips of a concept, random sets it is held against, clips of which classes are asked
-N_CONCEPT_GROUPS = 4  # of concepts that share no clip: one for each value of a factor
+CLIPS_PER_SET, N_RANDOM_SETS, N_TARGET_CLIPS = 30, 10, 100  # random sets are those that one concept is compared with
+N_CONCEPT_GROUPS = 4  # one per value of a factor; concepts of a group share no clip
 FACTORS_BY_CLIP_TYPE = {"dynamic": ("shape", "direction", "flash", "scene"), "static": ("shape", "flash", "scene")}
 DISTRACTOR_FACTORS = {"dynamic": ("dis_shape", "dis_direction", "dis_flash"), "static": ("dis_shape",)}
 BENCHMARK_PERMUTATIONS = 999
-TARGET_SEED = 10_000  # apart from the concepts' clips
+TARGET_SEED = 10_000  # so that target clips differ from concept clips
 
 
 @dataclass(frozen=True)
 class FactorConcept:
-    """A value of a factor; of a set drawn at random there is none."""
+    """Concept defined by the value of a factor; `factor` is "" for a random set."""
 
     factor: str
     value: int
 
     def role(self, head: str, answer: int) -> int | None:
-        """To a class; None where the value belongs to another class of its head."""
+        """Return the role of the concept for a class; None for another class of the concept's head."""
         if self.factor == head:
             return CAUSE_ROLE if self.value == answer else None
         return OTHER_HEAD_ROLE if self.factor in GLYPH_QUESTIONS else DISTRACTOR_ROLE if self.factor else RANDOM_ROLE
 
 
 def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts:
-    """The package's own test by its defaults: p of the step, by exchanging labels. The score is the step in units of
-    what it is under exchange (its root mean square): p itself cannot tell apart what is beyond all permutations."""
+    """Judge a case by the package's test with its defaults: the permutation p-value of the step effect.
+
+    The score is the step effect over its root mean square under permutation, because p-values tie where an effect
+    exceeds all permutations.
+    """
     config = ExperimentConfig()
     m, k = len(case.kernel), len(case.concepts)
     signed = np.stack([label_vector(rows, np.setdiff1d(np.arange(m), rows), m) for rows in case.concepts])
@@ -86,7 +85,7 @@ def vtcav_protocol(case: BenchmarkCase, seed: Sequence[int]) -> ProtocolVerdicts
     observed, null = steps[:k], steps[k:]
     n_exceeding = (np.abs(null)[None] >= np.abs(observed)[:, None] * (1 - SLACK)).sum(1)
     p = (1 + n_exceeding) / (1 + BENCHMARK_PERMUTATIONS)
-    corrected = np.stack([adjust_p(of, config.correction) for of in p.T], 1) <= FALSE_POSITIVE_LEVEL
+    corrected = np.stack([adjust_p(column, config.correction) for column in p.T], 1) <= FALSE_POSITIVE_LEVEL
     return ProtocolVerdicts(
         np.abs(observed) / np.sqrt((null**2).mean(0)), p <= FALSE_POSITIVE_LEVEL, corrected, observed > 0
     )
@@ -105,10 +104,10 @@ def tcav_benchmark_rows(
     pool: str = "space",
     network_name: str = "",
 ) -> list[TcavBenchmarkRow]:
-    """Every measure of each procedure, stage and kind of clips, over all `seeds` of clips together.
+    """Return the rows of each method, stage and clip type, over all `seeds` of clips together.
 
-    `count` clips are in each set; `stages` by default the ends of the network's parts; `pool` as in `encoding.Reading`:
-    the peers flatten (`none`), our default is `space`, and for all procedures it is the same here.
+    `stages` defaults to the top-level stages. `pool` is as in `EncodeConfig` and the same for all methods: other
+    packages flatten (`none`), and the default of this one is `space`.
     """
     stages = top_level_stages(taps.stages_of(network.model)) if stages is None else tuple(stages)
     _check_inputs(network, seeds, clips_per_set)
@@ -131,7 +130,7 @@ def tcav_benchmark_rows(
     for name in PROTOCOLS:
         for stage in stages:
             verdicts[name, stage, "both"] = [
-                one for clip_type in FACTORS_BY_CLIP_TYPE for one in verdicts[name, stage, clip_type]
+                part for clip_type in FACTORS_BY_CLIP_TYPE for part in verdicts[name, stage, clip_type]
             ]
     return [
         row
@@ -147,14 +146,14 @@ def tcav_benchmark_rows(
 
 
 def top_level_stages(stages: Sequence[str]) -> tuple[str, ...]:
-    """Of all stages those that are no part of another and no step between two."""
+    """Return the stages that are neither blocks within a stage nor downsampling between stages."""
     return tuple(name for name in stages if "blocks" not in name and "downsample" not in name)
 
 
 def benchmark_cases(
     network: Network, seed: int, clips_per_set: int, stages: Sequence[str], pool: str
 ) -> Iterator[tuple[str, str, list[FactorConcept], list[tuple[str, int]], BenchmarkCase]]:
-    """Of each stage and kind the concepts, the classes, and what is known of them: every clip is encoded once."""
+    """Yield stage, clip type, concepts, classes and case; each clip is encoded once."""
     m = (N_RANDOM_SETS + 1) * clips_per_set
     clips = make_clips(TCAV_BENCHMARK_WORLD, m, seed)
     target_clips = make_clips(TCAV_BENCHMARK_WORLD, N_TARGET_CLIPS, TARGET_SEED + seed)
@@ -192,7 +191,7 @@ def benchmark_cases(
 def encode_benchmark_clips(
     network: Network, clips: WorldClips, target_clips: WorldClips, stages: Sequence[str], pool: str
 ) -> EncodeResult:
-    """The clips as they move, then frozen as they flash; of each target the logit of every head's answer."""
+    """Encode the dynamic clips, then copies frozen at the flash, and gradients of each head's correct logit."""
     dynamic = quantise_and_normalise(network, clips.video)
     assert isinstance(clips.world, GlyphWorld)
     event_frames = np.array(clips.world.event_times)[clips.factors["t0"]]
@@ -213,8 +212,10 @@ def encode_benchmark_clips(
 def draw_concept_sets(
     clips: WorldClips, clip_type: str, clips_per_set: int, seed: int
 ) -> tuple[list[FactorConcept], Int[np.ndarray, "k e"], list[tuple[int, ...]]]:
-    """Concepts, their clips, and in groups which concepts share no clip: values of the factors, of the distractor's,
-    and as many sets drawn at random."""
+    """Return concepts, their clips, and groups of concepts that share no clip.
+
+    Concepts are values of the factors, values of the distractor's factors, and random sets.
+    """
     rng = np.random.default_rng([seed, list(FACTORS_BY_CLIP_TYPE).index(clip_type), 1])
     concepts, sets, groups = [], [], []
     for value in range(N_CONCEPT_GROUPS):
@@ -224,8 +225,8 @@ def draw_concept_sets(
                 fit_in = available & (clips.factors[factor] == value) if factor else available
                 if fit_in.sum() < clips_per_set:
                     raise ValueError(
-                        f"expected {clips_per_set} clips with {factor}={value}, found {fit_in.sum()}; ask for a"
-                        f" larger count"
+                        f"expected {clips_per_set} clips with {factor}={value}, found {fit_in.sum()}; increase"
+                        " clips_per_set, which also enlarges the pool of clips"
                     )
                 rows = rng.choice(np.flatnonzero(fit_in), clips_per_set, replace=False)
                 available[rows] = False
@@ -239,7 +240,7 @@ def draw_concept_sets(
 def to_verdicts(
     protocol_verdicts: ProtocolVerdicts, concepts: Sequence[FactorConcept], classes: Sequence[tuple[str, int]]
 ) -> ConceptVerdicts:
-    roles = np.array([[-1 if (r := concept.role(*one)) is None else r for one in classes] for concept in concepts])
+    roles = np.array([[-1 if (r := concept.role(*c)) is None else r for c in classes] for concept in concepts])
     included = roles >= 0
     number = np.broadcast_to(np.arange(len(concepts))[:, None], roles.shape)
     significant_corrected = (
@@ -259,7 +260,7 @@ def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) ->
     world, problems = WORLDS[TCAV_BENCHMARK_WORLD], []
     if unknown_heads := [head for head in network.heads if head not in GLYPH_QUESTIONS]:
         problems.append(
-            f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train one with"
+            f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train a network with"
             f" --task=train"
         )
     if (shape := network.clip_spec.shape) != (world.frames, world.size, world.size, 3):
@@ -269,6 +270,6 @@ def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) ->
     if not seeds:
         problems.append("expected at least one seed of clips, got none")
     if clips_per_set < 5:
-        problems.append(f"expected at least 5 clips a set, got {clips_per_set}")
+        problems.append(f"expected at least 5 clips per set, got {clips_per_set}")
     if problems:
         raise ValueError("; ".join(problems))

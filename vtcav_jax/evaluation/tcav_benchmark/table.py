@@ -1,4 +1,4 @@
-"""How well concept tests tell causes from what is none: rows of tcav_benchmark.csv, out of verdicts about pairs."""
+"""Measures of concept tests in tcav_benchmark.csv, computed from verdicts about pairs of class and concept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from vtcav_jax.stats.intervals import wilson_ci
 TCAV_BENCHMARK_CSV = "tcav_benchmark.csv"
 TCAV_BENCHMARK_MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
 BENCHMARK_CLIP_TYPES = ("static", "dynamic", "both")
-CAUSE_ROLE, OTHER_HEAD_ROLE, DISTRACTOR_ROLE, RANDOM_ROLE = range(4)  # what a concept is to a class
+CAUSE_ROLE, OTHER_HEAD_ROLE, DISTRACTOR_ROLE, RANDOM_ROLE = range(4)  # roles of a concept for a class
 FALSE_POSITIVE_LEVEL, PAIR_BOOTSTRAP_DRAWS = 0.05, 1000
 
 
 @dataclass(frozen=True)
 class ConceptVerdicts:
-    """What one procedure said of classes and concepts at one stage; `concept` numbers sets of clips."""
+    """Verdicts of one method about pairs of class and concept at one stage; `concept` is the index of the set."""
 
     role: Int[np.ndarray, " n"]
     concept: Int[np.ndarray, " n"]
@@ -29,7 +29,7 @@ class ConceptVerdicts:
 
 
 def merge_verdicts(parts: Sequence[ConceptVerdicts]) -> ConceptVerdicts:
-    """Concepts stay apart."""
+    """Concatenate verdicts; concepts of different parts get different indices."""
     ends = np.cumsum([0] + [part.concept.max() + 1 for part in parts])
     concept = np.concatenate([part.concept + end for part, end in zip(parts, ends)])
     role, score, significant, raises_score = (
@@ -46,7 +46,10 @@ def merge_verdicts(parts: Sequence[ConceptVerdicts]) -> ConceptVerdicts:
 def protocol_rows(
     pairs: ConceptVerdicts, row_key: tuple[str, str, str, str, str], correction: str
 ) -> list[TcavBenchmarkRow]:
-    """Every measure; `about` is procedure, network, pool, stage, kind; a corrected verdict is one more procedure."""
+    """Return one row per measure; `row_key` is protocol, network, pool, stage and clip type.
+
+    Corrected verdicts are listed as a further protocol.
+    """
     causal, neutral = pairs.role == CAUSE_ROLE, pairs.role >= DISTRACTOR_ROLE
     out = [
         TcavBenchmarkRow(*row_key, "AUROC", *pair_auroc(pairs.score, causal, ~causal, pairs.concept), len(causal)),
@@ -74,7 +77,7 @@ def protocol_rows(
 
 
 def clustered_rate(significant: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
-    """A share and Wilson's interval, of as few tests as would vary as much as clusters do."""
+    """Return a share and its Wilson interval for the effective number of independent tests, given clusters."""
     n, share = len(significant), float(significant.mean())
     _, where, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     clusters, design = len(sizes), 1.0
@@ -93,7 +96,7 @@ def pair_auroc(
     below: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
-    """How often a score of `above` is higher than one of `below`, half of it where they are equal."""
+    """Return how often a score in `above` exceeds one in `below`, ties counting half, and its bootstrap interval."""
     weights, place = _bootstrap_weights(cluster), np.unique(score, return_inverse=True)[1]
     yes, no = _sum_by_rank(weights * above, place), _sum_by_rank(weights * below, place)
     lower = np.cumsum(no, 1) - no / 2
@@ -108,8 +111,8 @@ def power_at_fpr(
     raises_score: Bool[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
-    """The share of `causal` above what 5 % of `neutral` are above; where many are equal, a coin decides."""
-    weights, place = _bootstrap_weights(cluster), np.unique(-score, return_inverse=True)[1]  # the highest first
+    """Return the power where 5 % of `neutral` pass the threshold; ties at it are resolved by expectation."""
+    weights, place = _bootstrap_weights(cluster), np.unique(-score, return_inverse=True)[1]  # highest score first
     right, wrong = _sum_by_rank(weights * (causal & raises_score), place), _sum_by_rank(weights * neutral, place)
     with np.errstate(invalid="ignore"):
         wrong = wrong / wrong.sum(1, keepdims=True)
@@ -120,7 +123,7 @@ def power_at_fpr(
 
 
 def _bootstrap_weights(cluster: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b n"]:
-    """How often each pair counts: first once, then as often as its concept is drawn again."""
+    """Return weights of the pairs: all 1, then how often each concept is in a bootstrap sample."""
     where = np.unique(cluster, return_inverse=True)[1]
     count = where.max() + 1
     draw_counts = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), PAIR_BOOTSTRAP_DRAWS)

@@ -1,1 +1,1 @@
-"""Explanation methods scored on synthetic worlds whose cause is known."""
+"""Scores of explanation methods on synthetic worlds, where the cause of each answer is known."""

@@ -1,4 +1,4 @@
-"""W0: a network wired by hand, where every voxel's Shapley value is known, so that maps are right or wrong exactly."""
+"""W0: a network wired by hand, for which the Shapley value of every voxel is known in closed form."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ ANALYTIC_NETWORK, ANALYTIC_QUESTION = "motion_pairs", "W0"
 
 @dataclass(frozen=True, eq=False)
 class AnalyticAgreement:
-    """Maps against the closed form."""
+    """Agreement of maps with the exact Shapley values."""
 
     stage: str
     forward_passes: int
@@ -25,7 +25,7 @@ class AnalyticAgreement:
 
 
 def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> AnalyticAgreement:
-    """How much of |map| and |Shapley values|, both summing to 1 and with their signs, agrees; 0 is an even map."""
+    """Return the signed overlap of map and Shapley values, each scaled to an absolute sum of 1; 0 is a uniform map."""
     video, labels = binary_clips(n_clips, seed)
     true_values = shapley_values(video)[labels, np.arange(n_clips)]
     target = Class(labels)
@@ -41,7 +41,7 @@ def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> Analyt
     else:
         attribution = explain(MOTION_PAIRS, video, target, entry.method_name, VIDEO, **entry.options)
         maps, stage, cost = attribution.map, attribution.stage, attribution.forward_passes
-    explainable = true_values.any((1, 2, 3))  # a clip without a single pair has nothing to be explained
+    explainable = true_values.any((1, 2, 3))  # a clip without any pair has nothing to explain
     maps, true_values = np.asarray(maps, np.float64)[explainable], true_values[explainable]
     uniform = np.ones_like(true_values)
     return AnalyticAgreement(
@@ -56,6 +56,6 @@ def _agreement(maps: np.ndarray, true_values: np.ndarray) -> np.ndarray:
 
 
 def runs_on_analytic(entry: Entry) -> bool:
-    """Maps of voxels, by methods that need no other clips."""
+    """Return whether an entry applies: it explains voxels and needs no reference clips."""
     voxels = entry.stage in (None, VIDEO) and entry.method_name not in ("deep_taylor", "expected_gradients")
     return entry.function is not None or voxels

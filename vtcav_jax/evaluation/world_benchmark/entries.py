@@ -1,6 +1,4 @@
-"""Which maps are scored: every method of the package at every stage where it makes sense, maps that ask no network, and
-functions of one's own.
-"""
+"""Entries of the benchmark: each method at each stage where it applies, trivial maps, and custom functions."""
 
 import inspect
 import os
@@ -39,21 +37,21 @@ from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 
-SINGLE_PASS_GROUP = "one pass"  # the group of all methods that share it
+SINGLE_PASS_GROUP = "one pass"  # group of the methods that share one forward and backward pass
 
-CUSTOM_CODE_LOCK = RLock()  # code that is not ours need not know that networks are scored side by side
+CUSTOM_CODE_LOCK = RLock()  # networks are scored in parallel, and custom functions may not be thread-safe
 
 CustomMethod = Callable[..., Any]  # (model, clips, target) -> Attribution or maps (b, t, h, w)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: a method, where, and how."""
+    """Method, stage and options of one row of the table."""
 
-    method: str  # as the table calls it
+    method: str  # name in the table
     stage: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    alias_of: str = ""  # the method's name in METHODS, if the table calls it otherwise
+    alias_of: str = ""  # name in METHODS, if it differs
     function: CustomMethod | None = None
 
     @property
@@ -62,7 +60,7 @@ class Entry:
 
     @property
     def group(self) -> str:
-        """Rows of one group are made together."""
+        """Name of the group of entries whose maps are computed together."""
         if self.function is not None:
             return f"own:{self.method}"
         if not self.options:
@@ -73,7 +71,7 @@ class Entry:
         return self.method
 
 
-# Budgets, for methods that are told how much to spend: what the world's clips of 8 frames need, and less
+# Budgets of methods with adjustable cost: enough for the worlds' clips of 8 frames, and smaller
 METHOD_BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "integrated_gradients": {"integrated_gradients (8)": {"ig_steps": 8}, "integrated_gradients": {}},
     "expected_gradients": {"expected_gradients (16)": {"samples": 16}},
@@ -82,15 +80,15 @@ METHOD_BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "shapley": {"shapley (2 orders)": {"orders": 2}, "shapley (8 orders)": {"orders": 8}},
     "frame_shapley": {"frame_shapley": {"groups": 4}},
 }
-EXPENSIVE = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only where the method is named
+EXPENSIVE = ("integrated_gradients", "rise (300)", "shapley (8 orders)")  # only if the method is requested by name
 
 
 def build_entries(
     network: Network, methods: Sequence[str] = (), custom_methods: Sequence[str] = ()
 ) -> tuple[Entry, ...]:
-    """Every row for a network; `methods` names some, `custom_methods` are functions as `package.module:function`.
+    """Return the entries for a network: of `methods` (default: all) and of `custom_methods`, `package.module:function`.
 
-    Maps that ask no network are always among them, large budgets (`EXPENSIVE`) only of methods that are named.
+    Trivial maps are always included; large budgets (`EXPENSIVE`) only for methods in `methods`.
     """
     method_names = dict.fromkeys((*methods, *TRIVIAL_MAPS) if methods else (*METHODS, *TRIVIAL_MAPS))
     if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_MAPS]:
@@ -114,7 +112,7 @@ def build_entries(
 
 
 def distinct_grid_stages(network: Network) -> tuple[str, ...]:
-    """Stages with time and space, of those that share a grid in a row the first and the last."""
+    """Return the stages with time and space; of consecutive stages on the same grid, only the first and the last."""
     clip_spec = network.clip_spec
     shapes = prepare_explanation(network.model, jnp.zeros((1, *clip_spec.shape)), 0).shapes
     grid_shapes = [(name, shape[1:4]) for name, shape in shapes.items() if len(shape) == 5 and name != VIDEO]
@@ -127,13 +125,13 @@ def distinct_grid_stages(network: Network) -> tuple[str, ...]:
 
 
 def import_function(name: str) -> CustomMethod:
-    """`package.module:function`, also of the folder that one is in."""
+    """Import `package.module:function`; the current folder is on the path."""
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         imported_function = getattr(import_module(module), function)
-    except Exception as error:  # whatever is in a module that is not ours
+    except Exception as error:  # a custom module can raise anything
         message = f"expected package.module:function, a function that can be imported; {name}: {error!r}"
         raise ValueError(message) from error
     if not callable(imported_function):
@@ -150,7 +148,7 @@ def make_maps(
     targets: Sequence[Target],
     extra_options: Mapping[str, Any],
 ) -> list[list[Attribution]]:
-    """Of entries of one group, for each target; `extra_options` has the clips that some methods compare with."""
+    """Return the maps of each target and entry; `entries` are of one group, `extra_options` are `reference_data`."""
     first = entries[0]
     if first.function is not None:
         return [[call_custom_method(first.function, first.method, network.model, video, target)] for target in targets]
@@ -162,7 +160,10 @@ def make_maps(
     if first.method_name in MULTI_TARGET_METHODS and at_default_stage:
         check_options(first.method_name, options)
         return [
-            [one] for one in MULTI_TARGET_METHODS[first.method_name](network.model, video, Targets(targets), **options)
+            [attribution]
+            for attribution in MULTI_TARGET_METHODS[first.method_name](
+                network.model, video, Targets(targets), **options
+            )
         ]
     if first.method_name in SMOOTHGRAD_METHODS and at_default_stage and not options:
         smooth_pairs = smoothgrad_pair(network.model, video, Targets(targets))
@@ -173,12 +174,12 @@ def make_maps(
 
 
 def batches_targets(entry: Entry) -> bool:
-    """Whether several targets cost no more than one."""
+    """Return whether several targets cost no more than one."""
     return entry.function is None and (entry.method in TRIVIAL_MAPS or entry.method_name in PERTURBATION_METHODS)
 
 
 def reference_data(network: Network, video: Float[np.ndarray, "n t h w c"]) -> dict[str, Any]:
-    """What some methods must be told: which clips are usual, and how far a pixel can go."""
+    """Return extra inputs of some methods: reference clips and the range of pixel values."""
     return {"references": video[:16], "bounds": pixel_bounds(network.clip_spec)}
 
 
@@ -189,20 +190,20 @@ def _parameters(method: str) -> set[str]:
 def call_custom_method(
     function: CustomMethod, name: str, model: tap.Model, video: np.ndarray, target: Target
 ) -> Attribution:
-    """What the function gives for a copy of the clips: it may change them."""
+    """Return the custom function's maps; it gets a copy of the clips, which it may modify."""
     try:
         with CUSTOM_CODE_LOCK:
             result = function(model, np.array(video), target)
-    except Exception as error:  # of code that is not ours
+    except Exception as error:  # a custom function can raise anything
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
     try:
         values = np.asarray(result.map if isinstance(result, Attribution) else result, np.float32)
-    except Exception as error:  # of whatever was given
-        description = f"{type(result).__name__}, which is no array: {error}"
-        raise ValueError(f"{name} must give maps (clips, time, height, width), got {description}") from error
+    except Exception as error:  # the result can be anything
+        description = f"{type(result).__name__}, which is not an array: {error}"
+        raise ValueError(f"{name} must return maps (clips, time, height, width), got {description}") from error
     if values.ndim != 4 or len(values) != len(video) or not np.isfinite(values).all():
         raise ValueError(
-            f"{name} must give finite maps (clips, time, height, width) for {len(video)} clips, got shape"
+            f"{name} must return finite maps (clips, time, height, width) for {len(video)} clips, got shape"
             f" {values.shape}" + ("" if np.isfinite(values).all() else " with NaN or infinity")
         )
     return result if isinstance(result, Attribution) else Attribution(values, VIDEO, True, 0, name)

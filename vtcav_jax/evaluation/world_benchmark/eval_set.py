@@ -1,4 +1,4 @@
-"""Clips of a world for one network: those that it answers as planted, and all that is known of them."""
+"""Clips of a world that a network classifies correctly, with the known cause of each answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,16 +27,16 @@ from vtcav_jax.worlds.gates import Gates, measure_gates
 from vtcav_jax.worlds.render import WORLDS, WorldClips, as_world, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import ABSENT_FACTOR
 
-OVERSAMPLE = 1.4  # clips made for each that is wanted: some are not answered as planted
-MIN_GATE_CLIPS = 400  # clips on which gates are judged: of fewer, a few of bad luck would fail a network
-EVAL_BATCH_SIZE = 25  # clips in a batch: more of them are slower, as they leave the caches
+OVERSAMPLE = 1.4  # generated clips per requested clip: some do not qualify
+MIN_GATE_CLIPS = 400  # with fewer clips a network could fail a gate by chance
+EVAL_BATCH_SIZE = 25  # larger batches are slower on CPU, because they do not fit the caches
 MAX_WORLD_LOGITS = max(sum(map(len, world.heads.values())) for world in WORLDS.values())
 CELL_SHAPE = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
 
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
-    """`n` clips of `world` that pass every gate of their own, for the questions `ids` of one network."""
+    """Clips of `world` that one network classifies correctly and stably, and the questions about them."""
 
     network: Network
     world: str
@@ -50,7 +50,7 @@ class EvalSet:
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
-        """Of the grid of cells."""
+        """Numbers of cells along time, height and width."""
         t, h, w = self.clips.video.shape[1:4]
         return (
             t // CELL_SHAPE[0],
@@ -60,9 +60,9 @@ class EvalSet:
 
     @cached_property
     def padded_network(self) -> Network:
-        """The network with as many logits as any world asks for, the further ones 0: so networks of one architecture
-        share what is compiled. Its own come first, and nothing that is asked here looks at others. What was not made
-        as a preset is, of other types perhaps, stays what it is."""
+        """Network padded with zero logits to the maximum over worlds, so that networks of one architecture share
+        compiled code. Targets read only the first, original logits. A network that differs from its preset (for
+        example in type) is not padded."""
         if (preset := self.network.preset) is None:
             return self.network
         count = len(self.network.labels)
@@ -84,7 +84,7 @@ class EvalSet:
         return quantise_and_normalise(self.network, video)
 
     def class_indices(self, head: str) -> Int[np.ndarray, " n"]:
-        """The logits of the right answers."""
+        """Return the logit of each clip's correct class."""
         return self.network.head_slices[head].start + self.clips.labels[head]
 
     def target(self, head: str, rows: slice = slice(None)) -> Margin:
@@ -96,12 +96,14 @@ class EvalSet:
 
     @cached_property
     def cell_shares(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
-        """Of each mask, and of the scene, the share of each cell."""
+        """Covered share of each cell, by mask; `scene` is what no box covers."""
         masks = dict(self.clips.masks)
         if DISTRACTOR_BOX in masks:
-            masks[DISTRACTOR_BOX] = masks[DISTRACTOR_BOX] & ~masks[KEY_BOX]  # what the key hides is not seen
+            masks[DISTRACTOR_BOX] = masks[DISTRACTOR_BOX] & ~masks[KEY_BOX]  # the key occludes it
         if "marker" in masks:
-            masks |= {box: masks[box] & ~masks["marker"] for box in (KEY_BOX, DISTRACTOR_BOX)}  # it is in front of all
+            masks |= {
+                box: masks[box] & ~masks["marker"] for box in (KEY_BOX, DISTRACTOR_BOX)
+            }  # the marker occludes all objects
         covered = np.any([mask for name, mask in masks.items() if name.endswith("_box")], 0)
         masks |= {"scene": ~covered}
         return {
@@ -119,7 +121,7 @@ class EvalSet:
 
     @cached_property
     def areas(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
-        """Of everything that can be taken out the share of each cell, each place counted once."""
+        """Covered share of each cell, by removable entity; the shares do not overlap."""
         entities = self.clips.world.entities
         areas = {entity: self.cell_shares[mask] for entity, mask in ENTITY_MASKS.items() if entity in entities}
         for inner, outer in self._nested_entities:
@@ -128,7 +130,7 @@ class EvalSet:
 
     @cached_property
     def causal_effects(self) -> dict[str, Float[np.ndarray, "n heads"]]:
-        """What the margins lose with each entity, an outer one without what goes with it; a gain counts as 0."""
+        """Loss of each head's margin when an entity is removed, at least 0; nested entities are subtracted."""
         before = self._margins(self.clips)
         losses = {entity: before - self._margins(remove(self.clips, entity)) for entity in self.areas}
         for inner, outer in self._nested_entities:
@@ -146,7 +148,7 @@ class EvalSet:
 
     @cached_property
     def ground_truth(self) -> dict[str, GroundTruth]:
-        """For each question."""
+        """Known cause of each question in each clip."""
         heads, every = list(self.network.head_slices), np.ones(len(self), bool)
         by_question = {}
         for name in self.question_ids:
@@ -179,23 +181,26 @@ class EvalSet:
         return by_question
 
     def _decisive_masks(self, question: EvalQuestion) -> dict[str, Bool[np.ndarray, " n"]]:
-        """Of each mask of the cause in which clips it is one: where there are several, those whose thing makes the
-        answer by itself, and all of them where none does."""
+        """Return, for each mask of the cause, the clips in which it is a cause.
+
+        With several masks, these are the masks of objects whose removal alone changes the correct answer; all masks,
+        in clips where no single object does.
+        """
         masks = question.cause_mask.split("+")
         if len(masks) == 1:
             return {question.cause_mask: np.ones(len(self), bool)}
         world_question, entities = self.clips.world.questions[question.head], self.clips.world.entities
         before, changed = world_question.cause_label(self.clips.factors), {}
         for mask in masks:
-            entity = next(name for name, own in ENTITY_MASKS.items() if own == mask)
+            entity = next(name for name, entity_mask in ENTITY_MASKS.items() if entity_mask == mask)
             absent_factors = {name: np.full(len(self), ABSENT_FACTOR) for name in entities[entity]}
             changed[mask] = world_question.cause_label({**self.clips.factors, **absent_factors}) != before
         is_undecided = ~np.any(list(changed.values()), 0)
-        return {mask: own | is_undecided for mask, own in changed.items()}
+        return {mask: is_decisive | is_undecided for mask, is_decisive in changed.items()}
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Of which maps are needed: those that are asked, and those that they are compared with."""
+        """Heads that need maps: those of the questions, and those that WHAT-FOR compares them with."""
         questions = [EVAL_QUESTIONS[name] for name in self.question_ids]
         head_names = [q.head for q in questions] + [head for q in questions for head, _ in q.contrast_masks]
         return tuple(dict.fromkeys(head_names))
@@ -204,7 +209,7 @@ class EvalSet:
 def build_eval_set(
     network: Network, world: str, ids: Sequence[str], n_clips: int, seed: int, *, n_gate_clips: int = MIN_GATE_CLIPS
 ) -> EvalSet:
-    """Raises with every failed gate if the network does not go by what was planted."""
+    """Generate clips and select those that qualify; raise an error that lists the failed gates, if any."""
     n_generated = max(int(np.ceil(n_clips * OVERSAMPLE)), n_gate_clips)
     gate_results = measure_gates(
         network.model,
@@ -221,15 +226,14 @@ def build_eval_set(
     usable_rows = np.flatnonzero(np.all(is_correct, 0) & gate_results.stable.all(1))[:n_clips]
     if len(usable_rows) < n_clips:
         raise ValueError(
-            f"expected {n_clips} clips that {network.name} answers as planted whatever else is changed, found"
-            f" {len(usable_rows)} of"
-            f" {n_generated}; ask for fewer with --max_clips, or train the network further"
+            f"expected {n_clips} clips that {network.name} classifies correctly, also with other factors redrawn; got"
+            f" {len(usable_rows)} of {n_generated}: reduce --max_clips, or train the network further"
         )
     return EvalSet(network, world, tuple(ids), clips[usable_rows], gate_results, seed)
 
 
 def questions_by_world(network: Network) -> dict[str, tuple[str, ...]]:
-    """The questions that a network can be asked, by the world that they are about."""
+    """Return the questions that a network answers, by world."""
     by_world: dict[str, list[str]] = {}
     for name, question in EVAL_QUESTIONS.items():
         if supports_world(network, question.world):
@@ -238,19 +242,19 @@ def questions_by_world(network: Network) -> dict[str, tuple[str, ...]]:
 
 
 def supports_world(network: Network, name: str) -> bool:
-    """Whether it has the heads of a world, and reads its clips."""
+    """Return whether a network has the heads of a world and reads its clips."""
     shape, world = network.clip_spec.shape, as_world(name)
     heads = {name: tuple(class_names) for name, class_names in world.heads.items()}
     return dict(network.heads) == heads and shape == (world.frames, world.size, world.size, 3)
 
 
 def quantise_and_normalise(network: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n t h w 3"]:
-    """As the network reads it from a file: in steps of 1/255."""
+    """Quantise clips to steps of 1/255, as in a file, and normalise them for the network."""
     return network.clip_spec.normalise(np.rint(255 * video).astype(np.uint8))
 
 
 def batched_logits(network: Network, video: Float[np.ndarray, "n t h w 3"]) -> Float[np.ndarray, "n k"]:
-    """The logits; the last batch is filled up, so that all have one shape."""
+    """Return the logits; the last batch is padded, so that all batches have the same shape."""
     n = len(video)
     video = np.concatenate([video, np.repeat(video[-1:], -n % EVAL_BATCH_SIZE, 0)])
     batch_logits = [np.asarray(_logits(network.model, part)) for part in np.split(video, len(video) // EVAL_BATCH_SIZE)]

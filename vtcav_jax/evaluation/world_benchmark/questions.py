@@ -1,20 +1,20 @@
-"""What is asked of the worlds' clips, and where, by whom and when each question is answered in them."""
+"""Questions about clips of synthetic worlds, and the masks of what causes each answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EvalQuestion:
-    """`core` names the mask of the cause, or several with a +; the others say what a map that knows the question must
-    tell apart.
+    """Question about one labelled factor of a world, answered by the classification head `head`.
 
-    `who` are the boxes of what the question is about and of what looks and moves just like it. `event` is the mask of
-    what is to be seen for a moment only. `unlike` are pairs of another question of the same network and a mask: a map
-    for that question has less of its mass in this mask. `irrelevant` is a factor that has nothing to do with the answer
-    and leaves the cause where it is: the same for all questions of a world, so that maps of them share their passes.
+    `cause_mask` names the mask of the cause, or several joined by +. `box_pair` names the boxes of the question's
+    object and of a distracting one; `event_mask` the mask of a cause that is visible on a few frames only.
+    `contrast_masks` are pairs of another head of the same network and a mask that should get less mass in maps for
+    that head. `irrelevant_factor` changes neither the answer nor the place of the cause; all questions of a world share
+    it, so that their maps share forward passes.
     """
 
-    world: str  # of the generator, which has this question among others
+    world: str
     head: str
     cause_mask: str
     needs_motion: bool
@@ -94,4 +94,7 @@ ENTITY_MASKS = {
     "distractor_event": "dis_event",
     "marker": "marker",
 }
-NESTED_ENTITIES = {"key_event": "key", "distractor_event": "distractor"}  # goes with the other when that is removed
+NESTED_ENTITIES = {
+    "key_event": "key",
+    "distractor_event": "distractor",
+}  # inner entity: outer entity, which is removed with it

@@ -1,4 +1,4 @@
-"""What is measured is kept part by part, so that a run that was stopped goes on, and rows can be made anew."""
+"""Storage of measured results by network, world and group, so that an interrupted run can continue."""
 
 import io
 import json
@@ -39,7 +39,9 @@ def read_results(path: Path) -> tuple[list[MethodResult], list[NotApplicable]]:
                 {axis: file[f"{i}/{axis}"] for j, _, axis in names if int(j) == i}
                 for i in range(len(header["measured"]))
             ]
-        results = [MethodResult(*about, metrics=own) for about, own in zip(header["measured"], metrics, strict=True)]
+        results = [
+            MethodResult(*about, metrics=parts) for about, parts in zip(header["measured"], metrics, strict=True)
+        ]
         return results, [NotApplicable(*about) for about in header["refused"]]
-    except Exception as error:  # a zip file can be damaged in many ways
-        raise ValueError(f"{path} is damaged ({error!r}); remove it and give the command again") from error
+    except Exception as error:  # a damaged zip file can raise anything
+        raise ValueError(f"{path} is damaged ({error!r}); remove it and run the command again") from error

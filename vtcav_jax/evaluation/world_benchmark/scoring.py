@@ -1,4 +1,4 @@
-"""Maps held against what is known: one row for each method, stage, network, question and axis."""
+"""Scores of maps against the known cause: one row per method, stage, network, question and metric."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,13 +46,13 @@ from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 
 DEFAULT_EVAL_CLIPS = 200
-STABILITY_CLIPS = EVAL_BATCH_SIZE  # a second map of each is needed
-EVAL_SEED = 77  # not one that a network was trained on
+STABILITY_CLIPS = EVAL_BATCH_SIZE  # each needs a second map
+EVAL_SEED = 77  # differs from the seeds of training clips
 
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:
-    """Of one entry and question every axis, clip by clip."""
+    """Metrics of one entry and question, per clip."""
 
     method: str
     stage: str
@@ -72,10 +72,10 @@ def score_method(
     seed: int = EVAL_SEED,
     **options: Any,
 ) -> list[MethodScoreRow]:
-    """Every axis of one method: by name, or a function `(model, clips, target) -> Attribution or maps (b, t, h, w)`.
+    """Score one method, a name or a function `(model, clips, target) -> Attribution or maps (b, t, h, w)`.
 
-    `worlds` are some of `QUESTIONS`, by default all that the network answers. Raises where the network does not go by
-    what was planted: of such a network nothing is known that a map could be held against.
+    `questions` are names in `EVAL_QUESTIONS` (default: all that the network answers). Raises if the network fails a
+    gate: the cause of its answers would then be unknown.
     """
     loaded_network = models.load(network) if isinstance(network, str) else network
     name = network if isinstance(network, str) else loaded_network.name
@@ -93,7 +93,7 @@ def score_method(
 
 
 def answerable_questions(network: Network, questions: Sequence[str]) -> list[str]:
-    """Those of `worlds` that a network can be asked about; what is no world is left for `asked` to tell."""
+    """Return the questions that a network answers, and unknown names, which `resolve_questions` reports."""
     available = sum(questions_by_world(network).values(), ())
     return [w for w in questions if not (names := _matching_questions(w)) or set(names) & set(available)]
 
@@ -101,17 +101,16 @@ def answerable_questions(network: Network, questions: Sequence[str]) -> list[str
 def resolve_questions(
     network: Network, questions: Sequence[str] = (), network_name: str = ""
 ) -> dict[str, tuple[str, ...]]:
-    """The questions that are asked of a network, by the generator's world; `name` is what the network is called."""
+    """Return the questions (default: all) that a network answers, by world; `network_name` is used in messages."""
     parts = {w: _matching_questions(w) for w in questions}
     if unknown_questions := [w for w, names in parts.items() if not names]:
-        raise ValueError(f"there is no world {', '.join(unknown_questions)}; choose from {', '.join(EVAL_QUESTIONS)}")
+        raise ValueError(f"unknown question {', '.join(unknown_questions)}; choose from {', '.join(EVAL_QUESTIONS)}")
     questions = [name for names in parts.values() for name in names]
     available, network_name = questions_by_world(network), network_name or network.name
     if not available:
         raise ValueError(
-            f"expected a network that reads the clips of a world, 8 x 32 x 32, and has all of its heads;"
-            f" {network_name} "
-            f"has {', '.join(network.heads)}, and worlds have {_heads_text()}: train these with --task=train"
+            f"expected a network that reads clips of 8 x 32 x 32 and has all heads of a world ({_heads_text()});"
+            f" {network_name} has {', '.join(network.heads)}: train one with --task=train"
         )
     by_world = {world: tuple(i for i in ids if not questions or i in questions) for world, ids in available.items()}
     if unavailable := [w for w in questions if w not in sum(by_world.values(), ())]:
@@ -121,7 +120,7 @@ def resolve_questions(
 
 
 def _matching_questions(question: str) -> list[str]:
-    """Of a world that is named, such as W8, or the one question that is."""
+    """Return the question of this name, or all that begin with it, such as W8."""
     return [name for name in EVAL_QUESTIONS if name == question or name.startswith(f"{question} ")]
 
 
@@ -131,7 +130,7 @@ def _heads_text() -> str:
 
 
 def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodResult]:
-    """Of entries of one group; all questions about the same clips."""
+    """Score the entries of one group on all questions of the evaluation set."""
     ground_truth, sizes = eval_set.ground_truth, eval_set.grid_shape
     network = eval_set.network if entries[0].function else eval_set.padded_network
     make = partial(make_maps, network, entries, extra_options=reference_data(eval_set.network, eval_set.video))
@@ -139,7 +138,7 @@ def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodR
     seconds: list[float] = []
     times = 1 if batches_targets(entries[0]) else len(eval_set.heads)
     n = len(eval_set)
-    for rows in progress(batch_slices(n), n, f"clips by {entries[0].method}", size=lambda some: some.stop - some.start):
+    for rows in progress(batch_slices(n), n, f"clips by {entries[0].method}", size=lambda rows: rows.stop - rows.start):
         with CUSTOM_CODE_LOCK if entries[0].function else nullcontext():
             start = time.perf_counter()
             attributions = make(eval_set.video[rows], [eval_set.target(head, rows) for head in parts])
@@ -149,15 +148,17 @@ def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodR
     attributions_by_entry = [
         [batch[i] for head_maps in parts.values() for batch in head_maps] for i in range(len(entries))
     ]
-    grids = [(sizes[0], 1, 1) if is_temporal_only(every) else sizes for every in attributions_by_entry]
+    grids = [(sizes[0], 1, 1) if is_temporal_only(batches) else sizes for batches in attributions_by_entry]
     maps_by_head = {
         head: [
-            (attributions[0], np.concatenate([world_metrics.normalise_map(one.map, grid) for one in attributions]))
+            (attributions[0], np.concatenate([world_metrics.normalise_map(a.map, grid) for a in attributions]))
             for attributions, grid in zip(zip(*head_maps), grids)
         ]
         for head, head_maps in parts.items()
     }
-    median_seconds = float(np.median(seconds))  # of three batches and more without the one that is compiled
+    median_seconds = float(
+        np.median(seconds)
+    )  # with three batches or more, compilation of the first does not affect it
     measured_passes = cost_in_passes(eval_set, make) if entries[0].function else 0
     out = []
     for i in range(len(entries)):
@@ -189,9 +190,10 @@ def measure_stability(
     entries: Sequence[Entry],
     maps_by_head: Mapping[str, Sequence[tuple[Attribution, Mass]]],
 ) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
-    """Of some of the clips, by question, and method and stage; what has the same irrelevant factor is made together.
+    """Return the parts of STABLE on the first clips, by question, and by method and stage.
 
-    `make` gives the maps of `entries` for videos and targets.
+    Questions with the same irrelevant factor share the redrawn clips. `make` returns maps of `entries` for clips and
+    targets.
     """
     rows, out = slice(0, min(STABILITY_CLIPS, len(eval_set))), {}
     for factor in dict.fromkeys(EVAL_QUESTIONS[name].irrelevant_factor for name in eval_set.question_ids):
@@ -210,9 +212,9 @@ def measure_stability(
 
 
 def cost_in_passes(eval_set: EvalSet, make: Callable[..., list[list[Attribution]]]) -> int:
-    """How many passes of a clip through the network take as long: for a function that does not tell what it costs.
+    """Return the number of forward passes that take as long as a custom function, whose cost is unknown.
 
-    Both have been compiled for such a batch.
+    Both are already compiled for this batch size.
     """
     video, rows = eval_set.video[:EVAL_BATCH_SIZE], slice(0, EVAL_BATCH_SIZE)
     target = eval_set.target(eval_set.heads[0], rows)
@@ -231,9 +233,9 @@ def cost_in_passes(eval_set: EvalSet, make: Callable[..., list[list[Attribution]
 
 
 def is_temporal_only(attributions: Sequence[Attribution]) -> bool:
-    """Whether maps tell when and not where."""
-    same_everywhere = all((one.map == one.map[:, :, :1, :1]).all() for one in attributions)
-    return same_everywhere and any((one.map != one.map[:, :1]).any() for one in attributions)
+    """Return whether maps vary over time but not over space."""
+    same_everywhere = all((a.map == a.map[:, :, :1, :1]).all() for a in attributions)
+    return same_everywhere and any((a.map != a.map[:, :1]).any() for a in attributions)
 
 
 def batch_slices(n: int) -> Iterator[slice]:
@@ -241,7 +243,7 @@ def batch_slices(n: int) -> Iterator[slice]:
 
 
 def group_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Rows that are made together; a row with options is one of its own."""
+    """Group entries whose maps are computed together; an entry with options is a group by itself."""
     out: dict[str, list[Entry]] = {}
     for entry in entries:
         out.setdefault(entry.group, []).append(entry)
@@ -249,8 +251,10 @@ def group_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def result_rows(results: Sequence[MethodResult], network_name: str, seed: int = 0) -> list[MethodScoreRow]:
-    """Each axis, TRUTH (their mean) of each question, and TRUTH over all questions of the network; of methods with
-    several stages also CHOSEN."""
+    """Return rows of each metric, of TRUTH (their mean) per question and over all questions, and of CHOSEN.
+
+    CHOSEN applies to methods with several stages.
+    """
     out, overall = [], {}
     for (method, stage), method_results in group_by_method_and_stage(results).items():
         row = partial(_row, (method, stage, network_name), _entry_cost(method_results))
@@ -270,21 +274,24 @@ def result_rows(results: Sequence[MethodResult], network_name: str, seed: int = 
     return [*out, *cross_validated_stage(results, overall, network_name, seed)]
 
 
-MIN_CLIPS_TO_SELECT = 20  # clips: a half must know every axis
+MIN_CLIPS_TO_SELECT = 20  # so that each half can measure every metric
 
 
 def cross_validated_stage(
     results: Sequence[MethodResult], overall: Mapping[tuple[str, str], float], network_name: str, seed: int
 ) -> list[MethodScoreRow]:
-    """What is left of TRUTH at the best stage, which the clips that chose it flatter: the stage that is best on half of
-    the clips is judged on the other half, and the other way round, in every draw anew. `whole` is the truth on all."""
+    """Return CHOSEN: TRUTH on half of the clips, at the stage that is best on the other half, and vice versa.
+
+    Without this split TRUTH of the best stage is biased upwards. Each bootstrap draw selects again. `overall` is TRUTH
+    on all clips.
+    """
     methods: dict[str, dict[str, list[MethodResult]]] = {}
     for (method, stage), method_results in group_by_method_and_stage(results).items():
         if (method, stage) in overall:
             methods.setdefault(method, {})[stage] = method_results
     out = []
     for method, stages in methods.items():
-        n_clips = min(one.metrics["WHERE"].shape[-1] for method_results in stages.values() for one in method_results)
+        n_clips = min(r.metrics["WHERE"].shape[-1] for method_results in stages.values() for r in method_results)
         if len(stages) > 1 and n_clips >= MIN_CLIPS_TO_SELECT:
             halves = [
                 np.stack(
@@ -317,12 +324,12 @@ def _entry_cost(results: Sequence[MethodResult]) -> tuple[int, float]:
 
 
 def _mean_score(results: Sequence[MethodResult], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
-    """Over all questions, of some of the clips."""
+    """Return the mean score over all questions on `clips`."""
     result_draws = (
-        [bootstrap_skill(one.metrics[axis][..., clips], seed) for axis in WORLD_METRICS if axis in one.metrics]
-        for one in results
+        [bootstrap_skill(r.metrics[metric][..., clips], seed) for metric in WORLD_METRICS if metric in r.metrics]
+        for r in results
     )
-    return np.mean([np.mean(one, 0) for one in result_draws], 0)
+    return np.mean([np.mean(draws, 0) for draws in result_draws], 0)
 
 
 def _row(
@@ -344,7 +351,7 @@ def group_by_method_and_stage(results: Sequence[MethodResult]) -> dict[tuple[str
 
 
 def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
-    """The mean skill, first of all clips, then of clips drawn again: the same draws for all axes."""
+    """Return the mean skill over all clips, then over bootstrap samples, which are the same for all metrics."""
     weights = bootstrap_weights(parts.shape[-1], seed)
     known = ~np.isnan(parts)
     with np.errstate(invalid="ignore"):
@@ -354,7 +361,7 @@ def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
 
 @lru_cache(maxsize=4)
 def bootstrap_weights(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
-    """How often each clip comes: once, then as drawn."""
+    """Return weights of the clips: all 1, then the counts of each bootstrap sample."""
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), BOOTSTRAP_RESAMPLES)
     return np.concatenate([np.ones((1, n)), counts])
 

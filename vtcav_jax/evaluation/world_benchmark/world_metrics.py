@@ -1,10 +1,10 @@
-"""What a map gets right against what is known of the clips: 0 is chance, 1 all there is to get, less than 0 is worse.
+"""Metrics of maps against the known cause: 0 is chance, 1 is perfect, negative is worse than chance.
 
-Maps count by their positive part, as mass on a grid of cells. A map without any mass says nothing, and gets what an
-even one gets; ties count as chance would have them.
+Only the positive part of a map counts, as mass on a grid of cells. An empty map scores like a uniform one, and ties are
+resolved as by chance.
 
-Of each clip an axis has values between 0 and 1 and what chance gives; only their means over clips become a skill. Skill
-clip by clip would not be 0 on average for a map that knows nothing, where chance is far from a half.
+Each metric yields values between 0 and 1 per clip, and their chance level. Skill is computed from their means over
+clips: the mean of skills per clip would not be 0 for an uninformative map if chance differs from 1/2.
 """
 
 from collections.abc import Mapping
@@ -23,18 +23,19 @@ from vtcav_jax.evaluation.faithfulness.localisation import (
 
 Mass = Float[np.ndarray, "n t h w"]
 WorldMetricPerClip = Float[np.ndarray, " n"]
-Parts = Float[np.ndarray, "parts 2 n"]  # of each part of an axis the values and those of chance; NaN: cannot be told
+Parts = Float[np.ndarray, "parts 2 n"]  # values and chance levels of each part of a metric; NaN if undefined
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """What is known of clips about one question, on the grid of cells.
+    """Known cause of one question in each clip, on the grid of cells.
 
-    `core` holds the cause and `rest` nothing of it; what is in neither is next to the cause and does not count.
-    `own` and `other` are the shares of each cell under the boxes of what is asked about and of its double. `event`
-    are the steps in which something happens. `areas` are the shares under everything that can be taken out, the scene
-    last, and `effects` the shares of the score that go with each. `unlike` are, by the name of another question, the
-    shares of cells of which its maps must show less; NaN in clips where they need not.
+    `core` are the cells of the cause and `rest` those clear of it; cells in neither are next to the cause and do not
+    count. `target_boxes` and `distractor_boxes` are the shares of each cell under the boxes of the question's object
+    and of the distracting one. `event` are the steps at which the cause is visible. `areas` are the shares under each
+    removable entity, the scene last, and `effects` the entities' shares of the total loss of score. `contrast_masks`
+    are pairs of another head and the shares of cells where maps for that head should have less mass; NaN in clips to
+    which this does not apply.
     """
 
     core: Bool[np.ndarray, "n t h w"]
@@ -48,7 +49,7 @@ class GroundTruth:
 
 
 def normalise_map(maps: Float[np.ndarray, "n t1 h1 w1"], sizes: tuple[int, int, int]) -> Mass:
-    """The positive part on a grid of `sizes`, of each map summing to 1, and 0 everywhere where there is none."""
+    """Return the positive part of each map on a grid of `sizes`, with sum 1; all 0 for an empty map."""
     cells = area_resize(np.maximum(maps, 0).astype(np.float64), sizes).astype(np.float64)
     total = cells.sum((1, 2, 3), keepdims=True)
     return np.divide(cells, total, out=np.zeros_like(cells), where=total > 0)
@@ -57,11 +58,11 @@ def normalise_map(maps: Float[np.ndarray, "n t1 h1 w1"], sizes: tuple[int, int, 
 def core_and_rest(
     mask: Float[np.ndarray, "n t h w"], *, everywhere: bool, halo: int = 1
 ) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
-    """Core and rest of a cause, from the share of each cell that shows it.
+    """Return the core and the rest of a cause, from the share of each cell that it covers.
 
-    What is small is at the core of each cell that it touches, and `halo` cells around that do not count; there is no
-    halo in time, as maps that smear over time are to be told from those that do not. Of what is `everywhere` those
-    cells are the core that show nothing else, and the rest those that show more of something else.
+    The core of a small cause are all cells that it touches; `halo` cells around it are in neither. There is no halo in
+    time, so that maps which smear over time lose. If the cause is `everywhere`, the core are the cells that it covers
+    entirely, and the rest those that it covers by less than half.
     """
     if everywhere:
         return mask >= 1 - 1e-6, mask < 0.5
@@ -70,7 +71,7 @@ def core_and_rest(
 
 
 def compute_world_metrics(maps: Mass, ground_truth: GroundTruth, other_maps: Mapping[str, Mass]) -> dict[str, Parts]:
-    """Every axis that applies; `others` are the maps for other questions about the same clips."""
+    """Return the metrics that apply; `other_maps` are maps of the same clips for other heads."""
     parts_by_metric = {}
     space = maps.shape[2:] != (1, 1)
     if space:
@@ -89,13 +90,13 @@ def compute_world_metrics(maps: Mass, ground_truth: GroundTruth, other_maps: Map
 
 
 def where_parts(maps: Mass, ground_truth: GroundTruth) -> Parts:
-    """By order (AUROC), by mass, and of the strongest cells, as many as the core has."""
+    """Return the parts of WHERE: AUROC, mass on the core, and the share of the top cells (as many) in the core."""
     values, core, rest = (m.reshape(len(m), -1) for m in (maps, ground_truth.core, ground_truth.rest))
     return _parts(score_localisation(values, core, core | rest), "auroc", "mass", "rank")
 
 
 def who_parts(maps: Mass, target_boxes: Mass, distractor_boxes: Mass) -> Parts:
-    """The share of what is asked about in its density and its double's; NaN where one of them is not seen."""
+    """Return the mass density on the target box over the sum of both boxes' densities; NaN if a box is not visible."""
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = ((maps * box).sum((1, 2, 3)) / box.sum((1, 2, 3)) for box in (target_boxes, distractor_boxes))
         share = np.where(a + b > 0, a / (a + b), 0.5)
@@ -103,7 +104,7 @@ def who_parts(maps: Mass, target_boxes: Mass, distractor_boxes: Mass) -> Parts:
 
 
 def when_parts(maps: Mass, event: Bool[np.ndarray, "n t"]) -> Parts:
-    """By order, by mass, and of the strongest step."""
+    """Return the parts of WHEN: AUROC, mass on the event, and whether the strongest step is in it."""
     return _parts(score_temporal_localisation(maps, event), "auroc", "mass", "hit")
 
 
@@ -112,20 +113,20 @@ def _parts(result: LocalisationScores, *names: str) -> Parts:
 
 
 def target_contrast(maps: Mass, other_maps: Mass, mask: Mass) -> Float[np.ndarray, "2 n"]:
-    """1 where the mask has more of the map than of the other question's, 0 where less, a half where as much."""
+    """Return 1 if the mask has more mass of the map than of the other head's map, 0 if less, 1/2 if equal."""
     a, b = (mass_inside(m, mask) for m in (maps, other_maps))
     comparison = np.where(np.isclose(a, b, rtol=1e-5, atol=1e-9), 0.5, a > b)
     return with_chance(np.where(np.isnan(a), np.nan, comparison), 0.5)
 
 
 def mass_inside(maps: Mass, mask: Mass) -> WorldMetricPerClip:
-    """The share of the mass in the mask; of an empty map what an even one has."""
+    """Return the share of the mass in the mask; for an empty map, that of a uniform map."""
     empty = maps.sum((1, 2, 3)) == 0
     return np.where(empty, mask.mean((1, 2, 3)), (maps * mask).sum((1, 2, 3)))
 
 
 def effect_parts(maps: Mass, ground_truth: GroundTruth) -> Parts:
-    """How near the mass of everything in the clip is to what the score loses without it; chance is an even map."""
+    """Return the agreement of each entity's share of mass with its share of the loss; chance is a uniform map."""
     even = ground_truth.areas.mean((2, 3, 4))
     share = np.einsum("nthw,nethw->ne", maps, ground_truth.areas)
     share = np.where(share.sum(1, keepdims=True) > 0, share, even)
@@ -134,7 +135,7 @@ def effect_parts(maps: Mass, ground_truth: GroundTruth) -> Parts:
 
 
 def stable_parts(maps: Mass, redrawn: Mass, core: Bool[np.ndarray, "n t h w"]) -> Parts:
-    """1 less the relative change of the mass at the cause; a map that says nothing is as stable as can be."""
+    """Return 1 minus the relative change of the mass on the core; an empty map counts as a uniform one."""
     a, b = (mass_inside(m, core.astype(np.float64)) for m in (maps, redrawn))
     largest = np.maximum(a, b)
     return with_chance(1 - np.divide(np.abs(a - b), largest, out=np.zeros_like(largest), where=largest > 0), 0.0)[None]
@@ -146,10 +147,10 @@ def with_chance(values: WorldMetricPerClip, chance: float) -> Float[np.ndarray, 
 
 
 def chance_corrected(value: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    """0 at chance, 1 at the best.
+    """Return the skill: 0 at chance, 1 at best, at least -1.
 
-    A loss is measured as a gain is, so that what knows nothing has 0 on average; but where there is more to lose than
-    to gain, by all that there is to lose, so that no loss outweighs every gain.
+    A loss is divided by the same range as a gain, so that an uninformative map has mean 0; except if chance > 1/2,
+    where it is divided by chance, which bounds it by -1.
     """
     gain = value - chance
     left = np.where(gain > 0, 1 - chance, np.maximum(chance, 1 - chance))

@@ -1,4 +1,4 @@
-"""How much of the truth maps tell, and what they cost."""
+"""Figures of the ground-truth scores of attribution methods and of their cost."""
 
 import math
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ ALWAYS_NAMED_METHODS = (
     "frame_difference",
     "random",
 )
-MIN_DRAWN_SCORE = -0.35  # where an axis begins; what is worse is drawn there, and told in the table
+MIN_DRAWN_SCORE = -0.35  # start of the axis: lower scores are drawn here, and the table has their values
 
 
 def overall_scores(rows: Sequence[MethodScoreRow], network_name: str) -> list[MethodScoreRow]:
-    """TRUTH over all questions of a network, or over the only one; the best first."""
+    """Return the TRUTH rows over all questions of a network, or of its only question, sorted by decreasing score."""
     subset = [row for row in rows if row.network_name == network_name and row.metric == MEAN_SCORE]
     over_questions = [row for row in subset if row.question == ALL_QUESTIONS] or subset
     return sorted(over_questions, key=lambda row: -row.value)
 
 
 def best_stage_per_method(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow]:
-    """Of each method its best stage."""
+    """Return the first row of each method; `rows` are sorted, so this is its best stage."""
     best_rows: dict[str, MethodScoreRow] = {}
     for row in rows:
         best_rows.setdefault(row.method, row)
@@ -39,7 +39,7 @@ def best_stage_per_method(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow
 
 
 def cost_front(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow]:
-    """Those that nothing beats for as little, the cheapest first."""
+    """Return the rows that no row of equal or lower cost beats, sorted by increasing cost."""
     front: list[MethodScoreRow] = []
     for row in sorted(rows, key=lambda row: (row.forward_passes, -row.value)):
         if not front or row.value > front[-1].value:
@@ -48,8 +48,10 @@ def cost_front(rows: Sequence[MethodScoreRow]) -> list[MethodScoreRow]:
 
 
 def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figure:
-    """Every method at its best stage, truth over forward passes; named are those that nothing beats for as little, the
-    best that ask no network, and what else there is room for."""
+    """Draw the ground-truth score of each method at its best stage over its cost in forward passes.
+
+    Labelled are the methods on the cost front, `ALWAYS_NAMED_METHODS`, and others where there is room.
+    """
     method_rows = best_stage_per_method(overall_scores(rows, network_name))
     canvas = Canvas(WIDE_FIGURE_WIDTH, 340)
     max_passes = max((row.forward_passes for row in method_rows), default=1)
@@ -57,7 +59,7 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
     y = Scale(
         min(-0.05, *(row.low for row in method_rows)), max(0.2, *(row.high for row in method_rows)) + 0.03, 296, 34
     )
-    canvas.text(8, 16, f"{network_name}: truth against cost", "title")
+    canvas.text(8, 16, f"{network_name}: ground-truth score against cost", "title")
     for value in y.ticks:
         canvas.line(56, y(value), WIDE_FIGURE_WIDTH - 150, y(value), "axis" if value else "zero")
         canvas.text(50, y(value) + 4, format_tick(round(value, 6)), "soft", "end")
@@ -82,12 +84,12 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
         if free and (clear or row in front or row.method in ALWAYS_NAMED_METHODS):
             canvas.text(cx + 8, cy + 4, row.method, "halo" if row in front else "soft halo", max_chars=24)
             label_positions.append((cx, cy))
-    label = f"{network_name}: how much of the truth each method's maps tell, over what they cost"
+    label = f"{network_name}: ground-truth score of each method over its cost in forward passes"
     return canvas.figure(slug("truth", "cost", network_name), label)
 
 
 def method_ranking_figure(rows: Sequence[MethodScoreRow], networks: Sequence[str]) -> Figure:
-    """Every method at its best stage on each network, with its interval; the best on the first network at the top."""
+    """Draw the score and interval of each method at its best stage on each network, sorted by the first network."""
     by_network = {
         network_name: {row.method: row for row in best_stage_per_method(overall_scores(rows, network_name))}
         for network_name in networks
@@ -109,11 +111,11 @@ def method_ranking_figure(rows: Sequence[MethodScoreRow], networks: Sequence[str
             if row := by_method.get(name):
                 canvas.line(x(row.low), cy, x(row.high), cy, f"bar {NETWORK_COLOURS[i % 4]}")
                 canvas.dot(x(row.value), cy, NETWORK_COLOURS[i % 4], method_tooltip(row), 4)
-    return canvas.figure("truth_ranking", "how much of the truth each method's maps tell on each network")
+    return canvas.figure("truth_ranking", "ground-truth score of each method on each network")
 
 
 def metric_figure(rows: Sequence[MethodScoreRow], network_name: str, question: str, max_methods: int = 14) -> Figure:
-    """The best methods and those that ask no network, axis by axis."""
+    """Draw each metric of the best methods and of the trivial maps for one question."""
     subset = [row for row in rows if row.network_name == network_name and row.question == question]
     ranked = best_stage_per_method(
         sorted((row for row in subset if row.metric == MEAN_SCORE), key=lambda row: -row.value)
@@ -140,7 +142,7 @@ def metric_figure(rows: Sequence[MethodScoreRow], network_name: str, question: s
                 canvas.line(low, cy, high, cy, f"bar {css_class}")
                 canvas.dot(value, cy, css_class, method_tooltip(row), 3.5)
     return canvas.figure(
-        slug("truth", network_name, question), f"{network_name}, {question}: every axis of the best methods"
+        slug("truth", network_name, question), f"{network_name}, {question}: each metric of the best methods"
     )
 
 
@@ -149,7 +151,7 @@ def _cost_x(x: Scale, row: MethodScoreRow) -> float:
 
 
 def method_tooltip(row: MethodScoreRow) -> str:
-    """All of a row, for whoever points at its mark."""
+    """Return the text that is displayed when the pointer is over a mark."""
     return (
         f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)}"
         f" ({format_range(row.low, row.high)}),"

@@ -1,4 +1,4 @@
-"""What a page says about explanation methods that were scored where the cause is known."""
+"""Report section with the scores of explanation methods on synthetic clips with a known cause."""
 
 import math
 from collections.abc import Sequence
@@ -28,13 +28,15 @@ from vtcav_jax.runs.evaluation_rows import (
 )
 
 EVALUATION_GUIDE = (
-    "Clips are synthetic, and the networks were shown to go by what was planted in them. 0 is chance, 1 all there is"
-    " to get, less than 0 worse than chance. WHERE: is the map on the cause? WHO: on the glyph that is asked about"
-    " rather than on its double? WHEN: at the moment that matters? WHAT-FOR: somewhere else when something else is"
-    " asked? EFFECT: does each part have the mass that the score loses without it? Truth is their mean. STABLE"
-    " (unchanged when something irrelevant is) is told but no part of it: a map that shows nothing is stable. KIND:"
-    " does a share of motion tell questions that need motion from those that do not? Intervals of 95 % are over clips."
-    " Each method is told at its best stage, which these clips chose."
+    "Maps are scored on synthetic clips with a known cause, for networks verified to rely on it; each network answers"
+    " several questions about the same clips. 0 is chance, 1 is perfect, and a negative score is worse than chance."
+    " WHERE: is the map on the cause? WHO: is it on the object of the question rather than on a distracting one? WHEN:"
+    " is it on the frames that matter? WHAT-FOR: does it move when the question is about something else? EFFECT: is"
+    " the share of the map on each part of the clip the share of the score that is lost when that part is removed? The"
+    " ground-truth score (TRUTH) is their mean. STABLE (how little the share of the map on the cause changes when an"
+    " irrelevant factor is redrawn) is not part of it, because an empty map is stable. KIND: does the share of motion"
+    " separate questions that need motion from those that do not? Intervals are 95 %, over clips. Each method is"
+    " listed at its best stage (layer), selected on these same clips."
 )
 MAX_EVALUATION_TABLE_ROWS = 1500
 
@@ -76,50 +78,57 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
         *map(_wide_figure, ranking_figures),
     ]
     parts += (
-        [html.details_block("axis by axis, question by question", "".join(map(_wide_figure, metric_figures)))]
+        [html.details_block("each metric for each question", "".join(map(_wide_figure, metric_figures)))]
         if metric_figures
         else []
     )
     if exact := sorted((row for row in rows if row.metric == ANALYTIC_SCORE), key=lambda row: -row.value):
         text = (
-            "On a network wired by hand every voxel's Shapley value is known. 1: the map has these values, up to a"
-            " factor; 0: it is no nearer to them than an even one. "
+            "The Shapley value of every voxel is known for W0, a network wired by hand. 1: the map is proportional to"
+            " these values; 0: it agrees with them no better than a uniform map. In brackets: 95 % CI over clips. "
         )
         text += "; ".join(
             f"{row.method} {format_number(row.value, 2)} ({format_range(row.low, row.high)})" for row in exact
         )
-        parts += [html.heading("Where each voxel's part is known"), html.paragraph(text)]
+        parts += [html.heading("Agreement with exact Shapley values (W0)"), html.paragraph(text)]
     if motion_rows := sorted((row for row in rows if row.metric == MOTION_SCORE), key=lambda row: -row.value):
         lines = [
             ("", [r.network_name, r.method, _format_cell(r), str(r.forward_passes), format_number(1e3 * r.seconds)])
             for r in motion_rows
         ]
         parts += [html.heading("Shares of motion")]
-        parts.append(html.html_table(["network", "share", MOTION_SCORE, "forward passes", "ms a clip"], lines))
+        parts.append(
+            html.html_table(["network", "measure of motion", MOTION_SCORE, "forward passes", "ms per clip"], lines)
+        )
     if any(row.metric == ABLATION_SCORE for row in rows):
-        parts += [html.heading("Kernels"), _kernel_table(rows)]
+        parts += [html.heading("Channels of class feature pyramids"), _channel_table(rows)]
     if run.metric_agreement_rows:
         text = (
-            "Metrics that know no truth, and how well they put maps in its order: Spearman's correlation over maps,"
-            " with its interval. 1 is the order of the truth; such a metric may be believed on your own videos. The"
-            " best on average come first."
+            "Spearman's correlation, over maps, of each metric that needs no ground truth with the ground-truth score,"
+            " and its 95 % interval. 1: the metric ranks maps as the ground truth does. Rows are sorted by their mean;"
+            " prefer the first metrics on your own videos."
         )
         parts += [
-            html.heading("Metrics where no truth is known"),
+            html.heading("Metrics that need no ground truth"),
             html.paragraph(text, "soft"),
             _metric_agreement_table(run.metric_agreement_rows),
         ]
     if run.not_applicable_rows:
         names = unique_in_order([f"{one.method} ({one.network_name}: {one.reason})" for one in run.not_applicable_rows])
-        parts.append(html.details_block(f"{len(names)} not scored", html.bullet_list(names)))
+        parts.append(html.details_block(f"{len(names)} methods that do not apply", html.bullet_list(names)))
     parts.append(_score_table(rows))
     return [
-        Section("truth", "Which map to believe", "".join(parts), (*cost_figures, *ranking_figures, *metric_figures))
+        Section(
+            "truth",
+            "Which attribution maps to trust",
+            "".join(parts),
+            (*cost_figures, *ranking_figures, *metric_figures),
+        )
     ]
 
 
 def selection_bias_text(rows: Sequence[MethodScoreRow]) -> str:
-    """By how much, as methods with several stages were also judged on other clips than those that chose."""
+    """Return a sentence on how much scores drop if the stage is selected on other clips than those that score it."""
     networks = unique_in_order([row.network_name for row in rows])
     full_scores = {
         (r.method, r.stage, r.network_name): r.value for name in networks for r in overall_scores(rows, name)
@@ -135,13 +144,13 @@ def selection_bias_text(rows: Sequence[MethodScoreRow]) -> str:
     max_loss, row = max(losses, key=lambda pair: pair[0])
     mean = sum(loss for loss, _ in losses) / len(losses)
     return (
-        f" Chosen on half of the clips and judged on the other half it has {mean:.3f} less on average, and"
-        f" {max_loss:.3f} at most ({row.method} on {row.network_name})."
+        f" If the stage is selected on half of the clips and scored on the other half, scores are {mean:.3f} lower on"
+        f" average, and {max_loss:.3f} lower at most ({row.method} on {row.network_name})."
     )
 
 
-def _kernel_table(rows: Sequence[MethodScoreRow]) -> str:
-    """A line for each network, stage and question, with what each way of naming kernels has."""
+def _channel_table(rows: Sequence[MethodScoreRow]) -> str:
+    """Return a table with one row per network, stage, question and metric, and one column per channel selection."""
     methods = unique_in_order([row.method for row in rows if row.metric == ABLATION_SCORE])
     by_key = {
         (r.network_name, r.stage, r.question, r.metric, r.method): r
@@ -152,22 +161,23 @@ def _kernel_table(rows: Sequence[MethodScoreRow]) -> str:
     for key in unique_in_order([full_key[:4] for full_key in by_key]):
         lines.append(("", [*key, *(_format_cell(by_key.get((*key, method))) for method in methods)]))
     text = (
-        "Eight kernels of each stage, named by half of a class's clips and judged by the other half. ABLATION: of what"
-        " the margin loses with all kernels of the stage, how much goes with these eight. SELECTIVE: how far their mean"
-        " activation tells the class from others, where 1 are the eight that do so best. Eight at random have 0."
+        "Eight channels of each stage, selected on half of a class's clips and scored on the other half. ABLATION: the"
+        " loss of margin when these eight are ablated, as a share of the loss when all channels of the stage are."
+        " SELECTIVE: how well their mean activation separates the class from others; 1 is reached by the eight channels"
+        " that separate best. Eight random channels score 0 on both."
     )
     return html.paragraph(text, "soft") + html.details_block(
-        f"{len(lines)} rows", html.html_table(["network", "stage", "question", "axis", *methods], lines)
+        f"{len(lines)} rows", html.html_table(["network", "stage", "question", "metric", *methods], lines)
     )
 
 
 def _wide_figure(figure: Figure) -> str:
-    """As wide as the page."""
+    """Return the HTML of a figure as wide as the page."""
     return f'<figure class="wide whole"><div style="max-width: {figure.width * 5 // 4}px">{figure.svg}</div></figure>'
 
 
 def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list[tuple[str, str]]:
-    """The answer in sentences: what is best, what is best for little, what beats no map that asks no network."""
+    """Return the findings: the best method, the cheapest good one, and those not clearly better than trivial maps."""
     method_rows = best_stage_per_method(overall_scores(rows, network_name))
     informed, trivial = (
         [row for row in method_rows if not row.is_trivial],
@@ -179,10 +189,10 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
     tied = [row.method for row in informed[1:] if row.high >= first.low]
     lines = [
         (
-            f"{network_name}: {first.method} at {first.stage} tells most of the truth;",
+            f"{network_name}: {first.method} at {first.stage} has the highest ground-truth score;",
             f"{format_number(first.value)} ({format_range(first.low, first.high)}) for"
-            f" {_count_passes(first.forward_passes)} a clip"
-            + (f", and {join_names(tied)} may be as good." if tied else "."),
+            f" {_count_passes(first.forward_passes)} per clip."
+            + (f" Its interval overlaps with that of {join_names(tied)}." if tied else ""),
         )
     ]
     best_trivial = max(trivial, key=lambda row: row.value, default=None)
@@ -192,7 +202,7 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
         cheap = front[0]
         lines.append(
             (
-                f"For the least cost: {cheap.method} at {cheap.stage};",
+                f"Lowest cost: {cheap.method} at {cheap.stage};",
                 f"{format_number(cheap.value)} ({format_range(cheap.low, cheap.high)}) for"
                 f" {_count_passes(cheap.forward_passes)}.",
             )
@@ -201,10 +211,11 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
         not_better = [row.method for row in informed if row not in clearly_better]
         lines.append(
             (
-                f"Not clearly better than a map that asks no network: {len(not_better)} of {len(informed)} methods;"
+                f"Not clearly better than a trivial map, which does not use the network: {len(not_better)} of"
+                f" {len(informed)} methods;"
                 if not_better
-                else "Every method is clearly better than maps that ask no network;",
-                f"the best of these is {best_trivial.method}, {format_number(best_trivial.value)}"
+                else "Every method is clearly better than the trivial maps, which do not use the network;",
+                f"the best trivial map is {best_trivial.method}, {format_number(best_trivial.value)}"
                 f" ({format_range(best_trivial.low, best_trivial.high)})"
                 + (f"; not better: {join_names(not_better)}." if not_better else "."),
             )
@@ -217,7 +228,7 @@ def _count_passes(count: int) -> str:
 
 
 def _score_table(rows: Sequence[MethodScoreRow]) -> str:
-    """One line for each method, stage, network and question."""
+    """Return a table with one row per method, stage, network and question."""
     columns = [*WORLD_METRICS, STABILITY_SCORE, MEAN_SCORE]
     lines = []
     main_rows = [row for row in rows if row.metric in columns]
@@ -232,7 +243,7 @@ def _score_table(rows: Sequence[MethodScoreRow]) -> str:
         cells = [_format_cell(by_metric.get(metric)) for metric in columns]
         milliseconds = "" if math.isnan(cost.seconds) else format_number(1e3 * cost.seconds)
         lines.append(("", [network_name, question, method, stage, *cells, str(cost.forward_passes), milliseconds]))
-    head = ["network", "question", "method", "stage", *columns, "forward passes", "ms a clip"]
+    head = ["network", "question", "method", "stage", *columns, "forward passes", "ms per clip"]
     title = (
         f"all {len(lines)} rows"
         if len(lines) == len(keys)
@@ -242,7 +253,7 @@ def _score_table(rows: Sequence[MethodScoreRow]) -> str:
 
 
 def _metric_agreement_table(rows: Sequence[MetricAgreementRow]) -> str:
-    """A line for each metric and fill, the most believable first."""
+    """Return a table with one row per metric and infill, sorted by decreasing mean correlation."""
     columns = unique_in_order([(row.network_name, row.question) for row in rows])
     by_key = {(row.metric, row.infill, row.network_name, row.question): row for row in rows}
     metric_fills = unique_in_order([(row.metric, row.infill) for row in rows])
@@ -251,7 +262,7 @@ def _metric_agreement_table(rows: Sequence[MetricAgreementRow]) -> str:
         ("", [*metric_fill, *(_format_agreement(by_key.get((*metric_fill, *a))) for a in columns)])
         for metric_fill in sorted(metric_fills, key=lambda kind: -mean[kind])
     ]
-    return html.html_table(["metric", "filled with", *(" ".join(a) for a in columns)], lines)
+    return html.html_table(["metric", "infill", *(" ".join(a) for a in columns)], lines)
 
 
 def _format_agreement(row: MetricAgreementRow | None) -> str:

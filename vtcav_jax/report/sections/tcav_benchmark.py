@@ -1,4 +1,4 @@
-"""What a page says about tests of concepts that were held against known causes."""
+"""Report section with the error rates of concept tests, compared with known causes."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,12 @@ from vtcav_jax.runs.tables import read_rows
 
 PROTOCOL_COLOURS = ("one", "two", "three", "four")
 TCAV_BENCHMARK_GUIDE = (
-    "Concepts are clips that share a value of a planted factor, moving, or frozen at one frame. A value is a cause of"
-    " the class whose answer it is; the second glyph's values and sets drawn at random are causes of nothing. All"
-    " procedures judge the same clips. Power: the share of causes found, with the right sign; false positives: the"
-    " share found of what is no cause; null: of the drawn sets alone, where a test promises 5 %. AUROC: how often a"
-    " cause has the higher score. Intervals are 95 %, and allow for classes that share a concept's clips."
+    "A concept is a set of synthetic clips that share the value of one factor: dynamic clips, or static clips frozen at"
+    " one frame. It is a cause of the class that this value defines; values of the second glyph and random sets cause"
+    " nothing. All methods judge the same clips. Power: the share of causes that are detected, with the right sign."
+    " False positives: the share of concepts without effect that are detected. Null: the same for random sets alone,"
+    " where a test at level 5 % should detect 5 %. AUROC: how often a cause has a higher score than a concept that is"
+    " none. Intervals are 95 %, over concepts, because classes share a concept's clips."
 )
 
 
@@ -35,11 +36,11 @@ def tcav_benchmark_sections(run: RunFolder) -> list[Section]:
         )
     ]
     parts += [html.paragraph(TCAV_BENCHMARK_GUIDE, "soft"), html.figure_grid(figures), _benchmark_table(rows)]
-    return [Section("truth-concepts", "Which test of concepts to believe", "".join(parts), figures)]
+    return [Section("truth-concepts", "Which concept test to trust", "".join(parts), figures)]
 
 
 def most_separating_stage(rows: Sequence[TcavBenchmarkRow], network_name: str) -> str:
-    """The stage where causes stand out most, by the mean AUROC of all procedures."""
+    """Return the stage with the highest AUROC, averaged over methods."""
     subset = [
         row for row in rows if row.network_name == network_name and row.measure == "AUROC" and row.clip_type == "both"
     ]
@@ -51,7 +52,7 @@ def most_separating_stage(rows: Sequence[TcavBenchmarkRow], network_name: str) -
 
 
 def protocol_points(rows: Sequence[TcavBenchmarkRow], network_name: str) -> list[tuple[str, str]]:
-    """What each procedure finds, and what it finds that is not there; then moving clips against still ones."""
+    """Return the findings: power and false positives of each method, then dynamic compared with static clips."""
     stage = most_separating_stage(rows, network_name)
     by_key = {
         (r.protocol, r.clip_type, r.measure): r for r in rows if r.network_name == network_name and r.stage == stage
@@ -59,33 +60,33 @@ def protocol_points(rows: Sequence[TcavBenchmarkRow], network_name: str) -> list
 
     def describe_protocol(name: str) -> str:
         power, false_positives = by_key[name, "both", "POWER"], by_key[name, "both", "FALSE_POSITIVES"]
-        found_text, errors_text = (
+        power_text, error_text = (
             f"{format_percent(r.value)} ({format_percent(r.low)} to {format_percent(r.high)})"
             for r in (power, false_positives)
         )
-        return f"{found_text} of the causes and {errors_text} of what is none"
+        return f"{power_text} of the causes, with {error_text} false positives"
 
-    others = [name for name in unique_in_order([procedure for procedure, *_ in by_key]) if name != "ours"]
+    others = [name for name in unique_in_order([protocol for protocol, *_ in by_key]) if name != "ours"]
     static, dynamic = (by_key["ours", clip_type, "AUROC"] for clip_type in ("static", "dynamic"))
     return [
         (
-            f"{network_name} at {stage}: our test finds {describe_protocol('ours')};",
+            f"{network_name} at {stage}: our test detects {describe_protocol('ours')};",
             "; ".join(f"{name}: {describe_protocol(name)}" for name in others) + ".",
         ),
         (
-            f"A cause has the higher score in {format_percent(dynamic.value)} of comparisons with moving clips, in"
-            f" {format_percent(static.value)} with still ones;",
-            f"{format_range(dynamic.low, dynamic.high)} and {format_range(static.low, static.high)}, by our test.",
+            f"By our test, a cause has a higher score than a concept that is none in {format_percent(dynamic.value)} of"
+            f" pairs with dynamic clips, and in {format_percent(static.value)} with static clips;",
+            f"95 % intervals {format_range(dynamic.low, dynamic.high)} and {format_range(static.low, static.high)}.",
         ),
     ]
 
 
 def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
-    """Each procedure at each stage: what it finds over what it finds wrongly; small: corrected for the family."""
+    """Draw power over false positives of each method at each stage; small dots are corrected for the family."""
     by_key = {
         (r.protocol, r.stage, r.measure): r for r in rows if r.network_name == network_name and r.clip_type == "both"
     }
-    names = unique_in_order([procedure for procedure, *_ in by_key])
+    names = unique_in_order([protocol for protocol, *_ in by_key])
     base_names = [name for name in names if (name, most_separating_stage(rows, network_name), "AUROC") in by_key]
     canvas = Canvas(FIGURE_WIDTH, 262 + 16 * len(base_names))
     x, y = Scale(0, 1, 44, FIGURE_WIDTH - 14), Scale(0, 1, 216, 34)
@@ -94,8 +95,8 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
         canvas.line(44, y(value), FIGURE_WIDTH - 14, y(value), "axis")
         canvas.text(38, y(value) + 4, f"{value:g}", "soft", "end")
         canvas.text(x(value), 232, f"{value:g}", "soft", "middle")
-    canvas.line(x(FALSE_POSITIVE_LEVEL), 34, x(FALSE_POSITIVE_LEVEL), 216, "zero", "what a test at 5 % promises")
-    canvas.text(FIGURE_WIDTH - 14, 248, "share found of what is no cause", "soft", "end")
+    canvas.line(x(FALSE_POSITIVE_LEVEL), 34, x(FALSE_POSITIVE_LEVEL), 216, "zero", "nominal level, 5 %")
+    canvas.text(FIGURE_WIDTH - 14, 248, "false-positive rate", "soft", "end")
     for (name, stage, measure), power in by_key.items():
         if measure != "POWER":
             continue
@@ -127,12 +128,12 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
         ]
         canvas.text(60, 266 + 16 * i, name + (f" (small: {', '.join(variants)})" if variants else ""), max_chars=46)
     return canvas.figure(
-        slug("truth_concepts", network_name), f"{network_name}: power of concept tests over their false positives"
+        slug("truth_concepts", network_name), f"{network_name}: power of concept tests over their false-positive rate"
     )
 
 
 def _protocol_index(name: str, base_names: Sequence[str]) -> int:
-    """The procedure that this is, or is a corrected verdict of."""
+    """Return the index of the method, or of the method whose corrected verdict this is."""
     return base_names.index(name if name in base_names else name.partition(", ")[0])
 
 
@@ -150,7 +151,7 @@ def _benchmark_table(rows: Sequence[TcavBenchmarkRow]) -> str:
         "network",
         "stage",
         "clips",
-        "procedure",
+        "method",
         "AUROC",
         "power at 5 % false positives",
         "power",
