@@ -83,7 +83,7 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
         evaluate(tmp_path / "two", networks=("worlds_cnn",), methods=("gradcam",), questions=("W7",), max_clips=4)
     with pytest.raises(ValueError, match="unknown question W77"):
         evaluate(tmp_path / "three", methods=("gradcam",), questions=("W77",), max_clips=4)
-    with pytest.raises(ValueError, match="a run of something else"):
+    with pytest.raises(ValueError, match="holds a different run"):
         evaluate(tmp_path / "one", methods=("saliency",), questions=("W7",), max_clips=4)
 
 
@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     evaluate(tmp_path / "whole", networks=("worlds_shortcut_cnn",), methods=methods, **options)
     tables = [without_seconds(tmp_path / name / "method_scores.csv") for name in ("run", "whole")]
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
-    with pytest.raises(ValueError, match="a run of something else"):  # rows that are made together would be others
+    with pytest.raises(ValueError, match="holds a different run"):  # rows that are made together would be others
         evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=("xgradcam",), **options)
 
 

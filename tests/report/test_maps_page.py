@@ -187,8 +187,8 @@ def test_films_are_small_and_what_has_no_room_is_told(page, monkeypatch):
 
 def test_words_of_motion_are_verdicts_and_counts(page):
     text = page.read_text()
-    assert "<strong>direction: motion;</strong> of its score over 9 clips, 90 % (85 to 95 %) needs the order" in text
-    assert "<strong>direction:up: look, not motion;</strong>" in text
+    assert "<strong>direction: motion;</strong> over 9 clips, its score falls by 90 % (95 % CI 85 to 95 %)" in text
+    assert "<strong>direction:up: appearance, not motion;</strong>" in text
     assert "of 4 clips 1 are motion by themselves, 1 are not, 1 between, of 1 nothing can be said" in text
     assert "cannot be told" in text
 
@@ -203,14 +203,11 @@ def test_a_share_below_nothing_is_told_as_a_score_that_rises():
         drop_frozen_high=0.02,
     )
     assert motion_verdict(rises)[1] == (
-        "of its score over 9 clips, none needs the order of the frames (it is higher by 27 % (22 to 33 %) when"
-        " shuffled) and -4 % (-10 to 2 %) more than a still clip."
+        "over 9 clips, its score rises by 27 % (95 % CI 22 to 33 %) with shuffled frames and falls by -4 % (-10 to 2 %)"
+        " with a frozen frame."
     )
     single = class_row(drop_shuffled=-0.27, drop_shuffled_low=NAN, drop_shuffled_high=NAN, n_clips=1)
-    assert (
-        "1 clip, none needs the order of the frames (it is higher by 27 % when shuffled) and 50 %"
-        in motion_verdict(single)[1]
-    )
+    assert "1 clip, its score rises by 27 % with shuffled frames and falls by 50 %" in motion_verdict(single)[1]
 
 
 def test_the_part_of_a_frame_that_a_map_needs():
@@ -343,7 +340,7 @@ def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):
         directory.open_run(
             folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "gradcam", "stage": None}
         )
-    with pytest.raises(ValueError, match=r"is a run of something else \(of attribute\); choose another --run"):
+    with pytest.raises(ValueError, match=r"holds a different run \(task attribute\); choose another --run"):
         directory.open_run(folder, {"model": "m"})
 
 

@@ -1,4 +1,4 @@
-"""A run's folder."""
+"""Tests of run folders."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="not empty and not a run"):
+    with pytest.raises(ValueError, match="not empty and is not a run folder"):
         directory.open_run(tmp_path, {})
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
@@ -47,7 +47,7 @@ with lock.exclusive_runs():
     with lock.exclusive_runs():
         for _ in range(2):
             directory.open_run(tmp_path / "run", {"steps": 3})
-        assert "another process is at work on" in other()
+        assert "another process is using" in other()
     assert other() == "opened\n"
     directory.open_run(tmp_path / "run", {"steps": 3})
 

@@ -1,4 +1,4 @@
-"""Intervals against scipy's and against theory."""
+"""Tests of intervals against SciPy and known results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fixtures of experiments: the clips once per module, and one finished run on them."""
+"""Fixtures of experiments: clips, created once per module, and a finished run on them."""
 
 from dataclasses import replace
 

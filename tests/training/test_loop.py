@@ -262,4 +262,4 @@ def test_the_command_killed_half_way_ends_as_an_unbroken_run(tmp_path):
     for name in ("metrics.csv", "accuracy.csv", "model.safetensors"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     other = subprocess.run([*commands[1], "--seed=1"], capture_output=True, text=True, timeout=300)
-    assert other.returncode == 1 and "is a run of something else (seed was 0, is 1)" in other.stderr
+    assert other.returncode == 1 and "holds a different run (seed was 0, is 1)" in other.stderr

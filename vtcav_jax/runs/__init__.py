@@ -1,1 +1,1 @@
-"""Run folders: what a run was asked for, its tables and its lock."""
+"""Run folders: request record, result tables and lock."""

@@ -1,4 +1,4 @@
-"""Rows of the tables of attribution maps, and of how much of a decision is motion."""
+"""Rows of the tables of `vtcav attribute` and `vtcav motion`."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ MOTION_CSV, MOTION_CLASSES_CSV = "motion.csv", "motion_classes.csv"
 
 @dataclass(frozen=True)
 class MapRow:
-    """One map of one clip of a video, told in numbers.
+    """Summary of one attribution map of one clip of a video.
 
-    `total` is the map's sum, `residual` what is missing from it of what the method owes, `peak` the moment, in seconds,
-    at which most of the absolute map lies, `peak_share` how much of it lies in that step. `half` is the smallest part
-    of the clip's time that holds half of the absolute map: 0.5 where it is spread evenly. `places` is the same of the
-    places in a frame, the mean over time by how much of the map lies there; NaN of a map that has one place.
+    `completeness_gap` is the score difference that the method should distribute minus `map_sum`; NaN for methods
+    without that property. `peak_time` is the time (in seconds) of the step with the largest sum of the absolute map,
+    `peak_share` that step's share. `temporal_half_mass` is the smallest fraction of the time steps that holds half of
+    the absolute map (0.5 for an even spread); `spatial_half_mass` the same for the positions in a frame, averaged over
+    time with the absolute map as weights, NaN for a map with one position.
     """
 
     clip: str
@@ -39,8 +40,11 @@ class MapRow:
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """One time step of the maps of a question, method and stage: the mean over clips of the share of a clip's absolute
-    map that lies in it, with its bootstrap interval; an even spread is 1 / `steps`. `step` counts from 0."""
+    """One time step of the temporal profile of a target, method and stage.
+
+    `mass` is the share of a clip's absolute map in that step (mean over clips, bootstrap interval); 1 / `n_time_steps`
+    for an even spread. `time_step` counts from 0.
+    """
 
     target: str
     method: str
@@ -55,7 +59,7 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class SanityRow:
-    """A measure of `Limits` over clips: its mean and the bootstrap interval; `clips` are those where it can be told."""
+    """Mean over clips of one measure of `SanityScores`, with bootstrap interval; `n_clips` counts defined values."""
 
     target: str
     method: str
@@ -69,10 +73,10 @@ class SanityRow:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of a map over clips, and its bootstrap interval; `clips` are those where it can be told.
+    """Mean over clips of one metric of a map, with bootstrap interval; `n_clips` counts defined values.
 
-    `forwards` are the passes of each clip that this number takes if it is asked for alone, with the two of the whole
-    clip and of nothing; in one call rows share what they can. The row of random maps is the mean of several.
+    `forward_passes` is the cost per clip when the metric is computed alone, including the passes of the original and
+    of the empty clip; metrics computed together share passes. The row of random maps averages several maps.
     """
 
     map: str
@@ -88,20 +92,21 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class OwnMetricRow(MetricRow):
-    """A metric of the maps for one question."""
+    """A metric of the maps of one target."""
 
     target: str
 
 
 @dataclass(frozen=True)
 class ClipMotionRow:
-    """Of one clip and question; nan is what cannot be told.
+    """Reliance on motion of one clip and target; NaN where a value is undefined.
 
-    Scores: of the clip, of nothing, of the clip frozen (the mean over its frames), shuffled (over orders), reversed, at
-    half rate. `still` is the share that goes when it stands still, `order` that which goes when it is shuffled; their
-    intervals are of the mean over frames at which it may stand, and over orders.
-    `moving` is the share of relevance that changes over time, `moving_frozen` the same of the clip frozen, `excess` the
-    difference; `area` and `lift` are of the changing part. The four of the flow: does it lie on what moves?
+    `score_frozen` is the mean over the frames that the clip is frozen at, `score_shuffled` the mean over orders.
+    `drop_frozen` and `drop_shuffled` are the lost shares of the score's rise above `score_baseline`, with bootstrap
+    intervals over frames and over orders. `changing_mass` is the share of the absolute map that changes over time
+    (`changing_mass_frozen`: for the frozen clip; `changing_mass_excess`: the difference), `changing_area` the fraction
+    of voxels with such changes, `changing_lift` the ratio of the two. The `flow_` columns compare the changing part of
+    the map with the pixels that move by optical flow.
     """
 
     clip: str
@@ -133,11 +138,11 @@ class ClipMotionRow:
 
 @dataclass(frozen=True)
 class ClassMotionRow:
-    """Over the clips of one answer, or of all answers to a question (`answer` is empty), with bootstrap intervals.
+    """Reliance on motion over the clips of one answer, or of all answers (empty `answer`), with bootstrap intervals.
 
-    `order`, `still` and `backwards` are what goes of the score when clips are shuffled, frozen, reversed; `against` is
-    `other clips` where the score is a margin less that of the clips of other classes, `no preference` where it is the
-    margin itself. The others are means over clips.
+    `drop_shuffled`, `drop_frozen` and `drop_reversed` are lost shares of the score. `reference` is `other clips` where
+    the score is a class's margin minus its margin on clips of other classes, and `no preference` where it is the score
+    above the baseline (0 for margins). The other columns are means over clips.
     """
 
     target: str

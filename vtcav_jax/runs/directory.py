@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, what came out, so that the same command continues it and another one is refused."""
+"""Run folders: a record of the request lets the same command continue a run and rejects any other command."""
 
 import json
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from vtcav_jax.runs.lock import lock_record
 RUN_RECORD_FILE = "run.json"
 ANIMATION_FOLDER = "animations"
 SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate_methods")
-FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks whose results may lie in one folder
+FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks that may share a folder and its page
 RECORDED_PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") -> Path:
-    """The folder of a run, new or to be continued; `asked` is all that its results depend on.
+    """Create or continue a run and return its folder; `request` holds everything that the results depend on.
 
-    Writes `run.json` (what was asked, versions) and `flags.txt`. A folder that holds a run of something else is refused
-    with every difference; but what another task is asked is written beside it, so that several can share a page.
+    Writes the request and package versions to `run.json`, and `flags` to `flags.txt`. Raises ValueError with all
+    differences if the folder holds another run of the task. Tasks that share a folder have one record each.
     """
     folder = Path(folder)
     request = json.loads(json.dumps(request))
@@ -28,17 +28,19 @@ def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") ->
     if record_file.exists():
         previous = _read_request(record_file)
         if request.get("task") != previous.get("task"):
-            previous_task = previous.get("task") or "another kind"
+            previous_task = previous.get("task") or "unknown"
             raise ValueError(
-                f"{folder} is a run of something else (of {previous_task}); choose another --run, or remove it"
+                f"{folder} holds a different run (task {previous_task}); choose another --run, or remove the folder"
             )
         if differing := [name for name in sorted({*request, *previous}) if request.get(name) != previous.get(name)]:
             differences = "; ".join(
                 f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing
             )
-            raise ValueError(f"{folder} is a run of something else ({differences}); choose another --run, or remove it")
+            raise ValueError(
+                f"{folder} holds a different run ({differences}); choose another --run, or remove the folder"
+            )
     elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty and not a run; choose another --run")
+        raise ValueError(f"{folder} is not empty and is not a run folder; choose another --run")
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
@@ -50,8 +52,7 @@ def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") ->
 
 
 def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
-    """Where the folder keeps what a task was asked, and its flags: the first one's run.json is told from the others'
-    by their names."""
+    """Return the files of a task's request and flags; only the first task of a folder has names without a suffix."""
     first_record = folder / RUN_RECORD_FILE
     if (
         first_record.exists()
@@ -73,7 +74,7 @@ def _read_request(record_file: Path) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Of what the numbers depend on, as far as it is installed."""
+    """Return the versions of the installed packages that results depend on."""
     installed = {}
     for name in RECORDED_PACKAGES:
         try:

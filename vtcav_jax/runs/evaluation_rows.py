@@ -1,4 +1,4 @@
-"""The tables of --task=evaluate_methods."""
+"""Rows of the tables of `vtcav evaluate_methods` and of the benchmark of concept tests."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ METHOD_SCORES_CSV, NOT_APPLICABLE_CSV, WORLD_GATES_FILE, METRIC_AGREEMENT_CSV = 
     "metric_agreement.csv",
 )
 WORLD_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
-MEAN_SCORE, STABILITY_SCORE = "TRUTH", "STABLE"  # the mean of the axes; told, but no part of it
-CROSS_VALIDATED_SCORE = "CHOSEN"  # TRUTH of the stage that is best on half of the clips, on the other half
-ANALYTIC_SCORE, MOTION_SCORE = "EXACT", "KIND"  # of W0 alone; of methods that have a motion part
-ABLATION_SCORE, SELECTIVITY_SCORE = "ABLATION", "SELECTIVE"  # of kernels that are named
-ALL_QUESTIONS = "all"  # questions of a network
-TRIVIAL_MAPS = ("random", "difference_to_mean", "frame_difference", "sobel")  # maps that ask no network
+MEAN_SCORE, STABILITY_SCORE = "TRUTH", "STABLE"  # mean of WORLD_METRICS; stability is not part of it
+CROSS_VALIDATED_SCORE = "CHOSEN"  # TRUTH on half of the clips, at the stage that is best on the other half
+ANALYTIC_SCORE, MOTION_SCORE = "EXACT", "KIND"  # of the hand-wired network W0 only; of methods with a motion part
+ABLATION_SCORE, SELECTIVITY_SCORE = "ABLATION", "SELECTIVE"  # of methods that select channels
+ALL_QUESTIONS = "all"  # all questions of a network
+TRIVIAL_MAPS = ("random", "difference_to_mean", "frame_difference", "sobel")  # baselines that do not use a network
 
 
 @dataclass(frozen=True)
 class MethodScoreRow:
-    """A value and its bootstrap interval over clips; 0 is chance, 1 is all there is to get, worse than chance below 0.
+    """A ground-truth score with its bootstrap interval over clips: 0 is chance, 1 perfect, below 0 worse than chance.
 
-    `forwards` and `seconds` are the cost of one clip's map; `seconds` of methods that share a pass are the pass's, and
-    were measured beside another network. Of a function that does not tell its cost `forwards` are those passes that
-    take as long, and 0 on the hand-wired network.
+    `forward_passes` and `seconds` are the cost of one clip's map. Methods computed in one pass all have that pass's
+    `seconds`, which were measured while another network was running. For a function that does not report its cost,
+    `forward_passes` is the number of passes that take as long (0 for the hand-wired network).
     """
 
     method: str
@@ -40,13 +40,13 @@ class MethodScoreRow:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether the map asks no network."""
+        """True if the method does not use a network."""
         return self.method in TRIVIAL_MAPS
 
 
 @dataclass(frozen=True)
 class NotApplicable:
-    """A method that is not for a network, and why."""
+    """A method that cannot be applied to a network, with the reason."""
 
     method: str
     network_name: str
@@ -55,9 +55,9 @@ class NotApplicable:
 
 @dataclass(frozen=True)
 class MetricAgreementRow:
-    """Spearman's correlation, over maps, of a metric with the truth that the maps tell; the interval is over maps.
+    """Spearman correlation over maps between a metric and the ground-truth score TRUTH, with an interval over maps.
 
-    A metric of which less is better is turned around: 1 is the order of the truth.
+    Metrics for which lower is better are negated, so that 1 means the same ranking as the ground-truth score.
     """
 
     network_name: str
@@ -72,16 +72,15 @@ class MetricAgreementRow:
 
 @dataclass(frozen=True)
 class TcavBenchmarkRow:
-    """`n` pairs of a class and a concept, and a 95 % interval.
+    """One measure of a TCAV method over `n_pairs` pairs of a class and a concept, with a 95 % interval.
 
-    AUROC: how often a pair that is causal has a higher score than one that is not. POWER_AT_5: the share of causal
-    pairs found, with the right sign, where the threshold lets 5 % of the neutral concepts pass. POWER: that by the
-    procedure's own verdict. FALSE_POSITIVES: verdicts about neutral concepts, which are the distractor's values and
-    sets drawn at random. NULL: of those drawn alone, which truly are no concept: a test at 5 % finds 5 % of them.
+    AUROC: probability that a causal pair scores higher than a non-causal one. POWER_AT_5: share of causal pairs
+    detected, with the right sign, at the threshold that 5 % of the neutral pairs pass. POWER: the same by the method's
+    own test. FALSE_POSITIVES: share of neutral pairs (distractor values and random sets) that the test calls
+    significant. NULL: the same for random sets alone, where a test at 5 % should give 5 %.
 
-    Intervals of POWER, FALSE_POSITIVES and NULL are Wilson's, for as many independent pairs as give the variance that
-    is seen between concepts (the classes that one concept is asked of share its clips); the others are a bootstrap over
-    concepts of all seeds.
+    Intervals of POWER, FALSE_POSITIVES and NULL are Wilson intervals for the effective number of independent pairs
+    (one concept's pairs with several classes share its clips); the others are bootstraps over concepts of all seeds.
     """
 
     protocol: str

@@ -1,4 +1,4 @@
-"""Locks of run folders: two processes never write the same run."""
+"""Locks that keep two processes from writing the same run folder."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing is locked
+except ImportError:  # Windows: no locks
     fcntl = None
 
 _locked_records: ContextVar[dict[Path, int] | None] = ContextVar("locked_records", default=None)  # open descriptors
@@ -17,7 +17,7 @@ _locked_records: ContextVar[dict[Path, int] | None] = ContextVar("locked_records
 
 @contextmanager
 def exclusive_runs() -> Iterator[None]:
-    """Within it, what `open_run` opens is ours: another process that asks for the same is refused until we end."""
+    """Lock the runs that `open_run` opens in this context: other processes cannot open them until it ends."""
     locks: dict[Path, int] = {}
     token = _locked_records.set(locks)
     try:
@@ -29,7 +29,7 @@ def exclusive_runs() -> Iterator[None]:
 
 
 def lock_record(record_file: Path) -> None:
-    """The lock goes with the process, however it ends. A file system that has no locks does without."""
+    """Lock a record, also against a process that dies; on file systems without locks do nothing."""
     locks = _locked_records.get()
     if locks is None or record_file in locks or fcntl is None:
         return
@@ -38,7 +38,7 @@ def lock_record(record_file: Path) -> None:
         fcntl.flock(locks[record_file], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"another process is at work on {record_file.parent}; wait for its end, or choose another --run"
+            f"another process is using {record_file.parent}; wait until it ends, or choose another --run"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):

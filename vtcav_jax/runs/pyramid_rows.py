@@ -1,4 +1,4 @@
-"""What --task=pyramid leaves in a run's folder: the rows of its tables, what else is told, and the names of files."""
+"""Table rows, further results and file names of `vtcav pyramid` in a run folder."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,17 @@ PYRAMID_JSON = "pyramid.json"
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Of one stage, the fall of the score when its `kernels` most relevant channels are taken out.
+    """Drop of the class score when the `kernels` most relevant channels of a stage are ablated.
 
-    Means over clips with bootstrap intervals; `random_*` are those of as many channels drawn from the whole stage, its
-    interval the middle 95 % of the draws. `p`: how often a draw does as much, counted with the choice itself.
+    `score_drop` is a mean over clips with bootstrap interval; `random_score_drop` that of as many channels drawn at
+    random from the stage, with the central 95 % of the draws. `p` is the share of draws (counting the pyramid's own
+    selection as one) with a drop at least as large.
     """
 
     level: int
     stage: str
     kernels: int
-    channels: int  # that the stage has
+    channels: int  # number of channels of the stage
     score_drop: float
     score_drop_low: float
     score_drop_high: float
@@ -35,15 +36,16 @@ class AblationRow(AblationResult):
 
 @dataclass(frozen=True)
 class Node:
-    """One kernel. `relevance` is its share of the target through the nodes above it, a mean over clips.
+    """One channel of a class feature pyramid.
 
-    `activation_excess` is how far it is on average above what it is in the reference: below 0 its weakness speaks for
-    the target. `frequency` is in how many of the clips it would be chosen by that clip alone. `response` is what was
-    followed further: the channel's mean, and `unexplained` what of it no channel of the next level accounts for
-    (biases, ways around the level), NaN at the last level.
+    `relevance` is its share of the target through the nodes above it (mean over clips, bootstrap interval).
+    `activation_excess` is its mean activation minus that in the reference clips (or minus 0); if it is negative, the
+    channel supports the target by being weak. `frequency` is the share of clips that alone would select the channel.
+    `response` is the weighted channel activation that the next level explains, `unexplained` the fraction of it that no
+    channel of that level accounts for (biases, bypassing paths); both are NaN at the last level.
     """
 
-    level: int  # 0: next to the target
+    level: int  # 0: closest to the target
     stage: str
     channel: int
     relevance: float
@@ -57,9 +59,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """What part of the parent's response comes through the child; of all positive parts the sum is 1.
+    """Share of the parent's response that comes through the child (mean over clips, bootstrap interval).
 
-    `parent` and `child` number the nodes; parent -1 is the target.
+    The positive shares of all channels of the child's level sum to 1. `parent` and `child` index the nodes; parent -1
+    is the target.
     """
 
     parent: int
@@ -71,7 +74,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class _OfTarget:
-    """Written last among the bases of a row, for columns in front of the other base's."""
+    """Base class that puts `target` before the other base's columns; it must be listed last."""
 
     target: str
 
@@ -83,7 +86,7 @@ class _NodeOfTarget(_OfTarget):
 
 @dataclass(frozen=True)
 class NodeRow(Node, _NodeOfTarget):
-    """A node of a target's pyramid, and the clips where it contributes most."""
+    """A node of a target's pyramid and the clips with its largest contributions."""
 
     top_clips: str
 
@@ -95,10 +98,10 @@ class EdgeRow(Edge, _OfTarget):
 
 @dataclass(frozen=True)
 class AlignedRow:
-    """How much of a concept vector (of length 1) lies on a kernel of its stage, with its sign.
+    """Signed component of a unit concept vector on a pyramid's channel of the same stage.
 
-    `rank` is how many of the stage's channels have as much of it, this one included; `auc` and `auc_p` say whether the
-    vector tells its clips apart at all, NaN where its run has no table of that.
+    `rank` is the number of channels of the stage with at least as large an absolute component, this one included.
+    `auc` and `auc_p` say how well the vector separates held-out clips; NaN if its run has no quality.csv.
     """
 
     target: str
@@ -117,10 +120,11 @@ class AlignedRow:
 
 @dataclass(frozen=True)
 class PyramidFacts:
-    """What no table says of a target's pyramid: its levels, how it was chosen, whether it is stable.
+    """Results about a target's pyramid that are not in a table: levels, channel selection and stability.
 
-    `stability` is the overlap of what two clips by themselves would choose, by level; `under_noise` that of the
-    pyramid with those of noisy copies, by level and copy. `compared` is with how many clips, if any.
+    `stability` is, for each level, the mean Jaccard overlap of the channels that two single clips would select;
+    `noise_stability` the overlap with the pyramids of noisy copies, by level and copy. `n_reference_clips` is 0 for a
+    pyramid without reference clips.
     """
 
     target: str

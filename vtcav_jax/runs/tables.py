@@ -1,4 +1,4 @@
-"""CSV tables: rows of dataclasses, written atomically and read back with their types."""
+"""CSV tables of dataclass rows, written atomically and read back with their types."""
 
 import csv
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def write_table(
     path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]], *, errors: str = "strict"
 ) -> None:
-    """A CSV file, written atomically."""
+    """Write a CSV file atomically."""
     with atomic.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=errors) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -22,13 +22,13 @@ def write_table(
 
 
 def write_rows(path: Path, row_type: type, rows: Iterable[object]) -> None:
-    """Numbers in full precision; what is not known is nan."""
+    """Write dataclass rows with numbers in full precision and unknown values as nan."""
     names = [field.name for field in fields(row_type)]
     write_table(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
 def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
-    """The rows of a table as `kind`; columns that it does not have are passed over, no file is no rows."""
+    """Read a table as rows of `row_type`, ignoring other columns; return no rows if there is no file."""
     if not path.is_file():
         return ()
     with path.open(newline="", encoding="utf-8") as file:
@@ -36,14 +36,14 @@ def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
         columns = fields(row_type)  # type: ignore[arg-type] (rows are dataclasses)
         required = [field.name for field in columns if field.default is MISSING]
         if missing := [name for name in required if name not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path} has no column {', '.join(missing)}; make the run anew with this version")
+            raise ValueError(f"{path} has no column {', '.join(missing)}; repeat the run with this version")
         present = [field for field in columns if field.name in (reader.fieldnames or ())]
         try:
             return tuple(
                 row_type(**{field.name: _convert(line[field.name], field.type) for field in present}) for line in reader
             )
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}; the table is damaged") from error
+            raise ValueError(f"{path} is damaged: line {reader.line_num}: {error}") from error
 
 
 def _convert(text: str, value_type: Any) -> Any:

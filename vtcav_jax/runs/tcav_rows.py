@@ -1,4 +1,4 @@
-"""Rows of the tables of Video-TCAV."""
+"""Rows of the tables of `vtcav tcav` and `vtcav score_concepts`."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,17 @@ CONCEPT_SCORES_CSV, PROJECTIONS_CSV = "concept_scores.csv", "projections.csv"
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One test. Positive numbers: the concept raises the class score.
+    """Result of one test: a comparison at a stage (layer) for a class. Positive: the concept raises the class score.
 
-    `score` is the share of targets whose derivative along the vector is positive, `derivative` its mean along the
-    vector of length 1, `share` what part of the gradients' length that is; low and high are 95 % intervals over other
-    concept clips, negatives and targets at once, `of_concept`, `of_negatives`, `of_targets` over one of them.
-    `step` is what the step from the mean of the negatives to that of the concept adds to the score, to first order;
-    `p` is `p_step` or `p_unit`, that of the derivative along the unit vector, by the experiment's statistic.
-    `sets_low` and `sets_high` are the least and the greatest derivative of a vector against one of the `sets` random
-    sets. `turning` is how far the targets' gradients differ in direction: about 0 in a degenerate layer.
-    `null_low` and `null_high` hold the middle 95 % of what the experiment's statistic is under exchange.
+    `tcav_score` is the share of target clips with a positive directional derivative along the concept vector,
+    `derivative` the mean derivative along the unit vector, `relative_derivative` its ratio to the mean gradient norm.
+    `_low` and `_high` are 95 % intervals over resampled concept clips, negatives and target clips together;
+    `_concepts`, `_negatives` and `_clips` over one of them. `step_effect` is the first-order score change for the step
+    from the mean of the negatives to that of the concept. `p` is `p_step` (of the step effect) or `p_unit` (of the
+    derivative), as the setting `statistic` says. `single_set_min` and `single_set_max` are the extreme derivatives of
+    vectors against one of the `n_random_sets` random sets. `gradient_diversity` measures how much the gradients of the
+    target clips differ in direction (about 0 in a degenerate layer). `null_low` and `null_high` are the central 95 %
+    of the test statistic under permutation.
     """
 
     target: str
@@ -76,11 +77,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class VectorRow:
-    """One concept vector and how far it can be trusted.
+    """Validation of one concept vector.
 
-    `nearest` is the other concept whose vector, trained for the same test, is most like this one, up to sign;
-    `pattern_cosine` is to the difference of the means, which a classifier need not follow. Clips out of one video share
-    a fold, unless all clips of a side are out of one: `videos` is how many there are on the side with fewer.
+    `most_similar` names the vector of another concept, for the same type of comparison, with the largest absolute
+    cosine; `mean_difference_cosine` is the cosine to the difference of the two means. Clips of one source video share a
+    cross-validation fold, unless a side has only one video; `n_source_videos` counts those of the side with fewer.
     """
 
     stage: str
@@ -113,7 +114,7 @@ class VectorRow:
 
 @dataclass(frozen=True)
 class DerivativeRow:
-    """The derivative of one class score at one clip along one vector; `length` is that of the gradient."""
+    """Derivative of a class score at one clip along a concept vector."""
 
     target: str
     stage: str
@@ -128,13 +129,14 @@ class DerivativeRow:
 
 @dataclass(frozen=True)
 class CalibrationRow:
-    """How often what is no concept was found to be one; `rate` should be alpha and lie in low .. high.
+    """Result of the calibration check of one clip type: `rate` is the false-positive rate, which should be alpha.
 
-    Classes, stages and overlapping sets are not independent trials, so the interval is a little narrow.
+    Classes, stages and overlapping sets are not independent trials, so the Wilson interval `low` to `high` is too
+    narrow.
     """
 
     clip_type: str
-    set_origin: str  # the random sets themselves, or sets drawn out of all their clips
+    set_origin: str  # "sets": the random sets themselves; "drawn": sets drawn from all their clips
     n_rejected: int
     n_trials: int
     low: float
@@ -147,10 +149,11 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class SteeringRow:
-    """Where a class score goes on average when its targets are moved at the stage by `step` times the way from the mean
-    of the negatives to that of the concept, `length` in all. `expected` is that by the derivative; `random_low` to
-    `random_high` is where the middle 95 % of moves of the same length in random directions lead, and `p` says how often
-    one of those leads as far from 0, or further.
+    """Mean score change of the target clips when their activations are moved along a concept vector.
+
+    The move is `step_units` times the distance from the mean of the negatives to that of the concept, `step_norm` long.
+    `predicted_change` is the change by the derivative; `random_low` to `random_high` are the central 95 % of moves of
+    the same length in random directions, and `p_random_directions` is the p-value against them.
     """
 
     target: str
@@ -170,8 +173,11 @@ class SteeringRow:
 
 @dataclass(frozen=True)
 class ConceptScoreRow:
-    """One clip, class and vector. `projection` is the (pooled) activation along the unit vector, `inside` what the
-    concept's classifier says of the clip (above 0: the concept), `derivative` that of the class score."""
+    """Scores of one clip for a class and a concept vector.
+
+    `projection` is the (pooled) activation along the unit vector, `classifier_logit` the logit of the concept's
+    classifier (above 0: the concept), `derivative` the derivative of the class score along the unit vector.
+    """
 
     clip: str
     target: str
@@ -185,8 +191,11 @@ class ConceptScoreRow:
 
 @dataclass(frozen=True)
 class ProjectionRow:
-    """The part of a projection that comes from one place in time of the stage; the parts' sum, or where time is pooled
-    their mean, is the projection. `fraction` is where in the clip it lies, 0 to 1."""
+    """Part of a clip's projection that comes from one time step of the stage.
+
+    The projection is the sum of its parts, or their mean where time is pooled. `clip_fraction` is the position of the
+    step in the clip, 0 to 1.
+    """
 
     clip: str
     stage: str
@@ -198,7 +207,7 @@ class ProjectionRow:
 
 @dataclass(frozen=True)
 class CosineRow:
-    """Between two vectors of a stage that are trained for the same test."""
+    """Cosine between two vectors of a stage that belong to the same type of comparison."""
 
     stage: str
     comparison: str
@@ -209,7 +218,7 @@ class CosineRow:
 
 @dataclass(frozen=True)
 class Saha2024Row:
-    """`score` is the mean sign count over `runs`, one for each random set."""
+    """Result of a test as in Saha et al. (2024); `tcav_score` is the mean over `n_runs`, one for each random set."""
 
     target: str
     stage: str
@@ -218,19 +227,19 @@ class Saha2024Row:
     clip_type: str
     n_runs: int
     tcav_score: float
-    tcav_score_min: float  # the least and the greatest of the runs
+    tcav_score_min: float  # over the runs, as `tcav_score_max`
     tcav_score_max: float
     t_statistic: float
     p: float
     p_adjusted: float
-    p_as_published: float  # as the paper's printed ones were computed
+    p_as_published: float  # computed as in the paper
     n_clips: int
     note: str
 
 
 @dataclass(frozen=True)
 class Animation:
-    """`role` is `concept` (a sheet of `shown` of `total` clips) or `target` (one clip, `name`)."""
+    """A preview on the page; `role` is `concept` (a sheet of `n_shown` of `n_total` clips) or `target` (one clip)."""
 
     role: str
     name: str
@@ -242,10 +251,10 @@ class Animation:
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """What the network says of a clip of a class; `right` if the class is what it says."""
+    """The network's prediction for a target clip; `correct` if it is the target class."""
 
     target: str
     clip: str
     answer: str
-    probability: float  # of the class
+    probability: float  # of the target class
     correct: bool

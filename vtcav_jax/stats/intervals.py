@@ -1,4 +1,4 @@
-"""Intervals: no share, mean or ratio is told without one."""
+"""Confidence intervals of shares, means and ratios."""
 
 from statistics import NormalDist
 
@@ -9,9 +9,9 @@ BOOTSTRAP_RESAMPLES = 2000
 
 
 def wilson_ci(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share (Wilson, 1927): sound at 0 and at n, where the usual one has no width."""
+    """Compute the Wilson (1927) interval of a share, which, unlike the normal one, has a width at 0 and at n."""
     if not 0 <= successes <= n:
-        raise ValueError(f"expected 0 to n of n, got {successes} of {n}")
+        raise ValueError(f"expected between 0 and n successes, got {successes} of {n}")
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -25,9 +25,9 @@ def wilson_ci(successes: int, n: int, level: float = 0.95) -> tuple[float, float
 def ratio_ci(
     numerators: Float[np.ndarray, " n"], denominators: Float[np.ndarray, " n"], *, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean over mean, and the interval that drawing the pairs again gives (percentile bootstrap).
+    """Compute the ratio of two means and its percentile bootstrap interval over pairs.
 
-    Pairs with a NaN are left out. NaN where nothing is left, and for the interval of a single pair.
+    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two pairs.
     """
     is_known = ~(np.isnan(numerators) | np.isnan(denominators))
     numerators, denominators = (np.asarray(x, np.float64)[is_known] for x in (numerators, denominators))
@@ -48,14 +48,14 @@ def format_interval(value: float, low: float, high: float) -> str:
 
 
 def mean_ci(values: Float[np.ndarray, " n"], *, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of what is not NaN, and its bootstrap interval."""
+    """Compute the mean of the values that are not NaN and its bootstrap interval."""
     return ratio_ci(values, np.ones(len(values)), level=level, seed=seed)
 
 
 def row_mean_ci(
     values: Float[np.ndarray, "k n"], *, level: float = 0.95, seed: int = 0
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """`mean` of each row, without NaNs, from one drawing for all."""
+    """Compute the mean of each row (without NaNs) and its bootstrap interval, with the same resamples for all rows."""
     n = values.shape[1]
     estimates = values.mean(1, dtype=np.float64)
     if n < 2:

@@ -1,1 +1,1 @@
-"""Concept vectors of video networks and what class scores do along them, in example space."""
+"""Video-TCAV: concept vectors of video networks and the sensitivity of class scores along them."""

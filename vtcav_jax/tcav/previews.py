@@ -1,7 +1,7 @@
-"""Small films for a page: sheets of concept clips that loop, clips of the class with the most telling derivatives.
+"""Previews for a report page: looping sheets of concept clips, and target clips with extreme derivatives.
 
-They are written into the run's folder, so that its page can be made again without the videos. Beside them goes what the
-network answers on the clips whose scores are explained.
+They are written to the run folder with the network's predictions for the target clips, so that the page can be rebuilt
+without the videos.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from vtcav_jax.runs.tcav_rows import ANIMATIONS_CSV, PREDICTIONS_CSV, Animation,
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.training.evaluate import predict_clips
 
-PREVIEW_SIDE = 96  # of a clip on the page, in pixels
-SHEET_COLUMNS, MAX_SHEET_CLIPS = 6, 12  # clips of a sheet
-EXTREME_CLIPS_PER_END = 3  # clips with the highest, and with the lowest derivative
-MIN_PREVIEW_SECONDS = 1.6  # seconds, at least, of a film
+PREVIEW_SIDE = 96  # pixels
+SHEET_COLUMNS, MAX_SHEET_CLIPS = 6, 12
+EXTREME_CLIPS_PER_END = 3
+MIN_PREVIEW_SECONDS = 1.6
 
 
 def render_previews(
@@ -42,7 +42,7 @@ def render_previews(
     rows: Sequence[ScoreRow],
     clips: Sequence[DerivativeRow],
 ) -> None:
-    """Writes films and predictions of a run whose tables are `rows` and `clips`; what is there already is kept."""
+    """Write previews and predictions of a run with the tables `rows` and `clips`, unless they exist."""
     if (folder / ANIMATIONS_CSV).exists() and (folder / PREDICTIONS_CSV).exists():
         return
     (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def render_previews(
 
 
 def most_telling_tests(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """For each class and concept the test with the strongest finding; where a class has none, its smallest p."""
+    """Return each concept's strongest finding for each class, or the test with the smallest p if a class has none."""
     out = []
     for target in dict.fromkeys(row.target for row in rows):
         subset = [row for row in rows if row.target == target]
@@ -76,7 +76,7 @@ def most_telling_tests(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
 
 
 def extreme_clips(row: ScoreRow, clips: Sequence[DerivativeRow]) -> tuple[list[DerivativeRow], list[DerivativeRow]]:
-    """The clips with the highest derivatives along the row's vector, and those with the lowest."""
+    """Return the clips with the highest and those with the lowest derivatives along the row's vector."""
     key = (row.target, row.stage, row.concept, row.clip_type, row.negatives)
     matching = [c for c in clips if (c.target, c.stage, c.concept, c.clip_type, c.negatives) == key]
     matching.sort(key=lambda clip: -clip.derivative)
@@ -85,7 +85,7 @@ def extreme_clips(row: ScoreRow, clips: Sequence[DerivativeRow]) -> tuple[list[D
 
 
 def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec) -> list[Animation]:
-    """One for each set and kind; random sets together."""
+    """Write one sheet for each concept and clip type; all random sets of a type share one."""
     groups: dict[tuple[str, str], list[ConceptClip]] = {}
     for clip in sets.clips:
         groups.setdefault(("random" if clip.is_negative else clip.concept, clip.clip_type), []).append(clip)
@@ -112,7 +112,7 @@ def _predict_targets(
     extreme_names: set[str],
     animations: list[Animation],
 ) -> list[PredictionRow]:
-    """What the network says of all clips of the classes; films of those that are wanted are added to `films`."""
+    """Return predictions for all target clips; append previews of the extreme clips to `animations`."""
     names = {name for clip_names in by_target.values() for name in clip_names}
     indices = [i for i, item in enumerate(source.items) if item.name in names]
     read_names: list[str] = []
@@ -128,7 +128,9 @@ def _predict_targets(
                 animations.append(Animation("target", result.item.name, "", written_file, 1, 1))
             yield result.clip.video[:1]
 
-    class_probabilities = list(progress(predict_clips(network, videos(), 8), len(indices), "answers", size=lambda _: 1))
+    class_probabilities = list(
+        progress(predict_clips(network, videos(), 8), len(indices), "predictions", size=lambda _: 1)
+    )
     probabilities_by_clip = dict(zip(read_names, class_probabilities))
     predictions = []
     for target, clip_names in by_target.items():
@@ -151,7 +153,7 @@ def _predict_targets(
 
 
 def scale_to_preview(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:
-    """As large as a page shows it: small pictures by whole pixels, so that they stay what they are."""
+    """Scale a clip to the preview size, small frames by pixel repetition so that they stay sharp."""
     height = video.shape[1]
     if height <= PREVIEW_SIDE and PREVIEW_SIDE % height == 0:
         return video.repeat(PREVIEW_SIDE // height, 1).repeat(PREVIEW_SIDE // height, 2)
@@ -159,7 +161,7 @@ def scale_to_preview(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "
 
 
 def tile_clips(cells: Sequence[UInt8[np.ndarray, "_ side side 3"]], gap: int = 4) -> UInt8[np.ndarray, "t h w 3"]:
-    """Clips side by side as one film; a shorter one stands still at its end."""
+    """Tile clips into one animation; shorter clips repeat their last frame."""
     across, length, pitch = min(SHEET_COLUMNS, len(cells)), max(map(len, cells)), PREVIEW_SIDE + gap
     down = math.ceil(len(cells) / across)
     out = np.full((length, down * pitch - gap, across * pitch - gap, 3), 127, np.uint8)
@@ -171,7 +173,7 @@ def tile_clips(cells: Sequence[UInt8[np.ndarray, "_ side side 3"]], gap: int = 4
 
 
 def write_preview(folder: Path, file: str, video: UInt8[np.ndarray, "t h w 3"]) -> str:
-    """An mp4 that any browser plays, and a picture of its middle; of what stands still only that. Returns its name."""
+    """Write an mp4 and a jpg of its middle frame, for static clips only the jpg; return the main file's name."""
     static = bool((video == video[0]).all())
     atomic.write_bytes(folder / f"{file}.jpg", encode_jpeg(video[0 if static else len(video) // 2]))
     if static:

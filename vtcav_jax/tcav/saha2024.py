@@ -1,11 +1,10 @@
-"""The tests as Saha et al. made them, beside ours: *Exploring Explainability in Video Action Recognition*, 2024,
-arXiv:2404.09067.
+"""The tests of Saha et al., *Exploring Explainability in Video Action Recognition*, 2024, arXiv:2404.09067.
 
-Groups are all static concepts with a random set, all dynamic ones with one, and for each concept its static and its
-dynamic clips with a dynamic random set. Each member is told apart from the rest of its group, once for each random set,
-and a two-sided t-test holds the sign counts of those runs against 1/2, with Bonferroni's correction. All runs share
-their concept clips: they are not independent, and the test rejects far too often. The printed p-values count every run
-twice (a run and its opposite vector); they have a column of their own.
+A group consists of all static concepts and a random set, all dynamic concepts and a random set, or the static and the
+dynamic clips of one concept and a dynamic random set. A vector separates each member from the rest of its group, once
+per random set (a run), and a two-sided t-test compares the sign counts of the runs with 1/2, Bonferroni-corrected. The
+runs share their concept clips and are therefore not independent, so that the test rejects too often. The published
+p-values also count every run twice (the run and its opposite vector) and have their own column.
 """
 
 import math
@@ -34,6 +33,7 @@ DEPENDENCE_WARNING = "runs are not independent"
 
 
 def write_saha2024(folder: Path, plan: Plan, grams: Callable[[str], Gram]) -> list[Saha2024Row]:
+    """Run the tests of all groups, stages and classes and write their table."""
     groups = saha2024_groups(plan.clips.concept_clips, plan.comparisons.random_sets)
     rows = []
     for stage in plan.stages:
@@ -46,12 +46,12 @@ def write_saha2024(folder: Path, plan: Plan, grams: Callable[[str], Gram]) -> li
     return rows
 
 
-Members = dict[tuple[str, str], tuple[int, ...]]  # clips by concept and kind
+Members = dict[tuple[str, str], tuple[int, ...]]  # clips by concept and clip type
 Sets = dict[str, tuple[int, ...]]
 
 
 def saha2024_groups(clips: Sequence[ConceptClip], random_sets: dict[str, Sets]) -> dict[str, tuple[Members, Sets]]:
-    """The concepts of each kind; and each concept that has both kinds. With the random sets that complete them."""
+    """Return the members and random sets of each group: concepts of one clip type, or both types of one concept."""
     rows_of: Members = {}
     for i, clip in enumerate(clips):
         if not clip.is_negative:
@@ -97,7 +97,7 @@ def _group_rows(plan: Plan, stage: str, stage_gram: Gram, name: str, members: Me
 
 
 def t_test_against_half(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:
-    """t and two-sided p of the runs' mean sign count against 1/2; NaN where the runs do not vary."""
+    """Return t and two-sided p of the runs' mean sign count against 1/2; NaN where the runs do not vary."""
     from scipy.stats import ttest_1samp
 
     with _ignoring_constant_samples():
@@ -106,7 +106,7 @@ def t_test_against_half(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.
 
 
 def published_t_test(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:
-    """t and p as published: the sign counts against those of the opposite vectors, so that every run counts twice."""
+    """Return t and p as published: sign counts against those of the opposite vectors, which counts every run twice."""
     from scipy.stats import ttest_ind
 
     with _ignoring_constant_samples():

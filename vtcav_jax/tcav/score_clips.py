@@ -1,4 +1,4 @@
-"""New clips by vectors that are there: how much of a concept is in them, when, and what it does to class scores."""
+"""Scores of new clips by a run's concept vectors: presence of each concept over time, and effect on class scores."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,14 +31,14 @@ def score_clips(
     score_fn: str = "logit",
     num_workers: int = 0,
 ) -> tuple[list[ConceptScoreRow], list[ProjectionRow], list[ReadResult]]:
-    """Of every clip that can be read; what could not comes last."""
+    """Score all clips of `source`; return the scores, their parts over time, and the clips that cannot be read."""
     clip_spec = network.clip_spec
     if fingerprint(network.model) != bundle.weights:
         raise ValueError(
-            "the vectors are of another network; give the --model that they were made with, or make new ones"
+            "the vectors belong to another network; pass the --model that they were made with, or repeat the tcav run"
         )
     if not targets:
-        raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
+        raise ValueError(f"pass at least one target; the network has {', '.join(network.labels)}")
     if score_fn not in SCORE_FNS:
         raise ValueError(unknown_name_message("score_fn", [score_fn], SCORE_FNS))
     classes = np.array([network.class_index(name) for name in targets])
@@ -53,8 +53,8 @@ def score_clips(
         stage: jnp.asarray(
             np.stack(
                 [
-                    broadcast_vector(bundle.arrays[n], activation_shapes[stage].shape[1:], bundle.pool)
-                    for n in vector_names
+                    broadcast_vector(bundle.arrays[name], activation_shapes[stage].shape[1:], bundle.pool)
+                    for name in vector_names
                 ]
             )
         )
@@ -96,7 +96,7 @@ def score_clips(
 
 @partial(jax.jit, static_argnames=("pool", "score_fn"))
 def _score_clip(model, video: Array, vectors: dict[str, Array], classes: Array, pool: str, score_fn: str):
-    """Class scores, derivatives (class, vector) and projections (vector, time) of one clip, by stage."""
+    """Return the class scores of one clip and, by stage, derivatives (class, vector) and projections (vector, time)."""
 
     def class_scores(model, video, tapped):
         return SCORE_FNS[score_fn](model(video, tapped))
@@ -108,7 +108,7 @@ def _score_clip(model, video: Array, vectors: dict[str, Array], classes: Array, 
     for stage in stages:
         x, g, v = gradient_result.activations[stage][0], gradient_result.gradients[stage][:, 0], vectors[stage]
         derivatives[stage] = jnp.stack(
-            [(g * one[None]).sum(tuple(range(1, g.ndim))) for one in jnp.broadcast_to(v, (v.shape[0], *x.shape))], 1
+            [(g * vector).sum(tuple(range(1, g.ndim))) for vector in jnp.broadcast_to(v, (v.shape[0], *x.shape))], 1
         )
         positions = x.shape[1] * x.shape[2] if x.ndim == 4 and pool in ("space", "all") else 1
         product = x[None] * jnp.broadcast_to(v, (v.shape[0], *x.shape)) / positions

@@ -1,4 +1,4 @@
-"""Concept vectors with their features, in a file, so that other clips can be scored by them."""
+"""File of a run's concept vectors as feature arrays, to score or explain other clips."""
 
 import json
 import math
@@ -21,9 +21,10 @@ VECTORS_FILE = "vectors.safetensors"
 
 @dataclass(frozen=True)
 class VectorBundle:
-    """Unit vectors by `STAGE|CONCEPT/KIND/AGAINST`, and how the network was read when they were made.
+    """Unit concept vectors by name, `STAGE|CONCEPT/TYPE/NEGATIVES`, with the pooling and network they belong to.
 
-    A clip's classifier score is its (pooled) activation times the vector, times `norm`, plus `intercept`.
+    A clip's classifier logit is the inner product of its (pooled) activation and the vector, times `norm`, plus
+    `intercept`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -36,7 +37,7 @@ class VectorBundle:
 def export_vectors(
     folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
 ) -> Path | None:
-    """Writes them, unless together they are more than the memory that may be used; a vector of 0 is left out."""
+    """Write all vectors except zero vectors; if they exceed the memory budget, write nothing and return None."""
     from safetensors.numpy import save_file
 
     comparisons = plan.comparisons.entries
@@ -47,7 +48,7 @@ def export_vectors(
     intercepts: dict[str, float] = {}
     for stage in plan.stages:
         features, kernel = examples(stage), grams(stage).kernel
-        labels = np.stack([question.label_vector(len(kernel)) for question in comparisons])
+        labels = np.stack([comparison.label_vector(len(kernel)) for comparison in comparisons])
         vectors = fit(kernel, labels, plan.config.fit_config)
         real = np.flatnonzero(vectors.norm > 0)
         mean = np.concatenate([block.mean(0, dtype=np.float64) for block in features.blocks()])
@@ -55,7 +56,7 @@ def export_vectors(
             name = f"{stage}|{comparisons[i].name}"
             arrays[name] = np.ascontiguousarray(vector, np.float32)
             norms[name] = float(vectors.norm[i])
-            # The classifier's origin is the examples' mean, that of activations is 0.
+            # The fitted classifier is relative to the examples' mean, the exported one to an activation of 0
             shift = norms[name] * float(vector.reshape(-1).astype(np.float64) @ mean)
             intercepts[name] = float(vectors.intercept[i]) - shift
     metadata = {"weights": plan.weights_hash, "pool": plan.config.pool, "norm": norms, "intercept": intercepts}
@@ -66,24 +67,26 @@ def export_vectors(
 
 
 def load_vectors(folder: Path) -> VectorBundle:
-    """What a run exported."""
+    """Load the vectors that a run exported."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / VECTORS_FILE
     if not path.is_file():
-        raise ValueError(f"there is no {path}; expected the folder of a --task=tcav run that kept its vectors")
+        raise ValueError(f"{path} does not exist; expected the folder of a `vtcav tcav` run with --export_vectors")
     try:
         with safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["about"])
             names = file.keys()
             return VectorBundle({name: file.get_tensor(name) for name in names}, **metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not what --task=tcav writes ({error}); give the run's command again") from error
+        raise ValueError(f"{path} is damaged ({error}); repeat the tcav run") from error
 
 
 def load_vectors_for(model: Model, folder: Path) -> VectorBundle:
-    """What a run exported, if it is of this network."""
+    """Load the vectors that a run exported; raise ValueError if they belong to another network."""
     bundle = load_vectors(folder)
     if fingerprint(model) != bundle.weights:
-        raise ValueError(f"the vectors in {folder} are of another network; give the --model that they were made with")
+        raise ValueError(
+            f"the vectors in {folder} belong to another network; pass the --model that they were made with"
+        )
     return bundle

@@ -1,4 +1,4 @@
-"""A whole experiment on a network whose answers are known: what it finds, what it refuses, how it is continued."""
+"""Tests of complete experiments on a network with known causes: findings, errors, caching and continuation."""
 
 import csv
 import json
@@ -115,7 +115,7 @@ def test_the_same_again_asks_the_network_nothing(clip_folder, finished):
     other = run_experiment(
         clip_folder, finished.folder.parent / "two", replace(QUICK, seed=1, stages=("pool",)), ("red",)
     )
-    assert other.passes.forwards <= 6  # the cache is for all runs beside it; with another seed other targets are drawn
+    assert other.passes.forwards <= 6  # the cache is shared; another seed draws other targets
     with pytest.raises(ValueError, match="permutations was 499, is 999"):
         run_experiment(clip_folder, finished.folder, replace(QUICK, permutations=999, export_vectors=True))
 
@@ -162,7 +162,7 @@ t.run_experiment(clip_folder, run, t.KILLED, ("red", "moves"))
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["activations", "gradients", "products", "statistics", "steering", "tables"])
 def test_a_killed_run_continues_and_encodes_nothing_twice(clip_folder, tmp_path, phase):
-    """By SIGKILL, which nothing can catch."""
+    """Kill the run by SIGKILL, which cannot be caught."""
     whole = run_experiment(clip_folder, tmp_path / "whole/run", KILLED, ("red", "moves"))
     left = {"activations": 30, "gradients": CLIPS + 9}.get(phase, 10**9)
     command = [sys.executable, "-c", SCRIPT, *map(str, (clip_folder, tmp_path / "part/run", phase, left))]
@@ -182,12 +182,12 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(clip_folder
         raise AssertionError("nothing may be encoded")
 
     monkeypatch.setattr(fill_cache, "stream", never)
-    with pytest.raises(ValueError, match=r"the smallest p possible is 0.05.* 1599 permutations would do"):
+    with pytest.raises(ValueError, match=r"smallest attainable p is 0.05.* at least 1599 permutations are needed"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
-    with pytest.raises(ValueError, match="random sets would do"):
+    with pytest.raises(ValueError, match="random sets are needed"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permute="sets", comparisons=("absolute",)))
     few = replace(QUICK, comparisons=("motion",), permutations=None, correction="bonferroni")  # 8 pairs: 128 choices
-    with pytest.raises(ValueError, match="different ways of exchanging labels, which takes more clips of a concept"):
+    with pytest.raises(ValueError, match=r"distinct label assignments \(more concept clips"):
         run_experiment(clip_folder, tmp_path / "run", few)
     with pytest.raises(ValueError, match="did you mean features"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, stages=("feature", "pool")))
@@ -292,7 +292,7 @@ def test_new_clips_are_explained_by_vectors_that_are_there(clip_folder, finished
         )
     other = Planted()
     other.scale[...] = 2 * jnp.ones(())
-    with pytest.raises(ValueError, match="of another network"):
+    with pytest.raises(ValueError, match="belong to another network"):
         score_clips(replace(NETWORK, model=other), vectors, reds, ("red",))
 
 
@@ -301,7 +301,7 @@ SMALL = replace(QUICK, stages=("pool",), comparisons=("absolute",), permutations
 
 @pytest.mark.slow
 def test_a_finite_step_is_what_really_happens(clip_folder, tmp_path):
-    """And its p is that of the same step along vectors of permuted labels."""
+    """Compare a finite step with forward passes; permuted labels take the same step."""
     results = run_experiment(
         clip_folder, tmp_path / "run", replace(SMALL, sensitivity="finite", export_vectors=True), ("red", "moves")
     )
@@ -326,9 +326,9 @@ def test_a_finite_step_is_what_really_happens(clip_folder, tmp_path):
             assert clips[item.name].derivative == pytest.approx(float(up - down) / (2 * length), rel=1e-3)
     shared = {"cache_dir": tmp_path / "cache"}
     gradient = run_experiment(clip_folder, tmp_path / "gradient", SMALL, ("red",), **shared)
-    assert gradient.passes.forwards == 0  # the cache has them, gradients are the same
+    assert gradient.passes.forwards == 0  # finite steps have stored the same gradients in the cache
     again = next(r for r in gradient.rows if (r.concept, r.clip_type) == ("red", "static"))
-    assert again.derivative > 1.02 * row.derivative > 0  # tanh bends
+    assert again.derivative > 1.02 * row.derivative > 0  # tanh is nonlinear
     same = run_experiment(
         clip_folder,
         tmp_path / "same",
@@ -345,10 +345,10 @@ def test_a_finite_step_is_what_really_happens(clip_folder, tmp_path):
     [
         ({"sensitivity": "integrated"}, False),
         ({"score_fn": "log_prob"}, False),
-        ({"score_fn": "margin"}, True),  # the best other class is the deaf one, and stays where it is
+        ({"score_fn": "margin"}, True),  # the highest other logit is that of deaf, which is constant
         ({"pool": "none", "stages": ("features",)}, False),
         ({"pool": "time", "stages": ("features",)}, False),
-        ({"pool": "all", "stages": ("features",)}, True),  # which is what the next stage does
+        ({"pool": "all", "stages": ("features",)}, True),  # the next stage does the same
     ],
 )
 def test_ways_of_reading_go_through_a_whole_run(clip_folder, finished, tmp_path, change, same):
@@ -429,7 +429,7 @@ def test_the_papers_tests_stand_beside_ours_with_a_warning(clip_folder, finished
     }
     assert {row["note"] for row in rows} == {"runs are not independent"} and {row["n_runs"] for row in rows} == {"3"}
     red = [row for row in rows if row["concept"] == "red" and "blue" in row["group"]]
-    assert len(red) == 2 and all(float(row["tcav_score"]) == 1 for row in red)  # at each run, so that nothing varies
+    assert len(red) == 2 and all(float(row["tcav_score"]) == 1 for row in red)  # in every run: no variation, hence no p
     assert all(row["p"] == row["p_adjusted"] == row["p_as_published"] == "nan" for row in red)
     known = ("layers.0", "layers.1", "layers.2", "layers.3", "pool")
     assert ExperimentConfig(protocol="saha2024").with_protocol(known).stages == ("layers.1", "layers.2", "pool")

@@ -1,4 +1,4 @@
-"""Four devices, and two processes, give the table that one device gives; what happens when memory runs out."""
+"""Tests that four devices or two processes give the same table as one device, and of out-of-memory errors."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def started(folder: Path, run: Path, processes=1, process=0, port=0, **more: str
 def last_words(*running: subprocess.Popen[str]) -> list[list[str]]:
     outputs = [process.communicate(timeout=500) for process in running]
     assert all(process.returncode == 0 for process in running), outputs
-    return [out.splitlines()[-1].split() for out, _ in outputs]  # gloo has its say before
+    return [out.splitlines()[-1].split() for out, _ in outputs]  # earlier lines are gloo's
 
 
 def rows(folder, name="scores.csv"):
@@ -68,7 +68,7 @@ def rows(folder, name="scores.csv"):
 
 
 def assert_same_table(ours, theirs):
-    """Derivatives to a hundred-thousandth of the largest; a permutation or two may change sides."""
+    """Require equal derivatives up to 1e-5 of the largest; a few permutations may be counted differently."""
     assert len(ours) == len(theirs) > 0
     largest = max(abs(float(row["derivative"])) for row in theirs)
     columns = ("tcav_score", "derivative", "derivative_low", "derivative_high", "single_set_min", "single_set_max")
@@ -98,9 +98,9 @@ def test_two_processes_share_the_work_and_write_the_table_of_one(clip_folder, fi
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     words = last_words(*(started(clip_folder, tmp_path / "two/run", 2, process, port) for process in range(2)))
-    assert words[0] == words[1]  # both return everything, also what all of them did together
+    assert words[0] == words[1]  # both return all results and the total passes
     run_info = json.loads((tmp_path / "two/run/run.json").read_text())
-    assert run_info["work"]["forwards"] == int(words[0][2]) > CLIPS + TARGETS  # steering is forward passes as well
+    assert run_info["work"]["forwards"] == int(words[0][2]) > CLIPS + TARGETS  # includes steering
     assert words[0][0] == "2" and run_info["work"]["backwards"] == TARGETS
     assert_same_table(rows(tmp_path / "two/run"), rows(finished.folder))
     names = {path.name for path in (tmp_path / "two/run").iterdir()}
@@ -122,9 +122,9 @@ def test_one_process_is_the_first_and_has_all_the_work():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((None, 2, None), "--num_processes=2 say nothing without --coordinator"),
+        ((None, 2, None), "--num_processes=2 requires --coordinator"),
         (("localhost", 2, 0), "expected HOST:PORT of process 0, or auto"),
-        (("auto", None, None), "give --num_processes and --process_id, as no cluster says them"),
+        (("auto", None, None), "if no cluster environment sets them, pass --num_processes and --process_id"),
     ],
 )
 def test_what_processes_need_to_find_each_other(arguments, message):
@@ -153,4 +153,4 @@ def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(clip_folder, tm
     assert set(sizes) == {8, 6, 4, 3, 2} and small.passes.batch_size == 3
     assert (small.passes.forwards, small.passes.backwards) == (usual.passes.forwards, usual.passes.backwards)
     assert_same_table(rows(small.folder), rows(usual.folder))
-    assert "out of memory: going on with 2 clips at a time" in capsys.readouterr().err
+    assert "out of memory: continuing with 2 clips at a time" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Encoding and products: what is counted, spilled, pooled and padded, and that none of it changes the numbers."""
+"""Tests of encoding and products: batching, padding, pooling and spilling do not change results."""
 
 import os
 import subprocess
@@ -111,7 +111,7 @@ def test_a_row_of_classes_for_each_target(model, videos):
 
 
 def test_a_target_function_is_a_combination_of_logits(model, videos):
-    """Each score's gradient is the sum of the logits' gradients by its derivative to them."""
+    """Compare each score's gradient with the logits' gradients weighted by the score's derivatives."""
     logits = np.asarray(network(model.args[0], jnp.asarray(videos[1])), np.float64)
     each = grams(encoded(model, videos, classes=range(5)))["second"].cross
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -147,7 +147,7 @@ def test_pooled_derivatives_are_steps_at_every_position(model, videos, pool, sha
 
 @pytest.mark.parametrize("mesh", [None, jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",))])
 def test_activations_far_from_0_lose_nothing(mesh):
-    """Mean a thousand times the spread; products of float32, against float64."""
+    """Compare float32 products with float64 ones for a mean of 1000 times the spread."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(60, 3000)) + 1e3 * rng.normal(size=3000)).astype(np.float32)
     g = rng.normal(size=(9, 3000)).astype(np.float32)
@@ -177,12 +177,12 @@ def test_spilling_changes_nothing(model, videos, tmp_path):
     a = np.random.default_rng(0).normal(size=(2, 11))
     ours, theirs = (out.examples["first"].linear_combination(a) for out in (spilled, usual))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"may use 1.86e-05 GiB of memory; name a folder"):
+    with pytest.raises(ValueError, match=r"more than the budget of 1.86e-05 GiB; pass a folder"):
         encoded(model, videos, EncodeConfig(budget=20_000))
 
 
 def test_every_clip_once_and_every_gradient_once(model, videos):
-    """What the network was really given, clip by clip, in programs that were compiled once each."""
+    """Count the clips that the network receives; each program is compiled once."""
     clip_sums = []
 
     def counting(parameters, video, tap=taps.identity_tap):
@@ -194,7 +194,7 @@ def test_every_clip_once_and_every_gradient_once(model, videos):
     jax.effects_barrier()
     sums = np.concatenate([v.sum((1, 2, 3, 4), dtype=np.float64) for v in videos])
     times = [(np.abs(np.array(clip_sums) - s) < 1e-3).sum() for s in sums]
-    # The last clip of each kind fills its last micro-batch up
+    # The last micro-batches of examples and targets are padded with their last clip
     assert times == [1] * 10 + [2] + [1] * 6 + [2] and len(clip_sums) == 20
     assert (out.passes.forwards, out.passes.backwards) == (18, 21)
     programs = compile_count(feature_encoding._activations), compile_count(feature_encoding._gradients)
@@ -228,7 +228,7 @@ def test_out_of_memory_halves_the_micro_batch(capsys):
     out = [o[:real] for _, real, o in map_batches(run, in_memory(videos), (), "clips", 8, runtime)]
     np.testing.assert_allclose(np.concatenate(out), videos.sum((1, 2, 3, 4)), rtol=1e-4, atol=1e-4)
     assert sizes == [8, 4, 2, 2, 2, 2, 2] and runtime.passes.batch_size == 2
-    assert "going on with 2 clips" in capsys.readouterr().err
+    assert "continuing with 2 clips" in capsys.readouterr().err
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         list(map_batches(partial(_never, []), in_memory(videos), (), "clips", 8, runtime))
 
@@ -272,9 +272,9 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
     [
         (lambda m, v: encoded(m, v, stages="poool"), r"no stage named 'poool' \(did you mean pool\?\)"),
         (lambda m, v: encoded(m, v, classes=[5, 7]), "5 classes, 0 to 4; there is no class 5, 7"),
-        (lambda m, v: encoded(m, v, classes=[0.5]), "classes are whole numbers"),
-        (lambda m, v: encoded(m, v, classes=np.zeros((3, 1), int)), "a row for each of 7 targets, got 3"),
-        (lambda m, v: encoded(m, [v[0][:, :2], v[1]]), "must be of one shape and type"),
+        (lambda m, v: encoded(m, v, classes=[0.5]), "classes must be integers"),
+        (lambda m, v: encoded(m, v, classes=np.zeros((3, 1), int)), "one row for each of 7 targets, got 3"),
+        (lambda m, v: encoded(m, [v[0][:, :2], v[1]]), "must have the same shape and dtype"),
         (
             lambda m, v: EncodeConfig("spac", "logits", batch_size=0),
             "pool: .* none, space.*score_fn: .*batch_size: .* at least 1",
@@ -289,11 +289,11 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
         ),
         (
             lambda m, v: compute_gram(features_from_array(v[0]), features_from_array(v[1]), 2),
-            "7 gradients are not the same number",
+            "7 gradients cannot be divided equally",
         ),
         (
             lambda m, v: compute_gram(features_from_array(v[0]), features_from_array(v[1][:, :2])),
-            "must be of one stage",
+            "must be of the same stage",
         ),
     ],
 )  # fmt: skip
@@ -307,6 +307,6 @@ def test_stages_without_a_grid_have_no_space():
         return tap("x", video.reshape(len(video), -1, 3)).mean(1)
 
     video = np.zeros((2, *SHAPE), np.float32)
-    with pytest.raises(ValueError, match=r"x: an activation of shape .96, 3. per clip has no axes known as space"):
+    with pytest.raises(ValueError, match=r"x: an activation of shape .96, 3. per clip has no space and time axes"):
         encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("space"))
     assert encode(tokens, in_memory(video), in_memory(video), [0], "x", EncodeConfig("all")).examples["x"].shape == (3,)

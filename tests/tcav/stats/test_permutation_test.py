@@ -1,4 +1,4 @@
-"""Tests and intervals: golden values, exact p-values by enumeration, uniform p-values of what is no concept."""
+"""Tests of p-values and intervals: golden values, enumeration, and uniform p-values under the null hypothesis."""
 
 from itertools import combinations
 
@@ -26,13 +26,13 @@ DIFFERENCE = FitConfig("mean_difference")
 
 
 @pytest.mark.parametrize(
-    ("runs", "printed", "honest"),
+    ("runs", "published", "correct"),
     [([39, 53, 55, 58], 0.0003811, 0.0150), ([7, 55, 59], 0.431, 0.599)],
 )
-def test_the_papers_two_p_values_and_the_honest_ones(runs, printed, honest):
+def test_published_p_values_and_those_without_double_counting(runs, published, correct):
     shares = np.array(runs) / 60
-    np.testing.assert_allclose(published_t_test(shares)[1], printed, rtol=5e-4)
-    np.testing.assert_allclose(t_test_against_half(shares)[1], honest, rtol=5e-3)
+    np.testing.assert_allclose(published_t_test(shares)[1], published, rtol=5e-4)
+    np.testing.assert_allclose(t_test_against_half(shares)[1], correct, rtol=5e-3)
     assert np.isnan([*t_test_against_half(np.ones(4)), *published_t_test(np.ones(4))]).all()
 
 
@@ -57,15 +57,14 @@ def test_corrections_oracle(method, expected):
 
 def test_a_run_that_cannot_find_anything_is_refused():
     refused = attainable(1 / 21, 144, 0.05, "bonferroni")
-    with pytest.raises(
-        ValueError, match=r"144 tests, bonferroni.*0.0476, corrected 1; 2879 sets would do, or a family of 1"
-    ):
+    message = r"144 tests, correction bonferroni.*0.0476, adjusted 1; .* 2879 sets are needed, or a family of at most 1"
+    with pytest.raises(ValueError, match=message):
         refused.require("sets")
     assert attainable(1 / 2880, 144, 0.05, "bonferroni").possible and refused.n_needed == 2879
     assert not attainable(1 / 2879, 144, 0.05, "holm").possible
-    hopeful = attainable(1 / 1000, 144, 0.05, "bh")  # all together, but none of them alone
-    assert hopeful.possible and not hopeful.can_pass_alone
-    hopeful.require()
+    only_together = attainable(1 / 1000, 144, 0.05, "bh")
+    assert only_together.possible and not only_together.can_pass_alone
+    only_together.require()
 
 
 def toy(seed=0, m=16, n=9, d=60, classes=2, shift=0.0, tilt=0.0):
@@ -76,8 +75,8 @@ def toy(seed=0, m=16, n=9, d=60, classes=2, shift=0.0, tilt=0.0):
     return compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g), classes)
 
 
-def test_label_test_is_what_enumeration_says():
-    """6 clips, 3 of each kind: all 20 choices, by hand, against many permutations."""
+def test_permutation_test_matches_enumeration():
+    """Compare all 20 choices of 3 out of 6 clips with 4999 permutations."""
     gram = toy(m=6)
     signed = label_vector(range(3), range(3, 6), 6)
     rows = np.stack([label_vector(up, set(range(6)) - set(up), 6) for up in combinations(range(6), 3)])
@@ -86,28 +85,28 @@ def test_label_test_is_what_enumeration_says():
     exact = (means >= means[:, :1] - 1e-12).mean(1)
     result = permutation_tests([gram], signed, DIFFERENCE, permutations=4999)[0]
     np.testing.assert_allclose(result.p, exact, atol=0.02)
-    assert result.p_min_attainable == 0.1 and (result.p >= 0.1).all()  # 2 of the 20: itself and its opposite
+    assert result.p_min_attainable == 0.1 and (result.p >= 0.1).all()  # 2 of 20 choices: the observed and its opposite
     np.testing.assert_allclose(result.derivative, derivatives(gram, vectors.unit).mean(1)[:, 0])
 
 
 def test_permuted_labels_stay_in_their_blocks():
     signed = np.array([1.0, -1, 2, -2, 0, 1, -1, 0])
-    twins = np.array([5, 5, 1, 1, 9, 3, 3, 9])
-    drawn = permute_labels(signed, 200, np.random.default_rng(0), twins)
+    pairs = np.array([5, 5, 1, 1, 9, 3, 3, 9])
+    drawn = permute_labels(signed, 200, np.random.default_rng(0), pairs)
     for pair in ([0, 1], [2, 3], [5, 6]):
         assert (np.sort(drawn[:, pair], 1) == np.sort(signed[pair])).all()
         assert 0.3 < (drawn[:, pair[0]] == signed[pair[0]]).mean() < 0.7
     assert (drawn[:, [4, 7]] == 0).all()
     free = permute_labels(signed, 200, np.random.default_rng(0))
     assert (np.sort(free, 1) == np.sort(signed)).all() and len(np.unique(free, axis=0)) > 50
-    assert min_attainable_p(signed, 999, twins) == 2 / 8
+    assert min_attainable_p(signed, 999, pairs) == 2 / 8
     assert min_attainable_p(label_vector([0], range(1, 8), 8), 999) == 1 / 8
     assert min_attainable_p(label_vector(range(20), range(20, 40), 40), 999) == 1e-3
 
 
 @pytest.mark.parametrize("estimator", ["logistic", "mean_difference"])
 def test_p_values_of_random_choices_are_uniform(estimator):
-    """Clips of one kind pose as a concept; the network has a preference. Also by the sign count, which is discrete."""
+    """Test random clips as a concept for a network with a preferred direction, also by the (discrete) sign count."""
     p, sign_p = [], []
     for seed in range(60):
         gram = toy(seed, m=24, classes=1, tilt=1.0)
@@ -122,8 +121,8 @@ def test_p_values_of_random_choices_are_uniform(estimator):
     assert (np.array(sign_p) <= 0.1).mean() <= 0.25
 
 
-def test_a_test_that_ends_early_is_the_same_where_something_is_found():
-    """`max_exceedances` over how many that took, by hand; the same permutations are drawn."""
+def test_a_sequential_test_has_the_same_small_p_values():
+    """Compute the sequential p-value by hand from the same permutations."""
     gram, signed = toy(4, m=30, n=12, tilt=0.6), label_vector(range(10), range(10, 30), 30)
     whole, early = (
         permutation_tests([gram], signed, DIFFERENCE, permutations=999, max_exceedances=e)[0] for e in (None, 20)
@@ -147,8 +146,8 @@ def test_a_test_that_ends_early_is_the_same_where_something_is_found():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("max_exceedances", [None, 8])
-def test_what_is_no_concept_is_found_as_often_as_alpha_says(max_exceedances):
-    """400 trials, of logistic vectors; with 199 permutations exactly 5 % of p-values may be at most 0.05."""
+def test_false_positive_rate_is_alpha(max_exceedances):
+    """Run 400 trials of logistic vectors; with 199 permutations p <= 0.05 has a probability of exactly 5 %."""
     p, step_p = np.empty(400), np.empty(400)
     for seed in range(400):
         gram = toy(1000 + seed, m=36, d=80, classes=1, tilt=1.0)
@@ -175,19 +174,19 @@ def test_a_planted_concept_is_found_by_labels_and_by_sets():
     assert by_set.p_min_attainable == 1 / 11 and (by_set.derivative > 0).all()
 
 
-def test_self_check_tells_sets_that_are_unlike_each_other():
+def test_calibration_detects_sets_that_are_not_exchangeable():
     sets = [np.arange(i, i + 5) for i in range(0, 60, 5)]
     fair = calibrate(toy(1, m=60, tilt=1.0), sets, DIFFERENCE, permutations=99)
     assert fair.n_trials == 24 and fair.rate < 0.2 and fair.interval[0] <= 0.05 <= fair.interval[1]
-    rng = np.random.default_rng(0)  # the clips of a set have something in common that the class looks at
+    rng = np.random.default_rng(0)  # clips of a set share a component that the class depends on
     x, g = rng.normal(size=(60, 40)), rng.normal(size=(20, 40))
     x[:, 0] += 3 * np.repeat(rng.normal(size=12), 5)
     g[:, 0] += 3
-    odd = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
-    assert calibrate(odd, sets, DIFFERENCE, permutations=99).interval[0] > 0.05
+    clustered = compute_gram(feature_store.features_from_array(x), feature_store.features_from_array(g))
+    assert calibrate(clustered, sets, DIFFERENCE, permutations=99).interval[0] > 0.05
 
 
-def test_bootstraps_hold_what_they_say_apart():
+def test_bootstrap_separates_the_sources_of_uncertainty():
     rng = np.random.default_rng(0)
     x, g = rng.normal(size=(80, 30)), np.repeat(rng.normal(size=(1, 30)), 12, 0)
     x[:40, 0] += 5
@@ -207,16 +206,16 @@ def test_bootstraps_hold_what_they_say_apart():
     np.testing.assert_array_equal(same["negatives"].derivative.low, result["negatives"].derivative.low)
 
 
-def test_bootstrap_of_targets_is_that_of_their_derivatives():
+def test_bootstrap_over_targets_matches_scipy():
     gram = toy(3, m=20, n=40, classes=1, tilt=1.0)
     signed = label_vector(range(10), range(10, 20), 20)
     along = derivatives(gram, fit(gram.kernel, signed[None]).unit)[0, :, 0]
-    theirs = stats.bootstrap((along,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
+    expected = stats.bootstrap((along,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
     ours = bootstrap([gram], signed, draws=4000, sources=["targets"])[0]["targets"].derivative
-    np.testing.assert_allclose([ours.low[0], ours.high[0]], [theirs.low, theirs.high], atol=0.08 * along.std())
+    np.testing.assert_allclose([ours.low[0], ours.high[0]], [expected.low, expected.high], atol=0.08 * along.std())
 
 
-def test_quality_knows_a_concept_from_a_choice_of_clips():
+def test_validation_separates_a_concept_from_random_clips():
     gram = toy(2, m=40, shift=6.0)
     concept = validate_vector(gram.kernel, label_vector(range(20), range(20, 40), 40), permutations=99)
     assert concept.auc > 0.95 and concept.p == 0.01 and concept.is_encoded() and concept.split_half > 0.4
@@ -229,25 +228,25 @@ def test_quality_knows_a_concept_from_a_choice_of_clips():
 
 
 def test_clips_of_one_video_share_a_fold():
-    """Each video has a look of its own and is on one side: to know it again is not to know the concept."""
+    """Give each video its own appearance on one side: recognising the video must not count as the concept."""
     rng = np.random.default_rng(0)
     video = np.repeat(np.arange(12), 4)
     x = 3 * rng.normal(size=(12, 200))[video] + rng.normal(size=(48, 200))
     signed = label_vector(range(24), range(24, 48), 48)
-    apart = validate_vector(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
+    grouped = validate_vector(x @ x.T, signed, DIFFERENCE, permutations=39, groups=video)
     mixed = validate_vector(x @ x.T, signed, DIFFERENCE, permutations=39)
     assert mixed.auc > 0.95 and mixed.split_half > 0.55 and mixed.p == 1 / 40
-    assert apart.auc < 0.85 and apart.split_half < 0.5
+    assert grouped.auc < 0.85 and grouped.split_half < 0.5
     for seed in range(5):
         fold = stratified_folds(signed, 5, np.random.default_rng(seed), video)
         assert all(len(set(fold[video == v])) == 1 for v in range(12))
         assert all((np.bincount(fold[side], minlength=5) >= 4).all() for side in (signed > 0, signed < 0))
-    twins = np.r_[np.arange(24), np.arange(24)]  # and each clip of one side has its twin on the other
+    pairs = np.r_[np.arange(24), np.arange(24)]  # each clip of one side has its matched control on the other
     both = validate_vector(
-        x @ x.T, signed, DIFFERENCE, permutations=19, blocks=twins, groups=np.arange(48) // 24 * 50 + video
+        x @ x.T, signed, DIFFERENCE, permutations=19, blocks=pairs, groups=np.arange(48) // 24 * 50 + video
     )
     assert both.n_folds == 5 and 0 <= both.auc <= 1
-    with pytest.raises(ValueError, match=r"clips out of 2 videos .* on each side, got \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"clips from 2 videos .* on each side, got \[1, 3\]"):
         stratified_folds(signed, 5, rng, np.r_[np.zeros(24, int), 1 + np.arange(24) % 3])
 
 
@@ -267,7 +266,7 @@ def test_held_out_auc_by_hand():
     assert ours.n_folds == 4
 
 
-def test_what_has_no_value_has_no_p():
+def test_a_zero_vector_has_no_p():
     same = Gram(np.ones((8, 8)), np.ones((1, 3, 8)), np.ones((1, 3, 3)))
     result = permutation_tests([same], label_vector(range(4), range(4, 8), 8), DIFFERENCE, permutations=19)[0]
     assert np.isnan(result.p).all() and np.isnan(result.derivative).all()
@@ -278,12 +277,12 @@ def test_what_has_no_value_has_no_p():
     [
         (lambda: adjust_p(np.array([0.1, 1.2])), "between 0 and 1"),
         (lambda: adjust_p(P, "sidak"), "one of holm, bh, bonferroni, got 'sidak'"),
-        (lambda: attainable(0.0, 0, 2.0), "smallest p is above 0.*at least one test.*alpha is between"),
+        (lambda: attainable(0.0, 0, 2.0), "smallest p must be above 0.*at least one test.*alpha must be between"),
         (lambda: validate_vector(np.eye(4), label_vector([0], [1, 2, 3], 4)), r"2 clips on each side, got \[1, 3\]"),
-        (lambda: set_permutation_tests([toy()], [np.arange(3)]), "at least one set besides"),
+        (lambda: set_permutation_tests([toy()], [np.arange(3)]), "at least one set in addition"),
         (
             lambda: bootstrap([toy()], label_vector([0], [1], 16), draws=1),
-            r"at least 2 draws.*at least 2 on each side, got \[1, 1\]",
+            r"at least 2 draws.*at least 2 clips on each side, got \[1, 1\]",
         ),
     ],
 )
@@ -294,8 +293,8 @@ def test_errors_say_what_was_expected(call, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 4.0])
-def test_intervals_hold_what_other_clips_would_have_given(shift):
-    """Many features, few clips, a network that stays: the mean over all choices of clips is known from many of them."""
+def test_intervals_cover_the_mean_over_other_clips(shift):
+    """Check coverage with 300 features, 45 clips and a fixed network; 80 samples of clips give the true mean."""
     direction = np.random.default_rng(77).normal(size=300) / 300**0.5
     signed, estimates, low, high = label_vector(range(15), range(15, 45), 45), [], [], []
     for seed in range(80):
@@ -307,7 +306,7 @@ def test_intervals_hold_what_other_clips_would_have_given(shift):
         interval = bootstrap([gram], signed, draws=300, sources=["all"])[0]["all"].derivative
         low.append(interval.low[0])
         high.append(interval.high[0])
-    low, high, truth = np.array(low), np.array(high), np.mean(estimates)
-    assert ((low <= truth) & (truth <= high)).mean() >= 0.86
+    low, high, mean = np.array(low), np.array(high), np.mean(estimates)
+    assert ((low <= mean) & (mean <= high)).mean() >= 0.86
     assert ((low < estimates) & (estimates < high)).all()
     assert (high - low).mean() < 6 * np.std(estimates)  # 3.9 would be exact

@@ -1,4 +1,4 @@
-"""Scores: the oracle of tanh and gelu, networks whose answer is known, ties, stages that say nothing."""
+"""Tests of TCAV scores: an analytic network, networks with known scores, ties, and degenerate stages."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_logit_and_probability_may_disagree():
 
 
 def planted(video, tap=identity_tap):
-    """Class 0 rises with what the first channel has anywhere, class 1 falls with it, class 2 does not see it."""
+    """Return scores of three classes: the first channel raises class 0, lowers class 1 and does not affect class 2."""
     x = tap("x", video)
     brightness = x.mean((1, 2, 3))
     return jnp.stack([jnp.exp(brightness[:, 0]), -jnp.exp(brightness[:, 0]), jnp.tanh(brightness[:, 1])], -1)
@@ -100,7 +100,7 @@ def test_a_network_whose_scores_are_0_and_1(pool, estimator):
         and result.relative_derivative[1, 0] < -0.6
         and abs(result.relative_derivative[2, 0]) < 0.4
     )
-    # Gradients of one direction and many lengths: the sign count still cannot be but 0 or 1
+    # Gradients with one direction and different norms: the sign count is 0 or 1 all the same
     assert (gradient_stats(gram).variation > 1e-3).all() and gradient_stats(gram).degenerate.all()
 
 

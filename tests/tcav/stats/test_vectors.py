@@ -1,4 +1,4 @@
-"""Concept vectors from K alone against primal solutions: the oracle, weights, ragged sets, what is not needed."""
+"""Tests of concept vectors from K alone: golden values, primal solutions, weights, sets of different sizes, solvers."""
 
 import numpy as np
 import pytest
@@ -55,13 +55,16 @@ def test_other_estimators_oracle(probe):
     np.testing.assert_allclose((difference.a @ x)[0], DIFFERENCE, atol=1e-8)
     middle = (x[:10].mean(0) + x[10:].mean(0)) / 2 @ (difference.a @ x)[0]
     np.testing.assert_allclose(difference.intercept, -middle)
-    for alpha, w in RIDGE.items():  # the oracle's sum of squares and labels 0 and 1 are ours at alpha / n, halved
+    for (
+        alpha,
+        w,
+    ) in RIDGE.items():  # golden values have a sum of squares and labels 0 and 1: ours with l2 = alpha / n, halved
         ridge = fit(x @ x.T, y[None], FitConfig("ridge", l2=alpha / 20, relative_l2=False))
         np.testing.assert_allclose((ridge.a @ x)[0] / 2, w, atol=1e-7)
 
 
 def primal(x, signed, lam):
-    """Newton in the features, to machine precision."""
+    """Solve the logistic problem in feature space by Newton's method, to machine precision."""
     used, weights = signed != 0, np.abs(signed) / np.abs(signed).sum()
     x1 = np.c_[x, np.ones(len(x))][used]
     y, weights = np.sign(signed)[used], weights[used]
@@ -82,7 +85,7 @@ def primal(x, signed, lam):
 @pytest.mark.parametrize("lam", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("d", [8, 150])
 def test_gram_solution_is_the_primal_optimum(lam, d):
-    """Weights, unused examples, rows of different lengths; many features or few; separable or not."""
+    """Compare with the primal solution for weights, unused examples, and separable and inseparable sides."""
     x = clips(40, d, 1) + 3
     rng = np.random.default_rng(0)
     signed = np.where(np.arange(40) < 20, 1.0, -1.0)
@@ -104,7 +107,7 @@ def test_gram_solution_is_the_primal_optimum(lam, d):
 
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
 def test_many_small_sets_equal_one_at_a_time(estimator):
-    """The way with a K for each vector, the way with one for all, and the way alone."""
+    """Compare vectors fitted with one K per vector, with a common K, and one at a time."""
     x = clips(200, 300, 2)
     kernel, sets = x @ x.T, np.arange(200).reshape(20, 10)
     signed = np.stack([label_vector(a[: 5 + i], b, 200) for i, (a, b) in enumerate(zip(sets[:5], sets[10:]))])
@@ -130,7 +133,7 @@ def test_properties(estimator):
     order = np.random.default_rng(0).permutation(30)
     shuffled = fit(kernel[np.ix_(order, order)], labels[None, order], training)
     np.testing.assert_allclose(shuffled.unit[0], fitted.unit[0][order], atol=1e-7)
-    scaled = fit(100 * kernel, labels[None], training)  # lambda is relative
+    scaled = fit(100 * kernel, labels[None], training)  # l2 is relative
     np.testing.assert_allclose(scaled.unit[0] * 10, fitted.unit[0], atol=1e-7)
     moved = fit(center_kernel(kernel, np.arange(30.0)), labels[None], training)
     np.testing.assert_allclose(moved.unit[0], fitted.unit[0], atol=1e-6)
@@ -148,7 +151,7 @@ def test_examples_that_are_all_the_same_give_a_vector_of_length_0():
 
 
 def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
-    """Sets of their own, fewer features than clips: what is below 0 must not end the run, nor move the vectors."""
+    """Fit sets with their own K and fewer features than clips: negative eigenvalues must have no effect."""
     x = np.random.default_rng(0).normal(size=(300, 12))
     x[:, 0] += 8
     exact = x @ x.T
@@ -168,7 +171,7 @@ def test_what_does_not_converge_says_so():
     assert not fitted.converged.any() and fitted.iterations[0] == 3 and fitted.residual[0] > 1e-7
     best = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3))
     w, ours = best.a @ x, fitted.a @ x
-    assert np.linalg.norm(w - ours) <= fitted.residual[0] * np.linalg.norm(ours)  # what the residual promises
+    assert np.linalg.norm(w - ours) <= fitted.residual[0] * np.linalg.norm(ours)  # the bound given by the residual
 
 
 def test_an_iteration_is_one_product(monkeypatch):
@@ -181,8 +184,8 @@ def test_an_iteration_is_one_product(monkeypatch):
 
 
 def test_products_that_rounding_left_below_zero():
-    """Small sets out of many clips are solved each with its own K, of which float32 may leave no Cholesky factor."""
-    x = clips(400, 3, 7)  # clips that differ along a few directions, as frozen ones do
+    """Fit small sets with their own float32 K, for which Cholesky can fail."""
+    x = clips(400, 3, 7)  # clips that differ in few directions, like frozen clips
     kernel = x @ x.T
     wrong = 1e-7 * np.abs(kernel).max() * np.random.default_rng(0).normal(size=kernel.shape)
     signed = np.stack([label_vector(range(i, i + 12), range(i + 200, i + 212), 400) for i in range(0, 180, 15)])
@@ -203,7 +206,7 @@ def test_optax_finds_the_same_vectors(estimator, is_own_kernel):
     signed = np.stack([label_vector(rows[:10], rows[10:], len(x), balanced=True) for rows in chosen])
     host, device = (fit(x @ x.T, signed, FitConfig(estimator, solver=solver)) for solver in ("host", "optax"))
     assert device.converged.all() and (device.residual <= 1e-7).all()
-    # Each is within its residual of the optimum
+    # Each solution is within its residual of the optimum
     ours, other = (fitted.a @ x for fitted in (host, device))
     assert (np.linalg.norm(ours - other, axis=1) <= 2e-7 * host.norm).all()
     np.testing.assert_allclose(device.intercept, host.intercept, atol=1e-6)
@@ -217,12 +220,12 @@ def test_balanced_labels_weigh_both_sides_alike():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda k: fit(k, np.ones((2, 4))), "both sides, those in rows 0, 1"),
+        (lambda k: fit(k, np.ones((2, 4))), "both sides; rows 0, 1"),
         (lambda k: fit(k * np.nan, np.array([[1.0, -1, 0, 0]])), "not finite"),
         (lambda k: fit(k, np.array([[1.0, -1, 0, 0]]), FitConfig(l2=0.0)), "l2: expected more than 0, got 0"),
         (lambda k: FitConfig("svm"), "one of logistic, ridge, mean_difference, got 'svm'"),
         (lambda k: label_vector([0], [], 4), "negative needs at least one example"),
-        (lambda k: label_vector([0, 7], [0, -1], 4), "there is no 7, -1; an example may be named once"),
+        (lambda k: label_vector([0, 7], [0, -1], 4), "there is no example 7, -1; an example must be listed only once"),
     ],
 )
 def test_errors_say_what_was_expected(call, message):

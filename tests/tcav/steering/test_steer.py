@@ -1,4 +1,4 @@
-"""Vectors with their features: moves that are made against derivatives, controls, what a later stage sees of them."""
+"""Tests of steering: moves compared with derivatives, random controls, and propagation to a later stage."""
 
 import jax
 import jax.numpy as jnp

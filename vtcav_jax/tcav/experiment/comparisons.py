@@ -1,4 +1,4 @@
-"""The tests of an experiment: which clips stand against which, and which of them may change places."""
+"""Comparisons of an experiment: concept clips, negatives, and which of them a permutation test may exchange."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ GROUP = "group"  # the other concepts and the random clips, each with the same w
 
 @dataclass(frozen=True)
 class Comparison:
-    """Is the class more sensitive to these clips than to those? Asked of each class and stage.
+    """One hypothesis, tested for each class and stage (layer): the class is more sensitive to concept than negatives.
 
-    `pairs` are clips with their twins; `sets` are the random sets that `negative` consists of, by name; `weights` are
-    those of the negatives, where they differ.
+    `pairs` are dynamic clips with their matched controls, `random_sets` the random sets that the negatives consist of,
+    by name, `negative_weights` the weights of the negatives, empty if all are 1.
     """
 
     comparison_type: str
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def seed(self) -> int:
-        """Of its own, so that it does not matter what else is asked."""
+        """Seed that depends on the name only, so that results do not depend on the other comparisons."""
         return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8])
 
     def label_vector(self, count: int) -> Float[np.ndarray, " m"]:
@@ -61,7 +61,7 @@ class Comparison:
         return out
 
     def min_attainable_p(self, config: ExperimentConfig) -> float:
-        """The least p that can come out."""
+        """Return the smallest p-value that the test can give."""
         if config.permute == "sets" and self.random_sets:
             return 1 / (1 + len(self.random_sets))
         count = 1 + max(*self.positive_clips, *self.negative_clips)
@@ -70,15 +70,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All tests, and what could not be asked, in words."""
+    """All comparisons of an experiment, with notes about those that are not possible."""
 
     entries: tuple[Comparison, ...]
     notes: tuple[str, ...]
-    random_sets: dict[str, dict[str, tuple[int, ...]]]  # the random sets of each kind: their clips by name
+    random_sets: dict[str, dict[str, tuple[int, ...]]]  # clips of the random sets, by clip type and name
 
 
 def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) -> Comparisons:
-    """The tests that `clips` allow, in the order of concept and kind."""
+    """Return the comparisons that `clips` allow, ordered by concept and clip type."""
     rows_of: dict[tuple[str, str], tuple[int, ...]] = {}
     for i, clip in enumerate(clips):
         rows_of[clip.concept, clip.clip_type] = (*rows_of.get((clip.concept, clip.clip_type), ()), i)
@@ -101,15 +101,16 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
         if not random_sets[clip_type] and rows_of_any_type:
             random_sets[clip_type] = rows_of_any_type
             notes.append(
-                f"no random set has {clip_type} clips: those of other kinds stand in, which may differ in kind only"
+                f"no random set has {clip_type} clips; random clips of other types are used, so that the clip type"
+                " alone can cause a difference"
             )
     if not random_names and "absolute" in config.comparisons:
-        notes.append(f"there are no random sets ({NEGATIVE_PREFIX}...): no concept can be tested against them")
+        notes.append(f"there are no random sets ({NEGATIVE_PREFIX}...), so no concept is compared with random clips")
     for concept in concepts:
         for clip_type in clip_types:
             concept_rows = rows_of.get((concept, clip_type), ())
             if not concept_rows:
-                notes.append(f"{concept} has no {clip_type} clips, so it is not tested as such")
+                notes.append(f"{concept} has no {clip_type} clips and is not tested as a {clip_type} concept")
                 continue
             others = [
                 (name, rows_of[name, clip_type])
@@ -161,8 +162,8 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
         if min(len(comparison.positive_clips), len(comparison.negative_clips)) < 2
     ]
     notes += [
-        f"{comparison.name}: {len(comparison.positive_clips)} clips against {len(comparison.negative_clips)}, and"
-        f" a test needs 2 of each"
+        f"{comparison.name} is not tested: {len(comparison.positive_clips)} concept clips and"
+        f" {len(comparison.negative_clips)} negatives, at least 2 of each are needed"
         for comparison in too_small
     ]
     return Comparisons(
@@ -173,7 +174,7 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
 def _equal_weights(
     concept_rows: Sequence[int], members: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The clips of all members, and weights by which each member counts as much and all of them as much as `here`."""
+    """Return the clips of all members, and weights with the same sum for all members, in total `len(concept_rows)`."""
     rest = tuple(i for rows in members for i in rows)
     return rest, tuple(len(concept_rows) / len(members) / len(rows) for rows in members for _ in rows)
 
@@ -181,7 +182,7 @@ def _equal_weights(
 def match_controls(
     clips: Sequence[ConceptClip], dynamic: Sequence[int], controls: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    """Dynamic clips with their controls: by the table, or in sets made by hand by the file's name."""
+    """Return pairs of dynamic clips and their matched controls, by concepts.csv or else by equal file names."""
     by_file = {clips[i].file: i for i in dynamic}
     by_name = {PurePosixPath(clips[i].file).name: i for i in dynamic}
     pairs = []

@@ -1,4 +1,4 @@
-"""What a network costs, from shapes alone: nothing is computed but one product, for the speed of the device."""
+"""Cost of a network's forward pass, estimated from its trace and from the speed of one matrix product."""
 
 import math
 import time
@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-REACHED_EFFICIENCIES = 0.6, 0.15  # of a large product's speed that networks reach, large ones and small
+REACHED_EFFICIENCIES = 0.6, 0.15  # speed of large and of small networks relative to a large matrix product
 
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """Of one clip forward: operations of products and convolutions, and bytes of everything in between."""
+    """Floating-point operations of products and convolutions and bytes of all intermediate results, for one clip."""
 
     flop: float
     bytes: float
@@ -26,7 +26,7 @@ def forward_cost(model: Any, clip_shape: tuple[int, ...]) -> ForwardCost:
 
 
 def matmul_flops() -> float:
-    """Operations a second of a float32 product on the first device."""
+    """Measure the floating-point operations per second of a float32 product on the default device."""
     a = jnp.ones((1024, 1024))
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(a))
@@ -47,7 +47,7 @@ def _jaxpr_cost(jaxpr: Any) -> ForwardCost:
         if inner:
             parts = [_jaxpr_cost(part) for part in inner]
             flop += repeats * sum(part.flop for part in parts)
-            size += max(part.bytes for part in parts)  # of a loop's rounds one is there at a time
+            size += max(part.bytes for part in parts)  # a loop holds one iteration at a time
             continue
         size += sum(math.prod(a.shape) * a.dtype.itemsize for a in out)
         left, right = ([*(v.aval.shape for v in equation.invars if hasattr(v.aval, "shape")), (), ()])[:2]
@@ -61,7 +61,7 @@ def _jaxpr_cost(jaxpr: Any) -> ForwardCost:
 
 
 def _inner_jaxprs(value: Any) -> list[Any]:
-    """The programs within an equation's parameter: bodies of loops, branches, calls."""
+    """Return the programs in an equation's parameter: loop bodies, branches and calls."""
     values = value if isinstance(value, (tuple, list)) else [value]
-    jaxprs = [getattr(each, "jaxpr", each) for each in values]
-    return [each for each in jaxprs if hasattr(each, "eqns")]
+    jaxprs = [getattr(entry, "jaxpr", entry) for entry in values]
+    return [jaxpr for jaxpr in jaxprs if hasattr(jaxpr, "eqns")]

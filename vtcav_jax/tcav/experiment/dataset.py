@@ -1,4 +1,4 @@
-"""Which clips an experiment looks at, found and checked before any of them goes through the network."""
+"""Selection and checks of an experiment's clips before any of them is encoded."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ConceptClipSource:
-    """Concept clips as a source, letterboxed: what an object is cut out of must not be cut once more."""
+    """Concept clips as a source; they are letterboxed, since a crop of an object must not be cropped again."""
 
     clips: tuple[ConceptClip, ...]
     spec: str = "concepts"
@@ -53,7 +53,7 @@ class ConceptClipSource:
 
 @dataclass(frozen=True)
 class ClipSelection:
-    """Some items of a source: their numbers, names, and keys, which tell content and geometry."""
+    """Some items of a source: indices, names, and cache keys that depend on content and clip geometry."""
 
     source: Source
     items: tuple[int, ...]
@@ -72,7 +72,7 @@ class ClipSelection:
 
 @dataclass(frozen=True)
 class TargetClass:
-    """A class and the clips, as rows of the targets, at which its score is followed."""
+    """A target class and its target clips, as rows of the target selection."""
 
     name: str
     index: int  # of the logit
@@ -82,11 +82,11 @@ class TargetClass:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found out about the files."""
+    """Results of checking the files."""
 
     unreadable: dict[str, str]
-    short_clips: tuple[str, ...]  # frames come twice
-    duplicate_targets: tuple[str, ...]  # targets that are the same clip as an earlier one
+    short_clips: tuple[str, ...]  # shorter than a clip: frames are repeated
+    duplicate_targets: tuple[str, ...]  # targets with the same content as an earlier one
     notes: tuple[str, ...] = ()
 
 
@@ -95,14 +95,14 @@ class ExperimentClips:
     """The clips of an experiment."""
 
     concepts: ClipSelection
-    concept_clips: tuple[ConceptClip, ...]  # those of `concepts`
+    concept_clips: tuple[ConceptClip, ...]  # in the order of `concepts`
     targets: ClipSelection
     classes: tuple[TargetClass, ...]
     preflight: Preflight
 
     @property
     def video_ids(self) -> Int[np.ndarray, " m"]:
-        """A number for the video that each concept clip was cut out of; its own where that is not known."""
+        """Source video index of each concept clip; one index per clip family where the video is unknown."""
         return np.unique([clip.source_sha256 or clip.family for clip in self.concept_clips], return_inverse=True)[1]
 
 
@@ -116,11 +116,14 @@ def select_clips(
     max_clips: int | None,
     seed: int,
 ) -> ExperimentClips:
-    """Chooses the targets' clips and checks all files; a clip in two places is refused, one that is broken left out."""
+    """Select the target clips and check all files; unreadable ones are left out.
+
+    Raises ValueError if a concept clip is also a target clip, or if a class has no readable clip.
+    """
     with concerning("targets"):
         class_clips = {name: clips_of_class(network, name, source, max_clips, seed) for name in dict.fromkeys(targets)}
     if not class_clips:
-        raise ValueError(f"name at least one target; the network has {', '.join(network.labels)}")
+        raise ValueError(f"pass at least one target; the network has {', '.join(network.labels)}")
     items = sorted({i for _, rows, _ in class_clips.values() for i in rows})
     content_keys, unreadable, short_clips = {}, {}, []
     for i in items:
@@ -158,10 +161,11 @@ def select_clips(
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(
-            f"none of the clips of {', '.join(empty)} in {source.spec} can be read; see them with a player"
+            f"none of the clips of {', '.join(empty)} in {source.spec} can be decoded; check that they play in a media"
+            " player"
         )
     notes = tuple(
-        f"{source.spec} says nothing about {target.name}: all its clips are taken for it"
+        f"{source.spec} has no labels for {target.name}: all its clips are used"
         for target in classes
         if not target.is_labelled
     )
@@ -176,7 +180,7 @@ def select_clips(
 def clips_of_class(
     network: Network, name: str, source: Source, max_clips: int | None, seed: int
 ) -> tuple[int, list[int], bool]:
-    """The class's logit, the items that are labelled with it, and whether they are labelled at all."""
+    """Return the class's logit index, its items (all if the source has no labels), and whether there are labels."""
     index = network.class_index(name)
     head, head_slice = next(
         (head, head_slice)
@@ -190,7 +194,7 @@ def clips_of_class(
     label_index = source.heads[head].index(answer) if is_labelled else None
     rows = [i for i, item in enumerate(source.items) if not is_labelled or item.labels.get(head) == label_index]
     if not rows:
-        raise ValueError(f"no clip of {source.spec} is labelled {head}:{answer}; give others, or more of them")
+        raise ValueError(f"no clip of {source.spec} has the label {head}:{answer}; use other or more clips")
     if max_clips is not None and len(rows) > max_clips:
         subset = np.random.default_rng([seed, index]).permutation(len(rows))[:max_clips]
         rows = [rows[i] for i in sorted(subset)]
@@ -198,7 +202,7 @@ def clips_of_class(
 
 
 def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[str]) -> str | None:
-    """Why a file cannot be read, if so; its name goes to `short` where frames must come twice."""
+    """Return why a file cannot be read, or None; append its name to `short_clips` if frames must be repeated."""
     try:
         index = probe(path)
         if select_frames(index.times, index.duration, clip_spec).padded:

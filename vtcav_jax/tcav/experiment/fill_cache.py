@@ -1,4 +1,4 @@
-"""From files to the cache: every clip that is not there yet goes through the network once, and is kept at once."""
+"""Encoding of clips into the cache: each missing clip goes through the network once and is stored immediately."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ from vtcav_jax.tcav.features.microbatches import Batch, ClipBatches, in_memory
 
 
 def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
-    """Of the concept clips: forward, as far as the deepest stage that any of them lacks. What failed is returned.
+    """Compute the missing activations of concept clips, up to the deepest stage needed; return the clips that failed.
 
-    Each process takes a share of the clips; afterwards all are there.
+    Each process encodes a share of the clips; on return all of them are in the cache.
     """
-    # What one process finds missing another may have made already
+    # Process 0 decides, since another process may already have stored some of the entries
     rows = distributed.broadcast_from_main([same[0] for same in plan.forward_missing.values()])
-    stages = [s for s in plan.stages if not all(plan.store.has(plan.example_key(row, s)) for row in rows)]
+    stages = [stage for stage in plan.stages if not all(plan.store.has(plan.example_key(row, stage)) for row in rows)]
     local_rows, failures = distributed.local_share(rows), []
     if local_rows and stages:
         encode_config = _with_batch_size(plan.config.encode_config, len(local_rows))
@@ -41,15 +41,19 @@ def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
 
 
 def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
-    """Of the targets: forward once, and backward once for each class, for all stages together."""
+    """Compute the missing scores and gradients of target clips, all stages at once; return the clips that failed."""
     missing = {
         int(row): tuple(classes)
         for row, classes in distributed.broadcast_from_main(list(plan.backward_missing.items()))
     }
     stages = [
-        s
-        for s in plan.stages
-        if not all(plan.store.has(plan.gradient_key(row, k, s)) for row, classes in missing.items() for k in classes)
+        stage
+        for stage in plan.stages
+        if not all(
+            plan.store.has(plan.gradient_key(row, index, stage))
+            for row, classes in missing.items()
+            for index in classes
+        )
     ] or list(plan.stages[:1])
     rows_by_classes: dict[tuple[int, ...], list[int]] = {}
     for row in distributed.local_share(list(missing)):
@@ -70,10 +74,7 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
 
 
 def target_batches(plan: Plan, runtime: Runtime) -> tuple[ClipBatches, list[int]]:
-    """The targets of all classes, to be gone through any number of times: in memory if they fit, else read each time.
-
-    And which rows they are.
-    """
+    """Return the target clips of all classes, in memory if they fit into the budget, and their rows."""
     rows = sorted({row for target in plan.clips.classes for row in target.rows})
     clips = replace(_stream_clips(plan, plan.clips.targets, rows, runtime, [])[0], exact=True)
     fits = 4 * math.prod(clips.shape) * len(rows) <= plan.config.budget
@@ -81,11 +82,11 @@ def target_batches(plan: Plan, runtime: Runtime) -> tuple[ClipBatches, list[int]
 
 
 def _gather_failures(local_failures: Sequence[ReadResult], selection: ClipSelection) -> list[ReadResult]:
-    """Of all processes; they wait for each other here."""
+    """Return the failures of all processes, after waiting for them."""
     failures = [
-        each
+        failure
         for part in distributed.all_gather([(read.index, read.failure) for read in local_failures])
-        for each in part
+        for failure in part
     ]
     return [ReadResult(index, selection.source.items[index], None, failure) for index, failure in failures]
 
@@ -101,7 +102,7 @@ def _with_batch_size(encode_config: EncodeConfig, n_clips: int) -> EncodeConfig:
 def _stream_clips(
     plan: Plan, selection: ClipSelection, rows: Sequence[int], runtime: Runtime, failures: list[ReadResult]
 ) -> tuple[ClipBatches, list[int]]:
-    """The clips in these rows, less those that fail; the list fills with the rows as their clips are read."""
+    """Return the readable clips of these rows, and a list to which their rows are added as they are read."""
     rows_read: list[int] = []
     row_of = {selection.items[row]: row for row in rows}
 

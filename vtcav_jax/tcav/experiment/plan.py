@@ -1,4 +1,4 @@
-"""What an experiment will do, worked out before it does anything: what is wrong is said now, and what it will cost."""
+"""Plan of an experiment, made before anything is encoded: stages (layers), clips, comparisons, cost and power."""
 
 import math
 from collections import Counter
@@ -21,13 +21,13 @@ from vtcav_jax.tcav.features.encode import stage_shapes
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
 
 MAX_PLAN_LINES = 8
-# Seconds of a vector, more for each pair of examples, and of a row, on a core of 2020
+# Seconds per vector, per vector and pair of examples, and per table row, on one CPU core of 2020
 SECONDS_PER_VECTOR, SECONDS_PER_PAIR, SECONDS_PER_ROW = 2e-5, 3e-9, 1e-2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`keys` are where activations, gradients and scores are kept, by stage and clip."""
+    """A planned experiment, with the cache keys of its activations, gradients and scores."""
 
     network: Network
     config: ExperimentConfig
@@ -43,7 +43,7 @@ class Plan:
         return content_key("activation", self.base_key, self.clips.concepts.keys[row], stage)
 
     def gradient_key(self, row: int, class_index: int, stage: str | None) -> str:
-        """Without a stage it is the class score's."""
+        """Return the key of a gradient, or of the class score if `stage` is None."""
         s = self.config
         score_key = [
             s.score_fn,
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def forward_missing(self) -> dict[str, list[int]]:
-        """By content, the concept clips that some stage lacks: equal ones are encoded once."""
+        """Rows of the concept clips with missing activations, grouped by content, which is encoded once."""
         missing: dict[str, list[int]] = {}
         for row, key in enumerate(self.clips.concepts.keys):
             if any(not self.store.has(self.example_key(row, stage)) for stage in self.stages):
@@ -62,12 +62,12 @@ class Plan:
 
     @property
     def backward_missing(self) -> dict[int, tuple[int, ...]]:
-        """By target, the classes whose gradient some stage lacks."""
+        """Classes with missing gradients, by row of the target clip."""
         missing: dict[int, tuple[int, ...]] = {}
         for target in self.clips.classes:
             for row in target.rows:
-                places = (self.gradient_key(row, target.index, stage) for stage in (None, *self.stages))
-                if not all(map(self.store.has, places)):
+                keys = (self.gradient_key(row, target.index, stage) for stage in (None, *self.stages))
+                if not all(map(self.store.has, keys)):
                     missing[row] = tuple(dict.fromkeys((*missing.get(row, ()), target.index)))
         return missing
 
@@ -82,17 +82,15 @@ class Plan:
         return attainable(p_min, self.family_size, s.alpha, s.correction)
 
     def require(self) -> None:
-        """Refuses what cannot find anything, with what would do."""
+        """Raise ValueError if no finding is possible, with what is missing."""
         if not self.comparisons.entries:
-            reason = (
-                "; ".join(self.comparisons.notes) or "the sets have neither random ones nor controls nor other concepts"
-            )
+            reason = "; ".join(self.comparisons.notes) or "there are no random sets, controls or other concepts"
             raise ValueError(f"there is nothing to test: {reason}")
         self.attainable.require(self.shortfall)
 
     @property
     def shortfall(self) -> str:
-        """What there would have to be more of for smaller p-values."""
+        """Quantity that must increase for smaller p-values, in words."""
         if self.config.permute == "sets":
             return "random sets"
         s, n_needed = self.config, self.attainable.n_needed
@@ -101,11 +99,11 @@ class Plan:
         )
         if attainable(p_min, self.family_size, s.alpha, s.correction).possible:
             return "permutations"
-        return "different ways of exchanging labels, which takes more clips of a concept or more random ones,"
+        return "distinct label assignments (more concept clips or more random clips)"
 
     @property
     def n_vectors(self) -> int:
-        """To be trained: the concepts', for each stage, with all that their statistics need."""
+        """Number of vectors to be trained: of all comparisons and stages, with their statistics."""
         s = self.config
         per_stage = sum(
             1
@@ -128,7 +126,7 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of host memory for the products of the largest stage."""
+        """Bytes of host memory for the features and products of the largest stage."""
         m = len(self.clips.concepts)
         n = sum(len(target.rows) for target in self.clips.classes)
         largest = max(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
@@ -136,7 +134,7 @@ class Plan:
 
     @property
     def n_moves(self) -> int:
-        """Forward passes of targets along vectors, at most: for finite steps, and for the steering of findings."""
+        """Maximum number of forward passes of moved target clips, for finite steps and for steering."""
         s, n = self.config, len({row for target in self.clips.classes for row in target.rows})
         n_tests = len(self.comparisons.entries) * len(self.stages)
         moves_per_test = 1 + (s.permutations or 0) if s.sensitivity == "finite" else 0
@@ -148,7 +146,7 @@ class Plan:
         return 2 * n * (n_tests * (moves_per_test + (1 + s.steering_controls if s.steering_controls else 0)) + checks)
 
     def encoding_seconds(self) -> tuple[float, float]:
-        """Between which it will be, by the network's operations; `trial.trial` measures instead."""
+        """Estimate the shortest and longest encoding time from the network's operations (`time_batch` measures it)."""
         flop, speed = (
             cost_estimate.forward_cost(self.network.model, self.network.clip_spec.shape).flop,
             cost_estimate.matmul_flops(),
@@ -162,7 +160,7 @@ class Plan:
         return fast, slow
 
     def statistics_seconds(self) -> float:
-        """At most: tests that find nothing end early."""
+        """Estimate the maximum time of the statistics; tests without an effect stop early."""
         n_examples = [len(q.positive_clips) + len(q.negative_clips) for q in self.comparisons.entries] or [0]
         return (
             self.n_vectors * (SECONDS_PER_VECTOR + SECONDS_PER_PAIR * float(np.mean(n_examples)) ** 2)
@@ -174,7 +172,7 @@ class Plan:
         return self.describe(None)
 
     def describe(self, measured_seconds: float | None) -> str:
-        """All of it for a person; `require` says what is in the way. `encoding`: its seconds, if they were measured."""
+        """Return the plan as text, with the encoding time of `time_batch` (in seconds) or an estimate."""
         clips, s = self.clips, self.config
         concept_selection, preflight = clips.concepts, clips.preflight
         missing_forward, missing_backward = self.forward_missing, self.backward_missing
@@ -192,34 +190,34 @@ class Plan:
         lines = [
             f"targets        {classes}; {s.score_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
-            f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them different",
+            f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them distinct",
             *(f"                 {concept}, {clip_type}: {n}" for (concept, clip_type), n in sizes.items()),
             f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
             f" {len(set(concept_selection.keys)) - len(missing_forward)} and"
             f" {len(clips.targets) - len(missing_backward)} are in the cache",
-            f"backwards      {sum(map(len, missing_backward.values()))}, for all stages together",
-            f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(clips.classes)} classes a"
-            f" family of {self.family_size}, {s.correction}",
-            f"vectors        {self.n_vectors:,}, with {s.permutations} permutations a test",
-            f"memory         {_format_bytes(self.memory_bytes)} of the host for products, up to"
-            f" {_format_bytes(device_bytes)} of the device",
-            f"disk           {_format_bytes(self.disk_bytes)} more in {self.store.folder}",
-            *([f"moves          up to {self.n_moves:,} forwards of targets along vectors"] if self.n_moves else []),
-            f"time           roughly {time_text} for"
-            f" encoding{'' if measured_seconds is None else ', by one batch,'} and up to"
+            f"backwards      {sum(map(len, missing_backward.values()))}, each for all stages",
+            f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(clips.classes)} classes:"
+            f" a family of {self.family_size} tests, correction {s.correction}",
+            f"vectors        {self.n_vectors:,}, with {s.permutations} permutations per test",
+            f"memory         {_format_bytes(self.memory_bytes)} of host memory for products, up to"
+            f" {_format_bytes(device_bytes)} of device memory",
+            f"disk           {_format_bytes(self.disk_bytes)} will be added to {self.store.folder}",
+            *([f"moves          up to {self.n_moves:,} forward passes of moved targets"] if self.n_moves else []),
+            f"time           about {time_text} for encoding"
+            f" ({'estimated' if measured_seconds is None else 'from one timed batch'}) and up to"
             f" {_format_seconds(self.statistics_seconds())} for statistics",
-            *_format_list("cannot be read", [f"{name}: {problem}" for name, problem in preflight.unreadable.items()]),
-            *_format_list("shorter than a clip, frames come twice", preflight.short_clips),
-            *_format_list("the same clip as another target, left out", preflight.duplicate_targets),
+            *_format_list("unreadable", [f"{name}: {problem}" for name, problem in preflight.unreadable.items()]),
+            *_format_list("shorter than a clip, so that frames are repeated", preflight.short_clips),
+            *_format_list("identical to another target and left out", preflight.duplicate_targets),
             *(f"note: {note}" for note in (*preflight.notes, *self.comparisons.notes)),
         ]
         if self.comparisons.entries:
             lines.append(_format_attainable(self.attainable, self.shortfall))
             too_few = [q for q in self.comparisons.entries if q.min_attainable_p(s) * self.family_size > s.alpha]
             if too_few and self.attainable.possible and s.correction != "bh":
-                smallest_p_lines = [f"{q.name}: smallest p {q.min_attainable_p(s):.3g}" for q in too_few]
+                smallest_p_lines = [f"{q.name}: smallest attainable p {q.min_attainable_p(s):.3g}" for q in too_few]
                 lines += _format_list(
-                    f"too few clips to pass alone in a family of {self.family_size}", smallest_p_lines
+                    f"with too few clips to be significant alone in a family of {self.family_size}", smallest_p_lines
                 )
         return "\n".join(lines)
 
@@ -232,7 +230,7 @@ def plan_experiment(
     config: ExperimentConfig,
     store: Cache,
 ) -> Plan:
-    """Reads no more than the files' bytes and indices."""
+    """Plan an experiment; files are hashed and their indices read, but no clip is decoded."""
     clip_spec = network.clip_spec
     network_stages = tap.stages_of(network.model)
     config = config.with_protocol(network_stages)
@@ -250,7 +248,7 @@ def plan_experiment(
 
 
 def drop_unreadable(plan: Plan) -> Plan:
-    """After encoding: the plan for what could be decoded."""
+    """Return the plan without the clips that could not be decoded, to be called after encoding."""
     clips = plan.clips
     cached_rows = [
         row
@@ -265,7 +263,7 @@ def drop_unreadable(plan: Plan) -> Plan:
         replace(target, rows=tuple(row for row in target.rows if row not in lost_rows)) for target in clips.classes
     )
     if empty := [target.name for target in classes if not target.rows]:
-        raise ValueError(f"none of the clips of {', '.join(empty)} could be read; see failures.csv")
+        raise ValueError(f"none of the clips of {', '.join(empty)} could be decoded; see failures.csv")
     readable_clips = replace(
         clips, concepts=clips.concepts.take(cached_rows), concept_clips=concept_clips, classes=classes
     )
@@ -275,11 +273,11 @@ def drop_unreadable(plan: Plan) -> Plan:
 
 
 def _format_attainable(best: Attainable, shortfall: str) -> str:
-    """What the best outcome is worth."""
-    text = f"attainable p   {best.p_min:.3g}, corrected {best.p_corrected:.3g} in a family of {best.family_size}"
+    """Return the plan's line about the smallest attainable p-value."""
+    text = f"attainable p   {best.p_min:.3g}, adjusted {best.p_corrected:.3g} in a family of {best.family_size}"
     if not best.possible:
-        return f"{text}: not below alpha {best.alpha:g}; REFUSED, {best.n_needed} {shortfall} would do"
-    return text + ("" if best.can_pass_alone else "; one finding alone could not pass, several can")
+        return f"{text}: above alpha {best.alpha:g}, REFUSED; at least {best.n_needed} {shortfall} are needed"
+    return text + ("" if best.can_pass_alone else "; a single finding cannot be significant, several together can")
 
 
 def _format_list(title: str, lines: Sequence[str]) -> list[str]:

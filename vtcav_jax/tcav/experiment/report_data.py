@@ -1,4 +1,4 @@
-"""What a page shows beside the tables: when in its clip a derivative arises, and which vectors say the same."""
+"""Data of the report page in addition to the tables: temporal profiles of derivatives, and cosines between vectors."""
 
 import math
 from collections.abc import Callable
@@ -21,12 +21,12 @@ DERIVATIVE_PROFILES_NPZ = "over_time.npz"
 def write_report_data(
     folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
 ) -> None:
-    """Writes `cosines.csv` and `over_time.npz`.
+    """Write `cosines.csv` and `over_time.npz`.
 
-    The second holds, for each stage whose features have a time, `STAGE|vectors` (names), and for each class
-    `STAGE|TARGET` of shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips`
-    (names). Stages whose vectors are more than the memory that may be used are left out, and all stages where
-    derivatives are those of whole steps, which are no sums over moments.
+    The latter holds, for each stage with a time axis, `STAGE|vectors` (names), and for each class `STAGE|TARGET` with
+    shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips` (names). Stages
+    whose vectors exceed the memory budget are left out, as are all stages for finite-step derivatives, which are not
+    sums over time.
     """
     rows: list[CosineRow] = []
     arrays: dict[str, np.ndarray] = {}
@@ -63,13 +63,13 @@ def write_report_data(
 
 
 def _has_time_axis(shape: tuple[int, ...], pool: str) -> bool:
-    """Whether the first axis of a clip's (pooled) value is time."""
+    """Return whether the first axis of a clip's (pooled) activation is time."""
     return len(shape) == {"none": 4, "space": 2}.get(pool)
 
 
 def derivative_profile(
     gradient: Float[np.ndarray, "t ..."], directions: Float[np.ndarray, "v t ..."]
 ) -> Float[np.ndarray, "v t"]:
-    """The parts of a clip's derivatives along `directions` that come from each moment."""
+    """Return the temporal profile of a clip's derivatives along `directions`: their parts from each time step."""
     t, v = len(gradient), len(directions)
     return np.einsum("tf,vtf->vt", gradient.reshape(t, -1), directions.reshape(v, t, -1)).astype(np.float32)

@@ -1,8 +1,7 @@
-"""A whole experiment: clips through the network, products, tests, and a run folder with all that came out.
+"""A complete experiment: encoding of clips, products, tests, and a run folder with the results.
 
-Each clip is encoded once and each gradient computed once, whatever is asked of them: they go to a cache under names
-made of their content, and the same call goes on where it was interrupted. Behind the cache everything is products of
-examples, a stage at a time.
+Each clip is encoded once and each gradient computed once; both are cached by content, so that the same call continues
+an interrupted run. Everything else is computed from the cache, one stage (layer) at a time.
 """
 
 import json
@@ -41,7 +40,7 @@ DEFAULT_EXPERIMENT = ExperimentConfig()
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """What is in the run folder. `family` is the number of tests that the p-values are corrected for."""
+    """Contents of the run folder; `family_size` is the number of tests that p-values are corrected for."""
 
     folder: Path
     rows: tuple[ScoreRow, ...]
@@ -68,12 +67,12 @@ def run(
     runtime: Runtime | None = None,
     flags: str = "",
 ) -> ExperimentResults:
-    """Tests each concept against each class at each stage, and writes `folder`.
+    """Test each concept for each target class at each stage, and write the run folder.
 
-    `target_videos` are clips of the classes: those labelled with a class are used for it, or all if none is labelled.
-    The cache is a folder beside the run's, if not said, for all runs there. What cannot work, or cannot find anything,
-    is refused before a clip is encoded; `name` is what the network is called in run.json. Several processes
-    (`hosts.connect`) share the work if all of them call this alike and see the cache; the first one writes the folder.
+    `target_videos` provide the target clips: those labelled with a class, or all if there are no labels. The cache is
+    by default `cache` in the parent folder, shared by all runs there. Settings that cannot work or cannot reach
+    significance raise ValueError before any clip is encoded. Several processes (`distributed.connect`) share the work
+    if all make the same call and share the cache; process 0 writes the folder.
     """
     runtime = runtime or Runtime.local()
     timer = runtime.timer
@@ -102,7 +101,9 @@ def run(
     stage_grams = StageGrams(plan, runtime)
     results_by_stage = stage_grams.evaluate_stages(plan.stages)
     rows = with_verdicts(
-        [row for one in results_by_stage.values() for row in one.rows], config.alpha, config.correction
+        [row for stage_results in results_by_stage.values() for row in stage_results.rows],
+        config.alpha,
+        config.correction,
     )
     target_order = {target.name: i for i, target in enumerate(plan.clips.classes)}
     rows.sort(key=lambda row: target_order[row.target])
@@ -111,8 +112,8 @@ def run(
     results = ExperimentResults(
         folder,
         tuple(rows),
-        tuple(row for one in results_by_stage.values() for row in one.vectors),
-        tuple(clip for one in results_by_stage.values() for clip in one.derivatives),
+        tuple(row for stage_results in results_by_stage.values() for row in stage_results.vectors),
+        tuple(row for stage_results in results_by_stage.values() for row in stage_results.derivatives),
         tuple(steering_rows),
         sum(row.p == row.p for row in rows),
         _calibration_rows(results_by_stage, config.alpha),
@@ -126,7 +127,7 @@ def run(
 
 
 def _require_shared_cache(store: Cache) -> None:
-    """Refuses processes that do not see each other's cache: each would wait for clips that only others have."""
+    """Raise ValueError if a process does not see the cache of process 0, as it would lack the others' clips."""
     if jax.process_count() == 1:
         return
     token = distributed.broadcast_from_main(uuid4().hex)
@@ -136,19 +137,19 @@ def _require_shared_cache(store: Cache) -> None:
     if not all(visible):
         blind = ", ".join(str(i) for i, is_visible in enumerate(visible) if not is_visible)
         raise ValueError(
-            f"{store.folder} of process 0 is not what process {blind} sees; name a --cache_dir that all share"
+            f"process {blind} does not see {store.folder} of process 0; choose a --cache_dir that all processes share"
         )
 
 
 def _total_passes(passes: PassCounter) -> PassCounter:
-    """Of all processes."""
-    parts = [PassCounter(**each) for each in distributed.all_gather(asdict(passes))]
+    """Return the passes of all processes."""
+    parts = [PassCounter(**counts) for counts in distributed.all_gather(asdict(passes))]
     smallest = min((part.batch_size for part in parts if part.batch_size), default=0)
     return PassCounter(sum(part.forwards for part in parts), sum(part.backwards for part in parts), smallest)
 
 
 def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tuple[int, int]) -> None:
-    """The run folder; scores.csv comes last: where it is, everything else is there."""
+    """Write the run folder; scores.csv is written last, so that it marks a complete run."""
     folder, plan, timer = results.folder, stage_grams.plan, stage_grams.runtime.timer
     write_failures(folder / "failures.csv", results.failures)
     with timer("tables"):
@@ -186,7 +187,7 @@ def _calibration_rows(results_by_stage: dict[str, StageResults], alpha: float) -
 
 
 def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, totals: tuple[int, int]) -> None:
-    """Adds to run.json what was done."""
+    """Add the results' provenance, cost and notes to run.json."""
     path, _ = directory.record_paths(folder, "tcav")
     run_info = json.loads(path.read_text(encoding="utf-8"))
     concepts, targets = plan.clips.concepts, plan.clips.targets
@@ -212,7 +213,7 @@ def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, tot
             "smallest_p": plan.attainable.p_min,
             "smallest_p_corrected": plan.attainable.p_corrected,
         },
-        "calibration": [asdict(one) | {"rate": one.rate} for one in results.calibration],
+        "calibration": [asdict(row) | {"rate": row.rate} for row in results.calibration],
         "notes": list(results.notes),
     }
     atomic.write_text(path, json.dumps(run_info, indent=1) + "\n")

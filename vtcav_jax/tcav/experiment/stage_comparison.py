@@ -1,4 +1,4 @@
-"""One question at one stage, about all classes at once: what they share is computed once."""
+"""One comparison at one stage (layer) for all classes, which share its vectors."""
 
 import math
 from collections.abc import Sequence
@@ -20,14 +20,13 @@ from vtcav_jax.tcav.stats.permutation_test import (
 from vtcav_jax.tcav.stats.scores import derivatives
 from vtcav_jax.tcav.stats.vectors import ConceptVectors, fit, label_vector
 
-EARLY_STOP_EXCEEDANCES = (
-    50  # permutations that are as far as the concept end a test: p is then above 50 in all, whatever follows
-)
+# A test stops after this many permutations as extreme as the concept: p is then at least 50 / number of permutations
+EARLY_STOP_EXCEEDANCES = 50
 
 
 @dataclass(frozen=True)
 class StageComparison:
-    """`grams` of the classes and `vector` have the question's own examples only; see `narrowed`."""
+    """A comparison at a stage; `grams` of the classes and `vector` are restricted to its own clips."""
 
     comparison: Comparison
     grams: Sequence[Gram]
@@ -44,13 +43,13 @@ class StageComparison:
         return self.comparison.blocks(len(self.grams[0].kernel))
 
     def derivatives(self, unit: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-        """For each class `(1, n, v)`, along the unit vectors that come of the labels `signed`."""
+        """Return the derivatives `(1, n, v)` of each class along the unit vectors of `labels`."""
         if self.derivative_fn is None:
             return [derivatives(gram, unit) for gram in self.grams]
         return list(self.derivative_fn(unit, mean_gaps(self.grams[0].kernel, labels, unit)))
 
     def tests(self) -> list[TestResult]:
-        """By exchanging labels, or sets if those are asked for and there are any."""
+        """Test by permuting clips, or random sets if the settings say so and there are any."""
         s = self.config
         if s.permute == "sets" and self.comparison.random_sets:
             return self.set_tests()
@@ -88,7 +87,7 @@ class StageComparison:
         )
 
     def single_sets(self) -> list[tuple[float, float, float]]:
-        """For each class the least and the greatest derivative of a vector against one random set, and the sets' p."""
+        """Return for each class the extreme derivatives of vectors against single random sets, and the p by sets."""
         if not self.comparison.random_sets:
             return [(math.nan, math.nan, math.nan) for _ in self.grams]
         count = len(self.grams[0].kernel)
@@ -110,7 +109,7 @@ def primary_p(test_result: TestResult, config: ExperimentConfig) -> float:
 
 
 def expand_rows(derivative_fn: DerivativeFn, used_rows: Sequence[int], count: int) -> DerivativeFn:
-    """`along` for vectors of which only the coefficients of the `used` examples are given."""
+    """Adapt `derivative_fn` to vectors that have coefficients for `used_rows` only."""
 
     def derivatives_of_used(unit: np.ndarray, gap: np.ndarray) -> Sequence[np.ndarray]:
         expanded = np.zeros((len(unit), count))
@@ -125,7 +124,7 @@ def examples_of(comparison: Comparison) -> tuple[int, ...]:
 
 
 def restrict_to_comparison(grams: Sequence[Gram], comparison: Comparison) -> tuple[list[Gram], Comparison]:
-    """The same question about a K of its own clips only: what has no part in it costs nothing."""
+    """Restrict the grams and the comparison's row numbers to its own clips, to save computation."""
     rows = examples_of(comparison)
     new_index = {row: i for i, row in enumerate(rows)}
 
@@ -137,11 +136,11 @@ def restrict_to_comparison(grams: Sequence[Gram], comparison: Comparison) -> tup
         positive_clips=reindex(comparison.positive_clips),
         negative_clips=reindex(comparison.negative_clips),
         pairs=tuple((new_index[left], new_index[right]) for left, right in comparison.pairs),
-        random_sets=tuple((name, reindex(some)) for name, some in comparison.random_sets),
+        random_sets=tuple((name, reindex(set_rows)) for name, set_rows in comparison.random_sets),
     )
     return [take_rows(gram, rows) for gram in grams], restricted
 
 
 def take_rows(gram: Gram, rows: Sequence[int]) -> Gram:
-    """Of these examples only."""
+    """Restrict a gram to these examples."""
     return Gram(gram.kernel[np.ix_(rows, rows)], gram.cross[:, :, rows], gram.gradients)

@@ -1,7 +1,6 @@
-"""A stage's numbers out of the cache: its features, their products, and all that is measured on them.
+"""Features, products and statistics of each stage (layer), computed once and cached.
 
-What is not there is made and kept. Where several processes share the work, each multiplies blocks of features of its
-own, the sums are everybody's, and each stage is measured by one of them.
+Several processes divide the blocks of features of each product and sum the parts, and divide the stages for statistics.
 """
 
 from collections.abc import Callable
@@ -24,10 +23,8 @@ from vtcav_jax.tcav.features.gram import Gram, compute_gram
 from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.steering.finite_steps import FiniteStepDerivatives
 
-NOT_IN_KEY = (
-    *("stages", "export_vectors", "batch_size", "budget", "correction", "alpha"),
-    "steering_controls",
-)  # to one stage's numbers
+# Settings that do not change the statistics of a stage
+NOT_IN_KEY = ("stages", "export_vectors", "batch_size", "budget", "correction", "alpha", "steering_controls")
 
 STATISTICS_SOURCES = (
     *("experiment/stage_results.py", "experiment/stage_comparison.py", "stats/permutation_test.py", "stats/vectors.py"),
@@ -37,7 +34,7 @@ STATISTICS_SOURCES = (
 
 @dataclass(frozen=True)
 class StageGrams:
-    """Of all stages; `targets` are read again only where something moves them."""
+    """Features, products and statistics of a plan's stages."""
 
     plan: Plan
     runtime: Runtime
@@ -49,11 +46,11 @@ class StageGrams:
 
     @cached_property
     def targets(self) -> tuple[ClipBatches, list[int]]:
-        """As `target_batches` has them."""
+        """Target clips and their rows, for finite steps and steering (see `target_batches`)."""
         return target_batches(self.plan, self.runtime)
 
     def gram(self, stage: str) -> Gram:
-        """Of all classes' gradients, one class after the other. All processes ask for the same at the same time."""
+        """Compute or load the products, with gradients ordered by class; all processes must call this together."""
         plan, key = self.plan, self.gram_key(stage)
         with self.runtime.timer("products"):
             if not distributed.broadcast_from_main(plan.store.has(key, ".npz")):
@@ -69,11 +66,11 @@ class StageGrams:
             return self.cached_gram(stage)
 
     def cached_gram(self, stage: str) -> Gram:
-        """What `gram` has made, without asking the other processes."""
+        """Load the products that `gram` has stored, without communication between processes."""
         return Gram(**self.plan.store.get_arrays(self.gram_key(stage)))
 
     def evaluate_stages(self, stages: tuple[str, ...]) -> dict[str, StageResults]:
-        """Every process gets all of it."""
+        """Return the statistics of all stages in every process."""
         grams = {stage: self.gram(stage) for stage in stages}
         with self.runtime.timer("statistics"):
             for stage in distributed.local_share(stages):
@@ -82,7 +79,7 @@ class StageGrams:
             return {stage: self._stage_results(stage, grams[stage]) for stage in stages}
 
     def _stage_results(self, stage: str, stage_gram: Gram) -> StageResults:
-        """Those that are there for the same clips and questions, or new ones."""
+        """Load the statistics of a stage for the same clips and comparisons, or compute them."""
         plan = self.plan
         key_parts = {
             **{k: v for k, v in asdict(plan.config).items() if k not in NOT_IN_KEY},
@@ -123,7 +120,7 @@ class StageGrams:
         return [plan.gradient_key(row, target.index, stage) for target in plan.clips.classes for row in target.rows]
 
     def gram_key(self, stage: str) -> str:
-        """Of the products."""
+        """Return the key of a stage's products."""
         keys = [self.plan.example_key(row, stage) for row in range(len(self.plan.clips.concepts))]
         return content_key(
             "products", _read_sources("features/gram.py", "features/feature_store.py"), keys, self._gradient_keys(stage)

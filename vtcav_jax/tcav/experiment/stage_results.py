@@ -1,4 +1,4 @@
-"""Every number about one stage, out of its products alone: only finite steps need clips and the network again."""
+"""Statistics of one stage (layer), from its products alone unless finite steps need the network."""
 
 import math
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from vtcav_jax.tcav.stats.scores import GradientStats, gradient_stats, scores_fr
 from vtcav_jax.tcav.stats.vector_validation import VectorValidation, validate_vector
 from vtcav_jax.tcav.stats.vectors import ConceptVectors, FitConfig, cosines, fit, label_vector
 
-AUC_PERMUTATIONS = 99  # labels, to see what area under the curve comes by chance
+AUC_PERMUTATIONS = 99  # for the p-value of the held-out AUC
 
 
 @dataclass(frozen=True)
 class StageResults:
-    """Of one stage. `checked` are the self-check's p-values by kind: of the random sets, and of sets drawn."""
+    """Results of one stage; `calibration_p` are the calibration check's p-values by clip type and origin of the set."""
 
     rows: list[ScoreRow]
     vectors: list[VectorRow]
@@ -42,7 +42,7 @@ class StageResults:
 
 
 def split_by_class(stage_gram: Gram, plan: Plan) -> list[Gram]:
-    """A Gram for each class, out of one whose gradients are those of all classes, one after the other."""
+    """Split products whose gradients are ordered by class into one Gram per class."""
     parts, start = [], 0
     for target in plan.clips.classes:
         rows = slice(start, start + len(target.rows))
@@ -58,7 +58,10 @@ def evaluate_stage(
     class_scores: Sequence[np.ndarray],
     derivative_fn: DerivativeFn | None = None,
 ) -> StageResults:
-    """`class_scores` are those of each class's targets; `along` gives derivatives where they are not gradients'."""
+    """Evaluate all comparisons at a stage and run the calibration check.
+
+    `class_scores` are the scores of each class at its target clips; `derivative_fn` replaces gradient derivatives.
+    """
     grams, s = split_by_class(stage_gram, plan), plan.config
     kernel, count = stage_gram.kernel, len(stage_gram.kernel)
     stats_by_class = [gradient_stats(gram) for gram in grams]
@@ -137,7 +140,7 @@ def take_vector(vectors: ConceptVectors, i: int) -> ConceptVectors:
 
 
 def _validate(stage_comparison: StageComparison, video_ids: np.ndarray) -> tuple[VectorValidation, int]:
-    """And out of how many videos the clips of the side with fewer are: with one, folds cannot hold videos apart."""
+    """Validate the vector, each source video in one fold unless a side has only one; also return their number."""
     s, labels = stage_comparison.config, stage_comparison.labels
     n_videos = min(len(np.unique(video_ids[sign * labels > 0])) for sign in (1, -1))
     validation = validate_vector(
@@ -234,7 +237,7 @@ def _score_row(
 
 
 def _central_interval(null_values: Float[np.ndarray, "b 1"]) -> tuple[float, float]:
-    """Of the values under exchange, the ends of their middle 95 %."""
+    """Return the central 95 % of the statistic under permutation."""
     finite_values = null_values[~np.isnan(null_values)]
     return (
         (float(np.quantile(finite_values, 0.025)), float(np.quantile(finite_values, 0.975)))
@@ -303,10 +306,10 @@ def _with_most_similar(
 def calibration_p(
     grams: Sequence[Gram], plan: Plan, derivative_fn: DerivativeFn | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """p-values of what is no concept, by the test of concepts: too many small ones, and that test promises too much.
+    """Run the calibration check: p-values of random sets that are tested like concepts, which should be uniform.
 
-    First each random set against the others; what is asked for beyond that is drawn out of all their clips, with as
-    many as the concepts have.
+    First each random set is tested against the others; further sets of the concepts' median size are drawn from all
+    clips of the random sets.
     """
     s, count = plan.config, len(grams[0].kernel)
     out: dict[str, dict[str, list[float]]] = {}

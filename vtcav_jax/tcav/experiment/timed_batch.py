@@ -1,4 +1,4 @@
-"""What a micro-batch really takes, before a run of many: compiled and timed once, on clips of zeros."""
+"""Measured time of a micro-batch, on clips of zeros, to predict the time of a run."""
 
 import time
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from vtcav_jax.tcav.features.microbatches import in_memory
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """Seconds of a concept clip forward, of a target forward and backward for all classes, and of compiling both."""
+    """Seconds of a concept clip (forward), of a target clip (forward, and backward for all classes), and to compile."""
 
     forward_seconds: float
     target_seconds: float
     compile_seconds: float
 
     def encoding_seconds(self, plan: Plan) -> float:
-        """Of all clips that are not in the cache; decoding them comes on top."""
+        """Return the seconds to encode all clips that are not cached, without decoding."""
         return (
             self.compile_seconds
             + self.forward_seconds * len(plan.forward_missing)
@@ -30,6 +30,7 @@ class TimedBatch:
 
 
 def time_batch(plan: Plan, runtime: Runtime) -> TimedBatch:
+    """Time a micro-batch twice; the first time includes compilation."""
     encode_config, stages = plan.config.encode_config, plan.stages
     batch_size = max(encode_config.batch_size, runtime.mesh.devices.size)
     clips, model = (

@@ -1,1 +1,1 @@
-"""From clips to activations, gradients and their Gram matrices."""
+"""Activations, gradients and their Gram matrices, computed from clips."""

@@ -1,8 +1,8 @@
-"""What was computed once, under a name made of all that it depends on.
+"""Content-addressed cache of results: an entry's key is a hash of everything that it depends on.
 
-An entry is one file that is written beside its place and renamed: it is there whole or not at all, whoever is killed,
-and where two processes make the same one they write the same. Nothing is ever changed in place, so that a name that is
-there is right. The folder may be removed at any time; it costs the time to compute its content again.
+An entry is one file that is written under a temporary name and renamed, so that it is complete or absent even if the
+process is killed; processes that compute the same entry write the same content. Entries are never modified. The folder
+can be deleted at any time, at the cost of recomputing its content.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ import vtcav_jax
 from vtcav_jax import atomic
 from vtcav_jax.tcav.features.feature_store import Features
 
-# Whatever changes what a network makes of a file.
+# Source files that determine what a network computes from a video file
 INPUT_CODE = ("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py", "tap.py", "clip_spec.py")
 ENCODING_CODE = ("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py")
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of arrays and of tables, by key."""
+    """A folder of arrays and JSON values by key."""
 
     folder: Path
 
@@ -65,7 +65,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class CachedFeatures(Features):
-    """Features that are rows of a cache, one file each: read block by block, never all of them at once."""
+    """Features whose rows are files of the cache, read block by block."""
 
     paths: Sequence[Path] = field(default=(), repr=False)
 
@@ -80,7 +80,7 @@ class CachedFeatures(Features):
 def load_features(
     store: Cache, keys: Sequence[str], shape: tuple[int, ...], dtype: Any, budget: int, n_rows: int
 ) -> Features:
-    """The entries as features: in memory if all `rows` of the stage fit in `budget` bytes, else read by blocks."""
+    """Load entries as features: in memory if all `n_rows` of the stage fit in `budget` bytes, else read in blocks."""
     row_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     paths = [store.path(key) for key in keys]
     width = block_width(n_rows, row_bytes // np.dtype(dtype).itemsize, np.dtype(dtype).itemsize, budget)
@@ -88,13 +88,13 @@ def load_features(
     if n_rows * row_bytes > budget:
         return lazy
     memory = np.empty((len(keys), lazy.size), dtype)
-    for line, path in zip(memory, paths):
-        line[:] = np.load(path, allow_pickle=False).reshape(-1)
+    for row, path in zip(memory, paths):
+        row[:] = np.load(path, allow_pickle=False).reshape(-1)
     return Features(len(keys), shape, dtype, None, width, memory)
 
 
 def block_width(n_rows: int, size: int, itemsize: int, budget: int) -> int:
-    """Features a block, so that a block and its copies stay within the budget."""
+    """Return the number of features per block such that a block and its copies stay within the budget."""
     full_width = Features(n_rows, (size,)).width
     return (
         full_width
@@ -108,7 +108,7 @@ def content_key(*parts: Any) -> str:
 
 
 def fingerprint(model: Any) -> str:
-    """Of a network: its parameters, and the code that runs them."""
+    """Return a hash of a network's parameters and of the source file that defines it."""
     hasher = hashlib.sha256()
     for path, leaf in tree_flatten_with_path(model)[0]:
         array = np.asarray(leaf)
@@ -130,8 +130,7 @@ def _source_file(module: str) -> Path | None:
 
 @cache
 def source_hash(*patterns: str) -> str:
-    """Of everything between a file and what is kept of it, by default its features: a change of code must not meet old
-    numbers."""
+    """Return a hash of source files (default: all from video files to features), so that keys change with the code."""
     root = Path(vtcav_jax.__file__).parent
     hasher = hashlib.sha256(f"{metadata.version('jaxlib')} {jax.default_backend()}".encode())
     for pattern in patterns or (*INPUT_CODE, *ENCODING_CODE):

@@ -1,7 +1,7 @@
-"""Several processes on one run: which one this is, its share of the work, and what all tell each other.
+"""Communication between the processes of one run, and the division of work among them.
 
-Each process has devices of its own and a network of its own on them; no computation spans processes. They meet where
-something must be known to all, at the same places in the same order. With one process everything here is immediate.
+Each process has its own devices with its own copy of the network; no computation spans processes. All processes must
+call the collective functions in the same order. With one process these return immediately.
 """
 
 import json
@@ -16,17 +16,17 @@ AUTO_COORDINATOR = "auto"
 
 
 def connect(coordinator: str | None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the processes of a run, before anything else is done with jax; without a coordinator there is one process.
+    """Connect the processes of a run, before any other use of JAX; without a coordinator there is one process.
 
-    The coordinator is the HOST:PORT of the first process, or `auto`: what Slurm, Open MPI, Kubernetes or a TPU pod
-    says. What is not given is asked of them as well.
+    The coordinator is the HOST:PORT of process 0, or `auto` to detect it from Slurm, Open MPI, Kubernetes or a TPU pod,
+    as `num_processes` and `process_id` if they are None.
     """
     arguments = {"num_processes": num_processes, "process_id": process_id}
     details = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
     if coordinator is None:
         if details:
             raise ValueError(
-                f"{', '.join(details)} say nothing without --coordinator=HOST:PORT (of process 0) or =auto"
+                f"{', '.join(details)} requires --coordinator=HOST:PORT (of process 0) or --coordinator=auto"
             )
         return
     address = None if coordinator == AUTO_COORDINATOR else coordinator
@@ -36,35 +36,38 @@ def connect(coordinator: str | None, num_processes: int | None = None, process_i
         jax.distributed.initialize(address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         missing = [f"--{name}" for name, value in arguments.items() if value is None]
-        remedy = f"give {' and '.join(missing)}, as no cluster says them" if missing else "is process 0 running there?"
-        details = f"--coordinator={coordinator}: the processes did not find each other"
-        raise ValueError(f"{details} ({error}); {remedy}") from error
+        remedy = (
+            f"if no cluster environment sets them, pass {' and '.join(missing)}"
+            if missing
+            else "check that process 0 is running there"
+        )
+        raise ValueError(f"--coordinator={coordinator}: cannot connect the processes ({error}); {remedy}") from error
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return jax.process_index() == 0
 
 
 def local_share(items: Sequence[T]) -> list[T]:
-    """What of `work`, which is the same everywhere, is for this process."""
+    """Return this process's share of `items`, which must be the same in all processes."""
     return list(items[jax.process_index() :: jax.process_count()])
 
 
 def all_gather(value: Any) -> list[Any]:
-    """What each process says, in their order; anything that JSON can hold."""
+    """Return the JSON-serialisable values of all processes, in their order."""
     if jax.process_count() == 1:
         return [value]
-    return [json.loads(told) for told in _all_gather_bytes(json.dumps(value).encode())]
+    return [json.loads(payload) for payload in _all_gather_bytes(json.dumps(value).encode())]
 
 
 def broadcast_from_main(value: T) -> T:
-    """What the first process says."""
+    """Return the value of process 0."""
     return all_gather(value)[0]
 
 
 def main_process_first(action: Callable[[], object]) -> None:
-    """Done by the first process, before any other goes on; what is wrong is raised in all of them."""
+    """Run `action` in process 0 while the others wait; raise its error in all processes."""
     if jax.process_count() == 1:
         action()
         return
@@ -79,7 +82,7 @@ def main_process_first(action: Callable[[], object]) -> None:
 
 
 def all_reduce_sum(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The sums over all processes, to the same bit in each of them and on any kind of device: float64 stays that."""
+    """Return sums over all processes, bit-identical in each of them and in the arrays' precision, including float64."""
     if jax.process_count() == 1:
         return dict(arrays)
     out = {}
@@ -90,7 +93,7 @@ def all_reduce_sum(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _all_gather_bytes(payload: bytes) -> list[bytes]:
-    """Of each process."""
+    """Return the payload of each process."""
     from jax.experimental import multihost_utils
 
     sizes = multihost_utils.process_allgather(np.array([len(payload)], np.int32))[:, 0]

@@ -1,7 +1,7 @@
-"""Through the network once: activations of concept clips, gradients of class scores at targets.
+"""Activations of concept clips and gradients of class scores at target clips, in one pass through the network.
 
-A concept clip goes forward as far as the deepest stage that is asked for; a target goes forward once and backward once
-per class, and that serves all stages.
+A concept clip takes one forward pass up to the deepest requested stage (layer); a target clip takes one forward pass,
+and one backward pass per class for all stages.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,22 +43,21 @@ SCORE_FNS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """How the network is read.
+    """Settings of activations, class scores and gradients.
 
-    `score_fn` is what a class scores: its logit, its log-probability, or its logit above the best other one.
-    `sensitivity`: `gradient` is the gradient at the clip; `integrated` its mean over the straight line from an
-    activation of 0 to the clip's, at each stage on its own, with `integration_steps` points of Gauss and Legendre;
-    `finite`: steps that are not small, which are made when there are vectors (`finite_steps.FiniteStepDerivatives`);
-    what is read is the gradient.
-    `budget` is bytes of host memory for activations and gradients; what is above it goes to a folder.
+    `score_fn` is the class score: logit, log probability, or margin (logit minus the highest other logit).
+    `sensitivity`: `gradient` is the gradient at the clip; `integrated` its mean on the straight line from an activation
+    of 0 to the clip's, for each stage separately, by Gauss-Legendre quadrature with `integration_steps` nodes; `finite`
+    computes the gradient here, and finite steps later, along vectors (`finite_steps.FiniteStepDerivatives`).
+    Activations and gradients beyond `budget` bytes of host memory are written to a folder.
     """
 
-    pool: str = setting("none", "axes over which activations are averaged", choices=POOLS)
-    score_fn: str = setting("logit", "class score that is explained", choices=tuple(SCORE_FNS))
-    sensitivity: str = setting("gradient", "how sensitivity is measured", choices=SENSITIVITIES)
-    integration_steps: int = setting(16, "points of the integrated gradient", minimum=1)
+    pool: str = setting("none", "axes of the activations to average over", choices=POOLS)
+    score_fn: str = setting("logit", "class score to explain", choices=tuple(SCORE_FNS))
+    sensitivity: str = setting("gradient", "how to measure sensitivity", choices=SENSITIVITIES)
+    integration_steps: int = setting(16, "nodes of the integrated gradient", minimum=1)
     batch_size: int = setting(8, BATCH_HELP, minimum=1)
-    classes_per_pass: int = setting(8, "classes whose gradients are pulled back together", minimum=1)
+    classes_per_pass: int = setting(8, "classes whose gradients are computed together", minimum=1)
     budget: int = setting(4 * 2**30, "bytes of host memory for activations and gradients", minimum=1)
 
     def __post_init__(self):
@@ -70,11 +69,11 @@ DEFAULT_ENCODING = EncodeConfig()
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """By stage: activations with one row per example; gradients with one per target, class after class."""
+    """Activations by stage with one row per example; gradients by stage with one row per target, ordered by class."""
 
     examples: dict[str, Features]
     gradients: dict[str, Features]
-    scores: Float[np.ndarray, "n c"]  # of the classes that were asked for, as `score_fn` has them
+    scores: Float[np.ndarray, "n c"]  # of the requested classes, by `score_fn`
     passes: PassCounter
 
 
@@ -89,10 +88,10 @@ def encode(
     spill: Path | None = None,
     runtime: Runtime | None = None,
 ) -> EncodeResult:
-    """Each example forward, each target forward and backward.
+    """Compute activations of the examples and gradients of class scores at the targets.
 
-    `classes` are the classes whose scores are followed at every target, or, of shape (n, c), c of them for each target
-    in its row. `runtime` has one axis of devices; the clips of a micro-batch are divided among them.
+    `classes` are the classes explained at every target, or an array (n, c) of classes for each target. The clips of a
+    micro-batch are divided among the devices of `runtime`. Features beyond the budget are written to `spill`.
     """
     runtime = runtime or Runtime.single_device()
     stages = (stages,) if isinstance(stages, str) else tuple(dict.fromkeys(stages))
@@ -122,7 +121,7 @@ def encode(
 def stream_activations(
     model: taps.Model, clips: ClipBatches, stages: Sequence[str], config: EncodeConfig, runtime: Runtime
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """By micro-batch: the first clip's number, and by stage the clips' activations."""
+    """Yield, for each micro-batch, the index of its first clip and the activations by stage."""
     run = partial(_activations, model, **_static_arguments(stages, config, runtime.mesh))
     for start, n_real, activations in map_batches(run, clips, (), "concept clips", config.batch_size, runtime):
         runtime.passes.forwards += n_real
@@ -137,7 +136,7 @@ def stream_gradients(
     config: EncodeConfig,
     runtime: Runtime,
 ) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
-    """By micro-batch: the first clip's number, the scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
+    """Yield for each micro-batch the index of its first clip, scores `(b, c)` and gradients `(c, b, ...)` by stage."""
     run = partial(_gradients, model, **_static_arguments(stages, config, runtime.mesh))
     path_passes = config.integration_steps * len(stages) if config.sensitivity == "integrated" else 0
     for start, n_real, (scores, gradients) in map_batches(run, clips, (table,), "targets", config.batch_size, runtime):
@@ -147,13 +146,13 @@ def stream_gradients(
 
 
 def _static_arguments(stages: Sequence[str], config: EncodeConfig, mesh: Mesh) -> dict[str, Any]:
-    """Of the settings only what changes the program."""
+    """Return the settings that the compiled program depends on."""
     return {"stages": tuple(sorted(stages)), "config": replace(config, batch_size=1, budget=1), "mesh": mesh}
 
 
 @partial(jax.jit, static_argnames=("stages", "config", "mesh"))
 def _activations(model, video, stages, config, mesh):
-    """Nothing behind the deepest stage is returned, hence nothing behind it is compiled."""
+    """Return activations by stage; layers after the deepest stage are not compiled, since their output is unused."""
 
     def local(model, video):
         activations = taps.activations(model, video, stages)[1]
@@ -166,7 +165,7 @@ def _activations(model, video, stages, config, mesh):
 
 @partial(jax.jit, static_argnames=("stages", "config", "mesh"))
 def _gradients(model, video, table, stages, config, mesh):
-    """The asked scores `(b, c)`, and by stage their gradients `(c, b, ...)`."""
+    """Return the scores `(b, c)` of the requested classes and their gradients `(c, b, ...)` by stage."""
 
     def local(model, video, table):
         columns = np.arange(table.shape[1])
@@ -213,7 +212,7 @@ def _gradients(model, video, table, stages, config, mesh):
 
 
 def _widen(value: Array) -> Array:
-    """At least float32: sums over positions and products are not for fewer digits."""
+    """Cast to at least float32, for sums over positions and products."""
     return value.astype(accumulation_dtype(value.dtype))
 
 
@@ -224,10 +223,12 @@ def accumulation_dtype(dtype: Any) -> Any:
 def class_table(classes: taps.Classes, count: int) -> Int[np.ndarray, "n c"]:
     table = np.asarray(classes)
     if not np.issubdtype(table.dtype, np.integer) or table.ndim not in (1, 2) or not table.size:
-        raise ValueError(f"classes are whole numbers, a list or (targets, classes); got {table.dtype} {table.shape}")
+        raise ValueError(
+            f"classes must be integers, a list or an array (targets, classes); got {table.dtype} {table.shape}"
+        )
     if table.ndim == 2 and len(table) != count:
         raise ValueError(
-            f"classes of shape (targets, classes) need a row for each of {count} targets, got {len(table)}"
+            f"classes of shape (targets, classes) need one row for each of {count} targets, got {len(table)}"
         )
     return np.broadcast_to(table, (count, table.shape[-1])).astype(np.int64)
 
@@ -238,7 +239,7 @@ def _check_clips(examples: ClipBatches, targets: ClipBatches) -> None:
     ]
     if examples.shape != targets.shape or examples.dtype != targets.dtype:
         descriptions = " and ".join(f"{clips.dtype} {clips.shape}" for clips in (examples, targets))
-        problems.append(f"concept clips and targets must be of one shape and type, got {descriptions}")
+        problems.append(f"concept clips and targets must have the same shape and dtype, got {descriptions}")
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -251,11 +252,11 @@ def stage_shapes(
     config: EncodeConfig,
     dtype: Any = np.float32,
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and type of one clip's (pooled) value at each stage; nothing is computed for what can be wrong with it."""
+    """Return the shape and dtype of one clip's (pooled) activation at each stage, without running the network."""
     problems = []
     network_stages = taps.stages_of(model)
     if not stages:
-        problems.append("name at least one stage")
+        problems.append("pass at least one stage")
     if network_stages and (missing := [stage for stage in stages if stage not in network_stages]):
         problems.append(unknown_name_message("stage", missing, network_stages))
     if problems:
@@ -266,7 +267,7 @@ def stage_shapes(
     if wrong := sorted({int(c) for c in classes.ravel()} - set(range(k))):
         problems.append(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")
     if config.score_fn == "margin" and k < 2:
-        problems.append("a margin needs another class to be above, the model has one; take score_fn=logit")
+        problems.append("a margin needs at least two classes, the model has one; use score_fn=logit")
     shapes = {}
     for stage, value in activations.items():
         try:

@@ -1,7 +1,7 @@
-"""Where activations and gradients lie between the network and the products: in memory, or as blocks on disk.
+"""Storage of activations and gradients between the network and the products: in memory, or as blocks on disk.
 
-They come by rows, a micro-batch of clips at a time, and are read by columns, a block of features of all clips at a
-time. On disk a block is a file of its own, so that both are sequential.
+They are written by rows (micro-batches of clips) and read by columns (blocks of features of all clips). On disk each
+block is a file, so that both accesses are sequential.
 """
 
 import math
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-FEATURES_PER_BLOCK = 16384  # features a block: the products add up this many in float32, the blocks in float64
+FEATURES_PER_BLOCK = 16384  # products are summed in float32 within a block and in float64 across blocks
 
 
 @dataclass(frozen=True)
 class Features:
-    """`rows` arrays of `shape` each, flattened, as float32 or float64; see `allocate`. Making one touches no file."""
+    """`n_rows` flattened arrays of `shape` in float32 or float64; the constructor creates no files (see `allocate`)."""
 
     n_rows: int
     shape: tuple[int, ...]
@@ -37,11 +37,11 @@ class Features:
 
     @property
     def columns(self) -> list[tuple[int, int]]:
-        """First feature of each block, and first behind it."""
+        """Start and end of each block's features."""
         return [(i, min(i + self.width, self.size)) for i in range(0, self.size, self.width)]
 
     def write(self, start: int, values: Float[np.ndarray, "b ..."]) -> None:
-        """The rows from `start` on."""
+        """Write rows, beginning with row `start`."""
         values = np.asarray(values, self.dtype).reshape(len(values), self.size)
         if self.memory is not None:
             self.memory[start : start + len(values)] = values
@@ -51,7 +51,7 @@ class Features:
             block[start : start + len(values)] = values[:, first:last]
 
     def block(self, i: int) -> Float[np.ndarray, "rows w"]:
-        """All rows of block i of features."""
+        """Return block i of features for all rows."""
         first, last = self.columns[i]
         return np.load(self._path(i)) if self.memory is None else self.memory[:, first:last]
 
@@ -59,7 +59,7 @@ class Features:
         return (self.block(i) for i in range(len(self.columns)))
 
     def linear_combination(self, a: Float[np.ndarray, "v rows"]) -> Float[np.ndarray, "v ..."]:
-        """`a` times the rows, block by block: the vectors X'a in the stage's own shape."""
+        """Compute `a` times the rows, block by block: the vectors X'a in the shape of the stage."""
         out = np.empty((len(a), self.size), self.dtype)
         for (first, last), block in zip(self.columns, self.blocks()):
             centre = block.mean(0, dtype=np.float64)
@@ -78,7 +78,7 @@ def allocate(
     folder: Path | None = None,
     width: int = FEATURES_PER_BLOCK,
 ) -> Features:
-    """Zeros to write to, in memory or in new files of `folder`."""
+    """Allocate features of zeros in memory, or in new files of `folder`."""
     if folder is None:
         return Features(n_rows, shape, dtype, None, width, np.zeros((n_rows, math.prod(shape)), dtype))
     features = Features(n_rows, shape, dtype, folder, width)
@@ -89,7 +89,7 @@ def allocate(
 
 
 def features_from_array(array: Float[np.ndarray, "rows ..."]) -> Features:
-    """An array of one row per clip as `Features`, in memory; float16 and the like become float32."""
+    """Return an array with one row per clip as in-memory `Features`, in float64 if it is float64, else in float32."""
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     flat = np.ascontiguousarray(array.reshape(len(array), -1), dtype)
     return Features(len(flat), array.shape[1:], dtype, memory=flat)
@@ -98,20 +98,17 @@ def features_from_array(array: Float[np.ndarray, "rows ..."]) -> Features:
 def allocate_all(
     layouts: dict[str, tuple[int, tuple[int, ...], Any]], budget: int, spill: Path | None
 ) -> dict[str, Features]:
-    """Room for everything in `wanted` (rows, shape, dtype by name): the smallest in memory as far as `budget` bytes go.
-
-    The others become files below `spill`, one folder each.
-    """
+    """Allocate features by name (rows, shape, dtype), smallest first in memory up to `budget`, then in `spill`."""
     bytes_of = {
         name: rows * math.prod(shape) * np.dtype(dtype).itemsize for name, (rows, shape, dtype) in layouts.items()
     }
     total = sum(bytes_of.values())
     if total > budget and spill is None:
         raise ValueError(
-            f"activations and gradients need {total / 2**30:.3g} GiB and may use {budget / 2**30:.3g} GiB of memory; "
-            "name a folder for the rest, allow more memory, or pool the stages"
+            f"activations and gradients need {total / 2**30:.3g} GiB, more than the budget of {budget / 2**30:.3g} GiB;"
+            " pass a folder for the rest (spill), increase the budget, or pool the activations"
         )
-    # All have blocks of the same features. They are read whole, so a few of them must fit as well.
+    # Products need the same blocks of all features, and several blocks must fit into memory at once
     widest = max(rows * np.dtype(dtype).itemsize for rows, _, dtype in layouts.values())
     width = FEATURES_PER_BLOCK if total <= budget else max(256, min(FEATURES_PER_BLOCK, budget // (8 * widest)))
     remaining, allocated = budget, {}

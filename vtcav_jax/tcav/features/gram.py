@@ -1,10 +1,9 @@
-"""From features to products: K = XX' and P = GX', over blocks of features; what comes after needs nothing else.
+"""Products of features, K = XX' and P = GX', over blocks of features; all statistics are computed from them.
 
-X are the examples' activations, G the gradients of class scores at the targets. Each block of X is centred by its own
-mean before it is multiplied, because float32 has no digits left for the differences of activations that are far from
-0; what centre that is matters no more afterwards, since every other one follows in example space (`centred`), and
-coefficients that add up to 0 do not see it. Products are float32 at the highest precision within a block, float64
-across blocks.
+X holds the examples' activations, G the gradients of class scores at the target clips. Each block of X is centred
+before multiplication, because float32 is too imprecise for differences of activations far from 0. The centre has no
+effect afterwards: `center_kernel` computes K for any other one, and coefficients that sum to 0 do not depend on it.
+Products are float32 at the highest precision within a block and float64 across blocks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,20 +18,20 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.tcav.features.feature_store import Features
 
-TILES_PER_SIDE = 4  # K is symmetric: of 4 x 4 tiles 10 are enough
+TILES_PER_SIDE = 4  # K is symmetric: only 10 of 4 x 4 tiles are computed
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Of one stage, with m examples, n targets and c classes."""
+    """Products of one stage (layer), with m examples, n target clips and c classes."""
 
-    kernel: Float[np.ndarray, "m m"]  # examples by examples, from their mean
+    kernel: Float[np.ndarray, "m m"]  # examples by examples, centred at their mean
     cross: Float[np.ndarray, "c n m"]  # gradients by examples
     gradients: Float[np.ndarray, "c n n"]  # gradients by gradients, of the same class
 
     @property
     def gradient_norms(self) -> Float[np.ndarray, "c n"]:
-        """Of the gradients."""
+        """Norm of each gradient."""
         return np.sqrt(np.maximum(np.diagonal(self.gradients, axis1=1, axis2=2), 0))
 
 
@@ -44,11 +43,10 @@ def compute_gram(
     *,
     blocks: Sequence[int] | None = None,
 ) -> Gram:
-    """`gradients` has the rows of the first class, then those of the second, ... Of some `blocks` of features only, it
-    is a part: what all blocks give is the sum.
+    """Compute the products; `gradients` has the rows of the first class, then those of the second, and so on.
 
-    With a mesh, each block is spread over its devices by features, and they add up what they find. Without one it is
-    the first device, or, where that is the host, numpy, whose product of a matrix with itself takes half the time.
+    With `blocks` only these blocks of features are summed. With a mesh, the features of each block are divided among
+    its devices; without one, the first device computes, or NumPy on a CPU, which takes half the time for XX'.
     """
     _check(examples, gradients, classes)
     blocks = range(len(examples.columns)) if blocks is None else blocks
@@ -64,7 +62,7 @@ def compute_gram(
     width = -(-min(examples.width, examples.size) // devices) * devices
     with jax.enable_x64(examples.dtype == np.float64):
         for x, g in pairs:
-            padding = width - x.shape[1]  # filled up with features that are always 0, so that there is one shape
+            padding = width - x.shape[1]  # zero features, so that one shape is compiled
             x, g = (jax.device_put(np.pad(a, ((0, 0), (0, padding))) if padding else a, by_feature) for a in (x, g))
             upper, cross, inner = _products(x, g, classes, tiles)
             for (start, stop), tile in zip(tiles, upper):
@@ -76,7 +74,7 @@ def compute_gram(
 
 
 def center_kernel(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:
-    """K when the examples' weighted mean is the origin."""
+    """Return K with the examples' weighted mean as the origin."""
     fractions = weights / weights.sum()
     row = kernel @ fractions
     return kernel - row - row[:, None] + fractions @ row
@@ -109,10 +107,12 @@ def _products(x: Array, g: Array, classes: int, tiles: tuple[tuple[int, int], ..
 def _check(examples: Features, gradients: Features, classes: int) -> None:
     problems = []
     if examples.shape != gradients.shape:
-        problems.append(f"activations are {examples.shape} and gradients {gradients.shape}; they must be of one stage")
+        problems.append(
+            f"activations have shape {examples.shape} and gradients {gradients.shape}; both must be of the same stage"
+        )
     if examples.columns != gradients.columns or examples.dtype != gradients.dtype:
-        problems.append("activations and gradients need blocks of the same features and type")
+        problems.append("activations and gradients need the same blocks and dtype")
     if classes < 1 or gradients.n_rows % classes:
-        problems.append(f"{gradients.n_rows} gradients are not the same number for each of {classes} classes")
+        problems.append(f"{gradients.n_rows} gradients cannot be divided equally among {classes} classes")
     if problems:
         raise ValueError("; ".join(problems))

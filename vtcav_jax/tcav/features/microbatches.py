@@ -1,4 +1,4 @@
-"""Clips on their way to the devices: micro-batches of one shape, filled up at the end, halved where memory runs out."""
+"""Micro-batches of clips for the devices: all of one shape, padded at the end, halved when memory runs out."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +19,10 @@ Batch = tuple[Float[np.ndarray, "b t h w c"], Bool[np.ndarray, " b"]]
 
 @dataclass(frozen=True)
 class ClipBatches:
-    """`count` clips of one `shape`, in an order that stays.
+    """`count` clips of one `shape` in a fixed order.
 
-    `batches()` starts anew and gives clips in portions of any size, each with a mask of which rows are real. Not
-    `exact`, some of them may turn out to be unreadable and are left out.
+    Each call of `batches` iterates from the start, in portions of any size with a mask of the rows that are real. If
+    not `exact`, unreadable clips may be missing.
     """
 
     count: int
@@ -37,7 +37,7 @@ class ClipBatches:
 
 
 def in_memory(videos: Float[np.ndarray, "b t h w c"]) -> ClipBatches:
-    """Clips that are in memory already."""
+    """Return clips that are in memory as `ClipBatches`."""
     return ClipBatches(len(videos), videos.shape[1:], lambda: [(videos, np.ones(len(videos), bool))], videos.dtype)
 
 
@@ -49,9 +49,9 @@ def map_batches(
     batch_size: int,
     runtime: Runtime,
 ) -> Iterator[tuple[int, int, Any]]:
-    """`run(videos, *tables' rows)` over all clips: the first one's number, how many are real, and what came out.
+    """Yield index of the first clip, number of real clips and result of `fn(videos, *rows of tables)` for all clips.
 
-    Every call has `size` clips, divided by the mesh's devices; where memory runs out, from then on half as many.
+    Every call has `batch_size` clips, divided among the mesh's devices; when memory runs out, the size is halved.
     """
     mesh, passes = runtime.mesh, runtime.passes
     devices = mesh.devices.size
@@ -72,13 +72,13 @@ def map_batches(
             videos = np.stack([waiting[i] for i in rows])
             try:
                 device_arrays = jax.device_put([videos, *(table[start + rows] for table in tables)], by_clip)
-                out = jax.tree.map(np.asarray, fn(*device_arrays))  # here, so that what fails fails here
+                out = jax.tree.map(np.asarray, fn(*device_arrays))  # waits, so that errors are raised here
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) or batch_size == devices:
                     raise
                 batch_size = max(devices, batch_size // 2 // devices * devices)
-                print(f"out of memory: going on with {batch_size} clips at a time", file=sys.stderr)
-                # What was taken from the source waits for its turn
+                print(f"out of memory: continuing with {batch_size} clips at a time", file=sys.stderr)
+                # Put the clips that were taken from the source back
                 source, waiting = chain(waiting, source), []
                 continue
             passes.batch_size = batch_size

@@ -1,1 +1,1 @@
-"""Concept vectors and the statistics of their tests, in example space."""
+"""Concept vectors and the statistics of their tests, computed from products of examples."""

@@ -1,10 +1,10 @@
-"""Three uncertainties apart: other concept clips, other negatives, other target clips; and all three together.
+"""Bootstrap intervals over concept clips, negatives and target clips, separately and together.
 
-Targets are drawn with replacement as usual. Concept clips and negatives are not: a vector from a draw has a third fewer
-different clips behind it, and in many dimensions that alone makes it so much noisier that no draw comes near what the
-real vector reaches; the percentiles of a strong concept then lie altogether below its estimate. So a vector is trained
-without each clip in turn, the difference to each target's derivative is that clip's influence, and a draw adds up the
-influences of the clips that it has. That needs one vector per clip, not one per draw.
+Target clips are resampled with replacement. Concept clips and negatives are not: a vector trained on a resample has
+37 % fewer distinct clips, which in many dimensions makes it so noisy that the percentiles of a strong concept all lie
+below its estimate. Instead, a vector is trained without each clip in turn, the change of each target clip's derivative
+is that clip's influence, and a resample sums the influences of its clips. This needs one vector per clip instead of one
+per resample.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, fit
 
 UncertaintySource = Literal["concept", "negatives", "targets", "all"]
 UNCERTAINTY_SOURCES: tuple[UncertaintySource, ...] = ("concept", "negatives", "targets", "all")
-MAX_LEFT_OUT_GROUPS = 50  # where a side has more clips, that many groups of them are left out in turn
+MAX_LEFT_OUT_GROUPS = 50  # a side with more clips is divided into this many groups, which are left out in turn
 
 
 @dataclass(frozen=True)
 class PercentileInterval:
-    """Percentiles over the draws, for each class."""
+    """Percentiles over the draws for each class."""
 
     low: Float[np.ndarray, " c"]
     high: Float[np.ndarray, " c"]
@@ -49,23 +49,23 @@ def bootstrap(
     sources: Sequence[UncertaintySource] = UNCERTAINTY_SOURCES,
     observed_derivatives: Sequence[Float[np.ndarray, "c n"]] | None = None,
 ) -> list[dict[UncertaintySource, ScoreIntervals]]:
-    """The interval of each value over `draws`, when only that source, or all of them, had come out differently.
+    """Compute intervals over `draws` resamples of each source of uncertainty, for each of `grams`.
 
-    There is a result for each of `grams`: groups of targets over the first one's kernel, whose vectors are trained
-    once. `observed_derivatives` are those of the estimates where they are not those of the gram; what other clips would
-    change is still that.
+    The grams are groups of target clips that share the first one's kernel, so that each vector is trained once.
+    `observed_derivatives` replace the grams' derivatives as the centre of the intervals (finite steps); the influences
+    of the clips still come from the grams.
     """
     sides = [np.flatnonzero(sign * labels > 0) for sign in (1, -1)]
     problems = []
     if draws < 2 or not 0 < level < 1:
         problems.append(f"expected at least 2 draws and a level between 0 and 1, got {draws} and {level}")
     if min(len(side) for side in sides) < 2:
-        problems.append(f"other clips are drawn from at least 2 on each side, got {[len(side) for side in sides]}")
+        problems.append(f"resampling needs at least 2 clips on each side, got {[len(side) for side in sides]}")
     if problems:
         raise ValueError("; ".join(problems))
     clip_seed, target_seed = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(clip_seed)
-    # Drawn for every source, so that none depends on which others are asked for
+    # Drawn for every source, so that no interval depends on which others are requested
     leave_out_rows, counts = zip(*(_leave_out_labels(labels, side, draws, rng) for side in sides))
     rows = np.concatenate([labels[None], *leave_out_rows])
     unit = fit(grams[0].kernel, rows, fit_config).unit
@@ -94,7 +94,7 @@ def bootstrap(
 def _leave_out_labels(
     labels: Float[np.ndarray, " m"], side: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "g m"], Int[np.ndarray, "b g"]]:
-    """The labels without each clip of one side in turn, and how often each draw has it."""
+    """Return the labels without each group of one side's clips in turn, and each group's count in each draw."""
     groups = min(len(side), MAX_LEFT_OUT_GROUPS)
     rows = np.tile(labels, (groups, 1))
     rows[np.arange(len(side)) % groups, rng.permutation(side)] = 0

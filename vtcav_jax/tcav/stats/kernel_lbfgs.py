@@ -1,10 +1,10 @@
-"""Regularised linear models without features: L-BFGS for many label vectors at once, on the examples' products alone.
+"""Regularised linear models for many label vectors at once: L-BFGS on the kernel K of the examples, without features.
 
-The optimum of an L2-regularised loss lies in the span of the examples, so that w is found as coordinates z in a factor
-K = ZZ'. Where all label vectors share K, Z are its eigenvectors, and there the Hessian at w = 0 is diagonal, but for
-labels' weights that differ: L-BFGS starts from it, and a few iterations are enough however much a few directions stand
-out. Where each has a K of its own, Z is Cholesky's, which is cheaper than what eigenvectors save. An iteration is two
-products with Z whatever the line search does. The intercept is one more coordinate; it is not regularised.
+The optimum w of an L2-regularised loss lies in the span of the examples and is represented by coordinates z in a factor
+Z with K = ZZ'. Where all label vectors share K, Z holds its scaled eigenvectors: for equal label weights the Hessian at
+w = 0 is then diagonal, so that L-BFGS starts from it and needs few iterations even for ill-conditioned K. Where each
+label vector has its own K, Z is the Cholesky factor, since eigenvectors would cost more than they save. An iteration
+takes two products with Z, regardless of the line search. The intercept is one more coordinate, without penalty.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,20 @@ from jaxtyping import Bool, Float, Int
 
 Loss = Literal["logistic", "squares"]
 Kernels = Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"]
-Rows = Float[np.ndarray, "v e"]  # one more than the factor has columns: the intercept is last
+Rows = Float[np.ndarray, "v e"]  # one column more than the factor: the intercept is last
 
 LBFGS_HISTORY = 4
-SOLVER_NUMBERS_PER_BLOCK = 2**15  # numbers of an array that is worked on, so that all of them stay in cache
-EIGENVALUE_EPS = 1e-14  # of the greatest eigenvalue: rounding
+SOLVER_NUMBERS_PER_BLOCK = 2**15  # size of the arrays of a block, so that they fit into the CPU cache
+EIGENVALUE_EPS = 1e-14  # relative to the largest eigenvalue; smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
 class Solution:
-    """`a` is what the slopes of the loss at the optimum say, -slope / lambda: 0 for examples that are not used, of
-    sum 0, and one choice where examples depend on each other so that others give the same w.
+    """Coefficients `a` of w = X'a and convergence statistics.
 
-    `residual` is 2 |gradient| / (lambda |w|): as the objective is convex, X'a is off by no more than that share of |w|.
+    `a` is -slope / lambda, with the slopes of the loss at the optimum: it sums to 0 and is 0 for unused examples. If
+    examples are linearly dependent, other coefficients give the same w. `residual` is 2 |gradient| / (lambda |w|): as
+    the objective is strongly convex, it bounds the relative error of w.
     """
 
     a: Float[np.ndarray, "v s"]
@@ -46,10 +47,10 @@ def minimise(
     tolerance: float = 1e-7,
     max_iterations: int = 500,
 ) -> Solution:
-    """Weighted mean loss + lam/2 |w|^2 for each row of `signed`: the label is the sign, the weight the size.
+    """Minimise the weighted mean loss + lam/2 |w|^2 for each row of `labels` (sign: the label; magnitude: the weight).
 
-    `kernel` is one for all rows, or one each. A row is done when its residual is below `tolerance`; others go on
-    without it.
+    `kernel` is shared by all rows, or has one matrix per row. Rows whose residual is at most `tolerance` are finished
+    and leave the computation.
     """
     full_problem = build_problem(kernel, labels, lam, loss)
     step = max(1, SOLVER_NUMBERS_PER_BLOCK // labels.shape[1])
@@ -57,15 +58,15 @@ def minimise(
         _minimise_block(full_problem.take(slice(start, start + step)), tolerance, max_iterations)
         for start in range(0, len(labels), step)
     ]
-    return Solution(*(np.concatenate(each) for each in zip(*parts)))
+    return Solution(*(np.concatenate(arrays) for arrays in zip(*parts)))
 
 
 def build_problem(
     kernel: Kernels, labels: Float[np.ndarray, "v s"], lam: Float[np.ndarray, " v"], loss: Loss
 ) -> "_Problem":
-    """In coordinates of a factor of K."""
+    """Return the problem in the coordinates of a factor of K."""
     weights = np.abs(labels) / np.abs(labels).sum(1, keepdims=True)
-    # What one unit of the intercept weighs in the inner product: as much as an example.
+    # Scale the intercept's coordinate to the root mean square norm of an example
     scale = np.sqrt((weights * np.diagonal(kernel, axis1=-2, axis2=-1)).sum(1))
     scale[scale == 0] = 1.0
     factor, spectrum = _eigenvectors(kernel) if kernel.ndim == 2 else _cholesky(kernel)
@@ -73,16 +74,16 @@ def build_problem(
 
 
 def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "s r"], Float[np.ndarray, " r"]]:
-    """As a factor of K, without its null space, and the eigenvalues."""
+    """Return the eigenvectors as a factor of K, without its null space, and the eigenvalues."""
     values, vectors = np.linalg.eigh(kernel)
     real = values > EIGENVALUE_EPS * len(values) * max(values[-1], 0)
     return vectors[:, real] * np.sqrt(values[real]), values[real]
 
 
 def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v s s"], None]:
-    """Of K and a little more on its diagonal, as K has no inverse: a billionth of what the tolerance is of.
+    """Return the Cholesky factors of K plus EIGENVALUE_EPS times its trace on the diagonal, since K is singular.
 
-    Products of float32 can leave eigenvalues further below 0 than that; such K are factored by eigenvectors.
+    Kernels of float32 products can have eigenvalues further below 0; these are factored by eigenvectors.
     """
     size = kernel.shape[-1]
     diagonal = EIGENVALUE_EPS * size * np.trace(kernel, axis1=1, axis2=2)
@@ -95,7 +96,7 @@ def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v 
 
 
 def _minimise_block(problem: "_Problem", tolerance: float, max_iterations: int) -> tuple[np.ndarray, ...]:
-    """The fields of `Solved`."""
+    """Return the fields of `Solution`."""
     lam, scale, count = problem.lam, problem.scale, len(problem.lam)
     final_slopes, intercept = np.zeros(problem.weights.shape), np.zeros(count)
     residual, iterations = np.full(count, np.inf), np.full(count, max_iterations)
@@ -110,7 +111,7 @@ def _minimise_block(problem: "_Problem", tolerance: float, max_iterations: int) 
         gradient_bound = np.maximum(problem.lam * _norm(x[:, :-1]), 1e-8 * initial_norm)
         slope = _norm(g)
         error = np.where(slope > 0, 2 * slope / np.where(gradient_bound > 0, gradient_bound, 1.0), 0.0)
-        # A row's result is that of its own first time, however long it stays for the others' sake.
+        # A row keeps the result of its first convergence, even if it stays in the block for more iterations
         is_new = ~converged[rows]
         finished_rows = rows[is_new]
         residual[finished_rows], final_slopes[finished_rows], intercept[finished_rows] = (
@@ -122,7 +123,7 @@ def _minimise_block(problem: "_Problem", tolerance: float, max_iterations: int) 
         unfinished = ~converged[rows]
         if not unfinished.any() or iteration == max_iterations:
             break
-        if unfinished.mean() < 0.75:  # not at each one: that copies what is left
+        if unfinished.mean() < 0.75:  # not after every row, since it copies the arrays of the remaining ones
             rows, initial_norm, problem = rows[unfinished], initial_norm[unfinished], problem.take(unfinished)
             x, f, g = x[unfinished], f[unfinished], g[unfinished]
             history = [(s[unfinished], y[unfinished]) for s, y in history]
@@ -145,7 +146,7 @@ def _norm(u: Rows) -> Float[np.ndarray, " v"]:
 
 
 def _direction(g: Rows, history: list[tuple[Rows, Rows]], curvature: Rows) -> Rows:
-    """Minus the gradient times the inverse Hessian as `curvature` and the last steps show it (L-BFGS's two loops)."""
+    """Return the L-BFGS direction (two-loop recursion) with the diagonal `curvature` as initial Hessian."""
     q = -g
     shares = []
     for s, y in reversed(history):
@@ -182,7 +183,7 @@ class _Problem:
 
     @property
     def curvature(self) -> Rows:
-        """Of the objective at 0 along each coordinate, as it would be with the same weight for all examples."""
+        """Curvature of the objective at 0 along each coordinate, for equal weights of all examples."""
         if self.spectrum is None:
             return np.ones((len(self.lam), self.factor.shape[-1] + 1))
         bend = 0.25 if self.loss == "logistic" else 1.0
@@ -190,7 +191,7 @@ class _Problem:
         return np.concatenate([inside, (bend * self.scale**2)[:, None]], 1)
 
     def values(self, x: Rows) -> Float[np.ndarray, "v s"]:
-        """At the examples."""
+        """Return the values of the linear model at the examples."""
         z = x[:, :-1]
         inside = z @ self.factor.T if self.factor.ndim == 2 else np.matmul(self.factor, z[:, :, None])[:, :, 0]
         return inside + (self.scale * x[:, -1])[:, None]
@@ -204,7 +205,7 @@ class _Problem:
     def line_search(
         self, x: Rows, g: Rows, d: Rows, f: Float[np.ndarray, "v s"], direction_values: Float[np.ndarray, "v s"]
     ) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, "v s"]]:
-        """How far along `d`, and the slopes there: Newton's method in one dimension, kept between bounds by halving."""
+        """Return the step length along `d` and the slopes there, by one-dimensional Newton safeguarded by bisection."""
         linear, square = self.lam * _dot(x[:, :-1], d[:, :-1]), self.lam * _dot(d[:, :-1], d[:, :-1])
         initial_slope = np.abs(_dot(g, d))
         t = np.ones(len(f))
@@ -228,11 +229,11 @@ class _Problem:
         return t, slopes
 
     def slopes(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
-        """Derivative of the mean loss by each example's value."""
+        """Return the derivative of the mean loss with respect to each example's value."""
         if self.loss == "squares":
             return self.weights * f - self.labels
         return (self.weights * np.tanh(f / 2) - self.labels) / 2
 
     def second_derivatives(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
-        """Second derivative."""
+        """Return the second derivative of the mean loss with respect to each example's value."""
         return self.weights if self.loss == "squares" else self.weights * (1 - np.tanh(f / 2) ** 2) / 4

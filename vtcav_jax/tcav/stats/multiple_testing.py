@@ -1,4 +1,4 @@
-"""Many tests at once: corrected p-values, and whether a run can find anything at all, asked before it starts."""
+"""Multiple testing: corrected p-values, and a check in advance that a run can reach significance."""
 
 import math
 from dataclasses import dataclass
@@ -10,15 +10,17 @@ CORRECTIONS = "holm", "bh", "bonferroni"
 
 
 def adjust_p(p: Float[np.ndarray, "..."], method: str = "holm") -> Float[np.ndarray, "..."]:
-    """p-values corrected for their number: compare them with alpha. Holm and Bonferroni bound the chance of any false
-    finding, Benjamini and Hochberg (bh) the share of false ones among the findings. NaN is no test and is not counted.
+    """Return p-values corrected for their number, to be compared with alpha.
+
+    Holm and Bonferroni bound the probability of any false finding (family-wise error rate), Benjamini-Hochberg (bh) the
+    expected share of false findings (false discovery rate). NaN stands for no test and is not counted.
     """
     if method not in CORRECTIONS:
-        raise ValueError(f"correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
+        raise ValueError(f"correction must be one of {', '.join(CORRECTIONS)}, got {method!r}")
     real = ~np.isnan(p)
     values = p[real]
     if ((values < 0) | (values > 1)).any():
-        raise ValueError("p-values lie between 0 and 1")
+        raise ValueError("p-values must lie between 0 and 1")
     count = len(values)
     order = np.argsort(values, kind="stable")
     ranked = values[order]
@@ -37,9 +39,9 @@ def adjust_p(p: Float[np.ndarray, "..."], method: str = "holm") -> Float[np.ndar
 
 @dataclass(frozen=True)
 class Attainable:
-    """What the best possible outcome of a run is worth. `needed` permutations (or sets) make `possible` true.
+    """Best attainable outcome of a family of tests; with `n_needed` permutations (or sets) `possible` becomes true.
 
-    `alone`: one finding among tests that find nothing can pass; with `bh` a run can be possible without.
+    `can_pass_alone`: a finding can be significant if no other test is. With `bh` a run can be possible without it.
     """
 
     family_size: int
@@ -52,34 +54,33 @@ class Attainable:
     n_needed: int
 
     def require(self, unit: str = "permutations") -> None:
-        """Refuses a run that cannot find anything."""
+        """Raise ValueError if no finding is possible."""
         if not self.possible:
             max_family_size = math.floor(self.alpha / self.p_min * (1 + 1e-12))
             family_text = (
-                f", or a family of {max_family_size} at most" if max_family_size and self.method != "bh" else ""
+                f", or a family of at most {max_family_size} tests" if max_family_size and self.method != "bh" else ""
             )
             raise ValueError(
-                f"with {self.family_size} tests, {self.method} and alpha {self.alpha:g} nothing can be found: the"
-                f" smallest "
-                f"p possible is {self.p_min:.3g}, corrected {self.p_corrected:.3g}; "
-                f"{self.n_needed} {unit} would do{family_text}"
+                f"with {self.family_size} tests, correction {self.method} and alpha {self.alpha:g} no finding is"
+                f" possible: the smallest attainable p is {self.p_min:.3g}, adjusted {self.p_corrected:.3g}; at least"
+                f" {self.n_needed} {unit} are needed{family_text}"
             )
 
 
 def attainable(p_min: float, family_size: int, alpha: float = 0.05, method: str = "holm") -> Attainable:
-    """For a family of tests that each can reach `smallest` at best: 1 / (B + 1) with B permutations or other sets."""
+    """Return the best outcome of tests whose p-values are at least `p_min`, 1 / (B + 1) for B permutations or sets."""
     problems = []
     if not 0 < p_min <= 1:
-        problems.append(f"the smallest p is above 0 and at most 1, got {p_min}")
+        problems.append(f"the smallest p must be above 0 and at most 1, got {p_min}")
     if family_size < 1:
-        problems.append(f"a family has at least one test, got {family_size}")
+        problems.append(f"a family needs at least one test, got {family_size}")
     if not 0 < alpha < 1:
-        problems.append(f"alpha is between 0 and 1, got {alpha}")
+        problems.append(f"alpha must be between 0 and 1, got {alpha}")
     if method not in CORRECTIONS:
-        problems.append(f"correction is one of {', '.join(CORRECTIONS)}, got {method!r}")
+        problems.append(f"correction must be one of {', '.join(CORRECTIONS)}, got {method!r}")
     if problems:
         raise ValueError("; ".join(problems))
-    multiplier = 1 if method == "bh" else family_size  # if all of them reach it, bh leaves it as it is
+    multiplier = 1 if method == "bh" else family_size  # bh does not change p_min if all tests reach it
     n_needed = math.ceil(multiplier / alpha * (1 - 1e-12)) - 1
     limit = alpha * (1 + 1e-12)
     p_alone, p_corrected = min(1.0, p_min * family_size), min(1.0, p_min * multiplier)

@@ -1,8 +1,8 @@
-"""The optimum of `solver` by `optax.lbfgs`: all label vectors in one program, on whatever device jax has.
+"""The optimum of `kernel_lbfgs` computed by `optax.lbfgs`: all label vectors in one program, on JAX's default device.
 
-Every row goes on until the last is done and every shape is compiled, so that on a host of few cores `solver`, which
-works in pieces that stay in cache, needs a fraction of the time (`benchmarks/tcav.py` has both). Coordinates are those
-of `solver`, stretched so that the Hessian at 0 is about 1 along each.
+Every row iterates until the last one has converged, and every shape is compiled. On a CPU with few cores
+`kernel_lbfgs`, whose blocks fit into the cache, is therefore faster (`benchmarks/tcav.py` times both). The coordinates
+are those of `kernel_lbfgs`, scaled such that the Hessian at 0 is about 1 along each.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ def minimise_with_optax(
     tolerance: float = 1e-7,
     max_iterations: int = 500,
 ) -> Solution:
-    """As `solver.minimise`."""
+    """Solve the same problem as `kernel_lbfgs.minimise`."""
     problem = kernel_lbfgs.build_problem(kernel, labels, lam, loss)
     curvature = np.sqrt(problem.curvature)
     with jax.enable_x64(True):
@@ -67,7 +67,7 @@ def _solve(
         value_and_grad = optax.value_and_grad_from_state(objective)
 
         def residual(x, gradient):
-            """2 |gradient| / (lambda |w|), for `gradient` by the coordinates before they were stretched."""
+            """Return 2 |gradient| / (lambda |w|) in the unscaled coordinates."""
             slope, norm = jnp.linalg.norm(gradient * curvature), jnp.linalg.norm((x / curvature)[:-1])
             return jnp.where(slope > 0, 2 * slope / jnp.maximum(lam * norm, 1e-8 * start), 0.0)
 

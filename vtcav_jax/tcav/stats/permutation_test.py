@@ -1,9 +1,9 @@
-"""Is the class more sensitive to the concept than to any other choice of the same number of clips?
+"""Permutation tests: is a class more sensitive to the concept than to other choices of the same number of clips?
 
-The primary test permutes labels: all clips of a vector are pooled, and which of them are "the concept" is drawn again
-and again. Under the null hypothesis that concept and negatives are clips of one kind every choice is as likely as the
-one that was made, and so the p-value is right whatever the network, the stage and the estimator. Its statistic is the
-mean derivative along the vector of length 1; lengths differ between permutations for reasons of their own.
+The primary test permutes labels: it pools the concept clips and the negatives and repeatedly draws which of them are
+"the concept". Under the null hypothesis that both are exchangeable, every choice is as likely as the observed one, so
+that the p-value is valid for every network, stage (layer) and estimator. The statistic is the mean derivative along the
+unit vector, since vector lengths also differ between permutations for other reasons, or the step effect.
 """
 
 import math
@@ -19,26 +19,25 @@ from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.scores import sign_counts
 from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, fit, label_vector
 
-SLACK = 1e-6  # relative; the same choice of clips drawn again must count as equal
-PERMUTED_VECTOR_TOLERANCE = (
-    1e-3  # of vectors: what is the same function of the labels for every choice need not be exact
-)
-VECTORS_PER_BLOCK = 256  # vectors: derivatives of all of them at all targets are not held at once
+SLACK = 1e-6  # relative; a redraw of the observed choice must count as equal to it
+# Solver tolerance of all vectors of a test, observed and permuted: the test is valid for any function of the labels
+PERMUTED_VECTOR_TOLERANCE = 1e-3
+VECTORS_PER_BLOCK = 256  # limits the memory for the derivatives at all target clips
 
-# The derivatives (class, target, vector) for each group of targets, along unit vectors; the second argument is how far
-# the concept is from the negatives along each.
+# Returns the derivatives (class, target, vector) for each group of target clips, along unit vectors; the second
+# argument is the distance between the means of concept and negatives along each vector.
 DerivativeFn = Callable[[Float[np.ndarray, "v m"], Float[np.ndarray, " v"]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class TestResult:
-    """Of one label vector, for each class. Two-sided: how often is the statistic as far from neutral, or further.
+    """Two-sided test of one label vector, for each class; NaN where the vector is 0.
 
-    `smallest` is the least that p could have been. NaN where the vector is 0. `step` is the derivative times the way
-    from the mean of the negatives to the mean of the concept along the vector: what that step adds to the score. Its
-    permutation p is as valid, and it sees what that of the derivative cannot: where the clips differ by little else
-    than the concept, every choice of clips has a vector along the concept, and only the step between its means is
-    small.
+    p-values are shares of the choices whose statistic is at least as far from neutral (0, or 0.5 for sign counts), and
+    at least `p_min_attainable`. `step_effect` is the derivative times the distance along the vector from the mean of
+    the negatives to that of the concept: the score change for that step. Its p-value is equally valid and can detect
+    what that of the derivative misses: if clips differ mainly in the concept, the vectors of all choices are parallel
+    to it, and only the distance between the means distinguishes the observed choice.
     """
 
     permute: Literal["clips", "sets"]
@@ -46,7 +45,7 @@ class TestResult:
     p: Float[np.ndarray, " c"]
     sign_count: Float[np.ndarray, " c"]
     p_sign_count: Float[np.ndarray, " c"]
-    null_derivatives: Float[np.ndarray, "b c"]  # mean derivatives of the permutations, or of the other sets
+    null_derivatives: Float[np.ndarray, "b c"]  # mean derivatives for the permutations, or for the other sets
     p_min_attainable: float
     n_not_converged: int
     step_effect: Float[np.ndarray, " c"]
@@ -65,28 +64,26 @@ def permutation_tests(
     max_exceedances: int | None = None,
     derivative_fn: DerivativeFn | None = None,
 ) -> list[TestResult]:
-    """Permutes which clips are the concept; with `blocks` only among clips of the same block.
+    """Test by permuting which clips are the concept, with `blocks` only within clips of the same block.
 
-    Clips and their own twins are such blocks: for motion evidence a clip and its frozen copy change places, or not.
-    There is a result for each of `grams`: groups of targets, of any sizes, over the first one's kernel, for which each
-    vector is trained once.
-
-    Besag and Clifford's sequential test: when `max_exceedances` permutations have been as far as what was observed, p
-    is `max_exceedances` over how many that took, which is as valid as going on to the end, and costs a fraction where
-    there is nothing. `derivative_fn` gives derivatives where they are not `scores.derivatives`.
+    A dynamic clip and its matched control form a block: the two are exchanged or not. The result has one entry for each
+    of `grams`: groups of target clips of any size that share the first one's kernel, so that each vector is trained
+    once. With `max_exceedances` the test is sequential (Besag and Clifford): it stops when that many permutations are
+    at least as extreme as the observation, and p is `max_exceedances` divided by the number of permutations until then,
+    which is as valid as drawing all of them. `derivative_fn` replaces `scores.derivatives`.
     """
     permuted_labels = permute_labels(labels, permutations, np.random.default_rng(seed), blocks)
     p_min_attainable = min_attainable_p(labels, permutations, blocks)
     rows, start, size = np.concatenate([labels[None], permuted_labels]), VECTORS_PER_BLOCK, VECTORS_PER_BLOCK
     statistics = _statistics(grams, rows[:start], fit_config, derivative_fn)
     while start < len(rows):
-        if max_exceedances is not None and all(_can_stop_early(each, max_exceedances) for each in statistics):
+        if max_exceedances is not None and all(_can_stop_early(entry, max_exceedances) for entry in statistics):
             break
         size *= 4
         more_statistics = _statistics(grams, rows[start : start + size], fit_config, derivative_fn)
-        statistics = [_concatenate(*each) for each in zip(statistics, more_statistics)]
+        statistics = [_concatenate(*pair) for pair in zip(statistics, more_statistics)]
         start += size
-    return [_test_result("clips", each, p_min_attainable, max_exceedances) for each in statistics]
+    return [_test_result("clips", entry, p_min_attainable, max_exceedances) for entry in statistics]
 
 
 def set_permutation_tests(
@@ -96,22 +93,24 @@ def set_permutation_tests(
     *,
     derivative_fn: DerivativeFn | None = None,
 ) -> list[TestResult]:
-    """The first set, against all the others, among each of those against all the rest; a result for each of `grams`.
+    """Test the first set against all others by exchanging whole sets: each set in turn against all the rest.
 
-    For random sets that were brought, where clips of a set may be more alike than clips of two sets are: sets are then
-    what can be exchanged. Sets should be of one size.
+    This is for random sets whose clips resemble each other more than clips of different sets, so that only sets are
+    exchangeable. Sets should have the same size. The result has one entry for each of `grams`.
     """
     if len(sets) < 2:
-        raise ValueError("a test of sets needs at least one set besides the concept")
+        raise ValueError("a test of sets needs at least one set in addition to the concept")
     m = len(grams[0].kernel)
-    labels = np.stack([label_vector(one, np.concatenate([*sets[:i], *sets[i + 1 :]]), m) for i, one in enumerate(sets)])
+    labels = np.stack(
+        [label_vector(rows, np.concatenate([*sets[:i], *sets[i + 1 :]]), m) for i, rows in enumerate(sets)]
+    )
     statistics = _statistics(grams, labels, fit_config, derivative_fn)
-    return [_test_result("sets", each, 1 / len(sets), None) for each in statistics]
+    return [_test_result("sets", entry, 1 / len(sets), None) for entry in statistics]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often sets that are no concept are found to be one; `rate` should be alpha, and lies in low .. high."""
+    """False-positive rate of the permutation test on random sets; `rate` should be alpha."""
 
     p: Float[np.ndarray, "r c"]
     alpha: float
@@ -136,23 +135,23 @@ def calibrate(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Calibration:
-    """Each set in turn poses as the concept, the others are the negatives, by the same test as the real concepts.
+    """Test each random set as a concept, with the others as negatives, like a real concept.
 
-    Too high a rate says that clips of a set are more alike than clips of two sets, and that label permutations then
-    promise too much. Trials of several classes share their vectors, so the interval is a little narrow.
+    A rate above alpha means that clips of a set resemble each other more than clips of different sets, so that label
+    permutations give too many false positives. Trials of several classes share vectors, so the interval is too narrow.
     """
     if len(sets) < 2:
-        raise ValueError("a self-check needs at least two sets")
+        raise ValueError("a calibration check needs at least two sets")
     m = len(gram.kernel)
     tests = [
         permutation_tests(
             [gram],
-            label_vector(one, np.concatenate([*sets[:i], *sets[i + 1 :]]), m),
+            label_vector(rows, np.concatenate([*sets[:i], *sets[i + 1 :]]), m),
             fit_config,
             permutations=permutations,
             seed=[seed, i],
         )[0]
-        for i, one in enumerate(sets)
+        for i, rows in enumerate(sets)
     ]
     p = np.stack([test.p for test in tests])
     return Calibration(p, alpha, int((p <= alpha).sum()), int((~np.isnan(p)).sum()))
@@ -164,7 +163,7 @@ def permute_labels(
     rng: np.random.Generator,
     blocks: Int[np.ndarray, " m"] | None = None,
 ) -> Float[np.ndarray, "b m"]:
-    """Label vectors with the used labels dealt out again, within blocks."""
+    """Return `count` label vectors in which the nonzero labels are permuted within blocks."""
     used = np.flatnonzero(labels)
     block = np.zeros(len(used), int) if blocks is None else np.unique(blocks[used], return_inverse=True)[1]
     positions = np.argsort(block, kind="stable")
@@ -177,7 +176,7 @@ def permute_labels(
 def min_attainable_p(
     labels: Float[np.ndarray, " m"], permutations: int, blocks: Int[np.ndarray, " m"] | None = None
 ) -> float:
-    """The least p that a label test can give: by the number of permutations, or of different choices if fewer."""
+    """Return the smallest p-value of a label permutation test, given the numbers of permutations and of choices."""
     used = labels != 0
     block = np.zeros(len(labels), int) if blocks is None else blocks
     choices, balanced = 1, True
@@ -185,14 +184,14 @@ def min_attainable_p(
         up, down = (int(((block == name) & (sign * labels > 0)).sum()) for sign in (1, -1))
         choices *= math.comb(up + down, up)
         balanced &= up == down
-    # The opposite choice has the opposite vector, which is as far from neutral
+    # With equal sides the opposite choice has the opposite vector, which is as far from neutral
     return max(1 / (permutations + 1), (2 if balanced else 1) / choices)
 
 
 def mean_gaps(
     kernel: Float[np.ndarray, "m m"], labels: Float[np.ndarray, "v m"], unit: Float[np.ndarray, "v m"]
 ) -> Float[np.ndarray, " v"]:
-    """How far the mean of the concept is from that of the negatives, along each vector."""
+    """Return the distance from the mean of the negatives to that of the concept along each vector."""
     sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
     mean_difference = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
     return np.einsum("vm,vm->v", mean_difference @ kernel, unit)
@@ -200,7 +199,7 @@ def mean_gaps(
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Of vectors, the first of which is what was observed, and each class."""
+    """Test statistics of each vector and class; the first vector is the observed one."""
 
     means: Float[np.ndarray, "v c"]
     counts: Float[np.ndarray, "v c"]
@@ -211,7 +210,7 @@ class _Statistics:
 def _statistics(
     grams: Sequence[Gram], labels: Float[np.ndarray, "v m"], fit_config: FitConfig, derivative_fn: DerivativeFn | None
 ) -> list[_Statistics]:
-    """For each group of targets; K is that of the first."""
+    """Return the statistics for each group of target clips, all with the kernel of the first."""
     fit_config = replace(fit_config, tolerance=max(fit_config.tolerance, PERMUTED_VECTOR_TOLERANCE))
     used = np.flatnonzero(labels.any(0))
     kernel, used_labels = grams[0].kernel[np.ix_(used, used)], labels[:, used]
@@ -262,20 +261,20 @@ def _test_result(permute, statistics: _Statistics, p_min_attainable: float, max_
 
 
 def _can_stop_early(statistics: _Statistics, max_exceedances: int) -> bool:
-    """Whether `max_exceedances` have been as far, in every respect."""
+    """Return whether, for every statistic and class, `max_exceedances` choices are at least as extreme."""
     distances = np.stack([np.abs(statistics.means), np.abs(statistics.counts - 0.5), np.abs(statistics.steps)])
     return bool((_is_as_extreme(distances).sum(1) >= max_exceedances).all())
 
 
 def _is_as_extreme(distance: Float[np.ndarray, "*s v c"]) -> Bool[np.ndarray, "*s w c"]:
-    """What has no value counts as further away."""
+    """Return which choices are at least as extreme as the first; undefined (NaN) choices count as extreme."""
     return ~(distance[..., 1:, :] < distance[..., :1, :] * (1 - SLACK))
 
 
 def _p_values(
     distance: Float[np.ndarray, "v c"], p_min_attainable: float, max_exceedances: int | None
 ) -> Float[np.ndarray, " c"]:
-    """What was observed counts as one of the choices."""
+    """Return the p-values; the observation counts as one of the choices."""
     is_as_extreme = _is_as_extreme(distance)
     p = (1 + is_as_extreme.sum(0)) / len(distance)
     if max_exceedances is not None:

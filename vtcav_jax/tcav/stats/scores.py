@@ -1,4 +1,4 @@
-"""How a class score moves along concept vectors: everything about it is in P = GX', and no vector is ever formed."""
+"""Sensitivity of class scores along concept vectors, computed from P = GX' without forming the vectors."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from jaxtyping import Bool, Float, Int
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.vectors import ConceptVectors
 
-TIE_TOLERANCE = 1e-6  # of the gradient's length: below it the sign of a derivative is rounding
+TIE_TOLERANCE = 1e-6  # relative to the gradient norm; smaller derivatives have a sign by rounding only
 
 
 @dataclass(frozen=True)
 class TcavScores:
-    """Of each class and vector, over the target clips; NaN where the vector is 0.
+    """TCAV scores of each class and vector over the target clips; NaN where the vector is 0.
 
-    `sign_count` is the share of clips whose score rises along the vector, a tie counting half, so that the count of the
-    opposite vector is always 1 minus it. `derivative` is the mean derivative along the unit vector, `share` what part
-    of the mean gradient length that is. Positive: the concept raises the class score.
+    `sign_count` is the share of clips whose score rises along the vector; ties count half, so that the opposite vector
+    has 1 minus this value. `derivative` is the mean derivative along the unit vector (positive: the concept raises the
+    class score), `relative_derivative` its ratio to the mean gradient norm.
     """
 
     sign_count: Float[np.ndarray, "c v"]
@@ -29,13 +29,13 @@ class TcavScores:
 
 @dataclass(frozen=True)
 class GradientStats:
-    """What a stage can say about each class before there is any concept.
+    """Diversity of the target clips' gradients of each class at a stage (layer).
 
-    `variation` is how much the gradients of the clips differ: their mean squared distance from their mean over their
-    mean squared length; `turning` is the same for gradients brought to length 1. Where turning is about 0 the stage is
-    `degenerate`: all clips have gradients along one line, as where nothing but a linear map follows, every sign count
-    is 0 or 1, and the number of clips means nothing. The cosine between gradient and vector is all there is then; it
-    is `Scores.share`. `still`: no clip has a gradient at all.
+    `variation` is the mean squared distance of the gradients from their mean, relative to their mean squared norm;
+    `gradient_diversity` the same for gradients of norm 1. Where the latter is about 0, the stage is `degenerate`: all
+    clips have parallel gradients (for example if only a linear map follows), every sign count is 0 or 1 for any number
+    of clips, and only the cosine between gradient and vector is informative: `TcavScores.relative_derivative`.
+    `zero_gradient`: the gradients of all clips are 0.
     """
 
     variation: Float[np.ndarray, " c"]
@@ -45,7 +45,7 @@ class GradientStats:
 
 
 def derivatives(gram: Gram, unit: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "c n v"]:
-    """Of each class score at each target along each vector, given as coefficients of length 1 (`Vectors.unit`)."""
+    """Return the derivative of each class score at each target clip along each unit vector (`ConceptVectors.unit`)."""
     return gram.cross @ unit.T
 
 
@@ -56,7 +56,7 @@ def tcav_scores(gram: Gram, vectors: ConceptVectors) -> TcavScores:
 def scores_from_derivatives(
     target_derivatives: Float[np.ndarray, "c n v"], gradient_norms: Float[np.ndarray, "c n"]
 ) -> TcavScores:
-    """Of derivatives, however they were found."""
+    """Summarise derivatives, from gradients or finite steps, over the target clips."""
     n_ties = (np.abs(target_derivatives) <= TIE_TOLERANCE * gradient_norms[..., None]).sum(1)
     mean = target_derivatives.mean(1)
     return TcavScores(
@@ -73,7 +73,7 @@ def sign_counts(
     gradient_norms: Float[np.ndarray, "c n"],
     weights: Float[np.ndarray, "v n"] | None = None,
 ) -> Float[np.ndarray, "c v"]:
-    """The share of clips with a positive derivative, ties as half; `weights` of clips may differ between vectors."""
+    """Return the share of clips with a positive derivative, ties as half; `weights` of clips may differ by vector."""
     tie_level = TIE_TOLERANCE * gradient_norms[..., None]
     value = np.where(
         np.isnan(target_derivatives),
@@ -91,7 +91,7 @@ def relative_derivative(
 
 
 def gradient_stats(gram: Gram, tolerance: float = 1e-5) -> GradientStats:
-    """`tolerance` is well above what rounding to float32 makes of gradients that are the same."""
+    """Compute gradient diversity; `tolerance` is well above that of equal gradients rounded to float32."""
     gradient_norms = gram.gradient_norms
     zero_gradient = (gradient_norms == 0).all(1)
     variation = 1 - gram.gradients.mean((1, 2)) / np.where(zero_gradient, np.nan, (gradient_norms**2).mean(1))

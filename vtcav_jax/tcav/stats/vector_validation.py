@@ -1,7 +1,7 @@
-"""Is there anything behind a vector? Clips it has not seen, and the other half of its clips, must agree with it.
+"""Validation of concept vectors: do they separate held-out clips, and do vectors from two halves of the clips agree?
 
-With more features than clips every choice of clips can be told from the rest, so that how well a vector separates the
-clips it was trained on says nothing.
+With more features than clips any choice of clips can be separated from the rest, so that separation of the training
+clips is no evidence for a concept.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,11 @@ from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, Kernel, classifier
 
 @dataclass(frozen=True)
 class VectorValidation:
-    """`auc`: how often a concept clip scores above a negative, both left out; its p by permuted labels, one-sided.
+    """Held-out accuracy and split-half agreement of a concept vector.
 
-    `split_half`: mean cosine of vectors from two halves of the clips, and the middle 95 % over `splits`.
+    `auc` is the probability that a held-out concept clip scores above a held-out negative; `p` is one-sided, by
+    permuted labels. `split_half` is the mean cosine of vectors from two halves of the clips, with the central 95 % over
+    random splits.
     """
 
     auc: float
@@ -44,11 +46,12 @@ def validate_vector(
     blocks: Int[np.ndarray, " m"] | None = None,
     groups: Int[np.ndarray, " m"] | None = None,
 ) -> VectorValidation:
-    """A fold and a label are dealt out together when labels are permuted, so that all folds stay stratified.
+    """Validate a vector by cross-validation, label permutations and random splits.
 
-    Clips of one of the `blocks` (a clip and its twin) stay together: they share a fold and a half, and labels are
-    permuted within blocks. So do clips of one of the `groups`, those cut out of one video, or a vector would be
-    praised for knowing the video again; folds are then made anew for each permutation.
+    Permuting a label moves its fold with it, so that folds stay stratified. Clips of the same block (a clip and its
+    matched control) share a fold and a half, and labels are permuted within blocks. Clips of the same group (source
+    video) also share a fold and a half, since recognising the video must not count as recognising the concept; folds
+    are then redrawn for each permutation.
     """
     rng = np.random.default_rng(seed)
     used = np.flatnonzero(labels)
@@ -82,7 +85,7 @@ def validate_vector(
 
 
 def _link_groups(block: np.ndarray | None, group: np.ndarray | None) -> Int[np.ndarray, " m"] | None:
-    """What must share a fold: clips that a block, a group or a chain of them links. None where all are alone."""
+    """Return a label for each set of clips connected by blocks and groups; None if no two clips are connected."""
     parts = [part for part in (block, group) if part is not None and len(np.unique(part)) < len(part)]
     if not parts:
         return None
@@ -103,16 +106,17 @@ def stratified_folds(
     rng: np.random.Generator,
     fold_groups: Int[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " m"]:
-    """A fold for each example, with a share of either side in every one; fewer folds where a side has fewer clips.
+    """Return a fold for each example, with examples of both sides in every fold; fewer folds if a side is smaller.
 
-    Clips that stay `together` are dealt out whole, the largest lots first, each to the fold that has least of them.
+    Each of `fold_groups` stays in one fold: the largest are assigned first, each to the fold with the smallest share
+    of the same sides.
     """
     sides = [np.flatnonzero(sign * labels > 0) for sign in (1, -1)]
     if fold_groups is None:
         n_folds = min(n_folds, *(len(side) for side in sides))
         if n_folds < 2:
             raise ValueError(
-                f"folds need at least 2, and 2 clips on each side, got {[len(side) for side in sides]} clips"
+                f"expected at least 2 folds and 2 clips on each side, got {[len(side) for side in sides]} clips"
             )
         out = np.full(len(labels), -1)
         for side in sides:
@@ -122,7 +126,7 @@ def stratified_folds(
     if n_folds < 2:
         group_counts = [len(np.unique(fold_groups[side])) for side in sides]
         raise ValueError(
-            f"folds need at least 2, and clips out of 2 videos (or pairs) on each side, got {group_counts}"
+            f"expected at least 2 folds and clips from 2 videos (or pairs) on each side, got {group_counts}"
         )
     return _assign_whole_groups(labels, n_folds, rng, fold_groups)
 
@@ -135,8 +139,8 @@ def _assign_whole_groups(
     fold_of = np.empty(len(lots), int)
     shuffled = rng.permutation(len(lots))
     for lot in shuffled[np.argsort(-fraction[shuffled].max(1), kind="stable")]:
-        room = filled @ fraction[lot]  # how much of the sides that this lot has is there already
-        fold = int(np.lexsort((filled.sum(1), room))[0])
+        overlap = filled @ fraction[lot]  # how much of this group's sides each fold has already
+        fold = int(np.lexsort((filled.sum(1), overlap))[0])
         fold_of[lot], filled[fold] = fold, filled[fold] + fraction[lot]
     return fold_of[fold_groups]
 
@@ -157,10 +161,10 @@ def split_half_cosines(
 def _held_out_aucs(
     kernel: Kernel, labels: Float[np.ndarray, "v m"], fold: Int[np.ndarray, "v m"], fit_config: FitConfig
 ) -> Float[np.ndarray, " v"]:
-    """Each row has its own labels and folds. Scores of different folds are not compared."""
+    """Return the AUC of each row of labels and folds, over pairs of clips of the same fold."""
     count = int(fold.max()) + 1
     train = np.concatenate([np.where(fold == f, 0, labels) for f in range(count)])
-    # A fold that has one side only, or leaves one side only, has no pairs
+    # A fold whose training clips are all of one side has no vector and no pairs
     real = (train > 0).any(1) & (train < 0).any(1)
     scores = np.zeros(train.shape)
     scores[real] = classifier_scores(kernel, fit(kernel, train[real], fit_config))
@@ -175,6 +179,6 @@ def _held_out_aucs(
 
 
 def _take_masked(scores: Float[np.ndarray, "v m"], mask: Bool[np.ndarray, "v m"]) -> Float[np.ndarray, "v k"]:
-    """The chosen ones of each row, and NaN where a row has fewer than another."""
+    """Return the masked scores of each row, filled up with NaN."""
     order = np.argsort(~mask, axis=1, kind="stable")[:, : int(mask.sum(1).max())]
     return np.where(np.take_along_axis(mask, order, 1), np.take_along_axis(scores, order, 1), np.nan)

@@ -1,9 +1,9 @@
-"""Concept vectors: linear classifiers between examples, any number at once, from the examples' products alone.
+"""Concept vectors: linear classifiers between examples, fitted in batches from the examples' kernel K alone.
 
-A label vector has one number per example: its sign says which side the example is on (positive: the concept), its size
-how much it weighs, and 0 that it is not used. Random sets, permutations, bootstraps and folds are such vectors over the
-same K. A concept vector is `a`, and stands for w = X'a; `a` adds up to 0, so that it does not matter what X was centred
-by, and the offset between w.x and the classifier's score is in `intercept` alone.
+A label vector has one number per example: the sign is the side (positive: the concept), the magnitude the weight, and
+0 means unused. Random sets, permutations, bootstraps and folds are label vectors over the same K. A concept vector
+w = X'a is represented by its coefficients `a`, which sum to 0: w does not depend on the centre of X, and only
+`intercept` relates w.x to the classifier's score.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,26 +20,26 @@ SOLVERS = "host", "optax"
 Kernel = Float[np.ndarray, "m m"]
 Labels = Float[np.ndarray, "v m"]
 
-KERNEL_NUMBERS_PER_BLOCK = 2**25  # numbers of K that are copied together when each vector has examples of its own
+KERNEL_NUMBERS_PER_BLOCK = 2**25  # entries of K copied at once when each vector has its own examples
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How vectors come out of labels.
+    """Estimator of concept vectors from labels.
 
-    logistic: mean log-loss + lam/2 |w|^2. ridge: mean of half the squared distance to the labels -1 and 1, and the same
-    penalty. Both with a free intercept. mean_difference: mean of the concept minus mean of the others. `lam` is in
-    units of the mean squared distance of a vector's examples from their mean, so that it says the same at every stage;
-    not `relative`, it is the objective's own. Iterations end when `tolerance` bounds the relative error of w. `solver`
-    finds the same optimum on the host's cores, or by optax on jax's device.
+    logistic: minimises the mean log loss + l2/2 |w|^2. ridge: minimises half the mean squared distance to the labels -1
+    and 1, with the same penalty. Both have an intercept without penalty. mean_difference: mean of the concept minus
+    mean of the negatives. With `relative_l2`, `l2` is multiplied by the mean squared distance of a vector's examples
+    from their mean, so that a value is equally strong at every stage. Iterations stop when the relative error of w is
+    at most `tolerance`. Both solvers find the same optimum.
     """
 
     estimator: str = setting("logistic", "how concept vectors are estimated", choices=ESTIMATORS)
-    l2: float = setting(0.01, "L2 penalty", above=0)
+    l2: float = setting(0.01, "L2 penalty of logistic and ridge", above=0)
     relative_l2: bool = True
     tolerance: float = 1e-7
     max_iterations: int = 500
-    solver: str = setting("host", "logistic solver", choices=SOLVERS)
+    solver: str = setting("host", "solver of logistic and ridge: host (CPU) or optax (JAX device)", choices=SOLVERS)
 
     def __post_init__(self):
         check_settings(self)
@@ -50,12 +50,15 @@ LOGISTIC = FitConfig()
 
 @dataclass(frozen=True)
 class ConceptVectors:
-    """`lam` is lambda as it was in the objective; `residual` bounds the relative error of w, see `solver.Solved`."""
+    """Concept vectors w = X'a of several label vectors.
+
+    `l2` is the penalty in the objective; `residual` bounds the relative error of w (see `kernel_lbfgs.Solution`).
+    """
 
     estimator: str
     a: Float[np.ndarray, "v m"]
     intercept: Float[np.ndarray, " v"]
-    norm: Float[np.ndarray, " v"]  # |w|; 0 where the two sides have nothing that tells them apart
+    norm: Float[np.ndarray, " v"]  # |w|; 0 if the two sides do not differ
     l2: Float[np.ndarray, " v"]
     residual: Float[np.ndarray, " v"]
     iterations: Int[np.ndarray, " v"]
@@ -66,7 +69,7 @@ class ConceptVectors:
 
     @property
     def unit(self) -> Float[np.ndarray, "v m"]:
-        """Coefficients of w / |w|; NaN for a vector that is 0."""
+        """Coefficients of w / |w|; NaN for the zero vector."""
         return self.a / np.where(self.norm > 0, self.norm, np.nan)[:, None]
 
 
@@ -77,16 +80,17 @@ def label_vector(
     *,
     balanced: bool = False,
 ) -> Float[np.ndarray, " m"]:
-    """The label vector with these examples of `count` on its sides; `balanced` gives both sides the same weight."""
+    """Return the label vector of these examples out of `count`; `balanced` gives both sides the same total weight."""
     sides = [np.array(list(side), int) for side in (positive, negative)]
     problems = [
         f"{name} needs at least one example" for name, side in zip(("positive", "negative"), sides) if not len(side)
     ]
     examples = np.concatenate(sides)
     if len(unknown_examples := examples[(examples < 0) | (examples >= count)]):
-        problems.append(f"examples are numbered 0 to {count - 1}, there is no {', '.join(map(str, unknown_examples))}")
+        unknown_names = ", ".join(map(str, unknown_examples))
+        problems.append(f"examples are numbered 0 to {count - 1}, there is no example {unknown_names}")
     if len(np.unique(examples)) < len(examples):
-        problems.append("an example may be named once, and on one side")
+        problems.append("an example must be listed only once, on one side")
     if problems:
         raise ValueError("; ".join(problems))
     out = np.zeros(count)
@@ -101,7 +105,7 @@ def fit(
     fit_config: FitConfig = LOGISTIC,
     l2: Float[np.ndarray, " v"] | None = None,
 ) -> ConceptVectors:
-    """One concept vector per row of `signed`; `lam` is for each vector its own, where not `training.lam` for all."""
+    """Fit one concept vector per row of `labels`; `l2` overrides `fit_config.l2` for each vector."""
     kernel, labels = np.asarray(kernel, np.float64), np.asarray(labels, np.float64)
     l2 = np.full(len(labels), float(fit_config.l2)) if l2 is None else l2
     _check(kernel, labels, l2)
@@ -109,17 +113,17 @@ def fit(
         return _mean_difference(kernel, labels)
     if fit_config.relative_l2:
         l2 = l2 * mean_squared_spread(kernel, labels)
-    l2 = np.where(l2 > 0, l2, 1.0)  # where all examples are the same any lambda gives 0
+    l2 = np.where(l2 > 0, l2, 1.0)  # l2 is 0 only if all examples are equal, and then w is 0 for any penalty
     parts = [
         _solve_rows(kernel, labels[rows], has_own_kernel, l2[rows], fit_config)
         for rows, has_own_kernel in _row_blocks(labels != 0)
     ]
-    a, intercept, *solver_stats = (np.concatenate(each) for each in zip(*parts))
+    a, intercept, *solver_stats = (np.concatenate(arrays) for arrays in zip(*parts))
     return ConceptVectors(fit_config.estimator, a, intercept, norms(kernel, a), l2, *solver_stats)
 
 
 def mean_squared_spread(kernel: Kernel, labels: Labels) -> Float[np.ndarray, " v"]:
-    """Mean squared distance of the examples of each label vector from their mean."""
+    """Return the mean squared distance of each label vector's examples from their mean."""
     weights = np.abs(labels) / np.abs(labels).sum(1, keepdims=True)
     centre = np.einsum("vm,vm->v", weights @ kernel, weights)
     return np.maximum(weights @ np.diagonal(kernel) - centre, 0)
@@ -130,12 +134,12 @@ def norms(kernel: Kernel, a: Float[np.ndarray, "v m"]) -> Float[np.ndarray, " v"
 
 
 def classifier_scores(kernel: Kernel, vectors: ConceptVectors) -> Float[np.ndarray, "v m"]:
-    """Each classifier's score of each example, whether it was trained on it or not."""
+    """Return each classifier's score of every example, including those that it was not trained on."""
     return vectors.a @ kernel + vectors.intercept[:, None]
 
 
 def cosines(kernel: Kernel, left: ConceptVectors, right: ConceptVectors | None = None) -> Float[np.ndarray, "v w"]:
-    """Between every vector of `left` and every one of `right` (else of `left`); NaN where one is 0."""
+    """Return the cosines between all vectors of `left` and of `right` (default `left`); NaN for zero vectors."""
     right = left if right is None else right
     return np.clip(left.unit @ kernel @ right.unit.T, -1, 1)
 
@@ -161,10 +165,10 @@ def _mean_difference(kernel: Kernel, labels: Labels) -> ConceptVectors:
 
 
 def _row_blocks(used: Bool[np.ndarray, "v m"]) -> list[tuple[slice, bool]]:
-    """Which rows to solve together, and whether each has a K of its own.
+    """Return the rows to solve together, and whether each row gets its own K.
 
-    A product with a K of all examples that any row uses runs at the speed of a matrix product, one with each row's own
-    at the speed of memory: a dozen times slower a number, but of far fewer numbers where rows use few examples each.
+    A product with one K of all used examples is a matrix product; products with a K per row are bound by memory
+    bandwidth, about 12 times slower per entry, but have fewer entries if each row uses few examples.
     """
     size, union = int(used.sum(1).max()), int(used.any(0).sum())
     has_own_kernel = 12 * size**2 < union**2
@@ -179,11 +183,11 @@ def _row_blocks(used: Bool[np.ndarray, "v m"]) -> list[tuple[slice, bool]]:
 def _solve_rows(
     kernel: Kernel, labels: Labels, has_own_kernel: bool, l2: Float[np.ndarray, " v"], fit_config: FitConfig
 ) -> tuple[np.ndarray, ...]:
-    """What `Vectors` has from `a` on, but for norm and lam."""
+    """Return `a`, `intercept`, `residual`, `iterations` and `converged` of `ConceptVectors`."""
     used = labels != 0
     if has_own_kernel:
         size = int(used.sum(1).max())
-        index = np.argsort(~used, axis=1, kind="stable")[:, :size]  # those that have fewer: some more, at weight 0
+        index = np.argsort(~used, axis=1, kind="stable")[:, :size]  # shorter rows are padded with weight 0
         row_labels = np.take_along_axis(labels, index, 1)
         row_kernel = kernel[index[:, :, None], index[:, None, :]]
         weights = centre = np.abs(row_labels) / np.abs(row_labels).sum(1, keepdims=True)
@@ -195,7 +199,7 @@ def _solve_rows(
         row_labels = labels[:, index]
         row_kernel = kernel[np.ix_(index, index)]
         weights = np.abs(row_labels) / np.abs(row_labels).sum(1, keepdims=True)
-        # One centre for all: near each one's own, and which it is makes no difference to the optimum.
+        # One centre for all rows: the optimum does not depend on it, rounding does
         centre = weights.mean(0)
         row = row_kernel @ centre
         row_kernel += centre @ row - row - row[:, None]
@@ -206,7 +210,7 @@ def _solve_rows(
     solution = minimise(
         row_kernel, row_labels, l2, loss, tolerance=fit_config.tolerance, max_iterations=fit_config.max_iterations
     )
-    a = solution.a - solution.a.sum(1, keepdims=True) * weights  # what is left of the sum, which is 0 at the optimum
+    a = solution.a - solution.a.sum(1, keepdims=True) * weights  # the sum is 0 at the exact optimum
     intercept = solution.intercept - (a * row).sum(1)
     coefficients = np.zeros_like(labels)
     if has_own_kernel:
@@ -219,17 +223,17 @@ def _solve_rows(
 def _check(kernel: Kernel, labels: Labels, l2: Float[np.ndarray, " v"]) -> None:
     problems = []
     if labels.shape[1] != len(kernel):
-        problems.append(f"label vectors have one number per example, {len(kernel)}, got {labels.shape[1]}")
+        problems.append(f"label vectors need one number per example ({len(kernel)}), got {labels.shape[1]}")
     if not np.isfinite(kernel).all():
-        problems.append("K has values that are not finite; look for clips that overflow the network")
+        problems.append("K has values that are not finite; check for clips whose activations overflow")
     if not np.isfinite(labels).all():
         problems.append("labels must be finite")
     if len(one_sided := np.flatnonzero(~((labels > 0).any(1) & (labels < 0).any(1)))):
         problems.append(
-            f"each label vector needs examples on both sides, those in rows {_format_rows(one_sided)} have not"
+            f"each label vector needs examples on both sides; rows {_format_rows(one_sided)} have only one side"
         )
     if not (np.isfinite(l2) & (l2 > 0)).all():
-        problems.append("lambda must be above 0, or the classifier has no optimum where a plane separates the sides")
+        problems.append("l2 must be above 0: without a penalty the classifier has no optimum for separable sides")
     if problems:
         raise ValueError("; ".join(problems))
 

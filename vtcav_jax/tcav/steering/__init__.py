@@ -1,1 +1,1 @@
-"""What class scores do when activations are really moved along a concept vector."""
+"""Changes of class scores when activations are moved along a concept vector."""

@@ -1,9 +1,9 @@
-"""Sensitivity to steps that are not small: where scores go when targets are really moved along a vector.
+"""Finite-step derivatives: score changes when the activations of target clips are moved along a vector.
 
-Gradients say what an infinitely small step does, and where a network is saturated that is nothing. A finite step goes
-from the mean of the negatives to the mean of the concept, and as far the other way, so that opposite vectors have
-opposite derivatives. It costs two forward passes for each vector and target: permuted labels are tested in the same
-way, or p-values would mean nothing.
+Gradients describe infinitesimal steps and vanish where a network saturates. A finite step is as long as the distance
+between the means of the negatives and of the concept and is made in both directions, so that opposite vectors have
+opposite derivatives. It costs two forward passes per vector and target clip. Permuted labels are tested with the same
+steps, as valid p-values require.
 """
 
 import math
@@ -21,24 +21,24 @@ from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.steering.steer import score_changes
 
-MOVES_PER_CALL = 32  # at once; they are held at the devices
+MOVES_PER_CALL = 32  # bounded by device memory
 
 
 @dataclass(frozen=True)
 class FiniteStepDerivatives:
-    """Derivatives of all classes at their targets; a call of what was asked before is answered by the cache."""
+    """Derivatives of all classes at their target clips by finite steps; results are cached."""
 
     plan: Plan
     stage: str
     examples: Features
-    target_clips: ClipBatches  # the targets
-    target_rows: Sequence[int]  # which they are
+    target_clips: ClipBatches
+    target_rows: Sequence[int]  # rows of `target_clips` among the plan's targets
     runtime: Runtime
 
     def __call__(
         self, unit: Float[np.ndarray, "v m"], gap: Float[np.ndarray, " v"]
     ) -> Sequence[Float[np.ndarray, "1 n v"]]:
-        """Along unit vectors, by steps of `gap` both ways."""
+        """Return the derivatives along unit vectors, by steps of length `gap` in both directions."""
         step_length = np.where(np.abs(gap) > 0, np.abs(gap), np.nan)
         steps = np.nan_to_num(unit * step_length[:, None])
         size = math.prod(self.examples.shape) * np.dtype(self.examples.dtype).itemsize
@@ -55,7 +55,7 @@ class FiniteStepDerivatives:
         ]
 
     def _score_changes(self, steps: Float[np.ndarray, "v m"], moves_per_call: int) -> Float[np.ndarray, "v c n"]:
-        """Of the scores, from one end to the other. Filled up to `at_once`, so that one program is compiled."""
+        """Return score differences between the ends of the steps; `moves_per_call` pads them to one compiled shape."""
         plan, store = self.plan, self.plan.store
         s = plan.config
         key_parts = (

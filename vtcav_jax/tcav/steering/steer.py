@@ -1,6 +1,6 @@
-"""What class scores really do when a clip is moved along a vector at a stage: forward passes, not derivatives.
+"""Steering: score changes, by forward passes, when a clip's activation at a stage (layer) is moved along a vector.
 
-Here vectors have their features: `features.Features.combined` makes them from coefficients, in blocks.
+Vectors are feature arrays here; `Features.linear_combination` computes them from coefficients, in blocks.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,11 @@ from vtcav_jax.tcav.stats.vectors import ConceptVectors, norms
 
 @dataclass(frozen=True)
 class SteeringResult:
-    """How far the scores go, by vector, step, class and target; steps are in `units`, the vectors' own lengths.
+    """Score changes by vector, step, class and target clip.
 
-    One unit takes a clip from the mean of the negatives to the mean of the concept. `controls` are moves of the same
-    length in random directions, and `p` says how often one of them moves the mean score as far, or further.
+    Steps are in units of `unit_lengths`, the distances from the mean of the negatives to that of the concept.
+    `control_changes` are those of moves of the same length in random directions; `p` is the two-sided p-value of the
+    mean change against them.
     """
 
     unit_lengths: Float[np.ndarray, " v"]
@@ -44,7 +45,7 @@ class SteeringResult:
 
 
 def unit_vectors(examples: Features, vectors: ConceptVectors) -> Float[np.ndarray, "v ..."]:
-    """The unit vectors in the (pooled) shape of their stage."""
+    """Return the unit vectors in the (pooled) shape of their stage."""
     return examples.linear_combination(vectors.unit)
 
 
@@ -58,10 +59,9 @@ def score_changes(
     *,
     runtime: Runtime | None = None,
 ) -> Float[np.ndarray, "v c n"]:
-    """How far each score of each target goes when `moves` are added at `stage`, one by one.
+    """Compute the change of each class score of each target clip when each of `moves` is added at `stage`.
 
-    Divided by their length that is the sensitivity to steps that are not small, the `finite` one. A pooled move is made
-    at every position.
+    A pooled move is added at every position.
     """
     runtime = runtime or Runtime.single_device()
     mesh = runtime.mesh
@@ -100,9 +100,9 @@ def steer(
     seed: int | Sequence[int] = 0,
     runtime: Runtime | None = None,
 ) -> SteeringResult:
-    """Moves the targets along +-v and along as many random directions within what the vector's examples span.
+    """Move the target clips along each vector by each of `steps`, and along `n_controls` random directions.
 
-    A random direction has random coefficients on the examples, so that it goes where activations do go.
+    A random direction has random coefficients on the vector's examples and so lies in the span of real activations.
     """
     rng = np.random.default_rng(seed)
     unit_lengths = mean_gaps(gram.kernel, labels, vectors.unit)
@@ -131,9 +131,9 @@ def propagate_direction(
     *,
     runtime: Runtime | None = None,
 ) -> Float[np.ndarray, "v ..."]:
-    """What small steps along `moves` at `stage` become at a `later` one: the mean derivative there over the clips.
+    """Propagate small steps along `moves` at `stage` to a `later` stage: the mean derivative there over the clips.
 
-    The cosine to the vector of the same concept at `later` says whether the concept is passed on.
+    Its cosine to the vector of the same concept at `later` shows whether the concept is passed on.
     """
     runtime = runtime or Runtime.single_device()
     mesh = runtime.mesh

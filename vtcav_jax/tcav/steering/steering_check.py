@@ -1,4 +1,4 @@
-"""Is what was found true of the network? Targets are moved along the vectors of findings, and along random ones."""
+"""Steering check of findings: target clips are moved along the vectors of findings and along random directions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,13 +15,13 @@ from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.stats.vectors import fit
 from vtcav_jax.tcav.steering.steer import steer
 
-STEERING_STEPS = (-1.0, 1.0)  # in the way from the negatives to the concept
+STEERING_STEPS = (-1.0, 1.0)  # in units of the distance from the negatives to the concept
 
 
 def check_steering(stage_grams: StageGrams, rows: Sequence[ScoreRow]) -> list[SteeringRow]:
-    """For each finding among `rows`, a row for each of `STEPS`; a table without rows says that nothing was found.
+    """Return a row for each finding among `rows` and each of `STEERING_STEPS`.
 
-    What was moved once is kept. Processes share the vectors.
+    Results are cached; several processes divide the vectors among them.
     """
     comparisons = {comparison.name: comparison for comparison in stage_grams.plan.comparisons.entries}
     findings: dict[tuple[str, str], list[ScoreRow]] = {}
@@ -61,7 +61,7 @@ def check_steering(stage_grams: StageGrams, rows: Sequence[ScoreRow]) -> list[St
 
 
 def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -> dict[str, np.ndarray]:
-    """Mean changes of classes' scores over their targets: `change` (step, class), `controls` (control, step, class)."""
+    """Return mean score changes over the target clips: `change` (step, class), `controls` (control, step, class)."""
     plan = stage_grams.plan
     s, seed = plan.config, [plan.config.seed, comparison.seed]
     rows = [target.rows for target in plan.clips.classes]
@@ -88,10 +88,10 @@ def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -
             runtime=stage_grams.runtime,
         )
         row_index = {row: i for i, row in enumerate(order)}
-        target_positions = [[row_index[row] for row in some] for some in rows]
+        target_positions = [[row_index[row] for row in class_rows] for class_rows in rows]
         change, controls = (
-            np.stack([each[..., c, some].mean(-1) for c, some in enumerate(target_positions)], -1)
-            for each in (result.score_change[0], result.control_changes[0])
+            np.stack([changes[..., c, positions].mean(-1) for c, positions in enumerate(target_positions)], -1)
+            for changes in (result.score_change[0], result.control_changes[0])
         )
         plan.store.put_arrays(key, {"units": result.unit_lengths, "change": change, "controls": controls})
     return plan.store.get_arrays(key)
