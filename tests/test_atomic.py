@@ -1,4 +1,4 @@
-"""Atomic writes: complete or absent, and nothing left beside them."""
+"""Atomic writes: content is complete or absent, and no temporary files are left."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import pytest
 from vtcav_jax import atomic
 
 
-def test_text_and_bytes_replace_what_was_there(tmp_path):
+def test_text_and_bytes_replace_old_content(tmp_path):
     path = tmp_path / "new" / "file"
     atomic.write_text(path, "one\u00e9")
     assert path.read_text(encoding="utf-8") == "one\u00e9"

@@ -29,7 +29,7 @@ def verbosity():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Every reading of a clock is five seconds after the one before."""
+    """Advance the clocks by five seconds at every reading."""
     monotonic, wall = iter(range(0, 1000, 5)), iter(range(100, 1100, 5))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(monotonic)))
     monkeypatch.setattr(tqdm.std, "time", lambda: float(next(wall)))
@@ -87,7 +87,7 @@ def test_terminal_gets_one_moving_line_that_is_removed(monkeypatch, clock):
     assert not text.rpartition("5/5")[2].split("\r", 1)[1].strip()
 
 
-def test_quick_work_writes_nothing_to_a_log(monkeypatch):
+def test_short_work_writes_no_progress_to_a_log(monkeypatch):
     assert shown(monkeypatch, terminal=False) == ""
 
 

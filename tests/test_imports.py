@@ -1,4 +1,4 @@
-"""The packages depend on each other in one direction: no upward import, no cycle."""
+"""Import structure: packages depend on each other in one direction, without cycles."""
 
 import ast
 import itertools
@@ -14,7 +14,7 @@ LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...
     {"report"},
     {"cli", "__main__"},
 )
-MAX_FILES = 18  # of a folder
+MAX_FILES = 18  # per folder
 
 
 def module_files() -> dict[str, Path]:
@@ -28,7 +28,7 @@ def layer(module: str) -> int:
 
 
 def imports(path: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
-    """Line and module of each import of the package, those in functions included; not those for types only."""
+    """Yield line and module of each import of the package, also inside functions; skip imports for types only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     type_checks = [
         node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
@@ -55,7 +55,7 @@ def upward_imports(modules: dict[str, Path]) -> list[str]:
 
 
 def find_cycle(modules: dict[str, Path]) -> list[str]:
-    """The lines of one cycle of imports, if there is any."""
+    """Return the lines of one import cycle, or an empty list."""
     graph = {module: {imported: line for line, imported in imports(path, modules)} for module, path in modules.items()}
     finished: set[str] = set()
 
@@ -78,11 +78,11 @@ def test_no_module_imports_one_above_it():
     assert upward_imports(module_files()) == []
 
 
-def test_no_imports_go_in_circles():
+def test_no_import_cycles():
     assert find_cycle(module_files()) == []
 
 
-def test_a_violation_is_found_and_its_line_named(tmp_path):
+def test_violations_are_reported_with_their_line(tmp_path):
     modules = {"vtcav_jax.tap": tmp_path / "tap.py", "vtcav_jax.report.html": tmp_path / "html.py"}
     modules["vtcav_jax.tap"].write_text("x = 1\ndef f():\n    from vtcav_jax.report import html\n")
     modules["vtcav_jax.report.html"].write_text("from vtcav_jax import tap\n")
@@ -97,6 +97,6 @@ def test_no_folder_has_too_many_files():
 
 
 def test_every_folder_is_a_package():
-    """Without `__init__.py` a wheel lacks it."""
+    """Check for `__init__.py`: a wheel omits folders without it."""
     folders = {path.parent for path in (ROOT / "vtcav_jax").rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

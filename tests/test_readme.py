@@ -1,4 +1,4 @@
-"""The README tells the truth: its Python runs, its commands exist, its tables are those of the results."""
+"""README and docs: Python blocks run, commands and files exist, and tables match the stored results."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_python_blocks_run_one_after_the_other(capsys):
     assert scope["found"].gradients["layers.1"].shape == (2, 4, 4, 4, 96)
 
 
-def test_the_own_model_takes_twenty_lines():
+def test_the_example_of_a_custom_model_has_at_most_twenty_lines():
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 20
 

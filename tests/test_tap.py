@@ -1,4 +1,4 @@
-"""The tap on small models: derivation by hand, finite differences, targets, errors, and how often it compiles."""
+"""Taps on small models: manual derivatives, finite differences, targets, errors and number of compilations."""
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def test_gradients_equal_finite_differences(float64):
 
 
 def test_gradients_equal_the_chain_of_segments(net, video):
-    """The same derivation a person would write for a sequential model: one pullback per segment."""
+    """Compare with a manual backward pass of a sequential model: one pullback per segment."""
     segments = [
         ("stem", lambda x: jnp.tanh(net.stem(x))),
         ("middle", lambda x: jnp.sin(net.middle(x))),
@@ -134,7 +134,7 @@ def group(logits):
 
 
 def test_any_function_of_the_logits_is_a_target(net, video):
-    """Each target's gradient is the combination of class gradients that its derivative by the logits says."""
+    """Check that a target's gradient is the sum of class gradients weighted by its derivatives for the logits."""
     classes = jnp.array([2, 0, 3])
     logits, _, by_class = tap.gradients_for_classes(net, video, range(4), ["middle"])
     by_class = np.asarray(by_class["middle"])
@@ -174,7 +174,7 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
 
 
 def test_one_forward_pass_serves_all_stages(video):
-    """The model's own code runs for one forward pass a program (and once for its shapes), whatever the stages."""
+    """Check that the model is traced once per program (and once for shapes), for any number of stages."""
     calls = []
 
     def counting(video, tap=tap.identity_tap):
@@ -229,10 +229,10 @@ set_stages(boastful, ("x",))
             r"no stage named 'midle' \(did you mean middle\?\)",
         ),
         (lambda net, v: tap.steered_logits(net, v, "poool", 1.0, 1.0), "did you mean pool"),
-        (lambda net, v: tap.activations(net, v, ()), "name at least one stage"),
+        (lambda net, v: tap.activations(net, v, ()), "at least one stage name"),
         (lambda net, v: tap.activations(nameless, v, "y"), r"never called its tap with \['y'\]"),
         (lambda net, v: tap.activations(boastful, v, "x"), r"never called its tap with \['x'\]"),
-        (lambda net, v: tap.activations(twice, v, "x"), "names two values 'x'"),
+        (lambda net, v: tap.activations(twice, v, "x"), "tap twice with 'x'"),
         (lambda net, v: tap.activations_and_gradients(net, v, np.array([0, 1]), "pool"), r"shape \(3,\)\), got int64"),
         (lambda net, v: tap.activations_and_gradients(net, v, np.array([0.0, 1, 2]), "pool"), "got float64"),
         (
@@ -243,7 +243,7 @@ set_stages(boastful, ("x",))
         (lambda net, v: tap.activations_and_gradients(net, v, [2**32 + 1, 1, 1], "pool"), "no class 4294967297"),
         (lambda net, v: tap.activations(net, v[0], "pool"), r"\(b, t, h, w, c\).*got float32 of shape \(4, 6, 6, 3\)"),
         (lambda net, v: tap.activations(net, v[:0], "pool"), "at least one clip"),
-        (lambda net, v: tap.activations(net, v, [1]), "by its name"),
+        (lambda net, v: tap.activations(net, v, [1]), "at least one stage name"),
         (lambda net, v: tap.activations(net.__call__, v, "pool"), "a method hides its parameters from jax"),
         (lambda net, v: tap.steered_logits(net, v, "pool", np.ones(7), 1.0), r"pool is \(3, 5\).*must broadcast to it"),
         (
@@ -253,7 +253,7 @@ set_stages(boastful, ("x",))
         (lambda net, v: tap.gradients_for_classes(net, v, [], "pool"), "expected a list of class indices"),
         (
             lambda net, v: tap.activations_and_gradients(net, v, jnp.sum, "pool"),
-            r"one score per clip, shape \(3,\); it gave \(\)",
+            r"one score per clip, shape \(3,\); got \(\)",
         ),
     ],
 )

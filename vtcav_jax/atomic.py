@@ -1,7 +1,7 @@
 """Atomic writes: a file or folder appears under its name complete, or not at all.
 
-The content is written beside its place as `.NAME.part...` and renamed. A killed process leaves such a file behind;
-another process, or another thread, never sees it under the final name and never writes to the same one.
+The content is written to a uniquely named `.NAME.part...` in the same folder and then renamed, so processes and
+threads never see incomplete content under the final name. A killed process leaves its temporary file behind.
 """
 
 import errno
@@ -15,9 +15,9 @@ from uuid import uuid4
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path for a file or a folder: renamed to `path` on success, removed on failure.
+    """Yield a temporary path for a file or folder; rename it to `path` on success, remove it on failure.
 
-    Several of them in one `with` statement are renamed from the last to the first.
+    Several in one `with` statement are renamed from the last to the first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part{uuid4().hex[:12]}")
@@ -44,13 +44,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def explain_disk_full(folder: Path) -> Iterator[None]:
-    """Turns the error of a full disk into one that names `folder` and says how to go on."""
+    """Replace a disk-full error by one that names `folder` and how to continue."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # libraries with their own writers raise RuntimeError
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if is_full or os.strerror(errno.ENOSPC) in str(error):
             raise ValueError(
-                f"the disk of {folder} is full; free some space and give the same command again, what is done is kept"
+                f"the disk of {folder} is full; free some space and run the command again, finished work is saved"
             ) from error
         raise

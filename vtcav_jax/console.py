@@ -19,16 +19,16 @@ from vtcav_jax.names import escape_control_chars
 T = TypeVar("T")
 Verbosity = Literal["plain", "quiet", "json"]
 verbosity: ContextVar[Verbosity] = ContextVar("verbosity", default="plain")
-# Called once per unit of any progress, shown or not. Raising from it stops work that runs in another thread.
+# Called once per batch of `progress` in every verbosity. Raising from it stops work that runs in another thread.
 on_tick: ContextVar[Callable[[], None]] = ContextVar("on_tick", default=lambda: None)
 
-MIN_SECONDS = 2  # shorter work writes nothing to a log
-LOG_INTERVAL = 10  # seconds between two lines of a log
+MIN_SECONDS = 2  # shorter work writes no progress to a log
+LOG_INTERVAL = 10  # seconds between progress lines in a log
 LINE_FORMAT = "{n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class _ConsoleHandler(logging.Handler):
-    """Looks up the streams for each record: tests and callers may replace `sys.stdout` and `sys.stderr`."""
+    """Handler that looks up the streams for each record: callers may replace `sys.stdout` and `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         kind, fields = getattr(record, "event", None), getattr(record, "fields", {})
@@ -52,27 +52,27 @@ if not logger.handlers:
 
 
 def info(text: str) -> None:
-    """A note that accompanies the results."""
+    """Log a note that accompanies the results."""
     logger.info("%s", text)
 
 
 def emit(text: str) -> None:
-    """The result of a command; control characters are escaped."""
+    """Print the result of a command, with control characters escaped."""
     print(escape_control_chars(text), flush=True)
 
 
 def warn(text: str) -> None:
-    """Shown in every verbosity."""
+    """Log a warning, which every verbosity displays."""
     logger.warning("%s", text)
 
 
 def json_event(kind: str, **fields: Any) -> None:
-    """Written only where `verbosity` is "json"."""
+    """Log an event, displayed only if `verbosity` is "json"."""
     logger.info("%s", kind, extra={"event": kind, "fields": fields})
 
 
 class _TerminalLine(tqdm):
-    """Calls `note` only when the line is drawn: it may wait for a device."""
+    """Progress bar that calls `note` only when it is drawn, because `note` may wait for a device."""
 
     monitor_interval = 0  # no monitor thread
 
@@ -93,9 +93,9 @@ def progress(
     size: Callable[[Any], int] = len,
     note: Callable[[], str] = lambda: "",
 ) -> Iterator[T]:
-    """Yields `batches` and reports on stderr how many of `total` units are done, with the text of `note`.
+    """Yield `batches` and report on stderr how many of `total` units are done, with the text of `note`.
 
-    A terminal shows one moving line, removed at the end. A log file gets a line every ten seconds, and none for work
+    A terminal shows one updating line, removed at the end. A log file gets a line every ten seconds, and none for work
     that takes less than two.
     """
     mode, tick = verbosity.get(), on_tick.get()

@@ -1,21 +1,21 @@
-"""Names that a person typed or a file holds: what to say when there is no such thing, and how to say it safely."""
+"""Names typed by a user or read from a file: messages about unknown names, and safe printing."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def escape_control_chars(text: str) -> str:
-    """`text` for a terminal: names from files may hold codes that would move its cursor or change its title."""
+    """Escape control characters: names from files could move a terminal's cursor or change its title."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def safe_filename(text: str) -> str:
-    """`text` as a part of a file's name."""
+    """Replace everything but letters, digits, `.` and `-` by `_`."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
 
 
 def unknown_name_message(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
-    """One sentence for all of `names` that are not `known`: the nearest ones, then the list."""
+    """Return one sentence about `names`, none of which is in `known`: similar names for each, then all known names."""
     known = list(known)
     parts = []
     for name in names:

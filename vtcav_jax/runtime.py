@@ -1,4 +1,4 @@
-"""`Runtime`: where a computation runs and what it has used so far."""
+"""`Runtime`: devices of a computation, and counters of passes and seconds."""
 
 import time
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from jax.sharding import Mesh
 
 @dataclass
 class PassCounter:
-    """Clips that went through the network, without those that only fill up a batch."""
+    """Number of clips passed through the network, excluding those that only pad a batch."""
 
     forwards: int = 0
-    backwards: int = 0  # one per clip and class, for all stages together; per stage and step if integrated
-    batch_size: int = 0  # of the last micro-batch: smaller than asked for where memory ran out
+    backwards: int = 0  # one per clip and class for all stages; if integrated, also one per stage and step
+    batch_size: int = 0  # of the last micro-batch; smaller than requested if memory ran out
 
 
 @dataclass
 class PhaseTimer:
-    """Seconds spent in each phase, in the order of their first use."""
+    """Seconds spent in each phase, in order of first use."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class PhaseTimer:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Devices, decoding processes, counters and timers; every step of an experiment takes the same one."""
+    """Devices, decoding processes, pass counter and timer, shared by all steps of an experiment."""
 
     mesh: Mesh
     num_workers: int = 0  # processes that decode videos
@@ -45,10 +45,10 @@ class Runtime:
 
     @classmethod
     def local(cls, num_workers: int = 0) -> "Runtime":
-        """All devices of this process."""
+        """Return a runtime on all devices of this process."""
         return cls(Mesh(np.array(jax.local_devices()), ("b",)), num_workers)
 
     @classmethod
     def single_device(cls) -> "Runtime":
-        """The first device of this process."""
+        """Return a runtime on the first device of this process."""
         return cls(Mesh(np.array(jax.local_devices()[:1]), ("b",)))

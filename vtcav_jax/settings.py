@@ -1,4 +1,4 @@
-"""Settings: dataclass fields that carry a help text, allowed values and bounds.
+"""Settings: dataclass fields with a help text, allowed values and bounds.
 
     @dataclass(frozen=True)
     class FitConfig:
@@ -7,8 +7,8 @@
         def __post_init__(self):
             check_settings(self)
 
-`check_settings` raises one `SettingError` that names every field at fault; the command line makes a flag of each
-setting and renders the error with the flags' names.
+`check_settings` raises one `SettingError` that lists every invalid field; the command line turns each setting into a
+flag and reports the error with the names of the flags.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 KEY = "setting"
 MAX_SEED = 2**32 - 1
-SEED_HELP = "seed of everything random"
+SEED_HELP = "random seed"
 BATCH_HELP = "clips per forward pass"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a field beside its type and default."""
+    """Metadata of a dataclass field: help text, allowed values, bounds and conversion."""
 
     help: str
     metavar: str = ""  # the value in a message about a missing flag: --run=NAME
@@ -34,13 +34,13 @@ class Setting:
     maximum: int | float | None = None
     above: int | float | None = None
     below: int | float | None = None
-    repeated: bool = False  # the flag is given once per value, whose commas are its own
+    repeated: bool = False  # the flag is repeated, once per value; a value may contain commas
     convert: Callable[[Any], Any] | None = None  # from the flag's text (or list) to the field's value
-    is_nested: bool = False  # the field is a config dataclass, whose settings are flags too
+    is_nested: bool = False  # the field is a config dataclass, whose settings become flags too
 
 
 def setting(default: Any, description: str, *, default_factory: Any = MISSING, **details: Any) -> Any:
-    """A dataclass field with a default; `details` are fields of `Setting`."""
+    """Return a dataclass field with a default; `details` are fields of `Setting`."""
     metadata = {KEY: Setting(description, **details)}
     if default_factory is not MISSING:
         return field(default_factory=default_factory, metadata=metadata)
@@ -48,17 +48,17 @@ def setting(default: Any, description: str, *, default_factory: Any = MISSING, *
 
 
 def required(metavar: str, description: str, **details: Any) -> Any:
-    """A dataclass field without a default."""
+    """Return a dataclass field without a default; `details` are fields of `Setting`."""
     return field(metadata={KEY: Setting(description, metavar, **details)})
 
 
 def nested(config: type) -> Any:
-    """A dataclass field that holds a config; its settings become flags of the same command."""
+    """Return a dataclass field that holds a config; its settings become flags of the same command."""
     return field(default_factory=config, metadata={KEY: Setting("", is_nested=True)})
 
 
 class SettingError(ValueError):
-    """One or more settings at fault: `problems` are pairs of a field's name and what is wrong with its value."""
+    """Error of one or more invalid settings: `problems` are pairs of a field name and an error message."""
 
     def __init__(self, *problems: tuple[str, str]):
         self.problems = problems
@@ -67,7 +67,7 @@ class SettingError(ValueError):
 
 @contextmanager
 def concerning(name: str) -> Iterator[None]:
-    """Attribute an error to the setting `name`, unless it names one already."""
+    """Attribute a `ValueError` to the setting `name`; a `SettingError` passes unchanged."""
     try:
         yield
     except SettingError:
@@ -77,7 +77,7 @@ def concerning(name: str) -> Iterator[None]:
 
 
 def setting_fields(config: type) -> dict[str, tuple[Any, Setting, Any]]:
-    """The type, the `Setting` and the default (or MISSING) of each setting of a dataclass, by name."""
+    """Return the type, the `Setting` and the default (or MISSING) of each setting of a dataclass, keyed by name."""
     hints = get_type_hints(config)
     return {
         f.name: (
@@ -91,20 +91,20 @@ def setting_fields(config: type) -> dict[str, tuple[Any, Setting, Any]]:
 
 
 def choices_of(hint: Any, info: Setting) -> tuple[str, ...]:
-    """The allowed values: those of a Literal type, or those that are given."""
+    """Return the allowed values: those of a Literal type, else `info.choices`."""
     options = get_args(hint) if get_origin(hint) is Literal else ()
     return tuple(options) or info.choices
 
 
 def without_none(hint: Any) -> Any:
-    """The type without `| None`."""
+    """Return the type without `| None`."""
     if isinstance(hint, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     return hint
 
 
 def find_problems(config: Any) -> list[tuple[str, str]]:
-    """Every setting of a config whose value is not allowed."""
+    """Return the name and an error message of every setting of `config` with an invalid value."""
     problems = []
     for name, (hint, info, _) in setting_fields(type(config)).items():
         value, choices = getattr(config, name), choices_of(without_none(hint), info)
@@ -126,6 +126,6 @@ def find_problems(config: Any) -> list[tuple[str, str]]:
 
 
 def check_settings(config: Any, *more: tuple[str, str]) -> None:
-    """Raise a `SettingError` with every problem of a config, and those in `more` (name, text)."""
+    """Raise one `SettingError` with all problems of `config` and those in `more` (name, message)."""
     if problems := [*find_problems(config), *more]:
         raise SettingError(*problems)

@@ -1,9 +1,12 @@
-"""The only way into a model: an argument that is called with every named value of the forward pass.
+"""Taps: access to a model's activations through a callback that the forward pass calls at every stage (named layer).
 
-`model(video, tap)`, with a video `(b, t, h, w, c)`, calls `x = tap("layers.2", x)` wherever a value is worth naming.
-What the tap returns is what the model goes on with, so that reading, differentiating and intervening are one mechanism.
-A model is anything callable like this that is a pytree: an `nnx.Module`, or
-`jax.tree_util.Partial(function, parameters)`.
+`model(video, tap)`, with a video `(b, t, h, w, c)`, calls `x = tap("layers.2", x)` at each stage and continues with the
+returned value, so one mechanism reads, differentiates and edits activations. A model is any callable of this form that
+is a pytree: an `nnx.Module`, or `jax.tree_util.Partial(function, parameters)`.
+
+    logits, values = activations(model, video, "layers.2")
+    result = activations_and_gradients(model, video, [3, 7], ["layers.1", "layers.2"])  # one class per clip
+    logits = steered_logits(model, video, "layers.2", direction, eps=2.0)
 """
 
 import math
@@ -23,13 +26,13 @@ from vtcav_jax.names import unknown_name_message
 
 Tap = Callable[[str, Array], Array]
 Model = Callable[..., Array]  # (video, tap) -> logits
-Stages = str | Sequence[Any]  # names, checked where they are used
-Classes = ArrayLike | Sequence[Any]  # whole numbers, checked where they are used
+Stages = str | Sequence[Any]  # stage names, checked at use
+Classes = ArrayLike | Sequence[Any]  # class indices, checked at use
 TapTarget = Classes | Callable[[Array], Array]
 
 
 class TapResult(NamedTuple):
-    """What one forward and one backward pass give; dictionaries are keyed by stage."""
+    """Logits, activations and gradients of one forward and one backward pass; dictionaries are keyed by stage."""
 
     logits: Float[Array, "b k"]
     activations: dict[str, Array]
@@ -37,12 +40,12 @@ class TapResult(NamedTuple):
 
 
 def identity_tap(name: str, value: Array) -> Array:
-    """The tap that changes nothing."""
+    """Return `value` unchanged; the default tap."""
     return value
 
 
 def add_direction(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap:
-    """The tap that adds `eps * direction` at `stage`; both may be anything that broadcasts to the activation there."""
+    """Return a tap that adds `eps * direction` at `stage`; both must broadcast to the activation there."""
 
     def tap(name: str, value: Array) -> Array:
         if name != stage:
@@ -60,29 +63,30 @@ def add_direction(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap
 
 
 def stages_of(model: Model) -> tuple[str, ...]:
-    """The stages that a model says it has, in forward order; empty if it does not say."""
+    """Return the stages listed in the model's attribute `stages`, in forward order; empty without that attribute."""
     stages = getattr(model, "stages", None) or getattr(getattr(model, "func", None), "stages", None)
     return (stages,) if isinstance(stages, str) else tuple(stages or ())
 
 
 def activations(model: Model, video: ArrayLike, stages: Stages) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    """Logits, and the activation at each of `stages`, from one forward pass."""
+    """Return the logits and the activation at each of `stages`, from one forward pass."""
     stages = _check_stages(model, stages)
     logits, seen = _activations(as_pytree(model), _check_video(video), tuple(sorted(stages)))
     return logits, {name: seen[name] for name in stages}
 
 
 def activations_and_gradients(model: Model, video: ArrayLike, target: TapTarget, stages: Stages) -> TapResult:
-    """The activation at each of `stages` and the gradient of each clip's target score, from one forward, one backward.
+    """Return activations and gradients of the target score at `stages`, from one forward and one backward pass.
 
-    `target` is one class index per clip (the score is that logit), or a function from logits `(b, k)` to one score
-    per clip `(b,)`. A function is compiled in: use one defined once, with what varies bound by
-    `jax.tree_util.Partial(function, array)`; a new lambda at each call compiles at each call.
+    `gradients[stage][i]` is the derivative of clip i's score with respect to `activations[stage][i]`. Clips must not
+    interact (no batch statistics), since the sum of their scores is differentiated.
 
-    Adding a zero to an activation and differentiating by that zero gives the gradient by the activation, and zeros at
-    several stages give all of them in one backward pass. Clips must not interact: then the gradient of the sum of
-    their scores is each clip's own.
+    Args:
+        target: one class index per clip (the score is that logit), or a function from logits `(b, k)` to scores
+            `(b,)`. The function is compiled: define it once and bind variable values with
+            `jax.tree_util.Partial(function, array)`; a new lambda at each call recompiles.
     """
+    # The gradient of a zero added to an activation is the gradient of the activation: one pass for all stages
     video, stages = _check_video(video), _check_stages(model, stages)
     classes = None
     if callable(target):
@@ -103,9 +107,9 @@ def gradients_for_classes(
     *,
     classes_per_pass: int = 8,
 ) -> TapResult:
-    """As `activations_and_gradients` for every class of `classes` at every clip, from one forward pass.
+    """Return `activations_and_gradients` of every class in `classes` for every clip, from one forward pass.
 
-    Gradients have a leading axis, one entry per class. `classes_per_pass` classes are pulled back together.
+    Gradients are `(classes, b, ...)`. `classes_per_pass` backward passes run at once; more need more memory.
     """
     if classes_per_pass < 1:
         raise ValueError(f"classes_per_pass must be at least 1, got {classes_per_pass}")
@@ -122,7 +126,7 @@ def gradients_for_classes(
 def steered_logits(
     model: Model, video: ArrayLike, stage: str, direction: ArrayLike, eps: ArrayLike
 ) -> Float[Array, "b k"]:
-    """Logits when `eps * direction` is added at `stage`; both may be anything that broadcasts to it."""
+    """Return the logits after adding `eps * direction` at `stage`; both must broadcast to the activation there."""
     if len(_check_stages(model, stage)) != 1:
         raise ValueError(f"expected one stage, got {stage}")
     video = _check_video(video)
@@ -132,12 +136,12 @@ def steered_logits(
 
 
 def class_logit(classes: Array, logits: Array) -> Array:
-    """Each clip's logit of its class: the target that class indices stand for."""
+    """Return `logits[i, classes[i]]` for each clip i: the score of a target given as class indices."""
     return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
 
 
 def _order_stages(tap_result: TapResult, stages: Sequence[str]) -> TapResult:
-    """jit sorts dictionaries by key; a reader wants the order that was asked for."""
+    """Restore the requested order of stages: jit sorts dictionaries by key."""
     logits, seen, gradients = tap_result
     return TapResult(logits, {name: seen[name] for name in stages}, {name: gradients[name] for name in stages})
 
@@ -153,7 +157,7 @@ def _activations(model, video, stages):
 def _record(seen: dict[str, Array], stages: Collection[str], name: str, value: Array) -> Array:
     if name in stages:
         if name in seen:
-            raise ValueError(f"the model names two values {name!r}; each stage needs a name of its own")
+            raise ValueError(f"the model calls its tap twice with {name!r}; stage names must be unique")
         seen[name] = value
     return value
 
@@ -165,7 +169,7 @@ def _activations_and_gradients(model, video, score, stages):
         scores = score(logits)
         if scores.shape != logits.shape[:1]:
             raise ValueError(
-                f"the target function must give one score per clip, shape {logits.shape[:1]}; it gave {scores.shape}"
+                f"the target function must return one score per clip, shape {logits.shape[:1]}; got {scores.shape}"
             )
         return scores.sum(), (logits, seen)
 
@@ -178,9 +182,9 @@ def _gradients_for_classes(model, video, classes, stages, classes_per_pass):
     run = partial(_run_shifted, model, video)
     logits, pullback, seen = jax.vjp(run, _zeros(model, video, stages), has_aux=True)
 
-    def gradients_of(one_class):
+    def gradients_of(class_index):
         return pullback(
-            jnp.broadcast_to(jax.nn.one_hot(one_class, logits.shape[-1], dtype=logits.dtype), logits.shape)
+            jnp.broadcast_to(jax.nn.one_hot(class_index, logits.shape[-1], dtype=logits.dtype), logits.shape)
         )[0]
 
     return TapResult(logits, seen, jax.lax.map(gradients_of, classes, batch_size=min(classes_per_pass, len(classes))))
@@ -209,14 +213,14 @@ def _zeros(model, video, stages):
 
 
 def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as something that can be an argument of a compiled function."""
+    """Return `function` as a pytree, to pass it to compiled functions as an argument."""
     if not callable(function):
-        raise ValueError(f"expected something callable, got {type(function).__name__}")
+        raise ValueError(f"expected a callable, got {type(function).__name__}")
     if not jax.tree_util.all_leaves([function]):
         return function
-    plain = getattr(function, "__wrapped__", function)  # jax.jit and functools.wraps keep what they wrap
+    plain = getattr(function, "__wrapped__", function)  # the function inside jax.jit or functools.wraps
     if not isinstance(plain, FunctionType):
-        # Compiled in, its weights would be frozen as they are at the first call.
+        # As part of the compiled program, its weights would stay those of the first call.
         raise ValueError(
             f"a {type(function).__name__} hides its parameters from jax; pass an nnx.Module itself, or "
             "jax.tree_util.Partial(function, parameters) with a plain function"
@@ -228,7 +232,7 @@ def _check_video(video: ArrayLike) -> Array:
     video = jnp.asarray(video)
     if video.ndim != 5 or 0 in video.shape or not jnp.issubdtype(video.dtype, jnp.floating):
         raise ValueError(
-            f"expected a normalised video (b, t, h, w, c) of floats with at least one clip, frame and pixel; "
+            f"expected a normalised float video (b, t, h, w, c) with at least one clip, frame and pixel; "
             f"got {video.dtype} of shape {video.shape}"
         )
     return video
@@ -237,7 +241,7 @@ def _check_video(video: ArrayLike) -> Array:
 def _check_stages(model: Model, stages: Stages) -> tuple[str, ...]:
     stages = (stages,) if isinstance(stages, str) else tuple(stages)
     if not stages or not all(isinstance(name, str) for name in stages):
-        raise ValueError(f"name at least one stage, by its name, got {stages}; the model has {stages_of(model)}")
+        raise ValueError(f"expected at least one stage name, got {stages}; the model has {stages_of(model)}")
     known = stages_of(model)
     if known and (missing := [name for name in stages if name not in known]):
         raise ValueError(unknown_name_message("stage", missing, known))
@@ -250,7 +254,7 @@ def _check_seen(stages: Collection[str], seen: dict[str, Array]) -> None:
 
 
 def _class_indices(classes: Classes, expected: str, shape: tuple[int, ...] | None) -> Array | np.ndarray:
-    """As they came, but for a list: the range is checked before they become int32."""
+    """Return `classes` as an integer array, not yet int32: `_check_range` must see values that int32 cannot hold."""
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(classes))
     array = jnp.asarray(classes) if traced else np.asarray(classes)
     is_integer = jnp.issubdtype(array.dtype, jnp.integer)
@@ -262,7 +266,7 @@ def _class_indices(classes: Classes, expected: str, shape: tuple[int, ...] | Non
 
 def _check_range(classes: Array | np.ndarray | None, logits: Array) -> None:
     if classes is None or isinstance(classes, Tracer) or isinstance(logits, Tracer):
-        return  # what is traced has no values yet; an index out of range then gives NaN or another class
+        return  # traced values are unknown; an index out of range then gives NaN or another class
     k = logits.shape[-1]
     if wrong := sorted({int(c) for c in np.asarray(classes)} - set(range(k))):
         raise ValueError(f"the model has {k} classes, 0 to {k - 1}; there is no class {', '.join(map(str, wrong))}")

@@ -1,4 +1,4 @@
-"""Attention followed through windows, shifts and merges: against dense matrices over all tokens, made by loops."""
+"""Attention propagated through windows, shifts and merges, compared with dense matrices over all tokens from loops."""
 
 import math
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def norm(x, layer):
 
 
 def dense(block, x):
-    """Attention among all tokens of one clip by head, token by token: (heads, N, N), and v (heads, N, d)."""
+    """Return the attention among all tokens of one clip, (heads, N, N), and v, (heads, N, d), by loops over tokens."""
     sizes, heads = x.shape[:3], block.attn.heads
     window = [min(n, w) for n, w in zip(sizes, block.window)]
     shift = [s if n > w else 0 for n, w, s in zip(sizes, block.window, block.shift)]
@@ -74,7 +74,7 @@ def dense(block, x):
 
 
 def merge_matrix(sizes):
-    """(tokens after, tokens before): each merged token evenly from those of its four that are there."""
+    """Return the matrix (tokens after, tokens before) of a merge: equal weights of up to four tokens per row."""
     t, h, w = sizes
     after = (t, -(-h // 2), -(-w // 2))
     matrix = np.zeros((*after, *sizes))
@@ -85,7 +85,7 @@ def merge_matrix(sizes):
 
 
 def steps(swin: VideoSwin) -> Iterator[tuple[SwinBlock | None, str, str]]:
-    """Every block, or None for a merge of tokens, with the stages before and after it."""
+    """Return every block (None for a merge of tokens) with the stages before and after it."""
     yield swin.layers[0].blocks[0], "patch_embed", "layers.0.blocks.0"
     yield swin.layers[0].blocks[1], "layers.0.blocks.0", "layers.0.blocks.1"
     yield None, "layers.0.blocks.1", "layers.0.downsample"
@@ -130,7 +130,7 @@ def test_last_attention(swin, video):
 
 @pytest.mark.slow
 def test_the_gradient_of_attention_by_finite_differences(swin, video, stage_values):
-    """Of the last block: the score rises by gradient times change when one weight of one head changes."""
+    """Check finite differences of the last block's attention: score change = gradient times change of one weight."""
     block, before, after = list(steps(swin))[-1]
     block = present(block)
     x = jnp.asarray(stage_values[0][before], jnp.float32)[None]
@@ -147,7 +147,7 @@ def test_the_gradient_of_attention_by_finite_differences(swin, video, stage_valu
         y = y + block.mlp(block.norm2(y).reshape(-1, y.shape[-1])).reshape(y.shape)
         return swin.head(swin.norm(y).mean((1, 2, 3)))[0, 2]
 
-    np.testing.assert_allclose(score(weights), swin(video)[0, 2], rtol=1e-4, atol=1e-5)  # the block, put together anew
+    np.testing.assert_allclose(score(weights), swin(video)[0, 2], rtol=1e-4, atol=1e-5)  # the block, reassembled
     direction = jax.random.normal(jax.random.key(2), weights.shape)
     rise = (score(weights + 0.01 * direction) - score(weights - 0.01 * direction)) / 0.02
     np.testing.assert_allclose((slope * direction).sum(), rise, rtol=2e-3)
@@ -167,7 +167,7 @@ def test_gradient_rollout_is_the_dense_sum(swin, video, stage_values):
         x32, g32 = (jnp.asarray(a, jnp.float32)[None] for a in (x, stage_values[1][after]))
         w, v = attention._weights_and_values(block, *attention._windows(block, block.norm1(x32)))
         local = jax.nn.relu(w * by_windows(block, x32, g32, w, v)).mean(1)
-        # the same tokens' pairs, from windows to all
+        # from pairs within windows to pairs of all tokens
         number = jnp.arange(1, x[..., 0].size + 1, dtype=jnp.float32).reshape(1, *x.shape[:3], 1)
         token_numbers = np.asarray(attention._windows(block, number)[0][..., 0]).astype(int)
         full = np.zeros((x[..., 0].size + 1,) * 2)
@@ -192,7 +192,7 @@ def test_many_maps_with_attention_share_a_pass(swin, video):
 @pytest.mark.slow
 def test_errors_say_what_was_expected(swin, video):
     net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="followed through a VideoSwin, got a SmallCnn"):
+    with pytest.raises(ValueError, match="need a VideoSwin, got a SmallCnn"):
         attribution.explain(net, video, CLASSES, "rollout")
-    with pytest.raises(ValueError, match=r"followed back to patch_embed, layers.0.blocks.0"):
+    with pytest.raises(ValueError, match=r"one of patch_embed, layers.0.blocks.0"):
         attribution.explain(swin, video, CLASSES, "rollout", "norm")

@@ -1,4 +1,4 @@
-"""CAMs, gradients, targets: identities that the formulas owe, an independent numpy, finite differences, costs."""
+"""CAMs, gradients and targets: identities, an independent numpy version, finite differences and costs."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def by_numpy(name, a, g):
 
 
 @pytest.mark.parametrize("name", sorted(attribution.CAM_METHODS))
-def test_cams_are_their_formulas(net, video, name):
+def test_cams_equal_their_formulas(net, video, name):
     stage = "convs.1"
     tapped = tap.activations_and_gradients(net, video, CLASSES, stage)
     a, g = (np.asarray(x[stage], np.float64) for x in (tapped.activations, tapped.gradients))
@@ -91,7 +91,7 @@ def test_cams_are_their_formulas(net, video, name):
     ],
 )
 def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
-    """CAM = Grad-CAM = HiResCAM = XGrad-CAM in sum at the last grid, and all add up to the score less its bias."""
+    """CAM = Grad-CAM = HiResCAM = XGrad-CAM in sum at the last grid, and all sum to the score minus its bias."""
     model = request.getfixturevalue(network)
     bias = np.asarray(model.head.bias[...])
     score, bias_score = targets_score(target, np.asarray(model(video))), targets_score(target, np.tile(bias, (2, 1)))
@@ -112,14 +112,14 @@ def targets_score(target, logits):
     return class_logits - (logits.sum(1) - class_logits) / 3
 
 
-def test_cam_refuses_what_is_not_pooled(net, video):
+def test_cam_requires_a_pooled_stage(net, video):
     with pytest.raises(ValueError, match=r"pool is not the mean of convs.0"):
         explain(net, video, "cam", "convs.0")
     with pytest.raises(ValueError, match="there is no 'pool'"):
         explain(handwired_network.MOTION_PAIRS, video[..., :1], "cam")
 
 
-def test_framewise_is_gradcam_of_still_clips(net, video):
+def test_framewise_equals_gradcam_of_static_clips(net, video):
     framewise = explain(net, video, "gradcam_framewise")
     assert framewise.map.shape == (2, 4, 6, 6) and framewise.forward_passes == 12
     for frame in (0, 3):
@@ -161,7 +161,7 @@ def curved(parameters, video, tap=tap.identity_tap):
 
 @pytest.fixture(scope="module")
 def plain():
-    """A plain function with parameters is a model."""
+    """Check a plain function with parameters as a model."""
     random = np.random.default_rng(3)
     shapes = {"a": (3, 7), "b": (7, 4)}
     return Partial(curved, {k: jnp.asarray(random.normal(size=s), jnp.float32) for k, s in shapes.items()})
@@ -169,7 +169,7 @@ def plain():
 
 @pytest.mark.slow
 def test_smoothgrad(plain, video):
-    """Without noise it is the gradient; with noise, the mean over noise that depends on the seed alone."""
+    """Check that SmoothGrad without noise is the gradient, and with noise a mean that depends only on the seed."""
 
     def gradient(v):
         return np.asarray(jax.grad(lambda v: targets.Margin(jnp.asarray(CLASSES))(plain(v), {}).sum())(v))
@@ -185,7 +185,7 @@ def test_smoothgrad(plain, video):
     both = attribution.smoothgrad(plain, video, CLASSES, samples=3, seed=4)
     alone = attribution.smoothgrad(plain, video[1:], CLASSES[1:], samples=3, seed=4)
     np.testing.assert_allclose(both.map[1:], alone.map, rtol=1e-4, atol=1e-7)
-    names = ("smoothgrad_squared", "smoothgrad")  # asked for together, from the same copies
+    names = ("smoothgrad_squared", "smoothgrad")  # requested together, from the same copies
     together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
     for name, smooth in zip(names, together):
         np.testing.assert_array_equal(smooth.map, attribution.explain(plain, video, CLASSES, name).map)
@@ -193,7 +193,7 @@ def test_smoothgrad(plain, video):
 
 
 @pytest.mark.slow
-def test_targets_are_what_they_say(net, video):
+def test_target_values(net, video):
     logits, activations_by_stage = tap.activations(net, video, "convs.1")
     logits, a = np.asarray(logits, np.float64), np.asarray(activations_by_stage["convs.1"], np.float64)
     direction = np.arange(8, dtype=np.float32)
@@ -213,8 +213,8 @@ def test_targets_are_what_they_say(net, video):
         np.testing.assert_allclose(scored.score(video), score, rtol=1e-4, atol=1e-5)
 
 
-def test_where_a_concept_is(net, video):
-    """At its own stage, gradient times activation of a concept vector is the activation along the vector."""
+def test_a_concept_target_at_its_stage(net, video):
+    """Check that gradient x activation at the target's stage is the projection on the concept vector."""
     direction = np.random.default_rng(0).normal(size=8).astype(np.float32)
     concept_map = explain(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
     a = np.asarray(tap.activations(net, video, "convs.1")[1]["convs.1"])
@@ -226,7 +226,7 @@ def test_where_a_concept_is(net, video):
 
 @pytest.mark.slow
 def test_many_maps_cost_one_pass(net, video):
-    """Twelve maps run the model's own code as often as one: counted where python runs, and equal to one at a time."""
+    """Check that twelve maps trace the model as often as one map, and equal separate calls."""
     runs = []
 
     def counting(net, video, tap=tap.identity_tap):
@@ -241,7 +241,7 @@ def test_many_maps_cost_one_pass(net, video):
     runs.clear()
     jax.clear_caches()
     attribution.explain(model, video, CLASSES, "gradcam", "convs.2")
-    assert traced_for_many == len(runs) == 3  # shapes of all stages, shapes of the wanted ones, the pass itself
+    assert traced_for_many == len(runs) == 3  # shapes of all stages, shapes of the requested ones, the pass itself
     for (name, stage), shared in zip(method_stages, shared_maps, strict=True):
         alone = explain(net, video, name, stage)
         np.testing.assert_allclose(shared.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
@@ -269,7 +269,7 @@ def test_many_maps_cost_one_pass(net, video):
         ),
         (lambda net, v: explain(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
         (lambda net, v: explain(net, v, "smoothgrad", samples=0), "samples of at least 1"),
-        (lambda net, v: explain(net, v, "smoothgrad", "convs.1"), "smoothgrad makes maps of the video"),
+        (lambda net, v: explain(net, v, "smoothgrad", "convs.1"), "smoothgrad only makes maps of the video"),
         (lambda net, v: explain(net, v, "gradcam", target=jnp.sum), "one score per clip"),
         (lambda net, v: explain(net, v, "smoothgrad", target=lambda logits: logits), "one score per clip"),
         (lambda net, v: explain(net, v, "integrated_gradients", target=lambda logits: logits[:, :1]), "one score per"),
@@ -304,7 +304,7 @@ def test_the_second_call_does_not_compile(net, video):
     assert [compile_count(f) for f in watched] == before
 
 
-def test_any_model_will_do(plain, video):
+def test_models_may_be_functions(plain, video):
     assert explain(plain, video, "gradcam").map.shape == SHAPE[:4]
     clips, labels = handwired_network.binary_clips(2, 0)
     pair_map = explain(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))

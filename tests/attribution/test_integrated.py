@@ -36,13 +36,13 @@ def video():
 
 @pytest.fixture(scope="module")
 def dots():
-    """Clips of the analytic world, their classes, and each voxel's exact Shapley value for its class."""
+    """Clips of the analytic world, their classes, and each voxel's exact Shapley value for the class."""
     clips, labels = handwired_network.binary_clips(3, 5, frames=4, size=8, dots=6)
     return clips, labels, handwired_network.shapley_values(clips)[labels, np.arange(3)]
 
 
 def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dots):
-    """Along the path a pair's term is relu(2a - 1): its gradient is a step, in the middle of symmetric nodes."""
+    """Check exact values: a pair's term along the path is relu(2a - 1), whose gradient steps amid symmetric nodes."""
     clips, labels, exact = dots
     for nodes in (2, 8, 16):
         integrated = attribution.integrated_gradients(
@@ -71,8 +71,8 @@ def test_integrated_gradients_are_complete(request, video, network, baseline):
 
 
 @pytest.mark.slow
-def test_nodes_are_enough_for_a_trained_network():
-    """Of world clips and a head whose gradient turns often on the way from grey."""
+def test_default_nodes_suffice_for_a_trained_network():
+    """Measure gaps on world clips, for a head whose gradient changes often on the path from grey."""
     network = models.load("worlds_swin")
     clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
     video = jnp.asarray(network.clip_spec.normalise(clips))
@@ -87,13 +87,13 @@ def test_nodes_are_enough_for_a_trained_network():
 
 
 def cubic(video, tap=tap.identity_tap):
-    """Two classes; along a straight line its gradient is a polynomial, and its integral is known."""
+    """Network of two classes whose gradient along a straight line is a polynomial with a known integral."""
     x = tap("x", video)
     return jnp.stack([(x**4).sum((1, 2, 3, 4)), 0 * x.sum((1, 2, 3, 4))], -1)
 
 
 def test_gauss_legendre_is_exact_for_polynomials(video):
-    """The gradient has degree 3: two nodes are enough, and the integral of 4 (b + a d)^3 d is (b + d)^4 - b^4."""
+    """Check that two nodes suffice for degree 3: the integral of 4 (b + a d)^3 d is (b + d)^4 - b^4."""
     integrated = attribution.integrated_gradients(
         cubic, video, targets.Class(np.zeros(2, int)), ig_steps=2, baseline=0.5
     )
@@ -102,7 +102,7 @@ def test_gauss_legendre_is_exact_for_polynomials(video):
 
 @pytest.mark.slow
 def test_expected_gradients(video):
-    """Of one reference it is integrated gradients from there; the residual is against all references' mean score."""
+    """Check that one reference gives integrated gradients, and that the gap uses the references' mean score."""
     references = jax.random.normal(jax.random.key(7), (3, *video.shape[1:]))
     target = targets.Class(np.array([0, 0]))
     of_one_reference = attribution.expected_gradients(cubic, video, target, references=references[:1], samples=256)
@@ -117,14 +117,14 @@ def test_expected_gradients(video):
 
 
 def products(video, tap=tap.identity_tap):
-    """Of each pixel with its next: what a clip that stands still has too, and what it has not."""
+    """Sums over pixel pairs: one part that a static clip has too, and one that it lacks."""
     x = tap("x", video)
     return jnp.stack([(x[:, 1:] * x[:, :-1]).sum((1, 2, 3, 4)), (x**2).mean((1, 2, 3, 4))], -1)
 
 
 @pytest.mark.parametrize("network", ["products", pytest.param("swin", marks=pytest.mark.slow)])
 def test_two_legs(request, video, network):
-    """Both legs are complete, their scores are what they say, and a clip that stands still has no dynamic leg."""
+    """Check that both legs are complete, scores are correct, and a static clip has no dynamic leg."""
     model, nodes = (products, 2) if network == "products" else (request.getfixturevalue("swin"), 48)
     classes = np.array([0, 0]) if network == "products" else CLASSES
     legs = attribution.static_and_dynamic(model, video, classes, frames=4, ig_steps=nodes)
@@ -145,7 +145,7 @@ def test_two_legs(request, video, network):
 
 
 def test_motion_pairs_need_motion(dots):
-    """In the analytic world a clip's direction is all dynamic: dots that stand still make only chance pairs."""
+    """Check that direction is all dynamic in the analytic world: static dots form pairs only by chance."""
     clips, labels, _ = dots
     legs = attribution.static_and_dynamic(
         handwired_network.MOTION_PAIRS, clips, targets.Margin(labels), frames=2, ig_steps=16
@@ -159,7 +159,7 @@ def grid_sums(exact, players):
 
 @pytest.mark.parametrize("cells", [(4, 1, 1), (2, 2, 2), (1, 1, 8), (2, 2, 4)])
 def test_shapley_values_of_the_analytic_world(dots, cells):
-    """Of a cell it is the sum of its voxels', as all terms are pairs; so is the mean of any order and its reverse."""
+    """Check that a cell's value is the sum of its voxels' (all terms are pairs), also for an order and its reversal."""
     clips, labels, exact = dots
     shapley = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), players=cells, orders=2)
     t, h, w = (np.arange(n) * c // n for n, c in zip((4, 8, 8), cells))
@@ -170,7 +170,7 @@ def test_shapley_values_of_the_analytic_world(dots, cells):
 
 
 def by_definition(score, players):
-    """Over all orders, one by one."""
+    """Compare with a loop over all orders."""
     values = np.zeros((players, 2))
     for order in itertools.permutations(range(players)):
         for i, player in enumerate(order):
@@ -204,7 +204,7 @@ def test_frame_shapley_by_definition(net, video, baseline):
     np.testing.assert_allclose(present(shapley.completeness_gap), 0, atol=1e-6)
 
 
-def test_drawn_orders_are_orders_and_their_reverse():
+def test_sampled_orders_alternate_with_their_reversals():
     games = perturbation._order_coalitions(5, 6, 0).reshape(6, 6, 5)
     assert not games[:, 0].any() and games[:, -1].all() and (np.diff(games.astype(int), axis=1).sum(-1) == 1).all()
     np.testing.assert_array_equal(games[0], ~games[1, ::-1])

@@ -101,7 +101,7 @@ def theirs(video):
 
 
 def ours(values):
-    """Added up over channels, in our order of axes."""
+    """Sum over channels, with the axes in our order."""
     return values.detach().sum(1).numpy()
 
 
@@ -117,7 +117,7 @@ def test_it_is_the_same_network(net, video):
 
 @pytest.fixture(scope="module")
 def oracles():
-    """What is imported quietly, by name; two of them import torchvision."""
+    """Import modules by name without warnings; two of them import torchvision."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch_reference.video_models()
@@ -139,7 +139,7 @@ def test_captum(net, video, oracles):
     attributed = attribution.saliency(net, video, TARGET)
     close(attributed.map, ours(captum.Saliency(torch_network()).attribute(x, target=target, abs=True)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells that it sets hooks
+        warnings.simplefilter("ignore")  # it warns that it registers hooks
         expected = ours(captum.GuidedBackprop(torch_network()).attribute(x, target=target))
     close(attribution.guided_backprop(net, video, TARGET).map, expected)
     twin = torch_network()
@@ -189,7 +189,7 @@ def zennit_map(video, rule, first=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["epsilon", "gamma", "alpha_beta", "z_plus", "z_box"])
 def test_zennit(net, video, oracles, float64, case):
-    """In float64: rounding alone would come near 1e-5."""
+    """Compare in float64: in float32, rounding errors are close to 1e-5."""
     zennit = oracles["zennit.rules"]
     net, video = jax.tree.map(lambda a: a.astype(jnp.float64), net), video.astype(np.float64)
     low, high = float(video.min()), float(video.max())

@@ -1,4 +1,4 @@
-"""What maps get wrong, on maps whose faults are known; and motion parts against what moves."""
+"""Sanity measures on maps with known faults, and agreement of motion parts with moving pixels."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.worlds import handwired_network, make_clips
 
 
-def test_cells_are_means_of_what_they_cover():
+def test_area_resize_averages_within_cells():
     x = np.random.default_rng(0).random((2, 4, 6, 9)).astype(np.float32)
     np.testing.assert_allclose(
         resample.area_resize(x, (2, 3, 3)), x.reshape(2, 2, 2, 3, 2, 3, 3).mean((2, 4, 6)), rtol=1e-5
@@ -39,10 +39,10 @@ def moving_dot(frames=6, size=12, step=2):
     return maps, flow
 
 
-def test_what_moves_with_the_flow_does_not_flicker():
+def test_motion_along_the_flow_is_no_flicker():
     maps, flow = moving_dot()
     assert sanity_checks.flicker(maps, flow)[0] == pytest.approx(0, abs=1e-6)
-    assert sanity_checks.flicker(maps, None)[0] == pytest.approx(2)  # gone from one place and new in another
+    assert sanity_checks.flicker(maps, None)[0] == pytest.approx(2)  # the spot leaves one place and appears in another
     assert sanity_checks.flicker(maps * np.array([1, 2] * 3).reshape(1, 6, 1, 1), flow)[0] == pytest.approx(
         (1 + 0.5) / 2, rel=0.2
     )
@@ -51,7 +51,7 @@ def test_what_moves_with_the_flow_does_not_flicker():
     assert np.isnan(sanity_checks.flicker(maps[:, :1], None)[0]) and np.isnan(sanity_checks.flicker(0 * maps, None)[0])
 
 
-def test_the_share_outside():
+def test_relevance_outside_the_region():
     maps, _ = moving_dot()
     inside = maps > 0
     share, elsewhere = sanity_checks.relevance_outside(maps, inside)
@@ -78,7 +78,7 @@ def net():
 
 
 @pytest.mark.slow
-def test_shuffled_weights_are_the_same_numbers(net):
+def test_shuffled_parameters_keep_their_values(net):
     other: Any = sanity_checks.shuffle_parameters(net, 1)
     for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other)):
         np.testing.assert_allclose(np.sort(np.ravel(a)), np.sort(np.ravel(b)))
@@ -87,7 +87,7 @@ def test_shuffled_weights_are_the_same_numbers(net):
 
 
 @pytest.mark.slow
-def test_limits_are_measured_on_the_maps(net):
+def test_sanity_scores_of_maps(net):
     video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
     target = targets.Class(np.array([0, 2]))
     region = np.zeros((2, 4, 8, 8), bool)
@@ -113,7 +113,7 @@ def test_limits_are_measured_on_the_maps(net):
     assert (scores.method, scores.stage) == ("gradient_x_input", "video")
 
 
-def test_the_analytic_network_knows_the_direction_of_time():
+def test_the_analytic_network_depends_on_the_direction_of_time():
     clips, labels = handwired_network.binary_clips(2, 0)
     pair_scores = sanity_checks.sanity_scores(
         handwired_network.MOTION_PAIRS, clips, targets.Class(labels), "gradient_x_input"
@@ -129,7 +129,7 @@ def test_the_analytic_network_knows_the_direction_of_time():
     np.testing.assert_allclose(brightness_scores.time_reversal_change, 0, atol=1e-5)
 
 
-def test_a_world_knows_where_its_key_is_and_how_it_moves():
+def test_worlds_have_the_region_and_flow_of_the_key_object():
     source, clip_spec = open_source("worlds:small:3:9"), ClipSpec(frames=8, size=32)
     window = readable(list(stream_windows(source, clip_spec, SamplingConfig(), num_workers=0))[2])
     clips = make_clips("small", 1, 9, first=2)
@@ -142,11 +142,11 @@ def test_a_world_knows_where_its_key_is_and_how_it_moves():
     step = {0: (-2, 0), 1: (2, 0), 2: (0, -2), 3: (0, 2)}[int(clips.factors["direction"][0])]
     np.testing.assert_array_equal(flow[key], np.broadcast_to(step, flow[key].shape))
     carried = [resample.warp(m, d) for m, d in zip(clips.masks["key_box"][0, :-1].astype(float), flow)]
-    inner = np.stack(carried)[:, 3:-3, 3:-3] > 0.5  # without what crosses the border
+    inner = np.stack(carried)[:, 3:-3, 3:-3] > 0.5  # without values that cross the border
     assert (inner[key[:, 3:-3, 3:-3]]).mean() > 0.95
 
 
-def test_things_are_the_boxes_beside_a_video(tmp_path):
+def test_regions_are_read_from_box_files(tmp_path):
     from vtcav_jax.data.world_export import write_clips
 
     clips = make_clips("small", 2, 9)
@@ -165,7 +165,7 @@ def test_things_are_the_boxes_beside_a_video(tmp_path):
     assert regions.target_region(bare, window, clip_spec) is None
 
 
-def test_a_motion_part_agrees_with_what_moves():
+def test_flow_agreement_of_a_motion_part():
     maps, _ = moving_dot()
     moves = np.zeros((1, 6, 12, 12), bool)
     moves[:, :, 4:7] = True
@@ -176,7 +176,7 @@ def test_a_motion_part_agrees_with_what_moves():
     assert agreement.recall[0] == pytest.approx(inside / moves.sum())
     assert agreement.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
     assert agreement.energy[0] == pytest.approx(1) and agreement.area[0] == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="each of 1 clips, got 2"):
+    with pytest.raises(ValueError, match="masks of 1 clips, got 2"):
         optical_flow.flow_agreement(parts, moves.repeat(2, 0))
 
 
@@ -199,7 +199,7 @@ def test_optical_flow_of_a_square_that_moves(algorithm):
         optical_flow.flow(frames[:1])
 
 
-def test_without_opencv_it_says_so(monkeypatch):
+def test_missing_opencv_is_reported(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(ValueError, match=r"needs OpenCV; install it: pip install 'vtcav-jax\[flow\]'"):
         optical_flow.flow(np.zeros((2, 16, 16, 3), np.uint8))

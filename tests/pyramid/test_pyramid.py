@@ -1,4 +1,4 @@
-"""Pyramids: shares against the definition, what the levels may be, what is chosen, and whether it is true."""
+"""Pyramids: shares by definition, allowed levels, selection, and ablation on networks with a known cause."""
 
 import itertools
 from functools import partial
@@ -26,7 +26,7 @@ def conv(x, kernel, bias):
 
 
 def chain(parameters, video, tap=tap.identity_tap, *, activation=lambda x: x):
-    """Three convolutions in a row, their mean, one linear map."""
+    """Three successive convolutions, their mean and a linear map."""
     x = video
     for i, (kernel, bias) in enumerate(parameters["convs"]):
         x = tap(f"convs.{i}", activation(conv(x, kernel, bias)))
@@ -50,7 +50,7 @@ def relu_chain(parameters, video, tap=tap.identity_tap):
 
 
 @pytest.mark.parametrize("response", ["mean", "relevant"])
-def test_shares_add_up_to_the_response_where_all_is_linear(response):
+def test_shares_sum_to_the_response_of_a_linear_network(response):
     parameters, video = random_parameters()
     stages = [f"convs.{i}" for i in range(3)]
     pyramid = fp.build_pyramid(
@@ -62,7 +62,7 @@ def test_shares_add_up_to_the_response_where_all_is_linear(response):
     assert {node.level for node in pyramid.nodes} == {0, 1, 2}
 
 
-def test_the_rest_is_the_part_of_the_biases():
+def test_the_unexplained_share_is_that_of_the_biases():
     parameters, video = random_parameters(bias=0.5)
     stages = ["convs.1", "convs.2"]
     pyramid = fp.build_pyramid(
@@ -76,7 +76,7 @@ def test_the_rest_is_the_part_of_the_biases():
         assert np.isclose(node.unexplained, sign * 0.5 / np.abs(strength).mean(), rtol=1e-3)
 
 
-def test_a_share_is_the_response_to_one_channel_alone():
+def test_a_share_equals_the_response_to_one_channel():
     parameters, video = random_parameters()
     stages = ["convs.1", "convs.2"]
     pyramid = fp.build_pyramid(
@@ -103,7 +103,7 @@ def test_a_share_is_the_response_to_one_channel_alone():
 
 
 @pytest.mark.slow
-def test_with_nodes_and_a_reference_shares_add_up_through_activations_too():
+def test_with_integration_shares_sum_through_activations():
     parameters, video = random_parameters(seed=3)
     reference = jnp.asarray(np.random.default_rng(4).normal(size=video.shape).astype(np.float32))
     model, stages = Partial(relu_chain, parameters), [f"convs.{i}" for i in range(3)]
@@ -136,14 +136,14 @@ def residual(kernels, video, tap=tap.identity_tap):
 
 
 @pytest.mark.slow
-def test_levels_are_where_nothing_by_passes():
+def test_levels_are_stages_without_a_bypass():
     random = np.random.default_rng(0)
     kernels = [jnp.asarray(random.uniform(size=(1, 1, 1, a, 4)).astype(np.float32)) for a in (3, 4)]
     video = jnp.asarray(random.uniform(size=(2, 3, 4, 4, 3)).astype(np.float32))
     assert fp.find_cut_stages(Partial(residual, kernels), video) == ("stem", "again", "pool")
     pyramid = fp.build_pyramid(Partial(residual, kernels), video, Class(0))
     assert pyramid.levels == (("again",), ("stem",))
-    # Both ways of the sum, of which each alone leaves a rest
+    # Both branches of the sum; each alone leaves a part unexplained
     both = fp.build_pyramid(
         Partial(residual, kernels), video, Class(0), stages=["sum", ("stem", "branch")], selection=EVERY
     )
@@ -174,7 +174,7 @@ def test_bad_levels_are_refused():
     build = partial(fp.build_pyramid, Partial(chain, parameters), video, Class(1))
     with pytest.raises(ValueError, match="did you mean convs"):
         build(stages=["conv.1"])
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="no duplicates"):
         build(stages=["convs.1", "convs.1"])
     with pytest.raises(ValueError, match="overlap"):
         build(stages=[("convs.0", "convs.2"), "convs.1"])
@@ -182,7 +182,7 @@ def test_bad_levels_are_refused():
         build(depth=0)
 
 
-def test_papers_shares_see_their_own_group_and_no_sign_is_flipped():
+def test_published_shares_use_their_own_group_and_sign():
     kernel = np.zeros((27, 2, 4), np.float32)  # 4 outputs in 2 groups of 2 inputs each
     kernel[:, :, 3] = [1.0, 2.0]
     assert _drive(kernel, 3, np.ones((1, 4), np.float32)).tolist() == [[0, 0, 0.5, 1]]
@@ -192,14 +192,14 @@ def test_papers_shares_see_their_own_group_and_no_sign_is_flipped():
 
 
 @pytest.mark.slow
-def test_papers_edges_of_a_network_of_plain_convolutions(small):
+def test_published_edges_of_plain_convolutions(small):
     network, clips = small
     pyramid = fp.build_pyramid(
         network.model, clips[:4], Class(0), edge_rule="stergiou2019", selection=Selection("threshold", 0.6)
     )
     assert pyramid.edge_rule == "stergiou2019" and pyramid.nodes_at(1)
     parent = next(i for i, node in enumerate(pyramid.nodes) if node.level == 0)
-    with pytest.raises(ValueError, match="not named after a convolution"):
+    with pytest.raises(ValueError, match="not the name of a convolution"):
         _kernel(network.model, "pool")
     assert all(edge.share >= 0 for edge in pyramid.edges if edge.parent == parent)
 
@@ -212,13 +212,13 @@ def small():
 
 
 def planted(parameters, video, tap=tap.identity_tap):
-    """Class 0 is channel 3 of `late`, which is channel 2 of `early`; nothing else counts."""
+    """Class 0 depends only on channel 3 of `late`, which depends only on channel 2 of `early`."""
     early = tap("early", jnp.concatenate([video, video[..., :1] * 2, video[..., 1:2]], -1))
     late = tap("late", jax.nn.relu(early @ parameters))
     return jnp.stack([late[..., 3].mean((1, 2, 3)), 0 * late[..., 0].mean((1, 2, 3))], -1)
 
 
-def test_a_planted_way_is_found_and_ablation_sees_it():
+def test_a_known_path_is_selected_and_its_ablation_lowers_the_score():
     way = np.zeros((5, 6), np.float32)
     way[2, 3] = 1.0
     way[0, 0] = way[1, 1] = way[3, 4] = 5.0
@@ -236,7 +236,7 @@ def test_a_planted_way_is_found_and_ablation_sees_it():
 
 
 @pytest.mark.slow
-def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
+def test_without_noise_the_same_channels_are_selected():
     parameters, video = random_parameters(seed=3)
     model, reference = Partial(relu_chain, parameters), np.random.default_rng(4).normal(size=(9, *video.shape[1:]))
     options = {"reference": jnp.asarray(reference, jnp.float32), "seed": 7, "ig_steps": 2}
@@ -252,9 +252,9 @@ def test_without_noise_the_same_kernels_are_found_against_the_same_reference():
 @pytest.mark.parametrize(
     ("name", "head", "rival"), [("worlds_cnn", "shape", "direction"), ("worlds_swin", "direction", "shape")]
 )
-def test_kernels_found_for_a_question_matter_and_respond_to_it(name, head, rival):
-    """On clips that the pyramid was not made of: without its kernels the score falls by more than without others, and
-    drawing the question's factor again changes them more, beside what another factor does, than all channels."""
+def test_selected_channels_matter_for_their_question_and_respond_to_it(name, head, rival):
+    """Check on new clips that ablating the pyramid's channels lowers the score more than ablating others, and that they
+    respond more to the question's factor, relative to another factor, than all channels do."""
     network = models.load(name)
     world, other = make_clips("small", 96, 31), make_clips("small", 96, 32)
 

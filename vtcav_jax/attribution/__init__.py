@@ -1,6 +1,6 @@
-"""Where and when: maps over space and time of what a score depends on.
+"""Attribution: maps over time and space of the parts of a clip that a target score depends on.
 
-`explain(model, clips, target, "gradcam")` gives an `Attribution`; so does every function of `METHODS`.
+`explain(model, clips, target, "gradcam")` returns an `Attribution`, as does every function in `METHODS`.
 """
 
 from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout

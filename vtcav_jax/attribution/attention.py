@@ -1,8 +1,8 @@
-"""What Video Swin's tokens look at, followed from the pooled answer back to the patches.
+"""Attention maps of Video Swin, propagated from the pooled features back to the patches.
 
-Attention is not kept by the network: from a block's input, which the tap gives, its weights are computed once more.
-Only the row of the pooled readout is carried back (Abnar and Zuidema's rollout, 2020, as a vector), through windows,
-shifts and merges: a matrix over all tokens would need gigabytes for each block.
+The network does not store its attention, so weights are recomputed from each block's input. Only the row of the pooled
+features is propagated, as a vector, through windows, shifts and merges: a matrix over all tokens would take gigabytes
+per block.
 """
 
 from functools import partial
@@ -27,11 +27,11 @@ from vtcav_jax.models.video_swin import (
 )
 from vtcav_jax.tap import Model
 
-TokenRow = Float[Array, "b t h w"]  # how much of the readout is each token's
+TokenRow = Float[Array, "b t h w"]  # share of the pooled features that each token contributes
 
 
 class RolloutStep(NamedTuple):
-    """A block, or the merge behind a layer if `block` is None, between two stages."""
+    """A block between two stages, or the merge after a layer if `block` is None."""
 
     block: SwinBlock | None
     before: str
@@ -39,24 +39,31 @@ class RolloutStep(NamedTuple):
 
 
 def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | None = None) -> Attribution:
-    """Half of each token is itself and half what it attends to, the mean over heads, block by block back to `stage`.
+    """Compute attention rollout: `row = (row + row @ A) / 2` per block, from the pooled features back to `stage`.
 
-    The target does not matter. `residual` is what attention to the padding of windows lost of 1.
+    A is the attention, averaged over heads; `stage` is a block's input, by default "patch_embed". The map does not
+    depend on the target. `completeness_gap` is the share of the initial sum of 1 lost to the padding of windows.
+
+    Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020, arXiv:2005.00928.
     """
     context = prepare_explanation(model, clips, target)
     return rollout_from_pass(context, run_pass(context, attention_stages(context, stage)), stage)
 
 
 def gradient_rollout(model: Model, clips: ArrayLike, target: Target, stage: str | None = None) -> Attribution:
-    """Attention times its gradient where positive (Chefer et al., 2021), added up over paths, that of no attention left
-    out: it is the same for all tokens and would hide the others.
+    """Compute gradient rollout: `row = row + row @ mean_heads(relu(A * dscore/dA))` per block, back to `stage`.
+
+    The path without attention is subtracted: it is equal for all tokens and would hide the rest.
+
+    Reference: Chefer et al., "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
+    Transformers", 2021, arXiv:2103.15679.
     """
     context = prepare_explanation(model, clips, target)
     return gradient_rollout_from_pass(context, run_pass(context, attention_stages(context, stage)), stage)
 
 
 def last_attention(model: Model, clips: ArrayLike, target: Target = 0) -> Attribution:
-    """What the last block's tokens look at, the mean over tokens and heads: a baseline, of one layer and no class."""
+    """Average the last block's attention over tokens and heads: a baseline that does not depend on the target."""
     context = prepare_explanation(model, clips, target)
     *_, last_step = _steps(context)
     pass_result = run_pass(context, [last_step.before])
@@ -87,14 +94,14 @@ def gradient_rollout_from_pass(context: ExplainContext, pass_result: PassResult,
 
 
 def attention_stages(context: ExplainContext, stage: str | None) -> list[str]:
-    """Inputs and outputs of all blocks on the way back to `stage`."""
+    """Return the inputs and outputs of all blocks from `stage` to the pooled features."""
     return list(dict.fromkeys(name for step in _path(context, stage) for name in (step.before, step.after)))
 
 
 def globally_mixed_stages(context: ExplainContext) -> list[str]:
-    """Stages of a Video Swin behind a block whose windows span the whole frame; none of other networks.
+    """Return the stages of a Video Swin after the first block whose windows span the whole frame; empty otherwise.
 
-    There each token may hold what any other place shows, and a map of tokens need not lie where the cause is.
+    Each token there may contain information from the whole frame, so a token map need not locate the cause.
     """
     if not isinstance(context.score_model.model, VideoSwin):
         return []
@@ -109,7 +116,7 @@ def globally_mixed_stages(context: ExplainContext) -> list[str]:
 
 
 def attention_weights(block: SwinBlock, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
-    """Of each window of a block with input x: how much each token (row) takes from each other."""
+    """Return the attention weights of each window of `block` for input `x`; rows are queries and sum to 1."""
     return _weights_and_values(block, *_windows(block, block.norm1(x)))[0]
 
 
@@ -117,7 +124,7 @@ def _steps(context: ExplainContext) -> list[RolloutStep]:
     model = context.score_model.model
     if not isinstance(model, VideoSwin):
         raise ValueError(
-            f"attention is followed through a VideoSwin, got a {type(model).__name__}; attn_lrp works for any network"
+            f"attention maps need a VideoSwin, got a {type(model).__name__}; attn_lrp works for any network"
         )
     steps, before = [], "patch_embed"
     for i, layer in enumerate(model.layers):
@@ -133,7 +140,7 @@ def _path(context: ExplainContext, stage: str | None) -> list[RolloutStep]:
     steps = _steps(context)
     starts = [step.before for step in steps]
     if stage is not None and stage not in starts:
-        raise ValueError(f"attention can be followed back to {', '.join(starts)}; got {stage}")
+        raise ValueError(f"attention maps need a block's input as stage, one of {', '.join(starts)}; got {stage}")
     return steps if stage is None else steps[starts.index(stage) :]
 
 
@@ -145,7 +152,7 @@ def _uniform_row(x: Float[Array, "b t h w c"]) -> TokenRow:
 
 @partial(jax.jit, static_argnames="sizes")
 def _split_merged(row: TokenRow, sizes: tuple[int, int, int]) -> Float[Array, "b t h2 w2"]:
-    """A merged token's part, evenly to those of its four that are there."""
+    """Divide each merged token's value evenly among its tokens: four, or fewer at the border."""
     repeated = row.repeat(2, 2).repeat(2, 3)[:, :, : sizes[1], : sizes[2]]
     counts = [jnp.minimum(2, n - jnp.arange(n) // 2 * 2).astype(row.dtype) for n in sizes[1:]]
     return repeated / (counts[0][:, None] * counts[1][None, :])[None, None]
@@ -153,7 +160,7 @@ def _split_merged(row: TokenRow, sizes: tuple[int, int, int]) -> Float[Array, "b
 
 @jax.jit
 def _attend(block: SwinBlock, x: Array, row: TokenRow, gradient: Array | None = None) -> TokenRow:
-    """The row times the block's attention, the mean over heads; with the gradient at the block's output, Chefer's."""
+    """Return `row @ A`, averaged over heads; with the gradient at the block's output, `row @ relu(A * dscore/dA)`."""
     b, t, h, w = row.shape
     windows, regions, grid, window, shift = _windows(block, block.norm1(x))
     weights, values = _weights_and_values(block, windows, regions, grid, window, shift)
@@ -166,7 +173,7 @@ def _attend(block: SwinBlock, x: Array, row: TokenRow, gradient: Array | None = 
 
 
 def _windows(block: SwinBlock, x: Array) -> tuple[Array, Array | None, Triple, Triple, Triple]:
-    """Windows of x as the block cuts them, regions, and the padded grid, window and shift."""
+    """Return the block's windows of x, the regions of their tokens, and the padded grid, window and shift."""
     sizes = [(min(n, w), s if n > w else 0) for n, w, s in zip(x.shape[1:4], block.window, block.shift)]
     (p, a), (q, b), (r, c) = sizes
     window, shift = (p, q, r), (a, b, c)
@@ -190,7 +197,7 @@ def _weights_and_values(block: SwinBlock, x: Array, regions: Array | None, *_) -
 
 
 def _gradient_of_weights(block: SwinBlock, x: Array, gradient: Array, weights: Array, values: Array) -> Array:
-    """From the gradient at the block's output, back through its MLP and its projection."""
+    """Return dscore/dA, from the gradient at the block's output back through its MLP and projection."""
     m, heads, n, d = values.shape
     mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(m, n, heads * d)
     _, _, grid, window, shift = _windows(block, x)

@@ -1,6 +1,6 @@
-"""Clips in which something is missing: what a clip is compared with.
+"""Baselines: clips without the content to explain, as a reference for a clip's score.
 
-A name, an array that broadcasts to the clips, or a function from clips to clips.
+A `Baseline` is a name in `BASELINES`, an array that broadcasts to the clips, or a function from clips to clips.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,33 @@ Baseline = str | ArrayLike | Callable[[Array], Array]
 
 
 def zero(video: Video) -> Video:
-    """0 of the normalised clip: the mean colour that the network was trained with."""
+    """Return zeros, which in normalised clips are the mean colour `ClipSpec.mean`."""
     return jnp.zeros_like(video)
 
 
 def mean_colour(video: Video) -> Video:
-    """Each clip's mean colour, everywhere."""
+    """Return each clip's mean colour in all voxels."""
     return jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape)
 
 
 def temporal_mean(video: Video) -> Video:
-    """The mean frame, standing still."""
+    """Return each clip's mean frame, repeated."""
     return jnp.broadcast_to(video.mean(1, keepdims=True), video.shape)
 
 
 def freeze_middle(video: Video) -> Video:
-    """The middle frame, standing still."""
+    """Return each clip's middle frame, repeated."""
     return freeze_frame(video, video.shape[1] // 2)
 
 
 def blur_frames(video: Video) -> Video:
-    """Each frame out of focus: a Gaussian of an eighth of the shorter side, frames mirrored at the border."""
+    """Blur each frame by a Gaussian with a sigma of 1/8 of the shorter side, mirrored at the border."""
     sigma = min(video.shape[2:4]) / 8
     return gaussian_blur_1d(gaussian_blur_1d(video, 2, sigma), 3, sigma)
 
 
 def gaussian_blur_1d(video: Video, axis: int, sigma: float) -> Video:
-    """By a Gaussian along one axis, mirrored at its ends."""
+    """Blur along one axis by a Gaussian, mirrored at its ends."""
     n = video.shape[axis]
     reach = min(int(3 * sigma + 1), n - 1)
     weights = jnp.exp(-((jnp.arange(-reach, reach + 1, dtype=video.dtype) / sigma) ** 2) / 2)
@@ -64,19 +64,19 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
 
 
 def freeze_frame(video: Video, frame: ArrayLike) -> Video:
-    """One frame of each clip, for as long as the clip lasts."""
+    """Return the frame number `frame` of each clip, repeated over the clip's length."""
     frame_slice = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
     return jnp.broadcast_to(frame_slice, video.shape)
 
 
 def pixel_bounds(clip_spec: ClipSpec) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """What black and white become when a clip is normalised; black is a baseline as well."""
+    """Return black and white after normalisation, `-mean / std` and `(1 - mean) / std`; black can be a baseline."""
     mean, std = jnp.asarray(clip_spec.mean), jnp.asarray(clip_spec.std)
     return -mean / std, (1 - mean) / std
 
 
 def resolve_baseline(video: Video, baseline: Baseline) -> Video:
-    """`baseline` for these clips."""
+    """Return the baseline as an array of the clips' shape."""
     if isinstance(baseline, str):
         if baseline not in BASELINES:
             raise ValueError(unknown_name_message("baseline", [baseline], BASELINES))

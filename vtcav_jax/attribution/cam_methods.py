@@ -1,7 +1,7 @@
-"""The CAM family over time and space: activations of a stage, weighted by the target's gradient there.
+"""Class activation maps (CAM) over time and space: activations `a` of a stage, weighted by the score's gradients `g`.
 
-All come from one forward and one backward pass. Maps keep their sign: the rectification that ends the published
-formulas is `Attribution.positive`.
+All use one forward and one backward pass. Maps keep their sign; `Attribution.positive` applies the final ReLU of the
+published formulas.
 """
 
 import math
@@ -30,34 +30,55 @@ CamWeighting = Callable[[Array, Array], Array]  # activation, gradient -> map
 
 
 def gradcam(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """A weight per channel for the whole clip (Selvaraju et al., 2017), the same at all times: it cannot flicker."""
+    """Weight each channel by its mean gradient over the clip: `sum_c a_c * mean_thw(g_c)`; weights cannot flicker.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    2017, arXiv:1610.02391.
+    """
     return (a * g.mean((1, 2, 3), keepdims=True)).sum(-1)
 
 
 def gradcam_per_time(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """A weight per channel and time step."""
+    """Weight each channel by its mean gradient at each time step: `sum_c a_c * mean_hw(g_c)`."""
     return (a * g.mean((2, 3), keepdims=True)).sum(-1)
 
 
 def hirescam(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """A weight per channel and place (Draelos and Carin, 2020): sums to the score if what follows is linear."""
+    """Weight each channel at each place by its gradient: `sum_c a_c * g_c`.
+
+    Sums to the score, minus the bias, if the rest of the network is linear.
+
+    Reference: Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+    networks", 2020, arXiv:2011.08891.
+    """
     return (a * g).sum(-1)
 
 
 def layercam(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """HiResCAM of positive gradients only (Jiang et al., 2021): fit for early stages."""
+    """Use only the positive gradients of HiResCAM: `sum_c a_c * relu(g_c)`; suited to early stages.
+
+    Reference: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", 2021.
+    """
     return (a * jax.nn.relu(g)).sum(-1)
 
 
 def gradcam_plus_plus(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """Positive gradients weighted by how much of the channel each place is to explain (Chattopadhay et al., 2018)."""
+    """Compute `sum_c a_c * sum_thw(s_c * relu(g_c))` with `s_c = g_c^2 / (2 g_c^2 + g_c^3 * sum_thw(a_c))`.
+
+    Reference: Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks", 2018,
+    arXiv:1710.11063.
+    """
     divisor = 2 * g**2 + a.sum((1, 2, 3), keepdims=True) * g**3
     share = jnp.where(divisor == 0, 0, g**2 / jnp.where(divisor == 0, 1, divisor))
     return (a * (share * jax.nn.relu(g)).sum((1, 2, 3), keepdims=True)).sum(-1)
 
 
 def xgradcam(a: ActivationGrid, g: ActivationGrid) -> Float[Array, "b t h w"]:
-    """Gradients averaged with the activation as weight (Fu et al., 2020)."""
+    """Weight each channel by `sum_thw(a_c * g_c) / sum_thw(a_c)`, its mean gradient weighted by activation.
+
+    Reference: Fu et al., "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs", 2020,
+    arXiv:2008.02312.
+    """
     total = a.sum((1, 2, 3), keepdims=True)
     weight = jnp.where(total == 0, 0, (a * g).sum((1, 2, 3), keepdims=True) / jnp.where(total == 0, 1, total))
     return (a * weight).sum(-1)
@@ -74,7 +95,7 @@ CAM_METHODS: dict[str, CamWeighting] = {
 
 
 def cam_map(model: Model, clips: ArrayLike, target: Target, stage: str | None = None, *, name: str) -> Attribution:
-    """The method `name` of `WEIGHINGS` at `stage`, by default the last one that has time and space."""
+    """Compute the map of `CAM_METHODS[name]` at `stage`; by default the last stage with time and space."""
     context = prepare_explanation(model, clips, target)
     stage = context.resolve_stage(stage)
     pass_result = run_pass(context, [stage])
@@ -82,7 +103,7 @@ def cam_map(model: Model, clips: ArrayLike, target: Target, stage: str | None = 
 
 
 def cam_from_pass(pass_result: PassResult, stage: str, name: str) -> Attribution:
-    """The method `name` from a pass that others may share."""
+    """Compute the map of `CAM_METHODS[name]` from a pass that other methods may share."""
     values = _weight_activations(pass_result.activations[stage], pass_result.gradients[stage], CAM_METHODS[name])
     return Attribution(to_numpy(values), stage, True, 3, name)
 
@@ -96,16 +117,19 @@ def _weight_activations(a: Array, g: Array, weighting: CamWeighting) -> Array:
 def saliency_tubes(
     model: Model, clips: ArrayLike, target: Target, stage: str | None = None, *, pool_stage: str = "pool"
 ) -> Attribution:
-    """The classifier's own weights on the last activations (CAM, Zhou et al., 2016; in time: Stergiou et al., 2019).
+    """Weight the last activations by the classifier's weights: `sum_c a_c * w_c / (t * h * w)`.
 
-    Defined where the mean of `stage` over time and space, the stage `pooled`, goes into a linear head. Divided by the
-    number of places, so that it sums to the score less its bias and equals Grad-CAM.
+    Requires that a linear head follows the stage `pool_stage`, the mean of `stage` over time and space. The map then
+    sums to the score minus its bias and equals Grad-CAM.
+
+    References: Zhou et al., "Learning Deep Features for Discriminative Localization", 2016, arXiv:1512.04150 (CAM);
+    Stergiou et al., "Saliency Tubes: Visual Explanations for Spatio-Temporal Convolutions", 2019, arXiv:1902.01078.
     """
     context = prepare_explanation(model, clips, target)
     stage = context.resolve_stage(stage)
     if pool_stage not in context.shapes:
         raise ValueError(
-            f"saliency tubes need the stage of the pooled features; there is no {pool_stage!r}: use gradcam"
+            f"saliency tubes need the stage of the pooled features, but there is no {pool_stage!r}; use gradcam instead"
         )
     pass_result = run_pass(context, [stage, pool_stage])
     a, g = pass_result.activations[stage], pass_result.gradients[pool_stage]
@@ -118,9 +142,9 @@ def saliency_tubes(
 
 
 def gradcam_framewise(model: Model, clips: ArrayLike, target: Target, stage: str | None = None) -> Attribution:
-    """Grad-CAM of each frame as a clip that stands still: what is left of it when all that is between frames is gone.
+    """Compute Grad-CAM of each frame, repeated as a static clip: a control without motion between frames.
 
-    The map has the clip's own number of frames; of each still clip the middle time step is taken.
+    The map has one time step per frame of the clip: the middle time step of the static clip's map.
     """
     context = prepare_explanation(model, clips, target)
     stage = context.resolve_stage(stage)

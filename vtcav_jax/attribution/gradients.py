@@ -1,4 +1,4 @@
-"""Gradients by the pixels, or by the activation of any stage."""
+"""Gradient maps for the pixels or for the activations of any stage."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,17 @@ from vtcav_jax.tap import Model
 
 
 def saliency(model: Model, clips: ArrayLike, target: Target, stage: str = VIDEO) -> Attribution:
-    """How strongly the score reacts at each place (Simonyan et al., 2014): absolute gradients, added over channels."""
+    """Compute `sum_c |dscore/dx_c|`, the sensitivity of the score at each place.
+
+    Reference: Simonyan et al., "Deep Inside Convolutional Networks: Visualising Image Classification Models and
+    Saliency Maps", 2014, arXiv:1312.6034.
+    """
     context = prepare_explanation(model, clips, target)
     return saliency_from_pass(run_pass(context, [context.resolve_stage(stage)]), stage)
 
 
 def gradient_x_input(model: Model, clips: ArrayLike, target: Target, stage: str = VIDEO) -> Attribution:
-    """The score's linear part, place by place: the whole score where the network is linear without biases."""
+    """Compute `sum_c x_c * dscore/dx_c`, which sums to the score if the network is linear without biases."""
     context = prepare_explanation(model, clips, target)
     return gradient_x_input_from_pass(run_pass(context, [context.resolve_stage(stage)]), stage)
 
@@ -52,10 +56,12 @@ def smoothgrad(
     seed: int = 0,
     squared: bool = False,
 ) -> Attribution:
-    """The mean gradient, or its mean square, of noisy copies (Smilkov et al., 2017).
+    """Average the gradient, or its square if `squared`, over `samples` noisy copies of the clip, summed over channels.
 
-    `noise` is the standard deviation as a share of each clip's range. All clips get the same noise, so that a clip's
-    map depends neither on its place in the batch nor on the batch's size.
+    `noise` is the standard deviation as a share of each clip's value range. All clips get the same noise pattern, so a
+    clip's map does not depend on its batch.
+
+    Reference: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017, arXiv:1706.03825.
     """
     return smoothgrad_pair(model, clips, target, samples=samples, noise=noise, seed=seed)[squared]
 
@@ -70,7 +76,7 @@ def smoothgrad_pair(
     noise: float = 0.15,
     seed: int = 0,
 ) -> list[tuple[Attribution, Attribution]]:
-    """The mean gradient and its mean square, from the same copies."""
+    """Compute the mean gradient and the mean squared gradient from the same noisy copies."""
     if samples < 1 or noise < 0:
         raise ValueError(f"expected samples of at least 1 and noise of at least 0, got {samples} and {noise}")
     scorer, video = prepare_multi_score(model, clips, targets)
@@ -90,13 +96,13 @@ def smoothgrad_pair(
 def _add_noisy_gradients(
     scorer: MultiScoreModel, video: Array, noise: ArrayLike, totals: tuple[Array, Array], key: Array, i: ArrayLike
 ) -> tuple[Array, Array]:
-    """`totals`, and the gradients at the i-th noisy copy, and their squares."""
+    """Add the gradients at the i-th noisy copy, and their squares, to `totals`."""
     gradients = scorer.gradients(noisy_copy(video, noise, key, i))
     return totals[0] + gradients.sum(-1), totals[1] + (gradients**2).sum(-1)
 
 
 def noisy_copy(video: Array, noise: ArrayLike, key: Array, i: ArrayLike) -> Array:
-    """The i-th copy with noise, the same for all clips but for its strength: `noise` as a share of the clip's range."""
+    """Return the i-th noisy copy: one noise pattern for all clips, scaled by `noise` times each clip's value range."""
     spans = video.max((1, 2, 3, 4), keepdims=True) - video.min((1, 2, 3, 4), keepdims=True)
     standard_noise = jax.random.normal(jax.random.fold_in(key, i), video.shape[1:], video.dtype)
     return video + jnp.asarray(noise, video.dtype) * spans * standard_noise[None]

@@ -1,8 +1,7 @@
-"""Gradients along a path from a clip without what is to be explained to the clip: maps that add up to a difference.
+"""Gradients integrated along a path from a baseline to the clip: maps that sum to the difference of the two scores.
 
-Integrated gradients (Sundararajan et al., 2017) with Gauss-Legendre nodes; along random straight paths from many clips
-(expected gradients, Erion et al., 2021); and in two legs, from nothing to a clip that stands still and on to the clip
-that moves, so that what is seen and what changes are told apart with a conservation law.
+Integrated gradients use Gauss-Legendre nodes; expected gradients sample straight paths from many clips; two legs, from
+a baseline to the frozen clip and on to the clip, separate appearance from change over time.
 """
 
 from collections.abc import Sequence
@@ -23,9 +22,8 @@ from vtcav_jax.stats.intervals import ratio_ci
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
 
-IG_STEPS = (
-    64  # a trained Swin's gradient turns often on the way from grey: 16 missed up to 67 % of a score, 64 up to 4 %
-)
+# A trained Swin's gradient changes often on the path from grey: 16 nodes missed up to 67 % of a score, 64 up to 4 %
+IG_STEPS = 64
 
 
 @SharedPasses
@@ -37,14 +35,17 @@ def integrated_gradients(
     baseline: Baseline | tuple[str, ...] = "zero",
     ig_steps: int = IG_STEPS,
 ) -> list[Attribution]:
-    """The score's rise from `baseline` to the clip, place by place; of a tuple of baselines the mean.
+    """Compute integrated gradients, `sum_c (x - x0)_c * integral_0^1 dscore/dx_c(x0 + s (x - x0)) ds`, x0 the baseline.
 
-    `completeness_gap` is what the nodes missed of the rise; with more `ig_steps` it goes to 0.
+    Several baselines give the mean map. The map sums to score(x) - score(x0); `completeness_gap`, the part that the
+    `ig_steps` nodes miss, goes to 0 with more nodes.
+
+    Reference: Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017, arXiv:1703.01365.
     """
     scorer, video = prepare_multi_score(model, clips, targets)
     baselines = baseline if isinstance(baseline, tuple) else (baseline,)
     if not baselines:
-        raise ValueError("name at least one baseline, got none")
+        raise ValueError("expected at least one baseline, got none")
     quadrature = gauss_legendre(ig_steps)
     starts = [resolve_baseline(video, name) for name in baselines]
     integrals = np.mean([_integrals(scorer, start, video, *quadrature) for start in starts], 0)
@@ -66,10 +67,12 @@ def expected_gradients(
     samples: int = 64,
     seed: int = 0,
 ) -> list[Attribution]:
-    """Integrated gradients from every clip of `references`, `(n, t, h, w, c)`: places and references are drawn.
+    """Estimate the mean of integrated gradients over `references` `(n, t, h, w, c)` from `samples` random path points.
 
-    `completeness_gap` is against the score's rise over the mean score of all references; it falls with the root of
-    `samples`.
+    The map estimates score(x) minus the mean score of the references; `completeness_gap` falls as 1 / sqrt(`samples`).
+
+    Reference: Erion et al., "Improving performance of deep learning models with axiomatic attribution priors and
+    expected gradients", 2021, arXiv:1906.10670.
     """
     scorer, video = prepare_multi_score(model, clips, targets)
     reference_clips = jnp.asarray(references, video.dtype)
@@ -100,9 +103,10 @@ def expected_gradients(
 
 @dataclass(frozen=True, eq=False)
 class StaticDynamicAttribution:
-    """What is seen, and what changes: `static` and `dynamic` with the scores that they lead from, over and to.
+    """Maps of the two legs of `static_and_dynamic`, with scores `(b,)` of the baseline, the frozen clip and the clip.
 
-    Scores `(b,)` are those of the baseline, of the clip standing still (the mean over its frames), and of the clip.
+    `static` sums to `static_score - baseline_score` and `dynamic` to `score - static_score`, up to their completeness
+    gaps; `static_score` is the mean over the frozen frames.
     """
 
     static: Attribution
@@ -113,7 +117,7 @@ class StaticDynamicAttribution:
 
     @property
     def temporal_share(self) -> tuple[float, float, float]:
-        """Of the score's rise, how much needs change over time: a ratio of means over clips, with its interval."""
+        """Ratio of the mean dynamic leg to the mean rise over the baseline, with its 95 % interval over clips."""
         return ratio_ci(self.score - self.static_score, self.score - self.baseline_score)
 
 
@@ -127,14 +131,14 @@ def static_and_dynamic(
     frames: int = 4,
     ig_steps: int = IG_STEPS,
 ) -> list[StaticDynamicAttribution]:
-    """Integrated gradients from `baseline` to the clip frozen at one of its frames, and from there to the clip.
+    """Integrate gradients from `baseline` to the frozen clip (static leg) and on to the clip (dynamic leg).
 
-    The mean over `frames` frames, spread over the clip. Each leg has its own completeness gap.
+    Maps are means over `frames` frozen frames, evenly spaced in the clip.
     """
     scorer, video = prepare_multi_score(model, clips, targets)
     t = video.shape[1]
     if not 1 <= frames <= t:
-        raise ValueError(f"expected 1 to {t} frames to freeze, as the clip has them, got {frames}")
+        raise ValueError(f"expected 1 to {t} frames to freeze (the clip has {t}), got {frames}")
     start, quadrature = resolve_baseline(video, baseline), gauss_legendre(ig_steps)
     frozen_clips = [freeze_frame(video, int((i + 0.5) * t / frames)) for i in range(frames)]
     static_maps = np.mean([_integrals(scorer, start, middle, *quadrature) for middle in frozen_clips], 0)
@@ -159,7 +163,7 @@ def static_and_dynamic(
 def _integrals(
     scorer: MultiScoreModel, start: Array, end: Array, places: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Of each target's gradient along the straight line, times the line."""
+    """Return the path integral of each target's gradient from `start` to `end`, per voxel."""
     total = jnp.zeros((len(scorer.targets), *start.shape), start.dtype)
     for place, weight in zip(places, weights):
         total = _add_node_gradient(scorer, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
@@ -183,10 +187,10 @@ def _add_sampled_gradient(
     scorer: MultiScoreModel, total: Array, video: Array, reference_clips: Array, key: Array, i: ArrayLike, samples: int
 ) -> Array:
     reference_key, place_key = jax.random.split(jax.random.fold_in(key, i))
-    # One place in each of `samples` equal parts of the path: less scatter than free ones
+    # One place in each of `samples` equal parts of the path (stratified), for a lower variance
     place = (jnp.asarray(i, video.dtype) + jax.random.uniform(place_key, (), video.dtype)) / samples
     start = reference_clips[jax.random.randint(reference_key, (), 0, len(reference_clips))][None]
     path = video - start
-    # As (path[None] * gradients).sum(-1) it is wrong from the third target on: a fault of XLA's CPU compiler (0.10.2)
+    # (path[None] * gradients).sum(-1) is wrong from the third target on: a bug in XLA's CPU compiler (jaxlib 0.10.2)
     gradients = scorer.gradients(start + place * path)
     return total + jnp.einsum("bthwc,kbthwc->kbthw", path, gradients, precision="highest")

@@ -1,8 +1,8 @@
-"""What happens to the score when parts of a clip are taken out: no gradient, only forward passes.
+"""Perturbation maps: score changes when parts of a clip are removed; forward passes only.
 
-Occlusion slides a window; RISE takes out parts at random; Shapley values share the score among players, cells of space
-and time or groups of frames, by how much each adds to every order of the others. What is taken out is replaced by a
-baseline, or, for whole frames, by the frame shown last (`hold`).
+Occlusion slides a window; RISE removes random parts; Shapley values divide the score among players (cells of space and
+time, or groups of frames) by each player's mean contribution over all orders. A removed part is replaced by a baseline,
+or a removed frame by the last one that remains (`hold`).
 """
 
 import itertools
@@ -22,7 +22,7 @@ from vtcav_jax.attribution.shared_passes import SharedPasses, Targets
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
-MAX_EXACT_PLAYERS = 10  # players; above it orders are drawn
+MAX_EXACT_PLAYERS = 10  # with more players, orders are sampled
 
 
 @SharedPasses
@@ -35,13 +35,13 @@ def occlusion(
     stride: tuple[int, int, int] | None = None,
     baseline: Baseline = "zero",
 ) -> list[Attribution]:
-    """Of each voxel the mean fall of the score over the windows that cover it; strides are half a window by default."""
+    """Compute each voxel's mean score drop over the windows that cover it; strides are half a window by default."""
     scorer, video = prepare_multi_score(model, clips, targets)
     sizes = video.shape[1:4]
     steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
     if any(not 1 <= w <= n for w, n in zip(window, sizes)) or any(not 1 <= s <= w for s, w in zip(steps, window)):
         raise ValueError(
-            f"a window must fit the clip, {sizes}, and a stride be at most the window so that no voxel is skipped; "
+            f"window must fit the clip, {sizes}, and stride be at most the window so that no voxel is skipped; "
             f"got window {window}, stride {steps}"
         )
     corners = np.array(
@@ -68,14 +68,17 @@ def rise(
     baseline: Baseline = "zero",
     seed: int = 0,
 ) -> list[Attribution]:
-    """Of each voxel the mean score with it less that without it, over random soft masks (Petsiuk et al., 2018).
+    """Compute each voxel's mean score with it minus the mean score without it, over random soft masks.
 
-    Masks are drawn on a grid of `cells`, each in with probability `keep`, smoothed between and shifted at random. What
-    the other voxels do is noise that falls with the root of `masks` only.
+    Masks are drawn on a grid of `cells`, each visible with probability `keep`, interpolated and shifted at random. The
+    noise from the other voxels falls only as 1 / sqrt(`masks`).
+
+    Reference: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018,
+    arXiv:1806.07421.
     """
     scorer, video = prepare_multi_score(model, clips, targets)
     if masks < 2 or not 0 < keep < 1:
-        raise ValueError(f"expected at least 2 masks and a share to keep between 0 and 1, got {masks} and {keep}")
+        raise ValueError(f"expected masks of at least 2 and keep between 0 and 1, got {masks} and {keep}")
     sizes, random = video.shape[1:4], np.random.default_rng(seed)
     if any(not 1 <= c <= n for c, n in zip(cells, sizes)):
         raise ValueError(f"a clip of {sizes} cannot be cut into {cells} cells; use 1 to that many")
@@ -84,7 +87,7 @@ def rise(
     mask_scores = [_masked_scores(scorer, video, start, jnp.asarray(mask, video.dtype)) for mask in soft_masks]
     score_array = np.stack([np.asarray(score, np.float64) for score in mask_scores])  # masks, targets, clips
     mask_sum = soft_masks.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may have been in all masks, or in none
+    with np.errstate(invalid="ignore", divide="ignore"):  # a voxel may be visible in all masks, or in none
         mean_inside, mean_outside = (
             np.tensordot(score_array, m, (0, 0)) / n
             for m, n in ((soft_masks, mask_sum), (1 - soft_masks, masks - mask_sum))
@@ -104,12 +107,14 @@ def shapley(
     orders: int = 32,
     seed: int = 0,
 ) -> list[Attribution]:
-    """What each player owns of the score's rise from `baseline`, spread evenly over its voxels.
+    """Compute each player's Shapley value of the score's rise over `baseline`, spread evenly over its voxels.
 
-    `players` numbers each voxel's player from 0, or says how many cells there are along time, height and width. Exact
-    for up to 10 players; else over `orders` orders, half of them drawn, half the same backwards. The map sums to the
-    rise either way.
-    `hold` as baseline shows, in the place of a frame that is out, the last one that is in.
+    Exact for up to 10 players, else the mean over `orders` orders: half random, half their reversals. The map sums to
+    score(x) - score(baseline) in both cases.
+
+    Args:
+        players: player number of each voxel, from 0, or the number of cells along time, height and width.
+        baseline: replacement of removed voxels; "hold" repeats the last remaining frame instead.
     """
     scorer, video = prepare_multi_score(model, clips, targets)
     player_of_voxel = _cells(video.shape[1:4], players) if isinstance(players, tuple) else np.asarray(players)
@@ -117,17 +122,17 @@ def shapley(
         range(player_of_voxel.max() + 1)
     ):
         raise ValueError(
-            f"expected the player of each voxel, {video.shape[1:4]}, numbered from 0 without gaps; "
+            f"expected a player number for each voxel, {video.shape[1:4]}, from 0 without gaps; "
             f"got {player_of_voxel.shape}, {player_of_voxel.min()} to {player_of_voxel.max()}"
         )
     n_players = int(player_of_voxel.max()) + 1
     if baseline == "hold" and (player_of_voxel != player_of_voxel[:, :1, :1]).any():
-        raise ValueError("holding a frame takes whole frames as players; give players (n, 1, 1) or another baseline")
+        raise ValueError("baseline hold needs whole frames as players; use players (n, 1, 1) or another baseline")
     if orders < 2:
-        raise ValueError(f"expected at least 2 orders, one and the same backwards, got {orders}")
+        raise ValueError(f"expected at least 2 orders (one and its reversal), got {orders}")
     exact = n_players <= MAX_EXACT_PLAYERS
     coalitions = all_coalitions(n_players) if exact else _order_coalitions(n_players, orders, seed)
-    # With no frame left to hold, all are the mean colour
+    # Without any frame to hold, all voxels have the mean colour
     start = jnp.zeros_like(video) if baseline == "hold" else resolve_baseline(video, baseline)
     hold = baseline == "hold"
     coalition_scores = [
@@ -160,12 +165,15 @@ def frame_shapley(
     baseline: Baseline = "hold",
     **options,
 ) -> list[Attribution]:
-    """What each group of consecutive frames owns of the score (Price and Damen, 2020)."""
+    """Compute Shapley values of `groups` groups of consecutive frames; `options` are those of `shapley`.
+
+    Reference: Price and Damen, "Play Fair: Frame Attributions in Video Models", 2020, arXiv:2011.12372.
+    """
     return shapley(model, clips, Targets(targets), players=(groups, 1, 1), baseline=baseline, **options)
 
 
 def all_coalitions(players: int) -> Bool[np.ndarray, "n players"]:
-    """All of them; subset number s holds the players whose bit of s is 1."""
+    """Return all subsets of players: row s has player i if bit i of s is 1."""
     return (np.arange(1 << players)[:, None] >> np.arange(players) & 1).astype(bool)
 
 
@@ -180,7 +188,7 @@ def _cells(sizes: tuple[int, ...], counts: tuple[int, int, int]) -> Int[np.ndarr
 def _soft_mask(
     random: np.random.Generator, sizes: tuple[int, ...], cells: tuple[int, int, int], keep: float
 ) -> Float[np.ndarray, "t h w"]:
-    """A random grid, larger than the clip, linear between centres and begun anywhere in a cell."""
+    """Draw a random grid larger than the clip, and interpolate it linearly from a random offset within a cell."""
     mask = (random.random([c + 3 for c in cells]) < keep).astype(np.float64)
     for axis, (n, c) in enumerate(zip(sizes, cells)):
         place = random.random() + 0.5 + np.arange(n) * c / n  # within 0.5 to c + 1.5
@@ -191,12 +199,12 @@ def _soft_mask(
 
 
 def _window_starts(size: int, window: int, stride: int) -> list[int]:
-    """The last window ends with the axis, so that every voxel is covered."""
+    """Return the starts of windows; the last one ends with the axis, so that every voxel is covered."""
     return sorted({*range(0, size - window, stride), size - window})
 
 
 def _order_coalitions(players: int, orders: int, seed: int) -> Bool[np.ndarray, "n players"]:
-    """Who is in after each step of each order, nobody first; every second order is the one before, backwards."""
+    """Return the coalition after each step of each order, from the empty one; odd orders reverse the previous one."""
     random = np.random.default_rng(seed)
     rows = []
     for i in range(orders):
@@ -207,7 +215,7 @@ def _order_coalitions(players: int, orders: int, seed: int) -> Bool[np.ndarray, 
 
 
 def _sampled_shapley(scores: np.ndarray, coalitions: np.ndarray, players: int) -> np.ndarray:
-    """The mean of what each player added, `(players, b)`."""
+    """Return each player's mean contribution over the orders, `(players, b)`."""
     coalitions = coalitions.reshape(-1, players + 1, players)
     rises = np.diff(scores.reshape(len(coalitions), players + 1, -1), axis=1)
     joining_player = np.diff(coalitions.astype(np.int8), axis=1).argmax(-1)
@@ -217,7 +225,7 @@ def _sampled_shapley(scores: np.ndarray, coalitions: np.ndarray, players: int) -
 
 
 def _exact_shapley(scores: np.ndarray, players: int) -> np.ndarray:
-    """The definition: over all subsets without a player, what the player adds, `(players, b)`."""
+    """Return the weighted mean contribution of each player to all subsets without it, `(players, b)`."""
     coalitions = all_coalitions(players)
     sizes = coalitions.sum(1)
     weights = np.array([1 / (players * math.comb(players - 1, s)) for s in range(players)])
@@ -245,7 +253,7 @@ def _add_occluded_scores(
     count: Array,
     window: tuple[int, int, int],
 ) -> tuple[Array, Array]:
-    """Sums over windows so far: of each voxel the scores without it, and how many these are."""
+    """Add one window: the sum of scores without each voxel, and the number of windows that cover it."""
     t, h, w = ((jnp.arange(m) >= c) & (jnp.arange(m) < c + n) for m, c, n in zip(video.shape[1:4], corner, window))
     inside = t[:, None, None] & h[None, :, None] & w[None, None, :]
     occluded_scores = scorer.score(jnp.where(inside[None, ..., None], start, video))
@@ -260,11 +268,11 @@ def _masked_scores(scorer: MultiScoreModel, video: Array, start: Array, mask: Ar
 
 @partial(jax.jit, static_argnames="hold")
 def _coalition_scores(scorer: MultiScoreModel, video: Array, start: Array, keep: Array, hold: bool) -> Array:
-    """The scores `(targets, b)` of clips in which only what `keep` says is left."""
+    """Return the scores `(targets, b)` of clips in which only the voxels in `keep` remain."""
     if not hold:
         return scorer.score(jnp.where(keep[None, ..., None], video, start))
     frames = jnp.arange(video.shape[1])
     last_visible = jax.lax.cummax(jnp.where(keep[:, 0, 0], frames, -1))
-    first_visible = jnp.argmax(keep[:, 0, 0])  # before the first that is in: that one
+    first_visible = jnp.argmax(keep[:, 0, 0])  # earlier frames repeat the first that remains
     held_video = video[:, jnp.where(last_visible < 0, first_visible, last_visible)]
     return scorer.score(jnp.where(keep.any(), held_video, start))

@@ -1,4 +1,4 @@
-"""From the pixels of a clip to the coarser grid of a map: things are compared at the map's own resolution."""
+"""Resampling of pixel values to the coarser grid of a map, since comparisons use the map's own resolution."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from jaxtyping import Float
 def area_resize(
     values: Float[np.ndarray, "b t h w *c"], sizes: tuple[int, int, int]
 ) -> Float[np.ndarray, "b t2 h2 w2 *c"]:
-    """The mean over each cell of a grid of `sizes` that covers the clip; what lies across a border counts in parts."""
+    """Average over each cell of a grid of `sizes` that covers the clip; voxels across a border count by overlap."""
     for axis, size in enumerate(sizes, start=1):
         if values.shape[axis] != size:
             values = np.moveaxis(np.tensordot(_overlap_weights(values.shape[axis], size), values, (1, axis)), 0, axis)
@@ -15,12 +15,12 @@ def area_resize(
 
 
 def frame_of_step(step: int, steps: int, frames: int) -> int:
-    """The frame in the middle of a step of a map with `steps` steps."""
+    """Return the middle frame of time step `step` in a map with `steps` steps."""
     return int((step + 0.5) * frames / steps)
 
 
 def warp(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
-    """What has come to each place when everything moved by `displacement` (x, y), bilinear; from outside comes 0."""
+    """Move `values` by `displacement` (x, y) with bilinear interpolation; values from outside are 0."""
     h, w = values.shape
     y, x = np.mgrid[1 : h + 1, 1 : w + 1]
     x, y = np.clip(x - displacement[..., 0], 0, w + 1), np.clip(y - displacement[..., 1], 0, h + 1)
@@ -32,7 +32,7 @@ def warp(values: Float[np.ndarray, "h w"], displacement: Float[np.ndarray, "h w 
 
 
 def _overlap_weights(n: int, cells: int) -> Float[np.ndarray, "cells n"]:
-    """How much of each of `cells` equal parts of a line is each of its `n` pixels."""
+    """Return the share of each of `cells` equal parts of a line that each of its `n` pixels covers."""
     start, end = (np.arange(cells)[:, None] + side for side in (0, 1))
     pixel = np.arange(n)[None] * cells / n
     overlap = np.minimum(end, pixel + cells / n) - np.maximum(start, pixel)

@@ -1,4 +1,4 @@
-"""What every explainer returns."""
+"""`Attribution`, the result of every attribution method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,26 +6,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-VIDEO = "video"  # the stage that a map over the pixels belongs to
+VIDEO = "video"  # stage name of maps over the pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """One value per voxel or token: signed where the method is, not scaled, not clipped, not resized.
+    """Attribution maps of clips, one value per voxel or token: neither scaled, clipped nor resized.
 
-    `cost` counts forward passes of each clip, a backward pass as two. `residual` is, for methods that owe a sum, what
-    each map's sum misses of it, in units of the target's score.
+    `signed` maps contain evidence against the target as negative values. `forward_passes` is the cost per clip, with a
+    backward pass counted as two. `completeness_gap`, for methods whose maps should sum to a known value such as the
+    score, is that value minus the map's sum, in units of the score.
     """
 
     map: Float[np.ndarray, "b t h w"]
-    stage: str  # VIDEO or where in the network
+    stage: str  # VIDEO or a stage of the network
     signed: bool
     forward_passes: int
     method: str
     completeness_gap: Float[np.ndarray, " b"] | None = None
 
     def __getitem__(self, rows: slice) -> "Attribution":
-        """Of some of the clips."""
+        """Return the maps of some of the clips."""
         return replace(
             self,
             map=self.map[rows],
@@ -38,15 +39,15 @@ class Attribution:
 
     @property
     def positive(self) -> Float[np.ndarray, "b t h w"]:
-        """What speaks for the target; the CAM family is usually shown like this."""
+        """Evidence for the target: the map with negative values set to 0, as CAMs are usually displayed."""
         return np.maximum(self.map, 0)
 
 
 def concatenate_attributions(parts: Sequence[Attribution]) -> Attribution:
-    """Of the clips of all `parts`, which are of one method and stage."""
-    residuals = [part.completeness_gap for part in parts if part.completeness_gap is not None]
+    """Concatenate the clips of all `parts`, which must have the same method and stage."""
+    gaps = [part.completeness_gap for part in parts if part.completeness_gap is not None]
     return replace(
         parts[0],
         map=np.concatenate([part.map for part in parts]),
-        completeness_gap=np.concatenate(residuals) if residuals else None,
+        completeness_gap=np.concatenate(gaps) if gaps else None,
     )

@@ -1,6 +1,7 @@
-"""What a map gets wrong, in numbers: does it flicker, know the direction of time, lie on things, hang on the weights?
+"""Sanity measures of attribution maps: flicker, effect of time reversal, relevance off the object, effect of weights.
 
-Saha et al. (2024) hold such faults against Grad-CAM without measuring them; here any method can be measured.
+Saha et al., "Exploring Explainability in Video Action Recognition", 2024, arXiv:2404.09067, describe such faults of
+Grad-CAM without measuring them; these functions measure them for any method.
 """
 
 from dataclasses import dataclass
@@ -29,14 +30,13 @@ SanityValues = Float[np.ndarray, " b"]
 
 @dataclass(frozen=True, eq=False)
 class SanityScores:
-    """Of each clip; NaN where it cannot be told.
+    """Sanity measures of each clip; NaN where undefined.
 
-    `flicker`: change between time steps along what moves, in units of the map. `static_flicker`: the same of the clip
-    frozen, where nothing changes that could be shown. `time_reversal_change`: 1 - the correlation of the map with that
-    of the clip played backwards; at 0 the map is the same whichever way time goes. `mass_outside`: the share of
-    relevance outside of what the question is about, `area_outside` the share of the volume there, which a map that
-    knows nothing has. `randomised_weights_similarity`: the rank correlation of the map with that of a network whose
-    weights are shuffled.
+    `flicker`: mean absolute change between time steps along the optical flow, relative to the map. `static_flicker`:
+    the same for the frozen clip, without flow. `time_reversal_change`: 1 - Pearson correlation with the map of the
+    reversed clip; 0 if the direction of time has no effect. `mass_outside`: share of absolute relevance outside the
+    region that the target is about; `area_outside`: share of the volume there, the value of a uniform map.
+    `randomised_weights_similarity`: Spearman correlation with the map of a network with shuffled weights.
     """
 
     method: str
@@ -61,8 +61,13 @@ def sanity_scores(
     shuffle_seed: int = 0,
     **options: Any,
 ) -> SanityScores:
-    """`things` are the pixels that the question is about; `flow`, in pixels (x, y), how what is seen in a frame has
-    moved since the frame before. Weights are shuffled by the seed `shuffle`."""
+    """Compute the sanity measures of one method's maps; `options` are those of the method.
+
+    Args:
+        region: pixels of the object that the target is about.
+        flow: displacement (x, y) of each pixel since the previous frame.
+        shuffle_seed: seed of the shuffled weights.
+    """
     video = prepare_explanation(model, clips, target).video
 
     def explain_map(model: Model, video: ArrayLike) -> Maps:
@@ -88,9 +93,9 @@ def sanity_scores(
 
 
 def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -> SanityValues:
-    """The mean over steps of the absolute change, in units of the map before; without `flow` nothing is carried along.
+    """Return the mean over time steps of `|map - previous| / |previous|`, with the previous map moved along `flow`.
 
-    Between two steps of a coarse map, things are taken to move on as between the last two frames.
+    The flow between two steps of a map is that of the last pair of frames times the number of frames between them.
     """
     b, t, h, w = maps.shape
     if t < 2:
@@ -112,7 +117,7 @@ def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -
 def relevance_outside(
     maps: Maps, region: Bool[np.ndarray, "b frames height width"]
 ) -> tuple[SanityValues, SanityValues]:
-    """The share of absolute relevance outside of `things`, and the share of the volume."""
+    """Return the share of absolute relevance outside `region`, and the share of the volume outside."""
     outside_weight = 1 - area_resize(region.astype(np.float32), maps.shape[1:])
     size = np.abs(maps)
     with np.errstate(invalid="ignore"):
@@ -120,7 +125,7 @@ def relevance_outside(
 
 
 def pearson(a: Maps, b: Maps) -> SanityValues:
-    """Pearson's, clip by clip; NaN where a map is the same everywhere."""
+    """Return the Pearson correlation of each clip; NaN where a map is constant."""
     x, y = (m.reshape(len(m), -1).astype(np.float64) for m in (a, b))
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -128,16 +133,16 @@ def pearson(a: Maps, b: Maps) -> SanityValues:
 
 
 def spearman(a: Maps, b: Maps) -> SanityValues:
-    """Spearman's; equal values share their mean rank."""
+    """Return the Spearman correlation of each clip; ties share their mean rank."""
     from scipy.stats import rankdata
 
     return pearson(*(rankdata(m.reshape(len(m), -1), axis=1).reshape(m.shape) for m in (a, b)))
 
 
 def shuffle_parameters(model: Model, seed: int) -> Model | None:
-    """Every parameter with its entries in another order: as large as before, and nothing is left of what was learnt.
+    """Shuffle the entries of each parameter, which keeps their distribution and removes their learned structure.
 
-    None if the model has no parameter that an order could change.
+    Return None if no parameter has more than one entry.
     """
     leaves, tree = jax.tree.flatten(model)
     if all(np.size(leaf) < 2 for leaf in leaves):

@@ -1,4 +1,4 @@
-"""One forward and one backward pass, from which as many maps are made as share it."""
+"""One forward and one backward pass, shared by several maps."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ from vtcav_jax.tap import Tap, identity_tap
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ScoreModel:
-    """A model that answers with the target's score only, `(b, 1)`, and names its video as a stage too."""
+    """A model that returns only the target's score, `(b, 1)`, and has its video as an additional stage."""
 
     model: Any
     target: Any
@@ -39,7 +39,7 @@ class ScoreModel:
 
 
 def _recording_tap(stages: Collection[str | None], tap: Tap = identity_tap) -> tuple[Tap, Activations]:
-    """`tap` that also keeps its values at `stages`, and where it keeps them."""
+    """Return `tap` extended to record its values at `stages`, and the dictionary of these values."""
     activations: Activations = {}
 
     def recording_tap(name: str, value: Array) -> Array:
@@ -54,14 +54,14 @@ def _recording_tap(stages: Collection[str | None], tap: Tap = identity_tap) -> t
 def _score_per_clip(target: Any, logits: Array, activations: Activations) -> Array:
     scores = target(logits, activations)
     if scores.shape != logits.shape[:1]:
-        raise ValueError(f"the target must give one score per clip, {logits.shape[:1]}; it gave {scores.shape}")
+        raise ValueError(f"the target must return one score per clip, {logits.shape[:1]}; got {scores.shape}")
     return scores
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MultiScoreModel:
-    """A model that answers with the scores of several targets, `(targets, b)`, from one pass."""
+    """A model that returns the scores of several targets, `(targets, b)`, from one pass."""
 
     model: Any
     targets: tuple
@@ -70,7 +70,7 @@ class MultiScoreModel:
         return self._target_scores(*self._run(video))
 
     def score_broadcast(self, other: Array, clips: int) -> Array:
-        """`(targets, b)`: of one clip as if it stood in the place of each, from one pass of it."""
+        """Return scores `(targets, clips)`: one clip, scored by the target of each of `clips` clips, in one pass."""
         return self._target_scores(
             *jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._run(other))
         )
@@ -83,10 +83,10 @@ class MultiScoreModel:
         return jnp.stack([_score_per_clip(target, logits, activations) for target in self.targets])
 
     def gradients(self, video: Array) -> Array:
-        """`(targets, b, t, h, w, c)`, from one forward pass and as many backward ones as there are targets.
+        """Return gradients `(targets, b, t, h, w, c)`, from one forward pass and one backward pass per target.
 
-        These are written out: as one of all targets together they take 1.4 times as long on a CPU, whose caches are
-        too small for that.
+        Backward passes run one by one: batched over targets they take 1.4 times as long on a CPU, whose caches are too
+        small for them.
         """
         scores, pullback = jax.vjp(self.score, video)
         cotangents = jnp.eye(len(scores), dtype=scores.dtype)[:, :, None] * jnp.ones_like(scores)[None]
@@ -94,14 +94,14 @@ class MultiScoreModel:
 
 
 class ExplainContext(NamedTuple):
-    """What is to be explained, checked: everything that an explainer needs."""
+    """Checked inputs of an attribution method: score model, video and the shape of each stage."""
 
     score_model: ScoreModel
     video: Array
-    shapes: dict[str, tuple[int, ...]]  # of every stage, in forward order, the video first
+    shapes: dict[str, tuple[int, ...]]  # of every stage in forward order, from the video on
 
     def resolve_stage(self, stage: str | None) -> str:
-        """`stage` if it has time and space; by default the last of them on which the target depends."""
+        """Return `stage` if it has time and space; by default the last such stage on which the target depends."""
         grids = [name for name, shape in self.shapes.items() if len(shape) == 5]
         if stage is None:
             order = list(self.shapes)
@@ -110,11 +110,12 @@ class ExplainContext(NamedTuple):
         if stage not in self.shapes:
             raise ValueError(unknown_name_message("stage", [stage], grids))
         if stage not in grids:
-            raise ValueError(f"{stage} is {self.shapes[stage]}, without time and space; use one of {', '.join(grids)}")
+            shape = self.shapes[stage]
+            raise ValueError(f"{stage} has shape {shape}, without time and space; use one of {', '.join(grids)}")
         return stage
 
     def require_reachable(self, stages: Sequence[str]) -> None:
-        """Refuses stages on which a target within the network cannot depend."""
+        """Raise a ValueError if `stages` come after the target's own stage, which cannot depend on them."""
         order, end = list(self.shapes), self.score_model.target.stage
         if end is not None and (late := [s for s in stages if order.index(s) > order.index(end)]):
             raise ValueError(
@@ -123,7 +124,7 @@ class ExplainContext(NamedTuple):
 
 
 class PassResult(NamedTuple):
-    """Scores `(b,)`, and by stage the activation and the score's gradient."""
+    """Scores `(b,)`, and the activation and the score's gradient keyed by stage."""
 
     score: Array
     activations: dict[str, Array]
@@ -131,7 +132,7 @@ class PassResult(NamedTuple):
 
 
 def prepare_explanation(model: taps.Model, clips: ArrayLike, target: Target) -> ExplainContext:
-    """Checks everything that can be checked before time is spent."""
+    """Check the model, clips and target without computing anything, and return them as a context."""
     video, model = taps._check_video(clips), taps.as_pytree(model)
     logits, activations = jax.eval_shape(_run_with_stages, model, video)
     shapes = {VIDEO: video.shape} | {name: value.shape for name, value in activations.items()}
@@ -144,7 +145,7 @@ def prepare_explanation(model: taps.Model, clips: ArrayLike, target: Target) -> 
 def prepare_multi_score(
     model: taps.Model, clips: ArrayLike, targets: Sequence[Target]
 ) -> tuple[MultiScoreModel, Array]:
-    """Targets that share their passes, and the video; each is checked."""
+    """Return a model of all targets' scores and the video, after checking each target."""
     if not targets:
         raise ValueError("expected at least one target, got none")
     contexts = [prepare_explanation(model, clips, target) for target in targets]
@@ -154,7 +155,7 @@ def prepare_multi_score(
 
 
 def run_pass(context: ExplainContext, stages: Sequence[str]) -> PassResult:
-    """Activation and gradient at each of `stages`, from one forward and one backward pass."""
+    """Return score, activations and gradients at `stages`, from one forward and one backward pass."""
     context.require_reachable(stages)
     return activations_and_gradients_at(context.score_model, context.video, stages)
 
@@ -165,10 +166,10 @@ def activations_and_gradients_at(score_model: ScoreModel, video: Array, stages: 
 
 
 def clip_scores(score_model: ScoreModel | MultiScoreModel, video: Array) -> np.ndarray:
-    """Of each clip `(b,)`, or of each target and clip `(targets, b)`, from one forward pass.
+    """Return scores `(b,)`, or `(targets, b)` for several targets, from one forward pass.
 
-    Many passes are calls in a row and no loop inside a compiled function: there, XLA's CPU compiler is three times
-    slower with convolutions, and the clips that are changed one after the other would have to fit in memory at once.
+    Methods with many passes call it in a Python loop: inside a compiled loop XLA's CPU convolutions are three times
+    slower, and all edited clips would have to fit in memory at once.
     """
     return to_numpy(_compute_scores(score_model, video))
 
@@ -179,7 +180,7 @@ def _compute_scores(score_model: ScoreModel | MultiScoreModel, video: Array) -> 
 
 
 def to_numpy(values: Array) -> np.ndarray:
-    """As numpy, float32 at least."""
+    """Return `values` as a numpy array of float32 or float64."""
     array = np.asarray(values)
     return array if array.dtype == np.float64 else array.astype(np.float32)
 
@@ -190,11 +191,11 @@ def _score_column(scores: Array) -> Array:
 
 @jax.jit
 def _run_with_stages(model, video):
-    activations = OrderedDict()  # unlike a dict it keeps its order through jit
+    activations = OrderedDict()  # jit sorts the keys of a dict, but not of an OrderedDict
 
     def record(name, value):
         if name in activations:
-            raise ValueError(f"the model names two values {name!r}; each stage needs a name of its own")
+            raise ValueError(f"the model calls its tap twice with {name!r}; stage names must be unique")
         activations[name] = value
         return value
 

@@ -1,4 +1,4 @@
-"""Methods about one target or several at once, which then share their passes through the network."""
+"""Methods for one or several targets; several targets share their passes through the network."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Targets:
-    """Several targets; a bare sequence of class numbers is one target, the class of each clip."""
+    """Several targets, as in `Targets([0, 3])`; the bare list `[0, 3]` is one target, with one class for each clip."""
 
     each: Sequence[Target]
 
 
 class SharedPasses(Generic[P, Result]):
-    """Decorates a function of several targets: called with one target it gives one result, with `Targets` a list."""
+    """Decorator for functions of several targets: a call with one target returns one result, with `Targets` a list."""
 
     def __init__(self, of_targets: Callable[Concatenate[Model, ArrayLike, Sequence[Target], P], list[Result]]):
         self.of_targets = of_targets

@@ -1,7 +1,7 @@
-"""What is asked of a network with named heads, as it is written: `direction:left`, `direction`, `a vs b`, `a or b`.
+"""Targets as text, for networks with named heads: `direction:left`, `direction`, `a vs b`, `a or b`, `layers.2#17`.
 
-A head alone stands for what the network itself answers there, clip by clip. Rivals are the classes of the same head.
-`layers.2#17` is a channel of a stage.
+A head alone stands for the network's prediction of that head, clip by clip. A class is compared with the other classes
+of its head. `layers.2#17` is channel 17 of a stage.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ VERSUS_SEPARATOR, EITHER_SEPARATOR, CHANNEL_SEPARATOR = " vs ", " or ", "#"
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """A question: one class, several, or (without any) the network's own answer among the logits `among`.
+    """A parsed target: one class, several, or (without any) the network's prediction among the logits in `head_range`.
 
-    Or any target that is the same for all clips, `fixed`.
+    Or a `custom` target, the same for all clips.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TargetSpec:
     custom: Any = None
 
     def answers(self, logits: Float[np.ndarray, "b k"]) -> Int[np.ndarray, " b"]:
-        """The class that is explained, for each clip: of several, and of what is no class, -1."""
+        """Return the explained class of each clip; -1 for several classes and for custom targets."""
         if self.custom is not None or self.contrast is not None or len(self.classes) > 1:
             return np.full(len(logits), -1)
         if self.classes:
@@ -50,7 +50,7 @@ class TargetSpec:
 
 
 def parse_targets(network: Network, texts: Sequence[str]) -> tuple[TargetSpec, ...]:
-    """`texts`, or if there are none, every head's own answer; all that is wrong with them is told at once."""
+    """Parse `texts`, by default the prediction of every head; one error lists all invalid texts."""
     target_specs, errors = [], []
     for text in texts or network.heads:
         try:

@@ -1,7 +1,7 @@
-"""What is explained: one number per clip, made of the logits or of the values at a stage.
+"""Targets: the scores that are explained, one per clip, computed from the logits or from the activation of a stage.
 
-Whole numbers stand for `Margin`, as a bare logit also rises when all logits do, and any function from logits to one
-score per clip is a target too.
+Class indices stand for `Margin`, because a single logit also rises when all logits do. A function from logits `(b, k)`
+to scores `(b,)` is a target too.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Activations = dict[str, Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Class:
-    """Each clip's logit of its class."""
+    """Logit z_c of each clip's class: `Class(3)`, or `Class([3, 7])` with one class per clip."""
 
     classes: Any
     stage: ClassVar[None] = None
@@ -34,9 +34,10 @@ class Class:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Margin:
-    """The logit less the mean of the others; `among` are the first class of a head and the first behind it.
+    """Logit of each clip's class minus the mean of the others: `z_c - mean(z_j for j != c)`.
 
-    These are no part of what is compiled: every head of a network is explained by one program.
+    `head_range`, the first class of a head and the first after it, limits the others to that head. It is a traced
+    value, so one compiled program serves all heads.
     """
 
     classes: Any
@@ -54,7 +55,7 @@ class Margin:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Contrast:
-    """Why this class rather than that one: the difference of two logits."""
+    """Difference of two logits, `z_a - z_b`: the evidence for one class rather than another."""
 
     classes: Any
     others: Any
@@ -66,7 +67,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Group:
-    """One of these classes rather than any other, the same for all clips: the log odds of the group."""
+    """Log odds of a group of classes, the same for all clips: `logsumexp(z_in) - logsumexp(z_out)`."""
 
     classes: tuple[int, ...]
     stage: ClassVar[None] = None
@@ -75,7 +76,7 @@ class Group:
         k = logits.shape[-1]
         inside = np.isin(np.arange(k), self.classes)
         if inside.all() or not inside.any() or not all(0 <= c < k for c in self.classes):
-            raise ValueError(f"a group must be some of the classes 0 to {k - 1}, not all; got {self.classes}")
+            raise ValueError(f"a group must have some of the classes 0 to {k - 1}, not all; got {self.classes}")
         mask = jnp.asarray(inside)[None]
         return jax.nn.logsumexp(logits, -1, where=mask) - jax.nn.logsumexp(logits, -1, where=~mask)
 
@@ -85,7 +86,7 @@ jax.tree_util.register_static(Group)
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel of a stage, its mean over time and space."""
+    """Mean of one channel of a stage over time and space."""
 
     stage: str
     channel: int
@@ -105,7 +106,7 @@ jax.tree_util.register_static(Channel)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ConceptTarget:
-    """The activation of a stage along a concept vector `(c,)`, its mean over places, or `(t, h, w, c)`, its sum."""
+    """Product of a stage's activation with a concept vector: `(c,)`, mean over places, or `(t, h, w, c)`, sum."""
 
     stage: str = field(metadata={"static": True})
     vector: Any
@@ -117,7 +118,7 @@ class ConceptTarget:
             return jnp.matmul(value.reshape(len(value), -1), vector.reshape(-1), precision="highest")
         if vector.shape != value.shape[-1:]:
             raise ValueError(
-                f"a clip at {self.stage} is {value.shape[1:]}; a concept vector there has this shape or "
+                f"a clip's activation at {self.stage} is {value.shape[1:]}; the concept vector must have this shape or "
                 f"{value.shape[-1:]}, got {vector.shape}"
             )
         return (value @ vector).reshape(len(value), -1).mean(-1)
@@ -126,7 +127,7 @@ class ConceptTarget:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LogitFunction:
-    """Any function from logits `(b, k)` to one score per clip."""
+    """Function from logits `(b, k)` to one score per clip."""
 
     function: Any
     stage: ClassVar[None] = None
@@ -141,7 +142,7 @@ Target = (
 
 
 def as_target(target: Target, clips: int, k: int) -> Any:
-    """`target` as a pytree that is called with logits and seen values; class numbers are checked."""
+    """Return `target` as a pytree to call with logits and recorded activations; check its class indices."""
     if isinstance(target, Group | Channel | ConceptTarget):
         return target
     if isinstance(target, Class):

@@ -1,6 +1,8 @@
-"""Class feature pyramids: from a class back through the network, which kernels it hangs on, and which those hang on.
+"""Class feature pyramids: the channels that a target depends on, then the channels that these depend on, and so on.
 
-`build(model, clips, target)` gives a `Pyramid`; `ablation` says whether its kernels matter more than others.
+pyramid = build_pyramid(model, clips, 3, depth=3, reference=other_clips)
+pyramid.nodes_at(0)  # the most relevant channels of the last stage
+results = ablate_pyramid(model, test_clips, 3, pyramid, reference=other_clips)  # do they matter more than others?
 """
 
 from vtcav_jax.pyramid.ablation import ablate_pyramid

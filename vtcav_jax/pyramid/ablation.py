@@ -1,4 +1,4 @@
-"""Do the kernels of a pyramid matter? The score without them, beside the score without as many others."""
+"""Ablation of a pyramid's channels: the score drop, compared with that of equally many random channels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,10 +30,14 @@ def ablate_pyramid(
     draws: int = 39,
     seed: int = 0,
 ) -> tuple[AblationResult, ...]:
-    """For every stage of the pyramid, and 1, 2, 4, ... of its kernels, the most relevant first, up to all.
+    """Ablate the 1, 2, 4, ... most relevant channels of each stage, up to all of them, and as many random ones.
 
-    A channel is taken out by what it is in a clip drawn from `reference`, clips of all kinds, or by 0. Only what lies
-    behind the stage is computed again. Clips other than those that the pyramid was made of tell more.
+    p = (1 + number of random draws with at least the same drop) / (1 + `draws`). Use other clips than those that the
+    pyramid was built from, since its channels were selected on those.
+
+    Args:
+        reference: clips of several classes; an ablated channel gets its activation in one of them, by default 0.
+        counts: numbers of channels to ablate, instead of 1, 2, 4, ...
     """
     if draws < 1:
         raise ValueError(f"expected draws of at least 1, got {draws}")
@@ -82,7 +86,7 @@ def ablate_pyramid(
 def score_without(
     score_model: ScoreModel, video: Array, stage: str, value: Array, replacement_value: Array, removed: Array
 ) -> Float[Array, " b"]:
-    """The score where channels of a stage are taken out, that is, are what they are in `other`."""
+    """Return the score with the channels `removed` at a stage set to `replacement_value`."""
     edited = jnp.where(removed[None, None, None, None], replacement_value, value)
     return score_model(video, lambda name, x: edited if name == stage else x)[:, 0]
 

@@ -1,8 +1,8 @@
-"""From the target back through the levels: what each channel contributes to each channel that was chosen after it.
+"""Construction of pyramids, from the target back: the contribution of each channel to each selected later channel.
 
-Between two levels, the share of channel j in the response r_i of channel i is the sum over places of a_j dr_i/da_j, for
-any network with taps. Where all between them is linear, these sum to r_i less the biases' part. A stretch between two
-levels is run by itself, its input put in at its first stage, so that what lies before is not computed again.
+The contribution of channel j to the response r_i of channel i of the next level is the sum over places of
+a_j dr_i/da_j, for any network with taps. If the segment between the levels is linear, contributions sum to r_i minus
+the part of biases. A segment runs by itself, with its input inserted at its first stage.
 """
 
 import itertools
@@ -45,19 +45,21 @@ def build_pyramid(
     kernels_per_pass: int = 32,
     seed: int = 0,
 ) -> Pyramid:
-    """The pyramid of a target over clips, all of which have a say: shares are means over clips.
+    """Build the pyramid of a target; shares are means over `clips`.
 
-    `stages` names the levels (several stages at a time where a level has branches); by default they are the last
-    `depth` stages that nothing by-passes. A kernel is followed further by its values weighted in place by how much they
-    matter to its parents ("relevant"), or by their mean ("mean").
+    Args:
+        stages: stages of the levels, a tuple for a level with branches; by default the last `depth` cut stages, which
+            no connection bypasses.
+        response: response of a channel that the next level explains: its values weighted at each place by their effect
+            on the parents ("relevant"), or their mean ("mean").
+        reference: clips of several classes, one drawn per clip. Activations count as differences from those of that
+            clip, so that constant ones explain nothing and missing ones can explain; by default differences from 0.
+        ig_steps: number of gradients to average on the path from the reference, as in integrated gradients; with 1, a
+            channel that is 0 after a ReLU has no gradient.
+        edge_rule: "gradient", or "stergiou2019": mean kernel times mean activation, for stages of plain convolutions.
+        kernels_per_pass: number of channels per backward pass.
 
-    `reference` are clips of all kinds, one of which is drawn for each clip: an activation then counts by how far it is
-    from that clip's, so that what is the same in every clip explains nothing, and what a class lacks can explain it.
-    Without them it counts from 0. With `nodes` of more than 1 gradients are averaged on the way from there, as for
-    integrated gradients: a kernel that is silent in the clips has no gradient in the clips themselves.
-
-    `edge_rule="stergiou2019"` takes mean kernel times mean activation instead of gradients, as Stergiou et al. (2019),
-    where a stage is a plain convolution. `kernels_per_pass` kernels are pulled back together.
+    Reference: Stergiou et al., "Class Feature Pyramids for Video Explanation", 2019, arXiv:1909.08611.
     """
     if edge_rule not in get_args(EdgeRule) or response not in ("relevant", "mean") or kernels_per_pass < 1:
         raise ValueError(
@@ -74,7 +76,7 @@ def build_pyramid(
     walk = _Walk(chain, selection or Selection(), {name: values[name] - start[name] for name in values})
 
     def path_mean(gradients: Callable[[StageValues], StageValues], names: PyramidLevel) -> StageValues:
-        """On the way from the reference to the clips."""
+        """Average gradients over the path from the reference to the clips."""
         total = None
         for place, weight in steps:
             point = {name: start[name] + jnp.asarray(place, start[name].dtype) * walk.excess[name] for name in names}
@@ -120,7 +122,7 @@ def build_pyramid(
 def reference_activations(
     model: Model, reference: ArrayLike | None, count: int, chain: Sequence[PyramidLevel], seed: int
 ) -> StageValues | None:
-    """What `count` clips drawn from `reference` have at the levels; none is drawn again before all have been."""
+    """Return the activations of `count` clips drawn from `reference`; none is drawn twice before all are drawn."""
     if reference is None:
         return None
     clips = jnp.asarray(reference)
@@ -132,13 +134,13 @@ def reference_activations(
 
 
 class _Walk:
-    """The pyramid while it grows."""
+    """A pyramid under construction."""
 
     def __init__(self, chain: tuple[PyramidLevel, ...], selection: Selection, excess: StageValues):
         self.chain, self.selection, self.excess, self.depth = chain, selection, excess, 0
         self.nodes: list[dict[str, Any]] = []
-        self.relevances: list[Float[np.ndarray, " b"]] = []  # of each node its relevance, clip by clip
-        self.pull_values: list[Array | None] = []  # of each node: how its parents' responses change with it, in place
+        self.relevances: list[Float[np.ndarray, " b"]] = []  # relevance of each node by clip
+        self.pull_values: list[Array | None] = []  # gradient of each node's parents' responses, by place
         self.edges: list[Edge] = []
         self.stability: list[float] = []
 
@@ -153,7 +155,7 @@ class _Walk:
         return jnp.ones_like(self.values(node)) if pull_value is None else pull_value
 
     def means(self, node: int) -> Float[Array, "b t h w"]:
-        """The mean over places, negative where a channel matters by being weak."""
+        """Return equal weights over places, negative if a low activation of the channel supports its parents."""
         values = self.values(node)
         helps = jnp.sign((values * self.pulls(node)).sum()) * jnp.sign(values.sum())
         return jnp.full_like(values, 1 / values[0].size) * jnp.where(helps < 0, -1, 1).astype(values.dtype)
@@ -164,7 +166,7 @@ class _Walk:
     def kernels(
         self, level: PyramidLevel, response: ResponseWeighting, kernels_per_pass: int
     ) -> Iterator[tuple[list[int], dict[str, tuple[Array, Array]]]]:
-        """The last nodes, some at a time, with channels and weights in place for each stage that they are of."""
+        """Yield groups of nodes of the last level, with their channels and weights by place, for each stage."""
         nodes = sorted(self.last_level(), key=lambda i: level.index(self.nodes[i]["stage"]))
         weights = self.pulls if response == "relevant" else self.means
         for start in range(0, len(nodes), kernels_per_pass):
@@ -183,7 +185,7 @@ class _Walk:
             )
 
     def follow(self, nodes: list[int], accounted: Float[np.ndarray, "k b"], response: ResponseWeighting) -> None:
-        """Notes of each node what was followed and what of it the next level does not account for."""
+        """Store each node's response, and the share of it that the next level does not explain."""
         weights = self.pulls if response == "relevant" else self.means
         for i, accounted_part in zip(nodes, accounted):
             weighted = to_numpy((self.values(i) * weights(i)).sum((1, 2, 3)))
@@ -192,13 +194,13 @@ class _Walk:
             self.nodes[i] |= {"response": float(weighted.mean()), "unexplained": unexplained}
 
     def add(self, parents: list[int], shares: dict[str, np.ndarray], pulls: StageValues | None) -> None:
-        """Chooses the next level by `shares`, of each stage `(parents, b, channels)`."""
+        """Select the next level by `shares`, `(parents, b, channels)` for each stage."""
         stages = list(shares)
         all_shares = np.concatenate([shares[name] for name in stages], -1)
         parent_relevance = np.stack(
             [np.ones(all_shares.shape[1]) if i == ROOT_NODE else self.relevances[i] for i in parents]
         )
-        relevance = (parent_relevance[:, :, None] * all_shares).sum(0)  # of each clip
+        relevance = (parent_relevance[:, :, None] * all_shares).sum(0)  # by clip
         selected = np.flatnonzero(self.selection(relevance.mean(0)))
         selected_per_clip = self.selection(relevance)
         self.stability.append(_mean_overlap(selected_per_clip))
@@ -244,7 +246,7 @@ class _Walk:
 
 
 class _KernelShares(NamedTuple):
-    """Of kernels: every channel's shares `(k, b, c)` by stage, pulls by stage, and what all channels account for."""
+    """Shares `(k, b, c)` and weighted gradients of k channels by stage, and the sum of all contributions."""
 
     shares: dict[str, np.ndarray]
     pulls: StageValues
@@ -271,7 +273,7 @@ def _sum_contributions(
 
 @jax.jit
 def _score_gradients(score_model: ScoreModel, video: Array, start_values: StageValues) -> StageValues:
-    """The score's gradients by what is put in at some stages, with a leading axis of 1."""
+    """Return the score's gradients for values inserted at some stages, with a leading axis of 1."""
     score_gradients = jax.grad(lambda start: score_model(video, partial(_replace_and_record, start, (), {})).sum())(
         start_values
     )
@@ -282,14 +284,14 @@ def _score_gradients(score_model: ScoreModel, video: Array, start_values: StageV
 def _kernel_gradients(
     model: Any, video: Array, later: PyramidLevel, kernels: dict[str, tuple[Array, Array]], start_values: StageValues
 ) -> StageValues:
-    """The gradients of kernels' weighted values by what is put in before, with a leading axis for the kernels."""
+    """Return the gradients of channels' weighted values for earlier inserted values; the first axis is the channel."""
 
-    def stretch(start: StageValues) -> StageValues:
+    def segment(start: StageValues) -> StageValues:
         later_values = {}
         model(video, partial(_replace_and_record, start, later, later_values))
         return later_values
 
-    after, pullback = jax.vjp(stretch, start_values)
+    after, pullback = jax.vjp(segment, start_values)
     gradients = []
     for stage in (name for name in later if name in kernels):
 
@@ -306,7 +308,7 @@ def _kernel_gradients(
 def _replace_and_record(
     start: StageValues, later: PyramidLevel, recorded_values: StageValues, name: str, value: Array
 ) -> Array:
-    """The tap that goes on with what is put in at some stages, and keeps what comes at others."""
+    """Tap that replaces the values at stages in `start` and records those at stages in `later`."""
     if name in later:
         recorded_values[name] = value
     return start.get(name, value)
@@ -317,7 +319,7 @@ def _stage_names(chain: Sequence[PyramidLevel]) -> tuple[str, ...]:
 
 
 def _mean_overlap(selections: np.ndarray) -> float:
-    """The mean over pairs of clips of common over all that either would choose (Jaccard); NaN for one clip."""
+    """Return the mean Jaccard overlap of the selections of two clips, over all pairs; NaN for one clip."""
     if len(selections) < 2:
         return float("nan")
     selections = selections.astype(np.float64)
@@ -329,7 +331,7 @@ def _mean_overlap(selections: np.ndarray) -> float:
 
 
 def _stretch_cost(chain: tuple[PyramidLevel, ...], shapes: dict[str, tuple[int, ...]], walk: _Walk) -> float:
-    """Stretches run again and pulled back once for each kernel, in forward passes: by the stages that they span."""
+    """Return the cost of rerunning segments and of one backward pass per channel, by the share of stages they span."""
     order = list(shapes)
     ends = [max(order.index(name) for name in level) for level in chain]
     spans = [(a - b) / (len(order) - 1) for a, b in itertools.pairwise(ends)]

@@ -1,4 +1,4 @@
-"""Where a pyramid can have its levels: at stages through which everything goes."""
+"""Cut stages: stages on every path from the video to the logits, which can be levels of a pyramid."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from jax.extend.core import Literal
 from vtcav_jax.attribution.score_model import ExplainContext
 from vtcav_jax.names import unknown_name_message
 
-PyramidLevel = tuple[str, ...]  # stages of one depth, such as the branches of a block
+PyramidLevel = tuple[str, ...]  # stages of equal depth, such as the branches of a block
 
 
 def find_cut_stages(model: Any, video: Any) -> tuple[str, ...]:
-    """The stages without which no way leads from the video to the logits, in forward order.
+    """Return the stages that lie on every path from the video to the logits, in forward order.
 
-    Nothing by-passes such a stage, so that its channels account for all there is behind it; a branch, or what is added
-    to a residual stream, is no such stage. Of those of one shape with no product between them, such as a sum before and
-    after its ReLU, the last stands for all. Nothing is computed: the ways are those of the model's trace.
+    No connection bypasses a cut stage, so its channels explain everything after it; a branch or a summand of a residual
+    stream is none. Of consecutive cut stages with equal shapes and no product with weights between them, such as a sum
+    before and after its ReLU, only the last is returned. Paths are read from the model's trace; nothing is computed.
     """
     graph = jax.make_jaxpr(lambda v: model(v, lambda name, x: checkpoint_name(x, name)))(video).jaxpr
     cut_equations: list[tuple[int, str]] = []
@@ -32,13 +32,13 @@ def find_cut_stages(model: Any, video: Any) -> tuple[str, ...]:
 
 
 def _differ_by_channelwise_steps(graph: Any, earlier: int, later: int) -> bool:
-    """Whether one stage is the other but for what works channel by channel."""
+    """Return True if only operations within channels lie between two stages."""
     shapes = {graph.eqns[i].outvars[0].aval.shape for i in (earlier, later)}
     return len(shapes) == 1 and not any(_multiplies(equation) for equation in graph.eqns[earlier:later])
 
 
 def _multiplies(equation: Any) -> bool:
-    """Whether it is, or holds, a product with weights."""
+    """Return True if an operation is or contains a matrix product or convolution."""
     if equation.primitive.name in ("dot_general", "conv_general_dilated"):
         return True
     inner = (
@@ -52,7 +52,7 @@ def _is_graph(value: Any) -> bool:
 
 
 def _reaches_output(graph: Any, held_equation: int) -> bool:
-    """Whether the output still depends on the video when one equation's result is held fixed."""
+    """Return True if the output depends on the video even with one equation's result held fixed."""
     reached = set(graph.invars)
     for i, equation in enumerate(graph.eqns):
         if i != held_equation and any(v in reached for v in equation.invars if not isinstance(v, Literal)):
@@ -63,7 +63,7 @@ def _reaches_output(graph: Any, held_equation: int) -> bool:
 def pyramid_levels(
     context: ExplainContext, stages: Sequence[str | Sequence[str]] | None, depth: int
 ) -> tuple[PyramidLevel, ...]:
-    """The levels, last stage first: those of `wanted`, or the last `depth` cuts with channels on a grid."""
+    """Return the levels, last stage first: those in `stages`, or the last `depth` cut stages with time and space."""
     if depth < 1:
         raise ValueError(f"expected a depth of at least 1, got {depth}")
     order = list(context.shapes)
@@ -74,19 +74,19 @@ def pyramid_levels(
         if end is not None:
             cut_stages = [name for name in cut_stages if order.index(name) < order.index(end)]
             if not any(order.index(name) < order.index(end) for name in grids):
-                raise ValueError(f"the target is at {end}, and no stage with channels on a grid comes before it")
+                raise ValueError(f"the target is at {end}, and no stage with time and space comes before it")
         if not cut_stages:
             raise ValueError(
-                "no stage with channels on a grid lies on every way from the video to the target; name the levels "
-                f"with stages, out of {', '.join(grids)}"
+                "no stage with time and space lies on every path from the video to the target; pass the levels as "
+                f"stages, from {', '.join(grids)}"
             )
         return tuple((name,) for name in reversed(cut_stages[-depth:]))
     chain = [(level,) if isinstance(level, str) else tuple(level) for level in stages]
     stage_names = [name for level in chain for name in level]
     if unknown_names := [name for name in stage_names if name not in grids]:
-        raise ValueError(unknown_name_message("stage with channels on a grid", unknown_names, grids))
+        raise ValueError(unknown_name_message("stage with time and space", unknown_names, grids))
     if not stage_names or len(set(stage_names)) != len(stage_names):
-        raise ValueError(f"expected stages, each once, got {stage_names}")
+        raise ValueError(f"expected at least one stage and no duplicates, got {stage_names}")
     context.require_reachable(stage_names)
     chain.sort(key=lambda level: -max(order.index(name) for name in level))
     for later, earlier in itertools.pairwise(chain):

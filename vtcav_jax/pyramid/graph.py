@@ -1,4 +1,4 @@
-"""A pyramid as data: kernels as nodes, shares as edges, and where each kernel is active for what it is there for."""
+"""Data of a pyramid: channels as nodes, shares as edges, and a map of each channel's contribution."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,16 +9,16 @@ from jaxtyping import Bool, Float
 from vtcav_jax.pyramid.cut_stages import PyramidLevel
 from vtcav_jax.runs.pyramid_rows import Edge, Node
 
-EdgeRule = Literal["gradient", "stergiou2019"]  # of edges
+EdgeRule = Literal["gradient", "stergiou2019"]
 ROOT_NODE = -1  # the parent of the first level: the target
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which channels go on the pyramid: by `rule`, and at most `max_channels` at each level.
+    """Rule that selects the channels of a level, at most `max_channels`, all with positive relevance.
 
-    mass: the fewest that have the share `value` of all positive relevance. threshold: those of at least the share
-    `value` of the greatest. top: the `value` greatest.
+    "mass": the fewest channels with the share `value` of all positive relevance. "threshold": channels with at least
+    the share `value` of the maximum relevance. "top": the `value` most relevant channels.
     """
 
     rule: str = "mass"
@@ -38,7 +38,7 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str, max_channels: int = 32) -> "Selection":
-        """Of `mass:0.5`, `threshold:0.6` or `top:8`."""
+        """Parse a selection such as `mass:0.5`, `threshold:0.6` or `top:8`."""
         rule, _, value = text.partition(":")
         try:
             return cls(rule, float(value), max_channels)
@@ -46,7 +46,7 @@ class Selection:
             raise ValueError(f"expected mass:SHARE, threshold:SHARE or top:NUMBER, got {text!r}: {error}") from error
 
     def __call__(self, relevance: Float[np.ndarray, "... c"]) -> Bool[np.ndarray, "... c"]:
-        """Which of the channels; nothing without positive relevance is chosen."""
+        """Return the mask of selected channels; only positive relevance is selected."""
         gain = np.maximum(relevance, 0)
         order = np.argsort(-gain, -1, kind="stable")
         falling = np.take_along_axis(gain, order, -1)
@@ -65,25 +65,30 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """The kernels that a target hangs on, as one graph: a kernel that serves several has one node."""
+    """Channels that a target depends on, as a graph; a channel with several parents is one node.
+
+    `maps` holds each node's contribution to its parents by place, which sums to its relevance; `stability` the mean
+    Jaccard overlap, per level, of the channels that two clips would select; `forward_passes` the cost, with a backward
+    pass counted as two and a segment by its share of the stages.
+    """
 
     levels: tuple[PyramidLevel, ...]
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     score: Float[np.ndarray, " b"]
-    maps: tuple[Float[np.ndarray, "b _ _ _"], ...]  # of each node: what it contributes, in place; sums to its relevance
-    stability: tuple[float, ...]  # of each level: mean overlap (Jaccard) of what two clips would choose
+    maps: tuple[Float[np.ndarray, "b _ _ _"], ...]
+    stability: tuple[float, ...]
     selection: Selection
     edge_rule: EdgeRule
-    forward_passes: float  # passes forward, a backward pass as two; stretches by their share of the stages
+    forward_passes: float
 
     def nodes_at(self, level: int) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes if node.level == level)
 
     def tube(self, node: int) -> Float[np.ndarray, "b t h w"]:
-        """Where the children of a node (-1: of the target) are active for it: their maps by their edges' shares.
+        """Return the sum of the maps of a node's children (-1: of the target's), weighted by their edges' shares.
 
-        At the resolution of the children's stage; where they have several, all that are of the first one's.
+        The resolution is that of the first child's map; children with other resolutions are omitted.
         """
         below = [edge for edge in self.edges if edge.parent == node and edge.share > 0]
         if not below:
@@ -93,7 +98,7 @@ class Pyramid:
         return np.sum([share * node_map for share, node_map in weighted_maps], 0)
 
     def as_json(self) -> dict[str, Any]:
-        """All but the maps."""
+        """Return everything but the maps, as JSON types."""
         return {
             "levels": [list(level) for level in self.levels],
             "edge_rule": self.edge_rule,

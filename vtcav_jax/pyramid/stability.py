@@ -1,4 +1,4 @@
-"""Would the same kernels be found if the clips were a little different?"""
+"""Stability of a pyramid's channels under noise on the clips."""
 
 from typing import Any
 
@@ -25,17 +25,17 @@ def noise_stability(
     seed: int = 0,
     **options: Any,
 ) -> tuple[tuple[float, ...], ...]:
-    """Of each level, the overlap (Jaccard) of the pyramid's kernels with those found in each of `draws` noisy copies.
+    """Return, for each level, the Jaccard overlap of the pyramid's channels with those of each of `draws` noisy copies.
 
-    `noise` is the standard deviation as a share of each clip's range; `seed` and `options` are those that the pyramid
-    was built with: with another seed other clips of a reference would be drawn, and not noise alone would count.
+    `noise` is the standard deviation as a share of each clip's value range. Pass the `seed` and `options` that the
+    pyramid was built with: another seed draws other reference clips, which also changes the overlap.
     """
     if noise < 0 or draws < 1:
         raise ValueError(f"expected noise of at least 0 and draws of at least 1, got {noise} and {draws}")
     video = jnp.asarray(clips)
     key = jax.random.key(seed)
-    kernels_by_level = [_kernels(pyramid, level) for level in range(len(pyramid.levels))]
-    rows: list[list[float]] = [[] for _ in kernels_by_level]
+    channels_by_level = [_channels(pyramid, level) for level in range(len(pyramid.levels))]
+    rows: list[list[float]] = [[] for _ in channels_by_level]
     for i in range(draws):
         noisy_pyramid = build_pyramid(
             model,
@@ -47,12 +47,12 @@ def noise_stability(
             seed=seed,
             **options,
         )
-        for level, kernels in enumerate(kernels_by_level):
-            noisy_kernels = _kernels(noisy_pyramid, level)
-            union = kernels | noisy_kernels
-            rows[level].append(len(kernels & noisy_kernels) / len(union) if union else float(np.nan))
+        for level, channels in enumerate(channels_by_level):
+            noisy_channels = _channels(noisy_pyramid, level)
+            union = channels | noisy_channels
+            rows[level].append(len(channels & noisy_channels) / len(union) if union else float(np.nan))
     return tuple(tuple(row) for row in rows)
 
 
-def _kernels(pyramid: Pyramid, level: int) -> set[tuple[str, int]]:
+def _channels(pyramid: Pyramid, level: int) -> set[tuple[str, int]]:
     return {(node.stage, node.channel) for node in pyramid.nodes_at(level)}

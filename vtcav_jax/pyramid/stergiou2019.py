@@ -1,9 +1,9 @@
-"""The shares of Stergiou et al. (2019): mean kernel times mean activation, for plain convolutions in a row.
+"""Shares of Stergiou et al. (2019): mean kernel times mean activation, for successive plain convolutions.
 
-What their code got wrong and is mended here: no division by the sum (a negative sum put the most inhibiting channel
-first), groups see their own channels only, a channel is looked up in the layer that it is of, a kernel that serves
-several parents is one node. What is theirs and stays: normalisation and activations between two convolutions are
-ignored, and a kernel that averages to 0, as one that looks for change does, drives nothing.
+Corrected errors of their code: products are not divided by their sum (a negative sum ranked the most inhibiting channel
+first), groups use only their own channels, a channel is looked up in its own layer, and a channel with several parents
+is one node. Limits of the method that remain: normalisation and activations between two convolutions are ignored, and
+a kernel with a mean of 0, such as a detector of change, has no effect.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from vtcav_jax.pyramid.cut_stages import PyramidLevel
 def stergiou_shares(
     model: Any, values: dict[str, Array], nodes: Sequence[dict[str, Any]], parents: Sequence[int], earlier: PyramidLevel
 ) -> dict[str, np.ndarray]:
-    """Shares by stage `(parents, b, c)`, each row from 0 to its largest and then of sum 1."""
+    """Return shares by stage, `(parents, b, c)`; each row is scaled to 0..1 and then to a sum of 1."""
     if len(earlier) > 1:
-        raise ValueError(f"the paper's shares are of one stage after another; {' + '.join(earlier)} are several")
+        raise ValueError(f"edge_rule stergiou2019 needs levels of one stage each, got {' + '.join(earlier)}")
     (stage,) = list(earlier)
     activity = to_numpy(values[stage].mean((1, 2, 3)))
     rows = [np.maximum(_drive(_kernel(model, nodes[i]["stage"]), nodes[i]["channel"], activity), 0) for i in parents]
@@ -34,11 +34,11 @@ def stergiou_shares(
 def _drive(
     kernel: Float[np.ndarray, "h i o"], channel: int, activity: Float[np.ndarray, "b c"]
 ) -> Float[np.ndarray, "b c"]:
-    """Mean kernel times mean activation, scaled from 0 (the least) to 1."""
+    """Return mean kernel times mean activation, scaled from the minimum (0) to the maximum (1)."""
     inputs, outputs, channels = kernel.shape[1], kernel.shape[2], activity.shape[-1]
     if channels % inputs:
         raise ValueError(
-            f"a kernel of {inputs} inputs does not lie behind a stage of {channels} channels; name stages of "
+            f"a kernel of {inputs} inputs cannot follow a stage of {channels} channels; pass stages of "
             "successive convolutions"
         )
     group = channel // (outputs * inputs // channels)
@@ -50,7 +50,7 @@ def _drive(
 
 
 def _kernel(model: Any, stage: str) -> Float[np.ndarray, "h i o"]:
-    """The kernel of the convolution that a stage is named after, its support as one axis."""
+    """Return the kernel of the convolution with a stage's name, its time and space flattened to one axis."""
     module = model
     for part in stage.split("."):
         module = module[int(part)] if part.isdigit() else getattr(module, part, None)
@@ -60,6 +60,6 @@ def _kernel(model: Any, stage: str) -> Float[np.ndarray, "h i o"]:
     array = None if kernel is None else np.asarray(kernel[...])
     if array is None or array.ndim != 5:
         raise ValueError(
-            f"{stage} is not named after a convolution; edge_rule stergiou2019 needs one there, gradient does not"
+            f"{stage} is not the name of a convolution, which edge_rule stergiou2019 needs; use edge_rule gradient"
         )
     return array.reshape(-1, *array.shape[3:])

@@ -1,4 +1,4 @@
-"""Relevance: the rules by numpy loops over single weights, conservation, gradient x input, and torch's guided pass."""
+"""Relevance: rules in numpy loops over weights, conservation, gradient x input, and torch's guided backpropagation."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ def test_relevance_is_conserved(net, video, method, stage):
 
 
 def loops(rule, x, w, s, b, c):
-    """One layer z = s (w x) + b, input by input and output by output, as the rules are written in the papers."""
+    """Compute one layer z = s (w x) + b by loops over inputs and outputs, with the rules as published."""
     z = s * (w @ x) + b
     relevance, out = z * c, np.zeros(len(x))
     bias = b if rule.bias else 0 * b
@@ -116,7 +116,7 @@ def test_bounded_rule_by_loops():
 
 
 def batch_normed(parameters, video, tap=tap.identity_tap):
-    """Convolution, norm with stored statistics, ReLU, max pooling, groups, a sum: what 3D CNNs are made of."""
+    """CNN with the operations of 3D CNNs: convolution, norm with stored statistics, ReLU, max pooling, groups, sum."""
     p = parameters
     dims = ("NDHWC", "DHWIO", "NDHWC")
     x = jax.lax.conv_general_dilated(video, p["a"], (1, 1, 1), "SAME", dimension_numbers=dims)
@@ -139,8 +139,8 @@ def normed():
 
 
 @pytest.mark.slow
-def test_a_norm_after_a_layer_is_part_of_it(normed, video):
-    """The same network with the norm folded into weights and bias by hand has the same relevance, with every rule."""
+def test_a_norm_after_a_layer_is_fused(normed, video):
+    """Check that folding the norm into weights and bias does not change relevance, for every rule."""
     p = normed.args[0]
     scale = p["scale"] / jnp.sqrt(p["var"] + 1e-5)
     folded = p | {"a": p["a"] * scale, "shift": p["shift"] - p["mean"] * scale}
@@ -165,7 +165,7 @@ def test_sums_pools_and_groups_conserve(normed, video):
 
 
 def preactivated(parameters, video, tap=tap.identity_tap):
-    """Its norm stands behind a sum and before the next layer, as in MF-Net."""
+    """Network with a norm after a sum and before the next layer, as in MF-Net."""
     p = parameters
     x = tap("stem", video @ p["a"])
     x = x + jax.nn.relu(x) @ p["b"]
@@ -173,8 +173,8 @@ def preactivated(parameters, video, tap=tap.identity_tap):
     return tap("tail", x).mean((1, 2, 3)) @ p["head"]
 
 
-def test_a_norm_in_front_of_its_layer_keeps_what_its_shift_gives(video):
-    """z-plus then conserves up to the shifts of such norms alone, and says so in the residual."""
+def test_a_norm_before_a_layer_absorbs_its_shift(video):
+    """Check that z-plus conserves relevance except for the shifts of such norms, reported as completeness gap."""
     random = np.random.default_rng(7)
     shapes = dict(a=(3, 4), b=(4, 4), head=(4, 4), scale=(1, 1, 1, 1, 4), shift=(1, 1, 1, 1, 4))
     p = {k: jnp.asarray(np.abs(random.normal(size=s)), jnp.float32) for k, s in shapes.items()}
@@ -190,7 +190,7 @@ def test_a_norm_in_front_of_its_layer_keeps_what_its_shift_gives(video):
 
 
 def by_hand(p, video, constant):
-    """One attention layer and one MLP in the efficient form of AttnLRP (or CP-LRP): gradients stopped and halved."""
+    """Compute attention and an MLP in the efficient form of AttnLRP or CP-LRP: gradients stopped and halved."""
     stop = jax.lax.stop_gradient
 
     def half(a):
@@ -208,7 +208,7 @@ def by_hand(p, video, constant):
 
 
 def attention_net(parameters, video, tap=tap.identity_tap):
-    """As an ordinary network, its softmax dividing last, in a loop and rematerialised, as Video Swin does it."""
+    """Compute it as an ordinary network: softmax normalised last, in a loop and rematerialised, as in Video Swin."""
     p = parameters
     x = tap("tokens", video).reshape(len(video), -1, video.shape[-1])
     y = x - x.mean(-1, keepdims=True)
@@ -229,7 +229,7 @@ def attention_net(parameters, video, tap=tap.identity_tap):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])
-def test_attention_rules_are_their_efficient_form(video, method):
+def test_attention_rules_equal_their_efficient_form(video, method):
     random = np.random.default_rng(6)
     shapes = dict(q=(3, 3), k=(3, 3), v=(3, 3), up=(3, 5), down=(5, 3), head=(3, 4))
     p = {n: jnp.asarray(random.normal(size=s), jnp.float32) for n, s in shapes.items()}
@@ -276,7 +276,7 @@ def test_guided_backprop_equals_torch(net, video):
     x = start
     for conv in net.convs:
         kernel = torch.tensor(np.asarray(conv.kernel[...])).permute(4, 3, 0, 1, 2)
-        pads = []  # "SAME" puts the odd one at the end
+        pads = []  # "SAME" pads one more at the end
         for n, k, s in reversed(list(zip(x.shape[2:], kernel.shape[2:], conv.strides))):
             missing = max((-(-n // s) - 1) * s + k - n, 0)
             pads += [missing // 2, missing - missing // 2]
@@ -304,7 +304,7 @@ def test_many_stages_of_the_same_rules_share_a_pass(net, video):
 def test_errors_say_what_was_expected(swin, net, video):
     with pytest.raises(ValueError, match="needs a network with ReLUs"):
         attribution.explain(swin, video, CLASSES, "guided_backprop")
-    with pytest.raises(ValueError, match=r"deep_taylor needs bounds=... as well"):
+    with pytest.raises(ValueError, match=r"deep_taylor requires bounds=..."):
         attribution.explain(net, video, CLASSES, "deep_taylor")
     with pytest.raises(ValueError, match=r"no option of lrp_gamma named 'rule' \(did you mean rules"):
         attribution.explain(net, video, CLASSES, "lrp_gamma", rule=None)

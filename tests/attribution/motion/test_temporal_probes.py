@@ -1,4 +1,4 @@
-"""Scores of clips whose time is changed: against the network itself, clip by clip."""
+"""Scores of clips with edited time, compared with the network's logits clip by clip."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from vtcav_jax.worlds import handwired_network
 
 @pytest.fixture(scope="module")
 def dots():
-    """Clips of the analytic world, with a few dots that come and go."""
+    """Clips of the analytic world, with a few dots that appear and disappear."""
     clips, labels = handwired_network.binary_clips(3, 5, frames=6, size=12, dots=10, density=0.02)
     return clips, targets.Class(labels)
 
@@ -21,7 +21,7 @@ def class_logits(clips, labels):
     return np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[np.arange(3), labels]
 
 
-def test_the_probe_is_the_networks_own_scores(dots):
+def test_probe_scores_equal_the_network(dots):
     clips, target = dots
     probe = attribution.temporal_probe(handwired_network.MOTION_PAIRS, clips, target, shuffles=3, seed=4)
     assert (probe.score >= 50).all() and (probe.score_baseline == 0).all()  # ten dots, five steps, and chance
@@ -40,7 +40,7 @@ def test_the_probe_is_the_networks_own_scores(dots):
     assert (nothing.score_baseline == 0).all()
 
 
-def test_no_share_of_a_score_that_did_not_rise():
+def test_drop_is_nan_without_a_rise():
     drops = temporal_probes.relative_drop(*np.array([[2.0, 1.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]))
     np.testing.assert_allclose(drops, [0.5, np.nan, np.nan])
 

@@ -1,4 +1,4 @@
-"""From targets and a source of videos to maps, tables and animations: what is computed, and what is stored."""
+"""Maps, tables and animations of a video source: computed values and stored files."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def cnn():
     return models.load("worlds_cnn")
 
 
-def test_questions_are_read_as_they_are_written(cnn):
+def test_targets_are_parsed_from_text(cnn):
     logits = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
     shape, left, contrast, group, channel = parse_targets(
         cnn, ["shape", "direction:left", "shape:x vs shape:ring", "flash:red or flash:blue", "convs.1#3"]
@@ -48,7 +48,7 @@ def test_questions_are_read_as_they_are_written(cnn):
     pair = targets.as_target(contrast.target(logits), 3, 16)(jnp.asarray(logits), {})
     np.testing.assert_allclose(pair, logits[:, 2] - logits[:, 1], rtol=1e-5)
     assert group.target(logits) == targets.Group((8, 9)) and channel.target(logits) == targets.Channel("convs.1", 3)
-    assert all((q.answers(logits) == -1).all() for q in (channel, contrast, group))  # no class is the network's answer
+    assert all((q.answers(logits) == -1).all() for q in (channel, contrast, group))  # no single class is explained
     assert [q.name for q in parse_targets(cnn, [])] == ["shape", "direction", "flash", "scene"]
     with pytest.raises(ValueError, match=r"no target named 'lefft'.*; 'shape:x vs shape:x': expected two classes"):
         parse_targets(cnn, ["lefft", "shape:x vs shape:x"])
@@ -56,7 +56,7 @@ def test_questions_are_read_as_they_are_written(cnn):
 
 @pytest.fixture(scope="module")
 def grey_video(tmp_path_factory):
-    """21 frames in which each frame's grey is its number."""
+    """21 frames; the grey value of each is its index."""
     import av
 
     path = tmp_path_factory.mktemp("videos") / "grey.mp4"
@@ -70,7 +70,7 @@ def grey_video(tmp_path_factory):
     return path
 
 
-def test_a_whole_video_is_seen_once(grey_video):
+def test_sliding_windows_cover_each_frame_once(grey_video):
     source = open_source(grey_video)
     for interval, expected in (
         (1, [range(0, 8), range(8, 16), range(13, 21)]),
@@ -95,11 +95,11 @@ def test_a_whole_video_is_seen_once(grey_video):
         for w in stream_windows(source, ClipSpec(frames=8, size=32), SamplingConfig(clips_per_video=3), num_workers=0)
     ]
     assert len(spread) == 3 and (np.diff(spread) > 0).all()
-    with pytest.raises(ValueError, match="clips follow each other"):
+    with pytest.raises(ValueError, match="takes consecutive clips"):
         list(stream_windows(source, short, SamplingConfig(clips_per_video=2), slide_over_video=True, num_workers=0))
 
 
-def test_answers_come_video_by_video_whatever_the_batch(grey_video, tmp_path):
+def test_results_are_ordered_by_video_for_any_batch_size(grey_video, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     (tmp_path / "b.mp4").write_bytes(grey_video.read_bytes())
     (tmp_path / "c.mp4").write_bytes(grey_video.read_bytes())
@@ -145,15 +145,15 @@ def test_methods_are_checked_before_anything_is_computed(cnn):
             cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1]
         )
     message = str(error.value)
-    assert "no method named 'gradcamm'" in message and "followed through a VideoSwin" in message
-    assert "leave the stage out" in message and "no stage named 'convs.9'" in message
+    assert "no method named 'gradcamm'" in message and "need a VideoSwin" in message
+    assert "omit the stage" in message and "no stage named 'convs.9'" in message
     with pytest.raises(ValueError, match=r"does not depend on convs.2"):
         explain_videos.resolve_methods(cnn, ["gradcam@convs.2"], [], questions)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two methods and two questions of a CNN on five clips of a world."""
+    """Run two methods for two targets of a CNN on five clips of a synthetic world."""
     folder = tmp_path_factory.mktemp("runs") / "attribution"
 
     def run(**overrides):
@@ -201,35 +201,35 @@ def test_the_explain_task(run, cnn, capsys):
     before = {path: path.stat().st_mtime_ns for path in (folder / "maps").glob("*.npz")}
     victim = next(iter(before))
     victim.unlink()
-    run()  # goes on where it stopped
+    run()  # resumes
     after = {path: path.stat().st_mtime_ns for path in (folder / "maps").glob("*.npz")}
     assert {p for p in before if before[p] != after[p]} == {victim}
-    assert "maps: " in capsys.readouterr().out
+    assert "Maps: " in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
     assert text.count('src="data:image/webp;base64,') == 10 and "What the maps get wrong" in text
     assert "What happens to the answer without it" in text
     with (folder / "profile.csv").open(newline="") as file:
         steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
     assert len(steps) == 8 and sum(float(r["mass"]) for r in steps) == pytest.approx(1)
-    with pytest.raises(ValueError, match="a run of something else"):
+    with pytest.raises(ValueError, match="holds a different run"):
         run(methods=("gradcam",))
 
 
-def test_the_film_of_a_long_video_shows_each_frame_once(grey_video):
-    """Maps of one step in two frames, from clips of which the last begins earlier."""
+def test_the_animation_of_a_long_video_has_each_frame_once(grey_video):
+    """Check maps with one step per two frames, from windows of which the last starts early."""
     clip_spec, source = ClipSpec(frames=8, size=32), open_source(grey_video)
     windows = tuple(map(readable, stream_windows(source, clip_spec, UINT8_CLIPS, slide_over_video=True, num_workers=0)))
-    steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in windows])[..., None, None]  # when, as a value
+    steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in windows])[..., None, None]  # value: its time
     time_map = attribution.Attribution(steps + np.zeros((3, 4, 2, 2)), "norm", True, 3, "gradcam")
     maps = explain_videos.VideoMaps(windows, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (time_map,)})
     panel = map_animations.map_panel(time_map, unseen_frames(windows))
-    np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # what belongs to a frame is shown with it
+    np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # each frame has its own map
     frames, rate = map_animations.render_map_animation(maps, "q", "q")
     assert len(frames) == 21 and rate == pytest.approx(10)
 
 
 def evidence(answer="left", favourite=0.0, **scores):
-    """A clip with a margin of 4; changed clips of all classes have `favourite` more of left."""
+    """Evidence of a clip with a margin of 4; edited clips of all classes have `favourite` more for left."""
     columns: dict[str, Any] = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
     columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0) | scores
     margins = {"score": [columns["score"] * (answer == c) for c in ("left", "up")]}
@@ -242,8 +242,8 @@ def evidence(answer="left", favourite=0.0, **scores):
     ("shuffled", "frozen", "verdict"),
     [
         (0.4, 0.2, "motion"),
-        (3.9, 3.8, "look, not motion"),
-        (3.9, 0.1, "not motion, but what several moments show, in whatever order"),
+        (3.9, 3.8, "appearance, not motion"),
+        (3.9, 0.1, "not motion, but several moments in any order"),
         (2.6, 0.1, "partly motion"),
     ],
 )
@@ -257,15 +257,15 @@ def test_verdicts(shuffled, frozen, verdict):
         whole.reference == "no preference"
         and whole.drop_shuffled_low <= whole.drop_shuffled <= whole.drop_shuffled_high
     )
-    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; of its score over 4 clips")
+    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; over 4 clips, its score falls")
     none = summary.summarise_by_class([evidence(score=-1.0), evidence(score=0.5)])
-    assert "nothing can be said" in summary.motion_sentences(none)[0]
+    assert "no verdict" in summary.motion_sentences(none)[0]
     single = summary.summarise_by_class([evidence(score_shuffled=1.0)])
     assert "one clip is too few" in summary.motion_sentences(single)[0]
 
 
-def test_what_a_network_says_of_any_changed_clip_is_no_evidence():
-    """Frozen or shuffled, every clip has 3 more of left; of what is in the clips a quarter is left."""
+def test_a_bias_on_edited_clips_cancels_between_classes():
+    """Check a bias of 3 for left on all edited clips: a quarter of the class's own score remains."""
     clips = [evidence(a, 3.0, score_shuffled=1.0, score_frozen=1.0, score=4.0) for a in ("left", "up") * 5]
     rows = {row.answer: row for row in summary.summarise_by_class(clips)}
     assert all(row.drop_shuffled == row.drop_frozen == pytest.approx(0.75) for row in rows.values())
@@ -309,7 +309,7 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     assert (folder / "motion.csv").exists()
     assert capsys.readouterr().out.count("direction: ") == 2
     text = (folder / "report" / "index.html").read_text()
-    assert "<strong>scene: look, not motion;</strong>" in text and "of what moves lies in it" in text
+    assert "<strong>scene: appearance, not motion;</strong>" in text and "of what moves lies in it" in text
 
 
 def test_tables_of_a_video_are_read_back(tmp_path):

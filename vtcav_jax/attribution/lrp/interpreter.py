@@ -1,8 +1,8 @@
-"""Any jax function with relevance instead of gradients: its own trace, run again with the rules for a backward pass.
+"""Relevance propagation for any JAX function: its trace is evaluated with the rules as custom backward passes.
 
-The trace (jaxpr) is read operation by operation. Layers with weights take the rule of `rules.linear`, together with the
-shifts and scales that follow (biases, a batch norm); what moves or adds values stays as it is. The result is a function
-to differentiate: the gradient by a value, times the value, is its relevance. Written once, for every network.
+The trace (jaxpr) is evaluated operation by operation. Layers with weights follow `rules.linear`, fused with the shifts
+and scales after them (biases, batch norm); operations that move or add values are unchanged. The gradient of the
+resulting function for a value, times the value, is its relevance. One implementation serves every network.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,27 +17,19 @@ from jaxtyping import Array
 from vtcav_jax.attribution.lrp import rules as backward
 from vtcav_jax.attribution.lrp.rules import LrpRules
 
-FROM_PARAMETERS, FROM_DETACHED_INPUT, FROM_INPUT, FROM_INPUT_PRODUCT = range(
-    4
-)  # made of no input; of it but constant; of it; of two such
+# Dependence of a value on the input: none; treated as constant; dependent; product of two dependent values
+FROM_PARAMETERS, FROM_DETACHED_INPUT, FROM_INPUT, FROM_INPUT_PRODUCT = range(4)
 CALL_PRIMITIVES = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
          "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
 DATA_MOVEMENT = ("reshape", "transpose", "squeeze", "convert_element_type", "copy", "expand_dims", "reduce_precision")
 BOUND_PRESERVING_MOVEMENT = (*DATA_MOVEMENT, "pad", "concatenate", "slice", "broadcast_in_dim", "rev", "copy_p")
-DETACHED_ELEMENTWISE = (
-    "erf",
-    "erfc",
-    "logistic",
-    "rsqrt",
-    "sqrt",
-    "stop_gradient",
-)  # their value is a factor, not a cause
+DETACHED_ELEMENTWISE = ("erf", "erfc", "logistic", "rsqrt", "sqrt", "stop_gradient")  # treated as constant factors
 ELEMENTWISE = ("tanh", "integer_pow", "square", "sin", "log1p")
 
 
 @dataclass(frozen=True)
 class TracedValue:
-    """An array, what it is made of and, for the input before its first layer, its bounds."""
+    """An array, its dependence on the input and, before the first layer, the bounds of the input."""
 
     array: Any
     dependence: int
@@ -51,7 +43,7 @@ class TracedValue:
 
 @dataclass(frozen=True)
 class FusedLayer:
-    """A layer that is not computed yet, since the shift or scale of the next operation may belong to it."""
+    """A layer `s * f(x, w) + b`, not computed yet because the next operation may add a shift or scale."""
 
     f: Callable[[Array, Array], Array]
     x: TracedValue
@@ -64,13 +56,13 @@ class FusedLayer:
 
 
 class LrpInterpreter:
-    """One run through a trace; `relus` counts what guided backpropagation needs at least one of."""
+    """Evaluation of one trace; `relus` counts ReLUs, of which guided backpropagation needs at least one."""
 
     def __init__(self, rules: LrpRules, low: Any = None, high: Any = None):
         self.rules, self.low, self.high, self.relus = rules, low, high, 0
 
     def transform(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """`f` with the backward pass of the rules; its first argument is the video, the others are active as well."""
+        """Return `f` with the backward pass of the rules; the first argument is the video, all arguments are active."""
 
         def run(*args: Any) -> Any:
             closed_jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
@@ -118,7 +110,7 @@ class LrpInterpreter:
             return self.run_scan(eqn, [self.force(a) for a in args])
         if name in ("while", "cond", "shard_map", "pallas_call"):
             raise ValueError(
-                f"relevance cannot be read through {name!r}; write the network without it, or use a gradient"
+                f"relevance cannot be propagated through {name!r}; rewrite the network without it, or use a gradient"
             )
         if not self.rules.guided:
             if (fused := _fuse(eqn, args)) is not None:
@@ -151,21 +143,21 @@ class LrpInterpreter:
                 arrays = [
                     arrays[0],
                     backward.halve_relevance(arrays[1]),
-                ]  # a softmax that divides after its product with values
+                ]  # a softmax normalised after its product with the values
         return [TracedValue(a, out_dependence) for a in _bind(eqn, arrays)]
 
     def move_bounds(self, eqn: Any, name: str, args: list[TracedValue]) -> TracedValue:
-        """Input and bounds go the same way to the first layer."""
+        """Apply an operation before the first layer to the input and its bounds."""
         if name not in BOUND_PRESERVING_MOVEMENT or any(a.active and a.low is None for a in args):
-            raise ValueError(f"bounds are for a network that begins with a linear layer; this one begins with {name!r}")
+            raise ValueError(f"bounds need a network that begins with a linear layer; this one begins with {name!r}")
         ends = [[getattr(a, end) if a.active else a.array for a in args] for end in ("array", "low", "high")]
         array, low, high = (_bind(eqn, arrays)[0] for arrays in ends)
         return TracedValue(array, FROM_INPUT, low, high)
 
     def run_scan(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue | FusedLayer]:
-        """A loop whose body follows the rules; what the carry is made of is found by going round until it stays."""
+        """Evaluate a loop whose body follows the rules; retrace it until the dependence of the carry is stable."""
         if any(a.low is not None for a in args):
-            raise ValueError("bounds are for a network that begins with a linear layer; this one begins with a loop")
+            raise ValueError("bounds need a network that begins with a linear layer; this one begins with a loop")
         p = eqn.params
         n_consts, n_carry = p["num_consts"], p["num_carry"]
         dependences = [a.dependence for a in args]
@@ -194,7 +186,7 @@ class LrpInterpreter:
         return [TracedValue(a, k) for a, k in zip([*carry, *ys], out_dependences, strict=True)]
 
     def force(self, value: TracedValue | FusedLayer) -> TracedValue:
-        """A layer that waited, computed."""
+        """Compute `value` if it is a fused layer."""
         if isinstance(value, TracedValue):
             return value
         x, parameters = value.x, (value.w, value.s, value.b)
@@ -207,13 +199,13 @@ def _bind(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
     bind_params = eqn.primitive.get_bind_params(eqn.params)
     functions, parameters = (
         bind_params if isinstance(bind_params, tuple) else ((), bind_params)
-    )  # newer jax has no functions here
+    )  # newer jax returns no functions
     out = eqn.primitive.bind(*functions, *arrays, **parameters)
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _linear_layer(eqn: Any, args: list[TracedValue]) -> TracedValue | FusedLayer:
-    """A product of what depends on the input with parameters."""
+    """Return a fused layer for a product of an input-dependent value with parameters; compute other products."""
     swapped = not args[0].active
     x, w = args[::-1] if swapped else args
     if not x.active or w.dependence != FROM_PARAMETERS:
@@ -227,7 +219,7 @@ def _linear_layer(eqn: Any, args: list[TracedValue]) -> TracedValue | FusedLayer
 
 
 def _fuse(eqn: Any, args: list[TracedValue | FusedLayer]) -> FusedLayer | None:
-    """The waiting layer with this operation, if it is a shift or scale by parameters, or moves values."""
+    """Extend a fused layer by this operation if it shifts or scales by parameters or moves values, else None."""
     name, first = eqn.primitive.name, args[0]
     if isinstance(first, FusedLayer) and len(args) == 1 and name in DATA_MOVEMENT:
         f = first.f

@@ -1,4 +1,4 @@
-"""Relevance: the score handed back layer by layer, so that a map adds up to it; and guided backpropagation."""
+"""Layer-wise relevance propagation (LRP): the score redistributed layer by layer; and guided backpropagation."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,11 +18,10 @@ from vtcav_jax.tap import Model
 
 PixelBounds = tuple[ArrayLike, ArrayLike]
 
-# Epsilon: each input's part in what came out; for ReLU networks nearly gradient times input. Gamma: with more weight on
-# what speaks for the output, so less noise. Alpha-beta: what speaks for an output and what speaks against it apart,
-# z-plus: only what speaks for it; both without biases, so that all relevance goes on, but for what the shift of a norm
-# in front of its layer (MF-Net) gives: that stays there and is in the residual. The last two are for transformers
-# (Achtibat et al., 2024; Ali et al., 2022).
+# Epsilon: proportional to each input's contribution; for ReLU networks nearly gradient times input. Gamma: more weight
+# on contributions with the output's sign, for less noise. Alpha-beta: positive and negative contributions separately;
+# z-plus: positive ones only. Both ignore biases, so that relevance is conserved except at a norm before its layer
+# (MF-Net), whose shift absorbs some (see completeness_gap). The last two are for transformers.
 LRP_PRESETS: dict[str, LrpRules] = {
     "lrp_epsilon": LrpRules(),
     "lrp_gamma": LrpRules("gamma"),
@@ -36,9 +35,14 @@ LRP_PRESETS: dict[str, LrpRules] = {
 def propagate_relevance(
     model: Model, clips: ArrayLike, target: Target, stage: str = VIDEO, *, rules: LrpRules, name: str = "relevance"
 ) -> Attribution:
-    """The score's relevance at `stage`, by `rules` in every layer.
+    """Compute the score's relevance at `stage`, with `rules` in every layer.
 
-    `residual` is what biases, stabilisers and attention's parameters kept.
+    `completeness_gap` is the relevance absorbed by biases, stabilisers and the parameters of attention.
+
+    References: Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
+    Propagation", 2015; Achtibat et al., "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers",
+    2024, arXiv:2402.05602 (attn_lrp); Ali et al., "XAI for Transformers: Better Explanations through Conservative
+    Propagation", 2022, arXiv:2202.07304 (cp_lrp).
     """
     context = prepare_explanation(model, clips, target)
     return relevance_at(context, [context.resolve_stage(stage)], rules, name)[0]
@@ -47,7 +51,7 @@ def propagate_relevance(
 def relevance_at(
     context: ExplainContext, stages: Sequence[str], rules: LrpRules, name: str, bounds: PixelBounds | None = None
 ) -> list[Attribution]:
-    """The relevance at each of `stages`, from one pass."""
+    """Compute the relevance at each of `stages`, from one pass."""
     context.require_reachable(stages)
     maps, score = _relevance(context.score_model, context.video, tuple(dict.fromkeys(stages)), rules, bounds)
     values = [(stage, to_numpy(maps[stage])) for stage in stages]
@@ -55,23 +59,31 @@ def relevance_at(
 
 
 def deep_taylor(model: Model, clips: ArrayLike, target: Target, *, bounds: PixelBounds) -> Attribution:
-    """z-plus in every layer and z-B in the first (Montavon et al., 2017).
+    """Compute deep Taylor relevance: the z-plus rule in every layer, the z-B rule in the first.
 
-    `bounds` are the least and greatest values of a normalised pixel; see `pixel_bounds`.
+    `bounds` are the minimum and maximum of a normalised pixel: `bounds=pixel_bounds(network.clip_spec)`.
+
+    Reference: Montavon et al., "Explaining NonLinear Classification Decisions with Deep Taylor Decomposition", 2017,
+    arXiv:1512.02479.
     """
     context = prepare_explanation(model, clips, target)
     return relevance_at(context, [VIDEO], LRP_PRESETS["lrp_z_plus"], "deep_taylor", bounds)[0]
 
 
 def guided_backprop(model: Model, clips: ArrayLike, target: Target) -> Attribution:
-    """A gradient that passes ReLUs only where it is positive, added up over channels; it hardly depends on weights."""
+    """Compute the gradient with negative values set to 0 at every ReLU, summed over channels.
+
+    The map may depend weakly on the weights; `sanity_scores` measures it as `randomised_weights_similarity`.
+
+    Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", 2015, arXiv:1412.6806.
+    """
     context = prepare_explanation(model, clips, target)
     maps, _ = _relevance(context.score_model, context.video, (VIDEO,), LrpRules(guided=True), None)
     return Attribution(to_numpy(maps[VIDEO]), VIDEO, True, 3, "guided_backprop")
 
 
 def require_relus(context: ExplainContext) -> None:
-    """Refuses a network that cannot be guided; nothing is computed."""
+    """Raise a ValueError if the network has no ReLU, without computing anything."""
     guided_pass = partial(_relevance, stages=(VIDEO,), rules=LrpRules(guided=True), bounds=None)
     jax.eval_shape(guided_pass, context.score_model, context.video)
 
@@ -91,6 +103,6 @@ def _relevance(
     if rules.guided and not interpreter.relus:
         raise ValueError("guided backpropagation needs a network with ReLUs; this one has none: use a gradient")
     maps = {stage: (slopes[stage] * seen[stage]).sum(-1) for stage in zeros}
-    # These two give what belongs to a pixel itself, all others a coefficient of its value
+    # Guided backpropagation and z-B return relevance itself, the other rules a coefficient of the pixel value
     own_relevance = rules.guided or bounds is not None
     return maps | {VIDEO: (by_video if own_relevance else by_video * video).sum(-1)}, score

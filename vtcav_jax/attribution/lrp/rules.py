@@ -1,8 +1,8 @@
-"""How a layer hands its relevance back to what went into it (layer-wise relevance propagation, Bach et al., 2015).
+"""Rules of layer-wise relevance propagation (Bach et al., 2015): how a layer passes relevance to its inputs.
 
-Relevance is written R = x c: the value times a coefficient. Then what moves, cuts, pads or adds values passes c on as
-an ordinary gradient, and only layers with weights need rules. A layer is z = s f(x, w) + b, with the scale s and the
-shift b of a norm that follows; its P and N are the sums of the positive and of the negative products x w s.
+Relevance is written R = x c, a value times a coefficient. Operations that move, crop, pad or add values then pass c on
+like an ordinary gradient, and only layers with weights need rules. A layer is z = s f(x, w) + b, with the scale s and
+the shift b of a norm after it; P and N are the sums of its positive and of its negative products x w s.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,13 @@ LinearRuleName = Literal["epsilon", "gamma", "alpha_beta"]
 
 @dataclass(frozen=True)
 class LrpRules:
-    """What the backward pass does.
+    """Rules of the backward pass; p and n are an input's positive and negative products, R the output's relevance.
 
-    `bias`: whether biases take their share, in the denominator (else all relevance goes on). `attention`: "attn" shares
-    products of values evenly and sends relevance through the softmax (AttnLRP, Achtibat et al., 2024), "cp" treats
-    attention as constant (Ali et al., 2022). `guided`: an ordinary gradient but at ReLUs, where only what is positive
-    on both ways goes on (Springenberg et al., 2015).
+    `linear`: "epsilon", (p + n) R / (z + epsilon sign z); "gamma", (p + n) R / z with products of z's sign weighted
+    by 1 + gamma; "alpha_beta", (alpha p / P - beta n / N) R. `bias`: biases absorb their share (else relevance is
+    conserved). `attention`: "attn" divides a product's relevance equally between its factors and propagates through the
+    softmax (AttnLRP, Achtibat et al., 2024); "cp" treats attention as constant (Ali et al., 2022). `guided`: ordinary
+    gradient, except that ReLUs pass positive gradients only (Springenberg et al., 2015).
     """
 
     linear: LinearRuleName = "epsilon"
@@ -38,7 +39,7 @@ class LrpRules:
     def __post_init__(self):
         if self.linear not in ("epsilon", "gamma", "alpha_beta") or self.attention not in ("attn", "cp"):
             raise ValueError(
-                f"rules are epsilon, gamma and alpha_beta, attention is attn or cp; got {self.linear!r} and "
+                f"linear must be epsilon, gamma or alpha_beta, and attention attn or cp; got {self.linear!r} and "
                 f"{self.attention!r}"
             )
         if self.linear == "alpha_beta" and abs(self.alpha - self.beta - 1) > 1e-6:
@@ -48,7 +49,7 @@ class LrpRules:
 
 
 def linear_rule(f: Callable[[Array, Array], Array], rules: LrpRules, x: Array, w: Array, s: Array, b: Array) -> Array:
-    """`s f(x, w) + b` for an `f` linear in both, with the rule's backward pass for x and none for the parameters."""
+    """Compute `s f(x, w) + b`, f linear in both, with the rule's backward pass for x and none for the parameters."""
 
     @jax.custom_vjp
     def apply(x, w, s, b):
@@ -87,7 +88,7 @@ def linear_rule(f: Callable[[Array, Array], Array], rules: LrpRules, x: Array, w
 def z_b_rule(
     f: Callable[[Array, Array], Array], rules: LrpRules, x: Array, w: Array, s: Array, b: Array, low: Array, high: Array
 ) -> Array:
-    """The first layer, with inputs between `low` and `high` (z-B): the gradient by x is the relevance of x itself."""
+    """Compute the first layer with the z-B rule, inputs in `low` to `high`: the gradient of x is its relevance."""
 
     @jax.custom_vjp
     def apply(x, w, s, b):
@@ -110,7 +111,7 @@ def z_b_rule(
 
 
 def relu_rule(x: Array, floor: Array, guided: bool) -> Array:
-    """The larger of the two; x's coefficient goes on where x is the larger and, if `guided`, is itself positive."""
+    """Compute max(x, floor); x's coefficient passes where x is larger and, if `guided`, the coefficient is positive."""
 
     @jax.custom_vjp
     def apply(x, floor):
@@ -125,7 +126,7 @@ def relu_rule(x: Array, floor: Array, guided: bool) -> Array:
 
 
 def slope_rule(f: Callable[[Array], Array], x: Array) -> Array:
-    """A curve, element by element: all of its relevance is its input's, as if it were the line through 0."""
+    """Compute an elementwise f; its input gets all relevance, as if f were the line through 0 and (x, f(x))."""
 
     @jax.custom_vjp
     def apply(x):
@@ -142,7 +143,7 @@ def slope_rule(f: Callable[[Array], Array], x: Array) -> Array:
 
 @jax.custom_vjp
 def halve_relevance(x: Array) -> Array:
-    """x, with half of its coefficient: one of two factors."""
+    """Return x and pass on half of its coefficient, for one of the two factors of a product."""
     return x
 
 
@@ -150,7 +151,7 @@ halve_relevance.defvjp(lambda x: (x, None), lambda _, c: (c / 2,))
 
 
 def _parts(f, xp: Array, xn: Array, w: Array, s: Array) -> tuple[Array, Array]:
-    """The sums of positive and of negative products of `s f(x, w)` for x = xp + xn."""
+    """Return the sums of positive and of negative products of `s f(x, w)`, for x = xp + xn."""
     wp, wn = jnp.maximum(w, 0), jnp.minimum(w, 0)
     same, opposite = f(xp, wp) + f(xn, wn), f(xp, wn) + f(xn, wp)
     sp, sn = jnp.maximum(s, 0), jnp.minimum(s, 0)
@@ -158,7 +159,7 @@ def _parts(f, xp: Array, xn: Array, w: Array, s: Array) -> tuple[Array, Array]:
 
 
 def _signed_weight_sum(f, x: Array, w: Array, s: Array, first, second) -> Array:
-    """With the positive (`first` is maximum) or the negative ones of the weights w s only."""
+    """Compute `s f(x, w)` with only the positive (`first` is maximum) or only the negative weights w s."""
     return jnp.maximum(s, 0) * f(x, first(w, 0)) + jnp.minimum(s, 0) * f(x, second(w, 0))
 
 
@@ -167,5 +168,5 @@ def _ratio(a: Array, b: Array) -> Array:
 
 
 def _nonzero_epsilon(epsilon: float, z: Array) -> float:
-    """Never 0: where nothing came in, nothing is divided."""
+    """Return `epsilon`, or the smallest positive float if it is 0, to avoid division by 0."""
     return max(epsilon, float(jnp.finfo(z.dtype).tiny))

@@ -1,1 +1,1 @@
-"""How much of a decision depends on motion: temporal probes, motion shares, optical flow."""
+"""Dependence of a score on motion: temporal probes, selective relevance, optical flow."""

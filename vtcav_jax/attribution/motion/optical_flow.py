@@ -1,7 +1,7 @@
-"""What moves in a clip as optical flow sees it, and whether a motion part agrees with that. By OpenCV, if it is there.
+"""Moving pixels of a clip by optical flow, and their agreement with the motion part of a map. Needs OpenCV.
 
-The precision of a motion part against flow is that of the code which came after selective relevance (2021); here flow
-is measured in pixels, the camera's part is taken off, and maps are compared at their own resolution.
+The precision of a motion part against flow comes from the code that followed selective relevance (2021); here flow is
+measured in pixels, camera motion is subtracted, and maps are compared at their own resolution.
 """
 
 import itertools
@@ -28,10 +28,10 @@ def import_cv2():
 def flow(
     frames: UInt8[np.ndarray, "t h w 3"], algorithm: FlowAlgorithm = "farneback", *, backwards: bool = False
 ) -> Float[np.ndarray, "t1 h w 2"]:
-    """By how many pixels (x, y) what is seen in a frame moves to the next; `backwards`, to each from the one before."""
+    """Return the motion (x, y) in pixels from each frame to the next; `backwards`, to each frame from the previous."""
     cv2 = import_cv2()
-    if frames.ndim != 4 or len(frames) < 2 or min(frames.shape[1:3]) < 12:  # smaller, and DIS has no coarse level
-        raise ValueError(f"optical flow is between two frames of at least 12 x 12 pixels, got {frames.shape}")
+    if frames.ndim != 4 or len(frames) < 2 or min(frames.shape[1:3]) < 12:  # DIS has no coarse level below
+        raise ValueError(f"optical flow needs at least two frames of at least 12 x 12 pixels, got {frames.shape}")
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
 
     def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,9 +51,9 @@ def moving_pixels(
     subtract_camera: bool = True,
     algorithm: FlowAlgorithm = "farneback",
 ) -> Bool[np.ndarray, "t h w"]:
-    """Pixels that move by more than `least` pixels a frame, on the way to the next frame or from the one before.
+    """Return the pixels that move by more than `min_speed` pixels per frame, to the next or from the previous frame.
 
-    `camera` takes off the median of each frame's flow first: what is left moves against the background.
+    `subtract_camera` first subtracts the median flow of each frame, so that motion relative to the background counts.
     """
     shape = frames.shape[:3]
     moving_mask = np.zeros(shape, bool)
@@ -69,10 +69,10 @@ def moving_pixels(
 
 @dataclass(frozen=True, eq=False)
 class FlowAgreement:
-    """Of the motion part and of what moves: cells count by how much of them moves.
+    """Agreement of a map's motion part with the moving pixels, per clip; a cell counts by its share of moving pixels.
 
-    `energy` is the share of the absolute relevance that lies on what moves, without any threshold on relevance, and
-    `area` what it would be if relevance were everywhere alike.
+    `energy` is the share of the absolute relevance on moving pixels, without a threshold on relevance; `area` is its
+    value for uniform relevance.
     """
 
     precision: Float[np.ndarray, " b"]
@@ -83,20 +83,20 @@ class FlowAgreement:
 
 
 def flow_agreement(split: MotionSplit, moving_masks: Bool[np.ndarray, "n t h w"]) -> FlowAgreement:
-    """How far the motion part of maps lies on what moves in their clips; NaN where one of the two is empty."""
+    """Compare the motion part of maps with the moving pixels of their clips; NaN where one of the two is empty."""
     b, t, h, w = split.mask.shape
     if len(moving_masks) != b:
-        raise ValueError(f"expected what moves in each of {b} clips, got {len(moving_masks)}")
-    truth = area_resize(moving_masks.astype(np.float32), (t, h, w))
+        raise ValueError(f"expected moving masks of {b} clips, got {len(moving_masks)}")
+    moving_share = area_resize(moving_masks.astype(np.float32), (t, h, w))
     mask, energy = split.mask.astype(np.float32), np.abs(split.motion + split.static)
     common_mass, selected_mass, moving_mass, total_energy = (
-        x.sum((1, 2, 3), dtype=np.float64) for x in (mask * truth, mask, truth, energy)
+        x.sum((1, 2, 3), dtype=np.float64) for x in (mask * moving_share, mask, moving_share, energy)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         return FlowAgreement(
             precision=common_mass / selected_mass,
             recall=common_mass / moving_mass,
             iou=common_mass / (selected_mass + moving_mass - common_mass),
-            energy=(energy * truth).sum((1, 2, 3)) / total_energy,
-            area=truth.mean((1, 2, 3)),
+            energy=(energy * moving_share).sum((1, 2, 3)) / total_energy,
+            area=moving_share.mean((1, 2, 3)),
         )

@@ -1,11 +1,11 @@
-"""How much of a decision is motion? Clip by clip; `verdicts` puts the clips of a class together.
+"""Motion reliance of each clip: the share of its score that depends on motion; `summary` aggregates it by class.
 
-A score is asked twice. What goes of it when the clip stands still needs more than one moment: motion, an event, or that
-anything changes at all. What goes when the same frames come in another order needs their order, and that is motion. The
-score is a margin, which is 0 where a class is not preferred to its rivals; so 0 is where shares are counted from.
+The score lost when the clip is frozen needs more than one moment: motion, an event, or any change. The score lost when
+the frames are shuffled needs their order, which is motion. The score is a margin, 0 where a class is not preferred to
+the others of its head, so shares are relative to 0.
 
-Selective relevance is told beside it: how much of a map changes over time, beyond what changes in the clip frozen. A
-thing that moves takes its relevance along, also where its look alone is asked for: by itself that is no sign of motion.
+Selective relevance is reported in addition: the share of a map that changes over time, beyond that of the frozen clip.
+A moving object moves its relevance even if only its appearance matters, so this alone is no evidence of motion.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,17 +37,17 @@ from vtcav_jax.stats import intervals
 TIME_EDITS = ("shuffled", "frozen", "reversed")
 
 
-ClipMeasurements = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # answers, values, margins, by clip
+ClipMeasurements = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # classes, values, margins by clip
 
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """How it is measured: orders of frames, the map, its threshold in standard deviations."""
+    """Settings of the measurement: attribution method and stage, threshold on change, and number of frame orders."""
 
     method: str = "gradient_x_input"
     stage: str | None = None
     motion_threshold_sd: float = setting(
-        1.0, "change over time, in standard deviations, from which relevance counts as changing", minimum=0
+        1.0, "relevance that changes over time by more than this many standard deviations counts as changing", minimum=0
     )
     shuffles: int = 8
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
@@ -59,8 +59,8 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class MotionEvidence:
-    """A clip's row and, of a question about one class among several, every class's margin: as the clip is, and with
-    each of `CHANGES`. With those of other clips they tell what a network says of changed clips anyway."""
+    """A clip's row and, for a target of one class, the margins of all classes of its head: of the clip, and with each
+    of `TIME_EDITS`. Compared over clips, they show the network's bias on edited clips."""
 
     row: ClipMotionRow
     classes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def measure_motion(
     num_workers: int = 2,
     indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[ReadResult, list[MotionEvidence]]]:
-    """Of every video, or those with these `numbers`; one that could not be read has no rows."""
+    """Yield each video, or those in `indices`, with the evidence of its clips; empty if it cannot be decoded."""
     clip_spec = network.clip_spec
     orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
     if config.compare_optical_flow:
@@ -133,7 +133,7 @@ def _measure_clips(
 ) -> ClipMeasurements:
     b, t = clips.shape[:2]
     target = target_spec.target(logits[-1])
-    if target_spec.custom is not None:  # a channel has a value for a clip without anything as well
+    if target_spec.custom is not None:  # a channel's reference is its value for an empty clip, not 0
         probe = temporal_probe(network.model, clips, target, shuffles=config.shuffles, seed=config.seed)
     else:
         score = as_target(target, b, logits.shape[-1])
@@ -167,9 +167,8 @@ def _measure_clips(
     if target_spec.custom is None and target_spec.contrast is None and len(target_spec.classes) < 2:
         head_logits = logits[..., slice(*target_spec.head_range)]
         k = head_logits.shape[-1]
-        head_logits = (
-            (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
-        )  # less the mean of the others
+        # The logit minus the mean of the others
+        head_logits = (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
         margins = {
             "score": head_logits[-1],
             "shuffled": head_logits[t:-3].mean(0),

@@ -1,9 +1,12 @@
-"""Which part of a map is there because something moves: selective relevance, on any attribution.
+"""Selective relevance: the motion part of any attribution map.
 
-Relevance that changes over time is taken for motion (Hiley, Preece, Hicks, Marshall, Taylor, 2019 and 2020): the map is
-differentiated along time by a Sobel kernel, and what exceeds n standard deviations is the motion part, the rest the
-still part. A threshold in standard deviations always finds something, so a share of motion means nothing without that
-of the same clip frozen: see `motion`.
+Relevance that changes over time is taken as motion: the map is differentiated along time by a Sobel kernel. Voxels that
+exceed n standard deviations are the motion part, the others the static part. Such a threshold always selects some
+voxels, so compare the share with that of the same clip frozen (`motion_share`).
+
+References: Hiley et al., "Discriminating Spatial and Temporal Relevance in Deep Taylor Decompositions for Explainable
+Activity Recognition", 2019, arXiv:1908.01536; Hiley et al., "Explaining Motion Relevance for Activity Recognition in
+Video Deep Learning Models", 2020, arXiv:2003.14285.
 """
 
 from collections.abc import Sequence
@@ -20,12 +23,12 @@ from vtcav_jax.tap import Model
 Maps = Float[np.ndarray, "b t h w"]
 SplitVariant = Literal["absolute", "paper2020"]
 SplitPadding = Literal["edge", "zero"]
-ROUNDING_EPS = 1e-6  # of the derivative's largest possible value: less is rounding
+ROUNDING_EPS = 1e-6  # of the derivative's largest possible value; smaller values are rounding errors
 
 
 @dataclass(frozen=True, eq=False)
 class MotionSplit:
-    """A map in two parts: `motion + still` is the map, and `mask` says which voxels are in the first."""
+    """A map in two parts, `motion + static`; `mask` marks the voxels of the motion part."""
 
     motion: Maps
     static: Maps
@@ -36,19 +39,19 @@ class MotionSplit:
 
     @property
     def motion_share(self) -> Float[np.ndarray, " b"]:
-        """Of the absolute relevance, how much is in the motion part; NaN where there is none."""
+        """Share of the absolute relevance in the motion part; NaN if the map is 0."""
         changing, total = (np.abs(x).sum((1, 2, 3)) for x in (self.motion, self.motion + self.static))
         with np.errstate(invalid="ignore"):
             return changing / total
 
     @property
     def area(self) -> Float[np.ndarray, " b"]:
-        """Of the voxels, how many are in the motion part."""
+        """Share of the voxels in the motion part."""
         return self.mask.mean((1, 2, 3))
 
     @property
     def lift(self) -> Float[np.ndarray, " b"]:
-        """How much denser relevance is in the motion part than over all; NaN where there is no such part."""
+        """`motion_share / area`, the relative density of relevance in the motion part; NaN if it is empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.area > 0, self.motion_share / self.area, np.nan)
 
@@ -60,20 +63,20 @@ def split_by_motion(
     variant: SplitVariant = "absolute",
     padding: SplitPadding | None = None,
 ) -> MotionSplit:
-    """The parts of a map with and without change over time, at the map's own resolution.
+    """Split a map into the parts with and without change over time, at the map's own resolution.
 
-    "absolute": |derivative| > n sigma, the border repeated beyond the ends. "paper2020": as the code of the time,
-    derivative > n sigma with its sign and zeros beyond the ends, of maps scaled to at most 1 and, with negative values,
-    to 0..1; zeros make motion out of the first and last frame, and the sign keeps only what fades.
+    Variant "absolute": |derivative| > threshold_sd * sigma, edges repeated. Variant "paper2020", as the published code:
+    signed derivative > threshold_sd * sigma, zeros beyond the ends, maps scaled to at most 1 and, if negative, to 0..1;
+    zeros mark the first and last frame as motion, and the sign selects only relevance that fades.
     """
     maps = attribution.map if isinstance(attribution, Attribution) else np.asarray(attribution)
     if threshold_sd < 0 or variant not in ("absolute", "paper2020") or padding not in (None, "edge", "zero"):
         raise ValueError(
-            "expected n of at least 0, variant absolute or paper2020, padding edge or zero; "
+            "expected threshold_sd of at least 0, variant absolute or paper2020, padding edge or zero; "
             f"got {threshold_sd}, {variant!r}, {padding!r}"
         )
     if maps.shape[1] < 2:
-        raise ValueError(f"a map of {maps.shape[1]} time step has no change over time; take a stage or clip with more")
+        raise ValueError(f"a map of {maps.shape[1]} time step has no change over time; use a stage or clip with more")
     as_published = variant == "paper2020"
     padding = padding or ("zero" if as_published else "edge")
     slope = time_derivative(_rescale(maps) if as_published else maps, padding)
@@ -87,7 +90,10 @@ def split_by_motion(
 
 
 def time_derivative(maps: Maps, padding: SplitPadding = "edge") -> Maps:
-    """The map a frame before less that a frame after, smoothed over 3 x 3 places: Sobel's kernel, 32 in absolutes."""
+    """Return the previous frame's map minus the next one's, smoothed over 3 x 3 places: a 3D Sobel kernel.
+
+    The absolute weights of the kernel sum to 32.
+    """
     x = np.pad(maps, ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge" if padding == "edge" else "constant")
     x = x[:, :-2] - x[:, 2:]
     x = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
@@ -100,20 +106,20 @@ def sweep(
     *,
     variant: SplitVariant = "absolute",
 ) -> list[MotionSplit]:
-    """The parts at several thresholds: a share of motion that hangs on one n is no finding."""
+    """Split maps at several thresholds, to check that a motion share does not depend on one threshold."""
     return [split_by_motion(attribution, threshold_sd, variant=variant) for threshold_sd in thresholds]
 
 
 @dataclass(frozen=True, eq=False)
 class MotionShare:
-    """How much of a decision is motion, clip by clip, and what is found in the same clips frozen, without any."""
+    """Splits of the maps of clips and of the same clips frozen, which contain no motion."""
 
     clip_split: MotionSplit
     frozen_split: MotionSplit
 
     @property
     def excess(self) -> Float[np.ndarray, " b"]:
-        """The share of motion less that of the frozen clip; NaN where a map is 0 everywhere."""
+        """Motion share minus that of the frozen clip; NaN where a map is 0 everywhere."""
         return self.clip_split.motion_share - self.frozen_split.motion_share
 
 
@@ -127,14 +133,17 @@ def motion_share(
     threshold_sd: float = 1.0,
     **options: Any,
 ) -> MotionShare:
-    """Selective relevance of the clips and of each frozen at its middle frame, both by the threshold of the first.
+    """Split the maps of the clips, and of each clip frozen at its middle frame, by the clip's threshold.
 
-    By a threshold of its own, something would be motion in a frozen clip too, however little changes.
+        share = motion_share(model, clips, 3, "gradient_x_input")
+        share.excess  # motion share of each clip minus that of its frozen version
+
+    A threshold of its own would select a motion part in a frozen clip too, however small its changes.
     """
     context = prepare_explanation(model, clips, target)
     clip_map = explain(model, context.video, target, method, stage, **options).map
     frozen_map = explain(model, BASELINES["frozen"](context.video), target, method, stage, **options).map
-    # A threshold is a share of what a map has in all, which may differ between the two
+    # The threshold is relative to the mean absolute map, which may differ between the two
     size, frozen_size = (np.abs(x).mean((1, 2, 3), keepdims=True) for x in (clip_map, frozen_map))
     with np.errstate(invalid="ignore", divide="ignore"):
         threshold = (
@@ -151,7 +160,7 @@ def _rounding_floor(maps: Maps) -> np.ndarray:
 
 
 def _rescale(maps: Maps) -> Maps:
-    """To at most 1 in each clip; with negative values, then to 0..1."""
+    """Scale each clip to an absolute maximum of 1 and, if it has negative values, to 0..1."""
     top = np.abs(maps).max((1, 2, 3), keepdims=True)
     maps = maps / np.where(top == 0, 1, top)
     low, high = (f(maps, (1, 2, 3), keepdims=True) for f in (np.min, np.max))

@@ -1,8 +1,8 @@
-"""How much of a decision is motion, over the clips of each class: shares with intervals, and what they mean in words.
+"""Motion reliance over the clips of each class: shares with intervals, and verdicts.
 
-A network has its favourites among clips that it never saw the like of: frozen, every clip may look like "down" to it,
-and then nothing seems to go of that class. So where clips of several classes are there, a class's score is how much
-higher its margin is on its own clips than on the others, before and after: what is the same for all clips cancels.
+A network is biased on unfamiliar clips: if every frozen clip looks like "down" to it, that class seems to lose nothing.
+So with clips of several classes, a class's score is its margin on its own clips minus that on the other clips, before
+and after the edit: a bias common to all clips cancels.
 """
 
 import math
@@ -15,18 +15,15 @@ from vtcav_jax.attribution.motion.reliance import TIME_EDITS, MotionEvidence
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci
 
-MIN_MOTION_SHARE, MAX_STATIC_SHARE = (
-    0.5,
-    0.25,
-)  # shares from which on a decision is called motion, and up to which it is not
-MIN_CLIPS_COMPARED = 2  # clips of a class, and of the others, that are compared
+MIN_MOTION_SHARE, MAX_STATIC_SHARE = 0.5, 0.25  # shares of at least / at most this are called motion / not motion
+MIN_CLIPS_COMPARED = 2  # required clips of a class, and of the others
 
 ShareInterval = tuple[float, float, float]
 UNKNOWN_SHARE: ShareInterval = (math.nan, math.nan, math.nan)
 
 
 def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> list[ClassMotionRow]:
-    """First all clips of each question, then each answer."""
+    """Return a row for all clips of each target, then one for each predicted class."""
     class_rows = []
     for target in dict.fromkeys(clip_evidence.row.target for clip_evidence in evidence):
         subset = [clip_evidence for clip_evidence in evidence if clip_evidence.row.target == target]
@@ -71,11 +68,11 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
 def _margin_contrast(
     subset: Sequence[MotionEvidence], name: str, answer: str, weights: Float[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, " draws"]:
-    """The margin of a class on its clips less that on the others, times the share of its clips."""
+    """Return each draw's margin of a class on its clips minus that on the others, times the share of its clips."""
     column = subset[0].classes.index(answer)
     margin = np.array([clip_evidence.margins[name][column] for clip_evidence in subset])
     in_class = np.array([clip_evidence.row.answer == answer for clip_evidence in subset])
-    with np.errstate(invalid="ignore"):  # a draw may have no clip of the class
+    with np.errstate(invalid="ignore"):  # a draw may have no clips of the class
         inside, outside = (weights @ (margin * side) / (weights @ side) for side in (in_class * 1.0, ~in_class * 1.0))
     return (inside - outside) * (weights @ in_class) / weights.sum(1)
 
@@ -83,7 +80,7 @@ def _margin_contrast(
 def _mean_rise(
     subset: Sequence[MotionEvidence], name: str, in_class: np.ndarray, weights: np.ndarray
 ) -> Float[np.ndarray, " draws"]:
-    """The mean score over what nothing has."""
+    """Return the mean score of each draw, minus the baseline's."""
     values = np.array(
         [
             getattr(clip_evidence.row, name if name == "score" else f"score_{name}") - clip_evidence.row.score_baseline
@@ -97,8 +94,8 @@ def _mean_rise(
 def _lost_share(
     scores: Float[np.ndarray, " draws"], edited_scores: Float[np.ndarray, " draws"], n_clips: int
 ) -> ShareInterval:
-    """The first entry is of all clips once, the others are draws."""
-    if not scores[0] > 0:  # nothing speaks for the class: there is nothing to have a share of
+    """Return 1 - edited / original score with its 95 % interval; entry 0 is the estimate, the others are draws."""
+    if not scores[0] > 0:  # no evidence for the class, of which a share could be lost
         return UNKNOWN_SHARE
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = 1 - edited_scores / scores
@@ -113,32 +110,28 @@ def _mean_interval(rows: Sequence[ClipMotionRow], name: str) -> ShareInterval:
 
 
 def motion_sentences(rows: Sequence[ClassMotionRow]) -> list[str]:
-    """What can be said of each question, and of each answer to it."""
+    """Return one sentence per row: the verdict and the shares lost."""
     return [" ".join(motion_verdict(row)) for row in rows]
 
 
 def motion_verdict(row: ClassMotionRow) -> tuple[str, str]:
-    """What it is called, and the numbers that this stands on."""
+    """Return the verdict, and the numbers that support it."""
     name = row.answer or row.target
     clips_text = f"{row.n_clips} clip{'s' if row.n_clips > 1 else ''}"
     if math.isnan(row.drop_shuffled):
-        return f"{name}: nothing can be said;", f"on the whole these {clips_text} do not speak for it."
-    shuffled_text = _share_text(
-        (row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high), "needs the order of the frames", "shuffled"
-    )
-    frozen_text = _share_text(
-        (row.drop_frozen, row.drop_frozen_low, row.drop_frozen_high), "more than a still clip", "frozen"
-    )
-    return f"{name}: {_verdict_text(row)};", f"of its score over {clips_text}, {shuffled_text} and {frozen_text}."
+        return f"{name}: no verdict;", f"over {clips_text}, its score is not above the reference ({row.reference})."
+    shuffled_text = _change_text((row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high), "95 % CI ")
+    frozen_text = _change_text((row.drop_frozen, row.drop_frozen_low, row.drop_frozen_high))
+    numbers = f"its score {shuffled_text} with shuffled frames and {frozen_text} with a frozen frame."
+    return f"{name}: {_verdict_text(row)};", f"over {clips_text}, {numbers}"
 
 
-def _share_text(share: ShareInterval, needs: str, changed: str) -> str:
-    """A share below 0 is none, and a score that rises."""
-    rises = share[0] < 0 and not share[2] >= 0
-    value, low, high = (-share[0], -share[2], -share[1]) if rises else share
-    text = f"{round(100 * value)} %"
-    text += "" if math.isnan(low) else f" ({round(100 * low)} to {round(100 * high)} %)"
-    return f"none {needs} (it is higher by {text} when {changed})" if rises else f"{text} {needs}"
+def _change_text(lost: ShareInterval, interval: str = "") -> str:
+    """Describe a lost share; a negative one whose interval excludes 0 is a rise."""
+    rises = lost[0] < 0 and not lost[2] >= 0
+    value, low, high = (-lost[0], -lost[2], -lost[1]) if rises else lost
+    text = f"{'rises' if rises else 'falls'} by {round(100 * value)} %"
+    return text if math.isnan(low) else f"{text} ({interval}{round(100 * low)} to {round(100 * high)} %)"
 
 
 def _verdict_text(row: ClassMotionRow) -> str:
@@ -147,9 +140,9 @@ def _verdict_text(row: ClassMotionRow) -> str:
     if row.drop_shuffled_low >= MIN_MOTION_SHARE:
         return "motion"
     if row.drop_shuffled_high > MAX_STATIC_SHARE:
-        return "partly motion" if row.drop_shuffled_low > MAX_STATIC_SHARE else "not settled, the interval is too wide"
+        return "partly motion" if row.drop_shuffled_low > MAX_STATIC_SHARE else "undecided, the interval is too wide"
     if row.drop_frozen_high <= MAX_STATIC_SHARE:
-        return "look, not motion"
+        return "appearance, not motion"
     if row.drop_frozen_low >= MIN_MOTION_SHARE:
-        return "not motion, but what several moments show, in whatever order"
+        return "not motion, but several moments in any order"
     return "not motion"

@@ -1,4 +1,4 @@
-"""What becomes of a score when a clip's time is changed: forward passes only, and the plainest measure of motion."""
+"""Scores of clips whose frames are frozen, shuffled, reversed or at half the rate: motion by forward passes only."""
 
 from dataclasses import dataclass
 
@@ -17,34 +17,34 @@ ProbeScores = Float[np.ndarray, " b"]
 
 @dataclass(frozen=True, eq=False)
 class TemporalProbe:
-    """The score of each clip as it is, with its time changed, and of each of its frames standing still."""
+    """Scores of each clip: unedited, with edited time, and frozen at each of its frames."""
 
     score: ProbeScores
-    score_baseline: ProbeScores  # of nothing: what all scores are held against
-    scores_frozen: Float[np.ndarray, "b t"]  # of each frame, as long as the clip lasts
+    score_baseline: ProbeScores  # of the baseline, the reference of all scores
+    scores_frozen: Float[np.ndarray, "b t"]  # each frame, repeated over the clip
     scores_shuffled: Float[np.ndarray, "b orders"]  # the same frames in another order
     score_reversed: ProbeScores
-    score_half_rate: ProbeScores  # every second frame, shown twice
+    score_half_rate: ProbeScores  # every second frame, twice
 
     @property
     def drop_frozen(self) -> ProbeScores:
-        """Of what raises the score above the baseline's, how much is gone when the clip stands still.
+        """Share of the score's rise over the baseline that is lost when the clip is frozen, averaged over frames.
 
-        The mean over the frames at which it may. What goes is motion, what is seen in other frames, and what a network
-        that never saw a still clip makes of one.
+        The loss includes motion, the content of other frames, and the effect of static clips on a network that was not
+        trained on any.
         """
         return relative_drop(self.score, self.scores_frozen.mean(1), self.score_baseline)
 
     @property
     def drop_shuffled(self) -> ProbeScores:
-        """As `still_share`, when the same frames come in another order: nothing seen is gone, but motion is."""
+        """Share of the score's rise that is lost when the frames are shuffled: motion is lost, but no content."""
         return relative_drop(self.score, self.scores_shuffled.mean(1), self.score_baseline)
 
 
 def relative_drop(score: ProbeScores, edited_score: ProbeScores, baseline: ProbeScores) -> ProbeScores:
-    """What is lost of the score's rise; NaN where it does not rise: of nothing there is no share.
+    """Return `(score - edited_score) / (score - baseline)`; NaN unless the score exceeds the baseline's.
 
-    Below 0 where the changed clip scores higher, above 1 where it scores less than nothing.
+    Negative where the edited clip scores higher, above 1 where it scores below the baseline.
     """
     rise = score - baseline
     return np.where(rise > 0, (score - edited_score) / np.where(rise > 0, rise, 1), np.nan)
@@ -59,9 +59,12 @@ def temporal_probe(
     shuffles: int = 8,
     seed: int = 0,
 ) -> TemporalProbe:
-    """Scores of the clips, of `baseline`, and of the clips frozen, shuffled, reversed and at half their rate.
+    """Score the clips, the baseline, and the clips frozen, shuffled, reversed and at half their rate.
 
-    None as `baseline` is a score of 0: for a margin, that nothing is preferred.
+        probe = temporal_probe(model, clips, 3)
+        probe.drop_shuffled  # (score - mean(scores_shuffled)) / (score - score_baseline) of each clip
+
+    `baseline` None stands for a score of 0: for a margin, no class is preferred.
     """
     context = prepare_explanation(model, clips, target)
     orders = frame_orders(context.video.shape[1], shuffles, seed)
@@ -75,11 +78,11 @@ def temporal_probe(
 
 
 def frame_orders(frames: int, shuffles: int, seed: int) -> Int[np.ndarray, "n frames"]:
-    """Each frame standing still, shuffled ones, backwards, every second frame twice, and as it was."""
+    """Return frame orders: each frame frozen, `shuffles` shuffled, reversed, half rate, and the original order."""
     if shuffles < 1:
         raise ValueError(f"expected at least one shuffled order, got {shuffles}")
     if frames < 2:
-        raise ValueError("a clip of one frame has no time that could be changed; expected at least two frames")
+        raise ValueError("expected clips of at least two frames, got one frame, whose time cannot be edited")
     random, t = np.random.default_rng(seed), np.arange(frames)
     shuffled_orders = [random.permutation(frames) for _ in range(shuffles)]
     return np.stack([*(np.full(frames, i) for i in t), *shuffled_orders, t[::-1], t // 2 * 2, t]).astype(np.int32)
@@ -88,7 +91,7 @@ def frame_orders(frames: int, shuffles: int, seed: int) -> Int[np.ndarray, "n fr
 def probe_from_scores(
     ordered_scores: Float[np.ndarray, "n b"], frames: int, score_baseline: ProbeScores | None
 ) -> TemporalProbe:
-    """Of the scores of clips in all `orders`."""
+    """Return the probe of clips from their scores in all `frame_orders`."""
     scores_frozen, scores_shuffled, (score_reversed, score_half_rate, score) = (
         ordered_scores[:frames],
         ordered_scores[frames:-3],
@@ -105,7 +108,7 @@ def probe_from_scores(
 
 
 def logits_in_orders(model: Model, video: Array, orders: Int[np.ndarray, "n frames"]) -> Float[np.ndarray, "n b k"]:
-    """For all questions about classes at once."""
+    """Return the logits of clips in each order, which serve all targets of classes."""
     return np.stack([np.asarray(_reordered_logits(model, video, jnp.asarray(order)), np.float32) for order in orders])
 
 

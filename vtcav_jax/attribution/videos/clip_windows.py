@@ -1,6 +1,6 @@
-"""Videos as a network is asked about them: their clips, of long ones clip after clip, several at once.
+"""Streams of clips from videos, sampled or consecutive, and their computation in batches.
 
-Every batch has the same shape, so that nothing is compiled for the last one.
+The last batch is padded to the shape of the others, so that it needs no compilation.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Window:
-    """A clip of a video. `last` if none of the video comes after it."""
+    """A clip of a video; `last` marks the final one of the video."""
 
     read: ReadResult
     clip: Clip
@@ -32,7 +32,7 @@ class Window:
 
 @dataclass(frozen=True)
 class VideoResult(Generic[T]):
-    """All windows of a video, and for each what came of its batch, and its row there."""
+    """Windows of a video and, for each, the result of its batch and its row there."""
 
     windows: tuple[Window, ...]
     results: tuple[tuple[T, int], ...]
@@ -47,16 +47,16 @@ def stream_windows(
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
 ) -> Iterator[Window | ReadResult]:
-    """Of every video its clips as `how` says; with `whole`, one after the other until its end. A `Read` is a failure.
+    """Yield the clips of each video as `sampling` says, or with `slide_over_video` consecutive clips until its end.
 
-    Of a whole video the first clip alone is read ahead by workers.
+    A `ReadResult` is a video that cannot be decoded. Workers decode only the first of consecutive clips ahead of time.
     """
     sampling = replace(sampling, normalise=False)
     if slide_over_video:
         if clip_spec.sampling == "uniform" or sampling.clips_per_video > 1:
             raise ValueError(
-                "of a whole video clips follow each other; leave out --clips_per_video, or --slide_over_video (which a"
-                " network whose frames are spread over the video does not need)"
+                "--slide_over_video takes consecutive clips: omit --clips_per_video, or omit --slide_over_video (a"
+                " network whose frames are spread over the whole video does not need it)"
             )
         sampling = replace(sampling, start=0)
     for read in stream(source, clip_spec, sampling, num_workers=num_workers, positions=indices):
@@ -79,7 +79,7 @@ def map_windows_in_batches(
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
 ) -> Iterator[VideoResult[T] | ReadResult]:
-    """`ask` of all windows, `batch` at once, and the answers video by video, in order; a `Read` is a failure."""
+    """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure."""
     failures: list[ReadResult] = []
 
     def readable() -> Iterator[Window]:
@@ -107,11 +107,11 @@ def map_windows_in_batches(
 
 
 def unseen_frames(windows: Iterable[Window]) -> list[np.ndarray]:
-    """Of each window the frames that no window before it has shown, as a mask: the last one begins earlier to fit."""
+    """Return, for each window, a mask of the frames in no earlier window; the last window starts early to be full."""
     last_seen, masks = -1, []
     for window in windows:
         frames = window.clip.frames[0]
-        # In a short video frames wrap around to the beginning, or come twice
+        # In a short video, frames wrap around to the beginning or repeat
         last = np.maximum.accumulate(np.r_[last_seen, frames])
         masks.append(frames > last[:-1])
         last_seen = int(last[-1])
@@ -129,7 +129,7 @@ def _split_clips(clip: Clip) -> Iterator[Clip]:
 
 
 def _follow_clips(source: Source, i: int, first: Clip, clip_spec: ClipSpec, sampling: SamplingConfig) -> Iterator[Clip]:
-    """`first` and the clips after it; the last one begins early enough to be full."""
+    """Yield `first` and the consecutive clips; the last one starts early enough to be full."""
     clip = first
     while True:
         frames = clip.frames[0]

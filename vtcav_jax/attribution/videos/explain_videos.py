@@ -1,4 +1,4 @@
-"""Every map that is wanted of every video of a source, video by video."""
+"""Attribution maps of all videos of a source, video by video."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 
-MethodStages = tuple[tuple[str, str | None], ...]  # methods and stages
+MethodStages = tuple[tuple[str, str | None], ...]  # pairs (method, stage)
 METHOD_STAGE_SEPARATOR = "@"
 
 
 @dataclass(frozen=True, eq=False)
 class VideoMaps:
-    """What is known of one video: for each question the class, the score and the maps of each of its clips."""
+    """Explained class, score and maps of each clip of one video, keyed by target."""
 
     windows: tuple[Window, ...]
     answers: dict[str, Int[np.ndarray, " n"]]
@@ -44,9 +44,9 @@ class VideoMaps:
 def resolve_methods(
     network: Network, methods: Sequence[str], stages: Sequence[str], target_specs: Sequence[TargetSpec]
 ) -> MethodStages:
-    """`methods` are METHOD or METHOD@STAGE; those without a stage are made at each of `stages` if they can be.
+    """Parse METHOD or METHOD@STAGE; a method without a stage is applied at each of `stages` if it takes stages.
 
-    Everything is checked for every question, and all that is wrong is told at once; nothing is computed.
+    Everything is checked for each target without computing maps; one error lists all problems.
     """
     method_stages: list[tuple[str, str | None]] = []
     problems = []
@@ -57,7 +57,7 @@ def resolve_methods(
             continue
         takes_stage = "stage" in inspect.signature(METHODS[name]).parameters
         if stage and not takes_stage:
-            problems.append(f"{name} makes maps of the video, not of {stage}; leave the stage out")
+            problems.append(f"{name} only makes maps of the video, not of {stage}; omit the stage")
         method_stages += [(name, s) for s in ([stage] if stage else stages if takes_stage else ()) or (None,)]
     video = jnp.zeros((1, *network.clip_spec.shape))
     for target_spec in target_specs:
@@ -96,7 +96,7 @@ def explain_videos(
     indices: Sequence[int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[VideoMaps | ReadResult]:
-    """Of every video, or those with these `numbers`; a `Read` is one that could not be read."""
+    """Yield the maps of each video, or of those in `indices`; a `ReadResult` is a video that cannot be decoded."""
     clip_spec = network.clip_spec
 
     def explain_batch(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:

@@ -1,4 +1,4 @@
-"""Maps on disk: one `.npz` per video, that holds all there is to say about it, and the rows of a table out of it."""
+"""Attribution maps on disk: one `.npz` per video with maps and metadata, and the table rows computed from it."""
 
 import json
 import math
@@ -20,12 +20,12 @@ MAP_KEY_SEPARATOR = "|"
 
 
 def video_stem(read: ReadResult) -> str:
-    """A file's name for a video, that no other video of the source has."""
+    """Return a file name for a video, unique in its source."""
     return f"{read.index:06d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', read.item.name)[-60:]}"
 
 
 def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
-    """Maps are raw, `map|TARGET|METHOD|STAGE` is `(windows, t, h, w)`; the rest is what `rows` needs."""
+    """Save raw maps `map|TARGET|METHOD|STAGE` `(windows, t, h, w)`, and the metadata that `map_rows` needs."""
     arrays: dict[str, np.ndarray] = {
         "frames": np.concatenate([window.clip.frames for window in video_maps.windows]),
         "times": np.concatenate([window.clip.times for window in video_maps.windows]),
@@ -49,7 +49,7 @@ def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class StoredMaps:
-    """One question's maps by one method, of all clips of a video, as they were written."""
+    """Stored maps of one target by one method, for all clips of a video."""
 
     clip: str
     target: str
@@ -120,7 +120,7 @@ def map_rows(path: Path) -> list[MapRow]:
 
 
 def half_mass_fraction(profile: Float[np.ndarray, " t"]) -> float:
-    """The smallest part of the steps that holds half of it, a step in part where less would do; NaN of nothing."""
+    """Return the smallest share of steps with half of the mass, counting the last step in part; NaN without mass."""
     if not profile.any():
         return float("nan")
     descending = -np.sort(-profile.astype(np.float64))
@@ -129,7 +129,7 @@ def half_mass_fraction(profile: Float[np.ndarray, " t"]) -> float:
 
 
 def spatial_half_mass(maps: Float[np.ndarray, "t h w"]) -> float:
-    """The smallest part of a frame that holds half of what lies in it, the mean over time."""
+    """Return the smallest share of a frame with half of its mass, averaged over time with the mass as weight."""
     steps = np.abs(maps).reshape(len(maps), -1)
     profile = steps.sum(1, dtype=np.float64)
     if steps.shape[1] < 2 or not profile.any():

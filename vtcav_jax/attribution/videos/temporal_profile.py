@@ -1,4 +1,4 @@
-"""The course of maps over the clip's time: how much of the absolute map lies in each of its steps, over all clips."""
+"""Temporal profiles: share of the absolute map in each time step, averaged over clips."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,14 +12,14 @@ from vtcav_jax.stats import intervals
 
 
 def step_mass(maps: Float[np.ndarray, "n t h w"]) -> Float[np.ndarray, "n t"]:
-    """The share of each step; NaN of a map that is 0 everywhere."""
+    """Return the share of each time step; NaN for a map that is 0 everywhere."""
     profile = np.abs(maps).sum((2, 3), dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return profile / profile.sum(1, keepdims=True)
 
 
 def temporal_profiles(paths: Iterable[Path]) -> list[ProfileRow]:
-    """Of all clips whose maps lie in these files."""
+    """Return profiles by target, method and stage, averaged over all clips in the map files `paths`."""
     masses_by_map: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for path in paths:
         for entry in map_store.load_maps(path):
