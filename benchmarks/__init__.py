@@ -1,1 +1,1 @@
-"""Measurements: each module answers one question and runs by itself, as `python -m benchmarks.forward`."""
+"""Benchmarks: each module runs by itself, for example `python -m benchmarks.forward`."""

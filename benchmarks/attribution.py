@@ -1,9 +1,9 @@
-"""How many maps per second, compared with captum, pytorch-grad-cam and zennit? What do twelve maps from one pass cost?
+"""Benchmark attribution maps against captum, pytorch-grad-cam and zennit, and twelve maps from one pass.
 
   python benchmarks/attribution.py
 
 Each comparison uses the same network, clips and class, and is timed only if the maps agree. Writes
-benchmarks/results/attribution_BACKEND.jsonl.
+benchmarks/results/attribution_BACKEND.jsonl and its table.
 """
 
 import os
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs its part of a GPU's memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
@@ -26,12 +26,12 @@ from vtcav_jax import attribution, models
 from vtcav_jax.attribution import LrpRules
 from vtcav_jax.models.small_cnn import SmallCnn
 
-_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each", lower_bound=2)
+_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls of each implementation", lower_bound=2)
 
-MAX_DIFFERENCE = 1e-4  # of a map's largest value: float32 through a network, in two orders
+MAX_DIFFERENCE = 1e-4  # relative to the map's maximum; float32 operations are ordered differently
 BENCHMARK_IG_STEPS = 16
-EPSILON = 0.01  # less, and rounding decides where an untrained network's sums are near 0
-CNN = ("small_cnn", (16, 112, 112), 1)  # preset, clip, clips at once
+EPSILON = 0.01  # with less, rounding dominates where an untrained network's sums are near 0
+CNN = ("small_cnn", (16, 112, 112), 1)  # preset, clip, batch size
 SWIN = ("video_swin_t_k400", (16, 224, 224), 1)
 CAMS = tuple(attribution.CAM_METHODS)
 TWELVE_MAP_STAGES = {"small_cnn": ("convs.1", "convs.2"), "video_swin_t_k400": ("layers.3", "norm")}
@@ -76,7 +76,7 @@ def compare_with_peers(repeats: int) -> list[dict]:
 
 
 def twelve_maps(preset: str, clip: tuple[int, ...], batch: int, repeats: int) -> list[dict]:
-    """Six CAMs at two stages from one call, in units of one Grad-CAM at the earlier of the two."""
+    """Time six CAMs at two stages in one call, relative to one Grad-CAM at the earlier stage."""
     print(f"twelve maps of {preset} ...", file=sys.stderr, flush=True)
     model, video, classes = random_inputs(preset, clip, batch)
     stages = TWELVE_MAP_STAGES[preset]

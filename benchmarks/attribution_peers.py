@@ -1,4 +1,4 @@
-"""The small 3D CNN of this package in torch, and other attribution libraries as their users would call them."""
+"""The small 3D CNN of this package in torch, and calls of other attribution libraries as in their documentation."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from weights_conversion import torch_reference
 
 
 class Peers:
-    """The same network and clips; each method gives a function that returns a map in our order of axes."""
+    """The same network and clips in torch; each method returns a function that computes a map in our axis order."""
 
     def __init__(self, model: SmallCnn, video: np.ndarray, classes: np.ndarray):
         import torch
@@ -21,7 +21,7 @@ class Peers:
         sizes = video.shape[1:4]
         for conv in model.convs:
             kernel, strides = np.asarray(conv.kernel[...]).transpose(4, 3, 0, 1, 2), tuple(conv.strides)  # type: ignore (nnx allows an int)
-            pads = []  # "SAME" puts the odd one at the end; torch wants the last axis first
+            pads = []  # "SAME" pads the odd element at the end; torch lists the last axis first
             for n, k, s in reversed(list(zip(sizes, kernel.shape[2:], strides))):
                 missing = max((-(-n // s) - 1) * s + k - n, 0)
                 pads += [missing // 2, missing - missing // 2]
@@ -53,7 +53,7 @@ class Peers:
         return lambda: self._sum_channels(method.attribute(self.video, target=self.classes, n_steps=nodes))
 
     def grad_cam(self, name: str) -> Callable[[], np.ndarray]:
-        """`GradCAM` or `HiResCAM` as pytorch-grad-cam computes it, before it scales and enlarges the map."""
+        """Return a call of pytorch-grad-cam's `GradCAM` or `HiResCAM`, without its scaling and upsampling."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch_reference.video_models()
@@ -72,7 +72,7 @@ class Peers:
         return call
 
     def zennit_lrp(self, epsilon: float | None) -> Callable[[], np.ndarray]:
-        """The epsilon rule in every layer; None: z-plus."""
+        """Return a call of zennit with the epsilon rule in every layer, or z-plus if `epsilon` is None."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch_reference.video_models()

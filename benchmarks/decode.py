@@ -1,8 +1,8 @@
-"""How many clips per second are decoded from video files, in how much memory? How long does a model wait for them?
+"""Benchmark decoding of video files: clips per second, memory, and the share of time for which a model waits.
 
   python benchmarks/decode.py
 
-The baseline is a loader that does not seek: PyAV decodes every frame of the file, and torchvision's preset cuts the
+The baseline is a loader that does not seek: PyAV decodes every frame of the file, and torchvision's preset crops the
 clip. Writes benchmarks/results/decode_BACKEND.jsonl and its table.
 """
 
@@ -33,21 +33,21 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, Source, open_source, stream
 from weights_conversion.torch_reference import video_models
 
-_CLIPS = flags.DEFINE_integer("clips_per_run", 16, "clips in each timed run", lower_bound=8)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of each; readers take turns", lower_bound=1)
+_CLIPS = flags.DEFINE_integer("clips_per_run", 16, "clips per timed run", lower_bound=8)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of each reader; readers take turns", lower_bound=1)
 
 SIZES = ((240, 320), (720, 1280))
 FRAMES = 300
 FILES = 4
 WORKERS = (0, 1, 2)
-ACCELERATOR_SECONDS = 0.1  # seconds that an accelerator is busy with a clip
-BATCH = 32  # of the model on this machine
+ACCELERATOR_SECONDS = 0.1  # time per clip of a simulated accelerator
+BATCH = 32  # batch size of the model on this machine
 PRESET, MODEL = "video_swin_t_k400", "video_swin_tiny"
 SAMPLING = SamplingConfig(normalise=False)
 
 
 def write_video(path: Path, size: tuple[int, int], seed: int) -> None:
-    """A texture that drifts, and noise: neither free nor impossible to predict from frame to frame."""
+    """Write a video of a drifting texture with noise, so that frames are partly predictable from each other."""
     random = np.random.default_rng(seed)
     height, width = size
     texture = random.integers(0, 256, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
@@ -69,10 +69,10 @@ def stream_clips(source: Source, clip_spec: ClipSpec, num_workers: int) -> Itera
 
 
 def decode_everything(source: Source, clip_spec: ClipSpec) -> Iterator[np.ndarray]:
-    """Decodes whole files, with as many threads as FFmpeg likes; the frames are those of the clip in the middle."""
+    """Decode whole files with FFmpeg's default number of threads, and yield the clip in the middle."""
     import torch
 
-    video_models()  # mends torchvision first
+    video_models()  # patches torchvision first
     from torchvision.transforms._presets import VideoClassification
 
     assert clip_spec.resize is not None
@@ -88,7 +88,7 @@ def decode_everything(source: Source, clip_spec: ClipSpec) -> Iterator[np.ndarra
 
 
 class Memory:
-    """The most that this process held meanwhile, beyond `before`, and its children together; in MiB."""
+    """Peak memory in MiB of this process, beyond `before`, and of all its children."""
 
     def __init__(self, before: int):
         self.before, self.process = before, psutil.Process()
@@ -117,7 +117,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 def seconds_of(clips: Iterator[np.ndarray], count: int) -> float:
-    """For `count` clips once it runs: a start is paid once and not per clip."""
+    """Return the seconds for `count` clips after a warm-up."""
     for _ in islice(clips, 8):
         pass
     start = time.perf_counter()
@@ -127,7 +127,7 @@ def seconds_of(clips: Iterator[np.ndarray], count: int) -> float:
 
 
 def waiting_share(clips: Iterator[np.ndarray], count: int, batch: int, use: Callable[[np.ndarray], Any]) -> float:
-    """The share of the time in which `use`, called with batches, has nothing to do."""
+    """Return the share of time for which `use`, called with batches, waits for clips."""
     for _ in islice(clips, 8):
         pass
     wait_seconds, start = 0.0, time.perf_counter()
@@ -153,7 +153,7 @@ def _run_and_block(run_model: Callable[..., jax.Array], model: Any, video: np.nd
 
 def measure_readers(folder: Path, size: tuple[int, int], clips: int, repeats: int) -> list[dict[str, Any]]:
     video_models()
-    before = _resident(psutil.Process())  # with all that is imported, before anything is read
+    before = _resident(psutil.Process())  # after imports, before reading
     name = f"{size[1]} x {size[0]}"
     for i in range(FILES):
         print(f"writing {name}, {i + 1} of {FILES} ...", file=sys.stderr, flush=True)
@@ -215,7 +215,7 @@ def main(argv: list[str]) -> None:
     del argv
     results = []
     for size in SIZES:
-        # Each in a process of its own: what one has freed may not have gone back, and would hide what the next needs.
+        # One process per size: memory that is freed but not returned to the system would hide the use of the next.
         with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
             results += pool.apply(measure_readers, (Path(folder), size, _CLIPS.value, _REPEATS.value))
     print(tables.decode_table(results))

@@ -1,4 +1,4 @@
-"""The tables of docs/evaluation.md, made from the rows that benchmarks.publish_evaluation writes."""
+"""Tables of docs/evaluation.md, from the rows that benchmarks.publish_evaluation writes."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,7 +16,7 @@ from vtcav_jax.runs.evaluation_rows import (
 )
 from vtcav_jax.stats import intervals
 
-TRUTH_AXES = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
+TRUTH_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 MAIN_NETWORKS = ("worlds_swin", "worlds_cnn")
 WELL_KNOWN_METHODS = (
     "gradcam",
@@ -30,56 +30,64 @@ WELL_KNOWN_METHODS = (
 
 
 def methods_table(rows: list[dict]) -> str:
-    """Every method at its best stage on each network."""
+    """Return the scores of each method at its best stage, by network."""
     rows = [row for row in rows if row["part"] == "maps"]
-    by_half = "its stage chosen on half of the clips, judged on the other"
-    head = ("network", "method", "stage", "truth (95 %)", by_half, *TRUTH_AXES, "forward passes", "ms a clip")
+    cross_validated = "CHOSEN: stage selected on other clips (95 % CI)"
+    head = (
+        *("network", "method", "stage", "ground-truth score (95 % CI)", cross_validated, *TRUTH_METRICS),
+        *("forward passes", "ms per clip"),
+    )
     body = []
     for network in dict.fromkeys(row["network_name"] for row in rows):
         network_rows = [row for row in rows if row["network_name"] == network]
         for row in _rank_methods(network_rows):
             method_rows = [r for r in network_rows if (r["method"], r["stage"]) == (row["method"], row["stage"])]
-            axes = [_format_mean([r["value"] for r in method_rows if r["metric"] == axis]) for axis in TRUTH_AXES]
-            split_interval = "".join(
+            metrics = [
+                _format_mean([r["value"] for r in method_rows if r["metric"] == metric]) for metric in TRUTH_METRICS
+            ]
+            cross_validated_score = "".join(
                 _format_interval(r)
                 for r in network_rows
                 if (r["method"], r["metric"]) == (row["method"], CROSS_VALIDATED_SCORE)
             )
             cost = row["forward_passes"], f"{1000 * row['seconds']:.3g}"
-            body.append((network, row["method"], row["stage"], _format_interval(row), split_interval, *axes, *cost))
+            body.append(
+                (network, row["method"], row["stage"], _format_interval(row), cross_validated_score, *metrics, *cost)
+            )
     return markdown(head, body)
 
 
 def best_methods_table(rows: list[dict]) -> str:
-    """What nothing beats for as little, and what everyone knows: on the first networks."""
+    """Return the scores on the main networks of the methods on the cost front and of well-known methods."""
     rows = [row for row in rows if row["part"] == "maps"]
     ranked = _best_by_network(rows, MAIN_NETWORKS)
     first = list(ranked[MAIN_NETWORKS[0]].values())
     paid_rows = [score_row for row in first if not (score_row := to_score_row(row)).is_trivial]
     cheapest = [row.method for row in evaluation_figures.cost_front(paid_rows)]
     methods = [row["method"] for row in first if row["method"] in (*cheapest, *WELL_KNOWN_METHODS)]
-    head = ("method, at its best stage", *(f"{name}: truth (95 %)" for name in MAIN_NETWORKS), "forward passes")
+    scores = (f"{name}: ground-truth score (95 % CI)" for name in MAIN_NETWORKS)
+    head = ("method, at its best stage", *scores, "forward passes")
     body = []
     for method in methods:
         method_rows = [ranked[name].get(method) for name in MAIN_NETWORKS]
-        cells = [f"{_format_interval(row)} at {row['stage']}" if row else "not for it" for row in method_rows]
+        cells = [f"{_format_interval(row)} at {row['stage']}" if row else "not applicable" for row in method_rows]
         body.append((method, *cells, ranked[MAIN_NETWORKS[0]][method]["forward_passes"]))
     return markdown(head, body)
 
 
 def other_metrics_table(rows: list[dict]) -> str:
-    """What has no TRUTH: shares of motion, the hand-wired network, and what tells when and not where."""
+    """Return metrics of methods without TRUTH: measures of motion, maps over time only, and W0."""
     rows = [row for row in rows if row["part"] == "maps"]
     where = {(row["network_name"], row["method"]) for row in rows if row["metric"] == MEAN_SCORE}
     body = []
-    for axis in (MOTION_SCORE, "WHEN", ANALYTIC_SCORE):
+    for metric in (MOTION_SCORE, "WHEN", ANALYTIC_SCORE):
         metric_rows = [
-            row for row in rows if row["metric"] == axis and (row["network_name"], row["method"]) not in where
+            row for row in rows if row["metric"] == metric and (row["network_name"], row["method"]) not in where
         ]
         for row in sorted(metric_rows, key=lambda row: (row["network_name"], row["question"], -row["value"])):
             body.append(
                 (
-                    axis,
+                    metric,
                     row["network_name"],
                     row["question"],
                     row["method"],
@@ -87,11 +95,11 @@ def other_metrics_table(rows: list[dict]) -> str:
                     row["forward_passes"],
                 )
             )
-    return markdown(("axis", "network", "question", "method", "value (95 %)", "forward passes"), body)
+    return markdown(("metric", "network", "question", "method", "value (95 % CI)", "forward passes"), body)
 
 
 def metrics_table(rows: list[dict]) -> str:
-    """How well metrics that know no truth put maps in its order, the best on average first."""
+    """Return the rank correlation of each metric with the ground-truth score, by decreasing mean."""
     metric_rows = [row for row in rows if row["part"] == "metrics"]
     questions = list(dict.fromkeys((row["network_name"], row["question"]) for row in metric_rows))
     row_of_key = {(row["metric"], row["infill"], row["network_name"], row["question"]): row for row in metric_rows}
@@ -101,7 +109,7 @@ def metrics_table(rows: list[dict]) -> str:
         for metric_key in metric_keys
     }
     metric_keys.sort(key=lambda kind: -sum(row["spearman"] for row in rows_of_metric[kind]) / len(rows_of_metric[kind]))
-    head = ("metric", "filled with", *(f"{network}, {world}" for network, world in questions))
+    head = ("metric", "infill", *(f"{network}, {question}" for network, question in questions))
     body = []
     for metric_key in metric_keys:
         cells = [
@@ -113,17 +121,17 @@ def metrics_table(rows: list[dict]) -> str:
 
 
 def concepts_table(rows: list[dict]) -> str:
-    """What each procedure finds of the causes, and of what is none."""
+    """Return AUROC, power and false-positive rate of each concept test."""
     concept_rows = [row for row in rows if row["part"] == "concepts" and row["clip_type"] == "both"]
     measures = ("AUROC", "POWER", "FALSE_POSITIVES", "POWER_AT_5")
     head = (
         "network",
         "stage",
-        "procedure",
-        "AUROC",
-        "causes found",
-        "found of what is none",
-        "causes found at 5 % of that",
+        "method",
+        "AUROC (95 % CI)",
+        "power",
+        "false-positive rate",
+        "power at a false-positive rate of 5 %",
     )
     body = []
     for key in dict.fromkeys((row["network_name"], row["stage"], row["protocol"]) for row in concept_rows):
@@ -136,25 +144,25 @@ def concepts_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
-def kernels_table(rows: list[dict]) -> str:
-    """What the kernels of pyramids are worth, the mean over questions; of each the worst and the best one."""
-    kernel_rows = [
+def channels_table(rows: list[dict]) -> str:
+    """Return the scores of pyramid channels: mean, minimum and maximum over questions."""
+    channel_rows = [
         row for row in rows if row["part"] == "maps" and row["metric"] in (ABLATION_SCORE, SELECTIVITY_SCORE)
     ]
     body = []
-    for key in dict.fromkeys((row["network_name"], row["stage"], row["method"]) for row in kernel_rows):
-        key_rows = [row for row in kernel_rows if (row["network_name"], row["stage"], row["method"]) == key]
+    for key in dict.fromkeys((row["network_name"], row["stage"], row["method"]) for row in channel_rows):
+        key_rows = [row for row in channel_rows if (row["network_name"], row["stage"], row["method"]) == key]
         cells = []
-        for axis in (ABLATION_SCORE, SELECTIVITY_SCORE):
-            values = [row["value"] for row in key_rows if row["metric"] == axis]
+        for metric in (ABLATION_SCORE, SELECTIVITY_SCORE):
+            values = [row["value"] for row in key_rows if row["metric"] == metric]
             cells.append(f"{_format_mean(values)} ({min(values):.2f} to {max(values):.2f})")
         body.append((*key, *cells, max(row["forward_passes"] for row in key_rows)))
     return markdown(
         (
             "network",
             "stage",
-            "kernels",
-            *(f"{a}, of the questions" for a in (ABLATION_SCORE, SELECTIVITY_SCORE)),
+            "channels",
+            *(f"{metric}: mean (minimum to maximum)" for metric in (ABLATION_SCORE, SELECTIVITY_SCORE)),
             "forward passes",
         ),
         body,
@@ -162,8 +170,7 @@ def kernels_table(rows: list[dict]) -> str:
 
 
 def seeds_table(rows: list[dict]) -> str:
-    """The same methods, each at the stage that is best on the first network, on networks of one recipe and several
-    seeds: a table for each recipe."""
+    """Return one table per recipe: methods at their best stage on the first network, on networks of several seeds."""
     parts = dict.fromkeys(row["part"] for row in rows if row["part"].startswith("seeds"))
     return "\n\n".join(_seed_table([row for row in rows if row["part"] == part]) for part in parts)
 
@@ -180,12 +187,12 @@ def _seed_table(rows: list[dict]) -> str:
     for first in evaluation_figures.best_stage_per_method(evaluation_figures.overall_scores(truths, networks[0])):
         method_rows = [row for name in networks if (row := row_of_key.get((name, first.method, first.stage)))]
         if len(method_rows) < len(networks):
-            continue  # not for all of them
+            continue  # does not apply to all networks
         values = [row["value"] for row in method_rows]
         body.append(
             (first.method, first.stage, f"{max(values) - min(values):.2f}", *map(_format_interval, method_rows))
         )
-    return markdown(("method", "stage", "apart", *networks), body)
+    return markdown(("method", "stage", "maximum - minimum", *networks), body)
 
 
 def to_score_row(row: dict) -> MethodScoreRow:
@@ -193,7 +200,7 @@ def to_score_row(row: dict) -> MethodScoreRow:
 
 
 def _best_by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dict[str, dict]]:
-    """Of each network the best row of each method."""
+    """Return the best row of each method, by network."""
     return {
         name: {r["method"]: r for r in _rank_methods([r for r in rows if r["network_name"] == name])}
         for name in networks
@@ -201,7 +208,7 @@ def _best_by_network(rows: list[dict], networks: Sequence[str]) -> dict[str, dic
 
 
 def _rank_methods(rows: list[dict]) -> list[dict]:
-    """TRUTH of each method at its best stage, over all questions or the only one, of one network."""
+    """Return the TRUTH rows of each method at its best stage on one network, sorted by decreasing score."""
     truth_rows = [to_score_row(row) for row in rows if row["metric"] == MEAN_SCORE]
     return (
         [

@@ -1,6 +1,6 @@
-"""How fast is a forward pass, what share of the hardware's peak does it reach, and how does torchvision compare?
+"""Benchmark forward passes against torchvision, and their share of the hardware's peak.
 
-  python benchmarks/forward.py                       the shapes that fit this machine
+  python benchmarks/forward.py                       standard shapes for this kind of device
   python benchmarks/forward.py --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
 
 Writes benchmarks/results/forward_BACKEND.jsonl and its table.
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs its part of a GPU's memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
@@ -24,10 +24,12 @@ from vtcav_jax import models
 
 _PRESET = flags.DEFINE_string("preset", None, "one network instead of the standard rows")
 _CLIP = flags.DEFINE_list("clip", ["16", "224", "224"], "frames, height, width; with --preset")
-_BATCH = flags.DEFINE_integer("batch", 1, "clips at once; with --preset", lower_bound=1)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the arithmetic; with --preset")
-_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each", lower_bound=2)
-_LARGEST = flags.DEFINE_boolean("largest_batch", None, "search the largest batch that fits; default: on a GPU")
+_BATCH = flags.DEFINE_integer("batch", 1, "batch size; with --preset", lower_bound=1)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "data type; with --preset")
+_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation", lower_bound=2)
+_LARGEST = flags.DEFINE_boolean(
+    "largest_batch", None, "search for the largest batch size that fits; default: only on a GPU"
+)
 
 # preset, (frames, height, width), clips, dtype
 ROWS_CPU = [
@@ -80,7 +82,7 @@ def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, 
 
 
 def largest_batch(model, clip: tuple[int, ...]) -> int:
-    """Doubles the batch until memory runs out."""
+    """Double the batch size until memory runs out, and return the last that fits."""
     batch = 1
     while True:
         try:

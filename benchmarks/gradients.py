@@ -1,4 +1,4 @@
-"""What do gradients at several stages cost, in units of a forward pass?
+"""Benchmark gradients at several stages, relative to a forward pass and to torch autograd.
 
   python benchmarks/gradients.py
 
@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs its part of a GPU's memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
@@ -23,7 +23,7 @@ from benchmarks.torchvision_peer import TorchvisionPeer
 from vtcav_jax import models, tap
 from weights_conversion import torch_reference
 
-_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each", lower_bound=2)
+_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation", lower_bound=2)
 
 LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
 TARGET = 7

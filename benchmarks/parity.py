@@ -1,10 +1,10 @@
-"""How much does each network differ from its reference, at every stage?
+"""Compare each network with its reference implementation at every stage.
 
-  python -m benchmarks.parity                      every network, one clip at its own size
-  python -m benchmarks.parity --preset=mfnet       one of them, without writing
+  python -m benchmarks.parity                      every network, one clip of its standard size
+  python -m benchmarks.parity --preset=mfnet       one network, without writing results
 
-All parameters of a network are drawn at random under the names and shapes of its public state dict, and both sides get
-the same. The reference is torchvision's network or, where there is none, that of `tests/support/torch_networks.py`.
+All parameters are random, with the names and shapes of the public state dict, and the same on both sides. The
+reference is torchvision's network or, where there is none, that of `tests/support/torch_networks.py`.
 Writes benchmarks/results/parity_BACKEND.jsonl and its table.
 """
 
@@ -28,7 +28,7 @@ from weights_conversion import convert
 
 _PRESET = flags.DEFINE_enum("preset", None, sorted(set(PRESET_OF_CHECKPOINT.values())), "one network instead of all")
 
-FRAMES = {"s3d": 32}  # the values of all stages of 128 frames, from both networks, would take 8 GiB
+FRAMES = {"s3d": 32}  # with 128 frames the activations of both networks would take 8 GiB
 
 
 def measure_parity(key: str) -> dict[str, Any]:
@@ -61,9 +61,8 @@ def measure_parity(key: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    keys = {
-        preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())
-    }  # of I3D's two the first, which torch states
+    # I3D has two checkpoints; reversed, so that the first, which is for torch, takes precedence
+    keys = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
     presets = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESET_OF_CHECKPOINT.values()))
     results = [measure_parity(keys[preset]) for preset in presets]
     print(tables.parity_table(results))

@@ -1,4 +1,4 @@
-"""Publishes results of --task=evaluate_methods: tables and figures of the pages, and the scores that the package ships.
+"""Publish results of --task=evaluate_methods: tables and figures of the docs, and the scores in the package.
 
   python main.py --flagfile=flagfiles/evaluate_methods.flags
   python main.py --flagfile=flagfiles/evaluate_methods_budgets.flags
@@ -7,8 +7,8 @@
   python -m benchmarks.publish_evaluation --run=runs/evaluation --budgets=runs/evaluation_budgets \\
       --seeds=runs/evaluation_seeds,runs/evaluation_seeds_cnn
 
-Reads the tables of the runs. Writes benchmarks/results/evaluation_BACKEND.jsonl, the tables of the pages, the README's
-figures, and vtcav_jax/evaluation/published_scores.csv, from which pages with maps say how far a method can be trusted.
+Reads the tables of the runs. Writes benchmarks/results/evaluation_BACKEND.jsonl, the tables of the docs, the README's
+figures, and vtcav_jax/evaluation/published_scores.csv, which report pages with maps cite.
 """
 
 import csv
@@ -31,12 +31,12 @@ from vtcav_jax.runs.tables import read_rows
 _BUDGETS = flags.DEFINE_string(
     "budgets",
     "runs/evaluation_budgets",
-    "the folder of a run of flagfiles/evaluate_methods_budgets.flags; empty: no large budgets",
+    "run folder of flagfiles/evaluate_methods_budgets.flags; empty: no large budgets",
 )
 _SEEDS = flags.DEFINE_list(
-    "seeds", [], "the folders of runs of flagfiles/evaluate_methods_seeds*.flags, a table each; none: no table of seeds"
+    "seeds", [], "run folders of flagfiles/evaluate_methods_seeds*.flags, one table each; empty: no table of seeds"
 )
-_RUN = flags.DEFINE_string("run", "runs/evaluation", "the folder of a run of flagfiles/evaluate_methods.flags")
+_RUN = flags.DEFINE_string("run", "runs/evaluation", "run folder of flagfiles/evaluate_methods.flags")
 
 
 def main(argv: list[str]) -> None:
@@ -82,7 +82,7 @@ def _read_scores(run: str) -> Sequence[MethodScoreRow]:
 
 
 def round_value(value: object) -> object:
-    """To four digits; None for what is not known."""
+    """Round floats to four significant digits; NaN and infinity become None."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.4g}") if math.isfinite(value) else None

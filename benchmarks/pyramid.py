@@ -1,9 +1,9 @@
-"""What does a pyramid cost, compared with a forward pass alone, for the networks of the paper?
+"""Benchmark pyramids, relative to a forward pass, for the networks of the paper.
 
   python benchmarks/pyramid.py
 
 Stergiou et al. (2019) report 21 to 70 ms for the backward part through three layers, on two GTX 1080 Ti. Writes
-benchmarks/results/pyramid_BACKEND.jsonl.
+benchmarks/results/pyramid_BACKEND.jsonl and its table.
 """
 
 import os
@@ -25,12 +25,12 @@ from vtcav_jax import models, pyramid
 from vtcav_jax.attribution import Class, prepare_explanation
 from vtcav_jax.pyramid import Selection
 
-_REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each", lower_bound=2)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each computation", lower_bound=2)
 _NETWORKS = flags.DEFINE_list(
     "networks", ["mfnet", "i3d", "resnet3d_50", "resnet3d_101", "resnet3d_152", "resnext3d_101"], "presets"
 )
 
-KERNELS, DEPTH, SIDE = 32, 3, 112
+CHANNELS, DEPTH, SIDE = 32, 3, 112
 
 
 def measure_preset(preset: str, repeats: int) -> dict:
@@ -40,7 +40,7 @@ def measure_preset(preset: str, repeats: int) -> dict:
     clip = (min(clip_spec.frames, 16), SIDE, SIDE)
     random = np.random.default_rng(0)
     video = jnp.asarray(random.normal(size=(1, *clip, 3)).astype(np.float32))
-    target, selection = Class(0), Selection("top", float(KERNELS), KERNELS)
+    target, selection = Class(0), Selection("top", float(CHANNELS), CHANNELS)
     stages = pyramid.pyramid_levels(prepare_explanation(model, video, target), None, DEPTH)
     forward = jax.jit(lambda m, v: m(v))
     calls: dict[str, Callable[[], object]] = {

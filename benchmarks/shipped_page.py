@@ -1,4 +1,4 @@
-"""Writes docs/shipped.md: the gates of the networks that ship, and the accuracy of trainings with other seeds.
+"""Write docs/shipped.md: the gates of the shipped networks, and the accuracy of trainings with other seeds.
 
   python -m benchmarks.shipped_page --runs=runs/seed_0,runs/seed_1,runs/seed_2
 
@@ -18,37 +18,44 @@ from absl import app, flags
 from benchmarks import tables, write_tables
 from vtcav_jax import models, worlds
 
-_RUNS = flags.DEFINE_list("runs", [], "folders of trainings by flagfiles/recipes/train_worlds.flags with several seeds")
-_NETWORKS = flags.DEFINE_list("networks", [], "those whose gates are measured; all that ship if there is none")
-_CLIPS = flags.DEFINE_integer("gate_clips", 1000, "clips that the gates are measured on", lower_bound=2)
+_RUNS = flags.DEFINE_list("runs", [], "run folders of flagfiles/recipes/train_worlds.flags with several seeds")
+_NETWORKS = flags.DEFINE_list("networks", [], "networks whose gates are measured; empty: all shipped networks")
+_CLIPS = flags.DEFINE_integer("gate_clips", 1000, "number of clips for measuring gates", lower_bound=2)
 
-SEED = 3  # of clips that no training and no check of a training has seen
-SEEDS = "Seeds of the training"
-ABOUT = """# The networks that ship
+SEED = 3  # differs from the seeds of clips in training and validation
+SEEDS = "Training seeds"
+ABOUT = """# Shipped networks
 
-`python -m benchmarks.shipped_page` writes this page. `worlds_swin` is trained by
-`flagfiles/recipes/train_worlds.flags`, and `worlds_cnn` by `flagfiles/recipes/train_worlds_cnn.flags`; both answer four
-questions about the same clips, each with a classification head of its own. The other recipes are in the same folder:
+`python -m benchmarks.shipped_page` writes this page. All shipped networks are trained on clips of *synthetic worlds*,
+in which labelled *factors* (shape, direction, ...) are drawn independently, except in the shortcut world below. A
+network has one classification head for each *question*: a factor, or a combination of factors, that it classifies.
 
+- `worlds_swin` and `worlds_cnn` answer four questions about the same clips. Recipes: `train_worlds.flags` and
+  `train_worlds_cnn.flags`, in `flagfiles/recipes/` like those below.
 - `worlds_shortcut_swin` and `worlds_shortcut_cnn` (`train_worlds_shortcut.flags`, `train_worlds_shortcut_cnn.flags`)
-  are asked for the direction, but rely on the colour of a corner that is correlated with it. Where it is not, they are
-  right in one clip of four.
-- `worlds_events_swin` and `worlds_events_cnn` (the order of two flashes, and questions with two causes each) are
-  trained in three steps: `train_worlds_events.flags` or `train_worlds_events_cnn.flags`, then the recipes of the same
-  name that end in `_further` and `_last`.
-- `worlds_dots_swin` and `worlds_dots_cnn` (a form that only moving dots show) are trained in two steps:
-  `train_worlds_dots.flags` or `train_worlds_dots_cnn.flags`, then the recipe that ends in `_further`.
+  classify the direction, but rely on the colour of a corner that is correlated with it. Where it is not, they are
+  right in one clip of four, which is chance.
+- `worlds_events_swin` and `worlds_events_cnn` classify the order of two flashes, and answer questions with two causes.
+  They are trained in three steps: `train_worlds_events.flags` or `train_worlds_events_cnn.flags`, then the recipes of
+  the same name that end in `_further` and `_last`.
+- `worlds_dots_swin` and `worlds_dots_cnn` classify a form that is visible only through the motion of dots. They are
+  trained in two steps: `train_worlds_dots.flags` or `train_worlds_dots_cnn.flags`, then the recipe that ends in
+  `_further`.
 
-The comments in each flagfile say what the training needs. The *gates* below show that each head relies on its cause:
-when a factor is drawn again, the head's answer must change where the answer of the cause changes (at most 3 %
-unchanged), and must stay where that stays (at least 97 % unchanged).
+The comments in each flagfile list the resources that training needs.
+
+The *gates* below verify that each head relies on its cause. A factor is redrawn in each clip, and the tables list the
+share of clips whose prediction stays the same: at most 3 % where the correct answer changes, and at least 97 % where it
+does not. *Stable clips* are those whose prediction changes in none of the latter tests. The other rows list the share
+of unchanged predictions when frames are reversed, shuffled or frozen, and the loss of margin when an object is removed.
+The *margin* is the logit of the correct class minus the largest other logit of the head.
 """
 
 
 def main(argv: list[str]) -> None:
     del argv
     page = write_tables.ROOT / "docs" / "shipped.md"
-    parts = parse_sections(page.read_text(encoding="utf-8"))  # what is not measured now stays as it was measured
+    parts = parse_sections(page.read_text(encoding="utf-8"))  # sections that are not measured now are kept
     bundles = models.shipped_networks()
     for name in _NETWORKS.value or bundles:
         network, trained_on = models.load(name), models.read_metadata(bundles[name])["source"]["videos"]
@@ -64,7 +71,8 @@ def main(argv: list[str]) -> None:
         parts[name] = f"```\n{measured_gates.table()}\n```\n"
     if _RUNS.value:
         parts[SEEDS] = (
-            f"Accuracy of `worlds_swin`, trained with several seeds, on held-out clips.\n\n{seed_table(_RUNS.value)}\n"
+            f"Accuracy of `worlds_swin` on held-out clips, trained with different seeds, with 95 % CI over clips.\n\n"
+            f"{seed_table(_RUNS.value)}\n"
         )
     order = [*sorted(bundles, key=lambda name: (name.count("_"), name)), SEEDS]
     chapters = [f"## {title}\n\n{parts[title]}" for title in order if title in parts]
@@ -73,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse_sections(page: str) -> dict[str, str]:
-    """By title."""
+    """Return the sections of the page by title."""
     chapters = (part.split("\n\n", 1) for part in page.split("\n## ")[1:])
     return {title: text.rstrip("\n") + "\n" for title, text in chapters}
 

@@ -1,4 +1,4 @@
-"""Tables of speed and of agreement with other implementations, made from the rows in benchmarks/results."""
+"""Tables of speed and of agreement with other implementations, from the rows in benchmarks/results."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -29,7 +29,7 @@ def format_ratio(row: dict, key: str) -> str:
 def forward_table(rows: list[dict]) -> str:
     head = (
         *("network", "clips", "arithmetic", "forward: median (10 % to 90 %)", "clips/s", "compile", "temporary memory"),
-        *("GFLOP", "of the matmul peak", "faster than torchvision", "than torch.compile", "largest difference"),
+        *("GFLOP", "share of matmul peak", "speed-up over torchvision", "over torch.compile", "largest difference"),
     )
     body = [
         (
@@ -49,8 +49,8 @@ def forward_table(rows: list[dict]) -> str:
 
 def gradients_table(rows: list[dict]) -> str:
     head = (
-        *("network", "clips", "arithmetic", "what", "median (10 % to 90 %)", "in forward passes", "compile"),
-        *("temporary memory", "GFLOP", "of the matmul peak", "faster than torch autograd", "largest difference"),
+        *("network", "clips", "arithmetic", "computation", "median (10 % to 90 %)", "time / forward pass", "compile"),
+        *("temporary memory", "GFLOP", "share of matmul peak", "speed-up over torch autograd", "largest difference"),
     )
     body = [
         (
@@ -73,8 +73,9 @@ def gradients_table(rows: list[dict]) -> str:
 
 def decode_table(rows: list[dict]) -> str:
     head = (
-        *("files", "read by", "clips/s (slowest run)", "than decoding all frames", "memory", "of the workers"),
-        *("an accelerator waits", "a model on this machine waits", "largest difference"),
+        *("video size", "reader", "clips/s (slowest run)", "speed-up over decoding all frames"),
+        *("memory of the main process", "memory of the workers", "accelerator idle", "model on this machine idle"),
+        "largest difference",
     )
     body = [
         (
@@ -90,24 +91,29 @@ def decode_table(rows: list[dict]) -> str:
 
 
 def tcav_table(rows: list[dict]) -> str:
-    head = ("what", "who", "clips or vectors", "time", "times ours", "each clip forward", "largest difference", "more")
+    head = (
+        *("task", "implementation", "clips or vectors", "time", "time / ours", "forward passes per clip"),
+        *("largest difference", "notes"),
+    )
     body = []
     for r in rows:
         more = []
         if r.get("extrapolated"):
             more.append("extrapolated from 3 vectors")
         if "times_ours_without_products" in r:
-            more.append(f"{r['times_ours_without_products']:.0f}x without our products")
+            more.append(f"{r['times_ours_without_products']:.0f}x without the time of our products")
         if "first_s" in r:
-            more.append(f"{format_seconds(r['first_s'])} with compilation")
+            more.append(f"{format_seconds(r['first_s'])} including compilation")
         if "backwards_per_target" in r:
-            more.append(f"{r['backwards_per_target']:.0f} backward per target")
+            more.append(
+                f"{r['backwards_per_target']:.0f} backward pass{'es' * (r['backwards_per_target'] != 1)} per target"
+            )
         if "times_bare" in r:
-            more.append(f"{r['times_bare']:.2f}x its bare passes ({format_seconds(r['bare_s'])}), {r['tests']} tests")
+            more.append(f"{r['times_bare']:.2f}x the passes alone ({format_seconds(r['bare_s'])}), {r['tests']} tests")
         if "peak_mib" in r:
-            more.append(f"{r['peak_mib']} MiB at its peak")
+            more.append(f"peak memory {r['peak_mib']} MiB")
         if "times_fewer_clips" in r:
-            more.append(f"{r['times_fewer_clips']:.2f}x that of a quarter of the clips")
+            more.append(f"{r['times_fewer_clips']:.2f}x the peak with a quarter of the clips")
         ratio = f"{r['times_ours']:.0f}x" if "times_ours" in r else ""
         what, who = (r["part"], r["what"]) if r["part"] == "vectors" else (r["what"], r.get("who", "ours"))
         what = "465 vectors of 100,000 features" if r["part"] == "vectors" else what
@@ -119,8 +125,8 @@ def tcav_table(rows: list[dict]) -> str:
 
 def attribution_table(rows: list[dict]) -> str:
     head = (
-        *("network", "clips", "what", "median (10 % to 90 %)", "maps/s", "first call", "against", "faster"),
-        *("largest difference", "in units of one Grad-CAM"),
+        *("network", "clips", "maps", "median (10 % to 90 %)", "maps/s", "first call", "compared with", "speed-up"),
+        *("largest difference", "time / one Grad-CAM"),
     )
     body = [
         (
@@ -170,10 +176,10 @@ def pyramid_table(rows: list[dict]) -> str:
         "clip",
         "GFLOP",
         "levels",
-        "kernels",
-        "forward",
-        "pyramid, forward included",
-        "in forwards",
+        "channels",
+        "forward pass",
+        "pyramid, including forward pass",
+        "time / forward pass",
         "first call",
     )
     body = [

@@ -1,11 +1,11 @@
-"""What does Video-TCAV cost compared with captum and scikit-learn, with its own passes through the network, in memory?
+"""Benchmark Video-TCAV against captum, scikit-learn and its own bare passes, in time and memory.
 
   python -m benchmarks.tcav
 
-Four questions, each in its own process: one concept vector per pair of sets, on the same arrays; a whole experiment on
-the same network and clips; the whole command relative to its forward and backward passes alone; peak memory with four
-times as many clips. Results are compared before they are timed. Writes benchmarks/results/tcav_BACKEND.jsonl and its
-table.
+There are four parts, each in its own process: one concept vector per pair of sets, on the same arrays; a whole
+experiment on the same network and clips; the whole command relative to its forward and backward passes alone; peak
+memory with four times as many clips. Implementations must agree before they are timed. Writes
+benchmarks/results/tcav_BACKEND.jsonl and its table.
 """
 
 import json
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs its part of a GPU's memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
@@ -53,19 +53,19 @@ from vtcav_jax.worlds import make_clips
 from weights_conversion import torch_reference
 
 _PARTS = ("vectors", "experiment", "overhead", "memory")
-_ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "measure these only; the rows of the others stay as they were")
+_ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "parts to measure; rows of the other parts are kept")
 _SETS = flags.DEFINE_integer(
-    "most_sets", 20, "random sets of the larger experiment; captum needs minutes", lower_bound=2
+    "most_sets", 20, "random sets of the larger experiment; captum takes minutes", lower_bound=2
 )
-_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of ours", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "timed runs of this package", lower_bound=1)
 
 FEATURES, SETS, PER_SET, TARGETS = 100_000, 31, 50, 50
-PEERS_TIMED = 3  # vectors; the others are extrapolated
+PEERS_TIMED = 3  # vectors; the time of all is extrapolated
 L2 = 0.01
 
 PRESET, CLIP, CLASS = "video_swin_t_k400", (16, 112, 112), 7
 STAGES = ("layers.1", "layers.2", "layers.3")
-FULL_SIZE_CLIP = (16, 224, 224)  # where a whole command is compared with its passes
+FULL_SIZE_CLIP = (16, 224, 224)  # for the comparison of the whole command with its passes
 PER_CONCEPT = 16
 
 ALL_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
 
 
 def _rows_of_other_parts(measured_parts: set[str]) -> list[dict[str, Any]]:
-    """Rows of parts that were measured before on such a device, without what tells where."""
+    """Return earlier rows of the other parts on this kind of device, without the environment."""
     path = timing.RESULTS / f"tcav_{jax.default_backend()}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = [{k: v for k, v in json.loads(line).items() if k not in timing.environment()} for line in lines]
@@ -99,13 +99,13 @@ def _rows_of_other_parts(measured_parts: set[str]) -> list[dict[str, Any]]:
 
 
 def _run_in_process(function: Callable[..., Any], *args: Any) -> Any:
-    """In a process of its own, which may have workers."""
+    """Run a function in a separate process, which can have workers."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def _time_calls(label: str, function: Callable[[], Any], repeats: int) -> tuple[Any, float, float]:
-    """What came out, the seconds of the first call, which compiles, and the median of the others'."""
+    """Return the result, the seconds of the first call, which compiles, and the median of the other calls."""
     result, seconds = None, []
     for i in range(repeats + 1):
         _say(f"{label}, {i or 'compiling'}")
@@ -119,7 +119,7 @@ def _say(text: str) -> None:
     print(f"{text} ...", file=sys.stderr, flush=True)
 
 
-# One vector per pair of sets, all on the same activations.
+# Part 1: one vector per pair of sets, all on the same activations.
 
 
 def vectors_rows(repeats: int) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
             if name.startswith("scikit"):
                 our_vector = ours.a[k] @ (x - x.mean(0))
                 difference = np.linalg.norm(w - our_vector) / np.linalg.norm(our_vector)
-                assert difference < 1e-4, f"not the same optimum: {difference:.2g} of its length apart"
+                assert difference < 1e-4, f"different optimum: relative difference {difference:.2g}"
                 differences[-1] = float(difference)
         row = _vector_row(name, seconds, 1, len(pairs))
         row |= {"times_ours": round(row["total_s"] / total, 1)}
@@ -180,7 +180,7 @@ def _vector_row(name: str, seconds: Sequence[float], n_timed: int, n_vectors: in
     return {"what": name, "vectors": n_vectors, "total_s": float(f"{total:.4g}"), "extrapolated": n_timed < n_vectors}
 
 
-# A whole experiment: one network, one concept, R random sets, three stages.
+# Part 2: a whole experiment with one network, one concept, R random sets and three stages.
 
 
 def experiment_rows(repeats: int, max_sets: int) -> list[dict[str, Any]]:
@@ -239,11 +239,11 @@ def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-# The whole command: files in, run folder out.
+# Parts 3 and 4: the whole command, from files to a run folder.
 
 
 def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
-    """Two concepts and three random sets as a folder made by hand, and a folder of targets."""
+    """Write a folder of two concepts and three random sets, and a folder of targets."""
     names = ("one", "two", "random_0", "random_1", "random_2")
     clips = make_clips("large", len(names) * per_set + targets, 0).video
     for i, frames in enumerate(np.rint(255 * clips).astype(np.uint8)):
@@ -275,12 +275,12 @@ def _run_experiment(
 
 
 def overhead_rows(repeats: int) -> list[dict[str, Any]]:
-    """The whole command over its bare passes, which are timed before and after each run: machines change."""
+    """Measure the whole command relative to its passes alone, timed before and after each run as the load varies."""
     per_set, targets, batch = 8, 12, 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_corpus(folder, per_set, targets)
-        names = (f"run_{i}" for i in count())  # each its own cache
+        names = (f"run_{i}" for i in count())  # each has its own cache
         _say("whole run, compiling")
         start = time.perf_counter()
         results = _run_experiment(folder, next(names), FULL_SIZE_CLIP, batch_size=batch)
@@ -315,7 +315,7 @@ def overhead_rows(repeats: int) -> list[dict[str, Any]]:
 
 
 def _time_passes(clip: tuple[int, int, int], batch: int) -> tuple[float, float]:
-    """Seconds of a micro-batch forward to the last stage, and of one forward and backward; nothing else around it."""
+    """Return the seconds of a micro-batch forward to the last stage, and of one forward and backward."""
     model = models.make(PRESET)
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
     mesh = Mesh(np.array(jax.local_devices()[:1]), ("b",))

@@ -1,4 +1,4 @@
-"""Concept vectors and whole concept tests with scikit-learn and captum, as their users would run them."""
+"""Concept vectors and concept tests with scikit-learn and captum, called as in their documentation."""
 
 import tempfile
 import warnings
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def sklearn_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
-    """The same objective: mean log-loss and lam/2 |w|^2; scikit-learn's is their sum over examples with C before it."""
+    """Minimise the mean log-loss plus l2/2 |w|^2; scikit-learn's C weights the sum over examples instead."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-7, max_iter=1000)
@@ -17,7 +17,7 @@ def sklearn_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
 
 
 def captum_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
-    del l2  # its own
+    del l2  # captum's classifier has its own regularisation
     import torch
     from captum.concept._utils.classifier import DefaultClassifier
     from torch.utils.data import DataLoader, TensorDataset
@@ -30,7 +30,7 @@ def captum_vector(x: np.ndarray, label: np.ndarray, l2: float) -> np.ndarray:
 
 
 class Captum:
-    """captum's TCAV of the same clips, with its own classifier or with vectors that are given."""
+    """captum's TCAV on the same clips, with its own classifier or with fixed vectors."""
 
     names: ClassVar[dict[str, str]] = {f"layers.{i}": f"features.{2 * i}" for i in range(4)}
 
@@ -65,7 +65,7 @@ class Captum:
 
 
 def _fixed_classifier(fixed: dict[str, np.ndarray]) -> Any:
-    """A classifier that learns nothing: its vector follows from the labels that it is shown."""
+    """Return a classifier class that is not trained: it looks up the vector by the labels of its data."""
     import torch
     from captum.concept import Classifier
 

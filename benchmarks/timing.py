@@ -1,8 +1,8 @@
-"""Time, memory and share of the hardware's peak, measured in one way for all benchmarks.
+"""Measurement of time, memory and share of the hardware's peak for all benchmarks.
 
-Compilation is timed separately. Calls are timed after warm-up, each until its result is ready, on inputs that are
-already on the device. Implementations that are compared run in turn (A B A B ...), so that a change in the machine's
-speed affects them alike, and their ratio is the median over pairs.
+Compilation is timed separately. Calls are timed after warm-up until their result is ready, on inputs that are already
+on the device. Compared implementations run in turn (A B A B ...), so that changes in machine speed affect both, and
+their ratio is the median over pairs.
 """
 
 import json
@@ -31,7 +31,7 @@ MATMULS = ((2048, 2048, 2048), (6272, 192, 768), (1568, 384, 1536), (1568, 1536,
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: its median and its 10th and 90th percentile; what compiling it took, what it needs."""
+    """Seconds of compilation and of calls (median, 10th and 90th percentile), and temporary memory in MiB."""
 
     compile_s: float
     median_s: float
@@ -48,7 +48,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A jax function compiled for its arguments, ready to be called with them."""
+    """A jax function compiled for its arguments, and bound to them."""
 
     call: Callable[[], Any]
     compile_s: float
@@ -66,7 +66,7 @@ def compile_timed(fn: Callable[..., Any], *args: Any) -> Compiled:
 
 
 def time_in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int = 3) -> dict[str, list[float]]:
-    """Seconds of each of `repeats` calls; the functions take turns."""
+    """Return the seconds of `repeats` calls of each function; the functions take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmups + repeats):
         for name, call in calls.items():
@@ -78,33 +78,33 @@ def time_in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warm
 
 
 def measure_alone(fn: Callable[..., Any], *args: Any, repeats: int = 20) -> Timing:
-    """Compiles and times a jax function by itself."""
+    """Compile and time a single jax function."""
     ready = compile_timed(fn, *args)
     return Timing.from_seconds(time_in_turn({"": ready.call}, repeats)[""], ready.compile_s, ready.temp_mib)
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> float:
-    """How many times as long: the median over calls made one after the other."""
+    """Return the median ratio of times over pairs of consecutive calls."""
     return median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def gflop(fn: Callable[..., Any], *args: Any) -> float:
-    """Of one call, as XLA counts it.
+    """Return the GFLOP of one call, as counted by XLA.
 
-    XLA counts the body of a loop once, however often it runs; so this is asked of the program for an accelerator, which
-    is the same arithmetic without the loops over pieces.
+    XLA counts the body of a loop only once, so this uses the program for accelerators, which has the same arithmetic
+    without loops over chunks.
     """
     with mock.patch.object(video_swin, "on_cpu", return_value=False):
         jax.clear_caches()
         cost = jax.jit(fn).lower(*args).cost_analysis()
     jax.clear_caches()
     if cost is None:
-        raise ValueError(f"XLA gives no cost analysis on {jax.default_backend()}")
+        raise ValueError(f"XLA has no cost analysis on {jax.default_backend()}")
     return cost["flops"] / 1e9
 
 
 def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
-    """The best rate of any matrix product of the sizes that occur here (and of a large one on an accelerator), now."""
+    """Measure the highest rate of matrix products of the sizes that occur here (on accelerators, of large ones)."""
     shapes = MATMULS if jax.default_backend() == "cpu" else ((8192, 8192, 8192), (16384, 4096, 4096))
     rates = []
     for m, k, n in shapes:
@@ -114,7 +114,7 @@ def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Where and with what a measurement was made."""
+    """Return device, versions, commit and date of a measurement."""
     versions = {}
     for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
         try:
@@ -142,7 +142,7 @@ def processor() -> str:
 
 
 def write_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
-    """One JSON line per row, in a file per benchmark and kind of device; a new run replaces the old."""
+    """Write one JSON line per row to the file of this benchmark and backend, replacing earlier results."""
     measured_on = environment()
     name = f"{benchmark}_{jax.default_backend()}.jsonl"
     RESULTS.mkdir(exist_ok=True)
@@ -152,11 +152,11 @@ def write_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def as_row(timing: Timing) -> dict[str, Any]:
-    """Rounded to what the spread allows."""
+    """Return the timing as a dictionary, rounded to four significant digits."""
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(timing).items()}
 
 
 def largest_difference(ours: Any, theirs: Any) -> float:
-    """Relative to the largest value: both sides of a comparison must produce the same numbers."""
+    """Return the maximum absolute difference, relative to the maximum absolute value of `theirs`."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())

@@ -1,4 +1,4 @@
-"""torchvision's Video Swin with our weights, as a user would run it: eager, and compiled where that works."""
+"""torchvision's Video Swin with our weights: eager, and compiled where torch.compile works."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from weights_conversion import torch_reference
 
 
 class TorchvisionPeer:
-    """The network of a preset on the same device, and a clip on it."""
+    """torchvision's network for a preset, and clips, on the same kind of device as jax."""
 
     def __init__(self, preset: str, model: Any, video: np.ndarray, dtype: str):
         import torch
@@ -31,8 +31,8 @@ class TorchvisionPeer:
             return self._synchronised(self.network(self.video))
 
     def compile(self) -> tuple[Callable[[], Any], float] | None:
-        """The compiled call and the seconds that compiling took; None where torch.compile cannot."""
-        self.torch.compiler.reset()  # else a second shape is compiled for any shape, which takes it ten minutes
+        """Return the compiled call and the seconds of compilation; None if torch.compile fails."""
+        self.torch.compiler.reset()  # else a second shape triggers dynamic-shape compilation (10 min)
         network = self.torch.compile(self.network, dynamic=False)
 
         def call() -> Any:
@@ -42,13 +42,13 @@ class TorchvisionPeer:
         start = time.perf_counter()
         try:
             call()
-        except Exception as error:  # whatever torch's compiler raises; no reason to lose the other rows
+        except Exception as error:  # torch's compiler can raise anything; keep the other rows
             print(f"torch.compile failed: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
             return None
         return call, time.perf_counter() - start
 
     def gradients(self, stages: tuple[str, ...], target: int) -> dict[str, Any]:
-        """One forward and one backward, with hooks: what captum's layer gradients do, but for all stages at once."""
+        """Return gradients at all stages from one forward and backward pass with hooks, as captum's layer gradients."""
         self.network.requires_grad_(False)
         logits, seen = torch_reference.run_swin(self.network, self.video.permute(0, 2, 3, 4, 1).requires_grad_())
         stage_gradients = self.torch.autograd.grad(logits[:, target].sum(), [seen[name] for name in stages])
@@ -62,7 +62,7 @@ class TorchvisionPeer:
 
 
 def to_torch_layout(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Our parameters under the official names and in torch's layout."""
+    """Return our parameters under the official names and in torch's layout."""
     axes = {1: (0,), 2: (1, 0), 5: (4, 3, 0, 1, 2)}
     out = {}
     for name, array in arrays.items():

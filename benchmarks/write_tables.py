@@ -1,4 +1,7 @@
-"""Writes the tables of the pages from the files in benchmarks/results: `python -m benchmarks.write_tables`."""
+"""Write the tables of README.md and docs/ from the files in benchmarks/results.
+
+python -m benchmarks.write_tables
+"""
 
 import json
 from collections.abc import Callable
@@ -27,14 +30,14 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:best": evaluation_tables.best_methods_table,
     "evaluation:others": evaluation_tables.other_metrics_table,
     "evaluation:metrics": evaluation_tables.metrics_table,
-    "evaluation:kernels": evaluation_tables.kernels_table,
+    "evaluation:channels": evaluation_tables.channels_table,
     "evaluation:seeds": evaluation_tables.seeds_table,
     "evaluation:concepts": evaluation_tables.concepts_table,
 }
 
 
 def render_results(name: str) -> str:
-    """Every device's table, each under a line that says where it was measured; BENCHMARK, or BENCHMARK:TABLE."""
+    """Return the table BENCHMARK or BENCHMARK:TABLE of each device, below a line with device and versions."""
     parts = []
     for path in sorted(RESULTS.glob(f"{name.partition(':')[0]}_*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -48,7 +51,7 @@ def render_results(name: str) -> str:
 
 
 def fill_tables(text: str) -> str:
-    """`text` with what stands between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+    """Replace the text between `<!-- table: NAME -->` and `<!-- end -->` by the current tables."""
     for name in TABLE_WRITERS:
         start, end = f"<!-- table: {name} -->", "<!-- end -->"
         before, _, rest = text.partition(start)
@@ -60,7 +63,7 @@ def fill_tables(text: str) -> str:
 
 
 def update_pages() -> str:
-    """Writes the tables; returns the pages' names."""
+    """Write the tables of all pages and return the names of the pages."""
     for page in PAGES_WITH_TABLES:
         page.write_text(fill_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
     return ", ".join(str(page.relative_to(ROOT)) for page in PAGES_WITH_TABLES)

@@ -245,11 +245,11 @@ def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
     (row,) = (
         r for r in published_scores() if (r.method, r.network_name, r.stage) == ("attn_lrp", "worlds_swin", "video")
     )
-    assert f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f}) on a Video Swin" in said and "3D CNN" in said
+    assert f"{row.value:.2f} (95 % CI {row.low:.2f} to {row.high:.2f}) on a Video Swin" in said and "3D CNN" in said
     assert (
         "at norm on a Video Swin" in trust_sentence("gradcam", "layers.3") and trust_sentence("unknown", "video") == ""
     )
-    assert "the last on a 3D CNN" in trust_sentence("gradcam", "layers.3")
+    assert "the last stage, on a 3D CNN" in trust_sentence("gradcam", "layers.3")
 
 
 def test_stages_whose_windows_span_the_frame_are_named():

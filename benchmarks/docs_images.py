@@ -1,0 +1,105 @@
+"""Write the pictures of README and docs into docs/images: `python -m benchmarks.docs_images`.
+
+The figures of Video-TCAV come from a run of `vtcav quickstart` (about a minute), the maps from the shipped network, and
+the chart of speed from benchmarks/results.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import vtcav_jax as vtcav
+from benchmarks.write_tables import RESULTS, ROOT
+
+IMAGES = ROOT / "docs" / "images"
+QUICKSTART_FIGURES = {
+    "depth_direction_left_left.svg": "left.svg",
+    "depth_direction_left_right.svg": "right.svg",
+    "depth_shape_ring_left.svg": "shape.svg",
+}
+MAP_SEED = 7  # of the two clips
+
+
+def write_maps() -> None:
+    """Write two clips with the maps of two methods, as the tutorial makes them."""
+    network = vtcav.load("worlds_swin")
+    clips = vtcav.worlds.make_clips("small", n=2, seed=MAP_SEED)
+    lrp = vtcav.attribute(network, clips.frames, target="direction", method="attn_lrp")
+    cam = vtcav.attribute(network, clips.frames, target="direction", method="hirescam", stage="layers.0")
+    vtcav.save_animation(IMAGES / "maps.webp", clips.frames, lrp, cam)
+
+
+def write_tcav_figures() -> None:
+    """Copy figures from the report page of a quickstart run."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "vtcav_jax", "quickstart", f"--run={folder}/quickstart"], check=True)
+        figures = Path(folder) / "quickstart" / "tcav" / "report" / "figures"
+        for source, name in QUICKSTART_FIGURES.items():
+            shutil.copy(figures / source, IMAGES / name)
+
+
+def speed_ratios() -> list[tuple[str, float]]:
+    """Return what was compared, and how many times faster ours was in the same run."""
+
+    def row(benchmark: str, **fields: Any) -> dict[str, Any]:
+        lines = (RESULTS / f"{benchmark}_cpu.jsonl").read_text(encoding="utf-8").splitlines()
+        (match,) = (
+            entry for entry in map(json.loads, lines) if all(entry.get(key) == value for key, value in fields.items())
+        )
+        return match
+
+    swin = {"preset": "video_swin_t_k400"}
+    tcav = {"part": "experiment", "what": "1 concept, 20 random sets, 3 stages", "who": "captum 0.9.0"}
+    return [
+        ("465 concept vectors / scikit-learn", row("tcav", what="scikit-learn, lbfgs")["times_ours"]),
+        ("decoding 720p video / decoding all frames", _decode_ratio(row)),
+        ("TCAV, 352 clips, Swin-T / captum", row("tcav", **tcav)["times_ours"]),
+        ("Grad-CAM, CNN / pytorch-grad-cam", row("attribution", what="Grad-CAM")["ratio"]),
+        ("LRP epsilon, CNN / zennit", row("attribution", what="LRP, epsilon")["ratio"]),
+        ("forward pass, Swin-T / torchvision", row("forward", **swin, clip=[32, 224, 224])["torchvision_ratio"]),
+        ("gradients at every stage, Swin-T / torch", row("gradients", what="every stage")["torchvision_ratio"]),
+        ("forward pass, tiny Swin / torchvision", row("forward", preset="video_swin_tiny")["torchvision_ratio"]),
+        ("integrated gradients, CNN / captum", row("attribution", what="integrated gradients, 16 nodes")["ratio"]),
+    ]
+
+
+def _decode_ratio(row: Any) -> float:
+    return row("decode", video="1280 x 720", reader="ours, 2 workers")["times_all_frames"]
+
+
+def write_speed_chart() -> None:
+    """Draw the ratios as bars on a logarithmic scale."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams |= {"svg.hashsalt": "vtcav", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
+    names, ratios = zip(*reversed(speed_ratios()))
+    figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    bars = axes.barh(names, [ratio - 1 for ratio in ratios], left=1, height=0.65)
+    for bar, ratio in zip(bars, ratios):
+        bar.set_color("#3b7dd8" if ratio >= 1 else "#c65102")
+        place = (max(ratio, 1), bar.get_y() + bar.get_height() / 2)
+        axes.annotate(f"{ratio:.3g}×", place, (5, 0), textcoords="offset points", va="center")
+    axes.set_xscale("log")
+    axes.set_xlim(0.7, 300)
+    axes.set_xticks([1, 2, 5, 10, 100], ["1×", "2×", "5×", "10×", "100×"])
+    axes.minorticks_off()
+    axes.axvline(1, color="0.4", linewidth=1)
+    axes.set_xlabel("speed relative to the other implementation, in the same run on 2 CPU cores")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    figure.savefig(IMAGES / "speed.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    write_speed_chart()
+    write_maps()
+    write_tcav_figures()
