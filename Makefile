@@ -5,10 +5,10 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
-.PHONY: quickstart test test-fast lint bench clean
+.PHONY: quickstart test test-fast lint docs bench clean
 
 quickstart: $(VENV)/installed-runtime
-	$(BIN)/python main.py --flagfile=flagfiles/quickstart.flags
+	$(BIN)/vtcav quickstart
 
 # Tests and the commands that they start share a cache of compiled programs, which later runs use too.
 test test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
@@ -29,6 +29,10 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Strict: a broken link or an undocumented public name is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.forward
@@ -52,4 +56,8 @@ $(VENV)/installed-runtime: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/installed-runtime
+
+$(VENV)/installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[docs]'
 	@touch $@ $(VENV)/installed-runtime

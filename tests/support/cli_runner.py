@@ -25,7 +25,7 @@ from vtcav_jax.cli import main
 for module in pkgutil.iter_modules(vtcav_jax.cli.commands.__path__):
     importlib.import_module(f"vtcav_jax.cli.commands.{module.name}")
 for line in sys.stdin:
-    program, arguments, out, err = json.loads(line)
+    program, arguments, out, err, cwd = json.loads(line)
     child = os.fork()
     if child:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -33,8 +33,9 @@ for line in sys.stdin:
     code = 1
     for number, path in enumerate((os.devnull, out, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    os.chdir(cwd)
     signal.alarm(300)
-    sys.argv = ["main.py", *arguments]
+    sys.argv = ["vtcav", *arguments]
     try:
         exec(program, {"main": main})
         code = 0
@@ -69,12 +70,12 @@ def stop_cli_server() -> None:
         _server.cache_clear()
 
 
-def run_cli(*arguments, program="main.start()") -> tuple[int, str, str]:
+def run_cli(*arguments, program="main.start()", cwd: str | Path = ROOT) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         output_files = [Path(folder, name) for name in ("out", "err")]
-        _stream(server.stdin).write(json.dumps([program, list(map(str, arguments)), *map(str, output_files)]) + "\n")
+        _stream(server.stdin).write(json.dumps([program, list(map(str, arguments)), *map(str, output_files), str(cwd)]) + "\n")
         _stream(server.stdin).flush()
         code = _stream(server.stdout).readline()
         assert code, "the process that commands are forked from has ended"

@@ -1,4 +1,4 @@
-"""Worlds as a source: clips that are made when they are read."""
+"""Source of synthetic worlds, whose clips are rendered on access."""
 
 import hashlib
 import re
@@ -16,19 +16,19 @@ from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips, remove, samp
 from vtcav_jax.worlds.spec import WorldSpec
 
 DEFAULT_WORLD_CLIPS, DEFAULT_WORLD_SEED = 1000, 0
-ABSENCE_STREAM = 1 << 20  # of the seeds: which clips lack something
+ABSENCE_STREAM = 1 << 20  # seed stream that selects the clips without an entity
 
 
 @dataclass(frozen=True)
 class WorldSource:
-    """Each clip by itself, in any order at the same price: rendering many at once is hardly faster."""
+    """Source that renders clips of a world one at a time, with random access."""
 
     spec: str
     name: str
     world: WorldSpec
     n_clips: int
     seed: int
-    removed_entity: str = ""  # an entity that is taken out of `removed_share` of the clips
+    removed_entity: str = ""  # removed from `removed_share` of the clips
     removed_share: float = 0.0
 
     @property
@@ -52,15 +52,17 @@ class WorldSource:
         )
 
     def render(self, first: int, n_clips: int = 1) -> WorldClips:
-        """Clips with all that is known of them; several together lack nothing, or all of them the same."""
+        """Render clips with their factors and boxes; the entity must be removed from all of them or from none."""
         clips = make_clips(self.world, n_clips, self.seed, first=first)
         removal_flags = {self._is_entity_removed(i) for i in range(first, first + n_clips)}
         if len(removal_flags) > 1:
-            raise ValueError(f"{self.spec}: what some of the clips lack cannot be told here; leave ?without=... away")
+            raise ValueError(
+                f"{self.spec}: clips with and without an entity cannot be rendered together; omit ?without="
+            )
         return remove(clips, self.removed_entity) if True in removal_flags else clips
 
     def _make_item(self, i: int) -> SourceItem:
-        """With the answers that can still be given."""
+        """Make an item with the labels that remain defined after the removal."""
         removed = {self.removed_entity} if self._is_entity_removed(i) else set()
         factors = self.world.factors_without(sample_factors(self.world, self.seed, np.array([i])), removed)
         absent = {name for entity in removed for name in self.world.entities[entity]}
@@ -69,7 +71,7 @@ class WorldSource:
         return SourceItem(f"{self.name}_{self.seed}_{i:06d}", labels)
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
-        frames = np.rint(255 * self.render(i).video[0]).astype(np.uint8)
+        frames = self.render(i).frames[0]
         times, content = (
             np.arange(len(frames)) / WORLD_FPS,
             hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()),
@@ -85,7 +87,7 @@ class WorldSource:
 
 
 def open_world(rest: str, spec: str) -> WorldSource:
-    """`rest` is NAME[:N[:SEED]], perhaps with ?without=ENTITY:SHARE behind it."""
+    """Open the world that `rest` names: NAME[:N[:SEED]][?without=ENTITY:SHARE]."""
     rest, _, option = rest.partition("?")
     name, *numbers = rest.split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers) or numbers[:1] == ["0"]:

@@ -1,4 +1,10 @@
-"""Worlds whose cause is known: clips, what a network must go by in them, and one that is known exactly."""
+"""Synthetic video worlds with a known cause: rendering, interventions, gates, and a hand-wired network.
+
+    clips = make_clips("small", n=4, seed=0)
+    clips.frames, clips.labels, clips.masks       # uint8 (n, t, h, w, 3); class indices; pixels of each object
+    redraw(clips, "direction", seed=1)            # the same clips with another direction
+    remove(clips, "distractor")                   # the same clips without the distractor
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +45,7 @@ _NEED_JAX = {"Gates": "gates", "measure_gates": "gates"} | dict.fromkeys(
 
 
 def __getattr__(name: str) -> Any:
-    """What needs jax is imported when it is asked for: processes that only make clips stay small without it."""
+    """Import what needs jax when it is first used, so that processes that only render clips stay small."""
     if name not in _NEED_JAX:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

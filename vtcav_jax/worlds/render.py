@@ -1,9 +1,9 @@
-"""Synthetic clips whose cause is known.
+"""Rendering of synthetic clips with known causes.
 
-Every property of a clip is a factor, drawn uniformly and independently of all others (but for a shortcut, whose purpose
-is to go along with another), and a question asks for one or two of them. Any factor can be drawn again and anything be
-taken out by rendering the same clip once more, its noise included, so that each counterfactual is an ordinary clip and
-not a picture with a hole. What there is to be seen is in `glyphs` and `dots`.
+Every property of a clip is a factor, drawn uniformly and independently of all others (except a shortcut, which is
+correlated with one of them), and each question is about one or two factors. Any factor can be redrawn and any entity
+removed by rendering the same clip again with the same noise, so that each counterfactual is an ordinary clip rather
+than one with a hole. The contents are defined in `glyphs` and `dots`.
 """
 
 from collections.abc import Sequence
@@ -11,38 +11,38 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.worlds.dots import Dots
 from vtcav_jax.worlds.glyphs import Events, GlyphWorld, Shortcut
 from vtcav_jax.worlds.spec import Layer, WorldSpec, is_part_of
 
-CLIPS_PER_RENDER = 32  # clips: what is rendered together stays in cache
+CLIPS_PER_RENDER = 32  # fits the CPU cache
 FACTOR_STREAM, RENDER_NOISE_STREAM, REDRAW_STREAM = range(3)
 
 BOX_DTYPE = np.dtype([(name, np.int64) for name in ("clip", "frame", "track", "x1", "y1", "x2", "y2")])
 
 WORLDS: dict[str, WorldSpec] = {
     "small": GlyphWorld(),
-    # Twice the small one in space and in time. Speed is the same: over the clip, the same share of the picture.
+    # Twice the size of `small` in space and time; at the same speed, glyphs cross the same share of the frame.
     "large": GlyphWorld(frames=16, size=64, cell=2, distance=24, event_times=(0, 4, 8, 12), event_frames=4),
     "events": Events(),
-    # The same clips. Of the order alone a Swin learns nothing; asked when flashes come it learns that first.
+    # The same clips. A Swin does not learn the order from its label alone; questions on the times of flashes help.
     "events_timed": Events(timed=True),
     "dots": Dots(),
     "shortcut": Shortcut(),
-    "shortcut_broken": Shortcut(agreement=1 / 4),  # what was learnt on the one is seen for what it is on the other
+    "shortcut_broken": Shortcut(agreement=1 / 4),  # reveals whether a network trained on `shortcut` relies on it
 }
 
 
 @dataclass(frozen=True, eq=False)
 class WorldClips:
-    """Rendered clips and all there is to know about them; the leading axis `n` is the clip."""
+    """Rendered clips with their factors; the leading axis `n` is the clip."""
 
     world: WorldSpec
     seed: int
-    index: Int[np.ndarray, " n"]  # which clips of the seed
+    index: Int[np.ndarray, " n"]  # indices of the clips within the seed
     factors: dict[str, Int[np.ndarray, " n"]]
     removed: frozenset[str]
     video: Float[np.ndarray, "n t h w 3"]  # 0..1
@@ -51,22 +51,27 @@ class WorldClips:
         return len(self.index)
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> "WorldClips":
-        """Some of the clips, by a slice, their numbers or a mask."""
+        """Return a subset of the clips, by slice, indices or mask."""
         rows = np.arange(len(self))[rows]
         factors = {name: values[rows] for name, values in self.factors.items()}
         return replace(self, index=self.index[rows], factors=factors, video=self.video[rows])
 
     @property
+    def frames(self) -> UInt8[np.ndarray, "n t h w 3"]:
+        """The clips as 8-bit frames, like those of a video file."""
+        return np.rint(255 * self.video).astype(np.uint8)
+
+    @property
     def labels(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """The answer to each question, as an index into its names."""
+        """Class index of each question."""
         return {name: question.label(self.factors) for name, question in self.world.questions.items()}
 
     @cached_property
     def masks(self) -> dict[str, Bool[np.ndarray, "n t h w"]]:
-        """Where things are to be seen: nothing of what was removed, nor of what something else hides.
+        """Masks of the visible pixels of each entity except the scene, without removed and occluded parts.
 
-        Of each entity but the scene, with `dis` for the distractor. `key` and `dis` include their events; `key_box` and
-        `dis_box` are the full squares, hidden or not.
+        The distractor is named `dis`. `key` and `dis` include their events; `key_box` and `dis_box` are the full
+        squares, including occluded parts.
         """
         world = self.world
         shape = (len(self), world.frames, world.size, world.size)
@@ -94,9 +99,9 @@ class WorldClips:
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """Rows of `BOX`: clip (of the seed), frame, track, and the box, its lower right end excluded.
+        """Rows of `BOX_DTYPE`: clip (index within the seed), frame, track, and the box, lower right corner excluded.
 
-        What crosses the border has a row for each of its two or four pieces, all of one track.
+        An object that crosses the border has one row for each of its two or four pieces, all of one track.
         """
         rows = []
         for track, entity in enumerate(self.world.tracks):
@@ -117,7 +122,13 @@ class WorldClips:
 
 
 def make_clips(world: str | WorldSpec, n: int, seed: int, *, first: int = 0) -> WorldClips:
-    """Clips `first` to `first + n` of `seed`; each is the same however many are made with it."""
+    """Render clips `first` to `first + n` (excluded) of `seed`; a clip depends only on its index and the seed.
+
+    ```python
+    clips = make_clips("small", 16, seed=0)
+    clips.video.shape, clips.labels["direction"], clips.masks["key"]
+    ```
+    """
     world = as_world(world)
     if n < 1 or first < 0 or seed < 0:
         raise ValueError(f"expected n of at least 1, first and seed of at least 0; got {n=}, {first=}, {seed=}")
@@ -126,13 +137,13 @@ def make_clips(world: str | WorldSpec, n: int, seed: int, *, first: int = 0) -> 
 
 
 def sample_factors(world: WorldSpec, seed: int, index: Int[np.ndarray, " n"]) -> dict[str, Int[np.ndarray, " n"]]:
-    """The factors of these clips of `seed`, without the pictures."""
+    """Draw the factors of these clips of `seed` without rendering."""
     values = np.stack([world.draw_factors(_random_generator(seed, FACTOR_STREAM, i)) for i in index.tolist()], 1)
     return dict(zip(world.factors, values, strict=True))
 
 
 def redraw(clips: WorldClips, factor: str, seed: int) -> WorldClips:
-    """The same clips with another value of `factor`, uniform among the values that each does not have."""
+    """Render the same clips with a different value of `factor`, uniform over the other values."""
     count = clips.world.factors.get(factor)
     if count is None:
         raise ValueError(unknown_name_message("factor", [factor], clips.world.factors))
@@ -143,7 +154,7 @@ def redraw(clips: WorldClips, factor: str, seed: int) -> WorldClips:
 
 
 def remove(clips: WorldClips, entity: str) -> WorldClips:
-    """The same clips without `entity`, and what was behind it to be seen. An object's event goes with the object."""
+    """Render the same clips without `entity`, revealing what is behind it; events of a removed object vanish too."""
     if entity not in clips.world.entities:
         raise ValueError(unknown_name_message("entity", [entity], clips.world.entities))
     return _render(clips.world, clips.seed, clips.index, clips.factors, clips.removed | {entity})
@@ -177,13 +188,13 @@ def _render(
 
 
 def _render_noiseless(world: WorldSpec, factors: dict[str, np.ndarray], removed: frozenset[str]) -> np.ndarray:
-    """The clips without noise, (n, t, h, w, 3)."""
+    """Return the clips without noise, (n, t, h, w, 3)."""
     ground = world.ground(factors, removed)
-    picture = np.empty((len(ground), world.frames, world.size, world.size, 3), np.float32)
-    picture[:] = ground[..., None]
+    video = np.empty((len(ground), world.frames, world.size, world.size, 3), np.float32)
+    video[:] = ground[..., None]
     for pixels, colours in _visible_layers(world, factors, removed).values():
-        picture.reshape(-1, 3)[pixels] = colours
-    return picture
+        video.reshape(-1, 3)[pixels] = colours
+    return video
 
 
 def _visible_layers(world: WorldSpec, factors: dict[str, np.ndarray], removed: frozenset[str]) -> dict[str, Layer]:

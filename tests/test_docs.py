@@ -1,0 +1,143 @@
+"""README and docs are true: their code runs, their commands exist, their tables are those of the results."""
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vtcav_jax
+from benchmarks import write_tables
+from tests.support.cli_runner import run_cli, stop_cli_server
+from vtcav_jax.cli.arguments import CommonArguments, flag_specs
+from vtcav_jax.cli.main import parse_command
+from vtcav_jax.cli.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PLACEHOLDER = re.compile(r"[A-Z]{2,}|weights/|flagfiles/|--help")  # in a command that only shows a pattern
+# Run by the tutorial already, or by their own tests
+NOT_RUN_AGAIN = {(README, "vtcav quickstart"), (DOCS / "index.md", "vtcav quickstart")}
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every `vtcav` command of a shell block or in running text."""
+    for line in text.splitlines():
+        if line.startswith("vtcav "):
+            yield line.partition("   #")[0].partition("  # ")[0].strip()
+
+
+def runnable_steps(page: Path) -> list[tuple[str, str]]:
+    """The Python blocks of a page and its commands without placeholders, in order."""
+    steps = []
+    for language, text in code_blocks(page):
+        if language == "python":
+            steps.append((language, text))
+            continue
+        steps += [
+            ("sh", command)
+            for command in commands(text)
+            if not PLACEHOLDER.search(command) and (page, command) not in NOT_RUN_AGAIN
+        ]
+    return steps
+
+
+PAGES_WITH_CODE = [page for page in PAGES if runnable_steps(page)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server():
+    yield
+    stop_cli_server()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=page_name)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {"__name__": "docs"}
+    for language, text in runnable_steps(page):
+        if language == "python":
+            exec(compile(text, page_name(page), "exec"), scope)
+        else:
+            code, _, err = run_cli(*shlex.split(text)[1:], cwd=tmp_path)
+            assert code == 0, (text, err)
+
+
+def test_most_pages_have_code_that_runs():
+    steps = [step for page in PAGES for step in runnable_steps(page)]
+    assert len(PAGES_WITH_CODE) >= 12
+    assert sum(language == "sh" for language, _ in steps) >= 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_command_has_flags_that_its_task_takes(page):
+    text = page.read_text(encoding="utf-8")
+    inline = re.findall(r"`(vtcav [^`]*)`", text)
+    for command in [*commands(text), *(" ".join(command.split()) for command in inline)]:
+        words = [word for word in shlex.split(command)[1:] if word not in ("--help", "--helpfull", "--version")]
+        task = words[0].removeprefix("--task=") if words else ""
+        if not words or words[0].startswith("--flagfile") or task == "TASK":
+            continue
+        flags = {"flagfile", *flag_specs(CommonArguments), *flag_specs(TASKS[task].argument_class)}
+        for word in words[1:]:
+            name = word.removeprefix("--").partition("=")[0]
+            assert name in flags or name.removeprefix("no") in flags, (task, name)
+        if not PLACEHOLDER.search(command) and command in list(commands(text)):
+            parse_command([f"--task={task}", *words[1:]])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_named_files_and_targets_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]*)"', text):
+        assert (page.parent / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE) or f" {target}" in makefile, target
+    for path in re.findall(r"`((?:benchmarks|flagfiles|tests|vtcav_jax|weights_conversion)/[\w./]*\.\w+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", write_tables.PAGES_WITH_TABLES, ids=page_name)
+def test_the_tables_are_those_of_the_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert write_tables.fill_tables(text) == text
+
+
+@pytest.mark.parametrize("name", write_tables.TABLE_WRITERS)
+def test_every_table_has_a_measurement_and_a_place(name):
+    assert write_tables.render_results(name)
+    assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in write_tables.PAGES_WITH_TABLES)
+
+
+def test_the_readme_is_short():
+    assert README.read_text(encoding="utf-8").count("\n") <= 150
+
+
+def test_every_public_name_is_documented():
+    """`make docs` checks that each entry can be rendered; here none may be missing, in docs or as a docstring."""
+    reference = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    for name in vtcav_jax.__all__:
+        assert re.search(rf"(\.|`|\b){re.escape(name)}\b", reference), name
+    for path in re.findall(r"^::: (\S+)$", reference, re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        try:
+            target = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            target = importlib.import_module(path)
+        assert (target.__doc__ or "").strip(), path
+        assert not (target.__doc__ or "").startswith(f"{name}("), f"{path} has only a generated docstring"

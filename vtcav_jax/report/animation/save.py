@@ -1,0 +1,44 @@
+"""`save_animation`: attribution maps laid over their clips, as an animated picture or a video file."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.data.encode import write_animation
+from vtcav_jax.report.animation.overlay import Panel, overlay_maps
+
+MIN_SECONDS = 2.0  # of an animation; short clips play slower
+
+
+def save_animation(path: str | Path, frames: UInt8[np.ndarray, "b t h w 3"], *attributions: Attribution) -> Path:
+    """Write clips with the maps of one or more methods over them; return the path (.webp or .mp4).
+
+    The clips are shown one below the other and the methods side by side. The colours of a map have one scale for the
+    whole clip, whose ends are printed above it; a temporal profile is drawn under it.
+
+        maps = vtcav.attribute(network, frames, target="direction", method="attn_lrp")
+        cams = vtcav.attribute(network, frames, target="direction", method="hirescam", stage="layers.0")
+        vtcav.save_animation("maps.webp", frames, maps, cams)
+    """
+    path = Path(path)
+    if path.suffix not in (".webp", ".mp4"):
+        raise ValueError(f"expected a file name that ends in .webp or .mp4, got {path}")
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.ndim != 5:
+        raise ValueError(f"expected uint8 frames (b, t, h, w, 3), got {frames.dtype} of shape {frames.shape}")
+    if wrong := [one.method for one in attributions if len(one.map) != len(frames)]:
+        raise ValueError(f"expected maps of the same {len(frames)} clips; those of {', '.join(wrong)} are of others")
+    rows = [
+        overlay_maps(clip, [_clip_panel(one, i, len(clip)) for one in attributions], "")
+        for i, clip in enumerate(frames)
+    ]
+    write_animation(path, np.concatenate(rows, axis=1), max(frames.shape[1] / MIN_SECONDS, 1.0))
+    return path
+
+
+def _clip_panel(attribution: Attribution, clip: int, n_frames: int) -> Panel:
+    values = attribution.map[clip]
+    positions = (np.arange(len(values)) + 0.5) * n_frames / len(values) - 0.5
+    return Panel(f"{attribution.method} @{attribution.stage}", values, positions, attribution.signed)
