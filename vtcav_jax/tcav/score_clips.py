@@ -108,7 +108,8 @@ def _score_clip(model, video: Array, vectors: dict[str, Array], classes: Array, 
     for stage in stages:
         x, g, v = gradient_result.activations[stage][0], gradient_result.gradients[stage][:, 0], vectors[stage]
         derivatives[stage] = jnp.stack(
-            [(g * vector).sum(tuple(range(1, g.ndim))) for vector in jnp.broadcast_to(v, (v.shape[0], *x.shape))], 1
+            [(g * vector[None]).sum(tuple(range(1, g.ndim))) for vector in jnp.broadcast_to(v, (v.shape[0], *x.shape))],
+            1,
         )
         positions = x.shape[1] * x.shape[2] if x.ndim == 4 and pool in ("space", "all") else 1
         product = x[None] * jnp.broadcast_to(v, (v.shape[0], *x.shape)) / positions
