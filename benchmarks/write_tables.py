@@ -16,6 +16,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "speed.md",
     ROOT / "docs" / "networks.md",
     ROOT / "docs" / "evaluation.md",
+    ROOT / "docs" / "which-method.md",
 )
 
 TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {

@@ -1,4 +1,4 @@
-"""Benchmarks need tests too: that a timing times, a ratio compares, a count counts, a table holds what was measured."""
+"""Tests of the benchmarks: timing, ratios, operation counts and tables."""
 
 import json
 import mmap
@@ -88,7 +88,7 @@ def test_tables_hold_the_results(tmp_path, monkeypatch):
     assert write_tables.fill_tables(text) == text
 
 
-def test_waiting_is_told_from_working():
+def test_waiting_share():
     def slow():
         while True:
             time.sleep(0.02)
@@ -105,15 +105,15 @@ def test_waiting_is_told_from_working():
     assert decode.seconds_of(slow(), 5) >= 0.1
 
 
-def test_memory_is_the_most_that_was_held():
-    # Pages of its own: an array may get some that were held before
-    with decode.Memory(decode._resident(decode.psutil.Process())) as found, mmap.mmap(-1, 2**26) as held:
+def test_peak_memory():
+    # mmap allocates new pages; an array could reuse pages held before
+    with decode.Memory(decode._resident(decode.psutil.Process())) as memory, mmap.mmap(-1, 2**26) as held:
         held[:: mmap.PAGESIZE] = b"x" * (2**26 // mmap.PAGESIZE)
         time.sleep(0.2)
-    assert 50 < found.process_peak < 200 and found.children_peak == 0
+    assert 50 < memory.process_peak < 200 and memory.children_peak == 0
 
 
-def test_both_readers_of_the_benchmark_give_the_same_clip(tmp_path, monkeypatch):
+def test_both_readers_of_the_benchmark_return_the_same_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "FRAMES", 70)
     decode.write_video(tmp_path / "0.mp4", (64, 96), 0)
     source, geometry = open_source(tmp_path), models.get_preset(decode.PRESET).clip_spec

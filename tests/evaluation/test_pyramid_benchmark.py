@@ -1,4 +1,4 @@
-"""Kernels that a pyramid names, where those that count are known."""
+"""Selected channels of pyramids, where the relevant channels are known."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from vtcav_jax.worlds.gates import Gates
 
 
 def material(clips, network=None):
-    """Clips of the small world that nobody gated: nothing here depends on that."""
+    """Return clips of the small world without gates, which these tests do not need."""
     network = network or models.load("worlds_cnn")
     return EvalSet(network, "small", ("W1",), worlds.make_clips("small", clips, 3), object.__new__(Gates), 3)
 
@@ -39,11 +39,11 @@ def test_both_halves_make_and_judge_and_share_no_clip(capsys):
     )
 
 
-def test_the_best_kernels_have_1_and_all_have_0():
+def test_the_best_channels_score_1_and_all_score_0():
     random = np.random.default_rng(0)
     class_values, other_values = random.normal(size=(2, 40, 2, 2, 2, 24)).astype(np.float32)
     class_values[..., [3, 7]] += 2
-    class_values[..., 9] -= 2  # tells the class by being weak
+    class_values[..., 9] -= 2  # separates the class by low values
     class_values, other_values = jnp.asarray(class_values), jnp.asarray(other_values)
     for channels, expected in (([3, 7, 9], 1.0), (list(range(24)), 0.0), ([], 0.0)):
         value, low, high = bootstrap_interval(
@@ -53,12 +53,12 @@ def test_the_best_kernels_have_1_and_all_have_0():
     value, low, high = bootstrap_interval(
         pyramid_benchmark._skill(*pyramid_benchmark._separation(class_values, other_values, [3, 4, 5], 0))
     )
-    assert 0.1 < low < value < high < 0.5  # a third of what there is
+    assert 0.1 < low < value < high < 0.5  # one of three channels separates
 
 
 @pytest.mark.slow
-def test_kernels_that_make_the_answer_are_found_and_strong_ones_are_not():
-    """Of a head that reads eight channels of 96, of any strength, these eight."""
+def test_relevant_channels_are_selected_and_active_ones_are_not():
+    """The head reads eight random channels, whatever their activation; the pyramid selects these."""
     network = models.load("worlds_cnn")
     model: Any = network.model
     head = model.head

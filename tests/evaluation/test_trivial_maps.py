@@ -1,4 +1,4 @@
-"""Maps without a network, against scipy's filters."""
+"""Trivial maps, compared with scipy's filters."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_all_are_maps_of_the_clips(video):
 
 
 def test_sobel_is_scipys(video):
-    # One by one, since scipy smooths across all other axes
+    # One axis at a time: scipy smooths across all other axes
     frames = video.transpose(0, 1, 4, 2, 3).reshape(-1, 6, 7)
     parts = [np.stack([ndimage.sobel(f, axis, mode="nearest") for f in frames]) for axis in (0, 1)]
     expected = np.hypot(*parts).reshape(3, 5, 3, 6, 7).mean(2)
@@ -40,7 +40,7 @@ def test_differences(video):
     assert not trivial_maps(video[:, :1], 0)["frame_difference"].any()
 
 
-def test_random_maps_hang_on_clip_and_seed_alone(video):
+def test_random_maps_depend_on_clip_and_seed_only(video):
     one, other = trivial_maps(video, 0)["random"], trivial_maps(video, 1)["random"]
     np.testing.assert_array_equal(trivial_maps(video[1:], 0)["random"], one[1:])
     assert (one != other).mean() > 0.9 and (one[0] != one[1]).mean() > 0.9
@@ -51,7 +51,7 @@ def test_random_maps_hang_on_clip_and_seed_alone(video):
     assert clip_seeds(video, 0)[0].spawn_key != clip_seeds(video, 0, 1)[0].spawn_key
 
 
-def test_what_is_no_clip_is_refused(video):
+def test_invalid_inputs_raise(video):
     with pytest.raises(ValueError, match="expected non-empty clips"):
         trivial_maps(video[0], 0)
     with pytest.raises(ValueError, match="at least one random map, got 0"):

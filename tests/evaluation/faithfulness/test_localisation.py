@@ -1,4 +1,4 @@
-"""Where and when a map lies, against sklearn's numbers, known maps and chance; and spliced clips."""
+"""Localisation metrics compared with scikit-learn, known maps and chance; and spliced clips."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +51,7 @@ def test_the_mask_is_perfect_and_a_constant_is_chance(drawn):
     assert (worst.skill["auroc"] == -1).all() and (worst.skill["rank"] < 0).all()  # not clipped
 
 
-def test_random_maps_have_the_chance_that_is_told():
+def test_random_maps_score_at_chance():
     random = np.random.default_rng(2)
     inside = np.tile(np.arange(50) < 10, (400, 1))
     scores = localisation.score_localisation(random.random((400, 50), np.float32), inside)
@@ -75,23 +75,23 @@ def test_pointing():
     masks = np.zeros((3, 4, 30, 30), bool)
     masks[:, :2, 10:15, 10:15] = True
     maps = np.zeros((3, 4, 30, 30), np.float32)
-    maps[0, 1, 12, 12] = 1  # in it
-    maps[1, 1, 16, 12] = 1  # two pixels below: tolerated, at 30 pixels
-    maps[2, 3, 12, 12] = 1  # in no frame of it
+    maps[0, 1, 12, 12] = 1  # in the mask
+    maps[1, 1, 16, 12] = 1  # two pixels below: within the tolerance
+    maps[2, 3, 12, 12] = 1  # in a frame without mask
     hit, chance = localisation.pointing_game(maps, masks)
     assert hit.tolist() == [1, 1, 0]
     np.testing.assert_allclose(chance, 9 * 9 * 2 / (30 * 30 * 4))
     assert localisation.pointing_game(maps, masks, tolerance=0.0)[0].tolist() == [1, 0, 0]
-    # A ring around the thing: all of its largest values are outside, though their middle is not
+    # A ring around the mask: all maxima are outside, but their centroid is not
     ring = localisation.dilate(masks, 5) & ~localisation.dilate(masks, 4)
     assert not localisation.pointing_game(ring.astype(np.float32), masks, tolerance=0.0)[0].any()
     half = maps[:1].copy()
     half[0, 3, 1, 1] = 1
     assert localisation.pointing_game(half, masks[:1])[0] == 0.5
-    # Coarse maps point with their places' centres
+    # Coarse maps point at the centres of their cells
     coarse = np.zeros((3, 2, 3, 3), np.float32)
     coarse[:, 0, 1, 1] = 1
-    assert (localisation.pointing_game(coarse, masks)[0] == 1).all()  # to 15, 15 in frame 1, one pixel beside it
+    assert (localisation.pointing_game(coarse, masks)[0] == 1).all()  # at 15, 15 in frame 1, one pixel outside
     assert (localisation.pointing_game(coarse, masks, tolerance=0.0)[0] == 0).all()
     coarse_masks = masks.copy()
     coarse_masks[:, 1, 15, 15] = True
@@ -124,7 +124,7 @@ def test_boxes_become_masks():
         localisation.masks_of_boxes([(2, 0, 0, 0, 1, 1)], (2, 2, 10, 10))
 
 
-def test_when():
+def test_temporal_localisation():
     event = np.zeros((2, 8), bool)
     event[:, 2:4] = True
     maps = np.zeros((2, 8, 3, 3), np.float32)
@@ -136,12 +136,12 @@ def test_when():
     assert localisation.score_temporal_localisation(maps - 9, event).skill["hit"].tolist() == [
         0,
         0,
-    ]  # nothing positive: chance
+    ]  # no positive values: chance
     half = localisation.score_temporal_localisation(maps[:, ::2], event)  # steps of two frames
     assert half.scores["hit"][0] == 1
 
 
-def test_a_frequent_class_does_not_decide():
+def test_class_balanced_mean():
     values = np.array([1, 1, 1, 0, np.nan], np.float32)
     assert localisation.class_balanced_mean(values, np.array([0, 0, 0, 1, 1])) == 0.5
     assert np.isnan(localisation.class_balanced_mean(values[4:], np.array([0])))
@@ -152,7 +152,7 @@ def colours(video, tap=lambda name, value: value):
 
 
 def of_colour(model, clips, target):
-    """Relevance of a class is where its colour is."""
+    """Return the colour channel of each class as its map."""
     classes = np.asarray(target.classes)
     maps = np.take_along_axis(np.asarray(clips), classes[:, None, None, None, None], -1)[..., 0]
     return Attribution(maps[:, ::2], "x", True, 1, "colour")
@@ -162,7 +162,7 @@ def blind(model, clips, target):
     return Attribution(np.asarray(clips).sum(-1), "x", True, 1, "all")
 
 
-def test_spliced_clips_tell_who_knows_the_class():
+def test_splices_identify_class_specific_maps():
     random = np.random.default_rng(0)
     a, b = (np.zeros((6, 8, 4, 4, 3), np.float32) for _ in range(2))
     a[..., 0], b[..., 2] = random.random((2, 6, 8, 4, 4))
@@ -173,7 +173,7 @@ def test_spliced_clips_tell_who_knows_the_class():
     turned = splice.splice_test(of_colour, colours, b, a, one, other)
     assert turned.score[0] == 0
     unasked = splice.splice_test(blind, colours, a, b, one, other)
-    assert unasked.score == (splice.SPLICE_CHANCE,) * 3  # right for one class is wrong for the other
+    assert unasked.score == (splice.SPLICE_CHANCE,) * 3  # right for one class and wrong for the other
     none = splice.splice_test(of_colour, colours, 0 * a, 0 * b, one, other)
     assert (none.share == 0.5).all() and none.score[0] == 0.5
     with pytest.raises(ValueError, match="pairs 0, 1, 2, 3, 4, 5 are not"):
@@ -182,7 +182,7 @@ def test_spliced_clips_tell_who_knows_the_class():
         splice.splice_test(blind, colours, a, b, one, lambda logits: logits[:, 0])
 
 
-def test_what_is_spliced_is_the_middle_of_each():
+def test_splices_use_the_middle_of_each_clip():
     seen = []
 
     def spy(model, clips, target):

@@ -1,4 +1,4 @@
-"""How clips are cut into cells, and what fills the holes: scipy's filters, and a solved Laplace equation."""
+"""Partitions and infills, compared with scipy's filters and a solved Laplace equation."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ def keep_mask():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", infill.INFILLS)
-def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, keep_mask, name):
+def test_kept_voxels_are_unchanged_and_none_kept_is_the_background(clips, keep_mask, name):
     fill, video = infill.get_infill(name), jnp.asarray(clips)
     start = fill.make_background(video, 0)
     filled = np.asarray(fill.compose(video, start, jnp.asarray(keep_mask)))
@@ -33,7 +33,7 @@ def test_what_is_kept_stays_and_nothing_kept_is_the_start(clips, keep_mask, name
     np.testing.assert_array_equal(fill.compose(video, start, jnp.ones(SHAPE[:4], bool)), clips)
     nothing = fill.compose(video, start, jnp.zeros(SHAPE[:4], bool))
     np.testing.assert_allclose(nothing, start, atol=1e-5)
-    np.testing.assert_allclose(fill.make_background(video[1:], 0), start[1:], atol=1e-6)  # of each clip alone
+    np.testing.assert_allclose(fill.make_background(video[1:], 0), start[1:], atol=1e-6)  # independent of other clips
 
 
 def test_blur_is_scipys(clips):
@@ -44,7 +44,7 @@ def test_blur_is_scipys(clips):
     np.testing.assert_allclose(blurred, expected, atol=1e-5)
 
 
-def test_hold_shows_what_was_there_last(clips, keep_mask):
+def test_hold_repeats_the_last_kept_voxel(clips, keep_mask):
     fill, video = infill.INFILLS["hold"], jnp.asarray(clips)
     keep_mask = keep_mask.copy()
     keep_mask[0, :, 3, 3], keep_mask[1, :, 2, 2] = False, np.arange(6) == 4
@@ -58,7 +58,7 @@ def test_hold_shows_what_was_there_last(clips, keep_mask):
     assert (held[1, :, 2, 2] == clips[1, 4, 2, 2]).all()
 
 
-def test_in_fill_solves_what_it_should(clips, keep_mask):
+def test_diffusion_solves_the_laplace_equation(clips, keep_mask):
     video, sizes = jnp.asarray(clips[:1]), SHAPE[1:4]
     diffused = np.asarray(infill.diffuse(video, jnp.broadcast_to(video.mean((1, 2, 3), keepdims=True), video.shape),
                                       jnp.asarray(keep_mask[:1]), sweeps=300))  # fmt: skip
@@ -84,7 +84,7 @@ def test_in_fill_solves_what_it_should(clips, keep_mask):
     np.testing.assert_allclose(diffused[0], expected, atol=1e-3)
 
 
-def test_the_noise_of_the_in_fill_hangs_on_clip_and_seed(clips):
+def test_the_noise_of_the_infill_depends_on_clip_and_seed(clips):
     start = infill.INFILLS["linear"].make_background
     first, repeated, other_seed = (
         start(jnp.asarray(clips), 0),
@@ -123,7 +123,7 @@ def test_maps_are_pooled_whatever_their_grid(clips):
     np.testing.assert_array_equal(partition.cell_means(coarse, cut), np.repeat(coarse.reshape(2, 3), 6, 1))
 
 
-def test_maps_have_names_and_faults_are_told(clips):
+def test_names_of_maps_and_errors(clips):
     cut, maps = partition.token_partition((6, 8, 12)), clips[..., 0]
     of_video, of_stage = (Attribution(maps, stage, True, 1, "cam") for stage in (VIDEO, "layers.1"))
     assert list(partition.name_maps([of_video, of_stage])) == ["cam", "cam layers.1"]
@@ -145,7 +145,7 @@ def test_maps_have_names_and_faults_are_told(clips):
     )
 
 
-def test_ties_are_broken_by_chance_and_signs_are_kept(clips):
+def test_ties_are_broken_at_random_and_signs_count(clips):
     values = np.array([[[0, -2, 3, 0], [1, 1, 1, 1]], [[0, 0, 0, 0], [4, 3, 2, 1]]], np.float32)
     ranks = partition.rank_cells(values, clips, 0)
     assert ranks[0, 0, 2] == 0 and ranks[0, 0, 1] == 3 and set(ranks[0, 0, [0, 3]].tolist()) == {1, 2}
@@ -157,9 +157,9 @@ def test_ties_are_broken_by_chance_and_signs_are_kept(clips):
     np.testing.assert_array_equal(partition.rank_cells(ties[:, 1:], clips[1:], 0), first_ranks[:, 1:])
 
 
-def test_supervoxels_follow_what_is_seen():
+def test_supervoxels_follow_edges():
     clips = np.random.default_rng(0).normal(0, 0.05, (2, 4, 16, 16, 3)).astype(np.float32)
-    clips[0, :, 3:9, 5:12] += 1  # across the grid's lines
+    clips[0, :, 3:9, 5:12] += 1  # not aligned with the grid
     clips[1, :, :7] += 1
     cut = supervoxels.supervoxels(clips, (2, 4, 4))
     assert cut.cell_ids.shape == (2, 4, 16, 16) and cut.n_cells == 32 and (cut.volumes > 0).all()
@@ -167,7 +167,7 @@ def test_supervoxels_follow_what_is_seen():
     share = np.stack(
         [np.bincount(n.ravel(), weights=b.ravel()) / v for n, b, v in zip(cut.cell_ids, bright, cut.volumes)]
     )
-    assert (np.minimum(share, 1 - share) < 0.05).mean() > 0.95  # cells are bright or dark, not both
+    assert (np.minimum(share, 1 - share) < 0.05).mean() > 0.95  # cells do not mix bright and dark voxels
     plain = partition.grid_partition((4, 16, 16), (2, 4, 4)).cell_ids[0]
     mixed = np.bincount(plain.ravel(), weights=bright[0].ravel()) / np.bincount(plain.ravel())
     assert ((mixed > 0.05) & (mixed < 0.95)).sum() >= 10
@@ -181,7 +181,7 @@ def test_supervoxels_follow_what_is_seen():
     np.testing.assert_allclose(partition.cell_means(values[0], cut), share, atol=1e-5)
 
 
-def test_a_cell_that_lost_everything_gets_a_voxel_back():
+def test_an_empty_cell_gets_a_voxel():
     points = np.arange(6, dtype=np.float64)[:, None]
     cell_ids = supervoxels._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
     assert cell_ids.tolist() == [0, 0, 0, 2, 1, 2]

@@ -1,4 +1,4 @@
-"""Label-free metrics where their values are known: linear scores, captum's on the same network, and their cost."""
+"""Metrics that need no ground truth: known values for linear scores, captum's results, and cost."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_curves_of_a_linear_score(masked, exact):
         np.testing.assert_allclose(curves.deletion[m], np.trapezoid(sigmoid(removed), dx=1 / 12), atol=1e-5)
         np.testing.assert_allclose(curves.aopc[m], shown.mean(-1), atol=1e-4)
         np.testing.assert_allclose(curves.flipping[m], removed.mean(-1), atol=1e-4)
-        # Least relevant first removes what the other end of the same order holds
+        # Least relevant first equals the reversed insertion curve
         least = shown[:, ::-1]
         np.testing.assert_allclose(curves.relevance_gain[m], (least - removed).mean(-1), atol=1e-4)
     np.testing.assert_allclose(curves.relevance_gain[0], -curves.relevance_gain[1], atol=1e-4)
@@ -93,12 +93,12 @@ def test_curves_of_a_linear_score(masked, exact):
     np.testing.assert_allclose(curves.insertion_of_rise[0], expected, rtol=1e-3)
 
 
-def test_least_relevant_first_is_the_other_map_turned_around(masked, exact):
+def test_least_relevant_first_is_the_reversed_curve_of_the_negated_map(masked, exact):
     curves = insertion_deletion.measure_curves(masked, {"a": exact, "b": -exact})
     np.testing.assert_allclose(curves.shown_score[0][:, ::-1], curves.removed_score[1], atol=1e-4)
 
 
-def test_means_do_not_hang_on_where_curves_are_measured(masked, exact):
+def test_means_do_not_depend_on_the_points_of_curves(masked, exact):
     curves = insertion_deletion.measure_curves(masked, {"a": exact}, fractions=TWELFTHS)
     straight = insertion_deletion.RemovalCurves(
         *(getattr(curves, f) for f in ("names", "counts")),
@@ -113,7 +113,7 @@ def test_means_do_not_hang_on_where_curves_are_measured(masked, exact):
         np.testing.assert_allclose(getattr(straight, name), getattr(straight_few, name), rtol=1e-6)
 
 
-def test_the_smallest_share_that_is_enough(masked, exact):
+def test_minimal_shares(masked, exact):
     curves = insertion_deletion.measure_curves(masked, {"a": exact}, fractions=TWELFTHS)
     for i in range(3):
         p = curves.shown_probability[0, i]
@@ -124,7 +124,7 @@ def test_the_smallest_share_that_is_enough(masked, exact):
         assert smallest == pytest.approx(below[0] / 12) if len(below) else np.isnan(smallest)
 
 
-def test_points_are_where_they_are_needed():
+def test_curve_points():
     counts = insertion_deletion.curve_points(256)
     assert len(counts) == 33 and counts[0] == 0 and counts[-1] == 256
     assert set(256 - counts) == set(counts) and {3, 13, 26, 51, 128} <= set(counts.tolist())
@@ -132,7 +132,7 @@ def test_points_are_where_they_are_needed():
     assert len(insertion_deletion.curve_points(50176)) == 33
 
 
-def test_one_stroke(masked, exact):
+def test_comprehensiveness_and_sufficiency(masked, exact):
     curves = insertion_deletion.measure_curves(masked, {"a": exact})
     order = -np.sort(-of_cells(exact), -1)
     whole, tops = sigmoid(order.sum(-1)), [max(round(q * 12), 1) for q in insertion_deletion.REMOVAL_LEVELS]
@@ -156,7 +156,7 @@ def test_a_clip_dimmed_by_its_map(masked, exact):
     np.testing.assert_array_equal(drops.increase[0], after > before)
     np.testing.assert_allclose(drops.gain[0], np.maximum(after - before, 0) / (1 - before), atol=1e-5)
     np.testing.assert_allclose(drops.complexity[0], shares.mean(-1), rtol=1e-5)
-    assert not drops.drop[1].any() and (drops.complexity[1] == 1).all()  # and so no flat map looks good unseen
+    assert not drops.drop[1].any() and (drops.complexity[1] == 1).all()  # complexity reveals constant maps
     assert single_removal.adcc(*np.array([[[0.5]], [[0.25]], [[0.5]]], np.float32))[0, 0] == pytest.approx(
         3 / (2 + 4 / 3 + 2)
     )
@@ -183,7 +183,7 @@ def test_an_area_between_chance_and_the_oracle():
     np.testing.assert_allclose(normalised, [[0.5, -0.5, np.nan]], rtol=1e-5)
 
 
-def test_the_exact_map_of_a_linear_score_foretells_everything(masked, exact):
+def test_the_exact_map_of_a_linear_score_is_perfect(masked, exact):
     flat = np.ones_like(exact)
     maps = {"exact": exact, "scaled": 7 * exact, "against": -exact, "flat": flat}
     np.testing.assert_allclose(
@@ -195,14 +195,14 @@ def test_the_exact_map_of_a_linear_score_foretells_everything(masked, exact):
     assert sensitivity.sizes.tolist() == [1, 2, 4, 6, 10]
     infidelity = additivity.infidelity(masked, maps, draws=50)
     np.testing.assert_allclose(infidelity.explained_share[:2], 1, atol=1e-5)
-    np.testing.assert_allclose(infidelity.scale[0], 1, rtol=1e-4)  # means over cells, times their volume
+    np.testing.assert_allclose(infidelity.scale[0], 1, rtol=1e-4)  # sums are cell means times volume
     np.testing.assert_allclose(infidelity.scale[1], 1 / 7, rtol=1e-4)
-    np.testing.assert_array_equal(infidelity.explained_share[2], 0)  # what says the opposite is of no use
-    # A map without any difference in it tells nothing of sets of one size
+    np.testing.assert_array_equal(infidelity.explained_share[2], 0)  # an inverted map explains nothing
+    # A constant map cannot distinguish sets of one size
     assert not additivity.mu_fidelity(masked, maps, subsets=40)[3].any() and not sensitivity.mean[3].any()
 
 
-def test_sets_are_random_and_of_one_size():
+def test_random_subsets_and_cuboids():
     random = np.random.default_rng(0)
     subsets = additivity._draw_subsets(random, 400, 3, 12)
     assert (subsets.sum(1) == 3).all() and np.abs(subsets.mean(0) - 0.25).max() < 0.09
@@ -214,7 +214,7 @@ def test_sets_are_random_and_of_one_size():
     assert boxes.any(0).all()
 
 
-def test_completeness_is_of_what_is_owed():
+def test_completeness_is_relative_to_the_known_sum():
     maps = np.ones((2, 1, 2, 2), np.float32)
     attribution = Attribution(maps, "video", True, 1, "x", np.array([1.0, -4.0], np.float32))
     gaps = additivity.completeness(attribution)
@@ -271,7 +271,7 @@ def test_infidelity_is_captums(nets, clips):
         return step, inputs - step
 
     for m, values in enumerate(maps.values()):
-        share = torch.from_numpy(values)[..., None].expand(-1, -1, -1, -1, 2) / 2  # noise is the same of both colours
+        share = torch.from_numpy(values)[..., None].expand(-1, -1, -1, -1, 2) / 2  # noise is the same in both colours
         options = dict(target=torch.from_numpy(CLASSES), n_perturb_samples=DRAWS, max_examples_per_batch=None)
         theirs = captum.infidelity(torch_net, perturbed, video, share, normalize=True, **options).numpy()
         free = captum.infidelity(torch_net, perturbed, video, share, normalize=False, **options).numpy()
@@ -313,7 +313,7 @@ def test_max_sensitivity_is_captums(nets, clips):
 
 
 @pytest.mark.slow
-def test_probabilities_are_of_what_is_explained(nets, clips):
+def test_probabilities_of_each_kind_of_target(nets, clips):
     net, _ = nets
     logits = np.asarray(net(jnp.asarray(clips)), np.float64)
     own_odds = np.exp(logits[np.arange(3), CLASSES])
@@ -335,7 +335,7 @@ def test_probabilities_are_of_what_is_explained(nets, clips):
 
 
 @pytest.mark.slow
-def test_neither_batches_nor_company_change_numbers(nets, clips):
+def test_results_do_not_depend_on_batches_or_other_clips(nets, clips):
     net, _ = nets
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1], "flat": np.zeros(SHAPE[:4], np.float32)}
     budget = faithfulness_metrics.MetricBudget(mu_subsets=10, n_subsets=5, n_sizes=3, infidelity_draws=8)
@@ -362,7 +362,7 @@ def test_neither_batches_nor_company_change_numbers(nets, clips):
             )
 
 
-def test_every_clip_may_be_cut_in_its_own_way(model, clips, exact):
+def test_clips_can_have_different_partitions(model, clips, exact):
     numbers = np.stack([CUT.cell_ids[0], CUT.cell_ids[0], 11 - CUT.cell_ids[0]])
     by_clip = prepare_masking(model, clips, 0, infill="grey", partition=partition.Partition(numbers))
     for_all = prepare_masking(model, clips, 0, infill="grey", partition=CUT)
@@ -385,8 +385,8 @@ def counted(parameters, video, tap=identity_tap):
 
 
 @pytest.mark.slow
-def test_it_costs_what_it_says(nets, clips, monkeypatch):
-    """Each number alone; in one call rows share what they ask for, which maps of four frames do often."""
+def test_reported_costs_are_the_actual_passes(nets, clips, monkeypatch):
+    """Costs are for each number alone; within one call, equal rows share passes, which is frequent with four frames."""
     net = Partial(counted, nets[0].args[0])
     maps = {"a": np.abs(clips[..., 0]), "b": -clips[..., 1]}
     budget = faithfulness_metrics.MetricBudget(
@@ -402,9 +402,9 @@ def test_it_costs_what_it_says(nets, clips, monkeypatch):
         assert set(PASSED) <= {3}
         return {(row.metric, row.map): row.forward_passes for row in rows}, sum(PASSED) / 3
 
-    assert passes(metrics=["time_insertion"], time_infills=["hold"])[1] == 2 + (2**4 - 2)  # every set of frames, once
+    assert passes(metrics=["time_insertion"], time_infills=["hold"])[1] == 2 + (2**4 - 2)  # every set of frames once
     monkeypatch.setattr(masked_inference, "_unique_rows", lambda rows: (np.arange(len(rows)), np.arange(len(rows))))
-    seven = 2 + 2 + 3  # given, random, model-free
+    seven = 2 + 2 + 3  # two given maps, two random maps, three other trivial maps
     for metric in ("mu_fidelity", "sensitivity_n", "infidelity_explained"):
         costs, spent = passes(metrics=[metric], infills=["mean"])
         assert set(costs.values()) == {spent}
@@ -423,7 +423,7 @@ def test_it_costs_what_it_says(nets, clips, monkeypatch):
     assert spent == 3 * 2 + 2 * (seven * (curve + 1) + shared) + 2 * seven * frames  # blur, mean, hold
 
 
-def test_what_is_asked_twice_is_answered_once(nets, clips):
+def test_equal_rows_are_computed_once(nets, clips):
     masked = prepare_masking(Partial(counted, nets[0].args[0]), clips, Class(CLASSES), partition=CUT, batch_size=2)
     rows, clip = np.random.default_rng(0).random((3, 12))[[0, 1, 0, 2, 1]] < 0.5, np.array([0, 1, 0, 1, 2])
     alone = [score_masked(masked, clip[[i]], lambda _, i=i: rows[[i]]).score[0] for i in range(5)]
@@ -434,7 +434,7 @@ def test_what_is_asked_twice_is_answered_once(nets, clips):
     np.testing.assert_allclose(together.score, alone, atol=1e-6)
 
 
-def test_rows_are_complete_and_never_alone(nets, clips):
+def test_rows_are_complete_and_include_trivial_maps(nets, clips):
     net, _ = nets
     gradient_map = gradient_x_input(net, clips, Class(CLASSES))
     budget = faithfulness_metrics.MetricBudget(mu_subsets=10, n_subsets=5, n_sizes=3, infidelity_draws=8)
@@ -483,7 +483,7 @@ def test_a_constant_map_is_a_random_one(nets):
         assert flat.low < random.high and random.low < flat.high
 
 
-def test_what_is_kept_is_kept(model, clips):
+def test_masked_scores_match_direct_evaluation(model, clips):
     masked = prepare_masking(model, clips, 0, partition=CUT, batch_size=4)
     rows = np.random.default_rng(0).random((9, 12)) < 0.5
     scores = score_masked(masked, np.arange(9) % 3, rows.__getitem__)

@@ -1,4 +1,4 @@
-"""Metrics of maps of one's own clips: which clips are paired, which rows there are, and what may be said of them."""
+"""Metrics for maps of the user's own clips: pairs of clips, rows and verdicts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +47,7 @@ def rows(network, clips, logits):
 
 
 @pytest.mark.slow
-def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
+def test_every_map_and_trivial_map_has_every_metric(rows):
     maps = {"attn_lrp@video", "gradcam@convs.2", *TRIVIAL_MAPS}
     for metric in (*own_clips.DISPLAYED_METRICS, "average_drop", "gini"):
         metric_rows = [row for row in rows if row.metric == metric]
@@ -58,7 +58,7 @@ def test_every_map_has_every_metric_beside_those_that_ask_no_network(rows):
 
 
 @pytest.mark.slow
-def test_in_batches_as_at_once(network, clips, logits, rows):
+def test_batches_do_not_change_results(network, clips, logits, rows):
     """The same numbers as from the library, with all clips in one batch."""
     (question,) = parse_targets(network, ["direction"])
     maps = explain_many(network.model, clips, question.target(logits), METHODS)
@@ -71,7 +71,9 @@ def test_in_batches_as_at_once(network, clips, logits, rows):
     )
     means = {row.map: row.mean for row in rows if (row.metric, row.infill) == ("relevance_gain", "mean")}
     for row in known:
-        assert means[row.map] == pytest.approx(row.mean, abs=1e-3), row.map  # sums in another order move no cell far
+        assert means[row.map] == pytest.approx(row.mean, abs=1e-3), (
+            row.map
+        )  # rounding differs with the order of summation
 
 
 @pytest.mark.slow
@@ -89,7 +91,7 @@ def test_splices_are_those_of_the_library(network, clips, logits, rows):
 
 
 @pytest.mark.slow
-def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
+def test_recomputed_maps_are_those_of_the_library(network, clips, logits, rows):
     (question,) = parse_targets(network, ["direction"])
     target, lrp = question.target(logits), EXPLAINERS["attn_lrp"]
     layers = ("", "convs.2", "convs.1", "convs.0")
@@ -104,7 +106,7 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
     by_map_and_metric = {(row.map, row.metric): row for row in rows}
     for metric, values in known.items():
         assert by_map_and_metric["attn_lrp@video", metric].mean == pytest.approx(float(values.mean()), abs=2e-3), metric
-    for name in TRIVIAL_MAPS:  # what asks no network does not hang on it
+    for name in TRIVIAL_MAPS:  # trivial maps do not depend on the network
         assert by_map_and_metric[name, "random_logit"].mean == by_map_and_metric[name, "randomisation"].mean == 1, name
     assert (
         by_map_and_metric["attn_lrp@video", "randomisation"].high < 0.9
@@ -121,7 +123,7 @@ def test_maps_made_again_are_those_of_the_library(network, clips, logits, rows):
         ([0, 0, 0, 1], 1),
         ([2, 2, 2], 0),
         ([0, 1, 2], 1),
-        ([0, 0, 1, 2, 1, 2], 3),  # every clip finds another
+        ([0, 0, 1, 2, 1, 2], 3),  # every clip has a partner
     ],
 )
 def test_pairs_are_of_different_classes_and_take_a_clip_once(classes, pairs):
@@ -140,14 +142,17 @@ def test_a_target_without_a_probability_has_metrics_of_its_score(network, clips,
     )
     metrics = {row.metric for row in first_rows}
     assert "relevance_gain" in metrics and not any(FAITHFULNESS_METRICS[name].needs_probability for name in metrics)
-    assert {row.metric for row in repeated_rows} == {"max_sensitivity", "randomisation"}  # no class, so no other one
+    assert {row.metric for row in repeated_rows} == {
+        "max_sensitivity",
+        "randomisation",
+    }  # no class, so no metric that needs another class
 
 
 def row(name, value, low, high, metric="relevance_gain", infill="blur"):
     return OwnMetricRow(name, metric, infill, 1, value, low, high, 9, 10, "direction")
 
 
-def test_a_map_beats_what_lies_below_its_interval():
+def test_verdicts_compare_intervals():
     free = [row(name, 1.0, 0.5, 1.5) for name in TRIVIAL_MAPS]
     better, same = row("better@video", 2.0, 1.6, 2.4), row("same@<b>", 1.6, 1.2, 2.0)
     hold = [row(name, 0.0, 0.0, 0.0, "time_relevance_gain", "hold") for name in ("better@video", *TRIVIAL_MAPS)]

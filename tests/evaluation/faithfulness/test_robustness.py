@@ -1,4 +1,4 @@
-"""Maps that stay, maps that are simple, and maps that hang on what was learnt: explainers whose faults are known."""
+"""Stability, simplicity and randomisation metrics, for explainers with known behaviour."""
 
 from functools import partial
 from typing import Any
@@ -38,12 +38,12 @@ def brightness(model, clips, target, change=lambda x: x, grid=None):
 
 
 def constant_noise(model, clips, target):
-    """The same whatever the clip."""
+    """Return the same map for every clip."""
     maps = np.random.default_rng(0).random(np.shape(clips)[:4], np.float32)
     return Attribution(maps, "video", True, 1, "still")
 
 
-def test_how_far_a_map_moves(net, clips):
+def test_max_sensitivity(net, clips):
     flat = robustness.max_sensitivity(constant_noise, net, clips, TARGET)
     assert not flat.max_change.any() and not flat.mean_change.any()
     movement = robustness.max_sensitivity(brightness, net, clips, TARGET, radius=0.05, draws=4, seed=3)
@@ -61,14 +61,14 @@ def test_how_far_a_map_moves(net, clips):
         robustness.max_sensitivity(constant_noise, net, clips, TARGET, draws=0)
 
 
-def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
+def test_a_map_that_moves_with_the_clip_is_stable(net, clips):
     for move in (robustness.time_shift_correlation, robustness.translation_correlation):
         np.testing.assert_allclose(move(brightness, net, clips, TARGET), 1, atol=1e-5)
         assert (np.abs(move(constant_noise, net, clips, TARGET)) < 0.3).all()
     np.testing.assert_allclose(
         robustness.time_shift_correlation(brightness, net, clips, TARGET, frames=3), 1, atol=1e-5
     )
-    paired = partial(brightness, grid=(3, 8, 8))  # steps of two frames: one later they are cut elsewhere
+    paired = partial(brightness, grid=(3, 8, 8))  # steps of two frames: a shift by one frame splits them differently
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET, frames=2) > 0.999).all()
     assert (robustness.time_shift_correlation(paired, net, clips, TARGET) < 0.9).all()
     with pytest.raises(ValueError, match=r"shift of 1 to 4 of 6.*got 5"):
@@ -76,7 +76,7 @@ def test_a_map_that_goes_with_the_clip_is_stable(net, clips):
 
 
 @pytest.mark.slow
-def test_a_map_of_what_is_seen_does_not_ask_for_the_order(net, clips):
+def test_a_map_of_appearance_ignores_frame_order(net, clips):
     np.testing.assert_allclose(robustness.frame_shuffle_correlation(brightness, net, clips, TARGET), 1, atol=1e-5)
 
     def changes(x):
@@ -104,16 +104,16 @@ def test_simplicity():
         assert np.isnan(measure(np.zeros((1, 2, 2, 2), np.float32))).all()
 
 
-def test_structure_is_told_by_windows():
+def test_ssim():
     random = np.random.default_rng(0)
     a, b = (random.random((2, 4, 6, 6), np.float32) for _ in range(2))
     np.testing.assert_allclose(randomisation.ssim(a, a), 1, atol=1e-6)
-    np.testing.assert_allclose(randomisation.ssim(a, 3 * a - 1), 1, atol=1e-5)  # each map is stretched
+    np.testing.assert_allclose(randomisation.ssim(a, 3 * a - 1), 1, atol=1e-5)  # each map is scaled to 0 to 1
     assert (randomisation.ssim(a, 1 - a) < 0).all()
 
-    window: Any = (0, 3, 3, 3)  # scipy's signature knows of one size for all axes only
+    window: Any = (0, 3, 3, 3)  # scipy's type stub allows only one size for all axes
 
-    def smooth(x):  # the mean over what there is of the window
+    def smooth(x):  # mean over the part of the window within the map
         ones = ndimage.uniform_filter(np.ones(x.shape), window, mode="constant")
         return ndimage.uniform_filter(x, window, mode="constant") / ones
 
@@ -126,7 +126,7 @@ def test_structure_is_told_by_windows():
 
 
 def of_parameters(model, clips, target):
-    """A map made of the first convolution's weights alone."""
+    """Return a map that depends only on the first convolution's weights."""
     weights = np.abs(np.asarray(model.convs[0].kernel[...])).ravel()
     maps = np.resize(weights, np.shape(clips)[:4]).astype(np.float32)
     return Attribution(maps, "video", True, 1, "weights")
@@ -135,7 +135,7 @@ def of_parameters(model, clips, target):
 def test_the_cascade_goes_from_head_to_stem(net, clips):
     cascade = randomisation.cascade(of_parameters, net, clips, TARGET)
     assert cascade.layers == (randomisation.REMAINING_PARAMETERS, "convs.1", "convs.0") and cascade.rank.shape == (4, 2)
-    np.testing.assert_allclose(cascade.rank[:3], 1, atol=1e-6)  # until the first convolution is reached
+    np.testing.assert_allclose(cascade.rank[:3], 1, atol=1e-6)  # unchanged until the first convolution is randomised
     assert (cascade.rank[3] < 0.5).all() and (cascade.structure[3] < cascade.structure[2]).all()
     np.testing.assert_allclose(cascade.area, cascade.rank[1:].mean(0))
     alone = randomisation.cascade(of_parameters, net, clips, TARGET, independent=True, layers=["convs.0", "head"])
@@ -149,7 +149,7 @@ def test_the_cascade_goes_from_head_to_stem(net, clips):
         randomisation.cascade(constant_noise, lambda video, tap: video.sum((1, 2, 3)), clips, TARGET)
 
 
-def test_everything_lost_is_a_network_of_shuffled_weights(net, clips):
+def test_the_last_step_is_a_network_of_shuffled_weights(net, clips):
     from vtcav_jax.attribution.sanity_checks import shuffle_parameters, spearman
 
     cascade = randomisation.cascade(gradient_x_input, net, clips, TARGET, seed=4)
@@ -207,6 +207,6 @@ def test_real_explainers_on_the_shipped_network():
     correlations = [
         randomisation.random_logit(explainer, network.model, video, target).mean() for explainer in (saliency, rollout)
     ]
-    assert correlations[0] < correlations[1] and correlations[1] > 0.999  # rollout does not ask which class it explains
+    assert correlations[0] < correlations[1] and correlations[1] > 0.999  # rollout ignores the class
     moves = robustness.time_shift_correlation(saliency, network.model, video, target)
     assert jax.tree.all(jax.tree.map(np.isfinite, moves.tolist()))

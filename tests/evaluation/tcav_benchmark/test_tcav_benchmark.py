@@ -1,4 +1,4 @@
-"""Concept tests held against known causes: on features where a concept is planted, and on a network of a world."""
+"""Benchmark of concept tests: synthetic features with a known effect, and a network of a world."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ EACH, SETS = 12, 6
 
 
 def features(seed, shift=0.0, k=4, classes=3, width=20):
-    """k concepts; the first is shifted along the first feature, where the first class's gradients point."""
+    """Return k concepts; the first is shifted along the first feature, the direction of the first class's gradients."""
     random = np.random.default_rng(seed)
     m = EACH * (SETS + 1)
     x = random.normal(size=(m, width))
@@ -48,7 +48,7 @@ def features(seed, shift=0.0, k=4, classes=3, width=20):
 
 
 def objective(x, signs, w):
-    """With the best intercept, which is one where an example has a margin of 1."""
+    """Return the objective with the best intercept, at which some example has a margin of 1."""
     value = x @ w
     losses = np.maximum(0, 1 - signs * (value + (signs - value)[:, None])).mean(1)
     return losses.min() + protocols.HINGE_ALPHA / 2 * w @ w
@@ -60,23 +60,23 @@ def test_the_peers_objective_is_solved_to_its_optimum(scale):
     random = np.random.default_rng(0)
     x = scale * (random.normal(size=(6, 24, 5)) + 4)
     signs = np.where(random.random((6, 24)) < 0.4, 1.0, -1.0)
-    x[3:, :, 0] += 20 * scale * signs[3:]  # some can be separated
+    x[3:, :, 0] += 20 * scale * signs[3:]  # these are separable
     a = fit_hinge(x @ x.swapaxes(1, 2), signs)
     np.testing.assert_allclose(a.sum(1), 0, atol=1e-6 * np.abs(a).max())
     for w, features_of_set, sign in zip(np.einsum("vs,vsf->vf", a, x), x, signs):
-        # Their C is of the sum of losses, with 1/2 |w|^2
+        # scikit-learn's C weights the sum of losses against 1/2 |w|^2
         peer_weights = (
             svm.SVC(kernel="linear", C=1 / (protocols.HINGE_ALPHA * len(sign)), tol=1e-9)
             .fit(features_of_set, sign)
             .coef_[0]
         )
         assert objective(features_of_set, sign, w) < objective(features_of_set, sign, peer_weights) * (1 + 1e-7)
-        if scale <= 1:  # theirs are products in float32
+        if scale <= 1:  # scikit-learn computes products in float32
             assert np.linalg.norm(w - peer_weights) < 1e-4 * np.linalg.norm(peer_weights)
 
 
 def test_scikit_learns_classifier_has_the_same_objective():
-    """It stops early, so that it is a little above the optimum and never below."""
+    """It stops early, so its objective is slightly above the optimum and never below."""
     linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn comes with the extra test's captum")
     random = np.random.default_rng(1)
     x, signs = random.normal(size=(40, 8)), np.repeat([1.0, -1.0], 20)
@@ -94,19 +94,19 @@ def test_one_sided():
 
 
 @pytest.mark.parametrize("name", tcav_benchmark.PROTOCOLS)
-def test_each_procedure_finds_what_is_planted(name):
+def test_each_method_detects_the_known_effect(name):
     _, case = features(0, shift=4.0)
     verdicts = tcav_benchmark.PROTOCOLS[name](case, [0])
     assert verdicts.score.shape == verdicts.significant.shape == (4, 3)
     assert verdicts.significant[0, 0] and verdicts.raises_score[0, 0]
-    # Of the opposite class, the opposite
+    # Reversed gradients reverse the sign
     opposite = tcav_benchmark.PROTOCOLS[name](replace(case, slopes=[-case.slopes[0], *case.slopes[1:]]), [0])
     assert opposite.significant[0, 0] and not opposite.raises_score[0, 0]
 
 
 @pytest.mark.slow
 def test_our_p_is_that_of_the_packages_test():
-    """The effect is the same number; p is out of other permutations."""
+    """The effect is equal; p-values come from different permutations."""
     _, case = features(3, shift=1.0)
     verdicts = tcav_benchmark.vtcav_protocol(case, [0])
     m = len(case.kernel)
@@ -123,8 +123,8 @@ def test_our_p_is_that_of_the_packages_test():
 
 
 @pytest.mark.slow
-def test_where_nothing_is_a_concept_our_test_keeps_its_promise_and_the_peers_do_not():
-    """The second way to their false positives: features without any structure, 100 sets asked of 3 classes."""
+def test_without_effect_our_test_keeps_its_level_and_the_others_do_not():
+    """False-positive rates on random features: 100 concepts and 3 classes."""
     rates = {}
     for name, judge in tcav_benchmark.PROTOCOLS.items():
         rates[name] = np.mean([judge(features(seed)[1], [seed]).significant for seed in range(100, 125)])
@@ -158,9 +158,9 @@ def test_measures_by_hand():
         r.measure: r
         for r in tcav_benchmark_table.protocol_rows(pairs(score, causal, ~causal), ("a", "n", "p", "s", "k"), "")
     }
-    assert rows["AUROC"].value == pytest.approx(11.5 / 12)  # one tie among 3 x 4
+    assert rows["AUROC"].value == pytest.approx(11.5 / 12)  # one tie among 3 x 4 pairs
     assert rows["POWER"].value == 1 and rows["FALSE_POSITIVES"].value == 0.25 == rows["NULL"].value
-    # 5 % of 4 are a fifth of one: the threshold is at the highest neutral one, 2; a fifth of what equals it is above
+    # 5 % of 4 neutral pairs is 0.2: the threshold is the highest neutral score, 2, and 0.2 of the ties pass it
     assert rows["POWER_AT_5"].value == pytest.approx((2 + 0.2) / 3)
     wrong = pairs(score, causal, ~causal, up=np.array([0, 1, 1, 1, 1, 1, 1], bool))
     rows = {r.measure: r for r in tcav_benchmark_table.protocol_rows(wrong, ("a", "n", "p", "s", "k"), "")}
@@ -169,7 +169,7 @@ def test_measures_by_hand():
         assert row.low <= row.value <= row.high
 
 
-def test_power_where_neutral_and_causal_scores_never_meet_or_are_all_one():
+def test_power_for_separated_and_for_equal_scores():
     causal = np.arange(50) < 10
     apart = np.where(causal, 2.0, 1.0)
     up = np.ones(50, bool)
@@ -207,7 +207,7 @@ def test_sets_have_their_value_and_groups_share_no_clip(kind):
         tcav_benchmark.draw_concept_sets(clips, kind, 120, 0)
 
 
-def test_what_a_value_is_to_a_class():
+def test_roles_of_a_value_for_a_class():
     value = tcav_benchmark.FactorConcept("shape", 2)
     assert [value.role("shape", 2), value.role("shape", 1), value.role("scene", 2)] == [
         CAUSE_ROLE,
@@ -236,7 +236,7 @@ def test_pairs_of_the_same_head_with_another_value_are_left_out():
     assert both.concept.tolist() == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
 
 
-def test_what_cannot_be_asked():
+def test_invalid_inputs_raise():
     loaded = models.load("worlds_swin")
     with pytest.raises(ValueError, match="got none; expected at least 5 clips per set, got 2"):
         tcav_benchmark.tcav_benchmark_rows(loaded, seeds=(), clips_per_set=2)
@@ -270,8 +270,8 @@ def test_the_page(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_worlds_network_is_found_to_use_its_own():
-    """One seed, one stage: what is planted stands out, and of sets drawn at random no more are found than by chance."""
+def test_known_causes_are_detected_in_a_shipped_network():
+    """With one seed and one stage, causes are detected, and random sets at the nominal rate."""
     network = models.load("worlds_swin")
     rows = tcav_benchmark.tcav_benchmark_rows(network, seeds=(1,), stages=("layers.1",), network_name="worlds_swin")
     rows_by_measure = {(r.protocol, r.clip_type, r.measure): r for r in rows}

@@ -1,4 +1,4 @@
-"""Which network is asked what, and in what of a clip the cause of each question lies."""
+"""Questions that each network answers, and the masks of their causes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from vtcav_jax.worlds import make_clips
 from vtcav_jax.worlds.gates import Gates
 
 
-def test_a_network_is_asked_about_the_world_whose_heads_it_has():
+def test_a_network_answers_the_questions_of_the_world_whose_heads_it_has():
     assert questions_by_world(models.load("worlds_cnn")) == {"small": ("W1", "W2", "W3", "W4")}
     assert questions_by_world(models.load("worlds_shortcut_cnn")) == {"shortcut": ("W7",)}
     with pytest.raises(ValueError, match="does not answer W5"):
@@ -21,7 +21,7 @@ def test_a_network_is_asked_about_the_world_whose_heads_it_has():
 
 
 @pytest.mark.parametrize("name", ["W5", "W6", "W7", "W8 either", "W8 both"])
-def test_every_question_has_what_it_names_in_its_world(name):
+def test_every_question_names_masks_and_factors_of_its_world(name):
     question = evaluation.EVAL_QUESTIONS[name]
     clips = make_clips(question.world, 2, 0)
     assert question.head in clips.world.questions and question.irrelevant_factor in clips.world.factors
@@ -38,20 +38,20 @@ def test_every_question_has_what_it_names_in_its_world(name):
 
 
 def ungated(network, world, *ids):
-    """Clips as they come: nothing here depends on what the network makes of them."""
+    """Return clips without gates, which these tests do not need."""
     return EvalSet(models.load(network), world, ids, make_clips(world, 64, 4), object.__new__(Gates), 4)
 
 
 @pytest.mark.parametrize(("name", "world"), [("events_cnn", "events"), ("shortcut_cnn", "shortcut"), ("cnn", "small")])
-def test_each_place_belongs_to_one_thing(name, world):
+def test_each_place_belongs_to_one_entity(name, world):
     about = ungated(f"worlds_{name}", world, *questions_by_world(models.load(f"worlds_{name}"))[world])
     total = np.sum(list(about.areas.values()), 0)
-    # but for the distractor's core where it is seen through a hole of the key's, in the box of which it then lies
+    # Exception: the distractor's core, visible through a hole in the key, is in both boxes
     assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 1e-3
 
 
 @pytest.mark.slow
-def test_of_joint_causes_those_count_that_decide():
+def test_of_joint_causes_the_decisive_ones_count():
     about = ungated("worlds_events_cnn", "events", "W8 either", "W8 both")
     key, other = (about.clips.factors[name] for name in ("shape", "dis_shape"))
     for head, special in (("either", 1), ("both", 3)):  # a ring; bars

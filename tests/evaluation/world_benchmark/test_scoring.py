@@ -1,4 +1,4 @@
-"""Maps against what is known: chance is 0 whatever the cause's size, what is perfect is 1, and what is broken shows."""
+"""Scores of maps: 0 at chance for any size of the cause, 1 for a perfect map, and low for broken methods."""
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ SIZES = (4, 8, 8)
 
 
 def known(n=200, seed=0, side=2):
-    """A cause of `side` cells and its double elsewhere; 3/4 of the score go with the cause and 1/4 with the rest."""
+    """Return a cause of `side` cells and a distractor; the cause has 3/4 of the effect and the rest 1/4."""
     random = np.random.default_rng(seed)
     cause, double = np.zeros((n, *SIZES)), np.zeros((n, *SIZES))
     event = np.zeros((n, SIZES[0]), bool)
@@ -55,7 +55,7 @@ def skills(maps, about, others=None):
     return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in parts_by_metric.items()}
 
 
-def test_a_perfect_map_has_everything():
+def test_a_perfect_map_scores_1():
     about = known()
     maps = about.areas[:, 0] * np.asarray(about.event)[:, :, None, None]
     values = skills(maps, about, 1 - about.areas[:, 0])
@@ -68,7 +68,7 @@ def test_a_perfect_map_has_everything():
     assert skills(spread, about)["EFFECT"] == pytest.approx(1)
 
 
-def test_an_even_map_and_an_empty_one_have_nothing():
+def test_uniform_and_empty_maps_score_0():
     about = known()
     for maps in (np.ones((200, *SIZES)), np.zeros((200, *SIZES))):
         for axis, value in skills(maps, about, maps).items():
@@ -77,8 +77,8 @@ def test_an_even_map_and_an_empty_one_have_nothing():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 2, 6])
-def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(side):
-    """One cell at random: clip by clip far from chance, and only the mean over clips is not."""
+def test_uninformative_maps_score_0_on_average_for_any_size_of_the_cause(side):
+    """Maps of one random cell: each clip is far from chance, but their mean is not."""
     about = known(4000, side=side)
     random = np.random.default_rng(1)
     maps, others = (np.zeros((4000, 4 * 64)) for _ in range(2))
@@ -87,7 +87,7 @@ def test_maps_that_know_nothing_have_nothing_on_average_however_large_the_cause(
     values = skills(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
     for axis in ("WHERE", "WHEN", "WHAT-FOR"):
         assert abs(values[axis]) < 0.06, axis
-    assert abs(values["WHO"]) < 0.2  # few such maps are on either box at all
+    assert abs(values["WHO"]) < 0.2  # few such maps are on either box
     flat = random.random((4000, *SIZES))
     assert all(abs(value) < 0.05 for value in skills(flat, about, random.random((4000, *SIZES))).values())
 
@@ -96,7 +96,7 @@ def test_the_wrong_place_is_worse_than_chance():
     about = known()
     values = skills(1 - about.areas[:, 0], about)
     chance = (about.core.sum((1, 2, 3)) / (about.core | about.rest).sum((1, 2, 3))).mean()
-    lost = -chance / (1 - chance)  # of the mass, and of the strongest cells; the order is -1
+    lost = -chance / (1 - chance)  # for mass and strongest cells; AUROC is -1
     assert values["WHERE"] == pytest.approx((-1 + 2 * lost) / 3)
     assert values["WHO"] == pytest.approx(-1) and values["EFFECT"] < 0
 
@@ -107,7 +107,7 @@ def test_skill_is_0_at_chance_and_1_at_the_best_and_a_loss_is_not_stretched():
     np.testing.assert_allclose(chance_corrected(np.array([0.0, 1.0]), np.array([1.0, 1.0])), [-1, 0])
 
 
-def test_zones_leave_out_what_is_beside_the_cause_but_not_what_is_before_or_after():
+def test_cells_next_to_the_cause_in_space_but_not_in_time_are_left_out():
     mask = np.zeros((1, *SIZES))
     mask[0, 1, 3, 3] = 0.1
     core, rest = world_metrics.core_and_rest(mask, everywhere=False)
@@ -145,7 +145,7 @@ def test_truth_is_the_mean_of_the_axes_without_stability():
     assert values[MEAN_SCORE] == pytest.approx(np.mean([0, 0.2, 0.4, 0.6, 0.8])) and values[STABILITY_SCORE] == 1
 
 
-def test_a_share_of_motion_that_tells_questions_apart():
+def test_rank_separation_of_shares_of_motion():
     random = np.random.default_rng(0)
     a, b = random.normal(size=60), random.normal(size=60)
     a[0] = np.nan
@@ -164,7 +164,7 @@ def rows_of(method):
 
 
 @pytest.mark.slow
-def test_what_owns_shapley_values_is_exact_where_they_are_known():
+def test_methods_that_approximate_shapley_values_are_exact_on_w0():
     assert rows_of("integrated_gradients").value == pytest.approx(1, abs=1e-3)
     assert abs(rows_of("random").value) < 0.1 and rows_of("gradient_x_input").value > 0.5
 
@@ -187,7 +187,7 @@ def about():
 
 
 def shifted(model, clips, target):
-    """Eight pixels off, the short way around: there is nothing of the key."""
+    """Return maps shifted by eight pixels, away from the key."""
     return np.roll(explain(model, clips, target, "lrp_gamma").map, (8, 8), (2, 3))
 
 
@@ -202,8 +202,8 @@ def constant(model, clips, target):
 
 
 @pytest.mark.slow
-def test_broken_methods_get_what_they_deserve(about):
-    """Beside the same method unbroken."""
+def test_broken_methods_score_low(about):
+    """Each is compared with the same method unbroken."""
     entries = {"whole": Entry("lrp_gamma")}
     entries |= {f.__name__: Entry(f.__name__, function=f) for f in (shifted, of_another_question, constant)}
     values = {
@@ -220,7 +220,7 @@ def test_broken_methods_get_what_they_deserve(about):
 
 
 @pytest.mark.slow
-def test_stages_of_one_pass_are_measured_as_alone(about):
+def test_stages_of_one_pass_score_as_if_measured_alone(about):
     together = measure_entries(about, [Entry("gradcam", "convs.1"), Entry("layercam", "convs.0")])
     alone = measure_entries(about, [Entry("layercam", "convs.0")])
     assert jax.tree.map(np.shape, alone[0].metrics) == jax.tree.map(np.shape, together[-2].metrics)
@@ -229,7 +229,7 @@ def test_stages_of_one_pass_are_measured_as_alone(about):
             np.testing.assert_allclose(parts, other.metrics[axis], atol=1e-5)
 
 
-def test_a_metric_is_held_against_the_order_of_the_truth():
+def test_rank_correlation_of_a_metric_with_the_ground_truth():
     random = np.random.default_rng(0)
     truth_of_maps = random.normal(size=30)
     same = spearman_with_interval(np.stack([np.exp(truth_of_maps), truth_of_maps], 1))
@@ -240,7 +240,7 @@ def test_a_metric_is_held_against_the_order_of_the_truth():
     assert low < value < high and abs(value) < 0.4
 
 
-def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
+def test_the_trust_sentence_names_scores_and_stages():
     said = trust_sentence("attn_lrp", "video")
     (row,) = (
         r for r in published_scores() if (r.method, r.network_name, r.stage) == ("attn_lrp", "worlds_swin", "video")
@@ -252,7 +252,7 @@ def test_what_was_measured_of_a_method_is_said_of_its_maps_with_where():
     assert "the last stage, on a 3D CNN" in trust_sentence("gradcam", "layers.3")
 
 
-def test_stages_whose_windows_span_the_frame_are_named():
+def test_stages_whose_windows_span_the_frame():
     loaded = models.load("worlds_swin")
     swin = prepare_explanation(loaded.model, np.zeros((1, 8, 32, 32, 3), np.float32), 0)
     assert globally_mixed_stages(swin) == ["layers.1.blocks.0", "layers.1.blocks.1", "layers.1", "norm"]
@@ -273,20 +273,20 @@ def no_array(model, clips, target):
 
 
 def sobel(model, clips, target):
-    """One's own, whatever it is called; it leaves nothing of the clips that it is given."""
+    """Custom function with the name of a trivial map that overwrites its clips."""
     values = np.abs(clips).mean(-1) + 1
     clips *= 0
     return values
 
 
 def only_when(model, clips, target):
-    """Nothing at all of some clips."""
+    """Return maps that vary over time only, and are empty for some clips."""
     frame_numbers = np.arange(8, dtype=np.float32)[None, :, None, None] * (clips[:, :1, :1, :1, 0] > 0)
     return np.broadcast_to(frame_numbers, clips.shape[:4])
 
 
 @pytest.mark.slow
-def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
+def test_a_custom_function_may_have_any_name_and_cannot_change_clips():
     clips = worlds.make_clips("small", 30, 0)
     about = EvalSet(models.load("worlds_cnn"), "small", ("W2", "W3"), clips, object.__new__(Gates), 0)
     before = about.video.copy()
@@ -299,8 +299,8 @@ def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
         ).any() and other.forward_passes == 0 < own_result.forward_passes
     assert (
         own_results[0].forward_passes == own_results[1].forward_passes < 10
-    )  # a mean takes no longer than the network
-    about.video[25:] = -np.abs(about.video[25:])  # a batch of which it says nothing
+    )  # computing a mean takes no longer than the network
+    about.video[25:] = -np.abs(about.video[25:])  # a batch with empty maps
     assert [set(result.metrics) for result in measure_entries(about, [Entry("when", function=only_when)])] == [
         set(),
         {"WHEN"},
@@ -311,7 +311,7 @@ def test_ones_own_function_is_called_whatever_its_name_and_changes_no_clip():
     )
 
 
-def test_questions_of_which_a_method_tells_where_for_one_only():
+def test_mean_scores_only_over_questions_with_where():
     parts = np.random.default_rng(0).random((3, 2, 20))
     results = [MethodResult("m", "video", "W2", 1, 0.1, {"WHEN": parts})]
     results += [MethodResult("m", "video", name, 1, 0.1, {"WHERE": parts, "WHEN": parts}) for name in ("W3", "W1")]
@@ -319,8 +319,8 @@ def test_questions_of_which_a_method_tells_where_for_one_only():
     assert n_clips["all", MEAN_SCORE] == 20 and ("W2", MEAN_SCORE) not in n_clips
 
 
-def test_a_stage_is_judged_on_clips_that_did_not_choose_it():
-    """Of many stages that know nothing the best is above 0 on the clips that chose it."""
+def test_cross_validated_stage_selection_is_unbiased():
+    """The best of many uninformative stages scores above 0 on the clips that select it."""
     random = np.random.default_rng(0)
     chance = np.full((1, 100), 0.5)
     results = [
@@ -347,7 +347,7 @@ def half_as_fine(model, clips, target):
     return np.asarray(clips)[:, ::2, ::2, ::2, 0]
 
 
-def test_ones_own_function_need_not_be_for_the_wired_network():
+def test_a_custom_function_need_not_apply_to_w0():
     for function, message in (
         (of_a_stage, "no stage named"),
         (of_another_shape, "must return finite maps"),

@@ -1,4 +1,4 @@
-"""What is asked of the same clips for several questions: passes are shared, and nothing else is."""
+"""Several questions about the same clips share passes without affecting each other's results."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ from vtcav_jax.worlds.gates import Gates
 
 
 @pytest.mark.slow
-def test_several_targets_share_passes_and_get_what_each_gets_alone():
+def test_several_targets_share_passes_and_match_single_targets():
     calls = []
 
     def counted(logit):
@@ -52,7 +52,7 @@ def test_several_targets_share_passes_and_get_what_each_gets_alone():
 
 
 @pytest.mark.slow
-def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_gets_alone():
+def test_gradients_of_several_targets_share_passes_and_match_single_targets():
     network = models.load("worlds_cnn")
     video = np.random.default_rng(0).normal(size=(2, 8, 32, 32, 3)).astype(np.float32)
     targets = [Margin(np.array([0, 3]), (0, 4)), Margin(np.array([5, 6]), (4, 8)), Margin(np.array([8, 8]), (8, 12))]
@@ -76,8 +76,8 @@ def test_gradients_of_several_targets_share_forward_passes_and_get_what_each_get
         np.testing.assert_allclose(legs.score, alone.score, atol=1e-4)
 
 
-def test_questions_of_a_world_share_what_is_irrelevant():
-    """So that maps for the second clips of STABLE share their passes."""
+def test_questions_of_a_world_share_the_irrelevant_factor():
+    """This lets maps of the redrawn clips for STABLE share passes."""
     for world in {question.world for question in EVAL_QUESTIONS.values()}:
         questions = [question for question in EVAL_QUESTIONS.values() if world == question.world]
         (factor,) = {question.irrelevant_factor for question in questions}
@@ -85,7 +85,7 @@ def test_questions_of_a_world_share_what_is_irrelevant():
         assert all(factor not in planted[question.head].factors for question in questions)
 
 
-def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
+def test_rise_finds_the_relevant_voxel_and_is_noise_elsewhere():
     def network(video, tap=None):
         here = video[:, 1, 2, 3].sum(-1)
         return jax.numpy.stack([here, 0 * here], 1)
@@ -96,7 +96,7 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
     assert np.abs(np.array(place) - (1, 2, 3)).max() <= 1
     far = importance[:, 5:, 6:]
     assert abs(far.mean()) < 0.05 * importance.max() and importance.max() > 0.5
-    with pytest.raises(ValueError, match="at least 2 masks"):
+    with pytest.raises(ValueError, match="masks of at least 2"):
         explain(network, video, 0, "rise", masks=1)
     with pytest.raises(ValueError, match="cannot be cut"):
         explain(network, video, 0, "rise", cells=(9, 1, 1))
@@ -104,7 +104,7 @@ def test_rise_finds_the_voxel_that_counts_and_is_noise_elsewhere():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cnn", "swin"])
-def test_networks_of_one_architecture_share_what_is_compiled(kind):
+def test_networks_of_one_architecture_share_compiled_code(kind):
     structures = []
     for name in models.shipped_networks():
         if name.endswith(kind):
@@ -127,11 +127,11 @@ def test_networks_of_one_architecture_share_what_is_compiled(kind):
     assert len(structures) >= 3 and all(structure == structures[0] for structure in structures)
 
 
-def test_networks_are_scored_side_by_side_and_in_order():
+def test_networks_are_scored_in_parallel_and_reported_in_order():
     barrier, finished = threading.Barrier(2, timeout=20), []
 
     def job(number, tell):
-        barrier.wait()  # one after the other they would wait in vain
+        barrier.wait()  # deadlocks if jobs run one after the other
         tell(3)
         finished.append(number)
         return EvaluationResult([], [], str(number), [], [], [])
@@ -140,8 +140,8 @@ def test_networks_are_scored_side_by_side_and_in_order():
     assert [result.gates for result in results] == ["0", "1"] and sorted(finished) == [0, 1]
 
 
-def test_within_a_step_the_line_moves(monkeypatch):
-    """As a metric takes minutes."""
+def test_progress_is_reported_within_a_step(monkeypatch):
+    """A single metric can take minutes."""
     counts = []
 
     def watched(units, *of, **options):
@@ -160,7 +160,7 @@ def test_within_a_step_the_line_moves(monkeypatch):
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["between steps", "within one"])
-def test_a_network_that_fails_ends_the_others_with_what_they_are_at(inside):
+def test_a_failure_stops_the_other_networks(inside):
     failed, steps = threading.Event(), []
 
     def fails(tell):
@@ -182,7 +182,7 @@ def test_a_network_that_fails_ends_the_others_with_what_they_are_at(inside):
 
 
 @pytest.mark.slow
-def test_shares_of_motion_of_several_questions_are_those_of_each():
+def test_shares_of_motion_of_several_questions_match_single_questions():
     network = models.load("worlds_cnn")
     video = np.asarray(worlds.make_clips("small", 3, 0).video, np.float32)
     targets = [Margin(np.array([4, 5, 6]), (4, 8)), Margin(np.array([0, 3, 1]), (0, 4))]
@@ -199,7 +199,7 @@ def test_shares_of_motion_of_several_questions_are_those_of_each():
 
 
 @pytest.mark.slow
-def test_logits_that_stand_behind_change_no_map():
+def test_padded_logits_change_no_map():
     network = models.load("worlds_dots_cnn")
     about = EvalSet(network, "dots", (), worlds.make_clips("dots", 2, 0), object.__new__(Gates), 0)
     for name in ("lrp_gamma", "integrated_gradients", "gradcam"):
@@ -211,10 +211,10 @@ def test_logits_that_stand_behind_change_no_map():
         np.testing.assert_allclose(unpadded, padded, atol=1e-5 * np.abs(unpadded).max())
     other_type = models.load("worlds_dots_cnn", dtype=jax.numpy.bfloat16)
     about = EvalSet(other_type, "dots", (), about.clips, object.__new__(Gates), 0)
-    assert about.padded_network is other_type  # of another type: not made anew as float32
+    assert about.padded_network is other_type  # another type than the preset: not padded
 
 
-def test_large_budgets_are_for_those_who_name_the_method():
+def test_large_budgets_need_the_method_by_name():
     network = models.load("worlds_cnn")
     assert not {entry.method for entry in build_entries(network)} & set(EXPENSIVE)
     assert {entry.method for entry in build_entries(network, ["rise", "shapley", "integrated_gradients"])} >= set(
