@@ -96,7 +96,7 @@ def test_partial_models_are_models(partial_model, video):
     tapped = tap.activations_and_gradients(partial_model, video, target, ("a", "b"))
     expected = partial_model.args[0]["b"].T[target]  # the head is linear
     np.testing.assert_allclose(tapped.gradients["b"], expected, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"no stage named 'c'.*there are: a, b"):
+    with pytest.raises(ValueError, match=r"no stage named 'c'.*available: a, b"):
         tap.activations(partial_model, video, "c")
 
 

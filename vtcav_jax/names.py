@@ -22,4 +22,4 @@ def unknown_name_message(kind: str, names: Iterable[str], known: Iterable[str]) 
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         near = near or [other for other in known if len(name) > 1 and name.lower() in other.lower()][:3]
         parts.append(f"{name!r}" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
-    return f"no {kind} named {', '.join(parts)}; there are: {', '.join(known)}"
+    return f"no {kind} named {', '.join(parts)}; available: {', '.join(known)}"

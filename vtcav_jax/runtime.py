@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 @dataclass
 class PassCounter:
-    """Number of clips passed through the network, excluding those that only pad a batch."""
+    """Numbers of clips passed through the network, excluding those that only pad a batch."""
 
     forwards: int = 0
     backwards: int = 0  # one per clip and class for all stages; if integrated, also one per stage and step

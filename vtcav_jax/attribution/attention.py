@@ -41,8 +41,9 @@ class RolloutStep(NamedTuple):
 def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | None = None) -> Attribution:
     """Compute attention rollout: `row = (row + row @ A) / 2` per block, from the pooled features back to `stage`.
 
-    A is the attention, averaged over heads; `stage` is a block's input, by default "patch_embed". The map does not
-    depend on the target. `completeness_gap` is the share of the initial sum of 1 lost to the padding of windows.
+    `row` is each token's share of the pooled features, at first uniform; A is the attention, averaged over heads;
+    `stage` is a block's input, by default "patch_embed". The map does not depend on the target. `completeness_gap` is
+    the share of the initial sum of 1 that is lost to the padding of windows.
 
     Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020, arXiv:2005.00928.
     """

@@ -35,7 +35,10 @@ def occlusion(
     stride: tuple[int, int, int] | None = None,
     baseline: Baseline = "zero",
 ) -> list[Attribution]:
-    """Compute each voxel's mean score drop over the windows that cover it; strides are half a window by default."""
+    """Compute each voxel's mean score drop over the windows that cover it.
+
+    `window` and `stride` are voxels along time, height and width; strides are half a window by default.
+    """
     scorer, video = prepare_multi_score(model, clips, targets)
     sizes = video.shape[1:4]
     steps = tuple(max(n // 2, 1) for n in window) if stride is None else stride
@@ -68,7 +71,7 @@ def rise(
     baseline: Baseline = "zero",
     seed: int = 0,
 ) -> list[Attribution]:
-    """Compute each voxel's mean score with it minus the mean score without it, over random soft masks.
+    """Compute the mean score with each voxel minus the mean score without it, over random soft masks.
 
     Masks are drawn on a grid of `cells`, each visible with probability `keep`, interpolated and shifted at random. The
     noise from the other voxels falls only as 1 / sqrt(`masks`).
@@ -109,7 +112,8 @@ def shapley(
 ) -> list[Attribution]:
     """Compute each player's Shapley value of the score's rise over `baseline`, spread evenly over its voxels.
 
-    Exact for up to 10 players, else the mean over `orders` orders: half random, half their reversals. The map sums to
+    The value is the mean, over all orders of players, of score(players up to i) - score(players before i). It is exact
+    for up to 10 players, else the mean over `orders` orders: half random, half their reversals. The map sums to
     score(x) - score(baseline) in both cases.
 
     Args:

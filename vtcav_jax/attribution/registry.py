@@ -107,6 +107,7 @@ def explain(
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Raise a ValueError if an option of `method` is missing or unknown."""
     parameters = inspect.signature(METHODS[method]).parameters.values()
     keyword_only = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     if missing := [name for name, p in keyword_only.items() if p.default is p.empty and name not in options]:

@@ -26,7 +26,7 @@ class Attribution:
     completeness_gap: Float[np.ndarray, " b"] | None = None
 
     def __getitem__(self, rows: slice) -> "Attribution":
-        """Return the maps of some of the clips."""
+        """Return the maps of a subset of the clips."""
         return replace(
             self,
             map=self.map[rows],

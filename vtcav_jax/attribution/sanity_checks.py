@@ -1,4 +1,4 @@
-"""Sanity measures of attribution maps: flicker, effect of time reversal, relevance off the object, effect of weights.
+"""Sanity measures of attribution maps: flicker, effect of time reversal, relevance outside, effect of weights.
 
 Saha et al., "Exploring Explainability in Video Action Recognition", 2024, arXiv:2404.09067, describe such faults of
 Grad-CAM without measuring them; these functions measure them for any method.
@@ -93,7 +93,7 @@ def sanity_scores(
 
 
 def flicker(maps: Maps, flow: Float[np.ndarray, "b t1 height width 2"] | None) -> SanityValues:
-    """Return the mean over time steps of `|map - previous| / |previous|`, with the previous map moved along `flow`.
+    """Return the mean over time steps of `sum |map - previous| / sum |previous|`, the previous map moved along `flow`.
 
     The flow between two steps of a map is that of the last pair of frames times the number of frames between them.
     """

@@ -40,6 +40,7 @@ class TargetSpec:
         return self.head_range[0] + logits[:, slice(*self.head_range)].argmax(1)
 
     def target(self, logits: Float[np.ndarray, "b k"]) -> Any:
+        """Return the target of clips with these logits."""
         if self.custom is not None:
             return self.custom
         if self.contrast is not None:

@@ -115,7 +115,7 @@ def build_pyramid(
         pulls = jax.tree.map(lambda *some: jnp.stack(some).sum(0), *(group_shares[2] for group_shares in parts))
         walk.follow(order, np.concatenate([group_shares[3] for group_shares in parts]), response)
         walk.add(order, shares, pulls)
-    forward_passes = 1 + 3 * ig_steps + ig_steps * _stretch_cost(chain, context.shapes, walk)
+    forward_passes = 1 + 3 * ig_steps + ig_steps * _segment_cost(chain, context.shapes, walk)
     return walk.pyramid(to_numpy(scores[:, 0]), edge_rule, forward_passes)
 
 
@@ -330,7 +330,7 @@ def _mean_overlap(selections: np.ndarray) -> float:
     return float(np.divide(common, either, out=np.ones_like(common), where=either > 0)[pairs].mean())
 
 
-def _stretch_cost(chain: tuple[PyramidLevel, ...], shapes: dict[str, tuple[int, ...]], walk: _Walk) -> float:
+def _segment_cost(chain: tuple[PyramidLevel, ...], shapes: dict[str, tuple[int, ...]], walk: _Walk) -> float:
     """Return the cost of rerunning segments and of one backward pass per channel, by the share of stages they span."""
     order = list(shapes)
     ends = [max(order.index(name) for name in level) for level in chain]

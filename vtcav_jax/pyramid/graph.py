@@ -83,6 +83,7 @@ class Pyramid:
     forward_passes: float
 
     def nodes_at(self, level: int) -> tuple[Node, ...]:
+        """Return the nodes of a level; level 0 is the last stage, next to the target."""
         return tuple(node for node in self.nodes if node.level == level)
 
     def tube(self, node: int) -> Float[np.ndarray, "b t h w"]:

@@ -28,7 +28,7 @@ class TemporalProbe:
 
     @property
     def drop_frozen(self) -> ProbeScores:
-        """Share of the score's rise over the baseline that is lost when the clip is frozen, averaged over frames.
+        """`(score - mean(scores_frozen)) / (score - score_baseline)`: share of the score lost when the clip is frozen.
 
         The loss includes motion, the content of other frames, and the effect of static clips on a network that was not
         trained on any.
@@ -37,7 +37,7 @@ class TemporalProbe:
 
     @property
     def drop_shuffled(self) -> ProbeScores:
-        """Share of the score's rise that is lost when the frames are shuffled: motion is lost, but no content."""
+        """Share of the score lost when the frames are shuffled, as in `drop_frozen`: motion is lost, but no content."""
         return relative_drop(self.score, self.scores_shuffled.mean(1), self.score_baseline)
 
 

@@ -65,6 +65,7 @@ class StoredMaps:
 
 
 def load_maps(path: Path) -> Iterator[StoredMaps]:
+    """Yield the maps in one file, by target and method."""
     with np.load(path, allow_pickle=False) as arrays:
         metadata, times = json.loads(str(arrays["about"])), arrays["times"]
         for target, method, stage, signed, forward_passes, answers in metadata["maps"]:
@@ -87,6 +88,7 @@ def load_maps(path: Path) -> Iterator[StoredMaps]:
 
 
 def map_rows(path: Path) -> list[MapRow]:
+    """Return the table rows of one file, one per clip, target and method."""
     rows_of_video = []
     for stored_maps in load_maps(path):
         for clip_index, (maps, frame_times) in enumerate(zip(stored_maps.maps, stored_maps.times)):
