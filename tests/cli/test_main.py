@@ -107,7 +107,7 @@ def test_there_is_a_flagfile_for_each_task():
             ["--task=predict", "--model=tests", "--clips_file=CLIPS"],
             "tests is not a network that was converted or trained: model.json is missing",
         ),
-        (["--task=predict", "--model=tiny.safetensors", "--clips_file=CLIPS"], "nor is there such a path"),
+        (["--task=predict", "--model=tiny.safetensors", "--clips_file=CLIPS"], "this path does not exist"),
         (["--task=attribute", "--model=worlds_cnn"], "needs --run=NAME, --videos=WHERE"),
         (
             ["--task=attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--methods=cams"],
@@ -120,7 +120,7 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (
             ["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--stages=pool"],
-            ": pool is (1,",
+            ": pool has shape (1,",
         ),
         (
             ["--task=attribute", "--model=README.md", "--videos=worlds:small:1", "--run=x"],
