@@ -297,7 +297,7 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     ):
         assert float(clip_row[name]) == pytest.approx(float(expected[0]), rel=1e-3)
     shares = 1 - probe.scores_shuffled[0] / float(probe.score[0])
-    # Of three orders all the same one is 1 in 27 draws
+    # With three orders, 1 in 27 bootstrap draws has only the largest share
     interval = float(clip_row["drop_shuffled_low"]), float(clip_row["drop_shuffled_high"])
     assert interval == pytest.approx((shares.min(), shares.max()), rel=1e-3)
     assert 0 <= float(clip_row["flow_precision"]) <= 1 and float(clip_row["changing_mass_excess"]) > -1
@@ -309,7 +309,7 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     assert (folder / "motion.csv").exists()
     assert capsys.readouterr().out.count("direction: ") == 2
     text = (folder / "report" / "index.html").read_text()
-    assert "<strong>scene: appearance, not motion;</strong>" in text and "of what moves lies in it" in text
+    assert "<strong>scene: appearance, not motion;</strong>" in text and "flow recall" in text
 
 
 def test_tables_of_a_video_are_read_back(tmp_path):
