@@ -1,11 +1,11 @@
-"""Converts a public PyTorch checkpoint and proves that the network is the same.
+"""Convert a public PyTorch checkpoint and verify that the converted network is the same.
 
   python -m weights_conversion --preset=video_swin_t_k400 --checkpoint=swin3d_t.pth --out=weights/swin_t
   python -m weights_conversion --preset=video_swin_t_k400 --download --out=weights/swin_t.safetensors
 
 Reads .pth / .pt (tensors only; no code in the file is run) or .safetensors, with torchvision's or the official names.
-Runs one clip through the converted network, and through torchvision's where it is installed, and prints the largest
-difference per stage. Writes only when all of it went well.
+Runs one clip through the converted network and, if installed, through torchvision's network, and prints the maximum
+difference per stage (layer). Writes the network only if all checks pass.
 """
 
 import sys
@@ -26,25 +26,27 @@ from weights_conversion.convert import convert, unwrap_state_dict
 from weights_conversion.download import published_weights
 from weights_conversion.key_mapping import official_name
 
-_PRESET = flags.DEFINE_string("preset", None, required=True, help="network to fill, as video_swin_t_k400")
+_PRESET = flags.DEFINE_string("preset", None, required=True, help="network to convert to, such as video_swin_t_k400")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pth, .pt or .safetensors")
-_DOWNLOAD = flags.DEFINE_boolean("download", False, "fetch torchvision's published weights for the preset")
-_OUT = flags.DEFINE_string("out", None, required=True, help="new directory (orbax), or new file ending in .safetensors")
-_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "if the checkpoint's head is not the preset's", lower_bound=1)
-_LABELS = flags.DEFINE_string("labels", None, "text file, a class name a line, where the preset's are not known")
+_DOWNLOAD = flags.DEFINE_boolean("download", False, "download torchvision's published weights for the preset")
+_OUT = flags.DEFINE_string("out", None, required=True, help="new Orbax directory or new .safetensors file")
+_NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes, if other than the preset's", lower_bound=1)
+_LABELS = flags.DEFINE_string("labels", None, "text file with one class name per line, if the preset has none")
 
-TOLERANCE = 1e-4  # of the largest value at a stage; float32 networks of this depth agree to about 1e-6
+TOLERANCE = 1e-4  # relative to the maximum value at a stage; float32 networks of this depth agree to about 1e-6
 
 
 def run_conversion(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
-    """Converts, verifies, writes."""
+    """Convert, verify and write a checkpoint."""
     models.require_absent(out)
     state_dict = read_checkpoint(checkpoint)
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
     heads = models.single_head(classes, class_labels(preset, classes, labels_file))
-    print(f"{checkpoint.name} fits {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays")
+    print(
+        f"{checkpoint.name} matches {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays"
+    )
     verify(preset, model, state_dict, classes)
     models.save(out, model, preset, heads, file=checkpoint.name, sha256=file_sha256(checkpoint))
     print("wrote {1} and {0}".format(*models.bundle_paths(out)))
@@ -62,7 +64,7 @@ def class_labels(preset: str, classes: int, labels_file: Path | None) -> list[st
 
 
 def verify(preset: str, model, state_dict, classes: int) -> None:
-    """One random clip through both networks: the largest difference per stage, or at least finite numbers."""
+    """Compare both networks on one random clip at every stage; without torchvision's, check for finite values only."""
     shape = (1, *models.PRESETS[preset].clip_spec.shape)
     print(f"running one clip of {'x'.join(map(str, shape[1:4]))} ...", flush=True)
     video = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -70,32 +72,30 @@ def verify(preset: str, model, state_dict, classes: int) -> None:
         logits, ours = tap.activations(model, jnp.asarray(video), model.stages)
     ours = {name: np.asarray(a) for name, a in (ours | {"logits": logits}).items()}
     if wrong := [name for name, a in ours.items() if not np.isfinite(a).all()]:
-        raise ValueError(
-            f"the converted network gives values that are not finite at {', '.join(wrong)}; nothing was written"
-        )
+        raise ValueError(f"the converted network has non-finite values at {', '.join(wrong)}; nothing was written")
     theirs = reference_stages(preset, state_dict, classes, video, model.stages)
     if isinstance(theirs, str):
         print(f"all values are finite; the networks were not compared: {theirs}")
         return
-    print(f"{'stage':24}{'largest value':>16}{'largest difference':>20}{'relative':>12}")
+    print(f"{'stage':24}{'maximum value':>16}{'maximum difference':>20}{'relative':>12}")
     relative = []
     for name in (*model.stages, "logits"):
         a = ours[name]
         difference, largest = np.abs(a - theirs[name]).max(), np.abs(theirs[name]).max()
         relative.append(difference / largest if largest else difference)
         print(f"{name:24}{largest:16.4g}{difference:20.2e}{relative[-1]:12.1e}")
-    worst = float(np.max(relative))  # not a number, if one of them is not
+    worst = float(np.max(relative))  # NaN if any is NaN
     if not worst <= TOLERANCE:
         raise ValueError(
-            f"the networks differ by {worst:.1e} of a stage's largest value, more than {TOLERANCE}; nothing was written"
+            f"the networks differ by {worst:.1e} of a stage's maximum value, more than {TOLERANCE}; nothing was written"
         )
-    print(f"the same network: at every stage within {worst:.1e} of its largest value (float32)")
+    print(f"the networks agree at every stage within {worst:.1e} of its maximum value (float32)")
 
 
 def reference_stages(
     preset: str, state_dict, classes: int, video: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray] | str:
-    """torchvision's values at our stages, or why there are none."""
+    """Return torchvision's values at our stages, or the reason why there are none."""
     try:
         import torch
 
@@ -106,7 +106,7 @@ def reference_stages(
         return "torchvision is not installed; pip install 'vtcav-jax[convert]'"
     network = torch_reference.torchvision_network(preset, classes)
     if network is None:
-        return "torchvision has no such network (tests/support/torch_networks.py states what it computes)"
+        return "torchvision has no such network (tests compare it with tests/support/torch_networks.py)"
     if not isinstance(network, torch_reference.video_models().swin_transformer.SwinTransformer3d):
         network.load_state_dict({name: torch.as_tensor(value) for name, value in unwrap_state_dict(state_dict).items()})
         with torch.no_grad():
@@ -121,9 +121,9 @@ def reference_stages(
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # orbax tells every step
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every step
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected {argv[1:]}; every argument is a flag, --name=value")
+        raise app.UsageError(f"unexpected {argv[1:]}; pass arguments as flags, --name=value")
     try:
         models.get_preset(_PRESET.value)
         checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)

@@ -1,4 +1,4 @@
-"""Reading a checkpoint file without running anything that is in it."""
+"""Reading of checkpoint files without running code in them."""
 
 import hashlib
 import pickle
@@ -14,7 +14,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """The state dict in a `.pth` / `.pt` (tensors only, no code) or `.safetensors` file."""
+    """Read the state dict in a `.pth` / `.pt` (tensors only, no code) or `.safetensors` file."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}; expected a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})")
     if path.suffix not in CHECKPOINT_SUFFIXES:
@@ -32,19 +32,20 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         refused_name = re.search(r"GLOBAL ([\w.]+\w)", str(error))
         reason = (
-            f"it refers to {refused_name[1]}, which reading would run"
+            f"it refers to {refused_name[1]}, which loading would run"
             if refused_name
             else "it is not a plain state dict"
         )
         raise ValueError(
-            f"{path.name} was not read: {reason}; expected names and tensors only. If you trust the file, save its"
-            f" state "
-            "dict alone as .safetensors, in an environment of its own."
+            f"{path.name} was not read: {reason}; expected names and tensors only. If you trust the file, save only its"
+            " state dict as .safetensors, in a separate environment."
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError, struct.error) as error:
         raise ValueError(truncation_message(path) + f" ({first_line(error)})") from error
     if not isinstance(state_dict, Mapping):
-        raise ValueError(f"{path.name} holds a {type(state_dict).__name__}; expected a state dict: names and tensors")
+        raise ValueError(
+            f"{path.name} contains a {type(state_dict).__name__}; expected a state dict: names and tensors"
+        )
     return state_dict
 
 
@@ -52,7 +53,7 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
 
     try:
-        from safetensors.torch import load_file  # knows bfloat16
+        from safetensors.torch import load_file  # supports bfloat16
     except ModuleNotFoundError:
         from safetensors.numpy import load_file
     try:
@@ -62,10 +63,10 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def is_truncated(path: Path) -> bool:
-    """A torch file is a zip: its directory, at the end, must be there, and every checksum right."""
+    """Return True if a torch file, which is a zip archive, lacks its directory at the end or has a wrong checksum."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return path.stat().st_size < 16  # an old one is a pickle, which only reading can judge
+            return path.stat().st_size < 16  # the old format is a pickle, which only loading can check
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
@@ -74,7 +75,7 @@ def is_truncated(path: Path) -> bool:
 
 
 def truncation_message(path: Path) -> str:
-    return f"{path.name} ({path.stat().st_size:,} bytes) is damaged or cut short; copy or download it again."
+    return f"{path.name} ({path.stat().st_size:,} bytes) is damaged or truncated; copy or download it again."
 
 
 def first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""From a torch state dict to our parameters: names, layouts, and nothing left over on either side.
+"""Strict conversion of a torch state dict to our parameters: names, layouts, and no missing or unexpected tensors.
 
-`names` brings public names to those of our attributes; then only the last component changes (`weight` becomes `kernel`
-or `scale`, `running_mean` becomes `mean`).
+`key_mapping` maps public names to those of our attributes; then only the last component changes (`weight` becomes
+`kernel` or `scale`, `running_mean` becomes `mean`).
 """
 
 import re
@@ -18,33 +18,33 @@ from weights_conversion.key_mapping import FAMILIES, family_of, reorder_axes
 
 WRAPPERS = ("state_dict", "model_state", "model")
 FLAX_AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
-BATCH_NORM_STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of a batch norm
+BATCH_NORM_STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of batch norms
 
 
 def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None) -> dict[str, np.ndarray]:
-    """The parameters of `models.make(preset)` from a torch state dict, or an error that names all that does not fit.
+    """Convert a torch state dict to the parameters of `models.make(preset)`; an error lists all mismatches.
 
-    Takes the names of public code, bare or under `state_dict`, with or without `module.`. Buffers that our network does
-    not have are compared with it and dropped.
+    Accepts the names of public code, at the top level or under `state_dict`, with or without `module.`. Buffers that
+    our network does not have are checked and dropped.
     """
     family = family_of(preset)
     state_dict = unwrap_state_dict(state_dict)
     tensors = {family.to_our_name(name): as_numpy(name, value) for name, value in state_dict.items()}
     if len(tensors) < len(state_dict):
         raise ValueError(
-            f"the checkpoint holds some parameters twice; {family.name_source} are known, and only one at a time"
+            f"the checkpoint contains some parameters twice; expected {family.name_source}, each parameter once"
         )
     return match_parameters(preset, _abstract(preset, num_classes), tensors)
 
 
 @cache
 def _abstract(preset: str, num_classes: int | None) -> nnx.Module:
-    """The network's shapes: over a hundred layers take seconds to trace. Nobody changes it."""
+    """Return the abstract network, cached because tracing over a hundred layers takes seconds; do not mutate."""
     return nnx.eval_shape(partial(models.make, preset, num_classes=num_classes))
 
 
 def match_parameters(preset: str, model: nnx.Module, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`model` has our shapes, its numbers are not read."""
+    """Return the arrays by parameter name if they match the shapes of `model`, which may be abstract."""
     expected = parameters.named_parameters(model)
     arrays, mismatches = {}, []
     for name, tensor in tensors.items():
@@ -56,47 +56,47 @@ def match_parameters(preset: str, model: nnx.Module, tensors: dict[str, np.ndarr
             continue
         flax_name, array = to_flax_layout(name, reorder_axes(name, tensor))
         if not np.isfinite(array).all():
-            mismatches.append(f"{name} holds values that are not finite")
+            mismatches.append(f"{name} contains non-finite values")
         arrays[flax_name] = np.ascontiguousarray(array)
     mismatches = parameters.parameter_mismatches(expected, arrays) + mismatches
     if mismatches:
         raise ValueError(
-            f"these weights do not fit {preset}. {suggest_fix(preset, expected, arrays, tensors)}\n  "
+            f"these weights do not match {preset}. {suggest_fix(preset, expected, arrays, tensors)}\n  "
             + "\n  ".join(mismatches)
         )
     return arrays
 
 
 def unwrap_state_dict(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The mapping from names to tensors inside the wrappings that are known from the wild."""
+    """Return the mapping from names to tensors, without the wrappers that public checkpoints use."""
     for key in WRAPPERS:
         if isinstance(inner := state_dict.get(key), Mapping):
             return unwrap_state_dict(inner)
     if wrong := [name for name in state_dict if not isinstance(name, str)]:
-        raise ValueError(f"the checkpoint has keys that are no names ({wrong[:3]}); expected a state dict")
+        raise ValueError(f"the checkpoint has keys that are not names ({wrong[:3]}); expected a state dict")
     if state_dict and all(name.startswith("module.") for name in state_dict):
         return unwrap_state_dict({name.removeprefix("module."): value for name, value in state_dict.items()})
     if not state_dict:
-        raise ValueError(f"the checkpoint holds no tensors; expected names and tensors, bare or under {WRAPPERS}")
+        raise ValueError(f"the checkpoint has no tensors; expected names and tensors, possibly under {WRAPPERS}")
     return state_dict
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:
-    """Half precision is widened to float32, double precision rounded to it; what is not a dense tensor is refused."""
+    """Convert a dense tensor to numpy, half and double precision to float32; raise ValueError for anything else."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-        raise ValueError(f"{name} is a {type(value).__name__}, expected a tensor; give the model's state dict itself")
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a tensor; pass the model's state dict itself")
     if hasattr(value, "detach"):
         try:
             value = value.detach().cpu()
             value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
         except (TypeError, NotImplementedError, RuntimeError) as error:
-            raise ValueError(f"{name} is no plain dense tensor ({error}); save it as one") from error
+            raise ValueError(f"{name} is not a plain dense tensor ({error}); save it as one") from error
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
 
 
 def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    """Our name, and a view with our axes."""
+    """Return our name and a view with our axes."""
     stem, _, leaf = name.rpartition(".")
     if leaf == "weight" and tensor.ndim in FLAX_AXES:
         leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(FLAX_AXES[tensor.ndim])
@@ -105,7 +105,7 @@ def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def check_position_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
-    """The reference stores which entry of the table each pair of tokens uses; ours must be the same."""
+    """Check that the reference's stored table row of each pair of tokens is the same as ours."""
     match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index", name)
     try:
         window = model.layers[int(match[1])].blocks[int(match[2])].attn.window if match else None
@@ -115,12 +115,12 @@ def check_position_index(name: str, tensor: np.ndarray, model: Any) -> list[str]
         return [f"unexpected {name}"]
     expected = relative_position_index(window)
     if tensor.size != expected.size or not np.array_equal(tensor.reshape(expected.shape), expected):
-        return [f"{name} is not that of a window of {window}: the weights were trained with another window"]
+        return [f"{name} does not match a window of {window}: the weights were trained with another window"]
     return []
 
 
 def check_batch_counter(name: str, tensor: np.ndarray, expected: Mapping[str, Any]) -> list[str]:
-    """How many batches a batch norm saw in training; of no use after it, but it must belong to one of ours."""
+    """Check that a counter of training batches belongs to one of our batch norms; its value is not used."""
     has_counterpart = f"{name.rpartition('.')[0]}.var" in expected
     return (
         []
@@ -130,7 +130,7 @@ def check_batch_counter(name: str, tensor: np.ndarray, expected: Mapping[str, An
 
 
 def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
-    """For tokens i and j of a window, the row of the bias table: their offset, in mixed radix."""
+    """Return the row of the bias table for tokens i and j of a window: their offset, in mixed radix."""
     place = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij")).reshape(3, -1)
     offset = place[:, :, None] - place[:, None, :] + (np.array(window) - 1)[:, None, None]
     return np.asarray(np.ravel_multi_index(tuple(offset), [2 * size - 1 for size in window]))
@@ -139,16 +139,16 @@ def relative_position_index(window: tuple[int, int, int]) -> np.ndarray:
 def suggest_fix(
     preset: str, expected: Mapping[str, Any], arrays: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray]
 ) -> str:
-    """The sentence that says what to do: another class count, another preset, or what is known."""
+    """Return the advice of an error message: another number of classes, another preset, or the supported names."""
     classes = {name: a.shape[-1] for name, a in arrays.items() if name == "head.bias" and a.ndim == 1}
     n_classes = classes.get("head.bias")
     body = {name for name in expected if not name.startswith("head.")}
     if all(name in arrays and arrays[name].shape == expected[name].shape for name in expected):
-        return "All of the network is there; what follows is wrong or too much."
+        return "All parameters of the network match; the following tensors are wrong or unexpected."
     if n_classes and all(name in arrays and arrays[name].shape == expected[name].shape for name in body):
         return (
-            f"The checkpoint has {n_classes} classes, {expected['head.bias'].shape[0]} were expected: "
-            f"pass num_classes={n_classes} (--num_classes={n_classes}) to keep its head."
+            f"The checkpoint has {n_classes} classes, expected {expected['head.bias'].shape[0]}: "
+            f"pass num_classes={n_classes} (--num_classes={n_classes}) to use its head."
         )
     for other in models.PRESETS:
         family = family_of(other)
@@ -162,6 +162,6 @@ def suggest_fix(
                 shapes[ours] = array.shape
         count = shapes.get("head.bias", (None,))[0]
         if {name: a.shape for name, a in parameters.named_parameters(_abstract(other, count)).items()} == shapes:
-            return f"They fit {other}."
+            return f"They match {other}."
     known = "; ".join(sorted({family.name_source for family in FAMILIES.values()}))
-    return f"They fit none of {', '.join(models.PRESETS)}; known are {known}."
+    return f"They match none of {', '.join(models.PRESETS)}; supported are {known}."

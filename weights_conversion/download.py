@@ -1,4 +1,4 @@
-"""torchvision's published weights: where they are, and fetching them with their hash check."""
+"""Download of torchvision's published weights, with a check of their hashes."""
 
 import urllib.error
 from pathlib import Path
@@ -23,12 +23,12 @@ TORCHVISION_WEIGHTS = {
 
 
 def published_weights(preset: str) -> Path:
-    """The file with torchvision's weights for the preset, downloaded once into torch's own cache."""
+    """Return the file with torchvision's weights for the preset, downloaded once to torch's cache."""
     if preset not in TORCHVISION_WEIGHTS:
         raise ValueError(
             "for --download, "
             + unknown_name_message("published weights", [preset], TORCHVISION_WEIGHTS)
-            + "; else --checkpoint"
+            + "; use --checkpoint"
         )
     try:
         import torch
@@ -45,14 +45,14 @@ def url_of(video: Any, preset: str) -> str:
 
 
 def fetch(url: str, folder: Path, preset: str) -> Path:
-    """`folder/NAME-HASH.pth`; the hash in the name is the beginning of the file's sha256 and is checked."""
+    """Download to `folder/NAME-HASH.pth` and check the hash, a prefix of the file's SHA-256."""
     import torch
 
     target = folder / url.rsplit("/", 1)[1]
     prefix = target.stem.rsplit("-", 1)[1]
     if target.exists():
         if not file_sha256(target).startswith(prefix):
-            raise ValueError(f"{target} is damaged (its sha256 should begin with {prefix}); remove it and run again")
+            raise ValueError(f"{target} is damaged (its SHA-256 should begin with {prefix}); remove it and run again")
         return target
     folder.mkdir(parents=True, exist_ok=True)
     print(f"downloading {target.name} ...", flush=True)
@@ -60,9 +60,9 @@ def fetch(url: str, folder: Path, preset: str) -> Path:
         torch.hub.download_url_to_file(url, str(target), hash_prefix=prefix)
     except (urllib.error.URLError, OSError) as error:
         raise ValueError(
-            f"{url} could not be reached ({error}); on a machine with a network fetch that file, put it at {target}, "
-            f"and run this command again, or name it: --preset={preset} --checkpoint=FILE"
+            f"{url} could not be reached ({error}); download the file on another machine, put it at {target}, and run"
+            f" this command again, or pass the file: --preset={preset} --checkpoint=FILE"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"{target.name} arrived damaged and was removed ({error}); run the command again") from error
+        raise ValueError(f"{target.name} was damaged in transfer and removed ({error}); run again") from error
     return target

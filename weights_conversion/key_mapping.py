@@ -1,7 +1,7 @@
-"""What public code calls the parameters of each family of networks, and what we do.
+"""Mapping from the parameter names of public code to ours, by family of networks.
 
-Our attributes are named as a public implementation names its own, so that little is left to do: other public names are
-brought to those, and the last layer is `head` in all of our networks.
+Our attributes are named as in one public implementation, so that only the names of other implementations and those of
+the last layer, which is `head` in all our networks, need mapping.
 """
 
 import re
@@ -25,15 +25,15 @@ from vtcav_jax.models.video_swin import VideoSwin
 
 @dataclass(frozen=True)
 class Family:
-    """The public names of one architecture."""
+    """Name mapping of one architecture."""
 
-    to_our_name: Callable[[str], str]  # from any of its public names, but for the last component
-    signature_key: str  # one of our names, in torch's form, that no other family has
-    name_source: str  # whose names these are, for a message
+    to_our_name: Callable[[str], str]  # maps any of its public names, except the last component
+    signature_key: str  # one of our names, with torch's last component, that no other family has
+    name_source: str  # origin of the names, for messages
 
 
 def official_name(name: str) -> str:
-    """`layers.0.blocks.1.mlp.fc1.weight`, from torchvision's or the official name of Video Swin."""
+    """Return the official name of a Video Swin parameter from torchvision's or the official one."""
     name = re.sub(r"^cls_head\.fc_cls\.", "head.", re.sub(r"^backbone\.", "", name))
     if match := re.match(r"features\.(\d+)\.(.*)", name):
         number, rest = int(match[1]), match[2]
@@ -44,21 +44,21 @@ def official_name(name: str) -> str:
 
 
 def torchvision_name(name: str) -> str:
-    """The inverse of `official_name` towards torchvision, where the converter proves itself."""
+    """Return torchvision's name of a Video Swin parameter from the official one."""
     name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"features.{2 * int(m[1]) + 1}.", name)
     name = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"features.{2 * int(m[1])}.", name)
     return name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")
 
 
 def i3d_name(name: str) -> str:
-    """`Mixed_3b.b1a.bn.weight`, from the names of pytorch-i3d or of kinetics_i3d_pytorch."""
+    """Return our I3D name, such as `Mixed_3b.b1a.bn.weight`, from that of pytorch-i3d or kinetics_i3d_pytorch."""
     name = re.sub(r"^(logits|conv3d_0c_1x1)\.conv3d\.", "head.", name)
     name = re.sub(r"^(conv3d|mixed)_", lambda m: f"{m[1].capitalize()}_", name).replace(".batch3d.", ".bn.")
     return re.sub(r"\.branch_(\d)(?:\.(\d))?\.", lambda m: f".b{m[1]}{'ab'[int(m[2])] if m[2] else ''}.", name)
 
 
 def mvit_name(name: str) -> str:
-    """`blocks.0.mlp.fc1.weight`, from torchvision's name."""
+    """Return our MViT name, such as `blocks.0.mlp.fc1.weight`, from torchvision's."""
     name = re.sub(r"^head\.1\.", "head.", name).replace(".attn.project.0.", ".attn.project.")
     return name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace(".norm_act.0.", ".norm.")
 
@@ -85,15 +85,15 @@ def family_of(preset: str) -> Family:
 
 
 def reorder_axes(name: str, tensor: np.ndarray) -> np.ndarray:
-    """The tensors whose axes mean something else with us, by our name.
+    """Reorder the axes of a tensor, given by our name, where public code uses another order.
 
-    A last layer that is a convolution of 1 x 1 x 1 is a linear map with us. C3D's first linear layer reads a grid that
-    torch flattens with the channels first, and we with the channels last; its first convolution comes from Caffe, which
-    reads blue first, and we red.
+    A last layer that is a 1 x 1 x 1 convolution becomes a linear layer. C3D's first linear layer reads a grid that
+    torch flattens with channels first and we with channels last; its first convolution comes from Caffe, which reads
+    channels in the order blue, green, red.
     """
     if name == "head.weight" and tensor.ndim == 5 and tensor.shape[2:] == (1, 1, 1):
         return tensor.reshape(tensor.shape[:2])
-    if name == "conv1.weight" and tensor.shape[1:] == (3, 3, 3, 3):  # no other network's
+    if name == "conv1.weight" and tensor.shape[1:] == (3, 3, 3, 3):  # only C3D has this shape
         return tensor[:, ::-1]
     places = int(np.prod(C3D_GRID))
     if name == "fc6.weight" and tensor.ndim == 2 and tensor.shape[1] % places == 0:

@@ -1,4 +1,4 @@
-"""torchvision's networks, with values at our stages: what a conversion and the parity tests are compared with."""
+"""torchvision's networks with values at our stages (layers), the reference of conversions and parity tests."""
 
 import re
 import sys
@@ -15,10 +15,10 @@ from weights_conversion.key_mapping import torchvision_name
 
 
 def video_models() -> ModuleType:
-    """`torchvision.models.video`; also where its compiled operators do not load.
+    """Import `torchvision.models.video`, even if its compiled operators do not load.
 
-    A torchvision built for CUDA beside a CPU-only torch fails at import, for want of two operators that no video
-    network uses. Declaring them is enough.
+    A torchvision built for CUDA fails at import with a CPU-only torch, because two operators are missing that no video
+    network uses. Declaring them suffices.
     """
     import torch
 
@@ -28,7 +28,7 @@ def video_models() -> ModuleType:
         if "torchvision::nms" not in str(error):
             raise
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half imported
+            del sys.modules[name]  # partially imported
         for operator in ("nms", "qnms"):
             torch.library.define(
                 f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -37,11 +37,11 @@ def video_models() -> ModuleType:
     return video
 
 
-TORCHVISION_BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # by the preset's own name
+TORCHVISION_BUILDERS = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s")  # named like the presets
 
 
 def torchvision_network(preset: str, num_classes: int | None = None) -> Any | None:
-    """torchvision's network of the preset, in evaluation mode, its weights random; None where it has none."""
+    """Return torchvision's network of the preset, in evaluation mode, with random weights; None if it has none."""
     entry = models.get_preset(preset)
     if entry.maker.func is VideoSwin:
         return torchvision_swin(preset, num_classes)
@@ -51,7 +51,7 @@ def torchvision_network(preset: str, num_classes: int | None = None) -> Any | No
 
 
 def torchvision_swin(preset: str, num_classes: int | None = None) -> Any:
-    """torchvision's network of the preset's architecture, in evaluation mode, its weights random."""
+    """Return torchvision's Video Swin of the preset's architecture, in evaluation mode, with random weights."""
     entry = models.get_preset(preset)
     sizes = entry.maker.keywords
     return (
@@ -69,7 +69,7 @@ def torchvision_swin(preset: str, num_classes: int | None = None) -> Any:
 
 
 def load_official_weights(network: Any, tensors: Mapping[str, Any]) -> None:
-    """Fills torchvision's network from official names; its buffers are its own."""
+    """Load parameters with official names into torchvision's network, which keeps its own buffers."""
     import torch
 
     state_dict = {torchvision_name(name): torch.tensor(np.asarray(value)) for name, value in tensors.items()}
@@ -78,9 +78,9 @@ def load_official_weights(network: Any, tensors: Mapping[str, Any]) -> None:
 
 
 def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """torch's logits and the tensor at each of `stages`, channels last, for a torch video `(b, t, h, w, 3)`.
+    """Return torch's logits and the tensor at each of `stages`, channels last, for a torch video `(b, t, h, w, 3)`.
 
-    For networks that are named as torchvision's are. What a ReLU or a sum changes in place is copied first.
+    For networks with torchvision's module names. Tensors are copied, because ReLUs and sums modify them in place.
     """
     if hasattr(network, "pos_encoding"):
         return run_mvit(network, video)
@@ -98,7 +98,7 @@ def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[An
             part = network.get_submodule(module_of(stage))
             handles.append(part.register_forward_hook(lambda _, inputs, value, name=stage: remember(name, value)))
     pooled = network.avgpool.register_forward_hook(
-        lambda _, inputs, value: remember("pool", value.mean((2, 3, 4)))  # of what is left to average
+        lambda _, inputs, value: remember("pool", value.mean((2, 3, 4)))  # the grid that remains to be averaged
     )
     try:
         return network(video.permute(0, 4, 1, 2, 3)), seen
@@ -108,13 +108,13 @@ def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[An
 
 
 def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
-    """The same for an MViT, whose modules pass tokens on: the class token, then those of the grid."""
+    """Return the same for an MViT, whose modules exchange tokens: the class token, then those of the grid."""
     seen: dict[str, Any] = {}
     handles = []
     last = f"blocks.{len(network.blocks) - 1}"
 
     def grid(name: str, tokens: Any, shape: tuple[int, ...]) -> None:
-        if not name.startswith(last):  # its grid reaches nothing
+        if not name.startswith(last):  # the last grid is not used
             seen[name] = tokens[:, 1:].unflatten(1, shape).clone()
 
     def after_attention(name: str, value: Any) -> None:
@@ -150,12 +150,12 @@ def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def module_of(stage: str) -> str:
-    """torchvision's module whose output our stage is: within R(2+1)D's pairs the first convolution's ReLU."""
+    """Return torchvision's module whose output is our stage; in R(2+1)D's pairs, the ReLU of the first convolution."""
     return re.sub(r"^(stem|layer\d\.\d\.conv\d\.0)\.0$", r"\1.2", stage)
 
 
 def stage_modules(network: Any) -> dict[str, Any]:
-    """Our stage names, each with the torch module whose output it is; `pool` is the input of the head."""
+    """Return the torch module whose output is each of our stages; `pool` is the input of the head."""
     stages = {"patch_embed": network.patch_embed}
     for i, features in enumerate(network.features):
         if i % 2:
@@ -167,7 +167,7 @@ def stage_modules(network: Any) -> dict[str, Any]:
 
 
 def run_swin(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
-    """torch's logits and the tensor at every stage, for a torch video `(b, t, h, w, 3)`."""
+    """Return torch's logits and the tensor at every stage of a Video Swin, for a torch video `(b, t, h, w, 3)`."""
     seen: dict[str, Any] = {}
     handles = [
         module.register_forward_hook(partial(_remember, seen, name)) for name, module in stage_modules(network).items()
@@ -184,5 +184,5 @@ def _remember(seen, name, module, inputs, output):
 
 
 def to_our_axes(stage: str, array: np.ndarray) -> np.ndarray:
-    """torchvision pools to (b, c, 1, 1, 1); all its other stages are channels last already."""
+    """Flatten torchvision's pool, which is (b, c, 1, 1, 1); its other stages are channels last already."""
     return array.reshape(len(array), -1) if stage == "pool" else array

@@ -1,4 +1,4 @@
-"""Boxes in tables, tracks out of boxes, clips and controls out of tracks: by pixels that say where they are from."""
+"""Tables of boxes, tracks of boxes, and clips and controls of tracks, with pixels that encode their origin."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from vtcav_jax.concepts.tracks import build_tracks, colour_histogram, find_cuts
 
 
 def addressed(number: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """Each pixel holds its own x, y and the number of its frame, none of them black."""
+    """Make frames whose pixels encode their x, y and frame number; none is black."""
     y, x = np.indices((height, width))
     return np.stack([x + 1, y + 1, np.full_like(x, number + 1)], -1).astype(np.uint8)
 
@@ -84,7 +84,7 @@ def test_cuts_are_found_and_motion_is_none():
     random = np.random.default_rng(0)
     shots = [random.integers(0, 120, (40, 60, 3)), random.integers(130, 250, (40, 60, 3))]
 
-    def seen(i):  # a picture that moves by ten pixels a frame, and a cut at 7
+    def seen(i):  # an image that moves by ten pixels per frame, with a cut at frame 7
         return np.roll(shots[i >= 7], 10 * i, axis=1).astype(np.uint8)
 
     assert find_cuts(np.stack([colour_histogram(seen(i)) for i in range(14)])) == (7,)
@@ -141,9 +141,9 @@ def test_the_jitter_control_is_one_crop_with_the_padding_of_the_boxes():
     for picture, dynamic, (dx, dy) in zip(clip, CLIP, crops.path_jitter(BOXES)):
         assert rectangle(picture) == rectangle(dynamic)
         inside = picture[picture.any(-1)]
-        assert set(inside[:, 2]) == {3}  # all of it from frame 2
+        assert set(inside[:, 2]) == {3}  # entirely from frame 2
         y, x = np.nonzero(picture.any(-1))
-        np.testing.assert_array_equal(inside[:, 0] - 1 - x, 10 - 1 - dx)  # by which the crop is moved, all of it alike
+        np.testing.assert_array_equal(inside[:, 0] - 1 - x, 10 - 1 - dx)  # the shift of the whole crop
         np.testing.assert_array_equal(inside[:, 1] - 1 - y, 8 - 2 - dy)
 
 
@@ -159,7 +159,7 @@ def test_jitter_at_the_border_shows_black_beyond_the_frame():
     clip = crops.jitter_clip(FRAMES[0], boxes)
     assert clip.shape == (5, 12, 10, 3)
     np.testing.assert_array_equal(clip[2], crops.dynamic_clip(FRAMES, boxes)[2] & [255, 255, 1] | clip[2] & [0, 0, 255])
-    assert not clip[1, 0].any()  # above the frame
+    assert not clip[1, 0].any()  # reaches above the frame
 
 
 def test_a_letterbox_shows_all_of_it():

@@ -1,4 +1,4 @@
-"""Concept sets on disk: what is written is read, made by hand or mined; what does not fit is refused with names."""
+"""Concept sets on disk: reading of mined and hand-made sets, and errors that name all faulty clips."""
 
 import csv
 import hashlib
@@ -47,7 +47,7 @@ def test_a_folder_made_by_hand_is_as_good(tmp_path):
     np.testing.assert_array_equal(concepts.load_frames(first), video(2))
     with pytest.raises(ValueError, match="did you mean ball"):
         sets.clips_of("bal")
-    # Of a video of 20 frames the network's clip is taken, in the middle and at its interval.
+    # From a video of 20 frames, the network's clip is sampled in the middle, at its interval.
     long = concepts.load_frames(sets.clips_of("playing tennis")[0], GEOMETRY)
     np.testing.assert_array_equal(long, video(4, t=20)[[4, 6, 8, 10, 12, 14]])
     boxed = concepts.letterboxed(sets.clips_of("playing tennis")[0], GEOMETRY)
@@ -77,7 +77,7 @@ def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
     assert list(sets.clips) == clips
     np.testing.assert_array_equal(concepts.load_frames(sets.clips[1], GEOMETRY), video(1))
     short = concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=4))
-    np.testing.assert_array_equal(short, video(1)[1:5])  # without the interval, which they have had
+    np.testing.assert_array_equal(short, video(1)[1:5])  # without the interval, which mining has applied already
     assert len(concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
 
 
@@ -89,7 +89,7 @@ def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
     (tmp_path / CONCEPTS_CSV).write_text(text.replace("ball/dynamic/3.mp4", "../3.mp4"))
     with pytest.raises(ValueError, match=r"2\.mp4 is missing") as error:
         concepts.read_sets(tmp_path)
-    for part in ("1.mp4 is not the clip that was mined", "2.mp4 is missing", "is no path within the folder"):
+    for part in ("1.mp4 has changed since it was mined", "2.mp4 is missing", "is not a path within the folder"):
         assert part in str(error.value)
     (tmp_path / CONCEPTS_CSV).write_text("concept,clip_type\n")
     with pytest.raises(ValueError, match="no column file"):
@@ -139,7 +139,7 @@ def test_a_review_drops_clips_and_says_what_is_stale(tmp_path):
     with pytest.raises(ValueError, match="no clip left"):
         concepts.read_sets(tmp_path)
     review(tmp_path, [(clips[0].file, "", "perhaps")])
-    with pytest.raises(ValueError, match="'perhaps' is no verdict"):
+    with pytest.raises(ValueError, match="'perhaps' is not a verdict"):
         concepts.read_sets(tmp_path)
 
 

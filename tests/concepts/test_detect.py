@@ -1,4 +1,4 @@
-"""The detector's manners without the detector library, and the library itself on real videos where both are there."""
+"""Detector: errors without the library, and, if library and videos are available, detection on real videos."""
 
 import importlib.util
 import os
@@ -24,8 +24,8 @@ def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path)
         detect.load_detector(tmp_path / "yolov8n.pt")
     for name, content, message in (
         ("weights.bin", b"x", "expected .pt, .pth, .onnx"),
-        ("text.pt", b"hello", "does not hold weights"),
-        ("pointer.pt", b"version https://git-lfs", "pointer of Git LFS"),
+        ("text.pt", b"hello", "does not contain weights"),
+        ("pointer.pt", b"version https://git-lfs", "a Git LFS pointer"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
@@ -82,7 +82,7 @@ def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, na
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert "it is a pickle, which can run code" in done.stderr
+    assert "this is a pickle, which can run code" in done.stderr
     assert not list(home.rglob("*"))
     sets = concepts.read_sets(tmp_path / "out")
     assert sets.clips_of("person", "static") and {c.source for c in sets.clips} <= {

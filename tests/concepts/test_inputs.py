@@ -1,4 +1,4 @@
-"""What is mined and who says where things are: tables of boxes, worlds, parts of videos, targets and labels."""
+"""Inputs of mining: tables of boxes, worlds, parts of videos, targets and labels."""
 
 from dataclasses import replace
 
@@ -25,12 +25,12 @@ def test_boxes_of_a_table_do_without_a_detector(videos, tmp_path):
     table = mined.folder / "boxes.csv"
     report = concepts.mine(videos, replace(mining_config(), boxes=table), tmp_path / "out")
     assert report.thresholds == mined.thresholds
-    with pytest.raises(ValueError, match="nobody says where things are"):
+    with pytest.raises(ValueError, match="no source of boxes"):
         concepts.mine(videos, mining_config(), tmp_path / "none")
     (tmp_path / "other.csv").write_text("file,frame,label,x1,y1,x2,y2\nelse.mp4,0,red,0,0,4,4\n")
-    with pytest.raises(ValueError, match="no box of any of the 2 videos"):
+    with pytest.raises(ValueError, match="no box for any of the 2 videos"):
         concepts.mine(videos, replace(mining_config(), boxes=tmp_path / "other.csv"), tmp_path / "none")
-    with pytest.raises(ValueError, match="is not empty and was not mined into"):
+    with pytest.raises(ValueError, match="is not empty and not a folder written by mining"):
         concepts.mine(videos, mining_config(), tmp_path, detector=SquareDetector())
 
 
@@ -43,13 +43,13 @@ def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(vide
     table = tmp_path / "boxes.csv"
     config = replace(mining_config(num_random_sets=0), boxes=table)
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
-    with pytest.raises(ValueError, match=r"those of several videos, such as film.mp4; write them as a/film.mp4"):
+    with pytest.raises(ValueError, match=r"match several videos, such as film.mp4; write a/film.mp4 in the column"):
         concepts.mine(folder, config, tmp_path / "out")
     rows = [f"{name}/{row}" for name in ("a", "c") for row in rows]
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
     report = concepts.mine(folder, config, tmp_path / "out")
     assert {clip.source for clip in concepts.read_sets(tmp_path / "out").clips} == {"a/film.mp4"}
-    assert "boxes.csv has boxes of what is not among the videos: 'c/film.mp4'" in report.notes
+    assert "boxes.csv has boxes for files that are not among the videos: 'c/film.mp4'" in report.notes
 
 
 def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
     read, times = inputs.read_boxes, []
     monkeypatch.setattr(inputs, "read_boxes", lambda path: times.append(path) or read(path))
     report = concepts.mine(tmp_path / "films.csv", mining_config(num_random_sets=0), tmp_path / "out")
-    assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # as still clips that are equal count once
+    assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # equal static clips count once
 
 
 @pytest.mark.slow
@@ -76,9 +76,7 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
     for clip in sets.clips_of("left", "dynamic"):
         assert factors["direction"][int(clip.source[-6:-4])] == GLYPH_QUESTIONS["direction"].index("left")
         lefts = [box[0] for box in clip.boxes]
-        assert np.all(np.diff(lefts) == -2) and {box[2] - box[0] for box in clip.boxes} == {
-            7
-        }  # never across the border
+        assert np.all(np.diff(lefts) == -2) and {box[2] - box[0] for box in clip.boxes} == {7}  # never across a border
 
 
 @pytest.mark.slow
@@ -95,7 +93,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     for clip in sets.clips_of("left", "dynamic"):
         i = int(clip.source.rpartition("_")[2])
         assert factors["direction"][i] == GLYPH_QUESTIONS["direction"].index("left")
-        # What was cut out is what the world shows there, up to the rounding of H.264's colours.
+        # Crops equal the world's pixels, up to the rounding of H.264's colours.
         rendered = render.make_clips("small", 1, 3, first=i).video[0][list(clip.frames)]
         expected = crops.dynamic_clip(list(np.rint(255 * rendered).astype(np.uint8)), clip.boxes)
         assert np.abs(concepts.load_frames(clip).astype(int) - expected).max() <= 2
@@ -105,7 +103,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     again = concepts.mine("worlds:small:40:3", config, tmp_path / "out")
     assert again.n_frames == 0 and films[0].exists()
     assert before == {path: path.stat().st_mtime_ns for path in films[1:]}
-    with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; give one of both another"):
+    with pytest.raises(ValueError, match="the same clips as the targets, worlds:small:9:3; change the seed of one"):
         concepts.mine("worlds:small:40:3", config, tmp_path / "none", targets="worlds:small:9:3")
     with pytest.raises(ValueError, match=r"no label named 'kee' .did you mean key"):
         concepts.mine("worlds:small:7:3", MiningConfig(concepts.parse_concepts(["kee"])), tmp_path / "none")
@@ -150,7 +148,7 @@ def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_
     )
     with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
         concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=tmp_path / "ready")
-    with pytest.raises(ValueError, match="has clips but no videos, of which boxes could be cut out"):
+    with pytest.raises(ValueError, match="has decoded clips but no video files"):
         concepts.mine(tmp_path / "ready", mining_config(), tmp_path / "out", detector=SquareDetector())
 
 
@@ -158,6 +156,6 @@ def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, t
     detector = SquareDetector()
     with pytest.raises(ValueError, match=r"no label named 'rad' .did you mean red"):
         concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=detector)
-    with pytest.raises(ValueError, match="no HEAD:ANSWER of the videos named 'a:b'"):
+    with pytest.raises(ValueError, match="no HEAD:CLASS of the videos named 'a:b'"):
         concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=detector)
     assert not detector.n_frames_seen and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Whole labelled clips as concepts: each video in one set, as one kind, and nothing but the label between them."""
+"""Whole labelled clips as concepts: each video is in one set, as one clip type, and sets differ only in the label."""
 
 import re
 from collections import Counter
@@ -41,7 +41,7 @@ def test_each_clip_is_in_one_set_and_has_its_label(mined):
 
 @pytest.mark.slow
 def test_random_sets_have_all_labels_alike():
-    """Dealt after the concepts, the first of them would lack what those took."""
+    """Random sets filled after the concepts would lack the concepts' labels."""
     source = open_source("worlds:small:1200:3")
     config = MiningConfig(parse_concepts(["@direction:left", "@shape:ring"]), max_clips=40, num_random_sets=6)
     places, notes = assign_clips(source, config)
@@ -82,7 +82,8 @@ def test_the_same_call_makes_the_same_files(mined, tmp_path):
     assert mine_labelled_clips(open_source(WORLD), CONFIG, GEOMETRY, again).counts == mined[1].counts and clip.exists()
 
     def files(folder: Path) -> dict[str, bytes]:
-        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]  # it has the name
+        # The page contains the folder's name.
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "review.html"]
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
     assert files(again) == files(mined[0])
@@ -90,21 +91,21 @@ def test_the_same_call_makes_the_same_files(mined, tmp_path):
 
 def test_what_cannot_be_had_is_said(tmp_path):
     notes = " ".join(assign_clips(open_source("worlds:small:30:3"), CONFIG)[1])
-    assert re.search(r"left: \d clips of each kind instead of 4; \d are labelled so", notes)
+    assert re.search(r"left: \d clips of each type instead of 4; \d clips have this label", notes)
     twice = MiningConfig(parse_concepts(["a=@direction:left", "b=@direction:left"]), max_clips=4, num_random_sets=2)
     with pytest.raises(ValueError, match="a, b are labels of the same clips"):
         assign_clips(open_source("worlds:small:30:3"), twice)
     wrong = MiningConfig(parse_concepts(["a=@direction:lefft", "b=@size:big"]))
-    message = r"a=@direction:lefft: no answer to direction named 'lefft'.*b=@size:big: no question of the videos"
+    message = r"a=@direction:lefft: no class of direction named 'lefft'.*b=@size:big: no head of the videos"
     with pytest.raises(ValueError, match=message):
         mine_labelled_clips(open_source(WORLD), wrong, GEOMETRY, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
-    with pytest.raises(ValueError, match="ball are of boxes, the others of whole clips"):
+    with pytest.raises(ValueError, match="ball use boxes, the others whole clips"):
         MiningConfig(parse_concepts(["ball", "@direction:left"]))
 
 
 def test_targets_are_refused(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")
-    with pytest.raises(ValueError, match="a target cannot give concepts"):
+    with pytest.raises(ValueError, match="target videos cannot be used for concepts"):
         mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=source)

@@ -1,4 +1,4 @@
-"""Mining films of coloured squares with a detector that is a function of the frame: selection, negatives, resuming."""
+"""Mining of videos of coloured squares with a deterministic detector: selection, negatives, resuming."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
         elif clip.clip_type == "dynamic":
             expected = crops.dynamic_clip([source[i] for i in clip.frames], clip.boxes)
             np.testing.assert_array_equal(picture, expected)
-            assert (np.abs(picture[:, 5, 5].astype(int) - COLOURS["red"]) < 8).all()  # it follows one thing
+            assert (np.abs(picture[:, 5, 5].astype(int) - COLOURS["red"]) < 8).all()  # follows one object
         else:
             twin = by_file[clip.control_of]
             whole = concepts.load_frames(twin)
@@ -96,7 +96,7 @@ def test_what_each_threshold_removes_is_told(videos, tmp_path):
     assert moving["found"] == sum(moving.values()) - moving["found"] and moving["left"] == 3
     large = concepts.mine(videos, mining_config(min_area=0.1), tmp_path / "out", detector=SquareDetector())
     assert large.thresholds["red", "static"]["area"] == 6 * FRAMES and large.n_frames == 0
-    assert "there is no clip of red, static" in large.notes and not (tmp_path / "out/red/static").exists()
+    assert "no clips of red, static" in large.notes and not (tmp_path / "out/red/static").exists()
     long = concepts.mine(
         videos, mining_config(min_track_length=FRAMES + 1), tmp_path / "out", detector=SquareDetector()
     )
@@ -173,7 +173,7 @@ def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(t
         folder, mining_config(num_random_sets=0, max_clips_per_video=1), tmp_path / "out", detector=SquareDetector()
     )
     assert list(report.failures) == ["30.mp4"] and report.n_videos == 50
-    assert "no box of any concept: 07.mp4" in report.notes
+    assert "no box of any concept in 07.mp4" in report.notes
     assert report.counts["red", "static"] == 48 and "30.mp4" in (report.folder / "failures.csv").read_text()
     assert "not read: 30.mp4" in report.text
 
@@ -191,7 +191,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
     concepts.mine(videos[:2], mining_config("red"), tmp_path / "a" / "out", detector=SquareDetector())
     concepts.mine(videos[:2], mining_config("red"), tmp_path / "b" / "out", detector=SquareDetector())
     assert file_hashes(tmp_path / "a") == file_hashes(tmp_path / "b")
-    # A table is not trusted with what is deleted, and what somebody put beside the clips stays.
+    # Deletion does not trust the table, and other files in the folder are kept.
     outside, beside = tmp_path / "mine.mp4", tmp_path / "a" / "out" / "red" / "static" / "mine.mp4"
     table = tmp_path / "a" / "out" / "concepts.csv"
     lines = table.read_text().splitlines(keepends=True)
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "write_bytes", full)
-        with pytest.raises(ValueError, match=r"disk of .* is full; free some space and give the same command again"):
+        with pytest.raises(ValueError, match=r"disk of .* is full; free some space and run the command again"):
             concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector())
     again = SquareDetector()
     concepts.mine(videos, mining_config(), tmp_path / "out", detector=again)
@@ -220,16 +220,16 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
 def test_settings_tell_all_faults_at_once():
     with pytest.raises(ValueError, match="same folder") as error:
         mining_config("a b", "a_b", "random", "red", "red", clip_frames=0, min_area=2.0, tracker="sort")
-    for part in ("same folder", "negative sets", "named twice", "clip_frames", "min_area", "tracker"):
+    for part in ("same folder", "marks negatives", "named twice", "clip_frames", "min_area", "tracker"):
         assert part in str(error.value)
     for text in ("=red", "x=", "x=red@head", "x=red@:a"):
-        with pytest.raises(ValueError, match="is no concept"):
+        with pytest.raises(ValueError, match="is not a concept"):
             concepts.parse_concept(text)
     assert concepts.parse_concept("key@shape:ring") == concepts.Concept("shape ring", "key", "shape", "ring")
 
 
 def test_names_too_long_for_a_folder_are_refused():
-    with pytest.raises(ValueError, match="too long for a folder; give it another name, as in x=LABEL"):
+    with pytest.raises(ValueError, match="too long for a folder; rename it, as in x=LABEL"):
         mining_config("y" * 300)
     assert concepts.parse_concept(f"y={'y' * 300}").folder == "y"
 
@@ -247,7 +247,7 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
     sets = concepts.read_sets(report.folder)
     assert {clip.source for name in sets.negatives for clip in sets.clips_of(name)} == {"other.mp4"}
     assert any(
-        "static random sets: one of 2 clips instead of 1, since a set takes 4 clips, at most 2 of a video" in note
+        "static random sets: one of 2 clips instead of 1, since a set needs 4 clips, at most 2 per video" in note
         for note in report.notes
     )
 
@@ -271,7 +271,8 @@ def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
         clip.file for clip in again.clips_of("red", "dynamic")
     }
     assert [clip.review for clip in again.clips_of("red", "static") if clip.file == good.file] == ["keep"]
-    assert {report.counts["red", kind] for kind in ("dynamic", *crops.CONTROLS)} == {4}  # without the rejected one's
+    # Without the rejected clip and its controls.
+    assert {report.counts["red", kind] for kind in ("dynamic", *crops.CONTROLS)} == {4}
     (out / "review.csv").write_text(f'file,sha256,verdict\n"{bad.file}",,\n')
     assert bad.file in {clip.file for clip in concepts.read_sets(out).clips_of("red", "dynamic")}
     concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
@@ -286,7 +287,7 @@ def test_clips_that_are_equal_to_the_pixel_are_kept_once(tmp_path):
             flat[t, 5:15, 2 + t : 12 + t] = COLOURS["red"]
         (tmp_path / f"{i}.mp4").write_bytes(encode_lossless_mp4(np.concatenate([flat, flat[:i]])))
     report = concepts.mine(sorted(tmp_path.glob("*.mp4")), mining_config(), tmp_path / "out", detector=SquareDetector())
-    assert any("equal another to the pixel" in note for note in report.notes)
+    assert any("pixel-identical to another" in note for note in report.notes)
     sets = concepts.read_sets(report.folder)
     assert len({clip.sha256 for clip in sets.clips if not clip.control_of}) == len(
         [c for c in sets.clips if not c.control_of]

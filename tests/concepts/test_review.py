@@ -1,4 +1,4 @@
-"""The review page: what is in it, and, where there is a Chromium, how it behaves under a hand."""
+"""Review page: its content and, if Chromium is available, its behaviour."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ NASTY = "</script><script>document.body.dataset.broken = 1</script><!-- '\"&@dat
 
 
 def cards(n):
-    """Clips that need no files: ten previews, of which half move."""
+    """Yield cards without files, with ten previews, half of them videos."""
     random = np.random.default_rng(0)
     video = random.integers(0, 256, (5, 8, 14, 14, 3), np.uint8).repeat(8, 2).repeat(8, 3)
     previews = ["data:video/webm;base64," + review_page.base64.b64encode(encode_webm(clip)).decode() for clip in video]
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
     (tmp_path / "ball" / "a.mp4").write_bytes(encode_lossless_mp4(np.zeros((6, 20, 30, 3), np.uint8)))
     (tmp_path / "ball" / "b.mp4").write_bytes(b"no video")
     path, failures = concepts.review_sets(tmp_path)
-    assert list(failures) == ["ball/b.mp4"] and "no video" in failures["ball/b.mp4"]
+    assert list(failures) == ["ball/b.mp4"] and "not a video" in failures["ball/b.mp4"]
     assert '"file":"ball/a.mp4"' in path.read_text() and "b.mp4" not in path.read_text()
 
 
@@ -101,7 +101,7 @@ def opened(browser, path):
 
 
 def until(page, true):
-    """Waits for an expression; the page's own policy forbids playwright to do so by itself."""
+    """Wait for an expression; the page's policy forbids playwright's own waiting."""
     for _ in range(100):
         if page.evaluate(true):
             return
@@ -124,7 +124,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
     page.click(".card >> nth=1")
     assert "1 rejected" in page.inner_text("#counts") and "not saved" in page.inner_text("#counts")
     page.focus(".card >> nth=4")
-    for key in ("k", "r", "r", "ArrowLeft", "u"):  # keeps 4, rejects 5 and 6, takes 6 back
+    for key in ("k", "r", "r", "ArrowLeft", "u"):  # keeps 4, rejects 5 and 6, reverts 6
         page.keyboard.press(key)
     page.select_option("#concept", " ball")
     assert page.locator(".card").count() == 4
@@ -140,7 +140,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
     sets = concepts.read_sets(tmp_path)
     assert [clip.file for clip in sets.rejected] == [names[1], names[5]] and len(sets.clips) == 6
     again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
-    assert "4 kept, 2 rejected, 2 not looked at" in again.inner_text("#counts")
+    assert "4 kept, 2 rejected, 2 not reviewed" in again.inner_text("#counts")
     assert not messages
 
 
@@ -171,7 +171,7 @@ def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):
     assert page.locator(".card").count() == 1000 and page.locator("h2").first.inner_text().startswith("</script>")
     assert not page.evaluate("'broken' in document.body.dataset") and not messages
     until(page, "document.querySelectorAll('.view > *').length > 10")
-    assert page.locator(".view > *").count() < 200  # only those near the window are loaded
+    assert page.locator(".view > *").count() < 200  # only previews near the viewport are loaded
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     until(page, "[...document.querySelectorAll('video')].some(video => video.currentTime > 0)")
     assert page.locator(".view > *").count() < 200

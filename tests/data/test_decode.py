@@ -1,4 +1,4 @@
-"""Videos made on the spot, their frames numbered in the picture: what is chosen, decoded, resized, and refused."""
+"""Sampling, decoding, resizing and errors, on generated videos whose frames show their numbers."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ VARYING = np.cumsum([0] + [20, 60, 40] * 20)[:TOTAL]  # milliseconds
 
 
 def numbered(number: int, height: int, width: int) -> np.ndarray:
-    """The number as eight black or white stripes, above a texture that gives every frame something to code."""
+    """Make a frame with its number as eight black or white stripes above a texture that is hard to compress."""
     bits = number >> np.arange(8) & 1
     picture = np.random.default_rng(number).integers(60, 200, (height, width, 1), np.uint8).repeat(3, -1)
     picture[: height // 2] = 255 * bits[np.arange(width) * 8 // width, None]
@@ -39,7 +39,7 @@ def number_in(picture: np.ndarray) -> int:
 def write(
     path: Path, codec, total=TOTAL, size=(48, 64), pixels="yuv420p", rate=25, milliseconds=None, **more: Any
 ) -> Path:
-    """`more`: numbers (frame -> number drawn), rotation, container (options), options (of the codec)."""
+    """Write a video; `more`: numbers (frame -> number drawn), rotation, container (options), options (of the codec)."""
     unit = Fraction(1, rate if milliseconds is None else 1000)
     with av.open(path, "w", options=more.get("container", {})) as container:
         stream = container.add_stream(codec, rate=rate, options=more.get("options", {}))
@@ -115,7 +115,7 @@ def test_decoding_begins_at_the_key_frame_before(folder, name, monkeypatch):
 def test_times_are_those_of_the_packets(folder):
     for name in ("varying.mkv", "varying.mp4"):
         np.testing.assert_allclose(data.probe(folder / name).times, VARYING / 1000, atol=1e-9)
-    for name in ("h264.mp4", "b_frames.avi", "transport.ts", "no_times.h264"):  # whose first timestamps differ
+    for name in ("h264.mp4", "b_frames.avi", "transport.ts", "no_times.h264"):  # the first timestamps differ
         index = data.probe(folder / name)
         np.testing.assert_allclose(index.times, np.arange(TOTAL) / 25, atol=2e-5)
         assert index.fps == pytest.approx(25, rel=1e-3) and index.duration == pytest.approx(TOTAL / 25, rel=1e-3)
@@ -144,7 +144,7 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
     assert (index.height, index.width) == ((48, 64) if rotation == 180 else (64, 48))
     _, upright = next(data.decode_frames(index, [3]))
     _, plain = next(data.decode_frames(data.probe(stored), [3]))
-    # By the definition in the MP4 standard: what lies at (x, y) is shown at (a x + c y, b x + d y), moved into view.
+    # By the MP4 standard, the pixel at (x, y) is displayed at (a x + c y, b x + d y), translated into view.
     with av.open(path, "r") as container:
         side_data: Any = next(container.decode(video=0)).side_data  # PyAV's annotation has motion vectors only
         matrix = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), np.int32)
@@ -228,8 +228,8 @@ def audio_only(path):
 
 def test_what_cannot_be_read_says_why(folder, tmp_path):
     bad = {
-        "text.mp4": (b"no video at all\n" * 50, "no video"),
-        "text.txt": (b"no video at all\n" * 50, "no video"),
+        "text.mp4": (b"no video at all\n" * 50, "not a video"),
+        "text.txt": (b"no video at all\n" * 50, "not a video"),
         "empty.mp4": (b"", "empty"),
     }
     for name, (content, _) in bad.items():
@@ -238,7 +238,7 @@ def test_what_cannot_be_read_says_why(folder, tmp_path):
     picture = av.VideoFrame.from_ndarray(numbered(1, 48, 64), "rgb24")
     picture.save(str(tmp_path / "picture.png"))
     reasons = {name: reason for name, (_, reason) in bad.items()}
-    reasons |= {"audio.mp4": "audio but no video", "missing.mp4": "no file", "picture.png": "no video"}
+    reasons |= {"audio.mp4": "audio but no video", "missing.mp4": "no file", "picture.png": "not a video"}
     for name, reason in reasons.items():
         with pytest.raises(data.VideoError, match=reason) as caught:
             data.read_clip(tmp_path / name, SMALL)
@@ -253,7 +253,7 @@ def test_a_truncated_file_is_refused(folder, tmp_path, name, share):
     content = (folder / name).read_bytes()
     path = tmp_path / name
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(data.VideoError, match="cut short"):
+    with pytest.raises(data.VideoError, match="truncated"):
         data.read_clip(path, SMALL)
 
 
@@ -297,9 +297,9 @@ def test_what_cannot_be_asked_says_why(folder):
     for sampling, reason in requests:
         with pytest.raises(ValueError, match=reason):
             data.read_clip(path, SMALL, **sampling)
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="cannot crop"):
         data.read_clip(path, replace(SMALL, resize=16))
-    with pytest.raises(ValueError, match="asked for 3 to 60"):
+    with pytest.raises(ValueError, match="got 3 to 60"):
         list(data.decode_frames(data.probe(path), [3, 60]))
 
 

@@ -1,4 +1,4 @@
-"""Encoders: what can be read back, and the same bytes each time."""
+"""Encoders: decodable and deterministic output."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""Which frames are chosen, beside the reference's rules said again, and by the clock."""
+"""Frame sampling against an independent implementation of the reference's rules, and by time."""
 
 import itertools
 from typing import Any
@@ -14,7 +14,7 @@ KINETICS = models.get_preset("video_swin_t_k400").clip_spec
 
 
 def reference_clips(total, frames, interval, clips):
-    """Video Swin's test-time sampling, said again."""
+    """Return the clips of Video Swin's test-time sampling, implemented independently."""
     room = total - frames * interval + 1
     starts = [int(room / clips * i + room / clips / 2) if room > 0 else 0 for i in range(clips)]
     return [[(start + interval * i) % total for i in range(frames)] for start in starts]
@@ -41,7 +41,7 @@ def test_uniform_takes_the_middle_of_equal_segments(total):
     assert chosen.padded == (total < 32)
     several = data.select_frames(*evenly(total), geometry, n_clips=3).frames
     assert (np.diff(several, axis=0) >= 0).all() and several.max() < total
-    with pytest.raises(ValueError, match="leave out start and interval"):
+    with pytest.raises(ValueError, match="omit start and interval"):
         data.select_frames(*evenly(total), geometry, start=1)
 
 
@@ -50,13 +50,13 @@ def test_an_interval_in_seconds_means_the_same_at_every_rate():
         data.select_frames(*evenly(10 * rate, rate), SMALL, interval_seconds=0.2, n_clips=3) for rate in (25, 50, 60)
     ]
     for rate, chosen in zip((25, 50, 60), moments):
-        # Three parts of 9.2 s, the start of each clip in the middle of its part.
+        # Starts are the middles of three parts of 9.2 s.
         wanted = np.array([[(i + 0.5) * 9.2 / 3 + 0.2 * j for j in range(4)] for i in range(3)])
         lag = wanted - chosen.frames / rate
         assert (lag > -2e-3).all() and (lag < 1 / rate).all() and not chosen.padded
     wrapped = data.select_frames(*evenly(10), SMALL, interval_seconds=0.2, start_seconds=0.2)
     assert wrapped.frames.tolist() == [[5, 0, 5, 0]] and wrapped.padded
-    milliseconds = np.round(np.arange(30) * 1000 / 30) / 1000  # as Matroska has them
+    milliseconds = np.round(np.arange(30) * 1000 / 30) / 1000  # rounded as in Matroska
     assert data.select_frames(milliseconds, 1.0, SMALL, start=2, interval_seconds=1 / 30).frames.tolist() == [
         [2, 3, 4, 5]
     ]
@@ -65,7 +65,7 @@ def test_an_interval_in_seconds_means_the_same_at_every_rate():
 def test_random_starts_are_uniform_over_all_places():
     random = np.random.default_rng(0)
     starts = data.select_frames(*evenly(20), SMALL, n_clips=3000, random=random).frames[:, 0]
-    assert np.bincount(starts, minlength=9).min() > 250 and starts.max() == 8  # 9 places of 20 - 4 * 3 + 1
+    assert np.bincount(starts, minlength=9).min() > 250 and starts.max() == 8  # 9 = 20 - 4 * 3 + 1 starts
     short = data.select_frames(*evenly(6), SMALL, n_clips=2, random=random)
     assert short.frames.tolist() == [[0, 3, 0, 3]] * 2 and short.padded
     timed = data.select_frames(*evenly(50), SMALL, n_clips=500, random=random, interval_seconds=0.12).frames
@@ -94,8 +94,8 @@ def test_a_part_stands_for_the_whole_video():
     assert data.select_frames(times, duration, SMALL, time_range=(1.02, 2.0), **clock).frames.tolist() == [
         [38, 39, 40, 41]
     ]
-    # Between two frames, the one on the screen counts.
+    # Between two frames, the displayed one counts.
     assert data.select_frames(times, duration, SMALL, time_range=(1.021, 1.022)).frames.tolist() == [[25] * 4]
-    for time_range, reason in (((2.0, 2.0), "ends after"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
+    for time_range, reason in (((2.0, 2.0), "not empty"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
         with pytest.raises(ValueError, match=reason):
             data.select_frames(times, duration, SMALL, time_range=time_range)

@@ -1,4 +1,4 @@
-"""Reading ahead: the same clips in the same order whoever reads them, and what a broken file costs."""
+"""Loader: the same clips in the same order for any number of workers, and isolation of broken files."""
 
 import csv
 import os
@@ -24,12 +24,12 @@ KEPT = SamplingConfig(normalise=False)
 
 
 def contents(reads: Iterable[ReadResult]):
-    """Everything but the process."""
+    """Return all fields of a result that do not depend on the process."""
     return [(r.index, r.item, r.failure, r.clip and (r.clip.identity, r.clip.video.tobytes())) for r in reads]
 
 
 def close(reads: Iterator[ReadResult]) -> None:
-    assert isinstance(reads, Generator)  # as `stream` gives it with workers
+    assert isinstance(reads, Generator)  # like `stream` with workers
     reads.close()
 
 
@@ -46,7 +46,7 @@ def nobody_is_left():
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """20 files of which 5 are broken, each in another way."""
+    """Make 20 files, 5 of them broken in different ways."""
     folder = tmp_path_factory.mktemp("mixed")
     whole = write(folder / "00.mp4", "libx264", total=24).read_bytes()
     for i in range(1, 20):
@@ -73,11 +73,11 @@ def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
     reads = list(stream(open_source(mixed), SMALL, KEPT, num_workers=2))
     failed = {read.item.name: read.failure for read in reads if read.clip is None}
     reasons = {
-        "03.mp4": "cut short",
+        "03.mp4": "truncated",
         "07.mp4": "empty",
-        "11.mp4": "no video",
+        "11.mp4": "not a video",
         "12.mp4": "audio but no",
-        "19.mp4": "no video",
+        "19.mp4": "not a video",
     }
     assert failed.keys() == reasons.keys() and all(reason in str(failed[name]) for name, reason in reasons.items())
     table = failure_table(reads)
@@ -127,7 +127,7 @@ def test_what_takes_for_ever_costs_its_own_clip(workers):
     reads = list(stream(FaultySource(tricks), SMALL, num_workers=workers, timeout=2.0))
     assert [read.clip is None for read in reads] == [trick != "fine" for trick in tricks]
     assert reads[1].failure == (
-        "1 sleep 600 could not be read within 2 s; leave it out, or wait for it with num_workers=0"
+        "1 sleep 600 could not be read within 2 s; remove it, or use num_workers=0 (no time limit)"
     )
     assert "2 could not be read" in failure_table(reads)
 
@@ -147,7 +147,7 @@ def test_a_bug_is_no_failed_file():
 
 def test_no_more_is_read_than_may_wait(tmp_path):
     reads = stream(FaultySource((f"touch {tmp_path}",) * 30), SMALL, num_workers=2, prefetch=5)
-    assert os.listdir(tmp_path) == []  # nothing before the first is asked for
+    assert os.listdir(tmp_path) == []  # nothing is read before the first request
     for taken in range(1, 6):
         assert next(reads).index == taken - 1
         time.sleep(0.05)
@@ -187,13 +187,13 @@ def test_closing_does_not_wait_for_what_is_being_read():
 def test_what_cannot_be_asked_says_why():
     wrong: tuple[dict[str, Any], ...] = (dict(num_workers=-1), dict(prefetch=0), dict(timeout=0.0))
     for options in wrong:
-        with pytest.raises(ValueError, match="at least 0 workers, 1 clip ahead and some time"):
+        with pytest.raises(ValueError, match="num_workers >= 0, prefetch >= 1 and timeout > 0"):
             stream(FaultySource(("fine",)), SMALL, **options)
 
     class Local(FaultySource):
         pass
 
-    with pytest.raises(TypeError, match="read with num_workers=0"):
+    with pytest.raises(TypeError, match="use num_workers=0"):
         list(stream(Local(("fine",)), SMALL, num_workers=1))
     assert len(list(stream(Local(("fine",)), SMALL, num_workers=0))) == 1
 
@@ -211,7 +211,7 @@ for read in stream(open_source("worlds:large:100000"), ClipSpec(frames=16, size=
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.usefixtures("interruptible")
 def test_no_worker_outlives_the_program(tmp_path, how):
-    (tmp_path / "program.py").write_text(PROGRAM)  # without the guard that multiprocessing would want
+    (tmp_path / "program.py").write_text(PROGRAM)  # without the guard that multiprocessing requires
     command = [sys.executable, str(tmp_path / "program.py")]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert program.stdout and program.stderr
@@ -220,7 +220,7 @@ def test_no_worker_outlives_the_program(tmp_path, how):
         workers = psutil.Process(program.pid).children()
         assert len(workers) == 2
         if how == signal.SIGINT:
-            os.killpg(program.pid, how)  # as a terminal does: to all
+            os.killpg(program.pid, how)  # to all processes, like a terminal
         else:
             program.send_signal(how)
         assert program.wait(120) != 0

@@ -1,4 +1,4 @@
-"""Where clips come from: each kind of source through the same door, and what is said of one that is wrong."""
+"""`open_source` for each kind of source, and its errors."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ KEPT = SamplingConfig(normalise=False)
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    """24 frames at 25 per second, numbered."""
+    """Write a video of 24 numbered frames at 25 per second."""
     return write(tmp_path_factory.mktemp("film") / "film.mp4", "libx264", total=24)
 
 
@@ -149,7 +149,7 @@ sub/film.mp4,,fast,0.4,,
     ]
     assert names(source)[1:] == ["sub/film.mp4 [0.2-0.6 s]", "sub/film.mp4 [0.4- s]", "sub/film.mp4 [0.4- s] (2)"]
     assert source.items[1].boxes == tmp_path / "boxes" / "film.csv" and source.items[0].boxes is None
-    # The part has frames 5 to 14, the clip needs 8 of them; the centre of the reference is one of the 3 places.
+    # The part has frames 5 to 14, the clip needs 8 of them; the reference's centre is one of 3 possible starts.
     assert numbers(source.read(1, SMALL, KEPT)) == [6, 8, 10, 12]
     assert numbers(source.read(2, SMALL, KEPT)) == [13, 15, 17, 19]
     assert source.read(1, SMALL, KEPT).identity == data.read_clip(film, SMALL, KEPT, start=6).identity
@@ -159,9 +159,9 @@ def test_a_part_is_padded_within_itself(film, tmp_path):
     place(film, tmp_path / "film.mp4")
     source = open_source(manifest(tmp_path, "path,start,end\nfilm.mp4,0.2,0.36\nfilm.mp4,0.9,5\nfilm.mp4,3,4\n"))
     clip = source.read(0, SMALL, KEPT)
-    assert clip.padded and numbers(clip) == [5, 7, 5, 7]  # of frames 5 to 8
-    assert set(numbers(source.read(1, SMALL, KEPT))) == {22}  # of frames 22 and 23, every second
-    with pytest.raises(VideoError, match=r"lasts 0.960 s; there is nothing of it from 3.0 s on"):
+    assert clip.padded and numbers(clip) == [5, 7, 5, 7]  # from frames 5 to 8
+    assert set(numbers(source.read(1, SMALL, KEPT))) == {22}  # from frames 22 and 23, every second frame
+    with pytest.raises(VideoError, match=r"lasts 0.960 s; it has no frames from 3.0 s on"):
         source.read(2, SMALL, KEPT)
     by_clock = source.read(0, SMALL, SamplingConfig(normalise=False, interval_seconds=0.04))
     assert numbers(by_clock) == [5, 6, 7, 8] and not by_clock.padded
@@ -172,9 +172,9 @@ def test_random_starts_are_a_seeds_and_an_items(film, tmp_path):
     source = open_source(tmp_path)
     starts = [int(source.read(i, SMALL, SamplingConfig(random_start=7)).frames[0, 0]) for i in range(30)]
     assert starts == [int(source.read(i, SMALL, SamplingConfig(random_start=7)).frames[0, 0]) for i in range(30)]
-    assert min(starts) >= 0 and max(starts) <= 16 and len(set(starts)) > 8  # 17 places for a clip of 8 frames
+    assert min(starts) >= 0 and max(starts) <= 16 and len(set(starts)) > 8  # 17 possible starts of a clip of 8 frames
     assert starts != [int(source.read(i, SMALL, SamplingConfig(random_start=8)).frames[0, 0]) for i in range(30)]
-    with pytest.raises(ValueError, match="leave one out"):
+    with pytest.raises(ValueError, match="omit one"):
         source.read(0, SMALL, SamplingConfig(random_start=7, start=3))
 
 
@@ -188,7 +188,7 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
     assert message[0].startswith("manifest.csv has 5 faulty rows of 6")
     assert [line.split(":")[0].strip() for line in message[1:]] == ["line 3", "line 5", "line 6", "line 7", "line 8"]
     for line, reason in zip(
-        message[1:], ("path is empty", "'x' is no number", "after start 2", "0 s or", "1 cells for 4")
+        message[1:], ("path is empty", "'x' is not a number", "after start 2", "0 s or", "1 cells for 4")
     ):
         assert reason in line
 
@@ -203,7 +203,7 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
         ("path,label,label\nx,1,2\n", "the column label twice"),
         ("path\n", "has no rows"),
         ("", "no column path"),
-        ('path,label\n"x,1\n', "no CSV file"),
+        ('path,label\n"x,1\n', "not a CSV file"),
         ("path\nmissing.mp4\n", "none of the 1 videos in manifest.csv exists"),
         ("path,end\nx,inf\n", "end inf must be"),
         ("path,end\nx,nan\n", "end nan must be"),
@@ -297,7 +297,7 @@ def test_a_share_of_a_worlds_clips_lacks_something_and_keeps_the_answers_that_ar
     lacking = [i for i, item in enumerate(lacking_some.items) if "other" not in item.labels]
     assert 8 <= len(lacking) <= 28
     np.testing.assert_array_equal(lacking_some.render(lacking[0]).masks["dis"], gone[lacking[:1]].masks["dis"])
-    with pytest.raises(ValueError, match="some of the clips lack"):
+    with pytest.raises(ValueError, match="clips with and without an entity"):
         lacking_some.render(0, 60)
     for i, (item, intact) in enumerate(zip(lacking_some.items, whole.items, strict=True)):
         rendered = (gone if i in lacking else clips).video[i]

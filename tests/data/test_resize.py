@@ -1,4 +1,4 @@
-"""Resize and crop beside torchvision, whose presets the networks were trained with."""
+"""Resize and crop against torchvision, whose presets the networks were trained with."""
 
 from dataclasses import replace
 
@@ -16,12 +16,12 @@ SIZES = [(240, 320), (256, 340), (720, 1280), (101, 67), (172, 172), (240, 426),
 def as_torch(frames):
     import torch
 
-    video_models()  # mends torchvision first
+    video_models()  # makes torchvision importable
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
 def exact(frame, shape, antialias):
-    """Bilinear in float64, as dense matrices: a triangle over the pixels, which antialias widens when shrinking."""
+    """Resize in float64 by dense matrices of triangle filters, which antialias widens when shrinking."""
     for axis, out in enumerate(shape):
         size = frame.shape[axis]
         centre = (np.arange(out)[:, None] + 0.5) * size / out - 0.5
@@ -34,9 +34,9 @@ def exact(frame, shape, antialias):
 
 
 def assert_equal_but_for_ties(ours, theirs, unrounded, size):
-    """Equal grey levels, but where the sum lies within float32's reach of the middle between two of them.
+    """Assert equal grey levels, except for sums that float32 cannot distinguish from the middle between two levels.
 
-    A position in a frame is known to its length times epsilon, and grey levels to 255 times that.
+    Positions in a frame are exact to its length times epsilon, and grey levels to 255 times that.
     """
     reach = 255 * max(unrounded.shape + size) * np.finfo(np.float32).eps
     differ = ours != theirs
@@ -65,7 +65,7 @@ def test_the_preset_of_torchvision_gives_the_same(size):
         same = squares == levels
         error = np.abs(ours - theirs)[same].max()
         assert error <= 1e-6, f"largest difference {error:.2e}"
-        assert (~same).sum() <= max(4, 2e-5 * same.size)  # ties, as the next test shows
+        assert (~same).sum() <= max(4, 2e-5 * same.size)  # ties; see the next test
         assert (np.abs(squares - levels)[~same] == 1).all()
 
 

@@ -1,4 +1,4 @@
-"""Networks with weights: their heads, their targets, what is on disk."""
+"""Networks with weights: heads, targets and files."""
 
 import json
 
@@ -76,8 +76,8 @@ def test_what_is_saved_is_loaded(tmp_path, network, name):
     ("change", "message"),
     [
         ({"heads": {}}, "heads is {}"),
-        ({"heads": {"a:b": ["x", "y"]}}, "a head is called 'a:b'"),
-        ({"heads": {"a": ["x", "x"]}}, "several classes are called x"),
+        ({"heads": {"a:b": ["x", "y"]}}, "invalid name of a head: 'a:b'"),
+        ({"heads": {"a": ["x", "x"]}}, "several classes are named x"),
         ({"heads": {"a": [1, 2]}}, "the names of classes"),
         ({"heads": {"a": 5}}, "is damaged"),
         ({"preset": "small_cn"}, "did you mean small_cnn"),
@@ -93,7 +93,7 @@ def test_a_damaged_description_is_refused(tmp_path, network, change, message):
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="not a folder that you may write to"):
+    with pytest.raises(ValueError, match="not a writable folder"):
         models.require_absent(tmp_path / "file" / "net.safetensors")
 
 

@@ -1,8 +1,8 @@
-"""The 3D networks against torchvision's, or against a second statement in plain torch, at every stage.
+"""3D networks against torchvision's, or against an independent implementation in plain torch, at every stage.
 
-All numbers are drawn, the batch norms' statistics too, under the names and shapes of the public state dicts. Tolerances
-are relative to the largest value at the stage: float32 rounds 1e-7 differently at each of up to some hundred layers;
-float64 shows whether only rounding differs.
+All values, including statistics of batch norms, are random, with the names and shapes of public state dicts. Tolerances
+are relative to the maximum value at the stage: float32 rounding differs by 1e-7 at each of up to about a hundred
+layers; float64 shows whether only rounding differs.
 """
 
 from functools import partial
@@ -35,14 +35,14 @@ CLIPS = {
     "mvit_v1_b": (16, 224, 224),
     "mvit_v2_s": (16, 224, 224),
 }
-SMALL = (7, 45, 58)  # no stride divides it
-# More of the same blocks, or the network of which a small one is tested below; benchmarks.parity has them all
+SMALL = (7, 45, 58)  # not a multiple of any stride
+# Deeper variants, or networks with a small variant tested below; benchmarks.parity compares all
 MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "mvit_v1_b")
 KEYS = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
 
 
 def pair(key: str, dtype=jnp.float32):
-    """A drawn state dict in torch's type, and our network with it."""
+    """Return a random state dict of torch tensors and our network with these weights."""
     state = random_state_dict(key)
     arrays = {name: a.astype(dtype) for name, a in convert(PRESET_OF_CHECKPOINT[key], state).items()}
     state = {name: value.to(getattr(torch, jnp.dtype(dtype).name)) for name, value in state.items()}
@@ -76,7 +76,7 @@ def test_every_stage_in_float32(preset):
 
 
 def small_mvit(version: MvitVersion):
-    """torchvision's network with three blocks, drawn, and ours with its numbers."""
+    """Return torchvision's network with three blocks and random weights, and ours with the same weights."""
     heads, late = (1, 2, 2), version == 2
     mvit = torch_reference.video_models().mvit
     blocks = [
@@ -153,7 +153,7 @@ def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
 )
 def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding):
     random = np.random.default_rng(0)
-    x = np.maximum(random.integers(-2, 3, (2, 5, 7, 8, 3)), 0).astype(np.float32)  # as after a ReLU
+    x = np.maximum(random.integers(-2, 3, (2, 5, 7, 8, 3)), 0).astype(np.float32)  # like the output of a ReLU
     tensor = torch.from_numpy(x.transpose(0, 4, 1, 2, 3)).requires_grad_()
     theirs = torch.nn.functional.max_pool3d(tensor, window, strides, padding)
     slope = random.normal(size=theirs.shape).astype(np.float32)
@@ -178,7 +178,7 @@ def test_every_public_state_dict_is_taken_and_nothing_else(key):
     name = next(iter(state))
     with pytest.raises(
         ValueError,
-        match=r"do not fit .* All of the network is there.*\n  unexpected other.kernel\n  unexpected other.num",
+        match=r"do not match .* All parameters .* match.*\n  unexpected other.kernel\n  unexpected other.num",
     ):
         convert(preset, state | {"other.num_batches_tracked": torch.tensor(3), "other.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="\n  missing "):
@@ -207,16 +207,16 @@ def test_both_public_names_of_i3d_give_the_same_parameters():
 
 @pytest.mark.slow
 def test_weights_of_another_family_are_recognised():
-    with pytest.raises(ValueError, match="They fit resnet3d_18_a"):
+    with pytest.raises(ValueError, match="They match resnet3d_18_a"):
         convert("video_swin_tiny", random_state_dict("3dresnets_resnet18_A"))
-    with pytest.raises(ValueError, match="They fit mc3_18"):
+    with pytest.raises(ValueError, match="They match mc3_18"):
         convert("r3d_18", random_state_dict("torchvision_mc3_18"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "shape"), [("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
 def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
-    """Nothing is lost where biases take no share: batch norms belong to the convolution before them."""
+    """Relevance is conserved if biases receive none, since batch norms are fused with the convolution before them."""
     _, model = pair(KEYS[preset])
     video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
     found = explain(model, video, np.array([3]), "lrp_z_plus")

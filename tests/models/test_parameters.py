@@ -1,4 +1,4 @@
-"""Strict loading: all that does not fit is named; what was saved comes back, on the devices that were asked for."""
+"""Strict loading with all mismatches in one error, and restoring of saved parameters onto the requested devices."""
 
 import subprocess
 import sys
@@ -31,14 +31,14 @@ def test_every_problem_is_in_one_message(arrays):
     wrong["head.scale"] = arrays["norm.scale"]
     wrong["head.bias"] = np.zeros(5, np.float32)
     wrong["layers.0.blocks.0.mlp.fc1.kernel"] = arrays["layers.0.blocks.0.mlp.fc1.kernel"].astype(np.float16)
-    with pytest.raises(ValueError, match="4 parameters do not fit") as error:
+    with pytest.raises(ValueError, match="4 parameters do not match") as error:
         parameters.load(make, wrong)
     for line in (
-        "4 parameters do not fit",
+        "4 parameters do not match",
         "missing norm.scale",
         "unexpected head.scale",
-        "head.bias is float32[5], the model wants float32[4]",
-        "layers.0.blocks.0.mlp.fc1.kernel is float16[48, 192], the model wants float32[48, 192]",
+        "head.bias is float32[5], the model expects float32[4]",
+        "layers.0.blocks.0.mlp.fc1.kernel is float16[48, 192], the model expects float32[48, 192]",
     ):
         assert line in str(error.value)
 
@@ -58,9 +58,9 @@ def test_what_was_saved_is_restored(arrays, tmp_path, name):
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_restoring_into_another_network_names_the_differences(arrays, tmp_path, name):
     parameters.save(tmp_path / name, parameters.load(make, arrays))
-    with pytest.raises(ValueError, match=r"head.bias is float32\[4\], the model wants float32\[7\]"):
+    with pytest.raises(ValueError, match=r"head.bias is float32\[4\], the model expects float32\[7\]"):
         parameters.restore(tmp_path / name, partial(make, num_classes=7))
-    with pytest.raises(ValueError, match=r"is float32.*the model wants float64"), jax.enable_x64(True):
+    with pytest.raises(ValueError, match=r"is float32.*the model expects float64"), jax.enable_x64(True):
         parameters.restore(tmp_path / name, partial(make, dtype=jnp.float64))
 
 
@@ -98,7 +98,7 @@ print("same on two devices, gradients on", len(two.gradients["layers.0"].shardin
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_restored_onto_two_devices(arrays, tmp_path, name):
-    """In a process of its own: the number of devices is fixed when jax starts."""
+    """Restore in a separate process, because the number of devices is fixed when jax starts."""
     parameters.save(tmp_path / name, parameters.load(make, arrays))
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "PATH": ""}
     run = subprocess.run(

@@ -1,7 +1,7 @@
-"""Our Video Swin against torchvision's, on random weights, at every stage: values and gradients.
+"""Our Video Swin against torchvision's with random weights: values and gradients at every stage.
 
-Tolerances are relative to the largest value at the stage. float32: the networks round 1e-7 differently at each of some
-hundred steps, so 1e-5. float64: the same with 1e-16, so 1e-10; only a difference of method would be seen.
+Tolerances are relative to the maximum value at the stage. In float32, rounding differs by 1e-7 at each of about a
+hundred steps, hence 1e-5. In float64, it is 1e-16, hence 1e-10, which detects any difference other than rounding.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ CLIPS = {
 
 
 def randomised(network: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Every parameter random, biases and normalisation too: zeros and ones would hide what is left out."""
+    """Return random parameters, including biases and normalisation: zeros and ones would hide omissions."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -80,7 +80,7 @@ def test_swin_t_float64(shape, float64):
 
 @pytest.mark.slow
 def test_a_deeper_and_wider_network_with_longer_windows_float32():
-    """The others differ from it and from video_swin_t_k400 in depth and width alone; benchmarks.parity has them."""
+    """The other variants differ from it and video_swin_t_k400 only in depth and width (see benchmarks.parity)."""
     compare("video_swin_b_ssv2", CLIPS["short_clip_and_padded_windows"], jnp.float32, 1e-5)
 
 
@@ -107,7 +107,7 @@ def compare_gradients(preset: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [6, 10])
 def test_masks_are_the_references_where_scores_are_large(factor, float64):
-    """Scores near 100 reach through the mask of -100; a lower one would do as well elsewhere, not here."""
+    """Scores near 100 exceed the mask of -100, so the value of the mask matters here."""
     network = randomised(torch_reference.torchvision_swin("video_swin_tiny"), seed=1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -1,4 +1,4 @@
-"""Video Swin by itself: sizes, stages, one block by hand, and that how the work is cut changes nothing."""
+"""Video Swin: sizes, stages, one block computed by hand, and independence of the results of chunking."""
 
 from functools import partial
 from math import erf
@@ -29,7 +29,7 @@ def test_stages_are_tapped_in_their_order():
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A tiny network with every parameter random, and a clip whose grid needs padding and shifted windows."""
+    """Return a tiny network with random parameters, and a clip whose grid needs padding and shifted windows."""
     model = models.make("video_swin_tiny")
     keys = jax.random.split(jax.random.key(0), 100)
     arrays = {
@@ -52,7 +52,7 @@ def affine(x, layer):
 
 @pytest.mark.slow
 def test_a_shifted_block_token_by_token(tiny):
-    """Each token attends to those of its shifted window that the roll did not bring from the other end."""
+    """Each token attends to the tokens of its shifted window that were not rolled in from the other end."""
     block = tiny[0].layers[0].blocks[1]
     t, h, w, c, heads = 4, 8, 8, 48, 3
     x = np.random.default_rng(0).normal(size=(t, h, w, c))
@@ -61,7 +61,7 @@ def test_a_shifted_block_token_by_token(tiny):
 
     out = np.zeros_like(x)
     places = list(np.ndindex(t, h, w))
-    # The grid is 4 long in time, as the window: not shifted there; 8 in space: windows begin at 2 and at 6.
+    # The grid has the window's length in time (4), so no shift there; in space (8), windows begin at 2 and 6.
     window_of = {p: (p[1] - 2) // 4 * 10 + (p[2] - 2) // 4 for p in places}
     for p in places:
         friends = [o for o in places if window_of[o] == window_of[p]]
@@ -114,7 +114,7 @@ def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch):
 
 @pytest.mark.slow
 def test_remat_changes_memory_not_numbers(tiny):
-    """What is kept for the backward pass; XLA's CPU compiler undoes the saving (README), GPUs and TPUs do not."""
+    """remat reduces the residuals of the backward pass; XLA's CPU compiler undoes this, GPUs and TPUs do not."""
     model, video = tiny
     lean = weights.load(partial(models.make, "video_swin_tiny", remat=True), weights.named_parameters(model))
     assert_same(outputs(lean, video), outputs(model, video), 1e-5)
@@ -135,7 +135,7 @@ def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
     logits, seen = tap.activations(half, video, tap.stages_of(half))
     expected, _ = tap.activations(model, video, tap.stages_of(model))
     assert logits.dtype == jnp.float32 and seen["layers.1"].dtype == jnp.bfloat16
-    # Eight bits of mantissa, rounded some thirty times on the way.
+    # Eight bits of mantissa, rounded about thirty times.
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.03 * np.abs(expected).max())
 
 

@@ -1,4 +1,4 @@
-"""Every preset: its parameters counted, its stages in order, its labels, and the details that no shape tells."""
+"""Presets: numbers of parameters, order of stages, labels, and details that are not visible in shapes."""
 
 from typing import Any
 
@@ -29,15 +29,15 @@ PARAMETERS = {
     "video_swin_b_k400": 88_048_984,
     "video_swin_l_k400": 196_953_916,
     "video_swin_b_k600": 88_048_984 + 200 * (1024 + 1),
-    # 174 classes; 16 instead of 8 steps of time in the tables of 2, 2, 18, 2 blocks with 4, 8, 16, 32 heads
+    # 174 classes; 16 instead of 8 time steps in the bias tables of 2, 2, 18, 2 blocks with 4, 8, 16, 32 heads
     "video_swin_b_ssv2": 88_048_984 - 226 * (1024 + 1) + 16 * 13 * 13 * (2 * 4 + 2 * 8 + 18 * 16 + 2 * 32),
-    # The public networks, as their code counts
+    # Counted with the public code
     "c3d": 79_991_015,
     "i3d": 12_697_264,
     "resnet3d_18": 33_409_104,
     "resnet3d_18_a": 33_235_280,
     "resnet3d_34": 63_718_736,
-    "resnet3d_34_a": 63_718_736 - 173_824,  # as between the two of 18 layers
+    "resnet3d_34_a": 63_718_736 - 173_824,  # the same difference as between the two networks of 18 layers
     "resnet3d_50": 47_018_576,
     "resnet3d_101": 86_064_720,
     "resnet3d_152": 118_223_440,
@@ -67,7 +67,7 @@ def test_every_preset_is_pinned():
     models.PRESETS,
 )
 def test_parameters_and_stages(preset):
-    """Without computing anything: the count, the order in which the tap is called, one name for one value."""
+    """Stages of the abstract network: their number, the order of tap calls, and one name per value."""
     model, entry = models.abstract_model(preset)
     assert parameters.count_parameters(model) == PARAMETERS[preset]
     seen = {}
@@ -116,11 +116,11 @@ def test_a_batch_norm_is_its_formula_and_keeps_its_statistics():
 @pytest.mark.parametrize(("preset", "before"), [("i3d", 2), ("resnet3d_18", 3)])
 @pytest.mark.parametrize("cpu", [True, False])
 def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkeypatch):
-    """Eight places, seven taps, a stride of two: TensorFlow adds 2 and 3 zeros, torch's networks 3 and 3."""
+    """For eight positions, seven taps and a stride of two, TensorFlow pads 2 and 3 zeros, torch's networks 3 and 3."""
     monkeypatch.setattr("vtcav_jax.models.layers.convolution.on_cpu", lambda: cpu)
     model: Any = models.abstract_model(preset)[0]
     conv = model.Conv3d_1a_7x7.conv3d if preset == "i3d" else model.conv1
-    conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width alone
+    conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width only
     seen = conv(jnp.ones((1, 8, 8, 8, 3)))[0, 2, 2, :, 0] / 3
     expected = [sum(0 <= 2 * i - before + k < 8 for k in range(7)) for i in range(4)]
     np.testing.assert_allclose(seen, expected)
@@ -130,7 +130,7 @@ def test_the_far_side_of_pools_is_padded_too():
     x = jnp.arange(4.0).reshape(1, 1, 1, 4, 1) * jnp.ones((1, 1, 1, 1, 1))
     np.testing.assert_array_equal(max_pool(-x, (1, 1, 3), (1, 1, 2), "SAME").ravel(), [0, -2])
     np.testing.assert_array_equal(max_pool(-x, (1, 1, 3), (1, 1, 2), (0, 0, 1)).ravel(), [0, -1])
-    np.testing.assert_array_equal(mean_pool(x, (2, 1, 3)).ravel(), [1, 2])  # one frame: its mean alone
+    np.testing.assert_array_equal(mean_pool(x, (2, 1, 3)).ravel(), [1, 2])  # one frame, hence its mean
 
 
 def test_the_first_linear_layer_of_c3d_reads_channels_last():
@@ -150,7 +150,7 @@ def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
 @pytest.mark.parametrize(
     ("preset", "mean", "black", "white"),
     [
-        # 0..255 less ActivityNet's mean: so says the author of the weights with 400 classes
+        # 0..255 minus ActivityNet's mean, according to the author of the weights with 400 classes
         ("resnet3d_50", (114.7748, 107.7354, 99.4750), -114.7748, 140.2252),
         ("resnet3d_50_k700", (110.7975, 103.3005, 96.2625), -0.4345 / 0.2768, 0.5655 / 0.2768),
         ("c3d", (101.41, 97.66, 90.25), -101.41, 153.59),
@@ -164,7 +164,7 @@ def test_what_becomes_of_colours(preset, mean, black, white):
     np.testing.assert_allclose(seen[1:, 0], [black, white], rtol=1e-4)
 
 
-# Of 400 classes, those that published runs name with their number: deepmind's of I3D, PyTorch-MFNet's own list
+# Classes whose index published runs state: DeepMind's runs of I3D and PyTorch-MFNet's list
 NUMBERED = {
     **{3: "applauding", 48: "catching or throwing baseball", 50: "catching or throwing softball", 51: "celebrating"},
     **{94: "dodgeball", 143: "golf putting", 148: "hammer throw", 153: "hitting baseball", 161: "hurling (sport)"},
@@ -182,7 +182,7 @@ def test_labels_stand_where_published_runs_have_them(preset):
 
 def test_c3d_names_the_clip_that_it_reads():
     model = nnx.eval_shape(lambda: C3d(num_classes=3, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"C3D reads clips of 16 frames of 112 x 112.*these are \(16, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"C3D reads clips of 16 frames of 112 x 112.*got \(16, 64, 64\)"):
         jax.eval_shape(lambda m, v: m(v), model, jax.ShapeDtypeStruct((1, 16, 64, 64, 3), jnp.float32))
 
 
@@ -226,8 +226,8 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
     np.testing.assert_array_equal(seen["unit.x_in"], x + seen["unit.conv_i2"])
     np.testing.assert_allclose(seen["unit.conv_m1"], unit.conv_m1(seen["unit.x_in"]), atol=1e-5)
     np.testing.assert_array_equal(seen["unit"], seen["unit.conv_m2"] + seen["unit.conv_w1"])
-    assert all(a.min() < 0 for a in seen.values())  # nothing ends in a ReLU
-    np.testing.assert_allclose(unit.conv_i1(-jnp.abs(x)), 0)  # each begins with one
+    assert all(a.min() < 0 for a in seen.values())  # no part ends in a ReLU
+    np.testing.assert_allclose(unit.conv_i1(-jnp.abs(x)), 0)  # each begins with a ReLU
     mfnet: Any = models.abstract_model("mfnet")[0]
     units = mfnet.units()
     assert [unit.conv_m1.conv.strides for name, unit in units.items() if name.endswith("B01")] == [
@@ -236,5 +236,5 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
 
 
 def test_blocks_that_name_values_cannot_be_recomputed():
-    with pytest.raises(ValueError, match=r"r3d_18 names values within its blocks.*leave remat out"):
+    with pytest.raises(ValueError, match=r"r3d_18 has stages within its blocks.*omit remat"):
         models.make("r3d_18", remat=True)

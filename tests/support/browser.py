@@ -1,8 +1,8 @@
-"""A page in a headless browser: it opens alone, says nothing, asks for nothing, and its films play."""
+"""Pages in a headless browser: they load without requests or console messages, and their animations play."""
 
 
 def open_page(browser, page, width, scheme):
-    """The view of a page that has done nothing but show itself."""
+    """Return the page after loading, checked for errors and requests."""
     view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=True)
     messages, requests = [], []
     view.on("console", lambda message: messages.append(message.text))
@@ -19,7 +19,7 @@ def open_page(browser, page, width, scheme):
 
 
 def animations_play(view, section):
-    """Whether all films of a section run, within ten seconds."""
+    """Return whether all animations of a section play within ten seconds."""
     view.evaluate(f"document.querySelector('{section} video').scrollIntoView()")
     expression = f"[...document.querySelectorAll('{section} video')].every(video => video.currentTime > 0)"
     for _ in range(100):
@@ -30,7 +30,7 @@ def animations_play(view, section):
 
 
 def download_text(view, name):
-    """The text of a table that the page holds."""
+    """Return the text of a table embedded in the page."""
     with view.expect_download() as download:
         view.click(f"a[download='{name}']")
     assert download.value.suggested_filename == name

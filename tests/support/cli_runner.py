@@ -1,7 +1,7 @@
-"""Commands as a user types them, each in a process of its own that is forked from one which has imported everything.
+"""Commands as typed by a user, each in a process forked from one that has imported everything.
 
-jax has begun nothing when a process is forked. What differs from `python main.py` is that imports are there before,
-which are what a command that refuses its flags spends its time on, and that nothing is torn down at the end.
+jax is not initialised when a process is forked. The differences from `python main.py` are that imports, which take most
+of the time of a command with invalid flags, are done before, and that there is no teardown at exit.
 """
 
 import json
@@ -63,7 +63,7 @@ def _server() -> subprocess.Popen:
 
 
 def stop_cli_server() -> None:
-    """Of the process that others are forked from."""
+    """Run the process that others are forked from."""
     if _server.cache_info().currsize:
         with _server() as server:
             _stream(server.stdin).close()
@@ -71,11 +71,13 @@ def stop_cli_server() -> None:
 
 
 def run_cli(*arguments, program="main.start()", cwd: str | Path = ROOT) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
+    """Return exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         output_files = [Path(folder, name) for name in ("out", "err")]
-        _stream(server.stdin).write(json.dumps([program, list(map(str, arguments)), *map(str, output_files), str(cwd)]) + "\n")
+        _stream(server.stdin).write(
+            json.dumps([program, list(map(str, arguments)), *map(str, output_files), str(cwd)]) + "\n"
+        )
         _stream(server.stdin).flush()
         code = _stream(server.stdout).readline()
         assert code, "the process that commands are forked from has ended"
@@ -84,5 +86,5 @@ def run_cli(*arguments, program="main.start()", cwd: str | Path = ROOT) -> tuple
 
 
 def command_context() -> CommandContext:
-    """The context of a command that was not typed: without flags."""
+    """Return the context of a command without flags."""
     return CommandContext(flags.FlagValues())

@@ -1,4 +1,4 @@
-"""A source whose items do as they are told; by itself, since worker processes import it."""
+"""Source with faults on request, in a separate module because worker processes import it."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from vtcav_jax.data import Clip, SourceItem, VideoError
 
 @dataclass(frozen=True)
 class FaultySource:
-    """A source whose items do as they are told."""
+    """Source whose items behave as their names request: fine, refuse, bug, sleep and others."""
 
     faults: tuple[str, ...]
     spec: str = "tricky"

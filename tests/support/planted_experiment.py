@@ -1,4 +1,4 @@
-"""A network with planted answers and a folder of clips for it: what experiments are tested on."""
+"""Network with known concept effects, and a folder of clips for it, to test experiments."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +30,11 @@ QUICK = ExperimentConfig(
     batch_size=4,
     export_vectors=False,
 )
-KILLED = replace(QUICK, stages=("pool",), steering_controls=2)  # of runs that are killed
+KILLED = replace(QUICK, stages=("pool",), steering_controls=2)  # for killed runs
 
 
 class Planted(nnx.Module):
-    """`red` is raised by red and lowered by blue, `moves` by what changes, `flat` is linear, `deaf` hears nothing."""
+    """Network in which red raises and blue lowers `red`, change raises `moves`, `flat` is linear, `deaf` constant."""
 
     stages = ("features", "pool")
 
@@ -55,7 +55,7 @@ COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
 
 
 def video(rng, name, flicker):
-    """A shade of its own over noise, that changes from frame to frame or does not."""
+    """Make a clip of a random shade over noise, constant or changing between frames."""
     picture = rng.integers(80, 120, (1, 16, 16, 3)) + rng.integers(-15, 16, 3) + np.array(COLOURS[name])
     frames = picture + (rng.integers(-40, 41, (4, 16, 16, 3)) if flicker else np.zeros((4, 1, 1, 1), int))
     return np.clip(frames, 0, 255).astype(np.uint8)
@@ -67,7 +67,7 @@ def write(path, frames):
 
 
 def write_clip_folder(folder: Path) -> Path:
-    """Concept sets and target videos in files."""
+    """Write concept sets and target videos to files."""
     rng = np.random.default_rng(0)
     for name in ("red", "blue"):
         for i in range(8):

@@ -1,6 +1,6 @@
-"""State dicts with the names and shapes of public checkpoints, every number drawn.
+"""State dicts with the names and shapes of public checkpoints and random values.
 
-`checkpoint_names.json.gz` was read off the public code: each network built once, its state dict's names and shapes.
+`checkpoint_names.json.gz` contains the names and shapes of the state dicts of networks built with the public code.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import torch
 
 CHECKPOINT_NAMES_FILE = Path(__file__).parent / "checkpoint_names.json.gz"
 
-# The preset that each public state dict belongs to
+# Preset of each public state dict
 PRESET_OF_CHECKPOINT = {
     "c3d_c3d_pytorch": "c3d",
     "i3d_pytorch_i3d": "i3d",
@@ -40,7 +40,7 @@ def checkpoint_shapes() -> dict[str, dict[str, list[int]]]:
 
 
 def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Statistics and scales near 1, so that what goes through many layers neither fades nor grows beyond float32."""
+    """Return random values; statistics and scales are near 1, so that activations neither vanish nor overflow."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in checkpoint_shapes()[key].items():

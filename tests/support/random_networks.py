@@ -1,4 +1,4 @@
-"""Small networks with every parameter drawn: biases of 0 hide mistakes, and a norm of nothing but 0 has no slope."""
+"""Small networks with random parameters: biases of 0 hide mistakes, and the norm of a zero vector has no gradient."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ def with_random_parameters(make, biases=True):
     def draw(x):
         matrix = len(x.shape) > 1
         scale = math.prod(x.shape[:-1]) ** -0.5 if matrix else 0.2
-        values = scale * random.normal(size=x.shape) + 0.2 * (not matrix)  # biases above 0 keep ReLUs alive
+        values = scale * random.normal(size=x.shape) + 0.2 * (not matrix)  # positive biases keep ReLUs active
         return jnp.asarray(values * (biases or matrix), x.dtype)
 
     return nnx.merge(graph, jax.tree.map(draw, state))

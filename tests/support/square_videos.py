@@ -1,4 +1,4 @@
-"""Films of coloured squares, and a detector of them that is a function of the frame; by itself for what is killed."""
+"""Videos of coloured squares and a deterministic detector, in a separate module for tests that kill processes."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ COLOURS = {"red": (250, 20, 20), "blue": (20, 20, 250), "green": (20, 250, 20)}
 
 
 class SquareDetector:
-    """Finds squares by their colour, one of each; the confidence is the brightness of the pixel in the corner."""
+    """Detector of one square per colour; the confidence is the brightness of the corner pixel."""
 
     name, sha256, identity, labels = "squares", "0", "0", tuple(COLOURS)
 
@@ -38,7 +38,7 @@ class SquareDetector:
 
 
 def square_video(seed, colours=("red", "blue"), frames=FRAMES, confidence=0.9):
-    """Squares of 10 pixels that move to the right over noise, `red` above `blue`, above `green`."""
+    """Make a video of 10-pixel squares that move right over noise: `red` above `blue` above `green`."""
     random = np.random.default_rng(seed)
     video = random.integers(60, 180, (1, *SIZE, 3), np.uint8).repeat(frames, 0)
     speed = random.integers(1, 3)

@@ -1,8 +1,8 @@
-"""What the published networks compute, in plain torch from their public state dicts: a second statement, to compare.
+"""Independent implementations of the published networks in plain torch, from their public state dicts.
 
-Written from the papers and the public code's behaviour, one function per architecture, without a module or anything of
-ours. `stages` collects values under our names; the video is `(b, 3, t, h, w)`. `expected_stages` takes torchvision's
-own network where there is one.
+Written from the papers and the behaviour of the public code, one function per architecture, without modules or code of
+the package. `stages` collects values under our names; the video is `(b, 3, t, h, w)`. `expected_stages` uses
+torchvision's network where there is one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ def batch_norm(p: State, name: str, x, eps: float = 1e-5):
 
 def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
     stages = {}
-    x = x.flip(1)  # it was trained with OpenCV's frames, blue first
+    x = x.flip(1)  # trained with OpenCV's frames, in the order blue, green, red
 
     def conv(name, x):
         stages[name] = functional.conv3d(x, p[f"{name}.weight"], p[f"{name}.bias"], padding=1).relu()
@@ -49,7 +49,7 @@ def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
 
 
 def pad_same(x, kernel, stride):
-    """As many zeros as make the output ceil(size / stride) long, the odd one at the far end."""
+    """Pad with zeros so that the output has length ceil(size / stride); an odd zero goes to the end."""
     pads = []
     for size, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1]):
         missing = max((-(-size // s) - 1) * s + k - size, 0)
@@ -95,7 +95,7 @@ def i3d(p: State, x) -> tuple[torch.Tensor, Stages]:
 
 
 def resnet3d(p: State, x, *, groups: int = 1, shortcut: str = "B") -> tuple[torch.Tensor, Stages]:
-    """Depths, widths and the kind of block are read off the state dict."""
+    """Run a 3D ResNet; depths, widths and the type of block follow from the state dict."""
     stages = {}
     x = functional.conv3d(x, p["conv1.weight"], stride=(1, 2, 2), padding=3)
     x = stages["conv1"] = batch_norm(p, "bn1", x).relu()
@@ -183,7 +183,7 @@ NETWORKS: dict[str, Callable[[State, torch.Tensor], tuple[torch.Tensor, Stages]]
 def expected_stages(
     preset: str, state: State, video: torch.Tensor, stages: Sequence[str]
 ) -> tuple[torch.Tensor, Stages]:
-    """The reference's logits and stages, channels last, for a video `(b, t, h, w, 3)`."""
+    """Return the reference's logits and stages, channels last, for a video `(b, t, h, w, 3)`."""
     if preset in NETWORKS:
         logits, seen = NETWORKS[preset](state, video.permute(0, 4, 1, 2, 3))
         return logits, {name: a.permute(0, 2, 3, 4, 1) if a.ndim == 5 else a for name, a in seen.items()}

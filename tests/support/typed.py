@@ -1,4 +1,4 @@
-"""What a type checker cannot know of values in tests."""
+"""Narrowing of types in tests for the type checker."""
 
 from typing import Any, TypeVar
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 def present(value: T | None) -> T:
-    """`value`, which is not None here."""
+    """Return `value`, asserting that it is not None."""
     assert value is not None
     return value
 
 
 def compile_count(function: Any) -> int:
-    """How often a jitted function was compiled."""
+    """Return how often a jitted function was compiled."""
     return function._cache_size()
 
 
 def statistic(result: Any) -> float:
-    """Of a test of scipy's, whose results have no usable types."""
+    """Return the statistic of a scipy test, whose results are untyped."""
     return float(result.statistic)
 
 
@@ -32,13 +32,13 @@ def p_value(result: Any) -> float:
 
 
 def readable(result: Window | ReadResult) -> Window:
-    """A window that could be read."""
+    """Return the clip of a window that could be read."""
     assert isinstance(result, Window)
     return result
 
 
 def module_of(network: Network) -> nnx.Module:
-    """The model of a network of `models`, which is an nnx module."""
+    """Return the model of a network of `models` as an nnx module."""
     assert isinstance(network.model, nnx.Module)
     return network.model
 

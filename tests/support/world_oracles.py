@@ -1,4 +1,4 @@
-"""What can be read off the clips of worlds by templates, without learning: networks that go by causes, or cheat."""
+"""Template-matching networks for the worlds that rely on the causes by construction, or cheat."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +8,14 @@ from vtcav_jax.worlds.spec import DIRECTION_STEPS, GLYPH_MASKS
 
 
 def colour_mask(video, thing):
-    """The pixels that have the colour of the key or of the distractor."""
+    """Return a mask of the pixels with the colour of the key or the distractor."""
     red, green, blue = jnp.moveaxis(video, -1, 0)
     white = jnp.minimum(jnp.minimum(red, green), blue)
     return (green - jnp.maximum(red, blue) > 0.35 if thing == "key" else white > 0.72).astype(jnp.float32)
 
 
 def shape_fits(glyph):
-    """How well each shape fits at each place, (b, t, 4, h, w); the core may be flashing."""
+    """Return the match of each shape at each position, (b, t, 4, h, w); the core may be flashing."""
     h, w = glyph.shape[-2:]
     cell = h // 32
     templates = np.zeros((4, h, w), np.float32)
@@ -26,12 +26,12 @@ def shape_fits(glyph):
 
 
 def shape_scores(video, thing):
-    """(b, 4)."""
+    """Return one score per shape, (b, 4)."""
     return shape_fits(colour_mask(video, thing)).max((-1, -2)).mean(1)
 
 
 def motion_matches(lit, speed):
-    """What is lit and lit again a step further in the next frame, (b, 4, t - 1, h, w)."""
+    """Return the pixels that are lit, and lit again one step further in the next frame, (b, 4, t - 1, h, w)."""
     ends = [jnp.roll(lit[:, 1:], tuple(-speed * d for d in step), (2, 3)) for step in DIRECTION_STEPS.tolist()]
     return jnp.stack([lit[:, :-1] * end for end in ends], 1)
 
@@ -41,7 +41,7 @@ def direction_scores(video):
 
 
 def flash_counts(video, region):
-    """How much of each colour there is in the key's core, or in any place, in each frame: (b, t, 4)."""
+    """Return the amount of each colour in the key's core, or anywhere, in each frame: (b, t, 4)."""
     b, t, h = video.shape[:3]
     cells = range(2 * h // 32, 5 * h // 32)
     distance = [jnp.abs(video - jnp.asarray(c)[None, None, None, None]).max(-1) for c in glyphs.FLASH_COLOURS]
@@ -54,7 +54,7 @@ def flash_counts(video, region):
 
 
 def small_world_logits(looked_at, video):
-    """The four questions of the first worlds; `seen` is what shape and flash are read off, for a cheat not the key."""
+    """Return the logits of the four questions of `GlyphWorld`; `looked_at` names what shape and flash are read from."""
     waves = jnp.fft.fft2(video.mean((1, 4)) - 0.5)
     scene = jnp.stack([jnp.abs(waves[:, ky, kx]) for ky, kx in glyphs.GRATING_CYCLES.tolist()], -1) / 50
     flash = flash_counts(video, looked_at["flash"]).max(1)
@@ -66,12 +66,12 @@ def _yes_logits(score):
 
 
 def events_logits(video, looked_at=("key", "distractor")):
-    """All questions of that world; a cheat looks at one glyph twice."""
+    """Return the logits of all questions of `Events`; a cheat reads one glyph twice."""
     colours = flash_counts(video, "key")  # b t 4
     when = jnp.arange(1.0, 1 + video.shape[1])[None, :, None]
     present = colours.sum(1)
     time = (colours * when).sum(1) / jnp.maximum(present, 1)
-    # for each colour and the next on the circle, both there: by how much the next one is later
+    # for each colour and the next in the cycle, if both are present: the delay of the next one
     later = jnp.roll(time, -1, 1) - time
     order = jnp.where(jnp.minimum(present, jnp.roll(present, -1, 1)) > 4, later, 0.0)
     score = [shape_scores(video, thing) for thing in looked_at]
@@ -83,7 +83,7 @@ def events_logits(video, looked_at=("key", "distractor")):
 
 
 def dots_logits(video, moving=True):
-    """Form and direction from what is alike a step further; a cheat looks where frames differ."""
+    """Return form and direction from displaced equal pixels; a cheat reads frame differences."""
     lit = 2 * (video.mean(-1) > 0.5).astype(jnp.float32) - 1
     pairs = motion_matches(lit, 1).mean(2) if moving else (lit[:, 1:] * lit[:, :-1]).mean(1)[:, None].repeat(4, 1)
     score = pairs.sum((2, 3))
@@ -97,6 +97,6 @@ def dots_logits(video, moving=True):
 
 
 def marker_logits(video):
-    """The direction that the corner tells."""
+    """Return the direction that the corner's colour indicates."""
     corner = video[:, :, :4, :4].mean((1, 2, 3))
     return -10 * jnp.abs(corner[:, None] - jnp.asarray(glyphs.FLASH_COLOURS)[None]).sum(-1)

@@ -1,4 +1,4 @@
-"""Training: what is random follows from seed and step, so that an interrupted run ends as an unbroken one."""
+"""Training: randomness depends on seed and step only, so an interrupted run ends like an uninterrupted one."""
 
 import csv
 import os
@@ -33,7 +33,7 @@ ONE_CLASS: dict[str, tuple[str, ...]] = {"colour": ("red",)}
 
 
 class MeanColour(nnx.Module):
-    """Two layers on the mean colour."""
+    """Network of two layers on the mean colour."""
 
     stages = ("pool",)
 
@@ -52,7 +52,7 @@ def make():
 
 @dataclass(frozen=True)
 class Colours:
-    """Clips of one colour; every eleventh cannot be read, every seventh has no label for brightness."""
+    """Source of clips of one colour; every eleventh is unreadable, every seventh has no label for brightness."""
 
     n_clips: int = 50
     spec: str = "colours"
@@ -153,7 +153,7 @@ def test_smoothed_answers_want_a_margin_that_ends():
     loss = jax.jit(lambda margin: loop._head_loss(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
     margins = jnp.linspace(0.0, 8.0, 801)
     best = float(margins[jnp.argmin(jax.vmap(loss)(margins))])
-    assert best == pytest.approx(np.log(0.95 / 0.05), abs=0.01)  # a tenth spread over two answers
+    assert best == pytest.approx(np.log(0.95 / 0.05), abs=0.01)  # a tenth spread over two classes
 
 
 def test_augmentation_only_moves_pixels():
@@ -208,7 +208,7 @@ def test_what_has_no_labels_cannot_be_trained_on():
     class OneClass(Colours):
         heads = ONE_CLASS
 
-    with pytest.raises(ValueError, match="one class only for colour"):
+    with pytest.raises(ValueError, match="only one class for colour"):
         loop.require_heads(OneClass())
 
 
@@ -241,7 +241,7 @@ def test_two_devices_train_as_one(tmp_path):
     for name, array in arrays_by_count[0].items():
         np.testing.assert_allclose(
             arrays_by_count[1][name], array, atol=1e-5
-        )  # sums in another order, 12 steps of Adam
+        )  # sums in a different order in 12 steps of Adam
 
 
 @pytest.mark.slow

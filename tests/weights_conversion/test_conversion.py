@@ -1,4 +1,4 @@
-"""The converter: strict about names, shapes, buffers and files; it runs no code and leaves nothing half-written."""
+"""Conversion: strict checks of names, shapes, buffers and files; runs no code and leaves no partial output."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ def test_missing_and_extra_and_misshapen_names_are_all_told(state):
     del wrong["norm.weight"]
     wrong["extra.weight"] = torch.zeros(3)
     wrong["patch_embed.proj.bias"] = torch.zeros(47)
-    text = refusal(wrong, "do not fit video_swin_tiny")
+    text = refusal(wrong, "do not match video_swin_tiny")
     assert (
         "missing norm.scale" in text
         and "unexpected extra.scale" in text
@@ -65,31 +65,31 @@ def test_missing_and_extra_and_misshapen_names_are_all_told(state):
 
 
 def test_another_preset_is_recognised(state):
-    assert "They fit video_swin_tiny." in refusal(state, "do not fit video_swin_t_k400", preset="video_swin_t_k400")
+    assert "They match video_swin_tiny." in refusal(state, "do not match video_swin_t_k400", preset="video_swin_t_k400")
     assert "did you mean video_swin_tiny" in refusal(state, "no preset named", preset="video_swin_tyni")
 
 
 def test_another_class_count(state):
     wider = state | {"head.weight": torch.zeros(9, 96), "head.bias": torch.zeros(9)}
-    assert "--num_classes=9" in refusal(wider, "The checkpoint has 9 classes, 4 were expected")
+    assert "--num_classes=9" in refusal(wider, "The checkpoint has 9 classes, expected 4")
     assert convert(PRESET, wider, num_classes=9)["head.bias"].shape == (9,)
 
 
 def test_buffers_are_compared(state):
     name = "features.0.1.attn.relative_position_index"
     other = state | {name: state[name].flip(0)}
-    refusal(other, r"layers.0.blocks.1.attn.relative_position_index is not that of a window of \(4, 4, 4\)")
+    refusal(other, r"layers.0.blocks.1.attn.relative_position_index does not match a window of \(4, 4, 4\)")
     refusal(state | {"features.7.1.attn.relative_position_index": state[name]}, "unexpected layers.3")
 
 
 def test_numbers_must_be_finite(state):
-    refusal(state | {"norm.bias": torch.full((96,), torch.nan)}, "norm.bias holds values that are not finite")
+    refusal(state | {"norm.bias": torch.full((96,), torch.nan)}, "norm.bias contains non-finite values")
 
 
 def test_no_tensors(state):
-    refusal({}, "holds no tensors")
+    refusal({}, "has no tensors")
     refusal({"epoch": 3}, "epoch is a int, expected a tensor")
-    refusal({7: torch.zeros(3)}, "keys that are no names")
+    refusal({7: torch.zeros(3)}, "keys that are not names")
 
 
 def test_the_same_parameter_under_two_names(state):
@@ -97,7 +97,7 @@ def test_the_same_parameter_under_two_names(state):
 
 
 class Runs:
-    """A pickle that leaves a file behind when it is read with trust."""
+    """Pickle that creates a folder when it is loaded without restrictions."""
 
     def __init__(self, path):
         self.path = path
@@ -130,16 +130,16 @@ def files(state, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short.pth", "damaged or cut short"),
-        ("short.safetensors", "damaged or cut short"),
-        ("empty.pt", r"empty.pt \(0 bytes\) is damaged or cut short"),
+        ("short.pth", "damaged or truncated"),
+        ("short.safetensors", "damaged or truncated"),
+        ("empty.pt", r"empty.pt \(0 bytes\) is damaged or truncated"),
         ("text.pth", "text.pth was not read: it is not a plain state dict"),
-        ("list.pth", "holds a list; expected a state dict"),
-        ("code.pth", "mkdir, which reading would run"),
+        ("list.pth", "contains a list; expected a state dict"),
+        ("code.pth", "mkdir, which loading would run"),
         ("none.pth", "there is no file"),
         ("script.py", "script.py ends in '.py'; expected one of .pth"),
-        ("flipped.pth", "damaged or cut short"),
-        ("old_short.pth", "damaged or cut short"),
+        ("flipped.pth", "damaged or truncated"),
+        ("old_short.pth", "damaged or truncated"),
     ],
 )
 def test_files_that_cannot_be_read(files, name, message):
@@ -184,7 +184,10 @@ def test_the_program_converts_verifies_and_writes(files, state, out):
     ("flags", "message"),
     [
         (["--preset=video_swin_tiny", "--checkpoint=short.pth"], "error: short.pth"),
-        (["--preset=video_swin_s_k400", "--checkpoint=good.pth"], "error: these weights do not fit video_swin_s_k400"),
+        (
+            ["--preset=video_swin_s_k400", "--checkpoint=good.pth"],
+            "weights do not match video_swin_s_k400",
+        ),
         (["--preset=video_swin_tiny", "--checkpoint=code.pth"], "error: code.pth was not read"),
         (["--preset=video_swin_tiny"], "either --checkpoint=FILE or --download"),
         (["--preset=video_swin_tiny", "--download"], "no published weights named 'video_swin_tiny'"),
@@ -211,7 +214,7 @@ def test_published_weights_are_checked_and_a_missing_network_is_explained(tmp_pa
     with pytest.raises(ValueError, match="is damaged"):
         download.fetch(f"file://{site}/net-11111111.pth", cache, PRESET)
     (cache / "net-11111111.pth").unlink()
-    with pytest.raises(ValueError, match="arrived damaged"):
+    with pytest.raises(ValueError, match="damaged in transfer"):
         download.fetch(f"file://{site}/net-00000000.pth", cache, PRESET)
     with pytest.raises(ValueError, match=f"put it at {cache}/net-12345678.pth"):
         download.fetch(f"file://{site}/net-12345678.pth", cache, PRESET)

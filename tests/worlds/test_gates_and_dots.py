@@ -1,4 +1,4 @@
-"""The worlds of order, joint causes, form from motion and a shortcut: what is in them, and what tells it."""
+"""Worlds of order, joint causes, form from motion and a shortcut: contents, information in frames, and gates."""
 
 import csv
 import itertools
@@ -45,7 +45,7 @@ def changed(before, after):
 
 
 def coarse(clips, name):
-    """A factor's value, of eight at most."""
+    """Return the value of a factor, reduced to at most eight values."""
     count = clips.world.factors[name]
     return clips.factors[name] * min(count, 8) // count
 
@@ -60,7 +60,7 @@ def test_removal_changes_the_masked_pixels_and_no_others(clips):
             continue
         mask = mask_of(clips, entity)
         assert mask.any() and not (seen & ~mask).any(), entity
-        # of the dots that come in the place of a glyph's many are what was there
+        # many replacement dots equal the glyph's dots
         assert seen[mask].mean() > (0.3 if isinstance(clips.world, worlds.Dots) else 0.99), entity
         assert not mask_of(without, entity).any()
         assert [row for row in without.boxes["track"] if clips.world.tracks[row].startswith(entity)] == []
@@ -79,9 +79,7 @@ def test_a_factor_drawn_again_changes_nothing_else(clips):
         if factor in ("pair", "order", "times", "marker"):
             mask = {"marker": "marker"}.get(factor, "key_event")
             assert not (changed(clips, other) & ~(clips.masks[mask] | other.masks[mask])).any()
-    np.testing.assert_array_equal(
-        worlds.make_clips(clips.world, 3, 3, first=40).video, clips.video[40:43]
-    )  # whatever else is made
+    np.testing.assert_array_equal(worlds.make_clips(clips.world, 3, 3, first=40).video, clips.video[40:43])
 
 
 def test_boxes_cover_their_masks(clips):
@@ -110,7 +108,8 @@ def test_labels_are_balanced_and_follow_nothing_else(name):
                 continue
             table = np.zeros((8, len(question.answers)))
             np.add.at(table, (values * 8 // max(world.factors[factor], 8), label), 1)
-            assert p_value(chi2_contingency(table[table.sum(1) > 0])) > 1e-5, (name, factor)  # of over a hundred tables
+            # One of over a hundred tables.
+            assert p_value(chi2_contingency(table[table.sum(1) > 0])) > 1e-5, (name, factor)
 
 
 def _named(world, question):
@@ -130,8 +129,8 @@ def test_no_window_alone_tells_the_order():
     assert len(seen) == 16 and all(np.mean(labels) == 0.5 for labels in seen.values())
     (_, one, early), (_, other, late) = flashes
     assert (early < late).all() and set(((other - one) % 4).tolist()) == {1, 3}
-    np.testing.assert_array_equal((other - one) % 4 == 1, order == 0)  # forward on the circle
-    both = {}  # nor do the two colours and windows without their order
+    np.testing.assert_array_equal((other - one) % 4 == 1, order == 0)  # forward in the cycle
+    both = {}  # nor do both colours and windows without their order
     for colours, when, label in zip(np.sort([one, other], 0).T.tolist(), zip(early, late), order.tolist()):
         both.setdefault((*colours, *when), []).append(label)
     assert all(sorted(labels) == [0, 1] for labels in both.values())
@@ -171,13 +170,13 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
         for where in (key[:, frame], ~key[:, frame]):
             assert binomtest(lit[:, frame][where].sum(), where.sum(), world.density).pvalue > 1e-3
     differs, still = lit[:, 1:] != lit[:, :-1], key[:, 1:]
-    for where in (still, ~still):  # each pixel's two values are independent of each other; clips are, too
+    for where in (still, ~still):  # the two values of each pixel are independent, and so are clips
         share = (differs & where).sum((1, 2, 3)) / where.sum((1, 2, 3))
         assert p_value(ttest_1samp(share, 2 * world.density * (1 - world.density))) > 1e-3
-    mean = lit.mean(1)  # nor do the frames together, without their order
+    mean = lit.mean(1)  # nor do all frames without their order
     within, without = mean[key[:, 0]], mean[~key[:, 0]]
     np.testing.assert_allclose(within.var(), without.var(), rtol=0.03)
-    again = 0  # but a dot goes on by one step, where the glyph goes on
+    again = 0  # but dots move by one step inside the glyph
     for clip, d in enumerate(clips.factors["direction"]):
         step = tuple(world.speed * np.array(DIRECTION_STEPS[d]))
         moved = np.roll(lit[clip, :-1] & key[clip, :-1], step, (1, 2)) & key[clip, 1:]
@@ -194,7 +193,7 @@ def test_without_the_scene_there_are_other_dots_around_the_same_key():
     for entity, unchanged in (("scene", key), ("key", ~key)):
         lit_without = worlds.remove(clips, entity).video[..., 0] > 0.5
         np.testing.assert_array_equal(lit_without[unchanged], lit[unchanged])
-        # As many are lit, and half of them are others
+        # The same number is lit, and half of them differ
         for changed in ((lit_without != lit)[~unchanged], lit_without[~unchanged]):
             assert binomtest(int(changed.sum()), changed.size, world.density).pvalue > 1e-3
 
@@ -294,7 +293,7 @@ def test_gates_know_how_many_answers_each_question_has():
 @pytest.mark.slow
 @pytest.mark.parametrize("world", NAMES)
 def test_the_networks_that_ship_pass_their_gates(world):
-    """The Swins, on clips that no one has seen; all of them did on 1,000, and do in every --task=evaluate_methods."""
+    """The Swins pass on unseen clips; --task=evaluate_methods checks all networks on more clips."""
     loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
     geometry = loaded.clip_spec
@@ -309,10 +308,10 @@ def test_the_networks_that_ship_pass_their_gates(world):
     ("make", "message"),
     [
         (lambda: worlds.Dots(density=1.0), "density 1.0"),
-        (lambda: worlds.Dots(size=13), "size 13 must hold a glyph of 14 pixels, in whole cells"),
-        (lambda: worlds.Dots(speed=5), "speed 5 must be at least 1 and bring no dot around"),
+        (lambda: worlds.Dots(size=13), "size 13 must be a multiple of cell 2 and at least 14"),
+        (lambda: worlds.Dots(speed=5), "speed 5 must be at least 1 and less than"),
         (lambda: worlds.Shortcut(agreement=1.5), "agreement 1.5"),
-        (lambda: worlds.Events(event_times=(0, 1)), "at least 2 apart"),
+        (lambda: worlds.Events(event_times=(0, 1)), "increase by at least 2"),
         (lambda: worlds.remove(worlds.make_clips("dots", 1, 0), "distractor"), "no entity named 'distractor'"),
         (lambda: worlds.redraw(worlds.make_clips("events", 1, 0), "flash", 0), "no factor named 'flash'"),
     ],
@@ -342,7 +341,7 @@ def test_they_are_sources_and_files_like_any_other(name, tmp_path):
     windows = clip_windows.stream_windows(source, clip_spec, SamplingConfig(normalise=False), num_workers=0)
     window = readable(next(windows))
     assert isinstance(source, WorldSource)
-    world: Any = source.world  # every world here has a speed
+    world: Any = source.world  # every world in this test has a speed
     for head, question in world.questions.items():
         there = present(regions.target_region(source, window, clip_spec, head))
         boxes = [clips.masks[mask][0] for mask in (regions.SQUARE_MASKS[entity] for entity in question.entities)]

@@ -1,4 +1,4 @@
-"""The worlds: pictures against their masks, factors against each other, gates on networks whose cause is known."""
+"""Worlds: pixels against masks, independence of factors, and gates on networks with a known cause."""
 
 import csv
 import itertools
@@ -33,7 +33,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def many():
-    """Factors of many clips of tiny pictures: what is drawn does not depend on what is rendered, but for the sizes."""
+    """Return the factors of many tiny clips; except for sizes, they do not depend on rendering."""
     return worlds.make_clips(
         worlds.GlyphWorld(frames=2, size=16, distance=8, event_times=(0, 1), event_frames=1), 6000, 5
     )
@@ -59,7 +59,7 @@ def test_removal_changes_the_masked_pixels_and_no_others(world, entity):
     mask, seen = clips.masks[MASK_OF[entity]], changed(clips, without)
     assert mask.any((1, 2, 3)).all() or entity.startswith("distractor")  # the key may hide the distractor
     np.testing.assert_array_equal(seen & ~mask, False)
-    # A pixel stays what it was only where noise pushes both colours out of the range.
+    # A pixel is unchanged only where noise pushes both colours out of the range.
     assert seen[mask].mean() > 0.99
     assert not without.masks[MASK_OF[entity]].any()
 
@@ -103,7 +103,7 @@ def test_redraw_changes_its_factor_in_every_clip_and_nothing_else(clips, factor)
         allowed = clips.masks["dis"] | other.masks["dis"]
         assert not (changed(clips, other) & ~allowed).any()
     if factor in ("shape", "direction", "flash", "t0"):
-        # Where the key uncovers the distractor, that is the key's doing too; it is within the key's old place.
+        # Where the key uncovers the distractor, the change is within the key's old square.
         allowed = clips.masks["key"] | other.masks["key"]
         assert not (changed(clips, other) & ~allowed).any()
     assert changed(clips, other).any((1, 2, 3)).mean() > 0.9  # a flash behind the key changes nothing
@@ -131,13 +131,13 @@ def test_a_clip_is_the_same_whatever_is_made_with_it(clips):
 
 def test_factors_are_uniform_and_pairwise_independent(many):
     names = list(many.factors)
-    level = 0.01 / (len(names) + math.comb(len(names), 2))  # Bonferroni: 1 % for the whole test, on a fixed seed
+    level = 0.01 / (len(names) + math.comb(len(names), 2))  # Bonferroni-corrected level of 1 %; fixed seed
     counts = many.world.factors
     for name in names:
         observed = np.bincount(many.factors[name], minlength=counts[name])
         assert len(observed) == counts[name] and chisquare(observed).pvalue > level, name
     for a, b in itertools.combinations(names, 2):
-        # Coarse values keep ten clips and more in each cell.
+        # Coarse values give at least ten clips per cell.
         values = [many.factors[name] * min(counts[name], 4) // counts[name] for name in (a, b)]
         table = np.zeros((min(counts[a], 4), min(counts[b], 4)))
         np.add.at(table, tuple(values), 1)
@@ -145,7 +145,7 @@ def test_factors_are_uniform_and_pairwise_independent(many):
 
 
 def every_place(direction, dis_direction=0, world=SMALL):
-    """Factors of one direction with the key once at each place: what the marginal over places is, exactly."""
+    """Return factors of one direction with the key once at each position, for the exact marginal over positions."""
     y, x = np.divmod(np.arange(world.size**2), world.size)
     fixed = {name: np.zeros(world.size**2, int) for name in world.factors}
     return fixed | {"y": y, "x": x, "direction": fixed["y"] + direction, "dis_direction": fixed["y"] + dis_direction}
@@ -162,7 +162,7 @@ def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
 
 @pytest.mark.parametrize(("distance", "best"), [(12, 0.356), (0, 0.25)])
 def test_what_the_two_objects_places_say_about_direction_is_as_documented(distance, best):
-    """The right guesses of an ideal observer of the most telling frame, who sees nothing but both places."""
+    """Return the accuracy of an ideal observer of both positions in the most informative frame."""
     world = worlds.GlyphWorld(distance=distance)
     offsets = glyphs._offsets(world.size, distance)
     share = np.zeros((world.frames, 4, world.size, world.size))
@@ -225,7 +225,7 @@ def test_errors_say_what_to_do(call, message):
 
 
 def coalition_values(clip, step):
-    """Shapley values from their definition, over all coalitions; `value[s]` holds the scores of coalition s."""
+    """Compute Shapley values from their definition, over all coalitions; `value[s]` is the score of coalition s."""
     n = clip.size
     members = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     coalitions = (members * clip.ravel()).reshape(-1, *clip.shape)
@@ -262,7 +262,8 @@ def test_shapley_values_are_integrated_gradients_and_add_up():
     phi = worlds.shapley_values(video)
     np.testing.assert_allclose(phi.sum((2, 3, 4)).T, worlds.MOTION_PAIRS(jnp.asarray(video)), rtol=1e-6)
 
-    steps = (np.arange(10) + 0.5) / 10  # an even number of midpoints: half of each path is beyond the kink, exactly
+    # An even number of midpoints, so that exactly half of each path is beyond the kink.
+    steps = (np.arange(10) + 0.5) / 10
 
     def gradients(alpha, k):
         return jax.grad(lambda x: worlds.MOTION_PAIRS(x)[:, k].sum())(alpha * jnp.asarray(video))
@@ -289,7 +290,7 @@ def test_the_analytic_network_is_a_model_with_taps():
 @pytest.mark.slow
 def test_an_oracle_passes_every_gate():
     model = Partial(lambda video: world_oracles.small_world_logits({"shape": "key", "flash": "key"}, video))
-    result = measure_gates(model, n_clips=72, seed=2)  # 72 is no multiple of a batch
+    result = measure_gates(model, n_clips=72, seed=2)  # 72 is not a multiple of the batch size
     assert result.check() is result
     assert result.stable.mean(0).min() > 0.9
     table = result.table()
@@ -346,7 +347,7 @@ def test_videos_come_back_from_the_disk(tmp_path):
         with av.open(path) as container:
             frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         assert frames.shape == video.shape
-        # Half a level from each of: 8 bits, YUV (up to 1.8 in blue) and back.
+        # Rounding errors of 8 bits, of YUV (up to 1.8 levels in blue) and of the conversion back.
         assert np.abs(frames - 255 * video).max() < 3.5
 
     with (tmp_path / "out" / "boxes.csv").open() as file:

@@ -1,8 +1,8 @@
-"""Where things are in a video: boxes, whoever drew them, and the CSV in which they are kept.
+"""Bounding boxes of objects in videos, and the CSV format that stores them.
 
-A box is in pixels with its lower right end excluded, so that `x2 - x1` is its width; frames are counted from 0 in the
-order of display. The columns are `frame, label, x1, y1, x2, y2` and, where they are known, `file` (a table of several
-videos), `track` (one number per thing that is followed; boxes without one make no dynamic clips) and `confidence`.
+Coordinates are pixels, with the lower right corner excluded, so that `x2 - x1` is the width; frames are counted from 0
+in display order. The columns are `frame, label, x1, y1, x2, y2` and optionally `file` (for a table of several videos),
+`track` (one number per tracked object; boxes without a track give no dynamic clips) and `confidence`.
 """
 
 import csv
@@ -16,7 +16,7 @@ from vtcav_jax.runs.tables import write_table
 
 BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
 REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")
-MAX_BOX_FAULTS = 20  # faulty rows
+MAX_BOX_FAULTS = 20  # faulty rows listed in an error message
 
 BoxValue = int | float
 Corners = tuple[BoxValue, BoxValue, BoxValue, BoxValue]  # x1, y1, x2, y2
@@ -24,7 +24,7 @@ Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 class Box(NamedTuple):
-    """One thing in one frame."""
+    """Bounding box of one object in one frame."""
 
     frame: int
     track: int | None
@@ -41,14 +41,14 @@ class Box(NamedTuple):
 
 
 def to_pixels(corners: Sequence[BoxValue], height: int, width: int) -> Pixels | None:
-    """The whole pixels that a box touches within the frame; None of a box that lies outside."""
+    """Return the box in whole pixels, rounded outwards and clipped to the frame; None if it lies outside."""
     x1, y1 = (max(math.floor(value), 0) for value in corners[:2])
     x2, y2 = min(math.ceil(corners[2]), width), min(math.ceil(corners[3]), height)
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def intersection(a: Sequence[BoxValue], b: Sequence[BoxValue]) -> BoxValue:
-    """The area that both boxes cover."""
+    """Return the area of the intersection of two boxes."""
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
 
@@ -57,13 +57,13 @@ def box_area(box: Sequence[BoxValue]) -> BoxValue:
 
 
 def iou(a: Sequence[BoxValue], b: Sequence[BoxValue]) -> BoxValue:
-    """What both boxes cover, as a part of what either covers."""
+    """Return the intersection over union of two boxes."""
     shared_area = intersection(a, b)
     return shared_area / (box_area(a) + box_area(b) - shared_area) if shared_area else 0.0
 
 
 def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
-    """The boxes of each file, under `""` where the table has no such column; all faulty rows are told at once."""
+    """Read the boxes of each file (key `""` if the table has no `file` column); one error lists all faulty rows."""
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -74,7 +74,7 @@ def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}; expected a CSV of boxes") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path.name} is no CSV file in UTF-8 ({error}); write it anew") from error
+        raise ValueError(f"{path.name} is not a UTF-8 CSV file ({error}); save it again as one") from error
     boxes_by_file: dict[str, list[Box]] = {}
     faults = []
     for line, row in rows:
@@ -85,7 +85,7 @@ def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
     if faults:
         more = f"\n  and {len(faults) - MAX_BOX_FAULTS} more" if len(faults) > MAX_BOX_FAULTS else ""
         fault_lines = "\n  ".join(map(escape_control_chars, faults[:MAX_BOX_FAULTS]))
-        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {fault_lines}{more}")
+        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; fix them:\n  {fault_lines}{more}")
     return {name: tuple(boxes) for name, boxes in boxes_by_file.items()}
 
 
@@ -108,18 +108,18 @@ def _parse_box(row: dict[str, str]) -> Box:
         x1, y1, x2, y2 = corners = tuple(float(row[name]) for name in ("x1", "y1", "x2", "y2"))
         confidence = float(row["confidence"]) if row.get("confidence") else 1.0
     except ValueError as error:
-        raise ValueError(f"{error}; expected whole numbers for frame and track, and numbers for the box") from error
+        raise ValueError(f"{error}; expected integers for frame and track, and numbers for the box") from error
     except KeyError as error:
-        raise ValueError("it has too few cells") from error
+        raise ValueError("the row has too few cells") from error
     if frame < 0 or not all(map(math.isfinite, corners)) or not 0 <= confidence <= 1:
-        raise ValueError("expected a frame from 0, finite corners and a confidence from 0 to 1")
+        raise ValueError("expected a frame of at least 0, finite corners and a confidence from 0 to 1")
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"the box {corners} is empty; expected x1 < x2 and y1 < y2")
     return Box(frame, track, row["label"], x1, y1, x2, y2, confidence)
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
-    """A table that `read_boxes` reads: mining again with other thresholds needs no detector."""
+    """Write a table that `read_boxes` reads, so that mining with other thresholds needs no detector."""
     rows = (
         (
             name,

@@ -1,7 +1,7 @@
-"""Which crops and which stretches of tracks become clips, and what each threshold removes.
+"""Selection of the detections and track segments that become concept clips, with a count per filter stage.
 
-Videos are judged one by one and in an order made of their bytes, so that neither the order of a folder nor a new name
-changes what is chosen.
+Videos are processed in the order of their content hashes, so that the selection depends neither on the order of files
+in a folder nor on their names.
 """
 
 import hashlib
@@ -31,44 +31,44 @@ FILTER_STAGES = (
     "in all",
     "left",
 )
-CLIP_ID_SALT = 1  # how clips are cut out and stored; another one is made anew
-Tally = Counter[tuple[str, str, str]]  # concept, kind, step
+CLIP_ID_SALT = 1  # version of cropping and encoding; a change gives all clips new files
+Tally = Counter[tuple[str, str, str]]  # number of clips by concept, clip type and filter stage
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A clip before it is cut out."""
+    """A clip that could be cut out of a video."""
 
     video: str  # sha256 of the file
     concept: str
     clip_type: str  # static or dynamic
     frames: tuple[int, ...]  # one for a static clip
-    boxes: tuple[Pixels, ...]  # one for each of them
+    boxes: tuple[Pixels, ...]  # one per frame
     confidence: float
     label: str  # of the boxes
-    n_frames: int  # frames of the clip, also of one that repeats one crop
-    offset_index: int = 0  # which stretch of its track it is; each track has its first before any has its second
+    n_frames: int  # length of the clip file; a static clip repeats its one crop
+    offset_index: int = 0  # rank within its track; all first clips of tracks are selected before any second one
 
     @cached_property
     def id(self) -> str:
-        """A hash of what is seen in it."""
+        """Hash of the clip's content."""
         description = json.dumps(
             [self.video, self.concept, self.clip_type, self.frames, self.boxes, self.n_frames, CLIP_ID_SALT]
         )
         return hashlib.sha256(description.encode()).hexdigest()[:12]
 
     def file(self, stem: str, clip_type: str | None = None) -> str:
-        """Its place in a concept set; controls have the same name in another folder."""
+        """Return the clip's path in the concept set; its controls have the same file name in another folder."""
         return f"{folder_name(self.concept)}/{clip_type or self.clip_type}/{folder_name(stem)[:40]}_{self.id}.mp4"
 
     @property
     def appearance(self) -> tuple:
-        """What is seen, whatever it is called."""
+        """Identity of the pixels, regardless of the concept."""
         return (self.video, self.clip_type, self.frames, self.boxes)
 
     @property
     def frozen_appearance(self) -> tuple:
-        """The static clip that may look like its frozen control."""
+        """Appearance of the static clip whose box and frame are those of this clip's frozen control."""
         index = middle_index(len(self.frames))
         return (self.video, "static", self.frames[index : index + 1], self.boxes[index : index + 1])
 
@@ -78,7 +78,7 @@ class Candidate:
 
 
 def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
-    """Each detection is one."""
+    """Return one candidate per detection of the concept, filtered by confidence and area."""
     candidates = []
     for box in scan.boxes:
         if box.label == concept.label and (pixel_box := to_pixels(box.corners, scan.height, scan.width)):
@@ -98,7 +98,7 @@ def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, t
 
 
 def dynamic_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
-    """Each unbroken track gives as many as fit into it end to end."""
+    """Return as many non-overlapping candidates as fit into each track of the concept, filtered likewise."""
     candidates = []
     for track in build_tracks(scan.boxes, scan.cuts):
         if track.label == concept.label:
@@ -111,7 +111,7 @@ def dynamic_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, 
 
 
 def clips_of_track(track: Track, scan: VideoScan, name: str, config: MiningConfig) -> list[Candidate]:
-    """The track's clips, the surest first."""
+    """Return the clips of a track, the most confident first."""
     n = len(track.boxes) // config.clip_span
     start = (len(track.boxes) - n * config.clip_span) // 2
     candidates = []
@@ -149,19 +149,19 @@ def _filter_candidates(
 
 @dataclass(frozen=True)
 class CandidateSelection:
-    """What became of the candidates of one concept and kind."""
+    """Selected and rejected candidates of one concept and clip type."""
 
     candidates: list[Candidate]
-    rejected: list[Candidate]  # which a person has looked at
+    rejected: list[Candidate]  # by a person, in the review
 
 
 def select_candidates(
     candidates: Iterable[Candidate], config: MiningConfig, tally: Tally, verdicts: dict[str, str] | None = None
 ) -> CandidateSelection:
-    """At most so many of each video and so many in all, the surest and those that were kept in the review first.
+    """Select at most `max_clips_per_video` per video and `max_clips` in total: reviewed first, then by confidence.
 
-    `verdicts` are keep or reject by the candidate's id. A rejected clip takes no one's place, but nothing is taken that
-    is nearly the same either.
+    `verdicts` maps ids of candidates to keep or reject. A rejected clip does not count towards the limits, but excludes
+    unreviewed clips that overlap it.
     """
     verdicts = verdicts or {}
     by_video: dict[str, list[Candidate]] = defaultdict(list)
@@ -194,7 +194,7 @@ def select_candidates(
 
 
 def overlaps_too_much(a: Candidate, b: Candidate, config: MiningConfig, max_iou: float | None = None) -> bool:
-    """Two clips of a video that show about the same place at about the same time."""
+    """Return True if two clips of one video overlap in time and their boxes by more than `max_iou`."""
     max_iou = config.max_iou if max_iou is None else max_iou
     if a.video != b.video:
         return False
@@ -205,14 +205,14 @@ def overlaps_too_much(a: Candidate, b: Candidate, config: MiningConfig, max_iou:
 
 
 def _time_extent(candidate: Candidate, config: MiningConfig) -> tuple[int, int]:
-    """The frames around a static crop count as its own: a second later there is still about the same to be seen."""
+    """Return the first frame and the end; a static crop stands for a clip's length, since nearby frames look alike."""
     if len(candidate.frames) == 1:
         return candidate.frames[0] - config.clip_span // 2, candidate.frames[0] + config.clip_span // 2 + 1
     return candidate.frames[0], candidate.frames[-1] + 1
 
 
 def _matched_boxes(a: Candidate, b: Candidate) -> Iterator[tuple[Pixels, Pixels]]:
-    """Each box of the one with that of the other which is nearest in time; of a static clip its one box."""
+    """Yield each box of either clip with the box of the other clip that is nearest in time."""
     for candidate, counterpart in ((a, b), (b, a)):
         near = np.abs(np.subtract.outer(candidate.frames, counterpart.frames)).argmin(1)
         first, last = counterpart.frames[0], counterpart.frames[-1]

@@ -1,8 +1,8 @@
-"""Concept sets on disk: a folder of small videos, `CONCEPT/KIND/*.mp4`, and `concepts.csv`, which has their origins.
+"""Concept sets on disk: a folder of short videos, `CONCEPT/CLIP_TYPE/*.mp4`, and their origins in `concepts.csv`.
 
-A folder that somebody made by hand, `CONCEPT/KIND/*.mp4` or `CONCEPT/*.mp4` without a table, is as good. Sets whose
-names begin with `random` are negative ones. What is read is checked: clips that have changed since they were mined, a
-clip in two sets, and a clip out of a target's video are refused with all names.
+A folder made by hand (`CONCEPT/CLIP_TYPE/*.mp4` or `CONCEPT/*.mp4`, without a table) is read too. Sets whose names
+begin with `random` are negatives. Reading raises an error that lists all clips that changed since they were mined, are
+in two sets, or come from a target's video.
 """
 
 import csv
@@ -37,29 +37,27 @@ MAX_SET_FAULTS = 10
 
 @dataclass(frozen=True)
 class ConceptClip:
-    """One clip of a set; of one made by hand only the first four are known."""
+    """One clip of a concept set; for a set made by hand, the fields with defaults stay empty."""
 
     concept: str
     clip_type: str
     path: Path
-    sha256: str  # of the file's bytes: what activations may be kept under
-    file: str  # its path within the set's folder, as in the tables
-    source: str = ""  # the video that it was cut from
+    sha256: str  # hash of the file's bytes, usable as a cache key of activations
+    file: str  # path relative to the set's folder, as in the tables
+    source: str = ""  # source video
     source_sha256: str = ""
-    frames: tuple[
-        int, ...
-    ] = ()  # of that video; empty where the file holds a video from which frames are yet to be chosen
+    frames: tuple[int, ...] = ()  # of the source video; empty if frames must still be sampled from the file
     boxes: tuple[Pixels, ...] = ()
     label: str = ""
     confidence: float | None = None
     detector: str = ""
     detector_sha256: str = ""
-    control_of: str = ""  # of a control, the file of the dynamic clip that it was made of
-    review: str = ""  # keep, reject, or not looked at
+    control_of: str = ""  # for a control, the file of its dynamic clip
+    review: str = ""  # keep, reject, or empty if not reviewed
 
     @property
     def family(self) -> str:
-        """The same for a dynamic clip and its controls."""
+        """Key shared by a dynamic clip and its controls."""
         return self.control_of or self.file
 
     @property
@@ -69,7 +67,7 @@ class ConceptClip:
 
 @dataclass(frozen=True)
 class ConceptSets:
-    """All clips of a folder that were not rejected, in the order of concept, kind and file."""
+    """Clips of a folder that were not rejected, ordered by concept, clip type and file; negatives come last."""
 
     folder: Path
     clips: tuple[ConceptClip, ...]
@@ -90,7 +88,7 @@ class ConceptSets:
         return tuple(name for name in self.concepts if name.lower().startswith(NEGATIVE_PREFIX))
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """By concept and kind."""
+        """Return the number of clips by concept and clip type."""
         count_of: dict[tuple[str, str], int] = defaultdict(int)
         for clip in self.clips:
             count_of[clip.concept, clip.clip_type] += 1
@@ -98,10 +96,10 @@ class ConceptSets:
 
 
 def load_frames(clip: ConceptClip, clip_spec: ClipSpec | None = None) -> UInt8[np.ndarray, "t h w 3"]:
-    """The clip as it is stored; or the frames of it that a network takes.
+    """Decode the clip: all stored frames, or with `clip_spec` the frames that the network reads.
 
-    Mined clips have their frames already: those of another length than the network's are read as a short video. In
-    others frames are chosen as in any video.
+    Mined clips of the network's length are read whole; those of another length are sampled with interval 1. Other files
+    are sampled like any video.
     """
 
     def read(by_decoding: bool) -> np.ndarray:
@@ -122,12 +120,12 @@ def load_frames(clip: ConceptClip, clip_spec: ClipSpec | None = None) -> UInt8[n
 
 
 def letterboxed(clip: ConceptClip, clip_spec: ClipSpec) -> UInt8[np.ndarray, "t h w 3"]:
-    """What the network is shown, before normalisation."""
+    """Return the network's input before normalisation: the clip padded to a black square and resized."""
     return letterbox(load_frames(clip, clip_spec), clip_spec.size)
 
 
 def write_sets(folder: Path, clips: Iterable[ConceptClip]) -> None:
-    """The table of clips whose files are there."""
+    """Write `concepts.csv`; the clips' files must exist."""
     lines = []
     for c in sorted(clips, key=_sort_key):
         boxes = ";".join(" ".join(map(str, box)) for box in c.boxes)
@@ -145,48 +143,55 @@ def _sort_key(clip: ConceptClip) -> tuple:
 
 
 def read_sets(folder: str | Path, targets: Mapping[str, str] | None = None) -> ConceptSets:
-    """The sets in a folder, less what was rejected in the review; `targets` are names and hashes (sha256) of the videos
-    that the concepts are to explain."""
+    """Read the concept sets in a folder, without the clips rejected in the review.
+
+    `targets` maps the names of the target videos to their SHA-256 hashes; a concept clip from one of them is an error.
+
+    ```python
+    sets = read_sets("concepts")
+    clips = sets.clips_of("ball", "dynamic")
+    ```
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; expected concept sets, mined or made by hand")
+        raise ValueError(f"there is no folder {folder}; expected a folder of concept sets, mined or made by hand")
     if (folder / CONCEPTS_CSV).exists():
         clips, notes = _read_table(folder), ()
     elif (folder / MINING_JSON).exists():
-        raise ValueError(f"mining into {folder} is not finished; give the same command again to continue it")
+        raise ValueError(f"mining into {folder} is not finished; repeat the command to continue it")
     else:
         clips, notes = _read_folder(folder)
     verdicts, stale = read_verdicts(folder, {clip.file: clip.sha256 for clip in clips})
     clips = apply_review(clips, verdicts)
     accepted = sorted((clip for clip in clips if clip.review != "reject"), key=_sort_key)
     if not accepted:
-        raise ValueError(f"there is no clip left in {folder}; expected CONCEPT/KIND/*.mp4, not all rejected")
+        raise ValueError(f"no clip left in {folder}; expected CONCEPT/CLIP_TYPE/*.mp4, not all rejected in the review")
     forbid_leaks(accepted, targets or {})
     if stale:
-        notes = (*notes, f"{stale} verdicts of {REVIEW_CSV} are of clips that are not there, or have changed")
+        notes = (*notes, f"{stale} verdicts in {REVIEW_CSV} refer to clips that are missing or have changed")
     return ConceptSets(folder, tuple(accepted), tuple(clip for clip in clips if clip.review == "reject"), notes)
 
 
 def apply_review(clips: Iterable[ConceptClip], verdicts: Mapping[str, str]) -> list[ConceptClip]:
-    """The clips with their verdicts; where a dynamic clip is rejected, so are its controls."""
+    """Return the clips with their verdicts; rejecting a dynamic clip rejects its controls."""
     clips = [replace(clip, review=verdicts.get(clip.file, clip.review)) for clip in clips]
     rejected = {clip.file for clip in clips if clip.review == "reject"}
     return [replace(clip, review="reject") if clip.control_of in rejected else clip for clip in clips]
 
 
 def _read_table(folder: Path) -> list[ConceptClip]:
-    """All that is wrong with the table or with a file in one message."""
+    """Read `concepts.csv`; one error lists all faults of the table and its files."""
     clips, faults = [], []
     for line, row in read_csv_rows(folder / CONCEPTS_CSV, CONCEPT_COLUMNS[:3]):
         path = folder / row["file"]
         if not row["file"] or ".." in Path(row["file"]).parts or Path(row["file"]).is_absolute():
-            faults.append(f"line {line}: {row['file']!r} is no path within the folder")
+            faults.append(f"line {line}: {row['file']!r} is not a path within the folder")
         elif not row["concept"] or not row["clip_type"]:
             faults.append(f"line {line}: the concept or the clip type is empty")
         elif not path.is_file():
             faults.append(f"line {line}: {row['file']} is missing")
         elif row.get("sha256") not in (None, "", file_sha256 := _sha256(path)):
-            faults.append(f"line {line}: {row['file']} is not the clip that was mined")
+            faults.append(f"line {line}: {row['file']} has changed since it was mined")
         else:
             try:
                 clips.append(_parse_clip(row, path, file_sha256))
@@ -196,24 +201,24 @@ def _read_table(folder: Path) -> list[ConceptClip]:
         more = f"\n  and {len(faults) - MAX_SET_FAULTS} more" if len(faults) > MAX_SET_FAULTS else ""
         fault_lines = "\n  ".join(map(escape_control_chars, faults[:MAX_SET_FAULTS]))
         raise ValueError(
-            f"{folder / CONCEPTS_CSV} and its clips do not fit; mine anew, or mend it:\n  {fault_lines}{more}"
+            f"{folder / CONCEPTS_CSV} does not match its clips; mine again, or fix it:\n  {fault_lines}{more}"
         )
     return clips
 
 
 def read_csv_rows(path: Path, required_columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """Of a table with at least the `needed` columns, with the numbers of their lines."""
+    """Read a table that has at least the required columns; return rows with their line numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", strict=True)
             if missing := [name for name in required_columns if name not in (reader.fieldnames or ())]:
                 raise ValueError(
-                    f"{path} has no column {', '.join(missing)}; expected a first line with them, or mine the folder"
-                    " again if an older version wrote it"
+                    f"{path} has no column {', '.join(missing)}; add it to the header, or mine the folder again if an"
+                    " older version wrote it"
                 )
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8 ({error}); write it anew") from error
+        raise ValueError(f"{path} is not a UTF-8 CSV file ({error}); save it again as one") from error
 
 
 def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptClip:
@@ -241,7 +246,7 @@ def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptCli
 
 
 def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
-    """What lies in a concept's own folder is dynamic, as whole videos are; controls are of the clip with their name."""
+    """Read a folder without a table; `CONCEPT/*` are dynamic clips, controls are matched to them by file name."""
     clips, unexpected = [], []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -258,9 +263,8 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
             unexpected.append("/".join(parts))
     if unexpected:
         raise ValueError(
-            f"{folder} has {len(unexpected)} videos that belong to no concept"
-            f" ({escape_control_chars(unexpected[0])}); expected"
-            " CONCEPT/KIND/*.mp4 or CONCEPT/*.mp4"
+            f"{folder} has {len(unexpected)} videos that belong to no concept ({escape_control_chars(unexpected[0])});"
+            " expected CONCEPT/CLIP_TYPE/*.mp4 or CONCEPT/*.mp4"
         )
     dynamic_files = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.clip_type == "dynamic"}
     clips = [
@@ -271,7 +275,7 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
     ]
     unknown_types = sorted({clip.clip_type for clip in clips} - set(CLIP_TYPES))
     return clips, tuple(
-        f"{escape_control_chars(clip_type)} is no kind that mining makes ({', '.join(CLIP_TYPES)})"
+        f"the clip type {escape_control_chars(clip_type)} is not one that mining writes ({', '.join(CLIP_TYPES)})"
         for clip_type in unknown_types
     )
 
@@ -282,8 +286,11 @@ def _sha256(path: Path) -> str:
 
 
 def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple[dict[str, str], int]:
-    """Keep, reject or nothing (which takes back what the table says) by file, and how many verdicts are of none of
-    `clips` (names and hashes)."""
+    """Read the review: the verdict of each file, and the number of stale verdicts.
+
+    An empty verdict revokes the one in `concepts.csv`. A verdict is stale if `clips` (files and their hashes) does not
+    contain its clip.
+    """
     path = folder / REVIEW_CSV
     if not path.exists():
         return {}, 0
@@ -291,8 +298,8 @@ def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple
     for line, row in read_csv_rows(path, ("file", "verdict")):
         if row["verdict"] not in ("", *REVIEW_VERDICTS):
             raise ValueError(
-                f"{path}, line {line}: {escape_control_chars(row['verdict'])!r} is no verdict; expected keep,"
-                f" reject or nothing"
+                f"{path}, line {line}: {escape_control_chars(row['verdict'])!r} is not a verdict; expected keep, reject"
+                " or nothing"
             )
         if clips is None or (row["file"] in clips and row.get("sha256", "") in ("", clips[row["file"]])):
             verdicts[row["file"]] = row["verdict"]
@@ -302,9 +309,9 @@ def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple
 
 
 def forbid_leaks(clips: Iterable[ConceptClip], targets: Mapping[str, str]) -> None:
-    """Refuses a clip in two sets, and targets' videos among the clips and their sources; both are found by hash.
+    """Raise ValueError if a clip is in two sets, or if a clip or its source video is a target; compares hashes.
 
-    A control may equal its own twin: of a thing that stands still, the frozen clip is the same.
+    A control may equal its dynamic clip: the frozen control of an object at rest is identical to it.
     """
     faults = []
     by_hash: dict[str, list[ConceptClip]] = defaultdict(list)
@@ -321,12 +328,12 @@ def forbid_leaks(clips: Iterable[ConceptClip], targets: Mapping[str, str]) -> No
         more = f"\n  and {len(faults) - MAX_SET_FAULTS} more" if len(faults) > MAX_SET_FAULTS else ""
         fault_lines = "\n  ".join(map(escape_control_chars, faults[:MAX_SET_FAULTS]))
         raise ValueError(
-            f"clips must be in one set only and not among the targets; take these out:\n  {fault_lines}{more}"
+            f"a clip must be in one set only and not from a target video; remove these:\n  {fault_lines}{more}"
         )
 
 
 def drop_duplicates(clips: Iterable[ConceptClip]) -> tuple[list[ConceptClip], list[ConceptClip]]:
-    """The clips, and those that equal an earlier one to the pixel, with their controls: two black corners, say."""
+    """Split the clips into unique ones and pixel-identical repeats of an earlier one, each with its controls."""
     first_family: dict[str, str] = {}
     duplicates = set()
     ordered = sorted(clips, key=_sort_key)

@@ -1,9 +1,9 @@
-"""What a concept looks like: static and dynamic clips out of frames and boxes, and the controls of a dynamic clip.
+"""Static and dynamic concept clips made from frames and boxes, and the matched controls of a dynamic clip.
 
-The recipe is that of Saha et al., *Exploring Explainability in Video Action Recognition* (2024, arXiv:2404.09067): a
-static clip repeats one crop, a dynamic one follows a thing box by box, each crop unscaled in the middle of a black
-canvas as large as its largest box. The controls are ours: dynamic clips also differ from static ones by padding,
-shaking and resolution, and only clips that share all of that with them isolate motion.
+Static and dynamic clips follow Saha et al., *Exploring Explainability in Video Action Recognition* (2024,
+arXiv:2404.09067): a static clip repeats one crop; a dynamic clip follows an object box by box, each crop centred
+without rescaling on a black canvas as large as the largest box. The controls are ours: dynamic clips differ from static
+clips also in padding, jitter and resolution, so only clips that share these isolate motion.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CLIP_TYPES = ("static", "dynamic", *CONTROLS)
 
 
 def crop_box(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The frame within the box; black where the box reaches beyond the frame."""
+    """Crop a frame; pixels of the box outside the frame are black."""
     height, width = frame.shape[:2]
     x1, y1, x2, y2 = box
     out = np.zeros((y2 - y1, x2 - x1, 3), np.uint8)
@@ -31,25 +31,25 @@ def crop_box(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray
 
 
 def static_clip(frame: UInt8[np.ndarray, "h w 3"], box: Pixels, n_frames: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """One crop, t times."""
+    """Repeat one crop `n_frames` times."""
     return np.repeat(crop_box(frame, box)[None], n_frames, axis=0)
 
 
 def dynamic_clip(
     frames: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence[Pixels]
 ) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """Each frame's crop in the middle of the canvas."""
+    """Centre the crop of each frame on a canvas as large as the largest box."""
     return center_on_canvas([crop_box(frame, box) for frame, box in zip(frames, boxes, strict=True)])
 
 
 def center_on_canvas(crops: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """On a black canvas as high as the highest and as wide as the widest."""
+    """Centre the crops on black canvases that have the maximum height and the maximum width of all crops."""
     shape = (max(crop.shape[0] for crop in crops), max(crop.shape[1] for crop in crops))
     return np.stack([_place_on_canvas(crop, shape) for crop in crops])
 
 
 def canvas_size(boxes: Sequence[Pixels]) -> tuple[int, int]:
-    """The greatest height and the greatest width."""
+    """Return the maximum height and the maximum width of the boxes."""
     return max(y2 - y1 for _, y1, _, y2 in boxes), max(x2 - x1 for x1, _, x2, _ in boxes)
 
 
@@ -61,17 +61,17 @@ def _place_on_canvas(crop: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -
 
 
 def freeze_middle_frame(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """The frame in the middle, for as long: the thing in a typical pose, and nothing moves."""
+    """Return the frozen control: the middle frame, repeated for the length of the clip."""
     return np.repeat(clip[middle_index(len(clip))][None], len(clip), axis=0)
 
 
 def shuffle_frames(clip: UInt8[np.ndarray, "t h w 3"], seed: int) -> UInt8[np.ndarray, "t h w 3"]:
-    """The same frames out of order: all that is seen without the motion that joins it."""
+    """Return the shuffled control: the same frames in random order."""
     return clip[derangement(len(clip), seed)]
 
 
 def derangement(n_frames: int, seed: int) -> np.ndarray:
-    """A permutation that is neither the order nor its reverse, as far as there is one."""
+    """Return a permutation that is neither the identity nor its reverse; for up to 2 frames, the reverse."""
     random = np.random.default_rng(seed)
     order = np.arange(n_frames)
     while n_frames > 2 and (
@@ -82,34 +82,34 @@ def derangement(n_frames: int, seed: int) -> np.ndarray:
 
 
 def reverse_frames(clip: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """The same motion the other way round."""
+    """Return the reversed control: the frames in reverse order."""
     return clip[::-1]
 
 
 def jitter_clip(frame: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Pixels]) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """One crop, of the clip's middle frame, moved and padded as the boxes move: what following a box adds by itself.
+    """Return the jitter control: the middle frame alone, cropped and padded like the boxes, to isolate tracking jitter.
 
-    In each frame the padding is that of the dynamic clip. Within it lies always the same picture, shifted by `wobble`;
-    what a shift or a larger box uncovers is that picture's surroundings.
+    Each frame has the padding of the dynamic clip. Its content is always the middle frame, shifted by `path_jitter`; a
+    shift or a larger box uncovers the surroundings in that frame.
     """
     height, width = canvas_size(boxes)
     x1, y1, x2, y2 = boxes[middle_index(len(boxes))]
-    # Where the canvas lies in the frame when the middle box is centred on it, by the rounding of `_placed`.
+    # Position of the canvas in the frame if the middle box is centred on it, rounded as in `_place_on_canvas`.
     left, top = x1 - (width - (x2 - x1)) // 2, y1 - (height - (y2 - y1)) // 2
     out = []
     for box, (dx, dy) in zip(boxes, path_jitter(boxes)):
         x, y = left - dx, top - dy
-        picture = crop_box(frame, (x, y, x + width, y + height))
+        shifted = crop_box(frame, (x, y, x + width, y + height))
         box_mask = _place_on_canvas(np.ones((box[3] - box[1], box[2] - box[0], 3), np.uint8), (height, width))
-        out.append(picture * box_mask)
+        out.append(shifted * box_mask)
     return np.stack(out)
 
 
 def path_jitter(boxes: Sequence[Pixels]) -> list[tuple[int, int]]:
-    """By how much each box's middle is off a straight, even path, in whole pixels, x and y; 0 for the middle frame.
+    """Return the deviation (x, y) of each box's centre from uniform motion, in whole pixels; 0 for the middle frame.
 
-    The path itself is taken out: on a canvas that follows it, as in a dynamic clip, it is not to be seen. At most a
-    quarter of the canvas, so that the crop stays on it.
+    Uniform motion is a straight line at constant speed, fitted to the centres; it is removed because a canvas that
+    follows the box hides it too. Deviations are clipped to a quarter of the canvas, so that the crop stays on it.
     """
     corners = np.array(boxes, float)
     middles = (corners[:, :2] + corners[:, 2:]) / 2
@@ -129,7 +129,7 @@ def middle_index(n_frames: int) -> int:
 def letterbox(
     video: UInt8[np.ndarray, "t h w 3"], size: int, *, antialias: bool = False
 ) -> UInt8[np.ndarray, "t size size 3"]:
-    """On a black square first and resized then: a square cut out of the middle would behead a standing person."""
+    """Pad to a black square, then resize; a centre crop would cut off parts of elongated objects."""
     side = max(video.shape[1:3])
     return np.stack(
         [resize(_place_on_canvas(frame, (side, side)), (size, size), antialias=antialias) for frame in video]

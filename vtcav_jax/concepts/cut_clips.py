@@ -1,4 +1,4 @@
-"""Chosen clips cut out of their videos and written as files, with their controls."""
+"""Writing of selected clips and their controls: crop them out of the source videos and encode them."""
 
 import hashlib
 from collections import defaultdict
@@ -27,9 +27,10 @@ def write_concept_clips(
     out: Path,
     failures: dict[str, str],
 ) -> list[ConceptClip]:
-    """The clips with their controls, once their files are there; `surveys` by the videos' hashes.
+    """Write the clips and their controls and return them; `scans` are by the hashes of the videos.
 
-    A file's name holds a hash of what is in it, so that one which is there already need not be made again.
+    File names contain a hash of the content, so existing files are not written again. Videos that cannot be decoded are
+    added to `failures`.
     """
     by_video: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
@@ -55,7 +56,7 @@ def write_concept_clips(
 
 
 def _clip_files(candidate: Candidate, scan: VideoScan, config: MiningConfig) -> dict[str, str]:
-    """By kind, the clip itself first."""
+    """Return the file of the clip and of its controls by clip type, the clip itself first."""
     clip_types = [candidate.clip_type]
     if candidate.clip_type == "dynamic" and config.controls and not candidate.concept.startswith(NEGATIVE_PREFIX):
         clip_types += crops.CONTROLS
@@ -63,7 +64,7 @@ def _clip_files(candidate: Candidate, scan: VideoScan, config: MiningConfig) -> 
 
 
 def _write_missing(missing: Sequence[Candidate], scan: VideoScan, config: MiningConfig, out: Path) -> None:
-    """One pass over the video. Only crops are kept, never whole frames."""
+    """Write the missing clips in one pass over the video; holds only crops in memory, never whole frames."""
     if not missing:
         return
     candidates_by_frame: dict[int, list[Candidate]] = defaultdict(list)

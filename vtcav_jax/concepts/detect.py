@@ -1,8 +1,7 @@
-"""The one file that touches `ultralytics` (AGPL-3.0): detection and tracking of one video at a time.
+"""Detection and tracking of one video at a time; the only module that imports `ultralytics` (AGPL-3.0).
 
-Each frame goes through the network once. What it finds makes static crops; the same goes on to a tracker, which keeps
-less (what it has not confirmed it drops) and gives it numbers. At our hands the library reaches for no network,
-installs nothing and writes no settings into the home directory.
+The detector reads each frame once. All its boxes can become static clips; a tracker numbers those that it confirms. The
+library is configured not to access the network, install packages or write settings to the home directory.
 """
 
 import atexit
@@ -28,10 +27,8 @@ from vtcav_jax.concepts.config import MiningConfig, parse_concepts
 from vtcav_jax.names import escape_control_chars
 
 DETECTOR_INSTALL_HINT = "pip install -c constraints.txt -e '.[detect]' (ultralytics is under the AGPL-3.0)"
-MIN_TRACKER_CONFIDENCE = (
-    0.1  # confidence of what trackers are shown; the second pass of ByteTrack lives from unsure boxes
-)
-# What reading a damaged pickle, or the file of another program, runs into.
+MIN_TRACKER_CONFIDENCE = 0.1  # of boxes passed to trackers; ByteTrack's second association step needs weak boxes
+# Exceptions raised by reading a damaged pickle or a file of another program.
 _DAMAGED = (
     *(RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, EOFError),
     *(AssertionError, IndexError, NotImplementedError, SyntaxError, pickle.UnpicklingError),
@@ -41,7 +38,7 @@ PICKLE_SUFFIXES, EXPORTED_SUFFIXES = (".pt", ".pth"), (".onnx",)
 
 @dataclass(frozen=True)
 class UltralyticsDetector:
-    """A detector whose weights are loaded."""
+    """Ultralytics detector with loaded weights."""
 
     path: Path
     labels: tuple[str, ...]
@@ -82,7 +79,7 @@ class UltralyticsDetector:
 def _boxes_with_tracks(
     detections: Any, frame: np.ndarray, number: int, tracker: Any, names: dict[int, str]
 ) -> Iterator[Box]:
-    """Where a tracker knows a thing, the detector's own box with the track's number: the tracker's is smoothed."""
+    """Yield the detector's boxes with the tracker's numbers; the tracker's own boxes are smoothed and not used."""
     tracks = tracker.update(detections, frame)
     track_of = {int(row[-1]): int(row[4]) for row in tracks}
     for i in range(len(detections)):
@@ -93,16 +90,16 @@ def _boxes_with_tracks(
 
 
 def load_detector(path: str | Path, config: MiningConfig | None = None) -> UltralyticsDetector:
-    """The detector with these weights; all that is wrong with the file is said before the library sees it."""
+    """Load a detector; checks the file before the library opens it."""
     path = Path(path)
     config = config or MiningConfig(concepts=parse_concepts(["anything"]))
     _check_file(path)
     library = _import_ultralytics()
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        # A pickle can run any code: it is read only because somebody named this very file.
-        sys.stderr.write(f"loading {path}: it is a pickle, which can run code; only load files that you trust\n")
+        # A pickle can run any code, so only the file that the user passed is loaded.
+        sys.stderr.write(f"loading {path}: this is a pickle, which can run code; load only files that you trust\n")
     elif importlib.util.find_spec("onnxruntime") is None:
-        raise ValueError(f"{path.name} needs onnxruntime; pip install onnxruntime, or give the weights as .pt")
+        raise ValueError(f"{path.name} needs onnxruntime; pip install onnxruntime, or pass the weights as .pt")
     with path.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     try:
@@ -111,9 +108,8 @@ def load_detector(path: str | Path, config: MiningConfig | None = None) -> Ultra
     except _DAMAGED as error:
         reason = escape_control_chars(str(error).partition("\n")[0])[:160]
         raise ValueError(
-            f"{path.name} cannot be loaded as a detector ({reason}); expected weights of the ultralytics library,"
-            f" such as"
-            " yolov8n.pt"
+            f"{path.name} cannot be loaded as a detector ({reason}); expected weights of the ultralytics library, such"
+            " as yolov8n.pt"
         ) from error
     if path.suffix.lower() in PICKLE_SUFFIXES and model.task != "detect":
         raise ValueError(f"{path.name} is for the task {model.task}; expected a detector, such as yolov8n.pt")
@@ -133,36 +129,36 @@ def load_detector(path: str | Path, config: MiningConfig | None = None) -> Ultra
 
 
 def list_labels(path: str | Path) -> tuple[str, ...]:
-    """What a detector can find."""
+    """Return the labels that a detector can assign."""
     return load_detector(path).labels
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(
-            f"there is no file {path}; expected a detector's weights, which we do not download: fetch yolov8n.pt from"
-            " Ultralytics, or give a CSV of boxes instead"
+            f"there is no file {path}; expected a detector's weights, which are not downloaded automatically: get"
+            " yolov8n.pt from Ultralytics, or pass a CSV of boxes instead"
         )
     suffix = path.suffix.lower()
     with path.open("rb") as file:
         start = file.read(8)
     if suffix not in PICKLE_SUFFIXES + EXPORTED_SUFFIXES:
         raise ValueError(
-            f"{path.name} is no detector that can be read; expected {', '.join(PICKLE_SUFFIXES + EXPORTED_SUFFIXES)}"
+            f"{path.name} is not a readable detector; expected {', '.join(PICKLE_SUFFIXES + EXPORTED_SUFFIXES)}"
         )
     if suffix in PICKLE_SUFFIXES and not start.startswith((b"PK\x03\x04", b"\x80")):
         raise ValueError(
-            f"{path.name} does not hold weights (it begins with {start!r}); expected a file that torch.save wrote"
-            + ("; this is a pointer of Git LFS, fetch the file itself" if start.startswith(b"version") else "")
+            f"{path.name} does not contain weights (it begins with {start!r}); expected a file written by torch.save"
+            + ("; this is a Git LFS pointer, fetch the file itself" if start.startswith(b"version") else "")
         )
 
 
 def _import_ultralytics() -> Any:
-    """`ultralytics`, told to leave the network, pip and the home directory alone."""
+    """Import `ultralytics`, configured not to use the network, pip or the home directory."""
     if missing := [name for name in ("ultralytics", "lap") if importlib.util.find_spec(name) is None]:
         needs = " and ".join(missing)
         raise ValueError(
-            f"finding things in videos needs {needs}: {DETECTOR_INSTALL_HINT}; or give a CSV of boxes instead"
+            f"detecting objects in videos needs {needs}: {DETECTOR_INSTALL_HINT}; or pass a CSV of boxes instead"
         )
     if "YOLO_CONFIG_DIR" not in os.environ:
         os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="vtcav_ultralytics_")
@@ -178,15 +174,15 @@ def _import_ultralytics() -> Any:
 
 
 def _repair_torchvision() -> None:
-    """torchvision of another build than torch (CUDA beside CPU) lacks its compiled operators and fails when imported.
+    """Make torchvision importable if its build differs from torch's (CUDA and CPU), which disables its operators.
 
-    At import it looks for two of them by name only: declared first, all of it works that is not compiled. The one that
-    the detector calls is put in its place.
+    Its import requires two of them to be declared; declaring them makes everything else work. The one that the detector
+    calls is replaced by a Python implementation.
     """
     try:
         import torch  # pyright: ignore[reportMissingImports] (an optional extra)
     except ImportError as error:
-        raise ValueError(f"finding things in videos needs torch: {DETECTOR_INSTALL_HINT}") from error
+        raise ValueError(f"detecting objects in videos needs torch: {DETECTOR_INSTALL_HINT}") from error
     if importlib.util.find_spec("torchvision") is None:
         return
     try:
@@ -201,14 +197,14 @@ def _repair_torchvision() -> None:
         try:
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         except RuntimeError:
-            continue  # it is declared
+            continue  # already declared
     import torchvision  # pyright: ignore[reportMissingImports] (an optional extra)
 
     torchvision.ops.nms = _non_maximum_suppression
 
 
 def _non_maximum_suppression(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    """The indices of boxes that no surer one covers too much of, surest first."""
+    """Return the indices of boxes after greedy non-maximum suppression, by decreasing score."""
     import torch  # pyright: ignore[reportMissingImports] (an optional extra)
 
     order = scores.argsort(descending=True, stable=True)
@@ -227,7 +223,7 @@ def _non_maximum_suppression(boxes: Any, scores: Any, iou_threshold: float) -> A
 
 
 def _make_tracker(name: str) -> Any:
-    """A fresh one: with that of another video, its numbers would run on."""
+    """Make a new tracker; one reused for another video would continue its tracks."""
     from ultralytics.trackers.track import TRACKER_MAP  # pyright: ignore[reportMissingImports] (an optional extra)
     from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports] (an optional extra)
     from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports] (an optional extra)

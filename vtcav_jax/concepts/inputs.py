@@ -1,4 +1,4 @@
-"""What is mined: videos, what is known of them, and who says where things are; all checked before one is watched."""
+"""Inputs of mining: videos, their labels and the source of boxes; all are checked before any video is scanned."""
 
 import hashlib
 from collections import defaultdict
@@ -20,13 +20,13 @@ from vtcav_jax.names import escape_control_chars, unknown_name_message
 WORLD_CLIPS_PER_BATCH = 64  # synthetic clips
 MAX_UNMATCHED_NAMES = 3
 
-VideoInput = Source | str | Path | Sequence[str | Path]  # what `open_source` takes, a source, or files
-LabelledItem = tuple[SourceItem, dict[str, str]]  # a video and what is known of it, by head
+VideoInput = Source | str | Path | Sequence[str | Path]  # a source, a specification for `open_source`, or files
+LabelledItem = tuple[SourceItem, dict[str, str]]  # a video and its class of each head
 
 
 @dataclass(frozen=True)
 class WorldVideos:
-    """The clips of a synthetic world as files: mined like any video, with the boxes that the world itself knows."""
+    """Clips of a synthetic world written to video files, with ground-truth boxes."""
 
     source: WorldSource
     parent: Path
@@ -39,7 +39,7 @@ class WorldVideos:
         return self.folder / f"{item.name}.mp4"
 
     def boxes(self) -> dict[str, tuple[Box, ...]]:
-        """By the item's name."""
+        """Return the ground-truth boxes by item name."""
         boxes_by_name: dict[str, list[Box]] = {item.name: [] for item in self.source.items}
         names = list(boxes_by_name)
         for first, n_clips in progress(self._parts(), self.source.n_clips, "clips", size=lambda part: part[1]):
@@ -49,9 +49,9 @@ class WorldVideos:
         return {name: tuple(clip_boxes) for name, clip_boxes in boxes_by_name.items()}
 
     def write(self) -> None:
-        """Those that are not there yet."""
+        """Write the videos that do not exist yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for first, n_clips in progress(self._parts(), self.source.n_clips, "films", size=lambda part: part[1]):
+        for first, n_clips in progress(self._parts(), self.source.n_clips, "videos", size=lambda part: part[1]):
             paths = [self.path(item) for item in self.source.items[first : first + n_clips]]
             if not all(path.exists() for path in paths):
                 clips = self.source.render(first, n_clips)
@@ -75,14 +75,14 @@ def as_source(videos: VideoInput) -> Source:
 
 
 def items_with_labels(source: Source, parent: Path) -> list[LabelledItem]:
-    """The videos, and what is known of them; `above` is where those of a world are going to be."""
+    """Return the videos and their labels; videos of a world will be written to a folder in `parent`."""
     items = list(source.items)
     if isinstance(source, WorldSource):
         world_videos = WorldVideos(source, parent)
         items = [SourceItem(item.name, item.labels, world_videos.path(item)) for item in items]
     elif not all(item.path for item in items):
         raise ValueError(
-            f"{source.spec} has clips but no videos, of which boxes could be cut out; give the videos themselves"
+            f"{source.spec} has decoded clips but no video files to crop boxes from; pass the videos themselves"
         )
     return [(item, {head: source.heads[head][value] for head, value in item.labels.items()}) for item in items]
 
@@ -90,7 +90,7 @@ def items_with_labels(source: Source, parent: Path) -> list[LabelledItem]:
 def make_detector(
     config: MiningConfig, items: Sequence[LabelledItem], world_videos: Sequence[WorldVideos]
 ) -> Detector | BoxTable:
-    """Who says where things are."""
+    """Return the source of boxes: the detector, the table of `config`, or the sources' own boxes."""
     if config.detector:
         from vtcav_jax.concepts import detect
 
@@ -107,12 +107,12 @@ def make_detector(
     for videos in world_videos:
         by_file |= videos.boxes()
     if not by_file:
-        raise ValueError("nobody says where things are; give a detector's weights, or a CSV of boxes")
+        raise ValueError("no source of boxes; pass a detector's weights, or a CSV of boxes")
     return BoxTable("boxes", by_file)
 
 
 def _boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
-    """Boxes by the videos' names, as far as those are beyond doubt."""
+    """Read a table of boxes and check that its file names identify the videos."""
     by_file = read_boxes(path)
     if "" in by_file and len(items) == 1:
         by_file = {items[0].name: by_file[""]}
@@ -124,66 +124,65 @@ def _boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
     if ambiguous := [name for name, paths in paths_by_name.items() if len(paths) > 1]:
         unique_name = next(item.name for item in items if item.path and item.path.name == ambiguous[0])
         raise ValueError(
-            f"{path.name}: {len(ambiguous)} names are those of several videos, such as"
-            f" {escape_control_chars(ambiguous[0])}; write them"
-            f" as {unique_name} in its column file"
+            f"{path.name}: {len(ambiguous)} file names match several videos, such as"
+            f" {escape_control_chars(ambiguous[0])}; write {unique_name} in the column file instead"
         )
     if not any(box_table.boxes_of(item) for item in items if item.path):
         raise ValueError(
-            f"{path.name} has no box of any of the {len(items)} videos; expected names such as {items[0].name!r} in its"
-            f" column file, got {next(iter(by_file), '')!r}"
+            f"{path.name} has no box for any of the {len(items)} videos; expected names such as {items[0].name!r} in"
+            f" the column file, got {next(iter(by_file), '')!r}"
         )
     return box_table
 
 
 def unmatched_files(box_source: Detector | BoxTable, items: Sequence[LabelledItem]) -> list[str]:
-    """What a table of boxes names that is not there: more often a slip than on purpose."""
+    """Return a note on files that a table of boxes names but the source lacks, since this is often a mistake."""
     if not isinstance(box_source, BoxTable):
         return []
     known = {name for item, _ in items if item.path for name in (item.name, item.path.name)}
     unexpected = [name for name in box_source.by_file if name not in known]
     more = f" and {len(unexpected) - MAX_UNMATCHED_NAMES} more" if len(unexpected) > MAX_UNMATCHED_NAMES else ""
     named = ", ".join(map(repr, unexpected[:MAX_UNMATCHED_NAMES]))
-    return [f"{box_source.name} has boxes of what is not among the videos: {named}{more}"] if unexpected else []
+    return [f"{box_source.name} has boxes for files that are not among the videos: {named}{more}"] if unexpected else []
 
 
 def check_labels(config: MiningConfig, box_source: Detector | BoxTable, items: Sequence[LabelledItem]) -> None:
-    """What is asked for must be there before anything is watched."""
+    """Raise ValueError if the boxes or videos lack a label or class that a concept names."""
     faults = []
     if unexpected := sorted({c.label for c in config.concepts} - set(box_source.labels)):
         faults.append(f"{box_source.name}: {unknown_name_message('label', unexpected, box_source.labels)}")
     known = {f"{head}:{answer}" for _, answers in items for head, answer in answers.items()}
     requested = {f"{c.head}:{c.answer}" for c in config.concepts if c.head}
     if unexpected := sorted(requested - known):
-        faults.append(unknown_name_message("HEAD:ANSWER of the videos", unexpected, sorted(known) or ["none"]))
+        faults.append(unknown_name_message("HEAD:CLASS of the videos", unexpected, sorted(known) or ["none"]))
     if faults:
         raise ValueError("\n".join(map(escape_control_chars, faults)))
 
 
 def forbid_same_world(world_videos: Sequence[WorldVideos], targets: Source) -> None:
-    """Clips of one world and seed are the same ones, however many there are."""
+    """Raise ValueError if the targets have the same world and seed, and hence the same clips whatever their number."""
     if not isinstance(targets, WorldSource):
         return
     for videos in world_videos:
         if (videos.source.world, videos.source.seed) == (targets.world, targets.seed):
             raise ValueError(
-                f"{videos.source.spec} has the same clips as the targets, {targets.spec}; give one of both another seed"
+                f"{videos.source.spec} has the same clips as the targets, {targets.spec}; change the seed of one"
             )
 
 
 def forbid_targets(names: Mapping[str, str], targets: Source) -> None:
-    """`names` are those of the videos by their hash."""
+    """Raise ValueError if a target is among the videos; `names` maps the videos' hashes to their names."""
     faults = []
     for ((name, sha256),) in progress(([pair] for pair in _target_hashes(targets)), len(targets.items), "targets"):
         if sha256 and sha256 in names:
             faults.append(f"{names[sha256]} = target {name}")
     if faults:
         fault_text = "; ".join(faults[:10]) + (f"; and {len(faults) - 10} more" if len(faults) > 10 else "")
-        raise ValueError(f"a target cannot give concepts or negatives as well; take out of one of both: {fault_text}")
+        raise ValueError(f"target videos cannot be used for concepts or negatives; remove them from one: {fault_text}")
 
 
 def _target_hashes(targets: Source) -> Iterator[tuple[str, str | None]]:
-    """Names, and hashes of the files that they are or were made of."""
+    """Yield the name of each target and the hash of its source video, None if unknown."""
     for i, item in enumerate(targets.items):
         sha256 = None
         if item.path is not None and item.path.is_file():

@@ -1,9 +1,8 @@
-"""Whole clips as concepts: what videos are labelled with, as the network sees them, without a detector and boxes.
+"""Whole clips as concepts, defined by the videos' labels instead of detected boxes.
 
-A box that follows a thing takes its path away, so that crops show what a thing looks like and hardly where it goes;
-whole clips keep everything. Concept clips differ from the random ones in their label and, as far as labels are drawn
-independently, in nothing else. Random sets are clips of any label: without the concepts' own they would lack whatever
-goes along with the others.
+Crops that follow a box keep an object's appearance but remove its trajectory; whole clips keep both. If labels are
+independent of each other, concept clips differ from random clips in their label only. Random clips are drawn from all
+labels, including the concepts': otherwise they would lack anything correlated with the excluded labels.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ from vtcav_jax.names import escape_control_chars, unknown_name_message
 
 @dataclass(frozen=True)
 class LabelledClipReport:
-    """What came out, by set and kind; `text` is for the terminal."""
+    """Number of clips by set and clip type, and problems; `text` is a summary for the terminal."""
 
     counts: dict[tuple[str, str], int]
     failures: dict[str, str]
@@ -40,14 +39,14 @@ class LabelledClipReport:
     @property
     def text(self) -> str:
         width = max(len(f"{name}, {clip_type}") for name, clip_type in self.counts)
-        lines = [f"{'set, kind':{width}}  clips"]
+        lines = [f"{'set, type':{width}}  clips"]
         lines += [f"{f'{name}, {clip_type}':{width}}  {count:>5}" for (name, clip_type), count in self.counts.items()]
         lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
         return escape_control_chars("\n".join([*lines, *(f"note: {note}" for note in self.notes)]))
 
 
 BASE_CLIP_TYPES = ("static", "dynamic")
-SetPlace = tuple[str, str, str]  # the set, static or dynamic, and the label that its clips have
+SetPlace = tuple[str, str, str]  # set, clip type (static or dynamic), and the label of its clips
 
 
 def mine_labelled_clips(
@@ -59,10 +58,10 @@ def mine_labelled_clips(
     targets: Source | None = None,
     num_workers: int = 0,
 ) -> LabelledClipReport:
-    """Writes concept sets of the source's labelled clips to `out`: each video is in one set, as one kind.
+    """Write concept sets of the source's labelled clips to `out`; each video is in one set, as one clip type.
 
-    Half of a concept's videos stand still (their middle frame, for as long), half move and have controls beside them.
-    Videos that are among the `targets` are refused.
+    Half of a concept's videos become static clips (the middle frame, repeated), half become dynamic clips with their
+    controls. Videos that are among the `targets` are an error.
     """
     places, notes = assign_clips(source, config)
     if targets is not None:
@@ -84,10 +83,10 @@ def mine_labelled_clips(
         clips, duplicates = drop_duplicates(replace(clip, review=verdicts.get(clip.file, "")) for clip in clips)
         if duplicates:
             notes.append(
-                f"{len(duplicates)} clips equal another to the pixel and are left out, such as {duplicates[0].file}"
+                f"{len(duplicates)} clips are pixel-identical to another and are omitted, such as {duplicates[0].file}"
             )
         if not clips:
-            raise ValueError(f"none of the {len(places)} clips can be read; the first: {next(iter(failures.values()))}")
+            raise ValueError(f"none of the {len(places)} clips can be read; first: {next(iter(failures.values()))}")
         write_outputs(out, clips, {}, failures)
     clips = [clip for clip in apply_review(clips, verdicts) if clip.review != "reject"]
     counts = Counter((NEGATIVE_PREFIX if clip.is_negative else clip.concept, clip.clip_type) for clip in clips)
@@ -95,9 +94,9 @@ def mine_labelled_clips(
 
 
 def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPlace], list[str]]:
-    """Which clip goes where, and what could not be had, in words.
+    """Assign clips to sets, by index, and return notes on shortfalls.
 
-    Random sets are dealt first, out of all clips: what concepts leave over would have too few of their labels.
+    Random sets are filled first, from all clips: those left over by the concepts would have too few of their labels.
     """
     if faults := [fault for concept in config.concepts if (fault := _concept_fault(concept, source))]:
         raise ValueError("; ".join(faults))
@@ -105,8 +104,8 @@ def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPla
     clips_of_concept = {concept: _labelled_indices(concept, source, order) for concept in config.concepts}
     sizes = {concept: min(config.max_clips, len(rows) // 3) for concept, rows in clips_of_concept.items()}
     notes = [
-        f"{concept.name}: {size} clips of each kind instead of {config.max_clips};"
-        f" {len(clips_of_concept[concept])} are labelled so"
+        f"{concept.name}: {size} clips of each type instead of {config.max_clips};"
+        f" {len(clips_of_concept[concept])} clips have this label"
         for concept, size in sizes.items()
         if size < config.max_clips
     ]
@@ -122,14 +121,13 @@ def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPla
             break
     else:
         raise ValueError(
-            f"{', '.join(c.name for c in sizes)} are labels of the same clips, and a clip is in one set only; give more"
-            " videos, or mine them into several folders"
+            f"{', '.join(c.name for c in sizes)} are labels of the same clips, but a clip can be in one set only; use"
+            " more videos, or mine the concepts into several folders"
         )
     if n_sets < config.num_random_sets:
         notes.append(
-            f"{n_sets} random sets instead of {config.num_random_sets}: a set takes {2 * size} of {len(order)}"
-            f" clips, and"
-            " the concepts need theirs; give more videos, or take --max_clips down"
+            f"{n_sets} random sets instead of {config.num_random_sets}: each needs {2 * size} of {len(order)} clips,"
+            " in addition to the concepts' clips; use more videos, or lower --max_clips"
         )
     return places, notes
 
@@ -141,7 +139,7 @@ def _labelled_indices(concept: Concept, source: Source, order: Sequence[int]) ->
 
 
 def _assign_concept(places: dict[int, SetPlace], labelled: Sequence[int], concept: Concept, size: int) -> bool:
-    """Gives the concept its clips of each kind, out of those that have no place; False if there are too few."""
+    """Assign unassigned clips of each type to the concept; return False if there are too few."""
     available = [i for i in labelled if i not in places][: 2 * size]
     label = f"{concept.head}:{concept.answer}"
     places.update({i: (concept.name, BASE_CLIP_TYPES[n % 2], label) for n, i in enumerate(available)})
@@ -149,7 +147,7 @@ def _assign_concept(places: dict[int, SetPlace], labelled: Sequence[int], concep
 
 
 def _file_hashes(items: Iterable[SourceItem]) -> dict[str, str]:
-    """The names of items that are files, by what is in them."""
+    """Return the names of the items that are files, by their hashes."""
     names_by_hash = {}
     for item in items:
         if item.path is not None and item.path.is_file():
@@ -161,10 +159,10 @@ def _file_hashes(items: Iterable[SourceItem]) -> dict[str, str]:
 def _concept_fault(concept: Concept, source: Source) -> str | None:
     definition = f"{concept.name}=@{concept.head}:{concept.answer}"
     if concept.head not in source.heads:
-        message = unknown_name_message("question of the videos", [str(concept.head)], source.heads or ["none"])
+        message = unknown_name_message("head of the videos", [str(concept.head)], source.heads or ["none"])
         return f"{definition}: {message}"
     if concept.answer not in source.heads[concept.head]:
-        subject = f"answer to {concept.head}"
+        subject = f"class of {concept.head}"
         return f"{definition}: {unknown_name_message(subject, [str(concept.answer)], source.heads[concept.head])}"
     return None
 
@@ -172,7 +170,7 @@ def _concept_fault(concept: Concept, source: Source) -> str | None:
 def _write_clip(
     item: SourceItem, clip: Clip, place: SetPlace, config: MiningConfig, out: Path
 ) -> Iterator[ConceptClip]:
-    """The clip with its controls, once their files are there; a name holds a hash of what is in the file."""
+    """Write the clip and its controls and yield their entries; file names contain a hash of the content."""
     name, clip_type, label = place
     video = np.asarray(clip.video[0], np.uint8)
     stem = f"{folder_name(Path(item.name).stem)[:60]}_{clip.identity[:12]}.mp4"

@@ -1,7 +1,7 @@
-"""From videos to concept sets: survey each video, choose, cut out, and write down what was done.
+"""Concept mining: scan each video for boxes, select clips, crop them out, and record the result.
 
-Each video's survey and each clip is written once and at once, under a name made of its content: a killed run continues
-where it was, and ends with the same files as one that was not.
+Each scan and each clip is written as soon as it is complete, under a name that hashes its content, so that a killed run
+continues where it stopped and ends with the same files as an uninterrupted run.
 """
 
 import json
@@ -46,27 +46,27 @@ from vtcav_jax.runs.directory import package_versions
 from vtcav_jax.runs.tables import write_table
 
 SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
-MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # what `Candidate.file` calls a clip
+MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # file names made by `Candidate.file`
 
 
 @dataclass(frozen=True)
 class MiningReport:
-    """What came out; `text` is for the terminal."""
+    """Result of `mine`; `text` is a summary for the terminal."""
 
     folder: Path
-    thresholds: dict[tuple[str, str], dict[str, int]]  # by concept and kind, what each step took away
-    counts: dict[tuple[str, str], int]  # clips by set and kind, random sets and controls included
-    failures: dict[str, str]  # videos that could not be read, and why
+    thresholds: dict[tuple[str, str], dict[str, int]]  # clips removed by each filter, by concept and clip type
+    counts: dict[tuple[str, str], int]  # clips by set and clip type, including random sets and controls
+    failures: dict[str, str]  # unreadable videos and the reasons
     notes: tuple[str, ...]
     n_videos: int
-    n_frames: int  # that were looked at in this run
-    seconds: float  # which that took
+    n_frames: int  # scanned in this run
+    seconds: float  # taken by scanning
 
     @property
     def text(self) -> str:
         names = [f"{concept}, {clip_type}" for concept, clip_type in self.thresholds]
-        width = max(map(len, ["concept, kind", *names]))
-        lines = ["  ".join([f"{'concept, kind':{width}}", *(f"{step:>10}" for step in FILTER_STAGES)])]
+        width = max(map(len, ["concept, type", *names]))
+        lines = ["  ".join([f"{'concept, type':{width}}", *(f"{step:>10}" for step in FILTER_STAGES)])]
         for name, row in zip(names, self.thresholds.values()):
             lines.append("  ".join([f"{name:{width}}", *(f"{row[step]:>10}" for step in FILTER_STAGES)]))
         controls = sum(n for (_, clip_type), n in self.counts.items() if clip_type in crops.CONTROLS)
@@ -74,7 +74,7 @@ class MiningReport:
         sets = len({name for name, _ in random})
         lines.append(f"{controls} controls; {sum(n for _, n in random)} clips in {sets} random sets")
         speed = f", {self.n_frames / self.seconds:.3g} frames/s" if self.n_frames and self.seconds else ""
-        lines.append(f"{self.n_videos} videos, {self.n_frames} frames looked at{speed}")
+        lines.append(f"{self.n_videos} videos, {self.n_frames} frames scanned{speed}")
         lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
         lines += [f"note: {note}" for note in self.notes]
         return escape_control_chars("\n".join(lines))
@@ -89,11 +89,16 @@ def mine(
     targets: VideoInput = (),
     negative_videos: VideoInput | None = None,
 ) -> MiningReport:
-    """Writes the concept sets of `videos` to the folder `out`, with `concepts.csv` and `review.html`.
+    """Write the concept sets of `videos` to the folder `out`, with `concepts.csv` and `review.html`.
 
-    `detector` takes the place of the one that the settings name. Videos that are among the `targets` are refused.
-    Random sets come from `negatives`, where given, or from the same videos. The same call continues a killed one; with
-    other settings it chooses anew from what it knows of the videos, and a `review.csv` in the folder is honoured.
+    `detector` overrides the one in `config`. Videos that are among the `targets` are an error. Random sets come from
+    `negative_videos`, or by default from the same videos. Repeating a killed call continues it; with other settings,
+    clips are selected again from the stored scans. A `review.csv` in the folder is applied.
+
+    ```python
+    config = MiningConfig(concepts=parse_concepts(["ball=sports ball"]), detector=Path("yolov8n.pt"))
+    print(mine("videos", config, "concepts", targets="eval_videos").text)
+    ```
     """
     out = Path(out)
     sources = [inputs.as_source(video_input) for video_input in (videos, negative_videos) if video_input is not None]
@@ -120,7 +125,7 @@ def mine(
         negative_scans = positive_scans if negative_videos is None else _unique_scans(scans[len(items) :], notes)
         if not positive_scans:
             name, reason = next(iter(failures.items()))
-            raise ValueError(f"none of the {len(items)} videos can be read; the first, {name}: {reason}")
+            raise ValueError(f"none of the {len(items)} videos can be read; first, {name}: {reason}")
 
         verdicts, _ = read_verdicts(out)
         tally: Tally = Counter()
@@ -133,12 +138,10 @@ def mine(
         clips, duplicates = drop_duplicates(clips)
         if duplicates:
             names = [clip.file for clip in duplicates if not clip.control_of]
-            notes.append(f"{len(names)} clips equal another to the pixel and are left out, such as {names[0]}")
+            notes.append(f"{len(names)} clips are pixel-identical to another and are omitted, such as {names[0]}")
         filter_counts = {key: {step: tally[*key, step] for step in FILTER_STAGES} for key in _tally_keys(config)}
-        notes += [f"there is no clip of {', '.join(key)}" for key, row in filter_counts.items() if not row["left"]]
-        notes += [
-            f"there is one clip only of {', '.join(key)}" for key, row in filter_counts.items() if row["left"] == 1
-        ]
+        notes += [f"no clips of {', '.join(key)}" for key, row in filter_counts.items() if not row["left"]]
+        notes += [f"only one clip of {', '.join(key)}" for key, row in filter_counts.items() if row["left"] == 1]
         write_outputs(out, clips, filter_counts, failures)
         if not isinstance(box_source, BoxTable):
             write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*positive_scans, *negative_scans]})
@@ -150,11 +153,11 @@ def mine(
 
 
 def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, identity: str) -> None:
-    """The folder, new or one that was mined into before; `finder` says where things are."""
+    """Create the output folder or reopen one from an earlier run, and record the settings in it."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING_JSON).exists())):
-        raise ValueError(f"{out} is not empty and was not mined into; choose another folder")
+        raise ValueError(f"{out} is not empty and not a folder written by mining; choose another folder")
     (out / SCANS_FOLDER).mkdir(parents=True, exist_ok=True)
-    for part in out.rglob(".*.part*"):  # what a killed run was writing
+    for part in out.rglob(".*.part*"):  # incomplete files of a killed run
         part.unlink(missing_ok=True)
     request = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     record = {"asked": request, "boxes": {"of": box_source_name, "identity": identity}, "versions": package_versions()}
@@ -177,7 +180,7 @@ def _scan_videos(
     box_source: Detector | BoxTable,
     failures: dict[str, str],
 ) -> list[VideoScan | None]:
-    """One for each video; None of those that cannot be read."""
+    """Return the scan of each video, None if it cannot be read."""
     unfinished = True
     total = sum(len(planned.frames) for planned in plans if planned)
     bar = progress(iter(lambda: unfinished, False), total, "frames", size=int)
@@ -197,15 +200,15 @@ def _notes_on_empty_videos(scans: Sequence[VideoScan | None], config: MiningConf
     labels = {c.label for c in config.concepts}
     names = [s.name for s in scans if s and labels.isdisjoint(box.label for box in s.boxes)]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"no box of any concept: {', '.join(names[:3])}{more}"] if names else []
+    return [f"no box of any concept in {', '.join(names[:3])}{more}"] if names else []
 
 
 def _unique_scans(scans: Iterable[VideoScan | None], notes: list[str]) -> list[VideoScan]:
-    """Each video once, in an order made of its bytes."""
+    """Return the scan of each distinct video, ordered by content hash."""
     by_key: dict[tuple[str, int, int], VideoScan] = {}
     for s in sorted(filter(None, scans), key=lambda s: (s.key, s.name)):
         if s.key in by_key:
-            notes.append(f"{s.name} is the same video as {by_key[s.key].name} and counts once")
+            notes.append(f"{s.name} is the same video as {by_key[s.key].name} and is used once")
         by_key.setdefault(s.key, s)
     return list(by_key.values())
 
@@ -229,7 +232,7 @@ def _select_clips(
             candidates = [
                 c for s in scans if is_concept_in(concept, s) for c in find_candidates(s, concept, config, tally)
             ]
-            # A thing may be two concepts at once (a ring that moves left), but a clip is in one set only.
+            # An object may be two concepts at once (a ring that moves left), but a clip is in one set only.
             new = [candidate for candidate in candidates if candidate.appearance not in used_appearances]
             tally[concept.name, clip_type, "elsewhere"] += len(candidates) - len(new)
             selection = select_candidates(new, config, tally, by_id)
@@ -246,7 +249,7 @@ def write_outputs(
     filter_counts: Mapping[tuple[str, str], Mapping[str, int]],
     failures: dict[str, str],
 ) -> None:
-    """The tables and the page; clips that another choice has left here, even one that was killed, are removed."""
+    """Write the tables and the review page, and delete clips of earlier selections."""
     failures |= write_review(out, clips)[1]
     write_table(
         out / "thresholds.csv",

@@ -1,7 +1,7 @@
-"""Disjoint random sets, static and dynamic: what concept clips are told apart from.
+"""Disjoint random sets of static and dynamic clips, the negatives of the concepts.
 
-Half of it is other things that were found, half boxes and tubes anywhere, with the sizes and the paths of the concepts'
-own clips, so that neither size nor the motion of the box gives a concept away. Nothing touches a box of a concept.
+Half of the candidates are other detected objects, half are randomly placed boxes and tubes with the sizes and paths of
+the concepts' clips, so that neither size nor motion of the box identifies a concept. None overlaps a concept's box.
 """
 
 import math
@@ -17,17 +17,17 @@ from vtcav_jax.concepts.candidates import Candidate, dynamic_candidates, overlap
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX, Concept, MiningConfig
 from vtcav_jax.concepts.video_scan import VideoScan
 
-RANDOM_BOX = "anywhere"  # the label of boxes that were drawn at random
-TRIES_PER_BOX = 20  # boxes drawn for each that is wanted
-MIN_BACKGROUND_CONFIDENCE = 0.25  # a box that may be a concept's is kept away from
+RANDOM_BOX = "anywhere"  # label of randomly placed boxes
+TRIES_PER_BOX = 20  # random placements per required clip
+MIN_BACKGROUND_CONFIDENCE = 0.25  # concept boxes of lower confidence may overlap a negative
 
 
 def build_random_sets(
     scans: Sequence[VideoScan], concept_clips: Sequence[Candidate], config: MiningConfig
 ) -> tuple[list[Candidate], list[str]]:
-    """The clips of all sets, each with its set's name as its concept, and what could not be had, in words.
+    """Return the clips of all random sets, with the set's name as their concept, and messages on shortfalls.
 
-    `chosen` are the concepts' clips, of these videos or of others.
+    `concept_clips` may be from these or from other videos.
     """
     clips, shortfalls = [], []
     for clip_type in ("static", "dynamic"):
@@ -42,11 +42,9 @@ def build_random_sets(
             n_videos = len({candidate.video for candidate in pool})
             obtained = len(sets) if is_complete else f"one of {len(sets[0])} clips" if sets else "none"
             shortfalls.append(
-                f"{clip_type} random sets: {obtained} instead of {config.num_random_sets}, since a set takes"
-                f" {size} clips, at most"
-                f" {config.max_clips_per_video} of a video, and there are {len(pool)} that touch no concept, of"
-                f" {n_videos}"
-                " videos; give more videos, or smaller sets"
+                f"{clip_type} random sets: {obtained} instead of {config.num_random_sets}, since a set needs {size}"
+                f" clips, at most {config.max_clips_per_video} per video, and only {len(pool)} clips of {n_videos}"
+                " videos overlap no concept; use more videos, or smaller sets"
             )
         for i, set_clips in enumerate(sets):
             clips += [replace(candidate, concept=f"{NEGATIVE_PREFIX}_{i:03d}") for candidate in set_clips]
@@ -61,7 +59,7 @@ def _candidate_pool(
     size: int,
     config: MiningConfig,
 ) -> list[Candidate]:
-    """Clips that are apart from the concepts and from each other, each video's first before any video's second."""
+    """Return clips that overlap neither concepts nor each other; all first clips of videos precede any second one."""
     ranked = []
     max_per_video = min(
         config.num_random_sets * config.max_clips_per_video, 4 * math.ceil(config.num_random_sets * size / len(scans))
@@ -70,7 +68,7 @@ def _candidate_pool(
         random = np.random.default_rng([config.seed, ("static", "dynamic").index(clip_type), *_seed_words(scan.key)])
         concept_boxes = _concept_boxes(scan, config.concepts)
         near = [candidate for candidate in concept_clips if candidate.video == scan.sha256]
-        previous = [candidate for _, candidate in ranked if candidate.video == scan.sha256]  # of another part of it
+        previous = [candidate for _, candidate in ranked if candidate.video == scan.sha256]  # other parts of the video
         accepted: list[Candidate] = []
         for candidate in _offer_candidates(scan, clip_type, references, max_per_video, random, config):
             if len(accepted) == max_per_video:
@@ -90,7 +88,7 @@ def _seed_words(key: tuple[str, int, int]) -> list[int]:
 
 
 def _concept_boxes(scan: VideoScan, concepts: Sequence[Concept]) -> dict[int, list[Corners]]:
-    """By frame, where a concept is or may be."""
+    """Return the boxes of concepts by frame, including those of low confidence."""
     labels = {concept.label for concept in concepts if is_concept_in(concept, scan)}
     boxes_by_frame = defaultdict(list)
     for box in scan.boxes:
@@ -100,7 +98,7 @@ def _concept_boxes(scan: VideoScan, concepts: Sequence[Concept]) -> dict[int, li
 
 
 def is_concept_in(concept: Concept, scan: VideoScan) -> bool:
-    """Whether boxes with the concept's label are the concept in this video."""
+    """Return True if boxes with the concept's label belong to the concept in this video."""
     return concept.head is None or scan.answers.get(concept.head) == concept.answer
 
 
@@ -120,7 +118,7 @@ def _offer_candidates(
     random: np.random.Generator,
     config: MiningConfig,
 ) -> Iterator[Candidate]:
-    """Other things and boxes anywhere in turn."""
+    """Yield other objects and randomly placed boxes alternately."""
     concepts = {concept.label for concept in config.concepts if is_concept_in(concept, scan)}
     find_candidates = static_candidates if clip_type == "static" else dynamic_candidates
     other_objects = [
@@ -139,7 +137,7 @@ def _offer_candidates(
 def _random_box_clip(
     scan: VideoScan, clip_type: str, references: Sequence[Candidate], random: np.random.Generator, config: MiningConfig
 ) -> Candidate | None:
-    """A clip with the boxes of a concept's clip, put elsewhere; None if they do not fit."""
+    """Return a clip with the boxes of a concept's clip, randomly shifted in space and time; None if they do not fit."""
     span = config.clip_span if clip_type == "dynamic" else 1
     if scan.end - scan.begin < span or not references:
         return None
@@ -160,7 +158,7 @@ def _random_box_clip(
 
 
 def _deal_sets(pool: Sequence[Candidate], size: int, config: MiningConfig) -> list[list[Candidate]]:
-    """As many whole sets as there are clips for, each with few clips of any one video; else one that is not whole."""
+    """Distribute the clips into as many complete sets as possible, else into one incomplete set."""
     for count in range(min(config.num_random_sets, len(pool) // size), 0, -1):
         sets = _deal_into(pool, size, count, config.max_clips_per_video)
         if all(len(set_clips) == size for set_clips in sets):

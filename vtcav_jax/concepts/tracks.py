@@ -1,8 +1,8 @@
-"""One thing followed through consecutive frames: from boxes with track numbers to unbroken tracks, and where shots end.
+"""Unbroken tracks of objects from numbered boxes, and detection of shot boundaries (cuts).
 
-A detector loses a thing for a frame or two; such a gap is filled by a straight line. A cut ends a track, since what
-bears the same number after it is something else. A frame in which one track has several boxes ends it too: a thing in
-pieces (in the worlds, where it crosses the border) has no box of its own.
+Short gaps, where a detector misses the object, are interpolated linearly. A cut ends a track, since the same number
+after it denotes another object. A frame with several boxes of one track ends it too: an object in pieces (in the
+synthetic worlds, where it crosses the border) has no single box.
 """
 
 from collections import defaultdict
@@ -14,21 +14,21 @@ from jaxtyping import Float, UInt8
 
 from vtcav_jax.concepts.boxes import Box
 
-MAX_TRACK_GAP = 2  # frames in which a thing may be lost and found again
-HISTOGRAM_LEVELS = 4  # of each colour in a histogram
-MIN_CUT_DISTANCE = 0.35  # least distance of the histograms of two shots, of at most 1
-MIN_CUT_RATIO = 4.0  # and how many times the usual distance around it
+MAX_TRACK_GAP = 2  # frames to interpolate
+HISTOGRAM_LEVELS = 4  # per colour channel
+MIN_CUT_DISTANCE = 0.35  # minimum distance of the histograms at a cut; the maximum is 1
+MIN_CUT_RATIO = 4.0  # minimum ratio to the median distance of the neighbouring frames
 
 
 @dataclass(frozen=True)
 class Track:
-    """A box in each frame from `first` on."""
+    """Boxes of one object in consecutive frames, starting at `first`."""
 
     label: str
     number: int
     first: int
     boxes: Float[np.ndarray, "n 4"]
-    confidence: Float[np.ndarray, " n"]  # that it is `label`; 0 where the detector called it something else
+    confidence: Float[np.ndarray, " n"]  # in `label`; 0 where the detector assigned another label
 
     @property
     def frames(self) -> range:
@@ -36,7 +36,7 @@ class Track:
 
 
 def build_tracks(boxes: Iterable[Box], cuts: Sequence[int] = (), max_gap: int = MAX_TRACK_GAP) -> list[Track]:
-    """All unbroken tracks, by number and first frame; `cuts` are the frames with which a shot begins."""
+    """Return all unbroken tracks, by number and first frame; `cuts` are the first frames of shots."""
     boxes_by_track: dict[int, dict[int, list[Box]]] = defaultdict(lambda: defaultdict(list))
     for box in boxes:
         if box.track is not None:
@@ -50,7 +50,7 @@ def build_tracks(boxes: Iterable[Box], cuts: Sequence[int] = (), max_gap: int = 
 
 
 def _majority_label(boxes: Iterable[Box]) -> str:
-    """Detectors waver (a football is a frisbee in every other frame): what it was called with most confidence."""
+    """Return the label with the maximum total confidence, since a detector may alternate between labels."""
     votes: dict[str, float] = defaultdict(float)
     for box in boxes:
         votes[box.label] += box.confidence
@@ -84,7 +84,7 @@ def _interpolate_track(label: str, number: int, run: list[Box]) -> Track:
 
 
 def colour_histogram(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " bins"]:
-    """How much of a frame has which colour, roughly; large frames are thinned out, since a cut changes everything."""
+    """Return the normalised colour histogram of a frame; large frames are subsampled."""
     step = max(min(frame.shape[:2]) // 120, 1)
     red, green, blue = np.moveaxis(frame[::step, ::step] // (256 // HISTOGRAM_LEVELS), -1, 0)
     bins = (red.astype(np.intp) * HISTOGRAM_LEVELS + green) * HISTOGRAM_LEVELS + blue
@@ -92,10 +92,10 @@ def colour_histogram(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " b
 
 
 def find_cuts(histograms: Float[np.ndarray, "n bins"]) -> tuple[int, ...]:
-    """The frames with which a new shot begins: the colours change at once, and far more than around it.
+    """Return the first frame of each new shot, where the colours change abruptly compared with the neighbouring frames.
 
-    A distance of 0 means the same colours, 1 that no colour is in both. Comparing with the frames around keeps a
-    flickering or fast video in one piece.
+    The distance of two frames is 0 for equal histograms and 1 for disjoint ones. The comparison with neighbouring
+    frames avoids false cuts in flickering or fast videos.
     """
     distance = np.abs(np.diff(histograms, axis=0)).sum(-1) / 2
     cut_frames = []

@@ -1,7 +1,7 @@
-"""What there is in each video: its shots and its boxes. Watching is what takes long, so each survey is kept.
+"""Scans of videos for cuts and boxes, cached on disk, since detection takes most of the time of mining.
 
-A survey is stored under a key made of the video's bytes, the part of it that is meant and whoever drew the boxes; what
-is done with it afterwards takes seconds, and may be done again with other thresholds.
+A scan is stored under a key made of the video's hash, the selected part of it and the source of boxes, so that mining
+again with other thresholds does not decode the videos for detection again.
 """
 
 import hashlib
@@ -20,37 +20,37 @@ from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
 from vtcav_jax.data.decode import MissingFramesError, VideoError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.source import SourceItem
 
-SCAN_VERSION = 1  # of what is stored; another one is watched anew
+SCAN_VERSION = 1  # of the stored format; scans of another version are repeated
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """Whatever finds things in frames: `detect.load` gives one of the detector library."""
+    """Interface of object detectors; `detect.load_detector` returns one."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def sha256(self) -> str:
-        """Of its weights."""
+        """Hash of the detector's weights."""
         ...
 
     @property
     def identity(self) -> str:
-        """A hash of all that its boxes depend on."""
+        """Hash of everything that determines its boxes."""
         ...
 
     @property
     def labels(self) -> Sequence[str]: ...
 
     def boxes(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> Iterator[Box]:
-        """All of one video, frames counted from 0; each frame is taken once, tracks begin anew."""
+        """Yield the boxes of one video, frames counted from 0; consumes each frame once and starts new tracks."""
         ...
 
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Boxes that are there already, by the name of the video."""
+    """Existing boxes by video name, used instead of a detector."""
 
     name: str
     by_file: dict[str, tuple[Box, ...]]
@@ -73,39 +73,39 @@ class BoxTable:
 
 @dataclass(frozen=True)
 class VideoScan:
-    """One video, or the part of one that is meant."""
+    """Cuts and boxes of one video, or of the selected part of it."""
 
     name: str
     path: Path
     sha256: str
-    begin: int  # frames; the first that is meant and the one after the last
+    begin: int  # first selected frame; `end` is excluded
     end: int
     height: int
     width: int
     fps: float
     cuts: tuple[int, ...]
     boxes: tuple[Box, ...]
-    answers: dict[str, str] = field(default_factory=dict)  # by head
+    answers: dict[str, str] = field(default_factory=dict)  # the video's class of each head
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """The same for the same pictures under whatever name."""
+        """Key of the content, independent of the file's name."""
         return (self.sha256, self.begin, self.end)
 
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """A video before it is watched, or one that was watched in an earlier run."""
+    """A video to scan, or one whose scan is cached."""
 
     item: SourceItem
     sha256: str
     scan_file: Path
-    index: VideoIndex | None  # None where the survey is there already
+    index: VideoIndex | None  # None if the scan is cached
     frames: range
 
 
 def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -> ScanPlan:
-    """Finds out what there is to watch; what is no video raises `VideoError`."""
+    """Return the frames to scan, none if a scan is cached; raise `VideoError` if the file is not a video."""
     assert item.path is not None
     if not item.path.is_file():
         raise VideoError(f"there is no file {item.path}; expected a video")
@@ -123,7 +123,9 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
 def _frame_range(item: SourceItem, index: VideoIndex) -> range:
     begin, end = np.searchsorted(index.times, [item.start or 0.0, np.inf if item.end is None else item.end]).tolist()
     if begin >= end:
-        raise VideoError(f"{item.name} lasts {index.duration:.3f} s; there is nothing from {item.start} s on")
+        raise VideoError(
+            f"{item.name} has no frames from {item.start} s to {item.end} s; it lasts {index.duration:.3f} s"
+        )
     return range(begin, end)
 
 
@@ -133,7 +135,7 @@ def scan_video(
     box_source: Detector | BoxTable,
     on_frame: Callable[[], object] = lambda: None,
 ) -> VideoScan:
-    """The stored survey of the video, or a new one; `watched` is called for each frame that is looked at."""
+    """Return the cached scan of the video, or scan it; `on_frame` is called for each scanned frame."""
     item = scan_plan.item
     assert item.path is not None
     if scan_plan.index is not None:
@@ -177,7 +179,7 @@ def _scan_frames(
 
 
 def decode_in_order(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """`decoded` gives what a failed seek has missed at the end; here that is put in its place."""
+    """Decode frames in increasing order; `decode_frames` yields frames missed by a failed seek at the end."""
     ordered_numbers = sorted(set(frame_numbers))
     early: dict[int, np.ndarray] = {}
     position = 0

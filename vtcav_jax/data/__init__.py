@@ -1,4 +1,4 @@
-"""Clips out of video files, one by one (`read_clip`) or all of a source (`open_source`, `stream`)."""
+"""Reading of clips from videos: a single one (`read_clip`) or all clips of a source (`open_source`, `stream`)."""
 
 from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError, VideoIndex, decode_frames, probe

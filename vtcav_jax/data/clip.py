@@ -1,4 +1,4 @@
-"""Clips out of video files: `read_clip`, and `clip_of` for frames that come from elsewhere."""
+"""Reading of clips from video files (`read_clip`) and from frames of other origin (`clip_from_frames`)."""
 
 import hashlib
 import json
@@ -19,27 +19,27 @@ from vtcav_jax.settings import check_settings, setting
 
 @dataclass(frozen=True)
 class Clip:
-    """What a network is given of one video: n clips, each one or three views, the views of a clip side by side."""
+    """Network input made from one video: n clips with one or three adjacent views each."""
 
     video: Float32[np.ndarray, "views t h w 3"] | UInt8[np.ndarray, "views t h w 3"]
-    frames: Int[np.ndarray, "n t"]  # their numbers in the video, from 0
-    times: Float[np.ndarray, "n t"]  # in seconds from its first frame
-    padded: bool  # the video was too short, so that frames come twice
-    identity: str  # sha256 of the content, the frames and the preprocessing; the file's name is not in it
-    content: str = ""  # sha256 of the file's bytes, or of all frames where there is no file
+    frames: Int[np.ndarray, "n t"]  # frame numbers in the video, from 0
+    times: Float[np.ndarray, "n t"]  # seconds from the first frame of the video
+    padded: bool  # True if frames repeat because the video is too short
+    identity: str  # SHA-256 of the content, the frame numbers and the preprocessing, without the file name
+    content: str = ""  # SHA-256 of the file's bytes, or of all frames if there is no file
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which clips are taken of a video, and what is done to them besides what the network's geometry says.
+    """Settings of clip sampling and preprocessing in addition to those of `ClipSpec`.
 
-    Without a start they are spread evenly; ten clips with three views are the usual test protocol. With `random_start`,
-    a seed, each starts anywhere, as in training. `interval_seconds` takes the place of the geometry's interval in
-    frames. `normalise=False` keeps uint8.
+    Without a start, clips are spaced evenly; ten clips with three views are the usual test protocol. With
+    `random_start` (a seed), starts are random, as in training. `interval_seconds` replaces the interval in frames of
+    `ClipSpec`. `normalise=False` returns uint8.
     """
 
-    clips_per_video: int = setting(1, "clips per video, spread over it", minimum=1)
-    views: Views = setting("center_crop", "crops per clip")
+    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1)
+    views: Views = setting("center_crop", "spatial crops of each clip")
     normalise: bool = True
     interval_seconds: float | None = setting(
         None, "seconds between frames [default: the network's interval in frames]", above=0
@@ -54,7 +54,7 @@ class SamplingConfig:
         check_settings(self, *(negative if self.random_start is not None and self.random_start < 0 else []))
 
     def with_random_start(self, *spawn_key: int) -> "SamplingConfig":
-        """For a video, or an epoch, of this number: each has its own random starts, in whatever order they are read."""
+        """Return the settings with a seed for this video or epoch, which makes starts independent of reading order."""
         if self.random_start is None:
             return self
         seed = np.random.SeedSequence(self.random_start, spawn_key=spawn_key)
@@ -62,7 +62,7 @@ class SamplingConfig:
 
 
 DEFAULT_SAMPLING = SamplingConfig()
-# In the identity of clips, from which seeds follow (the order of shuffled controls): not to be changed with the names
+# Part of the identity of clips, from which seeds of shuffled controls are derived: keep when views are renamed.
 VIEW_KEYS = {"center_crop": "centre", "three_crop": "three"}
 
 
@@ -74,11 +74,15 @@ def read_clip(
     time_range: tuple[float, float] | None = None,
     **overrides: Any,
 ) -> Clip:
-    """The clips of a video as a network with this geometry was trained to see them.
+    """Read the clips of a video with the sampling and preprocessing that the network was trained with.
 
-    `overrides` are fields of `SamplingConfig`. `time_range` takes the part between two moments, in seconds, for the
-    whole video: starts count from its beginning, and what reaches beyond its end goes on from there. A file that cannot
-    be read raises `VideoError`.
+    `overrides` are fields of `SamplingConfig`. `time_range` (begin and end in seconds) treats that part as the whole
+    video: starts count from its beginning, and clips that extend beyond its end continue from its beginning. Raises
+    `VideoError` if the file cannot be read.
+
+    ```python
+    clip = read_clip("tennis.mp4", model.clip_spec, clips_per_video=10, views="three_crop")
+    ```
     """
     path, sampling = Path(path), replace(sampling, **overrides)
 
@@ -111,7 +115,7 @@ def clip_from_frames(
     sampling: SamplingConfig,
     time_range: tuple[float, float] | None = None,
 ) -> Clip:
-    """The same of anything whose frames have times; `read_frames` gives those that are wanted, with their numbers."""
+    """Make clips like `read_clip` from frames at `times`; `read_frames` yields the frames of the given numbers."""
     selection = select_frames(
         times,
         duration,
@@ -123,7 +127,7 @@ def clip_from_frames(
         random=None if sampling.random_start is None else np.random.default_rng(sampling.random_start),
         time_range=time_range,
     )
-    # Each frame shrinks as soon as it is decoded: only small squares are ever held together.
+    # Resize each frame as soon as it is decoded, so that only small squares are in memory together.
     numbered_frames = read_frames(np.unique(selection.frames).tolist())
     squares = {
         i: square_views(frame, clip_spec, sampling.views, antialias=sampling.antialias) for i, frame in numbered_frames
@@ -144,13 +148,14 @@ def finish_clip(
     clip_spec: ClipSpec,
     sampling: SamplingConfig,
 ) -> Clip:
-    """The clip of squares that are there: normalised if that is asked for, and with its identity.
+    """Normalise cropped frames if required, and compute the identity of the clip.
 
-    In the identity the frames stand for how they were chosen: a start in seconds and one in frames give one clip.
+    The identity contains the frame numbers, not the sampling: the same start in seconds or in frames gives the same
+    clip.
     """
     used_fields = ("size", "resize", "mean", "std") if sampling.normalise else ("size", "resize")
     if sampling.views == "three_crop":
-        used_fields = tuple(name for name in used_fields if name != "resize")  # which it does not use
+        used_fields = tuple(name for name in used_fields if name != "resize")  # three crops do not use it
     preprocessing = {name: value for name, value in asdict(clip_spec).items() if name in used_fields}
     preprocessing |= {"views": VIEW_KEYS[sampling.views], "antialias": sampling.antialias}
     description = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)

@@ -1,10 +1,10 @@
-"""Frames out of any container that FFmpeg knows, as rgb24, upright, and only those that are wanted.
+"""Decoding of selected frames, as upright rgb24, from any container that FFmpeg reads.
 
-Frames are counted in the order of display. Which there are is read from the timestamps of the packets, without decoding
-and without believing the header; a seek goes to the key frame before. Whatever does not add up (no timestamps, packets
-that show nothing, a seek that ends elsewhere) is decoded from the start instead: slower, with the same result.
+Frames are counted in display order. The index of frames is built from packet timestamps, without decoding and without
+relying on the header; decoding seeks to the preceding key frame. Inconsistent files (no timestamps, packets without a
+displayed frame, wrong seeks) are decoded from the start instead: slower, with the same result.
 
-As the decoders of the reference implementations do, we drop transparency and ignore the shape of pixels.
+Like the decoders of the reference implementations, we drop transparency and ignore the pixel aspect ratio.
 """
 
 import datetime
@@ -19,50 +19,50 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# FFmpeg would show a text file as a film of its letters, a picture as one frame, a playlist as the files it names.
+# FFmpeg reads a text file as an animation of its letters, an image as one frame, a playlist as the files it names.
 _NOT_VIDEO = ("tty", "image2", "hls", "dash", "concat", "concatf")
-_HIDDEN_FRAMES = ("vp8",)  # a packet of its own for what is referred to and never shown
-_FALLBACK_RATE = 25  # frames per second where neither packets nor header say when a frame is shown
+_HIDDEN_FRAMES = ("vp8",)  # codecs with separate packets for reference frames that are never displayed
+_FALLBACK_RATE = 25  # frames per second if neither packets nor header give times
 
 
 class VideoError(ValueError):
-    """A file from which no clip can be read, with the reason in one sentence."""
+    """Error of a file from which no clip can be read; the message is one sentence with the reason."""
 
 
 class MissingFramesError(VideoError):
-    """The packets promised frames that decoding did not give: an index by decoding knows better."""
+    """Error of an index that lists frames which decoding does not yield; `probe(by_decoding=True)` avoids it."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What there is in a video file."""
+    """Frames, times and size of a video file."""
 
     path: Path
     times: Float[np.ndarray, " frames"]  # seconds from the first frame
-    duration: float  # seconds, with the last frame's
-    width: int  # upright, as `height`
+    duration: float  # seconds, including the last frame
+    width: int  # after rotation, like `height`
     height: int
     rotation: int  # degrees counter-clockwise that make a stored frame upright: 0, 90, 180, 270
-    timestamps: tuple[int, ...]  # one per frame; empty where frames can only be counted
-    key_timestamps: tuple[int, ...]  # the timestamps of key frames; empty where seeking is not safe
+    timestamps: tuple[int, ...]  # one per frame; empty if frames can only be counted
+    key_timestamps: tuple[int, ...]  # timestamps of key frames; empty if seeking is unreliable
 
     @property
     def fps(self) -> float:
-        """On average."""
+        """Average frame rate."""
         return len(self.times) / self.duration
 
 
 def probe(path: str | Path, *, by_decoding: bool = False) -> VideoIndex:
-    """Finds every frame and its time; `by_decoding` looks at the frames where packets cannot be relied on."""
+    """Build the index of all frames and their times from packets; with `by_decoding`, from decoded frames."""
     path = Path(path)
     with _open(path) as (_, stream, frames):
         first = next(_explain_decode_errors(path, frames), None)
         if first is None:
-            raise VideoError(f"{path.name} has a video stream without a frame; it may have been cut short")
+            raise VideoError(f"{path.name} has a video stream without frames; it may have been truncated")
         rotation = round(first.rotation / 90) % 4 * 90
         size = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
         by_decoding = by_decoding or stream.codec_context.name in _HIDDEN_FRAMES
-    packet_index = _index_from_packets(path)  # which also sees whether the file is whole
+    packet_index = _index_from_packets(path)  # also checks that the file is complete
     times, duration, timestamps, keys = (
         _index_from_frames(path) if by_decoding or packet_index is None else packet_index
     )
@@ -70,15 +70,15 @@ def probe(path: str | Path, *, by_decoding: bool = False) -> VideoIndex:
 
 
 def decode_frames(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-    """Each wanted frame once, with its number; in order unless a seek went wrong."""
+    """Yield each requested frame once, with its number; in order unless a seek failed."""
     from av.video.reformatter import VideoReformatter
 
-    # One for all frames, in this thread: a frame's own `to_ndarray` sets up a converter with threads each time.
+    # One single-threaded converter for all frames: `frame.to_ndarray` would set up a threaded one for each frame.
     converter = VideoReformatter()
     remaining = sorted({int(number) for number in frame_numbers})
     total = len(index.times)
     if remaining and not 0 <= remaining[0] <= remaining[-1] < total:
-        raise ValueError(f"{index.path.name} has frames 0 to {total - 1}; asked for {remaining[0]} to {remaining[-1]}")
+        raise ValueError(f"{index.path.name} has frames 0 to {total - 1}; got {remaining[0]} to {remaining[-1]}")
     for decode_method in (_decode_after_seek, _decode_from_start) if index.key_timestamps else (_decode_from_start,):
         for number, frame in decode_method(index, remaining):
             remaining.remove(number)
@@ -87,14 +87,13 @@ def decode_frames(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator[t
         if not remaining:
             return
     raise MissingFramesError(
-        f"{index.path.name} gave no picture for frame {remaining[0]} ({index.times[remaining[0]]:.3f} s) of"
-        f" {total}; the "
-        "file is damaged there, choose another start or write it anew"
+        f"{index.path.name}: frame {remaining[0]} of {total} ({index.times[remaining[0]]:.3f} s) cannot be decoded; the"
+        " file is damaged there, choose another start or re-encode it"
     )
 
 
 def _decode_after_seek(index: VideoIndex, frame_numbers: list[int]) -> Iterator[tuple[int, Any]]:
-    """Those of the wanted frames that come out after a seek to the key frame before them."""
+    """Yield those of the frames that can be decoded after a seek to the key frame before them."""
     from av.error import FFmpegError
 
     def key_before(number: int) -> int:
@@ -110,7 +109,7 @@ def _decode_after_seek(index: VideoIndex, frame_numbers: list[int]) -> Iterator[
                 except FFmpegError:
                     return
                 frames = container.decode(stream)
-            # Before the key frame itself has come, frames may refer to what the seek has skipped.
+            # Frames before the key frame may refer to frames that the seek has skipped.
             key_frame_seen = False
             try:
                 for frame in frames:
@@ -141,7 +140,7 @@ def _all_frames(path: Path) -> Iterator[Any]:
 
 
 def _explain_decode_errors(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
-    """The frames, with what FFmpeg says of a damaged one told as ours."""
+    """Yield the frames; raise FFmpeg's errors as `VideoError`."""
     from av.error import FFmpegError
 
     count = 0
@@ -151,18 +150,20 @@ def _explain_decode_errors(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
             yield frame
     except (FFmpegError, IndexError) as error:
         raise VideoError(
-            f"{path.name} cannot be decoded after {count} frames ({_reason(error)}); it is damaged or was cut short, "
-            "copy it again from its source"
+            f"{path.name} cannot be decoded after {count} frames ({_reason(error)}); it is damaged or truncated, copy"
+            " it again from its source"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """In FFmpeg's words; an IndexError is how PyAV meets a stream that begins in the middle of the file."""
-    return "a stream begins in its middle" if isinstance(error, IndexError) else getattr(error, "strerror", "") or "?"
+    """Return FFmpeg's message; PyAV raises IndexError for a stream that begins in the middle of the file."""
+    if isinstance(error, IndexError):
+        return "a stream begins in the middle of the file"
+    return getattr(error, "strerror", "") or "?"
 
 
 class _Packet(NamedTuple):
-    """What is kept of a packet: not its data, which would be the whole file."""
+    """Metadata of a packet, without its data."""
 
     pts: int | None
     duration: int | None
@@ -172,7 +173,7 @@ class _Packet(NamedTuple):
 
 
 def _index_from_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]] | None:
-    """Times, duration, timestamps and key frames; None where packets do not tell."""
+    """Return times, duration, timestamps and key timestamps; None if packets do not determine them."""
     from av.error import FFmpegError
 
     with _open(path) as (container, stream, _):
@@ -187,9 +188,8 @@ def _index_from_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...],
         if not packets:
             return None
         _check_complete(path, container, stream, packets)
-        displayed_packets = {
-            p.pts: p for p in packets if not p.is_discard
-        }  # an edit list may hide what is before its cut
+        # An edit list may discard packets before its start.
+        displayed_packets = {p.pts: p for p in packets if not p.is_discard}
         if (
             None in displayed_packets
             or not displayed_packets
@@ -215,7 +215,7 @@ def _index_from_frames(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], 
 
 
 def _frame_times(timestamps: tuple[int, ...], last_duration: int | None, stream: Any) -> tuple[np.ndarray, float]:
-    """Seconds from the first frame, and until the end of the last one, which may not say how long it is shown."""
+    """Return the times in seconds from the first frame, and the duration; the last frame may lack its own duration."""
     unit = float(stream.time_base)
     times = (np.array(timestamps) - timestamps[0]) * unit
     if last_duration:
@@ -228,11 +228,11 @@ def _frame_rate(stream: Any) -> float:
 
 
 def _check_complete(path: Path, container: Any, stream: Any, packets: list[_Packet]) -> None:
-    """Refuses a file that ends well before what its header promises; headers are often wrong by a frame or two."""
+    """Raise VideoError if a file ends well before its header states; headers are often wrong by one or two frames."""
     if packets[-1].is_corrupt:
         raise VideoError(_truncation_message(path, f"it ends within frame {len(packets) - 1}"))
     if stream.frames - len(packets) > max(2, stream.frames // 50):
-        raise VideoError(_truncation_message(path, f"{len(packets)} of {stream.frames} frames are there"))
+        raise VideoError(_truncation_message(path, f"it has {len(packets)} of {stream.frames} frames"))
     promised_seconds = _matroska_seconds(stream.metadata.get("DURATION", ""))
     end = float(max((p.pts or 0) + (p.duration or 0) for p in packets) * stream.time_base)
     if promised_seconds and promised_seconds - end > max(3 / _frame_rate(stream), promised_seconds / 50):
@@ -243,26 +243,26 @@ def _check_complete(path: Path, container: Any, stream: Any, packets: list[_Pack
 
 def _matroska_seconds(text: str) -> float | None:
     try:
-        time = datetime.time.fromisoformat(text[:15])  # nanoseconds are more than Python reads
+        time = datetime.time.fromisoformat(text[:15])  # Python does not parse nanoseconds
     except ValueError:
         return None
     return time.hour * 3600 + time.minute * 60 + time.second + time.microsecond / 1e6
 
 
 def _ends_with_semicolon(path: Path) -> bool:
-    """A whole gif does, but for what some programs fill it up with."""
+    """Return True if the file ends like a complete GIF; some programs append zero bytes."""
     with path.open("rb") as file:
         file.seek(-min(64, path.stat().st_size), 2)
         return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _truncation_message(path: Path, reason: str) -> str:
-    return f"{path.name} was cut short: {reason}; copy it again from its source"
+    return f"{path.name} was truncated: {reason}; copy it again from its source"
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
-    """The container, its video stream and the frames from the start."""
+    """Open a file; yield the container, its video stream and an iterator of all frames."""
     try:
         import av
         from av.error import FFmpegError
@@ -278,22 +278,23 @@ def _open(path: Path) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
         container = av.open(f"file:{path}", metadata_errors="replace")
     except FFmpegError as error:
         raise VideoError(
-            f"{path.name} is no video that FFmpeg reads, or was cut short ({error.strerror}); expected one such as mp4"
+            f"{path.name} is not a video that FFmpeg reads, or was truncated ({error.strerror}); expected a video such"
+            " as mp4"
         ) from error
     with container:
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
             raise VideoError(
-                f"{path.name} is no video but {container.format.long_name!r}; expected a video such as mp4"
+                f"{path.name} is not a video but {container.format.long_name!r}; expected a video such as mp4"
             )
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             kinds = sorted({stream.type for stream in container.streams})
             if not kinds:
-                raise VideoError(_truncation_message(path, "nothing in it can be read"))
+                raise VideoError(_truncation_message(path, "it has no readable stream"))
             raise VideoError(f"{path.name} has {' and '.join(kinds)} but no video stream; expected a video")
         if streams[0].codec_context is None:
-            raise VideoError(f"{path.name} needs a decoder that this FFmpeg lacks, or was cut short; convert it first")
-        # Clips are read in parallel by processes; threads inside a decoder would only contend with them.
+            raise VideoError(f"{path.name} needs a decoder that this FFmpeg lacks, or was truncated; convert it first")
+        # Worker processes read clips in parallel; threads inside a decoder would only compete with them.
         streams[0].codec_context.thread_count = 1
         yield container, streams[0], container.decode(streams[0])

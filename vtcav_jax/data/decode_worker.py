@@ -1,7 +1,7 @@
-"""A process that reads clips for another one: small, without jax, and easily replaced when a decoder brings it down.
+"""Worker process that reads clips: it does not import jax, and is replaced if a decoder crashes it.
 
-It is started as a program of its own and not by `multiprocessing`, which would run the main script again in it (and
-with it import jax) or fork a process that has threads.
+It is started as a separate program, not by `multiprocessing`, which would run the main script again in it (and thereby
+import jax) or fork a process that has threads.
 """
 
 import os
@@ -19,18 +19,18 @@ _START = "import sys; sys.path[:] = sys.argv[2:]; from vtcav_jax.data.decode_wor
 
 
 class WorkerDiedError(RuntimeError):
-    """With what is known of why."""
+    """Error of a worker that ended; the message is the exit reason."""
 
 
 class WorkerTimeoutError(WorkerDiedError):
-    """It was ended, since it had not answered in time."""
+    """Error of a worker that was killed because a call timed out."""
 
 
 class Worker:
-    """The other process, seen from here. `ask` is for one thread at a time."""
+    """Handle of a worker process; `call` must not be used by several threads at once."""
 
     def __init__(self, job: bytes):
-        """`job` is a pickled function of one argument, which it is asked for many times."""
+        """Start the process; `job` is a pickled function of one argument that each `call` evaluates."""
         parent_socket, child_socket = socket.socketpair()
         command = [sys.executable, "-c", _START, str(child_socket.fileno()), *sys.path]
         with child_socket:
@@ -43,7 +43,7 @@ class Worker:
             raise
 
     def call(self, argument: Any, timeout: float | None = None) -> Any:
-        """What the job gives for `argument`; a worker that takes more than `limit` seconds for it is ended."""
+        """Return the job's result for `argument`; kill the worker after `timeout` seconds."""
         return self._receive(pickle.dumps(argument), timeout)
 
     def _receive(self, message: bytes, timeout: float | None = None) -> Any:
@@ -60,7 +60,7 @@ class Worker:
         raise response
 
     def stop(self) -> None:
-        """At once, whatever it is doing. Also ends `ask` in another thread."""
+        """Kill the process immediately, which also ends a `call` in another thread."""
         self.process.kill()
         self.process.wait()
 
@@ -74,16 +74,16 @@ class Worker:
             code = self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.stop()
-            return "it stopped answering"
+            return "it stopped responding"
         if code >= 0:
             return f"it ended with status {code}"
         name = signal.Signals(-code).name
-        return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
+        return f"{name}, possibly out of memory" if name == "SIGKILL" else name
 
 
 def work(descriptor: int) -> None:
-    """What the process does: one answer for each question until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who asks decides
+    """Run the worker process: send one response per request until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def listen() -> None:
@@ -91,7 +91,7 @@ def work(descriptor: int) -> None:
             try:
                 requests.put(connection.recv_bytes())
             except (EOFError, OSError):
-                os._exit(0)  # nobody waits for what is being read, however long it would take
+                os._exit(0)  # the parent is gone, so abandon the current request
 
     threading.Thread(target=listen, daemon=True).start()
     job = None
@@ -110,7 +110,7 @@ def work(descriptor: int) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """As it is if it can be sent."""
+    """Return the error itself if it can be pickled, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
         return error

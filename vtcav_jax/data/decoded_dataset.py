@@ -1,7 +1,7 @@
-"""A source decoded once: its clips on disk, as a TFDS dataset of array_record files that needs no TensorFlow.
+"""Decoded datasets: the clips of a source on disk, as a TFDS dataset of array_record files that needs no TensorFlow.
 
-What is kept are the squares that a network sees, as uint8: a few percent of the frames of most videos. So a prepared
-dataset fits one geometry and one way of choosing clips, and refuses to be read with others.
+It stores the network's input frames, cropped and as uint8. A prepared dataset therefore matches one `ClipSpec` and one
+`SamplingConfig`, and reading it with others is an error.
 """
 
 import json
@@ -22,17 +22,17 @@ from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.data.tfds import ExampleRecords, open_records
 
-DATASET_INDEX_FILE = "clips.json"  # what each clip is, and how they were made; written last
+DATASET_INDEX_FILE = "clips.json"  # items and settings; written last
 DATASET_VERSION = "1.0.0"
-PREPARE_PROGRESS_FILE = ".progress.json"  # what is done of an unfinished dataset; written after each shard
-SHARD_BYTES = 64 * 2**20  # as much as a run that is interrupted may lose
-SPEC_FIELDS_AT_READ = ("mean", "std")  # of the geometry: numbers are scaled when they are read
+PREPARE_PROGRESS_FILE = ".progress.json"  # state of an unfinished dataset; written after each shard
+SHARD_BYTES = 64 * 2**20  # maximum work that an interrupted run loses
+SPEC_FIELDS_AT_READ = ("mean", "std")  # fields of ClipSpec that apply at reading, since normalisation happens then
 CLIP_FEATURES = ("video", "frames", "times", "padded", "content")
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """Such a dataset as a source."""
+    """Prepared dataset as a source."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
@@ -48,13 +48,14 @@ class PreparedDataset:
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         self._check(clip_spec, sampling)
         example = self.records[i, CLIP_FEATURES]
-        video, frames, times = (np.array(example[name]) for name in CLIP_FEATURES[:3])  # which are read-only
+        # Copies, as records are read-only.
+        video, frames, times = (np.array(example[name]) for name in CLIP_FEATURES[:3])
         return finish_clip(
             video, frames, times, bool(example["padded"]), example["content"].decode(), clip_spec, sampling
         )
 
     def content(self, i: int) -> str:
-        """The hash of what clip i was made of, by which it is known wherever else it may be."""
+        """Return the hash of the source video of clip i, which identifies it across sources."""
         return self.records[i, ("content",)]["content"].decode()
 
     def _check(self, clip_spec: ClipSpec, sampling: SamplingConfig) -> None:
@@ -62,7 +63,9 @@ class PreparedDataset:
         if differing := [name for name in ours if ours[name] != theirs[name]]:
             expected = ", ".join(f"{name}={ours[name]}" for name in differing)
             got = ", ".join(f"{name}={theirs[name]}" for name in differing)
-            raise ValueError(f"{self.spec} was prepared with {expected}, asked for {got}; prepare it anew for this")
+            raise ValueError(
+                f"{self.spec} was prepared with {expected}, got {got}; prepare it again with these settings"
+            )
 
 
 def _stored_settings(clip_spec: ClipSpec, sampling: SamplingConfig) -> dict[str, Any]:
@@ -80,17 +83,19 @@ def prepare_dataset(
     split: str = "train",
     num_workers: int = 2,
 ) -> list[ReadResult]:
-    """Reads every clip of `source` and writes them to `out_dir/NAME/1.0.0`, in their order; returns what failed.
+    """Read all clips of `source` and write them in order to `out_dir/NAME/1.0.0`; return the failed reads.
 
-    Read it back with `open_source(out_dir)` or `open_source("tfds:NAME:SPLIT?data_dir=OUT_DIR")`. The folder has its
-    name only once it is whole. The same call continues one that was interrupted, after its last whole file of records.
+    Read it with `open_source(out_dir)` or `open_source("tfds:NAME:SPLIT?data_dir=OUT_DIR")`. The folder gets its final
+    name when it is complete. Repeating an interrupted call continues after the last complete shard.
     """
     for parameter, value in (("name", name), ("split", split)):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-            raise ValueError(f"expected a {parameter} of small letters, digits and _, such as clips; got {value!r}")
+            raise ValueError(
+                f"expected a {parameter} of lower-case letters, digits and _, such as clips; got {value!r}"
+            )
     folder = Path(out_dir) / name / DATASET_VERSION
     if folder.exists():
-        raise ValueError(f"there is a dataset in {folder} already; remove it, or choose another name")
+        raise ValueError(f"{folder} already contains a dataset; remove it, or choose another name")
     job = _PrepareJob(source, clip_spec, replace(sampling, normalise=False), folder, split, num_workers)
     try:
         with explain_disk_full(folder):
@@ -102,7 +107,7 @@ def prepare_dataset(
 
 @dataclass(frozen=True)
 class _PrepareJob:
-    """What is made of what, and where."""
+    """Arguments of `prepare_dataset`."""
 
     source: Source
     clip_spec: ClipSpec
@@ -113,24 +118,26 @@ class _PrepareJob:
 
     @property
     def part_folder(self) -> Path:
-        """The folder while it is not whole."""
+        """Folder of the unfinished dataset."""
         return self.folder.with_name(f".{DATASET_VERSION}.part")
 
     @property
     def request(self) -> str:
-        """All that the clips depend on."""
+        """Text of everything that determines the clips."""
         identity = [self.source.spec, self.source.identity, self.source.heads]
         return json.dumps([*identity, asdict(self.clip_spec), asdict(self.sampling), self.split])
 
 
 def _run_job(job: _PrepareJob) -> list[ReadResult]:
     source, part, progress_before = job.source, job.part_folder, _load_progress(job)
-    if progress_before is None:  # nothing to go on with, or another dataset
+    if progress_before is None:  # no unfinished dataset, or one of another request
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     items, failures = _write_shards(job, progress_before or PrepareProgress())
     if not items:
-        raise ValueError(f"none of the {len(failures)} clips of {source.spec} can be read; {failures[0].failure}")
+        raise ValueError(
+            f"none of the {len(failures)} clips of {source.spec} can be read; first: {failures[0].failure}"
+        )
     index = {
         "source": source.spec,
         "split": job.split,
@@ -148,7 +155,7 @@ def _run_job(job: _PrepareJob) -> list[ReadResult]:
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """What an interrupted run has in whole shards: numbers of items, and why others cannot be read."""
+    """Items of an interrupted run in complete shards, and items that cannot be read with reasons."""
 
     written_items: tuple[int, ...] = ()
     failed_items: tuple[tuple[int, str], ...] = ()
@@ -159,7 +166,7 @@ class PrepareProgress:
 
 
 def _load_progress(job: _PrepareJob) -> PrepareProgress | None:
-    """What there is of just what is asked for; TFDS's own files are put back as they were when that was true."""
+    """Return the progress of the same request, None if there is none; restore TFDS's files to that state."""
     try:
         saved_progress = json.loads((job.part_folder / PREPARE_PROGRESS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -196,7 +203,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
     name = job.folder.parent.name
     columns = {head: re.sub(r"\W", "_", head) for head in source.heads}
     if len(set(columns.values())) < len(columns):
-        raise ValueError(f"{source.spec} has heads whose names differ by signs only: {', '.join(columns)}")
+        raise ValueError(f"{source.spec} has heads whose names differ only in punctuation: {', '.join(columns)}")
     views = sampling.clips_per_video * (3 if sampling.views == "three_crop" else 1)
     features = _dataset_features(
         (views, *clip_spec.shape), sampling.clips_per_video, {columns[h]: names for h, names in source.heads.items()}
@@ -217,7 +224,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
         positions=range(progress_before.n_reads, len(source.items)),
         num_workers=job.num_workers,
     )
-    progress_note = f"{progress_before.n_reads} from before" if progress_before.n_reads else ""
+    progress_note = f"{progress_before.n_reads} done before" if progress_before.n_reads else ""
     for read in progress(
         reads, len(source.items) - progress_before.n_reads, "clips", size=lambda _: 1, note=lambda: progress_note
     ):
@@ -231,12 +238,12 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
         if columns:
             example["labels"] = {column: read.item.labels.get(head, -1) for head, column in columns.items()}
         writer.add_examples({split: [example]})
-        if sum(info.splits[split].shard_lengths) == len(written_items):  # all of it is in whole shards
+        if sum(info.splits[split].shard_lengths) == len(written_items):  # all items are in complete shards
             _save_progress(
                 job, PrepareProgress(tuple(written_items), tuple((read.index, str(read.failure)) for read in failures))
             )
     writer.close_all()
-    (part / "metadata.json").unlink(missing_ok=True)  # empty; TFDS writes it only where it goes on
+    (part / "metadata.json").unlink(missing_ok=True)  # empty; TFDS writes it only when it continues a dataset
     return [source.items[i] for i in written_items], failures
 
 
@@ -259,16 +266,14 @@ def _dataset_features(shape: tuple[int, ...], n_clips: int, heads: dict[str, Seq
 
 
 def find_prepared(folder: Path) -> Path | None:
-    """The prepared dataset that `folder` is, or the only one in it."""
+    """Return the prepared dataset at `folder` or the only one in it; None if there is none."""
     if (folder / DATASET_INDEX_FILE).exists() and (folder / "features.json").exists():
         return folder
     candidates = [
         path.parent for depth in ("", "*/") for path in folder.glob(f"{depth}{DATASET_VERSION}/{DATASET_INDEX_FILE}")
     ]
     if len(candidates) > 1:
-        raise ValueError(
-            f"there are several datasets in {folder}; open one of {', '.join(map(str, sorted(candidates)))}"
-        )
+        raise ValueError(f"{folder} contains several datasets; open one of {', '.join(map(str, sorted(candidates)))}")
     return candidates[0] if candidates else None
 
 
@@ -280,10 +285,10 @@ def open_prepared(folder: Path, spec: str, split: str | None = None) -> Prepared
         items = tuple(SourceItem(item["name"], item["labels"]) for item in index["items"])
         records = open_records(folder, index["split"])
         if split not in (None, index["split"]):
-            raise ValueError(f"{spec}: there is no split {split!r}; there is {index['split']!r}")
+            raise ValueError(f"{spec}: there is no split {split!r}, only {index['split']!r}")
         dataset = PreparedDataset(spec, heads, items, records, ClipSpec(**spec_fields), SamplingConfig(**index["how"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / DATASET_INDEX_FILE} is damaged ({error}); prepare the dataset anew") from error
+        raise ValueError(f"{folder / DATASET_INDEX_FILE} is damaged ({error}); prepare the dataset again") from error
     if len(records) != len(items):
-        raise ValueError(f"{folder} has {len(records)} clips, expected {len(items)}; prepare the dataset anew")
+        raise ValueError(f"{folder} has {len(records)} clips, expected {len(items)}; prepare the dataset again")
     return dataset

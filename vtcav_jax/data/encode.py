@@ -1,4 +1,4 @@
-"""Encoders for pictures and videos of uint8 RGB frames; the same frames give the same bytes."""
+"""Deterministic encoders of images and videos from uint8 RGB frames."""
 
 import io
 from importlib import import_module
@@ -22,39 +22,39 @@ def encode_jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def encode_webm(video: RgbFrames, fps: int | float = WEBM_FPS) -> bytes:
-    """VP8, which every browser plays.
+    """Encode VP8, which every browser plays.
 
-    The negative speed is a fixed one: with a positive speed the encoder does less on a busy machine.
+    A negative `cpu-used` fixes the encoder's effort; a positive one adapts it to the machine's load.
     """
     options = BITEXACT | {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
     return _to_bytes(video, "webm", "libvpx", "yuv420p", fps, options, {"fflags": "+bitexact"})
 
 
 def encode_mp4(video: RgbFrames, fps: int | float) -> bytes:
-    """Small H.264 for a preview; odd heights and widths are padded by the last row and column."""
+    """Encode a small H.264 preview; odd heights and widths are padded by repeating the last row and column."""
     even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
     options = BITEXACT | {"crf": "30", "preset": "slow", "threads": "1"}
     return _to_bytes(even, "mp4", "libx264", "yuv420p", fps, options, {"fflags": "+bitexact"})
 
 
 def encode_lossless_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
-    """H.264 of RGB: every pixel is read back as it was."""
+    """Encode lossless RGB H.264."""
     return _to_bytes(video, "mp4", "libx264rgb", "rgb24", fps, LOSSLESS_OPTIONS, {})
 
 
 def encode_yuv444_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
-    """H.264 without loss in YUV 4:4:4, which more players know: pixels change by the rounding of the colours only."""
+    """Encode lossless YUV 4:4:4 H.264, which more players support; pixels change only by the colour conversion."""
     return _to_bytes(video, "mp4", "libx264", "yuv444p", fps, LOSSLESS_OPTIONS, {})
 
 
 def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
-    """Writes `.mp4` for streaming, or `.webp` that loops; heights and widths must be even."""
+    """Write `.mp4` for streaming, or looping `.webp`; heights and widths must be even."""
     if path.suffix == ".mp4":
         settings = "mp4", "libx264", "yuv420p", fps, {"crf": "20", "preset": "fast"}, {"movflags": "+faststart"}
     elif path.suffix == ".webp":
         settings = "webp", "libwebp_anim", "bgra", fps, {"quality": "82"}, {"loop": "0"}
     else:
-        raise ValueError(f"an animation is .mp4 or .webp, got {path.name}")
+        raise ValueError(f"expected an animation named *.mp4 or *.webp, got {path.name}")
     with atomic.replacing(path) as temporary:
         _encode(temporary, video, *settings)
 
@@ -89,4 +89,4 @@ def _pyav() -> Any:
     try:
         return import_module("av")
     except ImportError as error:
-        raise ValueError("encoding videos and pictures needs PyAV; pip install av") from error
+        raise ValueError("encoding videos and images needs PyAV; pip install av") from error

@@ -1,4 +1,4 @@
-"""What could not be read, and why: a table for a person, and all of it as CSV."""
+"""Reports of unreadable clips with their reasons: a summary for the terminal, and a complete CSV."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,11 @@ from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.tables import write_table
 
-MAX_NAMES_PER_REASON = 20  # of each kind
+MAX_NAMES_PER_REASON = 20
 
 
 def failure_table(reads: Iterable[ReadResult]) -> str:
-    """By kind of reason, the most frequent first; where reasons differ in numbers only, these are left out."""
+    """Return the failures grouped by reason, the most frequent first; ignores numbers in reasons."""
     reads_by_reason: dict[str, list[ReadResult]] = {}
     for read in reads:
         if read.failure is not None:
@@ -29,7 +29,7 @@ def failure_table(reads: Iterable[ReadResult]) -> str:
 
 
 def write_failures(path: str | Path, reads: Sequence[ReadResult]) -> None:
-    """The columns name, file and reason; a file without rows says that all was read."""
+    """Write a CSV with the columns name, file and reason; it has no rows if all clips were read."""
     rows = ((read.item.name, read.item.path or "", read.failure) for read in reads if read.failure is not None)
     write_table(Path(path), ("name", "file", "reason"), rows, errors="backslashreplace")
 

@@ -1,4 +1,4 @@
-"""A folder of class folders, or of videos without labels."""
+"""Source made of a folder: one folder of videos per class, or videos without labels."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 
-# What lies beside videos in datasets. Any other file is taken for a video, so that a broken one is reported.
+# Suffixes of files that accompany videos in datasets. Any other file counts as a video, so that broken ones are
+# reported.
 NON_VIDEO_SUFFIXES = frozenset(
     [
         ".csv",
@@ -74,16 +75,15 @@ NON_VIDEO_NAMES = frozenset({"readme", "license", "licence", "copying", "changel
 
 
 def open_video_folder(folder: Path, spec: str) -> FileSource:
-    """Classes are the folders of the first level that hold videos, however deep; order is by name."""
+    """Open a folder; classes are its first-level folders that contain videos at any depth, sorted by name."""
     paths = [path.relative_to(folder) for path in _find_videos(folder, frozenset())]
     if not paths:
-        raise ValueError(f"there is no video in {spec}; expected videos, or a folder of them for each class")
+        raise ValueError(f"there is no video in {spec}; expected videos, or one folder of videos per class")
     unlabelled_paths = [path for path in paths if len(path.parts) == 1]
     if unlabelled_paths and len(unlabelled_paths) < len(paths):
         raise ValueError(
-            f"{spec} holds class folders and, beside them, {len(unlabelled_paths)} videos without a class"
-            f" ({unlabelled_paths[0]!s:.100});"
-            " move them into a folder, or name labels in a CSV manifest"
+            f"{spec} contains class folders and {len(unlabelled_paths)} videos without a class"
+            f" ({unlabelled_paths[0]!s:.100}); move them into a folder, or use a CSV manifest"
         )
     classes = [] if unlabelled_paths else sorted({path.parts[0] for path in paths})
     names = disambiguate(one_line(path.as_posix()) for path in paths)
@@ -95,7 +95,7 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
 
 
 def _find_videos(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Links are followed, but not to a folder that one is in; a folder that cannot be listed stands for its videos."""
+    """Yield files at any depth, following links except to ancestors, and yield each unreadable folder itself."""
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -1,7 +1,7 @@
-"""Which frames of a video a network sees: clips in its middle, evenly spread, from a given start, or all of it.
+"""Selection of the frames of clips: centred, evenly spaced, from a given start, or spread over the whole video.
 
 The rules are those of the Video Swin code (Liu et al., Video Swin Transformer, 2021, arXiv:2106.13230) at test time. We
-add an interval in seconds, by which videos of any frame rate, also a varying one, mean the same.
+add an interval in seconds, which makes clips comparable across constant and variable frame rates.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from jaxtyping import Float, Int
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import VideoError
 
-# Matroska rounds timestamps to milliseconds: a frame that should be shown at 2/30 s says 67 ms.
+# Matroska rounds timestamps to milliseconds: the timestamp of a frame at 2/30 s is 67 ms.
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """The frames of each clip, counted from 0 in the order of display."""
+    """Frame numbers of each clip, counted from 0 in display order."""
 
     frames: Int[np.ndarray, "n t"]
-    padded: bool  # the video was too short, so that frames come twice
+    padded: bool  # True if frames repeat because the video is too short
 
 
 def select_frames(
@@ -36,14 +36,14 @@ def select_frames(
     random: np.random.Generator | None = None,
     time_range: tuple[float, float] | None = None,
 ) -> FrameSelection:
-    """The frames of `clips` clips in a video whose frames are shown at `times`, in seconds from the first one.
+    """Select the frames of `n_clips` clips from a video with frames at `times`, in seconds from the first one.
 
-    Without a start, the video is cut into `clips` equal parts and each clip lies in the middle of its part. What
-    reaches beyond the end goes on from the beginning, as in the reference, and `padded` says so. With
-    `interval_seconds`, the frame is taken that is shown at each moment; otherwise frames are counted. Networks whose
-    frames are spread over the whole video have neither a start nor an interval; of such a network, further clips take
-    other frames of the same segments. With `random`, starts (there: the frames of the segments) are drawn uniformly.
-    `within` takes the part between two moments for the whole video.
+    Without a start, starts are spaced evenly over those at which a clip fits. Clips that extend beyond the end continue
+    from the beginning, as in the reference, and `padded` is True. With `interval_seconds`, each moment selects the
+    frame displayed then; otherwise frames are counted. If `clip_spec.sampling` is uniform, frames are spread over the
+    whole video, start and interval are errors, and further clips take other frames of the same segments. With `random`,
+    starts (for uniform sampling: frames within segments) are drawn uniformly. `time_range` (begin and end in seconds)
+    treats that part as the whole video.
     """
     if not len(times):
         raise ValueError("expected a video with at least one frame, got none")
@@ -66,12 +66,12 @@ def select_frames(
         return FrameSelection(selection.frames + begin, selection.padded)
     first = _first_frame(times, duration, start, start_seconds)
     if first is not None and random is not None:
-        raise ValueError("expected one start, got a given and a random one; leave one out")
+        raise ValueError("expected one start, got a fixed and a random one; omit one")
     if first is not None and n_clips > 1:
-        raise ValueError(f"{n_clips} clips are spread over the video; ask for 1 clip, or leave out the start")
+        raise ValueError(f"{n_clips} clips are spread over the video; use 1 clip, or omit the start")
     if clip_spec.sampling == "uniform":
         if first is not None or interval_seconds is not None:
-            raise ValueError("this network's frames are spread over the whole video; leave out start and interval")
+            raise ValueError("this network's frames are spread over the whole video; omit start and interval")
         return FrameSelection(
             _frames_of_segments(len(times), clip_spec.frames, n_clips, random), len(times) < clip_spec.frames
         )
@@ -82,19 +82,21 @@ def select_frames(
 
 
 def frame_at(times: Float[np.ndarray, " frames"], moments: Float[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-    """The frame on the screen at each moment."""
+    """Return the number of the frame displayed at each moment."""
     return np.asarray(np.maximum(np.searchsorted(times, moments + _ROUNDING, side="right") - 1, 0))
 
 
 def _frame_range(
     times: Float[np.ndarray, " frames"], duration: float, time_range: tuple[float, float]
 ) -> tuple[int, int, float]:
-    """The first frame of the part, the one after its last, and when it begins."""
+    """Return the first frame of the time range, the frame after its last, and its begin in seconds."""
     begin, end = time_range
     if not 0 <= begin < end:
-        raise ValueError(f"expected a part that begins at 0 s or later and ends after that, got {begin} s to {end} s")
+        raise ValueError(
+            f"expected a time range that begins at 0 s or later and is not empty, got {begin} s to {end} s"
+        )
     if begin >= duration:
-        raise VideoError(f"the video lasts {duration:.3f} s; there is nothing of it from {begin} s on")
+        raise VideoError(f"the video lasts {duration:.3f} s; it has no frames from {begin} s on")
     first = int(frame_at(times, np.asarray(begin, float)))
     return first, max(int(np.searchsorted(times, end - _ROUNDING)), first + 1), begin
 
@@ -103,7 +105,7 @@ def _first_frame(
     times: Float[np.ndarray, " frames"], duration: float, start: int | None, start_seconds: float | None
 ) -> int | None:
     if start is not None and start_seconds is not None:
-        raise ValueError(f"expected one start, got frame {start} and {start_seconds} s; leave one out")
+        raise ValueError(f"expected one start, got frame {start} and {start_seconds} s; omit one")
     if start is not None and not 0 <= start < len(times):
         raise VideoError(f"the video has frames 0 to {len(times) - 1}; it cannot start at frame {start}")
     if start_seconds is None:
@@ -116,7 +118,7 @@ def _first_frame(
 def _frames_of_segments(
     total: int, frames: int, n_clips: int, random: np.random.Generator | None
 ) -> Int[np.ndarray, "n t"]:
-    """The frame in the middle of each of `frames` segments; with n clips those at 1/(n + 1), 2/(n + 1), ... of it."""
+    """Return the middle frame of each of `frames` segments; n clips take those at 1/(n + 1), 2/(n + 1), ... of it."""
     edges = np.rint((total - 1) / frames * np.arange(frames + 1)).astype(int)
     if random is not None:
         return edges[:-1] + (random.random((n_clips, frames)) * np.diff(edges)).astype(int)

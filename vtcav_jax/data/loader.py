@@ -1,7 +1,7 @@
-"""The clips of a source one after the other, read ahead by worker processes.
+"""Loader of the clips of a source, in order, with worker processes that read ahead.
 
-grain would be the natural tool, but a crash of one of its workers ends the run, and each of them imports jax. Here a
-decoder that brings down its process costs the file it was reading, which is reported.
+We do not use grain, because a crash of one of its workers ends the run and each worker imports jax. Here, a decoder
+that crashes its process loses only the file it was reading, which is reported.
 """
 
 import pickle
@@ -17,12 +17,12 @@ from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.decode_worker import Worker, WorkerDiedError, WorkerTimeoutError
 from vtcav_jax.data.source import Source, SourceItem
 
-ITEM_TIMEOUT = 600.0  # seconds for one item: long films take minutes, a decoder that hangs would take for ever
+ITEM_TIMEOUT = 600.0  # seconds per item: long videos take minutes, and decoders can hang
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What came of one item: its clip, or why there is none."""
+    """Clip of one item, or the reason why it cannot be read."""
 
     index: int  # in the source
     item: SourceItem
@@ -30,12 +30,12 @@ class ReadResult:
     failure: str | None = None
 
 
-ItemPosition = int | tuple[int, int]  # an item, or epoch and item: only random starts depend on the epoch
+ItemPosition = int | tuple[int, int]  # item, or (epoch, item); the epoch changes only random starts
 
 
 @dataclass(frozen=True)
 class ItemReader:
-    """Reads item i; this is what a worker is sent."""
+    """Picklable function that reads item i; runs in workers."""
 
     source: Source
     clip_spec: ClipSpec
@@ -67,16 +67,20 @@ def stream(
     prefetch: int | None = None,
     timeout: float = ITEM_TIMEOUT,
 ) -> Iterator[ReadResult]:
-    """Reads the items at `positions` (else all of them; an endless sequence will do), in their order for any number of
-    workers.
+    """Yield the items at `positions` (default: all; may be infinite) in this order, regardless of `num_workers`.
 
-    At most `prefetch` clips are being read or waiting, four for each worker if not said. What takes longer than
-    `timeout` seconds counts as not readable. With 0 workers clips are read in this process when they are asked for,
-    however long it takes, and a decoder that crashes takes it along.
+    At most `prefetch` clips (default: 4 per worker) are being read or waiting. Items that take longer than `timeout`
+    seconds count as unreadable. With 0 workers, clips are read in this process, without a timeout, and a decoder that
+    crashes ends the process.
+
+    ```python
+    for read in stream(open_source("videos"), model.clip_spec):
+        print(read.item.name, read.failure or read.clip.video.shape)
+    ```
     """
     if num_workers < 0 or (prefetch is not None and prefetch < 1) or not timeout > 0:
         raise ValueError(
-            f"expected at least 0 workers, 1 clip ahead and some time, got {num_workers=}, {prefetch=}, {timeout=}"
+            f"expected num_workers >= 0, prefetch >= 1 and timeout > 0, got {num_workers=}, {prefetch=}, {timeout=}"
         )
     reader = ItemReader(source, clip_spec, sampling)
     reading_order = range(len(source.items)) if positions is None else positions
@@ -90,7 +94,7 @@ def stream(
 def _read_in_workers(
     reader: ItemReader, positions: Iterable[ItemPosition], num_workers: int, prefetch: int, timeout: float
 ) -> Iterator[ReadResult]:
-    """One thread waits for each worker, so that what is ready is taken while the caller computes."""
+    """Read with one waiting thread per worker, so that results are received while the caller computes."""
     worker_pool = _WorkerPool(reader, num_workers, timeout)
     thread_pool = ThreadPoolExecutor(num_workers, "reader")
     try:
@@ -114,16 +118,14 @@ def _read_ahead(
 
 
 class _WorkerPool:
-    """The workers; each is started when it is first needed, and again after it died."""
+    """Workers, each started when first needed and restarted after it died."""
 
     def __init__(self, reader: ItemReader, num_workers: int, timeout: float):
         self.reader, self.timeout = reader, timeout
         try:
             self.pickled_reader = pickle.dumps(reader)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"the source cannot be sent to worker processes ({error}); read with num_workers=0"
-            ) from error
+            raise TypeError(f"the source cannot be sent to worker processes ({error}); use num_workers=0") from error
         self.idle_workers: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         self.live_workers: set[Worker] = set()
         self.is_dismissed = False
@@ -139,23 +141,22 @@ class _WorkerPool:
             dead_worker, worker = worker, None
             if dead_worker is None:
                 raise RuntimeError(
-                    f"a worker process could not be started ({error}); see above for its own words, or read with"
-                    " num_workers=0"
+                    f"a worker process could not be started ({error}); see its output above, or use num_workers=0"
                 ) from error
             self.live_workers.discard(dead_worker)
             i = position[1] if isinstance(position, tuple) else position
             item = self.reader.source.items[i]
             if isinstance(error, WorkerTimeoutError):
-                reason = f"could not be read within {self.timeout:g} s; leave it out, or wait for it with num_workers=0"
+                reason = f"could not be read within {self.timeout:g} s; remove it, or use num_workers=0 (no time limit)"
             else:
-                reason = f"brought down the process that read it ({error}); leave it out"
+                reason = f"crashed the process that read it ({error}); remove it"
             return ReadResult(i, item, None, f"{item.name} {reason}")
         finally:
             self.idle_workers.put(worker)
 
     def _start(self) -> Worker:
         if self.is_dismissed:
-            raise RuntimeError("the clips are not wanted any more")
+            raise RuntimeError("the loader is closed")
         worker = Worker(self.pickled_reader)
         self.live_workers.add(worker)
         if self.is_dismissed:
@@ -163,7 +164,7 @@ class _WorkerPool:
         return worker
 
     def dismiss(self) -> None:
-        """Ends all of them now, and with them the waiting."""
+        """Kill all workers, which also ends pending calls."""
         self.is_dismissed = True
         for worker in tuple(self.live_workers):
             worker.stop()

@@ -1,4 +1,4 @@
-"""A CSV file that says which videos, or which parts of them, have which labels."""
+"""Source made of a CSV manifest that lists videos, or parts of them, with labels."""
 
 import csv
 import math
@@ -8,18 +8,18 @@ from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 from vtcav_jax.names import unknown_name_message
 
 MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")
-MAX_MANIFEST_FAULTS = 20  # faulty rows
+MAX_MANIFEST_FAULTS = 20  # faulty rows listed in an error message
 
 
 def open_manifest(path: Path, spec: str) -> FileSource:
-    """Paths are relative to the manifest. All faulty rows are told at once."""
+    """Open a manifest; paths are relative to it, and one error lists all faulty rows."""
     columns, rows = _read_manifest(path)
     heads = {name: name.removeprefix("label:") for name in columns if name == "label" or name.startswith("label:")}
     faults = [f"line {line}: {fault}" for line, row in rows if (fault := _row_fault(row))]
     if faults:
         more = f"\n  and {len(faults) - MAX_MANIFEST_FAULTS} more" if len(faults) > MAX_MANIFEST_FAULTS else ""
         lines = "\n  ".join(faults[:MAX_MANIFEST_FAULTS])
-        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; mend them:\n  {lines}{more}")
+        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; fix them:\n  {lines}{more}")
     classes = {head: sorted({row[column] for _, row in rows} - {""}) for column, head in heads.items()}
     items = []
     for name, (_, row) in zip(disambiguate(_item_name(row) for _, row in rows), rows):
@@ -39,7 +39,7 @@ def open_manifest(path: Path, spec: str) -> FileSource:
 
 
 def _read_manifest(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns, and each row with the number of its line."""
+    """Return the columns, and each row with its line number."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -50,14 +50,14 @@ def _read_manifest(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str
                 if any(cell.strip() for cell in cells):
                     row = dict(zip(columns, (cell.strip() for cell in cells)))
                     if len(cells) != len(columns):
-                        row["\0"] = f"{len(cells)} cells for {len(columns)} columns; quote cells that hold commas"
+                        row["\0"] = f"{len(cells)} cells for {len(columns)} columns; quote cells that contain commas"
                     rows.append((reader.line_num, row))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
-        raise ValueError(f"{path.name} is no CSV file ({error}); write it anew, with quotes closed") from error
+        raise ValueError(f"{path.name} is not a CSV file ({error}); check that quotes are closed") from error
     if not rows:
-        raise ValueError(f"{path.name} has no rows; expected one for each clip")
+        raise ValueError(f"{path.name} has no rows; expected one row per clip")
     return columns, rows
 
 
@@ -67,11 +67,9 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise ValueError(f"{path.name}: {unknown_name_message('column', map(one_line, unexpected), MANIFEST_COLUMNS)}")
     duplicates = sorted({name for name in columns if columns.count(name) > 1})
     if duplicates or ("label" in columns and "label:label" in columns):
-        raise ValueError(
-            f"{path.name} has the column {one_line((duplicates or ['label'])[0])} twice; name each head once"
-        )
+        raise ValueError(f"{path.name} has the column {one_line((duplicates or ['label'])[0])} twice; remove one")
     if "path" not in columns:
-        raise ValueError(f"{path.name} has no column path; expected a first line such as path,label")
+        raise ValueError(f"{path.name} has no column path; expected a header such as path,label")
 
 
 def _row_fault(row: dict[str, str]) -> str | None:
@@ -84,7 +82,7 @@ def _row_fault(row: dict[str, str]) -> str | None:
         try:
             numbers[name] = _parse_seconds(row, name)
         except ValueError:
-            return f"{name} {one_line(row[name])!r} is no number of seconds"
+            return f"{name} {one_line(row[name])!r} is not a number of seconds"
         if numbers[name] is not None and not 0 <= numbers[name] < math.inf:
             return f"{name} {row[name]} must be 0 s or later"
     if numbers["end"] is not None and numbers["end"] <= (numbers["start"] or 0):

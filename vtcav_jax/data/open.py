@@ -1,4 +1,4 @@
-"""`open_source`: the source that a text names, such as "FOLDER", "FILE.csv", "tfds:NAME:SPLIT"."""
+"""`open_source`: opens the source that a specification names, such as "FOLDER", "FILE.csv" or "tfds:NAME:SPLIT"."""
 
 from pathlib import Path
 
@@ -6,17 +6,24 @@ from vtcav_jax.data.source import FileSource, Source, SourceItem, one_line
 from vtcav_jax.names import unknown_name_message
 
 SOURCE_KINDS = {
-    "FOLDER": "of class folders, or of videos without labels",
+    "FOLDER": "one folder of videos per class, or videos without labels",
     "FILE": "one video",
     "FILE.csv": "a manifest with the columns path and optionally label, label:HEAD, start, end, boxes",
-    "tfds:NAME:SPLIT": "a TFDS dataset on this disk; ?data_dir=FOLDER behind it says where if not in TFDS's place",
-    "worlds:NAME:N:SEED": "N clips of a synthetic world; N and SEED may be left out",
+    "tfds:NAME:SPLIT": "a local TFDS dataset; append ?data_dir=FOLDER if it is not in TFDS's default folder",
+    "worlds:NAME:N:SEED": "N clips of a synthetic world; N and SEED are optional",
 }
 
 
 def open_source(spec: str | Path) -> Source:
-    """The source that `spec` means; see `SOURCE_KINDS`. What is wrong with it is said now, unreadable videos when
-    read."""
+    """Open the source that `spec` names; `SOURCE_KINDS` lists the formats.
+
+    Raises ValueError if the specification is wrong; unreadable videos are reported when they are read.
+
+    ```python
+    source = open_source("videos")
+    clip = source.read(0, model.clip_spec, SamplingConfig())
+    ```
+    """
     text = str(spec)
     path = Path(text).expanduser()
     scheme, colon, rest = text.partition(":")
@@ -48,6 +55,6 @@ def open_source(spec: str | Path) -> Source:
         return tfds.make_tfds_source(dataset_folder, split, text)
     if colon and scheme.isidentifier() and len(scheme) > 1 and "/" not in scheme:
         raise ValueError(
-            f"{unknown_name_message('kind of source', [scheme], ['tfds', 'worlds'])}; and there is no file {text}"
+            f"{unknown_name_message('kind of source', [scheme], ['tfds', 'worlds'])}, and there is no file {text}"
         )
     raise ValueError(f"there is no file or folder {text}; a source is one of {', '.join(SOURCE_KINDS)}")

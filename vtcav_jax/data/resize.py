@@ -1,7 +1,7 @@
-"""From a frame of any size to the square that a network sees, equal to torchvision's presets for video networks.
+"""Resizing and cropping of frames to the network's square input, equal to torchvision's presets for video networks.
 
-Bilinear in float32, along rows and then along columns, rounded to uint8. The presets do not smooth before they shrink
-(`antialias=False`), and networks converted from them expect it so.
+Interpolation is bilinear in float32, along rows and then along columns, rounded to uint8. The presets do not antialias
+(`antialias=False`), and networks converted from them expect this.
 """
 
 from functools import lru_cache
@@ -18,10 +18,11 @@ Views = Literal["center_crop", "three_crop"]
 def square_views(
     frame: UInt8[np.ndarray, "h w 3"], clip_spec: ClipSpec, views: Views = "center_crop", *, antialias: bool = False
 ) -> UInt8[np.ndarray, "views size size 3"]:
-    """The squares that the network sees of one frame.
+    """Return the square crops of one frame that the network reads.
 
-    `"center_crop"` is one. `"three_crop"` are three along the longer side, from left to right or from top to bottom, of
-    a frame whose shorter side is as long as the square: together they cover it unless it is longer than three squares.
+    `"center_crop"` is one crop. `"three_crop"` resizes the shorter side to the size of the square and takes three crops
+    along the longer side, from left to right or top to bottom; they cover the frame unless it is longer than three
+    squares.
     """
     height, width = frame.shape[:2]
     size = clip_spec.size
@@ -33,7 +34,7 @@ def square_views(
     if clip_spec.resize is None:
         return resize(frame, (size, size), antialias=antialias)[None]
     if clip_spec.resize < size:
-        raise ValueError(f"a square of {size} cannot be cut from a shorter side of {clip_spec.resize}; resize to more")
+        raise ValueError(f"cannot crop a square of {size} from a shorter side of {clip_spec.resize}; increase resize")
     target = shorter_side((height, width), clip_spec.resize)
     top, left = (round((side - size) / 2) for side in target)
     window = (slice(top, top + size), slice(left, left + size))
@@ -41,7 +42,7 @@ def square_views(
 
 
 def shorter_side(shape: tuple[int, int], size: int) -> tuple[int, int]:
-    """Height and width when the shorter of both becomes `size`; the longer one is rounded down."""
+    """Return height and width after resizing the shorter side to `size`; the longer side is rounded down."""
     height, width = shape
     return (int(size * height / width), size) if width <= height else (size, int(size * width / height))
 
@@ -60,7 +61,7 @@ def resize(
     antialias: bool = False,
     window: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The frame at height and width `shape`, or the `window` of it without computing the rest."""
+    """Resize the frame to height and width `shape`; computes only the given `window` of the result."""
     if frame.shape[:2] == shape:
         return frame[window]
     rows, row_weights = (a[window[0]] for a in _filter_taps(frame.shape[0], shape[0], antialias))
@@ -73,7 +74,7 @@ def resize(
 def _weighted_sum(
     image: np.ndarray, index: Int[np.ndarray, "out taps"], weights: Float[np.ndarray, "out taps"], axis: int
 ) -> Float[np.ndarray, "h w 3"]:
-    """A few weighted copies summed: a dense matrix product would multiply mostly by zero."""
+    """Sum the weighted taps; a dense matrix product would mostly multiply by zero."""
     weight_shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
     total = image.take(index[:, 0], axis) * weights[:, 0].reshape(weight_shape)
     for i in range(1, index.shape[1]):
@@ -85,9 +86,9 @@ def _weighted_sum(
 def _filter_taps(
     size: int, out: int, antialias: bool
 ) -> tuple[Int[np.ndarray, "out taps"], Float[np.ndarray, "out taps"]]:
-    """For each of `out` pixels, the pixels of `size` that it is made of, and their weights.
+    """Return, for each of `out` output pixels, the indices of its input pixels and their weights.
 
-    Everything is float32, since the reference computes in it and rounds what comes out.
+    All arithmetic is float32, as in the reference, whose rounding depends on it.
     """
     scale = np.float32(size) / np.float32(out)
     half = np.float32(0.5)
@@ -99,7 +100,7 @@ def _filter_taps(
         upper = np.clip(position - low.astype(np.float32), 0, 1)
         weights = np.stack([1 - upper, upper], -1)
     else:
-        reach = max(scale, np.float32(1))  # a triangle, as wide as the pixels of the result when shrinking
+        reach = max(scale, np.float32(1))  # half width of the triangle filter: one output pixel when shrinking
         first = np.maximum((centre - reach + half).astype(int), 0)
         last = np.minimum((centre + reach + half).astype(int), size)
         index = first[:, None] + np.arange((last - first).max())
@@ -108,5 +109,5 @@ def _filter_taps(
         weights /= weights.sum(-1, keepdims=True)
         index = np.minimum(index, size - 1)
     for array in (index, weights):
-        array.flags.writeable = False  # they are shared by all callers
+        array.flags.writeable = False  # cached and shared by all callers
     return index, weights

@@ -1,6 +1,6 @@
-"""`Source`: the interface of everything that clips come from, and sources made of files.
+"""`Source`, the interface of clip sources, and the source of video files.
 
-Sources are small, are sent to worker processes, and import neither jax nor a decoder before something is read.
+Sources are small and picklable, since they are sent to workers; they import neither jax nor a decoder before a read.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ from vtcav_jax.names import escape_control_chars
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One clip of a source, before it is read."""
+    """Name, labels and location of one item of a source."""
 
-    name: str  # printable, and no other item of the source has it
-    labels: dict[str, int] = field(default_factory=dict)  # by head; a head whose answer is not known is not in it
+    name: str  # printable and unique in the source
+    labels: dict[str, int] = field(default_factory=dict)  # class index by head; unlabelled heads are missing
     path: Path | None = None
-    start: float | None = None  # of the part that is meant, in seconds
+    start: float | None = None  # seconds; `start` and `end` select a part of the video
     end: float | None = None
-    boxes: Path | None = None  # CSV of where things are
+    boxes: Path | None = None  # CSV of bounding boxes
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Anything with these five; it must be possible to pickle it."""
+    """Interface of clip sources; implementations must be picklable."""
 
     @property
     def spec(self) -> str: ...
 
     @property
     def heads(self) -> dict[str, tuple[str, ...]]:
-        """The names of the classes of each question that items are labelled for; `label` where there is one only."""
+        """Class names of each head that items are labelled for; a single head is named `label`."""
         ...
 
     @property
@@ -45,17 +45,17 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """Differs where clips or labels do, as far as that can be told without reading all of it."""
+        """Hash that changes with clips or labels, as far as detectable without reading all files."""
         ...
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
-        """Item i; what cannot be read raises `VideoError`."""
+        """Read item i; raise `VideoError` if it cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Videos in files: a folder, a manifest, or a single one."""
+    """Source of video files: a folder, a manifest, or a single file."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
@@ -71,7 +71,7 @@ class FileSource:
         item = self.items[i]
         assert item.path is not None
         if item.path.is_dir():
-            raise VideoError(f"{item.path.name} is a folder that cannot be looked into; check its permissions")
+            raise VideoError(f"{item.path.name} is a folder that cannot be listed; check its permissions")
         time_range = None
         if item.start is not None or item.end is not None:
             time_range = (item.start or 0.0, float("inf") if item.end is None else item.end)
@@ -80,7 +80,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class LazySequence(Sequence[SourceItem]):
-    """Items that are made when they are asked for."""
+    """Sequence whose items are made on access."""
 
     length: int
     make_item: Callable[[int], SourceItem]
@@ -101,7 +101,7 @@ class LazySequence(Sequence[SourceItem]):
 
 
 def one_line(text: str) -> str:
-    """For a table: names of files may hold line breaks and whatever else."""
+    """Escape line breaks and control characters, which file names may contain, for use in tables."""
     return escape_control_chars(text).replace("\n", "\\n")
 
 
@@ -110,7 +110,7 @@ def json_sha256(value: Any) -> str:
 
 
 def disambiguate(names: Iterable[str]) -> list[str]:
-    """The names, with a number behind those that have come before."""
+    """Make names unique by appending a number to repeated ones."""
     seen: set[str] = set()
     unique_names = []
     for name in names:

@@ -1,7 +1,7 @@
-"""Any TFDS dataset with a video feature, without TensorFlow, if it was prepared as array_record.
+"""Source made of a TFDS dataset with a video feature, prepared as array_record and read without TensorFlow.
 
-TFDS's own door to such a dataset imports TensorFlow where it meets a `Video`, though that is stored as nothing but a
-sequence of images; so it is read as one. Its records can only be read whole: labels are looked up when asked for.
+TFDS's own reader imports TensorFlow for a `Video` feature, although it is stored as a sequence of images; we read it as
+such a sequence. Records can only be read whole, so labels are read on access.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.source import LazySequence, SourceItem, json_sha256
 from vtcav_jax.names import unknown_name_message
 
-TFDS_FRAME_RATE = 25  # frames per second, only to have times: a dataset's frames have none
+TFDS_FRAME_RATE = 25  # nominal frames per second, since frames in a dataset have no times
 
 
 @dataclass(frozen=True)
 class ExampleRecords:
-    """The examples of a split. What is opened is not part of it, so that it can be sent to a worker."""
+    """Examples of a split; holds no open files, so that it can be sent to a worker."""
 
-    folder: Path  # with features.json in it
-    split: str  # as TFDS has it: train, train[:10%]
+    folder: Path  # contains features.json
+    split: str  # in TFDS's syntax, such as train or train[:10%]
 
     def __len__(self) -> int:
         return len(_open_record_reader(self))
 
     def __getitem__(self, key: tuple[int, tuple[str, ...]]) -> dict[str, Any]:
-        """Some features of an example, by their paths, such as `video` or `labels/shape`."""
+        """Return the named features of an example; names are paths such as `video` or `labels/shape`."""
         i, names = key
         try:
             record = _read_record(self, i)
@@ -43,19 +43,19 @@ class ExampleRecords:
             raise VideoError("images in a dataset need pillow or opencv: pip install pillow") from error
         except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
             raise VideoError(
-                f"example {i} of {self.folder} cannot be read ({error!s:.200}); prepare the dataset anew"
+                f"example {i} of {self.folder} cannot be read ({error!s:.200}); prepare the dataset again"
             ) from error
 
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """Videos in memory, one example each, of which clips are taken as from a file."""
+    """Source whose items are the videos of a dataset's examples."""
 
     spec: str
     records: ExampleRecords
     heads: dict[str, tuple[str, ...]]
-    label_features: dict[str, str]  # where each head's label is
-    video_feature: str  # where the video is
+    label_features: dict[str, str]  # label feature of each head
+    video_feature: str
     n_examples: int
 
     @property
@@ -75,12 +75,12 @@ class TfdsSource:
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         if sampling.interval_seconds is not None or sampling.start_seconds is not None:
-            raise ValueError(f"frames in {self.spec} have no times; leave out interval_seconds and start_seconds")
+            raise ValueError(f"frames in {self.spec} have no times; omit interval_seconds and start_seconds")
         frames = np.asarray(self.records[i, (self.video_feature,)][self.video_feature])
         if not len(frames):
             raise VideoError(f"example {i} of {self.spec} has no frames")
         content = hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
-        frames = np.broadcast_to(frames, (*frames.shape[:-1], 3))  # grey has one channel
+        frames = np.broadcast_to(frames, (*frames.shape[:-1], 3))  # grey images have one channel
         times = np.arange(len(frames)) / TFDS_FRAME_RATE
         return clip_from_frames(
             times,
@@ -93,7 +93,7 @@ class TfdsSource:
 
 
 def find_tfds_folder(rest: str, spec: str) -> tuple[Path, str]:
-    """Folder and split of `rest`, NAME:SPLIT[?data_dir=FOLDER]; NAME may be NAME/CONFIG and NAME/CONFIG/VERSION."""
+    """Return folder and split of `rest`, NAME:SPLIT[?data_dir=FOLDER]; NAME may include /CONFIG and /CONFIG/VERSION."""
     rest, _, data_dir_option = rest.partition("?data_dir=")
     name, colon, split = rest.partition(":")
     if not (colon and name and split) or "?" in rest:
@@ -117,14 +117,14 @@ def make_tfds_source(folder: Path, split: str, spec: str) -> TfdsSource:
 
 
 def open_records(folder: Path, split: str) -> ExampleRecords:
-    """What was open is forgotten: another dataset may have taken the place of one that was read before."""
+    """Open a split; clears caches, since the folder may contain another dataset than before."""
     for cache in (_open_record_reader, _read_record, _restore_features, _feature_reader):
         cache.cache_clear()
     return ExampleRecords(folder, split)
 
 
 def flatten_features(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"labels": {"shape": 1}}` as `{"labels/shape": 1}`."""
+    """Flatten nested features: `{"labels": {"shape": 1}}` becomes `{"labels/shape": 1}`."""
     flattened = {}
     for name, value in tree.items():
         flattened |= flatten_features(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
@@ -147,7 +147,7 @@ def _is_video(feature: Any) -> bool:
 
 
 def _find_dataset(data_dir: Path, name: str) -> Path:
-    """The newest version of the dataset; TFDS keeps it in NAME/VERSION or NAME/CONFIG/VERSION."""
+    """Return the newest version of the dataset, stored in NAME/VERSION or NAME/CONFIG/VERSION."""
     root = data_dir / name
     version_folders = [path.parent for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}features.json")]
     version_folders = [
@@ -155,10 +155,10 @@ def _find_dataset(data_dir: Path, name: str) -> Path:
     ]
     if not version_folders:
         dataset_names = sorted(path.name for path in data_dir.iterdir() if path.is_dir()) if data_dir.is_dir() else []
-        hint = unknown_name_message("dataset", [name], dataset_names) if dataset_names else "there is none"
+        hint = unknown_name_message("dataset", [name], dataset_names) if dataset_names else "there is no dataset"
         raise ValueError(
             f"{hint}, in {data_dir}; prepare it with TFDS as array_record (tfds build {name} --file_format=array_record"
-            f" --data_dir={data_dir}), or say where it is with ?data_dir=FOLDER"
+            f" --data_dir={data_dir}), or give its folder with ?data_dir=FOLDER"
         )
     configs = sorted({path.parent for path in version_folders})
     if len(configs) > 1:
@@ -171,15 +171,15 @@ def _find_dataset(data_dir: Path, name: str) -> Path:
 
 @lru_cache(maxsize=8)
 def _open_record_reader(records: ExampleRecords) -> Any:
-    """TFDS's split, cut as asked for, as a sequence of bytes."""
+    """Open the split, including a slice such as [:10%], as a sequence of serialized records."""
     info, splits = _read_splits(records.folder)
     name = records.split.partition("[")[0]
     if name not in splits:
         raise ValueError(f"{records.folder}: {unknown_name_message('split', [name], splits)}")
     if info.file_format != "array_record":
         raise ValueError(
-            f"{records.folder} is stored as {info.file_format or 'tfrecord'}, which only TensorFlow reads, and not in"
-            " any order; convert it once: pip install tensorflow, then python -m"
+            f"{records.folder} is stored as {info.file_format or 'tfrecord'}, which only TensorFlow reads, and without"
+            " random access; convert it once: pip install tensorflow, then python -m"
             f" tensorflow_datasets.scripts.convert_format --dataset_version_dir={records.folder}"
             " --out_file_format=array_record --out_dir=FOLDER/NAME/VERSION"
         )
@@ -190,7 +190,7 @@ def _open_record_reader(records: ExampleRecords) -> Any:
 
 @lru_cache(maxsize=1)
 def _read_record(records: ExampleRecords, i: int) -> bytes:
-    """The last one is kept: its label is asked for after its video."""
+    """Read a record; caches the last one, since its video and its label are read separately."""
     return _open_record_reader(records)[i]
 
 
@@ -209,7 +209,7 @@ def _read_splits(folder: Path) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=8)
 def _restore_features(folder: Path) -> Any:
-    """As TFDS restores them, but for videos."""
+    """Restore the features like TFDS, except for videos."""
     from tensorflow_datasets.core.features import FeaturesDict
 
     feature_json = json.loads((folder / "features.json").read_text())
@@ -237,7 +237,7 @@ def _videos_as_images(feature_json: Any) -> Any:
 
 @lru_cache(maxsize=8)
 def _feature_reader(folder: Path, names: tuple[str, ...]) -> Any:
-    """Reads these features and no others of an example."""
+    """Return a reader that decodes only the named features of an example."""
     from tensorflow_datasets.core.features import FeaturesDict
 
     def select(features: Any, prefix: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Clips as files, so that they go through the same door as any video: one mp4 each, and two tables beside them."""
+"""Export of synthetic clips to video files, with tables of boxes and labels, to be read like any other videos."""
 
 import os
 from pathlib import Path
@@ -11,17 +11,17 @@ from vtcav_jax.data.encode import encode_yuv444_mp4
 from vtcav_jax.runs.tables import write_table
 from vtcav_jax.worlds.render import WorldClips
 
-WORLD_FPS = 25  # of the files, and of the clock that clips have without them
+WORLD_FPS = 25  # of exported files, and nominal for clips in memory
 WORLD_BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
 
 
 def write_clips(clips: WorldClips, folder: str | os.PathLike, *, fps: int = WORLD_FPS) -> list[Path]:
-    """Writes `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `manifest.csv`; returns the videos' paths.
+    """Write `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `manifest.csv`; return the videos' paths.
 
-    H.264 without loss in its own colours (4:4:4): what is read back differs by the rounding to 8 bits and to YUV, at
-    most 2 of 255 grey levels. A box is in pixels, its lower right end excluded; what crosses the border has a row for
-    each piece. `manifest.csv` has the file and the answer to each question, for `video.open_source`. Both tables come
-    last: where they are, the videos are whole.
+    The encoding is lossless YUV 4:4:4 H.264; the rounding to 8 bits and to YUV changes pixels by at most 2 of 255
+    levels. Boxes are in pixels, lower right corner excluded; an object that crosses the border has one row per piece.
+    `manifest.csv` lists the file and the class of each question, for `open_source`. The tables are written last, so
+    their presence means that the videos are complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,5 +41,5 @@ def write_clips(clips: WorldClips, folder: str | os.PathLike, *, fps: int = WORL
 
 
 def write_video(path: Path, video: np.ndarray, fps: int = WORLD_FPS) -> None:
-    """One clip, 0..1, written atomically."""
+    """Write one clip with values in 0..1 atomically."""
     atomic.write_bytes(path, encode_yuv444_mp4(np.rint(255 * video).astype(np.uint8), fps))

@@ -1,8 +1,8 @@
-"""C3D: eight convolutions of 3 x 3 x 3 and three linear layers, each with a ReLU but the last; no normalisation.
+"""C3D: eight convolutions of 3 x 3 x 3 and three linear layers, each but the last with a ReLU; no normalisation.
 
 Du Tran, Lubomir Bourdev, Rob Fergus, Lorenzo Torresani, Manohar Paluri, "Learning Spatiotemporal Features with 3D
-Convolutional Networks", 2015, arXiv 1412.0767. Attributes are named as in c3d-pytorch, the last layer `head` as in all
-our networks. The linear layers read a grid of 1 x 4 x 4 places, so that clips have one size only.
+Convolutional Networks", 2015, arXiv 1412.0767. Attributes are named as in c3d-pytorch, except that the last layer is
+`head`, as in all networks here. The linear layers read a grid of 1 x 4 x 4 positions, so the clip size is fixed.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ C3D_GRID = (1, 4, 4)
 
 
 class C3d(nnx.Module):
-    """Normalised clips of 16 frames of 112 x 112 in, class scores out."""
+    """Network from normalised clips of 16 frames of 112 x 112 pixels to class scores."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class C3d(nnx.Module):
                 x = tap(pool, max_pool(x, window, window, (0, side, side)))
         if x.shape[1:4] != C3D_GRID:
             raise ValueError(
-                f"C3D reads clips of 16 frames of 112 x 112, whose last grid is {C3D_GRID}; these are "
-                f"{video.shape[1:4]}, with {x.shape[1:4]}: choose frames and size to fit"
+                f"C3D reads clips of 16 frames of 112 x 112 (last grid {C3D_GRID}); got {video.shape[1:4]} (last grid"
+                f" {x.shape[1:4]}); change frames and size"
             )
         x = tap("fc6", jax.nn.relu(self.fc6(x.reshape(len(x), -1))))
         x = tap("fc7", jax.nn.relu(self.fc7(x)))

@@ -1,4 +1,4 @@
-"""Networks with weights: what the converter and training write, what ships with the package, and their classes."""
+"""Networks with weights: those written by the converter or by training, and those shipped with the package."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from vtcav_jax.models.network import Heads, Network, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 from vtcav_jax.names import unknown_name_message
 
-TRAINED_NETWORK_FILE = "model.safetensors"  # in the folder of a training run
+TRAINED_NETWORK_FILE = "model.safetensors"  # in the run folder of a training
 
 
 def random_network(preset: str, *, seed: int = 0, dtype: Any = jnp.float32) -> Network:
-    """A preset with random weights, to try something out."""
+    """Return the network of a preset with random weights."""
     entry = get_preset(preset)
     heads = single_head(entry.num_classes, entry.labels)
     return Network(make(preset, seed=seed, dtype=dtype), entry.clip_spec, heads, preset, preset)
@@ -34,7 +34,16 @@ def load(
     remat: bool = False,
     sharding_fn: parameters.ShardingFn | None = None,
 ) -> Network:
-    """One of `SHIPPED`, or what conversion or training wrote: a directory, or a `.safetensors` with its JSON beside."""
+    """Load a shipped network by name, or one written by conversion or training.
+
+    A path is a directory, a `.safetensors` file with its JSON in the same folder, or the run folder of a training.
+    `dtype` is that of the arithmetic; `remat` saves memory in the backward pass; `sharding_fn` places parameters.
+
+    ```python
+    network = load("worlds_cnn")
+    logits = network.model(network.clip_spec.normalise(frames))  # uint8 frames (b, t, h, w, 3)
+    ```
+    """
     path = _resolve_path(name_or_path)
     metadata = read_metadata(path)
     heads = {head: tuple(names) for head, names in metadata["heads"].items()}
@@ -44,9 +53,9 @@ def load(
 
 
 def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **source: Any) -> None:
-    """Writes what `load` reads, all or nothing: beside `path` and then renamed, the weights last.
+    """Write a network for `load` atomically: to temporary names and then renamed, the weights last.
 
-    `source` tells where the weights come from and is kept in the JSON.
+    `source` documents the origin of the weights and is stored in the JSON.
     """
     path = Path(path)
     require_absent(path)
@@ -66,19 +75,17 @@ def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **sourc
 
 
 def require_absent(path: Path) -> None:
-    """Whether `save` can write there: nothing may be there yet, nor beside it."""
+    """Raise ValueError if `save` cannot write there: a file exists, or the folder is not writable."""
     parameters.check_writable(path)
     if (metadata_file := bundle_paths(path)[0]).exists():
         raise ValueError(f"{metadata_file} exists already; remove it or choose another name")
     existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
     if not existing_parent.is_dir() or not os.access(existing_parent, os.W_OK):
-        raise ValueError(
-            f"{path} cannot be written: {existing_parent} is not a folder that you may write to; choose another"
-        )
+        raise ValueError(f"{path} cannot be written: {existing_parent} is not a writable folder; choose another")
 
 
 def abstract_model(name_or_path: str) -> tuple[nnx.Module, Preset]:
-    """A preset's or a stored network's shapes, without its numbers, and its preset."""
+    """Return the abstract model (shapes without values) of a preset or a stored network, and its preset."""
     if name_or_path in PRESETS:
         return nnx.eval_shape(partial(make, name_or_path)), get_preset(name_or_path)
     metadata = read_metadata(_resolve_path(name_or_path))
@@ -86,13 +93,13 @@ def abstract_model(name_or_path: str) -> tuple[nnx.Module, Preset]:
 
 
 def shipped_networks() -> dict[str, Path]:
-    """The trained networks that come with the package, by name."""
+    """Return the paths of the trained networks shipped with the package, by name."""
     with resources.as_file(resources.files("vtcav_jax.models").joinpath("shipped")) as folder:
         return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def _resolve_path(name_or_path: str | Path) -> Path:
-    """A path that is there comes before a name; the folder of a training run stands for the network in it."""
+    """Return the path of a network; an existing path takes precedence over a name."""
     path = Path(name_or_path)
     if (path / TRAINED_NETWORK_FILE).is_file():
         return path / TRAINED_NETWORK_FILE
@@ -104,16 +111,16 @@ def _model_factory(metadata: Mapping[str, Any], **options: Any) -> partial[nnx.M
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON beside stored weights: preset, heads, source."""
+    """Read and check the JSON of a stored network: preset, heads, source."""
     metadata_file, _ = bundle_paths(path)
     if str(path) in PRESETS and not path.exists():
         raise ValueError(
-            f"{path} is a network without weights: convert weights for it (`python -m weights_conversion`), or name "
-            f"one that is trained: {', '.join(shipped_networks())}"
+            f"{path} is a network without weights: convert weights for it (`python -m weights_conversion`), or use a "
+            f"trained network: {', '.join(shipped_networks())}"
         )
     if not path.exists():
         raise ValueError(
-            unknown_name_message("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; nor is there such a path"
+            unknown_name_message("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; this path does not exist"
         )
     try:
         metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
@@ -124,31 +131,31 @@ def read_metadata(path: Path) -> dict[str, Any]:
         for head, names in heads.items():
             validate_labels(names, len(names), head)
             if not head or not head.isprintable() or ":" in head:
-                raise ValueError(f"a head is called {head!r}")
+                raise ValueError(f"invalid name of a head: {head!r}")
         return {"preset": preset, "heads": heads, "source": metadata.get("source")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         fault = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else f"damaged ({error!r})"
         raise ValueError(
-            f"{path} is not a network that was converted or trained: {metadata_file.name} is "
-            f"{fault}; make it with `python -m weights_conversion` or --task=train"
+            f"{path} is not a converted or trained network: {metadata_file.name} is {fault}; make it with"
+            " `python -m weights_conversion` or --task=train"
         ) from error
 
 
 def validate_labels(labels: Any, num_classes: int, where: str) -> list[str]:
-    """One printable name per class, all different, or an error."""
+    """Return the labels if they are one unique printable name per class, else raise ValueError."""
     if not isinstance(labels, list) or len(labels) != num_classes or not labels:
         count = f"{len(labels)} names" if isinstance(labels, list) else repr(labels)
-        raise ValueError(f"{where}: {count} for {num_classes} classes; expected one name a class")
+        raise ValueError(f"{where}: {count} for {num_classes} classes; expected one name per class")
     if wrong := [i for i, name in enumerate(labels) if not isinstance(name, str) or not name or not name.isprintable()]:
-        raise ValueError(f"{where}: the names of classes {wrong[:10]} are empty or hold unprintable characters")
+        raise ValueError(f"{where}: the names of classes {wrong[:10]} are empty or contain unprintable characters")
     if len(set(labels)) < len(labels):
         duplicates = sorted({name for name in labels if labels.count(name) > 1})
-        raise ValueError(f"{where}: several classes are called {', '.join(duplicates[:5])}; expected a name for each")
+        raise ValueError(f"{where}: several classes are named {', '.join(duplicates[:5])}; expected unique names")
     return labels
 
 
 def bundle_paths(path: Path) -> tuple[Path, Path]:
-    """Where a stored network keeps its description and its parameters."""
+    """Return the paths of the JSON and of the parameters of a stored network."""
     if path.suffix == ".safetensors":
         return path.with_suffix(".json"), path
     return path / "model.json", path / "params"

@@ -1,10 +1,11 @@
-"""I3D: Inception-v1 with all of its kernels inflated over time.
+"""I3D: Inception-v1 with all kernels inflated over time.
 
 João Carreira, Andrew Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", 2017,
-arXiv 1705.07750. Attributes are named as in pytorch-i3d, which has them from the published TensorFlow network; so are
-the padding ("SAME": as much as needed, more of it on the far side) and the epsilon of 0.001.
+arXiv 1705.07750. Attribute names are those of pytorch-i3d, which follow the published TensorFlow network, as do the
+padding ("SAME", with the larger part at the end of an axis) and the epsilon of 0.001.
 
-Stages are that network's end points and, within a mixed block, each unit and pool: `Mixed_3b.b1a`, then `Mixed_3b`.
+Stages (layers) are that network's end points and, within a mixed block, each unit and pool: `Mixed_3b.b1a`, then
+`Mixed_3b`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from vtcav_jax.models.layers.pooling import max_pool, mean_pool
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
 
-# Inputs; then the units b0, b1a, b1b, b2a, b2b, b3b
+# Input channels; output channels of the units b0, b1a, b1b, b2a, b2b, b3b
 I3D_MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
@@ -33,7 +34,7 @@ I3D_MIXED: dict[str, tuple[int, tuple[int, ...]]] = {
     "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
-# Window and strides of each pool, by what comes after it
+# Name, window and strides of each pool, by the part that follows it
 I3D_POOLS: dict[str, tuple[str, Triple, Triple]] = {
     "Conv3d_2b_1x1": ("MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ("MaxPool3d_3a_3x3", (1, 3, 3), (1, 2, 2)),
@@ -44,7 +45,7 @@ I3D_BRANCHES = ("b0", "b1a", "b1b", "b2a", "b2b", "b3a", "b3b")
 
 
 class I3d(nnx.Module):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -82,12 +83,12 @@ class I3d(nnx.Module):
                 pool, window, strides = I3D_POOLS[name]
                 x = tap(pool, max_pool(x, window, strides, "SAME"))
             x = part(x, tap, name) if isinstance(part, InceptionBlock) else tap(name, part(x))
-        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
+        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # equals averaging logits: the head is linear
         return self.head(x.astype(self.head.kernel.dtype))
 
 
 class ConvUnit(nnx.Module):
-    """Convolution, batch norm, ReLU."""
+    """Unit of convolution, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, **make):
         initial = nnx.initializers.he_normal()
@@ -99,7 +100,7 @@ class ConvUnit(nnx.Module):
 
 
 class InceptionBlock(nnx.Module):
-    """Four branches side by side: one unit, twice two, and a pool with one."""
+    """Four parallel branches: one unit, two units, two units, and a pool with one unit."""
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths

@@ -1,11 +1,11 @@
-"""Multi-fiber network: thin grouped units, and two convolutions of 1 x 1 x 1 before each that let its groups talk.
+"""Multi-fiber network: units of grouped convolutions, each preceded by two 1 x 1 x 1 convolutions that mix the groups.
 
 Yunpeng Chen, Yannis Kalantidis, Jianshu Li, Shuicheng Yan, Jiashi Feng, "Multi-Fiber Networks for Video Recognition",
-2018, arXiv 1807.11195. Attributes are named as in PyTorch-MFNet. All but the first convolution are pre-activated: batch
-norm, ReLU, convolution; so a stage is what a convolution gives, and what the next one sees is another.
+2018, arXiv 1807.11195. Attributes are named as in PyTorch-MFNet. All but the first convolution are pre-activated (batch
+norm, ReLU, convolution), so a stage (layer) is the output of a convolution before the next normalisation and ReLU.
 
-Stages of a unit: `conv_i1`, `conv_i2`, `x_in` (their sum with what came in), `conv_m1`, `conv_m2`, `conv_w1` (the
-shortcut, in the first unit of a layer), and the unit's own name for the sum that leaves it.
+Stages of a unit: `conv_i1`, `conv_i2`, `x_in` (its sum with the unit's input), `conv_m1`, `conv_m2`, `conv_w1` (the
+shortcut, in the first unit of a layer), and the unit's name for its output.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ MFNET_GROUPS = 16
 
 
 class MfNet(nnx.Module):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class MfNet(nnx.Module):
 
 
 class MfNetStem(nnx.Module):
-    """Convolution, batch norm, ReLU: the only one in this order."""
+    """Convolution, batch norm, ReLU; the only part in this order."""
 
     def __init__(self, **make):
         self.conv, self.bn = same_padded_conv(3, 16, (3, 5, 5), (1, 2, 2), **make), BatchNorm(16, **make)
@@ -93,7 +93,7 @@ class Preactivated(nnx.Module):
 
 
 class MultiFiberUnit(nnx.Module):
-    """A multi-fiber unit; the first of a layer, which has a stride, also changes the number of channels."""
+    """Multi-fiber unit; the first of a layer has a stride and changes the number of channels."""
 
     def __init__(self, inputs: int, width: int, stride: Triple | None, **make):
         self.conv_i1 = Preactivated(inputs, width // 4, ONES, **make)

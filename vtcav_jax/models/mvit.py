@@ -1,14 +1,15 @@
-"""Multiscale Vision Transformers: attention among all tokens, made affordable by pooling queries, keys and values.
+"""Multiscale Vision Transformers: global attention with pooled queries, keys and values.
 
 Version 1: Haoqi Fan, Bo Xiong, Karttikeya Mangalam, Yanghao Li, Zhicheng Yan, Jitendra Malik, Christoph Feichtenhofer,
 "Multiscale Vision Transformers", 2021, arXiv 2104.11227. Version 2: Yanghao Li, Chao-Yuan Wu, Haoqi Fan, Karttikeya
 Mangalam, Bo Xiong, Jitendra Malik, Christoph Feichtenhofer, "MViTv2: Improved Multiscale Vision Transformers for
-Classification and Detection", 2021, arXiv 2112.01526. Both as torchvision builds them, whose names the attributes have
-but for `mlp.fc1`, `mlp.fc2`, `project`, `norm` of a pool and `head`.
+Classification and Detection", 2021, arXiv 2112.01526. Both follow torchvision, including attribute names except
+`mlp.fc1`, `mlp.fc2`, `project`, `norm` of a pool and `head`.
 
-Beside the grid there is a class token, and it alone is read in the end. So each block has two stages, its grid
-(`blocks.3`) and that token (`blocks.3.class_token`), but the last block the token alone: its grid reaches nothing.
-`attn` and `mlp` are what a block's branches give, `sum` is what stands between them, all three as grids.
+The head reads a class token, which accompanies the grid of tokens. Each block therefore has two stages (layers), its
+grid (`blocks.3`) and the class token (`blocks.3.class_token`); the last block has the class token only, because its
+grid is not used. `attn` and `mlp` are the outputs of a block's branches and `sum` is the value between them, all as
+grids.
 """
 
 import math
@@ -26,27 +27,27 @@ from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, in_chunks
 from vtcav_jax.tap import Tap, identity_tap
 
-HEAD_CHANNELS = 96  # channels of a head
-PATCH_STRIDES: Triple = (2, 4, 4)  # strides of the first convolution
+HEAD_CHANNELS = 96  # per attention head
+PATCH_STRIDES: Triple = (2, 4, 4)
 MvitVersion = Literal[1, 2]
 
 
 class Mvit(nnx.Module):
-    """Normalised clips of one size in, class scores out: positions are learnt for that size."""
+    """Network from normalised clips of one size, for which positions are learnt, to class scores."""
 
     def __init__(
         self,
         *,
         version: MvitVersion,
         clip: Triple = (16, 224, 224),
-        heads: Sequence[int] = (1, 2, 2, *(4,) * 11, 8, 8),  # of each block; more of them: fewer queries
+        heads: Sequence[int] = (1, 2, 2, *(4,) * 11, 8, 8),  # of each block; an increase halves the query grid
         num_classes: int,
         dtype: Any = jnp.float32,  # of the arithmetic; parameters, statistics, softmax and head are at least float32
         rngs: nnx.Rngs,
     ):
         t, h, w = clip
         if t % 2 or h % 32 or h != w:
-            raise ValueError(f"MViT reads an even number of frames, square, of a multiple of 32 pixels; got {clip}")
+            raise ValueError(f"MViT reads an even number of square frames, a multiple of 32 pixels wide; got {clip}")
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
         self.clip = clip
@@ -76,9 +77,7 @@ class Mvit(nnx.Module):
 
     def __call__(self, video: Float[Array, "b t h w 3"], tap: Tap = identity_tap) -> Float[Array, "b k"]:
         if video.shape[1:4] != self.clip:
-            raise ValueError(
-                f"this MViT reads clips of {self.clip}, got {video.shape[1:4]}: choose frames and size to fit"
-            )
+            raise ValueError(f"this MViT reads clips of {self.clip}, got {video.shape[1:4]}; change frames and size")
         x = tap("conv_proj", self.conv_proj(video))
         token, x = self.pos_encoding(x)
         x = tap("tokens", x)
@@ -90,7 +89,7 @@ class Mvit(nnx.Module):
 
 
 class PositionEncoding(nnx.Module):
-    """A class token, and in version 1 a learnt vector for each frame, each place and the token."""
+    """Class token, and in version 1 learnt vectors for each time step, each position and the class token."""
 
     def __init__(self, c: int, grid: Triple, absolute: bool, *, dtype, param_dtype, rngs):
         def random_parameter(*shape: int) -> nnx.Param:
@@ -113,9 +112,9 @@ class PositionEncoding(nnx.Module):
 
 
 class MvitBlock(nnx.Module):
-    """Pooled attention, then an MLP, each added to what came in; where the width changes, that is projected first.
+    """Pooled attention and MLP, each with a residual connection, which is projected where the width changes.
 
-    Version 1 changes the width with the MLP, version 2 with the attention.
+    Version 1 changes the width in the MLP, version 2 in the attention.
     """
 
     def __init__(
@@ -148,8 +147,8 @@ class MvitBlock(nnx.Module):
 class PooledAttention(nnx.Module):
     """Multi-head attention of pooled queries to pooled keys and values.
 
-    Version 2 adds to each score what the query says about its distance to the key along each axis, and to the result
-    the query itself; the class token takes part in neither.
+    Version 2 adds a relative position score per axis, computed from the query, to each attention score, and adds the
+    query to the result; neither applies to the class token.
     """
 
     def __init__(
@@ -175,7 +174,7 @@ class PooledAttention(nnx.Module):
         tokens = jnp.split(self.qkv(token), 3, -1)
         grids = jnp.split(self.qkv(x), 3, -1)
         pools = (self.pool_q, self.pool_k, self.pool_v)
-        # Each of q, k, v: a class token (m c) and a grid (m t h w c), m = b heads
+        # q, k, v are each a class token (m c) and a grid (m t h w c), m = b heads
         (q0, q), (k0, k), (v0, v) = (
             pool_tokens(pool, self.split_heads(class_token), self.split_heads(grid))
             for pool, class_token, grid in zip(pools, tokens, grids)
@@ -200,16 +199,16 @@ class PooledAttention(nnx.Module):
         return self.project(y0), self.project(y)
 
     def split_heads(self, x: Array) -> Array:
-        """The heads of a token or grid as if they were clips."""
+        """Move the heads of a token or grid to the batch axis."""
         x = jnp.moveaxis(x.reshape(*x.shape[:-1], self.heads, HEAD_CHANNELS), -2, 1)
         return x.reshape(-1, *x.shape[2:])
 
     def relative_position_scores(self, q: Float[Array, "m t h w c"], keys: tuple[int, ...]) -> Float[Array, "m n k"]:
-        """What each query says about its distance to each key: the sum of three products, one along each axis."""
+        """Return the relative position score of each query and key: the sum of one product per axis."""
         along = []
         for axis, table in enumerate((self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)):
             index = relative_offsets(q.shape[axis + 1], keys[axis])
-            rows = table[...].astype(q.dtype)[index]  # of each query and key
+            rows = table[...].astype(q.dtype)[index]  # per query and key
             wide = at_least_float32(self.dtype)
             along.append(jnp.einsum(f"mthwc,{'thw'[axis]}kc->mthwk", q, rows, preferred_element_type=wide))
         t, h, w = along
@@ -218,7 +217,7 @@ class PooledAttention(nnx.Module):
 
 
 class HeadPool(nnx.Module):
-    """One kernel of 3 x 3 x 3 per channel over the grid, then a norm over a head's channels of grid and class token."""
+    """Depthwise 3 x 3 x 3 convolution of the grid, then layer norm of the grid and the class token per head."""
 
     def __init__(self, strides: Triple, **make):
         self.pool = same_padded_conv(HEAD_CHANNELS, HEAD_CHANNELS, THREES, strides, groups=HEAD_CHANNELS, **make)
@@ -238,6 +237,6 @@ def concat_tokens(token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> F
 
 
 def relative_offsets(queries: int, keys: int) -> np.ndarray:
-    """The row of the table of distances for each query and key of one axis, where the finer of the two counts."""
+    """Return the row of the distance table for each query and key of one axis, in units of the finer grid."""
     q, k = np.arange(queries)[:, None], np.arange(keys)[None]
     return (q * max(keys // queries, 1) - (k + 1 - keys) * max(queries // keys, 1)).astype(np.int32)

@@ -1,5 +1,4 @@
-"""`Network`: a model and what is needed to explain it. Every function of the package takes one, whoever made the
-model."""
+"""`Network`: a model with the metadata needed to explain it; accepted by all explanation functions of the package."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +7,22 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model
 
-DEFAULT_HEAD = "label"  # the name of the head of a network with one head
+DEFAULT_HEAD = "label"  # of a network with one head
 
 Heads = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model with named stages, the clips it reads and the classes it tells apart.
+    """Model with named stages (layers), its clip format and its classes.
 
-    `heads` has the class names of each head; the logits are those of all heads, in this order. Where names are not
-    known, a class is called by its number. `name` is what tables and pages call the network. `preset` names its
-    architecture in `models.zoo`, if it is one of those: only what stores or rebuilds the network needs it.
+    `heads` maps each head to its class names (indices as text if unknown); the logits are those of all heads, in this
+    order. `name` is used in tables and pages. `preset` names the architecture in `models.zoo`, if it is one of those;
+    only storing and rebuilding the network needs it.
 
-        Network(my_module, ClipSpec(frames=16, size=112), {"label": ("run", "jump")}, name="mine")
+    ```python
+    network = Network(my_module, ClipSpec(frames=16, size=112), {"label": ("run", "jump")}, name="mine")
+    ```
     """
 
     model: Model
@@ -32,18 +33,18 @@ class Network:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The name of each logit as a target is written: CLASS, or HEAD:CLASS if there are several heads."""
+        """Name of each logit in the format of targets: CLASS, or HEAD:CLASS if there are several heads."""
         if len(self.heads) == 1:
             return tuple(*self.heads.values())
         return tuple(f"{head}:{name}" for head, names in self.heads.items() for name in names)
 
     @property
     def head_slices(self) -> dict[str, slice]:
-        """The range of logits of each head."""
+        """Range of logits of each head."""
         return head_slices(self.heads)
 
     def class_index(self, text: str) -> int:
-        """The logit that `text` names: CLASS, HEAD:CLASS, or a number where there is one head."""
+        """Return the index of the logit that `text` names: CLASS, HEAD:CLASS, or an index if there is one head."""
         if text in self.labels:
             return self.labels.index(text)
         if len(self.heads) == 1:
@@ -57,7 +58,7 @@ class Network:
 
 
 def head_slices(heads: Heads) -> dict[str, slice]:
-    """The range of logits of each head."""
+    """Return the range of logits of each head."""
     ends = [0]
     for names in heads.values():
         ends.append(ends[-1] + len(names))

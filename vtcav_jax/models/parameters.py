@@ -1,4 +1,4 @@
-"""Parameters by their dotted names: strict loading, one file to share, checkpoints that restore onto any devices."""
+"""Strict loading and saving of parameters by dotted names, as safetensors or as Orbax checkpoints for any devices."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,41 +16,41 @@ ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
 
 def named_parameters(model: Any) -> dict[str, Any]:
-    """{"layers.0.blocks.1.mlp.fc1.kernel": array}; shapes and dtypes only if the model is abstract."""
+    """Return {"layers.0.blocks.1.mlp.fc1.kernel": array}; shapes and dtypes only if the model is abstract."""
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """How many numbers training chose: the statistics of batch norms, which are stored as well, do not count."""
+    """Return the number of trained values, which excludes the statistics of batch norms."""
     return sum(leaf.get_value().size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)))
 
 
 def parameter_mismatches(expected: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[str]:
-    """Everything that keeps `arrays` from being the parameters `wanted`: missing, unexpected, shape, type."""
+    """Return one message per difference between `arrays` and `expected`: missing, unexpected, shape, dtype."""
     mismatches = [f"missing {name}" for name in sorted(expected.keys() - arrays.keys())]
     mismatches += [f"unexpected {name}" for name in sorted(arrays.keys() - expected.keys())]
     for name in sorted(expected.keys() & arrays.keys()):
         expected_array, actual_array = expected[name], arrays[name]
         if expected_array.shape != actual_array.shape or expected_array.dtype != actual_array.dtype:
             mismatches.append(
-                f"{name} is {actual_array.dtype}{list(actual_array.shape)}, the model wants"
+                f"{name} is {actual_array.dtype}{list(actual_array.shape)}, the model expects"
                 f" {expected_array.dtype}{list(expected_array.shape)}"
             )
     return mismatches
 
 
 def load(make_model: Callable[[], nnx.Module], arrays: Mapping[str, Any]) -> nnx.Module:
-    """The model of `make_model` with exactly `arrays` as its parameters; random ones are never allocated."""
+    """Return the model of `make_model` with exactly `arrays` as its parameters; allocates no random ones."""
     graphdef, state = nnx.split(nnx.eval_shape(make_model))
     paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
     if mismatches := parameter_mismatches(named_parameters(nnx.merge(graphdef, state)), arrays):
-        raise ValueError(f"{len(mismatches)} parameters do not fit the model:\n  " + "\n  ".join(mismatches))
+        raise ValueError(f"{len(mismatches)} parameters do not match the model:\n  " + "\n  ".join(mismatches))
     leaves = ((paths[name], jnp.asarray(arrays[name])) for name in paths)
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
 
 def save(path: str | Path, model: nnx.Module) -> None:
-    """Writes the parameters to a new file (`.safetensors`) or a new orbax directory (any other name)."""
+    """Write the parameters to a new file (`.safetensors`) or a new Orbax directory (any other name)."""
     path = Path(path).absolute()
     check_writable(path)
     if path.suffix == ".safetensors":
@@ -70,25 +70,25 @@ def write_safetensors(path: Path, model: nnx.Module) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Whether `save` can write there: nothing may be there yet."""
+    """Raise ValueError if `save` cannot write to `path`, because it exists or Orbax does not support its name."""
     if path.exists():
         raise ValueError(f"{path} exists already; remove it or choose another name")
     if path.suffix != ".safetensors" and set("[]") & set(str(path.absolute())):
         raise ValueError(
-            f"{path}: orbax loses files in a path with [ or ]; choose another name, or one .safetensors file"
+            f"{path}: Orbax loses files in a path with [ or ]; choose another name, or a .safetensors file"
         )
 
 
 def restore(
     path: str | Path, make_model: Callable[[], nnx.Module], sharding_fn: ShardingFn | None = None
 ) -> nnx.Module:
-    """The model of `make_model` with the parameters that `save` wrote, straight onto devices.
+    """Return the model of `make_model` with the parameters that `save` wrote, read directly onto devices.
 
-    `place(name, struct)` chooses each parameter's sharding; without it all go to the first device.
+    `sharding_fn(name, struct)` returns each parameter's sharding; without it, all are placed on the first device.
     """
     path = Path(path).absolute()
     if not path.exists():
-        raise ValueError(f"there are no weights at {path}; expected a .safetensors file or an orbax directory")
+        raise ValueError(f"there are no weights at {path}; expected a .safetensors file or an Orbax directory")
     one_device = SingleDeviceSharding(jax.devices()[0])
     expected = named_parameters(nnx.eval_shape(make_model))
     shardings = {name: sharding_fn(name, a) if sharding_fn else one_device for name, a in expected.items()}
@@ -98,18 +98,18 @@ def restore(
         )
         if mismatches := parameter_mismatches(expected, stored_arrays):
             raise WeightsMismatchError(
-                f"{len(mismatches)} parameters of {path} do not fit the model:\n  " + "\n  ".join(mismatches)
+                f"{len(mismatches)} parameters of {path} do not match the model:\n  " + "\n  ".join(mismatches)
             )
         arrays = read()
     except WeightsMismatchError:
         raise
-    except Exception as error:  # orbax and safetensors raise whatever their parts raise, bare Exception included
-        raise ValueError(f"{path} is damaged, or is not what `save` wrote: {type(error).__name__}: {error}") from error
+    except Exception as error:  # Orbax and safetensors raise many types, including bare Exception
+        raise ValueError(f"{path} is damaged or not written by `save`: {type(error).__name__}: {error}") from error
     return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
 
 
 class WeightsMismatchError(ValueError):
-    """The weights are sound and belong to another network."""
+    """Error of intact weights that belong to another network."""
 
 
 def _safetensors(path: Path) -> tuple[Mapping[str, Any], Callable[[], Mapping[str, Any]]]:
@@ -122,7 +122,7 @@ def _safetensors(path: Path) -> tuple[Mapping[str, Any], Callable[[], Mapping[st
 def _orbax(
     path: Path, shardings: Mapping[str, Sharding], default_sharding: Sharding
 ) -> tuple[Mapping[str, Any], Callable[[], Mapping[str, Any]]]:
-    """What is stored, and how to read it: asked for what we want, orbax would cast, or complain poorly."""
+    """Return the stored shapes and a function that reads them; given the expected ones, Orbax would cast silently."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:

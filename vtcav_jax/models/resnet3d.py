@@ -1,12 +1,13 @@
-"""3D ResNet-18 to -152 and 3D ResNeXt-101: residual networks whose kernels all span time.
+"""3D ResNet-18 to -152 and 3D ResNeXt-101: residual networks with 3D kernels.
 
 Kensho Hara, Hirokatsu Kataoka, Yutaka Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?",
 2018, arXiv 1711.09577. Attributes are named as in 3D-ResNets-PyTorch. Each convolution is followed by its batch norm; a
-block's shortcut is the identity or, where the size changes, a convolution of 1 x 1 x 1 ("B") or every second value with
-channels of 0 added ("A", without parameters).
+block's shortcut is the identity or, where the size changes, a 1 x 1 x 1 convolution ("B") or subsampling with zero
+channels appended ("A", without parameters).
 
-Stages: `layer1.0.conv2` is that convolution's value after normalisation and (but for a block's last) ReLU,
-`layer1.0.downsample` a shortcut that is not the identity, `layer1.0.sum` what a block adds up, `layer1.0` its ReLU.
+Stages (layers): `layer1.0.conv2` is the output of that convolution after normalisation and, except for a block's last,
+ReLU; `layer1.0.downsample` is a shortcut other than the identity, `layer1.0.sum` the block's sum and `layer1.0` its
+ReLU.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ ShortcutType = Literal["A", "B"]
 
 
 class ResNet3d(ResidualNetwork):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class ResNet3d(ResidualNetwork):
 
 
 class ResNet3dBlock(nnx.Module):
-    """Two convolutions of 3 x 3 x 3, or a bottleneck: one of 1, one of 3 (grouped in a ResNeXt), one of 1."""
+    """Two convolutions of size 3, or a bottleneck: sizes 1, 3 (grouped in a ResNeXt) and 1."""
 
     def __init__(
         self, inputs: int, width: int, expansion: int, groups: int, stride: Triple, shortcut: ShortcutType, **make

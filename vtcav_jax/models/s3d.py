@@ -1,11 +1,11 @@
-"""S3D: Inception-v1 over time with every kernel apart, first over space and then over time.
+"""S3D: Inception-v1 over time with separable kernels, first over space and then over time.
 
 Saining Xie, Chen Sun, Jonathan Huang, Zhuowen Tu, Kevin Murphy, "Rethinking Spatiotemporal Feature Learning:
-Speed-Accuracy Trade-offs in Video Classification", 2018, arXiv 1712.04851, as torchvision builds it: no gates, 0.001
-for epsilon, attributes numbered as there (lists keep layers without parameters for that).
+Speed-Accuracy Trade-offs in Video Classification", 2018, arXiv 1712.04851, as in torchvision: no gating, an epsilon of
+0.001, and the same attribute numbers (lists include layers without parameters for that).
 
-A stage is the value of the convolution it is named after, with its normalisation and ReLU; `features.5` is the four
-branches together.
+A stage (layer) is the output of the convolution it is named after, with its normalisation and ReLU; `features.5` is the
+concatenation of the four branches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from vtcav_jax.tap import Tap, identity_tap
 
 
 class S3d(nnx.Module):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class S3d(nnx.Module):
         x = video
         for i, part in enumerate(self.features):
             x = run_part(part, x, tap, f"features.{i}")
-        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # the mean of the logits is the logit of the mean
+        x = tap("pool", mean_pool(x, (2, 7, 7)).mean((1, 2, 3)))  # equals averaging logits: the head is linear
         return self.head(x.astype(self.head.kernel.dtype))
 
 
 class SeparableInceptionBlock(nnx.Module):
-    """Four branches side by side: one unit, twice two of which the second is apart, and a pool with one."""
+    """Four parallel branches: one unit; twice a unit and a separable one; and a pool with one unit."""
 
     def __init__(self, inputs: int, widths: Sequence[int], **make):
         b0, b1a, b1b, b2a, b2b, b3b = widths
@@ -85,14 +85,14 @@ class SeparableInceptionBlock(nnx.Module):
 
 
 def conv_unit(inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, **make) -> Sequence[Any]:
-    """Convolution, batch norm, ReLU."""
+    """Return a unit of convolution and batch norm; `run_part` adds the ReLU."""
     return nnx.List(
         [same_padded_conv(inputs, outputs, kernel, strides, **make), BatchNorm(outputs, epsilon=1e-3, **make)]
     )
 
 
 def separable_conv(inputs: int, outputs: int, size: int, stride: int, **make) -> Sequence[Any]:
-    """A unit over space, then one over time."""
+    """Return a unit over space followed by one over time."""
     space = conv_unit(inputs, outputs, (1, size, size), (1, stride, stride), **make)
     return nnx.List([space, conv_unit(outputs, outputs, (size, 1, 1), (stride, 1, 1), **make)])
 
@@ -102,7 +102,7 @@ def is_unit(part: Any) -> bool:
 
 
 def part_stages(part: Any, name: str) -> list[str]:
-    """The stages of a unit or pool, of a list of them, or of a mixed block."""
+    """Return the stages of a unit or pool, of a list of them, or of a mixed block."""
     if isinstance(part, SeparableInceptionBlock):
         return [stage for key, branch in part.branches() for stage in part_stages(branch, f"{name}.{key}")] + [name]
     if isinstance(part, MaxPool) or is_unit(part):
@@ -111,7 +111,7 @@ def part_stages(part: Any, name: str) -> list[str]:
 
 
 def run_part(part: Any, x: Array, tap: Tap, name: str) -> Array:
-    """The value of a unit or pool, of a list of them, or of a mixed block, with all in it named."""
+    """Run a unit or pool, a list of them, or a mixed block, with a tap at each stage."""
     if isinstance(part, SeparableInceptionBlock):
         return tap(name, jnp.concatenate([run_part(b, x, tap, f"{name}.{key}") for key, b in part.branches()], -1))
     if isinstance(part, MaxPool):

@@ -1,7 +1,7 @@
-"""A small 3D convolutional network for the synthetic worlds: as unlike a transformer as a video network can be.
+"""Small 3D convolutional network for the synthetic worlds.
 
-Three convolutions with ReLU, a mean over space and time, one linear map. No normalisation: every value of a layer then
-depends on its own receptive field alone, so that a map of a layer is a map of places.
+Three convolutions with ReLU, a mean over space and time, and one linear layer. Without normalisation, every value of a
+layer depends on its receptive field only, so that a map of a layer can be read as a map of positions.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from vtcav_jax.tap import Tap, identity_tap
 
 
 class SmallCnn(nnx.Module):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class SmallCnn(nnx.Module):
         strides: Sequence[tuple[int, int, int]],
         num_classes: int,
         dtype: Any = jnp.float32,  # of the arithmetic; parameters and head are at least float32
-        remat: bool = False,  # accepted as every network's; with three layers there is nothing to gain
+        remat: bool = False,  # accepted for uniformity; without effect
         rngs: nnx.Rngs,
     ):
         wide = at_least_float32(dtype)

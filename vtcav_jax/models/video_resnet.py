@@ -1,11 +1,11 @@
-"""R3D-18, MC3-18 and R(2+1)D-18: residual networks with 18 layers that treat time in three ways.
+"""R3D-18, MC3-18 and R(2+1)D-18: residual networks with 18 layers and three types of temporal kernels.
 
 Du Tran, Heng Wang, Lorenzo Torresani, Jamie Ray, Yann LeCun, Manohar Paluri, "A Closer Look at Spatiotemporal
-Convolutions for Action Recognition", 2018, arXiv 1711.11248, as torchvision builds them: a stem without pooling, and
-attributes named as there. A list keeps its ReLUs, so that the numbers in names are torchvision's.
+Convolutions for Action Recognition", 2018, arXiv 1711.11248, as in torchvision: a stem without pooling, and the same
+attribute names. Lists include ReLUs, so that numbers in names are torchvision's.
 
-A stage is the value of the part it is named after, with its normalisation and activation; `sum` is what a block adds
-up, before its ReLU.
+A stage (layer) is the output of the part it is named after, with its normalisation and activation; `sum` is a block's
+sum before its ReLU.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from vtcav_jax.models.layers.residual_network import ResidualNetwork
 from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Tap, identity_tap
 
-# A kernel of 3 x 3 x 3, of 1 x 3 x 3, or one of 1 x 3 x 3 and then one of 3 x 1 x 1
+# 3 x 3 x 3; 1 x 3 x 3; 1 x 3 x 3 followed by 3 x 1 x 1
 TemporalKernel = Literal["whole", "none", "apart"]
 Layers = Sequence[Callable[[Array], Array]]
 
 
 class VideoResNet(ResidualNetwork):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class VideoResNet(ResidualNetwork):
 
 
 class VideoResNetBlock(nnx.Module):
-    """Two convolutions beside a shortcut, which is a convolution where the size changes."""
+    """Two convolutions with a shortcut, which is a convolution where the size changes."""
 
     def __init__(self, inputs: int, outputs: int, time: TemporalKernel, stride: int, **make):
-        middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)  # as many parameters as of 3 x 3 x 3
+        middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)  # as many parameters as 3 x 3 x 3
         self.apart = time == "apart"
         self.conv1 = nnx.List(
             [spatiotemporal_conv(time, inputs, outputs, middle, stride, **make), BatchNorm(outputs, **make)]

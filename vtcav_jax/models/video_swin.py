@@ -1,11 +1,11 @@
-"""Video Swin Transformer: attention inside shifted windows of space and time, on grids that halve three times.
+"""Video Swin Transformer: attention within shifted windows of space and time, on grids that are halved three times.
 
 Ze Liu, Jia Ning, Yue Cao, Yixuan Wei, Zheng Zhang, Stephen Lin, Han Hu, "Video Swin Transformer", 2021,
-arXiv 2106.13230. Attributes are named as in the reference implementation, so that a weight, a stage and a column of a
-results table share one name. Dropout and stochastic depth are left out: a network that is explained runs without them.
+arXiv 2106.13230. Attributes are named as in the reference implementation, so that weights and stages (layers) share
+names. Dropout and stochastic depth are omitted, since explanations run without them.
 
-On a CPU, attention and the MLP go through the clip in pieces that stay in cache (`in_chunks`); an accelerator gets the
-whole clip at once. The numbers are the same to rounding.
+On a CPU, attention and the MLP process the clip in chunks that fit the cache (`in_chunks`); an accelerator processes
+the whole clip at once. The results are equal up to rounding.
 """
 
 import math
@@ -23,13 +23,13 @@ from vtcav_jax.tap import Tap, identity_tap
 
 Triple = tuple[int, int, int]  # of time, height, width
 
-# Per core of a CPU: rows of a linear map, and bytes of attention scores, that are worked on at once.
+# Per CPU core: rows of a linear layer, and bytes of attention scores, in one chunk.
 TOKENS_PER_CHUNK = 1024
 SCORE_BYTES_PER_CHUNK = 5 << 19
 
 
 class VideoSwin(nnx.Module):
-    """Normalised video in, class scores out; clips and frames may have any size."""
+    """Network from normalised video of any length and size to class scores."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class VideoSwin(nnx.Module):
         num_classes: int,
         patch: Triple = (2, 4, 4),
         mlp_ratio: float = 4.0,
-        remat: bool = False,  # for the backward pass keep only each block's input; no gain on a CPU, its XLA undoes it
+        remat: bool = False,  # store only each block's input for the backward pass; XLA undoes it on a CPU
         dtype: Any = jnp.float32,  # of the arithmetic; parameters, statistics, softmax and head are at least float32
         rngs: nnx.Rngs,
     ):
@@ -59,7 +59,7 @@ class VideoSwin(nnx.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Every stage, in forward order. `layers.i` is the grid before merging, `layers.i.downsample` after it."""
+        """Stages in forward order; `layers.i` is the grid before merging, `layers.i.downsample` after it."""
         names = ["patch_embed"]
         for i, layer in enumerate(self.layers):
             names += [f"layers.{i}.blocks.{j}" for j in range(len(layer.blocks))] + [f"layers.{i}"]
@@ -87,10 +87,10 @@ def _call(block, x):
 
 
 class PatchEmbed(nnx.Module):
-    """Patches that do not overlap, one linear map for all; the last ones are filled with zeros.
+    """Linear layer of non-overlapping patches, with zero padding of the last ones.
 
-    Computed as the linear map that it is: XLA's convolution over three axes takes four times as long on a CPU, and its
-    gradient by the video a thousand times.
+    Computed as a matrix product: on a CPU, XLA's 3D convolution takes four times as long, and its gradient with respect
+    to the video a thousand times.
     """
 
     def __init__(self, patch: Triple, features: int, **make):
@@ -110,7 +110,7 @@ class PatchEmbed(nnx.Module):
 
 
 class SwinLayer(nnx.Module):
-    """The blocks of one grid, and the way to the next grid: `downsample`, None in the last layer."""
+    """Blocks of one grid size, and the reduction to the next size: `downsample`, None in the last layer."""
 
     def __init__(self, c: int, depth: int, heads: int, window: Triple, mlp_ratio: float, merging: bool, **make):
         half: Triple = (window[0] // 2, window[1] // 2, window[2] // 2)
@@ -120,7 +120,7 @@ class SwinLayer(nnx.Module):
 
 
 class SwinBlock(nnx.Module):
-    """Attention within windows, then an MLP on each token, each added to what came in."""
+    """Window attention and an MLP per token, each with a residual connection."""
 
     def __init__(self, c: int, heads: int, window: Triple, shift: Triple, mlp_ratio: float, **make):
         self.window, self.shift = window, shift
@@ -131,7 +131,7 @@ class SwinBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         b, t, h, w, c = x.shape
-        # An axis no longer than the window is one window, and is then not shifted.
+        # An axis that is not longer than the window is one window and is not shifted.
         sizes = [(min(n, size), s if n > size else 0) for n, size, s in zip((t, h, w), self.window, self.shift)]
         window, shift = zip(*sizes)
 
@@ -146,7 +146,7 @@ class SwinBlock(nnx.Module):
 
 
 class WindowAttention(nnx.Module):
-    """Multi-head attention among the tokens of each window, with a bias learnt per head and relative position."""
+    """Multi-head attention within each window, with a learnt bias per head and relative position."""
 
     def __init__(self, c: int, heads: int, window: Triple, *, dtype, param_dtype, rngs):
         self.heads, self.window, self.dtype = heads, window, dtype
@@ -157,7 +157,7 @@ class WindowAttention(nnx.Module):
         self.relative_position_bias_table = nnx.Param(table)
 
     def __call__(self, x: Float[Array, "m n c"], regions: Float[Array, "m n"] | None) -> Float[Array, "m n c"]:
-        """Attention in `m` windows of `n` tokens; where `regions` differ, tokens do not see each other."""
+        """Attend within `m` windows of `n` tokens; tokens of different `regions` do not attend to each other."""
         if regions is None:
             return in_chunks(lambda x: self.attend(x, None), x, x.shape[1])
         return in_chunks(lambda xr: self.attend(*xr), (x, regions), x.shape[1])
@@ -165,7 +165,7 @@ class WindowAttention(nnx.Module):
     def attend(self, x: Float[Array, "m n c"], regions: Float[Array, "m n"] | None) -> Float[Array, "m n c"]:
         m, n, c = x.shape
         d = c // self.heads
-        # One unit of work is `mu` windows by `hu` heads; a head's scores of one window are n x n.
+        # One unit is `mu` windows by `hu` heads; the scores of one head in one window are n x n.
         max_pairs = SCORE_BYTES_PER_CHUNK * cores() // (4 * n * n) if on_cpu() else m * self.heads
         mu = largest_divisor(m, max_pairs)
         hu = largest_divisor(self.heads, max_pairs // mu)
@@ -183,7 +183,7 @@ class WindowAttention(nnx.Module):
             if regions is not None:
                 r = regions.reshape(units, mu, 1, n)[i // groups]
                 scores = scores - jnp.minimum(100 * jnp.abs(r[..., :, None] - r[..., None, :]), 100)
-            # The division after the product with v: fewer of them, and the backward pass needs no row sums.
+            # Divide after the product with v: fewer divisions, and the backward pass needs no row sums.
             e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
             y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=wide)
             return (y / e.sum(-1, keepdims=True)).astype(v.dtype)
@@ -197,7 +197,7 @@ class WindowAttention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear maps with the exact (erf) GELU between them."""
+    """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, c: int, hidden: int, outputs: int, **make):
         self.fc1 = nnx.Linear(c, hidden, **make)
@@ -209,7 +209,7 @@ class Mlp(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """Four neighbours in space become one token with twice the features; time is kept."""
+    """Merging of 2 x 2 neighbours in space into one token with twice the features."""
 
     def __init__(self, c: int, **make):
         self.norm = layer_norm(4 * c, **make)
@@ -231,7 +231,7 @@ def at_least_float32(dtype: Any) -> Any:
 
 
 def pad_to_multiple(x: Float[Array, "b t h w c"], sizes: Sequence[int]) -> Float[Array, "b t2 h2 w2 c"]:
-    """Zeros at the far end of each axis, up to a multiple of its size."""
+    """Pad the end of each axis with zeros to a multiple of its size."""
     ends = [-n % size for n, size in zip(x.shape[1:4], sizes)]
     return jnp.pad(x, [(0, 0), *((0, end) for end in ends), (0, 0)]) if any(ends) else x
 
@@ -252,10 +252,10 @@ def from_windows(
 
 
 def relative_position_bias(table: Float[Array, "heads offsets"], window: Triple, n: int) -> Float[Array, "heads n n"]:
-    """The bias between the first `n` tokens of a full window.
+    """Return the bias between the first `n` tokens of a full window.
 
-    A window that shrank keeps the full window's numbering, as in the reference: right in time, approximate when height
-    or width shrink. Slices and stacks of the table, along one axis at a time, cost a tenth of a gather.
+    A smaller window uses the numbering of the full window, as in the reference: exact in time, approximate if height or
+    width shrink. Slicing and stacking the table along one axis at a time costs a tenth of a gather.
     """
     t, h, w = window
     steps = -(-n // (h * w))  # in time, enough for n tokens
@@ -267,7 +267,7 @@ def relative_position_bias(table: Float[Array, "heads offsets"], window: Triple,
 
 
 def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Float[Array, "m n"]:
-    """Which piece of the grid each token of each shifted window comes from; rolled-in pieces have their own number."""
+    """Return the region of the grid that each token of each shifted window comes from, as an index."""
     region = np.zeros(tuple(grid), np.float32)
     for axis, (size, s) in enumerate(zip(window, shift)):
         part = np.zeros(grid[axis], np.float32)
@@ -278,10 +278,10 @@ def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[
 
 
 def in_chunks(f: Callable[[Any], Array], xs: Any, tokens: int) -> Array:
-    """`f(xs)` for an `f` that treats each row of the leading axis alone; on a CPU a few rows (of `tokens`) at a time.
+    """Return `f(xs)` for an `f` that treats rows independently; on a CPU, in chunks of rows of `tokens` each.
 
-    What does not fit the cache costs more to write and read again than to compute. For the backward pass only the
-    results of linear maps are kept.
+    Values that do not fit the cache cost more to write and read than to compute. Only the results of linear layers are
+    stored for the backward pass.
     """
     f = jax.checkpoint(f, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
     rows = len(jax.tree.leaves(xs)[0])

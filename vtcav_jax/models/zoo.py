@@ -1,4 +1,4 @@
-"""Every architecture by name, with the clip that it takes and what its classes are called."""
+"""Registry of architectures by name, with their clip formats and class names."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,13 +36,13 @@ VIDEO_RESNET_CITATION = "Tran et al., A Closer Look at Spatiotemporal Convolutio
 
 @dataclass(frozen=True)
 class Preset:
-    """A network by name: how to make it, what clip it takes, what its classes are called."""
+    """Architecture with its constructor, clip format and class names."""
 
     maker: partial[nnx.Module]
     num_classes: int
     clip_spec: ClipSpec
     citation: str
-    labels_file: str | None = None  # in `models/labels`; None: not known to the package
+    labels_file: str | None = None  # in `models/labels`; None if class names are unknown
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -75,7 +75,7 @@ _HALF = (0.5, 0.5, 0.5)
 _UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)  # values stay in 0..255
 _WORLDS = ClipSpec(frames=8, size=32, mean=_HALF, std=_HALF)
 _WORLDS_LARGE = ClipSpec(frames=16, size=64, mean=_HALF, std=_HALF)
-# 3D-ResNets-PyTorch changed what its clips look like: with 400 classes (2017) 0..255 less ActivityNet's mean colour
+# 3D-ResNets-PyTorch changed its preprocessing: with 400 classes (2017), 0..255 minus ActivityNet's mean colour
 _HARA = ClipSpec(frames=16, resize=112, size=112, mean=(114.7748 / 255, 107.7354 / 255, 99.475 / 255), std=_UNDIVIDED)
 _HARA_2020 = replace(_HARA, mean=(0.4345, 0.4051, 0.3775), std=(0.2768, 0.2713, 0.2737))
 _VIDEO_RESNET = ClipSpec(
@@ -85,7 +85,7 @@ _S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
 _I3D = ClipSpec(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipSpec(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipSpec(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
-# The mean colour of Sports-1M taken from 0..255, no division
+# 0..255 minus the mean colour of Sports-1M
 _C3D = ClipSpec(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=_UNDIVIDED)
 
 
@@ -93,18 +93,18 @@ _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 
 
 def resnet_preset(layers: int, **options: Any) -> Preset:
-    """Of 3D-ResNets-PyTorch: bottlenecks from 50 layers on."""
+    """Return a preset of 3D-ResNets-PyTorch; networks of 50 and more layers use bottlenecks."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
     return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400.txt")
 
 
 def resnet_k700_preset(layers: int) -> Preset:
-    """The same as published in 2020, for Kinetics-700; its classes are in no order that a list of names would tell."""
+    """Return the version published in 2020 for Kinetics-700, whose class order is not known to the package."""
     return replace(resnet_preset(layers), num_classes=700, clip_spec=_HARA_2020, labels_file=None)
 
 
 def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:
-    """Of torchvision."""
+    """Return a preset of torchvision with these temporal kernels, one per layer."""
     return Preset(
         partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION, "kinetics400.txt"
     )
@@ -142,7 +142,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(preset: str) -> Preset:
-    """The preset of this name, or an error with the nearest names."""
+    """Return the preset of this name, or raise an error with similar names."""
     if preset not in PRESETS:
         raise ValueError(unknown_name_message("preset", [preset], PRESETS))
     return PRESETS[preset]
@@ -151,7 +151,14 @@ def get_preset(preset: str) -> Preset:
 def make(
     preset: str, *, num_classes: int | None = None, seed: int = 0, dtype: Any = jnp.float32, remat: bool = False
 ) -> nnx.Module:
-    """The network with random weights; its arithmetic in `dtype`."""
+    """Make the network of a preset with random weights; `dtype` is that of the arithmetic.
+
+    `remat` recomputes blocks in the backward pass to save memory; only some architectures support it.
+
+    ```python
+    model = make("video_swin_t_k400", num_classes=10)
+    ```
+    """
     entry = get_preset(preset)
     num_classes = entry.num_classes if num_classes is None else num_classes
     if num_classes < 1:
@@ -159,6 +166,6 @@ def make(
     options: dict[str, Any] = {"remat": True} if remat else {}
     if remat and "remat" not in signature(entry.maker.func.__init__).parameters:
         raise ValueError(
-            f"{preset} names values within its blocks, so that its backward pass must keep them; leave remat out"
+            f"{preset} has stages within its blocks, whose values the backward pass must store; omit remat"
         )
     return entry.maker(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(seed), **options)

@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: its last two states, and a table with a row for each step."""
+"""Output of a training run: its last two states, and a table of metrics with one row per step."""
 
 import csv
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Tree = TypeVar("Tree")
 
 
 class MetricsTable:
-    """One row per step in a CSV, without times: an interrupted and an unbroken run write the same file."""
+    """CSV with one row per step and no times, so that interrupted and uninterrupted runs write the same file."""
 
     def __init__(self, path: Path, heads: Iterable[str]):
         self.path = path
@@ -23,7 +23,7 @@ class MetricsTable:
         self.rows: list[list[str]] = []
 
     def rewind(self, step: int) -> None:
-        """Forgets what came after the checkpoint that the run goes on from."""
+        """Delete the rows from `step` on, where the run continues."""
         earlier_rows = []
         if step:
             with self.path.open(newline="", encoding="utf-8") as file:
@@ -40,7 +40,7 @@ class MetricsTable:
 
 
 class Checkpoints:
-    """The last two states of a training, by orbax, each array under its dotted name."""
+    """Last two states of a training run, stored by Orbax with dotted names."""
 
     def __init__(self, folder: Path):
         import orbax.checkpoint as ocp
@@ -62,7 +62,7 @@ class Checkpoints:
         self.manager.save(step, args=self.ocp.args.StandardSave(_by_name(state)))
 
     def restore(self, state: Tree) -> tuple[Tree, int]:
-        """The last state, on the devices that `state` is on, and the step that comes next; else `state` and 0."""
+        """Return the last state, with the sharding of `state`, and the next step; without one, `state` and 0."""
         step = self.latest()
         if step is None:
             return state, 0
@@ -71,10 +71,10 @@ class Checkpoints:
         }
         try:
             arrays = self.manager.restore(step, args=self.ocp.args.StandardRestore(templates))
-        except Exception as error:  # orbax raises whatever its parts raise
+        except Exception as error:  # Orbax raises many types
             raise ValueError(
-                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to go "
-                "on from the one before"
+                f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); remove its folder to"
+                " continue from the previous one"
             ) from error
         leaves = [arrays[name] for name in templates]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), step

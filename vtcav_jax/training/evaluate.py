@@ -1,4 +1,4 @@
-"""What a network answers, and how often it is right."""
+"""Predictions and accuracy of a network."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,10 @@ def predict_clips(
     videos: Iterable[np.ndarray],
     batch_size: int,
 ) -> Iterator[Probabilities]:
-    """Of each video its classes' probabilities, those of every head adding up to 1.
+    """Yield the class probabilities of each video; those of each head sum to 1.
 
-    A video is `(views, t, h, w, 3)`, uint8 or normalised; what the views say is averaged after the softmax, as the
-    reference does. Views of several videos go through the network together; the last batch is filled up, so that there
-    is one shape.
+    A video is `(views, t, h, w, 3)`, uint8 or normalised; probabilities are averaged over views, as in the reference.
+    A batch may contain views of several videos; the last one is padded, so that the model is compiled once.
     """
     run = partial(_logits, network.model, clip_spec=network.clip_spec)
     parts = tuple(network.head_slices.values())
@@ -63,7 +62,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right answers of one head, with the 95 % interval of their share (Wilson's)."""
+    """Accuracy of one head, with its 95 % interval over clips (Wilson)."""
 
     head: str
     n_clips: int
@@ -86,7 +85,7 @@ def measure_accuracy(
     num_workers: int = 2,
     failed: list[ReadResult] | None = None,
 ) -> list[Accuracy]:
-    """How often each head is right on the clips of `source` that can be read; the others are added to `failed`."""
+    """Return the accuracy of each head on the readable clips of `source`; add the others to `failed`."""
     columns = align_classes(network, source.heads)
     counts = {head: [0, 0] for head in columns}
     for read, probability in predict_source(
@@ -107,7 +106,7 @@ def measure_accuracy(
 def predict_source(
     network: models.Network, source: Source, batch_size: int, sampling: SamplingConfig, *, num_workers: int = 2
 ) -> Iterator[tuple[ReadResult, Probabilities | None]]:
-    """Every clip of `source` in order, with its probabilities; None for one that cannot be read."""
+    """Yield each clip of `source` in order, with its probabilities; None if it cannot be read."""
     clip_spec = network.clip_spec
     pending: list[ReadResult] = []
 
@@ -128,12 +127,12 @@ def predict_source(
 
 
 def align_classes(network: models.Network, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
-    """For each head that network and source share, the source's number of each of the network's classes (-1: none)."""
+    """Map the network's classes to the source's class indices, -1 if missing, for each head that both have."""
     shared = [head for head in network.heads if head in heads]
     if not shared:
         raise ValueError(
-            f"the network answers {', '.join(network.heads)}, the clips are labelled for"
-            f" {', '.join(heads) or 'nothing'}"
+            f"the network has the heads {', '.join(network.heads)}, but the clips are labelled for"
+            f" {', '.join(heads) or 'none'}"
         )
     return {
         head: [heads[head].index(name) if name in heads[head] else -1 for name in network.heads[head]]

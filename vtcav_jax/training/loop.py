@@ -1,7 +1,7 @@
-"""Training by optax on any source of labelled clips, with one head per question; a killed run continues as if unbroken.
+"""Training with optax on any source of labelled clips, with one classification head per question.
 
-Everything that is random is a function of the seed and the step: which clips a batch has, how they are augmented. What
-a checkpoint holds is therefore parameters, optimiser and step, and nothing else.
+The clips of a batch and their augmentation are functions of the seed and the step, so that a checkpoint consists of
+parameters, optimiser state and step only, and a killed run continues with the same result.
 """
 
 import math
@@ -30,33 +30,33 @@ from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
 
 Augmentation = Literal["none", "flip", "torus"]
 
-_NO_LABEL = -1  # the label of a clip that has none, or could not be read: it does not count
+_NO_LABEL = -1  # of clips that are unlabelled or unreadable, which are excluded from the loss
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What is done at each step; with the source and the model, all that the result depends on."""
+    """Training settings; together with the source and the model, they determine the result."""
 
-    steps: int = setting(1000, "batches", minimum=1)
+    steps: int = setting(1000, "training steps, one batch each", minimum=1)
     batch_size: int = setting(64, BATCH_HELP, minimum=1)
-    learning_rate: float = setting(1e-3, "highest learning rate, after the warm-up; a cosine to 0 follows", above=0)
-    warmup: int | None = setting(None, "steps of warm-up [default: a tenth of all, at most 100]", minimum=0)
-    weight_decay: float = setting(0.05, "weight decay of AdamW, not on biases and normalisation", minimum=0)
-    clip_norm: float = setting(1.0, "largest norm of a gradient", above=0)
+    learning_rate: float = setting(1e-3, "peak learning rate, after warm-up; cosine decay to 0 follows", above=0)
+    warmup: int | None = setting(None, "steps of warm-up [default: a tenth of the steps, at most 100]", minimum=0)
+    weight_decay: float = setting(0.05, "weight decay of AdamW, except biases and normalisation", minimum=0)
+    clip_norm: float = setting(1.0, "maximum norm of the gradient", above=0)
     label_smoothing: float = setting(
-        0.0, "share of each label that is spread over all classes: it bounds the margins", minimum=0, below=1
+        0.0, "share of each label spread evenly over all classes, which bounds the margins", minimum=0, below=1
     )
     augment: Augmentation = setting(
         "none",
-        "flip mirrors half of the clips (not where left and right are classes); torus shifts worlds:... clips around"
-        " their borders",
+        "flip: mirror half of the clips (unsuitable if left and right are classes); torus: shift worlds:... clips"
+        " cyclically",
     )
     static_fraction: float = setting(
-        0.0, "share of clips that are frozen or shuffled in time; needs --static_heads", minimum=0, maximum=1
+        0.0, "share of clips frozen or shuffled in time; needs --static_heads", minimum=0, maximum=1
     )
     static_from_step: int = setting(0, "first step with frozen and shuffled clips", minimum=0)
-    static_heads: tuple[str, ...] = setting((), "heads whose labels still hold for frozen and shuffled clips")
-    temporal_jitter: bool = setting(False, "another part of the video each time")
+    static_heads: tuple[str, ...] = setting((), "heads whose labels remain valid for frozen and shuffled clips")
+    temporal_jitter: bool = setting(False, "sample clips from a random part of the video in each epoch")
     checkpoint_every: int = setting(200, "steps between checkpoints", minimum=1)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
@@ -65,7 +65,7 @@ class TrainConfig:
         if self.warmup is not None and self.warmup > self.steps:
             problems.append(("warmup", f"expected at most the {self.steps} steps, got {self.warmup}"))
         if self.static_fraction and not self.static_heads:
-            problems.append(("static_heads", "expected the heads whose labels hold for frozen clips, got none"))
+            problems.append(("static_heads", "expected the heads whose labels remain valid for frozen clips, got none"))
         check_settings(self, *problems)
 
     @property
@@ -73,7 +73,7 @@ class TrainConfig:
         return min(100, self.steps // 10) if self.warmup is None else self.warmup
 
     def schedule(self) -> optax.Schedule:
-        # optax wants at least one step of decay after the warm-up
+        # optax requires at least one step of decay after the warm-up
         return optax.warmup_cosine_decay_schedule(
             0.0, self.learning_rate, self.warmup_steps, max(self.steps, self.warmup_steps + 1)
         )
@@ -86,12 +86,12 @@ class TrainConfig:
 
 
 class DivergedError(ValueError):
-    """The loss is not a number any more."""
+    """Error of a loss or metric that is no longer finite."""
 
 
 class TrainResult(NamedTuple):
     model: nnx.Module
-    failures: tuple[ReadResult, ...]  # clips that could not be read since the run was last started
+    failures: tuple[ReadResult, ...]  # unreadable clips since the run was last started
 
 
 def train_network(
@@ -104,10 +104,10 @@ def train_network(
     initial: dict[str, Array] | None = None,
     num_workers: int = 2,
 ) -> TrainResult:
-    """Trains until `recipe.steps`; `folder` holds checkpoints and `metrics.csv`.
+    """Train for `config.steps` steps; `folder` receives checkpoints and `metrics.csv`.
 
-    Called again with the same arguments it goes on from the last checkpoint. `initial` are parameters to begin with.
-    A clip that cannot be read takes part in no loss.
+    Repeating the call with the same arguments continues from the last checkpoint. `initial` are initial parameters.
+    Unreadable clips are excluded from the loss.
     """
     heads = require_heads(source)
     devices = jax.devices()
@@ -131,15 +131,15 @@ def train_network(
         pending: list[tuple[int, Any]] = []
 
         def collect_pending() -> None:
-            """Looks at the steps that were started: only here the host waits for the devices."""
+            """Fetch the metrics of the dispatched steps; only here does the host wait for the devices."""
             for step, values in pending:
                 scalars = {name: float(value) for name, value in jax.device_get(values).items()}
                 if not all(map(math.isfinite, scalars.values())):
                     last_good = checkpoints.latest()
                     raise DivergedError(
                         f"the loss is {scalars['loss']} at step {step}; the last good checkpoint is "
-                        f"{'none' if last_good is None else f'step {last_good} in {checkpoints.folder}'}; lower"
-                        f" the learning rate"
+                        f"{'none' if last_good is None else f'step {last_good} in {checkpoints.folder}'}; lower the"
+                        " learning rate"
                     )
                 table.add(step, scalars | {"learning_rate": float(np.asarray(schedule(step)))})
                 last_values.update(scalars)
@@ -184,7 +184,7 @@ def _step(
     labels: Int[Array, "b heads"],
     step: Int[Array, ""],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One step of gradient descent, and how it went."""
+    """Run one training step; return the new state and the metrics."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     video = augment(video, config.augment, key)
     if config.static_fraction:
@@ -210,7 +210,7 @@ def _step(
 def _head_loss(
     logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross entropy and share of right answers of one head, over the clips that have a label for it."""
+    """Return cross entropy and accuracy of one head over the clips labelled for it."""
     counts = (labels != _NO_LABEL).astype(jnp.float32)
     total = jnp.maximum(counts.sum(), 1.0)
     smoothed_labels = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
@@ -220,7 +220,7 @@ def _head_loss(
 
 
 def augment(video: UInt8[Array, "b t h w 3"], augmentation: Augmentation, key: Array) -> UInt8[Array, "b t h w 3"]:
-    """Every clip changed in a way that leaves all of its labels true."""
+    """Augment every clip in a way that keeps its labels valid."""
     b, _, h, w, _ = video.shape
     if augmentation == "flip":
         is_flipped = jax.random.bernoulli(key, 0.5, (b, 1, 1, 1, 1))
@@ -234,7 +234,7 @@ def augment(video: UInt8[Array, "b t h w 3"], augmentation: Augmentation, key: A
 def ablate_time(
     video: UInt8[Array, "b t h w 3"], share: float | Float[Array, ""], key: Array
 ) -> tuple[UInt8[Array, "b t h w 3"], Bool[Array, " b"]]:
-    """A `share` of the clips frozen at one frame or with their frames shuffled, half and half; and which they are."""
+    """Freeze or shuffle the frames of a `share` of the clips, half each; return the clips and a mask of those."""
     b, t = video.shape[:2]
     choice_key, freeze_key, frame_key, shuffle_key = jax.random.split(key, 4)
     is_static = jax.random.bernoulli(choice_key, share, (b,))
@@ -253,20 +253,18 @@ def require_heads(source: Source) -> dict[str, tuple[str, ...]]:
             "label or label:HEAD, tfds:NAME:SPLIT with a class label, or worlds:small"
         )
     if small := [head for head, names in heads.items() if len(names) < 2]:
-        raise ValueError(
-            f"{source.spec} has one class only for {', '.join(small)}; expected at least two to tell apart"
-        )
+        raise ValueError(f"{source.spec} has only one class for {', '.join(small)}; expected at least two")
     return heads
 
 
 def replace_head(old_parameters: dict[str, Array], make_model: Callable[[], nnx.Module]) -> dict[str, Array]:
-    """The parameters of a trained network, with those of a head (named `head...`) that fits the new classes."""
+    """Return the parameters of a trained network with a new head (parameters `head...`) for other classes."""
     new_parameters = weights.named_parameters(make_model())
     return {name: a if name.split(".")[0] == "head" else old_parameters[name] for name, a in new_parameters.items()}
 
 
 def epoch_order(n: int, seed: int, start: int) -> Iterator[tuple[int, int]]:
-    """(epoch, clip) without end from position `first` on: every clip once, shuffled, and again in another order."""
+    """Yield (epoch, clip) endlessly from position `start` on; each epoch is a new permutation of the clips."""
     epoch, skip = divmod(start, n)
     while True:
         shuffled = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(n)

@@ -1,9 +1,9 @@
 """Synthetic video worlds with a known cause: rendering, interventions, gates, and a hand-wired network.
 
-    clips = make_clips("small", n=4, seed=0)
-    clips.frames, clips.labels, clips.masks       # uint8 (n, t, h, w, 3); class indices; pixels of each object
-    redraw(clips, "direction", seed=1)            # the same clips with another direction
-    remove(clips, "distractor")                   # the same clips without the distractor
+clips = make_clips("small", n=4, seed=0)
+clips.frames, clips.labels, clips.masks       # uint8 (n, t, h, w, 3); class indices; pixels of each object
+redraw(clips, "direction", seed=1)            # the same clips with another direction
+remove(clips, "distractor")                   # the same clips without the distractor
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,11 +1,11 @@
-"""A world whose glyph is seen by motion alone: within it dots move together, around it each frame has new ones.
+"""World of dots whose glyph is defined by motion alone: dots inside it move coherently, dots around it are random.
 
-The glyph stays where it is, as a window onto a sheet of dots that slides behind it. Dots are squares on a lattice, to
-which the glyph and the steps of the sheet keep. Whether a square is lit is drawn independently of all others, on the
-sheet and around it with the same chance, and the sheet never slides by its whole length. In each single frame all
-squares therefore are independent and alike, within the glyph and without, and in two frames so are the two values of
-each: neither a frame nor where frames differ shows the glyph. Only that what is lit is found a step further in the next
-frame does.
+The glyph does not move; it is a window onto a sheet of dots that slides behind it. Dots are squares on a lattice with
+which the glyph and the steps of the sheet are aligned. Each square is lit independently with the same probability, on
+the sheet and around it, and the sheet never slides by its whole length. In a single frame, all squares are therefore
+independent and identically distributed, inside the glyph and outside, and so are the two values of each square in two
+frames: neither a frame nor a difference of frames at the same place reveals the glyph. Only the displacement of lit
+squares between frames does.
 """
 
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from vtcav_jax.worlds.spec import (
     WorldSpec,
 )
 
-DOT_SEEDS = 2**31  # so that two clips hardly ever have the same dots
-DARK_LEVEL, LIT_LEVEL = 0.15, 0.85  # three sigma of noise away from the ends of the range
+DOT_SEEDS = 2**31  # large enough that clips rarely share their dots
+DARK_LEVEL, LIT_LEVEL = 0.15, 0.85  # three standard deviations of the noise from the limits of the range
 
 
 @dataclass(frozen=True)
 class Dots(WorldSpec):
-    """Sizes; all dots that move together move the same way."""
+    """World of dots; all dots within the glyph move in the same direction."""
 
-    cell: int = 2  # pixels on a side of one of the glyph's cells, and the steps in which it is placed
+    cell: int = 2  # pixels per side of a glyph cell, and the step of glyph positions
     speed: int = 1  # pixels per frame
-    dot: int = 1  # pixels on a side of a dot
-    density: float = 0.5  # share of the dots' places that are lit
+    dot: int = 1  # pixels per side of a dot
+    density: float = 0.5  # share of lit dots
 
     description: ClassVar[str] = (
-        "synthetic clips: dots, of which those within a glyph move together; asked are the glyph's form, which no"
+        "synthetic clips of dots; those within a glyph move coherently. Questions: the form of the glyph, which no"
         " single frame shows, and the direction of its dots"
     )
     objects: ClassVar[tuple[str, ...]] = ("key",)
@@ -48,28 +48,28 @@ class Dots(WorldSpec):
     def problems(self) -> list[str]:
         problems = super().problems()
         if self.size < self.glyph or self.size % self.cell:
-            problems.append(f"size {self.size} must hold a glyph of {self.glyph} pixels, in whole cells of {self.cell}")
+            problems.append(f"size {self.size} must be a multiple of cell {self.cell} and at least {self.glyph}")
         if not 0 < self.density < 1:
-            problems.append(f"density {self.density} must be a share of the places")
+            problems.append(f"density {self.density} must be between 0 and 1")
         if self.dot < 1 or self.cell % self.dot or self.speed % self.dot:
             problems.append(f"cell {self.cell} and speed {self.speed} must be multiples of dot {self.dot}")
         if self.speed < 1 or self.speed * (self.frames - 1) >= self.size:
-            problems.append(f"speed {self.speed} must be at least 1 and bring no dot around in {self.frames} frames")
+            problems.append(f"speed {self.speed} must be at least 1 and less than size / (frames - 1)")
         return problems
 
     @property
     def factors(self) -> dict[str, int]:
-        """Every factor and how many values it has.
+        """Number of values of each factor.
 
-        `y`, `x` are the upper left corner of the glyph's square, in cells; `dots` numbers the dots, those that move
-        together and all others.
+        `y`, `x` are the upper left corner of the glyph's square, in cells; `dots` is the seed of all dots, moving and
+        random.
         """
         places = self.size // self.cell
         return {"form": 4, "direction": 4, "y": places, "x": places, "dots": DOT_SEEDS}
 
     @property
     def questions(self) -> dict[str, WorldQuestion]:
-        """The direction is asked for as well: the same dots, but for another reason."""
+        """Questions on the form and the direction of motion, which depend on the same dots."""
         return {
             "form": WorldQuestion(GLYPH_SHAPES, ("form",), ("key",), "form"),
             "direction": WorldQuestion(DIRECTIONS, ("direction",), ("key",), "dynamic"),
@@ -77,8 +77,10 @@ class Dots(WorldSpec):
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
-        """Without the key there are new dots in its place as well, without the scene other ones around the key: what is
-        left is a clip like any other, where darkness would be unlike all."""
+        """Removable entities and the factors that their removal leaves undefined.
+
+        Removal replaces dots by new random ones, inside or around the key: dark areas would be unlike any clip.
+        """
         return {"key": ("form", "direction"), "scene": ()}
 
     @property
@@ -91,7 +93,7 @@ class Dots(WorldSpec):
         return EntitySquare(y, x, self.glyph, np.ones(y.shape, bool))
 
     def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
-        """Dark, but for the dots that take the place of the scene's."""
+        """Return a dark ground, or one with the replacement dots if the scene is removed."""
         if "scene" not in removed:
             return np.full((len(factors["form"]), 1, self.size, self.size), DARK_LEVEL, np.float32)
         lit = [self._draw_lit(np.random.default_rng([dots, 1])) for dots in factors["dots"].tolist()]
@@ -106,7 +108,7 @@ class Dots(WorldSpec):
         return {"scene": (np.flatnonzero(around), np.array(LIT_LEVEL, np.float32)), "key": (pixels, colours)}
 
     def _lit_pixels(self, factors: Factors) -> tuple[Bool[np.ndarray, "n t h w"], Bool[np.ndarray, "n t h w"]]:
-        """Which pixels are lit by the dots around the key, were they everywhere, and by those of the sheet."""
+        """Return the pixels of whole frames lit by the random dots around the key, and those lit by the sheet."""
         around, sheet = [], []
         for dots, direction in zip(factors["dots"].tolist(), factors["direction"].tolist()):
             random = np.random.default_rng(dots)
@@ -116,7 +118,7 @@ class Dots(WorldSpec):
         return self._enlarge_dots(np.stack(around)), self._enlarge_dots(np.array(sheet))
 
     def _draw_lit(self, random: np.random.Generator, frames: int = 0) -> Bool[np.ndarray, "t side side"]:
-        """Which squares are lit, in each frame anew."""
+        """Draw the lit squares of each frame independently."""
         side = self.size // self.dot
         return random.random((frames or self.frames, side, side), np.float32) < self.density
 

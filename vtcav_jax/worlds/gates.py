@@ -1,11 +1,11 @@
-"""Is what was planted in the clips what the network goes by? To be asked before any explanation of it is scored.
+"""Gates: causal checks that a network relies on the known causes of synthetic clips, before explanations are scored.
 
-A label has one cause, or two, but a network may have found another way to it. Here every factor is drawn again and
-everything is taken out in turn, and the predictions before and after are compared. Explanations of a network that
-passes can be held against the masks of the cause; one that fails explains something else.
+A label has one or two causes, but a network may predict it from something else. The gates redraw each factor and remove
+each entity in turn, and compare the predictions before and after. Explanations of a network that passes can be compared
+with the masks of the cause; a network that fails relies on something else.
 
-Where a question is about two factors, drawing one of them again changes some answers and leaves others: a prediction
-has to change with the answer that the cause gives, and with nothing else.
+For a question about two factors, redrawing one of them changes the class of some clips only: a prediction must change
+exactly where the class that the cause determines changes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +21,11 @@ from vtcav_jax.tap import Model
 from vtcav_jax.worlds.render import WorldClips, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import TemporalKind, WorldQuestion, WorldSpec
 
-MIN_GATE_ACCURACY = 0.98  # G1, at least: of what the cause says
-MIN_UNCHANGED_SHARE = 0.97  # G2, at least: unchanged when what is drawn again changes no answer
-MAX_UNCHANGED_SHARE = 0.03  # G3, at most: unchanged when it does
-MIN_MARGIN_LOST = 0.5  # G5, at least: share of the margin that goes with the cause's entity
-MAX_MARGIN_LOST = 0.1  # G5, at most: share that changes with what only looks like it
+MIN_GATE_ACCURACY = 0.98  # G1: of predicting the class that the cause determines
+MIN_UNCHANGED_SHARE = 0.97  # G2: of predictions where the redrawn factor does not change the class
+MAX_UNCHANGED_SHARE = 0.03  # G3: of predictions where it does
+MIN_MARGIN_LOST = 0.5  # G5: share of the margin lost when the entity of the cause is removed
+MAX_MARGIN_LOST = 0.1  # G5: share of the margin that may change when a look-alike entity is removed
 
 MAX_SHUFFLED_DYNAMIC = 1 / 2
 SLACK_SD = 4  # standard deviations
@@ -33,14 +33,14 @@ TIME_PROBES = ("reversed", "shuffled", "frozen")
 
 
 def expected_range(probe: str, temporal_kind: TemporalKind, n_answers: int) -> tuple[float, float]:
-    """G4: between which shares of the predictions may stay when time is tampered with.
+    """Return the permitted range of the share of predictions that stay unchanged under a time edit (gate G4).
 
-    One frame holds no direction, no order and no form that is made of motion; a frozen or shuffled clip holds a look,
-    but is unlike any that the network has seen, so that only what is in every frame alike must stay. The others' upper
-    ends are what no network can beat but by luck: a shuffled clip still shows along which axis the key moves, as often
-    in one order as in the opposite one; a flash is in the frozen frame in one clip of four, and is otherwise guessed.
-    How much of a form is left in a shuffled clip depends on the steps from frame to frame; nothing is asked of it.
-    When something comes is another answer backwards, but for what comes in the middle.
+    A single frame shows no direction, order or motion-defined form. A frozen or shuffled clip keeps the appearance but
+    is unlike the training clips, so only the factors visible alike in every frame must keep their predictions. Other
+    upper bounds are the chance level without temporal order: a shuffled clip still shows the axis of motion, but either
+    direction is equally likely; a flash is in the frozen frame of one clip in four, and is guessed otherwise. How much
+    of a form remains after shuffling depends on the displacement between frames, so any share is permitted. Reversal
+    changes the time of an event unless it is in the middle.
     """
     chance = 1 / n_answers
     stays = (MIN_UNCHANGED_SHARE, 1.0)
@@ -57,30 +57,27 @@ def expected_range(probe: str, temporal_kind: TemporalKind, n_answers: int) -> t
 
 @dataclass(frozen=True, eq=False)
 class Gates:
-    """What was measured; rows are named by the dictionaries' keys, columns are the questions.
+    """Results of the gates; array elements are the questions, keys of dictionaries are factors, entities or time edits.
 
-    What is the answer of the cause is so of the label too, but of a shortcut. NaN: there was no such clip.
+    "Class" means the class that the cause determines, which is the label except in worlds with a shortcut. NaN means
+    that no clip qualified.
     """
 
     questions: dict[str, WorldQuestion]
     n_clips: int
-    accuracy: Float[np.ndarray, " heads"]  # share of predictions that are the answer of the cause
-    same_answer_unchanged: dict[
-        str, Float[np.ndarray, " heads"]
-    ]  # by factor: share that stayed where the answer is the same
-    other_answer_unchanged: dict[
-        str, Float[np.ndarray, " heads"]
-    ]  # by factor: share that stayed where the answer is another
-    time_probes: dict[str, Float[np.ndarray, " heads"]]  # by what was done to time: share of predictions that stayed
-    margin: Float[np.ndarray, " heads"]  # mean logit of the right class over the best other
-    margin_drops: dict[str, Float[np.ndarray, " heads"]]  # by entity: what the margin loses with it
-    margin_lost: dict[
-        str, Float[np.ndarray, " heads"]
-    ]  # by entity: share of the margin that goes where the answer goes
-    stable: Bool[np.ndarray, "n heads"]  # nothing but another answer changes the prediction: clips fit for scoring
+    accuracy: Float[np.ndarray, " heads"]  # share of predictions equal to the class
+    # Share of unchanged predictions among clips whose class a redrawn factor keeps or changes, by factor.
+    same_answer_unchanged: dict[str, Float[np.ndarray, " heads"]]
+    other_answer_unchanged: dict[str, Float[np.ndarray, " heads"]]
+    time_probes: dict[str, Float[np.ndarray, " heads"]]  # share of unchanged predictions by time edit
+    margin: Float[np.ndarray, " heads"]  # mean logit of the class minus the maximum of the others
+    margin_drops: dict[str, Float[np.ndarray, " heads"]]  # loss of margin by removed entity
+    # Share of the margin lost among clips whose class changes with the removal, by entity.
+    margin_lost: dict[str, Float[np.ndarray, " heads"]]
+    stable: Bool[np.ndarray, "n heads"]  # clips fit for scoring: only a change of class changes the prediction
 
     def failures(self) -> tuple[str, ...]:
-        """One line for each gate, factor and head that did not pass; a number that is not finite does not pass."""
+        """Return one line per failed gate, factor and head; non-finite values fail."""
         failed_gates = []
 
         def expect(gate: str, subject: str, value: float, low: float, high: float) -> None:
@@ -111,25 +108,24 @@ class Gates:
                     expect(
                         "G5 entity", f"share of {head}'s margin lost with {entity}", share[j], MIN_MARGIN_LOST, np.inf
                     )
-            margin = self.margin[j] if self.margin[j] > 0 else np.nan  # no share of a margin that is not there
+            margin = self.margin[j] if self.margin[j] > 0 else np.nan  # shares of a non-positive margin are undefined
             for entity in question.invariant_to:
                 share = abs(self.margin_drops[entity][j] / margin)
                 expect("G5 entity", f"share of {head}'s margin changed with the {entity}", share, 0.0, MAX_MARGIN_LOST)
         return tuple(failed_gates)
 
     def check(self) -> "Gates":
-        """Itself if every gate is passed; otherwise a ValueError that lists all that are not, and the table."""
+        """Return `self` if all gates pass; otherwise raise ValueError with the failed gates and the table."""
         if failed_gates := self.failures():
             lines = "\n  ".join(failed_gates)
             raise ValueError(
-                f"the network does not go by the planted causes, {len(failed_gates)} gates failed; train it"
-                f" further, or on"
-                f" more clips, before its explanations are scored:\n  {lines}\n\n{self.table()}"
+                f"the network does not rely on the known causes, {len(failed_gates)} gates failed; train it longer, or"
+                f" on more clips, before scoring its explanations:\n  {lines}\n\n{self.table()}"
             )
         return self
 
     def table(self) -> str:
-        """Everything as text."""
+        """Return all results as text."""
         lines = [" " * 24 + "".join(f"{head:>10}" for head in self.questions)]
 
         def section(title: str, rows: Mapping[str, np.ndarray]) -> None:
@@ -139,14 +135,14 @@ class Gates:
                 lines.append(f"  {name:<22}" + "".join(cells))
 
         section(f"over {self.n_clips} clips", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)})
-        section("prediction unchanged, factor drawn again, same answer", self.same_answer_unchanged)
+        section("prediction unchanged, factor redrawn, same class", self.same_answer_unchanged)
         causes = {name: values for name, values in self.other_answer_unchanged.items() if not np.isnan(values).all()}
-        section("prediction unchanged, factor drawn again, another answer", causes)
-        section("prediction unchanged, time tampered with", self.time_probes)
+        section("prediction unchanged, factor redrawn, different class", causes)
+        section("prediction unchanged, frames reordered or frozen", self.time_probes)
         section("margin of the right class", {"in the clips": self.margin})
         section("margin lost, entity removed", self.margin_drops)
         margin_lost = {name: values for name, values in self.margin_lost.items() if not np.isnan(values).all()}
-        section("share of the margin lost, entity removed that makes the answer", margin_lost)
+        section("share of the margin lost, entity of the cause removed", margin_lost)
         return "\n".join(lines)
 
 
@@ -159,11 +155,16 @@ def measure_gates(
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
     batch_size: int = 32,
 ) -> Gates:
-    """Every gate on `n` clips of `seed`, which should not be the one that `model` was trained on.
+    """Measure all gates on `n_clips` clips of `seed`, which should differ from the seed of the training clips.
 
-    `model` gives the logits of the world's questions one after the other, each with as many as it has answers.
-    `prepare` makes what it expects from videos in 0..1, such as its normalisation. `at_once` clips go through the model
-    together; it is compiled once. Nothing is judged here: `gates(...).check()` is loud.
+    `model` returns the concatenated logits of the world's heads. `prepare` maps videos in 0..1 to the model's input,
+    for example by normalisation. Failed gates raise no error here; `check()` does.
+
+    ```python
+    network = models.load("worlds_cnn")
+    prepare = lambda video: network.clip_spec.normalise(255 * video)
+    gates = measure_gates(network.model, "small", prepare=prepare).check()
+    ```
     """
     clips = make_clips(world, n_clips, seed)
     questions, entities = clips.world.questions, clips.world.entities
@@ -204,13 +205,13 @@ def measure_gates(
 
 
 def _cause_answers(questions: Mapping[str, WorldQuestion], clips: WorldClips) -> np.ndarray:
-    """What a network says that goes by the causes, where these are still to be seen."""
+    """Return the class that the cause determines for each question, taking removed entities into account."""
     factors = clips.world.factors_without(clips.factors, clips.removed)
     return np.stack([question.cause_label(factors) for question in questions.values()], 1)
 
 
 def _clip_variants(clips: WorldClips, seed: int) -> Iterator[tuple[tuple[str, str], WorldClips, np.ndarray]]:
-    """What was done, the clips as far as they are clips of the world, and their pictures."""
+    """Yield each edit with its name, the clips whose factors apply, and the edited video."""
     yield ("clips", ""), clips, clips.video
     for factor in clips.factors:
         other = redraw(clips, factor, seed)
@@ -230,7 +231,7 @@ def _clip_variants(clips: WorldClips, seed: int) -> Iterator[tuple[tuple[str, st
 def _compute_head_logits(
     model: Model, video: np.ndarray, batch_size: int, heads: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Float[np.ndarray, "n answers"]]:
-    """Of each head. The last batch is filled up with its last clip, so that all have one shape."""
+    """Return the logits by head; the last batch is padded by its last clip, so that the model is compiled once."""
     n = len(video)
     if jax.tree_util.all_leaves([model]):  # a plain function
         model = Partial(model)
@@ -241,9 +242,8 @@ def _compute_head_logits(
     if logits.shape != (n, ends[-1]):
         expected_heads = ", ".join(f"{len(answers)} for {head}" for head, answers in heads.items())
         raise ValueError(
-            f"expected {ends[-1]} logits per clip, {expected_heads}, got shape {logits.shape}; use a network with"
-            f" these heads,"
-            " concatenated in this order"
+            f"expected {ends[-1]} logits per clip, {expected_heads}, got shape {logits.shape}; use a network with these"
+            " heads, concatenated in this order"
         )
     if not np.isfinite(logits).all():
         raise ValueError("expected finite logits, got NaN or infinity; check the weights and `prepare`")
@@ -261,13 +261,13 @@ def _correct_margins(logits: Float[np.ndarray, "n k"], correct: np.ndarray) -> F
 
 
 def _masked_mean(values: np.ndarray, mask: Bool[np.ndarray, "n heads"]) -> Float[np.ndarray, " heads"]:
-    """Over the clips that count; NaN where none does."""
+    """Return the mean over the masked clips; NaN where there are none."""
     counted = mask.sum(0)
     return np.where(counted, (values * mask).sum(0) / np.maximum(counted, 1), np.nan)
 
 
 def _margin_share_lost(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> Float[np.ndarray, " heads"]:
-    """Of the margin; NaN where there is no such clip, and infinitely little of a margin that is not there."""
+    """Return the lost share of the margin over the masked clips: NaN without clips, -inf for a margin of at most 0."""
     mean_before, mean_after = _masked_mean(before, mask), _masked_mean(after, mask)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mean_before > 0, 1 - mean_after / mean_before, np.where(np.isnan(mean_before), np.nan, -np.inf))

@@ -1,13 +1,13 @@
-"""Worlds of two glyphs that move, flash and wrap around over a grating.
+"""Worlds of two glyphs that move over a grating, flash, and wrap around the borders.
 
-The green glyph (the key) answers the questions; the white one (the distractor) has the same statistics and answers
-none, but where a question is about both.
+The green glyph (the key) determines the labels; the white one (the distractor) has the same statistics and determines
+none, except for questions about both.
 
-Height and width close to a torus. The key therefore is, in each single frame, equally likely at each place whatever
-its direction. The distractor keeps its distance in the first frame only: later the two may meet (the boxes do in one
-clip of four), and then the key is in front. How they stand to each other in a late frame thus tells a little about
-their directions; the best guess from one frame is right in 36 % instead of 25 %. `World(distance=0)` is without that,
-and there they may start in the same place.
+Height and width wrap around like a torus, so that the key's position in a single frame is uniform and independent of
+its direction. The distractor keeps a minimum distance in the first frame only: later the glyphs may meet (their boxes
+do in one clip in four), and the key is in front. Their relative position in a late frame therefore carries some
+information on their directions: the best guess from one frame is right in 36 % instead of 25 % of clips.
+`GlyphWorld(distance=0)` avoids this, but there both may start at the same position.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from vtcav_jax.worlds.spec import (
     is_part_of,
 )
 
-GLYPH_QUESTIONS: dict[str, tuple[str, ...]] = {  # of `World` itself
+GLYPH_QUESTIONS: dict[str, tuple[str, ...]] = {  # heads of `GlyphWorld`
     "shape": GLYPH_SHAPES,
     "direction": DIRECTIONS,
     "flash": ("red", "blue", "yellow", "magenta"),
@@ -40,22 +40,19 @@ GLYPH_QUESTIONS: dict[str, tuple[str, ...]] = {  # of `World` itself
 }
 GLYPH_TRACKS = ("key", "distractor", "key_event", "distractor_event")
 
-GRATING_CYCLES = np.array(
-    [(0, 3), (2, 2), (3, 0), (2, -2)]
-)  # of each scene's grating along y and x; whole, so that it wraps
-KEY_COLOUR, DISTRACTOR_COLOUR = (
-    (0.15, 0.85, 0.15),
-    (0.85, 0.85, 0.85),
-)  # three sigma of noise away from the ends of the range
+# Cycles along y and x of each scene's grating; integers, so that it wraps.
+GRATING_CYCLES = np.array([(0, 3), (2, 2), (3, 0), (2, -2)])
+# Three standard deviations of the noise from the limits of the range.
+KEY_COLOUR, DISTRACTOR_COLOUR = (0.15, 0.85, 0.15), (0.85, 0.85, 0.85)
 FLASH_COLOURS = np.array([(0.85, 0.15, 0.15), (0.15, 0.15, 0.85), (0.85, 0.85, 0.15), (0.85, 0.15, 0.85)], np.float32)
-MARKER_CELLS = 4  # cells on a side
+MARKER_CELLS = 4  # cells per side
 
-Flash = tuple[str, Int[np.ndarray, " n"], Int[np.ndarray, " n"]]  # entity, number of the colour, first frame
+Flash = tuple[str, Int[np.ndarray, " n"], Int[np.ndarray, " n"]]  # entity, index of the colour, first frame
 
 
 @cache
 def _offsets(size: int, distance: int) -> Int[np.ndarray, "m 2"]:
-    """Every y, x that is at least `distance` from 0, 0 on the torus."""
+    """Return all positions (y, x) at least `distance` from (0, 0) on the torus."""
     places = np.stack(np.divmod(np.arange(size * size), size), -1)
     return places[np.hypot(*np.minimum(places, size - places).T) >= distance]
 
@@ -66,16 +63,16 @@ def _prefix(entity: str) -> str:
 
 @dataclass(frozen=True)
 class GlyphWorld(WorldSpec):
-    """Each glyph flashes once; a question asks for one factor of the key's, or for the grating."""
+    """World in which each glyph flashes once; each question is about one factor of the key, or about the grating."""
 
-    distance: int = 12  # at least, between the two glyphs in the first frame, the short way around the torus
-    event_times: tuple[int, ...] = (0, 2, 4, 6)  # the frame in which a core may begin to flash
+    distance: int = 12  # minimum between the glyphs in the first frame, the short way around the torus
+    event_times: tuple[int, ...] = (0, 2, 4, 6)  # possible first frames of a flash, which fills a glyph's core
     event_frames: int = 2
     amplitude: float = 0.15  # of the grating around 0.5
 
     description: ClassVar[str] = (
-        "synthetic clips: a green glyph and a white one move over a grating, each flashes once; shape, direction and"
-        " flash are asked of the green one, the scene is the grating's stripes"
+        "synthetic clips of a green and a white glyph that move over a grating; each flashes once. Questions: shape,"
+        " direction and flash colour of the green glyph, and the orientation of the grating (scene)"
     )
     objects: ClassVar[tuple[str, ...]] = ("distractor", "key")
 
@@ -84,23 +81,22 @@ class GlyphWorld(WorldSpec):
         if self.event_frames < 1:
             problems.append("event_frames must be at least 1")
         if self.size < 2 * self.glyph:
-            problems.append(f"size {self.size} must hold two glyphs of {self.glyph} pixels side by side")
+            problems.append(f"size {self.size} must be at least two glyphs of {self.glyph} pixels")
         if not len(_offsets(self.size, self.distance)):
-            problems.append(f"no two places are {self.distance} pixels apart on a torus of size {self.size}")
+            problems.append(f"no two positions are {self.distance} pixels apart on a torus of size {self.size}")
         if len(self.event_times) < 2 or not all(0 <= t <= self.frames - self.event_frames for t in self.event_times):
             problems.append(
-                f"event_times {self.event_times} must be two or more and leave {self.event_frames} of the"
-                f" {self.frames} frames"
+                f"event_times {self.event_times} must be two or more, each at least {self.event_frames} frames before"
+                f" the end of {self.frames}"
             )
         return problems
 
     @property
     def factors(self) -> dict[str, int]:
-        """Every factor and how many values it has.
+        """Number of values of each factor.
 
-        `y`, `x` are the upper left corner of the key in the first frame; `offset` numbers the places that the
-        distractor may then have seen from there; `t0` numbers `event_times`; `phase` is that of the grating, in
-        `size` steps.
+        `y`, `x` are the upper left corner of the key in the first frame; `offset` is the index of the distractor's
+        position relative to it; `t0` is an index into `event_times`; `phase` is that of the grating, in `size` steps.
         """
         times = len(self.event_times)
         key = {"shape": 4, "direction": 4, "flash": 4, "scene": 4, "t0": times}
@@ -123,7 +119,7 @@ class GlyphWorld(WorldSpec):
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
-        """All that can be taken out, and the factors that then have no value."""
+        """Removable entities and the factors that their removal leaves undefined."""
         return {
             "key": ("shape", "direction", "flash", "t0"),
             "distractor": ("dis_shape", "dis_direction", "dis_flash", "dis_t0"),
@@ -137,7 +133,7 @@ class GlyphWorld(WorldSpec):
         return GLYPH_TRACKS
 
     def entity_square(self, factors: Factors, entity: str) -> EntitySquare:
-        """Of the key, the distractor or what flashes in the core of one of them."""
+        """Return the square of the key, of the distractor, or of a flash in the core of either."""
         start, direction = np.stack([factors["y"], factors["x"]]), factors["direction"]
         if _prefix(entity):
             start = start + _offsets(self.size, self.distance)[factors["offset"]].T
@@ -155,7 +151,7 @@ class GlyphWorld(WorldSpec):
         return EntitySquare((y + core) % self.size, (x + core) % self.size, side, visible)
 
     def flashes(self, factors: Factors, entity: str) -> Iterator[Flash]:
-        """Of the key or the distractor, in the order of time."""
+        """Yield the flashes of the key or the distractor in temporal order."""
         prefix, owner = _prefix(entity), entity.split("_")[0]
         yield f"{owner}_event", factors[prefix + "flash"], np.array(self.event_times)[factors[prefix + "t0"]]
 
@@ -164,7 +160,7 @@ class GlyphWorld(WorldSpec):
         return (since >= 0) & (since < self.event_frames)
 
     def ground(self, factors: Factors, removed: frozenset[str]) -> Float[np.ndarray, "n _ h w"]:
-        """The grating."""
+        """Return the grating."""
         place = np.arange(self.size)
         wave = np.sin(2 * np.pi * place / self.size) * (0 if "scene" in removed else self.amplitude) + 0.5
         along_y, along_x = GRATING_CYCLES[factors["scene"]].T[:, :, None, None]
@@ -204,44 +200,42 @@ def _second_colour(pair: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Events(GlyphWorld):
-    """Each glyph flashes twice, the second time as soon as it may, in two colours that are neighbours on the circle of
-    the four.
+    """World in which each glyph flashes twice, in consecutive windows, in two adjacent colours of a cycle of four.
 
-    `pair` numbers the neighbours, `order` tells which of them comes first: forward is red, blue, yellow, magenta and
-    red again. Whatever the colour in one window and whichever window it is, the other colour is as likely to be the
-    next on the circle as the one before: one window alone says nothing, nor do both without their order. (Of a fixed
-    pair, one colour in the first window would say all.) Which two colours there are is asked as well: of the same
-    flashes, and not of their order.
+    `pair` is the index of the adjacent colours, `order` determines which comes first: forward is red, blue, yellow,
+    magenta, red. Given the colour in one window, the other colour is equally likely to be the next or the previous one
+    of the cycle, so neither one window nor both without their order determine the order. (With a fixed pair, one colour
+    in the first window would.) A control question asks for the pair, which depends on the same flashes but not on their
+    order.
 
-    Two questions have two causes each. `either` is yes if one of the glyphs is a ring or both are, so that each is
-    enough; `both` is yes if neither is bars, so that it takes the two. Factors stay uniform and independent of each
-    other, for which 7 and 9 of 16 are as close to one half as it gets: the best constant guess is right in 9 of 16.
-    Each glyph's shape is asked by itself as well.
+    Two questions have two causes each. `either` is yes if at least one glyph is a ring, so that each cause suffices;
+    `both` is yes if neither is bars, so that both are needed. Since factors stay uniform and independent, their yes
+    rates are 7 and 9 of 16, and the best constant guess is right in 9 of 16. The shape of each glyph is a question too.
     """
 
-    timed: bool = False  # whether it is asked as well which colour is first and when: steps towards their order
+    timed: bool = False  # adds questions on the first and second colour and their time, which help to learn the order
 
     description: ClassVar[str] = (
-        "synthetic clips: a green glyph and a white one move over a grating, each flashes twice; asked are the green"
-        " one's two colours and their order (in the world events_timed also which is first, which second, and when),"
-        " both shapes, whether either is a ring, and whether both are something else than bars"
+        "synthetic clips of a green and a white glyph that move over a grating; each flashes twice. Questions: the two"
+        " flash colours of the green glyph and their order (in the world events_timed also the first colour, the second"
+        " colour and their times), both shapes, whether at least one glyph is a ring, and whether neither is bars"
     )
 
     def problems(self) -> list[str]:
         gaps = np.diff(self.event_times)
         close = len(gaps) and gaps.min() < self.event_frames
         return super().problems() + (
-            [f"event_times {self.event_times} must be in order, at least {self.event_frames} apart"] if close else []
+            [f"event_times {self.event_times} must increase by at least {self.event_frames}"] if close else []
         )
 
     @property
     def _windows(self) -> Int[np.ndarray, "pairs 2"]:
-        """The first frames of every two windows that follow each other, the earlier first."""
+        """First frames of every two consecutive windows."""
         return np.stack([self.event_times[:-1], self.event_times[1:]], -1)
 
     @property
     def factors(self) -> dict[str, int]:
-        """Those of `World`; for `flash` and `t0` come `pair`, `order` and `times`, which numbers the two windows."""
+        """Factors of `GlyphWorld`, with `pair`, `order` and `times` (index of the windows) for `flash` and `t0`."""
         times = len(self._windows)
         key = {"shape": 4, "direction": 4, "pair": 4, "order": 2, "scene": 4, "times": times}
         distractor = {"dis_shape": 4, "dis_direction": 4, "dis_pair": 4, "dis_order": 2, "dis_times": times}
@@ -257,7 +251,7 @@ class Events(GlyphWorld):
             "order": order,
             "colours": WorldQuestion(pairs, ("pair",), ("key",), "timed", ("distractor",)),
             "shape": WorldQuestion(GLYPH_SHAPES, ("shape",), ("key",), "static", ("distractor",)),
-            "other": WorldQuestion(GLYPH_SHAPES, ("dis_shape",), ("distractor",), "static"),  # which the key may hide
+            "other": WorldQuestion(GLYPH_SHAPES, ("dis_shape",), ("distractor",), "static"),  # the key may hide it
             "either": WorldQuestion(answers, shapes, glyphs, "static", rule=_either_is_ring),
             "both": WorldQuestion(answers, shapes, glyphs, "static", rule=_neither_is_bars),
         }
@@ -271,7 +265,7 @@ class Events(GlyphWorld):
 
     @property
     def entities(self) -> dict[str, tuple[str, ...]]:
-        """`key_event` are both of the key's flashes, `key_event_1` is the earlier one."""
+        """Removable entities; `key_event` is both flashes of the key, `key_event_1` the earlier one."""
         entities: dict[str, tuple[str, ...]] = {}
         for entity, prefix in (("key", ""), ("distractor", "dis_")):
             event = (prefix + "pair", prefix + "order", prefix + "times")
@@ -293,32 +287,32 @@ class Events(GlyphWorld):
 
 @dataclass(frozen=True)
 class Shortcut(GlyphWorld):
-    """The direction is asked for, and a square in the corner tells it by its colour in a share of the clips.
+    """World whose question is the direction, and whose corner marker has the direction's colour in most clips.
 
-    A network that finds the marker before the motion has little reason to look further, and then it is the marker that
-    it goes by, which the gates call the cause. Not every network does: a small CNN finds the motion first. Where the
-    marker agrees in one clip of four it has nothing to do with the direction.
+    A network that learns the marker before the motion tends to rely on the marker, which the gates treat as the cause.
+    Not every network does: a small CNN learns the motion first. An `agreement` of 1/4 makes the marker independent of
+    the direction.
     """
 
-    agreement: float = 0.95  # share of clips in which the marker has the direction's number
+    agreement: float = 0.95  # share of clips in which the marker has the direction's colour
 
     description: ClassVar[str] = (
-        "synthetic clips: a green glyph and a white one move over a grating, each flashes once; the direction of the"
-        " green one is asked for, and the colour of the upper left corner goes along with it"
+        "synthetic clips of a green and a white glyph that move over a grating; each flashes once. Question: the"
+        " direction of the green glyph, with which the colour of the upper left corner is correlated"
     )
     objects: ClassVar[tuple[str, ...]] = ("distractor", "key", "marker")
 
     def problems(self) -> list[str]:
         wrong = not 0 <= self.agreement <= 1
-        return super().problems() + ([f"agreement {self.agreement} must be a share"] if wrong else [])
+        return super().problems() + ([f"agreement {self.agreement} must be between 0 and 1"] if wrong else [])
 
     @property
     def factors(self) -> dict[str, int]:
-        """Those of `World`, and `marker`, the number of its colour."""
+        """Factors of `GlyphWorld`, and `marker`, the index of its colour."""
         return super().factors | {"marker": 4}
 
     def draw_factors(self, random: np.random.Generator) -> Int[np.ndarray, " factors"]:
-        """The marker is another than the direction's in 1 - `agreement` of the clips; all else is independent."""
+        """Draw independent factors, except that the marker equals the direction with probability `agreement`."""
         values, names = super().draw_factors(random), list(self.factors)
         other = 0 if random.random() < self.agreement else random.integers(1, 4)
         values[names.index("marker")] = (values[names.index("direction")] + other) % 4

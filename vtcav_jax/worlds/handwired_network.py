@@ -1,13 +1,13 @@
-"""A network wired by hand, on clips of dots, for which every voxel's Shapley value is known exactly.
+"""Hand-wired network on clips of dots, for which the Shapley value of every voxel is known in closed form.
 
-For direction d the score counts pairs of lit voxels, one a step further than the other and a frame later:
+For direction d, the score counts pairs of lit voxels, the second one step further and one frame later:
 
     f_d(x) = sum over t, p of relu(x[t, p] + x[t+1, p+d] - 1)
 
-On a binary clip each term is 1 if both its voxels are lit and else 0: a game that two players win only together. Each
-is then owed half, Shapley values add up over terms, and so a voxel's value is half the number of the lit pairs that it
-is in, if absent voxels are 0. Integrated gradients from the black clip are the same numbers. Space is a torus; time is
-not.
+On a binary clip, each term is 1 if both voxels are lit, else 0: a game that two players win only together, so that each
+receives half. Shapley values are additive over terms, so a voxel's value is half the number of lit pairs that contain
+it, if absent voxels are 0. Integrated gradients with a black baseline give the same values. Space wraps around; time
+does not.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from vtcav_jax.worlds.spec import DIRECTION_STEPS
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MotionPairs:
-    """The network; its classes are the four directions. Colours are averaged: a voxel is lit if all its colours are."""
+    """Network whose classes are the four directions; colours are averaged, so a voxel is lit if all its colours are."""
 
     step: int = 1  # pixels per frame
     stages: ClassVar[tuple[str, ...]] = ("sums", "pairs")
@@ -45,9 +45,9 @@ MOTION_PAIRS = MotionPairs()
 
 
 def shapley_values(video: Float[np.ndarray, "b t h w c"], step: int = 1) -> Float[np.ndarray, "4 b t h w"]:
-    """The Shapley value of every voxel for every direction, as float64, when all colours of a voxel are one player."""
+    """Return the Shapley value (float64) of every voxel for every direction; all colours of a voxel are one player."""
     if not np.isin(video, (0, 1)).all() or (video != video[..., :1]).any():
-        raise ValueError("the closed form holds for clips of 0 and 1 with equal colours; see binary_clips")
+        raise ValueError("the closed form requires clips of 0 and 1 with equal colours; see binary_clips")
     x = video[..., 0].astype(np.float64)
     values = np.zeros((len(DIRECTION_STEPS), *x.shape))
     for k, direction in enumerate(step * DIRECTION_STEPS):
@@ -60,10 +60,10 @@ def shapley_values(video: Float[np.ndarray, "b t h w c"], step: int = 1) -> Floa
 def binary_clips(
     n: int, seed: int, *, frames: int = 8, size: int = 16, dots: int = 12, density: float = 0.05, step: int = 1
 ) -> tuple[Float[np.ndarray, "n t h w 1"], Int[np.ndarray, " n"]]:
-    """Clips of 0 and 1 and their directions: `dots` that move together, among others lit anew in each frame.
+    """Make binary clips of `dots` that move coherently among random dots, and return them with their directions.
 
-    Clip i of a seed is the same whatever `n` is. With the defaults there are some 88 pairs in a clip's direction and 15
-    in each other; with few dots or a high `density` chance may outnumber what was planted.
+    Clip i of a seed does not depend on `n`. With the defaults, a clip has about 88 pairs in its direction and 15 in
+    each other one; with few dots or a high `density`, random pairs may outnumber the coherent ones.
     """
     video = np.empty((n, frames, size, size, 1), np.float32)
     labels = np.empty(n, np.int64)

@@ -1,1 +1,1 @@
-"""The page on which people accept or reject concept clips."""
+"""Review page on which a person accepts or rejects concept clips."""

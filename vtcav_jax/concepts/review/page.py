@@ -1,7 +1,7 @@
-"""`review.html`: all clips of a concept set on one page that needs nothing else, to be looked at and rejected by a key.
+"""`review.html`: one self-contained page that displays all clips of a concept set and rejects clips by key press.
 
-The page keeps no secrets and trusts nothing: names from outside reach it as data, and its policy lets no script run but
-its own. Controls are not on it; they go with the dynamic clip that they were made of.
+Names from files are inserted as data only, and the content security policy allows no script but the page's own.
+Controls are not displayed; they share the verdict of their dynamic clip.
 """
 
 import base64
@@ -22,13 +22,13 @@ from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.encode import encode_jpeg, encode_webm
 from vtcav_jax.names import escape_control_chars
 
-REVIEW_PREVIEW_SIZE = 112  # of a preview, in pixels
-MAX_REVIEW_FRAMES = 32  # frames of a preview
-REVIEW_FPS = 12  # frames per second
+REVIEW_PREVIEW_SIZE = 112  # pixels
+MAX_REVIEW_FRAMES = 32  # per preview
+REVIEW_FPS = 12
 
 
 def review_sets(folder: str | Path) -> tuple[Path, dict[str, str]]:
-    """The page of a set that is there, made by hand or mined; returns its path, and why clips are not on it."""
+    """Write the review page of an existing concept set; return its path and the clips that failed, with reasons."""
     sets = read_sets(folder)
     return write_review(sets.folder, [*sets.clips, *sets.rejected])
 
@@ -50,7 +50,7 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
 
 
 def render_review_page(cards: Sequence[dict], name: str) -> str:
-    # No `<` in the data: it could end the element that it stands in, or begin a comment.
+    # A `<` in the data could end the script element or begin a comment.
     data = json.dumps(cards, separators=(",", ":")).replace("<", "\\u003c")
     template, style, script = (
         read_asset("vtcav_jax.concepts.review", f"review.{kind}") for kind in ("html", "css", "js")

@@ -1,6 +1,6 @@
-"""Batch normalisation as a trained network uses it: by the mean and variance that training left, whatever the clips.
+"""Batch normalisation with the stored statistics of training.
 
-Clips do not interact then, as gradients and directional derivatives require.
+Clips of a batch then do not interact, as gradients and directional derivatives require.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 
 class BatchNorm(nnx.Module):
-    """A scale and a shift per channel; no gradient reaches the statistics, so that a further training keeps them."""
+    """Scale and shift per channel; no gradient reaches the statistics, so that fine-tuning keeps them."""
 
     def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: Any, param_dtype: Any, rngs: nnx.Rngs):
-        del rngs  # every layer gets them; nothing is random here
+        del rngs  # accepted for uniformity; nothing is random here
         self.epsilon, self.dtype = epsilon, dtype
         self.scale, self.mean = (
             nnx.Param(jnp.ones(features, param_dtype)),

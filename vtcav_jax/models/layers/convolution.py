@@ -1,10 +1,9 @@
-"""Convolution over time, height and width that is fast on a CPU too.
+"""3D convolution that is also fast on a CPU.
 
-XLA's CPU compiler has no good kernel for the gradient of a convolution with three axes: it was 30 times slower than the
-same sum written as one convolution with two axes, in which the frames that a kernel spans are stacked as channels. Nor
-has it one for many small groups: a kernel with zeros between the groups does 16 times the arithmetic in less time. A
-stem with a large kernel and a stride goes through it as blocks of pixels without a stride, whose gradient is three to
-five times as fast.
+On a CPU, XLA's gradient of a 3D convolution was 30 times slower than the same sum written as one 2D convolution in
+which the frames that a kernel spans are stacked as channels. It is slow for many small groups too: a dense kernel with
+zeros between the groups does 16 times the arithmetic in less time. A stem with a large kernel and a stride is computed
+on blocks of pixels without a stride, whose gradient is three to five times as fast.
 """
 
 from collections.abc import Sequence
@@ -17,14 +16,14 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.video_swin import Triple, on_cpu
 
-ONES: Triple = (1, 1, 1)  # kernels and strides of this size along time, height and width
+ONES: Triple = (1, 1, 1)  # sizes and strides along time, height and width
 THREES: Triple = (3, 3, 3)
-MAX_DENSE_CHANNELS = 128  # input channels up to which a kernel full of zeros is faster than groups
-MIN_BLOCK_KERNEL = 5  # a kernel's least side from which blocks are faster than a stride
+MAX_DENSE_CHANNELS = 128  # input channels up to which a dense kernel is faster than groups
+MIN_BLOCK_KERNEL = 5  # shorter side of a kernel from which blocks are faster than a stride
 
 
 class Conv3d(nnx.Conv):
-    """`nnx.Conv` over (t, h, w); parameters and numbers are the same, to rounding."""
+    """`nnx.Conv` over (t, h, w), with the same parameters and, up to rounding, the same results."""
 
     def __call__(self, x: Float[Array, "b t h w c"], out_sharding: Any = None) -> Float[Array, "b t2 h2 w2 d"]:
         return conv_as_2d(x, self) if on_cpu() else super().__call__(x, out_sharding)
@@ -33,9 +32,9 @@ class Conv3d(nnx.Conv):
 def same_padded_conv(
     inputs: int, outputs: int, kernel: Triple, strides: Triple = ONES, *, groups: int = 1, **make: Any
 ) -> Conv3d:
-    """Without a bias, and with half of the kernel's size as zeros on either side, as torch's networks are written.
+    """Return a convolution without bias and with zero padding of half the kernel's size on both sides, as in torch.
 
-    For an even size and a stride of 2 that is one place beside "SAME", which puts more on the far side.
+    For a stride of 2 and an even input, this is shifted by one position from "SAME", which pads more at the end.
     """
     padding = [(size // 2, size // 2) for size in kernel]
     options = {"use_bias": False, "kernel_init": nnx.initializers.he_normal()} | make
@@ -74,7 +73,7 @@ def conv_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b 
 def space_to_depth(
     x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c d"], strides: tuple[int, int], padding: tuple
 ) -> tuple[Array, Array, tuple[tuple[int, int], ...]]:
-    """Blocks of pixels as large as the stride become one place with more channels: the same sums without a stride."""
+    """Rearrange blocks of pixels of the stride's size into channels, which gives the same sums without a stride."""
     ends, inside, margins = [], [], []
     for size, taps, step, (before, after) in zip(x.shape[1:3], kernel.shape, strides, padding):
         outputs, blocks, first = (size + before + after - taps) // step + 1, -(-size // step), -(-before // step)
@@ -93,7 +92,7 @@ def space_to_depth(
 
 
 def densify_kernel(kernel: Float[Array, "t h w c d"], groups: int) -> Float[Array, "t h w gc d"]:
-    """The same kernel for all channels at once: zeros where an output's group does not look."""
+    """Return the equivalent dense kernel, with zeros between an output and the inputs of other groups."""
     c, d = kernel.shape[3:]
     same = jnp.arange(groups * c)[:, None] // c == jnp.arange(d)[None] // (d // groups)
     return jnp.where(same[None, None, None], jnp.tile(kernel, (1, 1, 1, groups, 1)), 0)

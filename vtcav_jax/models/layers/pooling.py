@@ -1,4 +1,4 @@
-"""The pools that networks name: the largest value of each window, and the mean."""
+"""Max and mean pooling over time, height and width."""
 
 from typing import Literal
 
@@ -25,10 +25,10 @@ class MaxPool(nnx.Module):
 def max_pool(
     x: Float[Array, "b t h w c"], window: Triple, strides: Triple, padding: Triple | Literal["SAME"] = (0, 0, 0)
 ) -> Float[Array, "b t2 h2 w2 c"]:
-    """The largest value of each window, which alone has a gradient, the first of several as torch has it.
+    """Return the maximum of each window; the gradient goes to the first of equal values, as in torch.
 
-    One axis after the other, as comparisons of slices: on a CPU the gradient of XLA's own pool takes many times as
-    long, above all for many kernels at once. `padding` places on either side of an axis never win.
+    Computed axis by axis as comparisons of slices, because the gradient of XLA's own pooling is slow on a CPU.
+    `padding` positions on both sides of an axis are never selected.
     """
     pads = [(n, n) for n in padding] if not isinstance(padding, str) else None
     for axis in (3, 2, 1):
@@ -50,12 +50,12 @@ def _max_along_axis(x: Array, axis: int, taps: int, step: int, pad: tuple[int, i
     best = jax.lax.slice_in_dim(x, 0, last, step, axis)
     for k in range(1, taps):
         other = jax.lax.slice_in_dim(x, k, k + last, step, axis)
-        best = jnp.where((other > best) | (other != other), other, best)  # what is no number stays
+        best = jnp.where((other > best) | (other != other), other, best)  # propagates NaN
     return best
 
 
 def mean_pool(x: Float[Array, "b t h w c"], window: Triple) -> Float[Array, "b t2 h2 w2 c"]:
-    """The mean of each window, at every place where it fits; on an axis that is shorter, of the axis."""
+    """Return the mean of each window at stride 1, without padding; a window longer than an axis is cut to it."""
     t, h, w = map(min, window, x.shape[1:4])
     sums = jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, t, h, w, 1), (1, *ONES, 1), "VALID")
     return sums / jnp.asarray(t * h * w, x.dtype)

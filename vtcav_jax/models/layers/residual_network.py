@@ -1,4 +1,4 @@
-"""What the residual networks have in common: four lists of blocks, and the stages within them."""
+"""Base class of residual networks with four lists of blocks."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from flax import nnx
 
 
 class ResidualNetwork(nnx.Module):
-    """A network whose blocks are in the lists `layer1` to `layer4`."""
+    """Network whose blocks are in the lists `layer1` to `layer4`."""
 
     def blocks(self) -> dict[str, Any]:
         layers = {f"layer{i}": getattr(self, f"layer{i}") for i in range(1, 5)}
         return {f"{name}.{j}": block for name, blocks in layers.items() for j, block in enumerate(blocks)}
 
     def block_stages(self) -> list[str]:
-        """Of each block its own stages, then the block."""
+        """Return the stages within each block, followed by the block itself."""
         return [
             stage
             for name, block in self.blocks().items()

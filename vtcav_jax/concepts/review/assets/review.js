@@ -10,7 +10,7 @@ try {
     clip.verdict = drafts[clip.file];
     unsaved = true;
   }
-} catch (error) { /* a browser may keep nothing for files */ }
+} catch (error) { /* browsers may deny storage to local files */ }
 
 function make(tag, name, text) {
   const element = document.createElement(tag);
@@ -29,7 +29,7 @@ for (const [id, field] of [['concept', 'concept'], ['kind', 'kind']]) {
   }));
 }
 
-// A preview plays only while it is to be seen: hundreds of videos at once would stop any browser.
+// A preview is loaded only while visible: hundreds of playing videos would freeze the browser.
 const watcher = new IntersectionObserver(entries => {
   for (const entry of entries) {
     const clip = entry.target.clip, view = entry.target.firstChild;
@@ -49,84 +49,85 @@ for (const clip of clips) {
   card.type = 'button';
   card.clip = clip;
   clip.card = card;
-  const sure = clip.confidence === null ? '' : clip.confidence.toFixed(2) + ' ';
+  const confidence = clip.confidence === null ? '' : clip.confidence.toFixed(2) + ' ';
   const verdict = make('span', 'verdict');
-  const first = make('span', 'what', sure);
+  const first = make('span', 'what', confidence);
   first.append(verdict);
-  const where = make('span', 'what', clip.source || clip.file);
-  const what = make('span', 'what', 'frame ' + clip.frames + ', ' + clip.size);
+  const source = make('span', 'what', clip.source || clip.file);
+  const details = make('span', 'what', (clip.frames.includes(' ') ? 'frames ' : 'frame ') + clip.frames + ', ' + clip.size);
   card.title = [clip.file, clip.label, clip.source].filter(Boolean).join('\n');
-  card.append(make('span', 'view'), first, where, what);
-  clip.said = verdict;
-  show(clip);
+  card.append(make('span', 'view'), first, source, details);
+  clip.verdictText = verdict;
+  showVerdict(clip);
 }
 
-function show(clip) {
+function showVerdict(clip) {
   clip.card.className = 'card ' + clip.verdict;
-  clip.said.textContent = {keep: 'kept', reject: 'rejected'}[clip.verdict] || '';
-  const told = [clip.concept, clip.kind, clip.source, clip.said.textContent || 'not looked at'];
-  clip.card.setAttribute('aria-label', told.join(', '));
+  clip.verdictText.textContent = {keep: 'kept', reject: 'rejected'}[clip.verdict] || '';
+  const label = [clip.concept, clip.kind, clip.source, clip.verdictText.textContent || 'not reviewed'];
+  clip.card.setAttribute('aria-label', label.join(', '));
 }
 
-function judge(clip, verdict) {
+function setVerdict(clip, verdict) {
   if (clip.verdict === verdict) return;
   clip.verdict = verdict;
   unsaved = true;
-  show(clip);
-  count();
+  showVerdict(clip);
+  showCounts();
   try {
     localStorage.setItem(keyOf, JSON.stringify(Object.fromEntries(clips.map(c => [c.file, c.verdict]))));
   } catch (error) { /* as above */ }
 }
 
-function count() {
-  const of = verdict => clips.filter(c => c.verdict === verdict).length;
-  by('counts').textContent = clips.length + ' clips, ' + shown.length + ' shown: ' + of('keep') + ' kept, ' +
-    of('reject') + ' rejected, ' + of('') + ' not looked at' + (unsaved ? ' (not saved)' : '');
+function showCounts() {
+  const count = verdict => clips.filter(c => c.verdict === verdict).length;
+  by('counts').textContent = clips.length + ' clips, ' + visible.length + ' displayed: ' + count('keep') + ' kept, ' +
+    count('reject') + ' rejected, ' + count('') + ' not reviewed' + (unsaved ? ' (not saved)' : '');
   by('save').classList.toggle('unsaved', unsaved);
 }
 
-let shown = [];
-function list() {
+let visible = [];
+function updateList() {
   const concept = by('concept').value, kind = by('kind').value, state = by('state').value;
-  const most = Number(by('most').value), sort = by('sort').value;
-  by('at').textContent = most;
-  shown = clips.filter(c => (!concept || ' ' + c.concept === concept) && (!kind || ' ' + c.kind === kind) &&
-    (!state || c.verdict === (state === 'none' ? '' : state)) && (c.confidence === null || c.confidence <= most));
-  const sure = c => c.confidence === null ? 2 : c.confidence;
-  const place = new Map(clips.map((c, i) => [c, i]));
-  shown.sort((a, b) => sort === 'source' ? (a.source < b.source ? -1 : a.source > b.source ? 1 : 0)
-    : (sort === 'up' ? 1 : -1) * (sure(a) - sure(b)));
+  const maxConfidence = Number(by('most').value), sort = by('sort').value;
+  by('at').textContent = maxConfidence;
+  visible = clips.filter(c => (!concept || ' ' + c.concept === concept) && (!kind || ' ' + c.kind === kind) &&
+    (!state || c.verdict === (state === 'none' ? '' : state)) &&
+    (c.confidence === null || c.confidence <= maxConfidence));
+  const confidenceOf = c => c.confidence === null ? 2 : c.confidence;
+  const position = new Map(clips.map((c, i) => [c, i]));
+  visible.sort((a, b) => sort === 'source' ? (a.source < b.source ? -1 : a.source > b.source ? 1 : 0)
+    : (sort === 'up' ? 1 : -1) * (confidenceOf(a) - confidenceOf(b)));
   const groups = new Map();
-  for (const clip of [...shown].sort((a, b) => place.get(a) - place.get(b))) {
+  for (const clip of [...visible].sort((a, b) => position.get(a) - position.get(b))) {
     const name = clip.concept + ', ' + clip.kind;
     if (!groups.has(name)) groups.set(name, []);
   }
-  for (const clip of shown) groups.get(clip.concept + ', ' + clip.kind).push(clip);
-  shown = [...groups.values()].flat();
-  const parts = [...groups].map(([name, some]) => {
+  for (const clip of visible) groups.get(clip.concept + ', ' + clip.kind).push(clip);
+  visible = [...groups.values()].flat();
+  const parts = [...groups].map(([name, members]) => {
     const section = make('section'), grid = make('div', 'grid');
-    grid.append(...some.map(c => c.card));
-    section.append(make('h2', '', name + ' (' + some.length + ')'), grid);
+    grid.append(...members.map(c => c.card));
+    section.append(make('h2', '', name + ' (' + members.length + ')'), grid);
     return section;
   });
   watcher.disconnect();
   by('main').replaceChildren(...parts);
-  for (const clip of shown) watcher.observe(clip.card);
-  count();
+  for (const clip of visible) watcher.observe(clip.card);
+  showCounts();
 }
 
-for (const id of ['concept', 'kind', 'state', 'sort', 'most']) by(id).addEventListener('input', list);
+for (const id of ['concept', 'kind', 'state', 'sort', 'most']) by(id).addEventListener('input', updateList);
 
 by('main').addEventListener('click', event => {
   const card = event.target.closest('.card');
-  if (card) judge(card.clip, card.clip.verdict === 'reject' ? 'keep' : 'reject');
+  if (card) setVerdict(card.clip, card.clip.verdict === 'reject' ? 'keep' : 'reject');
 });
 
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('select, input')) return;
   const card = document.activeElement.closest('.card');
-  const at = card ? shown.indexOf(card.clip) : -1;
+  const position = card ? visible.indexOf(card.clip) : -1;
   const verdict = {r: 'reject', k: 'keep', u: ''}[event.key];
   let step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
   if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
@@ -134,21 +135,21 @@ document.addEventListener('keydown', event => {
     step = event.key === 'ArrowDown' ? columns : -columns;
   }
   if (verdict !== undefined && card) {
-    judge(card.clip, event.key === 'r' && card.clip.verdict === 'reject' ? 'keep' : verdict);
+    setVerdict(card.clip, event.key === 'r' && card.clip.verdict === 'reject' ? 'keep' : verdict);
     step = event.key === 'u' ? 0 : 1;
   } else if (step === undefined) return;
   event.preventDefault();
-  const next = shown[Math.max(0, Math.min(shown.length - 1, at + step))];
+  const next = visible[Math.max(0, Math.min(visible.length - 1, position + step))];
   if (next) next.card.focus();
 });
 
 by('rest').addEventListener('click', () => {
-  for (const clip of shown) if (!clip.verdict) judge(clip, 'keep');
+  for (const clip of visible) if (!clip.verdict) setVerdict(clip, 'keep');
 });
 
 by('save').addEventListener('click', () => {
   const cell = text => '"' + text.replaceAll('"', '""') + '"';
-  // What is taken back is named as well: the set's own table remembers the verdict.
+  // Removed verdicts are saved too, because concepts.csv still contains them.
   const rows = clips.filter(c => c.verdict || c.stored).map(c => [c.file, c.sha256, c.verdict].map(cell).join(','));
   const link = make('a');
   link.href = URL.createObjectURL(new Blob(['file,sha256,verdict\n', rows.map(r => r + '\n').join('')],
@@ -157,9 +158,9 @@ by('save').addEventListener('click', () => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   unsaved = false;
-  count();
+  showCounts();
 });
 
 addEventListener('beforeunload', event => { if (unsaved) event.preventDefault(); });
-list();
+updateList();
 document.body.dataset.ready = Math.round(performance.now());
