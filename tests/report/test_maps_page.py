@@ -1,4 +1,4 @@
-"""Maps and shares of motion on the page of a run: what their tables say, as films, figures and sentences."""
+"""Attribution maps and motion tests on report pages: text, figures and animations match the tables."""
 
 import base64
 import csv
@@ -97,7 +97,7 @@ MOTIONS.append(clip_row(3, NAN, drop_shuffled_low=NAN, drop_shuffled_high=NAN))
 
 
 def attribution_run(folder):
-    """What --task=attribute leaves."""
+    """Write a run folder as --task=attribute does."""
     directory.open_run(
         folder, {"task": "attribute", "model": "m", "targets": ["direction"], "methods": [["gradcam", None]]}
     )
@@ -117,7 +117,7 @@ def attribution_run(folder):
 
 
 def motion_run(folder):
-    """What --task=motion leaves."""
+    """Write a run folder as --task=motion does."""
     directory.open_run(
         folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "saliency", "stage": None}
     )
@@ -128,43 +128,45 @@ def motion_run(folder):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Of a folder in which all three tasks wrote."""
+    """Report page of a folder with the results of three tasks."""
     return write_report(motion_run(attribution_run(run_folder(tmp_path_factory.mktemp("runs") / "all"))))
 
 
 @pytest.mark.slow
-def test_words_of_maps_are_those_of_their_tables(page):
+def test_text_about_maps_matches_the_tables(page):
     run = open_run_folder(page.parent.parent)
     assert map_text.answer_summary(MAPS[:CLIPS]) == (
         "5 clips:",
-        "direction is answered with direction:left 4 times, direction:up once; score +4 (4 to 4) on average.",
+        "predictions direction:left (4 clips), direction:up (1 clip); mean score +4 (95 % CI over clips 4 to 4).",
     )
     cam, lrp, zero = (
         map_text.describe_map_method(run, ("direction", m, s))
         for m, s in (("gradcam", "norm"), ("attn_lrp", "video"), (NASTY, "norm"))
     )
-    assert "hardly tells one moment from another: half of its map lies in 49 % (49 to 49 %) of the time" in cam
-    assert "95 % of it lies outside" in cam and "as if it knew nothing of the thing" in cam and "score" not in cam
-    assert "almost the same when the clip runs backwards" in cam and "shuffled weights (rank correlation 0.8)" in cam
-    assert "picks moments: half of its map lies in 22 %" in lrp and "most lies at 62 % of the clip (70 % of the" in lrp
-    assert "account for the score to within 5 % (75 % at worst)" in lrp and "outside" not in lrp
-    assert zero == "Its maps are 0 everywhere."
-    assert "hardly tells one place from another: half of its map lies in 45 % (45 to 45 %) of the frame" in cam
-    assert "It picks places: half of its map lies in 3 %" in lrp and "of half</th>" in page.read_text()
+    assert "Nearly uniform in time: half of the map lies in 49 % (49 to 49 %) of the time" in cam
+    assert "95 % of the map lies outside the object" in cam and "not distinguishable from a uniform map" in cam
+    assert "the map of the reversed clip is 0.9." in cam and "shuffled weights is 0.8," in cam and "sum of" not in cam
+    assert (
+        "Localised in time: half of the map lies in 22 %" in lrp and "step at 62 % of the clip has the largest" in lrp
+    )
+    assert "misses 5 % of the score in the median clip (75 % in the worst)." in lrp and "outside" not in lrp
+    assert zero == "The maps are 0 everywhere."
+    assert "Nearly uniform in space: half of the map lies in 45 % (45 to 45 %) of the frame" in cam
+    assert "Localised in space: half of the map lies in 3 %" in lrp and "half mass in time</th>" in page.read_text()
     path = [replace(row, method="integrated_gradients") for row in MAPS[CLIPS : 2 * CLIPS]]
-    assert map_text.completeness_text(path).endswith("(75 % at worst); more --ig_steps miss less.")
+    assert map_text.completeness_text(path).endswith("(75 % in the worst); increase --ig_steps to reduce the gap.")
     by_measure = {sanity_row.measure: sanity_row for sanity_row in SANITY}
-    for low, verdict in ((0.9, "it lies on the thing more"), (1.0, "it lies elsewhere, more than chance")):
+    for low, verdict in ((0.9, "lies on the object more"), (1.0, "lies outside the object more")):
         outside = replace(by_measure["mass_outside"], mean=low, low=low - 0.01, high=low + 0.01)
         assert verdict in map_text.sanity_texts(by_measure | {"mass_outside": outside})[0]
     worse = [replace(row, completeness_gap=2.0) for row in MAPS[CLIPS : 2 * CLIPS]]
     assert map_text.relative_completeness_gaps(worse) == (
         0.5,
         0.5,
-    ) and "Its sums miss 50 % of the score" in map_text.completeness_text(worse)
+    ) and "misses 50 % of the score" in map_text.completeness_text(worse)
 
 
-def test_every_answer_is_shown_before_any_is_shown_twice():
+def test_every_prediction_is_displayed_before_any_repeats():
     rows = MAPS[:CLIPS]
     assert [row.clip for row in map_sections.select_map_clips(rows)] == [
         "clip 0",
@@ -175,22 +177,22 @@ def test_every_answer_is_shown_before_any_is_shown_twice():
     ]
 
 
-def test_films_are_small_and_what_has_no_room_is_told(page, monkeypatch):
+def test_animations_are_limited_and_the_rest_is_counted(page, monkeypatch):
     text = page.read_text()
     assert text.count('<figure class="film">') == CLIPS - 1 and text.count('src="data:image/webp;base64,') == CLIPS - 2
-    assert "4 of 5 clips; films of all of them are in animations/." in text and "1 clips more" in text
+    assert "4 of 5 clips; the animations of all clips are in animations/." in text and "1 more clip<" in text
     run = open_run_folder(page.parent.parent)
     monkeypatch.setattr(map_sections, "MAX_ANIMATION_BYTES", 0)
     (section,) = map_sections.map_sections(run)
     assert "<figure class=" not in section.html and "maps.csv" not in section.html
 
 
-def test_words_of_motion_are_verdicts_and_counts(page):
+def test_text_about_motion_has_verdicts_and_counts(page):
     text = page.read_text()
     assert "<strong>direction: motion;</strong> over 9 clips, its score falls by 90 % (95 % CI 85 to 95 %)" in text
     assert "<strong>direction:up: appearance, not motion;</strong>" in text
-    assert "of 4 clips 1 are motion by themselves, 1 are not, 1 between, of 1 nothing can be said" in text
-    assert "cannot be told" in text
+    assert "of 4 clips, 1 depend on motion, 1 do not, 1 are in between or uncertain, 1 are undefined" in text
+    assert "<td>undefined</td>" in text
 
 
 def test_a_share_below_nothing_is_told_as_a_score_that_rises():
@@ -237,14 +239,16 @@ def test_many_answers_fold_and_none_is_lost(tmp_path):
     answers = [class_row(), *(class_row(f"direction:{i}", n_clips=i) for i in range(40))]
     write_rows(folder / "motion_classes.csv", ClassMotionRow, answers)
     (section,) = motion_sections.motion_sections(open_run_folder(folder))
-    assert "28 answers more" in section.html and all(f"<strong>direction:{i}:" in section.html for i in range(40))
+    assert "Other predicted classes (28)" in section.html and all(
+        f"<strong>direction:{i}:" in section.html for i in range(40)
+    )
     names = [e for e in section.figures[0].elements if ">direction:" in e and "title" not in e]
     assert len(names) == motion_figures.MAX_FIGURE_ANSWERS and not any(">direction:19<" in e for e in names)
 
 
 def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
     text, folder = page.read_text(), page.parent.parent
-    assert "Where and when does m look for direction? How much of direction is motion to m?" in text
+    assert "attribution maps for direction in m; contribution of motion to direction in m" in text
     for flags in ("flags.txt", "flags_attribute.txt", "flags_motion.txt"):
         assert f"--flagfile={folder}/{flags}" in text and (folder / flags).exists()
     assert "<script" not in text and "&lt;/td&gt;&lt;script&gt;" in text and len(text) < 2_000_000
@@ -254,9 +258,9 @@ def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
 def test_a_folder_of_maps_alone_or_of_motion_alone_has_its_page(tmp_path):
     maps, motion = attribution_run(tmp_path / "maps"), motion_run(tmp_path / "motion")
     text = write_report(maps).read_text()
-    assert "<h1>maps: where and when does m look for direction?</h1>" in text and 'id="decisions"' not in text
+    assert "<h1>maps: attribution maps for direction in m</h1>" in text and 'id="decisions"' not in text
     text = write_report(motion).read_text()
-    assert "<h1>motion: how much of direction is motion to m?</h1>" in text and 'id="maps"' not in text
+    assert "<h1>motion: contribution of motion to direction in m</h1>" in text and 'id="maps"' not in text
 
 
 def table_of(page, name):
@@ -272,18 +276,19 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
     page = write_comparison(folders)
     text = page.read_text()
     assert (
-        "<strong>direction:</strong> 90 % (85 to 95 %) of its score needs the order of the frames in a, 20 % (15 to"
-        " 25 %) in b; a difference of +70 points (63 to 77). No difference is shown for any of its 2 answers." in text
+        "<strong>direction:</strong> Loss of score when frames are shuffled: 90 % (85 to 95 %) in a, 20 % (15 to 25 %)"
+        " in b; significant difference: +70 percentage points (63 to 77). No significant difference for any of 2"
+        in text
     )
-    assert "<td>90 % (85 to 95 %)</td><td>88 % (83 to 93 %)</td><td>+2 points (−5 to 9)</td>" in text
-    assert "<td>not known</td><td>not known</td>" in text and "1 of 14 differences have an interval" in text
+    assert "<td>90 % (85 to 95 %)</td><td>88 % (83 to 93 %)</td><td>+2 percentage points (−5 to 9)</td>" in text
+    assert "<td>unknown</td><td>unknown</td>" in text and "1 of 14 differences have a 95 % interval" in text
     assert "<li>b: direction, direction:down</li>" in text
     rows = table_of(page, "motion_differences.csv")
     first = rows[0]
     assert (first["question"], first["subject"], first["metric"], first["left"]) == (
         "direction",
-        "all",
-        "lost shuffled",
+        "all clips",
+        "loss, shuffled",
         "a",
     )
     assert float(first["difference"]) == pytest.approx(0.7) and float(first["low"]) == pytest.approx(
@@ -300,21 +305,21 @@ def test_maps_of_runs_side_by_side(tmp_path):
     ]
     write_rows(folders[2] / MAPS_CSV, MapRow, later)
     text = write_comparison(folders[1:]).read_text()
-    assert "gradcam at norm:</strong> 49 % (49 to 49 %) of the time hold half of the map in b, 12 % (11 to" in text
-    assert "a difference of +37 points" in text and "<li>b: direction, attn_lrp at video</li>" in text
+    assert "holds half of the map: 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c; significant difference: +37" in text
+    assert "gradcam at norm:</strong> Share of the time" in text and "<li>b: direction, attn_lrp at video</li>" in text
     page = write_comparison(folders)
-    assert " in a, 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c. 45 %" in page.read_text()
+    assert " in a, 49 % (49 to 49 %) in b, 12 % (11 to 13 %) in c. Share of a frame" in page.read_text()
     rows = table_of(page, "maps_differences.csv")
     assert [(r["left"], r["right"]) for r in rows[:3]] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert {r["metric"] for r in rows} >= {"time of half", "place of half", "outside of the thing"}
+    assert {r["metric"] for r in rows} >= {"half mass in time", "half mass in space", "map outside the object"}
 
 
 def test_runs_of_different_tasks_cannot_be_compared(tmp_path):
-    with pytest.raises(ValueError, match=r"a has maps of direction; .*b has motion of direction"):
+    with pytest.raises(ValueError, match=r"a has maps of direction; .*b has a motion test of direction"):
         write_comparison([attribution_run(tmp_path / "a"), motion_run(tmp_path / "b")])
 
 
-def test_random_weights_are_told(tmp_path):
+def test_random_weights_give_a_warning(tmp_path):
     folder = motion_run(attribution_run(tmp_path / "a"))
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
     assert (
@@ -326,7 +331,7 @@ def test_random_weights_are_told(tmp_path):
     run = open_run_folder(folder)
     text = motion_sections.motion_sections(run)[0].html
     assert text.startswith('<div class="warn"><p>The network&#39;s weights are random') and "<strong>" not in text
-    assert "<li>With random weights: direction: " in text and "<li>With random weights: Clip by clip: " in text
+    assert "<li>With random weights: direction: " in text and "<li>With random weights: Single clips: " in text
     text = map_sections.map_sections(run)[0].html  # of another task in the same folder
     assert "random" not in text and "<strong>" in text
 

@@ -1,4 +1,4 @@
-"""Pictures of maps: colours even to the eye, letters that can be read, values where they belong."""
+"""Animations of maps: colour maps, text and positions of values."""
 
 import av
 import numpy as np
@@ -10,7 +10,7 @@ from vtcav_jax.report.animation import lettering, overlay
 
 
 def test_colours_order_the_values_and_zero_has_none():
-    """By the luminance of sRGB: sequential colours become lighter, diverging ones darker away from the middle."""
+    """Luminance in sRGB: sequential colours get lighter, diverging ones darker away from the middle."""
     tables = {signed: colormaps.color_table(signed=signed).astype(int) for signed in (False, True)}
     assert all(table.shape == (colormaps.LEVELS, 3) for table in tables.values())
     sequential, diverging = (tables[signed] @ (0.2126, 0.7152, 0.0722) for signed in (False, True))
@@ -57,7 +57,7 @@ def film():
 
 
 def test_a_map_lies_where_and_when_it_is(film):
-    """A coarse map whose second step has one positive and one negative cell."""
+    """The second step of a coarse map has one positive and one negative cell."""
     values = np.zeros((2, 4, 4), np.float32)
     values[1, 0, 0], values[1, 3, 3] = 1, -1
     map_panel = overlay.Panel("gradcam @norm", values, np.array([0.5, 2.5]), True)
@@ -87,7 +87,7 @@ def test_pixels_stay_pixels_and_cells_are_mixed():
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".mp4"])
-def test_films_can_be_played(tmp_path, film, suffix):
+def test_animations_can_be_played(tmp_path, film, suffix):
     whole = overlay.overlay_maps(film, [], "caption")
     write_animation(tmp_path / f"film{suffix}", whole, 4.0)
     assert [path.name for path in tmp_path.iterdir()] == [f"film{suffix}"]
@@ -102,6 +102,6 @@ def test_films_can_be_played(tmp_path, film, suffix):
         assert data[:4] == b"RIFF" and b"ANIM" in data[:80] and data.count(b"ANMF") == 4
 
 
-def test_a_film_of_no_known_kind_is_refused(tmp_path, film):
-    with pytest.raises(ValueError, match=r"an animation is .mp4 or .webp, got film.gif"):
+def test_an_unknown_animation_format_is_refused(tmp_path, film):
+    with pytest.raises(ValueError, match=r"an animation named \*.mp4 or \*.webp, got film.gif"):
         write_animation(tmp_path / "film.gif", film, 4.0)

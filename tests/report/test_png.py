@@ -1,4 +1,4 @@
-"""A figure as pixels is the figure as SVG: colours, places, letters, and what lies over what."""
+"""PNG figures match the SVG: colours, positions, text and drawing order."""
 
 import numpy as np
 import pytest

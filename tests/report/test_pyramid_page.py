@@ -1,4 +1,4 @@
-"""Pyramids on the page of a run: words, graph, each kernel's part and its film say what the tables say."""
+"""Class feature pyramids on report pages: text, graph and channel panels match the tables."""
 
 import json
 import math
@@ -87,7 +87,7 @@ FACTS += [
 
 
 def pyramids(folder, concepts=True):
-    """What --task=pyramid leaves; not all kernels have a film."""
+    """Write a run folder as --task=pyramid does; not all channels have an animation."""
     directory.open_run(folder, {"task": "pyramid", "model": "m", "videos": "v", "targets": [LEFT, NASTY], "depth": 2})
     (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     video = np.random.default_rng(0).integers(0, 256, (4, 24, 72, 3), np.uint8)
@@ -112,39 +112,39 @@ def page(tmp_path_factory):
     return write_report(pyramids(tmp_path_factory.mktemp("runs") / "pyramid"))
 
 
-def test_words_are_those_of_the_tables(page):
+def test_text_matches_the_tables(page):
     run = open_run_folder(page.parent.parent)
     points = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[0]))
-    assert points["4 kernels at 2 levels:"] == (
-        "direction:left hangs on them in 2 clips, score +4 on average. Chosen were of each level the fewest that have"
-        " 50 % of all that speaks for it, at most 32."
+    assert points["4 channels at 2 levels contribute to direction:left."] == (
+        "From 2 clips with a mean score of +4. Selection: per level, the fewest channels with 50 % of all positive"
+        " shares, at most 32."
     )
-    assert points["At convs.1 they matter:"].startswith(
-        "without its 2 kernels of 32 the score of 3 clips falls by 8 (7 to 9), without as many drawn from the whole"
-        " stage by 0.5 (−0.2 to 1.5); p 0.025. They are #10 40 %, #11 20 %."
+    assert points["convs.1: ablation lowers the score."] == (
+        "Without 2 of 32 channels the score falls by 8 (95 % CI 7 to 9, over 3 clips); without as many random channels"
+        " of the stage by 0.5 (middle 95 % of draws −0.2 to 1.5); p 0.025, not corrected for the number of stages."
+        " Channels by share of the target: #10 40 %, #11 20 %."
     )
-    assert "by 0.3 (−0.7 to 1.3)" in points["At convs.0 they are not shown to matter:"]
-    assert "21 % at convs.1, 60 % at convs.0; clips by themselves would choose others" in points["From clip to clip:"]
-    assert (
-        points["Concepts:"]
-        == f"convs.1 #10 (stronger here) is the greatest entry of ring {NASTY} (static) against random, −0.31."
+    assert "by 0.3 (95 % CI −0.7 to 1.3" in points["convs.0: ablation does not significantly lower the score."]
+    agreement, noise = points["Agreement between clips:"], points["Stability under noise:"]
+    assert "21 % at convs.1, 60 % at convs.0; single clips would select different channels" in agreement
+    assert points["Alignment with concept vectors:"] == (
+        f"convs.1 #10 (more active than in the reference) is the largest entry of the vector of ring {NASTY}, static vs"
+        " random: −0.31."
     )
-    assert "do not all stay the same" in points["Under noise:"] and "90 % at convs.1" in points["Under noise:"]
-    assert points["What does not hold:"] == (
-        "At convs.1 taking out only the first 1 is not shown to do more than chance. That convs.0 hangs on its"
-        " kernels more than on others. 1 of 4 kernels have a share whose interval holds 0."
-        " 1 of 4 edges between kernels have an interval that holds 0 (dashed)."
+    assert "the selection changes" in noise and "90 % at convs.1" in noise
+    assert points["Limits:"] == (
+        "At convs.1, ablating only the top 1 has no significant effect. Not shown that the channels of convs.0 matter"
+        " more than random ones. For 1 of 4 channels the 95 % interval of the share contains 0. For 1 of 4 edges"
+        " between channels the 95 % interval contains 0 (dashed lines)."
     )
-    other = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[1]))["What does not hold:"]
-    assert "1 level asked for but without a kernel" in other and "Of 1 kernel more than 20 %" in other
-    assert "expect too much" in other and "activity counts from 0" in other
+    other = dict(pyramid_text.pyramid_points(run, run.pyramid_facts[1]))["Limits:"]
+    assert "1 requested level without a channel" in other and "For 1 channel, more than 20 %" in other
+    assert "effects are optimistic" in other and "activity is measured from 0" in other
     weak = replace(NODES[0], activation_excess=-0.2)
-    assert "convs.1 #10 (weaker here)" in pyramid_text.alignment_text(CONCEPTS, [weak])
-    assert "no kernel here" in pyramid_text.alignment_text(CONCEPTS[1:], [weak])
-    assert pyramid_text.activity_text(-0.2, 3).startswith(
-        "weaker than in the clips"
-    ) and "by 0.2" in pyramid_text.activity_text(-0.2, 3)
-    assert pyramid_text.activity_text(0.2, 0) == "0.2 on average"
+    assert "convs.1 #10 (less active" in pyramid_text.alignment_text(CONCEPTS, [weak])
+    assert "no channel of the pyramid" in pyramid_text.alignment_text(CONCEPTS[1:], [weak])
+    assert pyramid_text.activity_text(-0.2, 3) == "mean 0.2 below that in the reference clips"
+    assert pyramid_text.activity_text(0.2, 0) == "mean 0.2"
     assert [pyramid_text.ordinal(i) for i in (1, 2, 3, 4, 11, 12, 21, 113)] == [
         "1st",
         "2nd",
@@ -160,10 +160,10 @@ def test_words_are_those_of_the_tables(page):
 def test_small_shares_keep_their_digits():
     assert pyramid_text.format_node_share(0.0123, -0.004, 0.21) == "1.2 % (−0.4 to 21 %)"
     assert pyramid_text.format_node_share(0.9996) == "100 %" and pyramid_text.format_node_share(0.0) == "0 %"
-    assert pyramid_text.format_node_share(NAN) == "not known"
+    assert pyramid_text.format_node_share(NAN) == "unknown"
 
 
-def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
+def test_the_graph_links_to_every_channel_panel(page):
     text = page.read_text()
     links = {line.partition('"')[0] for line in text.split('href="#')[1:]}
     for i, numbers in enumerate(((0, 1, 2, 3), (0,))):
@@ -172,16 +172,19 @@ def test_the_graph_leads_to_every_kernel_and_each_is_there_once(page):
     assert all(f'id="{link}"' in text for link in links)
     assert NASTY not in text and "<script" not in text
     assert text.count('class="part first"') == 2 and text.count('src="data:image/webp') == 3
-    assert "Its entry in concept vectors of length 1 (0.125 if all channels had the same):" in text
+    assert "Entry of this channel in concept vectors of length 1 (uniform vector: 0.125):" in text
     assert (
-        "x (dynamic) against others +0.4, 12th of 64 in size; not encoded there" in text and "−0.31, 1st of 64" in text
+        "x, dynamic vs others +0.4, 12th largest of 64; not encoded there" in text
+        and "−0.31, 1st largest of 64" in text
     )
-    assert "which kernels of m do direction:left and" in text
+    assert "channels that contribute to direction:left and" in text
     assert "pyramid_edges.csv" in text and "pyramid_concepts.csv" in text
-    assert "convs.0 #12</a> 70 % (68 to 72 %)" in text and "convs.0 #13</a> 1 % (−1 to 3 %), not sure" in text
+    assert (
+        "convs.0 #12</a> 70 % (68 to 72 %)" in text and "convs.0 #13</a> 1 % (−1 to 3 %), interval contains 0" in text
+    )
 
 
-def test_an_edge_is_as_wide_as_its_share_and_grey_if_it_takes_away():
+def test_edge_width_is_the_share_and_negative_edges_are_grey():
     displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
     assert not displayed.omitted
     figure = pyramid_figures.pyramid_graph_figure(FACTS[0], displayed, "k-")
@@ -201,13 +204,13 @@ def _circles(figure):
     return ElementTree.fromstring(f"<g>{''.join(figure.elements)}</g>").iter("circle")
 
 
-def test_what_the_graph_has_no_room_for_is_told(monkeypatch):
+def test_omitted_channels_and_edges_are_counted(monkeypatch):
     monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_EDGES", 2)
     monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_NODES", 1)
     displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
     assert [row.node for row in displayed.kernels] == [0, 2]
     assert [(row.parent, row.child) for row in displayed.edges] == [(-1, 0), (0, 2)]
-    assert displayed.omitted[0] == "1 of 2 kernels of convs.1"
+    assert displayed.omitted[0] == "1 of 2 channels of convs.1"
     pyramid_figures.pyramid_graph_figure(FACTS[0], displayed, "k-")
     monkeypatch.setattr(pyramid_figures, "MAX_DRAWN_NODES", 4)
     displayed = pyramid_figures.select_displayed(FACTS[0], NODES[:4], EDGES[:6])
@@ -215,7 +218,7 @@ def test_what_the_graph_has_no_room_for_is_told(monkeypatch):
     assert displayed.omitted == ("2 of 4 edges to convs.0",)
 
 
-def test_films_without_room_are_links(tmp_path, monkeypatch):
+def test_animations_without_room_are_links(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid_sections, "MAX_ANIMATION_BYTES", 0)
     monkeypatch.setattr(pyramid_sections, "MIN_PYRAMID_ANIMATION_BYTES", 0)
     folder = pyramids(tmp_path / "full", concepts=False)
@@ -259,7 +262,7 @@ def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_a_kernel_is_chosen_without_a_script(browser, page, width, scheme):
+def test_a_channel_is_selected_without_a_script(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)
     visible = (
         "[...document.querySelectorAll('.part')].filter(e => getComputedStyle(e).display != 'none').map(e => e.id)"

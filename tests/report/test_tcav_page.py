@@ -1,4 +1,4 @@
-"""The page of a run: it says what the tables say, needs nothing else, and trusts no name."""
+"""Report page of Video-TCAV runs: text matches the tables, the file is stand-alone, names are escaped."""
 
 import base64
 import csv
@@ -54,7 +54,7 @@ def row(
     comparison: str = "absolute",
     **more: Any,
 ) -> ScoreRow:
-    """A test whose unit derivative is half of its step."""
+    """Return a test whose derivative is half of its step effect."""
     values: dict[str, Any] = {name: value_type() for name, value_type in get_type_hints(ScoreRow).items()}
     values |= dict(target=target, stage=stage, concept=concept, clip_type=clip_type, negatives=negatives)
     values |= dict(verdict=verdict, comparison=comparison, score_fn="logit", null_low=-0.5, null_high=0.5)
@@ -81,7 +81,7 @@ ROWS = [
 
 
 def run_folder(folder, rows=ROWS):
-    """A run's folder as --task=tcav leaves it, with one film and a picture."""
+    """Write a run folder as --task=tcav does, with one animation and one image."""
     (folder / ANIMATION_FOLDER).mkdir(parents=True)
     random = np.random.default_rng(0)
     moving = random.integers(0, 256, (8, 96, 96, 3), np.uint8)
@@ -131,67 +131,81 @@ def page(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_answer_says_what_the_table_says(page):
+def test_findings_match_the_tables(page):
     answers = tcav_text.class_answers(open_run_folder(page.parent.parent))[0]
-    (lead, rest), (second, _) = answers.findings
-    assert lead.startswith("direction:left is raised by left where it moves: at layers.0 the step from random clips")
-    assert "+4.00 logits (3.60 to 4.40), adjusted p 0.01; 100 % of 30 clips agree" in lead
-    assert "As a still picture it is not even told from the other clips." in rest
-    assert "from frozen +5.00 (4.60 to 5.40) at layers.0" in rest
-    assert second.startswith(f"direction:left is lowered by {NASTY} as a still picture") and "−3.00 logits" in second
-    assert (
-        answers.no_effect_text
-        == "No effect of ring is shown: smallest adjusted p 1; 1 of their tests could not tell (no vector)."
+    (lead, rest), (second, details) = answers.findings
+    assert lead == "left (dynamic clips) raises the score of direction:left."
+    assert rest == (
+        "At layers.0, moving from the random clips to the dynamic clips of left changes the score by +4.00 logits (95 %"
+        " CI 3.60 to 4.40; adjusted p 0.01; same sign in 30 of 30 target clips). Static clips: inconclusive, because no"
+        " tested stage separates them from the negatives. Its motion: moving from control clips to the dynamic clips"
+        " changes the score by +5.00 logits from frozen clips (95 % CI 4.60 to 5.40; adjusted p 0.01; at layers.0)."
+    )
+    assert second == f"{NASTY} (static clips) lowers the score of direction:left."
+    assert "−3.00 logits (95 % CI −3.40 to −2.60; adjusted p 0.01; same sign in 30 of 30" in details
+    assert details.endswith("Dynamic clips: no significant effect (smallest adjusted p 1 in 1 test).")
+    assert answers.no_effect_text == (
+        "No significant effect of ring: smallest adjusted p 1 in 1 test; 1 other test inconclusive: no vector."
     )
     text = page.read_text()
-    assert (
-        "3 of 4 clips (30 % to 95 %)" in text and "random weights" not in text and "1 tests: degenerate layer" in text
-    )
+    assert "3 of 4 clips (95 % CI 30 % to 95 %)" in text and "random weights" not in text
+    assert "1 test with the verdict “degenerate layer” (at pool)" in text
+    assert "False-positive rate 5 % (95 % CI" in text and "over the 10 sets" in text
 
 
 @pytest.mark.slow
-def test_random_weights_come_first_and_nothing_reads_as_a_finding(tmp_path):
+def test_random_weights_are_a_warning_and_give_no_findings(tmp_path):
     folder = run_folder(tmp_path / "a")
     (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
     run_info = json.loads((folder / "run.json").read_text())
     run_info["request"]["model"] = "video_swin_tiny"
     (folder / "run.json").write_text(json.dumps(run_info))
     text = write_report(folder).read_text()
-    first = text.index("weights are random: it has learnt nothing")
-    assert first < text.index("is raised by left") and "<strong>" not in text and 'class="answer"' not in text
-    assert text.count("<li>With random weights: direction:left is") == 2 and "video_swin_tiny, random weights" in text
-    assert "<li>With random weights: No effect of ring is shown" in text
+    first = text.index("weights are random. These results say nothing")
+    assert (
+        first < text.index("raises the score of direction:left")
+        and "<strong>" not in text
+        and 'class="answer"' not in text
+    )
+    assert text.count("<li>With random weights: ") == 3 and "video_swin_tiny, random weights" in text
+    assert "<li>With random weights: No significant effect of ring" in text
     text = write_comparison([folder, run_folder(tmp_path / "b")]).read_text()
     assert text.index("The weights of a are random") < text.index("<nav>")
 
 
 def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
     text = page.read_text()
-    assert "that only lack the motion: frozen (one frame for as long). Only" in text and "jitter" not in text
+    assert (
+        "not the same motion: frozen (one frame repeated). Only" in text
+        and "shuffled (the" not in text.split(">Terms</h2>")[0]
+    )
     rows = [r for r in ROWS if r.comparison != "motion"]
     text = write_report(run_folder(tmp_path / "a", rows)).read_text()
-    assert "This run has no copies of the moving clips" in text and "frozen" not in text
+    assert "This run has no comparison with" in text and "frozen" not in text.split(">Terms</h2>")[0]
 
 
-def test_a_class_of_which_nothing_is_found_gets_no_claim(tmp_path):
+def test_a_class_without_findings_gets_no_claim(tmp_path):
     nothing = [replace(r, verdict="not significant", p_adjusted=0.8) for r in ROWS[:3]]
     run = open_run_folder(write_report(run_folder(tmp_path / "a", nothing)).parent.parent)
     (answers,) = tcav_text.class_answers(run)
     assert (
         not answers.findings
-        and answers.no_effect_text == "No effect of any concept (left) is shown: smallest adjusted p 0.8."
+        and answers.no_effect_text == "No significant effect of any concept (left): smallest adjusted p 0.8 in 3 tests."
     )
 
 
-def test_little_effects_are_called_little_and_turned_signs_are_told(tmp_path):
+def test_small_effects_and_opposite_signs_are_named(tmp_path):
     rows = [
         row("big", "dynamic", "random", 8.0, "supports"),
         row("big", "dynamic", "random", -2.0, "opposes", stage="layers.1", p_adjusted=0.02),
         row("small", "dynamic", "random", 0.8, "supports"),
     ]
     (answers,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / "a", rows)))
-    assert "The sign is the other way at layers.1 (dynamic)." in answers.findings[0][1]
-    assert answers.findings[1][1].startswith("That is little: 10 % of what big does.")
+    assert (
+        "The sign is opposite at layers.1 (dynamic clips, −2.00 (−2.40 to −1.60), adjusted p 0.02)."
+        in (answers.findings[0][1])
+    )
+    assert answers.findings[1][1].endswith("This is 10 % of the effect of big.")
 
 
 def test_the_page_needs_nothing_and_runs_nothing(page):
@@ -202,7 +216,7 @@ def test_the_page_needs_nothing_and_runs_nothing(page):
     assert all(source.startswith(("data:", "#")) for source in re.findall(r'(?:src|href|poster)="([^"]*)"', text))
 
 
-def test_nothing_is_hidden_and_tables_are_in_the_page(page):
+def test_all_tests_and_tables_are_in_the_page(page):
     text = page.read_text()
     link = re.search(r'download="scores.csv" href="data:text/csv;base64,([^"]*)"', text)
     assert link
@@ -226,13 +240,15 @@ def test_figures_are_files_that_any_program_reads(page):
 def test_a_mark_stands_where_its_number_is():
     figure = tcav_figures.depth_figure([ROWS[1]], "step_effect", "logits")
     marks = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "circle" and "title" in e[0].tag]
-    (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left (dynamic) against random")]
+    (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left, dynamic vs random")]
     texts = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
     labels = {e.text or "": float(e.get("y", 0)) for e in texts}
     ticks = {int(text): y - 4 for text, y in labels.items() if text.isdecimal()}
     per_unit = (ticks[2] - ticks[0]) / 2
     assert float(mark.get("cy", 0)) == pytest.approx(ticks[0] + 4 * per_unit, abs=0.3)
-    assert "4 (3.6 to 4.4), by chance −0.5 to 0.5, adjusted p 0.01, supports" in (mark[0].text or "")
+    assert (mark[0].text or "").endswith(
+        "4 (95 % CI 3.6 to 4.4), middle 95 % under permuted labels −0.5 to 0.5, adjusted p 0.01, supports"
+    )
 
 
 def test_a_long_class_does_not_hide_the_concept():
@@ -242,7 +258,8 @@ def test_a_long_class_does_not_hide_the_concept():
         tcav_figures.static_dynamic_figure([long], "step_effect", "logits"),
     ):
         texts = [e.text for e in map(ElementTree.fromstring, figure.elements) if e.tag == "text"]
-        assert {"left", "catching or throwing baseball: logits"} <= set(texts)
+        assert "catching or throwing baseball: logits" in texts
+        assert {"left", "left (compared with random)"} & set(texts)
 
 
 def test_effects_carry_the_interval_of_the_statistic():
@@ -253,7 +270,7 @@ def test_effects_carry_the_interval_of_the_statistic():
     assert (
         format_effect(e) == "+4.00 (3.60 to 4.40)"
         and format_number(-0.25) == "−0.25"
-        and format_number(NAN) == "not known"
+        and format_number(NAN) == "unknown"
     )
 
 
@@ -309,10 +326,10 @@ def test_runs_side_by_side(tmp_path):
     folders = [run_folder(tmp_path / "seed 0"), run_folder(tmp_path / "seed 1", changed)]
     page = write_comparison(folders)
     text = page.read_text()
-    assert "seed 0 less seed 1" in text and "1 of 2 differences have an interval without 0" in text
-    assert "1 more are of tests that could not tell" in text
-    assert "<td>−0.5</td>" in text and "seed 0: 5 tests more, at pool, layers.0" in text
-    assert "it raises the score in both; its motion matters in both; 1 of 2 differences" in text
+    assert "Difference: seed 0 − seed 1" in text and "1 of 2 differences have a 95 % interval without 0" in text
+    assert "1 other difference cannot be interpreted" in text
+    assert "<td>−0.5</td>" in text and "seed 0: 5 tests at pool, layers.0" in text
+    assert "it raises the score in both runs; significant contribution of its motion in both runs; 1 of 2" in text
     difference = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), ROWS[1], changed[0])
     assert difference.low == pytest.approx(-0.5 - math.hypot(0.05, 0.05)) and difference.high == pytest.approx(
         -0.5 + math.hypot(0.05, 0.1)
@@ -327,13 +344,13 @@ def test_runs_side_by_side(tmp_path):
         write_comparison([folders[0], other])
 
 
-def test_a_difference_of_tests_that_could_not_tell_is_never_sure():
+def test_differences_of_inconclusive_tests_are_never_significant():
     far = replace(ROWS[0], relative_derivative=0.9, relative_derivative_low=0.88, relative_derivative_high=0.92)
     difference = comparison_page.score_difference(comparison_page.ScoreKey(*"abcde"), ("a", "b"), far, ROWS[1])
     assert difference.low > 0 and not difference.significant and difference.inconclusive_verdict == "not encoded"
 
 
-def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
+def test_runs_that_disagree_are_named(tmp_path):
     turned = [
         replace(r, step_effect=-r.step_effect, derivative=-r.derivative, relative_derivative=-r.relative_derivative)
         for r in ROWS
@@ -342,13 +359,17 @@ def test_runs_that_disagree_are_told_apart_in_words(tmp_path):
     folders = [run_folder(tmp_path / "a"), run_folder(tmp_path / "b", turned)]
     nothing = [replace(r, verdict="not significant") for r in ROWS]
     text = write_comparison(folders).read_text()
-    assert "it raises the score in a, it lowers the score in b; that its motion matters is shown in none" in text
-    assert "<strong>No run shows an effect of</strong> ring for direction:left." in text
+    assert (
+        "it raises the score in a, it lowers the score in b; no significant contribution of its motion in any" in text
+    )
+    assert "<strong>No significant effect in any run:</strong> ring for direction:left." in text
     text = write_comparison([folders[0], run_folder(tmp_path / "c", nothing)]).read_text()
-    assert "it raises the score in a, no effect is shown in c; its motion matters in a only" in text
+    assert (
+        "it raises the score in a, no significant effect in c; significant contribution of its motion in a only" in text
+    )
 
 
-def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
+def test_stages_with_different_names_are_matched_by_depth_with_a_note(tmp_path):
     swin, cnn = [f"layers.{i}" for i in range(5)], ["convs.0", "convs.1", "convs.2"]
     deep = [stage_matching.relative_depths(swin), stage_matching.relative_depths(cnn)]
     assert deep[1] == {"convs.0": 0, "convs.1": 0.5, "convs.2": 1}
@@ -371,11 +392,11 @@ def test_stages_of_other_names_are_matched_by_depth_and_said_to_be(tmp_path):
         run_info = json.loads((folder / "run.json").read_text())
         (folder / "run.json").write_text(json.dumps(run_info | {"network_stages": stages}))
     text = write_comparison(folders).read_text()
-    assert "layers.0 / convs.0. That they stand for each other is an assumption." in text
-    assert "in the order swin, cnn:" in text and "it raises the score in both" in text
+    assert "layers.0 / convs.0. This correspondence is an assumption." in text
+    assert "(swin, cnn):" in text and "it raises the score in both" in text
 
 
-def test_sheets_and_films():
+def test_sheets_and_animations():
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (5, 32, 32, 3), np.uint8)
     assert np.array_equal(previews.scale_to_preview(small)[:, 1::3, 1::3], small)

@@ -1,1 +1,1 @@
-"""What a person looks at: figures and pages, made from the tables of a run's folder."""
+"""Report pages and figures, made from the tables of a run folder."""

@@ -1,9 +1,9 @@
-"""The page of a run: what was asked, a section for each thing its folder holds, its tables, and how to repeat it.
+"""Report page of a run: its settings, a section for each kind of result, the tables, and how to reproduce it.
 
-Another kind of result gets its part of the page by one more function in `MAKERS`, from a run's folder to sections; it
-returns none where the folder has nothing of its kind.
+A new kind of result needs one more function in `SECTION_BUILDERS`, which returns no sections for folders without it.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
-from vtcav_jax.report import html
+from vtcav_jax.report import glossary, html
 from vtcav_jax.report.comparison import page as comparison_page
+from vtcav_jax.report.effect_sizes import count_noun
 from vtcav_jax.report.figures import png as raster
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
@@ -26,8 +27,8 @@ from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
-TASK_PHRASES = {"attribute": "maps of", "motion": "motion in"}
-MAX_TABLE_BYTES = 4_000_000  # bytes of tables inside a page
+TASK_PHRASES = {"attribute": "attribution maps", "motion": "motion test"}
+MAX_TABLE_BYTES = 4_000_000  # of tables embedded in a page
 SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     tcav_sections.tcav_sections,
     map_sections.map_sections,
@@ -39,36 +40,39 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report/index.html` and its figures into the run's folder; returns the page's path."""
+    """Write `report/index.html` and its figures into the run folder; return the path of the page."""
     run = open_run_folder(folder)
     sections = [section for build in SECTION_BUILDERS for section in build(run)]
     if not sections:
         raise ValueError(
-            f"{folder} has no results that a page can show, such as scores.csv; let the run end first: give its"
-            " command again"
+            f"{folder} has no results that a page can show, such as scores.csv; run its command again to finish the run"
         )
+    terms = page_terms(run)
     sections += [tables_section(run), reproduction_section(run)]
+    sections += [glossary.glossary_section(terms)] if terms else []
     return _write_page(
         run.folder / REPORT_FOLDER, html.document(report_title(run), run_header(run), sections), sections
     )
 
 
 def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes a page with runs of the same concepts side by side, by default into the last one's folder."""
+    """Write a page that compares runs, by default into the folder of the last one; return its path."""
     runs = [open_run_folder(folder) for folder in folders]
     sections = comparison_page.comparison_sections(runs)
+    terms = glossary.TCAV_TERMS if all(run.score_rows for run in runs) else glossary.MOTION_TERMS
+    sections.append(glossary.glossary_section(terms))
     names = tcav_text.join_names(comparison_page.run_names(runs))
     page_folder = out or runs[-1].folder / REPORT_FOLDER / f"against_{'_'.join(run.name for run in runs[:-1])}"
     return _write_page(
-        page_folder, html.document(f"{names} compared", comparison_page.comparison_intro(runs), sections), sections
+        page_folder, html.document(f"Comparison of {names}", comparison_page.comparison_intro(runs), sections), sections
     )
 
 
 def _write_page(folder: Path, text: str, sections: Sequence[Section]) -> Path:
     if len(text.encode()) > html.MAX_PAGE_BYTES:
         raise ValueError(
-            f"the page would have {len(text.encode()) / 1e6:.0f} MB, more than a browser opens well; explain fewer"
-            " classes, stages or concepts in one run"
+            f"the page would have {len(text.encode()) / 1e6:.0f} MB, too much for a browser; explain fewer classes,"
+            " stages or concepts in one run"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     figures = [figure for section in sections for figure in section.figures]
@@ -80,25 +84,33 @@ def _write_page(folder: Path, text: str, sections: Sequence[Section]) -> Path:
     return folder / REPORT_PAGE
 
 
+def page_terms(run: RunFolder) -> dict[str, str]:
+    """Return the glossary of the page: the terms of every kind of result that it shows."""
+    terms: dict[str, str] = {}
+    for rows, kind_terms in (
+        (run.score_rows, glossary.TCAV_TERMS),
+        (run.map_rows, glossary.MAP_TERMS),
+        (run.class_motion_rows, glossary.MOTION_TERMS),
+        (run.pyramid_facts, glossary.PYRAMID_TERMS),
+    ):
+        terms |= kind_terms if rows else {}
+    return terms
+
+
 def report_title(run: RunFolder) -> str:
-    classes = unique_in_order([row.target for row in run.score_rows])
-    does = "does" if len(classes) == 1 else "do"
-    questions = [f"which concepts {does} {tcav_text.join_names(classes)} use?"] if classes else []
-    if map_targets := unique_in_order([row.target for row in run.map_rows]):
-        questions.append(
-            f"where and when does {_network_name(run, 'attribute')} look for {tcav_text.join_names(map_targets)}?"
-        )
-    if motion_targets := unique_in_order([row.target for row in run.class_motion_rows]):
-        questions.append(
-            f"how much of {tcav_text.join_names(motion_targets)} is motion to {_network_name(run, 'motion')}?"
-        )
-    if pyramid_targets := [facts.target for facts in run.pyramid_facts]:
-        does = "does" if len(pyramid_targets) == 1 else "do"
-        questions.append(
-            f"which kernels of {_network_name(run, 'pyramid')} {does} {tcav_text.join_names(pyramid_targets)} hang on?"
-        )
-    questions += ["which map of a video network tells the truth?"] if run.method_score_rows else []
-    return f"{run.name}: {' '.join(q if i == 0 else q[0].upper() + q[1:] for i, q in enumerate(questions))}"
+    topics = []
+    if classes := unique_in_order([row.target for row in run.score_rows]):
+        topics.append(f"concepts that affect {tcav_text.join_names(classes)}")
+    for task, topic, targets in (
+        ("attribute", "attribution maps for", [row.target for row in run.map_rows]),
+        ("motion", "contribution of motion to", [row.target for row in run.class_motion_rows]),
+        ("pyramid", "channels that contribute to", [facts.target for facts in run.pyramid_facts]),
+    ):
+        if targets:
+            names = tcav_text.join_names(unique_in_order(targets))
+            topics.append(f"{topic} {names} in {_network_name(run, task)}")
+    topics += ["attribution methods scored on clips with a known cause"] if run.method_score_rows else []
+    return f"{run.name}: {'; '.join(topics)}"
 
 
 def _network_name(run: RunFolder, task: str) -> str:
@@ -107,7 +119,7 @@ def _network_name(run: RunFolder, task: str) -> str:
 
 
 def run_header(run: RunFolder) -> str:
-    """What was asked, for the head of the page."""
+    """Return the settings of the run for the head of the page."""
     config = run.config
     rows = run.score_rows
     weights = ", random weights" if any(run.has_random_weights(record.task) for record in run.records) else ""
@@ -115,57 +127,56 @@ def run_header(run: RunFolder) -> str:
     if networks := unique_in_order([row.network_name for row in run.method_score_rows]):
         pairs += [
             ("networks", ", ".join(networks)),
-            ("clips of each", str(max(row.n_clips for row in run.method_score_rows))),
+            ("clips per question", f"at most {max(row.n_clips for row in run.method_score_rows)}"),
         ]
     for target, predictions in tcav_text.predictions_by_target(run.prediction_rows).items():
-        pairs.append(
-            (f"says {target}", f"on {tcav_text.accuracy_text(predictions)} of the class, those that are explained here")
-        )
+        pairs.append((f"accuracy on {target}", f"{tcav_text.accuracy_text(predictions)} of this class"))
     if rows:
         classes = {row.target: row.n_clips for row in rows}
-        pairs.append(("classes", ", ".join(f"{name} ({n} clips)" for name, n in classes.items())))
+        pairs.append(("classes", ", ".join(f"{name} ({n} target clips)" for name, n in classes.items())))
         sizes = {(row.concept, row.clip_type): row.n_concept for row in rows}
-        pairs.append(("concepts", ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())))
+        concepts_text = ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())
+        pairs.append(("concepts (clips)", concepts_text))
         if pool := {
             row.clip_type: (row.n_negatives, row.n_random_sets) for row in rows if row.negatives == NEGATIVE_PREFIX
         }:
             negatives_text = ", ".join(
                 f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
             )
-            pairs.append(("negatives", negatives_text))
-        pairs.append(("stages", ", ".join(unique_in_order([row.stage for row in rows]))))
-    pairs += [("concepts in", str(config["concepts"]))] if rows and "concepts" in config else []
-    pairs += [("clips of", str(config["target_videos"]))] if "target_videos" in config else []
+            pairs.append(("random clips", negatives_text))
+        pairs.append(("stages (layers)", ", ".join(unique_in_order([row.stage for row in rows]))))
+    pairs += [("concept folder", str(config["concepts"]))] if rows and "concepts" in config else []
+    pairs += [("target videos", str(config["target_videos"]))] if "target_videos" in config else []
     sources = [str(record.config.get(name, "")) for record in run.records for name in ("target_videos", "videos")]
     worlds = unique_in_order([source.split(":")[1] for source in sources if source.startswith("worlds:")])
-    pairs += [("they show", WORLDS[name].description) for name in worlds if name in WORLDS]
+    pairs += [(f"clips of worlds:{name}", WORLDS[name].description) for name in worlds if name in WORLDS]
     for record in run.records:
         if record.task in TASK_PHRASES:
             pairs += [(TASK_PHRASES[record.task], _describe_map_run(record.config))]
         elif record.task == "pyramid":
-            pairs += [("kernels of", _describe_pyramid_run(record.config))]
+            pairs += [("class feature pyramid", _describe_pyramid_run(record.config))]
     return html.definition_list(pairs)
 
 
 def _describe_map_run(config: dict[str, Any]) -> str:
-    """What the tasks that go through videos were asked."""
     methods = config.get("methods") or [(config.get("method", ""), config.get("stage"))]
     method_text = ", ".join(f"{name} at {stage}" if stage else name for name, stage in methods)
+    n_clips = config.get("clips_per_video", 1)
     clips_text = (
-        "clip after clip to their ends"
+        "consecutive clips of every video"
         if config.get("slide_over_video")
-        else f"{config.get('clips_per_video', 1)} of each video"
+        else f"{count_noun(n_clips, 'clip')} per video"
     )
-    return (
-        f"{', '.join(config.get('targets', ()))}, by {method_text}; clips of {config.get('videos', '')}, {clips_text}"
-    )
+    return f"{', '.join(config.get('targets', ()))}; {method_text}; videos {config.get('videos', '')}, {clips_text}"
 
 
 def _describe_pyramid_run(config: dict[str, Any]) -> str:
     levels = (
-        f"levels {', '.join(config['stages'])}" if config.get("stages") else f"{config.get('depth', '')} levels back"
+        f"levels {', '.join(config['stages'])}"
+        if config.get("stages")
+        else f"{config.get('depth', '')} levels back from the class score"
     )
-    return f"{', '.join(config.get('targets', ()))}, {levels}; clips of {config.get('videos', '')}"
+    return f"{', '.join(config.get('targets', ()))}; {levels}; videos {config.get('videos', '')}"
 
 
 def tables_section(run: RunFolder) -> Section:
@@ -173,8 +184,8 @@ def tables_section(run: RunFolder) -> Section:
     for path in sorted(run.table_paths, key=lambda path: path.stat().st_size):
         bytes_left -= path.stat().st_size
         links.append(html.table_link(path, embed=bytes_left >= 0))
-    png = "SVG and PNG" if raster.possible() else "SVG (and as PNG after pip install resvg-py pillow)"
-    text = f"All numbers in full precision; figures lie beside this page as {png}, in figures/."
+    png = "SVG and PNG" if raster.possible() else "SVG (PNG as well after pip install resvg-py pillow)"
+    text = f"All numbers in full precision, as CSV. The figures are next to this page in figures/, as {png}."
     return Section("tables", "Tables", html.paragraph(text, "soft") + f"<p>{' · '.join(links)}</p>")
 
 
@@ -183,20 +194,20 @@ def reproduction_section(run: RunFolder) -> Section:
     pairs = [(name, str(version)) for name, version in content.get("versions", {}).items()]
     pairs += [("devices", ", ".join(content["devices"]))] if content.get("devices") else []
     hashes = content.get("hashes", {})
-    pairs += [(f"sha256 of {name}", hashes[name]) for name in ("weights", "code") if name in hashes]
+    pairs += [(f"SHA-256 of {name}", hashes[name]) for name in ("weights", "code") if name in hashes]
     pairs += [
-        (f"clips of {name}", f"{len(hashes[name])}, their hashes are in run.json")
-        for name in ("concepts", "targets")
+        (f"{title} clips", f"{len(hashes[name])} (SHA-256 of each in run.json)")
+        for name, title in (("concepts", "concept"), ("targets", "target"))
         if name in hashes
     ]
     if seconds := content.get("seconds"):
-        pairs.append(("seconds", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
-    parts = []
+        pairs.append(("seconds per phase", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
+    parts = [html.paragraph("Command, flags, and versions of the software that made this run.", "soft")]
     for record in run.records:
-        parts += [html.code_block(f"python main.py --flagfile={record.flags_path}")]
+        parts += [html.code_block(f"vtcav --flagfile={shlex.quote(str(record.flags_path))}")]
         parts += (
             [html.details_block(record.flags_path.name, html.code_block(record.flags_text))]
             if record.flags_text
             else []
         )
-    return Section("again", "Versions, and the command that repeats it", "".join(parts) + html.definition_list(pairs))
+    return Section("again", "How to reproduce this page", "".join(parts) + html.definition_list(pairs))

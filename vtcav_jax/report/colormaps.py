@@ -1,4 +1,4 @@
-"""Colours for numbers: matplotlib's viridis from zero upwards, and its blue to red map around zero."""
+"""Colour maps: matplotlib's viridis for values from 0 up, and blue to red around 0 for signed values."""
 
 from functools import cache
 
@@ -11,19 +11,19 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 
 @cache
 def color_table(*, signed: bool) -> UInt8[np.ndarray, "levels 3"]:
-    """The colours in order; signed ones are blue below zero, nearly white at zero and red above."""
+    """Return the colours in order; signed: blue below zero, nearly white at zero, red above."""
     import matplotlib
 
     colormap = matplotlib.colormaps[DIVERGING if signed else SEQUENTIAL].resampled(LEVELS)
     table = colormap(np.arange(LEVELS), bytes=True)[:, :3]
-    table.flags.writeable = False  # every caller gets the same array
+    table.flags.writeable = False  # cached, so shared by all callers
     return table
 
 
 def apply_colormap(
     values: Float[np.ndarray, "*shape"], largest: float, *, signed: bool
 ) -> UInt8[np.ndarray, "*shape 3"]:
-    """0 to `largest` in sequential colours, or from its negative to it in diverging ones; beyond, the last colour."""
+    """Map 0 to `largest` (signed: −`largest` to `largest`) to colours; values beyond get the last colour."""
     share = values / largest if largest > 0 else np.zeros_like(values)
     place = (share + 1) / 2 if signed else share
     index = np.rint(np.clip(place, 0, 1) * (LEVELS - 1)).astype(int)

@@ -1,4 +1,4 @@
-"""What a test says on a page: how much the concept moves the class score, how surely, and what chance makes of it."""
+"""Effect of a test with its intervals, and the number formats of a report page."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 @dataclass(frozen=True)
 class Effect:
-    """A statistic with its 95 % interval and the middle 95 % of what exchanged labels give; `sure` if it was found."""
+    """Effect of one test: its value, its 95 % CI, and the middle 95 % of the values under permuted labels."""
 
     value: float
     low: float
@@ -27,8 +27,8 @@ class Effect:
 
 
 def effect_size(row: ScoreRow, statistic: str) -> Effect:
-    """Of the statistic that the run tests: the step, whose interval is the derivative's at the same length, or the
-    derivative."""
+    """Return the statistic that the run tests: the step effect, whose CI is that of the derivative scaled to the length
+    of the step, or the derivative."""
     factor = 1.0
     if statistic == "step_effect":
         factor = row.step_effect / row.derivative if row.derivative else math.nan
@@ -38,22 +38,27 @@ def effect_size(row: ScoreRow, statistic: str) -> Effect:
 
 
 def effect_unit(statistic: str, score_fn: str) -> str:
+    """Return the axis label of effects."""
     score_name = {"logit": "logit", "log_prob": "log probability", "margin": "margin"}.get(score_fn, score_fn)
     return f"change of the {score_name}" + ("" if statistic == "step_effect" else " per unit length")
 
 
 def primary_tests(rows: Sequence[ScoreRow]) -> tuple[str, list[ScoreRow]]:
-    """The tests of a concept by itself: against random clips, or where there are none against the other concepts."""
+    """Return the tests against the random clips or, if there are none, against the other concepts."""
     for negatives in (NEGATIVE_PREFIX, OTHERS):
         if subset := [row for row in rows if row.negatives == negatives]:
             return negatives, subset
     return "", []
 
 
+def comparison_name(clip_type: str, negatives: str) -> str:
+    return f"{clip_type} vs {negatives}"
+
+
 def format_number(value: float, digits: int = 3) -> str:
-    """For a reader: few digits, a real minus, and words for what is not there."""
+    """Format with a few significant digits and a typographic minus; NaN is "unknown"."""
     if math.isnan(value):
-        return "not known"
+        return "unknown"
     return f"{value:.{digits}g}".replace("-", "−")
 
 
@@ -62,7 +67,7 @@ def format_signed(value: float, digits: int = 2) -> str:
 
 
 def format_p(value: float) -> str:
-    return "not known" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    return "unknown" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def format_range(low: float, high: float) -> str:
@@ -70,7 +75,7 @@ def format_range(low: float, high: float) -> str:
 
 
 def format_effect(e: Effect) -> str:
-    """The value and its interval, with two digits of what is uncertain."""
+    """Format a value and its interval, rounded to two digits of the interval's width."""
     width = e.high - e.low
     if not (math.isfinite(width) and width > 0):
         return format_signed(e.value)
@@ -80,4 +85,8 @@ def format_effect(e: Effect) -> str:
 
 
 def format_percent(share: float) -> str:
-    return "not known" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")
+    return "unknown" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")
+
+
+def count_noun(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -1,4 +1,4 @@
-"""Where to find the fonts that matplotlib ships: they look the same on every machine."""
+"""Paths of the fonts that matplotlib ships, which are identical on every machine."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""One HTML file that needs nothing else: no script, no network, light or dark as the reader has it, and it prints.
+"""Building blocks of a stand-alone HTML page: no scripts, no network access, light and dark theme, printable.
 
-Whatever comes from outside is escaped by the helpers here; sections are put together from them.
+All helpers escape their text; sections are assembled from them only.
 """
 
 import base64
@@ -19,7 +19,7 @@ PAGE_CSS = read_asset("vtcav_jax.report", "page.css")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `html` is put together by this module's helpers, which escape."""
+    """Section of a page; `html` must be escaped, as by the helpers of this module."""
 
     id: str
     title: str
@@ -50,7 +50,7 @@ def bullet_list(texts: Iterable[str]) -> str:
 
 
 def lead_list(texts: Iterable[tuple[str, str]]) -> str:
-    """A list whose items begin with what matters most."""
+    """Return a list whose items start with a bold headline."""
     return f"<ul>{''.join(f'<li><strong>{escape(lead)}</strong> {escape(rest)}</li>' for lead, rest in texts)}</ul>"
 
 
@@ -75,7 +75,7 @@ def details_block(summary: str, inside: str) -> str:
 
 
 def html_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Each row with its class; a cell that begins with `up `, `down ` or `faint ` and a tab has that one."""
+    """Return a table of (CSS class, cells) rows; a cell `up\\t...`, `down\\t...` or `faint\\t...` gets that class."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     lines = []
     for css_class, cells in rows:
@@ -96,7 +96,7 @@ def figure_grid(figures: Iterable[Figure]) -> str:
 
 
 def embed_media(path: Path, caption: str, css_class: str = "") -> str:
-    """A small film that loops, or a picture, inside the page."""
+    """Return an embedded looping animation or an image with a caption."""
     mime = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
     data = f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
     alt_text = escape(caption)
@@ -110,7 +110,7 @@ def embed_media(path: Path, caption: str, css_class: str = "") -> str:
 
 
 def _poster_attribute(path: Path) -> str:
-    """What is to be seen where films do not start by themselves, and on paper."""
+    """Return the poster attribute, for browsers that do not start videos and for print."""
     poster_path = path.with_suffix(".jpg")
     return (
         f' poster="data:image/jpeg;base64,{base64.b64encode(poster_path.read_bytes()).decode()}"'
@@ -120,14 +120,14 @@ def _poster_attribute(path: Path) -> str:
 
 
 def table_link(path: Path, embed: bool = True) -> str:
-    """A table inside the page, or a link to where it lies, seen from there."""
+    """Return a download link with the embedded table, or a link relative to the page."""
     name = escape(path.name)
     if not embed:
-        return f'<a href="../{name}">{name}</a> (beside the page, {path.stat().st_size / 1e6:.0f} MB)'
+        return f'<a href="../{name}">{name}</a> (separate file, {path.stat().st_size / 1e6:.0f} MB)'
     return embedded_table(path.name, path.read_bytes())
 
 
 def embedded_table(name: str, content: bytes) -> str:
-    """A table that is in the page and nowhere else."""
+    """Return a download link with the content embedded in the page."""
     data = base64.b64encode(content).decode()
     return f'<a download="{escape(name)}" href="data:text/csv;base64,{data}">{escape(name)}</a>'

@@ -1,6 +1,6 @@
-"""A graph whose marks lead to parts of the page, of which the one gone to is shown: by style alone, without a script.
+"""Graph whose marks link to panels of the page; CSS alone displays the selected panel, initially the first.
 
-Before anything is chosen the first part is there. On paper too: what every part says stands in a table besides.
+In print only that panel is visible; a table of the page has the numbers of all panels.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ACTIVE_MARK_CSS = "stroke: var(--two);"
 
 @dataclass(frozen=True)
 class LinkedPanel:
-    """What is shown when a mark is chosen; `html` is put together by helpers that escape."""
+    """Panel of one mark; `html` must be escaped."""
 
     node: int
     title: str
@@ -28,7 +28,7 @@ class LinkedPanel:
 
 @dataclass(frozen=True)
 class LinkItem:
-    """A number with its name, which leads to another part if that has a number."""
+    """Entry of a list; links to another panel if `link_to` is set."""
 
     name: str
     detail: str
@@ -36,8 +36,10 @@ class LinkItem:
 
 
 def linked_panels(graph: Figure, prefix: str, panels: Sequence[LinkedPanel]) -> str:
-    """`prefix` and a part's number are its place in the page, as the graph's links have it; the graph's elements of
-    class `n` and number are that part's mark, those of class `e` and number its edges."""
+    """Return the graph and its panels; anchors are `prefix` + node number.
+
+    Graph elements of class `n<number>` are the mark of a node, those of class `e<number>` its edges.
+    """
     first = panels[0].node
     rules = [_active_mark_rules(f"#{prefix}:has(#{prefix}{panel.node}:target)", panel.node) for panel in panels]
     rules.append(_active_mark_rules(f"#{prefix}:not(:has(.part:target))", first))
@@ -70,5 +72,5 @@ def link_list(lead: str, link_items: Sequence[LinkItem], prefix: str) -> str:
 
 
 def external_link(path: Path, text: str) -> str:
-    """A link to a film that the page has no room for, seen from where the page lies."""
+    """Return a link to an animation that is not embedded, relative to the page."""
     return f'<p><a href="../{ANIMATION_FOLDER}/{escape(path.name)}">{escape(text)}</a></p>'

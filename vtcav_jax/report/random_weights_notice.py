@@ -1,4 +1,4 @@
-"""What a page says of a network that has learnt nothing: first of all that, and no sentence that reads as a finding."""
+"""Warnings for runs of networks with random weights, so that none of their numbers reads as a finding."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,19 +6,19 @@ from vtcav_jax.report import html
 from vtcav_jax.report.run_reader import RunFolder
 
 RANDOM_WEIGHTS_NOTICE = (
-    "The network's weights are random: it has learnt nothing, so nothing here says what a trained network goes by. The"
-    " run only shows the machinery."
+    "The network's weights are random. These results say nothing about a trained network; they only demonstrate the"
+    " method."
 )
 RANDOM_WEIGHTS_PREFIX = "With random weights:"
 
 
 def random_weights_warning(run: RunFolder, task: str) -> str:
-    """The first thing in a part of the page; nothing of a trained network."""
+    """Return the warning that starts a section, or an empty string if the task's network has trained weights."""
     return html.callout(html.paragraph(RANDOM_WEIGHTS_NOTICE), "warn") if run.has_random_weights(task) else ""
 
 
 def answer_callout(run: RunFolder, task: str, sentences: Iterable[tuple[str, str]]) -> str:
-    """Sentences with what matters most in bold; of random weights plain ones that say so themselves."""
+    """Return findings with bold headlines; with random weights, plain sentences that say so."""
     if not run.has_random_weights(task):
         return html.callout(html.lead_list(sentences), "answer")
     return html.callout(
@@ -27,14 +27,13 @@ def answer_callout(run: RunFolder, task: str, sentences: Iterable[tuple[str, str
 
 
 def random_runs_warning(runs: Sequence[RunFolder], labels: Sequence[str]) -> str:
-    """The first thing on a page of several runs: which of them are of such a network."""
+    """Return a warning that names the runs with random weights, or an empty string."""
     random_labels = [
         name for name, run in zip(labels, runs) if any(run.has_random_weights(record.task) for record in run.records)
     ]
     if not random_labels:
         return ""
-    text = (
-        f"The weights of {', '.join(random_labels)} are random: that network has learnt nothing, and its numbers mean"
-        " nothing."
-    )
+    text = f"The weights of {', '.join(random_labels)} are random; its numbers say nothing about a trained network."
+    if len(random_labels) > 1:
+        text = text.replace("its numbers say", "their numbers say")
     return html.callout(html.paragraph(text), "warn")

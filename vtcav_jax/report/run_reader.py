@@ -1,4 +1,4 @@
-"""A run's folder as a page needs it: its tables with types, what was asked, and the small films beside them."""
+"""Typed access to the tables, settings and animations of a run folder."""
 
 import json
 from collections.abc import Sequence
@@ -41,12 +41,12 @@ from vtcav_jax.runs.tcav_rows import (
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 
 T = TypeVar("T")
-MAX_ANIMATION_BYTES = 9_000_000  # bytes; in a page they take a third more
+MAX_ANIMATION_BYTES = 9_000_000  # as files; base64 in a page adds a third
 
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """What a task was asked and what is known of its run, and the file of its flags."""
+    """Record of one task in the folder (run.json or run_TASK.json) and the path of its flag file."""
 
     content: dict[str, Any]
     flags_path: Path
@@ -66,8 +66,7 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What lies in `folder`, of one task or of several. Everything but run.json may be missing: then the list is
-    empty."""
+    """Results of one or several tasks in `folder`. Tables that do not exist are empty; only run.json is required."""
 
     folder: Path
     records: tuple[TaskRecord, ...]
@@ -77,11 +76,11 @@ class RunFolder:
         return self.folder.resolve().name
 
     def task_record(self, task: str) -> TaskRecord | None:
-        return next((one for one in self.records if one.task == task), None)
+        return next((record for record in self.records if record.task == task), None)
 
     @property
     def content(self) -> dict[str, Any]:
-        """Of Video-TCAV, if it was done here."""
+        """Record of Video-TCAV if the folder has one, else of the first task."""
         return (self.task_record("tcav") or self.records[0]).content
 
     @property
@@ -162,7 +161,7 @@ class RunFolder:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is not what --task=pyramid writes ({error!r}); make the run anew with this version"
+                f"{path} is not what --task=pyramid writes ({error!r}); repeat the run with this version"
             ) from error
 
     @cached_property
@@ -179,7 +178,7 @@ class RunFolder:
 
     @cached_property
     def animation_rows(self) -> tuple[Animation, ...]:
-        """Those that are there, as far as a page has room for them."""
+        """Existing animations, as many as fit into a page."""
         bytes_left, rows_that_fit = MAX_ANIMATION_BYTES, []
         for row in read_rows(self.folder / ANIMATIONS_CSV, Animation):
             path = self.folder / row.file
@@ -201,7 +200,7 @@ class RunFolder:
             return dict(archive)
 
     def has_random_weights(self, task: str) -> bool:
-        """Whether the network of that task knew nothing."""
+        """Return whether the network of that task had random weights."""
         record = self.task_record(task)
         return (
             record is not None
@@ -215,22 +214,22 @@ class RunFolder:
 
 
 def open_run_folder(folder: Path) -> RunFolder:
-    """The run in `folder`, if it is one that has ended."""
+    """Open the run in `folder`; raise ValueError if it has no valid record."""
     record_path = folder / RUN_RECORD_FILE
     if not record_path.is_file():
-        raise ValueError(f"there is no {record_path}; expected the folder of a run")
+        raise ValueError(f"there is no {record_path}; expected a run folder")
     records = []
     for path in (record_path, *sorted(folder.glob("run_*.json"))):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}); give the run's command again in another folder") from error
+            raise ValueError(f"{path} is damaged ({error}); repeat the run in another folder") from error
         records.append(TaskRecord(content, folder / path.name.replace("run", "flags").replace(".json", ".txt")))
     return RunFolder(folder, tuple(records))
 
 
 def _lists_to_tuples(value: Any) -> Any:
-    """Lists of JSON as tuples."""
+    """Return nested lists as nested tuples."""
     return tuple(map(_lists_to_tuples, value)) if isinstance(value, list) else value
 
 

@@ -206,8 +206,8 @@ def test_the_explain_task(run, cnn, capsys):
     assert {p for p in before if before[p] != after[p]} == {victim}
     assert "Maps: " in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
-    assert text.count('src="data:image/webp;base64,') == 10 and "What the maps get wrong" in text
-    assert "What happens to the answer without it" in text
+    assert text.count('src="data:image/webp;base64,') == 10 and "Sanity checks" in text
+    assert "Faithfulness metrics" in text
     with (folder / "profile.csv").open(newline="") as file:
         steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
     assert len(steps) == 8 and sum(float(r["mass"]) for r in steps) == pytest.approx(1)

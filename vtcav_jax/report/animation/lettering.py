@@ -1,4 +1,4 @@
-"""Short texts in the frames of an animation, drawn by Pillow in DejaVu Sans, which matplotlib ships."""
+"""Text in the frames of an animation, drawn by Pillow in DejaVu Sans, which matplotlib ships."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from vtcav_jax.report.fonts import font_file
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-FONT_SIZE, HEIGHT = 10, 12  # pixels: of the font, and of a line from its ascenders to its descenders
+FONT_SIZE, HEIGHT = 10, 12  # pixels; HEIGHT includes ascenders and descenders
 
 
 @cache
@@ -28,7 +28,7 @@ def width(text: str) -> int:
 def write(
     picture: UInt8[np.ndarray, "h w 3"], text: str, x: int, y: int, colour: tuple[int, int, int], *, most: int
 ) -> None:
-    """Writes one line into `picture`, its top left corner at `x`, `y`; text wider than `most` pixels is cut short."""
+    """Draw one line into `picture` with its top left corner at `x`, `y`; text wider than `most` pixels is cut."""
     from PIL import Image, ImageDraw
 
     text = _shortened(" ".join(text.split()), most)

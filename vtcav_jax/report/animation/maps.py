@@ -1,4 +1,4 @@
-"""A video's maps as a film: its clips put together, frames that two of them share from the first."""
+"""Animation of the maps of a video: its clips joined; frames in two clips are taken from the first."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,16 +9,16 @@ from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.names import safe_filename
 from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 
-MIN_MAP_ANIMATION_SECONDS = 2.0  # seconds that a film lasts at least
+MIN_MAP_ANIMATION_SECONDS = 2.0
 
 
 def map_animation_name(stem: str, target: str, suffix: str) -> str:
-    """The name of a video's film: of the file of its maps, and what was asked."""
+    """Return the file name of an animation, from the file of the maps and the question."""
     return f"{stem}--{safe_filename(target)}.{suffix}"
 
 
 def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
-    """Of one question; and how many frames a second it shows, slower than in life where the clip is short."""
+    """Return the frames of one question and the frame rate, which is reduced for short clips."""
     unseen = unseen_frames(video_maps.windows)
     frames = np.concatenate([window.clip.video[0][new] for window, new in zip(video_maps.windows, unseen)])
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
@@ -30,7 +30,7 @@ def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tup
 
 
 def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:
-    """The steps of all clips that show frames of their own, at these frames."""
+    """Join the time steps of all clips at the frames that each contributes."""
     maps, positions, offset = [], [], 0
     for values, new in zip(attribution.map, unseen):
         middles: Float[np.ndarray, " steps"] = (np.arange(len(values)) + 0.5) * len(new) / len(values) - 0.5

@@ -1,6 +1,6 @@
-"""Films of maps: the clip, each map laid over it, and under each the map's course over time with the moment marked.
+"""Animations of maps: the clip, each map over the clip, and below it the temporal profile with the frame marked.
 
-A map has one scale for the whole clip, which its panel tells: with a scale for each frame one could not see when.
+Each map has one colour scale for the whole clip: with a scale per frame, frames could not be compared.
 """
 
 import math
@@ -13,20 +13,20 @@ from jaxtyping import Float, UInt8
 from vtcav_jax.report.animation.lettering import HEIGHT, width, write
 from vtcav_jax.report.colormaps import LEVELS, apply_colormap, color_table
 
-MIN_PANEL_SIDE = 192  # of a panel in pixels; smaller clips are enlarged by whole pixels
-MAX_PANELS_PER_ROW = 4  # panels side by side
+MIN_PANEL_SIDE = 192  # pixels; smaller clips are enlarged by an integer factor
+MAX_PANELS_PER_ROW = 4
 PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 2 * HEIGHT + 8, 40
 INK_COLOUR, SOFT_COLOUR, PAPER_COLOUR = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-MAX_INTERPOLATED_CELLS = 28  # cells along a side: more are pixels, which are shown as they are
-SCALE_QUANTILE = 0.995  # of a map's values are within its scale
-MAX_MAP_OPACITY = 0.85  # of a pixel's colour is the map's where that is largest
+MAX_INTERPOLATED_CELLS = 28  # cells along a side; finer maps are not smoothed
+SCALE_QUANTILE = 0.995  # of the absolute values; larger ones are clipped
+MAX_MAP_OPACITY = 0.85  # where the map is largest
 
 OverlayFrames = UInt8[np.ndarray, "frames h w 3"]
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A map over a film: `at` says at which of the film's frames, in parts, each of its steps lies."""
+    """Map to overlay; `positions` are the (fractional) frames of its time steps."""
 
     title: str
     map: Float[np.ndarray, "steps h w"]
@@ -35,17 +35,17 @@ class Panel:
 
     @property
     def scale_limit(self) -> float:
-        """Where the scale ends: all but one value in two hundred are within."""
+        """End of the colour scale."""
         return float(np.quantile(np.abs(self.map), SCALE_QUANTILE)) or float(np.abs(self.map).max())
 
 
 def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
-    """The film and all panels, frame by frame, under `caption`."""
+    """Return the frames of the clip and all panels side by side, under `caption`."""
     scale = max(1, math.ceil(MIN_PANEL_SIDE / video.shape[2]))
     video = video.repeat(scale, 1).repeat(scale, 2)
     frames, h, w = video.shape[:3]
     n_rows = math.ceil((len(panels) + 1) / MAX_PANELS_PER_ROW)
-    n_columns = math.ceil((len(panels) + 1) / n_rows)  # no row much emptier than the others
+    n_columns = math.ceil((len(panels) + 1) / n_rows)  # balanced rows
     pitch = (h + TITLE_HEIGHT + BAR_HEIGHT + PANEL_GAP, w + PANEL_GAP)
     top = HEIGHT + 2 * PANEL_GAP
     size = (top + n_rows * pitch[0], PANEL_GAP + n_columns * pitch[1])
@@ -77,10 +77,10 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
 
 
 def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayFrames:
-    """The map over a film without colours, the more of it the larger its values are."""
+    """Blend a map over grey frames, with an opacity that grows with its absolute value."""
     frames, h, w = grey.shape[:3]
     values = _interpolate_frames(panel.map, panel.positions, frames)
-    values = np.stack([_enlarge(one, (h, w)) for one in values])
+    values = np.stack([_enlarge(frame, (h, w)) for frame in values])
     scale_limit = panel.scale_limit
     opacity = np.sqrt(np.clip(np.abs(values) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
     colours = apply_colormap(values, scale_limit, signed=panel.signed)
@@ -88,7 +88,7 @@ def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayF
 
 
 def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
-    """The title, and under it the colours with the numbers at their ends."""
+    """Draw the title and the colour scale with its limits."""
     w = cell.shape[2]
     write(cell[0], title, 0, 0, INK_COLOUR, most=w)
     if panel is not None:
@@ -104,7 +104,7 @@ def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
 
 
 def _draw_profile(cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple) -> None:
-    """A bar for each frame, upwards what is positive and downwards what is negative; the frame shown is marked."""
+    """Draw a bar per frame, positive sums upwards and negative ones downwards, and mark the current frame."""
     frames, height, w = cell.shape[:3]
     edges = np.linspace(0, w, frames + 1).astype(int)
     extent = profile[:, 0].max() - profile[:, 1].min()
@@ -122,7 +122,7 @@ def _draw_profile(cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], b
 def _interpolate_frames(
     values: Float[np.ndarray, " n *c"], positions: Float[np.ndarray, " n"], frames: int, *, nearest: bool = False
 ) -> Float[np.ndarray, " m *c"]:
-    """Between two steps a mixture, or the nearest; before the first and after the last, these."""
+    """Interpolate time steps to frames, linearly or by the nearest step; constant beyond the ends."""
     index = np.interp(np.arange(frames), positions, np.arange(len(positions)))
     if nearest:
         return values[np.rint(index).astype(int)]
@@ -132,7 +132,7 @@ def _interpolate_frames(
 
 
 def _enlarge(values: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[np.ndarray, "h2 w2"]:
-    """Between the middles of two cells a mixture; what has the pixels' own resolution, by whole pixels."""
+    """Enlarge linearly between cell centres; maps of pixel resolution by repetition."""
     for size in shape:
         n = len(values)
         nearest = n > MAX_INTERPOLATED_CELLS and size % n == 0

@@ -1,1 +1,1 @@
-"""Several runs on one page."""
+"""Comparison of several runs on one page."""

@@ -1,8 +1,8 @@
-"""The same test in two runs, and the difference between what they found.
+"""Differences between the results of one test in two runs.
 
-The interval of a difference is put together from the runs' own intervals, as for independent estimates (Zou and Donner,
-*Construction of confidence limits about effect measures*, 2008). Runs that share clips vary together, and their
-difference varies less: the interval is then wider than need be.
+The interval of a difference combines the runs' intervals as for independent estimates (Zou and Donner, *Construction of
+confidence limits about effect measures*, 2008). If runs share clips, their results are correlated and the interval is
+too wide.
 """
 
 import math
@@ -16,7 +16,7 @@ from vtcav_jax.runs.tcav_rows import ScoreRow
 
 
 class ScoreKey(NamedTuple):
-    """What makes tests of different runs the same; `stage` names all that stand for each other."""
+    """Identity of a test across runs; `stage` joins the names of matched stages."""
 
     target: str
     stage: str
@@ -26,12 +26,12 @@ class ScoreKey(NamedTuple):
 
 
 ScoreTable = Mapping[ScoreKey, ScoreRow]
-EstimateWithInterval = tuple[float, float, float]  # a value, and from where to where it may be
+EstimateWithInterval = tuple[float, float, float]  # value, lower and upper end of its 95 % interval
 
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """`left` less `right`, of the share of the gradient's length, which is free of each network's own scale."""
+    """Share of gradient of `left` minus that of `right`; the share does not depend on the scale of the activations."""
 
     key: ScoreKey
     left_name: str
@@ -44,17 +44,17 @@ class ScoreDifference:
 
     @property
     def inconclusive_verdict(self) -> str:
-        """The verdict of a test that could not tell: its number means nothing, and so does the difference."""
+        """Verdict of an inconclusive test of the pair, which makes the difference meaningless; else empty."""
         return next((row.verdict for row in (self.left, self.right) if row.verdict in INCONCLUSIVE_VERDICTS), "")
 
     @property
     def significant(self) -> bool:
-        """The interval of this one difference; many are looked at, and no correction is made for that."""
+        """True if the interval, which is not corrected for the number of differences, excludes 0."""
         return self.low * self.high > 0 and not self.inconclusive_verdict
 
 
 def score_table(run: RunFolder, stages: Mapping[str, str]) -> dict[ScoreKey, ScoreRow]:
-    """A run's tests; `stages` are the names under which it is compared, others keep their own."""
+    """Return the tests of a run by key; `stages` maps the names of matched stages to their joint names."""
     return {
         ScoreKey(r.target, stages.get(r.stage, r.stage), r.concept, r.clip_type, r.negatives): r for r in run.score_rows
     }
@@ -73,6 +73,6 @@ def score_difference(key: ScoreKey, names: tuple[str, str], a: ScoreRow, b: Scor
 
 
 def difference_ci(a: EstimateWithInterval, b: EstimateWithInterval) -> EstimateWithInterval:
-    """`a` less `b`, of independent estimates with their intervals."""
+    """Return `a` minus `b` for independent estimates with intervals."""
     value = a[0] - b[0]
     return value, value - math.hypot(a[0] - a[1], b[2] - b[0]), value + math.hypot(a[2] - a[0], b[0] - b[1])

@@ -1,6 +1,6 @@
-"""What several runs say of motion and of maps, number by number: each run's value with its interval, and differences.
+"""Comparison of motion tests and attribution maps of several runs: values, differences and their intervals.
 
-Intervals of differences are put together as in `differences`: as of runs that share no clips.
+Intervals of differences assume independent runs, as in `differences`.
 """
 
 import csv
@@ -23,13 +23,13 @@ from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.sections.maps import MEASURE_TEXTS
 from vtcav_jax.report.text import maps as map_text
 
-ALL_ANSWERS, TIME_OF_HALF, PLACE_OF_HALF = "all", "time of half", "place of half"
-SHARE_TEXTS = {"drop_shuffled": "lost shuffled", "drop_frozen": "lost frozen", "drop_reversed": "lost reversed"}
-SHARE_TEXTS |= {"changing_mass": "changing relevance", "changing_mass_excess": "beyond the frozen clip's"}
+ALL_ANSWERS, TIME_OF_HALF, PLACE_OF_HALF = "all clips", "half mass in time", "half mass in space"
+SHARE_TEXTS = {"drop_shuffled": "loss, shuffled", "drop_frozen": "loss, frozen", "drop_reversed": "loss, reversed"}
+SHARE_TEXTS |= {"changing_mass": "changing relevance", "changing_mass_excess": "excess changing relevance"}
 
 
 class MetricKey(NamedTuple):
-    """What makes numbers of different runs the same: whose they are, and which."""
+    """Identity of a number across runs."""
 
     question: str
     subject: str
@@ -71,7 +71,7 @@ def map_metrics(run: RunFolder) -> MetricTable:
 
 
 def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) -> list[Section]:
-    """How much of each decision is motion, in each of the runs."""
+    """Compare the loss of score in edited clips."""
     common = _common_metrics(runs, labels, motion_metrics)
     if common is None:
         return []
@@ -80,9 +80,7 @@ def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str])
         drop_keys = [
             key for key in common.keys if key.question == question and key.metric == SHARE_TEXTS["drop_shuffled"]
         ]
-        overall = [
-            (key, "of its score needs the order of the frames") for key in drop_keys if key.subject == ALL_ANSWERS
-        ]
+        overall = [(key, "Loss of score when frames are shuffled") for key in drop_keys if key.subject == ALL_ANSWERS]
         leads.append(
             (
                 f"{question}:",
@@ -90,38 +88,39 @@ def motion_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str])
             )
         )
     text = (
-        "Lost: what goes of the score when the frames are shuffled, the clip stands still, or runs backwards. Changing"
-        " relevance: the share of the map that changes over time, and how much of that is beyond the frozen clip's."
+        "Loss: share of the class score that is lost when the frames are shuffled, one frame is repeated (frozen) or"
+        " the clip is reversed. Changing relevance: share of the map that changes over time; excess: minus that of the"
+        " frozen clip."
     )
     figures = []
     for question in unique_in_order([key.question for key in common.keys]):
         rows = [[row for row in run.class_motion_rows if row.target == question] for run in runs]
         figures.append(motion_figures.compared_motion_figure(question, labels, rows))
-    return [common.section("motion", "How much is motion", leads, text, figures)]
+    return [common.section("motion", "Contribution of motion", leads, text, figures)]
 
 
 def _answer_differences(keys: Sequence[MetricKey], common: "CommonMetrics") -> str:
-    """Where the answers to a question differ; nothing where runs are many or have none."""
+    """Name the predicted classes whose loss differs between two runs; empty for more runs."""
     keys = [key for key in keys if key.subject != ALL_ANSWERS]
     if not keys or len(common.labels) > 2:
         return ""
     significant = [key for key in keys if _is_significant(common.differences[key][0])]
     if not significant:
-        return f"No difference is shown for any of its {len(keys)} answers."
+        return f"No significant difference for any of {len(keys)} predicted classes."
     text = ", ".join(
         f"{key.subject} {_format_metric(key, common.differences[key][0], difference=True)}" for key in significant
     )
-    return f"Of its {len(keys)} answers these differ: {text}."
+    return f"Significant differences for predicted classes: {text}."
 
 
 def map_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) -> list[Section]:
-    """Where and when maps lie, in each of the runs."""
+    """Compare how localised maps are, and their sanity checks."""
     common = _common_metrics(runs, labels, map_metrics)
     if common is None:
         return []
     phrases = {
-        TIME_OF_HALF: "of the time hold half of the map",
-        PLACE_OF_HALF: "of a frame hold half of what lies in it",
+        TIME_OF_HALF: "Share of the time that holds half of the map",
+        PLACE_OF_HALF: "Share of a frame that holds half of the map in it",
     }
     leads = [
         (
@@ -132,11 +131,10 @@ def map_comparison_sections(runs: Sequence[RunFolder], labels: Sequence[str]) ->
         if (keys := [key for key in common.keys if (key.question, key.subject) == (question, map_name)])
     ]
     text = (
-        "Time of half: the part of the clip in which half of the map lies; place of half: the part of a frame that has"
-        " half of what lies in it; 50 % is spread evenly. What else there is was measured by --sanity_clips in every"
-        " run."
+        "Half mass in time (in space): smallest share of the clip's time (of a frame) that holds half of the map; 50 %"
+        " if uniform. Other numbers are sanity checks, if all runs have them (--sanity_clips)."
     )
-    return [common.section("maps", "Where and when", leads, text, [])]
+    return [common.section("maps", "Attribution maps", leads, text, [])]
 
 
 def _common_metrics(
@@ -149,7 +147,7 @@ def _common_metrics(
 
 @dataclass(frozen=True)
 class CommonMetrics:
-    """The numbers that all runs have, and what each run has."""
+    """Numbers that all runs have."""
 
     labels: tuple[str, ...]
     tables: list[MetricTable]
@@ -161,52 +159,52 @@ class CommonMetrics:
 
     @cached_property
     def differences(self) -> dict[MetricKey, list[EstimateWithInterval]]:
-        """The differences, one for each pair of runs."""
+        """Differences of each number, one per pair of runs."""
         return {
             key: [difference_ci(self.tables[i][key], self.tables[j][key]) for i, j in self.pairs] for key in self.keys
         }
 
     def sentence(self, key: MetricKey, phrase: str) -> str:
-        """What each run has, and of two whether they differ."""
+        """State the value in each run and, for two runs, their difference."""
         values = [f"{_format_metric(key, table[key])} in {name}" for name, table in zip(self.labels, self.tables)]
-        text = f"{values[0].replace(' in ', f' {phrase} in ', 1)}, {', '.join(values[1:])}"
+        text = f"{phrase}: {', '.join(values)}"
         if len(self.tables) > 2:
             return f"{text}."
         difference = self.differences[key][0]
         if math.isnan(difference[1]):
-            return f"{text}; whether they differ cannot be told."
-        lead = "a difference of" if _is_significant(difference) else "no difference is shown,"
+            return f"{text}; the difference has no interval."
+        lead = "significant difference:" if _is_significant(difference) else "no significant difference:"
         return f"{text}; {lead} {_format_metric(key, difference, difference=True)}."
 
     def section(
         self, name: str, title: str, leads: Sequence[tuple[str, str]], explanation: str, figures: Sequence[Figure]
     ) -> Section:
-        finite = [each for some in self.differences.values() for each in some if not math.isnan(each[1])]
+        finite = [d for differences in self.differences.values() for d in differences if not math.isnan(d[1])]
         text = (
-            f"{sum(map(_is_significant, finite))} of {len(finite)} differences have an interval without 0; about"
-            f" {0.05 * len(finite):.1g} would by chance alone. Intervals are those of independent runs: where clips are"
-            " shared they are too wide."
+            f"{sum(map(_is_significant, finite))} of {len(finite)} differences have a 95 % interval without 0; about"
+            f" {0.05 * len(finite):.1g} would by chance, because the intervals are not corrected for their number. They"
+            " are over clips, assume independent runs, and are too wide if the runs share clips."
         )
         significant = [key for key in self.keys if any(map(_is_significant, self.differences[key]))]
         others = [key for key in self.keys if key not in significant]
-        parts = [html.callout(html.lead_list(leads), "answer"), html.figure_grid(figures) if figures else ""]
+        parts = [html.paragraph(explanation, "soft"), html.callout(html.lead_list(leads), "answer")]
         parts += [
-            html.paragraph(explanation, "soft"),
+            html.figure_grid(figures) if figures else "",
             html.paragraph(text),
             self._table(significant, "") if significant else "",
         ]
-        parts += [html.details_block(f"{len(others)} others", self._table(others, "faint"))] if others else []
+        parts += [html.details_block(f"Other numbers ({len(others)})", self._table(others, "faint"))] if others else []
         unshared_texts = filter(
-            None, (_unshared_keys(each, self.keys, one) for each, one in zip(self.labels, self.tables))
+            None, (_unshared_keys(label, self.keys, table) for label, table in zip(self.labels, self.tables))
         )
         if unshared := list(unshared_texts):
-            parts += [html.heading("In some runs only"), html.bullet_list(unshared)]
+            parts += [html.heading("Results that not all runs have"), html.bullet_list(unshared)]
         parts.append(f"<p>{html.embedded_table(f'{name}_differences.csv', self._csv())}</p>")
         return Section(name, title, "".join(parts), tuple(figures))
 
     def _table(self, keys: Sequence[MetricKey], css_class: str) -> str:
-        difference_columns = (f"{self.labels[i]} less {self.labels[j]}" for i, j in self.pairs)
-        columns = ("question", "of", "number", *self.labels, *difference_columns)
+        difference_columns = (f"difference: {self.labels[i]} − {self.labels[j]}" for i, j in self.pairs)
+        columns = ("question", "subject", "metric", *self.labels, *difference_columns)
         lines = [
             (
                 css_class,
@@ -221,7 +219,7 @@ class CommonMetrics:
         return html.html_table(columns, lines)
 
     def _csv(self) -> bytes:
-        """In full precision."""
+        """Return all differences as CSV in full precision."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         sides = [f"{side}{end}" for side in ("left", "right") for end in ("_value", "_low", "_high")]
@@ -241,15 +239,15 @@ def _is_significant(difference: EstimateWithInterval) -> bool:
 def _format_metric(key: MetricKey, estimate: EstimateWithInterval, *, difference: bool = False) -> str:
     value, low, high = estimate
     if math.isnan(value):
-        return "not known"
+        return "unknown"
     if key.metric in MEASURE_TEXTS.values():
         interval = "" if math.isnan(low) else f" ({format_range(low, high)})"
         return f"{format_signed(value) if difference else format_number(value)}{interval}"
     if not difference:
         return motion_figures.format_share(value, low, high)
     plus = "+" if round(100 * value) > 0 else ""
-    texts = [format_percent(one).removesuffix(" %") for one in estimate]
-    return f"{plus}{texts[0]} points" + ("" if math.isnan(low) else f" ({texts[1]} to {texts[2]})")
+    texts = [format_percent(bound).removesuffix(" %") for bound in estimate]
+    return f"{plus}{texts[0]} percentage points" + ("" if math.isnan(low) else f" ({texts[1]} to {texts[2]})")
 
 
 def _unshared_keys(name: str, common_keys: Sequence[MetricKey], table: MetricTable) -> str:

@@ -1,8 +1,9 @@
-"""Several runs of the same on one page: two networks, two seeds, with and without something."""
+"""Comparison page of several runs, such as two networks or two seeds."""
 
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -12,10 +13,18 @@ from vtcav_jax.report.comparison import metrics as comparison_metrics
 from vtcav_jax.report.comparison import stage_matching
 from vtcav_jax.report.comparison import text as comparison_text
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable, score_difference, score_table
-from vtcav_jax.report.effect_sizes import format_number, format_p, format_range, format_signed
+from vtcav_jax.report.effect_sizes import (
+    comparison_name,
+    count_noun,
+    format_number,
+    format_p,
+    format_range,
+    format_signed,
+)
 from vtcav_jax.report.figures.motion import RUN_COLOURS
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
+from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text import tcav as tcav_text
@@ -27,13 +36,13 @@ DIFFERENCES_CSV = "differences.csv"
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:
-    """Folders' names, with as much of the path as tells them apart."""
+    """Return the names of the run folders, or their paths if names repeat."""
     folder_names = [run.name for run in runs]
     return folder_names if len(set(folder_names)) == len(folder_names) else [str(run.folder) for run in runs]
 
 
 def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
-    """Of all that every run has."""
+    """Return sections for every kind of result that all runs have."""
     labels = run_names(runs)
     out = _score_sections(runs) if all(run.score_rows for run in runs) else []
     out += comparison_metrics.motion_comparison_sections(runs, labels) + comparison_metrics.map_comparison_sections(
@@ -42,8 +51,8 @@ def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
     if not out:
         contents = "; ".join(f"{run.folder} has {_describe_contents(run)}" for run in runs)
         raise ValueError(
-            f"--run: these runs have no class, stage and concept in common, nor motion or maps of one question"
-            f" ({contents}); compare runs that do"
+            f"--run: these runs have no class, stage and concept in common, and no motion test or attribution maps of"
+            f" the same question ({contents}); compare runs that do"
         )
     return out
 
@@ -51,7 +60,7 @@ def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
 def _score_sections(runs: Sequence[RunFolder]) -> list[Section]:
     aliases = _stage_aliases(runs)
     tables = [score_table(run, stages) for run, stages in zip(runs, aliases)]
-    common_keys = [k for k in tables[0] if all(k in one for one in tables[1:])]
+    common_keys = [k for k in tables[0] if all(k in table for table in tables[1:])]
     if not common_keys:
         return []
     labels = run_names(runs)
@@ -59,30 +68,30 @@ def _score_sections(runs: Sequence[RunFolder]) -> list[Section]:
     differences_by_pair = [
         [score_difference(k, (labels[i], labels[j]), tables[i][k], tables[j][k]) for k in common_keys] for i, j in pairs
     ]
-    all_differences = [one for of_pair in differences_by_pair for one in of_pair]
+    all_differences = [difference for differences in differences_by_pair for difference in differences]
     parts = [
         html.callout(
             html.lead_list(comparison_text.comparison_answers(labels, tables, common_keys, all_differences)), "answer"
         )
     ]
     text = (
-        "Differences are in shares of the gradient's length. That one run shows an effect and another does not is no"
-        " difference by itself; the interval of the difference tells."
+        "This section compares the tests that all runs have. Effects are [[shares of gradient|share of gradient]],"
+        " which do not depend on the scale of a network. A significant effect in one run only does not mean that the"
+        " runs differ; see the interval of the difference."
     )
-    parts += [html.paragraph(text, "soft") for text in (text, *_stage_note(labels, aliases))]
-    out = [Section("answer", "The answer", "".join(parts))]
+    parts = [linked_paragraph(text), *parts, *(html.paragraph(text, "soft") for text in _stage_note(labels, aliases))]
+    out = [Section("answer", "Agreement between the runs", "".join(parts))]
     figures = _comparison_figures(labels, tables, common_keys)
     text = (
-        "The share of the gradient's length that lies along the concept, from −1 to 1: free of each network's own"
-        " scale. Bars are 95 % intervals; hollow grey marks were not significant in their own run, or could not tell."
+        "[[Share of gradient|share of gradient]] of each comparison in each run, from −1 to 1. Bars: [[95 % CI]]."
+        " Hollow grey marks: not significant or [[inconclusive]] in that run."
     )
-    out.append(
-        Section("side", "Side by side", html.paragraph(text, "soft") + html.figure_grid(figures), tuple(figures))
-    )
-    for (i, j), of_pair in zip(pairs, differences_by_pair):
-        out.append(Section(f"less-{i}-{j}", f"{labels[i]} less {labels[j]}", _difference_html(of_pair)))
+    out.append(Section("side", "Effects by run", linked_paragraph(text) + html.figure_grid(figures), tuple(figures)))
+    for (i, j), differences in zip(pairs, differences_by_pair):
+        title = f"Difference: {labels[i]} − {labels[j]}"
+        out.append(Section(f"less-{i}-{j}", title, _difference_html(differences)))
     if missing := _unshared_tests(labels, tables, common_keys):
-        out.append(Section("only", "In some runs only", html.bullet_list(missing)))
+        out.append(Section("only", "Tests that not all runs have", html.bullet_list(missing)))
     out.append(
         Section("tables", "Tables", f"<p>{html.embedded_table(DIFFERENCES_CSV, _differences_csv(all_differences))}</p>")
     )
@@ -90,35 +99,35 @@ def _score_sections(runs: Sequence[RunFolder]) -> list[Section]:
 
 
 def _stage_aliases(runs: Sequence[RunFolder]) -> list[dict[str, str]]:
-    """For each run the names under which its stages are compared: those of all the runs where they differ."""
+    """Return, for each run, the joint names of its matched stages."""
     stages = [unique_in_order([row.stage for row in run.score_rows]) for run in runs]
     depth = [stage_matching.relative_depths(run.content.get("network_stages", ())) for run in runs]
     matches = [
-        stage_matching.match_stages(stages[0], other, (depth[0], own)) for other, own in zip(stages[1:], depth[1:])
+        stage_matching.match_stages(stages[0], other, (depth[0], depths))
+        for other, depths in zip(stages[1:], depth[1:])
     ]
     out: list[dict[str, str]] = [{} for _ in runs]
     for stage in stages[0]:
         if all(stage in match for match in matches):
             matched_names = [stage, *(match[stage] for match in matches)]
-            for place, own in zip(out, matched_names):
-                place[own] = " / ".join(unique_in_order(matched_names))
+            for aliases, name in zip(out, matched_names):
+                aliases[name] = " / ".join(unique_in_order(matched_names))
     return out
 
 
 def _stage_note(labels: Sequence[str], aliases: Sequence[dict[str, str]]) -> list[str]:
-    """Says so where stages of different names are held against each other."""
+    """Return a note if stages with different names are compared."""
     combined = [name for name in unique_in_order(list(aliases[0].values())) if " / " in name]
     if not combined:
         return []
     return [
-        f"The networks have stages of different names; those at about the same relative depth are compared, in the"
-        f" order {', '.join(labels)}: {tcav_text.join_names(combined)}. That they stand for each other is an"
-        f" assumption."
+        f"Stages with different names are compared if their relative depths are similar ({', '.join(labels)}):"
+        f" {tcav_text.join_names(combined)}. This correspondence is an assumption."
     ]
 
 
 def comparison_intro(runs: Sequence[RunFolder]) -> str:
-    """Where the runs' settings differ, and how well each network knows the classes."""
+    """Return a table of the settings that differ and of the accuracy of each network."""
     labels = run_names(runs)
     columns = unique_in_order([name for run in runs for name in run.config])
     differing = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
@@ -128,7 +137,7 @@ def comparison_intro(runs: Sequence[RunFolder]) -> str:
         (
             "",
             (
-                f"says {target}",
+                f"accuracy on {target}",
                 *(
                     tcav_text.accuracy_text(predictions[target]) if target in predictions else ""
                     for predictions in run_predictions
@@ -138,23 +147,22 @@ def comparison_intro(runs: Sequence[RunFolder]) -> str:
         for target in unique_in_order([target for predictions in run_predictions for target in predictions])
     ]
     warning = random_weights_notice.random_runs_warning(runs, labels)
-    same_text = html.paragraph("These runs were asked the same, of the same.", "soft") if not differing else ""
-    return (
-        warning + same_text + (html.html_table(("they differ in" if differing else "", *labels), rows) if rows else "")
-    )
+    same_text = html.paragraph("These runs have the same settings.", "soft") if not differing else ""
+    return warning + same_text + (html.html_table(("setting", *labels), rows) if rows else "")
 
 
 def _setting(run: RunFolder, name: str) -> str:
     value = run.config.get(name, "")
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"SHA-256 {text[:12]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _describe_contents(run: RunFolder) -> str:
     rows, stages = run.score_rows, unique_in_order([row.stage for row in run.score_rows])
-    contents = [f"concepts of {_target_names(rows)} at {', '.join(stages)}"] if rows else []
-    contents += [f"motion of {_target_names(run.class_motion_rows)}"] if run.class_motion_rows else []
+    contents = [f"concepts for {_target_names(rows)} at {', '.join(stages)}"] if rows else []
+    contents += [f"a motion test of {_target_names(run.class_motion_rows)}"] if run.class_motion_rows else []
     contents += [f"maps of {_target_names(run.map_rows)}"] if run.map_rows else []
-    return tcav_text.join_names(contents) or "none of these, or did not end"
+    return tcav_text.join_names(contents) or "no such results (or did not finish)"
 
 
 def _target_names(rows: Sequence[ScoreRow] | Sequence[ClassMotionRow] | Sequence[map_store.MapRow]) -> str:
@@ -168,7 +176,7 @@ def _unshared_tests(labels: Sequence[str], tables: Sequence[ScoreTable], common_
         if extra := [row for k, row in table.items() if k not in shared]:
             stages = ", ".join(unique_in_order([row.stage for row in extra]))
             lines.append(
-                f"{name}: {len(extra)} tests more, at {stages}, of"
+                f"{name}: {count_noun(len(extra), 'test')} at {stages} of"
                 f" {', '.join(unique_in_order([r.concept for r in extra]))}"
             )
     return lines
@@ -178,26 +186,26 @@ def _difference_html(differences: Sequence[ScoreDifference]) -> str:
     significant = [difference for difference in differences if difference.significant]
     informative = [difference for difference in differences if not difference.inconclusive_verdict]
     text = (
-        f"{len(significant)} of {len(informative)} differences have an interval without 0; about"
-        f" {0.05 * len(informative):.0f} would by"
-        " chance alone. Intervals are those of independent runs: where clips are shared they are too wide."
+        f"{len(significant)} of {len(informative)} differences have a 95 % interval without 0; about"
+        f" {0.05 * len(informative):.0f} would by chance, because the intervals are not corrected for their number."
+        " They assume independent runs and are too wide if the runs share clips."
     )
-    if len(informative) < len(differences):
-        text += f" {len(differences) - len(informative)} more are of tests that could not tell, and mean nothing."
+    if n_inconclusive := len(differences) - len(informative):
+        text += f" {count_noun(n_inconclusive, 'other difference')} cannot be interpreted: a test is inconclusive."
     left_name, right_name = differences[0].left_name, differences[0].right_name
     columns = (
         "class",
         "stage",
         "concept",
-        "compared",
+        "comparison",
         left_name,
         right_name,
-        "difference",
-        "interval",
-        "adjusted p of each",
+        f"{left_name} − {right_name}",
+        "95 % interval",
+        "adjusted p in each run",
     )
     ranked = sorted(
-        differences, key=lambda one: (bool(one.inconclusive_verdict), -abs(one.value) if one.value == one.value else 0)
+        differences, key=lambda d: (bool(d.inconclusive_verdict), -abs(d.value) if d.value == d.value else 0)
     )
     others = [_difference_cells(difference) for difference in ranked if not difference.significant]
     parts = [html.paragraph(text)]
@@ -206,7 +214,9 @@ def _difference_html(differences: Sequence[ScoreDifference]) -> str:
         if significant
         else []
     )
-    parts += [html.details_block(f"{len(others)} others", html.html_table(columns, others))] if others else []
+    parts += (
+        [html.details_block(f"Other differences ({len(others)})", html.html_table(columns, others))] if others else []
+    )
     return "".join(parts)
 
 
@@ -217,7 +227,7 @@ def _difference_cells(difference: ScoreDifference) -> tuple[str, tuple[str, ...]
             difference.key.target,
             difference.key.stage,
             difference.key.concept,
-            f"{difference.key.clip_type} − {difference.key.negatives}",
+            comparison_name(difference.key.clip_type, difference.key.negatives),
         ),
         *(
             format_signed(difference.left.relative_derivative),
@@ -231,7 +241,7 @@ def _difference_cells(difference: ScoreDifference) -> tuple[str, tuple[str, ...]
 
 
 def _differences_csv(differences: Sequence[ScoreDifference]) -> bytes:
-    """All differences as CSV, in full precision."""
+    """Return all differences as CSV in full precision."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
@@ -254,13 +264,13 @@ def _differences_csv(differences: Sequence[ScoreDifference]) -> bytes:
 def _comparison_figures(
     labels: Sequence[str], tables: Sequence[ScoreTable], common_keys: Sequence[ScoreKey]
 ) -> list[Figure]:
-    """One for each class and concept: all its comparisons stage by stage, a mark for each run."""
+    """Draw one figure per class and concept: every comparison by stage, with one mark per run."""
     out = []
     for target, concept in unique_in_order([(k.target, k.concept) for k in common_keys]):
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
         stages = unique_in_order([k.stage for k in keys])
         step, top = 12 * len(tables) + 10, 26 + 14 * len(labels)
-        canvas = Canvas(FIGURE_WIDTH, top + 34 + 22 * len(stages) + step * len(keys))
+        canvas = Canvas(FIGURE_WIDTH, top + 50 + 22 * len(stages) + step * len(keys))
         values = [
             v
             for k in keys
@@ -269,18 +279,19 @@ def _comparison_figures(
         ]
         x = fit_scale(values, 148, FIGURE_WIDTH - 12)
         canvas.text(8, 16, f"{target}: {concept}", "title", max_chars=46)
+        canvas.text(FIGURE_WIDTH - 8, canvas.height - 8, "share of gradient", "soft", "end")
         for i, name in enumerate(labels):
             canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
             canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
         for value in x.ticks:
-            canvas.line(x(value), top, x(value), canvas.height - 26, "axis" if value else "zero")
-            canvas.text(x(value), canvas.height - 10, format_tick(value), "soft", "middle")
+            canvas.line(x(value), top, x(value), canvas.height - 42, "axis" if value else "zero")
+            canvas.text(x(value), canvas.height - 26, format_tick(value), "soft", "middle")
         y = top
         for stage in stages:
             y += 22
             canvas.text(8, y - 4, stage, "soft", max_chars=52)
             for k in (k for k in keys if k.stage == stage):
-                canvas.text(18, y + 4 + 6 * len(tables), f"{k.clip_type} − {k.negatives}", "", max_chars=20)
+                canvas.text(18, y + 4 + 6 * len(tables), comparison_name(k.clip_type, k.negatives), "", max_chars=20)
                 for i, table in enumerate(tables):
                     _draw_mark(canvas, x, y + 8 + 12 * i, labels[i], table[k], RUN_COLOURS[i % 4])
                 y += step
@@ -294,5 +305,5 @@ def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: ScoreRow, co
     if not math.isnan(row.relative_derivative_low):
         canvas.line(x(row.relative_derivative_low), y, x(row.relative_derivative_high), y, f"bar {colour}")
     interval = format_range(row.relative_derivative_low, row.relative_derivative_high)
-    title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} ({interval}), {row.verdict}"
+    title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} (95 % CI {interval}), {row.verdict}"
     canvas.dot(x(row.relative_derivative), y, colour if is_finding(row) else "faint", title)

@@ -1,9 +1,9 @@
-"""What several runs say of the same concepts, in words: where they agree, where not, and how surely."""
+"""Comparison of the findings of several runs about the same concepts, in sentences."""
 
 from collections.abc import Sequence
 
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable
-from vtcav_jax.report.effect_sizes import format_range, format_signed, primary_tests
+from vtcav_jax.report.effect_sizes import comparison_name, count_noun, format_range, format_signed, primary_tests
 from vtcav_jax.report.run_reader import unique_in_order
 from vtcav_jax.report.text.tcav import join_names
 from vtcav_jax.runs.tcav_rows import ScoreRow
@@ -18,7 +18,7 @@ def comparison_answers(
     common_keys: Sequence[ScoreKey],
     differences: Sequence[ScoreDifference],
 ) -> list[tuple[str, str]]:
-    """For each class and concept a sentence, and one for those of which no run shows anything."""
+    """Return a headline and details for each class and concept, and a line for those without a finding in any run."""
     sentences, silent = [], []
     for target, concept in unique_in_order([(k.target, k.concept) for k in common_keys]):
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
@@ -34,25 +34,25 @@ def comparison_answers(
         ]
         sentences.append(
             (
-                f"{target}, {concept}:",
+                f"{concept} for {target}:",
                 f"{_describe_effect(labels, signs)}; {_describe_motion(labels, motion_found)};"
                 f" {_describe_certainty(subset)}.",
             )
         )
     if silent:
-        sentences.append(("No run shows an effect of", f"{join_names(silent)}."))
+        sentences.append(("No significant effect in any run:", f"{join_names(silent)}."))
     return sentences
 
 
 def _found_sign(rows: Sequence[ScoreRow]) -> str:
-    """Of the tests of a concept by itself in which it was found."""
+    """Return the sign of the significant tests, "±" if both occur, or an empty string."""
     signs = {row.derivative > 0 for row in rows if is_finding(row)}
     return "" if not signs else "±" if len(signs) > 1 else "+" if signs == {True} else "-"
 
 
 def _describe_effect(labels: Sequence[str], signs: Sequence[str]) -> str:
     if not any(signs):
-        return "no run shows an effect of it by itself"
+        return "no significant effect compared with the random clips (or other concepts) in any run"
     if len(set(signs)) == 1:
         return f"it {SIGN_PHRASES[signs[0]]} the score in {_all_runs(len(labels))}"
     parts = [
@@ -61,37 +61,37 @@ def _describe_effect(labels: Sequence[str], signs: Sequence[str]) -> str:
         for sign in unique_in_order([sign for sign in signs if sign])
     ]
     if without := [name for name, run_sign in zip(labels, signs) if not run_sign]:
-        parts.append(f"no effect is shown in {join_names(without)}")
+        parts.append(f"no significant effect in {join_names(without)}")
     return ", ".join(parts)
 
 
 def _describe_motion(labels: Sequence[str], motion_found: Sequence[bool]) -> str:
     names_with_motion = [name for name, is_moved in zip(labels, motion_found) if is_moved]
     if not names_with_motion:
-        return "that its motion matters is shown in none"
+        return "no significant contribution of its motion in any run"
     if len(names_with_motion) == len(labels):
-        return f"its motion matters in {_all_runs(len(labels))}"
-    return f"its motion matters in {join_names(names_with_motion)} only"
+        return f"significant contribution of its motion in {_all_runs(len(labels))}"
+    return f"significant contribution of its motion in {join_names(names_with_motion)} only"
 
 
 def _all_runs(n: int) -> str:
-    return "both" if n == 2 else f"all {n}"
+    return "both runs" if n == 2 else f"all {n} runs"
 
 
 def _describe_certainty(differences: Sequence[ScoreDifference]) -> str:
     differences = [difference for difference in differences if not difference.inconclusive_verdict]
     if not differences:
-        return "what differs between the runs cannot be told, since no test could tell in both"
+        return "differences between the runs are inconclusive, because no test is conclusive in both"
     significant = sorted(
-        (difference for difference in differences if difference.significant), key=lambda one: -abs(one.value)
+        (difference for difference in differences if difference.significant),
+        key=lambda difference: -abs(difference.value),
     )
     if not significant:
-        return "no difference between the runs has an interval without 0"
+        return f"no significant difference between runs in {count_noun(len(differences), 'comparison')}"
     difference = significant[0]
     return (
-        f"{len(significant)} of {len(differences)} differences have an interval without 0, the largest"
-        f" {format_signed(difference.value)}"
-        f" ({format_range(difference.low, difference.high)}) of {difference.left_name} less"
-        f" {difference.right_name} at {difference.key.stage},"
-        f" {difference.key.clip_type} − {difference.key.negatives}"
+        f"{len(significant)} of {len(differences)} differences between runs have a 95 % interval without 0; the"
+        f" largest, in shares of gradient, is {difference.left_name} − {difference.right_name} ="
+        f" {format_signed(difference.value)} ({format_range(difference.low, difference.high)}) for"
+        f" {comparison_name(difference.key.clip_type, difference.key.negatives)} at {difference.key.stage}"
     )

@@ -1,4 +1,4 @@
-"""Figures of shares with their intervals: of a map over the clip's time, of a decision that is motion."""
+"""Figures of temporal profiles of maps and of the loss of score in edited clips."""
 
 import math
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
 
 SHARE_STYLES = {
-    "drop_shuffled": ("two", "frames shuffled"),
-    "drop_frozen": ("one", "clip frozen"),
+    "drop_shuffled": ("two", "shuffled"),
+    "drop_frozen": ("one", "frozen"),
     "drop_reversed": ("three", "reversed"),
 }
-RUN_COLOURS = ("one", "two", "three", "four")  # of runs
-MIN_DRAWN_SHARE, MAX_DRAWN_SHARE = -0.5, 1.5  # a share beyond is drawn at the border, and told by its mark
-MAX_FIGURE_CLIPS, MAX_FIGURE_ANSWERS = 80, 20  # in a figure
+RUN_COLOURS = ("one", "two", "three", "four")
+MIN_DRAWN_SHARE, MAX_DRAWN_SHARE = -0.5, 1.5  # values beyond are drawn at the border; the tooltip has the number
+MAX_FIGURE_CLIPS, MAX_FIGURE_ANSWERS = 80, 20
 
 
 def profile_figure(steps: Sequence[ProfileRow]) -> Figure:
-    """Of one question, method and stage: the share of the map in each time step, beside what an even spread gives."""
+    """Draw the temporal profile of one question, method and stage: the share of the map in each time step."""
     first, bottom = steps[0], 146
     canvas = Canvas(FIGURE_WIDTH, 190)
     y = fit_scale([v for row in steps for v in (row.mass, row.low, row.high)] + [1 / first.n_time_steps], bottom, 46)
     canvas.text(8, 16, f"{first.target}: {first.method} at {first.stage}", "title", max_chars=48)
-    left = draw_left_axis(canvas, y, "share of the map; dashed: spread evenly")
+    left = draw_left_axis(canvas, y, "share of the map; dashed: uniform map")
     x = Scale(0, first.n_time_steps, left, FIGURE_WIDTH - 8)
     canvas.line(left, y(1 / first.n_time_steps), FIGURE_WIDTH - 8, y(1 / first.n_time_steps), "zero")
     xs = [x(row.time_step + 0.5) for row in steps]
@@ -37,26 +37,26 @@ def profile_figure(steps: Sequence[ProfileRow]) -> Figure:
         canvas.path([(a, y(row.mass)) for a, row in finite], "bar one")
     for a, row in finite:
         share_text = format_share(row.mass, row.low, row.high)
-        title = f"step {row.time_step + 1} of {row.n_time_steps}: {share_text} of {row.n_clips} clips"
+        title = f"time step {row.time_step + 1} of {row.n_time_steps}: {share_text}, {row.n_clips} clips"
         canvas.dot(a, y(row.mass), "one", title, 3)
-    canvas.text(left, bottom + 18, "clip begins", "soft")
-    canvas.text(FIGURE_WIDTH - 8, bottom + 18, "ends", "soft", "end")
-    label = f"{first.target}: in which part of the clip the map of {first.method} at {first.stage} lies"
+    canvas.text(left, bottom + 18, "start of clip", "soft")
+    canvas.text(FIGURE_WIDTH - 8, bottom + 18, "end of clip", "soft", "end")
+    label = f"{first.target}: temporal profile of the maps of {first.method} at {first.stage}"
     return canvas.figure(slug("profile", first.target, first.method, first.stage), label)
 
 
 def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
-    """One question: what goes of its score when time is changed, over all clips and for each answer."""
+    """Draw the loss of score in edited clips of one question, over all clips and for each prediction."""
     largest = sorted(rows, key=lambda row: (row.answer != "", -row.n_clips))[: MAX_FIGURE_ANSWERS + 1]
     rows = [row for row in rows if row in largest]
     canvas, first = Canvas(FIGURE_WIDTH, 74 + 52 * len(rows)), rows[0]
-    x = _draw_axis(canvas, f"{first.target}: what goes of the score when", 44)
+    x = _draw_axis(canvas, f"{first.target}: loss of score when clips are", 44)
     for i, (css_class, text) in enumerate(SHARE_STYLES.values()):
         canvas.dot(14 + 116 * i, 30, css_class, text)
         canvas.text(22 + 116 * i, 34, text, "soft", max_chars=16)
     for i, row in enumerate(rows):
         y = 62 + 52 * i
-        canvas.text(8, y, row.answer or f"all of {row.target}", "", max_chars=19)
+        canvas.text(8, y, row.answer or "all clips", "", max_chars=19)
         canvas.text(8, y + 15, f"{row.n_clips} clip{'s' if row.n_clips > 1 else ''}", "soft")
         for j, (name, (css_class, text)) in enumerate(SHARE_STYLES.items()):
             value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
@@ -66,24 +66,24 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
                 y + 13 * j - 3,
                 (value, low, high),
                 css_class,
-                f"{text}: {format_share(value, low, high)} goes",
+                f"{text}: loss of score {format_share(value, low, high)}",
             )
-    return canvas.figure(slug("motion_share", first.target), f"{first.target}: how much of the score is motion")
+    return canvas.figure(slug("motion_share", first.target), f"{first.target}: loss of score in edited clips")
 
 
 def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Sequence[ClassMotionRow]]) -> Figure:
-    """One question in several runs: the share of the score that needs the order of frames, a mark for each run."""
+    """Draw the loss of score in shuffled clips of one question, with one mark per run."""
     first = sorted(runs[0], key=lambda row: (row.answer != "", -row.n_clips))[: MAX_FIGURE_ANSWERS + 1]
     answers = [row.answer for row in first if all(any(r.answer == row.answer for r in run) for run in runs)]
     top, step = 30 + 14 * len(labels), 18 + 12 * len(labels)
     canvas = Canvas(FIGURE_WIDTH, top + 26 + step * len(answers))
-    x = _draw_axis(canvas, f"{target}: what needs the order of frames", top)
+    x = _draw_axis(canvas, f"{target}: loss of score, shuffled", top)
     for i, name in enumerate(labels):
         canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
         canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
     for i, answer in enumerate(answers):
         y = top + 14 + step * i
-        canvas.text(8, y + 6 * len(labels), answer or f"all of {target}", "", max_chars=19)
+        canvas.text(8, y + 6 * len(labels), answer or "all clips", "", max_chars=19)
         for j, (name, run) in enumerate(zip(labels, runs)):
             row = next(r for r in run if r.answer == answer)
             estimate = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high
@@ -93,30 +93,32 @@ def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Se
                 y + 12 * j,
                 estimate,
                 RUN_COLOURS[j % 4],
-                f"{name}: {format_share(*estimate)} of {row.n_clips} clips",
+                f"{name}: {format_share(*estimate)}, {row.n_clips} clips",
             )
-    return canvas.figure(slug("compare_motion", target), f"{target}: how much is motion in {', '.join(labels)}")
+    return canvas.figure(
+        slug("compare_motion", target), f"{target}: loss of score in shuffled clips in {', '.join(labels)}"
+    )
 
 
 def clip_motion_figure(rows: Sequence[ClipMotionRow]) -> Figure:
-    """One question: the share of each clip's score that needs the order of frames, least first."""
+    """Draw the loss of score of each shuffled clip of one question, the smallest first."""
     ranked = sorted((row for row in rows if not math.isnan(row.drop_shuffled)), key=lambda row: row.drop_shuffled)
     displayed = [ranked[i] for i in _even_indices(len(ranked))]
     canvas, first = Canvas(FIGURE_WIDTH, 66 + 8 * len(displayed)), rows[0]
-    x = _draw_axis(canvas, f"{first.target}: clip by clip", 34)
+    x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34)
     canvas.text(8, 46, f"{len(displayed)} of {len(rows)} clips", "soft")
-    canvas.text(8, 62, "least motion first", "soft")
+    canvas.text(8, 62, "smallest loss first", "soft")
     for i, row in enumerate(displayed):
         value, low, high = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high
         share_text = format_share(value, low, high)
-        title = f"{row.clip}, {row.answer}: {share_text} of {row.score:.3g} needs the order of the frames"
+        title = f"{row.clip}, {row.answer}: loss {share_text} of a score of {row.score:.3g}"
         _draw_share(canvas, x, 42 + 8 * i, (value, low, high), "faint" if low <= 0 <= high else "two", title, 3)
-    label = f"{first.target}: share of each clip's score that needs the order of its frames"
+    label = f"{first.target}: loss of score of each clip when its frames are shuffled"
     return canvas.figure(slug("motion_clips", first.target), label)
 
 
 def _even_indices(n: int) -> list[int]:
-    """All of n, or so many that a figure holds them, evenly among them."""
+    """Return all indices below n, or evenly spaced ones if n is too large for a figure."""
     return (
         list(range(n))
         if n <= MAX_FIGURE_CLIPS
@@ -125,7 +127,7 @@ def _even_indices(n: int) -> list[int]:
 
 
 def _draw_axis(canvas: Canvas, title: str, top: Number) -> Scale:
-    """Title, axis, and the belt between what is called motion and what is not."""
+    """Draw the title, the axis and the band between the thresholds of the motion verdict."""
     x, bottom = Scale(MIN_DRAWN_SHARE, MAX_DRAWN_SHARE, 140, FIGURE_WIDTH - 22), canvas.height - 22
     canvas.text(8, 16, title, "title", max_chars=48)
     canvas.rect(
@@ -134,7 +136,7 @@ def _draw_axis(canvas: Canvas, title: str, top: Number) -> Scale:
         x(MIN_MOTION_SHARE) - x(MAX_STATIC_SHARE),
         bottom - top,
         "null",
-        "neither clearly motion nor clearly not",
+        "between the thresholds of the motion verdict",
     )
     for value in (-0.5, 0, 0.5, 1, 1.5):
         canvas.line(x(value), top, x(value), bottom, "axis" if value else "zero")
@@ -155,6 +157,6 @@ def _draw_share(
 
 
 def format_share(value: float, low: float, high: float) -> str:
-    """For a reader, with its interval if it has one."""
+    """Format a share in percent, with its interval if it has one."""
     interval = "" if math.isnan(low) else f" ({format_percent(low).removesuffix(' %')} to {format_percent(high)})"
     return f"{format_percent(value)}{interval}"

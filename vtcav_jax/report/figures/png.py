@@ -1,4 +1,4 @@
-"""A figure as pixels, for programs that do not read SVG: rendered by resvg from the same elements and stylesheet."""
+"""PNG versions of figures, rendered by resvg from the same elements and stylesheet."""
 
 import io
 import re
@@ -16,12 +16,12 @@ FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 
 
 def possible() -> bool:
-    """Whether resvg and Pillow are installed."""
+    """Return whether resvg and Pillow are installed."""
     return all(find_spec(name) is not None for name in ("resvg_py", "PIL"))
 
 
 def write_png(figure: Figure, folder: Path) -> Path:
-    """The figure by itself in its light colours, `SCALE` pixels per unit."""
+    """Write the figure in the light theme, `SCALE` pixels per unit; return its path."""
     if not possible():
         raise ValueError("drawing a figure as PNG needs resvg and Pillow; pip install resvg-py pillow")
     import resvg_py
@@ -32,13 +32,13 @@ def write_png(figure: Figure, folder: Path) -> Path:
         style_sheet=_light_stylesheet(),
         background=_light_colours()["paper"],
         zoom=SCALE,
-        skip_system_fonts=True,  # the same picture on every machine
+        skip_system_fonts=True,  # identical on every machine
         font_files=[font_file(name) for name in FONTS],
         font_family="DejaVu Sans",
         sans_serif_family="DejaVu Sans",
     )
     path = folder / f"{figure.name}.png"
-    dpi = CSS_DPI * SCALE  # so that it prints as large as the SVG
+    dpi = CSS_DPI * SCALE  # prints at the size of the SVG
     with atomic.replacing(path) as temporary, Image.open(io.BytesIO(rendered)) as picture:
         picture.convert("RGB").save(temporary, format="png", dpi=(dpi, dpi), optimize=True)
     return path
@@ -46,11 +46,11 @@ def write_png(figure: Figure, folder: Path) -> Path:
 
 @cache
 def _light_colours() -> dict[str, str]:
-    """The variables of the light theme, which the stylesheet sets before any media query."""
+    """Return the variables of the light theme, which precede any media query in the stylesheet."""
     return dict(re.findall(r"--(\w+): (#\w+)", THEME_CSS.partition("@media")[0]))
 
 
 @cache
 def _light_stylesheet() -> str:
-    """The figures' rules with the values of their variables, which resvg does not resolve."""
+    """Return the stylesheet of figures with its variables replaced by values, because resvg does not resolve them."""
     return re.sub(r"var\(--(\w+)\)", lambda match: _light_colours()[match[1]], FIGURE_CSS)

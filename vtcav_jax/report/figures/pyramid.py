@@ -1,37 +1,37 @@
-"""Figures of a pyramid: its graph by depth, the score without its kernels, and whether they would be found again."""
+"""Figures of a class feature pyramid: its graph, the ablation of its channels and the stability of the selection."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
+from vtcav_jax.report.effect_sizes import count_noun, format_number, format_p, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
-from vtcav_jax.report.text.pyramid import count_noun, exceeds_chance, format_node_share, level_name
+from vtcav_jax.report.text.pyramid import exceeds_chance, format_node_share, level_name
 from vtcav_jax.runs.pyramid_rows import AblationRow, EdgeRow, NodeRow, PyramidFacts
 
-MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # that are drawn of each level
-LEVEL_PITCH, NODE_PITCH, GRAPH_TOP = 136, 26, 44  # pixels from level to level and from kernel to kernel, and above both
-MIN_NODE_RADIUS, MAX_NODE_RADIUS, MAX_EDGE_WIDTH = 4.0, 11.0, 7.0  # radii of kernels, the width of an edge
+MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # per level
+LEVEL_PITCH, NODE_PITCH, GRAPH_TOP = 136, 26, 44  # pixels
+MIN_NODE_RADIUS, MAX_NODE_RADIUS, MAX_EDGE_WIDTH = 4.0, 11.0, 7.0  # pixels
 
 
 @dataclass(frozen=True)
 class DisplayedGraph:
-    """What of a pyramid its picture has room for."""
+    """Channels and edges of a pyramid that fit into the figure."""
 
     kernels: tuple[NodeRow, ...]
     edges: tuple[EdgeRow, ...]
-    omitted: tuple[str, ...]  # in words
+    omitted: tuple[str, ...]  # descriptions of what was cut
 
 
 def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Sequence[EdgeRow]) -> DisplayedGraph:
-    """Of each level the kernels and edges with the greatest shares, for or against."""
+    """Select the channels and edges with the largest absolute shares of each level."""
     omitted, nodes, displayed_edges = [], [], []
     for level, names in enumerate(facts.levels):
         at_level = [row for row in kernels if row.level == level]
         nodes += at_level[:MAX_DRAWN_NODES]
         if len(at_level) > MAX_DRAWN_NODES:
-            omitted.append(f"{MAX_DRAWN_NODES} of {len(at_level)} kernels of {level_name(names)}")
+            omitted.append(f"{MAX_DRAWN_NODES} of {len(at_level)} channels of {level_name(names)}")
     nodes_by_number = {row.node: row for row in nodes}
     for level, names in enumerate(facts.levels):
         at_level = [row for row in edges if row.child in nodes_by_number and nodes_by_number[row.child].level == level]
@@ -46,7 +46,7 @@ def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Seq
 
 
 def pyramid_graph_figure(facts: PyramidFacts, displayed: DisplayedGraph, prefix: str) -> Figure:
-    """The target on the left, then level by level; `prefix` and a kernel's number are where its mark leads."""
+    """Draw the target on the left, then the levels; marks link to the anchor `prefix` + node number."""
     columns = [
         _column(level, [row for row in displayed.kernels if row.level == i]) for i, level in enumerate(facts.levels)
     ]
@@ -63,7 +63,7 @@ def pyramid_graph_figure(facts: PyramidFacts, displayed: DisplayedGraph, prefix:
                 canvas.text(x - 16, y + NODE_PITCH * j + 6, entry, "soft", max_chars=19)
     _draw_edges(canvas, facts, displayed, positions)
     canvas.text(8, 16, facts.target, "title", max_chars=40)
-    canvas.text(8, 32, "depth: the target at the left, what it hangs on further right", "soft", max_chars=68)
+    canvas.text(8, 32, "class score, then channels by level", "soft", max_chars=68)
     canvas.dot(22, middle, "ink paper", facts.target, 10)
     canvas.text(8, middle + 26, "score", "soft")
     max_relevance = max([row.relevance for row in displayed.kernels], default=1.0) or 1.0
@@ -77,12 +77,12 @@ def pyramid_graph_figure(facts: PyramidFacts, displayed: DisplayedGraph, prefix:
             name = f"#{row.channel}  {format_node_share(row.relevance)}"
             canvas.rect(x + radius + 2, y - 8, 7 * len(name), 16, "paper", opacity=0.8)
             canvas.text(x + radius + 4, y + 4, name, "halo")
-    label = f"{facts.target}: {count_noun(len(displayed.kernels), 'kernel')} that it hangs on, level by level"
+    label = f"{facts.target}: graph of {count_noun(len(displayed.kernels), 'channel')}, level by level"
     return canvas.figure(slug("pyramid", facts.target), label)
 
 
 def _column(level: Sequence[str], kernels: Sequence[NodeRow]) -> list[NodeRow | str]:
-    """Each stage's name, then its kernels, the most relevant first."""
+    """Return the names of a level's stages, each followed by its channels, the largest share first."""
     out: list[NodeRow | str] = []
     for stage in level:
         out += [stage, *(row for row in kernels if row.stage == stage)]
@@ -92,7 +92,7 @@ def _column(level: Sequence[str], kernels: Sequence[NodeRow]) -> list[NodeRow | 
 def _draw_edges(
     canvas: Canvas, facts: PyramidFacts, displayed: DisplayedGraph, positions: dict[int, tuple[Number, Number]]
 ) -> None:
-    """The widest last; grey where the parent would be more without the child, dashed where that is not sure."""
+    """Draw edges, the widest last; grey: negative share; dashed: interval contains 0."""
     names = {row.node: f"{row.stage} #{row.channel}" for row in displayed.kernels} | {-1: facts.target}
     max_share = max([abs(row.share) for row in displayed.edges], default=1.0) or 1.0
     for row in sorted(displayed.edges, key=lambda row: (row.share > 0, abs(row.share))):
@@ -106,7 +106,7 @@ def _draw_edges(
 
 
 def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
-    """Of one stage: how far the score falls without more and more of its kernels, and without as many others."""
+    """Draw the fall of the score against the number of ablated channels of one stage, and for random channels."""
     first, bottom, right = rows[0], 150, FIGURE_WIDTH - 14
     canvas = Canvas(FIGURE_WIDTH, 192)
     values = [
@@ -122,10 +122,10 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
         )
     ]
     y = fit_scale(values, bottom, 54)
-    left = draw_left_axis(canvas, y, "fall of the score without")
+    left = draw_left_axis(canvas, y, "fall of the score without channels")
     x = Scale(0, max(len(rows), 2) - 1, left + 12, right - 10)
     canvas.text(8, 16, f"{first.target}: {first.stage}", "title", max_chars=46)
-    for i, (css_class, text) in enumerate((("one", "its kernels"), ("faint", "as many drawn from all"))):
+    for i, (css_class, text) in enumerate((("one", "of the pyramid"), ("faint", "random channels"))):
         canvas.dot(14 + 110 * i, 42, css_class, text)
         canvas.text(22 + 110 * i, 46, text, "soft")
     xs = [x(i) for i in range(len(rows))]
@@ -143,24 +143,22 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
                 canvas.line(a, y(getattr(row, low)), a, y(getattr(row, high)), f"bar {css_class}")
         canvas.path([(a, y(getattr(row, value))) for a, row in zip(xs, rows)], f"bar {css_class}")
         for a, row in zip(xs, rows):
-            title = f"{row.kernels} of {row.channels}: {format_number(getattr(row, value))}"
+            title = f"{row.kernels} of {row.channels} channels: {format_number(getattr(row, value))}"
             title += f" ({format_range(getattr(row, low), getattr(row, high))}), p {format_p(row.p)}"
             canvas.dot(a, y(getattr(row, value)), css_class, title, 3.5)
     for a, row in zip(xs, rows):
         canvas.text(a, bottom + 16, f"{row.kernels}" + ("" if exceeds_chance(row) else " ?"), "soft", "middle")
-    canvas.text(
-        right, bottom + 34, f"kernels taken out, of {first.channels}; ?: not shown to beat chance", "soft", "end"
-    )
-    label = f"{first.target}: fall of the score without kernels of {first.stage}, beside others"
+    canvas.text(right, bottom + 34, f"channels removed, of {first.channels}; ?: not significant", "soft", "end")
+    label = f"{first.target}: fall of the score without channels of {first.stage}, and without random ones"
     return canvas.figure(slug("ablation", first.target, first.stage), label)
 
 
 def stability_figure(facts: PyramidFacts) -> Figure:
-    """Level by level: how much of the kernels two clips share, and how much noise leaves."""
+    """Draw, by level, the overlap of selections between single clips and under noise."""
     canvas = Canvas(FIGURE_WIDTH, 74 + 30 * len(facts.levels))
     x, bottom = Scale(0, 1, 138, FIGURE_WIDTH - 18), canvas.height - 24
-    canvas.text(8, 16, f"{facts.target}: found again", "title", max_chars=46)
-    for i, (css_class, text) in enumerate((("one", "overlap of two clips"), ("two", "with noisy copies"))):
+    canvas.text(8, 16, f"{facts.target}: overlap of selections", "title", max_chars=46)
+    for i, (css_class, text) in enumerate((("one", "pairs of single clips"), ("two", "noisy copies"))):
         canvas.dot(14 + 150 * i, 32, css_class, text)
         canvas.text(22 + 150 * i, 36, text, "soft")
     for value in (0, 0.25, 0.5, 0.75, 1):
@@ -170,11 +168,9 @@ def stability_figure(facts: PyramidFacts) -> Figure:
         y = 62 + 30 * i
         canvas.text(8, y + 4, level_name(names), "", max_chars=19)
         if not math.isnan(overlap):
-            canvas.dot(x(overlap), y - 5, "one", f"two clips by themselves: {format_percent(overlap)}")
+            canvas.dot(x(overlap), y - 5, "one", f"pairs of single clips: {format_percent(overlap)}")
         noisy = facts.noise_stability[i] if i < len(facts.noise_stability) else ()
         for noisy_overlap in (noisy_overlap for noisy_overlap in noisy if not math.isnan(noisy_overlap)):
-            canvas.dot(
-                x(noisy_overlap), y + 6, "two", f"a noisy copy of the clips: {format_percent(noisy_overlap)}", 3.5
-            )
-    label = f"{facts.target}: overlap of the kernels between clips and under noise, level by level"
+            canvas.dot(x(noisy_overlap), y + 6, "two", f"noisy copy of the clips: {format_percent(noisy_overlap)}", 3.5)
+    label = f"{facts.target}: overlap of selected channels between clips and under noise, by level"
     return canvas.figure(slug("stability", facts.target), label)

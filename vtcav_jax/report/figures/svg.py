@@ -1,6 +1,6 @@
-"""SVG by hand: shapes in the units of a plot, coloured by classes, so that a page's style decides about light and dark.
+"""SVG figures whose colours are CSS classes, so that the style of a page selects the light or dark theme.
 
-Everything that is drawn is named: `label` is read out by a screen reader, `Mark`s carry their numbers as titles.
+Figures are accessible: screen readers read `label`, and marks have their numbers as titles.
 """
 
 import math
@@ -14,7 +14,7 @@ from markupsafe import escape
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
 
-# Colours that stay distinguishable with colour-blind vision, for light and dark backgrounds; pages share them.
+# Distinguishable with colour vision deficiency, on light and dark backgrounds
 THEME_CSS = read_asset("vtcav_jax.report", "theme.css")
 FIGURE_CSS = read_asset("vtcav_jax.report", "figure.css")
 
@@ -24,7 +24,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture: its name as a file, what it shows in a sentence, and the SVG elements."""
+    """SVG elements with the size, the file name and a one-sentence description."""
 
     name: str
     label: str
@@ -34,16 +34,16 @@ class Figure:
 
     @property
     def role(self) -> str:
-        """One picture to a screen reader, or a group in which there are links."""
+        """ARIA role: an image, or a group if the figure has links."""
         return "group" if any(element.startswith("<a ") for element in self.elements) else "img"
 
     @property
     def svg(self) -> str:
-        """For a page."""
+        """SVG without a style, for a page."""
         return self._render("")
 
     def write_svg(self, folder: Path) -> Path:
-        """The figure by itself, for a paper, with its style."""
+        """Write the figure with its style as a stand-alone file; return its path."""
         path = folder / f"{self.name}.svg"
         style = f"<style>{THEME_CSS}{FIGURE_CSS}</style>" + '<rect width="100%" height="100%" class="paper"/>'
         write_text(path, self._render(style) + "\n")
@@ -59,7 +59,7 @@ class Figure:
 
 @dataclass
 class Canvas:
-    """Elements as they are drawn, in pixels."""
+    """SVG elements in drawing order, in pixels."""
 
     width: int
     height: int
@@ -68,7 +68,7 @@ class Canvas:
     def line(
         self, x1: Number, y1: Number, x2: Number, y2: Number, css_class: str, title: str = "", width: Number = 0
     ) -> None:
-        """As wide as its kind is, or `width`."""
+        """Draw a line; a width of 0 is that of the CSS class."""
         title_element = f"<title>{escape(title)}</title>" if title else ""
         width_attribute = f' stroke-width="{width:.1f}"' if width else ""
         self.elements.append(
@@ -78,7 +78,7 @@ class Canvas:
 
     @contextmanager
     def link(self, anchor: str, css_class: str) -> Iterator[None]:
-        """What is drawn within leads to a place in the page."""
+        """Link everything drawn in the context to an anchor of the page."""
         self.elements.append(f'<a href="#{escape(anchor)}" class="{css_class}">')
         yield
         self.elements.append("</a>")
@@ -107,7 +107,7 @@ class Canvas:
     def text(
         self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start", max_chars: int = 0
     ) -> None:
-        """`most` letters at most; the title has all of them."""
+        """Draw text of at most `max_chars` characters (0: any length); the title of shortened text is complete."""
         shortened = text if not max_chars or len(text) <= max_chars else text[: max_chars - 1] + "…"
         title = f"<title>{escape(text)}</title>" if shortened != text else ""
         self.elements.append(
@@ -121,7 +121,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers to pixels."""
+    """Linear map from numbers to pixels."""
 
     low: Number
     high: Number
@@ -137,7 +137,7 @@ class Scale:
 
 
 def fit_scale(values: Sequence[Number], start: Number, end: Number, *, include: Number | None = 0.0) -> Scale:
-    """That holds all values that are numbers, and `about`, with a little room."""
+    """Return a scale that covers all finite values and `include`, with a margin."""
     finite = [value for value in values if math.isfinite(value)] + ([] if include is None else [include])
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     room = 0.06 * (high - low) or max(abs(high), 1.0) * 0.5
@@ -145,7 +145,7 @@ def fit_scale(values: Sequence[Number], start: Number, end: Number, *, include: 
 
 
 def round_ticks(low: Number, high: Number, count: int = 4) -> list[float]:
-    """Round numbers, about `count` of them."""
+    """Return about `count` round numbers between `low` and `high`."""
     step = 10.0 ** math.floor(math.log10((high - low) / count))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= count + 1)
     first = math.ceil(low / step)

@@ -1,4 +1,4 @@
-"""The figures of Video-TCAV, small enough each for a phone: a page puts several side by side."""
+"""Figures of Video-TCAV, each narrow enough for a phone."""
 
 import math
 import re
@@ -7,13 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax.report.effect_sizes import Effect, effect_size, format_number, format_p, format_range, primary_tests
+from vtcav_jax.report.effect_sizes import (
+    Effect,
+    comparison_name,
+    effect_size,
+    format_number,
+    format_p,
+    format_range,
+    primary_tests,
+)
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 FIGURE_WIDTH = 360
-CLIP_TYPE_COLOURS = {"static": "one", "dynamic": "two"}  # colours; of other kinds the third
+CLIP_TYPE_COLOURS = {"static": "one", "dynamic": "two"}  # other clip types: the third colour
+NULL_TITLE = "middle 95 % under permuted labels"
 
 
 def clip_type_colour(clip_type: str) -> str:
@@ -21,36 +30,36 @@ def clip_type_colour(clip_type: str) -> str:
 
 
 def slug(*parts: str) -> str:
-    """A file's name."""
+    """Return the name of a file without its suffix."""
     return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("_")
 
 
 def effect_tooltip(row: ScoreRow, e: Effect) -> str:
-    """All of a test's numbers, for whoever points at its mark."""
+    """Return all numbers of a test, as the tooltip of its mark."""
     return (
-        f"{row.concept} ({row.clip_type}) against {row.negatives} at {row.stage}: {format_number(e.value)}"
-        f" ({format_range(e.low, e.high)}),"
-        f" by chance {format_range(e.null_low, e.null_high)}, adjusted p {format_p(row.p_adjusted)}, {row.verdict}"
+        f"{row.concept}, {comparison_name(row.clip_type, row.negatives)}, at {row.stage}: {format_number(e.value)}"
+        f" (95 % CI {format_range(e.low, e.high)}), {NULL_TITLE} {format_range(e.null_low, e.null_high)},"
+        f" adjusted p {format_p(row.p_adjusted)}, {row.verdict}"
     )
 
 
 def depth_figure(
     rows: Sequence[ScoreRow], statistic: str, unit: str, same_scale_rows: Sequence[ScoreRow] = ()
 ) -> Figure:
-    """One class and concept over the stages; the vertical scale holds the tests of `like` as well."""
+    """Draw the effect of one concept on one class by stage; the vertical axis also covers `same_scale_rows`."""
     negatives, primary = primary_tests(rows)
     clip_types, stages = _distinct(row.clip_type for row in primary), _distinct(row.stage for row in rows)
-    canvas, bottom = Canvas(FIGURE_WIDTH, 236), 186
+    canvas, bottom = Canvas(FIGURE_WIDTH, 252), 202
     values = [
         value for row in [*primary, *primary_tests(same_scale_rows)[1]] for value in effect_size(row, statistic).numbers
     ]
-    y = fit_scale(values, bottom, 46)
+    y = fit_scale(values, bottom, 62)
     first = rows[0]
     left = draw_left_axis(canvas, y, f"{first.target}: {unit}")
-    canvas.text(8, 16, first.concept, "title", max_chars=27)
+    canvas.text(8, 16, f"{first.concept} (compared with {negatives})", "title", max_chars=48)
     for k, clip_type in enumerate(clip_types):
-        canvas.dot(FIGURE_WIDTH - 76 * (len(clip_types) - k), 12, clip_type_colour(clip_type), clip_type)
-        canvas.text(FIGURE_WIDTH - 76 * (len(clip_types) - k) + 9, 16, clip_type, "soft", max_chars=10)
+        canvas.dot(14 + 80 * k, 46, clip_type_colour(clip_type), clip_type)
+        canvas.text(23 + 80 * k, 50, clip_type, "soft", max_chars=10)
     pitch = (FIGURE_WIDTH - 8 - left) / max(len(stages), 1)
     every_nth = math.ceil(len(stages) / 8)
     for i, stage in enumerate(stages):
@@ -61,14 +70,14 @@ def depth_figure(
             for row in (row for row in primary if row.stage == stage and row.clip_type == clip_type):
                 x = centre + (k - (len(clip_types) - 1) / 2) * min(24, pitch / (len(clip_types) + 1))
                 _draw_effect(canvas, row, effect_size(row, statistic), x, y)
-    canvas.text(FIGURE_WIDTH - 8, bottom + 38, "stages, from first to last", "soft", "end")
-    label = f"{first.target}: effect of {first.concept} over depth, against {negatives} clips"
+    canvas.text(FIGURE_WIDTH - 8, bottom + 38, "stage (layer), from input to output", "soft", "end")
+    label = f"{first.target}: effect of {first.concept} compared with {negatives} clips, by stage"
     return canvas.figure(slug("depth", first.target, first.concept), label)
 
 
 def _draw_effect(canvas: Canvas, row: ScoreRow, e: Effect, x: Number, y: Scale) -> None:
     if not math.isnan(e.null_low):
-        canvas.rect(x - 8, y(e.null_high), 16, y(e.null_low) - y(e.null_high), "null", "by chance")
+        canvas.rect(x - 8, y(e.null_high), 16, y(e.null_low) - y(e.null_high), "null", NULL_TITLE)
     if math.isnan(e.value):
         canvas.text(x, y(0) - 4, "?", "soft", "middle")
         return
@@ -79,7 +88,7 @@ def _draw_effect(canvas: Canvas, row: ScoreRow, e: Effect, x: Number, y: Scale) 
 
 
 def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -> Figure:
-    """One class and concept: still, moving, and moving against what only lacks the motion, stage by stage."""
+    """Draw the effects of static and dynamic clips of one concept, and of dynamic clips vs controls, by stage."""
     stages = _distinct(row.stage for row in rows)
     height = 60 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
     canvas, first = Canvas(FIGURE_WIDTH, height), rows[0]
@@ -96,9 +105,10 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
         for row in (row for row in rows if row.stage == stage):
             y += 19
             e = effect_size(row, statistic)
-            canvas.text(18, y + 4, f"{row.clip_type} − {row.negatives}", "" if e.significant else "soft", max_chars=20)
+            name = comparison_name(row.clip_type, row.negatives)
+            canvas.text(18, y + 4, name, "" if e.significant else "soft", max_chars=20)
             if not math.isnan(e.null_low):
-                canvas.rect(x(e.null_low), y - 7, x(e.null_high) - x(e.null_low), 14, "null", "by chance")
+                canvas.rect(x(e.null_low), y - 7, x(e.null_high) - x(e.null_low), 14, "null", NULL_TITLE)
             if math.isnan(e.value):
                 continue
             css_class = (
@@ -110,26 +120,28 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
                 canvas.line(x(e.low), y, x(e.high), y, f"bar {css_class}")
             canvas.dot(x(e.value), y, css_class, effect_tooltip(row, e))
         y += 2
-    label = f"{first.target}: {first.concept} still, moving, and against clips that only lack the motion"
+    label = f"{first.target}: effect of static and dynamic clips of {first.concept}, and of its motion"
     return canvas.figure(slug("motion", first.target, first.concept), label)
 
 
 def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
-    """The field's picture, for one class and stage: the share of clips whose derivative is positive."""
+    """Draw the TCAV scores of one class at one stage: the share of target clips with a positive derivative."""
     primary = primary_tests(rows)[1]
-    canvas = Canvas(FIGURE_WIDTH, 58 + 22 * len(primary))
+    canvas = Canvas(FIGURE_WIDTH, 76 + 22 * len(primary))
     x, first = Scale(0, 1, 156, FIGURE_WIDTH - 16), rows[0]
     canvas.text(8, 16, first.stage, "title", max_chars=40)
     for value in (0, 0.25, 0.5, 0.75, 1):
-        canvas.line(x(value), 28, x(value), canvas.height - 24, "zero" if value == 0.5 else "axis")
-        canvas.text(x(value), canvas.height - 8, f"{value:g}", "soft", "middle")
+        canvas.line(x(value), 28, x(value), canvas.height - 42, "zero" if value == 0.5 else "axis")
+        canvas.text(x(value), canvas.height - 26, f"{value:g}", "soft", "middle")
+    canvas.text(FIGURE_WIDTH - 8, canvas.height - 8, "share of clips with a positive derivative", "soft", "end")
     for i, row in enumerate(primary):
         y = 40 + 22 * i
         significant = is_finding(row)
         interval = format_range(row.tcav_score_low, row.tcav_score_high)
-        title = f"{row.name}: {format_number(row.tcav_score)} ({interval}), {row.verdict}"
+        comparison = comparison_name(row.clip_type, row.negatives)
+        title = f"{row.concept}, {comparison}: {format_number(row.tcav_score)} (95 % CI {interval}), {row.verdict}"
         canvas.text(8, y + 4, f"{row.concept}, {row.clip_type}", "" if significant else "soft", max_chars=22)
-        bar_width = max(x(row.tcav_score) - x(0), 3)  # that no clip is positive is a result as well, and must be seen
+        bar_width = max(x(row.tcav_score) - x(0), 3)  # a score of 0 must remain visible
         canvas.rect(
             x(0), y - 7, bar_width, 14, f"fill {clip_type_colour(row.clip_type) if significant else 'faint'}", title
         )
@@ -139,11 +151,12 @@ def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
 
 
 def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stage: str, comparison: str) -> Figure:
-    """Cosines between vectors; NaN is left empty."""
+    """Draw the cosines between concept vectors; cells with NaN stay empty."""
     n, left = len(names), 118
     cell = min(34.0, (FIGURE_WIDTH - left - 8) / n)
     canvas = Canvas(FIGURE_WIDTH, int(30 + cell * n + 98))
-    canvas.text(8, 16, f"{stage}, {comparison}", "title", max_chars=44)
+    negatives = {"absolute": "vectors vs random", "relative": "vectors vs others"}.get(comparison, comparison)
+    canvas.text(8, 16, f"{stage}, {negatives}", "title", max_chars=44)
     for i, name in enumerate(names):
         canvas.text(left - 6, 30 + cell * (i + 0.5) + 4, name, "soft", "end", max_chars=17)
         x, y = left + cell * (i + 0.5) + 4, 36 + cell * n
@@ -159,16 +172,16 @@ def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stag
             if cell >= 26:
                 middle = left + cell * (j + 0.5)
                 canvas.text(middle, 30 + cell * (i + 0.5) + 4, format_number(round(value, 1) + 0.0, 2), "", "middle")
-    return canvas.figure(slug("entanglement", stage, comparison), f"cosines between concept vectors at {stage}")
+    return canvas.figure(slug("entanglement", stage, comparison), f"cosines between {negatives} at {stage}")
 
 
 def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -> Figure:
-    """Where in the clip the derivative along one vector arises: the mean of the clips and the middle half of them."""
+    """Draw the contribution of each time step to the derivative: mean and middle half of the target clips."""
     canvas, bottom = Canvas(FIGURE_WIDTH, 190), 146
     low, middle, high = np.quantile(values, 0.25, axis=0), values.mean(0), np.quantile(values, 0.75, axis=0)
     y = fit_scale([*low, *middle, *high], bottom, 46)
     t = values.shape[1]
-    left = draw_left_axis(canvas, y, "part of the derivative")
+    left = draw_left_axis(canvas, y, "contribution to the derivative")
     x = Scale(0, t, left, FIGURE_WIDTH - 8)
     css_class = clip_type_colour(row.clip_type) if is_finding(row) else "faint"
     xs = [x(i + 0.5) for i in range(t)]
@@ -176,16 +189,17 @@ def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -
     canvas.path(band, f"fill band {css_class}", closed=True)
     canvas.path(list(zip(xs, map(y, middle))), f"bar {css_class}")
     for i, value in enumerate(middle):
-        canvas.dot(xs[i], y(value), css_class, f"{i + 1} of {t}: {format_number(float(value))}", 3)
-    canvas.text(8, 16, f"{row.concept} ({row.clip_type}) − {row.negatives}, {row.stage}", "title", max_chars=48)
-    canvas.text(left, bottom + 18, "clip begins", "soft")
-    canvas.text(FIGURE_WIDTH - 8, bottom + 18, "ends", "soft", "end")
+        canvas.dot(xs[i], y(value), css_class, f"time step {i + 1} of {t}: {format_number(float(value))}", 3)
+    comparison = comparison_name(row.clip_type, row.negatives)
+    canvas.text(8, 16, f"{row.concept}, {comparison}, {row.stage}", "title", max_chars=48)
+    canvas.text(left, bottom + 18, "start of clip", "soft")
+    canvas.text(FIGURE_WIDTH - 8, bottom + 18, "end of clip", "soft", "end")
     name = slug("time", row.target, row.concept, row.clip_type, row.negatives, row.stage)
-    return canvas.figure(name, f"{row.target}: when the derivative along {row.concept} ({row.clip_type}) arises")
+    return canvas.figure(name, f"{row.target}: derivative along {row.concept}, {comparison}, over time")
 
 
 def draw_left_axis(canvas: Canvas, y: Scale, unit: str) -> int:
-    """Its place, as far to the right as its longest number needs."""
+    """Draw a vertical axis and return its x position, which leaves room for the longest number."""
     left = max(46, 10 + 7 * max((len(format_tick(value)) for value in y.ticks), default=0))
     canvas.text(8, 32, unit, "soft", max_chars=52)
     for value in y.ticks:

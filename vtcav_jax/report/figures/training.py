@@ -1,4 +1,4 @@
-"""Curves of a training as one SVG that opens anywhere."""
+"""Training curves as one stand-alone SVG."""
 
 import csv
 import math
@@ -9,13 +9,21 @@ from markupsafe import escape
 
 from vtcav_jax import atomic
 
-CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by anyone
+CURVE_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)  # safe for colour vision deficiency
 CURVES_WIDTH, CURVES_HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM, MARGIN_TOP, MARGIN_RIGHT = 640, 260, 56, 34, 26, 150
-MAX_CURVE_POINTS = 400  # more would not be seen
+MAX_CURVE_POINTS = 400
 
 
 def draw_training_curves(metrics: Path) -> Path:
-    """Draws loss and accuracies of `metrics.csv` into an SVG beside it."""
+    """Draw the loss and accuracies of `metrics.csv` into an SVG in the same folder; return its path."""
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     steps = [float(row["step"]) for row in rows]

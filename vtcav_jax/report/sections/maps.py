@@ -1,4 +1,4 @@
-"""What a page says about maps of attribution: in words, as films, over time, method by method."""
+"""Section of attribution maps: findings, animations, temporal profiles, and tables of methods and checks."""
 
 import math
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.effect_sizes import format_number, format_percent, format_signed
+from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_signed
 from vtcav_jax.report.figures import motion as motion_figures
+from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import MAX_ANIMATION_BYTES, RunFolder, unique_in_order
 from vtcav_jax.report.text import maps as map_text
@@ -25,25 +26,35 @@ from vtcav_jax.runs.attribution_rows import MapRow, OwnMetricRow, SanityRow
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.stats import intervals
 
-MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # films of a question, and those that are open
-MAX_MAP_TABLE_ROWS = 400  # of the table in the page
+MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # animations per question, and how many of them are not folded
+MAX_MAP_TABLE_ROWS = 400  # in the page
 MEASURE_TEXTS = {
-    "flicker": "changes along what moves",
-    "static_flicker": "changes in a frozen clip",
-    "time_reversal_change": "differs when time is reversed",
-    "mass_outside": "outside of the thing",
-    "area_outside": "volume outside",
-    "randomised_weights_similarity": "like that of shuffled weights",
+    "flicker": "flicker",
+    "static_flicker": "flicker, frozen clip",
+    "time_reversal_change": "change when reversed",
+    "mass_outside": "map outside the object",
+    "area_outside": "volume outside the object",
+    "randomised_weights_similarity": "similarity, shuffled weights",
 }
+ANIMATION_GUIDE = (
+    "Left: the clip; then each map over the clip in grey. Signed maps: red raises the score, blue lowers it. Maps"
+    " without sign: dark is low, light is high. The colour scale above each map is the same for the whole clip. Bars:"
+    " sum of the map at each frame; the black mark is the current frame."
+)
 
 
 def map_sections(run: RunFolder) -> list[Section]:
     if not run.map_rows:
         return []
     animations, figures = _animation_figures(run), []
-    parts = [_describe_questions(run)]
+    introduction = (
+        "An [[attribution map]] says how much each place and time step contributes to the [[class score]]. The findings"
+        " below summarise the maps of each method over all clips; intervals are 95 % bootstrap intervals over clips."
+    )
+    warning = random_weights_notice.random_weights_warning(run, "attribute")
+    parts = [warning, linked_paragraph(introduction), _describe_questions(run)]
     if animations:
-        parts += [html.heading("Clips and maps, as they run"), html.paragraph(_reading_guide(), "soft"), animations]
+        parts += [html.heading("Animated maps"), html.paragraph(ANIMATION_GUIDE, "soft"), animations]
     for target in unique_in_order([row.target for row in run.map_rows]):
         keys = unique_in_order(
             [map_text.map_key(step) for step in run.profile_rows if step.target == target and step.n_time_steps > 1]
@@ -54,21 +65,21 @@ def map_sections(run: RunFolder) -> list[Section]:
         ]
     if figures:
         text = (
-            "How much of the absolute map lies in each time step: the mean of the clips, with its 95 % interval over"
-            " clips as a band. All of it is in profile.csv."
+            "Share of the absolute map in each time step. Line: mean over clips; band: 95 % interval over clips;"
+            " dashed: a uniform map. All values are in profile.csv."
         )
-        parts += [html.heading("The maps over time"), html.paragraph(text, "soft"), html.figure_grid(figures)]
-    parts += [html.heading("The methods"), _method_table(run)]
+        parts += [html.heading("Temporal profiles"), html.paragraph(text, "soft"), html.figure_grid(figures)]
+    parts += [html.heading("Maps by method"), _method_table(run)]
     if run.sanity_rows:
-        parts += [html.heading("What the maps get wrong"), _sanity_table(run)]
+        parts += [html.heading("Sanity checks"), _sanity_table(run)]
     if run.faithfulness_rows:
-        parts += [html.heading("What happens to the answer without it"), _faithfulness_tables(run.faithfulness_rows)]
+        parts += [html.heading("Faithfulness metrics"), _faithfulness_tables(run.faithfulness_rows)]
     parts.append(_clip_table(run.map_rows))
-    return [Section("maps", "Where and when", "".join(parts), tuple(figures))]
+    return [Section("maps", "Attribution maps", "".join(parts), tuple(figures))]
 
 
 def _describe_questions(run: RunFolder) -> str:
-    parts = [random_weights_notice.random_weights_warning(run, "attribute")]
+    parts = []
     for target in unique_in_order([row.target for row in run.map_rows]):
         rows = [row for row in run.map_rows if row.target == target]
         sentences = [map_text.answer_summary(rows)]
@@ -80,16 +91,8 @@ def _describe_questions(run: RunFolder) -> str:
     return "".join(parts)
 
 
-def _reading_guide() -> str:
-    return (
-        "The clip, then each map laid over it in grey. Red speaks for the answer, blue against it; maps without a sign"
-        " go from dark to light. The scale stands above each map and is one for the whole clip. Bars below are the"
-        " map's sum at each moment; the black mark is the moment shown."
-    )
-
-
 def _animation_figures(run: RunFolder) -> str:
-    """Of each question a few clips with every answer, as far as there is room beside the films of the concepts."""
+    """Return animations of a few clips per question and prediction, within the size limit of a page."""
     bytes_left = MAX_ANIMATION_BYTES - sum(
         _size_in_bytes(run.folder / animation.file) for animation in run.animation_rows
     )
@@ -102,7 +105,7 @@ def _animation_figures(run: RunFolder) -> str:
         path = _animation_path(run.folder, row)
         if path is None or (bytes_left := bytes_left - _size_in_bytes(path)) < 0:
             continue
-        answer = "" if row.answer == row.target else f", answer {row.answer}"
+        answer = "" if row.answer == row.target else f", prediction {row.answer}"
         figures_by_question[row.target].append(
             html.embed_media(path, f"{row.clip}{answer}, score {format_signed(row.score, 3)}", "film")
         )
@@ -111,16 +114,16 @@ def _animation_figures(run: RunFolder) -> str:
         total = len({row.clip for row in run.map_rows if row.target == target})
         parts += [html.heading(target), *figures[:OPEN_ANIMATIONS]] if figures else []
         if further := figures[OPEN_ANIMATIONS:]:
-            parts.append(html.details_block(f"{len(further)} clips more", "".join(further)))
+            parts.append(html.details_block(f"{count_noun(len(further), 'more clip')}", "".join(further)))
         if 0 < len(figures) < total:
-            text = f"{len(figures)} of {total} clips; films of all of them are in {ANIMATION_FOLDER}/."
+            text = f"{len(figures)} of {total} clips; the animations of all clips are in {ANIMATION_FOLDER}/."
             parts.append(html.paragraph(text, "soft"))
     return "".join(parts)
 
 
 def select_map_clips(rows: Sequence[MapRow]) -> list[MapRow]:
-    """The first clip of each answer, then the second of each, and so on."""
-    clips = {row.clip: row for row in reversed(rows)}  # of a video that goes on, its beginning
+    """Order clips so that every prediction appears once before any appears twice; return the first few."""
+    clips = {row.clip: row for row in reversed(rows)}  # the first clip of each video
     by_answer = [
         [row for row in clips.values() if row.answer == name] for name in unique_in_order([r.answer for r in rows])
     ]
@@ -155,13 +158,11 @@ def _method_table(run: RunFolder) -> str:
                 "",
                 (
                     *key,
-                    "pixels" if key[2] == VIDEO else "places of the stage",
-                    "for and against" if rows[0].signed else "how much",
+                    "pixels" if key[2] == VIDEO else "positions of the stage",
+                    "yes" if rows[0].signed else "no",
                     *(f"{rows[0].forward_passes}", f"{steps}", motion_figures.format_share(half, low, high)),
                     "" if math.isnan(place_half[0]) else motion_figures.format_share(*place_half),
-                    "owes it no sum"
-                    if math.isnan(median)
-                    else f"{format_percent(median)}, at worst {format_percent(worst)}",
+                    "not defined" if math.isnan(median) else f"{format_percent(median)} ({format_percent(worst)})",
                 ),
             )
         )
@@ -169,19 +170,19 @@ def _method_table(run: RunFolder) -> str:
         "question",
         "method",
         "stage",
-        "a value for",
-        "it says",
-        "passes",
-        "steps",
-        "time of half",
-        "place of half",
+        "resolution",
+        "signed",
+        "forward passes",
+        "time steps",
+        "half mass in time",
+        "half mass in space",
     )
-    columns += ("misses",)
+    columns += ("completeness gap, median (worst)",)
     text = (
-        "Passes: forward passes of a clip that a map takes by itself, a backward one as two; maps that can share them"
-        " did. Time of half: the part of the clip in which half of the map lies; place of half: the part of a frame"
-        " that has half of what lies in it; 50 % is spread evenly. Misses: what its sum lacks of what the method"
-        " promises, as a share of the score, in the middle clip and the worst."
+        "Forward passes: cost of one map of one clip if computed alone; a backward pass counts as two. Half mass in"
+        " time (in space): smallest share of the clip's time (of a frame) that holds half of the absolute map; 50 % if"
+        " uniform. Completeness gap: difference between the sum of the map and the value that the method guarantees, as"
+        " a share of the score; not defined for methods without such a guarantee."
     )
     return html.paragraph(text, "soft") + html.html_table(columns, lines)
 
@@ -192,36 +193,37 @@ def _sanity_table(run: RunFolder) -> str:
         by_measure = {row.measure: row for row in run.sanity_rows if map_text.map_key(row) == key}
         lines.append(("", (*key, *(_format_cell(by_measure.get(name)) for name in SANITY_MEASURES))))
     text = (
-        f"Measured on {max(row.n_clips for row in run.sanity_rows)} clips. Changes are in units of the map, shares"
-        f" are of its"
-        " absolute values; reversed: 1 less the correlation with the map of the clip played backwards; shuffled"
-        " weights: the rank correlation with the map of a network that knows nothing."
+        f"Mean over at most {max(row.n_clips for row in run.sanity_rows)} clips, with its 95 % interval over clips."
+        " Flicker: absolute change of the map between time steps along the motion, relative to the map; in a frozen"
+        " clip it should be 0. Change when reversed: 1 minus the correlation with the map of the reversed clip; 0 means"
+        " that the map ignores the direction of time. Map outside the object: share of the absolute map outside the"
+        " object in question; a uniform map has the share “volume outside the object”. Similarity, shuffled weights:"
+        " rank correlation with the map of a network with shuffled weights; it should be near 0."
     )
     columns = ("question", "method", "stage", *(MEASURE_TEXTS[name] for name in SANITY_MEASURES))
     return html.paragraph(text, "soft") + html.html_table(columns, lines)
 
 
 REEXPLAIN_TEXT = (
-    "Made again, less is better. Max sensitivity: how far noise that no one sees moves the map, in units of its length."
-    " Random logit: the rank correlation with the map of another class (1.00: it does not ask which)."
-    " Randomisation: that with maps of the network while it loses what it learnt, stage by stage from the head (1.00:"
-    " it does not ask what was learnt)."
+    "Checks with recomputed maps; lower is better. Max sensitivity: largest change of the map under imperceptible"
+    " noise, relative to the length of the map. Random logit: rank correlation with the map of another class (1.00: the"
+    " map does not depend on the class). Randomisation: mean rank correlation with maps of the network while its stages"
+    " are randomised one after another from the head (1.00: the map does not depend on the weights)."
 )
 
 
 def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
-    """Question by question what each map beats, then the numbers; maps that ask no network are faint."""
+    """Per question: which trivial maps each map outperforms, then the metrics; trivial maps are grey."""
     text = (
-        f"Measured on {max(row.n_clips for row in rows)} clips, with 95 % intervals over them. Parts of a clip are"
-        f" taken"
-        " out, the map's strongest first, and filled as it says; how far the answer falls is no number by itself, since"
-        " whatever is taken out disturbs a network: it counts how far a map is from those that ask no network (faint)."
-        " Relevance gain: what the score loses more when the strongest go first than when the weakest do."
-        " Comprehensiveness, sufficiency: what the probability loses without a map's strongest parts (more is better),"
-        " and with these alone (less is better). Splice: two clips of different answers one after the other; how"
-        " often more of the map lies on the clip whose answer is asked for, where chance is 0.50. Where the truth is"
-        " known, relevance gain, comprehensiveness, sufficiency and insertion less deletion put maps in its order;"
-        " average drop does not. All others are in faithfulness.csv."
+        f"Mean over at most {max(row.n_clips for row in rows)} clips, with its 95 % interval over clips. The metrics"
+        " remove parts of a clip in the order of the map and replace them by the fill in parentheses. Any removal"
+        " disturbs a network, so compare each map with the trivial maps, which do not use the network (grey). Relevance"
+        " gain: how much more the score falls when the strongest parts are removed first than when the weakest are."
+        " Comprehensiveness: loss of probability without the strongest parts (higher is better). Sufficiency: loss of"
+        " probability with the strongest parts alone (lower is better). Splice: two clips of different classes one"
+        " after the other; how often more of the map lies on the clip of the explained class (chance: 0.50). On clips"
+        " with a known cause, relevance gain, comprehensiveness, sufficiency and insertion minus deletion rank maps by"
+        " their ground-truth score; average drop does not. All metrics are in faithfulness.csv."
     )
     parts = [html.paragraph(text, "soft")]
     for target in unique_in_order([row.target for row in rows]):
@@ -234,14 +236,14 @@ def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
 
 
 def _metric_table(rows: Sequence[OwnMetricRow], columns: Sequence[str]) -> str:
-    """A line for each map; those that ask no network are faint."""
+    """Return one row per map; trivial maps are grey."""
     lines = []
     for name in unique_in_order([row.map for row in rows]):
         cells = [
-            next((one for one in rows if one.map == name and metric_title(one) == column), None) for column in columns
+            next((row for row in rows if row.map == name and metric_title(row) == column), None) for column in columns
         ]
         lines.append(("faint" if name in TRIVIAL_MAPS else "", (name.replace("@", " at "), *map(_format_cell, cells))))
-    return html.html_table(("map", *columns), lines)
+    return html.html_table(("map", *(column.replace(" less ", " minus ") for column in columns)), lines)
 
 
 def _format_cell(row: SanityRow | OwnMetricRow | None) -> str:
@@ -264,6 +266,7 @@ def _clip_table(rows: Sequence[MapRow]) -> str:
         )
         for row in rows[:MAX_MAP_TABLE_ROWS]
     ]
-    columns = ("clip", "seconds", "answer", "score", "method", "sum", "misses", "fullest moment", "its share")
-    summary = f"{len(lines)} of {len(rows)} maps; all of them are in maps.csv" if len(lines) < len(rows) else ""
-    return html.details_block(summary or f"{len(lines)} maps, one by one", html.html_table(columns, lines))
+    columns = ("clip", "time", "prediction", "score", "method", "sum of the map", "completeness gap", "peak time")
+    columns += ("share at the peak",)
+    summary = f"{len(lines)} of {len(rows)} maps; all maps are in maps.csv" if len(lines) < len(rows) else ""
+    return html.details_block(summary or f"Table of {count_noun(len(lines), 'map')}", html.html_table(columns, lines))

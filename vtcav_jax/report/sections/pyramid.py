@@ -1,6 +1,6 @@
-"""What a page says about the kernels that a class hangs on: words, the graph, each kernel's film, what ablation does.
+"""Section of class feature pyramids: findings, linked graph, channel panels with animations, ablation and stability.
 
-A kernel's mark in the graph leads to its part of the page; style alone shows the one that was gone to.
+A channel's mark in the graph links to its panel; CSS alone displays the selected panel.
 """
 
 import math
@@ -9,9 +9,17 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vtcav_jax.report import html, linked_graph, random_weights_notice
-from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range, format_signed
+from vtcav_jax.report.effect_sizes import (
+    count_noun,
+    format_number,
+    format_p,
+    format_percent,
+    format_range,
+    format_signed,
+)
 from vtcav_jax.report.figures import pyramid as pyramid_figures
 from vtcav_jax.report.figures.svg import Figure
+from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.linked_graph import LinkedPanel, LinkItem
 from vtcav_jax.report.run_reader import MAX_ANIMATION_BYTES, RunFolder, unique_in_order
@@ -20,24 +28,26 @@ from vtcav_jax.report.text.pyramid import format_node_share
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.pyramid_rows import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts, kernel_animation_name
 
-MIN_PYRAMID_ANIMATION_BYTES = 1_500_000  # bytes that the kernels' films may take even if other films fill the page
-MAX_LISTED_EDGES = 6  # edges of a kernel in either direction, and concepts
-MAX_PYRAMID_TABLE_ROWS = 400  # of a table in the page
+MIN_PYRAMID_ANIMATION_BYTES = 1_500_000  # guaranteed even if other animations fill the page
+MAX_LISTED_EDGES = 6  # per direction; also of concept vectors
+MAX_PYRAMID_TABLE_ROWS = 400  # in the page
 GRAPH_GUIDE = (
-    "Choose a kernel, and its film and numbers are shown. The larger a mark, the larger the kernel's share of all that"
-    " speaks for the target. An edge is as wide as what comes through it of the mark at its left; grey: that would be"
-    " more without it; dashed: the 95 % interval holds 0."
+    "Select a channel to see its animation and numbers. Size of a mark: share of the target's positive contributions."
+    " Width of an edge: share of the left channel's response that passes through the right one; grey: the share is"
+    " negative; dashed: its 95 % interval over clips contains 0."
 )
 
 
 def pyramid_sections(run: RunFolder) -> list[Section]:
     if not run.pyramid_facts:
         return []
-    parts, graphs, animations = (
-        [random_weights_notice.random_weights_warning(run, "pyramid")],
-        [],
-        _embedded_animations(run),
+    introduction = (
+        "A class feature pyramid follows a [[class score]] back through the [[stages|stage]] (layers) and selects, per"
+        " [[level]], the [[channels|channel]] with the largest [[shares|share]]. Ablation then tests whether the score"
+        " needs them."
     )
+    parts = [random_weights_notice.random_weights_warning(run, "pyramid"), linked_paragraph(introduction)]
+    graphs, animations = [], _embedded_animations(run)
     for i, facts in enumerate(run.pyramid_facts):
         parts += [
             html.heading(facts.target),
@@ -47,7 +57,8 @@ def pyramid_sections(run: RunFolder) -> list[Section]:
         graph = pyramid_figures.pyramid_graph_figure(facts, displayed, prefix := f"kernel-{i}-")
         parts += [html.paragraph(GRAPH_GUIDE, "soft"), _linked_graph(run, facts, prefix, graph, animations)]
         if displayed.omitted:
-            text = f"Drawn are {', '.join(displayed.omitted)}, those with the greatest shares; all are in the tables."
+            text = f"The graph has only {', '.join(displayed.omitted)}, those with the largest shares; the tables have"
+            " all."
             parts.append(html.paragraph(text, "soft"))
         graphs.append(graph)
     curves = [
@@ -56,24 +67,32 @@ def pyramid_sections(run: RunFolder) -> list[Section]:
     ]
     if curves:
         text = (
-            "Kernels are taken out by what they are in another clip, the most relevant first. Blue: these, a mean over"
-            " clips with its 95 % interval; grey: as many drawn from all of the stage, the middle 95 % of the draws."
-            " Each p is for itself, not corrected for the number of levels."
+            "Fall of the score when channels are replaced by their activations in a reference clip (0 if there is"
+            " none), the largest shares first. Blue: channels of the pyramid, mean over clips and 95 % interval over"
+            " clips. Grey: as many random channels of the stage, mean and middle 95 % of the draws. p: share of draws"
+            " with an equal or larger mean fall, not corrected for the number of ablations."
         )
-        parts += [html.heading("The score without them"), html.paragraph(text, "soft"), html.figure_grid(curves)]
+        parts += [html.heading("Score without these channels"), html.paragraph(text, "soft"), html.figure_grid(curves)]
         parts.append(_ablation_table(run.ablation_rows))
     stability_figures = [pyramid_figures.stability_figure(facts) for facts in run.pyramid_facts]
     text = (
-        "Overlap: of the kernels that either has, the part that both have (Jaccard). Between clips: what each clip by"
-        " itself would choose; with noisy copies: the pyramid of the same clips with noise laid over them."
+        "Jaccard overlap of two selections: number of channels in both divided by the number in either. Blue: mean over"
+        " pairs of single clips; orange: the pyramid and that of a noisy copy of the clips."
     )
     parts += [
-        html.heading("Would they be found again?"),
+        html.heading("Stability of the selection"),
         html.paragraph(text, "soft"),
         html.figure_grid(stability_figures),
     ]
     parts.append(_kernel_table(run.node_rows))
-    return [Section("pyramid", "Which kernels", "".join(parts), (*graphs, *curves, *stability_figures))]
+    return [
+        Section(
+            "pyramid",
+            "Channels that contribute to the class score",
+            "".join(parts),
+            (*graphs, *curves, *stability_figures),
+        )
+    ]
 
 
 def _rows_of_target(run: RunFolder, facts: PyramidFacts) -> tuple[list[NodeRow], list[EdgeRow]]:
@@ -84,7 +103,7 @@ def _rows_of_target(run: RunFolder, facts: PyramidFacts) -> tuple[list[NodeRow],
 
 
 def _embedded_animations(run: RunFolder) -> set[Path]:
-    """Those that are in the page: of every level the best kernel's first, as far as other films leave room."""
+    """Return the animations to embed within the size limit, the channel with the largest share of each level first."""
     folder = run.folder / ANIMATION_FOLDER
     other_bytes = sum(path.stat().st_size for path in folder.glob("*") if not path.name.startswith("pyramid--"))
     bytes_left, embedded = max(MAX_ANIMATION_BYTES - other_bytes, MIN_PYRAMID_ANIMATION_BYTES), set()
@@ -104,7 +123,7 @@ def _animation_path(run: RunFolder, row: NodeRow) -> Path:
 def _linked_graph(run: RunFolder, facts: PyramidFacts, prefix: str, graph: Figure, animations: set[Path]) -> str:
     kernels, edges = _rows_of_target(run, facts)
     if not kernels:
-        return html.paragraph("No kernel speaks for it.")
+        return html.paragraph("No channel has a positive share.")
     names = {row.node: f"{row.stage} #{row.channel}" for row in kernels}
     parts = [
         LinkedPanel(
@@ -128,27 +147,29 @@ def _kernel_panel(
 ) -> str:
     pairs = [
         ("share of the target", format_node_share(row.relevance, row.relevance_low, row.relevance_high)),
-        ("its activity", pyramid_text.activity_text(row.activation_excess, n_compared)),
-        ("chosen by", f"{format_percent(row.frequency)} of the clips by themselves"),
-        ("top clips", _clip_names(row)),
+        ("activity", pyramid_text.activity_text(row.activation_excess, n_compared)),
+        ("selected by", f"{format_percent(row.frequency)} of the single clips"),
+        ("clips with the largest contribution", _clip_names(row)),
     ]
     if not math.isnan(row.unexplained):
-        pairs.insert(
-            3, ("unaccounted", f"{format_node_share(row.unexplained)} of it, by the channels of the next level")
-        )
+        pairs.insert(3, ("unexplained", f"{format_node_share(row.unexplained)} of its response, by the next level"))
     path, parts = _animation_path(run, row), [html.definition_list(pairs)]
     if path in animations:
-        parts.append(html.embed_media(path, "where it contributes, in the clips where it does most"))
+        parts.append(html.embed_media(path, "contribution in the clips where it is largest"))
     elif path.is_file():
-        parts.append(linked_graph.external_link(path, "its film, beside the page"))
+        parts.append(linked_graph.external_link(path, "animation (separate file)"))
     above = [(edge.parent, edge) for edge in edges if edge.child == row.node]
     below = [(edge.child, edge) for edge in edges if edge.parent == row.node]
-    parts += _edge_list("It gives a part of", above, names, prefix) + _edge_list(
-        "It comes in part through", below, names, prefix
-    )
+    parts += _edge_list("Contributes to", above, names, prefix)
+    parts += _edge_list("Receives contributions from", below, names, prefix)
     if run.concept_alignment_rows:
         parts += _concept_list(
-            [one for one in run.concept_alignment_rows if (one.target, one.node) == (row.target, row.node)], prefix
+            [
+                aligned
+                for aligned in run.concept_alignment_rows
+                if (aligned.target, aligned.node) == (row.target, row.node)
+            ],
+            prefix,
         )
     return "".join(parts)
 
@@ -160,28 +181,28 @@ def _clip_names(row: NodeRow) -> str:
 def _edge_list(
     lead: str, neighbours: Sequence[tuple[int, EdgeRow]], names: Mapping[int, str], prefix: str
 ) -> list[str]:
-    ranked = sorted(neighbours, key=lambda one: -abs(one[1].share))
+    ranked = sorted(neighbours, key=lambda neighbour: -abs(neighbour[1].share))
     link_items = []
     for node, edge in ranked[:MAX_LISTED_EDGES]:
         text = format_node_share(edge.share, edge.share_low, edge.share_high)
-        text += ", not sure" if edge.share_low <= 0 <= edge.share_high else ""
+        text += ", interval contains 0" if edge.share_low <= 0 <= edge.share_high else ""
         link_items.append(LinkItem(names.get(node, edge.target), text, node if node in names else None))
-    count_text = f" (the {len(link_items)} greatest of {len(ranked)})" if len(link_items) < len(ranked) else ""
+    count_text = f" (the {len(link_items)} largest of {len(ranked)})" if len(link_items) < len(ranked) else ""
     return [linked_graph.link_list(f"{lead}{count_text}:", link_items, prefix)] if link_items else []
 
 
 def _concept_list(rows: Sequence[AlignedRow], prefix: str) -> list[str]:
     if not rows:
-        return [html.paragraph("No concept vector was made at its stage.", "soft")]
+        return [html.paragraph("The concept run has no concept vector at this stage.", "soft")]
     ranked = sorted(rows, key=lambda row: -abs(row.cosine_share))[:MAX_LISTED_EDGES]
     link_items = []
     for row in ranked:
         doubt = "" if pyramid_text.is_aligned_vector_encoded(row) else "; not encoded there"
-        size = f"{pyramid_text.ordinal(row.rank)} of {row.channels} in size"
+        size = f"{pyramid_text.ordinal(row.rank)} largest of {row.channels}"
         link_items.append(LinkItem(pyramid_text.vector_name(row), f"{format_signed(row.cosine_share)}, {size}{doubt}"))
-    count_text = f"the {len(link_items)} greatest of {len(rows)}; " if len(link_items) < len(rows) else ""
+    count_text = f"the {len(link_items)} largest of {len(rows)}; " if len(link_items) < len(rows) else ""
     even = format_number(rows[0].channels ** -0.5)
-    lead = f"Its entry in concept vectors of length 1 ({count_text}{even} if all channels had the same):"
+    lead = f"Entry of this channel in concept vectors of length 1 ({count_text}uniform vector: {even}):"
     return [linked_graph.link_list(lead, link_items, prefix)]
 
 
@@ -199,11 +220,20 @@ def _ablation_table(rows: Sequence[AblationRow]) -> str:
         )
         for row in rows[:MAX_PYRAMID_TABLE_ROWS]
     ]
-    columns = ("question", "stage", "kernels out", "the score falls by", "without as many drawn", "p")
+    columns = (
+        "target",
+        "stage",
+        "channels removed",
+        "fall of the score (95 % CI)",
+        "fall, random channels (middle 95 %)",
+        "p",
+    )
     summary = (
         f"{len(lines)} of {len(rows)} ablations; all are in pyramid_ablation.csv" if len(lines) < len(rows) else ""
     )
-    return html.details_block(summary or f"{len(lines)} ablations, in numbers", html.html_table(columns, lines))
+    return html.details_block(
+        summary or f"Table of {count_noun(len(lines), 'ablation')}", html.html_table(columns, lines)
+    )
 
 
 def _kernel_table(rows: Sequence[NodeRow]) -> str:
@@ -226,6 +256,9 @@ def _kernel_table(rows: Sequence[NodeRow]) -> str:
         )
         for row in rows[:MAX_PYRAMID_TABLE_ROWS]
     ]
-    columns = ("question", "stage", "kernel", "share of the target", "chosen by clips", "unaccounted", "top clips")
-    summary = f"{len(lines)} of {len(rows)} kernels; all are in pyramid_nodes.csv" if len(lines) < len(rows) else ""
-    return html.details_block(summary or f"{len(lines)} kernels, one by one", html.html_table(columns, lines))
+    columns = ("target", "stage", "channel", "share of the target (95 % CI)", "selected by single clips", "unexplained")
+    columns += ("clips with the largest contribution",)
+    summary = f"{len(lines)} of {len(rows)} channels; all are in pyramid_nodes.csv" if len(lines) < len(rows) else ""
+    return html.details_block(
+        summary or f"Table of {count_noun(len(lines), 'channel')}", html.html_table(columns, lines)
+    )

@@ -1,4 +1,4 @@
-"""What maps say and what speaks against them, in words, out of the tables of `--task=attribute`."""
+"""Properties and limits of attribution maps in sentences, from the tables of `--task=attribute`."""
 
 import math
 from collections import Counter
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtcav_jax.evaluation.published_scores import trust_sentence
-from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
+from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_range, format_signed
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.runs.attribution_rows import MapRow, ProfileRow, SanityRow
 from vtcav_jax.stats import intervals
 
-EVEN_TIME_SHARE = 0.45  # of the clip's time holds half of a map that is spread almost evenly
-EVEN_SPACE_SHARE = 0.4  # of a frame holds half of a map in which one sees no place
-LARGE_COMPLETENESS_GAP = 0.1  # of the score may be missing from a map's sum
-HIGH_SIMILARITY, LOW_SIMILARITY = 0.5, 0.25  # rank correlations, and what is called hardly any
+EVEN_TIME_SHARE = 0.45  # of the clip's time: a map with half of its mass in this much or more is nearly uniform
+EVEN_SPACE_SHARE = 0.4  # of a frame
+LARGE_COMPLETENESS_GAP = 0.1  # of the score
+HIGH_SIMILARITY, LOW_SIMILARITY = 0.5, 0.25  # rank correlations
 
 MapKey = tuple[str, str, str]
 
@@ -26,33 +26,30 @@ def map_key(row: MapRow | ProfileRow | SanityRow) -> MapKey:
 
 
 def answer_summary(rows: Sequence[MapRow]) -> tuple[str, str]:
-    """What the network says of the clips, and how clearly: of one question."""
+    """Return the predictions and the mean score of the clips of one question."""
     clips = {(row.clip, row.clip_index): row for row in rows}.values()
     counts = Counter(row.answer for row in clips).most_common()
     score, low, high = intervals.mean_ci(np.array([row.score for row in clips]))
-    range_text = f" ({format_range(low, high)})" if len(clips) > 1 else ""
-    answers_text = ", ".join(f"{answer} {n} times" if n > 1 else f"{answer} once" for answer, n in counts)
+    ci_text = f" (95 % CI over clips {format_range(low, high)})" if len(clips) > 1 else ""
     target = rows[0].target
-    summary = target if [answer for answer, _ in counts] == [target] else f"{target} is answered with {answers_text}"
-    return (
-        f"{len(clips)} clip{'s' if len(clips) > 1 else ''}:",
-        f"{summary}; score {format_signed(score, 3)}{range_text} on average.",
-    )
+    predictions = ", ".join(f"{answer} ({count_noun(n, 'clip')})" for answer, n in counts)
+    explained = "" if [answer for answer, _ in counts] == [target] else f"predictions {predictions}; "
+    return f"{count_noun(len(clips), 'clip')}:", f"{explained}mean score {format_signed(score, 3)}{ci_text}."
 
 
 def mean_temporal_half_mass(rows: Sequence[MapRow]) -> tuple[float, float, float]:
-    """The part of the time that holds half of a map: the mean of the clips and its interval."""
+    """Return the smallest share of the time that holds half of a map: mean over clips and its interval."""
     return intervals.mean_ci(np.array([row.temporal_half_mass for row in rows]))
 
 
 def mean_spatial_half_mass(rows: Sequence[MapRow]) -> tuple[float, float, float]:
-    """The part of a frame that holds half of what a map has there."""
+    """Return the smallest share of a frame that holds half of the map in it: mean over clips and its interval."""
     return intervals.mean_ci(np.array([row.spatial_half_mass for row in rows]))
 
 
 def relative_completeness_gaps(rows: Sequence[MapRow]) -> tuple[float, float]:
-    """What a map's sum misses of what its method owes, as a share of the score: the median of the clips and the
-    largest; NaN of a method whose sums are no part of a score."""
+    """Return the median and the maximum over clips of the completeness gap as a share of the score; NaN for methods
+    whose maps need not sum to a score."""
     shares = [
         abs(row.completeness_gap / row.score)
         for row in rows
@@ -62,17 +59,19 @@ def relative_completeness_gaps(rows: Sequence[MapRow]) -> tuple[float, float]:
 
 
 def describe_map_method(run: RunFolder, key: MapKey) -> str:
-    """One method's maps, in sentences."""
+    """Describe where and when the maps of one method lie, and their known limits."""
     rows = [row for row in run.map_rows if map_key(row) == key]
     sentences = [
         _describe_place(rows),
-        _describe_time(rows, [one for one in run.profile_rows if map_key(one) == key]),
+        _describe_time(rows, [step for step in run.profile_rows if map_key(step) == key]),
         completeness_text(rows),
     ]
-    by_measure = {one.measure: one for one in run.sanity_rows if map_key(one) == key and one.n_clips}
+    by_measure = {row.measure: row for row in run.sanity_rows if map_key(row) == key and row.n_clips}
     record = run.task_record("attribute")
     if record and key[2] in record.config.get("mixed", ()):
-        sentences.append("Each token of this stage has seen the whole frame: the map need not lie where the cause is.")
+        sentences.append(
+            "Each token of this stage receives information from the whole frame, so the map may not lie on the cause."
+        )
     return " ".join(part for part in (*sentences, *sanity_texts(by_measure), trust_sentence(key[1], key[2])) if part)
 
 
@@ -80,78 +79,70 @@ def _describe_place(rows: Sequence[MapRow]) -> str:
     half, low, high = mean_spatial_half_mass(rows)
     if math.isnan(half):
         return ""
-    half_text = f"half of its map lies in {format_share(half, low, high)} of the frame"
-    if half >= EVEN_SPACE_SHARE:
-        return f"It hardly tells one place from another: {half_text}; spread evenly it would be 50 %."
-    return f"It picks places: {half_text}."
+    text = f"half of the map lies in {format_share(half, low, high)} of the frame (50 % if uniform)"
+    return f"{'Nearly uniform in space' if half >= EVEN_SPACE_SHARE else 'Localised in space'}: {text}."
 
 
 def _describe_time(rows: Sequence[MapRow], steps: Sequence[ProfileRow]) -> str:
     if all(math.isnan(row.temporal_half_mass) for row in rows):
-        return "Its maps are 0 everywhere."
+        return "The maps are 0 everywhere."
     half, low, high = mean_temporal_half_mass(rows)
     if len(steps) < 2:
-        return "It has one step in time, so it cannot say when."
-    half_text = f"half of its map lies in {format_share(half, low, high)} of the time"
+        return "The map has a single time step and cannot be localised in time."
+    half_text = f"half of the map lies in {format_share(half, low, high)} of the time (50 % if uniform)"
     if half >= EVEN_TIME_SHARE:
-        return f"It hardly tells one moment from another: {half_text}; spread evenly it would be 50 %."
-    best = max(steps, key=lambda one: one.mass if not math.isnan(one.mass) else -1)
+        return f"Nearly uniform in time: {half_text}."
+    best = max(steps, key=lambda step: step.mass if not math.isnan(step.mass) else -1)
     position = format_percent((best.time_step + 0.5) / best.n_time_steps)
-    where = f"at {position} of the clip ({format_percent(best.mass)} of the map)"
     typical = (
-        f"over all clips most lies {where}"
+        f"the time step at {position} of the clip has the largest mean share ({format_percent(best.mass)} of the map)"
         if best.low > 1 / best.n_time_steps
-        else "which moments these are differs from clip to clip"
+        else "no time step is above a uniform share on average, so the relevant moments differ between clips"
     )
-    return f"It picks moments: {half_text}, where an even spread needs 50 %; {typical}."
+    return f"Localised in time: {half_text}; {typical}."
 
 
 def completeness_text(rows: Sequence[MapRow]) -> str:
-    """Whether they account for the score."""
+    """Compare the sum of the maps with the score that they should sum to."""
     median, worst = relative_completeness_gaps(rows)
     if math.isnan(median):
         return ""
-    suffix = (
-        "; more --ig_steps miss less"
-        if worst > LARGE_COMPLETENESS_GAP and rows[0].method == "integrated_gradients"
-        else ""
-    )
-    if median <= LARGE_COMPLETENESS_GAP:
-        bounds = f"{format_percent(median)} ({format_percent(worst)} at worst)"
-        return f"Its sums account for the score to within {bounds}{suffix}."
-    return (
-        f"Its sums miss {format_percent(median)} of the score ({format_percent(worst)} at worst): read where it"
-        f" lies, not how much of"
-        f" the score that is{suffix}."
-    )
+    text = f"The sum of the map misses {format_percent(median)} of the score in the median clip"
+    text += f" ({format_percent(worst)} in the worst)"
+    if median > LARGE_COMPLETENESS_GAP:
+        text += ", so its values show where contributions lie but not how large they are"
+    if worst > LARGE_COMPLETENESS_GAP and rows[0].method == "integrated_gradients":
+        text += "; increase --ig_steps to reduce the gap"
+    return f"{text}."
 
 
 def sanity_texts(by_measure: dict[str, SanityRow]) -> list[str]:
-    """What `--sanity_clips` has measured of one method, as far as it settles anything."""
+    """Describe the sanity checks of one method (--sanity_clips) whose outcome is clear."""
     out = []
     inside, volume = by_measure.get("mass_outside"), by_measure.get("area_outside")
     if inside and volume:
-        verdict = "as if it knew nothing of the thing"
+        verdict = "the map is not distinguishable from a uniform map"
         if inside.high < volume.low:
-            verdict = "it lies on the thing more than chance"
+            verdict = "the map lies on the object more than a uniform map"
         elif inside.low > volume.high:
-            verdict = "it lies elsewhere, more than chance"
+            verdict = "the map lies outside the object more than a uniform map"
         out.append(
-            f"{format_percent(inside.mean)} of it lies outside of what the question is about, which is"
-            f" {format_percent(volume.mean)}"
-            f" of the volume: {verdict}."
+            f"{format_percent(inside.mean)} of the map lies outside the object in question; this region is"
+            f" {format_percent(volume.mean)} of the volume, so {verdict}."
         )
     if (row := by_measure.get("time_reversal_change")) and row.high < LOW_SIMILARITY:
-        out.append("It is almost the same when the clip runs backwards, so it cannot show which way things go.")
+        out.append(
+            f"Insensitive to the direction of time: the correlation with the map of the reversed clip is"
+            f" {format_number(1 - row.mean, 2)}."
+        )
     if (row := by_measure.get("randomised_weights_similarity")) and row.low > HIGH_SIMILARITY:
         out.append(
-            f"It looks much the same for a network with shuffled weights (rank correlation"
-            f" {format_number(row.mean, 2)}): it"
-            " does not show what was learnt."
+            f"Insensitive to the weights: the rank correlation with the map of a network with shuffled weights is"
+            f" {format_number(row.mean, 2)}, so the map does not show what the network learnt."
         )
     if (row := by_measure.get("static_flicker")) and row.low > LOW_SIMILARITY:
         out.append(
-            f"Of a frozen clip it still changes by {format_percent(row.mean)} from step to step: what flickers is"
-            f" no motion."
+            f"Flicker: for a frozen clip the map still changes by {format_percent(row.mean)} between time steps, so"
+            " changes over time are not evidence of motion."
         )
     return out

@@ -1,32 +1,40 @@
-"""A pyramid in sentences: what the target hangs on, whether that matters, and what of it does not hold."""
+"""Findings of a class feature pyramid in sentences: its channels, the effect of ablating them, and its limits."""
 
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range, format_signed
+from vtcav_jax.report.effect_sizes import (
+    comparison_name,
+    count_noun,
+    format_number,
+    format_p,
+    format_percent,
+    format_range,
+    format_signed,
+)
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.runs.pyramid_rows import AblationRow, AlignedRow, EdgeRow, NodeRow, PyramidFacts
 
-PYRAMID_ALPHA = 0.05  # of p
-MAX_NAMED_KERNELS = 4  # kernels of a stage that the words name
-HIGH_AGREEMENT, HIGH_STABILITY = 0.5, 0.8  # overlaps from which clips are said to agree, and kernels to stay
+PYRAMID_ALPHA = 0.05  # uncorrected
+MAX_NAMED_KERNELS = 4  # channels listed per stage
+HIGH_AGREEMENT, HIGH_STABILITY = 0.5, 0.8  # Jaccard overlaps between clips and under noise
 SELECTION_PHRASES = {
-    "mass": "of each level the fewest that have {} of all that speaks for it",
-    "threshold": "of each level those of at least {} of the greatest share",
-    "top": "of each level the {} with the greatest shares",
+    "mass": "per level, the fewest channels with {} of all positive shares",
+    "threshold": "per level, the channels with at least {} of the largest share",
+    "top": "per level, the {} channels with the largest shares",
 }
 
 
 def pyramid_points(run: RunFolder, facts: PyramidFacts) -> list[tuple[str, str]]:
-    """What leads a point, and the rest of it."""
+    """Return the findings of one target as pairs of a headline and details."""
     kernels = [row for row in run.node_rows if row.target == facts.target]
     ablations = [row for row in run.ablation_rows if row.target == facts.target]
     n_levels = len({row.level for row in kernels})
     points = [
         (
-            f"{count_noun(len(kernels), 'kernel')} at {count_noun(n_levels, 'level')}:",
-            f"{facts.target} hangs on them in {count_noun(len(facts.score), 'clip')}, score "
-            f"{format_signed(sum(facts.score) / len(facts.score), 3)} on average. Chosen were {selection_text(facts)}.",
+            f"{count_noun(len(kernels), 'channel')} at {count_noun(n_levels, 'level')} contribute to {facts.target}.",
+            f"From {count_noun(len(facts.score), 'clip')} with a mean score of"
+            f" {format_signed(sum(facts.score) / len(facts.score), 3)}. Selection: {selection_text(facts)}.",
         )
     ]
     for stage in (stage for level in facts.levels for stage in level):
@@ -37,16 +45,19 @@ def pyramid_points(run: RunFolder, facts: PyramidFacts) -> list[tuple[str, str]]
                     stage, stage_kernels, [row for row in ablations if row.stage == stage], len(facts.ablation_clips)
                 )
             )
-    points += [("From clip to clip:", agreement_text(facts)), ("Under noise:", noise_stability_text(facts))]
+    points += [
+        ("Agreement between clips:", agreement_text(facts)),
+        ("Stability under noise:", noise_stability_text(facts)),
+    ]
     if run.concept_alignment_rows:
         points.append(
             (
-                "Concepts:",
+                "Alignment with concept vectors:",
                 alignment_text([row for row in run.concept_alignment_rows if row.target == facts.target], kernels),
             )
         )
     doubts = _limitations(facts, kernels, [row for row in run.edge_rows if row.target == facts.target], ablations)
-    return [*points, ("What does not hold:", " ".join(doubts))] if doubts else points
+    return [*points, ("Limits:", " ".join(doubts))] if doubts else points
 
 
 def selection_text(facts: PyramidFacts) -> str:
@@ -56,46 +67,45 @@ def selection_text(facts: PyramidFacts) -> str:
 
 
 def exceeds_chance(row: AblationRow) -> bool:
-    """Whether the score falls without these kernels, and by more than by chance without as many others."""
+    """Return whether the score falls significantly without these channels, and more than without random ones."""
     return row.p <= PYRAMID_ALPHA and row.score_drop_low > 0
 
 
 def _describe_stage(
     stage: str, kernels: Sequence[NodeRow], ablations: Sequence[AblationRow], n_clips: int
 ) -> tuple[str, str]:
-    """The last of its ablations is that of all its kernels."""
+    """Describe the channels of one stage and the ablation of all of them, the last row of `ablations`."""
     named = ", ".join(f"#{row.channel} {format_node_share(row.relevance)}" for row in kernels[:MAX_NAMED_KERNELS])
     named += f" and {len(kernels) - MAX_NAMED_KERNELS} more" if len(kernels) > MAX_NAMED_KERNELS else ""
     if not ablations:
-        return f"At {stage}, not ablated:", f"{named}."
+        return f"{stage}, not ablated:", f"channels by share of the target: {named}."
     last = ablations[-1]
-    lead = f"At {stage} they matter:" if exceeds_chance(last) else f"At {stage} they are not shown to matter:"
+    lead = f"{stage}: ablation {'lowers' if exceeds_chance(last) else 'does not significantly lower'} the score."
     body = (
-        f"without its {count_noun(last.kernels, 'kernel')} of {last.channels} the score of"
-        f" {count_noun(n_clips, 'clip')} falls"
-        f" by {format_number(last.score_drop)} ({format_range(last.score_drop_low, last.score_drop_high)}),"
-        f" without as many drawn from the whole stage"
-        f" by {format_number(last.random_score_drop)}"
-        f" ({format_range(last.random_score_drop_low, last.random_score_drop_high)}); p {format_p(last.p)}."
-        f" They are {named}."
+        f"Without {last.kernels} of {count_noun(last.channels, 'channel')} the score falls by"
+        f" {format_number(last.score_drop)} (95 % CI {format_range(last.score_drop_low, last.score_drop_high)}, over"
+        f" {count_noun(n_clips, 'clip')}); without as many random channels of the stage by"
+        f" {format_number(last.random_score_drop)} (middle 95 % of draws"
+        f" {format_range(last.random_score_drop_low, last.random_score_drop_high)}); p {format_p(last.p)}, not"
+        f" corrected for the number of stages. Channels by share of the target: {named}."
     )
     return lead, body
 
 
 def agreement_text(facts: PyramidFacts) -> str:
-    """Whether clips by themselves would choose the same."""
+    """Describe the overlap of the channels that two single clips would select."""
     overlaps = ", ".join(
         f"{format_percent(overlap)} at {level_name(level)}" for level, overlap in zip(facts.levels, facts.stability)
     )
     finite = [overlap for overlap in facts.stability if not math.isnan(overlap)]
     if not finite:
-        return "of one clip nothing can be said."
+        return "undefined for a single clip."
     conclusion = (
-        "clips agree well, so that the kernels stand for each of them."
+        "single clips agree, so the channels represent each clip."
         if min(finite) >= HIGH_AGREEMENT
-        else "clips by themselves would choose others: the kernels are those of the class, not of any one clip."
+        else "single clips would select different channels, so the pyramid describes the class and not any one clip."
     )
-    return f"what two clips by themselves would choose overlaps by {overlaps}; {conclusion}"
+    return f"mean Jaccard overlap of the channels that two single clips select {overlaps}; {conclusion}"
 
 
 def noise_stability_text(facts: PyramidFacts) -> str:
@@ -105,26 +115,26 @@ def noise_stability_text(facts: PyramidFacts) -> str:
     )
     finite = [overlap for overlap in means if not math.isnan(overlap)]
     if not finite:
-        return "nothing was chosen that could change."
-    stay = "stay" if min(finite) >= HIGH_STABILITY else "do not all stay"
-    return f"the kernels {stay} the same when noise is laid over the clips (overlap {overlaps})."
+        return "undefined, because no channels were selected."
+    verdict = "most channels stay the same" if min(finite) >= HIGH_STABILITY else "the selection changes"
+    return f"{verdict} when noise is added to the clips (mean Jaccard overlap {overlaps})."
 
 
 def alignment_text(rows: Sequence[AlignedRow], kernels: Sequence[NodeRow]) -> str:
-    """Which kernels are what concept vectors have most of; those vectors alone that tell their clips apart."""
+    """Name the channels that are the largest entry of an encoded concept vector."""
     weak = {row.node for row in kernels if row.activation_excess < 0}
     first = sorted(
         (row for row in rows if row.rank == 1 and is_aligned_vector_encoded(row)),
         key=lambda row: -abs(row.cosine_share),
     )
-    by_node = {row.node: row for row in reversed(first)}  # of a kernel its greatest
+    by_node = {row.node: row for row in reversed(first)}  # the largest entry of each channel
     sentences = [
-        f"{row.stage} #{row.channel} ({'weaker' if row.node in weak else 'stronger'} here) is the greatest entry of"
-        f" {vector_name(row)}, {format_signed(row.cosine_share)}"
+        f"{row.stage} #{row.channel} ({'less' if row.node in weak else 'more'} active than in the reference) is the"
+        f" largest entry of the vector of {vector_name(row)}: {format_signed(row.cosine_share)}"
         for row in sorted(by_node.values(), key=lambda row: -abs(row.cosine_share))[:MAX_NAMED_KERNELS]
     ]
     if not sentences:
-        return "no kernel here is the greatest entry of a concept vector that tells its clips apart."
+        return "no channel of the pyramid is the largest entry of an encoded concept vector."
     return f"{'; '.join(sentences)}."
 
 
@@ -133,7 +143,7 @@ def is_aligned_vector_encoded(row: AlignedRow) -> bool:
 
 
 def vector_name(row: AlignedRow) -> str:
-    return f"{row.concept} ({row.clip_type}) against {row.negatives}"
+    return f"{row.concept}, {comparison_name(row.clip_type, row.negatives)}"
 
 
 def ordinal(rank: int) -> str:
@@ -142,9 +152,8 @@ def ordinal(rank: int) -> str:
 
 def activity_text(excess: float, n_compared: int) -> str:
     if not n_compared:
-        return f"{format_number(excess)} on average"
-    reference = "the clips that it is compared with"
-    return f"{'weaker' if excess < 0 else 'stronger'} than in {reference}, by {format_number(abs(excess))} on average"
+        return f"mean {format_number(excess)}"
+    return f"mean {format_number(abs(excess))} {'below' if excess < 0 else 'above'} that in the reference clips"
 
 
 def _limitations(
@@ -154,32 +163,35 @@ def _limitations(
     for stage in unique_in_order([row.stage for row in ablations]):
         rows = [row for row in ablations if row.stage == stage]
         if not exceeds_chance(rows[-1]):
-            out.append(f"That {stage} hangs on its kernels more than on others.")
+            out.append(f"Not shown that the channels of {stage} matter more than random ones.")
         elif weak := [f"{row.kernels}" for row in rows[:-1] if not exceeds_chance(row)]:
             first_counts = " or ".join(filter(None, (", ".join(weak[:-1]), weak[-1])))
-            out.append(f"At {stage} taking out only the first {first_counts} is not shown to do more than chance.")
+            out.append(f"At {stage}, ablating only the top {first_counts} has no significant effect.")
     if facts.levels and (missing := len(facts.levels) - len({row.level for row in kernels})):
-        out.append(f"{count_noun(missing, 'level')} asked for but without a kernel that speaks for it.")
+        out.append(f"{count_noun(missing, 'requested level')} without a channel of positive share.")
     if n_unsure := sum(row.relevance_low <= 0 for row in kernels):
-        out.append(f"{n_unsure} of {len(kernels)} kernels have a share whose interval holds 0.")
+        out.append(f"For {n_unsure} of {len(kernels)} channels the 95 % interval of the share contains 0.")
     inner_edges = [row for row in edges if row.parent >= 0]
     if n_unsure := sum(row.share_low <= 0 <= row.share_high for row in inner_edges):
-        out.append(f"{n_unsure} of {len(inner_edges)} edges between kernels have an interval that holds 0 (dashed).")
+        out.append(
+            f"For {n_unsure} of {len(inner_edges)} edges between channels the 95 % interval contains 0 (dashed lines)."
+        )
     if unexplained := [row for row in kernels if abs(row.unexplained) > 0.2]:
         out.append(
-            f"Of {count_noun(len(unexplained), 'kernel')} more than 20 % comes through no channel of the next"
-            f" level (biases,"
-            " ways around, what is not linear)."
+            f"For {count_noun(len(unexplained), 'channel')}, more than 20 % of the response is not explained by the"
+            " next level (biases, skip connections, nonlinearity)."
         )
     if facts.same_clips:
-        out.append("Too few clips to ablate others than those that the pyramid was made of: expect too much.")
+        out.append(
+            "Too few clips: channels were ablated in the clips that the pyramid was built from, so the effects are"
+            " optimistic."
+        )
     if not facts.n_reference_clips:
         out.append(
-            "Too few clips to compare these with others: activity counts from 0, and what is the same in every clip"
-            " counts too."
+            "Too few clips for a reference: activity is measured from 0, so activity common to all clips also counts."
         )
     if facts.edge_rule == "stergiou2019":
-        out.append("Edges are mean kernel times mean activation, as in 2019: no share of any response.")
+        out.append("Edges are mean kernel times mean activation (Stergiou et al., 2019), not shares of a response.")
     return out
 
 
@@ -187,14 +199,10 @@ def level_name(level: Sequence[str]) -> str:
     return " + ".join(level)
 
 
-def count_noun(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
-
-
 def format_node_share(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A share with its interval; small ones keep two digits."""
+    """Format a share in percent with its interval; small values keep two digits."""
     if math.isnan(value):
-        return "not known"
+        return "unknown"
     interval = "" if math.isnan(low) else f" ({_format_digits(low)} to {_format_digits(high)} %)"
     return f"{_format_digits(value)} %{interval}"
 
@@ -206,5 +214,5 @@ def _format_digits(value: float) -> str:
 
 
 def _finite_mean(values: Sequence[float]) -> float:
-    finite = [one for one in values if not math.isnan(one)]
+    finite = [value for value in values if not math.isnan(value)]
     return sum(finite) / len(finite) if finite else math.nan

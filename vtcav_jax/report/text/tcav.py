@@ -1,45 +1,56 @@
-"""The answer in words, made of the tables' numbers and of nothing else: what was found, what not, what forbids it."""
+"""Findings of a Video-TCAV run as sentences that contain only numbers of its tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_p, format_percent, primary_tests
+from vtcav_jax.report.effect_sizes import (
+    count_noun,
+    effect_size,
+    format_effect,
+    format_p,
+    format_percent,
+    primary_tests,
+)
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.runs.tcav_rows import PredictionRow, ScoreRow
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 VERDICT_TEXTS = {
-    "supports": "the concept raises the class score, surely enough after correction",
-    "opposes": "the concept lowers the class score, surely enough after correction",
-    "motion_supports": "the motion in the clips raises the class score: more than in copies of them that only lack it",
-    "motion_opposes": "the motion in the clips lowers the class score: more than in copies of them that only lack it",
-    "not significant": "no more than exchanging labels gives by chance, after correction; no proof of no effect",
-    "not encoded": "the stage does not tell these clips from those they stand against, so a direction between them is"
-    " noise, and its score means nothing whatever its p-value",
-    "degenerate layer": "every clip has the same gradient here, as where only a linear map follows: sign counts can"
-    " only be 0 or 1 and the number of clips proves nothing; the numbers are shown, and no conclusion is drawn",
-    "sign uncertain": "more than chance makes of these clips, but other clips of the same kind could turn it round",
+    "supports": "the concept raises the class score; significant after correction",
+    "opposes": "the concept lowers the class score; significant after correction",
+    "motion_supports": "the motion raises the class score: the dynamic clips have a significantly larger effect than"
+    " their control clips, which lack only the motion",
+    "motion_opposes": "the motion lowers the class score: the dynamic clips have a significantly smaller effect than"
+    " their control clips, which lack only the motion",
+    "not significant": "the effect is within the range of permuted labels after correction; this does not prove that"
+    " there is no effect",
+    "not encoded": "a classifier cannot separate the concept clips from the negatives at this stage, so the concept"
+    " vector is noise and its effect means nothing, whatever its p-value",
+    "degenerate layer": "every clip has the same gradient, as where only a linear map follows: all derivatives then"
+    " have the same sign, and the number of clips adds no evidence. Values are displayed without a conclusion",
+    "sign uncertain": "the effect is significant for these clips, but the 95 % CI over other clips contains 0",
     "underpowered": "there are too few clips or permutations for any result to pass the correction",
-    "no derivative": "the derivative is rounding at every clip",
+    "no derivative": "the derivative is within rounding error of 0 at every clip",
     "no gradient": "the class score does not depend on this stage at any clip",
-    "no vector": "no direction could be trained: the clips of both sides look the same here",
+    "no vector": "no concept vector could be trained: concept clips and negatives are identical at this stage",
 }
+INCONCLUSIVE_REASONS = {
+    "degenerate layer": "every clip has the same gradient there",
+    "not encoded": "no tested stage separates them from the negatives",
+    "underpowered": "there are too few clips or permutations to pass the correction",
+    "no derivative": "all derivatives are within rounding error of 0",
+    "no gradient": "the score does not depend on the tested stages",
+    "no vector": "no concept vector could be trained",
+}
+INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
+SCORE_UNITS = {"logit": "logits", "log_prob": "(log probability)", "margin": "logits (margin)"}
 SMALL_SHARE = 0.25  # of the largest effect
-INCONCLUSIVE_VERDICTS = (
-    "degenerate layer",
-    "not encoded",
-    "underpowered",
-    "no derivative",
-    "no gradient",
-    "no vector",
-)
 
 
 @dataclass(frozen=True)
 class ClassAnswer:
-    """Of one class: what each concept does, a sentence and what goes with it, strongest first; then those of which
-    nothing is shown."""
+    """Findings of one class, the largest effect first, as (headline, details); and the concepts without a finding."""
 
     target: str
     findings: tuple[tuple[str, str], ...]
@@ -51,188 +62,216 @@ def class_answers(run: RunFolder) -> list[ClassAnswer]:
     out = []
     for target in unique_in_order([row.target for row in run.score_rows]):
         class_rows = [row for row in run.score_rows if row.target == target]
-        by_concept, silent = {}, []
+        by_concept, without_finding = {}, []
         for concept in unique_in_order([row.concept for row in class_rows]):
             rows = [row for row in class_rows if row.concept == concept]
             if any(map(is_finding, rows)):
                 by_concept[concept] = largest_effect(rows, statistic), describe_concept(rows, statistic)
             else:
-                silent.append(concept)
+                without_finding.append(concept)
         ordered = sorted(by_concept.items(), key=lambda item: (not item[1][0], -item[1][0]))
         sentences = []
-        for _, (size, (lead, *details)) in ordered:
+        for _, (size, (headline, *details)) in ordered:
             first, largest_size = ordered[0][0], ordered[0][1][0]
             if 0 < size < SMALL_SHARE * largest_size:
-                details.insert(0, f"That is little: {format_percent(size / largest_size)} of what {first} does.")
-            sentences.append((lead, " ".join(details)))
-        out.append(ClassAnswer(target, tuple(sentences), _no_effect_text(class_rows, silent, bool(by_concept))))
+                details.insert(1, f"This is {format_percent(size / largest_size)} of the effect of {first}.")
+            sentences.append((headline, " ".join(details)))
+        out.append(ClassAnswer(target, tuple(sentences), _no_effect_text(class_rows, without_finding)))
     return out
 
 
 def largest_effect(rows: Sequence[ScoreRow], statistic: str) -> float:
-    """Of the effects that were found of the concept by itself, not against its copies; 0 if there is none."""
+    """Return the largest significant effect against the random clips or the other concepts; 0 if there is none."""
     return max(
         (abs(effect_size(row, statistic).value) for row in primary_tests(rows)[1] if is_finding(row)), default=0.0
     )
 
 
-def _no_effect_text(rows: Sequence[ScoreRow], silent: Sequence[str], any_found: bool) -> str:
-    if not silent:
+def _no_effect_text(rows: Sequence[ScoreRow], concepts: Sequence[str]) -> str:
+    if not concepts:
         return ""
-    subset = [row for row in rows if row.concept in silent]
-    p = min((row.p_adjusted for row in subset if row.verdict == "not significant"), default=1.0)
-    blocked = [row.verdict for row in subset if row.verdict != "not significant"]
-    why = f"; {len(blocked)} of their tests could not tell ({', '.join(unique_in_order(blocked))})" if blocked else ""
-    lead = (
-        f"No effect of {join_names(silent)} is shown"
-        if any_found
-        else f"No effect of any concept ({join_names(silent)}) is shown"
-    )
-    return f"{lead}: smallest adjusted p {format_p(p)}{why}."
+    subject = f"any concept ({join_names(concepts)})" if len(concepts) == len({r.concept for r in rows}) else ""
+    subject = subject or join_names(concepts)
+    return f"No significant effect of {subject}: {_outcome([row for row in rows if row.concept in concepts])}."
+
+
+def _outcome(rows: Sequence[ScoreRow]) -> str:
+    """Summarise tests without a finding: the smallest adjusted p, and how many tests are inconclusive and why."""
+    tested = [row for row in rows if row.verdict == "not significant"]
+    other = [row for row in rows if row.verdict != "not significant"]
+    p_text = f"smallest adjusted p {format_p(min(row.p_adjusted for row in tested))}" if tested else ""
+    parts = [f"{p_text} in {count_noun(len(tested), 'test')}"] if tested else []
+    if other:
+        more = "other " if tested else ""
+        reasons = ", ".join(unique_in_order([row.verdict for row in other]))
+        parts.append(f"{len(other)} {more}test{'' if len(other) == 1 else 's'} inconclusive: {reasons}")
+    return "; ".join(parts)
 
 
 def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
-    """One class and concept of which something was found: sentences."""
+    """Return a headline and sentences about one class and a concept with at least one finding."""
     target, concept = rows[0].target, rows[0].concept
-    negatives, primary = primary_tests(rows)
+    primary = primary_tests(rows)[1]
     clip_types = unique_in_order([row.clip_type for row in primary])
     best = {
         clip_type: row
         for clip_type in clip_types
         if (row := _strongest_finding([row for row in primary if row.clip_type == clip_type]))
     }
-    sentences = []
+    motion_rows = [row for row in rows if row.comparison == "motion"]
     if row := _strongest_finding(list(best.values())):
         positive = row.derivative > 0
-        same = {clip_type for clip_type, other in best.items() if (other.derivative > 0) == positive}
-        manner = {"static": " as a still picture", "dynamic": " where it moves"}.get("".join(same), "")
-        manner = ", still or moving" if same == {"static", "dynamic"} else manner
-        sentences.append(
-            f"{target} is {'raised' if positive else 'lowered'} by {concept}{manner}: at {row.stage} the step from"
-            f" {_negatives_phrase(negatives)} to clips of it is worth {_format_worth(row, statistic)}, adjusted p"
-            f" {format_p(row.p_adjusted)}; {format_percent(max(row.tcav_score, 1 - row.tcav_score))} of"
-            f" {row.n_clips} clips agree."
-        )
-        if reversed_rows := [other for other in primary if is_finding(other) and (other.derivative > 0) != positive]:
-            places = join_names(unique_in_order([f"{other.stage} ({other.clip_type})" for other in reversed_rows]))
-            sentences.append(f"The sign is the other way at {places}.")
+        types = [clip_type for clip_type, other in best.items() if (other.derivative > 0) == positive]
+        sentences = [
+            f"{concept} ({join_names(types)} clips) {_verb(row)} the score of {target}.",
+            f"At {row.stage}, {_effect_text(row, statistic)}.",
+        ]
+        if opposite := [other for other in primary if is_finding(other) and (other.derivative > 0) != positive]:
+            places = [
+                f"{other.stage} ({other.clip_type} clips, {format_effect(effect_size(other, statistic))}, adjusted p"
+                f" {format_p(other.p_adjusted)})"
+                for other in opposite
+            ]
+            sentences.append(f"The sign is opposite at {join_names(places)}.")
         sentences += [
             _missing_text(clip_type, [row for row in primary if row.clip_type == clip_type])
             for clip_type in clip_types
             if clip_type not in best
         ]
-    sentences += _motion_sentences(
-        target, concept, [row for row in rows if row.comparison == "motion"], statistic, bool(best)
+        return sentences + _motion_sentences(motion_rows, statistic)
+    if row := _strongest_finding(motion_rows):
+        return [
+            f"The motion in {concept} {_verb(row)} the score of {target}.",
+            *_motion_sentences(motion_rows, statistic),
+        ]
+    row = _strongest_finding(rows)
+    assert row is not None
+    return [
+        f"{concept} ({row.clip_type} clips) {_verb(row)} the score of {target} compared with {row.negatives}.",
+        f"At {row.stage}, {_effect_text(row, statistic)}.",
+    ]
+
+
+def _verb(row: ScoreRow) -> str:
+    return "raises" if row.derivative > 0 else "lowers"
+
+
+def _effect_text(row: ScoreRow, statistic: str) -> str:
+    """State the effect of one test with its unit, its 95 % CI, its adjusted p and the share of clips with its sign."""
+    start = {"others": "the clips of the other concepts"}.get(row.negatives, f"the {row.negatives} clips")
+    clips = f"from {start} to the {row.clip_type} clips of {row.concept}"
+    value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
+    unit = SCORE_UNITS.get(row.score_fn, row.score_fn)
+    share = row.tcav_score if row.derivative > 0 else 1 - row.tcav_score  # ties count as half
+    n_same = round(share * row.n_clips - row.n_ties / 2)
+    action = (
+        f"moving {clips} changes the score by {value} {unit}"
+        if statistic == "step_effect"
+        else f"the derivative of the score along the vector {clips} is {value} {unit} per unit length"
     )
-    strongest_other = _strongest_finding(
-        [row for row in rows if row.comparison != "motion" and row.negatives != negatives]
+    return (
+        f"{action} ({_ci_text(interval)}adjusted p {format_p(row.p_adjusted)}; same sign in {n_same} of"
+        f" {row.n_clips} target clips)"
     )
-    if strongest_other and not best:
-        does = "raises" if strongest_other.derivative > 0 else "lowers"
-        sentences.append(
-            f"{target}: {concept} ({strongest_other.clip_type}) {does} the score against"
-            f" {strongest_other.negatives} at {strongest_other.stage}, by"
-            f" {_format_worth(strongest_other, statistic)}, adjusted p {format_p(strongest_other.p_adjusted)}."
-        )
-    return sentences
+
+
+def _ci_text(interval: str) -> str:
+    return f"95 % CI {interval.strip('()')}; " if interval else ""
 
 
 def _missing_text(clip_type: str, rows: Sequence[ScoreRow]) -> str:
-    lead = {"static": "As a still picture", "dynamic": "Moving"}.get(clip_type, f"As {clip_type} clips")
+    lead = f"{clip_type.capitalize()} clips"
     usable = [row for row in rows if row.verdict != "degenerate layer"]
-    if usable and all(row.verdict == "not encoded" for row in usable):
-        return f"{lead} it is not even told from the other clips."
-    return f"{lead} it shows no effect."
+    verdicts = {row.verdict for row in usable or rows}
+    if len(verdicts) == 1 and (reason := INCONCLUSIVE_REASONS.get(next(iter(verdicts)))):
+        return f"{lead}: inconclusive, because {reason}."
+    return f"{lead}: no significant effect ({_outcome(rows)})."
 
 
-def _motion_sentences(
-    target: str, concept: str, rows: Sequence[ScoreRow], statistic: str, is_subject: bool
-) -> list[str]:
-    """Moving clips against copies of themselves; `known` if the concept is the sentence's subject already."""
+def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
+    """Compare dynamic clips with their control clips; nothing if the run has no such comparison."""
+    if not rows:
+        return []
     findings = [row for row in rows if is_finding(row)]
+    controls = unique_in_order([row.negatives for row in rows])
     if not findings:
-        if not rows or not is_subject:
-            return []
-        if all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows):
-            return ["Whether its motion matters cannot be told here."]
-        return [f"Copies of it that only lack the motion ({_control_names(rows)}) do as much, as far as can be told."]
+        outcome = (
+            "inconclusive" if all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows) else "no significant difference"
+        )
+        return [f"Its motion, compared with {join_names(controls)} control clips: {outcome} ({_outcome(rows)})."]
+    unit = f" {SCORE_UNITS.get(findings[0].score_fn, findings[0].score_fn)}"
+    unit += "" if statistic == "step_effect" else " per unit length"
     parts = []
     for control in unique_in_order([row.negatives for row in findings]):
         row = _strongest_finding([row for row in findings if row.negatives == control])
         assert row is not None
-        parts.append(f"{control} {format_effect(effect_size(row, statistic))} at {row.stage}")
-    begin = "Its moving clips" if is_subject else f"{target}: moving clips of {concept}"
-    undecided = [
-        control
-        for control in unique_in_order([row.negatives for row in rows])
-        if control not in {r.negatives for r in findings}
-    ]
-    suffix = f"; no difference is shown to {join_names(undecided)}" if undecided else ""
-    return [f"{begin} differ from copies of themselves that lack the motion: from {join_names(parts)}{suffix}."]
-
-
-def _control_names(rows: Sequence[ScoreRow]) -> str:
-    return join_names(unique_in_order([row.negatives for row in rows]))
+        value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
+        details = f"({_ci_text(interval)}adjusted p {format_p(row.p_adjusted)}; at {row.stage})"
+        parts.append(f"{value}{'' if parts else unit} from {control} clips {details}")
+    action = (
+        "moving from control clips to the dynamic clips changes the score by"
+        if statistic == "step_effect"
+        else "the derivative of the score along the vector from control clips to the dynamic clips is"
+    )
+    sentences = [f"Its motion: {action} {join_names(parts)}."]
+    if undecided := [control for control in controls if control not in {row.negatives for row in findings}]:
+        subset = [row for row in rows if row.negatives in undecided]
+        sentences.append(
+            f"Compared with {join_names(undecided)} clips: no significant difference ({_outcome(subset)})."
+        )
+    return sentences
 
 
 def _strongest_finding(rows: Sequence[ScoreRow]) -> ScoreRow | None:
     return min(filter(is_finding, rows), key=lambda row: (row.p_adjusted, -abs(row.relative_derivative)), default=None)
 
 
-def _negatives_phrase(negatives: str) -> str:
-    return "clips of the other concepts" if negatives == "others" else f"{negatives} clips"
-
-
-def _format_worth(row: ScoreRow, statistic: str) -> str:
-    unit = {"logit": "logits", "log_prob": "of log probability", "margin": "of margin"}.get(row.score_fn, row.score_fn)
-    length = "" if statistic == "step_effect" else " a unit length"
-    value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
-    return f"{value} {unit}{length} {interval}".rstrip()
-
-
 def trust_notes(run: RunFolder) -> list[str]:
-    """What speaks for and against believing the table."""
+    """State the correction for multiple tests, the calibration check, inconclusive tests and cautions."""
     notes, family = [], run.content.get("family", {})
     if family:
         notes.append(
-            f"All {family['tests']} tests are one family: p-values are corrected for it ({family['correction']}), and a"
-            f" finding needs an adjusted p of at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))}"
-            f" have it."
+            f"Multiple tests: p-values are corrected for all {family['tests']} tests of this run"
+            f" ({family['correction']}). A finding needs an adjusted p of at most {family['alpha']:g};"
+            f" {sum(map(is_finding, run.score_rows))} tests are findings."
         )
     tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
     for calibration in run.content.get("calibration", ()):
         alpha = family.get("alpha", 0.05)
         sets = max(1, round(calibration["n_trials"] / tests_per_set))
         low, high = wilson_ci(round(calibration["rate"] * sets), sets)
-        set_text = "random sets" if calibration["set_origin"] == "sets" else "sets drawn out of the random clips"
+        set_text = "random sets" if calibration["set_origin"] == "sets" else "sets drawn from the random clips"
         verdict = (
-            "as it should be"
+            f"consistent with the nominal {format_percent(alpha)}"
             if low <= alpha <= high
-            else "more than it should: clips of one set may be alike, and p-values here promise too much"
+            else f"above the nominal {format_percent(alpha)}: clips within a set may be alike, and p-values of this run"
+            " are too small"
             if low > alpha
-            else "less than allowed: the tests are careful"
+            else f"below the nominal {format_percent(alpha)}: the tests are conservative"
         )
         notes.append(
-            f"Of {calibration['n_trials']} tests of what is no concept ({set_text}, {calibration['clip_type']})"
-            f" {calibration['n_rejected']} had p at most"
-            f" {alpha:g}: {format_percent(calibration['rate'])} ({format_percent(low)} to {format_percent(high)},"
-            f" as of {sets} sets, since the tests"
-            f" of a set go together), {verdict}."
+            f"Calibration check: {sets} {set_text} ({calibration['clip_type']}) were tested like concepts in"
+            f" {calibration['n_trials']} tests, and {calibration['n_rejected']} had an unadjusted p of at most"
+            f" {alpha:g}. False-positive rate {format_percent(calibration['rate'])} (95 % CI {format_percent(low)} to"
+            f" {format_percent(high)} over the {sets} sets, because tests of one set are correlated): {verdict}."
         )
     for verdict in INCONCLUSIVE_VERDICTS:
         if rows := [row for row in run.score_rows if row.verdict == verdict]:
             stages = unique_in_order([row.stage for row in rows])
-            notes.append(f"{len(rows)} tests: {verdict} (at {join_names(stages)}): {VERDICT_TEXTS[verdict]}.")
+            notes.append(
+                f"Inconclusive: {count_noun(len(rows), 'test')} with the verdict “{verdict}” (at {join_names(stages)}):"
+                f" {VERDICT_TEXTS[verdict]}."
+            )
     return notes + caution_notes(run)
 
 
 def caution_notes(run: RunFolder) -> list[str]:
+    """Return warnings about the protocol, the accuracy of the network, the run's notes and unreadable clips."""
     notes = []
     if run.config.get("protocol") == "saha2024":
         notes.append(
-            "saha2024.csv holds the tests as they were published; their runs share concept clips and are not"
-            " independent,"
-            " so those p-values are too small."
+            "saha2024.csv contains the tests as published. Their runs share concept clips and are not independent, so"
+            " those p-values are too small."
         )
     notes += [
         sentence
@@ -241,7 +280,8 @@ def caution_notes(run: RunFolder) -> list[str]:
     ]
     notes += [f"Note: {note}." for note in run.content.get("notes", ())]
     if failed := {**run.content.get("failed", {}), **run.content.get("unreadable", {})}:
-        notes.append(f"{len(failed)} clips could not be read and are left out: {join_names(list(failed)[:5])}.")
+        examples = join_names(list(failed)[:5])
+        notes.append(f"{count_noun(len(failed), 'clip')} could not be read and were excluded, such as {examples}.")
     return notes
 
 
@@ -253,17 +293,18 @@ def predictions_by_target(predictions: Sequence[PredictionRow]) -> dict[str, lis
 
 
 def accuracy_text(predictions: Sequence[PredictionRow]) -> str:
+    """Return the number of correct predictions with the Wilson interval of their share over clips."""
     n_correct = sum(prediction.correct for prediction in predictions)
     low, high = wilson_ci(n_correct, len(predictions))
-    return f"{n_correct} of {len(predictions)} clips ({format_percent(low)} to {format_percent(high)})"
+    return f"{n_correct} of {len(predictions)} clips (95 % CI {format_percent(low)} to {format_percent(high)})"
 
 
 def _low_accuracy_text(target: str, predictions: Sequence[PredictionRow]) -> str:
     if 2 * sum(prediction.correct for prediction in predictions) >= len(predictions):
         return ""
     return (
-        f"The network answers {target} on only {accuracy_text(predictions)}: these scores are of a class that it seldom"
-        " sees here."
+        f"Low accuracy: the network predicts {target} for only {accuracy_text(predictions)} of this class, so these"
+        " results explain a class that it rarely recognises here."
     )
 
 
