@@ -1,4 +1,4 @@
-"""--task=evaluate_methods: what is measured is kept, and what cannot be is told before anything is measured."""
+"""The command of the task evaluate_methods: stored results, interrupted runs, and errors before any measurement."""
 
 import csv
 from pathlib import Path
@@ -22,22 +22,21 @@ def evaluate(run, **options):
     task.evaluate_methods(task.EvaluateMethodsArguments(run=run, **options), command_context())
 
 
-def test_what_is_measured_is_kept_and_damage_is_told(tmp_path):
+def test_results_are_stored_and_a_damaged_file_is_an_error(tmp_path):
     path = result_store.result_path(tmp_path, "../net", "small", "a/b")
     assert path.parent == tmp_path / result_store.RESULT_PARTS_FOLDER
     result = MethodResult("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
     result_store.write_results(path, [result], [NotApplicable("x", "net", "no ReLUs")])
-    (restored,), refused = result_store.read_results(path)
-    assert (restored.method, restored.forward_passes, restored.seconds) == ("m", 3, 0.5) and refused[
-        0
-    ].reason == "no ReLUs"
+    (restored,), not_applicable = result_store.read_results(path)
+    assert (restored.method, restored.forward_passes, restored.seconds) == ("m", 3, 0.5)
+    assert not_applicable[0].reason == "no ReLUs"
     np.testing.assert_array_equal(restored.metrics["WHERE"], result.metrics["WHERE"])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"is damaged .* remove it"):
         result_store.read_results(path)
 
 
-def test_what_another_version_kept_is_not_taken_for_ours(monkeypatch):
+def test_the_cache_key_changes_with_questions_and_code(monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     package = Path(task.__file__).parents[2]
@@ -48,20 +47,20 @@ def test_what_another_version_kept_is_not_taken_for_ours(monkeypatch):
     assert task.cache_version(("W2",)) != before
 
 
-def test_a_network_that_fails_its_gates_is_told_so_and_no_method_is_blamed(tmp_path, monkeypatch):
+def test_failed_gates_are_an_error_and_make_no_method_inapplicable(tmp_path, monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     def failed(*arguments):
-        raise ValueError("the network does not go by the planted causes")
+        raise ValueError("failed gates")
 
     monkeypatch.setattr(task, "build_eval_set", failed)
-    with pytest.raises(ValueError, match="does not go by the planted causes"):
+    with pytest.raises(ValueError, match="failed gates"):
         evaluate(tmp_path / "run", networks=("worlds_cnn",), methods=("gradcam",), questions=("W2",))
     assert not list((tmp_path / "run").glob("parts/*.npz"))
 
 
 @pytest.mark.slow
-def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch):
+def test_questions_are_measured_on_the_networks_with_their_heads(tmp_path, monkeypatch):
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     jobs = []
@@ -88,8 +87,8 @@ def test_worlds_are_asked_of_the_networks_that_answer_them(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch):
-    """Nothing that was measured is measured again."""
+def test_an_interrupted_run_continues_with_the_same_result(tmp_path, monkeypatch):
+    """No finished measurement is repeated."""
     from vtcav_jax.cli.commands import evaluate_methods as task
 
     options, groups = dict[str, Any](questions=("W7",), max_clips=12), []
@@ -103,7 +102,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
 
     clips = worlds.make_clips("shortcut", 12, 77)
     eval_set = EvalSet(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
-    monkeypatch.setattr(task, "build_eval_set", lambda *arguments: eval_set)  # the gates are passed once
+    monkeypatch.setattr(task, "build_eval_set", lambda *arguments: eval_set)  # without repeating the gates
     monkeypatch.setattr(task, "measure_entries", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
     with pytest.raises(KeyboardInterrupt):
@@ -116,12 +115,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch)
     evaluate(tmp_path / "whole", networks=("worlds_shortcut_cnn",), methods=methods, **options)
     tables = [without_seconds(tmp_path / name / "method_scores.csv") for name in ("run", "whole")]
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)
-    with pytest.raises(ValueError, match="holds a different run"):  # rows that are made together would be others
+    with pytest.raises(ValueError, match="holds a different run"):  # its rows depend on the methods measured with it
         evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=("xgradcam",), **options)
 
 
 class Passed(Gates):
-    """Nothing here depends on them."""
+    """Gates of a network that is not checked."""
 
     def __init__(self):
         pass
@@ -131,6 +130,6 @@ class Passed(Gates):
 
 
 def without_seconds(path):
-    """All but what differs from run to run."""
+    """Return the rows of a table without the column that differs between runs."""
     with path.open(newline="") as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]

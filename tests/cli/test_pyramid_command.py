@@ -1,4 +1,4 @@
-"""--task=pyramid from clips to tables: what concept vectors have of its kernels, and what few clips can tell."""
+"""The command of the task pyramid, from clips to tables: alignment with concept vectors, and runs with few clips."""
 
 import csv
 import json
@@ -20,15 +20,15 @@ from vtcav_jax.tcav.vector_file import VECTORS_FILE
 QUICK = PyramidConfig(depth=1, channel_selection="top:2", ig_steps=1, draws=2)
 
 
-def made(channels):
+def pyramid_with(channels):
     nodes = [Node(0, "convs.2", channel, *[0.0] * 7) for channel in channels]
     maps = tuple(np.zeros((1, 1, 1, 1)) for _ in nodes)
     edges = (Edge(-1, 0, 1.0, 1.0, 1.0),)
     return Pyramid((("convs.2",),), tuple(nodes), edges, np.zeros(1), maps, (1.0,), Selection(), "gradient", 1.0)
 
 
-def quality(auc, auc_p):
-    known = {
+def vector_row(auc, auc_p):
+    columns = {
         "stage": "convs.2",
         "concept": "a/b",
         "clip_type": "static",
@@ -36,21 +36,21 @@ def quality(auc, auc_p):
         "auc": auc,
         "auc_p": auc_p,
     }
-    return VectorRow(**{field.name: known.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore (columns are scalars)
+    return VectorRow(**{field.name: columns.get(field.name, field.type(0)) for field in fields(VectorRow)})  # type: ignore (columns are scalars)
 
 
-def test_a_kernels_part_of_a_vector_with_its_rank():
-    vector = np.array([[0.0, 0.3, -0.4], [0.0, 0.0, -0.2]], np.float32)  # two places, three channels
+def test_component_and_rank_of_a_vector_along_each_channel():
+    vector = np.array([[0.0, 0.3, -0.4], [0.0, 0.0, -0.2]], np.float32)  # two positions, three channels
     vectors = {"convs.2|a/b/static/others": vector, "convs.1|a/b/static/others": vector}
-    rows = align_vectors("left", made([2, 1]), vectors, [quality(0.9, 0.01)])
+    rows = align_vectors("left", pyramid_with([2, 1]), vectors, [vector_row(0.9, 0.01)])
     length = np.hypot(0.3, 0.6)
     assert [(row.node, row.channel, row.rank, row.channels) for row in rows] == [(0, 2, 1, 3), (1, 1, 2, 3)]
     np.testing.assert_allclose([row.cosine_share for row in rows], [-0.6 / length, 0.3 / length], rtol=1e-6)
     assert {(row.concept, row.clip_type, row.negatives, row.auc) for row in rows} == {("a/b", "static", "others", 0.9)}
-    assert np.isnan(align_vectors("left", made([2]), vectors, [])[0].auc)
+    assert np.isnan(align_vectors("left", pyramid_with([2]), vectors, [])[0].auc)
 
 
-def vectors_at(folder, stage):
+def write_vectors(folder, stage):
     folder.mkdir()
     about = {"weights": fingerprint(models.load("worlds_cnn").model), "pool": "mean", "norm": {}, "intercept": {}}
     arrays = {f"{stage}|ring/static/others": np.eye(64, dtype=np.float32)[5]}
@@ -63,31 +63,31 @@ def run_pyramid(run, videos, **options):
     pyramid(PyramidArguments(model="worlds_cnn", videos=videos, run=run, config=QUICK, **options), command_context())
 
 
-def test_vectors_of_no_level_are_refused_before_a_video_is_read(tmp_path):
-    at = vectors_at(tmp_path / "tcav", "pool")
-    with pytest.raises(ValueError, match=r"are at pool, none of which is a level here \(convs.2\)"):
-        run_pyramid(tmp_path / "run", "worlds:small:4:7", targets=("shape",), concept_run=at)
+def test_vectors_at_none_of_the_levels_are_an_error_before_any_video_is_read(tmp_path):
+    concept_run = write_vectors(tmp_path / "tcav", "pool")
+    with pytest.raises(ValueError, match=r"are at pool, none of which is a level of the pyramid \(convs.2\)"):
+        run_pyramid(tmp_path / "run", "worlds:small:4:7", targets=("shape",), concept_run=concept_run)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"the target is at convs.0, and no stage"):
         run_pyramid(tmp_path / "run", "worlds:small:4:7", targets=("convs.0#3",))
 
 
 @pytest.mark.slow
-def test_a_run_with_vectors_and_one_of_a_lone_clip(tmp_path):
-    at = vectors_at(tmp_path / "tcav", "convs.2")
-    for name, clips in (("many", 8), ("lone", 1)):
+def test_runs_with_concept_vectors_on_several_clips_and_on_one(tmp_path):
+    concept_run = write_vectors(tmp_path / "tcav", "convs.2")
+    for name, clips in (("many", 8), ("single", 1)):
         spec = f"worlds:small:{clips}:7"
-        run_pyramid(tmp_path / name, spec, targets=("shape",), concept_run=at, num_workers=0)
-    many, lone = (open_run_folder(tmp_path / name) for name in ("many", "lone"))
+        run_pyramid(tmp_path / name, spec, targets=("shape",), concept_run=concept_run, num_workers=0)
+    many, single = (open_run_folder(tmp_path / name) for name in ("many", "single"))
     assert many.pyramid_facts[0].n_reference_clips == 4 and not many.pyramid_facts[0].same_clips
-    assert lone.pyramid_facts[0].n_reference_clips == 0 and lone.pyramid_facts[0].same_clips
-    for run in (many, lone):
+    assert single.pyramid_facts[0].n_reference_clips == 0 and single.pyramid_facts[0].same_clips
+    for run in (many, single):
         assert len(run.node_rows) == 2 and all(row.relevance > 0 for row in run.node_rows)
         assert [row.cosine_share for row in run.concept_alignment_rows] == [
             float(row.channel == 5) for row in run.node_rows
         ]
         page = (run.folder / "report" / "index.html").read_text()
-        assert "ring (static) against others" in page
-        assert ("activity counts from 0" in page) == (run is lone)
+        assert "ring, static vs others" in page
+        assert ("activity is measured from 0" in page) == (run is single)
     with (tmp_path / "many" / "pyramid_concepts.csv").open() as file:
         assert next(csv.reader(file))[4:7] == ["concept", "clip_type", "negatives"]

@@ -1,5 +1,4 @@
-"""From argument dataclasses to flags and back: a task's flags, their defaults and help texts are fields of a
-dataclass."""
+"""Conversion between argument dataclasses and flags: each field of a task's dataclass is a flag with a help text."""
 
 import math
 import re
@@ -14,20 +13,22 @@ from vtcav_jax.settings import Setting, SettingError, choices_of, required, sett
 
 T = TypeVar("T")
 VERBOSITY_FLAGS = ("quiet", "log_json")
+VIDEOS_HELP = "source of videos: folder, file, .csv manifest, tfds:... or worlds:... (see below)"
+NUM_WORKERS_HELP = "processes that decode videos; 0: decode in the main process"
 TARGETS_HELP = (
-    "CLASS or HEAD:CLASS, HEAD (its own answer), 'A vs B', 'A or B', STAGE#CHANNEL, separated by commas"
-    " [default: every head]"
+    "what to explain, separated by commas: CLASS or HEAD:CLASS, HEAD (the class that the head predicts for each clip),"
+    " 'A vs B', 'A or B', STAGE#CHANNEL [default: every head]"
 )
-PER_PROCESS_FLAGS = ("process_id",)  # they differ between the processes of one run, and are not recorded
+PER_PROCESS_FLAGS = ("process_id",)  # not recorded, because they differ between the processes of one run
 
 
 @dataclass(frozen=True)
 class CommonArguments:
     """Flags of every task."""
 
-    quiet: bool = setting(False, "print results and errors only")
+    quiet: bool = setting(False, "print only results, warnings and errors")
     log_json: bool = setting(
-        False, "write progress, notes and errors as one JSON object per line on stderr; results stay on stdout"
+        False, "write notes, warnings, errors and progress to stderr, one JSON object per line; results stay on stdout"
     )
 
 
@@ -35,41 +36,42 @@ class CommonArguments:
 class ModelArguments:
     model: str = required(
         "NETWORK",
-        "a trained network that ships (worlds_swin, worlds_cnn, ...), a path, or a preset (video_swin_t_k400, ...)",
+        "network: a shipped one (worlds_swin, worlds_cnn, ...), the path of a trained or converted one, or a preset"
+        " (video_swin_t_k400, ...: architecture without weights)",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoArguments:
-    videos: str = required("WHERE", "source of clips: folder, file, .csv, tfds:..., worlds:...")
-    num_workers: int = setting(2, "processes that decode videos; 0: decode in this process", minimum=0)
+    videos: str = required("WHERE", VIDEOS_HELP)
+    num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutArguments:
-    out: Path = required("DIR", "folder to write")
+    out: Path = required("DIR", "output folder")
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run: without a slash, in runs/."""
+    """Return the folder of a run; a name without a slash is a folder in runs/."""
     return Path(name) if "/" in name else Path("runs") / name
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    run: Path = required("NAME", "folder of the run; without a slash, in runs/", convert=run_folder)
+    run: Path = required("NAME", "run folder; a name without a slash is a folder in runs/", convert=run_folder)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomWeightsArguments:
     random_weights: bool = setting(
-        False, "let a preset answer without trained weights, to try it out; its answers mean nothing"
+        False, "use a preset with random weights, to try a command; its results mean nothing"
     )
 
 
 @dataclass(frozen=True)
 class FlagSpec:
-    """A flag of a task: the setting that it comes from."""
+    """A flag of a task, with the type, setting and default of its field."""
 
     name: str
     hint: Any
@@ -78,14 +80,14 @@ class FlagSpec:
 
     @property
     def text(self) -> str:
-        """The help text, with the default where there is one."""
-        shown = ",".join(self.default) if isinstance(self.default, tuple) else self.default
+        """The help text, with the default if there is one."""
+        default_text = ",".join(self.default) if isinstance(self.default, tuple) else self.default
         has_default = self.default not in (None, MISSING, (), "") and not isinstance(self.default, bool)
-        return f"{self.info.help}  [default: {shown}]" if has_default else self.info.help
+        return f"{self.info.help}  [default: {default_text}]" if has_default else self.info.help
 
 
 def flag_specs(arguments: type) -> dict[str, FlagSpec]:
-    """The flags of an argument dataclass, those of nested configs included."""
+    """Return the flags of an argument dataclass by name, including those of nested configs."""
     specs: dict[str, FlagSpec] = {}
     for name, (hint, info, default) in setting_fields(arguments).items():
         if info.is_nested:
@@ -96,9 +98,9 @@ def flag_specs(arguments: type) -> dict[str, FlagSpec]:
 
 
 def define_flags(arguments: type) -> flags.FlagValues:
-    """Flag values of a task, to be called with a command's arguments."""
+    """Return the flags of a task as absl flag values, which parse a command's arguments when called."""
     values = flags.FlagValues()
-    flags.DEFINE_string("task", None, "the task", flag_values=values)
+    flags.DEFINE_string("task", None, "name of the task", flag_values=values)
     for spec in (flag_specs(CommonArguments) | flag_specs(arguments)).values():
         _define(spec, values)
     return values
@@ -124,12 +126,12 @@ def _define(spec: FlagSpec, values: flags.FlagValues) -> None:
 
 
 def parse_arguments(arguments: type[T], values: flags.FlagValues, task: str) -> T:
-    """The argument dataclass that the flags ask for; every missing flag and every bad value is named at once."""
+    """Make the argument dataclass from parsed flags; one error names all missing flags, another all bad values."""
     specs = flag_specs(arguments)
     missing = [spec for spec in specs.values() if spec.default is MISSING and not values[spec.name].value]
     if missing:
         needed = ", ".join(f"--{spec.name}={spec.info.metavar}" for spec in missing)
-        raise ValueError(f"--task={task} needs {needed} as well; see --help")
+        raise ValueError(f"{task} needs {needed}; see vtcav {task} --help")
     infinite = [
         (s.name, f"expected a finite number, got {v}") for s, v in _floats(specs, values) if not math.isfinite(v)
     ]
@@ -145,17 +147,17 @@ def _floats(specs: dict[str, FlagSpec], values: flags.FlagValues) -> Iterator[tu
 
 
 def _build(arguments: type[T], values: flags.FlagValues) -> T:
-    given, problems = {}, []
+    kwargs, problems = {}, []
     for name, (hint, info, _) in setting_fields(arguments).items():
         try:
-            given[name] = _build(without_none(hint), values) if info.is_nested else _value(name, hint, info, values)
+            kwargs[name] = _build(without_none(hint), values) if info.is_nested else _value(name, hint, info, values)
         except SettingError as error:
             problems += error.problems
         except ValueError as error:
             problems.append((name, str(error)))
     if problems:
         raise SettingError(*problems)
-    return arguments(**given)
+    return arguments(**kwargs)
 
 
 def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues) -> Any:
@@ -171,24 +173,24 @@ def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues) -> Any
 
 
 def serialize_flags(values: flags.FlagValues, names: Iterator[str]) -> list[str]:
-    """Flags as they could be typed."""
+    """Return the flags as a user would type them, without those that have no value."""
     return [text for name in names if values[name].value is not None and (text := values[name].serialize())]
 
 
 def flagfile_text(values: flags.FlagValues) -> str:
-    """Every flag of a command as it was resolved, as a flagfile."""
+    """Return all flags of a command with their resolved values as the text of a flagfile."""
     names = (name for name in values if name not in (*VERBOSITY_FLAGS, *PER_PROCESS_FLAGS))
     return "".join(f"{line}\n" for line in serialize_flags(values, names))
 
 
 def explicit_flags(values: flags.FlagValues, arguments: type, exclude: tuple[str, ...] = ()) -> list[str]:
-    """The flags given in a command that another task, with these arguments, takes too."""
+    """Return the flags given in a command that a task with other `arguments` also has."""
     names = (name for name in flag_specs(arguments) if name in values and name not in exclude)
     return serialize_flags(values, (name for name in names if values[name].present))
 
 
 def describe_flag_error(error: flags.Error) -> str:
-    """Absl's message about a flag that it cannot parse, as one sentence."""
+    """Return absl's message about an invalid flag as one sentence."""
     text = re.sub(r"invalid literal for int\(\) with base 10: '.*'", "expected a whole number", str(error))
     text = re.sub(r"could not convert string to float: '.*'", "expected a number", text)
     text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "expected true or false", text)

@@ -1,6 +1,7 @@
-"""One module per task: its arguments, and the library calls that carry it out."""
+"""One module per task, with its argument dataclass and its command, and helpers that several commands share."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vtcav_jax import models
@@ -10,19 +11,20 @@ from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.settings import SettingError, concerning
+from vtcav_jax.stats import intervals
 
 
 def open_nonempty(spec: str, name: str = "videos") -> Source:
-    """Open the source that the setting `name` specifies; an empty one is an error."""
+    """Open the video source of the setting `name`; raise a `SettingError` if it is empty."""
     with concerning(name):
         source = open_source(spec)
         if not source.items:
-            raise ValueError(f"there are no videos in {spec}")
+            raise ValueError(f"{spec} has no videos")
         return source
 
 
 def load_network(name: str, *, random_weights: bool = False, seed: int = 0) -> models.Network:
-    """Load a trained network; a preset only with `random_weights`."""
+    """Load a trained network, or make a preset with random weights if `random_weights` allows it."""
     if name not in models.PRESETS:
         with concerning("model"):
             return models.load(name)
@@ -30,16 +32,17 @@ def load_network(name: str, *, random_weights: bool = False, seed: int = 0) -> m
         raise SettingError(
             (
                 "model",
-                f"{name} is a network without weights; give the output of weights_conversion or --task=train, a network"
-                f" that ships ({', '.join(models.shipped_networks())}), or --random_weights to try it out",
+                f"{name} is a network without weights; expected the output of weights_conversion or of the task train,"
+                f" or a shipped network ({', '.join(models.shipped_networks())}); --random_weights tries the command"
+                " with random weights",
             )
         )
-    warn(f"note: {name} has random weights: it has learnt nothing, and no answer of it means anything")
+    warn(f"warning: {name} has random weights (it was not trained); its predictions and all results mean nothing")
     return models.random_network(name, seed=seed)
 
 
 def source_request(task: str, args: Any, source: Source, targets: Sequence[TargetSpec]) -> dict[str, Any]:
-    """What a run record says of every task that explains targets on the clips of a source."""
+    """Return the entries that the run records of attribute, motion and pyramid have in common."""
     return {
         "task": task,
         "model": args.model,
@@ -53,14 +56,30 @@ def source_request(task: str, args: Any, source: Source, targets: Sequence[Targe
 
 
 def single_value(values: Sequence[str], name: str) -> str | None:
-    """The value of a list setting of which the task takes one, or None."""
+    """Return the only value of a list setting, or None if it is empty; raise a `SettingError` for several."""
     if len(values) > 1:
         raise SettingError((name, f"expected one, got {','.join(values)}"))
     return next(iter(values), None)
 
 
 def all_failed_error(source: Source, failed: Sequence[ReadResult]) -> SettingError:
-    """The error where no video of a source could be read."""
-    subject = f"none of the {len(failed)} videos" if len(failed) > 1 else "the only video"
-    verb = "could" if len(failed) > 1 else "could not"
-    return SettingError(("videos", f"{subject} of {source.spec} {verb} be read: {failed[0].failure}"))
+    """Return the error for a source none of whose videos could be read."""
+    n = len(failed)
+    text = f"none of the {n} videos of {source.spec} could" if n > 1 else f"the only video of {source.spec} could not"
+    return SettingError(("videos", f"{text} be read: {failed[0].failure}"))
+
+
+def format_estimate(value: float, low: float, high: float) -> str:
+    """Return a value with its interval, or without it where a single observation has none."""
+    return f"{value:.2f}" if math.isnan(low) else intervals.format_interval(value, low, high)
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: int) -> str:
+    """Return rows as aligned columns; the first `left` columns are left-aligned, the others right-aligned."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(f"{cell:{'<' if i < left else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)

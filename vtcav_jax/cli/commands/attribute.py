@@ -1,4 +1,4 @@
-"""--task=attribute: where and when, as maps in files and animations, and how far the maps can be trusted."""
+"""Command of the task attribute: write attribution maps as files and animations, and measure their reliability."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -16,7 +16,7 @@ from vtcav_jax.attribution.videos.explain_videos import (
     compute_logits,
     explain_videos,
 )
-from vtcav_jax.cli.commands import all_failed_error, source_request
+from vtcav_jax.cli.commands import all_failed_error, format_estimate, format_table, source_request
 from vtcav_jax.cli.commands.attribution_job import AttributeArguments, AttributionJob, mixed_stage_names, resolve_job
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
@@ -45,6 +45,7 @@ from vtcav_jax.runs.attribution_rows import (
     SanityRow,
 )
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
+from vtcav_jax.runs.evaluation_rows import TRIVIAL_MAPS
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.settings import (
     SettingError,
@@ -52,26 +53,35 @@ from vtcav_jax.settings import (
 from vtcav_jax.stats import intervals
 
 MAX_MAP_ROWS = 40  # rows on the terminal
+SANITY_TITLES = {
+    "flicker": "flicker along the motion, relative to the map",
+    "static_flicker": "the same for the frozen clip",
+    "time_reversal_change": "1 - correlation with the map of the reversed clip",
+    "mass_outside": "share of the map outside the target's region",
+    "area_outside": "share of the volume outside it (chance level)",
+    "randomised_weights_similarity": "rank correlation with shuffled weights",
+}
 
 
 def attribute(args: AttributeArguments, context: CommandContext) -> None:
-    """Write maps of every video, tables, animations and a page; the same command continues."""
+    """Write maps of every video, animations, tables and a report page; continue an interrupted run."""
     job = resolve_job(args)
     folder = open_attribution_run(job, context.flags_text)
     failed = write_maps(job, folder)
     rows = write_map_tables(folder, failed, job.source)
-    info(map_table(rows))
+    info(map_table(rows, folder / MAPS_CSV))
     if failed:
         info(failure_table(failed))
-    animation_note = "" if args.animations == "none" else f", animations: {folder / ANIMATION_FOLDER}"
-    info(f"\nmaps: {folder / 'maps'}{animation_note}, tables: {folder / MAPS_CSV}")
+    info(f"\nMaps: {folder / 'maps'}\nTable of maps: {folder / MAPS_CSV}")
+    if args.animations != "none":
+        info(f"Animations: {folder / ANIMATION_FOLDER}")
     if n_clips := max(args.sanity_clips, args.faithfulness_clips):
         check_maps(job, folder, first_readable(job, n_clips))
     write_page([folder])
 
 
 def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
-    """The run's folder, new or to be continued."""
+    """Open the run folder, a new one or that of an interrupted run, and return it."""
     args = job.args
     request = source_request("attribute", args, job.source, job.target_specs) | {
         "slide_over_video": args.slide_over_video,
@@ -84,7 +94,9 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
         request["ig_steps"] = args.ig_steps
     if mixed := mixed_stage_names(job.network, job.target_specs, job.method_stages):
         request["mixed"] = mixed
-        info(f"at {', '.join(mixed)} each token has seen the whole frame: a map there need not lie where the cause is")
+        info(
+            f"note: at {', '.join(mixed)}, attention has mixed all positions of a frame; maps there can miss the cause"
+        )
     folder = directory.open_run(args.run, request, flags_text)
     for part in ("maps", ANIMATION_FOLDER):
         (folder / part).mkdir(exist_ok=True)
@@ -92,7 +104,7 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
 
 
 def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
-    """Write the maps and animations of the videos that have none yet; return the videos that could not be read."""
+    """Write the maps and animations of all videos without maps; return the videos that could not be read."""
     finished = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
     todo = [i for i in range(len(job.source.items)) if i not in finished]
     results = explain_videos(
@@ -116,20 +128,20 @@ def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
 
 
 def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> None:
-    """One animation for each target of a video."""
+    """Write one animation for each target of a video."""
     labels, extension = job.network.labels, job.args.animations
     for spec in job.target_specs:
         answer = int(maps.answers[spec.name][0])
         label = labels[answer] if answer >= 0 else spec.name
         animation, rate = map_animations.render_map_animation(maps, spec.name, label)
         file = folder / map_animations.map_animation_name(stem, spec.name, extension)
-        if extension == "mp4":  # a WebP has its first picture in it
+        if extension == "mp4":  # poster image of the page; a WebP needs none
             file.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
         write_animation(file, animation, rate)
 
 
 def write_map_tables(folder: Path, failed: Sequence[ReadResult], source: Source) -> list[MapRow]:
-    """The tables of all maps in the folder; an error where no video could be read."""
+    """Write the tables of all maps in the folder; raise a `SettingError` if no video could be read."""
     paths = sorted((folder / "maps").glob("*.npz"))
     rows = [row for path in paths for row in map_store.map_rows(path)]
     write_failures(folder / "attribute_failures.csv", failed)
@@ -141,22 +153,22 @@ def write_map_tables(folder: Path, failed: Sequence[ReadResult], source: Source)
 
 
 def check_maps(job: AttributionJob, folder: Path, clips: Sequence[Window]) -> None:
-    """Measure sanity and faithfulness of the maps on some clips, and write their tables."""
+    """Run the sanity checks and faithfulness metrics on the first of `clips`, and write their tables."""
     args = job.args
     if not clips:
-        raise SettingError(("videos", f"none of the clips of {job.source.spec} could be read"))
+        raise SettingError(("videos", f"no clip of {job.source.spec} could be read"))
     if args.sanity_clips:
         sanity_rows = run_sanity_checks(job, clips[: args.sanity_clips])
         write_rows(folder / SANITY_CSV, SanityRow, sanity_rows)
-        info(f"\n{sanity_table(sanity_rows)}\n\nsanity checks: {folder / SANITY_CSV}")
+        info(f"\n{sanity_table(sanity_rows)}\n\nSanity checks: {folder / SANITY_CSV}")
     if args.faithfulness_clips:
         metric_rows = run_faithfulness(job, clips[: args.faithfulness_clips])
         write_rows(folder / FAITHFULNESS_CSV, OwnMetricRow, metric_rows)
-        info(f"\n{faithfulness_table(metric_rows)}\n\nfaithfulness metrics: {folder / FAITHFULNESS_CSV}")
+        info(f"\n{faithfulness_table(metric_rows)}\n\nFaithfulness metrics: {folder / FAITHFULNESS_CSV}")
 
 
 def run_sanity_checks(job: AttributionJob, clips: Sequence[Window]) -> list[SanityRow]:
-    """The sanity checks of every target and method over `clips`."""
+    """Return the sanity checks of every target and method, each averaged over `clips`."""
     network, source, batch_size = job.network, job.source, job.args.batch_size
     clip_spec = network.clip_spec
     parts: dict[tuple[str, str], list[SanityScores]] = {}
@@ -175,94 +187,98 @@ def run_sanity_checks(job: AttributionJob, clips: Sequence[Window]) -> list[Sani
             **job.options.get(name, {}),
         )
         parts.setdefault((target_spec.name, f"{name}@{scores.stage}"), []).append(scores)
-    out = []
+    rows = []
     for (target, _), group in parts.items():
         for name in SANITY_MEASURES:
-            values = np.concatenate([getattr(one, name) for one in group])
+            values = np.concatenate([getattr(scores, name) for scores in group])
             n_known = int((~np.isnan(values)).sum())
-            out.append(SanityRow(target, group[0].method, group[0].stage, name, *intervals.mean_ci(values), n_known))
-    return out
+            rows.append(SanityRow(target, group[0].method, group[0].stage, name, *intervals.mean_ci(values), n_known))
+    return rows
 
 
 def run_faithfulness(job: AttributionJob, clips: Sequence[Window]) -> list[OwnMetricRow]:
-    """Every faithfulness metric of every target's maps over `clips`."""
+    """Return every faithfulness metric of every target's maps, averaged over `clips`."""
     network, batch_size = job.network, job.args.batch_size
     clip_spec, target_specs = network.clip_spec, job.target_specs
     video = clip_spec.normalise(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch_size]) for i in range(0, len(video), batch_size)]
     logits = np.concatenate([np.asarray(compute_logits(network.model, part)) for part in parts])
-    out = []
+    rows = []
     for i, target_spec in enumerate(target_specs):
-        info(f"metrics of {target_spec.name}, {i + 1} of {len(target_specs)} questions, on {len(video)} clips")
-        for rows in own_clip_metrics(
+        info(
+            f"faithfulness metrics of {target_spec.name} (target {i + 1} of {len(target_specs)}) on {len(video)} clips"
+        )
+        for part_rows in own_clip_metrics(
             *(network.model, video, target_spec, logits, job.method_stages, job.options),
             batch_size=batch_size,
             seed=job.args.seed,
         ):
-            out += rows
-    return out
+            rows += part_rows
+    return rows
 
 
 def first_readable(job: AttributionJob, count: int) -> list[Window]:
-    """The first `count` clips that can be read."""
+    """Return the first `count` clips that can be read."""
     results = stream_windows(job.source, job.network.clip_spec, job.args.sampling, num_workers=job.args.num_workers)
     return list(islice((result for result in results if isinstance(result, Window)), count))
 
 
 def target_head(network: Network, target_spec: TargetSpec) -> str:
-    """Whose classes are asked about; no name where it is something else."""
+    """Return the head that the target's classes belong to, or "" for a target that is not a class."""
     return next(
         (name for name, part in network.head_slices.items() if (part.start, part.stop) == target_spec.head_range), ""
     )
 
 
-def map_table(rows: Sequence[MapRow]) -> str:
-    """The first rows for a person."""
-    lines = [
-        f"{'clip':24} {'target':18} {'answer':16} {'score':>7}  {'method':20} {'stage':14} "
-        f"{'residual':>9} {'peak at':>8}"
-    ]
+def map_table(rows: Sequence[MapRow], file: Path) -> str:
+    """Format the first rows of the table of maps, which is in `file`."""
+    header = ("clip", "target", "predicted class", "method", "stage", "score", "gap", "peak (s)")
+    cells = []
     for row in rows[:MAX_MAP_ROWS]:
-        residual = "" if np.isnan(row.completeness_gap) else f"{row.completeness_gap:.2g}"
-        lines.append(
-            f"{row.clip:24.24} {row.target:18.18} {row.answer:16.16} {row.score:>7.2f}  {row.method:20.20} "
-            f"{row.stage:14.14} {residual:>9} {row.peak_time:>6.2f} s"
-        )
-    return "\n".join([*lines, *([f"and {len(rows) - MAX_MAP_ROWS} more"] if len(rows) > MAX_MAP_ROWS else [])])
-
-
-def sanity_table(rows: Sequence[SanityRow]) -> str:
-    """One line for each question and method: means with their intervals."""
-    lines = [f"{'target':16} {'method':20} {'stage':12}" + "".join(f"{name:>24}" for name in SANITY_MEASURES)]
-    by_method: dict[tuple[str, str, str], dict[str, SanityRow]] = {}
-    for row in rows:
-        by_method.setdefault((row.target, row.method, row.stage), {})[row.measure] = row
-    for (target, method, stage), by_measure in by_method.items():
-        cells = [
-            intervals.format_interval(r.mean, r.low, r.high) if r.n_clips else ""
-            for r in map(by_measure.get, SANITY_MEASURES)
-            if r
-        ]
-        lines.append(f"{target:16.16} {method:20.20} {stage:12.12}" + "".join(f"{cell:>24}" for cell in cells))
+        gap = "" if np.isnan(row.completeness_gap) else f"{row.completeness_gap:.2g}"
+        names = (row.clip, row.target, row.answer, row.method, row.stage)
+        cells.append((*names, f"{row.score:.2f}", gap, f"{row.peak_time:.2f}"))
+    lines = [format_table(header, cells, left=5)]
+    if len(rows) > MAX_MAP_ROWS:
+        lines.append(f"... {len(rows) - MAX_MAP_ROWS} more rows in {file}")
+    lines.append(
+        "gap: score difference that the method should distribute, minus the sum of the map (empty for methods without\n"
+        "this property); peak: time of the step with the largest share of the absolute map"
+    )
     return "\n".join(lines)
 
 
+def sanity_table(rows: Sequence[SanityRow]) -> str:
+    """Format the sanity checks, with the methods of a target and measure in consecutive lines."""
+    ordered = sorted(rows, key=lambda row: SANITY_MEASURES.index(row.measure))
+    cells = [
+        (row.target, SANITY_TITLES[row.measure], f"{row.method}@{row.stage}", _format_mean(row), row.n_clips)
+        for target in dict.fromkeys(row.target for row in rows)
+        for row in ordered
+        if row.target == target
+    ]
+    return format_table(("target", "measure", "map", "mean (95 % CI over clips)", "clips"), cells, left=3)
+
+
 def faithfulness_table(rows: Sequence[OwnMetricRow]) -> str:
-    """What each map has of what it can win, and what it wins, for a person."""
-    lines = []
+    """Format the metrics that separate maps from trivial maps, with all maps of a metric in consecutive lines."""
+    cells, verdicts = [], []
     for target in dict.fromkeys(row.target for row in rows):
         target_rows = [row for row in rows if row.target == target]
-        columns = displayed_titles(target_rows, BEAT_TRIVIAL_METRICS)
-        lines += ["", f"{target:32.32}" + "".join(f"{name:>26}" for name in columns)]
-        for name in dict.fromkeys(row.map for row in target_rows):
-            cells = [
-                next((r for r in target_rows if r.map == name and metric_title(r) == column), None)
-                for column in columns
+        for title in displayed_titles(target_rows, BEAT_TRIVIAL_METRICS):
+            cells += [
+                (target, title, row.map, _format_mean(row), row.n_clips)
+                for row in target_rows
+                if metric_title(row) == title
             ]
-            values = [intervals.format_interval(r.mean, r.low, r.high) if r and r.n_clips else "" for r in cells]
-            lines.append(f"{name:32.32}" + "".join(f"{value:>26}" for value in values))
-        lines += [f"{name} {text}" for name, text in compare_with_trivial(target_rows)]
-    return "\n".join(lines[1:])
+        verdicts += [f"{target}: {name} {text}" for name, text in compare_with_trivial(target_rows)]
+    header = ("target", "metric (higher is better)", "map", "mean (95 % CI over clips)", "clips (splice: pairs)")
+    note = f"{', '.join(TRIVIAL_MAPS)}: trivial maps, computed without the network"
+    return "\n".join([format_table(header, cells, left=3), note, *verdicts])
+
+
+def _format_mean(row: SanityRow | OwnMetricRow) -> str:
+    return format_estimate(row.mean, row.low, row.high) if row.n_clips else "undefined"
 
 
 def _stack_known(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

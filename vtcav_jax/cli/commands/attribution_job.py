@@ -1,4 +1,4 @@
-"""What --task=attribute is asked for, resolved: network, targets, methods and their options."""
+"""Arguments of the task attribute, resolved to a network, targets, methods and their options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,27 +33,35 @@ from vtcav_jax.settings import (
     setting,
 )
 
-# The two with the best score for their cost, and the best known one
+# The two methods with the best ground-truth score for their cost, and Grad-CAM as the best-known method
 DEFAULT_ATTRIBUTION_METHODS = ("attn_lrp", "gradient_x_input", "gradcam")
-
-
-N_REFERENCE_CLIPS = 8  # other clips that expected gradients start from
+N_REFERENCE_CLIPS = 8  # number of reference clips of expected gradients
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
-    targets: tuple[str, ...] = setting((), f"{TARGETS_HELP}; also a concept vector of --concept_run")
-    methods: tuple[str, ...] = setting(DEFAULT_ATTRIBUTION_METHODS, "METHOD or METHOD@STAGE, separated by commas")
-    stages: tuple[str, ...] = setting((), "layers of the maps: names or globs [default: where each method is at home]")
-    baselines: tuple[str, ...] = setting(
-        ("zero",), "baselines of integrated gradients, averaged", choices=tuple(attribution.BASELINES)
+    targets: tuple[str, ...] = setting(
+        (), f"{TARGETS_HELP}; with --concept_run also concept vectors, STAGE|CONCEPT/CLIP_TYPE/NEGATIVES"
     )
-    ig_steps: int = setting(attribution.IG_STEPS, "steps of integrated gradients from each baseline", minimum=1)
-    concept_run: Path | None = setting(None, "folder of a --task=tcav run with concept vectors")
-    slide_over_video: bool = setting(False, "explain clip after clip to the end of the video")
+    methods: tuple[str, ...] = setting(
+        DEFAULT_ATTRIBUTION_METHODS, "attribution methods, separated by commas: METHOD or METHOD@STAGE"
+    )
+    stages: tuple[str, ...] = setting((), "layers of the maps: names or globs [default: each method's default layer]")
+    baselines: tuple[str, ...] = setting(
+        ("zero",),
+        "baselines of integrated gradients; the maps of several are averaged",
+        choices=tuple(attribution.BASELINES),
+    )
+    ig_steps: int = setting(attribution.IG_STEPS, "integration steps of integrated gradients, per baseline", minimum=1)
+    concept_run: Path | None = setting(None, "run folder of the task tcav whose concept vectors can be targets")
+    slide_over_video: bool = setting(False, "explain consecutive clips from the start to the end of each video")
     animations: Literal["webp", "mp4", "none"] = setting("webp", "format of the animated maps")
-    sanity_clips: int = setting(0, "clips on which the maps' faults are measured", minimum=0)
-    faithfulness_clips: int = setting(0, "clips on which faithfulness metrics are measured", minimum=0)
+    sanity_clips: int = setting(
+        0, "number of clips for sanity checks of the maps (flicker, shuffled weights, ...); 0: no checks", minimum=0
+    )
+    faithfulness_clips: int = setting(
+        0, "number of clips for faithfulness metrics of the maps; 0: no metrics", minimum=0
+    )
     sampling: SamplingConfig = nested(SamplingConfig)
     batch_size: int = setting(4, BATCH_HELP, minimum=1)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
@@ -64,18 +72,18 @@ class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWei
 
 @dataclass(frozen=True, eq=False)
 class AttributionJob:
-    """What the arguments ask for, resolved: the same for maps, sanity checks and faithfulness metrics."""
+    """Resolved arguments, which maps, sanity checks and faithfulness metrics share."""
 
     args: AttributeArguments
     network: Network
     source: Source
     target_specs: tuple[TargetSpec, ...]
     method_stages: MethodStages
-    options: dict[str, dict[str, Any]]  # of methods, by name
+    options: dict[str, dict[str, Any]]  # by method name
 
 
 def resolve_job(args: AttributeArguments) -> AttributionJob:
-    """Load the network and resolve targets, methods and their options; every fault is found here."""
+    """Load the network and resolve targets, methods and their options; every invalid argument raises here."""
     source = open_nonempty(args.videos)
     network = load_network(args.model, random_weights=args.random_weights, seed=args.seed)
     vector_names = [text for text in args.targets if "|" in text]
@@ -90,7 +98,7 @@ def resolve_job(args: AttributeArguments) -> AttributionJob:
 
 
 def mixed_stage_names(network: Network, target_specs: Sequence[TargetSpec], method_stages: MethodStages) -> list[str]:
-    """The stages of maps at which every token may hold what any other place shows."""
+    """Return the stages of CAM maps at which attention has mixed all positions of a frame."""
     video = jnp.zeros((1, *network.clip_spec.shape))
     stage_names = []
     for target_spec in target_specs:
@@ -105,11 +113,13 @@ def mixed_stage_names(network: Network, target_specs: Sequence[TargetSpec], meth
 
 
 def concept_targets(texts: Sequence[str], run: Path | None, network: Network) -> tuple[TargetSpec, ...]:
-    """Concept vectors of a --task=tcav run as targets, `STAGE|CONCEPT/KIND/AGAINST`: where and when is the concept?"""
+    """Return vectors of a tcav run, `STAGE|CONCEPT/CLIP_TYPE/NEGATIVES`, as targets whose maps show concepts."""
     if not texts:
         return ()
     if run is None:
-        raise ValueError(f"{texts[0]} is a concept vector; say which --task=tcav run has it: --concept_run=RUN")
+        raise ValueError(
+            f"{texts[0]} is a concept vector; name the run of the task tcav that has it with --concept_run=DIR"
+        )
     from vtcav_jax import tap
     from vtcav_jax.tcav.features.pooling import broadcast_vector
     from vtcav_jax.tcav.vector_file import load_vectors_for
@@ -123,7 +133,9 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
         stage = text.split("|")[0]
         shape = tap.activations(network.model, video, stage)[1][stage].shape[1:]
         if len(shape) != 4:
-            raise ValueError(f"{text} is at {stage}, {shape}, without time and space; choose a vector of another stage")
+            raise ValueError(
+                f"{text} is at {stage}, whose shape {shape} has no time and space; choose a vector of another stage"
+            )
         vector = broadcast_vector(bundle.arrays[text], shape, bundle.pool)
         places = np.prod([n for n, m in zip(shape, vector.shape) if m == 1])
         per_place = np.broadcast_to(vector, shape) / np.float32(places)
@@ -134,7 +146,7 @@ def concept_targets(texts: Sequence[str], run: Path | None, network: Network) ->
 def _method_options(
     args: AttributeArguments, methods: MethodStages, network: Network, source: Source
 ) -> dict[str, dict[str, Any]]:
-    """What methods need besides a clip: the range of pixels, other clips."""
+    """Return the method-specific options: pixel bounds, baselines, reference clips."""
     clip_spec = network.clip_spec
     names, out = {name for name, _ in methods}, {}
     if "deep_taylor" in names:
@@ -144,10 +156,10 @@ def _method_options(
     if "expected_gradients" in names:
         random = np.random.default_rng(args.seed)
         count = len(source.items)
-        numbers = sorted(random.choice(count, min(N_REFERENCE_CLIPS, count), replace=False).tolist())
-        results = stream_windows(source, clip_spec, SamplingConfig(), num_workers=args.num_workers, indices=numbers)
-        clips = [one.clip.video for one in results if isinstance(one, Window)]
+        indices = sorted(random.choice(count, min(N_REFERENCE_CLIPS, count), replace=False).tolist())
+        results = stream_windows(source, clip_spec, SamplingConfig(), num_workers=args.num_workers, indices=indices)
+        clips = [window.clip.video for window in results if isinstance(window, Window)]
         if not clips:
-            raise ValueError("expected_gradients starts from other clips of --videos, and none could be read")
+            raise ValueError("expected_gradients needs reference clips from --videos, and none could be read")
         out["expected_gradients"] = {"references": clip_spec.normalise(np.concatenate(clips)), "seed": args.seed}
     return out

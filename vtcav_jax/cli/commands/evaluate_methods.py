@@ -1,9 +1,9 @@
-"""--task=evaluate_methods: explanation methods scored where the cause is known."""
+"""Command of the task evaluate_methods: score explanation methods on synthetic clips with a known cause."""
 
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ import jax
 
 from vtcav_jax import atomic, models
 from vtcav_jax.cli.arguments import RunArguments
+from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
@@ -53,8 +54,8 @@ from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
 from vtcav_jax.tcav.features.cache import fingerprint, source_hash
 
-MAIN_WORLD = "small"  # the world of which everything is told
-# What a row means hangs on this code: what an older version kept is not taken for it
+MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids and concept tests
+# Cached results depend on this code, whose hash is part of their key
 EVALUATION_CODE = (
     *("evaluation/**/*.py", "worlds/*.py", "models/**/*.py", "attribution/**/*.py", "pyramid/*.py"),
     *("tcav/**/*.py", "concepts/**/*.py", "data/*.py", "stats/*.py"),
@@ -65,87 +66,23 @@ EVALUATION_CODE = (
 @dataclass(frozen=True, kw_only=True)
 class EvaluateMethodsArguments(RunArguments):
     networks: tuple[str, ...] = setting(
-        (), "networks whose cause is known [default: all that ship]; or your own with the heads of a world"
+        (),
+        "networks, separated by commas: shipped ones, or your own with all heads of a world [default: all shipped]",
     )
-    methods: tuple[str, ...] = setting((), "methods to score, with large budgets too [default: all, small budgets]")
+    methods: tuple[str, ...] = setting(
+        (), "methods, also with large budgets [default: all methods and extra benchmarks, without large budgets]"
+    )
     custom_method: tuple[str, ...] = setting(
-        (), "also your own function, package.module:function (model, clips, target) -> maps", repeated=True
+        (), "also score your own function: package.module:function (model, clips, target) -> maps", repeated=True
     )
-    questions: tuple[str, ...] = setting((), "questions W0 to W8 [default: all that the networks answer]")
-    max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network", minimum=2)
+    questions: tuple[str, ...] = setting((), "questions, W0 to W8 [default: all that the networks have a head for]")
+    max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network and world", minimum=2)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
-
-
-def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
-    """Score the methods on every network, write tables and a page; the same command continues."""
-    networks, methods, custom_method, questions = args.networks, args.methods, args.custom_method, args.questions
-    max_clips, seed = args.max_clips, EVAL_SEED + args.seed
-    network_by_name = {name: models.load(name) for name in dict.fromkeys(networks or models.shipped_networks())}
-    if not networks:
-        network_by_name = {name: one for name, one in network_by_name.items() if questions_by_world(one)}
-    world_questions = [w for w in questions if w != analytic_benchmark.ANALYTIC_QUESTION]
-    if world_questions and not networks:
-        network_by_name = {
-            name: one for name, one in network_by_name.items() if answerable_questions(one, world_questions)
-        } or network_by_name
-    questions_by_network = {
-        name: world_questions if networks else answerable_questions(one, world_questions)
-        for name, one in network_by_name.items()
-    }
-    ids_by_network = {
-        name: resolve_questions(one, questions_by_network[name], name) for name, one in network_by_name.items()
-    }
-    if questions and set(questions) <= {analytic_benchmark.ANALYTIC_QUESTION}:
-        ids_by_network = {}
-    entries_by_network = {name: build_entries(one, methods, custom_method) for name, one in network_by_name.items()}
-    request = {
-        "task": "evaluate_methods",
-        "max_clips": max_clips,
-        "seed": seed,
-        "methods": methods,
-        "custom_method": custom_method,
-        "questions": questions,
-    }
-    folder = directory.open_run(args.run, request, context.flags_text)  # networks may be added
-    with_analytic = not questions or analytic_benchmark.ANALYTIC_QUESTION in questions
-    analytic, analytic_refusals = (
-        analytic_rows(next(iter(entries_by_network.values())), max_clips, seed) if with_analytic else ([], [])
-    )
-    jobs: dict[tuple[str, str], JobRunner] = {}
-    for name, by_world in ids_by_network.items():
-        for world, ids in by_world.items():
-            info(f"{name}: {', '.join(ids)}, {len(entries_by_network[name])} rows on {max_clips} clips")
-            one = EvaluationJob(
-                folder, name, network_by_name[name], world, ids, entries_by_network[name], max_clips, seed, not methods
-            )
-            jobs[name, world] = partial(evaluate_network, one)
-    # The longest first, so that none is left alone at the end
-    order = sorted(jobs, key=lambda job: job[1] != MAIN_WORLD)
-    steps = sum(len(entries_by_network[name]) + N_EXTRA_STEPS * (not methods) for name, _ in jobs)
-    results_by_job = dict(zip(order, run_jobs([jobs[job] for job in order], steps)))
-    job_results = {job: results_by_job[job] for job in jobs}
-    extra_rows = [row for one in job_results.values() for row in one.extra_rows]
-    method_rows = [row for (name, _), one in job_results.items() for row in result_rows(one.results, name)]
-    score_rows = [*analytic, *method_rows, *extra_rows]
-    not_applicable = [*analytic_refusals, *(row for one in job_results.values() for row in one.not_applicable)]
-    write_rows(folder / METHOD_SCORES_CSV, MethodScoreRow, score_rows)
-    write_rows(folder / NOT_APPLICABLE_CSV, NotApplicable, list(dict.fromkeys(not_applicable)))
-    if agreement_rows := [row for one in job_results.values() for row in one.agreement_rows]:
-        write_rows(folder / METRIC_AGREEMENT_CSV, MetricAgreementRow, agreement_rows)
-    if concept_rows := [row for one in job_results.values() for row in one.concept_rows]:
-        write_rows(
-            folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow, concept_rows
-        )
-    gate_texts = [f"{name}, world {world}\n\n{one.gates}\n" for (name, world), one in job_results.items()]
-    atomic.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
-    emit(evaluation_summary(score_rows, not_applicable))
-    emit(f"\nall of it: {folder / METHOD_SCORES_CSV}")
-    write_page([folder])
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationJob:
-    """What is to be told of one network and world."""
+    """The measurements for one network and world."""
 
     folder: Path
     network_name: str
@@ -155,28 +92,109 @@ class EvaluationJob:
     entries: Sequence[Entry]
     n_clips: int
     seed: int
-    with_extras: bool  # not maps alone
+    with_extras: bool  # also the benchmarks of motion, pyramids, metrics and concept tests
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """Of one network and world."""
+    """Results for one network and world."""
 
     results: list[MethodResult]
     not_applicable: list[NotApplicable]
     gates: str
-    extra_rows: list[MethodScoreRow]  # of shares of motion, and of pyramids
+    extra_rows: list[MethodScoreRow]  # of the benchmarks of motion and of pyramids
     agreement_rows: list[MetricAgreementRow]
     concept_rows: list[tcav_benchmark_table.TcavBenchmarkRow]
 
 
-ReportProgress = Callable[[int], None]  # how many steps are done
+def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
+    """Score the methods on every network, write tables and a report page; continue an interrupted run."""
+    networks, ids_by_network = select_networks(args)
+    entries_by_network = {name: build_entries(one, args.methods, args.custom_method) for name, one in networks.items()}
+    seed = EVAL_SEED + args.seed
+    request = {
+        "task": "evaluate_methods",
+        "max_clips": args.max_clips,
+        "seed": seed,
+        "methods": args.methods,
+        "custom_method": args.custom_method,
+        "questions": args.questions,
+    }
+    folder = directory.open_run(args.run, request, context.flags_text)  # a later command can add networks
+    with_analytic = not args.questions or analytic_benchmark.ANALYTIC_QUESTION in args.questions
+    analytic, analytic_refusals = (
+        analytic_rows(next(iter(entries_by_network.values())), args.max_clips, seed) if with_analytic else ([], [])
+    )
+    jobs: dict[tuple[str, str], EvaluationJob] = {}
+    for name, by_world in ids_by_network.items():
+        entries = entries_by_network[name]
+        for world, ids in by_world.items():
+            info(f"{name}: questions {', '.join(ids)}; {len(entries)} methods and stages on {args.max_clips} clips")
+            jobs[name, world] = EvaluationJob(
+                folder, name, networks[name], world, ids, entries, args.max_clips, seed, not args.methods
+            )
+    # The longest jobs start first, so that none of them runs alone at the end
+    order = sorted(jobs, key=lambda job: job[1] != MAIN_WORLD)
+    steps = sum(len(job.entries) + N_EXTRA_STEPS * job.with_extras for job in jobs.values())
+    results_by_job = dict(zip(order, run_jobs([partial(evaluate_network, jobs[key]) for key in order], steps)))
+    write_results(folder, {key: results_by_job[key] for key in jobs}, analytic, analytic_refusals)
+    write_page([folder])
+
+
+def select_networks(
+    args: EvaluateMethodsArguments,
+) -> tuple[dict[str, Network], dict[str, dict[str, tuple[str, ...]]]]:
+    """Return the networks by name, and for each of them its questions by world.
+
+    By default these are the shipped networks that answer at least one of the questions.
+    """
+    networks = {name: models.load(name) for name in dict.fromkeys(args.networks or models.shipped_networks())}
+    questions = [w for w in args.questions if w != analytic_benchmark.ANALYTIC_QUESTION]
+    if not args.networks:
+        networks = {name: network for name, network in networks.items() if questions_by_world(network)}
+        if questions:
+            answering = {name: one for name, one in networks.items() if answerable_questions(one, questions)}
+            networks = answering or networks
+    ids_by_network = {}
+    for name, network in networks.items():
+        network_questions = questions if args.networks else answerable_questions(network, questions)
+        ids_by_network[name] = resolve_questions(network, network_questions, name)
+    only_analytic = args.questions and not questions
+    return networks, {} if only_analytic else ids_by_network
+
+
+def write_results(
+    folder: Path,
+    job_results: Mapping[tuple[str, str], EvaluationResult],
+    analytic: Sequence[MethodScoreRow],
+    analytic_refusals: Sequence[NotApplicable],
+) -> None:
+    """Write the tables and gates of all networks and worlds, and print the summary."""
+    results = job_results.values()
+    method_rows = [row for (name, _), result in job_results.items() for row in result_rows(result.results, name)]
+    score_rows = [*analytic, *method_rows, *(row for result in results for row in result.extra_rows)]
+    not_applicable = [*analytic_refusals, *(row for result in results for row in result.not_applicable)]
+    write_rows(folder / METHOD_SCORES_CSV, MethodScoreRow, score_rows)
+    write_rows(folder / NOT_APPLICABLE_CSV, NotApplicable, list(dict.fromkeys(not_applicable)))
+    if agreement_rows := [row for result in results for row in result.agreement_rows]:
+        write_rows(folder / METRIC_AGREEMENT_CSV, MetricAgreementRow, agreement_rows)
+    if concept_rows := [row for result in results for row in result.concept_rows]:
+        write_rows(
+            folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow, concept_rows
+        )
+    gate_texts = [f"{name}, world {world}\n\n{result.gates}\n" for (name, world), result in job_results.items()]
+    atomic.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
+    emit(evaluation_summary(score_rows, not_applicable))
+    emit(f"\nAll results: {folder / METHOD_SCORES_CSV}")
+
+
+ReportProgress = Callable[[int], None]  # called with the number of finished steps
 JobRunner = Callable[[ReportProgress], EvaluationResult]
-N_EXTRA_STEPS = 4  # steps of a network beside the rows of maps
+N_EXTRA_STEPS = 4  # progress steps of the extra benchmarks of one network
 
 
 def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
-    """Every job's result; on a CPU two at a time, as much of what a network does keeps no more than one core busy."""
+    """Run all jobs and return their results in order; two at a time on a CPU, as one rarely keeps two cores busy."""
     events: queue.SimpleQueue[int | Future[EvaluationResult]] = queue.SimpleQueue()
     stopped = threading.Event()
 
@@ -186,33 +204,32 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
         events.put(count)
 
     def steps_done() -> Iterator[int]:
-        left = len(jobs)
-        while left:
+        n_running = len(jobs)
+        while n_running:
             event = events.get()
             if isinstance(event, int):
                 yield event
                 continue
-            left -= 1
-            event.result()  # raises what the job has raised
+            n_running -= 1
+            event.result()  # raises the exception of a failed job
 
     n_threads = 2 if jax.default_backend() == "cpu" else 1
-    console_verbosity: Verbosity = "json" if verbosity.get() == "json" else "quiet"  # a person sees one line for all
+    console_verbosity: Verbosity = "json" if verbosity.get() == "json" else "quiet"  # one progress line for all jobs
 
-    def start() -> None:
+    def initialise_thread() -> None:
         verbosity.set(console_verbosity)
-        on_tick.set(
-            partial(report_progress, 0)
-        )  # the line moves, and what is stopped ends, with every unit of the work
+        # Every unit of work redraws the progress line and raises CancelledError after a stop
+        on_tick.set(partial(report_progress, 0))
 
-    with ThreadPoolExecutor(n_threads, "network", initializer=start) as pool:
+    with ThreadPoolExecutor(n_threads, "network", initializer=initialise_thread) as pool:
         futures = [pool.submit(job, report_progress) for job in jobs]
         for future in futures:
             future.add_done_callback(events.put)
         try:
-            for _ in progress(steps_done(), steps, "rows", size=int):
+            for _ in progress(steps_done(), steps, "steps", size=int):
                 pass
         except BaseException:
-            info("what is at work ends with its batch")
+            info("stopping: the running jobs end after their current batch")
             raise
         finally:
             stopped.set()
@@ -221,7 +238,7 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
 
 
 def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> EvaluationResult:
-    """Of one network and world every row; what is there already is only read."""
+    """Measure all rows of one network and world, except those that an earlier run has stored."""
     eval_set: EvalSet | None = None
     results: list[MethodResult] = []
     not_applicable: list[NotApplicable] = []
@@ -240,8 +257,8 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
 
     report_progress(0)
     for group, members in group_entries(job.entries).items():
-        if members[0].function is not None or not path(group).exists():  # one's own may have changed
-            checked_set = get_eval_set()  # a network that fails its gates is no method that is not for it
+        if members[0].function is not None or not path(group).exists():  # a custom method may have changed
+            checked_set = get_eval_set()  # outside `try`: failed gates must not make the method inapplicable
             try:
                 result_store.write_results(path(group), measure_entries(checked_set, members))
             except ValueError as error:
@@ -258,7 +275,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
     def extra_table(
         table_name: str, row_type: type[Any], make_rows: Callable[[], list[Any]], world: str = job.world
     ) -> list[Any]:
-        """A table beside the maps, of `worlds`."""
+        """Measure or read the table of an extra benchmark, which only `world` has."""
         if not job.with_extras:
             return []
         file = path(table_name).with_suffix(".csv")
@@ -293,7 +310,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
 
 
 def cache_version(question_ids: Sequence[str]) -> str:
-    """Of what is kept about questions: rows of a version that asked otherwise are not taken for ours."""
+    """Return a key of stored results that changes with the code of the evaluation and with the questions."""
     key = source_hash(*EVALUATION_CODE), *question_ids
     return hashlib.sha256(repr(key).encode()).hexdigest()[:6]
 
@@ -301,13 +318,13 @@ def cache_version(question_ids: Sequence[str]) -> str:
 def analytic_rows(
     entries: Sequence[Entry], n_clips: int, seed: int
 ) -> tuple[list[MethodScoreRow], list[NotApplicable]]:
-    """The hand-wired network, where each voxel's value is known."""
+    """Score the entries on the hand-wired network, for which the Shapley value of each voxel is known."""
     runnable = [entry for entry in entries if analytic_benchmark.runs_on_analytic(entry)]
     results, not_applicable = [], []
-    for entry in progress(runnable, len(runnable), "rows of the hand-wired network", size=lambda _: 1):
+    for entry in progress(runnable, len(runnable), "methods on the hand-wired network", size=lambda _: 1):
         try:
             agreement = analytic_benchmark.score_on_analytic(entry, n_clips, seed)
-        except ValueError as error:  # what is made for another network may fail on this one
+        except ValueError as error:  # a method for another architecture can fail on this network
             not_applicable.append(
                 NotApplicable(entry.method, analytic_benchmark.ANALYTIC_NETWORK, str(error).splitlines()[0])
             )
@@ -324,24 +341,31 @@ def analytic_rows(
 
 
 def evaluation_summary(score_rows: Sequence[MethodScoreRow], not_applicable: Sequence[NotApplicable]) -> str:
-    """The best row of each method, network by network, and what the others must beat."""
-    lines = []
+    """Format the mean score of each method at its best stage, for each network, trivial maps included."""
+    parts = []
     for name in dict.fromkeys(row.network_name for row in score_rows if row.metric == MEAN_SCORE):
         network_rows = [row for row in score_rows if row.network_name == name and row.metric == MEAN_SCORE]
         overall = [row for row in network_rows if row.question == ALL_QUESTIONS] or network_rows
         best: dict[str, MethodScoreRow] = {}
         for row in sorted(overall, key=lambda row: -row.value):
             best.setdefault(row.method, row)
-        lines += [
-            "",
-            f"{name}: mean over axes and questions; 0 is chance, 1 all there is to get; each at its best stage",
-        ]
-        lines.append(f"  {'method':26}{'stage':20}{'truth':>22}{'forwards':>10}{'s a clip':>10}")
-        for row in best.values():
-            value = f"{row.value:+.3f} ({row.low:+.3f} {row.high:+.3f})"
-            lines.append(
-                f"  {row.method:26.26}{row.stage:20.20}{value:>22}{row.forward_passes:>10}{row.seconds:>10.2g}"
+        header = ("method", "best stage", "score (95 % CI over clips)", "forward passes", "s per clip")
+        cells = [
+            (
+                row.method + ("*" if row.is_trivial else ""),
+                row.stage,
+                f"{row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+                row.forward_passes,
+                f"{row.seconds:.2g}",
             )
+            for row in best.values()
+        ]
+        lines = [
+            f"{name}: ground-truth score, mean over metrics and questions (0: chance, 1: perfect)",
+            format_table(header, cells, left=2),
+            "Forward passes and seconds are for the map of one clip. *: trivial map, computed without the network.",
+        ]
         if inapplicable := [r for r in not_applicable if r.network_name == name]:
-            lines.append(f"  not for this network: {', '.join(dict.fromkeys(r.method for r in inapplicable))}")
-    return "\n".join(lines[1:])
+            lines.append(f"Not applicable to this network: {', '.join(dict.fromkeys(r.method for r in inapplicable))}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""--task=inspect: the stages of a network, or the labels of a detector."""
+"""Command of the task inspect: list the stages (layers) of a network, or the labels of a detector."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vtcav_jax import models, tap
+from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.models import parameters
@@ -15,16 +16,16 @@ from vtcav_jax.settings import SettingError, concerning, setting
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments:
-    model: str | None = setting(None, "a preset, a network that ships, or a path")
-    detector: Path | None = setting(None, "instead of --model: a detector, whose labels are printed")
+    model: str | None = setting(None, "network: a preset, a shipped one, or a path")
+    detector: Path | None = setting(None, "detector file, instead of --model: print its labels")
 
     def __post_init__(self):
         if (self.model is None) == (self.detector is None):
-            raise SettingError(("model", "expected --model=NETWORK or --detector=FILE, and not both"))
+            raise SettingError(("model", "expected --model=NETWORK or --detector=FILE, but not both"))
 
 
 def inspect_network(args: InspectArguments, context: CommandContext) -> None:
-    """Prints every stage of a network by shape inference: nothing is computed."""
+    """Print every stage of a network with its shape, from shape inference alone."""
     if (name := args.model) is None:
         return print_detector_labels(args.detector)
     with concerning("model"):
@@ -33,12 +34,13 @@ def inspect_network(args: InspectArguments, context: CommandContext) -> None:
     logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = parameters.count_parameters(model)
     emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    emit(f"one clip is {' x '.join(map(str, preset.clip_spec.shape))}, {preset.clip_spec.sampling_description}\n")
-    rows = [(stage, shapes[stage]) for stage in tap.stages_of(model)]
-    emit(f"{'stage':24}{'shape of one clip':>22}{'features':>12}{'100 clips':>12}")
-    for stage, a in rows:
-        shape = " x ".join(map(str, a.shape[1:]))
-        emit(f"{stage:24}{shape:>22}{a.size:>12,}{format_bytes(100 * a.size * a.dtype.itemsize):>12}")
+    clip_shape = " x ".join(map(str, preset.clip_spec.shape))
+    emit(f"clip: {clip_shape} (frames x height x width x channels), {preset.clip_spec.sampling_description}\n")
+    rows = [
+        (stage, " x ".join(map(str, a.shape[1:])), f"{a.size:,}", format_bytes(100 * a.size * a.dtype.itemsize))
+        for stage, a in ((stage, shapes[stage]) for stage in tap.stages_of(model))
+    ]
+    emit(format_table(("stage (layer)", "shape per clip", "features", "memory of 100 clips"), rows, left=1))
 
 
 def format_bytes(size: int) -> str:

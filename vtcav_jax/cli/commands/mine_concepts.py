@@ -1,4 +1,4 @@
-"""--task=mine_concepts: concept sets, their controls and random sets out of videos."""
+"""Command of the task mine_concepts: cut concept sets, their matched controls and random sets from videos."""
 
 from dataclasses import dataclass, replace
 
@@ -12,22 +12,23 @@ from vtcav_jax.settings import SettingError, concerning, nested, setting
 
 @dataclass(frozen=True, kw_only=True)
 class MiningArguments:
-    """What mining takes beside its videos and its output folder; --task=experiment takes it too."""
+    """Mining arguments that the tasks mine_concepts and experiment share."""
 
     target_videos: str | None = setting(
-        None, "clips of the classes to be explained: no concept may come from them (a source, as for --videos)"
+        None,
+        "videos to be explained later; it is an error if concept videos are among them (a source, as for --videos)",
     )
-    negative_videos: str | None = setting(None, "other videos for the random sets (a source, as for --videos)")
+    negative_videos: str | None = setting(None, "additional videos for the random sets (a source, as for --videos)")
     config: concepts.MiningConfig = nested(concepts.MiningConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MineConceptsArguments(VideoArguments, MiningArguments, OutArguments):
-    model: str | None = setting(None, "network that will read the clips: they get its length and interval")
+    model: str | None = setting(None, "network that will read the clips, which get its clip length and frame interval")
 
 
 def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
-    """Mine concept sets; clips are as long as those that the network reads."""
+    """Mine concept sets and write their review page; clips have the length that the network reads."""
     config, out = args.config, args.out
     with concerning("model"):
         clip_spec = None if args.model is None else models.abstract_model(args.model)[1].clip_spec
@@ -36,8 +37,8 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
             raise SettingError(
                 (
                     "concepts",
-                    "whole clips (@HEAD:CLASS) are cut as a network reads them, and their random sets come from the"
-                    " same videos: give --model=NETWORK and no --negative_videos",
+                    "whole clips (@HEAD:CLASS) have the clip length of a network and random sets from the same videos:"
+                    " give --model=NETWORK, and remove --negative_videos",
                 )
             )
         targets = None if args.target_videos is None else open_nonempty(args.target_videos, "target_videos")
@@ -52,4 +53,4 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
             args.videos, config, out, targets=args.target_videos or (), negative_videos=args.negative_videos
         )
     info(report.text)
-    emit(f"\nlook at them, and reject what is wrong: {out / 'review.html'}")
+    emit(f"\nReview the concept clips and reject wrong ones: {out / 'review.html'}")

@@ -1,4 +1,4 @@
-"""--task=motion: how much of each decision is motion, class by class and clip by clip."""
+"""Command of the task motion: measure how much each decision depends on motion, per class and per clip."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,15 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.explain_videos import resolve_methods
 from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
-from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty, single_value, source_request
+from vtcav_jax.cli.commands import (
+    all_failed_error,
+    format_estimate,
+    format_table,
+    load_network,
+    open_nonempty,
+    single_value,
+    source_request,
+)
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
@@ -25,16 +33,18 @@ from vtcav_jax.settings import BATCH_HELP, concerning, nested, setting
 @dataclass(frozen=True, kw_only=True)
 class MotionArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
     targets: tuple[str, ...] = setting((), TARGETS_HELP)
-    methods: tuple[str, ...] = setting(("gradient_x_input",), "the attribution method whose maps are split: one")
-    stages: tuple[str, ...] = setting((), "the layer of the maps: one [default: where the method is at home]")
-    slide_over_video: bool = setting(False, "measure clip after clip to the end of the video")
+    methods: tuple[str, ...] = setting(
+        ("gradient_x_input",), "attribution method (one) of the maps whose changing part is measured"
+    )
+    stages: tuple[str, ...] = setting((), "layer of the maps (one) [default: the method's default layer]")
+    slide_over_video: bool = setting(False, "measure consecutive clips from the start to the end of each video")
     sampling: SamplingConfig = nested(SamplingConfig)
     batch_size: int = setting(4, BATCH_HELP, minimum=1)
     config: MotionConfig = nested(MotionConfig)
 
 
 def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> None:
-    """Measure every video, write tables and a page; the same command continues."""
+    """Measure every video, write tables and a report page; continue an interrupted run."""
     method, stage = single_value(args.methods, "methods"), single_value(args.stages, "stages")
     config = replace(args.config, method=method or args.config.method, stage=stage)
     source = open_nonempty(args.videos)
@@ -67,13 +77,13 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
             atomic.write_text(
                 parts / f"{map_store.video_stem(read)}.json", json.dumps([asdict(row) for row in video_rows])
             )
-    records = [one for path in sorted(parts.glob("*.json")) for one in json.loads(path.read_text("utf-8"))]
+    records = [record for path in sorted(parts.glob("*.json")) for record in json.loads(path.read_text("utf-8"))]
     write_failures(folder / "motion_failures.csv", failed)
     if failed and not records:
         raise all_failed_error(source, failed)
-    evidence = [MotionEvidence(ClipMotionRow(**one["row"]), tuple(one["classes"]), one["margins"]) for one in records]
+    evidence = [MotionEvidence(ClipMotionRow(**r["row"]), tuple(r["classes"]), r["margins"]) for r in records]
     classes = summarise_by_class(evidence, config.seed)
-    write_rows(folder / "motion.csv", ClipMotionRow, [one.row for one in evidence])
+    write_rows(folder / "motion.csv", ClipMotionRow, [clip_evidence.row for clip_evidence in evidence])
     write_rows(folder / "motion_classes.csv", ClassMotionRow, classes)
     lines = motion_sentences(classes)
     atomic.write_text(folder / "motion.txt", "\n".join(lines) + "\n")
@@ -81,17 +91,23 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     info("\n" + "\n".join(lines))
     if failed:
         info(failure_table(failed))
-    info(f"\nby clip: {folder / 'motion.csv'}, by class: {folder / 'motion_classes.csv'}")
+    info(f"\nTable of clips: {folder / 'motion.csv'}\nTable of classes: {folder / 'motion_classes.csv'}")
     write_page([folder])
 
 
 def motion_table(rows: Sequence[ClassMotionRow]) -> str:
-    """What goes of the scores when clips are shuffled, frozen, reversed, and what of the maps changes over time."""
+    """Format the lost shares of the score and the changing share of the map of each target and predicted class."""
     names = ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
-    lines = [f"{'question or answer':24} {'clips':>5}" + "".join(f"{name:>24}" for name in names)]
+    header = ("target / predicted class", "clips", "shuffled", "frozen", "reversed", "map changes", "beyond frozen")
+    cells = []
     for row in rows:
-        values = ([getattr(row, name + end) for end in ("", "_low", "_high")] for name in names)
-        cells = (f"{share:.2f}" + f" ({low:.2f} to {high:.2f})" * (row.n_clips > 1) for share, low, high in values)
+        shares = ([getattr(row, name + end) for end in ("", "_low", "_high")] for name in names)
         name = f"  {row.answer}" if row.answer else row.target
-        lines.append(f"{name:24.24} {row.n_clips:>5}" + "".join(f"{cell:>24}" for cell in cells))
-    return "\n".join(lines)
+        cells.append((name, row.n_clips, *(format_estimate(*share) for share in shares)))
+    return (
+        f"{format_table(header, cells, left=1)}\n"
+        "Intervals: 95 % CI over clips. shuffled, frozen, reversed: share of the score that is lost when the frames\n"
+        "are edited in this way; the score counts from its value on clips of other classes, or from no preference\n"
+        "if there are too few (above 1: the score falls below this value). map changes: share of the attribution\n"
+        "map that changes over time; beyond frozen: that share minus the share in the map of the frozen clip."
+    )

@@ -1,4 +1,4 @@
-"""--task=preprocess: a data set decoded once."""
+"""Command of the task preprocess: decode a dataset once."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ class PreprocessArguments(ModelArguments, VideoArguments, OutArguments):
 
 
 def preprocess(args: PreprocessArguments, context: CommandContext) -> None:
-    """Decode a data set once, as the network reads it."""
+    """Decode a dataset once to clips of the size and length that the network reads."""
     source = open_nonempty(args.videos)
     with concerning("model"):
         clip_spec = models.abstract_model(args.model)[1].clip_spec
     failed = data.prepare_dataset(source, clip_spec, args.sampling, args.out, num_workers=args.num_workers)
-    emit(f"wrote {args.out}; read it with --videos={args.out}")
+    emit(f"Wrote {args.out}; read it with --videos={args.out}")
     if failed:
         info(data.failure_table(failed))

@@ -1,4 +1,4 @@
-"""--task=render_world: synthetic clips as video files."""
+"""Command of the task render_world: write synthetic clips as video files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ class RenderWorldArguments(OutArguments):
 
 
 def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
-    """Write the clips of a world as mp4 files with their labels and boxes, to be read like any other videos."""
+    """Write the clips of a synthetic world as MP4 files, with a manifest of their labels and a table of boxes."""
     source, out = open_nonempty(args.videos), Path(args.out)
     if not isinstance(source, WorldSource):
         raise SettingError(
             ("videos", f"expected worlds:NAME:COUNT:SEED, such as worlds:small:100:0, got {args.videos}")
         )
     paths = write_clips(source.render(0, source.n_clips), out)
-    emit(f"wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
+    emit(f"Wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")

@@ -1,4 +1,4 @@
-"""--task=report: the page of a run, or of several side by side."""
+"""Command of the task report: write the page of a run, or a page that compares several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,18 @@ from vtcav_jax.settings import SettingError, concerning, required, setting
 class ReportArguments:
     run: tuple[Path, ...] = required(
         "NAME",
-        "folder of the run, or of several to compare, separated by commas; without a slash, in runs/",
+        "run folder, or several to compare, separated by commas; a name without a slash is a folder in runs/",
         convert=lambda names: tuple(map(run_folder, names)),
     )
-    out: Path | None = setting(None, "folder of the page that compares several runs [default: the last run's]")
+    out: Path | None = setting(None, "folder of the page that compares several runs [default: in the last run folder]")
 
     def __post_init__(self):
         if len(self.run) == 1 and self.out is not None:
-            raise SettingError(("out", "the page of one run lies in its folder; --out is for the page of several"))
+            raise SettingError(
+                ("out", "the page of a single run is always written to its run folder; --out applies to several runs")
+            )
         if len({folder.resolve() for folder in self.run}) < len(self.run):
-            raise SettingError(("run", f"{','.join(map(str, self.run))}: the same run comes twice; name each once"))
+            raise SettingError(("run", f"{','.join(map(str, self.run))} names a run twice; name each run once"))
 
 
 def report_runs(args: ReportArguments, context: CommandContext) -> None:
@@ -33,6 +35,6 @@ def report_runs(args: ReportArguments, context: CommandContext) -> None:
 
 
 def write_page(folders: Sequence[Path], out: Path | None = None) -> None:
-    """Write the page of one run into its folder, of several into `out` or the last one's, and print its path."""
+    """Write the page of one run to its folder, or of several to `out` (default: the last folder); print its path."""
     path = write_report(folders[0]) if len(folders) == 1 else write_comparison(folders, out)
-    emit(f"page: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    emit(f"Report page: {path} ({path.stat().st_size / 1e6:.1f} MB)")

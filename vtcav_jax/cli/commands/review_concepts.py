@@ -1,4 +1,4 @@
-"""--task=review_concepts: the page on which concept clips are accepted or rejected."""
+"""Command of the task review_concepts: write the page on which a user accepts or rejects concept clips."""
 
 from dataclasses import dataclass
 
@@ -17,6 +17,6 @@ def review_concepts(args: ReviewConceptsArguments, context: CommandContext) -> N
     """Write the review page of an existing concept folder."""
     with concerning("concept_dir"):
         path, failures = concepts.review_sets(args.concept_dir)
-    emit(f"look at them, and reject what is wrong: {path}")
+    emit(f"Review the concept clips and reject wrong ones: {path}")
     for name, reason in failures.items():
-        info(f"not on it: {name}: {reason}")
+        info(f"not on the page: {name}: {reason}")

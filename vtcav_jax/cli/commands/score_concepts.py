@@ -1,9 +1,10 @@
-"""--task=score_concepts: which concepts are in a clip, and what they do to the class score."""
+"""Command of the task score_concepts: score clips with the concept vectors of a tcav run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.cli.arguments import ModelArguments, OutArguments, RunArguments, VideoArguments
-from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
@@ -14,42 +15,50 @@ from vtcav_jax.tcav.features.encode import SCORE_FNS
 from vtcav_jax.tcav.score_clips import score_clips
 from vtcav_jax.tcav.vector_file import load_vectors
 
-VECTORS_PER_PAIR, MAX_SCORED_PAIRS = 3, 40  # vectors of a clip and class, and such pairs, on the terminal
+VECTORS_PER_PAIR, MAX_PAIRS = 3, 40  # on the terminal: vectors per pair of clip and class, and pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConceptsArguments(ModelArguments, RunArguments, VideoArguments, OutArguments):
     targets: tuple[str, ...] = required("CLASS,...", "classes: CLASS or HEAD:CLASS, separated by commas")
-    score_fn: str = setting("logit", "class score that is explained", choices=tuple(SCORE_FNS))
+    score_fn: str = setting("logit", "class score whose derivative is computed", choices=tuple(SCORE_FNS))
 
 
 def score_concepts(args: ScoreConceptsArguments, context: CommandContext) -> None:
-    """Score clips by the concept vectors of a run."""
+    """Write the scores of clips for the concept vectors of a run, and print the strongest."""
     out = args.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingError(("out", f"{out} is there already and is not empty; choose another"))
+        raise SettingError(("out", f"{out} exists and is not empty; choose another folder"))
     with concerning("run"):
         vectors = load_vectors(args.run)
     source, network = open_nonempty(args.videos), load_network(args.model)
-    rows, moments, failed = score_clips(
+    rows, projections, failed = score_clips(
         network, vectors, source, args.targets, score_fn=args.score_fn, num_workers=args.num_workers
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "projections.csv", ProjectionRow, moments)
+    write_rows(out / "projections.csv", ProjectionRow, projections)
     write_rows(out / "concept_scores.csv", ConceptScoreRow, rows)
-    info(f"{'clip':28}{'target':18}{'stage':14}{'concept':32}{'derivative':>11}{'inside':>9}")
-    ranked = sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative)))
-    rows_per_pair: dict[tuple[str, str], int] = {}
-    for row in ranked:
-        rows_per_pair[row.clip, row.target] = rows_per_pair.get((row.clip, row.target), 0) + 1
-        if rows_per_pair[row.clip, row.target] <= VECTORS_PER_PAIR and len(rows_per_pair) <= MAX_SCORED_PAIRS:
-            info(
-                f"{row.clip:28.28}{row.target:18.18}{row.stage:14.14}{row.concept_vector:32.32}{row.derivative:>11.3g}"
-                f"{row.classifier_logit:>9.2f}"
-            )
-    emit(
-        f"\n{len(source.items) - len(failed)} clips, all vectors: {out / 'concept_scores.csv'}; over time:"
-        f" projections.csv"
-    )
+    info(concept_table(rows))
+    emit(f"\nScores of {len(source.items) - len(failed)} clips and all concept vectors: {out / 'concept_scores.csv'}")
+    emit(f"Projections over time: {out / 'projections.csv'}")
     if failed:
         info(failure_table(failed))
+
+
+def concept_table(rows: Sequence[ConceptScoreRow]) -> str:
+    """Format the concept vectors with the largest absolute derivatives of each clip and class."""
+    by_pair: dict[tuple[str, str], list[ConceptScoreRow]] = {}
+    for row in sorted(rows, key=lambda row: (row.clip, row.target, -abs(row.derivative))):
+        by_pair.setdefault((row.clip, row.target), []).append(row)
+    header = ("clip", "class", "stage", "concept vector", "derivative", "concept logit")
+    cells = [
+        (r.clip, r.target, r.stage, r.concept_vector, f"{r.derivative:.3g}", f"{r.classifier_logit:.2f}")
+        for pair_rows in list(by_pair.values())[:MAX_PAIRS]
+        for r in pair_rows[:VECTORS_PER_PAIR]
+    ]
+    return (
+        f"{format_table(header, cells, left=4)}\n"
+        f"The {VECTORS_PER_PAIR} concept vectors with the largest absolute derivative per clip and class.\n"
+        "derivative: change of the class score per unit step along the vector; concept logit: above 0, the classifier\n"
+        "of the vector detects the concept in the clip"
+    )

@@ -1,4 +1,4 @@
-"""--task=train: a network from labelled videos, and how good it is."""
+"""Command of the task train: train a network on labelled videos and measure its accuracy."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,7 +9,7 @@ import numpy as np
 
 from vtcav_jax import atomic, models
 from vtcav_jax.cli.arguments import RunArguments, VideoArguments
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.cli.commands import format_table, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import Source, failure_table, write_failures
@@ -27,15 +27,20 @@ from vtcav_jax.worlds import measure_gates
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(VideoArguments, RunArguments):
-    model: str = required("NETWORK", "a preset, or a trained network to start from: its body, and its head if it fits")
-    eval_videos: str | None = setting(None, "videos on which the trained network is tested (a source, as for --videos)")
-    gate_clips: int = setting(0, "on worlds:...: clips on which the network's causes are checked", minimum=0)
-    bfloat16: bool = setting(False, "compute in bfloat16; parameters stay float32")
+    model: str = required(
+        "NETWORK",
+        "a preset to train from scratch, or a network to fine-tune; its heads are replaced if the classes differ",
+    )
+    eval_videos: str | None = setting(None, "videos for testing the trained network (a source, as for --videos)")
+    gate_clips: int = setting(
+        0, "with worlds:...: number of clips for the gates, which check the network's causes; 0: no gates", minimum=0
+    )
+    bfloat16: bool = setting(False, "compute in bfloat16, with float32 parameters")
     config: loop.TrainConfig = nested(loop.TrainConfig)
 
 
 def train(args: TrainArguments, context: CommandContext) -> None:
-    """Train a network, or continue; test it on other videos, and on a world check its causes."""
+    """Train a network or continue an interrupted run; then test it on other videos and run the gates of a world."""
     config, source = args.config, open_nonempty(args.videos)
     with concerning("videos"):
         heads = loop.require_heads(source)
@@ -45,15 +50,17 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     if missing := [head for head in config.static_heads if head not in heads]:
         problems.append(("static_heads", unknown_name_message("head", missing, heads)))
     if config.augment == "torus" and world is None:
-        problems.append(("augment", f"torus is for worlds:..., whose borders meet; {source.spec} is not one"))
+        problems.append(
+            ("augment", f"torus requires --videos=worlds:..., where borders wrap around; got {source.spec}")
+        )
     if args.gate_clips and world is None:
-        problems.append(("gate_clips", f"the causes of worlds:... are checked; --videos={source.spec} is not one"))
+        problems.append(("gate_clips", f"gates require --videos=worlds:..., where causes are known; got {source.spec}"))
     if problems:
         raise SettingError(*problems)
     with concerning("model"):
         start = models.load(args.model) if args.model not in models.PRESETS else None
     preset = args.model if start is None else start.preset
-    assert preset is not None, "what models.load returns has a preset"
+    assert preset is not None, "networks from models.load have a preset"
     clip_spec = models.PRESETS[preset].clip_spec
     dtype = jnp.bfloat16 if args.bfloat16 else jnp.float32
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=config.seed, dtype=dtype)
@@ -67,10 +74,10 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     if trained.failures:
         info(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)
-    info(f"curves: {draw_training_curves(folder / 'metrics.csv')}")
+    info(f"Training curves: {draw_training_curves(folder / 'metrics.csv')}")
     if not (folder / TRAINED_NETWORK_FILE).exists():
         models.save(folder / TRAINED_NETWORK_FILE, trained.model, preset, heads, run=folder.name, videos=source.spec)
-    emit(f"network: {folder / TRAINED_NETWORK_FILE}")
+    emit(f"Network: {folder / TRAINED_NETWORK_FILE}")
     network = models.load(folder / TRAINED_NETWORK_FILE)
     if eval_source is not None:
         report_accuracy(network, eval_source, folder, config.batch_size, args.num_workers)
@@ -85,11 +92,12 @@ def train(args: TrainArguments, context: CommandContext) -> None:
 
 
 def report_accuracy(network: models.Network, source: Source, folder: Path, batch_size: int, num_workers: int) -> None:
-    """Prints and writes the accuracy of every head, with its interval."""
+    """Print the accuracy of every head with its 95 % interval over videos, and write it to accuracy.csv."""
     failed = []
     accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
     rows = [(a.head, a.n_clips, a.n_correct, a.share, *a.interval) for a in accuracies]
     write_table(folder / "accuracy.csv", ("head", "n_clips", "n_correct", "accuracy", "low", "high"), rows)
-    emit(f"on {source.spec} ({len(failed)} of {len(source.items)} could not be read):")
-    for head, n, _, share, low, high in rows:
-        emit(f"  {head:16} {share:.4f} of {n} right (95 % interval {low:.4f} to {high:.4f})")
+    unread = f"; {len(failed)} of {len(source.items)} could not be read" if failed else ""
+    emit(f"\nAccuracy on the videos of {source.spec}{unread}")
+    cells = [(head, n, f"{share:.4f} ({low:.4f} to {high:.4f})") for head, n, _, share, low, high in rows]
+    emit(format_table(("head", "videos", "accuracy (95 % CI over videos)"), cells, left=1))
