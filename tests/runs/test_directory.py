@@ -9,7 +9,7 @@ import pytest
 from vtcav_jax.runs import directory, lock, tables
 
 
-def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
+def test_the_same_request_continues_and_another_is_rejected(tmp_path):
     folder = directory.open_run(tmp_path / "a" / "run", {"steps": 3, "names": ("x", "y")}, "--steps=3\n")
     record = (folder / "run.json").read_bytes()
     assert json.loads(record)["request"] == {"steps": 3, "names": ["x", "y"]}
@@ -21,7 +21,7 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
         directory.open_run(folder, {"steps": 4, "names": ("x", "y"), "zebra": 1})
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_other_folders_are_not_touched(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="not empty and is not a run folder"):
         directory.open_run(tmp_path, {})
@@ -30,7 +30,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         directory.open_run(tmp_path, {})
 
 
-def test_two_processes_do_not_work_on_one_run(tmp_path):
+def test_two_processes_cannot_open_the_same_run(tmp_path):
     code = f"""
 from vtcav_jax.runs import directory as runs, lock
 with lock.exclusive_runs():

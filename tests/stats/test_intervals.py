@@ -9,12 +9,12 @@ from vtcav_jax.stats.intervals import mean_ci, ratio_ci, row_mean_ci, wilson_ci
 
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (1, 1), (3, 7), (250, 256), (999, 1000)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_wilson_is_scipys(right, n, level):
+def test_wilson_matches_scipy(right, n, level):
     expected = binomtest(right, n).proportion_ci(level, method="wilson")
     assert wilson_ci(right, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_nothing_seen_says_nothing():
+def test_no_trials_give_the_whole_range():
     assert wilson_ci(0, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match="got 3 of 2"):
         wilson_ci(3, 2)
@@ -35,7 +35,7 @@ def test_means_and_ratios():
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])
-def test_many_means_are_those_of_each_row(n):
+def test_row_means_match_single_means(n):
     values = np.random.default_rng(1).normal(size=(5, n))
     estimate = np.array(row_mean_ci(values)).T
     np.testing.assert_allclose(estimate, [mean_ci(row) for row in values], rtol=1e-9)

@@ -57,7 +57,7 @@ COLUMNS = [
 ]
 
 
-def test_what_was_planted_is_found_and_nothing_else(finished):
+def test_only_known_causes_are_significant(finished):
     rows = {(r.target, r.stage, r.concept, r.clip_type, r.negatives): r for r in finished.rows}
     for stage in Planted.stages:
         for kind in ("static", "dynamic"):
@@ -81,7 +81,7 @@ def test_what_was_planted_is_found_and_nothing_else(finished):
     assert {row.clip_type for row in finished.calibration} == {"static", "dynamic"}
 
 
-def test_the_run_folder_has_everything_in_full_precision(finished):
+def test_the_run_folder_has_all_results_in_full_precision(finished):
     with (finished.folder / "scores.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert list(table[0])[: len(COLUMNS)] == COLUMNS and len(table) == len(finished.rows)
@@ -107,7 +107,7 @@ def test_the_run_folder_has_everything_in_full_precision(finished):
 
 
 @pytest.mark.slow
-def test_the_same_again_asks_the_network_nothing(clip_folder, finished):
+def test_a_repeated_run_needs_no_forward_passes(clip_folder, finished):
     before = (finished.folder / "scores.csv").read_bytes()
     again = run_experiment(clip_folder, finished.folder, replace(QUICK, export_vectors=True))
     assert (again.passes.forwards, again.passes.backwards) == (0, 0)
@@ -121,7 +121,7 @@ def test_the_same_again_asks_the_network_nothing(clip_folder, finished):
 
 
 @pytest.mark.slow
-def test_one_changed_clip_is_encoded_anew_and_no_other(clip_folder, finished, tmp_path):
+def test_only_a_changed_clip_is_encoded_again(clip_folder, finished, tmp_path):
     shutil.copytree(clip_folder / "concepts", tmp_path / "concepts")
     write(tmp_path / "concepts/red/static/3.mp4", video(np.random.default_rng(9), "red", False))
     results = run_experiment(
@@ -177,7 +177,7 @@ def test_a_killed_run_continues_and_encodes_nothing_twice(clip_folder, tmp_path,
         assert (results.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_what_can_find_nothing_is_refused_before_anything_is_encoded(clip_folder, tmp_path, monkeypatch):
+def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypatch):
     def never(*args, **more):
         raise AssertionError("nothing may be encoded")
 
@@ -202,7 +202,7 @@ def test_what_can_find_nothing_is_refused_before_anything_is_encoded(clip_folder
     assert not (tmp_path / "run").exists()
 
 
-def test_the_plan_says_what_would_be_done_and_does_nothing(clip_folder, tmp_path, monkeypatch):
+def test_planning_does_not_encode(clip_folder, tmp_path, monkeypatch):
     (tmp_path / "concepts").symlink_to(clip_folder / "concepts")
     sets, source, store = (
         read_sets(clip_folder / "concepts"),
@@ -222,7 +222,7 @@ def test_the_plan_says_what_would_be_done_and_does_nothing(clip_folder, tmp_path
 
 
 @pytest.mark.slow
-def test_a_clip_that_cannot_be_read_is_reported_and_the_rest_goes_on(clip_folder, tmp_path):
+def test_unreadable_clips_are_reported_and_left_out(clip_folder, tmp_path):
     shutil.copytree(clip_folder / "concepts", tmp_path / "concepts")
     path = tmp_path / "concepts/red/static/3.mp4"
     path.write_bytes(path.read_bytes()[:200])
@@ -247,7 +247,7 @@ def test_activations_that_do_not_fit_are_read_in_blocks(tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(whole.blocks()), 1), rows.reshape(6, -1))
 
 
-def test_questions_have_seeds_of_their_own_and_stages_are_globs():
+def test_comparisons_have_independent_seeds_and_stages_are_globs():
     comparison = Comparison("absolute", "red", "static", "random", (0, 1), (2, 3))
     assert comparison.seed != replace(comparison, clip_type="dynamic").seed
     assert comparison.seed == replace(comparison, positive_clips=(5, 6)).seed
@@ -263,7 +263,7 @@ def test_questions_have_seeds_of_their_own_and_stages_are_globs():
 
 
 @pytest.mark.slow
-def test_new_clips_are_explained_by_vectors_that_are_there(clip_folder, finished):
+def test_new_clips_are_scored_by_exported_vectors(clip_folder, finished):
     vectors, source = load_vectors(finished.folder), open_source(clip_folder / "targets")
     assert set(vectors.norm) == set(vectors.arrays) and vectors.pool == "space"
     rows, moments, failed = score_clips(NETWORK, vectors, source, ("red", "moves"))
@@ -300,7 +300,7 @@ SMALL = replace(QUICK, stages=("pool",), comparisons=("absolute",), permutations
 
 
 @pytest.mark.slow
-def test_a_finite_step_is_what_really_happens(clip_folder, tmp_path):
+def test_finite_steps_match_forward_passes(clip_folder, tmp_path):
     """Compare a finite step with forward passes; permuted labels take the same step."""
     results = run_experiment(
         clip_folder, tmp_path / "run", replace(SMALL, sensitivity="finite", export_vectors=True), ("red", "moves")
@@ -351,7 +351,7 @@ def test_a_finite_step_is_what_really_happens(clip_folder, tmp_path):
         ({"pool": "all", "stages": ("features",)}, True),  # the next stage does the same
     ],
 )
-def test_ways_of_reading_go_through_a_whole_run(clip_folder, finished, tmp_path, change, same):
+def test_settings_apply_to_a_complete_run(clip_folder, finished, tmp_path, change, same):
     results = run_experiment(clip_folder, tmp_path / "run", replace(SMALL, **change), ("red",))
     request = json.loads((results.folder / "run.json").read_text())["request"]
     assert {name: tuple(request[name]) if name == "stages" else request[name] for name in change} == change
@@ -386,7 +386,7 @@ def test_findings_are_steered_and_the_scores_follow(clip_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_concepts_against_each_other_and_one_among_k(clip_folder, tmp_path):
+def test_pair_and_group_comparisons(clip_folder, tmp_path):
     results = run_experiment(
         clip_folder,
         tmp_path / "run",
@@ -413,7 +413,7 @@ def test_concepts_against_each_other_and_one_among_k(clip_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_papers_tests_stand_beside_ours_with_a_warning(clip_folder, finished, tmp_path):
+def test_saha2024_writes_its_own_table_with_a_warning(clip_folder, finished, tmp_path):
     config = replace(
         QUICK, protocol="saha2024", stages=("pool",), comparisons=("absolute",), permutations=None, alpha=0.1
     )

@@ -93,7 +93,7 @@ def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_write_the_table_of_one(clip_folder, finished, tmp_path):
+def test_two_processes_share_the_work_and_give_the_table_of_one(clip_folder, finished, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -127,13 +127,13 @@ def test_one_process_is_the_first_and_has_all_the_work():
         (("auto", None, None), "if no cluster environment sets them, pass --num_processes and --process_id"),
     ],
 )
-def test_what_processes_need_to_find_each_other(arguments, message):
+def test_invalid_coordinator_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         distributed.connect(*arguments)
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_half_the_clips_where_memory_runs_out(clip_folder, tmp_path, monkeypatch, capsys):
+def test_a_run_continues_with_half_the_batch_when_memory_runs_out(clip_folder, tmp_path, monkeypatch, capsys):
     config = replace(QUICK, stages=("pool",), comparisons=("absolute",), calibration_trials=0, batch_size=8)
     usual = run_experiment(clip_folder, tmp_path / "usual/run", config, ("red",))
     sizes = []

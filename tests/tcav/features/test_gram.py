@@ -66,7 +66,7 @@ def assert_same(left, right, rtol=1e-5):
 
 
 @pytest.mark.slow
-def test_products_of_what_the_tap_gives(model, videos):
+def test_products_match_tapped_activations(model, videos):
     examples, targets = videos
     out = encoded(model, videos, EncodeConfig(batch_size=4))
     _, activations = taps.activations(model, examples, STAGES)
@@ -102,7 +102,7 @@ def test_batches_padding_order_and_portions_do_not_matter(model, videos, config)
     assert_same(shuffled, straight)
 
 
-def test_a_row_of_classes_for_each_target(model, videos):
+def test_classes_can_differ_between_targets(model, videos):
     table = np.array([[1, 4]] * 4 + [[0, 1]] * 3)
     mixed, first, second = (grams(encoded(model, videos, classes=c)) for c in (table, [1, 4], [0, 1]))
     for stage in STAGES:
@@ -146,7 +146,7 @@ def test_pooled_derivatives_are_steps_at_every_position(model, videos, pool, sha
 
 
 @pytest.mark.parametrize("mesh", [None, jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",))])
-def test_activations_far_from_0_lose_nothing(mesh):
+def test_activations_far_from_0_keep_their_precision(mesh):
     """Compare float32 products with float64 ones for a mean of 1000 times the spread."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(60, 3000)) + 1e3 * rng.normal(size=3000)).astype(np.float32)
@@ -181,7 +181,7 @@ def test_spilling_changes_nothing(model, videos, tmp_path):
         encoded(model, videos, EncodeConfig(budget=20_000))
 
 
-def test_every_clip_once_and_every_gradient_once(model, videos):
+def test_each_clip_and_gradient_is_computed_once(model, videos):
     """Count the clips that the network receives; each program is compiled once."""
     clip_sums = []
 
@@ -202,7 +202,7 @@ def test_every_clip_once_and_every_gradient_once(model, videos):
     assert (compile_count(feature_encoding._activations), compile_count(feature_encoding._gradients)) == programs
 
 
-def test_nothing_behind_the_deepest_stage_is_computed(model, videos):
+def test_layers_after_the_deepest_stage_are_not_computed(model, videos):
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("b",))
 
     def flops(stage):
@@ -297,7 +297,7 @@ def test_four_devices_give_what_one_gives(model, videos, tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_errors_say_what_was_expected(model, videos, call, message):
+def test_errors_name_the_expected_values(model, videos, call, message):
     with pytest.raises(ValueError, match=message):
         call(model, videos)
 

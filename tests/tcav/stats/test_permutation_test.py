@@ -55,7 +55,7 @@ def test_corrections_oracle(method, expected):
     np.testing.assert_allclose(adjust_p(holes, method).ravel(), [np.nan, *expected])
 
 
-def test_a_run_that_cannot_find_anything_is_refused():
+def test_underpowered_families_are_rejected():
     refused = attainable(1 / 21, 144, 0.05, "bonferroni")
     message = r"144 tests, correction bonferroni.*0.0476, adjusted 1; .* 2879 sets are needed, or a family of at most 1"
     with pytest.raises(ValueError, match=message):
@@ -164,7 +164,7 @@ def test_false_positive_rate_is_alpha(max_exceedances):
         assert stats.binomtest(int((values <= 0.5).sum()), 400, 0.5).pvalue > 0.01
 
 
-def test_a_planted_concept_is_found_by_labels_and_by_sets():
+def test_a_known_cause_is_significant_by_labels_and_by_sets():
     gram = toy(m=120, shift=8.0, tilt=2.0)
     result = permutation_tests([gram], label_vector(range(60), range(60, 120), 120), permutations=199)[0]
     np.testing.assert_allclose(result.p, 1 / 200)
@@ -286,7 +286,7 @@ def test_a_zero_vector_has_no_p():
         ),
     ],
 )
-def test_errors_say_what_was_expected(call, message):
+def test_errors_name_the_expected_values(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -87,7 +87,7 @@ def planted(video, tap=identity_tap):
 
 @pytest.mark.parametrize("pool", ["none", "space", "all"])
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
-def test_a_network_whose_scores_are_0_and_1(pool, estimator):
+def test_a_network_with_sign_counts_0_and_1(pool, estimator):
     rng = np.random.default_rng(0)
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (60, 20))
     examples[:30, ..., 0] += 1.5
@@ -114,7 +114,7 @@ def random_gram(seed=0, m=24, n=13, d=200, classes=2):
     )
 
 
-def test_scores_are_those_of_explicit_vectors(float64):
+def test_scores_match_explicit_vectors(float64):
     gram, x, g = random_gram()
     signed = np.stack([label_vector(range(8), range(8, 24), 24), label_vector(range(0, 24, 3), range(1, 24, 3), 24)])
     vectors = fit(gram.kernel, signed)
@@ -155,7 +155,7 @@ def linear_head(video, tap=identity_tap):
     return tap("pool", x.mean((1, 2, 3))) @ jnp.asarray([[1.0, -2, 0.5], [0.3, 0.2, 1]], x.dtype)
 
 
-def test_a_linear_head_is_degenerate_and_only_it():
+def test_only_a_linear_head_is_degenerate():
     rng = np.random.default_rng(0)
     examples, targets = (rng.normal(size=(n, 2, 3, 3, 2)).astype(np.float32) for n in (30, 20))
     out = encode(linear_head, in_memory(examples), in_memory(targets), [0, 1], ("deep", "pool"))

@@ -143,14 +143,14 @@ def test_properties(estimator):
     np.testing.assert_allclose(twice.a[0] @ x, repeated.a[0] @ x[index], atol=1e-7)
 
 
-def test_examples_that_are_all_the_same_give_a_vector_of_length_0():
+def test_equal_examples_give_a_zero_vector():
     fitted = fit(np.ones((4, 4)), np.array([[1.0, 1, -1, -1]]))
     assert fitted.norm[0] < 1e-12 and fitted.converged.all()
     zero = fit(np.zeros((4, 4)), np.array([[1.0, -1, -1, -1]]))
     assert zero.norm[0] == 0 and np.isnan(zero.unit).all()
 
 
-def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
+def test_negative_eigenvalues_of_float32_kernels_are_harmless():
     """Fit sets with their own K and fewer features than clips: negative eigenvalues must have no effect."""
     x = np.random.default_rng(0).normal(size=(300, 12))
     x[:, 0] += 8
@@ -165,7 +165,7 @@ def test_few_features_in_float32_are_solved_though_rounding_takes_k_below_0():
     assert np.all(both > 0.999)
 
 
-def test_what_does_not_converge_says_so():
+def test_unconverged_rows_are_reported():
     x = clips(30, 100, 4)
     fitted = fit(x @ x.T, label_vector(range(15), range(15, 30), 30)[None], FitConfig(l2=1e-3, max_iterations=3))
     assert not fitted.converged.any() and fitted.iterations[0] == 3 and fitted.residual[0] > 1e-7
@@ -183,7 +183,7 @@ def test_an_iteration_is_one_product(monkeypatch):
     assert len(counts) == fitted.iterations[0] + 1
 
 
-def test_products_that_rounding_left_below_zero():
+def test_kernels_without_cholesky_factor_are_solved():
     """Fit small sets with their own float32 K, for which Cholesky can fail."""
     x = clips(400, 3, 7)  # clips that differ in few directions, like frozen clips
     kernel = x @ x.T
@@ -212,7 +212,7 @@ def test_optax_finds_the_same_vectors(estimator, is_own_kernel):
     np.testing.assert_allclose(device.intercept, host.intercept, atol=1e-6)
 
 
-def test_balanced_labels_weigh_both_sides_alike():
+def test_balanced_labels_give_both_sides_the_same_weight():
     row = label_vector([0, 1], [2, 3, 4, 5, 6, 7], 9, balanced=True)
     np.testing.assert_allclose([row[row > 0].sum(), row[row < 0].sum(), row[8]], [4, -4, 0])
 
@@ -228,6 +228,6 @@ def test_balanced_labels_weigh_both_sides_alike():
         (lambda k: label_vector([0, 7], [0, -1], 4), "there is no example 7, -1; an example must be listed only once"),
     ],
 )
-def test_errors_say_what_was_expected(call, message):
+def test_errors_name_the_expected_values(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.eye(4))

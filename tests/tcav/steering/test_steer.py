@@ -47,7 +47,7 @@ SIGNED = label_vector(range(15), range(15, 30), 30)[None]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["none", "space", "all"])
-def test_small_moves_are_the_derivative_and_exported_vectors_are_the_vectors(model, clips, pool):
+def test_small_moves_match_derivatives_and_unit_vectors_their_coefficients(model, clips, pool):
     config = EncodeConfig(pool, batch_size=4)
     out = encode(model, in_memory(clips[0]), in_memory(clips[1]), [0, 2], "early", config)
     gram = compute_gram(out.examples["early"], out.gradients["early"], 2)
@@ -80,7 +80,7 @@ def test_steering_beats_random_directions_where_the_class_uses_the_concept(clips
     assert change[0, 0] < 0 < change[1, 0] and tcav_scores(gram, vectors).sign_count[0, 0] == 1
 
 
-def test_what_a_later_stage_sees_of_a_vector(model, clips):
+def test_directions_propagate_to_a_later_stage(model, clips):
     out = encode(model, in_memory(clips[0]), in_memory(clips[1]), [0], ("early", "late"), EncodeConfig("space"))
     kernels = {stage: compute_gram(out.examples[stage], out.gradients[stage]).kernel for stage in ("early", "late")}
     units = {stage: unit_vectors(out.examples[stage], fit(kernels[stage], SIGNED)) for stage in kernels}

@@ -55,7 +55,11 @@ class ExperimentConfig:
         " unit_derivative = derivative along the unit vector",
         choices=TEST_STATISTICS,
     )
-    pool: str = setting("space", "axes of the activations to average over before training vectors", choices=POOLS)
+    pool: str = setting(
+        "space",
+        "axes to average activations over before training vectors: space, time, all (both), or none",
+        choices=POOLS,
+    )
     score_fn: str = setting(
         "logit",
         "class score to explain: logit, log_prob (log probability), or margin (logit minus the highest other logit)",
