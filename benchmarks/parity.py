@@ -61,7 +61,7 @@ def measure_parity(key: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    # I3D has two checkpoints; reversed, so that the first, which is for torch, takes precedence
+    # I3D has two checkpoints; reversed, so that the first takes precedence
     keys = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
     presets = [_PRESET.value] if _PRESET.value else list(dict.fromkeys(PRESET_OF_CHECKPOINT.values()))
     results = [measure_parity(keys[preset]) for preset in presets]
