@@ -6,12 +6,16 @@ from markupsafe import escape
 
 from vtcav_jax.report.html import Section
 
-CLIP_TERMS = {
-    "class score": "The number that is explained: the logit, log probability or margin of a class. The margin is the"
-    " logit minus the largest other logit.",
-    "stage": "A layer of the network, or a group of layers, whose output has a name, such as layers.1.",
+STAGE_TERM = {"stage": "A layer of the network, or a group of layers, whose output has a name, such as layers.1."}
+SCORE_TERMS = {
+    "score": "The number that is explained. For a class: its logit minus the mean logit of the other classes of the"
+    " same head (margin). For “a vs b”: the difference of two logits. For “a or b”: the log odds of the group. For"
+    " “layers.2#17”: the mean activation of a channel.",
 }
-TCAV_TERMS = CLIP_TERMS | {
+TCAV_TERMS = {
+    "class score": "The number that Video-TCAV explains: the logit, the log probability or the margin (logit minus the"
+    " largest other logit) of a class.",
+    **STAGE_TERM,
     "target clip": "A clip of the class whose score is explained.",
     "concept": "A set of clips that share something a person can name, such as an object or a direction of motion."
     " Static clips show one frame throughout; dynamic clips move.",
@@ -36,22 +40,32 @@ TCAV_TERMS = CLIP_TERMS | {
     "share of gradient": "The mean derivative divided by the mean length of the gradient, from −1 to 1. It does not"
     " depend on the scale of a network's activations.",
 }
-MAP_TERMS = CLIP_TERMS | {
-    "attribution map": "A value for each place and time step of a clip (or of a stage's output) that says how much it"
-    " contributes to the class score. Signed maps also say whether it raises or lowers the score.",
-    "question": "What is explained: one class, or a set of classes of which the network predicts one. In the second"
-    " case each clip is explained for its predicted class.",
-}
+MAP_TERMS = (
+    SCORE_TERMS
+    | STAGE_TERM
+    | {
+        "attribution map": "A value for each place and time step of a clip (or of a stage's output) that says how much"
+        " it contributes to the score. Signed maps also say whether it raises or lowers the score.",
+        "question": "What is explained: a class, a head of the network (each clip is then explained for its predicted"
+        " class), two classes, a group of classes, a channel or a concept.",
+    }
+)
 MOTION_TERMS = MAP_TERMS | {
     "loss of score": "1 minus the score of the edited clips divided by the score of the original clips: 0 % if the edit"
-    " changes nothing, 100 % if the score vanishes, negative if the edited clips score higher.",
+    " changes nothing, 100 % if the score vanishes, negative if the edited clips score higher. By class, the score is"
+    " the mean margin of the clips of the class minus that of the clips of other classes (“other clips”), or the mean"
+    " margin itself, which is 0 if the class is not preferred (“no preference”).",
 }
-PYRAMID_TERMS = CLIP_TERMS | {
-    "channel": "One feature of a stage: the output of one convolution kernel, or one entry of a token.",
-    "share": "The mean over clips of the part of the target's positive contributions that passes through a channel or"
-    " an edge. Its 95 % interval is a bootstrap over clips.",
-    "level": "One step back from the class score towards the input. A level has one or more stages.",
-}
+PYRAMID_TERMS = (
+    SCORE_TERMS
+    | STAGE_TERM
+    | {
+        "channel": "One feature of a stage: the output of one convolution kernel, or one entry of a token.",
+        "share": "The mean over clips of the part of the target's positive contributions that passes through a channel"
+        " or an edge. Its 95 % interval is a bootstrap over clips.",
+        "level": "One step back from the score towards the input. A level has one or more stages.",
+    }
+)
 
 
 def glossary_section(terms: dict[str, str]) -> Section:

@@ -126,10 +126,10 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
 
 def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
     """Draw the TCAV scores of one class at one stage: the share of target clips with a positive derivative."""
-    primary = primary_tests(rows)[1]
+    negatives, primary = primary_tests(rows)
     canvas = Canvas(FIGURE_WIDTH, 76 + 22 * len(primary))
     x, first = Scale(0, 1, 156, FIGURE_WIDTH - 16), rows[0]
-    canvas.text(8, 16, first.stage, "title", max_chars=40)
+    canvas.text(8, 16, f"{first.stage} (compared with {negatives})", "title", max_chars=48)
     for value in (0, 0.25, 0.5, 0.75, 1):
         canvas.line(x(value), 28, x(value), canvas.height - 42, "zero" if value == 0.5 else "axis")
         canvas.text(x(value), canvas.height - 26, f"{value:g}", "soft", "middle")

@@ -48,7 +48,7 @@ def map_sections(run: RunFolder) -> list[Section]:
         return []
     animations, figures = _animation_figures(run), []
     introduction = (
-        "An [[attribution map]] says how much each place and time step contributes to the [[class score]]. The findings"
+        "An [[attribution map]] says how much each place and time step contributes to the [[score]]. The findings"
         " below summarise the maps of each method over all clips; intervals are 95 % bootstrap intervals over clips."
     )
     warning = random_weights_notice.random_weights_warning(run, "attribute")

@@ -24,7 +24,7 @@ def motion_sections(run: RunFolder) -> list[Section]:
     if not run.class_motion_rows:
         return []
     introduction = (
-        "The motion test measures how much of the [[class score]] is lost when the frames of a clip are shuffled or"
+        "The motion test measures how much of the [[score]] is lost when the frames of a clip are shuffled or"
         " reversed, or when one frame is repeated (frozen). A loss under shuffling means that the score depends on the"
         " order of the frames, that is, on motion. Intervals are 95 % bootstrap intervals over clips."
     )
@@ -80,7 +80,7 @@ def _clip_summary(rows: Sequence[ClipMotionRow]) -> str:
         f"{len(finite) - n_motion - n_not_motion} are in between or uncertain",
     ]
     if len(finite) < len(rows):
-        parts.append(f"{len(rows) - len(finite)} are undefined, because their score is not above the baseline")
+        parts.append(f"{len(rows) - len(finite)} are undefined, because their score is not above 0")
     return f"of {count_noun(len(rows), 'clip')}, {', '.join(parts)}."
 
 

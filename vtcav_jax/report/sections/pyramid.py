@@ -42,9 +42,9 @@ def pyramid_sections(run: RunFolder) -> list[Section]:
     if not run.pyramid_facts:
         return []
     introduction = (
-        "A class feature pyramid follows a [[class score]] back through the [[stages|stage]] (layers) and selects, per"
-        " [[level]], the [[channels|channel]] with the largest [[shares|share]]. Ablation then tests whether the score"
-        " needs them."
+        "A class feature pyramid follows the [[score]] of a target back through the [[stages|stage]] (layers) and"
+        " selects, per [[level]], the [[channels|channel]] with the largest [[shares|share]]. Ablation then tests"
+        " whether the score needs them."
     )
     parts = [random_weights_notice.random_weights_warning(run, "pyramid"), linked_paragraph(introduction)]
     graphs, animations = [], _embedded_animations(run)

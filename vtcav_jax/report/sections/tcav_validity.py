@@ -40,8 +40,8 @@ def trust_section(run: RunFolder) -> Section:
     parts = [
         random_weights_notice.random_weights_warning(run, "tcav"),
         linked_paragraph(
-            "Correction for multiple tests, false-positive rate, [[inconclusive]] tests and quality of the [[concept"
-            " vectors|concept vector]]."
+            "This section lists the correction for multiple tests, the false-positive rate, the [[inconclusive]] tests"
+            " and the quality of the [[concept vectors|concept vector]]."
         ),
         html.bullet_list(tcav_text.trust_notes(run)),
     ]

@@ -45,6 +45,11 @@ INCONCLUSIVE_REASONS = {
 }
 INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
 SCORE_UNITS = {"logit": "logits", "log_prob": "(log probability)", "margin": "logits (margin)"}
+CORRECTION_NAMES = {
+    "holm": "Holm, family-wise error rate",
+    "bonferroni": "Bonferroni, family-wise error rate",
+    "bh": "Benjamini-Hochberg, false discovery rate",
+}
 SMALL_SHARE = 0.25  # of the largest effect
 
 
@@ -140,10 +145,9 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
         ]
         return sentences + _motion_sentences(motion_rows, statistic)
     if row := _strongest_finding(motion_rows):
-        return [
-            f"The motion in {concept} {_verb(row)} the score of {target}.",
-            *_motion_sentences(motion_rows, statistic),
-        ]
+        (text,) = _motion_sentences(motion_rows, statistic)
+        text = text.removeprefix("Its motion: ")
+        return [f"The motion in {concept} {_verb(row)} the score of {target}.", text[0].upper() + text[1:]]
     row = _strongest_finding(rows)
     assert row is not None
     return [
@@ -195,10 +199,7 @@ def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     findings = [row for row in rows if is_finding(row)]
     controls = unique_in_order([row.negatives for row in rows])
     if not findings:
-        outcome = (
-            "inconclusive" if all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows) else "no significant difference"
-        )
-        return [f"Its motion, compared with {join_names(controls)} control clips: {outcome} ({_outcome(rows)})."]
+        return [f"Its motion: {_no_difference_text(controls, rows)}."]
     unit = f" {SCORE_UNITS.get(findings[0].score_fn, findings[0].score_fn)}"
     unit += "" if statistic == "step_effect" else " per unit length"
     parts = []
@@ -213,13 +214,16 @@ def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
         if statistic == "step_effect"
         else "the derivative of the score along the vector from control clips to the dynamic clips is"
     )
-    sentences = [f"Its motion: {action} {join_names(parts)}."]
+    text = f"Its motion: {action} {join_names(parts)}"
     if undecided := [control for control in controls if control not in {row.negatives for row in findings}]:
-        subset = [row for row in rows if row.negatives in undecided]
-        sentences.append(
-            f"Compared with {join_names(undecided)} clips: no significant difference ({_outcome(subset)})."
-        )
-    return sentences
+        text += f"; {_no_difference_text(undecided, [row for row in rows if row.negatives in undecided])}"
+    return [f"{text}."]
+
+
+def _no_difference_text(controls: Sequence[str], rows: Sequence[ScoreRow]) -> str:
+    inconclusive = all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows)
+    outcome = "inconclusive comparison with" if inconclusive else "no significant difference from"
+    return f"{outcome} {join_names(controls)} clips ({_outcome(rows)})"
 
 
 def _strongest_finding(rows: Sequence[ScoreRow]) -> ScoreRow | None:
@@ -232,8 +236,8 @@ def trust_notes(run: RunFolder) -> list[str]:
     if family:
         notes.append(
             f"Multiple tests: p-values are corrected for all {family['tests']} tests of this run"
-            f" ({family['correction']}). A finding needs an adjusted p of at most {family['alpha']:g};"
-            f" {sum(map(is_finding, run.score_rows))} tests are findings."
+            f" ({CORRECTION_NAMES.get(family['correction'], family['correction'])}). A finding needs an adjusted p of"
+            f" at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} tests are findings."
         )
     tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
     for calibration in run.content.get("calibration", ()):
