@@ -84,11 +84,11 @@ def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[An
     """
     if hasattr(network, "pos_encoding"):
         return run_mvit(network, video)
-    seen: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     handles = []
 
     def remember(name: str, value: Any) -> None:
-        seen[name] = (value.permute(0, 2, 3, 4, 1) if value.ndim == 5 else value).clone()
+        outputs[name] = (value.permute(0, 2, 3, 4, 1) if value.ndim == 5 else value).clone()
 
     for stage in set(stages) - {"pool"}:
         if stage.endswith(".sum"):
@@ -101,7 +101,7 @@ def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[An
         lambda _, inputs, value: remember("pool", value.mean((2, 3, 4)))  # the grid that remains to be averaged
     )
     try:
-        return network(video.permute(0, 4, 1, 2, 3)), seen
+        return network(video.permute(0, 4, 1, 2, 3)), outputs
     finally:
         for handle in (*handles, pooled):
             handle.remove()
@@ -109,32 +109,32 @@ def run_with_stages(network: Any, video: Any, stages: Sequence[str]) -> tuple[An
 
 def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
     """Return the same for an MViT, whose modules exchange tokens: the class token, then those of the grid."""
-    seen: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     handles = []
     last = f"blocks.{len(network.blocks) - 1}"
 
     def grid(name: str, tokens: Any, shape: tuple[int, ...]) -> None:
         if not name.startswith(last):  # the last grid is not used
-            seen[name] = tokens[:, 1:].unflatten(1, shape).clone()
+            outputs[name] = tokens[:, 1:].unflatten(1, shape).clone()
 
     def after_attention(name: str, value: Any) -> None:
-        seen[f"{name}.shape"] = value[1]
+        outputs[f"{name}.shape"] = value[1]
         grid(f"{name}.attn", *value)
 
     def after_block(name: str, value: Any) -> None:
         grid(name, *value)
-        seen[f"{name}.class_token"] = value[0][:, 0].clone()
+        outputs[f"{name}.class_token"] = value[0][:, 0].clone()
 
     def watch(module: Any, remember: Callable[[Any, Any], None]) -> None:
         handles.append(module.register_forward_hook(lambda _, inputs, value: remember(inputs[0], value)))
 
     def shape(name: str) -> tuple[int, ...]:
-        return seen[f"{name}.shape"]
+        return outputs[f"{name}.shape"]
 
     first = (network.pos_encoding.temporal_size, *network.pos_encoding.spatial_size)
-    watch(network.conv_proj, lambda _, value: seen.update(conv_proj=value.permute(0, 2, 3, 4, 1)))
+    watch(network.conv_proj, lambda _, value: outputs.update(conv_proj=value.permute(0, 2, 3, 4, 1)))
     watch(network.pos_encoding, lambda _, value: grid("tokens", value, first))
-    watch(network.norm, lambda _, value: seen.update(norm=value[:, 0]))
+    watch(network.norm, lambda _, value: outputs.update(norm=value[:, 0]))
     for i, block in enumerate(network.blocks):
         name = f"blocks.{i}"
         watch(block.attn, lambda _, value, name=name: after_attention(name, value))
@@ -146,7 +146,7 @@ def run_mvit(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
     finally:
         for handle in handles:
             handle.remove()
-    return logits, {name: value for name, value in seen.items() if not name.endswith(".shape")}
+    return logits, {name: value for name, value in outputs.items() if not name.endswith(".shape")}
 
 
 def module_of(stage: str) -> str:
@@ -168,19 +168,20 @@ def stage_modules(network: Any) -> dict[str, Any]:
 
 def run_swin(network: Any, video: Any) -> tuple[Any, dict[str, Any]]:
     """Return torch's logits and the tensor at every stage of a Video Swin, for a torch video `(b, t, h, w, 3)`."""
-    seen: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     handles = [
-        module.register_forward_hook(partial(_remember, seen, name)) for name, module in stage_modules(network).items()
+        module.register_forward_hook(partial(_remember, outputs, name))
+        for name, module in stage_modules(network).items()
     ]
     try:
-        return network(video.permute(0, 4, 1, 2, 3)), seen
+        return network(video.permute(0, 4, 1, 2, 3)), outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _remember(seen, name, module, inputs, output):
-    seen[name] = output
+def _remember(outputs, name, module, inputs, output):
+    outputs[name] = output
 
 
 def to_our_axes(stage: str, array: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ class MiningConfig:
 
     @property
     def uses_whole_clips(self) -> bool:
-        """Whether any concept is a class of whole clips."""
+        """True if any concept is a class of whole clips."""
         return any(not concept.label for concept in self.concepts)
 
     @property

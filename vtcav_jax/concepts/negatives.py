@@ -88,7 +88,7 @@ def _seed_words(key: tuple[str, int, int]) -> list[int]:
 
 
 def _concept_boxes(scan: VideoScan, concepts: Sequence[Concept]) -> dict[int, list[Corners]]:
-    """Return the boxes of concepts by frame, including those of low confidence."""
+    """Return the boxes of concepts by frame, from a confidence of `MIN_BACKGROUND_CONFIDENCE` on."""
     labels = {concept.label for concept in concepts if is_concept_in(concept, scan)}
     boxes_by_frame = defaultdict(list)
     for box in scan.boxes:
