@@ -15,10 +15,11 @@ T = TypeVar("T")
 VERBOSITY_FLAGS = ("quiet", "log_json")
 VIDEOS_HELP = "source of videos: folder, file, .csv manifest, tfds:... or worlds:... (see below)"
 NUM_WORKERS_HELP = "processes that decode videos; 0: decode in the main process"
-TARGETS_HELP = (
+TARGET_FORMS = (
     "what to explain, separated by commas: CLASS or HEAD:CLASS, HEAD (the class that the head predicts for each clip),"
-    " 'A vs B', 'A or B', STAGE#CHANNEL [default: every head]"
+    " 'A vs B', 'A or B', STAGE#CHANNEL"
 )
+TARGETS_HELP = f"{TARGET_FORMS} [default: every head]"
 PER_PROCESS_FLAGS = ("process_id",)  # not recorded, because they differ between the processes of one run
 
 

@@ -18,7 +18,7 @@ from vtcav_jax.attribution.videos.explain_videos import (
     MethodStages,
     resolve_methods,
 )
-from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.arguments import TARGET_FORMS, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.data import SamplingConfig, Source
 from vtcav_jax.models import Network
@@ -41,7 +41,7 @@ N_REFERENCE_CLIPS = 8  # number of reference clips of expected gradients
 @dataclass(frozen=True, kw_only=True)
 class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
     targets: tuple[str, ...] = setting(
-        (), f"{TARGETS_HELP}; with --concept_run also concept vectors, STAGE|CONCEPT/CLIP_TYPE/NEGATIVES"
+        (), f"{TARGET_FORMS}, or with --concept_run STAGE|CONCEPT/CLIP_TYPE/NEGATIVES [default: every head]"
     )
     methods: tuple[str, ...] = setting(
         DEFAULT_ATTRIBUTION_METHODS, "attribution methods, separated by commas: METHOD or METHOD@STAGE"

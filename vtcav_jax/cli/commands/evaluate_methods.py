@@ -70,12 +70,16 @@ class EvaluateMethodsArguments(RunArguments):
         "networks, separated by commas: shipped ones, or your own with all heads of a world [default: all shipped]",
     )
     methods: tuple[str, ...] = setting(
-        (), "methods, also with large budgets [default: all methods and extra benchmarks, without large budgets]"
+        (),
+        "attribution methods, with all their budgets [default: all methods, without the most expensive budgets, and"
+        " the benchmarks of motion, pyramids and concept tests]",
     )
     custom_method: tuple[str, ...] = setting(
         (), "also score your own function: package.module:function (model, clips, target) -> maps", repeated=True
     )
-    questions: tuple[str, ...] = setting((), "questions, W0 to W8 [default: all that the networks have a head for]")
+    questions: tuple[str, ...] = setting(
+        (), "benchmark questions, W0 to W8 [default: all for which the networks have heads]"
+    )
     max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network and world", minimum=2)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
@@ -110,7 +114,9 @@ class EvaluationResult:
 def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
     """Score the methods on every network, write tables and a report page; continue an interrupted run."""
     networks, ids_by_network = select_networks(args)
-    entries_by_network = {name: build_entries(one, args.methods, args.custom_method) for name, one in networks.items()}
+    entries_by_network = {
+        name: build_entries(network, args.methods, args.custom_method) for name, network in networks.items()
+    }
     seed = EVAL_SEED + args.seed
     request = {
         "task": "evaluate_methods",
@@ -129,7 +135,7 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
     for name, by_world in ids_by_network.items():
         entries = entries_by_network[name]
         for world, ids in by_world.items():
-            info(f"{name}: questions {', '.join(ids)}; {len(entries)} methods and stages on {args.max_clips} clips")
+            info(f"{name}: {', '.join(ids)}; {len(entries)} methods and stages on {args.max_clips} clips")
             jobs[name, world] = EvaluationJob(
                 folder, name, networks[name], world, ids, entries, args.max_clips, seed, not args.methods
             )
@@ -153,8 +159,9 @@ def select_networks(
     if not args.networks:
         networks = {name: network for name, network in networks.items() if questions_by_world(network)}
         if questions:
-            answering = {name: one for name, one in networks.items() if answerable_questions(one, questions)}
-            networks = answering or networks
+            networks = {
+                name: network for name, network in networks.items() if answerable_questions(network, questions)
+            } or networks
     ids_by_network = {}
     for name, network in networks.items():
         network_questions = questions if args.networks else answerable_questions(network, questions)
@@ -364,6 +371,8 @@ def evaluation_summary(score_rows: Sequence[MethodScoreRow], not_applicable: Seq
             f"{name}: ground-truth score, mean over metrics and questions (0: chance, 1: perfect)",
             format_table(header, cells, left=2),
             "Forward passes and seconds are for the map of one clip. *: trivial map, computed without the network.",
+            "The best stage is selected on the same clips, which biases its score upwards; CHOSEN rows in the table are"
+            " cross-validated.",
         ]
         if inapplicable := [r for r in not_applicable if r.network_name == name]:
             lines.append(f"Not applicable to this network: {', '.join(dict.fromkeys(r.method for r in inapplicable))}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from vtcav_jax import atomic
-from vtcav_jax.attribution.motion.reliance import MotionConfig, MotionEvidence, measure_motion
+from vtcav_jax.attribution.motion.reliance import MotionConfig, MotionEvidence, stream_motion
 from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
@@ -58,7 +58,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     parts.mkdir(exist_ok=True)
     finished = {int(path.name[:6]) for path in parts.glob("*.json")}
     todo = [i for i in range(len(source.items)) if i not in finished]
-    results = measure_motion(
+    results = stream_motion(
         network,
         source,
         target_specs,
