@@ -14,7 +14,7 @@ def addressed(number: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.stack([x + 1, y + 1, np.full_like(x, number + 1)], -1).astype(np.uint8)
 
 
-def test_boxes_go_into_a_table_and_come_back(tmp_path):
+def test_boxes_round_trip_through_a_table(tmp_path):
     boxes = {
         "a, b.mp4": (Box(0, 3, "sports ball", 1.25, 2, 3.5, 4, 0.75), Box(2, None, 'a "b"', 0, 0, 9, 9)),
         "c.mp4": (Box(7, 0, "ring", 0, 1, 2, 3),),
@@ -23,12 +23,12 @@ def test_boxes_go_into_a_table_and_come_back(tmp_path):
     assert read_boxes(tmp_path / "boxes.csv") == boxes
 
 
-def test_a_table_of_one_video_needs_neither_file_nor_confidence(tmp_path):
+def test_file_and_confidence_columns_are_optional_for_one_video(tmp_path):
     (tmp_path / "boxes.csv").write_text("frame,track,label,x1,y1,x2,y2\n3,1,ball,0,0,2,2\n\n4,,ball,0,0,2,2\n")
     assert read_boxes(tmp_path / "boxes.csv") == {"": (Box(3, 1, "ball", 0, 0, 2, 2), Box(4, None, "ball", 0, 0, 2, 2))}
 
 
-def test_all_faulty_rows_are_told_at_once(tmp_path):
+def test_one_error_lists_all_faulty_rows(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text("frame,label,x1,y1,x2,y2\n0,a,0,0,2,2\nx,a,0,0,2,2\n1,a,5,0,2,2\n-1,a,0,0,2,2\n1,,0,0,1,1\n1,a,0\n")
     with pytest.raises(ValueError, match="5 faulty rows of 6") as error:
@@ -55,7 +55,7 @@ def followed(frames, number=1, label="ball", confidence=1.0):
     return [Box(f, number, label, f, 0, f + 10, 10, confidence) for f in frames]
 
 
-def test_gaps_of_two_frames_are_filled_and_longer_ones_end_a_track():
+def test_gaps_of_two_frames_are_interpolated_and_longer_ones_end_a_track():
     first, second = build_tracks(followed([0, 1, 4, 5, 9, 10]))
     assert list(first.frames) == [0, 1, 2, 3, 4, 5] and list(second.frames) == [9, 10]
     np.testing.assert_allclose(first.boxes[:, 0], np.arange(6))
@@ -67,12 +67,12 @@ def test_a_cut_ends_a_track_also_within_a_gap():
     assert [list(t.frames) for t in build_tracks(followed([0, 1, 4, 5]), cuts=(3,))] == [[0, 1], [4, 5]]
 
 
-def test_a_thing_in_pieces_has_no_box_and_is_not_filled_in():
+def test_an_object_in_pieces_ends_its_track():
     torn = [Box(2, 1, "ball", 60, 0, 64, 10), Box(2, 1, "ball", 0, 0, 6, 10)]
     assert [list(t.frames) for t in build_tracks(followed([0, 1]) + torn + followed([3, 4]))] == [[0, 1], [3, 4]]
 
 
-def test_a_wavering_label_costs_confidence():
+def test_alternating_labels_lower_the_confidence():
     boxes = followed([0, 2, 4], label="ball", confidence=0.9) + followed([1, 3], label="frisbee", confidence=0.5)
     (track,) = build_tracks(boxes)
     assert track.label == "ball"
@@ -80,7 +80,7 @@ def test_a_wavering_label_costs_confidence():
     assert build_tracks([Box(0, None, "ball", 0, 0, 1, 1)]) == []
 
 
-def test_cuts_are_found_and_motion_is_none():
+def test_cuts_are_detected_but_motion_is_not():
     random = np.random.default_rng(0)
     shots = [random.integers(0, 120, (40, 60, 3)), random.integers(130, 250, (40, 60, 3))]
 
@@ -124,7 +124,7 @@ def test_the_frozen_control_has_no_motion():
     np.testing.assert_array_equal(clip[0], CLIP[2])
 
 
-def test_the_reversed_control_reverses_and_the_shuffled_one_has_all_frames_out_of_order():
+def test_reversed_and_shuffled_controls_permute_the_frames():
     np.testing.assert_array_equal(crops.reverse_frames(CLIP), np.stack([CLIP[i] for i in (4, 3, 2, 1, 0)]))
     for seed in range(50):
         for t in (2, 3, 5):
@@ -147,14 +147,14 @@ def test_the_jitter_control_is_one_crop_with_the_padding_of_the_boxes():
         np.testing.assert_array_equal(inside[:, 1] - 1 - y, 8 - 2 - dy)
 
 
-def test_an_even_path_does_not_wobble():
+def test_uniform_motion_has_no_jitter():
     assert set(crops.path_jitter([(2 * i, i, 2 * i + 8, i + 8) for i in range(9)])) == {(0, 0)}
     shaken = [(2 * i + 3 * (i % 2), i, 2 * i + 3 * (i % 2) + 8, i + 8) for i in range(9)]
     wobble = crops.path_jitter(shaken)
     assert wobble[4] == (0, 0) and {abs(dx) for dx, _ in wobble[1::2]} <= {2} and not any(dy for _, dy in wobble)
 
 
-def test_jitter_at_the_border_shows_black_beyond_the_frame():
+def test_jitter_at_the_border_is_black_outside_the_frame():
     boxes = [(0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6), (0, 0, 10, 12), (0, 0, 6, 6)]
     clip = crops.jitter_clip(FRAMES[0], boxes)
     assert clip.shape == (5, 12, 10, 3)
@@ -162,7 +162,7 @@ def test_jitter_at_the_border_shows_black_beyond_the_frame():
     assert not clip[1, 0].any()  # reaches above the frame
 
 
-def test_a_letterbox_shows_all_of_it():
+def test_letterbox_keeps_the_whole_frame():
     tall = np.full((2, 40, 10, 3), 200, np.uint8)
     square = crops.letterbox(tall, 20)
     assert square.shape == (2, 20, 20, 3) and square.dtype == np.uint8

@@ -87,7 +87,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_frame_is_found_and_a_seek_gives_what_decoding_everything_gives(folder, name):
+def test_index_is_complete_and_seeking_equals_full_decoding(folder, name):
     index = data.probe(folder / name)
     height, width = FORMATS[name].get("size", (48, 64))
     assert (index.height, index.width, index.rotation, len(index.times)) == (height, width, 0, TOTAL)
@@ -103,7 +103,7 @@ def test_every_frame_is_found_and_a_seek_gives_what_decoding_everything_gives(fo
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "b_frames.avi", "vp9.webm", "varying.mp4"])
-def test_decoding_begins_at_the_key_frame_before(folder, name, monkeypatch):
+def test_decoding_starts_at_the_preceding_key_frame(folder, name, monkeypatch):
     monkeypatch.setattr(decode, "_decode_from_start", lambda *_: pytest.fail("a seek went wrong"))
     index = data.probe(folder / name)
     assert len(index.key_timestamps) > 1
@@ -121,7 +121,7 @@ def test_times_are_those_of_the_packets(folder):
         assert index.fps == pytest.approx(25, rel=1e-3) and index.duration == pytest.approx(TOTAL / 25, rel=1e-3)
 
 
-def test_an_index_that_promises_too_much_is_made_again_by_decoding(folder, monkeypatch):
+def test_an_index_with_missing_frames_is_rebuilt_by_decoding(folder, monkeypatch):
     path, calls = folder / "h264.mp4", []
 
     def optimistic(path, by_decoding=False):
@@ -137,7 +137,7 @@ def test_an_index_that_promises_too_much_is_made_again_by_decoding(folder, monke
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
+def test_a_rotated_video_is_decoded_upright(folder, tmp_path, rotation):
     path = write(tmp_path / "rotated.mp4", "libx264", total=5, rotation=rotation)
     stored = write(tmp_path / "stored.mp4", "libx264", total=5)
     index = data.probe(path)
@@ -156,7 +156,7 @@ def test_a_rotated_video_is_shown_upright(folder, tmp_path, rotation):
     np.testing.assert_array_equal(upright, expected)
 
 
-def test_25_and_50_frames_per_second_show_the_same(tmp_path):
+def test_interval_in_seconds_matches_25_and_50_frames_per_second(tmp_path):
     slow = write(tmp_path / "25.mp4", "libx264", total=40)
     fast = write(tmp_path / "50.mp4", "libx264", total=80, rate=50, numbers=lambda i: i // 2)
     samplings: tuple[dict[str, Any], ...] = (dict(start_seconds=0.4), dict(clips_per_video=2))
@@ -166,7 +166,7 @@ def test_25_and_50_frames_per_second_show_the_same(tmp_path):
         assert numbers[0] == numbers[1] == clips[0].frames.ravel().tolist()
 
 
-def test_a_varying_rate_goes_by_the_clock(folder):
+def test_variable_frame_rate_is_sampled_by_time(folder):
     clip = data.read_clip(folder / "varying.mp4", SMALL, start_seconds=0.5, interval_seconds=0.1, normalise=False)
     expected = [int((moment >= VARYING).sum()) - 1 for moment in (500, 600, 700, 800)]
     assert clip.frames.tolist() == [expected]
@@ -174,7 +174,7 @@ def test_a_varying_rate_goes_by_the_clock(folder):
     np.testing.assert_allclose(clip.times, VARYING[clip.frames] / 1000)
 
 
-def test_five_frames_are_repeated_and_said_to_be(tmp_path):
+def test_short_videos_repeat_frames_and_are_marked_as_padded(tmp_path):
     path = write(tmp_path / "five.mp4", "libx264", total=5)
     clip = data.read_clip(path, replace(SMALL, frames=6, interval=1), normalise=False)
     assert clip.padded and clip.frames.tolist() == [[0, 1, 2, 3, 4, 0]]
@@ -182,7 +182,7 @@ def test_five_frames_are_repeated_and_said_to_be(tmp_path):
     assert not data.read_clip(path, replace(SMALL, interval=1)).padded
 
 
-def test_a_clip_has_the_shape_and_the_numbers_of_its_geometry(folder):
+def test_a_clip_has_the_shape_and_normalisation_of_its_spec(folder):
     path = folder / "h264.mp4"
     clip = data.read_clip(path, SMALL, clips_per_video=10, views="three_crop", normalise=False)
     assert clip.video.shape == (30, *SMALL.shape) and clip.video.dtype == np.uint8 and clip.frames.shape == (10, 4)
@@ -193,7 +193,7 @@ def test_a_clip_has_the_shape_and_the_numbers_of_its_geometry(folder):
     np.testing.assert_array_equal(fifth.video, clip.video[12:15])  # a clip's views are adjacent
 
 
-def test_identity_tells_what_is_seen_and_nothing_else(folder, tmp_path):
+def test_identity_depends_on_content_and_preprocessing_only(folder, tmp_path):
     path = folder / "h264.mp4"
     copy = shutil.copy(path, tmp_path / "other name.mp4")
 
@@ -226,7 +226,7 @@ def audio_only(path):
         container.mux(stream.encode(None))
 
 
-def test_what_cannot_be_read_says_why(folder, tmp_path):
+def test_unreadable_files_give_the_reason(folder, tmp_path):
     bad = {
         "text.mp4": (b"no video at all\n" * 50, "not a video"),
         "text.txt": (b"no video at all\n" * 50, "not a video"),
@@ -249,7 +249,7 @@ def test_what_cannot_be_read_says_why(folder, tmp_path):
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "faststart.mp4", "h264.mkv", "mpeg4.avi", "vp9.webm", "vp8.webm", "still_parts.gif"]
 )
-def test_a_truncated_file_is_refused(folder, tmp_path, name, share):
+def test_a_truncated_file_is_an_error(folder, tmp_path, name, share):
     content = (folder / name).read_bytes()
     path = tmp_path / name
     path.write_bytes(content[: int(len(content) * share)])
@@ -258,7 +258,7 @@ def test_a_truncated_file_is_refused(folder, tmp_path, name, share):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(folder, tmp_path, name):
+def test_a_damaged_file_is_read_or_raises_video_error(folder, tmp_path, name):
     random = np.random.default_rng(0)
     content = np.frombuffer((folder / name).read_bytes(), np.uint8)
     path = tmp_path / name
@@ -276,14 +276,14 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(folder, tmp_path, na
         assert name in message
 
 
-def test_tags_that_are_not_utf8_do_no_harm(folder, tmp_path):
+def test_tags_that_are_not_utf8_are_ignored(folder, tmp_path):
     content = (folder / "mpeg4.avi").read_bytes()
     assert b"Lavf" in content
     (tmp_path / "old.avi").write_bytes(content.replace(b"Lavf", b"L\xe4vf"))
     assert data.read_clip(tmp_path / "old.avi", SMALL).frames.shape == (1, 4)
 
 
-def test_what_cannot_be_asked_says_why(folder):
+def test_invalid_arguments_give_the_reason(folder):
     path = folder / "h264.mp4"
     requests: list[tuple[dict[str, Any], str]] = [
         (dict(start=TOTAL), "frames 0 to 59"),

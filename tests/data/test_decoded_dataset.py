@@ -72,7 +72,7 @@ def test_a_folder_is_read_back_equal_clip_by_clip(folder, tmp_path, how):
 
 
 @pytest.mark.slow
-def test_workers_read_it_and_it_can_be_prepared_by_them(folder, tmp_path):
+def test_workers_read_and_prepare_datasets(folder, tmp_path):
     source = open_source(folder)
     prepare_dataset(source, SMALL, KEPT, tmp_path, num_workers=2)
     prepared = open_source(tmp_path)
@@ -101,7 +101,7 @@ assert "tensorflow" not in sys.modules
     assert last_line == f"5 {[item.labels['shape'] for item in source.items]} {video.sum()}"
 
 
-def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
+def test_reading_with_other_settings_is_an_error(folder, tmp_path):
     prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
     prepared = open_source(tmp_path)
     for geometry, how, reason in (
@@ -122,7 +122,7 @@ def test_it_is_read_as_what_it_is_or_not_at_all(folder, tmp_path):
         open_source(f"tfds:clip:train?data_dir={tmp_path}")
 
 
-def test_a_dataset_may_take_the_place_of_another(tmp_path):
+def test_a_dataset_may_replace_another(tmp_path):
     geometry = ClipSpec(frames=8, size=32)
     for source in (open_source("worlds:small:2"), open_source("worlds:small:3:1")):
         shutil.rmtree(tmp_path / "clips", ignore_errors=True)
@@ -130,7 +130,7 @@ def test_a_dataset_may_take_the_place_of_another(tmp_path):
         assert_same_clip(open_source(tmp_path).read(1, geometry, KEPT), source.read(1, geometry, KEPT))
 
 
-def test_damage_is_told(folder, tmp_path):
+def test_damage_is_reported(folder, tmp_path):
     prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
     (records,) = (tmp_path / "clips" / "1.0.0").glob("*array_record*")
     content = bytearray(records.read_bytes())
@@ -149,7 +149,7 @@ def test_damage_is_told(folder, tmp_path):
         open_source(tmp_path)
 
 
-def test_nothing_to_write_leaves_nothing(tmp_path):
+def test_failed_preparation_leaves_no_files(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 2 clips of tricky can be read.*refused"):
         prepare_dataset(FaultySource(("refuse", "refuse")), SMALL, KEPT, tmp_path, num_workers=0)
     with pytest.raises(ZeroDivisionError):
@@ -157,7 +157,7 @@ def test_nothing_to_write_leaves_nothing(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_after_its_last_complete_shard(tmp_path, monkeypatch):
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 2 * 8 * 32 * 32 * 3)  # two clips
     geometry, folders = ClipSpec(frames=8, size=32), [tmp_path / name for name in "abc"]
     for folder in folders:
@@ -184,7 +184,7 @@ def test_an_interrupted_one_goes_on_after_its_last_whole_shard(tmp_path, monkeyp
     assert (resumed / "dataset_info.json").read_bytes() == (other / "dataset_info.json").read_bytes()
 
 
-def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_the_same_call_continues(tmp_path, monkeypatch):
     from tensorflow_datasets.core import SequentialWriter
 
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(tmp_path, monkeypatch):
     assert len(open_source(tmp_path).items) == 5 and not list(tmp_path.rglob(".*"))
 
 
-def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkeypatch):
+def test_another_request_does_not_continue_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)
     geometry = ClipSpec(frames=8, size=32)
     with pytest.raises(ZeroDivisionError):
@@ -216,7 +216,7 @@ def test_another_dataset_does_not_go_on_with_an_interrupted_one(tmp_path, monkey
     assert len(open_source(tmp_path).items) == 2 and os.listdir(tmp_path / "clips") == ["1.0.0"]
 
 
-def test_what_is_half_written_looks_like_nothing(tmp_path):
+def test_an_unfinished_dataset_is_not_opened(tmp_path):
     program = """
 import sys
 from vtcav_jax.clip_spec import ClipSpec
@@ -318,7 +318,7 @@ def test_several_labels_are_several_heads(tmp_path):
     assert source.items[1].labels == {"class": 1, "speed": 1}
 
 
-def test_what_tensorflow_alone_reads_gets_the_remedy(tmp_path):
+def test_a_tfrecord_dataset_is_an_error_with_a_remedy(tmp_path):
     other_dataset(tmp_path)
     info = tmp_path / "moving" / "2.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
@@ -334,7 +334,7 @@ def test_a_dataset_without_a_video_lists_its_features(tmp_path):
         open_source(f"tfds:moving:train?data_dir={tmp_path}")
 
 
-def test_a_prepared_clip_looks_like_its_film(folder, tmp_path):
+def test_a_prepared_clip_equals_its_video(folder, tmp_path):
     prepare_dataset(open_source(folder / "walk"), SMALL, KEPT, tmp_path, num_workers=0)
     clip = open_source(tmp_path).read(0, SMALL, KEPT)
     assert [number_in(picture) for picture in clip.video[0]] == [60 + int(i) for i in clip.frames[0]]

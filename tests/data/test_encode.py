@@ -20,7 +20,7 @@ def decode(data):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_lossless_mp4_gives_back_every_pixel(video):
+def test_lossless_mp4_preserves_every_pixel(video):
     np.testing.assert_array_equal(decode(encode.encode_lossless_mp4(video)), video)
     assert np.abs(decode(encode.encode_yuv444_mp4(video)).astype(int) - video).max() <= 2
 
@@ -34,7 +34,7 @@ def test_odd_sizes_are_padded_in_previews(video):
     assert decode(encode.encode_mp4(video[:, :31, :47], 8)).shape == video.shape
 
 
-def test_missing_pyav_is_named(video, monkeypatch):
+def test_missing_pyav_is_reported(video, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match="needs PyAV; pip install av"):
         encode.encode_webm(video)

@@ -26,7 +26,7 @@ def evenly(total, rate=25.0):
 
 @pytest.mark.parametrize("clips", [1, 2, 10])
 @pytest.mark.parametrize("total", [1, 5, 31, 63, 64, 65, 300])
-def test_clips_lie_where_the_reference_has_them(total, clips):
+def test_clips_are_sampled_as_in_the_reference(total, clips):
     chosen = data.select_frames(*evenly(total), KINETICS, n_clips=clips)
     assert chosen.frames.tolist() == reference_clips(total, 32, 2, clips)
     assert chosen.padded == (total < 63)
@@ -45,7 +45,7 @@ def test_uniform_takes_the_middle_of_equal_segments(total):
         data.select_frames(*evenly(total), geometry, start=1)
 
 
-def test_an_interval_in_seconds_means_the_same_at_every_rate():
+def test_an_interval_in_seconds_is_independent_of_the_frame_rate():
     moments = [
         data.select_frames(*evenly(10 * rate, rate), SMALL, interval_seconds=0.2, n_clips=3) for rate in (25, 50, 60)
     ]
@@ -62,7 +62,7 @@ def test_an_interval_in_seconds_means_the_same_at_every_rate():
     ]
 
 
-def test_random_starts_are_uniform_over_all_places():
+def test_random_starts_are_uniform():
     random = np.random.default_rng(0)
     starts = data.select_frames(*evenly(20), SMALL, n_clips=3000, random=random).frames[:, 0]
     assert np.bincount(starts, minlength=9).min() > 250 and starts.max() == 8  # 9 = 20 - 4 * 3 + 1 starts
@@ -79,7 +79,7 @@ def test_random_frames_of_segments():
         assert set(frames[:, segment]) == set(range(10 * segment, 10 * segment + 10))
 
 
-def test_a_part_stands_for_the_whole_video():
+def test_a_time_range_is_treated_as_the_whole_video():
     times, duration = evenly(100)
     for sampling in ("clip", "uniform"):
         geometry = ClipSpec(frames=4, size=32, interval=3, sampling=sampling)

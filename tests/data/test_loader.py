@@ -61,7 +61,7 @@ def mixed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_order_and_clips_do_not_depend_on_the_workers(mixed):
+def test_order_and_clips_do_not_depend_on_the_number_of_workers(mixed):
     source, how = open_source(mixed), SamplingConfig(normalise=False, random_start=3)
     alone = contents(stream(source, SMALL, how, num_workers=0))
     assert [index for index, *_ in alone] == list(range(20))
@@ -69,7 +69,7 @@ def test_order_and_clips_do_not_depend_on_the_workers(mixed):
         assert contents(stream(source, SMALL, how, num_workers=workers, prefetch=ahead)) == alone
 
 
-def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
+def test_broken_files_are_reported_and_others_are_read(mixed, tmp_path):
     reads = list(stream(open_source(mixed), SMALL, KEPT, num_workers=2))
     failed = {read.item.name: read.failure for read in reads if read.clip is None}
     reasons = {
@@ -90,7 +90,7 @@ def test_broken_files_are_reported_and_cost_nothing_else(mixed, tmp_path):
     assert rows[0]["file"] == str(mixed / "03.mp4") and os.listdir(tmp_path) == ["failures.csv"]
 
 
-def test_a_table_of_failures_counts_kinds():
+def test_the_failure_table_groups_by_reason():
     tricks = ("refuse",) * 2
     refused = list(stream(FaultySource(tricks), SMALL, num_workers=0))
     cut = [
@@ -107,7 +107,7 @@ def test_a_table_of_failures_counts_kinds():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
+def test_a_dead_worker_loses_only_its_current_file(workers):
     tricks = ("fine", "kill", "fine", "exit", "exit", "refuse", "fault", "disk", "fine", "fine")
     reads = list(stream(FaultySource(tricks), SMALL, num_workers=workers))
     assert [read.index for read in reads] == list(range(len(tricks)))
@@ -122,7 +122,7 @@ def test_a_worker_that_dies_costs_the_file_it_was_reading(workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.slow
-def test_what_takes_for_ever_costs_its_own_clip(workers):
+def test_a_timeout_loses_only_its_own_clip(workers):
     tricks = ("fine", "sleep 600", "fine", "sleep 600", "fine")
     reads = list(stream(FaultySource(tricks), SMALL, num_workers=workers, timeout=2.0))
     assert [read.clip is None for read in reads] == [trick != "fine" for trick in tricks]
@@ -132,20 +132,20 @@ def test_what_takes_for_ever_costs_its_own_clip(workers):
     assert "2 could not be read" in failure_table(reads)
 
 
-def test_workers_are_other_processes_without_jax():
+def test_workers_are_processes_without_jax():
     assert "jax" in sys.modules
     reads = list(stream(FaultySource(("jax",) * 8), SMALL, num_workers=2))
     processes = {int(read.clip.frames[0, 0]) for read in reads if read.clip}
     assert len(processes) <= 2 and os.getpid() not in processes
 
 
-def test_a_bug_is_no_failed_file():
+def test_a_bug_is_raised_and_not_reported_as_a_failed_file():
     for workers in (0, 1):
         with pytest.raises(ZeroDivisionError, match="a bug"):
             list(stream(FaultySource(("fine", "bug", "fine")), SMALL, num_workers=workers))
 
 
-def test_no_more_is_read_than_may_wait(tmp_path):
+def test_prefetch_bounds_reading_ahead(tmp_path):
     reads = stream(FaultySource((f"touch {tmp_path}",) * 30), SMALL, num_workers=2, prefetch=5)
     assert os.listdir(tmp_path) == []  # nothing is read before the first request
     for taken in range(1, 6):
@@ -165,7 +165,7 @@ def test_endless_and_repeated_positions():
     close(reads)
 
 
-def test_epochs_draw_other_random_starts(mixed):
+def test_epochs_draw_different_random_starts(mixed):
     source, how = open_source(mixed), SamplingConfig(normalise=False, random_start=5)
 
     def frames_of_epochs(num_workers: int) -> list[list]:
@@ -177,14 +177,14 @@ def test_epochs_draw_other_random_starts(mixed):
     assert frames == again and len({str(each) for each in frames}) > 3
 
 
-def test_closing_does_not_wait_for_what_is_being_read():
+def test_closing_does_not_wait_for_pending_reads():
     reads = stream(FaultySource(("fine", "sleep 600", "sleep 600")), SMALL, num_workers=2)
     assert next(reads).index == 0
     close(reads)
     assert list(reads) == []
 
 
-def test_what_cannot_be_asked_says_why():
+def test_invalid_arguments_give_the_reason():
     wrong: tuple[dict[str, Any], ...] = (dict(num_workers=-1), dict(prefetch=0), dict(timeout=0.0))
     for options in wrong:
         with pytest.raises(ValueError, match="num_workers >= 0, prefetch >= 1 and timeout > 0"):

@@ -69,7 +69,7 @@ def test_a_flat_folder_and_a_single_file_have_no_labels(film, tmp_path):
     )
 
 
-def test_names_with_odd_characters_are_told_apart_and_are_one_line(film, tmp_path):
+def test_names_are_unique_and_on_one_line(film, tmp_path):
     odd = ["-rf.mp4", "a b.mp4", "a\nb.mp4", "a\\nb.mp4", "colour:\x1b[31m.mp4", "ü%s{}'\".mp4", "concat:x.mp4"]
     odd.append(os.fsdecode(b"\xff.mp4"))
     place(film, *(tmp_path / "100 %" / name for name in odd))
@@ -80,7 +80,7 @@ def test_names_with_odd_characters_are_told_apart_and_are_one_line(film, tmp_pat
         assert source.read(i, SMALL, SamplingConfig()).video.shape == (1, *SMALL.shape), name
 
 
-def test_loops_of_links_and_closed_folders_do_no_harm(film, tmp_path, monkeypatch):
+def test_link_cycles_and_unreadable_folders_are_handled(film, tmp_path, monkeypatch):
     place(film, tmp_path / "a" / "1.mp4", tmp_path / "b" / "2.mp4")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b" / "self").symlink_to(tmp_path / "b")
@@ -101,7 +101,7 @@ def test_loops_of_links_and_closed_folders_do_no_harm(film, tmp_path, monkeypatc
             source.read(names(source).index(name), SMALL, SamplingConfig())
 
 
-def test_what_is_no_source_says_what_is(film, tmp_path):
+def test_an_invalid_source_lists_the_valid_formats(film, tmp_path):
     with pytest.raises(ValueError, match="no video in"):
         open_source(tmp_path)
     place(film, tmp_path / "a" / "1.mp4", tmp_path / "loose.mp4")
@@ -167,7 +167,7 @@ def test_a_part_is_padded_within_itself(film, tmp_path):
     assert numbers(by_clock) == [5, 6, 7, 8] and not by_clock.padded
 
 
-def test_random_starts_are_a_seeds_and_an_items(film, tmp_path):
+def test_random_starts_depend_on_seed_and_item(film, tmp_path):
     place(film, *(tmp_path / f"{i}.mp4" for i in range(30)))
     source = open_source(tmp_path)
     starts = [int(source.read(i, SMALL, SamplingConfig(random_start=7)).frames[0, 0]) for i in range(30)]
@@ -178,7 +178,7 @@ def test_random_starts_are_a_seeds_and_an_items(film, tmp_path):
         source.read(0, SMALL, SamplingConfig(random_start=7, start=3))
 
 
-def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
+def test_one_error_lists_all_faulty_rows_of_a_manifest(film, tmp_path):
     place(film, tmp_path / "film.mp4")
     rows = ["film.mp4,a,1,2", ",a,,", 'film.mp4,"two\nlines",x,', "film.mp4,a,2,1", "film.mp4,a,-1,", "film.mp4"]
     text = "\n".join(["path,label,start,end", *rows])
@@ -209,7 +209,7 @@ def test_all_faulty_rows_of_a_manifest_are_told_at_once(film, tmp_path):
         ("path,end\nx,nan\n", "end nan must be"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant(tmp_path, text, reason):
+def test_an_invalid_manifest_is_an_error(tmp_path, text, reason):
     with pytest.raises(ValueError, match=reason):
         open_source(manifest(tmp_path, text))
 
@@ -219,7 +219,7 @@ def test_a_manifest_in_another_encoding(tmp_path):
         open_source(manifest(tmp_path, "path\nmüll.mp4\n", "latin-1"))
 
 
-def test_worlds_are_read_as_they_are_made():
+def test_worlds_are_read_as_rendered():
     source = open_source("worlds:small:40:3")
     clips = worlds.make_clips("small", 40, 3)
     assert len(source.items) == 40 and source.heads == worlds.GLYPH_QUESTIONS
@@ -235,7 +235,7 @@ def test_worlds_are_read_as_they_are_made():
     assert len(identities | {open_source("worlds:small:4:4").read(0, WORLD, KEPT).identity}) == 5
 
 
-def test_worlds_pass_through_the_same_door_as_real_videos(tmp_path):
+def test_exported_worlds_are_read_like_real_videos(tmp_path):
     clips = worlds.make_clips("small", 12, 5)
     write_clips(clips, tmp_path)
     world, written = open_source("worlds:small:12:5"), open_source(tmp_path / "manifest.csv")
@@ -249,7 +249,7 @@ def test_worlds_pass_through_the_same_door_as_real_videos(tmp_path):
             assert written.heads[head][written.items[i].labels[head]] == world.heads[head][label]
 
 
-def test_an_identity_of_a_source_is_that_of_its_clips_and_labels(film, tmp_path):
+def test_the_identity_of_a_source_depends_on_clips_and_labels(film, tmp_path):
     place(film, tmp_path / "1" / "a" / "x.mp4", tmp_path / "2" / "a" / "x.mp4", tmp_path / "3" / "b" / "x.mp4")
     first, second, third = (open_source(tmp_path / name) for name in "123")
     assert first.identity == second.identity != third.identity
@@ -257,7 +257,7 @@ def test_an_identity_of_a_source_is_that_of_its_clips_and_labels(film, tmp_path)
     assert len(identities) == 3 and open_source("worlds:small:10:0").identity in identities
 
 
-def test_broken_files_say_why(film, tmp_path):
+def test_broken_files_give_the_reason(film, tmp_path):
     place(film, tmp_path / "good.mp4")
     content = film.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
@@ -270,7 +270,7 @@ def test_broken_files_say_why(film, tmp_path):
 
 
 @pytest.mark.slow
-def test_sources_can_be_sent_and_are_small_processes(film, tmp_path):
+def test_sources_are_picklable_and_import_little(film, tmp_path):
     place(film, tmp_path / "a" / "x.mp4")
     path = manifest(tmp_path, "path\na/x.mp4\n")
     for spec in (tmp_path, tmp_path / "a" / "x.mp4", path, "worlds:small:3"):
@@ -288,7 +288,7 @@ def test_sources_can_be_sent_and_are_small_processes(film, tmp_path):
         assert child.stdout == "[]\n"
 
 
-def test_a_share_of_a_worlds_clips_lacks_something_and_keeps_the_answers_that_are_left():
+def test_removal_from_a_share_of_clips_keeps_the_defined_labels():
     lacking_some, whole = open_source("worlds:events:60:3?without=distractor:0.3"), open_source("worlds:events:60:3")
     assert isinstance(lacking_some, WorldSource)
     assert lacking_some.identity != whole.identity and len(lacking_some.items) == 60

@@ -47,7 +47,7 @@ def assert_equal_but_for_ties(ours, theirs, unrounded, size):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_the_preset_of_torchvision_gives_the_same(size):
+def test_preprocessing_equals_the_torchvision_preset(size):
     frames = np.random.default_rng(sum(size)).integers(0, 256, (4, *size, 3), np.uint8)
     tensor = as_torch(frames)
     from torchvision.transforms._presets import VideoClassification
@@ -69,7 +69,7 @@ def test_the_preset_of_torchvision_gives_the_same(size):
         assert (np.abs(squares - levels)[~same] == 1).all()
 
 
-def test_the_preset_is_the_one_of_the_published_weights():
+def test_the_preset_is_that_of_the_published_weights():
     transforms = video_models().swin_transformer.Swin3D_T_Weights.KINETICS400_V1.transforms
     square, side = (KINETICS.size, KINETICS.size), (KINETICS.resize,)
     assert transforms.keywords == dict(crop_size=square, resize_size=side, mean=KINETICS.mean, std=KINETICS.std)
@@ -92,7 +92,7 @@ def test_resize_equals_torchvision_with_and_without_antialias(size, antialias):
 
 
 @pytest.mark.parametrize("size", [(240, 426), (480, 270), (224, 224)], ids=str)
-def test_three_views_lie_along_the_longer_side(size):
+def test_three_crops_are_along_the_longer_side(size):
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     views = resize.square_views(frame, KINETICS, "three_crop")
     whole = resize.resize(frame, resize.shorter_side(size, 224))

@@ -27,7 +27,7 @@ def network_with_heads(heads):
     return models.Network(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), models.PRESETS["small_cnn"].clip_spec, heads)
 
 
-def test_logits_of_several_heads_lie_one_after_the_other():
+def test_logits_of_several_heads_are_concatenated():
     several = network_with_heads(HEADS)
     assert several.labels == ("shape:plus", "shape:ring", "direction:left", "direction:right", "direction:up")
     assert several.head_slices == {"shape": slice(0, 2), "direction": slice(2, 5)}
@@ -50,17 +50,17 @@ def test_a_class_of_the_only_head_has_three_names(text):
         ({"label": ("golf", "tennis")}, "tenis", r"did you mean tennis\?"),
     ],
 )
-def test_an_unknown_target_is_answered_with_the_nearest(heads, text, message):
+def test_an_unknown_target_suggests_similar_names(heads, text, message):
     with pytest.raises(ValueError, match=message):
         network_with_heads(heads).class_index(text)
 
 
-def test_where_names_are_not_known_a_class_is_its_number():
+def test_unnamed_classes_are_named_by_index():
     assert models.single_head(3, None) == {"label": ("0", "1", "2")}
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net"])
-def test_what_is_saved_is_loaded(tmp_path, network, name):
+def test_saved_networks_are_loaded(tmp_path, network, name):
     models.save(tmp_path / "new" / name, network, "small_cnn", HEADS, run="a run")
     again = models.load(tmp_path / "new" / name)
     assert (again.preset, again.heads) == ("small_cnn", HEADS)
@@ -83,7 +83,7 @@ def test_what_is_saved_is_loaded(tmp_path, network, name):
         ({"preset": "small_cn"}, "did you mean small_cnn"),
     ],
 )
-def test_a_damaged_description_is_refused(tmp_path, network, change, message):
+def test_damaged_metadata_is_an_error(tmp_path, network, change, message):
     models.save(tmp_path / "net.safetensors", network, "small_cnn", HEADS)
     about = tmp_path / "net.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | change))
@@ -91,13 +91,13 @@ def test_a_damaged_description_is_refused(tmp_path, network, change, message):
         models.load(tmp_path / "net.safetensors")
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path):
+def test_an_unwritable_path_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="not a writable folder"):
         models.require_absent(tmp_path / "file" / "net.safetensors")
 
 
-def test_a_network_without_weights_names_those_that_have_them():
+def test_a_preset_without_weights_suggests_trained_networks():
     with pytest.raises(ValueError, match=r"video_swin_tiny is a network without weights.*worlds_swin"):
         models.load("video_swin_tiny")
     with pytest.raises(ValueError, match="did you mean worlds_swin"):
@@ -105,7 +105,7 @@ def test_a_network_without_weights_names_those_that_have_them():
 
 
 @pytest.mark.parametrize("name", sorted({"worlds_swin"} | set(models.shipped_networks())))
-def test_the_networks_that_ship_know_their_questions(name):
+def test_shipped_networks_have_the_heads_of_their_worlds(name):
     shipped = models.load(name)
     trained_on = models.read_metadata(models.shipped_networks()[name])["source"]["videos"].split(":")
     assert trained_on[0] == "worlds" and shipped.heads == WORLDS[trained_on[1]].heads
@@ -118,7 +118,7 @@ def test_the_networks_that_ship_know_their_questions(name):
 
 
 @pytest.mark.slow
-def test_the_small_cnn_sees_each_clip_on_its_own(network):
+def test_the_small_cnn_treats_clips_independently(network):
     video = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 32, 32, 3)), jnp.float32)
     together = np.asarray(network(video))
     alone = np.concatenate([np.asarray(network(video[i : i + 1])) for i in range(3)])

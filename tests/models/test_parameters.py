@@ -25,7 +25,7 @@ def test_load_gives_exactly_these_parameters(arrays):
         np.testing.assert_array_equal(a, arrays[name])
 
 
-def test_every_problem_is_in_one_message(arrays):
+def test_one_error_lists_all_mismatches(arrays):
     wrong = dict(arrays)
     del wrong["norm.scale"]
     wrong["head.scale"] = arrays["norm.scale"]
@@ -44,7 +44,7 @@ def test_every_problem_is_in_one_message(arrays):
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_what_was_saved_is_restored(arrays, tmp_path, name):
+def test_saved_parameters_are_restored(arrays, tmp_path, name):
     parameters.save(tmp_path / name, parameters.load(make, arrays))
     for key, a in parameters.named_parameters(parameters.restore(tmp_path / name, make)).items():
         np.testing.assert_array_equal(a, arrays[key])
@@ -64,7 +64,7 @@ def test_restoring_into_another_network_names_the_differences(arrays, tmp_path, 
         parameters.restore(tmp_path / name, partial(make, dtype=jnp.float64))
 
 
-def test_nothing_there(tmp_path):
+def test_missing_weights_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"there are no weights at .*nowhere"):
         parameters.restore(tmp_path / "nowhere", make)
 

@@ -98,7 +98,7 @@ def assert_same(one, other, tolerance):
 
 
 @pytest.mark.slow
-def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch):
+def test_chunks_give_the_same_result_as_the_whole(tiny, monkeypatch):
     model, video = tiny
     monkeypatch.setattr(video_swin, "on_cpu", lambda: False)
     jax.clear_caches()
@@ -113,7 +113,7 @@ def test_pieces_give_the_same_as_the_whole(tiny, monkeypatch):
 
 
 @pytest.mark.slow
-def test_remat_changes_memory_not_numbers(tiny):
+def test_remat_changes_memory_but_not_results(tiny):
     """remat reduces the residuals of the backward pass; XLA's CPU compiler undoes this, GPUs and TPUs do not."""
     model, video = tiny
     lean = weights.load(partial(models.make, "video_swin_tiny", remat=True), weights.named_parameters(model))
@@ -140,7 +140,7 @@ def test_bfloat16_arithmetic_keeps_float32_parameters(tiny, usual_promotion):
 
 
 @pytest.mark.slow
-def test_unshifted_windows_do_not_see_each_other(tiny):
+def test_unshifted_windows_do_not_interact(tiny):
     block = tiny[0].layers[0].blocks[0]
     x = jax.random.normal(jax.random.key(5), (1, 4, 8, 8, 48))
     moved = block(x.at[0, :, :4, :4].add(1.0)) != block(x)

@@ -126,7 +126,7 @@ def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkey
     np.testing.assert_allclose(seen, expected)
 
 
-def test_the_far_side_of_pools_is_padded_too():
+def test_pools_pad_the_end_too():
     x = jnp.arange(4.0).reshape(1, 1, 1, 4, 1) * jnp.ones((1, 1, 1, 1, 1))
     np.testing.assert_array_equal(max_pool(-x, (1, 1, 3), (1, 1, 2), "SAME").ravel(), [0, -2])
     np.testing.assert_array_equal(max_pool(-x, (1, 1, 3), (1, 1, 2), (0, 0, 1)).ravel(), [0, -1])
@@ -157,7 +157,7 @@ def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
         ("i3d", (127.5, 127.5, 127.5), -1, 1),
     ],
 )
-def test_what_becomes_of_colours(preset, mean, black, white):
+def test_preprocessing_of_colours(preset, mean, black, white):
     geometry = models.PRESETS[preset].clip_spec
     seen = geometry.normalise(np.array([mean, (0, 0, 0), (255, 255, 255)]))
     np.testing.assert_allclose(seen[0], 0, atol=1e-3)
@@ -175,12 +175,12 @@ NUMBERED = {
 
 
 @pytest.mark.parametrize("preset", ["i3d", "mfnet", "resnet3d_50"])
-def test_labels_stand_where_published_runs_have_them(preset):
+def test_labels_have_the_indices_of_published_runs(preset):
     labels = models.PRESETS[preset].labels
     assert labels and {number: labels[number] for number in NUMBERED} == NUMBERED
 
 
-def test_c3d_names_the_clip_that_it_reads():
+def test_c3d_states_its_clip_size_in_errors():
     model = nnx.eval_shape(lambda: C3d(num_classes=3, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"C3D reads clips of 16 frames of 112 x 112.*got \(16, 64, 64\)"):
         jax.eval_shape(lambda m, v: m(v), model, jax.ShapeDtypeStruct((1, 16, 64, 64, 3), jnp.float32))
@@ -235,6 +235,6 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
     ]
 
 
-def test_blocks_that_name_values_cannot_be_recomputed():
+def test_remat_is_an_error_for_blocks_with_stages():
     with pytest.raises(ValueError, match=r"r3d_18 has stages within its blocks.*omit remat"):
         models.make("r3d_18", remat=True)

@@ -79,7 +79,7 @@ def parameters(model):
     return {name: np.asarray(a) for name, a in weights.named_parameters(model).items()}
 
 
-def test_every_clip_comes_once_per_epoch_and_from_any_position_on_the_same():
+def test_each_epoch_is_a_permutation_and_can_start_anywhere():
     whole = list(islice(loop.epoch_order(5, 1, 0), 15))
     for epoch in range(3):
         assert sorted(whole[5 * epoch : 5 * epoch + 5]) == [(epoch, i) for i in range(5)]
@@ -100,7 +100,7 @@ def test_it_learns(tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypatch):
+def test_a_run_interrupted_at_any_step_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     trained = run(CONFIG, tmp_path / "unbroken")
     unbroken = parameters(trained.model)
     assert [read.item.name for read in trained.failures] == ["clip 10", "clip 21", "clip 32", "clip 43"]
@@ -127,14 +127,14 @@ def test_interrupted_at_any_step_it_ends_as_the_unbroken_run(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_only_read_again(tmp_path):
+def test_a_finished_run_is_only_loaded(tmp_path):
     first = parameters(run(CONFIG, tmp_path).model)
     again = parameters(train_network(make, Colours(), CLIP_SPEC, CONFIG, tmp_path, num_workers=0).model)
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_names_its_step_and_the_last_good_checkpoint(tmp_path):
+def test_a_non_finite_loss_names_its_step_and_the_last_good_checkpoint(tmp_path):
     run(replace(CONFIG, steps=4), tmp_path)
     with pytest.raises(DivergedError, match=r"the loss is nan at step \d+; the last good checkpoint is step 4"):
         run(replace(CONFIG, steps=60, warmup=0, learning_rate=1e30), tmp_path)
@@ -149,7 +149,7 @@ def test_a_clip_without_a_label_does_not_count():
     assert (float(loss), float(right)) == (0.0, 0.0)
 
 
-def test_smoothed_answers_want_a_margin_that_ends():
+def test_label_smoothing_bounds_the_margin():
     loss = jax.jit(lambda margin: loop._head_loss(jnp.stack([margin, 0 * margin], -1)[None], jnp.array([0]), 0.1)[0])
     margins = jnp.linspace(0.0, 8.0, 801)
     best = float(margins[jnp.argmin(jax.vmap(loss)(margins))])
@@ -171,7 +171,7 @@ def test_augmentation_only_moves_pixels():
 
 
 @pytest.mark.slow
-def test_a_share_of_the_clips_loses_its_time():
+def test_a_share_of_clips_is_frozen_or_shuffled():
     video = jnp.arange(400 * 6).reshape(400, 6, 1, 1, 1).astype(jnp.uint8) * jnp.ones((1, 1, 2, 2, 3), jnp.uint8)
     changed, is_ablated = loop.ablate_time(video, 0.25, jax.random.key(0))
     before, after = np.asarray(video)[..., 0, 0, 0], np.asarray(changed)[..., 0, 0, 0]
@@ -185,7 +185,7 @@ def test_a_share_of_the_clips_loses_its_time():
 
 
 @pytest.mark.slow
-def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
+def test_temporal_heads_ignore_static_clips(tmp_path):
     run(replace(CONFIG, static_fraction=1.0, static_heads=("bright",)), tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -193,12 +193,12 @@ def test_heads_that_need_time_do_not_learn_from_clips_without_it(tmp_path):
     assert any(float(row["accuracy:bright"]) > 0 for row in rows)
 
 
-def test_all_that_is_wrong_with_a_recipe_is_said_at_once():
+def test_one_error_lists_all_invalid_settings():
     with pytest.raises(ValueError, match=r"steps: .*learning_rate: .*warmup: expected at most the 0 steps"):
         TrainConfig(steps=0, warmup=5, learning_rate=0.0)
 
 
-def test_what_has_no_labels_cannot_be_trained_on():
+def test_training_needs_labels():
     class Unlabelled(Colours):
         heads = NO_HEADS
 
@@ -212,7 +212,7 @@ def test_what_has_no_labels_cannot_be_trained_on():
         loop.require_heads(OneClass())
 
 
-def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
+def test_fine_tuning_starts_with_the_old_body_and_a_new_head(tmp_path):
     old = {name: a + 1 for name, a in weights.named_parameters(make()).items()}
     old["head.bias"] = jnp.zeros(99)
     start = loop.replace_head(old, make)
@@ -224,7 +224,7 @@ def test_fine_tuning_begins_with_the_old_body_and_a_new_head(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_train_as_one(tmp_path):
+def test_two_devices_train_like_one(tmp_path):
     program = (
         "import jax, numpy as np, sys; from pathlib import Path\n"
         "from tests.training.test_loop import run, CONFIG, parameters\n"
@@ -245,7 +245,7 @@ def test_two_devices_train_as_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_killed_half_way_ends_as_an_unbroken_run(tmp_path):
+def test_a_killed_command_ends_like_an_uninterrupted_one(tmp_path):
     common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--eval_videos=worlds:small:40:1"]
     common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--num_workers=1", "--learning_rate=1e-3"]
     folders = tmp_path / "unbroken", tmp_path / "killed"

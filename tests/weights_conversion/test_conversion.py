@@ -51,7 +51,7 @@ def test_half_precision_is_widened(state):
 
 
 @pytest.mark.slow
-def test_missing_and_extra_and_misshapen_names_are_all_told(state):
+def test_one_error_lists_missing_unexpected_and_misshapen_parameters(state):
     wrong = dict(state)
     del wrong["norm.weight"]
     wrong["extra.weight"] = torch.zeros(3)
@@ -142,14 +142,14 @@ def files(state, tmp_path):
         ("old_short.pth", "damaged or truncated"),
     ],
 )
-def test_files_that_cannot_be_read(files, name, message):
+def test_unreadable_files_are_errors(files, name, message):
     with pytest.raises(ValueError, match=message):
         read_checkpoint(files / name)
     assert not (files / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["good.pth", "old.pth", "good.safetensors"])
-def test_files_that_can_be_read(files, state, name):
+def test_readable_files(files, state, name):
     arrays_read = read_checkpoint(files / name)
     assert arrays_read.keys() == state.keys()
     assert all(torch.equal(arrays_read[key], state[key]) for key in state)
@@ -193,7 +193,7 @@ def test_the_program_converts_verifies_and_writes(files, state, out):
         (["--preset=video_swin_tiny", "--download"], "no published weights named 'video_swin_tiny'"),
     ],
 )
-def test_the_program_refuses_and_writes_nothing(files, flags, message):
+def test_the_program_writes_nothing_on_errors(files, flags, message):
     before = sorted(files.iterdir())
     flags = [flag.replace("=", f"={files}/") if flag.startswith("--checkpoint") else flag for flag in flags]
     run = program(*flags, f"--out={files / 'out'}")
@@ -202,7 +202,7 @@ def test_the_program_refuses_and_writes_nothing(files, flags, message):
     assert sorted(files.iterdir()) == before
 
 
-def test_published_weights_are_checked_and_a_missing_network_is_explained(tmp_path, monkeypatch):
+def test_downloads_are_checked_and_a_missing_connection_is_explained(tmp_path, monkeypatch):
     content = b"weights"
     digest = hashlib.sha256(content).hexdigest()[:8]
     site, cache = tmp_path / "site", tmp_path / "cache"

@@ -66,7 +66,7 @@ def test_removal_changes_the_masked_pixels_and_no_others(clips):
         assert [row for row in without.boxes["track"] if clips.world.tracks[row].startswith(entity)] == []
 
 
-def test_a_factor_drawn_again_changes_nothing_else(clips):
+def test_redrawing_a_factor_changes_nothing_else(clips):
     for factor in clips.world.factors:
         other = worlds.redraw(clips, factor, 7)
         assert {name for name in clips.factors if (other.factors[name] != clips.factors[name]).any()} == {factor}
@@ -95,7 +95,7 @@ def test_boxes_cover_their_masks(clips):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_labels_are_balanced_and_follow_nothing_else(name):
+def test_labels_are_balanced_and_depend_on_their_factors_only(name):
     world, n = worlds.WORLDS[name], 8000
     factors = render.sample_factors(world, 11, np.arange(n))
     for question in world.questions.values():
@@ -116,7 +116,7 @@ def _named(world, question):
     return next(name for name, other in world.questions.items() if other == question)
 
 
-def test_no_window_alone_tells_the_order():
+def test_no_window_alone_determines_the_order():
     world = worlds.Events()
     counts = [4, 2, world.factors["times"]]
     pair, order, times = (np.array(values) for values in zip(*itertools.product(*map(range, counts))))
@@ -136,7 +136,7 @@ def test_no_window_alone_tells_the_order():
     assert all(sorted(labels) == [0, 1] for labels in both.values())
 
 
-def test_steps_towards_the_order_ask_about_the_same_flashes():
+def test_questions_on_times_depend_on_the_same_flashes():
     clips = worlds.make_clips("events_timed", 64, 3)
     np.testing.assert_array_equal(clips.video, worlds.make_clips("events", 64, 3).video)
     labels, pair = clips.labels, clips.factors["pair"]
@@ -152,7 +152,7 @@ def test_steps_towards_the_order_ask_about_the_same_flashes():
             assert np.abs(clips.video[i, frame][core].mean(0) - colours[labels[head][i]]).max() < 0.1
 
 
-def test_joint_causes_are_what_they_are_called():
+def test_joint_causes_match_their_definitions():
     questions = worlds.Events().questions
     shape, other = (np.array(values) for values in zip(*itertools.product(range(4), range(4))))
     factors = {"shape": shape, "dis_shape": other}
@@ -162,7 +162,7 @@ def test_joint_causes_are_what_they_are_called():
     assert (either.sum(), both.sum()) == (7, 9)
 
 
-def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
+def test_single_frames_of_dots_do_not_reveal_the_glyph():
     world = worlds.Dots(noise=0.0)
     clips = worlds.make_clips(world, 96, 5)
     lit, key = clips.video[..., 0] > 0.5, clips.masks["key"]
@@ -186,7 +186,7 @@ def test_a_frame_of_dots_is_the_same_within_the_glyph_and_without():
     assert again > 0
 
 
-def test_without_the_scene_there_are_other_dots_around_the_same_key():
+def test_removing_the_scene_replaces_the_dots_around_the_key():
     world = worlds.Dots(noise=0.0)
     clips = worlds.make_clips(world, 24, 5)
     lit, key = clips.video[..., 0] > 0.5, clips.masks["key"]
@@ -216,7 +216,7 @@ def test_the_best_linear_guess_from_one_frame_is_at_chance(name, question):
 
 
 @pytest.mark.slow
-def test_the_marker_goes_along_with_the_direction_as_often_as_told():
+def test_the_marker_agrees_with_the_direction_at_the_given_rate():
     n = 8000
     for agreement, spec in ((0.95, "shortcut"), (0.25, "shortcut_broken")):
         factors = render.sample_factors(worlds.WORLDS[spec], 2, np.arange(n))
@@ -250,7 +250,7 @@ def test_oracles_pass_every_gate(name):
 
 
 @pytest.mark.slow
-def test_cheaters_fail_at_the_gates_they_should():
+def test_cheating_networks_fail_the_expected_gates():
     cheats = {
         "events": (
             Partial(lambda video: world_oracles.events_logits(video, ("key", "key"))),
@@ -282,7 +282,7 @@ def test_cheaters_fail_at_the_gates_they_should():
         assert all(line in failures for line in lines) and fine not in failures, failures
 
 
-def test_gates_know_how_many_answers_each_question_has():
+def test_gates_check_the_number_of_classes_per_question():
     assert expected_range("frozen", "dynamic", 2) == (0.0, 0.5) and expected_range("frozen", "form", 4) == (0.0, 0.25)
     with pytest.raises(
         ValueError, match=r"expected 18 logits per clip, 2 for order, 4 for colours, .* 2 for both, got"
@@ -292,7 +292,7 @@ def test_gates_know_how_many_answers_each_question_has():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", NAMES)
-def test_the_networks_that_ship_pass_their_gates(world):
+def test_shipped_networks_pass_their_gates(world):
     """The Swins pass on unseen clips; --task=evaluate_methods checks all networks on more clips."""
     loaded = models.load(f"worlds_{world}_swin")
     assert loaded.heads == worlds.WORLDS[world].heads
@@ -322,7 +322,7 @@ def test_errors_say_what_to_do(make, message):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_are_sources_and_files_like_any_other(name, tmp_path):
+def test_worlds_are_sources_and_files(name, tmp_path):
     source = open_source(f"worlds:{name}:4:3")
     clips = worlds.make_clips(name, 4, 3)
     assert source.heads == clips.world.heads

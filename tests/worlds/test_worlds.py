@@ -116,7 +116,7 @@ def test_redrawn_values_are_uniform_among_the_others(many):
     assert chisquare(np.bincount(further, minlength=4)[1:]).pvalue > 1e-3
 
 
-def test_a_clip_is_the_same_whatever_is_made_with_it(clips):
+def test_a_clip_does_not_depend_on_the_others(clips):
     few = worlds.make_clips(SMALL, 3, 3)
     late = worlds.make_clips("small", 5, 3, first=40)
     np.testing.assert_array_equal(few.video, clips.video[:3])
@@ -152,7 +152,7 @@ def every_place(direction, dis_direction=0, world=SMALL):
 
 
 @pytest.mark.parametrize("entity", ["key", "distractor"])
-def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
+def test_one_frame_has_no_information_on_the_direction_of_an_object(entity):
     for direction in range(4):
         factors = every_place(direction, (direction + 1) % 4)
         y, x = SMALL.entity_square(factors, entity)[:2]
@@ -161,7 +161,7 @@ def test_one_frame_says_nothing_about_the_direction_of_an_object(entity):
 
 
 @pytest.mark.parametrize(("distance", "best"), [(12, 0.356), (0, 0.25)])
-def test_what_the_two_objects_places_say_about_direction_is_as_documented(distance, best):
+def test_information_in_both_positions_is_as_documented(distance, best):
     """Return the accuracy of an ideal observer of both positions in the most informative frame."""
     world = worlds.GlyphWorld(distance=distance)
     offsets = glyphs._offsets(world.size, distance)
@@ -305,7 +305,7 @@ def test_an_oracle_passes_every_gate():
 
 
 @pytest.mark.slow
-def test_cheaters_fail_at_the_gates_they_should():
+def test_cheating_networks_fail_the_expected_gates():
     model = Partial(lambda video: world_oracles.small_world_logits({"shape": "distractor", "flash": "any"}, video))
     result = measure_gates(model, n_clips=64, seed=2)
     with pytest.raises(ValueError, match="gates failed") as error:
@@ -324,7 +324,7 @@ def test_cheaters_fail_at_the_gates_they_should():
     assert result.stable[:, HEADS.index("shape")].mean() < 0.2
 
 
-def test_gates_compile_once_and_refuse_what_is_no_answer():
+def test_gates_compile_once_and_check_logits():
     world = worlds.GlyphWorld(frames=2, size=14, distance=7, event_times=(0, 1), event_frames=1)
     before = compile_count(_run_model)
     module = nnx.Linear(3, 16, rngs=nnx.Rngs(0))
@@ -339,7 +339,7 @@ def test_gates_compile_once_and_refuse_what_is_no_answer():
     assert any("G5" in line for line in silent.failures())
 
 
-def test_videos_come_back_from_the_disk(tmp_path):
+def test_exported_videos_equal_the_clips(tmp_path):
     clips = worlds.make_clips("small", 3, 6, first=10)
     paths = write_clips(clips, tmp_path / "out")
     assert [path.name for path in paths] == [f"clip_6_{i:06d}.mp4" for i in (10, 11, 12)]
@@ -371,7 +371,7 @@ def test_videos_come_back_from_the_disk(tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_what_needs_jax_is_there_when_asked_for():
+def test_modules_that_need_jax_are_imported_on_access():
     assert set(worlds.__all__) <= {name for name in worlds.__all__ if getattr(worlds, name) is not None}
     with pytest.raises(AttributeError, match="no attribute 'gate'"):
         _ = worlds.gate
