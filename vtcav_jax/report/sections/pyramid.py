@@ -84,7 +84,7 @@ def pyramid_sections(run: RunFolder) -> list[Section]:
         html.paragraph(text, "soft"),
         html.figure_grid(stability_figures),
     ]
-    parts.append(_kernel_table(run.node_rows))
+    parts.append(_channel_table(run.node_rows))
     return [
         Section(
             "pyramid",
@@ -121,22 +121,22 @@ def _animation_path(run: RunFolder, row: NodeRow) -> Path:
 
 
 def _linked_graph(run: RunFolder, facts: PyramidFacts, prefix: str, graph: Figure, animations: set[Path]) -> str:
-    kernels, edges = _rows_of_target(run, facts)
-    if not kernels:
+    channels, edges = _rows_of_target(run, facts)
+    if not channels:
         return html.paragraph("No channel has a positive share.")
-    names = {row.node: f"{row.stage} #{row.channel}" for row in kernels}
+    names = {row.node: f"{row.stage} #{row.channel}" for row in channels}
     parts = [
         LinkedPanel(
             row.node,
             names[row.node],
-            _kernel_panel(run, row, edges, names, prefix, animations, facts.n_reference_clips),
+            _channel_panel(run, row, edges, names, prefix, animations, facts.n_reference_clips),
         )
-        for row in kernels
+        for row in channels
     ]
     return linked_graph.linked_panels(graph, prefix, parts)
 
 
-def _kernel_panel(
+def _channel_panel(
     run: RunFolder,
     row: NodeRow,
     edges: Sequence[EdgeRow],
@@ -236,7 +236,7 @@ def _ablation_table(rows: Sequence[AblationRow]) -> str:
     )
 
 
-def _kernel_table(rows: Sequence[NodeRow]) -> str:
+def _channel_table(rows: Sequence[NodeRow]) -> str:
     lines = [
         (
             "" if row.relevance_low > 0 else "faint",

@@ -124,7 +124,7 @@ def _format_cell(row: ScoreRow, statistic: str) -> str:
 
 
 def depth_section(run: RunFolder) -> Section:
-    """One figure per class and concept: the effect against the random clips (or other concepts) at each stage."""
+    """Figures per class and concept: the effect against the random clips (or other concepts) at each stage."""
     parts, all_figures = [], []
     for target, rows in scores_by_target(run).items():
         unit_text = effect_unit(run_statistic(run), rows[0].score_fn)
@@ -146,7 +146,7 @@ def depth_section(run: RunFolder) -> Section:
 
 
 def static_dynamic_section(run: RunFolder) -> Section | None:
-    """One figure per class and concept: static clips, dynamic clips and, with controls, their difference."""
+    """Figures per class and concept: static clips, dynamic clips and, with controls, their difference."""
     if (
         not any(row.comparison == "motion" for row in run.score_rows)
         and len({row.clip_type for row in run.score_rows}) < 2

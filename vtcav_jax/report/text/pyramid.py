@@ -27,22 +27,22 @@ SELECTION_PHRASES = {
 
 def pyramid_points(run: RunFolder, facts: PyramidFacts) -> list[tuple[str, str]]:
     """Return the findings of one target as pairs of a headline and details."""
-    kernels = [row for row in run.node_rows if row.target == facts.target]
+    channels = [row for row in run.node_rows if row.target == facts.target]
     ablations = [row for row in run.ablation_rows if row.target == facts.target]
-    n_levels = len({row.level for row in kernels})
+    n_levels = len({row.level for row in channels})
     points = [
         (
-            f"{count_noun(len(kernels), 'channel')} at {count_noun(n_levels, 'level')} contribute to {facts.target}.",
+            f"{count_noun(len(channels), 'channel')} at {count_noun(n_levels, 'level')} contribute to {facts.target}.",
             f"From {count_noun(len(facts.score), 'clip')} with a mean score of"
             f" {format_signed(sum(facts.score) / len(facts.score), 3)}. Selection: {selection_text(facts)}.",
         )
     ]
     for stage in (stage for level in facts.levels for stage in level):
-        stage_kernels = [row for row in kernels if row.stage == stage]
-        if stage_kernels:
+        stage_channels = [row for row in channels if row.stage == stage]
+        if stage_channels:
             points.append(
                 _describe_stage(
-                    stage, stage_kernels, [row for row in ablations if row.stage == stage], len(facts.ablation_clips)
+                    stage, stage_channels, [row for row in ablations if row.stage == stage], len(facts.ablation_clips)
                 )
             )
     points += [
@@ -53,10 +53,10 @@ def pyramid_points(run: RunFolder, facts: PyramidFacts) -> list[tuple[str, str]]
         points.append(
             (
                 "Alignment with concept vectors:",
-                alignment_text([row for row in run.concept_alignment_rows if row.target == facts.target], kernels),
+                alignment_text([row for row in run.concept_alignment_rows if row.target == facts.target], channels),
             )
         )
-    doubts = _limitations(facts, kernels, [row for row in run.edge_rows if row.target == facts.target], ablations)
+    doubts = _limitations(facts, channels, [row for row in run.edge_rows if row.target == facts.target], ablations)
     return [*points, ("Limits:", " ".join(doubts))] if doubts else points
 
 
@@ -72,11 +72,11 @@ def exceeds_chance(row: AblationRow) -> bool:
 
 
 def _describe_stage(
-    stage: str, kernels: Sequence[NodeRow], ablations: Sequence[AblationRow], n_clips: int
+    stage: str, channels: Sequence[NodeRow], ablations: Sequence[AblationRow], n_clips: int
 ) -> tuple[str, str]:
     """Describe the channels of one stage and the ablation of all of them, the last row of `ablations`."""
-    named = ", ".join(f"#{row.channel} {format_node_share(row.relevance)}" for row in kernels[:MAX_NAMED_KERNELS])
-    named += f" and {len(kernels) - MAX_NAMED_KERNELS} more" if len(kernels) > MAX_NAMED_KERNELS else ""
+    named = ", ".join(f"#{row.channel} {format_node_share(row.relevance)}" for row in channels[:MAX_NAMED_KERNELS])
+    named += f" and {len(channels) - MAX_NAMED_KERNELS} more" if len(channels) > MAX_NAMED_KERNELS else ""
     if not ablations:
         return f"{stage}, not ablated:", f"channels by share of the target: {named}."
     last = ablations[-1]
@@ -120,9 +120,9 @@ def noise_stability_text(facts: PyramidFacts) -> str:
     return f"{verdict} when noise is added to the clips (mean Jaccard overlap {overlaps})."
 
 
-def alignment_text(rows: Sequence[AlignedRow], kernels: Sequence[NodeRow]) -> str:
+def alignment_text(rows: Sequence[AlignedRow], channels: Sequence[NodeRow]) -> str:
     """Name the channels that are the largest entry of an encoded concept vector."""
-    weak = {row.node for row in kernels if row.activation_excess < 0}
+    weak = {row.node for row in channels if row.activation_excess < 0}
     first = sorted(
         (row for row in rows if row.rank == 1 and is_aligned_vector_encoded(row)),
         key=lambda row: -abs(row.cosine_share),
@@ -157,7 +157,7 @@ def activity_text(excess: float, n_compared: int) -> str:
 
 
 def _limitations(
-    facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Sequence[EdgeRow], ablations: Sequence[AblationRow]
+    facts: PyramidFacts, channels: Sequence[NodeRow], edges: Sequence[EdgeRow], ablations: Sequence[AblationRow]
 ) -> list[str]:
     out = []
     for stage in unique_in_order([row.stage for row in ablations]):
@@ -167,16 +167,16 @@ def _limitations(
         elif weak := [f"{row.kernels}" for row in rows[:-1] if not exceeds_chance(row)]:
             first_counts = " or ".join(filter(None, (", ".join(weak[:-1]), weak[-1])))
             out.append(f"At {stage}, ablating only the top {first_counts} has no significant effect.")
-    if facts.levels and (missing := len(facts.levels) - len({row.level for row in kernels})):
+    if facts.levels and (missing := len(facts.levels) - len({row.level for row in channels})):
         out.append(f"{count_noun(missing, 'requested level')} without a channel of positive share.")
-    if n_unsure := sum(row.relevance_low <= 0 for row in kernels):
-        out.append(f"For {n_unsure} of {len(kernels)} channels the 95 % interval of the share contains 0.")
+    if n_unsure := sum(row.relevance_low <= 0 for row in channels):
+        out.append(f"For {n_unsure} of {len(channels)} channels the 95 % interval of the share contains 0.")
     inner_edges = [row for row in edges if row.parent >= 0]
     if n_unsure := sum(row.share_low <= 0 <= row.share_high for row in inner_edges):
         out.append(
             f"For {n_unsure} of {len(inner_edges)} edges between channels the 95 % interval contains 0 (dashed lines)."
         )
-    if unexplained := [row for row in kernels if abs(row.unexplained) > 0.2]:
+    if unexplained := [row for row in channels if abs(row.unexplained) > 0.2]:
         out.append(
             f"For {count_noun(len(unexplained), 'channel')}, more than 20 % of the response is not explained by the"
             " next level (biases, skip connections, nonlinearity)."
