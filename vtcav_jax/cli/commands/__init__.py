@@ -33,8 +33,8 @@ def load_network(name: str, *, random_weights: bool = False, seed: int = 0) -> m
             (
                 "model",
                 f"{name} is a network without weights; expected the output of weights_conversion or of the task train,"
-                f" or a shipped network ({', '.join(models.shipped_networks())}); --random_weights tries the command"
-                " with random weights",
+                f" or a shipped network ({', '.join(models.shipped_networks())}); tasks with --random_weights can be"
+                " tried without trained weights",
             )
         )
     warn(f"warning: {name} has random weights (it was not trained); its predictions and all results mean nothing")

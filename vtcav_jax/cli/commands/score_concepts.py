@@ -58,7 +58,7 @@ def concept_table(rows: Sequence[ConceptScoreRow]) -> str:
     ]
     return (
         f"{format_table(header, cells, left=4)}\n"
-        f"The {VECTORS_PER_PAIR} concept vectors with the largest absolute derivative per clip and class.\n"
+        f"Per clip and class: the {VECTORS_PER_PAIR} concept vectors with the largest absolute derivative.\n"
         "derivative: change of the class score per unit step along the vector; concept logit: above 0, the classifier\n"
         "of the vector detects the concept in the clip"
     )
