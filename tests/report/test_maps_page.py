@@ -195,7 +195,7 @@ def test_text_about_motion_has_verdicts_and_counts(page):
     assert "<td>undefined</td>" in text
 
 
-def test_a_share_below_nothing_is_told_as_a_score_that_rises():
+def test_negative_losses_are_reported_as_rises():
     rises = class_row(
         drop_shuffled=-0.27,
         drop_shuffled_low=-0.33,
@@ -212,9 +212,9 @@ def test_a_share_below_nothing_is_told_as_a_score_that_rises():
     assert "1 clip, its score rises by 27 % with shuffled frames and falls by 50 %" in motion_verdict(single)[1]
 
 
-def test_the_part_of_a_frame_that_a_map_needs():
+def test_spatial_half_mass():
     maps = np.zeros((2, 4, 5))
-    maps[0, 1, 2] = -3  # all in one place, and that weighs three times as much as the second step
+    maps[0, 1, 2] = -3  # one position, with three times the weight of the second step
     maps[1] = 0.05
     assert map_store.spatial_half_mass(maps) == pytest.approx((3 * 0.5 / 20 + 1 * 0.5) / 4)
     assert math.isnan(map_store.spatial_half_mass(np.ones((3, 1, 1)))) and math.isnan(
@@ -222,7 +222,7 @@ def test_the_part_of_a_frame_that_a_map_needs():
     )
 
 
-def test_a_mark_of_a_share_stands_where_it_is_and_not_beyond_the_border():
+def test_marks_are_at_their_values_and_within_the_border():
     figure = motion_figures.clip_motion_figure([*MOTIONS, clip_row(9, 7.0)])
     marks = [e for e in figure.elements if e.startswith("<circle")]
     places = [float(mark.split('cx="')[1].split('"')[0]) for mark in marks]
@@ -234,7 +234,7 @@ def test_a_mark_of_a_share_stands_where_it_is_and_not_beyond_the_border():
     assert any("80 of 300 clips" in e for e in many.elements)
 
 
-def test_many_answers_fold_and_none_is_lost(tmp_path):
+def test_many_predicted_classes_are_folded(tmp_path):
     folder = motion_run(tmp_path / "a")
     answers = [class_row(), *(class_row(f"direction:{i}", n_clips=i) for i in range(40))]
     write_rows(folder / "motion_classes.csv", ClassMotionRow, answers)
@@ -246,7 +246,7 @@ def test_many_answers_fold_and_none_is_lost(tmp_path):
     assert len(names) == motion_figures.MAX_FIGURE_ANSWERS and not any(">direction:19<" in e for e in names)
 
 
-def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
+def test_the_page_has_the_settings_and_the_commands_to_reproduce_it(page):
     text, folder = page.read_text(), page.parent.parent
     assert "attribution maps for direction in m; contribution of motion to direction in m" in text
     for flags in ("flags.txt", "flags_attribute.txt", "flags_motion.txt"):
@@ -255,7 +255,7 @@ def test_the_page_names_all_that_was_asked_and_how_to_repeat_it(page):
     assert 'download="maps.csv"' in text and 'download="profile.csv"' in text and 'download="motion.csv"' in text
 
 
-def test_a_folder_of_maps_alone_or_of_motion_alone_has_its_page(tmp_path):
+def test_pages_of_maps_alone_and_of_motion_alone(tmp_path):
     maps, motion = attribution_run(tmp_path / "maps"), motion_run(tmp_path / "motion")
     text = write_report(maps).read_text()
     assert "<h1>maps: attribution maps for direction in m</h1>" in text and 'id="decisions"' not in text
@@ -269,7 +269,7 @@ def table_of(page, name):
     return list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode())))
 
 
-def test_motion_of_two_runs_side_by_side(tmp_path):
+def test_comparison_of_motion_tests(tmp_path):
     folders = [motion_run(tmp_path / "a"), motion_run(tmp_path / "b")]
     changed = [class_row(drop_shuffled=0.2), class_row("direction:left", 0.88), class_row("direction:up", NAN)]
     write_rows(folders[1] / "motion_classes.csv", ClassMotionRow, [*changed, class_row("direction:down")])
@@ -297,7 +297,7 @@ def test_motion_of_two_runs_side_by_side(tmp_path):
     assert len(rows) == 3 * 5 and (page.parent / "figures" / "compare_motion_direction.svg").is_file()
 
 
-def test_maps_of_runs_side_by_side(tmp_path):
+def test_comparison_of_maps(tmp_path):
     folders = [attribution_run(tmp_path / name) for name in "abc"]
     later = [
         replace(row, temporal_half_mass=0.1 + 0.01 * i)
@@ -324,7 +324,7 @@ def test_random_weights_give_a_warning(tmp_path):
     (folder / "flags_motion.txt").write_text("--task=motion\n--random_weights\n")
     assert (
         "random" not in motion_sections.motion_sections(open_run_folder(folder))[0].html
-    )  # what was loaded had weights
+    )  # the flag applies to presets only
     run_info = json.loads((folder / "run_motion.json").read_text())
     run_info["request"]["model"] = "video_swin_tiny"
     (folder / "run_motion.json").write_text(json.dumps(run_info))
@@ -332,7 +332,7 @@ def test_random_weights_give_a_warning(tmp_path):
     text = motion_sections.motion_sections(run)[0].html
     assert text.startswith('<div class="warn"><p>The network&#39;s weights are random') and "<strong>" not in text
     assert "<li>With random weights: direction: " in text and "<li>With random weights: Single clips: " in text
-    text = map_sections.map_sections(run)[0].html  # of another task in the same folder
+    text = map_sections.map_sections(run)[0].html  # another task in the same folder
     assert "random" not in text and "<strong>" in text
 
 
@@ -349,7 +349,7 @@ def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):
         directory.open_run(folder, {"model": "m"})
 
 
-def test_courses_are_means_over_clips_of_what_lies_in_each_step(tmp_path):
+def test_temporal_profiles_are_means_over_clips(tmp_path):
     maps = np.zeros((2, 4, 2, 2), np.float32)
     maps[0, 1], maps[1, 3, 0, 0] = -1, 5
     np.savez(
@@ -374,7 +374,7 @@ def test_courses_are_means_over_clips_of_what_lies_in_each_step(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (390, "light")])
-def test_a_browser_opens_it_alone(browser, page, width, scheme):
+def test_the_page_works_in_a_browser(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)
     assert animations_play(view, "#maps")
     pictures = "[...document.querySelectorAll('#maps .film img')].map(i => i.complete && i.naturalWidth)"

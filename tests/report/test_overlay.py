@@ -9,7 +9,7 @@ from vtcav_jax.report import colormaps
 from vtcav_jax.report.animation import lettering, overlay
 
 
-def test_colours_order_the_values_and_zero_has_none():
+def test_luminance_orders_the_values_and_zero_is_neutral():
     """Luminance in sRGB: sequential colours get lighter, diverging ones darker away from the middle."""
     tables = {signed: colormaps.color_table(signed=signed).astype(int) for signed in (False, True)}
     assert all(table.shape == (colormaps.LEVELS, 3) for table in tables.values())
@@ -40,7 +40,7 @@ def test_letters():
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.,_-+:/=()@%&#'?−→é\N{CYRILLIC SMALL LETTER ZHE}"
     )
     shapes = {sign: written(sign).tobytes() for sign in signs}
-    assert len(set(shapes.values())) == len(signs)  # no two look alike
+    assert len(set(shapes.values())) == len(signs)  # all distinct
     assert (written(" ") == 255).all() and (written("") == 255).all()
     for sign in signs:
         rows, columns = np.nonzero((written(sign) < 255).any(-1))
@@ -56,7 +56,7 @@ def film():
     return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
-def test_a_map_lies_where_and_when_it_is(film):
+def test_map_positions_in_space_and_time(film):
     """The second step of a coarse map has one positive and one negative cell."""
     values = np.zeros((2, 4, 4), np.float32)
     values[1, 0, 0], values[1, 3, 3] = 1, -1
@@ -70,7 +70,7 @@ def test_a_map_lies_where_and_when_it_is(film):
     panel = out[:, y : y + side, x + side + overlay.PANEL_GAP :][:, :, :side].astype(int)
     redness = panel[..., 0] - panel[..., 2]
     assert redness[3, 10, 10] > 60 and redness[3, -10, -10] < -60 and abs(redness[3, 96, 96]) < 5
-    assert np.abs(redness[0]).max() < 12 < redness[2, 10, 10]  # before the middle of the first step nothing, then more
+    assert np.abs(redness[0]).max() < 12 < redness[2, 10, 10]  # 0 until the centre of the first step, then rising
     bars = out[:, y + side : y + side + overlay.BAR_HEIGHT, x + side + overlay.PANEL_GAP :][:, :, :side].astype(int)
     red = bars[0, ..., 0] - bars[0, ..., 2] > 40
     blue = bars[0, ..., 2] - bars[0, ..., 0] > 40
@@ -79,7 +79,7 @@ def test_a_map_lies_where_and_when_it_is(film):
     assert (np.diff(marks) > 0).all()
 
 
-def test_pixels_stay_pixels_and_cells_are_mixed():
+def test_fine_maps_are_repeated_and_coarse_ones_interpolated():
     fine = np.random.default_rng(1).random((32, 32))
     np.testing.assert_array_equal(overlay._enlarge(fine, (64, 96)), fine.repeat(2, 0).repeat(3, 1))
     ramp = overlay._enlarge(np.array([[0.0, 1.0]] * 2), (4, 8))

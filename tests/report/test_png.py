@@ -16,7 +16,7 @@ def pixels(canvas, folder, name="a"):
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def test_shapes_have_the_colours_and_places_of_the_style_sheet(tmp_path):
+def test_colours_and_positions_of_shapes(tmp_path):
     canvas = Canvas(80, 60)
     canvas.rect(10, 10, 20, 20, "null")
     canvas.dot(60, 20, "one", "")
@@ -27,7 +27,7 @@ def test_shapes_have_the_colours_and_places_of_the_style_sheet(tmp_path):
     assert drawn.shape == (180, 240, 3)
     at = {(x, y): tuple(drawn[3 * y + 1, 3 * x + 1]) for x in range(80) for y in range(60)}
     assert at[20, 20] == GREY and at[31, 20] == WHITE and at[60, 20] == BLUE and at[20, 55] == BLUE
-    assert at[60, 45] == WHITE and at[0, 0] == WHITE  # hollow, and the paper
+    assert at[60, 45] == WHITE and at[0, 0] == WHITE  # hollow mark; background
     assert at[20, 40] == pytest.approx([(a + b) / 2 for a, b in zip(BLUE, WHITE)], abs=1.5)
     ring = drawn[3 * 45 - 14 : 3 * 45 + 17, 3 * 60 + 1]
     assert (ring < 200).any() and (ring[14] == 255).all()
@@ -36,7 +36,7 @@ def test_shapes_have_the_colours_and_places_of_the_style_sheet(tmp_path):
     assert columns.min() == 15 and columns.max() == 134
 
 
-def test_dashes_have_gaps_and_bands_are_seen_through(tmp_path):
+def test_dashes_have_gaps_and_bands_are_transparent(tmp_path):
     canvas = Canvas(60, 30)
     canvas.line(0, 10, 60, 10, "zero")
     canvas.path([(10, 15), (50, 15), (50, 28), (10, 28)], "fill band one", closed=True)
@@ -46,7 +46,7 @@ def test_dashes_have_gaps_and_bands_are_seen_through(tmp_path):
     assert drawn[66, 90] == pytest.approx([0.82 * 255 + 0.18 * c for c in BLUE], abs=2)
 
 
-def test_letters_stand_at_their_anchors_and_turn_with_their_group(tmp_path):
+def test_text_anchors_and_rotation(tmp_path):
     def ink(canvas):
         return np.argwhere(pixels(canvas, tmp_path).min(-1) < 160)
 
@@ -63,11 +63,11 @@ def test_letters_stand_at_their_anchors_and_turn_with_their_group(tmp_path):
     canvas.elements.append("</g>")
     turned = ink(canvas)
     y, x = turned.mean(0)
-    assert x < 175 and y > 200 and np.ptp(turned[:, 0]) > 1.3 * np.ptp(turned[:, 1])  # to the lower left, steeply
+    assert x < 175 and y > 200 and np.ptp(turned[:, 0]) > 1.3 * np.ptp(turned[:, 1])  # steep, to the lower left
 
 
 @pytest.mark.slow
-def test_without_resvg_nothing_is_drawn_and_the_page_says_so(tmp_path, monkeypatch):
+def test_without_resvg_there_are_no_png_files(tmp_path, monkeypatch):
     from tests.report.test_tcav_page import run_folder
     from vtcav_jax.report.build import write_report
 

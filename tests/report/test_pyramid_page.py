@@ -229,7 +229,7 @@ def test_animations_without_room_are_links(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_beside_other_results_and_damaged(tmp_path):
+def test_pages_with_other_results_and_damaged_files(tmp_path):
     folder = run_folder(tmp_path / "both")
     pyramids(folder)
     text = write_report(folder).read_text()
@@ -239,7 +239,7 @@ def test_beside_other_results_and_damaged(tmp_path):
         write_report(folder)
 
 
-def test_parts_escape_their_names():
+def test_panels_escape_names():
     figure = pyramid_figures.stability_figure(FACTS[1])
     panels = linked_graph.linked_panels(
         figure, "k-", [linked_graph.LinkedPanel(3, NASTY, "")]
@@ -248,7 +248,7 @@ def test_parts_escape_their_names():
 
 
 @pytest.mark.skipif(not png.possible(), reason="drawing a figure as PNG needs resvg and Pillow")
-def test_edges_are_as_wide_in_pixels_and_links_are_drawn(tmp_path):
+def test_edges_and_links_in_png(tmp_path):
     from PIL import Image
 
     figure = pyramid_figures.pyramid_graph_figure(

@@ -208,7 +208,7 @@ def test_small_effects_and_opposite_signs_are_named(tmp_path):
     assert answers.findings[1][1].endswith("This is 10 % of the effect of big.")
 
 
-def test_the_page_needs_nothing_and_runs_nothing(page):
+def test_the_page_has_no_scripts_and_no_external_resources(page):
     text = page.read_text()
     assert "<script" not in text and "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in text and "@import" not in text and 'src="data:video/mp4;base64,' in text
@@ -227,7 +227,7 @@ def test_all_tests_and_tables_are_in_the_page(page):
         assert f"<td>{verdict}</td>" in text and f"<dt>{verdict}</dt>" in text
 
 
-def test_figures_are_files_that_any_program_reads(page):
+def test_figures_are_valid_svg_files(page):
     written = sorted(path.name for path in (page.parent / "figures").iterdir())
     assert "depth_direction_left_left.svg" in written and "entanglement_layers.0_absolute.svg" in written
     for path in (page.parent / "figures").glob("*.svg"):
@@ -237,7 +237,7 @@ def test_figures_are_files_that_any_program_reads(page):
         assert all(-1 <= float(place) <= 2000 for place in places)
 
 
-def test_a_mark_stands_where_its_number_is():
+def test_marks_are_at_their_values():
     figure = tcav_figures.depth_figure([ROWS[1]], "step_effect", "logits")
     marks = [e for e in map(ElementTree.fromstring, figure.elements) if e.tag == "circle" and "title" in e[0].tag]
     (mark,) = [m for m in marks if m[0].text and m[0].text.startswith("left, dynamic vs random")]
@@ -262,7 +262,7 @@ def test_a_long_class_does_not_hide_the_concept():
         assert {"left", "left (compared with random)"} & set(texts)
 
 
-def test_effects_carry_the_interval_of_the_statistic():
+def test_effects_have_the_interval_of_the_statistic():
     e = effect_size(ROWS[1], "step_effect")
     assert (e.value, e.low, e.high, e.significant) == (4, pytest.approx(3.6), pytest.approx(4.4), True)
     assert effect_size(ROWS[4], "step_effect").low == pytest.approx(-3.4)
@@ -281,7 +281,7 @@ def test_ticks_are_round_and_inside(low, high):
     assert len({drawing.format_tick(value) for value in ticks}) == len(ticks)
 
 
-def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
+def test_axes_fit_their_numbers_and_empty_bars_are_visible():
     figure = tcav_figures.derivative_profile_figure(ROWS[0], np.full((3, 4), -2.5e-5) * np.arange(1, 5))
     labels = [e for e in figure.elements if 'text-anchor="end">−' in e]
     for label in labels:
@@ -291,7 +291,7 @@ def test_an_axis_makes_room_for_its_numbers_and_no_bar_is_invisible():
     assert [float(e.split('width="')[1].split('"')[0]) for e in bars.elements if e.startswith("<rect")] == [3.0]
 
 
-def test_tables_of_another_version_are_read_or_refused(tmp_path):
+def test_tables_with_other_columns_are_read_or_refused(tmp_path):
     folder = run_folder(tmp_path / "a")
     path = folder / "scores.csv"
     with path.open(newline="") as file:
@@ -317,7 +317,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_runs_side_by_side(tmp_path):
+def test_comparison_of_runs(tmp_path):
     changed = [
         replace(ROWS[1], relative_derivative=0.9, relative_derivative_low=0.8, relative_derivative_high=0.95),
         ROWS[0],
@@ -415,7 +415,7 @@ def test_sheets_and_animations():
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_a_browser_opens_it_alone(browser, page, width, scheme):
+def test_the_page_works_in_a_browser(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)
     assert animations_play(view, "#concepts")
     assert download_text(view, "scores.csv").startswith("target,")
