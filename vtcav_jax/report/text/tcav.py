@@ -36,11 +36,11 @@ VERDICT_TEXTS = {
     "no vector": "no concept vector could be trained: concept clips and negatives are identical at this stage",
 }
 INCONCLUSIVE_REASONS = {
-    "degenerate layer": "every clip has the same gradient there",
-    "not encoded": "no tested stage separates them from the negatives",
+    "degenerate layer": "every clip has the same gradient",
+    "not encoded": "the clips cannot be separated from the negatives",
     "underpowered": "there are too few clips or permutations to pass the correction",
     "no derivative": "all derivatives are within rounding error of 0",
-    "no gradient": "the score does not depend on the tested stages",
+    "no gradient": "the score does not depend on the stage",
     "no vector": "no concept vector could be trained",
 }
 INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
@@ -184,12 +184,16 @@ def _ci_text(interval: str) -> str:
 
 
 def _missing_text(clip_type: str, rows: Sequence[ScoreRow]) -> str:
+    """Describe the tests of a clip type without a finding."""
     lead = f"{clip_type.capitalize()} clips"
-    usable = [row for row in rows if row.verdict != "degenerate layer"]
-    verdicts = {row.verdict for row in usable or rows}
-    if len(verdicts) == 1 and (reason := INCONCLUSIVE_REASONS.get(next(iter(verdicts)))):
-        return f"{lead}: inconclusive, because {reason}."
-    return f"{lead}: no significant effect ({_outcome(rows)})."
+    verdicts = unique_in_order([row.verdict for row in rows])
+    if any(verdict not in INCONCLUSIVE_REASONS for verdict in verdicts):
+        return f"{lead}: no significant effect ({_outcome(rows)})."
+    reasons = [
+        f"{INCONCLUSIVE_REASONS[verdict]} at {join_names([row.stage for row in rows if row.verdict == verdict])}"
+        for verdict in verdicts
+    ]
+    return f"{lead}: inconclusive, because {', and '.join(reasons)}."
 
 
 def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
