@@ -48,7 +48,7 @@ def compare_with_peers(repeats: int) -> list[dict]:
     require_agreement("logits", np.asarray(jax.jit(lambda m, v: m(v))(model, video)), peers.logits())
 
     def ours(method: str, **options) -> Call:
-        return lambda: attribution.explain(model, video, target, method, **options).map
+        return lambda: attribution.attribute(model, video, target, method, **options).map
 
     pairs: dict[str, tuple[str, Call, Call]] = {
         f"integrated gradients, {BENCHMARK_IG_STEPS} nodes": (
@@ -82,8 +82,8 @@ def twelve_maps(preset: str, clip: tuple[int, ...], batch: int, repeats: int) ->
     stages = TWELVE_MAP_STAGES[preset]
     requests = [(name, stage) for stage in stages for name in CAMS]
     calls: dict[str, Call] = {
-        "Grad-CAM": lambda: attribution.explain(model, video, classes, "gradcam", stages[0]),
-        "twelve": lambda: attribution.explain_many(model, video, classes, requests),
+        "Grad-CAM": lambda: attribution.attribute(model, video, classes, "gradcam", stages[0]),
+        "twelve": lambda: attribution.attribute_many(model, video, classes, requests),
     }
     start = time.perf_counter()
     calls["twelve"]()

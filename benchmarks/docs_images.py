@@ -21,7 +21,7 @@ QUICKSTART_FIGURES = {
     "depth_direction_left_right.svg": "right.svg",
     "depth_shape_ring_left.svg": "shape.svg",
 }
-MAP_SEED = 7  # of the two clips
+MAP_SEED = 46  # of two clips whose key glyph stays within the frame
 
 
 def write_maps() -> None:

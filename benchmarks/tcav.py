@@ -35,13 +35,13 @@ from benchmarks import tables, timing, write_tables
 from benchmarks.tcav_peers import Captum, captum_vector, sklearn_vector
 from benchmarks.torchvision_peer import to_torch_layout
 from vtcav_jax import models
-from vtcav_jax.concepts import read_sets
+from vtcav_jax.concepts import read_concepts
 from vtcav_jax.data import open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import parameters
 from vtcav_jax.runtime import Runtime
-from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
 from vtcav_jax.tcav.features import encode as feature_encoding
 from vtcav_jax.tcav.features.encode import EncodeConfig, EncodeResult, encode
 from vtcav_jax.tcav.features.feature_store import features_from_array
@@ -256,13 +256,13 @@ def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
 
 def _run_experiment(
     folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any
-) -> experiment_run.ExperimentResults:
+) -> ExperimentResults:
     network = models.random_network(PRESET)
     clip_spec = replace(network.clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     config = ExperimentConfig(stages=ALL_LAYERS, permutations=PERMUTATIONS, max_target_clips=None, **overrides)
-    source, sets = open_source(folder / "targets"), read_sets(folder / "concepts")
+    source, sets = open_source(folder / "targets"), read_concepts(folder / "concepts")
     target, run_folder = network.labels[CLASS], folder / run
-    return experiment_run.run(
+    return run_tcav(
         replace(network, clip_spec=clip_spec),
         [target],
         source,

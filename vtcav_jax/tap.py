@@ -68,6 +68,11 @@ def stages_of(model: Model) -> tuple[str, ...]:
     return (stages,) if isinstance(stages, str) else tuple(stages or ())
 
 
+def compute_logits(model: Model, video: ArrayLike) -> Float[Array, "b k"]:
+    """Return the logits of each clip."""
+    return _logits(as_pytree(model), _check_video(video))
+
+
 def activations(model: Model, video: ArrayLike, stages: Stages) -> tuple[Float[Array, "b k"], dict[str, Array]]:
     """Return the logits and the activation at each of `stages`, from one forward pass."""
     stages = _check_stages(model, stages)
@@ -144,6 +149,11 @@ def _order_stages(tap_result: TapResult, stages: Sequence[str]) -> TapResult:
     """Restore the requested order of stages: jit sorts dictionaries by key."""
     logits, seen, gradients = tap_result
     return TapResult(logits, {name: seen[name] for name in stages}, {name: gradients[name] for name in stages})
+
+
+@jax.jit
+def _logits(model, video):
+    return model(video)
 
 
 @partial(jax.jit, static_argnames="stages")

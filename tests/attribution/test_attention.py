@@ -111,7 +111,7 @@ def test_rollout_is_the_dense_product(swin, video, stage_values):
             step = (np.eye(len(x.reshape(-1, x.shape[3]))) + dense(block, x)[0].mean(0)) / 2
         matrix = step if matrix is None else step @ matrix
     expected = present(matrix).mean(0).reshape(1, 4, 5, 3)
-    rollout = attribution.explain(swin, video, CLASSES, "rollout")
+    rollout = attribution.attribute(swin, video, CLASSES, "rollout")
     np.testing.assert_allclose(rollout.map, expected, rtol=1e-3, atol=1e-6)
     gap = present(rollout.completeness_gap)
     np.testing.assert_allclose(gap, 1 - expected.sum(), atol=1e-4)
@@ -123,7 +123,7 @@ def test_last_attention(swin, video):
     block, before, after = list(steps(swin))[-1]
     x = np.asarray(tap.activations(swin, video, before)[1][before], np.float64)[0]
     expected = dense(block, x)[0].mean((0, 1)).reshape(1, 4, 3, 2)
-    attention_map = attribution.explain(swin, video, CLASSES, "last_attention")
+    attention_map = attribution.attribute(swin, video, CLASSES, "last_attention")
     np.testing.assert_allclose(attention_map.map, expected, rtol=1e-3, atol=1e-6)
     assert attention_map.stage == after
 
@@ -155,7 +155,7 @@ def test_the_gradient_of_attention_by_finite_differences(swin, video, stage_valu
 
 @pytest.mark.slow
 def test_gradient_rollout_is_the_dense_sum(swin, video, stage_values):
-    rollout = attribution.explain(swin, video, attribution.Class(CLASSES), "gradient_rollout")
+    rollout = attribution.attribute(swin, video, attribution.Class(CLASSES), "gradient_rollout")
     row, straight = (np.full(24, 1 / 24) for _ in range(2))
     for block, before, after in reversed(list(steps(swin))):
         x = stage_values[0][before]
@@ -182,10 +182,10 @@ def test_gradient_rollout_is_the_dense_sum(swin, video, stage_values):
 def test_many_maps_with_attention_share_a_pass(swin, video):
     before = compile_count(tap._activations_and_gradients)
     method_stages = [("rollout", None), ("gradient_rollout", None), ("gradcam", "norm"), ("saliency", None)]
-    maps = attribution.explain_many(swin, video, CLASSES, method_stages)
+    maps = attribution.attribute_many(swin, video, CLASSES, method_stages)
     assert compile_count(tap._activations_and_gradients) == before + 1
     for (name, stage), shared in zip(method_stages, maps, strict=True):
-        alone = attribution.explain(swin, video, CLASSES, name, stage).map
+        alone = attribution.attribute(swin, video, CLASSES, name, stage).map
         np.testing.assert_allclose(shared.map, alone, rtol=1e-3, atol=1e-5 * np.abs(alone).max())
 
 
@@ -193,6 +193,6 @@ def test_many_maps_with_attention_share_a_pass(swin, video):
 def test_errors_say_what_was_expected(swin, video):
     net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="need a VideoSwin, got a SmallCnn"):
-        attribution.explain(net, video, CLASSES, "rollout")
+        attribution.attribute(net, video, CLASSES, "rollout")
     with pytest.raises(ValueError, match=r"one of patch_embed, layers.0.blocks.0"):
-        attribution.explain(swin, video, CLASSES, "rollout", "norm")
+        attribution.attribute(swin, video, CLASSES, "rollout", "norm")

@@ -35,8 +35,8 @@ def video():
     return jax.random.normal(jax.random.key(1), SHAPE)
 
 
-def explain(model, video, method, stage=None, target: targets.Target = CLASSES, **options):
-    return attribution.explain(model, video, target, method, stage, **options)
+def attribute(model, video, method, stage=None, target: targets.Target = CLASSES, **options):
+    return attribution.attribute(model, video, target, method, stage, **options)
 
 
 def by_numpy(name, a, g):
@@ -69,7 +69,7 @@ def test_cams_equal_their_formulas(net, video, name):
     stage = "convs.1"
     tapped = tap.activations_and_gradients(net, video, CLASSES, stage)
     a, g = (np.asarray(x[stage], np.float64) for x in (tapped.activations, tapped.gradients))
-    cam_map = explain(net, video, name, stage, targets.Class(CLASSES))
+    cam_map = attribute(net, video, name, stage, targets.Class(CLASSES))
     expected = by_numpy(name, a, g)
     np.testing.assert_allclose(cam_map.map, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     assert (cam_map.stage, cam_map.granularity, cam_map.signed, cam_map.forward_passes, cam_map.method) == (
@@ -95,7 +95,7 @@ def test_with_a_pooled_linear_head_cams_agree(request, video, network, target):
     model = request.getfixturevalue(network)
     bias = np.asarray(model.head.bias[...])
     score, bias_score = targets_score(target, np.asarray(model(video))), targets_score(target, np.tile(bias, (2, 1)))
-    cam, grad, hires = (explain(model, video, name, target=target) for name in ("cam", "gradcam", "hirescam"))
+    cam, grad, hires = (attribute(model, video, name, target=target) for name in ("cam", "gradcam", "hirescam"))
     size = np.abs(cam.map).max()
     np.testing.assert_allclose(cam.map, grad.map, atol=1e-5 * size)
     np.testing.assert_allclose(hires.map, grad.map, atol=1e-5 * size)
@@ -114,17 +114,17 @@ def targets_score(target, logits):
 
 def test_cam_requires_a_pooled_stage(net, video):
     with pytest.raises(ValueError, match=r"pool is not the mean of convs.0"):
-        explain(net, video, "cam", "convs.0")
+        attribute(net, video, "cam", "convs.0")
     with pytest.raises(ValueError, match="there is no 'pool'"):
-        explain(handwired_network.MOTION_PAIRS, video[..., :1], "cam")
+        attribute(handwired_network.MOTION_PAIRS, video[..., :1], "cam")
 
 
 def test_framewise_equals_gradcam_of_static_clips(net, video):
-    framewise = explain(net, video, "gradcam_framewise")
+    framewise = attribute(net, video, "gradcam_framewise")
     assert framewise.map.shape == (2, 4, 6, 6) and framewise.forward_passes == 12
     for frame in (0, 3):
         static_clip = jnp.tile(video[:, frame : frame + 1], (1, 4, 1, 1, 1))
-        alone = explain(net, static_clip, "gradcam").map
+        alone = attribute(net, static_clip, "gradcam").map
         np.testing.assert_allclose(framewise.map[:, frame], alone[:, alone.shape[1] // 2], rtol=1e-4, atol=1e-7)
 
 
@@ -133,8 +133,8 @@ def test_gradients_equal_finite_differences(float64):
     sizes: dict[str, Any] = dict(widths=(4,), kernels=((3, 3, 3),), strides=((1, 2, 2),))
     net = SmallCnn(**sizes, num_classes=4, dtype=jnp.float64, rngs=nnx.Rngs(0))
     video = jax.random.normal(jax.random.key(1), (1, 4, 8, 8, 3), jnp.float64)
-    product = explain(net, video, "gradient_x_input", attribution.VIDEO, np.array([2]))
-    slope = explain(net, video, "saliency", attribution.VIDEO, np.array([2]))
+    product = attribute(net, video, "gradient_x_input", attribution.VIDEO, np.array([2]))
+    slope = attribute(net, video, "saliency", attribution.VIDEO, np.array([2]))
 
     logits_of = jax.jit(lambda v: net(v))
 
@@ -186,9 +186,9 @@ def test_smoothgrad(plain, video):
     alone = attribution.smoothgrad(plain, video[1:], CLASSES[1:], samples=3, seed=4)
     np.testing.assert_allclose(both.map[1:], alone.map, rtol=1e-4, atol=1e-7)
     names = ("smoothgrad_squared", "smoothgrad")  # requested together, from the same copies
-    together = attribution.explain_many(plain, video, CLASSES, [(name, None) for name in names])
+    together = attribution.attribute_many(plain, video, CLASSES, [(name, None) for name in names])
     for name, smooth in zip(names, together):
-        np.testing.assert_array_equal(smooth.map, attribution.explain(plain, video, CLASSES, name).map)
+        np.testing.assert_array_equal(smooth.map, attribution.attribute(plain, video, CLASSES, name).map)
         assert smooth.method == name and smooth.forward_passes == 75
 
 
@@ -216,11 +216,11 @@ def test_target_values(net, video):
 def test_a_concept_target_at_its_stage(net, video):
     """Check that gradient x activation at the target's stage is the projection on the concept vector."""
     direction = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    concept_map = explain(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
+    concept_map = attribute(net, video, "hirescam", "convs.1", targets.ConceptTarget("convs.1", direction))
     a = np.asarray(tap.activations(net, video, "convs.1")[1]["convs.1"])
     along = a @ direction / np.prod(a.shape[1:4])
     np.testing.assert_allclose(concept_map.map, along, rtol=1e-4, atol=1e-5 * np.abs(along).max())
-    earlier = explain(net, video, "gradcam", "convs.0", targets.ConceptTarget("convs.1", direction))
+    earlier = attribute(net, video, "gradcam", "convs.0", targets.ConceptTarget("convs.1", direction))
     assert np.isfinite(earlier.map).all() and np.abs(earlier.map).max() > 0
 
 
@@ -236,14 +236,14 @@ def test_many_maps_cost_one_pass(net, video):
     method_stages = [(name, stage) for name in attribution.CAM_METHODS for stage in ("convs.1", "convs.2")]
     method_stages += [("saliency", attribution.VIDEO), ("gradient_x_input", None), ("gradient_x_input", "convs.0")]
     model = Partial(counting, net)
-    shared_maps = attribution.explain_many(model, video, CLASSES, method_stages)
+    shared_maps = attribution.attribute_many(model, video, CLASSES, method_stages)
     traced_for_many = len(runs)
     runs.clear()
     jax.clear_caches()
-    attribution.explain(model, video, CLASSES, "gradcam", "convs.2")
+    attribution.attribute(model, video, CLASSES, "gradcam", "convs.2")
     assert traced_for_many == len(runs) == 3  # shapes of all stages, shapes of the requested ones, the pass itself
     for (name, stage), shared in zip(method_stages, shared_maps, strict=True):
-        alone = explain(net, video, name, stage)
+        alone = attribute(net, video, name, stage)
         np.testing.assert_allclose(shared.map, alone.map, rtol=1e-3, atol=1e-5 * np.abs(alone.map).max())
         assert (shared.method, shared.stage, shared.forward_passes) == (alone.method, alone.stage, alone.forward_passes)
 
@@ -251,28 +251,31 @@ def test_many_maps_cost_one_pass(net, video):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net, v: explain(net, v, "gradcamm"), r"no method named 'gradcamm' \(did you mean gradcam"),
-        (lambda net, v: explain(net, v, "gradcam", "convs.9"), "no stage named 'convs.9'.*convs.0"),
-        (lambda net, v: explain(net, v, "gradcam", "pool"), "without time and space; use one of video, convs.0"),
-        (lambda net, v: explain(net, v, "gradcam", target=[0, 4]), "0 to 3; there is no class 4"),
-        (lambda net, v: explain(net, v, "gradcam", target=[0, 1, 2]), r"one for each of 2 clips; got int64.*\(3,\)"),
-        (lambda net, v: explain(net, v, "gradcam", target=targets.Group((0, 1, 2, 3))), "not all"),
-        (lambda net, v: explain(net, v, "saliency", target=targets.Channel("convs.1", 8)), "there is no channel 8"),
-        (lambda net, v: explain(net, v, "gradcam", target=targets.Channel("conv", 1)), "no stage named 'conv'"),
+        (lambda net, v: attribute(net, v, "gradcamm"), r"no method named 'gradcamm' \(did you mean gradcam"),
+        (lambda net, v: attribute(net, v, "gradcam", "convs.9"), "no stage named 'convs.9'.*convs.0"),
+        (lambda net, v: attribute(net, v, "gradcam", "pool"), "without time and space; use one of video, convs.0"),
+        (lambda net, v: attribute(net, v, "gradcam", target=[0, 4]), "0 to 3; there is no class 4"),
+        (lambda net, v: attribute(net, v, "gradcam", target=[0, 1, 2]), r"one for each of 2 clips; got int64.*\(3,\)"),
+        (lambda net, v: attribute(net, v, "gradcam", target=targets.Group((0, 1, 2, 3))), "not all"),
+        (lambda net, v: attribute(net, v, "saliency", target=targets.Channel("convs.1", 8)), "there is no channel 8"),
+        (lambda net, v: attribute(net, v, "gradcam", target=targets.Channel("conv", 1)), "no stage named 'conv'"),
         (
-            lambda net, v: explain(net, v, "gradcam", "convs.2", target=targets.Channel("convs.1", 1)),
+            lambda net, v: attribute(net, v, "gradcam", "convs.2", target=targets.Channel("convs.1", 1)),
             "does not depend on convs.2",
         ),
         (
-            lambda net, v: explain(net, v, "saliency", target=targets.ConceptTarget("convs.1", np.ones(3))),
+            lambda net, v: attribute(net, v, "saliency", target=targets.ConceptTarget("convs.1", np.ones(3))),
             r"or \(8,\), got \(3,\)",
         ),
-        (lambda net, v: explain(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
-        (lambda net, v: explain(net, v, "smoothgrad", samples=0), "samples of at least 1"),
-        (lambda net, v: explain(net, v, "smoothgrad", "convs.1"), "smoothgrad only makes maps of the video"),
-        (lambda net, v: explain(net, v, "gradcam", target=jnp.sum), "one score per clip"),
-        (lambda net, v: explain(net, v, "smoothgrad", target=lambda logits: logits), "one score per clip"),
-        (lambda net, v: explain(net, v, "integrated_gradients", target=lambda logits: logits[:, :1]), "one score per"),
+        (lambda net, v: attribute(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
+        (lambda net, v: attribute(net, v, "smoothgrad", samples=0), "samples of at least 1"),
+        (lambda net, v: attribute(net, v, "smoothgrad", "convs.1"), "smoothgrad only makes maps of the video"),
+        (lambda net, v: attribute(net, v, "gradcam", target=jnp.sum), "one score per clip"),
+        (lambda net, v: attribute(net, v, "smoothgrad", target=lambda logits: logits), "one score per clip"),
+        (
+            lambda net, v: attribute(net, v, "integrated_gradients", target=lambda logits: logits[:, :1]),
+            "one score per",
+        ),
     ],
 )
 def test_errors_say_what_was_expected(net, video, call, message):
@@ -293,7 +296,7 @@ def test_the_second_call_does_not_compile(net, video):
 
     def calls(video, classes, seed):
         for name in ("gradcam", "gradcam_framewise", "cam"):
-            explain(net, video, name, target=classes)
+            attribute(net, video, name, target=classes)
         attribution.smoothgrad(net, video, classes, samples=2, seed=seed, noise=0.1 + seed)
         attribution.integrated_gradients(net, video, classes, ig_steps=2 + seed)
 
@@ -305,8 +308,8 @@ def test_the_second_call_does_not_compile(net, video):
 
 
 def test_models_may_be_functions(plain, video):
-    assert explain(plain, video, "gradcam").map.shape == SHAPE[:4]
+    assert attribute(plain, video, "gradcam").map.shape == SHAPE[:4]
     clips, labels = handwired_network.binary_clips(2, 0)
-    pair_map = explain(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))
+    pair_map = attribute(handwired_network.MOTION_PAIRS, clips, "hirescam", "pairs", targets.Class(labels))
     scores = np.asarray(handwired_network.MOTION_PAIRS(jnp.asarray(clips)))[[0, 1], labels]
     np.testing.assert_allclose(pair_map.map.sum((1, 2, 3)), scores)

@@ -12,7 +12,6 @@ from tests.support.random_networks import small_cnn, small_swin
 from tests.support.typed import present
 from vtcav_jax import attribution, models, tap
 from vtcav_jax.attribution import perturbation, score_model, targets
-from vtcav_jax.attribution.videos.explain_videos import compute_logits
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.worlds import handwired_network, make_clips
 
@@ -77,7 +76,7 @@ def test_default_nodes_suffice_for_a_trained_network():
     clips = np.rint(255 * make_clips("small", 8, 7).video).astype(np.uint8)
     video = jnp.asarray(network.clip_spec.normalise(clips))
     head = network.head_slices["flash"]
-    logits = np.asarray(compute_logits(network.model, video))
+    logits = np.asarray(tap.compute_logits(network.model, video))
     target = targets.Margin(head.start + logits[:, head].argmax(1), (head.start, head.stop))
     score = score_model.clip_scores(attribution.prepare_explanation(network.model, video, target).score_model, video)
     default_steps = attribution.integrated_gradients(network.model, video, target)

@@ -144,7 +144,7 @@ def test_captum(net, video, oracles):
     close(attribution.guided_backprop(net, video, TARGET).map, expected)
     twin = torch_network()
     expected = captum.LayerGradCam(twin, twin.joint).attribute(x, target=target)
-    close(attribution.explain(net, video, TARGET, "gradcam", "sum").map, ours(expected))
+    close(attribution.attribute(net, video, TARGET, "gradcam", "sum").map, ours(expected))
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_pytorch_grad_cam(net, video, oracles, name, theirs_name, stage, layer):
         saved = method.activations_and_grads
         arrays = (saved.activations[0].numpy(), saved.gradients[0].numpy())
         expected = method.get_cam_image(x, layer_module, score_functions, *arrays, False)
-    close(attribution.explain(net, video, TARGET, name, stage).map, expected)
+    close(attribution.attribute(net, video, TARGET, name, stage).map, expected)
 
 
 def zennit_map(video, rule, first=None):
@@ -195,16 +195,16 @@ def test_zennit(net, video, oracles, float64, case):
     low, high = float(video.min()), float(video.max())
     no_bias = {"zero_params": "bias"}
     if case == "epsilon":
-        relevance = attribution.explain(net, video, TARGET, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.1))
+        relevance = attribution.attribute(net, video, TARGET, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.1))
         expected = zennit_map(video, zennit.Epsilon(epsilon=0.1))
     elif case == "gamma":
-        relevance = attribution.explain(net, video, TARGET, "lrp_gamma")
+        relevance = attribution.attribute(net, video, TARGET, "lrp_gamma")
         expected = zennit_map(video, zennit.Gamma(gamma=0.25, stabilizer=1e-9))
     elif case == "alpha_beta":
-        relevance = attribution.explain(net, video, TARGET, "lrp_alpha_beta")
+        relevance = attribution.attribute(net, video, TARGET, "lrp_alpha_beta")
         expected = zennit_map(video, zennit.AlphaBeta(2, 1, stabilizer=1e-9, **no_bias))
     elif case == "z_plus":
-        relevance = attribution.explain(net, video, TARGET, "lrp_z_plus")
+        relevance = attribution.attribute(net, video, TARGET, "lrp_z_plus")
         expected = zennit_map(video, zennit.ZPlus(stabilizer=1e-9, **no_bias))
     else:
         relevance = attribution.deep_taylor(net, video, TARGET, bounds=(low, high))

@@ -39,7 +39,7 @@ def test_a_folder_made_by_hand_is_as_good(tmp_path):
         put(tmp_path, f"playing tennis/{i}.mp4", video(4 + i, t=20))
         put(tmp_path, f"random 1/{i}.mp4", video(6 + i))
     (tmp_path / "ball" / "notes.txt").write_text("none")
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert sets.concepts == ("ball", "playing tennis", "random 1") and sets.negatives == ("random 1",)
     assert [clip.clip_type for clip in sets.clips_of("ball")] == ["static", "static", "dynamic", "dynamic"]
     assert sets.counts()["playing tennis", "dynamic"] == 2
@@ -73,7 +73,7 @@ def mined(folder, n=3):
 
 def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
     clips = mined(tmp_path)
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert list(sets.clips) == clips
     np.testing.assert_array_equal(concepts.load_frames(sets.clips[1], GEOMETRY), video(1))
     short = concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=4))
@@ -88,28 +88,28 @@ def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
     text = (tmp_path / CONCEPTS_CSV).read_text()
     (tmp_path / CONCEPTS_CSV).write_text(text.replace("ball/dynamic/3.mp4", "../3.mp4"))
     with pytest.raises(ValueError, match=r"2\.mp4 is missing") as error:
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
     for part in ("1.mp4 has changed since it was mined", "2.mp4 is missing", "is not a path within the folder"):
         assert part in str(error.value)
     (tmp_path / CONCEPTS_CSV).write_text("concept,clip_type\n")
     with pytest.raises(ValueError, match="no column file"):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
 
 
 def test_a_clip_in_two_sets_is_refused_with_both_names(tmp_path):
     put(tmp_path, "ball/static/a.mp4", video(0))
     put(tmp_path, "bat/static/b.mp4", video(0))
     with pytest.raises(ValueError, match=r"ball/static/a.mp4 .ball, static. = bat/static/b.mp4 .bat, static."):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
 
 
 def test_targets_among_clips_or_their_sources_are_refused(tmp_path):
     clips = mined(tmp_path)
     with pytest.raises(ValueError, match=r"ball/dynamic/2.mp4 was cut from the target match.mp4"):
-        concepts.read_sets(tmp_path, {"match.mp4": "ab" * 32})
+        concepts.read_concepts(tmp_path, {"match.mp4": "ab" * 32})
     with pytest.raises(ValueError, match=r"ball/dynamic/1.mp4 is the target one.mp4"):
-        concepts.read_sets(tmp_path, {"one.mp4": clips[1].sha256})
-    concepts.read_sets(tmp_path, {"other.mp4": "cd" * 32})
+        concepts.read_concepts(tmp_path, {"one.mp4": clips[1].sha256})
+    concepts.read_concepts(tmp_path, {"other.mp4": "cd" * 32})
 
 
 def test_a_control_may_equal_its_twin(tmp_path):
@@ -119,7 +119,7 @@ def test_a_control_may_equal_its_twin(tmp_path):
         tmp_path,
         [*clips, replace(clips[0], clip_type="frozen", path=path, file="ball/frozen/0.mp4", control_of=clips[0].file)],
     )
-    assert len(concepts.read_sets(tmp_path).clips) == 2
+    assert len(concepts.read_concepts(tmp_path).clips) == 2
 
 
 def review(folder, rows):
@@ -130,37 +130,37 @@ def review(folder, rows):
 def test_a_review_drops_clips_and_says_what_is_stale(tmp_path):
     clips = mined(tmp_path)
     review(tmp_path, [(clips[0].file, clips[0].sha256, "reject"), (clips[1].file, "", "keep"), ("gone", "", "reject")])
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert [clip.review for clip in sets.clips] == ["keep", ""] and sets.rejected[0].file == clips[0].file
     assert "1 verdicts" in sets.notes[0]
     review(tmp_path, [(clips[0].file, "another", "reject")])
-    assert len(concepts.read_sets(tmp_path).clips) == 3
+    assert len(concepts.read_concepts(tmp_path).clips) == 3
     review(tmp_path, [(clip.file, clip.sha256, "reject") for clip in clips])
     with pytest.raises(ValueError, match="no clip left"):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
     review(tmp_path, [(clips[0].file, "", "perhaps")])
     with pytest.raises(ValueError, match="'perhaps' is not a verdict"):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
 
 
 def test_folders_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
-        concepts.read_sets(tmp_path / "none")
+        concepts.read_concepts(tmp_path / "none")
     with pytest.raises(ValueError, match="no clip left"):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
     put(tmp_path, "loose.mp4", video(0))
     with pytest.raises(ValueError, match=r"belong to no concept .loose.mp4"):
-        concepts.read_sets(tmp_path)
+        concepts.read_concepts(tmp_path)
 
 
 def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
     for i, name in enumerate(("dynamic/a", "frozen/a", "reversed/a", "dynamic/b", "frozen/b", "frozen/c")):
         put(tmp_path, f"ball/{name}.mp4", video(i))
-    twins = {clip.file: clip.control_of for clip in concepts.read_sets(tmp_path).clips}
+    twins = {clip.file: clip.control_of for clip in concepts.read_concepts(tmp_path).clips}
     assert twins["ball/frozen/a.mp4"] == twins["ball/reversed/a.mp4"] == "ball/dynamic/a.mp4"
     assert twins["ball/frozen/b.mp4"] == "ball/dynamic/b.mp4" and twins["ball/frozen/c.mp4"] == ""
     review(tmp_path, [("ball/dynamic/a.mp4", "", "reject")])
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     names = ["ball/dynamic/a.mp4", "ball/frozen/a.mp4", "ball/reversed/a.mp4"]
     assert sorted(clip.file for clip in sets.rejected) == names
     assert sorted(clip.file for clip in sets.clips) == [f"ball/{n}.mp4" for n in ("dynamic/b", "frozen/b", "frozen/c")]
@@ -170,6 +170,6 @@ def test_a_verdict_that_the_table_remembers_can_be_taken_back(tmp_path):
     clips = [replace(clip, review="reject") for clip in mined(tmp_path)]
     write_sets(tmp_path, clips)
     review(tmp_path, [(clips[0].file, clips[0].sha256, ""), (clips[1].file, "", "keep")])
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert [(clip.file, clip.review) for clip in sets.clips] == [(clips[0].file, ""), (clips[1].file, "keep")]
     assert [clip.file for clip in sets.rejected] == [clips[2].file]

@@ -84,7 +84,7 @@ def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, na
     assert done.returncode == 0, done.stderr
     assert "this is a pickle, which can run code" in done.stderr
     assert not list(home.rglob("*"))
-    sets = concepts.read_sets(tmp_path / "out")
+    sets = concepts.read_concepts(tmp_path / "out")
     assert sets.clips_of("person", "static") and {c.source for c in sets.clips} <= {
         "five_frames.mp4",
         "horse_riding.gif",

@@ -48,7 +48,7 @@ def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(vide
     rows = [f"{name}/{row}" for name in ("a", "c") for row in rows]
     table.write_text("file,frame,track,label,x1,y1,x2,y2\n" + "".join(rows))
     report = concepts.mine(folder, config, tmp_path / "out")
-    assert {clip.source for clip in concepts.read_sets(tmp_path / "out").clips} == {"a/film.mp4"}
+    assert {clip.source for clip in concepts.read_concepts(tmp_path / "out").clips} == {"a/film.mp4"}
     assert "boxes.csv has boxes for files that are not among the videos: 'c/film.mp4'" in report.notes
 
 
@@ -70,7 +70,7 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
     )
     config = MiningConfig(parsed, clip_frames=5, boxes=tmp_path / "world" / "boxes.csv", num_random_sets=1)
     report = concepts.mine(tmp_path / "world" / "manifest.csv", config, tmp_path / "out")
-    sets = concepts.read_sets(report.folder)
+    sets = concepts.read_concepts(report.folder)
     assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
     factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(24))
     for clip in sets.clips_of("left", "dynamic"):
@@ -86,7 +86,7 @@ def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
     config = MiningConfig(parsed, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
     report = concepts.mine("worlds:small:40:3", config, tmp_path / "out", targets="worlds:small:70:4")
     assert report.n_videos == 40 and not report.failures and not report.notes
-    sets = concepts.read_sets(tmp_path / "out")
+    sets = concepts.read_concepts(tmp_path / "out")
     factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(40))
     for kind in ("dynamic", *crops.CONTROLS):
         assert len(sets.clips_of("left", kind)) == report.counts["left", kind] > 1
@@ -115,7 +115,7 @@ def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
     report = concepts.mine(
         tmp_path / "parts.csv", mining_config(num_random_sets=0), tmp_path / "out", detector=SquareDetector()
     )
-    clips = concepts.read_sets(tmp_path / "out").clips_of("red")
+    clips = concepts.read_concepts(tmp_path / "out").clips_of("red")
     assert report.n_frames == 17 or report.n_frames == 18
     assert min(f for clip in clips for f in clip.frames) >= 5 and max(f for clip in clips for f in clip.frames) < 23
 

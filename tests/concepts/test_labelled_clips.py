@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtcav_jax.concepts import MiningConfig, load_frames, mine_labelled_clips, parse_concepts, read_sets
+from vtcav_jax.concepts import MiningConfig, load_frames, mine_labelled_clips, parse_concepts, read_concepts
 from vtcav_jax.concepts.labelled_clips import assign_clips
 from vtcav_jax.data import open_source
 from vtcav_jax.data.world_export import write_clips
@@ -26,7 +26,7 @@ def mined(tmp_path_factory):
 
 
 def test_each_clip_is_in_one_set_and_has_its_label(mined):
-    sets = read_sets(mined[0])
+    sets = read_concepts(mined[0])
     assert sets.concepts == ("left", "shape ring", "random_000", "random_001")
     base_clips = [clip for clip in sets.clips if not clip.control_of]
     assert Counter((clip.concept, clip.clip_type) for clip in base_clips) == {
@@ -56,7 +56,7 @@ def test_random_sets_have_all_labels_alike():
 
 
 def test_kinds_are_what_they_are_called(mined):
-    sets = read_sets(mined[0])
+    sets = read_concepts(mined[0])
     of = {(clip.family, clip.clip_type): load_frames(clip) for clip in sets.clips_of("left")}
     for (family, kind), video in of.items():
         still = bool((video == video[0]).all())

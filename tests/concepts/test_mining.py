@@ -35,7 +35,7 @@ def mined(videos, tmp_path_factory):
 
 
 def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
-    sets = concepts.read_sets(mined.folder)
+    sets = concepts.read_concepts(mined.folder)
     assert {kind: len(sets.clips_of("red", kind)) for kind in crops.CLIP_TYPES} == {"static": 12} | dict.fromkeys(
         ("dynamic", *crops.CONTROLS), 12
     )
@@ -68,7 +68,7 @@ def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
 
 
 def test_negatives_are_disjoint_and_touch_no_concept(mined, videos):
-    sets = concepts.read_sets(mined.folder)
+    sets = concepts.read_concepts(mined.folder)
     assert sets.negatives == ("random_000", "random_001")
     boxes = {path.name: list(SquareDetector().boxes(iter(square_video(i)), 25)) for i, path in enumerate(videos)}
     negatives = [clip for name in sets.negatives for clip in sets.clips_of(name)]
@@ -156,7 +156,7 @@ def test_killed_twice_it_ends_with_the_same_files(mined, videos, tmp_path):
         assert (out / "concepts.csv").exists() == (done.returncode == 0)
         if done.returncode:
             with pytest.raises(ValueError, match="not finished"):
-                concepts.read_sets(out)
+                concepts.read_concepts(out)
     assert file_hashes(out) == file_hashes(mined.folder)
 
 
@@ -244,7 +244,7 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
         detector=SquareDetector(),
         negative_videos=[other],
     )
-    sets = concepts.read_sets(report.folder)
+    sets = concepts.read_concepts(report.folder)
     assert {clip.source for name in sets.negatives for clip in sets.clips_of(name)} == {"other.mp4"}
     assert any(
         "static random sets: one of 2 clips instead of 1, since a set needs 4 clips, at most 2 per video" in note
@@ -256,15 +256,15 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
 def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     out = tmp_path / "out"
     concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
-    before = concepts.read_sets(out)
+    before = concepts.read_concepts(out)
     bad, good = before.clips_of("red", "dynamic")[0], before.clips_of("red", "static")[1]
     rows = [(bad.file, bad.sha256, "reject"), (good.file, good.sha256, "keep")]
     (out / "review.csv").write_text("file,sha256,verdict\n" + "".join(f'"{f}","{s}",{v}\n' for f, s, v in rows))
-    after = concepts.read_sets(out)
+    after = concepts.read_concepts(out)
     assert len(after.clips_of("red", "dynamic")) == len(after.clips_of("red", "jitter")) == 3
     assert {clip.clip_type for clip in after.rejected} == {"dynamic", *crops.CONTROLS}
     report = concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
-    again = concepts.read_sets(out)
+    again = concepts.read_concepts(out)
     assert len(again.clips_of("red", "dynamic")) == 4 and report.thresholds["red", "dynamic"]["rejected"] == 1
     assert bad.file not in {clip.file for clip in again.clips} and bad.file in {clip.file for clip in again.rejected}
     assert {clip.file for clip in after.clips_of("red", "dynamic")} < {
@@ -274,9 +274,9 @@ def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     # Without the rejected clip and its controls.
     assert {report.counts["red", kind] for kind in ("dynamic", *crops.CONTROLS)} == {4}
     (out / "review.csv").write_text(f'file,sha256,verdict\n"{bad.file}",,\n')
-    assert bad.file in {clip.file for clip in concepts.read_sets(out).clips_of("red", "dynamic")}
+    assert bad.file in {clip.file for clip in concepts.read_concepts(out).clips_of("red", "dynamic")}
     concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
-    assert len(concepts.read_sets(out).clips) == len(before.clips) and not concepts.read_sets(out).rejected
+    assert len(concepts.read_concepts(out).clips) == len(before.clips) and not concepts.read_concepts(out).rejected
 
 
 def test_clips_that_are_equal_to_the_pixel_are_kept_once(tmp_path):
@@ -288,7 +288,7 @@ def test_clips_that_are_equal_to_the_pixel_are_kept_once(tmp_path):
         (tmp_path / f"{i}.mp4").write_bytes(encode_lossless_mp4(np.concatenate([flat, flat[:i]])))
     report = concepts.mine(sorted(tmp_path.glob("*.mp4")), mining_config(), tmp_path / "out", detector=SquareDetector())
     assert any("pixel-identical to another" in note for note in report.notes)
-    sets = concepts.read_sets(report.folder)
+    sets = concepts.read_concepts(report.folder)
     assert len({clip.sha256 for clip in sets.clips if not clip.control_of}) == len(
         [c for c in sets.clips if not c.control_of]
     )

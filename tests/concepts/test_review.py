@@ -137,7 +137,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
         rows = {row["file"]: row["verdict"] for row in csv.DictReader(file)}
     verdicts = ["keep", "reject", "keep", "keep", "keep", "reject"]
     assert rows == dict(zip(names, verdicts)) and download.value.suggested_filename == "review.csv"
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert [clip.file for clip in sets.rejected] == [names[1], names[5]] and len(sets.clips) == 6
     again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
     assert "4 kept, 2 rejected, 2 not reviewed" in again.inner_text("#counts")
@@ -159,7 +159,7 @@ def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
     with page.expect_download() as download:
         page.click("#save")
     download.value.save_as(tmp_path / "review.csv")
-    sets = concepts.read_sets(tmp_path)
+    sets = concepts.read_concepts(tmp_path)
     assert [clip.file for clip in sets.rejected] == ["ball/dynamic/2.mp4"] and sets.clips[1].review == ""
 
 

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, checkpoint_shapes, random_state_dict
 from tests.support.torch_networks import expected_stages
 from vtcav_jax import models, tap
-from vtcav_jax.attribution import explain
+from vtcav_jax.attribution import attribute
 from vtcav_jax.models import parameters
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.mvit import Mvit, MvitVersion
@@ -219,7 +219,7 @@ def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
     """Relevance is conserved if biases receive none, since batch norms are fused with the convolution before them."""
     _, model = pair(KEYS[preset])
     video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
-    found = explain(model, video, np.array([3]), "lrp_z_plus")
+    found = attribute(model, video, np.array([3]), "lrp_z_plus")
     assert found.completeness_gap is not None
     np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4 * abs(found.map.sum()))
     assert np.abs(found.map).max() > 0

@@ -10,14 +10,13 @@ import numpy as np
 from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts import ConceptSets, read_sets
+from vtcav_jax.concepts import ConceptSets, read_concepts
 from vtcav_jax.data import open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.models import Network
 from vtcav_jax.tap import identity_tap
-from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
-from vtcav_jax.tcav.experiment.run import ExperimentResults
+from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
 
 GEOMETRY = ClipSpec(frames=4, size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 QUICK = ExperimentConfig(
@@ -93,9 +92,9 @@ def run_experiment(
     sets: ConceptSets | None = None,
     **more: Any,
 ) -> ExperimentResults:
-    sets = sets or read_sets(clip_folder / "concepts")
+    sets = sets or read_concepts(clip_folder / "concepts")
     source = open_source(clip_folder / "targets")
-    return experiment_run.run(NETWORK, targets, source, sets, config, folder, **more)
+    return run_tcav(NETWORK, targets, source, sets, config, folder, **more)
 
 
 CLIPS, TARGETS = 2 * 3 * 8 + 3 * 2 * 6, 4 * 6

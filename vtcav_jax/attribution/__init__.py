@@ -1,6 +1,6 @@
 """Attribution: maps over time and space of the parts of a clip that a target score depends on.
 
-`explain(model, clips, target, "gradcam")` returns an `Attribution`, as does every function in `METHODS`.
+`attribute(model, clips, target, "gradcam")` returns an `Attribution`, as does every function in `METHODS`.
 """
 
 from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout
@@ -18,7 +18,7 @@ from vtcav_jax.attribution.lrp.methods import LRP_PRESETS, deep_taylor, guided_b
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
 from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, shapley
-from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, explain, explain_many
+from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, attribute, attribute_many
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.shared_passes import Targets
@@ -44,11 +44,11 @@ __all__ = [
     "Targets",
     "TemporalProbe",
     "attention_weights",
+    "attribute",
+    "attribute_many",
     "cam_map",
     "deep_taylor",
     "expected_gradients",
-    "explain",
-    "explain_many",
     "frame_shapley",
     "gradcam_framewise",
     "gradient_rollout",

@@ -5,35 +5,34 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from vtcav_jax import tap
 from vtcav_jax.attribution.target_spec import parse_targets
+from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Model
 
 
-def resolve_model(network: Network | Model) -> Model:
-    """Return the model of a `Network`; a bare model is returned as it is."""
-    return network.model if isinstance(network, Network) else network
+def resolve_inputs(network: Network | Model, clips: ArrayLike, target: Target | str) -> tuple[Model, ArrayLike, Any]:
+    """Return the model, normalised clips and the target of a call; what is resolved already is returned as it is."""
+    model = network.model if isinstance(network, Network) else network
+    video = resolve_clips(network, clips)
+    return model, video, resolve_target(network, video, target) if isinstance(target, str) else target
 
 
-def resolve_clips(network: Network | Model, clips: ArrayLike) -> Float[Array, "b t h w c"]:
-    """Return clips as the model reads them: uint8 clips are normalised as `network.clip_spec` says, floats are kept."""
-    video = clips if isinstance(clips, Tracer) else jnp.asarray(clips)
-    if video.dtype != jnp.uint8:
-        return video
+def resolve_clips(network: Network | Model, clips: ArrayLike) -> ArrayLike:
+    """Return clips as the model reads them: a `Network` normalises uint8 frames by its `clip_spec`."""
+    if isinstance(clips, Tracer) or getattr(clips, "dtype", None) != np.uint8:
+        return clips
     if not isinstance(network, Network):
         raise ValueError("uint8 clips need a Network, whose clip_spec says how to normalise them; got a bare model")
-    return network.clip_spec.normalise(video)
+    return network.clip_spec.normalise(jnp.asarray(clips))
 
 
-def resolve_target(network: Network | Model, video: Array, target: Any) -> Any:
-    """Return the target that a text such as `direction:left` or `direction` (the predicted class) names."""
-    if not isinstance(target, str):
-        return target
+def resolve_target(network: Network | Model, video: ArrayLike, name: str) -> Any:
+    """Return the target with this name, such as `direction:left`, or `direction` for the predicted class of a head."""
     if not isinstance(network, Network):
-        raise ValueError(f"the target {target!r} is a name, which needs a Network with class names; got a bare model")
-    (spec,) = parse_targets(network, [target])
-    logits, _ = tap.activations(network.model, video, ())
-    return spec.target(np.asarray(logits))
+        raise ValueError(f"the target {name!r} is a name, which needs a Network with class names; got a bare model")
+    (spec,) = parse_targets(network, [name])
+    return spec.target(np.asarray(tap.compute_logits(network.model, video)))

@@ -1,4 +1,4 @@
-"""Attribution methods by name: `explain` for one method, `explain_many` for several that share passes."""
+"""Attribution methods by name: `explain` for one method, `attribute_many` for several that share passes."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,14 @@ from typing import Any
 from jaxtyping import ArrayLike
 
 from vtcav_jax.attribution import attention, cam_methods, gradients, integrated, perturbation
+from vtcav_jax.attribution.inputs import resolve_inputs
 from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation, run_pass
 from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models.network import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model
 
@@ -72,22 +74,31 @@ ATTENTION_METHODS: dict[str, Callable[..., Attribution]] = {
 }
 
 
-def explain(
-    model: Model, clips: ArrayLike, target: Target, method: str = "attn_lrp", stage: str | None = None, **options: Any
+def attribute(
+    network: Network | Model,
+    clips: ArrayLike,
+    target: Target | str,
+    method: str = "attn_lrp",
+    stage: str | None = None,
+    **options: Any,
 ) -> Attribution:
     """Compute the attribution map of `method` for each clip.
 
-        explain(model, clips, 3)                                     # AttnLRP of class 3, at the pixels
-        explain(model, clips, [3, 7], "gradcam", stage="layers.2")   # one class per clip
-        explain(model, clips, Contrast(3, 7), "shapley", players=(8, 2, 2))
+        network = vtcav.load("worlds_swin")
+        attribute(network, frames, "direction:left")                   # AttnLRP of a class, at the pixels
+        attribute(network, frames, "direction", "gradcam", "layers.0") # the predicted class of a head
+        attribute(model, video, [3, 7], "integrated_gradients", ig_steps=16)
+        attribute(model, video, Contrast(3, 7), "shapley", players=(8, 2, 2))
 
     The default takes three forward passes; its ground-truth scores in docs/evaluation.md are 0.64 (Swin) and 0.67 (CNN)
     on a scale from 0 (chance) to 1 (perfect).
 
     Args:
-        clips: normalised video `(b, t, h, w, c)`.
-        target: class index for all clips or one per clip (explained as `Margin`), another target such as `Contrast`,
-            or a function from logits to one score per clip.
+        network: a `Network`, or a bare model `model(video, tap)`.
+        clips: videos `(b, t, h, w, 3)`: uint8 frames, which a `Network` normalises, or normalised floats.
+        target: a name such as `"direction:left"`, `"direction"` (the predicted class) or `"left vs right"` (needs a
+            `Network`); a class index for all clips, or one per clip, explained as `Margin`; another target such as
+            `Contrast`; or a function from logits to one score per clip.
         method: a name in `METHODS`.
         stage: stage (layer) of the map; by default the video for gradients and relevance, the last stage with time and
             space for CAMs.
@@ -97,13 +108,14 @@ def explain(
         raise ValueError(unknown_name_message("method", [method], METHODS))
     function = METHODS[method]
     check_options(method, options)
+    model, video, resolved = resolve_inputs(network, clips, target)
     if stage is None:
-        return function(model, clips, target, **options)
+        return function(model, video, resolved, **options)
     if "stage" not in inspect.signature(function).parameters:
         if stage == VIDEO:
-            return function(model, clips, target, **options)
+            return function(model, video, resolved, **options)
         raise ValueError(f"{method} only makes maps of the video, not of {stage}; omit the stage")
-    return function(model, clips, target, stage=stage, **options)
+    return function(model, video, resolved, stage=stage, **options)
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
@@ -116,16 +128,16 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         raise ValueError(unknown_name_message(f"option of {method}", sorted(unexpected), keyword_only))
 
 
-def explain_many(
-    model: Model,
+def attribute_many(
+    network: Network | Model,
     clips: ArrayLike,
-    target: Target,
+    target: Target | str,
     method_stages: Sequence[tuple[str, str | None]],
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Attribution]:
     """Compute a map for each pair (method, stage), sharing passes; `options` holds keyword arguments by method.
 
-        gradcam, relevance = explain_many(model, clips, 3, [("gradcam", "layers.2"), ("attn_lrp", None)])
+        gradcam, relevance = attribute_many(network, clips, 3, [("gradcam", "layers.2"), ("attn_lrp", None)])
 
     `SINGLE_PASS_METHODS` and `ATTENTION_METHODS` share one pass, each set of relevance rules one for all its stages,
     and both kinds of SmoothGrad their noisy copies. A method with options has its own passes.
@@ -133,11 +145,12 @@ def explain_many(
     options = dict(options or {})
     if missing := [name for name in (*(name for name, _ in method_stages), *options) if name not in METHODS]:
         raise ValueError(unknown_name_message("method", missing, METHODS))
-    context = prepare_explanation(model, clips, target)
+    model, video, resolved = resolve_inputs(network, clips, target)
+    context = prepare_explanation(model, video, resolved)
     stages: dict[tuple[str, str | None], list[str]] = {}
     rules: dict[LrpRules, list[str]] = {}
     for name, stage in method_stages:
-        if name in ATTENTION_METHODS:
+        if name in ATTENTION_METHODS and name not in options:
             stages[name, stage] = attention.attention_stages(context, stage)
         elif name in SINGLE_PASS_METHODS and name not in options:
             stages[name, stage] = [context.resolve_stage(stage or (VIDEO if name in INPUT_METHODS else None))]
@@ -150,7 +163,7 @@ def explain_many(
         if name in SMOOTHGRAD_METHODS and name not in options and stage in (None, VIDEO)
     }
     smoothgrad_maps = (
-        dict(zip(SMOOTHGRAD_METHODS, gradients.smoothgrad_pair(model, clips, target)))
+        dict(zip(SMOOTHGRAD_METHODS, gradients.smoothgrad_pair(model, video, resolved)))
         if len(smoothgrad_names) == len(SMOOTHGRAD_METHODS)
         else {}
     )
@@ -160,8 +173,8 @@ def explain_many(
         for relevance_map in lrp_methods.relevance_at(context, rule_stages, lrp_rules, "relevance")
     }
 
-    def explain_one(name: str, stage: str | None) -> Attribution:
-        if name in ATTENTION_METHODS:
+    def map_of(name: str, stage: str | None) -> Attribution:
+        if name in ATTENTION_METHODS and name not in options:
             return ATTENTION_METHODS[name](context, pass_result, stage)
         if (name, stage) in stages:
             return SINGLE_PASS_METHODS[name](pass_result, *stages[name, stage])
@@ -169,6 +182,6 @@ def explain_many(
             return replace(relevance_maps[lrp_methods.LRP_PRESETS[name], stage or VIDEO], method=name)
         if name in smoothgrad_maps and stage in (None, VIDEO):
             return smoothgrad_maps[name]
-        return explain(model, clips, target, name, stage, **options.get(name, {}))
+        return attribute(model, video, resolved, name, stage, **options.get(name, {}))
 
-    return [explain_one(name, stage) for name, stage in method_stages]
+    return [map_of(name, stage) for name, stage in method_stages]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
 from vtcav_jax.attribution.baselines import BASELINES
-from vtcav_jax.attribution.registry import explain
+from vtcav_jax.attribution.registry import attribute
 from vtcav_jax.attribution.resample import area_resize, frame_of_step, warp
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.targets import Target
@@ -71,9 +71,9 @@ def sanity_scores(
     video = prepare_explanation(model, clips, target).video
 
     def explain_map(model: Model, video: ArrayLike) -> Maps:
-        return explain(model, video, target, method, stage, **options).map
+        return attribute(model, video, target, method, stage, **options).map
 
-    attribution = explain(model, video, target, method, stage, **options)
+    attribution = attribute(model, video, target, method, stage, **options)
     reversed_maps = explain_map(model, video[:, ::-1])[:, ::-1]
     nan = np.full(len(video), np.nan)
     shuffled_model = shuffle_parameters(model, shuffle_seed)

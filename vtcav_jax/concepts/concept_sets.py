@@ -37,7 +37,7 @@ MAX_SET_FAULTS = 10
 
 @dataclass(frozen=True)
 class ConceptClip:
-    """One clip of a concept set; for a set made by hand, the fields with defaults stay empty."""
+    """Clip of a concept set; in a set made by hand, its origin (source, frames, boxes, detector) is empty."""
 
     concept: str
     clip_type: str
@@ -142,13 +142,13 @@ def _sort_key(clip: ConceptClip) -> tuple:
     return (clip.is_negative, clip.concept, positions.get(clip.clip_type, len(positions)), clip.clip_type, clip.file)
 
 
-def read_sets(folder: str | Path, targets: Mapping[str, str] | None = None) -> ConceptSets:
+def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) -> ConceptSets:
     """Read the concept sets in a folder, without the clips rejected in the review.
 
     `targets` maps the names of the target videos to their SHA-256 hashes; a concept clip from one of them is an error.
 
     ```python
-    sets = read_sets("concepts")
+    sets = read_concepts("concepts")
     clips = sets.clips_of("ball", "dynamic")
     ```
     """

@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax import tap
+from vtcav_jax.attribution.inputs import resolve_clips, resolve_inputs
 from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.console import progress
+from vtcav_jax.models.network import Network
 from vtcav_jax.pyramid.build import reference_activations
 from vtcav_jax.pyramid.graph import Pyramid
 from vtcav_jax.runs.pyramid_rows import AblationResult
@@ -20,9 +22,9 @@ from vtcav_jax.tap import Model
 
 
 def ablate_pyramid(
-    model: Model,
+    network: Network | Model,
     clips: ArrayLike,
-    target: Target,
+    target: Target | str,
     pyramid: Pyramid,
     *,
     reference: ArrayLike | None = None,
@@ -41,7 +43,9 @@ def ablate_pyramid(
     """
     if draws < 1:
         raise ValueError(f"expected draws of at least 1, got {draws}")
-    context = prepare_explanation(model, clips, target)
+    model, video, resolved = resolve_inputs(network, clips, target)
+    context = prepare_explanation(model, video, resolved)
+    reference = None if reference is None else resolve_clips(network, reference)
     stages = [name for level in pyramid.levels for name in level]
     scores, values = tap.activations(context.score_model, context.video, stages)
     replacement = reference_activations(model, reference, len(context.video), pyramid.levels, seed)

@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax import tap
+from vtcav_jax.attribution.inputs import resolve_clips, resolve_inputs
 from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models.network import Network
 from vtcav_jax.pyramid.cut_stages import PyramidLevel, pyramid_levels
 from vtcav_jax.pyramid.graph import ROOT_NODE, EdgeRule, Pyramid, Selection
 from vtcav_jax.pyramid.stergiou2019 import stergiou_shares
@@ -31,9 +33,9 @@ ResponseWeighting = Literal["relevant", "mean"]
 
 
 def build_pyramid(
-    model: Model,
+    network: Network | Model,
     clips: ArrayLike,
-    target: Target,
+    target: Target | str,
     *,
     stages: Sequence[str | Sequence[str]] | None = None,
     depth: int = 3,
@@ -45,7 +47,12 @@ def build_pyramid(
     kernels_per_pass: int = 32,
     seed: int = 0,
 ) -> Pyramid:
-    """Build the pyramid of a target; shares are means over `clips`.
+    """Build the class feature pyramid of a target; shares are means over `clips`.
+
+        pyramid = build_pyramid(network, frames[is_left], "direction:left", reference=frames[~is_left], depth=2)
+        pyramid.nodes[0].stage, pyramid.nodes[0].channel, pyramid.nodes[0].relevance
+
+    `network`, `clips` and `target` are those of `vtcav_jax.attribute`.
 
     Args:
         stages: stages of the levels, a tuple for a level with branches; by default the last `depth` cut stages, which
@@ -66,7 +73,9 @@ def build_pyramid(
             "expected edge_rule gradient or stergiou2019, response relevant or mean, kernels_per_pass of at least 1; "
             f"got {edge_rule!r}, {response!r}, {kernels_per_pass}"
         )
-    context = prepare_explanation(model, clips, target)
+    model, video, resolved = resolve_inputs(network, clips, target)
+    context = prepare_explanation(model, video, resolved)
+    reference = None if reference is None else resolve_clips(network, reference)
     chain = pyramid_levels(context, stages, depth)
     scores, values = tap.activations(context.score_model, context.video, _stage_names(chain))
     start = reference_activations(model, reference, len(context.video), chain, seed) or jax.tree.map(

@@ -8,16 +8,18 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from vtcav_jax.attribution.gradients import noisy_copy
+from vtcav_jax.attribution.inputs import resolve_clips, resolve_inputs
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models.network import Network
 from vtcav_jax.pyramid.build import build_pyramid
 from vtcav_jax.pyramid.graph import Pyramid
 from vtcav_jax.tap import Model
 
 
 def noise_stability(
-    model: Model,
+    network: Network | Model,
     clips: ArrayLike,
-    target: Target,
+    target: Target | str,
     pyramid: Pyramid,
     *,
     noise: float = 0.05,
@@ -32,7 +34,10 @@ def noise_stability(
     """
     if noise < 0 or draws < 1:
         raise ValueError(f"expected noise of at least 0 and draws of at least 1, got {noise} and {draws}")
-    video = jnp.asarray(clips)
+    model, resolved_clips, resolved = resolve_inputs(network, clips, target)
+    video = jnp.asarray(resolved_clips)
+    if isinstance(network, Network) and options.get("reference") is not None:
+        options["reference"] = resolve_clips(network, options["reference"])
     key = jax.random.key(seed)
     channels_by_level = [_channels(pyramid, level) for level in range(len(pyramid.levels))]
     rows: list[list[float]] = [[] for _ in channels_by_level]
@@ -40,7 +45,7 @@ def noise_stability(
         noisy_pyramid = build_pyramid(
             model,
             noisy_copy(video, noise, key, i),
-            target,
+            resolved,
             stages=pyramid.levels,
             selection=pyramid.selection,
             edge_rule=pyramid.edge_rule,

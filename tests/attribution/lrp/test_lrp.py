@@ -34,7 +34,7 @@ def video():
 
 def test_lrp_0_of_a_network_without_biases_is_gradient_x_input(video):
     net = small_cnn(biases=False)
-    relevance = attribution.explain(net, video, CLASSES, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.0))
+    relevance = attribution.attribute(net, video, CLASSES, "lrp_epsilon", rules=rules.LrpRules(epsilon=0.0))
     gradient = attribution.gradient_x_input(net, video, CLASSES)
     size = np.abs(gradient.map).max()
     np.testing.assert_allclose(relevance.map, gradient.map, atol=1e-4 * size)
@@ -49,7 +49,7 @@ def test_relevance_is_conserved(net, video, method, stage):
     if method == "deep_taylor":
         relevance = attribution.deep_taylor(net, video, targets.Class(CLASSES), bounds=(-5.0, 5.0))
     else:
-        relevance = attribution.explain(net, video, targets.Class(CLASSES), method, stage)
+        relevance = attribution.attribute(net, video, targets.Class(CLASSES), method, stage)
     score = np.asarray(net(video))[[0, 1], CLASSES]
     np.testing.assert_allclose(relevance.map.sum((1, 2, 3)), score, rtol=1e-4)
 
@@ -157,7 +157,7 @@ def test_a_norm_after_a_layer_is_fused(normed, video):
 def test_sums_pools_and_groups_conserve(normed, video):
     score = np.asarray(normed(video))[[0, 1], CLASSES]
     for stage in ("video", "stem", "sum"):
-        relevance = attribution.explain(normed, video, targets.Class(CLASSES), "lrp_z_plus", stage)
+        relevance = attribution.attribute(normed, video, targets.Class(CLASSES), "lrp_z_plus", stage)
         if stage == "sum":
             np.testing.assert_allclose(relevance.map.sum((1, 2, 3)), score, rtol=1e-4)
     relevance = attribution.deep_taylor(normed, video, targets.Class(CLASSES), bounds=(video.min(), video.max()))
@@ -181,7 +181,7 @@ def test_a_norm_before_a_layer_absorbs_its_shift(video):
     clips, target = jnp.abs(video[:, :2, :3, :3]), targets.Class(CLASSES)
     for shift in (0 * p["shift"], p["shift"]):
         model = Partial(preactivated, p | {"shift": shift})
-        relevance = attribution.explain(model, clips, target, "lrp_z_plus", "stem")
+        relevance = attribution.attribute(model, clips, target, "lrp_z_plus", "stem")
         score = np.asarray(model(clips))[[0, 1], CLASSES]
         expected_gap = np.asarray(shift).reshape(4) @ np.asarray(p["head"])[:, CLASSES]  # nothing is negative here
         gap = present(relevance.completeness_gap)
@@ -234,7 +234,7 @@ def test_attention_rules_equal_their_efficient_form(video, method):
     shapes = dict(q=(3, 3), k=(3, 3), v=(3, 3), up=(3, 5), down=(5, 3), head=(3, 4))
     p = {n: jnp.asarray(random.normal(size=s), jnp.float32) for n, s in shapes.items()}
     clips = video[:, :2, :3, :3]
-    relevance = attribution.explain(Partial(attention_net, p), clips, targets.Class(CLASSES), method)
+    relevance = attribution.attribute(Partial(attention_net, p), clips, targets.Class(CLASSES), method)
 
     def score(v):
         return by_hand(p, v, method == "cp_lrp")[jnp.arange(2), jnp.asarray(CLASSES)].sum()
@@ -247,10 +247,10 @@ def test_attention_rules_equal_their_efficient_form(video, method):
 def test_video_swin_has_relevance_at_every_stage(swin, video):
     score = np.asarray(swin(video))[[0, 1], CLASSES]
     bias = np.asarray(swin.head.bias[...])[CLASSES]
-    last = attribution.explain(swin, video, targets.Class(CLASSES), "attn_lrp", "norm")
+    last = attribution.attribute(swin, video, targets.Class(CLASSES), "attn_lrp", "norm")
     np.testing.assert_allclose(last.map.sum((1, 2, 3)), score - bias, rtol=1e-4, atol=1e-5)
     for method in ("attn_lrp", "cp_lrp"):
-        relevance = attribution.explain(swin, video, CLASSES, method)
+        relevance = attribution.attribute(swin, video, CLASSES, method)
         assert (
             relevance.map.shape == video.shape[:4]
             and np.isfinite(relevance.map).all()
@@ -260,7 +260,7 @@ def test_video_swin_has_relevance_at_every_stage(swin, video):
 
 def test_guided_backprop_equals_torch(net, video):
     torch = pytest.importorskip("torch")
-    gradient = attribution.explain(net, video, targets.Class(CLASSES), "guided_backprop")
+    gradient = attribution.attribute(net, video, targets.Class(CLASSES), "guided_backprop")
 
     class Guided(torch.autograd.Function):
         @staticmethod
@@ -292,10 +292,10 @@ def test_guided_backprop_equals_torch(net, video):
 def test_many_stages_of_the_same_rules_share_a_pass(net, video):
     before = compile_count(lrp_methods._relevance)
     method_stages = [("lrp_gamma", "video"), ("lrp_gamma", "convs.0"), ("lrp_gamma", None), ("lrp_gamma", "convs.2")]
-    relevance_maps = attribution.explain_many(net, video, CLASSES, method_stages)
+    relevance_maps = attribution.attribute_many(net, video, CLASSES, method_stages)
     assert compile_count(lrp_methods._relevance) == before + 1
     assert [relevance.stage for relevance in relevance_maps] == ["video", "convs.0", "video", "convs.2"]
-    alone = attribution.explain(net, video, CLASSES, "lrp_gamma", "convs.0")
+    alone = attribution.attribute(net, video, CLASSES, "lrp_gamma", "convs.0")
     np.testing.assert_allclose(relevance_maps[1].map, alone.map, atol=1e-5 * np.abs(alone.map).max())
     np.testing.assert_allclose(present(relevance_maps[1].completeness_gap), present(alone.completeness_gap), atol=1e-5)
     assert {relevance.method for relevance in relevance_maps} == {"lrp_gamma"}
@@ -303,15 +303,15 @@ def test_many_stages_of_the_same_rules_share_a_pass(net, video):
 
 def test_errors_say_what_was_expected(swin, net, video):
     with pytest.raises(ValueError, match="needs a network with ReLUs"):
-        attribution.explain(swin, video, CLASSES, "guided_backprop")
+        attribution.attribute(swin, video, CLASSES, "guided_backprop")
     with pytest.raises(ValueError, match=r"deep_taylor requires bounds=..."):
-        attribution.explain(net, video, CLASSES, "deep_taylor")
+        attribution.attribute(net, video, CLASSES, "deep_taylor")
     with pytest.raises(ValueError, match=r"no option of lrp_gamma named 'rule' \(did you mean rules"):
-        attribution.explain(net, video, CLASSES, "lrp_gamma", rule=None)
+        attribution.attribute(net, video, CLASSES, "lrp_gamma", rule=None)
     with pytest.raises(ValueError, match="alpha - beta must be 1"):
         rules.LrpRules("alpha_beta", alpha=2.0, beta=0.0)
     with pytest.raises(ValueError, match=r"does not depend on convs.2"):
-        attribution.explain(net, video, attribution.Channel("convs.1", 1), "lrp_gamma", "convs.2")
+        attribution.attribute(net, video, attribution.Channel("convs.1", 1), "lrp_gamma", "convs.2")
 
     def curved(video, tap=tap.identity_tap):
         return jnp.tanh(video).mean((1, 2, 3))

@@ -177,7 +177,7 @@ def test_the_explain_task(run, cnn, capsys):
     )
     answers = np.asarray(cnn.model(jnp.asarray(clips)))[:, 4:8].argmax(1)
     target = attribution.Margin(4 + answers, (4, 8))
-    expected = attribution.explain(cnn.model, clips, target, "gradcam", "convs.1").map
+    expected = attribution.attribute(cnn.model, clips, target, "gradcam", "convs.1").map
     scores = np.asarray(attribution.prepare_explanation(cnn.model, clips, target).score_model.score(jnp.asarray(clips)))
     for i, path in enumerate(sorted((folder / "maps").glob("*.npz"))):
         with np.load(path, allow_pickle=False) as arrays:

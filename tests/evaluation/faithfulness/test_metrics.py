@@ -11,7 +11,7 @@ from scipy import stats
 
 from tests.support.typed import statistic
 from vtcav_jax import models, worlds
-from vtcav_jax.attribution import Channel, Class, Contrast, Group, Margin, explain_many, gradient_x_input, saliency
+from vtcav_jax.attribution import Channel, Class, Contrast, Group, Margin, attribute_many, gradient_x_input, saliency
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.evaluation.faithfulness import (
     additivity,
@@ -505,7 +505,7 @@ def test_the_planted_cause_beats_chance_on_every_metric():
     head = network.head_slices["flash"]
     target = Margin(head.start + clips.labels["flash"], (head.start, head.stop))
     cause = clips.masks["key_event"].astype(np.float32)
-    (saliency_map,) = explain_many(network.model, video, target, [("saliency", None)])
+    (saliency_map,) = attribute_many(network.model, video, target, [("saliency", None)])
     maps = {"cause": cause, "saliency": saliency_map, "not": 1 - cause}
     curve = ["relevance_gain", "insertion", "deletion", "comprehensiveness", "sufficiency"]
     metrics = [*curve, "mu_fidelity", "sensitivity_n", "infidelity_explained"]

@@ -6,7 +6,7 @@ import pytest
 
 from vtcav_jax import models, worlds
 from vtcav_jax.attribution import METHODS as EXPLAINERS
-from vtcav_jax.attribution import Margin, explain_many
+from vtcav_jax.attribution import Margin, attribute_many
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.attribute import faithfulness_table
 from vtcav_jax.evaluation.faithfulness import own_clips, reexplain
@@ -61,7 +61,7 @@ def test_every_map_and_trivial_map_has_every_metric(rows):
 def test_batches_do_not_change_results(network, clips, logits, rows):
     """The same numbers as from the library, with all clips in one batch."""
     (question,) = parse_targets(network, ["direction"])
-    maps = explain_many(network.model, clips, question.target(logits), METHODS)
+    maps = attribute_many(network.model, clips, question.target(logits), METHODS)
     named = {f"{attribution.method}@{attribution.stage}": attribution for attribution in maps}
     known = evaluate_maps(
         *(network.model, clips, question.target(logits), named),

@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 
 from tests.support.typed import present
 from vtcav_jax import models, worlds
-from vtcav_jax.attribution import Class, Margin, explain, gradient_x_input
+from vtcav_jax.attribution import Class, Margin, attribute, gradient_x_input
 from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.evaluation.faithfulness import randomisation, robustness
@@ -200,7 +200,7 @@ def test_real_explainers_on_the_shipped_network():
     video = jnp.asarray((world_clips.video - 0.5) / 0.5)
     head = network.head_slices["direction"]
     target = Margin(head.start + world_clips.labels["direction"], (head.start, head.stop))
-    saliency, rollout = (partial(explain, method=name) for name in ("saliency", "rollout"))
+    saliency, rollout = (partial(attribute, method=name) for name in ("saliency", "rollout"))
     cascade = randomisation.cascade(saliency, network.model, video, target)
     assert cascade.layers[0] == randomisation.REMAINING_PARAMETERS and cascade.layers[-1] == "patch_embed"
     assert cascade.rank[-1].mean() < 0.5 < cascade.rank[1].mean()

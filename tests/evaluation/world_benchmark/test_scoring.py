@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vtcav_jax import evaluation, models, worlds
-from vtcav_jax.attribution import explain, prepare_explanation
+from vtcav_jax.attribution import attribute, prepare_explanation
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.cli.commands.evaluate_methods import analytic_rows
 from vtcav_jax.evaluation.faithfulness.metric_agreement import spearman_with_interval
@@ -188,13 +188,13 @@ def about():
 
 def shifted(model, clips, target):
     """Return maps shifted by eight pixels, away from the key."""
-    return np.roll(explain(model, clips, target, "lrp_gamma").map, (8, 8), (2, 3))
+    return np.roll(attribute(model, clips, target, "lrp_gamma").map, (8, 8), (2, 3))
 
 
 def of_another_question(model, clips, target):
     first = (np.asarray(target.head_range[0]) + 8) % 16
     other = type(target)(first + np.zeros(len(clips), int), (int(first), int(first) + 4))
-    return explain(model, clips, other, "lrp_gamma").map
+    return attribute(model, clips, other, "lrp_gamma").map
 
 
 def constant(model, clips, target):
@@ -261,7 +261,7 @@ def test_stages_whose_windows_span_the_frame():
 
 
 def of_a_stage(model, clips, target):
-    return explain(model, clips, target, "gradcam", "convs.1")
+    return attribute(model, clips, target, "gradcam", "convs.1")
 
 
 def of_another_shape(model, clips, target):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.typed import present
 from vtcav_jax import models, worlds
-from vtcav_jax.attribution import explain, registry, static_and_dynamic, temporal_probe
+from vtcav_jax.attribution import attribute, registry, static_and_dynamic, temporal_probe
 from vtcav_jax.attribution.gradients import smoothgrad_pair
 from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Margin
@@ -45,7 +45,7 @@ def test_several_targets_share_passes_and_match_single_targets():
         passes = len(calls)
         for target, shared in zip((0, 2), results):
             calls.clear()
-            alone = explain(network, video, target, name, **settings)
+            alone = attribute(network, video, target, name, **settings)
             assert len(calls) == passes > 5
             np.testing.assert_allclose(shared.map, alone.map, atol=1e-5)
             assert shared.forward_passes == alone.forward_passes
@@ -61,13 +61,13 @@ def test_gradients_of_several_targets_share_passes_and_match_single_targets():
         for target, shared in zip(
             targets, registry.MULTI_TARGET_METHODS[name](network.model, video, Targets(targets), **settings)
         ):
-            alone = explain(network.model, video, target, name, **settings)
+            alone = attribute(network.model, video, target, name, **settings)
             np.testing.assert_allclose(shared.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
             np.testing.assert_allclose(present(shared.completeness_gap), present(alone.completeness_gap), atol=1e-4)
             assert shared.forward_passes == alone.forward_passes
     for target, smoothgrad_maps in zip(targets, smoothgrad_pair(network.model, video, Targets(targets), samples=3)):
         for name, shared in zip(registry.SMOOTHGRAD_METHODS, smoothgrad_maps):
-            alone = explain(network.model, video, target, name, samples=3)
+            alone = attribute(network.model, video, target, name, samples=3)
             np.testing.assert_allclose(shared.map, alone.map, atol=1e-5 * np.abs(alone.map).max())
     for target, legs in zip(targets, static_and_dynamic(network.model, video, Targets(targets), frames=2, ig_steps=2)):
         alone = static_and_dynamic(network.model, video, target, frames=2, ig_steps=2)
@@ -91,15 +91,15 @@ def test_rise_finds_the_relevant_voxel_and_is_noise_elsewhere():
         return jax.numpy.stack([here, 0 * here], 1)
 
     video = np.ones((1, 4, 8, 8, 3), np.float32)
-    importance = explain(network, video, 0, "rise", masks=600, cells=(4, 4, 4)).map[0]
+    importance = attribute(network, video, 0, "rise", masks=600, cells=(4, 4, 4)).map[0]
     place = np.unravel_index(importance.argmax(), importance.shape)
     assert np.abs(np.array(place) - (1, 2, 3)).max() <= 1
     far = importance[:, 5:, 6:]
     assert abs(far.mean()) < 0.05 * importance.max() and importance.max() > 0.5
     with pytest.raises(ValueError, match="masks of at least 2"):
-        explain(network, video, 0, "rise", masks=1)
+        attribute(network, video, 0, "rise", masks=1)
     with pytest.raises(ValueError, match="cannot be cut"):
-        explain(network, video, 0, "rise", cells=(9, 1, 1))
+        attribute(network, video, 0, "rise", cells=(9, 1, 1))
 
 
 @pytest.mark.slow

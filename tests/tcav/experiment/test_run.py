@@ -25,7 +25,7 @@ from tests.support.planted_experiment import (
     video,
     write,
 )
-from vtcav_jax.concepts import read_sets
+from vtcav_jax.concepts import read_concepts
 from vtcav_jax.data import SamplingConfig, open_source
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tap import steered_logits
@@ -125,7 +125,10 @@ def test_only_a_changed_clip_is_encoded_again(clip_folder, finished, tmp_path):
     shutil.copytree(clip_folder / "concepts", tmp_path / "concepts")
     write(tmp_path / "concepts/red/static/3.mp4", video(np.random.default_rng(9), "red", False))
     results = run_experiment(
-        clip_folder, tmp_path / "run", sets=read_sets(tmp_path / "concepts"), cache_dir=finished.folder.parent / "cache"
+        clip_folder,
+        tmp_path / "run",
+        sets=read_concepts(tmp_path / "concepts"),
+        cache_dir=finished.folder.parent / "cache",
     )
     assert (results.passes.forwards, results.passes.backwards) == (1, 0)
 
@@ -197,7 +200,10 @@ def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypat
     shutil.copy(clip_folder / "targets/red/0.mp4", tmp_path / "concepts/red/static/9.mp4")
     with pytest.raises(ValueError, match=r"red/static/9.mp4 is the target"):
         run_experiment(
-            clip_folder, tmp_path / "run", replace(QUICK, max_target_clips=None), sets=read_sets(tmp_path / "concepts")
+            clip_folder,
+            tmp_path / "run",
+            replace(QUICK, max_target_clips=None),
+            sets=read_concepts(tmp_path / "concepts"),
         )
     assert not (tmp_path / "run").exists()
 
@@ -205,7 +211,7 @@ def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypat
 def test_planning_does_not_encode(clip_folder, tmp_path, monkeypatch):
     (tmp_path / "concepts").symlink_to(clip_folder / "concepts")
     sets, source, store = (
-        read_sets(clip_folder / "concepts"),
+        read_concepts(clip_folder / "concepts"),
         open_source(clip_folder / "targets"),
         Cache(tmp_path / "cache"),
     )
@@ -227,7 +233,7 @@ def test_unreadable_clips_are_reported_and_left_out(clip_folder, tmp_path):
     path = tmp_path / "concepts/red/static/3.mp4"
     path.write_bytes(path.read_bytes()[:200])
     results = run_experiment(
-        clip_folder, tmp_path / "run", replace(QUICK, stages=("pool",)), ("red",), read_sets(tmp_path / "concepts")
+        clip_folder, tmp_path / "run", replace(QUICK, stages=("pool",)), ("red",), read_concepts(tmp_path / "concepts")
     )
     run_info = json.loads((results.folder / "run.json").read_text())
     assert list(run_info["unreadable"]) == ["red/static/3.mp4"]
@@ -405,7 +411,7 @@ def test_pair_and_group_comparisons(clip_folder, tmp_path):
     )
     group_row = rows["group", "red", "static", "group"]
     assert (group_row.n_concept, group_row.n_negatives) == (8, 8 + 18)
-    sets = read_sets(clip_folder / "concepts")
+    sets = read_concepts(clip_folder / "concepts")
     question = comparisons.build_comparisons(sets.clips, replace(SMALL, comparisons=("group",))).entries[0]
     signed, names = question.label_vector(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
     assert question.concept == "blue" and signed[signed > 0].sum() == 8

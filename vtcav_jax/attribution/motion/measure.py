@@ -47,9 +47,9 @@ def measure_motion(
 
         drop = 1 - (m_edited - m₀) / (m - m₀)
 
-    A large `drop_shuffled` means that the decision needs the order of the frames; a large `drop_frozen` alone means that
-    it needs several moments in any order. `targets` are texts such as `direction:left`, or a head (the predicted class);
-    by default every head.
+    A large `drop_shuffled` means that the decision needs the order of the frames; a large `drop_frozen` alone means
+    that it needs several moments in any order. `targets` are names such as `direction:left`, or of a head (for the
+    predicted class); by default every head.
 
         results = measure_motion(network, "worlds:small:64:7", ["direction", "shape"])
         print(results)                       # one sentence per class

@@ -67,7 +67,7 @@ class MotionEvidence:
     margins: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure_motion(
+def stream_motion(
     network: Network,
     source: Source,
     target_specs: Sequence[TargetSpec],

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
-from vtcav_jax.attribution import BASELINES, Attribution, explain, prepare_explanation
+from vtcav_jax.attribution import BASELINES, Attribution, attribute, prepare_explanation
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.tap import Model
 
@@ -141,8 +141,8 @@ def motion_share(
     A threshold of its own would select a motion part in a frozen clip too, however small its changes.
     """
     context = prepare_explanation(model, clips, target)
-    clip_map = explain(model, context.video, target, method, stage, **options).map
-    frozen_map = explain(model, BASELINES["frozen"](context.video), target, method, stage, **options).map
+    clip_map = attribute(model, context.video, target, method, stage, **options).map
+    frozen_map = attribute(model, BASELINES["frozen"](context.video), target, method, stage, **options).map
     # The threshold is relative to the mean absolute map, which may differ between the two
     size, frozen_size = (np.abs(x).mean((1, 2, 3), keepdims=True) for x in (clip_map, frozen_map))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from vtcav_jax import tap
 from vtcav_jax.attribution.attention import attention_stages
 from vtcav_jax.attribution.lrp.methods import require_relus
-from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, explain_many
+from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, attribute_many
 from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
@@ -101,12 +102,12 @@ def explain_videos(
 
     def explain_batch(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
         video = jnp.asarray(clip_spec.normalise(frames))
-        logits = np.asarray(compute_logits(network.model, video))
+        logits = np.asarray(tap.compute_logits(network.model, video))
         results = {}
         for target_spec in target_specs:
             target = target_spec.target(logits)
             score = clip_scores(prepare_explanation(network.model, video, target).score_model, video)
-            maps = explain_many(network.model, video, target, methods, options)
+            maps = attribute_many(network.model, video, target, methods, options)
             results[target_spec.name] = (target_spec.answers(logits), score, maps)
         return results
 
@@ -133,8 +134,3 @@ def explain_videos(
                 for attributions in zip(*([m[part[3]] for m in part[2]] for part in parts))
             )
         yield VideoMaps(result.windows, answers, score, maps)
-
-
-@jax.jit
-def compute_logits(model: Any, video: Array) -> Float[Array, "b k"]:
-    return model(video)

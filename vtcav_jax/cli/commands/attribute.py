@@ -7,13 +7,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from vtcav_jax import tap
 from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityScores, sanity_scores
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos import map_store, temporal_profile
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import (
     VideoMaps,
-    compute_logits,
     explain_videos,
 )
 from vtcav_jax.cli.commands import all_failed_error, format_estimate, format_table, source_request
@@ -176,7 +176,7 @@ def run_sanity_checks(job: AttributionJob, clips: Sequence[Window]) -> list[Sani
     checks = [(group, spec, *method) for group in groups for spec in job.target_specs for method in job.method_stages]
     for group, target_spec, name, stage in progress(checks, len(checks), "measurements", size=lambda _: 1):
         video = jnp.asarray(clip_spec.normalise(np.concatenate([window.clip.video for window in group])))
-        target = target_spec.target(np.asarray(compute_logits(network.model, video)))
+        target = target_spec.target(np.asarray(tap.compute_logits(network.model, video)))
         scores = sanity_scores(
             *(network.model, video, target, name, stage),
             region=_stack_known(
@@ -202,7 +202,7 @@ def run_faithfulness(job: AttributionJob, clips: Sequence[Window]) -> list[OwnMe
     clip_spec, target_specs = network.clip_spec, job.target_specs
     video = clip_spec.normalise(np.concatenate([window.clip.video for window in clips]))
     parts = [jnp.asarray(video[i : i + batch_size]) for i in range(0, len(video), batch_size)]
-    logits = np.concatenate([np.asarray(compute_logits(network.model, part)) for part in parts])
+    logits = np.concatenate([np.asarray(tap.compute_logits(network.model, part)) for part in parts])
     rows = []
     for i, target_spec in enumerate(target_specs):
         info(

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vtcav_jax import atomic
+from vtcav_jax import atomic, tap
 from vtcav_jax import pyramid as feature_pyramid
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
-from vtcav_jax.attribution.videos.explain_videos import compute_logits
 from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
 from vtcav_jax.cli.commands import format_estimate, format_table, load_network, open_nonempty, source_request
 from vtcav_jax.cli.commands.report import write_page
@@ -292,7 +291,7 @@ def predict_logits(network: Network, clips: Sequence[Window], batch_size: int = 
     for start in range(0, len(clips), batch_size):
         batch = list(clips[start : start + batch_size])
         padded = batch + [batch[-1]] * (batch_size - len(batch))
-        parts.append(np.asarray(compute_logits(network.model, _clip_batch(network, padded)))[: len(batch)])
+        parts.append(np.asarray(tap.compute_logits(network.model, _clip_batch(network, padded)))[: len(batch)])
     return np.concatenate(parts)
 
 

@@ -9,7 +9,7 @@ from vtcav_jax.cli.arguments import ModelArguments, RandomWeightsArguments, RunA
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
-from vtcav_jax.concepts import read_sets
+from vtcav_jax.concepts import read_concepts
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.models import PRESETS
@@ -20,9 +20,9 @@ from vtcav_jax.report.text.tcav import class_answers
 from vtcav_jax.runs.tcav_rows import SCORES_CSV, CalibrationRow, ScoreRow, SteeringRow
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, required, setting
-from vtcav_jax.tcav.experiment import run as experiment_run
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
+from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
 from vtcav_jax.tcav.experiment.timed_batch import time_batch
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.features import distributed
@@ -64,7 +64,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
         distributed.connect(args.coordinator, args.num_processes, args.process_id)
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
     with concerning("concept_dir"):
-        sets = read_sets(args.concept_dir)
+        sets = read_concepts(args.concept_dir)
     network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
     runtime = Runtime.local(num_workers=args.num_workers)
     if args.dry_run:
@@ -76,7 +76,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
             timing = time_batch(plan, runtime).encoding_seconds(plan) if can_find and is_missing else None
             emit(plan.describe(timing))
         return plan.require()
-    results = experiment_run.run(
+    results = run_tcav(
         *(network, args.targets, source, sets, config, args.run),
         cache_dir=args.cache_dir,
         runtime=runtime,
@@ -88,9 +88,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
         write_page([results.folder])
 
 
-def tcav_summary(
-    results: experiment_run.ExperimentResults, config: ExperimentConfig, *, random_weights: bool = False
-) -> str:
+def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random_weights: bool = False) -> str:
     """Return the findings as a table and as sentences, with the calibration of the tests and the work done."""
     n_findings = sum(map(is_finding, results.rows))
     lines = [

@@ -15,7 +15,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
-from vtcav_jax.concepts.concept_sets import ConceptClip, load_frames, read_sets
+from vtcav_jax.concepts.concept_sets import ConceptClip, load_frames, read_concepts
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
@@ -29,7 +29,7 @@ REVIEW_FPS = 12
 
 def review_sets(folder: str | Path) -> tuple[Path, dict[str, str]]:
     """Write the review page of an existing concept set; return its path and the clips that failed, with reasons."""
-    sets = read_sets(folder)
+    sets = read_concepts(folder)
     return write_review(sets.folder, [*sets.clips, *sets.rejected])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vtcav_jax.attribution import explain_many
+from vtcav_jax.attribution import attribute_many
 from vtcav_jax.attribution.result import concatenate_attributions
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import Margin
@@ -50,7 +50,9 @@ def own_clip_metrics(
     """Yield the metrics that remove parts of clips, then those that recompute maps; `logits` are those of `clips`."""
     target = target_spec.target(logits)
     parts = [
-        explain_many(model, clips[i : i + batch_size], target_spec.target(logits[i : i + batch_size]), methods, options)
+        attribute_many(
+            model, clips[i : i + batch_size], target_spec.target(logits[i : i + batch_size]), methods, options
+        )
         for i in range(0, len(clips), batch_size)
     ]
     attributions = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vtcav_jax.attribution import Attribution, explain_many
+from vtcav_jax.attribution import Attribution, attribute_many
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.targets import Margin, Target
 from vtcav_jax.console import progress
@@ -38,7 +38,7 @@ class CachedExplainer:
     last: Attribution | None = None
 
     def __call__(self, model: Any, video: Any, target: Any) -> Attribution:
-        (self.last,) = explain_many(model, video, target, [self.method], self.options)
+        (self.last,) = attribute_many(model, video, target, [self.method], self.options)
         return self.last
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vtcav_jax.attribution import Class, explain
+from vtcav_jax.attribution import Class, attribute
 from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
@@ -39,7 +39,7 @@ def score_on_analytic(entry: Entry, n_clips: int = 200, seed: int = 0) -> Analyt
     elif entry.method in TRIVIAL_MAPS:
         maps, stage, cost = trivial_maps(video, seed, [entry.method])[entry.method], VIDEO, 0
     else:
-        attribution = explain(MOTION_PAIRS, video, target, entry.method_name, VIDEO, **entry.options)
+        attribution = attribute(MOTION_PAIRS, video, target, entry.method_name, VIDEO, **entry.options)
         maps, stage, cost = attribution.map, attribution.stage, attribution.forward_passes
     explainable = true_values.any((1, 2, 3))  # a clip without any pair has nothing to explain
     maps, true_values = np.asarray(maps, np.float64)[explainable], true_values[explainable]

@@ -19,7 +19,7 @@ from vtcav_jax.attribution import (
     SINGLE_PASS_METHODS,
     VIDEO,
     Attribution,
-    explain_many,
+    attribute_many,
     pixel_bounds,
     prepare_explanation,
 )
@@ -170,7 +170,7 @@ def make_maps(
         return [[both[SMOOTHGRAD_METHODS.index(entry.method_name)] for entry in entries] for both in smooth_pairs]
     method_stages = [(entry.method_name, entry.stage) for entry in entries]
     options_by_method = {first.method_name: options} if options else None
-    return [explain_many(network.model, video, target, method_stages, options_by_method) for target in targets]
+    return [attribute_many(network.model, video, target, method_stages, options_by_method) for target in targets]
 
 
 def batches_targets(entry: Entry) -> bool:

@@ -13,9 +13,10 @@ from uuid import uuid4
 import jax
 
 from vtcav_jax import atomic, tap
-from vtcav_jax.concepts.concept_sets import ConceptSets
+from vtcav_jax.concepts.concept_sets import ConceptSets, read_concepts
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
@@ -29,7 +30,7 @@ from vtcav_jax.tcav.experiment.plan import Plan, drop_unreadable, plan_experimen
 from vtcav_jax.tcav.experiment.report_data import write_report_data
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.stage_results import StageResults
-from vtcav_jax.tcav.experiment.verdicts import with_verdicts
+from vtcav_jax.tcav.experiment.verdicts import is_finding, with_verdicts
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache, source_hash
 from vtcav_jax.tcav.steering.steering_check import check_steering
@@ -54,12 +55,17 @@ class ExperimentResults:
     failures: tuple[ReadResult, ...]
     notes: tuple[str, ...]
 
+    @property
+    def findings(self) -> list[ScoreRow]:
+        """The significant and conclusive tests, the largest effects first."""
+        return sorted(filter(is_finding, self.rows), key=lambda row: -abs(row.relative_derivative))
 
-def run(
+
+def run_tcav(
     network: Network,
     targets: Sequence[str],
-    target_videos: Source,
-    concepts: ConceptSets,
+    target_videos: Source | str | Path,
+    concepts: ConceptSets | str | Path,
     config: ExperimentConfig = DEFAULT_EXPERIMENT,
     folder: str | Path = "runs/tcav",
     *,
@@ -67,13 +73,38 @@ def run(
     runtime: Runtime | None = None,
     flags: str = "",
 ) -> ExperimentResults:
-    """Test each concept for each target class at each stage, and write the run folder.
+    """Test each concept for each target class at each stage (Video-TCAV), and write the run folder.
 
-    `target_videos` provide the target clips: those labelled with a class, or all if there are no labels. The cache is
-    by default `cache` in the parent folder, shared by all runs there. Settings that cannot work or cannot reach
-    significance raise ValueError before any clip is encoded. Several processes (`distributed.connect`) share the work
-    if all make the same call and share the cache; process 0 writes the folder.
+        config = ExperimentConfig(stages=("layers.*",), comparisons=("absolute", "motion"))
+        results = run_tcav(network, ["playing tennis"], "videos/tennis", "concepts", config, "runs/tennis")
+        for row in results.findings:
+            print(row.name, row.stage, row.step_effect, row.p_adjusted, row.verdict)
+
+    With the gradient g of the class score at a stage, the concept vector v (unit length), and the means of the concept
+    clips and of the clips they are compared with, a test reports
+
+        derivative = mean over target clips of g · v
+        step_effect = derivative × (mean of concept clips - mean of negatives) · v
+
+    with bootstrap intervals, a permutation p-value, and a p-value corrected for all tests; docs/statistics.md has the
+    details. Settings that cannot work or cannot reach significance raise ValueError before any clip is encoded. Each
+    clip is encoded once and cached; the same call continues an interrupted run.
+
+    Args:
+        targets: classes, CLASS or HEAD:CLASS.
+        target_videos: clips of the classes, a source or what `open_source` takes; those labelled with a class are used
+            for it, or all if there are no labels.
+        concepts: concept sets, or the folder that `read_concepts` reads.
+        folder: the run folder, which `write_report` turns into a page.
+        cache_dir: folder of encoded clips; by default `cache` in the parent of `folder`, shared by all runs there.
+        runtime: devices and decoding processes. Several processes (`distributed.connect`) share the work if all make
+            the same call and share the cache; process 0 writes the folder.
+        flags: the command as a flagfile, stored in the run folder.
     """
+    if not isinstance(target_videos, Source):
+        target_videos = open_source(target_videos)
+    if not isinstance(concepts, ConceptSets):
+        concepts = read_concepts(concepts)
     runtime = runtime or Runtime.local()
     timer = runtime.timer
     folder = Path(folder)
