@@ -26,13 +26,13 @@ def put(folder, file, pixels):
     return path
 
 
-def test_a_stored_clip_gives_back_every_pixel_and_the_same_bytes():
+def test_stored_clips_are_lossless_and_deterministic():
     for shape in ((1, 1, 1), (6, 7, 5), (3, 33, 80)):
         pixels = video(0, *shape)
         assert encode_lossless_mp4(pixels) == encode_lossless_mp4(pixels)
 
 
-def test_a_folder_made_by_hand_is_as_good(tmp_path):
+def test_a_folder_made_by_hand_is_read(tmp_path):
     for i in range(2):
         put(tmp_path, f"ball/static/{i}.mp4", video(i))
         put(tmp_path, f"ball/dynamic/{i}.mp4", video(2 + i))
@@ -71,7 +71,7 @@ def mined(folder, n=3):
     return clips
 
 
-def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
+def test_the_table_round_trips_and_its_clips_are_read_whole(tmp_path):
     clips = mined(tmp_path)
     sets = concepts.read_concepts(tmp_path)
     assert list(sets.clips) == clips
@@ -81,7 +81,7 @@ def test_a_table_comes_back_and_its_clips_have_their_frames_already(tmp_path):
     assert len(concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
 
 
-def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
+def test_one_error_lists_all_mismatches_with_the_table(tmp_path):
     mined(tmp_path, 4)
     put(tmp_path, "ball/dynamic/1.mp4", video(9))
     (tmp_path / "ball/dynamic/2.mp4").unlink()
@@ -96,14 +96,14 @@ def test_what_does_not_fit_the_table_is_told_at_once(tmp_path):
         concepts.read_concepts(tmp_path)
 
 
-def test_a_clip_in_two_sets_is_refused_with_both_names(tmp_path):
+def test_a_clip_in_two_sets_is_an_error_with_both_names(tmp_path):
     put(tmp_path, "ball/static/a.mp4", video(0))
     put(tmp_path, "bat/static/b.mp4", video(0))
     with pytest.raises(ValueError, match=r"ball/static/a.mp4 .ball, static. = bat/static/b.mp4 .bat, static."):
         concepts.read_concepts(tmp_path)
 
 
-def test_targets_among_clips_or_their_sources_are_refused(tmp_path):
+def test_targets_among_clips_or_their_sources_are_an_error(tmp_path):
     clips = mined(tmp_path)
     with pytest.raises(ValueError, match=r"ball/dynamic/2.mp4 was cut from the target match.mp4"):
         concepts.read_concepts(tmp_path, {"match.mp4": "ab" * 32})
@@ -112,7 +112,7 @@ def test_targets_among_clips_or_their_sources_are_refused(tmp_path):
     concepts.read_concepts(tmp_path, {"other.mp4": "cd" * 32})
 
 
-def test_a_control_may_equal_its_twin(tmp_path):
+def test_a_control_may_equal_its_dynamic_clip(tmp_path):
     clips = mined(tmp_path, 1)
     path = put(tmp_path, "ball/frozen/0.mp4", video(0))
     write_sets(
@@ -127,7 +127,7 @@ def review(folder, rows):
         csv.writer(file).writerows([("file", "sha256", "verdict"), *rows])
 
 
-def test_a_review_drops_clips_and_says_what_is_stale(tmp_path):
+def test_a_review_removes_clips_and_counts_stale_verdicts(tmp_path):
     clips = mined(tmp_path)
     review(tmp_path, [(clips[0].file, clips[0].sha256, "reject"), (clips[1].file, "", "keep"), ("gone", "", "reject")])
     sets = concepts.read_concepts(tmp_path)
@@ -143,7 +143,7 @@ def test_a_review_drops_clips_and_says_what_is_stale(tmp_path):
         concepts.read_concepts(tmp_path)
 
 
-def test_folders_that_are_none_are_refused(tmp_path):
+def test_invalid_folders_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         concepts.read_concepts(tmp_path / "none")
     with pytest.raises(ValueError, match="no clip left"):
@@ -153,7 +153,7 @@ def test_folders_that_are_none_are_refused(tmp_path):
         concepts.read_concepts(tmp_path)
 
 
-def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
+def test_controls_made_by_hand_match_clips_by_name(tmp_path):
     for i, name in enumerate(("dynamic/a", "frozen/a", "reversed/a", "dynamic/b", "frozen/b", "frozen/c")):
         put(tmp_path, f"ball/{name}.mp4", video(i))
     twins = {clip.file: clip.control_of for clip in concepts.read_concepts(tmp_path).clips}
@@ -166,7 +166,7 @@ def test_controls_made_by_hand_go_with_the_clip_of_their_name(tmp_path):
     assert sorted(clip.file for clip in sets.clips) == [f"ball/{n}.mp4" for n in ("dynamic/b", "frozen/b", "frozen/c")]
 
 
-def test_a_verdict_that_the_table_remembers_can_be_taken_back(tmp_path):
+def test_a_stored_verdict_can_be_revoked(tmp_path):
     clips = [replace(clip, review="reject") for clip in mined(tmp_path)]
     write_sets(tmp_path, clips)
     review(tmp_path, [(clips[0].file, clips[0].sha256, ""), (clips[1].file, "", "keep")])

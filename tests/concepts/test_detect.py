@@ -19,7 +19,7 @@ real = pytest.mark.skipif(
 )
 
 
-def test_what_is_no_detector_is_refused_before_the_library_is_imported(tmp_path):
+def test_an_invalid_detector_is_an_error_before_the_library_is_imported(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file .*; expected a detector's weights"):
         detect.load_detector(tmp_path / "yolov8n.pt")
     for name, content, message in (
@@ -40,7 +40,7 @@ def test_without_the_library_the_remedy_is_named(tmp_path, monkeypatch):
         detect.load_detector(tmp_path / "x.pt")
 
 
-def test_only_one_file_of_ours_touches_the_library():
+def test_only_one_module_imports_the_library():
     code = (
         "import sys, vtcav_jax.concepts as c; print(sorted({'ultralytics', 'torch', 'jax', 'cv2'} & set(sys.modules)))"
     )
@@ -69,7 +69,7 @@ print(concepts.mine([real / "five_frames.mp4", real / "horse_riding.gif"], confi
 @real
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bytetrack"])
-def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, name):
+def test_real_videos_are_mined_without_writing_to_the_home_directory(tmp_path, name):
     assert REAL
     home = tmp_path / "home"
     home.mkdir()
@@ -93,7 +93,7 @@ def test_real_videos_are_mined_and_the_home_directory_is_left_alone(tmp_path, na
 
 @real
 @pytest.mark.slow
-def test_a_label_that_the_detector_lacks_suggests_the_nearest(tmp_path):
+def test_an_unknown_label_of_the_detector_suggests_similar_ones(tmp_path):
     assert REAL
     settings = concepts.MiningConfig(concepts.parse_concepts(["persn"]), detector=Path(REAL) / "yolov8n.pt")
     with pytest.raises(ValueError, match=r"no label named 'persn' .did you mean person"):

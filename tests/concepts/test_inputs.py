@@ -19,7 +19,7 @@ def videos(tmp_path_factory):
     return write_square_videos(tmp_path_factory.mktemp("films"))
 
 
-def test_boxes_of_a_table_do_without_a_detector(videos, tmp_path):
+def test_a_table_of_boxes_replaces_the_detector(videos, tmp_path):
     videos = videos[:2]
     mined = concepts.mine(videos, mining_config(), tmp_path / "first", detector=SquareDetector())
     table = mined.folder / "boxes.csv"
@@ -34,7 +34,7 @@ def test_boxes_of_a_table_do_without_a_detector(videos, tmp_path):
         concepts.mine(videos, mining_config(), tmp_path, detector=SquareDetector())
 
 
-def test_a_table_of_boxes_must_say_which_of_two_videos_of_one_name_it_means(videos, tmp_path):
+def test_ambiguous_file_names_in_a_table_of_boxes_are_an_error(videos, tmp_path):
     folder = tmp_path / "films"
     for i, name in enumerate(("a", "b")):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_worlds_are_mined_by_their_boxes(tmp_path):
+def test_worlds_are_mined_with_their_ground_truth_boxes(tmp_path):
     world_export.write_clips(render.make_clips(render.GlyphWorld(), 24, 3), tmp_path / "world")
     parsed = concepts.parse_concepts(
         ["ring=key@shape:ring", "x=key@shape:x", "left=key@direction:left", "up=key@direction:up"]
@@ -80,7 +80,7 @@ def test_worlds_are_mined_by_their_boxes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_world_is_mined_as_it_is_named(tmp_path, monkeypatch):
+def test_a_world_specification_is_mined(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "WORLD_CLIPS_PER_BATCH", 7)
     parsed = concepts.parse_concepts(["ring=key@shape:ring", "left=key@direction:left"])
     config = MiningConfig(parsed, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
@@ -120,7 +120,7 @@ def test_a_part_of_a_video_is_mined_as_a_part(videos, tmp_path):
     assert min(f for clip in clips for f in clip.frames) >= 5 and max(f for clip in clips for f in clip.frames) < 23
 
 
-def test_mining_says_which_videos_count_once(videos, tmp_path):
+def test_repeated_videos_are_noted_and_used_once(videos, tmp_path):
     (tmp_path / "copy.mp4").write_bytes(videos[0].read_bytes())
     report = concepts.mine(
         [videos[0], tmp_path / "copy.mp4"],
@@ -132,14 +132,14 @@ def test_mining_says_which_videos_count_once(videos, tmp_path):
     assert mining.FILTER_STAGES[-1] == "left" and report.counts["red", "static"] == 2
 
 
-def test_targets_are_refused_with_both_names(videos, tmp_path):
+def test_an_error_names_target_and_video(videos, tmp_path):
     copy = tmp_path / "target.mp4"
     copy.write_bytes(videos[2].read_bytes())
     with pytest.raises(ValueError, match=r"film2.mp4 = target target.mp4"):
         concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=[copy])
 
 
-def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_path):
+def test_prepared_targets_are_recognised_by_their_source_videos(videos, tmp_path):
     target_folder = tmp_path / "one"
     target_folder.mkdir()
     (target_folder / "x.mp4").write_bytes(videos[1].read_bytes())
@@ -152,7 +152,7 @@ def test_a_target_that_was_prepared_is_known_by_what_it_was_made_of(videos, tmp_
         concepts.mine(tmp_path / "ready", mining_config(), tmp_path / "out", detector=SquareDetector())
 
 
-def test_unknown_labels_suggest_the_nearest_before_anything_is_watched(videos, tmp_path):
+def test_unknown_labels_suggest_similar_ones_before_scanning(videos, tmp_path):
     detector = SquareDetector()
     with pytest.raises(ValueError, match=r"no label named 'rad' .did you mean red"):
         concepts.mine(videos, mining_config("rad"), tmp_path / "out", detector=detector)

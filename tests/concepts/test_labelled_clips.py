@@ -40,7 +40,7 @@ def test_each_clip_is_in_one_set_and_has_its_label(mined):
 
 
 @pytest.mark.slow
-def test_random_sets_have_all_labels_alike():
+def test_random_sets_contain_all_labels_evenly():
     """Random sets filled after the concepts would lack the concepts' labels."""
     source = open_source("worlds:small:1200:3")
     config = MiningConfig(parse_concepts(["@direction:left", "@shape:ring"]), max_clips=40, num_random_sets=6)
@@ -55,7 +55,7 @@ def test_random_sets_have_all_labels_alike():
     assert np.all(np.abs(counts.sum(0) - 120) < 3 * np.sqrt(480 * 0.25 * 0.75))
 
 
-def test_kinds_are_what_they_are_called(mined):
+def test_clip_types_match_their_definitions(mined):
     sets = read_concepts(mined[0])
     of = {(clip.family, clip.clip_type): load_frames(clip) for clip in sets.clips_of("left")}
     for (family, kind), video in of.items():
@@ -89,7 +89,7 @@ def test_the_same_call_makes_the_same_files(mined, tmp_path):
     assert files(again) == files(mined[0])
 
 
-def test_what_cannot_be_had_is_said(tmp_path):
+def test_shortfalls_are_noted(tmp_path):
     notes = " ".join(assign_clips(open_source("worlds:small:30:3"), CONFIG)[1])
     assert re.search(r"left: \d clips of each type instead of 4; \d clips have this label", notes)
     twice = MiningConfig(parse_concepts(["a=@direction:left", "b=@direction:left"]), max_clips=4, num_random_sets=2)
@@ -104,7 +104,7 @@ def test_what_cannot_be_had_is_said(tmp_path):
         MiningConfig(parse_concepts(["ball", "@direction:left"]))
 
 
-def test_targets_are_refused(tmp_path):
+def test_target_videos_are_an_error(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")
     with pytest.raises(ValueError, match="target videos cannot be used for concepts"):

@@ -34,7 +34,7 @@ def mined(videos, tmp_path_factory):
     return concepts.mine(videos, mining_config(), out, detector=SquareDetector())
 
 
-def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
+def test_clips_follow_the_boxes_and_have_controls(mined, videos):
     sets = concepts.read_concepts(mined.folder)
     assert {kind: len(sets.clips_of("red", kind)) for kind in crops.CLIP_TYPES} == {"static": 12} | dict.fromkeys(
         ("dynamic", *crops.CONTROLS), 12
@@ -67,7 +67,7 @@ def test_clips_are_those_of_the_boxes_and_controls_go_with_them(mined, videos):
                 assert all(same[t][i] for t, i in enumerate(order)) if order else np.any(same, axis=1).all()
 
 
-def test_negatives_are_disjoint_and_touch_no_concept(mined, videos):
+def test_negatives_are_disjoint_and_overlap_no_concept(mined, videos):
     sets = concepts.read_concepts(mined.folder)
     assert sets.negatives == ("random_000", "random_001")
     boxes = {path.name: list(SquareDetector().boxes(iter(square_video(i)), 25)) for i, path in enumerate(videos)}
@@ -85,7 +85,7 @@ def test_negatives_are_disjoint_and_touch_no_concept(mined, videos):
     assert {clip.label for clip in negatives} == {"blue", "anywhere"}
 
 
-def test_what_each_threshold_removes_is_told(videos, tmp_path):
+def test_clips_removed_by_each_threshold_are_counted(videos, tmp_path):
     report = concepts.mine(
         videos, mining_config(min_confidence=0.69, max_clips=3), tmp_path / "out", detector=SquareDetector()
     )
@@ -114,7 +114,7 @@ def test_order_and_names_of_videos_do_not_matter(mined, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_thresholds_need_no_second_look_and_leave_nothing_behind(videos, tmp_path):
+def test_other_thresholds_use_cached_scans_and_leave_no_old_clips(videos, tmp_path):
     first, again = SquareDetector(), SquareDetector()
     videos = videos[:3]
     concepts.mine(videos, mining_config("red", "blue"), tmp_path / "a" / "out", detector=first)
@@ -145,7 +145,7 @@ concepts.mine(videos, t.mining_config(), {out!r}, detector=t.SquareDetector({fra
 
 
 @pytest.mark.slow
-def test_killed_twice_it_ends_with_the_same_files(mined, videos, tmp_path):
+def test_a_run_killed_twice_ends_with_the_same_files(mined, videos, tmp_path):
     out = tmp_path / "out"
     for frames, files in ((2 * FRAMES + 5, 0), (0, 30), (0, 0)):
         code = KILLED.format(
@@ -179,7 +179,7 @@ def test_a_corrupt_video_among_fifty_is_counted_and_one_without_boxes_is_named(t
 
 
 @pytest.mark.slow
-def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tmp_path, monkeypatch):
+def test_only_clips_of_killed_selections_are_deleted(videos, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -204,7 +204,7 @@ def test_what_a_killed_choice_has_written_is_removed_and_nothing_else(videos, tm
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_the_same_call_continues(videos, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
 
@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(videos, tmp_path, monkeyp
     assert again.n_frames_seen == 0
 
 
-def test_settings_tell_all_faults_at_once():
+def test_one_error_lists_all_invalid_settings():
     with pytest.raises(ValueError, match="same folder") as error:
         mining_config("a b", "a_b", "random", "red", "red", clip_frames=0, min_area=2.0, tracker="sort")
     for part in ("same folder", "marks negatives", "named twice", "clip_frames", "min_area", "tracker"):
@@ -228,13 +228,13 @@ def test_settings_tell_all_faults_at_once():
     assert concepts.parse_concept("key@shape:ring") == concepts.Concept("shape ring", "key", "shape", "ring")
 
 
-def test_names_too_long_for_a_folder_are_refused():
+def test_names_too_long_for_a_folder_are_an_error():
     with pytest.raises(ValueError, match="too long for a folder; rename it, as in x=LABEL"):
         mining_config("y" * 300)
     assert concepts.parse_concept(f"y={'y' * 300}").folder == "y"
 
 
-def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos, tmp_path):
+def test_a_second_source_provides_all_negatives_and_shortfalls_are_noted(videos, tmp_path):
     other = tmp_path / "other.mp4"
     other.write_bytes(encode_lossless_mp4(square_video(99, ("green",))))
     report = concepts.mine(
@@ -253,7 +253,7 @@ def test_a_second_source_gives_all_negatives_and_too_few_are_said_plainly(videos
 
 
 @pytest.mark.slow
-def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
+def test_a_review_applies_to_reading_and_mining(videos, tmp_path):
     out = tmp_path / "out"
     concepts.mine(videos, mining_config(max_clips=4), out, detector=SquareDetector())
     before = concepts.read_concepts(out)
@@ -279,7 +279,7 @@ def test_a_review_is_honoured_by_reading_and_by_mining(videos, tmp_path):
     assert len(concepts.read_concepts(out).clips) == len(before.clips) and not concepts.read_concepts(out).rejected
 
 
-def test_clips_that_are_equal_to_the_pixel_are_kept_once(tmp_path):
+def test_pixel_identical_clips_are_used_once(tmp_path):
     flat = np.full((FRAMES, *SIZE, 3), 90, np.uint8)
     flat[:, 0, 0] = 200
     for i in range(2):

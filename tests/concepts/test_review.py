@@ -40,7 +40,7 @@ def cards(n):
         }
 
 
-def test_the_page_holds_the_clips_as_data_and_nothing_else_runs():
+def test_the_page_embeds_clips_as_data_and_runs_only_its_script():
     page = review_page.render_review_page(list(cards(12)), NASTY)
     assert page.count("<script") == 2 and page.count("</script>") == 2 and "broken = 1</script>" not in page
     data = re.search('<script type="application/json" id="data">(.*?)</script>', page, re.S)
@@ -49,7 +49,7 @@ def test_the_page_holds_the_clips_as_data_and_nothing_else_runs():
     assert "<title>Review of &lt;/script&gt;" in page
 
 
-def test_previews_are_the_same_each_time_and_a_still_clip_is_a_picture(tmp_path):
+def test_previews_are_deterministic_and_static_clips_are_images(tmp_path):
     moving = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), np.uint8)
     still = moving[:1].repeat(6, 0)
     for name, pixels in (("dynamic/a.mp4", moving), ("static/b.mp4", still)):
@@ -66,7 +66,7 @@ def test_previews_are_the_same_on_a_busy_machine():
         assert len(set(pool.map(encode_webm, [video] * 32))) == 1
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
+def test_unreadable_clips_are_reported_and_the_others_displayed(tmp_path):
     (tmp_path / "ball").mkdir()
     (tmp_path / "ball" / "a.mp4").write_bytes(encode_lossless_mp4(np.zeros((6, 20, 30, 3), np.uint8)))
     (tmp_path / "ball" / "b.mp4").write_bytes(b"no video")
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_shown(tmp_path):
     assert '"file":"ball/a.mp4"' in path.read_text() and "b.mp4" not in path.read_text()
 
 
-def test_a_control_is_not_on_the_page_where_its_clip_is(tmp_path):
+def test_controls_of_a_displayed_clip_are_not_displayed(tmp_path):
     random = np.random.default_rng(0)
     for name in ("dynamic/a", "frozen/a", "frozen/b", "jitter/a"):
         path = tmp_path / "ball" / f"{name}.mp4"
@@ -109,7 +109,7 @@ def until(page, true):
     pytest.fail(f"not within ten seconds: {true}")
 
 
-def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
+def test_verdicts_are_set_saved_and_applied(browser, tmp_path):
     random = np.random.default_rng(0)
     for concept in ("ball", "bat"):
         for i in range(4):
@@ -144,7 +144,7 @@ def test_a_hand_on_the_page_clicks_saves_and_applies(browser, tmp_path):
     assert not messages
 
 
-def test_a_hand_takes_back_what_the_table_remembers(browser, tmp_path):
+def test_a_stored_verdict_is_revoked_on_the_page(browser, tmp_path):
     clips = []
     for i in range(3):
         path = tmp_path / "ball" / "dynamic" / f"{i}.mp4"
