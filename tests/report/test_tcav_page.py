@@ -137,9 +137,10 @@ def test_findings_match_the_tables(page):
     assert lead == "left (dynamic clips) raises the score of direction:left."
     assert rest == (
         "At layers.0, moving from the random clips to the dynamic clips of left changes the score by +4.00 logits (95 %"
-        " CI 3.60 to 4.40; adjusted p 0.01; same sign in 30 of 30 target clips). Static clips: inconclusive, because the"
-        " clips cannot be separated from the negatives at layers.0. Its motion: moving from control clips to the dynamic clips"
-        " changes the score by +5.00 logits from frozen clips (95 % CI 4.60 to 5.40; adjusted p 0.01; at layers.0)."
+        " CI 3.60 to 4.40; adjusted p 0.01; same sign in 30 of 30 target clips). Static clips: inconclusive, because"
+        " the clips cannot be separated from the negatives at layers.0. Its motion: moving from control clips to the"
+        " dynamic clips changes the score by +5.00 logits from frozen clips (95 % CI 4.60 to 5.40; adjusted p 0.01; at"
+        " layers.0)."
     )
     assert second == f"{NASTY} (static clips) lowers the score of direction:left."
     assert "−3.00 logits (95 % CI −3.40 to −2.60; adjusted p 0.01; same sign in 30 of 30" in details
