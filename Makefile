@@ -32,7 +32,7 @@ lint: $(VENV)/installed-test
 
 # Strict: a broken link or an undocumented public name is an error.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.forward

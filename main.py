@@ -1,4 +1,4 @@
-"""Run `vtcav_jax.cli.main`: `python main.py --task=TASK ...`; `--help` lists the tasks and their flags."""
+"""Run `vtcav_jax.cli.main`: `python main.py TASK ...` is the same as `vtcav TASK ...`."""
 
 from vtcav_jax.cli.main import start
 

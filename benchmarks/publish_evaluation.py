@@ -1,9 +1,9 @@
-"""Publish results of --task=evaluate_methods: tables and figures of the docs, and the scores in the package.
+"""Publish results of `vtcav evaluate_methods`: tables and figures of the docs, and the scores in the package.
 
-  python main.py --flagfile=flagfiles/evaluate_methods.flags
-  python main.py --flagfile=flagfiles/evaluate_methods_budgets.flags
-  python main.py --flagfile=flagfiles/evaluate_methods_seeds.flags
-  python main.py --flagfile=flagfiles/evaluate_methods_seeds_cnn.flags
+  vtcav --flagfile=flagfiles/evaluate_methods.flags
+  vtcav --flagfile=flagfiles/evaluate_methods_budgets.flags
+  vtcav --flagfile=flagfiles/evaluate_methods_seeds.flags
+  vtcav --flagfile=flagfiles/evaluate_methods_seeds_cnn.flags
   python -m benchmarks.publish_evaluation --run=runs/evaluation --budgets=runs/evaluation_budgets \\
       --seeds=runs/evaluation_seeds,runs/evaluation_seeds_cnn
 

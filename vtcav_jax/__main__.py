@@ -1,4 +1,4 @@
-"""`python -m vtcav_jax --task=TASK ...`"""
+"""`python -m vtcav_jax TASK ...`, the same as `vtcav TASK ...`."""
 
 from vtcav_jax.cli.main import start
 

@@ -24,7 +24,7 @@ on_tick: ContextVar[Callable[[], None]] = ContextVar("on_tick", default=lambda: 
 
 MIN_SECONDS = 2  # shorter work writes no progress to a log
 LOG_INTERVAL = 10  # seconds between progress lines in a log
-LINE_FORMAT = "{n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+LINE_FORMAT = "{n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class _ConsoleHandler(logging.Handler):
@@ -105,7 +105,7 @@ def progress(
     with _TerminalLine(
         note,
         total=total,
-        unit=unit,
+        unit=f" {unit}",
         file=sys.stderr,
         disable=not is_terminal,
         leave=False,
@@ -134,6 +134,11 @@ def _log_progress(done: int, total: int, unit: str, elapsed: float, note: str) -
         json_event("progress", done=done, total=total, unit=unit, rate=rate, seconds_left=left, note=note)
         return
     line = tqdm.format_meter(
-        done, max(total, done), elapsed, unit=unit, bar_format=LINE_FORMAT, postfix=escape_control_chars(note) or None
+        done,
+        max(total, done),
+        elapsed,
+        unit=f" {unit}",
+        bar_format=LINE_FORMAT,
+        postfix=escape_control_chars(note) or None,
     )
     print(line, file=sys.stderr, flush=True)

@@ -105,7 +105,7 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=predict", "--model=video_swin_tiny", "--clips_file=INTS"], "expected uint8 (0..255) or float32"),
         (
             ["--task=predict", "--model=tests", "--clips_file=CLIPS"],
-            "tests is not a network that was converted or trained: model.json is missing",
+            "tests is not a converted or trained network: model.json is missing",
         ),
         (["--task=predict", "--model=tiny.safetensors", "--clips_file=CLIPS"], "this path does not exist"),
         (["--task=attribute", "--model=worlds_cnn"], "needs --run=NAME, --videos=WHERE"),

@@ -137,7 +137,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         fault = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else f"damaged ({error!r})"
         raise ValueError(
             f"{path} is not a converted or trained network: {metadata_file.name} is {fault}; make it with"
-            " `python -m weights_conversion` or --task=train"
+            " `python -m weights_conversion` or `vtcav train`"
         ) from error
 
 

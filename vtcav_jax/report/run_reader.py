@@ -161,7 +161,7 @@ class RunFolder:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is not what --task=pyramid writes ({error!r}); repeat the run with this version"
+                f"{path} is not what `vtcav pyramid` writes ({error!r}); repeat the run with this version"
             ) from error
 
     @cached_property

@@ -261,7 +261,7 @@ def _check_inputs(network: Network, seeds: Sequence[int], clips_per_set: int) ->
     if unknown_heads := [head for head in network.heads if head not in GLYPH_QUESTIONS]:
         problems.append(
             f"expected heads among {', '.join(GLYPH_QUESTIONS)}, got {', '.join(unknown_heads)}: train a network with"
-            f" --task=train"
+            f" `vtcav train`"
         )
     if (shape := network.clip_spec.shape) != (world.frames, world.size, world.size, 3):
         problems.append(

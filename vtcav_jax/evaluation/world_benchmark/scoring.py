@@ -110,7 +110,7 @@ def resolve_questions(
     if not available:
         raise ValueError(
             f"expected a network that reads clips of 8 x 32 x 32 and has all heads of a world ({_heads_text()});"
-            f" {network_name} has {', '.join(network.heads)}: train one with --task=train"
+            f" {network_name} has {', '.join(network.heads)}: train one with `vtcav train`"
         )
     by_world = {world: tuple(i for i in ids if not questions or i in questions) for world, ids in available.items()}
     if unavailable := [w for w in questions if w not in sum(by_world.values(), ())]:

@@ -1,4 +1,4 @@
-"""Properties and limits of attribution maps in sentences, from the tables of `--task=attribute`."""
+"""Properties and limits of attribution maps in sentences, from the tables of `vtcav attribute`."""
 
 import math
 from collections import Counter
