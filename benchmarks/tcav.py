@@ -254,9 +254,7 @@ def _write_corpus(folder: Path, per_set: int, targets: int) -> None:
         path.write_bytes(encode_lossless_mp4(frames))
 
 
-def _run_experiment(
-    folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any
-) -> ExperimentResults:
+def _run_experiment(folder: Path, run: str, clip: tuple[int, int, int], **overrides: Any) -> ExperimentResults:
     network = models.random_network(PRESET)
     clip_spec = replace(network.clip_spec, frames=clip[0], size=clip[1], resize=clip[1], interval=1)
     config = ExperimentConfig(stages=ALL_LAYERS, permutations=PERMUTATIONS, max_target_clips=None, **overrides)

@@ -39,9 +39,9 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
 )
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: str | Path) -> Path:
     """Write `report/index.html` and its figures into the run folder; return the path of the page."""
-    run = open_run_folder(folder)
+    run = open_run_folder(Path(folder))
     sections = [section for build in SECTION_BUILDERS for section in build(run)]
     if not sections:
         raise ValueError(
