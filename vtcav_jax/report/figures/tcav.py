@@ -178,7 +178,8 @@ def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stag
 def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -> Figure:
     """Draw the contribution of each time step to the derivative: mean and middle half of the target clips."""
     canvas, bottom = Canvas(FIGURE_WIDTH, 190), 146
-    low, middle, high = np.quantile(values, 0.25, axis=0), values.mean(0), np.quantile(values, 0.75, axis=0)
+    profiles = np.quantile(values, 0.25, axis=0), values.mean(0), np.quantile(values, 0.75, axis=0)
+    low, middle, high = (profile.tolist() for profile in profiles)
     y = fit_scale([*low, *middle, *high], bottom, 46)
     t = values.shape[1]
     left = draw_left_axis(canvas, y, "contribution to the derivative")
