@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MAX_LISTED_NAMES = 20  # in a message
+
 
 def escape_control_chars(text: str) -> str:
     """Escape control characters: names from files could move a terminal's cursor or change its title."""
@@ -15,11 +17,19 @@ def safe_filename(text: str) -> str:
 
 
 def unknown_name_message(kind: str, names: Iterable[str], known: Iterable[str]) -> str:
-    """Return one sentence about `names`, none of which is in `known`: similar names for each, then all known names."""
+    """Return one sentence about `names`, none of which is in `known`: similar names, and the known ones if few."""
     known = list(known)
-    parts = []
+    parts, all_near = [], True
     for name in names:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         near = near or [other for other in known if len(name) > 1 and name.lower() in other.lower()][:3]
+        all_near = all_near and bool(near)
         parts.append(f"{name!r}" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
-    return f"no {kind} named {', '.join(parts)}; available: {', '.join(known)}"
+    message = f"no {kind} named {', '.join(parts)}"
+    if len(known) <= MAX_LISTED_NAMES:
+        return f"{message}; available: {', '.join(known)}"
+    return (
+        message
+        if all_near
+        else f"{message}; available: {', '.join(known[:MAX_LISTED_NAMES])} ... ({len(known)} in all)"
+    )
