@@ -44,6 +44,8 @@ def ratio_ci(
 
 
 def format_interval(value: float, low: float, high: float) -> str:
+    """Return the value and its interval with two decimals, without negative zeros."""
+    value, low, high = (round(number, 2) + 0.0 for number in (value, low, high))
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 

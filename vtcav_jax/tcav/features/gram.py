@@ -73,6 +73,13 @@ def compute_gram(
     return Gram(kernel + np.triu(kernel, 1).T, products, squares)
 
 
+def contrast_gram(gram: Gram, pairs: Sequence[tuple[int, int]]) -> Gram:
+    """Return the products of pair differences, first example minus second, in place of the examples."""
+    first, second = (list(side) for side in zip(*pairs))
+    rows = gram.kernel[first] - gram.kernel[second]
+    return Gram(rows[:, first] - rows[:, second], gram.cross[:, :, first] - gram.cross[:, :, second], gram.gradients)
+
+
 def center_kernel(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:
     """Return K with the examples' weighted mean as the origin."""
     fractions = weights / weights.sum()

@@ -1,8 +1,9 @@
 """Permutation tests: is a class more sensitive to the concept than to other choices of the same number of clips?
 
-The primary test permutes labels: it pools the concept clips and the negatives and repeatedly draws which of them are
-"the concept". Under the null hypothesis that both are exchangeable, every choice is as likely as the observed one, so
-that the p-value is valid for every network, stage (layer) and estimator. The statistic is the mean derivative along the
+The primary test permutes labels: it pools the source videos of the concept clips and of the negatives and repeatedly
+draws which of them are "the concept", each video with all its clips. Under the null hypothesis that videos of both
+sides are exchangeable, every choice is as likely as the observed one, so that the p-value is valid for every network,
+stage (layer) and estimator, however similar the clips of one video are. The statistic is the mean derivative along the
 unit vector, since vector lengths also differ between permutations for other reasons, or the step effect.
 """
 
@@ -61,19 +62,21 @@ def permutation_tests(
     permutations: int = 999,
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
+    units: Int[np.ndarray, " m"] | None = None,
+    strata: Int[np.ndarray, " m"] | None = None,
     max_exceedances: int | None = None,
     derivative_fn: DerivativeFn | None = None,
 ) -> list[TestResult]:
-    """Test by permuting which clips are the concept, with `blocks` only within clips of the same block.
+    """Test by permuting which videos are the concept; see `permute_labels` for `blocks`, `units` and `strata`.
 
-    A dynamic clip and its matched control form a block: the two are exchanged or not. The result has one entry for each
+    The result has one entry for each
     of `grams`: groups of target clips of any size that share the first one's kernel, so that each vector is trained
     once. With `max_exceedances` the test is sequential (Besag and Clifford): it stops when that many permutations are
     at least as extreme as the observation, and p is `max_exceedances` divided by the number of permutations until then,
     which is as valid as drawing all of them. `derivative_fn` replaces `scores.derivatives`.
     """
-    permuted_labels = permute_labels(labels, permutations, np.random.default_rng(seed), blocks)
-    p_min_attainable = min_attainable_p(labels, permutations, blocks)
+    permuted_labels = permute_labels(labels, permutations, np.random.default_rng(seed), blocks, units, strata)
+    p_min_attainable = min_attainable_p(labels, permutations, blocks, units, strata)
     rows, start, size = np.concatenate([labels[None], permuted_labels]), VECTORS_PER_BLOCK, VECTORS_PER_BLOCK
     statistics = _statistics(grams, rows[:start], fit_config, derivative_fn)
     while start < len(rows):
@@ -162,30 +165,89 @@ def permute_labels(
     count: int,
     rng: np.random.Generator,
     blocks: Int[np.ndarray, " m"] | None = None,
+    units: Int[np.ndarray, " m"] | None = None,
+    strata: Int[np.ndarray, " m"] | None = None,
 ) -> Float[np.ndarray, "b m"]:
-    """Return `count` label vectors in which the nonzero labels are permuted within blocks."""
+    """Return `count` label vectors in which the nonzero labels are permuted.
+
+    Args:
+        blocks: pairs of a dynamic clip and its matched control, whose labels are swapped or not.
+        units: source video of each clip; by default each clip is its own. Labels move between whole videos; in a video
+            with clips on both sides they move between its clips. All blocks of a video are swapped together.
+        strata: labels move only between clips of the same stratum.
+    """
     used = np.flatnonzero(labels)
-    block = np.zeros(len(used), int) if blocks is None else np.unique(blocks[used], return_inverse=True)[1]
-    positions = np.argsort(block, kind="stable")
-    shuffled = np.argsort(block + rng.random((count, len(used))), axis=1)
+    values = labels[used]
+    unit, block, stratum = (_codes(part, used) for part in (units, blocks, strata))
+    if block is not None:
+        unit = np.arange(len(used)) if unit is None else unit
+        signs = rng.choice((1.0, -1.0), (count, int(unit.max()) + 1))[:, unit[_first_of(block)][block]]
+        permuted = values * signs
+    else:
+        permuted = np.tile(values, (count, 1))
+        for members in _exchangeable_sets(values, unit, stratum):
+            order = np.argsort(rng.random((count, len(members))), axis=1)
+            member_values = np.array([values[rows[0]] for rows in members])[order]
+            for i, rows in enumerate(members):
+                permuted[:, rows] = member_values[:, i : i + 1]
     out = np.zeros((count, len(labels)))
-    out[:, used[positions]] = labels[used][shuffled]
+    out[:, used] = permuted
     return out
 
 
 def min_attainable_p(
-    labels: Float[np.ndarray, " m"], permutations: int, blocks: Int[np.ndarray, " m"] | None = None
+    labels: Float[np.ndarray, " m"],
+    permutations: int,
+    blocks: Int[np.ndarray, " m"] | None = None,
+    units: Int[np.ndarray, " m"] | None = None,
+    strata: Int[np.ndarray, " m"] | None = None,
 ) -> float:
     """Return the smallest p-value of a label permutation test, given the numbers of permutations and of choices."""
-    used = labels != 0
-    block = np.zeros(len(labels), int) if blocks is None else blocks
+    used = np.flatnonzero(labels)
+    values = labels[used]
+    unit, block, stratum = (_codes(part, used) for part in (units, blocks, strata))
     choices, balanced = 1, True
-    for name in np.unique(block[used]):
-        up, down = (int(((block == name) & (sign * labels > 0)).sum()) for sign in (1, -1))
-        choices *= math.comb(up + down, up)
-        balanced &= up == down
+    if block is not None:
+        choices = 2 ** (len(np.unique(block)) if unit is None else len(np.unique(unit)))
+    else:
+        for members in _exchangeable_sets(values, unit, stratum):
+            up = sum(values[rows[0]] > 0 for rows in members)
+            choices *= math.comb(len(members), up)
+            balanced &= 2 * up == len(members)
     # With equal sides the opposite choice has the opposite vector, which is as far from neutral
     return max(1 / (permutations + 1), (2 if balanced else 1) / choices)
+
+
+def _codes(values: Int[np.ndarray, " m"] | None, used: np.ndarray) -> Int[np.ndarray, " u"] | None:
+    """Return the values of the used examples as codes from 0."""
+    return None if values is None else np.unique(values[used], return_inverse=True)[1]
+
+
+def _first_of(codes: Int[np.ndarray, " u"]) -> Int[np.ndarray, " k"]:
+    """Return the first example of each code."""
+    return np.unique(codes, return_index=True)[1]
+
+
+def _exchangeable_sets(
+    values: Float[np.ndarray, " u"], unit: Int[np.ndarray, " u"] | None, stratum: Int[np.ndarray, " u"] | None
+) -> list[list[np.ndarray]]:
+    """Return sets of exchangeable members; a member is the examples of a whole video, or one of a video on both sides.
+
+    The examples of a member share label and stratum.
+    """
+    stratum = np.zeros(len(values), int) if stratum is None else stratum
+    if unit is None:
+        return [[np.array([i]) for i in np.flatnonzero(stratum == s)] for s in np.unique(stratum)]
+    whole: dict[int, list[np.ndarray]] = {}
+    sets: list[list[np.ndarray]] = []
+    for u in np.unique(unit):
+        for s in np.unique(stratum[unit == u]):
+            rows = np.flatnonzero((unit == u) & (stratum == s))
+            if (values[rows] == values[rows[0]]).all():
+                whole.setdefault(int(s), []).append(rows)
+            else:
+                sets.append([np.array([row]) for row in rows])
+    return [*whole.values(), *sets]
 
 
 def mean_gaps(
