@@ -48,7 +48,8 @@ def test_plain_writes_text(capsys, clock, verbosity):
     write_everything()
     out, err = capsys.readouterr()
     assert out == "by the way\nthe result \\x1b[2J\n"
-    assert err.splitlines()[0] == "take care \\x1b[2J" and "3/3 clips" in err and "loss 1" in err and "end" not in err
+    assert err.splitlines()[0] == "take care \\x1b[2J" and "clips: 3/3, " in err
+    assert "loss 1" in err and "end" not in err
 
 
 def test_quiet_keeps_results_and_warnings(capsys, clock, verbosity):
@@ -78,13 +79,20 @@ def shown(monkeypatch, terminal: bool, note=lambda: "") -> str:
 
 def test_log_gets_a_line_every_ten_seconds_and_the_last(monkeypatch, clock):
     (line,) = shown(monkeypatch, terminal=False).splitlines()
-    assert line.startswith("5/5 clips") and line.endswith("00:00 left")
+    assert line.startswith("clips: 5/5, ") and line.endswith(", 0 s left")
 
 
 def test_terminal_gets_one_moving_line_that_is_removed(monkeypatch, clock):
     text = shown(monkeypatch, terminal=True, note=lambda: "loss \x1b[2J1")
-    assert "0/5 clips" in text and "2/5 clips" in text and "loss \\x1b[2J1" in text and "\n" not in text
+    assert "clips: 0/5" in text and "clips: 2/5, " in text and "loss \\x1b[2J1" in text and "\n" not in text
     assert not text.rpartition("5/5")[2].split("\r", 1)[1].strip()
+
+
+def test_progress_lines_have_a_rate_or_the_time_of_one_unit():
+    assert console.progress_line(15, 20, "tests at layers.0", 2.54) == "tests at layers.0: 15/20, 2.54/s, 2 s left"
+    assert console.progress_line(1, 9, "videos", 1 / 1.22, "loss 1") == "videos: 1/9, 1.2 s each, 10 s left, loss 1"
+    assert console.progress_line(1, 9, "videos", 1 / 120) == "videos: 1/9, 2 min each, 16 min left"
+    assert console.progress_line(0, 9, "videos", 0) == "videos: 0/9"
 
 
 def test_short_work_writes_no_progress_to_a_log(monkeypatch):
@@ -96,7 +104,7 @@ def test_units_of_size_zero_do_not_divide_by_zero(monkeypatch, clock, terminal):
     stream = Stream(terminal)
     monkeypatch.setattr(console.sys, "stderr", stream)
     assert list(console.progress([0, 0, 0, 2, 0, 2], 4, "rows", size=int)) == [0, 0, 0, 2, 0, 2]
-    assert "2/4 rows" in stream.getvalue() and ("0/4" in stream.getvalue()) == terminal
+    assert "rows: 2/4, " in stream.getvalue() and ("0/4" in stream.getvalue()) == terminal
 
 
 def test_on_tick_can_stop_the_work(verbosity):

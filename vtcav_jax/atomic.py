@@ -12,6 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+TEMPORARY_MARK = ".part"
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether the name is that of an incomplete file or folder."""
+    return path.name.startswith(".") and TEMPORARY_MARK in path.name
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Several in one `with` statement are renamed from the last to the first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part{uuid4().hex[:12]}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{uuid4().hex[:12]}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -24,7 +24,6 @@ on_tick: ContextVar[Callable[[], None]] = ContextVar("on_tick", default=lambda: 
 
 MIN_SECONDS = 2  # shorter work writes no progress to a log
 LOG_INTERVAL = 10  # seconds between progress lines in a log
-LINE_FORMAT = "{n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class _ConsoleHandler(logging.Handler):
@@ -82,7 +81,11 @@ class _TerminalLine(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        return dict(super().format_dict) | {"postfix": escape_control_chars(self.note()) if self.n else None}
+        state = dict(super().format_dict)
+        rate = state["rate"] or state["n"] / max(state["elapsed"], 1e-6)
+        return state | {
+            "text": progress_line(state["n"], state["total"], state["unit"], rate, self.note() if self.n else "")
+        }
 
 
 def progress(
@@ -105,14 +108,14 @@ def progress(
     with _TerminalLine(
         note,
         total=total,
-        unit=f" {unit}",
+        unit=unit,
         file=sys.stderr,
         disable=not is_terminal,
         leave=False,
         mininterval=0.2,
         miniters=0,
         dynamic_ncols=True,
-        bar_format=LINE_FORMAT,
+        bar_format="{text}",
     ) as line:
         for batch in batches:
             tick()
@@ -128,17 +131,24 @@ def progress(
 
 
 def _log_progress(done: int, total: int, unit: str, elapsed: float, note: str) -> None:
+    rate = done / elapsed
     if verbosity.get() == "json":
-        rate = done / elapsed
         left = max(total - done, 0) / rate
         json_event("progress", done=done, total=total, unit=unit, rate=rate, seconds_left=left, note=note)
-        return
-    line = tqdm.format_meter(
-        done,
-        max(total, done),
-        elapsed,
-        unit=f" {unit}",
-        bar_format=LINE_FORMAT,
-        postfix=escape_control_chars(note) or None,
-    )
-    print(line, file=sys.stderr, flush=True)
+    else:
+        print(progress_line(done, max(total, done), unit, rate, note), file=sys.stderr, flush=True)
+
+
+def progress_line(done: int, total: int, unit: str, rate: int | float, note: str = "") -> str:
+    """Return a line such as `clips: 3/20, 2.5/s, 7 s left`; `rate` is in units per second."""
+    line = f"{unit}: {done}/{total}"
+    if rate > 0:
+        speed = f"{rate:.3g}/s" if rate >= 1 else f"{format_seconds(1 / rate)} each"
+        line += f", {speed}, {format_seconds(round(max(total - done, 0) / rate))} left"
+    return escape_control_chars(f"{line}, {note}" if note else line)
+
+
+def format_seconds(seconds: int | float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -19,6 +19,7 @@ from vtcav_jax.cli import help_text
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
 from vtcav_jax.cli.main import parse_command
 from vtcav_jax.cli.tasks import TASK_GROUPS, TASKS
+from vtcav_jax.data.world_export import write_video
 from vtcav_jax.tap import stages_of
 
 EXPERIMENT = [
@@ -95,7 +96,7 @@ def test_there_is_a_flagfile_for_each_task():
         (["inspec", "--model=x"], "no task named 'inspec' (did you mean inspect?)"),
         (["--task=inspect"], "expected --model=NETWORK or --detector=FILE"),
         (["--task=inspect", "--modell=x"], "Did you mean: model"),
-        (["inspect", "--model=video_swin_tiny", "extra"], "unexpected ['extra']"),
+        (["inspect", "--model=video_swin_tiny", "extra"], "unexpected argument: extra; after"),
         (["--model=video_swin_tiny"], "no task is given"),
         (["--task=predict", "--model=video_swin_tiny", "--clips_file=CLIPS"], "a network without weights"),
         (["--task=predict", "--model=video_swin_tiny"], "needs --videos=WHERE or --clips_file=FILE.npy"),
@@ -150,6 +151,10 @@ def test_there_is_a_flagfile_for_each_task():
             "--methods: guided_backprop: guided backpropagation needs a network with ReLUs",
         ),
         (["--task=motion", "--compare_optical_flow=maybe"], "--compare_optical_flow=maybe: expected true or false"),
+        (
+            ["mine_concepts", "--videos=DIR", "--model=worlds_cnn", "--concepts=left=@direction:left", "--out=x"],
+            "has no labels for direction; pass its manifest.csv",
+        ),
         (["--flagfile=nowhere"], "error: --flagfile cannot be read"),
         (["--task=experiment", "--model=worlds_swin", "--videos=v", "--run=x"], "--targets=CLASS,..."),
         (["--task=experiment", *EXPERIMENT, "--targets=direction:west"], "error: --targets: no target named"),
@@ -170,6 +175,8 @@ def test_errors_are_one_sentence(tmp_path, arguments, message):
     np.save(tmp_path / "CLIPS.npy", np.zeros((1, 8, 32, 32, 3), np.uint8))
     np.save(tmp_path / "FLAT.npy", np.zeros((8, 32, 32, 3), np.uint8))
     np.save(tmp_path / "INTS.npy", np.zeros((1, 8, 32, 32, 3), np.int64))
+    (tmp_path / "DIR.npy").mkdir()
+    write_video(tmp_path / "DIR.npy" / "a.mp4", np.zeros((8, 32, 32, 3)))
     arguments = [re.sub(r"=([A-Z]+)$", rf"={tmp_path}/\1.npy", a) for a in arguments]
     text = main(*arguments, code=1)
     assert message in text
@@ -214,6 +221,48 @@ def test_exit_codes_and_last_words():
     assert code == 70 and "Traceback" in err and "internal error" in err
     code, _, err = ended("raise KeyboardInterrupt")
     assert code == 130 and "saved: nothing" in err and "vtcav inspect '--model=a b'" in err
+
+
+def test_a_missing_device_is_one_sentence():
+    program = "import os, jax\nos.environ['JAX_PLATFORMS'] = '{0}'\njax.config.update('jax_platforms', '{0}')\n"
+    program += "main.start()"
+    predict = ["predict", "--model=worlds_cnn", "--videos=worlds:small:1"]
+    for platform, advice in (("cuda", "install the extra cuda, or unset"), ("nothing", "unset")):
+        code, _, err = run_cli(*predict, program=program.format(platform))
+        assert (code, err) == (1, f"error: JAX finds no {platform} device; {advice} JAX_PLATFORMS\n")
+
+
+def test_a_closed_reader_ends_the_command_silently():
+    """Also in a pipeline, whose steps write to the same closed stream."""
+    closed = "import os, sys\nr, w = os.pipe()\nos.close(r)\nos.dup2(w, 1)\n"
+    for arguments in (
+        ("predict", "--model=worlds_cnn", "--videos=worlds:small:2"),
+        ("--task=experiment", *EXPERIMENT, "--dry_run"),
+        ("--help",),
+    ):
+        program = closed + "os.environ['JAX_PLATFORMS'] = 'cpu'\nmain.start()"
+        code, _, err = run_cli(*arguments, program=program)
+        assert code in (141, -13) and not err, (arguments, code, err)
+    steps = [["predict", "--model=worlds_cnn", "--videos=worlds:small:2"]]
+    children = f"from vtcav_jax.cli.pipeline import run_pipeline\nsys.exit(run_pipeline({steps}, ['--quiet']))"
+    quiet = "from vtcav_jax import console\nconsole.verbosity.set('quiet')\n"
+    code, _, err = run_cli(program=closed + quiet + children)
+    assert code == 141 and not err
+
+
+def test_synthetic_clips_do_not_mix_with_other_files(tmp_path):
+    folder = tmp_path / "clips"
+    command = ["render_world", "--videos=worlds:small:3:0", f"--out={folder}"]
+    main(*command)
+    (folder / "boxes.csv").unlink()
+    (folder / ".clip_0_000002.mp4.part0123").touch()  # as of a killed command
+    main(*command)
+    assert (folder / "boxes.csv").exists()
+    refused = "holds other files; choose another folder, or remove it"
+    for videos in ("worlds:small:2:0", "worlds:small:3:1", "worlds:events:3:0"):
+        assert refused in main("render_world", f"--videos={videos}", f"--out={folder}", code=1)
+    (folder / "mine.mp4").touch()
+    assert refused in main(*command, code=1)
 
 
 def test_a_log_in_json_ends_with_the_code():

@@ -81,8 +81,8 @@ def test_broken_files_are_reported_and_others_are_read(mixed, tmp_path):
     }
     assert failed.keys() == reasons.keys() and all(reason in str(failed[name]) for name, reason in reasons.items())
     table = failure_table(reads)
-    assert table.startswith("5 could not be read:\n") and all(name in table for name in reasons)
-    assert table.count("is empty") == 1 and "00.mp4" not in table
+    assert table.startswith("5 files could not be read:\n") and all(name in table for name in reasons)
+    assert table.count("empty; expected a video") == 1 and "00.mp4" not in table
     write_failures(tmp_path / "failures.csv", reads)
     with (tmp_path / "failures.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -98,10 +98,11 @@ def test_the_failure_table_groups_by_reason():
         for i in range(25)
     ]
     lines = failure_table([refused[0], *cut, refused[1]]).splitlines()
-    assert lines[0] == "27 could not be read:"
-    assert lines[1].split(maxsplit=1) == ["25", "is no mp4: .. of .. are there"]
+    assert lines[0] == "27 clips could not be read:"
+    assert lines[1].split(maxsplit=1) == ["25", "no mp4: .. of .. are there"]
     assert lines[21].strip() == "19.mp4" and lines[22].strip() == "and 5 more"
     assert lines[23].split() == ["2", "refused"] and [line.strip() for line in lines[24:]] == ["0 refuse", "1 refuse"]
+    assert failure_table(cut[:1]) == "1 file could not be read: 0.mp4: no mp4: 0 of 60 are there"
     assert failure_table(stream(FaultySource(("fine",)), SMALL, num_workers=0)) == "nothing failed"
 
 
@@ -129,7 +130,7 @@ def test_a_timeout_loses_only_its_own_clip(workers):
     assert reads[1].failure == (
         "1 sleep 600 could not be read within 2 s; remove it, or use num_workers=0 (no time limit)"
     )
-    assert "2 could not be read" in failure_table(reads)
+    assert "2 clips could not be read" in failure_table(reads)
 
 
 def test_workers_are_processes_without_jax():

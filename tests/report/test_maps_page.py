@@ -212,6 +212,11 @@ def test_negative_losses_are_reported_as_rises():
     assert "1 clip, its score rises by 27 % with shuffled frames and falls by 50 %" in motion_verdict(single)[1]
 
 
+def test_few_clips_get_no_verdict():
+    verdicts = [motion_verdict(class_row(n_clips=n))[0] for n in (1, 2, 4, 5)]
+    assert ["too few clips for a verdict" in verdict for verdict in verdicts] == [True, True, True, False]
+
+
 def test_spatial_half_mass():
     maps = np.zeros((2, 4, 5))
     maps[0, 1, 2] = -3  # one position, with three times the weight of the second step
@@ -345,7 +350,7 @@ def test_tasks_share_a_folder_and_each_has_its_own_settings(tmp_path):
         directory.open_run(
             folder, {"task": "motion", "model": "m", "targets": ["direction"], "method": "gradcam", "stage": None}
         )
-    with pytest.raises(ValueError, match=r"holds a different run \(task attribute\); choose another --run"):
+    with pytest.raises(ValueError, match=r"holds a different run \(task attribute\); choose another folder \(--run\)"):
         directory.open_run(folder, {"model": "m"})
 
 

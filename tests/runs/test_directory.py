@@ -17,7 +17,7 @@ def test_the_same_request_continues_and_another_is_rejected(tmp_path):
     assert (folder / "flags.txt").read_text() == "--steps=3\n"
     assert directory.open_run(folder, {"steps": 3, "names": ("x", "y")}) == folder
     assert (folder / "run.json").read_bytes() == record
-    with pytest.raises(ValueError, match=r"steps was 3, is 4; .*choose another --run"):
+    with pytest.raises(ValueError, match=r"steps was 3, is 4; .*choose another folder \(--run\), or remove it"):
         directory.open_run(folder, {"steps": 4, "names": ("x", "y"), "zebra": 1})
 
 

@@ -73,6 +73,8 @@ ATTENTION_METHODS: dict[str, Callable[..., Attribution]] = {
     "gradient_rollout": attention.gradient_rollout_from_pass,
 }
 
+OPTION_HINTS = {"references": "references=clips of other videos, shape (n, t, h, w, 3)"}
+
 
 def attribute(
     network: Network | Model,
@@ -123,7 +125,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(METHODS[method]).parameters.values()
     keyword_only = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     if missing := [name for name, p in keyword_only.items() if p.default is p.empty and name not in options]:
-        raise ValueError(f"{method} requires {', '.join(f'{name}=...' for name in missing)}")
+        raise ValueError(f"{method} requires {', '.join(OPTION_HINTS.get(name, f'{name}=...') for name in missing)}")
     if not any(p.kind is p.VAR_KEYWORD for p in parameters) and (unexpected := set(options) - set(keyword_only)):
         raise ValueError(unknown_name_message(f"option of {method}", sorted(unexpected), keyword_only))
 

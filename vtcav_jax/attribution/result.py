@@ -25,6 +25,9 @@ class Attribution:
     method: str
     completeness_gap: Float[np.ndarray, " b"] | None = None
 
+    def __repr__(self) -> str:
+        return f"Attribution({self.method} at {self.stage}, map of shape {self.map.shape})"
+
     def __getitem__(self, rows: slice) -> "Attribution":
         """Return the maps of a subset of the clips."""
         return replace(

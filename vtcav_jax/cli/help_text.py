@@ -14,10 +14,12 @@ EXIT_CODES = {
     1: "a flag or a file is wrong; one sentence on stderr says what to change",
     70: "internal error, with its traceback; please report it",
     130: "interrupted by Ctrl-C; a message says what was saved and how to continue",
+    141: "the reader of the output closed it, as head does",
 }
 SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
 a dataset (tfds:NAME:SPLIT), the output of the task preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
 FLAGFILES = """--flagfile=FILE reads flags from a file, one --name=value per line; later flags override earlier ones."""
+DEVICES = """The environment variable JAX_PLATFORMS (cpu, cuda or tpu) selects the device."""
 WIDTH, TEXT_COLUMN = 100, 26
 
 
@@ -50,7 +52,7 @@ def _overview() -> str:
             lines += _two_columns(f"  {task}", TASKS[task].summary)
         lines.append("")
     lines += ["vtcav TASK --help   flags of a task, with an example", "vtcav --helpfull    flags of all tasks", ""]
-    lines += [SOURCES, FLAGFILES, ""]
+    lines += [SOURCES, FLAGFILES, DEVICES, ""]
     lines += ["Exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())]
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@
 dataclass. Every command ends with one of `EXIT_CODES`.
 """
 
+import os
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.lock import exclusive_runs
 from vtcav_jax.settings import SettingError
 
-REFUSED, INTERNAL_ERROR, INTERRUPTED = 1, 70, 130
+REFUSED, INTERNAL_ERROR, INTERRUPTED, READER_CLOSED = 1, 70, 130, 141
 HELP_FLAGS = {"--help", "-h", "-help", "--helpfull"}
 
 
@@ -45,12 +46,22 @@ def main(argv: list[str] | None = None) -> int:
         saved = TASKS[task].on_interrupt if task else "nothing"
         console.warn(f"\ninterrupted; saved: {saved}\n  {help_text.format_command(words)}")
         code = INTERRUPTED
+    except BrokenPipeError:  # such as `| head`; SIGPIPE itself would also end the command when a decoding worker dies
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(null, stream.fileno())
+        return READER_CLOSED
     except (ValueError, OSError) as error:
         console.warn(f"error: {render_error(error)}")
         code = REFUSED
     except Exception:
-        console.warn(f"{traceback.format_exc()}\ninternal error; please report it with the lines above")
-        code = INTERNAL_ERROR
+        missing = missing_device_error()
+        console.warn(
+            f"error: {missing}"
+            if missing
+            else f"{traceback.format_exc()}\ninternal error; please report it with the lines above"
+        )
+        code = REFUSED if missing else INTERNAL_ERROR
     console.json_event("end", task=task, code=code, seconds=round(time.monotonic() - started, 3))
     return code
 
@@ -81,7 +92,11 @@ def parse_command(words: list[str]) -> tuple[str, flags.FlagValues]:
     except flags.Error as error:
         raise ValueError(arguments.describe_flag_error(error)) from error
     if unexpected:
-        raise ValueError(f"unexpected {unexpected}; after the task, every argument is a flag, --name=value; see --help")
+        plural = "s" if len(unexpected) > 1 else ""
+        raise ValueError(
+            f"unexpected argument{plural}: {' '.join(unexpected)}; after the task, every argument is a flag,"
+            " --name=value; see --help"
+        )
     return task, values
 
 
@@ -106,6 +121,23 @@ def render_error(error: Exception) -> str:
     if isinstance(error, SettingError):
         return "; ".join(f"--{name}: {text}" for name, text in error.problems)
     return str(error)
+
+
+def missing_device_error() -> str:
+    """Return the message for a JAX_PLATFORMS whose devices JAX does not find; empty if it finds them."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
+        return ""
+    import jax
+
+    try:
+        jax.devices()
+        return ""
+    except Exception:  # of several types, among them AssertionError
+        extra = next((name for name in ("cuda", "tpu") if name in platforms), None)
+        return (
+            f"JAX finds no {platforms} device; {f'install the extra {extra}, or ' if extra else ''}unset JAX_PLATFORMS"
+        )
 
 
 def start() -> None:

@@ -13,13 +13,16 @@ MAX_NAMES_PER_REASON = 20
 
 def failure_table(reads: Iterable[ReadResult]) -> str:
     """Return the failures grouped by reason, the most frequent first; ignores numbers in reasons."""
-    reads_by_reason: dict[str, list[ReadResult]] = {}
-    for read in reads:
-        if read.failure is not None:
-            reads_by_reason.setdefault(_reason_pattern(read), []).append(read)
-    if not reads_by_reason:
+    failed = [read for read in reads if read.failure is not None]
+    if not failed:
         return "nothing failed"
-    lines = [f"{sum(map(len, reads_by_reason.values()))} could not be read:"]
+    noun = "file" if all(read.item.path for read in failed) else "clip"
+    if len(failed) == 1:
+        return f"1 {noun} could not be read: {failed[0].item.name}: {_without_name(failed[0])}"
+    reads_by_reason: dict[str, list[ReadResult]] = {}
+    for read in failed:
+        reads_by_reason.setdefault(_reason_pattern(read), []).append(read)
+    lines = [f"{len(failed)} {noun}s could not be read:"]
     for reason, failed_reads in sorted(reads_by_reason.items(), key=lambda pair: -len(pair[1])):
         lines.append(f"{len(failed_reads):>6}  {reason if len(failed_reads) > 1 else _without_name(failed_reads[0])}")
         lines.extend(f"{'':>10}{read.item.name}" for read in failed_reads[:MAX_NAMES_PER_REASON])
@@ -38,7 +41,7 @@ def _without_name(read: ReadResult) -> str:
     text = str(read.failure)
     for name in (str(read.item.path), read.item.path.name) if read.item.path else (read.item.name,):
         text = text.replace(name, "")
-    return escape_control_chars(text.strip()).replace("\n", " ")
+    return escape_control_chars(text.strip().removeprefix("is ")).replace("\n", " ")
 
 
 def _reason_pattern(read: ReadResult) -> str:

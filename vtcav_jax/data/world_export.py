@@ -15,6 +15,10 @@ WORLD_FPS = 25  # of exported files, and nominal for clips in memory
 WORLD_BOX_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2")
 
 
+def clip_name(seed: int, index: int) -> str:
+    return f"clip_{seed}_{index:06d}.mp4"
+
+
 def write_clips(clips: WorldClips, folder: str | os.PathLike, *, fps: int = WORLD_FPS) -> list[Path]:
     """Write `clip_<seed>_<index>.mp4` for each clip, `boxes.csv` and `manifest.csv`; return the videos' paths.
 
@@ -25,7 +29,7 @@ def write_clips(clips: WorldClips, folder: str | os.PathLike, *, fps: int = WORL
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"clip_{clips.seed}_{i:06d}.mp4" for i in clips.index]
+    paths = [folder / clip_name(clips.seed, i) for i in clips.index.tolist()]
     jobs = ([job] for job in zip(paths, clips.video))
     for ((path, video),) in progress(jobs, len(clips), "clips"):
         write_video(path, video, fps)

@@ -31,6 +31,10 @@ class Network:
     name: str = "network"
     preset: str | None = None
 
+    def __repr__(self) -> str:
+        heads = ", ".join(f"{head}: {len(names)} classes" for head, names in self.heads.items())
+        return f"Network({self.name}, clips {self.clip_spec.shape}, {heads})"
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Name of each logit in the format of targets: CLASS, or HEAD:CLASS if there are several heads."""

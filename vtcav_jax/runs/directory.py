@@ -30,17 +30,17 @@ def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") ->
         if request.get("task") != previous.get("task"):
             previous_task = previous.get("task") or "unknown"
             raise ValueError(
-                f"{folder} holds a different run (task {previous_task}); choose another --run, or remove the folder"
+                f"{folder} holds a different run (task {previous_task}); choose another folder (--run), or remove it"
             )
         if differing := [name for name in sorted({*request, *previous}) if request.get(name) != previous.get(name)]:
             differences = "; ".join(
                 f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing
             )
             raise ValueError(
-                f"{folder} holds a different run ({differences}); choose another --run, or remove the folder"
+                f"{folder} holds a different run ({differences}); choose another folder (--run), or remove it"
             )
     elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty and is not a run folder; choose another --run")
+        raise ValueError(f"{folder} is not empty and is not a run folder; choose another folder (--run)")
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
@@ -69,7 +69,8 @@ def _read_request(record_file: Path) -> dict[str, Any]:
         return dict(json.loads(record_file.read_text(encoding="utf-8"))["request"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{record_file} is damaged or from an older version; remove {record_file.parent}, or choose another --run"
+            f"{record_file} is damaged or from an older version; remove {record_file.parent}, or choose another folder"
+            " (--run)"
         ) from error
 
 

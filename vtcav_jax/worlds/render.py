@@ -47,6 +47,9 @@ class WorldClips:
     removed: frozenset[str]
     video: Float[np.ndarray, "n t h w 3"]  # 0..1
 
+    def __repr__(self) -> str:
+        return f"WorldClips({type(self.world).__name__}, seed {self.seed}, {len(self)} clips {self.video.shape[1:]})"
+
     def __len__(self) -> int:
         return len(self.index)
 

@@ -16,6 +16,7 @@ from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci
 
 MIN_MOTION_SHARE, MAX_STATIC_SHARE = 0.5, 0.25  # shares of at least / at most this are called motion / not motion
+MIN_VERDICT_CLIPS = 5  # a percentile interval over fewer clips is no evidence
 MIN_CLIPS_COMPARED = 2  # required clips of a class, and of the others
 
 ShareInterval = tuple[float, float, float]
@@ -135,8 +136,8 @@ def _change_text(lost: ShareInterval, interval: str = "") -> str:
 
 
 def _verdict_text(row: ClassMotionRow) -> str:
-    if math.isnan(row.drop_shuffled_low):
-        return "one clip is too few for a verdict"
+    if row.n_clips < MIN_VERDICT_CLIPS or math.isnan(row.drop_shuffled_low):
+        return "too few clips for a verdict"
     if row.drop_shuffled_low >= MIN_MOTION_SHARE:
         return "motion"
     if row.drop_shuffled_high > MAX_STATIC_SHARE:

@@ -43,6 +43,11 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
             )
         targets = None if args.target_videos is None else open_nonempty(args.target_videos, "target_videos")
         source = open_nonempty(args.videos)
+        if not source.heads:
+            heads = ", ".join(dict.fromkeys(str(concept.head) for concept in config.concepts))
+            raise SettingError(
+                ("videos", f"{args.videos} has no labels for {heads}; pass its manifest.csv, or class folders")
+            )
         report = concepts.mine_labelled_clips(
             source, config, clip_spec, out, targets=targets, num_workers=args.num_workers
         )

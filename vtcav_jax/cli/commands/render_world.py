@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtcav_jax import atomic
 from vtcav_jax.cli.arguments import OutArguments
 from vtcav_jax.cli.commands import open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
-from vtcav_jax.data.world_export import write_clips
+from vtcav_jax.data.world_export import clip_name, write_clips
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.settings import SettingError, required
+
+RECORD_FILE = "world.txt"  # identity of the clips, so that only the same command continues in a folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +27,24 @@ def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
         raise SettingError(
             ("videos", f"expected worlds:NAME:COUNT:SEED, such as worlds:small:100:0, got {args.videos}")
         )
-    paths = write_clips(source.render(0, source.n_clips), out)
+    if not can_render_into(out, source):
+        raise SettingError(("out", f"{out} holds other files; choose another folder, or remove it"))
+    clips = source.render(0, source.n_clips)
+    out.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(out / RECORD_FILE, source.identity + "\n")
+    paths = write_clips(clips, out)
     emit(f"Wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
+
+
+def can_render_into(folder: Path, source: WorldSource) -> bool:
+    """Return whether the folder is missing, empty, or holds a complete or interrupted rendering of the same clips."""
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir() if not atomic.is_temporary(path)}
+    record = folder / RECORD_FILE
+    if not names:
+        return True
+    own = {RECORD_FILE, "boxes.csv", "manifest.csv", *(clip_name(source.seed, i) for i in range(source.n_clips))}
+    return names <= own and record.exists() and record.read_text(encoding="utf-8").strip() == source.identity

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, motion_verdict
+from vtcav_jax.attribution.motion.summary import (
+    MAX_STATIC_SHARE,
+    MIN_MOTION_SHARE,
+    MIN_VERDICT_CLIPS,
+    motion_verdict,
+)
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent
 from vtcav_jax.report.figures import motion as motion_figures
@@ -49,7 +54,8 @@ def motion_sections(run: RunFolder) -> list[Section]:
         "[[Loss of score|loss of score]] of each class when the frames are shuffled, when the clip is frozen and when"
         f" it is reversed. Bars: 95 % interval over clips. Verdicts use the loss under shuffling: at least"
         f" {format_percent(MIN_MOTION_SHARE)} is called motion, at most {format_percent(MAX_STATIC_SHARE)} is not; the"
-        " grey band lies between. A loss in frozen clips may also be due to an event or to what other frames show."
+        f" grey band lies between; fewer than {MIN_VERDICT_CLIPS} clips get no verdict. A loss in"
+        " frozen clips may also be due to an event or to what other frames show."
     )
     parts += [html.heading("Loss of score by class"), linked_paragraph(text), html.figure_grid(class_figures)]
     if clip_figures:
