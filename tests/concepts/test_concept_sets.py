@@ -9,7 +9,7 @@ import pytest
 
 from vtcav_jax import concepts
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts.concept_sets import CONCEPTS_CSV, ConceptClip, write_sets
+from vtcav_jax.concepts.concept_table import CONCEPTS_CSV, ConceptClip, format_labels, write_sets
 from vtcav_jax.data.encode import encode_lossless_mp4
 
 GEOMETRY = ClipSpec(frames=6, size=32, interval=2)
@@ -79,6 +79,28 @@ def test_the_table_round_trips_and_its_clips_are_read_whole(tmp_path):
     short = concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=4))
     np.testing.assert_array_equal(short, video(1)[1:5])  # without the interval, which mining has applied already
     assert len(concepts.load_frames(sets.clips[1], replace(GEOMETRY, frames=9))) == 9
+
+
+def test_labels_with_any_characters_round_trip(tmp_path):
+    labels = {"direction": "left", "a=b;c": "x\\;y=", "d": "", "e\\": 'one\ntwo, "three"'}
+    clips = [replace(clip, labels=labels, window=(-2, 0, 9, 11)) for clip in mined(tmp_path)]
+    write_sets(tmp_path, clips)
+    sets = concepts.read_concepts(tmp_path)
+    assert list(sets.clips) == clips and dict(sets.clips[0].labels) == labels and len(set(sets.clips)) == 3
+    assert format_labels({"direction": "left", "shape": "ring"}) == "direction=left;shape=ring"
+    text = (tmp_path / CONCEPTS_CSV).read_text()
+    (tmp_path / CONCEPTS_CSV).write_text(text.replace("direction=left", "direction"))
+    with pytest.raises(ValueError, match="expected HEAD=CLASS;HEAD=CLASS"):
+        concepts.read_concepts(tmp_path)
+
+
+def test_tables_of_older_versions_are_read(tmp_path):
+    clips = mined(tmp_path)
+    with (tmp_path / CONCEPTS_CSV).open(newline="") as file:
+        rows = list(csv.reader(file))
+    with (tmp_path / CONCEPTS_CSV).open("w", newline="") as file:
+        csv.writer(file).writerows(row[: rows[0].index("window")] for row in rows)
+    assert list(concepts.read_concepts(tmp_path).clips) == clips
 
 
 def test_one_error_lists_all_mismatches_with_the_table(tmp_path):

@@ -71,7 +71,7 @@ def test_worlds_are_mined_with_their_ground_truth_boxes(tmp_path):
     config = MiningConfig(parsed, clip_frames=5, boxes=tmp_path / "world" / "boxes.csv", num_random_sets=1)
     report = concepts.mine(tmp_path / "world" / "manifest.csv", config, tmp_path / "out")
     sets = concepts.read_concepts(report.folder)
-    assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "jitter"]
+    assert report.counts["ring", "static"] and report.counts["left", "dynamic"] == report.counts["left", "frozen"]
     factors = render.sample_factors(render.GlyphWorld(), 3, np.arange(24))
     for clip in sets.clips_of("left", "dynamic"):
         assert factors["direction"][int(clip.source[-6:-4])] == GLYPH_QUESTIONS["direction"].index("left")
@@ -83,7 +83,7 @@ def test_worlds_are_mined_with_their_ground_truth_boxes(tmp_path):
 def test_a_world_specification_is_mined(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "WORLD_CLIPS_PER_BATCH", 7)
     parsed = concepts.parse_concepts(["ring=key@shape:ring", "left=key@direction:left"])
-    config = MiningConfig(parsed, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4)
+    config = MiningConfig(parsed, clip_frames=5, num_random_sets=0, max_clips_per_video=1, max_clips=4, crop="follow")
     report = concepts.mine("worlds:small:40:3", config, tmp_path / "out", targets="worlds:small:70:4")
     assert report.n_videos == 40 and not report.failures and not report.notes
     sets = concepts.read_concepts(tmp_path / "out")

@@ -37,6 +37,18 @@ def test_each_clip_is_in_one_set_and_has_its_label(mined):
     labels = {item.name: item.labels for item in source.items}
     assert all(labels[clip.source]["direction"] == 0 for clip in sets.clips_of("left"))
     assert all(labels[clip.source]["shape"] == 1 for clip in sets.clips_of("shape ring"))
+    for clip in sets.clips:
+        assert clip.labels == {head: source.heads[head][i] for head, i in labels[clip.source].items()}
+
+
+def test_random_dynamic_clips_have_controls(mined):
+    sets = read_concepts(mined[0])
+    for name in ("left", *sets.negatives):
+        files = [clip.file for clip in sets.clips_of(name, "dynamic")]
+        for kind in ("frozen", "shuffled", "reversed"):
+            assert sorted(clip.control_of for clip in sets.clips_of(name, kind)) == files
+    assert "random, controls    24" in re.sub(r" +(?= {4}\d)", "", mined[1].text)
+    assert "random, frozen" not in mined[1].text
 
 
 @pytest.mark.slow

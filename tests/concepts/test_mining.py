@@ -34,16 +34,88 @@ def mined(videos, tmp_path_factory):
     return concepts.mine(videos, mining_config(), out, detector=SquareDetector())
 
 
-def test_clips_follow_the_boxes_and_have_controls(mined, videos):
+@pytest.fixture(scope="module")
+def followed(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("followed") / "out"
+    return concepts.mine(videos, mining_config(crop="follow"), out, detector=SquareDetector())
+
+
+def read_source(clip):
+    return square_video(int(clip.source[4]), confidence=0.6 + 0.05 * int(clip.source[4]))
+
+
+def window_of(clip):
+    assert clip.window is not None
+    return clip.window
+
+
+def test_a_window_contains_the_whole_track_and_does_not_move(mined):
     sets = concepts.read_concepts(mined.folder)
+    assert {kind: len(sets.clips_of("red", kind)) for kind in crops.CLIP_TYPES if kind != "jitter"} == dict.fromkeys(
+        ("static", "dynamic", "frozen", "shuffled", "reversed"), 12
+    )
+    assert not sets.clips_of("red", "jitter")  # equal to the frozen control
+    by_file = {clip.file: clip for clip in sets.clips}
+    for clip in sets.clips:
+        x1, y1, x2, y2 = window = window_of(clip)
+        source, picture = read_source(clip), concepts.load_frames(clip)
+        assert x2 - x1 == y2 - y1 and len(picture) == 6 and x1 >= 0 and y1 >= 0
+        assert all(x1 <= b[0] and y1 <= b[1] and b[2] <= x2 and b[3] <= y2 for b in clip.boxes)
+        cut = np.stack([crops.crop_box(source[i], window) for i in clip.frames])
+        if clip.clip_type == "static":
+            np.testing.assert_array_equal(picture, cut.repeat(6, 0))
+        elif clip.clip_type == "dynamic":
+            np.testing.assert_array_equal(picture, cut)
+        else:
+            twin = by_file[clip.control_of]
+            assert (twin.window, twin.frames, twin.concept) == (window, clip.frames, clip.concept)
+            order = {"frozen": [3] * 6, "reversed": [5, 4, 3, 2, 1, 0]}.get(clip.clip_type)
+            assert order is None or np.array_equal(picture, cut[order])
+            assert sorted(p.tobytes() for p in picture) == sorted(p.tobytes() for p in cut[order or range(6)])
+    for clip in sets.clips_of("red", "dynamic"):
+        extent = max(clip.boxes[-1][2], clip.boxes[0][2]) - min(box[0] for box in clip.boxes)
+        assert window_of(clip)[2] - window_of(clip)[0] >= min(1.5 * extent, SIZE[0])
+        distance = np.abs(concepts.load_frames(clip).astype(int) - COLOURS["red"]).max(-1)
+        first, last = (np.nonzero(distance[t] < 8)[1].mean() for t in (0, -1))
+        assert last - first >= 4  # moves through the window
+
+
+def test_static_clips_are_not_frozen_controls_of_the_same_track(mined):
+    sets = concepts.read_concepts(mined.folder)
+    frozen = {(clip.source, clip.frames[3]) for clip in sets.clips_of("red", "dynamic")}
+    assert not frozen & {(clip.source, clip.frames[0]) for clip in sets.clips_of("red", "static")}
+
+
+def test_random_dynamic_clips_have_controls(mined):
+    sets = concepts.read_concepts(mined.folder)
+    dynamic = {clip.file for name in sets.negatives for clip in sets.clips_of(name, "dynamic")}
+    assert len(dynamic) > 4
+    for kind in ("frozen", "shuffled", "reversed"):
+        controls = [clip for name in sets.negatives for clip in sets.clips_of(name, kind)]
+        assert {clip.control_of for clip in controls} == dynamic and len(controls) == len(dynamic)
+        assert all(clip.is_negative and clip.file.startswith(f"{clip.concept}/{kind}/") for clip in controls)
+    assert "36 controls of the concepts' dynamic clips" in mined.text
+    n_static = sum(len(sets.clips_of(name, "static")) for name in sets.negatives)
+    assert f"{n_static + len(dynamic)} clips in 2 random sets, with {3 * len(dynamic)} controls" in mined.text
+    page = (mined.folder / "review.html").read_text()
+    assert all(f"{kind}/film" in page for kind in ("static", "dynamic")) and "frozen/film" not in page
+
+
+def test_controls_can_be_omitted(videos, tmp_path):
+    report = concepts.mine(videos, mining_config(controls=False), tmp_path / "out", detector=SquareDetector())
+    assert {kind for _, kind in report.counts} == {"static", "dynamic"}
+
+
+def test_following_clips_follow_the_boxes_and_have_controls(followed):
+    sets = concepts.read_concepts(followed.folder)
     assert {kind: len(sets.clips_of("red", kind)) for kind in crops.CLIP_TYPES} == {"static": 12} | dict.fromkeys(
         ("dynamic", *crops.CONTROLS), 12
     )
     by_file = {clip.file: clip for clip in sets.clips}
     for clip in sets.clips_of("red"):
         picture = concepts.load_frames(clip)
-        assert len(picture) == 6 and clip.label == "red" and clip.detector == "squares"
-        source = square_video(int(clip.source[4]), confidence=0.6 + 0.05 * int(clip.source[4]))
+        assert len(picture) == 6 and clip.label == "red" and clip.detector == "squares" and clip.window is None
+        source = read_source(clip)
         if clip.clip_type == "static":
             np.testing.assert_array_equal(picture, crops.static_clip(source[clip.frames[0]], clip.boxes[0], 6))
         elif clip.clip_type == "dynamic":
@@ -67,22 +139,70 @@ def test_clips_follow_the_boxes_and_have_controls(mined, videos):
                 assert all(same[t][i] for t, i in enumerate(order)) if order else np.any(same, axis=1).all()
 
 
-def test_negatives_are_disjoint_and_overlap_no_concept(mined, videos):
-    sets = concepts.read_concepts(mined.folder)
+@pytest.mark.parametrize("crop", ["window", "follow"])
+def test_negatives_are_disjoint_and_overlap_no_concept(crop, mined, followed, videos):
+    report = mined if crop == "window" else followed
+    sets = concepts.read_concepts(report.folder)
     assert sets.negatives == ("random_000", "random_001")
     boxes = {path.name: list(SquareDetector().boxes(iter(square_video(i)), 25)) for i, path in enumerate(videos)}
-    negatives = [clip for name in sets.negatives for clip in sets.clips_of(name)]
-    assert sets.counts()["random_000", "static"] == sets.counts()["random_001", "dynamic"] == 4
+    negatives = [clip for name in sets.negatives for clip in sets.clips_of(name) if not clip.control_of]
+    assert sets.counts()["random_000", "static"] == 4 and 3 <= sets.counts()["random_001", "dynamic"] <= 4
     for clip in negatives:
         assert len(clip.frames) == (1 if clip.clip_type == "static" else 6)
-        for frame, box in zip(clip.frames, clip.boxes):
+        for frame, box in zip(clip.frames, shown(clip)):
             reds = [b.corners for b in boxes[clip.source] if b.frame == frame and b.label == "red"]
             assert not any(intersection(box, red) for red in reds)
     for a in negatives:
         for b in negatives:
             if a is not b and (a.source, a.clip_type, a.frames) == (b.source, b.clip_type, b.frames):
-                assert max(iou(x, y) for x, y in zip(a.boxes, b.boxes)) <= 0.5
+                assert max(iou(x, y) for x, y in zip(shown(a), shown(b))) <= 0.5
     assert {clip.label for clip in negatives} == {"blue", "anywhere"}
+
+
+def shown(clip):
+    return [clip.window] * len(clip.frames) if clip.window else clip.boxes
+
+
+def test_random_windows_have_the_places_and_sizes_of_the_concepts_windows(videos, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in range(12):
+        (other / f"{i}.mp4").write_bytes(encode_lossless_mp4(square_video(50 + i, ("blue", "blue", "green"))))
+    config = mining_config(random_set_size=8, min_pixels=0)
+    report = concepts.mine(videos, config, tmp_path / "out", detector=SquareDetector(), negative_videos=other)
+    assert not report.notes
+    sets = concepts.read_concepts(report.folder)
+    for kind in ("static", "dynamic"):
+        windows = [window_of(clip) for clip in sets.clips_of("red", kind)]
+        random = [clip for name in sets.negatives for clip in sets.clips_of(name, kind)]
+        assert all(clip.window in windows for clip in random if clip.label == "anywhere")
+        sides, random_sides = ([w[2] - w[0] for w in group] for group in (windows, list(map(window_of, random))))
+        assert {*random_sides} <= {*sides} and abs(np.mean(random_sides) / np.mean(sides) - 1) < 0.1
+    # In videos that show the concept at the place of its windows, other places of the same size are used, with a note.
+    within = concepts.mine(videos, config, tmp_path / "within", detector=SquareDetector())
+    assert any("windows are at random places, since" in note for note in within.notes)
+
+
+def test_crops_below_the_pixel_floor_are_counted(videos, tmp_path):
+    report = concepts.mine(videos[:2], mining_config(min_pixels=400), tmp_path / "out", detector=SquareDetector())
+    for kind in ("static", "dynamic"):
+        row = report.thresholds["red", kind]
+        assert row["left"] == 0 and row["pixels"] == row["found"] - row["confidence"] > 0
+    config = mining_config()
+    assert config.min_crop_side((256, 340)) == 32 and 0 < config.min_crop_side((32, 32)) < 5
+
+
+def test_another_crop_replaces_the_clips(videos, tmp_path):
+    detector = SquareDetector()
+    for crop in ("window", "follow", "window"):
+        config = mining_config(crop=crop, num_random_sets=1)
+        concepts.mine(videos[:3], config, tmp_path / "a" / "out", detector=detector)
+        sets = concepts.read_concepts(tmp_path / "a" / "out")
+        assert {clip.window is None for clip in sets.clips} == {crop == "follow"}
+        assert f'"crop": "{crop}"' in (tmp_path / "a" / "out" / "mining.json").read_text()
+    assert detector.n_frames_seen == 3 * FRAMES
+    concepts.mine(videos[:3], config, tmp_path / "b" / "out", detector=SquareDetector())
+    assert file_hashes(tmp_path / "a") == file_hashes(tmp_path / "b")
 
 
 def test_clips_removed_by_each_threshold_are_counted(videos, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vtcav_jax import concepts
-from vtcav_jax.concepts.concept_sets import ConceptClip, write_sets
+from vtcav_jax.concepts.concept_table import ConceptClip, write_sets
 from vtcav_jax.concepts.review import page as review_page
 from vtcav_jax.data.encode import encode_jpeg, encode_lossless_mp4, encode_webm
 

@@ -1,14 +1,8 @@
 """Mining of concept sets from videos: boxes, tracks, static and dynamic clips, controls, negatives, and review."""
 
 from vtcav_jax.concepts.boxes import Box, read_boxes, write_boxes
-from vtcav_jax.concepts.concept_sets import (
-    ConceptClip,
-    ConceptSets,
-    forbid_leaks,
-    letterboxed,
-    load_frames,
-    read_concepts,
-)
+from vtcav_jax.concepts.concept_sets import ConceptSets, forbid_leaks, letterboxed, load_frames, read_concepts
+from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.config import Concept, MiningConfig, parse_concept, parse_concepts
 from vtcav_jax.concepts.crops import CLIP_TYPES, CONTROLS
 from vtcav_jax.concepts.labelled_clips import mine_labelled_clips

@@ -13,16 +13,18 @@ from functools import cached_property
 
 import numpy as np
 
-from vtcav_jax.concepts.boxes import Pixels, box_area, iou, to_pixels
+from vtcav_jax.concepts.boxes import Pixels, box_area, intersection, iou, to_pixels
 from vtcav_jax.concepts.config import Concept, MiningConfig, folder_name
-from vtcav_jax.concepts.crops import middle_index
+from vtcav_jax.concepts.crops import canvas_size, middle_index
 from vtcav_jax.concepts.tracks import Track, build_tracks
 from vtcav_jax.concepts.video_scan import VideoScan
+from vtcav_jax.concepts.windows import FrameSize, window_around
 
 FILTER_STAGES = (
     "found",
     "confidence",
     "area",
+    "pixels",
     "length",
     "elsewhere",
     "overlap",
@@ -43,19 +45,26 @@ class Candidate:
     concept: str
     clip_type: str  # static or dynamic
     frames: tuple[int, ...]  # one for a static clip
-    boxes: tuple[Pixels, ...]  # one per frame
+    boxes: tuple[Pixels, ...]  # of the object, one per frame; none for a random window
     confidence: float
     label: str  # of the boxes
     n_frames: int  # length of the clip file; a static clip repeats its one crop
-    offset_index: int = 0  # rank within its track; all first clips of tracks are selected before any second one
+    frame_size: FrameSize  # of the video
+    window: Pixels | None = None  # what the clip shows, the same in all frames; None: the clip follows the boxes
+    rank: int = 0  # clips of a lower rank are selected first, such as the first clip of each track
 
     @cached_property
     def id(self) -> str:
         """Hash of the clip's content."""
-        description = json.dumps(
-            [self.video, self.concept, self.clip_type, self.frames, self.boxes, self.n_frames, CLIP_ID_SALT]
-        )
-        return hashlib.sha256(description.encode()).hexdigest()[:12]
+        content = [self.video, self.concept, self.clip_type, self.frames, self.boxes, self.n_frames, CLIP_ID_SALT]
+        if self.window:
+            content.append(self.window)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    @property
+    def crops(self) -> tuple[Pixels, ...]:
+        """The part of each frame that the clip shows."""
+        return (self.window,) * len(self.frames) if self.window else self.boxes
 
     def file(self, stem: str, clip_type: str | None = None) -> str:
         """Return the clip's path in the concept set; its controls have the same file name in another folder."""
@@ -64,24 +73,33 @@ class Candidate:
     @property
     def appearance(self) -> tuple:
         """Identity of the pixels, regardless of the concept."""
-        return (self.video, self.clip_type, self.frames, self.boxes)
+        return (self.video, self.clip_type, self.frames, self.crops)
 
     @property
     def frozen_appearance(self) -> tuple:
-        """Appearance of the static clip whose box and frame are those of this clip's frozen control."""
+        """Appearance of the static clip whose crop and frame are those of this clip's frozen control."""
         index = middle_index(len(self.frames))
-        return (self.video, "static", self.frames[index : index + 1], self.boxes[index : index + 1])
+        return (self.video, "static", self.frames[index : index + 1], self.crops[index : index + 1])
 
     @property
     def sort_key(self) -> tuple:
-        return (self.offset_index, -self.confidence, self.frames, self.boxes)
+        return (self.rank, -self.confidence, self.frames, self.boxes)
 
 
 def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
-    """Return one candidate per detection of the concept, filtered by confidence and area."""
+    """Return one candidate per detection of the concept, filtered by confidence, area and size of the crop."""
+    tracks: dict[int, list[Track]] = defaultdict(list)
+    if config.crop == "window":
+        for track in build_tracks(scan.boxes, scan.cuts):
+            tracks[track.number].append(track)
     candidates = []
     for box in scan.boxes:
         if box.label == concept.label and (pixel_box := to_pixels(box.corners, scan.height, scan.width)):
+            window, rank = None, 0
+            if config.crop == "window":
+                runs = () if box.track is None else tracks[box.track]
+                track = next((run for run in runs if box.frame in run.frames), None)
+                window, rank = _static_window(track, box.frame, pixel_box, scan, config)
             candidates.append(
                 Candidate(
                     scan.sha256,
@@ -92,9 +110,29 @@ def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, t
                     box.confidence,
                     box.label,
                     config.clip_frames,
+                    scan.frame_size,
+                    window,
+                    rank,
                 )
             )
     return _filter_candidates(candidates, scan, config, tally)
+
+
+def _static_window(
+    track: Track | None, frame: int, box: Pixels, scan: VideoScan, config: MiningConfig
+) -> tuple[Pixels, int]:
+    """Return the window of the dynamic clip whose middle is `frame`, and the number of its frames without a box."""
+    start = frame - middle_index(config.clip_frames) * config.interval
+    frames = range(start, start + config.clip_span, config.interval)
+    rows = [f - track.first for f in frames if f in track.frames] if track else []
+    extents = np.concatenate([np.array([box], float), track.boxes[rows]]) if track else np.array([box], float)
+    return _window_of(extents, scan, config), config.clip_frames - max(len(rows), 1)
+
+
+def _window_of(boxes: np.ndarray, scan: VideoScan, config: MiningConfig) -> Pixels:
+    extent = to_pixels([*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()], scan.height, scan.width)
+    assert extent is not None
+    return window_around(extent, scan.frame_size, config.window_scale)
 
 
 def dynamic_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:
@@ -122,13 +160,23 @@ def clips_of_track(track: Track, scan: VideoScan, name: str, config: MiningConfi
         if len(visible_boxes) == len(boxes):
             frames = tuple(track.first + j for j in offsets)
             confidence = float(np.mean(track.confidence[offsets.start : offsets.stop]))
+            window = _window_of(np.array(visible_boxes), scan, config) if config.crop == "window" else None
             candidates.append(
                 Candidate(
-                    scan.sha256, name, "dynamic", frames, visible_boxes, confidence, track.label, config.clip_frames
+                    scan.sha256,
+                    name,
+                    "dynamic",
+                    frames,
+                    visible_boxes,
+                    confidence,
+                    track.label,
+                    config.clip_frames,
+                    scan.frame_size,
+                    window,
                 )
             )
     ranked = sorted(candidates, key=lambda candidate: candidate.sort_key)
-    return [replace(candidate, offset_index=offset_index) for offset_index, candidate in enumerate(ranked)]
+    return [replace(candidate, rank=rank) for rank, candidate in enumerate(ranked)]
 
 
 def _filter_candidates(
@@ -142,6 +190,8 @@ def _filter_candidates(
             tally[*tally_key, "confidence"] += 1
         elif np.mean([box_area(box) for box in candidate.boxes]) < config.min_area * scan.height * scan.width:
             tally[*tally_key, "area"] += 1
+        elif max(canvas_size(candidate.crops)) < config.min_crop_side(scan.frame_size):
+            tally[*tally_key, "pixels"] += 1
         else:
             accepted.append(candidate)
     return accepted
@@ -193,15 +243,19 @@ def select_candidates(
     return CandidateSelection(selected, rejected)
 
 
-def overlaps_too_much(a: Candidate, b: Candidate, config: MiningConfig, max_iou: float | None = None) -> bool:
-    """Return True if two clips of one video overlap in time and their boxes by more than `max_iou`."""
-    max_iou = config.max_iou if max_iou is None else max_iou
-    if a.video != b.video:
-        return False
+def overlaps_too_much(a: Candidate, b: Candidate, config: MiningConfig) -> bool:
+    """Return True if two clips of one video overlap in time and their crops by more than `max_iou`."""
+    return _overlap_in_time(a, b, config) and any(iou(x, y) > config.max_iou for x, y in _matched(a, b, b.crops))
+
+
+def shows_object_of(a: Candidate, b: Candidate, config: MiningConfig) -> bool:
+    """Return True if two clips of one video overlap in time and the object of `b` is in the crops of `a`."""
+    return _overlap_in_time(a, b, config) and any(intersection(x, y) > 0 for x, y in _matched(a, b, b.boxes))
+
+
+def _overlap_in_time(a: Candidate, b: Candidate, config: MiningConfig) -> bool:
     first, second = _time_extent(a, config), _time_extent(b, config)
-    if first[0] >= second[1] or second[0] >= first[1]:
-        return False
-    return any(iou(x, y) > max_iou for x, y in _matched_boxes(a, b))
+    return a.video == b.video and first[0] < second[1] and second[0] < first[1]
 
 
 def _time_extent(candidate: Candidate, config: MiningConfig) -> tuple[int, int]:
@@ -211,11 +265,11 @@ def _time_extent(candidate: Candidate, config: MiningConfig) -> tuple[int, int]:
     return candidate.frames[0], candidate.frames[-1] + 1
 
 
-def _matched_boxes(a: Candidate, b: Candidate) -> Iterator[tuple[Pixels, Pixels]]:
-    """Yield each box of either clip with the box of the other clip that is nearest in time."""
-    for candidate, counterpart in ((a, b), (b, a)):
-        near = np.abs(np.subtract.outer(candidate.frames, counterpart.frames)).argmin(1)
-        first, last = counterpart.frames[0], counterpart.frames[-1]
-        for frame, box, j in zip(candidate.frames, candidate.boxes, near):
-            if first <= frame <= last or len(candidate.frames) == 1 or len(counterpart.frames) == 1:
-                yield box, counterpart.boxes[j]
+def _matched(a: Candidate, b: Candidate, b_boxes: Sequence[Pixels]) -> Iterator[tuple[Pixels, Pixels]]:
+    """Yield each crop of `a` and each box of `b` with the one of the other clip that is nearest in time."""
+    for clip, boxes, other, other_boxes in ((a, a.crops, b, b_boxes), (b, b_boxes, a, a.crops)):
+        near = np.abs(np.subtract.outer(clip.frames, other.frames)).argmin(1)
+        first, last = other.frames[0], other.frames[-1]
+        for frame, box, j in zip(clip.frames, boxes, near):
+            if first <= frame <= last or len(clip.frames) == 1 or len(other.frames) == 1:
+                yield box, other_boxes[j]

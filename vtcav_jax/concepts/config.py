@@ -9,6 +9,7 @@ from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, required, se
 
 NEGATIVE_PREFIX = "random"  # sets whose names begin with it are negatives
 MAX_FOLDER_BYTES = 200  # of a folder's name; file systems allow 255
+FLOOR_FRAME_SIDE = 224  # input size of most video networks; smaller frames are enlarged as a whole
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,18 @@ class MiningConfig:
     )
     clip_frames: int = setting(16, "frames per clip; with --model, as many as the model reads", minimum=1)
     interval: int = 1  # between a clip's frames, in frames of the video
-    controls: bool = setting(True, "write frozen, shuffled, reversed and jitter controls of dynamic clips")
+    crop: str = setting(
+        "window",
+        "window: one square per clip that contains the whole track, so that the trajectory stays visible; follow: crops"
+        " that follow the box, as in Saha et al. (2024)",
+        choices=("window", "follow"),
+    )
+    window_scale: float = setting(
+        1.5, "side of a window (--crop=window) as a multiple of the track's longer side", minimum=1
+    )
+    controls: bool = setting(
+        True, "write frozen, shuffled, reversed and (with --crop=follow) jitter controls of dynamic and random clips"
+    )
 
     detector: Path | None = setting(
         None, "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx"
@@ -77,6 +89,12 @@ class MiningConfig:
 
     min_confidence: float = setting(0.5, "minimum mean confidence of a clip's boxes", minimum=0, maximum=1)
     min_area: float = setting(0.001, "minimum mean area of a clip's boxes as share of the frame", minimum=0, maximum=1)
+    min_pixels: int = setting(
+        32,
+        "minimum side of a clip's crop in pixels of the video; proportionally less in frames whose shorter side is"
+        f" under {FLOOR_FRAME_SIDE}",
+        minimum=0,
+    )
     min_track_length: int | None = setting(None, "minimum frames of a track [default: a clip's span]", minimum=1)
     max_iou: float = setting(
         0.5, "maximum overlap (IoU) of the boxes of two clips that overlap in time", minimum=0, maximum=1
@@ -118,6 +136,8 @@ class MiningConfig:
         if self.uses_whole_clips and (self.detector or self.boxes):
             name = "detector" if self.detector else "boxes"
             faults.append((name, "concepts of whole clips (@HEAD:CLASS) use neither a detector nor boxes; omit it"))
+        if self.uses_whole_clips and self.crop == "follow":
+            faults.append(("crop", "concepts of whole clips (@HEAD:CLASS) are not cropped; omit it"))
         return faults
 
     @property
@@ -133,6 +153,14 @@ class MiningConfig:
     @property
     def required_track_length(self) -> int:
         return max(self.min_track_length or 0, self.clip_span)
+
+    def min_crop_side(self, frame_size: tuple[int, int]) -> float:
+        """Return the minimum side of a crop from frames of this height and width, in pixels.
+
+        A network enlarges a crop by its input size over the crop's side: at 224, crops of 32 pixels by 7. Frames
+        smaller than that are enlarged as a whole, so the same factor relative to the frame allows smaller crops.
+        """
+        return self.min_pixels * min(1.0, min(frame_size) / FLOOR_FRAME_SIDE)
 
 
 def parse_concepts(texts: Iterable[str]) -> tuple[Concept, ...]:

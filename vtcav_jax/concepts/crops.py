@@ -1,9 +1,9 @@
 """Static and dynamic concept clips made from frames and boxes, and the matched controls of a dynamic clip.
 
-Static and dynamic clips follow Saha et al., *Exploring Explainability in Video Action Recognition* (2024,
+Clips that follow their boxes are those of Saha et al., *Exploring Explainability in Video Action Recognition* (2024,
 arXiv:2404.09067): a static clip repeats one crop; a dynamic clip follows an object box by box, each crop centred
-without rescaling on a black canvas as large as the largest box. The controls are ours: dynamic clips differ from static
-clips also in padding, jitter and resolution, so only clips that share these isolate motion.
+without rescaling on a black canvas as large as the largest box. The controls are ours: such dynamic clips differ from
+static clips also in padding, jitter and resolution, so only clips that share these isolate motion.
 """
 
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ import numpy as np
 from vtcav_jax import atomic
 from vtcav_jax.concepts import crops
 from vtcav_jax.concepts.candidates import Candidate
-from vtcav_jax.concepts.concept_sets import ConceptClip
-from vtcav_jax.concepts.config import NEGATIVE_PREFIX, MiningConfig
+from vtcav_jax.concepts.concept_table import ConceptClip
+from vtcav_jax.concepts.config import MiningConfig
 from vtcav_jax.concepts.negatives import RANDOM_BOX
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, VideoScan, decode_in_order
 from vtcav_jax.console import progress
@@ -58,8 +58,9 @@ def write_concept_clips(
 def _clip_files(candidate: Candidate, scan: VideoScan, config: MiningConfig) -> dict[str, str]:
     """Return the file of the clip and of its controls by clip type, the clip itself first."""
     clip_types = [candidate.clip_type]
-    if candidate.clip_type == "dynamic" and config.controls and not candidate.concept.startswith(NEGATIVE_PREFIX):
-        clip_types += crops.CONTROLS
+    if candidate.clip_type == "dynamic" and config.controls:
+        # A fixed window does not shake, so its jitter control would equal the frozen one.
+        clip_types += [control for control in crops.CONTROLS if control != "jitter" or candidate.window is None]
     return {clip_type: candidate.file(scan.path.stem, clip_type) for clip_type in clip_types}
 
 
@@ -78,7 +79,7 @@ def _write_missing(missing: Sequence[Candidate], scan: VideoScan, config: Mining
         for number, frame in decode_in_order(probe(scan.path, by_decoding=by_decoding), candidates_by_frame):
             for candidate in candidates_by_frame[number]:
                 position = len(crops_by_id[candidate.id])
-                crops_by_id[candidate.id].append(crops.crop_box(frame, candidate.boxes[position]))
+                crops_by_id[candidate.id].append(crops.crop_box(frame, candidate.crops[position]))
                 files = _clip_files(candidate, scan, config)
                 if "jitter" in files and position == crops.middle_index(len(candidate.frames)):
                     jitter_clips[candidate.id] = crops.jitter_clip(frame, candidate.boxes)
@@ -119,13 +120,15 @@ def _concept_clips(
             out / file,
             hashlib.sha256((out / file).read_bytes()).hexdigest(),
             file,
-            scan.name,
-            scan.sha256,
-            candidate.frames,
-            candidate.boxes,
-            candidate.label,
-            candidate.confidence if candidate.label != RANDOM_BOX else None,
-            box_source.name,
-            sha256,
-            "" if clip_type == candidate.clip_type else files[candidate.clip_type],
+            source=scan.name,
+            source_sha256=scan.sha256,
+            frames=candidate.frames,
+            boxes=candidate.boxes,
+            window=candidate.window,
+            label=candidate.label,
+            confidence=candidate.confidence if candidate.label != RANDOM_BOX else None,
+            detector=box_source.name,
+            detector_sha256=sha256,
+            control_of="" if clip_type == candidate.clip_type else files[candidate.clip_type],
+            labels=scan.answers,
         )

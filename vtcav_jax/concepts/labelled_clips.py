@@ -16,7 +16,8 @@ import numpy as np
 from vtcav_jax.atomic import explain_disk_full, write_bytes
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs
-from vtcav_jax.concepts.concept_sets import ConceptClip, apply_review, drop_duplicates, read_verdicts
+from vtcav_jax.concepts.concept_sets import apply_review, drop_duplicates, read_verdicts
+from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX, Concept, MiningConfig, folder_name
 from vtcav_jax.concepts.mining import open_mining_folder, write_outputs
 from vtcav_jax.console import progress
@@ -38,9 +39,12 @@ class LabelledClipReport:
 
     @property
     def text(self) -> str:
-        width = max(len(f"{name}, {clip_type}") for name, clip_type in self.counts)
-        lines = [f"{'set, type':{width}}  clips"]
-        lines += [f"{f'{name}, {clip_type}':{width}}  {count:>5}" for (name, clip_type), count in self.counts.items()]
+        counts = Counter()
+        for (name, clip_type), n in self.counts.items():
+            is_random_control = name == NEGATIVE_PREFIX and clip_type in crops.CONTROLS
+            counts[f"{name}, {'controls' if is_random_control else clip_type}"] += n
+        width = max(map(len, counts))
+        lines = [f"{'set, type':{width}}  clips", *(f"{name:{width}}  {n:>5}" for name, n in counts.items())]
         lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
         return escape_control_chars("\n".join([*lines, *(f"note: {note}" for note in self.notes)]))
 
@@ -60,8 +64,8 @@ def mine_labelled_clips(
 ) -> LabelledClipReport:
     """Write concept sets of the source's labelled clips to `out`; each video is in one set, as one clip type.
 
-    Half of a concept's videos become static clips (the middle frame, repeated), half become dynamic clips with their
-    controls. Videos that are among the `targets` are an error.
+    Half of the videos of each set become static clips (the middle frame, repeated), half become dynamic clips with
+    their controls. Videos that are among the `targets` are an error.
     """
     places, notes = assign_clips(source, config)
     if targets is not None:
@@ -78,7 +82,8 @@ def mine_labelled_clips(
             if read.clip is None:
                 failures[read.item.name] = read.failure or ""
             else:
-                clips += _write_clip(read.item, read.clip, places[read.index], config, out)
+                labels = {head: source.heads[head][i] for head, i in read.item.labels.items()}
+                clips += _write_clip(read.item, labels, read.clip, places[read.index], config, out)
         verdicts, _ = read_verdicts(out)
         clips, duplicates = drop_duplicates(replace(clip, review=verdicts.get(clip.file, "")) for clip in clips)
         if duplicates:
@@ -168,14 +173,14 @@ def _concept_fault(concept: Concept, source: Source) -> str | None:
 
 
 def _write_clip(
-    item: SourceItem, clip: Clip, place: SetPlace, config: MiningConfig, out: Path
+    item: SourceItem, labels: dict[str, str], clip: Clip, place: SetPlace, config: MiningConfig, out: Path
 ) -> Iterator[ConceptClip]:
     """Write the clip and its controls and yield their entries; file names contain a hash of the content."""
     name, clip_type, label = place
     video = np.asarray(clip.video[0], np.uint8)
     stem = f"{folder_name(Path(item.name).stem)[:60]}_{clip.identity[:12]}.mp4"
     videos = {clip_type: crops.freeze_middle_frame(video) if clip_type == "static" else video}
-    if clip_type == "dynamic" and config.controls and not name.startswith(NEGATIVE_PREFIX):
+    if clip_type == "dynamic" and config.controls:
         videos |= {"frozen": crops.freeze_middle_frame(video), "reversed": crops.reverse_frames(video)}
         videos["shuffled"] = crops.shuffle_frames(video, int(clip.identity[:12], 16))
     for variant, variant_frames in videos.items():
@@ -192,13 +197,11 @@ def _write_clip(
             path,
             digest,
             file,
-            item.name,
-            clip.content,
-            frames,
-            (),
-            label,
-            None,
-            "labels",
-            "",
-            control_of,
+            source=item.name,
+            source_sha256=clip.content,
+            frames=frames,
+            label=label,
+            detector="labels",
+            control_of=control_of,
+            labels=labels,
         )

@@ -23,15 +23,9 @@ from vtcav_jax.concepts.candidates import (
     select_candidates,
     static_candidates,
 )
-from vtcav_jax.concepts.concept_sets import (
-    MINING_JSON,
-    ConceptClip,
-    apply_review,
-    drop_duplicates,
-    read_verdicts,
-    write_sets,
-)
-from vtcav_jax.concepts.config import MiningConfig
+from vtcav_jax.concepts.concept_sets import MINING_JSON, apply_review, drop_duplicates, read_verdicts
+from vtcav_jax.concepts.concept_table import ConceptClip, write_sets
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX, MiningConfig
 from vtcav_jax.concepts.cut_clips import write_concept_clips
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
 from vtcav_jax.concepts.negatives import build_random_sets, is_concept_in
@@ -69,10 +63,12 @@ class MiningReport:
         lines = ["  ".join([f"{'concept, type':{width}}", *(f"{step:>10}" for step in FILTER_STAGES)])]
         for name, row in zip(names, self.thresholds.values()):
             lines.append("  ".join([f"{name:{width}}", *(f"{row[step]:>10}" for step in FILTER_STAGES)]))
-        controls = sum(n for (_, clip_type), n in self.counts.items() if clip_type in crops.CONTROLS)
-        random = [(name, n) for (name, clip_type), n in self.counts.items() if name.startswith("random_")]
-        sets = len({name for name, _ in random})
-        lines.append(f"{controls} controls; {sum(n for _, n in random)} clips in {sets} random sets")
+        totals = Counter()  # by whether they are negatives and whether they are controls
+        for (name, clip_type), n in self.counts.items():
+            totals[name.startswith(NEGATIVE_PREFIX), clip_type in crops.CONTROLS] += n
+        n_sets = len({name for name, _ in self.counts if name.startswith(NEGATIVE_PREFIX)})
+        lines.append(f"{totals[False, True]} controls of the concepts' dynamic clips")
+        lines.append(f"{totals[True, False]} clips in {n_sets} random sets, with {totals[True, True]} controls")
         speed = f", {self.n_frames / self.seconds:.3g} frames/s" if self.n_frames and self.seconds else ""
         lines.append(f"{self.n_videos} videos, {self.n_frames} frames scanned{speed}")
         lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
@@ -120,7 +116,7 @@ def mine(
         start_time = time.monotonic()
         scans = _scan_videos(plans, [answers for _, answers in all_items], box_source, failures)
         seconds = time.monotonic() - start_time
-        notes = [*inputs.unmatched_files(box_source, all_items), *_notes_on_empty_videos(scans, config)]
+        notes = [*inputs.unmatched_files(box_source, all_items), *_notes_on_empty_videos(scans[: len(items)], config)]
         positive_scans = _unique_scans(scans[: len(items)], notes)
         negative_scans = positive_scans if negative_videos is None else _unique_scans(scans[len(items) :], notes)
         if not positive_scans:

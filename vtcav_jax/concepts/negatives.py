@@ -1,24 +1,36 @@
 """Disjoint random sets of static and dynamic clips, the negatives of the concepts.
 
-Half of the candidates are other detected objects, half are randomly placed boxes and tubes with the sizes and paths of
-the concepts' clips, so that neither size nor motion of the box identifies a concept. None overlaps a concept's box.
+Half of the candidates show other detected objects, half are placed regardless of objects. None shows a concept's box.
+
+Windows have the sizes of the concepts' windows and their places in the frame, as far as the other object and the
+concepts' boxes allow, so that neither identifies a concept. With crops that follow their boxes, half of the random
+clips are the crops of other objects, half are moved by the boxes of a concept's clip.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
 
 from vtcav_jax.concepts.boxes import Corners, Pixels, intersection, to_pixels
-from vtcav_jax.concepts.candidates import Candidate, dynamic_candidates, overlaps_too_much, static_candidates
+from vtcav_jax.concepts.candidates import (
+    Candidate,
+    dynamic_candidates,
+    overlaps_too_much,
+    shows_object_of,
+    static_candidates,
+)
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX, Concept, MiningConfig
 from vtcav_jax.concepts.video_scan import VideoScan
+from vtcav_jax.concepts.windows import place_window, relative_side, transfer_window
 
-RANDOM_BOX = "anywhere"  # label of randomly placed boxes
+RANDOM_BOX = "anywhere"  # label of clips that are placed regardless of objects
 TRIES_PER_BOX = 20  # random placements per required clip
+SIZE_CLASSES = 3  # of windows; the random sets take from each as large a share as the concepts' windows
+MAX_SIDE_RATIO = 1.1  # of the mean sides of random and concept windows, before it is noted
 MIN_BACKGROUND_CONFIDENCE = 0.25  # concept boxes of lower confidence may overlap a negative
 
 
@@ -27,7 +39,8 @@ def build_random_sets(
 ) -> tuple[list[Candidate], list[str]]:
     """Return the clips of all random sets, with the set's name as their concept, and messages on shortfalls.
 
-    `concept_clips` may be from these or from other videos.
+    `concept_clips` may be from these or from other videos. In window mode, a message also says how many windows could
+    not be placed like those of the concepts.
     """
     clips, shortfalls = [], []
     for clip_type in ("static", "dynamic"):
@@ -46,6 +59,7 @@ def build_random_sets(
                 f" clips, at most {config.max_clips_per_video} per video, and only {len(pool)} clips of {n_videos}"
                 " videos overlap no concept; use more videos, or smaller sets"
             )
+        shortfalls += _window_notes(clip_type, [candidate for set_clips in sets for candidate in set_clips], references)
         for i, set_clips in enumerate(sets):
             clips += [replace(candidate, concept=f"{NEGATIVE_PREFIX}_{i:03d}") for candidate in set_clips]
     return clips, shortfalls
@@ -75,12 +89,56 @@ def _candidate_pool(
                 break
             if (
                 not _touches_concept(candidate, concept_boxes)
-                and not any(overlaps_too_much(candidate, other, config, 0.0) for other in near)
+                and not any(shows_object_of(candidate, other, config) for other in near)
                 and not any(overlaps_too_much(candidate, other, config) for other in [*previous, *accepted])
             ):
                 accepted.append(candidate)
-        ranked += [((rank, random.integers(2**32), scan.key), candidate) for rank, candidate in enumerate(accepted)]
-    return [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
+        ranked += [
+            ((candidate.rank, rank, random.integers(2**32), scan.key), candidate)
+            for rank, candidate in enumerate(accepted)
+        ]
+    pool = [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
+    return _balance_sizes(pool, references) if config.crop == "window" else pool
+
+
+def _balance_sizes(pool: Sequence[Candidate], references: Sequence[Candidate]) -> list[Candidate]:
+    """Order the clips so that each beginning of the list has windows of each size in the references' shares."""
+    sides = np.array([_relative_side(candidate) for candidate in references])
+    edges = np.unique(np.quantile(sides, np.arange(1, SIZE_CLASSES) / SIZE_CLASSES))
+    shares = np.bincount(np.searchsorted(edges, sides), minlength=len(edges) + 1) / len(sides)
+    queues: list[list[Candidate]] = [[] for _ in shares]
+    for candidate in reversed(pool):
+        queues[int(np.searchsorted(edges, _relative_side(candidate)))].append(candidate)
+    taken, ordered = np.zeros(len(queues)), []
+    while any(queues):
+        lack = np.where([bool(queue) for queue in queues], shares * (len(ordered) + 1) - taken, -np.inf)
+        i = int(lack.argmax())
+        ordered.append(queues[i].pop())
+        taken[i] += 1
+    return ordered
+
+
+def _relative_side(candidate: Candidate) -> float:
+    assert candidate.window is not None
+    return relative_side(candidate.window, candidate.frame_size)
+
+
+def _window_notes(clip_type: str, clips: Sequence[Candidate], references: Sequence[Candidate]) -> list[str]:
+    """Return messages on windows that are not placed or not as large as the concepts' windows."""
+    notes = []
+    if moved := sum(candidate.rank > 0 for candidate in clips):
+        notes.append(
+            f"{clip_type} random sets: {moved} of {len(clips)} windows are at random places, since windows at the"
+            " places of the concepts' windows would show a concept; use --negative_videos without the concepts"
+        )
+    if clips and all(candidate.window for candidate in (*clips, *references)):
+        sides, concept_sides = (np.mean([_relative_side(c) for c in group]) for group in (clips, references))
+        if max(sides / concept_sides, concept_sides / sides) > MAX_SIDE_RATIO:
+            notes.append(
+                f"{clip_type} random sets: the mean side of a window is {sides:.0%} of the frame's shorter side,"
+                f" {concept_sides:.0%} in the concepts; use more videos without the concepts"
+            )
+    return notes
 
 
 def _seed_words(key: tuple[str, int, int]) -> list[int]:
@@ -105,7 +163,7 @@ def is_concept_in(concept: Concept, scan: VideoScan) -> bool:
 def _touches_concept(candidate: Candidate, concept_boxes: dict[int, list[Corners]]) -> bool:
     return any(
         intersection(box, other) > 0
-        for frame, box in zip(candidate.frames, candidate.boxes)
+        for frame, box in zip(candidate.frames, candidate.crops)
         for other in concept_boxes.get(frame, ())
     )
 
@@ -118,7 +176,7 @@ def _offer_candidates(
     random: np.random.Generator,
     config: MiningConfig,
 ) -> Iterator[Candidate]:
-    """Yield other objects and randomly placed boxes alternately."""
+    """Yield clips of other objects and clips placed regardless of objects alternately."""
     concepts = {concept.label for concept in config.concepts if is_concept_in(concept, scan)}
     find_candidates = static_candidates if clip_type == "static" else dynamic_candidates
     other_objects = [
@@ -127,33 +185,120 @@ def _offer_candidates(
         for candidate in find_candidates(scan, Concept(NEGATIVE_PREFIX, label), config, Counter())
     ]
     other_objects = [other_objects[i] for i in random.permutation(len(other_objects))]
-    random_boxes = (
-        _random_box_clip(scan, clip_type, references, random, config) for _ in range(TRIES_PER_BOX * max_candidates)
+    n_tries = TRIES_PER_BOX * max_candidates
+    if config.crop == "window":
+        # Each place once before any is repeated at another time: where nothing moves, both look alike.
+        order = random.permutation(len(references))
+        places = [references[order[i % len(order)]] for i in range(n_tries)]
+        for anywhere in (False, True):
+            yield from _alternate(
+                (_object_window(c, scan, references, random, config, anywhere) for c in other_objects),
+                (_random_window(scan, clip_type, place, random, config, anywhere) for place in places),
+            )
+    else:
+        yield from _alternate(
+            other_objects, (_random_box_clip(scan, clip_type, references, random, config) for _ in range(n_tries))
+        )
+
+
+def _alternate(*groups: Iterable[Candidate | None]) -> Iterator[Candidate]:
+    for candidates in zip_longest(*groups):
+        yield from (candidate for candidate in candidates if candidate is not None)
+
+
+def _object_window(
+    candidate: Candidate,
+    scan: VideoScan,
+    references: Sequence[Candidate],
+    random: np.random.Generator,
+    config: MiningConfig,
+    anywhere: bool,
+) -> Candidate | None:
+    """Return the clip of another object in a window as large as a concept's; None if no such window holds the object.
+
+    Of the places that hold the object, the one nearest to the place of the concept's window is taken, or any.
+    """
+    corners = np.array(candidate.boxes)
+    x1, y1, x2, y2 = *corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()
+    windows = [transfer_window(ref.window, ref.frame_size, scan.frame_size) for ref in references if ref.window]
+    fitting = [(side, centre) for side, centre in windows if side >= max(x2 - x1, y2 - y1)]
+    if not fitting:
+        return None
+    side, centre = fitting[int(random.integers(len(fitting)))]
+    if anywhere:
+        centre = _random_centre(side, scan, random)
+    window = place_window(side, centre, scan.frame_size, hold=(x1, y1, x2, y2))
+    return (
+        None if side < config.min_crop_side(scan.frame_size) else replace(candidate, window=window, rank=int(anywhere))
     )
-    for pair in zip_longest(other_objects, random_boxes):
-        yield from (candidate for candidate in pair if candidate is not None)
+
+
+def _random_window(
+    scan: VideoScan,
+    clip_type: str,
+    reference: Candidate,
+    random: np.random.Generator,
+    config: MiningConfig,
+    anywhere: bool,
+) -> Candidate | None:
+    """Return the window of a concept's clip at a random time, at the same place in the frame or anywhere."""
+    frames = _random_frames(scan, clip_type, random, config)
+    if not frames or not reference.window:
+        return None
+    side, centre = transfer_window(reference.window, reference.frame_size, scan.frame_size)
+    if side < config.min_crop_side(scan.frame_size):
+        return None
+    if anywhere:
+        centre = _random_centre(side, scan, random)
+    window = place_window(side, centre, scan.frame_size)
+    return Candidate(
+        *(scan.sha256, NEGATIVE_PREFIX, clip_type, frames, (), 0.0, RANDOM_BOX, config.clip_frames, scan.frame_size),
+        window=window,
+        rank=int(anywhere),
+    )
+
+
+def _random_centre(side: int, scan: VideoScan, random: np.random.Generator) -> tuple[float, float]:
+    x, y = random.random(2).tolist()
+    return side / 2 + x * max(scan.width - side, 0), side / 2 + y * max(scan.height - side, 0)
+
+
+def _random_frames(
+    scan: VideoScan, clip_type: str, random: np.random.Generator, config: MiningConfig
+) -> tuple[int, ...]:
+    """Return frames of a clip that starts at a random time; none if the video is too short or they contain a cut."""
+    span = config.clip_span if clip_type == "dynamic" else 1
+    if scan.end - scan.begin < span:
+        return ()
+    first = scan.begin + int(random.integers(scan.end - scan.begin - span + 1))
+    frames = tuple(range(first, first + span, config.interval))
+    return () if any(frames[0] < cut <= frames[-1] for cut in scan.cuts) else frames
 
 
 def _random_box_clip(
     scan: VideoScan, clip_type: str, references: Sequence[Candidate], random: np.random.Generator, config: MiningConfig
 ) -> Candidate | None:
     """Return a clip with the boxes of a concept's clip, randomly shifted in space and time; None if they do not fit."""
-    span = config.clip_span if clip_type == "dynamic" else 1
-    if scan.end - scan.begin < span or not references:
-        return None
     boxes = np.array(references[int(random.integers(len(references)))].boxes, float)
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     room = np.array([scan.width, scan.height]) - (high - low)
     if (room < 0).any():
         return None
     move = np.tile(np.floor(random.random(2) * (room + 1)) - low, 2)
-    first = scan.begin + int(random.integers(scan.end - scan.begin - span + 1))
-    frames = tuple(range(first, first + span, config.interval))
-    if any(frames[0] < cut <= frames[-1] for cut in scan.cuts):
+    frames = _random_frames(scan, clip_type, random, config)
+    if not frames:
         return None
     moved_boxes: list[Pixels] = [box for b in boxes if (box := to_pixels((b + move).tolist(), scan.height, scan.width))]
     return Candidate(
-        scan.sha256, NEGATIVE_PREFIX, clip_type, frames, tuple(moved_boxes), 0.0, RANDOM_BOX, config.clip_frames
+        scan.sha256,
+        NEGATIVE_PREFIX,
+        clip_type,
+        frames,
+        tuple(moved_boxes),
+        0.0,
+        RANDOM_BOX,
+        config.clip_frames,
+        scan.frame_size,
     )
 
 

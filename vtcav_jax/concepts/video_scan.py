@@ -88,6 +88,11 @@ class VideoScan:
     answers: dict[str, str] = field(default_factory=dict)  # the video's class of each head
 
     @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.height, self.width)
+
+    @property
     def key(self) -> tuple[str, int, int]:
         """Key of the content, independent of the file's name."""
         return (self.sha256, self.begin, self.end)

@@ -15,7 +15,8 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
-from vtcav_jax.concepts.concept_sets import ConceptClip, load_frames, read_concepts
+from vtcav_jax.concepts.concept_sets import load_frames, read_concepts
+from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
