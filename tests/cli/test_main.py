@@ -342,7 +342,7 @@ def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
     text = main(*command)
     page, sets = tmp_path / "runs" / "a" / "report" / "index.html", tmp_path / "runs" / "a_concepts"
     assert f"page: {page}" in text and f"open {sets / 'review.html'}" in text
-    assert "left, static (6), left, dynamic (6)" in page.read_text()
+    assert "2 concepts: left, ring; 6 static and 6 dynamic clips each" in page.read_text()
     record = tmp_path / "runs" / "a" / "run.json"
     before = json.loads(record.read_text())["hashes"]["concepts"]
     one = next(name for name in before if name.startswith("left/static/"))

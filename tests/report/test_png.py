@@ -7,7 +7,7 @@ from PIL import Image
 from vtcav_jax.report.figures import png
 from vtcav_jax.report.figures.svg import Canvas
 
-BLUE, GREY, WHITE = (0, 103, 177), (223, 227, 232), (255, 255, 255)
+BLUE, VIOLET, GREY, WHITE = (0, 103, 177), (90, 69, 181), (223, 227, 232), (255, 255, 255)
 
 
 def pixels(canvas, folder, name="a"):
@@ -28,7 +28,7 @@ def test_colours_and_positions_of_shapes(tmp_path):
     at = {(x, y): tuple(drawn[3 * y + 1, 3 * x + 1]) for x in range(80) for y in range(60)}
     assert at[20, 20] == GREY and at[31, 20] == WHITE and at[60, 20] == BLUE and at[20, 55] == BLUE
     assert at[60, 45] == WHITE and at[0, 0] == WHITE  # hollow mark; background
-    assert at[20, 40] == pytest.approx([(a + b) / 2 for a, b in zip(BLUE, WHITE)], abs=1.5)
+    assert at[20, 40] == pytest.approx([(a + b) / 2 for a, b in zip(VIOLET, WHITE)], abs=1.5)
     ring = drawn[3 * 45 - 14 : 3 * 45 + 17, 3 * 60 + 1]
     assert (ring < 200).any() and (ring[14] == 255).all()
     blue = (drawn == BLUE).all(-1)

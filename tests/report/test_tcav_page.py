@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.browser import animations_play, download_text, open_page
 from vtcav_jax.data.encode import encode_mp4
+from vtcav_jax.report import build
 from vtcav_jax.report.build import write_comparison, write_report
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.comparison import stage_matching
@@ -138,9 +139,9 @@ def test_findings_match_the_tables(page):
     assert rest == (
         "At layers.0, moving from the random clips to the dynamic clips of left changes the score by +4.00 logits (95 %"
         " CI 3.60 to 4.40; adjusted p 0.01; same sign in 30 of 30 target clips). Static clips: inconclusive, because"
-        " the clips cannot be separated from the negatives at layers.0. Its motion: moving from control clips to the"
-        " dynamic clips changes the score by +5.00 logits from frozen clips (95 % CI 4.60 to 5.40; adjusted p 0.01; at"
-        " layers.0)."
+        " the clips cannot be separated from the negatives at layers.0. Moving from the frozen clips to the dynamic"
+        " clips changes the score by +5.00 logits (95 % CI 4.60 to 5.40; adjusted p 0.01; at layers.0). Frozen copies"
+        " also lose every other moment, so they alone are no evidence of motion."
     )
     assert second == f"{NASTY} (static clips) lowers the score of direction:left."
     assert "−3.00 logits (95 % CI −3.40 to −2.60; adjusted p 0.01; same sign in 30 of 30" in details
@@ -177,7 +178,7 @@ def test_random_weights_are_a_warning_and_give_no_findings(tmp_path):
 def test_only_the_controls_that_a_run_has_are_explained(tmp_path, page):
     text = page.read_text()
     assert (
-        "not the same motion: frozen (one frame repeated). Only" in text
+        "not the same motion: frozen (one frame repeated). A significant" in text
         and "shuffled (the" not in text.split(">Terms</h2>")[0]
     )
     rows = [r for r in ROWS if r.comparison != "motion"]
@@ -207,6 +208,58 @@ def test_small_effects_and_opposite_signs_are_named(tmp_path):
         in (answers.findings[0][1])
     )
     assert answers.findings[1][1].endswith("This is 10 % of the effect of big.")
+
+
+def test_motion_is_claimed_only_if_the_order_of_the_frames_matters(tmp_path):
+    frozen = row("bars", "dynamic", "frozen", -2.0, "motion_opposes", comparison="motion")
+    shuffled = row("bars", "dynamic", "shuffled", -1.0, "motion_opposes", comparison="motion")
+    equal = replace(shuffled, verdict="not significant", p_adjusted=0.4)
+    headlines = []
+    for i, rows in enumerate(([frozen, equal], [frozen, shuffled])):
+        (answers,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / str(i), rows)))
+        headlines.append(answers.findings[0])
+    assert headlines[0][0] == (
+        "Dynamic clips of bars lower the score of direction:left compared with their frozen copies."
+    )
+    assert headlines[0][1].endswith(
+        "Frozen copies also lose every other moment, so they alone are no evidence of motion. Moving from the shuffled"
+        " clips to the dynamic clips: no significant effect (smallest adjusted p 0.4 in 1 test)."
+    )
+    assert headlines[1][0] == "The motion in bars lowers the score of direction:left."
+    assert (
+        "(95 % CI −2.40 to −1.60; adjusted p 0.01; at layers.0) and from the shuffled clips by −1.00 ("
+        in (headlines[1][1])
+    )
+
+
+def test_an_uncertain_sign_is_no_finding_but_is_reported(tmp_path):
+    rows = [
+        row("left", "dynamic", "random", 1.0, "not significant", p_adjusted=0.19),
+        row("left", "dynamic", "random", 1.0, "sign uncertain", stage="layers.1", p_adjusted=0.025),
+    ]
+    run = open_run_folder(run_folder(tmp_path / "a", rows))
+    (answers,) = tcav_text.class_answers(run)
+    assert answers.no_effect_text == (
+        "No finding for any concept (left): smallest adjusted p 0.19 in 1 test; 1 test has adjusted p 0.025 but an"
+        " uncertain sign."
+    )
+    (note,) = [note for note in tcav_text.trust_notes(run) if "sign uncertain" in note]
+    assert note.startswith("Inconclusive: 1 test with the verdict “sign uncertain” (at layers.1)")
+
+
+def test_inconclusive_tests_are_crosses():
+    for verdict, tag in (("not significant", "circle"), ("sign uncertain", "path"), ("supports", "circle")):
+        figure = tcav_figures.depth_figure([replace(ROWS[1], verdict=verdict)], "step_effect", "logits")
+        marks = [e for e in figure.elements if "left, dynamic vs random" in e]
+        assert len(marks) == 1 and marks[0].startswith(f"<{tag}"), verdict
+
+
+def test_concepts_are_counted_in_words():
+    sizes = {("bars", "static"): 25, ("bars", "dynamic"): 25, ("left", "static"): 25, ("left", "dynamic"): 25}
+    assert build._describe_concepts(sizes) == "2 concepts: bars, left; 25 static and 25 dynamic clips each"
+    assert build._describe_concepts(sizes | {("ring", "dynamic"): 20}) == (
+        "3 concepts: bars and left with 25 static and 25 dynamic clips; ring with 20 dynamic clips"
+    )
 
 
 def test_the_page_has_no_scripts_and_no_external_resources(page):

@@ -135,8 +135,7 @@ def run_header(run: RunFolder) -> str:
         classes = {row.target: row.n_clips for row in rows}
         pairs.append(("classes", ", ".join(f"{name} ({n} target clips)" for name, n in classes.items())))
         sizes = {(row.concept, row.clip_type): row.n_concept for row in rows}
-        concepts_text = ", ".join(f"{name}, {clip_type} ({n})" for (name, clip_type), n in sizes.items())
-        pairs.append(("concepts (clips)", concepts_text))
+        pairs.append(("concepts", _describe_concepts(sizes)))
         if pool := {
             row.clip_type: (row.n_negatives, row.n_random_sets) for row in rows if row.negatives == NEGATIVE_PREFIX
         }:
@@ -156,6 +155,20 @@ def run_header(run: RunFolder) -> str:
         elif record.task == "pyramid":
             pairs += [("class feature pyramid", _describe_pyramid_run(record.config))]
     return html.definition_list(pairs)
+
+
+def _describe_concepts(sizes: dict[tuple[str, str], int]) -> str:
+    """Return the number and names of the concepts with their numbers of clips, grouped by those numbers."""
+    names_by_size: dict[str, list[str]] = {}
+    for name in unique_in_order([name for name, _ in sizes]):
+        size = " and ".join(f"{n} {clip_type}" for (other, clip_type), n in sizes.items() if other == name)
+        names_by_size.setdefault(f"{size} clips", []).append(name)
+    n_concepts = count_noun(sum(map(len, names_by_size.values())), "concept")
+    if len(names_by_size) == 1:
+        ((size, names),) = names_by_size.items()
+        return f"{n_concepts}: {', '.join(names)}; {size}{' each' if len(names) > 1 else ''}"
+    groups = (f"{tcav_text.join_names(names)} with {size}" for size, names in names_by_size.items())
+    return f"{n_concepts}: {'; '.join(groups)}"
 
 
 def _describe_map_run(config: dict[str, Any]) -> str:
@@ -201,7 +214,9 @@ def reproduction_section(run: RunFolder) -> Section:
         if name in hashes
     ]
     if seconds := content.get("seconds"):
-        pairs.append(("seconds per phase", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())))
+        pairs.append(
+            ("seconds per phase, first run", ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()))
+        )
     parts = [html.paragraph("Command, flags, and versions of the software that made this run.", "soft")]
     for record in run.records:
         parts += [html.code_block(f"vtcav --flagfile={shlex.quote(str(record.flags_path))}")]

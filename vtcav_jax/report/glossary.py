@@ -21,9 +21,9 @@ TCAV_TERMS = {
     " Static clips show one frame throughout; dynamic clips move.",
     "negatives": "The clips that a concept is compared with: the random clips, the clips of the other concepts"
     " (“others”) or control clips.",
-    "control clip": "A copy of a dynamic clip that differs in its motion only: frozen (one frame repeated), shuffled"
-    " (the same frames in another order), reversed (the same frames backwards) or jitter (a static crop that shakes"
-    " like the tracked box).",
+    "control clip": "A copy of a dynamic clip with the same appearance and another motion: frozen (one frame"
+    " repeated, so that every other moment is lost too), shuffled (the same frames in another order), reversed (the"
+    " same frames backwards) or jitter (a static crop that shakes like the tracked box).",
     "concept vector": "The direction, of length 1, in the activations of a stage that separates the concept clips from"
     " the negatives.",
     "derivative": "The derivative of the class score along the concept vector at one target clip: the change of the"

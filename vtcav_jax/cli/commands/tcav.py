@@ -13,10 +13,17 @@ from vtcav_jax.concepts import read_concepts
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.models import PRESETS
-from vtcav_jax.report.effect_sizes import effect_size, effect_unit, format_effect, format_p
+from vtcav_jax.report.effect_sizes import (
+    count_noun,
+    effect_size,
+    effect_unit,
+    format_effect,
+    format_p,
+    format_percent,
+)
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.report.run_reader import open_run_folder
-from vtcav_jax.report.text.tcav import class_answers
+from vtcav_jax.report.text.tcav import calibration_ci, class_answers
 from vtcav_jax.runs.tcav_rows import SCORES_CSV, CalibrationRow, ScoreRow, SteeringRow
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, required, setting
@@ -97,7 +104,7 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
         *(finding_lines(results.rows, config.statistic) if n_findings else ()),
         "",
         *_other_verdict_lines(results.rows),
-        *_calibration_lines(results.calibration, config.alpha),
+        *_calibration_lines(results.calibration, results.rows, config.alpha),
         *steering_lines(results.steering),
         f"encoded: {results.passes.forwards} clips forward, {results.passes.backwards} backward;"
         f" {sum(results.seconds.values()):.0f} s in all",
@@ -142,12 +149,14 @@ def _other_verdict_lines(rows: Sequence[ScoreRow]) -> list[str]:
     return [f"other tests: {verdicts}; the report page explains each verdict"] if counts else []
 
 
-def _calibration_lines(rows: Sequence[CalibrationRow], alpha: float) -> list[str]:
-    lines = [f"calibration: pseudo-concepts tested like concepts, p at or below {alpha:g} (95 % CI over tests)"]
+def _calibration_lines(rows: Sequence[CalibrationRow], scores: Sequence[ScoreRow], alpha: float) -> list[str]:
+    lines = [f"calibration: random sets tested like concepts, share of tests with p at or below {alpha:g}"]
     for row in rows:
+        n_sets, low, high = calibration_ci(row.rate, row.n_trials, scores)
         pseudo_concepts = f"{'random sets' if row.set_origin == 'sets' else 'sets drawn from random clips'}"
         share = f"{row.n_rejected} of {row.n_trials}"
-        rate = f"{row.rate:.3f} ({row.low:.3f} to {row.high:.3f})"
+        interval = f"95 % CI {format_percent(low)} to {format_percent(high)} over {count_noun(n_sets, 'set')}"
+        rate = f"{format_percent(row.rate)} ({interval})"
         lines.append(f"  {f'{pseudo_concepts}, {row.clip_type}':40}{share:12}{rate}")
     return lines if rows else []
 

@@ -23,7 +23,7 @@ from vtcav_jax.report.effect_sizes import (
 )
 from vtcav_jax.report.figures.motion import RUN_COLOURS
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
-from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
+from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
@@ -84,7 +84,7 @@ def _score_sections(runs: Sequence[RunFolder]) -> list[Section]:
     figures = _comparison_figures(labels, tables, common_keys)
     text = (
         "[[Share of gradient|share of gradient]] of each comparison in each run, from −1 to 1. Bars: [[95 % CI]]."
-        " Hollow grey marks: not significant or [[inconclusive]] in that run."
+        " Hollow grey circles: not significant in that run; grey crosses: [[inconclusive]]."
     )
     out.append(Section("side", "Effects by run", linked_paragraph(text) + html.figure_grid(figures), tuple(figures)))
     for (i, j), differences in zip(pairs, differences_by_pair):
@@ -306,4 +306,4 @@ def _draw_mark(canvas: Canvas, x: Scale, y: Number, name: str, row: ScoreRow, co
         canvas.line(x(row.relative_derivative_low), y, x(row.relative_derivative_high), y, f"bar {colour}")
     interval = format_range(row.relative_derivative_low, row.relative_derivative_high)
     title = f"{name}, {row.stage}: {format_number(row.relative_derivative)} (95 % CI {interval}), {row.verdict}"
-    canvas.dot(x(row.relative_derivative), y, colour if is_finding(row) else "faint", title)
+    draw_mark(canvas, row, x(row.relative_derivative), y, colour if is_finding(row) else "faint", title)

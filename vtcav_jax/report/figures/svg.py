@@ -104,6 +104,13 @@ class Canvas:
             f"<title>{escape(title)}</title></circle>"
         )
 
+    def cross(self, x: Number, y: Number, css_class: str, title: str, r: Number = 4) -> None:
+        left, right, top, bottom = (f"{edge:.1f}" for edge in (x - r, x + r, y - r, y + r))
+        self.elements.append(
+            f'<path d="M{left} {top}L{right} {bottom}M{left} {bottom}L{right} {top}" class="cross {css_class}">'
+            f"<title>{escape(title)}</title></path>"
+        )
+
     def text(
         self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start", max_chars: int = 0
     ) -> None:

@@ -84,7 +84,13 @@ def _draw_effect(canvas: Canvas, row: ScoreRow, e: Effect, x: Number, y: Scale) 
     css_class = clip_type_colour(row.clip_type) if e.significant else "faint"
     if not math.isnan(e.low):
         canvas.line(x, y(e.low), x, y(e.high), f"bar {css_class}")
-    canvas.dot(x, y(e.value), css_class, effect_tooltip(row, e))
+    draw_mark(canvas, row, x, y(e.value), css_class, effect_tooltip(row, e))
+
+
+def draw_mark(canvas: Canvas, row: ScoreRow, x: Number, y: Number, css_class: str, title: str) -> None:
+    """Draw a cross for an inconclusive test, else a dot, which the class `faint` makes hollow."""
+    draw = canvas.dot if is_finding(row) or row.verdict == "not significant" else canvas.cross
+    draw(x, y, css_class, title)
 
 
 def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -> Figure:
@@ -118,7 +124,7 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
             )
             if not math.isnan(e.low):
                 canvas.line(x(e.low), y, x(e.high), y, f"bar {css_class}")
-            canvas.dot(x(e.value), y, css_class, effect_tooltip(row, e))
+            draw_mark(canvas, row, x(e.value), y, css_class, effect_tooltip(row, e))
         y += 2
     label = f"{first.target}: effect of static and dynamic clips of {first.concept}, and of its motion"
     return canvas.figure(slug("motion", first.target, first.concept), label)

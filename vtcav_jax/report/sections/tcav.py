@@ -25,6 +25,9 @@ from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
+MARKS_LEGEND = (
+    "Filled marks: significant after correction; hollow grey circles: not significant; grey crosses: [[inconclusive]]."
+)
 MAX_TIME_FIGURES = 6  # per class
 CONTROL_DESCRIPTIONS = {
     "frozen": " (one frame repeated)",
@@ -73,16 +76,14 @@ def tcav_answer_section(run: RunFolder) -> Section:
         html.heading("Effect of each comparison by stage")
         + linked_paragraph(
             f"Each cell is the [[effect]] of one comparison ({unit}). A comparison names the concept clips, then “vs”"
-            " and the [[negatives]]. Bold: significant, blue if the concept raises the score and orange if it lowers"
-            " it. Grey: not significant or [[inconclusive]]; the reason is in parentheses or, for a whole stage, in the"
-            " column heading."
+            " and the [[negatives]]. Bold: significant, violet with + if the concept raises the score and ochre with −"
+            " if it lowers it. Grey: not significant or [[inconclusive]]; the reason is in parentheses or, for a whole"
+            " stage, in the column heading."
         )
     )
     for target, rows in scores_by_target(run).items():
         parts.append(html.heading(target) + _overview_table(rows, run_statistic(run)))
-    targets = list(scores_by_target(run))
-    title = tcav_text.join_names(targets) if len(targets) < 4 else f"{len(targets)} classes"
-    return Section("answer", f"Concepts that affect {title}", "".join(parts))
+    return Section("answer", "Findings", "".join(parts))
 
 
 def _introduction(run: RunFolder) -> str:
@@ -138,8 +139,8 @@ def depth_section(run: RunFolder) -> Section:
     negatives = {"others": "the clips of the other concepts"}.get(primary_tests(run.score_rows)[0], "the random clips")
     text = (
         f"[[Effect|effect]] of each concept compared with {negatives}, from the first [[stage]] to the last. Bars: [[95"
-        " % CI]]. Grey boxes: middle 95 % of the effects under permuted labels, that is, without any concept. Filled"
-        " marks: significant after correction; hollow grey marks: not significant or [[inconclusive]]."
+        " % CI]]. Grey boxes: middle 95 % of the effects under permuted labels, that is, without any concept. "
+        f" {MARKS_LEGEND}"
     )
     intro = linked_paragraph(text)
     return Section("depth", "Effect by layer", intro + "".join(parts), tuple(all_figures))
@@ -168,15 +169,15 @@ def static_dynamic_section(run: RunFolder) -> Section | None:
     text = (
         "[[Effect|effect]] of static and dynamic clips. Dynamic clips are also compared with their"
         f" [[control clips|control clip]], which have the same frames or appearance but not the same motion:"
-        f" {', '.join(controls)}. Only a significant difference from these controls (green) is evidence that motion"
-        " contributes."
+        f" {', '.join(controls)}. A significant difference (green) from shuffled or reversed clips is evidence that"
+        " motion contributes; one from frozen clips alone may be due to the other moments of the clip."
         if controls
         else "[[Effect|effect]] of static and dynamic clips. This run has no comparison with [[control clips|control"
         " clip]], so a difference between static and dynamic clips is no evidence that motion contributes."
     )
     text += (
-        " Blue: static; orange: dynamic. Bars: [[95 % CI]]. Grey boxes: middle 95 % under permuted labels. Hollow grey"
-        " marks: not significant or [[inconclusive]]."
+        " Blue: static; orange: dynamic. Bars: [[95 % CI]]. Grey boxes: middle 95 % under permuted labels."
+        f" {MARKS_LEGEND}"
     )
     return Section("motion", "Contribution of motion", linked_paragraph(text) + "".join(parts), tuple(all_figures))
 
@@ -279,8 +280,8 @@ def time_section(run: RunFolder) -> Section | None:
         return None
     text = (
         "The [[derivative]] at a clip is the sum of contributions of the time steps of the stage. Line: mean over the"
-        " target clips; band: middle half of the target clips (not a confidence interval). All values are in"
-        " over_time.npz."
+        " target clips; band: middle half of the target clips (not a confidence interval). Blue: static clips;"
+        " orange: dynamic clips; grey: not significant or [[inconclusive]]. All values are in over_time.npz."
     )
     return Section("moments", "Effect over time", linked_paragraph(text) + "".join(parts), tuple(all_figures))
 

@@ -16,13 +16,14 @@ from vtcav_jax.runs.tcav_rows import PredictionRow, ScoreRow
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
+FROZEN_TEXT = "Frozen copies also lose every other moment, so they alone are no evidence of motion"
 VERDICT_TEXTS = {
     "supports": "the concept raises the class score; significant after correction",
     "opposes": "the concept lowers the class score; significant after correction",
-    "motion_supports": "the motion raises the class score: the dynamic clips have a significantly larger effect than"
-    " their control clips, which lack only the motion",
-    "motion_opposes": "the motion lowers the class score: the dynamic clips have a significantly smaller effect than"
-    " their control clips, which lack only the motion",
+    "motion_supports": "moving from the control clips, copies whose frames are frozen, shuffled or reversed, to the"
+    f" dynamic clips raises the class score; significant after correction. {FROZEN_TEXT}",
+    "motion_opposes": "moving from the control clips, copies whose frames are frozen, shuffled or reversed, to the"
+    f" dynamic clips lowers the class score; significant after correction. {FROZEN_TEXT}",
     "not significant": "the effect is within the range of permuted labels after correction; this does not prove that"
     " there is no effect",
     "not encoded": "a classifier cannot separate the concept clips from the negatives at this stage, so the concept"
@@ -43,6 +44,8 @@ INCONCLUSIVE_REASONS = {
     "no gradient": "the score does not depend on the stage",
     "no vector": "no concept vector could be trained",
 }
+UNCERTAIN = "sign uncertain"
+ORDER_CONTROLS = ("shuffled", "reversed")  # they have the same frames, so that only motion differs
 INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
 SCORE_UNITS = {"logit": "logits", "log_prob": "(log probability)", "margin": "logits (margin)"}
 CORRECTION_NAMES = {
@@ -97,17 +100,27 @@ def _no_effect_text(rows: Sequence[ScoreRow], concepts: Sequence[str]) -> str:
         return ""
     subject = f"any concept ({join_names(concepts)})" if len(concepts) == len({r.concept for r in rows}) else ""
     subject = subject or join_names(concepts)
-    return f"No significant effect of {subject}: {_outcome([row for row in rows if row.concept in concepts])}."
+    rows = [row for row in rows if row.concept in concepts]
+    lead = "No finding for" if any(row.verdict == UNCERTAIN for row in rows) else "No significant effect of"
+    return f"{lead} {subject}: {_outcome(rows)}."
 
 
 def _outcome(rows: Sequence[ScoreRow]) -> str:
     """Summarise tests without a finding: the smallest adjusted p, and how many tests are inconclusive and why."""
     tested = [row for row in rows if row.verdict == "not significant"]
-    other = [row for row in rows if row.verdict != "not significant"]
+    uncertain = [row for row in rows if row.verdict == UNCERTAIN]
+    other = [row for row in rows if row.verdict not in ("not significant", UNCERTAIN)]
     p_text = f"smallest adjusted p {format_p(min(row.p_adjusted for row in tested))}" if tested else ""
     parts = [f"{p_text} in {count_noun(len(tested), 'test')}"] if tested else []
+    if uncertain:
+        p = format_p(min(row.p_adjusted for row in uncertain))
+        parts.append(
+            f"1 test has adjusted p {p} but an uncertain sign"
+            if len(uncertain) == 1
+            else f"{len(uncertain)} tests are significant (smallest adjusted p {p}) but have an uncertain sign"
+        )
     if other:
-        more = "other " if tested else ""
+        more = "other " if parts else ""
         reasons = ", ".join(unique_in_order([row.verdict for row in other]))
         parts.append(f"{len(other)} {more}test{'' if len(other) == 1 else 's'} inconclusive: {reasons}")
     return "; ".join(parts)
@@ -145,9 +158,7 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
         ]
         return sentences + _motion_sentences(motion_rows, statistic)
     if row := _strongest_finding(motion_rows):
-        (text,) = _motion_sentences(motion_rows, statistic)
-        text = text.removeprefix("Its motion: ")
-        return [f"The motion in {concept} {_verb(row)} the score of {target}.", text[0].upper() + text[1:]]
+        return [_motion_headline(motion_rows, row), *_motion_sentences(motion_rows, statistic)]
     row = _strongest_finding(rows)
     assert row is not None
     return [
@@ -188,7 +199,7 @@ def _missing_text(clip_type: str, rows: Sequence[ScoreRow]) -> str:
     lead = f"{clip_type.capitalize()} clips"
     verdicts = unique_in_order([row.verdict for row in rows])
     if any(verdict not in INCONCLUSIVE_REASONS for verdict in verdicts):
-        return f"{lead}: no significant effect ({_outcome(rows)})."
+        return f"{lead}: no {'finding' if UNCERTAIN in verdicts else 'significant effect'} ({_outcome(rows)})."
     reasons = [
         f"{INCONCLUSIVE_REASONS[verdict]} at {join_names([row.stage for row in rows if row.verdict == verdict])}"
         for verdict in verdicts
@@ -203,31 +214,47 @@ def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     findings = [row for row in rows if is_finding(row)]
     controls = unique_in_order([row.negatives for row in rows])
     if not findings:
-        return [f"Its motion: {_no_difference_text(controls, rows)}."]
+        return [_no_difference_text(controls, rows)]
     unit = f" {SCORE_UNITS.get(findings[0].score_fn, findings[0].score_fn)}"
     unit += "" if statistic == "step_effect" else " per unit length"
+    step = statistic == "step_effect"
     parts = []
     for control in unique_in_order([row.negatives for row in findings]):
         row = _strongest_finding([row for row in findings if row.negatives == control])
         assert row is not None
         value, _, interval = format_effect(effect_size(row, statistic)).partition(" ")
         details = f"({_ci_text(interval)}adjusted p {format_p(row.p_adjusted)}; at {row.stage})"
-        parts.append(f"{value}{'' if parts else unit} from {control} clips {details}")
-    action = (
-        "moving from control clips to the dynamic clips changes the score by"
-        if statistic == "step_effect"
-        else "the derivative of the score along the vector from control clips to the dynamic clips is"
-    )
-    text = f"Its motion: {action} {join_names(parts)}"
-    if undecided := [control for control in controls if control not in {row.negatives for row in findings}]:
-        text += f"; {_no_difference_text(undecided, [row for row in rows if row.negatives in undecided])}"
-    return [f"{text}."]
+        if parts:
+            parts.append(f"from the {control} clips {'by' if step else 'it is'} {value} {details}")
+        else:
+            change = "changes the score by" if step else "is"
+            parts.append(f"from the {control} clips to the dynamic clips {change} {value}{unit} {details}")
+    action = "Moving" if step else "The derivative of the score along the vector"
+    sentences = [f"{action} {join_names(parts)}."]
+    compared = {row.negatives for row in findings}
+    if "frozen" in compared and not compared & set(ORDER_CONTROLS):
+        sentences.append(f"{FROZEN_TEXT}.")
+    if undecided := [control for control in controls if control not in compared]:
+        sentences.append(_no_difference_text(undecided, [row for row in rows if row.negatives in undecided]))
+    return sentences
+
+
+def _motion_headline(rows: Sequence[ScoreRow], row: ScoreRow) -> str:
+    """Return the headline of a concept with findings against control clips only; `row` is the strongest of them."""
+    same_sign = [other for other in rows if is_finding(other) and (other.derivative > 0) == (row.derivative > 0)]
+    controls = unique_in_order([other.negatives for other in same_sign])
+    if set(controls) & set(ORDER_CONTROLS):
+        return f"The motion in {row.concept} {_verb(row)} the score of {row.target}."
+    verb, names = _verb(row).removesuffix("s"), join_names(controls)
+    return f"Dynamic clips of {row.concept} {verb} the score of {row.target} compared with their {names} copies."
 
 
 def _no_difference_text(controls: Sequence[str], rows: Sequence[ScoreRow]) -> str:
-    inconclusive = all(row.verdict in INCONCLUSIVE_VERDICTS for row in rows)
-    outcome = "inconclusive comparison with" if inconclusive else "no significant difference from"
-    return f"{outcome} {join_names(controls)} clips ({_outcome(rows)})"
+    names, verdicts = f"the {join_names(controls)} clips", {row.verdict for row in rows}
+    if verdicts <= set(INCONCLUSIVE_VERDICTS):
+        return f"The comparison of the dynamic clips with {names} is inconclusive ({_outcome(rows)})."
+    effect = "no finding" if UNCERTAIN in verdicts else "no significant effect"
+    return f"Moving from {names} to the dynamic clips: {effect} ({_outcome(rows)})."
 
 
 def _strongest_finding(rows: Sequence[ScoreRow]) -> ScoreRow | None:
@@ -238,16 +265,16 @@ def trust_notes(run: RunFolder) -> list[str]:
     """State the correction for multiple tests, the calibration check, inconclusive tests and cautions."""
     notes, family = [], run.content.get("family", {})
     if family:
+        n_permutations = family.get("permutations")
         notes.append(
             f"Multiple tests: p-values are corrected for all {family['tests']} tests of this run"
             f" ({CORRECTION_NAMES.get(family['correction'], family['correction'])}). A finding needs an adjusted p of"
             f" at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} tests are findings."
+            + (f" Each test uses at most {n_permutations:,} permutations." if n_permutations else "")
         )
-    tests_per_set = max(1, len({(row.target, row.stage) for row in run.score_rows}))
     for calibration in run.content.get("calibration", ()):
         alpha = family.get("alpha", 0.05)
-        sets = max(1, round(calibration["n_trials"] / tests_per_set))
-        low, high = wilson_ci(round(calibration["rate"] * sets), sets)
+        sets, low, high = calibration_ci(calibration["rate"], calibration["n_trials"], run.score_rows)
         set_text = "random sets" if calibration["set_origin"] == "sets" else "sets drawn from the random clips"
         verdict = (
             f"consistent with the nominal {format_percent(alpha)}"
@@ -263,7 +290,7 @@ def trust_notes(run: RunFolder) -> list[str]:
             f" {alpha:g}. False-positive rate {format_percent(calibration['rate'])} (95 % CI {format_percent(low)} to"
             f" {format_percent(high)} over the {sets} sets, because tests of one set are correlated): {verdict}."
         )
-    for verdict in INCONCLUSIVE_VERDICTS:
+    for verdict in (*INCONCLUSIVE_VERDICTS, UNCERTAIN):
         if rows := [row for row in run.score_rows if row.verdict == verdict]:
             stages = unique_in_order([row.stage for row in rows])
             notes.append(
@@ -271,6 +298,16 @@ def trust_notes(run: RunFolder) -> list[str]:
                 f" {VERDICT_TEXTS[verdict]}."
             )
     return notes + caution_notes(run)
+
+
+def calibration_ci(rate: float, n_trials: int, rows: Sequence[ScoreRow]) -> tuple[int, float, float]:
+    """Return the number of tested sets and the interval of the false-positive rate over them.
+
+    Tests of one set at several stages and for several classes are correlated, so they do not count as independent.
+    """
+    tests_per_set = max(1, len({(row.target, row.stage) for row in rows}))
+    sets = max(1, round(n_trials / tests_per_set))
+    return sets, *wilson_ci(round(rate * sets), sets)
 
 
 def caution_notes(run: RunFolder) -> list[str]:
