@@ -94,6 +94,7 @@ def test_the_run_folder_has_all_results_in_full_precision(finished):
         "concept clips",
         "statistics",
     }
+    assert run_info["family"]["permutations"] == 499 and len(repr(finished)) < 200 + len(str(finished.folder))
     with (finished.folder / "quality.csv").open(newline="") as file:
         quality = list(csv.DictReader(file))
     assert len(quality) == 2 * 10 and all(line["converged"] == "True" for line in quality)
@@ -109,7 +110,9 @@ def test_the_run_folder_has_all_results_in_full_precision(finished):
 @pytest.mark.slow
 def test_a_repeated_run_needs_no_forward_passes(clip_folder, finished):
     before = (finished.folder / "scores.csv").read_bytes()
+    seconds = json.loads((finished.folder / "run.json").read_text())["seconds"]
     again = run_experiment(clip_folder, finished.folder, replace(QUICK, export_vectors=True))
+    assert json.loads((finished.folder / "run.json").read_text())["seconds"] == seconds
     assert (again.passes.forwards, again.passes.backwards) == (0, 0)
     assert (finished.folder / "scores.csv").read_bytes() == before
     other = run_experiment(

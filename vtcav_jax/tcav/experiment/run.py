@@ -55,6 +55,9 @@ class ExperimentResults:
     failures: tuple[ReadResult, ...]
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"ExperimentResults({self.folder}, {len(self.findings)} of {self.family_size} tests are findings)"
+
     @property
     def findings(self) -> list[ScoreRow]:
         """The significant and conclusive tests, the largest effects first."""
@@ -236,11 +239,12 @@ def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, tot
         "work": asdict(results.passes),
         "failed": {read.item.name: read.failure for read in results.failures},
         "unreadable": plan.clips.preflight.unreadable,
-        "seconds": results.seconds,
+        "seconds": run_info.get("seconds", results.seconds),  # of the first run: later ones read the cache
         "family": {
             "tests": results.family_size,
             "correction": plan.config.correction,
             "alpha": plan.config.alpha,
+            "permutations": plan.config.permutations,
             "smallest_p": plan.attainable.p_min,
             "smallest_p_corrected": plan.attainable.p_corrected,
         },
