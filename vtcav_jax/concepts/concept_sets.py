@@ -1,12 +1,13 @@
 """Concept sets on disk: a folder of short videos, `CONCEPT/CLIP_TYPE/*.mp4`, and their origins in `concepts.csv`.
 
-A folder made by hand (`CONCEPT/CLIP_TYPE/*.mp4` or `CONCEPT/*.mp4`, without a table) is read too. Sets whose names
+A folder made by hand (`CONCEPT/CLIP_TYPE/*.mp4` or `CONCEPT/*.mp4`, without a table) is read too; a `sources.csv` in
+it (file, source) names the videos that its clips come from. Sets whose names
 begin with `random` are negatives. Reading raises an error that lists all clips that changed since they were mined, are
 in two sets, or come from a target's video.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vtcav_jax.concepts.concept_table import (
     CONCEPTS_CSV,
     MAX_SET_FAULTS,
     REVIEW_VERDICTS,
+    SOURCES_CSV,
     ConceptClip,
     hash_file,
     read_csv_rows,
@@ -116,6 +118,8 @@ def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) 
         raise ValueError(f"mining into {folder} is not finished; repeat the command to continue it")
     else:
         clips, notes = _read_folder(folder)
+    clips, source_notes = _add_sources(folder, clips)
+    notes += source_notes
     verdicts, stale = read_verdicts(folder, {clip.file: clip.sha256 for clip in clips})
     clips = apply_review(clips, verdicts)
     accepted = sorted((clip for clip in clips if clip.review != "reject"), key=sort_key)
@@ -167,6 +171,21 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
         f"the clip type {escape_control_chars(clip_type)} is not one that mining writes ({', '.join(CLIP_TYPES)})"
         for clip_type in unknown_types
     )
+
+
+def _add_sources(folder: Path, clips: Sequence[ConceptClip]) -> tuple[list[ConceptClip], tuple[str, ...]]:
+    """Return the clips with the source videos of `sources.csv`, where theirs is unknown, and a note on other files."""
+    if not (path := folder / SOURCES_CSV).exists():
+        return list(clips), ()
+    source_of = {row["file"]: row["source"] for _, row in read_csv_rows(path, ("file", "source"))}
+    files = {clip.file for clip in clips}
+    notes = ()
+    if unexpected := [file for file in source_of if file not in files]:
+        notes = (
+            f"{SOURCES_CSV} names {len(unexpected)} files that are not clips of {folder}, such as"
+            f" {escape_control_chars(unexpected[0])}; expected paths such as CONCEPT/CLIP_TYPE/NAME.mp4",
+        )
+    return [replace(clip, source=clip.source or source_of.get(clip.file, "")) for clip in clips], notes
 
 
 def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple[dict[str, str], int]:

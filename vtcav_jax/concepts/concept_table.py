@@ -13,7 +13,7 @@ from vtcav_jax.concepts.crops import CLIP_TYPES
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.tables import write_table
 
-CONCEPTS_CSV = "concepts.csv"
+CONCEPTS_CSV, SOURCES_CSV = "concepts.csv", "sources.csv"
 CONCEPT_COLUMNS = (
     *("concept", "clip_type", "file", "sha256", "source", "source_sha256", "frames", "boxes", "label"),
     *("confidence", "detector", "detector_sha256", "control_of", "review", "window", "labels"),
