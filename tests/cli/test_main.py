@@ -217,6 +217,7 @@ def test_exit_codes_and_last_words():
     )
     assert (code, out, err) == (1, "", "error: --seed: expected 4, got 3\n")
     assert ended("raise OSError('the disk is full')")[::2] == (1, "error: the disk is full\n")
+    assert ended("raise BrokenPipeError('a worker')")[::2] == (1, "error: a worker\n")
     code, _, err = ended("raise KeyError('x')")
     assert code == 70 and "Traceback" in err and "internal error" in err
     code, _, err = ended("raise KeyboardInterrupt")

@@ -5,6 +5,7 @@ dataclass. Every command ends with one of `EXIT_CODES`.
 """
 
 import os
+import select
 import signal
 import sys
 import time
@@ -46,12 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         saved = TASKS[task].on_interrupt if task else "nothing"
         console.warn(f"\ninterrupted; saved: {saved}\n  {help_text.format_command(words)}")
         code = INTERRUPTED
-    except BrokenPipeError:  # such as `| head`; SIGPIPE itself would also end the command when a decoding worker dies
-        null = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(null, stream.fileno())
-        return READER_CLOSED
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and discard_closed_output():
+            return READER_CLOSED
         console.warn(f"error: {render_error(error)}")
         code = REFUSED
     except Exception:
@@ -121,6 +119,21 @@ def render_error(error: Exception) -> str:
     if isinstance(error, SettingError):
         return "; ".join(f"--{name}: {text}" for name, text in error.problems)
     return str(error)
+
+
+def discard_closed_output() -> bool:
+    """Send output whose reader has closed it, as `| head` does, to the null device; return whether there is any.
+
+    The default action of SIGPIPE would do for output, but would also end the command when a decoding worker dies.
+    """
+    closed = []
+    for descriptor in (1, 2):
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            closed.append(descriptor)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return bool(closed)
 
 
 def missing_device_error() -> str:

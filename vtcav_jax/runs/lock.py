@@ -38,7 +38,7 @@ def lock_record(record_file: Path) -> None:
         fcntl.flock(locks[record_file], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"another process is using {record_file.parent}; wait until it ends, or choose another --run"
+            f"another process is using {record_file.parent}; wait until it ends, or choose another folder (--run)"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
