@@ -18,6 +18,7 @@ from vtcav_jax import models
 from vtcav_jax.cli import help_text
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs, parse_arguments
 from vtcav_jax.cli.main import parse_command
+from vtcav_jax.cli.pipeline import run_pipeline
 from vtcav_jax.cli.tasks import TASK_GROUPS, TASKS
 from vtcav_jax.data.world_export import write_video
 from vtcav_jax.tap import stages_of
@@ -249,6 +250,12 @@ def test_a_closed_reader_ends_the_command_silently():
     quiet = "from vtcav_jax import console\nconsole.verbosity.set('quiet')\n"
     code, _, err = run_cli(program=closed + quiet + children)
     assert code == 141 and not err
+
+
+def test_a_killed_step_of_a_pipeline_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda command, env: subprocess.CompletedProcess(command, -9))
+    assert run_pipeline([["inspect"], ["predict"]]) == 137
+    assert capsys.readouterr().err == "error: step 1 was ended by SIGKILL, possibly out of memory\n"
 
 
 def test_synthetic_clips_do_not_mix_with_other_files(tmp_path):

@@ -1,6 +1,7 @@
 """Commands that consist of several others, each printed as a user would type it: quickstart and experiment."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import vtcav_jax
 from vtcav_jax.cli.help_text import format_command
-from vtcav_jax.console import info
+from vtcav_jax.console import info, warn
 
 
 def run_pipeline(steps: Sequence[Sequence[str]], verbosity_flags: Sequence[str] = (), *, dry_run: bool = False) -> int:
@@ -22,5 +23,7 @@ def run_pipeline(steps: Sequence[Sequence[str]], verbosity_flags: Sequence[str] 
         info(f"\n[{i}/{len(steps)}] {format_command(flags)}")
         command = [sys.executable, "-m", "vtcav_jax", *flags, *verbosity_flags]
         if not dry_run and (code := subprocess.run(command, env=environment).returncode):
-            return code
+            if code < 0:  # the step could not say so itself
+                warn(f"error: step {i} was ended by {signal.Signals(-code).name}, possibly out of memory")
+            return code if code > 0 else 128 - code
     return 0
