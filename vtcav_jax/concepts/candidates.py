@@ -83,7 +83,9 @@ class Candidate:
 
     @property
     def sort_key(self) -> tuple:
-        return (self.rank, -self.confidence, self.frames, self.boxes)
+        # Equal confidences, as in a table of boxes, are ordered at random: ordered by position, the selected objects
+        # would have similar positions, and hence similar directions of motion.
+        return (self.rank, -self.confidence, self.id)
 
 
 def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, tally: Tally) -> list[Candidate]:

@@ -236,11 +236,14 @@ def forbid_leaks(clips: Iterable[ConceptClip], targets: Mapping[str, str]) -> No
 
 
 def drop_duplicates(clips: Iterable[ConceptClip]) -> tuple[list[ConceptClip], list[ConceptClip]]:
-    """Split the clips into unique ones and pixel-identical repeats of an earlier one, each with its controls."""
+    """Split the clips into unique ones and pixel-identical repeats of another, each with its controls.
+
+    Of a static clip and a dynamic one with an equal frozen control, as of an object at rest, the static is the repeat.
+    """
     first_family: dict[str, str] = {}
     duplicates = set()
     ordered = sorted(clips, key=sort_key)
-    for clip in ordered:
+    for clip in sorted(ordered, key=lambda clip: (clip.is_negative, clip.clip_type == "static")):
         if first_family.setdefault(clip.sha256, clip.family) != clip.family:
             duplicates.add(clip.family)
     return [c for c in ordered if c.family not in duplicates], [c for c in ordered if c.family in duplicates]

@@ -223,8 +223,9 @@ def _select_clips(
     }
     selected, rejected = [], []
     used_appearances = set()
-    for concept in config.concepts:
-        for clip_type, find_candidates in (("dynamic", dynamic_candidates), ("static", static_candidates)):
+    # A static clip may equal the frozen control of a dynamic one, of which there are fewer.
+    for clip_type, find_candidates in (("dynamic", dynamic_candidates), ("static", static_candidates)):
+        for concept in config.concepts:
             candidates = [
                 c for s in scans if is_concept_in(concept, s) for c in find_candidates(s, concept, config, tally)
             ]

@@ -29,6 +29,7 @@ from vtcav_jax.concepts.windows import place_window, relative_side, transfer_win
 
 RANDOM_BOX = "anywhere"  # label of clips that are placed regardless of objects
 TRIES_PER_BOX = 20  # random placements per required clip
+TRIES_PER_OBJECT = 4  # random placements of the window of another object, after the one nearest to a concept's
 SIZE_CLASSES = 3  # of windows; the random sets take from each as large a share as the concepts' windows
 MAX_SIDE_RATIO = 1.1  # of the mean sides of random and concept windows, before it is noted
 MIN_BACKGROUND_CONFIDENCE = 0.25  # concept boxes of lower confidence may overlap a negative
@@ -93,10 +94,7 @@ def _candidate_pool(
                 and not any(overlaps_too_much(candidate, other, config) for other in [*previous, *accepted])
             ):
                 accepted.append(candidate)
-        ranked += [
-            ((candidate.rank, rank, random.integers(2**32), scan.key), candidate)
-            for rank, candidate in enumerate(accepted)
-        ]
+        ranked += [((rank, random.integers(2**32), scan.key), candidate) for rank, candidate in enumerate(accepted)]
     pool = [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
     return _balance_sizes(pool, references) if config.crop == "window" else pool
 
@@ -104,7 +102,8 @@ def _candidate_pool(
 def _balance_sizes(pool: Sequence[Candidate], references: Sequence[Candidate]) -> list[Candidate]:
     """Order the clips so that each beginning of the list has windows of each size in the references' shares."""
     sides = np.array([_relative_side(candidate) for candidate in references])
-    edges = np.unique(np.quantile(sides, np.arange(1, SIZE_CLASSES) / SIZE_CLASSES))
+    # Sides are whole pixels, so the same window differs a little between frames of different sizes.
+    edges = 1.02 * np.unique(np.quantile(sides, np.arange(1, SIZE_CLASSES) / SIZE_CLASSES))
     shares = np.bincount(np.searchsorted(edges, sides), minlength=len(edges) + 1) / len(sides)
     queues: list[list[Candidate]] = [[] for _ in shares]
     for candidate in reversed(pool):
@@ -126,9 +125,9 @@ def _relative_side(candidate: Candidate) -> float:
 def _window_notes(clip_type: str, clips: Sequence[Candidate], references: Sequence[Candidate]) -> list[str]:
     """Return messages on windows that are not placed or not as large as the concepts' windows."""
     notes = []
-    if moved := sum(candidate.rank > 0 for candidate in clips):
+    if n_moved := sum(candidate.rank > 0 for candidate in clips):
         notes.append(
-            f"{clip_type} random sets: {moved} of {len(clips)} windows are at random places, since windows at the"
+            f"{clip_type} random sets: {n_moved} of {len(clips)} windows are at random places, since windows at the"
             " places of the concepts' windows would show a concept; use --negative_videos without the concepts"
         )
     if clips and all(candidate.window for candidate in (*clips, *references)):
@@ -190,11 +189,11 @@ def _offer_candidates(
         # Each place once before any is repeated at another time: where nothing moves, both look alike.
         order = random.permutation(len(references))
         places = [references[order[i % len(order)]] for i in range(n_tries)]
-        for anywhere in (False, True):
-            yield from _alternate(
-                (_object_window(c, scan, references, random, config, anywhere) for c in other_objects),
-                (_random_window(scan, clip_type, place, random, config, anywhere) for place in places),
-            )
+        tries = [(candidate, n > 0) for n in range(1 + TRIES_PER_OBJECT) for candidate in other_objects]
+        yield from _alternate(
+            (_object_window(candidate, scan, references, random, config, moved) for candidate, moved in tries),
+            (_random_window(scan, clip_type, place, random, config, m) for m in (False, True) for place in places),
+        )
     else:
         yield from _alternate(
             other_objects, (_random_box_clip(scan, clip_type, references, random, config) for _ in range(n_tries))
@@ -212,11 +211,12 @@ def _object_window(
     references: Sequence[Candidate],
     random: np.random.Generator,
     config: MiningConfig,
-    anywhere: bool,
+    moved: bool,
 ) -> Candidate | None:
     """Return the clip of another object in a window as large as a concept's; None if no such window holds the object.
 
-    Of the places that hold the object, the one nearest to the place of the concept's window is taken, or any.
+    Of the places that hold the object, the one nearest to the place of the concept's window is taken, or if `moved`, a
+    random one.
     """
     corners = np.array(candidate.boxes)
     x1, y1, x2, y2 = *corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()
@@ -225,12 +225,10 @@ def _object_window(
     if not fitting:
         return None
     side, centre = fitting[int(random.integers(len(fitting)))]
-    if anywhere:
+    if moved:
         centre = _random_centre(side, scan, random)
     window = place_window(side, centre, scan.frame_size, hold=(x1, y1, x2, y2))
-    return (
-        None if side < config.min_crop_side(scan.frame_size) else replace(candidate, window=window, rank=int(anywhere))
-    )
+    return None if side < config.min_crop_side(scan.frame_size) else replace(candidate, window=window, rank=int(moved))
 
 
 def _random_window(
@@ -239,22 +237,22 @@ def _random_window(
     reference: Candidate,
     random: np.random.Generator,
     config: MiningConfig,
-    anywhere: bool,
+    moved: bool,
 ) -> Candidate | None:
-    """Return the window of a concept's clip at a random time, at the same place in the frame or anywhere."""
+    """Return a concept's window at a random time, at its own place in the frame, or if `moved`, at a random one."""
     frames = _random_frames(scan, clip_type, random, config)
     if not frames or not reference.window:
         return None
     side, centre = transfer_window(reference.window, reference.frame_size, scan.frame_size)
     if side < config.min_crop_side(scan.frame_size):
         return None
-    if anywhere:
+    if moved:
         centre = _random_centre(side, scan, random)
     window = place_window(side, centre, scan.frame_size)
     return Candidate(
         *(scan.sha256, NEGATIVE_PREFIX, clip_type, frames, (), 0.0, RANDOM_BOX, config.clip_frames, scan.frame_size),
         window=window,
-        rank=int(anywhere),
+        rank=int(moved),
     )
 
 
