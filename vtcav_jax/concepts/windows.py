@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from vtcav_jax.concepts.boxes import BoxValue, Pixels
 
 FrameSize = tuple[int, int]  # height and width
-Point = tuple[float, float]  # x and y
+Point = tuple[BoxValue, BoxValue]  # x and y
 
 
-def window_around(extent: Sequence[BoxValue], frame_size: FrameSize, scale: float) -> Pixels:
+def window_around(extent: Sequence[BoxValue], frame_size: FrameSize, scale: BoxValue) -> Pixels:
     """Return the window of a track; `extent` is the union of its boxes, inside the frame."""
     x1, y1, x2, y2 = extent
     length = math.ceil(max(x2 - x1, y2 - y1))
@@ -31,7 +31,7 @@ def place_window(side: int, centre: Point, frame_size: FrameSize, hold: Pixels |
     return (left, top, left + side, top + side)
 
 
-def _start(side: int, centre: float, length: int, hold: tuple[int, int] | None) -> int:
+def _start(side: int, centre: BoxValue, length: int, hold: tuple[int, int] | None) -> int:
     if side >= length:
         return -((side - length) // 2)
     low, high = (0, length - side) if hold is None else (max(hold[1] - side, 0), min(hold[0], length - side))
