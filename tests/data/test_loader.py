@@ -116,7 +116,7 @@ def test_a_dead_worker_loses_only_its_current_file(workers):
         assert (read.clip is None) == (trick != "fine")
         if read.clip is not None:
             assert read.clip.identity == str(read.index)
-    reasons = {1: "SIGKILL, perhaps for lack of memory", 3: "it ended with status 3", 5: "refused", 6: "SIGSEGV"}
+    reasons = {1: "SIGKILL, possibly out of memory", 3: "it ended with status 3", 5: "refused", 6: "SIGSEGV"}
     for index, reason in (reasons | {7: "Input/output error"}).items():
         assert reason in str(reads[index].failure)
 

@@ -60,11 +60,12 @@ def row(
     values |= dict(target=target, stage=stage, concept=concept, clip_type=clip_type, negatives=negatives)
     values |= dict(verdict=verdict, comparison=comparison, score_fn="logit", null_low=-0.5, null_high=0.5)
     values |= dict(step_effect=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2)
+    values |= dict(step_effect_low=step - 0.4, step_effect_high=step + 0.4, step_effect_in_sample=step, n_videos=20)
     values |= dict(relative_derivative=step / 10, relative_derivative_low=step / 10 - 0.05)
     values |= dict(relative_derivative_high=step / 10 + 0.05, tcav_score=float(step > 0))
     values |= dict(tcav_score_low=0.0, tcav_score_high=1.0, n_clips=30, n_concept=20, n_negatives=100, n_random_sets=5)
     values |= dict(p=0.001, p_adjusted=0.01 if verdict in FINDINGS else 1.0, auc=0.9, auc_p=0.01)
-    values |= dict(degenerate=verdict == "degenerate layer", zero_gradient=False, gradient_diversity=0.5)
+    values |= dict(degenerate=stage == "pool", zero_gradient=False, gradient_diversity=0.5)
     return ScoreRow(**values | more)
 
 
@@ -73,7 +74,7 @@ ROWS = [
     row("left", "static", "random", 0.1, "not encoded"),
     row("left", "dynamic", "random", 4.0, "supports"),
     row("left", "dynamic", "frozen", 5.0, "motion_supports", comparison="motion"),
-    row("left", "dynamic", "random", 6.0, "degenerate layer", stage="pool"),
+    row("left", "dynamic", "random", 6.0, "too few videos", stage="pool"),
     row(NASTY, "static", "random", -3.0, "opposes"),
     row(NASTY, "dynamic", "random", -0.4, "not significant"),
     row("ring", "static", "random", 0.2, "not significant"),

@@ -51,12 +51,14 @@ class Planted(nnx.Module):
 CLASSES = ("red", "moves", "flat", "deaf")
 NETWORK = Network(Planted(), GEOMETRY, {"label": CLASSES}, "planted")
 COLOURS = {"red": (90, 0, 0), "blue": (0, 0, 90), "random": (0, 0, 0)}
+MOTION = {"red": 40, "blue": 20, "random": 20}  # amplitude of the changes between frames
 
 
-def video(rng, name, flicker):
+def video(rng, name, flicker, amplitude=40):
     """Make a clip of a random shade over noise, constant or changing between frames."""
     picture = rng.integers(80, 120, (1, 16, 16, 3)) + rng.integers(-15, 16, 3) + np.array(COLOURS[name])
-    frames = picture + (rng.integers(-40, 41, (4, 16, 16, 3)) if flicker else np.zeros((4, 1, 1, 1), int))
+    noise = rng.integers(-amplitude, amplitude + 1, (4, 16, 16, 3))
+    frames = picture + (noise if flicker else np.zeros((4, 1, 1, 1), int))
     return np.clip(frames, 0, 255).astype(np.uint8)
 
 
@@ -66,18 +68,20 @@ def write(path, frames):
 
 
 def write_clip_folder(folder: Path) -> Path:
-    """Write concept sets and target videos to files."""
+    """Write concept sets and target videos to files; dynamic clips of red change most, those of others less."""
     rng = np.random.default_rng(0)
     for name in ("red", "blue"):
         for i in range(8):
-            dynamic = video(rng, name, True)
+            dynamic = video(rng, name, True, MOTION[name])
             write(folder / f"concepts/{name}/static/{i}.mp4", video(rng, name, False))
             write(folder / f"concepts/{name}/dynamic/{i}.mp4", dynamic)
             write(folder / f"concepts/{name}/frozen/{i}.mp4", dynamic[2:3].repeat(4, 0))
     for s in range(3):
         for i in range(6):
-            for kind in ("static", "dynamic"):
-                write(folder / f"concepts/random_{s}/{kind}/{i}.mp4", video(rng, "random", kind == "dynamic"))
+            dynamic = video(rng, "random", True, MOTION["random"])
+            write(folder / f"concepts/random_{s}/static/{i}.mp4", video(rng, "random", False))
+            write(folder / f"concepts/random_{s}/dynamic/{i}.mp4", dynamic)
+            write(folder / f"concepts/random_{s}/frozen/{i}.mp4", dynamic[2:3].repeat(4, 0))
     for name in CLASSES:
         for i in range(7):
             write(folder / f"targets/{name}/{i}.mp4", video(rng, "random", True))
@@ -97,4 +101,4 @@ def run_experiment(
     return run_tcav(NETWORK, targets, source, sets, config, folder, **more)
 
 
-CLIPS, TARGETS = 2 * 3 * 8 + 3 * 2 * 6, 4 * 6
+CLIPS, TARGETS = 2 * 3 * 8 + 3 * 3 * 6, 4 * 6

@@ -29,11 +29,10 @@ class Effect:
 def effect_size(row: ScoreRow, statistic: str) -> Effect:
     """Return the statistic that the run tests: the step effect, whose CI is that of the derivative scaled to the length
     of the step, or the derivative."""
-    factor = 1.0
     if statistic == "step_effect":
-        factor = row.step_effect / row.derivative if row.derivative else math.nan
-    value = row.step_effect if statistic == "step_effect" else row.derivative
-    low, high = sorted((factor * row.derivative_low, factor * row.derivative_high))
+        value, low, high = row.step_effect, row.step_effect_low, row.step_effect_high
+    else:
+        value, low, high = row.derivative, row.derivative_low, row.derivative_high
     return Effect(value, low, high, row.null_low, row.null_high, is_finding(row))
 
 

@@ -29,12 +29,15 @@ TCAV_TERMS = {
     "derivative": "The derivative of the class score along the concept vector at one target clip: the change of the"
     " score per unit length.",
     "effect": "The mean derivative over the target clips times the distance from the mean of the negatives to the mean"
-    " of the concept clips: the change of the class score, to first order, when the activations move that far. Runs"
+    " of the concept clips, measured on source videos that the vector was not trained on: the change of the class"
+    " score, to first order, when the activations move that far. Comparisons with control clips use"
+    " differences (dynamic clip minus control) of the concept and of random clips. Runs"
     " with --statistic=unit_derivative report the mean derivative instead.",
-    "95 % CI": "The 95 % bootstrap interval of an effect over concept clips, negatives and target clips, all resampled"
-    " together, unless a section names other units.",
-    "adjusted p": "The p-value of a permutation test, in which concept clips and negatives exchange labels, corrected"
-    " for all tests of the run. A finding needs an adjusted p of at most alpha and a 95 % CI without 0.",
+    "95 % CI": "The 95 % bootstrap interval of an effect over the source videos of concept clips, negatives and target"
+    " clips, all resampled together, unless a section names other units.",
+    "adjusted p": "The p-value of a permutation test, in which the source videos of concept clips and negatives"
+    " exchange labels, corrected for all tests of the run. A finding needs an adjusted p of at most alpha and a 95 % CI"
+    " without 0.",
     "inconclusive": "A test whose outcome says nothing, such as one at a stage that does not separate the concept clips"
     " from the negatives. “What limits these results” lists the reasons.",
     "share of gradient": "The mean derivative divided by the mean length of the gradient, from −1 to 1. It does not"

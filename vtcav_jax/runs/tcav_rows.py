@@ -41,10 +41,16 @@ class ScoreRow:
     comparison: str
     n_concept: int
     n_negatives: int
+    n_videos: int
+    n_target_videos: int
+    unit: str
     relative_derivative: float
     relative_derivative_low: float
     relative_derivative_high: float
     step_effect: float
+    step_effect_low: float
+    step_effect_high: float
+    step_effect_in_sample: float
     p_step: float
     p_unit: float
     p_min_attainable: float

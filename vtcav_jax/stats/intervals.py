@@ -8,7 +8,7 @@ from jaxtyping import Float
 BOOTSTRAP_RESAMPLES = 2000
 
 
-def wilson_ci(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_ci(successes: int | float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Compute the Wilson (1927) interval of a share, which, unlike the normal one, has a width at 0 and at n."""
     if not 0 <= successes <= n:
         raise ValueError(f"expected between 0 and n successes, got {successes} of {n}")
@@ -20,6 +20,11 @@ def wilson_ci(successes: int, n: int, level: float = 0.95) -> tuple[float, float
     half = z / (1 + spread) * (share * (1 - share) / n + spread / (4 * n)) ** 0.5
     # Rounding must not exclude the share itself
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+
+
+def share_ci(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Compute the Wilson interval of a share over `n` units, which need not be a whole number of them."""
+    return wilson_ci(share * n, n, level) if n and share == share else (float("nan"), float("nan"))
 
 
 def ratio_ci(

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from vtcav_jax import atomic
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
-from vtcav_jax.concepts.crops import letterbox
+from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.encode import encode_jpeg, encode_mp4
@@ -88,6 +88,8 @@ def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec)
     """Write one sheet for each concept and clip type; all random sets of a type share one."""
     groups: dict[tuple[str, str], list[ConceptClip]] = {}
     for clip in sets.clips:
+        if clip.is_negative and clip.clip_type in CONTROLS:
+            continue
         groups.setdefault(("random" if clip.is_negative else clip.concept, clip.clip_type), []).append(clip)
     animations = []
     for (name, clip_type), members in progress(groups.items(), len(groups), "sheets", size=lambda _: 1):

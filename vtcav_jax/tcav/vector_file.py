@@ -10,11 +10,11 @@ import numpy as np
 
 from vtcav_jax import atomic
 from vtcav_jax.tap import Model
+from vtcav_jax.tcav.experiment.comparisons import fit_comparisons
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.vectors import fit
 
 VECTORS_FILE = "vectors.safetensors"
 
@@ -48,8 +48,7 @@ def export_vectors(
     intercepts: dict[str, float] = {}
     for stage in plan.stages:
         features, kernel = examples(stage), grams(stage).kernel
-        labels = np.stack([comparison.label_vector(len(kernel)) for comparison in comparisons])
-        vectors = fit(kernel, labels, plan.config.fit_config)
+        vectors = fit_comparisons(kernel, comparisons, plan.config)
         real = np.flatnonzero(vectors.norm > 0)
         mean = np.concatenate([block.mean(0, dtype=np.float64) for block in features.blocks()])
         for i, vector in zip(real, features.linear_combination(vectors.unit[real])):

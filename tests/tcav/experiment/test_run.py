@@ -68,10 +68,13 @@ def test_only_known_causes_are_significant(finished):
             left, right = (rows["red", stage, name, kind, "others"].derivative for name in ("red", "blue"))
             assert left == pytest.approx(-right, rel=1e-5)
         assert rows["moves", stage, "red", "dynamic", "frozen"].verdict == "motion_supports"
+        # Freezing removes the changes of blue clips too, as it does for random ones: nothing about blue
+        assert rows["moves", stage, "blue", "dynamic", "frozen"].verdict in ("not significant", "not encoded")
         assert rows["moves", stage, "red", "static", "random"].verdict == "no derivative"
         assert rows["red", stage, "red", "dynamic", "frozen"].verdict in ("not significant", "not encoded")
         assert all(r.verdict == "no gradient" for r in finished.rows if r.target == "deaf")
-    assert all(r.verdict == "degenerate layer" for r in finished.rows if r.target == "flat")
+        assert rows["flat", stage, "blue", "static", "random"].verdict == "opposes"
+    assert all(r.degenerate for r in finished.rows if r.target == "flat")
     assert all(r.derivative_low <= r.derivative <= r.derivative_high for r in finished.rows if r.target == "red")
     assert finished.family_size == len(finished.rows) == 80
 
@@ -192,8 +195,8 @@ def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypat
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
     with pytest.raises(ValueError, match="random sets are needed"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permute="sets", comparisons=("absolute",)))
-    few = replace(QUICK, comparisons=("motion",), permutations=None, correction="bonferroni")  # 8 pairs: 128 choices
-    with pytest.raises(ValueError, match=r"distinct label assignments \(more concept clips"):
+    few = replace(QUICK, comparisons=("freezing",), permutations=None, correction="bonferroni")  # 8 pairs: 128 choices
+    with pytest.raises(ValueError, match=r"distinct label assignments \(clips from more source videos"):
         run_experiment(clip_folder, tmp_path / "run", few)
     with pytest.raises(ValueError, match="did you mean features"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, stages=("feature", "pool")))

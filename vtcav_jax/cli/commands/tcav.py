@@ -130,7 +130,7 @@ def finding_lines(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     for target in dict.fromkeys(row.target for row in findings):
         target_rows = [row for row in findings if row.target == target]
         unit = effect_unit(statistic, target_rows[0].score_fn)
-        lines += ["", f"{target}: {unit} (95 % CI), over {target_rows[0].n_clips} clips of the class"]
+        lines += ["", f"{target}: {unit} (95 % CI over source videos), {target_rows[0].n_clips} clips of the class"]
         lines.append(f"  {heading}{'effect (95 % CI)':26}{'same sign':11}{'adjusted p':12}verdict")
         for row in sorted(target_rows, key=lambda row: -abs(effect_size(row, statistic).value)):
             key = (row.concept, row.clip_type, row.negatives, row.stage)

@@ -96,8 +96,7 @@ def _introduction(run: RunFolder) -> str:
     )
     return (
         f"Video-TCAV measures {measured}. Each finding reports, for one concept, the comparison with the smallest"
-        " [[adjusted p]] (among equals, the largest [[share of gradient]]), with its [[95 % CI]] over concept clips,"
-        " negatives and target clips."
+        " [[adjusted p]] (among equals, the largest [[share of gradient]]), with its [[95 % CI]] over source videos."
     )
 
 
@@ -112,7 +111,7 @@ def _overview_table(rows: Sequence[ScoreRow], statistic: str) -> str:
             row = by_key.get((concept, clip_type, negatives, stage))
             cells.append("" if row is None else _format_cell(row, statistic))
         lines.append(("", cells))
-    heads = [f"{stage} (degenerate layer)" if stage in degenerate else stage for stage in stages]
+    heads = [f"{stage} (equal gradients)" if stage in degenerate else stage for stage in stages]
     return html.html_table(("concept", "comparison", *heads), lines)
 
 
@@ -120,7 +119,7 @@ def _format_cell(row: ScoreRow, statistic: str) -> str:
     value = format_signed(effect_size(row, statistic).value)
     if is_finding(row):
         return f"{'up' if row.derivative > 0 else 'down'}\t{value}"
-    reason = "" if row.verdict in ("not significant", "degenerate layer") else f" ({row.verdict})"
+    reason = "" if row.verdict == "not significant" else f" ({row.verdict})"
     return f"faint\t{value}{reason}"
 
 

@@ -110,7 +110,7 @@ def _vector_table(run: RunFolder) -> str:
 def tcav_score_section(run: RunFolder) -> Section:
     text = (
         "The TCAV score is the share of [[target clips|target clip]] whose [[derivative]] along the [[concept vector]]"
-        " is positive, with its 95 % CI over concept clips, negatives and target clips. It measures how many clips"
+        " is positive, with its 95 % CI (Wilson) over the source videos of the target clips. It measures how many clips"
         " agree, not how large the effect is, and with a single vector it is often close to 0 or 1 by chance. Colours"
         " therefore show the verdict of the permutation test on the effect: grey bars are not significant or"
         " inconclusive."

@@ -20,24 +20,26 @@ FROZEN_TEXT = "Frozen copies also lose every other moment, so they alone are no 
 VERDICT_TEXTS = {
     "supports": "the concept raises the class score; significant after correction",
     "opposes": "the concept lowers the class score; significant after correction",
-    "motion_supports": "moving from the control clips, copies whose frames are frozen, shuffled or reversed, to the"
-    f" dynamic clips raises the class score; significant after correction. {FROZEN_TEXT}",
-    "motion_opposes": "moving from the control clips, copies whose frames are frozen, shuffled or reversed, to the"
-    f" dynamic clips lowers the class score; significant after correction. {FROZEN_TEXT}",
+    "motion_supports": "the difference between dynamic clips and their control clips raises the class score more than"
+    f" the same difference of random clips; significant after correction. {FROZEN_TEXT}",
+    "motion_opposes": "the difference between dynamic clips and their control clips lowers the class score more than"
+    f" the same difference of random clips; significant after correction. {FROZEN_TEXT}",
     "not significant": "the effect is within the range of permuted labels after correction; this does not prove that"
     " there is no effect",
     "not encoded": "a classifier cannot separate the concept clips from the negatives at this stage, so the concept"
     " vector is noise and its effect means nothing, whatever its p-value",
-    "degenerate layer": "every clip has the same gradient, as where only a linear map follows: all derivatives then"
-    " have the same sign, and the number of clips adds no evidence. Values are displayed without a conclusion",
-    "sign uncertain": "the effect is significant for these clips, but the 95 % CI over other clips contains 0",
+    "too few videos": "the clips of one side come from fewer than five source videos, so that no conclusion about other"
+    " videos is possible",
+    "differs from control": "dynamic clips and their own control clips have different effects; almost any network"
+    " reacts to frozen or shuffled clips, so this alone says nothing about the concept",
+    "sign uncertain": "the effect is significant for these clips, but the 95 % CI over source videos contains 0",
     "underpowered": "there are too few clips or permutations for any result to pass the correction",
     "no derivative": "the derivative is within rounding error of 0 at every clip",
     "no gradient": "the class score does not depend on this stage at any clip",
     "no vector": "no concept vector could be trained: concept clips and negatives are identical at this stage",
 }
 INCONCLUSIVE_REASONS = {
-    "degenerate layer": "every clip has the same gradient",
+    "too few videos": "there are fewer than five source videos",
     "not encoded": "the clips cannot be separated from the negatives",
     "underpowered": "there are too few clips or permutations to pass the correction",
     "no derivative": "all derivatives are within rounding error of 0",
@@ -228,7 +230,10 @@ def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
             parts.append(f"from the {control} clips {'by' if step else 'it is'} {value} {details}")
         else:
             change = "changes the score by" if step else "is"
-            parts.append(f"from the {control} clips to the dynamic clips {change} {value}{unit} {details}")
+            parts.append(
+                f"from the {control} clips to the dynamic clips {change} {value}{unit} more than for random clips"
+                f" {details}"
+            )
     action = "Moving" if step else "The derivative of the score along the vector"
     sentences = [f"{action} {join_names(parts)}."]
     compared = {row.negatives for row in findings}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -13,7 +13,7 @@ from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.stats.permutation_test import min_attainable_p
-from vtcav_jax.tcav.stats.vectors import label_vector
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, concatenate_vectors, fit, label_vector
 
 OTHERS = "others"  # the union of the other concepts
 GROUP = "group"  # the other concepts and the random clips, each with the same weight
@@ -23,8 +23,10 @@ GROUP = "group"  # the other concepts and the random clips, each with the same w
 class Comparison:
     """One hypothesis, tested for each class and stage (layer): the class is more sensitive to concept than negatives.
 
-    `pairs` are dynamic clips with their matched controls, `random_sets` the random sets that the negatives consist of,
-    by name, `negative_weights` the weights of the negatives, empty if all are 1.
+    `pairs` are dynamic clips of the concept with their matched controls. With `random_pairs`, those of random clips,
+    the comparison is a contrast: the differences (dynamic clip - control) of the concept are compared with those of
+    random clips, so that whatever freezing or shuffling does to any clip cancels. `random_sets` are the random sets
+    that the negatives consist of, by name, `negative_weights` the weights of the negatives, empty if all are 1.
     """
 
     comparison_type: str
@@ -36,6 +38,18 @@ class Comparison:
     pairs: tuple[tuple[int, int], ...] = ()
     random_sets: tuple[tuple[str, tuple[int, ...]], ...] = ()
     negative_weights: tuple[float, ...] = ()
+    random_pairs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def examples(self) -> tuple[int, ...]:
+        """All clips of the comparison, in order."""
+        pair_clips = (row for pair in (*self.pairs, *self.random_pairs) for row in pair)
+        return tuple(sorted({*self.positive_clips, *self.negative_clips, *pair_clips}))
+
+    @property
+    def differences(self) -> tuple[tuple[int, int], ...]:
+        """The pairs whose differences a contrast compares, those of the concept first."""
+        return (*self.pairs, *self.random_pairs) if self.random_pairs else ()
 
     @property
     def name(self) -> str:
@@ -52,20 +66,72 @@ class Comparison:
             out[list(self.negative_clips)] *= self.negative_weights
         return out
 
+    def mean_difference(self, count: int) -> Float[np.ndarray, " m"]:
+        """Return the coefficients of the mean difference that the step effect moves by."""
+        if self.differences:
+            sizes = np.repeat([len(self.pairs), len(self.random_pairs)], [len(self.pairs), len(self.random_pairs)])
+            return (contrast_labels(self) / sizes) @ difference_matrix(self.differences, count)
+        labels = self.label_vector(count)
+        sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
+        return sides[0] / sides[0].sum() - sides[1] / sides[1].sum()
+
     def blocks(self, count: int) -> Int[np.ndarray, " m"] | None:
-        if not self.pairs:
+        """Return the pair of each clip, for a comparison of clips with their own controls."""
+        if not self.pairs or self.random_pairs:
             return None
         out = np.zeros(count, int)
         for number, pair in enumerate(self.pairs):
             out[list(pair)] = number
         return out
 
-    def min_attainable_p(self, config: ExperimentConfig) -> float:
+    def min_attainable_p(self, config: ExperimentConfig, video_ids: Int[np.ndarray, " m"]) -> float:
         """Return the smallest p-value that the test can give."""
         if config.permute == "sets" and self.random_sets:
             return 1 / (1 + len(self.random_sets))
-        count = 1 + max(*self.positive_clips, *self.negative_clips)
-        return min_attainable_p(self.label_vector(count), config.num_permutations(1), self.blocks(count))
+        count = len(video_ids)
+        units = video_ids if config.permute == "videos" else None
+        return min_attainable_p(self.label_vector(count), config.num_permutations(1), self.blocks(count), units)
+
+    def n_videos(self, video_ids: Int[np.ndarray, " m"]) -> int:
+        """Return the number of source videos on the side that has fewer."""
+        sides = (self.positive_clips, self.negative_clips)
+        return min(len(np.unique(video_ids[list(side)])) for side in sides)
+
+
+def fit_comparisons(
+    kernel: Float[np.ndarray, "m m"], comparisons: Sequence[Comparison], config: ExperimentConfig
+) -> ConceptVectors:
+    """Fit the vector of each comparison, as coefficients of clips.
+
+    A contrast has no intercept (NaN): it classifies differences of clips, not clips.
+    """
+    contrasts = [i for i, comparison in enumerate(comparisons) if comparison.differences]
+    plain = [i for i, comparison in enumerate(comparisons) if not comparison.differences]
+    parts: list[tuple[list[int], ConceptVectors]] = []
+    if plain:
+        labels = np.stack([comparisons[i].label_vector(len(kernel)) for i in plain])
+        parts.append((plain, fit(kernel, labels, config.fit_config)))
+    for i in contrasts:
+        matrix = difference_matrix(comparisons[i].differences, len(kernel))
+        labels = contrast_labels(comparisons[i])
+        vectors = fit(matrix @ kernel @ matrix.T, labels[None], config.fit_config)
+        parts.append(([i], replace(vectors, a=vectors.a @ matrix, intercept=np.full(1, np.nan))))
+    order = np.argsort([i for rows, _ in parts for i in rows])
+    return concatenate_vectors([vectors for _, vectors in parts]).take(order)
+
+
+def difference_matrix(pairs: Sequence[tuple[int, int]], count: int) -> Float[np.ndarray, "p m"]:
+    """Return the matrix that maps clips to pair differences, first clip minus second."""
+    out = np.zeros((len(pairs), count))
+    rows = np.arange(len(pairs))
+    for side, sign in ((0, 1.0), (1, -1.0)):
+        out[rows, [pair[side] for pair in pairs]] += sign
+    return out
+
+
+def contrast_labels(comparison: Comparison) -> Float[np.ndarray, " p"]:
+    """Return 1 for the pairs of the concept and -1 for those of random clips."""
+    return np.repeat([1.0, -1.0], [len(comparison.pairs), len(comparison.random_pairs)])
 
 
 @dataclass(frozen=True)
@@ -94,7 +160,8 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
         for clip_type in clip_types
     }
     rows_of_any_type = {
-        name: sum((rows for (other, _), rows in rows_of.items() if other == name), ()) for name in random_names
+        name: sum((rows for (other, kind), rows in rows_of.items() if other == name and kind not in CONTROLS), ())
+        for name in random_names
     }
     comparisons, notes = [], []
     for clip_type in clip_types:
@@ -104,6 +171,20 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
                 f"no random set has {clip_type} clips; random clips of other types are used, so that the clip type"
                 " alone can cause a difference"
             )
+    random_pairs = {
+        control: tuple(
+            pair
+            for name in random_names
+            for pair in match_controls(clips, rows_of.get((name, "dynamic"), ()), rows_of.get((name, control), ()))
+        )
+        for control in CONTROLS
+    }
+    has_controls = any((concept, control) in rows_of for concept in concepts for control in CONTROLS)
+    if "motion" in config.comparisons and has_controls and not any(random_pairs.values()):
+        notes.append(
+            "the random clips have no matched controls, so motion is not tested; mine the concepts again with this"
+            " version, or use --comparisons=freezing"
+        )
     if not random_names and "absolute" in config.comparisons:
         notes.append(f"there are no random sets ({NEGATIVE_PREFIX}...), so no concept is compared with random clips")
     for concept in concepts:
@@ -148,14 +229,28 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
                     for name, rows in others
                     if concept < name
                 ]
-        if "motion" in config.comparisons:
-            for control in CONTROLS:
-                pairs = match_controls(
-                    clips, rows_of.get((concept, "dynamic"), ()), rows_of.get((concept, control), ())
+        for control in CONTROLS:
+            pairs = match_controls(clips, rows_of.get((concept, "dynamic"), ()), rows_of.get((concept, control), ()))
+            if not pairs:
+                continue
+            dynamic_clips, control_clips = (tuple(side) for side in zip(*pairs))
+            if "motion" in config.comparisons and (others := random_pairs.get(control)):
+                comparisons.append(
+                    Comparison(
+                        "motion",
+                        concept,
+                        "dynamic",
+                        control,
+                        dynamic_clips,
+                        tuple(row for row, _ in others),
+                        pairs,
+                        random_pairs=others,
+                    )
                 )
-                if pairs:
-                    left, right = (tuple(side) for side in zip(*pairs))
-                    comparisons.append(Comparison("motion", concept, "dynamic", control, left, right, pairs))
+            if "freezing" in config.comparisons:
+                comparisons.append(
+                    Comparison("freezing", concept, "dynamic", f"own_{control}", dynamic_clips, control_clips, pairs)
+                )
     too_small = [
         comparison
         for comparison in comparisons

@@ -12,9 +12,9 @@ from vtcav_jax.tcav.features.pooling import POOLS
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
 from vtcav_jax.tcav.stats.vectors import ESTIMATORS, SOLVERS, FitConfig
 
-COMPARISON_TYPES = ("absolute", "motion", "relative", "group", "pairs")
+COMPARISON_TYPES = ("absolute", "motion", "freezing", "relative", "group", "pairs")
 EXPERIMENT_PROTOCOLS = ("standard", "saha2024")
-PERMUTE_UNITS = ("clips", "sets")
+PERMUTE_UNITS = ("videos", "clips", "sets")
 TEST_STATISTICS = ("step_effect", "unit_derivative")
 SAHA2024_STAGES = "layers.1", "layers.2", "pool"
 CALIBRATION_PERMUTATIONS = 199  # for 199, p <= 0.05 has a probability of exactly 5 % under the null hypothesis
@@ -27,7 +27,7 @@ class ExperimentConfig:
     """The settings of `experiment.run`.
 
     In a `group` comparison the other concepts and the random clips each have the same total weight. `permute="sets"` is
-    for random sets whose clips resemble each other more than clips of different sets. The p-values of both `statistic`s
+    for random sets that differ from each other beyond their videos. The p-values of both `statistic`s
     are in the table (see `permutation_test.TestResult`). The calibration check tests `calibration_trials`
     pseudo-concepts of each clip type like concepts: the random sets, then sets drawn from all their clips. Each of the
     `steering_controls` takes two forward passes of every target clip per finding. `budget` is the memory in bytes for
@@ -41,13 +41,17 @@ class ExperimentConfig:
     )
     comparisons: tuple[str, ...] = setting(
         ("absolute", "motion", "relative"),
-        "what to compare each concept with: absolute (random sets), motion (matched controls of its own dynamic clips),"
-        " relative (all other concepts together), pairs (each other concept), group (other concepts and random sets"
+        "what to compare: absolute (concept with random sets), motion (difference of dynamic clips and their matched"
+        " controls, concept with random sets), freezing (dynamic clips with their own controls), relative (concept with"
+        " all other concepts together), pairs (with each other concept), group (with other concepts and random sets"
         " together)",
         choices=COMPARISON_TYPES,
     )
     permute: str = setting(
-        "clips", "what the permutation test exchanges: single clips, or whole random sets", choices=PERMUTE_UNITS
+        "videos",
+        "what the permutation test exchanges: whole source videos, single clips (valid only if each clip has a video of"
+        " its own), or whole random sets",
+        choices=PERMUTE_UNITS,
     )
     statistic: str = setting(
         "step_effect",

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_leaks, letterboxed
+from vtcav_jax.concepts.source_videos import clips_of_target_recordings, source_video_ids
 from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
@@ -96,14 +97,23 @@ class ExperimentClips:
 
     concepts: ClipSelection
     concept_clips: tuple[ConceptClip, ...]  # in the order of `concepts`
+    source_videos: tuple[str, ...]  # of each concept clip
     targets: ClipSelection
     classes: tuple[TargetClass, ...]
     preflight: Preflight
 
     @property
     def video_ids(self) -> Int[np.ndarray, " m"]:
-        """Source video index of each concept clip; one index per clip family where the video is unknown."""
-        return np.unique([clip.source_sha256 or clip.family for clip in self.concept_clips], return_inverse=True)[1]
+        """Source video index of each concept clip."""
+        return np.unique(self.source_videos, return_inverse=True)[1]
+
+    @property
+    def target_videos(self) -> list[Int[np.ndarray, " n"]]:
+        """Source video index of each target clip, by class; clips of one file belong to one video."""
+        items = [self.targets.source.items[i] for i in self.targets.items]
+        names = [str(item.path) if item.path is not None else item.name for item in items]
+        index = np.unique(names, return_inverse=True)[1]
+        return [index[list(target.rows)] for target in self.classes]
 
 
 def select_clips(
@@ -144,6 +154,7 @@ def select_clips(
             readable.append(clip)
         else:
             unreadable[clip.file] = problem
+    _forbid_target_recordings(readable, source, items)
     shape = asdict(clip_spec)
     first_of_key: dict[str, int] = {}
     for i in content_keys:
@@ -173,8 +184,23 @@ def select_clips(
     concept_selection = ClipSelection(
         ConceptClipSource(tuple(readable)), tuple(range(len(readable))), tuple(clip.file for clip in readable), keys
     )
-    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *notes))
-    return ExperimentClips(concept_selection, tuple(readable), target_selection, classes, preflight)
+    source_videos, source_notes = source_video_ids(readable)
+    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *notes, *source_notes))
+    return ExperimentClips(concept_selection, tuple(readable), source_videos, target_selection, classes, preflight)
+
+
+def _forbid_target_recordings(clips: Sequence[ConceptClip], source: Source, items: Sequence[int]) -> None:
+    """Raise ValueError if clips of unknown origin show the recording of a target video, such as re-encoded cuts."""
+    unknown = [clip for clip in clips if not clip.source_sha256]
+    paths = {source.items[i].name: path for i in items if (path := source.items[i].path) is not None}
+    if not unknown or not paths:
+        return
+    if matches := clips_of_target_recordings(unknown, paths):
+        names = ", ".join(f"{clip.file} ({target})" for clip, target in matches[:5])
+        more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+        raise ValueError(
+            f"concept clips show the same recording as a target video: {names}{more}; remove them, or use other targets"
+        )
 
 
 def clips_of_class(

@@ -9,6 +9,8 @@ import numpy as np
 
 from vtcav_jax import tap
 from vtcav_jax.concepts.concept_sets import ConceptSets
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX
+from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.settings import concerning
@@ -78,7 +80,7 @@ class Plan:
     @property
     def attainable(self) -> Attainable:
         s = self.config
-        p_min = min(comparison.min_attainable_p(s) for comparison in self.comparisons.entries)
+        p_min = min(comparison.min_attainable_p(s, self.clips.video_ids) for comparison in self.comparisons.entries)
         return attainable(p_min, self.family_size, s.alpha, s.correction)
 
     def require(self) -> None:
@@ -95,11 +97,12 @@ class Plan:
             return "random sets"
         s, n_needed = self.config, self.attainable.n_needed
         p_min = min(
-            comparison.min_attainable_p(replace(s, permutations=n_needed)) for comparison in self.comparisons.entries
+            comparison.min_attainable_p(replace(s, permutations=n_needed), self.clips.video_ids)
+            for comparison in self.comparisons.entries
         )
         if attainable(p_min, self.family_size, s.alpha, s.correction).possible:
             return "permutations"
-        return "distinct label assignments (more concept clips or more random clips)"
+        return "distinct label assignments (clips from more source videos, of the concepts or of the random sets)"
 
     @property
     def n_vectors(self) -> int:
@@ -144,6 +147,15 @@ class Plan:
             else 0
         )
         return 2 * n * (n_tests * (moves_per_test + (1 + s.steering_controls if s.steering_controls else 0)) + checks)
+
+    def _n_videos(self, concept: str, clip_type: str) -> int:
+        return len(
+            {
+                video
+                for clip, video in zip(self.clips.concept_clips, self.clips.source_videos)
+                if (clip.concept, clip.clip_type) == (concept, clip_type)
+            }
+        )
 
     def encoding_seconds(self) -> tuple[float, float]:
         """Estimate the shortest and longest encoding time from the network's operations (`time_batch` measures it)."""
@@ -191,7 +203,11 @@ class Plan:
             f"targets        {classes}; {s.score_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
             f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them distinct",
-            *(f"                 {concept}, {clip_type}: {n}" for (concept, clip_type), n in sizes.items()),
+            *(
+                f"                 {concept}, {clip_type}: {n} from {self._n_videos(concept, clip_type)} source videos"
+                for (concept, clip_type), n in sizes.items()
+                if not (concept.startswith(NEGATIVE_PREFIX) and clip_type in CONTROLS)
+            ),
             f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
             f" {len(set(concept_selection.keys)) - len(missing_forward)} and"
             f" {len(clips.targets) - len(missing_backward)} are in the cache",
@@ -213,9 +229,14 @@ class Plan:
         ]
         if self.comparisons.entries:
             lines.append(_format_attainable(self.attainable, self.shortfall))
-            too_few = [q for q in self.comparisons.entries if q.min_attainable_p(s) * self.family_size > s.alpha]
+            video_ids = self.clips.video_ids
+            too_few = [
+                q for q in self.comparisons.entries if q.min_attainable_p(s, video_ids) * self.family_size > s.alpha
+            ]
             if too_few and self.attainable.possible and s.correction != "bh":
-                smallest_p_lines = [f"{q.name}: smallest attainable p {q.min_attainable_p(s):.3g}" for q in too_few]
+                smallest_p_lines = [
+                    f"{q.name}: smallest attainable p {q.min_attainable_p(s, video_ids):.3g}" for q in too_few
+                ]
                 lines += _format_list(
                     f"with too few clips to be significant alone in a family of {self.family_size}", smallest_p_lines
                 )
@@ -265,7 +286,11 @@ def drop_unreadable(plan: Plan) -> Plan:
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(f"none of the clips of {', '.join(empty)} could be decoded; see failures.csv")
     readable_clips = replace(
-        clips, concepts=clips.concepts.take(cached_rows), concept_clips=concept_clips, classes=classes
+        clips,
+        concepts=clips.concepts.take(cached_rows),
+        concept_clips=concept_clips,
+        source_videos=tuple(clips.source_videos[row] for row in cached_rows),
+        classes=classes,
     )
     readable_plan = replace(plan, clips=readable_clips, comparisons=build_comparisons(concept_clips, plan.config))
     readable_plan.require()

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from vtcav_jax import atomic
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import COSINES_CSV, CosineRow
+from vtcav_jax.tcav.experiment.comparisons import fit_comparisons
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.vectors import cosines, fit
+from vtcav_jax.tcav.stats.vectors import cosines
 
 DERIVATIVE_PROFILES_NPZ = "over_time.npz"
 
@@ -36,7 +37,7 @@ def write_report_data(
         arrays[f"{target.name}|clips"] = np.array([plan.clips.targets.names[row] for row in target.rows])
     for stage in plan.stages:
         kernel = grams(stage).kernel
-        vectors = fit(kernel, np.stack([q.label_vector(len(kernel)) for q in comparisons]), plan.config.fit_config)
+        vectors = fit_comparisons(kernel, comparisons, plan.config)
         cosine = cosines(kernel, vectors)
         rows += [
             CosineRow(stage, left.comparison_type, left.name, right.name, float(cosine[i, j]))

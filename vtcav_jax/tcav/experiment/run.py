@@ -136,8 +136,7 @@ def run_tcav(
     results_by_stage = stage_grams.evaluate_stages(plan.stages)
     rows = with_verdicts(
         [row for stage_results in results_by_stage.values() for row in stage_results.rows],
-        config.alpha,
-        config.correction,
+        config,
     )
     target_order = {target.name: i for i, target in enumerate(plan.clips.classes)}
     rows.sort(key=lambda row: target_order[row.target])

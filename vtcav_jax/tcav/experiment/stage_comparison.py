@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.comparisons import Comparison, difference_matrix
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
-from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource, bootstrap
+from vtcav_jax.tcav.features.gram import Gram, contrast_gram
+from vtcav_jax.tcav.stats.bootstrap import UNCERTAINTY_SOURCES, UNKNOWN_INTERVAL, EffectIntervals, bootstrap
 from vtcav_jax.tcav.stats.permutation_test import (
     DerivativeFn,
     TestResult,
@@ -26,11 +27,16 @@ EARLY_STOP_EXCEEDANCES = 50
 
 @dataclass(frozen=True)
 class StageComparison:
-    """A comparison at a stage; `grams` of the classes and `vector` are restricted to its own clips."""
+    """A comparison at a stage, restricted to its own examples: clips, or pair differences of a contrast.
+
+    `video_ids` are the source videos of the examples, `target_videos` those of the target clips of each class.
+    """
 
     comparison: Comparison
     grams: Sequence[Gram]
     vector: ConceptVectors
+    video_ids: Int[np.ndarray, " m"]
+    target_videos: Sequence[Int[np.ndarray, " n"]]
     config: ExperimentConfig
     derivative_fn: DerivativeFn | None
 
@@ -42,6 +48,11 @@ class StageComparison:
     def blocks(self) -> np.ndarray | None:
         return self.comparison.blocks(len(self.grams[0].kernel))
 
+    @property
+    def units(self) -> Int[np.ndarray, " m"] | None:
+        """The source video of each example, if the tests exchange videos."""
+        return None if self.config.permute == "clips" else self.video_ids
+
     def derivatives(self, unit: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
         """Return the derivatives `(1, n, v)` of each class along the unit vectors of `labels`."""
         if self.derivative_fn is None:
@@ -49,7 +60,7 @@ class StageComparison:
         return list(self.derivative_fn(unit, mean_gaps(self.grams[0].kernel, labels, unit)))
 
     def tests(self) -> list[TestResult]:
-        """Test by permuting clips, or random sets if the settings say so and there are any."""
+        """Test by permuting videos or clips, or random sets if the settings say so and there are any."""
         s = self.config
         if s.permute == "sets" and self.comparison.random_sets:
             return self.set_tests()
@@ -60,6 +71,7 @@ class StageComparison:
             permutations=s.num_permutations(1),
             seed=[s.seed, self.comparison.seed],
             blocks=self.blocks,
+            units=self.units,
             max_exceedances=EARLY_STOP_EXCEEDANCES,
             derivative_fn=self.derivative_fn,
         )
@@ -71,19 +83,22 @@ class StageComparison:
         ]
         return set_permutation_tests(self.grams, sets, self.config.fit_config, derivative_fn=self.derivative_fn)
 
-    def intervals(self, observed_derivatives: Sequence[np.ndarray]) -> list[dict[UncertaintySource, ScoreIntervals]]:
+    def intervals(self, observed_derivatives: Sequence[np.ndarray]) -> list[EffectIntervals]:
         s = self.config
         if not self.vector.norm[0] > 0:
-            return [{} for _ in self.grams]
+            unknown = EffectIntervals(dict.fromkeys(UNCERTAINTY_SOURCES, UNKNOWN_INTERVAL), math.nan, UNKNOWN_INTERVAL)
+            return [unknown for _ in self.grams]
         return bootstrap(
             self.grams,
             self.labels,
             s.fit_config,
+            units=self.video_ids if self.units is not None or self.blocks is None else self.blocks,
+            target_units=self.target_videos,
             draws=s.bootstrap_draws,
             seed=[s.seed, self.comparison.seed],
             observed_derivatives=None
             if self.derivative_fn is None
-            else [slopes[:, :, 0] for slopes in observed_derivatives],
+            else [slopes[0, :, 0] for slopes in observed_derivatives],
         )
 
     def single_sets(self) -> list[tuple[float, float, float]]:
@@ -108,24 +123,43 @@ def primary_p(test_result: TestResult, config: ExperimentConfig) -> float:
     return float((test_result.p_step_effect if config.statistic == "step_effect" else test_result.p)[0])
 
 
-def expand_rows(derivative_fn: DerivativeFn, used_rows: Sequence[int], count: int) -> DerivativeFn:
-    """Adapt `derivative_fn` to vectors that have coefficients for `used_rows` only."""
+@dataclass(frozen=True)
+class Restriction:
+    """The examples of one comparison, to save computation: its clips, or the pair differences of a contrast."""
 
-    def derivatives_of_used(unit: np.ndarray, gap: np.ndarray) -> Sequence[np.ndarray]:
-        expanded = np.zeros((len(unit), count))
-        expanded[:, used_rows] = unit
-        return derivative_fn(expanded, gap)
+    comparison: Comparison  # with numbers of these examples
+    to_clips: Float[np.ndarray, "u m"]  # each example as a combination of all clips
+    video_ids: Int[np.ndarray, " u"]
 
-    return derivatives_of_used
+    def restrict(self, gram: Gram, original: Comparison) -> Gram:
+        """Return the products of these examples."""
+        if original.differences:
+            return contrast_gram(gram, original.differences)
+        return take_rows(gram, original.examples)
 
 
-def examples_of(comparison: Comparison) -> tuple[int, ...]:
-    return tuple(sorted((*comparison.positive_clips, *comparison.negative_clips)))
+def expand_examples(derivative_fn: DerivativeFn | None, to_clips: Float[np.ndarray, "u m"]) -> DerivativeFn | None:
+    """Adapt a function of coefficients of all clips to coefficients of examples, which are combinations of clips."""
+    if derivative_fn is None:
+        return None
+    return lambda unit, gap: derivative_fn(unit @ to_clips, gap)
 
 
-def restrict_to_comparison(grams: Sequence[Gram], comparison: Comparison) -> tuple[list[Gram], Comparison]:
-    """Restrict the grams and the comparison's row numbers to its own clips, to save computation."""
-    rows = examples_of(comparison)
+def restrict_to_comparison(comparison: Comparison, video_ids: Int[np.ndarray, " m"]) -> Restriction:
+    """Return the comparison with numbers of its own examples, and how these are made of clips."""
+    count = len(video_ids)
+    if comparison.differences:
+        n_concept, n_all = len(comparison.pairs), len(comparison.differences)
+        restricted = replace(
+            comparison,
+            positive_clips=tuple(range(n_concept)),
+            negative_clips=tuple(range(n_concept, n_all)),
+            pairs=(),
+            random_pairs=(),
+        )
+        dynamic_clips = [pair[0] for pair in comparison.differences]
+        return Restriction(restricted, difference_matrix(comparison.differences, count), video_ids[dynamic_clips])
+    rows = comparison.examples
     new_index = {row: i for i, row in enumerate(rows)}
 
     def reindex(old_rows: tuple[int, ...]) -> tuple[int, ...]:
@@ -138,9 +172,10 @@ def restrict_to_comparison(grams: Sequence[Gram], comparison: Comparison) -> tup
         pairs=tuple((new_index[left], new_index[right]) for left, right in comparison.pairs),
         random_sets=tuple((name, reindex(set_rows)) for name, set_rows in comparison.random_sets),
     )
-    return [take_rows(gram, rows) for gram in grams], restricted
+    return Restriction(restricted, np.eye(count)[list(rows)], video_ids[list(rows)])
 
 
 def take_rows(gram: Gram, rows: Sequence[int]) -> Gram:
     """Restrict a gram to these examples."""
+    rows = list(rows)
     return Gram(gram.kernel[np.ix_(rows, rows)], gram.cross[:, :, rows], gram.gradients)

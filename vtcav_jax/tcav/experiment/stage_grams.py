@@ -28,7 +28,8 @@ NOT_IN_KEY = ("stages", "export_vectors", "batch_size", "budget", "correction", 
 
 STATISTICS_SOURCES = (
     *("experiment/stage_results.py", "experiment/stage_comparison.py", "stats/permutation_test.py", "stats/vectors.py"),
-    *("stats/kernel_lbfgs.py", "stats/bootstrap.py", "stats/vector_validation.py"),
+    *("stats/kernel_lbfgs.py", "stats/bootstrap.py", "stats/step_effect.py", "stats/vector_validation.py"),
+    *("experiment/comparisons.py", "features/gram.py", "stats/scores.py"),
 )
 
 
@@ -88,6 +89,7 @@ class StageGrams:
             "names": plan.clips.targets.names,
             "random": plan.comparisons.random_sets,
             "videos": plan.clips.video_ids.tolist(),
+            "target_videos": [videos.tolist() for videos in plan.clips.target_videos],
             "code": _read_sources(*STATISTICS_SOURCES),
         }
         key = content_key("stage_results", self.gram_key(stage), key_parts)

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vtcav_jax.console import progress
 from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, VectorRow
-from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.stats.intervals import share_ci
+from vtcav_jax.tcav.experiment.comparisons import Comparison, contrast_labels, fit_comparisons
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_comparison import (
     EARLY_STOP_EXCEEDANCES,
     StageComparison,
-    examples_of,
-    expand_rows,
+    expand_examples,
     primary_p,
     restrict_to_comparison,
     take_rows,
 )
 from vtcav_jax.tcav.features.gram import Gram
-from vtcav_jax.tcav.stats.bootstrap import ScoreIntervals, UncertaintySource
+from vtcav_jax.tcav.stats.bootstrap import EffectIntervals
 from vtcav_jax.tcav.stats.permutation_test import DerivativeFn, TestResult, permutation_tests
 from vtcav_jax.tcav.stats.scores import GradientStats, gradient_stats, scores_from_derivatives
 from vtcav_jax.tcav.stats.vector_validation import VectorValidation, validate_vector
@@ -63,30 +63,38 @@ def evaluate_stage(
     `class_scores` are the scores of each class at its target clips; `derivative_fn` replaces gradient derivatives.
     """
     grams, s = split_by_class(stage_gram, plan), plan.config
-    kernel, count = stage_gram.kernel, len(stage_gram.kernel)
+    kernel = stage_gram.kernel
     stats_by_class = [gradient_stats(gram) for gram in grams]
-    comparisons, video_ids = plan.comparisons.entries, plan.clips.video_ids
-    vectors = fit(kernel, np.stack([q.label_vector(count) for q in comparisons]), s.fit_config)
+    comparisons, target_videos = plan.comparisons.entries, plan.clips.target_videos
+    vectors = fit_comparisons(kernel, comparisons, s)
     rows, vector_rows, derivative_rows = [], [], []
     for i, comparison in enumerate(progress(comparisons, len(comparisons), f"tests at {stage}", size=lambda _: 1)):
-        used_rows = list(examples_of(comparison))
-        vector, (restricted_grams, comparison) = take_vector(vectors, i), restrict_to_comparison(grams, comparison)
-        vector = replace(vector, a=vector.a[:, used_rows])
+        restriction = restrict_to_comparison(comparison, plan.clips.video_ids)
+        restricted_grams = [restriction.restrict(gram, comparison) for gram in grams]
+        if comparison.differences:
+            vector = fit(restricted_grams[0].kernel, contrast_labels(comparison)[None], s.fit_config)
+        else:
+            vector = vectors.take(slice(i, i + 1))
+            vector = replace(vector, a=vector.a[:, list(comparison.examples)])
+        comparison = restriction.comparison
         stage_comparison = StageComparison(
             comparison,
             restricted_grams,
             vector,
+            restriction.video_ids,
+            target_videos,
             s,
-            None if derivative_fn is None else expand_rows(derivative_fn, used_rows, count),
+            expand_examples(derivative_fn, restriction.to_clips),
         )
-        validation, n_videos = _validate(stage_comparison, video_ids[used_rows])
+        validation, n_videos = _validate(stage_comparison)
         tests, derivatives = (
             stage_comparison.tests(),
             stage_comparison.derivatives(vector.unit, stage_comparison.labels[None]),
         )
         vector_rows.append(_vector_row(stage, stage_comparison, validation, n_videos, tests))
-        for target, gram, class_stats, test_result, class_derivatives, interval, single_set, logits in zip(
+        for target, target_ids, gram, class_stats, test_result, class_derivatives, intervals, single_set, logits in zip(
             plan.clips.classes,
+            target_videos,
             grams,
             stats_by_class,
             tests,
@@ -106,8 +114,10 @@ def evaluate_stage(
                     test_result,
                     validation,
                     class_derivatives,
-                    interval,
+                    intervals,
                     single_set,
+                    n_videos,
+                    len(np.unique(target_ids)),
                 )
             )
             clip_names = [plan.clips.targets.names[row] for row in target.rows]
@@ -130,24 +140,15 @@ def evaluate_stage(
     )
 
 
-def take_vector(vectors: ConceptVectors, i: int) -> ConceptVectors:
-    rows = slice(i, i + 1)
-    parts = {
-        name: getattr(vectors, name)[rows]
-        for name in ("a", "intercept", "norm", "l2", "residual", "iterations", "converged")
-    }
-    return replace(vectors, **parts)
-
-
-def _validate(stage_comparison: StageComparison, video_ids: np.ndarray) -> tuple[VectorValidation, int]:
+def _validate(stage_comparison: StageComparison) -> tuple[VectorValidation, int]:
     """Validate the vector, each source video in one fold unless a side has only one; also return their number."""
-    s, labels = stage_comparison.config, stage_comparison.labels
+    s, labels, video_ids = stage_comparison.config, stage_comparison.labels, stage_comparison.video_ids
     n_videos = min(len(np.unique(video_ids[sign * labels > 0])) for sign in (1, -1))
     validation = validate_vector(
         stage_comparison.grams[0].kernel,
         labels,
         replace(s.fit_config, tolerance=1e-3),
-        permutations=AUC_PERMUTATIONS,
+        permutations=max(AUC_PERMUTATIONS, math.ceil(2 / s.alpha) - 1),
         seed=[s.seed, stage_comparison.comparison.seed],
         blocks=stage_comparison.blocks,
         groups=video_ids if n_videos > 1 else None,
@@ -164,27 +165,25 @@ def _score_row(
     test_result: TestResult,
     validation: VectorValidation,
     class_derivatives: np.ndarray,
-    intervals: dict[UncertaintySource, ScoreIntervals],
+    intervals: EffectIntervals,
     single_set: tuple[float, float, float],
+    n_videos: int,
+    n_target_videos: int,
 ) -> ScoreRow:
     comparison, s = stage_comparison.comparison, stage_comparison.config
     class_scores = scores_from_derivatives(class_derivatives, gradient_norms)
 
-    def interval(source: UncertaintySource, statistic: str) -> tuple[float, float]:
-        if source not in intervals:
-            return math.nan, math.nan
-        percentiles = getattr(intervals[source], statistic)
-        return float(percentiles.low[0]), float(percentiles.high[0])
-
     single_set_min, single_set_max, p_sets = single_set
-    tcav_score_low, tcav_score_high = interval("all", "sign_count")
-    derivative_low, derivative_high = interval("all", "derivative")
-    relative_derivative_low, relative_derivative_high = interval("all", "relative_derivative")
-    derivative_low_concepts, derivative_high_concepts = interval("concept", "derivative")
-    derivative_low_negatives, derivative_high_negatives = interval("negatives", "derivative")
-    derivative_low_clips, derivative_high_clips = interval("targets", "derivative")
+    tcav_score = float(class_scores.sign_count[0, 0])
+    tcav_score_low, tcav_score_high = share_ci(tcav_score, n_target_videos)
+    derivative_low, derivative_high = intervals.derivative["all"]
+    mean_norm = float(gradient_norms.mean()) or math.nan
+    in_sample_step = float(test_result.step_effect[0])
+    step_effect = in_sample_step if math.isnan(intervals.step_effect) else intervals.step_effect
     null_low, null_high = _central_interval(
-        test_result.null_step_effects if s.statistic == "step_effect" else test_result.null_derivatives
+        test_result.null_step_effects * (step_effect / in_sample_step if in_sample_step else 1.0)
+        if s.statistic == "step_effect"
+        else test_result.null_derivatives
     )
     return ScoreRow(
         target=target,
@@ -193,7 +192,7 @@ def _score_row(
         clip_type=comparison.clip_type,
         negatives=comparison.negatives,
         n_clips=class_scores.n_clips,
-        tcav_score=float(class_scores.sign_count[0, 0]),
+        tcav_score=tcav_score,
         tcav_score_low=tcav_score_low,
         tcav_score_high=tcav_score_high,
         derivative=float(class_scores.derivative[0, 0]),
@@ -205,10 +204,16 @@ def _score_row(
         comparison=comparison.comparison_type,
         n_concept=len(comparison.positive_clips),
         n_negatives=len(comparison.negative_clips),
+        n_videos=n_videos,
+        n_target_videos=n_target_videos,
+        unit=s.permute.removesuffix("s"),
         relative_derivative=float(class_scores.relative_derivative[0, 0]),
-        relative_derivative_low=relative_derivative_low,
-        relative_derivative_high=relative_derivative_high,
-        step_effect=float(test_result.step_effect[0]),
+        relative_derivative_low=derivative_low / mean_norm,
+        relative_derivative_high=derivative_high / mean_norm,
+        step_effect=step_effect,
+        step_effect_low=intervals.step_interval[0],
+        step_effect_high=intervals.step_interval[1],
+        step_effect_in_sample=in_sample_step,
         p_step=float(test_result.p_step_effect[0]),
         p_unit=float(test_result.p[0]),
         p_min_attainable=test_result.p_min_attainable,
@@ -217,12 +222,12 @@ def _score_row(
         n_random_sets=len(comparison.random_sets),
         single_set_min=single_set_min,
         single_set_max=single_set_max,
-        derivative_low_concepts=derivative_low_concepts,
-        derivative_high_concepts=derivative_high_concepts,
-        derivative_low_negatives=derivative_low_negatives,
-        derivative_high_negatives=derivative_high_negatives,
-        derivative_low_clips=derivative_low_clips,
-        derivative_high_clips=derivative_high_clips,
+        derivative_low_concepts=intervals.derivative["concept"][0],
+        derivative_high_concepts=intervals.derivative["concept"][1],
+        derivative_low_negatives=intervals.derivative["negatives"][0],
+        derivative_high_negatives=intervals.derivative["negatives"][1],
+        derivative_low_clips=intervals.derivative["targets"][0],
+        derivative_high_clips=intervals.derivative["targets"][1],
         auc=validation.auc,
         auc_p=validation.p,
         n_ties=int(class_scores.n_ties[0, 0]),
@@ -308,10 +313,10 @@ def calibration_p(
 ) -> dict[str, dict[str, list[float]]]:
     """Run the calibration check: p-values of random sets that are tested like concepts, which should be uniform.
 
-    First each random set is tested against the others; further sets of the concepts' median size are drawn from all
-    clips of the random sets.
+    First each random set is tested against the others; further sets are drawn as whole source videos from all random
+    clips, up to the concepts' median size.
     """
-    s, count = plan.config, len(grams[0].kernel)
+    s, count, video_ids = plan.config, len(grams[0].kernel), plan.clips.video_ids
     out: dict[str, dict[str, list[float]]] = {}
     for clip_type, random_sets in plan.comparisons.random_sets.items() if s.calibration_trials else ():
         pool = np.array(sorted({i for rows in random_sets.values() for i in rows}))
@@ -326,7 +331,10 @@ def calibration_p(
                 posing_rows, origin = np.array(list(random_sets.values())[trial]), "sets"
             else:
                 size = min(int(np.median(sizes)) if sizes else len(pool) // 2, len(pool) // 2)
-                posing_rows, origin = np.random.default_rng([s.seed, trial]).choice(pool, size, replace=False), "drawn"
+                posing_rows, origin = (
+                    _draw_videos(pool, video_ids, size, np.random.default_rng([s.seed, trial])),
+                    "drawn",
+                )
             if min(len(posing_rows), len(pool) - len(posing_rows)) < 2:
                 continue
             labels = label_vector(posing_rows, np.setdiff1d(pool, posing_rows), count)
@@ -337,9 +345,20 @@ def calibration_p(
                 s.fit_config,
                 permutations=CALIBRATION_PERMUTATIONS,
                 seed=[s.seed, trial, 1],
+                units=None if s.permute == "clips" else video_ids[used_rows],
                 max_exceedances=EARLY_STOP_EXCEEDANCES,
-                derivative_fn=None if derivative_fn is None else expand_rows(derivative_fn, used_rows, count),
+                derivative_fn=expand_examples(derivative_fn, np.eye(count)[used_rows]),
             )
             p_values[origin] += [primary_p(test, s) for test in tests]
         out[clip_type] = p_values
     return out
+
+
+def _draw_videos(
+    pool: Int[np.ndarray, " p"], video_ids: Int[np.ndarray, " m"], size: int, rng: np.random.Generator
+) -> Int[np.ndarray, " s"]:
+    """Return the clips of randomly drawn source videos, at least `size` of them."""
+    order = rng.permutation(np.unique(video_ids[pool]))
+    counts = np.array([(video_ids[pool] == video).sum() for video in order])
+    drawn = order[: int(np.searchsorted(np.cumsum(counts), size)) + 1]
+    return pool[np.isin(video_ids[pool], drawn)]

@@ -7,35 +7,45 @@ from dataclasses import replace
 import numpy as np
 
 from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
+MIN_VIDEOS = 5  # source videos of each side; fewer say nothing about other videos
 
-def with_verdicts(rows: Sequence[ScoreRow], alpha: float, correction: str) -> list[ScoreRow]:
+
+def with_verdicts(rows: Sequence[ScoreRow], config: ExperimentConfig) -> list[ScoreRow]:
     """Return the rows with p-values corrected for the whole family and with verdicts."""
-    corrected = adjust_p(np.array([row.p for row in rows], float), correction)
+    corrected = adjust_p(np.array([row.p for row in rows], float), config.correction)
     family_size = sum(not math.isnan(row.p) for row in rows)
     adjusted_rows = (replace(row, p_adjusted=float(p)) for row, p in zip(rows, corrected))
-    return [replace(row, verdict=tcav_verdict(row, alpha, correction, family_size)) for row in adjusted_rows]
+    return [replace(row, verdict=tcav_verdict(row, config, family_size)) for row in adjusted_rows]
 
 
-def tcav_verdict(row: ScoreRow, alpha: float, correction: str, family_size: int) -> str:
+def tcav_verdict(row: ScoreRow, config: ExperimentConfig, family_size: int) -> str:
     """Return the first applicable verdict; earlier ones invalidate later ones."""
+    alpha = config.alpha
     if row.zero_gradient:
         return "no gradient"
     if math.isnan(row.p):
         return "no vector"
-    if row.degenerate:
-        return "degenerate layer"
     if row.n_ties == row.n_clips:
         return "no derivative"  # all derivatives are rounding errors, which can still give a small p
-    if correction != "bh" and row.p_min_attainable * family_size > alpha and row.p_adjusted > alpha:
+    if row.n_videos < MIN_VIDEOS:
+        return "too few videos"
+    if config.correction != "bh" and row.p_min_attainable * family_size > alpha and row.p_adjusted > alpha:
         return "underpowered"
     if row.auc_p > alpha or row.auc <= 0.5:
         return "not encoded"
     if row.p_adjusted > alpha:
         return "not significant"
-    if not row.derivative_low * row.derivative_high > 0:
-        return "sign uncertain"  # significant for these clips, but the sign could differ for other clips
+    if config.statistic == "step_effect":
+        low, high = row.step_effect_low, row.step_effect_high
+    else:
+        low, high = row.derivative_low, row.derivative_high
+    if not low * high > 0:
+        return "sign uncertain"  # significant for these clips, but the sign could differ for other videos
+    if row.comparison == "freezing":
+        return "differs from control"  # true of almost any network and concept: no finding about this one
     if row.comparison == "motion":
         return "motion_supports" if row.derivative > 0 else "motion_opposes"
     return "supports" if row.derivative > 0 else "opposes"

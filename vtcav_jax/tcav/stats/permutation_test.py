@@ -211,7 +211,7 @@ def min_attainable_p(
         choices = 2 ** (len(np.unique(block)) if unit is None else len(np.unique(unit)))
     else:
         for members in _exchangeable_sets(values, unit, stratum):
-            up = sum(values[rows[0]] > 0 for rows in members)
+            up = sum(bool(values[rows[0]] > 0) for rows in members)
             choices *= math.comb(len(members), up)
             balanced &= 2 * up == len(members)
     # With equal sides the opposite choice has the opposite vector, which is as far from neutral

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from vtcav_jax.tcav.stats.permutation_test import permute_labels
 from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, Kernel, classifier_scores, fit
 
 
@@ -50,8 +51,8 @@ def validate_vector(
 
     Permuting a label moves its fold with it, so that folds stay stratified. Clips of the same block (a clip and its
     matched control) share a fold and a half, and labels are permuted within blocks. Clips of the same group (source
-    video) also share a fold and a half, since recognising the video must not count as recognising the concept; folds
-    are then redrawn for each permutation.
+    video) also share a fold and a half, since recognising the video must not count as recognising the concept; labels
+    are then permuted between whole videos, and folds are redrawn for each permutation.
     """
     rng = np.random.default_rng(seed)
     used = np.flatnonzero(labels)
@@ -62,19 +63,16 @@ def validate_vector(
     fold_groups = _link_groups(block, group)
     fold = stratified_folds(labels, n_folds, rng, fold_groups)
     count = int(fold.max()) + 1
-    order = np.arange(len(labels)) if block is None else np.argsort(block, kind="stable")
-    keys = np.zeros(len(labels), int) if block is None else block
-    positions = np.tile(np.arange(len(labels)), (1 + permutations, 1))
-    positions[1:, order] = np.argsort(keys + rng.random((permutations, len(labels))), axis=1)
-    permuted_labels = np.empty((1 + permutations, len(labels)))
-    np.put_along_axis(permuted_labels, positions, np.broadcast_to(labels, permuted_labels.shape), 1)
-    fold_of = np.empty(permuted_labels.shape, int)
     if fold_groups is None:
-        np.put_along_axis(fold_of, positions, np.broadcast_to(fold, permuted_labels.shape), 1)
+        positions = np.tile(np.arange(len(labels)), (1 + permutations, 1))
+        positions[1:] = np.argsort(rng.random((permutations, len(labels))), axis=1)
+        permuted_labels, fold_of = np.empty(positions.shape), np.empty(positions.shape, int)
+        np.put_along_axis(permuted_labels, positions, np.broadcast_to(labels, positions.shape), 1)
+        np.put_along_axis(fold_of, positions, np.broadcast_to(fold, positions.shape), 1)
     else:
-        fold_of[0] = fold
-        for row, values in zip(fold_of[1:], permuted_labels[1:]):
-            row[:] = _assign_whole_groups(values, count, rng, fold_groups)
+        permuted_labels = np.concatenate([labels[None], permute_labels(labels, permutations, rng, block, group)])
+        folds = [_assign_whole_groups(values, count, rng, fold_groups) for values in permuted_labels[1:]]
+        fold_of = np.stack([fold, *folds])
     aucs = _held_out_aucs(kernel, permuted_labels, fold_of, fit_config)
     p = (1 + int((~(aucs[1:] < aucs[0] - 1e-12)).sum())) / (1 + permutations)
     cosine = split_half_cosines(kernel, labels, fit_config, splits, rng, fold_groups)

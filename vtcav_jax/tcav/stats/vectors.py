@@ -7,7 +7,7 @@ w = X'a is represented by its coefficients `a`, which sum to 0: w does not depen
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -71,6 +71,19 @@ class ConceptVectors:
     def unit(self) -> Float[np.ndarray, "v m"]:
         """Coefficients of w / |w|; NaN for the zero vector."""
         return self.a / np.where(self.norm > 0, self.norm, np.nan)[:, None]
+
+    def take(self, rows: Int[np.ndarray, " w"] | slice) -> "ConceptVectors":
+        """Return some of the vectors."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _VECTOR_ARRAYS})
+
+
+_VECTOR_ARRAYS = ("a", "intercept", "norm", "l2", "residual", "iterations", "converged")
+
+
+def concatenate_vectors(parts: Sequence[ConceptVectors]) -> ConceptVectors:
+    """Return the vectors of all parts, which have the same examples."""
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _VECTOR_ARRAYS}
+    return ConceptVectors(parts[0].estimator, **arrays)
 
 
 def label_vector(

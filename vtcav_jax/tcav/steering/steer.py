@@ -99,13 +99,15 @@ def steer(
     config: EncodeConfig = DEFAULT_ENCODING,
     seed: int | Sequence[int] = 0,
     runtime: Runtime | None = None,
+    unit_lengths: Float[np.ndarray, " v"] | None = None,
 ) -> SteeringResult:
     """Move the target clips along each vector by each of `steps`, and along `n_controls` random directions.
 
-    A random direction has random coefficients on the vector's examples and so lies in the span of real activations.
+    Steps are in units of `unit_lengths`, by default the distances between the means of both sides of `labels`. A random
+    direction has random coefficients on the vector's examples and so lies in the span of real activations.
     """
     rng = np.random.default_rng(seed)
-    unit_lengths = mean_gaps(gram.kernel, labels, vectors.unit)
+    unit_lengths = mean_gaps(gram.kernel, labels, vectors.unit) if unit_lengths is None else unit_lengths
     used = labels[:, None] != 0
     random = np.where(used, rng.normal(size=(len(labels), n_controls, labels.shape[1])), 0)
     random -= np.where(used, random.sum(-1, keepdims=True) / used.sum(-1, keepdims=True), 0)

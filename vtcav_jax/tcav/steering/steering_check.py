@@ -7,12 +7,11 @@ import numpy as np
 
 from vtcav_jax.console import progress
 from vtcav_jax.runs.tcav_rows import ScoreRow, SteeringRow
-from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.comparisons import Comparison, fit_comparisons
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import content_key
-from vtcav_jax.tcav.stats.vectors import fit
 from vtcav_jax.tcav.steering.steer import steer
 
 STEERING_STEPS = (-1.0, 1.0)  # in units of the distance from the negatives to the concept
@@ -71,7 +70,9 @@ def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -
     if not plan.store.has(key, ".npz"):
         clips, order = stage_grams.targets
         stage_gram = stage_grams.cached_gram(stage)
-        labels = comparison.label_vector(len(stage_gram.kernel))[None]
+        count = len(stage_gram.kernel)
+        used = np.isin(np.arange(count), comparison.examples).astype(float)[None]
+        vectors = fit_comparisons(stage_gram.kernel, [comparison], s)
         result = steer(
             plan.network.model,
             clips,
@@ -79,13 +80,14 @@ def _mean_changes(stage_grams: StageGrams, stage: str, comparison: Comparison) -
             stage,
             stage_grams.examples(stage),
             stage_gram,
-            labels,
-            fit(stage_gram.kernel, labels, s.fit_config),
+            used,
+            vectors,
             STEERING_STEPS,
             n_controls=s.steering_controls,
             config=s.encode_config,
             seed=seed,
             runtime=stage_grams.runtime,
+            unit_lengths=comparison.mean_difference(count)[None] @ stage_gram.kernel @ vectors.unit[0],
         )
         row_index = {row: i for i, row in enumerate(order)}
         target_positions = [[row_index[row] for row in class_rows] for class_rows in rows]
