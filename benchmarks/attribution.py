@@ -1,6 +1,6 @@
 """Benchmark attribution maps against captum, pytorch-grad-cam and zennit, and twelve maps from one pass.
 
-  python benchmarks/attribution.py
+  python -m benchmarks.attribution
 
 Each comparison uses the same network, clips and class, and is timed only if the maps agree. Writes
 benchmarks/results/attribution_BACKEND.jsonl and its table.

@@ -1,6 +1,6 @@
 """Benchmark decoding of video files: clips per second, memory, and the share of time for which a model waits.
 
-  python benchmarks/decode.py
+  python -m benchmarks.decode
 
 The baseline is a loader that does not seek: PyAV decodes every frame of the file, and torchvision's preset crops the
 clip. Writes benchmarks/results/decode_BACKEND.jsonl and its table.

@@ -1,7 +1,7 @@
 """Benchmark forward passes against torchvision, and their share of the hardware's peak.
 
-  python benchmarks/forward.py                       standard shapes for this kind of device
-  python benchmarks/forward.py --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
+  python -m benchmarks.forward                       standard shapes for this kind of device
+  python -m benchmarks.forward --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
 
 Writes benchmarks/results/forward_BACKEND.jsonl and its table.
 """

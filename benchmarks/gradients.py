@@ -1,6 +1,6 @@
 """Benchmark gradients at several stages, relative to a forward pass and to torch autograd.
 
-  python benchmarks/gradients.py
+  python -m benchmarks.gradients
 
 Writes benchmarks/results/gradients_BACKEND.jsonl and its table.
 """

@@ -1,6 +1,6 @@
 """Benchmark pyramids, relative to a forward pass, for the networks of the paper.
 
-  python benchmarks/pyramid.py
+  python -m benchmarks.pyramid
 
 Stergiou et al. (2019) report 21 to 70 ms for the backward part through three layers, on two GTX 1080 Ti. Writes
 benchmarks/results/pyramid_BACKEND.jsonl and its table.
