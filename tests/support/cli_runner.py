@@ -34,7 +34,7 @@ for line in sys.stdin:
     for number, path in enumerate((os.devnull, out, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     os.chdir(cwd)
-    signal.alarm(300)
+    signal.alarm(900)
     sys.argv = ["vtcav", *arguments]
     try:
         exec(program, {"main": main})
