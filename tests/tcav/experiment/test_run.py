@@ -323,7 +323,7 @@ def test_finite_steps_match_forward_passes(clip_folder, tmp_path):
     assert rows["moves", "red", "static"].verdict == "no derivative"
     assert results.passes.forwards > CLIPS + 12 + 100 * 12
     row, vectors = rows["red", "red", "static"], load_vectors(results.folder)
-    length, v = row.step_effect / row.derivative, vectors.arrays["pool|red/static/random"]
+    length, v = row.step_effect_in_sample / row.derivative, vectors.arrays["pool|red/static/random"]
     source = open_source(clip_folder / "targets")
     clips = {
         clip.clip: clip
@@ -387,7 +387,7 @@ def test_findings_are_steered_and_the_scores_follow(clip_folder, tmp_path):
     for moved in results.steering:
         row = verdicts[moved.target, moved.concept, moved.clip_type]
         assert (
-            moved.predicted_change == pytest.approx(moved.step_units * row.step_effect, rel=1e-5)
+            moved.predicted_change == pytest.approx(moved.step_units * row.step_effect_in_sample, rel=1e-5)
             and moved.score_change * moved.predicted_change > 0
         )
         assert 0.05 <= moved.p_random_directions <= 1 and moved.random_low <= moved.random_high
