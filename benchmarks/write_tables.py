@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import evaluation_tables, tables
+from benchmarks.statistics import table as statistics_table
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -16,6 +17,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "speed.md",
     ROOT / "docs" / "networks.md",
     ROOT / "docs" / "evaluation.md",
+    ROOT / "docs" / "statistics.md",
     ROOT / "docs" / "which-method.md",
 )
 
@@ -34,6 +36,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:channels": evaluation_tables.channels_table,
     "evaluation:seeds": evaluation_tables.seeds_table,
     "evaluation:concepts": evaluation_tables.concepts_table,
+    "statistics": statistics_table.statistics_table,
 }
 
 

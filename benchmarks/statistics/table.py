@@ -9,7 +9,7 @@ ONE_STAGE = re.compile(r"worlds_\w+, \S+")  # of a shipped network
 
 
 def statistics_table(rows: list[dict[str, Any]]) -> str:
-    """Return both tables; shares that miss their requirement are bold."""
+    """Return both tables; shares that miss their requirement are bold, those that it does not apply to in italics."""
     cells: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     encoded = [row for row in rows if ONE_STAGE.fullmatch(row["where"])]
     for row in encoded:
@@ -21,23 +21,32 @@ def statistics_table(rows: list[dict[str, Any]]) -> str:
         counts = sorted({row["n"] for row in by_where.values()})
         count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         required = next((row["requirement"] for row in by_where.values() if row["requirement"]), "")
-        shares = (format_cell(by_where[where]) if where in by_where else "" for where in columns)
-        body.append((*key, required, count, *shares))
+        shares = (format_cell(by_where[where], required) if where in by_where else "" for where in columns)
+        body.append((*key, format_requirement(required), count, *shares))
     others = [row for row in rows if row not in encoded]
     other_head = ("scenario", "data", "measured", "required", "tests", "share (95 % CI)")
     other_body = [
-        (row["scenario"], row["where"], row["measured"], row["requirement"], row["n"], format_cell(row))
+        (
+            *(row["scenario"], row["where"], row["measured"], format_requirement(row["requirement"]), row["n"]),
+            format_cell(row, row["requirement"]),
+        )
         for row in others
     ]
     return "\n\n".join(markdown(*part) for part in ((head, body), (other_head, other_body)) if part[1])
 
 
-def format_cell(row: dict[str, Any]) -> str:
+def format_requirement(text: str) -> str:
+    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2g}", text)
+
+
+def format_cell(row: dict[str, Any], required: str) -> str:
     if not row["n"]:
         return "not measured"
     share = format_share(row)
     if row["holds"] is False:
         share = f"**{share}**"
+    elif required and not row["requirement"]:
+        share = f"*{share}*"
     return f"{share}; {row['note']}" if row["note"] else share
 
 
