@@ -70,8 +70,8 @@ def rows(folder, name="scores.csv"):
 def assert_same_table(ours, theirs):
     """Require equal derivatives up to 1e-5 of the largest; a few permutations may be counted differently.
 
-    Contrasts are differences of float32 products, and interval bounds sums of changes when a video is left out: rounding
-    is larger there.
+    Contrasts are differences of float32 products, and interval bounds sums of changes without each video: rounding is
+    larger there.
     """
     assert len(ours) == len(theirs) > 0
     largest = max(abs(float(row["derivative"])) for row in theirs)
@@ -86,7 +86,7 @@ def assert_same_table(ours, theirs):
             np.testing.assert_allclose(float(row[name]), float(other[name]), rtol=1e-3, atol=1e-3 * largest)
         if other["degenerate"] == "False" and other["verdict"] != "no derivative":
             for name in P:
-                np.testing.assert_allclose(float(row[name]), float(other[name]), atol=0.05 if "adj" in name else 0.01)
+                np.testing.assert_allclose(float(row[name]), float(other[name]), atol=0.1 if "adj" in name else 0.01)
 
 
 @pytest.mark.slow
