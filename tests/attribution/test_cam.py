@@ -267,7 +267,7 @@ def test_many_maps_cost_one_pass(net, video):
             lambda net, v: attribute(net, v, "saliency", target=targets.ConceptTarget("convs.1", np.ones(3))),
             r"or \(8,\), got \(3,\)",
         ),
-        (lambda net, v: attribute(net, v[0], "gradcam"), r"\(b, t, h, w, c\)"),
+        (lambda net, v: attribute(net, v[0], "gradcam"), r"\(b, t, h, w, 3\)"),
         (lambda net, v: attribute(net, v, "smoothgrad", samples=0), "samples of at least 1"),
         (lambda net, v: attribute(net, v, "smoothgrad", "convs.1"), "smoothgrad only makes maps of the video"),
         (lambda net, v: attribute(net, v, "gradcam", target=jnp.sum), "one score per clip"),

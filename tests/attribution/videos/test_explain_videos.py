@@ -249,7 +249,7 @@ def evidence(answer="left", favourite=0.0, **scores):
 )
 def test_verdicts(shuffled, frozen, verdict):
     clips = [
-        evidence(score_shuffled=shuffled * w, score_frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.1, 1.2)
+        evidence(score_shuffled=shuffled * w, score_frozen=frozen * w, score=4.0 * w) for w in (0.9, 1.0, 1.0, 1.1, 1.2)
     ]
     whole, left = summary.summarise_by_class(clips)
     assert (whole.answer, left.answer) == ("", "left") and whole.drop_shuffled == pytest.approx(1 - shuffled / 4)
@@ -257,11 +257,11 @@ def test_verdicts(shuffled, frozen, verdict):
         whole.reference == "no preference"
         and whole.drop_shuffled_low <= whole.drop_shuffled <= whole.drop_shuffled_high
     )
-    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; over 4 clips, its score falls")
+    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; over 5 clips, its score falls")
     none = summary.summarise_by_class([evidence(score=-1.0), evidence(score=0.5)])
     assert "no verdict" in summary.motion_sentences(none)[0]
     single = summary.summarise_by_class([evidence(score_shuffled=1.0)])
-    assert "one clip is too few" in summary.motion_sentences(single)[0]
+    assert "too few clips for a verdict" in summary.motion_sentences(single)[0]
 
 
 def test_a_bias_on_edited_clips_cancels_between_classes():
