@@ -88,14 +88,14 @@ def tcav_answer_section(run: RunFolder) -> Section:
 
 def _introduction(run: RunFolder) -> str:
     order = "" if run.config.get("sensitivity") == "finite" else " to first order"
-    measured = (
+    quantity = (
         f"how much the [[class score]] changes{order} when the activations of a [[stage]] (layer) move from the"
         " [[negatives]] to the clips of a [[concept]]"
         if run_statistic(run) == "step_effect"
         else "the mean [[derivative]] of the [[class score]] along the [[concept vector]] at a [[stage]] (layer)"
     )
     return (
-        f"Video-TCAV measures {measured}. Each finding reports, for one concept, the comparison with the smallest"
+        f"Video-TCAV measures {quantity}. Each finding reports, for one concept, the comparison with the smallest"
         " [[adjusted p]] (among equals, the largest [[share of gradient]]), with its [[95 % CI]] over source videos."
     )
 

@@ -13,7 +13,7 @@ from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.stats.permutation_test import min_attainable_p
-from vtcav_jax.tcav.stats.vectors import ConceptVectors, concatenate_vectors, fit, label_vector
+from vtcav_jax.tcav.stats.vectors import ConceptVectors, concatenate_vectors, fit, label_vector, side_weights
 
 OTHERS = "others"  # the union of the other concepts
 GROUP = "group"  # the other concepts and the random clips, each with the same weight
@@ -68,12 +68,9 @@ class Comparison:
 
     def mean_difference(self, count: int) -> Float[np.ndarray, " m"]:
         """Return the coefficients of the mean difference that the step effect moves by."""
-        if self.differences:
-            sizes = np.repeat([len(self.pairs), len(self.random_pairs)], [len(self.pairs), len(self.random_pairs)])
-            return (contrast_labels(self) / sizes) @ difference_matrix(self.differences, count)
-        labels = self.label_vector(count)
-        sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
-        return sides[0] / sides[0].sum() - sides[1] / sides[1].sum()
+        labels = contrast_labels(self) if self.differences else self.label_vector(count)
+        coefficients = np.subtract(*side_weights(labels[None]))[0]
+        return coefficients @ difference_matrix(self.differences, count) if self.differences else coefficients
 
     def blocks(self, count: int) -> Int[np.ndarray, " m"] | None:
         """Return the pair of each clip, for a comparison of clips with their own controls."""

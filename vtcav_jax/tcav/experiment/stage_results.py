@@ -360,5 +360,5 @@ def _draw_videos(
     """Return the clips of randomly drawn source videos, at least `size` of them."""
     order = rng.permutation(np.unique(video_ids[pool]))
     counts = np.array([(video_ids[pool] == video).sum() for video in order])
-    drawn = order[: int(np.searchsorted(np.cumsum(counts), size)) + 1]
-    return pool[np.isin(video_ids[pool], drawn)]
+    videos = order[: int(np.searchsorted(np.cumsum(counts), size)) + 1]
+    return pool[np.isin(video_ids[pool], videos)]

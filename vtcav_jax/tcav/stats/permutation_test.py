@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.scores import sign_counts
-from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, fit, label_vector
+from vtcav_jax.tcav.stats.vectors import LOGISTIC, FitConfig, fit, label_vector, side_weights
 
 SLACK = 1e-6  # relative; a redraw of the observed choice must count as equal to it
 # Solver tolerance of all vectors of a test, observed and permuted: the test is valid for any function of the labels
@@ -254,9 +254,7 @@ def mean_gaps(
     kernel: Float[np.ndarray, "m m"], labels: Float[np.ndarray, "v m"], unit: Float[np.ndarray, "v m"]
 ) -> Float[np.ndarray, " v"]:
     """Return the distance from the mean of the negatives to that of the concept along each vector."""
-    sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
-    mean_difference = np.subtract(*(side / side.sum(1, keepdims=True) for side in sides))
-    return np.einsum("vm,vm->v", mean_difference @ kernel, unit)
+    return np.einsum("vm,vm->v", np.subtract(*side_weights(labels)) @ kernel, unit)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.tcav.features.gram import Gram
+from vtcav_jax.tcav.stats.permutation_test import mean_gaps
 from vtcav_jax.tcav.stats.vector_validation import stratified_folds
 from vtcav_jax.tcav.stats.vectors import FitConfig, fit
 
@@ -37,7 +38,7 @@ def cross_fitted_steps(
     usable = _has_both_sides(train) & _has_both_sides(held_out)
     count = len(labels)
     unit = fit(kernel, train[usable], fit_config).unit if usable.any() else np.zeros((0, len(kernel)))
-    gaps = np.einsum("vm,vm->v", _mean_differences(held_out[usable]) @ kernel, unit)
+    gaps = mean_gaps(kernel, held_out[usable], unit)
     # Means over the folds of each label vector
     average = np.eye(count)[np.flatnonzero(usable) % count]
     average /= np.where(average.any(0), average.sum(0), np.nan)
@@ -59,9 +60,3 @@ def step_folds(
 
 def _has_both_sides(labels: Float[np.ndarray, "v m"]) -> Bool[np.ndarray, " v"]:
     return np.asarray((labels > 0).any(1) & (labels < 0).any(1))
-
-
-def _mean_differences(labels: Float[np.ndarray, "v m"]) -> Float[np.ndarray, "v m"]:
-    sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
-    positive, negative = (side / side.sum(1, keepdims=True) for side in sides)
-    return positive - negative

@@ -157,9 +157,14 @@ def cosines(kernel: Kernel, left: ConceptVectors, right: ConceptVectors | None =
     return np.clip(left.unit @ kernel @ right.unit.T, -1, 1)
 
 
+def side_weights(labels: Labels) -> tuple[Float[np.ndarray, "v m"], Float[np.ndarray, "v m"]]:
+    """Return the weights of the examples in the mean of the concept and in that of the negatives."""
+    positive, negative = (np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1))
+    return positive / positive.sum(1, keepdims=True), negative / negative.sum(1, keepdims=True)
+
+
 def _mean_difference(kernel: Kernel, labels: Labels) -> ConceptVectors:
-    sides = [np.where(sign * labels > 0, np.abs(labels), 0) for sign in (1, -1)]
-    positive, negative = (side / side.sum(1, keepdims=True) for side in sides)
+    positive, negative = side_weights(labels)
     a = positive - negative
     row = a @ kernel
     intercept = -np.einsum("vm,vm->v", row, positive + negative) / 2
