@@ -124,9 +124,9 @@ def _unseen_gap(
 
 
 def share_intervals(size: Size) -> list[Row]:
-    """Shares of motion of a class, from 12 videos with one or 5 windows each."""
+    """Shares of motion of a class, from videos with one or 5 windows each."""
     rows = []
-    for videos, windows in ((10, 1), (25, 1), (50, 1), (12, WINDOWS_PER_VIDEO)):
+    for videos, windows in ((5, 1), (10, 1), (25, 1), (50, 1), (12, WINDOWS_PER_VIDEO)):
         rng, covered = generator("shares", videos, windows), []
         for _ in range(size.intervals):
             row = summarise_by_class(_motion_evidence(rng, videos, windows))[0]
@@ -154,6 +154,7 @@ def _motion_evidence(rng: np.random.Generator, videos: int, windows: int) -> Seq
             ClipMotionRow(
                 f"video_{video}",
                 window,
+                f"video_{video}",
                 "class",
                 "class",
                 original[video, window],

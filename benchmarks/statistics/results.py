@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vtcav_jax.stats.intervals import wilson_ci
+from vtcav_jax.stats import intervals
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def share_row(
         return Row(scenario, measured, where, float("nan"), 0.0, 1.0, 0, 0, note="not measured")
     share = total / n
     effective = effective_number(parts)
-    low, high = wilson_ci(round(share * effective), effective)
+    low, high = intervals.wilson_ci(round(share * effective), effective)
     low, high = min(low, share), max(high, share)
     if requirement is None:
         return Row(scenario, measured, where, share, low, high, n, len(parts), note=note)
@@ -103,10 +103,5 @@ def share_row(
 
 def effective_number(parts: Sequence[np.ndarray]) -> int:
     """Return the number of independent tests with the same variance of the share, at least that of the draws."""
-    counts, hits = np.array([len(part) for part in parts], float), np.array([part.sum() for part in parts], float)
-    n, draws = counts.sum(), len(parts)
-    share = hits.sum() / n
-    variance = ((hits - share * counts) ** 2).sum() / n**2 * draws / max(draws - 1, 1)
-    if share in (0, 1) or draws < 2:
-        return draws
-    return round(min(n, max(draws, share * (1 - share) / variance))) if variance > 0 else int(n)
+    counts, hits = (np.array([measure(part) for part in parts], float) for measure in (len, np.sum))
+    return round(intervals.effective_number(counts, hits))

@@ -155,6 +155,15 @@ sub/film.mp4,,fast,0.4,,
     assert source.read(1, SMALL, KEPT).identity == data.read_clip(film, SMALL, KEPT, start=6).identity
 
 
+def test_parts_of_a_file_and_files_with_the_same_source_come_from_one_video(film, tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        place(film, tmp_path / name)
+    rows = "a.mp4,0,0.4,\na.mp4,0.4,0.8,\nb.mp4,,,match 1\nc.mp4,,,match 1\n"
+    source = open_source(manifest(tmp_path, f"path,start,end,source\n{rows}"))
+    assert [item.source_video for item in source.items] == ["a.mp4", "a.mp4", "match 1", "match 1"]
+    assert [item.source_video for item in open_source(tmp_path).items] == ["a.mp4", "b.mp4", "c.mp4"]
+
+
 def test_a_part_is_padded_within_itself(film, tmp_path):
     place(film, tmp_path / "film.mp4")
     source = open_source(manifest(tmp_path, "path,start,end\nfilm.mp4,0.2,0.36\nfilm.mp4,0.9,5\nfilm.mp4,3,4\n"))

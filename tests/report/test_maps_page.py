@@ -78,7 +78,9 @@ SANITY = [
 
 def class_row(answer: str = "", drop_shuffled: float = 0.9, **more: Any) -> ClassMotionRow:
     values: dict[str, Any] = {field.name: 0.5 for field in fields(ClassMotionRow)}
-    values |= dict(target="direction", answer=answer, n_clips=9, reference="other clips", drop_shuffled=drop_shuffled)
+    values |= dict(
+        target="direction", answer=answer, n_clips=9, n_videos=9, reference="other clips", drop_shuffled=drop_shuffled
+    )
     values |= dict(drop_shuffled_low=drop_shuffled - 0.05, drop_shuffled_high=drop_shuffled + 0.05)
     return ClassMotionRow(**values | more)
 
@@ -86,6 +88,7 @@ def class_row(answer: str = "", drop_shuffled: float = 0.9, **more: Any) -> Clas
 def clip_row(i: int, drop_shuffled: float = 0.8, **more: Any) -> ClipMotionRow:
     values: dict[str, Any] = {field.name: 0.5 for field in fields(ClipMotionRow)}
     values |= dict(clip=f"clip {i} {NASTY}", clip_index=0, target="direction", answer="direction:left", score=4.0)
+    values |= dict(source_video=f"video {i}")
     values |= dict(drop_shuffled=drop_shuffled)
     values |= dict(drop_shuffled_low=drop_shuffled - 0.1, drop_shuffled_high=drop_shuffled + 0.1)
     return ClipMotionRow(**values | more)
@@ -189,7 +192,10 @@ def test_animations_are_limited_and_the_rest_is_counted(page, monkeypatch):
 
 def test_text_about_motion_has_verdicts_and_counts(page):
     text = page.read_text()
-    assert "<strong>direction: motion;</strong> over 9 clips, its score falls by 90 % (95 % CI 85 to 95 %)" in text
+    assert (
+        "<strong>direction: motion;</strong> over 9 clips of 9 source videos, its score falls by 90 % (95 % CI 85 to 95 %)"
+        in text
+    )
     assert "<strong>direction:up: appearance, not motion;</strong>" in text
     assert "of 4 clips, 1 depend on motion, 1 do not, 1 are in between or uncertain, 1 are undefined" in text
     assert "<td>undefined</td>" in text
@@ -205,16 +211,19 @@ def test_negative_losses_are_reported_as_rises():
         drop_frozen_high=0.02,
     )
     assert motion_verdict(rises)[1] == (
-        "over 9 clips, its score rises by 27 % (95 % CI 22 to 33 %) with shuffled frames and falls by -4 % (-10 to 2 %)"
-        " with a frozen frame."
+        "over 9 clips of 9 source videos, its score rises by 27 % (95 % CI 22 to 33 %) with shuffled frames and falls"
+        " by -4 % (-10 to 2 %) with a frozen frame."
     )
-    single = class_row(drop_shuffled=-0.27, drop_shuffled_low=NAN, drop_shuffled_high=NAN, n_clips=1)
-    assert "1 clip, its score rises by 27 % with shuffled frames and falls by 50 %" in motion_verdict(single)[1]
+    single = class_row(drop_shuffled=-0.27, drop_shuffled_low=NAN, drop_shuffled_high=NAN, n_clips=1, n_videos=1)
+    assert (
+        "1 clip of 1 source video, its score rises by 27 % with shuffled frames and falls by 50 %"
+        in motion_verdict(single)[1]
+    )
 
 
-def test_few_clips_get_no_verdict():
-    verdicts = [motion_verdict(class_row(n_clips=n))[0] for n in (1, 2, 4, 5)]
-    assert ["too few clips for a verdict" in verdict for verdict in verdicts] == [True, True, True, False]
+def test_few_videos_get_no_verdict():
+    verdicts = [motion_verdict(class_row(n_videos=n))[0] for n in (1, 2, 4, 5)]
+    assert ["too few source videos" in verdict for verdict in verdicts] == [True, True, True, False]
 
 
 def test_spatial_half_mass():

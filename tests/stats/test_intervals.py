@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vtcav_jax.stats.intervals import mean_ci, ratio_ci, row_mean_ci, wilson_ci
+from vtcav_jax.stats.intervals import clustered_share_ci, mean_ci, ratio_ci, row_mean_ci, share_ci, wilson_ci
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (1, 1), (3, 7), (250, 256), (999, 1000)])
@@ -32,6 +32,50 @@ def test_means_and_ratios():
     assert estimate == pytest.approx(above.sum() / values.sum()) and 1.98 < low < estimate < high < 2.02
     alone = ratio_ci(np.array([1.0]), np.array([4.0]))
     assert alone[0] == 0.25 and np.isnan(alone[1:]).all() and np.isnan(mean_ci(np.array([np.nan]))).all()
+
+
+def test_units_are_resampled_whole():
+    values = np.random.default_rng(0).normal(size=12)
+    repeated = mean_ci(np.repeat(values, 3), units=[str(i) for i in range(12) for _ in range(3)])
+    np.testing.assert_allclose(repeated, mean_ci(values, units=[str(i) for i in range(12)]))
+    assert np.isnan(mean_ci(values, units=["v"] * 12)[1:]).all()
+
+
+def test_shares_of_clips_count_videos_as_far_as_their_clips_agree():
+    rng = np.random.default_rng(0)
+    hits = rng.random(40) < 0.7
+    videos = [str(i) for i in range(40)]
+    plain = wilson_ci(int(hits.sum()), 40)
+    assert clustered_share_ci(hits, videos) == pytest.approx(plain)
+    copies = np.repeat(hits, 5), [v for v in videos for _ in range(5)]
+    assert clustered_share_ci(*copies) == pytest.approx(plain)
+    alike = clustered_share_ci(rng.random(200) < 0.7, copies[1])
+    assert alike[1] - alike[0] < 0.6 * (plain[1] - plain[0])
+    single_error = np.arange(200) > 0  # of how videos agree, one error says nothing
+    assert clustered_share_ci(single_error, copies[1]) == pytest.approx(share_ci(0.995, 40))
+    assert np.isnan(clustered_share_ci(np.zeros(0, bool), [])).all()
+
+
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.98])
+@pytest.mark.parametrize("correlation", [0.3, 0.7, 1.0])
+def test_intervals_of_shares_contain_the_share_as_often_as_they_say(share, correlation):
+    """Check shares of 50 videos of 10 clips, for which the plain Wilson interval has a coverage of 37 to 73 %."""
+    rng, units = np.random.default_rng(0), [str(i) for i in range(50) for _ in range(10)]
+    covered = []
+    for _ in range(300):
+        is_copy = rng.random((50, 10)) < correlation**0.5
+        hits = np.where(is_copy, rng.random((50, 1)) < share, rng.random((50, 10)) < share)
+        low, high = clustered_share_ci(hits.ravel(), units)
+        covered.append(low <= share <= high)
+    assert np.mean(covered) >= 0.89
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_intervals_of_few_units_contain_the_mean_as_often_as_they_say(n):
+    """Check a coverage of 95 %, which plain percentiles miss: 84 % for 5 units, 89 % for 10."""
+    rng, units = np.random.default_rng(0), [str(i) for i in range(n)]
+    covered = [low <= 0 <= high for _, low, high in (mean_ci(rng.normal(size=n), units=units) for _ in range(1000))]
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])

@@ -144,7 +144,7 @@ def _run_job(job: _PrepareJob) -> list[ReadResult]:
         "geometry": asdict(job.clip_spec),
         "how": asdict(job.sampling),
         "heads": source.heads,
-        "items": [{"name": item.name, "labels": item.labels} for item in items],
+        "items": [{"name": item.name, "labels": item.labels, "source": item.source} for item in items],
         "failed": [{"name": read.item.name, "reason": read.failure} for read in failures],
     }
     (part / DATASET_INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
@@ -282,7 +282,9 @@ def open_prepared(folder: Path, spec: str, split: str | None = None) -> Prepared
         index = json.loads((folder / DATASET_INDEX_FILE).read_text(encoding="utf-8"))
         spec_fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in index["geometry"].items()}
         heads = {head: tuple(names) for head, names in index["heads"].items()}
-        items = tuple(SourceItem(item["name"], item["labels"]) for item in index["items"])
+        items = tuple(
+            SourceItem(item["name"], item["labels"], source=item.get("source", "")) for item in index["items"]
+        )
         records = open_records(folder, index["split"])
         if split not in (None, index["split"]):
             raise ValueError(f"{spec}: there is no split {split!r}, only {index['split']!r}")

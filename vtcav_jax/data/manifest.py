@@ -7,12 +7,15 @@ from pathlib import Path
 from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 from vtcav_jax.names import unknown_name_message
 
-MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes")
+MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes", "source")
 MAX_MANIFEST_FAULTS = 20  # faulty rows listed in an error message
 
 
 def open_manifest(path: Path, spec: str) -> FileSource:
-    """Open a manifest; paths are relative to it, and one error lists all faulty rows."""
+    """Open a manifest; paths are relative to it, and one error lists all faulty rows.
+
+    Rows of one file come from one source video; `source` names the video of files that were cut from it.
+    """
     columns, rows = _read_manifest(path)
     heads = {name: name.removeprefix("label:") for name in columns if name == "label" or name.startswith("label:")}
     faults = [f"line {line}: {fault}" for line, row in rows if (fault := _row_fault(row))]
@@ -27,7 +30,13 @@ def open_manifest(path: Path, spec: str) -> FileSource:
         boxes = path.parent / row["boxes"] if row.get("boxes") else None
         items.append(
             SourceItem(
-                name, labels, path.parent / row["path"], _parse_seconds(row, "start"), _parse_seconds(row, "end"), boxes
+                name,
+                labels,
+                path.parent / row["path"],
+                _parse_seconds(row, "start"),
+                _parse_seconds(row, "end"),
+                boxes,
+                one_line(row.get("source") or row["path"]),
             )
         )
     if not any(item.path.exists() for item in items):

@@ -8,7 +8,7 @@ from vtcav_jax.names import unknown_name_message
 SOURCE_KINDS = {
     "FOLDER": "one folder of videos per class, or videos without labels",
     "FILE": "one video",
-    "FILE.csv": "a manifest with the columns path and optionally label, label:HEAD, start, end, boxes",
+    "FILE.csv": "a manifest with the columns path and optionally label, label:HEAD, start, end, boxes, source",
     "tfds:NAME:SPLIT": "a local TFDS dataset; append ?data_dir=FOLDER if it is not in TFDS's default folder",
     "worlds:NAME:N:SEED": "N clips of a synthetic world; N and SEED are optional",
 }

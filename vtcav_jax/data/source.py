@@ -26,6 +26,12 @@ class SourceItem:
     start: float | None = None  # seconds; `start` and `end` select a part of the video
     end: float | None = None
     boxes: Path | None = None  # CSV of bounding boxes
+    source: str = ""  # video that the item was cut from, if other items can be from the same one
+
+    @property
+    def source_video(self) -> str:
+        """Name of the video that the item comes from: clips of one video are not independent observations."""
+        return self.source or self.name
 
 
 @runtime_checkable
@@ -65,7 +71,8 @@ class FileSource:
     def identity(self) -> str:
         sizes = [item.path.stat().st_size if item.path and item.path.is_file() else -1 for item in self.items]
         file_facts = [(item.name, item.labels, item.start, item.end, size) for item, size in zip(self.items, sizes)]
-        return json_sha256([self.heads, file_facts])
+        sources = [item.source for item in self.items]
+        return json_sha256([self.heads, file_facts, *([sources] if any(sources) else [])])
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         item = self.items[i]

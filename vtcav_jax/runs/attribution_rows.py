@@ -111,6 +111,7 @@ class ClipMotionRow:
 
     clip: str
     clip_index: int
+    source_video: str  # clips of one video are resampled together
     target: str
     answer: str
     score: float
@@ -138,7 +139,9 @@ class ClipMotionRow:
 
 @dataclass(frozen=True)
 class ClassMotionRow:
-    """Reliance on motion over the clips of one answer, or of all answers (empty `answer`), with bootstrap intervals.
+    """Reliance on motion over the clips of one answer, or of all answers (empty `answer`).
+
+    Intervals come from resamples of whole source videos.
 
     `drop_shuffled`, `drop_frozen` and `drop_reversed` are lost shares of the score. `reference` is `other clips` where
     the score is a class's margin minus its margin on clips of other classes, and `no preference` where it is the score
@@ -148,6 +151,7 @@ class ClassMotionRow:
     target: str
     answer: str
     n_clips: int
+    n_videos: int
     reference: str
     drop_shuffled: float
     drop_shuffled_low: float

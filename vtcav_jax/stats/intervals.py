@@ -1,14 +1,21 @@
-"""Confidence intervals of shares, means and ratios."""
+"""Confidence intervals of shares, means and ratios.
 
+Percentiles of a bootstrap are too narrow for few units: with 10 of them, 95 % intervals contain the true value in 89 %
+of cases. `widened_percentiles` therefore multiplies the distances from the estimate by Student's t relative to the
+normal quantile.
+"""
+
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, Real
 
 BOOTSTRAP_RESAMPLES = 2000
+MIN_MIXED_UNITS = 5  # units with hits, and with misses, that show how alike the values of a unit are
 
 
-def wilson_ci(successes: int | float, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_ci(successes: int | float, n: int | float, level: float = 0.95) -> tuple[float, float]:
     """Compute the Wilson (1927) interval of a share, which, unlike the normal one, has a width at 0 and at n."""
     if not 0 <= successes <= n:
         raise ValueError(f"expected between 0 and n successes, got {successes} of {n}")
@@ -22,30 +29,82 @@ def wilson_ci(successes: int | float, n: int, level: float = 0.95) -> tuple[floa
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
 
 
-def share_ci(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def share_ci(share: float, n: int | float, level: float = 0.95) -> tuple[float, float]:
     """Compute the Wilson interval of a share over `n` units, which need not be a whole number of them."""
     return wilson_ci(share * n, n, level) if n and share == share else (float("nan"), float("nan"))
 
 
-def ratio_ci(
-    numerators: Float[np.ndarray, " n"], denominators: Float[np.ndarray, " n"], *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Compute the ratio of two means and its percentile bootstrap interval over pairs.
+def clustered_share_ci(hits: Bool[np.ndarray, " n"], units: Sequence[str], level: float = 0.95) -> tuple[float, float]:
+    """Compute the Wilson interval of a share of clips that come from `units`, such as their source videos.
 
-    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two pairs.
+    The number of clips is replaced by their effective number. If fewer than `MIN_MIXED_UNITS` units have a hit, or have
+    a miss, the data do not show how alike the clips of a unit are, and each unit counts once.
+    """
+    if not len(hits):
+        return float("nan"), float("nan")
+    unit = unit_indices(units)
+    counts, hit_counts = np.bincount(unit), np.bincount(unit, hits)
+    is_known = min((hit_counts > 0).sum(), (hit_counts < counts).sum()) >= MIN_MIXED_UNITS
+    return share_ci(float(hits.mean()), effective_number(counts, hit_counts) if is_known else len(counts), level)
+
+
+def effective_number(counts: Real[np.ndarray, " u"], hit_counts: Real[np.ndarray, " u"]) -> float:
+    """Return the number of independent values whose share of hits varies as much as that of the values of u units.
+
+    It is at least u and at most the number of values; the variance is estimated from the differences between units.
+    """
+    n, u, share = float(counts.sum()), len(counts), float(hit_counts.sum() / counts.sum())
+    if share in (0, 1) or u < 2:
+        return float(u)
+    variance = float(((hit_counts - share * counts) ** 2).sum() / n**2 * u / (u - 1))
+    return min(n, max(float(u), share * (1 - share) / variance)) if variance > 0 else n
+
+
+def ratio_ci(
+    numerators: Float[np.ndarray, " n"],
+    denominators: Float[np.ndarray, " n"],
+    *,
+    units: Sequence[str] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Compute the ratio of two means and its bootstrap interval over pairs, or over the `units` that have these pairs.
+
+    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two units.
     """
     is_known = ~(np.isnan(numerators) | np.isnan(denominators))
-    numerators, denominators = (np.asarray(x, np.float64)[is_known] for x in (numerators, denominators))
+    unit = np.arange(len(is_known)) if units is None else unit_indices(units)
+    unit = np.unique(unit[is_known], return_inverse=True)[1]
+    sums = [np.bincount(unit, np.asarray(x, np.float64)[is_known]) for x in (numerators, denominators)]
+    n = len(sums[0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        estimate = float(np.divide(numerators.sum(), denominators.sum())) if len(numerators) else float("nan")
-        if len(numerators) < 2:
+        estimate = float(np.divide(sums[0].sum(), sums[1].sum())) if n else float("nan")
+        if n < 2:
             return estimate, float("nan"), float("nan")
-        resampled_rows = np.random.default_rng(seed).integers(
-            len(numerators), size=(BOOTSTRAP_RESAMPLES, len(numerators))
-        )
-        ratios = numerators[resampled_rows].sum(1) / denominators[resampled_rows].sum(1)
-    low, high = np.nanquantile(ratios, ((1 - level) / 2, (1 + level) / 2))
-    return estimate, float(low), float(high)
+        resampled_units = np.random.default_rng(seed).integers(n, size=(BOOTSTRAP_RESAMPLES, n))
+        ratios = sums[0][resampled_units].sum(1) / sums[1][resampled_units].sum(1)
+    return estimate, *percentile_ci(estimate, ratios, n, level)
+
+
+def unit_indices(units: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """Return the index of each value's unit, such as its source video, among the different units."""
+    return np.unique(np.asarray(units), return_inverse=True)[1]
+
+
+def percentile_ci(
+    estimate: float, resampled: Float[np.ndarray, " resamples"], n: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return percentiles of estimates from resamples of n units, their distances from the estimate widened for few."""
+    low, high = np.nanquantile(resampled, ((1 - level) / 2, (1 + level) / 2))
+    factor = small_sample_factor(n, level)
+    return float(estimate + factor * (low - estimate)), float(estimate + factor * (high - estimate))
+
+
+def small_sample_factor(n: int, level: float = 0.95) -> float:
+    """Return the factor that makes percentiles of a bootstrapped mean of n values those of Student's t."""
+    from scipy.stats import norm, t
+
+    return float((n / (n - 1)) ** 0.5 * t.ppf((1 + level) / 2, n - 1) / norm.ppf((1 + level) / 2))
 
 
 def format_interval(value: float, low: float, high: float) -> str:
@@ -54,9 +113,11 @@ def format_interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def mean_ci(values: Float[np.ndarray, " n"], *, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
-    """Compute the mean of the values that are not NaN and its bootstrap interval."""
-    return ratio_ci(values, np.ones(len(values)), level=level, seed=seed)
+def mean_ci(
+    values: Float[np.ndarray, " n"], *, units: Sequence[str] | None = None, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """Compute the mean of the values that are not NaN and its bootstrap interval, as `ratio_ci` does."""
+    return ratio_ci(values, np.ones(len(values)), units=units, level=level, seed=seed)
 
 
 def row_mean_ci(
@@ -73,5 +134,6 @@ def row_mean_ci(
     )
     counts = np.bincount(resampled_rows.ravel(), minlength=resampled_rows.size).reshape(resampled_rows.shape)
     resampled_means = values.astype(np.float64) @ (counts.T / n)
-    low, high = np.quantile(resampled_means, ((1 - level) / 2, (1 + level) / 2), axis=1)
+    quantiles = np.quantile(resampled_means, ((1 - level) / 2, (1 + level) / 2), axis=1)
+    low, high = estimates + small_sample_factor(n, level) * (quantiles - estimates)
     return estimates, low, high

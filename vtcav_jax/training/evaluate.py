@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
-from vtcav_jax.stats.intervals import wilson_ci
+from vtcav_jax.stats.intervals import clustered_share_ci
 
 Probabilities = Float[np.ndarray, " k"]
 
@@ -62,11 +62,23 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of one head, with its 95 % interval over clips (Wilson)."""
+    """Accuracy of one head, with its 95 % interval over source videos."""
 
     head: str
-    n_clips: int
-    n_correct: int
+    is_correct: tuple[bool, ...]
+    source_videos: tuple[str, ...]  # of each clip
+
+    @property
+    def n_clips(self) -> int:
+        return len(self.is_correct)
+
+    @property
+    def n_videos(self) -> int:
+        return len(set(self.source_videos))
+
+    @property
+    def n_correct(self) -> int:
+        return sum(self.is_correct)
 
     @property
     def share(self) -> float:
@@ -74,7 +86,7 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_ci(self.n_correct, self.n_clips)
+        return clustered_share_ci(np.array(self.is_correct, bool), self.source_videos)
 
 
 def measure_accuracy(
@@ -87,7 +99,7 @@ def measure_accuracy(
 ) -> list[Accuracy]:
     """Return the accuracy of each head on the readable clips of `source`; add the others to `failed`."""
     columns = align_classes(network, source.heads)
-    counts = {head: [0, 0] for head in columns}
+    results: dict[str, list[tuple[bool, str]]] = {head: [] for head in columns}
     for read, probability in predict_source(
         network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers
     ):
@@ -95,12 +107,14 @@ def measure_accuracy(
             if failed is not None:
                 failed.append(read)
             continue
-        for head, label in source.items[read.index].labels.items():
+        for head, label in read.item.labels.items():
             if head in columns:
                 answer = columns[head][int(probability[network.head_slices[head]].argmax())]
-                counts[head][0] += 1
-                counts[head][1] += answer == label
-    return [Accuracy(head, n, right) for head, (n, right) in counts.items()]
+                results[head].append((answer == label, read.item.source_video))
+    return [
+        Accuracy(head, tuple(correct for correct, _ in clips), tuple(video for _, video in clips))
+        for head, clips in results.items()
+    ]
 
 
 def predict_source(

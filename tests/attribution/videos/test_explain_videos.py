@@ -1,6 +1,7 @@
 """Maps, tables and animations of a video source: computed values and stored files."""
 
 import csv
+import itertools
 import json
 from typing import Any
 
@@ -228,10 +229,17 @@ def test_the_animation_of_a_long_video_has_each_frame_once(grey_video):
     assert len(frames) == 21 and rate == pytest.approx(10)
 
 
-def evidence(answer="left", favourite=0.0, **scores):
-    """Evidence of a clip with a margin of 4; edited clips of all classes have `favourite` more for left."""
+VIDEO_NUMBERS = itertools.count()
+
+
+def evidence(answer="left", favourite=0.0, video="", **columns_given):
+    """Evidence of a clip with a margin of 4; edited clips of all classes have `favourite` more for left.
+
+    Without `video`, the clip has a source video of its own.
+    """
     columns: dict[str, Any] = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
-    columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0) | scores
+    columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0) | columns_given
+    columns["source_video"] = video or str(next(VIDEO_NUMBERS))
     margins = {"score": [columns["score"] * (answer == c) for c in ("left", "up")]}
     for edit in reliance.TIME_EDITS:
         margins[edit] = [columns[f"score_{edit}"] * (answer == c) + favourite * (c == "left") for c in ("left", "up")]
@@ -257,11 +265,38 @@ def test_verdicts(shuffled, frozen, verdict):
         whole.reference == "no preference"
         and whole.drop_shuffled_low <= whole.drop_shuffled <= whole.drop_shuffled_high
     )
-    assert summary.motion_sentences([whole])[0].startswith(f"direction: {verdict}; over 5 clips, its score falls")
+    assert summary.motion_sentences([whole])[0].startswith(
+        f"direction: {verdict}; over 5 clips of 5 source videos, its"
+    )
     none = summary.summarise_by_class([evidence(score=-1.0), evidence(score=0.5)])
     assert "no verdict" in summary.motion_sentences(none)[0]
-    single = summary.summarise_by_class([evidence(score_shuffled=1.0)])
-    assert "too few clips for a verdict" in summary.motion_sentences(single)[0]
+
+
+def test_five_windows_of_one_video_allow_no_conclusion_about_other_videos():
+    rng = np.random.default_rng(0)
+    windows = [evidence(score_shuffled=x, video="v", changing_mass=x) for x in rng.uniform(0.5, 1.5, 20)]
+    (row, _) = summary.summarise_by_class(windows)
+    assert (row.n_clips, row.n_videos) == (20, 1) and np.isnan([row.drop_shuffled_low, row.changing_mass_low]).all()
+    assert summary.motion_sentences([row])[0].startswith(
+        "direction: too few source videos for a conclusion about other videos; over 20 clips of 1 source video, its"
+    )
+    several = [evidence(score_shuffled=1.0, video=str(i % 4)) for i in range(20)]
+    assert "too few source videos" in summary.motion_sentences(summary.summarise_by_class(several))[0]
+
+
+def test_copies_of_the_clips_of_a_video_do_not_narrow_the_intervals():
+    rng = np.random.default_rng(0)
+    scores = [dict(score=s, score_shuffled=x) for s, x in rng.uniform(1, 5, (8, 2))]
+    single, repeated = (
+        summary.summarise_by_class(
+            [evidence(video=str(i), changing_mass=s["score"] / 8, **s) for i, s in enumerate(scores) for _ in range(n)]
+        )[0]
+        for n in (1, 5)
+    )
+    assert (repeated.n_clips, repeated.n_videos) == (40, 8)
+    for name in ("drop_shuffled", "changing_mass"):
+        ends = [[getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] for row in (single, repeated)]
+        np.testing.assert_allclose(*ends)
 
 
 def test_a_bias_on_edited_clips_cancels_between_classes():
@@ -283,7 +318,7 @@ def test_the_motion_task(tmp_path, cnn, capsys):
     measure_motion_reliance(args, CONTEXT)
     with (folder / "motion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 10
+    assert len(rows) == 10 and all(row["source_video"] == row["clip"] for row in rows)
     source = open_source(WORLD)
     clip = source.read(2, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video
     answer = 4 + int(np.asarray(cnn.model(jnp.asarray(clip)))[0, 4:8].argmax())

@@ -52,8 +52,8 @@ def measure_motion(
     predicted class); by default every head.
 
         results = measure_motion(network, "worlds:small:64:7", ["direction", "shape"])
-        print(results)                       # one sentence per class
-        results.classes[0].drop_shuffled     # with drop_shuffled_low and drop_shuffled_high: 95 % CI over clips
+        print(results)                       # one sentence per class, with 95 % CI over source videos
+        results.classes[0].drop_shuffled     # with drop_shuffled_low and drop_shuffled_high: 95 % CI over videos
     """
     if not isinstance(source, Source):
         source = open_source(source)

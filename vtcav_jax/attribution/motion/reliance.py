@@ -114,7 +114,8 @@ def stream_motion(
             for target, (answers, values, margins) in measurements.items():
                 answer = network.labels[answers[i]] if answers[i] >= 0 else target
                 fields = {name: float(value[i]) for name, value in values.items()}
-                row = ClipMotionRow(window.read.item.name, window.clip_index, target, answer, **fields)
+                item = window.read.item
+                row = ClipMotionRow(item.name, window.clip_index, item.source_video, target, answer, **fields)
                 first, behind = next(
                     target_spec.head_range for target_spec in target_specs if target_spec.name == target
                 )

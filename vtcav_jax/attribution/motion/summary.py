@@ -2,7 +2,8 @@
 
 A network is biased on unfamiliar clips: if every frozen clip looks like "down" to it, that class seems to lose nothing.
 So with clips of several classes, a class's score is its margin on its own clips minus that on the other clips, before
-and after the edit: a bias common to all clips cancels.
+and after the edit: a bias common to all clips cancels. Intervals resample whole source videos, as clips of one video
+are not independent.
 """
 
 import math
@@ -13,11 +14,11 @@ from jaxtyping import Float
 
 from vtcav_jax.attribution.motion.reliance import TIME_EDITS, MotionEvidence
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
-from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci
+from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci, unit_indices, widened_percentiles
 
 MIN_MOTION_SHARE, MAX_STATIC_SHARE = 0.5, 0.25  # shares of at least / at most this are called motion / not motion
-MIN_VERDICT_CLIPS = 5  # a percentile interval over fewer clips is no evidence
-MIN_CLIPS_COMPARED = 2  # required clips of a class, and of the others
+MIN_VERDICT_VIDEOS = 5  # source videos, for a conclusion about others
+MIN_VIDEOS_COMPARED = 2  # required source videos with clips of a class, and with clips of the others
 
 ShareInterval = tuple[float, float, float]
 UNKNOWN_SHARE: ShareInterval = (math.nan, math.nan, math.nan)
@@ -30,18 +31,15 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
         subset = [clip_evidence for clip_evidence in evidence if clip_evidence.row.target == target]
         clip_answers = [clip_evidence.row.answer for clip_evidence in subset]
         answers = sorted({answer for answer in clip_answers if answer != target})
-        usable = [
-            a
-            for a in answers
-            if min(clip_answers.count(a), len(subset) - clip_answers.count(a)) >= MIN_CLIPS_COMPARED
-            and subset[0].margins
-        ]
-        draws = np.random.default_rng(seed).multinomial(
-            len(subset), [1 / len(subset)] * len(subset), BOOTSTRAP_RESAMPLES
-        )
-        weights = np.concatenate([np.ones((1, len(subset))), draws])
+        videos = unit_indices([clip_evidence.row.source_video for clip_evidence in subset])
+        n_videos = len(set(videos))
+        draws = np.random.default_rng(seed).multinomial(n_videos, [1 / n_videos] * n_videos, BOOTSTRAP_RESAMPLES)
+        weights = np.concatenate([np.ones((1, len(subset))), draws[:, videos]])
+        is_answer = {a: np.array([a == t for t in clip_answers]) for a in answers}
+        smaller_side = {a: min(len(set(videos[side])) for side in (mask, ~mask)) for a, mask in is_answer.items()}
+        usable = [a for a in answers if smaller_side[a] >= MIN_VIDEOS_COMPARED and subset[0].margins]
         for answer in ("", *answers):
-            in_class = np.array([answer in ("", t) for t in clip_answers])
+            in_class = is_answer.get(answer, np.ones(len(subset), bool))
             compared = [a for a in usable if answer in ("", a)]
             if compared:
                 scores = [
@@ -50,19 +48,21 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
                 ]
             else:
                 scores = [_mean_rise(subset, name, in_class, weights) for name in ("score", *TIME_EDITS)]
-            shares = [_lost_share(scores[0], changed, int(in_class.sum())) for changed in scores[1:]]
             rows = [clip_evidence.row for clip_evidence, included in zip(subset, in_class) if included]
+            n_class_videos = len(set(videos[in_class]))
+            n_resampled = smaller_side[answer] if compared and answer else n_class_videos
+            shares = [_lost_share(scores[0], changed, n_resampled) for changed in scores[1:]]
             reference = "other clips" if compared else "no preference"
             interval_values = [
                 value
                 for share in (
                     *shares,
-                    _mean_interval(rows, "changing_mass"),
-                    _mean_interval(rows, "changing_mass_excess"),
+                    mean_over_videos(rows, "changing_mass"),
+                    mean_over_videos(rows, "changing_mass_excess", minimum=-1.0),
                 )
                 for value in share
             ]
-            class_rows.append(ClassMotionRow(target, answer, len(rows), reference, *interval_values))
+            class_rows.append(ClassMotionRow(target, answer, len(rows), n_class_videos, reference, *interval_values))
     return class_rows
 
 
@@ -93,21 +93,22 @@ def _mean_rise(
 
 
 def _lost_share(
-    scores: Float[np.ndarray, " draws"], edited_scores: Float[np.ndarray, " draws"], n_clips: int
+    scores: Float[np.ndarray, " draws"], edited_scores: Float[np.ndarray, " draws"], n_videos: int
 ) -> ShareInterval:
     """Return 1 - edited / original score with its 95 % interval; entry 0 is the estimate, the others are draws."""
     if not scores[0] > 0:  # no evidence for the class, of which a share could be lost
         return UNKNOWN_SHARE
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = 1 - edited_scores / scores
-    if n_clips < 2:
-        return float(shares[0]), math.nan, math.nan
-    low, high = np.nanquantile(shares[1:], (0.025, 0.975))
-    return float(shares[0]), float(low), float(high)
+    interval = (math.nan, math.nan) if n_videos < 2 else widened_percentiles(shares[0], shares[1:], n_videos)
+    return float(shares[0]), *interval
 
 
-def _mean_interval(rows: Sequence[ClipMotionRow], name: str) -> ShareInterval:
-    return mean_ci(np.array([getattr(row, name) for row in rows], np.float64))
+def mean_over_videos(rows: Sequence[ClipMotionRow], name: str, *, minimum: float = 0.0) -> ShareInterval:
+    """Return the mean of a column, which is between `minimum` and 1, and its interval over source videos."""
+    values = np.array([getattr(row, name) for row in rows], np.float64)
+    mean, low, high = mean_ci(values, units=[row.source_video for row in rows])
+    return mean, float(np.maximum(low, minimum)), float(np.minimum(high, 1.0))
 
 
 def motion_sentences(rows: Sequence[ClassMotionRow]) -> list[str]:
@@ -118,13 +119,19 @@ def motion_sentences(rows: Sequence[ClassMotionRow]) -> list[str]:
 def motion_verdict(row: ClassMotionRow) -> tuple[str, str]:
     """Return the verdict, and the numbers that support it."""
     name = row.answer or row.target
-    clips_text = f"{row.n_clips} clip{'s' if row.n_clips > 1 else ''}"
+    clips_text = format_clips(row)
     if math.isnan(row.drop_shuffled):
         return f"{name}: no verdict;", f"over {clips_text}, its score is not above the reference ({row.reference})."
     shuffled_text = _change_text((row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high), "95 % CI ")
     frozen_text = _change_text((row.drop_frozen, row.drop_frozen_low, row.drop_frozen_high))
     numbers = f"its score {shuffled_text} with shuffled frames and {frozen_text} with a frozen frame."
     return f"{name}: {_verdict_text(row)};", f"over {clips_text}, {numbers}"
+
+
+def format_clips(row: ClassMotionRow) -> str:
+    """Return the numbers of clips and of source videos of a row."""
+    clips, videos = ("" if n == 1 else "s" for n in (row.n_clips, row.n_videos))
+    return f"{row.n_clips} clip{clips} of {row.n_videos} source video{videos}"
 
 
 def _change_text(lost: ShareInterval, interval: str = "") -> str:
@@ -136,8 +143,8 @@ def _change_text(lost: ShareInterval, interval: str = "") -> str:
 
 
 def _verdict_text(row: ClassMotionRow) -> str:
-    if row.n_clips < MIN_VERDICT_CLIPS or math.isnan(row.drop_shuffled_low):
-        return "too few clips for a verdict"
+    if row.n_videos < MIN_VERDICT_VIDEOS or math.isnan(row.drop_shuffled_low):
+        return "too few source videos for a conclusion about other videos"
     if row.drop_shuffled_low >= MIN_MOTION_SHARE:
         return "motion"
     if row.drop_shuffled_high > MAX_STATIC_SHARE:

@@ -98,16 +98,25 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
 def motion_table(rows: Sequence[ClassMotionRow]) -> str:
     """Format the lost shares of the score and the changing share of the map of each target and predicted class."""
     names = ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
-    header = ("target / predicted class", "clips", "shuffled", "frozen", "reversed", "map changes", "beyond frozen")
+    header = (
+        "target / predicted class",
+        "clips",
+        "videos",
+        "shuffled",
+        "frozen",
+        "reversed",
+        "map changes",
+        "beyond frozen",
+    )
     cells = []
     for row in rows:
         shares = ([getattr(row, name + end) for end in ("", "_low", "_high")] for name in names)
         name = f"  {row.answer}" if row.answer else row.target
-        cells.append((name, row.n_clips, *(format_estimate(*share) for share in shares)))
+        cells.append((name, row.n_clips, row.n_videos, *(format_estimate(*share) for share in shares)))
     return (
         f"{format_table(header, cells, left=1)}\n"
-        "Intervals: 95 % CI over clips. shuffled, frozen, reversed: share of the score that is lost when the frames\n"
-        "are edited in this way; the score counts from its value on clips of other classes, or from no preference\n"
-        "if there are too few (above 1: the score falls below this value). map changes: share of the attribution\n"
-        "map that changes over time; beyond frozen: that share minus the share in the map of the frozen clip."
+        "Intervals: 95 % CI over source videos. shuffled, frozen, reversed: share of the score that is lost when the\n"
+        "frames are edited in this way; the score counts from its value on clips of other classes, or from no\n"
+        "preference if there are too few (above 1: the score falls below this value). map changes: share of the\n"
+        "attribution map that changes over time; beyond frozen: that share minus the share in the frozen clip's map."
     )

@@ -20,9 +20,11 @@ from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.tables import write_table
 from vtcav_jax.settings import SettingError, concerning, nested, required, setting
+from vtcav_jax.stats.intervals import share_ci
 from vtcav_jax.training import loop
 from vtcav_jax.training.evaluate import measure_accuracy
 from vtcav_jax.worlds import measure_gates
+from vtcav_jax.worlds.gates import Gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +90,27 @@ def train(args: TrainArguments, context: CommandContext) -> None:
         )
         atomic.write_text(folder / "gates.txt", gate_results.table() + "\n")
         emit(gate_results.table())
+        emit(format_gate_accuracy(gate_results))
         gate_results.check()
 
 
+def format_gate_accuracy(gates: Gates) -> str:
+    """Return the accuracy of every head on the clips of the gates with its interval."""
+    cells = [
+        f"{head} {share:.3f} ({low:.3f} to {high:.3f})"
+        for head, share in zip(gates.questions, gates.accuracy)
+        for low, high in [share_ci(float(share), gates.n_clips)]
+    ]
+    return f"Accuracy (95 % CI over source videos; each of the {gates.n_clips} clips is one): {', '.join(cells)}"
+
+
 def report_accuracy(network: models.Network, source: Source, folder: Path, batch_size: int, num_workers: int) -> None:
-    """Print the accuracy of every head with its 95 % interval over videos, and write it to accuracy.csv."""
+    """Print the accuracy of every head with its 95 % interval over source videos, and write it to accuracy.csv."""
     failed = []
     accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
-    rows = [(a.head, a.n_clips, a.n_correct, a.share, *a.interval) for a in accuracies]
-    write_table(folder / "accuracy.csv", ("head", "n_clips", "n_correct", "accuracy", "low", "high"), rows)
+    rows = [(a.head, a.n_clips, a.n_videos, a.n_correct, a.share, *a.interval) for a in accuracies]
+    write_table(folder / "accuracy.csv", ("head", "n_clips", "n_videos", "n_correct", "accuracy", "low", "high"), rows)
     unread = f"; {len(failed)} of {len(source.items)} could not be read" if failed else ""
     emit(f"\nAccuracy on the videos of {source.spec}{unread}")
-    cells = [(head, n, f"{share:.4f} ({low:.4f} to {high:.4f})") for head, n, _, share, low, high in rows]
-    emit(format_table(("head", "videos", "accuracy (95 % CI over videos)"), cells, left=1))
+    cells = [(*counts, f"{share:.4f} ({low:.4f} to {high:.4f})") for *counts, _, share, low, high in rows]
+    emit(format_table(("head", "clips", "videos", "accuracy (95 % CI over source videos)"), cells, left=1))

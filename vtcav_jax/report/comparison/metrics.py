@@ -180,10 +180,11 @@ class CommonMetrics:
         self, name: str, title: str, leads: Sequence[tuple[str, str]], explanation: str, figures: Sequence[Figure]
     ) -> Section:
         finite = [d for differences in self.differences.values() for d in differences if not math.isnan(d[1])]
+        unit = "source videos" if name == "motion" else "clips"
         text = (
             f"{sum(map(_is_significant, finite))} of {len(finite)} differences have a 95 % interval without 0; about"
             f" {0.05 * len(finite):.1g} would by chance, because the intervals are not corrected for their number. They"
-            " are over clips, assume independent runs, and are too wide if the runs share clips."
+            f" are over {unit}, assume independent runs, and are too wide if the runs share clips."
         )
         significant = [key for key in self.keys if any(map(_is_significant, self.differences[key]))]
         others = [key for key in self.keys if key not in significant]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE
+from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, format_clips
 from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
@@ -57,7 +57,7 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
     for i, row in enumerate(rows):
         y = 62 + 52 * i
         canvas.text(8, y, row.answer or "all clips", "", max_chars=19)
-        canvas.text(8, y + 15, f"{row.n_clips} clip{'s' if row.n_clips > 1 else ''}", "soft")
+        canvas.text(8, y + 15, f"{row.n_clips} clips, {row.n_videos} videos", "soft", max_chars=22)
         for j, (name, (css_class, text)) in enumerate(SHARE_STYLES.items()):
             value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
             _draw_share(
@@ -93,7 +93,7 @@ def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Se
                 y + 12 * j,
                 estimate,
                 RUN_COLOURS[j % 4],
-                f"{name}: {format_share(*estimate)}, {row.n_clips} clips",
+                f"{name}: {format_share(*estimate)}, {format_clips(row)}",
             )
     return canvas.figure(
         slug("compare_motion", target), f"{target}: loss of score in shuffled clips in {', '.join(labels)}"

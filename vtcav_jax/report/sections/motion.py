@@ -3,12 +3,11 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from vtcav_jax.attribution.motion.summary import (
     MAX_STATIC_SHARE,
     MIN_MOTION_SHARE,
-    MIN_VERDICT_CLIPS,
+    MIN_VERDICT_VIDEOS,
+    mean_over_videos,
     motion_verdict,
 )
 from vtcav_jax.report import html, random_weights_notice
@@ -18,7 +17,6 @@ from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
-from vtcav_jax.stats import intervals
 
 MAX_ANSWER_SENTENCES = 13  # per question
 MAX_MOTION_TABLE_ROWS = 400  # in the page
@@ -31,7 +29,7 @@ def motion_sections(run: RunFolder) -> list[Section]:
     introduction = (
         "The motion test measures how much of the [[score]] is lost when the frames of a clip are shuffled or"
         " reversed, or when one frame is repeated (frozen). A loss under shuffling means that the score depends on the"
-        " order of the frames, that is, on motion. Intervals are 95 % bootstrap intervals over clips."
+        " order of the frames, that is, on motion. Intervals are 95 % bootstrap intervals over source videos."
     )
     parts = [random_weights_notice.random_weights_warning(run, "motion"), linked_paragraph(introduction)]
     class_figures, clip_figures = [], []
@@ -52,9 +50,9 @@ def motion_sections(run: RunFolder) -> list[Section]:
             clip_figures.append(motion_figures.clip_motion_figure(clip_rows))
     text = (
         "[[Loss of score|loss of score]] of each class when the frames are shuffled, when the clip is frozen and when"
-        f" it is reversed. Bars: 95 % interval over clips. Verdicts use the loss under shuffling: at least"
+        f" it is reversed. Bars: 95 % interval over source videos. Verdicts use the loss under shuffling: at least"
         f" {format_percent(MIN_MOTION_SHARE)} is called motion, at most {format_percent(MAX_STATIC_SHARE)} is not; the"
-        f" grey band lies between; fewer than {MIN_VERDICT_CLIPS} clips get no verdict. A loss in"
+        f" grey band lies between; fewer than {MIN_VERDICT_VIDEOS} source videos get no verdict. A loss in"
         " frozen clips may also be due to an event or to what other frames show."
     )
     parts += [html.heading("Loss of score by class"), linked_paragraph(text), html.figure_grid(class_figures)]
@@ -96,7 +94,8 @@ def _class_table(classes: Sequence[ClassMotionRow], clips: Sequence[ClipMotionRo
         " relevance); excess: the same minus that of the frozen clip. Relevance follows a moving object even if only"
         " its appearance matters, so these two columns are no evidence of motion by themselves. Score: relative to"
         " clips of other classes, or to no preference among classes. Flow precision: share of the changing part of the"
-        " map on moving pixels; flow recall: share of the moving pixels in the changing part."
+        " map on moving pixels; flow recall: share of the moving pixels in the changing part. In brackets: 95 % CI over"
+        " source videos."
     )
     flows = [name for name in FLOW_TEXTS if any(not math.isnan(getattr(row, name)) for row in clips)]
     lines = []
@@ -106,12 +105,14 @@ def _class_table(classes: Sequence[ClassMotionRow], clips: Sequence[ClipMotionRo
             for name in ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
         ]
         subset = [clip for clip in clips if clip.target == row.target and row.answer in ("", clip.answer)]
-        cells += [_share_text(*intervals.mean_ci(np.array([getattr(clip, name) for clip in subset]))) for name in flows]
-        lines.append(("", (row.target, row.answer or "all", str(row.n_clips), row.reference, *cells)))
+        cells += [_share_text(*mean_over_videos(subset, name)) for name in flows]
+        counts = str(row.n_clips), str(row.n_videos)
+        lines.append(("", (row.target, row.answer or "all", *counts, row.reference, *cells)))
     columns = (
         "question",
         "prediction",
         "clips",
+        "source videos",
         "score relative to",
         "loss, shuffled",
         "loss, frozen",
