@@ -1,4 +1,4 @@
-"""Coverage of 95 % intervals: effects of concepts, with independent and with clustered clips, and shares of motion.
+"""Coverage of 95 % intervals: effects of concepts, of independent and of clustered clips, motion shares, accuracies.
 
 The true value of an effect is its mean over many vectors trained on as many clips: of the derivative over all target
 clips, and of this derivative times the distance between the means of all clips that the vector was not trained on.
@@ -18,6 +18,7 @@ from benchmarks.statistics.size import Size, generator
 from vtcav_jax.attribution.motion.reliance import MotionEvidence
 from vtcav_jax.attribution.motion.summary import summarise_by_class
 from vtcav_jax.runs.attribution_rows import ClipMotionRow
+from vtcav_jax.stats.intervals import clustered_share_ci
 from vtcav_jax.worlds.spec import DIRECTIONS, GLYPH_SHAPES
 
 SIZES = (10, 25, 50)  # concept clips
@@ -27,6 +28,7 @@ ESTIMATES = {"derivative": "derivative", "step_effect": "step effect", "sign_cou
 MIN_VIDEOS = 5  # with fewer, runs have no verdict
 WINDOWS_PER_VIDEO, WINDOW_CORRELATION = 5, 0.7
 TRUE_SHARE, SCORE, SCORE_SPREAD = 0.5, 4.0, 2.0
+TRUE_ACCURACY, ACCURACY_VIDEOS = 0.95, (50, 10)
 
 
 def independent_intervals(size: Size) -> list[Row]:
@@ -137,6 +139,23 @@ def share_intervals(size: Size) -> list[Row]:
                 f"intervals, {kind}", "coverage of a motion share", "simulated scores", covered, COVERAGE, size.exact
             )
         )
+    return rows
+
+
+def accuracy_intervals(size: Size) -> list[Row]:
+    """Accuracies over 50 videos of 10 clips, which are independent, alike or equal."""
+    videos, clips = ACCURACY_VIDEOS
+    rows, units = [], [str(video) for video in range(videos) for _ in range(clips)]
+    for correlation in (0.0, 0.3, 0.7, 1.0):
+        rng, covered = generator("accuracies", correlation), []
+        for _ in range(size.intervals):
+            is_copy = rng.random((videos, clips)) < correlation**0.5
+            draws = rng.random((videos, 1)), rng.random((videos, clips))
+            low, high = clustered_share_ci((np.where(is_copy, *draws) < TRUE_ACCURACY).ravel(), units)
+            covered.append([low <= TRUE_ACCURACY <= high])
+        kind = f"intervals, {videos} videos of {clips} clips, correlation {correlation:g}"
+        measured = f"coverage of an accuracy of {TRUE_ACCURACY}"
+        rows.append(share_row(kind, measured, "simulated predictions", covered, None, size.exact))
     return rows
 
 

@@ -39,6 +39,7 @@ SIMULATIONS: dict[str, Callable[[Size], list[Row]]] = {
     "independent_intervals": intervals.independent_intervals,
     "clustered_intervals": intervals.clustered_intervals,
     "share_intervals": intervals.share_intervals,
+    "accuracy_intervals": intervals.accuracy_intervals,
     "mined": mined.mined_concepts,
 }
 # What simulations depend on besides the encoded clips; `mined` runs whole experiments

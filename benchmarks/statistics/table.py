@@ -15,7 +15,7 @@ def statistics_table(rows: list[dict[str, Any]]) -> str:
     for row in encoded:
         cells.setdefault((row["scenario"], row["measured"]), {})[row["where"]] = row
     columns = list(dict.fromkeys(row["where"] for row in encoded))
-    head = ("scenario", "measured: share (95 % CI)", "required", "tests", *columns)
+    head = ("scenario", "measured: share (95 % CI over draws of clips)", "required", "tests", *columns)
     body = []
     for key, by_where in cells.items():
         counts = sorted({row["n"] for row in by_where.values()})
@@ -24,7 +24,7 @@ def statistics_table(rows: list[dict[str, Any]]) -> str:
         shares = (format_cell(by_where[where], required) if where in by_where else "" for where in columns)
         body.append((*key, format_requirement(required), count, *shares))
     others = [row for row in rows if row not in encoded]
-    other_head = ("scenario", "data", "measured", "required", "tests", "share (95 % CI)")
+    other_head = ("scenario", "data", "measured", "required", "tests", "share (95 % CI over draws)")
     other_body = [
         (
             *(row["scenario"], row["where"], row["measured"], format_requirement(row["requirement"]), row["n"]),

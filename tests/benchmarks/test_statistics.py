@@ -150,6 +150,11 @@ def test_motion_shares_of_independent_videos_are_covered():
     assert [row.n for row in rows] == [5] * 5 and all(row.value >= 0.6 for row in rows)
 
 
+def test_accuracies_of_clustered_clips_are_covered():
+    rows = intervals.accuracy_intervals(replace(SMALL, intervals=20))
+    assert [row.n for row in rows] == [20] * 4 and all(row.value >= 0.75 and row.holds is None for row in rows)
+
+
 def test_rows_of_one_measurement_are_one_line_of_the_table():
     rows = [
         share_row("level", "p ≤ .05", where, np.array(hits, bool)[:, None], at_most(0.07), exact=True).as_dict()

@@ -68,9 +68,10 @@ def ratio_ci(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Compute the ratio of two means and its bootstrap interval over pairs, or over the `units` that have these pairs.
+    """Compute the ratio of two means and its percentile bootstrap interval over pairs.
 
-    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two units.
+    With `units`, such as the source video of each pair, whole units are resampled, and the interval is widened for few.
+    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two pairs or units.
     """
     is_known = ~(np.isnan(numerators) | np.isnan(denominators))
     unit = np.arange(len(is_known)) if units is None else unit_indices(units)
@@ -83,7 +84,10 @@ def ratio_ci(
             return estimate, float("nan"), float("nan")
         resampled_units = np.random.default_rng(seed).integers(n, size=(BOOTSTRAP_RESAMPLES, n))
         ratios = sums[0][resampled_units].sum(1) / sums[1][resampled_units].sum(1)
-    return estimate, *percentile_ci(estimate, ratios, n, level)
+    if units is not None:
+        return estimate, *widened_percentiles(estimate, ratios, n, level)
+    low, high = np.nanquantile(ratios, ((1 - level) / 2, (1 + level) / 2))
+    return estimate, float(low), float(high)
 
 
 def unit_indices(units: Sequence[str]) -> Int[np.ndarray, " n"]:
@@ -91,10 +95,10 @@ def unit_indices(units: Sequence[str]) -> Int[np.ndarray, " n"]:
     return np.unique(np.asarray(units), return_inverse=True)[1]
 
 
-def percentile_ci(
+def widened_percentiles(
     estimate: float, resampled: Float[np.ndarray, " resamples"], n: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return percentiles of estimates from resamples of n units, their distances from the estimate widened for few."""
+    """Return the percentiles of estimates from resamples of n units, further from the estimate if n is small."""
     low, high = np.nanquantile(resampled, ((1 - level) / 2, (1 + level) / 2))
     factor = small_sample_factor(n, level)
     return float(estimate + factor * (low - estimate)), float(estimate + factor * (high - estimate))
@@ -134,6 +138,5 @@ def row_mean_ci(
     )
     counts = np.bincount(resampled_rows.ravel(), minlength=resampled_rows.size).reshape(resampled_rows.shape)
     resampled_means = values.astype(np.float64) @ (counts.T / n)
-    quantiles = np.quantile(resampled_means, ((1 - level) / 2, (1 + level) / 2), axis=1)
-    low, high = estimates + small_sample_factor(n, level) * (quantiles - estimates)
+    low, high = np.quantile(resampled_means, ((1 - level) / 2, (1 + level) / 2), axis=1)
     return estimates, low, high
