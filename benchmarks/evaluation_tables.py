@@ -16,6 +16,7 @@ from vtcav_jax.runs.evaluation_rows import (
 )
 from vtcav_jax.stats import intervals
 
+UNIT = "over clips of one trained network"
 TRUTH_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 MAIN_NETWORKS = ("worlds_swin", "worlds_cnn")
 WELL_KNOWN_METHODS = (
@@ -32,9 +33,9 @@ WELL_KNOWN_METHODS = (
 def methods_table(rows: list[dict]) -> str:
     """Return the scores of each method at its best stage, by network."""
     rows = [row for row in rows if row["part"] == "maps"]
-    cross_validated = "CHOSEN: stage selected on other clips (95 % CI)"
+    cross_validated = "CHOSEN: stage selected on other clips (95 % CI, likewise)"
     head = (
-        *("network", "method", "stage", "ground-truth score (95 % CI)", cross_validated, *TRUTH_METRICS),
+        *("network", "method", "stage", f"ground-truth score (95 % CI {UNIT})", cross_validated, *TRUTH_METRICS),
         *("forward passes", "ms per clip"),
     )
     body = []
@@ -65,7 +66,7 @@ def best_methods_table(rows: list[dict]) -> str:
     paid_rows = [score_row for row in first if not (score_row := to_score_row(row)).is_trivial]
     cheapest = [row.method for row in evaluation_figures.cost_front(paid_rows)]
     methods = [row["method"] for row in first if row["method"] in (*cheapest, *WELL_KNOWN_METHODS)]
-    scores = (f"{name}: ground-truth score (95 % CI)" for name in MAIN_NETWORKS)
+    scores = f"ground-truth score on {MAIN_NETWORKS[0]} (95 % CI {UNIT})", f"on {MAIN_NETWORKS[1]}"
     head = ("method, at its best stage", *scores, "forward passes")
     body = []
     for method in methods:
@@ -95,7 +96,7 @@ def other_metrics_table(rows: list[dict]) -> str:
                     row["forward_passes"],
                 )
             )
-    return markdown(("metric", "network", "question", "method", "value (95 % CI)", "forward passes"), body)
+    return markdown(("metric", "network", "question", "method", f"value (95 % CI {UNIT})", "forward passes"), body)
 
 
 def metrics_table(rows: list[dict]) -> str:
@@ -128,7 +129,7 @@ def concepts_table(rows: list[dict]) -> str:
         "network",
         "stage",
         "method",
-        "AUROC (95 % CI)",
+        "AUROC (95 % CI over concepts)",
         "power",
         "false-positive rate",
         "power at a false-positive rate of 5 %",
@@ -193,6 +194,23 @@ def _seed_table(rows: list[dict]) -> str:
             (first.method, first.stage, f"{max(values) - min(values):.2f}", *map(_format_interval, method_rows))
         )
     return markdown(("method", "stage", "maximum - minimum", *networks), body)
+
+
+def seed_variation_table(rows: list[dict]) -> str:
+    """Return mean and standard deviation over networks of one recipe, next to the intervals over clips."""
+    n = len(rows[0]["networks"])
+    head = (
+        *("method", "stage", f"mean over {n} networks", f"SD over {n} networks"),
+        *("half-width of the 95 % CI over clips", "scores outside another network's CI"),
+    )
+    body = [
+        (
+            *(row["method"], row["stage"], f"{row['mean']:.2f}", f"{row['sd']:.3f}", f"{row['half_width']:.3f}"),
+            f"{row['outside']} of {row['pairs']}",
+        )
+        for row in rows
+    ]
+    return markdown(head, body)
 
 
 def to_score_row(row: dict) -> MethodScoreRow:

@@ -71,7 +71,8 @@ def main(argv: list[str]) -> None:
         parts[name] = f"```\n{measured_gates.table()}\n```\n"
     if _RUNS.value:
         parts[SEEDS] = (
-            f"Accuracy of `worlds_swin` on held-out clips, trained with different seeds, with 95 % CI over clips.\n\n"
+            f"Accuracy of `worlds_swin` on held-out clips, trained with different seeds. 95 % CI over clips of one"
+            " trained network, each a source video.\n\n"
             f"{seed_table(_RUNS.value)}\n"
         )
     order = [*sorted(bundles, key=lambda name: (name.count("_"), name)), SEEDS]

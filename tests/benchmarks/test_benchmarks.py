@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import decode, tables, timing, torchvision_peer, write_tables
+from benchmarks import decode, evaluation_tables, seed_variation, tables, timing, torchvision_peer, write_tables
 from vtcav_jax import models
 from vtcav_jax.data import open_source
 from vtcav_jax.models import parameters
+from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, MethodScoreRow
 from weights_conversion import convert, torch_reference
 from weights_conversion.key_mapping import official_name
 
@@ -86,6 +87,19 @@ def test_tables_hold_the_results(tmp_path, monkeypatch):
     for cell in ("500 ms (400 ms to 1.25 s)", "4", "3.21 s", "44 % of 200 GFLOP/s", "2.10x", "not measured"):
         assert f"| {cell} |" in text
     assert write_tables.fill_tables(text) == text
+
+
+def test_scores_vary_between_networks():
+    def score(network: str, value: float, stage: str = "video") -> MethodScoreRow:
+        return MethodScoreRow("m", stage, network, "all", MEAN_SCORE, value, value - 0.05, value + 0.05, 200, 3, 0.1)
+
+    rows = [score("a", 0.5), score("b", 0.53), score("c", 0.62), score("a", 0.4, "early"), score("b", 0.9, "early")]
+    (result,) = seed_variation.variation_between_networks(rows)  # at the best stage on the first network
+    assert result["mean"] == pytest.approx(0.55) and result["sd"] == pytest.approx(np.std([0.5, 0.53, 0.62], ddof=1))
+    assert (result["outside"], result["pairs"], result["half_width"]) == (4, 6, pytest.approx(0.05))
+    assert "| m | video | 0.55 | 0.062 | 0.050 | 4 of 6 |" in evaluation_tables.seed_variation_table([result])
+    with pytest.raises(ValueError, match="at least 2 networks, got a"):
+        seed_variation.variation_between_networks(rows[:1])
 
 
 def test_waiting_share():

@@ -49,17 +49,17 @@ def test_shares_of_clips_count_videos_as_far_as_their_clips_agree():
     assert clustered_share_ci(hits, videos) == pytest.approx(plain)
     copies = np.repeat(hits, 5), [v for v in videos for _ in range(5)]
     assert clustered_share_ci(*copies) == pytest.approx(plain)
-    alike = clustered_share_ci(rng.random(200) < 0.7, copies[1])
-    assert alike[1] - alike[0] < 0.6 * (plain[1] - plain[0])
-    single_error = np.arange(200) > 0  # of how videos agree, one error says nothing
-    assert clustered_share_ci(single_error, copies[1]) == pytest.approx(share_ci(0.995, 40))
+    independent = clustered_share_ci(rng.random(200) < 0.7, copies[1])
+    assert independent[1] - independent[0] < 0.6 * (plain[1] - plain[0])
+    low, high = clustered_share_ci(np.arange(200) > 0, copies[1])  # one error does not show how alike clips are
+    assert low < share_ci(0.995, 80)[0] and high > share_ci(0.995, 80)[1]
     assert np.isnan(clustered_share_ci(np.zeros(0, bool), [])).all()
 
 
 @pytest.mark.parametrize("share", [0.7, 0.9, 0.98])
 @pytest.mark.parametrize("correlation", [0.3, 0.7, 1.0])
 def test_intervals_of_shares_contain_the_share_as_often_as_they_say(share, correlation):
-    """Check shares of 50 videos of 10 clips, for which the plain Wilson interval has a coverage of 37 to 73 %."""
+    """Check shares of 50 videos of 10 clips, of which plain Wilson intervals contain 37 to 73 %."""
     rng, units = np.random.default_rng(0), [str(i) for i in range(50) for _ in range(10)]
     covered = []
     for _ in range(300):
@@ -67,7 +67,7 @@ def test_intervals_of_shares_contain_the_share_as_often_as_they_say(share, corre
         hits = np.where(is_copy, rng.random((50, 1)) < share, rng.random((50, 10)) < share)
         low, high = clustered_share_ci(hits.ravel(), units)
         covered.append(low <= share <= high)
-    assert np.mean(covered) >= 0.89
+    assert np.mean(covered) >= 0.9
 
 
 @pytest.mark.parametrize("n", [5, 10])

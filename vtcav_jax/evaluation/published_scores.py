@@ -56,7 +56,8 @@ def _format_range(rows: list[MethodScoreRow]) -> str:
     """Return the value and interval of a single stage, or the values at the best and the last of several stages."""
     if len(rows) == 1:
         row = rows[0]
-        return intervals.format_interval(row.value, row.low, row.high).replace("(", "(95 % CI ")
+        text = intervals.format_interval(row.value, row.low, row.high)
+        return text.replace("(", "(95 % CI over clips of one trained network ")
     best, last = max(rows, key=lambda row: row.value), rows[-1]
     text = f"{best.value:.2f} at {best.stage}"
     if last != best:

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
 BOOTSTRAP_RESAMPLES = 2000
-MIN_MIXED_UNITS = 5  # units with hits, and with misses, that show how alike the values of a unit are
+# Of the squared deviation of a unit whose values all have the rarer outcome, since a sample may lack such units
+UNSEEN_UNIT_SHARE = 0.25
 
 
 def wilson_ci(successes: int | float, n: int | float, level: float = 0.95) -> tuple[float, float]:
@@ -37,26 +38,28 @@ def share_ci(share: float, n: int | float, level: float = 0.95) -> tuple[float, 
 def clustered_share_ci(hits: Bool[np.ndarray, " n"], units: Sequence[str], level: float = 0.95) -> tuple[float, float]:
     """Compute the Wilson interval of a share of clips that come from `units`, such as their source videos.
 
-    The number of clips is replaced by their effective number. If fewer than `MIN_MIXED_UNITS` units have a hit, or have
-    a miss, the data do not show how alike the clips of a unit are, and each unit counts once.
+    The number of clips is replaced by their effective number.
     """
     if not len(hits):
         return float("nan"), float("nan")
     unit = unit_indices(units)
-    counts, hit_counts = np.bincount(unit), np.bincount(unit, hits)
-    is_known = min((hit_counts > 0).sum(), (hit_counts < counts).sum()) >= MIN_MIXED_UNITS
-    return share_ci(float(hits.mean()), effective_number(counts, hit_counts) if is_known else len(counts), level)
+    n = effective_number(np.bincount(unit), np.bincount(unit, hits), unseen_share=UNSEEN_UNIT_SHARE)
+    return share_ci(float(hits.mean()), n, level)
 
 
-def effective_number(counts: Real[np.ndarray, " u"], hit_counts: Real[np.ndarray, " u"]) -> float:
+def effective_number(
+    counts: Real[np.ndarray, " u"], hit_counts: Real[np.ndarray, " u"], *, unseen_share: float = 0.0
+) -> float:
     """Return the number of independent values whose share of hits varies as much as that of the values of u units.
 
-    It is at least u and at most the number of values; the variance is estimated from the differences between units.
+    It is at least u and at most the number of values. The variance is estimated from the differences between units,
+    and this share of the squared deviation of a further unit whose values all have the rarer outcome.
     """
     n, u, share = float(counts.sum()), len(counts), float(hit_counts.sum() / counts.sum())
     if share in (0, 1) or u < 2:
         return float(u)
-    variance = float(((hit_counts - share * counts) ** 2).sum() / n**2 * u / (u - 1))
+    squares = float(((hit_counts - share * counts) ** 2).sum()) + unseen_share * (max(share, 1 - share) * n / u) ** 2
+    variance = squares / n**2 * u / (u - 1)
     return min(n, max(float(u), share * (1 - share) / variance)) if variance > 0 else n
 
 

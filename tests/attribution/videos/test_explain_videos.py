@@ -295,8 +295,8 @@ def test_copies_of_the_clips_of_a_video_do_not_narrow_the_intervals():
     )
     assert (repeated.n_clips, repeated.n_videos) == (40, 8)
     for name in ("drop_shuffled", "changing_mass"):
-        ends = [[getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] for row in (single, repeated)]
-        np.testing.assert_allclose(*ends)
+        first, second = ([getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] for row in (single, repeated))
+        np.testing.assert_allclose(first, second)
 
 
 def test_a_bias_on_edited_clips_cancels_between_classes():

@@ -154,6 +154,6 @@ def method_tooltip(row: MethodScoreRow) -> str:
     """Return the text that is displayed when the pointer is over a mark."""
     return (
         f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)}"
-        f" ({format_range(row.low, row.high)}),"
-        f" {row.n_clips} clips, {row.forward_passes} forward passes, {format_number(1e3 * row.seconds)} ms"
+        f" (95 % CI {format_range(row.low, row.high)} over {row.n_clips} clips of this network),"
+        f" {row.forward_passes} forward passes, {format_number(1e3 * row.seconds)} ms"
     )

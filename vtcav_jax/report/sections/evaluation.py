@@ -35,8 +35,9 @@ EVALUATION_GUIDE = (
     " the share of the map on each part of the clip the share of the score that is lost when that part is removed? The"
     " ground-truth score (TRUTH) is their mean. STABLE (how little the share of the map on the cause changes when an"
     " irrelevant factor is redrawn) is not part of it, because an empty map is stable. KIND: does the share of motion"
-    " separate questions that need motion from those that do not? Intervals are 95 %, over clips. Each method is"
-    " listed at its best stage (layer), selected on these same clips."
+    " separate questions that need motion from those that do not? Intervals are 95 %, over clips of one trained"
+    " network, and say nothing about another training. Each method is listed at its best stage (layer), selected on"
+    " these same clips."
 )
 MAX_EVALUATION_TABLE_ROWS = 1500
 
@@ -105,8 +106,8 @@ def evaluation_sections(run: RunFolder) -> list[Section]:
     if run.metric_agreement_rows:
         text = (
             "Spearman's correlation, over maps, of each metric that needs no ground truth with the ground-truth score,"
-            " and its 95 % interval. 1: the metric ranks maps as the ground truth does. Rows are sorted by their mean;"
-            " prefer the first metrics on your own videos."
+            " and its 95 % interval over maps. 1: the metric ranks maps as the ground truth does. Rows are sorted by"
+            " their mean; prefer the first metrics on your own videos."
         )
         parts += [
             html.heading("Metrics that need no ground truth"),

@@ -224,7 +224,7 @@ def _ablation_table(rows: Sequence[AblationRow]) -> str:
         "target",
         "stage",
         "channels removed",
-        "fall of the score (95 % CI)",
+        "fall of the score (95 % CI over clips)",
         "fall, random channels (middle 95 %)",
         "p",
     )
@@ -256,8 +256,8 @@ def _channel_table(rows: Sequence[NodeRow]) -> str:
         )
         for row in rows[:MAX_PYRAMID_TABLE_ROWS]
     ]
-    columns = ("target", "stage", "channel", "share of the target (95 % CI)", "selected by single clips", "unexplained")
-    columns += ("clips with the largest contribution",)
+    columns = ("target", "stage", "channel", "share of the target (95 % CI over clips)", "selected by single clips")
+    columns += ("unexplained", "clips with the largest contribution")
     summary = f"{len(lines)} of {len(rows)} channels; all are in pyramid_nodes.csv" if len(lines) < len(rows) else ""
     return html.details_block(
         summary or f"Table of {count_noun(len(lines), 'channel')}", html.html_table(columns, lines)
