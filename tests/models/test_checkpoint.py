@@ -55,6 +55,37 @@ def test_an_unknown_target_suggests_similar_names(heads, text, message):
         network_with_heads(heads).class_index(text)
 
 
+@pytest.mark.parametrize(
+    ("texts", "classes"),
+    [
+        (("shape",), ("shape:plus", "shape:ring")),
+        (("direction:*",), ("direction:left", "direction:right", "direction:up")),
+        (("shape:r*", "*:right", "shape:ring"), ("shape:ring", "direction:right")),
+        (("*",), ("shape:plus", "shape:ring", "direction:left", "direction:right", "direction:up")),
+    ],
+)
+def test_heads_and_globs_name_several_classes_once(texts, classes):
+    assert tuple(network_with_heads(HEADS).expand_classes(texts)) == classes
+
+
+def test_globs_of_a_network_with_one_head():
+    names = tuple(f"class [{i}]" for i in range(400))
+    network = network_with_heads({"label": names})
+    assert tuple(network.expand_classes(["*"])) == tuple(network.expand_classes(["label"])) == names
+    # A class whose name has the characters of a glob, and two names of one class
+    assert network.expand_classes(["class [7]", "7", "label:class [7]", "class*"])["class [7]"]
+    assert tuple(network.expand_classes(["class [7]", "7"])) == ("class [7]",)
+    assert sum(network.expand_classes(["class [7]", "*"]).values()) == 1
+
+
+def test_all_unknown_targets_are_in_one_message():
+    message = (
+        r"no target named 'direcion' \(did you mean direction.*\), 'shape:x\*'.*; available: shape, direction, shape"
+    )
+    with pytest.raises(ValueError, match=message):
+        network_with_heads(HEADS).expand_classes(["direcion", "shape:ring", "shape:x*"])
+
+
 def test_unnamed_classes_are_named_by_index():
     assert models.single_head(3, None) == {"label": ("0", "1", "2")}
 

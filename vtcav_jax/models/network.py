@@ -1,6 +1,7 @@
 """`Network`: a model with the metadata needed to explain it; accepted by all explanation functions of the package."""
 
-from collections.abc import Mapping, Sequence
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.clip_spec import ClipSpec
@@ -59,6 +60,45 @@ class Network:
             if text.isascii() and text.isdigit() and int(text) < len(names):
                 return int(text)
         raise ValueError(unknown_name_message("target", [text], self.labels))
+
+    def expand_classes(self, texts: Iterable[str]) -> dict[str, bool]:
+        """Return the labels that `texts` name, without duplicates, and whether a text names the class itself.
+
+        A text is a class (see `class_index`), a head, which stands for all its classes, or a glob such as `shape:r*`.
+        One error lists all texts that name nothing.
+        """
+        is_named: dict[str, bool] = {}
+        unknown = []
+        for text in texts:
+            matches = self._labels_of_pattern(text)
+            if matches is None:
+                try:
+                    is_named[self.labels[self.class_index(text)]] = True
+                except ValueError:
+                    unknown.append(text)
+                continue
+            unknown += [] if matches else [text]
+            for label in matches:
+                is_named.setdefault(label, False)
+        if unknown:
+            heads = self.heads if len(self.heads) > 1 else ()
+            raise ValueError(unknown_name_message("target", unknown, [*heads, *self.labels]))
+        return is_named
+
+    def _labels_of_pattern(self, text: str) -> list[str] | None:
+        """Return the labels of a head or those that match a glob; None if the text can only be a single class."""
+        full_names = [f"{head}:{name}" for head, names in self.heads.items() for name in names]
+        if text in self.labels or text in full_names:
+            return None
+        if text in self.heads:
+            return list(self.labels[self.head_slices[text]])
+        if not any(character in text for character in "*?["):
+            return None
+        return [
+            label
+            for label, full_name in zip(self.labels, full_names)
+            if fnmatch.fnmatchcase(label, text) or fnmatch.fnmatchcase(full_name, text)
+        ]
 
 
 def head_slices(heads: Heads) -> dict[str, slice]:

@@ -13,7 +13,7 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info
 from vtcav_jax.settings import concerning, required, setting
 from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
-from vtcav_jax.tcav.experiment.dataset import clips_of_class
+from vtcav_jax.tcav.experiment.dataset import clips_by_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,7 @@ def preflight(args: ExperimentArguments) -> None:
     source = open_nonempty(args.target_videos, "target_videos")
     network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
     with concerning("targets"):
-        for name in args.targets:
-            clips_of_class(network, name, source, config.max_target_clips, config.seed)
+        clips_by_class(network, args.targets, source, config.max_target_clips, config.seed)
     stages = tap.stages_of(network.model)
     with concerning("stages"):
-        resolve_stages(config.with_protocol(stages).stages, stages)
+        resolve_stages(config.stages, stages)

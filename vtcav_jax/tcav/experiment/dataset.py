@@ -17,7 +17,7 @@ from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
-from vtcav_jax.names import unknown_name_message
+from vtcav_jax.names import MAX_LISTED_NAMES
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.features.cache import content_key
 
@@ -131,10 +131,8 @@ def select_clips(
     Raises ValueError if a concept clip is also a target clip, or if a class has no readable clip.
     """
     with concerning("targets"):
-        class_clips = {name: clips_of_class(network, name, source, max_clips, seed) for name in dict.fromkeys(targets)}
-    if not class_clips:
-        raise ValueError(f"pass at least one target; the network has {', '.join(network.labels)}")
-    items = sorted({i for _, rows, _ in class_clips.values() for i in rows})
+        class_clips, class_notes = clips_by_class(network, targets, source, max_clips, seed)
+    items = sorted({i for target in class_clips for i in target.rows})
     content_keys, unreadable, short_clips = {}, {}, []
     for i in items:
         item = source.items[i]
@@ -167,25 +165,19 @@ def select_clips(
     )
     row_of_item = {i: row for row, i in enumerate(key_of_item)}
     classes = tuple(
-        TargetClass(name, index, tuple(row_of_item[i] for i in rows if i in row_of_item), is_labelled)
-        for name, (index, rows, is_labelled) in class_clips.items()
+        replace(target, rows=tuple(row_of_item[i] for i in target.rows if i in row_of_item)) for target in class_clips
     )
     if empty := [target.name for target in classes if not target.rows]:
         raise ValueError(
             f"none of the clips of {', '.join(empty)} in {source.spec} can be decoded; check that they play in a media"
             " player"
         )
-    notes = tuple(
-        f"{source.spec} has no labels for {target.name}: all its clips are used"
-        for target in classes
-        if not target.is_labelled
-    )
     keys = tuple(content_key("concept", clip.sha256, bool(clip.frames), shape) for clip in readable)
     concept_selection = ClipSelection(
         ConceptClipSource(tuple(readable)), tuple(range(len(readable))), tuple(clip.file for clip in readable), keys
     )
     source_videos, source_notes = source_video_ids(readable)
-    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *notes, *source_notes))
+    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *class_notes, *source_notes))
     return ExperimentClips(concept_selection, tuple(readable), source_videos, target_selection, classes, preflight)
 
 
@@ -203,28 +195,57 @@ def _forbid_target_recordings(clips: Sequence[ConceptClip], source: Source, item
         )
 
 
-def clips_of_class(
-    network: Network, name: str, source: Source, max_clips: int | None, seed: int
-) -> tuple[int, list[int], bool]:
-    """Return the class's logit index, its items (all if the source has no labels), and whether there are labels."""
-    index = network.class_index(name)
-    head, head_slice = next(
-        (head, head_slice)
-        for head, head_slice in network.head_slices.items()
-        if head_slice.start <= index < head_slice.stop
-    )
-    answer = network.heads[head][index - head_slice.start]
-    is_labelled = head in source.heads
-    if is_labelled and answer not in source.heads[head]:
-        raise ValueError(f"{source.spec}: " + unknown_name_message(f"{head} label", [answer], source.heads[head]))
-    label_index = source.heads[head].index(answer) if is_labelled else None
-    rows = [i for i, item in enumerate(source.items) if not is_labelled or item.labels.get(head) == label_index]
-    if not rows:
-        raise ValueError(f"no clip of {source.spec} has the label {head}:{answer}; use other or more clips")
-    if max_clips is not None and len(rows) > max_clips:
-        subset = np.random.default_rng([seed, index]).permutation(len(rows))[:max_clips]
-        rows = [rows[i] for i in sorted(subset)]
-    return index, rows, is_labelled
+def clips_by_class(
+    network: Network, targets: Sequence[str], source: Source, max_clips: int | None, seed: int
+) -> tuple[list[TargetClass], list[str]]:
+    """Return the classes that `targets` name, with the items of their clips as rows, and notes about them.
+
+    Without labels of its head, a class has all clips. A class without clips is left out if a head or a glob names it;
+    one error lists those that are named themselves.
+    """
+    if not targets:
+        raise ValueError(f"pass at least one target; the network has {_abridged(network.labels)}")
+    is_named = network.expand_classes(targets)
+    heads = [(head, name) for head, names in network.heads.items() for name in names]
+    classes, unlabelled, without_clips = [], [], []
+    for label in is_named:
+        index = network.labels.index(label)
+        head, answer = heads[index]
+        rows = _labelled_items(source, head, answer)
+        if not rows:
+            without_clips.append(label)
+            continue
+        if head not in source.heads:
+            unlabelled.append(label)
+        if max_clips is not None and len(rows) > max_clips:
+            subset = np.random.default_rng([seed, index]).permutation(len(rows))[:max_clips]
+            rows = [rows[i] for i in sorted(subset)]
+        classes.append(TargetClass(label, index, tuple(rows), head in source.heads))
+    if missing := [label for label in without_clips if is_named[label] or not classes]:
+        known = [f"{head}:{name}" for head in network.heads for name in source.heads.get(head, ())]
+        labels = f" with labels such as {_abridged(known)}" if known else ""
+        raise ValueError(
+            f"no clip of {source.spec} has the label {_abridged(missing)}; use other or more clips, or targets{labels}"
+        )
+    notes = [f"{source.spec} has no labels for {_abridged(unlabelled)}: all its clips are used"] if unlabelled else []
+    if without_clips:
+        notes.append(f"no clip of {source.spec} has the label {_abridged(without_clips)}: not tested")
+    return classes, notes
+
+
+def _labelled_items(source: Source, head: str, answer: str) -> list[int]:
+    """Return the items with this label; all if the source has no labels of the head."""
+    if head not in source.heads:
+        return list(range(len(source.items)))
+    if answer not in source.heads[head]:
+        return []
+    label_index = source.heads[head].index(answer)
+    return [i for i, item in enumerate(source.items) if item.labels.get(head) == label_index]
+
+
+def _abridged(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
+    return ", ".join(names[:MAX_LISTED_NAMES]) + more
 
 
 def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[str]) -> str | None:
