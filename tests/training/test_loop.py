@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from vtcav_jax.cli.commands.train import report_accuracy
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import Clip, SourceItem, VideoError
+from vtcav_jax.models import Network
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.report.figures.training import draw_training_curves
+from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.training import loop
+from vtcav_jax.training.evaluate import measure_accuracy
 from vtcav_jax.training.loop import DivergedError, TrainConfig, train_network
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes step counts and floats
@@ -86,6 +90,29 @@ def test_each_epoch_is_a_permutation_and_can_start_anywhere():
     assert whole[:5] != [(0, i) for _, i in whole[5:10]]
     assert list(islice(loop.epoch_order(5, 1, 7), 8)) == whole[7:]
     assert list(islice(loop.epoch_order(5, 2, 0), 15)) != whole
+
+
+@dataclass(frozen=True)
+class CutColours(Colours):
+    """Source whose clips were cut from six videos; those of one video are equal."""
+
+    @property
+    def items(self):
+        return tuple(replace(item, source=f"video {i % 6}") for i, item in enumerate(super().items))
+
+
+def test_accuracy_counts_source_videos(tmp_path, capsys):
+    network = Network(make(), CLIP_SPEC, HEADS, "untrained")
+    report_accuracy(network, CutColours(), tmp_path, 8, num_workers=0)
+    clips, videos = (measure_accuracy(network, kind(), 8, num_workers=0)[0] for kind in (Colours, CutColours))
+    assert (clips.n_clips, clips.n_videos, videos.n_clips, videos.n_videos) == (46, 46, 46, 6)
+    assert clips.n_correct == videos.n_correct and clips.interval == wilson_ci(clips.n_correct, 46)
+    low, high = videos.interval
+    assert low < clips.interval[0] < clips.interval[1] < high
+    with (tmp_path / "accuracy.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert (row["n_clips"], row["n_videos"], float(row["low"])) == ("46", "6", low)
+    assert "accuracy (95 % CI over source videos)" in capsys.readouterr().out
 
 
 @pytest.mark.slow
