@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import evaluation_tables, tables
+from benchmarks.statistics import power
 from benchmarks.statistics import table as statistics_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +39,8 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:concepts": evaluation_tables.concepts_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "statistics": statistics_table.statistics_table,
+    "statistics:power": power.power_table,
+    "statistics:videos": power.videos_table,
 }
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vtcav_jax.stats.intervals import share_ci
+from vtcav_jax.tcav.experiment.comparisons import Comparison
+from vtcav_jax.tcav.experiment.strata import compare_within
 from vtcav_jax.tcav.features.gram import Gram, contrast_gram
 from vtcav_jax.tcav.stats.bootstrap import bootstrap
 from vtcav_jax.tcav.stats.permutation_test import TestResult, permutation_tests
@@ -43,6 +45,13 @@ def video_units(count: int, per_video: int) -> Int[np.ndarray, " m"]:
     return np.arange(count) // per_video
 
 
+def weigh_strata(labels: Float[np.ndarray, " m"], strata: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Return the labels as `--within` weighs them: negatives as concept clips in each stratum, 0 without both sides."""
+    positive, negative = (tuple(np.flatnonzero(sign * labels > 0).tolist()) for sign in (1, -1))
+    conditioned = compare_within(Comparison("absolute", "", "", "", positive, negative), [f"{s}" for s in strata])
+    return np.zeros(len(labels)) if conditioned is None else conditioned.label_vector(len(labels))
+
+
 def concept_tests(
     grams: Sequence[Gram],
     labels: Float[np.ndarray, " m"],
@@ -53,10 +62,10 @@ def concept_tests(
     units: Int[np.ndarray, " m"] | None = None,
     strata: Int[np.ndarray, " m"] | None = None,
 ) -> ClassTests:
-    """Test a concept for the class of each gram; with `strata`, labels are permuted only within equal values."""
+    """Test a concept for the class of each gram; with `strata`, within equal values."""
     results = permutation_tests(
         grams,
-        labels,
+        labels if strata is None else weigh_strata(labels, strata),
         permutations=permutations,
         seed=seed,
         max_exceedances=MAX_EXCEEDANCES,

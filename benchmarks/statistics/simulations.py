@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import vtcav_jax
-from benchmarks.statistics import intervals, levels, mined, motion
+from benchmarks.statistics import intervals, levels, mined, motion, power
 from benchmarks.statistics.results import Row
 from benchmarks.statistics.size import Size
 
@@ -40,10 +40,14 @@ SIMULATIONS: dict[str, Callable[[Size], list[Row]]] = {
     "clustered_intervals": intervals.clustered_intervals,
     "share_intervals": intervals.share_intervals,
     "accuracy_intervals": intervals.accuracy_intervals,
+    "power": power.power,
     "mined": mined.mined_concepts,
 }
 # What simulations depend on besides the encoded clips; `mined` runs whole experiments
-LIBRARY = ("tcav/stats", "tcav/features/gram.py", "stats", "attribution/motion/summary.py")
+LIBRARY = (
+    *("tcav/stats", "tcav/features/gram.py", "tcav/experiment/comparisons.py", "tcav/experiment/strata.py"),
+    *("stats", "attribution/motion/summary.py"),
+)
 LIBRARY_OF_MINED = (*LIBRARY, "tcav/experiment", "concepts")
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from benchmarks.statistics.power import SCENARIO
 from benchmarks.tables import markdown
 
 ONE_STAGE = re.compile(r"worlds_\w+, \S+")  # of a shipped network
@@ -11,6 +12,7 @@ ONE_STAGE = re.compile(r"worlds_\w+, \S+")  # of a shipped network
 def statistics_table(rows: list[dict[str, Any]]) -> str:
     """Return both tables; shares that miss their requirement are bold, those that it does not apply to in italics."""
     cells: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    rows = [row for row in rows if row["scenario"] != SCENARIO]
     encoded = [row for row in rows if ONE_STAGE.fullmatch(row["where"])]
     for row in encoded:
         cells.setdefault((row["scenario"], row["measured"]), {})[row["where"]] = row

@@ -28,10 +28,12 @@ from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import (
     ANIMATIONS_CSV,
+    CONFOUNDERS_CSV,
     COSINES_CSV,
     PREDICTIONS_CSV,
     Animation,
     CalibrationRow,
+    ConfounderRow,
     CosineRow,
     DerivativeRow,
     PredictionRow,
@@ -60,7 +62,10 @@ def row(
     values |= dict(target=target, stage=stage, concept=concept, clip_type=clip_type, negatives=negatives)
     values |= dict(verdict=verdict, comparison=comparison, score_fn="logit", null_low=-0.5, null_high=0.5)
     values |= dict(step_effect=step, derivative=step / 2, derivative_low=step / 2 - 0.2, derivative_high=step / 2 + 0.2)
-    values |= dict(step_effect_low=step - 0.4, step_effect_high=step + 0.4, step_effect_in_sample=step, n_videos=20)
+    values |= dict(
+        step_effect_low=step - 0.4, step_effect_high=step + 0.4, step_effect_in_sample=step, n_target_videos=30
+    )
+    values |= dict(n_videos=3 if verdict == "too few videos" else 20)
     values |= dict(relative_derivative=step / 10, relative_derivative_low=step / 10 - 0.05)
     values |= dict(relative_derivative_high=step / 10 + 0.05, tcav_score=float(step > 0))
     values |= dict(tcav_score_low=0.0, tcav_score_high=1.0, n_clips=30, n_concept=20, n_negatives=100, n_random_sets=5)
@@ -96,7 +101,7 @@ def run_folder(folder, rows=ROWS):
     ]
     animations += [Animation("target", f"clip {i} {NASTY}", "", dynamic, 1, 1) for i in range(4)]
     write_rows(folder / ANIMATIONS_CSV, Animation, animations)
-    answers = [PredictionRow("direction:left", f"clip {i}", "left", 0.9, i != 0) for i in range(4)]
+    answers = [PredictionRow("direction:left", f"clip {i}", "left", 0.9, i != 0, 2.2) for i in range(4)]
     write_rows(folder / PREDICTIONS_CSV, PredictionRow, answers)
     clips = [
         DerivativeRow(r.target, r.stage, r.concept, r.clip_type, r.negatives, f"clip {i} {NASTY}", 1.0, i - 1.5, 2.0)
@@ -170,7 +175,7 @@ def test_random_weights_are_a_warning_and_give_no_findings(tmp_path):
         and "<strong>" not in text
         and 'class="answer"' not in text
     )
-    assert text.count("<li>With random weights: ") == 3 and "video_swin_tiny, random weights" in text
+    assert text.count("<li>With random weights: ") == 4 and "video_swin_tiny, random weights" in text
     assert "<li>With random weights: No significant effect of ring" in text
     text = write_comparison([folder, run_folder(tmp_path / "b")]).read_text()
     assert text.index("The weights of a are random") < text.index("<nav>")
@@ -201,14 +206,60 @@ def test_small_effects_and_opposite_signs_are_named(tmp_path):
     rows = [
         row("big", "dynamic", "random", 8.0, "supports"),
         row("big", "dynamic", "random", -2.0, "opposes", stage="layers.1", p_adjusted=0.02),
-        row("small", "dynamic", "random", 0.8, "supports"),
+        row("small", "dynamic", "random", 0.2, "supports"),
     ]
     (answers,) = tcav_text.class_answers(open_run_folder(run_folder(tmp_path / "a", rows)))
     assert (
         "The sign is opposite at layers.1 (dynamic clips, −2.00 (−2.40 to −1.60), adjusted p 0.02)."
         in (answers.findings[0][1])
     )
-    assert answers.findings[1][1].endswith("This is 10 % of the effect of big.")
+    assert answers.findings[1][0] == "small (dynamic clips) slightly raises the score of direction:left."
+    assert "a small effect, 9 % of the 2.2 logits by which the network prefers the class" in answers.findings[1][1]
+
+
+def test_confounders_are_named_in_the_answer(tmp_path):
+    def confounder(**more: Any) -> ConfounderRow:
+        values: dict[str, Any] = dict.fromkeys(get_type_hints(ConfounderRow), NAN)
+        values |= dict(target="direction:left", stage="layers.0", concept="ring", clip_type="dynamic")
+        return ConfounderRow(**values | dict(negatives="random", name="direction", value="left") | more)
+
+    folder = run_folder(tmp_path / "a", [row("ring", "dynamic", "random", 3.0, "supports")])
+    shares: dict[str, Any] = dict(kind="label", share_concept=0.8, share_negatives=0.25)
+    rows = [
+        confounder(**shares, effect=0.2, effect_low=-0.3, effect_high=0.7, p=0.4, explains=True),
+        confounder(**shares | dict(name="scene"), effect=2.9, effect_low=2.0, effect_high=3.8, p=0.001, explains=False),
+        confounder(kind="concept", name="left", value="", cosine=0.9, explained_share=1.2, explains=True),
+    ]
+    write_rows(folder / CONFOUNDERS_CSV, ConfounderRow, rows)
+    (answers,) = tcav_text.class_answers(open_run_folder(folder))
+    ((headline, details),) = answers.findings
+    assert headline.endswith("raises the score of direction:left, but direction or left may explain this.")
+    assert (
+        "80 % of the dynamic clips of ring have direction left, but only 25 % of the clips that they are compared with;"
+        " among clips of equal direction, the effect is +0.2 logits (95 % CI −0.3 to 0.7; p 0.4, not adjusted), so"
+        " direction may explain this finding." in details
+    )
+    assert "so scene does not explain it." in details
+    assert "similar at layers.0 (cosine 0.9): 100 % of this effect is along the vector of left" in details
+
+
+def test_the_first_sentence_says_that_there_are_too_few_videos(tmp_path):
+    rows = [
+        row("ring", "dynamic", "random", 3.0, "too few videos"),
+        row("bars", "dynamic", "random", 1.0, "not significant"),
+    ]
+    for i, (subset, target_videos, expected) in enumerate(
+        (
+            (rows, 30, "the tests of ring (dynamic), whose concept clips or negatives come from 3 source videos."),
+            (rows[:1], 30, "all tests, whose concept clips or negatives come from 3 source videos."),
+            (rows[1:], 1, "the target clips, which come from 1 source video."),
+        )
+    ):
+        few = [replace(r, n_target_videos=target_videos) for r in subset]
+        folder = run_folder(tmp_path / str(i), few)
+        (answers,) = tcav_text.class_answers(open_run_folder(folder))
+        assert answers.limits == f"No conclusion about other videos is possible from {expected}"
+        assert write_report(folder).read_text().index(answers.limits) < write_report(folder).read_text().index("<table")
 
 
 def test_motion_is_claimed_only_if_the_order_of_the_frames_matters(tmp_path):

@@ -27,9 +27,10 @@ QUICK = ExperimentConfig(
     max_target_clips=6,
     correction="bh",
     batch_size=4,
+    steering_clips=0,
     export_vectors=False,
 )
-KILLED = replace(QUICK, stages=("pool",), steering_controls=2)  # for killed runs
+KILLED = replace(QUICK, stages=("pool",), steering_clips=6, steering_controls=2)  # for killed runs
 
 
 class Planted(nnx.Module):

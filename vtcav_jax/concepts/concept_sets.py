@@ -21,6 +21,7 @@ from vtcav_jax.concepts.concept_table import (
     REVIEW_VERDICTS,
     SOURCES_CSV,
     ConceptClip,
+    further_labels,
     hash_file,
     read_csv_rows,
     read_table,
@@ -174,10 +175,15 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
 
 
 def _add_sources(folder: Path, clips: Sequence[ConceptClip]) -> tuple[list[ConceptClip], tuple[str, ...]]:
-    """Return the clips with the source videos of `sources.csv`, where theirs is unknown, and a note on other files."""
+    """Return the clips with the source videos and labels of `sources.csv`, and a note on other files.
+
+    The table does not replace a known source video; its further columns are labels.
+    """
     if not (path := folder / SOURCES_CSV).exists():
         return list(clips), ()
-    source_of = {row["file"]: row["source"] for _, row in read_csv_rows(path, ("file", "source"))}
+    rows = [row for _, row in read_csv_rows(path, ("file", "source"))]
+    source_of = {row["file"]: row["source"] for row in rows}
+    labels_of = {row["file"]: further_labels(row, ("file", "source")) for row in rows}
     files = {clip.file for clip in clips}
     notes = ()
     if unexpected := [file for file in source_of if file not in files]:
@@ -185,7 +191,14 @@ def _add_sources(folder: Path, clips: Sequence[ConceptClip]) -> tuple[list[Conce
             f"{SOURCES_CSV} names {len(unexpected)} files that are not clips of {folder}, such as"
             f" {escape_control_chars(unexpected[0])}; expected paths such as CONCEPT/CLIP_TYPE/NAME.mp4",
         )
-    return [replace(clip, source=clip.source or source_of.get(clip.file, "")) for clip in clips], notes
+    return [
+        replace(
+            clip,
+            source=clip.source or source_of.get(clip.file, ""),
+            labels={**labels_of.get(clip.file, {}), **clip.labels},
+        )
+        for clip in clips
+    ], notes
 
 
 def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple[dict[str, str], int]:

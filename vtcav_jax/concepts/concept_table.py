@@ -154,9 +154,14 @@ def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptCli
         control_of=row.get("control_of", ""),
         review=review,
         window=_parse_box(window) if (window := row.get("window")) else None,
-        labels=parse_labels(row.get("labels") or ""),
+        labels=further_labels(row, CONCEPT_COLUMNS) | parse_labels(row.get("labels") or ""),
         **origin,
     )
+
+
+def further_labels(row: Mapping[str, str], known_columns: Iterable[str]) -> dict[str, str]:
+    """Return the values of all other columns, which count as labels of a clip."""
+    return {name: value for name, value in row.items() if name and name not in known_columns and value}
 
 
 def _parse_box(text: str) -> Pixels:

@@ -26,19 +26,25 @@ from vtcav_jax.runs.attribution_rows import (
 )
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
 from vtcav_jax.runs.tables import read_rows
+from vtcav_jax.runs.tcav_depth_rows import DEPTH_TRENDS_CSV, GROUP_EFFECTS_CSV, DepthTrendRow, GroupEffectRow
 from vtcav_jax.runs.tcav_rows import (
     ANIMATIONS_CSV,
+    CONFOUNDERS_CSV,
     COSINES_CSV,
     PREDICTIONS_CSV,
+    SAHA2024_CSV,
     Animation,
+    ConfounderRow,
     CosineRow,
     DerivativeRow,
     PredictionRow,
+    Saha2024Row,
     ScoreRow,
     SteeringRow,
     VectorRow,
 )
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 T = TypeVar("T")
 MAX_ANIMATION_BYTES = 9_000_000  # as files; base64 in a page adds a third
@@ -92,6 +98,14 @@ class RunFolder:
         return read_rows(self.folder / "scores.csv", ScoreRow)
 
     @cached_property
+    def findings_by_class(self) -> dict[str, int]:
+        """Number of findings of each class, in the order of the table."""
+        counts = dict.fromkeys((row.target for row in self.score_rows), 0)
+        for row in self.score_rows:
+            counts[row.target] += is_finding(row)
+        return counts
+
+    @cached_property
     def vector_rows(self) -> tuple[VectorRow, ...]:
         return read_rows(self.folder / "quality.csv", VectorRow)
 
@@ -102,6 +116,22 @@ class RunFolder:
     @cached_property
     def cosine_rows(self) -> tuple[CosineRow, ...]:
         return read_rows(self.folder / COSINES_CSV, CosineRow)
+
+    @cached_property
+    def group_effect_rows(self) -> tuple[GroupEffectRow, ...]:
+        return read_rows(self.folder / GROUP_EFFECTS_CSV, GroupEffectRow)
+
+    @cached_property
+    def depth_trend_rows(self) -> tuple[DepthTrendRow, ...]:
+        return read_rows(self.folder / DEPTH_TRENDS_CSV, DepthTrendRow)
+
+    @cached_property
+    def saha2024_rows(self) -> tuple[Saha2024Row, ...]:
+        return read_rows(self.folder / SAHA2024_CSV, Saha2024Row)
+
+    @cached_property
+    def confounder_rows(self) -> tuple[ConfounderRow, ...]:
+        return read_rows(self.folder / CONFOUNDERS_CSV, ConfounderRow)
 
     @cached_property
     def steering_rows(self) -> tuple[SteeringRow, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 SCORES_CSV, QUALITY_CSV, DERIVATIVES_CSV, STEERING_CSV = "scores.csv", "quality.csv", "derivatives.csv", "steering.csv"
-COSINES_CSV, SAHA2024_CSV = "cosines.csv", "saha2024.csv"
+COSINES_CSV, SAHA2024_CSV, CONFOUNDERS_CSV = "cosines.csv", "saha2024.csv", "confounders.csv"
 ANIMATIONS_CSV, PREDICTIONS_CSV = "animations.csv", "predictions.csv"
 CONCEPT_SCORES_CSV, PROJECTIONS_CSV = "concept_scores.csv", "projections.csv"
 
@@ -155,11 +155,12 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class SteeringRow:
-    """Mean score change of the target clips when their activations are moved along a concept vector.
+    """Mean score change of `n_clips` target clips when their activations are moved along a concept vector.
 
-    The move is `step_units` times the distance from the mean of the negatives to that of the concept, `step_norm` long.
-    `predicted_change` is the change by the derivative; `random_low` to `random_high` are the central 95 % of moves of
-    the same length in random directions, and `p_random_directions` is the p-value against them.
+    The move is `step_units` times the distance from the mean of the negatives to that of the concept, `step_norm`
+    long. `score_change_low` to `score_change_high` is the 95 % interval over the source videos of these clips,
+    `predicted_change` is the change by their derivatives. `random_low` to `random_high` are the central 95 % of equally
+    long moves in random directions, and `p_random_directions` is the p-value against them; NaN without such moves.
     """
 
     target: str
@@ -171,10 +172,42 @@ class SteeringRow:
     step_norm: float
     n_clips: int
     score_change: float
+    score_change_low: float
+    score_change_high: float
     predicted_change: float
     random_low: float
     random_high: float
     p_random_directions: float
+
+
+@dataclass(frozen=True)
+class ConfounderRow:
+    """A label or another concept that is correlated with the concept of a finding, and what it explains.
+
+    Of a label, `name` has the `value` in `share_concept` of the concept clips and `share_negatives` of the negatives,
+    and `effect` with its interval and `p` (not adjusted) is the effect within clips of the same label; NaN if the two
+    sides share no label. Of a concept, `explained_share` is the part of the derivative along its vector: cosine × its
+    derivative / derivative of the finding. `explains` if p is above alpha, the interval contains 0 or there is no
+    effect within labels; or if at least half of the derivative is along the other vector.
+    """
+
+    target: str
+    stage: str
+    concept: str
+    clip_type: str
+    negatives: str
+    kind: str  # label or concept
+    name: str
+    value: str
+    share_concept: float
+    share_negatives: float
+    effect: float
+    effect_low: float
+    effect_high: float
+    p: float
+    cosine: float
+    explained_share: float
+    explains: bool
 
 
 @dataclass(frozen=True)
@@ -224,7 +257,12 @@ class CosineRow:
 
 @dataclass(frozen=True)
 class Saha2024Row:
-    """Result of a test as in Saha et al. (2024); `tcav_score` is the mean over `n_runs`, one for each random set."""
+    """Result of a test as in Saha et al. (2024); `tcav_score` is the mean over `n_runs`, one for each random set.
+
+    `t_statistic`, `p` and `p_as_published` are NaN where all runs have the same TCAV score; `note` says so.
+    `p_sign_test` is the exact two-sided p-value of the signs of (TCAV score - 1/2). All of them treat the runs as
+    independent, which they are not.
+    """
 
     target: str
     stage: str
@@ -237,8 +275,9 @@ class Saha2024Row:
     tcav_score_max: float
     t_statistic: float
     p: float
-    p_adjusted: float
+    p_adjusted: float  # of the tests with a `p`, Bonferroni
     p_as_published: float  # computed as in the paper
+    p_sign_test: float
     n_clips: int
     note: str
 
@@ -257,10 +296,14 @@ class Animation:
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """The network's prediction for a target clip; `correct` if it is the target class."""
+    """The network's prediction for a target clip; `correct` if it is the target class.
+
+    `lead` is the log odds of the target class against all other classes of its head.
+    """
 
     target: str
     clip: str
     answer: str
     probability: float  # of the target class
     correct: bool
+    lead: float

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from vtcav_jax import atomic
 from vtcav_jax.clip_spec import ClipSpec
@@ -144,14 +144,28 @@ def _predict_targets(
         )
         for name in clip_names:
             if name in probabilities_by_clip:
-                top_class = int(probabilities_by_clip[name][head_slice].argmax())
-                probability = float(probabilities_by_clip[name][index])
+                of_head = probabilities_by_clip[name][head_slice]
+                top_class, position = int(of_head.argmax()), index - head_slice.start
                 predictions.append(
                     PredictionRow(
-                        target, name, network.heads[head][top_class], probability, top_class == index - head_slice.start
+                        target=target,
+                        clip=name,
+                        answer=network.heads[head][top_class],
+                        probability=float(of_head[position]),
+                        correct=top_class == position,
+                        lead=_log_odds(of_head, position),
                     )
                 )
     return predictions
+
+
+def _log_odds(probabilities: Float[np.ndarray, " k"], position: int) -> float:
+    """Return the log odds of one class against the others (NaN without others), with 0 as the smallest number."""
+    if len(probabilities) < 2:
+        return math.nan
+    others = np.delete(probabilities, position).sum()
+    smallest = np.finfo(np.float64).tiny
+    return float(np.log(max(probabilities[position], smallest)) - np.log(max(others, smallest)))
 
 
 def scale_to_preview(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t side side 3"]:

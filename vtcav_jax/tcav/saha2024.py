@@ -4,7 +4,8 @@ A group consists of all static concepts and a random set, all dynamic concepts a
 dynamic clips of one concept and a dynamic random set. A vector separates each member from the rest of its group, once
 per random set (a run), and a two-sided t-test compares the sign counts of the runs with 1/2, Bonferroni-corrected. The
 runs share their concept clips and are therefore not independent, so that the test rejects too often. The published
-p-values also count every run twice (the run and its opposite vector) and have their own column.
+p-values also count every run twice (the run and its opposite vector) and have their own column. Where all runs have the
+same sign count, the t-test is undefined; an exact sign test of the runs is reported for all tests.
 """
 
 import math
@@ -30,6 +31,8 @@ from vtcav_jax.tcav.stats.scores import tcav_scores
 from vtcav_jax.tcav.stats.vectors import fit, label_vector
 
 DEPENDENCE_WARNING = "runs are not independent"
+UNDEFINED_T_TEST = "the t-test is undefined, since all runs have the same TCAV score"
+SINGLE_RUN = "the t-test is undefined, since there is only one run"
 
 
 def write_saha2024(folder: Path, plan: Plan, grams: Callable[[str], Gram]) -> list[Saha2024Row]:
@@ -87,13 +90,24 @@ def _group_rows(plan: Plan, stage: str, stage_gram: Gram, name: str, members: Me
         runs = tcav_scores(gram, vectors).sign_count[0].reshape(len(sets), -1)
         for (concept, clip_type), values in zip((*members, (NEGATIVE_PREFIX, "")), runs.T):
             t, p, p_published = math.nan, math.nan, math.nan
+            note = f"{DEPENDENCE_WARNING}; {SINGLE_RUN}"
             if len(values) > 1:
                 t, p = (float(value) for value in t_test_against_half(values))
                 p_published = float(published_t_test(values)[1])
+                note = f"{DEPENDENCE_WARNING}; {UNDEFINED_T_TEST}" if math.isnan(p) else DEPENDENCE_WARNING
             low, mean, high = (float(f(values)) for f in (np.min, np.mean, np.max))
             row_start = target.name, stage, name, concept, clip_type, len(values), mean, low, high
-            out.append(Saha2024Row(*row_start, t, p, math.nan, p_published, len(target.rows), DEPENDENCE_WARNING))
+            p_values = p, math.nan, p_published, sign_test_against_half(values)
+            out.append(Saha2024Row(*row_start, t, *p_values, len(target.rows), note))
     return out
+
+
+def sign_test_against_half(sign_counts: Float[np.ndarray, " runs"]) -> float:
+    """Return the exact two-sided p of the number of runs above 1/2 among those that differ from it."""
+    from scipy.stats import binomtest
+
+    n_above, n_below = int((sign_counts > 0.5).sum()), int((sign_counts < 0.5).sum())
+    return float(binomtest(n_above, n_above + n_below).pvalue) if n_above + n_below else 1.0
 
 
 def t_test_against_half(sign_counts: Float[np.ndarray, "runs ..."]) -> tuple[np.ndarray, np.ndarray]:

@@ -65,8 +65,9 @@ def test_only_known_causes_are_significant(finished):
             assert rows["red", stage, "blue", kind, "random"].verdict == "opposes"
             assert rows["red", stage, "red", kind, "random"].tcav_score == 1
             assert rows["red", stage, "blue", kind, "random"].tcav_score == 0
-            left, right = (rows["red", stage, name, kind, "others"].derivative for name in ("red", "blue"))
-            assert left == pytest.approx(-right, rel=1e-5)
+            # With two concepts, one relative comparison answers for both
+            assert rows["red", stage, "blue", kind, "others"].verdict == "opposes"
+            assert ("red", stage, "red", kind, "others") not in rows
         assert rows["moves", stage, "red", "dynamic", "frozen"].verdict == "motion_supports"
         # Freezing removes the changes of blue clips too, as it does for random ones: nothing about blue
         assert rows["moves", stage, "blue", "dynamic", "frozen"].verdict in ("not significant", "not encoded")
@@ -76,7 +77,7 @@ def test_only_known_causes_are_significant(finished):
         assert rows["flat", stage, "blue", "static", "random"].verdict == "opposes"
     assert all(r.degenerate for r in finished.rows if r.target == "flat")
     assert all(r.derivative_low <= r.derivative <= r.derivative_high for r in finished.rows if r.target == "red")
-    assert finished.family_size == len(finished.rows) == 80
+    assert finished.family_size == len(finished.rows) == 64
 
     first = rows["red", "features", "red", "static", "random"]
     assert (first.n_random_sets, first.n_concept, first.n_negatives, first.n_clips) == (3, 8, 18, 6)
@@ -100,7 +101,7 @@ def test_the_run_folder_has_all_results_in_full_precision(finished):
     assert run_info["family"]["permutations"] == 499 and len(repr(finished)) < 200 + len(str(finished.folder))
     with (finished.folder / "quality.csv").open(newline="") as file:
         quality = list(csv.DictReader(file))
-    assert len(quality) == 2 * 10 and all(line["converged"] == "True" for line in quality)
+    assert len(quality) == 2 * 8 and all(line["converged"] == "True" for line in quality)
     with (finished.folder / "derivatives.csv").open(newline="") as file:
         clips = list(csv.DictReader(file))
     assert len(clips) == len(finished.rows) * 6
@@ -191,7 +192,7 @@ def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypat
         raise AssertionError("nothing may be encoded")
 
     monkeypatch.setattr(fill_cache, "stream", never)
-    with pytest.raises(ValueError, match=r"smallest attainable p is 0.05.* at least 1599 permutations are needed"):
+    with pytest.raises(ValueError, match=r"smallest attainable p is 0.05.* at least 1279 permutations are needed"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permutations=19, correction="bonferroni"))
     with pytest.raises(ValueError, match="random sets are needed"):
         run_experiment(clip_folder, tmp_path / "run", replace(QUICK, permute="sets", comparisons=("absolute",)))
@@ -222,7 +223,9 @@ def test_planning_does_not_encode(clip_folder, tmp_path, monkeypatch):
         Cache(tmp_path / "cache"),
     )
     plan = plan_experiment(NETWORK, ("red", "moves"), source, sets, replace(QUICK, permutations=None), store)
-    assert plan.family_size == 2 * 2 * 10 and f"{CLIPS} concept clips and 12 targets" in plan.text
+    assert plan.family_size == 2 * 2 * 8 and f"{CLIPS} concept clips and 12 targets" in plan.text
+    assert "red, static: 8 from 8 source videos; needs 5" in plan.text  # of 18 random videos, for 32 tests
+    assert "target clips of moves: 6 from 6 source videos; needs 5" in plan.text
     assert "backwards      12" in plan.text and not store.folder.exists()
     holm = plan_experiment(
         NETWORK, ("red",), source, sets, ExperimentConfig(stages=("*",), max_target_clips=None), store
@@ -279,12 +282,12 @@ def test_new_clips_are_scored_by_exported_vectors(clip_folder, finished):
     vectors, source = load_vectors(finished.folder), open_source(clip_folder / "targets")
     assert set(vectors.norm) == set(vectors.arrays) and vectors.pool == "space"
     rows, moments, failed = score_clips(NETWORK, vectors, source, ("red", "moves"))
-    assert not failed and len(rows) == 28 * 2 * 20
+    assert not failed and len(rows) == 28 * 2 * 16
     known = {(c.target, c.stage, f"{c.concept}/{c.clip_type}/{c.negatives}", c.clip): c for c in finished.derivatives}
     both = [
         (row, known[key]) for row in rows if (key := (row.target, row.stage, row.concept_vector, row.clip)) in known
     ]
-    assert len(both) == 2 * 6 * 20
+    assert len(both) == 2 * 6 * 16
     for row, clip in both:
         assert row.derivative == pytest.approx(clip.derivative, abs=1e-4 * clip.gradient_norm + 1e-9)
         assert row.class_score == pytest.approx(clip.class_score, abs=1e-6)
@@ -378,7 +381,9 @@ def test_settings_apply_to_a_complete_run(clip_folder, finished, tmp_path, chang
 
 @pytest.mark.slow
 def test_findings_are_steered_and_the_scores_follow(clip_folder, tmp_path):
-    results = run_experiment(clip_folder, tmp_path / "run", replace(SMALL, steering_controls=19), ("red", "moves"))
+    results = run_experiment(
+        clip_folder, tmp_path / "run", replace(SMALL, steering_clips=20, steering_controls=19), ("red", "moves")
+    )
     verdicts = {(r.target, r.concept, r.clip_type): r for r in results.rows}
     assert {(s.target, s.concept, s.clip_type) for s in results.steering} == {
         k for k, r in verdicts.items() if is_found(r)
@@ -408,7 +413,7 @@ def test_pair_and_group_comparisons(clip_folder, tmp_path):
     rows = {(r.comparison, r.concept, r.clip_type, r.negatives): r for r in results.rows}
     assert set(rows) == {
         *(("group", name, kind, "group") for name in ("red", "blue") for kind in ("static", "dynamic")),
-        *(("relative", name, kind, "others") for name in ("red", "blue") for kind in ("static", "dynamic")),
+        *(("relative", "blue", kind, "others") for kind in ("static", "dynamic")),  # and red only mirrors it
         *(("pairs", "blue", kind, "red") for kind in ("static", "dynamic")),
     }
     assert rows["group", "red", "static", "group"].verdict == "supports"
@@ -422,28 +427,3 @@ def test_pair_and_group_comparisons(clip_folder, tmp_path):
     signed, names = question.label_vector(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
     assert question.concept == "blue" and signed[signed > 0].sum() == 8
     assert signed[names == "red"].sum() == pytest.approx(-4) == signed[np.char.startswith(names, "random")].sum()
-
-
-@pytest.mark.slow
-def test_saha2024_writes_its_own_table_with_a_warning(clip_folder, finished, tmp_path):
-    config = replace(
-        QUICK, protocol="saha2024", stages=("pool",), comparisons=("absolute",), permutations=None, alpha=0.1
-    )
-    results = run_experiment(clip_folder, tmp_path / "run", config, ("red",))
-    with (results.folder / "saha2024.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    groups = {row["group"]: [r["concept"] + r["clip_type"] for r in rows if r["group"] == row["group"]] for row in rows}
-    assert groups == {
-        "static blue, static red, static random": ["bluestatic", "redstatic", "random"],
-        "dynamic blue, dynamic red, dynamic random": ["bluedynamic", "reddynamic", "random"],
-        "static blue, dynamic blue, dynamic random": ["bluestatic", "bluedynamic", "random"],
-        "static red, dynamic red, dynamic random": ["redstatic", "reddynamic", "random"],
-    }
-    assert {row["note"] for row in rows} == {"runs are not independent"} and {row["n_runs"] for row in rows} == {"3"}
-    red = [row for row in rows if row["concept"] == "red" and "blue" in row["group"]]
-    assert len(red) == 2 and all(float(row["tcav_score"]) == 1 for row in red)  # in every run: no variation, hence no p
-    assert all(row["p"] == row["p_adjusted"] == row["p_as_published"] == "nan" for row in red)
-    known = ("layers.0", "layers.1", "layers.2", "layers.3", "pool")
-    assert ExperimentConfig(protocol="saha2024").with_protocol(known).stages == ("layers.1", "layers.2", "pool")
-    assert ExperimentConfig(protocol="saha2024", stages=("pool",)).with_protocol(known).stages == ("pool",)
-    assert ExperimentConfig(stages=("pool",)).with_protocol(known).pool == "space"

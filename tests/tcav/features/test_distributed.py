@@ -28,7 +28,8 @@ if int(processes) > 1:
     distributed.connect(f"localhost:{port}", int(processes), int(process))
 from tests.support import planted_experiment as t
 run = Path(run)
-results = t.run_experiment(Path(clip_folder), run, replace(t.QUICK, export_vectors=True, steering_controls=3))
+config = replace(t.QUICK, export_vectors=True, steering_clips=6, steering_controls=3)
+results = t.run_experiment(Path(clip_folder), run, config)
 print(jax.device_count(), len(results.rows), results.passes.forwards, results.passes.backwards)
 """
 EXACT = [

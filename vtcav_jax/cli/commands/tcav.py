@@ -43,7 +43,9 @@ class TestArguments(RunArguments, RandomWeightsArguments):
 
     __test__ = False  # not a test class of pytest
 
-    targets: tuple[str, ...] = required("CLASS,...", "classes: CLASS or HEAD:CLASS, separated by commas")
+    targets: tuple[str, ...] = required(
+        "CLASS,...", "classes, separated by commas: CLASS, HEAD:CLASS, HEAD (all its classes) or a glob ('direction:*')"
+    )
     num_workers: int = setting(2, "processes that decode videos; 0 decodes in this process", minimum=0)
     cache_dir: Path | None = setting(
         None, "folder of encoded clips, shared between runs [default: the folder cache beside the run]"
@@ -114,7 +116,8 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
         *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ()),
     ]
     for answer in class_answers(open_run_folder(results.folder)):
-        lines += [lead for lead, _ in answer.findings]
+        lines += [f"{answer.target}: {answer.limits}"] if answer.limits else []
+        lines += [headline for headline, _ in answer.findings]
         lines += [f"{answer.target}: {answer.no_effect_text}"] if answer.no_effect_text else []
     return "\n".join([*lines, "", f"all tests: {results.folder / SCORES_CSV}"])
 
@@ -162,10 +165,18 @@ def _calibration_lines(rows: Sequence[CalibrationRow], scores: Sequence[ScoreRow
 
 
 def steering_lines(rows: Sequence[SteeringRow]) -> list[str]:
-    """Return one line per steering check: the score change along a concept vector and along random directions."""
-    return [
-        f"steering, {row.target} at {row.stage} by {row.step_units:+g} steps of {row.concept} ({row.clip_type}) against"
+    """Return how often moved activations change the score as predicted, and a line for each check with random moves."""
+    if not rows:
+        return []
+    n_same = sum(row.score_change * row.predicted_change > 0 for row in rows)
+    lines = [
+        f"steering: when activations of target clips are moved, the score changes as predicted in {n_same} of"
+        f" {len(rows)} moves along findings (one step towards and one away from the concept)"
+    ]
+    return lines + [
+        f"  {row.target} at {row.stage} by {row.step_units:+g} steps of {row.concept} ({row.clip_type}) against"
         f" {row.negatives}: score change {row.score_change:+.3g}, predicted {row.predicted_change:+.3g}; random"
         f" directions {row.random_low:+.3g} to {row.random_high:+.3g}, p {row.p_random_directions:.2g}"
         for row in rows
+        if row.p_random_directions == row.p_random_directions
     ]

@@ -1,5 +1,6 @@
 """Findings of a Video-TCAV run as sentences that contain only numbers of its tables."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,19 @@ from vtcav_jax.report.effect_sizes import (
     primary_tests,
 )
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.runs.tcav_rows import PredictionRow, ScoreRow
+from vtcav_jax.report.text.tcav_confounders import (
+    SCORE_UNITS,
+    confounder_headline,
+    confounder_sentences,
+    confounders_of,
+    is_slight,
+    mean_lead,
+    slight_sentence,
+    video_limits,
+)
+from vtcav_jax.runs.tcav_rows import ConfounderRow, PredictionRow, ScoreRow
 from vtcav_jax.stats.intervals import wilson_ci
-from vtcav_jax.tcav.experiment.verdicts import is_finding
+from vtcav_jax.tcav.experiment.verdicts import CONTRADICTED, is_finding
 
 FROZEN_TEXT = "Frozen copies also lose every other moment, so they alone are no evidence of motion"
 VERDICT_TEXTS = {
@@ -32,6 +43,8 @@ VERDICT_TEXTS = {
     " videos is possible",
     "differs from control": "dynamic clips and their own control clips have different effects; almost any network"
     " reacts to frozen or shuffled clips, so this alone says nothing about the concept",
+    CONTRADICTED: "the test is significant, but when activations are moved by the whole step, the class score changes"
+    " in the other direction than the derivative predicts",
     "sign uncertain": "the effect is significant for these clips, but the 95 % CI over source videos contains 0",
     "underpowered": "there are too few clips or permutations for any result to pass the correction",
     "no derivative": "the derivative is within rounding error of 0 at every clip",
@@ -45,24 +58,27 @@ INCONCLUSIVE_REASONS = {
     "no derivative": "all derivatives are within rounding error of 0",
     "no gradient": "the score does not depend on the stage",
     "no vector": "no concept vector could be trained",
+    CONTRADICTED: "moving the activations by the whole step changes the score in the other direction",
 }
 UNCERTAIN = "sign uncertain"
 ORDER_CONTROLS = ("shuffled", "reversed")  # they have the same frames, so that only motion differs
 INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
-SCORE_UNITS = {"logit": "logits", "log_prob": "(log probability)", "margin": "logits (margin)"}
 CORRECTION_NAMES = {
     "holm": "Holm, family-wise error rate",
     "bonferroni": "Bonferroni, family-wise error rate",
     "bh": "Benjamini-Hochberg, false discovery rate",
 }
-SMALL_SHARE = 0.25  # of the largest effect
 
 
 @dataclass(frozen=True)
 class ClassAnswer:
-    """Findings of one class, the largest effect first, as (headline, details); and the concepts without a finding."""
+    """Findings of one class, the largest effect first, as (headline, details); and the concepts without a finding.
+
+    `limits` says that no conclusion about other videos is possible, where there are too few of them.
+    """
 
     target: str
+    limits: str
     findings: tuple[tuple[str, str], ...]
     no_effect_text: str
 
@@ -73,20 +89,18 @@ def class_answers(run: RunFolder) -> list[ClassAnswer]:
     for target in unique_in_order([row.target for row in run.score_rows]):
         class_rows = [row for row in run.score_rows if row.target == target]
         by_concept, without_finding = {}, []
+        lead = mean_lead(run.prediction_rows, target)
         for concept in unique_in_order([row.concept for row in class_rows]):
             rows = [row for row in class_rows if row.concept == concept]
             if any(map(is_finding, rows)):
-                by_concept[concept] = largest_effect(rows, statistic), describe_concept(rows, statistic)
+                sentences = describe_concept(rows, statistic, run.confounder_rows, lead)
+                by_concept[concept] = largest_effect(rows, statistic), sentences
             else:
                 without_finding.append(concept)
         ordered = sorted(by_concept.items(), key=lambda item: (not item[1][0], -item[1][0]))
-        sentences = []
-        for _, (size, (headline, *details)) in ordered:
-            first, largest_size = ordered[0][0], ordered[0][1][0]
-            if 0 < size < SMALL_SHARE * largest_size:
-                details.insert(1, f"This is {format_percent(size / largest_size)} of the effect of {first}.")
-            sentences.append((headline, " ".join(details)))
-        out.append(ClassAnswer(target, tuple(sentences), _no_effect_text(class_rows, without_finding)))
+        findings = tuple((headline, " ".join(details)) for _, (_, (headline, *details)) in ordered)
+        no_effect_text = _no_effect_text(class_rows, without_finding)
+        out.append(ClassAnswer(target, video_limits(class_rows), findings, no_effect_text))
     return out
 
 
@@ -128,8 +142,13 @@ def _outcome(rows: Sequence[ScoreRow]) -> str:
     return "; ".join(parts)
 
 
-def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
-    """Return a headline and sentences about one class and a concept with at least one finding."""
+def describe_concept(
+    rows: Sequence[ScoreRow], statistic: str, confounders: Sequence[ConfounderRow] = (), lead: float = math.nan
+) -> list[str]:
+    """Return a headline and sentences about one class and a concept with at least one finding.
+
+    `lead` is the log odds by which the network prefers the class.
+    """
     target, concept = rows[0].target, rows[0].concept
     primary = primary_tests(rows)[1]
     clip_types = unique_in_order([row.clip_type for row in primary])
@@ -141,10 +160,15 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     motion_rows = [row for row in rows if row.comparison == "motion"]
     if row := _strongest_finding(list(best.values())):
         positive = row.derivative > 0
+        related = confounders_of(row, confounders)
+        slightly = is_slight(row, statistic, lead)
         types = [clip_type for clip_type, other in best.items() if (other.derivative > 0) == positive]
         sentences = [
-            f"{concept} ({join_names(types)} clips) {_verb(row)} the score of {target}.",
+            f"{concept} ({join_names(types)} clips) {'slightly ' * slightly}{_verb(row)} the score of"
+            f" {target}{confounder_headline(related)}.",
             f"At {row.stage}, {_effect_text(row, statistic)}.",
+            *([slight_sentence(row, statistic, lead)] if slightly else []),
+            *confounder_sentences(related, row.score_fn),
         ]
         if opposite := [other for other in primary if is_finding(other) and (other.derivative > 0) != positive]:
             places = [
@@ -160,12 +184,21 @@ def describe_concept(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
         ]
         return sentences + _motion_sentences(motion_rows, statistic)
     if row := _strongest_finding(motion_rows):
-        return [_motion_headline(motion_rows, row), *_motion_sentences(motion_rows, statistic)]
+        related = confounders_of(row, confounders)
+        return [
+            f"{_motion_headline(motion_rows, row)}{confounder_headline(related)}.",
+            *_motion_sentences(motion_rows, statistic),
+            *([slight_sentence(row, statistic, lead)] if is_slight(row, statistic, lead) else []),
+            *confounder_sentences(related, row.score_fn),
+        ]
     row = _strongest_finding(rows)
     assert row is not None
+    related = confounders_of(row, confounders)
     return [
-        f"{concept} ({row.clip_type} clips) {_verb(row)} the score of {target} compared with {row.negatives}.",
+        f"{concept} ({row.clip_type} clips) {_verb(row)} the score of {target} compared with"
+        f" {row.negatives}{confounder_headline(related)}.",
         f"At {row.stage}, {_effect_text(row, statistic)}.",
+        *confounder_sentences(related, row.score_fn),
     ]
 
 
@@ -249,9 +282,9 @@ def _motion_headline(rows: Sequence[ScoreRow], row: ScoreRow) -> str:
     same_sign = [other for other in rows if is_finding(other) and (other.derivative > 0) == (row.derivative > 0)]
     controls = unique_in_order([other.negatives for other in same_sign])
     if set(controls) & set(ORDER_CONTROLS):
-        return f"The motion in {row.concept} {_verb(row)} the score of {row.target}."
+        return f"The motion in {row.concept} {_verb(row)} the score of {row.target}"
     verb, names = _verb(row).removesuffix("s"), join_names(controls)
-    return f"Dynamic clips of {row.concept} {verb} the score of {row.target} compared with their {names} copies."
+    return f"Dynamic clips of {row.concept} {verb} the score of {row.target} compared with their {names} copies"
 
 
 def _no_difference_text(controls: Sequence[str], rows: Sequence[ScoreRow]) -> str:

@@ -27,6 +27,7 @@ class Comparison:
     the comparison is a contrast: the differences (dynamic clip - control) of the concept are compared with those of
     random clips, so that whatever freezing or shuffling does to any clip cancels. `random_sets` are the random sets
     that the negatives consist of, by name, `negative_weights` the weights of the negatives, empty if all are 1.
+    `strata` are the strata of the positive and then of the negative clips, between which no label is permuted.
     """
 
     comparison_type: str
@@ -39,6 +40,7 @@ class Comparison:
     random_sets: tuple[tuple[str, tuple[int, ...]], ...] = ()
     negative_weights: tuple[float, ...] = ()
     random_pairs: tuple[tuple[int, int], ...] = ()
+    strata: tuple[str, ...] = ()
 
     @property
     def examples(self) -> tuple[int, ...]:
@@ -81,13 +83,27 @@ class Comparison:
             out[list(pair)] = number
         return out
 
+    def stratum_codes(self, count: int) -> Int[np.ndarray, " m"] | None:
+        """Return the stratum of each clip as a number, or None without strata."""
+        if not self.strata:
+            return None
+        out = np.zeros(count, int)
+        out[[*self.positive_clips, *self.negative_clips]] = np.unique(self.strata, return_inverse=True)[1]
+        return out
+
     def min_attainable_p(self, config: ExperimentConfig, video_ids: Int[np.ndarray, " m"]) -> float:
         """Return the smallest p-value that the test can give."""
         if config.permute == "sets" and self.random_sets:
             return 1 / (1 + len(self.random_sets))
         count = len(video_ids)
         units = video_ids if config.permute == "videos" else None
-        return min_attainable_p(self.label_vector(count), config.num_permutations(1), self.blocks(count), units)
+        return min_attainable_p(
+            self.label_vector(count),
+            config.num_permutations(1),
+            self.blocks(count),
+            units,
+            self.stratum_codes(count),
+        )
 
     def n_videos(self, video_ids: Int[np.ndarray, " m"]) -> int:
         """Return the number of source videos on the side that has fewer."""
@@ -127,8 +143,9 @@ def difference_matrix(pairs: Sequence[tuple[int, int]], count: int) -> Float[np.
 
 
 def contrast_labels(comparison: Comparison) -> Float[np.ndarray, " p"]:
-    """Return 1 for the pairs of the concept and -1 for those of random clips."""
-    return np.repeat([1.0, -1.0], [len(comparison.pairs), len(comparison.random_pairs)])
+    """Return 1 for the pairs of the concept, and -1 or their negative weight for those of random clips."""
+    weights = comparison.negative_weights or np.ones(len(comparison.random_pairs))
+    return np.concatenate([np.ones(len(comparison.pairs)), -np.asarray(weights)])
 
 
 @dataclass(frozen=True)
@@ -209,7 +226,13 @@ def build_comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) ->
                         tuple(random_sets[clip_type].items()),
                     )
                 )
-            if "relative" in config.comparisons and others:
+            is_mirrored = len(others) == 1 and others[0][0] in concepts[: concepts.index(concept)]
+            if "relative" in config.comparisons and is_mirrored:
+                notes.append(
+                    f"{others[0][0]} against {concept} ({clip_type}) is one question and is tested once; the relative"
+                    f" effect of {concept} is that of {others[0][0]} with the other sign"
+                )
+            elif "relative" in config.comparisons and others:
                 union = sum((rows for _, rows in others), ())
                 comparisons.append(Comparison("relative", concept, clip_type, OTHERS, concept_rows, union))
             if "group" in config.comparisons and (others or random_sets[clip_type]):

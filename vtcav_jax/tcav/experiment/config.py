@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
@@ -16,7 +16,6 @@ COMPARISON_TYPES = ("absolute", "motion", "freezing", "relative", "group", "pair
 EXPERIMENT_PROTOCOLS = ("standard", "saha2024")
 PERMUTE_UNITS = ("videos", "clips", "sets")
 TEST_STATISTICS = ("step_effect", "unit_derivative")
-SAHA2024_STAGES = "layers.1", "layers.2", "pool"
 CALIBRATION_PERMUTATIONS = 199  # for 199, p <= 0.05 has a probability of exactly 5 % under the null hypothesis
 MIN_PERMUTATIONS = 999
 TOP_LEVEL_STAGE_PATTERN = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
@@ -29,9 +28,9 @@ class ExperimentConfig:
     In a `group` comparison the other concepts and the random clips each have the same total weight. `permute="sets"` is
     for random sets that differ from each other beyond their videos. The p-values of both `statistic`s
     are in the table (see `permutation_test.TestResult`). The calibration check tests `calibration_trials`
-    pseudo-concepts of each clip type like concepts: the random sets, then sets drawn from all their clips. Each of the
-    `steering_controls` takes two forward passes of every target clip per finding. `budget` is the memory in bytes for
-    the activations of one stage; larger ones are read in blocks.
+    pseudo-concepts of each clip type like concepts: the random sets, then sets drawn from all their clips. The steering
+    check takes two forward passes per finding and moved clip, and two more for each of the `steering_controls`.
+    `budget` is the memory in bytes for the activations of one stage; larger ones are read in blocks.
     """
 
     stages: tuple[str, ...] = setting(
@@ -52,6 +51,11 @@ class ExperimentConfig:
         "what the permutation test exchanges: whole source videos, single clips (valid only if each clip has a video of"
         " its own), or whole random sets",
         choices=PERMUTE_UNITS,
+    )
+    within: str = setting(
+        "",
+        "compare and permute clips only within strata: HEAD (a label of the concept clips' videos), HEAD:CLASS (whether"
+        " they have it), or a column of concepts.csv",
     )
     statistic: str = setting(
         "step_effect",
@@ -107,16 +111,21 @@ class ExperimentConfig:
         " check)",
         minimum=0,
     )
+    steering_clips: int = setting(
+        20,
+        "steering check: maximum number of target clips per class whose activations are moved along the vector of each"
+        " finding, which is inconclusive if the score changes in the other direction than predicted (0: no check)",
+        minimum=0,
+    )
     steering_controls: int = setting(
         0,
-        "move the target clips along the vectors of findings and along this many random directions for comparison (19"
-        " allow p = 0.05; 0: no moves)",
+        "random directions along which the steering check moves the same clips for comparison (19 allow p = 0.05)",
         minimum=0,
     )
     protocol: str = setting(
         "standard",
-        "saha2024 adds the tests of Saha et al. (2024) as published, with their layers, without pooling and with"
-        " Bonferroni correction",
+        "saha2024 also runs the tests of Saha et al. (2024) as published, with Bonferroni correction (saha2024.csv); it"
+        " needs --pool=none, and their layers are layers.1, layers.2 and pool",
         choices=EXPERIMENT_PROTOCOLS,
     )
     export_vectors: bool = setting(
@@ -128,8 +137,20 @@ class ExperimentConfig:
 
     def __post_init__(self):
         none = [("comparisons", f"expected some of {', '.join(COMPARISON_TYPES)}, got none")]
+        pooled = [("pool", f"expected none with protocol saha2024, whose vectors are not pooled, got {self.pool}")]
         draws = [("bootstrap_draws", f"expected at least 2, got {self.bootstrap_draws}")]
-        check_settings(self, *([] if self.comparisons else none), *(draws if self.bootstrap_draws < 2 else []))
+        unmoved = [
+            ("steering_controls", f"expected 0 without moved clips, got {self.steering_controls}; set steering_clips")
+        ]
+        whole_sets = [("within", f"expected no strata with permute=sets, got {self.within}; permute videos")]
+        check_settings(
+            self,
+            *(whole_sets if self.within and self.permute == "sets" else []),
+            *([] if self.comparisons else none),
+            *(pooled if self.protocol == "saha2024" and self.pool != "none" else []),
+            *(draws if self.bootstrap_draws < 2 else []),
+            *(unmoved if self.steering_controls and not self.steering_clips else []),
+        )
         _ = self.encode_config  # runs the checks of EncodeConfig
 
     def num_permutations(self, family_size: int) -> int:
@@ -140,16 +161,6 @@ class ExperimentConfig:
             MIN_PERMUTATIONS,
             0 if self.correction == "bh" else attainable(0.5, family_size, self.alpha / 2, self.correction).n_needed,
         )
-
-    def with_protocol(self, network_stages: Sequence[str]) -> "ExperimentConfig":
-        """Return the settings of the protocol: for saha2024 no pooling, Bonferroni correction and the paper's stages.
-
-        The paper's stages are the default if the network has them: its second and third block and the pooled features.
-        """
-        if self.protocol != "saha2024":
-            return self
-        stages = self.stages or (SAHA2024_STAGES if set(SAHA2024_STAGES) <= set(network_stages) else ())
-        return replace(self, pool="none", correction="bonferroni", stages=stages)
 
     @property
     def encode_config(self) -> EncodeConfig:

@@ -73,12 +73,11 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
     return _gather_failures(failures, plan.clips.targets)
 
 
-def target_batches(plan: Plan, runtime: Runtime) -> tuple[ClipBatches, list[int]]:
-    """Return the target clips of all classes, in memory if they fit into the budget, and their rows."""
-    rows = sorted({row for target in plan.clips.classes for row in target.rows})
+def target_batches(plan: Plan, runtime: Runtime, rows: Sequence[int]) -> ClipBatches:
+    """Return these target clips, in memory if they fit into the budget."""
     clips = replace(_stream_clips(plan, plan.clips.targets, rows, runtime, [])[0], exact=True)
     fits = 4 * math.prod(clips.shape) * len(rows) <= plan.config.budget
-    return (in_memory(np.stack(list(clips))) if fits else clips), rows
+    return in_memory(np.stack(list(clips))) if fits else clips
 
 
 def _gather_failures(local_failures: Sequence[ReadResult], selection: ClipSelection) -> list[ReadResult]:

@@ -1,14 +1,14 @@
 """Plan of an experiment, made before anything is encoded: stages (layers), clips, comparisons, cost and power."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vtcav_jax import tap
-from vtcav_jax.concepts.concept_sets import ConceptSets
+from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.data.source import Source
@@ -18,6 +18,8 @@ from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig, resolve_stages
 from vtcav_jax.tcav.experiment.dataset import ExperimentClips, select_clips
+from vtcav_jax.tcav.experiment.strata import comparisons_within
+from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS, videos_needed
 from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
 from vtcav_jax.tcav.features.encode import stage_shapes
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
@@ -137,7 +139,7 @@ class Plan:
 
     @property
     def n_moves(self) -> int:
-        """Maximum number of forward passes of moved target clips, for finite steps and for steering."""
+        """Maximum number of forward passes of moved target clips for finite steps, and for steering all tests."""
         s, n = self.config, len({row for target in self.clips.classes for row in target.rows})
         n_tests = len(self.comparisons.entries) * len(self.stages)
         moves_per_test = 1 + (s.permutations or 0) if s.sensitivity == "finite" else 0
@@ -146,16 +148,36 @@ class Plan:
             if moves_per_test
             else 0
         )
-        return 2 * n * (n_tests * (moves_per_test + (1 + s.steering_controls if s.steering_controls else 0)) + checks)
+        n_steered = sum(min(len(target.rows), s.steering_clips) for target in self.clips.classes)
+        return 2 * (n * (n_tests * moves_per_test + checks) + n_steered * n_tests * (1 + s.steering_controls))
 
-    def _n_videos(self, concept: str, clip_type: str) -> int:
-        return len(
-            {
-                video
-                for clip, video in zip(self.clips.concept_clips, self.clips.source_videos)
-                if (clip.concept, clip.clip_type) == (concept, clip_type)
-            }
-        )
+    def video_lines(self) -> list[str]:
+        """Return the clips and source videos of each concept, random set and class, and the videos that it needs.
+
+        A concept needs enough videos for a finding against the random videos of its clip type: five, or as many as make
+        the smallest p significant in this family. A class needs five.
+        """
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for clip, video in zip(self.clips.concept_clips, self.clips.source_videos):
+            if not (clip.is_negative and clip.clip_type in CONTROLS):
+                groups[clip.concept, clip.clip_type].append(video)
+        random_videos: dict[str, set[str]] = defaultdict(set)
+        for (concept, clip_type), videos in groups.items():
+            if concept.startswith(NEGATIVE_PREFIX):
+                random_videos[clip_type].update(videos)
+        lines = []
+        for (concept, clip_type), videos in groups.items():
+            text = f"{concept}, {clip_type}: {len(videos)} from {count_videos(len(set(videos)))}"
+            if concept.startswith(NEGATIVE_PREFIX) or clip_type in CONTROLS or not random_videos[clip_type]:
+                lines.append(text)
+                continue
+            needed = videos_needed(len(random_videos[clip_type]), self.config.alpha / max(self.family_size, 1))
+            lines.append(f"{text}; {_format_need(len(set(videos)), needed)}")
+        for target, videos in zip(self.clips.classes, self.clips.target_videos):
+            n = len(np.unique(videos))
+            text = f"target clips of {target.name}: {len(target.rows)} from {count_videos(n)}"
+            lines.append(f"{text}; {_format_need(n, MIN_VIDEOS)}")
+        return lines
 
     def encoding_seconds(self) -> tuple[float, float]:
         """Estimate the shortest and longest encoding time from the network's operations (`time_batch` measures it)."""
@@ -188,7 +210,6 @@ class Plan:
         clips, s = self.clips, self.config
         concept_selection, preflight = clips.concepts, clips.preflight
         missing_forward, missing_backward = self.forward_missing, self.backward_missing
-        sizes = Counter((clip.concept, clip.clip_type) for clip in clips.concept_clips)
         classes = ", ".join(f"{target.name} ({len(target.rows)} clips)" for target in clips.classes)
         tests = ", ".join(
             f"{n} {comparison_type}"
@@ -203,11 +224,7 @@ class Plan:
             f"targets        {classes}; {s.score_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
             f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them distinct",
-            *(
-                f"                 {concept}, {clip_type}: {n} from {self._n_videos(concept, clip_type)} source videos"
-                for (concept, clip_type), n in sizes.items()
-                if not (concept.startswith(NEGATIVE_PREFIX) and clip_type in CONTROLS)
-            ),
+            *(f"                 {line}" for line in self.video_lines()),
             f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
             f" {len(set(concept_selection.keys)) - len(missing_forward)} and"
             f" {len(clips.targets) - len(missing_backward)} are in the cache",
@@ -254,7 +271,6 @@ def plan_experiment(
     """Plan an experiment; files are hashed and their indices read, but no clip is decoded."""
     clip_spec = network.clip_spec
     network_stages = tap.stages_of(network.model)
-    config = config.with_protocol(network_stages)
     with concerning("stages"):
         stages = resolve_stages(config.stages, network_stages)
     clips = select_clips(network, targets, source, sets, clip_spec, max_clips=config.max_target_clips, seed=config.seed)
@@ -262,10 +278,25 @@ def plan_experiment(
     shapes = stage_shapes(network.model, clip_spec.shape, classes, stages, config.encode_config)
     weights_hash = fingerprint(network.model)
     base_key = content_key(source_hash(), weights_hash, config.pool)
-    comparisons = build_comparisons(clips.concept_clips, config)
+    comparisons = _comparisons(clips.concept_clips, config)
     family_size = len(comparisons.entries) * len(stages) * len(clips.classes)
     config = replace(config, permutations=config.num_permutations(max(family_size, 1)))
     return Plan(network, config, stages, shapes, clips, comparisons, store, weights_hash, base_key)
+
+
+def count_videos(n: int) -> str:
+    return f"{n} source video{'' if n == 1 else 's'}"
+
+
+def _format_need(n: int, needed: int | None) -> str:
+    if needed is None:
+        return "no number is enough, use more random videos"
+    return f"needs {needed}" if n >= needed else f"needs {needed}, {needed - n} more"
+
+
+def _comparisons(clips: Sequence[ConceptClip], config: ExperimentConfig) -> Comparisons:
+    comparisons = build_comparisons(clips, config)
+    return comparisons_within(comparisons, clips, config.within) if config.within else comparisons
 
 
 def drop_unreadable(plan: Plan) -> Plan:
@@ -292,7 +323,7 @@ def drop_unreadable(plan: Plan) -> Plan:
         source_videos=tuple(clips.source_videos[row] for row in cached_rows),
         classes=classes,
     )
-    readable_plan = replace(plan, clips=readable_clips, comparisons=build_comparisons(concept_clips, plan.config))
+    readable_plan = replace(plan, clips=readable_clips, comparisons=_comparisons(concept_clips, plan.config))
     readable_plan.require()
     return readable_plan
 

@@ -11,6 +11,7 @@ from vtcav_jax import atomic
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import COSINES_CSV, CosineRow
 from vtcav_jax.tcav.experiment.comparisons import fit_comparisons
+from vtcav_jax.tcav.experiment.depth_effects import write_depth_effects
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
@@ -22,9 +23,9 @@ DERIVATIVE_PROFILES_NPZ = "over_time.npz"
 def write_report_data(
     folder: Path, plan: Plan, examples: Callable[[str], Features], grams: Callable[[str], Gram]
 ) -> None:
-    """Write `cosines.csv` and `over_time.npz`.
+    """Write `cosines.csv`, `over_time.npz` and the tables of `depth_effects`.
 
-    The latter holds, for each stage with a time axis, `STAGE|vectors` (names), and for each class `STAGE|TARGET` with
+    The second holds, for each stage with a time axis, `STAGE|vectors` (names), and for each class `STAGE|TARGET` with
     shape (vectors, clips, times), whose sum over times is the clip's derivative, and `TARGET|clips` (names). Stages
     whose vectors exceed the memory budget are left out, as are all stages for finite-step derivatives, which are not
     sums over time.
@@ -59,6 +60,7 @@ def write_report_data(
                 [derivative_profile(gradient, directions) for gradient in gradients], 1
             )
     write_rows(folder / COSINES_CSV, CosineRow, rows)
+    write_depth_effects(folder, plan, grams)
     with atomic.replacing(folder / DERIVATIVE_PROFILES_NPZ) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

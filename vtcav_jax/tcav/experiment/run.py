@@ -21,10 +21,19 @@ from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.tables import write_rows
-from vtcav_jax.runs.tcav_rows import CalibrationRow, DerivativeRow, ScoreRow, SteeringRow, VectorRow
+from vtcav_jax.runs.tcav_rows import (
+    CONFOUNDERS_CSV,
+    CalibrationRow,
+    ConfounderRow,
+    DerivativeRow,
+    ScoreRow,
+    SteeringRow,
+    VectorRow,
+)
 from vtcav_jax.runtime import PassCounter, Runtime
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.experiment.confounders import check_confounders
 from vtcav_jax.tcav.experiment.fill_cache import fill_activations, fill_gradients
 from vtcav_jax.tcav.experiment.plan import Plan, drop_unreadable, plan_experiment
 from vtcav_jax.tcav.experiment.report_data import write_report_data
@@ -33,7 +42,7 @@ from vtcav_jax.tcav.experiment.stage_results import StageResults
 from vtcav_jax.tcav.experiment.verdicts import is_finding, with_verdicts
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache, source_hash
-from vtcav_jax.tcav.steering.steering_check import check_steering
+from vtcav_jax.tcav.steering.steering_check import check_steering, with_steering_verdicts
 from vtcav_jax.tcav.vector_file import export_vectors
 
 DEFAULT_EXPERIMENT = ExperimentConfig()
@@ -48,6 +57,7 @@ class ExperimentResults:
     vectors: tuple[VectorRow, ...]
     derivatives: tuple[DerivativeRow, ...]
     steering: tuple[SteeringRow, ...]
+    confounders: tuple[ConfounderRow, ...]
     family_size: int
     calibration: tuple[CalibrationRow, ...]
     passes: PassCounter
@@ -140,14 +150,19 @@ def run_tcav(
     )
     target_order = {target.name: i for i, target in enumerate(plan.clips.classes)}
     rows.sort(key=lambda row: target_order[row.target])
+    derivative_rows = tuple(row for stage_results in results_by_stage.values() for row in stage_results.derivatives)
     with timer("steering"):
-        steering_rows = check_steering(stage_grams, rows) if config.steering_controls else []
+        steering_rows = check_steering(stage_grams, rows, derivative_rows) if config.steering_clips else []
+        rows = with_steering_verdicts(rows, steering_rows)
+    with timer("confounders"):
+        confounders = tuple(check_confounders(stage_grams, rows))
     results = ExperimentResults(
         folder,
         tuple(rows),
         tuple(row for stage_results in results_by_stage.values() for row in stage_results.vectors),
-        tuple(row for stage_results in results_by_stage.values() for row in stage_results.derivatives),
+        derivative_rows,
         tuple(steering_rows),
+        confounders,
         sum(row.p == row.p for row in rows),
         _calibration_rows(results_by_stage, config.alpha),
         _total_passes(runtime.passes),
@@ -188,7 +203,8 @@ def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tupl
     with timer("tables"):
         write_rows(folder / "derivatives.csv", DerivativeRow, results.derivatives)
         write_rows(folder / "quality.csv", VectorRow, results.vectors)
-        if plan.config.steering_controls:
+        write_rows(folder / CONFOUNDERS_CSV, ConfounderRow, results.confounders)
+        if plan.config.steering_clips:
             write_rows(folder / "steering.csv", SteeringRow, results.steering)
     if plan.config.protocol == "saha2024":
         from vtcav_jax.tcav.saha2024 import write_saha2024

@@ -49,6 +49,10 @@ class StageComparison:
         return self.comparison.blocks(len(self.grams[0].kernel))
 
     @property
+    def strata(self) -> np.ndarray | None:
+        return self.comparison.stratum_codes(len(self.grams[0].kernel))
+
+    @property
     def units(self) -> Int[np.ndarray, " m"] | None:
         """The source video of each example, if the tests exchange videos."""
         return None if self.config.permute == "clips" else self.video_ids
@@ -72,6 +76,7 @@ class StageComparison:
             seed=[s.seed, self.comparison.seed],
             blocks=self.blocks,
             units=self.units,
+            strata=self.strata,
             max_exceedances=EARLY_STOP_EXCEEDANCES,
             derivative_fn=self.derivative_fn,
         )

@@ -24,7 +24,10 @@ from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.steering.finite_steps import FiniteStepDerivatives
 
 # Settings that do not change the statistics of a stage
-NOT_IN_KEY = ("stages", "export_vectors", "batch_size", "budget", "correction", "alpha", "steering_controls")
+NOT_IN_KEY = (
+    *("stages", "export_vectors", "batch_size", "budget", "correction", "alpha"),
+    *("steering_clips", "steering_controls"),
+)
 
 STATISTICS_SOURCES = (
     *("experiment/stage_results.py", "experiment/stage_comparison.py", "stats/permutation_test.py", "stats/vectors.py"),
@@ -47,8 +50,9 @@ class StageGrams:
 
     @cached_property
     def targets(self) -> tuple[ClipBatches, list[int]]:
-        """Target clips and their rows, for finite steps and steering (see `target_batches`)."""
-        return target_batches(self.plan, self.runtime)
+        """Target clips of all classes and their rows, for finite steps."""
+        rows = sorted({row for target in self.plan.clips.classes for row in target.rows})
+        return target_batches(self.plan, self.runtime, rows), rows
 
     def gram(self, stage: str) -> Gram:
         """Compute or load the products, with gradients ordered by class; all processes must call this together."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from vtcav_jax.console import progress
 from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.stats.intervals import share_ci
-from vtcav_jax.tcav.experiment.comparisons import Comparison, contrast_labels, fit_comparisons
+from vtcav_jax.tcav.experiment.comparisons import Comparison, fit_comparisons
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_comparison import (
@@ -69,23 +69,12 @@ def evaluate_stage(
     vectors = fit_comparisons(kernel, comparisons, s)
     rows, vector_rows, derivative_rows = [], [], []
     for i, comparison in enumerate(progress(comparisons, len(comparisons), f"tests at {stage}", size=lambda _: 1)):
-        restriction = restrict_to_comparison(comparison, plan.clips.video_ids)
-        restricted_grams = [restriction.restrict(gram, comparison) for gram in grams]
-        if comparison.differences:
-            vector = fit(restricted_grams[0].kernel, contrast_labels(comparison)[None], s.fit_config)
-        else:
+        vector = None
+        if not comparison.differences:
             vector = vectors.take(slice(i, i + 1))
             vector = replace(vector, a=vector.a[:, list(comparison.examples)])
-        comparison = restriction.comparison
-        stage_comparison = StageComparison(
-            comparison,
-            restricted_grams,
-            vector,
-            restriction.video_ids,
-            target_videos,
-            s,
-            expand_examples(derivative_fn, restriction.to_clips),
-        )
+        stage_comparison = restricted_comparison(comparison, grams, plan, vector, derivative_fn)
+        comparison, vector = stage_comparison.comparison, stage_comparison.vector
         validation, n_videos = _validate(stage_comparison)
         tests, derivatives = (
             stage_comparison.tests(),
@@ -140,6 +129,30 @@ def evaluate_stage(
     )
 
 
+def restricted_comparison(
+    comparison: Comparison,
+    grams: Sequence[Gram],
+    plan: Plan,
+    vector: ConceptVectors | None = None,
+    derivative_fn: DerivativeFn | None = None,
+) -> StageComparison:
+    """Restrict the products of each class to the examples of a comparison, and fit its vector if it is not given."""
+    restriction = restrict_to_comparison(comparison, plan.clips.video_ids)
+    restricted_grams = [restriction.restrict(gram, comparison) for gram in grams]
+    kernel = restricted_grams[0].kernel
+    if vector is None:
+        vector = fit(kernel, restriction.comparison.label_vector(len(kernel))[None], plan.config.fit_config)
+    return StageComparison(
+        restriction.comparison,
+        restricted_grams,
+        vector,
+        restriction.video_ids,
+        plan.clips.target_videos,
+        plan.config,
+        expand_examples(derivative_fn, restriction.to_clips),
+    )
+
+
 def _validate(stage_comparison: StageComparison) -> tuple[VectorValidation, int]:
     """Validate the vector, each source video in one fold unless a side has only one; also return their number."""
     s, labels, video_ids = stage_comparison.config, stage_comparison.labels, stage_comparison.video_ids
@@ -152,6 +165,7 @@ def _validate(stage_comparison: StageComparison) -> tuple[VectorValidation, int]
         seed=[s.seed, stage_comparison.comparison.seed],
         blocks=stage_comparison.blocks,
         groups=video_ids if n_videos > 1 else None,
+        strata=stage_comparison.strata,
     )
     return validation, n_videos
 

@@ -10,6 +10,8 @@ from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
+CONTRADICTED = "contradicted by steering"
+MAX_VIDEOS_NEEDED = 1000  # more are reported as unattainable
 MIN_VIDEOS = 5  # source videos of each side; fewer say nothing about other videos
 
 
@@ -49,6 +51,14 @@ def tcav_verdict(row: ScoreRow, config: ExperimentConfig, family_size: int) -> s
     if row.comparison == "motion":
         return "motion_supports" if row.derivative > 0 else "motion_opposes"
     return "supports" if row.derivative > 0 else "opposes"
+
+
+def videos_needed(n_negative_videos: int, p_max: float) -> int | None:
+    """Return how many concept videos allow a p of at most `p_max` against so many videos; None if no number does."""
+    for n in range(MIN_VIDEOS, MAX_VIDEOS_NEEDED):
+        if (2 if n == n_negative_videos else 1) / math.comb(n + n_negative_videos, n) <= p_max:
+            return n
+    return None
 
 
 def is_finding(row: ScoreRow) -> bool:

@@ -8,7 +8,7 @@ per resample. With few videos the spread is multiplied by the ratio of Student's
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -33,11 +33,14 @@ class EffectIntervals:
     """Intervals of one class: the mean derivative by source of uncertainty, and the cross-fitted step effect.
 
     `step_effect` is NaN where a side has clips of a single video; an interval is NaN where a source has one.
+    `step_draws` are the step effects of the resamples, which are the same for equal labels, units and seed, so that
+    differences between stages (layers) have a joint distribution.
     """
 
     derivative: dict[UncertaintySource, Interval]
     step_effect: float
     step_interval: Interval
+    step_draws: Float[np.ndarray, " b"] = field(default_factory=lambda: np.zeros(0))  # empty without a vector
 
 
 def bootstrap(
@@ -80,7 +83,7 @@ def bootstrap(
     counts = [draw_rng.multinomial(part.size, np.full(part.size, 1 / part.size), draws) for part in parts]
     out = []
     for i, gram in enumerate(grams):
-        weights = _target_weights(target_units[i], draws, target_rng)
+        weights = video_weights(target_units[i], draws, target_rng)
         along = derivatives(gram, unit)[0]
         changes = _changes_by_source(along, parts, counts, weights)
         mean = float(along[:, 0].mean())
@@ -89,13 +92,13 @@ def bootstrap(
             source: _interval(observed + change, level) for source, change in changes.items()
         }
         if steps is None:
-            out.append(EffectIntervals(derivative, float("nan"), UNKNOWN_INTERVAL))
+            out.append(EffectIntervals(derivative, float("nan"), UNKNOWN_INTERVAL, np.full(draws, np.nan)))
             continue
         step = steps[i][0]
         ratio = observed / mean if mean else float("nan")  # 1, or what finite steps give instead of gradients
         estimate = float(step[:, 0].mean())
         draws_of_step = ratio * (estimate + _changes_by_source(step, parts, counts, weights)["all"])
-        out.append(EffectIntervals(derivative, ratio * estimate, _interval(draws_of_step, level)))
+        out.append(EffectIntervals(derivative, ratio * estimate, _interval(draws_of_step, level), draws_of_step))
     return out
 
 
@@ -135,8 +138,8 @@ def _left_out_parts(
     return parts
 
 
-def _target_weights(units: Int[np.ndarray, " n"], draws: int, rng: np.random.Generator) -> Float[np.ndarray, "b n"]:
-    """Return weights of target clips in resamples of their videos, which sum to 1; NaN for a single video."""
+def video_weights(units: Int[np.ndarray, " n"], draws: int, rng: np.random.Generator) -> Float[np.ndarray, "b n"]:
+    """Return weights of clips in resamples of their videos (`units`), which sum to 1; NaN for a single video."""
     video = np.unique(units, return_inverse=True)[1]
     n_videos = int(video.max()) + 1
     if n_videos < 2:

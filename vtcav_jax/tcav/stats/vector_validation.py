@@ -46,32 +46,41 @@ def validate_vector(
     seed: int | Sequence[int] = 0,
     blocks: Int[np.ndarray, " m"] | None = None,
     groups: Int[np.ndarray, " m"] | None = None,
+    strata: Int[np.ndarray, " m"] | None = None,
 ) -> VectorValidation:
     """Validate a vector by cross-validation, label permutations and random splits.
 
     Permuting a label moves its fold with it, so that folds stay stratified. Clips of the same block (a clip and its
     matched control) share a fold and a half, and labels are permuted within blocks. Clips of the same group (source
     video) also share a fold and a half, since recognising the video must not count as recognising the concept; labels
-    are then permuted between whole videos, and folds are redrawn for each permutation.
+    are then permuted between whole videos, and folds are redrawn for each permutation. Labels are permuted only
+    between clips of the same of `strata`.
     """
     rng = np.random.default_rng(seed)
     used = np.flatnonzero(labels)
     kernel, labels = kernel[np.ix_(used, used)], labels[used]
-    block, group = (
-        None if values is None else np.unique(values[used], return_inverse=True)[1] for values in (blocks, groups)
+    block, group, stratum = (
+        None if values is None else np.unique(values[used], return_inverse=True)[1]
+        for values in (blocks, groups, strata)
     )
     fold_groups = _link_groups(block, group)
     fold = stratified_folds(labels, n_folds, rng, fold_groups)
     count = int(fold.max()) + 1
-    if fold_groups is None:
+    if fold_groups is None and stratum is None:
         positions = np.tile(np.arange(len(labels)), (1 + permutations, 1))
         positions[1:] = np.argsort(rng.random((permutations, len(labels))), axis=1)
         permuted_labels, fold_of = np.empty(positions.shape), np.empty(positions.shape, int)
         np.put_along_axis(permuted_labels, positions, np.broadcast_to(labels, positions.shape), 1)
         np.put_along_axis(fold_of, positions, np.broadcast_to(fold, positions.shape), 1)
     else:
-        permuted_labels = np.concatenate([labels[None], permute_labels(labels, permutations, rng, block, group)])
-        folds = [_assign_whole_groups(values, count, rng, fold_groups) for values in permuted_labels[1:]]
+        rows = permute_labels(labels, permutations, rng, block, group, stratum)
+        permuted_labels = np.concatenate([labels[None], rows])
+        folds = [
+            stratified_folds(values, count, rng)
+            if fold_groups is None
+            else _assign_whole_groups(values, count, rng, fold_groups)
+            for values in rows
+        ]
         fold_of = np.stack([fold, *folds])
     aucs = _held_out_aucs(kernel, permuted_labels, fold_of, fit_config)
     p = (1 + int((~(aucs[1:] < aucs[0] - 1e-12)).sum())) / (1 + permutations)
