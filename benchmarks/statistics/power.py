@@ -17,7 +17,7 @@ from vtcav_jax.tcav.experiment.verdicts import videos_needed
 from vtcav_jax.worlds.spec import DIRECTIONS
 
 NETWORK, STAGE = "worlds_swin", "layers.1"
-LEFT = ("direction", DIRECTIONS.index("left"))
+LEFT: tuple[str, int] = ("direction", DIRECTIONS.index("left"))
 LAYOUTS = ((5, 1), (10, 1), (20, 1), (50, 1), (5, 5), (10, 5), (20, 5))  # videos of the concept, clips per video
 SHARES = (0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
 FAMILY = 100

@@ -101,6 +101,12 @@ def test_random_dynamic_clips_have_controls(mined):
     assert all(f"{kind}/film" in page for kind in ("static", "dynamic")) and "frozen/film" not in page
 
 
+def test_clips_that_follow_an_object_are_not_to_be_read_as_motion(mined, followed):
+    assert not any("follow an object" in note for note in concepts.read_concepts(mined.folder).notes)
+    (note,) = (note for note in concepts.read_concepts(followed.folder).notes if "follow an object" in note)
+    assert note.startswith("the dynamic clips of red") and note.endswith("mine with --crop=window")
+
+
 def test_controls_can_be_omitted(videos, tmp_path):
     report = concepts.mine(videos, mining_config(controls=False), tmp_path / "out", detector=SquareDetector())
     assert {kind for _, kind in report.counts} == {"static", "dynamic"}

@@ -127,9 +127,20 @@ def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) 
     if not accepted:
         raise ValueError(f"no clip left in {folder}; expected CONCEPT/CLIP_TYPE/*.mp4, not all rejected in the review")
     forbid_leaks(accepted, targets or {})
+    if following := list(dict.fromkeys(c.concept for c in accepted if _follows_object(c))):
+        notes = (
+            *notes,
+            f"the dynamic clips of {', '.join(map(escape_control_chars, following))} follow an object (--crop=follow)"
+            " and do not show its path; in synthetic videos such clips of objects that move left lowered the score of"
+            " moving left, so do not read them as motion: mine with --crop=window",
+        )
     if stale:
         notes = (*notes, f"{stale} verdicts in {REVIEW_CSV} refer to clips that are missing or have changed")
     return ConceptSets(folder, tuple(accepted), tuple(clip for clip in clips if clip.review == "reject"), notes)
+
+
+def _follows_object(clip: ConceptClip) -> bool:
+    return clip.clip_type == "dynamic" and not clip.is_negative and bool(clip.boxes) and clip.window is None
 
 
 def apply_review(clips: Iterable[ConceptClip], verdicts: Mapping[str, str]) -> list[ConceptClip]:
