@@ -29,6 +29,7 @@ from vtcav_jax.worlds.render import WORLDS
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
 TASK_PHRASES = {"attribute": "attribution maps", "motion": "motion test"}
 MAX_TABLE_BYTES = 4_000_000  # of tables embedded in a page
+MAX_NAMED_CLASSES = 3  # in the title, and with an accuracy each
 SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     tcav_sections.tcav_sections,
     map_sections.map_sections,
@@ -100,7 +101,8 @@ def page_terms(run: RunFolder) -> dict[str, str]:
 def report_title(run: RunFolder) -> str:
     topics = []
     if classes := unique_in_order([row.target for row in run.score_rows]):
-        topics.append(f"concepts that affect {tcav_text.join_names(classes)}")
+        names = tcav_text.join_names(classes) if len(classes) <= MAX_NAMED_CLASSES else f"{len(classes)} classes"
+        topics.append(f"concepts that affect {names}")
     for task, topic, targets in (
         ("attribute", "attribution maps for", [row.target for row in run.map_rows]),
         ("motion", "contribution of motion to", [row.target for row in run.class_motion_rows]),
@@ -129,8 +131,13 @@ def run_header(run: RunFolder) -> str:
             ("networks", ", ".join(networks)),
             ("clips per question", f"at most {max(row.n_clips for row in run.method_score_rows)}"),
         ]
-    for target, predictions in tcav_text.predictions_by_target(run.prediction_rows).items():
-        pairs.append((f"accuracy on {target}", f"{tcav_text.accuracy_text(predictions)} of this class"))
+    predictions_by_target = tcav_text.predictions_by_target(run.prediction_rows)
+    if len(predictions_by_target) > MAX_NAMED_CLASSES:
+        text = f"{tcav_text.accuracy_text(run.prediction_rows)} of {len(predictions_by_target)} classes"
+        pairs.append(("accuracy", text))
+    else:
+        for target, predictions in predictions_by_target.items():
+            pairs.append((f"accuracy on {target}", f"{tcav_text.accuracy_text(predictions)} of this class"))
     if rows:
         classes = {row.target: row.n_clips for row in rows}
         pairs.append(("classes", ", ".join(f"{name} ({n} target clips)" for name, n in classes.items())))

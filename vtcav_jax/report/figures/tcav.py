@@ -17,10 +17,11 @@ from vtcav_jax.report.effect_sizes import (
     primary_tests,
 )
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
+from vtcav_jax.report.figures.tcav_groups import FIGURE_WIDTH, draw_left_axis, draw_stage_names, group_effect
+from vtcav_jax.runs.tcav_depth_rows import GroupEffectRow
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
-FIGURE_WIDTH = 360
 CLIP_TYPE_COLOURS = {"static": "one", "dynamic": "two"}  # other clip types: the third colour
 NULL_TITLE = "middle 95 % under permuted labels"
 
@@ -44,35 +45,59 @@ def effect_tooltip(row: ScoreRow, e: Effect) -> str:
 
 
 def depth_figure(
-    rows: Sequence[ScoreRow], statistic: str, unit: str, same_scale_rows: Sequence[ScoreRow] = ()
+    rows: Sequence[ScoreRow],
+    statistic: str,
+    unit: str,
+    same_scale_rows: Sequence[ScoreRow] = (),
+    random_sets: Sequence[GroupEffectRow] = (),
 ) -> Figure:
-    """Draw the effect of one concept on one class by stage; the vertical axis also covers `same_scale_rows`."""
+    """Draw the effect of one concept on one class by stage, beside those of random sets tested like concepts.
+
+    The vertical axis also covers `same_scale_rows`.
+    """
     negatives, primary = primary_tests(rows)
     clip_types, stages = _distinct(row.clip_type for row in primary), _distinct(row.stage for row in rows)
     canvas, bottom = Canvas(FIGURE_WIDTH, 252), 202
     values = [
         value for row in [*primary, *primary_tests(same_scale_rows)[1]] for value in effect_size(row, statistic).numbers
     ]
-    y = fit_scale(values, bottom, 62)
+    y = fit_scale([*values, *(group_effect(row, statistic)[0] for row in random_sets)], bottom, 62)
     first = rows[0]
     left = draw_left_axis(canvas, y, f"{first.target}: {unit}")
     canvas.text(8, 16, f"{first.concept} (compared with {negatives})", "title", max_chars=48)
-    for k, clip_type in enumerate(clip_types):
-        canvas.dot(14 + 80 * k, 46, clip_type_colour(clip_type), clip_type)
-        canvas.text(23 + 80 * k, 50, clip_type, "soft", max_chars=10)
+    series = [*clip_types, *(["random sets"] if random_sets else [])]
+    for k, name in enumerate(series):
+        canvas.dot(14 + 80 * k, 46, clip_type_colour(name) if name in clip_types else "faint", name)
+        canvas.text(23 + 80 * k, 50, name, "soft", max_chars=11)
     pitch = (FIGURE_WIDTH - 8 - left) / max(len(stages), 1)
-    every_nth = math.ceil(len(stages) / 8)
+    draw_stage_names(canvas, stages, left, pitch, bottom)
     for i, stage in enumerate(stages):
-        centre = left + pitch * (i + 0.5)
-        if i % every_nth == 0:
-            canvas.text(centre, bottom + 18, stage, "soft", "middle", max_chars=max(4, int(pitch * every_nth / 6.6)))
-        for k, clip_type in enumerate(clip_types):
+        xs = [
+            left + pitch * (i + 0.5) + (k - (len(series) - 1) / 2) * min(24, pitch / (len(series) + 1))
+            for k in range(len(series))
+        ]
+        for x, clip_type in zip(xs, clip_types):
             for row in (row for row in primary if row.stage == stage and row.clip_type == clip_type):
-                x = centre + (k - (len(clip_types) - 1) / 2) * min(24, pitch / (len(clip_types) + 1))
                 _draw_effect(canvas, row, effect_size(row, statistic), x, y)
-    canvas.text(FIGURE_WIDTH - 8, bottom + 38, "stage (layer), from input to output", "soft", "end")
+        _draw_random_sets(canvas, [row for row in random_sets if row.stage == stage], statistic, xs[-1], y)
     label = f"{first.target}: effect of {first.concept} compared with {negatives} clips, by stage"
     return canvas.figure(slug("depth", first.target, first.concept), label)
+
+
+def _draw_random_sets(canvas: Canvas, rows: Sequence[GroupEffectRow], statistic: str, x: Number, y: Scale) -> None:
+    """Draw the effect of each random set and a line from the lowest to the highest."""
+    effects = [(row, *group_effect(row, statistic)) for row in rows]
+    effects = [entry for entry in effects if not math.isnan(entry[1])]
+    if not effects:
+        return
+    values = [value for _, value, _, _ in effects]
+    canvas.line(x, y(min(values)), x, y(max(values)), "bar faint")
+    for row, value, low, high in effects:
+        title = (
+            f"{row.concept} ({row.clip_type}) compared with the other random sets, at {row.stage}:"
+            f" {format_number(value)} (95 % CI {format_range(low, high)})"
+        )
+        canvas.dot(x, y(value), "faint", title, 2.5)
 
 
 def _draw_effect(canvas: Canvas, row: ScoreRow, e: Effect, x: Number, y: Scale) -> None:
@@ -130,10 +155,14 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
     return canvas.figure(slug("motion", first.target, first.concept), label)
 
 
-def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
-    """Draw the TCAV scores of one class at one stage: the share of target clips with a positive derivative."""
+def sign_count_figure(rows: Sequence[ScoreRow], random_sets: Sequence[GroupEffectRow] = ()) -> Figure:
+    """Draw the TCAV scores of one class at one stage: the share of target clips with a positive derivative.
+
+    The last bars are the mean TCAV scores of random sets tested like concepts, with a line from lowest to highest.
+    """
     negatives, primary = primary_tests(rows)
-    canvas = Canvas(FIGURE_WIDTH, 76 + 22 * len(primary))
+    random_types = _distinct(row.clip_type for row in random_sets)
+    canvas = Canvas(FIGURE_WIDTH, 76 + 22 * (len(primary) + len(random_types)))
     x, first = Scale(0, 1, 156, FIGURE_WIDTH - 16), rows[0]
     canvas.text(8, 16, f"{first.stage} (compared with {negatives})", "title", max_chars=48)
     for value in (0, 0.25, 0.5, 0.75, 1):
@@ -141,19 +170,40 @@ def sign_count_figure(rows: Sequence[ScoreRow]) -> Figure:
         canvas.text(x(value), canvas.height - 26, f"{value:g}", "soft", "middle")
     canvas.text(FIGURE_WIDTH - 8, canvas.height - 8, "share of clips with a positive derivative", "soft", "end")
     for i, row in enumerate(primary):
-        y = 40 + 22 * i
         significant = is_finding(row)
         interval = format_range(row.tcav_score_low, row.tcav_score_high)
         comparison = comparison_name(row.clip_type, row.negatives)
         title = f"{row.concept}, {comparison}: {format_number(row.tcav_score)} (95 % CI {interval}), {row.verdict}"
-        canvas.text(8, y + 4, f"{row.concept}, {row.clip_type}", "" if significant else "soft", max_chars=22)
-        bar_width = max(x(row.tcav_score) - x(0), 3)  # a score of 0 must remain visible
-        canvas.rect(
-            x(0), y - 7, bar_width, 14, f"fill {clip_type_colour(row.clip_type) if significant else 'faint'}", title
+        _draw_score_bar(
+            *(canvas, x, 40 + 22 * i, f"{row.concept}, {row.clip_type}", row.tcav_score),
+            *(row.tcav_score_low, row.tcav_score_high),
+            *(clip_type_colour(row.clip_type) if significant else "faint", title),
         )
-        if not math.isnan(row.tcav_score_low):
-            canvas.line(x(row.tcav_score_low), y, x(row.tcav_score_high), y, "thin ink")
+    for i, clip_type in enumerate(random_types):
+        scores = [row.tcav_score for row in random_sets if row.clip_type == clip_type]
+        low, mean, high = min(scores), sum(scores) / len(scores), max(scores)
+        title = f"{len(scores)} random sets, {clip_type}: mean {format_number(mean)}, {format_range(low, high)}"
+        name = f"random sets, {clip_type}"
+        _draw_score_bar(canvas, x, 40 + 22 * (len(primary) + i), name, mean, low, high, "faint", title)
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")
+
+
+def _draw_score_bar(
+    canvas: Canvas,
+    x: Scale,
+    y: Number,
+    name: str,
+    score: float,
+    low: float,
+    high: float,
+    css_class: str,
+    title: str,
+) -> None:
+    canvas.text(8, y + 4, name, "soft" if css_class == "faint" else "", max_chars=22)
+    bar_width = max(x(score) - x(0), 3)  # a score of 0 must remain visible
+    canvas.rect(x(0), y - 7, bar_width, 14, f"fill {css_class}", title)
+    if not math.isnan(low):
+        canvas.line(x(low), y, x(high), y, "thin ink")
 
 
 def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stage: str, comparison: str) -> Figure:
@@ -203,16 +253,6 @@ def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -
     canvas.text(FIGURE_WIDTH - 8, bottom + 18, "end of clip", "soft", "end")
     name = slug("time", row.target, row.concept, row.clip_type, row.negatives, row.stage)
     return canvas.figure(name, f"{row.target}: derivative along {row.concept}, {comparison}, over time")
-
-
-def draw_left_axis(canvas: Canvas, y: Scale, unit: str) -> int:
-    """Draw a vertical axis and return its x position, which leaves room for the longest number."""
-    left = max(46, 10 + 7 * max((len(format_tick(value)) for value in y.ticks), default=0))
-    canvas.text(8, 32, unit, "soft", max_chars=52)
-    for value in y.ticks:
-        canvas.line(left, y(value), FIGURE_WIDTH - 8, y(value), "axis" if value else "zero")
-        canvas.text(left - 6, y(value) + 4, format_tick(value), "soft", "end")
-    return left
 
 
 def _distinct(names) -> list[str]:

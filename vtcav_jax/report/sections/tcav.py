@@ -13,21 +13,19 @@ from vtcav_jax.report.effect_sizes import (
     format_p,
     format_range,
     format_signed,
-    primary_tests,
 )
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.tcav_classes import class_block, class_summary, detailed_classes, scores_by_concept
+from vtcav_jax.report.sections.tcav_depth import MARKS_LEGEND, clip_type_section, depth_section, saha2024_section
 from vtcav_jax.report.sections.tcav_validity import run_statistic, scores_by_target, tcav_score_section, trust_section
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
-MARKS_LEGEND = (
-    "Filled marks: significant after correction; hollow grey circles: not significant; grey crosses: [[inconclusive]]."
-)
 MAX_TIME_FIGURES = 6  # per class
 CONTROL_DESCRIPTIONS = {
     "frozen": " (one frame repeated)",
@@ -44,6 +42,8 @@ def tcav_sections(run: RunFolder) -> list[Section]:
         tcav_answer_section,
         depth_section,
         static_dynamic_section,
+        clip_type_section,
+        saha2024_section,
         steering_section,
         concept_section,
         extreme_clip_section,
@@ -54,21 +54,19 @@ def tcav_sections(run: RunFolder) -> list[Section]:
     return [section for build in builders if (section := build(run)) is not None]
 
 
-def scores_by_concept(rows: Sequence[ScoreRow]) -> dict[str, list[ScoreRow]]:
-    return {
-        name: [row for row in rows if row.concept == name] for name in unique_in_order([row.concept for row in rows])
-    }
-
-
 def tcav_answer_section(run: RunFolder) -> Section:
     """Findings in sentences, cautions, and a table of the effects of all comparisons by stage."""
     parts = [random_weights_notice.random_weights_warning(run, "tcav"), linked_paragraph(_introduction(run))]
+    summary, summary_figures = class_summary(run, run_statistic(run))
+    parts.append(summary)
     for class_answer in tcav_text.class_answers(run):
         sentences = [
+            *([(class_answer.limits, "")] if class_answer.limits else []),
             *class_answer.findings,
             *([("", class_answer.no_effect_text)] if class_answer.no_effect_text else []),
         ]
-        parts.append(html.heading(class_answer.target) + random_weights_notice.answer_callout(run, "tcav", sentences))
+        callout = random_weights_notice.answer_callout(run, "tcav", sentences)
+        parts.append(class_block(class_answer.target, callout, run))
     if cautions := tcav_text.caution_notes(run):
         parts.append(html.callout(html.bullet_list(cautions), "warn"))
     unit = effect_unit(run_statistic(run), run.score_rows[0].score_fn)
@@ -82,8 +80,8 @@ def tcav_answer_section(run: RunFolder) -> Section:
         )
     )
     for target, rows in scores_by_target(run).items():
-        parts.append(html.heading(target) + _overview_table(rows, run_statistic(run)))
-    return Section("answer", "Findings", "".join(parts))
+        parts.append(class_block(target, _overview_table(rows, run_statistic(run)), run))
+    return Section("answer", "Findings", "".join(parts), tuple(summary_figures))
 
 
 def _introduction(run: RunFolder) -> str:
@@ -123,28 +121,6 @@ def _format_cell(row: ScoreRow, statistic: str) -> str:
     return f"faint\t{value}{reason}"
 
 
-def depth_section(run: RunFolder) -> Section:
-    """Figures per class and concept: the effect against the random clips (or other concepts) at each stage."""
-    parts, all_figures = [], []
-    for target, rows in scores_by_target(run).items():
-        unit_text = effect_unit(run_statistic(run), rows[0].score_fn)
-        target_figures = [
-            tcav_figures.depth_figure(part, run_statistic(run), unit_text, rows)
-            for part in scores_by_concept(rows).values()
-            if primary_tests(part)[1]
-        ]
-        all_figures += target_figures
-        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
-    negatives = {"others": "the clips of the other concepts"}.get(primary_tests(run.score_rows)[0], "the random clips")
-    text = (
-        f"[[Effect|effect]] of each concept compared with {negatives}, from the first [[stage]] to the last. Bars: [[95"
-        " % CI]]. Grey boxes: middle 95 % of the effects under permuted labels, that is, without any concept. "
-        f" {MARKS_LEGEND}"
-    )
-    intro = linked_paragraph(text)
-    return Section("depth", "Effect by layer", intro + "".join(parts), tuple(all_figures))
-
-
 def static_dynamic_section(run: RunFolder) -> Section | None:
     """Figures per class and concept: static clips, dynamic clips and, with controls, their difference."""
     if (
@@ -160,7 +136,7 @@ def static_dynamic_section(run: RunFolder) -> Section | None:
             for part in scores_by_concept(rows).values()
         ]
         all_figures += target_figures
-        parts += [html.heading(target), html.figure_grid(target_figures)]
+        parts.append(class_block(target, html.figure_grid(target_figures), run))
     controls = [
         f"{name}{CONTROL_DESCRIPTIONS.get(name, '')}"
         for name in unique_in_order([r.negatives for r in run.score_rows if r.comparison == "motion"])
@@ -182,12 +158,13 @@ def static_dynamic_section(run: RunFolder) -> Section | None:
 
 
 def steering_section(run: RunFolder) -> Section | None:
-    """Score changes of target clips whose activations were moved (--steering_controls)."""
+    """Score changes of target clips whose activations were moved along the vectors of findings."""
     if not run.steering_rows:
         return None
+    has_controls = any(row.p_random_directions == row.p_random_directions for row in run.steering_rows)
     lines = [
         (
-            "" if row.p_random_directions <= 0.05 else "faint",
+            "" if row.score_change * row.predicted_change > 0 else "faint",
             (
                 row.target,
                 row.stage,
@@ -195,9 +172,9 @@ def steering_section(run: RunFolder) -> Section | None:
                 comparison_name(row.clip_type, row.negatives),
                 format_signed(row.step_units, 1),
                 format_signed(row.score_change),
+                format_range(row.score_change_low, row.score_change_high),
                 format_signed(row.predicted_change),
-                format_range(row.random_low, row.random_high),
-                format_p(row.p_random_directions),
+                *((format_range(row.random_low, row.random_high), format_p(row.p_random_directions)) * has_controls),
             ),
         )
         for row in run.steering_rows
@@ -205,12 +182,18 @@ def steering_section(run: RunFolder) -> Section | None:
     text = (
         "This check moves the activations of the [[target clips|target clip]] along the [[concept vector]] of each"
         " finding and runs the rest of the network. Step: multiples of the distance from the mean of the negatives to"
-        " the mean of the concept clips. Predicted change: derivative times distance. Random directions: middle 95 % of"
-        " the score changes for moves of the same length in random directions; p: share of random directions with an"
-        " equal or larger absolute change (not corrected for the number of rows). Grey: p above 0.05."
+        " the mean of the concept clips. Predicted change: derivative times distance. If the score changes in the other"
+        " direction than predicted (half the difference between both steps), the test is [[inconclusive]]. Grey: this"
+        " step has the other sign."
     )
-    columns = ("class", "stage", "concept", "comparison", "step", "change of the score", "predicted change")
-    table = html.html_table((*columns, "random directions", "p"), lines)
+    columns = ("class", "stage", "concept", "comparison", "step", "change of the score", "95 % CI over videos")
+    columns += ("predicted change", *(("random directions", "p") * has_controls))
+    if has_controls:
+        text += (
+            " Random directions: middle 95 % of the score changes for equally long moves in random directions; p: share"
+            " of random directions with an equal or larger absolute change (not corrected for the number of rows)."
+        )
+    table = html.html_table(columns, lines)
     return Section("steering", "Score changes when activations are moved", linked_paragraph(text) + table)
 
 
@@ -243,7 +226,8 @@ def extreme_clip_section(run: RunFolder) -> Section | None:
         animation.name: run.folder / animation.file for animation in run.animation_rows if animation.role == "target"
     }
     parts = []
-    for row in most_telling_tests(run.score_rows):
+    detailed = detailed_classes(run)
+    for row in most_telling_tests([row for row in run.score_rows if row.target in detailed]):
         high, low = extreme_clips(row, run.derivative_rows)
         clip_figures = [
             html.embed_media(paths[clip.clip], f"{format_signed(clip.derivative)} {clip.clip}")
@@ -274,7 +258,7 @@ def time_section(run: RunFolder) -> Section | None:
             if values is not None:
                 target_figures.append(tcav_figures.derivative_profile_figure(row, values))
         all_figures += target_figures
-        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
+        parts += [class_block(target, html.figure_grid(target_figures), run)] if target_figures else []
     if not parts:
         return None
     text = (

@@ -20,7 +20,9 @@ from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.tcav_classes import class_block, detailed_classes
 from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.runs.tcav_depth_rows import RANDOM_SETS
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
@@ -30,10 +32,12 @@ def run_statistic(run: RunFolder) -> str:
 
 
 def scores_by_target(run: RunFolder) -> dict[str, list[ScoreRow]]:
-    return {
-        name: [row for row in run.score_rows if row.target == name]
-        for name in unique_in_order([row.target for row in run.score_rows])
-    }
+    """Return the tests of each class that has tables and figures."""
+    rows: dict[str, list[ScoreRow]] = {name: [] for name in detailed_classes(run)}
+    for row in run.score_rows:
+        if row.target in rows:
+            rows[row.target].append(row)
+    return rows
 
 
 def trust_section(run: RunFolder) -> Section:
@@ -115,17 +119,29 @@ def tcav_score_section(run: RunFolder) -> Section:
         " therefore show the verdict of the permutation test on the effect: grey bars are not significant or"
         " inconclusive."
     )
+    random_sets = [row for row in run.group_effect_rows if row.group == RANDOM_SETS]
+    if random_sets:
+        text += (
+            " Last bars: mean over the random sets, each tested like a concept; lines from the lowest to the highest."
+        )
     parts, all_figures = [linked_paragraph(text)], []
     for target, rows in scores_by_target(run).items():
         target_figures = [
-            tcav_figures.sign_count_figure([row for row in rows if row.stage == stage])
+            tcav_figures.sign_count_figure(
+                [row for row in rows if row.stage == stage],
+                [row for row in random_sets if (row.target, row.stage) == (target, stage)],
+            )
             for stage in unique_in_order([row.stage for row in rows])
             if primary_tests([row for row in rows if row.stage == stage])[1]
         ]
         all_figures += target_figures
-        parts += [html.heading(target), html.figure_grid(target_figures)] if target_figures else []
+        parts += [class_block(target, html.figure_grid(target_figures), run)] if target_figures else []
     statistic = run_statistic(run)
-    lines = [("" if is_finding(row) else "faint", _score_cells(row, statistic)) for row in run.score_rows]
+    lines = [
+        ("" if is_finding(row) else "faint", _score_cells(row, statistic))
+        for rows in scores_by_target(run).values()
+        for row in rows
+    ]
     effect_heading = f"effect ({effect_unit(statistic, run.score_rows[0].score_fn)})"
     columns = ("class", "stage", "concept", "comparison", effect_heading, "95 % CI", "TCAV score", "p", "adjusted p")
     table = html.html_table((*columns, "verdict"), lines)
