@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
@@ -21,8 +20,8 @@ from vtcav_jax.runs.tcav_depth_rows import (
 )
 from vtcav_jax.stats.intervals import share_ci
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.experiment.stage_comparison import restrict_to_comparison, take_rows
-from vtcav_jax.tcav.experiment.stage_results import split_by_class
+from vtcav_jax.tcav.experiment.stage_comparison import take_rows
+from vtcav_jax.tcav.experiment.stage_results import restricted_comparison, split_by_class
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.bootstrap import EffectIntervals, bootstrap
@@ -88,7 +87,15 @@ def _group_rows(plan: Plan, stage: str, grams: list[Gram]) -> list[GroupEffectRo
         vectors = fit(class_grams[0].kernel, labels[None], config.fit_config)
         if not vectors.norm[0] > 0:
             continue
-        intervals = _intervals(plan, class_grams, labels, plan.clips.video_ids[used], config.seed)
+        intervals = bootstrap(
+            class_grams,
+            labels,
+            config.fit_config,
+            units=plan.clips.video_ids[used],
+            target_units=plan.clips.target_videos,
+            draws=config.bootstrap_draws,
+            seed=config.seed,
+        )
         for target, videos, gram, interval in zip(plan.clips.classes, plan.clips.target_videos, class_grams, intervals):
             scores, n_target_videos = tcav_scores(gram, vectors), len(np.unique(videos))
             sign_count = float(scores.sign_count[0, 0])
@@ -105,31 +112,13 @@ def _group_rows(plan: Plan, stage: str, grams: list[Gram]) -> list[GroupEffectRo
     return out
 
 
-def _intervals(
-    plan: Plan, grams: list[Gram], labels: Float[np.ndarray, " m"], video_ids: np.ndarray, seed: int
-) -> list[EffectIntervals]:
-    return bootstrap(
-        grams,
-        labels,
-        plan.config.fit_config,
-        units=video_ids,
-        target_units=plan.clips.target_videos,
-        draws=plan.config.bootstrap_draws,
-        seed=seed,
-    )
-
-
 def _comparison_intervals(plan: Plan, grams: list[Gram]) -> list[list[EffectIntervals]]:
     """Return the resampled effects of each comparison and class at a stage; resamples do not depend on the stage."""
-    out = []
-    for comparison in plan.comparisons.entries:
-        if comparison.comparison_type not in TREND_COMPARISONS:
-            continue
-        restriction = restrict_to_comparison(comparison, plan.clips.video_ids)
-        labels = restriction.comparison.label_vector(len(restriction.video_ids))
-        class_grams = [restriction.restrict(gram, comparison) for gram in grams]
-        out.append(_intervals(plan, class_grams, labels, restriction.video_ids, plan.config.seed))
-    return out
+    return [
+        restricted_comparison(comparison, grams, plan).intervals([])
+        for comparison in plan.comparisons.entries
+        if comparison.comparison_type in TREND_COMPARISONS
+    ]
 
 
 def _trend_rows(plan: Plan, intervals: dict[str, list[list[EffectIntervals]]]) -> list[DepthTrendRow]:
@@ -142,7 +131,7 @@ def _trend_rows(plan: Plan, intervals: dict[str, list[list[EffectIntervals]]]) -
             known = {
                 stage: entry[i][c]
                 for stage, entry in intervals.items()
-                if np.isfinite(entry[i][c].step_draws).all() and entry[i][c].step_effect
+                if np.isfinite([entry[i][c].step_effect, *entry[i][c].step_draws]).all() and entry[i][c].step_effect
             }
             n_target_videos = len(np.unique(videos))
             if len(known) < MIN_TREND_STAGES or min(n_videos, n_target_videos) < MIN_VIDEOS:
