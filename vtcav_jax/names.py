@@ -1,7 +1,7 @@
 """Names typed by a user or read from a file: messages about unknown names, and safe printing."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_LISTED_NAMES = 20  # in a message
 
@@ -14,6 +14,12 @@ def escape_control_chars(text: str) -> str:
 def safe_filename(text: str) -> str:
     """Replace everything but letters, digits, `.` and `-` by `_`."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
+def abridged_list(names: Sequence[str]) -> str:
+    """Return the names separated by commas, or the first of many and the number of the others."""
+    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
+    return ", ".join(names[:MAX_LISTED_NAMES]) + more
 
 
 def unknown_name_message(kind: str, names: Iterable[str], known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
+from vtcav_jax.names import abridged_list
 from vtcav_jax.report import glossary, html
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.effect_sizes import count_noun
@@ -140,7 +141,7 @@ def run_header(run: RunFolder) -> str:
             pairs.append((f"accuracy on {target}", f"{tcav_text.accuracy_text(predictions)} of this class"))
     if rows:
         classes = {row.target: row.n_clips for row in rows}
-        pairs.append(("classes", ", ".join(f"{name} ({n} target clips)" for name, n in classes.items())))
+        pairs.append(("classes", abridged_list([f"{name} ({n} target clips)" for name, n in classes.items()])))
         sizes = {(row.concept, row.clip_type): row.n_concept for row in rows}
         pairs.append(("concepts", _describe_concepts(sizes)))
         if pool := {

@@ -17,7 +17,7 @@ from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.source import Source, SourceItem, json_sha256
 from vtcav_jax.models import Network
-from vtcav_jax.names import MAX_LISTED_NAMES
+from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.features.cache import content_key
 
@@ -204,7 +204,7 @@ def clips_by_class(
     one error lists those that are named themselves.
     """
     if not targets:
-        raise ValueError(f"pass at least one target; the network has {_abridged(network.labels)}")
+        raise ValueError(f"pass at least one target; the network has {abridged_list(network.labels)}")
     is_named = network.expand_classes(targets)
     heads = [(head, name) for head, names in network.heads.items() for name in names]
     classes, unlabelled, without_clips = [], [], []
@@ -223,13 +223,15 @@ def clips_by_class(
         classes.append(TargetClass(label, index, tuple(rows), head in source.heads))
     if missing := [label for label in without_clips if is_named[label] or not classes]:
         known = [f"{head}:{name}" for head in network.heads for name in source.heads.get(head, ())]
-        labels = f" with labels such as {_abridged(known)}" if known else ""
+        labels = f", or targets with labels such as {abridged_list(known)}" if known else ""
         raise ValueError(
-            f"no clip of {source.spec} has the label {_abridged(missing)}; use other or more clips, or targets{labels}"
+            f"no clip of {source.spec} has the label {abridged_list(missing)}; use other or more clips{labels}"
         )
-    notes = [f"{source.spec} has no labels for {_abridged(unlabelled)}: all its clips are used"] if unlabelled else []
+    notes = []
+    if unlabelled:
+        notes.append(f"{source.spec} has no labels for {abridged_list(unlabelled)}: all its clips are used")
     if without_clips:
-        notes.append(f"no clip of {source.spec} has the label {_abridged(without_clips)}: not tested")
+        notes.append(f"no clip of {source.spec} has the label {abridged_list(without_clips)}: not tested")
     return classes, notes
 
 
@@ -241,11 +243,6 @@ def _labelled_items(source: Source, head: str, answer: str) -> list[int]:
         return []
     label_index = source.heads[head].index(answer)
     return [i for i, item in enumerate(source.items) if item.labels.get(head) == label_index]
-
-
-def _abridged(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
-    return ", ".join(names[:MAX_LISTED_NAMES]) + more
 
 
 def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[str]) -> str | None:

@@ -13,6 +13,7 @@ from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
+from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
@@ -210,7 +211,7 @@ class Plan:
         clips, s = self.clips, self.config
         concept_selection, preflight = clips.concepts, clips.preflight
         missing_forward, missing_backward = self.forward_missing, self.backward_missing
-        classes = ", ".join(f"{target.name} ({len(target.rows)} clips)" for target in clips.classes)
+        classes = abridged_list([f"{target.name} ({len(target.rows)} clips)" for target in clips.classes])
         tests = ", ".join(
             f"{n} {comparison_type}"
             for comparison_type, n in Counter(q.comparison_type for q in self.comparisons.entries).items()

@@ -104,7 +104,7 @@ def run_tcav(
     clip is encoded once and cached; the same call continues an interrupted run.
 
     Args:
-        targets: classes, CLASS or HEAD:CLASS.
+        targets: classes: CLASS, HEAD:CLASS, HEAD (all its classes) or a glob such as `direction:*`.
         target_videos: clips of the classes, a source or what `open_source` takes; those labelled with a class are used
             for it, or all if there are no labels.
         concepts: concept sets, or the folder that `read_concepts` reads.
