@@ -198,19 +198,15 @@ def _seed_table(rows: list[dict]) -> str:
 
 def seed_variation_table(rows: list[dict]) -> str:
     """Return mean and standard deviation over networks of one recipe, next to the intervals over clips."""
-    n = len(rows[0]["networks"])
-    head = (
-        *("method", "stage", f"mean over {n} networks", f"SD over {n} networks"),
-        *("half-width of the 95 % CI over clips", "scores outside another network's CI"),
-    )
-    body = [
-        (
-            *(row["method"], row["stage"], f"{row['mean']:.2f}", f"{row['sd']:.3f}", f"{row['half_width']:.3f}"),
-            f"{row['outside']} of {row['pairs']}",
-        )
-        for row in rows
+    head = ("method", "stage", "networks", "mean", "SD over networks", "half-width of the 95 % CI over clips")
+    numbers = [
+        [f"{round(row['mean'], 2) + 0.0:.2f}", *(f"{row[name]:.3f}" for name in ("sd", "half_width"))] for row in rows
     ]
-    return markdown(head, body)
+    body = [
+        (row["method"], row["stage"], len(row["networks"]), *cells, f"{row['outside']} of {row['pairs']}")
+        for row, cells in zip(rows, numbers)
+    ]
+    return markdown((*head, "scores outside the CI of another network"), body)
 
 
 def to_score_row(row: dict) -> MethodScoreRow:

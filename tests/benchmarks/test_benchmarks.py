@@ -97,7 +97,7 @@ def test_scores_vary_between_networks():
     (result,) = seed_variation.variation_between_networks(rows)  # at the best stage on the first network
     assert result["mean"] == pytest.approx(0.55) and result["sd"] == pytest.approx(np.std([0.5, 0.53, 0.62], ddof=1))
     assert (result["outside"], result["pairs"], result["half_width"]) == (4, 6, pytest.approx(0.05))
-    assert "| m | video | 0.55 | 0.062 | 0.050 | 4 of 6 |" in evaluation_tables.seed_variation_table([result])
+    assert "| m | video | 3 | 0.55 | 0.062 | 0.050 | 4 of 6 |" in evaluation_tables.seed_variation_table([result])
     with pytest.raises(ValueError, match="at least 2 networks, got a"):
         seed_variation.variation_between_networks(rows[:1])
 
