@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...) are the lowest
     {"runs", "stats"},
-    {"models", "data", "worlds"},
+    {"models", "data", "worlds", "adapters"},
     {"tcav", "attribution", "pyramid", "concepts", "training"},
     {"evaluation"},
     {"report"},

@@ -15,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vtcav_jax import tap, worlds
+    from vtcav_jax.adapters.factory import load
+    from vtcav_jax.adapters.functions import from_function
+    from vtcav_jax.adapters.linen_modules import from_linen
+    from vtcav_jax.adapters.nnx_modules import from_nnx
+    from vtcav_jax.adapters.stages import Tokens
+    from vtcav_jax.adapters.torch_modules import from_torch
     from vtcav_jax.attribution.motion.measure import measure_motion
     from vtcav_jax.attribution.registry import attribute
     from vtcav_jax.clip_spec import ClipSpec
     from vtcav_jax.concepts.concept_sets import read_concepts
     from vtcav_jax.data.clip import read_clip
     from vtcav_jax.data.open import open_source
-    from vtcav_jax.models.checkpoint import load
     from vtcav_jax.models.network import Network
     from vtcav_jax.pyramid.build import build_pyramid
     from vtcav_jax.report.animation.save import save_animation
@@ -33,9 +38,14 @@ __version__ = "0.2.0"
 __all__ = [
     "ClipSpec",
     "Network",
+    "Tokens",
     "__version__",
     "attribute",
     "build_pyramid",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "from_torch",
     "load",
     "measure_motion",
     "open_source",
@@ -51,9 +61,14 @@ __all__ = [
 _MODULES = {
     "ClipSpec": "clip_spec",
     "Network": "models.network",
+    "Tokens": "adapters.stages",
     "attribute": "attribution.registry",
     "build_pyramid": "pyramid.build",
-    "load": "models.checkpoint",
+    "from_function": "adapters.functions",
+    "from_linen": "adapters.linen_modules",
+    "from_nnx": "adapters.nnx_modules",
+    "from_torch": "adapters.torch_modules",
+    "load": "adapters.factory",
     "measure_motion": "attribution.motion.measure",
     "open_source": "data.open",
     "read_clip": "data.clip",

@@ -161,7 +161,17 @@ def _activations(model, video, stages):
     seen = {}
     logits = model(video, partial(_record, seen, stages))
     _check_seen(stages, seen)
+    if inner := [name for name, value in seen.items() if trace_of(value) is not trace_of(video)]:
+        raise ValueError(
+            f"the model calls its tap for {', '.join(inner)} inside jax.lax.scan, cond, checkpoint or jit, where values"
+            " cannot be read; call it outside, or write the loop over the layers in Python"
+        )
     return logits, seen
+
+
+def trace_of(value: Array) -> Any:
+    """Return the trace that a value belongs to: those of inner functions, such as the body of a scan, have another."""
+    return getattr(value, "_trace", None)
 
 
 def _record(seen: dict[str, Array], stages: Collection[str], name: str, value: Array) -> Array:
@@ -254,6 +264,12 @@ def _check_stages(model: Model, stages: Stages) -> tuple[str, ...]:
         raise ValueError(f"expected at least one stage name, got {stages}; the model has {stages_of(model)}")
     known = stages_of(model)
     if known and (missing := [name for name in stages if name not in known]):
+        hidden = getattr(getattr(model, "func", None), "hidden", ())
+        if inner := [name for name in missing if name in hidden]:
+            raise ValueError(
+                f"{', '.join(inner)} is inside a scan, remat or jit, where values cannot be read; use another stage, or"
+                " write the loop over the layers in Python"
+            )
         raise ValueError(unknown_name_message("stage", missing, known))
     return tuple(dict.fromkeys(stages))
 

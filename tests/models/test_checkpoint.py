@@ -12,7 +12,7 @@ from tests.support.typed import module_of, present
 from vtcav_jax import models
 from vtcav_jax.models import parameters
 from vtcav_jax.models.layers import convolution
-from vtcav_jax.models.layers.convolution import conv_as_2d
+from vtcav_jax.models.layers.convolution import conv_module_as_2d
 from vtcav_jax.worlds import WORLDS
 
 HEADS = {"shape": ("plus", "ring"), "direction": ("left", "right", "up")}
@@ -165,7 +165,7 @@ def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, f
     present(conv.bias)[...] = jnp.arange(4.0)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, frames, 6, 7, 3)))
     expected, pullback = jax.vjp(lambda c, x: c(x), conv, x)
-    stacked, pullback_2 = jax.vjp(lambda c, x: conv_as_2d(x, c), conv, x)
+    stacked, pullback_2 = jax.vjp(lambda c, x: conv_module_as_2d(x, c), conv, x)
     np.testing.assert_allclose(stacked, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
@@ -187,7 +187,7 @@ def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups,
         return nnx.Conv.__call__(conv, x)
 
     expected, pullback = jax.vjp(jax.jit(plain), conv, x)
-    stacked, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_as_2d(x, c)), conv, x)
+    stacked, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_module_as_2d(x, c)), conv, x)
     np.testing.assert_allclose(stacked, expected, atol=1e-12)
     direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
     for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):

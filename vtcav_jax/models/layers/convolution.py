@@ -26,7 +26,7 @@ class Conv3d(nnx.Conv):
     """`nnx.Conv` over (t, h, w), with the same parameters and, up to rounding, the same results."""
 
     def __call__(self, x: Float[Array, "b t h w c"], out_sharding: Any = None) -> Float[Array, "b t2 h2 w2 d"]:
-        return conv_as_2d(x, self) if on_cpu() else super().__call__(x, out_sharding)
+        return conv_module_as_2d(x, self) if on_cpu() else super().__call__(x, out_sharding)
 
 
 def same_padded_conv(
@@ -41,14 +41,27 @@ def same_padded_conv(
     return Conv3d(inputs, outputs, kernel, strides, padding=padding, feature_group_count=groups, **options)
 
 
-def conv_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:
-    kernel, groups = conv.kernel[...], conv.feature_group_count
-    if groups > 1 and x.shape[-1] <= MAX_DENSE_CHANNELS:
-        kernel, groups = densify_kernel(kernel, groups), 1
+def conv_module_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:
+    kernel, bias = conv.kernel[...], None if conv.bias is None else conv.bias[...]
     strides: Sequence[int] = conv.strides  # type: ignore[assignment] (nnx allows more than Conv3d sets)
     padding: Sequence[tuple[int, int]] = conv.padding  # type: ignore[assignment] (nnx allows more than Conv3d sets)
     if isinstance(conv.padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, conv.padding)
+    return conv_as_2d(x, kernel, bias, strides, padding, conv.feature_group_count, conv.dtype)
+
+
+def conv_as_2d(
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kt kh kw g d"],
+    bias: Float[Array, " d"] | None,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    groups: int = 1,
+    dtype: Any = None,
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a 3D convolution as a 2D one with the frames that the kernel spans as channels, in `dtype` if given."""
+    if groups > 1 and x.shape[-1] <= MAX_DENSE_CHANNELS:
+        kernel, groups = densify_kernel(kernel, groups), 1
     taps, step = kernel.shape[0], strides[0]
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
     b, t, h, w, c = x.shape
@@ -57,16 +70,16 @@ def conv_as_2d(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b 
     frames = [x[:, k : k + (after - 1) * step + 1 : step] for k in range(taps)]
     x = jnp.concatenate(frames, -1).reshape(b * after, h, w, taps * c)
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
-    if conv.dtype is not None:
-        x, kernel = x.astype(conv.dtype), kernel.astype(conv.dtype)
+    if dtype is not None:
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
     step, margins = (strides[1], strides[2]), tuple(padding[1:])
     if groups == 1 and taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= MIN_BLOCK_KERNEL:
         x, kernel, margins = space_to_depth(x, kernel, step, margins)
         step = (1, 1)
     layout = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, kernel, step, margins, dimension_numbers=layout, feature_group_count=groups)
-    if conv.bias is not None:
-        y = y + conv.bias[...].astype(y.dtype)[None, None, None]
+    if bias is not None:
+        y = y + bias.astype(y.dtype)[None, None, None]
     return y.reshape(b, after, *y.shape[1:])
 
 

@@ -115,6 +115,8 @@ def fingerprint(model: Any) -> str:
         hasher.update(f"{keystr(path)} {array.dtype} {array.shape}".encode())
         hasher.update(array.tobytes())
     maker = getattr(model, "func", type(model))
+    if identity := getattr(maker, "identity", ""):  # of an adapted model: the hash of its source
+        return content_key(hasher.hexdigest(), identity)
     hasher.update(f"{maker.__module__}.{maker.__qualname__}".encode())
     if (file := _source_file(maker.__module__)) is not None:
         hasher.update(file.read_bytes())

@@ -1,0 +1,103 @@
+"""Networks from `flax.nnx` modules that do not take a tap; every submodule is a stage, by its attribute path."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, source_identity
+from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.models.network import Network
+from vtcav_jax.tap import Tap
+
+_CALLS_LOCK = threading.RLock()  # while classes are traced with a tap
+
+
+def from_nnx(
+    module: nnx.Module,
+    *,
+    clip: ClipSpec,
+    classes: Classes | None = None,
+    layout: str = "bthwc",
+    arguments: Mapping[str, Any] | None = None,
+    logits: Callable[[Any], Array] = lambda output: output,
+    grids: Mapping[str, Tokens | str] | None = None,
+    name: str | None = None,
+) -> Network:
+    """Return the network of an nnx module in evaluation mode (`module.eval()`).
+
+    Stages are the submodules by their attributes, such as `blocks.1.attn`, in the order in which they run; a further
+    call of the same submodule is `blocks.1.attn#2`. Submodules inside `nnx.scan`, `nnx.remat` or `nnx.jit` are no
+    stages. A module that takes a tap itself needs no adapter: `Network(module, clip, heads)`.
+
+    The arguments are those of `from_linen`.
+    """
+    axes, stage_layout, further = axes_of(layout), make_layout(grids), dict(arguments or {})
+    graph, state = nnx.split(module)
+
+    def run(state: Any, video: Array, tap: Tap) -> Any:
+        bound = nnx.merge(graph, state)
+
+        def stage_tap(stage: str, value: Array) -> Array:
+            return stage_layout.apply(tap, stage, value)
+
+        with _tapped_calls(bound, stage_tap):
+            return logits(bound(jnp.transpose(video, axes), **further))
+
+    modules = {type(part) for _, part in nnx.iter_modules(module) if not type(part).__module__.startswith("flax.")}
+    return adapt(
+        run,
+        state,
+        identity=source_identity(*sorted(modules, key=str)) + str(graph) + layout + repr(further),
+        clip=clip,
+        classes=classes,
+        name=name or type(module).__name__,
+        grids=grids,
+    )
+
+
+@contextmanager
+def _tapped_calls(module: nnx.Module, tap: Tap) -> Iterator[None]:
+    """Pass the outputs of all submodules through the tap while a call is traced.
+
+    nnx has no interception of calls, and Python looks up `__call__` in the class, so the classes are changed for the
+    duration of the call and act on the instances of this module only.
+    """
+    names = {id(part): ".".join(map(str, path)) for path, part in nnx.iter_modules(module) if path}
+    parts = [type(part) for path, part in nnx.iter_modules(module) if path and callable(part)]
+    definers = {base for part in parts for base in [b for b in part.__mro__ if "__call__" in vars(b)][:1]}
+    originals: dict[Any, Callable[..., Any]] = {part: vars(part)["__call__"] for part in definers}
+    calls: dict[str, int] = {}
+    running: set[int] = set()  # a call of the parent class's method is part of the module's own call
+
+    def tapped(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self, *args: Any, **kwargs: Any) -> Any:
+            stage = None if id(self) in running else names.get(id(self))
+            if stage is None:
+                return original(self, *args, **kwargs)
+            running.add(id(self))
+            try:
+                output = original(self, *args, **kwargs)
+            finally:
+                running.discard(id(self))
+            first = output[0] if isinstance(output, tuple) and output else output
+            if not isinstance(first, Array) or not jnp.issubdtype(first.dtype, jnp.floating):
+                return output
+            calls[stage] = calls.get(stage, 0) + 1
+            first = tap(stage if calls[stage] == 1 else f"{stage}#{calls[stage]}", first)
+            return (first, *output[1:]) if isinstance(output, tuple) else first
+
+        return call
+
+    with _CALLS_LOCK:
+        try:
+            for part, original in originals.items():
+                part.__call__ = tapped(original)
+            yield
+        finally:
+            for part, original in originals.items():
+                part.__call__ = original
