@@ -193,8 +193,8 @@ def test_animations_are_limited_and_the_rest_is_counted(page, monkeypatch):
 def test_text_about_motion_has_verdicts_and_counts(page):
     text = page.read_text()
     assert (
-        "<strong>direction: motion;</strong> over 9 clips of 9 source videos, its score falls by 90 % (95 % CI 85 to 95 %)"
-        in text
+        "<strong>direction: motion;</strong> over 9 clips of 9 source videos, its score falls by 90 % (95 % CI 85 to 95"
+        " %)" in text
     )
     assert "<strong>direction:up: appearance, not motion;</strong>" in text
     assert "of 4 clips, 1 depend on motion, 1 do not, 1 are in between or uncertain, 1 are undefined" in text

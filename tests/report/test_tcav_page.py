@@ -24,6 +24,7 @@ from vtcav_jax.report.figures import svg as drawing
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import (
@@ -295,7 +296,7 @@ def test_an_uncertain_sign_is_no_finding_but_is_reported(tmp_path):
         "No finding for any concept (left): smallest adjusted p 0.19 in 1 test; 1 test has adjusted p 0.025 but an"
         " uncertain sign."
     )
-    (note,) = [note for note in tcav_text.trust_notes(run) if "sign uncertain" in note]
+    (note,) = [note for note in tcav_limits.trust_notes(run) if "sign uncertain" in note]
     assert note.startswith("Inconclusive: 1 test with the verdict “sign uncertain” (at layers.1)")
 
 

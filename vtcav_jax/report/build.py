@@ -24,7 +24,8 @@ from vtcav_jax.report.sections import motion as motion_sections
 from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.sections import tcav as tcav_sections
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
-from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.report.text import tcav_limits
+from vtcav_jax.report.text.names import join_names
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
@@ -63,7 +64,7 @@ def write_comparison(folders: Sequence[Path], out: Path | None = None) -> Path:
     sections = comparison_page.comparison_sections(runs)
     terms = glossary.TCAV_TERMS if all(run.score_rows for run in runs) else glossary.MOTION_TERMS
     sections.append(glossary.glossary_section(terms))
-    names = tcav_text.join_names(comparison_page.run_names(runs))
+    names = join_names(comparison_page.run_names(runs))
     page_folder = out or runs[-1].folder / REPORT_FOLDER / f"against_{'_'.join(run.name for run in runs[:-1])}"
     return _write_page(
         page_folder, html.document(f"Comparison of {names}", comparison_page.comparison_intro(runs), sections), sections
@@ -102,7 +103,7 @@ def page_terms(run: RunFolder) -> dict[str, str]:
 def report_title(run: RunFolder) -> str:
     topics = []
     if classes := unique_in_order([row.target for row in run.score_rows]):
-        names = tcav_text.join_names(classes) if len(classes) <= MAX_NAMED_CLASSES else f"{len(classes)} classes"
+        names = join_names(classes) if len(classes) <= MAX_NAMED_CLASSES else f"{len(classes)} classes"
         topics.append(f"concepts that affect {names}")
     for task, topic, targets in (
         ("attribute", "attribution maps for", [row.target for row in run.map_rows]),
@@ -110,7 +111,7 @@ def report_title(run: RunFolder) -> str:
         ("pyramid", "channels that contribute to", [facts.target for facts in run.pyramid_facts]),
     ):
         if targets:
-            names = tcav_text.join_names(unique_in_order(targets))
+            names = join_names(unique_in_order(targets))
             topics.append(f"{topic} {names} in {_network_name(run, task)}")
     topics += ["attribution methods scored on clips with a known cause"] if run.method_score_rows else []
     return f"{run.name}: {'; '.join(topics)}"
@@ -132,13 +133,13 @@ def run_header(run: RunFolder) -> str:
             ("networks", ", ".join(networks)),
             ("clips per question", f"at most {max(row.n_clips for row in run.method_score_rows)}"),
         ]
-    predictions_by_target = tcav_text.predictions_by_target(run.prediction_rows)
+    predictions_by_target = tcav_limits.predictions_by_target(run.prediction_rows)
     if len(predictions_by_target) > MAX_NAMED_CLASSES:
-        text = f"{tcav_text.accuracy_text(run.prediction_rows)} of {len(predictions_by_target)} classes"
+        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {len(predictions_by_target)} classes"
         pairs.append(("accuracy", text))
     else:
         for target, predictions in predictions_by_target.items():
-            pairs.append((f"accuracy on {target}", f"{tcav_text.accuracy_text(predictions)} of this class"))
+            pairs.append((f"accuracy on {target}", f"{tcav_limits.accuracy_text(predictions)} of this class"))
     if rows:
         classes = {row.target: row.n_clips for row in rows}
         pairs.append(("classes", abridged_list([f"{name} ({n} target clips)" for name, n in classes.items()])))
@@ -175,7 +176,7 @@ def _describe_concepts(sizes: dict[tuple[str, str], int]) -> str:
     if len(names_by_size) == 1:
         ((size, names),) = names_by_size.items()
         return f"{n_concepts}: {', '.join(names)}; {size}{' each' if len(names) > 1 else ''}"
-    groups = (f"{tcav_text.join_names(names)} with {size}" for size, names in names_by_size.items())
+    groups = (f"{join_names(names)} with {size}" for size, names in names_by_size.items())
     return f"{n_concepts}: {'; '.join(groups)}"
 
 

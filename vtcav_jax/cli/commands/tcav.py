@@ -23,7 +23,8 @@ from vtcav_jax.report.effect_sizes import (
 )
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.report.run_reader import open_run_folder
-from vtcav_jax.report.text.tcav import calibration_ci, class_answers
+from vtcav_jax.report.text.tcav import class_answers
+from vtcav_jax.report.text.tcav_limits import calibration_ci
 from vtcav_jax.runs.tcav_rows import SCORES_CSV, CalibrationRow, ScoreRow, SteeringRow
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, required, setting

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vtcav_jax.report.run_reader import RunFolder
-from vtcav_jax.report.text.tcav import INCONCLUSIVE_VERDICTS
+from vtcav_jax.report.text.tcav_verdicts import INCONCLUSIVE_VERDICTS
 from vtcav_jax.runs.tcav_rows import ScoreRow
 
 

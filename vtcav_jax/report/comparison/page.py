@@ -27,7 +27,8 @@ from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.report.text import tcav_limits
+from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.attribution_rows import ClassMotionRow
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
@@ -122,7 +123,7 @@ def _stage_note(labels: Sequence[str], aliases: Sequence[dict[str, str]]) -> lis
         return []
     return [
         f"Stages with different names are compared if their relative depths are similar ({', '.join(labels)}):"
-        f" {tcav_text.join_names(combined)}. This correspondence is an assumption."
+        f" {join_names(combined)}. This correspondence is an assumption."
     ]
 
 
@@ -132,14 +133,14 @@ def comparison_intro(runs: Sequence[RunFolder]) -> str:
     columns = unique_in_order([name for run in runs for name in run.config])
     differing = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
     rows = [("", (name, *(_setting(run, name) for run in runs))) for name in differing]
-    run_predictions = [tcav_text.predictions_by_target(run.prediction_rows) for run in runs]
+    run_predictions = [tcav_limits.predictions_by_target(run.prediction_rows) for run in runs]
     rows += [
         (
             "",
             (
                 f"accuracy on {target}",
                 *(
-                    tcav_text.accuracy_text(predictions[target]) if target in predictions else ""
+                    tcav_limits.accuracy_text(predictions[target]) if target in predictions else ""
                     for predictions in run_predictions
                 ),
             ),
@@ -162,7 +163,7 @@ def _describe_contents(run: RunFolder) -> str:
     contents = [f"concepts for {_target_names(rows)} at {', '.join(stages)}"] if rows else []
     contents += [f"a motion test of {_target_names(run.class_motion_rows)}"] if run.class_motion_rows else []
     contents += [f"maps of {_target_names(run.map_rows)}"] if run.map_rows else []
-    return tcav_text.join_names(contents) or "no such results (or did not finish)"
+    return join_names(contents) or "no such results (or did not finish)"
 
 
 def _target_names(rows: Sequence[ScoreRow] | Sequence[ClassMotionRow] | Sequence[map_store.MapRow]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable
 from vtcav_jax.report.effect_sizes import comparison_name, count_noun, format_range, format_signed, primary_tests
 from vtcav_jax.report.run_reader import unique_in_order
-from vtcav_jax.report.text.tcav import join_names
+from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 

@@ -12,7 +12,7 @@ from vtcav_jax.report.figures.evaluation import best_stage_per_method, cost_fron
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.report.text.tcav import join_names
+from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.evaluation_rows import (
     ABLATION_SCORE,
     ALL_QUESTIONS,

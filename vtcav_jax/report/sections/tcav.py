@@ -22,6 +22,7 @@ from vtcav_jax.report.sections.tcav_classes import class_block, class_summary, d
 from vtcav_jax.report.sections.tcav_depth import MARKS_LEGEND, clip_type_section, depth_section, saha2024_section
 from vtcav_jax.report.sections.tcav_validity import run_statistic, scores_by_target, tcav_score_section, trust_section
 from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
@@ -67,7 +68,7 @@ def tcav_answer_section(run: RunFolder) -> Section:
         ]
         callout = random_weights_notice.answer_callout(run, "tcav", sentences)
         parts.append(class_block(class_answer.target, callout, run))
-    if cautions := tcav_text.caution_notes(run):
+    if cautions := tcav_limits.caution_notes(run):
         parts.append(html.callout(html.bullet_list(cautions), "warn"))
     unit = effect_unit(run_statistic(run), run.score_rows[0].score_fn)
     parts.append(

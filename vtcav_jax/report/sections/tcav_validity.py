@@ -21,7 +21,8 @@ from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.sections.tcav_classes import class_block, detailed_classes
-from vtcav_jax.report.text import tcav as tcav_text
+from vtcav_jax.report.text import tcav_limits
+from vtcav_jax.report.text.tcav_verdicts import VERDICT_TEXTS
 from vtcav_jax.runs.tcav_depth_rows import RANDOM_SETS
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
@@ -47,12 +48,12 @@ def trust_section(run: RunFolder) -> Section:
             "This section lists the correction for multiple tests, the false-positive rate, the [[inconclusive]] tests"
             " and the quality of the [[concept vectors|concept vector]]."
         ),
-        html.bullet_list(tcav_text.trust_notes(run)),
+        html.bullet_list(tcav_limits.trust_notes(run)),
     ]
     verdicts = unique_in_order([row.verdict for row in run.score_rows])
     parts.append(
         html.details_block(
-            "Meaning of the verdicts", html.definition_list((v, tcav_text.VERDICT_TEXTS.get(v, "")) for v in verdicts)
+            "Meaning of the verdicts", html.definition_list((v, VERDICT_TEXTS.get(v, "")) for v in verdicts)
         )
     )
     heatmaps = _cosine_heatmaps(run)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from vtcav_jax.report.effect_sizes import Effect, format_effect, format_p
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.report.text.tcav import ORDER_CONTROLS, SCORE_UNITS
+from vtcav_jax.report.text.tcav_confounders import SCORE_UNITS
+from vtcav_jax.report.text.tcav_verdicts import ORDER_CONTROLS
 from vtcav_jax.runs.tcav_depth_rows import DepthTrendRow
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding

@@ -9,10 +9,10 @@ from vtcav_jax.report.effect_sizes import (
     effect_size,
     format_effect,
     format_p,
-    format_percent,
     primary_tests,
 )
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.text.names import join_names
 from vtcav_jax.report.text.tcav_confounders import (
     SCORE_UNITS,
     confounder_headline,
@@ -23,51 +23,15 @@ from vtcav_jax.report.text.tcav_confounders import (
     slight_sentence,
     video_limits,
 )
-from vtcav_jax.runs.tcav_rows import ConfounderRow, PredictionRow, ScoreRow
-from vtcav_jax.stats.intervals import wilson_ci
-from vtcav_jax.tcav.experiment.verdicts import CONTRADICTED, is_finding
-
-FROZEN_TEXT = "Frozen copies also lose every other moment, so they alone are no evidence of motion"
-VERDICT_TEXTS = {
-    "supports": "the concept raises the class score; significant after correction",
-    "opposes": "the concept lowers the class score; significant after correction",
-    "motion_supports": "the difference between dynamic clips and their control clips raises the class score more than"
-    f" the same difference of random clips; significant after correction. {FROZEN_TEXT}",
-    "motion_opposes": "the difference between dynamic clips and their control clips lowers the class score more than"
-    f" the same difference of random clips; significant after correction. {FROZEN_TEXT}",
-    "not significant": "the effect is within the range of permuted labels after correction; this does not prove that"
-    " there is no effect",
-    "not encoded": "a classifier cannot separate the concept clips from the negatives at this stage, so the concept"
-    " vector is noise and its effect means nothing, whatever its p-value",
-    "too few videos": "the clips of one side come from fewer than five source videos, so that no conclusion about other"
-    " videos is possible",
-    "differs from control": "dynamic clips and their own control clips have different effects; almost any network"
-    " reacts to frozen or shuffled clips, so this alone says nothing about the concept",
-    CONTRADICTED: "the test is significant, but when activations are moved by the whole step, the class score changes"
-    " in the other direction than the derivative predicts",
-    "sign uncertain": "the effect is significant for these clips, but the 95 % CI over source videos contains 0",
-    "underpowered": "there are too few clips or permutations for any result to pass the correction",
-    "no derivative": "the derivative is within rounding error of 0 at every clip",
-    "no gradient": "the class score does not depend on this stage at any clip",
-    "no vector": "no concept vector could be trained: concept clips and negatives are identical at this stage",
-}
-INCONCLUSIVE_REASONS = {
-    "too few videos": "there are fewer than five source videos",
-    "not encoded": "the clips cannot be separated from the negatives",
-    "underpowered": "there are too few clips or permutations to pass the correction",
-    "no derivative": "all derivatives are within rounding error of 0",
-    "no gradient": "the score does not depend on the stage",
-    "no vector": "no concept vector could be trained",
-    CONTRADICTED: "moving the activations by the whole step changes the score in the other direction",
-}
-UNCERTAIN = "sign uncertain"
-ORDER_CONTROLS = ("shuffled", "reversed")  # they have the same frames, so that only motion differs
-INCONCLUSIVE_VERDICTS = tuple(INCONCLUSIVE_REASONS)
-CORRECTION_NAMES = {
-    "holm": "Holm, family-wise error rate",
-    "bonferroni": "Bonferroni, family-wise error rate",
-    "bh": "Benjamini-Hochberg, false discovery rate",
-}
+from vtcav_jax.report.text.tcav_verdicts import (
+    FROZEN_TEXT,
+    INCONCLUSIVE_REASONS,
+    INCONCLUSIVE_VERDICTS,
+    ORDER_CONTROLS,
+    UNCERTAIN,
+)
+from vtcav_jax.runs.tcav_rows import ConfounderRow, ScoreRow
+from vtcav_jax.tcav.experiment.verdicts import is_finding
 
 
 @dataclass(frozen=True)
@@ -297,99 +261,3 @@ def _no_difference_text(controls: Sequence[str], rows: Sequence[ScoreRow]) -> st
 
 def _strongest_finding(rows: Sequence[ScoreRow]) -> ScoreRow | None:
     return min(filter(is_finding, rows), key=lambda row: (row.p_adjusted, -abs(row.relative_derivative)), default=None)
-
-
-def trust_notes(run: RunFolder) -> list[str]:
-    """State the correction for multiple tests, the calibration check, inconclusive tests and cautions."""
-    notes, family = [], run.content.get("family", {})
-    if family:
-        n_permutations = family.get("permutations")
-        notes.append(
-            f"Multiple tests: p-values are corrected for all {family['tests']} tests of this run"
-            f" ({CORRECTION_NAMES.get(family['correction'], family['correction'])}). A finding needs an adjusted p of"
-            f" at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} tests are findings."
-            + (f" Each test uses at most {n_permutations:,} permutations." if n_permutations else "")
-        )
-    for calibration in run.content.get("calibration", ()):
-        alpha = family.get("alpha", 0.05)
-        sets, low, high = calibration_ci(calibration["rate"], calibration["n_trials"], run.score_rows)
-        set_text = "random sets" if calibration["set_origin"] == "sets" else "sets drawn from the random clips"
-        verdict = (
-            f"consistent with the nominal {format_percent(alpha)}"
-            if low <= alpha <= high
-            else f"above the nominal {format_percent(alpha)}: clips within a set may be alike, and p-values of this run"
-            " are too small"
-            if low > alpha
-            else f"below the nominal {format_percent(alpha)}: the tests are conservative"
-        )
-        notes.append(
-            f"Calibration check: {sets} {set_text} ({calibration['clip_type']}) were tested like concepts in"
-            f" {calibration['n_trials']} tests, and {calibration['n_rejected']} had an unadjusted p of at most"
-            f" {alpha:g}. False-positive rate {format_percent(calibration['rate'])} (95 % CI {format_percent(low)} to"
-            f" {format_percent(high)} over the {sets} sets, because tests of one set are correlated): {verdict}."
-        )
-    for verdict in (*INCONCLUSIVE_VERDICTS, UNCERTAIN):
-        if rows := [row for row in run.score_rows if row.verdict == verdict]:
-            stages = unique_in_order([row.stage for row in rows])
-            notes.append(
-                f"Inconclusive: {count_noun(len(rows), 'test')} with the verdict “{verdict}” (at {join_names(stages)}):"
-                f" {VERDICT_TEXTS[verdict]}."
-            )
-    return notes + caution_notes(run)
-
-
-def calibration_ci(rate: float, n_trials: int, rows: Sequence[ScoreRow]) -> tuple[int, float, float]:
-    """Return the number of tested sets and the interval of the false-positive rate over them.
-
-    Tests of one set at several stages and for several classes are correlated, so they do not count as independent.
-    """
-    tests_per_set = max(1, len({(row.target, row.stage) for row in rows}))
-    sets = max(1, round(n_trials / tests_per_set))
-    return sets, *wilson_ci(round(rate * sets), sets)
-
-
-def caution_notes(run: RunFolder) -> list[str]:
-    """Return warnings about the protocol, the accuracy of the network, the run's notes and unreadable clips."""
-    notes = []
-    if run.config.get("protocol") == "saha2024":
-        notes.append(
-            "saha2024.csv contains the tests as published. Their runs share concept clips and are not independent, so"
-            " those p-values are too small."
-        )
-    notes += [
-        sentence
-        for target, predictions in predictions_by_target(run.prediction_rows).items()
-        if (sentence := _low_accuracy_text(target, predictions))
-    ]
-    notes += [f"Note: {note}." for note in run.content.get("notes", ())]
-    if failed := {**run.content.get("failed", {}), **run.content.get("unreadable", {})}:
-        examples = join_names(list(failed)[:5])
-        notes.append(f"{count_noun(len(failed), 'clip')} could not be read and were excluded, such as {examples}.")
-    return notes
-
-
-def predictions_by_target(predictions: Sequence[PredictionRow]) -> dict[str, list[PredictionRow]]:
-    out: dict[str, list[PredictionRow]] = {}
-    for prediction in predictions:
-        out.setdefault(prediction.target, []).append(prediction)
-    return out
-
-
-def accuracy_text(predictions: Sequence[PredictionRow]) -> str:
-    """Return the number of correct predictions with the Wilson interval of their share over clips."""
-    n_correct = sum(prediction.correct for prediction in predictions)
-    low, high = wilson_ci(n_correct, len(predictions))
-    return f"{n_correct} of {len(predictions)} clips (95 % CI {format_percent(low)} to {format_percent(high)})"
-
-
-def _low_accuracy_text(target: str, predictions: Sequence[PredictionRow]) -> str:
-    if 2 * sum(prediction.correct for prediction in predictions) >= len(predictions):
-        return ""
-    return (
-        f"Low accuracy: the network predicts {target} for only {accuracy_text(predictions)} of this class, so these"
-        " results explain a class that it rarely recognises here."
-    )
-
-
-def join_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

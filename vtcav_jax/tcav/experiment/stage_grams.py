@@ -30,7 +30,13 @@ NOT_IN_KEY = (
 )
 
 STATISTICS_SOURCES = (
-    *("experiment/stage_results.py", "experiment/stage_comparison.py", "stats/permutation_test.py", "stats/vectors.py"),
+    *(
+        "experiment/stage_results.py",
+        "experiment/calibration.py",
+        "experiment/stage_comparison.py",
+        "stats/permutation_test.py",
+        "stats/vectors.py",
+    ),
     *("stats/kernel_lbfgs.py", "stats/bootstrap.py", "stats/step_effect.py", "stats/vector_validation.py"),
     *("experiment/comparisons.py", "features/gram.py", "stats/scores.py"),
 )
