@@ -162,7 +162,7 @@ def test_linen_submodules_are_stages(linen_net):
     np.testing.assert_allclose(values["attention.weights"].sum(-1), 1, rtol=1e-5)
     conv = variables["params"]["block"]["conv"]
     expected = linen.Conv(6, (3, 3, 3)).apply({"params": conv}, VIDEO)
-    np.testing.assert_allclose(values["block.conv"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values["block.conv"], np.asarray(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_linen_values_can_be_replaced(linen_net):

@@ -187,8 +187,8 @@ class ConfounderRow:
     Of a label, `name` has the `value` in `share_concept` of the concept clips and `share_negatives` of the negatives,
     and `effect` with its interval and `p` (not adjusted) is the effect within clips of the same label; NaN if the two
     sides share no label. Of a concept, `explained_share` is the part of the derivative along its vector: cosine × its
-    derivative / derivative of the finding. `explains` if p is above alpha, the interval contains 0 or there is no
-    effect within labels; or if at least half of the derivative is along the other vector.
+    derivative / derivative of the finding. `explains` if within labels p is above alpha, the interval contains 0 or
+    less than half of the effect is left, or if at least half of the derivative is along the other vector.
     """
 
     target: str

@@ -13,6 +13,7 @@ from vtcav_jax.concepts.concept_sets import ConceptClip
 from vtcav_jax.console import progress
 from vtcav_jax.runs.tcav_rows import ConfounderRow, ScoreRow
 from vtcav_jax.tcav.experiment.comparisons import Comparison, fit_comparisons
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_comparison import primary_p
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
@@ -24,6 +25,7 @@ from vtcav_jax.tcav.stats.vectors import cosines
 
 MIN_KNOWN_SHARE = 0.9  # of the clips, for a label to be checked
 MIN_SHARE_DIFFERENCE, MIN_STANDARD_ERRORS = 0.15, 3.0  # of a label's shares in concept clips and negatives
+MIN_REMAINING_SHARE = 0.5  # of an effect, within labels, for a finding that the label does not explain
 MIN_COSINE, MIN_EXPLAINED_SHARE = 0.3, 0.5  # of another concept
 CORRELATED_COMPARISONS = ("absolute", "motion")  # where vectors of two concepts do not exclude each other by definition
 
@@ -83,8 +85,15 @@ def _confounding_labels(
             p=p,
             cosine=math.nan,
             explained_share=math.nan,
-            explains=not (p <= s.alpha and low * high > 0 and effect * row.derivative > 0),
+            explains=explains_finding(row, effect, low, high, p, s),
         )
+
+
+def explains_finding(row: ScoreRow, effect: float, low: float, high: float, p: float, config: ExperimentConfig) -> bool:
+    """Return whether the effect within labels is no finding, has the other sign, or is less than half as large."""
+    original = row.step_effect if config.statistic == "step_effect" else row.derivative
+    remains = p <= config.alpha and low * high > 0 and effect / original >= MIN_REMAINING_SHARE
+    return not remains
 
 
 def largest_difference(
