@@ -14,11 +14,10 @@ from flax import nnx
 
 from vtcav_jax import models
 from vtcav_jax.models import parameters
-from weights_conversion.key_mapping import FAMILIES, family_of, reorder_axes
+from vtcav_jax.models.parameters import to_flax_layout
+from weights_conversion.key_mapping import FAMILIES, family_of, our_tensors, reorder_axes
 
-WRAPPERS = ("state_dict", "model_state", "model")
-FLAX_AXES = {1: (0,), 2: (1, 0), 5: (2, 3, 4, 1, 0)}  # torch (out, in, t, h, w) -> flax (t, h, w, in, out)
-BATCH_NORM_STATISTICS = {"running_mean": "mean", "running_var": "var"}  # of batch norms
+WRAPPERS = ("state_dict", "model_state", "model", "module")
 
 
 def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | None = None) -> dict[str, np.ndarray]:
@@ -27,14 +26,8 @@ def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | No
     Accepts the names of public code, at the top level or under `state_dict`, with or without `module.`. Buffers that
     our network does not have are checked and dropped.
     """
-    family = family_of(preset)
-    state_dict = unwrap_state_dict(state_dict)
-    tensors = {family.to_our_name(name): as_numpy(name, value) for name, value in state_dict.items()}
-    if len(tensors) < len(state_dict):
-        raise ValueError(
-            f"the checkpoint contains some parameters twice; expected {family.name_source}, each parameter once"
-        )
-    return match_parameters(preset, _abstract(preset, num_classes), tensors)
+    tensors = {name: as_numpy(name, value) for name, value in unwrap_state_dict(state_dict).items()}
+    return match_parameters(preset, _abstract(preset, num_classes), our_tensors(family_of(preset), tensors))
 
 
 @cache
@@ -95,15 +88,6 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
 
 
-def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return our name and a view with our axes."""
-    stem, _, leaf = name.rpartition(".")
-    if leaf == "weight" and tensor.ndim in FLAX_AXES:
-        leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(FLAX_AXES[tensor.ndim])
-    leaf = BATCH_NORM_STATISTICS.get(leaf, leaf)
-    return f"{stem}.{leaf}" if stem else leaf, tensor
-
-
 def check_position_index(name: str, tensor: np.ndarray, model: Any) -> list[str]:
     """Check that the reference's stored table row of each pair of tokens is the same as ours."""
     match = re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index", name)
@@ -152,9 +136,9 @@ def suggest_fix(
         )
     for other in models.PRESETS:
         family = family_of(other)
-        theirs = {family.to_our_name(name): tensor for name, tensor in tensors.items()}
-        if family.signature_key not in theirs:
+        if family.signature_key not in map(family.to_our_name, tensors):
             continue
+        theirs = our_tensors(family, tensors)
         shapes = {}
         for name, tensor in theirs.items():
             if not name.endswith(("num_batches_tracked", "relative_position_index")):

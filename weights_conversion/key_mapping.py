@@ -5,7 +5,7 @@ the last layer, which is `head` in all our networks, need mapping.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from flax import nnx
 
 from vtcav_jax import models
 from vtcav_jax.models.c3d import C3D_GRID, C3d
+from vtcav_jax.models.hub import PREDICTOR, transformers_name
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
 from vtcav_jax.models.mvit import Mvit
@@ -21,6 +22,10 @@ from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.models.video_resnet import VideoResNet
 from vtcav_jax.models.video_swin import VideoSwin
+from vtcav_jax.models.vit.timesformer import TimeSformer
+from vtcav_jax.models.vit.videomae import VideoMae
+from vtcav_jax.models.vit.vivit import Vivit
+from vtcav_jax.models.vit.vjepa2 import Vjepa2
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Family:
     to_our_name: Callable[[str], str]  # maps any of its public names, except the last component
     signature_key: str  # one of our names, with torch's last component, that no other family has
     name_source: str  # origin of the names, for messages
+    unused_prefix: str | None = None  # of our names of tensors that the network does not use
 
 
 def official_name(name: str) -> str:
@@ -63,6 +69,46 @@ def mvit_name(name: str) -> str:
     return name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.").replace(".norm_act.0.", ".norm.")
 
 
+# Parts of the names of VideoMAE's and TimeSformer's own code, and ours
+VIT_NAMES = {
+    r"^cls_token$": "embeddings.cls_token",
+    r"^pos_embed$": "embeddings.position_embeddings",
+    r"^time_embed$": "embeddings.time_embeddings",
+    r"^patch_embed\.proj\.": "embeddings.patch_embeddings.projection.",
+    r"^blocks\.": "encoder.layer.",
+    r"^norm\.": "layernorm.",
+    r"\.temporal_norm1\.": ".temporal_layernorm.",
+    r"\.temporal_fc\.": ".temporal_dense.",
+    r"\.norm1\.": ".layernorm_before.",
+    r"\.norm2\.": ".layernorm_after.",
+    r"\.(temporal_)?attn\.proj\.": r".\1attention.output.dense.",
+    r"\.(temporal_)?attn\.": r".\1attention.attention.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+}
+
+
+def vit_name(name: str) -> str:
+    """Return our name of a parameter of VideoMAE or TimeSformer from that of its own code or of transformers."""
+    name = name.removeprefix("model.")
+    for theirs, ours in VIT_NAMES.items():
+        name = re.sub(theirs, ours, name)
+    return transformers_name(name)
+
+
+def split_joint_weights(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Split VideoMAE's joint weights of queries, keys and values, whose biases are separate; keys have none."""
+    split = {}
+    for name, tensor in tensors.items():
+        stem = name.removesuffix("qkv.weight")
+        if name == stem or len(tensor) % 3:
+            split[name] = tensor
+        else:
+            parts = np.split(tensor, 3)
+            split |= {f"{stem}{part}.weight": value for part, value in zip(("query", "key", "value"), parts)}
+    return split
+
+
 def map_head(head_name: str) -> Callable[[str], str]:
     return lambda name: re.sub(rf"^{re.escape(head_name)}\.", "head.", name)
 
@@ -77,11 +123,27 @@ FAMILIES: dict[Callable[..., nnx.Module], Family] = {
     VideoResNet: Family(map_head("fc"), "stem.0.weight", "torchvision's names"),
     Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names"),
     S3d: Family(map_head("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
+    VideoMae: Family(vit_name, "fc_norm.weight", "the names of VideoMAE's code and of transformers"),
+    TimeSformer: Family(vit_name, "embeddings.time_embeddings", "the names of TimeSformer's code and of transformers"),
+    Vivit: Family(transformers_name, "encoder.layer.0.attention.attention.key.bias", "the names of transformers"),
+    Vjepa2: Family(transformers_name, "pooler.query_tokens", "the names of transformers", PREDICTOR),
 }
 
 
 def family_of(preset: str) -> Family:
     return FAMILIES[models.get_preset(preset).maker.func]
+
+
+def our_tensors(family: Family, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors by our names, without those that the network does not use."""
+    named = {family.to_our_name(name): tensor for name, tensor in tensors.items()}
+    if len(named) < len(tensors):
+        raise ValueError(
+            f"the checkpoint contains some parameters twice; expected {family.name_source}, each parameter once"
+        )
+    if family.unused_prefix:
+        named = {name: tensor for name, tensor in named.items() if not name.startswith(family.unused_prefix)}
+    return split_joint_weights(named) if family is FAMILIES[VideoMae] else named
 
 
 def reorder_axes(name: str, tensor: np.ndarray) -> np.ndarray:

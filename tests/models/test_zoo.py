@@ -54,6 +54,20 @@ PARAMETERS = {
     "s3d": 8_320_048,
     "mvit_v1_b": 36_610_672,
     "mvit_v2_s": 34_537_744,
+    # Counted with transformers, without the predictor of V-JEPA 2
+    "videomae_tiny": 456_868,
+    "videomae_s_k400": 22_033_936,
+    "videomae_b_k400": 86_534_800,
+    "videomae_l_k400": 304_270_736,
+    "videomae_h_k400": 632_119_440,
+    "videomae_s_ssv2": 22_033_936 - 226 * (384 + 1),
+    "videomae_b_ssv2": 86_534_800 - 226 * (768 + 1),
+    "timesformer_b_k400": 121_566_352,
+    "timesformer_b_ssv2": 121_566_352 - 226 * (768 + 1),
+    "vivit_b_k400": 88_954_000,
+    "vjepa2_l_ssv2": 353_399_982,
+    "vjepa2_h_ssv2": 708_942_254,
+    "vjepa2_g_ssv2": 1_105_668_142,
 }
 
 

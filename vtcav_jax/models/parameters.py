@@ -14,14 +14,20 @@ from vtcav_jax import atomic
 
 ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
+# torch (out, in, t, h, w) -> flax (t, h, w, in, out)
+FLAX_AXES = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)}
+BATCH_NORM_STATISTICS = {"running_mean": "mean", "running_var": "var"}
+
 
 def named_parameters(model: Any) -> dict[str, Any]:
     """Return {"layers.0.blocks.1.mlp.fc1.kernel": array}; shapes and dtypes only if the model is abstract."""
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(nnx.state(model))}
 
 
-def count_parameters(model: nnx.Module) -> int:
-    """Return the number of trained values, which excludes the statistics of batch norms."""
+def count_parameters(model: Any) -> int:
+    """Return the number of trained values, which excludes the statistics of batch norms where they are known."""
+    if not isinstance(model, nnx.Module):
+        return sum(leaf.size for leaf in jax.tree.leaves(model))
     return sum(leaf.get_value().size for _, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)))
 
 
@@ -47,6 +53,15 @@ def load(make_model: Callable[[], nnx.Module], arrays: Mapping[str, Any]) -> nnx
         raise ValueError(f"{len(mismatches)} parameters do not match the model:\n  " + "\n  ".join(mismatches))
     leaves = ((paths[name], jnp.asarray(arrays[name])) for name in paths)
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return the name and a view with the axes of flax, from those of a torch parameter."""
+    stem, _, leaf = name.rpartition(".")
+    if leaf == "weight" and tensor.ndim in FLAX_AXES:
+        leaf, tensor = "scale" if tensor.ndim == 1 else "kernel", tensor.transpose(FLAX_AXES[tensor.ndim])
+    leaf = BATCH_NORM_STATISTICS.get(leaf, leaf)
+    return f"{stem}.{leaf}" if stem else leaf, tensor
 
 
 def save(path: str | Path, model: nnx.Module) -> None:

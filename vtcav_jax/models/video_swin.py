@@ -87,11 +87,7 @@ def _call(block, x):
 
 
 class PatchEmbed(nnx.Module):
-    """Linear layer of non-overlapping patches, with zero padding of the last ones.
-
-    Computed as a matrix product: on a CPU, XLA's 3D convolution takes four times as long, and its gradient with respect
-    to the video a thousand times.
-    """
+    """Linear layer of non-overlapping patches, with zero padding of the last ones, and a layer norm."""
 
     def __init__(self, patch: Triple, features: int, **make):
         self.patch = patch
@@ -99,14 +95,23 @@ class PatchEmbed(nnx.Module):
         self.norm = layer_norm(features, **make)
 
     def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
-        x = pad_to_multiple(video, self.patch).astype(self.proj.dtype)
-        b, t, h, w, colours = x.shape
-        p, q, r = self.patch
-        x = x.reshape(b, t // p, p, h // q, q, w // r, r * colours).transpose(0, 1, 3, 5, 2, 4, 6)
-        assert self.proj.bias is not None
-        kernel, bias = (part[...].astype(x.dtype) for part in (self.proj.kernel, self.proj.bias))
-        x = x.reshape(-1, p * q * r * colours) @ kernel.reshape(-1, len(bias)) + bias[None]
-        return self.norm(x.reshape(b, t // p, h // q, w // r, -1))
+        return self.norm(project_patches(self.proj, pad_to_multiple(video, self.patch)))
+
+
+def project_patches(conv: nnx.Conv, video: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
+    """Apply a convolution of non-overlapping patches, 2D (per frame) or 3D, to a video that its kernel divides.
+
+    Computed as a matrix product: on a CPU, XLA's 3D convolution takes four times as long, and its gradient with respect
+    to the video a thousand times.
+    """
+    assert conv.bias is not None
+    x = video.astype(conv.dtype)
+    kernel, bias = (part[...].astype(x.dtype) for part in (conv.kernel, conv.bias))
+    p, q, r = (1, *kernel.shape[:-2])[-3:]
+    b, t, h, w, colours = x.shape
+    x = x.reshape(b, t // p, p, h // q, q, w // r, r * colours).transpose(0, 1, 3, 5, 2, 4, 6)
+    x = x.reshape(-1, p * q * r * colours) @ kernel.reshape(-1, len(bias)) + bias[None]
+    return x.reshape(b, t // p, h // q, w // r, -1)
 
 
 class SwinLayer(nnx.Module):

@@ -19,6 +19,10 @@ from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
 from vtcav_jax.models.video_resnet import TemporalKernel, VideoResNet
 from vtcav_jax.models.video_swin import VideoSwin
+from vtcav_jax.models.vit.timesformer import TimeSformer
+from vtcav_jax.models.vit.videomae import VideoMae
+from vtcav_jax.models.vit.vivit import Vivit
+from vtcav_jax.models.vit.vjepa2 import Vjepa2
 from vtcav_jax.names import unknown_name_message
 
 C3D_CITATION = "Tran et al., Learning Spatiotemporal Features with 3D Convolutional Networks, 2015, arXiv 1412.0767"
@@ -31,7 +35,14 @@ SWIN_CITATION = "Liu et al., Video Swin Transformer, 2021, arXiv 2106.13230"
 RESNET_CITATION = (
     "Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2018, arXiv 1711.09577"
 )
+TIMESFORMER_CITATION = "Bertasius et al., Is Space-Time Attention All You Need?, 2021, arXiv 2102.05095"
+VIDEOMAE_CITATION = "Tong et al., VideoMAE, 2022, arXiv 2203.12602"
+VIVIT_CITATION = "Arnab et al., ViViT: A Video Vision Transformer, 2021, arXiv 2103.15691"
+VJEPA2_CITATION = "Assran et al., V-JEPA 2, 2025, arXiv 2506.09985"
 VIDEO_RESNET_CITATION = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
+
+
+SSV2_LABELS = "something_something_v2.txt"
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,22 @@ _B = swin_maker(128, (2, 2, 18, 2), (4, 8, 16, 32))
 _B_LONG = swin_maker(128, (2, 2, 18, 2), (4, 8, 16, 32), window=(16, 7, 7))
 _L = swin_maker(192, (2, 2, 18, 2), (6, 12, 24, 48))
 
+
+def vit_maker(network: type[nnx.Module], size: str, **options: Any) -> partial[nnx.Module]:
+    """Return a plain transformer of a usual size: channels, layers, heads, and channels within the MLP."""
+    sizes = dict(zip(("hidden_size", "layers", "heads", "intermediate_size"), VIT_SIZES[size], strict=True))
+    return partial(network, **sizes, **options)
+
+
+VIT_SIZES = {
+    "tiny": (96, 4, 3, 384),
+    "s": (384, 12, 6, 1536),
+    "b": (768, 12, 12, 3072),
+    "l": (1024, 24, 16, 4096),
+    "h": (1280, 32, 16, 5120),
+    "g": (1408, 40, 22, 6144),
+}
+
 _CNN: partial[nnx.Module] = partial(
     SmallCnn, widths=(32, 64, 64), kernels=((3, 5, 5), (3, 3, 3), (3, 3, 3)), strides=((1, 2, 2), (2, 2, 2), (1, 1, 1))
 )
@@ -85,8 +112,18 @@ _S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
 _I3D = ClipSpec(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipSpec(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 _MFNET = ClipSpec(frames=16, interval=2, resize=256, size=224, mean=(124 / 255, 117 / 255, 104 / 255))
+_VIDEOMAE = ClipSpec(frames=16, interval=4, resize=224, size=224)
+_TIMESFORMER = replace(_MVIT, frames=8, interval=32, resize=224)
+_VIVIT = ClipSpec(frames=32, interval=2, resize=256, size=224, mean=_HALF, std=_HALF)
+_VJEPA2 = ClipSpec(frames=16, interval=4, resize=292, size=256)
+_VJEPA2_384 = ClipSpec(frames=64, interval=2, resize=438, size=384)
 # 0..255 minus the mean colour of Sports-1M
 _C3D = ClipSpec(frames=16, resize=128, size=112, mean=(101.41 / 255, 97.66 / 255, 90.25 / 255), std=_UNDIVIDED)
+
+
+def uniform(clip_spec: ClipSpec) -> ClipSpec:
+    """Return the format of the same clips for Something-Something v2, whose frames are spread over the whole video."""
+    return replace(clip_spec, interval=1, sampling="uniform")
 
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -119,7 +156,7 @@ PRESETS: dict[str, Preset] = {
     "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
     "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
     "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN_CITATION),
-    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION),
+    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION, SSV2_LABELS),
     "c3d": Preset(partial(C3d), 487, _C3D, C3D_CITATION),
     "i3d": Preset(partial(I3d), 400, _I3D, I3D_CITATION, "kinetics400.txt"),
     "resnet3d_18": resnet_preset(18),
@@ -138,6 +175,29 @@ PRESETS: dict[str, Preset] = {
     "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400.txt"),
     "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400.txt"),
     "s3d": Preset(partial(S3d), 400, _S3D, S3D_CITATION, "kinetics400.txt"),
+    "videomae_tiny": Preset(
+        vit_maker(VideoMae, "tiny", clip=_WORLDS.shape[:3], patch=(2, 4, 4)), 4, _WORLDS, VIDEOMAE_CITATION
+    ),
+    **{
+        f"videomae_{size}_k400": Preset(vit_maker(VideoMae, size), 400, _VIDEOMAE, VIDEOMAE_CITATION, "kinetics400.txt")
+        for size in "sblh"
+    },
+    **{
+        f"videomae_{size}_ssv2": Preset(
+            vit_maker(VideoMae, size), 174, uniform(_VIDEOMAE), VIDEOMAE_CITATION, SSV2_LABELS
+        )
+        for size in "sb"
+    },
+    "timesformer_b_k400": Preset(
+        vit_maker(TimeSformer, "b"), 400, _TIMESFORMER, TIMESFORMER_CITATION, "kinetics400.txt"
+    ),
+    "timesformer_b_ssv2": Preset(
+        vit_maker(TimeSformer, "b"), 174, uniform(_TIMESFORMER), TIMESFORMER_CITATION, SSV2_LABELS
+    ),
+    "vivit_b_k400": Preset(vit_maker(Vivit, "b"), 400, _VIVIT, VIVIT_CITATION, "kinetics400.txt"),
+    "vjepa2_l_ssv2": Preset(vit_maker(Vjepa2, "l"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
+    "vjepa2_h_ssv2": Preset(vit_maker(Vjepa2, "h"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
+    "vjepa2_g_ssv2": Preset(vit_maker(Vjepa2, "g"), 174, _VJEPA2_384, VJEPA2_CITATION, SSV2_LABELS),
 }
 
 
