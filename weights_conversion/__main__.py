@@ -3,9 +3,9 @@
   python -m weights_conversion --preset=video_swin_t_k400 --checkpoint=swin3d_t.pth --out=weights/swin_t
   python -m weights_conversion --preset=video_swin_t_k400 --download --out=weights/swin_t.safetensors
 
-Reads .pth / .pt (tensors only; no code in the file is run) or .safetensors, with torchvision's or the official names.
-Runs one clip through the converted network and, if installed, through torchvision's network, and prints the maximum
-difference per stage (layer). Writes the network only if all checks pass.
+Reads .pth / .pt (tensors only; no code in the file is run) or .safetensors, with the names of torchvision, transformers
+or the original code. Runs one clip through the converted network and, if installed, through that of torchvision or
+transformers, and prints the maximum difference per stage (layer). Writes the network only if all checks pass.
 """
 
 import sys
@@ -22,9 +22,9 @@ from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
 from vtcav_jax.names import escape_control_chars
 from weights_conversion.checkpoint_reader import file_sha256, read_checkpoint
-from weights_conversion.convert import convert, unwrap_state_dict
+from weights_conversion.convert import as_numpy, convert, unwrap_state_dict
 from weights_conversion.download import published_weights
-from weights_conversion.key_mapping import official_name
+from weights_conversion.key_mapping import family_of, official_name, our_tensors
 
 _PRESET = flags.DEFINE_string("preset", None, required=True, help="network to convert to, such as video_swin_t_k400")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pth, .pt or .safetensors")
@@ -64,7 +64,7 @@ def class_labels(preset: str, classes: int, labels_file: Path | None) -> list[st
 
 
 def verify(preset: str, model, state_dict, classes: int) -> None:
-    """Compare both networks on one random clip at every stage; without torchvision's, check for finite values only."""
+    """Compare both networks on one random clip at every stage; without a reference, check for finite values only."""
     shape = (1, *models.PRESETS[preset].clip_spec.shape)
     print(f"running one clip of {'x'.join(map(str, shape[1:4]))} ...", flush=True)
     video = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -95,15 +95,25 @@ def verify(preset: str, model, state_dict, classes: int) -> None:
 def reference_stages(
     preset: str, state_dict, classes: int, video: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray] | str:
-    """Return torchvision's values at our stages, or the reason why there are none."""
+    """Return the values of torchvision or transformers at our stages, or the reason why there are none."""
     try:
         import torch
 
-        from weights_conversion import torch_reference
+        from weights_conversion import torch_reference, transformers_reference
 
         torch_reference.video_models()
     except ModuleNotFoundError:
         return "torchvision is not installed; pip install 'vtcav-jax[convert]'"
+    if config := transformers_reference.config_of(preset, classes):
+        try:
+            network = transformers_reference.transformers_network(config)
+        except ModuleNotFoundError:
+            return "transformers is not installed; pip install transformers"
+        tensors = {name: as_numpy(name, value) for name, value in unwrap_state_dict(state_dict).items()}
+        transformers_reference.load_our_tensors(network, our_tensors(family_of(preset), tensors))
+        with torch.no_grad():
+            logits, stages = transformers_reference.run_with_stages(network, torch.from_numpy(video), names)
+        return {name: a.numpy() for name, a in (stages | {"logits": logits}).items()}
     network = torch_reference.torchvision_network(preset, classes)
     if network is None:
         return "torchvision has no such network (tests compare it with tests/support/torch_networks.py)"

@@ -2,8 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
+import numpy as np
+
+from vtcav_jax import models
+from vtcav_jax.models.hub import PREDICTOR, transformers_name
+from vtcav_jax.models.vit.timesformer import TimeSformer
+from vtcav_jax.models.vit.videomae import VideoMae
+from vtcav_jax.models.vit.vivit import Vivit
+from vtcav_jax.models.vit.vjepa2 import Vjepa2
 from weights_conversion.torch_reference import video_models
 
 CLASSIFIERS = {
@@ -12,6 +21,48 @@ CLASSIFIERS = {
     "vivit": "Vivit",
     "vjepa2": "VJEPA2",
 }
+MODEL_TYPES = {VideoMae: "videomae", TimeSformer: "timesformer", Vivit: "vivit", Vjepa2: "vjepa2"}
+
+
+def config_of(preset: str, num_classes: int) -> dict[str, Any] | None:
+    """Return the config with which transformers makes the network of a preset; None if it has no such network."""
+    maker = models.get_preset(preset).maker
+    model_type = MODEL_TYPES.get(maker.func)  # type: ignore[call-overload]
+    if model_type is None:
+        return None
+    options = {
+        name: argument.default for name, argument in signature(maker.func.__init__).parameters.items()
+    } | maker.keywords
+    config = dict(
+        model_type=model_type,
+        hidden_size=options["hidden_size"],
+        num_hidden_layers=options["layers"],
+        num_attention_heads=options["heads"],
+        layer_norm_eps=options["epsilon"],
+        num_labels=num_classes,
+    )
+    patch = options["patch"]
+    if model_type == "vjepa2":
+        ratio = options["intermediate_size"] / options["hidden_size"]
+        size = models.get_preset(preset).clip_spec.size
+        return config | dict(mlp_ratio=ratio, crop_size=size, tubelet_size=patch[0], patch_size=patch[1])
+    config |= dict(
+        intermediate_size=options["intermediate_size"], num_frames=options["clip"][0], image_size=options["clip"][1]
+    )
+    if model_type == "videomae":
+        return config | dict(tubelet_size=patch[0], patch_size=patch[1])
+    return config | (dict(tubelet_size=patch) if model_type == "vivit" else dict(patch_size=patch[0]))
+
+
+def load_our_tensors(network: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Load tensors with our names into a network of transformers, except the unused predictor of V-JEPA 2."""
+    import torch
+
+    state = network.state_dict()
+    for name in state:
+        if not transformers_name(name).startswith(PREDICTOR):
+            state[name] = torch.tensor(tensors[transformers_name(name)])
+    network.load_state_dict(state)
 
 
 def transformers_network(config: Mapping[str, Any]) -> Any:

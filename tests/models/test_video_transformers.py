@@ -20,9 +20,10 @@ from vtcav_jax.attribution import attribute
 from vtcav_jax.models import hub, parameters
 from vtcav_jax.models.vit import blocks
 from weights_conversion import convert
+from weights_conversion.__main__ import run_conversion
 from weights_conversion.convert import match_parameters
 from weights_conversion.key_mapping import FAMILIES, our_tensors
-from weights_conversion.transformers_reference import run_with_stages, transformers_network
+from weights_conversion.transformers_reference import config_of, run_with_stages, transformers_network
 
 SIZES = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, num_labels=3)
 PREDICTOR = dict(pred_hidden_size=12, pred_num_attention_heads=2, pred_num_hidden_layers=1)
@@ -277,6 +278,25 @@ def test_biases_are_neither_invented_nor_dropped(tiny):
         convert("videomae_tiny", state | {"encoder.layer.1.attention.attention.q_bias": torch.zeros(96)})
     with pytest.raises(ValueError, match="They match videomae_tiny"):
         convert("small_cnn", own_code_names(state))
+
+
+def test_the_conversion_program_compares_every_stage(tiny, tmp_path, capsys):
+    torch.save({"module": own_code_names(tiny.state_dict())}, tmp_path / "checkpoint.pth")
+    run_conversion("videomae_tiny", tmp_path / "checkpoint.pth", tmp_path / "tiny.safetensors", None, None)
+    printed = capsys.readouterr().out
+    assert "the networks agree at every stage" in printed and "encoder.layer.3" in printed and "fc_norm" in printed
+    assert models.load(tmp_path / "tiny.safetensors").preset == "videomae_tiny"
+
+
+@pytest.mark.parametrize("preset", ["timesformer_b_ssv2", "vivit_b_k400", "vjepa2_g_ssv2"])
+def test_configs_of_presets_give_the_preset(preset):
+    entry = models.PRESETS[preset]
+    config = config_of(preset, entry.num_classes)
+    assert config is not None
+    maker, clip = hub.network_maker(config)
+    assert (config["num_labels"], maker.func) == (entry.num_classes, entry.maker.func)
+    assert clip[1:] == entry.clip_spec.shape[1:3]
+    assert {name: maker.keywords[name] for name in entry.maker.keywords} == entry.maker.keywords
 
 
 def test_names_of_timesformers_own_code():
