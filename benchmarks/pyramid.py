@@ -27,7 +27,7 @@ from vtcav_jax.pyramid import Selection
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed calls of each computation", lower_bound=2)
 _NETWORKS = flags.DEFINE_list(
-    "networks", ["mfnet", "i3d", "resnet3d_50", "resnet3d_101", "resnet3d_152", "resnext3d_101"], "presets"
+    "networks", ["mfnet", "i3d", "resnet3d_50", "resnet3d_101", "resnet3d_152", "resnext3d_101_stem128"], "presets"
 )
 
 CHANNELS, DEPTH, SIDE = 32, 3, 112

@@ -37,7 +37,7 @@ CLIPS = {
 }
 SMALL = (7, 45, 58)  # not a multiple of any stride
 # Deeper variants, or networks with a small variant tested below; benchmarks.parity compares all
-MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "mvit_v1_b")
+MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "resnext3d_101_stem128", "mvit_v1_b")
 KEYS = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
 
 

@@ -41,7 +41,9 @@ PARAMETERS = {
     "resnet3d_50": 47_018_576,
     "resnet3d_101": 86_064_720,
     "resnet3d_152": 118_223_440,
-    "resnext3d_101": 48_431_376,
+    # 64 channels fewer in the first convolution, its norm, and the two convolutions of layer1.0 that read it
+    "resnext3d_101": 48_431_376 - 64 * (3 * 7**3 + 2 + 128 + 256),
+    "resnext3d_101_stem128": 48_431_376,
     "resnet3d_18_k700": 33_409_104 + 300 * (512 + 1),
     "resnet3d_34_k700": 63_718_736 + 300 * (512 + 1),
     "resnet3d_50_k700": 47_018_576 + 300 * (2048 + 1),

@@ -23,7 +23,8 @@ PRESET_OF_CHECKPOINT = {
     "3dresnets_resnet50_B": "resnet3d_50",
     "3dresnets_resnet101_B": "resnet3d_101",
     "3dresnets_resnet152_B": "resnet3d_152",
-    "3dresnets_resnext101": "resnext3d_101",
+    "3dresnets_resnext101": "resnext3d_101_stem128",
+    "3dresnets_resnext101_2017": "resnext3d_101",
     "mfnet_3d": "mfnet",
     "torchvision_r3d_18": "r3d_18",
     "torchvision_mc3_18": "mc3_18",
@@ -36,7 +37,13 @@ PRESET_OF_CHECKPOINT = {
 
 @cache
 def checkpoint_shapes() -> dict[str, dict[str, list[int]]]:
-    return json.loads(gzip.decompress(CHECKPOINT_NAMES_FILE.read_bytes()))
+    shapes = json.loads(gzip.decompress(CHECKPOINT_NAMES_FILE.read_bytes()))
+    # The code of 2017, of the public weights, has 64 channels in the first convolution, that of 2020 has 128
+    stem = {name: [64, *shape[1:]] for name, shape in shapes["3dresnets_resnext101"].items() if name[:4] == "conv"}
+    stem |= {name: [64] for name, shape in shapes["3dresnets_resnext101"].items() if name[:4] == "bn1." and shape}
+    stem |= {"layer1.0.conv1.weight": [128, 64, 1, 1, 1], "layer1.0.downsample.0.weight": [256, 64, 1, 1, 1]}
+    shapes["3dresnets_resnext101_2017"] = shapes["3dresnets_resnext101"] | stem
+    return shapes
 
 
 def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -176,6 +176,7 @@ NETWORKS: dict[str, Callable[[State, torch.Tensor], tuple[torch.Tensor, Stages]]
     "resnet3d_101": resnet3d,
     "resnet3d_152": resnet3d,
     "resnext3d_101": lambda p, x: resnet3d(p, x, groups=32),
+    "resnext3d_101_stem128": lambda p, x: resnet3d(p, x, groups=32),
     "mfnet": mfnet,
 }
 

@@ -36,6 +36,7 @@ class ResNet3d(ResidualNetwork):
         *,
         depths: Sequence[int],
         widths: Sequence[int] = (64, 128, 256, 512),
+        stem: int = 64,  # channels of the first convolution
         expansion: int = 1,  # of a bottleneck's output over its width; 1: blocks of two convolutions
         groups: int = 1,
         shortcut: ShortcutType = "B",
@@ -45,11 +46,8 @@ class ResNet3d(ResidualNetwork):
     ):
         wide = at_least_float32(dtype)
         make = dict(dtype=dtype, param_dtype=wide, rngs=rngs)
-        self.conv1, self.bn1 = (
-            same_padded_conv(3, widths[0], (7, 7, 7), (1, 2, 2), **make),
-            BatchNorm(widths[0], **make),
-        )
-        channels = widths[0]
+        self.conv1, self.bn1 = same_padded_conv(3, stem, (7, 7, 7), (1, 2, 2), **make), BatchNorm(stem, **make)
+        channels = stem
         for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
             for j in range(depth):

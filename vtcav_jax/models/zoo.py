@@ -135,6 +135,10 @@ def resnet_preset(layers: int, **options: Any) -> Preset:
     return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400.txt")
 
 
+def resnext_preset(**options: Any) -> Preset:
+    return resnet_preset(101, widths=(128, 256, 512, 1024), expansion=2, groups=32, **options)
+
+
 def resnet_k700_preset(layers: int) -> Preset:
     """Return the version published in 2020 for Kinetics-700, whose class order is not known to the package."""
     return replace(resnet_preset(layers), num_classes=700, clip_spec=_HARA_2020, labels_file=None)
@@ -166,7 +170,8 @@ PRESETS: dict[str, Preset] = {
     "resnet3d_50": resnet_preset(50),
     "resnet3d_101": resnet_preset(101),
     "resnet3d_152": resnet_preset(152),
-    "resnext3d_101": resnet_preset(101, widths=(128, 256, 512, 1024), expansion=2, groups=32),
+    "resnext3d_101": resnext_preset(),
+    "resnext3d_101_stem128": replace(resnext_preset(stem=128), clip_spec=_HARA_2020, labels_file=None),
     **{f"resnet3d_{layers}_k700": resnet_k700_preset(layers) for layers in _DEPTHS},
     "mfnet": Preset(partial(MfNet), 400, _MFNET, MFNET_CITATION, "kinetics400.txt"),
     "r3d_18": video_resnet_preset("whole", "whole", "whole", "whole"),
