@@ -16,12 +16,13 @@ from tests.support.cli_runner import run_cli, stop_cli_server
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs
 from vtcav_jax.cli.main import parse_command
 from vtcav_jax.cli.tasks import TASKS
+from weights_conversion.torch_reference import video_models
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(sh|python(?: title="[\w.]+")?)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|weights/|flagfiles/|--help")  # in a command that only shows a pattern
 # Run by the tutorial already, or by their own tests
 NOT_RUN_AGAIN = {(README, "vtcav quickstart"), (DOCS / "index.md", "vtcav quickstart")}
@@ -46,7 +47,7 @@ def runnable_steps(page: Path) -> list[tuple[str, str]]:
     """The Python blocks of a page and its commands without placeholders, in order."""
     steps = []
     for language, text in code_blocks(page):
-        if language == "python":
+        if language.startswith("python"):
             steps.append((language, text))
             continue
         steps += [
@@ -62,6 +63,7 @@ PAGES_WITH_CODE = [page for page in PAGES if runnable_steps(page)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _server():
+    video_models()  # a torchvision built for CUDA loads only with this after a torch without
     yield
     stop_cli_server()
 
@@ -72,7 +74,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     scope: dict = {"__name__": "docs"}
     for language, text in runnable_steps(page):
-        if language == "python":
+        if file_name := language.partition('"')[2].rstrip('"'):
+            (tmp_path / file_name).write_text(text)
+        if language.startswith("python"):
             exec(compile(text, page_name(page), "exec"), scope)
         else:
             code, out, err = run_cli(*shlex.split(text)[1:], cwd=tmp_path)

@@ -22,6 +22,7 @@ class ClipSpec:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # per colour channel, of pixel values in 0..1
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     sampling: Literal["clip", "uniform"] = "clip"  # frames at `interval`, or spread over the whole video
+    keep_aspect: bool = True  # False: both sides are resized to `resize` before the crop
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -2,10 +2,13 @@
 
 import importlib
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vtcav_jax import models
+from vtcav_jax.models.hub import load_hub_folder
 from vtcav_jax.models.network import Network
 from vtcav_jax.names import unknown_name_message
 
@@ -28,13 +31,16 @@ def load(name_or_path: str | Path, **options: Any) -> Network:
         options: of `models.load`, for shipped, converted and trained networks.
     """
     name = str(name_or_path)
+    if not is_adapted(name):
+        return models.load(name_or_path, **options)
     if name.startswith(HUB_PREFIX):
-        from vtcav_jax.models.hub import load_hub_folder
-
         return load_hub_folder(Path(name.removeprefix(HUB_PREFIX)))
-    if is_factory(name) and not Path(name).exists():
-        return load_factory(name)
-    return models.load(name_or_path, **options)
+    return load_factory(name)
+
+
+def is_adapted(name: str) -> bool:
+    """Return whether a network's name is `hf:FOLDER` or `package.module:factory`."""
+    return name.startswith(HUB_PREFIX) or (is_factory(name) and not Path(name).exists())
 
 
 def is_factory(name: str) -> bool:
@@ -51,6 +57,8 @@ def load_factory(name: str) -> Network:
         sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
+    except SyntaxError as error:
+        raise ValueError(f"{module_name} is no valid Python: {error}") from error
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if missing in (module_name, module_name.partition(".")[0]):
@@ -65,7 +73,19 @@ def load_factory(name: str) -> Network:
             names = [other for other, item in vars(value).items() if callable(item) and not other.startswith("_")]
             raise ValueError(f"{module_name}: {unknown_name_message('function', [part], names)}")
         value = getattr(value, part)
-    network = value() if callable(value) else value
+    network = _call_factory(name, value) if callable(value) else value
     if not isinstance(network, Network):
         raise ValueError(f"{name} returned a {type(network).__name__}; expected a Network, as {ADAPTERS} return it")
     return network
+
+
+def _call_factory(name: str, factory: Callable[[], Any]) -> Any:
+    """Call the user's function; its errors are reported with the line of its file."""
+    try:
+        return factory()
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own_file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == own_file), None)
+        place = f"{Path(own_file).name}, line {line}" if own_file and line else name
+        raise ValueError(f"{place}: {type(error).__name__}: {error}") from error

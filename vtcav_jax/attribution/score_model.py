@@ -1,5 +1,6 @@
 """One forward and one backward pass, shared by several maps."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,9 @@ class ExplainContext(NamedTuple):
         if stage is None:
             order = list(self.shapes)
             end = order.index(self.score_model.target.stage) if self.score_model.target.stage else len(order)
-            return [name for name in grids if order.index(name) <= end][-1]
+            reachable = [name for name in grids if order.index(name) <= end]
+            # A grid of one place, such as a pooled value that keeps its axes, has no map
+            return ([name for name in reachable if math.prod(self.shapes[name][1:4]) > 1] or reachable)[-1]
         if stage not in self.shapes:
             raise ValueError(unknown_name_message("stage", [stage], grids))
         if stage not in grids:

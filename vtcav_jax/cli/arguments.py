@@ -37,9 +37,11 @@ class CommonArguments:
 class ModelArguments:
     model: str = required(
         "NETWORK",
-        "network: a shipped one (worlds_swin, worlds_cnn, ...), the path of a trained or converted one, or a preset"
-        " (video_swin_t_k400, ...: architecture without weights)",
+        "network: a shipped one (worlds_swin, worlds_cnn, ...), the path of a trained or converted one, hf:FOLDER (a"
+        " video transformer with config.json and model.safetensors), package.module:factory (a function that returns a"
+        " Network; the current folder is searched first), or a preset (video_swin_t_k400, ...: without weights)",
     )
+    labels: Path | None = setting(None, "file with a class name per line, in place of the network's class names")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,6 +156,8 @@ def finish_clip(
     used_fields = ("size", "resize", "mean", "std") if sampling.normalise else ("size", "resize")
     if sampling.views == "three_crop":
         used_fields = tuple(name for name in used_fields if name != "resize")  # three crops do not use it
+    elif not clip_spec.keep_aspect:
+        used_fields += ("keep_aspect",)
     preprocessing = {name: value for name, value in asdict(clip_spec).items() if name in used_fields}
     preprocessing |= {"views": VIEW_KEYS[sampling.views], "antialias": sampling.antialias}
     description = json.dumps([content, frames.tolist(), preprocessing], sort_keys=True)

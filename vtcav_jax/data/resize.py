@@ -35,7 +35,8 @@ def square_views(
         return resize(frame, (size, size), antialias=antialias)[None]
     if clip_spec.resize < size:
         raise ValueError(f"cannot crop a square of {size} from a shorter side of {clip_spec.resize}; increase resize")
-    target = shorter_side((height, width), clip_spec.resize)
+    square = (clip_spec.resize, clip_spec.resize)
+    target = shorter_side((height, width), clip_spec.resize) if clip_spec.keep_aspect else square
     top, left = (round((side - size) / 2) for side in target)
     window = (slice(top, top + size), slice(left, left + size))
     return resize(frame, target, antialias=antialias, window=window)[None]

@@ -235,10 +235,9 @@ def read_clip_spec(folder: Path, clip: Triple, hub_type: HubType, interval: int 
     values = read_json(folder, *PREPROCESSOR_FILES)
     frames, height, width = clip
     size, crop = values.get("size"), values.get("crop_size")
-    resize = size if isinstance(size, int) else size.get("shortest_edge") if isinstance(size, dict) else None
-    whole = crop if values.get("do_center_crop", crop is not None) else size  # what the last step makes of a frame
-    whole = (whole.get("height"), whole.get("width")) if isinstance(whole, dict) else (whole, whole)
-    if not (height == width and whole == (height, width) and (resize or size == dict(height=height, width=width))):
+    cropped = values.get("do_center_crop", crop is not None)
+    resize, keep_aspect = read_size(size)
+    if not (height == width == (read_size(crop)[0] if cropped else resize)) or (keep_aspect and not cropped):
         raise ValueError(
             f"{folder}: the network reads {height} x {width} pixels, but its preprocessor has size={size} and"
             f" crop_size={crop}; expected a square of that size: a crop, or whole frames"
@@ -254,7 +253,17 @@ def read_clip_spec(folder: Path, clip: Triple, hub_type: HubType, interval: int 
         frames=frames,
         size=height,
         interval=hub_type.interval if interval is None else interval,
-        resize=resize,
+        resize=resize if cropped else None,
+        keep_aspect=keep_aspect or not cropped,
         mean=tuple((offset + value) / factor for value in mean),
         std=tuple(value / factor for value in std),
     )
+
+
+def read_size(size: Any) -> tuple[int | None, bool]:
+    """Return the side of a square, and whether only the shorter side gets it; None for anything but one number."""
+    if not isinstance(size, dict):
+        return size, True
+    if "shortest_edge" in size:
+        return size["shortest_edge"], True
+    return (size["height"] if size.get("height") == size.get("width") else None), False

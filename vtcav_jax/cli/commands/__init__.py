@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vtcav_jax import models
+from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
+from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import warn
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
@@ -23,11 +27,39 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
         return source
 
 
-def load_network(name: str, *, random_weights: bool = False, seed: int = 0) -> models.Network:
-    """Load a trained network, or make a preset with random weights if `random_weights` allows it."""
+def load_network(
+    name: str, *, labels: Path | None = None, random_weights: bool = False, seed: int = 0
+) -> models.Network:
+    """Load a trained network, or make a preset with random weights if `random_weights` allows it.
+
+    `labels` is a file with its class names.
+    """
+    network = _load_unlabelled(name, random_weights, seed)
+    if labels is None:
+        return network
+    with concerning("labels"):
+        if len(network.heads) > 1:
+            heads = ", ".join(network.heads)
+            raise ValueError(f"expected a network with one head, got {name} with {heads}; leave the labels out")
+        ((head, known),) = network.heads.items()
+        names = models.validate_labels(labels.read_text(encoding="utf-8").splitlines(), len(known), str(labels))
+        return replace(network, heads={head: tuple(names)})
+
+
+def network_outline(name: str) -> tuple[Any, ClipSpec, str]:
+    """Return the model of a network, its clips and its citation, without weights where a preset suffices."""
+    with concerning("model"):
+        if is_adapted(name):
+            network = load(name)
+            return network.model, network.clip_spec, f"made by {name}"
+        model, preset = models.abstract_model(name)
+        return model, preset.clip_spec, preset.citation
+
+
+def _load_unlabelled(name: str, random_weights: bool, seed: int) -> models.Network:
     if name not in models.PRESETS:
         with concerning("model"):
-            return models.load(name)
+            return load(name)
     if not random_weights:
         raise SettingError(
             (
@@ -46,6 +78,7 @@ def source_request(task: str, args: Any, source: Source, targets: Sequence[Targe
     return {
         "task": task,
         "model": args.model,
+        **({"labels": str(args.labels)} if args.labels else {}),
         "random_weights": args.random_weights,
         "videos": source.spec,
         "clips": source.identity,

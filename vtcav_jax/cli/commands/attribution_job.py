@@ -85,7 +85,7 @@ class AttributionJob:
 def resolve_job(args: AttributeArguments) -> AttributionJob:
     """Load the network and resolve targets, methods and their options; every invalid argument raises here."""
     source = open_nonempty(args.videos)
-    network = load_network(args.model, random_weights=args.random_weights, seed=args.seed)
+    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=args.seed)
     vector_names = [text for text in args.targets if "|" in text]
     other_targets = [text for text in args.targets if "|" not in text]
     with concerning("targets"):

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from vtcav_jax import atomic, models
+from vtcav_jax.adapters.factory import load
 from vtcav_jax.cli.arguments import RunArguments
 from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.report import write_page
@@ -154,7 +155,7 @@ def select_networks(
 
     By default these are the shipped networks that answer at least one of the questions.
     """
-    networks = {name: models.load(name) for name in dict.fromkeys(args.networks or models.shipped_networks())}
+    networks = {name: load(name) for name in dict.fromkeys(args.networks or models.shipped_networks())}
     questions = [w for w in args.questions if w != analytic_benchmark.ANALYTIC_QUESTION]
     if not args.networks:
         networks = {name: network for name, network in networks.items() if questions_by_world(network)}

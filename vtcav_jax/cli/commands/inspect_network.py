@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from vtcav_jax import models, tap
-from vtcav_jax.cli.commands import format_table
+from vtcav_jax import tap
+from vtcav_jax.cli.commands import format_table, network_outline
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.models import parameters
@@ -28,14 +28,13 @@ def inspect_network(args: InspectArguments, context: CommandContext) -> None:
     """Print every stage of a network with its shape, from shape inference alone."""
     if (name := args.model) is None:
         return print_detector_labels(args.detector)
-    with concerning("model"):
-        model, preset = models.abstract_model(name)
-    video = jax.ShapeDtypeStruct((1, *preset.clip_spec.shape), jnp.float32)
+    model, clip_spec, citation = network_outline(name)
+    video = jax.ShapeDtypeStruct((1, *clip_spec.shape), jnp.float32)
     logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = parameters.count_parameters(model)
-    emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {preset.citation}")
-    clip_shape = " x ".join(map(str, preset.clip_spec.shape))
-    emit(f"clip: {clip_shape} (frames x height x width x channels), {preset.clip_spec.sampling_description}\n")
+    emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {citation}")
+    clip_shape = " x ".join(map(str, clip_spec.shape))
+    emit(f"clip: {clip_shape} (frames x height x width x channels), {clip_spec.sampling_description}\n")
     rows = [
         (stage, " x ".join(map(str, a.shape[1:])), f"{a.size:,}", format_bytes(100 * a.size * a.dtype.itemsize))
         for stage, a in ((stage, shapes[stage]) for stage in tap.stages_of(model))

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from vtcav_jax import concepts, models
+from vtcav_jax import concepts
 from vtcav_jax.cli.arguments import OutArguments, VideoArguments
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
-from vtcav_jax.settings import SettingError, concerning, nested, setting
+from vtcav_jax.settings import SettingError, nested, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,7 @@ class MineConceptsArguments(VideoArguments, MiningArguments, OutArguments):
 def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
     """Mine concept sets and write their review page; clips have the length that the network reads."""
     config, out = args.config, args.out
-    with concerning("model"):
-        clip_spec = None if args.model is None else models.abstract_model(args.model)[1].clip_spec
+    clip_spec = None if args.model is None else network_outline(args.model)[1]
     if config.uses_whole_clips:
         if clip_spec is None or args.negative_videos is not None:
             raise SettingError(

@@ -48,7 +48,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     method, stage = single_value(args.methods, "methods"), single_value(args.stages, "stages")
     config = replace(args.config, method=method or args.config.method, stage=stage)
     source = open_nonempty(args.videos)
-    network = load_network(args.model, random_weights=args.random_weights, seed=config.seed)
+    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
     with concerning("targets"):
         target_specs = parse_targets(network, args.targets)
     resolve_methods(network, [config.method], [config.stage] if config.stage else [], target_specs)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from vtcav_jax import data, models
+from vtcav_jax import data
 from vtcav_jax.cli.arguments import ModelArguments, OutArguments, VideoArguments
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
-from vtcav_jax.settings import concerning, nested
+from vtcav_jax.settings import nested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,7 @@ class PreprocessArguments(ModelArguments, VideoArguments, OutArguments):
 def preprocess(args: PreprocessArguments, context: CommandContext) -> None:
     """Decode a dataset once to clips of the size and length that the network reads."""
     source = open_nonempty(args.videos)
-    with concerning("model"):
-        clip_spec = models.abstract_model(args.model)[1].clip_spec
+    clip_spec = network_outline(args.model)[1]
     failed = data.prepare_dataset(source, clip_spec, args.sampling, args.out, num_workers=args.num_workers)
     emit(f"Wrote {args.out}; read it with --videos={args.out}")
     if failed:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax import models
+from vtcav_jax.adapters.factory import load
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark import world_metrics
@@ -77,7 +77,7 @@ def score_method(
     `questions` are names in `EVAL_QUESTIONS` (default: all that the network answers). Raises if the network fails a
     gate: the cause of its answers would then be unknown.
     """
-    loaded_network = models.load(network) if isinstance(network, str) else network
+    loaded_network = load(network) if isinstance(network, str) else network
     name = network if isinstance(network, str) else loaded_network.name
     if callable(method):
         entry = Entry(getattr(method, "__name__", "function"), function=method)
