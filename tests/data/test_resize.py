@@ -75,6 +75,15 @@ def test_the_preset_is_that_of_the_published_weights():
     assert transforms.keywords == dict(crop_size=square, resize_size=side, mean=KINETICS.mean, std=KINETICS.std)
 
 
+def test_without_the_aspect_ratio_both_sides_are_resized():
+    frame = np.random.default_rng(0).integers(0, 256, (96, 171, 3), np.uint8)
+    geometry = replace(KINETICS, size=48, resize=64, keep_aspect=False)
+    expected = resize.resize(frame, (64, 64))[8:56, 8:56]
+    np.testing.assert_array_equal(resize.square_views(frame, geometry)[0], expected)
+    wide = resize.square_views(frame, replace(geometry, keep_aspect=True))
+    assert not np.array_equal(wide[0], expected)
+
+
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_resize_equals_torchvision_with_and_without_antialias(size, antialias):

@@ -96,6 +96,7 @@ def test_several_files_and_half_precision(folders, videomae, tmp_path):
         ("videomae", dict(size=16), dict(resize=16)),
         ("videomae", dict(size=dict(shortest_edge=20)), dict(resize=20, size=16)),
         ("videomae", dict(size=dict(height=16, width=16), do_center_crop=False), dict(resize=None, size=16)),
+        ("videomae", dict(size=dict(height=24, width=24)), dict(resize=24, size=16, keep_aspect=False)),
         ("videomae", dict(do_normalize=False), dict(mean=(0, 0, 0), std=(1, 1, 1))),
         ("timesformer", {}, dict(frames=3, interval=32)),
         # from -1..1, normalised once more: ((2 v - 1) - 0.4) / 0.2 = (v - 0.7) / 0.1
@@ -125,7 +126,7 @@ def test_clip_format_of_the_preprocessor(folders, tmp_path, model_type, values, 
         ("config.json", dict(qv_bias=False), r"8 parameters do not match|4 parameters do not match"),
         ("config.json", dict(image_size=20), r"reads 20 x 20 pixels, but its preprocessor has .*expected a square"),
         ("preprocessor_config.json", dict(do_center_crop=False), "expected a square of that size"),
-        ("preprocessor_config.json", dict(size=dict(height=24, width=24)), "expected a square of that size"),
+        ("preprocessor_config.json", dict(crop_size=dict(height=24, width=16)), "expected a square of that size"),
         ("preprocessor_config.json", dict(image_std=None), "normalises without image_mean or image_std; add both"),
     ],
 )

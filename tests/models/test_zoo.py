@@ -171,6 +171,9 @@ def test_c3d_reads_red_first_although_it_was_trained_with_blue_first():
         ("resnet3d_50_k700", (110.7975, 103.3005, 96.2625), -0.4345 / 0.2768, 0.5655 / 0.2768),
         ("c3d", (101.41, 97.66, 90.25), -101.41, 153.59),
         ("i3d", (127.5, 127.5, 127.5), -1, 1),
+        ("mfnet", (124, 117, 104), -124 * 0.0167, 131 * 0.0167),
+        ("vivit_b_k400", (127.5, 127.5, 127.5), -1, 1),
+        ("timesformer_b_k400", (114.75, 114.75, 114.75), -2, 0.55 / 0.225),
     ],
 )
 def test_preprocessing_of_colours(preset, mean, black, white):

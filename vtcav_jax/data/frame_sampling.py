@@ -135,7 +135,8 @@ def _select_by_count(
     elif room > 0 and random is not None:
         starts = random.integers(0, room, n_clips)
     elif room > 0:
-        starts = ((np.arange(n_clips) + 0.5) * (room / n_clips)).astype(int)
+        step = room / n_clips  # added in this order, as in the reference, whose rounding decides between two frames
+        starts = (np.arange(n_clips) * step + step / 2).astype(int)
     else:
         starts = np.zeros(n_clips, int)
     frames = starts[:, None] + clip_spec.interval * np.arange(clip_spec.frames)
