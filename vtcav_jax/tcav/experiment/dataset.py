@@ -109,9 +109,8 @@ class ExperimentClips:
 
     @property
     def target_videos(self) -> list[Int[np.ndarray, " n"]]:
-        """Source video index of each target clip, by class; clips of one file belong to one video."""
-        items = [self.targets.source.items[i] for i in self.targets.items]
-        names = [str(item.path) if item.path is not None else item.name for item in items]
+        """Source video index of each target clip, by class."""
+        names = [self.targets.source.items[i].source_video for i in self.targets.items]
         index = np.unique(names, return_inverse=True)[1]
         return [index[list(target.rows)] for target in self.classes]
 

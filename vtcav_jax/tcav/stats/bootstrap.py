@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from vtcav_jax.stats.intervals import small_sample_factor
 from vtcav_jax.tcav.features.gram import Gram
 from vtcav_jax.tcav.stats.scores import derivatives
 from vtcav_jax.tcav.stats.step_effect import cross_fitted_steps, step_folds
@@ -146,7 +147,7 @@ def video_weights(units: Int[np.ndarray, " n"], draws: int, rng: np.random.Gener
         return np.full((draws, len(units)), np.nan)
     weights = rng.multinomial(n_videos, np.full(n_videos, 1 / n_videos), draws)[:, video].astype(float)
     weights /= weights.sum(1, keepdims=True)
-    return 1 / len(units) + _small_sample_factor(n_videos) * (weights - 1 / len(units))
+    return 1 / len(units) + small_sample_factor(n_videos) * (weights - 1 / len(units))
 
 
 def _changes_by_source(
@@ -167,20 +168,13 @@ def _changes_by_source(
         n_groups = len(part.labels)
         if n_groups:
             influences = (n_groups - 1) / n_groups * (means[0] - means[start : start + n_groups])
-            change = _small_sample_factor(n_groups) * ((count - 1.0) @ influences)
+            change = small_sample_factor(n_groups) * ((count - 1.0) @ influences)
         else:
             change = np.full(len(target_weights), np.nan)
         start += n_groups
         for source in part.sources:
             changes[source] = changes[source] + change
     return changes
-
-
-def _small_sample_factor(n: int) -> float:
-    """Return the factor that makes percentiles of a bootstrapped mean of n values those of Student's t."""
-    from scipy.stats import norm, t
-
-    return float((n / (n - 1)) ** 0.5 * t.ppf(0.975, n - 1) / norm.ppf(0.975))
 
 
 def _interval(values: Float[np.ndarray, " b"], level: float) -> Interval:
