@@ -2,6 +2,7 @@
 
   python -m weights_conversion --preset=video_swin_t_k400 --checkpoint=swin3d_t.pth --out=weights/swin_t
   python -m weights_conversion --preset=video_swin_t_k400 --download --out=weights/swin_t.safetensors
+  python -m weights_conversion --preset=r3d_18 --checkpoint=epic.pth --heads=verb=fc_v,noun=fc_n --out=weights/epic
 
 Reads .pth / .pt (tensors only; no code in the file is run) or .safetensors, with the names of torchvision, transformers
 or the original code. Runs one clip through the converted network and, if installed, through that of torchvision or
@@ -9,7 +10,7 @@ transformers, and prints the maximum difference per stage (layer). Writes the ne
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
 from vtcav_jax.names import escape_control_chars
 from weights_conversion.checkpoint_reader import file_sha256, read_checkpoint
-from weights_conversion.convert import as_numpy, convert, unwrap_state_dict
+from weights_conversion.convert import as_numpy, convert, join_heads, unwrap_state_dict
 from weights_conversion.download import published_weights
 from weights_conversion.key_mapping import family_of, official_name, our_tensors
 
@@ -31,19 +32,30 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pth,
 _DOWNLOAD = flags.DEFINE_boolean("download", False, "download torchvision's published weights for the preset")
 _OUT = flags.DEFINE_string("out", None, required=True, help="new Orbax directory or new .safetensors file")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes, if other than the preset's", lower_bound=1)
-_LABELS = flags.DEFINE_string("labels", None, "text file with one class name per line, if the preset has none")
+_HEADS = flags.DEFINE_list("heads", [], "several heads and their last layers, such as verb=fc_verb,noun=fc_noun")
+_LABELS = flags.DEFINE_list("labels", [], "text file with one class name per line; with --heads, one file per head")
 
 TOLERANCE = 1e-4  # relative to the maximum value at a stage; float32 networks of this depth agree to about 1e-6
 
 
-def run_conversion(preset: str, checkpoint: Path, out: Path, num_classes: int | None, labels_file: Path | None) -> None:
-    """Convert, verify and write a checkpoint."""
+def run_conversion(
+    preset: str,
+    checkpoint: Path,
+    out: Path,
+    num_classes: int | None = None,
+    labels_files: Sequence[Path] = (),
+    head_layers: Mapping[str, str] | None = None,
+) -> None:
+    """Convert, verify and write a checkpoint; `head_layers` maps the heads of a network with several to last layers."""
     models.require_absent(out)
-    state_dict = read_checkpoint(checkpoint)
+    state_dict, sizes = read_checkpoint(checkpoint), None
+    if head_layers:
+        state_dict, sizes = join_heads(preset, state_dict, head_layers)
+        num_classes = sum(sizes.values())
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
-    heads = models.single_head(classes, class_labels(preset, classes, labels_file))
+    heads = class_names(preset, sizes or {models.DEFAULT_HEAD: classes}, labels_files)
     print(
         f"{checkpoint.name} matches {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays"
     )
@@ -52,15 +64,32 @@ def run_conversion(preset: str, checkpoint: Path, out: Path, num_classes: int | 
     print("wrote {1} and {0}".format(*models.bundle_paths(out)))
 
 
-def class_labels(preset: str, classes: int, labels_file: Path | None) -> list[str] | None:
-    if labels_file is not None:
-        try:
-            text = labels_file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{labels_file} is not UTF-8 text ({error})") from error
-        return models.validate_labels(text.removesuffix("\n").split("\n"), classes, str(labels_file))
+def class_names(preset: str, sizes: Mapping[str, int], files: Sequence[Path]) -> dict[str, Sequence[str]]:
+    """Return the class names of each head: of its file, of the preset, or numbers."""
+    if files and len(files) != len(sizes):
+        raise ValueError(f"--labels has {len(files)} files for the heads {', '.join(sizes)}; give one per head")
+    if files:
+        return {head: read_labels(file, size) for (head, size), file in zip(sizes.items(), files)}
     known = models.PRESETS[preset].labels
-    return list(known) if known and len(known) == classes else None
+    if known and list(sizes.values()) == [len(known)]:
+        return dict.fromkeys(sizes, known)
+    return {head: tuple(map(str, range(size))) for head, size in sizes.items()}
+
+
+def read_labels(file: Path, size: int) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error})") from error
+    return models.validate_labels(text.removesuffix("\n").split("\n"), size, str(file))
+
+
+def parse_heads(items: Sequence[str]) -> dict[str, str]:
+    """Return the last layer of each head from HEAD=LAYER."""
+    pairs = [item.partition("=") for item in items]
+    if wrong := [item for item, (head, _, layer) in zip(items, pairs) if not head or not layer or ":" in head]:
+        raise ValueError(f"--heads: expected HEAD=LAYER, such as verb=fc_verb, got {', '.join(wrong)}")
+    return {head: layer for head, _, layer in pairs}
 
 
 def verify(preset: str, model, state_dict, classes: int) -> None:
@@ -137,8 +166,10 @@ def main(argv: list[str]) -> None:
     try:
         models.get_preset(_PRESET.value)
         checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)
-        labels_file = Path(_LABELS.value) if _LABELS.value else None
-        run_conversion(_PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_file)
+        labels_files = [Path(file) for file in _LABELS.value]
+        run_conversion(
+            _PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_files, parse_heads(_HEADS.value)
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {escape_control_chars(str(error))}")
 

@@ -15,8 +15,10 @@ from flax import nnx
 from vtcav_jax import models
 from vtcav_jax.models import parameters
 from vtcav_jax.models.parameters import to_flax_layout
+from vtcav_jax.names import unknown_name_message
 from weights_conversion.key_mapping import FAMILIES, family_of, our_tensors, reorder_axes
 
+PARTS = ("weight", "bias")
 WRAPPERS = ("state_dict", "model_state", "model", "module")
 
 
@@ -72,6 +74,26 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     if not state_dict:
         raise ValueError(f"the checkpoint has no tensors; expected names and tensors, possibly under {WRAPPERS}")
     return state_dict
+
+
+def join_heads(
+    preset: str, state_dict: Mapping[str, Any], layers: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the state dict with one last layer in place of several, and the number of classes of each head.
+
+    `layers` maps each head to the name of its last layer: {"verb": "fc_verb", "noun": "fc_noun"}. The logits are those
+    of all heads, in this order.
+    """
+    tensors = dict(unwrap_state_dict(state_dict))
+    known = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
+    if missing := [layer for layer in layers.values() if any(f"{layer}.{part}" not in tensors for part in PARTS)]:
+        raise ValueError(unknown_name_message("last layer", missing, known))
+    parts = {part: [as_numpy(part, tensors.pop(f"{layer}.{part}")) for layer in layers.values()] for part in PARTS}
+    sizes = {head: len(bias) for head, bias in zip(layers, parts["bias"])}
+    joined = {f"{family_of(preset).head}.{part}": np.concatenate(arrays) for part, arrays in parts.items()}
+    if present := sorted(joined.keys() & tensors.keys()):
+        raise ValueError(f"the checkpoint also has {', '.join(present)}; expected no last layer besides {layers}")
+    return tensors | joined, sizes
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:

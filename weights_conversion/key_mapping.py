@@ -35,6 +35,7 @@ class Family:
     to_our_name: Callable[[str], str]  # maps any of its public names, except the last component
     signature_key: str  # one of our names, with torch's last component, that no other family has
     name_source: str  # origin of the names, for messages
+    head: str = "head"  # public name of the last layer
     unused_prefix: str | None = None  # of our names of tensors that the network does not use
 
 
@@ -116,17 +117,19 @@ def map_head(head_name: str) -> Callable[[str], str]:
 FAMILIES: dict[Callable[..., nnx.Module], Family] = {
     VideoSwin: Family(official_name, "patch_embed.proj.weight", "torchvision's and the official names"),
     SmallCnn: Family(lambda name: name, "convs.0.weight", "its own names"),
-    C3d: Family(map_head("fc8"), "fc6.weight", "the names of c3d-pytorch"),
-    I3d: Family(i3d_name, "Mixed_3b.b1a.bn.weight", "the names of pytorch-i3d and of kinetics_i3d_pytorch"),
-    ResNet3d: Family(map_head("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch"),
-    MfNet: Family(map_head("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet"),
-    VideoResNet: Family(map_head("fc"), "stem.0.weight", "torchvision's names"),
-    Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names"),
-    S3d: Family(map_head("classifier.1"), "features.0.0.0.weight", "torchvision's names"),
+    C3d: Family(map_head("fc8"), "fc6.weight", "the names of c3d-pytorch", "fc8"),
+    I3d: Family(
+        i3d_name, "Mixed_3b.b1a.bn.weight", "the names of pytorch-i3d and of kinetics_i3d_pytorch", "logits.conv3d"
+    ),
+    ResNet3d: Family(map_head("fc"), "layer1.0.bn1.weight", "the names of 3D-ResNets-PyTorch", "fc"),
+    MfNet: Family(map_head("classifier"), "conv2.B01.conv_i1.bn.weight", "the names of PyTorch-MFNet", "classifier"),
+    VideoResNet: Family(map_head("fc"), "stem.0.weight", "torchvision's names", "fc"),
+    Mvit: Family(mvit_name, "pos_encoding.class_token", "torchvision's names", "head.1"),
+    S3d: Family(map_head("classifier.1"), "features.0.0.0.weight", "torchvision's names", "classifier.1"),
     VideoMae: Family(vit_name, "fc_norm.weight", "the names of VideoMAE's code and of transformers"),
     TimeSformer: Family(vit_name, "embeddings.time_embeddings", "the names of TimeSformer's code and of transformers"),
     Vivit: Family(transformers_name, "encoder.layer.0.attention.attention.key.bias", "the names of transformers"),
-    Vjepa2: Family(transformers_name, "pooler.query_tokens", "the names of transformers", PREDICTOR),
+    Vjepa2: Family(transformers_name, "pooler.query_tokens", "the names of transformers", "classifier", PREDICTOR),
 }
 
 

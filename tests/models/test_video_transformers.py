@@ -282,7 +282,7 @@ def test_biases_are_neither_invented_nor_dropped(tiny):
 
 def test_the_conversion_program_compares_every_stage(tiny, tmp_path, capsys):
     torch.save({"module": own_code_names(tiny.state_dict())}, tmp_path / "checkpoint.pth")
-    run_conversion("videomae_tiny", tmp_path / "checkpoint.pth", tmp_path / "tiny.safetensors", None, None)
+    run_conversion("videomae_tiny", tmp_path / "checkpoint.pth", tmp_path / "tiny.safetensors")
     printed = capsys.readouterr().out
     assert "the networks agree at every stage" in printed and "encoder.layer.3" in printed and "fc_norm" in printed
     assert models.load(tmp_path / "tiny.safetensors").preset == "videomae_tiny"

@@ -17,7 +17,9 @@ from vtcav_jax import models
 from vtcav_jax.models import parameters
 from vtcav_jax.tap import stages_of
 from weights_conversion import convert, download, torch_reference
+from weights_conversion.__main__ import class_names, parse_heads, run_conversion
 from weights_conversion.checkpoint_reader import read_checkpoint
+from weights_conversion.convert import join_heads
 
 PRESET = "video_swin_tiny"
 
@@ -94,6 +96,37 @@ def test_no_tensors(state):
 
 def test_the_same_parameter_under_two_names(state):
     refusal(state | {"cls_head.fc_cls.bias": torch.ones(4)}, "some parameters twice")
+
+
+def test_several_heads_become_one_layer_with_named_classes(state, tmp_path, capsys):
+    heads = {"fc_verb": torch.randn(3, 96), "fc_noun": torch.randn(2, 96)}
+    body = {name: value for name, value in state.items() if not name.startswith("head.")}
+    weights = {f"{name}.weight": value for name, value in heads.items()}
+    biases = {"fc_verb.bias": torch.tensor([0.1, 0.2, 0.3]), "fc_noun.bias": torch.tensor([0.4, 0.5])}
+    torch.save(body | weights | biases, tmp_path / "epic.pth")
+    for name, text in {"verb": "take\nput\nwash", "noun": "cup\nknife"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = [tmp_path / "noun.txt", tmp_path / "verb.txt"]
+    layers = {"noun": "fc_noun", "verb": "fc_verb"}
+    run_conversion(PRESET, tmp_path / "epic.pth", tmp_path / "epic.safetensors", None, files, layers)
+    assert "the networks agree at every stage" in capsys.readouterr().out
+    network = models.load(tmp_path / "epic.safetensors")
+    assert network.labels == ("noun:cup", "noun:knife", "verb:take", "verb:put", "verb:wash")
+    values = parameters.named_parameters(module_of(network))
+    np.testing.assert_allclose(values["head.bias"], [0.4, 0.5, 0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(values["head.kernel"][:, 2:], heads["fc_verb"].T)
+
+
+def test_heads_that_are_not_in_the_checkpoint(state, tmp_path):
+    torch.save(state, tmp_path / "swin.pth")
+    with pytest.raises(ValueError, match="no last layer named 'fc_verb'"):
+        join_heads(PRESET, state, {"verb": "fc_verb"})
+    with pytest.raises(ValueError, match=r"also has head.bias, head.weight; expected no last layer besides"):
+        join_heads(PRESET, state | {"v.weight": torch.zeros(2, 96), "v.bias": torch.zeros(2)}, {"verb": "v"})
+    with pytest.raises(ValueError, match="expected HEAD=LAYER, such as verb=fc_verb, got verb"):
+        parse_heads(["verb", "noun=fc"])
+    with pytest.raises(ValueError, match="--labels has 1 files for the heads noun, verb; give one per head"):
+        class_names(PRESET, {"noun": 2, "verb": 3}, [tmp_path / "noun.txt"])
 
 
 class Runs:

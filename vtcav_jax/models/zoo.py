@@ -111,13 +111,14 @@ _VIDEO_RESNET = ClipSpec(
 _S3D = replace(_VIDEO_RESNET, frames=128, resize=256, size=224)
 _I3D = ClipSpec(frames=64, resize=256, size=224, mean=_HALF, std=_HALF)
 _MVIT = ClipSpec(frames=16, interval=4, resize=256, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+_MFNET_STD = (1 / (0.0167 * 255), 1 / (0.0167 * 255), 1 / (0.0167 * 255))
 _MFNET = ClipSpec(
     frames=16,
     interval=2,
     resize=256,
     size=224,
     mean=(124 / 255, 117 / 255, 104 / 255),
-    std=(1 / (0.0167 * 255),) * 3,
+    std=_MFNET_STD,
     keep_aspect=False,
 )
 _VIDEOMAE = ClipSpec(frames=16, interval=4, resize=224, size=224)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionParts, Tokens
+from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import (
     SCORE_BYTES_PER_CHUNK,
     TOKENS_PER_CHUNK,
@@ -109,6 +111,30 @@ class VitBlock(BlockParts):
     def attention_weights(self, x: Float[Array, "b n c"]) -> Float[Array, "b heads n n"]:
         """Return the attention weights for the block's input `x`; rows are queries and sum to 1."""
         return self.attention.weights(self.layernorm_before(x))
+
+    def attention_parts(self, *inputs: Array) -> list[AttentionParts]:
+        """Return the attention operation of the block; the inputs are a class token, if there is one, and a grid."""
+        x = join_tokens(*inputs)
+
+        def finish(mixed: Float[Array, "b n c"]) -> Tokens:
+            return like_inputs(self.add_mlp(x + self.attention.output(mixed)))
+
+        def like_inputs(tokens: Float[Array, "b n c"]) -> Tokens:
+            return split_tokens(tokens, *inputs)
+
+        return [AttentionParts(*self.attention.attention(self.layernorm_before(x)), join_tokens, like_inputs, finish)]
+
+
+def join_tokens(*inputs: Array) -> Float[Array, "b n c"]:
+    """Return the tokens of a grid, after the class token if there is one."""
+    *_, grid = inputs
+    return concat_tokens(*inputs) if len(inputs) == 2 else grid.reshape(len(grid), -1, grid.shape[-1])
+
+
+def split_tokens(tokens: Float[Array, "b n c"], *inputs: Array) -> Tokens:
+    """Reverse `join_tokens(*inputs)`, for any number of channels."""
+    grid = tokens[:, len(inputs) - 1 :].reshape(*inputs[-1].shape[:-1], -1)
+    return (tokens[:, 0], grid) if len(inputs) == 2 else (grid,)
 
 
 @jax.jit  # blocks of the same shape are traced once

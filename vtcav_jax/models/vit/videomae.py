@@ -5,7 +5,9 @@ Self-Supervised Video Pre-Training", 2022, arXiv 2203.12602. Attributes are name
 `videomae.` and with `head` for `classifier`. Only the classifier is here, without the decoder of the pre-training.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionStep
 from vtcav_jax.models.video_swin import Triple, at_least_float32, project_patches
 from vtcav_jax.models.vit.blocks import (
     Attention,
@@ -73,6 +76,16 @@ class VideoMae(nnx.Module):
             tokens = x.reshape(len(x), -1, x.shape[-1])
             x = tap(f"encoder.layer.{i}", run(block, tokens).reshape(x.shape))
         return self.head(tap("fc_norm", self.fc_norm(x.mean((1, 2, 3)))))
+
+    def attention_path(self) -> list[AttentionStep]:
+        return grid_path(self.stages[:-1], self.encoder.layer)
+
+
+def grid_path(stages: Sequence[str], blocks: Iterable[Any]) -> list[AttentionStep]:
+    """Return the path through blocks whose inputs and outputs are grids at consecutive stages."""
+    return [
+        AttentionStep(block, (before,), (after,)) for block, (before, after) in zip(blocks, pairwise(stages), strict=True)
+    ]
 
 
 class PatchEmbeddings(nnx.Module):

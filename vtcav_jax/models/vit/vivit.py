@@ -84,11 +84,26 @@ class Vivit(nnx.Module):
             token = tap(f"encoder.layer.{i}.class_token", token)
         return self.head(tap("layernorm", self.layernorm(token)))
 
+    def attention_path(self) -> list[AttentionStep]:
+        return class_token_path(self.embeddings.class_token(1), self.encoder.layer)
+
 
 def class_token_stages(layers: int) -> tuple[str, ...]:
     """Return the stages of a network whose head reads a class token; `layernorm` is that token after the last block."""
     names = [name for i in range(layers) for name in (f"encoder.layer.{i}", f"encoder.layer.{i}.class_token")]
     return ("embeddings", *names[:-2], names[-1], "layernorm")
+
+
+def class_token_path(token: Float[Array, "1 c"], blocks: Sequence[Any]) -> list[AttentionStep]:
+    """Return the path through blocks of a class token, at first `token`, and a grid."""
+
+    def with_token(x: Array) -> Tokens:
+        return jnp.repeat(token, len(x), 0), x
+
+    outputs = [(f"encoder.layer.{i}.class_token", f"encoder.layer.{i}") for i in range(len(blocks))]
+    outputs[-1] = outputs[-1][:1]  # nothing reads the last grid
+    first = AttentionStep(blocks[0], ("embeddings",), outputs[0], with_token)
+    return [first, *(AttentionStep(*step) for step in zip(blocks[1:], outputs[:-1], outputs[1:], strict=True))]
 
 
 class ClassTokenEmbeddings(nnx.Module):
@@ -102,5 +117,9 @@ class ClassTokenEmbeddings(nnx.Module):
     def __call__(self, video: Float[Array, "b t h w 3"]) -> tuple[Float[Array, "b c"], Float[Array, "b t2 h2 w2 c"]]:
         x = self.patch_embeddings(video)
         places = self.position_embeddings[...].astype(x.dtype)
-        token = self.cls_token[...].astype(x.dtype)[:, 0] + places[:, 0]
-        return jnp.repeat(token, len(x), 0), x + places[:, 1:].reshape(1, *x.shape[1:])
+        return self.class_token(x), x + places[:, 1:].reshape(1, *x.shape[1:])
+
+    def class_token(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b c"]:
+        """Return the class token and its position, for each clip of the grid."""
+        token = (self.cls_token[...] + self.position_embeddings[:, :1])[:, 0]
+        return jnp.repeat(token.astype(x.dtype), len(x), 0)
