@@ -125,7 +125,7 @@ def describe_concept(
     if row := _strongest_finding(list(best.values())):
         positive = row.derivative > 0
         related = confounders_of(row, confounders)
-        slightly = is_slight(row, statistic, lead)
+        slightly = all(is_slight(other, statistic, lead) for other in primary if is_finding(other))
         types = [clip_type for clip_type, other in best.items() if (other.derivative > 0) == positive]
         sentences = [
             f"{concept} ({join_names(types)} clips) {'slightly ' * slightly}{_verb(row)} the score of"
@@ -149,10 +149,11 @@ def describe_concept(
         return sentences + _motion_sentences(motion_rows, statistic)
     if row := _strongest_finding(motion_rows):
         related = confounders_of(row, confounders)
+        slightly = all(is_slight(other, statistic, lead) for other in motion_rows if is_finding(other))
         return [
-            f"{_motion_headline(motion_rows, row)}{confounder_headline(related)}.",
+            f"{_motion_headline(motion_rows, row, slightly)}{confounder_headline(related)}.",
             *_motion_sentences(motion_rows, statistic),
-            *([slight_sentence(row, statistic, lead)] if is_slight(row, statistic, lead) else []),
+            *([slight_sentence(row, statistic, lead)] if slightly else []),
             *confounder_sentences(related, row.score_fn),
         ]
     row = _strongest_finding(rows)
@@ -241,13 +242,13 @@ def _motion_sentences(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     return sentences
 
 
-def _motion_headline(rows: Sequence[ScoreRow], row: ScoreRow) -> str:
+def _motion_headline(rows: Sequence[ScoreRow], row: ScoreRow, slightly: bool) -> str:
     """Return the headline of a concept with findings against control clips only; `row` is the strongest of them."""
     same_sign = [other for other in rows if is_finding(other) and (other.derivative > 0) == (row.derivative > 0)]
     controls = unique_in_order([other.negatives for other in same_sign])
     if set(controls) & set(ORDER_CONTROLS):
-        return f"The motion in {row.concept} {_verb(row)} the score of {row.target}"
-    verb, names = _verb(row).removesuffix("s"), join_names(controls)
+        return f"The motion in {row.concept} {'slightly ' * slightly}{_verb(row)} the score of {row.target}"
+    verb, names = "slightly " * slightly + _verb(row).removesuffix("s"), join_names(controls)
     return f"Dynamic clips of {row.concept} {verb} the score of {row.target} compared with their {names} copies"
 
 

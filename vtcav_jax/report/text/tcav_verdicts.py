@@ -14,8 +14,8 @@ VERDICT_TEXTS = {
     " there is no effect",
     "not encoded": "a classifier cannot separate the concept clips from the negatives at this stage, so the concept"
     " vector is noise and its effect means nothing, whatever its p-value",
-    "too few videos": "the clips of one side come from fewer than five source videos, so that no conclusion about other"
-    " videos is possible",
+    "too few videos": "the concept clips, the negatives or the target clips come from fewer than five source videos, so"
+    " that no conclusion about other videos is possible",
     "differs from control": "dynamic clips and their own control clips have different effects; almost any network"
     " reacts to frozen or shuffled clips, so this alone says nothing about the concept",
     CONTRADICTED: "the test is significant, but when activations are moved by the whole step, the class score changes"

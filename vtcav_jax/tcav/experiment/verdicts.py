@@ -12,7 +12,7 @@ from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
 CONTRADICTED = "contradicted by steering"
 MAX_VIDEOS_NEEDED = 1000  # more are reported as unattainable
-MIN_VIDEOS = 5  # source videos of each side; fewer say nothing about other videos
+MIN_VIDEOS = 5  # source videos of each side and of the targets; fewer say nothing about other videos
 
 
 def with_verdicts(rows: Sequence[ScoreRow], config: ExperimentConfig) -> list[ScoreRow]:
@@ -32,7 +32,7 @@ def tcav_verdict(row: ScoreRow, config: ExperimentConfig, family_size: int) -> s
         return "no vector"
     if row.n_ties == row.n_clips:
         return "no derivative"  # all derivatives are rounding errors, which can still give a small p
-    if row.n_videos < MIN_VIDEOS:
+    if min(row.n_videos, row.n_target_videos) < MIN_VIDEOS:
         return "too few videos"
     if config.correction != "bh" and row.p_min_attainable * family_size > alpha and row.p_adjusted > alpha:
         return "underpowered"
