@@ -171,10 +171,8 @@ def test_attention_in_pieces_equals_the_formula(scores_per_piece, monkeypatch):
 
 
 def test_chunks_of_a_prime_number_of_tokens(monkeypatch):
-    monkeypatch.setattr(blocks, "TOKENS_PER_CHUNK", 4)
+    monkeypatch.setattr(blocks, "MLP_BYTES_PER_CHUNK", 4 * 4 * 3 * 5)  # 5 tokens
     monkeypatch.setattr(blocks, "cores", lambda: 1)
-    monkeypatch.setattr("vtcav_jax.models.video_swin.TOKENS_PER_CHUNK", 4)
-    monkeypatch.setattr("vtcav_jax.models.video_swin.cores", lambda: 1)
     x = jnp.arange(39.0).reshape(1, 13, 3)
     np.testing.assert_array_equal(blocks.in_token_chunks(lambda x: 2 * x + 1, x), 2 * x + 1)
 

@@ -17,16 +17,15 @@ from vtcav_jax.models.attention_path import AttentionParts, Tokens
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import (
     SCORE_BYTES_PER_CHUNK,
-    TOKENS_PER_CHUNK,
     Triple,
     at_least_float32,
     cores,
-    in_chunks,
     largest_divisor,
     on_cpu,
 )
 
 SCORE_BYTES_ON_ACCELERATOR = 1 << 30
+MLP_BYTES_PER_CHUNK = 3 << 20  # of hidden activations, per CPU core
 Activation = Literal["gelu", "gelu_fast"]
 
 
@@ -203,11 +202,13 @@ def map_first_axis(f: Callable[[Any], Array], xs: Any) -> Array:
 
 
 def in_token_chunks(f: Callable[[Array], Array], x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-    """Return `f` of all tokens, on a CPU in chunks: with a class token, their number may have no useful divisor."""
+    """Return `f` of all tokens, an MLP, on a CPU in chunks, which are padded: with a class token, nothing divides."""
     tokens = x.reshape(-1, x.shape[-1])
-    chunks = -(-len(tokens) // (TOKENS_PER_CHUNK * cores())) if on_cpu() else 1
-    padded = jnp.pad(tokens, ((0, -len(tokens) % chunks), (0, 0)))
-    return in_chunks(f, padded, 1)[: len(tokens)].reshape(x.shape)
+    max_rows = MLP_BYTES_PER_CHUNK * cores() // (4 * 4 * x.shape[-1])  # float32, four times as wide as the tokens
+    chunks = -(-len(tokens) // max_rows) if on_cpu() else 1
+    padded = jnp.pad(tokens, ((0, -len(tokens) % chunks), (0, 0))).reshape(chunks, -1, x.shape[-1])
+    run = jax.checkpoint(f, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    return map_first_axis(run, padded).reshape(-1, x.shape[-1])[: len(tokens)].reshape(x.shape)
 
 
 def activate(x: Array, activation: Activation) -> Array:
