@@ -103,7 +103,7 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
     n_findings = sum(map(is_finding, results.rows))
     lines = [
         f"{n_findings} of {results.family_size} tests are significant (family-wise error rate {config.alpha:g},"
-        f" correction {config.correction})",
+        f" correction {config.correction})" + (f", among clips of equal {config.within}" if config.within else ""),
         *(finding_lines(results.rows, config.statistic) if n_findings else ()),
         "",
         *_other_verdict_lines(results.rows),

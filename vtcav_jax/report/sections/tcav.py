@@ -93,9 +93,11 @@ def _introduction(run: RunFolder) -> str:
         if run_statistic(run) == "step_effect"
         else "the mean [[derivative]] of the [[class score]] along the [[concept vector]] at a [[stage]] (layer)"
     )
+    within = run.config.get("within", "")
     return (
         f"Video-TCAV measures {quantity}. Each finding reports, for one concept, the comparison with the smallest"
         " [[adjusted p]] (among equals, the largest [[share of gradient]]), with its [[95 % CI]] over source videos."
+        + (f" Only clips of equal {within} are compared with each other." if within else "")
     )
 
 
