@@ -3,7 +3,7 @@
 `attribute(model, clips, target, "gradcam")` returns an `Attribution`, as does every function in `METHODS`.
 """
 
-from vtcav_jax.attribution.attention import attention_weights, gradient_rollout, last_attention, rollout
+from vtcav_jax.attribution.attention import gradient_rollout, last_attention, rollout
 from vtcav_jax.attribution.baselines import BASELINES, pixel_bounds
 from vtcav_jax.attribution.cam_methods import CAM_METHODS, cam_map, gradcam_framewise, saliency_tubes
 from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgrad
@@ -43,7 +43,6 @@ __all__ = [
     "StaticDynamicAttribution",
     "Targets",
     "TemporalProbe",
-    "attention_weights",
     "attribute",
     "attribute_many",
     "cam_map",

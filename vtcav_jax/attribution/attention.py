@@ -1,12 +1,13 @@
-"""Attention maps of Video Swin, propagated from the pooled features back to the patches.
+"""Attention maps, propagated from what the head reads back to the patches, for networks with an `attention_path`.
 
-The network does not store its attention, so weights are recomputed from each block's input. Only the row of the pooled
-features is propagated, as a vector, through windows, shifts and merges: a matrix over all tokens would take gigabytes
-per block.
+Networks do not store their attention, so weights are recomputed from each block's input, head by head. Only the row of
+the head's input is propagated, as one value per token, through windows, frames and merges: a matrix over all tokens
+would take gigabytes per block.
 """
 
-from functools import partial
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,35 +16,20 @@ from jaxtyping import Array, ArrayLike, Float
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.score_model import ExplainContext, PassResult, prepare_explanation, run_pass, to_numpy
 from vtcav_jax.attribution.targets import Target
-from vtcav_jax.models.video_swin import (
-    SwinBlock,
-    Triple,
-    VideoSwin,
-    from_windows,
-    pad_to_multiple,
-    region_of_token,
-    relative_position_bias,
-    to_windows,
-)
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens
+from vtcav_jax.models.video_swin import at_least_float32
 from vtcav_jax.tap import Model
 
-TokenRow = Float[Array, "b t h w"]  # share of the pooled features that each token contributes
-
-
-class RolloutStep(NamedTuple):
-    """A block between two stages, or the merge after a layer if `block` is None."""
-
-    block: SwinBlock | None
-    before: str
-    after: str
+TokenRow = tuple[Array, ...]  # share of what the head reads that comes from each token: a grid, or class token and grid
 
 
 def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | None = None) -> Attribution:
-    """Compute attention rollout: `row = (row + row @ A) / 2` per block, from the pooled features back to `stage`.
+    """Compute attention rollout: `row = (row + row @ A) / 2` per attention, from what the head reads back to `stage`.
 
-    `row` is each token's share of the pooled features, at first uniform; A is the attention, averaged over heads;
-    `stage` is a block's input, by default "patch_embed". The map does not depend on the target. `completeness_gap` is
-    the share of the initial sum of 1 that is lost to the padding of windows.
+    `row` is each token's share of what the head reads: at first 1 for a class token or pooled query, or uniform if the
+    network takes the mean of its tokens; A is the attention, averaged over heads; `stage` is the grid that a block
+    reads, by default the first. The map does not depend on the target. `completeness_gap` is the share of the initial
+    sum of 1 that is lost to the padding of windows or belongs to the class token.
 
     Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020, arXiv:2005.00928.
     """
@@ -52,9 +38,10 @@ def rollout(model: Model, clips: ArrayLike, target: Target = 0, stage: str | Non
 
 
 def gradient_rollout(model: Model, clips: ArrayLike, target: Target, stage: str | None = None) -> Attribution:
-    """Compute gradient rollout: `row = row + row @ mean_heads(relu(A * dscore/dA))` per block, back to `stage`.
+    """Compute gradient rollout: `row = row + row @ mean_heads(relu(A * dscore/dA))` per attention, back to `stage`.
 
-    The path without attention is subtracted: it is equal for all tokens and would hide the rest.
+    The path without attention is subtracted: where the network takes the mean of its tokens it is equal for all of
+    them and would hide the rest.
 
     Reference: Chefer et al., "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder
     Transformers", 2021, arXiv:2103.15679.
@@ -64,150 +51,179 @@ def gradient_rollout(model: Model, clips: ArrayLike, target: Target, stage: str 
 
 
 def last_attention(model: Model, clips: ArrayLike, target: Target = 0) -> Attribution:
-    """Average the last block's attention over tokens and heads: a baseline that does not depend on the target."""
+    """Return the last block's attention from what the head reads, averaged over heads: independent of the target.
+
+    If the network takes the mean of its tokens, this is the mean over queries. Attention within frames and along time
+    is multiplied.
+    """
     context = prepare_explanation(model, clips, target)
-    *_, last_step = _steps(context)
-    pass_result = run_pass(context, [last_step.before])
-    assert last_step.block is not None
-    x = pass_result.activations[last_step.before]
-    values = _attend(last_step.block, x, _uniform_row(x))
-    return Attribution(to_numpy(values), last_step.after, False, 1, "last_attention")
+    *_, step = _steps(context)
+    row = _row_before_block(step.block, _inputs(step, run_pass(context, step.before)), _initial_row(context, step))
+    stage = next(name for name in (*reversed(step.after), step.before[-1]) if len(context.shapes[name]) == 5)
+    return Attribution(to_numpy(row[-1]), stage, False, 1, "last_attention")
 
 
 def rollout_from_pass(context: ExplainContext, pass_result: PassResult, stage: str | None) -> Attribution:
-    steps, x = _path(context, stage), pass_result.activations
-    row = _uniform_row(x[steps[-1].before])
-    for block, before, _ in reversed(steps):
-        row = _split_merged(row, x[before].shape[1:4]) if block is None else (row + _attend(block, x[before], row)) / 2
-    values = to_numpy(row)
-    return Attribution(values, steps[0].before, False, 1, "rollout", 1 - values.sum((1, 2, 3)))
+    steps = _path(context, stage)
+    row = _initial_row(context, steps[-1])
+    for step in reversed(steps):
+        if step.mean is not None:
+            row = _row_before_mean(context, step, row)
+        else:
+            row = _rollout_before_block(step.block, _inputs(step, pass_result), row)
+    values = to_numpy(row[-1])
+    return Attribution(values, steps[0].before[-1], False, 1, "rollout", 1 - values.sum((1, 2, 3)))
 
 
 def gradient_rollout_from_pass(context: ExplainContext, pass_result: PassResult, stage: str | None) -> Attribution:
-    steps, x = _path(context, stage), pass_result.activations
-    row = identity_row = _uniform_row(x[steps[-1].before])
-    for block, before, after in reversed(steps):
-        if block is None:
-            row, identity_row = (_split_merged(r, x[before].shape[1:4]) for r in (row, identity_row))
+    steps = _path(context, stage)
+    row = identity_row = _initial_row(context, steps[-1])
+    for step in reversed(steps):
+        if step.mean is not None:
+            row, identity_row = (_row_before_mean(context, step, r) for r in (row, identity_row))
         else:
-            row = row + _attend(block, x[before], row, pass_result.gradients[after])
-    return Attribution(to_numpy(row - identity_row), steps[0].before, False, 3, "gradient_rollout")
+            gradients = tuple(pass_result.gradients[name] for name in step.after)
+            inputs = _inputs(step, pass_result)
+            row, identity_row = _gradient_rows_before_block(step.block, inputs, row, identity_row, gradients)
+    values = to_numpy(row[-1] - identity_row[-1])
+    return Attribution(values, steps[0].before[-1], False, 3, "gradient_rollout")
 
 
 def attention_stages(context: ExplainContext, stage: str | None) -> list[str]:
-    """Return the inputs and outputs of all blocks from `stage` to the pooled features."""
-    return list(dict.fromkeys(name for step in _path(context, stage) for name in (step.before, step.after)))
+    """Return the stages of the inputs and outputs of all blocks from `stage` on."""
+    return list(dict.fromkeys(name for step in _path(context, stage) for name in (*step.before, *step.after)))
 
 
 def globally_mixed_stages(context: ExplainContext) -> list[str]:
-    """Return the stages of a Video Swin after the first block whose windows span the whole frame; empty otherwise.
+    """Return the stages after the first attention that spans the whole frame; empty if the network has none.
 
     Each token there may contain information from the whole frame, so a token map need not locate the cause.
     """
-    if not isinstance(context.score_model.model, VideoSwin):
+    if not hasattr(context.score_model.model, "attention_path"):
         return []
     order = [name for name, shape in context.shapes.items() if len(shape) == 5]
     spanning_stages = [
-        step.after
+        name
         for step in _steps(context)
-        if step.block is not None
-        and all(w >= n for w, n in zip(step.block.window[1:], context.shapes[step.before][2:4]))
+        if step.mean is None
+        and all(w >= n for w, n in zip(step.window or (math.inf,) * 2, context.shapes[step.before[-1]][2:4]))
+        for name in step.after
+        if name in order
     ]
     return order[order.index(spanning_stages[0]) :] if spanning_stages else []
 
 
-def attention_weights(block: SwinBlock, x: Float[Array, "b t h w c"]) -> Float[Array, "m heads n n"]:
-    """Return the attention weights of each window of `block` for input `x`; rows are queries and sum to 1."""
-    return _weights_and_values(block, *_windows(block, block.norm1(x)))[0]
-
-
-def _steps(context: ExplainContext) -> list[RolloutStep]:
+def _steps(context: ExplainContext) -> list[AttentionStep]:
     model = context.score_model.model
-    if not isinstance(model, VideoSwin):
+    if not hasattr(model, "attention_path"):
         raise ValueError(
-            f"attention maps need a VideoSwin, got a {type(model).__name__}; attn_lrp works for any network"
+            f"attention maps need a network with a method attention_path, such as Video Swin or VideoMAE; a "
+            f"{type(model).__name__} has none; use attn_lrp, which works for any network"
         )
-    steps, before = [], "patch_embed"
-    for i, layer in enumerate(model.layers):
-        for j, block in enumerate(layer.blocks):
-            steps.append(RolloutStep(block, before, after := f"layers.{i}.blocks.{j}"))
-            before = after
-        if layer.downsample is not None:
-            steps.append(RolloutStep(None, before, before := f"layers.{i}.downsample"))
-    return steps
+    return model.attention_path()
 
 
-def _path(context: ExplainContext, stage: str | None) -> list[RolloutStep]:
+def _path(context: ExplainContext, stage: str | None) -> list[AttentionStep]:
     steps = _steps(context)
-    starts = [step.before for step in steps]
+    starts = [step.before[-1] for step in steps]
     if stage is not None and stage not in starts:
         raise ValueError(f"attention maps need a block's input as stage, one of {', '.join(starts)}; got {stage}")
     return steps if stage is None else steps[starts.index(stage) :]
 
 
+def _inputs(step: AttentionStep, pass_result: PassResult) -> Tokens:
+    return step.inputs(*(pass_result.activations[name] for name in step.before))
+
+
+def _initial_row(context: ExplainContext, step: AttentionStep) -> TokenRow:
+    """Return 1 for the class token or pooled query that the head reads, or a uniform row over the grid."""
+    b, *grid, _ = context.shapes[step.after[0]]
+    return (jnp.full((b, *grid), 1 / math.prod(grid), at_least_float32(context.video.dtype)),)
+
+
+def _row_before_mean(context: ExplainContext, step: AttentionStep, row: TokenRow) -> TokenRow:
+    """Divide each merged token's value evenly among its tokens."""
+    assert step.mean is not None
+    before = jax.ShapeDtypeStruct(context.shapes[step.before[0]][:4], row[0].dtype)
+    return jax.linear_transpose(step.mean, before)(*row)
+
+
 @jax.jit
-def _uniform_row(x: Float[Array, "b t h w c"]) -> TokenRow:
-    shape = x.shape[:4]
-    return jnp.full(shape, 1 / (shape[1] * shape[2] * shape[3]))
-
-
-@partial(jax.jit, static_argnames="sizes")
-def _split_merged(row: TokenRow, sizes: tuple[int, int, int]) -> Float[Array, "b t h2 w2"]:
-    """Divide each merged token's value evenly among its tokens: four, or fewer at the border."""
-    repeated = row.repeat(2, 2).repeat(2, 3)[:, :, : sizes[1], : sizes[2]]
-    counts = [jnp.minimum(2, n - jnp.arange(n) // 2 * 2).astype(row.dtype) for n in sizes[1:]]
-    return repeated / (counts[0][:, None] * counts[1][None, :])[None, None]
+def _row_before_block(block: Any, inputs: Tokens, row: TokenRow) -> TokenRow:
+    for parts in reversed(block.attention_parts(*inputs)):
+        row = _times_attention(parts, inputs, _complete(row, parts))
+    return row
 
 
 @jax.jit
-def _attend(block: SwinBlock, x: Array, row: TokenRow, gradient: Array | None = None) -> TokenRow:
-    """Return `row @ A`, averaged over heads; with the gradient at the block's output, `row @ relu(A * dscore/dA)`."""
-    b, t, h, w = row.shape
-    windows, regions, grid, window, shift = _windows(block, block.norm1(x))
-    weights, values = _weights_and_values(block, windows, regions, grid, window, shift)
-    if gradient is not None:
-        weights = jax.nn.relu(weights * _gradient_of_weights(block, x, gradient, weights, values))
-    parts = _windows(block, row[..., None])[0][..., 0]
-    parts = jnp.einsum("mn,mhnk->mk", parts, weights) / block.attn.heads
-    back = jnp.roll(from_windows(parts[..., None], b, grid, window), shift, (1, 2, 3))
-    return back[:, :t, :h, :w, 0]
+def _rollout_before_block(block: Any, inputs: Tokens, row: TokenRow) -> TokenRow:
+    for parts in reversed(block.attention_parts(*inputs)):
+        row = _complete(row, parts)
+        if parts.residual:
+            # A class token without part in attention along time keeps its value, all others divide it
+            taking_part = _without_channels(parts.merge)(jnp.ones(parts.queries.shape[::2], row[0].dtype))
+            row = tuple(value / (1 + part) for value, part in zip(row, taking_part, strict=True))
+            row = _sum(row, _times_attention(parts, inputs, row))
+        else:
+            row = _times_attention(parts, inputs, row)
+    return row
 
 
-def _windows(block: SwinBlock, x: Array) -> tuple[Array, Array | None, Triple, Triple, Triple]:
-    """Return the block's windows of x, the regions of their tokens, and the padded grid, window and shift."""
-    sizes = [(min(n, w), s if n > w else 0) for n, w, s in zip(x.shape[1:4], block.window, block.shift)]
-    (p, a), (q, b), (r, c) = sizes
-    window, shift = (p, q, r), (a, b, c)
-    x = pad_to_multiple(x, window)
-    grid = (x.shape[1], x.shape[2], x.shape[3])
-    regions = jnp.tile(region_of_token(grid, window, shift), (len(x), 1)) if any(shift) else None
-    return to_windows(jnp.roll(x, [-s for s in shift], (1, 2, 3)), window), regions, grid, window, shift
+@jax.jit
+def _gradient_rows_before_block(
+    block: Any, inputs: Tokens, row: TokenRow, identity_row: TokenRow, gradients: Tokens
+) -> tuple[TokenRow, TokenRow]:
+    for parts in reversed(block.attention_parts(*inputs)):
+        row, identity_row = (_complete(r, parts) for r in (row, identity_row))
+        attended = _times_attention(parts, inputs, row, gradients)
+        row = _sum(row, attended) if parts.residual else attended
+        identity_row = identity_row if parts.residual else jax.tree.map(jnp.zeros_like, attended)
+    return row, identity_row
 
 
-def _weights_and_values(block: SwinBlock, x: Array, regions: Array | None, *_) -> tuple[Array, Array]:
-    attn = block.attn
-    m, n, c = x.shape
-    q, k, v = attn.qkv(x).reshape(m, n, 3, attn.heads, -1).transpose(2, 0, 3, 1, 4)
-    table = attn.relative_position_bias_table[...].T
-    scores = jnp.einsum("mhnd,mhkd->mhnk", q * (c // attn.heads) ** -0.5, k)
-    scores = scores + relative_position_bias(table, attn.window, n)[None]
-    if regions is not None:
-        r = regions[:, None]
-        scores = scores - jnp.minimum(100 * jnp.abs(r[..., :, None] - r[..., None, :]), 100)
-    return jax.nn.softmax(scores), v
+def _times_attention(parts: AttentionParts, inputs: Tokens, row: TokenRow, gradients: Tokens | None = None) -> TokenRow:
+    """Return `row @ A`, averaged over heads; with gradients at the block's outputs, `row @ relu(A * dscore/dA)`."""
+    groups, heads, n, d = parts.queries.shape
+    wide = row[0].dtype
+    (group_row,) = jax.linear_transpose(_without_channels(parts.merge), jax.ShapeDtypeStruct((groups, n), wide))(row)
+    by_head = [jnp.moveaxis(a, 1, 0) for a in (parts.queries, parts.keys, parts.values)]
+
+    def weights_of(q: Array, k: Array, bias: Array | None) -> Float[Array, "g n m"]:
+        scores = jnp.einsum("gnd,gmd->gnm", q * d**-0.5, k, preferred_element_type=wide)
+        scores = scores if bias is None else scores + bias[None]
+        return jax.nn.softmax(scores if parts.mask is None else scores + parts.mask)
+
+    slopes = None
+    if gradients is not None:
+        mixed = jax.lax.map(lambda head: weights_of(head[0], head[1], head[3]) @ head[2], (*by_head, parts.bias))
+        mixed = jnp.moveaxis(mixed, 0, 2).reshape(groups, n, heads * d).astype(parts.values.dtype)
+        outputs, pullback = jax.vjp(parts.finish, mixed)
+        missing = tuple(jnp.zeros_like(output) for output in outputs[len(gradients) :])
+        slopes = jnp.moveaxis(pullback((*gradients, *missing))[0].reshape(groups, n, heads, d), 2, 0)
+
+    def add_head(total: Array, head: tuple[Array, Array, Array, Array | None, Array | None]) -> tuple[Array, None]:
+        q, k, v, bias, slope = head
+        weights = weights_of(q, k, bias)
+        if slope is not None:
+            weights = jax.nn.relu(weights * jnp.einsum("gnd,gmd->gnm", slope, v, preferred_element_type=wide))
+        return total + jnp.einsum("gn,gnm->gm", group_row, weights), None
+
+    total, _ = jax.lax.scan(add_head, jnp.zeros(parts.keys.shape[::2], wide), (*by_head, parts.bias, slopes))
+    shapes = [jax.ShapeDtypeStruct(x.shape[:-1], wide) for x in inputs]
+    return jax.linear_transpose(_without_channels(parts.split), *shapes)(total / heads)
 
 
-def _gradient_of_weights(block: SwinBlock, x: Array, gradient: Array, weights: Array, values: Array) -> Array:
-    """Return dscore/dA, from the gradient at the block's output back through its MLP and projection."""
-    m, heads, n, d = values.shape
-    mixed = jnp.einsum("mhnk,mhkd->mnhd", weights, values).reshape(m, n, heads * d)
-    _, _, grid, window, shift = _windows(block, x)
-    b, t, h, w, c = x.shape
+def _without_channels(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `f` for values without the axis of channels."""
+    return lambda *values: jax.tree.map(lambda y: y[..., 0], f(*(x[..., None] for x in values)))
 
-    def after_attention(mixed: Array) -> Array:
-        y = from_windows(block.attn.proj(mixed), b, grid, window)
-        y = x + jnp.roll(y, shift, (1, 2, 3))[:, :t, :h, :w]
-        return y + block.mlp(block.norm2(y).reshape(-1, c)).reshape(y.shape)
 
-    mixed_gradient = jax.vjp(after_attention, mixed)[1](gradient)[0].reshape(m, n, heads, d)
-    return jnp.einsum("mnhd,mhkd->mhnk", mixed_gradient, values)
+def _complete(row: TokenRow, parts: AttentionParts) -> TokenRow:
+    """Add zeros for outputs of the block that nothing reads: the grid after the last block of a class token."""
+    shape = jax.ShapeDtypeStruct(parts.queries.shape[::2], row[0].dtype)
+    outputs = jax.eval_shape(_without_channels(parts.merge), shape)
+    return (*row, *(jnp.zeros(output.shape, output.dtype) for output in outputs[len(row) :]))
+
+
+def _sum(a: TokenRow, b: TokenRow) -> TokenRow:
+    return jax.tree.map(jnp.add, a, b)

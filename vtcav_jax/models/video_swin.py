@@ -15,13 +15,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens
+from vtcav_jax.models.layers.windows import (
+    Triple,
+    from_windows,
+    mean_of_neighbours,
+    pad_to_multiple,
+    region_of_token,
+    region_penalty,
+    relative_position_bias,
+    to_windows,
+)
 from vtcav_jax.tap import Tap, identity_tap
-
-Triple = tuple[int, int, int]  # of time, height, width
 
 # Per CPU core: rows of a linear layer, and bytes of attention scores, in one chunk.
 TOKENS_PER_CHUNK = 1024
@@ -80,6 +88,19 @@ class VideoSwin(nnx.Module):
         x = tap("pool", x.mean((1, 2, 3)))
         return self.head(x)
 
+    def attention_path(self) -> list[AttentionStep]:
+        steps, before = [], "patch_embed"
+        for i, layer in enumerate(self.layers):
+            for j, block in enumerate(layer.blocks):
+                after = f"layers.{i}.blocks.{j}"
+                steps.append(AttentionStep(block, (before,), (after,), window=block.window[1:]))
+                before = after
+            if layer.downsample is not None:
+                after = f"layers.{i}.downsample"
+                steps.append(AttentionStep(None, (before,), (after,), mean=mean_of_neighbours))
+                before = after
+        return steps
+
 
 @jax.jit  # blocks of the same shape are traced once
 def _call(block, x):
@@ -135,19 +156,42 @@ class SwinBlock(nnx.Module):
         self.mlp = Mlp(c, int(c * mlp_ratio), c, **make)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        b, t, h, w, c = x.shape
+        split, merge, regions = self.windows(x)
+        return self.add_mlp(x + merge(self.attn(split(self.norm1(x)), regions)))
+
+    def add_mlp(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        return in_chunks(lambda x: x + self.mlp(self.norm2(x)), x.reshape(-1, x.shape[-1]), 1).reshape(x.shape)
+
+    def windows(
+        self, x: Float[Array, "b t h w c"]
+    ) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Float[Array, "m n"] | None]:
+        """Return functions from grids of the size of `x` to windows and back, and the regions of the windows' tokens.
+
+        Regions are None if windows are not shifted.
+        """
+        b, t, h, w, _ = x.shape
         # An axis that is not longer than the window is one window and is not shifted.
         sizes = [(min(n, size), s if n > size else 0) for n, size, s in zip((t, h, w), self.window, self.shift)]
         window, shift = zip(*sizes)
+        grid = [-(-n // size) * size for n, size in zip((t, h, w), window)]
 
-        y = pad_to_multiple(self.norm1(x), window)
-        grid = y.shape[1:4]
-        y = to_windows(jnp.roll(y, [-s for s in shift], (1, 2, 3)), window)
-        y = self.attn(y, jnp.tile(region_of_token(grid, window, shift), (b, 1)) if any(shift) else None)
-        y = jnp.roll(from_windows(y, b, grid, window), shift, (1, 2, 3))
-        x = x + y[:, :t, :h, :w]
+        def split(x: Float[Array, "b t h w c"]) -> Float[Array, "m n c"]:
+            return to_windows(jnp.roll(pad_to_multiple(x, window), [-s for s in shift], (1, 2, 3)), window)
 
-        return in_chunks(lambda x: x + self.mlp(self.norm2(x)), x.reshape(-1, c), 1).reshape(x.shape)
+        def merge(y: Float[Array, "m n c"]) -> Float[Array, "b t h w c"]:
+            return jnp.roll(from_windows(y, b, grid, window), shift, (1, 2, 3))[:, :t, :h, :w]
+
+        return split, merge, jnp.tile(region_of_token(grid, window, shift), (b, 1)) if any(shift) else None
+
+    def attention_parts(self, x: Float[Array, "b t h w c"]) -> list[AttentionParts]:
+        split, merge, regions = self.windows(x)
+        parts, bias = self.attn.parts(split(self.norm1(x)))
+        mask = None if regions is None else -region_penalty(regions)
+
+        def finish(mixed: Float[Array, "m n c"]) -> Tokens:
+            return (self.add_mlp(x + merge(self.attn.proj(mixed))),)
+
+        return [AttentionParts(*parts, split, lambda y: (merge(y),), finish, bias, mask)]
 
 
 class WindowAttention(nnx.Module):
@@ -186,8 +230,7 @@ class WindowAttention(nnx.Module):
             scores = jnp.einsum("mhnd,mhkd->mhnk", q * d**-0.5, k, preferred_element_type=wide)
             scores = scores + relative_position_bias(tables[i % groups], self.window, n)[None]
             if regions is not None:
-                r = regions.reshape(units, mu, 1, n)[i // groups]
-                scores = scores - jnp.minimum(100 * jnp.abs(r[..., :, None] - r[..., None, :]), 100)
+                scores = scores - region_penalty(regions.reshape(units, mu, 1, n)[i // groups])
             # Divide after the product with v: fewer divisions, and the backward pass needs no row sums.
             e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
             y = jnp.einsum("mhnk,mhkd->mhnd", e.astype(v.dtype), v, preferred_element_type=wide)
@@ -199,6 +242,13 @@ class WindowAttention(nnx.Module):
             y = jax.lax.map(attention, (jnp.arange(units * groups), *qkv))
         y = y.reshape(units, groups, mu, hu, n, d).transpose(0, 2, 4, 1, 3, 5)
         return self.proj(y.reshape(m, n, c))
+
+    def parts(self, x: Float[Array, "m n c"]) -> tuple[Float[Array, "3 m heads n d"], Float[Array, "heads n n"]]:
+        """Return queries, keys and values, and the bias of each head."""
+        m, n, _ = x.shape
+        table = self.relative_position_bias_table[...].T
+        qkv = self.qkv(x).reshape(m, n, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        return qkv, relative_position_bias(table, self.window, n)
 
 
 class Mlp(nnx.Module):
@@ -233,53 +283,6 @@ def layer_norm(features: int, **make) -> nnx.LayerNorm:
 
 def at_least_float32(dtype: Any) -> Any:
     return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
-
-
-def pad_to_multiple(x: Float[Array, "b t h w c"], sizes: Sequence[int]) -> Float[Array, "b t2 h2 w2 c"]:
-    """Pad the end of each axis with zeros to a multiple of its size."""
-    ends = [-n % size for n, size in zip(x.shape[1:4], sizes)]
-    return jnp.pad(x, [(0, 0), *((0, end) for end in ends), (0, 0)]) if any(ends) else x
-
-
-def to_windows(x: Float[Array, "b t h w c"], window: Sequence[int]) -> Float[Array, "m n c"]:
-    b, t, h, w, c = x.shape
-    p, q, r = window
-    x = x.reshape(b, t // p, p, h // q, q, w // r, r, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
-    return x.reshape(-1, p * q * r, c)
-
-
-def from_windows(
-    x: Float[Array, "m n c"], b: int, grid: Sequence[int], window: Sequence[int]
-) -> Float[Array, "b t h w c"]:
-    (t, h, w), (p, q, r) = grid, window
-    x = x.reshape(b, t // p, h // q, w // r, p, q, r, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-    return x.reshape(b, t, h, w, -1)
-
-
-def relative_position_bias(table: Float[Array, "heads offsets"], window: Triple, n: int) -> Float[Array, "heads n n"]:
-    """Return the bias between the first `n` tokens of a full window.
-
-    A smaller window uses the numbering of the full window, as in the reference: exact in time, approximate if height or
-    width shrink. Slicing and stacking the table along one axis at a time costs a tenth of a gather.
-    """
-    t, h, w = window
-    steps = -(-n // (h * w))  # in time, enough for n tokens
-    x = table.reshape(-1, 2 * t - 1, 2 * h - 1, 2 * w - 1)
-    x = jnp.stack([x[:, :, :, w - 1 - j : 2 * w - 1 - j] for j in range(w)], 4)  # heads dt dh w w'
-    x = jnp.stack([x[:, :, h - 1 - j : 2 * h - 1 - j] for j in range(h)], 4)  # heads dt h w h' w'
-    x = jnp.stack([x[:, t - 1 - j : t - 1 - j + steps] for j in range(steps)], 4)  # heads t h w t' h' w'
-    return x.reshape(len(table), steps * h * w, steps * h * w)[:, :n, :n]
-
-
-def region_of_token(grid: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Float[Array, "m n"]:
-    """Return the region of the grid that each token of each shifted window comes from, as an index."""
-    region = np.zeros(tuple(grid), np.float32)
-    for axis, (size, s) in enumerate(zip(window, shift)):
-        part = np.zeros(grid[axis], np.float32)
-        if s:
-            part[-size:-s], part[-s:] = 1, 2
-        region = 3 * region + part.reshape([-1 if a == axis else 1 for a in range(3)])
-    return to_windows(jnp.asarray(region)[None, ..., None], window)[..., 0]
 
 
 def in_chunks(f: Callable[[Any], Array], xs: Any, tokens: int) -> Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.models.vit.blocks import (
@@ -26,10 +27,11 @@ from vtcav_jax.models.vit.blocks import (
     check_clip,
     embedding,
     grid_of,
+    split_tokens,
     token_norm,
 )
 from vtcav_jax.models.vit.videomae import PatchEmbeddings
-from vtcav_jax.models.vit.vivit import class_token_stages
+from vtcav_jax.models.vit.vivit import class_token_path, class_token_stages
 from vtcav_jax.tap import Tap, identity_tap
 
 Token = Float[Array, "b c"]
@@ -81,6 +83,9 @@ class TimeSformer(nnx.Module):
             token = tap(f"encoder.layer.{i}.class_token", token)
         return self.head(tap("layernorm", self.layernorm(token)))
 
+    def attention_path(self) -> list[AttentionStep]:
+        return class_token_path(self.embeddings.class_token, self.encoder.layer)
+
 
 class FrameEmbeddings(nnx.Module):
     """Class token and tokens of patches, with learnt positions in the frame (also of the class token) and in time."""
@@ -93,10 +98,15 @@ class FrameEmbeddings(nnx.Module):
 
     def __call__(self, video: Float[Array, "b t h w 3"]) -> tuple[Token, Float[Array, "b t h2 w2 c"]]:
         x = self.patch_embeddings(video)
-        b, t, h, w, c = x.shape
+        _, t, h, w, c = x.shape
         places, times = (table[...].astype(x.dtype) for table in (self.position_embeddings, self.time_embeddings))
-        token = self.cls_token[...].astype(x.dtype)[:, 0] + places[:, 0]
-        return jnp.repeat(token, b, 0), x + places[:, 1:].reshape(1, 1, h, w, c) + times.reshape(1, t, 1, 1, c)
+        x = x + places[:, 1:].reshape(1, 1, h, w, c) + times.reshape(1, t, 1, 1, c)
+        return self.class_token(x), x
+
+    def class_token(self, x: Grid) -> Token:
+        """Return the class token with its position, for each clip of the grid `x`."""
+        token, place = (table[...][:, 0].astype(x.dtype) for table in (self.cls_token, self.position_embeddings))
+        return jnp.repeat(token + place, len(x), 0)
 
 
 class DividedBlock(BlockParts):
@@ -110,21 +120,17 @@ class DividedBlock(BlockParts):
 
     def __call__(self, token: Token, x: Grid) -> tuple[Token, Grid]:
         x = self.add_temporal_attention(x)
-        y = self.attention(self.layernorm_before(self.tokens_of_frames(token, x)))
-        token = token + y[:, 0].reshape(len(x), -1, y.shape[-1]).mean(1)  # the mean over frames
-        x = x + y[:, 1:].reshape(x.shape)
-        tokens = self.add_mlp(concat_tokens(token, x))
-        return tokens[:, 0], tokens[:, 1:].reshape(x.shape)
+        y = self.attention(self.layernorm_before(tokens_of_frames(token, x)))
+        return self.finish(token, x, y)
+
+    def finish(self, token: Token, x: Grid, y: Float[Array, "bt n c"]) -> tuple[Token, Grid]:
+        """Add the result of attention within frames, then the MLP."""
+        mean, y = mean_over_frames(y, x)
+        return split_tokens(self.add_mlp(concat_tokens(token + mean, x + y)), token, x)
 
     def add_temporal_attention(self, x: Grid) -> Grid:
-        b, t, h, w, c = x.shape
-        y = self.temporal_dense(self.temporal_attention(self.temporal_layernorm(tokens_of_places(x))))
-        return x + y.reshape(b, h, w, t, c).transpose(0, 3, 1, 2, 4)
-
-    def tokens_of_frames(self, token: Token, x: Grid) -> Float[Array, "bt n c"]:
-        """Return the class token and the grid's tokens of each frame."""
-        b, t, h, w, c = x.shape
-        return concat_tokens(jnp.repeat(token, t, 0), x.reshape(b * t, 1, h, w, c))
+        y = self.temporal_attention(self.temporal_layernorm(tokens_of_places(x)))
+        return x + grid_of_places(self.temporal_dense(y), x)
 
     def attention_weights(
         self, token: Token, x: Grid
@@ -136,11 +142,50 @@ class DividedBlock(BlockParts):
         """
         b, t, h, w, _ = x.shape
         along_time = self.temporal_attention.weights(self.temporal_layernorm(tokens_of_places(x)))
-        frames = self.tokens_of_frames(token, self.add_temporal_attention(x))
+        frames = tokens_of_frames(token, self.add_temporal_attention(x))
         within_frames = self.attention.weights(self.layernorm_before(frames))
         return along_time.reshape(b, h, w, -1, t, t), within_frames.reshape(b, t, *within_frames.shape[1:])
+
+    def attention_parts(self, token: Token, x: Grid) -> list[AttentionParts]:
+        """Return the attention along time, in which the class token has no part, and the attention within frames."""
+        mixed_in_time = self.add_temporal_attention(x)
+
+        def temporal(mixed: Float[Array, "bhw t c"]) -> tuple[Token, Grid]:
+            later = x + grid_of_places(self.temporal_dense(self.temporal_attention.output(mixed)), x)
+            y = self.attention(self.layernorm_before(tokens_of_frames(token, later)))
+            return self.finish(token, later, y)
+
+        def spatial(mixed: Float[Array, "bt n c"]) -> tuple[Token, Grid]:
+            return self.finish(token, mixed_in_time, self.attention.output(mixed))
+
+        def merge_places(y: Float[Array, "bhw t c"]) -> tuple[Token, Grid]:
+            return jnp.zeros((len(x), y.shape[-1]), y.dtype), grid_of_places(y, x)
+
+        places = self.temporal_attention.attention(self.temporal_layernorm(tokens_of_places(x)))
+        frames = self.attention.attention(self.layernorm_before(tokens_of_frames(token, mixed_in_time)))
+        return [
+            AttentionParts(*places, lambda token, x: tokens_of_places(x), merge_places, temporal),
+            AttentionParts(*frames, tokens_of_frames, lambda y: mean_over_frames(y, x), spatial),
+        ]
 
 
 def tokens_of_places(x: Grid) -> Float[Array, "bhw t c"]:
     """Return the tokens of all times at each place of the frame."""
     return x.transpose(0, 2, 3, 1, 4).reshape(-1, x.shape[1], x.shape[-1])
+
+
+def grid_of_places(y: Float[Array, "bhw t c"], x: Float[Array, "b t h w _"]) -> Grid:
+    """Return the grid, of the size of `x`, of tokens at each place."""
+    b, t, h, w, _ = x.shape
+    return y.reshape(b, h, w, t, -1).transpose(0, 3, 1, 2, 4)
+
+
+def tokens_of_frames(token: Token, x: Grid) -> Float[Array, "bt n c"]:
+    """Return the class token and the grid's tokens of each frame."""
+    b, t, h, w, c = x.shape
+    return concat_tokens(jnp.repeat(token, t, 0), x.reshape(b * t, 1, h, w, c))
+
+
+def mean_over_frames(y: Float[Array, "bt n c"], x: Float[Array, "b t h w _"]) -> tuple[Token, Grid]:
+    """Return the mean over frames of the class tokens, and the grid, of the size of `x`, of all other tokens."""
+    return y[:, 0].reshape(len(x), -1, y.shape[-1]).mean(1), y[:, 1:].reshape(*x.shape[:-1], -1)

@@ -84,7 +84,8 @@ class VideoMae(nnx.Module):
 def grid_path(stages: Sequence[str], blocks: Iterable[Any]) -> list[AttentionStep]:
     """Return the path through blocks whose inputs and outputs are grids at consecutive stages."""
     return [
-        AttentionStep(block, (before,), (after,)) for block, (before, after) in zip(blocks, pairwise(stages), strict=True)
+        AttentionStep(block, (before,), (after,))
+        for block, (before, after) in zip(blocks, pairwise(stages), strict=True)
     ]
 
 

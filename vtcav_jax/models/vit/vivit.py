@@ -9,12 +9,14 @@ grid (`encoder.layer.3`) and the class token (`encoder.layer.3.class_token`); th
 because its grid is not used. A block's input is the class token followed by the tokens of the grid.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionStep, Tokens
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.models.vit.blocks import (
@@ -85,7 +87,7 @@ class Vivit(nnx.Module):
         return self.head(tap("layernorm", self.layernorm(token)))
 
     def attention_path(self) -> list[AttentionStep]:
-        return class_token_path(self.embeddings.class_token(1), self.encoder.layer)
+        return class_token_path(self.embeddings.class_token, self.encoder.layer)
 
 
 def class_token_stages(layers: int) -> tuple[str, ...]:
@@ -94,11 +96,11 @@ def class_token_stages(layers: int) -> tuple[str, ...]:
     return ("embeddings", *names[:-2], names[-1], "layernorm")
 
 
-def class_token_path(token: Float[Array, "1 c"], blocks: Sequence[Any]) -> list[AttentionStep]:
-    """Return the path through blocks of a class token, at first `token`, and a grid."""
+def class_token_path(class_token: Callable[[Array], Array], blocks: Sequence[Any]) -> list[AttentionStep]:
+    """Return the path through blocks of a class token, which `class_token` returns for a grid, and a grid."""
 
     def with_token(x: Array) -> Tokens:
-        return jnp.repeat(token, len(x), 0), x
+        return class_token(x), x
 
     outputs = [(f"encoder.layer.{i}.class_token", f"encoder.layer.{i}") for i in range(len(blocks))]
     outputs[-1] = outputs[-1][:1]  # nothing reads the last grid
@@ -120,6 +122,6 @@ class ClassTokenEmbeddings(nnx.Module):
         return self.class_token(x), x + places[:, 1:].reshape(1, *x.shape[1:])
 
     def class_token(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b c"]:
-        """Return the class token and its position, for each clip of the grid."""
-        token = (self.cls_token[...] + self.position_embeddings[:, :1])[:, 0]
-        return jnp.repeat(token.astype(x.dtype), len(x), 0)
+        """Return the class token with its position, for each clip of the grid `x`."""
+        token, place = (table[...][:, 0].astype(x.dtype) for table in (self.cls_token, self.position_embeddings))
+        return jnp.repeat(token + place, len(x), 0)

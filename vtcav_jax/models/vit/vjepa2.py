@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, project_patches
 from vtcav_jax.models.vit.blocks import (
     attend,
@@ -22,9 +23,12 @@ from vtcav_jax.models.vit.blocks import (
     grid_of,
     in_token_chunks,
     join_heads,
+    join_tokens,
     split_heads,
+    split_tokens,
     token_norm,
 )
+from vtcav_jax.models.vit.videomae import grid_path
 from vtcav_jax.tap import Tap, identity_tap
 
 Grid = Float[Array, "b t h w c"]
@@ -74,9 +78,17 @@ class Vjepa2(nnx.Module):
         for i, block in enumerate(self.pooler.self_attention_layers):
             tokens = x.reshape(len(x), -1, x.shape[-1])
             x = tap(f"pooler.self_attention_layers.{i}", run(block, tokens).reshape(x.shape))
-        queries = jnp.repeat(self.pooler.query_tokens[...].astype(x.dtype), len(x), 0)
-        pooled = self.pooler.cross_attention_layer(queries, x.reshape(len(x), -1, x.shape[-1]))
+        pooled = self.pooler.cross_attention_layer(self.pooler.queries(x), join_tokens(x))
         return self.head(tap("pooler", pooled[:, 0]))
+
+    def attention_path(self) -> list[AttentionStep]:
+        layers, stages = len(self.encoder.layer), self.stages
+        pooling = AttentionStep(self.pooler, (stages[-2],), (stages[-1],))
+        return [
+            *grid_path(stages[: layers + 1], self.encoder.layer),
+            *grid_path(stages[layers + 1 : -1], self.pooler.self_attention_layers),  # from the encoder's layer norm
+            pooling,
+        ]
 
 
 class RotaryEncoder(nnx.Module):
@@ -114,14 +126,21 @@ class RotaryBlock(nnx.Module):
         self.mlp = Mlp(c, hidden, c, **make)
 
     def __call__(self, x: Grid) -> Grid:
-        x = x + self.attention(self.norm1(x))
-        tokens = in_token_chunks(lambda x: x + self.mlp(self.norm2(x)), x.reshape(len(x), -1, x.shape[-1]))
-        return tokens.reshape(x.shape)
+        return self.add_mlp(x + self.attention(self.norm1(x)))
+
+    def add_mlp(self, x: Grid) -> Grid:
+        return in_token_chunks(lambda x: x + self.mlp(self.norm2(x)), join_tokens(x)).reshape(x.shape)
 
     def attention_weights(self, x: Grid) -> Float[Array, "b heads n n"]:
         """Return the attention weights for the block's input `x`; rows are queries and sum to 1."""
         queries, keys, _ = self.attention.qkv(self.norm1(x))
         return attention_weights(queries, keys)
+
+    def attention_parts(self, x: Grid) -> list[AttentionParts]:
+        def finish(mixed: Float[Array, "b n c"]) -> Tokens:
+            return (self.add_mlp(x + self.attention.proj(mixed).reshape(x.shape)),)
+
+        return [AttentionParts(*self.attention.qkv(self.norm1(x)), join_tokens, lambda y: split_tokens(y, x), finish)]
 
 
 class RotaryAttention(nnx.Module):
@@ -136,7 +155,7 @@ class RotaryAttention(nnx.Module):
         return self.proj(join_heads(attend(*self.qkv(x)))).reshape(x.shape)
 
     def qkv(self, x: Grid) -> tuple[Float[Array, "b heads n d"], ...]:
-        tokens = x.reshape(len(x), -1, x.shape[-1])
+        tokens = join_tokens(x)
         queries, keys, values = (split_heads(f(tokens), self.heads) for f in (self.query, self.key, self.value))
         angles = rotary_angles((x.shape[1], x.shape[2], x.shape[3]), queries.shape[-1])
         return rotate(queries, angles), rotate(keys, angles), values
@@ -178,6 +197,19 @@ class AttentivePooler(nnx.Module):
         self.cross_attention_layer = CrossAttentionBlock(c, heads, epsilon, **make)
         self.self_attention_layers = nnx.List([PoolerBlock(c, heads, epsilon, **make) for _ in range(layers)])
 
+    def queries(self, x: Grid) -> Float[Array, "b 1 c"]:
+        return jnp.repeat(self.query_tokens[...].astype(x.dtype), len(x), 0)
+
+    def attention_parts(self, x: Grid) -> list[AttentionParts]:
+        """Return the attention of the query token to the grid."""
+        block, queries = self.cross_attention_layer, self.queries(x)
+
+        def finish(mixed: Float[Array, "b 1 c"]) -> Tokens:
+            return (block.add_mlp(queries + mixed)[:, 0],)
+
+        parts = block.cross_attn.qkv(queries, block.layer_norm1(join_tokens(x)))
+        return [AttentionParts(*parts, join_tokens, lambda y: (y[:, 0],), finish, residual=False)]
+
 
 class ProjectedAttention(nnx.Module):
     """Multi-head attention of queries to tokens; the linear layer after it is left out if there is no `out_proj`."""
@@ -206,7 +238,9 @@ class PoolerBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         y = self.layer_norm1(x)
-        x = x + self.self_attn(y, y)
+        return self.add_mlp(x + self.self_attn(y, y))
+
+    def add_mlp(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         return in_token_chunks(lambda x: x + self.mlp(self.layer_norm2(x)), x)
 
     def attention_weights(self, x: Float[Array, "b n c"]) -> Float[Array, "b heads n n"]:
@@ -214,6 +248,15 @@ class PoolerBlock(nnx.Module):
         y = self.layer_norm1(x)
         queries, keys, _ = self.self_attn.qkv(y, y)
         return attention_weights(queries, keys)
+
+    def attention_parts(self, grid: Grid) -> list[AttentionParts]:
+        x = join_tokens(grid)
+        y = self.layer_norm1(x)
+
+        def finish(mixed: Float[Array, "b n c"]) -> Tokens:
+            return split_tokens(self.add_mlp(x + self.self_attn.out_proj(mixed)), grid)
+
+        return [AttentionParts(*self.self_attn.qkv(y, y), join_tokens, lambda y: split_tokens(y, grid), finish)]
 
 
 class CrossAttentionBlock(nnx.Module):
@@ -225,7 +268,9 @@ class CrossAttentionBlock(nnx.Module):
         self.mlp = Mlp(c, 4 * c, c, **make)
 
     def __call__(self, queries: Float[Array, "b m c"], tokens: Float[Array, "b n c"]) -> Float[Array, "b m c"]:
-        x = queries + self.cross_attn(queries, self.layer_norm1(tokens))
+        return self.add_mlp(queries + self.cross_attn(queries, self.layer_norm1(tokens)))
+
+    def add_mlp(self, x: Float[Array, "b m c"]) -> Float[Array, "b m c"]:
         return x + self.mlp(self.layer_norm2(x).reshape(-1, x.shape[-1])).reshape(x.shape)
 
     def attention_weights(
