@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.models.test_video_transformers import CONFIGS, assert_close, randomised
+from vtcav_jax import models
 from vtcav_jax.models import hub
 from vtcav_jax.models.hub import load_hub_folder
 from weights_conversion.torch_reference import video_models
@@ -127,6 +128,8 @@ def test_clip_format_of_the_preprocessor(folders, tmp_path, model_type, values, 
         ("config.json", dict(image_size=20), r"reads 20 x 20 pixels, but its preprocessor has .*expected a square"),
         ("preprocessor_config.json", dict(do_center_crop=False), "expected a square of that size"),
         ("preprocessor_config.json", dict(crop_size=dict(height=24, width=16)), "expected a square of that size"),
+        ("preprocessor_config.json", dict(size=dict(height=24, width=20)), "expected a square of that size"),
+        ("preprocessor_config.json", dict(do_resize=False), "expected a square of that size"),
         ("preprocessor_config.json", dict(image_std=None), "normalises without image_mean or image_std; add both"),
     ],
 )
@@ -134,6 +137,19 @@ def test_configs_that_are_not_supported(videomae, file, values, message):
     edit(videomae / file, **values)
     with pytest.raises(ValueError, match=message):
         load_hub_folder(videomae)
+
+
+def test_frames_are_spread_over_videos_of_something_something(tmp_path):
+    names = models.PRESETS["videomae_b_ssv2"].labels
+    assert names
+    bracketed = {i: name.replace("something", "[something]") for i, name in enumerate(names)}
+    config = CONFIGS["videomae"] | dict(num_labels=174, id2label=bracketed)
+    transformers_network(config).save_pretrained(tmp_path)
+    processor_of("videomae", 16).save_pretrained(tmp_path)
+    network = load_hub_folder(tmp_path)
+    assert network.clip_spec.sampling == "uniform" and network.labels[0] == "Approaching [something] with your camera"
+    given = load_hub_folder(tmp_path, interval=3).clip_spec
+    assert (given.sampling, given.interval) == ("clip", 3)
 
 
 def test_parameters_must_match_exactly(videomae):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from numpy.typing import DTypeLike
 
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import attribute
@@ -152,10 +151,12 @@ def test_attention_weights_of_blocks(name):
     assert_close(weights, expected, "attention", 1e-5)
 
 
+@pytest.mark.parametrize("cpu", [True, False])
 @pytest.mark.parametrize("scores_per_piece", [10, 40, 200, 10_000])
-def test_attention_in_pieces_equals_the_formula(scores_per_piece, monkeypatch):
+def test_attention_in_pieces_equals_the_formula(scores_per_piece, cpu, monkeypatch):
     """Queries in padded pieces of one head (10, 40), groups of heads (200), and all at once."""
-    monkeypatch.setattr(blocks, "SCORE_BYTES_PER_CHUNK", 4 * scores_per_piece)
+    monkeypatch.setattr(blocks, "SCORE_BYTES_PER_CHUNK" if cpu else "SCORE_BYTES_ON_ACCELERATOR", 4 * scores_per_piece)
+    monkeypatch.setattr(blocks, "on_cpu", lambda: cpu)
     monkeypatch.setattr(blocks, "cores", lambda: 1)
     random = np.random.default_rng(0)
     q, k, v = (jnp.asarray(random.normal(size=(2, 3, n, 4)), jnp.float32) for n in (7, 9, 9))
@@ -359,8 +360,9 @@ def test_presets_take_the_parameters_of_transformers(preset):
     assert entry.maker.keywords["heads"] == network.config.num_attention_heads
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("videomae", np.float32), ("vjepa2", np.float32)])
-def test_relevance_is_conserved(name: str, dtype: DTypeLike):
+@pytest.mark.parametrize("name", ["videomae", "timesformer", "vivit", "vjepa2"])
+def test_relevance_passes_every_operation(name):
     _, model, video = load_pair(CONFIGS[name])
-    result = attribute(model, video.astype(dtype), np.array([1, 2]), "attn_lrp")
-    assert result.completeness_gap is not None and np.isfinite(result.map).all() and np.abs(result.map).max() > 0
+    for method in ("attn_lrp", "gradient_x_input"):
+        result = attribute(model, video, np.array([1, 2]), method)
+        assert np.isfinite(result.map).all() and (np.abs(result.map).max((1, 2, 3)) > 0).all()

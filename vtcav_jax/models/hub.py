@@ -25,6 +25,7 @@ from vtcav_jax.models.vit.timesformer import TimeSformer
 from vtcav_jax.models.vit.videomae import VideoMae
 from vtcav_jax.models.vit.vivit import Vivit
 from vtcav_jax.models.vit.vjepa2 import Vjepa2
+from vtcav_jax.models.zoo import get_preset, uniform
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
 PREDICTOR = "predictor."  # of V-JEPA 2's pre-training: stored with its classifiers, which do not use it
@@ -35,8 +36,9 @@ def load_hub_folder(path: str | Path, *, interval: int | None = None, dtype: Any
     """Load a video classifier that transformers saved; an error lists all parameters that do not match.
 
     Sizes and class names come from `config.json`, size and colours of clips from the preprocessor. The step between
-    frames is stored in neither: `interval`, by default that of the published networks of this type. `dtype` is that of
-    the arithmetic.
+    frames is stored in neither: `interval`, by default that of the published networks of this type. By default, frames
+    of a VideoMAE or TimeSformer with the classes of Something-Something v2 are spread over the whole video. `dtype` is
+    that of the arithmetic.
 
     ```python
     network = load_hub_folder("videomae-base-finetuned-kinetics")
@@ -53,6 +55,8 @@ def load_hub_folder(path: str | Path, *, interval: int | None = None, dtype: Any
     if names is not None:
         labels = [names.get(str(i)) for i in range(len(names))]
         names = validate_labels(labels, num_classes, f"id2label of {folder / 'config.json'}")
+        if interval is None and hub_type.ssv2_uniform and re.sub(r"[][]", "", "\n".join(names)) == SSV2_NAMES:
+            clip_spec = uniform(clip_spec)
     try:
         model = parameters.load(
             lambda: make_network(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(0)),
@@ -169,11 +173,13 @@ class HubType(NamedTuple):
     interval: int  # of frames, as published for Kinetics-400 (V-JEPA 2: Something-Something v2 with 16 frames)
     rescale_factor: float = 1 / 255
     offset: bool = False  # subtract 1 after rescaling
+    ssv2_uniform: bool = False  # frames spread over the whole video for Something-Something v2
 
 
+SSV2_NAMES = "\n".join(get_preset("videomae_b_ssv2").labels or ())
 HUB_TYPES = {
-    "videomae": HubType(_videomae, 4),
-    "timesformer": HubType(_timesformer, 32),
+    "videomae": HubType(_videomae, 4, ssv2_uniform=True),
+    "timesformer": HubType(_timesformer, 32, ssv2_uniform=True),
     "vivit": HubType(_vivit, 2, 1 / 127.5, True),
     "vjepa2": HubType(_vjepa2, 4),
 }
@@ -237,7 +243,8 @@ def read_clip_spec(folder: Path, clip: Triple, hub_type: HubType, interval: int 
     size, crop = values.get("size"), values.get("crop_size")
     cropped = values.get("do_center_crop", crop is not None)
     resize, keep_aspect = read_size(size)
-    if not (height == width == (read_size(crop)[0] if cropped else resize)) or (keep_aspect and not cropped):
+    square = read_size(crop)[0] if cropped else resize
+    if not (values.get("do_resize", True) and resize and height == width == square) or (keep_aspect and not cropped):
         raise ValueError(
             f"{folder}: the network reads {height} x {width} pixels, but its preprocessor has size={size} and"
             f" crop_size={crop}; expected a square of that size: a crop, or whole frames"
