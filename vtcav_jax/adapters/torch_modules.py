@@ -17,7 +17,9 @@ from vtcav_jax.tap import Tap
 if TYPE_CHECKING:
     import torch
 
-LOGITS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3  # of the largest value, in float32
+# Of the norm, in float32. Gradients differ more: where rounding moves a value over the kink of a ReLU, and torch's own
+# float32 gradient of a residual network is 2e-3 from that in float64
+LOGITS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 2e-2
 DATA_DEPENDENCE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -182,12 +184,12 @@ def _verify(
     if parameter is not None and parameter.dtype in (torch.float16, torch.bfloat16):
         tolerances = dict.fromkeys(tolerances, 0.1)
     for (what, tolerance), ours, theirs in zip(tolerances.items(), computed, expected):
-        difference = float(np.abs(np.asarray(ours, np.float32) - theirs).max())
-        scale = float(np.abs(theirs).max())
-        if not difference <= tolerance * max(scale, 1e-6):
+        difference = float(np.linalg.norm(np.asarray(ours, np.float32) - theirs))
+        norm = float(np.linalg.norm(theirs))
+        if not difference <= tolerance * max(norm, 1e-6):
             raise ValueError(
-                f"the {what} in jax differ from those of PyTorch by {difference:.3g}, of at most {scale:.3g}; an"
-                " operation of the module is not supported (verify=False skips this check)"
+                f"the {what} in jax and in PyTorch differ by {difference / max(norm, 1e-6):.2g} of their norm, expected"
+                f" at most {tolerance:g}; an operation of the module is not supported (verify=False skips this check)"
             )
 
 
