@@ -93,12 +93,15 @@ class LrpInterpreter:
 
         for names, values in ((jaxpr.constvars, consts), (jaxpr.invars, args)):
             known |= dict(zip(names, values, strict=True))
+        gates = _gates(jaxpr)
         for eqn in jaxpr.eqns:
-            out = self.run_equation(eqn, [read(atom) for atom in eqn.invars])
+            out = self.run_equation(eqn, [read(atom) for atom in eqn.invars], not gates.isdisjoint(eqn.outvars))
             known |= dict(zip(eqn.outvars, out, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    def run_equation(self, eqn: Any, args: list[TracedValue | FusedLayer]) -> Sequence[TracedValue | FusedLayer]:
+    def run_equation(
+        self, eqn: Any, args: list[TracedValue | FusedLayer], is_gate: bool
+    ) -> Sequence[TracedValue | FusedLayer]:
         name = eqn.primitive.name
         if not any(a.active for a in args):
             out = _bind(eqn, [self.force(a).array for a in args])
@@ -113,6 +116,8 @@ class LrpInterpreter:
                 f"relevance cannot be propagated through {name!r}; rewrite the network without it, or use a gradient"
             )
         if not self.rules.guided:
+            if is_gate:
+                return self.detach(eqn, [self.force(a) for a in args])
             if (fused := _fuse(eqn, args)) is not None:
                 return [fused]
             if name in ("dot_general", "conv_general_dilated") and {a.dependence for a in args} & {FROM_PARAMETERS}:
@@ -133,7 +138,7 @@ class LrpInterpreter:
             return [TracedValue(backward.relu_rule(x.array, floor, self.rules.guided), FROM_INPUT)]
         if not self.rules.guided:
             if name in DETACHED_ELEMENTWISE or (name == "exp" and self.rules.attention == "cp"):
-                return [TracedValue(jax.lax.stop_gradient(a), FROM_DETACHED_INPUT) for a in _bind(eqn, arrays)]
+                return self.detach(eqn, args)
             if name in ELEMENTWISE:
                 return [TracedValue(backward.slope_rule(lambda x: _bind(eqn, [x])[0], arrays[0]), FROM_INPUT)]
             if name in ("mul", "dot_general") and all(a.active for a in args):
@@ -145,6 +150,11 @@ class LrpInterpreter:
                     backward.halve_relevance(arrays[1]),
                 ]  # a softmax normalised after its product with the values
         return [TracedValue(a, out_dependence) for a in _bind(eqn, arrays)]
+
+    def detach(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue | FusedLayer]:
+        """Treat the result as a constant factor."""
+        results = _bind(eqn, [a.array for a in args])
+        return [TracedValue(jax.lax.stop_gradient(a), FROM_DETACHED_INPUT) for a in results]
 
     def move_bounds(self, eqn: Any, name: str, args: list[TracedValue]) -> TracedValue:
         """Apply an operation before the first layer to the input and its bounds."""
@@ -193,6 +203,21 @@ class LrpInterpreter:
         if x.low is not None:
             return TracedValue(backward.z_b_rule(value.f, self.rules, x.array, *parameters, x.low, x.high), FROM_INPUT)
         return TracedValue(backward.linear_rule(value.f, self.rules, x.array, *parameters), FROM_INPUT)
+
+
+def _gates(jaxpr: Jaxpr) -> set[Any]:
+    """Return each `tanh(u)` that is only used as `1 + tanh(u)`: twice a logistic function, as in a GELU with tanh.
+
+    Like a logistic function it is a constant factor; a plain tanh is an activation.
+    """
+    uses: dict[Any, list[bool]] = {}
+    for eqn in jaxpr.eqns:
+        adds_one = eqn.primitive.name == "add" and any(isinstance(v, Literal) and v.val == 1 for v in eqn.invars)
+        for variable in eqn.invars:
+            if not isinstance(variable, Literal):
+                uses.setdefault(variable, []).append(adds_one)
+    tanh_results = [eqn.outvars[0] for eqn in jaxpr.eqns if eqn.primitive.name == "tanh"]
+    return {v for v in tanh_results if v not in jaxpr.outvars and all(uses.get(v, [False]))}
 
 
 def _bind(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
