@@ -5,6 +5,7 @@
 
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -47,10 +48,14 @@ def checkpoint_shapes() -> dict[str, dict[str, list[int]]]:
 
 
 def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    return random_tensors(checkpoint_shapes()[key], seed)
+
+
+def random_tensors(shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, torch.Tensor]:
     """Return random values; statistics and scales are near 1, so that activations neither vanish nor overflow."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for name, shape in checkpoint_shapes()[key].items():
+    for name, shape in shapes.items():
         draw = torch.randn(shape, generator=generator)
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(1000)
@@ -58,6 +63,8 @@ def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
             state[name] = 0.5 + torch.rand(shape, generator=generator)
         elif len(shape) < 2:
             state[name] = draw * 0.2 + (name.endswith("weight") and not name.endswith("token"))
+        elif name.endswith("embeddings"):  # positions
+            state[name] = draw * 0.2
         else:
             state[name] = draw * (1.5 / draw[0].numel()) ** 0.5
     return state
