@@ -183,7 +183,7 @@ def test_many_maps_with_attention_share_a_pass(swin, video):
 @pytest.mark.slow
 def test_errors_say_what_was_expected(swin, video):
     net = SmallCnn(widths=(2,), kernels=((1, 1, 1),), strides=((1, 1, 1),), num_classes=4, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="such as Video Swin or VideoMAE; a SmallCnn has none; use attn_lrp"):
+    with pytest.raises(ValueError, match="such as Video Swin or VideoMAE, and this one has none; use attn_lrp"):
         attribution.attribute(net, video, CLASSES, "rollout")
     with pytest.raises(ValueError, match=r"one of patch_embed, layers.0.blocks.0"):
         attribution.attribute(swin, video, CLASSES, "rollout", "norm")

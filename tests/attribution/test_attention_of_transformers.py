@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
     model: Any
     video: jnp.ndarray
-    grid: tuple[int, int, int]
+    grid: tuple[int, ...]
     attention: list[np.ndarray]  # (b, queries, keys), averaged over heads
     relevant: list[np.ndarray]  # relu(A * dscore/dA), averaged over heads
     start: np.ndarray  # the row of what the head reads
@@ -74,7 +74,7 @@ def reference(name: str) -> Reference:
     return Reference(model, jnp.asarray(video), grid, matrices(weights), matrices(relevant), start, class_token)
 
 
-def dense(a: np.ndarray, grid: tuple[int, int, int], temporal: bool) -> np.ndarray:
+def dense(a: np.ndarray, grid: tuple[int, ...], temporal: bool) -> np.ndarray:
     """Return TimeSformer's attention of places `(b h w, t, t)` or frames `(b t, n, n)` as matrices over all tokens."""
     t, h, w = grid
     b = len(a) // (h * w if temporal else t)

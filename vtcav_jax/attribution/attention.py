@@ -117,8 +117,8 @@ def _steps(context: ExplainContext) -> list[AttentionStep]:
     model = context.score_model.model
     if not hasattr(model, "attention_path"):
         raise ValueError(
-            f"attention maps need a network with a method attention_path, such as Video Swin or VideoMAE; a "
-            f"{type(model).__name__} has none; use attn_lrp, which works for any network"
+            "attention maps need a network with a method attention_path, such as Video Swin or VideoMAE, and this one "
+            "has none; use attn_lrp, which works for any network"
         )
     return model.attention_path()
 
@@ -201,7 +201,7 @@ def _times_attention(parts: AttentionParts, inputs: Tokens, row: TokenRow, gradi
         missing = tuple(jnp.zeros_like(output) for output in outputs[len(gradients) :])
         slopes = jnp.moveaxis(pullback((*gradients, *missing))[0].reshape(groups, n, heads, d), 2, 0)
 
-    def add_head(total: Array, head: tuple[Array, Array, Array, Array | None, Array | None]) -> tuple[Array, None]:
+    def add_head(total: Array, head: tuple[Any, ...]) -> tuple[Array, None]:
         q, k, v, bias, slope = head
         weights = weights_of(q, k, bias)
         if slope is not None:

@@ -129,7 +129,8 @@ def saliency_tubes(
     stage = context.resolve_stage(stage)
     if pool_stage not in context.shapes:
         raise ValueError(
-            f"saliency tubes need the stage of the pooled features, but there is no {pool_stage!r}; use gradcam instead"
+            f"cam needs the stage of the pooled features, but there is no {pool_stage!r}; name it as pool_stage, or "
+            "use gradcam"
         )
     pass_result = run_pass(context, [stage, pool_stage])
     a, g = pass_result.activations[stage], pass_result.gradients[pool_stage]

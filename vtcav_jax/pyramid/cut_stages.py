@@ -18,8 +18,9 @@ def find_cut_stages(model: Any, video: Any) -> tuple[str, ...]:
     """Return the stages that lie on every path from the video to the logits, in forward order.
 
     No connection bypasses a cut stage, so its channels explain everything after it; a branch or a summand of a residual
-    stream is none. Of consecutive cut stages with equal shapes and no product with weights between them, such as a sum
-    before and after its ReLU, only the last is returned. Paths are read from the model's trace; nothing is computed.
+    stream is none, nor is a grid that a class token bypasses (TimeSformer, ViViT). Of consecutive cut stages with equal
+    shapes and no product with weights between them, such as a sum before and after its ReLU, only the last is returned.
+    Paths are read from the model's trace; nothing is computed.
     """
     graph = jax.make_jaxpr(lambda v: model(v, lambda name, x: checkpoint_name(x, name)))(video).jaxpr
     cut_equations: list[tuple[int, str]] = []

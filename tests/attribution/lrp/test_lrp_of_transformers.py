@@ -46,7 +46,7 @@ def network(name: str, without: tuple[str, ...] = ()) -> Any:
 def test_relevance_of_tokens_is_the_score_without_biases(name, rule, float64):
     """Check conservation with constant attention; tokens that are parameters absorb relevance like biases."""
     model = network(name, without=("bias", "token", "position"))
-    options = dict(
+    options: dict[str, Any] = dict(
         epsilon=dict(epsilon=0.0),
         gamma=dict(linear="gamma"),
         alpha_beta=dict(linear="alpha_beta", alpha=2.0, beta=1.0, bias=False),
@@ -99,7 +99,7 @@ class Backward:
         r_scores = scores * (r_weights - weights * r_weights.sum(-1, keepdims=True))  # Taylor expansion of the softmax
         r_q, r_k = self.product(q, k.swapaxes(-1, -2), r_scores)
         parts = (r_q, r_k.swapaxes(-1, -2), r_v)
-        return sum(self.linear(x, layer, joined(part)) for layer, part in zip(layers, parts))
+        return np.sum([self.linear(x, layer, joined(part)) for layer, part in zip(layers, parts)], 0)
 
     def block(self, x: np.ndarray, block: Any, relevance: np.ndarray) -> np.ndarray:
         after_norm = norm(block.layernorm_before, x)
@@ -132,7 +132,8 @@ def normalised(layer: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def norm(layer: Any, x: np.ndarray) -> np.ndarray:
-    return sum(normalised(layer, x))
+    scaled, bias = normalised(layer, x)
+    return scaled + bias
 
 
 def by_head(x: np.ndarray, heads: int) -> np.ndarray:

@@ -151,7 +151,7 @@ class LrpInterpreter:
                 ]  # a softmax normalised after its product with the values
         return [TracedValue(a, out_dependence) for a in _bind(eqn, arrays)]
 
-    def detach(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue | FusedLayer]:
+    def detach(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue]:
         """Treat the result as a constant factor."""
         results = _bind(eqn, [a.array for a in args])
         return [TracedValue(jax.lax.stop_gradient(a), FROM_DETACHED_INPUT) for a in results]
