@@ -185,13 +185,13 @@ class SwinBlock(nnx.Module):
 
     def attention_parts(self, x: Float[Array, "b t h w c"]) -> list[AttentionParts]:
         split, merge, regions = self.windows(x)
-        parts, bias = self.attn.parts(split(self.norm1(x)))
+        (queries, keys, values), bias = self.attn.parts(split(self.norm1(x)))
         mask = None if regions is None else -region_penalty(regions)
 
         def finish(mixed: Float[Array, "m n c"]) -> Tokens:
             return (self.add_mlp(x + merge(self.attn.proj(mixed))),)
 
-        return [AttentionParts(*parts, split, lambda y: (merge(y),), finish, bias, mask)]
+        return [AttentionParts(queries, keys, values, split, lambda y: (merge(y),), finish, bias, mask)]
 
 
 class WindowAttention(nnx.Module):

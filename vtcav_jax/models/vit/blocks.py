@@ -27,6 +27,7 @@ from vtcav_jax.models.video_swin import (
 SCORE_BYTES_ON_ACCELERATOR = 1 << 30
 MLP_BYTES_PER_CHUNK = 3 << 20  # of hidden activations, per CPU core
 Activation = Literal["gelu", "gelu_fast"]
+Qkv = tuple[Float[Array, "b heads n d"], Float[Array, "b heads m d"], Float[Array, "b heads m d"]]
 
 
 class Encoder(nnx.Module):
@@ -53,8 +54,9 @@ class SeparateQkv(nnx.Module):
         self.heads = heads
         self.query, self.key, self.value = (nnx.Linear(c, c, use_bias=bias, **make) for bias in biases)
 
-    def __call__(self, x: Float[Array, "b n c"]) -> tuple[Float[Array, "b heads n d"], ...]:
-        return tuple(split_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
+    def __call__(self, x: Float[Array, "b n c"]) -> Qkv:
+        q, k, v = (split_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
+        return q, k, v
 
 
 class JointQkv(nnx.Module):
@@ -64,8 +66,9 @@ class JointQkv(nnx.Module):
         self.heads = heads
         self.qkv = nnx.Linear(c, 3 * c, use_bias=bias, **make)
 
-    def __call__(self, x: Float[Array, "b n c"]) -> tuple[Float[Array, "b heads n d"], ...]:
-        return tuple(split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, -1))
+    def __call__(self, x: Float[Array, "b n c"]) -> Qkv:
+        q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, -1))
+        return q, k, v
 
 
 class Attention(nnx.Module):

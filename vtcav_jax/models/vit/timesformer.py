@@ -126,7 +126,8 @@ class DividedBlock(BlockParts):
     def finish(self, token: Token, x: Grid, y: Float[Array, "bt n c"]) -> tuple[Token, Grid]:
         """Add the result of attention within frames, then the MLP."""
         mean, y = mean_over_frames(y, x)
-        return split_tokens(self.add_mlp(concat_tokens(token + mean, x + y)), token, x)
+        token, x = split_tokens(self.add_mlp(concat_tokens(token + mean, x + y)), token, x)
+        return token, x
 
     def add_temporal_attention(self, x: Grid) -> Grid:
         y = self.temporal_attention(self.temporal_layernorm(tokens_of_places(x)))

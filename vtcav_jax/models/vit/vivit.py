@@ -102,7 +102,8 @@ def class_token_path(class_token: Callable[[Array], Array], blocks: Sequence[Any
     def with_token(x: Array) -> Tokens:
         return class_token(x), x
 
-    outputs = [(f"encoder.layer.{i}.class_token", f"encoder.layer.{i}") for i in range(len(blocks))]
+    names = [f"encoder.layer.{i}" for i in range(len(blocks))]
+    outputs: list[tuple[str, ...]] = [(f"{name}.class_token", name) for name in names]
     outputs[-1] = outputs[-1][:1]  # nothing reads the last grid
     first = AttentionStep(blocks[0], ("embeddings",), outputs[0], with_token)
     return [first, *(AttentionStep(*step) for step in zip(blocks[1:], outputs[:-1], outputs[1:], strict=True))]

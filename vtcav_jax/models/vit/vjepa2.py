@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, project_patches
 from vtcav_jax.models.vit.blocks import (
+    Qkv,
     attend,
     attention_weights,
     block_runner,
@@ -154,7 +155,7 @@ class RotaryAttention(nnx.Module):
     def __call__(self, x: Grid) -> Grid:
         return self.proj(join_heads(attend(*self.qkv(x)))).reshape(x.shape)
 
-    def qkv(self, x: Grid) -> tuple[Float[Array, "b heads n d"], ...]:
+    def qkv(self, x: Grid) -> Qkv:
         tokens = join_tokens(x)
         queries, keys, values = (split_heads(f(tokens), self.heads) for f in (self.query, self.key, self.value))
         angles = rotary_angles((x.shape[1], x.shape[2], x.shape[3]), queries.shape[-1])
@@ -220,10 +221,12 @@ class ProjectedAttention(nnx.Module):
         self.out_proj = nnx.Linear(c, c, **make) if output else None
 
     def __call__(self, queries: Float[Array, "b m c"], tokens: Float[Array, "b n c"]) -> Float[Array, "b m c"]:
-        y = join_heads(attend(*self.qkv(queries, tokens)))
-        return y if self.out_proj is None else self.out_proj(y)
+        return self.output(join_heads(attend(*self.qkv(queries, tokens))))
 
-    def qkv(self, queries: Float[Array, "b m c"], tokens: Float[Array, "b n c"]) -> tuple[Array, Array, Array]:
+    def output(self, mixed: Float[Array, "b m c"]) -> Float[Array, "b m c"]:
+        return mixed if self.out_proj is None else self.out_proj(mixed)
+
+    def qkv(self, queries: Float[Array, "b n c"], tokens: Float[Array, "b m c"]) -> Qkv:
         q, k, v = self.q_proj(queries), self.k_proj(tokens), self.v_proj(tokens)
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
@@ -254,7 +257,7 @@ class PoolerBlock(nnx.Module):
         y = self.layer_norm1(x)
 
         def finish(mixed: Float[Array, "b n c"]) -> Tokens:
-            return split_tokens(self.add_mlp(x + self.self_attn.out_proj(mixed)), grid)
+            return split_tokens(self.add_mlp(x + self.self_attn.output(mixed)), grid)
 
         return [AttentionParts(*self.self_attn.qkv(y, y), join_tokens, lambda y: split_tokens(y, grid), finish)]
 
