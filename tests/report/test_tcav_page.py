@@ -222,7 +222,8 @@ def test_confounders_are_named_in_the_answer(tmp_path):
     def confounder(**more: Any) -> ConfounderRow:
         values: dict[str, Any] = dict.fromkeys(get_type_hints(ConfounderRow), NAN)
         values |= dict(target="direction:left", stage="layers.0", concept="ring", clip_type="dynamic")
-        return ConfounderRow(**values | dict(negatives="random", name="direction", value="left") | more)
+        values |= dict(negatives="random", name="direction", value="left") | more
+        return ConfounderRow(**values)
 
     folder = run_folder(tmp_path / "a", [row("ring", "dynamic", "random", 3.0, "supports")])
     shares: dict[str, Any] = dict(kind="label", share_concept=0.8, share_negatives=0.25)
