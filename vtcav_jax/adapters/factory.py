@@ -85,7 +85,7 @@ def _call_factory(name: str, factory: Callable[[], Any]) -> Any:
         return factory()
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own_file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-        line = next((frame.lineno for frame in reversed(frames) if frame.filename == own_file), None)
-        place = f"{Path(own_file).name}, line {line}" if own_file and line else name
+        user_file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == user_file), None)
+        place = f"{Path(user_file).name}, line {line}" if user_file and line else name
         raise ValueError(f"{place}: {type(error).__name__}: {error}") from error

@@ -1,13 +1,23 @@
 """Networks from `flax.linen` modules; every submodule is a stage, by its name in the parameters."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen
 from jaxtyping import Array
 
-from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, source_identity
+from vtcav_jax.adapters.stages import (
+    Classes,
+    Tokens,
+    adapt,
+    axes_of,
+    make_layout,
+    number_calls,
+    source_identity,
+    tap_output,
+)
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Tap
@@ -44,24 +54,17 @@ def from_linen(
     axes, stage_layout, further = axes_of(layout), make_layout(grids), dict(arguments or {})
 
     def run(variables: Any, video: Array, tap: Tap) -> Any:
-        calls: dict[str, int] = {}
-
-        def named_tap(stage: str, value: Array) -> Array:
-            calls[stage] = calls.get(stage, 0) + 1
-            return stage_layout.apply(tap, stage if calls[stage] == 1 else f"{stage}#{calls[stage]}", value)
+        stage_tap = number_calls(lambda stage, value: stage_layout.apply(tap, stage, value))
 
         def intercept(next_call, args, kwargs, context):
             stage = ".".join(context.module.path)
             if not stage or context.method_name != "__call__":
                 return next_call(*args, **kwargs)
             if isinstance(context.module, linen.MultiHeadDotProductAttention):
-                return named_tap(stage, _call_attention(next_call, args, kwargs, context.module, stage, named_tap))
-            output = next_call(*args, **kwargs)
-            first = output[0] if isinstance(output, tuple) and output else output
-            if not isinstance(first, Array) or not jnp.issubdtype(first.dtype, jnp.floating):
-                return output
-            first = named_tap(stage, first)
-            return (first, *output[1:]) if isinstance(output, tuple) else first
+                output = _call_attention(next_call, args, kwargs, context.module, stage, stage_tap)
+            else:
+                output = next_call(*args, **kwargs)
+            return tap_output(output, partial(stage_tap, stage))
 
         with linen.intercept_methods(intercept):
             return logits(module.apply(variables, jnp.transpose(video, axes), **further))

@@ -3,13 +3,23 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, source_identity
+from vtcav_jax.adapters.stages import (
+    Classes,
+    Tokens,
+    adapt,
+    axes_of,
+    make_layout,
+    number_calls,
+    source_identity,
+    tap_output,
+)
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Tap
@@ -42,9 +52,7 @@ def from_nnx(
     def run(state: Any, video: Array, tap: Tap) -> Any:
         bound = nnx.merge(graph, state)
 
-        def stage_tap(stage: str, value: Array) -> Array:
-            return stage_layout.apply(tap, stage, value)
-
+        stage_tap = number_calls(lambda stage, value: stage_layout.apply(tap, stage, value))
         with _tapped_calls(bound, stage_tap):
             return logits(bound(jnp.transpose(video, axes), **further))
 
@@ -71,7 +79,6 @@ def _tapped_calls(module: nnx.Module, tap: Tap) -> Iterator[None]:
     parts = [type(part) for path, part in nnx.iter_modules(module) if path and callable(part)]
     definers = {base for part in parts for base in [b for b in part.__mro__ if "__call__" in vars(b)][:1]}
     originals: dict[Any, Callable[..., Any]] = {part: vars(part)["__call__"] for part in definers}
-    calls: dict[str, int] = {}
     running: set[int] = set()  # a call of the parent class's method is part of the module's own call
 
     def tapped(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,12 +91,7 @@ def _tapped_calls(module: nnx.Module, tap: Tap) -> Iterator[None]:
                 output = original(self, *args, **kwargs)
             finally:
                 running.discard(id(self))
-            first = output[0] if isinstance(output, tuple) and output else output
-            if not isinstance(first, Array) or not jnp.issubdtype(first.dtype, jnp.floating):
-                return output
-            calls[stage] = calls.get(stage, 0) + 1
-            first = tap(stage if calls[stage] == 1 else f"{stage}#{calls[stage]}", first)
-            return (first, *output[1:]) if isinstance(output, tuple) else first
+            return tap_output(output, partial(tap, stage))
 
         return call
 

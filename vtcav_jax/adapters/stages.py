@@ -74,6 +74,26 @@ class StageLayout:
         return tap(name, value)
 
 
+def number_calls(tap: Tap) -> Tap:
+    """Return a tap that gives a further call of the same stage another name: `relu`, `relu#2`, `relu#3`."""
+    calls: dict[str, int] = {}
+
+    def numbered_tap(stage: str, value: Array) -> Array:
+        calls[stage] = calls.get(stage, 0) + 1
+        return tap(stage if calls[stage] == 1 else f"{stage}#{calls[stage]}", value)
+
+    return numbered_tap
+
+
+def tap_output(output: Any, tap_value: Callable[[Array], Array]) -> Any:
+    """Pass an output, or the first of a tuple, through the tap if it is a floating-point array."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    if not isinstance(first, Array) or not jnp.issubdtype(first.dtype, jnp.floating):
+        return output
+    value = tap_value(first)
+    return (value, *output[1:]) if isinstance(output, tuple) else value
+
+
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
     """Return whether a value of a PyTorch module has its channels second, unless only its third and fourth axis agree.
 

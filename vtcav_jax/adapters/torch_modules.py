@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, source_identity
+from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, number_calls, source_identity
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Tap
@@ -74,15 +74,13 @@ def from_torch(
     environment = torch_environment.ENVIRONMENT
 
     def run(weights: dict[str, Array], video: Array, tap: Tap) -> Any:
-        calls: dict[str, int] = {}
+        stage_tap = number_calls(lambda stage, value: stage_layout.apply(tap, stage, value))
 
         def hook(stage: str, part: Any, args: Any, output: Any) -> Any:
             first = output[0] if isinstance(output, tuple) and output else output
             if not isinstance(first, torch.Tensor) or not first.dtype.is_floating_point:
                 return None
-            calls[stage] = calls.get(stage, 0) + 1
-            numbered = stage if calls[stage] == 1 else f"{stage}#{calls[stage]}"
-            first = environment.j2t_iso(stage_layout.apply(tap, numbered, environment.t2j_iso(first)))
+            first = environment.j2t_iso(stage_tap(stage, environment.t2j_iso(first)))
             return (first, *output[1:]) if isinstance(output, tuple) else first
 
         handles = [part.register_forward_hook(partial(hook, stage)) for stage, part in module.named_modules() if stage]
