@@ -1,13 +1,30 @@
 """The strictest jax: no silent broadcasting between ranks, no silent promotion between types."""
 
+import itertools
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+MAPPINGS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530; each compiled program takes several
+MAX_MAPPINGS = 20_000
+TESTS_BETWEEN_CHECKS = 20
+_TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _bounded_programs():
+    """Forget compiled programs before they fill the memory mappings of the process, which would end it."""
+    yield
+    is_checked = next(_TESTS) % TESTS_BETWEEN_CHECKS == 0 and MAPPINGS.exists()
+    if is_checked and MAPPINGS.read_bytes().count(b"\n") > MAX_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture
