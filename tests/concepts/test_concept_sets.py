@@ -154,7 +154,7 @@ def test_a_review_removes_clips_and_counts_stale_verdicts(tmp_path):
     review(tmp_path, [(clips[0].file, clips[0].sha256, "reject"), (clips[1].file, "", "keep"), ("gone", "", "reject")])
     sets = concepts.read_concepts(tmp_path)
     assert [clip.review for clip in sets.clips] == ["keep", ""] and sets.rejected[0].file == clips[0].file
-    assert "1 verdicts" in sets.notes[0]
+    assert any("1 verdicts" in note for note in sets.notes)
     review(tmp_path, [(clips[0].file, "another", "reject")])
     assert len(concepts.read_concepts(tmp_path).clips) == 3
     review(tmp_path, [(clip.file, clip.sha256, "reject") for clip in clips])

@@ -1,8 +1,8 @@
 """torchax, with what its release 0.0.13 gets wrong repaired; the only file that imports it.
 
 torchax runs the operations of PyTorch on jax arrays. Repaired here: it names overloads of operations that torch 2.13
-has removed, it refuses tensors that a forward creates on the CPU, it ignores `no_grad`, and its 3D convolution has no
-fast gradient on a CPU. Refused here: what it computes wrongly without an error.
+has removed, it breaks `torch.random.fork_rng`, it refuses tensors that a forward creates on the CPU, it ignores
+`no_grad`, and its 3D convolution has no fast gradient on a CPU. Refused here: what it computes wrongly without an error.
 """
 
 import threading
@@ -46,9 +46,11 @@ def _removed_overloads() -> Iterator[None]:
 try:
     with _removed_overloads():
         import torchax
-        from torchax import tensor
+        from torchax import device_module, tensor
 
         torchax.default_env()
+        # As a device of PyTorch it has no random state; fork_rng asks for that of a device
+        device_module.get_rng_state = lambda device=None: []
 except ImportError as error:
     raise ImportError("PyTorch modules need torchax, which is not installed: pip install 'vtcav-jax[torch]'") from error
 

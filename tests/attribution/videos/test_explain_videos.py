@@ -146,7 +146,7 @@ def test_methods_are_checked_before_anything_is_computed(cnn):
             cnn, ["gradcamm", "rollout", "smoothgrad@convs.0", "gradcam@convs.9"], [], questions[:1]
         )
     message = str(error.value)
-    assert "no method named 'gradcamm'" in message and "need a VideoSwin" in message
+    assert "no method named 'gradcamm'" in message and "need a network with a method attention_path" in message
     assert "omit the stage" in message and "no stage named 'convs.9'" in message
     with pytest.raises(ValueError, match=r"does not depend on convs.2"):
         explain_videos.resolve_methods(cnn, ["gradcam@convs.2"], [], questions)
