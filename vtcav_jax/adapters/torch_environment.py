@@ -2,7 +2,7 @@
 
 torchax runs the operations of PyTorch on jax arrays. Repaired here: it names overloads of operations that torch 2.13
 has removed, it breaks `torch.random.fork_rng`, it refuses tensors that a forward creates on the CPU, it ignores
-`no_grad`, and its 3D convolution has no fast gradient on a CPU. Refused here: what it computes wrongly without an error.
+`no_grad`, and its 3D convolution has no fast gradient on a CPU. Refused here: what it computes wrongly without error.
 """
 
 import threading
