@@ -231,7 +231,7 @@ def planted(size: Size) -> list[Row]:
 
 @dataclass(frozen=True)
 class Claims:
-    """Whether p and the interval of the step effect make a claim, as a finding must, and the effect, for each class."""
+    """Effects by class, and which of them are claims: p and the interval are those that a finding needs."""
 
     claimed: Bool[np.ndarray, " c"]
     steps: Float[np.ndarray, " c"]

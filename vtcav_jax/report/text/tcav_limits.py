@@ -1,4 +1,4 @@
-"""What limits the results of a Video-TCAV run: correction, calibration, inconclusive tests, accuracy, unread clips."""
+"""Limits of the results of a Video-TCAV run: correction, calibration, inconclusive tests, accuracy, unread clips."""
 
 from collections.abc import Sequence
 

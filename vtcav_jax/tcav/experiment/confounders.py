@@ -6,6 +6,7 @@ A concept vector contains everything that differs between the concept clips and 
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,15 @@ def strongest_findings(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     return list(best.values())
 
 
+def _confounder_row(row: ScoreRow, **values: Any) -> ConfounderRow:
+    """Return the row of a confounder of a finding; numbers that do not apply to its kind are NaN."""
+    numbers = ("share_concept", "share_negatives", "effect", "effect_low", "effect_high")
+    numbers += ("p", "cosine", "explained_share")
+    columns: dict[str, Any] = {"value": ""} | dict.fromkeys(numbers, math.nan)
+    columns |= {name: getattr(row, name) for name in ("target", "stage", "concept", "clip_type", "negatives")}
+    return ConfounderRow(**columns | values)
+
+
 def _comparison_of(row: ScoreRow, plan: Plan) -> Comparison:
     name = f"{row.concept}/{row.clip_type}/{row.negatives}"
     return next(comparison for comparison in plan.comparisons.entries if comparison.name == name)
@@ -68,12 +78,8 @@ def _confounding_labels(
         if _defines(value, label, [clips[i] for i in comparison.positive_clips]):
             continue
         effect, low, high, p = _effect_within(row.target, comparison, strata, grams, plan)
-        yield ConfounderRow(
-            target=row.target,
-            stage=row.stage,
-            concept=row.concept,
-            clip_type=row.clip_type,
-            negatives=row.negatives,
+        yield _confounder_row(
+            row,
             kind="label",
             name=label,
             value=value,
@@ -83,8 +89,6 @@ def _confounding_labels(
             effect_low=low,
             effect_high=high,
             p=p,
-            cosine=math.nan,
-            explained_share=math.nan,
             explains=explains_finding(row, effect, low, high, p, s),
         )
 
@@ -165,21 +169,10 @@ def _confounding_concepts(
     for other, value in zip(others, cosine.tolist()):
         share = value * other.derivative / row.derivative
         if value >= MIN_COSINE and share >= MIN_EXPLAINED_SHARE:
-            yield ConfounderRow(
-                target=row.target,
-                stage=row.stage,
-                concept=row.concept,
-                clip_type=row.clip_type,
-                negatives=row.negatives,
+            yield _confounder_row(
+                row,
                 kind="concept",
                 name=other.concept,
-                value="",
-                share_concept=math.nan,
-                share_negatives=math.nan,
-                effect=math.nan,
-                effect_low=math.nan,
-                effect_high=math.nan,
-                p=math.nan,
                 cosine=value,
                 explained_share=share,
                 explains=True,

@@ -93,8 +93,8 @@ def steered_rows(plan: Plan, class_index: int) -> list[int]:
     for i in order:
         turns.append(turn_of_video[int(videos[i])])
         turn_of_video[int(videos[i])] += 1
-    chosen = order[np.argsort(turns, kind="stable")][:limit]
-    return [rows[i] for i in sorted(chosen)]
+    positions = order[np.argsort(turns, kind="stable")][:limit]
+    return [rows[i] for i in sorted(positions)]
 
 
 def _comparison_name(row: ScoreRow | SteeringRow) -> str:
@@ -107,8 +107,8 @@ def _steering_rows(
     """Return the rows of one finding; `positions` are its clips among the moved ones, `slope` their derivative."""
     class_index = next(c for c, target in enumerate(plan.clips.classes) if target.name == row.target)
     target = plan.clips.classes[class_index]
-    chosen = steered_rows(plan, class_index)
-    videos = plan.clips.target_videos[class_index][[target.rows.index(i) for i in chosen]]
+    moved_rows = steered_rows(plan, class_index)
+    videos = plan.clips.target_videos[class_index][[target.rows.index(i) for i in moved_rows]]
     weights = video_weights(videos, plan.config.bootstrap_draws, np.random.default_rng([plan.config.seed, class_index]))
     unit_length, out = float(changes["units"][0]), []
     for e, step in enumerate(STEERING_STEPS):
