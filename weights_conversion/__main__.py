@@ -33,7 +33,11 @@ _DOWNLOAD = flags.DEFINE_boolean("download", False, "download torchvision's publ
 _OUT = flags.DEFINE_string("out", None, required=True, help="new Orbax directory or new .safetensors file")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "classes, if other than the preset's", lower_bound=1)
 _HEADS = flags.DEFINE_list("heads", [], "several heads and their last layers, such as verb=fc_verb,noun=fc_noun")
-_LABELS = flags.DEFINE_list("labels", [], "text file with one class name per line; with --heads, one file per head")
+_LABELS = flags.DEFINE_string(
+    "labels",
+    None,
+    "file with a class name per line, or a shipped list (ucf101, ...); with --heads: verb:FILE,noun:FILE",
+)
 
 TOLERANCE = 1e-4  # relative to the maximum value at a stage; float32 networks of this depth agree to about 1e-6
 
@@ -43,7 +47,7 @@ def run_conversion(
     checkpoint: Path,
     out: Path,
     num_classes: int | None = None,
-    labels_files: Sequence[Path] = (),
+    labels: str | None = None,
     head_layers: Mapping[str, str] | None = None,
 ) -> None:
     """Convert, verify and write a checkpoint; `head_layers` maps the heads of a network with several to last layers."""
@@ -55,7 +59,7 @@ def run_conversion(
     arrays = convert(preset, state_dict, num_classes=num_classes)
     model = parameters.load(partial(models.make, preset, num_classes=num_classes), arrays)
     classes = len(arrays["head.bias"])
-    heads = class_names(preset, sizes or {models.DEFAULT_HEAD: classes}, labels_files)
+    heads = class_names(preset, sizes or {models.DEFAULT_HEAD: classes}, labels)
     print(
         f"{checkpoint.name} matches {preset}: {parameters.count_parameters(model):,} parameters in {len(arrays)} arrays"
     )
@@ -64,24 +68,14 @@ def run_conversion(
     print("wrote {1} and {0}".format(*models.bundle_paths(out)))
 
 
-def class_names(preset: str, sizes: Mapping[str, int], files: Sequence[Path]) -> dict[str, Sequence[str]]:
-    """Return the class names of each head: of its file, of the preset, or numbers."""
-    if files and len(files) != len(sizes):
-        raise ValueError(f"--labels has {len(files)} files for the heads {', '.join(sizes)}; give one per head")
-    if files:
-        return {head: read_labels(file, size) for (head, size), file in zip(sizes.items(), files)}
+def class_names(preset: str, sizes: Mapping[str, int], labels: str | None) -> dict[str, tuple[str, ...]]:
+    """Return the class names of each head: of `labels`, else of the preset, else numbers."""
     known = models.PRESETS[preset].labels
     if known and list(sizes.values()) == [len(known)]:
-        return dict.fromkeys(sizes, known)
-    return {head: tuple(map(str, range(size))) for head, size in sizes.items()}
-
-
-def read_labels(file: Path, size: int) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text ({error})") from error
-    return models.validate_labels(text.removesuffix("\n").split("\n"), size, str(file))
+        heads = dict.fromkeys(sizes, known)
+    else:
+        heads = {head: tuple(map(str, range(size))) for head, size in sizes.items()}
+    return models.relabel(heads, labels) if labels else heads
 
 
 def parse_heads(items: Sequence[str]) -> dict[str, str]:
@@ -166,9 +160,8 @@ def main(argv: list[str]) -> None:
     try:
         models.get_preset(_PRESET.value)
         checkpoint = Path(_CHECKPOINT.value) if _CHECKPOINT.value else published_weights(_PRESET.value)
-        labels_files = [Path(file) for file in _LABELS.value]
         run_conversion(
-            _PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, labels_files, parse_heads(_HEADS.value)
+            _PRESET.value, checkpoint, Path(_OUT.value), _NUM_CLASSES.value, _LABELS.value, parse_heads(_HEADS.value)
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {escape_control_chars(str(error))}")

@@ -42,7 +42,7 @@ def test_a_users_network_predicts_classes_of_a_file(folder):
     ("model", "labels", "message"),
     [
         ("nets:make", "a\nb\n", "2 names for 3 classes"),
-        ("worlds_cnn", "a\n", "expected a network with one head, got worlds_cnn with shape, direction"),
+        ("worlds_cnn", "a\n", "one list of class names per head, as in shape:FILE,direction:FILE"),
         ("nets:broken", "a\n", "nets.py, line 8: ZeroDivisionError: division by zero"),
         ("nets:mak", "a\n", "no function named 'mak' (did you mean make"),
         ("hf:nowhere", "a\n", "nowhere"),

@@ -106,9 +106,9 @@ def test_several_heads_become_one_layer_with_named_classes(state, tmp_path, caps
     torch.save(body | weights | biases, tmp_path / "epic.pth")
     for name, text in {"verb": "take\nput\nwash", "noun": "cup\nknife"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
-    files = [tmp_path / "noun.txt", tmp_path / "verb.txt"]
+    labels = f"verb:{tmp_path / 'verb.txt'},noun:{tmp_path / 'noun.txt'}"
     layers = {"noun": "fc_noun", "verb": "fc_verb"}
-    run_conversion(PRESET, tmp_path / "epic.pth", tmp_path / "epic.safetensors", None, files, layers)
+    run_conversion(PRESET, tmp_path / "epic.pth", tmp_path / "epic.safetensors", None, labels, layers)
     assert "the networks agree at every stage" in capsys.readouterr().out
     network = models.load(tmp_path / "epic.safetensors")
     assert network.labels == ("noun:cup", "noun:knife", "verb:take", "verb:put", "verb:wash")
@@ -125,8 +125,8 @@ def test_heads_that_are_not_in_the_checkpoint(state, tmp_path):
         join_heads(PRESET, state | {"v.weight": torch.zeros(2, 96), "v.bias": torch.zeros(2)}, {"verb": "v"})
     with pytest.raises(ValueError, match="expected HEAD=LAYER, such as verb=fc_verb, got verb"):
         parse_heads(["verb", "noun=fc"])
-    with pytest.raises(ValueError, match="--labels has 1 files for the heads noun, verb; give one per head"):
-        class_names(PRESET, {"noun": 2, "verb": 3}, [tmp_path / "noun.txt"])
+    with pytest.raises(ValueError, match="one list of class names per head, as in noun:FILE,verb:FILE"):
+        class_names(PRESET, {"noun": 2, "verb": 3}, "noun.txt")
 
 
 class Runs:

@@ -41,7 +41,11 @@ class ModelArguments:
         " video transformer with config.json and model.safetensors), package.module:factory (a function that returns a"
         " Network; the current folder is searched first), or a preset (video_swin_t_k400, ...: without weights)",
     )
-    labels: Path | None = setting(None, "file with a class name per line, in place of the network's class names")
+    labels: str | None = setting(
+        None,
+        "class names in place of the network's: a file with one name per line, or a shipped list (ucf101, kinetics600,"
+        " ...); of a network with several heads, verb:FILE,noun:FILE",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

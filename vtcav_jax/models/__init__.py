@@ -9,8 +9,8 @@ from vtcav_jax.models.checkpoint import (
     require_absent,
     save,
     shipped_networks,
-    validate_labels,
 )
+from vtcav_jax.models.class_names import label_lists, read_labels, relabel, validate_labels
 from vtcav_jax.models.network import DEFAULT_HEAD, Heads, Network, head_slices, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 
@@ -24,10 +24,13 @@ __all__ = [
     "bundle_paths",
     "get_preset",
     "head_slices",
+    "label_lists",
     "load",
     "make",
     "random_network",
+    "read_labels",
     "read_metadata",
+    "relabel",
     "require_absent",
     "save",
     "shipped_networks",

@@ -13,6 +13,7 @@ from flax import nnx
 
 from vtcav_jax import atomic
 from vtcav_jax.models import parameters
+from vtcav_jax.models.class_names import validate_labels
 from vtcav_jax.models.network import Heads, Network, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 from vtcav_jax.names import unknown_name_message
@@ -139,19 +140,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
             f"{path} is not a converted or trained network: {metadata_file.name} is {fault}; make it with"
             " `python -m weights_conversion` or `vtcav train`"
         ) from error
-
-
-def validate_labels(labels: Any, num_classes: int, where: str) -> list[str]:
-    """Return the labels if they are one unique printable name per class, else raise ValueError."""
-    if not isinstance(labels, list) or len(labels) != num_classes or not labels:
-        count = f"{len(labels)} names" if isinstance(labels, list) else repr(labels)
-        raise ValueError(f"{where}: {count} for {num_classes} classes; expected one name per class")
-    if wrong := [i for i, name in enumerate(labels) if not isinstance(name, str) or not name or not name.isprintable()]:
-        raise ValueError(f"{where}: the names of classes {wrong[:10]} are empty or contain unprintable characters")
-    if len(set(labels)) < len(labels):
-        duplicates = sorted({name for name in labels if labels.count(name) > 1})
-        raise ValueError(f"{where}: several classes are named {', '.join(duplicates[:5])}; expected unique names")
-    return labels
 
 
 def bundle_paths(path: Path) -> tuple[Path, Path]:

@@ -18,7 +18,7 @@ from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models import parameters
-from vtcav_jax.models.checkpoint import validate_labels
+from vtcav_jax.models.class_names import validate_labels
 from vtcav_jax.models.network import Network, single_head
 from vtcav_jax.models.video_swin import Triple
 from vtcav_jax.models.vit.timesformer import TimeSformer

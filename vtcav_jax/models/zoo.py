@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from inspect import signature
 from typing import Any
 
@@ -11,6 +10,7 @@ from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.c3d import C3d
+from vtcav_jax.models.class_names import read_labels
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
 from vtcav_jax.models.mvit import Mvit
@@ -42,7 +42,7 @@ VJEPA2_CITATION = "Assran et al., V-JEPA 2, 2025, arXiv 2506.09985"
 VIDEO_RESNET_CITATION = "Tran et al., A Closer Look at Spatiotemporal Convolutions, 2018, arXiv 1711.11248"
 
 
-SSV2_LABELS = "something_something_v2.txt"
+SSV2_LABELS = "something_something_v2"
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,11 @@ class Preset:
     num_classes: int
     clip_spec: ClipSpec
     citation: str
-    labels_file: str | None = None  # in `models/labels`; None if class names are unknown
+    label_list: str | None = None  # as in `read_labels`; None if class names or their order are unknown
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        if self.labels_file is None:
-            return None
-        text = resources.files("vtcav_jax.models").joinpath("labels", self.labels_file).read_text(encoding="utf-8")
-        return tuple(text.splitlines())
+        return None if self.label_list is None else tuple(read_labels(self.label_list))
 
 
 def swin_maker(
@@ -141,7 +138,7 @@ _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 def resnet_preset(layers: int, **options: Any) -> Preset:
     """Return a preset of 3D-ResNets-PyTorch; networks of 50 and more layers use bottlenecks."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
-    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400.txt")
+    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400")
 
 
 def resnext_preset(**options: Any) -> Preset:
@@ -149,14 +146,14 @@ def resnext_preset(**options: Any) -> Preset:
 
 
 def resnet_k700_preset(layers: int) -> Preset:
-    """Return the version published in 2020 for Kinetics-700, whose class order is not known to the package."""
-    return replace(resnet_preset(layers), num_classes=700, clip_spec=_HARA_2020, labels_file=None)
+    """Return the version published in 2020 for Kinetics-700, whose classes are not in alphabetical order."""
+    return replace(resnet_preset(layers), num_classes=700, clip_spec=_HARA_2020, label_list=None)
 
 
 def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:
     """Return a preset of torchvision with these temporal kernels, one per layer."""
     return Preset(
-        partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION, "kinetics400.txt"
+        partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION, "kinetics400"
     )
 
 
@@ -164,14 +161,14 @@ PRESETS: dict[str, Preset] = {
     "video_swin_tiny": Preset(_TINY, 4, _WORLDS, SWIN_CITATION),
     "video_swin_tiny_64": Preset(_TINY, 4, _WORLDS_LARGE, SWIN_CITATION),
     "small_cnn": Preset(_CNN, 4, _WORLDS, "a plain 3D convolutional network, of this package"),
-    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
-    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
-    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
-    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400.txt"),
+    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
+    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
+    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
+    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
     "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN_CITATION),
     "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION, SSV2_LABELS),
     "c3d": Preset(partial(C3d), 487, _C3D, C3D_CITATION),
-    "i3d": Preset(partial(I3d), 400, _I3D, I3D_CITATION, "kinetics400.txt"),
+    "i3d": Preset(partial(I3d), 400, _I3D, I3D_CITATION, "kinetics400"),
     "resnet3d_18": resnet_preset(18),
     "resnet3d_18_a": resnet_preset(18, shortcut="A"),
     "resnet3d_34": resnet_preset(34),
@@ -180,20 +177,20 @@ PRESETS: dict[str, Preset] = {
     "resnet3d_101": resnet_preset(101),
     "resnet3d_152": resnet_preset(152),
     "resnext3d_101": resnext_preset(),
-    "resnext3d_101_stem128": replace(resnext_preset(stem=128), clip_spec=_HARA_2020, labels_file=None),
+    "resnext3d_101_stem128": replace(resnext_preset(stem=128), clip_spec=_HARA_2020, label_list=None),
     **{f"resnet3d_{layers}_k700": resnet_k700_preset(layers) for layers in _DEPTHS},
-    "mfnet": Preset(partial(MfNet), 400, _MFNET, MFNET_CITATION, "kinetics400.txt"),
+    "mfnet": Preset(partial(MfNet), 400, _MFNET, MFNET_CITATION, "kinetics400"),
     "r3d_18": video_resnet_preset("whole", "whole", "whole", "whole"),
     "mc3_18": video_resnet_preset("whole", "none", "none", "none"),
     "r2plus1d_18": video_resnet_preset("apart", "apart", "apart", "apart"),
-    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400.txt"),
-    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400.txt"),
-    "s3d": Preset(partial(S3d), 400, _S3D, S3D_CITATION, "kinetics400.txt"),
+    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400"),
+    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400"),
+    "s3d": Preset(partial(S3d), 400, _S3D, S3D_CITATION, "kinetics400"),
     "videomae_tiny": Preset(
         vit_maker(VideoMae, "tiny", clip=_WORLDS.shape[:3], patch=(2, 4, 4)), 4, _WORLDS, VIDEOMAE_CITATION
     ),
     **{
-        f"videomae_{size}_k400": Preset(vit_maker(VideoMae, size), 400, _VIDEOMAE, VIDEOMAE_CITATION, "kinetics400.txt")
+        f"videomae_{size}_k400": Preset(vit_maker(VideoMae, size), 400, _VIDEOMAE, VIDEOMAE_CITATION, "kinetics400")
         for size in "sblh"
     },
     **{
@@ -202,13 +199,11 @@ PRESETS: dict[str, Preset] = {
         )
         for size in "sb"
     },
-    "timesformer_b_k400": Preset(
-        vit_maker(TimeSformer, "b"), 400, _TIMESFORMER, TIMESFORMER_CITATION, "kinetics400.txt"
-    ),
+    "timesformer_b_k400": Preset(vit_maker(TimeSformer, "b"), 400, _TIMESFORMER, TIMESFORMER_CITATION, "kinetics400"),
     "timesformer_b_ssv2": Preset(
         vit_maker(TimeSformer, "b"), 174, uniform(_TIMESFORMER), TIMESFORMER_CITATION, SSV2_LABELS
     ),
-    "vivit_b_k400": Preset(vit_maker(Vivit, "b"), 400, _VIVIT, VIVIT_CITATION, "kinetics400.txt"),
+    "vivit_b_k400": Preset(vit_maker(Vivit, "b"), 400, _VIVIT, VIVIT_CITATION, "kinetics400"),
     "vjepa2_l_ssv2": Preset(vit_maker(Vjepa2, "l"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
     "vjepa2_h_ssv2": Preset(vit_maker(Vjepa2, "h"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
     "vjepa2_g_ssv2": Preset(vit_maker(Vjepa2, "g"), 174, _VJEPA2_384, VJEPA2_CITATION, SSV2_LABELS),

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vtcav_jax import models
@@ -28,22 +27,17 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
 
 
 def load_network(
-    name: str, *, labels: Path | None = None, random_weights: bool = False, seed: int = 0
+    name: str, *, labels: str | None = None, random_weights: bool = False, seed: int = 0
 ) -> models.Network:
     """Load a trained network, or make a preset with random weights if `random_weights` allows it.
 
-    `labels` is a file with its class names.
+    `labels` are other class names for it, as `models.relabel` reads them.
     """
     network = _load_unlabelled(name, random_weights, seed)
     if labels is None:
         return network
     with concerning("labels"):
-        if len(network.heads) > 1:
-            heads = ", ".join(network.heads)
-            raise ValueError(f"expected a network with one head, got {name} with {heads}; leave the labels out")
-        ((head, known),) = network.heads.items()
-        names = models.validate_labels(labels.read_text(encoding="utf-8").splitlines(), len(known), str(labels))
-        return replace(network, heads={head: tuple(names)})
+        return replace(network, heads=models.relabel(network.heads, labels))
 
 
 def network_outline(name: str) -> tuple[Any, ClipSpec, str]:
@@ -78,7 +72,7 @@ def source_request(task: str, args: Any, source: Source, targets: Sequence[Targe
     return {
         "task": task,
         "model": args.model,
-        **({"labels": str(args.labels)} if args.labels else {}),
+        **({"labels": args.labels} if args.labels else {}),
         "random_weights": args.random_weights,
         "videos": source.spec,
         "clips": source.identity,
