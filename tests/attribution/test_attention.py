@@ -35,7 +35,7 @@ def check_parts(block, inputs, expected):
     """Check that each attention operation, as softmax(q k + bias) v, finishes to the block's outputs."""
     for parts in block.attention_parts(*inputs):
         scores = jnp.einsum("ghnd,ghmd->ghnm", parts.queries, parts.keys) / math.sqrt(parts.queries.shape[-1])
-        scores = scores + (0 if parts.bias is None else parts.bias[None])
+        scores = scores + (0 if parts.bias is None else parts.bias)
         scores = scores + (0 if parts.mask is None else parts.mask[:, None])
         mixed = jnp.einsum("ghnm,ghmd->gnhd", jax.nn.softmax(scores), parts.values)
         outputs = parts.finish(mixed.reshape(*mixed.shape[:2], -1))

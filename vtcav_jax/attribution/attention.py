@@ -159,11 +159,11 @@ def _row_before_block(block: Any, inputs: Tokens, row: TokenRow) -> TokenRow:
 def _rollout_before_block(block: Any, inputs: Tokens, row: TokenRow) -> TokenRow:
     for parts in reversed(block.attention_parts(*inputs)):
         row = _complete(row, parts)
-        if parts.residual:
+        if parts.bypass is not None:
             # A class token without part in attention along time keeps its value, all others divide it
             taking_part = _without_channels(parts.merge)(jnp.ones(parts.queries.shape[::2], row[0].dtype))
             row = tuple(value / (1 + part) for value, part in zip(row, taking_part, strict=True))
-            row = _sum(row, _times_attention(parts, inputs, row))
+            row = _sum(_transpose(parts.bypass, inputs, row), _times_attention(parts, inputs, row))
         else:
             row = _times_attention(parts, inputs, row)
     return row
@@ -176,8 +176,11 @@ def _gradient_rows_before_block(
     for parts in reversed(block.attention_parts(*inputs)):
         row, identity_row = (_complete(r, parts) for r in (row, identity_row))
         attended = _times_attention(parts, inputs, row, gradients)
-        row = _sum(row, attended) if parts.residual else attended
-        identity_row = identity_row if parts.residual else jax.tree.map(jnp.zeros_like, attended)
+        if parts.bypass is None:
+            row, identity_row = attended, jax.tree.map(jnp.zeros_like, attended)
+        else:
+            row, identity_row = (_transpose(parts.bypass, inputs, r) for r in (row, identity_row))
+            row = _sum(row, attended)
     return row, identity_row
 
 
@@ -186,16 +189,17 @@ def _times_attention(parts: AttentionParts, inputs: Tokens, row: TokenRow, gradi
     groups, heads, n, d = parts.queries.shape
     wide = row[0].dtype
     (group_row,) = jax.linear_transpose(_without_channels(parts.merge), jax.ShapeDtypeStruct((groups, n), wide))(row)
-    by_head = [jnp.moveaxis(a, 1, 0) for a in (parts.queries, parts.keys, parts.values)]
+    per_head = (parts.queries, parts.keys, parts.values, parts.bias)
+    by_head = [None if a is None else jnp.moveaxis(a, 1, 0) for a in per_head]
 
     def weights_of(q: Array, k: Array, bias: Array | None) -> Float[Array, "g n m"]:
         scores = jnp.einsum("gnd,gmd->gnm", q * d**-0.5, k, preferred_element_type=wide)
-        scores = scores if bias is None else scores + bias[None]
+        scores = scores if bias is None else scores + bias
         return jax.nn.softmax(scores if parts.mask is None else scores + parts.mask)
 
     slopes = None
     if gradients is not None:
-        mixed = jax.lax.map(lambda head: weights_of(head[0], head[1], head[3]) @ head[2], (*by_head, parts.bias))
+        mixed = jax.lax.map(lambda head: weights_of(head[0], head[1], head[3]) @ head[2], by_head)
         mixed = jnp.moveaxis(mixed, 0, 2).reshape(groups, n, heads * d).astype(parts.values.dtype)
         outputs, pullback = jax.vjp(parts.finish, mixed)
         missing = tuple(jnp.zeros_like(output) for output in outputs[len(gradients) :])
@@ -208,9 +212,14 @@ def _times_attention(parts: AttentionParts, inputs: Tokens, row: TokenRow, gradi
             weights = jax.nn.relu(weights * jnp.einsum("gnd,gmd->gnm", slope, v, preferred_element_type=wide))
         return total + jnp.einsum("gn,gnm->gm", group_row, weights), None
 
-    total, _ = jax.lax.scan(add_head, jnp.zeros(parts.keys.shape[::2], wide), (*by_head, parts.bias, slopes))
-    shapes = [jax.ShapeDtypeStruct(x.shape[:-1], wide) for x in inputs]
-    return jax.linear_transpose(_without_channels(parts.split), *shapes)(total / heads)
+    total, _ = jax.lax.scan(add_head, jnp.zeros(parts.keys.shape[::2], wide), (*by_head, slopes))
+    return _transpose(parts.split, inputs, total / heads)
+
+
+def _transpose(f: Callable[..., Any], inputs: Tokens, values: Any) -> TokenRow:
+    """Return the product of `values`, one per output of the linear function `f`, with the matrix of `f`."""
+    shapes = [jax.ShapeDtypeStruct(x.shape[:-1], jax.tree.leaves(values)[0].dtype) for x in inputs]
+    return jax.linear_transpose(_without_channels(f), *shapes)(values)
 
 
 def _without_channels(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ has a method `attention_parts`, which takes the block's inputs and returns its a
 Inputs and outputs are a grid of tokens `(b, t, h, w, c)`, or a class token `(b, c)` and a grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
@@ -13,11 +13,17 @@ from jaxtyping import Array, Float
 Tokens = tuple[Array, ...]
 
 
+def same_tokens(*values: Array) -> Tokens:
+    return values
+
+
 class AttentionParts(NamedTuple):
     """An attention operation in groups of tokens, `softmax(queries keys' / sqrt(d) + bias + mask) values`.
 
-    `split` brings a block's inputs, with any number of channels, into groups, and `merge` brings groups into the form
-    of its outputs. `finish` computes the block's outputs from the attention's result for all heads.
+    Three functions are linear and take any number of channels: `split` brings a block's inputs into groups of keys,
+    `merge` brings groups of queries into the form of its outputs, and `bypass` brings inputs to outputs as the residual
+    connection does. Where a block pools tokens, `split` and `bypass` take their mean. `finish` computes the block's
+    outputs from the attention's result for all heads.
     """
 
     queries: Float[Array, "g heads n d"]
@@ -26,13 +32,9 @@ class AttentionParts(NamedTuple):
     split: Callable[..., Float[Array, "g m c"]]
     merge: Callable[[Float[Array, "g n c"]], Tokens]
     finish: Callable[[Float[Array, "g n heads*d"]], Tokens]
-    bias: Float[Array, "heads n m"] | None = None
+    bias: Float[Array, "#g heads n m"] | None = None
     mask: Float[Array, "g n m"] | None = None
-    residual: bool = True  # False if the queries are not tokens of the clip, so that nothing bypasses the attention
-
-
-def same_tokens(*values: Array) -> Tokens:
-    return values
+    bypass: Callable[..., Tokens] | None = same_tokens  # None if the queries are not tokens of the clip
 
 
 class AttentionStep(NamedTuple):
@@ -44,3 +46,21 @@ class AttentionStep(NamedTuple):
     inputs: Callable[..., Tokens] = same_tokens  # from the values at `before` to the block's inputs
     mean: Callable[[Float[Array, "b t h w"]], Float[Array, "b t2 h2 w2"]] | None = None
     window: tuple[int, int] | None = None  # height and width of a group of tokens; None: the whole frame
+
+
+def class_token_path(
+    class_token: Callable[[Array], Array], blocks: Sequence[Any], embeddings: str, prefix: str
+) -> list[AttentionStep]:
+    """Return the path through blocks of a class token, which `class_token` returns for a grid, and a grid.
+
+    `embeddings` is the first grid, and `prefix` the name of a block without its number.
+    """
+
+    def with_token(x: Array) -> Tokens:
+        return class_token(x), x
+
+    names = [f"{prefix}.{i}" for i in range(len(blocks))]
+    outputs: list[tuple[str, ...]] = [(f"{name}.class_token", name) for name in names]
+    outputs[-1] = outputs[-1][:1]  # nothing reads the last grid
+    first = AttentionStep(blocks[0], (embeddings,), outputs[0], with_token)
+    return [first, *(AttentionStep(*step) for step in zip(blocks[1:], outputs[:-1], outputs[1:], strict=True))]

@@ -14,6 +14,7 @@ grids.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -22,8 +23,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens, class_token_path
 from vtcav_jax.models.layers.convolution import THREES, same_padded_conv
-from vtcav_jax.models.layers.pooling import max_pool
+from vtcav_jax.models.layers.pooling import max_pool, mean_of_windows
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, in_chunks
 from vtcav_jax.tap import Tap, identity_tap
 
@@ -87,6 +89,9 @@ class Mvit(nnx.Module):
             token = tap(f"blocks.{i}.class_token", token)
         return self.head(tap("norm", self.norm(token)))
 
+    def attention_path(self) -> list[AttentionStep]:
+        return class_token_path(self.pos_encoding.class_token_of, self.blocks, "tokens", "blocks")
+
 
 class PositionEncoding(nnx.Module):
     """Class token, and in version 1 learnt vectors for each time step, each position and the class token."""
@@ -102,13 +107,17 @@ class PositionEncoding(nnx.Module):
             self.class_pos = random_parameter(c)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> tuple[Float[Array, "b c"], Float[Array, "b t h w c"]]:
-        b, t, h, w, c = x.shape
-        token = self.class_token[...]
+        _, t, h, w, c = x.shape
         if self.absolute:
-            token = token + self.class_pos[...]
             places = self.temporal_pos[...][:, None] + self.spatial_pos[...][None]
             x = x + places.reshape(1, t, h, w, c).astype(self.dtype)
-        return jnp.broadcast_to(token.astype(self.dtype)[None], (b, c)), x
+        return self.class_token_of(x), x
+
+    def class_token_of(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b c"]:
+        """Return the class token with its position, for each clip of the grid `x`."""
+        token = self.class_token[...]
+        token = token + self.class_pos[...] if self.absolute else token
+        return jnp.broadcast_to(token.astype(self.dtype)[None], (len(x), x.shape[-1]))
 
 
 class MvitBlock(nnx.Module):
@@ -121,6 +130,7 @@ class MvitBlock(nnx.Module):
         self, version: MvitVersion, grid: Triple, inputs: int, outputs: int, heads: int, stride: int, keys: int, **make
     ):
         self.early, self.stride = version == 2, stride
+        self.pooling: tuple[Triple, Triple] = ((1, 3, 3), (1, stride, stride))  # window and strides, if the stride is 2
         c = outputs if self.early else inputs
         self.norm1, self.norm2 = token_norm(inputs, **make), token_norm(c, **make)
         self.attn = PooledAttention(version, grid, inputs, c, heads, stride, keys, **make)
@@ -131,17 +141,51 @@ class MvitBlock(nnx.Module):
         self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"], tap: Tap, name: str
     ) -> tuple[Float[Array, "b d"], Float[Array, "b t2 h2 w2 d"]]:
         token1, x1 = self.norm1(token), self.norm1(x)
+        attended = self.attn(token1, x1)
+        token, x = self.shortcut(token, x, token1, x1)
+        token1, x1 = split_tokens(attended, x)
+        return self.add_mlp(token + token1, tap(f"{name}.sum", x + tap(f"{name}.attn", x1)), tap, name)
+
+    def shortcut(
+        self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"],
+        token1: Float[Array, "b c"], x1: Float[Array, "b t h w c"],
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b t2 h2 w2 d"]]:  # fmt: skip
+        """Return the attention's residual connection, from the inputs and their layer norms `token1` and `x1`."""
         if self.project is not None and self.early:
             token, x = self.project(token1), self.project(x1)
-        if self.stride > 1:
-            x = max_pool(x, (1, 3, 3), (1, self.stride, self.stride), (0, 1, 1))
-        token1, x1 = self.attn(token1, x1)
-        token, x = token + token1, tap(f"{name}.sum", x + tap(f"{name}.attn", x1))
+        return token, max_pool(x, *self.pooling, (0, 1, 1)) if self.stride > 1 else x
+
+    def add_mlp(
+        self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"], tap: Tap = identity_tap, name: str = ""
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b t h w d"]]:
         token2, x2 = self.norm2(token), self.norm2(x)
         if self.project is not None and not self.early:
             token, x = self.project(token2), self.project(x2)
         y = in_chunks(self.mlp, x2.reshape(-1, x2.shape[-1]), 1).reshape(x.shape)
         return token + self.mlp(token2), tap(name, x + tap(f"{name}.mlp", y))
+
+    def attention_parts(self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"]) -> list[AttentionParts]:
+        """Return the attention of pooled queries to pooled keys and values.
+
+        A pooled token counts as the mean of the tokens that its convolution or max pool reads. The query that version 2
+        adds to the attention's result is not followed besides the residual connection.
+        """
+        token1, x1 = self.norm1(token), self.norm1(x)
+        queries, keys, values, bias = self.attn.parts(token1, x1)
+        short_token, short = self.shortcut(token, x, token1, x1)
+
+        def split(token: Array, x: Array) -> Float[Array, "b m c"]:
+            return concat_tokens(token, mean_of_windows(x, THREES, self.attn.key_strides))
+
+        def bypass(token: Array, x: Array) -> Tokens:
+            return token, mean_of_windows(x, *self.pooling) if self.stride > 1 else x
+
+        def finish(mixed: Float[Array, "b n c"]) -> Tokens:
+            token1, x1 = split_tokens(self.attn.output(mixed, queries), short)
+            return self.add_mlp(short_token + token1, short + x1)
+
+        merge = partial(split_tokens, x=short)
+        return [AttentionParts(queries, keys, values, split, merge, finish, bias, bypass=bypass)]
 
 
 class PooledAttention(nnx.Module):
@@ -157,9 +201,10 @@ class PooledAttention(nnx.Module):
     ):  # fmt: skip
         make = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.heads, self.dtype, self.relative = heads, dtype, version == 2
+        self.key_strides: Triple = (1, keys, keys)
         self.qkv, self.project = nnx.Linear(inputs, 3 * c, **make), nnx.Linear(c, c, **make)
         self.pool_q = HeadPool((1, stride, stride), **make) if version == 2 or stride > 1 else None
-        self.pool_k, self.pool_v = HeadPool((1, keys, keys), **make), HeadPool((1, keys, keys), **make)
+        self.pool_k, self.pool_v = HeadPool(self.key_strides, **make), HeadPool(self.key_strides, **make)
         if self.relative:
             initial = jax.nn.initializers.truncated_normal(0.02)
             side = 2 * max(grid[1] // stride, grid[1] // keys) - 1
@@ -167,10 +212,21 @@ class PooledAttention(nnx.Module):
             self.rel_pos_w = nnx.Param(initial(rngs.params(), (side, HEAD_CHANNELS), param_dtype))
             self.rel_pos_t = nnx.Param(initial(rngs.params(), (2 * grid[0] - 1, HEAD_CHANNELS), param_dtype))
 
-    def __call__(
+    def __call__(self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"]) -> Float[Array, "b n d"]:
+        queries, keys, values, bias = self.parts(token, x)
+        wide = at_least_float32(self.dtype)
+        scores = jnp.einsum("bhqc,bhkc->bhqk", queries * HEAD_CHANNELS**-0.5, keys, preferred_element_type=wide)
+        attention = jax.nn.softmax(scores if bias is None else scores + bias, -1).astype(values.dtype)
+        mixed = jnp.einsum("bhqk,bhkc->bqhc", attention, values)
+        return self.output(mixed.reshape(*mixed.shape[:2], -1), queries)
+
+    def parts(
         self, token: Float[Array, "b c"], x: Float[Array, "b t h w c"]
-    ) -> tuple[Float[Array, "b d"], Float[Array, "b t2 h2 w2 d"]]:
-        b = len(x)
+    ) -> tuple[
+        Float[Array, "b heads n d"], Float[Array, "b heads m d"], Float[Array, "b heads m d"],
+        Float[Array, "b heads n m"] | None,
+    ]:  # fmt: skip
+        """Return queries, keys and values, the class token first, and the relative position score of each pair."""
         tokens = jnp.split(self.qkv(token), 3, -1)
         grids = jnp.split(self.qkv(x), 3, -1)
         pools = (self.pool_q, self.pool_k, self.pool_v)
@@ -179,24 +235,20 @@ class PooledAttention(nnx.Module):
             pool_tokens(pool, self.split_heads(class_token), self.split_heads(grid))
             for pool, class_token, grid in zip(pools, tokens, grids)
         )
-        shape = q.shape[1:4]
-        wide = at_least_float32(self.dtype)
-        scores = jnp.einsum(
-            "mqc,mkc->mqk",
-            concat_tokens(q0, q) * HEAD_CHANNELS**-0.5,
-            concat_tokens(k0, k),
-            preferred_element_type=wide,
+        queries, keys, values = (
+            concat_tokens(*pair).reshape(len(x), self.heads, -1, HEAD_CHANNELS) for pair in ((q0, q), (k0, k), (v0, v))
         )
+        if not self.relative:
+            return queries, keys, values, None
+        bias = jnp.pad(self.relative_position_scores(q, k.shape[1:4]), ((0, 0), (1, 0), (1, 0)))
+        return queries, keys, values, bias.reshape(len(x), self.heads, *bias.shape[1:])
+
+    def output(self, mixed: Float[Array, "b n c"], queries: Float[Array, "b heads n d"]) -> Float[Array, "b n c"]:
+        """Return the attention's output from its result for all heads."""
         if self.relative:
-            scores = scores + jnp.pad(self.relative_position_scores(q, k.shape[1:4]), ((0, 0), (1, 0), (1, 0)))
-        attention = jax.nn.softmax(scores, -1).astype(v.dtype)
-        y = jnp.einsum("mqk,mkc->mqc", attention, concat_tokens(v0, v))
-        y0, y = y[:, 0], y[:, 1:].reshape(q.shape)
-        if self.relative:
-            y = y + q
-        y0 = y0.reshape(b, -1)
-        y = y.reshape(b, self.heads, *shape, HEAD_CHANNELS).transpose(0, 2, 3, 4, 1, 5).reshape(b, *shape, -1)
-        return self.project(y0), self.project(y)
+            grid = mixed[:, 1:] + queries.swapaxes(1, 2).reshape(mixed.shape)[:, 1:]
+            mixed = jnp.concatenate([mixed[:, :1], grid], 1)
+        return self.project(mixed)
 
     def split_heads(self, x: Array) -> Array:
         """Move the heads of a token or grid to the batch axis."""
@@ -234,6 +286,11 @@ def token_norm(features: int, **make) -> nnx.LayerNorm:
 
 def concat_tokens(token: Float[Array, "m c"], x: Float[Array, "m t h w c"]) -> Float[Array, "m n c"]:
     return jnp.concatenate([token[:, None], x.reshape(len(x), -1, x.shape[-1])], 1)
+
+
+def split_tokens(tokens: Float[Array, "b n d"], x: Float[Array, "b t h w _"]) -> tuple[Array, Array]:
+    """Return the class token, and a grid of the size of `x` with all other tokens."""
+    return tokens[:, 0], tokens[:, 1:].reshape(*x.shape[:4], -1)
 
 
 def relative_offsets(queries: int, keys: int) -> np.ndarray:

@@ -191,7 +191,7 @@ class SwinBlock(nnx.Module):
         def finish(mixed: Float[Array, "m n c"]) -> Tokens:
             return (self.add_mlp(x + merge(self.attn.proj(mixed))),)
 
-        return [AttentionParts(queries, keys, values, split, lambda y: (merge(y),), finish, bias, mask)]
+        return [AttentionParts(queries, keys, values, split, lambda y: (merge(y),), finish, bias[None], mask)]
 
 
 class WindowAttention(nnx.Module):

@@ -54,6 +54,16 @@ def _max_along_axis(x: Array, axis: int, taps: int, step: int, pad: tuple[int, i
     return best
 
 
+def mean_of_windows(x: Float[Array, "b t h w c"], window: Triple, strides: Triple) -> Float[Array, "b t2 h2 w2 c"]:
+    """Return the mean of each window that a convolution or pooling layer of odd size reads, without its padding."""
+
+    def sums(x: Array) -> Array:
+        pads = [(0, 0), *((size // 2, size // 2) for size in window), (0, 0)]
+        return jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, *window, 1), (1, *strides, 1), pads)
+
+    return sums(x) / sums(jnp.ones_like(x))
+
+
 def mean_pool(x: Float[Array, "b t h w c"], window: Triple) -> Float[Array, "b t2 h2 w2 c"]:
     """Return the mean of each window at stride 1, without padding; a window longer than an axis is cut to it."""
     t, h, w = map(min, window, x.shape[1:4])

@@ -6,6 +6,7 @@ cache, as in `video_swin`; an accelerator limits only the memory of the scores.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -168,7 +169,8 @@ def attend(
 ) -> Float[Array, "b heads n d"]:
     """Return `softmax(q k' / sqrt(d)) v` for each head, in pieces: groups of heads, or some of the queries of one.
 
-    The softmax divides last, and its scores are recomputed in the backward pass, as in `video_swin`.
+    The softmax divides last, as in `video_swin`. The backward pass recomputes the scores and their exponentials; their
+    maximum, their sum and their product with the values, which have one row per query, are stored.
     """
     b, heads, n, d = q.shape
     m = k.shape[2]
@@ -182,7 +184,11 @@ def attend(
     q = q.reshape(-1, group, pieces, rows, d).swapaxes(1, 2)
     k, v = (x.reshape(-1, group, m, d) for x in (k, v))
 
-    @jax.checkpoint
+    def reduces_scores(primitive: Any, *inputs: Any, **_: Any) -> bool:
+        reductions = ("dot_general", "reduce_max", "reduce_sum")
+        return primitive.name in reductions and max(x.size for x in inputs) == group * rows * m
+
+    @partial(jax.checkpoint, policy=reduces_scores)
     def attend_piece(q: Array, k: Array, v: Array) -> Array:
         scores = jnp.einsum("gnd,gmd->gnm", q * d**-0.5, k, preferred_element_type=wide)
         e = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))

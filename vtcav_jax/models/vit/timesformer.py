@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.attention_path import AttentionParts, AttentionStep
+from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, class_token_path
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.models.vit.blocks import (
@@ -31,7 +31,7 @@ from vtcav_jax.models.vit.blocks import (
     token_norm,
 )
 from vtcav_jax.models.vit.videomae import PatchEmbeddings
-from vtcav_jax.models.vit.vivit import class_token_path, class_token_stages
+from vtcav_jax.models.vit.vivit import class_token_stages
 from vtcav_jax.tap import Tap, identity_tap
 
 Token = Float[Array, "b c"]
@@ -84,7 +84,7 @@ class TimeSformer(nnx.Module):
         return self.head(tap("layernorm", self.layernorm(token)))
 
     def attention_path(self) -> list[AttentionStep]:
-        return class_token_path(self.embeddings.class_token, self.encoder.layer)
+        return class_token_path(self.embeddings.class_token, self.encoder.layer, "embeddings", "encoder.layer")
 
 
 class FrameEmbeddings(nnx.Module):

@@ -9,14 +9,13 @@ grid (`encoder.layer.3`) and the class token (`encoder.layer.3.class_token`); th
 because its grid is not used. A block's input is the class token followed by the tokens of the grid.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.attention_path import AttentionStep, Tokens
+from vtcav_jax.models.attention_path import AttentionStep, class_token_path
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import Triple, at_least_float32
 from vtcav_jax.models.vit.blocks import (
@@ -87,26 +86,13 @@ class Vivit(nnx.Module):
         return self.head(tap("layernorm", self.layernorm(token)))
 
     def attention_path(self) -> list[AttentionStep]:
-        return class_token_path(self.embeddings.class_token, self.encoder.layer)
+        return class_token_path(self.embeddings.class_token, self.encoder.layer, "embeddings", "encoder.layer")
 
 
 def class_token_stages(layers: int) -> tuple[str, ...]:
     """Return the stages of a network whose head reads a class token; `layernorm` is that token after the last block."""
     names = [name for i in range(layers) for name in (f"encoder.layer.{i}", f"encoder.layer.{i}.class_token")]
     return ("embeddings", *names[:-2], names[-1], "layernorm")
-
-
-def class_token_path(class_token: Callable[[Array], Array], blocks: Sequence[Any]) -> list[AttentionStep]:
-    """Return the path through blocks of a class token, which `class_token` returns for a grid, and a grid."""
-
-    def with_token(x: Array) -> Tokens:
-        return class_token(x), x
-
-    names = [f"encoder.layer.{i}" for i in range(len(blocks))]
-    outputs: list[tuple[str, ...]] = [(f"{name}.class_token", name) for name in names]
-    outputs[-1] = outputs[-1][:1]  # nothing reads the last grid
-    first = AttentionStep(blocks[0], ("embeddings",), outputs[0], with_token)
-    return [first, *(AttentionStep(*step) for step in zip(blocks[1:], outputs[:-1], outputs[1:], strict=True))]
 
 
 class ClassTokenEmbeddings(nnx.Module):

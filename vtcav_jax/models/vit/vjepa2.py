@@ -209,7 +209,7 @@ class AttentivePooler(nnx.Module):
             return (block.add_mlp(queries + mixed)[:, 0],)
 
         parts = block.cross_attn.qkv(queries, block.layer_norm1(join_tokens(x)))
-        return [AttentionParts(*parts, join_tokens, lambda y: (y[:, 0],), finish, residual=False)]
+        return [AttentionParts(*parts, join_tokens, lambda y: (y[:, 0],), finish, bypass=None)]
 
 
 class ProjectedAttention(nnx.Module):
