@@ -168,6 +168,14 @@ def test_attention_in_pieces_equals_the_formula(scores_per_piece, cpu, monkeypat
         np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
 
 
+def test_the_backward_pass_of_attention_recomputes_only_the_scores():
+    q, k = jnp.ones((1, 2, 5, 4)), jnp.ones((1, 2, 6, 4))
+    gradient = jax.grad(lambda q, k, v: blocks.attend(q, k, v).sum(), argnums=(0, 1, 2))
+    trace = str(jax.make_jaxpr(gradient)(q, k, k))
+    assert trace.count("dot_general") == 2 + 1 + 4  # forward, scores, gradients of both products
+    assert trace.count("reduce_max") == 1
+
+
 def test_chunks_of_a_prime_number_of_tokens(monkeypatch):
     monkeypatch.setattr(blocks, "MLP_BYTES_PER_CHUNK", 4 * 4 * 3 * 5)  # 5 tokens
     monkeypatch.setattr(blocks, "cores", lambda: 1)
