@@ -60,9 +60,9 @@ def speed_ratios() -> list[tuple[str, float]]:
         ("TCAV, 352 clips, Swin-T / captum", row("tcav", **tcav)["times_ours"]),
         ("Grad-CAM, CNN / pytorch-grad-cam", row("attribution", what="Grad-CAM")["ratio"]),
         ("LRP epsilon, CNN / zennit", row("attribution", what="LRP, epsilon")["ratio"]),
-        ("forward pass, Swin-T / torchvision", row("forward", **swin, clip=[32, 224, 224])["torchvision_ratio"]),
-        ("gradients at every stage, Swin-T / torch", row("gradients", what="every stage")["torchvision_ratio"]),
-        ("forward pass, tiny Swin / torchvision", row("forward", preset="video_swin_tiny")["torchvision_ratio"]),
+        ("forward pass, Swin-T / torchvision", row("forward", **swin, clip=[32, 224, 224])["torch_ratio"]),
+        ("gradients at every stage, Swin-T / torch", row("gradients", what="every stage")["torch_ratio"]),
+        ("forward pass, tiny Swin / torchvision", row("forward", preset="video_swin_tiny")["torch_ratio"]),
         ("integrated gradients, CNN / captum", row("attribution", what="integrated gradients, 16 nodes")["ratio"]),
     ]
 

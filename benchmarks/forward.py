@@ -1,9 +1,11 @@
-"""Benchmark forward passes against torchvision, and their share of the hardware's peak.
+"""Benchmark forward passes against the torch original, also run in jax by torchax, and their share of the peak.
 
-  python -m benchmarks.forward                       standard shapes for this kind of device
+  python -m benchmarks.forward                       standard networks and shapes for this kind of device
+  python -m benchmarks.forward --preset=vivit_b_k400
   python -m benchmarks.forward --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
 
-Writes benchmarks/results/forward_BACKEND.jsonl and its table.
+All sides have the same random weights. Without --preset, writes benchmarks/results/forward_BACKEND.jsonl row by row,
+and its table.
 """
 
 import os
@@ -19,14 +21,15 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from benchmarks.torchvision_peer import TorchvisionPeer
+from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models
 
-_PRESET = flags.DEFINE_string("preset", None, "one network instead of the standard rows")
-_CLIP = flags.DEFINE_list("clip", ["16", "224", "224"], "frames, height, width; with --preset")
+_PRESET = flags.DEFINE_string("preset", None, "one network instead of all standard rows; its results are not written")
+_CLIP = flags.DEFINE_list("clip", None, "frames, height, width; with --preset. Default: those of the standard rows")
 _BATCH = flags.DEFINE_integer("batch", 1, "batch size; with --preset", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "data type; with --preset")
-_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation", lower_bound=2)
+_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
+_COMPILE = flags.DEFINE_boolean("torch_compile", True, "also time torch.compile, which compiles for up to minutes")
 _LARGEST = flags.DEFINE_boolean(
     "largest_batch", None, "search for the largest batch size that fits; default: only on a GPU"
 )
@@ -36,6 +39,16 @@ ROWS_CPU = [
     ("video_swin_t_k400", (16, 224, 224), 1, "float32"),
     ("video_swin_t_k400", (32, 224, 224), 1, "float32"),
     ("video_swin_tiny", (8, 32, 32), 32, "float32"),
+    ("videomae_s_k400", (16, 224, 224), 1, "float32"),
+    ("videomae_b_k400", (16, 224, 224), 1, "float32"),
+    ("timesformer_b_k400", (8, 224, 224), 1, "float32"),
+    ("vivit_b_k400", (32, 224, 224), 1, "float32"),
+    ("vjepa2_l_ssv2", (16, 256, 256), 1, "float32"),
+    ("mvit_v2_s", (16, 224, 224), 1, "float32"),
+    ("r3d_18", (16, 112, 112), 1, "float32"),
+    ("mc3_18", (16, 112, 112), 1, "float32"),
+    ("r2plus1d_18", (16, 112, 112), 1, "float32"),
+    ("s3d", (32, 224, 224), 1, "float32"),
 ]
 ROWS_ACCELERATOR = [
     ("video_swin_t_k400", (32, 224, 224), 1, "bfloat16"),
@@ -49,22 +62,32 @@ def forward(model, video):
     return model(video)
 
 
-def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int, search: bool) -> dict:
+def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, search: bool) -> dict:
     print(f"{preset} {batch} x {'x'.join(map(str, clip))} {dtype} ...", file=sys.stderr, flush=True)
-    model = models.make(preset, dtype=getattr(jnp, dtype))
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
-    ours = timing.compile_timed(forward, model, video)
-    calls = {"ours": ours.call}
     out = {"preset": preset, "clip": list(clip), "batch": batch, "dtype": dtype}
+    calls = {}
     try:
-        peer = TorchvisionPeer(preset, model, video, dtype)
-        out["difference"] = float(f"{timing.largest_difference(ours.call(), peer.eager().float().cpu()):.2g}")
-        calls["torchvision"] = peer.eager
-        if compiled_call := peer.compile():
-            calls["torchvision_compiled"], out["torch_compile_s"] = compiled_call[0], round(compiled_call[1], 2)
+        peer = TorchPeer(preset, video, dtype)
+        model = peer.model
+        out["reference"] = peer.library
+        calls["torch"] = peer.eager
+        torchax = timing.compile_timed(forward, peer.through_torchax(), video)
+        calls["torchax"], out["torchax_compile_s"] = torchax.call, round(torchax.compile_s, 2)
+        if _COMPILE.value and (compiled_call := peer.compile()):
+            calls["torch_compiled"], out["torch_compile_s"] = compiled_call[0], round(compiled_call[1], 2)
     except ModuleNotFoundError as error:
         print(f"no comparison: {error} is not installed", file=sys.stderr)
-    seconds = timing.time_in_turn(calls, repeats)
+        model = models.make(preset, dtype=getattr(jnp, dtype))
+    ours = timing.compile_timed(forward, model, video)
+    logits = ours.call()
+    for name, call in calls.items():
+        theirs = call() if name == "torchax" else call().float().cpu()
+        out["difference" if name == "torch" else f"{name}_difference"] = float(
+            f"{timing.largest_difference(logits, theirs):.2g}"
+        )
+    repeats = timing.affordable_repeats(ours.call, _REPEATS.value)
+    seconds = timing.time_in_turn({"ours": ours.call, **calls}, repeats)
     out |= timing.as_row(timing.Timing.from_seconds(seconds["ours"], ours.compile_s, ours.temp_mib))
     gflop = timing.gflop(forward, model, video)
     peak = timing.matmul_peak_gflops(getattr(jnp, dtype))
@@ -73,7 +96,7 @@ def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, 
         "peak_gflops": round(peak),
         "share_of_peak": round(gflop / out["median_s"] / peak, 3),
     }
-    for name in calls.keys() - {"ours"}:
+    for name in calls:
         out[f"{name}_s"] = float(f"{timing.Timing.from_seconds(seconds[name]).median_s:.4g}")
         out[f"{name}_ratio"] = round(timing.ratio(seconds[name], seconds["ours"]), 2)
     if search:
@@ -94,20 +117,29 @@ def largest_batch(model, clip: tuple[int, ...]) -> int:
         batch *= 2
 
 
+def standard_rows() -> list[tuple[str, tuple[int, ...], int, str]]:
+    rows = ROWS_CPU if jax.default_backend() == "cpu" else ROWS_ACCELERATOR
+    preset = _PRESET.value
+    if preset is None:
+        return rows
+    of_preset = [row for row in rows if row[0] == preset]
+    if of_preset and not _CLIP.value:
+        return of_preset
+    clip = tuple(map(int, _CLIP.value)) if _CLIP.value else models.get_preset(preset).clip_spec.shape[:3]
+    return [(preset, clip, _BATCH.value, _DTYPE.value)]
+
+
 def main(argv: list[str]) -> None:
     del argv
-    cpu = jax.default_backend() == "cpu"
-    rows = ROWS_CPU if cpu else ROWS_ACCELERATOR
-    if _PRESET.value:
-        rows = [(_PRESET.value, tuple(map(int, _CLIP.value)), _BATCH.value, _DTYPE.value)]
-    search = (not cpu) if _LARGEST.value is None else _LARGEST.value
-    results = [measure_forward(*case, repeats=_REPEATS.value, search=search) for case in rows]
+    search = jax.default_backend() != "cpu" if _LARGEST.value is None else _LARGEST.value
+    results = []
+    for row in standard_rows():
+        results.append(measure_forward(*row, search=search))
+        if not _PRESET.value:
+            timing.write_results("forward", results)
     print(tables.forward_table(results))
     if not _PRESET.value:
-        print(
-            f"wrote {timing.write_results('forward', results)} and its table in {write_tables.update_pages()}",
-            file=sys.stderr,
-        )
+        print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

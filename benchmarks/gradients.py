@@ -1,8 +1,10 @@
-"""Benchmark gradients at several stages, relative to a forward pass and to torch autograd.
+"""Benchmark gradients of one class at many stages (layers), relative to a forward pass and to torch autograd.
 
   python -m benchmarks.gradients
+  python -m benchmarks.gradients --preset=vivit_b_k400
 
-Writes benchmarks/results/gradients_BACKEND.jsonl and its table.
+Both sides have the same random weights. Without --preset, writes benchmarks/results/gradients_BACKEND.jsonl network by
+network, and its table.
 """
 
 import os
@@ -19,14 +21,38 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from benchmarks.torchvision_peer import TorchvisionPeer
+from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models, tap
-from weights_conversion import torch_reference
 
-_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation", lower_bound=2)
+_PRESET = flags.DEFINE_string("preset", None, "one network instead of all; its results are not written")
+_REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
 
-LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
+SWIN_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
 TARGET = 7
+
+# preset, (frames, height, width), clips, dtype
+ROWS_CPU = [
+    ("video_swin_t_k400", (16, 224, 224), 1, "float32"),
+    ("videomae_s_k400", (16, 224, 224), 1, "float32"),
+    ("videomae_b_k400", (16, 224, 224), 1, "float32"),
+    ("timesformer_b_k400", (8, 224, 224), 1, "float32"),
+    ("vivit_b_k400", (32, 224, 224), 1, "float32"),
+    ("vjepa2_l_ssv2", (16, 256, 256), 1, "float32"),
+]
+ROWS_ACCELERATOR = [
+    ("video_swin_t_k400", (32, 224, 224), 8, "bfloat16"),
+    ("video_swin_t_k400", (32, 224, 224), 8, "float32"),
+]
+
+
+def stage_sets(stages: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the stages of each computation: every stage, and those that Video-TCAV takes by default or all blocks."""
+    if "layers.0" in stages:
+        return {"4 layers": SWIN_LAYERS, "every stage": stages}
+    return {
+        "every block": tuple(stage for stage in stages if stage.startswith("encoder.layer.")),
+        "every stage": stages,
+    }
 
 
 def forward(model, video):
@@ -38,26 +64,27 @@ def gradients(stages: tuple[str, ...], model, video):
     return tap.activations_and_gradients(model, video, target, stages).gradients
 
 
-def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str, repeats: int) -> list[dict]:
+def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str) -> list[dict]:
     print(f"{preset} {batch} x {'x'.join(map(str, clip))} {dtype} ...", file=sys.stderr, flush=True)
-    model = models.make(preset, dtype=getattr(jnp, dtype))
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
-    stage_sets = {"4 layers": LAYERS, "every stage": tap.stages_of(model)}
-    programs = {"forward": forward} | {name: partial(gradients, stages) for name, stages in stage_sets.items()}
+    try:
+        peer = TorchPeer(preset, video, dtype)
+        model = peer.model
+    except ModuleNotFoundError as error:
+        print(f"no comparison: {error} is not installed", file=sys.stderr)
+        peer, model = None, models.make(preset, dtype=getattr(jnp, dtype))
+    sets = stage_sets(tap.stages_of(model))
+    programs = {"forward": forward} | {name: partial(gradients, stages) for name, stages in sets.items()}
     ready = {name: timing.compile_timed(program, model, video) for name, program in programs.items()}
     calls = {name: program_of_name.call for name, program_of_name in ready.items()}
     differences: dict[str, float] = {}
-    try:
-        peer = TorchvisionPeer(preset, model, video, dtype)
-        for name, stages in stage_sets.items():
+    if peer is not None:
+        for name, stages in sets.items():
             theirs, ours = peer.gradients(stages, TARGET), calls[name]()
-            pairs = [(ours[s], torch_reference.to_our_axes(s, theirs[s].float().cpu().numpy())) for s in stages]
-            differences[name] = max(timing.largest_difference(a, b) for a, b in pairs)
-            calls[f"torchvision, {name}"] = lambda stages=stages: peer.gradients(stages, TARGET)
-        calls["torchvision, forward"] = peer.eager
-    except ModuleNotFoundError as error:
-        print(f"no comparison: {error} is not installed", file=sys.stderr)
-    seconds = timing.time_in_turn(calls, repeats)
+            differences[name] = max(timing.largest_difference(ours[s], theirs[s].float().cpu()) for s in stages)
+            calls[f"torch, {name}"] = partial(peer.gradients, stages, TARGET)
+        calls["torch, forward"] = peer.eager
+    seconds = timing.time_in_turn(calls, timing.affordable_repeats(calls["forward"], _REPEATS.value))
     peak = timing.matmul_peak_gflops(getattr(jnp, dtype))
     out = []
     for name, program_of_name in ready.items():
@@ -68,9 +95,11 @@ def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str
         )
         result |= {"gflop": round(gflop, 1), "share_of_peak": round(gflop / result["median_s"] / peak, 3)}
         result["times_forward"] = round(timing.ratio(seconds[name], seconds["forward"]), 2)
-        if theirs := seconds.get(f"torchvision, {name}"):
-            result["torchvision_s"] = float(f"{timing.Timing.from_seconds(theirs).median_s:.4g}")
-            result["torchvision_ratio"] = round(timing.ratio(theirs, seconds[name]), 2)
+        if theirs := seconds.get(f"torch, {name}"):
+            result["torch_s"] = float(f"{timing.Timing.from_seconds(theirs).median_s:.4g}")
+            result["torch_ratio"] = round(timing.ratio(theirs, seconds[name]), 2)
+        if peer is not None:
+            result["reference"] = peer.library
         if name in differences:
             result["difference"] = float(f"{differences[name]:.2g}")
         out.append(result)
@@ -79,16 +108,18 @@ def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str
 
 def main(argv: list[str]) -> None:
     del argv
-    cpu = jax.default_backend() == "cpu"
-    cases = (
-        [((16, 224, 224), 1, "float32")] if cpu else [((32, 224, 224), 8, "bfloat16"), ((32, 224, 224), 8, "float32")]
-    )
-    results = [row for case in cases for row in measure_gradients("video_swin_t_k400", *case, repeats=_REPEATS.value)]
+    rows = ROWS_CPU if jax.default_backend() == "cpu" else ROWS_ACCELERATOR
+    if _PRESET.value:
+        clip = models.get_preset(_PRESET.value).clip_spec.shape[:3]
+        rows = [row for row in rows if row[0] == _PRESET.value] or [(_PRESET.value, clip, 1, "float32")]
+    results = []
+    for row in rows:
+        results += measure_gradients(*row)
+        if not _PRESET.value:
+            timing.write_results("gradients", results)
     print(tables.gradients_table(results))
-    print(
-        f"wrote {timing.write_results('gradients', results)} and its table in {write_tables.update_pages()}",
-        file=sys.stderr,
-    )
+    if not _PRESET.value:
+        print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -29,18 +29,17 @@ def format_ratio(row: dict, key: str) -> str:
 def forward_table(rows: list[dict]) -> str:
     head = (
         *("network", "clips", "arithmetic", "forward: median (10 % to 90 %)", "clips/s", "compile", "temporary memory"),
-        *("GFLOP", "share of matmul peak", "speed-up over torchvision", "over torch.compile", "largest difference"),
+        *("GFLOP", "share of matmul peak", "torch original", "speed-up over eager", "over torch.compile"),
+        *("over torchax", "largest difference"),
     )
     body = [
         (
-            *(r["preset"], format_shape(r), r["dtype"], format_timing(r), f"{r['batch'] / r['median_s']:.3g}"),
+            *(f"`{r['preset']}`", format_shape(r), r["dtype"], format_timing(r), f"{r['batch'] / r['median_s']:.3g}"),
             *(format_seconds(r["compile_s"]), f"{r['temp_mib']:.0f} MiB", r["gflop"]),
             f"{100 * r['share_of_peak']:.0f} % of {r['peak_gflops']} GFLOP/s",
-            *(
-                format_ratio(r, "torchvision_ratio"),
-                format_ratio(r, "torchvision_compiled_ratio"),
-                r.get("difference", ""),
-            ),
+            r.get("reference", ""),
+            *(format_ratio(r, f"{name}_ratio") for name in ("torch", "torch_compiled", "torchax")),
+            r.get("difference", ""),
         )
         for r in rows
     ]
@@ -50,21 +49,15 @@ def forward_table(rows: list[dict]) -> str:
 def gradients_table(rows: list[dict]) -> str:
     head = (
         *("network", "clips", "arithmetic", "computation", "median (10 % to 90 %)", "time / forward pass", "compile"),
-        *("temporary memory", "GFLOP", "share of matmul peak", "speed-up over torch autograd", "largest difference"),
+        *("temporary memory", "GFLOP", "share of matmul peak", "torch original", "speed-up over torch autograd"),
+        "largest difference",
     )
     body = [
         (
-            *(
-                r["preset"],
-                format_shape(r),
-                r["dtype"],
-                r["what"],
-                format_timing(r),
-                f"{r['times_forward']:.2f}",
-                format_seconds(r["compile_s"]),
-            ),
-            *(f"{r['temp_mib']:.0f} MiB", r["gflop"], f"{100 * r['share_of_peak']:.0f} %"),
-            *(format_ratio(r, "torchvision_ratio"), r.get("difference", "")),
+            *(f"`{r['preset']}`", format_shape(r), r["dtype"], r["what"], format_timing(r)),
+            *(f"{r['times_forward']:.2f}", format_seconds(r["compile_s"])),
+            *(f"{r['temp_mib']:.0f} MiB", r["gflop"], f"{100 * r['share_of_peak']:.0f} %", r.get("reference", "")),
+            *(format_ratio(r, "torch_ratio"), r.get("difference", "")),
         )
         for r in rows
     ]
@@ -147,7 +140,18 @@ def attribution_table(rows: list[dict]) -> str:
 
 
 def parity_table(rows: list[dict]) -> str:
-    head = ("network", "parameters", "clip", "stages", "largest difference", "at", "median", "logits", "reference")
+    head = (
+        "network",
+        "parameters",
+        "clip",
+        "stages",
+        "largest difference",
+        "at",
+        "median",
+        "logits",
+        "gradient",
+        "reference",
+    )
     body = []
     for r in rows:
         logits = r["differences"]["logits"]
@@ -165,6 +169,7 @@ def parity_table(rows: list[dict]) -> str:
             f"`{worst}`",
             f"{middle:.1e}",
             f"{logits:.1e}",
+            f"{r['gradient']:.1e}" if "gradient" in r else "not measured",
         )
         body.append((f"`{r['preset']}`", *cells, r["reference"]))
     return markdown(head, body)

@@ -33,12 +33,11 @@ from jax.sharding import Mesh
 
 from benchmarks import tables, timing, write_tables
 from benchmarks.tcav_peers import Captum, captum_vector, sklearn_vector
-from benchmarks.torchvision_peer import to_torch_layout
+from benchmarks.torch_peer import make_pair
 from vtcav_jax import models
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.data import open_source
 from vtcav_jax.data.encode import encode_lossless_mp4
-from vtcav_jax.models import parameters
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
@@ -50,7 +49,6 @@ from vtcav_jax.tcav.features.microbatches import in_memory
 from vtcav_jax.tcav.stats.scores import TcavScores, tcav_scores
 from vtcav_jax.tcav.stats.vectors import ConceptVectors, FitConfig, fit, label_vector
 from vtcav_jax.worlds import make_clips
-from weights_conversion import torch_reference
 
 _PARTS = ("vectors", "experiment", "overhead", "memory")
 _ONLY = flags.DEFINE_multi_enum("only", [], _PARTS, "parts to measure; rows of the other parts are kept")
@@ -190,7 +188,7 @@ def experiment_rows(repeats: int, max_sets: int) -> list[dict[str, Any]]:
 def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
     import torch
 
-    model = models.make(PRESET)
+    network, model = make_pair(PRESET, CLIP)
     random = np.random.default_rng(0)
     clips = random.normal(size=((1 + sets) * PER_CONCEPT, *CLIP, 3)).astype(np.float32)
     clips[:PER_CONCEPT] += 0.5
@@ -208,8 +206,6 @@ def _compare_experiments(sets: int, repeats: int) -> list[dict[str, Any]]:
         return seen, stage_results
 
     (seen, our_results), first_s, ours_s = _time_calls(f"ours with {sets} random sets", run_ours, repeats)
-    network = torch_reference.torchvision_swin(PRESET)
-    torch_reference.load_official_weights(network, to_torch_layout(parameters.named_parameters(model)))
     theirs = Captum(network, torch.from_numpy(clips), torch.from_numpy(targets), clip_indices, STAGES)
     _say("captum with our vectors: do the scores agree?")
     fixed = {stage: seen.examples[stage].linear_combination(our_results[stage][0].unit) for stage in STAGES}

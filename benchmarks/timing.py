@@ -23,8 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax.models import video_swin
-
 RESULTS = Path(__file__).parent / "results"
 MATMULS = ((2048, 2048, 2048), (6272, 192, 768), (1568, 384, 1536), (1568, 1536, 384), (392, 768, 3072))
 
@@ -65,8 +63,18 @@ def compile_timed(fn: Callable[..., Any], *args: Any) -> Compiled:
     return Compiled(lambda: jax.block_until_ready(executable(*args)), compile_s, temp_mib)
 
 
-def time_in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int = 3) -> dict[str, list[float]]:
-    """Return the seconds of `repeats` calls of each function; the functions take turns."""
+def affordable_repeats(call: Callable[[], Any], repeats: int, seconds: float = 30.0) -> int:
+    """Return `repeats`, or as many calls as take about `seconds` in total if these are fewer, but at least 5."""
+    start = time.perf_counter()
+    call()
+    return min(repeats, max(5, int(seconds / (time.perf_counter() - start))))
+
+
+def time_in_turn(
+    calls: Mapping[str, Callable[[], Any]], repeats: int = 20, warmups: int | None = None
+) -> dict[str, list[float]]:
+    """Return the seconds of `repeats` calls of each function after some warm-up calls; the functions take turns."""
+    warmups = min(3, -(-repeats // 5)) if warmups is None else warmups
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmups + repeats):
         for name, call in calls.items():
@@ -94,7 +102,7 @@ def gflop(fn: Callable[..., Any], *args: Any) -> float:
     XLA counts the body of a loop only once, so this uses the program for accelerators, which has the same arithmetic
     without loops over chunks.
     """
-    with mock.patch.object(video_swin, "on_cpu", return_value=False):
+    with mock.patch.object(jax, "default_backend", return_value="gpu"):  # what `on_cpu` asks
         jax.clear_caches()
         cost = jax.jit(fn).lower(*args).cost_analysis()
     jax.clear_caches()
@@ -116,7 +124,7 @@ def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
 def environment() -> dict[str, Any]:
     """Return device, versions, commit and date of a measurement."""
     versions = {}
-    for name in ("jax", "jaxlib", "flax", "torch", "torchvision"):
+    for name in ("jax", "jaxlib", "flax", "torch", "torchvision", "transformers", "torchax"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

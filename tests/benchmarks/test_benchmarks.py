@@ -4,17 +4,16 @@ import json
 import mmap
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import decode, evaluation_tables, seed_variation, tables, timing, torchvision_peer, write_tables
-from vtcav_jax import models
+from benchmarks import decode, evaluation_tables, seed_variation, tables, timing, write_tables
+from benchmarks.torch_peer import TorchPeer
+from vtcav_jax import models, tap
 from vtcav_jax.data import open_source
-from vtcav_jax.models import parameters
 from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, MethodScoreRow
-from weights_conversion import convert, torch_reference
-from weights_conversion.key_mapping import official_name
 
 
 def test_a_timing_is_that_of_the_call_without_warm_ups():
@@ -63,20 +62,30 @@ def test_operations_are_counted_outside_of_loops():
 
 
 @pytest.mark.slow
-def test_the_peer_has_our_weights():
-    model = models.make("video_swin_tiny")
-    network = torch_reference.torchvision_swin("video_swin_tiny")
-    named = torchvision_peer.to_torch_layout(parameters.named_parameters(model))
-    torch_reference.load_official_weights(network, named)
-    back = convert("video_swin_tiny", {official_name(name): v for name, v in network.state_dict().items()})
-    for name, array in parameters.named_parameters(model).items():
-        np.testing.assert_array_equal(array, back[name], err_msg=name)
+@pytest.mark.parametrize("preset", ["video_swin_tiny", "videomae_tiny"])
+def test_the_torch_peer_computes_our_logits_and_gradients(preset):
+    spec = models.get_preset(preset).clip_spec
+    video = np.random.default_rng(0).normal(size=(2, *spec.shape)).astype(np.float32)
+    peer = TorchPeer(preset, video)
+    stages = tap.stages_of(peer.model)
+    tap_result = tap.activations_and_gradients(peer.model, video, [1, 1], stages)
+    expected = peer.gradients(stages, 1)
+    assert timing.largest_difference(tap_result.logits, peer.eager()) < 1e-5
+    assert timing.largest_difference(jax.jit(peer.through_torchax())(video), peer.eager()) < 1e-5
+    for stage in stages:
+        assert tap_result.gradients[stage].shape == expected[stage].shape
+        assert timing.largest_difference(tap_result.gradients[stage], expected[stage]) < 1e-4
+
+
+def test_slow_calls_are_repeated_less_often():
+    assert timing.affordable_repeats(lambda: time.sleep(0.01), 20, seconds=0.105) in range(5, 11)
+    assert timing.affordable_repeats(lambda: time.sleep(0.01), 3) == 3
 
 
 def test_tables_hold_the_results(tmp_path, monkeypatch):
     row = {"preset": "p", "clip": [16, 224, 224], "batch": 2, "dtype": "float32", "gflop": 88.5, "peak_gflops": 200}
     row |= timing.as_row(timing.Timing(3.21, 0.5, 0.4, 1.25, 20, 100.0))
-    row |= {"share_of_peak": 0.44, "torchvision_ratio": 2.1}
+    row |= {"share_of_peak": 0.44, "torch_ratio": 2.1}
     monkeypatch.setattr(timing, "RESULTS", tmp_path)
     monkeypatch.setattr(write_tables, "RESULTS", tmp_path)
     path = timing.write_results("forward", [row])
