@@ -29,7 +29,7 @@ def _bounded_programs():
 
 @pytest.fixture
 def usual_promotion():
-    """For float64 and bfloat16, since flax's LayerNorm mixes float32 in."""
+    """For float64 and bfloat16, since flax's LayerNorm mixes float32 in, and for Adam, whose step number is an int."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 

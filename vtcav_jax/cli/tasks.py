@@ -100,6 +100,13 @@ TASKS = {
         *("mine_concepts", "mine_concepts", "MineConceptsArguments"),
         "every scanned video and every written clip; the same command continues",
     ),
+    "discover": TaskSpec(
+        "Discover concepts that nobody named: directions of a network's activations and the clips that show them, as a"
+        " concept folder for tcav.",
+        "--model=worlds_swin --videos=worlds:small:500:3 --stages=layers.1 --out=DIR",
+        *("discover_concepts", "discover_concepts", "DiscoverArguments"),
+        "the state of every 64 videos, and every written clip; the same command continues",
+    ),
     "review_concepts": TaskSpec(
         "Write the review page of a concept folder that was made by hand.",
         "--concept_dir=DIR",
@@ -152,7 +159,7 @@ TASKS = {
 TASK_GROUPS = {
     "Start here": ("quickstart",),
     "Explain a network": ("tcav", "experiment", "score_concepts", "attribute", "motion", "pyramid", "report"),
-    "Prepare concepts and videos": ("mine_concepts", "review_concepts", "preprocess", "render_world"),
+    "Prepare concepts and videos": ("mine_concepts", "discover", "review_concepts", "preprocess", "render_world"),
     "Networks": ("inspect", "predict", "train"),
     "Evaluate explanation methods": ("evaluate_methods",),
 }

@@ -122,7 +122,7 @@ def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) 
     clips, source_notes = _add_sources(folder, clips)
     notes += source_notes
     verdicts, stale = read_verdicts(folder, {clip.file: clip.sha256 for clip in clips})
-    clips = apply_review(clips, verdicts)
+    clips = apply_names(apply_review(clips, verdicts), read_names(folder))
     accepted = sorted((clip for clip in clips if clip.review != "reject"), key=sort_key)
     if not accepted:
         raise ValueError(f"no clip left in {folder}; expected CONCEPT/CLIP_TYPE/*.mp4, not all rejected in the review")
@@ -233,6 +233,29 @@ def read_verdicts(folder: Path, clips: Mapping[str, str] | None = None) -> tuple
         else:
             stale += 1
     return verdicts, stale
+
+
+def read_names(folder: Path) -> dict[str, str]:
+    """Read the review: the new name of the concept of each file that has one."""
+    path = folder / REVIEW_CSV
+    if not path.exists():
+        return {}
+    names = {}
+    for line, row in read_csv_rows(path, ("file", "verdict")):
+        name = (row.get("name") or "").strip()
+        if name.lower().startswith(NEGATIVE_PREFIX):
+            raise ValueError(
+                f"{path}, line {line}: {escape_control_chars(name)!r} begins with {NEGATIVE_PREFIX}, which marks"
+                " negatives; give the concept another name"
+            )
+        if name:
+            names[row["file"]] = name
+    return names
+
+
+def apply_names(clips: Iterable[ConceptClip], names: Mapping[str, str]) -> list[ConceptClip]:
+    """Return the clips with the new names of their concepts; controls follow their dynamic clip."""
+    return [clip if clip.is_negative else replace(clip, concept=names.get(clip.family, clip.concept)) for clip in clips]
 
 
 def forbid_leaks(clips: Iterable[ConceptClip], targets: Mapping[str, str]) -> None:

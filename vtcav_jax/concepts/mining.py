@@ -81,7 +81,7 @@ def mine(
     config: MiningConfig,
     out: str | Path,
     *,
-    detector: Detector | None = None,
+    detector: Detector | BoxTable | None = None,
     targets: VideoInput = (),
     negative_videos: VideoInput | None = None,
 ) -> MiningReport:
@@ -150,14 +150,22 @@ def mine(
 
 def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, identity: str) -> None:
     """Create the output folder or reopen one from an earlier run, and record the settings in it."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING_JSON).exists())):
-        raise ValueError(f"{out} is not empty and not a folder written by mining; choose another folder")
+    claim_folder(out)
     (out / SCANS_FOLDER).mkdir(parents=True, exist_ok=True)
     for part in out.rglob(".*.part*"):  # incomplete files of a killed run
         part.unlink(missing_ok=True)
     request = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     record = {"asked": request, "boxes": {"of": box_source_name, "identity": identity}, "versions": package_versions()}
     write_text(out / MINING_JSON, json.dumps(record, indent=1) + "\n")
+
+
+def claim_folder(out: Path) -> None:
+    """Create the output folder, and mark it as one that is being written; an error if it has other content."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING_JSON).exists())):
+        raise ValueError(f"{out} is not empty and not a folder written by mining; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / MINING_JSON).exists():
+        write_text(out / MINING_JSON, "{}\n")
 
 
 def _try_plan(

@@ -112,3 +112,22 @@ def _filter_taps(
     for array in (index, weights):
         array.flags.writeable = False  # cached and shared by all callers
     return index, weights
+
+
+def part_of_frame(
+    square: tuple[float, float, float, float], frame_size: tuple[int, int], clip_spec: ClipSpec
+) -> tuple[float, float, float, float]:
+    """Return the part of a frame (x1, y1, x2, y2 in pixels) that a part of the network's square (in 0..1) shows."""
+    height, width = frame_size
+    if clip_spec.resize is None:
+        target, (top, left) = (clip_spec.size, clip_spec.size), (0, 0)
+    else:
+        target = (
+            shorter_side(frame_size, clip_spec.resize)
+            if clip_spec.keep_aspect
+            else (clip_spec.resize, clip_spec.resize)
+        )
+        top, left = ((side - clip_spec.size) / 2 for side in target)
+    x1, y1, x2, y2 = (clip_spec.size * value for value in square)
+    x_scale, y_scale = width / target[1], height / target[0]
+    return ((left + x1) * x_scale, (top + y1) * y_scale, (left + x2) * x_scale, (top + y2) * y_scale)

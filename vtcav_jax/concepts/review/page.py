@@ -15,7 +15,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
-from vtcav_jax.concepts.concept_sets import load_frames, read_concepts
+from vtcav_jax.concepts.concept_sets import load_frames, read_concepts, read_names
 from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
@@ -39,10 +39,10 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
     page_clips.sort(
         key=lambda clip: (clip.is_negative, clip.concept, clip.clip_type != "static", clip.clip_type, clip.file)
     )
-    cards, failures = [], {}
+    cards, failures, names = [], {}, read_names(folder)
     for (clip,) in progress(([clip] for clip in page_clips), len(page_clips), "previews"):
         try:
-            cards.append(_card(clip))
+            cards.append(_card(clip, names.get(clip.file, "")))
         except VideoError as error:
             failures[clip.file] = str(error)
     path = folder / "review.html"
@@ -62,7 +62,7 @@ def render_review_page(cards: Sequence[dict], name: str) -> str:
     return re.sub("|".join(parts), lambda mark: parts[mark[0]], template)
 
 
-def _card(clip: ConceptClip) -> dict:
+def _card(clip: ConceptClip, name: str) -> dict:
     video = load_frames(clip)
     small = letterbox(video[:: -(-len(video) // MAX_REVIEW_FRAMES)], REVIEW_PREVIEW_SIZE, antialias=True)
     is_static = bool((video == video[0]).all())
@@ -72,6 +72,8 @@ def _card(clip: ConceptClip) -> dict:
         "file": clip.file,
         "sha256": clip.sha256,
         "concept": clip.concept,
+        "name": name or clip.concept,
+        "negative": clip.is_negative,
         "kind": clip.clip_type,
         "source": clip.source,
         "label": clip.label,

@@ -21,6 +21,11 @@ MIN_PERMUTATIONS = 999
 TOP_LEVEL_STAGE_PATTERN = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
 
 
+STAGES_HELP = (
+    "names or globs, '*' for all [default: the network's top-level blocks, such as layers.2; all layers if it has none]"
+)
+
+
 @dataclass(frozen=True)
 class ExperimentConfig:
     """The settings of `experiment.run`.
@@ -35,8 +40,7 @@ class ExperimentConfig:
 
     stages: tuple[str, ...] = setting(
         (),
-        "layers to test: names or globs, '*' for all [default: the network's top-level blocks, such as layers.2; all"
-        " layers if it has none]",
+        f"layers to test: {STAGES_HELP}",
     )
     comparisons: tuple[str, ...] = setting(
         ("absolute", "motion", "relative"),

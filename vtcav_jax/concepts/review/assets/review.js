@@ -2,13 +2,14 @@
 const clips = JSON.parse(document.getElementById('data').textContent);
 const by = id => document.getElementById(id);
 const keyOf = 'vtcav review ' + clips.map(c => c.sha256.slice(0, 6) + c.verdict).join('').slice(0, 4000);
-for (const clip of clips) clip.stored = clip.verdict;
+for (const clip of clips) [clip.stored, clip.storedName] = [clip.verdict, clip.name];
 let unsaved = false;
 try {
   const drafts = JSON.parse(localStorage.getItem(keyOf) || '{}');
-  for (const clip of clips) if (clip.file in drafts && clip.verdict !== drafts[clip.file]) {
-    clip.verdict = drafts[clip.file];
-    unsaved = true;
+  for (const clip of clips) {
+    const [verdict, name] = drafts[clip.file] || [clip.verdict, clip.name];
+    if (verdict !== clip.verdict || name !== clip.name) unsaved = true;
+    [clip.verdict, clip.name] = [verdict, name];
   }
 } catch (error) { /* browsers may deny storage to local files */ }
 
@@ -74,9 +75,34 @@ function setVerdict(clip, verdict) {
   unsaved = true;
   showVerdict(clip);
   showCounts();
+  saveDraft();
+}
+
+function saveDraft() {
   try {
-    localStorage.setItem(keyOf, JSON.stringify(Object.fromEntries(clips.map(c => [c.file, c.verdict]))));
+    localStorage.setItem(keyOf, JSON.stringify(Object.fromEntries(clips.map(c => [c.file, [c.verdict, c.name]]))));
   } catch (error) { /* as above */ }
+}
+
+// Concepts that are given the same name are one concept.
+function makeHeading(members) {
+  const [{concept, kind, negative}] = members, heading = make('h2', '', concept + ', ' + kind + ' (' + members.length + ') ');
+  if (negative) return heading;
+  const all = clips.filter(c => c.concept === concept);
+  const label = make('label', 'name', 'name '), input = make('input'), reject = make('button', '', 'Reject the concept');
+  input.value = all[0].name;
+  input.addEventListener('input', () => {
+    for (const clip of all) clip.name = input.value.trim() || concept;
+    unsaved = true;
+    showCounts();
+    saveDraft();
+  });
+  input.addEventListener('change', updateList);
+  reject.type = 'button';
+  reject.addEventListener('click', () => all.forEach(c => setVerdict(c, 'reject')));
+  label.append(input);
+  heading.append(label, ' ', reject);
+  return heading;
 }
 
 function showCounts() {
@@ -105,10 +131,10 @@ function updateList() {
   }
   for (const clip of visible) groups.get(clip.concept + ', ' + clip.kind).push(clip);
   visible = [...groups.values()].flat();
-  const parts = [...groups].map(([name, members]) => {
+  const parts = [...groups.values()].map(members => {
     const section = make('section'), grid = make('div', 'grid');
     grid.append(...members.map(c => c.card));
-    section.append(make('h2', '', name + ' (' + members.length + ')'), grid);
+    section.append(makeHeading(members), grid);
     return section;
   });
   watcher.disconnect();
@@ -150,9 +176,10 @@ by('rest').addEventListener('click', () => {
 by('save').addEventListener('click', () => {
   const cell = text => '"' + text.replaceAll('"', '""') + '"';
   // Removed verdicts are saved too, because concepts.csv still contains them.
-  const rows = clips.filter(c => c.verdict || c.stored).map(c => [c.file, c.sha256, c.verdict].map(cell).join(','));
+  const rows = clips.filter(c => c.verdict || c.stored || c.name !== c.concept || c.storedName !== c.concept).map(
+    c => [c.file, c.sha256, c.verdict, c.name === c.concept ? '' : c.name].map(cell).join(','));
   const link = make('a');
-  link.href = URL.createObjectURL(new Blob(['file,sha256,verdict\n', rows.map(r => r + '\n').join('')],
+  link.href = URL.createObjectURL(new Blob(['file,sha256,verdict,name\n', rows.map(r => r + '\n').join('')],
     {type: 'text/csv'}));
   link.download = 'review.csv';
   link.click();

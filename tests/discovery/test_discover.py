@@ -1,0 +1,117 @@
+"""Discovery on synthetic clips whose factors are known, and its restart after a kill."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vtcav_jax as vtcav
+from vtcav_jax import models
+from vtcav_jax.concepts import read_concepts
+from vtcav_jax.data.open import open_source
+from vtcav_jax.discovery import DiscoveryConfig, discover
+from vtcav_jax.discovery import passes as passes_module
+from vtcav_jax.discovery.activation_grids import GridReader
+from vtcav_jax.discovery.run import CLIP_SCORES_NPZ, DIRECTIONS_NPZ, split_videos
+from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, DiscoveredRow, HeadImportanceRow
+from vtcav_jax.runs.tables import read_rows
+from vtcav_jax.runtime import Runtime
+
+SMALL = DiscoveryConfig(num_concepts=8, clips_per_concept=4, importance_videos=4, num_random_sets=2, max_tokens=4000)
+WORLD = "worlds:small:120:3"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.load("worlds_swin")
+
+
+@pytest.fixture(scope="module")
+def folder(network, tmp_path_factory):
+    out = tmp_path_factory.mktemp("discovered") / "concepts"
+    discover(network, WORLD, ["layers.1"], out, config=SMALL)
+    return out
+
+
+@pytest.mark.slow
+def test_the_folder_is_a_concept_set_of_videos_that_no_direction_was_fitted_to(folder):
+    sets = read_concepts(folder)
+    rows = read_rows(folder / DISCOVERED_CSV, DiscoveredRow)
+    assert [row.concept for row in rows] == [f"layers.1/{i:02d}" for i in range(8)]
+    clips = [clip for clip in sets.clips if not clip.is_negative]
+    assert {clip.concept for clip in clips} <= {row.concept for row in rows}
+    assert {clip.clip_type for clip in clips} >= {"static", "dynamic", "frozen", "shuffled", "reversed"}
+    source = open_source(WORLD)
+    fit_half, clip_half = split_videos(source, SMALL.seed)
+    assert not set(fit_half) & set(clip_half) and len(fit_half) + len(clip_half) == 120
+    fitted, scored = ({source.items[i].name for i in half} for half in (fit_half, clip_half))
+    assert {clip.source for clip in clips} <= scored
+    assert {clip.source for clip in sets.clips if clip.is_negative} <= fitted
+    assert (folder / "review.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_concepts_go_with_the_factors_of_the_clips(folder):
+    """Each concept's strongest clips share a factor value far more often than random clips, which do in a quarter."""
+    rows = read_rows(folder / DISCOVERED_CSV, DiscoveredRow)
+    assert np.mean([row.label_auc > 0.9 for row in rows]) >= 0.6
+    assert all(row.importance_low <= row.importance <= row.importance_high for row in rows)
+    assert all(0 <= row.explained_share < 1 for row in rows) and all(row.n_videos == 4 for row in rows)
+    importance = [row.importance for row in rows]
+    assert importance == sorted(importance, reverse=True)
+    heads = read_rows(folder / HEAD_IMPORTANCE_CSV, HeadImportanceRow)
+    for row in rows:
+        assert np.isclose(sum(h.importance for h in heads if h.concept == row.concept), row.importance, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_files(network, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes_module, "SAVE_EVERY", 16)
+    saves = []
+    original = passes_module.VideoPasses._save
+
+    def save_and_die(self, path, position, state):
+        original(self, path, position, state)
+        saves.append(position)
+        if len(saves) in (2, 6):  # in the middle of each pass
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes_module.VideoPasses, "_save", save_and_die)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            discover(network, WORLD, ["layers.1"], tmp_path / "concepts", config=SMALL)
+    discover(network, WORLD, ["layers.1"], tmp_path / "concepts", config=SMALL)
+    assert saves == [16, 32, 48, 60, 16, 32, 48, 60]
+    for name in ("concepts.csv", DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, "review.html"):
+        assert (tmp_path / "concepts" / name).read_bytes() == (folder / name).read_bytes(), name
+    for name in (DIRECTIONS_NPZ, CLIP_SCORES_NPZ):
+        with np.load(tmp_path / "concepts" / name) as ours, np.load(folder / name) as expected:
+            assert ours.files == expected.files
+            for key in ours.files:
+                np.testing.assert_array_equal(ours[key], expected[key])
+
+
+@pytest.mark.slow
+def test_motion_only_sees_nothing_in_frozen_clips(network, tmp_path):
+    config = replace(SMALL, motion_only=True, num_concepts=4)
+    source = open_source("worlds:small:40:5")
+    report = discover(network, source, ["layers.0"], tmp_path / "concepts", config=config)
+    assert {row.clip_type for row in report.concepts} == {"motion"}
+    still = np.repeat(vtcav.worlds.make_clips("small", 2, 0).frames[:, :1], 8, 1)
+    grids = GridReader(network, ("layers.0",), True, Runtime.single_device())(still)
+    np.testing.assert_allclose(grids["layers.0"], 0, atol=1e-5)
+
+
+def test_errors_come_before_the_network_runs(network, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"expected at least 16 source videos.*has 12: pass more videos"):
+        discover(network, "worlds:small:12:0", ["layers.1"], tmp_path / "a")
+    with pytest.raises(ValueError, match="has the same clips as the targets"):
+        discover(network, WORLD, ["layers.1"], tmp_path / "b", targets="worlds:small:50:3")
+    with pytest.raises(ValueError, match=r"layers\.9"):
+        discover(network, WORLD, ["layers.9"], tmp_path / "c")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "other.txt").write_text("")
+    with pytest.raises(ValueError, match="is not empty and not a folder written by mining"):
+        discover(network, WORLD, ["layers.1"], tmp_path / "d")
+    assert not any((tmp_path / name).exists() for name in "abc")

@@ -1,0 +1,63 @@
+"""Command of the task discover: concepts that nobody named, from a network's activations."""
+
+from dataclasses import dataclass
+
+from vtcav_jax import tap
+from vtcav_jax.cli.arguments import ModelArguments, OutArguments, RandomWeightsArguments, VideoArguments
+from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
+from vtcav_jax.cli.tasks import CommandContext
+from vtcav_jax.console import emit, info
+from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.discovery import DiscoveryConfig, DiscoveryReport, discover
+from vtcav_jax.runtime import Runtime
+from vtcav_jax.settings import concerning, nested, setting
+from vtcav_jax.stats.intervals import format_interval
+from vtcav_jax.tcav.experiment.config import STAGES_HELP, resolve_stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, OutArguments):
+    stages: tuple[str, ...] = setting((), f"layers whose activations are decomposed: {STAGES_HELP}")
+    target_videos: str | None = setting(
+        None, "videos to be explained later; it is an error if they are among --videos (a source, as for --videos)"
+    )
+    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1)
+    discovery_config: DiscoveryConfig = nested(DiscoveryConfig)
+
+
+def discover_concepts(args: DiscoverArguments, context: CommandContext) -> None:
+    """Discover concepts, print a table of them, and write their clips and review page."""
+    del context
+    config, source = args.discovery_config, open_nonempty(args.videos)
+    targets = () if args.target_videos is None else open_nonempty(args.target_videos, "target_videos")
+    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
+    with concerning("stages"):
+        stages = resolve_stages(args.stages, tap.stages_of(network.model))
+    report = discover(
+        network,
+        source,
+        stages,
+        args.out,
+        config=config,
+        sampling=SamplingConfig(clips_per_video=args.clips_per_video),
+        targets=targets,
+        runtime=Runtime.local(num_workers=args.num_workers),
+    )
+    info(report.mining.text)
+    emit(f"\n{summary(report)}")
+    emit(f"\nName the concepts, and reject wrong clips: {args.out / 'review.html'}")
+
+
+def summary(report: DiscoveryReport) -> str:
+    """Return the table of the discovered concepts."""
+    rows = []
+    for row in report.concepts:
+        importance = format_interval(row.importance, row.importance_low, row.importance_high)
+        auc = format_interval(row.label_auc, row.label_auc_low, row.label_auc_high) if row.label else ""
+        rows.append((row.concept, row.label, auc, f"{row.explained_share:.1%}", importance, row.n_videos))
+    header = ("concept", "label of the videos", "AUROC (95 % CI)", "explained", "importance (95 % CI)", "videos")
+    how = (
+        f"Fitted to {report.n_fit_videos} videos; all figures and clips are from {report.n_clip_videos} others."
+        " Importance: loss of the predicted classes' lead without the concept, to first order."
+    )
+    return f"{format_table(header, rows, left=2)}\n{how}"

@@ -1,0 +1,335 @@
+"""`discover`: concepts that nobody named, as directions of a network's activations, written as a concept folder.
+
+Videos are split into two halves by source video. The first pass samples activations of one half and fits a dictionary
+per stage. The second pass scores the other half, whose clips with the highest scores become concept clips: the videos
+that show a concept are not those that its direction was fitted to. Random clips are cut from the first half. Each clip
+is decoded and passed through the network once, except for the few that measure importance.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from vtcav_jax.atomic import explain_disk_full, replacing
+from vtcav_jax.concepts import inputs
+from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.config import Concept, MiningConfig
+from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
+from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder, mine
+from vtcav_jax.concepts.video_scan import BoxTable
+from vtcav_jax.console import progress
+from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
+from vtcav_jax.data.decode import VideoError, probe
+from vtcav_jax.data.loader import stream
+from vtcav_jax.data.source import FileSource, Source
+from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.discovery.activation_grids import GridReader
+from vtcav_jax.discovery.concept_boxes import boxes_of_map
+from vtcav_jax.discovery.config import DiscoveryConfig
+from vtcav_jax.discovery.dictionaries import Dictionary, choose_size, fit_dictionary
+from vtcav_jax.discovery.importance import concept_importance
+from vtcav_jax.discovery.label_association import suggest_label
+from vtcav_jax.discovery.passes import ClipScores, VideoPasses
+from vtcav_jax.models import Network
+from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, DiscoveredRow, HeadImportanceRow
+from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runtime import Runtime
+from vtcav_jax.stats.intervals import mean_ci
+from vtcav_jax.tcav.features.cache import fingerprint
+
+STATE_FOLDER, DIRECTIONS_NPZ, CLIP_SCORES_NPZ = "discovery", "directions.npz", "clip_scores.npz"
+MIN_VIDEOS = 8  # source videos of each half
+DEFAULT_CONFIG = DiscoveryConfig()
+
+
+@dataclass(frozen=True)
+class DiscoveryReport:
+    """Discovered concepts, in the order of their importance, and the result of cutting their clips."""
+
+    folder: Path
+    concepts: tuple[DiscoveredRow, ...]
+    mining: MiningReport
+    n_fit_videos: int
+    n_clip_videos: int
+
+
+@dataclass(frozen=True)
+class StageConcepts:
+    """Dictionary of one stage, the mean activation that it is relative to, and the names of its concepts."""
+
+    dictionary: Dictionary
+    mean: Float[np.ndarray, "t h w c"]
+    names: tuple[str, ...]
+
+
+def discover(
+    network: Network,
+    videos: VideoInput,
+    stages: Sequence[str],
+    out: str | Path,
+    *,
+    config: DiscoveryConfig = DEFAULT_CONFIG,
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
+    targets: VideoInput = (),
+    runtime: Runtime | None = None,
+) -> DiscoveryReport:
+    """Discover concepts at `stages` and write them to the folder `out`, in the form of mined concepts.
+
+    `discovered.csv` describes the concepts; their clips, controls and random sets are those of `mine`. Videos that are
+    among the `targets` are an error. Repeating a killed call continues it.
+
+    ```python
+    report = discover(network, "videos", ["layers.2"], "concepts", targets="eval_videos")
+    ```
+    """
+    out, runtime = Path(out), runtime or Runtime.local()
+    source = inputs.as_source(videos)
+    reader = GridReader(network, tuple(dict.fromkeys(stages)), config.motion_only, runtime)
+    reader.shapes()
+    fit_half, clip_half = split_videos(source, config.seed)
+    target_source = inputs.as_source(targets)
+    if isinstance(source, WorldSource):
+        inputs.forbid_same_world([WorldVideos(source, out)], target_source)
+    request = [fingerprint(network.model), source.identity, reader.stages, asdict(config), asdict(sampling)]
+    key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    with explain_disk_full(out):
+        claim_folder(out)
+        passes = VideoPasses(source, reader, config, sampling, _state_folder(out, key))
+        fitted = _fit_stages(passes, fit_half)
+        numbers = _video_numbers(source, clip_half)
+        dictionaries = {stage: concepts.dictionary for stage, concepts in fitted.items()}
+        means = {stage: concepts.mean for stage, concepts in fitted.items()}
+        scores = passes.score_clips(clip_half, numbers, dictionaries, means)
+        importance, importance_videos = _measure_importance(passes, clip_half, dictionaries, means)
+        named = _name_by_importance(fitted, importance)
+        rows, head_rows = _describe(passes, named, scores, importance, importance_videos)
+        files = _as_files(source, out)
+        by_file = _boxes_by_file(files, network, named, scores)
+        mining_config = MiningConfig(
+            concepts=tuple(Concept(name, name) for concepts in named.values() for name in concepts.names),
+            clip_frames=network.clip_spec.frames,
+            interval=network.clip_spec.interval,
+            window_scale=1.0,
+            min_confidence=0.0,
+            min_area=0.0,
+            max_iou=1.0,
+            max_clips_per_video=1,
+            max_clips=config.clips_per_concept,
+            num_random_sets=config.num_random_sets,
+            seed=config.seed,
+        )
+        mined = mine(
+            _subset(files, clip_half),
+            mining_config,
+            out,
+            detector=BoxTable("discovered concepts", by_file),
+            targets=target_source,
+            negative_videos=_subset(files, fit_half),
+        )
+        write_rows(out / DISCOVERED_CSV, DiscoveredRow, rows)
+        write_rows(out / HEAD_IMPORTANCE_CSV, HeadImportanceRow, head_rows)
+        _write_arrays(out, named, scores, source)
+    failures = {**passes.failures, **mined.failures}
+    return DiscoveryReport(out, tuple(rows), replace(mined, failures=failures), len(fit_half), len(clip_half))
+
+
+def split_videos(source: Source, seed: int) -> tuple[list[int], list[int]]:
+    """Split the items into two halves without a common source video; an error if there are too few videos."""
+    names = [item.source_video for item in source.items]
+    unique = sorted(set(names))
+    if len(unique) < 2 * MIN_VIDEOS:
+        raise ValueError(
+            f"expected at least {2 * MIN_VIDEOS} source videos, half of them to fit the concepts and half to show them;"
+            f" {source.spec} has {len(unique)}: pass more videos"
+        )
+    order = np.random.default_rng(seed).permutation(len(unique))
+    first = {unique[i] for i in order[: len(unique) // 2]}
+    items = np.random.default_rng([seed, 1]).permutation(len(names)).tolist()
+    return [i for i in items if names[i] in first], [i for i in items if names[i] not in first]
+
+
+def _state_folder(out: Path, key: str) -> Path:
+    """Return the folder of the states of this request, and delete those of others."""
+    parent = out / STATE_FOLDER
+    for other in parent.glob("*/"):
+        if other.name != key:
+            shutil.rmtree(other)
+    (parent / key).mkdir(parents=True, exist_ok=True)
+    return parent / key
+
+
+def _fit_stages(passes: VideoPasses, fit_half: Sequence[int]) -> dict[str, StageConcepts]:
+    config = passes.config
+    samples = passes.sample_tokens(fit_half)
+    if not all(len(sample.now) > 1 for sample in samples.values()):
+        name, reason = next(iter(passes.failures.items()))
+        raise ValueError(f"fewer than two of {len(fit_half)} videos can be read; first, {name}: {reason}")
+    fitted = {}
+    for (stage,) in progress(([stage] for stage in samples), len(samples), "stages to decompose"):
+        tokens, held_out = samples[stage].centred()
+        k = config.num_concepts or choose_size(config.discovery, tokens, held_out, config.seed)
+        dictionary = jax.tree.map(np.asarray, fit_dictionary(config.discovery, tokens, k, config.seed))
+        fitted[stage] = StageConcepts(dictionary, samples[stage].mean, ())
+    return fitted
+
+
+def _video_numbers(source: Source, indices: Sequence[int]) -> dict[int, int]:
+    numbers: dict[str, int] = {}
+    return {i: numbers.setdefault(source.items[i].source_video, len(numbers)) for i in indices}
+
+
+def _measure_importance(
+    passes: VideoPasses,
+    indices: Sequence[int],
+    dictionaries: Mapping[str, Dictionary],
+    means: Mapping[str, Float[np.ndarray, "t h w c"]],
+) -> tuple[dict[str, Float[np.ndarray, "heads n k"]], list[str]]:
+    """Return the importance of each concept in one clip of each of the first videos, and the videos."""
+    network, config = passes.reader.network, passes.config
+    heads = tuple((where.start, where.stop) for where in network.head_slices.values())
+    first_of_video = {number: i for i, number in reversed(_video_numbers(passes.source, indices).items())}
+    positions = [first_of_video[number] for number in sorted(first_of_video)]
+    sampling = replace(passes.sampling, normalise=False, clips_per_video=1)
+    reads = stream(passes.source, network.clip_spec, sampling, positions=positions, num_workers=0)
+    readable = list(islice((read for read in reads if read.clip is not None), config.importance_videos))
+    parts: dict[str, list[np.ndarray]] = {stage: [] for stage in dictionaries}
+    batches = [readable[i : i + config.batch_size] for i in range(0, len(readable), config.batch_size)]
+    for batch in progress(batches, len(readable), "videos to measure importance"):
+        frames = np.stack([read.clip.video[0] for read in batch if read.clip is not None])
+        frames = np.concatenate([frames, np.repeat(frames[-1:], config.batch_size - len(frames), 0)])
+        result = concept_importance(
+            network.model,
+            network.clip_spec.normalise(frames),
+            dict(dictionaries),
+            dict(means),
+            heads,
+            config.discovery,
+            config.motion_only,
+        )
+        for stage, values in result.items():
+            parts[stage].append(np.asarray(values)[:, : len(batch)])
+    importance = {stage: np.concatenate(values, 1) for stage, values in parts.items()}
+    return importance, [read.item.source_video for read in readable]
+
+
+def _name_by_importance(
+    fitted: Mapping[str, StageConcepts], importance: dict[str, Float[np.ndarray, "heads n k"]]
+) -> dict[str, StageConcepts]:
+    """Return the concepts with names `STAGE/NN`, numbered by importance; directions keep their order."""
+    named = {}
+    for stage, concepts in fitted.items():
+        order = np.argsort(-importance[stage].sum(0).mean(0), kind="stable")
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        named[stage] = replace(concepts, names=tuple(f"{stage}/{n:02d}" for n in rank))
+    return named
+
+
+def _describe(
+    passes: VideoPasses,
+    named: Mapping[str, StageConcepts],
+    scores: ClipScores,
+    importance: Mapping[str, Float[np.ndarray, "heads n k"]],
+    importance_videos: Sequence[str],
+) -> tuple[list[DiscoveredRow], list[HeadImportanceRow]]:
+    source, config = passes.source, passes.config
+    items = [source.items[i] for i in scores.items]
+    labels = {head: np.array([item.labels.get(head, -1) for item in items]) for head in source.heads}
+    videos = [item.source_video for item in items]
+    n_videos = Counter(name for _, name, _, _ in _strongest(named, scores))  # each clip is from another video
+    rows, head_rows = [], []
+    for stage, concepts in named.items():
+        values, shares = np.stack(scores.values[stage]), scores.shares(stage)
+        for j in np.argsort(concepts.names):
+            name = concepts.names[j]
+            total = mean_ci(importance[stage][:, :, j].sum(0), units=importance_videos)
+            label = suggest_label(values[:, j], labels, source.heads, videos, config.seed)
+            clip_type = "motion" if config.motion_only else "all"
+            rows.append(
+                DiscoveredRow(
+                    *(name, stage, config.discovery, clip_type, float(shares[1 + j])),
+                    *total,
+                    *(label.label, label.auc, label.low, label.high),
+                    n_videos=n_videos[name],
+                )
+            )
+            for h, head in enumerate(passes.reader.network.heads):
+                by_head = mean_ci(importance[stage][h, :, j], units=importance_videos)
+                head_rows.append(HeadImportanceRow(name, head, *by_head, len(set(importance_videos))))
+    return rows, head_rows
+
+
+def _as_files(source: Source, out: Path) -> FileSource:
+    """Return the videos as files; clips of a synthetic world are written."""
+    if isinstance(source, WorldSource):
+        WorldVideos(source, out / VIDEOS_FOLDER).write()
+    items = tuple(item for item, _ in inputs.items_with_labels(source, out / VIDEOS_FOLDER))
+    return FileSource(source.spec, source.heads, items)
+
+
+def _subset(source: FileSource, indices: Sequence[int]) -> FileSource:
+    return replace(source, items=tuple(source.items[i] for i in sorted(indices)))
+
+
+def _strongest(named: Mapping[str, StageConcepts], scores: ClipScores) -> Iterator[tuple[str, str, int, int]]:
+    """Yield stage, name, index of the direction and row of each concept's clips, the strongest first."""
+    for stage, concepts in named.items():
+        for j, name in enumerate(concepts.names):
+            for row in scores.strongest[stage].ranked(j):
+                yield stage, name, j, row
+
+
+def _boxes_by_file(
+    files: FileSource, network: Network, named: Mapping[str, StageConcepts], scores: ClipScores
+) -> dict[str, tuple[Box, ...]]:
+    """Return the regions of the concepts in their strongest clips as boxes of tracks, by video."""
+    boxes: dict[str, list[Box]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    tracks: Counter[int] = Counter()
+    for stage, name, j, row in _strongest(named, scores):
+        clips = scores.strongest[stage]
+        i = int(clips.items[j, row])
+        item = files.items[i]
+        if i not in sizes and item.path is not None:
+            try:
+                index = probe(item.path)
+            except VideoError:  # mining reports it
+                continue
+            sizes[i] = (index.height, index.width)
+        confidence = float(clips.scores[j, row] / clips.scores[j].max())
+        boxes.setdefault(item.name, []).extend(
+            boxes_of_map(
+                clips.maps[j, row], clips.frames[j, row], sizes[i], network.clip_spec, name, tracks[i], confidence
+            )
+        )
+        tracks[i] += 1
+    return {name: tuple(file_boxes) for name, file_boxes in boxes.items()}
+
+
+def _write_arrays(out: Path, named: Mapping[str, StageConcepts], scores: ClipScores, source: Source) -> None:
+    """Write the directions, and the scores of the concepts in each clip, as arrays by name of the concept."""
+    directions = {
+        name: np.asarray(concepts.dictionary.directions[j])
+        for concepts in named.values()
+        for j, name in enumerate(concepts.names)
+    }
+    clip_scores = {
+        name: np.stack(scores.values[stage])[:, j]
+        for stage, concepts in named.items()
+        for j, name in enumerate(concepts.names)
+    }
+    for file_name, arrays in (
+        (DIRECTIONS_NPZ, directions),
+        (CLIP_SCORES_NPZ, {**clip_scores, "item": np.array([source.items[i].name for i in scores.items])}),
+    ):
+        with replacing(out / file_name) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{name.replace("/", "|"): array for name, array in arrays.items()})

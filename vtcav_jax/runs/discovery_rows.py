@@ -1,0 +1,41 @@
+"""Rows of the tables that discovery writes into a concept folder."""
+
+from dataclasses import dataclass
+
+DISCOVERED_CSV, HEAD_IMPORTANCE_CSV = "discovered.csv", "head_importance.csv"
+
+
+@dataclass(frozen=True)
+class DiscoveredRow:
+    """A discovered concept: a direction of the activations at a stage.
+
+    `explained_share` is the share of the activations' variance that is lost without it. `importance` is the mean lead
+    of the predicted classes that is lost without it, to first order, summed over heads; `low` and `high` are 95 %
+    intervals over source videos. `label` is empty if no label has enough videos.
+    """
+
+    concept: str
+    stage: str
+    method: str
+    clip_type: str  # `motion` if the frozen clip was subtracted, else `all`
+    explained_share: float
+    importance: float
+    importance_low: float
+    importance_high: float
+    label: str
+    label_auc: float
+    label_auc_low: float
+    label_auc_high: float
+    n_videos: int  # source videos of its clips
+
+
+@dataclass(frozen=True)
+class HeadImportanceRow:
+    """Importance of a discovered concept for the predicted classes of one head."""
+
+    concept: str
+    head: str
+    importance: float
+    low: float
+    high: float
+    n_videos: int
