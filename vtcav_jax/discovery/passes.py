@@ -25,6 +25,7 @@ from vtcav_jax.discovery.strongest_clips import StrongestClips
 from vtcav_jax.discovery.token_sample import TokenSample
 
 SAVE_EVERY = 64  # videos
+SPARES = 3  # clips that are kept per clip of a concept: another concept may take the same
 State = dict[str, np.ndarray]
 
 
@@ -69,7 +70,7 @@ class VideoPasses:
         scores = ClipScores(
             {
                 stage: StrongestClips.empty(
-                    len(d.directions), self.config.clips_per_concept, n_frames, means[stage].shape[:3]
+                    len(d.directions), SPARES * self.config.clips_per_concept, n_frames, means[stage].shape[:3]
                 )
                 for stage, d in dictionaries.items()
             }

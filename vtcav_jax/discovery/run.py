@@ -9,8 +9,7 @@ is decoded and passed through the network once, except for the few that measure 
 import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,19 +20,15 @@ from jaxtyping import Float
 
 from vtcav_jax.atomic import explain_disk_full, replacing
 from vtcav_jax.concepts import inputs
-from vtcav_jax.concepts.boxes import Box
-from vtcav_jax.concepts.config import Concept, MiningConfig
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
-from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder, mine
-from vtcav_jax.concepts.video_scan import BoxTable
+from vtcav_jax.concepts.mining import MiningReport, claim_folder
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
-from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.loader import stream
-from vtcav_jax.data.source import FileSource, Source
+from vtcav_jax.data.source import Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.discovery.activation_grids import GridReader
-from vtcav_jax.discovery.concept_boxes import boxes_of_map
+from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import Dictionary, choose_size, fit_dictionary
 from vtcav_jax.discovery.importance import concept_importance
@@ -60,15 +55,6 @@ class DiscoveryReport:
     mining: MiningReport
     n_fit_videos: int
     n_clip_videos: int
-
-
-@dataclass(frozen=True)
-class StageConcepts:
-    """Dictionary of one stage, the mean activation that it is relative to, and the names of its concepts."""
-
-    dictionary: Dictionary
-    mean: Float[np.ndarray, "t h w c"]
-    names: tuple[str, ...]
 
 
 def discover(
@@ -111,30 +97,13 @@ def discover(
         scores = passes.score_clips(clip_half, numbers, dictionaries, means)
         importance, importance_videos = _measure_importance(passes, clip_half, dictionaries, means)
         named = _name_by_importance(fitted, importance)
-        rows, head_rows = _describe(passes, named, scores, importance, importance_videos)
-        files = _as_files(source, out)
-        by_file = _boxes_by_file(files, network, named, scores)
-        mining_config = MiningConfig(
-            concepts=tuple(Concept(name, name) for concepts in named.values() for name in concepts.names),
-            clip_frames=network.clip_spec.frames,
-            interval=network.clip_spec.interval,
-            window_scale=1.0,
-            min_confidence=0.0,
-            min_area=0.0,
-            max_iou=1.0,
-            max_clips_per_video=1,
-            max_clips=config.clips_per_concept,
-            num_random_sets=config.num_random_sets,
-            seed=config.seed,
-        )
-        mined = mine(
-            _subset(files, clip_half),
-            mining_config,
-            out,
-            detector=BoxTable("discovered concepts", by_file),
-            targets=target_source,
-            negative_videos=_subset(files, fit_half),
-        )
+        files = as_files(source, out)
+        strongest = scores.strongest
+        boxes, n_clips = deal_clips(files, network.clip_spec, named, strongest, config.clips_per_concept)
+        rows, head_rows = _describe(passes, named, scores, importance, importance_videos, n_clips)
+        names = [row.concept for row in rows]
+        halves = (fit_half, clip_half)
+        mined = cut_concept_clips(files, halves, boxes, names, network.clip_spec, config, target_source, out)
         write_rows(out / DISCOVERED_CSV, DiscoveredRow, rows)
         write_rows(out / HEAD_IMPORTANCE_CSV, HeadImportanceRow, head_rows)
         _write_arrays(out, named, scores, source)
@@ -240,12 +209,12 @@ def _describe(
     scores: ClipScores,
     importance: Mapping[str, Float[np.ndarray, "heads n k"]],
     importance_videos: Sequence[str],
+    n_clips: Mapping[str, int],  # each from another video
 ) -> tuple[list[DiscoveredRow], list[HeadImportanceRow]]:
     source, config = passes.source, passes.config
     items = [source.items[i] for i in scores.items]
     labels = {head: np.array([item.labels.get(head, -1) for item in items]) for head in source.heads}
     videos = [item.source_video for item in items]
-    n_videos = Counter(name for _, name, _, _ in _strongest(named, scores))  # each clip is from another video
     rows, head_rows = [], []
     for stage, concepts in named.items():
         values, shares = np.stack(scores.values[stage]), scores.shares(stage)
@@ -259,60 +228,13 @@ def _describe(
                     *(name, stage, config.discovery, clip_type, float(shares[1 + j])),
                     *total,
                     *(label.label, label.auc, label.low, label.high),
-                    n_videos=n_videos[name],
+                    n_videos=n_clips[name],
                 )
             )
             for h, head in enumerate(passes.reader.network.heads):
                 by_head = mean_ci(importance[stage][h, :, j], units=importance_videos)
                 head_rows.append(HeadImportanceRow(name, head, *by_head, len(set(importance_videos))))
     return rows, head_rows
-
-
-def _as_files(source: Source, out: Path) -> FileSource:
-    """Return the videos as files; clips of a synthetic world are written."""
-    if isinstance(source, WorldSource):
-        WorldVideos(source, out / VIDEOS_FOLDER).write()
-    items = tuple(item for item, _ in inputs.items_with_labels(source, out / VIDEOS_FOLDER))
-    return FileSource(source.spec, source.heads, items)
-
-
-def _subset(source: FileSource, indices: Sequence[int]) -> FileSource:
-    return replace(source, items=tuple(source.items[i] for i in sorted(indices)))
-
-
-def _strongest(named: Mapping[str, StageConcepts], scores: ClipScores) -> Iterator[tuple[str, str, int, int]]:
-    """Yield stage, name, index of the direction and row of each concept's clips, the strongest first."""
-    for stage, concepts in named.items():
-        for j, name in enumerate(concepts.names):
-            for row in scores.strongest[stage].ranked(j):
-                yield stage, name, j, row
-
-
-def _boxes_by_file(
-    files: FileSource, network: Network, named: Mapping[str, StageConcepts], scores: ClipScores
-) -> dict[str, tuple[Box, ...]]:
-    """Return the regions of the concepts in their strongest clips as boxes of tracks, by video."""
-    boxes: dict[str, list[Box]] = {}
-    sizes: dict[int, tuple[int, int]] = {}
-    tracks: Counter[int] = Counter()
-    for stage, name, j, row in _strongest(named, scores):
-        clips = scores.strongest[stage]
-        i = int(clips.items[j, row])
-        item = files.items[i]
-        if i not in sizes and item.path is not None:
-            try:
-                index = probe(item.path)
-            except VideoError:  # mining reports it
-                continue
-            sizes[i] = (index.height, index.width)
-        confidence = float(clips.scores[j, row] / clips.scores[j].max())
-        boxes.setdefault(item.name, []).extend(
-            boxes_of_map(
-                clips.maps[j, row], clips.frames[j, row], sizes[i], network.clip_spec, name, tracks[i], confidence
-            )
-        )
-        tracks[i] += 1
-    return {name: tuple(file_boxes) for name, file_boxes in boxes.items()}
 
 
 def _write_arrays(out: Path, named: Mapping[str, StageConcepts], scores: ClipScores, source: Source) -> None:
