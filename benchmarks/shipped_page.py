@@ -30,8 +30,8 @@ ABOUT = """# Shipped networks
 in which labelled *factors* (shape, direction, ...) are drawn independently, except in the shortcut world below. A
 network has one classification head for each *question*: a factor, or a combination of factors, that it classifies.
 
-- `worlds_swin` and `worlds_cnn` answer four questions about the same clips. Recipes: `train_worlds.flags` and
-  `train_worlds_cnn.flags`, in `flagfiles/recipes/` like those below.
+- `worlds_swin`, `worlds_cnn` and `worlds_vit` answer four questions about the same clips. Recipes:
+  `train_worlds.flags`, `train_worlds_cnn.flags` and `train_worlds_vit.flags`, in `flagfiles/recipes/` like those below.
 - `worlds_shortcut_swin` and `worlds_shortcut_cnn` (`train_worlds_shortcut.flags`, `train_worlds_shortcut_cnn.flags`)
   classify the direction, but rely on the colour of a corner that is correlated with it. Where it is not, they are
   right in one clip of four, which is chance.

@@ -57,7 +57,7 @@ PARAMETERS = {
     "mvit_v1_b": 36_610_672,
     "mvit_v2_s": 34_537_744,
     # Counted with transformers, without the predictor of V-JEPA 2
-    "videomae_tiny": 456_868,
+    "videomae_tiny": 233_956,
     "videomae_s_k400": 22_033_936,
     "videomae_b_k400": 86_534_800,
     "videomae_l_k400": 304_270_736,

@@ -44,20 +44,20 @@ class GridReader:
         return jax.device_put(self.network.clip_spec.normalise(frames), NamedSharding(self.runtime.mesh, axes))
 
     def __call__(self, frames: UInt8[np.ndarray, "b t h w 3"]) -> dict[str, np.ndarray]:
-        grids = read_grids(self.network.model, self.place(frames), self.stages, self.motion_only)
+        grids = read_grids(self.network.model, self.place(frames), self.stages, self.motion_only)[1]
         return jax.tree.map(np.asarray, grids)
 
 
 @partial(jax.jit, static_argnames=("stages", "motion_only"))
 def read_grids(
     model: Any, video: Float[Array, "b t h w 3"], stages: Sequence[str], motion_only: bool
-) -> dict[str, Float[Array, "b t2 h2 w2 c"]]:
-    """Return the activations of clips, of which those of the frozen clips are subtracted if `motion_only`."""
-    values = taps.activations(model, video, stages)[1]
+) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b t2 h2 w2 c"]]]:
+    """Return logits and activations of clips, minus the activations of the frozen clips if `motion_only`."""
+    logits, values = taps.activations(model, video, stages)
     if motion_only:
         still = taps.activations(model, freeze_clips(video), stages)[1]
         values = {stage: value - still[stage] for stage, value in values.items()}
-    return {stage: as_grid(value) for stage, value in values.items()}
+    return logits, {stage: as_grid(value) for stage, value in values.items()}
 
 
 def freeze_clips(video: Float[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:

@@ -89,8 +89,11 @@ class VideoPasses:
         def run(frames: UInt8[np.ndarray, "b t h w 3"]) -> Any:
             return jax.tree.map(np.asarray, compute(self.reader.place(frames)))
 
-        def add(window: Window, result: dict[str, tuple[np.ndarray, ...]], row: int) -> None:
-            scores.add(window, video_numbers[window.read.index], {stage: result[stage] for stage in dictionaries}, row)
+        heads = self.reader.network.head_slices.values()
+
+        def add(window: Window, result: tuple[np.ndarray, dict[str, tuple[np.ndarray, ...]]], row: int) -> None:
+            scores.predictions.append(np.array([result[0][row, head].argmax() for head in heads]))
+            scores.add(window, video_numbers[window.read.index], result[1], row)
 
         self._run(indices, done, run, add, path, scores.state, "score")
         return scores
@@ -161,6 +164,7 @@ class ClipScores:
 
     strongest: dict[str, StrongestClips]
     items: list[int] = field(default_factory=list)  # position in the source of each clip
+    predictions: list[np.ndarray] = field(default_factory=list)  # of each clip, the class of each head
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)  # one row per clip
     sums: dict[str, np.ndarray] = field(default_factory=dict)  # explained shares, summed over clips
 
@@ -179,7 +183,8 @@ class ClipScores:
         parts = {f"strongest {stage}": clips.state() for stage, clips in self.strongest.items()}
         for stage, rows in self.values.items():
             parts[f"values {stage}"] = {"scores": np.stack(rows), "sums": self.sums[stage]}
-        return {**parts, "items": {"items": np.array(self.items, np.int64)}}
+        clips = {"items": np.array(self.items, np.int64), "predictions": np.array(self.predictions, np.int64)}
+        return {**parts, "clips": clips}
 
     def restorers(self) -> dict[str, Callable[[State], None]]:
         def restore_strongest(stage: str, state: State) -> None:
@@ -189,10 +194,13 @@ class ClipScores:
             if state:
                 self.values[stage], self.sums[stage] = list(state["scores"]), state["sums"]
 
+        def restore_clips(state: State) -> None:
+            self.items, self.predictions = state["items"].tolist(), list(state["predictions"])
+
         return {
             **{f"strongest {stage}": partial(restore_strongest, stage) for stage in self.strongest},
             **{f"values {stage}": partial(restore_values, stage) for stage in self.strongest},
-            "items": lambda state: self.items.extend(state["items"].tolist()),
+            "clips": restore_clips,
         }
 
 
@@ -204,9 +212,9 @@ def _score_batch(
     video: Float[Array, "b t h w 3"],
     method: str,
     motion_only: bool,
-) -> dict[str, tuple[Array, Array, Array]]:
-    """Return, by stage, the scores `(b, k)`, the maps `(b, t, h, w, k)` and the explained shares `(b, 1 + k)`."""
-    grids = read_grids(model, video, tuple(dictionaries), motion_only)
+) -> tuple[Array, dict[str, tuple[Array, Array, Array]]]:
+    """Return the logits and, by stage, scores `(b, k)`, maps `(b, t, h, w, k)` and explained shares `(b, 1 + k)`."""
+    logits, grids = read_grids(model, video, tuple(dictionaries), motion_only)
     result = {}
     for stage, dictionary in dictionaries.items():
         x = grids[stage] - means[stage][None]
@@ -214,4 +222,4 @@ def _score_batch(
         total, added = jax.vmap(explained_share, (0, 0, None))(codes, x, dictionary.directions)
         shares = jnp.concatenate([total[:, None], added], 1)
         result[stage] = codes.mean((1, 2, 3)), codes.astype(jnp.float16), shares
-    return result
+    return logits, result

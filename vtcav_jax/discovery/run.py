@@ -28,6 +28,7 @@ from vtcav_jax.data.loader import stream
 from vtcav_jax.data.source import Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.discovery.activation_grids import GridReader
+from vtcav_jax.discovery.completeness import prediction_share
 from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import Dictionary, choose_size, fit_dictionary
@@ -35,7 +36,14 @@ from vtcav_jax.discovery.importance import concept_importance
 from vtcav_jax.discovery.label_association import suggest_label
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
 from vtcav_jax.models import Network
-from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, DiscoveredRow, HeadImportanceRow
+from vtcav_jax.runs.discovery_rows import (
+    COMPLETENESS_CSV,
+    DISCOVERED_CSV,
+    HEAD_IMPORTANCE_CSV,
+    CompletenessRow,
+    DiscoveredRow,
+    HeadImportanceRow,
+)
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.stats.intervals import mean_ci
@@ -53,6 +61,7 @@ class DiscoveryReport:
     folder: Path
     concepts: tuple[DiscoveredRow, ...]
     mining: MiningReport
+    completeness: tuple[CompletenessRow, ...]
     n_fit_videos: int
     n_clip_videos: int
 
@@ -106,9 +115,12 @@ def discover(
         mined = cut_concept_clips(files, halves, boxes, names, network.clip_spec, config, target_source, out)
         write_rows(out / DISCOVERED_CSV, DiscoveredRow, rows)
         write_rows(out / HEAD_IMPORTANCE_CSV, HeadImportanceRow, head_rows)
+        completeness = _measure_completeness(source, network, scores, config.seed)
+        write_rows(out / COMPLETENESS_CSV, CompletenessRow, completeness)
         _write_arrays(out, named, scores, source)
     failures = {**passes.failures, **mined.failures}
-    return DiscoveryReport(out, tuple(rows), replace(mined, failures=failures), len(fit_half), len(clip_half))
+    mined = replace(mined, failures=failures)
+    return DiscoveryReport(out, tuple(rows), mined, tuple(completeness), len(fit_half), len(clip_half))
 
 
 def split_videos(source: Source, seed: int) -> tuple[list[int], list[int]]:
@@ -235,6 +247,16 @@ def _describe(
                 by_head = mean_ci(importance[stage][h, :, j], units=importance_videos)
                 head_rows.append(HeadImportanceRow(name, head, *by_head, len(set(importance_videos))))
     return rows, head_rows
+
+
+def _measure_completeness(source: Source, network: Network, scores: ClipScores, seed: int) -> list[CompletenessRow]:
+    videos, predictions = [source.items[i].source_video for i in scores.items], np.stack(scores.predictions)
+    rows = (
+        prediction_share(np.stack(values), predictions[:, h], videos, stage=stage, head=head, seed=seed)
+        for stage, values in scores.values.items()
+        for h, head in enumerate(network.heads)
+    )
+    return [row for row in rows if row is not None]
 
 
 def _write_arrays(out: Path, named: Mapping[str, StageConcepts], scores: ClipScores, source: Source) -> None:

@@ -81,7 +81,7 @@ def vit_maker(network: type[nnx.Module], size: str, **options: Any) -> partial[n
 
 
 VIT_SIZES = {
-    "tiny": (96, 4, 3, 384),
+    "tiny": (96, 3, 3, 192),
     "s": (384, 12, 6, 1536),
     "b": (768, 12, 12, 3072),
     "l": (1024, 24, 16, 4096),

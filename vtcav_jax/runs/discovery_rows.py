@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-DISCOVERED_CSV, HEAD_IMPORTANCE_CSV = "discovered.csv", "head_importance.csv"
+DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, COMPLETENESS_CSV = "discovered.csv", "head_importance.csv", "completeness.csv"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class DiscoveredRow:
     label_auc_low: float
     label_auc_high: float
     n_videos: int  # source videos of its clips
+    name: str = ""  # given in the review
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,16 @@ class HeadImportanceRow:
     low: float
     high: float
     n_videos: int
+
+
+@dataclass(frozen=True)
+class CompletenessRow:
+    """Share of a head's predictions above chance that the scores of all concepts of a stage determine linearly."""
+
+    stage: str
+    head: str
+    share: float
+    low: float
+    high: float
+    chance: float
+    n_videos: int  # on which it was measured

@@ -60,4 +60,9 @@ def summary(report: DiscoveryReport) -> str:
         f"Fitted to {report.n_fit_videos} videos; all figures and clips are from {report.n_clip_videos} others."
         " Importance: loss of the predicted classes' lead without the concept, to first order."
     )
-    return f"{format_table(header, rows, left=2)}\n{how}"
+    lines = [
+        f"{row.stage}: the concepts determine {format_interval(row.share, row.low, row.high)} of the predictions of"
+        f" {row.head} above chance (linear readout, 95 % CI over {row.n_videos} videos)"
+        for row in report.completeness
+    ]
+    return "\n".join([format_table(header, rows, left=2), how, *lines])
