@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vtcav_jax.concepts.concept_sets import read_concepts
     from vtcav_jax.data.clip import read_clip
     from vtcav_jax.data.open import open_source
+    from vtcav_jax.discovery.run import discover
     from vtcav_jax.models.network import Network
     from vtcav_jax.pyramid.build import build_pyramid
     from vtcav_jax.report.animation.save import save_animation
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "attribute",
     "build_pyramid",
+    "discover",
     "from_function",
     "from_linen",
     "from_nnx",
@@ -64,6 +66,7 @@ _MODULES = {
     "Tokens": "adapters.stages",
     "attribute": "attribution.registry",
     "build_pyramid": "pyramid.build",
+    "discover": "discovery.run",
     "from_function": "adapters.functions",
     "from_linen": "adapters.linen_modules",
     "from_nnx": "adapters.nnx_modules",

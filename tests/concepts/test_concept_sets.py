@@ -165,6 +165,16 @@ def test_a_review_removes_clips_and_counts_stale_verdicts(tmp_path):
         concepts.read_concepts(tmp_path)
 
 
+def test_names_of_the_review_replace_concepts_and_merge_them(tmp_path):
+    clips = mined(tmp_path)
+    rows = [f"{clip.file},{clip.sha256},,renamed" for clip in clips]
+    (tmp_path / "review.csv").write_text("\n".join(["file,sha256,verdict,name", *rows, ""]))
+    assert {clip.concept for clip in concepts.read_concepts(tmp_path).clips if not clip.is_negative} == {"renamed"}
+    (tmp_path / "review.csv").write_text(f"file,verdict,name\n{clips[0].file},,Random things\n")
+    with pytest.raises(ValueError, match="'Random things' begins with random, which marks negatives"):
+        concepts.read_concepts(tmp_path)
+
+
 def test_invalid_folders_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         concepts.read_concepts(tmp_path / "none")

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ def cards(n):
             "file": f"c{i % 4}/dynamic/{i}.mp4",
             "sha256": f"{i:064x}",
             "concept": f"concept {i % 4}" if i else NASTY,
+            "newName": "",
+            "negative": False,
             "kind": ("static", "dynamic")[i % 2],
             "source": NASTY if i == 1 else f"video {i % 7}.mp4",
             "label": "ball",
@@ -161,6 +164,34 @@ def test_a_stored_verdict_is_revoked_on_the_page(browser, tmp_path):
     download.value.save_as(tmp_path / "review.csv")
     sets = concepts.read_concepts(tmp_path)
     assert [clip.file for clip in sets.rejected] == ["ball/dynamic/2.mp4"] and sets.clips[1].review == ""
+
+
+def test_concepts_are_renamed_merged_and_rejected(browser, tmp_path):
+    clips = []
+    for i, concept in enumerate(("layer_00", "layer_01", "layer_02", "random_0")):
+        path = tmp_path / concept / "dynamic" / "a.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_lossless_mp4(np.random.default_rng(i).integers(0, 256, (6, 30, 40, 3), np.uint8)))
+        clips.append(ConceptClip(concept.replace("_", "/", 1), "dynamic", path, "", f"{concept}/dynamic/a.mp4"))
+    clips[-1] = replace(clips[-1], concept="random_0")
+    write_sets(tmp_path, clips)
+    page, messages = opened(browser, concepts.review_sets(tmp_path)[0])
+    assert page.locator("h2 input").count() == 3  # random sets keep their names
+    for i in (0, 1):
+        page.fill(f"h2 input >> nth={i}", 'the "ring"')
+    page.click("h2 button >> nth=2")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "review.csv")
+    sets = concepts.read_concepts(tmp_path)
+    assert [clip.concept for clip in sets.clips] == ['the "ring"', 'the "ring"', "random_0"]
+    assert [clip.concept for clip in sets.rejected] == ["layer/02"] and not messages
+    again, _ = opened(browser, concepts.review_sets(tmp_path)[0])
+    with again.expect_download() as download:
+        again.click("#save")
+    download.value.save_as(tmp_path / "second.csv")
+    first, second = (sorted((tmp_path / name).read_text().splitlines()) for name in ("review.csv", "second.csv"))
+    assert first == second
 
 
 def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):

@@ -58,8 +58,8 @@ TASKS = {
         "each finished step; the same command continues",
     ),
     "experiment": TaskSpec(
-        "Mine concepts from your videos and test them: mine_concepts and tcav in one command; --dry_run prints the two"
-        " commands.",
+        "Mine concepts from your videos (or discover some, with --discover) and test them: two commands in one;"
+        " --dry_run prints them.",
         "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --target_videos=OTHER"
         " --model=weights/swin_t --targets='playing tennis' --run=NAME",
         *("experiment", "experiment", "ExperimentArguments"),
@@ -110,7 +110,7 @@ TASKS = {
     "review_concepts": TaskSpec(
         "Write the review page of a concept folder that was made by hand.",
         "--concept_dir=DIR",
-        *("review_concepts", "review_concepts", "ReviewConceptsArguments"),
+        *("mine_concepts", "review_concepts", "ReviewConceptsArguments"),
     ),
     "tcav": TaskSpec(
         "Test which concepts raise or lower a class score, at which layer, with permutation p-values (Video-TCAV).",

@@ -27,12 +27,14 @@ from vtcav_jax.concepts.concept_table import (
     read_table,
     sort_key,
 )
-from vtcav_jax.concepts.config import NEGATIVE_PREFIX
+from vtcav_jax.concepts.config import NEGATIVE_PREFIX, folder_name
 from vtcav_jax.concepts.crops import CLIP_TYPES, CONTROLS, letterbox
 from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
 from vtcav_jax.data.folder import NON_VIDEO_SUFFIXES
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.names import escape_control_chars, unknown_name_message
+from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, DiscoveredRow
+from vtcav_jax.runs.tables import read_rows
 
 REVIEW_CSV, MINING_JSON = "review.csv", "mining.json"
 REVIEW_COLUMNS = ("file", "sha256", "verdict")
@@ -251,6 +253,15 @@ def read_names(folder: Path) -> dict[str, str]:
         if name:
             names[row["file"]] = name
     return names
+
+
+def read_discovered(folder: Path) -> list[DiscoveredRow]:
+    """Read the table of discovered concepts with the names of the review; none if the folder has no such table."""
+    names = read_names(folder)
+    return [
+        replace(row, name=next((n for file, n in names.items() if file.startswith(f"{folder_name(row.concept)}/")), ""))
+        for row in read_rows(folder / DISCOVERED_CSV, DiscoveredRow)
+    ]
 
 
 def apply_names(clips: Iterable[ConceptClip], names: Mapping[str, str]) -> list[ConceptClip]:

@@ -25,6 +25,7 @@ from vtcav_jax.runs.attribution_rows import (
     SanityRow,
 )
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
+from vtcav_jax.runs.discovery_rows import COMPLETENESS_CSV, DISCOVERED_CSV, CompletenessRow, DiscoveredRow
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runs.tcav_depth_rows import DEPTH_TRENDS_CSV, GROUP_EFFECTS_CSV, DepthTrendRow, GroupEffectRow
 from vtcav_jax.runs.tcav_rows import (
@@ -128,6 +129,14 @@ class RunFolder:
     @cached_property
     def saha2024_rows(self) -> tuple[Saha2024Row, ...]:
         return read_rows(self.folder / SAHA2024_CSV, Saha2024Row)
+
+    @cached_property
+    def discovered_rows(self) -> tuple[DiscoveredRow, ...]:
+        return read_rows(self.folder / DISCOVERED_CSV, DiscoveredRow)
+
+    @cached_property
+    def completeness_rows(self) -> tuple[CompletenessRow, ...]:
+        return read_rows(self.folder / COMPLETENESS_CSV, CompletenessRow)
 
     @cached_property
     def confounder_rows(self) -> tuple[ConfounderRow, ...]:

@@ -1,4 +1,4 @@
-"""Command of the task mine_concepts: cut concept sets, their matched controls and random sets from videos."""
+"""Commands of mine_concepts (concept sets, their controls and random sets) and review_concepts (their page)."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from vtcav_jax.cli.arguments import OutArguments, VideoArguments
 from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
-from vtcav_jax.settings import SettingError, nested, setting
+from vtcav_jax.settings import SettingError, concerning, nested, required, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +58,17 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
         )
     info(report.text)
     emit(f"\nReview the concept clips and reject wrong ones: {out / 'review.html'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewConceptsArguments:
+    concept_dir: str = required("DIR", "folder of concept sets")
+
+
+def review_concepts(args: ReviewConceptsArguments, context: CommandContext) -> None:
+    """Write the review page of an existing concept folder."""
+    with concerning("concept_dir"):
+        path, failures = concepts.review_sets(args.concept_dir)
+    emit(f"Review the concept clips and reject wrong ones: {path}")
+    for name, reason in failures.items():
+        info(f"not on the page: {name}: {reason}")

@@ -72,7 +72,7 @@ def _card(clip: ConceptClip, name: str) -> dict:
         "file": clip.file,
         "sha256": clip.sha256,
         "concept": clip.concept,
-        "name": name or clip.concept,
+        "newName": name,
         "negative": clip.is_negative,
         "kind": clip.clip_type,
         "source": clip.source,

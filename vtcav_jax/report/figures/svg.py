@@ -57,6 +57,14 @@ class Figure:
         )
 
 
+def shorten(text: str, max_chars: int) -> str:
+    """Return the text with an ellipsis in its middle if it is longer: names of one kind differ at their ends."""
+    if len(text) <= max_chars:
+        return text
+    tail = max_chars // 2
+    return f"{text[: max_chars - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 @dataclass
 class Canvas:
     """SVG elements in drawing order, in pixels."""
@@ -115,7 +123,7 @@ class Canvas:
         self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start", max_chars: int = 0
     ) -> None:
         """Draw text of at most `max_chars` characters (0: any length); the title of shortened text is complete."""
-        shortened = text if not max_chars or len(text) <= max_chars else text[: max_chars - 1] + "…"
+        shortened = text if not max_chars else shorten(text, max_chars)
         title = f"<title>{escape(text)}</title>" if shortened != text else ""
         self.elements.append(
             f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">'

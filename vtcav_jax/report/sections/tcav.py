@@ -18,6 +18,7 @@ from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.discovered import discovered_section
 from vtcav_jax.report.sections.tcav_classes import class_block, class_summary, detailed_classes, scores_by_concept
 from vtcav_jax.report.sections.tcav_depth import MARKS_LEGEND, clip_type_section, depth_section, saha2024_section
 from vtcav_jax.report.sections.tcav_validity import run_statistic, scores_by_target, tcav_score_section, trust_section
@@ -41,6 +42,7 @@ def tcav_sections(run: RunFolder) -> list[Section]:
         return []
     builders = (
         tcav_answer_section,
+        discovered_section,
         depth_section,
         static_dynamic_section,
         clip_type_section,

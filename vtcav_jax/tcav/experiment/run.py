@@ -13,14 +13,15 @@ from uuid import uuid4
 import jax
 
 from vtcav_jax import atomic, tap
-from vtcav_jax.concepts.concept_sets import ConceptSets, read_concepts
+from vtcav_jax.concepts.concept_sets import ConceptSets, read_concepts, read_discovered
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
-from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.discovery_rows import COMPLETENESS_CSV, DISCOVERED_CSV, CompletenessRow, DiscoveredRow
+from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.runs.tcav_rows import (
     CONFOUNDERS_CSV,
     CalibrationRow,
@@ -170,7 +171,7 @@ def run_tcav(
         tuple(failures),
         (*plan.clips.preflight.notes, *plan.comparisons.notes),
     )
-    distributed.main_process_first(lambda: _write_run(results, stage_grams, totals))
+    distributed.main_process_first(lambda: _write_run(results, stage_grams, totals, concepts.folder))
     return results
 
 
@@ -196,7 +197,9 @@ def _total_passes(passes: PassCounter) -> PassCounter:
     return PassCounter(sum(part.forwards for part in parts), sum(part.backwards for part in parts), smallest)
 
 
-def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tuple[int, int]) -> None:
+def _write_run(
+    results: ExperimentResults, stage_grams: StageGrams, totals: tuple[int, int], concept_folder: Path
+) -> None:
     """Write the run folder; scores.csv is written last, so that it marks a complete run."""
     folder, plan, timer = results.folder, stage_grams.plan, stage_grams.runtime.timer
     write_failures(folder / "failures.csv", results.failures)
@@ -204,6 +207,10 @@ def _write_run(results: ExperimentResults, stage_grams: StageGrams, totals: tupl
         write_rows(folder / "derivatives.csv", DerivativeRow, results.derivatives)
         write_rows(folder / "quality.csv", VectorRow, results.vectors)
         write_rows(folder / CONFOUNDERS_CSV, ConfounderRow, results.confounders)
+        if discovered := read_discovered(concept_folder):
+            write_rows(folder / DISCOVERED_CSV, DiscoveredRow, discovered)
+            completeness = read_rows(concept_folder / COMPLETENESS_CSV, CompletenessRow)
+            write_rows(folder / COMPLETENESS_CSV, CompletenessRow, completeness)
         if plan.config.steering_clips:
             write_rows(folder / "steering.csv", SteeringRow, results.steering)
     if plan.config.protocol == "saha2024":

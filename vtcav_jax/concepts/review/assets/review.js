@@ -2,7 +2,7 @@
 const clips = JSON.parse(document.getElementById('data').textContent);
 const by = id => document.getElementById(id);
 const keyOf = 'vtcav review ' + clips.map(c => c.sha256.slice(0, 6) + c.verdict).join('').slice(0, 4000);
-for (const clip of clips) [clip.stored, clip.storedName] = [clip.verdict, clip.name];
+for (const clip of clips) [clip.stored, clip.name] = [clip.verdict, clip.newName || clip.concept];
 let unsaved = false;
 try {
   const drafts = JSON.parse(localStorage.getItem(keyOf) || '{}');
@@ -86,18 +86,21 @@ function saveDraft() {
 
 // Concepts that are given the same name are one concept.
 function makeHeading(members) {
-  const [{concept, kind, negative}] = members, heading = make('h2', '', concept + ', ' + kind + ' (' + members.length + ') ');
+  const [{concept, kind, negative}] = members;
+  const heading = make('h2', '', concept + ', ' + kind + ' (' + members.length + ') ');
   if (negative) return heading;
   const all = clips.filter(c => c.concept === concept);
   const label = make('label', 'name', 'name '), input = make('input'), reject = make('button', '', 'Reject the concept');
   input.value = all[0].name;
+  input.dataset.concept = concept;
   input.addEventListener('input', () => {
     for (const clip of all) clip.name = input.value.trim() || concept;
+    for (const other of document.querySelectorAll('h2 input'))
+      if (other !== input && other.dataset.concept === concept) other.value = input.value;
     unsaved = true;
     showCounts();
     saveDraft();
   });
-  input.addEventListener('change', updateList);
   reject.type = 'button';
   reject.addEventListener('click', () => all.forEach(c => setVerdict(c, 'reject')));
   label.append(input);
@@ -176,8 +179,9 @@ by('rest').addEventListener('click', () => {
 by('save').addEventListener('click', () => {
   const cell = text => '"' + text.replaceAll('"', '""') + '"';
   // Removed verdicts are saved too, because concepts.csv still contains them.
-  const rows = clips.filter(c => c.verdict || c.stored || c.name !== c.concept || c.storedName !== c.concept).map(
-    c => [c.file, c.sha256, c.verdict, c.name === c.concept ? '' : c.name].map(cell).join(','));
+  const nameOf = clip => clip.newName || clip.name !== clip.concept ? clip.name : '';
+  const rows = clips.filter(c => c.verdict || c.stored || nameOf(c)).map(
+    c => [c.file, c.sha256, c.verdict, nameOf(c)].map(cell).join(','));
   const link = make('a');
   link.href = URL.createObjectURL(new Blob(['file,sha256,verdict,name\n', rows.map(r => r + '\n').join('')],
     {type: 'text/csv'}));
