@@ -19,6 +19,7 @@ from vtcav_jax.stats import intervals
 UNIT = "over clips of one trained network"
 TRUTH_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 MAIN_NETWORKS = ("worlds_swin", "worlds_cnn")
+DISCOVERY_KEY = ("network_name", "stage", "method", "num_concepts")
 WELL_KNOWN_METHODS = (
     "gradcam",
     "integrated_gradients",
@@ -142,6 +143,24 @@ def concepts_table(rows: list[dict]) -> str:
         body.append(
             (*key, *(_format_interval(row_of_measure[name]) if name in row_of_measure else "" for name in measures))
         )
+    return markdown(head, body)
+
+
+def discovery_table(rows: list[dict]) -> str:
+    """Return the measures of each method of concept discovery, by network and stage."""
+    measures = ("RECOVERY", "WHERE", "WHEN", "USE", "USE_RANDOM", "RANK", "COMPLETENESS", "STABILITY")
+    factors = ("shape", "direction", "flash", "scene")
+    head = (
+        *("network", "stage", "method", "concepts", "recovery (95 % CI over clips)"),
+        *(f"of {factor}" for factor in factors),
+        *("WHERE", "WHEN", "use", "same, random direction", "rank correlation of importance", "completeness"),
+        "stability (95 % CI over concepts)",
+    )
+    body = []
+    for key in dict.fromkeys(tuple(row[name] for name in DISCOVERY_KEY) for row in rows):
+        by_name = {(r["measure"], r["factor"]): r for r in rows if tuple(r[name] for name in DISCOVERY_KEY) == key}
+        recovery, *others = (_format_interval(by_name[name, "all"]) for name in measures)
+        body.append((*key, recovery, *(f"{by_name['RECOVERY', name]['value']:.2f}" for name in factors), *others))
     return markdown(head, body)
 
 

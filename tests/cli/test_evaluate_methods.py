@@ -67,7 +67,7 @@ def test_questions_are_measured_on_the_networks_with_their_heads(tmp_path, monke
 
     def network(job, report_progress):
         jobs.append((job.network_name, job.world, job.question_ids))
-        return task.EvaluationResult([], [], "", [], [], [])
+        return task.EvaluationResult([], [], "", [], [], [], [])
 
     monkeypatch.setattr(task, "evaluate_network", network)
     monkeypatch.setattr(task, "write_page", lambda folders: None)

@@ -8,6 +8,7 @@ METHOD_SCORES_CSV, NOT_APPLICABLE_CSV, WORLD_GATES_FILE, METRIC_AGREEMENT_CSV = 
     "world_gates.txt",
     "metric_agreement.csv",
 )
+DISCOVERY_BENCHMARK_CSV = "discovery_benchmark.csv"
 WORLD_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
 MEAN_SCORE, STABILITY_SCORE = "TRUTH", "STABLE"  # mean of WORLD_METRICS; stability is not part of it
 CROSS_VALIDATED_SCORE = "CHOSEN"  # TRUTH on half of the clips, at the stage that is best on the other half
@@ -93,3 +94,30 @@ class TcavBenchmarkRow:
     low: float
     high: float
     n_pairs: int
+
+
+@dataclass(frozen=True)
+class DiscoveryBenchmarkRow:
+    """One measure of a method of concept discovery at a stage, a mean over seeds, with a 95 % interval.
+
+    AUROC: of the score of the concept that is matched to a value of the factor, averaged over values. RECOVERY: the
+    same above chance, relative to supervised vectors. WHERE and WHEN: of that concept's map, as in `MethodScoreRow`.
+    USE: share of the lead of the factor's head that is lost without the concept, and USE_RANDOM without as much of a
+    random direction. RANK: Spearman correlation over concepts of the reported importance with the loss. COMPLETENESS:
+    accuracy above chance of a linear readout of the concepts' scores, relative to the head's. STABILITY: mean cosine,
+    one to one, of the directions of two seeds, fitted to different clips.
+
+    Factor `all` is the mean over the factors of the labels. Intervals resample the `n_clips` scored clips; that of
+    STABILITY resamples concepts.
+    """
+
+    method: str
+    num_concepts: int
+    network_name: str
+    stage: str
+    factor: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n_clips: int

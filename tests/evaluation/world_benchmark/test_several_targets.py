@@ -134,7 +134,7 @@ def test_networks_are_scored_in_parallel_and_reported_in_order():
         barrier.wait()  # deadlocks if jobs run one after the other
         tell(3)
         finished.append(number)
-        return EvaluationResult([], [], str(number), [], [], [])
+        return EvaluationResult([], [], str(number), [], [], [], [])
 
     results = run_jobs([partial(job, 0), partial(job, 1)], 6)
     assert [result.gates for result in results] == ["0", "1"] and sorted(finished) == [0, 1]
@@ -152,7 +152,7 @@ def test_progress_is_reported_within_a_step(monkeypatch):
     def job(tell):
         list(progress(range(5), 5, "passes", size=lambda _: 1))
         tell(2)
-        return EvaluationResult([], [], "", [], [], [])
+        return EvaluationResult([], [], "", [], [], [], [])
 
     monkeypatch.setattr(task, "progress", watched)
     run_jobs([job], 2)
@@ -174,7 +174,7 @@ def test_a_failure_stops_the_other_networks(inside):
                 tell(1)
             steps.append(step)
             time.sleep(0.01)
-        return EvaluationResult([], [], "", [], [], [])
+        return EvaluationResult([], [], "", [], [], [], [])
 
     with pytest.raises(ValueError, match="no such network"):
         run_jobs([fails, goes_on, goes_on], 20_000)

@@ -19,6 +19,7 @@ from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
+from vtcav_jax.evaluation.discovery_benchmark.run import discovery_benchmark_rows
 from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
 from vtcav_jax.evaluation.motion_benchmark import motion_benchmark
 from vtcav_jax.evaluation.pyramid_benchmark import pyramid_benchmark
@@ -42,11 +43,13 @@ from vtcav_jax.runs import directory
 from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
     ANALYTIC_SCORE,
+    DISCOVERY_BENCHMARK_CSV,
     MEAN_SCORE,
     METHOD_SCORES_CSV,
     METRIC_AGREEMENT_CSV,
     NOT_APPLICABLE_CSV,
     WORLD_GATES_FILE,
+    DiscoveryBenchmarkRow,
     MethodScoreRow,
     MetricAgreementRow,
     NotApplicable,
@@ -55,11 +58,11 @@ from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
 from vtcav_jax.tcav.features.cache import fingerprint, source_hash
 
-MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids and concept tests
+MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids, concept tests and concept discovery
 # Cached results depend on this code, whose hash is part of their key
 EVALUATION_CODE = (
     *("evaluation/**/*.py", "worlds/*.py", "models/**/*.py", "attribution/**/*.py", "pyramid/*.py"),
-    *("tcav/**/*.py", "concepts/**/*.py", "data/*.py", "stats/*.py"),
+    *("tcav/**/*.py", "concepts/**/*.py", "discovery/*.py", "data/*.py", "stats/*.py"),
     *("clip_spec.py", "tap.py"),
 )
 
@@ -73,7 +76,7 @@ class EvaluateMethodsArguments(RunArguments):
     methods: tuple[str, ...] = setting(
         (),
         "attribution methods, with all their budgets [default: all methods, without the most expensive budgets, and"
-        " the benchmarks of motion, pyramids and concept tests]",
+        " the benchmarks of motion, pyramids, concept tests and concept discovery]",
     )
     custom_method: tuple[str, ...] = setting(
         (), "also score your own function: package.module:function (model, clips, target) -> maps", repeated=True
@@ -97,7 +100,7 @@ class EvaluationJob:
     entries: Sequence[Entry]
     n_clips: int
     seed: int
-    with_extras: bool  # also the benchmarks of motion, pyramids, metrics and concept tests
+    with_extras: bool  # also the benchmarks of motion, pyramids, metrics, concept tests and discovery
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,7 @@ class EvaluationResult:
     extra_rows: list[MethodScoreRow]  # of the benchmarks of motion and of pyramids
     agreement_rows: list[MetricAgreementRow]
     concept_rows: list[tcav_benchmark_table.TcavBenchmarkRow]
+    discovery_rows: list[DiscoveryBenchmarkRow]
 
 
 def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
@@ -190,6 +194,8 @@ def write_results(
         write_rows(
             folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow, concept_rows
         )
+    if discovery_rows := [row for result in results for row in result.discovery_rows]:
+        write_rows(folder / DISCOVERY_BENCHMARK_CSV, DiscoveryBenchmarkRow, discovery_rows)
     gate_texts = [f"{name}, world {world}\n\n{result.gates}\n" for (name, world), result in job_results.items()]
     atomic.write_text(folder / WORLD_GATES_FILE, "\n".join(gate_texts))
     emit(evaluation_summary(score_rows, not_applicable))
@@ -198,7 +204,7 @@ def write_results(
 
 ReportProgress = Callable[[int], None]  # called with the number of finished steps
 JobRunner = Callable[[ReportProgress], EvaluationResult]
-N_EXTRA_STEPS = 4  # progress steps of the extra benchmarks of one network
+N_EXTRA_STEPS = 5  # progress steps of the extra benchmarks of one network
 
 
 def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
@@ -307,6 +313,12 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         lambda: tcav_benchmark.tcav_benchmark_rows(job.network, network_name=network_name),
         MAIN_WORLD,
     )
+    discovery_rows = extra_table(
+        "discovery",
+        DiscoveryBenchmarkRow,
+        lambda: discovery_benchmark_rows(get_eval_set(), network_name),
+        MAIN_WORLD,
+    )
     return EvaluationResult(
         results,
         not_applicable,
@@ -314,6 +326,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         [*motion_rows, *pyramid_rows],
         agreement_rows,
         concept_rows,
+        discovery_rows,
     )
 
 

@@ -97,11 +97,21 @@ def pair_auroc(
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
     """Return how often a score in `above` exceeds one in `below`, ties counting half, and its bootstrap interval."""
-    weights, place = _bootstrap_weights(cluster), np.unique(score, return_inverse=True)[1]
+    return _interval(weighted_auroc(score, above, below, _bootstrap_weights(cluster)))
+
+
+def weighted_auroc(
+    score: Float[np.ndarray, " n"],
+    above: Bool[np.ndarray, " n"],
+    below: Bool[np.ndarray, " n"],
+    weights: Float[np.ndarray, "b n"],
+) -> Float[np.ndarray, " b"]:
+    """Return how often a score in `above` exceeds one in `below`, ties counting half, for each row of weights."""
+    place = np.unique(score, return_inverse=True)[1]
     yes, no = _sum_by_rank(weights * above, place), _sum_by_rank(weights * below, place)
     lower = np.cumsum(no, 1) - no / 2
     with np.errstate(invalid="ignore"):
-        return _interval((yes * lower).sum(1) / (yes.sum(1) * no.sum(1)))
+        return (yes * lower).sum(1) / (yes.sum(1) * no.sum(1))
 
 
 def power_at_fpr(

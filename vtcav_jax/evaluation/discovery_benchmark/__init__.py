@@ -1,0 +1,1 @@
+"""Concept discovery scored where the factors of the clips are known."""
