@@ -13,8 +13,16 @@ from vtcav_jax.data.open import open_source
 from vtcav_jax.discovery import DiscoveryConfig, discover
 from vtcav_jax.discovery import passes as passes_module
 from vtcav_jax.discovery.activation_grids import GridReader
-from vtcav_jax.discovery.run import CLIP_SCORES_NPZ, DIRECTIONS_NPZ, split_videos
-from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, DiscoveredRow, HeadImportanceRow
+from vtcav_jax.discovery.run import DIRECTIONS_NPZ, split_videos
+from vtcav_jax.runs.discovery_rows import (
+    CLIP_SCORES_NPZ,
+    COMPLETENESS_CSV,
+    DISCOVERED_CSV,
+    HEAD_IMPORTANCE_CSV,
+    CompletenessRow,
+    DiscoveredRow,
+    HeadImportanceRow,
+)
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runtime import Runtime
 
@@ -58,6 +66,8 @@ def test_concepts_go_with_the_factors_of_the_clips(folder):
     assert np.mean([row.label_auc > 0.9 for row in rows]) >= 0.6
     assert all(row.importance_low <= row.importance <= row.importance_high for row in rows)
     assert all(0 <= row.explained_share < 1 for row in rows) and all(row.n_videos == 4 for row in rows)
+    completeness = read_rows(folder / COMPLETENESS_CSV, CompletenessRow)
+    assert {row.head for row in completeness} >= {"direction", "shape"} and max(row.share for row in completeness) > 0.5
     importance = [row.importance for row in rows]
     assert importance == sorted(importance, reverse=True)
     heads = read_rows(folder / HEAD_IMPORTANCE_CSV, HeadImportanceRow)
@@ -104,8 +114,8 @@ def test_motion_only_sees_nothing_in_frozen_clips(network, tmp_path):
 
 
 def test_errors_come_before_the_network_runs(network, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"expected at least 16 source videos.*has 12: pass more videos"):
-        discover(network, "worlds:small:12:0", ["layers.1"], tmp_path / "a")
+    with pytest.raises(ValueError, match=r"expected at least 8 source videos.*has 6: pass more videos"):
+        discover(network, "worlds:small:6:0", ["layers.1"], tmp_path / "a")
     with pytest.raises(ValueError, match="has the same clips as the targets"):
         discover(network, WORLD, ["layers.1"], tmp_path / "b", targets="worlds:small:50:3")
     with pytest.raises(ValueError, match=r"layers\.9"):

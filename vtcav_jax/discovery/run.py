@@ -37,6 +37,7 @@ from vtcav_jax.discovery.label_association import suggest_label
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
 from vtcav_jax.models import Network
 from vtcav_jax.runs.discovery_rows import (
+    CLIP_SCORES_NPZ,
     COMPLETENESS_CSV,
     DISCOVERED_CSV,
     HEAD_IMPORTANCE_CSV,
@@ -49,8 +50,8 @@ from vtcav_jax.runtime import Runtime
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tcav.features.cache import fingerprint
 
-STATE_FOLDER, DIRECTIONS_NPZ, CLIP_SCORES_NPZ = "discovery", "directions.npz", "clip_scores.npz"
-MIN_VIDEOS = 8  # source videos of each half
+STATE_FOLDER, DIRECTIONS_NPZ = "discovery", "directions.npz"
+MIN_VIDEOS = 4  # source videos of each half
 DEFAULT_CONFIG = DiscoveryConfig()
 
 
@@ -273,7 +274,7 @@ def _write_arrays(out: Path, named: Mapping[str, StageConcepts], scores: ClipSco
     }
     for file_name, arrays in (
         (DIRECTIONS_NPZ, directions),
-        (CLIP_SCORES_NPZ, {**clip_scores, "item": np.array([source.items[i].name for i in scores.items])}),
+        (CLIP_SCORES_NPZ, {**clip_scores, "video": np.array([source.items[i].source_video for i in scores.items])}),
     ):
         with replacing(out / file_name) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **{name.replace("/", "|"): array for name, array in arrays.items()})

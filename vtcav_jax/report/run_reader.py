@@ -25,7 +25,13 @@ from vtcav_jax.runs.attribution_rows import (
     SanityRow,
 )
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
-from vtcav_jax.runs.discovery_rows import COMPLETENESS_CSV, DISCOVERED_CSV, CompletenessRow, DiscoveredRow
+from vtcav_jax.runs.discovery_rows import (
+    CLIP_SCORES_NPZ,
+    COMPLETENESS_CSV,
+    DISCOVERED_CSV,
+    CompletenessRow,
+    DiscoveredRow,
+)
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runs.tcav_depth_rows import DEPTH_TRENDS_CSV, GROUP_EFFECTS_CSV, DepthTrendRow, GroupEffectRow
 from vtcav_jax.runs.tcav_rows import (
@@ -133,6 +139,15 @@ class RunFolder:
     @cached_property
     def discovered_rows(self) -> tuple[DiscoveredRow, ...]:
         return read_rows(self.folder / DISCOVERED_CSV, DiscoveredRow)
+
+    @cached_property
+    def discovered_scores(self) -> dict[str, np.ndarray]:
+        """Scores of the discovered concepts by name, and the `video` of each; empty if there are none."""
+        path = self.folder / CLIP_SCORES_NPZ
+        if not path.is_file():
+            return {}
+        with np.load(path, allow_pickle=False) as stored:
+            return {key.replace("|", "/"): stored[key] for key in stored.files}
 
     @cached_property
     def completeness_rows(self) -> tuple[CompletenessRow, ...]:

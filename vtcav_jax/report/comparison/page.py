@@ -13,6 +13,7 @@ from vtcav_jax.report.comparison import metrics as comparison_metrics
 from vtcav_jax.report.comparison import stage_matching
 from vtcav_jax.report.comparison import text as comparison_text
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable, score_difference, score_table
+from vtcav_jax.report.comparison.discovered import discovered_comparison_sections
 from vtcav_jax.report.effect_sizes import (
     comparison_name,
     count_noun,
@@ -49,6 +50,7 @@ def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
     out += comparison_metrics.motion_comparison_sections(runs, labels) + comparison_metrics.map_comparison_sections(
         runs, labels
     )
+    out += discovered_comparison_sections(runs, labels)
     if not out:
         contents = "; ".join(f"{run.folder} has {_describe_contents(run)}" for run in runs)
         raise ValueError(

@@ -20,7 +20,13 @@ from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
-from vtcav_jax.runs.discovery_rows import COMPLETENESS_CSV, DISCOVERED_CSV, CompletenessRow, DiscoveredRow
+from vtcav_jax.runs.discovery_rows import (
+    CLIP_SCORES_NPZ,
+    COMPLETENESS_CSV,
+    DISCOVERED_CSV,
+    CompletenessRow,
+    DiscoveredRow,
+)
 from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.runs.tcav_rows import (
     CONFOUNDERS_CSV,
@@ -211,6 +217,7 @@ def _write_run(
             write_rows(folder / DISCOVERED_CSV, DiscoveredRow, discovered)
             completeness = read_rows(concept_folder / COMPLETENESS_CSV, CompletenessRow)
             write_rows(folder / COMPLETENESS_CSV, CompletenessRow, completeness)
+            atomic.write_bytes(folder / CLIP_SCORES_NPZ, (concept_folder / CLIP_SCORES_NPZ).read_bytes())
         if plan.config.steering_clips:
             write_rows(folder / "steering.csv", SteeringRow, results.steering)
     if plan.config.protocol == "saha2024":
