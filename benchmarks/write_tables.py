@@ -37,6 +37,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:channels": evaluation_tables.channels_table,
     "evaluation:seeds": evaluation_tables.seeds_table,
     "evaluation:concepts": evaluation_tables.concepts_table,
+    "discovery": evaluation_tables.discovery_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "statistics": statistics_table.statistics_table,
     "statistics:power": power.power_table,

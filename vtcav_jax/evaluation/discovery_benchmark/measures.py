@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
 from vtcav_jax import tap as taps
 from vtcav_jax.discovery.importance import predicted_lead
@@ -31,6 +29,8 @@ def match_concepts(
     scores: Float[np.ndarray, "n k"], is_value: Sequence[Bool[np.ndarray, " n"]]
 ) -> Int[np.ndarray, " values"]:
     """Return the concept of each value, one to one, with the largest sum of AUROCs; there are at least as many."""
+    from scipy.optimize import linear_sum_assignment
+
     auroc = np.array([[area_under_roc(column, positive) for column in scores.T] for positive in is_value])
     return linear_sum_assignment(np.nan_to_num(auroc, nan=0.5), maximize=True)[1]
 
@@ -64,6 +64,8 @@ def readout_draws(
 
 def one_to_one_cosines(first: Float[np.ndarray, "k c"], second: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
     """Return the cosine of each direction with its partner in the other dictionary, with the largest sum."""
+    from scipy.optimize import linear_sum_assignment
+
     cosines = first @ second.T
     return cosines[linear_sum_assignment(cosines, maximize=True)]
 
@@ -157,6 +159,8 @@ def rank_draws(
     weights: tuple[Weights, Float[np.ndarray, "draws m"]],
 ) -> Draws:
     """Return the Spearman correlation over concepts of importance in some clips with losses in other clips."""
+    from scipy.stats import rankdata
+
     ranks = [rankdata(w @ values, axis=1) for w, values in zip(weights, (importance, losses), strict=True)]
     a, b = (r - r.mean(1, keepdims=True) for r in ranks)
     with np.errstate(invalid="ignore"):

@@ -8,7 +8,6 @@ same clips and labels.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import jax
 import numpy as np
@@ -48,6 +47,7 @@ FIT_SEED, SCORED_SEED = 20_000, 30_000  # differ from the seeds of training and 
 N_DRAWS = 500
 CEILING = (SUPERVISED, NUM_CONCEPTS)
 QUESTION_OF_FACTOR = {q.head: name for name, q in EVAL_QUESTIONS.items() if q.world == DISCOVERY_WORLD}
+RowKey = tuple[str, int, str, str]  # method, number of concepts, network and stage
 MeasureDraws = dict[tuple[str, str], Draws]  # by factor and measure
 
 
@@ -133,10 +133,9 @@ def discovery_benchmark_rows(
                 ]
                 draws = measure_concepts(scored, stage, matches)
                 ceiling = ceiling or draws
-                rows.extend(
-                    _rows((method, k, network_name or network.name, stage), draws | recovery(draws, ceiling), scored)
-                )
-                rows.append(_stability_row((method, k, network_name or network.name, stage), matches))
+                key = (method, k, network_name or network.name, stage)
+                rows.extend(_rows(key, draws | recovery(draws, ceiling), scored))
+                rows.append(_stability_row(key, matches))
                 yield 1
 
     for _ in progress(measure_stages(), len(stages) * (1 + len(methods)), "methods of discovery", size=int):
@@ -275,7 +274,7 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
     return out
 
 
-def _rows(key: tuple[Any, ...], draws: MeasureDraws, scored: ScoredClips) -> list[DiscoveryBenchmarkRow]:
+def _rows(key: RowKey, draws: MeasureDraws, scored: ScoredClips) -> list[DiscoveryBenchmarkRow]:
     n_clips = {"AUROC": len(scored.clips), "RECOVERY": len(scored.clips), "COMPLETENESS": scored.half}
     return [
         DiscoveryBenchmarkRow(*key, factor, name, *bootstrap_interval(values), n_clips.get(name, scored.quarter))
@@ -283,7 +282,7 @@ def _rows(key: tuple[Any, ...], draws: MeasureDraws, scored: ScoredClips) -> lis
     ]
 
 
-def _stability_row(key: tuple[Any, ...], matches: Sequence[MatchedConcepts]) -> DiscoveryBenchmarkRow:
+def _stability_row(key: RowKey, matches: Sequence[MatchedConcepts]) -> DiscoveryBenchmarkRow:
     cosines = [
         measures.one_to_one_cosines(a.concepts.directions, b.concepts.directions) for a, b in combinations(matches, 2)
     ]
