@@ -57,8 +57,8 @@ def _pair_content(
     matched = {pair.left for pair in shared}, {pair.right for pair in shared}
     answers = [
         f"Of {count_noun(len(rows[0]), 'concept')} of {labels[0]} and {len(rows[1])} of {labels[1]}, {len(shared)} "
-        f"pairs behave alike in {len(left)} videos: their scores are correlated more than those of unrelated concepts would"
-        f" be (adjusted p at most {LEVEL})."
+        f"pairs behave alike in {len(left)} videos: their scores are correlated more than those of unrelated concepts"
+        f" would be (adjusted p at most {LEVEL})."
     ]
     for label, run_rows, indices in zip(labels, rows, matched, strict=True):
         others = [row.name or row.concept for i, row in enumerate(run_rows) if i not in indices]
