@@ -79,6 +79,13 @@ def test_rank_correlation_is_that_of_mean_importance_with_mean_loss():
     assert measures.rank_draws(importance, -losses, equal)[0] == pytest.approx(-1)
 
 
+def test_the_interval_of_a_rank_correlation_contains_it():
+    lower_draws = np.concatenate([[0.9], np.linspace(0.7, 0.8, 101)])
+    value, low, high = run.measure_interval("RANK", lower_draws)
+    assert (value, low, high) == pytest.approx((0.9, 0.8525, 0.9475))
+    assert run.measure_interval("USE", lower_draws)[1:] == pytest.approx((0.7025, 0.7975))
+
+
 def test_importance_is_that_of_discovery(network, clips):
     video = quantise_and_normalise(network, clips.video)
     grids = np.asarray(tap.activations(network.model, video, STAGE)[1][STAGE])

@@ -277,9 +277,21 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
 def _rows(key: RowKey, draws: MeasureDraws, scored: ScoredClips) -> list[DiscoveryBenchmarkRow]:
     n_clips = {"AUROC": len(scored.clips), "RECOVERY": len(scored.clips), "COMPLETENESS": scored.half}
     return [
-        DiscoveryBenchmarkRow(*key, factor, name, *bootstrap_interval(values), n_clips.get(name, scored.quarter))
+        DiscoveryBenchmarkRow(*key, factor, name, *measure_interval(name, values), n_clips.get(name, scored.quarter))
         for (factor, name), values in draws.items()
     ]
+
+
+def measure_interval(measure: str, draws: Draws) -> tuple[float, float, float]:
+    """Return a value and its 95 % interval; that of RANK is centred on the value.
+
+    Resampling repeats clips, so that means are noisier than those of the sample, and each draw's correlation is lower.
+    """
+    value, low, high = bootstrap_interval(draws)
+    if measure == "RANK":
+        half = (high - low) / 2
+        low, high = max(value - half, -1.0), min(value + half, 1.0)
+    return value, low, high
 
 
 def _stability_row(key: RowKey, matches: Sequence[MatchedConcepts]) -> DiscoveryBenchmarkRow:
