@@ -30,6 +30,7 @@ KEY_FACTORS, DISTRACTOR_FACTORS = tuple(GLYPH_QUESTIONS), ("dis_shape", "dis_dir
 VALUES_PER_FACTOR = 4
 READOUT_PENALTY = 1e-2  # on the squared weights of standardised features
 READOUT_STEPS = 60
+MIN_CHANNEL_SCALE = 0.1  # of the root mean square, for supervised vectors
 CLIPS_PER_BATCH = 50
 
 Grids = Float[np.ndarray, "_ t h w c"]
@@ -90,12 +91,15 @@ def project_tokens(dictionary: Dictionary, x: Float[Array, "... c"]) -> Float[Ar
 
 
 def fit_readout(
-    x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], n_classes: int
+    x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], n_classes: int, min_scale: float = 0.0
 ) -> tuple[Float[np.ndarray, "c classes"], Float[np.ndarray, " classes"]]:
-    """Return weights and intercepts of multinomial logistic regression with an L2 penalty."""
+    """Return weights and intercepts of multinomial logistic regression with an L2 penalty.
+
+    Features are divided by their standard deviation, or by `min_scale` if it is larger.
+    """
     from scipy.optimize import minimize
 
-    mean, scale = x.mean(0), x.std(0) + 1e-9
+    mean, scale = x.mean(0), np.maximum(x.std(0), min_scale) + 1e-9
     z, wanted = (x - mean) / scale, np.eye(n_classes)[labels]
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -126,7 +130,11 @@ def _reference_directions(
         directions = np.concatenate([components, -components])
     else:
         mean, names = fit_x.mean((1, 2, 3)), (*KEY_FACTORS, *DISTRACTOR_FACTORS)
-        directions = np.concatenate([fit_readout(mean, factors[name], VALUES_PER_FACTOR)[0].T for name in names])
+        # Channels that are almost always 0 would have weights so large that nothing else is left of the direction
+        min_scale = MIN_CHANNEL_SCALE * float(np.sqrt(mean.var(0).mean()))
+        directions = np.concatenate(
+            [fit_readout(mean, factors[name], VALUES_PER_FACTOR, min_scale)[0].T for name in names]
+        )
     return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
 
 
