@@ -64,6 +64,18 @@ def test_completeness_is_the_accuracy_of_the_readout_relative_to_that_of_the_hea
     assert abs(measures.readout_draws(noise, labels, is_right, EQUAL)[0]) < 0.2
 
 
+def test_a_channel_that_is_almost_always_0_does_not_take_the_readout():
+    random = np.random.default_rng(0)
+    labels = random.integers(4, size=200)
+    x = np.eye(4)[labels] + random.standard_normal((200, 4))
+    x = np.concatenate([x, 1e-6 * random.standard_normal((200, 1))], 1)
+    shares = []
+    for min_scale in (0.0, 0.1):
+        slopes = concepts.fit_readout(x, labels, 4, min_scale)[0]
+        shares.append((slopes[-1] ** 2 / (slopes**2).sum(0)).max())
+    assert shares[0] > 0.9 and shares[1] < 1e-6
+
+
 def test_stability_does_not_depend_on_the_order_of_directions():
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
     assert measures.one_to_one_cosines(directions, directions[::-1]) == pytest.approx(1)
