@@ -18,7 +18,7 @@ from vtcav_jax.stats import intervals
 
 UNIT = "over clips of one trained network"
 TRUTH_METRICS = ("WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT")
-MAIN_NETWORKS = ("worlds_swin", "worlds_cnn")
+MAIN_NETWORKS = ("worlds_swin", "worlds_cnn", "worlds_vit")
 DISCOVERY_KEY = ("network_name", "stage", "method", "num_concepts")
 WELL_KNOWN_METHODS = (
     "gradcam",
@@ -67,7 +67,8 @@ def best_methods_table(rows: list[dict]) -> str:
     paid_rows = [score_row for row in first if not (score_row := to_score_row(row)).is_trivial]
     cheapest = [row.method for row in evaluation_figures.cost_front(paid_rows)]
     methods = [row["method"] for row in first if row["method"] in (*cheapest, *WELL_KNOWN_METHODS)]
-    scores = f"ground-truth score on {MAIN_NETWORKS[0]} (95 % CI {UNIT})", f"on {MAIN_NETWORKS[1]}"
+    first_score = f"ground-truth score on {MAIN_NETWORKS[0]} (95 % CI {UNIT})"
+    scores = first_score, *(f"on {name}" for name in MAIN_NETWORKS[1:])
     head = ("method, at its best stage", *scores, "forward passes")
     body = []
     for method in methods:

@@ -6,6 +6,7 @@
   vtcav --flagfile=flagfiles/evaluate_methods_seeds_cnn.flags
   python -m benchmarks.publish_evaluation --run=runs/evaluation --budgets=runs/evaluation_budgets \\
       --seeds=runs/evaluation_seeds,runs/evaluation_seeds_cnn
+  python -m benchmarks.publish_evaluation --run=runs/further_network --budgets= --add
 
 Reads the tables of the runs. Writes benchmarks/results/evaluation_BACKEND.jsonl, the tables of the docs, the README's
 figures, and vtcav_jax/evaluation/published_scores.csv, which report pages with maps cite.
@@ -13,6 +14,7 @@ figures, and vtcav_jax/evaluation/published_scores.csv, which report pages with 
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ _BUDGETS = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_list(
     "seeds", [], "run folders of flagfiles/evaluate_methods_seeds*.flags, one table each; empty: no table of seeds"
 )
+_ADD = flags.DEFINE_boolean("add", False, "keep the published rows of networks that the run does not evaluate")
 _RUN = flags.DEFINE_string("run", "runs/evaluation", "run folder of flagfiles/evaluate_methods.flags")
 
 
@@ -54,27 +57,48 @@ def main(argv: list[str]) -> None:
         for part, part_rows in parts.items()
         for row in part_rows
     ]
-    for network in published_scores.PUBLISHED_NETWORKS:
+    networks = {row.network_name for row in rows}
+    for network in networks & published_scores.PUBLISHED_NETWORKS.keys():
         figure = evaluation_figures.score_cost_figure(rows, network)
         figure.write_svg(write_tables.ROOT / "docs").rename(write_tables.ROOT / "docs" / f"scores_{network}.svg")
-    with (write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.PUBLISHED_SCORES_CSV).open(
-        "w", newline="", encoding="utf-8"
-    ) as file:
+    _write_published_scores(rows, networks)
+    gates = (run.folder / "world_gates.txt").read_text(encoding="utf-8")
+    gates_page = write_tables.ROOT / "docs" / "world_gates.txt"
+    if _ADD.value:
+        blocks = {text.splitlines()[0]: text for text in _gate_blocks(gates_page.read_text(encoding="utf-8"))}
+        blocks |= {text.splitlines()[0]: text for text in _gate_blocks(gates)}
+        gates = "\n\n".join(blocks.values()) + "\n"
+    gates_page.write_text(gates, encoding="utf-8")
+    earlier = timing.read_results("evaluation") if _ADD.value else []
+    earlier = [row for row in earlier if row["network_name"] not in networks]
+    path = timing.write_results("evaluation", result_rows, earlier)
+    print(f"wrote {path} and its tables in {write_tables.update_pages()}", file=sys.stderr)
+
+
+def _gate_blocks(text: str) -> list[str]:
+    """Return the text of each network and world, which begins with a line `NETWORK, world NAME`."""
+    return [block.strip() for block in re.split(r"\n(?=\S+, world )", text) if block.strip()]
+
+
+def _write_published_scores(rows: Sequence[MethodScoreRow], networks: set[str]) -> None:
+    """Write the scores that report pages cite; with --add, those of other networks stay."""
+    published = [
+        row for row in published_scores.published_scores() if _ADD.value and row.network_name not in networks
+    ]
+    published += [
+        row
+        for row in rows
+        if row.metric == MEAN_SCORE
+        and row.question == ALL_QUESTIONS
+        and row.network_name in published_scores.PUBLISHED_NETWORKS
+    ]
+    path = write_tables.ROOT / "vtcav_jax" / "evaluation" / published_scores.PUBLISHED_SCORES_CSV
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(published_scores.PUBLISHED_COLUMNS)
-        for row in rows:
-            if (
-                row.metric == MEAN_SCORE
-                and row.question == ALL_QUESTIONS
-                and row.network_name in published_scores.PUBLISHED_NETWORKS
-            ):
-                writer.writerow([round_value(getattr(row, name)) for name in published_scores.PUBLISHED_COLUMNS])
-    gates = (run.folder / "world_gates.txt").read_text(encoding="utf-8")
-    (write_tables.ROOT / "docs" / "world_gates.txt").write_text(gates, encoding="utf-8")
-    print(
-        f"wrote {timing.write_results('evaluation', result_rows)} and its tables in {write_tables.update_pages()}",
-        file=sys.stderr,
-    )
+        writer.writerows(
+            [round_value(getattr(row, name)) for name in published_scores.PUBLISHED_COLUMNS] for row in published
+        )
 
 
 def _read_scores(run: str) -> Sequence[MethodScoreRow]:

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -149,12 +149,19 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
-    """Write one JSON line per row to the file of this benchmark and backend, replacing earlier results."""
+def read_results(benchmark: str) -> list[dict[str, Any]]:
+    """Return the stored rows of this benchmark and backend, with the environment that measured them."""
+    path = RESULTS / f"{benchmark}_{jax.default_backend()}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def write_results(benchmark: str, rows: list[dict[str, Any]], earlier: Sequence[dict[str, Any]] = ()) -> Path:
+    """Write one JSON line per row to the file of this benchmark and backend, after the `earlier` rows to keep."""
     measured_on = environment()
     name = f"{benchmark}_{jax.default_backend()}.jsonl"
     RESULTS.mkdir(exist_ok=True)
-    text = "".join(json.dumps({"benchmark": benchmark, **row, **measured_on}) + "\n" for row in rows)
+    lines = [*earlier, *({"benchmark": benchmark, **row, **measured_on} for row in rows)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     (RESULTS / name).write_text(text, encoding="utf-8")
     return RESULTS / name
 

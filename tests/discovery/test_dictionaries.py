@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import ArrayLike
 from scipy.optimize import linear_sum_assignment, nnls
 
 from vtcav_jax.discovery.config import DECOMPOSITIONS
@@ -32,7 +33,7 @@ def planted_tokens(n: int = 4000, *, active: int = 1) -> tuple[TokenPairs, np.nd
     return TokenPairs(now.astype(np.float32), after.astype(np.float32)), directions
 
 
-def best_cosines(ours: np.ndarray, planted: np.ndarray) -> np.ndarray:
+def best_cosines(ours: ArrayLike, planted: np.ndarray) -> np.ndarray:
     """Return the cosine of each planted direction with one of ours, matched one to one."""
     cosines = np.asarray(ours) @ planted.T
     rows, columns = linear_sum_assignment(-cosines)

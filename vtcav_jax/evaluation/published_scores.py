@@ -13,7 +13,7 @@ from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MEAN_SCORE, MethodScor
 from vtcav_jax.stats import intervals
 
 PUBLISHED_SCORES_CSV = "published_scores.csv"
-PUBLISHED_NETWORKS = {"worlds_swin": "a Video Swin", "worlds_cnn": "a 3D CNN"}
+PUBLISHED_NETWORKS = {"worlds_swin": "a Video Swin", "worlds_cnn": "a 3D CNN", "worlds_vit": "a plain ViT"}
 PUBLISHED_COLUMNS = ("method", "stage", "network_name", "value", "low", "high", "forward_passes")
 
 
@@ -47,7 +47,7 @@ def trust_sentence(method: str, stage: str) -> str:
         return ""
     best_trivial = max((row.value for row in published_scores() if row.is_trivial), default=0.0)
     return (
-        f"On synthetic clips with a known cause, the ground-truth score of its maps is {' and '.join(parts)}; 0 is"
+        f"On synthetic clips with a known cause, the ground-truth score of its maps is {'; '.join(parts)}. 0 is"
         f" chance, 1 is perfect, and the best trivial map, which does not use the network, scores {best_trivial:.2f}."
     )
 

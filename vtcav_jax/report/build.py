@@ -18,6 +18,7 @@ from vtcav_jax.report.effect_sizes import count_noun
 from vtcav_jax.report.figures import png as raster
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
+from vtcav_jax.report.sections import discovery_benchmark as discovery_benchmark_sections
 from vtcav_jax.report.sections import evaluation as evaluation_sections
 from vtcav_jax.report.sections import maps as map_sections
 from vtcav_jax.report.sections import motion as motion_sections
@@ -39,6 +40,7 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     pyramid_sections.pyramid_sections,
     evaluation_sections.evaluation_sections,
     tcav_benchmark_sections.tcav_benchmark_sections,
+    discovery_benchmark_sections.discovery_benchmark_sections,
 )
 
 

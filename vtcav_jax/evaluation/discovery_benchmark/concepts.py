@@ -38,7 +38,7 @@ Factors = Mapping[str, Int[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, eq=False)
-class StageConcepts:
+class MethodConcepts:
     """Concepts of one method and seed, their scores in the clips they were fitted to, and codes in other clips."""
 
     directions: Float[np.ndarray, "k c"]
@@ -57,7 +57,7 @@ def sample_tokens(grids: Grids, seed: int) -> TokenSample:
 
 def find_concepts(
     method: str, k: int, sample: TokenSample, fit_grids: Grids, factors: Factors, grids: Grids, seed: int
-) -> StageConcepts:
+) -> MethodConcepts:
     """Fit concepts to `fit_grids`, whose `factors` only the ceiling uses, and encode both sets of clips."""
     tokens = sample.centred()[0]
     fit_x, x = fit_grids - sample.mean, grids - sample.mean
@@ -71,7 +71,7 @@ def find_concepts(
         fit_scores, scores = (part.mean((1, 2, 3)) @ directions.T for part in (fit_x, x))
     else:
         fit_scores, scores = fit_codes.mean((1, 2, 3)), codes.mean((1, 2, 3))
-    return StageConcepts(directions, fit_scores, scores, codes)
+    return MethodConcepts(directions, fit_scores, scores, codes)
 
 
 def encode_clips(method: str, dictionary: Dictionary, x: Grids) -> Float[np.ndarray, "n t h w k"]:

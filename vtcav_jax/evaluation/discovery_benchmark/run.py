@@ -25,7 +25,7 @@ from vtcav_jax.evaluation.discovery_benchmark.concepts import (
     SUPERVISED,
     VALUES_PER_FACTOR,
     Grids,
-    StageConcepts,
+    MethodConcepts,
     factor_values,
     find_concepts,
     sample_tokens,
@@ -55,12 +55,12 @@ MeasureDraws = dict[tuple[str, str], Draws]  # by factor and measure
 class ScoredClips:
     """The clips that all concepts are scored on, with what does not depend on the concepts.
 
-    The first quarter measures maps and what is lost without a concept, and the second half importance.
+    The first half measures maps and what is lost without a concept, and the second half importance.
     """
 
     network: Network
     clips: WorldClips
-    first_quarter: EvalSet
+    first_half: EvalSet
     logits: Float[np.ndarray, "n logits"]
     grids: dict[str, Grids]
     gradients: dict[str, Float[np.ndarray, "heads m t h w c"]]  # of the second half
@@ -68,10 +68,6 @@ class ScoredClips:
     @property
     def half(self) -> int:
         return len(self.clips) // 2
-
-    @property
-    def quarter(self) -> int:
-        return len(self.first_quarter)
 
     def weights(self, n: int, seed: int = 0) -> Weights:
         return bootstrap_weights(n, seed)[: 1 + N_DRAWS]
@@ -81,7 +77,7 @@ class ScoredClips:
 class MatchedConcepts:
     """Concepts of one seed, and the one that is matched to each value of each factor."""
 
-    concepts: StageConcepts
+    concepts: MethodConcepts
     concept_of_value: Mapping[str, np.ndarray]
     seed: int
 
@@ -167,13 +163,13 @@ def read_scored_clips(eval_set: EvalSet, stages: tuple[str, ...], n_clips: int) 
     """Generate the scored clips, and read activations, logits and gradients."""
     clips = make_clips(DISCOVERY_WORLD, n_clips, SCORED_SEED)
     network, video = eval_set.network, eval_set.preprocess(clips.video)
-    first_quarter = replace(eval_set, clips=clips[: n_clips // 4], question_ids=tuple(QUESTION_OF_FACTOR.values()))
+    first_half = replace(eval_set, clips=clips[: n_clips // 2], question_ids=tuple(QUESTION_OF_FACTOR.values()))
     gradients = measures.lead_gradients(network, video[n_clips // 2 :], stages, CLIPS_PER_BATCH)
     logits, grids = read_stages(network, video, stages)
-    return ScoredClips(network, clips, first_quarter, logits, grids, gradients)
+    return ScoredClips(network, clips, first_half, logits, grids, gradients)
 
 
-def match_to_factors(concepts: StageConcepts, method: str, fit_clips: WorldClips, seed: int) -> MatchedConcepts:
+def match_to_factors(concepts: MethodConcepts, method: str, fit_clips: WorldClips, seed: int) -> MatchedConcepts:
     """Match the concepts to the values of the key's factors and the scene, and separately of the distractor's."""
     matched = {}
     for names in (KEY_FACTORS, DISTRACTOR_FACTORS):
@@ -222,8 +218,8 @@ def _aurocs(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
 
 
 def _map_scores(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
-    eval_set, out = scored.first_quarter, {}
-    codes = match.concepts.codes[: scored.quarter]
+    eval_set, out = scored.first_half, {}
+    codes = match.concepts.codes[: scored.half]
     for factor, question in QUESTION_OF_FACTOR.items():
         concept = match.of_clips(eval_set.clips, factor)[:, None, None, None, None]
         maps = normalise_map(np.take_along_axis(codes, concept, -1)[..., 0], eval_set.grid_shape)
@@ -246,11 +242,11 @@ def _completeness(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
 
 def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraws:
     """Return USE and RANK; random directions have the length of the contribution of the matched concept."""
-    quarter, clips, concepts = scored.quarter, scored.first_quarter.clips, match.concepts
-    grids, logits, codes = scored.grids[stage][:quarter], scored.logits[:quarter], concepts.codes[:quarter]
+    half, clips, concepts = scored.half, scored.first_half.clips, match.concepts
+    grids, logits, codes = scored.grids[stage][:half], scored.logits[:half], concepts.codes[:half]
     losses = measures.lead_losses(scored.network, stage, grids, np.moveaxis(codes, -1, 0), concepts.directions, logits)
     rng = np.random.default_rng(match.seed)
-    random = rng.standard_normal((len(QUESTION_OF_FACTOR), quarter, 1, 1, 1, grids.shape[-1])).astype(np.float32)
+    random = rng.standard_normal((len(QUESTION_OF_FACTOR), half, 1, 1, 1, grids.shape[-1])).astype(np.float32)
     random /= np.linalg.norm(random, axis=-1, keepdims=True)
     matched_codes = [
         np.take_along_axis(codes, match.of_clips(clips, factor)[:, None, None, None, None], -1)[..., 0]
@@ -261,12 +257,12 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
         concepts.codes[scored.half :], scored.gradients[stage], concepts.directions
     )
     leads = measures.head_leads(scored.network, logits[None], logits)[:, 0]
-    weights = scored.weights(quarter)
+    weights = scored.weights(half)
     out: MeasureDraws = {}
     for h, head in enumerate(scored.network.heads):
         total = weights @ leads[h]
         f = list(QUESTION_OF_FACTOR).index(head)
-        out[head, "USE"] = weights @ losses[h, np.arange(quarter), match.of_clips(clips, head)] / total
+        out[head, "USE"] = weights @ losses[h, np.arange(half), match.of_clips(clips, head)] / total
         out[head, "USE_RANDOM"] = weights @ random_losses[h, :, f] / total
         out[head, "RANK"] = measures.rank_draws(
             importance[h], losses[h], (scored.weights(len(importance[h]), 1), weights)
@@ -277,7 +273,7 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
 def _rows(key: RowKey, draws: MeasureDraws, scored: ScoredClips) -> list[DiscoveryBenchmarkRow]:
     n_clips = {"AUROC": len(scored.clips), "RECOVERY": len(scored.clips), "COMPLETENESS": scored.half}
     return [
-        DiscoveryBenchmarkRow(*key, factor, name, *measure_interval(name, values), n_clips.get(name, scored.quarter))
+        DiscoveryBenchmarkRow(*key, factor, name, *measure_interval(name, values), n_clips.get(name, scored.half))
         for (factor, name), values in draws.items()
     ]
 
