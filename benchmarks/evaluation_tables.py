@@ -72,10 +72,18 @@ def best_methods_table(rows: list[dict]) -> str:
     head = ("method, at its best stage", *scores, "forward passes")
     body = []
     for method in methods:
-        method_rows = [ranked[name].get(method) for name in MAIN_NETWORKS]
-        cells = [f"{_format_interval(row)} at {row['stage']}" if row else "not applicable" for row in method_rows]
+        cells = [_best_cell(rows, ranked, name, method) for name in MAIN_NETWORKS]
         body.append((method, *cells, ranked[MAIN_NETWORKS[0]][method]["forward_passes"]))
     return markdown(head, body)
+
+
+def _best_cell(rows: list[dict], ranked: dict[str, dict[str, dict]], network: str, method: str) -> str:
+    """Return a method's score at its best stage, or why there is none."""
+    if row := ranked[network].get(method):
+        return f"{_format_interval(row)} at {row['stage']}"
+    family = method.partition(" (")[0]  # the same with other numbers of passes
+    measured = {r["method"].partition(" (")[0] for r in rows if r["network_name"] == network}
+    return "not measured" if family in measured else "not applicable"
 
 
 def other_metrics_table(rows: list[dict]) -> str:
