@@ -10,6 +10,8 @@ and its table.
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for torch
@@ -29,7 +31,11 @@ _CLIP = flags.DEFINE_list("clip", None, "frames, height, width; with --preset. D
 _BATCH = flags.DEFINE_integer("batch", 1, "batch size; with --preset", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "data type; with --preset")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
-_COMPILE = flags.DEFINE_boolean("torch_compile", True, "also time torch.compile, which compiles for up to minutes")
+_COMPILE = flags.DEFINE_list(
+    "torch_compile",
+    ["video_swin"],
+    "beginnings of names of networks that torch.compile, which takes minutes, also times",
+)
 _LARGEST = flags.DEFINE_boolean(
     "largest_batch", None, "search for the largest batch size that fits; default: only on a GPU"
 )
@@ -62,7 +68,9 @@ def forward(model, video):
     return model(video)
 
 
-def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, search: bool) -> dict:
+def measure_forward(
+    preset: str, clip: tuple[int, ...], batch: int, dtype: str, max_repeats: int, with_compile: bool, search: bool
+) -> dict:
     print(f"{preset} {batch} x {'x'.join(map(str, clip))} {dtype} ...", file=sys.stderr, flush=True)
     video = np.random.default_rng(0).normal(size=(batch, *clip, 3)).astype(np.float32)
     out = {"preset": preset, "clip": list(clip), "batch": batch, "dtype": dtype}
@@ -72,10 +80,10 @@ def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, 
         model = peer.model
         out["reference"] = peer.library
         calls["torch"] = peer.eager
+        if with_compile and (compiled_call := peer.compile()):  # before torchax, with which torch.compile fails
+            calls["torch_compiled"], out["torch_compile_s"] = compiled_call[0], round(compiled_call[1], 2)
         torchax = timing.compile_timed(forward, peer.through_torchax(), video)
         calls["torchax"], out["torchax_compile_s"] = torchax.call, round(torchax.compile_s, 2)
-        if _COMPILE.value and (compiled_call := peer.compile()):
-            calls["torch_compiled"], out["torch_compile_s"] = compiled_call[0], round(compiled_call[1], 2)
     except ModuleNotFoundError as error:
         print(f"no comparison: {error} is not installed", file=sys.stderr)
         model = models.make(preset, dtype=getattr(jnp, dtype))
@@ -86,7 +94,7 @@ def measure_forward(preset: str, clip: tuple[int, ...], batch: int, dtype: str, 
         out["difference" if name == "torch" else f"{name}_difference"] = float(
             f"{timing.largest_difference(logits, theirs):.2g}"
         )
-    repeats = timing.affordable_repeats(ours.call, _REPEATS.value)
+    repeats = timing.affordable_repeats(ours.call, max_repeats)
     seconds = timing.time_in_turn({"ours": ours.call, **calls}, repeats)
     out |= timing.as_row(timing.Timing.from_seconds(seconds["ours"], ours.compile_s, ours.temp_mib))
     gflop = timing.gflop(forward, model, video)
@@ -134,7 +142,10 @@ def main(argv: list[str]) -> None:
     search = jax.default_backend() != "cpu" if _LARGEST.value is None else _LARGEST.value
     results = []
     for row in standard_rows():
-        results.append(measure_forward(*row, search=search))
+        with_compile = row[0].startswith(tuple(_COMPILE.value))
+        # torchax stays in its process, and torch.compile of a later row would fail
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            results.append(process.submit(measure_forward, *row, _REPEATS.value, with_compile, search).result())
         if not _PRESET.value:
             timing.write_results("forward", results)
     print(tables.forward_table(results))

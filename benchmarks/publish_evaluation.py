@@ -82,9 +82,7 @@ def _gate_blocks(text: str) -> list[str]:
 
 def _write_published_scores(rows: Sequence[MethodScoreRow], networks: set[str]) -> None:
     """Write the scores that report pages cite; with --add, those of other networks stay."""
-    published = [
-        row for row in published_scores.published_scores() if _ADD.value and row.network_name not in networks
-    ]
+    published = [row for row in published_scores.published_scores() if _ADD.value and row.network_name not in networks]
     published += [
         row
         for row in rows
