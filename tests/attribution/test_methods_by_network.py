@@ -102,7 +102,7 @@ def test_motion(network):
 
 
 CUT_STAGES = {
-    "videomae": ("embeddings", "encoder.layer.0", "encoder.layer.1", "encoder.layer.2", "encoder.layer.3", "fc_norm"),
+    "videomae": ("embeddings", "encoder.layer.0", "encoder.layer.1", "encoder.layer.2", "fc_norm"),
     "timesformer": ("embeddings", "layernorm"),  # the class token bypasses the grids of later blocks
     "torch_cnn": ("1", "3", "4", "5", "6"),
 }
