@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from vtcav_jax.discovery.label_association import area_under_roc, suggest_label
+from vtcav_jax.discovery.label_association import suggest_label
+from vtcav_jax.stats.roc import area_under_roc
 
 HEADS = {"shape": ("ring", "bars"), "colour": ("red", "blue", "green")}
 

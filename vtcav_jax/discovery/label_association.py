@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
+from jaxtyping import Float, Int
 
 from vtcav_jax.stats.intervals import unit_indices, widened_percentiles
+from vtcav_jax.stats.roc import area_under_roc
 
 MIN_VIDEOS_PER_SIDE = 5  # with and without a label, in each half of the videos
 RESAMPLES = 500
@@ -24,15 +24,6 @@ class LabelAssociation:
     auc: float
     low: float
     high: float
-
-
-def area_under_roc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """Return the probability that a positive clip has a higher score than another; ties count half."""
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    rank_sum = float(rankdata(scores)[positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
 def suggest_label(

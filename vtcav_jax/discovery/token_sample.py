@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from vtcav_jax.discovery.dictionaries import TokenPairs
 
-HELD_OUT_SHARE = 4  # a quarter of the videos measures how much the dictionaries of each size explain
+HELD_OUT_SHARE = 1 / 4  # of the videos, which measures how much the dictionaries of each size explain
 
 
 @dataclass
@@ -54,7 +54,7 @@ class TokenSample:
             TokenPairs(now - means[places[0]], after - means[places[1]])
             for now, after, places in zip(self.now, self.after, self.places, strict=True)
         ]
-        last = len(pairs) - max(1, len(pairs) // HELD_OUT_SHARE)
+        last = len(pairs) - max(1, int(HELD_OUT_SHARE * len(pairs)))
         fitted = TokenPairs(*(np.concatenate(part) for part in zip(*pairs[:last], strict=True)))
         return fitted, np.concatenate([pair.now for pair in pairs[last:]])
 

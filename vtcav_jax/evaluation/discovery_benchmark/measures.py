@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vtcav_jax import tap as taps
 from vtcav_jax.discovery.importance import predicted_lead
-from vtcav_jax.discovery.label_association import area_under_roc
 from vtcav_jax.evaluation.discovery_benchmark.concepts import (
     CLIPS_PER_BATCH,
     VALUES_PER_FACTOR,
@@ -19,6 +18,7 @@ from vtcav_jax.evaluation.discovery_benchmark.concepts import (
 )
 from vtcav_jax.evaluation.tcav_benchmark.table import weighted_auroc
 from vtcav_jax.models import Network
+from vtcav_jax.stats.roc import area_under_roc
 
 Draws = Float[np.ndarray, " draws"]
 Weights = Float[np.ndarray, "draws n"]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.attribution.resample import area_resize
+from vtcav_jax.stats.roc import area_under_roc
 
 POINTING_TOLERANCE = 1 / 15  # of a frame's height, around a mask: 7 pixels of 112, 15 of 224
 
@@ -131,15 +132,6 @@ def dilate(masks: Masks, pixels: int) -> Masks:
     return masks
 
 
-def map_auroc(values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]) -> float:
-    """Return how often a value in the mask exceeds one outside; ties count half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values)
-    k = int(inside.sum())
-    return float((ranks[inside].sum() - k * (k + 1) / 2) / (k * (len(values) - k)))
-
-
 def _score_clip(
     values: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"]
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -153,7 +145,7 @@ def _score_clip(
         "mass": positive[inside].sum() / total if total > 0 else share,  # an empty map scores at chance
         "rank": top / k,
         "iou": top / (2 * k - top),
-        "auroc": map_auroc(values, inside),
+        "auroc": area_under_roc(values, inside),
         "precision": _average_precision(values, inside),
     }
     return scores, {"mass": share, "rank": share, "iou": k / (2 * n - k), "auroc": 0.5, "precision": share}
