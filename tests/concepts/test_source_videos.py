@@ -10,6 +10,7 @@ import pytest
 from vtcav_jax import concepts
 from vtcav_jax.concepts import near_duplicates
 from vtcav_jax.concepts.concept_table import write_sets
+from vtcav_jax.concepts.config import Concept
 from vtcav_jax.data.decode import decode_frames, probe
 from vtcav_jax.data.encode import encode_lossless_mp4, encode_mp4, encode_webm
 from vtcav_jax.data.resize import resize
@@ -108,6 +109,27 @@ def test_mined_clips_have_the_video_that_they_were_cut_from(tmp_path):
     write_sets(tmp_path, clips)
     sets = concepts.read_concepts(tmp_path)
     assert concepts.source_video_ids(sets.clips)[0] == ("aa", "bb", "aa", "aa", "bb")
+
+
+def test_mined_clips_of_pieces_of_one_recording_have_its_name(tmp_path):
+    names = [f"piece_{i}.mp4" for i in range(4)]
+    for i, name in enumerate(names):
+        put(tmp_path, name, encode_lossless_mp4(recording(i, 20)))
+    put(tmp_path, "manifest.csv", b"path,source\npiece_0.mp4,match\npiece_1.mp4,match\npiece_2.mp4,\npiece_3.mp4,\n")
+    boxes = "".join(f"{name},{frame},0,ball,10,10,40,40\n" for name in names for frame in range(16))
+    put(tmp_path, "boxes.csv", f"file,frame,track,label,x1,y1,x2,y2\n{boxes}".encode())
+    config = concepts.MiningConfig(
+        concepts=(Concept("ball", "ball"),),
+        boxes=tmp_path / "boxes.csv",
+        clip_frames=8,
+        num_random_sets=0,
+        min_pixels=8,
+        max_clips_per_video=1,
+    )
+    concepts.mine(tmp_path / "manifest.csv", config, tmp_path / "concepts")
+    clips = concepts.read_concepts(tmp_path / "concepts").clips
+    ids = {clip.source: source for clip, source in zip(clips, concepts.source_video_ids(clips)[0])}
+    assert ids["piece_0.mp4"] == ids["piece_1.mp4"] == "match" and len(set(ids.values())) == 3
 
 
 def test_sources_of_clips_made_by_hand(tmp_path):

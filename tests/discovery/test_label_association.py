@@ -1,11 +1,17 @@
 """Suggested labels: the AUROC against scikit-learn, and a label that means nothing."""
 
+from pathlib import Path
+
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from vtcav_jax.discovery.label_association import suggest_label
+from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.video_scan import BoxTable
+from vtcav_jax.data.source import SourceItem
+from vtcav_jax.discovery.label_association import box_marks, class_marks, suggest_label
 from vtcav_jax.stats.roc import area_under_roc
 
+N = 160
 HEADS = {"shape": ("ring", "bars"), "colour": ("red", "blue", "green")}
 
 
@@ -16,11 +22,19 @@ def test_area_under_roc_against_sklearn():
     assert np.isnan(area_under_roc(scores, np.ones(60, bool)))
 
 
+def items_of(labels):
+    return [SourceItem(f"v{i}", {head: int(x[i]) for head, x in labels.items()}, Path(f"v{i}")) for i in range(N)]
+
+
+def suggested(scores, labels, seed=0):
+    return suggest_label(scores, class_marks(items_of(labels), HEADS), [f"v{i}" for i in range(N)], seed)
+
+
 def test_the_label_that_drives_the_scores_is_suggested():
     random = np.random.default_rng(1)
-    labels = {"shape": random.integers(0, 2, 200), "colour": random.integers(0, 3, 200)}
-    scores = (labels["colour"] == 1) + 0.2 * random.normal(size=200)
-    label = suggest_label(scores, labels, HEADS, [f"v{i}" for i in range(200)], seed=0)
+    labels = {"shape": random.integers(0, 2, N), "colour": random.integers(0, 3, N)}
+    scores = (labels["colour"] == 1) + 0.2 * random.normal(size=N)
+    label = suggested(scores, labels)
     assert label.label == "colour:blue" and label.auc > 0.95 and label.low <= label.auc <= label.high
 
 
@@ -29,13 +43,29 @@ def test_scores_without_a_label_have_an_interval_that_contains_one_half():
     random = np.random.default_rng(2)
     covered = []
     for seed in range(40):
-        labels = {"shape": random.integers(0, 2, 80), "colour": random.integers(0, 3, 80)}
-        label = suggest_label(random.normal(size=80), labels, HEADS, [f"v{i}" for i in range(80)], seed)
+        labels = {"shape": random.integers(0, 2, N), "colour": random.integers(0, 3, N)}
+        label = suggested(random.normal(size=N), labels, seed)
         covered.append(label.low <= 0.5 <= label.high)
     assert np.mean(covered) >= 0.85
 
 
 def test_no_label_with_too_few_videos():
-    labels = {"shape": np.zeros(30, int)}
-    label = suggest_label(np.arange(30.0), labels, {"shape": HEADS["shape"]}, [f"v{i}" for i in range(30)], seed=0)
+    label = suggested(np.arange(float(N)), {"shape": np.zeros(N, int)})
     assert label.label == "" and np.isnan(label.auc)
+
+
+def test_a_label_of_boxes_is_that_of_the_clips_whose_frames_have_one():
+    random = np.random.default_rng(3)
+    has_dog = random.random(N) < 0.5
+    # In the other videos the dog appears after the clip, and everywhere there is a tree
+    boxes = {
+        f"v{i}": (Box(3 if dog else 20, None, "dog", 0, 0, 9, 9), Box(0, None, "tree", 0, 0, 9, 9))
+        for i, dog in enumerate(has_dog[:-10])
+    }
+    items = items_of({})
+    marks = box_marks(items, [(0, 7)] * N, BoxTable("", boxes))
+    assert set(marks) == {"dog (box)", "tree (box)"} and marks["tree (box)"].positive.sum() == N - 10
+    dog = marks["dog (box)"]
+    assert (dog.positive[:-10] == has_dog[:-10]).all() and dog.known[:-10].all() and not dog.known[-10:].any()
+    label = suggest_label(has_dog + 0.1 * random.normal(size=N), marks, [item.name for item in items], seed=0)
+    assert label.label == "dog (box)" and label.auc > 0.95

@@ -16,7 +16,7 @@ from vtcav_jax.runs.tables import write_table
 CONCEPTS_CSV, SOURCES_CSV = "concepts.csv", "sources.csv"
 CONCEPT_COLUMNS = (
     *("concept", "clip_type", "file", "sha256", "source", "source_sha256", "frames", "boxes", "label"),
-    *("confidence", "detector", "detector_sha256", "control_of", "review", "window", "labels"),
+    *("confidence", "detector", "detector_sha256", "control_of", "review", "window", "labels", "recording"),
 )
 REVIEW_VERDICTS = ("keep", "reject")
 MAX_SET_FAULTS = 10
@@ -44,6 +44,7 @@ class ConceptClip:
     review: str = ""  # keep, reject, or empty if not reviewed
     window: Pixels | None = None  # part of the source's frames that the clip shows; None if it follows the boxes
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # known labels of the source video, by head
+    recording: str = ""  # video that the source was cut from, if other sources can be from the same one
 
     @property
     def family(self) -> str:
@@ -69,7 +70,8 @@ def write_sets(folder: Path, clips: Iterable[ConceptClip]) -> None:
         origin = (c.source, c.source_sha256, " ".join(map(str, c.frames)), boxes, c.label, confidence)
         detector = (c.detector, c.detector_sha256, c.control_of, c.review)
         window = " ".join(map(str, c.window or ()))
-        lines.append((c.concept, c.clip_type, c.file, c.sha256, *origin, *detector, window, format_labels(c.labels)))
+        labels = format_labels(c.labels)
+        lines.append((c.concept, c.clip_type, c.file, c.sha256, *origin, *detector, window, labels, c.recording))
     write_table(folder / CONCEPTS_CSV, CONCEPT_COLUMNS, lines)
 
 
@@ -138,7 +140,8 @@ def read_csv_rows(path: Path, required_columns: Iterable[str]) -> list[tuple[int
 
 
 def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptClip:
-    origin = {name: row.get(name, "") for name in ("source", "source_sha256", "label", "detector", "detector_sha256")}
+    names = ("source", "source_sha256", "label", "detector", "detector_sha256", "recording")
+    origin = {name: row.get(name, "") for name in names}
     review = row.get("review", "")
     if review not in ("", *REVIEW_VERDICTS):
         raise ValueError(f"review is {review!r}; expected keep, reject or nothing")

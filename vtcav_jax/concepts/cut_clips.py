@@ -131,4 +131,5 @@ def _concept_clips(
             detector_sha256=sha256,
             control_of="" if clip_type == candidate.clip_type else files[candidate.clip_type],
             labels=scan.answers,
+            recording=scan.recording,
         )

@@ -96,7 +96,7 @@ def make_detector(
 
         return detect.load_detector(config.detector, config)
     if config.boxes:
-        return _boxes_from_table(config.boxes, [item for item, _ in items])
+        return boxes_from_table(config.boxes, [item for item, _ in items])
     tables: dict[Path, dict[str, tuple[Box, ...]]] = {}
     by_file = {}
     for item, _ in items:
@@ -111,7 +111,7 @@ def make_detector(
     return BoxTable("boxes", by_file)
 
 
-def _boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
+def boxes_from_table(path: Path, items: Sequence[SourceItem]) -> BoxTable:
     """Read a table of boxes and check that its file names identify the videos."""
     by_file = read_boxes(path)
     if "" in by_file and len(items) == 1:

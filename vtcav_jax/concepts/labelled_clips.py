@@ -204,4 +204,5 @@ def _write_clip(
             detector="labels",
             control_of=control_of,
             labels=labels,
+            recording=item.recording,
         )

@@ -15,9 +15,10 @@ MAX_NAMED_CLIPS = 5
 def source_video_ids(clips: Sequence[ConceptClip]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the id of each clip's source video, and notes on clips whose source is unknown.
 
-    The id is the hash of the source video, else its name in `concepts.csv` or `sources.csv`, else the part of the file
-    name before `__`. Of the remaining clips, those that show the same recording share an id (see `near_duplicates`);
-    each other one, with its controls, is its own source video.
+    The id is the recording that the source video was cut from, as a manifest names it, else the hash of the source
+    video, else its name in `concepts.csv` or `sources.csv`, else the part of the file name before `__`. Of the
+    remaining clips, those that show the same recording share an id (see `near_duplicates`); each other one, with its
+    controls, is its own source video.
     """
     by_file = {clip.file: clip for clip in clips}
     hash_of = _hashes_by_name(clips)
@@ -53,7 +54,7 @@ def _known_source(clip: ConceptClip, hash_of: Mapping[str, str]) -> str:
     name = clip.source
     if not name and SOURCE_SEPARATOR in clip.path.stem.lstrip("_"):
         name = clip.path.stem.lstrip("_").partition(SOURCE_SEPARATOR)[0]
-    return clip.source_sha256 or hash_of.get(name, name)
+    return clip.recording or clip.source_sha256 or hash_of.get(name, name)
 
 
 def _group_by_content(clips: Sequence[ConceptClip]) -> tuple[dict[str, str], list[str]]:

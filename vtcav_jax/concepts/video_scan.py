@@ -86,6 +86,7 @@ class VideoScan:
     cuts: tuple[int, ...]
     boxes: tuple[Box, ...]
     answers: dict[str, str] = field(default_factory=dict)  # the video's class of each head
+    recording: str = ""  # that the video was cut from
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -151,7 +152,7 @@ def scan_video(
         write_text(scan_plan.scan_file, json.dumps(scan_data))
     scan_data = json.loads(scan_plan.scan_file.read_text(encoding="utf-8"))
     scan_data |= {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
-    return VideoScan(item.name, item.path, scan_plan.sha256, answers=answers, **scan_data)
+    return VideoScan(item.name, item.path, scan_plan.sha256, answers=answers, recording=item.recording, **scan_data)
 
 
 def _scan_frames(

@@ -33,6 +33,12 @@ class SourceItem:
         """Name of the video that the item comes from: clips of one video are not independent observations."""
         return self.source or self.name
 
+    @property
+    def recording(self) -> str:
+        """Name of the video that the item's file was cut from; empty if the file itself is that video, or unknown."""
+        is_own_file = self.path is not None and self.path.as_posix().endswith(self.source)
+        return "" if is_own_file else self.source
+
 
 @runtime_checkable
 class Source(Protocol):

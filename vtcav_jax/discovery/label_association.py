@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 
+from vtcav_jax.concepts.video_scan import BoxTable
+from vtcav_jax.data.source import SourceItem
 from vtcav_jax.stats.intervals import unit_indices, widened_percentiles
 from vtcav_jax.stats.roc import area_under_roc
 
@@ -26,34 +28,55 @@ class LabelAssociation:
     high: float
 
 
-def suggest_label(
-    scores: Float[np.ndarray, " n"],
-    labels: Mapping[str, Int[np.ndarray, " n"]],
-    heads: Mapping[str, Sequence[str]],
-    videos: Sequence[str],
-    seed: int,
-) -> LabelAssociation:
-    """Return the label that best goes with the scores, an empty one if no label has enough videos.
+@dataclass(frozen=True)
+class Mark:
+    """A label of clips: which have it, and of which that is known."""
 
-    `labels` are class indices by head, -1 where unknown.
+    positive: Bool[np.ndarray, " n"]
+    known: Bool[np.ndarray, " n"]
+
+
+def class_marks(items: Sequence[SourceItem], heads: Mapping[str, Sequence[str]]) -> dict[str, Mark]:
+    """Return the classes of the videos that clips come from."""
+    marks = {}
+    for head, names in heads.items():
+        values = np.array([item.labels.get(head, -1) for item in items])
+        for index, name in enumerate(names):
+            marks[name if len(heads) == 1 else f"{head}:{name}"] = Mark(values == index, values >= 0)
+    return marks
+
+
+def box_marks(items: Sequence[SourceItem], extents: Sequence[tuple[int, int]], table: BoxTable) -> dict[str, Mark]:
+    """Return the labels of boxes in clips, of which `extents` are the first and the last frame.
+
+    A label is unknown in videos without boxes.
     """
+    of_clip = [table.boxes_of(item) for item in items]
+    known = np.array([bool(video_boxes) for video_boxes in of_clip])
+    visible = [
+        {box.label for box in video_boxes if first <= box.frame <= last}
+        for video_boxes, (first, last) in zip(of_clip, extents, strict=True)
+    ]
+    labels = sorted({box.label for video_boxes in of_clip for box in video_boxes})
+    return {f"{name} (box)": Mark(np.array([name in clip for clip in visible]), known) for name in labels}
+
+
+def suggest_label(
+    scores: Float[np.ndarray, " n"], marks: Mapping[str, Mark], videos: Sequence[str], seed: int
+) -> LabelAssociation:
+    """Return the label that best goes with the scores, an empty one if no label has enough videos."""
     unit = unit_indices(videos)
     in_first = np.random.default_rng(seed).permutation(unit.max() + 1)[unit] % 2 == 0
-    candidates: list[tuple[float, str, np.ndarray, np.ndarray]] = []
-    for head, names in heads.items():
-        known = labels[head] >= 0
-        for index, name in enumerate(names):
-            positive = labels[head] == index
-            sides = [known & positive & half for half in (in_first, ~in_first)]
-            sides += [known & ~positive & half for half in (in_first, ~in_first)]
-            if min(len(set(unit[side])) for side in sides) >= MIN_VIDEOS_PER_SIDE:
-                first = known & in_first
-                text = name if len(heads) == 1 else f"{head}:{name}"
-                candidates.append((area_under_roc(scores[first], positive[first]), text, positive, known))
+    candidates: list[tuple[float, str]] = []
+    for text, mark in marks.items():
+        sides = [mark.known & side & half for side in (mark.positive, ~mark.positive) for half in (in_first, ~in_first)]
+        if min(len(set(unit[side])) for side in sides) >= MIN_VIDEOS_PER_SIDE:
+            first = mark.known & in_first
+            candidates.append((area_under_roc(scores[first], mark.positive[first]), text))
     if not candidates:
         return LabelAssociation("", *[float("nan")] * 3)
-    _, text, positive, known = max(candidates, key=lambda candidate: candidate[:2])
-    second = np.flatnonzero(known & ~in_first)
+    text = max(candidates)[1]
+    second, positive = np.flatnonzero(marks[text].known & ~in_first), marks[text].positive
     auc = area_under_roc(scores[second], positive[second])
     rows_of = [second[unit[second] == u] for u in np.unique(unit[second])]
     random = np.random.default_rng(seed)

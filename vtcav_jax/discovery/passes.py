@@ -164,16 +164,19 @@ class ClipScores:
 
     strongest: dict[str, StrongestClips]
     items: list[int] = field(default_factory=list)  # position in the source of each clip
+    extents: list[tuple[int, int]] = field(default_factory=list)  # first and last frame of each clip
     predictions: list[np.ndarray] = field(default_factory=list)  # of each clip, the class of each head
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)  # one row per clip
     sums: dict[str, np.ndarray] = field(default_factory=dict)  # explained shares, summed over clips
 
     def add(self, window: Window, video: int, result: Mapping[str, tuple[np.ndarray, ...]], row: int) -> None:
         self.items.append(window.read.index)
+        frames = window.clip.frames[0]
+        self.extents.append((int(frames.min()), int(frames.max())))
         for stage, (scores, maps, shares) in result.items():
             self.values.setdefault(stage, []).append(scores[row])
             self.sums[stage] = self.sums.get(stage, 0) + shares[row]
-            self.strongest[stage].offer(scores[row], maps[row], window.read.index, video, window.clip.frames[0])
+            self.strongest[stage].offer(scores[row], maps[row], window.read.index, video, frames)
 
     def shares(self, stage: str) -> Float[np.ndarray, " shares"]:
         """Return the mean explained share of all concepts, then of each."""
@@ -183,8 +186,8 @@ class ClipScores:
         parts = {f"strongest {stage}": clips.state() for stage, clips in self.strongest.items()}
         for stage, rows in self.values.items():
             parts[f"values {stage}"] = {"scores": np.stack(rows), "sums": self.sums[stage]}
-        clips = {"items": np.array(self.items, np.int64), "predictions": np.array(self.predictions, np.int64)}
-        return {**parts, "clips": clips}
+        names = ("items", "extents", "predictions")
+        return {**parts, "clips": {name: np.array(getattr(self, name), np.int64) for name in names}}
 
     def restorers(self) -> dict[str, Callable[[State], None]]:
         def restore_strongest(stage: str, state: State) -> None:
@@ -196,6 +199,7 @@ class ClipScores:
 
         def restore_clips(state: State) -> None:
             self.items, self.predictions = state["items"].tolist(), list(state["predictions"])
+            self.extents = [(first, last) for first, last in state["extents"].tolist()]
 
         return {
             **{f"strongest {stage}": partial(restore_strongest, stage) for stage in self.strongest},

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from vtcav_jax.atomic import explain_disk_full, replacing
 from vtcav_jax.concepts import inputs
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
-from vtcav_jax.concepts.mining import MiningReport, claim_folder
+from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder
+from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
 from vtcav_jax.data.loader import stream
@@ -32,8 +33,8 @@ from vtcav_jax.discovery.completeness import prediction_share
 from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import Dictionary, choose_size, fit_dictionary
-from vtcav_jax.discovery.importance import concept_importance
-from vtcav_jax.discovery.label_association import suggest_label
+from vtcav_jax.discovery.importance import concept_importance, head_ranges
+from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
 from vtcav_jax.models import Network
 from vtcav_jax.runs.discovery_rows import (
@@ -76,12 +77,14 @@ def discover(
     config: DiscoveryConfig = DEFAULT_CONFIG,
     sampling: SamplingConfig = DEFAULT_SAMPLING,
     targets: VideoInput = (),
+    boxes: str | Path | None = None,
     runtime: Runtime | None = None,
 ) -> DiscoveryReport:
     """Discover concepts at `stages` and write them to the folder `out`, in the form of mined concepts.
 
     `discovered.csv` describes the concepts; their clips, controls and random sets are those of `mine`. Videos that are
-    among the `targets` are an error. Repeating a killed call continues it.
+    among the `targets` are an error. Labels are suggested from the classes of the videos and from the labels of
+    `boxes`, a CSV of boxes such as `mine` writes. Repeating a killed call continues it.
 
     ```python
     report = discover(network, "videos", ["layers.2"], "concepts", targets="eval_videos")
@@ -95,6 +98,8 @@ def discover(
     target_source = inputs.as_source(targets)
     if isinstance(source, WorldSource):
         inputs.forbid_same_world([WorldVideos(source, out)], target_source)
+    file_items = [item for item, _ in inputs.items_with_labels(source, out / VIDEOS_FOLDER)]
+    box_table = BoxTable("", {}) if boxes is None else inputs.boxes_from_table(Path(boxes), file_items)
     request = [fingerprint(network.model), source.identity, reader.stages, asdict(config), asdict(sampling)]
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     with explain_disk_full(out):
@@ -109,11 +114,13 @@ def discover(
         named = _name_by_importance(fitted, importance)
         files = as_files(source, out)
         strongest = scores.strongest
-        boxes, n_clips = deal_clips(files, network.clip_spec, named, strongest, config.clips_per_concept)
-        rows, head_rows = _describe(passes, named, scores, importance, importance_videos, n_clips)
+        regions, n_clips = deal_clips(files, network.clip_spec, named, strongest, config.clips_per_concept)
+        scored_items = [file_items[i] for i in scores.items]
+        marks = class_marks(scored_items, source.heads) | box_marks(scored_items, scores.extents, box_table)
+        rows, head_rows = _describe(passes, named, scores, marks, importance, importance_videos, n_clips)
         names = [row.concept for row in rows]
         halves = (fit_half, clip_half)
-        mined = cut_concept_clips(files, halves, boxes, names, network.clip_spec, config, target_source, out)
+        mined = cut_concept_clips(files, halves, regions, names, network.clip_spec, config, target_source, out)
         write_rows(out / DISCOVERED_CSV, DiscoveredRow, rows)
         write_rows(out / HEAD_IMPORTANCE_CSV, HeadImportanceRow, head_rows)
         completeness = _measure_completeness(source, network, scores, config.seed)
@@ -177,7 +184,6 @@ def _measure_importance(
 ) -> tuple[dict[str, Float[np.ndarray, "heads n k"]], list[str]]:
     """Return the importance of each concept in one clip of each of the first videos, and the videos."""
     network, config = passes.reader.network, passes.config
-    heads = tuple((where.start, where.stop) for where in network.head_slices.values())
     first_of_video = {number: i for i, number in reversed(_video_numbers(passes.source, indices).items())}
     positions = [first_of_video[number] for number in sorted(first_of_video)]
     sampling = replace(passes.sampling, normalise=False, clips_per_video=1)
@@ -193,7 +199,7 @@ def _measure_importance(
             network.clip_spec.normalise(frames),
             dict(dictionaries),
             dict(means),
-            heads,
+            head_ranges(network),
             config.discovery,
             config.motion_only,
         )
@@ -220,21 +226,20 @@ def _describe(
     passes: VideoPasses,
     named: Mapping[str, StageConcepts],
     scores: ClipScores,
+    marks: Mapping[str, Mark],
     importance: Mapping[str, Float[np.ndarray, "heads n k"]],
     importance_videos: Sequence[str],
     n_clips: Mapping[str, int],  # each from another video
 ) -> tuple[list[DiscoveredRow], list[HeadImportanceRow]]:
-    source, config = passes.source, passes.config
-    items = [source.items[i] for i in scores.items]
-    labels = {head: np.array([item.labels.get(head, -1) for item in items]) for head in source.heads}
-    videos = [item.source_video for item in items]
+    config = passes.config
+    videos = [passes.source.items[i].source_video for i in scores.items]
     rows, head_rows = [], []
     for stage, concepts in named.items():
         values, shares = np.stack(scores.values[stage]), scores.shares(stage)
         for j in np.argsort(concepts.names):
             name = concepts.names[j]
             total = mean_ci(importance[stage][:, :, j].sum(0), units=importance_videos)
-            label = suggest_label(values[:, j], labels, source.heads, videos, config.seed)
+            label = suggest_label(values[:, j], marks, videos, config.seed)
             clip_type = "motion" if config.motion_only else "all"
             rows.append(
                 DiscoveredRow(

@@ -6,8 +6,9 @@ import pytest
 
 from benchmarks.evaluation_tables import discovery_table
 from vtcav_jax import models, tap
+from vtcav_jax.discovery.completeness import fit_readout, prediction_share
 from vtcav_jax.discovery.dictionaries import Dictionary
-from vtcav_jax.discovery.importance import concept_importance
+from vtcav_jax.discovery.importance import concept_importance, head_ranges, importance_of_codes
 from vtcav_jax.evaluation.discovery_benchmark import concepts, measures, run
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, quantise_and_normalise
 from vtcav_jax.report.run_reader import RunFolder
@@ -53,15 +54,16 @@ def test_recovery_is_relative_to_supervised_vectors():
     assert recovery["all", "RECOVERY"][0] == pytest.approx((1 + 3 * 0.5) / 4)
 
 
-def test_completeness_is_the_accuracy_of_the_readout_relative_to_that_of_the_head():
+def test_completeness_is_the_share_of_predictions_that_a_readout_reproduces():
     random = np.random.default_rng(0)
-    labels = random.integers(4, size=400)
-    is_right = random.random(400) < 0.8
-    separable = np.eye(4)[labels] + 0.01 * random.standard_normal((400, 4))
+    predictions = random.integers(4, size=400) + 3
+    separable = np.eye(4)[predictions - 3] + 0.01 * random.standard_normal((400, 4))
     noise = random.standard_normal((400, 4))
-    head = (is_right[200:].mean() - 0.25) / 0.75
-    assert measures.readout_draws(separable, labels, is_right, EQUAL)[0] == pytest.approx(1 / head)
-    assert abs(measures.readout_draws(noise, labels, is_right, EQUAL)[0]) < 0.2
+    assert measures.readout_draws(separable, predictions, EQUAL)[0] == 1
+    assert abs(measures.readout_draws(noise, predictions, EQUAL)[0]) < 0.2
+    videos = [f"v{i}" for i in range(400)]
+    row = prediction_share(separable, predictions, videos, stage="convs.1", head="shape", seed=0)
+    assert row is not None and row.share == 1 and 0.2 < row.chance < 0.4
 
 
 def test_a_channel_that_is_almost_always_0_does_not_take_the_readout():
@@ -71,7 +73,7 @@ def test_a_channel_that_is_almost_always_0_does_not_take_the_readout():
     x = np.concatenate([x, 1e-6 * random.standard_normal((200, 1))], 1)
     shares = []
     for min_scale in (0.0, 0.1):
-        slopes = concepts.fit_readout(x, labels, 4, min_scale)[0]
+        slopes = fit_readout(x, labels, 4, min_scale)[0]
         shares.append((slopes[-1] ** 2 / (slopes**2).sum(0)).max())
     assert shares[0] > 0.9 and shares[1] < 1e-6
 
@@ -98,21 +100,24 @@ def test_the_interval_of_a_rank_correlation_contains_it():
     assert run.measure_interval("USE", lower_draws)[1:] == pytest.approx((0.7025, 0.7975))
 
 
-def test_importance_is_that_of_discovery(network, clips):
-    video = quantise_and_normalise(network, clips.video)
-    grids = np.asarray(tap.activations(network.model, video, STAGE)[1][STAGE])
-    mean = grids.mean(0)
+def test_importance_is_the_loss_of_a_small_part_of_a_concept(network, clips):
+    """Against finite differences: the share of the contribution is small, so that the network is nearly linear."""
+    video, share = quantise_and_normalise(network, clips.video), 1e-2
+    logits, values = tap.activations(network.model, video, STAGE)
+    grids = np.asarray(values[STAGE])
     directions = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((grids.shape[-1], 5)))[0].T)
     dictionary = Dictionary(directions, jnp.float32(1), jnp.float32(0.03), jnp.zeros_like(directions), jnp.zeros(5))
-    heads = tuple((where.start, where.stop) for where in network.head_slices.values())
-    reported = concept_importance(
-        network.model, jnp.asarray(video), {STAGE: dictionary}, {STAGE: mean}, heads, "nmf", False
+    mean = grids.mean(0)
+    importance = concept_importance(
+        *(network.model, jnp.asarray(video), {STAGE: dictionary}, {STAGE: mean}, head_ranges(network), "nmf", False)
     )[STAGE]
-    codes = concepts.encode_clips("nmf", dictionary, grids - mean)
-    gradients = measures.lead_gradients(network, video, (STAGE,), batch_size=2)[STAGE]
-    computed = measures.importance_by_clip(codes, gradients, np.asarray(directions))
-    assert np.abs(computed).max() > 0.1
-    np.testing.assert_allclose(computed, reported, rtol=1e-3, atol=1e-4)
+    codes = np.moveaxis(concepts.encode_clips("nmf", dictionary, grids - mean), -1, 0)
+    losses = measures.lead_losses(network, STAGE, grids, share * codes, np.asarray(directions), np.asarray(logits))
+    assert np.abs(importance).max() > 0.1
+    np.testing.assert_allclose(losses / share, importance, rtol=0.05, atol=0.02)
+    gradients = run.read_gradients(network, video, (STAGE,))[STAGE]
+    computed = importance_of_codes(jnp.asarray(np.moveaxis(codes, 0, -1)), jnp.asarray(gradients), directions)
+    np.testing.assert_allclose(computed, importance, rtol=1e-3, atol=1e-4)
 
 
 def test_a_concept_is_subtracted_at_its_stage(network, clips):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from vtcav_jax.discovery.completeness import fit_readout
 from vtcav_jax.discovery.config import DECOMPOSITIONS
 from vtcav_jax.discovery.dictionaries import Dictionary, TokenPairs, encode_tokens, fit_dictionary
 from vtcav_jax.discovery.token_sample import TokenSample
@@ -28,8 +29,6 @@ METHODS = (
 )
 KEY_FACTORS, DISTRACTOR_FACTORS = tuple(GLYPH_QUESTIONS), ("dis_shape", "dis_direction")
 VALUES_PER_FACTOR = 4
-READOUT_PENALTY = 1e-2  # on the squared weights of standardised features
-READOUT_STEPS = 60
 MIN_CHANNEL_SCALE = 0.1  # of the root mean square, for supervised vectors
 CLIPS_PER_BATCH = 50
 
@@ -88,36 +87,6 @@ def encode_clips(method: str, dictionary: Dictionary, x: Grids) -> Float[np.ndar
 @jax.jit
 def project_tokens(dictionary: Dictionary, x: Float[Array, "... c"]) -> Float[Array, "... k"]:
     return jax.nn.relu(x @ dictionary.directions.T)
-
-
-def fit_readout(
-    x: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"], n_classes: int, min_scale: float = 0.0
-) -> tuple[Float[np.ndarray, "c classes"], Float[np.ndarray, " classes"]]:
-    """Return weights and intercepts of multinomial logistic regression with an L2 penalty.
-
-    Features are divided by their standard deviation, or by `min_scale` if it is larger.
-    """
-    from scipy.optimize import minimize
-
-    mean, scale = x.mean(0), np.maximum(x.std(0), min_scale) + 1e-9
-    z, wanted = (x - mean) / scale, np.eye(n_classes)[labels]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.reshape(-1, n_classes)
-        logits = z @ weights[:-1] + weights[-1]
-        logits = logits - logits.max(1, keepdims=True)
-        log_sum = np.log(np.exp(logits).sum(1, keepdims=True))
-        error = (np.exp(logits - log_sum) - wanted) / len(z)
-        value = (log_sum[:, 0] - (logits * wanted).sum(1)).mean() + READOUT_PENALTY / 2 * (weights[:-1] ** 2).sum()
-        gradient = np.concatenate([z.T @ error + READOUT_PENALTY * weights[:-1], error.sum(0)[None]])
-        return float(value), gradient.ravel()
-
-    result = minimize(
-        loss, np.zeros((x.shape[1] + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 60}
-    )
-    weights = result.x.reshape(-1, n_classes)
-    slopes = weights[:-1] / scale[:, None]
-    return slopes, weights[-1] - mean @ slopes
 
 
 def _reference_directions(

@@ -8,21 +8,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vtcav_jax import tap as taps
-from vtcav_jax.discovery.importance import predicted_lead
-from vtcav_jax.evaluation.discovery_benchmark.concepts import (
-    CLIPS_PER_BATCH,
-    VALUES_PER_FACTOR,
-    Grids,
-    fit_readout,
-)
+from vtcav_jax.discovery.completeness import above_chance, reproduced
+from vtcav_jax.evaluation.discovery_benchmark.concepts import CLIPS_PER_BATCH, Grids
 from vtcav_jax.evaluation.tcav_benchmark.table import weighted_auroc
 from vtcav_jax.models import Network
 from vtcav_jax.stats.roc import area_under_roc
 
 Draws = Float[np.ndarray, " draws"]
 Weights = Float[np.ndarray, "draws n"]
-CHANCE = 1 / VALUES_PER_FACTOR  # accuracy of each head
 
 
 def match_concepts(
@@ -44,22 +37,15 @@ def auroc_draws(
 
 
 def readout_draws(
-    scores: Float[np.ndarray, "n k"],
-    labels: Int[np.ndarray, " n"],
-    is_right: Bool[np.ndarray, " n"],
-    weights: Float[np.ndarray, "draws half"],
+    scores: Float[np.ndarray, "n k"], predictions: Int[np.ndarray, " n"], weights: Float[np.ndarray, "draws half"]
 ) -> Draws:
-    """Return the accuracy of a linear readout of the scores over that of the head, both above chance.
+    """Return the share of a head's predictions above chance that a linear readout of the scores reproduces.
 
-    The readout is fitted to the first half of the clips, and both accuracies are those of the second half, which
-    `weights` resamples.
+    The readout is fitted to the first half of the clips and tested on the second, which `weights` resamples.
     """
-    half = len(scores) // 2
-    slopes, intercepts = fit_readout(scores[:half], labels[:half], VALUES_PER_FACTOR)
-    predicted = (scores[half:] @ slopes + intercepts).argmax(1)
-    total = weights.sum(1)
-    readout, head = (weights @ right / total - CHANCE for right in (predicted == labels[half:], is_right[half:]))
-    return readout / head
+    first = np.arange(len(scores)) < len(scores) // 2
+    hits = reproduced(scores, predictions, first, ~first)
+    return above_chance(weights @ hits / weights.sum(1), predictions[~first])
 
 
 def one_to_one_cosines(first: Float[np.ndarray, "k c"], second: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
@@ -68,33 +54,6 @@ def one_to_one_cosines(first: Float[np.ndarray, "k c"], second: Float[np.ndarray
 
     cosines = first @ second.T
     return cosines[linear_sum_assignment(cosines, maximize=True)]
-
-
-def importance_by_clip(
-    codes: Float[np.ndarray, "n t h w k"], gradients: Float[np.ndarray, "heads n t h w c"], directions: np.ndarray
-) -> Float[np.ndarray, "heads n k"]:
-    """Return the importance of `concept_importance`, from gradients that all dictionaries of a stage share."""
-    k = len(directions)
-    products = [
-        (codes * (head @ directions.T)).reshape(len(codes), -1, k).sum(1) for head in gradients.astype(np.float32)
-    ]
-    return np.stack(products)
-
-
-def lead_gradients(
-    network: Network, video: Float[np.ndarray, "n frames height width 3"], stages: tuple[str, ...], batch_size: int
-) -> dict[str, Float[np.ndarray, "heads n t h w c"]]:
-    """Return the gradients of the lead of each head's predicted class, by stage."""
-    by_stage: dict[str, list[np.ndarray]] = {stage: [] for stage in stages}
-    for where in network.head_slices.values():
-        score = jax.tree_util.Partial(partial(predicted_lead, where.start, where.stop))
-        parts = [
-            taps.activations_and_gradients(network.model, video[i : i + batch_size], score, stages).gradients
-            for i in range(0, len(video), batch_size)
-        ]
-        for stage in stages:
-            by_stage[stage].append(np.concatenate([np.asarray(part[stage]) for part in parts]))
-    return {stage: np.stack(values) for stage, values in by_stage.items()}
 
 
 @partial(jax.jit, static_argnames="stage")

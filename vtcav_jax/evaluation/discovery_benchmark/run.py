@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from vtcav_jax import tap as taps
 from vtcav_jax.console import progress
+from vtcav_jax.discovery.importance import head_ranges, importance_of_codes, lead_gradients
 from vtcav_jax.evaluation.discovery_benchmark import measures
 from vtcav_jax.evaluation.discovery_benchmark.concepts import (
     CLIPS_PER_BATCH,
@@ -159,12 +160,23 @@ def read_stages(
     return np.concatenate([logits for logits, _ in parts]), grids
 
 
+def read_gradients(
+    network: Network, video: Float[np.ndarray, "n frames height width 3"], stages: tuple[str, ...]
+) -> dict[str, Float[np.ndarray, "heads n t h w c"]]:
+    """Return the gradients of the lead of each head's predicted class at the stages."""
+    batches = (video[i : i + CLIPS_PER_BATCH] for i in range(0, len(video), CLIPS_PER_BATCH))
+    parts = [
+        jax.tree.map(np.asarray, lead_gradients(network.model, x, head_ranges(network), stages)[1]) for x in batches
+    ]
+    return {stage: np.concatenate([part[stage] for part in parts], 1) for stage in stages}
+
+
 def read_scored_clips(eval_set: EvalSet, stages: tuple[str, ...], n_clips: int) -> ScoredClips:
     """Generate the scored clips, and read activations, logits and gradients."""
     clips = make_clips(DISCOVERY_WORLD, n_clips, SCORED_SEED)
     network, video = eval_set.network, eval_set.preprocess(clips.video)
     first_half = replace(eval_set, clips=clips[: n_clips // 2], question_ids=tuple(QUESTION_OF_FACTOR.values()))
-    gradients = measures.lead_gradients(network, video[n_clips // 2 :], stages, CLIPS_PER_BATCH)
+    gradients = read_gradients(network, video[n_clips // 2 :], stages)
     logits, grids = read_stages(network, video, stages)
     return ScoredClips(network, clips, first_half, logits, grids, gradients)
 
@@ -231,10 +243,10 @@ def _map_scores(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
 
 
 def _completeness(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
-    weights, labels = scored.weights(len(scored.clips) - scored.half), scored.clips.labels
+    weights = scored.weights(len(scored.clips) - scored.half)
     return {
         (head, "COMPLETENESS"): measures.readout_draws(
-            *(match.concepts.scores, labels[head], scored.logits[:, where].argmax(1) == labels[head], weights)
+            match.concepts.scores, scored.logits[:, where].argmax(1), weights
         )
         for head, where in scored.network.head_slices.items()
     }
@@ -253,8 +265,8 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
         for factor in QUESTION_OF_FACTOR
     ]
     random_losses = measures.lead_losses(scored.network, stage, grids, np.stack(matched_codes), random, logits)
-    importance = measures.importance_by_clip(
-        concepts.codes[scored.half :], scored.gradients[stage], concepts.directions
+    importance = np.asarray(
+        importance_of_codes(concepts.codes[scored.half :], scored.gradients[stage], concepts.directions)
     )
     leads = measures.head_leads(scored.network, logits[None], logits)[:, 0]
     weights = scored.weights(half)
