@@ -11,7 +11,8 @@ import pytest
 from tests.support.random_networks import small_cnn, small_swin
 from tests.support.typed import present
 from vtcav_jax import attribution, models, tap
-from vtcav_jax.attribution import perturbation, score_model, targets
+from vtcav_jax.attribution import score_model, targets
+from vtcav_jax.attribution.removal import designs
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.worlds import handwired_network, make_clips
 
@@ -160,12 +161,12 @@ def grid_sums(exact, players):
 def test_shapley_values_of_the_analytic_world(dots, cells):
     """Check that a cell's value is the sum of its voxels' (all terms are pairs), also for an order and its reversal."""
     clips, labels, exact = dots
-    shapley = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), players=cells, orders=2)
+    shapley = attribution.shapley(handwired_network.MOTION_PAIRS, clips, targets.Class(labels), cells=cells, orders=2)
     t, h, w = (np.arange(n) * c // n for n, c in zip((4, 8, 8), cells))
     players = (t[:, None, None] * cells[1] + h[:, None]) * cells[2] + w
     np.testing.assert_allclose(grid_sums(shapley.map, players), grid_sums(exact, players), atol=1e-4)
     np.testing.assert_allclose(present(shapley.completeness_gap), 0, atol=1e-4)
-    assert shapley.forward_passes == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 17)
+    assert shapley.forward_passes == (256 if np.prod(cells) == 8 else 16 if np.prod(cells) == 4 else 2 * 15 + 2)
 
 
 def by_definition(score, players):
@@ -204,7 +205,7 @@ def test_frame_shapley_by_definition(net, video, baseline):
 
 
 def test_sampled_orders_alternate_with_their_reversals():
-    games = perturbation._order_coalitions(5, 6, 0).reshape(6, 6, 5)
+    games = designs.sampled_shapley(5, 6, 0).keep.reshape(6, 6, 5)
     assert not games[:, 0].any() and games[:, -1].all() and (np.diff(games.astype(int), axis=1).sum(-1) == 1).all()
     np.testing.assert_array_equal(games[0], ~games[1, ::-1])
     assert (games[0] != games[2]).any()
@@ -255,9 +256,15 @@ def test_baselines(video):
         (lambda n, v: attribution.static_and_dynamic(n, v, 0, frames=5), "1 to 4 frames"),
         (lambda n, v: attribution.occlusion(n, v, 0, window=(5, 1, 1)), r"must fit the clip, \(4, 12, 12\)"),
         (lambda n, v: attribution.occlusion(n, v, 0, window=(2, 2, 2), stride=(1, 3, 1)), "no voxel is skipped"),
-        (lambda n, v: attribution.shapley(n, v, 0, players=(5, 1, 1)), r"cannot be cut into \(5, 1, 1\)"),
-        (lambda n, v: attribution.shapley(n, v, 0, players=np.full((4, 12, 12), 1)), "from 0 without gaps"),
-        (lambda n, v: attribution.shapley(n, v, 0, baseline="hold"), "whole frames as players"),
+        (lambda n, v: attribution.shapley(n, v, 0, cells=(5, 1, 1)), r"cannot be cut into \(5, 1, 1\)"),
+        (lambda n, v: attribution.shapley(n, v, 0, segments=np.full((4, 12, 12), 1)), "from 0 without gaps"),
+        (lambda n, v: attribution.rise(n, v, 0, baseline="hold"), "use another baseline than hold"),
+        (
+            lambda n, v: attribution.lime(n, v, 0, masks=20, cells=(2, 2, 2)),
+            "8 segments need at least 24 masks, got 20",
+        ),
+        (lambda n, v: attribution.loco(n, v, 0, segments="cubes"), "no segments named 'cubes'"),
+        (lambda n, v: attribution.loco(n, v, 0, cells=(4, 4, 4), budget=60), "takes 65 .* more than the budget of 60"),
     ],
 )
 def test_errors_say_what_was_expected(net, video, call, message):

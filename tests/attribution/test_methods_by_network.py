@@ -11,7 +11,7 @@ from flax import nnx
 import vtcav_jax as vtcav
 from tests.support.random_networks import with_random_parameters
 from vtcav_jax import models
-from vtcav_jax.attribution import METHODS, VIDEO, attribute, pixel_bounds
+from vtcav_jax.attribution import METHODS, VIDEO, attribute, pixel_bounds, planned_passes
 from vtcav_jax.models.vit.timesformer import TimeSformer
 from vtcav_jax.pyramid import build_pyramid, find_cut_stages
 from weights_conversion import torch_reference
@@ -26,8 +26,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "smoothgrad": dict(samples=2),
     "smoothgrad_squared": dict(samples=2),
     "rise": dict(masks=4),
+    "lime": dict(masks=24, cells=(2, 2, 2)),
+    "kernel_shap": dict(masks=24, cells=(2, 2, 2)),
+    "loco": dict(cells=(2, 2, 2)),
+    "up": dict(cells=(2, 2, 2)),
     "occlusion": dict(window=(4, 16, 16), stride=(4, 16, 16)),
-    "shapley": dict(players=(2, 2, 2), orders=2),
+    "shapley": dict(cells=(2, 2, 2), orders=2),
     "frame_shapley": dict(groups=2),
 }
 NO_ATTENTION = dict.fromkeys(("last_attention", "rollout", "gradient_rollout"), "this one has none; use attn_lrp")
@@ -91,6 +95,7 @@ def test_every_method_works_or_says_why_not(name, network, method):
         return
     result = compute()
     assert np.isfinite(result.map).all() and (np.abs(result.map).max((1, 2, 3)) > 0).all()
+    assert result.forward_passes == planned_passes(method, CLIPS.shape[1:4], **OPTIONS.get(method, {}))
     assert result.stage == VIDEO or result.stage in vtcav.tap.stages_of(network.model)
     assert result.map.ndim == 4 and (result.stage != VIDEO or result.map.shape == CLIPS.shape[:4])
 

@@ -17,8 +17,17 @@ from vtcav_jax.attribution.integrated import (
 from vtcav_jax.attribution.lrp.methods import LRP_PRESETS, deep_taylor, guided_backprop, propagate_relevance
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
-from vtcav_jax.attribution.perturbation import frame_shapley, occlusion, rise, shapley
-from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, attribute, attribute_many
+from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, attribute, attribute_many, planned_passes
+from vtcav_jax.attribution.removal.methods import (
+    frame_shapley,
+    kernel_shap,
+    lime,
+    loco,
+    occlusion,
+    rise,
+    shapley,
+    up,
+)
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.shared_passes import Targets
@@ -54,9 +63,13 @@ __all__ = [
     "gradient_x_input",
     "guided_backprop",
     "integrated_gradients",
+    "kernel_shap",
     "last_attention",
+    "lime",
+    "loco",
     "occlusion",
     "pixel_bounds",
+    "planned_passes",
     "prepare_explanation",
     "propagate_relevance",
     "rise",
@@ -67,4 +80,5 @@ __all__ = [
     "smoothgrad",
     "static_and_dynamic",
     "temporal_probe",
+    "up",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.names import unknown_name_message
@@ -67,6 +67,15 @@ def freeze_frame(video: Video, frame: ArrayLike) -> Video:
     """Return the frame number `frame` of each clip, repeated over the clip's length."""
     frame_slice = jax.lax.dynamic_slice_in_dim(video, frame, 1, axis=1)
     return jnp.broadcast_to(frame_slice, video.shape)
+
+
+def hold_last(video: Video, background: Video, keep: Bool[Array, "b t h w"]) -> Video:
+    """Fill with the last kept voxel of this place, else with the first later one, else with the background."""
+    frame = jnp.arange(video.shape[1], dtype=jnp.int32)[None, :, None, None]
+    last = jax.lax.cummax(jnp.where(keep, frame, -1), axis=1)
+    first = jnp.argmax(keep, axis=1)[:, None].astype(jnp.int32)
+    visible = jnp.take_along_axis(video, jnp.where(last < 0, first, last)[..., None], axis=1)
+    return jnp.where(keep.any(1)[:, None, ..., None], visible, background)
 
 
 def pixel_bounds(clip_spec: ClipSpec) -> tuple[Float[Array, " c"], Float[Array, " c"]]:

@@ -8,13 +8,15 @@ from typing import Any
 
 from jaxtyping import ArrayLike
 
-from vtcav_jax.attribution import attention, cam_methods, gradients, integrated, perturbation
+from vtcav_jax.attribution import attention, cam_methods, gradients, integrated
 from vtcav_jax.attribution.inputs import resolve_inputs
 from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.lrp.rules import LrpRules
+from vtcav_jax.attribution.removal import methods as removal
+from vtcav_jax.attribution.removal.plans import PLANS
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation, run_pass
-from vtcav_jax.attribution.shared_passes import SharedPasses
+from vtcav_jax.attribution.shared_passes import SharedPasses, Targets
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models.network import Network
 from vtcav_jax.names import unknown_name_message
@@ -22,10 +24,14 @@ from vtcav_jax.tap import Model
 
 # They need only scores, so several targets share all passes
 PERTURBATION_METHODS: dict[str, SharedPasses[..., Attribution]] = {
-    "occlusion": perturbation.occlusion,
-    "rise": perturbation.rise,
-    "shapley": perturbation.shapley,
-    "frame_shapley": perturbation.frame_shapley,
+    "occlusion": removal.occlusion,
+    "loco": removal.loco,
+    "up": removal.up,
+    "lime": removal.lime,
+    "kernel_shap": removal.kernel_shap,
+    "rise": removal.rise,
+    "shapley": removal.shapley,
+    "frame_shapley": removal.frame_shapley,
 }
 
 METHODS: dict[str, Callable[..., Attribution]] = {
@@ -73,6 +79,19 @@ ATTENTION_METHODS: dict[str, Callable[..., Attribution]] = {
     "gradient_rollout": attention.gradient_rollout_from_pass,
 }
 
+# Forward passes per clip, a backward pass counted as two, from the method's options and the clip's frames
+PASSES: dict[str, Callable[[Mapping[str, Any], int], int]] = {
+    **dict.fromkeys(("last_attention", "rollout", "cam"), lambda options, frames: 1),
+    **dict.fromkeys((*SINGLE_PASS_METHODS, *lrp_methods.LRP_PRESETS), lambda options, frames: 3),
+    **dict.fromkeys(("guided_backprop", "deep_taylor", "gradient_rollout"), lambda options, frames: 3),
+    "gradcam_framewise": lambda options, frames: 3 * frames,
+    **dict.fromkeys(SMOOTHGRAD_METHODS, lambda options, frames: 3 * options["samples"]),
+    "integrated_gradients": lambda options, frames: (
+        1 + (len(options["baseline"]) if isinstance(options["baseline"], tuple) else 1) * (3 * options["ig_steps"] + 1)
+    ),
+    "expected_gradients": lambda options, frames: 3 * options["samples"] + len(options["references"]) + 1,
+}
+
 OPTION_HINTS = {"references": "references=clips of other videos, shape (n, t, h, w, 3)"}
 
 
@@ -90,7 +109,7 @@ def attribute(
         attribute(network, frames, "direction:left")                   # AttnLRP of a class, at the pixels
         attribute(network, frames, "direction", "gradcam", "layers.0") # the predicted class of a head
         attribute(model, video, [3, 7], "integrated_gradients", ig_steps=16)
-        attribute(model, video, Contrast(3, 7), "shapley", players=(8, 2, 2))
+        attribute(model, video, Contrast(3, 7), "shapley", cells=(8, 2, 2))
 
     The default takes three forward passes; its ground-truth scores in docs/evaluation.md are 0.64 (Swin) and 0.67 (CNN)
     on a scale from 0 (chance) to 1 (perfect).
@@ -128,6 +147,20 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"{method} requires {', '.join(OPTION_HINTS.get(name, f'{name}=...') for name in missing)}")
     if not any(p.kind is p.VAR_KEYWORD for p in parameters) and (unexpected := set(options) - set(keyword_only)):
         raise ValueError(unknown_name_message(f"option of {method}", sorted(unexpected), keyword_only))
+
+
+def planned_passes(method: str, clip_shape: tuple[int, int, int], **options: Any) -> int:
+    """Return the forward passes per clip that a method takes, without running it; a backward pass counts as two.
+
+    `clip_shape` is frames, height and width. No default of a removal method exceeds 500 passes.
+    """
+    check_options(method, options)
+    defaults = {name: p.default for name, p in inspect.signature(METHODS[method]).parameters.items()}
+    settings = defaults | options | {"clip_shape": clip_shape}
+    if method in PASSES:
+        return PASSES[method](settings, clip_shape[0])
+    make_plan = PLANS[method]
+    return make_plan(**{name: settings[name] for name in inspect.signature(make_plan).parameters}).passes
 
 
 def attribute_many(
@@ -187,3 +220,28 @@ def attribute_many(
         return attribute(model, video, resolved, name, stage, **options.get(name, {}))
 
     return [map_of(name, stage) for name, stage in method_stages]
+
+
+def attribute_targets(
+    network: Network | Model,
+    clips: ArrayLike,
+    targets: Sequence[Target | str],
+    method_stages: Sequence[tuple[str, str | None]],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[list[Attribution]]:
+    """Compute the maps of `attribute_many` for each target; perturbation methods share their passes."""
+    options = dict(options or {})
+    inputs = [resolve_inputs(network, clips, target) for target in targets]
+    model, video = inputs[0][:2]
+    shared: dict[tuple[str, str | None], list[Attribution]] = {}
+    for name, stage in method_stages:
+        if name in PERTURBATION_METHODS and stage in (None, VIDEO):
+            check_options(name, options.get(name, {}))
+            resolved = Targets([target for _, _, target in inputs])
+            shared[name, stage] = PERTURBATION_METHODS[name](model, video, resolved, **options.get(name, {}))
+    others = [pair for pair in method_stages if pair not in shared]
+    results = []
+    for i, (_, _, target) in enumerate(inputs):
+        maps = dict(zip(others, attribute_many(model, video, target, others, options)))
+        results.append([shared[pair][i] if pair in shared else maps[pair] for pair in method_stages])
+    return results

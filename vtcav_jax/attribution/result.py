@@ -15,7 +15,8 @@ class Attribution:
 
     `signed` maps contain evidence against the target as negative values. `forward_passes` is the cost per clip, with a
     backward pass counted as two. `completeness_gap`, for methods whose maps should sum to a known value such as the
-    score, is that value minus the map's sum, in units of the score.
+    score, is that value minus the map's sum, in units of the score. `standard_error`, for methods that draw masks or
+    orders at random, is that of each value over these draws; it says nothing about other clips.
     """
 
     map: Float[np.ndarray, "b t h w"]
@@ -24,6 +25,7 @@ class Attribution:
     forward_passes: int
     method: str
     completeness_gap: Float[np.ndarray, " b"] | None = None
+    standard_error: Float[np.ndarray, "b t h w"] | None = None
 
     def __repr__(self) -> str:
         return f"Attribution({self.method} at {self.stage}, map of shape {self.map.shape})"
@@ -34,7 +36,18 @@ class Attribution:
             self,
             map=self.map[rows],
             completeness_gap=None if self.completeness_gap is None else self.completeness_gap[rows],
+            standard_error=None if self.standard_error is None else self.standard_error[rows],
         )
+
+    @property
+    def sampling_noise(self) -> Float[np.ndarray, " b"]:
+        """Root mean square of the standard errors relative to that of the map; 0 for maps without random draws."""
+        if self.standard_error is None:
+            return np.zeros(len(self.map), np.float32)
+        size, noise = (
+            np.sqrt((values.astype(np.float64) ** 2).mean((1, 2, 3))) for values in (self.map, self.standard_error)
+        )
+        return np.divide(noise, size, out=np.full(len(size), np.nan), where=size > 0)
 
     @property
     def granularity(self) -> str:
@@ -49,8 +62,10 @@ class Attribution:
 def concatenate_attributions(parts: Sequence[Attribution]) -> Attribution:
     """Concatenate the clips of all `parts`, which must have the same method and stage."""
     gaps = [part.completeness_gap for part in parts if part.completeness_gap is not None]
+    errors = [part.standard_error for part in parts if part.standard_error is not None]
     return replace(
         parts[0],
         map=np.concatenate([part.map for part in parts]),
         completeness_gap=np.concatenate(gaps) if gaps else None,
+        standard_error=np.concatenate(errors) if errors else None,
     )

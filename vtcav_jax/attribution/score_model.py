@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax import tap as taps
 from vtcav_jax.attribution.result import VIDEO
@@ -75,6 +75,13 @@ class MultiScoreModel:
         return self._target_scores(
             *jax.tree.map(lambda a: jnp.broadcast_to(a, (clips, *a.shape[1:])), self._run(other))
         )
+
+    def score_copies(self, videos: Float[Array, "m b t h w c"]) -> Float[Array, "m targets b"]:
+        """Return the scores of `m` edited copies of all clips, which pass through the model as one batch."""
+        copies, clips = videos.shape[:2]
+        results = self._run(videos.reshape(copies * clips, *videos.shape[2:]))
+        of_copy = jax.tree.map(lambda a: a.reshape(copies, -1, *a.shape[1:]), results)
+        return jax.lax.map(lambda result: self._target_scores(*result), of_copy)
 
     def _run(self, video: Array) -> tuple[Array, Activations]:
         recording_tap, activations = _recording_tap({target.stage for target in self.targets})

@@ -15,7 +15,8 @@ class MapRow:
     without that property. `peak_time` is the time (in seconds) of the step with the largest sum of the absolute map,
     `peak_share` that step's share. `temporal_half_mass` is the smallest fraction of the time steps that holds half of
     the absolute map (0.5 for an even spread); `spatial_half_mass` the same for the positions in a frame, averaged over
-    time with the absolute map as weights, NaN for a map with one position.
+    time with the absolute map as weights, NaN for a map with one position. `sampling_noise` is the root mean square of
+    the map's standard errors relative to that of the map, 0 for methods without random draws.
     """
 
     clip: str
@@ -36,6 +37,7 @@ class MapRow:
     temporal_half_mass: float
     map_file: str
     spatial_half_mass: float = math.nan
+    sampling_noise: float = 0.0
 
 
 @dataclass(frozen=True)

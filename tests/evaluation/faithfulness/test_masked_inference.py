@@ -6,8 +6,9 @@ import pytest
 from scipy import ndimage, sparse
 from scipy.sparse import linalg
 
+from vtcav_jax.attribution.removal import segments
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.evaluation.faithfulness import infill, partition, supervoxels
+from vtcav_jax.evaluation.faithfulness import infill, partition
 
 SHAPE = (2, 6, 8, 12, 3)
 
@@ -161,7 +162,7 @@ def test_supervoxels_follow_edges():
     clips = np.random.default_rng(0).normal(0, 0.05, (2, 4, 16, 16, 3)).astype(np.float32)
     clips[0, :, 3:9, 5:12] += 1  # not aligned with the grid
     clips[1, :, :7] += 1
-    cut = supervoxels.supervoxels(clips, (2, 4, 4))
+    cut = partition.supervoxel_partition(clips, (2, 4, 4))
     assert cut.cell_ids.shape == (2, 4, 16, 16) and cut.n_cells == 32 and (cut.volumes > 0).all()
     bright = clips.mean(-1) > 0.5
     share = np.stack(
@@ -171,17 +172,17 @@ def test_supervoxels_follow_edges():
     plain = partition.grid_partition((4, 16, 16), (2, 4, 4)).cell_ids[0]
     mixed = np.bincount(plain.ravel(), weights=bright[0].ravel()) / np.bincount(plain.ravel())
     assert ((mixed > 0.05) & (mixed < 0.95)).sum() >= 10
-    np.testing.assert_array_equal(supervoxels.supervoxels(clips[1:], (2, 4, 4)).cell_ids[0], cut.cell_ids[1])
-    stiff = supervoxels.supervoxels(clips, (2, 4, 4), compactness=1e4)
+    np.testing.assert_array_equal(partition.supervoxel_partition(clips[1:], (2, 4, 4)).cell_ids[0], cut.cell_ids[1])
+    stiff = partition.supervoxel_partition(clips, (2, 4, 4), compactness=1e4)
     assert (stiff.cell_ids == plain).mean() > 0.95
-    assert (supervoxels.supervoxels(0 * clips, (2, 4, 4)).cell_ids == plain).mean() > 0.95
+    assert (partition.supervoxel_partition(0 * clips, (2, 4, 4)).cell_ids == plain).mean() > 0.95
     with pytest.raises(ValueError, match="compactness above 0"):
-        supervoxels.supervoxels(clips, (2, 4, 4), compactness=0.0)
+        partition.supervoxel_partition(clips, (2, 4, 4), compactness=0.0)
     values = np.ones((1, 2, 4, 16, 16), np.float32) * bright
     np.testing.assert_allclose(partition.cell_means(values[0], cut), share, atol=1e-5)
 
 
 def test_an_empty_cell_gets_a_voxel():
     points = np.arange(6, dtype=np.float64)[:, None]
-    cell_ids = supervoxels._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
+    cell_ids = segments._fill_empty_cells(np.array([0, 0, 0, 2, 2, 2]), np.array([[1.0], [4.4], [4.0]]), points, 3)
     assert cell_ids.tolist() == [0, 0, 0, 2, 1, 2]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtcav_jax.attribution.motion import optical_flow, selective_relevance
+from vtcav_jax.attribution.motion.flow_agreement import flow_agreement
 from vtcav_jax.attribution.motion.temporal_probes import (
     frame_orders,
     logits_in_orders,
@@ -161,7 +162,7 @@ def _measure_clips(
         shares = np.stack([relative_drop(probe.score, array, probe.score_baseline) for array in edited_scores.T], 1)
         _, fields[f"{name}_low"], fields[f"{name}_high"] = np.array([intervals.mean_ci(clip) for clip in shares]).T
     if moving_masks is not None:
-        agreement = optical_flow.flow_agreement(motion_shares.clip_split, moving_masks)
+        agreement = flow_agreement(motion_shares.clip_split, moving_masks)
         fields |= {"flow_precision": agreement.precision, "flow_recall": agreement.recall, "flow_iou": agreement.iou}
         fields |= {"flow_energy": agreement.energy}
     margins = {}

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from vtcav_jax import tap
 from vtcav_jax.attribution.attention import attention_stages
 from vtcav_jax.attribution.lrp.methods import require_relus
-from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, attribute_many
+from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, attribute_targets
 from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
@@ -103,12 +103,12 @@ def explain_videos(
     def explain_batch(frames: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]]:
         video = jnp.asarray(clip_spec.normalise(frames))
         logits = np.asarray(tap.compute_logits(network.model, video))
+        targets = [target_spec.target(logits) for target_spec in target_specs]
+        maps = attribute_targets(network.model, video, targets, methods, options)
         results = {}
-        for target_spec in target_specs:
-            target = target_spec.target(logits)
+        for target_spec, target, maps_of_target in zip(target_specs, targets, maps):
             score = clip_scores(prepare_explanation(network.model, video, target).score_model, video)
-            maps = attribute_many(network.model, video, target, methods, options)
-            results[target_spec.name] = (target_spec.answers(logits), score, maps)
+            results[target_spec.name] = (target_spec.answers(logits), score, maps_of_target)
         return results
 
     for result in map_windows_in_batches(

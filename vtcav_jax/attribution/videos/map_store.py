@@ -25,7 +25,10 @@ def video_stem(read: ReadResult) -> str:
 
 
 def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
-    """Save raw maps `map|TARGET|METHOD|STAGE` `(windows, t, h, w)`, and the metadata that `map_rows` needs."""
+    """Save raw maps `map|TARGET|METHOD|STAGE` `(windows, t, h, w)`, and the metadata that `map_rows` needs.
+
+    Maps from random draws have standard errors of the same shape, `standard_error|TARGET|METHOD|STAGE`.
+    """
     arrays: dict[str, np.ndarray] = {
         "frames": np.concatenate([window.clip.frames for window in video_maps.windows]),
         "times": np.concatenate([window.clip.times for window in video_maps.windows]),
@@ -39,6 +42,9 @@ def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
             arrays[f"map|{key}"] = attribution.map
             if attribution.completeness_gap is not None:
                 arrays[f"residual|{key}"] = attribution.completeness_gap
+            if attribution.standard_error is not None:
+                arrays[f"standard_error|{key}"] = attribution.standard_error
+                arrays[f"noise|{key}"] = attribution.sampling_noise
             metadata.append(
                 (target, attribution.method, attribution.stage, attribution.signed, attribution.forward_passes, answers)
             )
@@ -62,6 +68,7 @@ class StoredMaps:
     scores: Float[np.ndarray, " n"]
     completeness_gap: Float[np.ndarray, " n"]
     times: Float[np.ndarray, "n frames"]
+    sampling_noise: Float[np.ndarray, " n"]
 
 
 def load_maps(path: Path) -> Iterator[StoredMaps]:
@@ -72,6 +79,7 @@ def load_maps(path: Path) -> Iterator[StoredMaps]:
             key = MAP_KEY_SEPARATOR.join((target, method, stage))
             maps, scores = arrays[f"map|{key}"], arrays[f"score|{target}"]
             completeness_gap = arrays[f"residual|{key}"] if f"residual|{key}" in arrays else np.full(len(maps), np.nan)
+            noise = arrays[f"noise|{key}"] if f"noise|{key}" in arrays else np.zeros(len(maps))
             yield StoredMaps(
                 metadata["clip"],
                 target,
@@ -84,6 +92,7 @@ def load_maps(path: Path) -> Iterator[StoredMaps]:
                 scores,
                 completeness_gap,
                 times,
+                noise,
             )
 
 
@@ -116,6 +125,7 @@ def map_rows(path: Path) -> list[MapRow]:
                         float(stored_maps.completeness_gap[clip_index]),
                     ),
                     *(peak_time, peak_share, half_mass_fraction(profile), path.name, spatial_half_mass(maps)),
+                    float(stored_maps.sampling_noise[clip_index]),
                 )
             )
     return rows_of_video

@@ -17,7 +17,13 @@ from vtcav_jax.attribution.videos.explain_videos import (
     explain_videos,
 )
 from vtcav_jax.cli.commands import all_failed_error, format_estimate, format_table, source_request
-from vtcav_jax.cli.commands.attribution_job import AttributeArguments, AttributionJob, mixed_stage_names, resolve_job
+from vtcav_jax.cli.commands.attribution_job import (
+    AttributeArguments,
+    AttributionJob,
+    describe_plan,
+    mixed_stage_names,
+    resolve_job,
+)
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
@@ -66,6 +72,7 @@ SANITY_TITLES = {
 def attribute(args: AttributeArguments, context: CommandContext) -> None:
     """Write maps of every video, animations, tables and a report page; continue an interrupted run."""
     job = resolve_job(args)
+    info(describe_plan(job))
     folder = open_attribution_run(job, context.flags_text)
     failed = write_maps(job, folder)
     rows = write_map_tables(folder, failed, job.source)
@@ -92,6 +99,8 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
     }
     if "integrated_gradients" in job.options:
         request["ig_steps"] = args.ig_steps
+    if removal := {name: value for name, value in vars(args.removal).items() if value is not None}:
+        request["removal"] = removal
     if mixed := mixed_stage_names(job.network, job.target_specs, job.method_stages):
         request["mixed"] = mixed
         info(

@@ -1,5 +1,6 @@
 """Arguments of the task attribute, resolved to a network, targets, methods and their options."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 from vtcav_jax import attribution
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
+from vtcav_jax.attribution.registry import PERTURBATION_METHODS
+from vtcav_jax.attribution.removal.engine import HOLD
+from vtcav_jax.attribution.removal.plans import DEFAULT_BUDGET
+from vtcav_jax.attribution.removal.segments import SegmentKind
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
@@ -27,6 +32,7 @@ from vtcav_jax.settings import (
     BATCH_HELP,
     MAX_SEED,
     SEED_HELP,
+    SettingError,
     check_settings,
     concerning,
     nested,
@@ -36,6 +42,58 @@ from vtcav_jax.settings import (
 # The two methods with the best ground-truth score for their cost, and Grad-CAM as the best-known method
 DEFAULT_ATTRIBUTION_METHODS = ("attn_lrp", "gradient_x_input", "gradcam")
 N_REFERENCE_CLIPS = 8  # number of reference clips of expected gradients
+RENAMED_SETTINGS = {"infill": "baseline"}  # setting: keyword argument, where they differ
+
+
+def parse_sizes(values: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return frames, height and width of a flag such as `--window=4,16,16`; None without values."""
+    if not values:
+        return None
+    if len(values) != 3 or not all(value.isascii() and value.isdigit() for value in values):
+        raise ValueError(f"expected frames, height and width as three whole numbers, got {','.join(values)}")
+    t, h, w = map(int, values)
+    return t, h, w
+
+
+@dataclass(frozen=True)
+class RemovalConfig:
+    """Settings of removal methods; None: the method's default."""
+
+    window: tuple[int, ...] | None = setting(
+        None, "window of occlusion in frames, rows and columns [default: a quarter of the clip]", convert=parse_sizes
+    )
+    stride: tuple[int, ...] | None = setting(
+        None, "stride of occlusion, in the same order [default: half a window]", convert=parse_sizes
+    )
+    segments: SegmentKind | None = setting(
+        None, "parts that loco, up, lime, kernel_shap and shapley remove; flow needs OpenCV [default: grid]"
+    )
+    masks: int | None = setting(None, "random masks of lime, kernel_shap and rise [default: the budget]", minimum=2)
+    infill: str | None = setting(
+        None,
+        "replacement of removed parts [default: zero, and hold for frame_shapley]",
+        choices=(*attribution.BASELINES, HOLD),
+    )
+    budget: int | None = setting(
+        None,
+        f"maximum number of forward passes per clip of a removal method [default: {DEFAULT_BUDGET}]",
+        minimum=2,
+    )
+
+    def options(self, method: str, seed: int = 0) -> dict[str, Any]:
+        """Return the given settings that a method takes, as its keyword arguments, and the seed."""
+        parameters = inspect.signature(attribution.METHODS[method]).parameters
+        given = {RENAMED_SETTINGS.get(name, name): value for name, value in vars(self).items() if value is not None}
+        given["seed"] = seed
+        return {name: value for name, value in given.items() if name in parameters}
+
+    def check(self, methods: Sequence[str]) -> None:
+        """Raise a `SettingError` for given settings that none of `methods` takes."""
+        taken = {name for method in methods for name in self.options(method)}
+        unused = [n for n, v in vars(self).items() if v is not None and RENAMED_SETTINGS.get(n, n) not in taken]
+        if unused:
+            text = f"none of the methods {', '.join(methods)} uses it; choose one that does, or omit it"
+            raise SettingError(*((name, text) for name in unused))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +120,7 @@ class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWei
     faithfulness_clips: int = setting(
         0, "number of clips for faithfulness metrics of the maps; 0: no metrics", minimum=0
     )
+    removal: RemovalConfig = nested(RemovalConfig)
     sampling: SamplingConfig = nested(SamplingConfig)
     batch_size: int = setting(4, BATCH_HELP, minimum=1)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
@@ -93,8 +152,27 @@ def resolve_job(args: AttributeArguments) -> AttributionJob:
         target_specs += concept_targets(vector_names, args.concept_run, network)
     with concerning("methods"):
         method_stages = resolve_methods(network, args.methods, args.stages, target_specs)
+        args.removal.check([name for name, _ in method_stages])
         options = _method_options(args, method_stages, network, source)
+        for name, _ in method_stages:
+            attribution.planned_passes(name, network.clip_spec.shape[:3], **options.get(name, {}))
     return AttributionJob(args, network, source, target_specs, method_stages, options)
+
+
+def describe_plan(job: AttributionJob) -> str:
+    """Return one line with the number of videos and targets, and each method's forward passes per clip."""
+    clip_shape, n_targets = job.network.clip_spec.shape[:3], len(job.target_specs)
+    costs = {
+        name: attribution.planned_passes(name, clip_shape, **job.options.get(name, {})) for name, _ in job.method_stages
+    }
+    each = [f"{name} {passes}" for name, passes in costs.items() if name not in PERTURBATION_METHODS]
+    together = [f"{name} {passes}" for name, passes in costs.items() if name in PERTURBATION_METHODS]
+    parts = [f"{', '.join(each)} for each target"] if each else []
+    parts += [f"{', '.join(together)} for all targets together"] if together else []
+    return (
+        f"plan: videos: {len(job.source.items)}, targets: {n_targets}; forward passes per clip (a backward pass counts"
+        f" as two): {'; '.join(parts)}"
+    )
 
 
 def mixed_stage_names(network: Network, target_specs: Sequence[TargetSpec], method_stages: MethodStages) -> list[str]:
@@ -148,7 +226,8 @@ def _method_options(
 ) -> dict[str, dict[str, Any]]:
     """Return the method-specific options: pixel bounds, baselines, reference clips."""
     clip_spec = network.clip_spec
-    names, out = {name for name, _ in methods}, {}
+    names = {name for name, _ in methods}
+    out = {name: args.removal.options(name, args.seed) for name in names if name in PERTURBATION_METHODS}
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(clip_spec)}
     if "integrated_gradients" in names:

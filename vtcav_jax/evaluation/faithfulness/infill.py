@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vtcav_jax.attribution.baselines import gaussian_blur_1d, mean_colour, zero
+from vtcav_jax.attribution.baselines import gaussian_blur_1d, hold_last, mean_colour, zero
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
 from vtcav_jax.names import unknown_name_message
 
@@ -36,15 +36,6 @@ class Infill:
 
 def substitute(video: Video, background: Video, keep: KeepMask) -> Video:
     return jnp.where(keep[..., None], video, background)
-
-
-def hold_last(video: Video, background: Video, keep: KeepMask) -> Video:
-    """Fill with the last kept voxel of this place, else with the first later one, else with the background."""
-    frame = jnp.arange(video.shape[1], dtype=jnp.int32)[None, :, None, None]
-    last = jax.lax.cummax(jnp.where(keep, frame, -1), axis=1)
-    first = jnp.argmax(keep, axis=1)[:, None].astype(jnp.int32)
-    visible = jnp.take_along_axis(video, jnp.where(last < 0, first, last)[..., None], axis=1)
-    return jnp.where(keep.any(1)[:, None, ..., None], visible, background)
 
 
 def diffuse(video: Video, background: Video, keep: KeepMask, sweeps: int = DIFFUSION_SWEEPS) -> Video:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
-from vtcav_jax.attribution import perturbation
+from vtcav_jax.attribution.removal import segments
 from vtcav_jax.attribution.resample import area_resize
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.evaluation.trivial_maps import clip_seeds
@@ -43,7 +44,15 @@ class Partition:
 
 def grid_partition(clip_shape: tuple[int, int, int], grid_shape: tuple[int, int, int]) -> Partition:
     """Return a grid with `grid_shape` cells along time, height and width."""
-    return Partition(perturbation._cells(clip_shape, grid_shape)[None], grid_shape)
+    return Partition(segments.grid(clip_shape, grid_shape)[None], grid_shape)
+
+
+def supervoxel_partition(clips: ArrayLike, counts: tuple[int, int, int], **options: Any) -> Partition:
+    """Return a partition of each clip into supervoxels; `options` are those of `segments.supervoxels`.
+
+    Cells follow edges, so that removal takes away (parts of) objects (IROF, Rieger and Hansen).
+    """
+    return Partition(segments.supervoxels(clips, counts, **options))
 
 
 def token_partition(clip_shape: tuple[int, int, int], patch: tuple[int, int, int] = CELL_PATCH) -> Partition:
