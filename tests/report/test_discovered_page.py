@@ -21,7 +21,7 @@ def discovered_run(folder, scores, labels, names=("", "", "")):
     folder.mkdir()
     (folder / "run.json").write_text("{}")
     rows = [
-        DiscoveredRow(f"layers.1/{j:02d}", "layers.1", "nmf", "all", 0.1, 1.5, 0.5, 2.5, label, 0.9, 0.8, 1.0, 9, name)
+        DiscoveredRow(f"layers.1/{j:02d}", "layers.1", "nmf", "all", 0.1, 1.5, 0.5, 2.5, 0.01, label, 0.9, 0.8, 1.0, 9, name)
         for j, (label, name) in enumerate(zip(labels, names, strict=True))
     ]
     write_rows(folder / DISCOVERED_CSV, DiscoveredRow, rows)

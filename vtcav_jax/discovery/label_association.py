@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.data.source import SourceItem
 from vtcav_jax.stats.intervals import unit_indices, widened_percentiles
-from vtcav_jax.stats.roc import area_under_roc
+from vtcav_jax.stats.roc import area_under_roc, weighted_area_under_roc
 
 MIN_VIDEOS_PER_SIDE = 5  # with and without a label, in each half of the videos
 RESAMPLES = 500
@@ -78,11 +78,10 @@ def suggest_label(
     text = max(candidates)[1]
     second, positive = np.flatnonzero(marks[text].known & ~in_first), marks[text].positive
     auc = area_under_roc(scores[second], positive[second])
-    rows_of = [second[unit[second] == u] for u in np.unique(unit[second])]
-    random = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([rows_of[i] for i in random.integers(len(rows_of), size=len(rows_of))])
-        resampled.append(area_under_roc(scores[rows], positive[rows]))
-    low, high = widened_percentiles(auc, np.array(resampled), len(rows_of))
+    row_unit = np.unique(unit[second], return_inverse=True)[1]
+    n_units = int(row_unit.max()) + 1
+    resampled_units = np.random.default_rng(seed).integers(n_units, size=(RESAMPLES, n_units))
+    weights = (resampled_units[:, None] == np.arange(n_units)[:, None]).sum(2)[:, row_unit].astype(float)
+    resampled = weighted_area_under_roc(scores[second], positive[second], ~positive[second], weights)
+    low, high = widened_percentiles(auc, resampled, n_units)
     return LabelAssociation(text, auc, max(low, 0.0), min(high, 1.0))

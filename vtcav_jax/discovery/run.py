@@ -11,12 +11,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from vtcav_jax.atomic import explain_disk_full, replacing
 from vtcav_jax.concepts import inputs
@@ -25,15 +23,14 @@ from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder
 from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
-from vtcav_jax.data.loader import stream
 from vtcav_jax.data.source import Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.discovery.activation_grids import GridReader
 from vtcav_jax.discovery.completeness import prediction_share
 from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
-from vtcav_jax.discovery.dictionaries import Dictionary, choose_size, fit_dictionary
-from vtcav_jax.discovery.importance import concept_importance, head_ranges
+from vtcav_jax.discovery.dictionaries import choose_size, fit_dictionary
+from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
 from vtcav_jax.models import Network
@@ -50,6 +47,7 @@ from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tcav.features.cache import fingerprint
+from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
 STATE_FOLDER, DIRECTIONS_NPZ = "discovery", "directions.npz"
 MIN_VIDEOS = 4  # source videos of each half
@@ -110,14 +108,15 @@ def discover(
         dictionaries = {stage: concepts.dictionary for stage, concepts in fitted.items()}
         means = {stage: concepts.mean for stage, concepts in fitted.items()}
         scores = passes.score_clips(clip_half, numbers, dictionaries, means)
-        importance, importance_videos = _measure_importance(passes, clip_half, dictionaries, means)
+        first_of_video = list({number: i for i, number in reversed(numbers.items())}.values())[::-1]
+        importance = measure_importance(passes, first_of_video, dictionaries, means)
         named = _name_by_importance(fitted, importance)
         files = as_files(source, out)
         strongest = scores.strongest
         regions, n_clips = deal_clips(files, network.clip_spec, named, strongest, config.clips_per_concept)
         scored_items = [file_items[i] for i in scores.items]
         marks = class_marks(scored_items, source.heads) | box_marks(scored_items, scores.extents, box_table)
-        rows, head_rows = _describe(passes, named, scores, marks, importance, importance_videos, n_clips)
+        rows, head_rows = _describe(passes, named, scores, marks, importance, n_clips)
         names = [row.concept for row in rows]
         halves = (fit_half, clip_half)
         mined = cut_concept_clips(files, halves, regions, names, network.clip_spec, config, target_source, out)
@@ -176,46 +175,13 @@ def _video_numbers(source: Source, indices: Sequence[int]) -> dict[int, int]:
     return {i: numbers.setdefault(source.items[i].source_video, len(numbers)) for i in indices}
 
 
-def _measure_importance(
-    passes: VideoPasses,
-    indices: Sequence[int],
-    dictionaries: Mapping[str, Dictionary],
-    means: Mapping[str, Float[np.ndarray, "t h w c"]],
-) -> tuple[dict[str, Float[np.ndarray, "heads n k"]], list[str]]:
-    """Return the importance of each concept in one clip of each of the first videos, and the videos."""
-    network, config = passes.reader.network, passes.config
-    first_of_video = {number: i for i, number in reversed(_video_numbers(passes.source, indices).items())}
-    positions = [first_of_video[number] for number in sorted(first_of_video)]
-    sampling = replace(passes.sampling, normalise=False, clips_per_video=1)
-    reads = stream(passes.source, network.clip_spec, sampling, positions=positions, num_workers=0)
-    readable = list(islice((read for read in reads if read.clip is not None), config.importance_videos))
-    parts: dict[str, list[np.ndarray]] = {stage: [] for stage in dictionaries}
-    batches = [readable[i : i + config.batch_size] for i in range(0, len(readable), config.batch_size)]
-    for batch in progress(batches, len(readable), "videos to measure importance"):
-        frames = np.stack([read.clip.video[0] for read in batch if read.clip is not None])
-        frames = np.concatenate([frames, np.repeat(frames[-1:], config.batch_size - len(frames), 0)])
-        result = concept_importance(
-            network.model,
-            network.clip_spec.normalise(frames),
-            dict(dictionaries),
-            dict(means),
-            head_ranges(network),
-            config.discovery,
-            config.motion_only,
-        )
-        for stage, values in result.items():
-            parts[stage].append(np.asarray(values)[:, : len(batch)])
-    importance = {stage: np.concatenate(values, 1) for stage, values in parts.items()}
-    return importance, [read.item.source_video for read in readable]
-
-
 def _name_by_importance(
-    fitted: Mapping[str, StageConcepts], importance: dict[str, Float[np.ndarray, "heads n k"]]
+    fitted: Mapping[str, StageConcepts], importance: Mapping[str, ConceptImportance]
 ) -> dict[str, StageConcepts]:
     """Return the concepts with names `STAGE/NN`, numbered by importance; directions keep their order."""
     named = {}
     for stage, concepts in fitted.items():
-        order = np.argsort(-importance[stage].sum(0).mean(0), kind="stable")
+        order = np.argsort(-importance[stage].by_head.sum(0).mean(0), kind="stable")
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
         named[stage] = replace(concepts, names=tuple(f"{stage}/{n:02d}" for n in rank))
@@ -227,31 +193,32 @@ def _describe(
     named: Mapping[str, StageConcepts],
     scores: ClipScores,
     marks: Mapping[str, Mark],
-    importance: Mapping[str, Float[np.ndarray, "heads n k"]],
-    importance_videos: Sequence[str],
+    importance: Mapping[str, ConceptImportance],
     n_clips: Mapping[str, int],  # each from another video
 ) -> tuple[list[DiscoveredRow], list[HeadImportanceRow]]:
     config = passes.config
     videos = [passes.source.items[i].source_video for i in scores.items]
+    all_p = adjust_p(np.concatenate([importance[stage].random_p for stage in named]))
+    adjusted = dict(zip(named, np.split(all_p, np.cumsum([len(named[stage].names) for stage in named])), strict=False))
     rows, head_rows = [], []
     for stage, concepts in named.items():
         values, shares = np.stack(scores.values[stage]), scores.shares(stage)
+        by_head, units = importance[stage].by_head, importance[stage].videos
         for j in np.argsort(concepts.names):
             name = concepts.names[j]
-            total = mean_ci(importance[stage][:, :, j].sum(0), units=importance_videos)
+            total = mean_ci(by_head[:, :, j].sum(0), units=units)
             label = suggest_label(values[:, j], marks, videos, config.seed)
             clip_type = "motion" if config.motion_only else "all"
             rows.append(
                 DiscoveredRow(
                     *(name, stage, config.discovery, clip_type, float(shares[1 + j])),
-                    *total,
+                    *(*total, float(adjusted[stage][j])),
                     *(label.label, label.auc, label.low, label.high),
                     n_videos=n_clips[name],
                 )
             )
             for h, head in enumerate(passes.reader.network.heads):
-                by_head = mean_ci(importance[stage][h, :, j], units=importance_videos)
-                head_rows.append(HeadImportanceRow(name, head, *by_head, len(set(importance_videos))))
+                head_rows.append(HeadImportanceRow(name, head, *mean_ci(by_head[h, :, j], units=units), len(units)))
     return rows, head_rows
 
 

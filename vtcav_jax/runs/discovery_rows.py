@@ -12,7 +12,9 @@ class DiscoveredRow:
 
     `explained_share` is the share of the activations' variance that is lost without it. `importance` is the mean lead
     of the predicted classes that is lost without it, to first order, summed over heads; `low` and `high` are 95 %
-    intervals over source videos. `label` is empty if no label has enough videos.
+    intervals over source videos. `importance_p` is the probability that a random direction with the same codes has at
+    least this importance, adjusted (Holm) for all concepts of the table. `label` is empty if no label has enough
+    videos.
     """
 
     concept: str
@@ -23,6 +25,7 @@ class DiscoveredRow:
     importance: float
     importance_low: float
     importance_high: float
+    importance_p: float
     label: str
     label_auc: float
     label_auc_low: float

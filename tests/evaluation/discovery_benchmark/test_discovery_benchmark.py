@@ -8,7 +8,7 @@ from benchmarks.evaluation_tables import discovery_table
 from vtcav_jax import models, tap
 from vtcav_jax.discovery.completeness import fit_readout, prediction_share
 from vtcav_jax.discovery.dictionaries import Dictionary
-from vtcav_jax.discovery.importance import concept_importance, head_ranges, importance_of_codes
+from vtcav_jax.discovery.importance import head_ranges, importance_of, weigh_by_codes, weighted_gradients
 from vtcav_jax.evaluation.discovery_benchmark import concepts, measures, run
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, quantise_and_normalise
 from vtcav_jax.report.run_reader import RunFolder
@@ -108,16 +108,17 @@ def test_importance_is_the_loss_of_a_small_part_of_a_concept(network, clips):
     directions = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((grids.shape[-1], 5)))[0].T)
     dictionary = Dictionary(directions, jnp.float32(1), jnp.float32(0.03), jnp.zeros_like(directions), jnp.zeros(5))
     mean = grids.mean(0)
-    importance = concept_importance(
+    weighted = weighted_gradients(
         *(network.model, jnp.asarray(video), {STAGE: dictionary}, {STAGE: mean}, head_ranges(network), "nmf", False)
     )[STAGE]
+    importance = importance_of(np.asarray(weighted), np.asarray(directions))
     codes = np.moveaxis(concepts.encode_clips("nmf", dictionary, grids - mean), -1, 0)
     losses = measures.lead_losses(network, STAGE, grids, share * codes, np.asarray(directions), np.asarray(logits))
     assert np.abs(importance).max() > 0.1
     np.testing.assert_allclose(losses / share, importance, rtol=0.05, atol=0.02)
     gradients = run.read_gradients(network, video, (STAGE,))[STAGE]
-    computed = importance_of_codes(jnp.asarray(np.moveaxis(codes, 0, -1)), jnp.asarray(gradients), directions)
-    np.testing.assert_allclose(computed, importance, rtol=1e-3, atol=1e-4)
+    computed = weigh_by_codes(jnp.asarray(np.moveaxis(codes, 0, -1)), jnp.asarray(gradients))
+    np.testing.assert_allclose(computed, weighted, rtol=1e-3, atol=1e-4)
 
 
 def test_a_concept_is_subtracted_at_its_stage(network, clips):

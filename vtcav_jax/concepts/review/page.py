@@ -64,8 +64,9 @@ def render_review_page(cards: Sequence[dict], name: str) -> str:
 
 def _card(clip: ConceptClip, name: str) -> dict:
     video = load_frames(clip)
-    small = letterbox(video[:: -(-len(video) // MAX_REVIEW_FRAMES)], REVIEW_PREVIEW_SIZE, antialias=True)
     is_static = bool((video == video[0]).all())
+    step = len(video) if is_static else -(-len(video) // MAX_REVIEW_FRAMES)
+    small = letterbox(video[::step], REVIEW_PREVIEW_SIZE, antialias=True)
     data, mime = (encode_jpeg(small[0]), "image/jpeg") if is_static else (encode_webm(small), "video/webm")
     first, last = (clip.frames[0], clip.frames[-1]) if clip.frames else (0, len(video) - 1)
     return {

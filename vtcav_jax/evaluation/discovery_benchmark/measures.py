@@ -10,9 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vtcav_jax.discovery.completeness import above_chance, reproduced
 from vtcav_jax.evaluation.discovery_benchmark.concepts import CLIPS_PER_BATCH, Grids
-from vtcav_jax.evaluation.tcav_benchmark.table import weighted_auroc
 from vtcav_jax.models import Network
-from vtcav_jax.stats.roc import area_under_roc
+from vtcav_jax.stats.roc import area_under_roc, weighted_area_under_roc
 
 Draws = Float[np.ndarray, " draws"]
 Weights = Float[np.ndarray, "draws n"]
@@ -32,7 +31,7 @@ def auroc_draws(
     scores: Float[np.ndarray, "n values"], is_value: Sequence[Bool[np.ndarray, " n"]], weights: Weights
 ) -> Draws:
     """Return the AUROC of each value's score, averaged over values."""
-    values = [weighted_auroc(*args, weights) for args in zip(scores.T, is_value, (~p for p in is_value), strict=True)]
+    values = [weighted_area_under_roc(score, p, ~p, weights) for score, p in zip(scores.T, is_value, strict=True)]
     return np.nanmean(values, 0)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from vtcav_jax import tap as taps
 from vtcav_jax.console import progress
-from vtcav_jax.discovery.importance import head_ranges, importance_of_codes, lead_gradients
+from vtcav_jax.discovery.importance import head_ranges, importance_of, lead_gradients, weigh_by_codes
 from vtcav_jax.evaluation.discovery_benchmark import measures
 from vtcav_jax.evaluation.discovery_benchmark.concepts import (
     CLIPS_PER_BATCH,
@@ -265,9 +265,8 @@ def _use(scored: ScoredClips, stage: str, match: MatchedConcepts) -> MeasureDraw
         for factor in QUESTION_OF_FACTOR
     ]
     random_losses = measures.lead_losses(scored.network, stage, grids, np.stack(matched_codes), random, logits)
-    importance = np.asarray(
-        importance_of_codes(concepts.codes[scored.half :], scored.gradients[stage], concepts.directions)
-    )
+    weighted = weigh_by_codes(concepts.codes[scored.half :], scored.gradients[stage])
+    importance = importance_of(np.asarray(weighted), concepts.directions)
     leads = measures.head_leads(scored.network, logits[None], logits)[:, 0]
     weights = scored.weights(half)
     out: MeasureDraws = {}

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from vtcav_jax.runs.evaluation_rows import TcavBenchmarkRow
 from vtcav_jax.stats.intervals import wilson_ci
+from vtcav_jax.stats.roc import sum_by_rank, weighted_area_under_roc
 
 TCAV_BENCHMARK_CSV = "tcav_benchmark.csv"
 TCAV_BENCHMARK_MEASURES = ("AUROC", "POWER_AT_5", "POWER", "FALSE_POSITIVES", "NULL")
@@ -97,21 +98,7 @@ def pair_auroc(
     cluster: Int[np.ndarray, " n"],
 ) -> tuple[float, float, float]:
     """Return how often a score in `above` exceeds one in `below`, ties counting half, and its bootstrap interval."""
-    return _interval(weighted_auroc(score, above, below, _bootstrap_weights(cluster)))
-
-
-def weighted_auroc(
-    score: Float[np.ndarray, " n"],
-    above: Bool[np.ndarray, " n"],
-    below: Bool[np.ndarray, " n"],
-    weights: Float[np.ndarray, "b n"],
-) -> Float[np.ndarray, " b"]:
-    """Return how often a score in `above` exceeds one in `below`, ties counting half, for each row of weights."""
-    place = np.unique(score, return_inverse=True)[1]
-    yes, no = _sum_by_rank(weights * above, place), _sum_by_rank(weights * below, place)
-    lower = np.cumsum(no, 1) - no / 2
-    with np.errstate(invalid="ignore"):
-        return (yes * lower).sum(1) / (yes.sum(1) * no.sum(1))
+    return _interval(weighted_area_under_roc(score, above, below, _bootstrap_weights(cluster)))
 
 
 def power_at_fpr(
@@ -123,7 +110,7 @@ def power_at_fpr(
 ) -> tuple[float, float, float]:
     """Return the power where 5 % of `neutral` pass the threshold; ties at it are resolved by expectation."""
     weights, place = _bootstrap_weights(cluster), np.unique(-score, return_inverse=True)[1]  # highest score first
-    right, wrong = _sum_by_rank(weights * (causal & raises_score), place), _sum_by_rank(weights * neutral, place)
+    right, wrong = sum_by_rank(weights * (causal & raises_score), place), sum_by_rank(weights * neutral, place)
     with np.errstate(invalid="ignore"):
         wrong = wrong / wrong.sum(1, keepdims=True)
         right = right / (weights * causal).sum(1, keepdims=True)
@@ -138,12 +125,6 @@ def _bootstrap_weights(cluster: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b n
     count = where.max() + 1
     draw_counts = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), PAIR_BOOTSTRAP_DRAWS)
     return np.concatenate([np.ones((1, count)), draw_counts])[:, where]
-
-
-def _sum_by_rank(weights: Float[np.ndarray, "b n"], place: Int[np.ndarray, " n"]) -> Float[np.ndarray, "b p"]:
-    order = np.argsort(place, kind="stable")
-    starts = np.searchsorted(place[order], np.arange(place.max() + 1))
-    return np.add.reduceat(weights[:, order], starts, axis=1)
 
 
 def _interval(samples: Float[np.ndarray, " b"]) -> tuple[float, float, float]:
