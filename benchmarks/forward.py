@@ -4,8 +4,8 @@
   python -m benchmarks.forward --preset=vivit_b_k400
   python -m benchmarks.forward --preset=video_swin_b_k400 --clip=32,224,224 --dtype=bfloat16 --batch=8
 
-All sides have the same random weights. Without --preset, writes benchmarks/results/forward_BACKEND.jsonl row by row,
-and its table.
+All sides have the same random weights. Writes the standard rows to benchmarks/results/forward_BACKEND.jsonl one by one,
+in the place of earlier ones of the same network, and the table; a row with another --clip is only printed.
 """
 
 import os
@@ -26,14 +26,14 @@ from benchmarks import tables, timing, write_tables
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models
 
-_PRESET = flags.DEFINE_string("preset", None, "one network instead of all standard rows; its results are not written")
+_PRESET = flags.DEFINE_string("preset", None, "one network instead of all standard ones")
 _CLIP = flags.DEFINE_list("clip", None, "frames, height, width; with --preset. Default: those of the standard rows")
 _BATCH = flags.DEFINE_integer("batch", 1, "batch size; with --preset", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "data type; with --preset")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
 _COMPILE = flags.DEFINE_list(
     "torch_compile",
-    ["video_swin"],
+    [],
     "beginnings of names of networks that torch.compile, which takes minutes, also times",
 )
 _LARGEST = flags.DEFINE_boolean(
@@ -141,15 +141,17 @@ def main(argv: list[str]) -> None:
     del argv
     search = jax.default_backend() != "cpu" if _LARGEST.value is None else _LARGEST.value
     results = []
-    for row in standard_rows():
+    rows = standard_rows()
+    is_standard = set(rows) <= {*ROWS_CPU, *ROWS_ACCELERATOR}
+    for row in rows:
         with_compile = row[0].startswith(tuple(_COMPILE.value))
         # torchax stays in its process, and torch.compile of a later row would fail
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             results.append(process.submit(measure_forward, *row, _REPEATS.value, with_compile, search).result())
-        if not _PRESET.value:
-            timing.write_results("forward", results)
+        if is_standard:
+            timing.write_network_results("forward", results)
     print(tables.forward_table(results))
-    if not _PRESET.value:
+    if is_standard:
         print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 

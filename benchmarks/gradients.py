@@ -3,8 +3,8 @@
   python -m benchmarks.gradients
   python -m benchmarks.gradients --preset=vivit_b_k400
 
-Both sides have the same random weights. Without --preset, writes benchmarks/results/gradients_BACKEND.jsonl network by
-network, and its table.
+Both sides have the same random weights. Writes benchmarks/results/gradients_BACKEND.jsonl network by network, in the
+place of earlier rows of the same network, and its table; networks without standard rows are only printed.
 """
 
 import os
@@ -24,7 +24,7 @@ from benchmarks import tables, timing, write_tables
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models, tap
 
-_PRESET = flags.DEFINE_string("preset", None, "one network instead of all; its results are not written")
+_PRESET = flags.DEFINE_string("preset", None, "one network instead of all standard ones")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
 
 SWIN_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
@@ -112,13 +112,14 @@ def main(argv: list[str]) -> None:
     if _PRESET.value:
         clip = models.get_preset(_PRESET.value).clip_spec.shape[:3]
         rows = [row for row in rows if row[0] == _PRESET.value] or [(_PRESET.value, clip, 1, "float32")]
+    is_standard = set(rows) <= {*ROWS_CPU, *ROWS_ACCELERATOR}
     results = []
     for row in rows:
         results += measure_gradients(*row)
-        if not _PRESET.value:
-            timing.write_results("gradients", results)
+        if is_standard:
+            timing.write_network_results("gradients", results)
     print(tables.gradients_table(results))
-    if not _PRESET.value:
+    if is_standard:
         print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
 """Compare each network with its reference implementation: every stage, the logits and a gradient.
 
   python -m benchmarks.parity                      every network, one clip of its standard size and of another size
-  python -m benchmarks.parity --preset=mfnet       one network, without writing results
+  python -m benchmarks.parity --preset=mfnet       one network; the results of the others stay
 
 All parameters are random, with the names and shapes of the public state dict, and the same on both sides. The
 reference is the network of torchvision or transformers or, where there is none, that of
@@ -118,14 +118,13 @@ def run_swin(network: Any, video: torch.Tensor, stages: Sequence[str]) -> tuple[
 
 def main(argv: list[str]) -> None:
     del argv
+    presets = [_PRESET.value] if _PRESET.value else PRESETS
     results = []
-    for preset in [_PRESET.value] if _PRESET.value else PRESETS:
+    for preset in presets:
         results += [measure_parity(preset, clip) for clip in clips_of(preset)]
-        if not _PRESET.value:
-            timing.write_results("parity", results)
+        timing.write_network_results("parity", results)
     print(tables.parity_table(results))
-    if not _PRESET.value:
-        print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
+    print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

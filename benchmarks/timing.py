@@ -166,6 +166,12 @@ def write_results(benchmark: str, rows: list[dict[str, Any]], earlier: Sequence[
     return RESULTS / name
 
 
+def write_network_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
+    """Write the rows after the stored rows of other networks."""
+    networks = {row["preset"] for row in rows}
+    return write_results(benchmark, rows, [row for row in read_results(benchmark) if row["preset"] not in networks])
+
+
 def as_row(timing: Timing) -> dict[str, Any]:
     """Return the timing as a dictionary, rounded to four significant digits."""
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(timing).items()}

@@ -1,8 +1,8 @@
 """Command of the task discover: concepts that nobody named, from a network's activations."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from vtcav_jax import tap
 from vtcav_jax.cli.arguments import ModelArguments, OutArguments, RandomWeightsArguments, VideoArguments
 from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
@@ -12,7 +12,8 @@ from vtcav_jax.discovery import DiscoveryConfig, DiscoveryReport, discover
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, setting
 from vtcav_jax.stats.intervals import format_interval
-from vtcav_jax.tcav.experiment.config import STAGES_HELP, resolve_stages
+from vtcav_jax.tcav.experiment.config import STAGES_HELP
+from vtcav_jax.tcav.experiment.stages import resolve_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, 
     stages: tuple[str, ...] = setting((), f"layers whose activations are decomposed: {STAGES_HELP}")
     target_videos: str | None = setting(
         None, "videos to be explained later; it is an error if they are among --videos (a source, as for --videos)"
+    )
+    boxes: Path | None = setting(
+        None,
+        "CSV of boxes (file, frame, label, x1, y1, x2, y2), such as mine_concepts writes; their labels are suggested",
     )
     clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1)
     discovery_config: DiscoveryConfig = nested(DiscoveryConfig)
@@ -32,7 +37,7 @@ def discover_concepts(args: DiscoverArguments, context: CommandContext) -> None:
     targets = () if args.target_videos is None else open_nonempty(args.target_videos, "target_videos")
     network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
     with concerning("stages"):
-        stages = resolve_stages(args.stages, tap.stages_of(network.model))
+        stages = resolve_stages(args.stages, network)
     report = discover(
         network,
         source,
@@ -41,6 +46,7 @@ def discover_concepts(args: DiscoverArguments, context: CommandContext) -> None:
         config=config,
         sampling=SamplingConfig(clips_per_video=args.clips_per_video),
         targets=targets,
+        boxes=args.boxes,
         runtime=Runtime.local(num_workers=args.num_workers),
     )
     info(report.mining.text)
@@ -54,11 +60,13 @@ def summary(report: DiscoveryReport) -> str:
     for row in report.concepts:
         importance = format_interval(row.importance, row.importance_low, row.importance_high)
         auc = format_interval(row.label_auc, row.label_auc_low, row.label_auc_high) if row.label else ""
-        rows.append((row.concept, row.label, auc, f"{row.explained_share:.1%}", importance, row.n_videos))
-    header = ("concept", "label of the videos", "AUROC (95 % CI)", "explained", "importance (95 % CI)", "videos")
+        p = format_p(row.importance_p)
+        rows.append((row.concept, row.label, auc, f"{row.explained_share:.1%}", importance, p, row.n_videos))
+    header = ("concept", "label of the videos", "AUROC (95 % CI)", "explained", "importance (95 % CI)", "p", "videos")
     how = (
         f"Fitted to {report.n_fit_videos} videos; all figures and clips are from {report.n_clip_videos} others."
-        " Importance: loss of the predicted classes' lead without the concept, to first order."
+        " Importance: loss of the predicted classes' lead without the concept, to first order. p: of random directions in"
+        " its place, adjusted for all concepts; without a small p, the network need not use the concept."
     )
     lines = [
         f"{row.stage}: the concepts determine {format_interval(row.share, row.low, row.high)} of the predictions of"

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax import tap
 from vtcav_jax.cli.arguments import ModelArguments, VideoArguments, explicit_flags
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.cli.commands.discover_concepts import DiscoverArguments
@@ -15,8 +14,9 @@ from vtcav_jax.concepts.config import Concept, MiningConfig, parse_concepts
 from vtcav_jax.console import info
 from vtcav_jax.discovery import DiscoveryConfig
 from vtcav_jax.settings import SettingError, concerning, nested, required, setting
-from vtcav_jax.tcav.experiment.config import ExperimentConfig, resolve_stages
+from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import clips_by_class
+from vtcav_jax.tcav.experiment.stages import resolve_stages
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,5 @@ def preflight(args: ExperimentArguments) -> None:
     network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
     with concerning("targets"):
         clips_by_class(network, args.targets, source, config.max_target_clips, config.seed)
-    stages = tap.stages_of(network.model)
     with concerning("stages"):
-        resolve_stages(config.stages, stages)
+        resolve_stages(config.stages, network)

@@ -1,11 +1,7 @@
 """Settings of an experiment: stages (layers), comparisons, statistics and corrections."""
 
-import fnmatch
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.names import unknown_name_message
 from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.tcav.features.encode import SCORE_FNS, SENSITIVITIES, EncodeConfig
 from vtcav_jax.tcav.features.pooling import POOLS
@@ -18,11 +14,9 @@ PERMUTE_UNITS = ("videos", "clips", "sets")
 TEST_STATISTICS = ("step_effect", "unit_derivative")
 CALIBRATION_PERMUTATIONS = 199  # for 199, p <= 0.05 has a probability of exactly 5 % under the null hypothesis
 MIN_PERMUTATIONS = 999
-TOP_LEVEL_STAGE_PATTERN = re.compile(r"\w+\.\d+")  # layers.2, but not layers.2.blocks.0
-
-
 STAGES_HELP = (
-    "names or globs, '*' for all [default: the network's top-level blocks, such as layers.2; all layers if it has none]"
+    "names or globs, '*' for all [default: the network's outermost numbered blocks, such as layers.2; if it has none,"
+    " all layers that can be pooled]"
 )
 
 
@@ -175,12 +169,3 @@ class ExperimentConfig:
     @property
     def fit_config(self) -> FitConfig:
         return FitConfig(self.estimator, self.l2, solver=self.solver)
-
-
-def resolve_stages(globs: Sequence[str], network_stages: Sequence[str]) -> tuple[str, ...]:
-    """Return the network's stages that match any of the globs, in its order, or by default its top-level blocks."""
-    if not globs:
-        return tuple(filter(TOP_LEVEL_STAGE_PATTERN.fullmatch, network_stages)) or tuple(network_stages)
-    if missing := [glob for glob in globs if not any(fnmatch.fnmatchcase(name, glob) for name in network_stages)]:
-        raise ValueError(unknown_name_message("stage", missing, network_stages))
-    return tuple(name for name in network_stages if any(fnmatch.fnmatchcase(name, glob) for glob in globs))

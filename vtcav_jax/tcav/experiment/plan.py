@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vtcav_jax import tap
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
@@ -17,8 +16,9 @@ from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
-from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig, resolve_stages
+from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import ExperimentClips, select_clips
+from vtcav_jax.tcav.experiment.stages import resolve_stages
 from vtcav_jax.tcav.experiment.strata import comparisons_within
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS, videos_needed
 from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
@@ -271,9 +271,8 @@ def plan_experiment(
 ) -> Plan:
     """Plan an experiment; files are hashed and their indices read, but no clip is decoded."""
     clip_spec = network.clip_spec
-    network_stages = tap.stages_of(network.model)
     with concerning("stages"):
-        stages = resolve_stages(config.stages, network_stages)
+        stages = resolve_stages(config.stages, network)
     clips = select_clips(network, targets, source, sets, clip_spec, max_clips=config.max_target_clips, seed=config.seed)
     classes = np.array([target.index for target in clips.classes])
     shapes = stage_shapes(network.model, clip_spec.shape, classes, stages, config.encode_config)

@@ -269,14 +269,18 @@ def stage_shapes(
     if config.score_fn == "margin" and k < 2:
         problems.append("a margin needs at least two classes, the model has one; use score_fn=logit")
     shapes = {}
+    without_axes: dict[str, list[str]] = {}
     for stage, value in activations.items():
         try:
             removed_axes = pooled_axes(value.shape[1:], config.pool)
         except ValueError as error:
-            problems.append(f"{stage}: {error}")
+            without_axes.setdefault(str(error), []).append(stage)
             continue
         shape = tuple(size for i, size in enumerate(value.shape[1:]) if i not in removed_axes)
         shapes[stage] = shape, accumulation_dtype(value.dtype)
+    for problem, names in without_axes.items():
+        others = f" and {len(names) - 1} more stages" if len(names) > 1 else ""
+        problems.append(f"{names[0]}{others}: {problem}")
     if problems:
         raise ValueError("; ".join(problems))
     return shapes

@@ -17,7 +17,10 @@ def pooled_axes(shape: tuple[int, ...], pool: str) -> tuple[int, ...]:
     if pool == "all":
         return tuple(range(len(shape) - 1))
     if len(shape) != 4:
-        raise ValueError(f"an activation of shape {shape} per clip has no space and time axes; use pool all or none")
+        raise ValueError(
+            f"an activation of shape {shape} per clip has no space and time axes; declare them with grids= of the"
+            " adapter, or use pool all or none"
+        )
     return (0,) if pool == "time" else (1, 2)
 
 
