@@ -23,6 +23,7 @@ from vtcav_jax.cli.tasks import TASK_GROUPS, TASKS
 from vtcav_jax.data.world_export import write_video
 from vtcav_jax.tap import stages_of
 
+ATTRIBUTE = ("attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=RUN")
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
     *("--targets=direction:left", "--target_videos=worlds:small:60:5", "--run=x"),
@@ -151,6 +152,13 @@ def test_there_is_a_flagfile_for_each_task():
             ["--task=attribute", "--model=worlds_swin", "--videos=CLIPS", "--run=RUN", "--methods=guided_backprop"],
             "--methods: guided_backprop: guided backpropagation needs a network with ReLUs",
         ),
+        (
+            [*ATTRIBUTE, "--methods=occlusion", "--window=2,8"],
+            "error: --window: expected frames, height and width as three",
+        ),
+        ([*ATTRIBUTE, "--methods=gradcam", "--window=2,8,8"], "error: --window: none of the methods gradcam uses it"),
+        ([*ATTRIBUTE, "--methods=occlusion", "--window=9,8,8"], "--methods: window must fit the clip, (8, 32, 32)"),
+        ([*ATTRIBUTE, "--methods=lime", "--masks=90", "--budget=80"], "more than the budget of 80"),
         (["--task=motion", "--compare_optical_flow=maybe"], "--compare_optical_flow=maybe: expected true or false"),
         (
             ["mine_concepts", "--videos=DIR", "--model=worlds_cnn", "--concepts=left=@direction:left", "--out=x"],

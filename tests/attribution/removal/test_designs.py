@@ -104,6 +104,22 @@ def test_sampled_orders_are_exact_for_additive_games_and_complete():
     assert values(design, play).sum() == pytest.approx(play(np.ones((1, 64)))[0] - play(np.zeros((1, 64)))[0])
 
 
+def test_gains_are_less_noisy_than_differences_of_means_over_other_sets():
+    """The published approximation, with as many passes: at each size, the mean with a player minus that without it."""
+    random, players, n_sets = np.random.default_rng(0), 64, 7
+    weights = random.normal(size=players)
+    place = np.stack([random.permutation(players) for _ in range(n_sets)])
+    with_player, without = np.zeros((2, players, players + 1))
+    for size in range(players + 1):
+        keep = place < size
+        scores = keep @ weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            with_player[:, size], without[:, size] = (scores @ k / k.sum(0) for k in (keep, ~keep))
+    published = np.nanmean(with_player[:, 1:], 1) - np.nanmean(without[:, :-1], 1)
+    assert np.sqrt(((published - weights) ** 2).mean() / (weights**2).mean()) > 1
+    np.testing.assert_allclose(values(designs.sampled_shapley(64, 6, 0), lambda keep: keep @ weights), weights)
+
+
 @pytest.mark.parametrize("players", [8, 9, 10])
 def test_sampled_orders_approach_exact_values_within_their_errors(players):
     play, design = game(players), designs.sampled_shapley(players, 40, 0)

@@ -18,6 +18,7 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import explain_videos, map_store
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
+from vtcav_jax.cli.commands.attribution_job import RemovalConfig
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
@@ -164,6 +165,26 @@ def run(tmp_path_factory):
         return folder
 
     return run
+
+
+def test_removal_methods_print_their_passes_and_store_errors(tmp_path, capsys):
+    folder = tmp_path / "run"
+    settings: dict[str, Any] = dict(model="worlds_cnn", videos="worlds:small:2:3", run=folder, num_workers=0)
+    settings |= dict(targets=("direction", "shape"), animations="none", methods=("lime", "gradient_x_input"))
+    attribute(AttributeArguments(**settings, removal=RemovalConfig(budget=60, infill="mean")), CONTEXT)
+    plan = capsys.readouterr().out.splitlines()[0]
+    assert plan == (
+        "plan: videos: 2, targets: 2; forward passes per clip (a backward pass counts as two):"
+        " gradient_x_input 3 for each target; lime 52 for all targets together"
+    )
+    with (folder / "maps.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["forward_passes"] for r in rows if r["method"] == "lime"} == {"52"}
+    assert all((float(r["sampling_noise"]) > 0) == (r["method"] == "lime") for r in rows)
+    with np.load(folder / "maps" / rows[0]["map_file"], allow_pickle=False) as arrays:
+        assert arrays["standard_error|shape|lime|video"].shape == arrays["map|shape|lime|video"].shape
+    with pytest.raises(ValueError, match="holds a different run"):
+        attribute(AttributeArguments(**settings, removal=RemovalConfig(budget=61, infill="mean")), CONTEXT)
 
 
 @pytest.mark.slow

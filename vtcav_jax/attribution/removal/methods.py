@@ -1,7 +1,7 @@
 """Removal methods: maps from the scores of clips without some of their parts; forward passes only.
 
 A removed part is replaced by a baseline, or by the last voxel that remains at its place (`baseline="hold"`). Methods
-that draw masks at random draw them in pairs of complements, and estimate their standard errors.
+that draw masks at random estimate the standard errors of their values.
 """
 
 from collections.abc import Sequence
@@ -239,8 +239,7 @@ def rise(
     """Compute the mean score with each voxel minus the mean score without it, over random soft masks.
 
     `masks` (default: `budget`, 500) are drawn on a grid of `cells` (4 along each axis), each visible with probability
-    `keep`, interpolated and shifted at random, in pairs of opposites. The noise from the other voxels falls only as
-    1 / sqrt(`masks`).
+    `keep`, interpolated and shifted at random. The noise from the other voxels falls only as 1 / sqrt(`masks`).
 
     Reference: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018,
     arXiv:1806.07421.
