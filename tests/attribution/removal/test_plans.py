@@ -1,5 +1,7 @@
 """Numbers of forward passes, known before anything is computed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,11 @@ def test_explicit_settings_can_exceed_the_default_budget():
         planned_passes("occlusion", (32, 224, 224), window=(2, 8, 8), stride=(1, 4, 4))
     with pytest.raises(ValueError, match="masks of at least 2"):
         planned_passes("rise", (8, 32, 32), masks=1)
+
+
+def test_the_guide_has_the_costs_of_the_defaults():
+    guide = (Path(__file__).parents[3] / "docs/guides/attribution.md").read_text(encoding="utf-8")
+    for method in PERTURBATION_METHODS:
+        (row,) = (line for line in guide.splitlines() if line.startswith(f"| `{method}` |"))
+        assert int(row.split("|")[3]) == planned_passes(method, (8, 32, 32)) == planned_passes(method, (32, 224, 224))
+    assert planned_passes("occlusion", (32, 224, 224), window=(8, 32, 32), stride=(4, 16, 16)) == 1184
