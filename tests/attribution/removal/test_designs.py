@@ -158,6 +158,14 @@ def test_errors_of_few_masks_per_segment_are_too_large_rather_than_too_small():
     assert 1.2 < np.sqrt(np.square(errors).mean() / np.var(results, 0, ddof=1).mean()) < 3
 
 
+def test_few_players_and_masks():
+    with pytest.raises(ValueError, match="at least 2 segments, got 1"):
+        designs.kernel_shap(1, 100, 0)
+    for seed in range(20):  # 5 random pairs of 4 players may not determine all values
+        estimates = values(designs.kernel_shap(4, 12, seed), game(4))
+        assert np.isfinite(estimates).all() and np.abs(estimates).max() < 10
+
+
 def test_equal_coalitions_are_scored_once():
     design = designs.sampled_shapley(5, 8, 0)
     keep, inverse = design.distinct

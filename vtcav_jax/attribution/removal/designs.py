@@ -106,6 +106,8 @@ def kernel_shap(players: int, masks: int, seed: int) -> Design:
 
     All coalitions, if `masks` suffice; else coalitions drawn by the Shapley kernel, each with its complement.
     """
+    if players < 2:
+        raise ValueError("kernel_shap needs at least 2 segments, got 1; use more cells, or a larger budget")
     size = np.arange(1, players)
     if 1 << players <= masks:
         keep = all_coalitions(players)
@@ -113,9 +115,10 @@ def kernel_shap(players: int, masks: int, seed: int) -> Design:
         weights, groups = np.r_[0, kernel, 0][keep.sum(1)], None
     else:
         pairs, random = _check_pairs(players, masks), np.random.default_rng(seed)
-        share = 1 / (size * (players - size))
+        cumulative = np.cumsum(1 / (size * (players - size)))
         # Evenly spaced quantiles of the sizes instead of independent draws, for a lower variance
-        drawn = size[np.searchsorted(np.cumsum(share / share.sum()), (np.arange(pairs) + random.random()) / pairs)]
+        quantiles = (np.arange(pairs) + random.random()) / pairs
+        drawn = size[np.searchsorted(cumulative / cumulative[-1], quantiles)]
         half = random.random((pairs, players)).argsort(1).argsort(1) < drawn[:, None]
         keep, groups = _with_ends_and_complements(half)
         weights = np.where(groups < 0, 0.0, 1.0)
@@ -125,7 +128,7 @@ def kernel_shap(players: int, masks: int, seed: int) -> Design:
 
     def solve(used: Used) -> Solution:
         weighted = coalition.T * (weights * used)
-        inverse = np.linalg.inv(weighted @ coalition)
+        inverse = np.linalg.pinv(weighted @ coalition, hermitian=True)  # few masks may not separate two players
         free = inverse @ weighted  # of score - score of the empty coalition, before the constraint
         free[:, empty] -= free.sum(1)
         return free + np.outer(inverse.sum(1) / inverse.sum(), rise - free.sum(0))

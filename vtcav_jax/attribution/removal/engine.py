@@ -19,7 +19,7 @@ from vtcav_jax.tap import Model
 HOLD = "hold"  # baseline: a removed voxel shows the last one that remains at its place
 # Voxels per call of the network: on a CPU, larger batches do not fit its caches and are slower
 MAX_VOXELS = {"cpu": 1 << 18}
-MAX_VOXELS_ACCELERATOR = 1 << 23
+MAX_VOXELS_ACCELERATOR = 1 << 22
 
 MakeMasks = Callable[[Int[np.ndarray, " m"]], Array]  # from numbers of masks to `(m, 1 or b, t, h, w)`
 Scores = Float[np.ndarray, "masks targets b"]

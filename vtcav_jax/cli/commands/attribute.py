@@ -241,18 +241,20 @@ def target_head(network: Network, target_spec: TargetSpec) -> str:
 
 def map_table(rows: Sequence[MapRow], file: Path) -> str:
     """Format the first rows of the table of maps, which is in `file`."""
-    header = ("clip", "target", "predicted class", "method", "stage", "score", "gap", "peak (s)")
+    header = ("clip", "target", "predicted class", "method", "stage", "score", "gap", "noise", "peak (s)")
     cells = []
     for row in rows[:MAX_MAP_ROWS]:
         gap = "" if np.isnan(row.completeness_gap) else f"{row.completeness_gap:.2g}"
+        noise = f"{row.sampling_noise:.0%}" if row.sampling_noise else ""
         names = (row.clip, row.target, row.answer, row.method, row.stage)
-        cells.append((*names, f"{row.score:.2f}", gap, f"{row.peak_time:.2f}"))
+        cells.append((*names, f"{row.score:.2f}", gap, noise, f"{row.peak_time:.2f}"))
     lines = [format_table(header, cells, left=5)]
     if len(rows) > MAX_MAP_ROWS:
         lines.append(f"... {len(rows) - MAX_MAP_ROWS} more rows in {file}")
     lines.append(
         "gap: score difference that the method should distribute, minus the sum of the map (empty for methods without\n"
-        "this property); peak: time of the step with the largest share of the absolute map"
+        "this property); noise: standard errors of random masks relative to the map (root mean squares; empty without\n"
+        "random masks); peak: time of the step with the largest share of the absolute map"
     )
     return "\n".join(lines)
 
