@@ -165,6 +165,26 @@ def test_pytorch_grad_cam(net, video, oracles, name, theirs_name, stage, layer):
     close(attribution.attribute(net, video, TARGET, name, stage).map, expected)
 
 
+@pytest.mark.slow
+def test_removal_by_captum(net, video, oracles):
+    captum, x, target = oracles["captum.attr"], theirs(video), torch.tensor(CLASSES)
+    ids = np.random.default_rng(0).integers(0, 4, SHAPE[1:4])
+    features = torch.tensor(ids)[None, None].repeat(1, 3, 1, 1, 1)
+
+    def per_voxel(method, **options):  # all colours of a voxel have its value
+        with torch.no_grad():
+            return method(torch_network()).attribute(x, target=target, **options)[:, 0].detach().numpy()
+
+    ablated = per_voxel(captum.FeatureAblation, feature_mask=features)
+    close(attribution.loco(net, video, TARGET, segments=ids).map, ablated, 1e-4)
+    sizes = np.bincount(ids.ravel())[ids]
+    exact = per_voxel(captum.ShapleyValues, feature_mask=features)
+    close(attribution.shapley(net, video, TARGET, segments=ids).map * sizes, exact, 1e-4)
+    close(attribution.kernel_shap(net, video, TARGET, segments=ids).map * sizes, exact, 1e-4)
+    occluded = per_voxel(captum.Occlusion, sliding_window_shapes=(3, 2, 4, 4), strides=(3, 1, 3, 3))
+    close(attribution.occlusion(net, video, TARGET, window=(2, 4, 4), stride=(1, 3, 3)).map, occluded, 1e-4)
+
+
 def zennit_map(video, rule, first=None):
     from zennit.attribution import Gradient
     from zennit.canonizers import SequentialMergeBatchNorm
