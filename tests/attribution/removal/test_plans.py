@@ -38,6 +38,7 @@ def test_a_budget_chooses_masks_and_grids():
         assert 1 < planned_passes(method, shape, budget=100) <= 100, method
         assert planned_passes(method, shape, budget=2000) >= planned_passes(method, shape), method
     assert planned_passes("occlusion", shape, budget=100) == 28 and planned_passes("loco", shape, budget=100) == 65
+    assert planned_passes("frame_shapley", shape, budget=100) == 64  # 6 groups, exact
     assert planned_passes("frame_shapley", shape, groups=10) == 1024  # exact, as requested
     assert planned_passes("frame_shapley", shape, groups=10, budget=1000) <= 1000
     assert planned_passes("frame_shapley", (64, 112, 112), groups=64) == 7 // 2 * 2 * 63 + 2

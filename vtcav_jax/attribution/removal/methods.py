@@ -207,7 +207,7 @@ def frame_shapley(
     budget: int | None = None,
     seed: int = 0,
 ) -> list[Attribution]:
-    """Compute Shapley values of groups of consecutive frames, 8 by default or each frame of a shorter clip.
+    """Compute Shapley values of groups of consecutive frames, by default up to 8 that are exact within `budget`.
 
     They are exact for up to 10 groups, else an approximation from sets of every size with at most `budget` passes
     (default: 500): the mean gain of adding the group to sets that grow group by group.

@@ -153,7 +153,9 @@ def shapley_plan(
 
 
 def frame_shapley_plan(clip_shape: ClipShape, groups: int | None, budget: int | None, seed: int) -> Plan:
-    n_groups = min(DEFAULT_FRAME_GROUPS, clip_shape[0]) if groups is None else groups
+    n_groups = groups
+    if n_groups is None:  # as many as are exact within the budget
+        n_groups = min(DEFAULT_FRAME_GROUPS, clip_shape[0], int(math.log2(budget or DEFAULT_BUDGET)))
     return shapley_plan(clip_shape, "grid", (n_groups, 1, 1), None, budget, seed)
 
 
