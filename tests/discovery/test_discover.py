@@ -9,10 +9,12 @@ import pytest
 import vtcav_jax as vtcav
 from vtcav_jax import models
 from vtcav_jax.concepts import read_concepts
+from vtcav_jax.concepts.concept_sets import OVERVIEW_FOLDER
 from vtcav_jax.data.open import open_source
 from vtcav_jax.discovery import DiscoveryConfig, discover
 from vtcav_jax.discovery import passes as passes_module
 from vtcav_jax.discovery.activation_grids import GridReader
+from vtcav_jax.discovery.overviews import shade
 from vtcav_jax.discovery.run import DIRECTIONS_NPZ, split_videos
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
@@ -56,7 +58,10 @@ def test_the_folder_is_a_concept_set_of_videos_that_no_direction_was_fitted_to(f
     fitted, scored = ({source.items[i].name for i in half} for half in (fit_half, clip_half))
     assert {clip.source for clip in clips} <= scored
     assert {clip.source for clip in sets.clips if clip.is_negative} <= fitted
-    assert (folder / "review.html").stat().st_size > 10_000
+    overviews = {path.name for path in (folder / OVERVIEW_FOLDER).iterdir()}
+    assert overviews == {f"layers.1_{i:02d}.{suffix}" for i in range(8) for suffix in ("jpg", "mp4")}
+    page = (folder / "review.html").read_text()
+    assert page.count('"overview":"data:image/jpeg') == 8 and len(page) > 10_000
 
 
 @pytest.mark.slow
@@ -64,6 +69,7 @@ def test_concepts_go_with_the_factors_of_the_clips(folder):
     """Each concept's strongest clips share a factor value far more often than random clips, which do in a quarter."""
     rows = read_rows(folder / DISCOVERED_CSV, DiscoveredRow)
     assert np.mean([row.label_auc > 0.9 for row in rows]) >= 0.6
+    assert all(row.label_auc_low > 0.5 for row in rows if row.label)
     assert all(row.importance_low <= row.importance <= row.importance_high for row in rows)
     assert all(0 <= row.explained_share < 1 for row in rows) and all(row.n_videos == 4 for row in rows)
     completeness = read_rows(folder / COMPLETENESS_CSV, CompletenessRow)
@@ -111,6 +117,16 @@ def test_motion_only_sees_nothing_in_frozen_clips(network, tmp_path):
     still = np.repeat(vtcav.worlds.make_clips("small", 2, 0).frames[:, :1], 8, 1)
     grids = GridReader(network, ("layers.0",), True, Runtime.single_device())(still)
     np.testing.assert_allclose(grids["layers.0"], 0, atol=1e-5)
+
+
+def test_overviews_are_in_colour_where_the_concept_is():
+    video = np.full((4, 8, 8, 3), (200, 100, 0), np.uint8)
+    concept_map = np.zeros((2, 2, 2), np.float32)
+    concept_map[1, 0, 1] = 3
+    shaded = shade(video, concept_map)
+    grey = [50, 50, 50]
+    assert (shaded[:2] == grey).all() and (shaded[2:, 6:, :2] == grey).all()
+    assert (shaded[2:, 0, 7] == [200, 100, 0]).all()
 
 
 def test_errors_come_before_the_network_runs(network, tmp_path: Path):

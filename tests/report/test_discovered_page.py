@@ -21,7 +21,9 @@ def discovered_run(folder, scores, labels, names=("", "", "")):
     folder.mkdir()
     (folder / "run.json").write_text("{}")
     rows = [
-        DiscoveredRow(f"layers.1/{j:02d}", "layers.1", "nmf", "all", 0.1, 1.5, 0.5, 2.5, 0.01, label, 0.9, 0.8, 1.0, 9, name)
+        DiscoveredRow(
+            f"layers.1/{j:02d}", "layers.1", "nmf", "all", 0.1, 1.5, 0.5, 2.5, 0.01, label, 0.9, 0.8, 1.0, 9, name
+        )
         for j, (label, name) in enumerate(zip(labels, names, strict=True))
     ]
     write_rows(folder / DISCOVERED_CSV, DiscoveredRow, rows)
@@ -39,7 +41,12 @@ def test_the_table_has_names_labels_and_completeness_and_escapes_them(tmp_path):
     section = discovered_section(run)
     assert section is not None
     assert "<td>layers.1/00: ring &amp; bars</td>" in section.html and "&lt;b&gt;" in section.html
-    assert "<td>0.90 (0.80 to 1.00)</td><td>10 %</td><td>1.50 (0.50 to 2.50)</td><td>9</td>" in section.html
+    assert (
+        "<td>0.90 (0.80 to 1.00)</td><td>10 %</td><td>1.50 (0.50 to 2.50)</td><td>0.01</td><td>9</td>" in section.html
+    )
+    assert (
+        "3 of 3 concepts have a positive importance (95 % CI over source videos) above that of random" in section.html
+    )
     assert "determine 0.80 (0.70 to 0.90) of the predictions of shape above chance" in section.html
     assert "tested on 15 videos to which it was not fitted" in section.html
 

@@ -28,6 +28,9 @@ class LabelAssociation:
     high: float
 
 
+NO_LABEL = LabelAssociation("", float("nan"), float("nan"), float("nan"))
+
+
 @dataclass(frozen=True)
 class Mark:
     """A label of clips: which have it, and of which that is known."""
@@ -64,7 +67,10 @@ def box_marks(items: Sequence[SourceItem], extents: Sequence[tuple[int, int]], t
 def suggest_label(
     scores: Float[np.ndarray, " n"], marks: Mapping[str, Mark], videos: Sequence[str], seed: int
 ) -> LabelAssociation:
-    """Return the label that best goes with the scores, an empty one if no label has enough videos."""
+    """Return the label that best goes with the scores.
+
+    It is empty if no label has enough videos, or if the interval of the AUROC is not above 0.5.
+    """
     unit = unit_indices(videos)
     in_first = np.random.default_rng(seed).permutation(unit.max() + 1)[unit] % 2 == 0
     candidates: list[tuple[float, str]] = []
@@ -74,7 +80,7 @@ def suggest_label(
             first = mark.known & in_first
             candidates.append((area_under_roc(scores[first], mark.positive[first]), text))
     if not candidates:
-        return LabelAssociation("", *[float("nan")] * 3)
+        return NO_LABEL
     text = max(candidates)[1]
     second, positive = np.flatnonzero(marks[text].known & ~in_first), marks[text].positive
     auc = area_under_roc(scores[second], positive[second])
@@ -84,4 +90,6 @@ def suggest_label(
     weights = (resampled_units[:, None] == np.arange(n_units)[:, None]).sum(2)[:, row_unit].astype(float)
     resampled = weighted_area_under_roc(scores[second], positive[second], ~positive[second], weights)
     low, high = widened_percentiles(auc, resampled, n_units)
+    if low <= 0.5:
+        return NO_LABEL
     return LabelAssociation(text, auc, max(low, 0.0), min(high, 1.0))

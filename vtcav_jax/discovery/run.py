@@ -32,6 +32,7 @@ from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import choose_size, fit_dictionary
 from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
+from vtcav_jax.discovery.overviews import write_overviews
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
 from vtcav_jax.models import Network
 from vtcav_jax.runs.discovery_rows import (
@@ -114,6 +115,7 @@ def discover(
         files = as_files(source, out)
         strongest = scores.strongest
         regions, n_clips = deal_clips(files, network.clip_spec, named, strongest, config.clips_per_concept)
+        write_overviews(out, passes, named, strongest)
         scored_items = [file_items[i] for i in scores.items]
         marks = class_marks(scored_items, source.heads) | box_marks(scored_items, scores.extents, box_table)
         rows, head_rows = _describe(passes, named, scores, marks, importance, n_clips)

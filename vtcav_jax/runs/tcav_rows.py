@@ -284,7 +284,11 @@ class Saha2024Row:
 
 @dataclass(frozen=True)
 class Animation:
-    """A preview on the page; `role` is `concept` (a sheet of `n_shown` of `n_total` clips) or `target` (one clip)."""
+    """A preview on the page.
+
+    `role` is `concept` (a sheet of `n_shown` of `n_total` clips), `discovered` (where the concept is in its strongest
+    clips) or `target` (one clip).
+    """
 
     role: str
     name: str

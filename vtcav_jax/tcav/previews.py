@@ -4,6 +4,7 @@ They are written to the run folder with the network's predictions for the target
 without the videos.
 """
 
+import glob
 import hashlib
 import math
 from collections.abc import Sequence
@@ -14,7 +15,14 @@ from jaxtyping import Float, UInt8
 
 from vtcav_jax import atomic
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, letterboxed
+from vtcav_jax.concepts.concept_sets import (
+    OVERVIEW_FOLDER,
+    ConceptClip,
+    ConceptSets,
+    letterboxed,
+    read_discovered,
+)
+from vtcav_jax.concepts.config import folder_name
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
@@ -47,7 +55,7 @@ def render_previews(
         return
     (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     clip_spec = network.clip_spec
-    animations = _render_concept_sheets(folder, sets, clip_spec)
+    animations = [*_copy_overviews(folder, sets.folder), *_render_concept_sheets(folder, sets, clip_spec)]
     extreme_names = {
         clip.clip for row in most_telling_tests(rows) for side in extreme_clips(row, clips) for clip in side
     }
@@ -82,6 +90,19 @@ def extreme_clips(row: ScoreRow, clips: Sequence[DerivativeRow]) -> tuple[list[D
     matching.sort(key=lambda clip: -clip.derivative)
     n_per_end = min(EXTREME_CLIPS_PER_END, len(matching) // 2)
     return matching[:n_per_end], matching[len(matching) - n_per_end :]
+
+
+def _copy_overviews(folder: Path, concept_folder: Path) -> list[Animation]:
+    """Copy the overviews of discovered concepts to the run folder."""
+    animations = []
+    for row in read_discovered(concept_folder):
+        files = sorted((concept_folder / OVERVIEW_FOLDER).glob(f"{glob.escape(folder_name(row.concept))}.*"))
+        name = f"{ANIMATION_FOLDER}/{_hashed_name('discovered', row.concept)}"
+        for path in files:
+            atomic.write_bytes(folder / f"{name}{path.suffix}", path.read_bytes())
+        if files:
+            animations.append(Animation("discovered", row.concept, "", f"{name}{files[-1].suffix}", 1, 1))
+    return animations
 
 
 def _render_concept_sheets(folder: Path, sets: ConceptSets, clip_spec: ClipSpec) -> list[Animation]:

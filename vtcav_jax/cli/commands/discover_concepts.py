@@ -9,6 +9,7 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.discovery import DiscoveryConfig, DiscoveryReport, discover
+from vtcav_jax.report.effect_sizes import format_p
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, setting
 from vtcav_jax.stats.intervals import format_interval
@@ -65,8 +66,8 @@ def summary(report: DiscoveryReport) -> str:
     header = ("concept", "label of the videos", "AUROC (95 % CI)", "explained", "importance (95 % CI)", "p", "videos")
     how = (
         f"Fitted to {report.n_fit_videos} videos; all figures and clips are from {report.n_clip_videos} others."
-        " Importance: loss of the predicted classes' lead without the concept, to first order. p: of random directions in"
-        " its place, adjusted for all concepts; without a small p, the network need not use the concept."
+        " Importance: loss of the predicted classes' lead without the concept, to first order. p: probability that a"
+        " random direction in its place has at least this importance, adjusted for all concepts."
     )
     lines = [
         f"{row.stage}: the concepts determine {format_interval(row.share, row.low, row.high)} of the predictions of"

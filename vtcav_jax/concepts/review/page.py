@@ -15,7 +15,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
-from vtcav_jax.concepts.concept_sets import load_frames, read_concepts, read_names
+from vtcav_jax.concepts.concept_sets import OVERVIEW_FOLDER, load_frames, read_concepts, read_names
 from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.crops import CONTROLS, letterbox
 from vtcav_jax.console import progress
@@ -39,10 +39,11 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
     page_clips.sort(
         key=lambda clip: (clip.is_negative, clip.concept, clip.clip_type != "static", clip.clip_type, clip.file)
     )
-    cards, failures, names = [], {}, read_names(folder)
+    cards, failures, names, overviews = [], {}, read_names(folder), _read_overviews(folder)
     for (clip,) in progress(([clip] for clip in page_clips), len(page_clips), "previews"):
         try:
-            cards.append(_card(clip, names.get(clip.file, "")))
+            overview = overviews.pop(Path(clip.file).parts[0], "")  # only the first clip of a concept has it
+            cards.append(_card(clip, names.get(clip.file, ""), overview))
         except VideoError as error:
             failures[clip.file] = str(error)
     path = folder / "review.html"
@@ -62,7 +63,16 @@ def render_review_page(cards: Sequence[dict], name: str) -> str:
     return re.sub("|".join(parts), lambda mark: parts[mark[0]], template)
 
 
-def _card(clip: ConceptClip, name: str) -> dict:
+def _read_overviews(folder: Path) -> dict[str, str]:
+    """Return the overviews of discovered concepts as data, by the names of the concepts' folders."""
+    return {path.stem: _as_url(path.read_bytes(), "image/jpeg") for path in (folder / OVERVIEW_FOLDER).glob("*.jpg")}
+
+
+def _as_url(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _card(clip: ConceptClip, name: str, overview: str) -> dict:
     video = load_frames(clip)
     is_static = bool((video == video[0]).all())
     step = len(video) if is_static else -(-len(video) // MAX_REVIEW_FRAMES)
@@ -82,5 +92,6 @@ def _card(clip: ConceptClip, name: str) -> dict:
         "size": f"{video.shape[2]} x {video.shape[1]}",
         "confidence": None if clip.confidence is None else round(clip.confidence, 4),
         "verdict": clip.review,
-        "preview": f"data:{mime};base64,{base64.b64encode(data).decode()}",
+        "preview": _as_url(data, mime),
+        "overview": overview,
     }

@@ -108,6 +108,15 @@ function makeHeading(members) {
   return heading;
 }
 
+function makeOverview(clip) {
+  const figure = make('figure'), picture = make('img');
+  picture.src = clip.overview;
+  picture.alt = 'strongest clips of ' + clip.concept;
+  figure.append(picture, make('figcaption', 'help', 'Its strongest clips as a whole, grey where it is absent; below, ' +
+    'the parts that were cut out.'));
+  return figure;
+}
+
 function showCounts() {
   const count = verdict => clips.filter(c => c.verdict === verdict).length;
   by('counts').textContent = clips.length + ' clips, ' + visible.length + ' displayed: ' + count('keep') + ' kept, ' +
@@ -137,7 +146,10 @@ function updateList() {
   const parts = [...groups.values()].map(members => {
     const section = make('section'), grid = make('div', 'grid');
     grid.append(...members.map(c => c.card));
-    section.append(makeHeading(members), grid);
+    section.append(makeHeading(members));
+    const withOverview = members.find(c => c.overview);
+    if (withOverview) section.append(makeOverview(withOverview));
+    section.append(grid);
     return section;
   });
   watcher.disconnect();
