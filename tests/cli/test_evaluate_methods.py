@@ -11,7 +11,7 @@ from tests.support.cli_runner import command_context
 from vtcav_jax import models, worlds
 from vtcav_jax.evaluation.world_benchmark import result_store
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
-from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult
 from vtcav_jax.runs.evaluation_rows import NotApplicable
 from vtcav_jax.worlds.gates import Gates
 
@@ -110,8 +110,8 @@ def test_an_interrupted_run_continues_with_the_same_result(tmp_path, monkeypatch
     assert groups == [("gradcam", "saliency")]
     stop = 99
     evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=methods, **options)
-    trivial = [("random",), ("difference_to_mean",), ("frame_difference",), ("sobel",)]
-    assert groups[1:] == [("gradcam_framewise",), *trivial]
+    baselines = ("random", "difference_to_mean", "frame_difference", "sobel", "oracle", "exact_box")
+    assert groups[1:] == [("gradcam_framewise",), *((name,) for name in baselines)]
     evaluate(tmp_path / "whole", networks=("worlds_shortcut_cnn",), methods=methods, **options)
     tables = [without_seconds(tmp_path / name / "method_scores.csv") for name in ("run", "whole")]
     assert tables[0] == tables[1] and {row["method"] for row in tables[0]} >= set(methods)

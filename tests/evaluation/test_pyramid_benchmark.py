@@ -9,7 +9,7 @@ import pytest
 from vtcav_jax import models, worlds
 from vtcav_jax.evaluation import pyramid_benchmark
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
-from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval
+from vtcav_jax.evaluation.world_benchmark.score_rows import bootstrap_interval
 from vtcav_jax.runs.evaluation_rows import ABLATION_SCORE
 from vtcav_jax.worlds.gates import Gates
 

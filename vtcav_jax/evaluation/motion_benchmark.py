@@ -17,7 +17,8 @@ from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import batch_slices, bootstrap_interval, bootstrap_weights
+from vtcav_jax.evaluation.world_benchmark.score_rows import bootstrap_interval, bootstrap_weights
+from vtcav_jax.evaluation.world_benchmark.scoring import batch_slices
 from vtcav_jax.models import Network
 from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MOTION_SCORE, MethodScoreRow
 

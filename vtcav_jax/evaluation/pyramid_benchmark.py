@@ -22,7 +22,7 @@ from vtcav_jax.attribution.targets import Margin
 from vtcav_jax.console import progress, warn
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval, bootstrap_weights
+from vtcav_jax.evaluation.world_benchmark.score_rows import bootstrap_interval, bootstrap_weights
 from vtcav_jax.pyramid import Selection
 from vtcav_jax.pyramid.ablation import score_without
 from vtcav_jax.runs.evaluation_rows import ABLATION_SCORE, SELECTIVITY_SCORE, MethodScoreRow

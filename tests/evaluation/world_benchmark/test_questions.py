@@ -47,7 +47,7 @@ def test_each_place_belongs_to_one_entity(name, world):
     about = ungated(f"worlds_{name}", world, *questions_by_world(models.load(f"worlds_{name}"))[world])
     total = np.sum(list(about.areas.values()), 0)
     # Exception: the distractor's core, visible through a hole in the key, is in both boxes
-    assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 1e-3
+    assert total.min() > 1 - 1e-6 and (total > 1 + 1e-6).mean() < 2e-3
 
 
 @pytest.mark.slow
@@ -70,13 +70,7 @@ def test_of_joint_causes_the_decisive_ones_count():
         assert (known.core | ~(about.cell_shares["key_box"] > 0))[key == special].all()
         ((_, mask),) = known.contrast_masks
         np.testing.assert_array_equal(np.isnan(mask).all((1, 2, 3)), ~result["dis_box"])
-    perfect = {
-        head: world_metrics.normalise_map(about.ground_truth[f"W8 {head}"].core.astype(np.float32), about.grid_shape)
-        for head in ("either", "both")
-    }
-    colours = world_metrics.normalise_map(about.cell_shares["key_event"].astype(np.float32), about.grid_shape)
-    result = world_metrics.compute_world_metrics(
-        perfect["either"], about.ground_truth["W8 either"], {"colours": colours}
-    )
+    perfect = {head: about.read(about.reference_map("oracle", head), "net") for head in ("either", "colours")}
+    result = world_metrics.compute_world_metrics(perfect["either"], about.ground_truth["W8 either"], perfect)
     for axis in ("WHERE", "WHAT-FOR"):
         assert np.nanmean(result[axis][:, 0]) > 0.99, axis

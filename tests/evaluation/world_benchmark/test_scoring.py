@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from vtcav_jax import evaluation, models, worlds
@@ -13,9 +14,17 @@ from vtcav_jax.evaluation.faithfulness.metric_agreement import spearman_with_int
 from vtcav_jax.evaluation.motion_benchmark import _rank_separation
 from vtcav_jax.evaluation.published_scores import published_scores, trust_sentence
 from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, world_metrics
-from vtcav_jax.evaluation.world_benchmark.entries import METHOD_BUDGETS, Entry, build_entries, import_function
+from vtcav_jax.evaluation.world_benchmark.entries import (
+    METHOD_BUDGETS,
+    REFERENCE_MAPS,
+    Entry,
+    build_entries,
+    import_function,
+)
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
-from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, bootstrap_skill, measure_entries, result_rows
+from vtcav_jax.evaluation.world_benchmark.readings import better_reading
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, bootstrap_skill, result_rows
+from vtcav_jax.evaluation.world_benchmark.scoring import measure_entries
 from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, chance_corrected
 from vtcav_jax.runs.evaluation_rows import (
     ANALYTIC_SCORE,
@@ -30,75 +39,89 @@ SIZES = (4, 8, 8)
 
 
 def known(n=200, seed=0, side=2):
-    """Return a cause of `side` cells and a distractor; the cause has 3/4 of the effect and the rest 1/4."""
+    """Return a cause in a box of `side` cells at one step, with 3/4 of the effect, and a distractor."""
     random = np.random.default_rng(seed)
-    cause, double = np.zeros((n, *SIZES)), np.zeros((n, *SIZES))
+    box, double = np.zeros((n, *SIZES)), np.zeros((n, *SIZES))
     event = np.zeros((n, SIZES[0]), bool)
     for i in range(n):
         y, x = random.integers(0, 8 - side, 2)
-        cause[i, :, y : y + side, x : x + side] = 1
+        box[i, :, y : y + side, x : x + side] = 1
         double[i, :, (y + 4) % 8, (x + 4) % 8] = 1
         event[i, random.integers(SIZES[0])] = True
-    double *= 1 - cause
+    double *= 1 - box
+    cause = box * event[:, :, None, None]
     core, rest = world_metrics.core_and_rest(cause, everywhere=False)
     areas = np.stack([cause, double, 1 - cause - double], 1)
-    effects = np.tile([0.75, 0.0, 0.25], (n, 1))
-    return GroundTruth(core, rest, areas, effects, cause, double, event, (("other", cause),))
+    true_map = 0.75 * world_metrics.normalise_mass(cause) + 0.25 / cause[0].size
+    other = {"other": world_metrics.normalise_mass(1 - cause)}
+    return GroundTruth(true_map, core, rest, areas, box, double, event, (("other", cause),), other)
 
 
-def skills(maps, about, others=None):
-    parts_by_metric = world_metrics.compute_world_metrics(
-        world_metrics.normalise_map(maps, SIZES),
-        about,
-        {} if others is None else {"other": world_metrics.normalise_map(others, SIZES)},
-    )
+def skills(cells, about, others=None):
+    parts_by_metric = world_metrics.compute_world_metrics(cells, about, {} if others is None else {"other": others})
     return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in parts_by_metric.items()}
 
 
-def test_a_perfect_map_scores_1():
+def test_the_true_map_scores_1_and_no_map_more():
     about = known()
-    maps = about.areas[:, 0] * np.asarray(about.event)[:, :, None, None]
-    values = skills(maps, about, 1 - about.areas[:, 0])
-    for axis in ("WHO", "WHEN", "WHAT-FOR"):
-        assert values[axis] == pytest.approx(1)
-    spread = about.areas[:, 0] / about.areas[:, 0].sum((1, 2, 3), keepdims=True) * 0.75 + 0.25 * (
-        about.areas[:, 2] / about.areas[:, 2].sum((1, 2, 3), keepdims=True)
-    )
-    assert skills(about.areas[:, 0], about)["WHERE"] == pytest.approx(1)
-    assert skills(spread, about)["EFFECT"] == pytest.approx(1)
+    values = skills(about.true_map, about, about.other_true_maps["other"])
+    assert values.keys() == {"WHERE", "WHO", "WHEN", "WHAT-FOR", "EFFECT"}
+    assert list(values.values()) == pytest.approx([1] * 5)
+    noisy = about.true_map + 0.3 * np.random.default_rng(1).random(about.true_map.shape)
+    for cells in (about.areas[:, 0], np.asarray(about.target_boxes), noisy):
+        values = skills(cells, about, 1 - about.areas[:, 0])
+        assert min(values.values()) > -0.1 and 0.3 < max(values.values()) <= 1
 
 
-def test_uniform_and_empty_maps_score_0():
+def test_scores_depend_only_on_the_order_of_the_cells():
+    about = known()
+    cells = about.areas[:, 0] + np.random.default_rng(1).random(about.true_map.shape)
+    for changed in (cells**3, np.log(cells + 1), 7 * cells):
+        assert skills(changed, about, changed) == skills(cells, about, cells)
+
+
+def test_maps_without_information_score_0():
     about = known()
     for maps in (np.ones((200, *SIZES)), np.zeros((200, *SIZES))):
-        for axis, value in skills(maps, about, maps).items():
-            assert value == pytest.approx(0, abs=1e-9), axis
+        values = skills(maps, about, maps)
+        assert values.pop("WHAT-FOR") == 0  # a map that ignores the target
+        assert list(values.values()) == pytest.approx([0] * 4, abs=0.08)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 2, 6])
-def test_uninformative_maps_score_0_on_average_for_any_size_of_the_cause(side):
-    """Maps of one random cell: each clip is far from chance, but their mean is not."""
-    about = known(4000, side=side)
-    random = np.random.default_rng(1)
-    maps, others = (np.zeros((4000, 4 * 64)) for _ in range(2))
-    for m in (maps, others):
-        m[np.arange(4000), random.integers(0, 256, 4000)] = 1
-    values = skills(maps.reshape(-1, *SIZES), about, others.reshape(-1, *SIZES))
-    for axis in ("WHERE", "WHEN", "WHAT-FOR"):
-        assert abs(values[axis]) < 0.06, axis
-    assert abs(values["WHO"]) < 0.2  # few such maps are on either box
-    flat = random.random((4000, *SIZES))
-    assert all(abs(value) < 0.05 for value in skills(flat, about, random.random((4000, *SIZES))).values())
+def test_random_maps_score_0_on_average_for_any_size_of_the_cause(side):
+    about, random = known(4000, side=side), np.random.default_rng(1)
+    voxels = (4000, 2 * SIZES[0], 4 * SIZES[1], 4 * SIZES[2])
+    maps, others = (
+        world_metrics.read_map(random.random(voxels, np.float32), voxels[1:], SIZES, "net") for _ in range(2)
+    )
+    assert all(abs(value) < 0.05 for value in skills(maps, about, others).values())
 
 
 def test_the_wrong_place_is_worse_than_chance():
     about = known()
-    values = skills(1 - about.areas[:, 0], about)
-    chance = (about.core.sum((1, 2, 3)) / (about.core | about.rest).sum((1, 2, 3))).mean()
-    lost = -chance / (1 - chance)  # for mass and strongest cells; AUROC is -1
-    assert values["WHERE"] == pytest.approx((-1 + 2 * lost) / 3)
-    assert values["WHO"] == pytest.approx(-1) and values["EFFECT"] < 0
+    values = skills(np.asarray(about.distractor_boxes), about, about.areas[:, 0])
+    assert values["WHAT-FOR"] == pytest.approx(-1)
+    assert values["WHERE"] < 0 and values["WHO"] < -0.3 and values["EFFECT"] < 0
+
+
+def test_maps_of_time_only_are_scored_on_when():
+    about = known()
+    event = np.asarray(about.event)[:, :, None, None].astype(np.float64)
+    assert skills(event + 0.1, about) == pytest.approx({"WHEN": 1})
+    assert skills(1 - event, about)["WHEN"] < -0.3
+
+
+def test_each_half_of_the_clips_counts_in_the_reading_that_is_better_on_the_other():
+    good, bad = (np.tile([[value], [0.5]], (1, 1, 40)) for value in (0.9, 0.6))
+    assert good.shape == (1, 2, 40)
+    reading, merged = better_reading({"net": {"W1": {"WHERE": bad}}, "gross": {"W1": {"WHERE": good}}})
+    assert reading == "gross" and (merged["W1"]["WHERE"] == good).all()
+    mixed = bad.copy()
+    mixed[..., 0, ::2] = 1  # better on one half alone, which therefore selects it for the other half
+    _, merged = better_reading({"net": {"W1": {"WHERE": mixed}}, "gross": {"W1": {"WHERE": good}}})
+    assert (merged["W1"]["WHERE"][0, 0, 1::2] == 0.6).all() and (merged["W1"]["WHERE"][0, 0, ::2] == 0.9).all()
 
 
 def test_skill_is_0_at_chance_and_1_at_the_best_and_a_loss_is_not_stretched():
@@ -121,16 +144,15 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
     noisy = about.areas[:, 0] + 3 * np.random.default_rng(2).random((200, *SIZES))
     widths = []
     for n in (20, 200):
-        part = GroundTruth(
-            about.core[:n], about.rest[:n], about.areas[:n], about.effects[:n], about.areas[:n, 0], about.areas[:n, 1]
-        )
+        arrays = (about.true_map, about.core, about.rest, about.areas, about.areas[:, 0], about.areas[:, 1])
+        part = GroundTruth(*(array[:n] for array in arrays))
         result = MethodResult(
             "m",
             "video",
             "W2",
             3,
             0.1,
-            world_metrics.compute_world_metrics(world_metrics.normalise_map(noisy[:n], SIZES), part, {}),
+            world_metrics.compute_world_metrics(noisy[:n], part, {}),
         )
         (row,) = (row for row in result_rows([result], "net") if row.metric == MEAN_SCORE)
         assert row.low < row.value < row.high and row.n_clips == n
@@ -213,10 +235,40 @@ def test_broken_methods_score_low(about):
     whole = values["whole"]
     assert whole["W2", MEAN_SCORE] > 0.5 and whole["W2", "WHERE"] > 0.6 and whole["W3", "WHEN"] > 0.5
     assert values["shifted"]["W2", "WHERE"] < 0.1 and values["shifted"]["W2", "WHO"] < 0.3
-    assert values["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"])  # time was not touched
+    assert values["shifted"]["W3", "WHEN"] == pytest.approx(whole["W3", "WHEN"], abs=0.1)  # time was not touched
     assert values["of_another_question"]["W2", "WHAT-FOR"] < 0 < whole["W2", "WHAT-FOR"]
     for (_, axis), value in values["constant"].items():
-        assert value == pytest.approx(1 if axis == STABILITY_SCORE else 0, abs=1e-6)
+        assert value == pytest.approx(1 if axis == STABILITY_SCORE else 0, abs=0.1), axis
+
+
+@pytest.mark.slow
+def test_the_oracle_scores_1_and_changes_of_a_map_alone_gain_nothing(about):
+    """Sharpening, thresholding and smoothing; on the former scale, squaring alone gained up to 0.05."""
+
+    def changed(change):
+        def make(model, clips, target):
+            return change(attribute(model, clips, target, "attn_lrp").map.astype(np.float64))
+
+        make.__name__ = "changed"
+        return make
+
+    changes = {
+        "none": lambda x: x,
+        "sharpened": lambda x: np.sign(x) * x**2,
+        "thresholded": lambda x: np.where(x >= np.quantile(x, 0.9, (1, 2, 3), keepdims=True), x, 0),
+        "smoothed": lambda x: gaussian_filter(x, (0, 0.7, 1.5, 1.5), mode="wrap"),
+    }
+    entries = [Entry(name) for name in REFERENCE_MAPS]
+    entries += [Entry(name, function=changed(change)) for name, change in changes.items()]
+    scores = {}
+    for entry in entries:
+        rows = result_rows(measure_entries(about, [entry]), "worlds_cnn")
+        scores[entry.method] = np.mean(
+            [row.value for row in rows if row.metric == MEAN_SCORE and row.question != "all"]
+        )
+    assert scores["oracle"] == pytest.approx(1)
+    assert scores["none"] < scores["exact_box"] < 1
+    assert all(scores[name] < scores["none"] + 0.03 for name in changes)
 
 
 @pytest.mark.slow

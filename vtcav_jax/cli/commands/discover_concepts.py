@@ -14,7 +14,7 @@ from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, setting
 from vtcav_jax.stats.intervals import format_interval
 from vtcav_jax.tcav.experiment.config import STAGES_HELP
-from vtcav_jax.tcav.experiment.stages import resolve_stages
+from vtcav_jax.tcav.features.stages import resolve_stages
 
 
 @dataclass(frozen=True, kw_only=True)

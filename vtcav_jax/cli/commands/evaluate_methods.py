@@ -28,15 +28,14 @@ from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
 from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, result_store
 from vtcav_jax.evaluation.world_benchmark.entries import Entry, build_entries
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, build_eval_set, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result_rows
 from vtcav_jax.evaluation.world_benchmark.scoring import (
     DEFAULT_EVAL_CLIPS,
     EVAL_SEED,
-    MethodResult,
     answerable_questions,
     group_entries,
     measure_entries,
     resolve_questions,
-    result_rows,
 )
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory

@@ -35,8 +35,8 @@ from vtcav_jax.evaluation.discovery_benchmark.measures import Draws, Weights
 from vtcav_jax.evaluation.tcav_benchmark.run import top_level_stages
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import bootstrap_interval, bootstrap_skill, bootstrap_weights
-from vtcav_jax.evaluation.world_benchmark.world_metrics import normalise_map, when_parts, where_parts
+from vtcav_jax.evaluation.world_benchmark.score_rows import bootstrap_interval, bootstrap_skill, bootstrap_weights
+from vtcav_jax.evaluation.world_benchmark.world_metrics import compute_world_metrics
 from vtcav_jax.models import Network
 from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, DiscoveryBenchmarkRow
 from vtcav_jax.stats.intervals import mean_ci
@@ -234,11 +234,11 @@ def _map_scores(scored: ScoredClips, match: MatchedConcepts) -> MeasureDraws:
     codes = match.concepts.codes[: scored.half]
     for factor, question in QUESTION_OF_FACTOR.items():
         concept = match.of_clips(eval_set.clips, factor)[:, None, None, None, None]
-        maps = normalise_map(np.take_along_axis(codes, concept, -1)[..., 0], eval_set.grid_shape)
-        ground_truth = eval_set.ground_truth[question]
-        out[factor, "WHERE"] = bootstrap_skill(where_parts(maps, ground_truth), 0)[: 1 + N_DRAWS]
-        if ground_truth.event is not None:
-            out[factor, "WHEN"] = bootstrap_skill(when_parts(maps, ground_truth.event), 0)[: 1 + N_DRAWS]
+        maps = np.take_along_axis(codes, concept, -1)[..., 0]
+        metrics = compute_world_metrics(eval_set.read(maps, "net"), eval_set.ground_truth[question], {})
+        for metric in ("WHERE", "WHEN"):
+            if metric in metrics:
+                out[factor, metric] = bootstrap_skill(metrics[metric], 0)[: 1 + N_DRAWS]
     return out
 
 

@@ -11,7 +11,8 @@ from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
 from vtcav_jax.evaluation.world_benchmark.entries import Entry, make_maps, reference_data
 from vtcav_jax.evaluation.world_benchmark.eval_set import EVAL_BATCH_SIZE, EvalSet
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult, group_entries, result_rows
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result_rows
+from vtcav_jax.evaluation.world_benchmark.scoring import group_entries
 from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, MetricAgreementRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 

@@ -37,6 +37,8 @@ from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 
+REFERENCE_MAPS = ("oracle", "exact_box")  # made from the known cause: what a perfect and a good map score
+
 SINGLE_PASS_GROUP = "one pass"  # group of the methods that share one forward and backward pass
 
 CUSTOM_CODE_LOCK = RLock()  # networks are scored in parallel, and custom functions may not be thread-safe
@@ -96,18 +98,19 @@ def build_entries(
 ) -> tuple[Entry, ...]:
     """Return the entries for a network: of `methods` (default: all) and of `custom_methods`, `package.module:function`.
 
-    Trivial maps are always included; large budgets (`EXPENSIVE`) only for methods in `methods`.
+    Reference and trivial maps are always included; large budgets (`EXPENSIVE`) only for methods in `methods`.
     """
-    method_names = dict.fromkeys((*methods, *TRIVIAL_MAPS) if methods else (*METHODS, *TRIVIAL_MAPS))
-    if missing := [m for m in method_names if m not in METHODS and m not in TRIVIAL_MAPS]:
+    baselines = (*TRIVIAL_MAPS, *REFERENCE_MAPS)
+    method_names = dict.fromkeys((*(methods or METHODS), *baselines))
+    if missing := [m for m in method_names if m not in METHODS and m not in baselines]:
         raise ValueError(
-            unknown_name_message("method", missing, [*METHODS, *TRIVIAL_MAPS])
+            unknown_name_message("method", missing, [*METHODS, *baselines])
             + "; your own: --custom_method=package.module:function"
         )
     stages = distinct_grid_stages(network)
     out = [Entry(name, function=import_function(name)) for name in dict.fromkeys(custom_methods)]
     for name in method_names:
-        if name in TRIVIAL_MAPS:
+        if name in baselines:
             out.append(Entry(name, VIDEO))
         elif name in SINGLE_PASS_METHODS:
             method_stages = (VIDEO, *stages) if name in INPUT_METHODS else stages

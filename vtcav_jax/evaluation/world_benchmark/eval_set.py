@@ -21,7 +21,14 @@ from vtcav_jax.evaluation.world_benchmark.questions import (
     NESTED_ENTITIES,
     EvalQuestion,
 )
-from vtcav_jax.evaluation.world_benchmark.world_metrics import GroundTruth, core_and_rest
+from vtcav_jax.evaluation.world_benchmark.world_metrics import (
+    CELL_SHAPE,
+    GroundTruth,
+    Mass,
+    core_and_rest,
+    normalise_mass,
+    read_map,
+)
 from vtcav_jax.models import Network, parameters
 from vtcav_jax.worlds.gates import Gates, measure_gates
 from vtcav_jax.worlds.render import WORLDS, WorldClips, as_world, make_clips, redraw, remove
@@ -31,7 +38,6 @@ OVERSAMPLE = 1.4  # generated clips per requested clip: some do not qualify
 MIN_GATE_CLIPS = 400  # with fewer clips a network could fail a gate by chance
 EVAL_BATCH_SIZE = 25  # larger batches are slower on CPU, because they do not fit the caches
 MAX_WORLD_LOGITS = max(sum(map(len, world.heads.values())) for world in WORLDS.values())
-CELL_SHAPE = (2, 4, 4)  # frames and pixels of a cell in a world of size 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +101,8 @@ class EvalSet:
         return self.preprocess(redraw(self.clips[rows], factor, self.seed).video)
 
     @cached_property
-    def cell_shares(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
-        """Covered share of each cell, by mask; `scene` is what no box covers."""
+    def visible_masks(self) -> dict[str, Bool[np.ndarray, "n frames height width"]]:
+        """Visible voxels by mask; `scene` is what no box covers."""
         masks = dict(self.clips.masks)
         if DISTRACTOR_BOX in masks:
             masks[DISTRACTOR_BOX] = masks[DISTRACTOR_BOX] & ~masks[KEY_BOX]  # the key occludes it
@@ -105,11 +111,15 @@ class EvalSet:
                 box: masks[box] & ~masks["marker"] for box in (KEY_BOX, DISTRACTOR_BOX)
             }  # the marker occludes all objects
         covered = np.any([mask for name, mask in masks.items() if name.endswith("_box")], 0)
-        masks |= {"scene": ~covered}
-        return {
-            name: area_resize(mask.astype(np.float32), self.grid_shape).astype(np.float64)
-            for name, mask in masks.items()
-        }
+        return masks | {"scene": ~covered}
+
+    @cached_property
+    def cell_shares(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
+        """Covered share of each cell, by mask."""
+        return {name: self._shares(mask) for name, mask in self.visible_masks.items()}
+
+    def _shares(self, mask: Bool[np.ndarray, "n frames height width"]) -> Float[np.ndarray, "n t h w"]:
+        return area_resize(mask.astype(np.float32), self.grid_shape).astype(np.float64)
 
     @property
     def questions(self) -> list[EvalQuestion]:
@@ -120,13 +130,48 @@ class EvalSet:
         return [pair for pair in NESTED_ENTITIES.items() if pair[0] in self.clips.world.entities]
 
     @cached_property
+    def entity_masks(self) -> dict[str, Bool[np.ndarray, "n frames height width"]]:
+        """Voxels of each removable entity; the masks do not overlap, and the scene is the rest."""
+        entities = self.clips.world.entities
+        masks = {entity: self.visible_masks[mask] for entity, mask in ENTITY_MASKS.items() if entity in entities}
+        for inner, outer in self._nested_entities:
+            masks[outer] = masks[outer] & ~masks[inner]
+        return masks | {"scene": ~np.any(list(masks.values()), 0)}
+
+    @cached_property
     def areas(self) -> dict[str, Float[np.ndarray, "n t h w"]]:
         """Covered share of each cell, by removable entity; the shares do not overlap."""
-        entities = self.clips.world.entities
-        areas = {entity: self.cell_shares[mask] for entity, mask in ENTITY_MASKS.items() if entity in entities}
-        for inner, outer in self._nested_entities:
-            areas[outer] = np.maximum(areas[outer] - areas[inner], 0)
-        return areas | {"scene": np.maximum(1 - sum(areas.values()), 0)}
+        return {entity: self._shares(mask) for entity, mask in self.entity_masks.items()}
+
+    def read(self, maps: Float[np.ndarray, "n t1 h1 w1"], reading: str, *, in_time: bool = False) -> Mass:
+        """Return maps of any resolution on the grid of cells, or on its steps alone."""
+        cells = (self.grid_shape[0], 1, 1) if in_time else self.grid_shape
+        return read_map(maps, self.clips.video.shape[1:4], cells, reading)
+
+    def reference_map(self, name: str, head: str) -> Float[np.ndarray, "n frames height width"]:
+        """Return a map made from the known cause, with which other maps are compared.
+
+        `oracle` spreads the effect of each entity evenly over its visible voxels; `exact_box` is 1 on the cause of the
+        head's question and 0 elsewhere, and equals the oracle for heads of no question.
+        """
+        question = next((question for question in self.questions if question.head == head), None)
+        if name == "exact_box" and question is not None:
+            boxes = [
+                self.visible_masks[mask] & is_decisive[:, None, None, None]
+                for mask, is_decisive in self._decisive_masks(question).items()
+            ]
+            return np.any(boxes, 0).astype(np.float32)
+        column = list(self.network.head_slices).index(head)
+        total = np.zeros(self.clips.video.shape[:4])
+        for entity, mask in self.entity_masks.items():
+            density = self.causal_effects[entity][:, column] / np.maximum(mask.sum((1, 2, 3)), 1)
+            total += mask * density[:, None, None, None]
+        return total.astype(np.float32)
+
+    @cached_property
+    def true_maps(self) -> dict[str, Mass]:
+        """True map of each head on the grid of cells, with sum 1."""
+        return {head: normalise_mass(self.read(self.reference_map("oracle", head), "net")) for head in self.heads}
 
     @cached_property
     def causal_effects(self) -> dict[str, Float[np.ndarray, "n heads"]]:
@@ -149,7 +194,7 @@ class EvalSet:
     @cached_property
     def ground_truth(self) -> dict[str, GroundTruth]:
         """Known cause of each question in each clip."""
-        heads, every = list(self.network.head_slices), np.ones(len(self), bool)
+        every = np.ones(len(self), bool)
         by_question = {}
         for name in self.question_ids:
             question = EVAL_QUESTIONS[name]
@@ -158,15 +203,14 @@ class EvalSet:
                 np.where(decisive_masks[box][:, None, None, None], self.cell_shares[box], 0) for box in decisive_masks
             ]
             core, rest = core_and_rest(np.max(cause_masks, 0), everywhere=question.cause_mask == "scene")
-            drops = np.stack([drop[:, heads.index(question.head)] for drop in self.causal_effects.values()], 1)
             target_boxes, distractor_boxes = (
                 (self.cell_shares[box] for box in question.box_pair) if question.box_pair else (None, None)
             )
             by_question[name] = GroundTruth(
+                true_map=self.true_maps[question.head],
                 core=core,
                 rest=rest,
                 areas=np.stack(list(self.areas.values()), 1),
-                effects=drops / np.maximum(drops.sum(1, keepdims=True), 1e-9),
                 target_boxes=target_boxes,
                 distractor_boxes=distractor_boxes,
                 event=self.cell_shares[question.event_mask].max((2, 3)) > 0 if question.event_mask else None,
@@ -177,6 +221,7 @@ class EvalSet:
                     )
                     for head, mask in question.contrast_masks
                 ),
+                other_true_maps=self.true_maps,
             )
         return by_question
 

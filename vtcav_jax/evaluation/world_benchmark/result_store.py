@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax import atomic
-from vtcav_jax.evaluation.world_benchmark.scoring import MethodResult
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult
 from vtcav_jax.names import safe_filename
 from vtcav_jax.runs.evaluation_rows import NotApplicable
 

@@ -3,19 +3,19 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax.adapters.factory import load
-from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark import world_metrics
 from vtcav_jax.evaluation.world_benchmark.entries import (
     CUSTOM_CODE_LOCK,
+    REFERENCE_MAPS,
     CustomMethod,
     Entry,
     batches_targets,
@@ -32,34 +32,20 @@ from vtcav_jax.evaluation.world_benchmark.eval_set import (
     questions_by_world,
 )
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
-from vtcav_jax.evaluation.world_benchmark.world_metrics import Mass, Parts
+from vtcav_jax.evaluation.world_benchmark.readings import better_reading
+from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result_rows
+from vtcav_jax.evaluation.world_benchmark.world_metrics import READINGS, Parts
 from vtcav_jax.models import Network
 from vtcav_jax.runs.evaluation_rows import (
-    ALL_QUESTIONS,
-    CROSS_VALIDATED_SCORE,
-    MEAN_SCORE,
     STABILITY_SCORE,
-    WORLD_METRICS,
     MethodScoreRow,
 )
-from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 from vtcav_jax.worlds.render import WORLDS
 
 DEFAULT_EVAL_CLIPS = 200
 STABILITY_CLIPS = EVAL_BATCH_SIZE  # each needs a second map
+MapsByHead = Mapping[str, Float[np.ndarray, "..."]]  # (clips, time, height, width), at any resolution
 EVAL_SEED = 77  # differs from the seeds of training clips
-
-
-@dataclass(frozen=True, eq=False)
-class MethodResult:
-    """Metrics of one entry and question, per clip."""
-
-    method: str
-    stage: str
-    question: str
-    forward_passes: int
-    seconds: float
-    metrics: dict[str, Parts]
 
 
 def score_method(
@@ -131,7 +117,8 @@ def _heads_text() -> str:
 
 def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodResult]:
     """Score the entries of one group on all questions of the evaluation set."""
-    ground_truth, sizes = eval_set.ground_truth, eval_set.grid_shape
+    if entries[0].method in REFERENCE_MAPS:
+        return [result for entry in entries for result in score_reference_maps(eval_set, entry.method)]
     network = eval_set.network if entries[0].function else eval_set.padded_network
     make = partial(make_maps, network, entries, extra_options=reference_data(eval_set.network, eval_set.video))
     parts: dict[str, list[list[Attribution]]] = {head: [] for head in eval_set.heads}
@@ -145,55 +132,56 @@ def measure_entries(eval_set: EvalSet, entries: Sequence[Entry]) -> list[MethodR
             seconds.append((time.perf_counter() - start) / (times * len(eval_set.video[rows])))
         for head, head_maps in zip(parts, attributions):
             parts[head].append(head_maps)
-    attributions_by_entry = [
-        [batch[i] for head_maps in parts.values() for batch in head_maps] for i in range(len(entries))
-    ]
-    grids = [(sizes[0], 1, 1) if is_temporal_only(batches) else sizes for batches in attributions_by_entry]
-    maps_by_head = {
-        head: [
-            (attributions[0], np.concatenate([world_metrics.normalise_map(a.map, grid) for a in attributions]))
-            for attributions, grid in zip(zip(*head_maps), grids)
+    # With three batches or more, compilation of the first does not affect the median
+    cost = cost_in_passes(eval_set, make) if entries[0].function else 0, float(np.median(seconds))
+    out, better = [], []
+    for i, entry in enumerate(entries):
+        batches = {head: [batch[i] for batch in head_maps] for head, head_maps in parts.items()}
+        first = batches[eval_set.heads[0]][0]
+        maps = {head: np.concatenate([batch.map for batch in head_batches]) for head, head_batches in batches.items()}
+        in_time = is_temporal_only(maps.values())
+        reading, metrics = score_maps(eval_set, maps, in_time=in_time)
+        better.append(None if in_time else (reading, maps))
+        out += [
+            MethodResult(entry.method, first.stage, name, first.forward_passes or cost[0], cost[1], metrics[name])
+            for name in eval_set.question_ids
         ]
-        for head, head_maps in parts.items()
-    }
-    median_seconds = float(
-        np.median(seconds)
-    )  # with three batches or more, compilation of the first does not affect it
-    measured_passes = cost_in_passes(eval_set, make) if entries[0].function else 0
-    out = []
-    for i in range(len(entries)):
-        entry_masses = {head: maps_by_head[head][i][1] for head in eval_set.heads}
-        first = maps_by_head[eval_set.heads[0]][i][0]
-        for name in eval_set.question_ids:
-            head = EVAL_QUESTIONS[name].head
-            metrics = world_metrics.compute_world_metrics(
-                entry_masses[head], ground_truth[name], {other: m for other, m in entry_masses.items() if other != head}
-            )
-            out.append(
-                MethodResult(
-                    entries[i].method,
-                    first.stage,
-                    name,
-                    first.forward_passes or measured_passes,
-                    median_seconds,
-                    metrics,
-                )
-            )
-    for (name, entry), parts_of in measure_stability(eval_set, make, entries, maps_by_head).items():
-        next(m for m in out if (m.question, m.method, m.stage) == (name, *entry)).metrics[STABILITY_SCORE] = parts_of
+    for (name, i), parts_of in measure_stability(eval_set, make, better).items():
+        out[i * len(eval_set.question_ids) + eval_set.question_ids.index(name)].metrics[STABILITY_SCORE] = parts_of
     return out
+
+
+def score_reference_maps(eval_set: EvalSet, name: str) -> list[MethodResult]:
+    """Score maps made from the known cause; they need no passes."""
+    _, metrics = score_maps(eval_set, {head: eval_set.reference_map(name, head) for head in eval_set.heads})
+    return [MethodResult(name, VIDEO, question, 0, 0.0, metrics[question]) for question in eval_set.question_ids]
+
+
+def score_maps(
+    eval_set: EvalSet, maps: MapsByHead, *, in_time: bool = False
+) -> tuple[str, dict[str, dict[str, Parts]]]:
+    """Return the better reading of the maps of each head, and the metrics of each question."""
+    by_reading = {}
+    for reading in READINGS:
+        cells = {head: eval_set.read(values, reading, in_time=in_time) for head, values in maps.items()}
+        by_reading[reading] = {
+            name: world_metrics.compute_world_metrics(
+                cells[EVAL_QUESTIONS[name].head], eval_set.ground_truth[name], cells
+            )
+            for name in eval_set.question_ids
+        }
+    return better_reading(by_reading)
 
 
 def measure_stability(
     eval_set: EvalSet,
     make: Callable[..., list[list[Attribution]]],
-    entries: Sequence[Entry],
-    maps_by_head: Mapping[str, Sequence[tuple[Attribution, Mass]]],
-) -> dict[tuple[str, tuple[str, str]], Float[np.ndarray, "parts 2 some"]]:
-    """Return the parts of STABLE on the first clips, by question, and by method and stage.
+    readings_and_maps: Sequence[tuple[str, MapsByHead] | None],
+) -> dict[tuple[str, int], Parts]:
+    """Return the parts of STABLE on the first clips, by question and number of the entry.
 
-    Questions with the same irrelevant factor share the redrawn clips. `make` returns maps of `entries` for clips and
-    targets.
+    Questions with the same irrelevant factor share the redrawn clips. `make` returns maps of all entries for clips and
+    targets; `readings_and_maps` has each entry's reading and its maps by head, or None for maps of time only.
     """
     rows, out = slice(0, min(STABILITY_CLIPS, len(eval_set))), {}
     for factor in dict.fromkeys(EVAL_QUESTIONS[name].irrelevant_factor for name in eval_set.question_ids):
@@ -201,13 +189,14 @@ def measure_stability(
         targets = [eval_set.target(EVAL_QUESTIONS[name].head, rows) for name in names]
         attributions = make(eval_set.redraw_factor(factor, rows), targets)
         for name, entry_maps in zip(names, attributions):
-            for entry, after, (first, before) in zip(entries, entry_maps, maps_by_head[EVAL_QUESTIONS[name].head]):
-                if before.shape[2:] != (1, 1):
-                    core = eval_set.ground_truth[name].core[rows]
-                    value = world_metrics.stable_parts(
-                        before[rows], world_metrics.normalise_map(after.map, eval_set.grid_shape), core
-                    )
-                    out[name, (entry.method, first.stage)] = value
+            ground_truth, head = eval_set.ground_truth[name], EVAL_QUESTIONS[name].head
+            for i, (after, entry) in enumerate(zip(entry_maps, readings_and_maps, strict=True)):
+                if entry is None:
+                    continue
+                reading, maps = entry
+                cells = (eval_set.read(values, reading) for values in (maps[head][rows], after.map))
+                masses = (world_metrics.reorder(values, ground_truth.true_map[rows]) for values in cells)
+                out[name, i] = world_metrics.stable_parts(*masses, ground_truth.core[rows])
     return out
 
 
@@ -232,10 +221,11 @@ def cost_in_passes(eval_set: EvalSet, make: Callable[..., list[list[Attribution]
     return max(round(method_seconds / fastest(lambda: batched_logits(eval_set.network, video))), 1)
 
 
-def is_temporal_only(attributions: Sequence[Attribution]) -> bool:
+def is_temporal_only(maps: Iterable[Float[np.ndarray, "..."]]) -> bool:
     """Return whether maps vary over time but not over space."""
-    same_everywhere = all((a.map == a.map[:, :, :1, :1]).all() for a in attributions)
-    return same_everywhere and any((a.map != a.map[:, :1]).any() for a in attributions)
+    maps = list(maps)
+    same_everywhere = all((values == values[:, :, :1, :1]).all() for values in maps)
+    return same_everywhere and any((values != values[:, :1]).any() for values in maps)
 
 
 def batch_slices(n: int) -> Iterator[slice]:
@@ -248,124 +238,3 @@ def group_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     for entry in entries:
         out.setdefault(entry.group, []).append(entry)
     return out
-
-
-def result_rows(results: Sequence[MethodResult], network_name: str, seed: int = 0) -> list[MethodScoreRow]:
-    """Return rows of each metric, of TRUTH (their mean) per question and over all questions, and of CHOSEN.
-
-    CHOSEN applies to methods with several stages.
-    """
-    out, overall = [], {}
-    for (method, stage), method_results in group_by_method_and_stage(results).items():
-        row = partial(_row, (method, stage, network_name), _entry_cost(method_results))
-        mean_scores = []
-        for result in method_results:
-            values = {metric: bootstrap_skill(parts, seed) for metric, parts in result.metrics.items()}
-            n = {metric: int((~np.isnan(parts[0, 0])).sum()) for metric, parts in result.metrics.items()}
-            out += [row(result.question, metric, drawn, n[metric]) for metric, drawn in values.items()]
-            if "WHERE" in values:
-                mean_scores.append(np.mean([values[metric] for metric in WORLD_METRICS if metric in values], 0))
-                out.append(row(result.question, MEAN_SCORE, mean_scores[-1], n["WHERE"]))
-        if len(mean_scores) == len(method_results):
-            overall[method, stage] = np.mean(mean_scores, 0)[0]
-        if len(mean_scores) > 1:
-            n_clips = max(parts.shape[-1] for m in method_results for parts in m.metrics.values())
-            out.append(row(ALL_QUESTIONS, MEAN_SCORE, np.mean(mean_scores, 0), n_clips))
-    return [*out, *cross_validated_stage(results, overall, network_name, seed)]
-
-
-MIN_CLIPS_TO_SELECT = 20  # so that each half can measure every metric
-
-
-def cross_validated_stage(
-    results: Sequence[MethodResult], overall: Mapping[tuple[str, str], float], network_name: str, seed: int
-) -> list[MethodScoreRow]:
-    """Return CHOSEN: TRUTH on half of the clips, at the stage that is best on the other half, and vice versa.
-
-    Without this split TRUTH of the best stage is biased upwards. Each bootstrap draw selects again. `overall` is TRUTH
-    on all clips.
-    """
-    methods: dict[str, dict[str, list[MethodResult]]] = {}
-    for (method, stage), method_results in group_by_method_and_stage(results).items():
-        if (method, stage) in overall:
-            methods.setdefault(method, {})[stage] = method_results
-    out = []
-    for method, stages in methods.items():
-        n_clips = min(r.metrics["WHERE"].shape[-1] for method_results in stages.values() for r in method_results)
-        if len(stages) > 1 and n_clips >= MIN_CLIPS_TO_SELECT:
-            halves = [
-                np.stack(
-                    [_mean_score(method_results, slice(half, None, 2), seed) for method_results in stages.values()]
-                )
-                for half in (0, 1)
-            ]
-            first_choice, second_choice = (np.where(np.isnan(half), -np.inf, half).argmax(0)[None] for half in halves)
-            cross_scores = (
-                np.take_along_axis(halves[1], first_choice, 0),
-                np.take_along_axis(halves[0], second_choice, 0),
-            )
-            best = max(stages, key=lambda stage: overall[method, stage])
-            row_key = method, best, network_name
-            out.append(
-                _row(
-                    row_key,
-                    _entry_cost(stages[best]),
-                    ALL_QUESTIONS,
-                    CROSS_VALIDATED_SCORE,
-                    np.mean(cross_scores, (0, 1)),
-                    n_clips,
-                )
-            )
-    return out
-
-
-def _entry_cost(results: Sequence[MethodResult]) -> tuple[int, float]:
-    return max(m.forward_passes for m in results), float(np.median([m.seconds for m in results]))
-
-
-def _mean_score(results: Sequence[MethodResult], clips: slice, seed: int) -> Float[np.ndarray, " draws"]:
-    """Return the mean score over all questions on `clips`."""
-    result_draws = (
-        [bootstrap_skill(r.metrics[metric][..., clips], seed) for metric in WORLD_METRICS if metric in r.metrics]
-        for r in results
-    )
-    return np.mean([np.mean(draws, 0) for draws in result_draws], 0)
-
-
-def _row(
-    row_key: tuple[str, str, str],
-    cost: tuple[int, float],
-    question: str,
-    metric: str,
-    samples: Float[np.ndarray, " draws"],
-    n_clips: int,
-) -> MethodScoreRow:
-    return MethodScoreRow(*row_key, question, metric, *bootstrap_interval(samples), n_clips, *cost)
-
-
-def group_by_method_and_stage(results: Sequence[MethodResult]) -> dict[tuple[str, str], list[MethodResult]]:
-    out: dict[tuple[str, str], list[MethodResult]] = {}
-    for result in results:
-        out.setdefault((result.method, result.stage), []).append(result)
-    return out
-
-
-def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
-    """Return the mean skill over all clips, then over bootstrap samples, which are the same for all metrics."""
-    weights = bootstrap_weights(parts.shape[-1], seed)
-    known = ~np.isnan(parts)
-    with np.errstate(invalid="ignore"):
-        means = (np.where(known, parts, 0.0) @ weights.T) / (known.astype(np.float64) @ weights.T)
-    return world_metrics.chance_corrected(means[:, 0], means[:, 1]).mean(0)
-
-
-@lru_cache(maxsize=4)
-def bootstrap_weights(n: int, seed: int) -> Float[np.ndarray, "draws n"]:
-    """Return weights of the clips: all 1, then the counts of each bootstrap sample."""
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), BOOTSTRAP_RESAMPLES)
-    return np.concatenate([np.ones((1, n)), counts])
-
-
-def bootstrap_interval(samples: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
-    low, high = np.nanquantile(samples[1:], (0.025, 0.975))
-    return float(samples[0]), float(low), float(high)

@@ -18,11 +18,11 @@ from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
 from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import ExperimentClips, select_clips
-from vtcav_jax.tcav.experiment.stages import resolve_stages
 from vtcav_jax.tcav.experiment.strata import comparisons_within
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS, videos_needed
 from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
 from vtcav_jax.tcav.features.encode import stage_shapes
+from vtcav_jax.tcav.features.stages import resolve_stages
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
 
 MAX_PLAN_LINES = 8

@@ -7,8 +7,8 @@ from vtcav_jax.adapters import from_function
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import identity_tap
-from vtcav_jax.tcav.experiment.stages import resolve_stages
 from vtcav_jax.tcav.features.encode import EncodeConfig, stage_shapes
+from vtcav_jax.tcav.features.stages import resolve_stages
 
 CLIP = ClipSpec(frames=2, size=4)
 
