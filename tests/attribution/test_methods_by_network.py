@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "loco": dict(cells=(2, 2, 2)),
     "up": dict(cells=(2, 2, 2)),
     "occlusion": dict(window=(4, 16, 16), stride=(4, 16, 16)),
+    "sos": dict(budget=20),
     "shapley": dict(cells=(2, 2, 2), orders=2),
     "frame_shapley": dict(groups=2),
 }

@@ -26,6 +26,7 @@ from vtcav_jax.attribution.removal.methods import (
     occlusion,
     rise,
     shapley,
+    sos,
     up,
 )
 from vtcav_jax.attribution.result import VIDEO, Attribution
@@ -78,6 +79,7 @@ __all__ = [
     "saliency_tubes",
     "shapley",
     "smoothgrad",
+    "sos",
     "static_and_dynamic",
     "temporal_probe",
     "up",

@@ -25,6 +25,7 @@ from vtcav_jax.tap import Model
 # They need only scores, so several targets share all passes
 PERTURBATION_METHODS: dict[str, SharedPasses[..., Attribution]] = {
     "occlusion": removal.occlusion,
+    "sos": removal.sos,
     "loco": removal.loco,
     "up": removal.up,
     "lime": removal.lime,

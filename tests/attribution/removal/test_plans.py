@@ -32,6 +32,18 @@ def test_windows_are_a_quarter_of_the_clip():
     assert removed((8, 32, 32)) == {(2, 8, 8)} and removed((16, 56, 56)) == {(4, 14, 14)}
 
 
+def test_the_published_windows_of_sos_fit_its_budget():
+    shape, clip = (16, 112, 112), np.zeros((1, 16, 112, 112, 1))
+    published = plans.sos_plan(shape, None, None, 1184)
+    by_flags = plans.occlusion_plan(shape, (4, 16, 16), (2, 8, 8), None)
+    np.testing.assert_array_equal(published.make_segments(clip), by_flags.make_segments(clip))
+    np.testing.assert_array_equal(published.design.keep, by_flags.design.keep)
+    assert published.passes == planned_passes("sos", shape, window=(4, 16, 16), stride=(2, 8, 8)) == 1184
+    for clip_shape in SHAPES:
+        removed = ~plans.sos_plan(clip_shape, None, None, None).design.keep[1:]
+        assert removed.any(0).all() and removed.any(1).all()  # every voxel is in a window
+
+
 def test_a_budget_chooses_masks_and_grids():
     shape = (16, 112, 112)
     for method in PERTURBATION_METHODS:

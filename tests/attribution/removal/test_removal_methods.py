@@ -58,6 +58,12 @@ def test_methods_agree_where_they_are_equal(net, video):
     loco = attribution.loco(net, video, CLASSES, cells=CELLS).map
     windows = attribution.occlusion(net, video, CLASSES, window=(2, 6, 6), stride=(2, 6, 6)).map
     np.testing.assert_allclose(loco, windows, atol=1e-6)
+    half = {"window": (2, 6, 6), "stride": (1, 3, 3)}
+    cuboids, half_windows = (
+        attribution.sos(net, video, CLASSES, **half),
+        attribution.occlusion(net, video, CLASSES, **half),
+    )
+    np.testing.assert_array_equal(cuboids.map, half_windows.map)
     exact = attribution.shapley(net, video, CLASSES, cells=CELLS)
     kernel = attribution.kernel_shap(net, video, CLASSES, cells=CELLS)
     np.testing.assert_allclose(kernel.map, exact.map, atol=1e-6)

@@ -40,6 +40,7 @@ def test_several_targets_share_passes_and_match_single_targets():
     options = {
         "rise": {"masks": 30, "cells": (2, 2, 2)},
         "occlusion": {"window": (2, 2, 2)},
+        "sos": {"window": (2, 2, 2)},
         "frame_shapley": {"groups": 4},
         "lime": {"cells": (2, 2, 2), "masks": 30},
         "kernel_shap": {"cells": (2, 2, 2), "masks": 30},

@@ -36,17 +36,43 @@ def occlusion(
 
     `window` and `stride` are voxels along time, height and width. By default a window has a quarter of the clip along
     each axis (with a smaller `budget`: more), and the stride is half a window, or a whole one if only that fits
-    the budget. The sliding cuboids of REVEX (SOS) have a quarter of the frames, and a seventh of height and width.
+    the budget.
 
-    References: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014, arXiv:1311.2901;
-    Gaya-Morey et al., "REVEX: A Unified Framework for Removal-Based Explainable Artificial Intelligence in Video",
-    2024, arXiv:2401.11796.
+    Reference: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014, arXiv:1311.2901.
     """
     return explain_segments(
         *(model, clips, targets),
         lambda clip_shape: plans.occlusion_plan(clip_shape, window, stride, budget),
         baseline=baseline,
         name="occlusion",
+    )
+
+
+@SharedPasses
+def sos(
+    model: Model,
+    clips: ArrayLike,
+    targets: Sequence[Target],
+    *,
+    window: Counts | None = None,
+    stride: Counts | None = None,
+    baseline: Baseline = "zero",
+    budget: int | None = None,
+) -> list[Attribution]:
+    """Compute each voxel's mean score drop over sliding cuboids that cover it (sliding occlusion sensitivity).
+
+    The published window is a quarter of the frames and a seventh of height and width, with half of it as stride: 1184
+    forward passes, with `budget=1184`. The default has the same proportions and takes 406: a third of the frames and a
+    fifth of height and width. `window` and `stride` are voxels, as in `occlusion`.
+
+    Reference: Gaya-Morey et al., "REVEX: A Unified Framework for Removal-Based Explainable Artificial Intelligence in
+    Video", 2024, arXiv:2401.11796.
+    """
+    return explain_segments(
+        *(model, clips, targets),
+        lambda clip_shape: plans.sos_plan(clip_shape, window, stride, budget),
+        baseline=baseline,
+        name="sos",
     )
 
 

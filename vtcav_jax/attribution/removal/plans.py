@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ DEFAULT_BUDGET = 500  # maximum number of forward passes per clip of a default, 
 DEFAULT_FRAME_GROUPS = 8
 MASKS_PER_SEGMENT = 6  # in the default grid of a regression
 RISE_CELLS, SHAPLEY_CELLS = (4, 4, 4), (4, 2, 2)
+SOS_PARTS = (4, 7, 7)  # of the clip along each axis: a window of REVEX
 MAX_EXACT_PLAYERS = 10  # with more players, coalitions are sampled
 
 ClipShape = tuple[int, ...]  # frames, height and width
@@ -59,10 +60,36 @@ def occlusion_plan(clip_shape: ClipShape, window: Counts | None, stride: Counts 
             f"skipped; got window {window}, stride {stride}"
         )
     starts = [_window_starts(n, w, s) for n, w, s in zip(clip_shape, window, stride)]
+    return _plan_windows(starts, window, budget)
+
+
+def sos_plan(clip_shape: ClipShape, window: Counts | None, stride: Counts | None, budget: int | None) -> Plan:
+    """Return windows of a share of the clip, as close to that of SOS as `budget` allows, that overlap by half."""
+    if window is not None or stride is not None:
+        window = window or _sos_window(clip_shape, SOS_PARTS)
+        return occlusion_plan(clip_shape, window, stride, budget)
+    scales = ([max(round(k * size / max(SOS_PARTS)), 1) for k in SOS_PARTS] for size in range(max(SOS_PARTS), 1, -1))
+    fits = (p for p in scales if math.prod(map(len, _sos_starts(clip_shape, p))) < (budget or DEFAULT_BUDGET))
+    parts = next(fits, [1, 1, 1])
+    return _plan_windows(_sos_starts(clip_shape, parts), _sos_window(clip_shape, parts), budget)
+
+
+def _sos_window(clip_shape: ClipShape, parts: Sequence[int]) -> Counts:
+    t, h, w = (-(-n // k) for n, k in zip(clip_shape, parts))
+    return t, h, w
+
+
+def _sos_starts(clip_shape: ClipShape, parts: Sequence[int]) -> list[list[int]]:
+    """Return evenly spaced starts of windows, of each part and halfway between, so that rounding adds no window."""
+    ends = [n - w for n, w in zip(clip_shape, _sos_window(clip_shape, parts))]
+    return [np.unique(np.rint(np.linspace(0, end, 2 * k - 1)).astype(int)).tolist() for end, k in zip(ends, parts)]
+
+
+def _plan_windows(starts: Sequence[Sequence[int]], window: Counts, budget: int | None) -> Plan:
     # The edges of all windows cut the clip into segments
     edges = [np.unique([*axis, *(a + w for a in axis)]) for axis, w in zip(starts, window)]
     counts, n_windows = [len(axis) - 1 for axis in edges], math.prod(map(len, starts))
-    _check_budget("occlusion", n_windows + 1, budget)
+    _check_budget(f"a window of {window}", n_windows + 1, budget)
     if n_windows * math.prod(counts) > designs.MAX_DESIGN_SIZE:
         raise ValueError(f"{n_windows} windows of {window} voxels need too much memory; use a larger window or stride")
     inside = [
@@ -169,6 +196,7 @@ def rise_plan(
 
 PLANS: dict[str, Callable[..., Plan | SoftMasks]] = {
     "occlusion": occlusion_plan,
+    "sos": sos_plan,
     "loco": loco_plan,
     "up": up_plan,
     "lime": lime_plan,

@@ -60,10 +60,12 @@ class RemovalConfig:
     """Settings of removal methods; None: the method's default."""
 
     window: tuple[int, ...] | None = setting(
-        None, "window of occlusion in frames, rows and columns [default: a quarter of the clip]", convert=parse_sizes
+        None,
+        "window of occlusion and sos in frames, rows and columns [default: a share of the clip]",
+        convert=parse_sizes,
     )
     stride: tuple[int, ...] | None = setting(
-        None, "stride of occlusion, in the same order [default: half a window]", convert=parse_sizes
+        None, "stride of occlusion and sos, in the same order [default: half a window]", convert=parse_sizes
     )
     segments: SegmentKind | None = setting(
         None, "parts that loco, up, lime, kernel_shap and shapley remove; flow needs OpenCV [default: grid]"
