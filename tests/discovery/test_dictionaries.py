@@ -13,8 +13,9 @@ from vtcav_jax.discovery.dictionaries import (
     damping,
     encode_tokens,
     explained_share,
+    first_sufficient,
     fit_dictionary,
-    smallest_sufficient,
+    fit_smallest_sufficient,
 )
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
@@ -100,6 +101,8 @@ def test_explained_share_against_least_squares():
 
 
 def test_the_smallest_sufficient_size():
-    assert smallest_sufficient((8, 16, 32), (0.5, 0.97, 1.0)) == 16
-    assert smallest_sufficient((8, 16), (0.1, 0.9)) == 16
-    assert smallest_sufficient((8, 16), (-0.2, -0.1)) == 8
+    assert first_sufficient((0.5, 0.97, 1.0)) == 1
+    assert first_sufficient((0.1, 0.9)) == 1
+    assert first_sufficient((-0.2, -0.1)) == 0
+    tokens, _ = planted_tokens(2000)
+    assert len(fit_smallest_sufficient("nmf", tokens, tokens.after, seed=0).directions) == 8  # of 6 that are planted

@@ -1,5 +1,8 @@
 """Discovery on synthetic clips whose factors are known, and its restart after a kill."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,3 +144,25 @@ def test_errors_come_before_the_network_runs(network, tmp_path: Path):
     with pytest.raises(ValueError, match="is not empty and not a folder written by mining"):
         discover(network, WORLD, ["layers.1"], tmp_path / "d")
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+DISCOVER_IN_PROCESS = """
+import sys
+from vtcav_jax import models
+from vtcav_jax.discovery import DiscoveryConfig, discover
+config = DiscoveryConfig(num_concepts=4, clips_per_concept=3, importance_videos=4, num_random_sets=1, max_tokens=2000)
+discover(models.load("worlds_swin"), "worlds:small:40:3", ["layers.1"], sys.argv[1], config=config)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_find_the_same_concepts_and_clips(tmp_path):
+    for devices in (1, 2):
+        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        subprocess.run([sys.executable, "-c", DISCOVER_IN_PROCESS, tmp_path / str(devices)], check=True, env=env)
+    first, second = tmp_path / "1", tmp_path / "2"
+    assert (first / "concepts.csv").read_bytes() == (second / "concepts.csv").read_bytes()
+    with np.load(first / CLIP_SCORES_NPZ) as ours, np.load(second / CLIP_SCORES_NPZ) as theirs:
+        assert ours.files == theirs.files
+        for name in set(ours.files) - {"video"}:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-5)

@@ -35,7 +35,8 @@ def encode_webm(video: RgbFrames, fps: int | float = WEBM_FPS) -> bytes:
 def encode_mp4(video: RgbFrames, fps: int | float) -> bytes:
     """Encode a small H.264 preview; odd heights and widths are padded by repeating the last row and column."""
     even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
-    options = BITEXACT | {"crf": "30", "preset": "slow", "threads": "1"}
+    # With mbtree, the same frames give other bytes in another process
+    options = BITEXACT | {"crf": "30", "preset": "slow", "threads": "1", "x264-params": "mbtree=0"}
     return _to_bytes(even, "mp4", "libx264", "yuv420p", fps, options, {"fflags": "+bitexact"})
 
 

@@ -1,7 +1,7 @@
 """Activations of clips as grids `(b, t, h, w, c)`, on all devices, for the two passes of discovery."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,10 @@ from vtcav_jax.runtime import Runtime
 
 @dataclass(frozen=True)
 class GridReader:
-    """Reads activations of uint8 clips at several stages; with `motion_only`, minus those of the frozen clip."""
+    """Reads activations of uint8 clips at several stages; with `motion_only`, minus those of the frozen clip.
+
+    The network must be on all devices of the runtime (`on_devices`).
+    """
 
     network: Network
     stages: tuple[str, ...]
@@ -46,6 +49,11 @@ class GridReader:
     def __call__(self, frames: UInt8[np.ndarray, "b t h w 3"]) -> dict[str, np.ndarray]:
         grids = read_grids(self.network.model, self.place(frames), self.stages, self.motion_only)[1]
         return jax.tree.map(np.asarray, grids)
+
+
+def on_devices(network: Network, runtime: Runtime) -> Network:
+    """Return the network with its parameters copied to each device."""
+    return replace(network, model=jax.device_put(network.model, NamedSharding(runtime.mesh, PartitionSpec())))
 
 
 @partial(jax.jit, static_argnames=("stages", "motion_only"))

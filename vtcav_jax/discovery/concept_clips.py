@@ -66,7 +66,7 @@ def deal_clips(
                     sizes[i] = _frame_size(files.items[i].path)
                 if (size := sizes[i]) is None:
                     continue
-                confidence = float(clips.scores[j, row] / clips.scores[j].max())
+                confidence = round(float(clips.scores[j, row] / clips.scores[j].max()), 4)
                 region = boxes_of_map(
                     clips.maps[j, row], clips.frames[j, row], size, clip_spec, name, tracks[i], confidence
                 )

@@ -93,20 +93,21 @@ def explained_share(codes: Array, x: Array, directions: Array) -> tuple[Array, A
     return 1 - (residual**2).sum() / total, added / total
 
 
-def choose_size(method: str, tokens: TokenPairs, held_out: np.ndarray, seed: int) -> int:
-    """Return the smallest candidate size that explains enough of the held-out tokens."""
+def fit_smallest_sufficient(method: str, tokens: TokenPairs, held_out: np.ndarray, seed: int) -> Dictionary:
+    """Return the dictionary of the smallest candidate size that explains enough of the held-out tokens."""
     sizes = [k for k in CANDIDATE_SIZES if k <= min(len(tokens.now) // 4, tokens.now.shape[1])] or [1]
-    shares = []
+    x = jnp.asarray(held_out, jnp.float32)
+    fitted, shares = [], []
     for k in sizes:
-        dictionary = fit_dictionary(method, tokens, k, seed)
-        x = jnp.asarray(held_out, jnp.float32)
-        shares.append(float(explained_share(encode_tokens(method, dictionary, x), x, dictionary.directions)[0]))
-    return smallest_sufficient(sizes, shares)
+        fitted.append(fit_dictionary(method, tokens, k, seed))
+        shares.append(float(explained_share(encode_tokens(method, fitted[-1], x), x, fitted[-1].directions)[0]))
+    return fitted[first_sufficient(shares)]
 
 
-def smallest_sufficient(sizes: Sequence[int], shares: Sequence[float]) -> int:
+def first_sufficient(shares: Sequence[float]) -> int:
+    """Return the position of the first share that is nearly as large as the largest."""
     best = max(shares)
-    return next(k for k, share in zip(sizes, shares, strict=True) if share >= SUFFICIENT_SHARE * best or best <= 0)
+    return next(i for i, share in enumerate(shares) if share >= SUFFICIENT_SHARE * best or best <= 0)
 
 
 def _plain(directions: Array, penalty: float = 0.0) -> Dictionary:

@@ -53,13 +53,13 @@ def measure_importance(
     readable = list(islice((read for read in reads if read.clip is not None), config.importance_videos))
     videos = [read.item.source_video for read in readable]
     parts: dict[str, list[np.ndarray]] = {stage: [] for stage in dictionaries}
-    batches = [readable[i : i + config.batch_size] for i in range(0, len(readable), config.batch_size)]
+    batches = [readable[i : i + passes.batch_size] for i in range(0, len(readable), passes.batch_size)]
     for batch in progress(batches, len(readable), "videos to measure importance"):
         frames = np.stack([read.clip.video[0] for read in batch if read.clip is not None])
-        frames = np.concatenate([frames, np.repeat(frames[-1:], config.batch_size - len(frames), 0)])
+        frames = np.concatenate([frames, np.repeat(frames[-1:], passes.batch_size - len(frames), 0)])
         result = weighted_gradients(
             network.model,
-            network.clip_spec.normalise(frames),
+            passes.reader.place(frames),
             dict(dictionaries),
             dict(means),
             head_ranges(network),

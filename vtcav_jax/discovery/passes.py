@@ -113,7 +113,7 @@ class VideoPasses:
             self.reader.network.clip_spec,
             self.sampling,
             compute,
-            batch_size=self._batch_size(),
+            batch_size=self.batch_size,
             num_workers=self.reader.runtime.num_workers,
             indices=indices[done:],
         )
@@ -131,7 +131,9 @@ class VideoPasses:
         for window, (output, row) in zip(result.windows, result.results, strict=True):
             add(window, output, row)
 
-    def _batch_size(self) -> int:
+    @property
+    def batch_size(self) -> int:
+        """Clips per forward pass, a multiple of the number of devices."""
         devices = self.reader.runtime.mesh.devices.size
         return -(-self.config.batch_size // devices) * devices
 

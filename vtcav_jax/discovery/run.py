@@ -25,11 +25,11 @@ from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
 from vtcav_jax.data.source import Source
 from vtcav_jax.data.world_source import WorldSource
-from vtcav_jax.discovery.activation_grids import GridReader
+from vtcav_jax.discovery.activation_grids import GridReader, on_devices
 from vtcav_jax.discovery.completeness import prediction_share
 from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
-from vtcav_jax.discovery.dictionaries import choose_size, fit_dictionary
+from vtcav_jax.discovery.dictionaries import fit_dictionary, fit_smallest_sufficient
 from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.overviews import write_overviews
@@ -90,6 +90,7 @@ def discover(
     ```
     """
     out, runtime = Path(out), runtime or Runtime.local()
+    network = on_devices(network, runtime)
     source = inputs.as_source(videos)
     reader = GridReader(network, tuple(dict.fromkeys(stages)), config.motion_only, runtime)
     reader.shapes()
@@ -166,8 +167,11 @@ def _fit_stages(passes: VideoPasses, fit_half: Sequence[int]) -> dict[str, Stage
     fitted = {}
     for (stage,) in progress(([stage] for stage in samples), len(samples), "stages to decompose"):
         tokens, held_out = samples[stage].centred()
-        k = config.num_concepts or choose_size(config.discovery, tokens, held_out, config.seed)
-        dictionary = jax.tree.map(np.asarray, fit_dictionary(config.discovery, tokens, k, config.seed))
+        if config.num_concepts:
+            dictionary = fit_dictionary(config.discovery, tokens, config.num_concepts, config.seed)
+        else:
+            dictionary = fit_smallest_sufficient(config.discovery, tokens, held_out, config.seed)
+        dictionary = jax.tree.map(np.asarray, dictionary)
         fitted[stage] = StageConcepts(dictionary, samples[stage].mean, ())
     return fitted
 
