@@ -16,8 +16,9 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
@@ -38,7 +39,9 @@ _BUDGETS = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_list(
     "seeds", [], "run folders of flagfiles/evaluate_methods_seeds*.flags, one table each; empty: no table of seeds"
 )
-_ADD = flags.DEFINE_boolean("add", False, "keep the published rows of networks that the run does not evaluate")
+_ADD = flags.DEFINE_boolean(
+    "add", False, "keep the published rows of networks and metrics that the run does not measure"
+)
 _RUN = flags.DEFINE_string("run", "runs/evaluation", "run folder of flagfiles/evaluate_methods.flags")
 
 
@@ -46,7 +49,8 @@ def main(argv: list[str]) -> None:
     del argv
     run = open_run_folder(Path(_RUN.value))
     rows = [*run.method_score_rows, *(row for row in _read_scores(_BUDGETS.value) if row.method in EXPENSIVE)]
-    tests = read_rows(run.folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV, tcav_benchmark_table.TcavBenchmarkRow)
+    tests_file = run.folder / tcav_benchmark_table.TCAV_BENCHMARK_CSV
+    tests = read_rows(tests_file, tcav_benchmark_table.TcavBenchmarkRow) if tests_file.is_file() else []
     seeds = {
         f"seeds:{i}": [r for r in _read_scores(run_path) if r.metric == MEAN_SCORE]
         for i, run_path in enumerate(_SEEDS.value)
@@ -70,9 +74,14 @@ def main(argv: list[str]) -> None:
         gates = "\n\n".join(blocks.values()) + "\n"
     gates_page.write_text(gates, encoding="utf-8")
     earlier = timing.read_results("evaluation") if _ADD.value else []
-    earlier = [row for row in earlier if row["network_name"] not in networks]
+    measured = {_row_key(row) for row in result_rows}
+    earlier = [row for row in earlier if _row_key(row) not in measured and not row["part"].startswith("seeds")]
     path = timing.write_results("evaluation", result_rows, earlier)
     print(f"wrote {path} and its tables in {write_tables.update_pages()}", file=sys.stderr)
+
+
+def _row_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["part"], row["network_name"], row.get("metric", "")
 
 
 def _gate_blocks(text: str) -> list[str]:

@@ -57,6 +57,7 @@ from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
 from vtcav_jax.tcav.features.cache import fingerprint, source_hash
 
+EXTRA_BENCHMARKS = ("motion", "pyramids", "metrics", "concepts", "discovery")
 MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids, concept tests and concept discovery
 # Cached results depend on this code, whose hash is part of their key
 EVALUATION_CODE = (
@@ -74,8 +75,12 @@ class EvaluateMethodsArguments(RunArguments):
     )
     methods: tuple[str, ...] = setting(
         (),
-        "attribution methods, with all their budgets [default: all methods, without the most expensive budgets, and"
-        " the benchmarks of motion, pyramids, concept tests and concept discovery]",
+        "attribution methods, with all their budgets [default: all methods, without the most expensive budgets]",
+    )
+    benchmarks: tuple[str, ...] = setting(
+        (),
+        "benchmarks besides the scores of maps [default: all, or none if methods are named]",
+        choices=EXTRA_BENCHMARKS,
     )
     custom_method: tuple[str, ...] = setting(
         (), "also score your own function: package.module:function (model, clips, target) -> maps", repeated=True
@@ -99,7 +104,7 @@ class EvaluationJob:
     entries: Sequence[Entry]
     n_clips: int
     seed: int
-    with_extras: bool  # also the benchmarks of motion, pyramids, metrics, concept tests and discovery
+    benchmarks: Sequence[str]  # among EXTRA_BENCHMARKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,23 +134,25 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
         "methods": args.methods,
         "custom_method": args.custom_method,
         "questions": args.questions,
+        "benchmarks": args.benchmarks,
     }
     folder = directory.open_run(args.run, request, context.flags_text)  # a later command can add networks
     with_analytic = not args.questions or analytic_benchmark.ANALYTIC_QUESTION in args.questions
     analytic, analytic_refusals = (
         analytic_rows(next(iter(entries_by_network.values())), args.max_clips, seed) if with_analytic else ([], [])
     )
+    benchmarks = args.benchmarks or (() if args.methods else EXTRA_BENCHMARKS)
     jobs: dict[tuple[str, str], EvaluationJob] = {}
     for name, by_world in ids_by_network.items():
         entries = entries_by_network[name]
         for world, ids in by_world.items():
             info(f"{name}: {', '.join(ids)}; {len(entries)} methods and stages on {args.max_clips} clips")
             jobs[name, world] = EvaluationJob(
-                folder, name, networks[name], world, ids, entries, args.max_clips, seed, not args.methods
+                folder, name, networks[name], world, ids, entries, args.max_clips, seed, benchmarks
             )
     # The longest jobs start first, so that none of them runs alone at the end
     order = sorted(jobs, key=lambda job: job[1] != MAIN_WORLD)
-    steps = sum(len(job.entries) + N_EXTRA_STEPS * job.with_extras for job in jobs.values())
+    steps = sum(len(job.entries) + len(job.benchmarks) for job in jobs.values())
     results_by_job = dict(zip(order, run_jobs([partial(evaluate_network, jobs[key]) for key in order], steps)))
     write_results(folder, {key: results_by_job[key] for key in jobs}, analytic, analytic_refusals)
     write_page([folder])
@@ -203,7 +210,6 @@ def write_results(
 
 ReportProgress = Callable[[int], None]  # called with the number of finished steps
 JobRunner = Callable[[ReportProgress], EvaluationResult]
-N_EXTRA_STEPS = 5  # progress steps of the extra benchmarks of one network
 
 
 def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
@@ -286,12 +292,12 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         report_progress(len(members))
 
     def extra_table(
-        table_name: str, row_type: type[Any], make_rows: Callable[[], list[Any]], world: str = job.world
+        benchmark: str, row_type: type[Any], make_rows: Callable[[], list[Any]], world: str = job.world
     ) -> list[Any]:
         """Measure or read the table of an extra benchmark, which only `world` has."""
-        if not job.with_extras:
+        if benchmark not in job.benchmarks:
             return []
-        file = path(table_name).with_suffix(".csv")
+        file = path(benchmark).with_suffix(".csv")
         if job.world == world and not file.exists():
             write_rows(file, row_type, make_rows())
         report_progress(1)
