@@ -175,6 +175,10 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--augment=flop"], "--augment=flop"),
         (
+            ["--task=evaluate_methods", "--run=x", "--benchmarks=speed", "--max_clips=1"],
+            "got 'speed'; --max_clips: expected at least 2, got 1",
+        ),
+        (
             ["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--label_smoothing=2"],
             "error: --steps: expected at least 1, got 0; --label_smoothing: expected at least 0 and less than 1, got 2",
         ),

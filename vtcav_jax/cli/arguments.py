@@ -9,7 +9,16 @@ from typing import Any, TypeVar, get_origin
 
 from absl import flags
 
-from vtcav_jax.settings import Setting, SettingError, choices_of, required, setting, setting_fields, without_none
+from vtcav_jax.settings import (
+    Setting,
+    SettingError,
+    check_settings,
+    choices_of,
+    required,
+    setting,
+    setting_fields,
+    without_none,
+)
 
 T = TypeVar("T")
 VERBOSITY_FLAGS = ("quiet", "log_json")
@@ -164,7 +173,9 @@ def _build(arguments: type[T], values: flags.FlagValues) -> T:
             problems.append((name, str(error)))
     if problems:
         raise SettingError(*problems)
-    return arguments(**kwargs)
+    built = arguments(**kwargs)
+    check_settings(built)  # argument classes, unlike configs, do not check themselves
+    return built
 
 
 def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues) -> Any:
