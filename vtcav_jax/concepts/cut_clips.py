@@ -1,8 +1,10 @@
 """Writing of selected clips and their controls: crop them out of the source videos and encode them."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +38,32 @@ def write_concept_clips(
     for candidate in candidates:
         by_video[candidate.video].append(candidate)
     clips, sha256 = [], box_source.sha256
-    for video, video_candidates in progress(
-        by_video.items(), len(candidates), "clips", size=lambda entry: len(entry[1])
-    ):
+
+    def write(video: str) -> str:
+        """Write the missing clips of a video; return the reason if it cannot be decoded."""
         scan = scans[video]
         missing = [
             candidate
-            for candidate in video_candidates
+            for candidate in by_video[video]
             if not all((out / file).exists() for file in _clip_files(candidate, scan, config).values())
         ]
         try:
             _write_missing(missing, scan, config, out)
         except VideoError as error:
-            failures[scan.name] = str(error)
-            continue
-        for candidate in video_candidates:
-            clips += _concept_clips(candidate, scan, config, box_source, sha256, out)
+            return str(error)
+        return ""
+
+    # Decoding and encoding release the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = zip(by_video.items(), pool.map(write, by_video), strict=True)
+        for (video, video_candidates), failure in progress(
+            results, len(candidates), "clips", size=lambda result: len(result[0][1])
+        ):
+            if failure:
+                failures[scans[video].name] = failure
+                continue
+            for candidate in video_candidates:
+                clips += _concept_clips(candidate, scans[video], config, box_source, sha256, out)
     return clips
 
 

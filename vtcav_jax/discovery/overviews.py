@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vtcav_jax.discovery.strongest_clips import StrongestClips
 from vtcav_jax.tcav.previews import scale_to_preview, tile_clips, write_preview
 
 CLIPS_PER_OVERVIEW, MAX_FRAMES = 6, 16
+CACHED_CLIPS = 128  # half a megabyte each
 BRIGHTNESS = 0.5  # of the grey where the concept is absent
 
 
@@ -25,21 +27,22 @@ def write_overviews(
 ) -> None:
     """Write one overview per concept that is anywhere above 0: an mp4, and a jpg of its middle frame."""
     (out / OVERVIEW_FOLDER).mkdir(exist_ok=True)
+    read = lru_cache(CACHED_CLIPS)(partial(_read_frames, passes))
     jobs = [(name, stage, j) for stage, concepts in named.items() for j, name in enumerate(concepts.names)]
     for ((name, stage, j),) in progress(([job] for job in sorted(jobs)), len(jobs), "overviews"):
         clips, cells = strongest[stage], []
         for row in clips.ranked(j)[:CLIPS_PER_OVERVIEW]:
-            frames = _read_frames(passes, int(clips.items[j, row]), clips.frames[j, row])
-            shaded = shade(frames, clips.maps[j, row].astype(np.float32))
-            cells.append(scale_to_preview(shaded[:: -(-len(shaded) // MAX_FRAMES)]))
+            frames = read(int(clips.items[j, row]), tuple(clips.frames[j, row].tolist()))
+            cells.append(shade(frames, clips.maps[j, row].astype(np.float32)))
         if cells:
             write_preview(out, f"{OVERVIEW_FOLDER}/{folder_name(name)}", tile_clips(cells))
 
 
-def _read_frames(passes: VideoPasses, item: int, frames: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
-    """Return the clip of a video that has these frames, as the network reads it but not normalised."""
+def _read_frames(passes: VideoPasses, item: int, frames: tuple[int, ...]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return at most `MAX_FRAMES` of the frames of a clip of a video, in the size of previews."""
     clip = passes.source.read(item, passes.reader.network.clip_spec, replace(passes.sampling, normalise=False))
-    return np.asarray(clip.video[int((clip.frames == frames).all(1).argmax())])
+    video = np.asarray(clip.video[int((clip.frames == frames).all(1).argmax())])
+    return scale_to_preview(video[:: -(-len(video) // MAX_FRAMES)])
 
 
 def shade(

@@ -7,8 +7,10 @@ Controls are not displayed; they share the verdict of their dynamic clip.
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from markupsafe import escape
@@ -40,12 +42,22 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
         key=lambda clip: (clip.is_negative, clip.concept, clip.clip_type != "static", clip.clip_type, clip.file)
     )
     cards, failures, names, overviews = [], {}, read_names(folder), _read_overviews(folder)
-    for (clip,) in progress(([clip] for clip in page_clips), len(page_clips), "previews"):
+
+    def make_card(clip: ConceptClip) -> dict | str:
+        """Return the card of a clip, or the reason if it cannot be decoded."""
         try:
-            overview = overviews.pop(Path(clip.file).parts[0], "")  # only the first clip of a concept has it
-            cards.append(_card(clip, names.get(clip.file, ""), overview))
+            return _card(clip, names.get(clip.file, ""))
         except VideoError as error:
-            failures[clip.file] = str(error)
+            return str(error)
+
+    # Decoding and encoding release the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = zip(page_clips, pool.map(make_card, page_clips), strict=True)
+        for clip, card in progress(results, len(page_clips), "previews", size=lambda _: 1):
+            if isinstance(card, str):
+                failures[clip.file] = card
+            else:  # only the first clip of a concept has the overview
+                cards.append(card | {"overview": overviews.pop(Path(clip.file).parts[0], "")})
     path = folder / "review.html"
     write_text(path, render_review_page(cards, escape_control_chars(folder.resolve().name)))
     return path, failures
@@ -72,7 +84,7 @@ def _as_url(data: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
-def _card(clip: ConceptClip, name: str, overview: str) -> dict:
+def _card(clip: ConceptClip, name: str) -> dict:
     video = load_frames(clip)
     is_static = bool((video == video[0]).all())
     step = len(video) if is_static else -(-len(video) // MAX_REVIEW_FRAMES)
@@ -93,5 +105,4 @@ def _card(clip: ConceptClip, name: str, overview: str) -> dict:
         "confidence": None if clip.confidence is None else round(clip.confidence, 4),
         "verdict": clip.review,
         "preview": _as_url(data, mime),
-        "overview": overview,
     }
