@@ -32,6 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "up": dict(cells=(2, 2, 2)),
     "occlusion": dict(window=(4, 16, 16), stride=(4, 16, 16)),
     "sos": dict(budget=20),
+    "extremal": dict(steps=2),
+    "step": dict(steps=2),
     "shapley": dict(cells=(2, 2, 2), orders=2),
     "frame_shapley": dict(groups=2),
 }

@@ -17,6 +17,7 @@ from vtcav_jax.attribution.integrated import (
 from vtcav_jax.attribution.lrp.methods import LRP_PRESETS, deep_taylor, guided_backprop, propagate_relevance
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
+from vtcav_jax.attribution.optimised_masks import extremal, step
 from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, attribute, attribute_many, planned_passes
 from vtcav_jax.attribution.removal.methods import (
     frame_shapley,
@@ -58,6 +59,7 @@ __all__ = [
     "cam_map",
     "deep_taylor",
     "expected_gradients",
+    "extremal",
     "frame_shapley",
     "gradcam_framewise",
     "gradient_rollout",
@@ -81,6 +83,7 @@ __all__ = [
     "smoothgrad",
     "sos",
     "static_and_dynamic",
+    "step",
     "temporal_probe",
     "up",
 ]

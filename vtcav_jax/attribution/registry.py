@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtyping import ArrayLike
 
-from vtcav_jax.attribution import attention, cam_methods, gradients, integrated
+from vtcav_jax.attribution import attention, cam_methods, gradients, integrated, optimised_masks
 from vtcav_jax.attribution.inputs import resolve_inputs
 from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.lrp.rules import LrpRules
@@ -49,6 +49,7 @@ METHODS: dict[str, Callable[..., Attribution]] = {
     },
     "deep_taylor": lrp_methods.deep_taylor,
     **PERTURBATION_METHODS,
+    **optimised_masks.MASK_METHODS,
     **{name: partial(cam_methods.cam_map, name=name) for name in cam_methods.CAM_METHODS},
     "last_attention": attention.last_attention,
     "rollout": attention.rollout,
@@ -87,6 +88,10 @@ PASSES: dict[str, Callable[[Mapping[str, Any], int], int]] = {
     **dict.fromkeys(("guided_backprop", "deep_taylor", "gradient_rollout"), lambda options, frames: 3),
     "gradcam_framewise": lambda options, frames: 3 * frames,
     **dict.fromkeys(SMOOTHGRAD_METHODS, lambda options, frames: 3 * options["samples"]),
+    **dict.fromkeys(
+        optimised_masks.MASK_METHODS,
+        lambda options, frames: optimised_masks.count_passes(options["areas"], options["steps"], options["budget"]),
+    ),
     "integrated_gradients": lambda options, frames: (
         1 + (len(options["baseline"]) if isinstance(options["baseline"], tuple) else 1) * (3 * options["ig_steps"] + 1)
     ),
@@ -153,7 +158,7 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 def planned_passes(method: str, clip_shape: tuple[int, int, int], **options: Any) -> int:
     """Return the forward passes per clip that a method takes, without running it; a backward pass counts as two.
 
-    `clip_shape` is frames, height and width. No default of a removal method exceeds 500 passes.
+    `clip_shape` is frames, height and width. No default of removal methods and optimised masks exceeds 500 passes.
     """
     check_options(method, options)
     defaults = {name: p.default for name, p in inspect.signature(METHODS[method]).parameters.items()}

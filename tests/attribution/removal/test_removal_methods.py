@@ -1,5 +1,7 @@
 """Maps of removal methods on networks equal direct evaluation, whatever the segments, the infill and the batches."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_methods_agree_where_they_are_equal(net, video):
     loco = attribution.loco(net, video, CLASSES, cells=CELLS).map
     windows = attribution.occlusion(net, video, CLASSES, window=(2, 6, 6), stride=(2, 6, 6)).map
     np.testing.assert_allclose(loco, windows, atol=1e-6)
-    half = {"window": (2, 6, 6), "stride": (1, 3, 3)}
+    half: dict[str, Any] = {"window": (2, 6, 6), "stride": (1, 3, 3)}
     cuboids, half_windows = (
         attribution.sos(net, video, CLASSES, **half),
         attribution.occlusion(net, video, CLASSES, **half),

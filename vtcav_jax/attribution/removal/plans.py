@@ -107,7 +107,7 @@ def _window(clip_shape: ClipShape, parts: int) -> Counts:
     return t, h, w
 
 
-def _fit(clip_shape: ClipShape, cells: Counts) -> Counts:
+def fit_cells(clip_shape: ClipShape, cells: Counts) -> Counts:
     """Return `cells`, fewer along axes that are shorter."""
     t, h, w = (min(n, c) for n, c in zip(clip_shape, cells))
     return t, h, w
@@ -168,7 +168,7 @@ def kernel_shap_plan(
 def shapley_plan(
     clip_shape: ClipShape, segments: Segments, cells: Counts | None, orders: int | None, budget: int | None, seed: int
 ) -> Plan:
-    segment_clips, players = _plan_segments(clip_shape, segments, cells or _fit(clip_shape, SHAPLEY_CELLS), 0)
+    segment_clips, players = _plan_segments(clip_shape, segments, cells or fit_cells(clip_shape, SHAPLEY_CELLS), 0)
     if orders is not None and orders < 2:
         raise ValueError(f"expected at least 2 orders (one and its reversal), got {orders}")
     if _is_exact(players, budget):
@@ -191,7 +191,7 @@ def rise_plan(
 ) -> SoftMasks:
     t, h, w = clip_shape
     n_masks = _number_of_masks("rise", masks, budget)
-    return draw_soft_masks((t, h, w), cells or _fit(clip_shape, RISE_CELLS), n_masks, keep, seed)
+    return draw_soft_masks((t, h, w), cells or fit_cells(clip_shape, RISE_CELLS), n_masks, keep, seed)
 
 
 PLANS: dict[str, Callable[..., Plan | SoftMasks]] = {

@@ -12,6 +12,7 @@ import numpy as np
 from vtcav_jax import attribution
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
+from vtcav_jax.attribution.optimised_masks import MASK_METHODS
 from vtcav_jax.attribution.registry import PERTURBATION_METHODS
 from vtcav_jax.attribution.removal.engine import HOLD
 from vtcav_jax.attribution.removal.plans import DEFAULT_BUDGET
@@ -78,7 +79,7 @@ class RemovalConfig:
     )
     budget: int | None = setting(
         None,
-        f"maximum number of forward passes per clip of a removal method [default: {DEFAULT_BUDGET}]",
+        f"maximum forward passes per clip of removal methods and optimised masks [default: {DEFAULT_BUDGET}]",
         minimum=2,
     )
 
@@ -229,7 +230,8 @@ def _method_options(
     """Return the method-specific options: pixel bounds, baselines, reference clips."""
     clip_spec = network.clip_spec
     names = {name for name, _ in methods}
-    out = {name: args.removal.options(name, args.seed) for name in names if name in PERTURBATION_METHODS}
+    budgeted = names & {*PERTURBATION_METHODS, *MASK_METHODS}
+    out = {name: args.removal.options(name, args.seed) for name in budgeted}
     if "deep_taylor" in names:
         out["deep_taylor"] = {"bounds": attribution.pixel_bounds(clip_spec)}
     if "integrated_gradients" in names:

@@ -78,6 +78,7 @@ METHOD_BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "integrated_gradients": {"integrated_gradients (8)": {"ig_steps": 8}, "integrated_gradients": {}},
     "expected_gradients": {"expected_gradients (16)": {"samples": 16}},
     "occlusion": {"occlusion": {"window": (2, 8, 8), "stride": (2, 8, 8)}},
+    "sos": {"sos (150)": {"budget": 150}, "sos": {}},
     "loco": {"loco (supervoxels)": {"segments": "supervoxels", "cells": (4, 4, 4)}, "loco": {}},
     "up": {"up": {"cells": (4, 4, 4)}},
     "lime": {"lime (200)": {"masks": 200, "cells": (4, 4, 4)}, "lime (500)": {}},
@@ -85,11 +86,13 @@ METHOD_BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "rise": {"rise (100)": {"masks": 100}, "rise (300)": {"masks": 300}},
     "shapley": {"shapley (2 orders)": {"orders": 2}, "shapley (8 orders)": {"orders": 8}},
     "frame_shapley": {"frame_shapley": {"groups": 4}},
+    "extremal": {"extremal (200)": {"budget": 200}, "extremal": {}},
+    "step": {"step (200)": {"budget": 200}, "step": {}},
 }
 # Only if the method is requested by name
 EXPENSIVE = (
     *("integrated_gradients", "rise (300)", "shapley (8 orders)"),
-    *("loco", "lime (500)", "kernel_shap (500)"),
+    *("sos", "loco", "lime (500)", "kernel_shap (500)", "extremal", "step"),
 )
 
 
