@@ -194,9 +194,11 @@ def measure_stability(
                 if entry is None:
                     continue
                 reading, maps = entry
-                cells = (eval_set.read(values, reading) for values in (maps[head][rows], after.map))
-                masses = (world_metrics.reorder(values, ground_truth.true_map[rows]) for values in cells)
-                out[name, i] = world_metrics.stable_parts(*masses, ground_truth.core[rows])
+                mass, redrawn = (
+                    world_metrics.reorder(eval_set.read(values, reading), ground_truth.true_map[rows])
+                    for values in (maps[head][rows], after.map)
+                )
+                out[name, i] = world_metrics.stable_parts(mass, redrawn, ground_truth.core[rows])
     return out
 
 

@@ -11,7 +11,7 @@ clips: the mean of skills per clip would not be 0 for an uninformative map.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,7 +27,7 @@ Quantities = dict[str, list[WorldMetricPerClip]]  # by metric
 READINGS = ("net", "gross")  # smoothed before and after the negative part is removed, or only after
 WORLD_SIZE = 32  # pixels of the worlds with cells of CELL_SHAPE
 CELL_SHAPE = (2, 4, 4)  # frames and pixels of a cell in a world of this size
-SMOOTHING = (0.75, 1.5, 1.5)  # standard deviations in frames and pixels of such a world
+SMOOTHING = (0.75, 1.5)  # standard deviations in frames and in pixels of such a world
 RANDOM_ORDERS = 5
 TIE_DIGITS = 6  # of the largest value: smaller differences are rounding
 CLEAR_CONTRAST = 0.01  # least difference of a mask's mean rank, as a share of all cells, in the true maps of two heads
@@ -92,9 +92,12 @@ def read_map(
     """
     from scipy.ndimage import gaussian_filter
 
-    scale = voxels[1] / WORLD_SIZE
-    sigma = (0, SMOOTHING[0], *(scale * sigma for sigma in SMOOTHING[1:]))
-    smooth = partial(gaussian_filter, sigma=sigma, mode=("nearest", "nearest", "wrap", "wrap"))
+    pixels = SMOOTHING[1] * voxels[1] / WORLD_SIZE
+
+    def smooth(values: Mass) -> Mass:
+        in_time = gaussian_filter(values, SMOOTHING[0], axes=(1,), mode="nearest")
+        return gaussian_filter(in_time, pixels, axes=(2, 3), mode="wrap")
+
     values = area_resize(maps, voxels).astype(np.float64)
     values = np.maximum(smooth(values) if reading == "net" else values, 0)
     return area_resize(smooth(values), cells).astype(np.float64)
