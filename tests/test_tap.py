@@ -163,6 +163,7 @@ def test_the_second_call_does_not_compile(net, partial_model, video):
             tap.activations_and_gradients(partial_model, v, contrast, "b"),
         ),
         tap._gradients_for_classes: lambda v, k, e: tap.gradients_for_classes(net, v, [k, 0], Net.stages),
+        tap.run_patched: lambda v, k, e: tap.patch(net, v, [tap.Patch("stem", v[::-1], np.arange(6) < e)]),
         tap._run_steered: lambda v, k, e: tap.steered_logits(net, v, "pool", np.full(5, e, np.float32), e),
     }
     for compiled, call in calls.items():
@@ -206,6 +207,34 @@ def test_steering_along_one_direction_for_all_clips(net, video):
     np.testing.assert_allclose(by_clip[0], shifted[0], rtol=1e-5)
 
 
+def test_patching_everything_gives_the_logits_of_the_other_clips(net, video):
+    other = jax.random.normal(jax.random.key(5), SHAPE)
+    for stage in Net.stages:
+        everything = tap.patch(net, video, [tap.Patch(stage, other)])
+        np.testing.assert_allclose(everything, net(other), rtol=1e-5)
+        nothing = tap.patch(net, video, [tap.Patch(stage, other, np.zeros((), bool))])
+        np.testing.assert_allclose(nothing, net(video), rtol=1e-5)
+        one_for_all = tap.patch(net, video, [tap.Patch(stage, other[1:2])])
+        np.testing.assert_allclose(one_for_all, np.broadcast_to(net(other[1:2]), (3, 4)), rtol=1e-5)
+
+
+def test_patches_at_some_places_equal_a_manual_forward_pass(net, video):
+    other = jax.random.normal(jax.random.key(5), SHAPE)
+    places, late = np.random.default_rng(0).random((2, 3, 4, 6, 6)) < 0.5
+
+    def stem(clips):
+        return jnp.tanh(net.stem(clips))
+
+    mixed = jnp.where(places[..., None], stem(other), stem(video))
+    middle = jnp.where(late[0, ..., None], jnp.sin(net.middle(stem(video[::-1]))), jnp.sin(net.middle(mixed)))
+    expected = net.head((middle**2).mean((1, 2, 3)))
+    patches = [tap.Patch("stem", other, places), tap.Patch("middle", video[::-1], late[0])]
+    np.testing.assert_allclose(tap.patch(net, video, patches), expected, rtol=1e-5)
+    np.testing.assert_allclose(tap.patch(net, video, patches[::-1]), expected, rtol=1e-5)
+    undone = [tap.Patch("stem", other, places), tap.Patch("stem", video)]
+    np.testing.assert_allclose(tap.patch(net, video, undone), net(video), rtol=1e-5)
+
+
 def nameless(video, tap=tap.identity_tap):
     return tap("x", video).mean((1, 2, 3))
 
@@ -230,6 +259,14 @@ set_stages(boastful, ("x",))
         ),
         (lambda net, v: tap.steered_logits(net, v, "poool", 1.0, 1.0), "did you mean pool"),
         (lambda net, v: tap.activations(net, v, ()), "at least one stage name"),
+        (lambda net, v: tap.patch(net, v, [tap.Patch("poool", v)]), "did you mean pool"),
+        (lambda net, v: tap.patch(net, v, []), "expected at least one stage name"),
+        (lambda net, v: tap.patch(net, v, [tap.Patch("stem", v, np.arange(6))]), "expected places as booleans"),
+        (
+            lambda net, v: tap.patch(net, v, [tap.Patch("stem", v, np.ones(5, bool))]),
+            r"stem is \(3, 4, 6, 6, 8\).*all but its last axis, got \(5,\)",
+        ),
+        (lambda net, v: tap.patch(net, v, [tap.Patch("stem", v[:2])]), r"must broadcast to it.*got \(2, 4, 6, 6, 8\)"),
         (lambda net, v: tap.activations(nameless, v, "y"), r"never called its tap with \['y'\]"),
         (lambda net, v: tap.activations(boastful, v, "x"), r"never called its tap with \['x'\]"),
         (lambda net, v: tap.activations(twice, v, "x"), "tap twice with 'x'"),

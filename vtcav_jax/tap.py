@@ -7,11 +7,12 @@ is a pytree: an `nnx.Module`, or `jax.tree_util.Partial(function, parameters)`.
     logits, values = activations(model, video, "layers.2")
     result = activations_and_gradients(model, video, [3, 7], ["layers.1", "layers.2"])  # one class per clip
     logits = steered_logits(model, video, "layers.2", direction, eps=2.0)
+    logits = patch(model, video, [Patch("layers.2", other_video, places)])
 """
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import partial, reduce
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -39,6 +40,14 @@ class TapResult(NamedTuple):
     gradients: dict[str, Array]
 
 
+class Patch(NamedTuple):
+    """Activation of other clips at some places of a stage; `places` broadcast to all of its axes but the last."""
+
+    stage: str
+    other: ArrayLike  # a video with one clip for each patched clip, or one clip for all
+    places: ArrayLike = True  # booleans, such as (t, h, w); by default everywhere
+
+
 def identity_tap(name: str, value: Array) -> Array:
     """Return `value` unchanged; the default tap."""
     return value
@@ -57,6 +66,24 @@ def add_direction(stage: str, direction: ArrayLike, eps: ArrayLike = 1.0) -> Tap
             shapes = " and ".join(str(a.shape) for a in factors)
             raise ValueError(
                 f"{stage} is {value.shape}; eps and direction must broadcast to it, got {shapes}"
+            ) from error
+
+    return tap
+
+
+def replace_at(stage: str, other: Array, places: Array) -> Tap:
+    """Return a tap that replaces the activation at `stage` by `other` where `places` is True."""
+
+    def tap(name: str, value: Array) -> Array:
+        if name != stage:
+            return value
+        try:
+            mask = jnp.broadcast_to(places, value.shape[:-1])[..., None]
+            return jnp.where(mask, jnp.broadcast_to(other, value.shape), value)
+        except ValueError as error:
+            raise ValueError(
+                f"{stage} is {value.shape}; the other activation must broadcast to it, got {other.shape}, and places to"
+                f" all but its last axis, got {places.shape}"
             ) from error
 
     return tap
@@ -140,6 +167,20 @@ def steered_logits(
     )
 
 
+def patch(model: Model, video: ArrayLike, patches: Sequence[Patch]) -> Float[Array, "b k"]:
+    """Return the logits of clips with activations of other clips at some places, in the order of the patches.
+
+    Each patch takes an additional forward pass, of the other clips.
+    """
+    video, stages = _check_video(video), tuple(item.stage for item in patches)
+    _check_stages(model, stages)
+    places = [jnp.asarray(item.places) for item in patches]
+    if any(mask.dtype != bool for mask in places):
+        raise ValueError(f"expected places as booleans, True where to patch; got {[str(m.dtype) for m in places]}")
+    values = [activations(model, item.other, item.stage)[1][item.stage] for item in patches]
+    return run_patched(as_pytree(model), video, stages, values, places)
+
+
 def class_logit(classes: Array, logits: Array) -> Array:
     """Return `logits[i, classes[i]]` for each clip i: the score of a target given as class indices."""
     return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
@@ -212,10 +253,23 @@ def _gradients_for_classes(model, video, classes, stages, classes_per_pass):
 
 @partial(jax.jit, static_argnames="stage")
 def _run_steered(model, video, stage, direction, eps):
+    return _run_edited(model, video, (stage,), [add_direction(stage, direction, eps)])
+
+
+@partial(jax.jit, static_argnames="stages")
+def run_patched(model: Any, video: Array, stages: tuple[str, ...], values: list[Array], places: list[Array]) -> Array:
+    """Return the logits with each of `values` at its `places` of its stage."""
+    return _run_edited(model, video, stages, [replace_at(*patch) for patch in zip(stages, values, places)])
+
+
+def _run_edited(model, video, stages, changes):
     seen = {}
-    change = add_direction(stage, direction, eps)
-    logits = model(video, lambda name, value: change(name, _record(seen, (stage,), name, value)))
-    _check_seen((stage,), seen)
+
+    def tap(name, value):
+        return reduce(lambda edited, change: change(name, edited), changes, _record(seen, stages, name, value))
+
+    logits = model(video, tap)
+    _check_seen(stages, seen)
     return logits
 
 
