@@ -37,7 +37,7 @@ def trust_sentence(method: str, stage: str) -> str:
     """Return a sentence with the method's scores, or "" if it was not measured."""
     parts = []
     for network_name, network_kind in PUBLISHED_NETWORKS.items():
-        network_rows = [row for row in published_scores() if row.network_name == network_name]
+        network_rows = [row for row in published_scores() if row.network_name == network_name and not row.is_reference]
         rows = [row for row in network_rows if row.method == method and (row.stage == VIDEO) == (stage == VIDEO)]
         if rows:
             parts.append(

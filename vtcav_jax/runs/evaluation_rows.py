@@ -16,6 +16,7 @@ ANALYTIC_SCORE, MOTION_SCORE = "EXACT", "KIND"  # of the hand-wired network W0 o
 ABLATION_SCORE, SELECTIVITY_SCORE = "ABLATION", "SELECTIVE"  # of methods that select channels
 ALL_QUESTIONS = "all"  # all questions of a network
 TRIVIAL_MAPS = ("random", "difference_to_mean", "frame_difference", "sobel")  # baselines that do not use a network
+REFERENCE_MAPS = ("oracle", "exact_box")  # made from the known cause: what the true map and an ideal box score
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class MethodScoreRow:
     def is_trivial(self) -> bool:
         """True if the method does not use a network."""
         return self.method in TRIVIAL_MAPS
+
+    @property
+    def is_reference(self) -> bool:
+        """True if the map is made from the known cause."""
+        return self.method in REFERENCE_MAPS
 
 
 @dataclass(frozen=True)

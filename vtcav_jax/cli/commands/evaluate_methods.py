@@ -389,7 +389,8 @@ def evaluation_summary(score_rows: Sequence[MethodScoreRow], not_applicable: Seq
         lines = [
             f"{name}: ground-truth score, mean over metrics and questions (0: chance, 1: perfect)",
             format_table(header, cells, left=2),
-            "Forward passes and seconds are for the map of one clip. *: trivial map, computed without the network.",
+            "Forward passes and seconds are for the map of one clip. *: trivial map, computed without the network."
+            " oracle and exact_box are made from the known cause.",
             "The best stage is selected on the same clips, which biases its score upwards; CHOSEN rows in the table are"
             " cross-validated.",
         ]

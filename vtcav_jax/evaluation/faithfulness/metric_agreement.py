@@ -13,7 +13,7 @@ from vtcav_jax.evaluation.world_benchmark.eval_set import EVAL_BATCH_SIZE, EvalS
 from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result_rows
 from vtcav_jax.evaluation.world_benchmark.scoring import group_entries
-from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, MetricAgreementRow
+from vtcav_jax.runs.evaluation_rows import MEAN_SCORE, REFERENCE_MAPS, MetricAgreementRow
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
 
 AGREEMENT_CLIPS = 10
@@ -97,4 +97,5 @@ def spearman_with_interval(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) ->
 def cheap_entries(entries: Sequence[Entry], results: Sequence[MethodResult], max_cost: int = 30) -> list[Entry]:
     """Return the entries whose maps cost at most `max_cost` forward passes."""
     cost = {result.method: result.forward_passes for result in results}
-    return [e for e in entries if e.function is None and cost.get(e.method, max_cost + 1) <= max_cost]
+    measured = [e for e in entries if e.function is None and e.method not in REFERENCE_MAPS]
+    return [e for e in measured if cost.get(e.method, max_cost + 1) <= max_cost]

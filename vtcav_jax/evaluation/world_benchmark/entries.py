@@ -36,8 +36,7 @@ from vtcav_jax.attribution.targets import Target
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS, trivial_maps
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
-
-REFERENCE_MAPS = ("oracle", "exact_box")  # made from the known cause: what a perfect and a good map score
+from vtcav_jax.runs.evaluation_rows import REFERENCE_MAPS
 
 SINGLE_PASS_GROUP = "one pass"  # group of the methods that share one forward and backward pass
 

@@ -15,7 +15,6 @@ from vtcav_jax.console import progress
 from vtcav_jax.evaluation.world_benchmark import world_metrics
 from vtcav_jax.evaluation.world_benchmark.entries import (
     CUSTOM_CODE_LOCK,
-    REFERENCE_MAPS,
     CustomMethod,
     Entry,
     batches_targets,
@@ -37,6 +36,7 @@ from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result
 from vtcav_jax.evaluation.world_benchmark.world_metrics import READINGS, Parts
 from vtcav_jax.models import Network
 from vtcav_jax.runs.evaluation_rows import (
+    REFERENCE_MAPS,
     STABILITY_SCORE,
     MethodScoreRow,
 )

@@ -52,13 +52,12 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
 
     Labelled are the methods on the cost front, `ALWAYS_NAMED_METHODS`, and others where there is room.
     """
-    method_rows = best_stage_per_method(overall_scores(rows, network_name))
+    all_rows = best_stage_per_method(overall_scores(rows, network_name))
+    method_rows = [row for row in all_rows if not row.is_reference]
     canvas = Canvas(WIDE_FIGURE_WIDTH, 340)
     max_passes = max((row.forward_passes for row in method_rows), default=1)
     x = Scale(-0.8, math.log10(2 * max(max_passes, 10)), 56, WIDE_FIGURE_WIDTH - 150)
-    y = Scale(
-        min(-0.05, *(row.low for row in method_rows)), max(0.2, *(row.high for row in method_rows)) + 0.03, 296, 34
-    )
+    y = Scale(min(-0.05, *(row.low for row in method_rows)), max(0.2, *(row.high for row in all_rows)) + 0.03, 296, 34)
     canvas.text(8, 16, f"{network_name}: ground-truth score against cost", "title")
     for value in y.ticks:
         canvas.line(56, y(value), WIDE_FIGURE_WIDTH - 150, y(value), "axis" if value else "zero")
@@ -67,6 +66,9 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
         canvas.line(x(power), 34, x(power), 296, "axis")
         canvas.text(x(power), 312, f"{10**power:,}", "soft", "middle")
     canvas.text(x(x.low), 312, "none", "soft", "middle")
+    for row in (row for row in all_rows if row.is_reference):
+        canvas.line(56, y(row.value), WIDE_FIGURE_WIDTH - 150, y(row.value), "faint thin")
+        canvas.text(WIDE_FIGURE_WIDTH - 144, y(row.value) + 4, row.method, "soft")
     canvas.text(WIDE_FIGURE_WIDTH - 150, 332, "forward passes for one clip's map", "soft", "end")
     front = cost_front([row for row in method_rows if not row.is_trivial])
     canvas.path([(_cost_x(x, row), y(row.value)) for row in front], "one thin")
@@ -120,7 +122,8 @@ def metric_figure(rows: Sequence[MethodScoreRow], network_name: str, question: s
     ranked = best_stage_per_method(
         sorted((row for row in subset if row.metric == MEAN_SCORE), key=lambda row: -row.value)
     )
-    displayed = [row for row in ranked if not row.is_trivial][:max_methods] + [row for row in ranked if row.is_trivial]
+    methods = [row for row in ranked if not row.is_trivial and not row.is_reference][:max_methods]
+    displayed = [row for row in ranked if row.is_reference or row.is_trivial or row in methods]
     metrics = [metric for metric in WORLD_METRICS if any(row.metric == metric for row in subset)]
     canvas = Canvas(WIDE_FIGURE_WIDTH, 50 + 18 * len(displayed))
     canvas.text(8, 16, f"{network_name}, {question}", "title")

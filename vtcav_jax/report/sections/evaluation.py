@@ -181,7 +181,7 @@ def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list
     """Return the findings: the best method, the cheapest good one, and those not clearly better than trivial maps."""
     method_rows = best_stage_per_method(overall_scores(rows, network_name))
     informed, trivial = (
-        [row for row in method_rows if not row.is_trivial],
+        [row for row in method_rows if not row.is_trivial and not row.is_reference],
         [row for row in method_rows if row.is_trivial],
     )
     if not informed:
