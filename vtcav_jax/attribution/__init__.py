@@ -6,6 +6,7 @@
 from vtcav_jax.attribution.attention import gradient_rollout, last_attention, rollout
 from vtcav_jax.attribution.baselines import BASELINES, pixel_bounds
 from vtcav_jax.attribution.cam_methods import CAM_METHODS, cam_map, gradcam_framewise, saliency_tubes
+from vtcav_jax.attribution.causal_trace import CausalTrace, causal_tracing
 from vtcav_jax.attribution.gradients import gradient_x_input, saliency, smoothgrad
 from vtcav_jax.attribution.integrated import (
     IG_STEPS,
@@ -44,6 +45,7 @@ __all__ = [
     "SINGLE_PASS_METHODS",
     "VIDEO",
     "Attribution",
+    "CausalTrace",
     "Channel",
     "Class",
     "ConceptTarget",
@@ -57,6 +59,7 @@ __all__ = [
     "attribute",
     "attribute_many",
     "cam_map",
+    "causal_tracing",
     "deep_taylor",
     "expected_gradients",
     "extremal",
