@@ -30,7 +30,7 @@ class DiscoveryConfig:
         False, "decompose the difference to the clip with its middle frame frozen, which contains nothing static"
     )
     clips_per_concept: int = setting(20, "clips in which a concept is strongest, at most one per video", minimum=2)
-    importance_videos: int = setting(12, "videos in which the importance of concepts is measured", minimum=2)
+    importance_videos: int = setting(16, "videos in which the importance of concepts is measured", minimum=2)
     max_tokens: int = setting(
         20_000, "activations (one place and time of a clip each) per stage to decompose", minimum=64
     )
