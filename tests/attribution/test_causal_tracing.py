@@ -100,6 +100,7 @@ def test_the_direction_moves_with_the_places_of_the_key(name):
         scores = lead(target, tap.patch(network.model, other_video, [tap.Patch(stage, video, places)]))
         shares.append((scores - trace.corrupted_scores).mean() / whole)
     assert shares[0] > 0.7 and abs(shares[1]) < 0.2
-    for stage in trace.patched_scores:
-        over_time = trace.shares(stage)[..., 0, 0, 0]
-        assert over_time[:2].mean() < over_time[2:6].mean() if len(over_time) == 8 else over_time.max() > 0.1
+    over_time = {stage: trace.shares(stage)[:, 0, 0, 0] for stage in trace.patched_scores}
+    assert all(0.7 < values.sum() < 1.4 for values in over_time.values()), over_time
+    if name == "worlds_swin":  # the last attention has mixed all time steps
+        np.testing.assert_allclose(over_time["norm"], 0.25, atol=0.01)
