@@ -26,7 +26,7 @@ from vtcav_jax.data.encode import encode_jpeg, encode_webm
 from vtcav_jax.names import escape_control_chars
 
 REVIEW_PREVIEW_SIZE = 112  # pixels
-MAX_REVIEW_FRAMES = 32  # per preview
+MAX_REVIEW_FRAMES = 16  # per preview
 REVIEW_FPS = 12
 
 
