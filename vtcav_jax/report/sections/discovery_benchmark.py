@@ -15,9 +15,10 @@ DISCOVERY_BENCHMARK_GUIDE = (
     " for the value, above chance, relative to a vector trained with labels. WHERE and WHEN: is its map on the object,"
     " and on the frames of the flash (0: chance, 1: perfect)? Use: the share of the class's lead that the clip loses"
     " without the concept, and without as much of a random direction. Rank: Spearman correlation over concepts of the"
-    " reported importance with this loss in other clips. Completeness: share of the network's predictions above"
-    " chance that a linear readout of all scores reproduces. Stability: cosine between the concepts of two seeds, fitted to different"
-    " clips. Values are means over three seeds; intervals are 95 %, over the scored clips, of stability over concepts."
+    " reported importance with this loss in other clips. Completeness: share of the network's predictions above chance"
+    " that a linear readout of all scores reproduces. Stability: cosine between the concepts of two seeds, fitted to"
+    " different clips. Values are means over three seeds; intervals are 95 %, over the scored clips, of stability over"
+    " concepts."
 )
 DISCOVERY_MEASURES = ("RECOVERY", "WHERE", "WHEN", "USE", "USE_RANDOM", "RANK", "COMPLETENESS", "STABILITY")
 FLOOR, CEILING_METHOD = "random", "supervised"
