@@ -76,6 +76,7 @@ def test_nmf_codes_solve_the_penalised_problem():
         np.testing.assert_allclose(ours / f, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_codes_of_the_autoencoder_and_of_kmeans_are_sparse():
     tokens, _ = planted_tokens(1000)
     for method, active in (("topk_sae", 2), ("kmeans", 1)):

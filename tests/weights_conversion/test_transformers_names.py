@@ -77,6 +77,7 @@ def test_all_layouts_of_videomae_give_the_same_parameters(tiny):
     assert_close(model(jnp.asarray(video)), expected, "logits", 1e-5)
 
 
+@pytest.mark.slow
 def test_biases_are_neither_invented_nor_dropped(tiny):
     state = tiny.state_dict()
     bias = "encoder.layer.1.attention.attention.{}.bias"

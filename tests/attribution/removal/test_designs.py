@@ -148,6 +148,7 @@ def test_standard_errors_are_the_spread_over_seeds(name):
     assert 0.85 < np.sqrt((np.square(errors)).mean() / (spread**2).mean()) < 1.2
 
 
+@pytest.mark.slow
 def test_errors_of_few_masks_per_segment_are_too_large_rather_than_too_small():
     results, errors = [], []
     for seed in range(30):

@@ -53,6 +53,7 @@ def simulated_p(rng: np.random.Generator, shifts: tuple[float, ...], n_target_vi
     return depth_trend(np.array(effects), np.stack(draws)).p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "n_target_videos"), [(0.0, 20), (3.0, 5), *SLOW])
 def test_the_level_holds_for_effects_that_are_equal_at_all_stages(shift, n_target_videos):
     """The hypothesis is that the slope is 0, whether or not there is an effect."""

@@ -235,6 +235,7 @@ def test_cross_fitted_steps_by_hand():
     np.testing.assert_allclose(steps[0, :, 0], expected)
 
 
+@pytest.mark.slow
 def test_a_cross_fitted_step_is_0_on_average_where_there_is_no_concept():
     in_sample, cross_fitted = [], []
     for seed in range(40):
