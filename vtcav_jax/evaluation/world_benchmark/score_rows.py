@@ -135,7 +135,10 @@ def bootstrap_skill(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
     known = ~np.isnan(parts)
     with np.errstate(invalid="ignore"):
         means = (np.where(known, parts, 0.0) @ weights.T) / (known.astype(np.float64) @ weights.T)
-    return world_metrics.chance_corrected(means[:, 0], means[:, 1]).mean(0)
+    skills = world_metrics.chance_corrected(means[:, 0], means[:, 1])
+    defined = ~np.isnan(means[:, 0])  # a part that few clips have can be missing in a bootstrap sample
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, skills, 0.0).sum(0) / defined.sum(0)
 
 
 @lru_cache(maxsize=4)

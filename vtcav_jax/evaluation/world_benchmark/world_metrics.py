@@ -146,16 +146,14 @@ def compute_world_metrics(cells: Mass, ground_truth: GroundTruth, other_cells: M
     values = agreement(map_quantities(reorder(cells, true_map), ground_truth), ground_truth.true_quantities)
     chance = ground_truth.chance_in_time if in_time else ground_truth.chance
     parts_by_metric = {name: np.stack([values[name], chance[name]], 1) for name in values}
-    contrasts = [(mask, head) for head, mask in ground_truth.contrast_masks if head in other_cells]
-    if contrasts and not in_time:
-        parts_by_metric["WHAT-FOR"] = np.stack(
-            [
-                target_contrast(
-                    (cells, other_cells[head]), (ground_truth.true_map, ground_truth.other_true_maps[head]), mask
-                )
-                for mask, head in contrasts
-            ]
-        )
+    if not in_time:
+        contrasts = [
+            target_contrast((cells, other_cells[head]), (true_map, ground_truth.other_true_maps[head]), mask)
+            for head, mask in ground_truth.contrast_masks
+            if head in other_cells
+        ]
+        if contrasts := [parts for parts in contrasts if not np.isnan(parts).all()]:
+            parts_by_metric["WHAT-FOR"] = np.stack(contrasts)
     return parts_by_metric
 
 
