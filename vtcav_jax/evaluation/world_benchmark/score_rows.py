@@ -1,7 +1,7 @@
 """Rows of the tables of scores: each metric of each method and stage, with an interval over clips."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -18,6 +18,8 @@ from vtcav_jax.runs.evaluation_rows import (
     MethodScoreRow,
 )
 from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES
+
+MIN_DEFINED_SHARE = 0.1  # of the clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,7 @@ def result_rows(results: Sequence[MethodResult], network_name: str, seed: int = 
 
     CHOSEN applies to methods with several stages.
     """
+    results = [replace(result, metrics=defined_metrics(result.metrics)) for result in results]
     out, overall = [], {}
     for (method, stage), method_results in group_by_method_and_stage(results).items():
         row = partial(_row, (method, stage, network_name), _entry_cost(method_results))
@@ -95,6 +98,16 @@ def cross_validated_stage(
                     n_clips,
                 )
             )
+    return out
+
+
+def defined_metrics(metrics: Mapping[str, Parts]) -> dict[str, Parts]:
+    """Return the metrics without parts that are defined for hardly any clip."""
+    out = {}
+    for name, parts in metrics.items():
+        is_defined = (~np.isnan(parts[:, 0])).mean(-1) >= MIN_DEFINED_SHARE
+        if is_defined.any():
+            out[name] = parts[is_defined]
     return out
 
 
