@@ -118,7 +118,7 @@ def attribute(
         attribute(model, video, Contrast(3, 7), "shapley", cells=(8, 2, 2))
 
     The default takes three forward passes; its ground-truth scores in docs/evaluation.md are 0.80 (Swin), 0.89 (CNN)
-    and 0.78 (ViT) on a scale from 0 (chance) to 1 (perfect).
+    and 0.77 (ViT) on a scale from 0 (chance) to 1 (perfect).
 
     Args:
         network: a `Network`, or a bare model `model(video, tap)`.
