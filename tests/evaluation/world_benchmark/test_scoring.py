@@ -144,8 +144,8 @@ def test_intervals_hold_the_value_and_shrink_with_clips():
     noisy = about.areas[:, 0] + 3 * np.random.default_rng(2).random((200, *SIZES))
     widths = []
     for n in (20, 200):
-        arrays = (about.true_map, about.core, about.rest, about.areas, about.areas[:, 0], about.areas[:, 1])
-        part = GroundTruth(*(array[:n] for array in arrays))
+        true_map, core, rest, areas = (m[:n] for m in (about.true_map, about.core, about.rest, about.areas))
+        part = GroundTruth(true_map, core, rest, areas, areas[:, 0], areas[:, 1])
         result = MethodResult(
             "m",
             "video",
