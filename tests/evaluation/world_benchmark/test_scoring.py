@@ -96,7 +96,10 @@ def test_random_maps_score_0_on_average_for_any_size_of_the_cause(side):
     maps, others = (
         world_metrics.read_map(random.random(voxels, np.float32), voxels[1:], SIZES, "net") for _ in range(2)
     )
-    assert all(abs(value) < 0.05 for value in skills(maps, about, others).values())
+    values = skills(maps, about, others)
+    if side == 6:
+        assert np.isnan(values.pop("WHO"))  # the box hides the distractor
+    assert len(values) >= 4 and all(abs(value) < 0.05 for value in values.values())
 
 
 def test_the_wrong_place_is_worse_than_chance():
