@@ -74,8 +74,8 @@ def main(argv: list[str]) -> None:
         gates = "\n\n".join(blocks.values()) + "\n"
     gates_page.write_text(gates, encoding="utf-8")
     earlier = timing.read_results("evaluation") if _ADD.value else []
-    measured = {_row_key(row) for row in result_rows}
-    earlier = [row for row in earlier if _row_key(row) not in measured]
+    new_keys = {_row_key(row) for row in result_rows}
+    earlier = [row for row in earlier if _row_key(row) not in new_keys]
     path = timing.write_results("evaluation", result_rows, earlier)
     print(f"wrote {path} and its tables in {write_tables.update_pages()}", file=sys.stderr)
 

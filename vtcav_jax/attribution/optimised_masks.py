@@ -200,8 +200,8 @@ def _area_penalty(mask: Cells, area: Array) -> Float[Array, " b"]:
     """Return the mean squared difference between the sorted cells and 0s followed by a share `area` of 1s."""
     values = jnp.sort(mask.reshape(len(mask), -1), axis=1)
     n = values.shape[1]
-    wanted = jnp.clip(jnp.arange(1, n + 1, dtype=mask.dtype) - n * (1 - area), 0, 1)
-    return ((values - wanted[None]) ** 2).mean(1)
+    sorted_target = jnp.clip(jnp.arange(1, n + 1, dtype=mask.dtype) - n * (1 - area), 0, 1)
+    return ((values - sorted_target[None]) ** 2).mean(1)
 
 
 def _tube_penalty(mask: Cells, area: Array) -> Float[Array, " b"]:

@@ -118,8 +118,8 @@ def kernel_shap(players: int, masks: int, seed: int) -> Design:
         cumulative = np.cumsum(1 / (size * (players - size)))
         # Evenly spaced quantiles of the sizes instead of independent draws, for a lower variance
         quantiles = (np.arange(pairs) + random.random()) / pairs
-        drawn = size[np.searchsorted(cumulative / cumulative[-1], quantiles)]
-        half = random.random((pairs, players)).argsort(1).argsort(1) < drawn[:, None]
+        coalition_sizes = size[np.searchsorted(cumulative / cumulative[-1], quantiles)]
+        half = random.random((pairs, players)).argsort(1).argsort(1) < coalition_sizes[:, None]
         keep, groups = _with_ends_and_complements(half)
         weights = np.where(groups < 0, 0.0, 1.0)
     full, empty = (int(np.flatnonzero(rows)[0]) for rows in (keep.all(1), ~keep.any(1)))

@@ -42,8 +42,8 @@ def draw_soft_masks(clip_shape: tuple[int, int, int], cells: Counts, masks: int,
     if masks < 2 or not 0 < keep < 1:
         raise ValueError(f"expected masks of at least 2 and keep between 0 and 1, got {masks} and {keep}")
     random = np.random.default_rng(seed)
-    drawn = [(random.random([c + 3 for c in cells]) < keep, 0.5 + random.random(3)) for _ in range(masks)]
-    grids, starts = (np.stack(parts) for parts in zip(*drawn))
+    grids_and_starts = [(random.random([c + 3 for c in cells]) < keep, 0.5 + random.random(3)) for _ in range(masks)]
+    grids, starts = (np.stack(parts) for parts in zip(*grids_and_starts))
     return SoftMasks(clip_shape, cells, grids.astype(np.float32), starts, np.arange(masks) % N_GROUPS)
 
 

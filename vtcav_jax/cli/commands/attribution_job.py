@@ -86,14 +86,14 @@ class RemovalConfig:
     def options(self, method: str, seed: int = 0) -> dict[str, Any]:
         """Return the given settings that a method takes, as its keyword arguments, and the seed."""
         parameters = inspect.signature(attribution.METHODS[method]).parameters
-        given = {RENAMED_SETTINGS.get(name, name): value for name, value in vars(self).items() if value is not None}
-        given["seed"] = seed
-        return {name: value for name, value in given.items() if name in parameters}
+        settings = {RENAMED_SETTINGS.get(name, name): value for name, value in vars(self).items() if value is not None}
+        settings["seed"] = seed
+        return {name: value for name, value in settings.items() if name in parameters}
 
     def check(self, methods: Sequence[str]) -> None:
         """Raise a `SettingError` for given settings that none of `methods` takes."""
-        taken = {name for method in methods for name in self.options(method)}
-        unused = [n for n, v in vars(self).items() if v is not None and RENAMED_SETTINGS.get(n, n) not in taken]
+        parameters = {name for method in methods for name in self.options(method)}
+        unused = [n for n, v in vars(self).items() if v is not None and RENAMED_SETTINGS.get(n, n) not in parameters]
         if unused:
             text = f"none of the methods {', '.join(methods)} uses it; choose one that does, or omit it"
             raise SettingError(*((name, text) for name in unused))
@@ -168,10 +168,10 @@ def describe_plan(job: AttributionJob) -> str:
     costs = {
         name: attribution.planned_passes(name, clip_shape, **job.options.get(name, {})) for name, _ in job.method_stages
     }
-    each = [f"{name} {passes}" for name, passes in costs.items() if name not in PERTURBATION_METHODS]
-    together = [f"{name} {passes}" for name, passes in costs.items() if name in PERTURBATION_METHODS]
-    parts = [f"{', '.join(each)} for each target"] if each else []
-    parts += [f"{', '.join(together)} for all targets together"] if together else []
+    per_target = [f"{name} {passes}" for name, passes in costs.items() if name not in PERTURBATION_METHODS]
+    shared = [f"{name} {passes}" for name, passes in costs.items() if name in PERTURBATION_METHODS]
+    parts = [f"{', '.join(per_target)} for each target"] if per_target else []
+    parts += [f"{', '.join(shared)} for all targets together"] if shared else []
     return (
         f"plan: videos: {len(job.source.items)}, targets: {n_targets}; forward passes per clip (a backward pass counts"
         f" as two): {'; '.join(parts)}"

@@ -97,5 +97,5 @@ def spearman_with_interval(pairs: Float[np.ndarray, "maps 2"], seed: int = 0) ->
 def cheap_entries(entries: Sequence[Entry], results: Sequence[MethodResult], max_cost: int = 30) -> list[Entry]:
     """Return the entries whose maps cost at most `max_cost` forward passes."""
     cost = {result.method: result.forward_passes for result in results}
-    measured = [e for e in entries if e.function is None and e.method not in REFERENCE_MAPS]
-    return [e for e in measured if cost.get(e.method, max_cost + 1) <= max_cost]
+    candidates = [e for e in entries if e.function is None and e.method not in REFERENCE_MAPS]
+    return [e for e in candidates if cost.get(e.method, max_cost + 1) <= max_cost]
