@@ -25,6 +25,7 @@ from vtcav_jax.report.sections import motion as motion_sections
 from vtcav_jax.report.sections import pyramid as pyramid_sections
 from vtcav_jax.report.sections import tcav as tcav_sections
 from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
+from vtcav_jax.report.sections import time_sensitivity as time_sensitivity_sections
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.worlds.render import WORLDS
@@ -37,6 +38,7 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     tcav_sections.tcav_sections,
     map_sections.map_sections,
     motion_sections.motion_sections,
+    time_sensitivity_sections.time_sensitivity_sections,
     pyramid_sections.pyramid_sections,
     evaluation_sections.evaluation_sections,
     tcav_benchmark_sections.tcav_benchmark_sections,

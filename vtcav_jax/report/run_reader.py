@@ -50,6 +50,7 @@ from vtcav_jax.runs.tcav_rows import (
     SteeringRow,
     VectorRow,
 )
+from vtcav_jax.runs.time_sensitivity_rows import TIME_SENSITIVITY_CSV, TimeSensitivityRow
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
@@ -180,6 +181,10 @@ class RunFolder:
     @cached_property
     def class_motion_rows(self) -> tuple[ClassMotionRow, ...]:
         return read_rows(self.folder / "motion_classes.csv", ClassMotionRow)
+
+    @cached_property
+    def time_sensitivity_rows(self) -> tuple[TimeSensitivityRow, ...]:
+        return read_rows(self.folder / TIME_SENSITIVITY_CSV, TimeSensitivityRow)
 
     @cached_property
     def clip_motion_rows(self) -> tuple[ClipMotionRow, ...]:

@@ -5,6 +5,7 @@ of cases. `widened_percentiles` therefore multiplies the distances from the esti
 normal quantile.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -74,7 +75,8 @@ def ratio_ci(
     """Compute the ratio of two means and its percentile bootstrap interval over pairs.
 
     With `units`, such as the source video of each pair, whole units are resampled, and the interval is widened for few.
-    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two pairs or units.
+    Pairs with a NaN are left out. The ratio is NaN without pairs, its interval NaN for fewer than two pairs or units
+    and where the denominators add up to 0.
     """
     is_known = ~(np.isnan(numerators) | np.isnan(denominators))
     unit = np.arange(len(is_known)) if units is None else unit_indices(units)
@@ -83,7 +85,7 @@ def ratio_ci(
     n = len(sums[0])
     with np.errstate(invalid="ignore", divide="ignore"):
         estimate = float(np.divide(sums[0].sum(), sums[1].sum())) if n else float("nan")
-        if n < 2:
+        if n < 2 or not math.isfinite(estimate):
             return estimate, float("nan"), float("nan")
         resampled_units = np.random.default_rng(seed).integers(n, size=(BOOTSTRAP_RESAMPLES, n))
         ratios = sums[0][resampled_units].sum(1) / sums[1][resampled_units].sum(1)

@@ -9,12 +9,12 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.discovery import DiscoveryConfig, DiscoveryReport, discover
+from vtcav_jax.models.stages import resolve_stages
 from vtcav_jax.report.effect_sizes import format_p
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, setting
 from vtcav_jax.stats.intervals import format_interval
 from vtcav_jax.tcav.experiment.config import STAGES_HELP
-from vtcav_jax.tcav.features.stages import resolve_stages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.concepts.config import Concept, MiningConfig, parse_concepts
 from vtcav_jax.console import info
 from vtcav_jax.discovery import DiscoveryConfig
+from vtcav_jax.models.stages import resolve_stages
 from vtcav_jax.settings import SettingError, concerning, nested, required, setting
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import clips_by_class
-from vtcav_jax.tcav.features.stages import resolve_stages
 
 
 @dataclass(frozen=True)

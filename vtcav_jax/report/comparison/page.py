@@ -28,6 +28,7 @@ from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.time_sensitivity import time_sensitivity_comparison_sections
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.attribution_rows import ClassMotionRow
@@ -50,6 +51,7 @@ def comparison_sections(runs: Sequence[RunFolder]) -> list[Section]:
     out += comparison_metrics.motion_comparison_sections(runs, labels) + comparison_metrics.map_comparison_sections(
         runs, labels
     )
+    out += time_sensitivity_comparison_sections(runs, labels)
     out += discovered_comparison_sections(runs, labels)
     if not out:
         contents = "; ".join(f"{run.folder} has {_describe_contents(run)}" for run in runs)

@@ -12,6 +12,7 @@ from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
+from vtcav_jax.models.stages import resolve_stages
 from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.experiment import cost_estimate
@@ -22,7 +23,6 @@ from vtcav_jax.tcav.experiment.strata import comparisons_within
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS, videos_needed
 from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
 from vtcav_jax.tcav.features.encode import stage_shapes
-from vtcav_jax.tcav.features.stages import resolve_stages
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
 
 MAX_PLAN_LINES = 8

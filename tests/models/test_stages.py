@@ -6,9 +6,9 @@ import pytest
 from vtcav_jax.adapters import from_function
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
+from vtcav_jax.models.stages import resolve_stages
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.tcav.features.encode import EncodeConfig, stage_shapes
-from vtcav_jax.tcav.features.stages import resolve_stages
 
 CLIP = ClipSpec(frames=2, size=4)
 
