@@ -5,10 +5,11 @@ pyramid.nodes_at(0)  # the most relevant channels of the last stage
 results = ablate_pyramid(model, test_clips, 3, pyramid, reference=other_clips)  # do they matter more than others?
 """
 
+from vtcav_jax.attribution.cut_stages import find_cut_stages
 from vtcav_jax.pyramid.ablation import ablate_pyramid
 from vtcav_jax.pyramid.build import build_pyramid
-from vtcav_jax.pyramid.cut_stages import find_cut_stages, pyramid_levels
 from vtcav_jax.pyramid.graph import Pyramid, Selection
+from vtcav_jax.pyramid.levels import pyramid_levels
 from vtcav_jax.pyramid.stability import noise_stability
 from vtcav_jax.runs.pyramid_rows import AblationResult, Edge, Node
 

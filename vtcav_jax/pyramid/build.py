@@ -20,8 +20,8 @@ from vtcav_jax.attribution.inputs import resolve_clips, resolve_inputs
 from vtcav_jax.attribution.score_model import ScoreModel, prepare_explanation, to_numpy
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.models.network import Network
-from vtcav_jax.pyramid.cut_stages import PyramidLevel, pyramid_levels
 from vtcav_jax.pyramid.graph import ROOT_NODE, EdgeRule, Pyramid, Selection
+from vtcav_jax.pyramid.levels import PyramidLevel, pyramid_levels
 from vtcav_jax.pyramid.stergiou2019 import stergiou_shares
 from vtcav_jax.runs.pyramid_rows import Edge, Node
 from vtcav_jax.stats import intervals

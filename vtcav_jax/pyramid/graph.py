@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vtcav_jax.pyramid.cut_stages import PyramidLevel
+from vtcav_jax.pyramid.levels import PyramidLevel
 from vtcav_jax.runs.pyramid_rows import Edge, Node
 
 EdgeRule = Literal["gradient", "stergiou2019"]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vtcav_jax.attribution.score_model import to_numpy
-from vtcav_jax.pyramid.cut_stages import PyramidLevel
+from vtcav_jax.pyramid.levels import PyramidLevel
 
 
 def stergiou_shares(

@@ -7,7 +7,7 @@ import pytest
 
 from vtcav_jax.adapters import from_function
 from vtcav_jax.attribution.motion.reliance import TIME_EDITS
-from vtcav_jax.attribution.motion.time_sensitivity import sensitivity_rows, time_edits, time_sensitivity
+from vtcav_jax.attribution.motion.time_sensitivity import depth_stages, sensitivity_rows, time_edits, time_sensitivity
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.runs.time_sensitivity_rows import ACTIVATION_CHANGE, CARRIED_SCORE, SCORE_LOSS
 from vtcav_jax.tap import identity_tap
@@ -104,6 +104,10 @@ def test_distances_are_those_to_clips_of_other_videos(sensitivity):
         others = video[[name != own for name in VIDEOS]]
         expected = ((others - video[i]) ** 2).sum((1, 2)).mean(0)
         np.testing.assert_allclose(sensitivity.channels["blocks.0"].distances[i, :3], expected, rtol=1e-5)
+
+
+def test_the_default_stages_are_those_that_no_connection_bypasses():
+    assert depth_stages(NETWORK) == ("blocks.0", "blocks.1", "pool")
 
 
 def test_orders_of_an_edit():

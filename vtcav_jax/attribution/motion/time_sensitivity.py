@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from vtcav_jax import tap as taps
+from vtcav_jax.attribution.cut_stages import find_cut_stages
 from vtcav_jax.attribution.motion.reliance import TIME_EDITS, MotionEvidence
 from vtcav_jax.attribution.motion.summary import summarise_by_class
 from vtcav_jax.attribution.result import VIDEO
@@ -34,13 +35,13 @@ from vtcav_jax.attribution.score_model import prepare_explanation, run_pass, to_
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.console import progress
 from vtcav_jax.models.network import Network
-from vtcav_jax.models.stages import resolve_stages
+from vtcav_jax.models.stages import default_stages, resolve_stages
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.attribution_rows import ClipMotionRow
 from vtcav_jax.runs.time_sensitivity_rows import ACTIVATION_CHANGE, CARRIED_SCORE, SCORE_LOSS, TimeSensitivityRow
 from vtcav_jax.stats.intervals import mean_ci, ratio_ci, unit_indices
 
-MAX_FROZEN_STEPS = 8
+MAX_FROZEN_STEPS, MAX_DEPTH_STAGES = 8, 10
 
 Values = dict[tuple[str, ...], np.ndarray]  # of each clip, by quantity, stage, and edit or target
 
@@ -87,7 +88,7 @@ def time_sensitivity(
     Args:
         clips: clips of at least two source videos.
         heads: heads whose predicted class is explained, such as `direction`; by default every head.
-        stages: names or globs; by default the outermost numbered blocks, such as layers.1.
+        stages: names or globs; by default `depth_stages`.
         source_videos: the video of each clip; by default each clip is from a video of its own.
         shuffles: number of random orders. Clips and activations are frozen at each of up to eight evenly spaced steps.
     """
@@ -100,7 +101,7 @@ def time_sensitivity(
             "expected clips of at least two source videos, because changes are compared with the differences between"
             f" videos; got {len(clips)} clips and {len(set(videos))} source videos"
         )
-    stages = resolve_stages(stages, network)
+    stages = resolve_stages(stages, network) if stages else depth_stages(network)
     starts, parts = range(0, len(clips), batch_size), []
     for start in progress(starts, len(starts), "batches with time edited at each stage", size=lambda _: 1):
         batch = clips[start : start + batch_size]
@@ -116,6 +117,17 @@ def time_sensitivity(
         {stage: _make_evidence(network, values, target_specs, stage, videos) for stage in (VIDEO, *stages)},
         {stage: _compare_channels(values, target_specs, stage, videos) for stage in stages},
     )
+
+
+def depth_stages(network: Network) -> tuple[str, ...]:
+    """Return up to ten evenly spaced cut stages; without any, such as past a class token, the outermost blocks.
+
+    No connection bypasses a cut stage, so that editing it edits all that the later stages read.
+    """
+    video = jax.ShapeDtypeStruct((1, *network.clip_spec.shape), np.float32)
+    stages = find_cut_stages(taps.as_pytree(network.model), video) or default_stages(network)
+    positions = np.linspace(0, len(stages) - 1, min(len(stages), MAX_DEPTH_STAGES)).round().astype(int)
+    return tuple(stages[i] for i in positions.tolist())
 
 
 def time_edits(steps: int, shuffles: int, seed: int) -> dict[str, Int[np.ndarray, "n steps"]]:
