@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vtcav_jax.adapters.stages import Tokens
     from vtcav_jax.adapters.torch_modules import from_torch
     from vtcav_jax.attribution.motion.measure import measure_motion
+    from vtcav_jax.attribution.motion.selective_relevance import selective_relevance
     from vtcav_jax.attribution.registry import attribute
     from vtcav_jax.clip_spec import ClipSpec
     from vtcav_jax.concepts.concept_sets import read_concepts
@@ -55,6 +56,7 @@ __all__ = [
     "read_concepts",
     "run_tcav",
     "save_animation",
+    "selective_relevance",
     "tap",
     "worlds",
     "write_report",
@@ -78,6 +80,7 @@ _MODULES = {
     "read_concepts": "concepts.concept_sets",
     "run_tcav": "tcav.experiment.run",
     "save_animation": "report.animation.save",
+    "selective_relevance": "attribution.motion.selective_relevance",
     "write_report": "report.build",
 }
 

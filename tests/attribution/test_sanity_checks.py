@@ -12,7 +12,7 @@ from scipy import stats
 from tests.support.typed import present, readable, statistic
 from vtcav_jax import attribution
 from vtcav_jax.attribution import resample, sanity_checks, targets
-from vtcav_jax.attribution.motion import optical_flow, selective_relevance
+from vtcav_jax.attribution.motion import map_split, optical_flow
 from vtcav_jax.attribution.motion.flow_agreement import flow_agreement
 from vtcav_jax.attribution.videos.clip_windows import stream_windows
 from vtcav_jax.clip_spec import ClipSpec
@@ -170,13 +170,13 @@ def test_flow_agreement_of_a_motion_part():
     maps, _ = moving_dot()
     moves = np.zeros((1, 6, 12, 12), bool)
     moves[:, :, 4:7] = True
-    parts = selective_relevance.split_by_motion(maps, 0.5)
+    parts = map_split.split_by_motion(maps, 0.5)
     agreement = flow_agreement(parts, moves)
     inside = (parts.mask & moves).sum()
     assert agreement.precision[0] == pytest.approx(inside / parts.mask.sum())
     assert agreement.recall[0] == pytest.approx(inside / moves.sum())
     assert agreement.iou[0] == pytest.approx(inside / (parts.mask | moves).sum())
-    assert agreement.energy[0] == pytest.approx(1) and agreement.area[0] == pytest.approx(0.25)
+    assert agreement.energy_map[0] == pytest.approx(1) and agreement.area[0] == pytest.approx(0.25)
     with pytest.raises(ValueError, match="masks of 1 clips, got 2"):
         flow_agreement(parts, moves.repeat(2, 0))
 

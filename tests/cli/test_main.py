@@ -24,6 +24,7 @@ from vtcav_jax.data.world_export import write_video
 from vtcav_jax.tap import stages_of
 
 ATTRIBUTE = ("attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=RUN")
+MOTION = ("motion", "--model=worlds_swin", "--videos=worlds:small:1", "--run=x")
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
     *("--targets=direction:left", "--target_videos=worlds:small:60:5", "--run=x"),
@@ -118,8 +119,18 @@ def test_there_is_a_flagfile_for_each_task():
         ),
         (["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--targets=up"], "no target"),
         (
-            ["--task=motion", "--model=worlds_cnn", "--videos=v", "--run=x", "--methods=cam,gradcam"],
-            "error: --methods: expected one, got cam,gradcam",
+            [*MOTION, "--methods=gradcam,guided_backprop"],
+            "error: --methods: guided_backprop: guided backpropagation needs a network with ReLUs",
+        ),
+        ([*MOTION, "--methods=expected_gradients"], "error: --methods: expected_gradients requires references="),
+        (
+            [*MOTION, "--motion_thresholds=1,-2"],
+            "error: --motion_thresholds: expected numbers of at least 0, got -2",
+        ),
+        ([*MOTION, "--motion_thresholds=1,x"], "error: --motion_thresholds: expected numbers, got 1,x"),
+        (
+            [*MOTION, "--motion_variant=paper"],
+            "--motion_variant=paper: value should be one of",
         ),
         (
             ["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=x", "--stages=pool"],

@@ -88,7 +88,7 @@ def class_row(answer: str = "", drop_shuffled: float = 0.9, **more: Any) -> Clas
 def clip_row(i: int, drop_shuffled: float = 0.8, **more: Any) -> ClipMotionRow:
     values: dict[str, Any] = {field.name: 0.5 for field in fields(ClipMotionRow)}
     values |= dict(clip=f"clip {i} {NASTY}", clip_index=0, target="direction", answer="direction:left", score=4.0)
-    values |= dict(source_video=f"video {i}")
+    values |= dict(source_video=f"video {i}", method="saliency", parts_file="")
     values |= dict(drop_shuffled=drop_shuffled)
     values |= dict(drop_shuffled_low=drop_shuffled - 0.1, drop_shuffled_high=drop_shuffled + 0.1)
     return ClipMotionRow(**values | more)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vtcav_jax.attribution.integrated import static_and_dynamic
-from vtcav_jax.attribution.motion import selective_relevance
+from vtcav_jax.attribution.motion.selective_relevance import selective_relevance
 from vtcav_jax.attribution.motion.temporal_probes import frame_orders, logits_in_orders, probe_from_scores
 from vtcav_jax.attribution.shared_passes import Targets
 from vtcav_jax.attribution.targets import Margin
@@ -52,7 +52,7 @@ def selective_relevance_share(
     """Return selective relevance's share of motion minus that of the frozen clip, and as published, without it."""
     estimates = []
     for target in targets:
-        motion = selective_relevance.motion_share(network.model, video, target)
+        motion = selective_relevance(network.model, video, target)
         without = ShareEstimate(motion.clip_split.motion_share, 3)
         estimates.append(
             {"selective_relevance": ShareEstimate(motion.excess, 6), "selective_relevance (no frozen clip)": without}

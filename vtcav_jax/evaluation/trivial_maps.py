@@ -6,6 +6,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from vtcav_jax.attribution.motion.flow_agreement import frame_difference
 from vtcav_jax.runs.evaluation_rows import TRIVIAL_MAPS
 
 Video = Float[np.ndarray, "b t h w c"]
@@ -50,11 +51,7 @@ def _difference_to_mean(video: Video, _: int) -> Maps:
 
 
 def _frame_difference(video: Video, _: int) -> Maps:
-    """Return the mean absolute difference to the previous and next frames (one of them at the ends)."""
-    change = np.abs(np.diff(video, axis=1)).mean(-1)
-    beside = np.pad(change, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    neighbours = np.array([min(t, 1) + min(video.shape[1] - 1 - t, 1) for t in range(video.shape[1])])
-    return (beside[:, :-1] + beside[:, 1:]) / np.maximum(neighbours, 1).astype(np.float32)[:, None, None]
+    return frame_difference(video)
 
 
 def _sobel(video: Video, _: int) -> Maps:

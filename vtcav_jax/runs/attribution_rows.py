@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 MAPS_CSV, PROFILE_CSV, SANITY_CSV, FAITHFULNESS_CSV = "maps.csv", "profile.csv", "sanity_checks.csv", "faithfulness.csv"
 MOTION_CSV, MOTION_CLASSES_CSV = "motion.csv", "motion_classes.csv"
+MOTION_MAPS_CSV, MOTION_MAP_MEANS_CSV = "motion_maps.csv", "motion_map_means.csv"
+KNOWN_MOTION = "known"  # moving pixels in the record of a run; otherwise they come from optical flow
+MOTION_PARTS_FOLDER = "motion_parts"  # arrays and animations of example clips
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,10 @@ class ClipMotionRow:
 
     `score_frozen` is the mean over the frames that the clip is frozen at, `score_shuffled` the mean over orders.
     `drop_frozen` and `drop_shuffled` are the lost shares of the score's rise above `score_baseline`, with bootstrap
-    intervals over frames and over orders. `changing_mass` is the share of the absolute map that changes over time
-    (`changing_mass_frozen`: for the frozen clip; `changing_mass_excess`: the difference), `changing_area` the fraction
-    of voxels with such changes, `changing_lift` the ratio of the two. The `flow_` columns compare the changing part of
-    the map with the pixels that move by optical flow.
+    intervals over frames and over orders. `changing_mass` is the share of the absolute map by `method` that changes
+    over time (`changing_mass_frozen`: for the frozen clip; `changing_mass_excess`: the difference), `changing_area` the
+    fraction of voxels with such changes, `changing_lift` the ratio of the two; `MotionMapRow` has them for all methods.
+    `parts_file` is the file in `motion_parts/` with the parts of the clip's maps, empty for most clips.
     """
 
     clip: str
@@ -129,14 +132,64 @@ class ClipMotionRow:
     changing_mass_excess: float
     changing_area: float
     changing_lift: float
-    flow_precision: float = math.nan
-    flow_recall: float = math.nan
-    flow_iou: float = math.nan
-    flow_energy: float = math.nan
     drop_shuffled_low: float = math.nan
     drop_shuffled_high: float = math.nan
     drop_frozen_low: float = math.nan
     drop_frozen_high: float = math.nan
+    method: str = ""
+    parts_file: str = ""
+
+
+@dataclass(frozen=True)
+class MotionMapRow:
+    """Motion part of one map of a clip at one threshold (selective relevance); NaN where a value is undefined.
+
+    `motion_share` is the share of the absolute map in the motion part, `frozen_share` that of the frozen clip, `area`
+    the share of the voxels. The `flow_` columns, which need optical flow, are those of `FlowAgreement`: shares of cells
+    and of relevance on moving pixels.
+    """
+
+    clip: str
+    clip_index: int
+    source_video: str
+    target: str
+    answer: str
+    method: str
+    stage: str
+    threshold_sd: float
+    motion_share: float
+    frozen_share: float
+    area: float
+    flow_precision: float = math.nan
+    flow_precision_map: float = math.nan
+    flow_precision_difference: float = math.nan
+    flow_recall: float = math.nan
+    flow_iou: float = math.nan
+    flow_energy: float = math.nan
+    flow_energy_top: float = math.nan
+    flow_energy_map: float = math.nan
+    flow_area: float = math.nan
+
+
+@dataclass(frozen=True)
+class MotionMapMeanRow:
+    """Mean over clips of one column of `MotionMapRow`, or of a paired difference of two, with its interval.
+
+    The interval resamples source videos; `n_clips` and `n_videos` count defined values. `answer` is empty for the mean
+    over all clips.
+    """
+
+    target: str
+    answer: str
+    method: str
+    stage: str
+    threshold_sd: float
+    measure: str
+    mean: float
+    low: float
+    high: float
+    n_clips: int
+    n_videos: int
 
 
 @dataclass(frozen=True)

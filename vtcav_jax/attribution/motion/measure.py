@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax.attribution.motion.reliance import MotionConfig, MotionEvidence, stream_motion
+from vtcav_jax.attribution.motion.part_rows import part_means
+from vtcav_jax.attribution.motion.reliance import (
+    MotionConfig,
+    MotionEvidence,
+    resolve_motion_methods,
+    stream_motion,
+)
 from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.console import progress
@@ -13,18 +19,21 @@ from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.models.network import Network
-from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
+from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, MotionMapMeanRow, MotionMapRow
 
 DEFAULT_MOTION = MotionConfig()
 
 
 @dataclass(frozen=True)
 class MotionResults:
-    """Rows per clip and per class, and the clips that could not be read."""
+    """Rows per clip and per class, the videos that could not be read, and the motion parts of maps by clip and method,
+    with their means."""
 
     clips: tuple[ClipMotionRow, ...]
     classes: tuple[ClassMotionRow, ...]
     failures: tuple[ReadResult, ...]
+    maps: tuple[MotionMapRow, ...] = ()
+    map_means: tuple[MotionMapMeanRow, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(motion_sentences(self.classes))
@@ -54,13 +63,16 @@ def measure_motion(
         results = measure_motion(network, "worlds:small:64:7", ["direction", "shape"])
         print(results)                       # one sentence per class, with 95 % CI over source videos
         results.classes[0].drop_shuffled     # with drop_shuffled_low and drop_shuffled_high: 95 % CI over videos
+        results.map_means                    # motion parts of maps: shares, areas, agreement with optical flow
     """
     if not isinstance(source, Source):
         source = open_source(source)
+    target_specs = parse_targets(network, targets)
     measurements = stream_motion(
         network,
         source,
-        parse_targets(network, targets),
+        target_specs,
+        resolve_motion_methods(network, config, target_specs),
         config,
         sampling,
         batch_size=batch_size,
@@ -75,4 +87,11 @@ def measure_motion(
     if failures and not evidence:
         raise ValueError(f"no video of {source.spec} could be read: {failures[0].failure}")
     classes = summarise_by_class(evidence, config.seed)
-    return MotionResults(tuple(one.row for one in evidence), tuple(classes), tuple(failures))
+    map_rows = tuple(row for clip_evidence in evidence for row in clip_evidence.maps)
+    return MotionResults(
+        tuple(clip_evidence.row for clip_evidence in evidence),
+        tuple(classes),
+        tuple(failures),
+        map_rows,
+        tuple(part_means(map_rows, config.motion_threshold_sd)),
+    )

@@ -1,12 +1,20 @@
-"""Optical flow, and the moving pixels of a clip by it. Needs OpenCV."""
+"""Moving pixels of a clip: known for clips of synthetic worlds, otherwise by optical flow, which needs OpenCV."""
 
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from vtcav_jax.attribution.videos.clip_windows import Window
+from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.data.source import Source
+from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.worlds.render import WorldClips
+
 FlowAlgorithm = Literal["farneback", "dis"]
+MOVING_OBJECTS = ("key", "dis")  # masks of the visible pixels of a world's objects, which move in every frame
 
 
 def import_cv2():
@@ -57,3 +65,24 @@ def moving_pixels(
             displacements = displacements - np.median(displacements, (1, 2), keepdims=True)
         moving_mask[rows] |= np.hypot(displacements[..., 0], displacements[..., 1]) > min_speed
     return moving_mask
+
+
+def is_motion_known(source: Source, clip_spec: ClipSpec) -> bool:
+    """Return whether the moving pixels of clips are known: those of a world at its own size."""
+    return isinstance(source, WorldSource) and source.world.size == clip_spec.size
+
+
+def moving_pixels_of_windows(source: Source, clip_spec: ClipSpec) -> Callable[[Window], Bool[np.ndarray, "t h w"]]:
+    """Return a function from a window to its moving pixels.
+
+    They are known for clips of worlds, whose noise and size make optical flow useless, and otherwise estimated.
+    """
+    if isinstance(source, WorldSource) and is_motion_known(source, clip_spec):
+        return lambda window: moving_objects(source.render(window.read.index))[0, window.clip.frames[0]]
+    import_cv2()
+    return lambda window: moving_pixels(window.clip.video[0])
+
+
+def moving_objects(clips: WorldClips) -> Bool[np.ndarray, "n t h w"]:
+    """Return the visible pixels of the objects of a world that move, in every frame; nothing else moves."""
+    return np.any([clips.masks[name] for name in MOVING_OBJECTS if name in clips.masks], 0)

@@ -8,15 +8,20 @@ Selective relevance is reported in addition: the share of a map that changes ove
 A moving object moves its relevance even if only its appearance matters, so this alone is no evidence of motion.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax.attribution.motion import optical_flow, selective_relevance
-from vtcav_jax.attribution.motion.flow_agreement import flow_agreement
+from vtcav_jax.attribution.baselines import pixel_bounds
+from vtcav_jax.attribution.cam_methods import CAM_METHODS
+from vtcav_jax.attribution.motion import optical_flow
+from vtcav_jax.attribution.motion.map_split import DEFAULT_THRESHOLDS, DERIVATIVE_VARIANTS, SplitVariant
+from vtcav_jax.attribution.motion.part_rows import part_values
+from vtcav_jax.attribution.motion.selective_relevance import SelectiveRelevance, selective_relevance_of_targets
 from vtcav_jax.attribution.motion.temporal_probes import (
     frame_orders,
     logits_in_orders,
@@ -24,54 +29,149 @@ from vtcav_jax.attribution.motion.temporal_probes import (
     relative_drop,
     temporal_probe,
 )
+from vtcav_jax.attribution.registry import planned_passes
+from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.videos.clip_windows import map_windows_in_batches
+from vtcav_jax.attribution.videos.explain_videos import MethodStages, resolve_methods
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
-from vtcav_jax.runs.attribution_rows import ClipMotionRow
+from vtcav_jax.runs.attribution_rows import ClipMotionRow, MotionMapRow
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.stats import intervals
 
 TIME_EDITS = ("shuffled", "frozen", "reversed")
 
 
-ClipMeasurements = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]  # classes, values, margins by clip
+class MapMeasurement(NamedTuple):
+    """Columns of `MotionMapRow` of the clips of a batch, for one method, stage and threshold."""
+
+    method: str
+    stage: str
+    threshold_sd: float
+    values: dict[str, np.ndarray]
+
+
+class ClipMeasurements(NamedTuple):
+    """Explained classes, columns of `ClipMotionRow`, margins and measurements of maps of the clips of a batch."""
+
+    answers: np.ndarray
+    values: dict[str, np.ndarray]
+    margins: dict[str, np.ndarray]
+    maps: list[MapMeasurement]
+
+
+def parse_thresholds(values: Sequence[str]) -> tuple[float, ...] | None:
+    """Return the numbers of a flag such as `--motion_thresholds=0,1,2`; None without values."""
+    try:
+        return tuple(float(value) for value in values) or None
+    except ValueError as error:
+        raise ValueError(f"expected numbers, got {','.join(values)}") from error
 
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """Settings of the measurement: attribution method and stage, threshold on change, and number of frame orders."""
+    """Settings of the measurement: attribution methods, motion parts of their maps, and number of frame orders."""
 
-    method: str = "gradient_x_input"
-    stage: str | None = None
+    methods: tuple[str, ...] = setting(
+        ("gradient_x_input",),
+        "attribution methods of the maps that are split into a motion part and a static part, separated by commas:"
+        " METHOD or METHOD@STAGE",
+    )
+    stages: tuple[str, ...] = setting((), "layers of the maps [default: each method's default layer]")
+    motion_variant: SplitVariant = setting(
+        "absolute",
+        "how the motion part is separated; absolute: relevance that changes over time; paper2020: the same as published"
+        " (only relevance that fades); d_dtd: difference from the map of each frame repeated; paper2019: the same as"
+        " published (maps scaled to a maximum of 1); the last two take one more map per frame",
+    )
     motion_threshold_sd: float = setting(
-        1.0, "relevance that changes over time by more than this many standard deviations counts as changing", minimum=0
+        1.0, "changes by more than this many standard deviations are the motion part", minimum=0
+    )
+    motion_thresholds: tuple[float, ...] | None = setting(
+        None, "thresholds of the curves in the report [default: 0,1,2,3,4]", convert=parse_thresholds
     )
     shuffles: int = 8
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
-    compare_optical_flow: bool = setting(False, "also compare with optical flow (needs OpenCV)")
+    compare_optical_flow: bool = setting(
+        False,
+        "also measure how much of each map and of its motion part is on moving pixels: known for synthetic worlds,"
+        " otherwise by optical flow (needs OpenCV)",
+    )
 
     def __post_init__(self):
-        check_settings(self)
+        bad = [value for value in self.motion_thresholds or () if not 0 <= value < np.inf]
+        check_settings(self, *([("motion_thresholds", f"expected numbers of at least 0, got {bad[0]}")] if bad else []))
+
+    @property
+    def all_thresholds(self) -> tuple[float, ...]:
+        """Thresholds of the curves, and the one of the motion part, in ascending order."""
+        return tuple(sorted({*(self.motion_thresholds or DEFAULT_THRESHOLDS), self.motion_threshold_sd}))
 
 
 @dataclass(frozen=True)
 class MotionEvidence:
     """A clip's row and, for a target of one class, the margins of all classes of its head: of the clip, and with each
-    of `TIME_EDITS`. Compared over clips, they show the network's bias on edited clips."""
+    of `TIME_EDITS`. Compared over clips, they show the network's bias on edited clips. `maps` has a row per method and
+    threshold."""
 
     row: ClipMotionRow
     classes: tuple[str, ...] = ()
     margins: dict[str, list[float]] = field(default_factory=dict)
+    maps: tuple[MotionMapRow, ...] = ()
+
+
+def resolve_motion_methods(network: Network, config: MotionConfig, target_specs: Sequence[TargetSpec]) -> MethodStages:
+    """Return the pairs (method, stage) of the maps; raise a ValueError for any that has no motion part."""
+    method_stages = resolve_methods(network, config.methods, config.stages, target_specs)
+    options, video = method_options(network), np.zeros((1, *network.clip_spec.shape), np.float32)
+    for name, _ in method_stages:
+        planned_passes(name, network.clip_spec.shape[:3], **options.get(name, {}))
+    if config.motion_variant not in DERIVATIVE_VARIANTS:
+        return method_stages
+    for target_spec in target_specs:
+        context = prepare_explanation(
+            network.model, video, target_spec.target(np.zeros((1, len(network.labels)), np.float32))
+        )
+        for name, stage in method_stages:
+            at = context.resolve_stage(stage) if stage or name in CAM_METHODS else None
+            if at and (steps := context.shapes[at][1]) < 2:
+                raise ValueError(
+                    f"{name} at {at} has maps of {steps} time step, which have no change over time; use a stage with"
+                    " more (METHOD@STAGE), or --motion_variant=d_dtd"
+                )
+    return method_stages
+
+
+def method_options(network: Network) -> dict[str, dict[str, Any]]:
+    """Return the options that methods require, which follow from the network's clips."""
+    return {"deep_taylor": {"bounds": pixel_bounds(network.clip_spec)}}
+
+
+def explain_motion(
+    network: Network, clips: Any, targets: Sequence[Any], method_stages: MethodStages, config: MotionConfig
+) -> list[list[SelectiveRelevance]]:
+    """Compute the motion part of the maps of each target by each method."""
+    used = {name: options for name, options in method_options(network).items() if name in dict(method_stages)}
+    return selective_relevance_of_targets(
+        network.model,
+        clips,
+        targets,
+        method_stages,
+        used,
+        threshold_sd=config.motion_threshold_sd,
+        variant=config.motion_variant,
+    )
 
 
 def stream_motion(
     network: Network,
     source: Source,
     target_specs: Sequence[TargetSpec],
+    method_stages: MethodStages,
     config: MotionConfig,
     sampling: SamplingConfig,
     *,
@@ -83,18 +183,22 @@ def stream_motion(
     """Yield each video, or those in `indices`, with the evidence of its clips; empty if it cannot be decoded."""
     clip_spec = network.clip_spec
     orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
-    if config.compare_optical_flow:
-        optical_flow.import_cv2()
+    properties = [optical_flow.moving_pixels_of_windows(source, clip_spec)] if config.compare_optical_flow else []
 
-    def measure_batch(video: np.ndarray) -> dict[str, ClipMeasurements]:
+    def measure_batch(video: np.ndarray, moving_masks: np.ndarray | None = None) -> dict[str, ClipMeasurements]:
         clips = jnp.asarray(clip_spec.normalise(video))
-        moving_masks = (
-            np.stack([optical_flow.moving_pixels(clip) for clip in video]) if config.compare_optical_flow else None
-        )
         logits = logits_in_orders(network.model, clips, orders)
+        targets = [target_spec.target(logits[-1]) for target_spec in target_specs]
+        relevance = explain_motion(network, clips, targets, method_stages, config)
         return {
-            target_spec.name: _measure_clips(network, clips, target_spec, logits, config, moving_masks)
-            for target_spec in target_specs
+            target_spec.name: _measure_clips(network, clips, target_spec, target, logits, config)._replace(
+                maps=[
+                    MapMeasurement(parts.attribution.method, parts.attribution.stage, threshold_sd, values)
+                    for parts in parts_of_target
+                    for threshold_sd, values in part_values(parts, config.all_thresholds, moving_masks, video)
+                ]
+            )
+            for target_spec, target, parts_of_target in zip(target_specs, targets, relevance)
         }
 
     for result in map_windows_in_batches(
@@ -103,6 +207,7 @@ def stream_motion(
         sampling,
         measure_batch,
         batch_size=batch_size,
+        properties=properties,
         slide_over_video=slide_over_video,
         num_workers=num_workers,
         indices=indices,
@@ -112,37 +217,52 @@ def stream_motion(
             continue
         evidence = []
         for window, (measurements, i) in zip(result.windows, result.results):
-            for target, (answers, values, margins) in measurements.items():
-                answer = network.labels[answers[i]] if answers[i] >= 0 else target
-                fields = {name: float(value[i]) for name, value in values.items()}
-                item = window.read.item
-                row = ClipMotionRow(item.name, window.clip_index, item.source_video, target, answer, **fields)
-                first, behind = next(
-                    target_spec.head_range for target_spec in target_specs if target_spec.name == target
-                )
-                labels = network.labels[first:behind] if margins else ()
-                evidence.append(MotionEvidence(row, labels, {name: m[i].tolist() for name, m in margins.items()}))
+            for target_spec in target_specs:
+                measured, item, target = measurements[target_spec.name], window.read.item, target_spec.name
+                answer = network.labels[measured.answers[i]] if measured.answers[i] >= 0 else target
+                names = item.name, window.clip_index, item.source_video, target, answer
+                map_rows = [
+                    MotionMapRow(*names, *map_id, **_values_of_clip(values, i)) for *map_id, values in measured.maps
+                ]
+                first = next(row for row in map_rows if row.threshold_sd == config.motion_threshold_sd)
+                row = ClipMotionRow(*names, **_values_of_clip(measured.values, i), **_first_map_columns(first))
+                labels = network.labels[slice(*target_spec.head_range)] if measured.margins else ()
+                margins = {name: values[i].tolist() for name, values in measured.margins.items()}
+                evidence.append(MotionEvidence(row, labels, margins, tuple(map_rows)))
         yield result.windows[0].read, evidence
+
+
+def _values_of_clip(values: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
+    return {name: float(value[i]) for name, value in values.items()}
+
+
+def _first_map_columns(row: MotionMapRow) -> dict[str, Any]:
+    """Return the columns of `ClipMotionRow` about the map by the first method."""
+    return {
+        "changing_mass": row.motion_share,
+        "changing_mass_frozen": row.frozen_share,
+        "changing_mass_excess": row.motion_share - row.frozen_share,
+        "changing_area": row.area,
+        "changing_lift": row.motion_share / row.area if row.area > 0 else math.nan,
+        "method": row.method,
+    }
 
 
 def _measure_clips(
     network: Network,
     clips: Any,
     target_spec: TargetSpec,
+    target: Any,
     logits: np.ndarray,
     config: MotionConfig,
-    moving_masks: np.ndarray | None,
 ) -> ClipMeasurements:
+    """Measure the scores of the clips in edited time; `maps` is left empty."""
     b, t = clips.shape[:2]
-    target = target_spec.target(logits[-1])
     if target_spec.custom is not None:  # a channel's reference is its value for an empty clip, not 0
         probe = temporal_probe(network.model, clips, target, shuffles=config.shuffles, seed=config.seed)
     else:
         score = as_target(target, b, logits.shape[-1])
         probe = probe_from_scores(np.stack([np.asarray(score(jnp.asarray(array), {})) for array in logits]), t, None)
-    motion_shares = selective_relevance.motion_share(
-        network.model, clips, target, config.method, stage=config.stage, threshold_sd=config.motion_threshold_sd
-    )
     fields = {
         "score": probe.score,
         "score_baseline": probe.score_baseline,
@@ -152,19 +272,10 @@ def _measure_clips(
         "score_half_rate": probe.score_half_rate,
         "drop_frozen": probe.drop_frozen,
         "drop_shuffled": probe.drop_shuffled,
-        "changing_mass": motion_shares.clip_split.motion_share,
-        "changing_mass_frozen": motion_shares.frozen_split.motion_share,
-        "changing_mass_excess": motion_shares.excess,
-        "changing_area": motion_shares.clip_split.area,
-        "changing_lift": motion_shares.clip_split.lift,
     }
     for name, edited_scores in (("drop_shuffled", probe.scores_shuffled), ("drop_frozen", probe.scores_frozen)):
         shares = np.stack([relative_drop(probe.score, array, probe.score_baseline) for array in edited_scores.T], 1)
         _, fields[f"{name}_low"], fields[f"{name}_high"] = np.array([intervals.mean_ci(clip) for clip in shares]).T
-    if moving_masks is not None:
-        agreement = flow_agreement(motion_shares.clip_split, moving_masks)
-        fields |= {"flow_precision": agreement.precision, "flow_recall": agreement.recall, "flow_iou": agreement.iou}
-        fields |= {"flow_energy": agreement.energy}
     margins = {}
     if target_spec.custom is None and target_spec.contrast is None and len(target_spec.classes) < 2:
         head_logits = logits[..., slice(*target_spec.head_range)]
@@ -177,4 +288,4 @@ def _measure_clips(
             "frozen": head_logits[:t].mean(0),
             "reversed": head_logits[-3],
         }
-    return target_spec.answers(logits[-1]), fields, margins
+    return ClipMeasurements(target_spec.answers(logits[-1]), fields, margins, [])

@@ -1,121 +1,56 @@
-"""Selective relevance: the motion part of any attribution map.
+"""Selective relevance: the motion part of any attribution map, compared with that of the same clip frozen.
 
-Relevance that changes over time is taken as motion: the map is differentiated along time by a Sobel kernel. Voxels that
-exceed n standard deviations are the motion part, the others the static part. Such a threshold always selects some
-voxels, so compare the share with that of the same clip frozen (`motion_share`).
-
-References: Hiley et al., "Discriminating Spatial and Temporal Relevance in Deep Taylor Decompositions for Explainable
-Activity Recognition", 2019, arXiv:1908.01536; Hiley et al., "Explaining Motion Relevance for Activity Recognition in
-Video Deep Learning Models", 2020, arXiv:2003.14285.
+Relevance that changes over time is taken as motion (`map_split`). A threshold on change always selects some voxels, so
+the share of the motion part is compared with that in the map of the clip frozen at its middle frame.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from vtcav_jax.attribution import BASELINES, Attribution, attribute, prepare_explanation
+from vtcav_jax.attribution.baselines import freeze_frame
+from vtcav_jax.attribution.inputs import resolve_inputs
+from vtcav_jax.attribution.motion.map_split import (
+    DERIVATIVE_VARIANTS,
+    MapChange,
+    MotionSplit,
+    SplitVariant,
+    change_from_static,
+    change_over_time,
+    change_when_frozen,
+    scale_to_one,
+)
+from vtcav_jax.attribution.registry import attribute_targets
+from vtcav_jax.attribution.resample import frame_of_step
+from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Model
 
-Maps = Float[np.ndarray, "b t h w"]
-SplitVariant = Literal["absolute", "paper2020"]
-SplitPadding = Literal["edge", "zero"]
-ROUNDING_EPS = 1e-6  # of the derivative's largest possible value; smaller values are rounding errors
+MapsByTarget = list[list[Attribution]]  # of each target, by each method
 
 
 @dataclass(frozen=True, eq=False)
-class MotionSplit:
-    """A map in two parts, `motion + static`; `mask` marks the voxels of the motion part."""
+class SelectiveRelevance:
+    """Maps of clips, what changes in them, and the same of the clips frozen, which contain no motion."""
 
-    motion: Maps
-    static: Maps
-    mask: Bool[np.ndarray, "b t h w"]
+    attribution: Attribution
+    clip_change: MapChange
+    frozen_change: MapChange
     threshold_sd: float
-    variant: SplitVariant
-    padding: SplitPadding
 
-    @property
-    def motion_share(self) -> Float[np.ndarray, " b"]:
-        """Share of the absolute relevance in the motion part; NaN if the map is 0."""
-        changing, total = (np.abs(x).sum((1, 2, 3)) for x in (self.motion, self.motion + self.static))
-        with np.errstate(invalid="ignore"):
-            return changing / total
+    @cached_property
+    def clip_split(self) -> MotionSplit:
+        return self.clip_change.split(self.threshold_sd)
 
-    @property
-    def area(self) -> Float[np.ndarray, " b"]:
-        """Share of the voxels in the motion part."""
-        return self.mask.mean((1, 2, 3))
-
-    @property
-    def lift(self) -> Float[np.ndarray, " b"]:
-        """`motion_share / area`, the relative density of relevance in the motion part; NaN if it is empty."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.area > 0, self.motion_share / self.area, np.nan)
-
-
-def split_by_motion(
-    attribution: Attribution | Maps,
-    threshold_sd: float = 1.0,
-    *,
-    variant: SplitVariant = "absolute",
-    padding: SplitPadding | None = None,
-) -> MotionSplit:
-    """Split a map into the parts with and without change over time, at the map's own resolution.
-
-    Variant "absolute": |derivative| > threshold_sd * sigma, edges repeated. Variant "paper2020", as the published code:
-    signed derivative > threshold_sd * sigma, zeros beyond the ends, maps scaled to at most 1 and, if negative, to 0..1;
-    zeros mark the first and last frame as motion, and the sign selects only relevance that fades.
-    """
-    maps = attribution.map if isinstance(attribution, Attribution) else np.asarray(attribution)
-    if threshold_sd < 0 or variant not in ("absolute", "paper2020") or padding not in (None, "edge", "zero"):
-        raise ValueError(
-            "expected threshold_sd of at least 0, variant absolute or paper2020, padding edge or zero; "
-            f"got {threshold_sd}, {variant!r}, {padding!r}"
-        )
-    if maps.shape[1] < 2:
-        raise ValueError(f"a map of {maps.shape[1]} time step has no change over time; use a stage or clip with more")
-    as_published = variant == "paper2020"
-    padding = padding or ("zero" if as_published else "edge")
-    slope = time_derivative(_rescale(maps) if as_published else maps, padding)
-    sigma = slope.std((1, 2, 3), keepdims=True)
-    mask = (
-        slope > threshold_sd * sigma
-        if as_published
-        else np.abs(slope) > np.maximum(threshold_sd * sigma, _rounding_floor(maps))
-    )
-    return _make_split(maps, mask, threshold_sd, variant, padding)
-
-
-def time_derivative(maps: Maps, padding: SplitPadding = "edge") -> Maps:
-    """Return the previous frame's map minus the next one's, smoothed over 3 x 3 places: a 3D Sobel kernel.
-
-    The absolute weights of the kernel sum to 32.
-    """
-    x = np.pad(maps, ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge" if padding == "edge" else "constant")
-    x = x[:, :-2] - x[:, 2:]
-    x = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
-    return x[:, :, :, :-2] + 2 * x[:, :, :, 1:-1] + x[:, :, :, 2:]
-
-
-def sweep(
-    attribution: Attribution | Maps,
-    thresholds: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0),
-    *,
-    variant: SplitVariant = "absolute",
-) -> list[MotionSplit]:
-    """Split maps at several thresholds, to check that a motion share does not depend on one threshold."""
-    return [split_by_motion(attribution, threshold_sd, variant=variant) for threshold_sd in thresholds]
-
-
-@dataclass(frozen=True, eq=False)
-class MotionShare:
-    """Splits of the maps of clips and of the same clips frozen, which contain no motion."""
-
-    clip_split: MotionSplit
-    frozen_split: MotionSplit
+    @cached_property
+    def frozen_split(self) -> MotionSplit:
+        return self.frozen_change.split(self.threshold_sd)
 
     @property
     def excess(self) -> Float[np.ndarray, " b"]:
@@ -123,55 +58,100 @@ class MotionShare:
         return self.clip_split.motion_share - self.frozen_split.motion_share
 
 
-def motion_share(
-    model: Model,
+def selective_relevance(
+    network: Network | Model,
     clips: ArrayLike,
-    target: Target,
+    target: Target | str,
     method: str = "gradient_x_input",
-    *,
     stage: str | None = None,
+    *,
     threshold_sd: float = 1.0,
+    variant: SplitVariant = "absolute",
     **options: Any,
-) -> MotionShare:
-    """Split the maps of the clips, and of each clip frozen at its middle frame, by the clip's threshold.
+) -> SelectiveRelevance:
+    """Split the map of each clip into a motion part and a static part, which sum to the map.
 
-        share = motion_share(model, clips, 3, "gradient_x_input")
-        share.excess  # motion share of each clip minus that of its frozen version
+        parts = selective_relevance(network, frames, "direction", "attn_lrp")
+        parts.clip_split.motion, parts.clip_split.static    # maps (b, t, h, w)
+        parts.clip_split.motion_share                       # share of the absolute map, of each clip
+        parts.excess                                        # that share minus the share of the frozen clip
 
-    A threshold of its own would select a motion part in a frozen clip too, however small its changes.
+    Variants: "absolute" (change over time of more than `threshold_sd` standard deviations), "paper2020" (the same as
+    published: only relevance that fades, zeros beyond the ends), "d_dtd" (what the map has beyond the map of each frame
+    repeated, in units of the score) and "paper2019" (the same as published: each map scaled to a maximum of 1, first
+    copy of the repeated frame; without a threshold, so `threshold_sd=0.0`). The last two need a map for each frame.
+    `network`, `clips`, `target`, `stage` and `options` are those of `attribute`.
     """
-    context = prepare_explanation(model, clips, target)
-    clip_map = attribute(model, context.video, target, method, stage, **options).map
-    frozen_map = attribute(model, BASELINES["frozen"](context.video), target, method, stage, **options).map
-    # The threshold is relative to the mean absolute map, which may differ between the two
-    size, frozen_size = (np.abs(x).mean((1, 2, 3), keepdims=True) for x in (clip_map, frozen_map))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        threshold = (
-            threshold_sd * time_derivative(clip_map).std((1, 2, 3), keepdims=True) * np.nan_to_num(frozen_size / size)
-        )
-    mask = np.abs(time_derivative(frozen_map)) > np.maximum(threshold, _rounding_floor(frozen_map))
-    return MotionShare(
-        split_by_motion(clip_map, threshold_sd), _make_split(frozen_map, mask, threshold_sd, "absolute", "edge")
+    model, video, resolved = resolve_inputs(network, clips, target)
+    method_options = {method: options} if options else None
+    results = selective_relevance_of_targets(
+        model, video, [resolved], [(method, stage)], method_options, threshold_sd=threshold_sd, variant=variant
     )
+    return results[0][0]
 
 
-def _rounding_floor(maps: Maps) -> np.ndarray:
-    return ROUNDING_EPS * 32 * np.abs(maps).max((1, 2, 3), keepdims=True)
+def selective_relevance_of_targets(
+    model: Model,
+    video: ArrayLike,
+    targets: Sequence[Target],
+    method_stages: Sequence[tuple[str, str | None]],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    threshold_sd: float = 1.0,
+    variant: SplitVariant = "absolute",
+) -> list[list[SelectiveRelevance]]:
+    """Compute `selective_relevance` of each target and method; they share passes as in `attribute_targets`."""
+    if threshold_sd < 0:
+        raise ValueError(f"expected threshold_sd of at least 0, got {threshold_sd}")
+    video = jnp.asarray(video)
+
+    def explain(clips: Array) -> MapsByTarget:
+        return attribute_targets(model, clips, targets, method_stages, options)
+
+    maps = explain(video)
+    if variant in DERIVATIVE_VARIANTS:
+        frozen = explain(freeze_frame(video, video.shape[1] // 2))
+
+        def changes(target: int, method: int) -> tuple[MapChange, MapChange]:
+            clip_change = change_over_time(maps[target][method].map, variant)
+            return clip_change, change_when_frozen(frozen[target][method].map, clip_change)
+    else:
+        as_published = variant == "paper2019"
+        static, frozen = _maps_of_repeated_frames(explain, video, maps, as_published)
+
+        def changes(target: int, method: int) -> tuple[MapChange, MapChange]:
+            map_pair = maps[target][method].map, frozen[target][method].map
+            clip_map, frozen_map = map(scale_to_one, map_pair) if as_published else map_pair
+            frozen_static = np.broadcast_to(frozen_map[:, :1], frozen_map.shape) if as_published else frozen_map
+            clip_change = change_from_static(clip_map, static[target][method], variant)
+            return clip_change, replace(change_from_static(frozen_map, frozen_static, variant), sd=clip_change.sd)
+
+    return [
+        [SelectiveRelevance(attribution, *changes(i, j), threshold_sd) for j, attribution in enumerate(maps_of_target)]
+        for i, maps_of_target in enumerate(maps)
+    ]
 
 
-def _rescale(maps: Maps) -> Maps:
-    """Scale each clip to an absolute maximum of 1 and, if it has negative values, to 0..1."""
-    top = np.abs(maps).max((1, 2, 3), keepdims=True)
-    maps = maps / np.where(top == 0, 1, top)
-    low, high = (f(maps, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    stretched = (maps - low) / np.where(high == low, 1, high - low)
-    return np.where(low < 0, stretched, maps).astype(maps.dtype)
+def _maps_of_repeated_frames(
+    explain: Callable[[Array], MapsByTarget], video: Array, maps: MapsByTarget, as_published: bool
+) -> tuple[list[list[np.ndarray]], MapsByTarget]:
+    """Return maps whose steps come from clips that repeat the step's (middle) frame, and the maps of the middle frame.
 
-
-def _make_split(
-    maps: Maps, mask: np.ndarray, threshold_sd: float, variant: SplitVariant, padding: SplitPadding
-) -> MotionSplit:
-    zero = np.zeros_like(maps)
-    return MotionSplit(
-        np.where(mask, maps, zero), np.where(mask, zero, maps), mask, float(threshold_sd), variant, padding
-    )
+    Each step is that of the same time in the repeated clip, so that position in time, where padding differs, cancels
+    and a static clip has no difference. The published form takes the first step, of maps scaled to a maximum of 1.
+    """
+    frames = video.shape[1]
+    static = [[np.zeros_like(attribution.map) for attribution in row] for row in maps]
+    step_counts = {values.shape[1] for row in static for values in row}
+    middles = {n: [frame_of_step(step, n, frames) for step in range(n)] for n in step_counts}
+    frozen = maps
+    for frame in sorted({frames // 2, *(frame for row in middles.values() for frame in row)}):
+        repeated = explain(freeze_frame(video, frame))
+        frozen = repeated if frame == frames // 2 else frozen
+        for static_row, repeated_row in zip(static, repeated):
+            for static_map, attribution in zip(static_row, repeated_row):
+                values = scale_to_one(attribution.map) if as_published else attribution.map
+                for step, middle in enumerate(middles[static_map.shape[1]]):
+                    if middle == frame:
+                        static_map[:, step] = values[:, 0 if as_published else step]
+    return static, frozen

@@ -8,6 +8,7 @@ are not independent.
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 from jaxtyping import Float
@@ -109,6 +110,14 @@ def mean_over_videos(rows: Sequence[ClipMotionRow], name: str, *, minimum: float
     values = np.array([getattr(row, name) for row in rows], np.float64)
     mean, low, high = mean_ci(values, units=[row.source_video for row in rows])
     return mean, float(np.maximum(low, minimum)), float(np.minimum(high, 1.0))
+
+
+def interleave_classes(rows: Sequence[ClipMotionRow]) -> list[ClipMotionRow]:
+    """Order rows so that each predicted class appears once before any appears twice."""
+    by_answer: dict[str, list[ClipMotionRow]] = {}
+    for row in rows:
+        by_answer.setdefault(row.answer, []).append(row)
+    return [row for rank in zip_longest(*by_answer.values()) for row in rank if row]
 
 
 def motion_sentences(rows: Sequence[ClassMotionRow]) -> list[str]:

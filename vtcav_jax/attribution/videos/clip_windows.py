@@ -3,13 +3,12 @@
 The last batch is padded to the shape of the others, so that it needs no compilation.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig
@@ -72,14 +71,18 @@ def map_windows_in_batches(
     source: Source,
     clip_spec: ClipSpec,
     sampling: SamplingConfig,
-    compute: Callable[[UInt8[np.ndarray, "b t h w 3"]], T],
+    compute: Callable[..., T],
     *,
     batch_size: int,
+    properties: Sequence[Callable[[Window], np.ndarray]] = (),
     slide_over_video: bool = False,
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
 ) -> Iterator[VideoResult[T] | ReadResult]:
-    """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure."""
+    """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure.
+
+    `compute` gets the frames of the windows and, as further arguments, each of their `properties`, stacked likewise.
+    """
     failures: list[ReadResult] = []
 
     def readable() -> Iterator[Window]:
@@ -94,8 +97,9 @@ def map_windows_in_batches(
     clips = readable()
     pending: list[tuple[Window, tuple[T, int]]] = []
     while batch := list(islice(clips, batch_size)):  # itertools.batched came with Python 3.12
-        video = np.stack([window.clip.video[0] for window in batch])
-        output = compute(np.concatenate([video, np.repeat(video[-1:], batch_size - len(batch), 0)]))
+        padded = [*range(len(batch)), *[len(batch) - 1] * (batch_size - len(batch))]
+        inputs = [[window.clip.video[0] for window in batch], *([f(window) for window in batch] for f in properties)]
+        output = compute(*(np.stack(values)[padded] for values in inputs))
         for row, window in enumerate(batch):
             pending.append((window, (output, row)))
             if window.last:

@@ -23,10 +23,19 @@ def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tup
     frames = np.concatenate([window.clip.video[0][new] for window, new in zip(video_maps.windows, unseen)])
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
     panels = [map_panel(attribution, unseen) for attribution in video_maps.maps[target]]
+    caption = map_caption(video_maps.read.item.name, target, answer, video_maps.scores[target].mean())
+    return overlay_maps(frames, panels, caption), animation_rate(times)
+
+
+def map_caption(clip: str, target: str, answer: str, score: float) -> str:
     answer_text = answer if answer == target or answer.startswith(f"{target}:") else f"{target}: {answer}"
-    caption = f"{video_maps.read.item.name}  {answer_text}  score {video_maps.scores[target].mean():.3g}"
+    return f"{clip}  {answer_text}  score {score:.3g}"
+
+
+def animation_rate(times: Float[np.ndarray, " frames"]) -> float:
+    """Return the frames per second of a clip, or fewer if it were shorter than `MIN_MAP_ANIMATION_SECONDS`."""
     rate = 1 / max(float(np.median(np.diff(times))), 1e-3) if len(times) > 1 else 1.0
-    return overlay_maps(frames, panels, caption), max(min(rate, len(frames) / MIN_MAP_ANIMATION_SECONDS), 1.0)
+    return max(min(rate, len(times) / MIN_MAP_ANIMATION_SECONDS), 1.0)
 
 
 def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:

@@ -5,7 +5,8 @@ Each map has one colour scale for the whole clip: with a scale per frame, frames
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,17 +27,52 @@ OverlayFrames = UInt8[np.ndarray, "frames h w 3"]
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Map to overlay; `positions` are the (fractional) frames of its time steps."""
+    """Map to overlay; `positions` are the (fractional) frames of its time steps.
+
+    Panels with a `scale`, which maps of one clip can share, have its colours and bars.
+    """
 
     title: str
     map: Float[np.ndarray, "steps h w"]
     positions: Float[np.ndarray, " steps"]
     signed: bool
+    scale: "PanelScale | None" = None
+
+    @property
+    def drawn_scale(self) -> "PanelScale":
+        return self.scale or common_scale([self])
 
     @property
     def scale_limit(self) -> float:
         """End of the colour scale."""
-        return float(np.quantile(np.abs(self.map), SCALE_QUANTILE)) or float(np.abs(self.map).max())
+        return self.drawn_scale.limit
+
+    @property
+    def profile(self) -> Float[np.ndarray, "steps 2"]:
+        """Sums of the positive and of the negative values of each time step."""
+        return np.stack([np.maximum(self.map, 0), np.minimum(self.map, 0)], -1).sum((1, 2))
+
+
+class PanelScale(NamedTuple):
+    """End of a colour scale, and the largest and the smallest sum of a time step."""
+
+    limit: float
+    highest_sum: float
+    lowest_sum: float
+
+
+def common_scale(panels: Sequence[Panel]) -> PanelScale:
+    """Return the smallest scale that covers all panels, apart from their few largest values."""
+    limit = max(float(np.quantile(np.abs(panel.map), SCALE_QUANTILE)) for panel in panels)
+    limit = limit or max(float(np.abs(panel.map).max()) for panel in panels)
+    highest, lowest = (f([f(panel.profile[:, i]) for panel in panels]) for i, f in enumerate((np.max, np.min)))
+    return PanelScale(limit, float(highest), float(lowest))
+
+
+def share_scale(panels: Sequence[Panel]) -> list[Panel]:
+    """Give all panels their common scale."""
+    scale = common_scale(panels)
+    return [replace(panel, scale=scale) for panel in panels]
 
 
 def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
@@ -60,18 +96,18 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
         if i == 0:
             _draw_title(cell, "clip", None)
             cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = video
-            _draw_profile(cell[:, TITLE_HEIGHT + h :], np.zeros((frames, 2)), (SOFT_COLOUR, SOFT_COLOUR))
+            _draw_profile(cell[:, TITLE_HEIGHT + h :], np.zeros((frames, 2)), (SOFT_COLOUR, SOFT_COLOUR), (0.0, 0.0))
             continue
         panel = panels[i - 1]
         _draw_title(cell, panel.title, panel)
         cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel)
-        profile = np.stack([np.maximum(panel.map, 0), np.minimum(panel.map, 0)], -1).sum((1, 2))
         table = color_table(signed=panel.signed)
         bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
         _draw_profile(
             cell[:, TITLE_HEIGHT + h :],
-            _interpolate_frames(profile, panel.positions, frames, nearest=True),
+            _interpolate_frames(panel.profile, panel.positions, frames, nearest=True),
             bar_colours,
+            panel.drawn_scale[1:],
         )
     return out
 
@@ -103,12 +139,14 @@ def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
     cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
 
 
-def _draw_profile(cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple) -> None:
+def _draw_profile(
+    cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple, extremes: tuple[float, float]
+) -> None:
     """Draw a bar per frame, positive sums upwards and negative ones downwards, and mark the current frame."""
     frames, height, w = cell.shape[:3]
     edges = np.linspace(0, w, frames + 1).astype(int)
-    extent = profile[:, 0].max() - profile[:, 1].min()
-    zero = 6 + round((height - 10) * profile[:, 0].max() / extent) if extent > 0 else height - 4
+    extent = extremes[0] - extremes[1]
+    zero = 6 + round((height - 10) * extremes[0] / extent) if extent > 0 else height - 4
     for f in range(frames):
         left, right = edges[f], max(edges[f + 1] - 1, edges[f] + 1)
         for value, colour in zip(profile[f], bar_colours):

@@ -5,18 +5,23 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from vtcav_jax.attribution.motion.selective_relevance import SelectiveRelevance
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.data.encode import write_animation
+from vtcav_jax.report.animation.motion_parts import part_panels
 from vtcav_jax.report.animation.overlay import Panel, overlay_maps
 
 MIN_SECONDS = 2.0  # of an animation; short clips play slower
 
 
-def save_animation(path: str | Path, frames: UInt8[np.ndarray, "b t h w 3"], *attributions: Attribution) -> Path:
+def save_animation(
+    path: str | Path, frames: UInt8[np.ndarray, "b t h w 3"], *attributions: Attribution | SelectiveRelevance
+) -> Path:
     """Write clips with the maps of one or more methods over them; return the path (.webp or .mp4).
 
     The clips are shown one below the other and the methods side by side. The colours of a map have one scale for the
-    whole clip, whose ends are printed above it; a temporal profile is drawn under it.
+    whole clip, whose ends are printed above it; a temporal profile is drawn under it. The result of
+    `selective_relevance` is shown as three maps with a common scale: the map, its motion part and its static part.
 
         maps = vtcav.attribute(network, frames, target="direction", method="attn_lrp")
         cams = vtcav.attribute(network, frames, target="direction", method="hirescam", stage="layers.0")
@@ -28,17 +33,20 @@ def save_animation(path: str | Path, frames: UInt8[np.ndarray, "b t h w 3"], *at
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 5:
         raise ValueError(f"expected uint8 frames (b, t, h, w, 3), got {frames.dtype} of shape {frames.shape}")
-    if wrong := [one.method for one in attributions if len(one.map) != len(frames)]:
+    maps = [item.attribution if isinstance(item, SelectiveRelevance) else item for item in attributions]
+    if wrong := [attribution.method for attribution in maps if len(attribution.map) != len(frames)]:
         raise ValueError(f"expected maps of the same {len(frames)} clips; those of {', '.join(wrong)} are of others")
     rows = [
-        overlay_maps(clip, [_clip_panel(one, i, len(clip)) for one in attributions], "")
+        overlay_maps(clip, [panel for item in attributions for panel in _clip_panels(item, i, len(clip))], "")
         for i, clip in enumerate(frames)
     ]
     write_animation(path, np.concatenate(rows, axis=1), max(frames.shape[1] / MIN_SECONDS, 1.0))
     return path
 
 
-def _clip_panel(attribution: Attribution, clip: int, n_frames: int) -> Panel:
-    values = attribution.map[clip]
+def _clip_panels(item: Attribution | SelectiveRelevance, clip: int, n_frames: int) -> list[Panel]:
+    if isinstance(item, SelectiveRelevance):
+        return part_panels(item, clip, n_frames)
+    values = item.map[clip]
     positions = (np.arange(len(values)) + 0.5) * n_frames / len(values) - 0.5
-    return Panel(f"{attribution.method} @{attribution.stage}", values, positions, attribution.signed)
+    return [Panel(f"{item.method} @{item.stage}", values, positions, item.signed)]

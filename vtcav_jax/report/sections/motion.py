@@ -7,7 +7,6 @@ from vtcav_jax.attribution.motion.summary import (
     MAX_STATIC_SHARE,
     MIN_MOTION_SHARE,
     MIN_VERDICT_VIDEOS,
-    mean_over_videos,
     motion_verdict,
 )
 from vtcav_jax.report import html, random_weights_notice
@@ -16,11 +15,11 @@ from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
+from vtcav_jax.report.sections.motion_parts import motion_part_sections
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 
 MAX_ANSWER_SENTENCES = 13  # per question
 MAX_MOTION_TABLE_ROWS = 400  # in the page
-FLOW_TEXTS = {"flow_precision": "flow precision", "flow_recall": "flow recall"}
 
 
 def motion_sections(run: RunFolder) -> list[Section]:
@@ -66,12 +65,12 @@ def motion_sections(run: RunFolder) -> list[Section]:
         parts += [html.heading("Loss of score by clip"), html.paragraph(text, "soft"), html.figure_grid(clip_figures)]
     parts += [
         html.heading("Tables of the motion test"),
-        _class_table(run.class_motion_rows, run.clip_motion_rows),
+        _class_table(run.class_motion_rows),
         _clip_table(run.clip_motion_rows),
     ]
-    return [
-        Section("decisions", "Contribution of motion to class scores", "".join(parts), (*class_figures, *clip_figures))
-    ]
+    figures = (*class_figures, *clip_figures)
+    section = Section("decisions", "Contribution of motion to class scores", "".join(parts), figures)
+    return [section, *motion_part_sections(run)]
 
 
 def _clip_summary(rows: Sequence[ClipMotionRow]) -> str:
@@ -88,24 +87,19 @@ def _clip_summary(rows: Sequence[ClipMotionRow]) -> str:
     return f"of {count_noun(len(rows), 'clip')}, {', '.join(parts)}."
 
 
-def _class_table(classes: Sequence[ClassMotionRow], clips: Sequence[ClipMotionRow]) -> str:
+def _class_table(classes: Sequence[ClassMotionRow]) -> str:
     text = (
-        "Changing relevance: share of the map that changes over time by more than --motion_threshold_sd (selective"
-        " relevance); excess: the same minus that of the frozen clip. Relevance follows a moving object even if only"
-        " its appearance matters, so these two columns are no evidence of motion by themselves. Score: relative to"
-        " clips of other classes, or to no preference among classes. Flow precision: share of the changing part of the"
-        " map on moving pixels; flow recall: share of the moving pixels in the changing part. In brackets: 95 % CI over"
-        " source videos."
+        "Changing relevance: motion part of the map (selective relevance, by the first method) as a share of the map;"
+        " excess: the same minus that of the frozen clip. Relevance follows a moving object even if only its appearance"
+        " matters, so these two columns are no evidence of motion by themselves. Score: relative to clips of other"
+        " classes, or to no preference among classes. In brackets: 95 % CI over source videos."
     )
-    flows = [name for name in FLOW_TEXTS if any(not math.isnan(getattr(row, name)) for row in clips)]
     lines = []
     for row in classes:
         cells = [
             _share_text(*(getattr(row, name + end) for end in ("", "_low", "_high")))
             for name in ("drop_shuffled", "drop_frozen", "drop_reversed", "changing_mass", "changing_mass_excess")
         ]
-        subset = [clip for clip in clips if clip.target == row.target and row.answer in ("", clip.answer)]
-        cells += [_share_text(*mean_over_videos(subset, name)) for name in flows]
         counts = str(row.n_clips), str(row.n_videos)
         lines.append(("", (row.target, row.answer or "all", *counts, row.reference, *cells)))
     columns = (
@@ -117,8 +111,9 @@ def _class_table(classes: Sequence[ClassMotionRow], clips: Sequence[ClipMotionRo
         "loss, shuffled",
         "loss, frozen",
         "loss, reversed",
+        "changing relevance",
+        "excess changing relevance",
     )
-    columns += ("changing relevance", "excess changing relevance", *(FLOW_TEXTS[name] for name in flows))
     return html.paragraph(text, "soft") + html.html_table(columns, lines)
 
 
