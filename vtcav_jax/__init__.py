@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vtcav_jax.adapters.nnx_modules import from_nnx
     from vtcav_jax.adapters.stages import Tokens
     from vtcav_jax.adapters.torch_modules import from_torch
+    from vtcav_jax.attribution.conditional.relevance import conditional_relevance
     from vtcav_jax.attribution.motion.measure import measure_motion
     from vtcav_jax.attribution.motion.selective_relevance import selective_relevance
     from vtcav_jax.attribution.registry import attribute
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "attribute",
     "build_pyramid",
+    "conditional_relevance",
     "discover",
     "from_function",
     "from_linen",
@@ -68,6 +70,7 @@ _MODULES = {
     "Tokens": "adapters.stages",
     "attribute": "attribution.registry",
     "build_pyramid": "pyramid.build",
+    "conditional_relevance": "attribution.conditional.relevance",
     "discover": "discovery.run",
     "from_function": "adapters.functions",
     "from_linen": "adapters.linen_modules",

@@ -1,8 +1,12 @@
 """Class names: the shipped lists, files, and names of networks with one head and with several."""
 
+from dataclasses import replace
+
+import jax
 import pytest
 
 from vtcav_jax import models
+from vtcav_jax.clip_spec import ClipSpec
 
 COUNTS = {
     "epic_kitchens_nouns": 300,
@@ -89,3 +93,65 @@ def test_a_file_that_is_not_text(tmp_path):
     (tmp_path / "labels.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         models.read_labels(tmp_path / "labels.txt")
+
+
+TREE = """# groups of the worlds
+vertical
+  direction:up
+  direction:down
+horizontal
+\tdirection:left
+\tdirection:right
+shapes
+    round
+        shape:ring
+    shape:x
+"""
+
+
+def tree_network(tmp_path, text):
+    """Return a network with two heads and the label tree in `text`."""
+    heads = {"shape": ("plus", "ring", "x"), "direction": ("left", "right", "up", "down")}
+    network = models.Network(jax.tree_util.Partial(print), ClipSpec(frames=2, size=8), heads)
+    file = tmp_path / "tree.txt"
+    file.write_text(text)
+    return replace(network, groups=models.read_label_tree(file, network))
+
+
+def test_label_trees_give_groups_and_siblings(tmp_path):
+    network = tree_network(tmp_path, TREE)
+    assert network.groups == {
+        "": ("vertical", "horizontal", "shapes"),
+        "vertical": ("direction:up", "direction:down"),
+        "horizontal": ("direction:left", "direction:right"),
+        "shapes": ("round", "shape:x"),
+        "round": ("shape:ring",),
+    }
+    assert network.group_labels("shapes") == ("shape:ring", "shape:x")
+    assert network.siblings("vertical") == ("horizontal",)  # shapes are of another head
+    assert (
+        network.siblings("round") == ("shape:x",) and network.siblings("shape:ring") == network.siblings("shapes") == ()
+    )
+    assert tuple(network.expand_classes(["shapes", "direction:up"])) == ("shape:ring", "shape:x", "direction:up")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n  shape:rinng", r"line 2: no class named 'shape:rinng' \(did you mean shape:ring or"),
+        ("a\n  shape:x\nb\n  shape:x\n", "line 4: shape:x is also in line 2; each name has one place"),
+        ("a\n    shape:x\n  shape:ring", "line 3: shape:ring is indented by 2, but a line above it by 4"),
+        ("shape:x\n  shape:ring", "line 1: shape:x is a class of the network and has lines below it"),
+        ("shape\n  shape:ring", "line 1: shape is a head of the network"),
+        ("a\n  shape:ring\n  direction:up", r"the group a has classes of several heads \(direction, shape\)"),
+        ("# nothing\n", "no class"),
+    ],
+)
+def test_faults_of_label_trees_are_named_with_their_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"tree.txt is not a label tree: .*{message}"):
+        tree_network(tmp_path, text)
+
+
+def test_a_label_tree_that_cannot_be_read(tmp_path):
+    with pytest.raises(ValueError, match=r"missing.txt cannot be read .*one class or group per line"):
+        models.read_label_tree(tmp_path / "missing.txt", tree_network(tmp_path, TREE))

@@ -67,9 +67,13 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Group:
-    """Log odds of a group of classes, the same for all clips: `logsumexp(z_in) - logsumexp(z_out)`."""
+    """Log odds of a group of classes, the same for all clips: `logsumexp(z_in) - logsumexp(z_out)`.
+
+    `others` are the classes that it is compared with, by default all other classes.
+    """
 
     classes: tuple[int, ...]
+    others: tuple[int, ...] | None = None
     stage: ClassVar[None] = None
 
     def __call__(self, logits: Array, activations: Activations) -> Array:
@@ -77,8 +81,11 @@ class Group:
         inside = np.isin(np.arange(k), self.classes)
         if inside.all() or not inside.any() or not all(0 <= c < k for c in self.classes):
             raise ValueError(f"a group must have some of the classes 0 to {k - 1}, not all; got {self.classes}")
-        mask = jnp.asarray(inside)[None]
-        return jax.nn.logsumexp(logits, -1, where=mask) - jax.nn.logsumexp(logits, -1, where=~mask)
+        outside = ~inside if self.others is None else np.isin(np.arange(k), self.others)
+        if (inside & outside).any() or not outside.any():
+            raise ValueError(f"a group and the classes that it is compared with must differ; got both {self.classes}")
+        log_sums = [jax.nn.logsumexp(logits, -1, where=jnp.asarray(mask)[None]) for mask in (inside, outside)]
+        return log_sums[0] - log_sums[1]
 
 
 jax.tree_util.register_static(Group)

@@ -58,6 +58,15 @@ class ModelArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelTreeArguments:
+    label_tree: Path | None = setting(
+        None,
+        "text file with the groups of classes that --targets can name: one class or group per line, indented below its"
+        " group",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoArguments:
     videos: str = required("WHERE", VIDEOS_HELP)
     num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0)

@@ -38,6 +38,7 @@ from vtcav_jax.models import Network
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
     COMPLETENESS_CSV,
+    DIRECTIONS_NPZ,
     DISCOVERED_CSV,
     HEAD_IMPORTANCE_CSV,
     CompletenessRow,
@@ -50,7 +51,7 @@ from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
-STATE_FOLDER, DIRECTIONS_NPZ = "discovery", "directions.npz"
+STATE_FOLDER = "discovery"
 MIN_VIDEOS = 4  # source videos of each half
 DEFAULT_CONFIG = DiscoveryConfig()
 

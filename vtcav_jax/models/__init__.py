@@ -10,7 +10,7 @@ from vtcav_jax.models.checkpoint import (
     save,
     shipped_networks,
 )
-from vtcav_jax.models.class_names import label_lists, read_labels, relabel, validate_labels
+from vtcav_jax.models.class_names import label_lists, read_label_tree, read_labels, relabel, validate_labels
 from vtcav_jax.models.network import DEFAULT_HEAD, Heads, Network, head_slices, single_head
 from vtcav_jax.models.zoo import PRESETS, Preset, get_preset, make
 
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "make",
     "random_network",
+    "read_label_tree",
     "read_labels",
     "read_metadata",
     "relabel",

@@ -1,10 +1,13 @@
-"""Class names: the lists of public data sets in the folder `labels`, and files of the user."""
+"""Class names: the lists of public data sets in the folder `labels`, files of the user, and trees of class names."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vtcav_jax.models.network import Heads
+from vtcav_jax.models.network import Heads, Network
 from vtcav_jax.names import unknown_name_message
 
 
@@ -61,6 +64,85 @@ def validate_labels(labels: Any, num_classes: int, where: str) -> list[str]:
         duplicates = sorted({name for name in labels if labels.count(name) > 1})
         raise ValueError(f"{where}: several classes are named {', '.join(duplicates[:5])}; expected unique names")
     return labels
+
+
+def read_label_tree(file: str | Path, network: Network) -> dict[str, tuple[str, ...]]:
+    """Return the label tree in a text file, for the `groups` of the network; one error lists all faults.
+
+    One class or group per line, indented by more than its group; lines that start with `#` are comments. Lines with
+    lines below them are groups, the others are classes of the network:
+
+    ```text
+    sports
+      racket sports
+        playing tennis
+        playing badminton
+      surfing
+    music
+      playing piano
+    ```
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}); expected a text file with one class or group per line"
+        ) from error
+    faults: list[str] = []
+    groups, first_line = _parse_tree(lines, network, faults)
+    if not first_line:
+        faults.append("no class")
+    tree = replace(network, groups=groups)
+    for name in () if faults or len(network.heads) < 2 else filter(None, groups):
+        heads = sorted({label.partition(":")[0] for label in tree.group_labels(name)})
+        faults += [f"the group {name} has classes of several heads ({', '.join(heads)})"] if len(heads) > 1 else []
+    if faults:
+        raise ValueError(f"{file} is not a label tree: {'; '.join(faults)}")
+    return groups
+
+
+def _parse_tree(
+    lines: list[str], network: Network, faults: list[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """Return the children of each group and the first line of each class and group, and append faults to `faults`."""
+    rows = [(number, len(line) - len(line.lstrip()), line.strip()) for number, line in _content(lines)]
+    below = [next_row[1] > row[1] for row, next_row in pairwise(rows)] + [False]
+    children: dict[str, list[str]] = {"": []}
+    first_line: dict[str, int] = {}
+    depth_of_children: dict[str, int] = {}
+    parents = [(-1, "")]
+    for (number, depth, name), is_group in zip(rows, below):
+        while parents[-1][0] >= depth:
+            parents.pop()
+        parent = parents[-1][1]
+        if depth_of_children.setdefault(parent, depth) != depth:
+            faults.append(
+                f"line {number}: {name} is indented by {depth}, but a line above it by {depth_of_children[parent]}"
+            )
+        try:
+            name = network.labels[network.class_index(name)]
+            if is_group:
+                faults.append(f"line {number}: {name} is a class of the network and has lines below it")
+        except ValueError:
+            if is_group and name in network.heads:
+                faults.append(f"line {number}: {name} is a head of the network; give the group another name")
+            elif not is_group:
+                faults.append(f"line {number}: {unknown_name_message('class', [name], network.labels)}")
+        if name in first_line:
+            faults.append(f"line {number}: {name} is also in line {first_line[name]}; each name has one place")
+        first_line.setdefault(name, number)
+        children[parent].append(name)
+        if is_group:
+            children.setdefault(name, [])
+            parents.append((depth, name))
+    return {name: tuple(names) for name, names in children.items()}, first_line
+
+
+def _content(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the lines with names, with tabs as spaces."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.expandtabs()
 
 
 def _folder() -> Any:

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.names import unknown_name_message
@@ -19,7 +19,8 @@ class Network:
 
     `heads` maps each head to its class names (indices as text if unknown); the logits are those of all heads, in this
     order. `name` is used in tables and pages. `preset` names the architecture in `models.zoo`, if it is one of those;
-    only storing and rebuilding the network needs it.
+    only storing and rebuilding the network needs it. `groups`, the label tree that `models.read_label_tree` reads, has
+    the classes and groups directly below each group, and those at its top under the empty name.
 
     ```python
     network = Network(my_module, ClipSpec(frames=16, size=112), {"label": ("run", "jump")}, name="mine")
@@ -31,6 +32,7 @@ class Network:
     heads: dict[str, tuple[str, ...]]
     name: str = "network"
     preset: str | None = None
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         heads = ", ".join(f"{head}: {len(names)} classes" for head, names in self.heads.items())
@@ -64,8 +66,8 @@ class Network:
     def expand_classes(self, texts: Iterable[str]) -> dict[str, bool]:
         """Return the labels that `texts` name, without duplicates, and whether a text names the class itself.
 
-        A text is a class (see `class_index`), a head, which stands for all its classes, or a glob such as `shape:r*`.
-        One error lists all texts that name nothing.
+        A text is a class (see `class_index`), a head or a group of the label tree, which stand for all their classes,
+        or a glob such as `shape:r*`. One error lists all texts that name nothing.
         """
         is_named: dict[str, bool] = {}
         unknown = []
@@ -82,14 +84,32 @@ class Network:
                 is_named.setdefault(label, False)
         if unknown:
             heads = self.heads if len(self.heads) > 1 else ()
-            raise ValueError(unknown_name_message("target", unknown, [*heads, *self.labels]))
+            known = [*heads, *filter(None, self.groups), *self.labels]
+            raise ValueError(unknown_name_message("target", unknown, known))
         return is_named
+
+    def group_labels(self, name: str) -> tuple[str, ...]:
+        """Return the labels of all classes of a group of the label tree; a class stands for itself."""
+        if name not in self.groups:
+            return (name,)
+        return tuple(label for child in self.groups[name] for label in self.group_labels(child))
+
+    def siblings(self, name: str) -> tuple[str, ...]:
+        """Return the other classes and groups with the same parent in the label tree, as far as of the same head."""
+        children = next((names for names in self.groups.values() if name in names), ())
+        return tuple(child for child in children if child != name and self._head_of(child) == self._head_of(name))
+
+    def _head_of(self, name: str) -> str:
+        index = self.labels.index(self.group_labels(name)[0])
+        return next(head for head, part in self.head_slices.items() if part.start <= index < part.stop)
 
     def _labels_of_pattern(self, text: str) -> list[str] | None:
         """Return the labels of a head or those that match a glob; None if the text can only be a single class."""
         full_names = [f"{head}:{name}" for head, names in self.heads.items() for name in names]
         if text in self.labels or text in full_names:
             return None
+        if text and text in self.groups:
+            return list(self.group_labels(text))
         if text in self.heads:
             return list(self.labels[self.head_slices[text]])
         if not any(character in text for character in "*?["):

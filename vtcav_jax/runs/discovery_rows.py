@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+DIRECTIONS_NPZ = "directions.npz"  # direction of each concept, by name, with `/` as `|`
 CLIP_SCORES_NPZ = "clip_scores.npz"  # score of each concept in each clip, by name, with `/` as `|`
 DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, COMPLETENESS_CSV = "discovered.csv", "head_importance.csv", "completeness.csv"
 

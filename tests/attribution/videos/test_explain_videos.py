@@ -3,11 +3,13 @@
 import csv
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from tests.support.cli_runner import command_context
 from tests.support.typed import readable
@@ -49,11 +51,47 @@ def test_targets_are_parsed_from_text(cnn):
     np.testing.assert_allclose(scores[1], logits[:, 4] - logits[:, 5:8].mean(1), rtol=1e-4, atol=1e-6)
     pair = targets.as_target(contrast.target(logits), 3, 16)(jnp.asarray(logits), {})
     np.testing.assert_allclose(pair, logits[:, 2] - logits[:, 1], rtol=1e-5)
-    assert group.target(logits) == targets.Group((8, 9)) and channel.target(logits) == targets.Channel("convs.1", 3)
+    assert group.target(logits) == targets.Group((8, 9), (10, 11)) and channel.target(logits) == targets.Channel(
+        "convs.1", 3
+    )
     assert all((q.answers(logits) == -1).all() for q in (channel, contrast, group))  # no single class is explained
     assert [q.name for q in parse_targets(cnn, [])] == ["shape", "direction", "flash", "scene"]
     with pytest.raises(ValueError, match=r"no target named 'lefft'.*; 'shape:x vs shape:x': expected two classes"):
         parse_targets(cnn, ["lefft", "shape:x vs shape:x"])
+
+
+def test_groups_and_siblings_of_a_label_tree_are_targets(cnn):
+    groups = {"": ("horizontal", "vertical", "corners"), "corners": ("shape:x", "shape:plus")}
+    groups |= {"horizontal": ("direction:left", "direction:right"), "vertical": ("direction:up", "direction:down")}
+    network = replace(cnn, groups=groups)
+    names = ["corners", "horizontal vs vertical", "horizontal vs siblings", "direction:left vs siblings"]
+    group, pair, siblings, left = parse_targets(network, names)
+    index = cnn.labels.index
+    horizontal, vertical = (
+        (index(f"direction:{a}"), index(f"direction:{b}")) for a, b in (("left", "right"), ("up", "down"))
+    )
+    logits = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    corners = index("shape:x"), index("shape:plus")
+    rest = tuple(i for i in range(4) if i not in corners)
+    assert group.target(logits) == targets.Group(corners, rest) and (group.answers(logits) == -1).all()
+    assert pair.target(logits) == siblings.target(logits) == targets.Group(horizontal, vertical)
+    expected = logsumexp(logits[:, horizontal], 1) - logsumexp(logits[:, vertical], 1)
+    score = targets.as_target(pair.target(logits), 3, 16)(jnp.asarray(logits), {})
+    np.testing.assert_allclose(score, expected, rtol=1e-4)
+    pair_score = targets.as_target(left.target(logits), 3, 16)(jnp.asarray(logits), {})
+    np.testing.assert_allclose(pair_score, logits[:, horizontal[0]] - logits[:, horizontal[1]], rtol=1e-4)
+    every = parse_targets(network, ["* vs siblings"])
+    assert [spec.name for spec in every] == [
+        f"{name} vs siblings" for children in groups.values() for name in children if name != "corners"
+    ]
+    with pytest.raises(ValueError, match=r"no target named 'horizontl' \(did you mean horizontal\?\)"):
+        parse_targets(network, ["horizontl vs siblings"])
+    with pytest.raises(ValueError, match="corners has no siblings in the label tree; name another"):
+        parse_targets(network, ["corners vs siblings"])
+    with pytest.raises(ValueError, match="needs a label tree; pass one with --label_tree=FILE"):
+        parse_targets(cnn, ["direction:left vs siblings"])
+    with pytest.raises(ValueError, match=r"are of different heads.*all classes of their head"):
+        parse_targets(cnn, ["shape:x or flash:red", " or ".join(cnn.labels[4:8])])
 
 
 @pytest.fixture(scope="module")

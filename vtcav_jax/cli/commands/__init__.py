@@ -3,16 +3,18 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vtcav_jax import models
 from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.console import warn
+from vtcav_jax.console import info, warn
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
+from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import SettingError, concerning
 from vtcav_jax.stats import intervals
 
@@ -27,17 +29,32 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
 
 
 def load_network(
-    name: str, *, labels: str | None = None, random_weights: bool = False, seed: int = 0
+    name: str,
+    *,
+    labels: str | None = None,
+    label_tree: Path | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
 ) -> models.Network:
     """Load a trained network, or make a preset with random weights if `random_weights` allows it.
 
-    `labels` are other class names for it, as `models.relabel` reads them.
+    `labels` are other class names for it, as `models.relabel` reads them, and `label_tree` is a file of groups.
     """
     network = _load_unlabelled(name, random_weights, seed)
-    if labels is None:
-        return network
-    with concerning("labels"):
-        return replace(network, heads=models.relabel(network.heads, labels))
+    if labels is not None:
+        with concerning("labels"):
+            network = replace(network, heads=models.relabel(network.heads, labels))
+    if label_tree is not None:
+        with concerning("label_tree"):
+            network = replace(network, groups=models.read_label_tree(label_tree, network))
+        labels_by_head = [network.labels[part] for part in network.head_slices.values()]
+        placed = set(network.group_labels(""))
+        if missing := [name for names in labels_by_head if placed & set(names) for name in names if name not in placed]:
+            info(
+                f"note: {label_tree} has no place for {abridged_list(missing)}; without siblings, they are only among"
+                " the other classes that a group is compared with"
+            )
+    return network
 
 
 def network_outline(name: str) -> tuple[Any, ClipSpec, str]:
@@ -69,6 +86,7 @@ def _load_unlabelled(name: str, random_weights: bool, seed: int) -> models.Netwo
 
 def source_request(task: str, args: Any, source: Source, targets: Sequence[TargetSpec]) -> dict[str, Any]:
     """Return the entries that the run records of attribute, motion and pyramid have in common."""
+    groups = {spec.name: [[*spec.classes], [*(spec.contrast or ())]] for spec in targets if spec.compares_groups}
     return {
         "task": task,
         "model": args.model,
@@ -77,6 +95,7 @@ def source_request(task: str, args: Any, source: Source, targets: Sequence[Targe
         "videos": source.spec,
         "clips": source.identity,
         "targets": [target.name for target in targets],
+        **({"groups": groups} if groups else {}),
         "clips_per_video": args.sampling.clips_per_video,
         "interval_seconds": args.sampling.interval_seconds,
     }

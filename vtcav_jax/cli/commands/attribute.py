@@ -25,6 +25,7 @@ from vtcav_jax.cli.commands.attribution_job import (
     resolve_job,
 )
 from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.gallery import write_gallery
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
 from vtcav_jax.data import ReadResult, Source, failure_table, write_failures
@@ -82,6 +83,8 @@ def attribute(args: AttributeArguments, context: CommandContext) -> None:
     info(f"\nMaps: {folder / 'maps'}\nTable of maps: {folder / MAPS_CSV}")
     if args.animations != "none":
         info(f"Animations: {folder / ANIMATION_FOLDER}")
+    if job.conditional is not None:
+        write_gallery(job, folder)
     if n_clips := max(args.sanity_clips, args.faithfulness_clips):
         check_maps(job, folder, first_readable(job, n_clips))
     write_page([folder])
@@ -101,6 +104,9 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
         request["ig_steps"] = args.ig_steps
     if removal := {name: value for name, value in vars(args.removal).items() if value is not None}:
         request["removal"] = removal
+    if job.conditional is not None:
+        directions = job.conditional.directions.chosen
+        request["through"] = {direction.name: direction.digest for direction in directions}
     if mixed := mixed_stage_names(job.network, job.target_specs, job.method_stages):
         request["mixed"] = mixed
         info(

@@ -12,6 +12,9 @@ import numpy as np
 from vtcav_jax import attribution
 from vtcav_jax.attribution.attention import globally_mixed_stages
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
+from vtcav_jax.attribution.conditional.directions import FORMS, parse_directions
+from vtcav_jax.attribution.conditional.relevance import CONDITIONAL_METHODS
+from vtcav_jax.attribution.conditional.videos import ConditionalPlan
 from vtcav_jax.attribution.optimised_masks import MASK_METHODS
 from vtcav_jax.attribution.registry import PERTURBATION_METHODS
 from vtcav_jax.attribution.removal.engine import HOLD
@@ -24,7 +27,14 @@ from vtcav_jax.attribution.videos.explain_videos import (
     MethodStages,
     resolve_methods,
 )
-from vtcav_jax.cli.arguments import TARGET_FORMS, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.arguments import (
+    TARGET_FORMS,
+    LabelTreeArguments,
+    ModelArguments,
+    RandomWeightsArguments,
+    RunArguments,
+    VideoArguments,
+)
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.data import SamplingConfig, Source
 from vtcav_jax.models import Network
@@ -100,9 +110,11 @@ class RemovalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+class AttributeArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments):
     targets: tuple[str, ...] = setting(
-        (), f"{TARGET_FORMS}, or with --concept_run STAGE|CONCEPT/CLIP_TYPE/NEGATIVES [default: every head]"
+        (),
+        f"{TARGET_FORMS}; with --label_tree GROUP or 'A vs siblings' (A: a class, group or wildcard); with"
+        " --concept_run STAGE|CONCEPT/CLIP_TYPE/NEGATIVES [default: every head]",
     )
     methods: tuple[str, ...] = setting(
         DEFAULT_ATTRIBUTION_METHODS, "attribution methods, separated by commas: METHOD or METHOD@STAGE"
@@ -115,6 +127,12 @@ class AttributeArguments(ModelArguments, VideoArguments, RunArguments, RandomWei
     )
     ig_steps: int = setting(attribution.IG_STEPS, "integration steps of integrated gradients, per baseline", minimum=1)
     concept_run: Path | None = setting(None, "run folder of the task tcav whose concept vectors can be targets")
+    through: tuple[str, ...] = setting(
+        (),
+        f"channels and concepts, separated by commas: {FORMS}; shows how much of each class's relevance passes through"
+        " them, where, and in which clips, by the first of --methods that can (gradient_x_input and relevance"
+        " propagation)",
+    )
     slide_over_video: bool = setting(False, "explain consecutive clips from the start to the end of each video")
     animations: Literal["webp", "mp4", "none"] = setting("webp", "format of the animated maps")
     sanity_clips: int = setting(
@@ -142,12 +160,19 @@ class AttributionJob:
     target_specs: tuple[TargetSpec, ...]
     method_stages: MethodStages
     options: dict[str, dict[str, Any]]  # by method name
+    conditional: ConditionalPlan | None = None  # of --through
 
 
 def resolve_job(args: AttributeArguments) -> AttributionJob:
     """Load the network and resolve targets, methods and their options; every invalid argument raises here."""
     source = open_nonempty(args.videos)
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=args.seed)
+    network = load_network(
+        args.model,
+        labels=args.labels,
+        label_tree=args.label_tree,
+        random_weights=args.random_weights,
+        seed=args.seed,
+    )
     vector_names = [text for text in args.targets if "|" in text]
     other_targets = [text for text in args.targets if "|" not in text]
     with concerning("targets"):
@@ -159,7 +184,27 @@ def resolve_job(args: AttributeArguments) -> AttributionJob:
         options = _method_options(args, method_stages, network, source)
         for name, _ in method_stages:
             attribution.planned_passes(name, network.clip_spec.shape[:3], **options.get(name, {}))
-    return AttributionJob(args, network, source, target_specs, method_stages, options)
+    conditional = _plan_conditional(args, network, target_specs, [name for name, _ in method_stages])
+    return AttributionJob(args, network, source, target_specs, method_stages, options, conditional)
+
+
+def _plan_conditional(
+    args: AttributeArguments, network: Network, target_specs: Sequence[TargetSpec], methods: Sequence[str]
+) -> ConditionalPlan | None:
+    """Return the channels and concepts of `--through` and the method, or None without the flag."""
+    if not args.through:
+        return None
+    with concerning("through"):
+        directions = parse_directions(network, args.through)
+        video = jnp.zeros((1, *network.clip_spec.shape))
+        for target_spec in target_specs:
+            target = target_spec.target(np.zeros((1, len(network.labels)), np.float32))
+            prepare_explanation(network.model, video, target).require_reachable(directions.stages)
+    if not (suitable := [name for name in methods if name in CONDITIONAL_METHODS]):
+        raise SettingError(
+            ("methods", f"--through needs one of {', '.join(CONDITIONAL_METHODS)}; got {', '.join(methods)}")
+        )
+    return ConditionalPlan(directions, suitable[0], args.seed)
 
 
 def describe_plan(job: AttributionJob) -> str:
@@ -172,6 +217,8 @@ def describe_plan(job: AttributionJob) -> str:
     shared = [f"{name} {passes}" for name, passes in costs.items() if name in PERTURBATION_METHODS]
     parts = [f"{', '.join(per_target)} for each target"] if per_target else []
     parts += [f"{', '.join(shared)} for all targets together"] if shared else []
+    if job.conditional is not None:
+        parts.append(f"3 for each of {len(job.conditional.directions.chosen)} in --through and each target")
     return (
         f"plan: videos: {len(job.source.items)}, targets: {n_targets}; forward passes per clip (a backward pass counts"
         f" as two): {'; '.join(parts)}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax.cli.arguments import ModelArguments, RandomWeightsArguments, RunArguments
+from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments, RunArguments
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
@@ -45,7 +45,9 @@ class TestArguments(RunArguments, RandomWeightsArguments):
     __test__ = False  # not a test class of pytest
 
     targets: tuple[str, ...] = required(
-        "CLASS,...", "classes, separated by commas: CLASS, HEAD:CLASS, HEAD (all its classes) or a glob ('direction:*')"
+        "CLASS,...",
+        "classes, separated by commas: CLASS, HEAD:CLASS, HEAD (all its classes), a glob ('direction:*'), or with"
+        " --label_tree GROUP (all its classes)",
     )
     num_workers: int = setting(2, "processes that decode videos; 0 decodes in this process", minimum=0)
     cache_dir: Path | None = setting(
@@ -55,7 +57,7 @@ class TestArguments(RunArguments, RandomWeightsArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcavArguments(ModelArguments, TestArguments):
+class TcavArguments(ModelArguments, LabelTreeArguments, TestArguments):
     target_videos: str = required(
         "WHERE", "clips of the classes (a source); they must not be among the sources of the concepts"
     )
@@ -75,7 +77,13 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
     with concerning("concept_dir"):
         sets = read_concepts(args.concept_dir)
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
+    network = load_network(
+        args.model,
+        labels=args.labels,
+        label_tree=args.label_tree,
+        random_weights=args.random_weights,
+        seed=config.seed,
+    )
     runtime = Runtime.local(num_workers=args.num_workers)
     if args.dry_run:
         store = Cache(args.cache_dir or args.run.parent / "cache")

@@ -21,6 +21,7 @@ from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import MAX_ANIMATION_BYTES, RunFolder, unique_in_order
+from vtcav_jax.report.sections import gallery
 from vtcav_jax.report.text import maps as map_text
 from vtcav_jax.runs.attribution_rows import MapRow, OwnMetricRow, SanityRow
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
@@ -75,7 +76,9 @@ def map_sections(run: RunFolder) -> list[Section]:
     if run.faithfulness_rows:
         parts += [html.heading("Faithfulness metrics"), _faithfulness_tables(run.faithfulness_rows)]
     parts.append(_clip_table(run.map_rows))
-    return [Section("maps", "Attribution maps", "".join(parts), tuple(figures))]
+    sections = [Section("maps", "Attribution maps", "".join(parts), tuple(figures))]
+    through = gallery.gallery_section(run)
+    return [through, *sections] if through else sections
 
 
 def _describe_questions(run: RunFolder) -> str:
@@ -93,9 +96,8 @@ def _describe_questions(run: RunFolder) -> str:
 
 def _animation_figures(run: RunFolder) -> str:
     """Return animations of a few clips per question and prediction, within the size limit of a page."""
-    bytes_left = MAX_ANIMATION_BYTES - sum(
-        _size_in_bytes(run.folder / animation.file) for animation in run.animation_rows
-    )
+    other_bytes = sum(_size_in_bytes(run.folder / animation.file) for animation in run.animation_rows)
+    bytes_left = MAX_ANIMATION_BYTES - other_bytes - gallery.gallery_bytes(run)
     questions = unique_in_order([row.target for row in run.map_rows])
     candidates = {
         target: select_map_clips([row for row in run.map_rows if row.target == target]) for target in questions
