@@ -75,7 +75,7 @@ def parse_targets(network: Network, texts: Sequence[str]) -> tuple[TargetSpec, .
             errors.append(str(error))
     if errors:
         raise ValueError("; ".join(errors))
-    return tuple(target_specs)
+    return tuple({spec.name: spec for spec in target_specs}.values())
 
 
 def _parse_target(network: Network, text: str) -> TargetSpec:

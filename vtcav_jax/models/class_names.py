@@ -85,8 +85,9 @@ def read_label_tree(file: str | Path, network: Network) -> dict[str, tuple[str, 
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"{file} cannot be read ({error}); expected a text file with one class or group per line"
+            f"{file} cannot be read ({reason}); expected a text file with one class or group per line"
         ) from error
     faults: list[str] = []
     groups, first_line = _parse_tree(lines, network, faults)

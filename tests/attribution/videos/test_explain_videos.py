@@ -80,7 +80,7 @@ def test_groups_and_siblings_of_a_label_tree_are_targets(cnn):
     np.testing.assert_allclose(score, expected, rtol=1e-4)
     pair_score = targets.as_target(left.target(logits), 3, 16)(jnp.asarray(logits), {})
     np.testing.assert_allclose(pair_score, logits[:, horizontal[0]] - logits[:, horizontal[1]], rtol=1e-4)
-    every = parse_targets(network, ["* vs siblings"])
+    every = parse_targets(network, ["* vs siblings", "horizontal vs siblings"])
     assert [spec.name for spec in every] == [
         f"{name} vs siblings" for children in groups.values() for name in children if name != "corners"
     ]

@@ -18,7 +18,14 @@ from vtcav_jax.attribution.motion.reliance import (
 from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import map_store
-from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
+from vtcav_jax.cli.arguments import (
+    TARGETS_HELP,
+    LabelTreeArguments,
+    ModelArguments,
+    RandomWeightsArguments,
+    RunArguments,
+    VideoArguments,
+)
 from vtcav_jax.cli.commands import (
     all_failed_error,
     format_estimate,
@@ -50,7 +57,7 @@ from vtcav_jax.settings import BATCH_HELP, concerning, nested, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionArguments(ModelArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+class MotionArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments):
     targets: tuple[str, ...] = setting((), TARGETS_HELP)
     slide_over_video: bool = setting(False, "measure consecutive clips from the start to the end of each video")
     examples: int = setting(
@@ -69,7 +76,13 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     """Measure every video, write tables, examples and a report page; continue an interrupted run."""
     config = args.config
     source = open_nonempty(args.videos)
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
+    network = load_network(
+        args.model,
+        labels=args.labels,
+        label_tree=args.label_tree,
+        random_weights=args.random_weights,
+        seed=config.seed,
+    )
     with concerning("targets"):
         target_specs = parse_targets(network, args.targets)
     with concerning("methods"):

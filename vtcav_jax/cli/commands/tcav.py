@@ -39,7 +39,7 @@ from vtcav_jax.tcav.previews import render_previews
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestArguments(RunArguments, RandomWeightsArguments):
+class TestArguments(LabelTreeArguments, RunArguments, RandomWeightsArguments):
     """Arguments of the tests, without network, videos and concepts; the task `experiment` takes them too."""
 
     __test__ = False  # not a test class of pytest
@@ -57,7 +57,7 @@ class TestArguments(RunArguments, RandomWeightsArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcavArguments(ModelArguments, LabelTreeArguments, TestArguments):
+class TcavArguments(ModelArguments, TestArguments):
     target_videos: str = required(
         "WHERE", "clips of the classes (a source); they must not be among the sources of the concepts"
     )
