@@ -175,6 +175,35 @@ def discovery_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def motion_selectivity_table(rows: list[dict]) -> str:
+    """Return how much of motion parts and of maps is on moving pixels, by network, head, method and variant."""
+    measures = {
+        "flow_precision": "motion part (95 % CI over clips)",
+        "flow_precision_map": "map's strongest cells",
+        "flow_precision_gain": "difference (95 % CI)",
+        "flow_precision_difference": "cells where frames differ most",
+        "flow_area": "all pixels",
+        "area": "cells selected",
+        "flow_energy": "relevance of the motion part",
+        "flow_energy_top": "of the map's strongest cells",
+        "flow_energy_gain": "difference (95 % CI)",
+        "flow_energy_map": "of the whole map",
+    }
+    with_interval = ("flow_precision", "flow_precision_gain", "flow_energy_gain")
+    names = ("network_name", "kind", "target", "method", "stage", "variant")
+    body = []
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        by_measure = {row["measure"]: row for row in rows if tuple(row[name] for name in names) == key}
+        cells = []
+        for measure in measures:
+            row = by_measure[measure]
+            text = intervals.format_interval(row["mean"], row["low"], row["high"])
+            cells.append(text if measure in with_interval else text.partition(" ")[0])
+        network, kind, head, method, stage, variant = key
+        body.append((network, f"{head} ({kind})", f"{method} at {stage}", variant, *cells))
+    return markdown(("network", "head (needs)", "map", "variant", *measures.values()), body)
+
+
 def channels_table(rows: list[dict]) -> str:
     """Return the scores of pyramid channels: mean, minimum and maximum over questions."""
     channel_rows = [
@@ -272,3 +301,43 @@ def _format_interval(row: dict) -> str:
 
 def _format_mean(values: list[float]) -> str:
     return f"{sum(values) / len(values):.2f}" if values else ""
+
+
+def synthesis_table(rows: list[dict]) -> str:
+    """Return how many synthesised clips contain the cause, by the network that they were made for and the judge."""
+    judges = list(dict.fromkeys(row["judge"] for row in rows))
+    names = {"motion": "motion in the direction"} | {judge: f"called so by {judge}" for judge in judges[1:]}
+    body = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        by_judge = {row["judge"]: row for row in rows if row["network"] == network}
+        cells = [
+            f"{by_judge[judge]['share']:.0%} ({by_judge[judge]['low']:.0%} to {by_judge[judge]['high']:.0%})"
+            for judge in judges
+        ]
+        body.append((f"`{network}`", by_judge["motion"]["clips"], *cells))
+    return markdown(("made for", "clips", *(names[judge] for judge in judges)), body)
+
+
+def time_sensitivity_table(rows: list[dict]) -> str:
+    """Return the change of activations and the loss of score when stages are edited along time."""
+    panels = [("activation_change", "", "shuffled", "change of the activation, clip shuffled")]
+    panels += [
+        ("score_loss", target, edit, f"loss of {target}, stage {edit}")
+        for target in ("direction", "shape")
+        for edit in ("shuffled", "frozen")
+    ]
+    by_key = {(r["network"], r["weights"], r["stage"], r["quantity"], r["target"], r["edit"]): r for r in rows}
+    body = []
+    for place in dict.fromkeys((r["network"], r["weights"], r["stage"]) for r in rows if r["target"]):
+        panel_rows = [by_key.get((*place, *panel[:3])) for panel in panels]
+        cells = ["" if row is None or row["value"] is None else _format_share(row) for row in panel_rows]
+        name, weights, stage = place
+        body.append((f"`{name}`", weights, "input" if stage == "video" else f"`{stage}`", *cells))
+    return markdown(("network", "weights", "stage", *(panel[3] for panel in panels)), body)
+
+
+def _format_share(row: dict) -> str:
+    value, low, high = (row[name] for name in ("value", "low", "high"))
+    if value != value:
+        return "undefined"
+    return f"{value:.0%}" + ("" if low is None or low != low else f" ({low:.0%} to {high:.0%})")

@@ -200,3 +200,25 @@ def pyramid_table(rows: list[dict]) -> str:
         for r in rows
     ]
     return markdown(head, body)
+
+
+def method_costs_table(rows: list[dict]) -> str:
+    """Return the forward passes and seconds of each method's default, by network and clip."""
+    presets = {row["preset"]: f"`{row['preset']}`, {' x '.join(map(str, row['clip']))}" for row in rows}
+    by_key = {(row["preset"], row["method"]): row for row in rows}
+    head = ["method", "forward passes"]
+    head += [f"{unit}, {name}" for name in presets.values() for unit in ("seconds", "per forward pass")]
+    body = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        passes = [by_key[preset, method]["passes"] for preset in presets]
+        cells: list[Any] = [method, passes[0] if len(set(passes)) == 1 else ", ".join(map(str, passes))]
+        for preset in presets:
+            row = by_key[preset, method]
+            if "seconds" not in row:
+                cells += ["", ""]
+                continue
+            scaled = "" if row["timed_passes"] == row["passes"] else f" (from {row['timed_passes']} passes)"
+            ratio = row["seconds"] / row["passes"] / by_key[preset, "forward pass"]["seconds"]
+            cells += [f"{format_seconds(row['seconds'])}{scaled}", f"{ratio:.2f}"]
+        body.append(cells)
+    return markdown(head, body)

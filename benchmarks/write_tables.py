@@ -20,6 +20,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "evaluation.md",
     ROOT / "docs" / "statistics.md",
     ROOT / "docs" / "which-method.md",
+    ROOT / "docs" / "guides" / "motion.md",
 )
 
 TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
@@ -38,6 +39,10 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:seeds": evaluation_tables.seeds_table,
     "evaluation:concepts": evaluation_tables.concepts_table,
     "discovery": evaluation_tables.discovery_table,
+    "synthesis": evaluation_tables.synthesis_table,
+    "time_sensitivity": evaluation_tables.time_sensitivity_table,
+    "method_costs": tables.method_costs_table,
+    "motion_selectivity": evaluation_tables.motion_selectivity_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "statistics": statistics_table.statistics_table,
     "statistics:power": power.power_table,

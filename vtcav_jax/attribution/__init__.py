@@ -34,6 +34,7 @@ from vtcav_jax.attribution.removal.methods import (
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.shared_passes import Targets
+from vtcav_jax.attribution.synthesis import SynthesisedClips, synthesise_clips
 from vtcav_jax.attribution.targets import Channel, Class, ConceptTarget, Contrast, Group, Margin
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "LrpRules",
     "Margin",
     "StaticDynamicAttribution",
+    "SynthesisedClips",
     "Targets",
     "TemporalProbe",
     "attribute",
@@ -87,6 +89,7 @@ __all__ = [
     "sos",
     "static_and_dynamic",
     "step",
+    "synthesise_clips",
     "temporal_probe",
     "up",
 ]
