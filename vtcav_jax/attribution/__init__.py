@@ -18,7 +18,6 @@ from vtcav_jax.attribution.integrated import (
 from vtcav_jax.attribution.lrp.methods import LRP_PRESETS, deep_taylor, guided_backprop, propagate_relevance
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.motion.temporal_probes import TemporalProbe, temporal_probe
-from vtcav_jax.attribution.optimised_masks import extremal, step
 from vtcav_jax.attribution.registry import METHODS, SINGLE_PASS_METHODS, attribute, attribute_many, planned_passes
 from vtcav_jax.attribution.removal.methods import (
     frame_shapley,
@@ -31,6 +30,7 @@ from vtcav_jax.attribution.removal.methods import (
     sos,
     up,
 )
+from vtcav_jax.attribution.removal.optimised_masks import extremal, step
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.shared_passes import Targets

@@ -8,11 +8,12 @@ from typing import Any
 
 from jaxtyping import ArrayLike
 
-from vtcav_jax.attribution import attention, cam_methods, gradients, integrated, optimised_masks
+from vtcav_jax.attribution import attention, cam_methods, gradients, integrated
 from vtcav_jax.attribution.inputs import resolve_inputs
 from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.lrp.rules import LrpRules
 from vtcav_jax.attribution.removal import methods as removal
+from vtcav_jax.attribution.removal import optimised_masks
 from vtcav_jax.attribution.removal.plans import PLANS
 from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import prepare_explanation, run_pass

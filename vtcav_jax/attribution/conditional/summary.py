@@ -11,6 +11,7 @@ from vtcav_jax.attribution.conditional.videos import StoredRelevance
 from vtcav_jax.runs.conditional_rows import ShareRow
 from vtcav_jax.stats import intervals
 
+MIN_NET_SHARE = 0.01  # of the absolute relevances of all channels, below which their sum is no whole
 MAX_RANKED = 20  # channels, and concepts of a kind, in the table of a class, besides the chosen ones
 CLIPS_PER_CONCEPT = 4  # each from another source video
 SMOOTHING = 1 / 8  # of the frame's side, around each place of a map, to find the place of a moment
@@ -38,7 +39,9 @@ def share_rows(
         )
         total = channels.sum(1)
         mean, low, high = intervals.mean_ci(total, units=videos)
-        is_defined = low > 0 or high < 0
+        # Before a norm, gradients are orthogonal to activations: relevances cancel but for rounding
+        cancels = abs(mean) < MIN_NET_SHARE * np.abs(channels).sum(1).mean()
+        is_defined = (low > 0 or high < 0) and not cancels
         random_low, random_high = (
             np.quantile(random.sum(0) / total.sum(), (0.025, 0.975)) if is_defined else (np.nan,) * 2
         )

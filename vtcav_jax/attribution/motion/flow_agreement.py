@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from vtcav_jax.attribution.motion.map_split import MotionSplit
+from vtcav_jax.attribution.motion.map_split import MotionSplit, smooth_in_space
 from vtcav_jax.attribution.resample import area_resize
 
 ClipShares = Float[np.ndarray, " b"]
@@ -21,14 +21,16 @@ class FlowAgreement:
     """Shares of cells and of relevance on moving pixels, per clip; a cell counts by its share of moving pixels.
 
     `precision`, `recall` and `iou` are those of the cells of the motion part. `precision_map` is the precision of as
-    many cells, those with the largest absolute values of the map; `precision_difference` likewise of the difference
-    between frames, which needs no network. `energy` is the share of the motion part's absolute relevance on moving
+    many cells, those with the largest absolute values of the map; `precision_smoothed` likewise of the absolute map
+    smoothed in space as the derivative is, and `precision_difference` of the difference between frames, which needs no
+    network. `energy` is the share of the motion part's absolute relevance on moving
     pixels, `energy_top` that of the strongest cells of the map, `energy_map` that of the whole map. `area` is the share
     of moving pixels: the precision of random cells, and the energy of uniform relevance.
     """
 
     precision: ClipShares
     precision_map: ClipShares
+    precision_smoothed: ClipShares
     precision_difference: ClipShares
     recall: ClipShares
     iou: ClipShares
@@ -66,6 +68,7 @@ def flow_agreement(
         return FlowAgreement(
             precision=precision(mask),
             precision_map=precision(top),
+            precision_smoothed=precision(strongest_cells(smooth_in_space(full), counts)),
             precision_difference=difference_precision,
             recall=common_mass / moving_mass,
             iou=common_mass / (selected_mass + moving_mass - common_mass),

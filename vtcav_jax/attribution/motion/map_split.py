@@ -148,8 +148,13 @@ def change_from_static(maps: Maps, static_maps: Maps, variant: SplitVariant) -> 
 
 def time_derivative(maps: Maps, padding: SplitPadding = "edge") -> Maps:
     """Return the previous frame's map minus the next one's, smoothed over 3 x 3 places: a 3D Sobel kernel."""
-    x = np.pad(maps, ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge" if padding == "edge" else "constant")
-    x = x[:, :-2] - x[:, 2:]
+    x = np.pad(maps, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge" if padding == "edge" else "constant")
+    return smooth_in_space(x[:, :-2] - x[:, 2:], padding)
+
+
+def smooth_in_space(maps: Maps, padding: SplitPadding = "edge") -> Maps:
+    """Smooth over 3 x 3 places by the weights 1, 2, 1 along height and width, as the Sobel kernel does."""
+    x = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge" if padding == "edge" else "constant")
     x = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
     return x[:, :, :, :-2] + 2 * x[:, :, :, 1:-1] + x[:, :, :, 2:]
 

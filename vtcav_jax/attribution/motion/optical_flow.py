@@ -73,16 +73,29 @@ def is_motion_known(source: Source, clip_spec: ClipSpec) -> bool:
 
 
 def moving_pixels_of_windows(source: Source, clip_spec: ClipSpec) -> Callable[[Window], Bool[np.ndarray, "t h w"]]:
-    """Return a function from a window to its moving pixels.
+    """Return a function from a window to its moving pixels, with those of adjacent frames.
 
     They are known for clips of worlds, whose noise and size make optical flow useless, and otherwise estimated.
     """
     if isinstance(source, WorldSource) and is_motion_known(source, clip_spec):
-        return lambda window: moving_objects(source.render(window.read.index))[0, window.clip.frames[0]]
+        return lambda window: with_adjacent_frames(
+            moving_objects(source.render(window.read.index))[0, window.clip.frames[0]]
+        )
     import_cv2()
-    return lambda window: moving_pixels(window.clip.video[0])
+    return lambda window: with_adjacent_frames(moving_pixels(window.clip.video[0]))
 
 
 def moving_objects(clips: WorldClips) -> Bool[np.ndarray, "n t h w"]:
     """Return the visible pixels of the objects of a world that move, in every frame; nothing else moves."""
     return np.any([clips.masks[name] for name in MOVING_OBJECTS if name in clips.masks], 0)
+
+
+def with_adjacent_frames(masks: Bool[np.ndarray, "*n t h w"]) -> Bool[np.ndarray, "*n t h w"]:
+    """Add to each frame the pixels of the previous and of the next one: where an object comes from and goes to.
+
+    Changes over time, of frames or of maps, are at these places too.
+    """
+    wide = masks.copy()
+    wide[..., 1:, :, :] |= masks[..., :-1, :, :]
+    wide[..., :-1, :, :] |= masks[..., 1:, :, :]
+    return wide

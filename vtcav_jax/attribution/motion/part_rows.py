@@ -17,7 +17,8 @@ FLOW_MEASURES = tuple(name for name in MotionMapRow.__dataclass_fields__ if name
 DIFFERENCES = (
     ("excess", "motion_share", "frozen_share"),
     ("flow_precision_gain", "flow_precision", "flow_precision_map"),
-    ("flow_precision_gain_over_difference", "flow_precision", "flow_precision_difference"),
+    ("flow_precision_smoothed_gain", "flow_precision", "flow_precision_smoothed"),
+    ("flow_precision_difference_gain", "flow_precision", "flow_precision_difference"),
     ("flow_energy_gain", "flow_energy", "flow_energy_top"),
 )
 

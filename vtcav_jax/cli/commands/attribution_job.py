@@ -15,9 +15,9 @@ from vtcav_jax.attribution.cam_methods import CAM_METHODS
 from vtcav_jax.attribution.conditional.directions import FORMS, parse_directions
 from vtcav_jax.attribution.conditional.relevance import CONDITIONAL_METHODS
 from vtcav_jax.attribution.conditional.videos import ConditionalPlan
-from vtcav_jax.attribution.optimised_masks import MASK_METHODS
 from vtcav_jax.attribution.registry import PERTURBATION_METHODS
 from vtcav_jax.attribution.removal.engine import HOLD
+from vtcav_jax.attribution.removal.optimised_masks import MASK_METHODS
 from vtcav_jax.attribution.removal.plans import DEFAULT_BUDGET
 from vtcav_jax.attribution.removal.segments import SegmentKind
 from vtcav_jax.attribution.score_model import prepare_explanation

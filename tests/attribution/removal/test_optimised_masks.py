@@ -10,8 +10,9 @@ import pytest
 
 import vtcav_jax as vtcav
 from tests.support.typed import compile_count
-from vtcav_jax.attribution import attribute, optimised_masks, planned_passes, prepare_explanation
-from vtcav_jax.attribution.optimised_masks import MASK_METHODS, interpolate, mask_loss
+from vtcav_jax.attribution import attribute, planned_passes, prepare_explanation
+from vtcav_jax.attribution.removal import optimised_masks
+from vtcav_jax.attribution.removal.optimised_masks import MASK_METHODS, interpolate, mask_loss
 from vtcav_jax.stats import intervals
 
 CLIP = np.ones((2, 8, 16, 16, 1), np.float32)

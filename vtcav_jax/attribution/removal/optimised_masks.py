@@ -172,7 +172,7 @@ def mask_loss(
     """
     area, area_weight, tube_weight = weights
     visible = interpolate(mask, video.shape[1:4])[..., None]
-    masked = _hold_softly(video, visible) if holds else background + (video - background) * visible
+    masked = hold_softly(video, visible) if holds else background + (video - background) * visible
     rise = (score_model.score(masked) - low_and_unit[0]) / low_and_unit[1]
     # Some masked clips score several times as high as the clip, and would outweigh the penalty
     size = jnp.maximum(jnp.abs(rise), 1)
@@ -189,7 +189,7 @@ def interpolate(mask: Cells, shape: Sequence[int]) -> Float[Array, "b t h w"]:
     return mask
 
 
-def _hold_softly(video: Float[Array, "b t h w c"], visible: Float[Array, "b t h w 1"]) -> Float[Array, "b t h w c"]:
+def hold_softly(video: Float[Array, "b t h w c"], visible: Float[Array, "b t _ _ _"]) -> Float[Array, "b t h w c"]:
     frames = [video[:, 0]]
     for t in range(1, video.shape[1]):
         frames.append(frames[-1] + (video[:, t] - frames[-1]) * visible[:, t])
