@@ -23,7 +23,7 @@ def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tup
     frames = np.concatenate([window.clip.video[0][new] for window, new in zip(video_maps.windows, unseen)])
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
     panels = [map_panel(attribution, unseen) for attribution in video_maps.maps[target]]
-    caption = map_caption(video_maps.read.item.name, target, answer, video_maps.scores[target].mean())
+    caption = map_caption(video_maps.read.item.name, target, answer, float(video_maps.scores[target].mean()))
     return overlay_maps(frames, panels, caption), animation_rate(times)
 
 
