@@ -157,7 +157,8 @@ def share_table(rows: Sequence[ShareRow]) -> str:
         f"{format_table(header, cells, left=2)}\n"
         "share of the relevance at the stage that passes along the channel or concept, in clips predicted as the\n"
         "class; intervals over source videos; rank among the channels of the stage, or the concepts of the folder;\n"
-        "random directions: mean and central 95 %; undefined: the interval of all relevance at the stage contains 0"
+        "random directions: mean and central 95 %; undefined: the relevances at the stage cancel, or the interval of\n"
+        "their sum contains 0"
     )
 
 

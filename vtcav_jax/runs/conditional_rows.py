@@ -10,7 +10,8 @@ class ShareRow:
     """Share of the relevance at a stage that passes along one channel or concept, in clips predicted as one class.
 
     `share` is the sum over clips of the relevance along the direction, divided by that of all relevance at the stage,
-    with a 95 % interval over source videos; NaN where the interval of all relevance contains 0. `rank` counts from 1,
+    with a 95 % interval over source videos; NaN where the interval of all relevance contains 0, or its sum is less than
+    1 % of that of its absolute values. `rank` counts from 1,
     for the largest share among the `n_ranked` directions of the kind. A random direction has the share `random_share`
     on average, and 95 % of them are between `random_low` and `random_high`.
     """

@@ -25,6 +25,7 @@ from vtcav_jax.attribution.conditional.relevance import (
 )
 from vtcav_jax.attribution.lrp import methods as lrp_methods
 from vtcav_jax.attribution.score_model import prepare_explanation
+from weights_conversion.torch_reference import video_models
 
 TARGET = targets.Class(np.array([2, 0]))
 NETWORKS = {"cnn": (small_cnn, "convs.1"), "swin": (small_swin, "layers.0")}
@@ -131,7 +132,7 @@ def torch_layers(weights):
     import torch
 
     a, b, head = (torch.tensor(np.asarray(w)) for w in weights)
-    first, second = (torch.nn.Conv3d(w.shape[1], w.shape[0], w.shape[2:], bias=False) for w in (a, b))
+    first, second = (torch.nn.Conv3d(w.shape[1], w.shape[0], (2, 3, 3), bias=False) for w in (a, b))
     linear = torch.nn.Linear(head.shape[1], head.shape[0], bias=False)
     with torch.no_grad():
         for layer, weight in ((first, a), (second, b), (linear, head)):
@@ -156,6 +157,7 @@ def test_channels_equal_masked_relevance_of_zennit(method):
     torch = pytest.importorskip("torch")
     layers: list[Any] = []
     if method != "gradient_x_input":
+        video_models()  # a torchvision built for CUDA loads only with this after a torch without
         rules = pytest.importorskip("zennit.rules")
         from zennit.types import Activation, Convolution, Linear
 
@@ -169,9 +171,11 @@ def test_channels_equal_masked_relevance_of_zennit(method):
     for channel in (0, 3):
         keep = torch.zeros(1, 5, 1, 1, 1)
         keep[:, channel] = 1
-        hook = module[2].register_forward_hook(
-            lambda _, __, out, keep=keep: out.register_hook(lambda g: g * keep) and None
-        )
+
+        def mask_relevance(_module, _inputs, out: Any, keep=keep) -> None:
+            out.register_hook(lambda gradient: gradient * keep)
+
+        hook = module[2].register_forward_hook(mask_relevance)
         x = torch.tensor(np.moveaxis(clips, -1, 1).copy(), requires_grad=True)
         with contextlib.ExitStack() as stack:
             if layers:

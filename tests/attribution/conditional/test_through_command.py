@@ -170,7 +170,7 @@ def test_no_share_without_a_certain_sign_of_the_whole():
     names = ("target", "answer", "gradient_x_input", STAGE, f"{STAGE}#1", "channel 1", "channel", True)
     row = ShareRow(*names, 0.0, 0.0, 0.0, 1, 9, 0.0, 0.0, 0.0, 0.0, 5, 5)
     text = gallery._describe(replace(row, share=float("nan"), relevance=0.2))
-    assert text.startswith(f"no share, because the sign of all relevance at {STAGE} is uncertain")
+    assert text.startswith(f"no share, because the relevances at {STAGE} cancel, or the sign of their sum")
     above = replace(row, share=0.3, share_low=0.2, share_high=0.4, random_low=-0.1, random_high=0.1, random_share=0.05)
     assert "above the range of random directions (−10.0 to 10.0 %, mean 5.0 %)" in gallery._describe(above)
     assert "its interval overlaps the range" in gallery._describe(replace(above, share_low=0.05))

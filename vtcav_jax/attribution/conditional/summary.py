@@ -55,12 +55,15 @@ def share_rows(
             for rank, j in enumerate(ranked, start=1):
                 if rank > MAX_RANKED and names[j][0] not in chosen:
                     continue
-                share = intervals.ratio_ci(values[:, j], total, units=videos) if is_defined else (np.nan,) * 3
+                name, title, _ = names[j]
+                share = (
+                    intervals.ratio_ci(values[:, j], total, units=videos) if is_defined else (np.nan, np.nan, np.nan)
+                )
+                random_range = 1 / channels.shape[1], float(random_low), float(random_high)
                 rows.append(
                     ShareRow(
-                        *(target, answer, method, stage, *names[j], names[j][0] in chosen, *share, rank, len(members)),
-                        *(1 / channels.shape[1], float(random_low), float(random_high), mean),
-                        *(len(clips), len(set(videos))),
+                        *(target, answer, method, stage, name, title, kind, name in chosen),
+                        *(*share, rank, len(members), *random_range, mean, len(clips), len(set(videos))),
                     )
                 )
     return rows
@@ -87,11 +90,12 @@ class Moment:
 
 def find_moment(values: Float[np.ndarray, "t h w"]) -> Moment:
     """Return the frame with the largest sum of positive relevance, and the place in it with the most around it."""
+    from scipy.ndimage import uniform_filter1d
+
     positive = np.maximum(values, 0)
     frame = int(positive.sum((1, 2)).argmax())
-    sizes = [max(1, round(SMOOTHING * n)) for n in values.shape[1:]]
-    from scipy.ndimage import uniform_filter
-
-    smooth = uniform_filter(positive[frame], sizes, mode="constant")
+    smooth = positive[frame]
+    for axis, n in enumerate(smooth.shape):
+        smooth = np.asarray(uniform_filter1d(smooth, max(1, round(SMOOTHING * n)), axis, mode="constant"))
     y, x = np.unravel_index(int(smooth.argmax()), smooth.shape)
     return Moment(frame, (float(y) + 0.5) / values.shape[1], (float(x) + 0.5) / values.shape[2])

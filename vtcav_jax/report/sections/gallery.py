@@ -61,7 +61,7 @@ def _describe(row: ShareRow) -> str:
     over = f"{count_noun(row.n_clips, 'clip')} of {count_noun(row.n_videos, 'source video')}"
     if math.isnan(row.share):
         return (
-            f"no share, because the sign of all relevance at {row.stage} is uncertain (mean"
+            f"no share, because the relevances at {row.stage} cancel, or the sign of their sum is uncertain (mean"
             f" {format_signed(row.relevance)} over {over})."
         )
     kind = "channels" if row.kind == "channel" else f"{row.kind}s"
