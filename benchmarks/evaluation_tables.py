@@ -176,32 +176,32 @@ def discovery_table(rows: list[dict]) -> str:
 
 
 def motion_selectivity_table(rows: list[dict]) -> str:
-    """Return how much of motion parts and of maps is on moving pixels, by network, head, method and variant."""
-    measures = {
-        "flow_precision": "motion part (95 % CI over clips)",
-        "flow_precision_map": "map's strongest cells",
-        "flow_precision_gain": "difference (95 % CI)",
-        "flow_precision_difference": "cells where frames differ most",
-        "flow_area": "all pixels",
-        "area": "cells selected",
-        "flow_energy": "relevance of the motion part",
-        "flow_energy_top": "of the map's strongest cells",
-        "flow_energy_gain": "difference (95 % CI)",
-        "flow_energy_map": "of the whole map",
+    """Return how much of motion parts and of maps is on moving pixels, by network, head, method and variant.
+
+    Columns are a measure and the frames in which an object covers a moving pixel.
+    """
+    columns = {
+        ("flow_precision", "adjacent"): "motion part (95 % CI over clips)",
+        ("flow_precision_map", "adjacent"): "map's strongest cells",
+        ("flow_precision_gain", "adjacent"): "motion part − map (95 % CI)",
+        ("flow_precision_smoothed_gain", "adjacent"): "motion part − smoothed map (95 % CI)",
+        ("flow_precision_difference", "adjacent"): "cells where frames differ most",
+        ("flow_area", "adjacent"): "all pixels",
+        ("flow_energy_gain", "adjacent"): "relevance: motion part − map (95 % CI)",
+        ("flow_precision_gain", "same"): "same frame: motion part − map (95 % CI)",
     }
-    with_interval = ("flow_precision", "flow_precision_gain", "flow_energy_gain")
     names = ("network_name", "kind", "target", "method", "stage", "variant")
     body = []
     for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
-        by_measure = {row["measure"]: row for row in rows if tuple(row[name] for name in names) == key}
+        by_column = {(row["measure"], row["frames"]): row for row in rows if tuple(row[name] for name in names) == key}
         cells = []
-        for measure in measures:
-            row = by_measure[measure]
+        for column, title in columns.items():
+            row = by_column[column]
             text = intervals.format_interval(row["mean"], row["low"], row["high"])
-            cells.append(text if measure in with_interval else text.partition(" ")[0])
+            cells.append(text if "95 % CI" in title else text.partition(" ")[0])
         network, kind, head, method, stage, variant = key
         body.append((network, f"{head} ({kind})", f"{method} at {stage}", variant, *cells))
-    return markdown(("network", "head (needs)", "map", "variant", *measures.values()), body)
+    return markdown(("network", "head (needs)", "map", "variant", *columns.values()), body)
 
 
 def channels_table(rows: list[dict]) -> str:

@@ -1,10 +1,10 @@
 """Test whether motion parts of maps are more on moving pixels than the maps themselves, where the motion is known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vtcav_jax.attribution.motion.map_split import SplitVariant
-from vtcav_jax.attribution.motion.optical_flow import moving_objects
+from vtcav_jax.attribution.motion.optical_flow import moving_objects, with_adjacent_frames
 from vtcav_jax.attribution.motion.part_rows import part_means, part_values
 from vtcav_jax.attribution.motion.reliance import MotionConfig, explain_motion, resolve_motion_methods
 from vtcav_jax.attribution.target_spec import parse_targets
@@ -14,6 +14,7 @@ from vtcav_jax.evaluation.world_benchmark.questions import EVAL_QUESTIONS
 from vtcav_jax.evaluation.world_benchmark.scoring import batch_slices
 from vtcav_jax.runs.attribution_rows import MotionMapMeanRow, MotionMapRow
 
+MOVING_FRAMES = ("same", "adjacent")  # an object covers the pixel in the same frame; or in it or an adjacent one
 MOTION_HEAD, APPEARANCE_HEAD, EVENT_HEAD = "motion", "appearance", "event"
 
 
@@ -24,6 +25,7 @@ class SelectivityRow:
     network_name: str
     kind: str
     variant: str
+    frames: str  # MOVING_FRAMES in which an object covers a moving pixel
     row: MotionMapMeanRow
 
     def to_record(self) -> dict[str, object]:
@@ -54,20 +56,25 @@ def motion_selectivity(
         motion_thresholds=(threshold_sd,),
     )
     method_stages = resolve_motion_methods(eval_set.network, config, parse_targets(eval_set.network, heads))
-    moving_masks, rows = moving_objects(eval_set.clips), []
+    now = moving_objects(eval_set.clips)
+    moving_masks = dict(zip(MOVING_FRAMES, (now, with_adjacent_frames(now))))
+    rows: dict[str, list[MotionMapRow]] = {frames: [] for frames in MOVING_FRAMES}
     n = len(eval_set)
     for batch in progress(batch_slices(n), n, f"clips of {network_name}", size=lambda rows: rows.stop - rows.start):
         targets = [eval_set.target(head, batch) for head in heads]
         relevance = explain_motion(network, eval_set.video[batch], targets, method_stages, config)
         for head, parts_by_method in zip(heads, relevance):
             for parts in parts_by_method:
-                ((_, values),) = part_values(parts, (threshold_sd,), moving_masks[batch], eval_set.clips.video[batch])
-                names = head, "", parts.attribution.method, parts.attribution.stage, threshold_sd
-                rows += [
-                    MotionMapRow(str(i), 0, str(i), *names, **{name: float(x[j]) for name, x in values.items()})
-                    for j, i in enumerate(range(batch.start, batch.stop))
-                ]
+                names = head, head, parts.attribution.method, parts.attribution.stage, threshold_sd
+                for frames, masks in moving_masks.items():
+                    video = eval_set.clips.video[batch]
+                    ((_, values),) = part_values(parts, (threshold_sd,), masks[batch], video)
+                    rows[frames] += [
+                        MotionMapRow(str(i), 0, str(i), *names, **{name: float(x[j]) for name, x in values.items()})
+                        for j, i in enumerate(range(batch.start, batch.stop))
+                    ]
     return [
-        SelectivityRow(network_name, head_kind(eval_set, mean.target), variant, mean)
-        for mean in part_means([replace(row, answer=row.target) for row in rows], threshold_sd)
+        SelectivityRow(network_name, head_kind(eval_set, mean.target), variant, frames, mean)
+        for frames in MOVING_FRAMES
+        for mean in part_means(rows[frames], threshold_sd)
     ]

@@ -162,6 +162,7 @@ class MotionMapRow:
     area: float
     flow_precision: float = math.nan
     flow_precision_map: float = math.nan
+    flow_precision_smoothed: float = math.nan
     flow_precision_difference: float = math.nan
     flow_recall: float = math.nan
     flow_iou: float = math.nan

@@ -222,7 +222,8 @@ def stream_motion(
                 answer = network.labels[measured.answers[i]] if measured.answers[i] >= 0 else target
                 names = item.name, window.clip_index, item.source_video, target, answer
                 map_rows = [
-                    MotionMapRow(*names, *map_id, **_values_of_clip(values, i)) for *map_id, values in measured.maps
+                    MotionMapRow(*names, method, stage, threshold_sd, **_values_of_clip(values, i))
+                    for method, stage, threshold_sd, values in measured.maps
                 ]
                 first = next(row for row in map_rows if row.threshold_sd == config.motion_threshold_sd)
                 row = ClipMotionRow(*names, **_values_of_clip(measured.values, i), **_first_map_columns(first))

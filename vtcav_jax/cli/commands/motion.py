@@ -211,6 +211,7 @@ MAP_MEASURES = {
     "flow_precision": "on moving pixels",
     "flow_precision_map": "map",
     "flow_precision_gain": "difference",
+    "flow_precision_smoothed": "smoothed map",
     "flow_precision_difference": "frame difference",
     "flow_area": "moving area",
 }
@@ -233,7 +234,7 @@ def map_table(rows: Sequence[MotionMapMeanRow], threshold_sd: float) -> str:
     )
     if "flow_precision" in names:
         text += (
-            "\non moving pixels: share of the motion part's cells; map, frame difference: the same of as many of\n"
-            "their strongest cells; difference: motion part minus map; moving area: share of all pixels that move."
+            "\non moving pixels: share of the motion part's cells; map, smoothed map, frame difference: the same of\n"
+            "as many of their strongest cells; difference: motion part minus map; moving area: share of all pixels."
         )
     return f"{format_table(header, lines, left=2)}\n{text}"

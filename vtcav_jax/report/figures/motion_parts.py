@@ -16,6 +16,7 @@ SHARE_CURVES = {
 FLOW_CURVES = {
     "flow_precision": ("two", "motion part: share of its cells on moving pixels"),
     "flow_precision_map": ("one", "as many of the map's strongest cells"),
+    "flow_precision_smoothed": ("four", "as many of the smoothed map's strongest cells"),
     "flow_precision_difference": ("three", "as many cells where frames differ most"),
     "flow_area": ("faint", "share of moving pixels in the clips"),
 }

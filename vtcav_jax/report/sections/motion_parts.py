@@ -36,8 +36,9 @@ ANIMATION_GUIDE = (
     " Bars: sum at each frame; the black mark is the current frame."
 )
 MOVING_TEXTS = {
-    True: "the visible pixels of the moving objects, known since the clips are synthetic",
-    False: "those that move relative to the background by optical flow",
+    True: "those that a moving object covers in this, the previous or the next frame, known since the clips are"
+    " synthetic",
+    False: "those that move relative to the background in this, the previous or the next frame, by optical flow",
 }
 COLUMNS = {
     "motion_share": "motion part, share of the map",
@@ -47,6 +48,8 @@ COLUMNS = {
     "flow_precision": "motion part's cells on moving pixels",
     "flow_precision_map": "map's strongest cells on moving pixels",
     "flow_precision_gain": "difference (points)",
+    "flow_precision_smoothed": "smoothed map's strongest cells",
+    "flow_precision_smoothed_gain": "difference (points)",
     "flow_precision_difference": "cells where frames differ most",
     "flow_area": "all pixels",
     "flow_energy": "motion part's relevance on moving pixels",
@@ -161,8 +164,9 @@ def _table(rows: Sequence[MotionMapMeanRow], threshold: float, moving_text: str)
     text = "Share of the map: of its absolute values. In brackets: 95 % CI over source videos."
     if "flow_precision" in columns:
         text += (
-            f" Moving pixels: {moving_text}. Each cell counts by its share of them; of the map, and of the difference"
-            " between frames, as many of the strongest cells as the motion part has. Relevance on moving pixels: the"
+            f" Moving pixels: {moving_text}. Each cell counts by its share of them; of the map, of the map"
+            " smoothed over 3 x 3 places like the change over time, and of the difference between frames, as many of"
+            " the strongest cells as the motion part has. Relevance on moving pixels: the"
             " same, with cells weighted by their absolute values."
         )
     header = ("question", "prediction", "method", "stage", *columns.values())

@@ -60,18 +60,32 @@ def describe_selectivity(by_measure: Mapping[str, MotionMapMeanRow]) -> str:
         f" cells, {strongest}: a difference of {points_text(gain)} percentage points"
         f"{'' if gain.n_clips == part.n_clips else f' over {_clips(gain)}'}."
     )
+    baselines = [
+        f"{_plain(by_measure[name])} {text}"
+        for name, text in (
+            ("flow_precision_smoothed", "of as many of the strongest cells of the map after smoothing"),
+            ("flow_precision_difference", "of as many cells where the frames differ most, without any network"),
+            ("flow_area", "of all pixels"),
+        )
+        if name in by_measure
+    ]
+    verdict = _verdict(gain, by_measure["flow_precision_smoothed_gain"])
+    return f"{numbers} {verdict} Also on moving pixels: {'; '.join(baselines)}."
+
+
+def _verdict(gain: MotionMapMeanRow, smoothed_gain: MotionMapMeanRow) -> str:
     if gain.n_videos < MIN_VERDICT_VIDEOS or math.isnan(gain.low):
-        verdict = "Too few source videos for a conclusion about others."
-    elif gain.low > 0:
-        verdict = "At equal area, the motion part is more selective for motion than the map."
-    elif gain.high < 0:
-        verdict = "At equal area, the motion part is less selective for motion than the map."
-    else:
-        verdict = "At equal area, no difference in selectivity for motion is shown."
-    baselines = [f"{_plain(by_measure['flow_area'])} of all pixels move"]
-    if difference := by_measure.get("flow_precision_difference"):
-        baselines.insert(0, f"{_plain(difference)} of as many cells where the frames differ most, without any network")
-    return f"{numbers} {verdict} For comparison: {'; '.join(baselines)}."
+        return "Too few source videos for a conclusion about others."
+    if gain.high < 0:
+        return "At equal area, the motion part is less selective for motion than the map."
+    if gain.low <= 0:
+        return "At equal area, no difference in selectivity for motion is shown."
+    if smoothed_gain.low > 0:
+        return "At equal area, the motion part is more selective for motion than the map, smoothed or not."
+    return (
+        "At equal area, the motion part is more selective for motion than the map, but not more than the map smoothed"
+        " in space, as its change over time is."
+    )
 
 
 def _with_ci(row: MotionMapMeanRow) -> str:
