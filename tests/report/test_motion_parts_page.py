@@ -94,7 +94,7 @@ def test_verdicts_compare_with_the_map_and_with_the_smoothed_map():
         return text.describe_selectivity(by_measure | changed)
 
     assert "than the map, smoothed or not" in verdict(0.1, 0.05)
-    assert "but not more than the map smoothed" in verdict(0.1, 0.0)
+    assert "than the smoothed map is not shown (0 (−2 to +2) percentage points)" in verdict(0.1, 0.0)
     assert "no difference in selectivity" in verdict(0.01, 0.0) and "−1 (−3 to +1)" in verdict(-0.01, 0.0)
     assert "is less selective for motion" in verdict(-0.1, -0.1)
     assert "Too few source videos" in verdict(0.1, 0.1, n_videos=4)

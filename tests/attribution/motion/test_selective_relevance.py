@@ -181,7 +181,7 @@ def test_methods_and_targets_share_a_call_and_have_their_own_parts(dots):
     clips, target = dots
     other = targets.Class((np.asarray(target.classes) + 1) % 4)
     methods = [("gradient_x_input", None), ("lrp_z_plus", None)]
-    results = selective_relevance_of_targets(handwired_network.MOTION_PAIRS, clips, [target, other], methods)
+    results = list(selective_relevance_of_targets(handwired_network.MOTION_PAIRS, clips, [target, other], methods))
     for one_target, row in zip((target, other), results):
         for (method, _), parts in zip(methods, row):
             alone = selective_relevance(handwired_network.MOTION_PAIRS, clips, one_target, method)

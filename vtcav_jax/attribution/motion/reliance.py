@@ -153,8 +153,8 @@ def method_options(network: Network) -> dict[str, dict[str, Any]]:
 
 def explain_motion(
     network: Network, clips: Any, targets: Sequence[Any], method_stages: MethodStages, config: MotionConfig
-) -> list[list[SelectiveRelevance]]:
-    """Compute the motion part of the maps of each target by each method."""
+) -> Iterator[list[SelectiveRelevance]]:
+    """Yield the motion parts of the maps of each target, by method."""
     used = {name: options for name, options in method_options(network).items() if name in dict(method_stages)}
     return selective_relevance_of_targets(
         network.model,

@@ -4,7 +4,7 @@ Relevance that changes over time is taken as motion (`map_split`). A threshold o
 the share of the motion part is compared with that in the map of the clip frozen at its middle frame.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -87,7 +87,7 @@ def selective_relevance(
     results = selective_relevance_of_targets(
         model, video, [resolved], [(method, stage)], method_options, threshold_sd=threshold_sd, variant=variant
     )
-    return results[0][0]
+    return next(results)[0]
 
 
 def selective_relevance_of_targets(
@@ -99,8 +99,8 @@ def selective_relevance_of_targets(
     *,
     threshold_sd: float = 1.0,
     variant: SplitVariant = "absolute",
-) -> list[list[SelectiveRelevance]]:
-    """Compute `selective_relevance` of each target and method; they share passes as in `attribute_targets`."""
+) -> Iterator[list[SelectiveRelevance]]:
+    """Yield the results of `selective_relevance` of each target, by method; they share passes as in `attribute_targets`."""
     if threshold_sd < 0:
         raise ValueError(f"expected threshold_sd of at least 0, got {threshold_sd}")
     video = jnp.asarray(video)
@@ -126,10 +126,11 @@ def selective_relevance_of_targets(
             clip_change = change_from_static(clip_map, static[target][method], variant)
             return clip_change, replace(change_from_static(frozen_map, frozen_static, variant), sd=clip_change.sd)
 
-    return [
-        [SelectiveRelevance(attribution, *changes(i, j), threshold_sd) for j, attribution in enumerate(maps_of_target)]
-        for i, maps_of_target in enumerate(maps)
-    ]
+    for i, maps_of_target in enumerate(maps):  # one by one: derivatives take as much memory as maps
+        yield [
+            SelectiveRelevance(attribution, *changes(i, j), threshold_sd)
+            for j, attribution in enumerate(maps_of_target)
+        ]
 
 
 def _maps_of_repeated_frames(

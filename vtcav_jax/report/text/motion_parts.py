@@ -63,7 +63,7 @@ def describe_selectivity(by_measure: Mapping[str, MotionMapMeanRow]) -> str:
     baselines = [
         f"{_plain(by_measure[name])} {text}"
         for name, text in (
-            ("flow_precision_smoothed", "of as many of the strongest cells of the map after smoothing"),
+            ("flow_precision_smoothed", "of as many of the strongest cells of the map smoothed over 3 x 3 places"),
             ("flow_precision_difference", "of as many cells where the frames differ most, without any network"),
             ("flow_area", "of all pixels"),
         )
@@ -83,8 +83,8 @@ def _verdict(gain: MotionMapMeanRow, smoothed_gain: MotionMapMeanRow) -> str:
     if smoothed_gain.low > 0:
         return "At equal area, the motion part is more selective for motion than the map, smoothed or not."
     return (
-        "At equal area, the motion part is more selective for motion than the map, but not more than the map smoothed"
-        " in space, as its change over time is."
+        "At equal area, the motion part is more selective for motion than the map; that it is more selective than the"
+        f" smoothed map is not shown ({points_text(smoothed_gain)} percentage points)."
     )
 
 
