@@ -100,7 +100,7 @@ def selective_relevance_of_targets(
     threshold_sd: float = 1.0,
     variant: SplitVariant = "absolute",
 ) -> Iterator[list[SelectiveRelevance]]:
-    """Yield the results of `selective_relevance` of each target, by method; they share passes as in `attribute_targets`."""
+    """Yield the `selective_relevance` of each target by each method, with shared passes as in `attribute_targets`."""
     if threshold_sd < 0:
         raise ValueError(f"expected threshold_sd of at least 0, got {threshold_sd}")
     video = jnp.asarray(video)
