@@ -15,6 +15,7 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.cli.motion_examples import select_examples
 from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.report.build import write_comparison
 from vtcav_jax.runs.attribution_rows import ClipMotionRow
 from vtcav_jax.stats import intervals
 
@@ -135,6 +136,29 @@ def test_an_interrupted_run_continues_and_a_different_one_is_refused(run):
     assert (run / "motion_maps.csv").read_text() == rows
     with pytest.raises(ValueError, match=r"holds a different run.*motion_variant was 'absolute', is 'd_dtd'"):
         run_motion(run, config=reliance.MotionConfig(methods=METHODS, shuffles=2, motion_variant="d_dtd"))
+
+
+@pytest.mark.slow
+def test_the_sensitivity_of_layers_to_time_is_in_a_table_and_on_pages(run, tmp_path):
+    rows = table(run / "time_sensitivity.csv")
+    assert [row["stage"] for row in rows if (row["channel"], row["target"], row["answer"]) == ("-1", "direction", "")][
+        ::3
+    ] == [
+        *("video", "convs.0", "convs.1", "convs.2", "pool"),
+    ]
+    assert {row["n_videos"] for row in rows if not row["answer"]} == {str(N_CLIPS)}
+    page = (run / "report" / "index.html").read_text()
+    assert "Sensitivity to time by layer" in page and page.count("shuffling the input costs") == 2
+    assert "Channels that carry the score" in page
+    compared = write_comparison([run, run], tmp_path / "compared").read_text()
+    assert compared.count("shuffling the input costs") == 4
+
+
+@pytest.mark.slow
+def test_few_videos_have_no_sensitivity_to_time(tmp_path):
+    folder = run_motion(tmp_path / "run", videos="worlds:small:1:3", examples=0)
+    assert not (folder / "time_sensitivity.csv").exists()
+    assert "Sensitivity to time" not in (folder / "report" / "index.html").read_text()
 
 
 @pytest.mark.slow

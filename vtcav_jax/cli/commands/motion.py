@@ -35,6 +35,7 @@ from vtcav_jax.cli.commands import (
     source_request,
 )
 from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.motion_depth import write_time_sensitivity
 from vtcav_jax.cli.motion_examples import parts_file, select_examples, write_examples
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
@@ -67,6 +68,11 @@ class MotionArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArg
         minimum=0,
     )
     animations: Literal["webp", "mp4", "none"] = setting("webp", "format of the animated examples")
+    depth_videos: int = setting(
+        16,
+        "videos, spread over the source, in which the sensitivity of each layer to time is measured; 0: none",
+        minimum=0,
+    )
     sampling: SamplingConfig = nested(SamplingConfig)
     batch_size: int = setting(4, BATCH_HELP, minimum=1)
     config: MotionConfig = nested(MotionConfig)
@@ -89,7 +95,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
         method_stages = resolve_motion_methods(network, config, target_specs)
     request = source_request("motion", args, source, target_specs) | {"slide_over_video": args.slide_over_video}
     request |= asdict(config) | {"methods": method_stages, "motion_thresholds": config.all_thresholds}
-    request |= {"examples": args.examples, "animations": args.animations}
+    request |= {"examples": args.examples, "animations": args.animations, "depth_videos": args.depth_videos}
     if config.compare_optical_flow and is_motion_known(source, network.clip_spec):
         request["moving_pixels"] = KNOWN_MOTION
     folder = directory.open_run(args.run, request, context.flags_text)
@@ -133,10 +139,11 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
         )
         for target_spec in target_specs
     }
+    sampling = replace(args.sampling, start=0) if args.slide_over_video else args.sampling
     for target_spec in progress(target_specs, len(target_specs), "targets of examples", size=lambda _: 1):
         write_examples(
             *(folder, network, source, target_spec, method_stages, config, examples[target_spec.name]),
-            sampling=replace(args.sampling, start=0) if args.slide_over_video else args.sampling,
+            sampling=sampling,
             batch_size=args.batch_size,
             num_workers=args.num_workers,
             animations=args.animations,
@@ -152,6 +159,13 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
         info(failure_table(failed))
     info(f"\nTable of clips: {folder / MOTION_CSV}\nTable of classes: {folder / MOTION_CLASSES_CSV}")
     info(f"Table of maps: {folder / MOTION_MAPS_CSV}\nTable of their means: {folder / MOTION_MAP_MEANS_CSV}")
+    write_time_sensitivity(
+        *(folder, network, source, target_specs, args.depth_videos),
+        sampling=sampling,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=config.seed,
+    )
     if example_rows:
         info(f"Maps with their motion and static parts: {folder / MOTION_PARTS_FOLDER}")
     write_page([folder])

@@ -20,6 +20,7 @@ from vtcav_jax.runs.time_sensitivity_rows import ACTIVATION_CHANGE, CARRIED_SCOR
 
 MAX_LISTED_CHANNELS = 8  # per target and stage
 INPUT_NAME = "input"
+DRAWING_ORDER = "frozen", "shuffled", "reversed"  # for the colours of the figures of lost scores
 EDIT_MEANINGS = {"shuffled": "in random order", "frozen": "one time step repeated", "reversed": "backwards"}
 
 
@@ -71,7 +72,11 @@ def depth_figures(rows: Sequence[TimeSensitivityRow], run_name: str = "") -> lis
     figures = []
     for quantity, target, unit in panels:
         title = ": ".join(filter(None, (run_name, target or "activations")))
-        marks = [_mark(row) for row in whole if (row.quantity, row.target) == (quantity, target)]
+        rows_of_edit = [
+            [row for row in whole if (row.quantity, row.target, row.edit) == (quantity, target, edit)]
+            for edit in DRAWING_ORDER
+        ]
+        marks = [_mark(row) for part in rows_of_edit for row in part]
         figures.append(
             stage_figure(
                 slug("time_depth", run_name, quantity, target), f"{title}: {unit}, by stage", title, unit, marks
@@ -92,7 +97,7 @@ def reading_sentence(rows: Sequence[TimeSensitivityRow], target: str) -> str:
     if math.isnan(first.value) or math.isnan(first.low):
         return "no statement about depth, because the loss of score in shuffled clips is undefined."
     if first.high <= MAX_STATIC_SHARE:
-        return f"shuffling the input costs {numbers} of the score; there is no motion to be read."
+        return f"shuffling the input costs {numbers} of the score, so that it hardly needs the order of frames."
     if first.low < MIN_MOTION_SHARE:
         return (
             f"shuffling the input costs {numbers} of the score, less than the {format_percent(MIN_MOTION_SHARE)} from"
