@@ -310,10 +310,7 @@ def synthesis_table(rows: list[dict]) -> str:
     body = []
     for network in dict.fromkeys(row["network"] for row in rows):
         by_judge = {row["judge"]: row for row in rows if row["network"] == network}
-        cells = [
-            f"{by_judge[judge]['share']:.0%} ({by_judge[judge]['low']:.0%} to {by_judge[judge]['high']:.0%})"
-            for judge in judges
-        ]
+        cells = [_format_percent(*(by_judge[judge][name] for name in ("share", "low", "high"))) for judge in judges]
         body.append((f"`{network}`", by_judge["motion"]["clips"], *cells))
     return markdown(("made for", "clips", *(names[judge] for judge in judges)), body)
 
@@ -330,14 +327,14 @@ def time_sensitivity_table(rows: list[dict]) -> str:
     body = []
     for place in dict.fromkeys((r["network"], r["weights"], r["stage"]) for r in rows if r["target"]):
         panel_rows = [by_key.get((*place, *panel[:3])) for panel in panels]
-        cells = ["" if row is None or row["value"] is None else _format_share(row) for row in panel_rows]
+        cells = ["" if row is None else _format_percent(row["value"], row["low"], row["high"]) for row in panel_rows]
         name, weights, stage = place
         body.append((f"`{name}`", weights, "input" if stage == "video" else f"`{stage}`", *cells))
     return markdown(("network", "weights", "stage", *(panel[3] for panel in panels)), body)
 
 
-def _format_share(row: dict) -> str:
-    value, low, high = (row[name] for name in ("value", "low", "high"))
-    if value != value:
+def _format_percent(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
         return "undefined"
-    return f"{value:.0%}" + ("" if low is None or low != low else f" ({low:.0%} to {high:.0%})")
+    interval = "" if low is None or high is None else f" ({round(100 * low)} to {round(100 * high)} %)"
+    return f"{round(100 * value)} %{interval}"

@@ -213,6 +213,7 @@ class Transformer(nn.Module):
         return {"logits": self.head(self.block(self.block(x))[:, 0])}
 
 
+@pytest.mark.slow
 def test_tokens_layouts_and_repeated_calls():
     module = Transformer().eval()
     network = from_torch(

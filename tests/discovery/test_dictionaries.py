@@ -56,6 +56,7 @@ def test_nmf_recovers_directions_that_occur_together():
     assert best_cosines(dictionary.directions, planted).min() > 0.95
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_directions():
     tokens, _ = planted_tokens(1000)
     first, second = (fit_dictionary("topk_sae", tokens, 4, seed=3) for _ in range(2))
@@ -84,6 +85,7 @@ def test_codes_of_the_autoencoder_and_of_kmeans_are_sparse():
         assert (codes >= 0).all() and (codes > 0).sum(1).max() <= active, method
 
 
+@pytest.mark.slow
 def test_explained_share_against_least_squares():
     tokens, _ = planted_tokens(500, active=2)
     x = np.asarray(tokens.now, np.float64)
@@ -101,6 +103,7 @@ def test_explained_share_against_least_squares():
     np.testing.assert_allclose(added, without, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_smallest_sufficient_size():
     assert first_sufficient((0.5, 0.97, 1.0)) == 1
     assert first_sufficient((0.1, 0.9)) == 1

@@ -95,11 +95,13 @@ def test_every_stage_in_float32(name):
     compare_stages(CONFIGS[name], jnp.float32, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_stage_in_float64(name, float64):
     compare_stages(CONFIGS[name], jnp.float64, 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_by_video_and_stages_in_float64(name, float64):
     network, model, video = load_pair(CONFIGS[name], jnp.float64)
@@ -198,6 +200,7 @@ def test_clips_of_another_size_are_an_error(name):
         model(jnp.asarray(video[:, :, :, :12]))
 
 
+@pytest.mark.slow
 def test_v_jepa_2_reads_other_sizes_but_no_broken_patches():
     network, model, video = load_pair(CONFIGS["vjepa2"])
     longer = np.concatenate([video, video[:, ::-1]], 1)
@@ -209,6 +212,7 @@ def test_v_jepa_2_reads_other_sizes_but_no_broken_patches():
         model(jnp.asarray(video[:, :, :, :15]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["videomae", "timesformer", "vivit", "vjepa2"])
 def test_relevance_passes_every_operation(name):
     _, model, video = load_pair(CONFIGS[name])

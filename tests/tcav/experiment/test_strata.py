@@ -123,6 +123,7 @@ def test_columns_of_sources_are_labels(confounded):
     assert {c.labels["colour"] for c in clips} == {"red", "random"}
 
 
+@pytest.mark.slow
 def test_a_finding_that_a_label_explains_is_flagged_and_vanishes_within_it(confounded, tmp_path):
     plain = run_experiment(confounded, tmp_path / "plain", CONFIG, ("red",))
     (row,) = plain.rows
