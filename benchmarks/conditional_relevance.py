@@ -63,7 +63,7 @@ def table_rows(name: str, stage: str) -> list[str]:
                 ]
                 index = batch.factors[factor], np.arange(len(batch))
                 maps = np.abs(np.stack([np.asarray(values) for values, _ in results])[index])
-                parts[factor].append(np.stack([np.asarray(total) for _, total in results])[index])
+                parts[factor].append(np.stack([np.asarray(at_stage).sum((1, 2, 3)) for _, at_stage in results])[index])
                 on_glyph[factor].append((maps * batch.masks["key_box"]).sum((1, 2, 3)) / maps.sum((1, 2, 3)))
         for factor in FACTORS:
             share = ratio_ci(np.concatenate(parts[factor]), np.concatenate(totals), units=units)

@@ -93,7 +93,8 @@ def _write_pictures(
     moments = []
     for rank, clip in enumerate(clips, start=1):
         window = windows[clip.item_index, clip.clip_index]
-        frames, values = window.clip.video[0], clip.load_map(row.target, direction.name)
+        frames = window.clip.video[0]
+        values, at_stage = clip.load_maps(row.target, direction.name)
         moment = find_moment(values)
         stem = f"{GALLERY_FOLDER}/{number:02d}_{rank}_{safe_filename(f'{row.answer}_{direction.name}')}"
         (folder / f"{stem}_crop.jpg").write_bytes(encode_jpeg(crop_moment(frames, moment)))
@@ -102,7 +103,8 @@ def _write_pictures(
         animation = ""
         if job.args.animations != "none":
             animation = f"{stem}.{job.args.animations}"
-            maps = _whole_map(folder, row, clip) | {f"{row.method} through {direction.name}": values}
+            maps = _whole_map(folder, row, clip)
+            maps |= {f"through {direction.name}": values, f"the same at {direction.stage}": at_stage}
             caption = f"{clip.clip}  {row.answer}  relevance through {direction.name} {relevance:.3g} of {total:.3g}"
             pictures = gallery_animation(frames, maps, caption)
             if animation.endswith(".mp4"):

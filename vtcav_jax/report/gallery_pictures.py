@@ -20,8 +20,11 @@ def crop_moment(frames: UInt8[np.ndarray, "t h w 3"], moment: Moment) -> UInt8[n
 
 
 def gallery_animation(
-    frames: UInt8[np.ndarray, "t h w 3"], maps: dict[str, Float[np.ndarray, "t h w"]], caption: str
+    frames: UInt8[np.ndarray, "t h w 3"], maps: dict[str, Float[np.ndarray, "_ _ _"]], caption: str
 ) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """Return the clip and its maps of the video, by title."""
-    panels = [Panel(title, values, np.arange(len(values), dtype=np.float64), True) for title, values in maps.items()]
+    """Return the clip and its maps, of the video or of a stage, by title."""
+    panels = [
+        Panel(title, values, (np.arange(len(values)) + 0.5) * len(frames) / len(values) - 0.5, signed=True)
+        for title, values in maps.items()
+    ]
     return overlay_maps(frames, panels, caption)

@@ -63,10 +63,10 @@ def conditional_relevance(
     context = prepare_explanation(model, video, resolved)
     require_order(context, stage, map_stage)
     vector = unit_vector(concept, stage, context.shapes[stage])
-    values, total = propagate(context.score_model, context.video, jnp.asarray(vector), stage, map_stage, rules)
+    values, at_stage = propagate(context.score_model, context.video, jnp.asarray(vector), stage, map_stage, rules)
     name = f"channel {concept}" if isinstance(concept, int | np.integer) else "a direction"
     values = to_numpy(values)
-    gap = to_numpy(total) - values.sum((1, 2, 3))
+    gap = to_numpy(at_stage).sum((1, 2, 3)) - values.sum((1, 2, 3))
     return Attribution(values, map_stage, True, 3, f"{method} through {name} of {stage}", gap)
 
 
@@ -126,8 +126,8 @@ def stage_relevance(
 @partial(jax.jit, static_argnames=("stage", "map_stage", "rules"))
 def propagate(
     score_model: ScoreModel, video: Array, vector: Array, stage: str, map_stage: str, rules: LrpRules | None
-) -> tuple[Float[Array, "b t h w"], Float[Array, " b"]]:
-    """Return the map of the relevance along `vector`, and its sum at the stage.
+) -> tuple[Float[Array, "b t h w"], Float[Array, "b t2 h2 w2"]]:
+    """Return the map of the relevance along `vector` at `map_stage`, and that at the stage of the vector.
 
     The passes above and below the stage are compiled together, so that both use one forward pass.
     """
@@ -135,7 +135,7 @@ def propagate(
     coefficient = along(coefficient, vector)
     at_stage = (value * coefficient).sum(-1)
     if map_stage == stage:
-        return at_stage, at_stage.sum((1, 2, 3))
+        return at_stage, at_stage
     zeros = taps._zeros(score_model, video, tuple(sorted({stage, map_stage} - {VIDEO})))
 
     def run(video: Array, zeros: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
@@ -146,7 +146,7 @@ def propagate(
     _, pullback, seen = jax.vjp(forward, video, zeros, has_aux=True)
     by_video, slopes = pullback(coefficient)
     values = by_video * video if map_stage == VIDEO else slopes[map_stage] * seen[map_stage]
-    return values.sum(-1), at_stage.sum((1, 2, 3))
+    return values.sum(-1), at_stage
 
 
 def along(coefficient: Array, vector: Array) -> Array:

@@ -80,9 +80,10 @@ def _relevance(
         yield ("concepts", stage), np.stack(along, 1) if along else np.zeros((len(video), 0), np.float32)
     for direction in plan.directions.chosen:
         vector = jnp.asarray(direction.vector)
-        values, total = propagate(score_model, video, vector, direction.stage, VIDEO, rules)
+        values, at_stage = propagate(score_model, video, vector, direction.stage, VIDEO, rules)
         yield ("map", direction.name), np.asarray(values)
-        yield ("total", direction.name), np.asarray(total)
+        yield ("map_at_stage", direction.name), np.asarray(at_stage)
+        yield ("total", direction.name), np.asarray(at_stage.sum((1, 2, 3)))
 
 
 def _total_along(value: Any, coefficient: Any, direction: Direction) -> Float[np.ndarray, " b"]:
@@ -104,7 +105,8 @@ def save_conditional(path: Path, result: VideoResult[Arrays]) -> None:
     """Save the arrays of a video: relevance of each clip at a stage and along directions, and maps of the video.
 
     `channels|TARGET|STAGE` `(clips, channels)`, `random|TARGET|STAGE`, `concepts|TARGET|STAGE`, `total|TARGET|CONCEPT`
-    `(clips,)`, `map|TARGET|CONCEPT` `(clips, t, h, w)`, and `answer|TARGET`, the class that each clip is an example of.
+    `(clips,)`, `map|TARGET|CONCEPT` of the video `(clips, t, h, w)` and `map_at_stage|TARGET|CONCEPT`, and
+    `answer|TARGET`, the class that each clip is an example of.
     """
     item = result.windows[0].read.item
     arrays = {key: np.stack([batch[key][row] for batch, row in result.results]) for key in result.results[0][0]}
@@ -127,9 +129,12 @@ class StoredRelevance:
     times: Float[np.ndarray, " frames"]
     arrays: dict[str, Any]  # without maps
 
-    def load_map(self, target: str, concept: str) -> Float[np.ndarray, "t h w"]:
+    def load_maps(self, target: str, concept: str) -> tuple[Float[np.ndarray, "t h w"], Float[np.ndarray, "t2 h2 w2"]]:
+        """Return the map of the video and that of the stage."""
         with np.load(self.path, allow_pickle=False) as stored:
-            return stored[f"map|{target}|{concept}"][self.clip_index]
+            names = (f"{key}|{target}|{concept}" for key in ("map", "map_at_stage"))
+            video_map, stage_map = (stored[name][self.clip_index] for name in names)
+        return video_map, stage_map
 
 
 def load_conditional(path: Path) -> list[StoredRelevance]:
@@ -137,7 +142,7 @@ def load_conditional(path: Path) -> list[StoredRelevance]:
     with np.load(path, allow_pickle=False) as stored:
         about, times = json.loads(str(stored["about"])), stored["times"]
         arrays = {
-            key: stored[key] for key in stored.files if key not in ("about", "times") and not key.startswith("map|")
+            key: stored[key] for key in stored.files if key not in ("about", "times") and not key.startswith("map")
         }
     return [
         StoredRelevance(

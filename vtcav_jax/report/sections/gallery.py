@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import count_noun, format_number, format_signed
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
-from vtcav_jax.runs.conditional_rows import MOMENTS_CSV, SHARES_CSV, MomentRow, ShareRow
+from vtcav_jax.runs.conditional_rows import GALLERY_FOLDER, MOMENTS_CSV, SHARES_CSV, MomentRow, ShareRow
 from vtcav_jax.runs.tables import read_rows
 
 MAX_GALLERY_BYTES = 4_000_000  # of pictures, as files
@@ -19,6 +20,13 @@ INTRODUCTION = (
     " activation contributes. Here only the relevance along one channel or concept is traced further back to the video:"
     " the maps show where, and the clips when, this channel or concept contributes to the class. A class has the clips"
     " that the network predicts as it."
+)
+PICTURE_TEXT = (
+    "Crops: half of the frame's side, around the place and moment with the most relevance through the channel or"
+    " concept; below, the time in the video. Animations: the clip, the map of all relevance, that of the relevance"
+    " through the channel or concept, and the same relevance at the stage, where after attention each place can hold"
+    " information from the whole frame. Red raises the score, blue lowers it; each map has its own scale, printed above"
+    " it. Bars: sum of the map at each frame; the black mark is the current frame."
 )
 SHARE_TEXT = (
     "Share: the relevance along the channel or concept divided by all relevance at the stage, both summed over the"
@@ -36,9 +44,15 @@ def gallery_section(run: RunFolder) -> Section | None:
     shares = read_rows(run.folder / SHARES_CSV, ShareRow)
     if not shares:
         return None
-    moments = _rows_that_fit(run, read_rows(run.folder / MOMENTS_CSV, MomentRow))
+    all_moments = read_rows(run.folder / MOMENTS_CSV, MomentRow)
+    moments = _rows_that_fit(run, all_moments)
     parts = [random_weights_notice.random_weights_warning(run, "attribute"), linked_paragraph(INTRODUCTION)]
-    for concept in unique_in_order([row.concept for row in shares if row.chosen]):
+    parts += [html.paragraph(PICTURE_TEXT, "soft")] if moments else []
+    if left_out := sum(bool(row.animation) for row in all_moments) - sum(bool(row.animation) for row in moments):
+        text = f"{count_noun(left_out, 'animation')} did not fit into the page; see {GALLERY_FOLDER}/."
+        parts.append(html.paragraph(text, "soft"))
+    chosen = sorted((row for row in shares if row.chosen), key=_share_order)
+    for concept in unique_in_order([row.concept for row in chosen]):
         rows = [row for row in shares if row.concept == concept]
         parts.append(html.heading(_capitalised(rows[0].title)))
         sentences = [(f"{row.answer}:", _describe(row)) for row in sorted(rows, key=_share_order)]
@@ -54,11 +68,13 @@ def gallery_section(run: RunFolder) -> Section | None:
 def gallery_bytes(run: RunFolder) -> int:
     """Return the size of the files of the section, which leave less room for other animations."""
     rows = _rows_that_fit(run, read_rows(run.folder / MOMENTS_CSV, MomentRow))
-    return sum(_size(run, row) for row in rows)
+    return sum(_size(run, row.picture) + (_size(run, row.animation) if row.animation else 0) for row in rows)
 
 
 def _describe(row: ShareRow) -> str:
     over = f"{count_noun(row.n_clips, 'clip')} of {count_noun(row.n_videos, 'source video')}"
+    if row.n_videos < 2:
+        return f"no share, because an interval needs at least two source videos ({over})."
     if math.isnan(row.share):
         return (
             f"no share, because the relevances at {row.stage} cancel, or the sign of their sum is uncertain (mean"
@@ -81,10 +97,8 @@ def _gallery(run: RunFolder, row: ShareRow, moments: Sequence[MomentRow], is_ope
     if not rows:
         return ""
     crops = "".join(html.embed_media(run.folder / m.picture, f"{m.moment:.2f} s") for m in rows)
-    text = (
-        f"{row.answer}: the {count_noun(len(rows), 'clip')} with the most relevance through it, each of another source"
-        " video. Crops: half of the frame's side, at the place and moment with the most of it."
-    )
+    clips = f"{len(rows)} clips with the most relevance through it, each of another source video"
+    text = f"{row.answer}: the {clips if len(rows) > 1 else 'clip with the most relevance through it'}."
     films = [
         html.embed_media(run.folder / m.animation, f"{m.clip}, {m.moment:.2f} s: {_relevance_text(m)}", "film")
         for m in rows
@@ -135,19 +149,20 @@ def _tables(rows: Sequence[ShareRow]) -> list[tuple[str, str]]:
 
 
 def _rows_that_fit(run: RunFolder, rows: Sequence[MomentRow]) -> list[MomentRow]:
-    """Return the rows whose pictures exist, as many as fit into the section, the strongest of each pair first."""
-    bytes_left, fitting = MAX_GALLERY_BYTES, []
+    """Return the rows without the animations that do not fit into the section, those of the strongest clips first."""
+    rows = [row for row in rows if (run.folder / row.picture).is_file()]
+    bytes_left, fitting = MAX_GALLERY_BYTES - sum(_size(run, row.picture) for row in rows), []
     for row in sorted(rows, key=lambda row: row.rank):
-        bytes_left -= _size(run, row)
-        if bytes_left >= 0 and (run.folder / row.picture).is_file():
-            fitting.append(row)
+        size = _size(run, row.animation) if row.animation else 0
+        fits = 0 < size <= bytes_left
+        bytes_left -= size if fits else 0
+        fitting.append(row if fits else replace(row, animation=""))
     return fitting
 
 
-def _size(run: RunFolder, row: MomentRow) -> int:
-    paths = [run.folder / row.picture]
-    paths += [run.folder / row.animation, (run.folder / row.animation).with_suffix(".jpg")] if row.animation else []
-    return sum(path.stat().st_size for path in paths if path.is_file())
+def _size(run: RunFolder, file: str) -> int:
+    path = run.folder / file
+    return sum(part.stat().st_size for part in {path, path.with_suffix(".jpg")} if part.is_file())
 
 
 def _share_order(row: ShareRow) -> float:
