@@ -57,9 +57,9 @@ def render_results(name: str) -> str:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         first = rows[0]
         versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
-        measured_on = (
-            f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {first['date']}"
-        )
+        dates = sorted({row["date"] for row in rows})
+        date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        measured_on = f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {date}"
         parts.append(f"{measured_on}:\n\n{TABLE_WRITERS[name](rows)}")
     return "\n\n".join(parts)
 
