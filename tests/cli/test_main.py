@@ -305,7 +305,7 @@ def test_a_log_in_json_ends_with_the_code():
 @pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path):
-    flags = ["--task=mine_concepts", "--videos=worlds:small:600:0", "--model=worlds_swin", "--concepts=@direction:left"]
+    flags = ["--task=mine_concepts", "--videos=worlds:small:240:0", "--model=worlds_swin", "--concepts=@direction:left"]
     flags += [
         f"--out={tmp_path / 'sets'}",
         "--num_random_sets=2",

@@ -89,10 +89,10 @@ def test_maps_without_information_score_0():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [1, 2, 6])
+@pytest.mark.parametrize("side", [1, 6])
 def test_random_maps_score_0_on_average_for_any_size_of_the_cause(side):
-    about, random = known(4000, side=side), np.random.default_rng(1)
-    voxels = (4000, 2 * SIZES[0], 4 * SIZES[1], 4 * SIZES[2])
+    about, random = known(1000, side=side), np.random.default_rng(1)
+    voxels = (1000, 2 * SIZES[0], 4 * SIZES[1], 4 * SIZES[2])
     maps, others = (
         world_metrics.read_map(random.random(voxels, np.float32), voxels[1:], SIZES, "net") for _ in range(2)
     )
