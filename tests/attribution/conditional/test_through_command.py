@@ -16,6 +16,7 @@ from vtcav_jax.attribution.conditional.directions import parse_directions
 from vtcav_jax.attribution.conditional.relevance import conditional_relevance
 from vtcav_jax.attribution.conditional.summary import find_moment
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
+from vtcav_jax.models.fingerprint import fingerprint
 from vtcav_jax.report.gallery_pictures import CROP_SIDE, crop_moment
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import gallery
@@ -23,7 +24,7 @@ from vtcav_jax.runs.conditional_rows import MOMENTS_CSV, SHARES_CSV, MomentRow, 
 from vtcav_jax.runs.discovery_rows import DIRECTIONS_NPZ
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.settings import SettingError
-from vtcav_jax.tcav.features.cache import fingerprint
+from vtcav_jax.stats import intervals
 from vtcav_jax.tcav.vector_file import VECTORS_FILE
 from vtcav_jax.worlds import make_clips
 
@@ -117,6 +118,16 @@ def test_shares_are_sums_over_the_clips_of_a_class(folder):
     assert kinds == {"channel": CHANNELS, "discovered concept": 3, "concept vector": 2}
     group = next(row for row in rows if row.answer == "horizontal vs siblings")
     assert group.n_clips == np.isin(answers, ["direction:left", "direction:right"]).sum()
+
+
+def test_intervals_of_shares_cover_the_true_share():
+    random, hits = np.random.default_rng(0), []
+    for _ in range(300):
+        total = random.lognormal(1, 0.5, 10)
+        part = (0.1 + 0.15 * random.normal(size=10)) * total
+        _, low, high = intervals.ratio_ci(part, total, units=list("abcdefghij"))
+        hits.append(low <= 0.1 <= high)
+    assert 0.9 <= np.mean(hits) <= 0.98
 
 
 def test_a_random_direction_has_the_mean_share_of_a_channel(folder):
