@@ -15,6 +15,7 @@ from vtcav_jax import models
 from vtcav_jax.attribution.conditional.directions import parse_directions
 from vtcav_jax.attribution.conditional.relevance import conditional_relevance
 from vtcav_jax.attribution.conditional.summary import find_moment
+from vtcav_jax.cli.commands import load_network
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
 from vtcav_jax.models.fingerprint import fingerprint
 from vtcav_jax.report.gallery_pictures import CROP_SIDE, crop_moment
@@ -230,3 +231,11 @@ def test_methods_and_targets_that_do_not_suit_are_errors(run):
         run(targets=("convs.0#1",))
     with pytest.raises(SettingError, match=r"missing_tree.txt cannot be read"):
         run(label_tree=Path("missing_tree.txt"))
+
+
+def test_classes_without_a_place_in_the_label_tree_are_in_a_note(tmp_path, capsys):
+    (tmp_path / "tree.txt").write_text("horizontal\n  direction:left\n  direction:right\n")
+    network = load_network("worlds_cnn", label_tree=tmp_path / "tree.txt")
+    assert network.groups["horizontal"] == ("direction:left", "direction:right")
+    note = capsys.readouterr().out
+    assert "lacks direction:up, direction:down;" in note and "shape" not in note

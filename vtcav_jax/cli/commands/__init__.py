@@ -51,8 +51,8 @@ def load_network(
         placed = set(network.group_labels(""))
         if missing := [name for names in labels_by_head if placed & set(names) for name in names if name not in placed]:
             info(
-                f"note: {label_tree} has no place for {abridged_list(missing)}; without siblings, they are only among"
-                " the other classes that a group is compared with"
+                f"note: {label_tree} lacks {abridged_list(missing)}; they have no siblings, and count among the other"
+                " classes that a group is compared with"
             )
     return network
 
