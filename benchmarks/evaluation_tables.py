@@ -31,6 +31,17 @@ WELL_KNOWN_METHODS = (
     "random",
 )
 
+SELECTIVITY_COLUMNS = {  # a measure, and the frames in which an object covers a moving pixel
+    ("flow_precision", "adjacent"): "motion part (95 % CI over clips)",
+    ("flow_precision_map", "adjacent"): "map's strongest cells",
+    ("flow_precision_gain", "adjacent"): "motion part − map (95 % CI)",
+    ("flow_precision_smoothed_gain", "adjacent"): "motion part − smoothed map (95 % CI)",
+    ("flow_precision_difference", "adjacent"): "cells where frames differ most",
+    ("flow_area", "adjacent"): "all pixels",
+    ("flow_energy_gain", "adjacent"): "relevance: motion part − map (95 % CI)",
+    ("flow_precision_gain", "same"): "same frame: motion part − map (95 % CI)",
+}
+
 
 def methods_table(rows: list[dict]) -> str:
     """Return the scores of each method at its best stage, by network."""
@@ -176,32 +187,19 @@ def discovery_table(rows: list[dict]) -> str:
 
 
 def motion_selectivity_table(rows: list[dict]) -> str:
-    """Return how much of motion parts and of maps is on moving pixels, by network, head, method and variant.
-
-    Columns are a measure and the frames in which an object covers a moving pixel.
-    """
-    columns = {
-        ("flow_precision", "adjacent"): "motion part (95 % CI over clips)",
-        ("flow_precision_map", "adjacent"): "map's strongest cells",
-        ("flow_precision_gain", "adjacent"): "motion part − map (95 % CI)",
-        ("flow_precision_smoothed_gain", "adjacent"): "motion part − smoothed map (95 % CI)",
-        ("flow_precision_difference", "adjacent"): "cells where frames differ most",
-        ("flow_area", "adjacent"): "all pixels",
-        ("flow_energy_gain", "adjacent"): "relevance: motion part − map (95 % CI)",
-        ("flow_precision_gain", "same"): "same frame: motion part − map (95 % CI)",
-    }
+    """Return how much of motion parts and of maps is on moving pixels, by network, head, method and variant."""
     names = ("network_name", "kind", "target", "method", "stage", "variant")
     body = []
     for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
         by_column = {(row["measure"], row["frames"]): row for row in rows if tuple(row[name] for name in names) == key}
         cells = []
-        for column, title in columns.items():
+        for column, title in SELECTIVITY_COLUMNS.items():
             row = by_column[column]
             text = intervals.format_interval(row["mean"], row["low"], row["high"])
             cells.append(text if "95 % CI" in title else text.partition(" ")[0])
         network, kind, head, method, stage, variant = key
         body.append((network, f"{head} ({kind})", f"{method} at {stage}", variant, *cells))
-    return markdown(("network", "head (needs)", "map", "variant", *columns.values()), body)
+    return markdown(("network", "head (needs)", "map", "variant", *SELECTIVITY_COLUMNS.values()), body)
 
 
 def channels_table(rows: list[dict]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import timing, write_tables
+from benchmarks import evaluation_tables, timing, write_tables
 from benchmarks.publish_evaluation import round_value
 from vtcav_jax.adapters.factory import load
 from vtcav_jax.attribution.motion.map_split import SplitVariant
@@ -45,7 +45,11 @@ def main(argv: list[str]) -> None:
             left_out = "attn_lrp" if name in RELU_NETWORKS else "guided_backprop"
             usable = [method for method in methods if method != left_out]
             rows = motion_selectivity(eval_set, name, usable, variant)
-            results += [{key: round_value(value) for key, value in row.to_record().items()} for row in rows]
+            results += [
+                {key: round_value(value) for key, value in row.to_record().items()}
+                for row in rows
+                if (row.row.measure, row.frames) in evaluation_tables.SELECTIVITY_COLUMNS
+            ]
     path = timing.write_results("motion_selectivity", results)
     print(f"wrote {path} and the tables of {write_tables.update_pages()}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ from vtcav_jax.evaluation.world_benchmark.scoring import batch_slices
 from vtcav_jax.runs.attribution_rows import MotionMapMeanRow, MotionMapRow
 
 MOVING_FRAMES = ("same", "adjacent")  # an object covers the pixel in the same frame; or in it or an adjacent one
-MOTION_HEAD, APPEARANCE_HEAD, EVENT_HEAD = "motion", "appearance", "event"
+MOTION_HEAD, APPEARANCE_HEAD = "motion", "appearance"
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,8 @@ class SelectivityRow:
 
 
 def head_kind(eval_set: EvalSet, head: str) -> str:
-    """Return what the decision of a head needs: motion, appearance or an event."""
+    """Return what the decision of a head needs: motion or appearance."""
     question = next(EVAL_QUESTIONS[i] for i in eval_set.question_ids if EVAL_QUESTIONS[i].head == head)
-    if question.event_mask:
-        return EVENT_HEAD
     return MOTION_HEAD if question.needs_motion else APPEARANCE_HEAD
 
 
@@ -47,8 +45,12 @@ def motion_selectivity(
     variant: SplitVariant = "absolute",
     threshold_sd: float = 1.0,
 ) -> list[SelectivityRow]:
-    """Return shares and precisions of the maps of the correct class of each head, means over clips with intervals."""
-    network, heads = eval_set.padded_network, [EVAL_QUESTIONS[i].head for i in eval_set.question_ids]
+    """Return shares and precisions of the maps of the correct class of each head, means over clips with intervals.
+
+    Heads about a brief event need neither motion nor appearance alone, and are left out.
+    """
+    questions = [EVAL_QUESTIONS[i] for i in eval_set.question_ids]
+    network, heads = eval_set.padded_network, [q.head for q in questions if not q.event_mask]
     config = MotionConfig(
         methods=tuple(methods),
         motion_variant=variant,
