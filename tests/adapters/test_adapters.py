@@ -14,8 +14,8 @@ from vtcav_jax import tap
 from vtcav_jax.adapters import Tokens, from_function, from_linen, from_nnx, load_factory
 from vtcav_jax.adapters.factory import is_factory
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
-from vtcav_jax.tcav.features.cache import fingerprint
 
 CLIP = ClipSpec(frames=4, size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 RNG = np.random.default_rng(0)

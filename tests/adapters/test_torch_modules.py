@@ -13,7 +13,7 @@ from torch import nn
 from vtcav_jax import tap
 from vtcav_jax.adapters import Tokens, from_torch, torch_modules
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.tcav.features.cache import fingerprint
+from vtcav_jax.fingerprint import fingerprint
 
 CLIP = ClipSpec(frames=4, size=6, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 VIDEO = np.random.default_rng(0).standard_normal((2, *CLIP.shape), np.float32)

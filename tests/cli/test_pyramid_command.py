@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 from tests.support.cli_runner import command_context
 from vtcav_jax import models
 from vtcav_jax.cli.commands.pyramid import PyramidArguments, PyramidConfig, align_vectors, pyramid
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.pyramid import Edge, Node, Pyramid, Selection
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs.tcav_rows import VectorRow
-from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.vector_file import VECTORS_FILE
 
 QUICK = PyramidConfig(depth=1, channel_selection="top:2", ig_steps=1, draws=2)

@@ -21,6 +21,7 @@ from vtcav_jax.attribution.conditional.videos import (
 from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
+from vtcav_jax.attribution.videos.stored_results import StoredResults, npz_content
 from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.attribution_job import AttributionJob
 from vtcav_jax.console import info, progress
@@ -64,8 +65,8 @@ def _write_relevance(job: AttributionJob, folder: Path) -> list[StoredRelevance]
     if job.conditional is None:
         return []
     folder.mkdir(exist_ok=True)
-    finished = {int(path.name[:6]) for path in folder.glob("*.npz")}
-    todo = [i for i in range(len(job.source.items)) if i not in finished]
+    stored = StoredResults(folder, ".npz", job.source, npz_content)
+    todo, _ = stored.drop_invalid()
     results = stream_conditional(
         *(job.network, job.source, job.target_specs, job.conditional, job.args.sampling),
         slide_over_video=job.args.slide_over_video,
@@ -76,7 +77,7 @@ def _write_relevance(job: AttributionJob, folder: Path) -> list[StoredRelevance]
     for result in progress(results, len(todo), "videos through channels and concepts", size=lambda _: 1):
         if not isinstance(result, ReadResult):  # maps have reported it
             save_conditional(folder / f"{map_store.video_stem(result.windows[0].read)}.npz", result)
-    return [clip for path in sorted(folder.glob("*.npz")) for clip in load_conditional(path)]
+    return [clip for path in stored.paths() for clip in load_conditional(path)]
 
 
 def _write_pictures(

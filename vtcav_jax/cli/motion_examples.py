@@ -1,7 +1,7 @@
 """Examples of the task motion: maps of a few clips with their motion and static parts, as arrays and animations."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from vtcav_jax.attribution.motion.summary import interleave_classes
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import MethodStages
+from vtcav_jax.attribution.videos.stored_results import note_recomputed, npz_content
 from vtcav_jax.data import SamplingConfig, Source
 from vtcav_jax.data.encode import encode_jpeg, write_animation
 from vtcav_jax.models import Network
@@ -45,13 +46,17 @@ def write_examples(
     config: MotionConfig,
     examples: Sequence[VideoRow],
     *,
+    contents: Mapping[int, str],
     sampling: SamplingConfig,
     batch_size: int,
     num_workers: int,
     animations: str,
 ) -> None:
-    """Write the arrays and animations of the first clips of the `examples` that have none yet."""
-    rows = dict(pair for pair in examples if not (folder / pair[1].parts_file).is_file())
+    """Write the arrays and animations of the first clips of the `examples` that have none of the video's content."""
+    files = {i: folder / row.parts_file for i, row in examples}
+    invalid = [path for i, path in files.items() if path.is_file() and not _is_of_content(path, contents[i])]
+    note_recomputed(invalid, "damaged, or of videos whose files have changed since")
+    rows = {i: row for i, row in examples if files[i] in invalid or not files[i].is_file()}
     results = stream_windows(source, network.clip_spec, sampling, num_workers=num_workers, indices=list(rows))
     windows = [result for result in results if isinstance(result, Window) and result.clip_index == 0]
     for start in range(0, len(windows), batch_size):
@@ -67,6 +72,14 @@ def write_examples(
             arrays = dict(_arrays(window, parts_by_method, i, row))
             with atomic.replacing(folder / row.parts_file) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _is_of_content(path: Path, content: str) -> bool:
+    """Return whether a file of arrays is intact and of the video with this content."""
+    try:
+        return npz_content(path) == content
+    except Exception:  # a damaged file can raise anything
+        return False
 
 
 def _write_animation(
@@ -98,6 +111,13 @@ def _arrays(
         maps.append({"name": name, "method": attribution.method, "stage": attribution.stage})
     yield "frames", window.clip.frames[0]
     yield "times", window.clip.times[0]
-    about = {"clip": row.clip, "target": row.target, "answer": row.answer, "score": row.score, "maps": maps}
+    about = {
+        "clip": row.clip,
+        "content": window.clip.content,
+        "target": row.target,
+        "answer": row.answer,
+        "score": row.score,
+        "maps": maps,
+    }
     split = parts_by_method[0].clip_split
     yield "about", np.array(json.dumps(about | {"variant": split.variant, "threshold_sd": split.threshold_sd}))

@@ -36,7 +36,7 @@ from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.source import SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars
-from vtcav_jax.runs.directory import package_versions
+from vtcav_jax.runs.code_version import package_versions
 from vtcav_jax.runs.tables import write_table
 
 SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"

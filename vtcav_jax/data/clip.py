@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
+from vtcav_jax.checksums import file_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
@@ -88,8 +89,7 @@ def read_clip(
 
     def read(by_decoding: bool) -> Clip:
         index = probe(path, by_decoding=by_decoding)
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = file_sha256(path)
         return clip_from_frames(
             index.times,
             index.duration,

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax.atomic import explain_disk_full, write_text
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.source import Source, SourceItem, json_sha256
+from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.data.tfds import ExampleRecords, open_records
 
 DATASET_INDEX_FILE = "clips.json"  # items and settings; written last

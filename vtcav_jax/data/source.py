@@ -3,13 +3,12 @@
 Sources are small and picklable, since they are sent to workers; they import neither jax nor a decoder before a read.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError
@@ -57,7 +56,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash that changes with clips or labels, as far as detectable without reading all files."""
+        """Hash of the names, parts and labels of the items; see `contents` for what their files contain."""
         ...
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
@@ -75,8 +74,7 @@ class FileSource:
 
     @property
     def identity(self) -> str:
-        sizes = [item.path.stat().st_size if item.path and item.path.is_file() else -1 for item in self.items]
-        file_facts = [(item.name, item.labels, item.start, item.end, size) for item, size in zip(self.items, sizes)]
+        file_facts = [(item.name, item.labels, item.start, item.end) for item in self.items]
         sources = [item.source for item in self.items]
         return json_sha256([self.heads, file_facts, *([sources] if any(sources) else [])])
 
@@ -116,10 +114,6 @@ class LazySequence(Sequence[SourceItem]):
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which file names may contain, for use in tables."""
     return escape_control_chars(text).replace("\n", "\\n")
-
-
-def json_sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def disambiguate(names: Iterable[str]) -> list[str]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.source import LazySequence, SourceItem, json_sha256
+from vtcav_jax.data.source import LazySequence, SourceItem
 from vtcav_jax.names import unknown_name_message
 
 TFDS_FRAME_RATE = 25  # nominal frames per second, since frames in a dataset have no times

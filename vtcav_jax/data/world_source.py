@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
-from vtcav_jax.data.source import LazySequence, SourceItem, json_sha256
+from vtcav_jax.data.source import LazySequence, SourceItem
 from vtcav_jax.data.world_export import WORLD_FPS
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.worlds.glyphs import GlyphWorld

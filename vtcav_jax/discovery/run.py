@@ -34,6 +34,7 @@ from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.overviews import write_overviews
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
@@ -48,7 +49,6 @@ from vtcav_jax.runs.discovery_rows import (
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.stats.intervals import mean_ci
-from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
 STATE_FOLDER = "discovery"

@@ -2,9 +2,11 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.tap import Model
 
@@ -49,6 +51,14 @@ class Network:
     def head_slices(self) -> dict[str, slice]:
         """Range of logits of each head."""
         return head_slices(self.heads)
+
+    def identity(self) -> dict[str, str]:
+        """Return hashes of everything that results depend on: weights, clips and class names."""
+        return {
+            "weights": fingerprint(self.model),
+            "preprocessing": json_sha256(asdict(self.clip_spec)),
+            "class names": json_sha256([list(self.heads.items()), list(self.groups.items())]),
+        }
 
     def class_index(self, text: str) -> int:
         """Return the index of the logit that `text` names: CLASS, HEAD:CLASS, or an index if there is one head."""

@@ -2,53 +2,74 @@
 
 import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vtcav_jax import atomic
+from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.lock import lock_record
 
 RUN_RECORD_FILE = "run.json"
 ANIMATION_FOLDER = "animations"
 SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate_methods")
 FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks that may share a folder and its page
-RECORDED_PACKAGES = ("vtcav-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def open_run(folder: str | Path, request: Mapping[str, Any], flags: str = "") -> Path:
+def open_run(
+    folder: str | Path,
+    request: Mapping[str, Any],
+    flags: str = "",
+    *,
+    network: Mapping[str, str] | None = None,
+    keyed_by_code: bool = False,
+) -> Path:
     """Create or continue a run and return its folder; `request` holds everything that the results depend on.
 
-    Writes the request and package versions to `run.json`, and `flags` to `flags.txt`. Raises ValueError with all
-    differences if the folder holds another run of the task. Tasks that share a folder have one record each.
+    Writes the request, the hashes of the `network` and of the package's code, and package versions to `run.json`, and
+    `flags` to `flags.txt`. Raises ValueError with all differences if the folder holds another run of the task, or
+    results of another network, code or version. Tasks that share a folder have one record each. A task whose stored
+    parts name code and weights in their keys (`keyed_by_code`) recomputes those that differ, and only their versions
+    are compared.
     """
     folder = Path(folder)
-    request = json.loads(json.dumps(request))
-    record_file, flags_file = record_paths(folder, request.get("task"))
+    record: dict[str, Any] = {"request": json.loads(json.dumps(request)), "versions": package_versions()}
+    if not keyed_by_code:
+        record["made_by"] = {**(network or {}), "code": code_hash()}
+    task = record["request"].get("task")
+    record_file, flags_file = record_paths(folder, task)
     if record_file.exists():
-        previous = _read_request(record_file)
-        if request.get("task") != previous.get("task"):
-            previous_task = previous.get("task") or "unknown"
+        previous = _read_record(record_file)
+        if task != (previous_task := previous["request"].get("task")):
+            differences = [f"task {previous_task or 'unknown'}"]
+        else:
+            differences = _differences(previous, record)
+        if differences:
             raise ValueError(
-                f"{folder} holds a different run (task {previous_task}); choose another folder (--run), or remove it"
-            )
-        if differing := [name for name in sorted({*request, *previous}) if request.get(name) != previous.get(name)]:
-            differences = "; ".join(
-                f"{name} was {previous.get(name)!r}, is {request.get(name)!r}" for name in differing
-            )
-            raise ValueError(
-                f"{folder} holds a different run ({differences}); choose another folder (--run), or remove it"
+                f"{folder} holds a different run ({'; '.join(differences)}); choose another folder (--run), or remove"
+                " it"
             )
     elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and is not a run folder; choose another folder (--run)")
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
-        atomic.write_text(
-            record_file, json.dumps({"request": request, "versions": package_versions()}, indent=1) + "\n"
-        )
+        atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
     lock_record(record_file)
     return folder
+
+
+def _differences(previous: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two runs of a task, as text: settings, versions, and hashes by name."""
+    differences = []
+    for part in ("request", "versions"):
+        before, now = previous.get(part) or {}, record[part]
+        names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        differences += [f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names]
+    before, now = previous.get("made_by") or {}, record.get("made_by") or {}
+    if now and not before:
+        return [*differences, "it is from an older version, which did not record weights and code"]
+    changed = [name for name, value in now.items() if before.get(name) != value]
+    return differences + [f"it was made by other {name}" for name in changed]
 
 
 def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
@@ -56,7 +77,7 @@ def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
     first_record = folder / RUN_RECORD_FILE
     if (
         first_record.exists()
-        and (previous_task := _read_request(first_record).get("task")) != task
+        and (previous_task := _read_record(first_record)["request"].get("task")) != task
         and task in FOLDER_SHARING_TASKS
         and previous_task in FOLDER_SHARING_TASKS
     ):
@@ -64,22 +85,12 @@ def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
     return first_record, folder / "flags.txt"
 
 
-def _read_request(record_file: Path) -> dict[str, Any]:
+def _read_record(record_file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(record_file.read_text(encoding="utf-8"))["request"])
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        return {**record, "request": dict(record["request"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{record_file} is damaged or from an older version; remove {record_file.parent}, or choose another folder"
             " (--run)"
         ) from error
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that results depend on."""
-    installed = {}
-    for name in RECORDED_PACKAGES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed

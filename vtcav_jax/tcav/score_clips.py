@@ -13,10 +13,10 @@ from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.source import Source
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.tcav_rows import ConceptScoreRow, ProjectionRow
-from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.encode import SCORE_FNS
 from vtcav_jax.tcav.features.pooling import broadcast_vector
 from vtcav_jax.tcav.vector_file import VectorBundle

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax import atomic
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.tap import Model
 from vtcav_jax.tcav.experiment.comparisons import fit_comparisons
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.features.cache import fingerprint
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram
 

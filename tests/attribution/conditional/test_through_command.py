@@ -17,7 +17,7 @@ from vtcav_jax.attribution.conditional.relevance import conditional_relevance
 from vtcav_jax.attribution.conditional.summary import find_moment
 from vtcav_jax.cli.commands import load_network
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
-from vtcav_jax.models.fingerprint import fingerprint
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.report.gallery_pictures import CROP_SIDE, crop_moment
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.sections import gallery

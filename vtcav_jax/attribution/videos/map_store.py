@@ -14,14 +14,20 @@ from vtcav_jax import atomic
 from vtcav_jax.attribution.resample import frame_of_step
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.data.source import SourceItem
 from vtcav_jax.runs.attribution_rows import MapRow
 
 MAP_KEY_SEPARATOR = "|"
 
 
+def result_stem(index: int, item: SourceItem) -> str:
+    """Return a file name for the results of a video, unique in its source."""
+    return f"{index:06d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', item.name)[-60:]}"
+
+
 def video_stem(read: ReadResult) -> str:
-    """Return a file name for a video, unique in its source."""
-    return f"{read.index:06d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', read.item.name)[-60:]}"
+    """Return the file name for the results of a video that was read."""
+    return result_stem(read.index, read.item)
 
 
 def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
@@ -48,7 +54,8 @@ def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
             metadata.append(
                 (target, attribution.method, attribution.stage, attribution.signed, attribution.forward_passes, answers)
             )
-    arrays["about"] = np.array(json.dumps({"clip": video_maps.read.item.name, "maps": metadata}))
+    content = video_maps.windows[0].clip.content
+    arrays["about"] = np.array(json.dumps({"clip": video_maps.read.item.name, "content": content, "maps": metadata}))
     with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

@@ -1,5 +1,6 @@
 """Command of the task attribute: write attribution maps as files and animations, and measure their reliability."""
 
+import hashlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 from vtcav_jax import tap
 from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityScores, sanity_scores
 from vtcav_jax.attribution.target_spec import TargetSpec
+from vtcav_jax.attribution.targets import ConceptTarget
 from vtcav_jax.attribution.videos import map_store, temporal_profile
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import (
     VideoMaps,
     explain_videos,
 )
+from vtcav_jax.attribution.videos.stored_results import StoredResults, npz_content
 from vtcav_jax.cli.commands import all_failed_error, format_estimate, format_table, source_request
 from vtcav_jax.cli.commands.attribution_job import (
     AttributeArguments,
@@ -28,7 +31,7 @@ from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.gallery import write_gallery
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import ReadResult, Source, failure_table, write_failures
+from vtcav_jax.data import ReadResult, failure_table, write_failures
 from vtcav_jax.data.encode import encode_jpeg, write_animation
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     BEAT_TRIVIAL_METRICS,
@@ -38,6 +41,7 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
     own_clip_metrics,
 )
 from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.runs import directory
@@ -76,7 +80,7 @@ def attribute(args: AttributeArguments, context: CommandContext) -> None:
     info(describe_plan(job))
     folder = open_attribution_run(job, context.flags_text)
     failed = write_maps(job, folder)
-    rows = write_map_tables(folder, failed, job.source)
+    rows = write_map_tables(folder, failed, job)
     info(map_table(rows, folder / MAPS_CSV))
     if failed:
         info(failure_table(failed))
@@ -112,7 +116,13 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
         info(
             f"note: at {', '.join(mixed)}, attention has mixed all positions of a frame; maps there can miss the cause"
         )
-    folder = directory.open_run(args.run, request, flags_text)
+    if references := job.options.get("expected_gradients"):
+        request["references"] = hashlib.sha256(np.asarray(references["references"]).tobytes()).hexdigest()
+    if vectors := {
+        spec.name: fingerprint(spec.custom) for spec in job.target_specs if isinstance(spec.custom, ConceptTarget)
+    }:
+        request["vectors"] = vectors
+    folder = directory.open_run(args.run, request, flags_text, network=job.network.identity())
     for part in ("maps", ANIMATION_FOLDER):
         (folder / part).mkdir(exist_ok=True)
     return folder
@@ -120,8 +130,7 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
 
 def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
     """Write the maps and animations of all videos without maps; return the videos that could not be read."""
-    finished = {int(path.name[:6]) for path in (folder / "maps").glob("*.npz")}
-    todo = [i for i in range(len(job.source.items)) if i not in finished]
+    todo, _ = stored_maps(job, folder).drop_invalid()
     results = explain_videos(
         *(job.network, job.source, job.target_specs, job.method_stages, job.args.sampling),
         slide_over_video=job.args.slide_over_video,
@@ -155,13 +164,17 @@ def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, ste
         write_animation(file, animation, rate)
 
 
-def write_map_tables(folder: Path, failed: Sequence[ReadResult], source: Source) -> list[MapRow]:
+def stored_maps(job: AttributionJob, folder: Path) -> StoredResults:
+    return StoredResults(folder / "maps", ".npz", job.source, npz_content)
+
+
+def write_map_tables(folder: Path, failed: Sequence[ReadResult], job: AttributionJob) -> list[MapRow]:
     """Write the tables of all maps in the folder; raise a `SettingError` if no video could be read."""
-    paths = sorted((folder / "maps").glob("*.npz"))
+    paths = stored_maps(job, folder).paths()
     rows = [row for path in paths for row in map_store.map_rows(path)]
     write_failures(folder / "attribute_failures.csv", failed)
     if failed and not paths:
-        raise all_failed_error(source, failed)
+        raise all_failed_error(job.source, failed)
     write_rows(folder / PROFILE_CSV, ProfileRow, temporal_profile.temporal_profiles(paths))
     write_rows(folder / MAPS_CSV, MapRow, rows)
     return rows

@@ -37,6 +37,7 @@ from vtcav_jax.evaluation.world_benchmark.scoring import (
     measure_entries,
     resolve_questions,
 )
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.evaluation_rows import (
@@ -55,7 +56,7 @@ from vtcav_jax.runs.evaluation_rows import (
 )
 from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
-from vtcav_jax.tcav.features.cache import fingerprint, source_hash
+from vtcav_jax.tcav.features.cache import source_hash
 
 EXTRA_BENCHMARKS = ("motion", "pyramids", "metrics", "concepts", "discovery")
 MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids, concept tests and concept discovery
@@ -136,7 +137,8 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
         "questions": args.questions,
         "benchmarks": args.benchmarks,
     }
-    folder = directory.open_run(args.run, request, context.flags_text)  # a later command can add networks
+    # A later command can add networks; parts of other weights and code are measured again
+    folder = directory.open_run(args.run, request, context.flags_text, keyed_by_code=True)
     with_analytic = not args.questions or analytic_benchmark.ANALYTIC_QUESTION in args.questions
     analytic, analytic_refusals = (
         analytic_rows(next(iter(entries_by_network.values())), args.max_clips, seed) if with_analytic else ([], [])
@@ -262,7 +264,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
     results: list[MethodResult] = []
     not_applicable: list[NotApplicable] = []
     network_name = job.network_name
-    key = "-".join((job.world, *job.question_ids, fingerprint(job.network.model)[:8], cache_version(job.question_ids)))
+    key = "-".join((job.world, *job.question_ids, fingerprint(job.network.model)[:16], cache_version(job.question_ids)))
     path = partial(result_store.result_path, job.folder, network_name, key)
     gate = path("gates").with_suffix(".txt")
 

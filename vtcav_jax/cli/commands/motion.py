@@ -17,7 +17,7 @@ from vtcav_jax.attribution.motion.reliance import (
 )
 from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
-from vtcav_jax.attribution.videos import map_store
+from vtcav_jax.attribution.videos.stored_results import StoredResults
 from vtcav_jax.cli.arguments import (
     TARGETS_HELP,
     LabelTreeArguments,
@@ -54,6 +54,7 @@ from vtcav_jax.runs.attribution_rows import (
     MotionMapRow,
 )
 from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.time_sensitivity_rows import TIME_SENSITIVITY_CSV
 from vtcav_jax.settings import BATCH_HELP, concerning, nested, setting
 
 
@@ -98,12 +99,14 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     request |= {"examples": args.examples, "animations": args.animations, "depth_videos": args.depth_videos}
     if config.compare_optical_flow and is_motion_known(source, network.clip_spec):
         request["moving_pixels"] = KNOWN_MOTION
-    folder = directory.open_run(args.run, request, context.flags_text)
+    folder = directory.open_run(args.run, request, context.flags_text, network=network.identity())
     parts = folder / "clips"
     for path in (parts, folder / MOTION_PARTS_FOLDER):
         path.mkdir(exist_ok=True)
-    finished = {int(path.name[:6]) for path in parts.glob("*.json")}
-    todo = [i for i in range(len(source.items)) if i not in finished]
+    stored = StoredResults(parts, ".json", source, lambda path: _read_evidence(path)[0])
+    todo, n_invalid = stored.drop_invalid()
+    if n_invalid:
+        (folder / TIME_SENSITIVITY_CSV).unlink(missing_ok=True)
     results = stream_motion(
         network,
         source,
@@ -121,11 +124,11 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
         if read.clip is None:
             failed.append(read)
         else:
-            atomic.write_text(
-                parts / f"{map_store.video_stem(read)}.json", json.dumps([asdict(row) for row in video_rows])
-            )
+            evidence = {"content": read.clip.content, "clips": [asdict(row) for row in video_rows]}
+            atomic.write_text(stored.path(read.index), json.dumps(evidence))
     write_failures(folder / "motion_failures.csv", failed)
-    records = [(path.stem, item) for path in sorted(parts.glob("*.json")) for item in _read_evidence(path)]
+    videos = {path.stem: _read_evidence(path) for path in stored.paths()}
+    records = [(stem, item) for stem, (_, clips) in videos.items() for item in clips]
     if failed and not records:
         raise all_failed_error(source, failed)
     examples = {
@@ -143,6 +146,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     for target_spec in progress(target_specs, len(target_specs), "targets of examples", size=lambda _: 1):
         write_examples(
             *(folder, network, source, target_spec, method_stages, config, examples[target_spec.name]),
+            contents={int(stem[:6]): content for stem, (content, _) in videos.items()},
             sampling=sampling,
             batch_size=args.batch_size,
             num_workers=args.num_workers,
@@ -171,15 +175,17 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     write_page([folder])
 
 
-def _read_evidence(path: Path) -> list[MotionEvidence]:
-    return [
+def _read_evidence(path: Path) -> tuple[str, list[MotionEvidence]]:
+    """Return the content of a video and the evidence of its clips."""
+    video = json.loads(path.read_text("utf-8"))
+    return video["content"], [
         MotionEvidence(
             ClipMotionRow(**item["row"]),
             tuple(item["classes"]),
             item["margins"],
             tuple(MotionMapRow(**row) for row in item["maps"]),
         )
-        for item in json.loads(path.read_text("utf-8"))
+        for item in video["clips"]
     ]
 
 

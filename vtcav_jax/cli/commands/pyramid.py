@@ -124,7 +124,8 @@ def pyramid(args: PyramidArguments, context: CommandContext) -> None:
     """Build and ablate a pyramid of each target over the clips with its prediction; write tables and a report page."""
     job = resolve_job(args)
     request = source_request("pyramid", args, job.source, job.target_specs)
-    folder = directory.open_run(args.run, request | asdict(args.config), context.flags_text)
+    network = job.network.identity()
+    folder = directory.open_run(args.run, request | asdict(args.config), context.flags_text, network=network)
     (folder / ANIMATION_FOLDER).mkdir(exist_ok=True)
     clips = read_clips(job, folder)
     logits = predict_logits(job.network, clips)

@@ -1,6 +1,5 @@
 """Selection and checks of an experiment's clips before any of them is encoded."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
+from vtcav_jax.checksums import file_sha256, json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_leaks, letterboxed
 from vtcav_jax.concepts.source_videos import clips_of_target_recordings, source_video_ids
 from vtcav_jax.data.clip import Clip, SamplingConfig
+from vtcav_jax.data.contents import item_content
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
-from vtcav_jax.data.source import Source, SourceItem, json_sha256
+from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.models import Network
 from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
@@ -136,10 +137,10 @@ def select_clips(
     for i in items:
         item = source.items[i]
         if item.path is None:
-            content_keys[i] = content_key(source.identity, i)
+            content_keys[i] = content_key(source.identity, i, item_content(source, i))
             continue
         if (problem := _read_problem(item.path, clip_spec, item.name, short_clips)) is None:
-            content_keys[i] = _sha256(item.path)
+            content_keys[i] = file_sha256(item.path)
         else:
             unreadable[item.name] = problem
     forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in content_keys.items() if source.items[i].path})
@@ -253,8 +254,3 @@ def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[
     except (VideoError, OSError) as error:
         return str(error)
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

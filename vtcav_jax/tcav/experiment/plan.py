@@ -11,6 +11,7 @@ from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.data.source import Source
+from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.models.stages import resolve_stages
 from vtcav_jax.names import abridged_list
@@ -21,7 +22,7 @@ from vtcav_jax.tcav.experiment.config import CALIBRATION_PERMUTATIONS, Experimen
 from vtcav_jax.tcav.experiment.dataset import ExperimentClips, select_clips
 from vtcav_jax.tcav.experiment.strata import comparisons_within
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS, videos_needed
-from vtcav_jax.tcav.features.cache import Cache, content_key, fingerprint, source_hash
+from vtcav_jax.tcav.features.cache import Cache, content_key, source_hash
 from vtcav_jax.tcav.features.encode import stage_shapes
 from vtcav_jax.tcav.stats.multiple_testing import Attainable, attainable
 

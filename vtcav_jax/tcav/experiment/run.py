@@ -141,7 +141,8 @@ def run_tcav(
             "concepts": str(concepts.folder),
             **asdict(config),
         }
-        distributed.main_process_first(lambda: directory.open_run(folder, request, flags))
+        identity = network.identity()
+        distributed.main_process_first(lambda: directory.open_run(folder, request, flags, network=identity))
     totals = len(set(plan.clips.concepts.keys)), len(plan.clips.targets)
     with timer("concept clips"):
         failures = fill_activations(plan, runtime)

@@ -10,18 +10,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import Float
 
-import vtcav_jax
 from vtcav_jax import atomic
+from vtcav_jax.runs.code_version import code_hash
 from vtcav_jax.tcav.features.feature_store import Features
 
 # Source files that determine what a network computes from a video file
@@ -107,35 +105,7 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(model: Any) -> str:
-    """Return a hash of a network's parameters and of the source file that defines it."""
-    hasher = hashlib.sha256()
-    for path, leaf in tree_flatten_with_path(model)[0]:
-        array = np.asarray(leaf)
-        hasher.update(f"{keystr(path)} {array.dtype} {array.shape}".encode())
-        hasher.update(array.tobytes())
-    maker = getattr(model, "func", type(model))
-    if identity := getattr(maker, "identity", ""):  # of an adapted model: the hash of its source
-        return content_key(hasher.hexdigest(), identity)
-    hasher.update(f"{maker.__module__}.{maker.__qualname__}".encode())
-    if (file := _source_file(maker.__module__)) is not None:
-        hasher.update(file.read_bytes())
-    return hasher.hexdigest()
-
-
-def _source_file(module: str) -> Path | None:
-    import sys
-
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file) if file and Path(file).is_file() else None
-
-
-@cache
 def source_hash(*patterns: str) -> str:
     """Return a hash of source files (default: all from video files to features), so that keys change with the code."""
-    root = Path(vtcav_jax.__file__).parent
-    hasher = hashlib.sha256(f"{metadata.version('jaxlib')} {jax.default_backend()}".encode())
-    for pattern in patterns or (*INPUT_CODE, *ENCODING_CODE):
-        for path in sorted(root.glob(pattern)):
-            hasher.update(path.read_bytes())
-    return hasher.hexdigest()
+    patterns = patterns or (*INPUT_CODE, *ENCODING_CODE)
+    return content_key(metadata.version("jaxlib"), jax.default_backend(), code_hash(*patterns))
