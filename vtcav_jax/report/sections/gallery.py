@@ -18,8 +18,8 @@ MAX_TABLES = 8  # classes of a stage; all are in the CSV file
 INTRODUCTION = (
     "The [[score]] of a class is traced back to a [[stage]] of the network as relevance, which says how much each"
     " activation contributes. Here only the relevance along one channel or concept is traced further back to the video:"
-    " the maps show where, and the clips when, this channel or concept contributes to the class. A class has the clips"
-    " that the network predicts as it."
+    " the maps show where, and the clips when, this channel or concept contributes to the class. Each class is shown"
+    " with the clips that the network predicts as this class."
 )
 PICTURE_TEXT = (
     "Crops: half of the frame's side, around the place and moment with the most relevance through the channel or"
