@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped
 
 from vtcav_jax.attribution.motion.flow_agreement import flow_agreement
 from vtcav_jax.attribution.motion.selective_relevance import SelectiveRelevance
@@ -27,7 +27,7 @@ def part_values(
     relevance: SelectiveRelevance,
     thresholds: Sequence[float],
     moving_masks: Bool[np.ndarray, "b t h w"] | None = None,
-    frames: UInt8[np.ndarray, "b t h w 3"] | None = None,
+    frames: Shaped[np.ndarray, "b t h w 3"] | None = None,
 ) -> Iterator[tuple[float, dict[str, Float[np.ndarray, " b"]]]]:
     """Yield each threshold with the columns of `MotionMapRow` of every clip; flow columns need `moving_masks`."""
     for threshold_sd in thresholds:
