@@ -3,8 +3,12 @@
 A concept vector is the difference between the mean activations of clips with and without a value of a factor. Of each
 clip, the vectors of its own direction and shape are used. The glyph that has both covers 5 % of the pixels.
 
-python -m benchmarks.conditional_relevance --clips=100
+python -m benchmarks.conditional_relevance
+
+Writes benchmarks/results/conditional_relevance_BACKEND.jsonl and its table in docs/guides/channels-and-concepts.md.
 """
+
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +16,13 @@ from absl import app, flags
 from jaxtyping import Float
 
 import vtcav_jax as vtcav
+from benchmarks import timing, write_tables
+from benchmarks.publish_evaluation import round_value
 from vtcav_jax import tap
 from vtcav_jax.attribution.conditional.relevance import propagate, rules_of, stage_relevance
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import parse_targets
-from vtcav_jax.stats.intervals import format_interval, mean_ci, ratio_ci
+from vtcav_jax.stats.intervals import mean_ci, ratio_ci
 
 CLIPS = flags.DEFINE_integer("clips", 100, "clips that are explained", lower_bound=2)
 STAGES = {"worlds_cnn": ("convs.1", "convs.2"), "worlds_swin": ("layers.0", "layers.1")}
@@ -40,7 +46,7 @@ def concept_vectors(network: vtcav.Network, stage: str) -> dict[str, Float[np.nd
     return out
 
 
-def table_rows(name: str, stage: str) -> list[str]:
+def measure_shares(name: str, stage: str) -> list[dict]:
     """Return one row for each pair of a target and a concept."""
     network = vtcav.load(name)
     vectors = concept_vectors(network, stage)
@@ -68,18 +74,17 @@ def table_rows(name: str, stage: str) -> list[str]:
         for factor in FACTORS:
             share = ratio_ci(np.concatenate(parts[factor]), np.concatenate(totals), units=units)
             place = mean_ci(np.concatenate(on_glyph[factor]), units=units)
-            rows.append(
-                f"| {name} | {stage} | {spec.name} | {factor} | {format_interval(*share)} | {format_interval(*place)} |"
-            )
+            row: dict[str, object] = {"network": name, "stage": stage, "target": spec.name, "concept": factor}
+            for measure, interval in (("share", share), ("on_glyph", place)):
+                row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), map(round_value, interval)))
+            rows.append(row)
     return rows
 
 
 def main(_: list[str]) -> None:
-    print("| network | stage | target | concept | share of the relevance | absolute map on the glyph |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, stages in STAGES.items():
-        for stage in stages:
-            print("\n".join(table_rows(name, stage)), flush=True)
+    results = [row for name, stages in STAGES.items() for stage in stages for row in measure_shares(name, stage)]
+    path = timing.write_results("conditional_relevance", results)
+    print(f"wrote {path} and the tables of {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -313,6 +313,22 @@ def synthesis_table(rows: list[dict]) -> str:
     return markdown(("made for", "clips", *(names[judge] for judge in judges)), body)
 
 
+def conditional_relevance_table(rows: list[dict]) -> str:
+    """Return the relevance of each target through each concept, and where the maps lie."""
+    head = ("network", "stage", "target", "concept", "share of the relevance", "absolute map on the glyph")
+    body = [
+        (
+            *(f"`{row[name]}`" if name in ("network", "stage") else row[name] for name in head[:4]),
+            *(
+                intervals.format_interval(*(row[f"{measure}{end}"] for end in ("", "_low", "_high")))
+                for measure in ("share", "on_glyph")
+            ),
+        )
+        for row in rows
+    ]
+    return markdown(head, body)
+
+
 def time_sensitivity_table(rows: list[dict]) -> str:
     """Return the change of activations and the loss of score when stages are edited along time."""
     panels = [("activation_change", "", "shuffled", "change of the activation, clip shuffled")]

@@ -21,6 +21,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "statistics.md",
     ROOT / "docs" / "which-method.md",
     ROOT / "docs" / "guides" / "motion.md",
+    ROOT / "docs" / "guides" / "channels-and-concepts.md",
 )
 
 TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
@@ -39,6 +40,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "evaluation:seeds": evaluation_tables.seeds_table,
     "evaluation:concepts": evaluation_tables.concepts_table,
     "discovery": evaluation_tables.discovery_table,
+    "conditional_relevance": evaluation_tables.conditional_relevance_table,
     "synthesis": evaluation_tables.synthesis_table,
     "time_sensitivity": evaluation_tables.time_sensitivity_table,
     "method_costs": tables.method_costs_table,
