@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ def path_sha256(path: Path) -> str:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_archive(path: Path) -> None:
+    """Raise an error unless all bytes of a zip file, such as an `.npz`, match its checksums."""
+    with zipfile.ZipFile(path) as archive:
+        if broken := archive.testzip():
+            raise ValueError(f"{path} is damaged: {broken}")
 
 
 def json_sha256(value: Any) -> str:

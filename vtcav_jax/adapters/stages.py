@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
+from jax.tree_util import Partial, keystr, tree_flatten_with_path
 from jaxtyping import Array
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network, single_head
+from vtcav_jax.names import abridged_list
 from vtcav_jax.tap import Tap, identity_tap, trace_of
 
 LAYOUTS = {"bcthw": (0, 4, 1, 2, 3), "btchw": (0, 1, 4, 2, 3), "bthwc": (0, 1, 2, 3, 4)}  # axes of (b, t, h, w, c)
@@ -135,6 +136,7 @@ def adapt(
     grids: Mapping[str, Tokens | str] | None = None,
 ) -> Network:
     """Return the network of a function after one abstract run, which finds its stages and checks its output."""
+    _require_numbers(parameters)
     function = AdaptedFunction(run, identity)
     model = Partial(function, parameters)
     function.stages, function.hidden, logits = find_stages(model, clip)
@@ -145,6 +147,20 @@ def adapt(
     if logits.ndim != 2:
         raise ValueError(f"expected logits (b, classes), got an output of shape {logits.shape}; select them first")
     return Network(model, clip, _heads(classes, logits.shape[-1]), name)
+
+
+def _require_numbers(parameters: Any) -> None:
+    """Raise ValueError that names arrays with NaN; masks may have infinite values."""
+    names = [
+        keystr(path, simple=True, separator=".")
+        for path, leaf in tree_flatten_with_path(parameters)[0]
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and bool(jnp.isnan(leaf).any())
+    ]
+    if names:
+        raise ValueError(
+            f"the network has NaN in {abridged_list(names)}; its weights are damaged or their training diverged, use"
+            " others"
+        )
 
 
 def find_stages(

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from vtcav_jax.adapters.stages import Classes, Tokens, adapt, axes_of, make_layout, number_calls, source_identity
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
+from vtcav_jax.models.parameters import require_finite
 from vtcav_jax.tap import Tap
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def from_torch(
             for handle in handles:
                 handle.remove()
 
+    require_finite({key: value.detach().float().numpy() for key, value in module.named_parameters()})
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     network = adapt(
         run,

@@ -17,10 +17,15 @@ from jaxtyping import UInt8
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.boxes import Box
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
+from vtcav_jax.console import info
 from vtcav_jax.data.decode import MissingFramesError, VideoError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.source import SourceItem
 
-SCAN_VERSION = 1  # of the stored format; scans of another version are repeated
+# Source files that determine a scan; scans by other code are repeated
+SCAN_CODE = (
+    *("concepts/video_scan.py", "concepts/detect.py", "concepts/boxes.py", "concepts/tracks.py"),
+    "data/decode.py",
+)
 
 
 @runtime_checkable
@@ -118,9 +123,9 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
     with item.path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     boxes = box_source.boxes_of(item) if isinstance(box_source, BoxTable) else box_source.identity
-    key = json.dumps([SCAN_VERSION, sha256, item.start, item.end, boxes])
+    key = json.dumps([code_hash(*SCAN_CODE), sha256, item.start, item.end, boxes])
     scan_file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-    if scan_file.exists():
+    if _is_intact(scan_file):
         return ScanPlan(item, sha256, scan_file, None, range(0))
     index = probe(item.path)
     return ScanPlan(item, sha256, scan_file, index, _frame_range(item, index))
@@ -128,6 +133,23 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
 
 def _frame_range(item: SourceItem, index: VideoIndex) -> range:
     begin, end = np.searchsorted(index.times, [item.start or 0.0, np.inf if item.end is None else item.end]).tolist()
+def _is_intact(scan_file: Path) -> bool:
+    """Return whether there is a scan; a damaged one is noted, and scanned again."""
+    if not scan_file.exists():
+        return False
+    try:
+        _read_scan(scan_file)
+    except Exception:  # a damaged file can raise anything
+        info(f"note: {scan_file} is damaged; scanned again")
+        return False
+    return True
+
+
+def _read_scan(scan_file: Path) -> dict[str, Any]:
+    scan_data = load_json(scan_file)
+    return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
+
+
     if begin >= end:
         raise VideoError(
             f"{item.name} has no frames from {item.start} s to {item.end} s; it lasts {index.duration:.3f} s"

@@ -14,8 +14,11 @@ from jaxtyping import Array, Float, UInt8
 
 from vtcav_jax.atomic import replacing
 from vtcav_jax.attribution.videos.clip_windows import VideoResult, Window, map_windows_in_batches
+from vtcav_jax.attribution.videos.finite_check import non_finite_message
+from vtcav_jax.attribution.videos.stored_results import note_recomputed, read_about
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
+from vtcav_jax.data.contents import is_unchanged
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.source import Source
 from vtcav_jax.discovery.activation_grids import GridReader, read_grids
@@ -23,6 +26,7 @@ from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import Dictionary, encode_tokens, explained_share
 from vtcav_jax.discovery.strongest_clips import StrongestClips
 from vtcav_jax.discovery.token_sample import TokenSample
+from vtcav_jax.names import abridged_list
 
 SAVE_EVERY = 64  # videos
 SPARES = 3  # clips that are kept per clip of a concept: another concept may take the same
@@ -39,6 +43,7 @@ class VideoPasses:
     sampling: SamplingConfig
     folder: Path
     failures: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)  # of the videos in the states, by position in the source
 
     def sample_tokens(self, indices: Sequence[int]) -> dict[str, TokenSample]:
         """Return a sample of the activations of these videos, by stage."""
@@ -121,6 +126,9 @@ class VideoPasses:
         for result in progress(results, len(indices) - done, f"videos to {purpose}", size=lambda _: 1):
             if isinstance(result, ReadResult):
                 self.failures[result.item.name] = result.failure or ""
+            elif stage := _non_finite_stage(result):
+                item = result.windows[0].read.item
+                self.failures[item.name] = non_finite_message(item.name, stage)
             else:
                 self._add_video(result, add)
             position += 1
@@ -128,6 +136,8 @@ class VideoPasses:
                 self._save(path, position, state())
 
     def _add_video(self, result: VideoResult[Any], add: Callable[[Window, Any, int], None]) -> None:
+        first = result.windows[0]
+        self.contents[str(first.read.index)] = first.clip.content
         for window, (output, row) in zip(result.windows, result.results, strict=True):
             add(window, output, row)
 
@@ -139,16 +149,15 @@ class VideoPasses:
 
     def _save(self, path: Path, position: int, state: Mapping[str, State]) -> None:
         arrays = {f"{group}|{name}": value for group, part in state.items() for name, value in part.items()}
-        about = json.dumps({"position": position, "failures": self.failures})
+        about = json.dumps({"position": position, "failures": self.failures, "contents": self.contents})
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, about=np.array(about), **arrays)
 
     def _load(self, path: Path, restorers: Mapping[str, Callable[[State], None]]) -> int:
-        """Restore a stored state and return the number of videos it contains; 0 without one."""
-        if not path.exists():
+        """Restore a stored state and return the number of videos it contains; 0 without a valid one."""
+        if (about := self._read_about(path)) is None:
             return 0
         with np.load(path, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
             parts: dict[str, State] = {}
             for key in stored.files:
                 if key != "about":
@@ -157,7 +166,33 @@ class VideoPasses:
         for group, restore in restorers.items():
             restore(parts.get(group, {}))
         self.failures.update(about["failures"])
+        self.contents.update(about["contents"])
         return int(about["position"])
+
+    def _read_about(self, path: Path) -> dict[str, Any] | None:
+        """Return what a stored state contains, or None, with a note, if it is damaged or a video has changed."""
+        if not path.exists():
+            return None
+        try:
+            about = read_about(path)
+            changed = [i for i, content in about["contents"].items() if not is_unchanged(self.source, int(i), content)]
+        except Exception:  # a damaged file can raise anything
+            note_recomputed([path], "damaged")
+            return None
+        if changed:
+            names = abridged_list([self.source.items[int(i)].name for i in changed])
+            note_recomputed([path], f"of videos whose files have changed since ({names})")
+        return None if changed else about
+
+
+def _non_finite_stage(result: VideoResult[Any]) -> str:
+    """Return a stage with NaN or infinite activations or scores in any clip of a video; empty if there is none."""
+    for output, row in result.results:
+        grids = {stage: values[0] for stage, values in output[1].items()} if isinstance(output, tuple) else output
+        for stage, values in grids.items():
+            if not np.isfinite(values[row]).all():
+                return stage
+    return ""
 
 
 @dataclass

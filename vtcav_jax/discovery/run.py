@@ -6,8 +6,6 @@ that show a concept are not those that its direction was fitted to. Random clips
 is decoded and passed through the network once, except for the few that measure importance.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +15,7 @@ import jax
 import numpy as np
 
 from vtcav_jax.atomic import explain_disk_full, replacing
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.concepts import inputs
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
 from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder
@@ -34,8 +33,8 @@ from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.overviews import write_overviews
 from vtcav_jax.discovery.passes import ClipScores, VideoPasses
-from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
+from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
     COMPLETENESS_CSV,
@@ -101,8 +100,8 @@ def discover(
         inputs.forbid_same_world([WorldVideos(source, out)], target_source)
     file_items = [item for item, _ in inputs.items_with_labels(source, out / VIDEOS_FOLDER)]
     box_table = BoxTable("", {}) if boxes is None else inputs.boxes_from_table(Path(boxes), file_items)
-    request = [fingerprint(network.model), source.identity, reader.stages, asdict(config), asdict(sampling)]
-    key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    made_by = [network.identity(), code_hash(), package_versions()]
+    key = json_sha256([made_by, source.identity, reader.stages, asdict(config), asdict(sampling)])[:16]
     with explain_disk_full(out):
         claim_folder(out)
         passes = VideoPasses(source, reader, config, sampling, _state_folder(out, key))

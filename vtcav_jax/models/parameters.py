@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from vtcav_jax import atomic
+from vtcav_jax.names import abridged_list
 
 ShardingFn = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 
@@ -51,8 +52,27 @@ def load(make_model: Callable[[], nnx.Module], arrays: Mapping[str, Any]) -> nnx
     paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
     if mismatches := parameter_mismatches(named_parameters(nnx.merge(graphdef, state)), arrays):
         raise ValueError(f"{len(mismatches)} parameters do not match the model:\n  " + "\n  ".join(mismatches))
+    require_finite(arrays)
     leaves = ((paths[name], jnp.asarray(arrays[name])) for name in paths)
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
+
+
+def require_finite(arrays: Mapping[str, Any]) -> None:
+    """Raise ValueError that names the parameters with NaN or infinite values."""
+    names = [name for name, array in arrays.items() if not _is_finite(array)]
+    if names:
+        raise ValueError(
+            f"{len(names)} of {len(arrays)} parameters have NaN or infinite values: {abridged_list(names)}; the weights"
+            " are damaged or their training diverged, use others"
+        )
+
+
+def _is_finite(array: Any) -> bool:
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return True
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return bool(jnp.isfinite(array).all())
+    return bool(np.isfinite(np.asarray(array)).all())
 
 
 def to_flax_layout(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray]:
@@ -120,7 +140,10 @@ def restore(
         raise
     except Exception as error:  # Orbax and safetensors raise many types, including bare Exception
         raise ValueError(f"{path} is damaged or not written by `save`: {type(error).__name__}: {error}") from error
-    return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
+    try:
+        return load(make_model, {name: jax.device_put(a, shardings[name]) for name, a in arrays.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class WeightsMismatchError(ValueError):

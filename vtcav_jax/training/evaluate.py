@@ -33,6 +33,8 @@ def predict_clips(
 
     def finished_videos(logits: Iterable[np.ndarray]) -> Iterator[Probabilities]:
         for row, (_, last) in zip(logits, waiting):
+            if not np.isfinite(row).all():
+                raise ValueError(f"the logits of {network.name} are NaN or infinite; check its weights and the videos")
             sums.append(np.concatenate([_softmax(row[part].astype(np.float64)) for part in parts]))
             if last:
                 yield np.mean(sums, 0)

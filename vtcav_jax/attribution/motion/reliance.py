@@ -35,6 +35,7 @@ from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import as_target
 from vtcav_jax.attribution.videos.clip_windows import map_windows_in_batches
 from vtcav_jax.attribution.videos.explain_videos import MethodStages, resolve_methods
+from vtcav_jax.attribution.videos.finite_check import non_finite_failure
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.source import Source
@@ -230,7 +231,10 @@ def stream_motion(
                 labels = network.labels[slice(*target_spec.head_range)] if measured.margins else ()
                 margins = {name: values[i].tolist() for name, values in measured.margins.items()}
                 evidence.append(MotionEvidence(row, labels, margins, tuple(map_rows)))
-        yield result.windows[0].read, evidence
+        if all(math.isfinite(item.row.score) for item in evidence):
+            yield result.windows[0].read, evidence
+        else:
+            yield non_finite_failure(network, result.windows, "scores"), []
 
 
 def _values_of_clip(values: Mapping[str, np.ndarray], i: int) -> dict[str, float]:

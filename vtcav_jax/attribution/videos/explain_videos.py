@@ -18,6 +18,7 @@ from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches
+from vtcav_jax.attribution.videos.finite_check import non_finite_failure
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.source import Source
@@ -133,4 +134,10 @@ def explain_videos(
                 concatenate_attributions(attributions)
                 for attributions in zip(*([m[part[3]] for m in part[2]] for part in parts))
             )
-        yield VideoMaps(result.windows, answers, score, maps)
+        non_finite = [
+            name for name in maps if not all(np.isfinite(a).all() for a in (score[name], *(m.map for m in maps[name])))
+        ]
+        if non_finite:
+            yield non_finite_failure(network, result.windows, f"the maps of {', '.join(non_finite)}")
+        else:
+            yield VideoMaps(result.windows, answers, score, maps)

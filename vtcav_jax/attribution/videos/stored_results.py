@@ -1,7 +1,6 @@
 """Results of videos on disk, one file each: those of an interrupted run are used again if they are still valid."""
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax.attribution.videos.map_store import result_stem
+from vtcav_jax.checksums import check_archive
 from vtcav_jax.console import info
 from vtcav_jax.data.contents import is_unchanged
 from vtcav_jax.data.source import Source
@@ -74,9 +74,7 @@ def note_recomputed(paths: Iterable[Path], reason: str) -> None:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Return the JSON `about` of an `.npz` file, after checking all its bytes; a damaged file raises an error."""
-    with zipfile.ZipFile(path) as archive:
-        if broken := archive.testzip():
-            raise ValueError(f"{path} is damaged: {broken}")
+    check_archive(path)
     with np.load(path, allow_pickle=False) as arrays:
         return json.loads(str(arrays["about"]))
 

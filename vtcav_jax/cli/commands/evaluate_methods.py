@@ -277,7 +277,12 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         return eval_set
 
     report_progress(0)
+    if gate.exists() and not gate.read_text(encoding="utf-8", errors="replace").strip():
+        gate.unlink()
+    if not gate.exists():
+        get_eval_set()
     for group, members in group_entries(job.entries).items():
+        result_store.drop_damaged(path(group), result_store.read_results)
         if members[0].function is not None or not path(group).exists():  # a custom method may have changed
             checked_set = get_eval_set()  # outside `try`: failed gates must not make the method inapplicable
             try:
@@ -300,6 +305,7 @@ def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> Eva
         if benchmark not in job.benchmarks:
             return []
         file = path(benchmark).with_suffix(".csv")
+        result_store.drop_damaged(file, lambda path: read_rows(path, row_type))
         if job.world == world and not file.exists():
             write_rows(file, row_type, make_rows())
         report_progress(1)

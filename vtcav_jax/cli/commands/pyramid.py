@@ -15,6 +15,7 @@ from vtcav_jax import pyramid as feature_pyramid
 from vtcav_jax.attribution.score_model import prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec, parse_targets
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
+from vtcav_jax.attribution.videos.finite_check import non_finite_failure
 from vtcav_jax.cli.arguments import TARGETS_HELP, ModelArguments, RandomWeightsArguments, RunArguments, VideoArguments
 from vtcav_jax.cli.commands import format_estimate, format_table, load_network, open_nonempty, source_request
 from vtcav_jax.cli.commands.report import write_page
@@ -293,7 +294,11 @@ def predict_logits(network: Network, clips: Sequence[Window], batch_size: int = 
         batch = list(clips[start : start + batch_size])
         padded = batch + [batch[-1]] * (batch_size - len(batch))
         parts.append(np.asarray(tap.compute_logits(network.model, _clip_batch(network, padded)))[: len(batch)])
-    return np.concatenate(parts)
+    logits = np.concatenate(parts)
+    if (bad := np.flatnonzero(~np.isfinite(logits).all(1))).size:
+        failure = non_finite_failure(network, [clips[bad[0]]], "logits").failure
+        raise ValueError(f"{failure}; remove it from --videos" + (f", as {bad.size - 1} more" if bad.size > 1 else ""))
+    return logits
 
 
 def top_clips(class_pyramid: Pyramid, node: int) -> list[int]:

@@ -2,12 +2,13 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vtcav_jax import atomic
+from vtcav_jax.console import info
 from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult
 from vtcav_jax.names import safe_filename
 from vtcav_jax.runs.evaluation_rows import NotApplicable
@@ -30,6 +31,17 @@ def write_results(path: Path, results: Sequence[MethodResult], not_applicable: S
     atomic.write_bytes(path, buffer.getvalue())
 
 
+def drop_damaged(path: Path, read: Callable[[Path], object]) -> None:
+    """Remove a stored file that cannot be read, with a note, so that it is measured again."""
+    if not path.exists():
+        return
+    try:
+        read(path)
+    except ValueError as error:
+        info(f"note: {error}; measured again")
+        path.unlink()
+
+
 def read_results(path: Path) -> tuple[list[MethodResult], list[NotApplicable]]:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -44,4 +56,4 @@ def read_results(path: Path) -> tuple[list[MethodResult], list[NotApplicable]]:
         ]
         return results, [NotApplicable(*about) for about in header["refused"]]
     except Exception as error:  # a damaged zip file can raise anything
-        raise ValueError(f"{path} is damaged ({error!r}); remove it and run the command again") from error
+        raise ValueError(f"{path} is damaged ({error!r})") from error

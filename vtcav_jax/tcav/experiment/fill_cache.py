@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vtcav_jax import tap as taps
+from vtcav_jax.attribution.videos.finite_check import non_finite_message
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.runtime import Runtime
@@ -34,9 +35,13 @@ def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
         for start, activations in stream_activations(
             replicate_model(plan, runtime), clips, stages, encode_config, runtime
         ):
-            for stage in stages:
-                for i, value in enumerate(activations[stage]):
-                    plan.store.put(plan.example_key(rows_read[start + i], stage), value)
+            for i in range(len(activations[stages[0]])):
+                row = rows_read[start + i]
+                if non_finite := [stage for stage in stages if not np.isfinite(activations[stage][i]).all()]:
+                    failures.append(_non_finite(plan.clips.concepts, row, f"activations at {non_finite[0]}"))
+                    continue
+                for stage in stages:
+                    plan.store.put(plan.example_key(row, stage), activations[stage][i])
     return _gather_failures(failures, plan.clips.concepts)
 
 
@@ -66,11 +71,23 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
         assert model is not None
         for start, scores, gradients in stream_gradients(model, clips, table, stages, encode_config, runtime):
             for i, row in enumerate(rows_read[start : start + len(scores)]):
+                non_finite = [stage for stage in stages if not np.isfinite(gradients[stage][:, i]).all()]
+                if non_finite or not np.isfinite(scores[i]).all():
+                    place = f"gradients at {non_finite[0]}" if non_finite else "scores"
+                    failures.append(_non_finite(plan.clips.targets, row, place))
+                    continue
                 for c, index in enumerate(classes):
                     for stage in stages:
                         plan.store.put(plan.gradient_key(row, index, stage), gradients[stage][c, i])
                     plan.store.put(plan.gradient_key(row, index, None), np.asarray(scores[i, c]))
     return _gather_failures(failures, plan.clips.targets)
+
+
+def _non_finite(selection: ClipSelection, row: int, place: str) -> ReadResult:
+    """Return a clip whose activations or gradients overflow as a failure."""
+    i = selection.items[row]
+    item = selection.source.items[i]
+    return ReadResult(i, item, None, non_finite_message(item.name, place))
 
 
 def target_batches(plan: Plan, runtime: Runtime, rows: Sequence[int]) -> ClipBatches:

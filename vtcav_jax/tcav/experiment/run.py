@@ -48,7 +48,7 @@ from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.stage_results import StageResults
 from vtcav_jax.tcav.experiment.verdicts import is_finding, with_verdicts
 from vtcav_jax.tcav.features import distributed
-from vtcav_jax.tcav.features.cache import Cache, source_hash
+from vtcav_jax.tcav.features.cache import Cache, damaged_note, source_hash
 from vtcav_jax.tcav.steering.steering_check import check_steering, with_steering_verdicts
 from vtcav_jax.tcav.vector_file import export_vectors
 
@@ -176,7 +176,7 @@ def run_tcav(
         _total_passes(runtime.passes),
         timer.seconds,
         tuple(failures),
-        (*plan.clips.preflight.notes, *plan.comparisons.notes),
+        (*plan.clips.preflight.notes, *plan.comparisons.notes, *damaged_note(store.damaged)),
     )
     distributed.main_process_first(lambda: _write_run(results, stage_grams, totals, concepts.folder))
     return results

@@ -19,25 +19,42 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import atomic
+from vtcav_jax.checksums import check_archive
 from vtcav_jax.runs.code_version import code_hash
 from vtcav_jax.tcav.features.feature_store import Features
 
 # Source files that determine what a network computes from a video file
 INPUT_CODE = ("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py", "tap.py", "clip_spec.py")
-ENCODING_CODE = ("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py")
+ENCODING_CODE = (
+    *("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py"),
+    "tcav/experiment/fill_cache.py",
+)
+
+KEY_NAME = "cache key"  # in each archive and JSON file, so that a foreign file is recognised
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of arrays and JSON values by key."""
+    """A folder of arrays and JSON values by key; `damaged` has the files that were removed, to be computed again."""
 
     folder: Path
+    damaged: list[str] = field(default_factory=list, compare=False)
 
     def path(self, key: str, suffix: str = ".npy") -> Path:
         return self.folder / key[:2] / f"{key}{suffix}"
 
     def has(self, key: str, suffix: str = ".npy") -> bool:
-        return self.path(key, suffix).exists()
+        """Return whether there is an intact entry; a damaged one is removed."""
+        path = self.path(key, suffix)
+        if not path.exists():
+            return False
+        try:
+            _check_entry(path, key)
+        except Exception:  # a damaged file can raise anything
+            path.unlink(missing_ok=True)
+            self.damaged.append(path.name)
+            return False
+        return True
 
     def put(self, key: str, value: np.ndarray) -> None:
         with atomic.replacing(self.path(key)) as part, part.open("wb") as file:
@@ -48,17 +65,32 @@ class Cache:
 
     def put_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         with atomic.replacing(self.path(key, ".npz")) as part, part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **arrays, **{KEY_NAME: np.array(key)})
 
     def get_arrays(self, key: str) -> dict[str, np.ndarray]:
         with np.load(self.path(key, ".npz"), allow_pickle=False) as archive:
-            return dict(archive)
+            return {name: archive[name] for name in archive.files if name != KEY_NAME}
 
     def put_json(self, key: str, value: Any) -> None:
-        atomic.write_text(self.path(key, ".json"), json.dumps(value))
+        atomic.write_text(self.path(key, ".json"), json.dumps({KEY_NAME: key, "value": value}))
 
     def get_json(self, key: str) -> Any:
-        return json.loads(self.path(key, ".json").read_text(encoding="utf-8"))
+        return json.loads(self.path(key, ".json").read_text(encoding="utf-8"))["value"]
+
+
+def _check_entry(path: Path, key: str) -> None:
+    """Raise an error for a file that is truncated or of another origin; the bytes of an `.npz` are checked too."""
+    if path.suffix == ".npy":  # only its header and size, since features can be large
+        np.load(path, mmap_mode="r", allow_pickle=False)
+        return
+    if path.suffix == ".npz":
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as archive:
+            stored_key = str(archive[KEY_NAME])
+    else:
+        stored_key = json.loads(path.read_text(encoding="utf-8"))[KEY_NAME]
+    if stored_key != key:
+        raise ValueError(f"{path} has another key")
 
 
 @dataclass(frozen=True)
@@ -99,6 +131,14 @@ def block_width(n_rows: int, size: int, itemsize: int, budget: int) -> int:
         if n_rows * size * itemsize <= budget
         else max(256, min(full_width, budget // (8 * n_rows * itemsize)))
     )
+
+
+def damaged_note(names: Sequence[str]) -> list[str]:
+    """Return a note on damaged entries, none without any."""
+    if not names:
+        return []
+    count = "1 damaged entry of the cache was" if len(names) == 1 else f"{len(names)} damaged entries of the cache were"
+    return [f"{count} computed again, such as {names[0]}"]
 
 
 def content_key(*parts: Any) -> str:
