@@ -51,6 +51,17 @@ class TargetSpec:
         """Return the predicted class of each clip among the logits in `head_range`."""
         return self.head_range[0] + logits[:, slice(*self.head_range)].argmax(1)
 
+    @property
+    def has_margins(self) -> bool:
+        """True for one class and for the prediction of a head."""
+        return self.custom is None and self.contrast is None and len(self.classes) < 2
+
+    def margins(self, logits: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k2"]:
+        """Return the logit of each class of the head minus the mean of the others."""
+        head_logits = logits[..., slice(*self.head_range)]
+        k = head_logits.shape[-1]
+        return (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
+
     def target(self, logits: Float[np.ndarray, "b k"]) -> Any:
         """Return the target of clips with these logits."""
         if self.custom is not None:

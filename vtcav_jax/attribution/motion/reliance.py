@@ -282,15 +282,12 @@ def _measure_clips(
         shares = np.stack([relative_drop(probe.score, array, probe.score_baseline) for array in edited_scores.T], 1)
         _, fields[f"{name}_low"], fields[f"{name}_high"] = np.array([intervals.mean_ci(clip) for clip in shares]).T
     margins = {}
-    if target_spec.custom is None and target_spec.contrast is None and len(target_spec.classes) < 2:
-        head_logits = logits[..., slice(*target_spec.head_range)]
-        k = head_logits.shape[-1]
-        # The logit minus the mean of the others
-        head_logits = (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
+    if target_spec.has_margins:
+        ordered = target_spec.margins(logits)
         margins = {
-            "score": head_logits[-1],
-            "shuffled": head_logits[t:-3].mean(0),
-            "frozen": head_logits[:t].mean(0),
-            "reversed": head_logits[-3],
+            "score": ordered[-1],
+            "shuffled": ordered[t:-3].mean(0),
+            "frozen": ordered[:t].mean(0),
+            "reversed": ordered[-3],
         }
     return ClipMeasurements(target_spec.answers(logits[-1]), fields, margins, [])

@@ -221,7 +221,7 @@ def _make_evidence(
     for spec in target_specs:
         answers, (first, behind) = spec.answers(clip_logits), spec.head_range
         logits = {"score": clip_logits} | {edit: values["logits", stage, edit] for edit in TIME_EDITS}
-        margins = {name: head_margins(array, spec) for name, array in logits.items()}
+        margins = {name: spec.margins(array) for name, array in logits.items()}
         for i, video in enumerate(videos):
             answer = int(answers[i])
             scores = {name: float(margin[i, answer - first]) for name, margin in margins.items()}
@@ -231,13 +231,6 @@ def _make_evidence(
             per_class = {name: margin[i].tolist() for name, margin in margins.items()}
             evidence.append(MotionEvidence(row, network.labels[first:behind], per_class))
     return evidence
-
-
-def head_margins(logits: Float[np.ndarray, "b k"], spec: TargetSpec) -> Float[np.ndarray, "b k2"]:
-    """Return the logit of each class of the target's head minus the mean of the others."""
-    head_logits = logits[..., slice(*spec.head_range)]
-    k = head_logits.shape[-1]
-    return (head_logits - head_logits.mean(-1, keepdims=True)) * k / max(k - 1, 1)
 
 
 def _compare_channels(
