@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from vtcav_jax import atomic
 from vtcav_jax.runs import directory, lock, tables
 
 
@@ -32,8 +33,9 @@ def test_other_folders_are_not_touched(tmp_path):
 
 def test_two_processes_cannot_open_the_same_run(tmp_path):
     code = f"""
+from vtcav_jax import atomic
 from vtcav_jax.runs import directory as runs, lock
-with lock.exclusive_runs():
+with lock.exclusive_folders():
     try:
         runs.open_run({str(tmp_path / "run")!r}, {{"steps": 3}})
         print("opened")
@@ -44,12 +46,31 @@ with lock.exclusive_runs():
     def other():
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
-    with lock.exclusive_runs():
+    with lock.exclusive_folders():
         for _ in range(2):
             directory.open_run(tmp_path / "run", {"steps": 3})
         assert "another process is using" in other()
     assert other() == "opened\n"
     directory.open_run(tmp_path / "run", {"steps": 3})
+
+
+def test_a_lock_outlives_the_record_that_a_run_replaces(tmp_path):
+    attempt = f"from vtcav_jax.runs.lock import *\nwith exclusive_folders(): lock_folder({str(tmp_path / 'run')!r})"
+
+    def other():
+        return subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, check=False)
+
+    with lock.exclusive_folders():
+        folder = directory.open_run(tmp_path / "run", {"steps": 3})
+        atomic.write_text(folder / "run.json", (folder / "run.json").read_text())
+        assert "another process is using" in other().stderr
+    assert not other().returncode and not (folder / lock.LOCK_FILE).exists()
+
+
+def test_a_run_that_was_killed_before_its_record_continues(tmp_path):
+    for name in ("flags.txt", lock.LOCK_FILE, ".run.json.part0123"):
+        (tmp_path / name).touch()
+    assert directory.open_run(tmp_path, {"steps": 3}) == tmp_path
 
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):

@@ -10,15 +10,17 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from absl import flags
 
 import vtcav_jax
 from vtcav_jax import console
+from vtcav_jax.atomic import explain_disk_full
 from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.tasks import TASKS, CommandContext
-from vtcav_jax.names import unknown_name_message
-from vtcav_jax.runs.lock import exclusive_runs
+from vtcav_jax.names import escape_control_chars, unknown_name_message
+from vtcav_jax.runs.lock import exclusive_folders
 from vtcav_jax.settings import SettingError
 
 REFUSED, INTERNAL_ERROR, INTERRUPTED, READER_CLOSED = 1, 70, 130, 141
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and discard_closed_output():
             return READER_CLOSED
-        console.warn(f"error: {render_error(error)}")
+        console.warn(f"error: {escape_control_chars(render_error(error))}")
         code = REFUSED
     except Exception:
         missing = missing_device_error()
@@ -108,10 +110,17 @@ def _describe_unknown_flag(error: flags.UnrecognizedFlagError, task: str) -> str
 
 
 def run_task(task: str, values: flags.FlagValues) -> int:
-    """Run the command of a task while holding the locks of its run folders; return its exit code."""
+    """Run the command of a task while holding the locks of the folders that it writes; return its exit code."""
     spec = TASKS[task]
-    with exclusive_runs():
-        return spec.command(arguments.parse_arguments(spec.argument_class, values, task), CommandContext(values)) or 0
+    args = arguments.parse_arguments(spec.argument_class, values, task)
+    with exclusive_folders(), explain_disk_full(_output_folder(args)):
+        return spec.command(args, CommandContext(values)) or 0
+
+
+def _output_folder(args: object) -> Path:
+    """Return the folder that a command writes; the current one if it has none."""
+    folder = getattr(args, "out", None) or getattr(args, "run", None) or Path()
+    return folder[-1] if isinstance(folder, tuple) else folder
 
 
 def render_error(error: Exception) -> str:

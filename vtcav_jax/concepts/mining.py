@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vtcav_jax.atomic import explain_disk_full, write_text
+from vtcav_jax.atomic import explain_disk_full, is_temporary, write_text
 from vtcav_jax.concepts import crops, inputs
 from vtcav_jax.concepts.boxes import write_boxes
 from vtcav_jax.concepts.candidates import (
@@ -37,6 +37,7 @@ from vtcav_jax.data.source import SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.code_version import package_versions
+from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.runs.tables import write_table
 
 SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
@@ -161,11 +162,16 @@ def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, id
 
 def claim_folder(out: Path) -> None:
     """Create the output folder, and mark it as one that is being written; an error if it has other content."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MINING_JSON).exists())):
+    lock_folder(out)
+    if out.exists() and (not out.is_dir() or (_has_content(out) and not (out / MINING_JSON).exists())):
         raise ValueError(f"{out} is not empty and not a folder written by mining; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     if not (out / MINING_JSON).exists():
         write_text(out / MINING_JSON, "{}\n")
+
+
+def _has_content(folder: Path) -> bool:
+    return any(not is_lock(path) and not is_temporary(path) for path in folder.iterdir())
 
 
 def _try_plan(

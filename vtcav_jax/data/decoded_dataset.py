@@ -17,11 +17,16 @@ import numpy as np
 from vtcav_jax.atomic import explain_disk_full, write_text
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.console import progress
+from vtcav_jax.console import info, progress
 from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
+from vtcav_jax.data.contents import is_unchanged
 from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.data.tfds import ExampleRecords, open_records
+from vtcav_jax.json_file import load_json
+from vtcav_jax.names import abridged_list
+from vtcav_jax.runs.code_version import code_hash, package_versions
+from vtcav_jax.runs.lock import lock_folder
 
 DATASET_INDEX_FILE = "clips.json"  # items and settings; written last
 DATASET_VERSION = "1.0.0"
@@ -94,6 +99,7 @@ def prepare_dataset(
             raise ValueError(
                 f"expected a {parameter} of lower-case letters, digits and _, such as clips; got {value!r}"
             )
+    lock_folder(out_dir)
     folder = Path(out_dir) / name / DATASET_VERSION
     if folder.exists():
         raise ValueError(f"{folder} already contains a dataset; remove it, or choose another name")
@@ -126,7 +132,8 @@ class _PrepareJob:
     def request(self) -> str:
         """Text of everything that determines the clips."""
         identity = [self.source.spec, self.source.identity, self.source.heads]
-        return json.dumps([*identity, asdict(self.clip_spec), asdict(self.sampling), self.split])
+        made_by = [code_hash("data/*.py", "clip_spec.py"), package_versions()]
+        return json.dumps([*identity, asdict(self.clip_spec), asdict(self.sampling), self.split, made_by])
 
 
 def _run_job(job: _PrepareJob) -> list[ReadResult]:
@@ -160,6 +167,7 @@ class PrepareProgress:
 
     written_items: tuple[int, ...] = ()
     failed_items: tuple[tuple[int, str], ...] = ()
+    contents: tuple[str, ...] = ()  # of the written items
 
     @property
     def n_reads(self) -> int:
@@ -169,17 +177,27 @@ class PrepareProgress:
 def _load_progress(job: _PrepareJob) -> PrepareProgress | None:
     """Return the progress of the same request, None if there is none; restore TFDS's files to that state."""
     try:
-        saved_progress = json.loads((job.part_folder / PREPARE_PROGRESS_FILE).read_text(encoding="utf-8"))
+        saved_progress = load_json(job.part_folder / PREPARE_PROGRESS_FILE)
+        is_same_request = saved_progress["asked"] == job.request
     except FileNotFoundError:
         return None
-    if saved_progress["asked"] != job.request:
+    except (ValueError, KeyError, TypeError):
+        info(f"note: {job.part_folder / PREPARE_PROGRESS_FILE} is damaged; all clips are read again")
+        return None
+    if not is_same_request:
+        return None
+    written = zip(saved_progress["written_items"], saved_progress["contents"], strict=True)
+    if changed := [job.source.items[i].name for i, content in written if not is_unchanged(job.source, i, content)]:
+        info(f"note: the files of {abridged_list(changed)} have changed since; all clips are read again")
         return None
     for stale in job.part_folder.glob(".*.part*"):
         stale.unlink()
     for file, text in saved_progress["files"].items():
         write_text(job.part_folder / file, text)
     return PrepareProgress(
-        tuple(saved_progress["written_items"]), tuple((i, reason) for i, reason in saved_progress["failed_items"])
+        tuple(saved_progress["written_items"]),
+        tuple((i, reason) for i, reason in saved_progress["failed_items"]),
+        tuple(saved_progress["contents"]),
     )
 
 
@@ -214,8 +232,9 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
     clips_per_shard = max(1, SHARD_BYTES // (views * int(np.prod(clip_spec.shape))))
     writer = SequentialWriter(info, max_examples_per_shard=clips_per_shard, file_format="array_record", overwrite=False)
     writer.initialize_splits([split], fail_if_exists=False)
-    written_items, failures = (
+    written_items, contents, failures = (
         list(progress_before.written_items),
+        list(progress_before.contents),
         [ReadResult(i, source.items[i], None, reason) for i, reason in progress_before.failed_items],
     )
     reads = stream(
@@ -233,6 +252,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
             failures.append(read)
             continue
         written_items.append(read.index)
+        contents.append(clip.content)
         example: dict[str, Any] = {name: getattr(clip, name) for name in CLIP_FEATURES}
         example |= {"frames": clip.frames.astype(np.int64), "times": clip.times.astype(np.float64)}
         example |= {"name": read.item.name, "identity": clip.identity}
@@ -240,9 +260,8 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
             example["labels"] = {column: read.item.labels.get(head, -1) for head, column in columns.items()}
         writer.add_examples({split: [example]})
         if sum(info.splits[split].shard_lengths) == len(written_items):  # all items are in complete shards
-            _save_progress(
-                job, PrepareProgress(tuple(written_items), tuple((read.index, str(read.failure)) for read in failures))
-            )
+            reasons = tuple((read.index, str(read.failure)) for read in failures)
+            _save_progress(job, PrepareProgress(tuple(written_items), reasons, tuple(contents)))
     writer.close_all()
     (part / "metadata.json").unlink(missing_ok=True)  # empty; TFDS writes it only when it continues a dataset
     return [source.items[i] for i in written_items], failures
@@ -280,7 +299,7 @@ def find_prepared(folder: Path) -> Path | None:
 
 def open_prepared(folder: Path, spec: str, split: str | None = None) -> PreparedDataset:
     try:
-        index = json.loads((folder / DATASET_INDEX_FILE).read_text(encoding="utf-8"))
+        index = load_json(folder / DATASET_INDEX_FILE)
         spec_fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in index["geometry"].items()}
         heads = {head: tuple(names) for head, names in index["heads"].items()}
         items = tuple(

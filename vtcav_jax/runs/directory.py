@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from vtcav_jax import atomic
+from vtcav_jax.json_file import load_json
 from vtcav_jax.runs.code_version import code_hash, package_versions
-from vtcav_jax.runs.lock import lock_record
+from vtcav_jax.runs.lock import is_lock, lock_folder
 
 RUN_RECORD_FILE = "run.json"
+FLAGS_FILE = "flags.txt"
 ANIMATION_FOLDER = "animations"
 SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate_methods")
 FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks that may share a folder and its page
@@ -36,6 +38,7 @@ def open_run(
     if not keyed_by_code:
         record["made_by"] = {**(network or {}), "code": code_hash()}
     task = record["request"].get("task")
+    lock_folder(folder)
     record_file, flags_file = record_paths(folder, task)
     if record_file.exists():
         previous = _read_record(record_file)
@@ -48,14 +51,20 @@ def open_run(
                 f"{folder} holds a different run ({'; '.join(differences)}); choose another folder (--run), or remove"
                 " it"
             )
-    elif record_file.name == RUN_RECORD_FILE and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif record_file.name == RUN_RECORD_FILE and folder.exists() and _has_other_content(folder):
         raise ValueError(f"{folder} is not empty and is not a run folder; choose another folder (--run)")
     folder.mkdir(parents=True, exist_ok=True)
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
         atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
-    lock_record(record_file)
     return folder
+
+
+def _has_other_content(folder: Path) -> bool:
+    """Return whether `folder` is a file, or holds more than a run leaves that was killed before it wrote its record."""
+    return not folder.is_dir() or any(
+        not is_lock(path) and not atomic.is_temporary(path) and path.name != FLAGS_FILE for path in folder.iterdir()
+    )
 
 
 def _differences(previous: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
@@ -82,12 +91,12 @@ def record_paths(folder: Path, task: str | None) -> tuple[Path, Path]:
         and previous_task in FOLDER_SHARING_TASKS
     ):
         return folder / f"run_{task}.json", folder / f"flags_{task}.txt"
-    return first_record, folder / "flags.txt"
+    return first_record, folder / FLAGS_FILE
 
 
 def _read_record(record_file: Path) -> dict[str, Any]:
     try:
-        record = json.loads(record_file.read_text(encoding="utf-8"))
+        record = load_json(record_file)
         return {**record, "request": dict(record["request"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

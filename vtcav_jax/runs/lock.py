@@ -1,4 +1,4 @@
-"""Locks that keep two processes from writing the same run folder."""
+"""Locks that keep two processes from writing the same folder."""
 
 import errno
 import os
@@ -12,34 +12,63 @@ try:
 except ImportError:  # Windows: no locks
     fcntl = None
 
-_locked_records: ContextVar[dict[Path, int] | None] = ContextVar("locked_records", default=None)  # open descriptors
+LOCK_FILE = ".lock"  # not a result file, which might be replaced while it is locked
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_locked_files: ContextVar[dict[Path, int] | None] = ContextVar("locked_files", default=None)  # open descriptors
 
 
 @contextmanager
-def exclusive_runs() -> Iterator[None]:
-    """Lock the runs that `open_run` opens in this context: other processes cannot open them until it ends."""
+def exclusive_folders() -> Iterator[None]:
+    """Lock the folders that `lock_folder` names in this context: other processes cannot write them until it ends."""
     locks: dict[Path, int] = {}
-    token = _locked_records.set(locks)
+    token = _locked_files.set(locks)
     try:
         yield
     finally:
-        _locked_records.reset(token)
-        for descriptor in locks.values():
+        _locked_files.reset(token)
+        for path, descriptor in locks.items():
+            path.unlink(missing_ok=True)
             os.close(descriptor)
 
 
-def lock_record(record_file: Path) -> None:
-    """Lock a record, also against a process that dies; on file systems without locks do nothing."""
-    locks = _locked_records.get()
-    if locks is None or record_file in locks or fcntl is None:
+def lock_folder(folder: str | Path) -> None:
+    """Create a folder and lock it, also against a process that dies; on file systems without locks do not lock.
+
+    Does nothing outside `exclusive_folders`, or if `folder` is a file, which callers reject.
+    """
+    folder, locks = Path(folder).resolve(), _locked_files.get()
+    path = folder / LOCK_FILE
+    if locks is None or path in locks or fcntl is None or (folder.exists() and not folder.is_dir()):
         return
-    locks[record_file] = os.open(record_file, os.O_RDONLY)
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise ValueError(
+                    f"another process is using {folder}; wait until it ends, or choose another folder"
+                ) from None
+            if error.errno not in UNSUPPORTED:
+                raise
+            path.unlink(missing_ok=True)
+            return
+        if _is_file_of(path, descriptor):
+            locks[path] = descriptor
+            return
+        os.close(descriptor)  # its previous owner has removed the file since it was opened
+
+
+def is_lock(path: Path) -> bool:
+    """Return whether the file is a lock, which says nothing about the content of its folder."""
+    return path.name == LOCK_FILE
+
+
+def _is_file_of(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(locks[record_file], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"another process is using {record_file.parent}; wait until it ends, or choose another folder (--run)"
-        ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -10,8 +10,10 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.data.world_export import clip_name, write_clips
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.settings import SettingError, required
 
+MAX_FOLDER_CLIPS = 100_000
 RECORD_FILE = "world.txt"  # identity of the clips, so that only the same command continues in a folder
 
 
@@ -27,8 +29,11 @@ def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
         raise SettingError(
             ("videos", f"expected worlds:NAME:COUNT:SEED, such as worlds:small:100:0, got {args.videos}")
         )
+    if source.n_clips > MAX_FOLDER_CLIPS:
+        raise SettingError(("videos", f"expected at most {MAX_FOLDER_CLIPS} clips in a folder, got {source.n_clips}"))
     if not can_render_into(out, source):
         raise SettingError(("out", f"{out} holds other files; choose another folder, or remove it"))
+    lock_folder(out)
     clips = source.render(0, source.n_clips)
     out.mkdir(parents=True, exist_ok=True)
     atomic.write_text(out / RECORD_FILE, source.identity + "\n")
@@ -42,7 +47,7 @@ def can_render_into(folder: Path, source: WorldSource) -> bool:
         return True
     if not folder.is_dir():
         return False
-    names = {path.name for path in folder.iterdir() if not atomic.is_temporary(path)}
+    names = {path.name for path in folder.iterdir() if not atomic.is_temporary(path) and not is_lock(path)}
     record = folder / RECORD_FILE
     if not names:
         return True

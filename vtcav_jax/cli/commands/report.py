@@ -8,6 +8,7 @@ from vtcav_jax.cli.arguments import run_folder
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.report.build import write_comparison, write_report
+from vtcav_jax.runs.lock import lock_folder
 from vtcav_jax.settings import SettingError, concerning, required, setting
 
 
@@ -31,6 +32,8 @@ class ReportArguments:
 
 def report_runs(args: ReportArguments, context: CommandContext) -> None:
     with concerning("run"):
+        if (written := args.out or args.run[-1]) == args.out or written.is_dir():
+            lock_folder(written)
         write_page(args.run, args.out)
 
 

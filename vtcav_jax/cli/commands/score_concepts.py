@@ -8,6 +8,7 @@ from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
+from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.tcav_rows import ConceptScoreRow, ProjectionRow
 from vtcav_jax.settings import SettingError, concerning, required, setting
@@ -27,7 +28,8 @@ class ScoreConceptsArguments(ModelArguments, RunArguments, VideoArguments, OutAr
 def score_concepts(args: ScoreConceptsArguments, context: CommandContext) -> None:
     """Write the scores of clips for the concept vectors of a run, and print the strongest."""
     out = args.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    lock_folder(out)
+    if out.exists() and (not out.is_dir() or not all(map(is_lock, out.iterdir()))):
         raise SettingError(("out", f"{out} exists and is not empty; choose another folder"))
     with concerning("run"):
         vectors = load_vectors(args.run)
