@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,44 @@ def test_link_cycles_and_unreadable_folders_are_handled(film, tmp_path, monkeypa
     for name, reason in (("b/closed", "permissions"), ("b/gone.mp4", "there is no file")):
         with pytest.raises(VideoError, match=reason):
             source.read(names(source).index(name), SMALL, SamplingConfig())
+
+
+def test_bad_entries_beside_class_folders_are_items_that_cannot_be_read(film, tmp_path, monkeypatch):
+    place(film, tmp_path / "a" / "1.mp4", tmp_path / "b" / "2.mp4")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "c").mkdir()
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "c":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(folder.os, "scandir", scandir)
+    source = open_source(tmp_path)
+    assert source.heads == {"label": ("a", "b", "c")}
+    labels = dict(zip(names(source), (item.labels for item in source.items)))
+    assert labels == {
+        **{"a/1.mp4": {"label": 0}, "b/2.mp4": {"label": 1}, "c": {"label": 2}},
+        **{"gone.mp4": {}, "loop.mp4": {}},
+    }
+    for name, reason in (("c", "permissions"), ("loop.mp4", "there is no file"), ("gone.mp4", "there is no file")):
+        with pytest.raises(VideoError, match=reason):
+            source.read(names(source).index(name), SMALL, SamplingConfig())
+    with pytest.raises(ValueError, match=r"/c cannot be listed; check its permissions"):
+        open_source(tmp_path / "c")
+
+
+def test_many_equal_rows_of_a_manifest_take_linear_time(film, tmp_path):
+    place(film, tmp_path / "film.mp4")
+    count = 100_000
+    (tmp_path / "many.csv").write_text("path,label\n" + "film.mp4,a\n" * count)
+    start = time.process_time()
+    items = open_source(tmp_path / "many.csv").items
+    assert time.process_time() - start < 60  # it was more than ten minutes
+    assert [items[i].name for i in (0, 1, count - 1)] == ["film.mp4", "film.mp4 (2)", f"film.mp4 ({count})"]
+    assert data.source.disambiguate(["a", "a (2)", "a", "a", "a (2)"]) == ["a", "a (2)", "a (3)", "a (4)", "a (2) (2)"]
 
 
 def test_an_invalid_source_lists_the_valid_formats(film, tmp_path):

@@ -20,6 +20,8 @@ from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
 from vtcav_jax.console import info
 from vtcav_jax.data.decode import MissingFramesError, VideoError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.source import SourceItem
+from vtcav_jax.json_file import load_json
+from vtcav_jax.runs.code_version import code_hash
 
 # Source files that determine a scan; scans by other code are repeated
 SCAN_CODE = (
@@ -131,8 +133,6 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
     return ScanPlan(item, sha256, scan_file, index, _frame_range(item, index))
 
 
-def _frame_range(item: SourceItem, index: VideoIndex) -> range:
-    begin, end = np.searchsorted(index.times, [item.start or 0.0, np.inf if item.end is None else item.end]).tolist()
 def _is_intact(scan_file: Path) -> bool:
     """Return whether there is a scan; a damaged one is noted, and scanned again."""
     if not scan_file.exists():
@@ -150,6 +150,8 @@ def _read_scan(scan_file: Path) -> dict[str, Any]:
     return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
 
 
+def _frame_range(item: SourceItem, index: VideoIndex) -> range:
+    begin, end = np.searchsorted(index.times, [item.start or 0.0, np.inf if item.end is None else item.end]).tolist()
     if begin >= end:
         raise VideoError(
             f"{item.name} has no frames from {item.start} s to {item.end} s; it lasts {index.duration:.3f} s"
@@ -172,9 +174,8 @@ def scan_video(
         except MissingFramesError:
             scan_data = _scan_frames(probe(item.path, by_decoding=True), item, box_source, on_frame)
         write_text(scan_plan.scan_file, json.dumps(scan_data))
-    scan_data = json.loads(scan_plan.scan_file.read_text(encoding="utf-8"))
-    scan_data |= {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
-    return VideoScan(item.name, item.path, scan_plan.sha256, answers=answers, recording=item.recording, **scan_data)
+    details = {"answers": answers, "recording": item.recording}
+    return VideoScan(item.name, item.path, scan_plan.sha256, **details, **_read_scan(scan_plan.scan_file))
 
 
 def _scan_frames(

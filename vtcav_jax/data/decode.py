@@ -29,6 +29,10 @@ class VideoError(ValueError):
     """Error of a file from which no clip can be read; the message is one sentence with the reason."""
 
 
+class PastEndError(VideoError):
+    """Error of a start after the last frame of a video."""
+
+
 class MissingFramesError(VideoError):
     """Error of an index that lists frames which decoding does not yield; `probe(by_decoding=True)` avoids it."""
 

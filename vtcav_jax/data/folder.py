@@ -77,18 +77,23 @@ NON_VIDEO_NAMES = frozenset({"readme", "license", "licence", "copying", "changel
 def open_video_folder(folder: Path, spec: str) -> FileSource:
     """Open a folder; classes are its first-level folders that contain videos at any depth, sorted by name."""
     paths = [path.relative_to(folder) for path in _find_videos(folder, frozenset())]
+    if paths == [Path()]:
+        raise ValueError(f"{spec} cannot be listed; check its permissions")
     if not paths:
         raise ValueError(f"there is no video in {spec}; expected videos, or one folder of videos per class")
-    unlabelled_paths = [path for path in paths if len(path.parts) == 1]
-    if unlabelled_paths and len(unlabelled_paths) < len(paths):
+    # A class folder that cannot be listed, and a broken link, say nothing about the layout; reading them fails later.
+    class_of = {path: path.parts[0] if len(path.parts) > 1 or (folder / path).is_dir() else "" for path in paths}
+    unlabelled_paths = [path for path in paths if not class_of[path] and (folder / path).exists()]
+    classes = sorted({name for name in class_of.values() if name})
+    if unlabelled_paths and classes:
         raise ValueError(
             f"{spec} contains class folders and {len(unlabelled_paths)} videos without a class"
             f" ({unlabelled_paths[0]!s:.100}); move them into a folder, or use a CSV manifest"
         )
-    classes = [] if unlabelled_paths else sorted({path.parts[0] for path in paths})
     names = disambiguate(one_line(path.as_posix()) for path in paths)
+    class_index = {name: i for i, name in enumerate(classes)}
     items = (
-        SourceItem(name, {"label": classes.index(path.parts[0])} if classes else {}, folder / path)
+        SourceItem(name, {"label": class_index[class_of[path]]} if class_of[path] else {}, folder / path)
         for name, path in zip(names, paths)
     )
     return FileSource(spec, {"label": tuple(map(one_line, classes))} if classes else {}, tuple(items))
@@ -109,7 +114,14 @@ def _find_videos(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterato
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _find_videos(path, ancestors | {folder_id})
         elif path.suffix.lower() not in NON_VIDEO_SUFFIXES and entry.name.lower() not in NON_VIDEO_NAMES:
             yield path
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import VideoError
+from vtcav_jax.data.decode import PastEndError, VideoError
 
 # Matroska rounds timestamps to milliseconds: the timestamp of a frame at 2/30 s is 67 ms.
 _ROUNDING = 1e-3
@@ -107,7 +107,7 @@ def _first_frame(
     if start is not None and start_seconds is not None:
         raise ValueError(f"expected one start, got frame {start} and {start_seconds} s; omit one")
     if start is not None and not 0 <= start < len(times):
-        raise VideoError(f"the video has frames 0 to {len(times) - 1}; it cannot start at frame {start}")
+        raise PastEndError(f"the video has frames 0 to {len(times) - 1}; it cannot start at frame {start}")
     if start_seconds is None:
         return start
     if not 0 <= start_seconds < duration:

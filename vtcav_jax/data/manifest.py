@@ -24,9 +24,10 @@ def open_manifest(path: Path, spec: str) -> FileSource:
         lines = "\n  ".join(faults[:MAX_MANIFEST_FAULTS])
         raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; fix them:\n  {lines}{more}")
     classes = {head: sorted({row[column] for _, row in rows} - {""}) for column, head in heads.items()}
+    indices = {head: {name: i for i, name in enumerate(names)} for head, names in classes.items()}
     items = []
     for name, (_, row) in zip(disambiguate(_item_name(row) for _, row in rows), rows):
-        labels = {head: classes[head].index(row[column]) for column, head in heads.items() if row[column]}
+        labels = {head: indices[head][row[column]] for column, head in heads.items() if row[column]}
         boxes = path.parent / row["boxes"] if row.get("boxes") else None
         items.append(
             SourceItem(

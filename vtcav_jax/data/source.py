@@ -119,12 +119,14 @@ def one_line(text: str) -> str:
 def disambiguate(names: Iterable[str]) -> list[str]:
     """Make names unique by appending a number to repeated ones."""
     seen: set[str] = set()
+    counts: dict[str, int] = {}  # the last number of each name, so that many equal names take linear time
     unique_names = []
     for name in names:
-        candidate, count = name, 1
+        candidate, count = name, counts.get(name, 1)
         while candidate in seen:
             count += 1
             candidate = f"{name} ({count})"
+        counts[name] = count
         seen.add(candidate)
         unique_names.append(candidate)
     return unique_names

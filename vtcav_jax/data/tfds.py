@@ -5,7 +5,6 @@ such a sequence. Records can only be read whole, so labels are read on access.
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.source import LazySequence, SourceItem
+from vtcav_jax.json_file import load_json
 from vtcav_jax.names import unknown_name_message
 
 TFDS_FRAME_RATE = 25  # nominal frames per second, since frames in a dataset have no times
@@ -213,7 +213,7 @@ def _restore_features(folder: Path) -> Any:
     """Restore the features like TFDS, except for videos."""
     from tensorflow_datasets.core.features import FeaturesDict
 
-    feature_json = json.loads((folder / "features.json").read_text())
+    feature_json = load_json(folder / "features.json")
     features: Any = FeaturesDict.from_json(_videos_as_images(feature_json))
     features.load_metadata(folder, feature_name=None)
     return features

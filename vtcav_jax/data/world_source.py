@@ -12,10 +12,12 @@ from vtcav_jax.data.clip import Clip, SamplingConfig, clip_from_frames
 from vtcav_jax.data.source import LazySequence, SourceItem
 from vtcav_jax.data.world_export import WORLD_FPS
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.settings import MAX_SEED
 from vtcav_jax.worlds.glyphs import GlyphWorld
 from vtcav_jax.worlds.render import WORLDS, WorldClips, make_clips, remove, sample_factors
 from vtcav_jax.worlds.spec import WorldSpec
 
+MAX_WORLD_CLIPS, MAX_DIGITS = 10**7, 20
 DEFAULT_WORLD_CLIPS, DEFAULT_WORLD_SEED = 1000, 0
 ABSENCE_STREAM = 1 << 20  # seed stream that selects the clips without an entity
 
@@ -91,11 +93,14 @@ def open_world(rest: str, spec: str) -> WorldSource:
     """Open the world that `rest` names: NAME[:N[:SEED]][?without=ENTITY:SHARE]."""
     rest, _, option = rest.partition("?")
     name, *numbers = rest.split(":")
-    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers) or numbers[:1] == ["0"]:
+    is_valid = [number.isdecimal() and len(number) <= MAX_DIGITS for number in numbers]
+    if len(numbers) > 2 or not all(is_valid) or numbers[:1] == ["0"]:
         raise ValueError(f"{spec}: expected worlds:NAME, worlds:NAME:N or worlds:NAME:N:SEED, such as worlds:small:100")
     if name not in WORLDS:
         raise ValueError(f"{spec}: {unknown_name_message('world', [name], WORLDS)}")
     n_clips, seed = (*map(int, numbers), *(DEFAULT_WORLD_CLIPS, DEFAULT_WORLD_SEED)[len(numbers) :])
+    if n_clips > MAX_WORLD_CLIPS or seed > MAX_SEED:
+        raise ValueError(f"{spec}: expected at most {MAX_WORLD_CLIPS} clips and a seed of at most {MAX_SEED}")
     if not option:
         return WorldSource(spec, name, WORLDS[name], n_clips, seed)
     entity, _, removed_share = option.removeprefix("without=").partition(":")

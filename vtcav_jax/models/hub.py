@@ -4,7 +4,6 @@ A folder has a `config.json`, `model.safetensors` (or several files and an index
 Neither torch nor transformers is needed.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.json_file import load_json
 from vtcav_jax.models import parameters
 from vtcav_jax.models.class_names import validate_labels
 from vtcav_jax.models.network import Network, single_head
@@ -198,7 +198,7 @@ def read_json(folder: Path, *names: str) -> dict[str, Any]:
     if not paths:
         raise ValueError(f"{folder} has no {' or '.join(names)}; expected a folder written by save_pretrained")
     try:
-        content = json.loads(paths[0].read_text(encoding="utf-8"))
+        content = load_json(paths[0])
     except ValueError as error:
         raise ValueError(f"{paths[0]} is damaged ({error}); download it again") from error
     if not isinstance(content, dict):

@@ -1,6 +1,5 @@
 """Typed access to the tables, settings and animations of a run folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vtcav_jax.attribution.videos import map_store
+from vtcav_jax.json_file import load_json
 from vtcav_jax.models import PRESETS
 from vtcav_jax.runs import evaluation_rows, pyramid_rows
 from vtcav_jax.runs.attribution_rows import (
@@ -213,7 +213,7 @@ class RunFolder:
             return ()
         names = [field.name for field in fields(pyramid_rows.PyramidFacts)]
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = load_json(path)
             return tuple(
                 pyramid_rows.PyramidFacts(**{name: _lists_to_tuples(entry[name]) for name in names})
                 for entry in entries
@@ -280,7 +280,7 @@ def open_run_folder(folder: Path) -> RunFolder:
     records = []
     for path in (record_path, *sorted(folder.glob("run_*.json"))):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); repeat the run in another folder") from error
         records.append(TaskRecord(content, folder / path.name.replace("run", "flags").replace(".json", ".txt")))

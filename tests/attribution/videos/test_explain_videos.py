@@ -24,6 +24,7 @@ from vtcav_jax.cli.commands.attribution_job import RemovalConfig
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
+from vtcav_jax.data.decode import MissingFramesError
 from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.worlds import make_clips
@@ -137,6 +138,33 @@ def test_sliding_windows_cover_each_frame_once(grey_video):
     assert len(spread) == 3 and (np.diff(spread) > 0).all()
     with pytest.raises(ValueError, match="takes consecutive clips"):
         list(stream_windows(source, short, SamplingConfig(clips_per_video=2), slide_over_video=True, num_workers=0))
+
+
+def test_a_video_that_is_damaged_after_its_first_clip_is_a_failure(grey_video, monkeypatch):
+    source = open_source(grey_video)
+    read = type(source).read
+
+    def read_damaged(self, i, clip_spec, sampling):
+        if sampling.start:
+            raise MissingFramesError("frame 8 of 21 cannot be decoded")
+        return read(self, i, clip_spec, sampling)
+
+    monkeypatch.setattr(type(source), "read", read_damaged)
+    (failure,) = stream_windows(source, ClipSpec(frames=8, size=32), UINT8_CLIPS, slide_over_video=True, num_workers=0)
+    assert isinstance(failure, ReadResult) and failure.failure == "frame 8 of 21 cannot be decoded"
+
+
+def test_a_batch_has_at_most_as_many_clips_as_the_source(grey_video):
+    shapes = []
+    results = map_windows_in_batches(
+        open_source(grey_video),
+        ClipSpec(frames=8, size=32),
+        SamplingConfig(clips_per_video=2),
+        lambda videos: shapes.append(videos.shape[0]),
+        batch_size=10_000,
+        num_workers=0,
+    )
+    assert len(list(results)) == 1 and shapes == [2]
 
 
 def test_results_are_ordered_by_video_for_any_batch_size(grey_video, tmp_path):
@@ -286,6 +314,12 @@ def test_the_animation_of_a_long_video_has_each_frame_once(grey_video):
     np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # each frame has its own map
     frames, rate = map_animations.render_map_animation(maps, "q", "q")
     assert len(frames) == 21 and rate == pytest.approx(10)
+
+
+def test_the_animation_of_a_video_of_one_frame_has_its_first_map():
+    time_map = attribution.Attribution(np.ones((1, 2, 2, 2)), "norm", True, 3, "gradcam")
+    panel = map_animations.map_panel(time_map, [np.arange(8) == 0])
+    assert panel.map.shape == (1, 2, 2) and panel.scale_limit == 1
 
 
 VIDEO_NUMBERS = itertools.count()

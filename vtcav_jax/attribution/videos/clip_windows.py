@@ -12,7 +12,7 @@ import numpy as np
 
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig
-from vtcav_jax.data.decode import VideoError
+from vtcav_jax.data.decode import PastEndError, VideoError
 from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.data.source import Source
 
@@ -48,7 +48,8 @@ def stream_windows(
 ) -> Iterator[Window | ReadResult]:
     """Yield the clips of each video as `sampling` says, or with `slide_over_video` consecutive clips until its end.
 
-    A `ReadResult` is a video that cannot be decoded. Workers decode only the first of consecutive clips ahead of time.
+    A `ReadResult` is a video that cannot be decoded, with `slide_over_video` to its end. Workers decode only the first
+    of consecutive clips ahead of time.
     """
     sampling = replace(sampling, normalise=False)
     if slide_over_video:
@@ -62,7 +63,12 @@ def stream_windows(
         if read.clip is None:
             yield read
         elif slide_over_video:
-            yield from _number_windows(read, tuple(_follow_clips(source, read.index, read.clip, clip_spec, sampling)))
+            try:
+                clips = tuple(_follow_clips(source, read.index, read.clip, clip_spec, sampling))
+            except (VideoError, OSError) as error:  # damaged after the first clip
+                yield replace(read, clip=None, failure=str(error))
+            else:
+                yield from _number_windows(read, clips)
         else:
             yield from _number_windows(read, tuple(_split_clips(read.clip)))
 
@@ -84,6 +90,8 @@ def map_windows_in_batches(
     `compute` gets the frames of the windows and, as further arguments, each of their `properties`, stacked likewise.
     """
     failures: list[ReadResult] = []
+    if not slide_over_video:  # of the whole source, so that a continued run has the batches of an uninterrupted one
+        batch_size = min(batch_size, len(source.items) * sampling.clips_per_video)
 
     def readable() -> Iterator[Window]:
         for item in stream_windows(
@@ -147,5 +155,5 @@ def _follow_clips(source: Source, i: int, first: Clip, clip_spec: ClipSpec, samp
             return
         try:
             clip = source.read(i, clip_spec, replace(sampling, start=int(frames[-1]) + step))
-        except VideoError:  # the video has ended
+        except PastEndError:
             return

@@ -44,6 +44,8 @@ def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:
     for values, new in zip(attribution.map, unseen):
         middles: Float[np.ndarray, " steps"] = (np.arange(len(values)) + 0.5) * len(new) / len(values) - 0.5
         indices = new[np.floor(middles + 0.5).astype(int)]
+        if new.any() and not indices.any():  # fewer new frames than a time step has, as in a video of one frame
+            indices[new.argmax() * len(values) // len(new)] = True
         maps.append(values[indices])
         positions.append(middles[indices] - new.argmax() + offset)
         offset += int(new.sum())

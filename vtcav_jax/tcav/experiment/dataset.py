@@ -16,6 +16,7 @@ from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.contents import item_content
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
+from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.models import Network
 from vtcav_jax.names import abridged_list
@@ -86,10 +87,15 @@ class TargetClass:
 class Preflight:
     """Results of checking the files."""
 
-    unreadable: dict[str, str]
+    failures: tuple[ReadResult, ...]  # files that cannot be read
     short_clips: tuple[str, ...]  # shorter than a clip: frames are repeated
     duplicate_targets: tuple[str, ...]  # targets with the same content as an earlier one
     notes: tuple[str, ...] = ()
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The reason of each failure by file name."""
+        return {read.item.name: str(read.failure) for read in self.failures}
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def select_clips(
     with concerning("targets"):
         class_clips, class_notes = clips_by_class(network, targets, source, max_clips, seed)
     items = sorted({i for target in class_clips for i in target.rows})
-    content_keys, unreadable, short_clips = {}, {}, []
+    content_keys, failures, short_clips = {}, [], []
     for i in items:
         item = source.items[i]
         if item.path is None:
@@ -142,16 +148,16 @@ def select_clips(
         if (problem := _read_problem(item.path, clip_spec, item.name, short_clips)) is None:
             content_keys[i] = file_sha256(item.path)
         else:
-            unreadable[item.name] = problem
+            failures.append(ReadResult(i, item, None, problem))
     forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in content_keys.items() if source.items[i].path})
     readable = []
-    for clip in sets.clips:
+    for n, clip in enumerate(sets.clips):
         reading_spec = replace(clip_spec, interval=1) if clip.frames else clip_spec
         problem = _read_problem(clip.path, reading_spec, clip.file, short_clips)
         if problem is None:
             readable.append(clip)
         else:
-            unreadable[clip.file] = problem
+            failures.append(ReadResult(n, SourceItem(clip.file, path=clip.path), None, problem))
     _forbid_target_recordings(readable, source, items)
     shape = asdict(clip_spec)
     first_of_key: dict[str, int] = {}
@@ -177,7 +183,9 @@ def select_clips(
         ConceptClipSource(tuple(readable)), tuple(range(len(readable))), tuple(clip.file for clip in readable), keys
     )
     source_videos, source_notes = source_video_ids(readable)
-    preflight = Preflight(unreadable, tuple(short_clips), duplicate_targets, (*sets.notes, *class_notes, *source_notes))
+    preflight = Preflight(
+        tuple(failures), tuple(short_clips), duplicate_targets, (*sets.notes, *class_notes, *source_notes)
+    )
     return ExperimentClips(concept_selection, tuple(readable), source_videos, target_selection, classes, preflight)
 
 

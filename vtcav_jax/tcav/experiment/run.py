@@ -145,7 +145,7 @@ def run_tcav(
         distributed.main_process_first(lambda: directory.open_run(folder, request, flags, network=identity))
     totals = len(set(plan.clips.concepts.keys)), len(plan.clips.targets)
     with timer("concept clips"):
-        failures = fill_activations(plan, runtime)
+        failures = [*plan.clips.preflight.failures, *fill_activations(plan, runtime)]
     with timer("targets"):
         failures += fill_gradients(plan, runtime)
     plan = drop_unreadable(plan)
