@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 KEY = "setting"
 MAX_SEED = 2**32 - 1
+MAX_COUNT = 10**9  # of an int setting without a maximum
+MAX_BATCH_SIZE, MAX_WORKERS = 2**16, 512
 SEED_HELP = "random seed"
 BATCH_HELP = "clips per forward pass"
 
@@ -112,16 +114,17 @@ def find_problems(config: Any) -> list[tuple[str, str]]:
             continue
         if choices and (unknown := [v for v in (value if isinstance(value, tuple) else (value,)) if v not in choices]):
             problems.append((name, f"expected one of {', '.join(choices)}, got {', '.join(map(repr, unknown))}"))
+        maximum = MAX_COUNT if info.maximum is None and without_none(hint) is int else info.maximum
         checks = (
             (info.minimum, "at least", lambda bound, v=value: v >= bound),
-            (info.maximum, "at most", lambda bound, v=value: v <= bound),
+            (maximum, "at most", lambda bound, v=value: v <= bound),
             (info.above, "more than", lambda bound, v=value: v > bound),
             (info.below, "less than", lambda bound, v=value: v < bound),
         )
         wanted = [(words, bound, holds) for bound, words, holds in checks if bound is not None]
         if wanted and not all(holds(bound) for _, bound, holds in wanted):
-            bounds = " and ".join(f"{words} {bound:g}" for words, bound, _ in wanted)
-            problems.append((name, f"expected {bounds}, got {value:g}"))
+            bounds = " and ".join(f"{words} {bound:g}" for words, bound, _ in wanted if bound != MAX_COUNT or value > 0)
+            problems.append((name, f"expected {bounds}, got {f'{value:g}' if abs(value) < 1e300 else 'more'}"))
     return problems
 
 

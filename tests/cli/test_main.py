@@ -24,6 +24,9 @@ from vtcav_jax.data.world_export import write_video
 from vtcav_jax.tap import stages_of
 
 ATTRIBUTE = ("attribute", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=RUN")
+PREDICT = ("predict", "--model=worlds_cnn", "--videos=worlds:small:1")
+MINE_LEFT = ("mine_concepts", "--videos=DIR", "--model=worlds_cnn", "--concepts=left=@direction:left")
+TCAV = ("--model=worlds_swin", "--targets=ring", "--target_videos=worlds:small:9", "--concept_dir=x", "--run=x")
 MOTION = ("motion", "--model=worlds_swin", "--videos=worlds:small:1", "--run=x")
 EXPERIMENT = [
     *("--videos=worlds:small:300:0", "--concepts=left=@direction:left,ring=@shape:ring", "--model=worlds_swin"),
@@ -187,12 +190,29 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--augment=flop"], "--augment=flop"),
         (
             ["--task=evaluate_methods", "--run=x", "--benchmarks=speed", "--max_clips=1"],
-            "got 'speed'; --max_clips: expected at least 2, got 1",
+            "got 'speed'; --max_clips: expected at least 2 and at most 1e+06, got 1",
         ),
         (
             ["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--label_smoothing=2"],
             "error: --steps: expected at least 1, got 0; --label_smoothing: expected at least 0 and less than 1, got 2",
         ),
+        (
+            ["--task=motion", "--model=worlds_cnn", "--videos=worlds:small:1", "--run=.."],
+            "--run: expected a name, or a",
+        ),
+        ([*MINE_LEFT, "--out=DIR", "--target_videos="], "--target_videos: expected a value, got nothing"),
+        (
+            ["predict", "--model=worlds_cnn", "--videos=worlds:small:1", "--out="],
+            "--out: expected a value, got nothing",
+        ),
+        ([*PREDICT, "--batch_size=100000000000000000000"], "expected at least 1 and at most 65536, got 1e+20"),
+        ([*PREDICT, "--num_workers=100000"], "expected at least 0 and at most 512, got 100000"),
+        ([*PREDICT, f"--top_k=1{'0' * 400}"], "expected at least 1 and at most 1e+09, got more"),
+        (["tcav", *TCAV, "--permutations=100000000000000000000"], "at least 1 and at most 1e+06, got 1e+20"),
+        (["predict", "--model=worlds_cnn", "--videos=worlds:small:99999999999"], "at most 10000000 clips"),
+        (["predict", "--model=worlds_cnn", "--videos=no\x1b[31mred"], "no\\x1b[31mred"),
+        (["predict", "--model=worlds_cnn", "--videos=CLIPS"], "error: --videos: the only video of"),
+        (["predict", "--model=hf:HUB", "--videos=worlds:small:1"], "it is nested too deeply"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, arguments, message):
@@ -200,8 +220,12 @@ def test_errors_are_one_sentence(tmp_path, arguments, message):
     np.save(tmp_path / "FLAT.npy", np.zeros((8, 32, 32, 3), np.uint8))
     np.save(tmp_path / "INTS.npy", np.zeros((1, 8, 32, 32, 3), np.int64))
     (tmp_path / "DIR.npy").mkdir()
+    (tmp_path / "HUB.npy").mkdir()
+    (tmp_path / "HUB.npy" / "config.json").write_text("[" * 100_000)
     write_video(tmp_path / "DIR.npy" / "a.mp4", np.zeros((8, 32, 32, 3)))
-    arguments = [re.sub(r"=([A-Z]+)$", rf"={tmp_path}/\1.npy", a) for a in arguments]
+    arguments = [
+        re.sub(r"=([A-Z]+)$", rf"={tmp_path}/\1.npy", a.replace("hf:HUB", f"hf:{tmp_path}/HUB.npy")) for a in arguments
+    ]
     text = main(*arguments, code=1)
     assert message in text
 

@@ -291,7 +291,7 @@ def test_invalid_arguments_give_the_reason(folder):
         (dict(start_seconds=2.5), "lasts 2.400 s"),
         (dict(start=1, start_seconds=1.0), "one start"),
         (dict(start=1, clips_per_video=2), "1 clip"),
-        (dict(clips_per_video=0), "clips_per_video: expected at least 1, got 0"),
+        (dict(clips_per_video=0), "clips_per_video: expected at least 1 and at most 1000, got 0"),
         (dict(interval_seconds=0.0), "expected more than 0"),
     ]
     for sampling, reason in requests:

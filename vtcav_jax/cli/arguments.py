@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_origin
 from absl import flags
 
 from vtcav_jax.settings import (
+    MAX_WORKERS,
     Setting,
     SettingError,
     check_settings,
@@ -69,7 +70,7 @@ class LabelTreeArguments:
 @dataclass(frozen=True, kw_only=True)
 class VideoArguments:
     videos: str = required("WHERE", VIDEOS_HELP)
-    num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0)
+    num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0, maximum=MAX_WORKERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ class OutArguments:
 
 def run_folder(name: str) -> Path:
     """Return the folder of a run; a name without a slash is a folder in runs/."""
+    if name in ("", ".", ".."):
+        raise ValueError(f"expected a name, or a path with a slash, got {name!r}")
     return Path(name) if "/" in name else Path("runs") / name
 
 
@@ -173,9 +176,11 @@ def _floats(specs: dict[str, FlagSpec], values: flags.FlagValues) -> Iterator[tu
 
 def _build(arguments: type[T], values: flags.FlagValues) -> T:
     kwargs, problems = {}, []
-    for name, (hint, info, _) in setting_fields(arguments).items():
+    for name, (hint, info, default) in setting_fields(arguments).items():
         try:
-            kwargs[name] = _build(without_none(hint), values) if info.is_nested else _value(name, hint, info, values)
+            kwargs[name] = (
+                _build(without_none(hint), values) if info.is_nested else _value(name, hint, info, values, default)
+            )
         except SettingError as error:
             problems += error.problems
         except ValueError as error:
@@ -187,10 +192,12 @@ def _build(arguments: type[T], values: flags.FlagValues) -> T:
     return built
 
 
-def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues) -> Any:
+def _value(name: str, hint: Any, info: Setting, values: flags.FlagValues, default: Any) -> Any:
     value = values[name].value
     if value is None:
         return None
+    if value == "" and default != "":  # as a path it would be the current folder
+        raise ValueError("expected a value, got nothing; omit the flag")
     if info.convert is not None:
         return info.convert(value)
     kind = without_none(hint)

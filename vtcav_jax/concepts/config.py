@@ -60,7 +60,9 @@ class MiningConfig:
         " clips; separated by commas; quote entries that contain spaces",
         convert=lambda texts: parse_concepts(texts),
     )
-    clip_frames: int = setting(16, "frames per clip; with --model, as many as the model reads", minimum=1)
+    clip_frames: int = setting(
+        16, "frames per clip; with --model, as many as the model reads", minimum=1, maximum=10**4
+    )
     interval: int = 1  # between a clip's frames, in frames of the video
     crop: str = setting(
         "window",
@@ -83,7 +85,9 @@ class MiningConfig:
         None, "instead of --detector: a .csv of boxes (file, frame, track, label, x1, y1, x2, y2)"
     )
     tracker: str = setting("bytetrack", "algorithm that links boxes to tracks", choices=("bytetrack", "botsort"))
-    detector_size: int = setting(640, "longer side of the detector's input frames, in pixels", minimum=32)
+    detector_size: int = setting(
+        640, "longer side of the detector's input frames, in pixels", minimum=32, maximum=10**4
+    )
     batch_size: int = 8  # frames per call of the detector
     device: str | None = None  # of the detector; None: the library's default
 
@@ -102,7 +106,7 @@ class MiningConfig:
     max_clips_per_video: int = setting(5, "maximum clips per video, concept and clip type", minimum=1)
     max_clips: int = setting(50, "maximum clips per concept and clip type", minimum=1)
 
-    num_random_sets: int = setting(10, "disjoint random sets", minimum=0)
+    num_random_sets: int = setting(10, "disjoint random sets", minimum=0, maximum=10**4)
     random_set_size: int | None = None  # clips per clip type; None: as many as the largest concept has
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 

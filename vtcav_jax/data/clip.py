@@ -39,7 +39,7 @@ class SamplingConfig:
     `ClipSpec`. `normalise=False` returns uint8.
     """
 
-    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1)
+    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1, maximum=1000)
     views: Views = setting("center_crop", "spatial crops of each clip")
     normalise: bool = True
     interval_seconds: float | None = setting(

@@ -25,8 +25,8 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.models import parameters as weights
-from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
-from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable
+from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, MAX_SEED, SEED_HELP, check_settings, setting
+from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable, VideoContents
 
 Augmentation = Literal["none", "flip", "torus"]
 
@@ -38,7 +38,7 @@ class TrainConfig:
     """Training settings; together with the source and the model, they determine the result."""
 
     steps: int = setting(1000, "training steps, one batch each", minimum=1)
-    batch_size: int = setting(64, BATCH_HELP, minimum=1)
+    batch_size: int = setting(64, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     learning_rate: float = setting(1e-3, "peak learning rate, after warm-up; cosine decay to 0 follows", above=0)
     warmup: int | None = setting(None, "steps of warm-up [default: a tenth of the steps, at most 100]", minimum=0)
     weight_decay: float = setting(0.05, "weight decay of AdamW, except biases and normalisation", minimum=0)
@@ -145,7 +145,9 @@ def train_network(
                 last_values.update(scalars)
             pending.clear()
 
-        batches = _batches(source, clip_spec, config, first_step, num_workers, failed)
+        contents = VideoContents(folder / "video_contents.json", source)
+        contents.require_unchanged()
+        batches = _batches(source, clip_spec, config, first_step, num_workers, failed, contents)
         units = progress(
             zip(range(first_step, config.steps), batches),
             (config.steps - first_step) * config.batch_size,
@@ -162,6 +164,7 @@ def train_network(
                 collect_pending()
             if last or (step + 1) % config.checkpoint_every == 0:
                 table.flush()
+                contents.write()
                 checkpoints.save(step + 1, state)
     return TrainResult(nnx.merge(graphdef, state.parameters), tuple(failed[name] for name in sorted(failed)))
 
@@ -279,6 +282,7 @@ def _batches(
     first_step: int,
     num_workers: int,
     failed: dict[str, ReadResult],
+    contents: VideoContents,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     positions = epoch_order(len(source.items), config.seed, first_step * config.batch_size)
     positions = islice(positions, (config.steps - first_step) * config.batch_size)
@@ -292,6 +296,7 @@ def _batches(
                 failed[read.item.name] = read
                 continue
             video[row] = read.clip.video[0]
+            contents.add(read.index, read.clip.content)
             labels[row] = [read.item.labels.get(head, _NO_LABEL) for head in source.heads]
         yield video, labels
 

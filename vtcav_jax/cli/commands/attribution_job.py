@@ -41,6 +41,7 @@ from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.settings import (
     BATCH_HELP,
+    MAX_BATCH_SIZE,
     MAX_SEED,
     SEED_HELP,
     SettingError,
@@ -81,7 +82,9 @@ class RemovalConfig:
     segments: SegmentKind | None = setting(
         None, "parts that loco, up, lime, kernel_shap and shapley remove; flow needs OpenCV [default: grid]"
     )
-    masks: int | None = setting(None, "random masks of lime, kernel_shap and rise [default: the budget]", minimum=2)
+    masks: int | None = setting(
+        None, "random masks of lime, kernel_shap and rise [default: the budget]", minimum=2, maximum=10**7
+    )
     infill: str | None = setting(
         None,
         "replacement of removed parts [default: zero, and hold for frame_shapley]",
@@ -91,6 +94,7 @@ class RemovalConfig:
         None,
         f"maximum forward passes per clip of removal methods and optimised masks [default: {DEFAULT_BUDGET}]",
         minimum=2,
+        maximum=10**7,
     )
 
     def options(self, method: str, seed: int = 0) -> dict[str, Any]:
@@ -125,7 +129,9 @@ class AttributeArguments(ModelArguments, LabelTreeArguments, VideoArguments, Run
         "baselines of integrated gradients; the maps of several are averaged",
         choices=tuple(attribution.BASELINES),
     )
-    ig_steps: int = setting(attribution.IG_STEPS, "integration steps of integrated gradients, per baseline", minimum=1)
+    ig_steps: int = setting(
+        attribution.IG_STEPS, "integration steps of integrated gradients, per baseline", minimum=1, maximum=10**5
+    )
     concept_run: Path | None = setting(None, "run folder of the task tcav whose concept vectors can be targets")
     through: tuple[str, ...] = setting(
         (),
@@ -143,7 +149,7 @@ class AttributeArguments(ModelArguments, LabelTreeArguments, VideoArguments, Run
     )
     removal: RemovalConfig = nested(RemovalConfig)
     sampling: SamplingConfig = nested(SamplingConfig)
-    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
     def __post_init__(self):

@@ -27,7 +27,7 @@ class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, 
         None,
         "CSV of boxes (file, frame, label, x1, y1, x2, y2), such as mine_concepts writes; their labels are suggested",
     )
-    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1)
+    clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1, maximum=1000)
     discovery_config: DiscoveryConfig = nested(DiscoveryConfig)
 
 

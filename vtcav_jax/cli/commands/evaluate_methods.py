@@ -89,7 +89,7 @@ class EvaluateMethodsArguments(RunArguments):
     questions: tuple[str, ...] = setting(
         (), "benchmark questions, W0 to W8 [default: all for which the networks have heads]"
     )
-    max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network and world", minimum=2)
+    max_clips: int = setting(DEFAULT_EVAL_CLIPS, "clips per network and world", minimum=2, maximum=10**6)
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
 

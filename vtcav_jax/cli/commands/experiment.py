@@ -36,7 +36,7 @@ class ExperimentArguments(MiningArguments, TestArguments, ModelArguments, VideoA
     discover: bool = setting(
         False, "instead of mining --concepts, discover concepts that nobody named in the activations (task discover)"
     )
-    clips_per_video: int = setting(1, "evenly spaced clips per video, with --discover", minimum=1)
+    clips_per_video: int = setting(1, "evenly spaced clips per video, with --discover", minimum=1, maximum=1000)
     config: OptionalMiningConfig = nested(OptionalMiningConfig)
     discovery_config: DiscoveryConfig = nested(DiscoveryConfig)
     target_videos: str = required("WHERE", "clips of the classes to be explained (a source)")

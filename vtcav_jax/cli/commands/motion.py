@@ -55,7 +55,7 @@ from vtcav_jax.runs.attribution_rows import (
 )
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.runs.time_sensitivity_rows import TIME_SENSITIVITY_CSV
-from vtcav_jax.settings import BATCH_HELP, concerning, nested, setting
+from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, concerning, nested, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class MotionArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArg
         minimum=0,
     )
     sampling: SamplingConfig = nested(SamplingConfig)
-    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     config: MotionConfig = nested(MotionConfig)
 
 
@@ -152,7 +152,12 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
             num_workers=args.num_workers,
             animations=args.animations,
         )
-    example_rows = {(index, row.target): row for rows in examples.values() for index, row in rows}
+    example_rows = {
+        (index, row.target): row
+        for rows in examples.values()
+        for index, row in rows
+        if (folder / row.parts_file).is_file()  # not of a video that could no longer be read
+    }
     clip_rows = [
         item.row if item.row.clip_index else example_rows.get((int(stem[:6]), item.row.target), item.row)
         for stem, item in records

@@ -9,12 +9,22 @@ import numpy as np
 
 from vtcav_jax import models
 from vtcav_jax.cli.arguments import NUM_WORKERS_HELP, VIDEOS_HELP, ModelArguments, RandomWeightsArguments
-from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
+from vtcav_jax.cli.commands import all_failed_error, format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress, warn
 from vtcav_jax.data import SamplingConfig, Source, failure_table
 from vtcav_jax.runs.tables import write_table
-from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, concerning, nested, setting
+from vtcav_jax.settings import (
+    BATCH_HELP,
+    MAX_BATCH_SIZE,
+    MAX_SEED,
+    MAX_WORKERS,
+    SEED_HELP,
+    check_settings,
+    concerning,
+    nested,
+    setting,
+)
 from vtcav_jax.training.evaluate import predict_clips, predict_source
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
@@ -29,9 +39,9 @@ class PredictArguments(ModelArguments, RandomWeightsArguments):
         "clips instead of --videos: .npy file of shape (b, t, h, w, 3), uint8 (0..255) or float32 (already normalised)",
     )
     sampling: SamplingConfig = nested(SamplingConfig)
-    batch_size: int = setting(4, BATCH_HELP, minimum=1)
+    batch_size: int = setting(4, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     top_k: int = setting(5, "number of classes to print per clip and head", minimum=1)
-    num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0)
+    num_workers: int = setting(2, NUM_WORKERS_HELP, minimum=0, maximum=MAX_WORKERS)
     out: Path | None = setting(None, ".csv file to which the table is also written")
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
@@ -101,6 +111,8 @@ def predict_videos(
         info(format_table(("video", "frames", "seconds", ""), cells[:MAX_VIDEO_ROWS], left=4))
     if len(cells) > MAX_VIDEO_ROWS:
         info(f"... {len(cells) - MAX_VIDEO_ROWS} more videos")
+    if not cells:
+        raise all_failed_error(source, failed)
     if failed:
         info(failure_table(failed))
 

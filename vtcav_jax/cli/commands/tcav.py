@@ -27,7 +27,7 @@ from vtcav_jax.report.text.tcav import class_answers
 from vtcav_jax.report.text.tcav_limits import calibration_ci
 from vtcav_jax.runs.tcav_rows import SCORES_CSV, CalibrationRow, ScoreRow, SteeringRow
 from vtcav_jax.runtime import Runtime
-from vtcav_jax.settings import concerning, nested, required, setting
+from vtcav_jax.settings import MAX_WORKERS, concerning, nested, required, setting
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
 from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
@@ -49,7 +49,9 @@ class TestArguments(LabelTreeArguments, RunArguments, RandomWeightsArguments):
         "classes, separated by commas: CLASS, HEAD:CLASS, HEAD (all its classes), a glob ('direction:*'), or with"
         " --label_tree GROUP (all its classes)",
     )
-    num_workers: int = setting(2, "processes that decode videos; 0 decodes in this process", minimum=0)
+    num_workers: int = setting(
+        2, "processes that decode videos; 0 decodes in this process", minimum=0, maximum=MAX_WORKERS
+    )
     cache_dir: Path | None = setting(
         None, "folder of encoded clips, shared between runs [default: the folder cache beside the run]"
     )

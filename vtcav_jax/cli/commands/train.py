@@ -35,7 +35,10 @@ class TrainArguments(VideoArguments, RunArguments):
     )
     eval_videos: str | None = setting(None, "videos for testing the trained network (a source, as for --videos)")
     gate_clips: int = setting(
-        0, "with worlds:...: number of clips for the gates, which check the network's causes; 0: no gates", minimum=0
+        0,
+        "with worlds:...: number of clips for the gates, which check the network's causes; 0: no gates",
+        minimum=0,
+        maximum=10**6,
     )
     bfloat16: bool = setting(False, "compute in bfloat16, with float32 parameters")
     config: loop.TrainConfig = nested(loop.TrainConfig)
@@ -68,7 +71,8 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     make = partial(models.make, preset, num_classes=sum(map(len, heads.values())), seed=config.seed, dtype=dtype)
     record = {"task": "train", "model": args.model, "videos": source.spec, "clips": source.identity}
     record |= {"bfloat16": args.bfloat16, **asdict(config)}
-    folder = directory.open_run(args.run, record, context.flags_text)
+    network = start.identity() if start else None
+    folder = directory.open_run(args.run, record, context.flags_text, network=network)
     initial = parameters.named_parameters(start.model) if start else None
     if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
         initial = loop.replace_head(initial, make)

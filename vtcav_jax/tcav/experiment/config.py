@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vtcav_jax.settings import BATCH_HELP, MAX_SEED, SEED_HELP, check_settings, setting
+from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.tcav.features.encode import SCORE_FNS, SENSITIVITIES, EncodeConfig
 from vtcav_jax.tcav.features.pooling import POOLS
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
@@ -93,6 +93,7 @@ class ExperimentConfig:
         None,
         "permutations per test [default: 999, or more if a single finding needs more to be significant at alpha / 2]",
         minimum=1,
+        maximum=10**6,
     )
     alpha: float = setting(0.05, "significance level of adjusted p-values", above=0, below=1)
     correction: str = setting(
@@ -108,6 +109,7 @@ class ExperimentConfig:
         "calibration check: random sets per clip type tested like concepts, to measure the false-positive rate (0: no"
         " check)",
         minimum=0,
+        maximum=10**4,
     )
     steering_clips: int = setting(
         20,
@@ -119,6 +121,7 @@ class ExperimentConfig:
         0,
         "random directions along which the steering check moves the same clips for comparison (19 allow p = 0.05)",
         minimum=0,
+        maximum=10**4,
     )
     protocol: str = setting(
         "standard",
@@ -130,7 +133,7 @@ class ExperimentConfig:
         True, "save the concept vectors, which score_concepts, attribute and pyramid can use"
     )
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
-    batch_size: int = setting(8, BATCH_HELP, minimum=1)
+    batch_size: int = setting(8, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     budget: int = 2 * 2**30
 
     def __post_init__(self):

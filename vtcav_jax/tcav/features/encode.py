@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from vtcav_jax import tap as taps
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runtime import PassCounter, Runtime
-from vtcav_jax.settings import BATCH_HELP, check_settings, setting
+from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, check_settings, setting
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tcav.features.feature_store import Features, allocate_all
 from vtcav_jax.tcav.features.microbatches import ClipBatches, map_batches
@@ -55,10 +55,10 @@ class EncodeConfig:
     pool: str = setting("none", "axes of the activations to average over", choices=POOLS)
     score_fn: str = setting("logit", "class score to explain", choices=tuple(SCORE_FNS))
     sensitivity: str = setting("gradient", "how to measure sensitivity", choices=SENSITIVITIES)
-    integration_steps: int = setting(16, "nodes of the integrated gradient", minimum=1)
-    batch_size: int = setting(8, BATCH_HELP, minimum=1)
+    integration_steps: int = setting(16, "nodes of the integrated gradient", minimum=1, maximum=10**5)
+    batch_size: int = setting(8, BATCH_HELP, minimum=1, maximum=MAX_BATCH_SIZE)
     classes_per_pass: int = setting(8, "classes whose gradients are computed together", minimum=1)
-    budget: int = setting(4 * 2**30, "bytes of host memory for activations and gradients", minimum=1)
+    budget: int = setting(4 * 2**30, "bytes of host memory for activations and gradients", minimum=1, maximum=2**50)
 
     def __post_init__(self):
         check_settings(self)
