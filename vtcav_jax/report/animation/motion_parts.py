@@ -16,7 +16,8 @@ def part_panels(parts: SelectiveRelevance, clip: int, n_frames: int) -> list[Pan
     full_map = parts.clip_change.maps[clip]
     positions = (np.arange(len(full_map)) + 0.5) * n_frames / len(full_map) - 0.5
     share = split.motion_share[clip]
-    shares = ["", ""] if np.isnan(share) else [f": {100 * x:.0f} % of the map" for x in (share, 1 - share)]
+    whole = "the map" if split.variant in DERIVATIVE_VARIANTS else "both parts"  # which may cancel in part
+    shares = ["", ""] if np.isnan(share) else [f": {100 * x:.0f} % of {whole}" for x in (share, 1 - share)]
     titled_maps = {
         f"map: {attribution.method} @{attribution.stage}": full_map,
         f"motion part{shares[0]}": split.motion[clip],

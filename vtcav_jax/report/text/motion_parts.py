@@ -15,10 +15,11 @@ VARIANT_TEXTS = {
     " the next time step by more than {sd} of these differences; beyond the ends of the clip the map counts as 0.",
     "d_dtd": "The motion part is the difference between the map and, at each time step, the map of a clip that repeats"
     " this frame, wherever it exceeds {sd} of the difference in the clip; the static part is the rest."
-    " Maps are in units of the score.",
+    " Maps are in units of the score; shares of the map are of the absolute values of both parts, which may cancel.",
     "paper2019": "As published in 2019, the motion part is the difference between the map and, at each time step, the"
     " first step of the map of a clip that repeats this frame, each scaled to a maximum of 1, wherever it exceeds {sd}"
-    " of the difference in the clip; the static part is the rest.",
+    " of the difference in the clip; the static part is the rest. Shares of the map are of the absolute values of both"
+    " parts, which may cancel.",
 }
 
 
