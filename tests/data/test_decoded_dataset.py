@@ -16,8 +16,9 @@ import pytest
 
 from tests.data.test_decode import number_in, write
 from tests.support.faulty_source import FaultySource
+from vtcav_jax.checksums import file_sha256
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import SamplingConfig, VideoError, open_source, prepare_dataset, stream
+from vtcav_jax.data import SamplingConfig, VideoError, decoded_dataset, open_source, prepare_dataset, stream
 
 SMALL = ClipSpec(frames=4, size=32, interval=2)
 KEPT = SamplingConfig(normalise=False)
@@ -219,6 +220,7 @@ def test_another_request_does_not_continue_an_interrupted_run(tmp_path, monkeypa
 def test_an_unfinished_dataset_is_not_opened(tmp_path):
     program = """
 import sys
+from vtcav_jax.checksums import file_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, open_source, prepare_dataset
 source = open_source("worlds:small:100000")
@@ -340,3 +342,54 @@ def test_a_prepared_clip_equals_its_video(folder, tmp_path):
     assert [number_in(picture) for picture in clip.video[0]] == [60 + int(i) for i in clip.frames[0]]
     with pytest.raises((VideoError, IndexError)):
         open_source(tmp_path).read(1, SMALL, KEPT)
+
+
+def test_an_interrupted_run_reads_changed_videos_again(folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder, tmp_path / "videos")
+    monkeypatch.setattr("vtcav_jax.data.decoded_dataset.SHARD_BYTES", 1)  # one clip per shard
+    source = open_source(tmp_path / "videos")
+    original = decoded_dataset._save_progress
+
+    def stop_after_two(job, progress_now):
+        original(job, progress_now)
+        if len(progress_now.written_items) == 2:
+            raise KeyboardInterrupt
+
+    def interrupt():
+        monkeypatch.setattr(decoded_dataset, "_save_progress", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset(source, SMALL, KEPT, tmp_path / "out", num_workers=0)
+        monkeypatch.setattr(decoded_dataset, "_save_progress", original)
+
+    first, second = (tmp_path / "videos" / f"run/{n}.mp4" for n in (1, 2))
+    interrupt()
+    size = max(first.stat().st_size, second.stat().st_size) + 4
+    first.write_bytes(second.read_bytes().ljust(size, b"\0"))
+    prepare_dataset(source, SMALL, KEPT, tmp_path / "out", num_workers=0)
+    assert "note: the files of run/1.mp4 have changed since; all clips are read again" in capsys.readouterr().out
+    contents = [open_source(tmp_path / "out").content(i) for i in range(3)]
+    assert contents == [file_sha256(item.path) for item in source.items if item.name != "walk/broken.mp4"]
+    shutil.rmtree(tmp_path / "out")
+    interrupt()
+    progress_file = next((tmp_path / "out").rglob(decoded_dataset.PREPARE_PROGRESS_FILE))
+    progress_file.write_text(progress_file.read_text()[:40])
+    prepare_dataset(source, SMALL, KEPT, tmp_path / "out", num_workers=0)
+    assert "is damaged; all clips are read again" in capsys.readouterr().out
+    assert [open_source(tmp_path / "out").content(i) for i in range(3)] == contents
+
+
+def test_a_flipped_bit_in_a_prepared_clip_is_reported(folder, tmp_path):
+    prepare_dataset(open_source(folder), SMALL, KEPT, tmp_path, num_workers=0)
+    (shard,) = tmp_path.rglob("*.array_record*")
+    data = bytearray(shard.read_bytes())
+    intact = open_source(tmp_path).read(1, SMALL, KEPT).video
+    silent = 0
+    for position in np.random.default_rng(0).integers(0, len(data), 20):
+        damaged = bytearray(data)
+        damaged[position] ^= 4
+        shard.write_bytes(damaged)
+        try:
+            silent += not np.array_equal(open_source(tmp_path).read(1, SMALL, KEPT).video, intact)
+        except (ValueError, VideoError):
+            continue
+    assert silent == 0

@@ -48,7 +48,13 @@ def load(
     path = _resolve_path(name_or_path)
     metadata = read_metadata(path)
     heads = {head: tuple(names) for head, names in metadata["heads"].items()}
-    model = parameters.restore(bundle_paths(path)[1], _model_factory(metadata, dtype=dtype, remat=remat), sharding_fn)
+    metadata_file, weights_file = bundle_paths(path)
+    if metadata["sha256"] and weights_file.exists() and path_sha256(weights_file) != metadata["sha256"]:
+        raise ValueError(
+            f"{weights_file} is damaged or was replaced: its SHA-256 differs from the one in {metadata_file.name}; copy"
+            f' both again, or delete "sha256" there if you changed the weights yourself'
+        )
+    model = parameters.restore(weights_file, _model_factory(metadata, dtype=dtype, remat=remat), sharding_fn)
     preset = metadata["preset"]
     return Network(model, get_preset(preset).clip_spec, heads, str(name_or_path), preset)
 
@@ -62,17 +68,21 @@ def save(path: str | Path, model: nnx.Module, preset: str, heads: Heads, **sourc
     require_absent(path)
     metadata_file, weights_file = bundle_paths(path)
     metadata = {"preset": preset, "heads": {head: list(names) for head, names in heads.items()}, "source": source}
-    text = json.dumps(metadata, indent=1) + "\n"
     if path.suffix == ".safetensors":
         with atomic.replacing(weights_file) as new_weights, atomic.replacing(metadata_file) as new_metadata:
             parameters.write_safetensors(new_weights, model)
-            new_metadata.write_text(text, encoding="utf-8")
+            _write_metadata(new_metadata, metadata, new_weights)
     else:
         with atomic.replacing(path) as folder:
             folder.mkdir()
             new_metadata, new_weights = bundle_paths(folder)
             parameters.save(new_weights, model)
-            new_metadata.write_text(text, encoding="utf-8")
+            _write_metadata(new_metadata, metadata, new_weights)
+
+
+def _write_metadata(path: Path, metadata: Mapping[str, Any], weights: Path) -> None:
+    text = json.dumps({**metadata, "sha256": path_sha256(weights)}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def require_absent(path: Path) -> None:
@@ -133,7 +143,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             validate_labels(names, len(names), head)
             if not head or not head.isprintable() or ":" in head:
                 raise ValueError(f"invalid name of a head: {head!r}")
-        return {"preset": preset, "heads": heads, "source": metadata.get("source")}
+        return {"preset": preset, "heads": heads, "source": metadata.get("source"), "sha256": metadata.get("sha256")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         fault = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else f"damaged ({error!r})"
         raise ValueError(

@@ -1,6 +1,7 @@
 """Output of a training run: its last two states, and a table of metrics with one row per step."""
 
 import csv
+import json
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,12 @@ from typing import Any, TypeVar
 import jax
 from jaxtyping import Array
 
+from vtcav_jax import atomic
+from vtcav_jax.checksums import path_sha256
+from vtcav_jax.console import info
+from vtcav_jax.data.contents import is_unchanged
+from vtcav_jax.data.source import Source
+from vtcav_jax.names import abridged_list
 from vtcav_jax.runs.tables import write_table
 
 Tree = TypeVar("Tree")
@@ -39,6 +46,30 @@ class MetricsTable:
         self.rows.clear()
 
 
+class VideoContents:
+    """Hashes of the videos that a run has been trained on, which must not change before it ends."""
+
+    def __init__(self, path: Path, source: Source):
+        self.path, self.source = path, source
+        self.contents: dict[str, str] = _read_hashes(path)
+
+    def require_unchanged(self) -> None:
+        """Raise ValueError that names the videos whose files have changed since they were used."""
+        changed = [int(i) for i, content in self.contents.items() if not is_unchanged(self.source, int(i), content)]
+        if changed:
+            names = abridged_list([self.source.items[i].name for i in changed])
+            raise ValueError(
+                f"the files of {names} have changed since the training began; restore them, or choose another folder"
+                " (--run)"
+            )
+
+    def add(self, i: int, content: str) -> None:
+        self.contents[str(i)] = content
+
+    def write(self) -> None:
+        atomic.write_text(self.path, json.dumps(dict(sorted(self.contents.items()))))
+
+
 class Checkpoints:
     """Last two states of a training run, stored by Orbax with dotted names."""
 
@@ -46,6 +77,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self.folder, self.ocp = folder.absolute(), ocp
+        self.checksum_file = self.folder.with_name(f"{folder.name}.sha256.json")
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
 
     def __enter__(self) -> "Checkpoints":
@@ -53,19 +85,35 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.manager.close()  # waits for the write
+        self._write_checksums()
 
     def latest(self) -> int | None:
         self.manager.wait_until_finished()
         return self.manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
+        self.manager.wait_until_finished()
+        self._write_checksums(without=step)
         self.manager.save(step, args=self.ocp.args.StandardSave(_by_name(state)))
+
+    def _write_checksums(self, without: int | None = None) -> None:
+        """Add the checksums of complete checkpoints to those on disk, and remove those of deleted ones."""
+        known = _read_hashes(self.checksum_file)
+        steps = [path.name for path in self.folder.iterdir() if path.name.isdigit() and path.name != str(without)]
+        checksums = {step: known.get(step) or path_sha256(self.folder / step) for step in sorted(steps, key=int)}
+        atomic.write_text(self.checksum_file, json.dumps(checksums, indent=1) + "\n")
 
     def restore(self, state: Tree) -> tuple[Tree, int]:
         """Return the last state, with the sharding of `state`, and the next step; without one, `state` and 0."""
         step = self.latest()
         if step is None:
             return state, 0
+        checksum = _read_hashes(self.checksum_file).get(str(step))
+        if checksum and path_sha256(self.folder / str(step)) != checksum:
+            raise ValueError(
+                f"checkpoint {step} in {self.folder} is damaged: its SHA-256 differs from the one in"
+                f" {self.checksum_file.name}; remove its folder to continue from the previous one"
+            )
         templates = {
             name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in _by_name(state).items()
         }
@@ -78,6 +126,17 @@ class Checkpoints:
             ) from error
         leaves = [arrays[name] for name in templates]
         return jax.tree.unflatten(jax.tree.structure(state), leaves), step
+
+
+def _read_hashes(path: Path) -> dict[str, str]:
+    """Return the hashes in a JSON file; none if it does not exist, and none with a note if it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        info(f"note: {path} is damaged; what it describes is not checked")
+        return {}
 
 
 def _by_name(state: Any) -> dict[str, Array]:
