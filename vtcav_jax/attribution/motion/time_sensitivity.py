@@ -225,7 +225,8 @@ def _make_evidence(
         for i, video in enumerate(videos):
             answer = int(answers[i])
             scores = {name: float(margin[i, answer - first]) for name, margin in margins.items()}
-            numbers = dict.fromkeys(_FLOAT_FIELDS, math.nan) | {"score_baseline": 0.0, "score": scores.pop("score")}
+            numbers: dict[str, Any] = dict.fromkeys(_FLOAT_FIELDS, math.nan)
+            numbers |= {"score_baseline": 0.0, "score": scores.pop("score")}
             numbers |= {f"score_{edit}": score for edit, score in scores.items()}
             row = ClipMotionRow(str(i), 0, video, spec.name, network.labels[answer], **numbers)
             per_class = {name: margin[i].tolist() for name, margin in margins.items()}
