@@ -204,21 +204,25 @@ def pyramid_table(rows: list[dict]) -> str:
 
 def method_costs_table(rows: list[dict]) -> str:
     """Return the forward passes and seconds of each method's default, by network and clip."""
-    presets = {row["preset"]: f"`{row['preset']}`, {' x '.join(map(str, row['clip']))}" for row in rows}
+    presets = {
+        row["preset"]: f"`{row['preset']}`, {' x '.join(map(str, row['clip']))} (forward pass"
+        f" {format_seconds(row['forward_s'])})"
+        for row in rows
+    }
     by_key = {(row["preset"], row["method"]): row for row in rows}
-    head = ["method", "forward passes"]
-    head += [f"{unit}, {name}" for name in presets.values() for unit in ("seconds", "per forward pass")]
+    head = ["method"]
+    head += [
+        f"{text}, {name}" for name in presets.values() for text in ("passes", "seconds", "per pass / forward pass")
+    ]
     body = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        passes = [by_key[preset, method]["passes"] for preset in presets]
-        cells: list[Any] = [method, passes[0] if len(set(passes)) == 1 else ", ".join(map(str, passes))]
+        cells: list[Any] = [method]
         for preset in presets:
             row = by_key[preset, method]
-            if "seconds" not in row:
-                cells += ["", ""]
+            if "unsuitable" in row:
+                cells += ["", "does not suit the network", ""]
                 continue
-            scaled = "" if row["timed_passes"] == row["passes"] else f" (from {row['timed_passes']} passes)"
-            ratio = row["seconds"] / row["passes"] / by_key[preset, "forward pass"]["seconds"]
-            cells += [f"{format_seconds(row['seconds'])}{scaled}", f"{ratio:.2f}"]
+            seconds = format_seconds(row["passes"] * row["forward_s"] * row.get("ratio", 1.0))
+            cells += [row["passes"], seconds, f"{row['ratio']:.2f}" if "ratio" in row else "not timed"]
         body.append(cells)
     return markdown(head, body)
