@@ -1,6 +1,7 @@
 """Encoders: decodable and deterministic output."""
 
 import io
+import subprocess
 import sys
 
 import av
@@ -28,6 +29,27 @@ def test_lossless_mp4_preserves_every_pixel(video):
 @pytest.mark.parametrize("encoder", [encode.encode_webm, lambda v: encode.encode_mp4(v, 8), encode.encode_lossless_mp4])
 def test_same_frames_give_same_bytes(video, encoder):
     assert encoder(video) == encoder(video)
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+import numpy as np
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
+from vtcav_jax.data.encode import write_animation
+rows, columns = np.mgrid[:120, :160]
+picture = np.stack([127 + 100 * np.sin(rows / 9) * np.cos(columns / n) for n in (11, 13, 17)], -1)
+write_animation(Path(sys.argv[1]), np.stack([np.roll(picture, 3 * i, (0, 1)) for i in range(40)]).astype(np.uint8), 8.0)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webp"])
+def test_animations_do_not_depend_on_the_number_of_cores(tmp_path, suffix):
+    paths = [tmp_path / f"{cores}{suffix}" for cores in (1, 2)]
+    for path in paths:
+        subprocess.run([sys.executable, "-c", SCRIPT, str(path), path.stem], check=True)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_odd_sizes_are_padded_in_previews(video):

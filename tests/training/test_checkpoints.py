@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.square_videos import write_square_videos
 from vtcav_jax.data import open_source
-from vtcav_jax.data.contents import item_content
+from vtcav_jax.data.source import item_content
 from vtcav_jax.training.checkpoints import Checkpoints, VideoContents
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vtcav_jax.names import escape_control_chars, unknown_name_message
-from vtcav_jax.runs.tables import write_table
+from vtcav_jax.runs.tables import unescape_formula, write_table
 
 BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
 REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")
@@ -70,7 +70,8 @@ def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
             reader = csv.reader(file, strict=True)
             columns = [cell.strip() for cell in next(reader, [])]
             _check_columns(path, columns)
-            rows = [(reader.line_num, dict(zip(columns, map(str.strip, cells)))) for cells in reader if any(cells)]
+            texts = ((reader.line_num, [unescape_formula(cell.strip()) for cell in cells]) for cells in reader)
+            rows = [(line, dict(zip(columns, cells))) for line, cells in texts if any(cells)]
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}; expected a CSV of boxes") from error
     except (UnicodeDecodeError, csv.Error) as error:

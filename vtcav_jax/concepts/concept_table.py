@@ -11,7 +11,7 @@ from vtcav_jax.concepts.boxes import Pixels
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CLIP_TYPES
 from vtcav_jax.names import escape_control_chars
-from vtcav_jax.runs.tables import write_table
+from vtcav_jax.runs.tables import unescape_formula, write_table
 
 CONCEPTS_CSV, SOURCES_CSV = "concepts.csv", "sources.csv"
 CONCEPT_COLUMNS = (
@@ -134,9 +134,14 @@ def read_csv_rows(path: Path, required_columns: Iterable[str]) -> list[tuple[int
                     f"{path} has no column {', '.join(missing)}; add it to the header, or mine the folder again if an"
                     " older version wrote it"
                 )
-            return [(reader.line_num, row) for row in reader]
+            return [(reader.line_num, _texts(row)) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a UTF-8 CSV file ({error}); save it again as one") from error
+
+
+def _texts(row: dict[str, str]) -> dict[str, str]:
+    """Return the texts that were written; cells without a column are a list under the key None."""
+    return {name: unescape_formula(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptClip:

@@ -19,9 +19,8 @@ from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, progress
 from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
-from vtcav_jax.data.contents import is_unchanged
 from vtcav_jax.data.loader import ReadResult, stream
-from vtcav_jax.data.source import Source, SourceItem
+from vtcav_jax.data.source import Source, SourceItem, is_unchanged
 from vtcav_jax.data.tfds import ExampleRecords, open_records
 from vtcav_jax.json_file import load_json
 from vtcav_jax.names import abridged_list

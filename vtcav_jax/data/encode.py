@@ -15,12 +15,14 @@ WEBM_FPS = 12
 LOSSLESS_OPTIONS = {"qp": "0", "threads": "1"}
 # Of large videos, ultrafast takes a quarter of the time of veryfast; its fixed cost is larger than that of small ones
 ULTRAFAST_FROM_BYTES = 500_000
-BITEXACT = {"flags": "+bitexact"}
+BITEXACT, BITEXACT_FILE = {"flags": "+bitexact"}, {"fflags": "+bitexact"}
+# With mbtree or several threads, the same frames can give other bytes in another process
+REPRODUCIBLE_H264 = BITEXACT | {"threads": "1", "x264-params": "mbtree=0"}
 
 
 def encode_jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     options = BITEXACT | {"qmin": "3", "qmax": "3"}
-    return _to_bytes(picture[None], "image2pipe", "mjpeg", "yuvj420p", WEBM_FPS, options, {"fflags": "+bitexact"})
+    return _to_bytes(picture[None], "image2pipe", "mjpeg", "yuvj420p", WEBM_FPS, options, BITEXACT_FILE)
 
 
 def encode_webm(video: RgbFrames, fps: int | float = WEBM_FPS) -> bytes:
@@ -29,15 +31,14 @@ def encode_webm(video: RgbFrames, fps: int | float = WEBM_FPS) -> bytes:
     A negative `cpu-used` fixes the encoder's effort; a positive one adapts it to the machine's load.
     """
     options = BITEXACT | {"deadline": "realtime", "cpu-used": "-4", "threads": "1", "crf": "12", "b": "400k"}
-    return _to_bytes(video, "webm", "libvpx", "yuv420p", fps, options, {"fflags": "+bitexact"})
+    return _to_bytes(video, "webm", "libvpx", "yuv420p", fps, options, BITEXACT_FILE)
 
 
 def encode_mp4(video: RgbFrames, fps: int | float) -> bytes:
     """Encode a small H.264 preview; odd heights and widths are padded by repeating the last row and column."""
     even = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
-    # With mbtree, the same frames give other bytes in another process
-    options = BITEXACT | {"crf": "30", "preset": "slow", "threads": "1", "x264-params": "mbtree=0"}
-    return _to_bytes(even, "mp4", "libx264", "yuv420p", fps, options, {"fflags": "+bitexact"})
+    options = REPRODUCIBLE_H264 | {"crf": "30", "preset": "slow"}
+    return _to_bytes(even, "mp4", "libx264", "yuv420p", fps, options, BITEXACT_FILE)
 
 
 def encode_lossless_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
@@ -54,9 +55,10 @@ def encode_yuv444_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
 def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
     """Write `.mp4` for streaming, or looping `.webp`; heights and widths must be even."""
     if path.suffix == ".mp4":
-        settings = "mp4", "libx264", "yuv420p", fps, {"crf": "20", "preset": "fast"}, {"movflags": "+faststart"}
+        options = REPRODUCIBLE_H264 | {"crf": "20", "preset": "fast"}
+        settings = "mp4", "libx264", "yuv420p", fps, options, BITEXACT_FILE | {"movflags": "+faststart"}
     elif path.suffix == ".webp":
-        settings = "webp", "libwebp_anim", "bgra", fps, {"quality": "82"}, {"loop": "0"}
+        settings = "webp", "libwebp_anim", "bgra", fps, {"quality": "82"}, BITEXACT_FILE | {"loop": "0"}
     else:
         raise ValueError(f"expected an animation named *.mp4 or *.webp, got {path.name}")
     with atomic.replacing(path) as temporary:

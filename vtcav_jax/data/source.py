@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
 
-from vtcav_jax.checksums import json_sha256
+from vtcav_jax.checksums import file_sha256, json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError
@@ -56,12 +56,29 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash of the names, parts and labels of the items; see `contents` for what their files contain."""
+        """Hash of the names, parts and labels of the items; see `item_content` for what their files contain."""
         ...
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         """Read item i; raise `VideoError` if it cannot be read."""
         ...
+
+
+def item_content(source: Source, i: int) -> str | None:
+    """Return `Clip.content` of an item without decoding it; None if the source's identity determines the content."""
+    item = source.items[i]
+    if item.path is not None:
+        return file_sha256(item.path)
+    stored_content = getattr(source, "content", None)
+    return None if stored_content is None else stored_content(i)
+
+
+def is_unchanged(source: Source, i: int, content: str) -> bool:
+    """Return whether an item still has the content that a result was computed from; a missing file has not."""
+    try:
+        return item_content(source, i) in (None, content)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

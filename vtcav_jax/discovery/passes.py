@@ -18,9 +18,8 @@ from vtcav_jax.attribution.videos.finite_check import non_finite_message
 from vtcav_jax.attribution.videos.stored_results import note_recomputed, read_about
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import SamplingConfig
-from vtcav_jax.data.contents import is_unchanged
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.source import Source
+from vtcav_jax.data.source import Source, is_unchanged
 from vtcav_jax.discovery.activation_grids import GridReader, read_grids
 from vtcav_jax.discovery.config import DiscoveryConfig
 from vtcav_jax.discovery.dictionaries import Dictionary, encode_tokens, explained_share

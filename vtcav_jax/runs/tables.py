@@ -1,4 +1,8 @@
-"""CSV tables of dataclass rows, written atomically and read back with their types."""
+"""CSV tables of dataclass rows, written atomically and read back with their types.
+
+Spreadsheets run cells that begin with one of `FORMULA_STARTS` as formulas. Texts from outside, such as file names, are
+therefore written with an apostrophe before such a start, which reading removes again.
+"""
 
 import csv
 from collections.abc import Iterable
@@ -9,6 +13,8 @@ from typing import Any, TypeVar
 from vtcav_jax import atomic
 
 T = TypeVar("T")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+TEXT_MARK = "'"
 
 
 def write_table(
@@ -18,7 +24,28 @@ def write_table(
     with atomic.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=errors) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([escape_formula(cell) for cell in row] for row in rows)
+
+
+def escape_formula(cell: object) -> object:
+    """Return a cell for a CSV file: a text that a spreadsheet would run gets an apostrophe; a number is unchanged."""
+    return f"{TEXT_MARK}{cell}" if isinstance(cell, str) and _is_formula(cell) else cell
+
+
+def unescape_formula(text: str) -> str:
+    """Return the text that `escape_formula` got."""
+    return text[1:] if text.startswith(TEXT_MARK) and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a text begins like a formula, after any apostrophes, and is no number."""
+    if not text.lstrip(TEXT_MARK).startswith(FORMULA_STARTS):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def write_rows(path: Path, row_type: type, rows: Iterable[object]) -> None:
@@ -49,4 +76,4 @@ def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
 def _convert(text: str, value_type: Any) -> Any:
     if value_type is bool:
         return {"True": True, "False": False}[text] if text in ("True", "False") else bool(int(text))
-    return value_type(text)
+    return unescape_formula(text) if value_type is str else value_type(text)

@@ -13,8 +13,7 @@ from jaxtyping import Array
 from vtcav_jax import atomic
 from vtcav_jax.checksums import path_sha256
 from vtcav_jax.console import info
-from vtcav_jax.data.contents import is_unchanged
-from vtcav_jax.data.source import Source
+from vtcav_jax.data.source import Source, is_unchanged
 from vtcav_jax.names import abridged_list
 from vtcav_jax.runs.tables import write_table
 

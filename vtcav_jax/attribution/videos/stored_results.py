@@ -11,8 +11,7 @@ import numpy as np
 from vtcav_jax.attribution.videos.map_store import result_stem
 from vtcav_jax.checksums import check_archive
 from vtcav_jax.console import info
-from vtcav_jax.data.contents import is_unchanged
-from vtcav_jax.data.source import Source
+from vtcav_jax.data.source import Source, is_unchanged
 
 ReadContent = Callable[[Path], str]  # checks a file and returns `Clip.content` of the video that it belongs to
 

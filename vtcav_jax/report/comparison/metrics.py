@@ -22,6 +22,7 @@ from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.sections.maps import MEASURE_TEXTS
 from vtcav_jax.report.text import maps as map_text
+from vtcav_jax.runs.tables import escape_formula
 
 ALL_ANSWERS, TIME_OF_HALF, PLACE_OF_HALF = "all clips", "half mass in time", "half mass in space"
 SHARE_TEXTS = {"drop_shuffled": "loss, shuffled", "drop_frozen": "loss, frozen", "drop_reversed": "loss, reversed"}
@@ -227,9 +228,8 @@ class CommonMetrics:
         writer.writerow((*MetricKey._fields, "left", "right", *sides, "difference", "low", "high"))
         for key in self.keys:
             for (i, j), estimate in zip(self.pairs, self.differences[key]):
-                writer.writerow(
-                    (*key, self.labels[i], self.labels[j], *self.tables[i][key], *self.tables[j][key], *estimate)
-                )
+                row = (*key, self.labels[i], self.labels[j], *self.tables[i][key], *self.tables[j][key], *estimate)
+                writer.writerow(map(escape_formula, row))
         return file.getvalue().encode()
 
 

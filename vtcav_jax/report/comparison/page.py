@@ -32,6 +32,7 @@ from vtcav_jax.report.sections.time_sensitivity import time_sensitivity_comparis
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.attribution_rows import ClassMotionRow
+from vtcav_jax.runs.tables import escape_formula
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 
@@ -260,9 +261,8 @@ def _differences_csv(differences: Sequence[ScoreDifference]) -> bytes:
             difference.low,
             difference.high,
         )
-        writer.writerow(
-            (*difference.key, difference.left_name, difference.right_name, *values, difference.inconclusive_verdict)
-        )
+        row = (*difference.key, difference.left_name, difference.right_name, *values, difference.inconclusive_verdict)
+        writer.writerow(map(escape_formula, row))
     return file.getvalue().encode()
 
 

@@ -13,11 +13,11 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_leaks, letterboxed
 from vtcav_jax.concepts.source_videos import clips_of_target_recordings, source_video_ids
 from vtcav_jax.data.clip import Clip, SamplingConfig
-from vtcav_jax.data.contents import item_content
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.loader import ReadResult
-from vtcav_jax.data.source import Source, SourceItem
+from vtcav_jax.data.source import Source, SourceItem, item_content
+from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.models import Network
 from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
