@@ -9,6 +9,8 @@ from typing import Any
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for a writer
+        raise OSError(f"{path} is not a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -11,6 +11,8 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs, mining
 from vtcav_jax.concepts.config import MiningConfig
 from vtcav_jax.data import SamplingConfig, open_source, prepare_dataset, world_export
+from vtcav_jax.data.decode import decode_frames, probe
+from vtcav_jax.data.encode import encode_webm
 from vtcav_jax.worlds import GLYPH_QUESTIONS, render
 
 
@@ -132,11 +134,19 @@ def test_repeated_videos_are_noted_and_used_once(videos, tmp_path):
     assert mining.FILTER_STAGES[-1] == "left" and report.counts["red", "static"] == 2
 
 
-def test_an_error_names_target_and_video(videos, tmp_path):
-    copy = tmp_path / "target.mp4"
+def test_targets_and_their_copies_are_left_out(videos, tmp_path):
+    copy, other = tmp_path / "target.mp4", tmp_path / "other.webm"
     copy.write_bytes(videos[2].read_bytes())
-    with pytest.raises(ValueError, match=r"film2.mp4 = target target.mp4"):
-        concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=[copy])
+    frames = np.stack([frame for _, frame in decode_frames(probe(videos[4]), range(FRAMES))])
+    other.write_bytes(encode_webm(frames, 25))
+    report = concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=[copy, other])
+    assert "2 of 6 videos of --videos are targets and are left out: film2.mp4 (target.mp4), film4.mp4 (other.webm)" in (
+        report.notes
+    )
+    sources = {clip.source for clip in concepts.read_concepts(tmp_path / "out").clips}
+    assert sources and not sources & {"film2.mp4", "film4.mp4"}
+    with pytest.raises(ValueError, match="all 6 videos of --videos are target videos"):
+        concepts.mine(videos, mining_config(), tmp_path / "none", detector=SquareDetector(), targets=videos)
 
 
 def test_prepared_targets_are_recognised_by_their_source_videos(videos, tmp_path):
@@ -146,8 +156,9 @@ def test_prepared_targets_are_recognised_by_their_source_videos(videos, tmp_path
     prepare_dataset(
         open_source(target_folder), ClipSpec(frames=4, size=32), SamplingConfig(), tmp_path / "ready", num_workers=0
     )
-    with pytest.raises(ValueError, match=r"film1.mp4 = target x.mp4"):
-        concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=tmp_path / "ready")
+    targets = tmp_path / "ready"
+    report = concepts.mine(videos, mining_config(), tmp_path / "out", detector=SquareDetector(), targets=targets)
+    assert any("are left out: film1.mp4 (x.mp4)" in note for note in report.notes)
     with pytest.raises(ValueError, match="has decoded clips but no video files"):
         concepts.mine(tmp_path / "ready", mining_config(), tmp_path / "out", detector=SquareDetector())
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,12 @@ def test_shortfalls_are_noted(tmp_path):
         MiningConfig(parse_concepts(["ball", "@direction:left"]))
 
 
-def test_target_videos_are_an_error(tmp_path):
+def test_target_videos_are_left_out(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")
-    with pytest.raises(ValueError, match="target videos cannot be used for concepts"):
+    with pytest.raises(ValueError, match=r"all 24 videos of .* are target videos"):
         mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=source)
+    targets = replace(source, items=source.items[:2])
+    report = mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=targets)
+    assert any("2 of 24 videos of" in note and "are left out" in note for note in report.notes)
+    assert not {clip.source for clip in read_concepts(tmp_path / "sets").clips} & {item.name for item in targets.items}

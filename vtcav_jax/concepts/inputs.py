@@ -1,17 +1,17 @@
 """Inputs of mining: videos, their labels and the source of boxes; all are checked before any video is scanned."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vtcav_jax.concepts.boxes import Box, read_boxes
 from vtcav_jax.concepts.config import MiningConfig, folder_name
+from vtcav_jax.concepts.near_duplicates import near_duplicate_pairs
 from vtcav_jax.concepts.video_scan import BoxTable, Detector
 from vtcav_jax.console import progress
-from vtcav_jax.data.decoded_dataset import PreparedDataset
 from vtcav_jax.data.open import open_source
+from vtcav_jax.data.overlap import shared_items, shared_note
 from vtcav_jax.data.source import FileSource, Source, SourceItem, disambiguate, one_line
 from vtcav_jax.data.world_export import write_video
 from vtcav_jax.data.world_source import WorldSource
@@ -170,24 +170,28 @@ def forbid_same_world(world_videos: Sequence[WorldVideos], targets: Source) -> N
             )
 
 
-def forbid_targets(names: Mapping[str, str], targets: Source) -> None:
-    """Raise ValueError if a target is among the videos; `names` maps the videos' hashes to their names."""
-    faults = []
-    for ((name, sha256),) in progress(([pair] for pair in _target_hashes(targets)), len(targets.items), "targets"):
-        if sha256 and sha256 in names:
-            faults.append(f"{names[sha256]} = target {name}")
-    if faults:
-        fault_text = "; ".join(faults[:10]) + (f"; and {len(faults) - 10} more" if len(faults) > 10 else "")
-        raise ValueError(f"target videos cannot be used for concepts or negatives; remove them from one: {fault_text}")
+def target_items(source: Source, targets: Source) -> dict[int, str]:
+    """Return the indices of the items of `source` that are targets, or show the recording of one, with its name."""
+    shared = shared_items(source, targets)
+    paths = {item.path: i for i, item in enumerate(source.items) if item.path is not None and i not in shared}
+    target_paths = {item.path: item.name for item in targets.items if item.path is not None}
+    for path, target_path in near_duplicate_pairs(list(paths), list(target_paths)):
+        shared[paths[path]] = target_paths[target_path]
+    return dict(sorted(shared.items()))
 
 
-def _target_hashes(targets: Source) -> Iterator[tuple[str, str | None]]:
-    """Yield the name of each target and the hash of its source video, None if unknown."""
-    for i, item in enumerate(targets.items):
-        sha256 = None
-        if item.path is not None and item.path.is_file():
-            with item.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        elif isinstance(targets, PreparedDataset):
-            sha256 = targets.content(i)
-        yield item.name, sha256
+def without_targets(source: Source, targets: Source, notes: list[str]) -> Source:
+    """Return a source of files without the targets, about which a note is added; an error if none is left."""
+    if not targets.items or not isinstance(source, FileSource) or not (shared := target_items(source, targets)):
+        return source
+    require_other_than_targets(source, shared)
+    notes.append(shared_note(source, shared, "targets"))
+    return replace(source, items=tuple(item for i, item in enumerate(source.items) if i not in shared))
+
+
+def require_other_than_targets(source: Source, shared: Mapping[int, str]) -> None:
+    if len(shared) == len(source.items):
+        raise ValueError(
+            f"all {len(shared)} videos of {source.spec} are target videos or show their recordings, and cannot be used"
+            " for concepts or negatives; pass other videos or targets"
+        )

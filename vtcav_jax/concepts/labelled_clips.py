@@ -7,7 +7,7 @@ labels, including the concepts': otherwise they would lack anything correlated w
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vtcav_jax.console import progress
 from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.data.loader import stream
+from vtcav_jax.data.overlap import shared_note
 from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars, unknown_name_message
@@ -65,13 +66,17 @@ def mine_labelled_clips(
     """Write concept sets of the source's labelled clips to `out`; each video is in one set, as one clip type.
 
     Half of the videos of each set become static clips (the middle frame, repeated), half become dynamic clips with
-    their controls. Videos that are among the `targets` are an error.
+    their controls. Videos that are among the `targets`, or show the recording of one, are
+    left out with a note.
     """
-    places, notes = assign_clips(source, config)
+    shared: dict[int, str] = {}
     if targets is not None:
         world_videos = [inputs.WorldVideos(source, out)] if isinstance(source, WorldSource) else []
         inputs.forbid_same_world(world_videos, targets)
-        inputs.forbid_targets(_file_hashes(source.items[i] for i in places), targets)
+        shared = inputs.target_items(source, targets)
+        inputs.require_other_than_targets(source, shared)
+    places, notes = assign_clips(source, config, shared)
+    notes += [shared_note(source, shared, "targets")] if shared else []
     clips, failures = [], {}
     with explain_disk_full(out):
         open_mining_folder(out, config, "labels", source.identity)
@@ -98,14 +103,16 @@ def mine_labelled_clips(
     return LabelledClipReport(dict(counts), failures, tuple(notes))
 
 
-def assign_clips(source: Source, config: MiningConfig) -> tuple[dict[int, SetPlace], list[str]]:
-    """Assign clips to sets, by index, and return notes on shortfalls.
+def assign_clips(
+    source: Source, config: MiningConfig, excluded: Collection[int] = ()
+) -> tuple[dict[int, SetPlace], list[str]]:
+    """Assign clips other than the `excluded` to sets, by index, and return notes on shortfalls.
 
     Random sets are filled first, from all clips: those left over by the concepts would have too few of their labels.
     """
     if faults := [fault for concept in config.concepts if (fault := _concept_fault(concept, source))]:
         raise ValueError("; ".join(faults))
-    order = [int(i) for i in np.random.default_rng(config.seed).permutation(len(source.items))]
+    order = [int(i) for i in np.random.default_rng(config.seed).permutation(len(source.items)) if i not in excluded]
     clips_of_concept = {concept: _labelled_indices(concept, source, order) for concept in config.concepts}
     sizes = {concept: min(config.max_clips, len(rows) // 3) for concept, rows in clips_of_concept.items()}
     notes = [
@@ -149,16 +156,6 @@ def _assign_concept(places: dict[int, SetPlace], labelled: Sequence[int], concep
     label = f"{concept.head}:{concept.answer}"
     places.update({i: (concept.name, BASE_CLIP_TYPES[n % 2], label) for n, i in enumerate(available)})
     return len(available) == 2 * size
-
-
-def _file_hashes(items: Iterable[SourceItem]) -> dict[str, str]:
-    """Return the names of the items that are files, by their hashes."""
-    names_by_hash = {}
-    for item in items:
-        if item.path is not None and item.path.is_file():
-            with item.path.open("rb") as file:
-                names_by_hash[hashlib.file_digest(file, "sha256").hexdigest()] = item.name
-    return names_by_hash
 
 
 def _concept_fault(concept: Concept, source: Source) -> str | None:

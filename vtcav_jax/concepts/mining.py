@@ -33,7 +33,8 @@ from vtcav_jax.concepts.review.page import write_review
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, ScanPlan, VideoScan, plan_scan, scan_video
 from vtcav_jax.console import progress
 from vtcav_jax.data.decode import VideoError
-from vtcav_jax.data.source import SourceItem
+from vtcav_jax.data.overlap import shared_note
+from vtcav_jax.data.source import FileSource, Source, SourceItem
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.code_version import package_versions
@@ -88,7 +89,8 @@ def mine(
 ) -> MiningReport:
     """Write the concept sets of `videos` to the folder `out`, with `concepts.csv` and `review.html`.
 
-    `detector` overrides the one in `config`. Videos that are among the `targets` are an error. Random sets come from
+    `detector` overrides the one in `config`. Videos that are among the `targets`, or show the recording of one, are
+    left out with a note. Random sets come from
     `negative_videos`, or by default from the same videos. Repeating a killed call continues it; with other settings,
     clips are selected again from the stored scans. A `review.csv` in the folder is applied.
 
@@ -99,12 +101,12 @@ def mine(
     """
     out = Path(out)
     sources = [inputs.as_source(video_input) for video_input in (videos, negative_videos) if video_input is not None]
+    target_source = inputs.as_source(targets)
     world_videos = [WorldVideos(source, out / VIDEOS_FOLDER) for source in sources if isinstance(source, WorldSource)]
     items, negative_items = ([*(inputs.items_with_labels(source, out / VIDEOS_FOLDER) for source in sources), []])[:2]
     all_items = [*items, *negative_items]
     box_source = detector or inputs.make_detector(config, all_items, world_videos)
     inputs.check_labels(config, box_source, all_items)
-    target_source = inputs.as_source(targets)
     inputs.forbid_same_world(world_videos, target_source)
     with explain_disk_full(out):
         open_mining_folder(out, config, box_source.name, box_source.identity)
@@ -113,11 +115,15 @@ def mine(
         failures: dict[str, str] = {}
         jobs = progress(([item] for item, _ in all_items), len(all_items), "videos")
         plans = [_try_plan(item, box_source, out, failures) for (item,) in jobs]
-        inputs.forbid_targets({p.sha256: p.item.name for p in plans if p}, target_source)
+        plans, target_notes = _leave_out_targets(plans, target_source)
         start_time = time.monotonic()
         scans = _scan_videos(plans, [answers for _, answers in all_items], box_source, failures)
         seconds = time.monotonic() - start_time
-        notes = [*inputs.unmatched_files(box_source, all_items), *_notes_on_empty_videos(scans[: len(items)], config)]
+        notes = [
+            *target_notes,
+            *inputs.unmatched_files(box_source, all_items),
+            *_notes_on_empty_videos(scans[: len(items)], config),
+        ]
         positive_scans = _unique_scans(scans[: len(items)], notes)
         negative_scans = positive_scans if negative_videos is None else _unique_scans(scans[len(items) :], notes)
         if not positive_scans:
@@ -182,6 +188,18 @@ def _try_plan(
     except VideoError as error:
         failures[item.name] = str(error)
         return None
+
+
+def _leave_out_targets(plans: Sequence[ScanPlan | None], targets: Source) -> tuple[list[ScanPlan | None], list[str]]:
+    """Replace the plans of videos that are targets, or show the recording of one, by None; return a note on them."""
+    if not targets.items or not (planned := [p for p in plans if p]):
+        return list(plans), []
+    videos = FileSource("--videos", {}, tuple(p.item for p in planned))
+    shared = inputs.target_items(videos, targets)
+    inputs.require_other_than_targets(videos, shared)
+    names = {id(planned[i]) for i in shared}
+    notes = [shared_note(videos, shared, "targets")] if shared else []
+    return [None if id(p) in names else p for p in plans], notes
 
 
 def _scan_videos(

@@ -22,7 +22,7 @@ from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder
 from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
-from vtcav_jax.data.source import Source
+from vtcav_jax.data.source import FileSource, Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.discovery.activation_grids import GridReader, on_devices
 from vtcav_jax.discovery.completeness import prediction_share
@@ -82,8 +82,9 @@ def discover(
     """Discover concepts at `stages` and write them to the folder `out`, in the form of mined concepts.
 
     `discovered.csv` describes the concepts; their clips, controls and random sets are those of `mine`. Videos that are
-    among the `targets` are an error. Labels are suggested from the classes of the videos and from the labels of
-    `boxes`, a CSV of boxes such as `mine` writes. Repeating a killed call continues it.
+    among the `targets`, or show the recording of one, are left out with a note. Labels are suggested from the classes
+    of the videos and from the labels of `boxes`, a CSV of boxes such as `mine` writes. Repeating a killed call
+    continues it.
 
     ```python
     report = discover(network, "videos", ["layers.2"], "concepts", targets="eval_videos")
@@ -94,10 +95,14 @@ def discover(
     source = inputs.as_source(videos)
     reader = GridReader(network, tuple(dict.fromkeys(stages)), config.motion_only, runtime)
     reader.shapes()
-    fit_half, clip_half = split_videos(source, config.seed)
     target_source = inputs.as_source(targets)
     if isinstance(source, WorldSource):
         inputs.forbid_same_world([WorldVideos(source, out)], target_source)
+    notes: list[str] = []
+    source = inputs.without_targets(source, target_source, notes)
+    # Those of files are compared only once; the clips of a world have no files yet.
+    unseen_targets = inputs.as_source(()) if isinstance(source, FileSource) else target_source
+    fit_half, clip_half = split_videos(source, config.seed)
     file_items = [item for item, _ in inputs.items_with_labels(source, out / VIDEOS_FOLDER)]
     box_table = BoxTable("", {}) if boxes is None else inputs.boxes_from_table(Path(boxes), file_items)
     made_by = [network.identity(), code_hash(), package_versions()]
@@ -122,14 +127,14 @@ def discover(
         rows, head_rows = _describe(passes, named, scores, marks, importance, n_clips)
         names = [row.concept for row in rows]
         halves = (fit_half, clip_half)
-        mined = cut_concept_clips(files, halves, regions, names, network.clip_spec, config, target_source, out)
+        mined = cut_concept_clips(files, halves, regions, names, network.clip_spec, config, unseen_targets, out)
         write_rows(out / DISCOVERED_CSV, DiscoveredRow, rows)
         write_rows(out / HEAD_IMPORTANCE_CSV, HeadImportanceRow, head_rows)
         completeness = _measure_completeness(source, network, scores, config.seed)
         write_rows(out / COMPLETENESS_CSV, CompletenessRow, completeness)
         _write_arrays(out, named, scores, source)
     failures = {**passes.failures, **mined.failures}
-    mined = replace(mined, failures=failures)
+    mined = replace(mined, failures=failures, notes=(*notes, *mined.notes))
     return DiscoveryReport(out, tuple(rows), mined, tuple(completeness), len(fit_half), len(clip_half))
 
 

@@ -1,6 +1,6 @@
 """Predictions and accuracy of a network."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -98,12 +98,16 @@ def measure_accuracy(
     *,
     num_workers: int = 2,
     failed: list[ReadResult] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> list[Accuracy]:
-    """Return the accuracy of each head on the readable clips of `source`; add the others to `failed`."""
+    """Return the accuracy of each head on the readable clips of `source`, or those at `positions`.
+
+    Adds the others to `failed`.
+    """
     columns = align_classes(network, source.heads)
     results: dict[str, list[tuple[bool, str]]] = {head: [] for head in columns}
     for read, probability in predict_source(
-        network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers
+        network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers, positions=positions
     ):
         if probability is None:
             if failed is not None:
@@ -120,7 +124,13 @@ def measure_accuracy(
 
 
 def predict_source(
-    network: models.Network, source: Source, batch_size: int, sampling: SamplingConfig, *, num_workers: int = 2
+    network: models.Network,
+    source: Source,
+    batch_size: int,
+    sampling: SamplingConfig,
+    *,
+    num_workers: int = 2,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[tuple[ReadResult, Probabilities | None]]:
     """Yield each clip of `source` in order, with its probabilities; None if it cannot be read."""
     clip_spec = network.clip_spec
@@ -129,7 +139,7 @@ def predict_source(
     pending: list[ReadResult] = []
 
     def videos() -> Iterator[np.ndarray]:
-        for read in stream(source, clip_spec, sampling, num_workers=num_workers):
+        for read in stream(source, clip_spec, sampling, num_workers=num_workers, positions=positions):
             pending.append(read)
             if read.clip is not None:
                 yield read.clip.video

@@ -21,7 +21,7 @@ from vtcav_jax.tcav.experiment.config import STAGES_HELP
 class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, OutArguments):
     stages: tuple[str, ...] = setting((), f"layers whose activations are decomposed: {STAGES_HELP}")
     target_videos: str | None = setting(
-        None, "videos to be explained later; it is an error if they are among --videos (a source, as for --videos)"
+        None, "videos to be explained later, which are left out of --videos (a source, as for --videos)"
     )
     boxes: Path | None = setting(
         None,

@@ -16,7 +16,7 @@ class MiningArguments:
 
     target_videos: str | None = setting(
         None,
-        "videos to be explained later; it is an error if concept videos are among them (a source, as for --videos)",
+        "videos to be explained later, which are left out of the concepts (a source, as for --videos)",
     )
     negative_videos: str | None = setting(None, "additional videos for the random sets (a source, as for --videos)")
     config: concepts.MiningConfig = nested(concepts.MiningConfig)

@@ -1,5 +1,6 @@
 """Command of the task train: train a network on labelled videos and measure its accuracy."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from vtcav_jax.cli.commands import format_table, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import Source, failure_table, write_failures
+from vtcav_jax.data.overlap import shared_items, shared_note
 from vtcav_jax.models import parameters
 from vtcav_jax.models.checkpoint import TRAINED_NETWORK_FILE
 from vtcav_jax.names import unknown_name_message
@@ -50,6 +52,7 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     with concerning("videos"):
         heads = loop.require_heads(source)
     eval_source = None if args.eval_videos is None else open_nonempty(args.eval_videos, "eval_videos")
+    eval_positions = None if eval_source is None else unseen_positions(eval_source, source)
     world = source.spec.split(":")[1] if source.spec.startswith("worlds:") else None
     problems = []
     if missing := [head for head in config.static_heads if head not in heads]:
@@ -86,7 +89,7 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     emit(f"Network: {folder / TRAINED_NETWORK_FILE}")
     network = models.load(folder / TRAINED_NETWORK_FILE)
     if eval_source is not None:
-        report_accuracy(network, eval_source, folder, config.batch_size, args.num_workers)
+        report_accuracy(network, eval_source, folder, config.batch_size, args.num_workers, eval_positions)
     if world is not None and args.gate_clips:
         mean, std = (np.asarray(values, np.float32) for values in (clip_spec.mean, clip_spec.std))
         gate_results = measure_gates(
@@ -108,13 +111,39 @@ def format_gate_accuracy(gates: Gates) -> str:
     return f"Accuracy (95 % CI over source videos; each of the {gates.n_clips} clips is one): {', '.join(cells)}"
 
 
-def report_accuracy(network: models.Network, source: Source, folder: Path, batch_size: int, num_workers: int) -> None:
+def unseen_positions(source: Source, training: Source) -> list[int] | None:
+    """Return the items of `source` that are not trained on, with a note on the others; None if there are no others."""
+    shared = shared_items(source, training)
+    if not shared:
+        return None
+    if len(shared) == len(source.items):
+        raise SettingError(
+            ("eval_videos", f"all {len(shared)} videos of {source.spec} are training videos; pass videos that are not")
+        )
+    info(f"note: {shared_note(source, shared, 'training videos')}")
+    return [i for i in range(len(source.items)) if i not in shared]
+
+
+def report_accuracy(
+    network: models.Network,
+    source: Source,
+    folder: Path,
+    batch_size: int,
+    num_workers: int,
+    positions: Sequence[int] | None = None,
+) -> None:
     """Print the accuracy of every head with its 95 % interval over source videos, and write it to accuracy.csv."""
     failed = []
-    accuracies = measure_accuracy(network, source, batch_size, num_workers=num_workers, failed=failed)
+    accuracies = measure_accuracy(
+        network, source, batch_size, num_workers=num_workers, failed=failed, positions=positions
+    )
     rows = [(a.head, a.n_clips, a.n_videos, a.n_correct, a.share, *a.interval) for a in accuracies]
     write_table(folder / "accuracy.csv", ("head", "n_clips", "n_videos", "n_correct", "accuracy", "low", "high"), rows)
-    unread = f"; {len(failed)} of {len(source.items)} could not be read" if failed else ""
+    unread = (
+        f"; {len(failed)} of {len(source.items) if positions is None else len(positions)} could not be read"
+        if failed
+        else ""
+    )
     emit(f"\nAccuracy on the videos of {source.spec}{unread}")
     cells = [(*counts, f"{share:.4f} ({low:.4f} to {high:.4f})") for *counts, _, share, low, high in rows]
     emit(format_table(("head", "clips", "videos", "accuracy (95 % CI over source videos)"), cells, left=1))

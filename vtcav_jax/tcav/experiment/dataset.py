@@ -149,7 +149,8 @@ def select_clips(
             content_keys[i] = file_sha256(item.path)
         else:
             failures.append(ReadResult(i, item, None, problem))
-    forbid_leaks(sets.clips, {source.items[i].name: sha for i, sha in content_keys.items() if source.items[i].path})
+    forbid_leaks(sets.clips, {source.items[i].name: sha for i in content_keys if (sha := item_content(source, i))})
+    _forbid_world_targets(sets.clips, source, items)
     readable = []
     for n, clip in enumerate(sets.clips):
         reading_spec = replace(clip_spec, interval=1) if clip.frames else clip_spec
@@ -158,7 +159,7 @@ def select_clips(
             readable.append(clip)
         else:
             failures.append(ReadResult(n, SourceItem(clip.file, path=clip.path), None, problem))
-    _forbid_target_recordings(readable, source, items)
+    readable, recording_notes = _without_target_recordings(readable, source, items)
     shape = asdict(clip_spec)
     first_of_key: dict[str, int] = {}
     for i in content_keys:
@@ -184,23 +185,44 @@ def select_clips(
     )
     source_videos, source_notes = source_video_ids(readable)
     preflight = Preflight(
-        tuple(failures), tuple(short_clips), duplicate_targets, (*sets.notes, *class_notes, *source_notes)
+        tuple(failures),
+        tuple(short_clips),
+        duplicate_targets,
+        (*sets.notes, *class_notes, *recording_notes, *source_notes),
     )
     return ExperimentClips(concept_selection, tuple(readable), source_videos, target_selection, classes, preflight)
 
 
-def _forbid_target_recordings(clips: Sequence[ConceptClip], source: Source, items: Sequence[int]) -> None:
-    """Raise ValueError if clips of unknown origin show the recording of a target video, such as re-encoded cuts."""
-    unknown = [clip for clip in clips if not clip.source_sha256]
-    paths = {source.items[i].name: path for i in items if (path := source.items[i].path) is not None}
-    if not unknown or not paths:
-        return
-    if matches := clips_of_target_recordings(unknown, paths):
-        names = ", ".join(f"{clip.file} ({target})" for clip, target in matches[:5])
-        more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+def _forbid_world_targets(clips: Sequence[ConceptClip], source: Source, items: Sequence[int]) -> None:
+    """Raise ValueError if concept clips come from the target clips of a world, whose names have its seed and number."""
+    names = {source.items[i].name for i in items} if isinstance(source, WorldSource) else set()
+    if leaks := [clip for clip in clips if clip.source in names]:
         raise ValueError(
-            f"concept clips show the same recording as a target video: {names}{more}; remove them, or use other targets"
+            f"{len(leaks)} concept clips come from the target clips of {source.spec}, such as {leaks[0].file}"
+            f" ({leaks[0].source}); use targets with another seed"
         )
+
+
+def _without_target_recordings(
+    clips: Sequence[ConceptClip], source: Source, items: Sequence[int]
+) -> tuple[list[ConceptClip], list[str]]:
+    """Leave out whole clips of known videos that show the recording of a target video, with a note.
+
+    Raises ValueError if clips of unknown origin do, such as re-encoded cuts.
+    """
+    whole = [clip for clip in clips if not clip.source_sha256 or not (clip.boxes or clip.window)]
+    paths = {source.items[i].name: path for i in items if (path := source.items[i].path) is not None}
+    matches = clips_of_target_recordings(whole, paths) if whole and paths else ()
+    if not matches:
+        return list(clips), []
+    names = abridged_list([f"{clip.file} ({target})" for clip, target in matches])
+    if not all(clip.source_sha256 for clip, _ in matches):
+        raise ValueError(
+            f"concept clips show the same recording as a target video: {names}; remove them, or use other targets"
+        )
+    families = {clip.family for clip, _ in matches}
+    note = f"{len(families)} concept clips show the same recording as a target video and are left out: {names}"
+    return [clip for clip in clips if clip.family not in families], [note]
 
 
 def clips_by_class(
