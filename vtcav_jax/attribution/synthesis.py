@@ -90,7 +90,7 @@ def synthesise_clips(
 @partial(jax.jit, static_argnames="spec")
 def _ascend(
     score_model: ScoreModel, waves: Array, state: Any, settings: Array, shift: Array, key: Array, spec: ClipSpec
-) -> tuple[Array, Any, Array]:
+) -> tuple[Any, Any, Array]:
     """Return the waves and the optimiser's state after one step, and the scores before it."""
 
     def loss(waves: Array) -> tuple[Array, Array]:
@@ -101,8 +101,8 @@ def _ascend(
         return (settings[1] * difference - scores).sum(), scores
 
     gradient, scores = jax.grad(loss, has_aux=True)(waves)
-    change, state = optax.adam(1.0).update(gradient, state)
-    return waves + settings[0] * change, state, scores
+    updates, state = optax.adam(settings[0]).update(gradient, state)
+    return optax.apply_updates(waves, updates), state, scores
 
 
 def _pixels(waves: Float[Array, "n t h f 3 2"], spec: ClipSpec) -> Float[Array, "n t h w 3"]:

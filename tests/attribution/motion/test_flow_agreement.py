@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.support.typed import readable
 from vtcav_jax.attribution.motion import flow_agreement as fa
 from vtcav_jax.attribution.motion import map_split, optical_flow
 from vtcav_jax.attribution.videos.clip_windows import stream_windows
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data.world_source import WorldSource
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def test_map_and_frame_difference_are_compared_at_the_area_of_the_motion_part(ra
         assert agreement.precision_difference[i] == pytest.approx(where[by_difference].mean(), rel=1e-5)
         padded = np.pad(np.abs(maps[i]), ((0, 0), (1, 1), (1, 1)), mode="edge")
         kernel = np.outer([1, 2, 1], [1, 2, 1])
-        smooth = sum(kernel[y, x] * padded[:, y : y + 6, x : x + 5] for y in range(3) for x in range(3))
+        smooth = np.sum([kernel[y, x] * padded[:, y : y + 6, x : x + 5] for y in range(3) for x in range(3)], 0)
         by_smooth = np.argsort(-smooth.ravel())[:k]
         assert agreement.precision_smoothed[i] == pytest.approx(where[by_smooth].mean(), rel=1e-5)
         size = np.abs(maps[i]).ravel()
@@ -69,8 +71,9 @@ def test_an_empty_motion_part_has_no_precision(random_clips):
 def test_the_motion_of_worlds_is_known_without_opencv(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     source, clip_spec = open_source("worlds:small:3:5"), ClipSpec(frames=8, size=32)
+    assert isinstance(source, WorldSource)
     find = optical_flow.moving_pixels_of_windows(source, clip_spec)
-    for window in stream_windows(source, clip_spec, SamplingConfig(), num_workers=0):
+    for window in map(readable, stream_windows(source, clip_spec, SamplingConfig(), num_workers=0)):
         masks = source.render(window.read.index).masks
         now = np.pad(masks["key"][0] | masks["dis"][0], ((1, 1), (0, 0), (0, 0)))
         np.testing.assert_array_equal(find(window), now[:-2] | now[1:-1] | now[2:])

@@ -15,6 +15,7 @@ from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.cli.motion_examples import select_examples
 from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.report.build import write_comparison
 from vtcav_jax.runs.attribution_rows import ClipMotionRow
 from vtcav_jax.stats import intervals
@@ -50,6 +51,7 @@ def test_each_method_has_rows_that_match_its_map(run):
     source, cnn = open_source(WORLD), models.load("worlds_cnn")
     read = source.read(2, models.PRESETS["small_cnn"].clip_spec, SamplingConfig())
     answer = 4 + int(np.asarray(cnn.model(jnp.asarray(read.video)))[0, 4:8].argmax())
+    assert isinstance(source, WorldSource)
     clips = source.render(2)
     now = np.pad(clips.masks["key"] | clips.masks["dis"], ((0, 0), (1, 1), (0, 0), (0, 0)))
     moving = now[:, :-2] | now[:, 1:-1] | now[:, 2:]
@@ -177,7 +179,7 @@ def test_examples_are_spread_over_the_predicted_classes():
     fields = ClipMotionRow.__dataclass_fields__.values()
     values: dict[str, Any] = {field.name: "" if field.type is str else 0.0 for field in fields}
     rows = [
-        (i, ClipMotionRow(**values | dict(clip=str(i), clip_index=window, answer=answer)))
+        (i, ClipMotionRow(**{**values, "clip": str(i), "clip_index": window, "answer": answer}))
         for i, answer in enumerate("aaabca")
         for window in range(2)
     ]

@@ -139,7 +139,8 @@ def test_d_dtd_subtracts_the_map_of_each_frame_repeated(dots):
         "paper2019": np.stack([scaled(maps)[:, 0] for maps in repeated], 1),
     }
     size = np.abs(full).max()
-    for variant, maps in (("d_dtd", full), ("paper2019", scaled(full))):
+    variants: tuple[tuple[map_split.SplitVariant, np.ndarray], ...] = (("d_dtd", full), ("paper2019", scaled(full)))
+    for variant, maps in variants:
         parts = selective_relevance(network, clips, target, "lrp_z_plus", variant=variant, threshold_sd=0.0)
         np.testing.assert_allclose(parts.clip_split.motion, maps - static[variant], atol=2e-6 * size)
         np.testing.assert_allclose(parts.clip_split.static, static[variant], atol=2e-6 * size)

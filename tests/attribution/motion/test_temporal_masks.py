@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.typed import present
 from vtcav_jax.attribution.motion.temporal_masks import edited_order, temporal_mask, temporal_windows
 from vtcav_jax.attribution.targets import Class
 from vtcav_jax.report.figures.temporal_windows import temporal_windows_figure
@@ -25,7 +26,8 @@ def test_the_shortest_window_contains_the_motion():
     assert frozen.shortest() == [(5, 8), (2, 8)]  # a shorter window only moves the rise to its end
     reversed_windows = temporal_windows(rise, CLIPS, Class(0), edit="reversed")
     assert reversed_windows.windows[-1].tolist() == [0, 8] and len(reversed_windows.windows) == 36
-    for clip, (start, end) in enumerate(reversed_windows.shortest()):
+    for clip, window in enumerate(reversed_windows.shortest()):
+        start, end = present(window)
         order = edited_order(8, start, end, "reversed")
         brightness = CLIPS[clip, order].mean((1, 2, 3))
         assert np.diff(brightness).max() <= 0.1 * np.diff(CLIPS[clip].mean((1, 2, 3))).max()
@@ -54,7 +56,7 @@ def test_the_optimised_mask_lowers_the_score_with_few_frames(edit, usual_promoti
         brightness = video.mean((2, 3, 4))
         return jnp.stack([brightness[:, 5] - brightness[:, 4], 0 * brightness[:, 0]], -1)
 
-    clips = np.repeat(CLIPS[:1], 2, 0) * np.float32([1, 3]).reshape(2, 1, 1, 1, 1)
+    clips = np.repeat(CLIPS[:1], 2, 0) * np.array([1, 3], np.float32).reshape(2, 1, 1, 1, 1)
     result = temporal_mask(step_to_frame_5, clips, Class(0), edit=edit)
     assert (result.edited_scores <= 0.2 * result.scores).all()
     assert result.mask[:, 5].all() and (result.mask.sum(1) <= 4).all()

@@ -176,7 +176,7 @@ def _reversed_runs(edited: Bool[np.ndarray, "b t"]) -> Int[np.ndarray, "b t"]:
 @partial(jax.jit, static_argnames="edit")
 def _descend(
     score_model: ScoreModel, values: Array, state: Any, video: Array, low_and_unit: Array, order: Array, edit: str
-) -> tuple[Array, Any]:
+) -> tuple[Any, Any]:
     def loss(values: Array) -> Array:
         mask = jax.nn.sigmoid(values)
         changes = (jnp.abs(mask[:, 1:] - mask[:, :-1]) ** CHANGE_EXPONENT).sum(1)
@@ -186,8 +186,8 @@ def _descend(
         )  # below the fully edited clip's score, nothing is gained
         return (rest + LENGTH_WEIGHT * mask.mean(1) + CHANGE_WEIGHT * changes).sum()
 
-    change, state = optax.adam(STEP_SIZE).update(jax.grad(loss)(values), state)
-    return values + change, state
+    updates, state = optax.adam(STEP_SIZE).update(jax.grad(loss)(values), state)
+    return optax.apply_updates(values, updates), state
 
 
 def _edit_softly(

@@ -263,11 +263,11 @@ def sensitivity_rows(sensitivity: TimeSensitivity, *, max_channels: int = 50) ->
     videos = sensitivity.source_videos
     n_videos, rows = len(set(videos)), []
     for stage, evidence in sensitivity.evidence.items():
-        for one in summarise_by_class(evidence):
+        for class_row in summarise_by_class(evidence):
             for edit in TIME_EDITS:
-                share = [getattr(one, f"drop_{edit}{end}") for end in ("", "_low", "_high")]
-                name = stage, -1, one.target, one.answer, SCORE_LOSS, edit
-                rows.append(TimeSensitivityRow(*name, *share, one.n_clips, one.n_videos))
+                value, low, high = (getattr(class_row, f"drop_{edit}{end}") for end in ("", "_low", "_high"))
+                name = stage, -1, class_row.target, class_row.answer, SCORE_LOSS, edit
+                rows.append(TimeSensitivityRow(*name, value, low, high, class_row.n_clips, class_row.n_videos))
     for stage, channels in sensitivity.channels.items():
         counts = len(videos), n_videos
         for edit, changes in channels.changes.items():
