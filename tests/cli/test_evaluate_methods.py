@@ -22,7 +22,7 @@ def evaluate(run, **options):
     task.evaluate_methods(task.EvaluateMethodsArguments(run=run, **options), command_context())
 
 
-def test_results_are_stored_and_a_damaged_file_is_an_error(tmp_path):
+def test_results_are_stored_and_a_damaged_file_is_measured_again(tmp_path, capsys):
     path = result_store.result_path(tmp_path, "../net", "small", "a/b")
     assert path.parent == tmp_path / result_store.RESULT_PARTS_FOLDER
     result = MethodResult("m", "video", "W1", 3, 0.5, {"WHERE": np.random.default_rng(0).random((3, 2, 7))})
@@ -32,8 +32,12 @@ def test_results_are_stored_and_a_damaged_file_is_an_error(tmp_path):
     assert not_applicable[0].reason == "no ReLUs"
     np.testing.assert_array_equal(restored.metrics["WHERE"], result.metrics["WHERE"])
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"is damaged .* remove it"):
+    with pytest.raises(ValueError, match="is damaged"):
         result_store.read_results(path)
+    result_store.drop_damaged(path, result_store.read_results)
+    assert (
+        not path.exists() and f"note: {path} is damaged" in (out := capsys.readouterr().out) and "measured again" in out
+    )
 
 
 def test_the_cache_key_changes_with_questions_and_code(monkeypatch):

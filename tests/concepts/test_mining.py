@@ -421,3 +421,19 @@ def test_pixel_identical_clips_are_used_once(tmp_path):
     )
     files = {str(path.relative_to(report.folder)) for path in report.folder.rglob("*.mp4")}
     assert files == {clip.file for clip in sets.clips}
+
+
+def test_clips_of_other_code_are_not_continued_and_damaged_scans_are_repeated(videos, tmp_path, capsys, monkeypatch):
+    config = mining_config("red")
+    concepts.mine(videos, config, tmp_path / "out", detector=SquareDetector())
+    before = file_hashes(tmp_path / "out")
+    scans = sorted((tmp_path / "out/surveys").glob("*.json"))
+    for scan, damage in zip(scans, ("", "{}", "[1", scans[0].read_text()[:50])):
+        scan.write_text(damage)
+    detector = SquareDetector()
+    concepts.mine(videos, config, tmp_path / "out", detector=detector)
+    assert file_hashes(tmp_path / "out") == before and detector.n_frames_seen > 0
+    assert capsys.readouterr().out.count("is damaged; scanned again") == min(4, len(scans))
+    monkeypatch.setattr(mining, "code_hash", lambda *patterns: "another")
+    with pytest.raises(ValueError, match=r"clips that were cut by other code of vtcav-jax; choose another folder"):
+        concepts.mine(videos, config, tmp_path / "out", detector=SquareDetector())

@@ -13,11 +13,14 @@ import vtcav_jax as vtcav
 from vtcav_jax import models
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.concepts.concept_sets import OVERVIEW_FOLDER
+from vtcav_jax.data import SamplingConfig
 from vtcav_jax.data.open import open_source
+from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.discovery import DiscoveryConfig, discover
 from vtcav_jax.discovery import passes as passes_module
 from vtcav_jax.discovery.activation_grids import GridReader
 from vtcav_jax.discovery.overviews import shade
+from vtcav_jax.discovery.passes import VideoPasses
 from vtcav_jax.discovery.run import DIRECTIONS_NPZ, split_videos
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
@@ -166,3 +169,31 @@ def test_two_devices_find_the_same_concepts_and_clips(tmp_path):
         assert ours.files == theirs.files
         for name in set(ours.files) - {"video"}:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-5)
+
+
+def test_states_of_changed_videos_and_damaged_states_are_computed_again(tmp_path, capsys):
+    network = models.load("worlds_cnn")
+    write_clips(open_source("worlds:small:6:1").render(0, 6), tmp_path / "videos")
+    source = open_source(tmp_path / "videos")
+    reader = GridReader(network, ("convs.1",), False, Runtime.local(num_workers=0))
+
+    def sample():
+        passes = VideoPasses(source, reader, SMALL, SamplingConfig(), tmp_path / "state")
+        tokens = passes.sample_tokens(range(6))["convs.1"].now
+        return np.stack(tokens), capsys.readouterr().out
+
+    first, note = sample()
+    again, note = sample()
+    assert np.array_equal(first, again) and "note" not in note
+    paths = [item.path for item in source.items]
+    paths[4].write_bytes(paths[0].read_bytes())
+    changed, note = sample()
+    assert "of videos whose files have changed since (" in note and paths[4].name in note
+    assert not np.array_equal(first, changed)
+    state = tmp_path / "state/tokens.npz"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    for damaged in (data, data[:99], b"", b"PK"):
+        state.write_bytes(damaged)
+        after, note = sample()
+        assert "state/tokens.npz, is damaged; computed again" in note and np.array_equal(after, changed)

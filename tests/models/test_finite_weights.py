@@ -70,7 +70,7 @@ def test_maps_of_an_overflowing_clip_are_left_out_and_name_the_stage(tmp_path):
     methods = (("gradient_x_input", None),)
     results = list(explain_videos(network, source, specs, methods, SamplingConfig(), batch_size=2, num_workers=0))
     assert isinstance(results[0], VideoMaps)
-    assert results[1].failure == "clip 1 is left out: NaN or infinite values at second"
+    assert results[1].failure == "clip 1 is left out: the activations at second have NaN or infinite values"
 
 
 class FakeSource:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vtcav_jax.atomic import explain_disk_full, is_temporary, write_text
 from vtcav_jax.concepts import crops, inputs
@@ -31,17 +32,23 @@ from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
 from vtcav_jax.concepts.negatives import build_random_sets, is_concept_in
 from vtcav_jax.concepts.review.page import write_review
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, ScanPlan, VideoScan, plan_scan, scan_video
-from vtcav_jax.console import progress
+from vtcav_jax.console import info, progress
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.overlap import shared_note
 from vtcav_jax.data.source import FileSource, Source, SourceItem
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.json_file import load_json
 from vtcav_jax.names import escape_control_chars
-from vtcav_jax.runs.code_version import package_versions
+from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.runs.tables import write_table
 
 SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
+# Source files that determine the pixels of a clip
+CLIP_CODE = (
+    *("concepts/crops.py", "concepts/cut_clips.py", "concepts/labelled_clips.py"),
+    *("data/decode.py", "data/encode.py"),
+)
 MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # file names made by `Candidate.file`
 
 
@@ -162,8 +169,19 @@ def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, id
     for part in out.rglob(".*.part*"):  # incomplete files of a killed run
         part.unlink(missing_ok=True)
     request = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    record = {"asked": request, "boxes": {"of": box_source_name, "identity": identity}, "versions": package_versions()}
+    boxes = {"of": box_source_name, "identity": identity}
+    record = {"asked": request, "boxes": boxes, "versions": package_versions()}
+    record["code"] = code_hash(*CLIP_CODE)
     write_text(out / MINING_JSON, json.dumps(record, indent=1) + "\n")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return the settings of an earlier run; they are empty if the file is damaged, as all clips are selected again."""
+    try:
+        return dict(load_json(path))
+    except (ValueError, TypeError):
+        info(f"note: {path} is damaged; it is written again")
+        return {}
 
 
 def claim_folder(out: Path) -> None:
@@ -172,8 +190,15 @@ def claim_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or (_has_content(out) and not (out / MINING_JSON).exists())):
         raise ValueError(f"{out} is not empty and not a folder written by mining; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MINING_JSON).exists():
-        write_text(out / MINING_JSON, "{}\n")
+    code = code_hash(*CLIP_CODE)
+    previous = _read_record(out / MINING_JSON) if (out / MINING_JSON).exists() else {}
+    if not previous:
+        write_text(out / MINING_JSON, json.dumps({"code": code}) + "\n")
+    elif previous.get("code") != code:
+        raise ValueError(
+            f"{out} holds clips that were cut by other code of vtcav-jax; choose another folder, to which you can copy"
+            " review.csv, or remove it"
+        )
 
 
 def _has_content(folder: Path) -> bool:

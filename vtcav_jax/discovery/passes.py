@@ -127,7 +127,7 @@ class VideoPasses:
                 self.failures[result.item.name] = result.failure or ""
             elif stage := _non_finite_stage(result):
                 item = result.windows[0].read.item
-                self.failures[item.name] = non_finite_message(item.name, stage)
+                self.failures[item.name] = non_finite_message(item.name, f"the activations at {stage}")
             else:
                 self._add_video(result, add)
             position += 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -423,3 +424,36 @@ def test_pair_and_group_comparisons(clip_folder, tmp_path):
     signed, names = question.label_vector(len(sets.clips)), np.array([clip.concept for clip in sets.clips])
     assert question.concept == "blue" and signed[signed > 0].sum() == 8
     assert signed[names == "red"].sum() == pytest.approx(-4) == signed[np.char.startswith(names, "random")].sum()
+
+
+@pytest.mark.slow
+def test_damaged_cache_entries_are_computed_again_and_counted(clip_folder, finished, tmp_path):
+    shutil.copytree(finished.folder.parent / "cache", tmp_path / "cache")
+    damages = (lambda data: b"", lambda data: b"foreign", lambda data: data[: len(data) // 2])
+    n_damaged = 0
+    for suffix in (".npy", ".npz", ".json"):
+        for path, damage in zip(sorted((tmp_path / "cache").rglob(f"*{suffix}")), damages):
+            path.write_bytes(damage(path.read_bytes()))
+            n_damaged += 1
+    config = replace(QUICK, export_vectors=True)
+    results = run_experiment(clip_folder, tmp_path / "run", config, cache_dir=tmp_path / "cache")
+    (note,) = [note for note in results.notes if "damaged" in note]
+    assert re.match(rf"{n_damaged} damaged entries of the cache were computed again, such as", note)
+    assert (tmp_path / "run/scores.csv").read_bytes() == (finished.folder / "scores.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_clips_with_overflowing_activations_are_left_out_with_their_stage(clip_folder, tmp_path, monkeypatch):
+    original = fill_cache.stream_activations
+
+    def overflowing(model, clips, stages, *rest):
+        for start, activations in original(model, clips, stages, *rest):
+            if start == 0:
+                activations["pool"] = activations["pool"].copy()
+                activations["pool"][1] = np.inf
+            yield start, activations
+
+    monkeypatch.setattr(fill_cache, "stream_activations", overflowing)
+    results = run_experiment(clip_folder, tmp_path / "run", replace(QUICK, stages=("pool",)), ("red",))
+    (failure,) = results.failures
+    assert failure.failure == f"{failure.item.name} is left out: the activations at pool have NaN or infinite values"

@@ -234,7 +234,7 @@ def stream_motion(
         if all(math.isfinite(item.row.score) for item in evidence):
             yield result.windows[0].read, evidence
         else:
-            yield non_finite_failure(network, result.windows, "scores"), []
+            yield non_finite_failure(network, result.windows, "its scores"), []
 
 
 def _values_of_clip(values: Mapping[str, np.ndarray], i: int) -> dict[str, float]:

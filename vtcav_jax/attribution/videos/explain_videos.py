@@ -138,6 +138,6 @@ def explain_videos(
             name for name in maps if not all(np.isfinite(a).all() for a in (score[name], *(m.map for m in maps[name])))
         ]
         if non_finite:
-            yield non_finite_failure(network, result.windows, f"the maps of {', '.join(non_finite)}")
+            yield non_finite_failure(network, result.windows, f"its maps of {', '.join(non_finite)}")
         else:
             yield VideoMaps(result.windows, answers, score, maps)

@@ -18,12 +18,13 @@ def non_finite_failure(network: Network, windows: Sequence[Window], result: str)
         video = jnp.asarray(network.clip_spec.normalise(window.clip.video[:1]))
         activations = tap.activations(network.model, video, stages)[1] if stages else {}
         logits = tap.compute_logits(network.model, video)
-        for stage, value in {**activations, "logits": logits}.items():
-            if not np.isfinite(np.asarray(value)).all():
-                return ReadResult(read.index, read.item, None, non_finite_message(read.item.name, stage))
+        at_stages = {f"the activations at {stage}": value for stage, value in activations.items()}
+        for values, array in {**at_stages, "its logits": logits}.items():
+            if not np.isfinite(np.asarray(array)).all():
+                return ReadResult(read.index, read.item, None, non_finite_message(read.item.name, values))
     return ReadResult(read.index, read.item, None, non_finite_message(read.item.name, result))
 
 
-def non_finite_message(name: str, place: str) -> str:
-    """Return why a clip is left out; `place` is a stage or a result."""
-    return f"{name} is left out: NaN or infinite values at {place}"
+def non_finite_message(name: str, values: str) -> str:
+    """Return why a clip is left out; `values` are those at a stage, or a result."""
+    return f"{name} is left out: {values} have NaN or infinite values"

@@ -296,7 +296,7 @@ def predict_logits(network: Network, clips: Sequence[Window], batch_size: int = 
         parts.append(np.asarray(tap.compute_logits(network.model, _clip_batch(network, padded)))[: len(batch)])
     logits = np.concatenate(parts)
     if (bad := np.flatnonzero(~np.isfinite(logits).all(1))).size:
-        failure = non_finite_failure(network, [clips[bad[0]]], "logits").failure
+        failure = non_finite_failure(network, [clips[bad[0]]], "its logits").failure
         raise ValueError(f"{failure}; remove it from --videos" + (f", as {bad.size - 1} more" if bad.size > 1 else ""))
     return logits
 

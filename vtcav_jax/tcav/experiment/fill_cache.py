@@ -38,7 +38,7 @@ def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
             for i in range(len(activations[stages[0]])):
                 row = rows_read[start + i]
                 if non_finite := [stage for stage in stages if not np.isfinite(activations[stage][i]).all()]:
-                    failures.append(_non_finite(plan.clips.concepts, row, f"activations at {non_finite[0]}"))
+                    failures.append(_non_finite(plan.clips.concepts, row, f"the activations at {non_finite[0]}"))
                     continue
                 for stage in stages:
                     plan.store.put(plan.example_key(row, stage), activations[stage][i])
@@ -73,8 +73,8 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
             for i, row in enumerate(rows_read[start : start + len(scores)]):
                 non_finite = [stage for stage in stages if not np.isfinite(gradients[stage][:, i]).all()]
                 if non_finite or not np.isfinite(scores[i]).all():
-                    place = f"gradients at {non_finite[0]}" if non_finite else "scores"
-                    failures.append(_non_finite(plan.clips.targets, row, place))
+                    values = f"the gradients at {non_finite[0]}" if non_finite else "its scores"
+                    failures.append(_non_finite(plan.clips.targets, row, values))
                     continue
                 for c, index in enumerate(classes):
                     for stage in stages:
@@ -83,11 +83,11 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
     return _gather_failures(failures, plan.clips.targets)
 
 
-def _non_finite(selection: ClipSelection, row: int, place: str) -> ReadResult:
+def _non_finite(selection: ClipSelection, row: int, values: str) -> ReadResult:
     """Return a clip whose activations or gradients overflow as a failure."""
     i = selection.items[row]
     item = selection.source.items[i]
-    return ReadResult(i, item, None, non_finite_message(item.name, place))
+    return ReadResult(i, item, None, non_finite_message(item.name, values))
 
 
 def target_batches(plan: Plan, runtime: Runtime, rows: Sequence[int]) -> ClipBatches:
