@@ -111,10 +111,9 @@ def save_conditional(path: Path, result: VideoResult[Arrays]) -> None:
     item = result.windows[0].read.item
     arrays = {key: np.stack([batch[key][row] for batch, row in result.results]) for key in result.results[0][0]}
     arrays["times"] = np.concatenate([window.clip.times for window in result.windows])
-    content = result.windows[0].clip.content
-    about = {"clip": item.name, "content": content, "source_video": item.source_video}
-    about["index"] = result.windows[0].read.index
-    arrays["about"] = np.array(json.dumps(about))
+    first = result.windows[0]
+    about = {"clip": item.name, "content": first.clip.content, "source_video": item.source_video}
+    arrays["about"] = np.array(json.dumps(about | {"index": first.read.index}))
     with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
