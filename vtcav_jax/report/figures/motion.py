@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, format_clips
-from vtcav_jax.report.effect_sizes import format_percent
+from vtcav_jax.report.effect_sizes import count_noun, format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
@@ -57,7 +57,9 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
     for i, row in enumerate(rows):
         y = 62 + 52 * i
         canvas.text(8, y, row.answer or "all clips", "", max_chars=19)
-        canvas.text(8, y + 15, f"{row.n_clips} clips, {row.n_videos} videos", "soft", max_chars=22)
+        canvas.text(
+            8, y + 15, f"{count_noun(row.n_clips, 'clip')}, {count_noun(row.n_videos, 'video')}", "soft", max_chars=22
+        )
         for j, (name, (css_class, text)) in enumerate(SHARE_STYLES.items()):
             value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
             _draw_share(
