@@ -114,8 +114,10 @@ def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, ca
     contents = [path.read_bytes() for path in files]
     (folder / f"notes{files[0].suffix}").write_text("mine")
     (folder / f"000001_other{files[0].suffix}").write_text("mine")
-    for damage in (lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b'{"a": 1}', lambda b: b"\x93NUMPY" + b):
-        for path, content in zip(files[:2], contents):
+    truncated, empty = lambda b: b[: len(b) // 2], lambda b: b""  # noqa: E731
+    foreign, shifted = lambda b: b'{"a": 1}', lambda b: b"\x93NUMPY" + b  # noqa: E731
+    for damages in ((truncated, foreign), (empty, shifted)):
+        for path, content, damage in zip(files, contents, damages):
             path.write_bytes(damage(content))
         capsys.readouterr()
         run(inputs)
