@@ -46,9 +46,12 @@ def load_hub_folder(path: str | Path, *, interval: int | None = None, dtype: Any
     """
     folder = Path(path)
     config = read_json(folder, "config.json")
-    hub_type = hub_type_of(config, folder)
-    make_network, clip = network_maker(config)
-    clip_spec = read_clip_spec(folder, clip, hub_type, interval)
+    try:
+        hub_type = hub_type_of(config, folder)
+        make_network, clip = network_maker(config)
+        clip_spec = read_clip_spec(folder, clip, hub_type, interval)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:  # values of other types than transformers writes
+        raise ValueError(f"the configuration in {folder} has an invalid value ({error}); download it again") from error
     arrays = dict(parameters.to_flax_layout(name, tensor) for name, tensor in read_tensors(folder).items())
     num_classes = arrays["head.bias"].shape[0] if "head.bias" in arrays else 1
     names = config.get("id2label")
