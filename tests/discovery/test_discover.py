@@ -33,6 +33,7 @@ from vtcav_jax.runs.discovery_rows import (
 )
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runtime import Runtime
+from vtcav_jax.worlds.render import WORLDS, make_clips
 
 SMALL = DiscoveryConfig(num_concepts=8, clips_per_concept=4, importance_videos=4, num_random_sets=2, max_tokens=4000)
 WORLD = "worlds:small:120:3"
@@ -173,7 +174,7 @@ def test_two_devices_find_the_same_concepts_and_clips(tmp_path):
 
 def test_states_of_changed_videos_and_damaged_states_are_computed_again(tmp_path, capsys):
     network = models.load("worlds_cnn")
-    write_clips(open_source("worlds:small:6:1").render(0, 6), tmp_path / "videos")
+    write_clips(make_clips(WORLDS["small"], 6, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos")
     reader = GridReader(network, ("convs.1",), False, Runtime.local(num_workers=0))
 
@@ -185,7 +186,7 @@ def test_states_of_changed_videos_and_damaged_states_are_computed_again(tmp_path
     first, note = sample()
     again, note = sample()
     assert np.array_equal(first, again) and "note" not in note
-    paths = [item.path for item in source.items]
+    paths = [item.path for item in source.items if item.path]
     paths[4].write_bytes(paths[0].read_bytes())
     changed, note = sample()
     assert "of videos whose files have changed since (" in note and paths[4].name in note

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from tests.support.typed import module_of
 from vtcav_jax import models
 
 
 @pytest.fixture(params=["net.safetensors", "net"])
 def stored(request, tmp_path):
     network = models.load("worlds_cnn")
-    models.save(tmp_path / request.param, network.model, "small_cnn", network.heads)
+    models.save(tmp_path / request.param, module_of(network), "small_cnn", network.heads)
     return tmp_path / request.param
 
 

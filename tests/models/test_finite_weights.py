@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.support.typed import module_of
 from vtcav_jax import ClipSpec, models
 from vtcav_jax.adapters.functions import from_function
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos.clip_windows import VideoResult
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps, explain_videos
-from vtcav_jax.data import SamplingConfig, open_source
+from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.discovery.passes import _non_finite_stage
 from vtcav_jax.models import parameters
 
@@ -35,7 +36,7 @@ def test_a_network_with_a_damaged_tensor_is_refused_by_name(tmp_path, value):
 def test_an_orbax_directory_and_a_function_are_checked_too(tmp_path):
     network = models.load("worlds_cnn")
     arrays = dict(parameters.named_parameters(network.model))
-    models.save(tmp_path / "net", network.model, "small_cnn", network.heads)
+    models.save(tmp_path / "net", module_of(network), "small_cnn", network.heads)
     assert models.load(tmp_path / "net").heads == network.heads
     with pytest.raises(ValueError, match=r"head\.bias"):
         parameters.require_finite(arrays | {"head.bias": jnp.full(4, jnp.nan)})
@@ -55,7 +56,7 @@ def overflowing_network():
         return tap("pooled", x.mean((1, 2, 3)))
 
     return from_function(
-        network, clip=ClipSpec(frames=4, size=8, mean=(0.0,) * 3, std=(1.0,) * 3), classes=tuple("abc")
+        network, clip=ClipSpec(frames=4, size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), classes=tuple("abc")
     )
 
 
@@ -69,7 +70,7 @@ def test_maps_of_an_overflowing_clip_are_left_out_and_name_the_stage(tmp_path):
     specs = parse_targets(network, ["a"])
     methods = (("gradient_x_input", None),)
     results = list(explain_videos(network, source, specs, methods, SamplingConfig(), batch_size=2, num_workers=0))
-    assert isinstance(results[0], VideoMaps)
+    assert isinstance(results[0], VideoMaps) and isinstance(results[1], ReadResult)
     assert results[1].failure == "clip 1 is left out: the activations at second have NaN or infinite values"
 
 

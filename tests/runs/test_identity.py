@@ -15,9 +15,9 @@ from vtcav_jax.cli.commands.attribute import attribute
 from vtcav_jax.cli.commands.attribution_job import AttributeArguments
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.cli.commands.pyramid import PyramidArguments, PyramidConfig, pyramid
-from vtcav_jax.data import open_source
 from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.runs import code_version, directory
+from vtcav_jax.worlds.render import WORLDS, make_clips
 
 N_VIDEOS = 3
 
@@ -29,14 +29,14 @@ def inputs(tmp_path):
     shutil.copy(shipped, tmp_path / "net.safetensors")
     metadata = json.loads(shipped.with_suffix(".json").read_text())
     (tmp_path / "net.json").write_text(json.dumps(metadata | {"sha256": None}))
-    write_clips(open_source(f"worlds:small:{N_VIDEOS}:5").render(0, N_VIDEOS), tmp_path / "videos")
+    write_clips(make_clips(WORLDS["small"], N_VIDEOS, 5), tmp_path / "videos")
     return tmp_path
 
 
-def run_attribute(folder, **overrides):
+def run_attribute(folder):
     settings: dict[str, Any] = dict(model=str(folder / "net.safetensors"), videos=str(folder / "videos"))
     settings |= dict(run=folder / "run", num_workers=0, targets=("shape",), methods=("gradient_x_input",))
-    attribute(AttributeArguments(**settings | {"animations": "none"} | overrides), command_context())
+    attribute(AttributeArguments(**settings, animations="none"), command_context())
 
 
 def run_motion(folder):
@@ -114,8 +114,8 @@ def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, ca
     contents = [path.read_bytes() for path in files]
     (folder / f"notes{files[0].suffix}").write_text("mine")
     (folder / f"000001_other{files[0].suffix}").write_text("mine")
-    truncated, empty = lambda b: b[: len(b) // 2], lambda b: b""  # noqa: E731
-    foreign, shifted = lambda b: b'{"a": 1}', lambda b: b"\x93NUMPY" + b  # noqa: E731
+    truncated, empty = lambda b: b[: len(b) // 2], lambda b: b""
+    foreign, shifted = lambda b: b'{"a": 1}', lambda b: b"\x93NUMPY" + b
     for damages in ((truncated, foreign), (empty, shifted)):
         for path, content, damage in zip(files, contents, damages):
             path.write_bytes(damage(content))
