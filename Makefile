@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
-.PHONY: quickstart test test-fast check-statistics lint docs bench clean
+.PHONY: quickstart test test-fast faults check-statistics lint docs bench clean
 
 quickstart: $(VENV)/installed-runtime
 	$(BIN)/vtcav quickstart
@@ -24,6 +24,14 @@ test-fast: export XLA_FLAGS = --xla_backend_optimization_level=0
 test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -m "not slow"
+
+# Kills, faulty entries, fuzzed input and concurrent commands; at most 40 minutes on two cores.
+faults: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+faults: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+faults: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+faults: export XLA_FLAGS = --xla_backend_optimization_level=0
+faults: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.run --write
 
 # Level, power and coverage of the tests and intervals, with few draws.
 check-statistics: $(VENV)/installed-test

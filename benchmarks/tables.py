@@ -226,3 +226,14 @@ def method_costs_table(rows: list[dict]) -> str:
             cells += [row["passes"], seconds, f"{row['ratio']:.2f}" if "ratio" in row else "not timed"]
         body.append(cells)
     return markdown(head, body)
+
+
+def faults_table(rows: list[dict]) -> str:
+    """Return the faults that each part of the fault suite found, by task or kind of input."""
+    head = ("test", "task or input", "cases", "crashes", "hangs", "refusals", "files with other bytes", "repeated work")
+    body = []
+    for row in rows:
+        repeated = f"{row['repeated_share']:.0%}" if row["test"] == "kill" else ""
+        counts = [row[name] for name in ("n_cases", "crashes", "hangs", "refusals", "differing_files")]
+        body.append([row["test"], row["subject"], *counts, repeated])
+    return markdown(head, body)

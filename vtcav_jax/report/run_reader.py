@@ -281,6 +281,8 @@ def open_run_folder(folder: Path) -> RunFolder:
     for path in (record_path, *sorted(folder.glob("run_*.json"))):
         try:
             content = load_json(path)
+            if not isinstance(content, dict) or not isinstance(content.get("request"), dict):
+                raise ValueError("it has no request")
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); repeat the run in another folder") from error
         records.append(TaskRecord(content, folder / path.name.replace("run", "flags").replace(".json", ".txt")))

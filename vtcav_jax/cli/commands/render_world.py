@@ -31,9 +31,9 @@ def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
         )
     if source.n_clips > MAX_FOLDER_CLIPS:
         raise SettingError(("videos", f"expected at most {MAX_FOLDER_CLIPS} clips in a folder, got {source.n_clips}"))
+    lock_folder(out)
     if not can_render_into(out, source):
         raise SettingError(("out", f"{out} holds other files; choose another folder, or remove it"))
-    lock_folder(out)
     clips = source.render(0, source.n_clips)
     out.mkdir(parents=True, exist_ok=True)
     atomic.write_text(out / RECORD_FILE, source.identity + "\n")

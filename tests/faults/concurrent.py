@@ -1,0 +1,43 @@
+"""Pairs of equal commands at the same time: one may be refused, and the results are those of one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.material import FaultTask, Material, file_hashes, quick, run_command
+from tests.support.cli_runner import ROOT
+
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class PairResult:
+    crashes: int
+    differing_files: int
+    fault: str
+
+
+def run_pair(task: FaultTask, material: Material, folder: Path) -> PairResult:
+    """Run a command twice at the same time, in processes of their own, and compare with a single run."""
+    out = folder / "out"
+    folder.mkdir(parents=True)
+    code, output = run_command(task.command(material, out))
+    if code:
+        return PairResult(1, 0, f"alone: exit {code}: {output[-2000:]}")
+    expected = file_hashes(folder, task.unequal)
+    shutil.rmtree(out)
+    command = [sys.executable, "-m", "vtcav_jax", *quick(task.command(material, out))]
+    environment = os.environ | {"PYTHONPATH": ROOT}
+    pipe = subprocess.PIPE
+    pair = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    ends = [(process.communicate(timeout=SECONDS)[1], process.returncode) for process in pair]
+    codes = sorted(code for _, code in ends)
+    is_locked = any("another process is using" in errors or "already" in errors for errors, code in ends if code == 1)
+    written = file_hashes(folder, task.unequal)
+    unequal = sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
+    if codes != [0, 0] and not (codes == [0, 1] and is_locked):
+        return PairResult(1, len(unequal), f"exit {codes}: {ends}")
+    return PairResult(0, len(unequal), f"other bytes in {', '.join(unequal[:10])}" if unequal else "")
