@@ -121,11 +121,16 @@ def find_problems(config: Any) -> list[tuple[str, str]]:
             (info.above, "more than", lambda bound, v=value: v > bound),
             (info.below, "less than", lambda bound, v=value: v < bound),
         )
-        wanted = [(words, bound, holds) for bound, words, holds in checks if bound is not None]
-        if wanted and not all(holds(bound) for _, bound, holds in wanted):
-            bounds = " and ".join(f"{words} {bound:g}" for words, bound, _ in wanted if bound != MAX_COUNT or value > 0)
-            problems.append((name, f"expected {bounds}, got {f'{value:g}' if abs(value) < 1e300 else 'more'}"))
+        wanted = [(bound, words, holds) for bound, words, holds in checks if bound is not None]
+        if wanted and not all(holds(bound) for bound, _, holds in wanted):
+            problems.append((name, _out_of_bounds(value, {words: bound for bound, words, _ in wanted})))
     return problems
+
+
+def _out_of_bounds(value: Any, bounds: dict[str, int | float]) -> str:
+    """Return the message about a value; the general maximum is only named for a value above it."""
+    named = (f"{words} {bound:g}" for words, bound in bounds.items() if bound != MAX_COUNT or value > 0)
+    return f"expected {' and '.join(named)}, got {f'{value:g}' if abs(value) < 1e300 else 'more'}"
 
 
 def check_settings(config: Any, *more: tuple[str, str]) -> None:

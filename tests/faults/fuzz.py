@@ -17,6 +17,7 @@ from vtcav_jax.cli.tasks import TASKS
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.concepts.boxes import read_boxes
 from vtcav_jax.data import open_source
+from vtcav_jax.models.hub import load_hub_folder
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.settings import choices_of, without_none
 
@@ -176,7 +177,7 @@ def fuzz_run_record(draw: random.Random, material: Material, folder: Path) -> No
 def fuzz_hub_folder(draw: random.Random, material: Material, folder: Path) -> None:
     config = {"model_type": "videomae", "hidden_size": 48, "num_frames": 8, "image_size": 32, "id2label": {"0": "a"}}
     _write(folder / "config.json", damaged_json(draw, json.dumps(config).encode()))
-    models.hub.load_hub_folder(folder)
+    load_hub_folder(folder)
 
 
 FUZZERS: dict[str, Callable[[random.Random, Material, Path], None]] = {

@@ -80,7 +80,7 @@ TASKS = {
             lambda m, v, out: [
                 MODEL,
                 f"--videos={v}",
-                CONCEPTS,
+                CONCEPTS if v == m.videos else CLASS_CONCEPTS,
                 "--max_clips=4",
                 "--num_random_sets=2",
                 f"--out={out}",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.timing import environment, write_results
+from benchmarks.timing import read_results, write_results
 from tests.faults.bad_folder import write_bad_folder
 from tests.faults.concurrent import run_pair
 from tests.faults.fuzz import fuzz
@@ -97,13 +97,14 @@ def main() -> int:
     parser.add_argument("--tests", default="fuzz,bad folder,kill,concurrent")
     parser.add_argument("--write", action="store_true", help="write the counts for docs/reliability.md")
     options = parser.parse_args()
-    start, counts = time.monotonic(), []
+    start, counts, tests = time.monotonic(), [], options.tests.split(",")
+    earlier = [row for row in read_results("faults") if row["test"] not in tests]
     with tempfile.TemporaryDirectory() as folder:
-        for count in run_suite(Path(folder), options.seed, options.scale, options.tests.split(","), print):
+        for count in run_suite(Path(folder), options.seed, options.scale, tests, print):
             counts.append(count)
             print(count, flush=True)
             if options.write:  # each time, so that an interrupted run leaves its counts
-                write_results("faults", [environment() | asdict(count) for count in counts])
+                write_results("faults", [asdict(count) for count in counts], earlier)
     stop_cli_server()
     faults = sum(c.crashes + c.hangs + c.refusals + c.differing_files for c in counts)
     print(f"{sum(c.n_cases for c in counts)} cases, {faults} faults, {time.monotonic() - start:.0f} s")

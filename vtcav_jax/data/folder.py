@@ -82,7 +82,7 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
     if not paths:
         raise ValueError(f"there is no video in {spec}; expected videos, or one folder of videos per class")
     # A class folder that cannot be listed, and a broken link, say nothing about the layout; reading them fails later.
-    class_of = {path: path.parts[0] if len(path.parts) > 1 or (folder / path).is_dir() else "" for path in paths}
+    class_of = {path: _class_of(path, folder) for path in paths}
     unlabelled_paths = [path for path in paths if not class_of[path] and (folder / path).exists()]
     classes = sorted({name for name in class_of.values() if name})
     if unlabelled_paths and classes:
@@ -97,6 +97,12 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
         for name, path in zip(names, paths)
     )
     return FileSource(spec, {"label": tuple(map(one_line, classes))} if classes else {}, tuple(items))
+
+
+def _class_of(path: Path, folder: Path) -> str:
+    """Return the first-level folder of a path in `folder`; empty for a video without one."""
+    first, *rest = path.parts
+    return first if rest or (folder / path).is_dir() else ""
 
 
 def _find_videos(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterator[Path]:
