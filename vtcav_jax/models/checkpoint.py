@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vtcav_jax import atomic
+from vtcav_jax.checksums import path_sha256
+from vtcav_jax.json_file import load_json
 from vtcav_jax.models import parameters
 from vtcav_jax.models.class_names import validate_labels
 from vtcav_jax.models.network import Heads, Network, single_head
@@ -134,7 +136,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             unknown_name_message("network", [str(path)], [*shipped_networks(), *PRESETS]) + "; this path does not exist"
         )
     try:
-        metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
+        metadata = load_json(metadata_file)
         preset, heads = metadata["preset"], metadata["heads"]
         get_preset(preset)
         if not isinstance(heads, dict) or not heads:
