@@ -1,5 +1,6 @@
 """Small inputs of every task, made once, and the commands that the fault suite runs on them."""
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable
@@ -7,8 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
+
 from tests.support.cli_runner import run_cli
 from vtcav_jax.checksums import file_sha256
+from vtcav_jax.data import decoded_dataset
 from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.runs.lock import LOCK_FILE
 from vtcav_jax.worlds import make_clips
@@ -160,11 +164,21 @@ def run_command(command: list[str], kill_after: float | None = None) -> tuple[in
     return code, output + errors
 
 
+def _records_sha256(path: Path) -> str:
+    """Return the SHA-256 of the clips of a prepared dataset; the order of its fields differs between runs."""
+    dataset = decoded_dataset.open_prepared(path.parent, str(path))
+    digest = hashlib.sha256()
+    for i in range(len(dataset.items)):
+        for value in dataset.records[i, decoded_dataset.CLIP_FEATURES].values():
+            digest.update(value if isinstance(value, bytes) else np.asarray(value).tobytes())
+    return digest.hexdigest()
+
+
 def file_hashes(folder: Path, unequal: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, apart from locks, incomplete files and those that hold times."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
-        name: file_sha256(path)
+        name: _records_sha256(path) if ".array_record-" in name else file_sha256(path)
         for name, path in files.items()
         if path.name != LOCK_FILE
         and not re.match(r"\..*\.part", path.name)

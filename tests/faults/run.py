@@ -18,7 +18,7 @@ from tests.faults.bad_folder import write_bad_folder
 from tests.faults.concurrent import run_pair
 from tests.faults.fuzz import fuzz
 from tests.faults.kill import kill_and_continue
-from tests.faults.material import INTERNAL_ERROR, TASKS, Material, make_material, run_command
+from tests.faults.material import INTERNAL_ERROR, TASKS, FaultTask, Material, make_material, run_command
 from tests.support.cli_runner import stop_cli_server
 
 Log = Callable[[str], object]
@@ -39,8 +39,10 @@ class FaultCount:
     repeated_share: float = 0.0  # time of work that was done twice, relative to an undisturbed run
 
 
-def run_suite(folder: Path, seed: int, scale: float, tests: Sequence[str], log: Log) -> Iterator[FaultCount]:
-    """Run the tests and yield their counts; `log` gets the details of each fault."""
+def run_suite(
+    folder: Path, seed: int, scale: float, tests: Sequence[str], tasks: Sequence[FaultTask], log: Log
+) -> Iterator[FaultCount]:
+    """Run the tests of these tasks and yield their counts; `log` gets the details of each fault."""
     material = make_material(folder / "material")
     if "fuzz" in tests:
         for result in fuzz(material, folder / "fuzz", seed, max(1, round(scale * FUZZ_CASES))):
@@ -49,11 +51,11 @@ def run_suite(folder: Path, seed: int, scale: float, tests: Sequence[str], log: 
             yield FaultCount("fuzz", result.kind, result.n_cases, crashes=len(result.crashes))
     if "bad folder" in tests:
         write_bad_folder(folder / "bad", seed)
-        for task in TASKS.values():
+        for task in tasks:
             if task.reads_videos:
                 yield run_on_bad_folder(task.name, material, folder / "bad", folder / "of_bad", log)
     if "concurrent" in tests:
-        for task in TASKS.values():
+        for task in tasks:
             if task.name != "predict":  # it replaces one file, whole
                 result = run_pair(task, material, folder / "pairs" / task.name)
                 if result.fault:
@@ -62,7 +64,7 @@ def run_suite(folder: Path, seed: int, scale: float, tests: Sequence[str], log: 
                 yield FaultCount("concurrent", task.name, 1, result.crashes, differing_files=n_files)
     if "kill" in tests:
         n_kills = max(1, round(scale * KILLS_PER_TASK))
-        yield from (run_kills(name, material, folder / "kill", seed, n_kills, log) for name in TASKS)
+        yield from (run_kills(task.name, material, folder / "kill", seed, n_kills, log) for task in tasks)
 
 
 def run_on_bad_folder(name: str, material: Material, videos: Path, out: Path, log: Log) -> FaultCount:
@@ -95,16 +97,19 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tests", default="fuzz,bad folder,kill,concurrent")
+    parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--write", action="store_true", help="write the counts for docs/reliability.md")
     options = parser.parse_args()
-    start, counts, tests = time.monotonic(), [], options.tests.split(",")
-    earlier = [row for row in read_results("faults") if row["test"] not in tests]
+    start, counts = time.monotonic(), []
+    tests, tasks = options.tests.split(","), [TASKS[name] for name in options.tasks.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        for count in run_suite(Path(folder), options.seed, options.scale, tests, print):
+        for count in run_suite(Path(folder), options.seed, options.scale, tests, tasks, print):
             counts.append(count)
             print(count, flush=True)
             if options.write:  # each time, so that an interrupted run leaves its counts
-                write_results("faults", [asdict(count) for count in counts], earlier)
+                names = {(count.test, count.subject) for count in counts}
+                others = [row for row in read_results("faults") if (row["test"], row["subject"]) not in names]
+                write_results("faults", [asdict(count) for count in counts], others)
     stop_cli_server()
     faults = sum(c.crashes + c.hangs + c.refusals + c.differing_files for c in counts)
     print(f"{sum(c.n_cases for c in counts)} cases, {faults} faults, {time.monotonic() - start:.0f} s")
